@@ -1,0 +1,400 @@
+"""From ``conf/*.yaml`` and overrides to frozen, checked values; unknown keys are refused.
+
+Each noun (data, skills, model, train, study) has one file, and each default one home: that file. A setting is
+overridden by ``--NOUN.key value`` on the command line or ``-P NOUN.key=value`` through MLflow.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from skillscale.errors import InputError
+from skillscale.point import Mix, digest
+
+NOUNS = ("data", "skills", "model", "train", "study")
+_STRICT_KEYS = ConfigDict(extra="forbid")
+_T = TypeVar("_T")
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """Where documents come from: a hub id, a local folder, or a name of the embedded corpora.
+
+    ``path`` is ``embedded:NAME`` (built from packages), a folder or file of parquet, jsonl or csv, or a Hugging Face id.
+    """
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    path: str
+    config: str = ""
+    split: str = "train"
+    column: str = "text"
+    streaming: bool = True
+    weight: Positive = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoryConfig:
+    """One category of training data: its sources, how much of it is read, how its validation set is cut."""
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    name: str
+    sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
+    max_bytes: Count | None = None
+    validation: SourceConfig | None = None
+    validation_share: Share = 0.01
+    validation_bytes: Count = 400_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What models are trained on. ``tokenizer`` is empty (train one on the categories) or a tokenizer.json file."""
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    name: str
+    categories: Annotated[tuple[CategoryConfig, ...], Field(min_length=1)]
+    tokenizer: str = ""
+    vocab_size: Annotated[int, Field(ge=257, le=1_000_000)] = 512
+    tokenizer_bytes: Count = 8_000_000
+    preset: Literal["tiny", "small", "medium", "full"] = "tiny"
+    popularity: Annotated[float, Field(ge=0, le=3)] = 0.75
+
+    def __post_init__(self) -> None:
+        _refuse_repeats("category", [category.name for category in self.categories])
+
+    @property
+    def category_names(self) -> tuple[str, ...]:
+        """Names of the categories, in the order of the file."""
+        return tuple(category.name for category in self.categories)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSetConfig:
+    """A set of items to measure: a prompt, and the completion whose NLL counts.
+
+    ``prompt`` and ``completion`` are templates over the columns, as in ``Question: {question}\\nAnswer:``. An empty
+    prompt measures the whole text.
+    """
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    name: str
+    path: str
+    config: str = ""
+    split: str = "test"
+    prompt: str = "{prompt}"
+    completion: str = "{completion}"
+    max_items: Count | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkillConfig:
+    """A skill: the sets that decide (hypothesis split) and those that confirm (held-out split)."""
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    name: str
+    hypothesis: Annotated[tuple[str, ...], Field(min_length=1)]
+    held_out: tuple[str, ...] = ()
+    category: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkillsConfig:
+    """The skills measured on every run, and the sets they are made of."""
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    name: str
+    sets: Annotated[tuple[EvalSetConfig, ...], Field(min_length=1)]
+    skills: Annotated[tuple[SkillConfig, ...], Field(min_length=1)]
+
+    def __post_init__(self) -> None:
+        names = [one.name for one in self.sets]
+        _refuse_repeats("evaluation set", names)
+        _refuse_repeats("skill", [skill.name for skill in self.skills])
+        for skill in self.skills:
+            for name in (*skill.hypothesis, *skill.held_out):
+                if name not in names:
+                    raise InputError(f"skill {skill.name} names no evaluation set: {name!r}; there are {', '.join(names)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What the dial N does not settle about the model."""
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    context: Annotated[int, Field(ge=8, le=1_000_000)]
+    head_dim: Annotated[int, Field(ge=2, le=512)]
+    depth_coefficient: Positive
+    depth_exponent: Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The optimiser and the one rule for learning rate and batch (``lm/rule.py`` says where it comes from)."""
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    lr_coefficient: Positive
+    lr_params_exponent: float
+    lr_tokens_exponent: float
+    batch_coefficient: Positive
+    batch_tokens_exponent: float
+    batch_min: Count
+    batch_max: Count
+    warmup_share: Share
+    decay_to: Share
+    weight_decay: Annotated[float, Field(ge=0)]
+    beta1: Share
+    beta2: Share
+    clip_norm: Positive
+    diverged_above: Positive
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_every_s: Positive = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """Which points make the study, and how they are judged.
+
+    ``budgets`` in FLOP (6 N D); ``span``: sizes run from optimum / span to optimum x span, where the expected optimum
+    is ``optimum_coefficient`` C^``optimum_exponent``; ``seeds`` per budget: the number of replicates. ``aggregate``
+    weighs evaluation sets (``val/CATEGORY`` names a category's validation set); empty: the validation sets by mix.
+    """
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    name: str
+    mixes: Annotated[tuple[Mapping[str, float], ...], Field(min_length=1)]
+    budgets: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    sizes: Annotated[int, Field(ge=1, le=100)]
+    span: Annotated[float, Field(ge=1)]
+    optimum_coefficient: Positive
+    optimum_exponent: Annotated[float, Field(gt=0, lt=1)]
+    seeds: Annotated[tuple[Count, ...], Field(min_length=1)]
+    first_seed: Annotated[int, Field(ge=0)] = 0
+    aggregate: Mapping[str, float] = Field(default_factory=dict)
+    resamples: Annotated[int, Field(ge=100)] = 1000
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.9
+
+    def __post_init__(self) -> None:
+        if len(self.seeds) not in (1, len(self.budgets)):
+            raise InputError(
+                f"study.seeds must give one number, or one a budget, but has {len(self.seeds)} for "
+                f"{len(self.budgets)} budgets"
+            )
+
+    @property
+    def mix_values(self) -> tuple[Mix, ...]:
+        """The mixes, checked."""
+        return tuple(Mix(shares) for shares in self.mixes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings of a command, resolved."""
+
+    data: DataConfig
+    skills: SkillsConfig
+    model: ModelConfig
+    train: TrainConfig
+    study: StudyConfig
+
+    def __post_init__(self) -> None:
+        for mix in self.study.mix_values:
+            check_mix(mix, self.data)
+        known = {one.name for one in self.skills.sets} | {f"val/{name}" for name in self.data.category_names}
+        for name in self.study.aggregate:
+            if name not in known:
+                raise InputError(f"study.aggregate names no evaluation set: {name!r}; there are {', '.join(sorted(known))}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The resolved settings as plain values, ready for YAML or JSON."""
+        return {noun: plain(getattr(self, noun)) for noun in NOUNS}
+
+    @property
+    def measured_dict(self) -> dict[str, Any]:
+        """The settings that decide what a run measures: two runs of one study must agree on all of them."""
+        whole = self.as_dict()
+        for key in ("device", "checkpoint_every_s"):
+            del whole["train"][key]
+        del whole["study"]
+        return whole
+
+    @property
+    def hash(self) -> str:
+        """Name of ``measured_dict`` by content."""
+        return digest(self.measured_dict)
+
+
+def check_mix(mix: Mix, data: DataConfig) -> None:
+    """Refuse a mix that names a category the data don't have.
+
+    Raises:
+        InputError: naming the category and those there are.
+    """
+    for name in mix.shares:
+        if name not in data.category_names:
+            near = _near(name, data.category_names)
+            raise InputError(f"mix names no category: {name!r}; {data.name} has {', '.join(data.category_names)}{near}")
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and mappings as dicts and lists."""
+    if hasattr(value, "__dataclass_fields__"):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return value
+
+
+def conf_folder() -> Path:
+    """The shipped ``conf``: beside the source in a checkout, inside the package when installed."""
+    package = Path(__file__).parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parents[1] / "conf"
+
+
+def conf_file(noun: str, name: str) -> Path:
+    """The YAML file of a noun: a path as given, or a shipped ``conf/NOUN.yaml`` or ``conf/NOUN/NAME.yaml``.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(f"{noun} file {name} does not exist; give a YAML file, or one of {_shipped(noun)}")
+        return path
+    folder = conf_folder()
+    path = folder / noun / f"{name}.yaml" if name else folder / f"{noun}.yaml"
+    if not path.is_file():
+        raise InputError(f"there is no {noun} named {name!r}; give a YAML file, or one of {_shipped(noun)}")
+    return path
+
+
+def _shipped(noun: str) -> str:
+    return ", ".join(sorted(path.stem for path in (conf_folder() / noun).glob("*.yaml"))) or f"{noun}.yaml"
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        InputError: unreadable, not UTF-8, not YAML, or no mapping.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} can't be read as YAML: {error}") from error
+    if not isinstance(loaded, dict):
+        raise InputError(f"{path} must hold a mapping of keys to values, but holds {type(loaded).__name__}")
+    return loaded
+
+
+def load(
+    *,
+    data: str = "embedded",
+    skills: str = "embedded",
+    study: str = "main",
+    overrides: Mapping[str, str] | None = None,
+) -> Config:
+    """Read the files, lay the overrides over them, check everything.
+
+    Args:
+        data, skills, study: a shipped name or a path to a YAML file.
+        overrides: ``{"train.lr_coefficient": "0.3"}``; values are read as YAML.
+
+    Raises:
+        InputError: a file, key or value that can't be used, with the cure.
+    """
+    names = {"data": data, "skills": skills, "study": study}
+    raw = {noun: read_yaml(conf_file(noun, names.get(noun, ""))) for noun in NOUNS}
+    for dotted, text in (overrides or {}).items():
+        _override(raw, dotted, text)
+    return resolve(raw)
+
+
+def resolve(raw: Mapping[str, Any]) -> Config:
+    """Checked values from plain ones; inverse of ``Config.as_dict``.
+
+    Raises:
+        InputError: an unknown key or a bad value.
+    """
+    unknown = sorted(set(raw) - set(NOUNS))
+    if unknown:
+        raise InputError(f"unknown settings {', '.join(unknown)}; there are {', '.join(NOUNS)}")
+    return Config(
+        data=_check(DataConfig, "data", raw["data"]),
+        skills=_check(SkillsConfig, "skills", raw["skills"]),
+        model=_check(ModelConfig, "model", raw["model"]),
+        train=_check(TrainConfig, "train", raw["train"]),
+        study=_check(StudyConfig, "study", raw["study"]),
+    )
+
+
+def _override(raw: dict[str, dict[str, Any]], dotted: str, text: str) -> None:
+    noun, dot, key = dotted.partition(".")
+    if noun not in raw or not dot:
+        raise InputError(
+            f"unknown setting {dotted!r}; settings read NOUN.key, with the nouns {', '.join(NOUNS)}{_near(noun, NOUNS)}"
+        )
+    target: Any = raw[noun]
+    *path, last = key.split(".")
+    for part in path:
+        target = target.get(part) if isinstance(target, dict) else None
+        if not isinstance(target, dict):
+            raise InputError(f"unknown setting {dotted!r}: {part!r} holds no keys in {noun}")
+    try:
+        target[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{dotted} can't be read: {text!r} is no YAML value ({error})") from error
+
+
+def _check(kind: type[_T], noun: str, raw: Any) -> _T:
+    try:
+        return TypeAdapter(kind).validate_python(raw)
+    except ValidationError as error:
+        known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+        raise InputError("; ".join(_problem(noun, one, known) for one in error.errors()[:5])) from error
+
+
+def _problem(noun: str, problem: Any, known: list[str]) -> str:
+    place = ".".join([noun, *map(str, problem["loc"])])
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        name = str(problem["loc"][-1])
+        choices = f"; {noun} has {', '.join(known)}" if len(problem["loc"]) == 1 else ""
+        return f"unknown setting {place}{_near(name, known)}{choices}"
+    if problem["type"] in ("missing", "missing_argument"):
+        return f"{place} is missing; give it in the file or as --{place} VALUE"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return message
+    return f"{place}: {message[0].lower()}{message[1:]}, but it is {problem['input']!r}"
+
+
+def _near(name: str, known: tuple[str, ...] | list[str]) -> str:
+    match = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {match[0]}?)" if match else ""
+
+
+def _refuse_repeats(what: str, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{what} {name!r} is named twice; name each once")

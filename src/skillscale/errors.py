@@ -1,0 +1,21 @@
+"""The errors a user can cause or cure. Each message says what is wrong, the value, and what to do."""
+
+
+class SkillscaleError(Exception):
+    """Base of every error that the command line prints as one line, without a traceback."""
+
+
+class InputError(SkillscaleError, ValueError):
+    """A value that the user gave can't be used: a parameter, a config key, a data file."""
+
+
+class FitError(SkillscaleError, ValueError):
+    """The data can't support the fit that was asked for; the message says which runs would."""
+
+
+class TrackingError(SkillscaleError, RuntimeError):
+    """The tracking store can't be reached, read or written."""
+
+
+class TrainingError(SkillscaleError, RuntimeError):
+    """A run that can't go on: diverged, out of disk, out of memory."""

@@ -1,0 +1,153 @@
+"""A point of a study, and the dictionary of symbols that every room uses.
+
+| symbol | word in conf, MLflow and code outside ``laws/`` | meaning | unit |
+|---|---|---|---|
+| N | ``n_params`` | parameters in all, the embedding (tied to the head) counted once | parameters |
+| | ``n_params_nonembed`` | N without the embedding table | parameters |
+| | ``n_params_embed`` | the embedding table | parameters |
+| D | ``n_tokens`` | training tokens, repetitions counted | tokens |
+| C | ``flops`` | 6 N D | FLOP |
+| | ``flops_exact`` | every matrix product of forward and backward, attention and head included | FLOP |
+| L | ``loss`` | negative log-likelihood of the target given its prompt | nats per token |
+| h | ``mix`` | share of each category in the training tokens | sums to 1 |
+| E, A, B, alpha, beta | the same | parameters of a law, L = E + A N^-alpha + B D^-beta | |
+| | ``sem`` | standard error of a mean | as the mean |
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from types import MappingProxyType
+
+from skillscale.errors import InputError
+
+MAX_PARAMS = 10**13
+MAX_TOKENS = 10**16
+_SHARE_TOLERANCE = 1e-6
+
+
+def digest(value: object, size: int = 8) -> str:
+    """Hex digest of a JSON-able value: the one way things are named by their content."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+    return blake2b(text.encode(), digest_size=size).hexdigest()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} can't be named by its content")
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of the data categories in the training tokens; positive shares only, sum 1.
+
+    Raises:
+        InputError: a share is not finite or negative, or the shares don't sum to 1.
+    """
+
+    shares: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        shares = {name: float(share) for name, share in self.shares.items()}
+        for name, share in shares.items():
+            if not math.isfinite(share) or share < 0:
+                raise InputError(f"mix share of {name} must be a number from 0 to 1, but it is {share}")
+        total = math.fsum(shares.values())
+        if abs(total - 1.0) > _SHARE_TOLERANCE:
+            raise InputError(
+                f"mix must sum to 1, but {shares} sums to {total:.6g}; divide by the sum or drop a category"
+            )
+        kept = {name: share / total for name, share in sorted(shares.items()) if share > 0}
+        object.__setattr__(self, "shares", MappingProxyType(kept))
+
+    @classmethod
+    def parse(cls, text: str) -> "Mix":
+        """Read ``knowledge=.4,code=.6``.
+
+        Raises:
+            InputError: an item is not NAME=SHARE, a name comes twice, or the shares are no mix.
+        """
+        shares: dict[str, float] = {}
+        for item in filter(None, (part.strip() for part in text.split(","))):
+            name, sign, number = item.partition("=")
+            try:
+                share = float(number)
+            except ValueError:
+                share = math.nan
+            if not sign or not name.strip() or math.isnan(share):
+                raise InputError(f"mix item {item!r} must read CATEGORY=SHARE, as in knowledge=.4,code=.6")
+            if name.strip() in shares:
+                raise InputError(f"mix names {name.strip()!r} twice in {text!r}; name each category once")
+            shares[name.strip()] = share
+        return cls(shares)
+
+    def __str__(self) -> str:
+        return ",".join(f"{name}={share:.6g}" for name, share in self.shares.items())
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mix) and str(self) == str(other)
+
+    def scaled(self, category: str, factor: float) -> "Mix":
+        """Multiply one category's weight by ``factor`` and renormalise (the paper's ablation)."""
+        if category not in self.shares:
+            raise InputError(f"mix {self} has no category {category!r}; it has {', '.join(self.shares)}")
+        raw = {name: share * (factor if name == category else 1.0) for name, share in self.shares.items()}
+        total = math.fsum(raw.values())
+        return Mix({name: share / total for name, share in raw.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DesignPoint:
+    """One training run to make: how large, how long, on what, with which seed.
+
+    Raises:
+        InputError: a value outside what can be trained.
+    """
+
+    n_params: int = field(metadata={"unit": "parameters, embedding counted once"})
+    n_tokens: int = field(metadata={"unit": "tokens"})
+    mix: Mix
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_params <= MAX_PARAMS:
+            raise InputError(f"n_params must be from 1 to {MAX_PARAMS:.0e}, but it is {self.n_params}")
+        if not 1 <= self.n_tokens <= MAX_TOKENS:
+            raise InputError(f"n_tokens must be from 1 to {MAX_TOKENS:.0e}, but it is {self.n_tokens}")
+        if not 0 <= self.seed < 2**31:
+            raise InputError(f"seed must be from 0 to 2^31 - 1, but it is {self.seed}")
+
+    @property
+    def flops(self) -> float:
+        """C = 6 N D, in FLOP."""
+        return 6.0 * self.n_params * self.n_tokens
+
+    @property
+    def key(self) -> str:
+        """Name by content: two points with one key are the same run."""
+        return digest([self.n_params, self.n_tokens, str(self.mix), self.seed])
+
+    def as_dict(self) -> dict[str, object]:
+        """The point as plain values, readable by ``from_dict``."""
+        return {
+            "n_params": self.n_params,
+            "n_tokens": self.n_tokens,
+            "mix": dict(self.mix.shares),
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, object]) -> "DesignPoint":
+        """Inverse of ``as_dict``."""
+        return cls(
+            n_params=int(plain["n_params"]),  # type: ignore[call-overload]
+            n_tokens=int(plain["n_tokens"]),  # type: ignore[call-overload]
+            mix=Mix(plain["mix"]),  # type: ignore[arg-type]
+            seed=int(plain["seed"]),  # type: ignore[call-overload]
+        )
