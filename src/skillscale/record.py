@@ -61,7 +61,10 @@ class Optimisation:
 
 @dataclass(frozen=True, kw_only=True)
 class Spending:
-    """What a run took. ``flops_exact`` counts matrix products; ``matmul_share`` is 6 N D FLOP/s over the measured peak."""
+    """What a run took.
+
+    ``flops_exact`` counts matrix products; ``matmul_share`` is 6 N D FLOP/s over the measured peak.
+    """
 
     flops_exact: float = field(metadata={"unit": "FLOP"})
     tokens_per_s: float = field(metadata={"unit": "tokens/s"})
