@@ -127,7 +127,9 @@ class SkillsConfig:
         for skill in self.skills:
             for name in (*skill.hypothesis, *skill.held_out):
                 if name not in names:
-                    raise InputError(f"skill {skill.name} names no evaluation set: {name!r}; there are {', '.join(names)}")
+                    raise InputError(
+                        f"skill {skill.name} names no evaluation set: {name!r}; there are {', '.join(names)}"
+                    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +222,9 @@ class Config:
         known = {one.name for one in self.skills.sets} | {f"val/{name}" for name in self.data.category_names}
         for name in self.study.aggregate:
             if name not in known:
-                raise InputError(f"study.aggregate names no evaluation set: {name!r}; there are {', '.join(sorted(known))}")
+                raise InputError(
+                    f"study.aggregate names no evaluation set: {name!r}; there are {', '.join(sorted(known))}"
+                )
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved settings as plain values, ready for YAML or JSON."""
