@@ -17,7 +17,7 @@ from skillscale.record import RunRecord, State
 from skillscale.tracking import Registry
 
 if TYPE_CHECKING:
-    from skillscale.tracking import Study
+    pass
 
 AGGREGATE = "aggregate"
 

@@ -214,7 +214,7 @@ def open_study(arguments: Mapping[str, Any], config: Config, out: Output, points
     study = registry.open_study(config.study.name, config)
     prepared = _prepared(arguments, config, out)
     study.settle_data(prepared.data_hash)
-    for warning in sorted({text for point in points for text in prepared.warnings(point)}):
+    for warning in sorted({text for point in points for text in prepared.check(point)}):
         out.progress(f"warning: {warning}")
     return Opened(registry=registry, study=study, prepared=prepared)
 

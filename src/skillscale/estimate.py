@@ -10,7 +10,6 @@ from skillscale.lm.shape import shape_for
 from skillscale.lm.train import step_seconds
 from skillscale.output import Output
 from skillscale.point import DesignPoint
-from skillscale.worker import named
 
 _LARGEST_TIMED = 2e7
 _TIMED_SIZES = 5

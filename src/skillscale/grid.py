@@ -60,7 +60,10 @@ def grid_points(
         wanted = sizes or wanted_sizes(budget, study)
         for size in reachable_sizes(wanted, lambda wanted: _total(wanted, config)):
             for at, seed in enumerate(seeds or range(first, first + n_seeds)):
-                rounds += [(at, GridPoint(point=_point(config, budget, size, mix, seed), budget=budget)) for mix in study.mix_values]
+                rounds += [
+                    (at, GridPoint(point=_point(config, budget, size, mix, seed), budget=budget))
+                    for mix in study.mix_values
+                ]
     return [point for _, point in sorted(rounds, key=lambda each: (each[0], -cost(each[1].point)))]
 
 

@@ -97,15 +97,11 @@ def train_claimed(writer: "RunWriter", desk: Desk) -> RunRecord:
 
 def data_sets(prepared: Prepared) -> list[DataSet]:
     """The data that go into every run of a study, for the registry's data set column."""
-    training = [
-        DataSet(name=name, digest=prepared.data_hash, role="training", source=prepared.source_of(name))
-        for name in prepared.categories
+    names = [(name, "training") for name in prepared.categories]
+    names += [(name, "evaluation") for name in (*prepared.sets, *prepared.validation)]
+    return [
+        DataSet(name=name, digest=prepared.data_hash, role=role, source=str(prepared.folder)) for name, role in names
     ]
-    evaluation = [
-        DataSet(name=name, digest=prepared.data_hash, role="evaluation", source=prepared.source_of(name))
-        for name in (*prepared.sets, *prepared.validation)
-    ]
-    return training + evaluation
 
 
 def told(record: RunRecord) -> str:

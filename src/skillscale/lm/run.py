@@ -84,12 +84,18 @@ def train_and_measure(
     return Outcome(
         spending=_spending(size, sequences * config.model.context, trained.seconds, eval_s),
         uses=uses,
-        exposures=prepared.exposures(uses),
+        exposures=_exposures(prepared, uses),
         sets=measured.sets,
         skills=measured.skills,
         skills_held_out=measured.skills_held_out,
         curve=trained.curve,
     )
+
+
+def _exposures(prepared: Prepared, uses: Mapping[str, CategoryUse]) -> float | None:
+    """Mean mentions a fact that the run saw, where facts are counted."""
+    facts = prepared.facts
+    return facts.exposures(uses[facts.category].tokens) if facts and facts.category in uses else None
 
 
 def _spending(size: Size, n_tokens: int, train_s: float, eval_s: float) -> Spending:

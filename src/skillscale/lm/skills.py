@@ -66,7 +66,7 @@ def evaluate(
     device: str | torch.device = "cpu",
     batch_tokens: int = BATCH_TOKENS,
 ) -> Measurement:
-    """loss = total NLL / total target tokens of the items' completions, in nats per token.
+    """Loss = total NLL / total target tokens of the items' completions, in nats per token.
 
     Args:
         model: ids (batch, time) -> logits (batch, time, vocabulary), causal.

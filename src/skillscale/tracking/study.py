@@ -119,17 +119,20 @@ class Study:
                     f"{data_hash}; put back the data files, or give another study name with --study.name NAME"
                 )
 
-    def claim(self, owner: str = "", *, retry_failed: bool = False) -> RunWriter | None:
+    def claim(self, owner: str = "", *, retry_failed: bool = False, only: str = "") -> RunWriter | None:
         """Take the next point that is not finished and that no living process holds, or None.
 
         A point whose run was killed, or whose owner is gone, goes on in the same MLflow run. A point that failed
-        before this study was opened is tried in a new run with ``retry_failed``.
+        before this study was opened is tried in a new run with ``retry_failed``. ``only``: the key of the one point that
+        is wanted.
         """
         owner = owner or current_owner()
         self._look()  # the long reading of a first look, outside the lock
         with self._store.locked():
             seen = self._look()
             for point in self.points():
+                if only and point.key != only:
+                    continue
                 run = seen.get(point.key)
                 if run is None or (run.status == "FAILED" and retry_failed and run.end_ms < self._opened_ms):
                     return self._create(point, owner)
