@@ -81,23 +81,17 @@ def flag(text: str) -> bool:
 
 def count(text: str) -> int:
     """A whole number from 1; ``2e5`` is one."""
-    number = positive(text)
-    if number != int(number):
-        raise errors.InputError(f"must be a whole number, but it is {text!r}")
-    return int(number)
+    return _whole(text, 1)
 
 
 def seed(text: str) -> int:
     """A whole number from 0."""
-    return 0 if text.strip("0") == "" and text else count(text)
+    return _whole(text, 0)
 
 
 def positive(text: str) -> float:
     """A finite number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = _number(text)
     if not (math.isfinite(number) and number > 0):
         raise errors.InputError(f"must be a number above 0, as in 200000 or 2e5, but it is {text!r}")
     return number
@@ -269,6 +263,20 @@ def parse(words: Sequence[str], entry: Entry) -> dict[str, Any]:
         except errors.InputError as error:
             raise errors.InputError(f"--{parameter.name}: {error}") from error
     return arguments
+
+
+def _whole(text: str, least: int) -> int:
+    number = _number(text)
+    if not (math.isfinite(number) and number >= least and number == int(number)):
+        raise errors.InputError(f"must be a whole number from {least}, as in 200000 or 2e5, but it is {text!r}")
+    return int(number)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _dispatch(words: list[str], entries: Sequence[Entry]) -> int:
