@@ -263,6 +263,6 @@ def _told(one: Corner) -> str:
     verdict = "holds" if one.excess <= ACCEPTED_EXCESS else "does not hold"
     return (
         f"{named(one.point)}: rule {one.rule_loss:.4f}, best of {one.trials} {one.best_loss:.4f} "
-        f"(learning rate x {one.best_lr_factor:.2f}, batch x {one.best_batch_factor:.2f}): the rule is {one.excess:.2%} "
-        f"above, and {verdict} (within {ACCEPTED_EXCESS:.0%})"
+        f"(learning rate x {one.best_lr_factor:.2f}, batch x {one.best_batch_factor:.2f}): the rule is "
+        f"{one.excess:.2%} above, and {verdict} (within {ACCEPTED_EXCESS:.0%})"
     )

@@ -69,8 +69,8 @@ class Prepared:
             wanted, there = share * point.n_tokens, self.categories[name].n_tokens
             if wanted > there:
                 warnings.append(
-                    f"{name} holds {there / 1e6:.3g} M tokens, but {point.n_tokens / 1e6:.3g} M at a share of "
-                    f"{share:.3g} read {wanted / 1e6:.3g} M, {wanted / there:.1f} epochs; give more text or fewer tokens"
+                    f"{name} holds {there / 1e6:.3g} M tokens, but {point.n_tokens / 1e6:.3g} M at a "
+                    f"share of {share:.3g} read {wanted / 1e6:.3g} M, {wanted / there:.1f} epochs; more text or fewer tokens help"
                 )
         return warnings
 

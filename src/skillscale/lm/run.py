@@ -55,7 +55,7 @@ def train_and_measure(
     prepared: Prepared,
     *,
     checkpoint: Path | None = None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Train the model of a recipe and measure every evaluation set.

@@ -121,9 +121,9 @@ def check_revision(uri: str) -> None:
 
 
 def _knows(revision: str) -> bool:
-    import mlflow  # noqa: PLC0415
-    from alembic.script import ScriptDirectory  # noqa: PLC0415 (comes with mlflow)
-    from alembic.util import CommandError  # noqa: PLC0415
+    import mlflow
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
 
     scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
     try:
@@ -133,7 +133,7 @@ def _knows(revision: str) -> bool:
 
 
 def _newer(uri: str, revision: str) -> TrackingError:
-    import mlflow  # noqa: PLC0415
+    import mlflow
 
     return TrackingError(
         f"{uri} was written by a newer MLflow than {mlflow.__version__} (schema {revision}); install that version "
@@ -155,7 +155,7 @@ def _without_password(uri: str) -> str:
 @contextmanager
 def reaching(uri: str, patience: Mapping[str, str] = SERVER_PATIENCE) -> Iterator[None]:
     """Lend MLflow our patience and its log our silence; turn what it raises into ``TrackingError``."""
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+    from mlflow.exceptions import MlflowException
 
     lent = {key: value for key, value in patience.items() if key not in os.environ}
     levels = {name: logging.getLogger(name).level for name in _NOISY}
