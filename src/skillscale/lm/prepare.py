@@ -70,7 +70,8 @@ class Prepared:
             if wanted > there:
                 warnings.append(
                     f"{name} holds {there / 1e6:.3g} M tokens, but {point.n_tokens / 1e6:.3g} M at a "
-                    f"share of {share:.3g} read {wanted / 1e6:.3g} M, {wanted / there:.1f} epochs; more text or fewer tokens help"
+                    f"share of {share:.3g} read {wanted / 1e6:.3g} M, {wanted / there:.1f} epochs; "
+                    "more text or fewer tokens help"
                 )
         return warnings
 

@@ -123,7 +123,8 @@ class Study:
         """Take the next point that is not finished and that no living process holds, or None.
 
         A point whose run was killed, or whose owner is gone, goes on in the same MLflow run. A point that failed
-        before this study was opened is tried in a new run with ``retry_failed``. ``only``: the key of the one point wanted.
+        before this study was opened is tried in a new run with ``retry_failed``. ``only``: the key of the one point
+        that is wanted.
         """
         owner = owner or current_owner()
         self._look()  # the long reading of a first look, outside the lock
