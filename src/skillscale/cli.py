@@ -126,6 +126,7 @@ _CACHE = Parameter(
 )
 _WORKERS = Parameter(name="workers", default="2", read=count, help="processes that share the points, one thread each")
 _PAGE = Parameter(name="page", help="HTML file to write; empty: skillscale-STUDY.html in the working folder")
+_RETRY = Parameter(name="retry_failed", default="false", read=flag, help="train the points that failed once more")
 _JSON = Parameter(name="json", default="false", read=flag, help="print one JSON object instead of text")
 _READ = (_STUDY, _DATA, _SKILLS, _TRACKING)
 _TRAIN = (*_READ, _CACHE)
@@ -173,7 +174,7 @@ ENTRIES = (
             Parameter(
                 name="dry_run", default="false", read=flag, help="print points, FLOP and expected time; train nothing"
             ),
-            Parameter(name="retry_failed", default="false", read=flag, help="train the points that failed once more"),
+            _RETRY,
             _JSON,
         ),
     ),
@@ -181,12 +182,12 @@ ENTRIES = (
         name="worker",
         help="train the points that wait in the study's queue until there are none",
         run="skillscale.campaign:worker",
-        parameters=(*_TRAIN, _JSON),
+        parameters=(*_TRAIN, _RETRY, _JSON),
     ),
     Entry(
         name="tune",
         help="search learning rate and batch at a few sizes, and refit the rule for them",
-        run="skillscale.campaign:tune",
+        run="skillscale.tune:tune",
         parameters=(
             *_TRAIN,
             Parameter(name="n_params", read=several(count), help="N of each size; empty: both ends of the grid"),
@@ -198,13 +199,13 @@ ENTRIES = (
     Entry(
         name="fit",
         help="fit every skill's compute optimum from the runs in the registry",
-        run="skillscale.campaign:fit",
+        run="skillscale.analysis:fit",
         parameters=(*_READ, _JSON),
     ),
     Entry(
         name="report",
         help="fit, and write figures, tables and the page",
-        run="skillscale.campaign:report",
+        run="skillscale.analysis:report",
         parameters=(*_READ, _PAGE, _JSON),
     ),
     Entry(
