@@ -1,8 +1,6 @@
 """Prepare: the hub's schemas through local folders, the cache, its locks and its failures."""
 
-import builtins
 import json
-import os
 import subprocess
 import sys
 import types
@@ -292,11 +290,11 @@ def test_a_missing_source_is_told_before_any_work(tmp_path: Path) -> None:
     assert said == []
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_named_and_leaves_nothing_half_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class FullPath(type(tmp_path)):  # type: ignore[misc]
         def open(self, *args: Any, **kwargs: Any) -> Any:
-            return builtins.open("/dev/full", "wb") if self.name == "tokens.bin" else super().open(*args, **kwargs)
+            return Path("/dev/full").open("wb") if self.name == "tokens.bin" else super().open(*args, **kwargs)
 
     written = token_files.write_tokens
     monkeypatch.setattr(preparing, "write_tokens", lambda t, tok, folder, **kw: written(t, tok, FullPath(folder), **kw))
@@ -338,7 +336,7 @@ def test_embedded_corpora_bring_notices_and_facts(tmp_path: Path, monkeypatch: p
     pd.DataFrame({"text": texts(9, 5), "source": "s"}).to_parquet(folder / "knowledge" / "validation.parquet")
     manifest = {
         "sources": [{"name": "cities", "version": "1.0", "licence": "CC-BY 4.0", "sha256": "0"}],
-        "facts": {"count": 50, "bits": 400.0, "mentions": 2000},
+        "facts": {"count": 50, "bits": 400.0, "mentions_per_byte": 0.25},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     corpora = types.ModuleType("skillscale.lm.corpora")
@@ -356,7 +354,8 @@ def test_embedded_corpora_bring_notices_and_facts(tmp_path: Path, monkeypatch: p
     prepared = prepare(configs.resolve(raw), tmp_path / "cache", progress=lambda _: None)
     assert prepared.notices == ("cities 1.0 CC-BY 4.0",)
     assert prepared.facts is not None
-    assert prepared.facts.exposures(prepared.categories["knowledge"].n_tokens) == pytest.approx(40)
+    knowledge = prepared.categories["knowledge"]
+    assert prepared.facts.exposures(knowledge.n_tokens) == pytest.approx(knowledge.n_bytes / 4 / 50)
     assert prepared.facts.exposures(0) == 0
 
 

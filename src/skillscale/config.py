@@ -29,7 +29,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class SourceConfig:
     """Where documents come from: a hub id, a local folder, or a name of the embedded corpora.
 
-    ``path`` is ``embedded:NAME`` (built from packages), a folder or file of parquet, jsonl or csv, or a Hugging Face id.
+    ``path`` is ``embedded:NAME`` (built from packages), a folder or file of parquet, jsonl or csv, or a hub id.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -81,9 +81,9 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSetConfig:
-    """A set of items to measure: a prompt, and the completion whose NLL counts.
+    r"""A set of items to measure: a prompt, and the completion whose NLL counts.
 
-    ``prompt`` and ``completion`` are templates over the columns, as in ``Question: {question}\\nAnswer:``. An empty
+    ``prompt`` and ``completion`` are templates over the columns, as in ``Question: {question}\nAnswer:``. An empty
     prompt measures the whole text.
     """
 

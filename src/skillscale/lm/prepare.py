@@ -69,8 +69,9 @@ class Prepared:
             wanted, there = share * point.n_tokens, self.categories[name].n_tokens
             if wanted > there:
                 warnings.append(
-                    f"{name} holds {there / 1e6:.3g} M tokens, but {point.n_tokens / 1e6:.3g} M at a share of "
-                    f"{share:.3g} read {wanted / 1e6:.3g} M, {wanted / there:.1f} epochs; give more text, or lower D"
+                    f"{name} holds {there / 1e6:.3g} M tokens, but {point.n_tokens / 1e6:.3g} M at a "
+                    f"share of {share:.3g} read {wanted / 1e6:.3g} M, {wanted / there:.1f} epochs; "
+                    "more text or fewer tokens help"
                 )
         return warnings
 
@@ -241,7 +242,8 @@ def _notices(manifest: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _facts(manifest: Mapping[str, Any], categories: Mapping[str, Tokens]) -> FactLoad | None:
     facts, category = manifest.get("facts"), "knowledge"
-    if not facts or "mentions" not in facts or category not in categories:
+    if not facts or category not in categories:
         return None
-    density = float(facts["mentions"]) / categories[category].n_tokens
+    tokens = categories[category]
+    density = float(facts["mentions_per_byte"]) * tokens.n_bytes / tokens.n_tokens
     return FactLoad(category=category, count=int(facts["count"]), bits=float(facts["bits"]), mentions_per_token=density)
