@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
+_RUNS_PER_CALL = 10_000  # pages are offsets: a run that leaves the filter between two would hide another
 _METRICS_PER_CALL = 800  # MLflow takes 1000 entities a call
 _TEXTS_PER_CALL = 90  # and 100 params or tags
 
@@ -158,7 +159,7 @@ class Store:
         with reaching(self.uri):
             while True:
                 page = self._client.search_runs(
-                    experiment_ids, filter_string, max_results=500, order_by=order, page_token=token
+                    experiment_ids, filter_string, max_results=_RUNS_PER_CALL, order_by=order, page_token=token
                 )
                 found += page
                 if not (token := page.token):
