@@ -117,7 +117,7 @@ def worker(code: str, uri: str, processes: int = 1) -> subprocess.Popen[str]:
     script = (
         f"import os, sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from test_tracking import *\n"
-        "import mlflow.tracking\n"
+        "import mlflow.tracking, mlflow.store.tracking.sqlalchemy_store\n"
         f"any(os.fork() == 0 for _ in range({processes - 1}))  # a child forks no more\n"
         "study = Registry.open(sys.argv[1]).open_study('one', load(study='smoke'))\n" + code
     )

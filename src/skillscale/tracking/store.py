@@ -17,9 +17,9 @@ from skillscale.record import TAG, DataSet
 from skillscale.tracking.access import (
     FIRST_PATIENCE,
     check_database,
-    check_revision,
     file_lock,
     held,
+    is_current,
     reaching,
     sqlite_path,
 )
@@ -67,10 +67,12 @@ class Store:
         from mlflow.tracking import MlflowClient  # noqa: PLC0415 (see the top of the module)
 
         if uri.startswith("sqlite:"):
-            # Two processes that create the schema at once break it for ever.
-            with held(file_lock(uri, cache)), reaching(uri):
-                check_revision(uri)
-                return cls(uri, cache, MlflowClient(uri))
+            with reaching(uri):
+                if is_current(uri):
+                    return cls(uri, cache, MlflowClient(uri))
+                # Two processes that create the schema at once break it for ever.
+                with held(file_lock(uri, cache)):
+                    return cls(uri, cache, MlflowClient(uri))
         with reaching(uri, FIRST_PATIENCE):
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
