@@ -52,7 +52,9 @@ class Points:
             object.__setattr__(self, letter, values)
         weights = np.ones(len(self.N)) if self.weights is None else np.asarray(self.weights, dtype=float)
         if weights.shape != self.N.shape or not np.all(weights >= 0) or not np.any(weights > 0):
-            raise FitError("weights must be one non-negative number a run, and not all zero; leave them out for equal ones")
+            raise FitError(
+                "weights must be one non-negative number a run, and not all zero; leave them out for equal ones"
+            )
         object.__setattr__(self, "weights", weights)
 
 
@@ -138,11 +140,15 @@ def check_identified(points: Points, *, n_parameters: int) -> None:
     used = np.asarray(points.weights) > 0
     N, D = points.N[used], points.D[used]
     if len(N) <= n_parameters:
-        raise FitError(f"{len(N)} runs can't carry a law of {n_parameters} parameters; add at least {n_parameters + 1 - len(N)}")
+        raise FitError(
+            f"{len(N)} runs can't carry a law of {n_parameters} parameters; add at least {n_parameters + 1 - len(N)}"
+        )
     for letter, values in (("N", N), ("D", D)):
         distinct = len(np.unique(np.round(np.log(values), 3)))
         if distinct < MIN_SIZES:
-            raise FitError(f"{distinct} distinct {letter} among {len(N)} runs; a law in N and D needs {MIN_SIZES} or more")
+            raise FitError(
+                f"{distinct} distinct {letter} among {len(N)} runs; a law in N and D needs {MIN_SIZES} or more"
+            )
     x = np.log(N) - np.log(N).mean()
     design = np.column_stack([np.ones_like(x), x, x**2])
     left = np.log(D) - design @ np.linalg.lstsq(design, np.log(D), rcond=None)[0]

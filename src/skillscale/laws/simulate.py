@@ -36,7 +36,16 @@ class Truth:
 
     @classmethod
     def at_optimum(
-        cls, *, N: float, C: float, L: float, reducible: float, alpha: float, beta: float, k: float = 1.0, g: float = 0.0
+        cls,
+        *,
+        N: float,
+        C: float,
+        L: float,
+        reducible: float,
+        alpha: float,
+        beta: float,
+        k: float = 1.0,
+        g: float = 0.0,
     ) -> "Truth":
         """The truth whose optimum at budget C is N, where the loss is L and ``reducible`` the share above E."""
         total = (reducible * L) ** (1 / k)
@@ -100,17 +109,23 @@ def simulate_study(
                 N = float(round(centre * math.exp(x)))
                 common = noise.seed_level * level + noise.seed_tilt * tilt * x
                 sd = noise.run * math.exp(-noise.small * x)
-                own = rng.normal(size=len(truths)) * math.sqrt(1 - noise.shared) + rng.normal() * math.sqrt(noise.shared)
+                own = rng.normal(size=len(truths)) * math.sqrt(1 - noise.shared) + rng.normal() * math.sqrt(
+                    noise.shared
+                )
                 D = C / (6 * N)
                 losses = {
                     skill: float(truth.loss(N, D)) * math.exp(common + sd * error)
                     for (skill, truth), error in zip(truths.items(), own, strict=True)
                 }
-                rows.append({"run_id": f"run-{len(rows):03d}", "C": C, "N": N, "D": D, "mix": mix, "seed": seed} | losses)
+                rows.append(
+                    {"run_id": f"run-{len(rows):03d}", "C": C, "N": N, "D": D, "mix": mix, "seed": seed} | losses
+                )
     return pd.DataFrame(rows)
 
 
-def random_truth(rng: np.random.Generator, *, kind: str = "chinchilla", C: float = 1.6e11, off_centre: float = 1.6) -> Truth:
+def random_truth(
+    rng: np.random.Generator, *, kind: str = "chinchilla", C: float = 1.6e11, off_centre: float = 1.6
+) -> Truth:
     """A truth at the scale of the main study.
 
     Args:
