@@ -98,6 +98,8 @@ def fits(
             per_budget.append(
                 residual(skill, Interval() if out else wide, C=C, reason=NOT_BRACKETED if out else "", n_budgets=1)
             )
+        lost = all((skill, C) in refused for C in budgets)
+        pooled = Interval() if lost else pooled
         reason = "" if pooled.known else "no budget has an optimum for both; widen the sizes"
         per_budget.append(residual(skill, pooled, reason=reason, n_budgets=len(budgets), p_holm=p_holm))
     return StudyFits(

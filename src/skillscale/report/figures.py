@@ -1,7 +1,7 @@
 """Fitted values as figures: isoFLOP curves with their optima, N*(C), residuals. Nothing is computed here.
 
 Sizes are for a page 7.2 inches wide (A4 within its margins). Colours: Okabe and Ito's for skills, told apart by every
-common kind of colour vision; budgets run along cividis, dark to light with growing C. Drawn without pyplot, so that
+common kind of colour vision; budgets run along viridis, dark to light with growing C. Drawn without pyplot, so that
 figures hold no global state.
 """
 
@@ -27,6 +27,7 @@ from skillscale.report.numbers import count, percent, power
 WIDTH = 7.2
 _INK, _SOFT, _FAINT = "#1b1f24", "#57606a", "#d8dee4"
 _SKILL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6B4C9A", "#8C510A")
+_SPARE = "spare cell"
 _SEED_MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">")
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -66,10 +67,9 @@ def isoflop(fits: StudyFits, mix: str) -> Figure:
             panel.set_title(_title(fits, name))
         sizes = runs["N"].to_numpy(dtype=float)
         for panel in panels:
-            _log_axis(panel.xaxis, sizes.min() / 1.3, sizes.max() * 2.4, count)
-        figure.supxlabel("N, parameters", fontsize=8)
-        figure.supylabel("loss, nats per token", fontsize=8)
-        figure.legend(handles=_isoflop_key(runs, fits), loc="outside lower center", ncols=8, handletextpad=0.4)
+            _log_axis(panel.xaxis, sizes.min() / 1.3, sizes.max() * 3, count)
+        _label(figure, panels, "N, parameters", "loss, nats per token")
+        _key(figure, _isoflop_key(runs, fits))
         return figure
 
 
@@ -124,6 +124,7 @@ def _isoflop_key(runs: pd.DataFrame, fits: StudyFits) -> list[Line2D]:
                       label=f"optimum with {_level(fits)} interval"))  # fmt: skip
     if any(minimum.status is not Status.OK and minimum.curve for minimum in fits.minima):
         key.append(Line2D([], [], color=_SOFT, linestyle=(0, (4, 2)), linewidth=1.0, label="no optimum claimed"))
+    key.append(Line2D([], [], linestyle="none", label="at the curves: their budget C in FLOP"))
     return key
 
 
@@ -144,9 +145,8 @@ def optima(fits: StudyFits, mix: str) -> Figure:
             panel.set_title(name, color=colour)
             panel.grid()
         _optima_axes(panels, fits, mix)
-        figure.supxlabel("C = 6 N D, FLOP", fontsize=8)
-        figure.supylabel("N*, parameters at the optimum", fontsize=8)
-        figure.legend(handles=_optima_key(fits, reference), loc="outside lower center", ncols=4)
+        _label(figure, panels, "C = 6 N D, FLOP", "N*, parameters")
+        _key(figure, _optima_key(fits, reference))
         return figure
 
 
@@ -196,7 +196,7 @@ def _optima_key(fits: StudyFits, reference: str | None) -> list[Line2D]:
     if any(math.isfinite(one.law.value) for one in fits.frontier):
         key.append(Line2D([], [], color=_INK, linewidth=0.9, linestyle=(0, (3, 2)), label="Chinchilla frontier"))
     if reference is not None:
-        key.append(Line2D([], [], color="#8c959f", linewidth=3, label=f"aggregate ({reference})"))
+        key.append(Line2D([], [], color="#8c959f", linewidth=3, label=reference if reference == "aggregate" else f"{reference} (aggregate)"))
     return key
 
 
@@ -220,7 +220,7 @@ def residuals(fits: StudyFits, mix: str) -> Figure:
                 ticks.append(y)
                 labels.append("pooled" if one.pooled else power(one.C))
             y += 1.9
-        _residual_axes(axes, reach, ticks, labels)
+        _residual_axes(axes, reach, ticks, labels, level=_level(fits))
         return figure
 
 
@@ -261,7 +261,7 @@ def _residual_row(axes: Axes, one: Residual, y: float, colour: str, reach: float
               weight="bold" if one.pooled and one.verdict is not Verdict.UNRESOLVED else "normal")  # fmt: skip
 
 
-def _residual_axes(axes: Axes, reach: float, ticks: Sequence[float], labels: Sequence[str]) -> None:
+def _residual_axes(axes: Axes, reach: float, ticks: Sequence[float], labels: Sequence[str], *, level: str) -> None:
     axes.set_xlim(-reach, reach)
     axes.set_ylim(max(ticks, default=1.0) + 0.8, -0.8)
     axes.set_yticks(list(ticks), list(labels), fontsize=7)
@@ -271,8 +271,9 @@ def _residual_axes(axes: Axes, reach: float, ticks: Sequence[float], labels: Seq
     axes.grid(axis="x")
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("parameters at the optimum, against the aggregate's (log scale)")
-    for x, side, words in ((0.0, "left", "← data-hungry"), (1.0, "right", "capacity-hungry →")):
-        axes.text(x, 1.0, words, transform=axes.transAxes, ha=side, va="bottom", fontsize=7.5, color=_SOFT)
+    heads = ((-0.015, "right", "C, FLOP"), (0.0, "left", "← data-hungry"), (1.0, "right", "capacity-hungry →"))
+    for x, side, words in (*heads, (1.015, "left", f"difference [{level} interval]")):
+        axes.text(x, 1.01, words, transform=axes.transAxes, ha=side, va="bottom", fontsize=7.5, color=_SOFT)
 
 
 def _ratio_ticks(reach: float) -> list[float]:
@@ -310,10 +311,28 @@ def _panels(number: int, *, height: float, share_y: bool) -> tuple[Figure, list[
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=share_y)
     panels = list(grid.flat)
     for spare in panels[number:]:
-        spare.remove()
+        spare.set_axis_off()
+        spare.set_label(_SPARE)
     for panel in panels[max(0, number - columns) : number]:
         panel.tick_params(labelbottom=True)
     return figure, panels[:number]
+
+
+def _label(figure: Figure, panels: Sequence[Axes], x: str, y: str) -> None:
+    columns = 1 if len(panels) == 1 else 2
+    for panel in panels[-columns:]:
+        panel.set_xlabel(x)
+    for panel in panels[::columns]:
+        panel.set_ylabel(y)
+
+
+def _key(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """The legend, in the spare cell of the grid where there is one, else below."""
+    spare = next((axes for axes in figure.axes if axes.get_label() == _SPARE), None)
+    if spare is not None:
+        spare.legend(handles=handles, loc="center left", bbox_to_anchor=(0.02, 0.5), labelspacing=0.9)
+    else:
+        figure.legend(handles=handles, loc="outside lower center", ncols=3 if len(handles) > 4 else len(handles))
 
 
 def _log_axis(axis: Axis, lo: float, hi: float, words: Callable[[float], str], at: Sequence[float] = ()) -> None:
@@ -337,10 +356,10 @@ def _budgets(fits: StudyFits, mix: str) -> list[float]:
 
 
 def _budget_colours(fits: StudyFits, mix: str) -> dict[float, str]:
-    """Along cividis, short of its lightest end, which doesn't print."""
+    """Along viridis, short of its lightest end, which doesn't print."""
     budgets = _budgets(fits, mix)
-    places = np.linspace(0.0, 0.78, len(budgets)) if len(budgets) > 1 else [0.1]
-    return {C: to_hex(colormaps["cividis"](place)) for C, place in zip(budgets, places, strict=True)}
+    places = np.linspace(0.05, 0.78, len(budgets)) if len(budgets) > 1 else [0.25]
+    return {C: to_hex(colormaps["viridis"](place)) for C, place in zip(budgets, places, strict=True)}
 
 
 def _seeds(runs: pd.DataFrame) -> list[int]:
@@ -352,7 +371,7 @@ def _marker(seeds: Sequence[int], seed: object) -> str:
 
 
 def _title(fits: StudyFits, name: str) -> str:
-    return f"{name} (aggregate)" if name in fits.aggregates else name
+    return f"{name} (aggregate)" if name in fits.aggregates and name != "aggregate" else name
 
 
 def _level(fits: StudyFits) -> str:
