@@ -1,4 +1,4 @@
-"""Studies for the report's tests: runs under a planted law, and fitted values set by hand, so that wording can be checked."""
+"""Studies for the report's tests: runs under a planted law, and fitted values set by hand to check the wording."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,14 @@ def planted_runs(
         middle = 0.1 * C**0.5
         for N in np.geomspace(middle / span, middle * span, sizes):
             for seed in range(seeds):
-                row = {"run_id": f"run{len(rows):03d}", "C": C, "N": round(N), "D": C / 6 / round(N), "mix": MIX, "seed": seed}
+                row = {
+                    "run_id": f"run{len(rows):03d}",
+                    "C": C,
+                    "N": round(N),
+                    "D": C / 6 / round(N),
+                    "mix": MIX,
+                    "seed": seed,
+                }
                 for place, (skill, ratio) in enumerate(optima.items()):
                     x = math.log(N / (middle * ratio))
                     floor = (2.6 + 0.3 * place) * (C / 5e10) ** -0.06
@@ -66,7 +73,9 @@ def minimum(runs: pd.DataFrame, skill: str, C: float, *, refused: str = "", spre
     )  # fmt: skip
 
 
-def residual(skill: str, value: Interval, *, C: float = math.nan, reason: str = "", n_budgets: int = 3, p_holm: float = 0.01):
+def residual(
+    skill: str, value: Interval, *, C: float = math.nan, reason: str = "", n_budgets: int = 3, p_holm: float = 0.01
+):
     """A residual whose verdict follows from its interval; ``reason`` refuses it."""
     verdict = Verdict.UNRESOLVED
     if value.excludes_zero:
@@ -98,10 +107,9 @@ def fits(
             per_budget.append(
                 residual(skill, Interval() if out else wide, C=C, reason=NOT_BRACKETED if out else "", n_budgets=1)
             )
-        lost = all((skill, C) in refused for C in budgets)
-        pooled = Interval() if lost else pooled
-        reason = "" if pooled.known else "no budget has an optimum for both; widen the sizes"
-        per_budget.append(residual(skill, pooled, reason=reason, n_budgets=len(budgets), p_holm=p_holm))
+        whole = Interval() if all((skill, C) in refused for C in budgets) else pooled
+        reason = "" if whole.known else "no budget has an optimum for both; widen the sizes"
+        per_budget.append(residual(skill, whole, reason=reason, n_budgets=len(budgets), p_holm=p_holm))
     return StudyFits(
         skills=tuple(residuals), aggregates=("aggregate",), level=0.9, resamples=200, runs=runs, minima=minima,
         power_laws=tuple(_power_law(name, found, len(budgets)) for name in names), residuals=tuple(per_budget),
@@ -130,7 +138,8 @@ def _power_law(name: str, found: Sequence[Minimum], n_budgets: int) -> PowerLaw:
     a, intercept = np.polyfit(x - centre, y, 1)
     draws = np.column_stack([np.linspace(-0.1, 0.1, 50) + intercept, np.linspace(-0.04, 0.04, 50) + a])
     return PowerLaw(
-        mix=MIX, skill=name, status=Status.OK, reason="", n_budgets=n_budgets, intercept=float(intercept), centre=centre,
+        mix=MIX, skill=name, status=Status.OK, reason="", n_budgets=n_budgets, intercept=float(intercept),
+        centre=centre,
         a=Interval(value=float(a), lo=float(a) - 0.04, hi=float(a) + 0.04), level=0.9, draws=draws,
     )  # fmt: skip
 
@@ -139,8 +148,9 @@ def _law(name: str, n_runs: int) -> LawFit:
     theta = {key: Interval(value=value, lo=0.9 * value, hi=1.1 * value) for key, value in
              {"E": 1.7, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}.items()}  # fmt: skip
     return LawFit(
-        mix=MIX, skill=name, law="chinchilla", status=Status.OK, reason="", n_runs=n_runs, objective="Huber, 1e-3, on ln L",
-        F=1e-4, starts=Starts(tried=64, agree=12, gap=0.3), theta=theta, a=Interval(value=0.45, lo=0.4, hi=0.5), noise=0.006,
+        mix=MIX, skill=name, law="chinchilla", status=Status.OK, reason="", n_runs=n_runs,
+        objective="Huber, 1e-3, on ln L", F=1e-4, starts=Starts(tried=64, agree=12, gap=0.3), theta=theta,
+        a=Interval(value=0.45, lo=0.4, hi=0.5), noise=0.006,
     )  # fmt: skip
 
 
@@ -148,9 +158,12 @@ def records(runs: pd.DataFrame, skills: Sequence[str], *, imported: bool = False
     """The registry's view of the runs; ``imported``: without size, spending and optimisation."""
     made = []
     for row in runs.to_dict("records"):
-        point = DesignPoint(n_params=int(row["N"]), n_tokens=max(1, round(row["D"])), mix=Mix.parse(row["mix"]), seed=row["seed"])
+        point = DesignPoint(
+            n_params=int(row["N"]), n_tokens=max(1, round(row["D"])), mix=Mix.parse(row["mix"]), seed=row["seed"]
+        )
         size = Size(
-            n_params=point.n_params, n_params_nonembed=point.n_params // 2, n_params_embed=point.n_params - point.n_params // 2,
+            n_params=point.n_params, n_params_nonembed=point.n_params // 2,
+            n_params_embed=point.n_params - point.n_params // 2,
             depth=3, width=32, n_heads=2, vocab_size=512, context=256,
         )  # fmt: skip
         spending = Spending(flops_exact=1.2 * point.flops, tokens_per_s=5e4, matmul_share=0.3, train_s=9.0, eval_s=2.0)
@@ -161,9 +174,15 @@ def records(runs: pd.DataFrame, skills: Sequence[str], *, imported: bool = False
         }
         made.append(
             RunRecord(
-                run_id=row["run_id"], study="demo", state=State.FINISHED, reason="", point=point,
-                size=None if imported else size, spending=None if imported else spending, skills=measured,
-            )  # fmt: skip
+                run_id=row["run_id"],
+                study="demo",
+                state=State.FINISHED,
+                reason="",
+                point=point,
+                size=None if imported else size,
+                spending=None if imported else spending,
+                skills=measured,
+            )
         )
     return made
 

@@ -8,15 +8,16 @@ figures hold no global state.
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, NullFormatter
@@ -25,11 +26,12 @@ from skillscale.laws.results import Minimum, PowerLaw, Residual, Status, StudyFi
 from skillscale.report.numbers import count, percent, power
 
 WIDTH = 7.2
-_INK, _SOFT, _FAINT = "#1b1f24", "#57606a", "#d8dee4"
+_INK, _SOFT, _GREY, _FAINT = "#1b1f24", "#57606a", "#8c959f", "#d8dee4"
 _SKILL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6B4C9A", "#8C510A")
+_TICK_DIGITS = ((0.8, (1, 1.5, 2, 3, 4, 5, 7)), (1.9, (1, 2, 5)), (3.2, (1, 3)), (math.inf, (1,)))
 _SPARE = "spare cell"
 _SEED_MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">")
-_STYLE = {
+_STYLE: Any = {  # keyed by names that matplotlib spells out in a type of its own
     "font.family": "DejaVu Sans",
     "font.size": 8.0,
     "axes.titlesize": 9.0,
@@ -50,6 +52,7 @@ _STYLE = {
     "ytick.labelcolor": _INK,
     "legend.frameon": False,
     "legend.fontsize": 7.5,
+    "text.parse_math": False,  # a dollar in a skill's name is a dollar
     "svg.fonttype": "path",  # text as outlines: the page looks the same whatever fonts the reader has
     "svg.hashsalt": "skillscale",
 }
@@ -57,7 +60,7 @@ _STYLE = {
 
 def isoflop(fits: StudyFits, mix: str) -> Figure:
     """Loss against N: a panel a skill and aggregate, a colour a budget, with runs, parabolas, optima and refusals."""
-    with matplotlib.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE):
         names = (*fits.skills, *fits.aggregates)
         figure, panels = _panels(len(names), height=2.35, share_y=False)
         runs = fits.runs[fits.runs["mix"] == mix]
@@ -68,7 +71,7 @@ def isoflop(fits: StudyFits, mix: str) -> Figure:
         sizes = runs["N"].to_numpy(dtype=float)
         for panel in panels:
             _log_axis(panel.xaxis, sizes.min() / 1.3, sizes.max() * 3, count)
-        _label(figure, panels, "N, parameters", "loss, nats per token")
+        _label(panels, "N, parameters", "loss, nats per token")
         _key(figure, _isoflop_key(runs, fits))
         return figure
 
@@ -77,7 +80,8 @@ def _isoflop_panel(
     panel: Axes, name: str, runs: pd.DataFrame, minima: Sequence[Minimum], colours: dict[float, str]
 ) -> None:
     seeds = _seeds(runs)
-    for (C, seed), group in runs[runs[name].notna()].groupby(["C", "seed"]):
+    for C, seed in sorted(set(zip(runs["C"].tolist(), runs["seed"].tolist(), strict=True))):
+        group = runs[(runs["C"] == C) & (runs["seed"] == seed) & runs[name].notna()]
         panel.plot(
             group["N"], group[name], linestyle="none", marker=_marker(seeds, seed), markersize=4, gid="runs",
             markerfacecolor=to_hex(colours[C]) + "99", markeredgecolor=colours[C], markeredgewidth=0.7,
@@ -100,7 +104,7 @@ def _isoflop_curve(panel: Axes, minimum: Minimum, colour: str) -> None:
         label = power(minimum.C) if found else f"{power(minimum.C)}\n{minimum.status}"
         panel.annotate(
             label, (curve.N_max, float(curve.loss(curve.N_max))), xytext=(5, 0), textcoords="offset points",
-            color=colour if found else _SOFT, va="center", fontsize=7, linespacing=1.1,
+            color=_darker(colour) if found else _SOFT, va="center", fontsize=7, linespacing=1.1,
         )  # fmt: skip
     if found:
         _interval_x(panel, minimum.N, minimum.loss, colour)
@@ -133,19 +137,20 @@ def optima(fits: StudyFits, mix: str) -> Figure:
 
     The aggregate stands in every panel in grey, to compare with.
     """
-    with matplotlib.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE):
         names = fits.skills or fits.aggregates
         figure, panels = _panels(len(names), height=2.35, share_y=True)
         reference = fits.aggregates[0] if fits.aggregates and fits.skills else None
         for index, (panel, name) in enumerate(zip(panels, names, strict=True)):
             colour = _SKILL_COLOURS[index % len(_SKILL_COLOURS)]
             if reference is not None:
-                _optima_series(panel, fits, (mix, reference), "#8c959f", shift=1.05)
+                _optima_series(panel, fits, (mix, reference), _GREY, shift=1.05)
             _optima_series(panel, fits, (mix, name), colour, shift=1 / 1.05 if reference else 1.0)
+            _frontier(panel, fits, (mix, name), colour)
             panel.set_title(name, color=colour)
             panel.grid()
         _optima_axes(panels, fits, mix)
-        _label(figure, panels, "C = 6 N D, FLOP", "N*, parameters")
+        _label(panels, "C = 6 N D, FLOP", "N*, parameters")
         _key(figure, _optima_key(fits, reference))
         return figure
 
@@ -155,17 +160,26 @@ def _optima_series(panel: Axes, fits: StudyFits, key: tuple[str, str], colour: s
     law = next((one for one in fits.power_laws if (one.mix, one.skill) == key and one.status is Status.OK), None)
     if law is not None:
         _power_law(panel, law, _budgets(fits, key[0]), colour)
-    frontier = sorted(
-        (one.C, one.law.value) for one in fits.frontier if (one.mix, one.skill) == key and math.isfinite(one.law.value)
-    )
-    if frontier:
-        panel.plot(*zip(*frontier, strict=True), color=colour, linestyle=(0, (3, 2)), linewidth=0.9, gid="frontier")
     for one in fits.minima:
         if (one.mix, one.skill) == key and one.N.known:
             panel.errorbar(
                 [one.C * shift], [one.N.value], yerr=[[one.N.value - one.N.lo], [one.N.hi - one.N.value]], color=colour,
-                marker="D", markersize=4.5, markeredgecolor="white", elinewidth=1.2, capsize=2.5, gid="optimum", zorder=4,
+                marker="D", markersize=4.5, markeredgecolor="white", elinewidth=1.2, capsize=2.5, gid="optimum",
+                zorder=4,
             )  # fmt: skip
+
+
+def _frontier(panel: Axes, fits: StudyFits, key: tuple[str, str], colour: str) -> None:
+    points = _frontier_points(fits, key)
+    if len(points) > 1:
+        panel.plot(*zip(*points, strict=True), color=colour, linestyle=(0, (3, 2)), linewidth=0.9, gid="frontier")
+    if not any((one.mix, one.skill) == key and one.N.known for one in fits.minima):
+        panel.text(0.04, 0.94, "no optimum could be claimed", transform=panel.transAxes, va="top", color=_SOFT)
+
+
+def _frontier_points(fits: StudyFits, key: tuple[str, str]) -> list[tuple[float, float]]:
+    mine = [one for one in fits.frontier if (one.mix, one.skill) == key]
+    return sorted((one.C, one.law.value) for one in mine if math.isfinite(one.law.value))
 
 
 def _power_law(panel: Axes, law: PowerLaw, budgets: Sequence[float], colour: str) -> None:
@@ -184,8 +198,6 @@ def _optima_axes(panels: Sequence[Axes], fits: StudyFits, mix: str) -> None:
     for panel in panels:
         _log_axis(panel.xaxis, budgets[0] / 1.6, budgets[-1] * 1.6, power, at=budgets)
         _log_axis(panel.yaxis, min(bounds) / 1.25, max(bounds) * 1.25, count)
-        if not panel.containers:
-            panel.text(0.5, 0.5, "no optimum could be claimed", transform=panel.transAxes, ha="center", color=_SOFT)
 
 
 def _optima_key(fits: StudyFits, reference: str | None) -> list[Line2D]:
@@ -193,16 +205,24 @@ def _optima_key(fits: StudyFits, reference: str | None) -> list[Line2D]:
                   label=f"optimum, {_level(fits)} interval")]  # fmt: skip
     if any(one.status is Status.OK for one in fits.power_laws):
         key.append(Line2D([], [], color=_INK, linewidth=1.3, label="power law through the optima"))
-    if any(math.isfinite(one.law.value) for one in fits.frontier):
+    if any(len(_frontier_points(fits, (one.mix, one.skill))) > 1 for one in fits.frontier):
         key.append(Line2D([], [], color=_INK, linewidth=0.9, linestyle=(0, (3, 2)), label="Chinchilla frontier"))
     if reference is not None:
-        key.append(Line2D([], [], color="#8c959f", linewidth=3, label=reference if reference == "aggregate" else f"{reference} (aggregate)"))
+        key.append(
+            Line2D(
+                [],
+                [],
+                color=_GREY,
+                linewidth=3,
+                label=reference if reference == "aggregate" else f"{reference} (aggregate)",
+            )
+        )
     return key
 
 
 def residuals(fits: StudyFits, mix: str) -> Figure:
-    """N*(skill) against N*(aggregate): the ratio at each budget and pooled, with intervals, and the verdict in words."""
-    with matplotlib.rc_context(_STYLE):
+    """N*(skill) against N*(aggregate): at each budget and pooled, with intervals, and the verdict in words."""
+    with mpl.rc_context(_STYLE):
         rows = _residual_rows(fits, mix)
         figure = Figure(figsize=(WIDTH, 0.95 + 0.19 * sum(len(group) + 0.9 for _, group in rows)), layout="constrained")
         FigureCanvasAgg(figure)
@@ -271,14 +291,23 @@ def _residual_axes(axes: Axes, reach: float, ticks: Sequence[float], labels: Seq
     axes.grid(axis="x")
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("parameters at the optimum, against the aggregate's (log scale)")
-    heads = ((-0.015, "right", "C, FLOP"), (0.0, "left", "← data-hungry"), (1.0, "right", "capacity-hungry →"))
+    heads = ((-0.015, "right", "C, FLOP"), (0.48, "right", "← data-hungry"), (0.52, "left", "capacity-hungry →"))
     for x, side, words in (*heads, (1.015, "left", f"difference [{level} interval]")):
         axes.text(x, 1.01, words, transform=axes.transAxes, ha=side, va="bottom", fontsize=7.5, color=_SOFT)
 
 
 def _ratio_ticks(reach: float) -> list[float]:
     """Ticks in ln ratio at round percentages, thinned so that their labels stay apart."""
-    for steps in ((1.02, 1.05), (1.05, 1.1), (1.1, 1.25), (1.25, 1.5), (1.5, 2.0), (2.0, 4.0), (3.0, 9.0), (10.0, 100.0)):
+    for steps in (
+        (1.02, 1.05),
+        (1.05, 1.1),
+        (1.1, 1.25),
+        (1.25, 1.5),
+        (1.5, 2.0),
+        (2.0, 4.0),
+        (3.0, 9.0),
+        (10.0, 100.0),
+    ):
         if math.log(steps[0]) > reach / 4.5:
             break
     logs = [math.log(step) for step in steps if math.log(step) < reach]
@@ -289,7 +318,7 @@ def _ratio_ticks(reach: float) -> list[float]:
 
 def svg(figure: Figure) -> bytes:
     """The figure as SVG, the same bytes for the same values."""
-    with matplotlib.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE):
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
         return buffer.getvalue()
@@ -297,7 +326,7 @@ def svg(figure: Figure) -> bytes:
 
 def png(figure: Figure, dots_per_inch: int = 200) -> bytes:
     """The figure as PNG."""
-    with matplotlib.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE):
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=dots_per_inch)
         return buffer.getvalue()
@@ -318,7 +347,7 @@ def _panels(number: int, *, height: float, share_y: bool) -> tuple[Figure, list[
     return figure, panels[:number]
 
 
-def _label(figure: Figure, panels: Sequence[Axes], x: str, y: str) -> None:
+def _label(panels: Sequence[Axes], x: str, y: str) -> None:
     columns = 1 if len(panels) == 1 else 2
     for panel in panels[-columns:]:
         panel.set_xlabel(x)
@@ -341,7 +370,7 @@ def _log_axis(axis: Axis, lo: float, hi: float, words: Callable[[float], str], a
     decades = math.log10(hi / lo)
     gaps = np.diff(np.log10(sorted(at)))
     if not len(at) or (len(gaps) and gaps.min() < 0.18 * decades):
-        digits = (1, 2, 5) if decades < 1.9 else (1, 3) if decades < 3.2 else (1,)
+        digits = next(digits for reach, digits in _TICK_DIGITS if decades < reach)
         powers = range(math.floor(math.log10(lo)), math.ceil(math.log10(hi)) + 1)
         at = [digit * 10.0**exponent for exponent in powers for digit in digits]
     shown = [value for value in sorted(at) if lo <= value <= hi]
@@ -352,7 +381,9 @@ def _log_axis(axis: Axis, lo: float, hi: float, words: Callable[[float], str], a
 
 
 def _budgets(fits: StudyFits, mix: str) -> list[float]:
-    return sorted({float(C) for C in fits.runs.loc[fits.runs["mix"] == mix, "C"]} | {m.C for m in fits.minima if m.mix == mix})
+    return sorted(
+        {float(C) for C in fits.runs.loc[fits.runs["mix"] == mix, "C"]} | {m.C for m in fits.minima if m.mix == mix}
+    )
 
 
 def _budget_colours(fits: StudyFits, mix: str) -> dict[float, str]:
@@ -362,12 +393,18 @@ def _budget_colours(fits: StudyFits, mix: str) -> dict[float, str]:
     return {C: to_hex(colormaps["viridis"](place)) for C, place in zip(budgets, places, strict=True)}
 
 
+def _darker(colour: str) -> str:
+    """For small text, which needs more contrast than a line."""
+    red, green, blue = to_rgb(colour)
+    return to_hex((0.7 * red, 0.7 * green, 0.7 * blue))
+
+
 def _seeds(runs: pd.DataFrame) -> list[int]:
     return sorted({int(seed) for seed in runs["seed"]})
 
 
-def _marker(seeds: Sequence[int], seed: object) -> str:
-    return _SEED_MARKERS[seeds.index(int(seed)) % len(_SEED_MARKERS)]  # type: ignore[call-overload]
+def _marker(seeds: Sequence[int], seed: int) -> str:
+    return _SEED_MARKERS[seeds.index(seed) % len(_SEED_MARKERS)]
 
 
 def _title(fits: StudyFits, name: str) -> str:

@@ -17,7 +17,17 @@ from skillscale.report import figures, sentences, tables
 from skillscale.report.numbers import MISSING, compact, count, duration, plural, power
 
 _WORDS = frozenset({"mix", "skill", "status", "reason", "law", "aggregate", "verdict", "objective", "run_id", "state"})
+_GREEK = {"alpha": "α", "beta": "β"}
 _PLAIN = frozenset({"seed", "n_runs", "n_sizes", "n_budgets", "runs", "tried", "agree"})
+_CHINCHILLA = (
+    "L = E + A N^−α + B D^−β over all budgets, in nats per token. An exponent whose interval is wide is not pinned "
+    'down by these runs; nor is then E. The column "agree" counts the starts that reached the optimum.'
+)
+_CAPACITY = (
+    "A model stores about 2 bits a parameter of facts seen about 1,000 times, about 1 bit of facts seen about 100 "
+    "times, and less below (Allen-Zhu and Li, 2024). Where mentions are few, knowledge is limited by exposure and not "
+    "by capacity, and reads as data-hungry."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +119,12 @@ def page(study: str, records: Sequence[RunRecord], fits: StudyFits, background: 
         to_run=sentences.what_to_run(fits),
         figures=[one for number, mix in enumerate(mixes) for one in _figures(fits, mix, number, named=len(mixes) > 1)],
         parts=[part for part in _parts(records, fits, about) if part is not None],
-        footer=f"Made by skillscale{f' {about.version}' if about.version else ''}{f' on {about.made}' if about.made else ''}.",
+        footer=_footer(about),
     )
+
+
+def _footer(about: Background) -> str:
+    return f"Made by {f'skillscale {about.version}'.strip()}{f' on {about.made}' if about.made else ''}."
 
 
 def _mixes(fits: StudyFits) -> list[str]:
@@ -144,19 +158,17 @@ def _headline(records: Sequence[RunRecord], about: Background) -> list[dict[str,
         ("Training tokens", count(math.fsum(one.point.n_tokens for one in done)), "repetitions counted"),
         ("Sizes", _span([one.point.n_params for one in done]), "parameters, embedding counted once"),
         ("Time in runs", duration(seconds) if seconds else "", "training and evaluation, summed over workers"),
-        ("Run between", _dates(about), ""),
+        (
+            "Run",
+            about.first_run or about.last_run,
+            f"to {about.last_run}" if about.first_run and about.last_run else "",
+        ),
     ]
     return [{"label": label, "value": value, "note": note} for label, value, note in items if value]
 
 
 def _span(values: Sequence[float]) -> str:
     return f"{count(min(values), 2)} to {count(max(values), 2)}" if values else ""
-
-
-def _dates(about: Background) -> str:
-    if not about.first_run or about.first_run == about.last_run or not about.last_run:
-        return about.first_run or about.last_run
-    return f"{about.first_run} to {about.last_run}"
 
 
 def _verdicts(fits: StudyFits, mix: str, *, named: bool) -> list[dict[str, object]]:
@@ -181,16 +193,16 @@ def _figures(fits: StudyFits, mix: str, number: int, *, named: bool) -> list[_Dr
     return [
         _drawn(
             f"isoflop-{number}", f"IsoFLOP curves{of}", figures.isoflop(fits, mix),
-            f"Each point is a run, each curve a parabola in log N through the runs of one budget. Diamonds are the compute "
-            f"optima N*, black bars their {level} intervals. A dashed curve has no optimum that could be claimed; the "
-            f"table says why.",
+            f"Each point is a run, each curve a parabola in log N through the runs of one budget. Diamonds are the "
+            f"compute optima N*, black bars their {level} intervals. A dashed curve has no optimum that could be "
+            f"claimed; the table says why.",
             (_table("Optima", minima),),
         ),
         _drawn(
             f"optima-{number}", f"Optimal size against compute{of}", figures.optima(fits, mix),
-            f"N*(C) of each skill with {level} intervals, and the power law through them with its band; the aggregate in grey. "
-            f"Dashed: the optimum by the Chinchilla fit, which shares no parabola with the points. Where the two part, one of "
-            f"the two forms is wrong here. Points are shifted a little along C to stay apart.",
+            f"N*(C) of each skill with {level} intervals, and the power law through them with its band; the aggregate "
+            f"in grey. Dashed: the optimum by the Chinchilla fit, from the same runs but without parabolas. Where the "
+            f"two part, at least one form does not hold here. Points are shifted a little along C to stay apart.",
             (
                 _table("Power laws N* = k C^a", _only(fits.power_law_table(), mix)),
                 _table("N* by parabola and by Chinchilla fit", _only(fits.frontier_table(), mix)),
@@ -198,8 +210,9 @@ def _figures(fits: StudyFits, mix: str, number: int, *, named: bool) -> list[_Dr
         ),
         _drawn(
             f"residuals-{number}", f"Residuals{of}", figures.residuals(fits, mix),
-            f"How many more parameters the skill's optimum has than the aggregate's: at each budget (dots) and pooled over "
-            f"budgets (diamonds), with {level} intervals. An interval that crosses the vertical line shows no difference.",
+            f"How many more parameters the skill's optimum has than the aggregate's: at each budget (dots) and pooled "
+            f"over budgets (diamonds), with {level} intervals. An interval that crosses the vertical line shows no "
+            f"difference.",
             (_table("Residuals, ln N*(skill) − ln N*(aggregate)", _only(fits.residual_table(), mix)),),
         ),
     ]  # fmt: skip
@@ -231,10 +244,7 @@ def _chinchilla(fits: StudyFits) -> _Part | None:
     return _Part(
         name="chinchilla",
         title="Chinchilla fit of each skill",
-        paragraphs=(
-            "L = E + A N^−α + B D^−β over all budgets, in nats per token. An exponent whose interval is wide is not pinned down "
-            "by these runs; nor is then E. ‘Agree’ counts the starts that reached the optimum.",
-        ),
+        paragraphs=(_CHINCHILLA,),
         tables=(_table("Chinchilla fits", _law_frame(fits), folded=False),),
     )
 
@@ -244,11 +254,16 @@ def _law_frame(fits: StudyFits) -> pd.DataFrame:
     rows = []
     for one in fits.laws:
         row = {"skill": one.skill, "mix": one.mix}
-        row |= {name: _with_interval(value.value, value.lo, value.hi) for name, value in one.theta.items()}
-        row |= {"N* exponent": _with_interval(one.a.value, one.a.lo, one.a.hi), "agree": f"{one.starts.agree}/{one.starts.tried}"}
+        row |= {
+            _GREEK.get(name, name): _with_interval(value.value, value.lo, value.hi) for name, value in one.theta.items()
+        }
+        row |= {
+            "N* exponent": _with_interval(one.a.value, one.a.lo, one.a.hi),
+            "agree": f"{one.starts.agree}/{one.starts.tried}",
+        }
         rows.append(row | {"status": str(one.status)})
     table = pd.DataFrame(rows)
-    return table.drop(columns="mix") if table["mix"].nunique() == 1 else table
+    return table.drop(columns="mix") if len(set(table["mix"])) == 1 else table
 
 
 def _with_interval(value: float, lo: float, hi: float) -> str:
@@ -258,10 +273,14 @@ def _with_interval(value: float, lo: float, hi: float) -> str:
 
 
 def _runs(records: Sequence[RunRecord], fits: StudyFits) -> _Part:
-    reasons = Counter((str(one.state), one.reason or "no reason recorded") for one in records if one.state is not State.FINISHED)
+    reasons = Counter(
+        (str(one.state), one.reason or "no reason recorded") for one in records if one.state is not State.FINISHED
+    )
     bullets = [f"{number} {state}: {reason}" for (state, reason), number in reasons.items()]
     left_out = Counter((one.skill, one.reason) for one in fits.unusable)
-    bullets += [f"{number} left out{f' of {skill}' if skill else ''}: {reason}" for (skill, reason), number in left_out.items()]
+    bullets += [
+        f"{number} left out{f' of {skill}' if skill else ''}: {reason}" for (skill, reason), number in left_out.items()
+    ]
     return _Part(
         name="runs",
         title="Runs",
@@ -284,7 +303,11 @@ def _run_list(records: Sequence[RunRecord]) -> pd.DataFrame:
 def _exposures(records: Sequence[RunRecord], about: Background) -> _Part | None:
     if not about.exposures:
         return None
-    rows = [(one.point.n_params, one.point.flops, about.exposures[one.run_id]) for one in records if one.run_id in about.exposures]
+    rows = [
+        (one.point.n_params, one.point.flops, about.exposures[one.run_id])
+        for one in records
+        if one.run_id in about.exposures
+    ]
     table = pd.DataFrame(rows, columns=["n_params", "flops", "mentions a fact"])
     table["flops"] = table["flops"].map(lambda flops: float(f"{flops:.1e}"))
     table = table.groupby(["flops", "n_params"], as_index=False).mean().sort_values(["flops", "n_params"])
@@ -294,9 +317,7 @@ def _exposures(records: Sequence[RunRecord], about: Background) -> _Part | None:
         title="How often a fact was seen",
         paragraphs=(
             f"{about.facts} A run saw each fact {count(few, 2)} to {count(many, 2)} times in the mean.".strip(),
-            "A model stores about 2 bits a parameter of facts seen about 1,000 times, about 1 bit of facts seen about 100 times, "
-            "and less below (Allen-Zhu and Li, 2024). Where mentions are few, knowledge is limited by exposure and not by "
-            "capacity, and reads as data-hungry.",
+            _CAPACITY,
         ),
         tables=(_table("Mean mentions by budget and size", table),),
     )

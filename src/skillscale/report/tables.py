@@ -14,6 +14,7 @@ from skillscale.report.sentences import pooled_residual
 MAX_WIDTH = 110
 _NAME_WIDTH = 18
 _GAP = "  "
+_RUN_COLUMNS = ("run_id", "state", "reason", "flops", "n_params", "n_tokens", "mix", "seed")  # of a table without runs
 
 
 def verdict_table(fits: StudyFits, mix: str) -> str:
@@ -30,9 +31,12 @@ def verdict_table(fits: StudyFits, mix: str) -> str:
     columns = _columns(fits, mix, sorted(shown), notes)
     hidden = len(budgets) - len(shown)
     lines = _aligned(columns)
-    lines += _wrapped(f"Intervals: {100 * fits.level:.3g} %. Residual: parameters at the optimum against {_reference(fits)}'s.")
+    lines += _wrapped(
+        f"N*: parameters at the optimum of a budget in FLOP. Residual: N* against that of {_reference(fits)}, over "
+        f"budgets. In brackets: {100 * fits.level:.3g} % intervals."
+    )
     if hidden:
-        lines += _wrapped(f"{hidden} more budgets are in the CSV tables and on the page.")
+        lines += _wrapped(f"Budgets not shown here, for want of room: {hidden}. The page and the CSV tables have them.")
     for number, note in enumerate(notes, start=1):
         lines += _wrapped(f"[{number}] {note}")
     return "\n".join(lines)
@@ -41,21 +45,24 @@ def verdict_table(fits: StudyFits, mix: str) -> str:
 def _columns(fits: StudyFits, mix: str, budgets: Sequence[float], notes: list[str]) -> list[list[str]]:
     names = (*fits.skills, *fits.aggregates)
     optima = [
-        [f"N* at {compact(C)} FLOP", *(_optimum(_minimum(fits, mix, name, C), notes) for name in names)] for C in budgets
+        [f"N* at {compact(C)}", *(_optimum(_minimum(fits, mix, name, C), notes) for name in names)] for C in budgets
     ]
     return [["skill", *(_shortened(name) for name in names)], *optima, *_verdict_columns(fits, mix, names, notes)]
 
 
 def _verdict_columns(fits: StudyFits, mix: str, names: Sequence[str], notes: list[str]) -> list[list[str]]:
     """Residual and verdict; a refusal's reason becomes a note."""
-    values, verdicts = ["residual"], ["verdict"]
+    values, verdicts = ["residual, %"], ["verdict"]
     for name in names:
         one = pooled_residual(fits, mix, name)
         if one is None:
             values.append("reference" if name == _reference(fits) else "–")
             verdicts.append("–")
         elif one.value.known:
-            values.append(f"{percent(one.value.value)} [{percent(one.value.lo)}, {percent(one.value.hi)}]")
+            value, lo, hi = (
+                percent(number).removesuffix(" %") for number in (one.value.value, one.value.lo, one.value.hi)
+            )
+            values.append(f"{value} [{lo}, {hi}]")
             verdicts.append(str(one.verdict))
         else:
             values.append("–")
@@ -68,7 +75,8 @@ def _optimum(minimum: Minimum | None, notes: list[str]) -> str:
         return "–"
     if minimum.status is not Status.OK:
         return f"{minimum.status} {_mark(notes, minimum.reason)}"
-    return f"{count(minimum.N.value)} [{count(minimum.N.lo)}, {count(minimum.N.hi)}]"
+    value, lo, hi = (count(number, 2) for number in (minimum.N.value, minimum.N.lo, minimum.N.hi))
+    return f"{value} [{lo}, {hi}]"
 
 
 def _minimum(fits: StudyFits, mix: str, name: str, C: float) -> Minimum | None:
@@ -129,7 +137,7 @@ def frames(fits: StudyFits, records: Sequence[RunRecord]) -> dict[str, pd.DataFr
 
 def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     """One row a run: what it was, what became of it, what it took, its losses with standard errors."""
-    return pd.DataFrame([_run_row(record) for record in records])
+    return pd.DataFrame([_run_row(record) for record in records], columns=None if records else _RUN_COLUMNS)
 
 
 def _run_row(record: RunRecord) -> dict[str, object]:
@@ -155,7 +163,9 @@ def _run_row(record: RunRecord) -> dict[str, object]:
 
 def _losses(group: str, measured: Mapping[str, Measurement]) -> dict[str, float]:
     return {
-        f"{group}_{quantity}/{name}": getattr(one, quantity) for name, one in measured.items() for quantity in ("loss", "sem")
+        f"{group}_{quantity}/{name}": getattr(one, quantity)
+        for name, one in measured.items()
+        for quantity in ("loss", "sem")
     }
 
 
@@ -175,4 +185,6 @@ def states_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     """Runs by state, with FLOP and tokens."""
     rows = [(str(one.state), one.point.flops, one.point.n_tokens) for one in records]
     table = pd.DataFrame(rows, columns=["state", "flops", "n_tokens"])
-    return table.groupby("state", as_index=False).agg(runs=("flops", "size"), flops=("flops", "sum"), n_tokens=("n_tokens", "sum"))
+    return table.groupby("state", as_index=False).agg(
+        runs=("flops", "size"), flops=("flops", "sum"), n_tokens=("n_tokens", "sum")
+    )
