@@ -56,7 +56,7 @@ class Isoflops:
     @property
     def half_widths(self) -> Array:
         """Half the width of each budget's grid in ln N, (n_budgets,)."""
-        return np.array([np.ptp(np.log(self.N[self.C == budget])) / 2 for budget in self.budgets])
+        return np.array([np.ptp(np.log(self.N[budget == self.C])) / 2 for budget in self.budgets])
 
     def minima(self) -> tuple[Array, Array]:
         """Ln N* (infinite where beyond the grid) and d2 ln L / d(ln N)2 there, each (n_budgets,)."""
@@ -79,7 +79,7 @@ class Isoflops:
 
     def curve(self, b: int) -> Curve:
         """The fitted curve of budget number ``b``."""
-        mine = self.C == self.budgets[b]
+        mine = self.budgets[b] == self.C
         sizes, freedom = self.N[mine], max(float((1 - self.leverage[mine]).sum()), 1.0)
         return Curve(
             centre=float(self.centres[b]), coefficients=tuple(float(c) for c in self.coefficients[b]),
@@ -144,13 +144,13 @@ def fit_isoflops(
         The fit, or None where no budget has the sizes for a curve.
     """
     labels = np.zeros(len(N), dtype=int) if seeds is None else np.asarray(seeds)
-    sizes = {float(budget): distinct_sizes(N[C == budget]) for budget in np.unique(C)}
+    sizes = {float(budget): distinct_sizes(N[budget == C]) for budget in np.unique(C)}
     budgets = tuple(budget for budget, count in sizes.items() if count >= MIN_SIZES)
-    too_few = tuple((C_b, int((C == C_b).sum()), count) for C_b, count in sizes.items() if count < MIN_SIZES)
+    too_few = tuple((C_b, int((C_b == C).sum()), count) for C_b, count in sizes.items() if count < MIN_SIZES)
     if not budgets:
         return None
     used = np.isin(C, budgets)
-    centres = np.array([(np.log(N[C == budget]).max() + np.log(N[C == budget]).min()) / 2 for budget in budgets])
+    centres = np.array([(np.log(N[budget == C]).max() + np.log(N[budget == C]).min()) / 2 for budget in budgets])
     terms = _shared_terms([sizes[budget] for budget in budgets]) if shared is None else shared
     design = _design(C[used], np.log(N[used]), labels[used], budgets=budgets, centres=centres, shared=terms)
     inverse = np.linalg.pinv(design)
@@ -179,7 +179,7 @@ def _design(
     """Columns 1, x, x^2 of each budget; the shared x^3, x^4; the seeds' levels, which sum to zero within a budget."""
     columns, levels, everywhere = [], [], np.zeros(len(C))
     for budget, centre in zip(budgets, centres, strict=True):
-        mine = C == budget
+        mine = budget == C
         x = np.where(mine, log_N - centre, 0.0)
         columns += [mine.astype(float), x, x**2]
         everywhere += x

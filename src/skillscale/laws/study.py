@@ -17,7 +17,17 @@ from skillscale.laws.fit import DELTA, Fit, Points, fit_law, objective_name, ref
 from skillscale.laws.forms import CHINCHILLA, Array, Law
 from skillscale.laws.isoflop import find_minima, fit_isoflops
 from skillscale.laws.results import (
-    Frontier, Interval, LawFit, Minimum, PowerLaw, Residual, Starts, Status, StudyFits, Unusable, Verdict,
+    Frontier,
+    Interval,
+    LawFit,
+    Minimum,
+    PowerLaw,
+    Residual,
+    Starts,
+    Status,
+    StudyFits,
+    Unusable,
+    Verdict,
 )  # fmt: skip
 from skillscale.laws.uncertainty import Resamples, holm, interval, spread, two_sided_p
 
@@ -176,8 +186,8 @@ def _fit_column(
     curves = fit_isoflops(C, N, L, seeds=rows["seed"].to_numpy()[present]) if len(L) else None
     if curves is None:
         minima = [
-            Minimum(mix=mix, skill=name, C=float(b), status=Status.TOO_FEW, n_runs=int((C == b).sum()),
-                    n_sizes=len(np.unique(N[C == b])), reason="a curve needs 4 distinct sizes, better 7 over +-8x")
+            Minimum(mix=mix, skill=name, C=float(b), status=Status.TOO_FEW, n_runs=int((b == C).sum()),
+                    n_sizes=len(np.unique(N[b == C])), reason="a curve needs 4 distinct sizes, better 7 over +-8x")
             for b in budgets
         ]  # fmt: skip
         return _Column(skill=name, minima=minima, budgets=(), log_N=np.empty(0), draws=blank[:, :0], law=summary,

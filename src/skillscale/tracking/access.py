@@ -112,8 +112,8 @@ def is_current(uri: str) -> bool:
     Raises:
         TrackingError: the schema is one that this MLflow doesn't know.
     """
-    import mlflow  # noqa: PLC0415
-    from alembic.script import ScriptDirectory  # noqa: PLC0415 (comes with mlflow)
+    import mlflow
+    from alembic.script import ScriptDirectory
 
     revision = _revision(sqlite_path(uri))
     if revision is None:
@@ -136,7 +136,7 @@ def _revision(path: Path) -> str | None:
 
 
 def _newer(uri: str, revision: str) -> TrackingError:
-    import mlflow  # noqa: PLC0415
+    import mlflow
 
     return TrackingError(
         f"{uri} was written by a newer MLflow than {mlflow.__version__} (schema {revision}); install that version "
@@ -158,7 +158,7 @@ def _without_password(uri: str) -> str:
 @contextmanager
 def reaching(uri: str, patience: Mapping[str, str] = SERVER_PATIENCE) -> Iterator[None]:
     """Lend MLflow our patience and its log our silence; turn what it raises into ``TrackingError``."""
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+    from mlflow.exceptions import MlflowException
 
     lent = {key: value for key, value in patience.items() if key not in os.environ}
     levels = {name: logging.getLogger(name).level for name in _NOISY}
