@@ -193,19 +193,19 @@ def _figures(fits: StudyFits, mix: str, number: int, *, named: bool) -> list[_Dr
     return [
         _drawn(
             f"isoflop-{number}", f"IsoFLOP curves{of}", figures.isoflop(fits, mix),
-            f"Each point is a run, each curve a parabola in log N through the runs of one budget. Diamonds are the "
-            f"compute optima N*, black bars their {level} intervals. A dashed curve has no optimum that could be "
-            f"claimed; the table says why.",
+            f"Each point is a run, each curve {_curve_kind(fits)} in log N, fitted to the runs of one budget. "
+            f"Diamonds are the compute optima N*, black bars their {level} intervals. A dashed curve has no optimum that "
+            f"could be claimed; the table says why.",
             (_table("Optima", minima),),
         ),
         _drawn(
             f"optima-{number}", f"Optimal size against compute{of}", figures.optima(fits, mix),
             f"N*(C) of each skill with {level} intervals, and the power law through them with its band; the aggregate "
-            f"in grey. Dashed: the optimum by the Chinchilla fit, from the same runs but without parabolas. Where the "
-            f"two part, at least one form does not hold here. Points are shifted a little along C to stay apart.",
+            f"in grey. Dashed: the optimum by the Chinchilla fit, from the same runs by one law for all budgets. Where "
+            f"the two part, at least one form does not hold here. Points are shifted a little along C to stay apart.",
             (
                 _table("Power laws N* = k C^a", _only(fits.power_law_table(), mix)),
-                _table("N* by parabola and by Chinchilla fit", _only(fits.frontier_table(), mix)),
+                _table("N* by isoFLOP curve and by Chinchilla fit", _only(fits.frontier_table(), mix)),
             ),
         ),
         _drawn(
@@ -216,6 +216,11 @@ def _figures(fits: StudyFits, mix: str, number: int, *, named: bool) -> list[_Dr
             (_table("Residuals, ln N*(skill) − ln N*(aggregate)", _only(fits.residual_table(), mix)),),
         ),
     ]  # fmt: skip
+
+
+def _curve_kind(fits: StudyFits) -> str:
+    degree = max((len(one.curve.coefficients) - 1 for one in fits.minima if one.curve is not None), default=2)
+    return "a parabola" if degree == 2 else f"a polynomial of degree {degree}"
 
 
 def _drawn(name: str, title: str, figure: Figure, caption: str, behind: tuple[_Table, ...]) -> _Drawn:
@@ -297,7 +302,8 @@ def _run_list(records: Sequence[RunRecord]) -> pd.DataFrame:
     losses = {name: name.removeprefix("skill_loss/") for name in table.columns if name.startswith("skill_loss/")}
     kept = ["run_id", "state", "flops", "n_params", "n_tokens", "seed", "train_s", *losses]
     present = table[[name for name in kept if name in table.columns]]
-    return present.dropna(axis="columns", how="all").rename(columns=losses).assign(run_id=lambda t: t["run_id"].str[:8])
+    filled = present.dropna(axis="columns", how="all") if records else present
+    return filled.rename(columns=losses).assign(run_id=filled["run_id"].str[:8])
 
 
 def _exposures(records: Sequence[RunRecord], about: Background) -> _Part | None:
