@@ -5,7 +5,7 @@ Logarithms are natural, N in parameters, D in tokens, C in FLOP, L in nats per t
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -61,7 +61,10 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """The fitted isoFLOP curve: ln L = polynomial in x = ln N - ``centre``, lowest power first."""
+    """The fitted isoFLOP curve: ln L = polynomial in x = ln N - ``centre``, lowest power first.
+
+    The first three coefficients, a parabola, are the budget's own; any further ones are shared by the skill's budgets.
+    """
 
     centre: float = field(metadata={"unit": "ln parameters"})
     coefficients: tuple[float, ...]
@@ -128,7 +131,12 @@ class PowerLaw:
 
     def N(self, C: float) -> Interval:
         """N* at any C, in parameters, with its interval; unknown where the power law is."""
-        raise NotImplementedError
+        if self.status is not Status.OK:
+            return Interval()
+        step = math.log(C) - self.centre
+        tails = ((1 - self.level) / 2, (1 + self.level) / 2)
+        lo, hi = np.exp(np.quantile(self.draws[:, 0] + self.draws[:, 1] * step, tails))
+        return Interval(value=math.exp(self.intercept + self.a.value * step), lo=float(lo), hi=float(hi))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,8 +226,8 @@ class Unusable:
     reason: str
 
 
-def _frame(values: Iterable[object], columns: list[str], row: Callable[[object], list[object]]) -> pd.DataFrame:
-    return pd.DataFrame([row(value) for value in values], columns=columns)
+def _bounds(name: str, value: Interval) -> dict[str, float]:
+    return {name: value.value, f"{name}_lo": value.lo, f"{name}_hi": value.hi}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,21 +251,59 @@ class StudyFits:
     unusable: tuple[Unusable, ...]
 
     def minima_table(self) -> pd.DataFrame:
-        """One row a mix, skill and budget: mix skill C N N_lo N_hi D loss curvature curvature_lo curvature_hi n_runs n_sizes status reason."""
-        raise NotImplementedError
+        """One row a mix, skill and budget: mix skill C N N_lo N_hi D loss curvature curvature_lo curvature_hi n_runs n_sizes
+        status reason.
+        """
+        return pd.DataFrame(
+            {"mix": m.mix, "skill": m.skill, "C": m.C}
+            | _bounds("N", m.N)
+            | {"D": m.D.value, "loss": m.loss}
+            | _bounds("curvature", m.curvature)
+            | {"n_runs": m.n_runs, "n_sizes": m.n_sizes, "status": str(m.status), "reason": m.reason}
+            for m in self.minima
+        )
 
     def power_law_table(self) -> pd.DataFrame:
         """One row a mix and skill: mix skill k a a_lo a_hi n_budgets status reason."""
-        raise NotImplementedError
+        return pd.DataFrame(
+            {"mix": law.mix, "skill": law.skill, "k": law.k}
+            | _bounds("a", law.a)
+            | {"n_budgets": law.n_budgets, "status": str(law.status), "reason": law.reason}
+            for law in self.power_laws
+        )
 
     def residual_table(self) -> pd.DataFrame:
-        """One row a mix, skill, aggregate and budget, and one pooled (C is NaN): mix skill aggregate C residual lo hi ratio p p_holm verdict n_budgets status reason."""
-        raise NotImplementedError
+        """One row a mix, skill, aggregate and budget, and one pooled (C is NaN): mix skill aggregate C residual residual_lo
+        residual_hi ratio p p_holm verdict n_budgets status reason.
+        """
+        return pd.DataFrame(
+            {"mix": r.mix, "skill": r.skill, "aggregate": r.aggregate, "C": r.C}
+            | _bounds("residual", r.value)
+            | {"ratio": r.ratio.value, "p": r.p, "p_holm": r.p_holm, "verdict": str(r.verdict)}
+            | {"n_budgets": r.n_budgets, "status": str(r.status), "reason": r.reason}
+            for r in self.residuals
+        )
 
     def law_table(self) -> pd.DataFrame:
-        """One row a mix and skill: mix skill law E E_lo E_hi A .. beta_hi a a_lo a_hi F objective starts agree gap noise n_runs status reason."""
-        raise NotImplementedError
+        """One row a mix and skill: mix skill law, each parameter with _lo and _hi, a a_lo a_hi F objective starts agree gap
+        noise n_runs status reason.
+        """
+        return pd.DataFrame(
+            {"mix": fit.mix, "skill": fit.skill, "law": fit.law}
+            | {column: x for name, value in fit.theta.items() for column, x in _bounds(name, value).items()}
+            | _bounds("a", fit.a)
+            | {"F": fit.F, "objective": fit.objective, "starts": fit.starts.tried, "agree": fit.starts.agree}
+            | {"gap": fit.starts.gap, "noise": fit.noise, "n_runs": fit.n_runs}
+            | {"status": str(fit.status), "reason": fit.reason}
+            for fit in self.laws
+        )
 
     def frontier_table(self) -> pd.DataFrame:
-        """One row a mix, skill and budget: mix skill C parabola parabola_lo parabola_hi law law_lo law_hi disagreement disagreement_lo disagreement_hi."""
-        raise NotImplementedError
+        """One row a mix, skill and budget: mix skill C, then parabola, law and disagreement, each with _lo and _hi."""
+        return pd.DataFrame(
+            {"mix": f.mix, "skill": f.skill, "C": f.C}
+            | _bounds("parabola", f.parabola)
+            | _bounds("law", f.law)
+            | _bounds("disagreement", f.disagreement)
+            for f in self.frontier
+        )
