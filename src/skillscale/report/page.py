@@ -16,7 +16,6 @@ from skillscale.record import RunRecord, State
 from skillscale.report import figures, sentences, tables
 from skillscale.report.numbers import MISSING, compact, count, duration, plural, power
 
-_WORDS = frozenset({"mix", "skill", "status", "reason", "law", "aggregate", "verdict", "objective", "run_id", "state"})
 _GREEK = {"alpha": "α", "beta": "β"}
 _PLAIN = frozenset({"seed", "n_runs", "n_sizes", "n_budgets", "runs", "tried", "agree"})
 _CHINCHILLA = (
@@ -107,7 +106,9 @@ def page(study: str, records: Sequence[RunRecord], fits: StudyFits, background: 
     """
     about = background or Background()
     mixes = _mixes(fits)
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False).from_string(
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["firm"] = _firm
+    template = environment.from_string(
         resources.files("skillscale.report").joinpath("page.html").read_text(encoding="utf-8")
     )
     return template.render(
@@ -121,6 +122,11 @@ def page(study: str, records: Sequence[RunRecord], fits: StudyFits, background: 
         parts=[part for part in _parts(records, fits, about) if part is not None],
         footer=_footer(about),
     )
+
+
+def _firm(text: str) -> str:
+    """No line break between a number and its per cent sign."""
+    return text.replace(" %", "\u00a0%")
 
 
 def _footer(about: Background) -> str:
@@ -194,8 +200,8 @@ def _figures(fits: StudyFits, mix: str, number: int, *, named: bool) -> list[_Dr
         _drawn(
             f"isoflop-{number}", f"IsoFLOP curves{of}", figures.isoflop(fits, mix),
             f"Each point is a run, each curve {_curve_kind(fits)} in log N, fitted to the runs of one budget. "
-            f"Diamonds are the compute optima N*, black bars their {level} intervals. A dashed curve has no optimum that "
-            f"could be claimed; the table says why.",
+            f"Diamonds are the compute optima N*, black bars their {level} intervals. A dashed curve has no optimum "
+            f"that could be claimed; the table says why.",
             (_table("Optima", minima),),
         ),
         _drawn(
@@ -229,7 +235,15 @@ def _drawn(name: str, title: str, figure: Figure, caption: str, behind: tuple[_T
 
 
 def _only(table: pd.DataFrame, mix: str) -> pd.DataFrame:
-    return table[table["mix"] == mix].drop(columns="mix")
+    """The rows of a mix, without columns that say nothing: one aggregate, one law, no refusals."""
+    mine = table[table["mix"] == mix].drop(columns="mix")
+    same = [
+        name
+        for name in ("aggregate", "law")
+        if name in mine and mine[name].dtype != float and len(set(mine[name])) == 1
+    ]
+    silent = [name for name in ("reason",) if name in mine and not any(mine[name])]
+    return mine.drop(columns=[*same, *silent])
 
 
 def _parts(records: Sequence[RunRecord], fits: StudyFits, about: Background) -> list[_Part | None]:
@@ -350,7 +364,7 @@ def _again(about: Background) -> _Part | None:
 
 
 def _table(title: str, frame: pd.DataFrame, *, folded: bool = True) -> _Table:
-    numbers = [str(name) not in _WORDS and pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
+    numbers = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
     return _Table(
         title=title,
         columns=tuple(_Column(str(name), number) for name, number in zip(frame.columns, numbers, strict=True)),
