@@ -2,12 +2,11 @@ import math
 import re
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import report_studies as studies
 from report_studies import BUDGETS, MIX
 
-from skillscale.laws.results import Interval
+from skillscale.laws.results import Interval, Status
 from skillscale.report import figures
 
 RESIDUALS = {"knowledge": Interval(value=-0.35, lo=-0.5, hi=-0.2), "code": Interval(value=0.04, lo=-0.06, hi=0.14)}
@@ -73,7 +72,7 @@ def test_a_refused_minimum_is_no_optimum_and_says_why(refused):
     assert not lines(axes, "interval")
     assert len(lines(axes, "refused curve")) == len(BUDGETS)
     assert all(line.get_linestyle() == "--" for line in lines(axes, "refused curve"))
-    assert sum("not bracketed" in text.get_text() for text in axes.texts) == len(BUDGETS)
+    assert axes.get_title(loc="right") == "not bracketed: 3 of 3"
     assert len(lines(panel(figures.isoflop(refused, MIX), "code"), "optimum")) == len(BUDGETS)
 
 
@@ -126,8 +125,31 @@ def test_an_interval_too_wide_for_the_axis_ends_in_an_arrow():
     assert len(lines(axes, "cut")) == 2 * (1 + len(BUDGETS))
 
 
+def test_the_head_of_a_panel_names_the_refused_budget():
+    axes = panel(figures.isoflop(studies.fits(RESIDUALS, refused=[("code", BUDGETS[1])]), MIX), "code")
+    assert axes.get_title(loc="right") == "not bracketed: 1.6×10¹¹"
+    assert len(lines(axes, "optimum")) == 2
+
+
+def test_no_frontier_from_a_law_that_was_refused(good):
+    laws = tuple(replace(one, status=Status.NOT_IDENTIFIED) for one in good.laws)
+    assert not lines(panel(figures.optima(replace(good, laws=laws), MIX), "code"), "frontier")
+
+
 def overlapping(boxes):
     return [(a, b) for i, a in enumerate(boxes) for b in boxes[i + 1 :] if a.overlaps(b)]
+
+
+def test_labels_of_curves_that_end_together_are_parted(good):
+    together = tuple(
+        replace(one, curve=replace(one.curve, N_max=3e5, coefficients=(1.0 - 1e-3 * k, -0.1, 0.0)))
+        for k, one in enumerate(good.minima)
+    )
+    figure = figures.isoflop(replace(good, minima=together), MIX)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in panel(figure, "code").texts]
+    assert len(boxes) == len(BUDGETS)
+    assert not overlapping(boxes)
 
 
 @pytest.mark.parametrize("draw", [figures.isoflop, figures.optima, figures.residuals])
@@ -138,6 +160,7 @@ def test_tick_labels_do_not_overlap_and_nothing_is_cut_off(good, draw):
         for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
             boxes = [label.get_window_extent() for label in labels if label.get_text() and label.get_visible()]
             assert not overlapping(boxes)
+        assert not overlapping([text.get_window_extent() for text in axes.texts if text.get_text()])
         for text in axes.texts:
             box = text.get_window_extent()
             assert box.x0 >= 0
@@ -148,9 +171,11 @@ def test_tick_labels_do_not_overlap_and_nothing_is_cut_off(good, draw):
 @pytest.mark.parametrize("reach", [0.03, 0.1, 0.3, 0.8, 1.9, 4.0])
 def test_ratio_ticks_are_few_symmetric_and_inside(reach):
     ticks = figures._ratio_ticks(reach)
-    assert 3 <= len(ticks) <= 7
-    assert np.allclose(ticks, -np.array(ticks)[::-1])
-    assert max(ticks) < reach
+    assert 3 <= len(ticks) <= 5
+    assert 0.0 in ticks
+    assert sum(tick < 0 for tick in ticks) == sum(tick > 0 for tick in ticks)
+    assert max(map(abs, ticks)) < reach
+    assert all(round(100 * math.expm1(tick), 6) == round(100 * math.expm1(tick)) for tick in ticks)
 
 
 def test_images_are_repeatable_and_need_no_fonts(good):

@@ -29,7 +29,9 @@ def test_power_and_compact_agree():
     assert numbers.compact(5e10) == "5e10"
 
 
-@pytest.mark.parametrize(("log_ratio", "text"), [(0.115, "+12 %"), (-0.085, "−8.1 %"), (0.0, "+0.0 %"), (3.0, "×20")])
+@pytest.mark.parametrize(
+    ("log_ratio", "text"), [(0.115, "+12 %"), (-0.085, "−8.1 %"), (0.0, "0 %"), (-4e-4, "−0.04 %"), (3.0, "×20")]
+)
 def test_percent_of_a_difference_of_logarithms(log_ratio, text):
     assert numbers.percent(log_ratio) == text
 

@@ -8,6 +8,8 @@ import report_studies as studies
 from report_studies import BUDGETS, MIX, NOT_BRACKETED
 
 from skillscale.laws.results import Interval, Residual
+from skillscale.laws.simulate import demo_study
+from skillscale.laws.study import fit_study
 from skillscale.record import State
 from skillscale.report import sentences
 from skillscale.report.page import Background, Source, page
@@ -158,6 +160,19 @@ def test_a_study_without_runs_says_so():
     reader = read(page("empty", [], empty))
     assert "Finish some runs" in reader.text
     assert not any(tag == "img" for tag, _, _ in reader.attributes)
+
+
+def test_a_simulated_study_from_fit_to_page():
+    runs, _ = demo_study(0)
+    fits = fit_study(
+        runs.assign(mix=MIX), skills=["knowledge", "code", "prose"], aggregates=["aggregate"], resamples=200
+    )
+    reader = read(made(fits))
+    verdicts = {skill: sentences.pooled_residual(fits, MIX, skill).verdict for skill in fits.skills}
+    assert verdicts["knowledge"] == "capacity-hungry"
+    assert verdicts["code"] == "data-hungry"
+    assert "the optimum of knowledge has" in reader.text
+    assert sum((tag, name) == ("img", "src") for tag, name, _ in reader.attributes) == 3
 
 
 def test_residual_type_is_what_the_sentences_take():

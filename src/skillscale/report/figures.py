@@ -20,7 +20,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
 from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from skillscale.laws.results import Minimum, PowerLaw, Residual, Status, StudyFits, Verdict
 from skillscale.report.numbers import count, percent, power
@@ -29,6 +31,18 @@ WIDTH = 7.2
 _INK, _SOFT, _GREY, _FAINT = "#1b1f24", "#57606a", "#8c959f", "#d8dee4"
 _SKILL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6B4C9A", "#8C510A")
 _TICK_DIGITS = ((0.8, (1, 1.5, 2, 3, 4, 5, 7)), (1.9, (1, 2, 5)), (3.2, (1, 3)), (math.inf, (1,)))
+# Ticks of the residuals in per cent, as pairs below and above 0, finest first
+_RATIO_STEPS = (
+    ((-1, 1), (-2, 2)),
+    ((-2, 2), (-5, 5)),
+    ((-5, 5), (-10, 10)),
+    ((-10, 10), (-20, 25)),
+    ((-20, 25), (-33, 50)),
+    ((-33, 50), (-50, 100)),
+    ((-50, 100), (-75, 300)),
+    ((-67, 200), (-90, 900)),
+    ((-90, 900), (-99, 9900)),
+)
 _SPARE = "spare cell"
 _SEED_MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">")
 _STYLE: Any = {  # keyed by names that matplotlib spells out in a type of its own
@@ -68,12 +82,49 @@ def isoflop(fits: StudyFits, mix: str) -> Figure:
         for panel, name in zip(panels, names, strict=True):
             _isoflop_panel(panel, name, runs, [m for m in fits.minima if (m.mix, m.skill) == (mix, name)], colours)
             panel.set_title(_title(fits, name))
+            panel.set_title(_refusal(fits, mix, name), loc="right", fontsize=7, fontweight="normal", color=_SOFT)
         sizes = runs["N"].to_numpy(dtype=float)
         for panel in panels:
             _log_axis(panel.xaxis, sizes.min() / 1.3, sizes.max() * 3, count)
         _label(panels, "N, parameters", "loss, nats per token")
         _key(figure, _isoflop_key(runs, fits))
+        _part_labels(figure, panels)
         return figure
+
+
+def _refusal(fits: StudyFits, mix: str, name: str) -> str:
+    """Why the dashed curves of a panel have no optimum, short enough for its head."""
+    refused: dict[str, list[float]] = {}
+    every = [one for one in fits.minima if (one.mix, one.skill) == (mix, name)]
+    for one in every:
+        if one.status is not Status.OK:
+            refused.setdefault(str(one.status), []).append(one.C)
+    if not refused:
+        return ""
+    if len(refused) == 1:
+        [(status, budgets)] = refused.items()
+        where = (
+            ", ".join(map(power, budgets)) if len(budgets) < min(3, len(every)) else f"{len(budgets)} of {len(every)}"
+        )
+        return f"{status}: {where}"
+    return f"no optimum: {sum(map(len, refused.values()))} of {len(every)}"
+
+
+def _part_labels(figure: Figure, panels: Sequence[Axes]) -> None:
+    """Move the curves' labels up until none lies on another; the layout has to be settled first."""
+    figure.draw_without_rendering()
+    points = 72 / figure.dpi
+    for panel in panels:
+        placed: list[Bbox] = []
+        for label in sorted(panel.texts, key=lambda text: text.get_window_extent().y0):
+            box = label.get_window_extent()
+            lift = 0.0
+            for other in placed:
+                if box.translated(0, lift).overlaps(other):
+                    lift = other.y1 - box.y0
+            placed.append(box.translated(0, lift))
+            if lift and isinstance(label, Annotation):
+                label.xyann = (5, lift * points)
 
 
 def _isoflop_panel(
@@ -101,10 +152,9 @@ def _isoflop_curve(panel: Axes, minimum: Minimum, colour: str) -> None:
             sizes, curve.loss(sizes), color=colour, gid="curve" if found else "refused curve",
             linewidth=1.3 if found else 1.0, linestyle="-" if found else (0, (4, 2)), zorder=1.8,
         )  # fmt: skip
-        label = power(minimum.C) if found else f"{power(minimum.C)}\n{minimum.status}"
         panel.annotate(
-            label, (curve.N_max, float(curve.loss(curve.N_max))), xytext=(5, 0), textcoords="offset points",
-            color=_darker(colour) if found else _SOFT, va="center", fontsize=7, linespacing=1.1,
+            power(minimum.C), (curve.N_max, float(curve.loss(curve.N_max))), xytext=(5, 0),
+            textcoords="offset points", color=_darker(colour), va="center", fontsize=7,
         )  # fmt: skip
     if found:
         _interval_x(panel, minimum.N, minimum.loss, colour)
@@ -178,6 +228,8 @@ def _frontier(panel: Axes, fits: StudyFits, key: tuple[str, str], colour: str) -
 
 
 def _frontier_points(fits: StudyFits, key: tuple[str, str]) -> list[tuple[float, float]]:
+    if not any((one.mix, one.skill) == key and one.status is Status.OK for one in fits.laws):
+        return []
     mine = [one for one in fits.frontier if (one.mix, one.skill) == key]
     return sorted((one.C, one.law.value) for one in mine if math.isfinite(one.law.value))
 
@@ -297,23 +349,10 @@ def _residual_axes(axes: Axes, reach: float, ticks: Sequence[float], labels: Seq
 
 
 def _ratio_ticks(reach: float) -> list[float]:
-    """Ticks in ln ratio at round percentages, thinned so that their labels stay apart."""
-    for steps in (
-        (1.02, 1.05),
-        (1.05, 1.1),
-        (1.1, 1.25),
-        (1.25, 1.5),
-        (1.5, 2.0),
-        (2.0, 4.0),
-        (3.0, 9.0),
-        (10.0, 100.0),
-    ):
-        if math.log(steps[0]) > reach / 4.5:
-            break
-    logs = [math.log(step) for step in steps if math.log(step) < reach]
-    extra = math.log(steps[1] ** 1.5)
-    logs += [extra] if extra < reach and steps[1] > 3 else []
-    return sorted([-one for one in logs] + [0.0] + logs)
+    """Ticks in ln ratio at round percentages either side of 0, few enough for their labels to stay apart."""
+    steps = next((steps for steps in _RATIO_STEPS if math.log1p(steps[0][1] / 100) > reach / 4.5), _RATIO_STEPS[-1])
+    pairs = [(math.log1p(down / 100), math.log1p(up / 100)) for down, up in steps]
+    return sorted([0.0, *(tick for pair in pairs if max(map(abs, pair)) < reach for tick in pair)])
 
 
 def svg(figure: Figure) -> bytes:

@@ -51,7 +51,9 @@ def percent(log_ratio: float | None, digits: int = 2) -> str:
     if log_ratio > math.log(10):
         return f"×{count(math.exp(log_ratio), digits)}"
     value = 100 * math.expm1(log_ratio)
-    decimals = 0 if abs(value) >= 9.95 else 1
+    if value == 0:
+        return "0 %"
+    decimals = 0 if abs(value) >= 9.95 else 1 if abs(value) >= 0.095 else 2
     return f"{value:+.{decimals}f} %".replace("-", "−")
 
 

@@ -16,7 +16,6 @@ from skillscale.record import RunRecord, State
 from skillscale.report import figures, sentences, tables
 from skillscale.report.numbers import MISSING, compact, count, duration, plural, power
 
-_WORDS = frozenset({"mix", "skill", "status", "reason", "law", "aggregate", "verdict", "objective", "run_id", "state"})
 _GREEK = {"alpha": "α", "beta": "β"}
 _PLAIN = frozenset({"seed", "n_runs", "n_sizes", "n_budgets", "runs", "tried", "agree"})
 _CHINCHILLA = (
@@ -107,7 +106,9 @@ def page(study: str, records: Sequence[RunRecord], fits: StudyFits, background: 
     """
     about = background or Background()
     mixes = _mixes(fits)
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False).from_string(
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["firm"] = _firm
+    template = environment.from_string(
         resources.files("skillscale.report").joinpath("page.html").read_text(encoding="utf-8")
     )
     return template.render(
@@ -121,6 +122,11 @@ def page(study: str, records: Sequence[RunRecord], fits: StudyFits, background: 
         parts=[part for part in _parts(records, fits, about) if part is not None],
         footer=_footer(about),
     )
+
+
+def _firm(text: str) -> str:
+    """No line break between a number and its per cent sign."""
+    return text.replace(" %", "\u00a0%")
 
 
 def _footer(about: Background) -> str:
@@ -193,19 +199,19 @@ def _figures(fits: StudyFits, mix: str, number: int, *, named: bool) -> list[_Dr
     return [
         _drawn(
             f"isoflop-{number}", f"IsoFLOP curves{of}", figures.isoflop(fits, mix),
-            f"Each point is a run, each curve a parabola in log N through the runs of one budget. Diamonds are the "
-            f"compute optima N*, black bars their {level} intervals. A dashed curve has no optimum that could be "
-            f"claimed; the table says why.",
+            f"Each point is a run, each curve {_curve_kind(fits)} in log N, fitted to the runs of one budget. "
+            f"Diamonds are the compute optima N*, black bars their {level} intervals. A dashed curve has no optimum "
+            f"that could be claimed; the table says why.",
             (_table("Optima", minima),),
         ),
         _drawn(
             f"optima-{number}", f"Optimal size against compute{of}", figures.optima(fits, mix),
             f"N*(C) of each skill with {level} intervals, and the power law through them with its band; the aggregate "
-            f"in grey. Dashed: the optimum by the Chinchilla fit, from the same runs but without parabolas. Where the "
-            f"two part, at least one form does not hold here. Points are shifted a little along C to stay apart.",
+            f"in grey. Dashed: the optimum by the Chinchilla fit, from the same runs by one law for all budgets. Where "
+            f"the two part, at least one form does not hold here. Points are shifted a little along C to stay apart.",
             (
                 _table("Power laws N* = k C^a", _only(fits.power_law_table(), mix)),
-                _table("N* by parabola and by Chinchilla fit", _only(fits.frontier_table(), mix)),
+                _table("N* by isoFLOP curve and by Chinchilla fit", _only(fits.frontier_table(), mix)),
             ),
         ),
         _drawn(
@@ -218,13 +224,26 @@ def _figures(fits: StudyFits, mix: str, number: int, *, named: bool) -> list[_Dr
     ]  # fmt: skip
 
 
+def _curve_kind(fits: StudyFits) -> str:
+    degree = max((len(one.curve.coefficients) - 1 for one in fits.minima if one.curve is not None), default=2)
+    return "a parabola" if degree == 2 else f"a polynomial of degree {degree}"
+
+
 def _drawn(name: str, title: str, figure: Figure, caption: str, behind: tuple[_Table, ...]) -> _Drawn:
     image = f"data:image/svg+xml;base64,{base64.b64encode(figures.svg(figure)).decode()}"
     return _Drawn(name=name, title=title, image=image, alt=f"{title}. {caption}", caption=caption, tables=behind)
 
 
 def _only(table: pd.DataFrame, mix: str) -> pd.DataFrame:
-    return table[table["mix"] == mix].drop(columns="mix")
+    """The rows of a mix, without columns that say nothing: one aggregate, one law, no refusals."""
+    mine = table[table["mix"] == mix].drop(columns="mix")
+    same = [
+        name
+        for name in ("aggregate", "law")
+        if name in mine and mine[name].dtype != float and len(set(mine[name])) == 1
+    ]
+    silent = [name for name in ("reason",) if name in mine and not any(mine[name])]
+    return mine.drop(columns=[*same, *silent])
 
 
 def _parts(records: Sequence[RunRecord], fits: StudyFits, about: Background) -> list[_Part | None]:
@@ -297,7 +316,8 @@ def _run_list(records: Sequence[RunRecord]) -> pd.DataFrame:
     losses = {name: name.removeprefix("skill_loss/") for name in table.columns if name.startswith("skill_loss/")}
     kept = ["run_id", "state", "flops", "n_params", "n_tokens", "seed", "train_s", *losses]
     present = table[[name for name in kept if name in table.columns]]
-    return present.dropna(axis="columns", how="all").rename(columns=losses).assign(run_id=lambda t: t["run_id"].str[:8])
+    filled = present.dropna(axis="columns", how="all") if records else present
+    return filled.rename(columns=losses).assign(run_id=filled["run_id"].str[:8])
 
 
 def _exposures(records: Sequence[RunRecord], about: Background) -> _Part | None:
@@ -344,7 +364,7 @@ def _again(about: Background) -> _Part | None:
 
 
 def _table(title: str, frame: pd.DataFrame, *, folded: bool = True) -> _Table:
-    numbers = [str(name) not in _WORDS and pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
+    numbers = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
     return _Table(
         title=title,
         columns=tuple(_Column(str(name), number) for name, number in zip(frame.columns, numbers, strict=True)),

@@ -21,25 +21,38 @@ def pooled_residual(fits: StudyFits, mix: str, skill: str) -> Residual | None:
     )
 
 
+def the(aggregate: str) -> str:
+    """An aggregate as a sentence names it."""
+    return "the aggregate" if aggregate in ("", "aggregate") else aggregate
+
+
 def verdict(fits: StudyFits, residual: Residual) -> str:
     """What is shown about one skill, with its interval; where nothing is, that."""
     if not residual.value.known:
         return f"Nothing can be said of {residual.skill}: {residual.status}. {_sentence(residual.reason)}"
     level = f"{100 * fits.level:.3g} % interval"
     span = f"{percent(residual.value.lo)} to {percent(residual.value.hi)}"
-    over = f"over {plural(residual.n_budgets, 'budget')}" if residual.n_budgets > 1 else "at one budget"
+    over, of = _over(fits, residual), the(residual.aggregate)
     if residual.verdict is Verdict.UNRESOLVED:
         return (
             f"Not resolved: {over}, the optimum of {residual.skill} has {_amount(residual.value.value)} parameters "
-            f"than that of {residual.aggregate}, but the {level}, {span}, includes zero. The sign is not known; "
+            f"than that of {of}, but the {level}, {span}, includes zero. The sign is not known; "
             f"differences outside the interval are ruled out at this level."
         )
     wants = "parameters" if residual.verdict is Verdict.CAPACITY else "tokens"
     return (
         f"{_capital(over)}, the optimum of {residual.skill} has {_amount(residual.value.value)} parameters than that "
-        f"of {residual.aggregate} ({level}: {span}): at these budgets and this mix it wants more {wants}."
+        f"of {of} ({level}: {span}): at these budgets and this mix it wants more {wants}."
         f"{_after_holm(fits, residual)}{_signs(fits, residual)}"
     )
+
+
+def _over(fits: StudyFits, residual: Residual) -> str:
+    """How many of the study's budgets a pooled residual rests on."""
+    there = len({one.C for one in fits.minima if one.mix == residual.mix})
+    if residual.n_budgets < there:
+        return f"over {residual.n_budgets} of {there} budgets"
+    return f"over {plural(there, 'budget')}" if there > 1 else "at one budget"
 
 
 def _amount(log_ratio: float) -> str:
@@ -73,12 +86,12 @@ def _signs(fits: StudyFits, residual: Residual) -> str:
 
 def how_to_read(fits: StudyFits) -> str:
     """What a verdict rests on."""
-    aggregate = fits.aggregates[0] if fits.aggregates else "the aggregate"
+    aggregate = the(fits.aggregates[0] if fits.aggregates else "")
     return (
         f"A skill is called capacity-hungry (its best model is larger than that of {aggregate}) or data-hungry "
         f"(smaller) only where the {100 * fits.level:.3g} % interval of its residual, ln N*(skill) − "
-        f"ln N*({aggregate}), excludes zero. Intervals come from {fits.resamples:,} resamples of the runs, the same for all skills. They "
-        f"hold for the runs, sizes and data of this study, and say nothing of budgets outside it."
+        f"ln N*(aggregate), excludes zero. Intervals come from {fits.resamples:,} resamples of the runs, the same "
+        f"for all skills. They hold for the runs, sizes and data of this study, and say nothing of budgets outside it."
     )
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from skillscale.laws.results import Minimum, Status, StudyFits
 from skillscale.record import Measurement, RunRecord
 from skillscale.report.numbers import compact, count, percent
-from skillscale.report.sentences import pooled_residual
+from skillscale.report.sentences import pooled_residual, the
 
 MAX_WIDTH = 110
 _NAME_WIDTH = 18
@@ -32,8 +32,8 @@ def verdict_table(fits: StudyFits, mix: str) -> str:
     hidden = len(budgets) - len(shown)
     lines = _aligned(columns)
     lines += _wrapped(
-        f"N*: parameters at the optimum of a budget in FLOP. Residual: N* against that of {_reference(fits)}, over "
-        f"budgets. In brackets: {100 * fits.level:.3g} % intervals."
+        f"N*: parameters at the optimum of a budget in FLOP. Residual: N* against that of {the(_reference(fits))}, "
+        f"over budgets. In brackets: {100 * fits.level:.3g} % intervals."
     )
     if hidden:
         lines += _wrapped(f"Budgets not shown here, for want of room: {hidden}. The page and the CSV tables have them.")
@@ -95,7 +95,7 @@ def _shown_first(budgets: Sequence[float]) -> list[float]:
 
 
 def _reference(fits: StudyFits) -> str:
-    return fits.aggregates[0] if fits.aggregates else "the aggregate"
+    return fits.aggregates[0] if fits.aggregates else ""
 
 
 def _shortened(name: str) -> str:
