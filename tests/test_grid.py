@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -32,7 +33,7 @@ def test_the_default_grid_brackets_the_expected_optimum_with_six_sizes_over_a_fa
 
 def test_wanted_sizes_are_geometric_around_the_optimum(main_config):
     sizes = wanted_sizes(1e11, main_config.study)
-    steps = {round(math.log(b / a), 9) for a, b in zip(sizes, sizes[1:])}
+    steps = {round(math.log(b / a), 9) for a, b in itertools.pairwise(sizes)}
     assert len(steps) == 1
     assert math.sqrt(sizes[0] * sizes[-1]) == pytest.approx(expected_optimum(1e11, main_config.study))
 

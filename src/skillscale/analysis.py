@@ -24,7 +24,7 @@ AGGREGATE = "aggregate"
 
 def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Fit every skill's compute optimum from the runs in the registry, and record the fit."""
-    from skillscale.report import tables  # noqa: PLC0415 - draws figures too, which takes a second
+    from skillscale.report import tables
 
     study = Registry.open(arguments["tracking"]).study(config.study.name)
     fits = fit_records(study.records(), config)
@@ -36,7 +36,7 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
 
 def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Fit, and write figures, tables and the page."""
-    from skillscale.report import figures, page, tables  # noqa: PLC0415 - the same
+    from skillscale.report import figures, page, tables
 
     registry = Registry.open(arguments["tracking"])
     study = registry.study(config.study.name)

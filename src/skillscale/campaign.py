@@ -82,7 +82,7 @@ def grid(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
     config = _asked_grid(arguments, config)
     points = [each.point for each in grid_points(config, sizes=arguments["sizes"], seeds=arguments["seeds"])]
     if arguments["dry_run"]:
-        from skillscale import estimate  # noqa: PLC0415 - reads the machine's speed, which imports torch
+        from skillscale import estimate
 
         return estimate.dry_run(points, config, arguments["workers"], out)
     return _train_all(points, arguments, config, out)
@@ -97,7 +97,7 @@ def worker(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
 
 def main(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Train the study's points, fit every skill, write the page, print the table."""
-    from skillscale import analysis  # noqa: PLC0415 - loaded when the training is done
+    from skillscale import analysis
 
     trained = _train_all([each.point for each in grid_points(config)], arguments, config, out)
     return {**analysis.report(arguments, config, out), "training": trained}
@@ -125,7 +125,7 @@ def _train_all(
     )
     began = time.monotonic()
     if found.finished < found.planned:
-        _run_workers(opened.study, arguments, config, out)
+        _run_workers(opened.study, arguments, out)
     done = opened.study.progress()
     if done.failed:
         out.progress(f"{done.failed} points failed; their runs in the registry say why (--retry_failed tries again)")
@@ -145,20 +145,20 @@ def _train_all(
     }
 
 
-def _run_workers(study: "Study", arguments: Mapping[str, Any], config: Config, out: Output) -> None:
+def _run_workers(study: "Study", arguments: Mapping[str, Any], out: Output) -> None:
     """Start the workers and wait for them; those that die are replaced as long as points are finished between."""
     finished = -1
     while (done := study.progress()).finished > finished and done.finished + done.failed < done.planned:
         finished = done.finished
         n_workers = min(arguments["workers"], done.planned - done.finished - done.failed)
-        workers = [_start_worker(arguments, config) for _ in range(n_workers)]
+        workers = [_start_worker(arguments) for _ in range(n_workers)]
         try:
             _watch(workers, study, out)
         finally:
             _stop(workers)
 
 
-def _start_worker(arguments: Mapping[str, Any], config: Config) -> subprocess.Popen[bytes]:
+def _start_worker(arguments: Mapping[str, Any]) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-m", "skillscale", "worker", "--tracking", _registry(arguments).uri]
     words += [word for name in ("study", "data", "skills") for word in (f"--{name}", str(arguments[name]))]
     words += ["--cache", str(arguments["cache"].absolute())]
@@ -220,13 +220,13 @@ def open_study(arguments: Mapping[str, Any], config: Config, out: Output, points
 
 
 def _registry(arguments: Mapping[str, Any]) -> "Registry":
-    from skillscale.tracking import Registry  # noqa: PLC0415 - mlflow takes seconds, and a dry run does without
+    from skillscale.tracking import Registry
 
     return Registry.open(arguments["tracking"], cache=arguments.get("cache"))
 
 
 def _prepared(arguments: Mapping[str, Any], config: Config, out: Output) -> "Prepared":
-    from skillscale.lm.prepare import prepare as prepare_data  # noqa: PLC0415 - the same
+    from skillscale.lm.prepare import prepare as prepare_data
 
     return prepare_data(config, arguments["cache"], progress=out.progress)
 

@@ -108,12 +108,12 @@ def corner(point: DesignPoint, search: optuna.Study) -> Corner:
     rule = [trial for trial in done if trial.params["lr_factor"] == 1 and trial.params["batch_factor"] == 1]
     if not rule:
         raise TrainingError(f"the rule's own training diverged at {named(point)}; lower train.lr_coefficient")
-    best = min(done, key=lambda trial: trial.value)
+    best = min(done, key=_loss)
     return Corner(
         point=point,
         trials=len(done),
-        rule_loss=float(rule[0].value),
-        best_loss=float(best.value),
+        rule_loss=_loss(rule[0]),
+        best_loss=_loss(best),
         best_lr_factor=best.params["lr_factor"],
         best_batch_factor=best.params["batch_factor"],
     )
@@ -141,8 +141,8 @@ def refit(trials: pd.DataFrame, config: TrainConfig) -> dict[str, float]:
     One curvature is shared by all (N, D), each has its own optimum. The optima give the coefficients; the exponents too
     where there are at least three (N, D) whose logarithms are not in line, else those of ``config`` stay.
     """
-    groups = list(trials.groupby(["N", "D"]))
-    optima = np.array([[math.log(N), math.log(D), *_optimum(group)] for (N, D), group in groups])
+    groups = [group for _, group in trials.groupby(["N", "D"])]
+    optima = np.array([[*np.log(group[["N", "D"]].iloc[0]), *_optimum(group)] for group in groups])
     log_n, log_d, lr, batch = optima.T
     design = np.column_stack([np.ones(len(optima)), log_n, log_d])
     if np.linalg.matrix_rank(design - design.mean(0) * [0, 1, 1], tol=1e-6) == 3:
@@ -249,6 +249,11 @@ def _try(
     return loss
 
 
+def _loss(trial: optuna.trial.FrozenTrial) -> float:
+    assert trial.value is not None  # a complete trial has one
+    return trial.value
+
+
 def _complete(search: optuna.Study) -> Sequence[optuna.trial.FrozenTrial]:
     return search.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
 
@@ -263,6 +268,6 @@ def _told(one: Corner) -> str:
     verdict = "holds" if one.excess <= ACCEPTED_EXCESS else "does not hold"
     return (
         f"{named(one.point)}: rule {one.rule_loss:.4f}, best of {one.trials} {one.best_loss:.4f} "
-        f"(learning rate x {one.best_lr_factor:.2f}, batch x {one.best_batch_factor:.2f}): the rule is {one.excess:.2%} "
-        f"above, and {verdict} (within {ACCEPTED_EXCESS:.0%})"
+        f"(learning rate x {one.best_lr_factor:.2f}, batch x {one.best_batch_factor:.2f}): the rule is "
+        f"{one.excess:.2%} above, and {verdict} (within {ACCEPTED_EXCESS:.0%})"
     )

@@ -1,7 +1,6 @@
 """Folders that are made once and named by their content, whatever number of workers ask for them."""
 
 import errno
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,7 +49,7 @@ def _make(folder: Path, make: Callable[[Path], None]) -> None:
     partial.mkdir()
     try:
         make(partial)
-        os.replace(partial, folder)
+        partial.replace(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

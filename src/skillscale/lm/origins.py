@@ -54,5 +54,5 @@ def _remembered(cache: Path, name: str, state: list[int], find: Callable[[], str
         place.parent.mkdir(parents=True, exist_ok=True)
         partial = place.with_suffix(f".{os.getpid()}")
         partial.write_text(json.dumps({"name": name, "state": state, "found": found}), encoding="utf-8")
-        os.replace(partial, place)
+        partial.replace(place)
     return found

@@ -17,8 +17,10 @@ _KEY = re.compile(r"\[(\w+)\]")
 
 
 class Template:
-    """A text with fields. ``{a}`` is a column, ``{a[key]}`` a key of a mapping, ``{a[0]}`` an item of a list, and
-    ``{a[b]}`` on a list the item whose index stands in column ``b``. A column of JSON text is read when indexed.
+    """A text with fields.
+
+    ``{a}`` is a column, ``{a[key]}`` a key of a mapping, ``{a[0]}`` an item of a list, and ``{a[b]}`` on a list the
+    item whose index stands in column ``b``. A column of JSON text is read when indexed.
 
     Raises:
         InputError: a field that can't be looked up.

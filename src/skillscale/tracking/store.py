@@ -64,7 +64,7 @@ class Store:
             TrackingError: unreachable, not writable, or of another version of MLflow.
         """
         check_database(uri)
-        from mlflow.tracking import MlflowClient  # noqa: PLC0415 (see the top of the module)
+        from mlflow.tracking import MlflowClient
 
         if uri.startswith("sqlite:"):
             with reaching(uri):
@@ -114,7 +114,7 @@ class Store:
 
     def create_experiment(self, name: str) -> str:
         """A new experiment, its artifacts beside a sqlite file; the one there is if another machine was quicker."""
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+        from mlflow.exceptions import MlflowException
 
         with reaching(self.uri):
             try:
@@ -143,7 +143,7 @@ class Store:
 
     def find_run(self, run_id: str) -> "Run | None":
         """A run, or None if this store has none of that id."""
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+        from mlflow.exceptions import MlflowException
 
         with reaching(self.uri):
             try:
@@ -169,7 +169,7 @@ class Store:
 
     def write(self, run_id: str, batch: Batch) -> None:
         """Write a batch in as few calls as MLflow's limits allow."""
-        from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415
+        from mlflow.entities import Metric, Param, RunTag
 
         metrics = [Metric(*one) for one in batch.metrics]
         params = [Param(*one) for one in batch.params.items()]
@@ -183,7 +183,7 @@ class Store:
 
     def write_inputs(self, run_id: str, data: Iterable[DataSet]) -> None:
         """Name the data sets that went into a run."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag  # noqa: PLC0415
+        from mlflow.entities import Dataset, DatasetInput, InputTag
 
         # What MetaDataset(CodeDatasetSource(...)) makes: a made-up scheme of source is refused by MLflow.
         inputs = [
