@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from skillscale import __version__, config, errors
 from skillscale.output import Output
@@ -81,23 +81,17 @@ def flag(text: str) -> bool:
 
 def count(text: str) -> int:
     """A whole number from 1; ``2e5`` is one."""
-    number = positive(text)
-    if number != int(number):
-        raise errors.InputError(f"must be a whole number, but it is {text!r}")
-    return int(number)
+    return _whole(text, 1)
 
 
 def seed(text: str) -> int:
     """A whole number from 0."""
-    return 0 if text.strip("0") == "" and text else count(text)
+    return _whole(text, 0)
 
 
 def positive(text: str) -> float:
     """A finite number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = _number(text)
     if not (math.isfinite(number) and number > 0):
         raise errors.InputError(f"must be a number above 0, as in 200000 or 2e5, but it is {text!r}")
     return number
@@ -132,6 +126,7 @@ _CACHE = Parameter(
 )
 _WORKERS = Parameter(name="workers", default="2", read=count, help="processes that share the points, one thread each")
 _PAGE = Parameter(name="page", help="HTML file to write; empty: skillscale-STUDY.html in the working folder")
+_RETRY = Parameter(name="retry_failed", default="false", read=flag, help="train the points that failed once more")
 _JSON = Parameter(name="json", default="false", read=flag, help="print one JSON object instead of text")
 _READ = (_STUDY, _DATA, _SKILLS, _TRACKING)
 _TRAIN = (*_READ, _CACHE)
@@ -179,7 +174,7 @@ ENTRIES = (
             Parameter(
                 name="dry_run", default="false", read=flag, help="print points, FLOP and expected time; train nothing"
             ),
-            Parameter(name="retry_failed", default="false", read=flag, help="train the points that failed once more"),
+            _RETRY,
             _JSON,
         ),
     ),
@@ -187,12 +182,12 @@ ENTRIES = (
         name="worker",
         help="train the points that wait in the study's queue until there are none",
         run="skillscale.campaign:worker",
-        parameters=(*_TRAIN, _JSON),
+        parameters=(*_TRAIN, _RETRY, _JSON),
     ),
     Entry(
         name="tune",
         help="search learning rate and batch at a few sizes, and refit the rule for them",
-        run="skillscale.campaign:tune",
+        run="skillscale.tune:tune",
         parameters=(
             *_TRAIN,
             Parameter(name="n_params", read=several(count), help="N of each size; empty: both ends of the grid"),
@@ -204,13 +199,13 @@ ENTRIES = (
     Entry(
         name="fit",
         help="fit every skill's compute optimum from the runs in the registry",
-        run="skillscale.campaign:fit",
+        run="skillscale.analysis:fit",
         parameters=(*_READ, _JSON),
     ),
     Entry(
         name="report",
         help="fit, and write figures, tables and the page",
-        run="skillscale.campaign:report",
+        run="skillscale.analysis:report",
         parameters=(*_READ, _PAGE, _JSON),
     ),
     Entry(
@@ -226,8 +221,13 @@ ENTRIES = (
 )
 
 
-def main(argv: Sequence[str] | None = None, entries: Sequence[Entry] = ENTRIES) -> int:
+def main(argv: Sequence[str] | None = None, entries: Sequence[Entry] = ENTRIES, answer: TextIO | None = None) -> int:
     """Run one command.
+
+    Args:
+        argv: the words after ``skillscale``; None: those of this process.
+        entries: the commands there are.
+        answer: where the answer goes; None: standard output.
 
     Returns:
         exit code: 0; 1 for what went wrong on the way; 2 for input that can't be used; 130 or 143 when stopped.
@@ -235,7 +235,7 @@ def main(argv: Sequence[str] | None = None, entries: Sequence[Entry] = ENTRIES) 
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         with _terminable():
-            return _dispatch(words, entries)
+            return _dispatch(words, entries, answer or sys.stdout)
     except errors.SkillscaleError as error:
         return _complain(str(error), 2 if isinstance(error, errors.InputError) else 1)
     except OSError as error:
@@ -248,8 +248,15 @@ def main(argv: Sequence[str] | None = None, entries: Sequence[Entry] = ENTRIES) 
 
 
 def console() -> NoReturn:
-    """The console script."""
-    sys.exit(main())
+    """The console script: the answer alone goes to standard output.
+
+    What libraries and worker processes print (MLflow prints links to runs) goes to standard error with the progress.
+    """
+    answer = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    with answer:
+        code = main(sys.argv[1:], ENTRIES, answer)
+    sys.exit(code)
 
 
 def parse(words: Sequence[str], entry: Entry) -> dict[str, Any]:
@@ -271,30 +278,40 @@ def parse(words: Sequence[str], entry: Entry) -> dict[str, Any]:
     return arguments
 
 
-def _dispatch(words: list[str], entries: Sequence[Entry]) -> int:
+def _whole(text: str, least: int) -> int:
+    number = _number(text)
+    if not (math.isfinite(number) and number >= least and number == int(number)):
+        raise errors.InputError(f"must be a whole number from {least}, as in 200000 or 2e5, but it is {text!r}")
+    return int(number)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _dispatch(words: list[str], entries: Sequence[Entry], answer: TextIO) -> int:
     if not words or words[0] in ("-h", "--help"):
-        sys.stdout.write(_overview(entries))
+        answer.write(_overview(entries))
         return 0 if words else 2
     if words[0] == "--version":
-        sys.stdout.write(f"skillscale {__version__}\n")
+        answer.write(f"skillscale {__version__}\n")
         return 0
     entry = _named(words[0], entries)
     if "-h" in words or "--help" in words:
-        sys.stdout.write(_usage(entry))
+        answer.write(_usage(entry))
         return 0
-    arguments = parse(words[1:], entry)
-    _run(entry, arguments)
+    _run(entry, parse(words[1:], entry), answer)
     return 0
 
 
-def _run(entry: Entry, arguments: dict[str, Any]) -> None:
+def _run(entry: Entry, arguments: dict[str, Any], answer: TextIO) -> None:
     overrides = {name: text for name, text in arguments.items() if "." in name}
     settings = config.load(**{noun: arguments[noun] for noun in entry.nouns}, overrides=overrides)
-    out = Output(as_json=arguments["json"])
-    # What libraries print (MLflow prints links to runs) is no part of the answer
-    with contextlib.redirect_stdout(sys.stderr):
-        result = entry.function()(arguments, settings, out)
-    out.result(result)
+    out = Output(as_json=arguments["json"], answer=answer)
+    out.result(entry.function()(arguments, settings, out))
 
 
 def _named(name: str, entries: Sequence[Entry]) -> Entry:

@@ -1,7 +1,7 @@
 """The points of an isoFLOP study: for each budget C, sizes around the expected optimum, D = C / (6 N)."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from skillscale.config import Config, StudyConfig
@@ -36,22 +36,40 @@ def reachable_sizes(wanted: Iterable[float], reach: Callable[[float], int]) -> l
     return sorted({reach(size) for size in wanted})
 
 
-def grid_points(config: Config) -> list[GridPoint]:
-    """Every point of the study, largest expected time first, so that workers end together.
+def grid_points(
+    config: Config, *, sizes: Sequence[int] | None = None, seeds: Sequence[int] | None = None
+) -> list[GridPoint]:
+    """Every point of the study: one round of seeds after the other, in each the longest first.
+
+    Workers then end together, and a study that is stopped early holds whole curves. Seeds differ from budget to
+    budget, so that the noise of one stream of tokens is not taken for agreement between budgets; within a budget all
+    sizes and mixes share them, so that a curve's points share their noise.
+
+    Args:
+        sizes: N of every budget's points; by default spread around the expected optimum.
+        seeds: seeds of every budget; by default ``study.seeds`` new ones a budget.
 
     Raises:
         InputError: a budget too small to train its largest size on one sequence.
     """
     study = config.study
-    seeds = study.seeds if len(study.seeds) > 1 else study.seeds * len(study.budgets)
-    points = [
-        GridPoint(point=_point(config, budget, size, mix, study.first_seed + seed), budget=budget)
-        for budget, n_seeds in zip(study.budgets, seeds, strict=True)
-        for size in reachable_sizes(wanted_sizes(budget, study), lambda wanted: _total(wanted, config))
-        for mix in study.mix_values
-        for seed in range(n_seeds)
-    ]
-    return sorted(points, key=lambda each: (-each.point.n_tokens * math.sqrt(each.point.n_params), each.point.seed))
+    counts = study.seeds if len(study.seeds) > 1 else study.seeds * len(study.budgets)
+    firsts = [study.first_seed + sum(counts[:at]) for at in range(len(counts))]
+    rounds: list[tuple[int, GridPoint]] = []
+    for budget, first, n_seeds in zip(study.budgets, firsts, counts, strict=True):
+        wanted = sizes or wanted_sizes(budget, study)
+        for size in reachable_sizes(wanted, lambda wanted: _total(wanted, config)):
+            for at, seed in enumerate(seeds or range(first, first + n_seeds)):
+                rounds += [
+                    (at, GridPoint(point=_point(config, budget, size, mix, seed), budget=budget))
+                    for mix in study.mix_values
+                ]
+    return [point for _, point in sorted(rounds, key=lambda each: (each[0], -cost(each[1].point)))]
+
+
+def cost(point: DesignPoint) -> float:
+    """Expected time of a point in arbitrary units: small models are bound by overhead a token, not by arithmetic."""
+    return point.n_tokens * math.sqrt(point.n_params)
 
 
 def _total(wanted: float, config: Config) -> int:
