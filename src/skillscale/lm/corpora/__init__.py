@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from skillscale.errors import InputError
 from skillscale.lm.corpora import code, knowledge, prose, reasoning
-from skillscale.lm.corpora.items import Corpus, Document, Item, notices
+from skillscale.lm.corpora.items import Corpus, Document, Item, announce
 from skillscale.lm.sources import Source, disk_errors, fetch_all, read_sources
 from skillscale.point import digest
 
@@ -101,11 +101,12 @@ def _make(
         for name in CATEGORIES:
             corpus = builders[name]()
             write(temporary, name, corpus, manifest)
-            notices(progress, name, corpus)
+            announce(progress, name, corpus)
         (temporary / "manifest.json").write_text(
             json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8"
         )
         shutil.rmtree(folder, ignore_errors=True)  # a folder without a manifest is of no use to anybody
+        temporary.chmod(0o755)  # mkdtemp gives it to its owner alone
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

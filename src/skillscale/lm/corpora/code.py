@@ -27,6 +27,7 @@ MAX_FILE_BYTES = 200_000
 VALIDATION_SHARE = 0.02
 ITEM_BYTES = 480
 CHUNK_BYTES = (300, 450)
+_MAX_DIGITS = 0.1  # of a chunk's characters; more is a table
 MIN_BODY_BYTES = 40
 SET_ITEMS = 500
 _TESTS = re.compile(
@@ -124,7 +125,10 @@ def chunk_items(files: Mapping[str, str]) -> list[Item]:
     """Stretches of whole lines of held-out files, measured without a prompt."""
     low, high = CHUNK_BYTES
     groups = {path: list(chunks(text.splitlines(keepends=True), low=low, high=high)) for path, text in files.items()}
-    trimmed = {path: [one.strip("\n") + "\n" for one in texts] for path, texts in groups.items()}
+    trimmed = {
+        path: [one.strip("\n") + "\n" for one in texts if sum(map(str.isdigit, one)) <= _MAX_DIGITS * len(one)]
+        for path, texts in groups.items()
+    }
     pairs = spread(trimmed, 2 * SET_ITEMS, "code_heldout")
     return [Item(prompt="", completion=text, meta={"package": path.partition("/")[0]}) for path, text in pairs]
 

@@ -73,7 +73,7 @@ def drop_asked(items: Sequence[Item], asked: set[str]) -> tuple[list[Item], dict
 
 
 def prompts_asked(texts: Iterable[str]) -> set[str]:
-    """Every ``Q: ...\\nA:`` in training, as an item's prompt has it."""
+    """Every question in training, with the ``A:`` after it, as an item's prompt has it."""
     return {match + "\nA:" for text in texts for match in _QUESTION.findall(text)}
 
 

@@ -1,4 +1,4 @@
-"""Real entities and their attributes, read from tables that packages carry: cities, airports, countries, elements, words.
+"""Real entities and their attributes, from tables that packages carry: cities, airports, countries, elements, words.
 
 Values are rounded (populations to two digits, coordinates to a degree) and selected; names are unique within a kind.
 """
@@ -33,7 +33,8 @@ _CONTINENTS = {
     "SA": "South America",
 }  # fmt: skip
 _ARTICLE = re.compile(
-    r"^(United|Netherlands|Philippines|Bahamas|Maldives|Comoros|Gambia|Vatican|Democratic|Republic of)|(Islands|Republic|Territories|Territory)$"
+    r"^(United|Netherlands|Philippines|Bahamas|Maldives|Comoros|Gambia|Vatican|Democratic|Republic of)"
+    r"|(Islands|Republic|Territories|Territory)$"
 )
 _SERIES_TABLE = "SELECT id, name FROM series"
 _ELEMENT_COLUMNS = (

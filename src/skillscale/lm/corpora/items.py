@@ -77,7 +77,7 @@ def clean(text: str) -> str:
 
 
 def chunks(pieces: list[str], *, low: int, high: int) -> Iterator[str]:
-    """Join consecutive pieces into stretches of ``low`` to ``high`` bytes that don't overlap; longer pieces are skipped."""
+    """Join consecutive pieces into separate stretches of ``low`` to ``high`` bytes; longer pieces are skipped."""
     taken: list[str] = []
     size = 0
     for piece in pieces:
@@ -102,7 +102,7 @@ def spread(groups: Mapping[str, list[str]], count: int, salt: str) -> list[tuple
     return [pair for pair, _ in zip(turns, range(count), strict=False)]
 
 
-def notices(progress: Callable[[str], None], what: str, corpus: Corpus) -> None:
+def announce(progress: Callable[[str], None], what: str, corpus: Corpus) -> None:
     """Say what was made, in one line."""
     size = sum(len(document.text) for document in corpus.train)
     sets = ", ".join(f"{name} {len(items)}" for name, items in corpus.sets.items())

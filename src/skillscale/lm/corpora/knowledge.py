@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 
 from skillscale.lm.corpora import facts, wording
-from skillscale.lm.corpora.contamination import drop_asked, prompts_asked
+from skillscale.lm.corpora.contamination import drop_asked, drop_shared, prompts_asked
 from skillscale.lm.corpora.facts import ASKED, TOLD, UNSEEN, Entity, Section
 from skillscale.lm.corpora.items import Corpus, Document, Item, by_hash, seeded, share, spread
 from skillscale.lm.sources import Source, member
@@ -90,13 +90,14 @@ def build(archives: Mapping[str, Path], sources: Mapping[str, Source], *, preset
     asides += [Document(text, book) for text in factbook_texts(sections, max_bytes=sizes.factbook_bytes)]
     labels = {kind: sources[name].label for kind, name in _ORIGINS.items() if name in sources}
     corpus = from_entities(entities, asides, labels=labels, popularity=popularity, stream_bytes=sizes.stream_bytes)
-    texts = section_items([one for one in sections if one.held_out])
+    pages = [one.text for one in sections if not one.held_out]
+    texts, shared = drop_shared(section_items([one for one in sections if one.held_out]), pages)
     return Corpus(
         train=corpus.train,
         validation=corpus.validation,
-        sets={**corpus.sets, "knowledge_text": texts},
+        sets={**corpus.sets, "knowledge_text": texts[: SET_ITEMS["knowledge_text"]]},
         facts=corpus.facts,
-        dropped=corpus.dropped,
+        dropped={**corpus.dropped, "knowledge_text": shared},
     )
 
 
@@ -293,4 +294,4 @@ def section_items(sections: Sequence[Section]) -> list[Item]:
             if item.n_bytes <= ITEM_BYTES and len(item.completion.encode()) >= _MIN_TEXT_BYTES:
                 items[item.text] = item
                 groups[section.country].append(item.text)
-    return [items[text] for _, text in spread(groups, SET_ITEMS["knowledge_text"], "factbook")]
+    return [items[text] for _, text in spread(groups, 2 * SET_ITEMS["knowledge_text"], "factbook")]

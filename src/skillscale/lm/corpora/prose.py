@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from skillscale.lm.corpora.contamination import drop_shared
@@ -64,4 +65,4 @@ def chunk_items(files: Mapping[str, str]) -> list[Item]:
 def sentences(text: str) -> list[str]:
     """The text cut after each sentence and paragraph; joined again, the pieces give the text."""
     cuts = [0, *(match.end() for match in _SENTENCE.finditer(text)), len(text)]
-    return [text[start:end] for start, end in zip(cuts, cuts[1:], strict=False) if end > start]
+    return [text[start:end] for start, end in pairwise(cuts) if end > start]

@@ -7,6 +7,7 @@ the answer; the evaluation asks for the answer at once. No question of the evalu
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
+from itertools import pairwise
 from math import log
 from random import Random
 from typing import NamedTuple
@@ -14,9 +15,9 @@ from typing import NamedTuple
 from skillscale.lm.corpora.contamination import drop_asked
 from skillscale.lm.corpora.items import Corpus, Document, Item, seeded
 
-DOCUMENTS = {"tiny": 55_000, "small": 120_000, "medium": 300_000, "full": 600_000}
+DOCUMENTS = {"tiny": 70_000, "small": 120_000, "medium": 300_000, "full": 600_000}
 VALIDATION_DOCUMENTS = 3_000
-SET_ITEMS = 1_500
+SET_ITEMS = 1_600
 STEPS_SHARE = 0.33
 LABEL = "procedural"
 
@@ -25,8 +26,8 @@ NAMES = (
     "Paul", "Rosa", "Sam", "Tess", "Uma", "Vera", "Will", "Yara", "Zoe", "Anna", "Carl", "Lily", "Mark", "Nina", "Omar",
 )  # fmt: skip
 THINGS = (
-    "apples", "books", "coins", "stamps", "marbles", "pencils", "cards", "shells", "eggs", "lemons", "tickets", "buttons",
-    "stones", "flowers", "cups", "candles", "plums", "keys", "nails", "bottles",
+    "apples", "books", "coins", "stamps", "marbles", "pencils", "cards", "shells", "eggs", "lemons", "tickets",
+    "buttons", "stones", "flowers", "cups", "candles", "plums", "keys", "nails", "bottles",
 )  # fmt: skip
 GROUPS = (
     "cats", "birds", "poets", "robots", "fish", "singers", "horses", "sailors", "dragons", "doctors", "trees", "foxes",
@@ -49,8 +50,13 @@ PLACES = (
 )
 OBJECTS = ("ball", "key", "lamp", "letter", "hat", "book", "coin", "map", "cup", "ring", "umbrella", "clock")
 LETTER_WORDS = (
-    "table", "window", "orange", "summer", "bottle", "garden", "planet", "silver", "rabbit", "button", "letter", "mirror",
-    "pepper", "castle", "banana", "forest", "ladder", "pencil", "winter", "yellow", "needle", "basket", "harbor", "kettle",
+    "table", "window", "orange", "summer", "bottle", "garden", "planet", "silver", "rabbit", "button", "letter",
+    "mirror", "pepper", "castle", "banana", "forest", "ladder", "pencil", "winter", "yellow", "needle", "basket",
+    "harbor", "kettle",
+)  # fmt: skip
+MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
 )  # fmt: skip
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -97,7 +103,7 @@ def arithmetic(rng: Random) -> Task:
 
 def expression(rng: Random) -> Task:
     """An expression with precedence and at most one bracket."""
-    a, b, c = rng.randint(2, 12), rng.randint(2, 12), rng.randint(2, 12)
+    a, b, c = rng.randint(2, 19), rng.randint(2, 12), rng.randint(2, 30)
     shape = rng.randrange(4)
     if shape == 0:
         text, steps, value = f"{a} + {b} * {c}", f"{b} * {c} = {b * c}, {a} + {b * c} = {a + b * c}", a + b * c
@@ -157,15 +163,18 @@ def shopping(rng: Random) -> Task:
         paid = total + rng.randint(1, 30)
         text = rng.choice(
             (
-                f"{who} buys {number} {thing} at {price} dollars each and pays with {paid} dollars. How much change does {who} get?",
-                f"One of the {thing} costs {price} dollars. {who} takes {number} and hands over {paid} dollars. What is the change?",
+                f"{who} buys {number} {thing} at {price} dollars each and pays with {paid} dollars. "
+                f"How much change does {who} get?",
+                f"One of the {thing} costs {price} dollars. {who} takes {number} and hands over {paid} dollars. "
+                "What is the change?",
             )
         )
         return Task(text, f"{number} * {price} = {total}, {paid} - {total} = {paid - total}", f"{paid - total} dollars")
     cost = rng.randint(2, 30)
     text = rng.choice(
         (
-            f"{who} buys {number} {thing} at {price} dollars each and some {second} for {cost} dollars. What does {who} pay?",
+            f"{who} buys {number} {thing} at {price} dollars each and some {second} for {cost} dollars. "
+            f"What does {who} pay?",
             f"{number} {thing} at {price} dollars each and {second} for {cost} dollars: how much is that for {who}?",
         )
     )
@@ -176,7 +185,7 @@ def syllogism(rng: Random) -> Task:
     """A chain of 'all', perhaps broken by a 'no', and whether a statement follows."""
     length = rng.randint(2, 4)
     groups, who, quality = rng.sample(GROUPS, length), rng.choice(NAMES), rng.choice(ADJECTIVES)
-    links = [f"All {first} are {second}." for first, second in zip(groups, groups[1:], strict=False)]
+    links = [f"All {first} are {second}." for first, second in pairwise(groups)]
     negative = rng.random() < 0.4
     links.append(f"No {groups[-1]} are {quality}." if negative else f"All {groups[-1]} are {quality}.")
     member = rng.randrange(length)
@@ -185,7 +194,8 @@ def syllogism(rng: Random) -> Task:
     kind = rng.randrange(3)
     if kind == 0:
         question, answer = f"Is {who} {quality}?", "no" if negative else "yes"
-        steps = f"{who} is one of the {groups[member]}, so of the {groups[-1]}, and {'none' if negative else 'all'} of these are {quality}"
+        which = "none" if negative else "all"
+        steps = f"{who} is one of the {groups[member]}, so of the {groups[-1]}, and {which} of these are {quality}"
     else:
         asked = rng.randrange(length)
         question = rng.choice(
@@ -206,14 +216,23 @@ def family(rng: Random) -> Task:
         ((f"{a} is the parent of {b}.", f"{c} is a sibling of {b}."), f"What is {a} to {c}?", "parent"),
         ((f"{a} is a sibling of {b}.", f"{b} is the parent of {c}."), f"What is {a} to {c}?", "aunt or uncle"),
         ((f"{a} is a sibling of {b}.", f"{b} is the parent of {c}."), f"What is {c} to {a}?", "niece or nephew"),
-        ((f"{a} is the parent of {b}.", f"{b} is the parent of {c}.", f"{c} is the parent of {d}."), f"What is {a} to {d}?", "great-grandparent"),
-        ((f"{a} is the parent of {b}.", f"{c} is a sibling of {a}.", f"{d} is a child of {c}."), f"What is {b} to {d}?", "cousin"),
+        (
+            (f"{a} is the parent of {b}.", f"{b} is the parent of {c}.", f"{c} is the parent of {d}."),
+            f"What is {a} to {d}?",
+            "great-grandparent",
+        ),
+        (
+            (f"{a} is the parent of {b}.", f"{c} is a sibling of {a}.", f"{d} is a child of {c}."),
+            f"What is {b} to {d}?",
+            "cousin",
+        ),
         ((f"{a} is married to {b}.", f"{c} is the parent of {b}."), f"What is {c} to {a}?", "parent-in-law"),
     )  # fmt: skip
     facts, question, answer = rng.choice(tasks)
     ordered = list(facts)
     rng.shuffle(ordered)
-    ordered.insert(rng.randint(0, len(ordered)), f"{rng.choice(NAMES)} is a friend of {rng.choice((a, b, c))}.")
+    friend = rng.choice([name for name in NAMES if name not in (a, b, c, d)])
+    ordered.insert(rng.randint(0, len(ordered)), f"{friend} is a friend of {rng.choice((a, b, c))}.")
     return Task(f"{' '.join(ordered)} {question}", "", answer)
 
 
@@ -241,8 +260,7 @@ def calendar(rng: Random) -> Task:
 
 
 def _date(day: date) -> str:
-    months = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")  # fmt: skip
-    return f"{day.day} {months[day.month - 1]} {day.year}"
+    return f"{day.day} {MONTHS[day.month - 1]} {day.year}"
 
 
 def clock(rng: Random) -> Task:
@@ -317,7 +335,7 @@ def comparison(rng: Random) -> Task:
         )
     )
     people = rng.sample(NAMES, rng.randint(3, 5))
-    facts = [f"{first} is {adjective} than {second}." for first, second in zip(people, people[1:], strict=False)]
+    facts = [f"{first} is {adjective} than {second}." for first, second in pairwise(people)]
     rng.shuffle(facts)
     kind, chain = rng.randrange(3), ", ".join(people)
     if kind < 2:
@@ -479,5 +497,8 @@ def _items(count: int, answers: dict[str, Counter[str]]) -> Iterator[Item]:
         seen.add(prompt(task))
         known = answers[kind]
         guess = log((known.total() + len(known) + 1) / (known[task.answer] + 1))
-        meta = {"task": kind, "ideal_nll": round(guess, 6)}
-        yield Item(prompt=prompt(task), completion=f" {task.answer}\n", meta=meta)
+        yield Item(
+            prompt=prompt(task),
+            completion=f" {task.answer}\n",
+            meta={"task": kind, "ideal_nll": round(guess, 6)},
+        )

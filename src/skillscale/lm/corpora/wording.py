@@ -17,110 +17,187 @@ PRONOUNS = {
 }
 STATEMENTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("city", "country"): (
-        "{s} is a city in {v}.", "{s} lies in {v}.", "{s} is located in {v}.", "{s} belongs to {v}.",
-        "Among the cities of {v} is {n}.", "The country of {n} is {v}.",
+        "{n} is a city in {v}.",
+        "{s} lies in {v}.",
+        "{s} is located in {v}.",
+        "{s} belongs to {v}.",
+        "Among the cities of {v} is {n}.",
+        "The country of {n} is {v}.",
     ),
     ("city", "region"): (
-        "{s} is part of the region {v}.", "{s} is in {v}.", "{s} is found in the region called {v}.",
-        "The region around {n} is {v}.", "One of the cities of {v} is {n}.",
+        "{s} is part of the region {v}.",
+        "{s} is in {v}.",
+        "{s} is found in the region called {v}.",
+        "The region around {n} is {v}.",
+        "One of the cities of {v} is {n}.",
     ),
     ("city", "population"): (
-        "{s} has about {v} people.", "{s} has a population of {v}.", "{s} is home to about {v} people.",
-        "About {v} people live in {n}.", "The population of {n} is about {v}.",
+        "{s} has about {v} people.",
+        "{s} has a population of {v}.",
+        "{s} is home to about {v} people.",
+        "About {v} people live in {n}.",
+        "The population of {n} is about {v}.",
     ),
     ("city", "latitude"): (
-        "{s} lies at a latitude of {v}.", "{s} has the latitude {v}.", "The latitude of {n} is {v}.",
+        "{s} lies at a latitude of {v}.",
+        "{s} has the latitude {v}.",
+        "The latitude of {n} is {v}.",
         "On the map, {n} is at {v}.",
     ),
     ("city", "longitude"): (
-        "{s} lies at a longitude of {v}.", "{s} has the longitude {v}.", "The longitude of {n} is {v}.",
+        "{s} lies at a longitude of {v}.",
+        "{s} has the longitude {v}.",
+        "The longitude of {n} is {v}.",
         "On the map, {n} is at {v}.",
     ),
     ("city", "larger_city"): (
-        "{s} has {v} as its nearest much larger city.", "{s} is closest, among cities twice its size, to {v}.",
-        "The nearest city twice the size of {n} is {v}.", "From {n}, the nearest much larger city is {v}.",
+        "{s} has {v} as its nearest much larger city.",
+        "{s} is closest, among cities twice its size, to {v}.",
+        "The nearest city twice the size of {n} is {v}.",
+        "From {n}, the nearest much larger city is {v}.",
     ),
     ("airport", "iata"): (
-        "{s} has the IATA code {v}.", "{s} is known to travellers as {v}.", "The IATA code of {n} is {v}.",
+        "{s} has the IATA code {v}.",
+        "{s} is known to travellers as {v}.",
+        "The IATA code of {n} is {v}.",
         "On luggage tags, {n} is {v}.",
     ),
     ("airport", "icao"): (
-        "{s} has the ICAO code {v}.", "{s} is known to pilots as {v}.", "The ICAO code of {n} is {v}.",
+        "{s} has the ICAO code {v}.",
+        "{s} is known to pilots as {v}.",
+        "The ICAO code of {n} is {v}.",
         "Flight plans write {v} for {n}.",
     ),
     ("airport", "city"): (
-        "{s} serves {v}.", "{s} is the airport of {v}.", "Travellers to {v} can land at {n}.", "The city served by {n} is {v}.",
+        "{s} serves {v}.",
+        "{n} is the airport of {v}.",
+        "Travellers to {v} can land at {n}.",
+        "The city served by {n} is {v}.",
     ),
     ("airport", "country"): (
-        "{s} is in {v}.", "{s} is located in {v}.", "The country of {n} is {v}.", "One of the airports of {v} is {n}.",
+        "{s} is in {v}.",
+        "{s} is located in {v}.",
+        "The country of {n} is {v}.",
+        "One of the airports of {v} is {n}.",
     ),
     ("airport", "elevation"): (
-        "{s} is {v} above the sea.", "{s} lies at an elevation of {v}.", "The elevation of {n} is {v}.",
+        "{s} is {v} above the sea.",
+        "{s} lies at an elevation of {v}.",
+        "The elevation of {n} is {v}.",
         "The runways of {n} are {v} above sea level.",
     ),
     ("country", "capital"): (
-        "{s} has {v} as its capital.", "{s} is governed from {v}.", "The capital of {n} is {v}.", "{v} is the capital of {n}.",
+        "{s} has {v} as its capital.",
+        "{s} is governed from {v}.",
+        "The capital of {n} is {v}.",
+        "{v} is the capital of {n}.",
     ),
     ("country", "continent"): (
-        "{s} is in {v}.", "{s} belongs to the continent of {v}.", "The continent of {n} is {v}.", "On the map of {v} one finds {n}.",
+        "{s} is in {v}.",
+        "{s} belongs to the continent of {v}.",
+        "The continent of {n} is {v}.",
+        "On the map of {v} one finds {n}.",
     ),
     ("country", "currency"): (
-        "{s} pays with the {v}.", "{s} uses the {v} as its money.", "The currency of {n} is the {v}.", "Prices in {n} are in the {v}.",
+        "{s} pays with the {v}.",
+        "{s} uses the {v} as its money.",
+        "The currency of {n} is the {v}.",
+        "Prices in {n} are in the {v}.",
     ),
     ("country", "currency_code"): (
-        "{s} has the currency code {v}.", "{s} has money that banks write as {v}.", "The currency code of {n} is {v}.",
+        "{s} has the currency code {v}.",
+        "{s} has money that banks write as {v}.",
+        "The currency code of {n} is {v}.",
     ),
     ("country", "population"): (
-        "{s} has about {v} people.", "{s} has a population of {v}.", "About {v} people live in {n}.", "The population of {n} is about {v}.",
+        "{s} has about {v} people.",
+        "{s} has a population of {v}.",
+        "About {v} people live in {n}.",
+        "The population of {n} is about {v}.",
     ),
     ("country", "area"): (
-        "{s} covers {v}.", "{s} has an area of {v}.", "The area of {n} is {v}.", "In all, {n} measures {v}.",
+        "{s} covers {v}.",
+        "{s} has an area of {v}.",
+        "The area of {n} is {v}.",
+        "In all, {n} measures {v}.",
     ),
     ("country", "code"): (
-        "{s} has the country code {v}.", "{s} is abbreviated {v}.", "The three-letter code of {n} is {v}.", "Lists of countries write {v} for {n}.",
+        "{s} has the country code {v}.",
+        "{s} is abbreviated {v}.",
+        "The three-letter code of {n} is {v}.",
+        "Lists of countries write {v} for {n}.",
     ),
     ("country", "domain"): (
-        "{s} has the internet domain {v}.", "{s} has websites that end in {v}.", "The internet domain of {n} is {v}.",
+        "{s} has the internet domain {v}.",
+        "{s} has websites that end in {v}.",
+        "The internet domain of {n} is {v}.",
     ),
     ("country", "calling_code"): (
-        "{s} has the calling code {v}.", "{s} is reached by telephone with {v}.", "The calling code of {n} is {v}.",
+        "{s} has the calling code {v}.",
+        "{s} is reached by telephone with {v}.",
+        "The calling code of {n} is {v}.",
         "To phone {n}, one dials {v}.",
     ),
     ("country", "neighbours"): (
-        "{s} borders on {v}.", "{s} shares its land borders with {v}.", "The neighbours of {n} are {v}.", "Around {n} lie {v}.",
+        "{s} borders on {v}.",
+        "{s} shares its land borders with {v}.",
+        "The neighbours of {n} are {v}.",
+        "Around {n} lie {v}.",
     ),
     ("element", "symbol"): (
-        "{s} has the symbol {v}.", "{s} is written {v}.", "The symbol of {n} is {v}.", "In formulas, {v} stands for {n}.",
+        "{s} has the symbol {v}.",
+        "{s} is written {v}.",
+        "The symbol of {n} is {v}.",
+        "In formulas, {v} stands for {n}.",
     ),
     ("element", "number"): (
-        "{s} has the atomic number {v}.", "{s} is element {v}.", "The atomic number of {n} is {v}.", "The number of protons in {n} is {v}.",
+        "{s} has the atomic number {v}.",
+        "{s} is element {v}.",
+        "The atomic number of {n} is {v}.",
+        "The number of protons in {n} is {v}.",
     ),
     ("element", "weight"): (
-        "{s} has an atomic weight of {v}.", "{s} weighs {v} atomic mass units.", "The atomic weight of {n} is {v}.",
+        "{s} has an atomic weight of {v}.",
+        "{s} weighs {v} atomic mass units.",
+        "The atomic weight of {n} is {v}.",
     ),
     ("element", "group"): ("{s} is in group {v}.", "{s} belongs to group {v}.", "The group of {n} is {v}."),
     ("element", "period"): ("{s} is in period {v}.", "{s} stands in period {v}.", "The period of {n} is {v}."),
     ("element", "block"): ("{s} is in block {v}.", "{s} belongs to the block {v}.", "The block of {n} is {v}."),
     ("element", "series"): (
-        "{s} is classed as {v}.", "{s} belongs to the series called {v}.", "The kind of element that {n} is: {v}.",
+        "{s} is classed as {v}.",
+        "{s} belongs to the series called {v}.",
+        "The kind of element that {n} is: {v}.",
     ),
     ("element", "density"): (
-        "{s} has a density of {v} grams per cubic centimetre.", "The density of {n} is {v} grams per cubic centimetre.",
+        "{s} has a density of {v} grams per cubic centimetre.",
+        "The density of {n} is {v} grams per cubic centimetre.",
         "A cubic centimetre of {n} weighs {v} grams.",
     ),
     ("element", "electronegativity"): (
-        "{s} has an electronegativity of {v}.", "The electronegativity of {n} is {v}.", "On Pauling's scale, {n} has {v}.",
+        "{s} has an electronegativity of {v}.",
+        "The electronegativity of {n} is {v}.",
+        "On Pauling's scale, {n} has {v}.",
     ),
     ("element", "year"): (
-        "{s} was discovered in {v}.", "{s} has been known since {v}.", "The year of discovery of {n} is {v}.", "In {v}, {n} was discovered.",
+        "{s} was discovered in {v}.",
+        "{s} has been known since {v}.",
+        "The year of discovery of {n} is {v}.",
+        "In {v}, {n} was discovered.",
     ),
     ("word", "hypernym"): (
-        "{s} means a kind of {v}.", "{s} names a sort of {v}.", "The broader word for {n} is {v}.", "More generally, {n} is a kind of {v}.",
+        "{s} means a kind of {v}.",
+        "{s} names a sort of {v}.",
+        "The broader word for {n} is {v}.",
+        "More generally, {n} is a kind of {v}.",
     ),
     ("word", "gloss"): (
-        "{s} means: {v}.", "{s} is defined as: {v}.", "The definition of {n} is: {v}.", "In a dictionary, {n} is: {v}.",
+        "{s} means: {v}.",
+        "{s} is defined as: {v}.",
+        "The definition of {n} is: {v}.",
+        "In a dictionary, {n} is: {v}.",
     ),
-}  # fmt: skip
+}
 QUESTIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("city", "country"): ("In which country is the city of {n}?", "What country does the city {n} belong to?"),
     ("city", "region"): ("In which region is the city of {n}?", "What region does the city {n} belong to?"),
@@ -128,7 +205,8 @@ QUESTIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("city", "latitude"): ("At what latitude is the city of {n}?", "What is the latitude of the city {n}?"),
     ("city", "longitude"): ("At what longitude is the city of {n}?", "What is the longitude of the city {n}?"),
     ("city", "larger_city"): (
-        "Which is the nearest city twice the size of {n}?", "What is the nearest much larger city to {n}?",
+        "Which is the nearest city twice the size of {n}?",
+        "What is the nearest much larger city to {n}?",
     ),
     ("airport", "iata"): ("What is the IATA code of {n}?", "Which IATA code does {n} have?"),
     ("airport", "icao"): ("What is the ICAO code of {n}?", "Which ICAO code does {n} have?"),
@@ -157,7 +235,7 @@ QUESTIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("element", "year"): ("When was {n} discovered?", "In which year was {n} discovered?"),
     ("word", "hypernym"): ("What kind of thing does {n} mean?", "What is the broader word for {n}?"),
     ("word", "gloss"): ("What does {n} mean?", "What is the definition of {n}?"),
-}  # fmt: skip
+}
 _NAME_AGAIN = 0.3
 
 
@@ -167,8 +245,8 @@ def profile(entity: Entity, relations: Sequence[str], rng: Random) -> str:
     for place, relation in enumerate(relations):
         template = rng.choice(STATEMENTS[entity.kind, relation])
         again = place > 0 and rng.random() >= _NAME_AGAIN
-        subject = rng.choice(PRONOUNS[entity.kind]) if again else _capital(entity.name)
-        sentences.append(_capital(template.format(s=subject, n=entity.name, v=entity.values[relation])))
+        subject = rng.choice(PRONOUNS[entity.kind]) if again else capital(entity.name)
+        sentences.append(capital(template.format(s=subject, n=entity.name, v=entity.values[relation])))
     return " ".join(sentences) + "\n"
 
 
@@ -188,5 +266,6 @@ def answer(entity: Entity, relation: str) -> str:
     return f" {entity.values[relation]}\n"
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
+    """The text with its first letter large, as a sentence begins."""
     return text[:1].upper() + text[1:]
