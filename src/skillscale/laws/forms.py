@@ -139,7 +139,7 @@ class Chinchilla(Law):
         return np.where(usable, log_N, np.nan)
 
     def optimum_exponent(self, theta: Array) -> Array:
-        """a = beta / (alpha + beta)."""
+        """Exponent a = beta / (alpha + beta)."""
         alpha, beta = np.atleast_2d(theta)[:, 3:].T
         total = alpha + beta
         return np.where((alpha > 0) & (beta > 0), beta / np.where(total == 0, 1.0, total), np.nan)

@@ -70,7 +70,7 @@ class Truth:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Runs of a study: at each budget ``sizes`` over +-``span`` about ``coefficient`` C^``exponent``, ``seeds`` of each."""
+    """At each budget ``sizes`` over +-``span`` about ``coefficient`` C^``exponent``, each ``seeds`` times."""
 
     budgets: tuple[float, ...] = (5e10, 1.6e11, 5e11)
     sizes: int = 7

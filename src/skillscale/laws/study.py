@@ -159,7 +159,8 @@ def _with_budgets(frame: pd.DataFrame, left_out: list[Unusable]) -> pd.DataFrame
     off = np.abs(log_C - np.log(frame["C"])) > BUDGET_GAP
     for run, ratio in zip(frame.loc[off, "run_id"], np.exp(log_C - np.log(frame["C"]))[off], strict=True):
         left_out.append(Unusable(run_id=run, skill="", reason=f"6 N D is {ratio:.3g} times its budget"))
-    return frame[~off].copy()
+    kept: pd.DataFrame = frame[~off]
+    return kept
 
 
 def _counts(unusable: list[Unusable]) -> str:
