@@ -29,7 +29,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class SourceConfig:
     """Where documents come from: a hub id, a local folder, or a name of the embedded corpora.
 
-    ``path`` is ``embedded:NAME`` (built from packages), a folder or file of parquet, jsonl or csv, or a Hugging Face id.
+    ``path`` is ``embedded:NAME`` (built from packages), a folder or file of parquet, jsonl or csv, or a hub id.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -53,7 +53,7 @@ class CategoryConfig:
     max_bytes: Count | None = None
     validation: SourceConfig | None = None
     validation_share: Share = 0.01
-    validation_bytes: Count = 400_000
+    validation_bytes: Count = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +81,9 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSetConfig:
-    """A set of items to measure: a prompt, and the completion whose NLL counts.
+    r"""A set of items to measure: a prompt, and the completion whose NLL counts.
 
-    ``prompt`` and ``completion`` are templates over the columns, as in ``Question: {question}\\nAnswer:``. An empty
+    ``prompt`` and ``completion`` are templates over the columns, as in ``Question: {question}\nAnswer:``. An empty
     prompt measures the whole text.
     """
 
@@ -127,7 +127,9 @@ class SkillsConfig:
         for skill in self.skills:
             for name in (*skill.hypothesis, *skill.held_out):
                 if name not in names:
-                    raise InputError(f"skill {skill.name} names no evaluation set: {name!r}; there are {', '.join(names)}")
+                    raise InputError(
+                        f"skill {skill.name} names no evaluation set: {name!r}; there are {', '.join(names)}"
+                    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +222,9 @@ class Config:
         known = {one.name for one in self.skills.sets} | {f"val/{name}" for name in self.data.category_names}
         for name in self.study.aggregate:
             if name not in known:
-                raise InputError(f"study.aggregate names no evaluation set: {name!r}; there are {', '.join(sorted(known))}")
+                raise InputError(
+                    f"study.aggregate names no evaluation set: {name!r}; there are {', '.join(sorted(known))}"
+                )
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved settings as plain values, ready for YAML or JSON."""

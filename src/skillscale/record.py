@@ -5,10 +5,13 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from typing import TypeVar
 
 from skillscale.point import DesignPoint
+
+_T = TypeVar("_T")
 
 
 class State(StrEnum):
@@ -61,7 +64,7 @@ class Optimisation:
 
 @dataclass(frozen=True, kw_only=True)
 class Spending:
-    """What a run took. ``flops_exact`` counts matrix products; ``matmul_share`` is 6 N D FLOP/s over the measured peak."""
+    """What a run took. ``flops_exact``: matrix products; ``matmul_share``: 6 N D a second over the measured peak."""
 
     flops_exact: float = field(metadata={"unit": "FLOP"})
     tokens_per_s: float = field(metadata={"unit": "tokens/s"})
@@ -79,11 +82,31 @@ class CategoryUse:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a run comes from: its settings and its data by content, and the version of the code."""
+
+    config_hash: str
+    data_hash: str
+    code_version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """A data set that went into a run. ``role`` is ``training`` or ``evaluation``; ``digest`` names its content."""
+
+    name: str
+    digest: str
+    role: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """One training run as the registry holds it. A measurement that failed is absent, never a number.
 
     ``sets`` by evaluation set, with ``val/CATEGORY`` for a category's validation set; ``skills`` by skill (hypothesis
-    split), and ``skills_held_out`` likewise. ``exposures``: mean mentions a fact, where facts are counted.
+    split), and ``skills_held_out`` likewise; ``uses`` by category. ``exposures``: mean mentions a fact, where facts are
+    counted.
     """
 
     run_id: str
@@ -92,7 +115,11 @@ class RunRecord:
     reason: str
     point: DesignPoint
     size: Size | None = None
+    optimisation: Optimisation | None = None
+    provenance: Provenance | None = None
     spending: Spending | None = None
+    uses: Mapping[str, CategoryUse] = field(default_factory=dict)
+    exposures: float | None = None
     skills: Mapping[str, Measurement] = field(default_factory=dict)
     skills_held_out: Mapping[str, Measurement] = field(default_factory=dict)
     sets: Mapping[str, Measurement] = field(default_factory=dict)
@@ -105,8 +132,81 @@ PARAM_KEYS = (
     "lr", "batch_sequences", "steps", "warmup_steps", "config_hash", "data_hash", "code_version",
 )  # fmt: skip
 METRIC_NUMBERS = ("n_params", "n_params_nonembed", "n_params_embed", "n_tokens", "flops", "flops_exact")
+CURVE = "train_loss"  # its step is the number of tokens
 TAG = "skillscale."
-TAG_KEYS = ("study", "state", "reason", "budget", "point_key", "point", "owner", "kind")
+TAG_KEYS = ("study", "state", "reason", "budget", "point_key", "point", "owner", "kind", "attempt", "deaths", "claimed")
+_GROUPS = ("skill", "skill_held_out", "set", "val")
+_QUANTITIES = tuple(one.name for one in fields(Measurement))
+
+
+def budget_label(flops: float) -> str:
+    """``1.6e11``: one text for all points of a budget, whose 6 N D differ by the rounding of D."""
+    mantissa, exponent = f"{flops:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def params_of(record: RunRecord) -> dict[str, str]:
+    """MLflow params of what is known of a run; floats are written so that they read back equal."""
+    point = record.point
+    known: dict[str, object] = {"n_tokens": point.n_tokens, "flops": point.flops, "mix": point.mix, "seed": point.seed}
+    known["n_params"] = point.n_params
+    for part in (record.size, record.optimisation, record.provenance):
+        if part is not None:
+            known |= {one.name: getattr(part, one.name) for one in fields(part)}
+    return {key: str(known[key]) for key in PARAM_KEYS if key in known}
+
+
+def metrics_of(record: RunRecord) -> dict[str, float]:
+    """MLflow metrics of what is known of a run; a measurement without a finite loss is absent.
+
+    Infinity becomes NaN, because MLflow would store the largest float in its place.
+    """
+    numbers: dict[str, float] = {"n_params": record.point.n_params}
+    numbers |= {"n_tokens": record.point.n_tokens, "flops": record.point.flops}
+    for part in (record.size, record.spending):
+        if part is not None:
+            numbers |= {one.name: getattr(part, one.name) for one in fields(part)}
+    logs = {f"log10_{key}": math.log10(numbers[key]) for key in METRIC_NUMBERS if numbers.get(key, 0) > 0}
+    charted = {*METRIC_NUMBERS, *(one.name for one in fields(Spending))}
+    metrics = {key: value for key, value in numbers.items() if key in charted} | logs
+    metrics |= {f"mix/{category}": share for category, share in record.point.mix.shares.items()}
+    for category, use in record.uses.items():
+        metrics |= {f"data_tokens/{category}": use.tokens, f"data_epochs/{category}": use.epochs}
+    if record.exposures is not None:
+        metrics["exposures"] = record.exposures
+    for group, measured in _measured(record):
+        for name, value in measured.items():
+            if math.isfinite(value.loss):
+                metrics |= measurement_metrics(group, name, value)
+    return {key: math.nan if math.isinf(value) else float(value) for key, value in metrics.items()}
+
+
+def read_record(
+    params: Mapping[str, str], metrics: Mapping[str, float], *, run_id: str, study: str, state: State, reason: str,
+    point: DesignPoint,
+) -> RunRecord:  # fmt: skip
+    """Inverse of ``params_of`` and ``metrics_of``; a part of which anything is missing is absent."""
+    measured = measurements_of(metrics)
+    return RunRecord(
+        run_id=run_id,
+        study=study,
+        state=state,
+        reason=reason,
+        point=point,
+        size=_part(Size, params),
+        optimisation=_part(Optimisation, params),
+        provenance=_part(Provenance, params),
+        spending=_part(Spending, metrics),
+        uses={
+            name: CategoryUse(tokens=int(tokens), epochs=metrics[f"data_epochs/{name}"])
+            for name, tokens in _under("data_tokens", metrics).items()
+            if f"data_epochs/{name}" in metrics
+        },
+        exposures=metrics.get("exposures"),
+        skills=measured["skill"],
+        skills_held_out=measured["skill_held_out"],
+        sets=measured["set"] | {f"val/{name}": value for name, value in measured["val"].items()},
+    )
 
 
 def measurement_metrics(group: str, name: str, value: Measurement) -> dict[str, float]:
@@ -117,8 +217,35 @@ def measurement_metrics(group: str, name: str, value: Measurement) -> dict[str, 
             becomes ``val_loss/CATEGORY``.
     """
     prefix, last = ("val", name.removeprefix("val/")) if name.startswith("val/") else (group, name)
-    numbers = {"loss": value.loss, "sem": value.sem, "bpb": value.bpb, "count": value.count, "tokens": value.tokens}
-    return {f"{prefix}_{quantity}/{last}": float(number) for quantity, number in numbers.items()}
+    return {f"{prefix}_{quantity}/{last}": float(getattr(value, quantity)) for quantity in _QUANTITIES}
+
+
+def measurements_of(metrics: Mapping[str, float]) -> dict[str, dict[str, Measurement]]:
+    """Measurements by group (``skill``, ``skill_held_out``, ``set``, ``val``) and name; incomplete ones are absent."""
+    found: dict[str, dict[str, Measurement]] = {}
+    for group in _GROUPS:
+        parts = {quantity: _under(f"{group}_{quantity}", metrics) for quantity in _QUANTITIES}
+        read = {
+            name: _part(Measurement, {one: part[name] for one, part in parts.items() if name in part})
+            for name in parts["loss"]
+        }
+        found[group] = {name: value for name, value in read.items() if value is not None}
+    return found
+
+
+def _measured(record: RunRecord) -> tuple[tuple[str, Mapping[str, Measurement]], ...]:
+    return (("skill", record.skills), ("skill_held_out", record.skills_held_out), ("set", record.sets))
+
+
+def _under(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    return {key.removeprefix(f"{prefix}/"): value for key, value in metrics.items() if key.startswith(f"{prefix}/")}
+
+
+def _part(kind: type[_T], plain: Mapping[str, object]) -> _T | None:
+    """A dataclass of numbers and texts from plain values by field name; absent if a field is."""
+    if any(one.name not in plain for one in fields(kind)):  # type: ignore[arg-type]
+        return None
+    return kind(**{one.name: one.type(plain[one.name]) for one in fields(kind)})  # type: ignore[arg-type, operator]
 
 
 def pooled(parts: list[Measurement]) -> Measurement:

@@ -32,7 +32,7 @@ class Law(ABC):
 
     @abstractmethod
     def jacobian(self, q: Array, x: Array, y: Array) -> Array:
-        """D ln L / d q, (K, n, p)."""
+        """First derivatives of ln L by q, (K, n, p)."""
 
     @abstractmethod
     def second_order(self, q: Array, x: Array, y: Array, v: Array) -> Array:
@@ -56,7 +56,7 @@ class Law(ABC):
 
     @abstractmethod
     def optimum_exponent(self, theta: Array) -> Array:
-        """A of N* ~ C^a, (K,)."""
+        """Exponent a of N* ~ C^a, (K,)."""
 
     def loss(self, theta: npt.ArrayLike, N: npt.ArrayLike, D: npt.ArrayLike) -> Array:
         """L in nats per token at N parameters and D tokens; ``theta`` (p,) or (K, p), ``N`` and ``D`` (n,)."""

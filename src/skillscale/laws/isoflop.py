@@ -37,8 +37,8 @@ class Isoflops:
     """The isoFLOP curves of one skill and mix, fitted together by least squares on ln L.
 
     ``coefficients``: (n_budgets, 5), lowest power first; ``projection``: (n_budgets, 5, n) from ln L to them, which
-    turns resampled errors into resampled curves; ``leverage``: (n,) of the runs used; ``used``: mask over the runs given;
-    ``shared``: terms common to the budgets (0: bare parabola, 1: skew, 2: skew and tail).
+    turns resampled errors into resampled curves; ``leverage``: (n,) of the runs used; ``used``: mask over the runs
+    given; ``shared``: terms common to the budgets (0: bare parabola, 1: skew, 2: skew and tail).
     """
 
     budgets: tuple[float, ...]
@@ -146,11 +146,12 @@ def fit_isoflops(
     labels = np.zeros(len(N), dtype=int) if seeds is None else np.asarray(seeds)
     sizes = {float(budget): distinct_sizes(N[np.equal(C, budget)]) for budget in np.unique(C)}
     budgets = tuple(budget for budget, count in sizes.items() if count >= MIN_SIZES)
-    too_few = tuple((C_b, int((np.equal(C, C_b)).sum()), count) for C_b, count in sizes.items() if count < MIN_SIZES)
+    too_few = tuple((C_b, int(np.equal(C, C_b).sum()), count) for C_b, count in sizes.items() if count < MIN_SIZES)
     if not budgets:
         return None
     used = np.isin(C, budgets)
-    centres = np.array([(np.log(N[np.equal(C, budget)]).max() + np.log(N[np.equal(C, budget)]).min()) / 2 for budget in budgets])
+    ends = [np.log(N[np.equal(C, budget)]) for budget in budgets]
+    centres = np.array([(log_N.max() + log_N.min()) / 2 for log_N in ends])
     terms = _shared_terms([sizes[budget] for budget in budgets]) if shared is None else shared
     design = _design(C[used], np.log(N[used]), labels[used], budgets=budgets, centres=centres, shared=terms)
     inverse = np.linalg.pinv(design)

@@ -188,8 +188,8 @@ def _fit_column(
     curves = fit_isoflops(C, N, L, seeds=rows["seed"].to_numpy()[present]) if len(L) else None
     if curves is None:
         minima = [
-            Minimum(mix=mix, skill=name, C=float(b), status=Status.TOO_FEW, n_runs=int((b == C).sum()),
-                    n_sizes=len(np.unique(N[b == C])), reason="a curve needs 4 distinct sizes, better 7 over +-8x")
+            Minimum(mix=mix, skill=name, C=float(b), status=Status.TOO_FEW, n_runs=int(np.equal(C, b).sum()),
+                    n_sizes=len(np.unique(N[np.equal(C, b)])), reason="a curve needs 4 distinct sizes, better 7 over +-8x")
             for b in budgets
         ]  # fmt: skip
         return _Column(skill=name, minima=minima, budgets=(), optima=np.empty(0), draws=blank[:, :0], law=summary,
@@ -200,7 +200,8 @@ def _fit_column(
     kept = np.isin(budgets, curves.budgets)
     return _Column(
         skill=name, minima=find_minima(curves, drawn, level=level, mix=mix, skill=name), budgets=curves.budgets,
-        optima=curves.minima()[0], draws=drawn[0], law=summary, law_optima=law_optima[kept], law_draws=law_draws[:, kept],
+        optima=curves.minima()[0], draws=drawn[0], law=summary, law_optima=law_optima[kept],
+        law_draws=law_draws[:, kept],
     )  # fmt: skip
 
 

@@ -1,0 +1,405 @@
+"""The commands: ``skillscale ENTRY --name value``, the same entries, names and defaults as in ``MLproject``.
+
+Each entry is declared once, in ``ENTRIES``. Parameters are checked here, before anything heavy is imported; settings
+of ``conf/`` are overridden by their dotted names (``--train.clip_norm 0.5``) and checked by ``config``.
+"""
+
+import contextlib
+import difflib
+import errno
+import importlib
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, TextIO
+
+from skillscale import __version__, config, errors
+from skillscale.output import Output
+from skillscale.point import Mix
+
+INTERRUPTED, TERMINATED = 130, 143
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """A parameter of an entry.
+
+    Args:
+        name: as on the command line, in ``MLproject`` and in the arguments that the entry's function gets.
+        help: what it says, with its unit.
+        default: as text; None where a value must be given.
+        read: from text to value; raises ``InputError`` with no name of the parameter in it.
+    """
+
+    name: str
+    help: str
+    default: str | None = ""
+    read: Callable[[str], Any] = str
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether ``--name`` alone means true."""
+        return self.read is flag
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A command. ``run`` is ``module:function``, imported when the entry runs.
+
+    The function gets ``(arguments, config, output)`` and returns the answer as plain values. ``arguments`` maps each
+    declared name to its value, and each override's dotted name to its text.
+    """
+
+    name: str
+    help: str
+    run: str
+    parameters: tuple[Parameter, ...]
+
+    @property
+    def nouns(self) -> tuple[str, ...]:
+        """The nouns whose file is chosen by a parameter; none for an entry that reads no settings (``reap``)."""
+        names = [parameter.name for parameter in self.parameters]
+        return ("data", "skills", "study") if "data" in names else ()
+
+    def function(self) -> Callable[[Mapping[str, Any], config.Config, Output], Mapping[str, Any]]:
+        """The function that ``run`` names."""
+        module, _, name = self.run.partition(":")
+        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+
+
+def flag(text: str) -> bool:
+    """``true`` or ``false``."""
+    if text not in ("true", "false"):
+        raise errors.InputError(f"must be true or false, but it is {text!r}")
+    return text == "true"
+
+
+def count(text: str) -> int:
+    """A whole number from 1; ``2e5`` is one."""
+    return _whole(text, 1)
+
+
+def seed(text: str) -> int:
+    """A whole number from 0."""
+    return _whole(text, 0)
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    number = _number(text)
+    if not (math.isfinite(number) and number > 0):
+        raise errors.InputError(f"must be a number above 0, as in 200000 or 2e5, but it is {text!r}")
+    return number
+
+
+def optional(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Read as ``read``, with None for the empty text."""
+    return lambda text: read(text) if text else None
+
+
+def several(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...] | None]:
+    """Read values between commas, with None for the empty text."""
+    return lambda text: tuple(read(part.strip()) for part in text.split(",")) if text.strip() else None
+
+
+def mixes(text: str) -> tuple[Mix, ...] | None:
+    """Mixes between semicolons, as in ``code=.5,prose=.5; code=1``, with None for the empty text."""
+    return tuple(Mix.parse(part) for part in text.split(";") if part.strip()) or None
+
+
+def cache_folder(text: str) -> Path:
+    """The folder of what can be made again; empty is SKILLSCALE_CACHE, or .cache/skillscale in the home."""
+    return Path(text or os.environ.get("SKILLSCALE_CACHE") or Path.home() / ".cache" / "skillscale").expanduser()
+
+
+_STUDY = Parameter(name="study", default="main", help="a study of conf/study, or a YAML file of one")
+_DATA = Parameter(name="data", default="embedded", help="training data: a name in conf/data, or a YAML file")
+_SKILLS = Parameter(name="skills", default="embedded", help="skills to measure: a name in conf/skills, or a YAML file")
+_TRACKING = Parameter(name="tracking", help="MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder")
+_CACHE = Parameter(
+    name="cache", read=cache_folder, help="folder for prepared data; empty: SKILLSCALE_CACHE, or ~/.cache/skillscale"
+)
+_WORKERS = Parameter(name="workers", default="2", read=count, help="processes that share the points, one thread each")
+_PAGE = Parameter(name="page", help="HTML file to write; empty: skillscale-STUDY.html in the working folder")
+_RETRY = Parameter(name="retry_failed", default="false", read=flag, help="train the points that failed once more")
+_JSON = Parameter(name="json", default="false", read=flag, help="print one JSON object instead of text")
+_READ = (_STUDY, _DATA, _SKILLS, _TRACKING)
+_TRAIN = (*_READ, _CACHE)
+
+ENTRIES = (
+    Entry(
+        name="main",
+        help="prepare the data, train the study's points, fit every skill, write the page",
+        run="skillscale.campaign:main",
+        parameters=(*_TRAIN, _WORKERS, _PAGE, _JSON),
+    ),
+    Entry(
+        name="prepare",
+        help="build or fetch the data, train the tokenizer, write the token arrays",
+        run="skillscale.campaign:prepare",
+        parameters=(_STUDY, _DATA, _SKILLS, _CACHE, _JSON),
+    ),
+    Entry(
+        name="train",
+        help="train and measure one point",
+        run="skillscale.campaign:train",
+        parameters=(
+            *_TRAIN,
+            Parameter(name="n_params", default=None, read=count, help="N, parameters, the embedding counted once"),
+            Parameter(name="n_tokens", read=optional(count), help="D, training tokens; or give flops"),
+            Parameter(name="flops", read=optional(positive), help="C = 6 N D, FLOP; or give n_tokens"),
+            Parameter(
+                name="mix", read=optional(Mix.parse), help="as in code=.5,prose=.5; empty: the study's first mix"
+            ),
+            Parameter(name="seed", default="0", read=seed, help="seed of the weights and of the stream of tokens"),
+            _JSON,
+        ),
+    ),
+    Entry(
+        name="grid",
+        help="train the study's points: budgets x sizes x mixes x seeds",
+        run="skillscale.campaign:grid",
+        parameters=(
+            *_TRAIN,
+            Parameter(name="budgets", read=several(positive), help="C of each budget, FLOP; empty: the study's"),
+            Parameter(name="sizes", read=several(count), help="N of each size; empty: spread around the optimum"),
+            Parameter(name="mixes", read=mixes, help="mixes between semicolons; empty: the study's"),
+            Parameter(name="seeds", read=several(seed), help="seeds of each point; empty: the study's"),
+            _WORKERS,
+            Parameter(
+                name="dry_run", default="false", read=flag, help="print points, FLOP and expected time; train nothing"
+            ),
+            _RETRY,
+            _JSON,
+        ),
+    ),
+    Entry(
+        name="worker",
+        help="train the points that wait in the study's queue until there are none",
+        run="skillscale.campaign:worker",
+        parameters=(*_TRAIN, _RETRY, _JSON),
+    ),
+    Entry(
+        name="tune",
+        help="search learning rate and batch at a few sizes, and refit the rule for them",
+        run="skillscale.tune:tune",
+        parameters=(
+            *_TRAIN,
+            Parameter(name="n_params", read=several(count), help="N of each size; empty: both ends of the grid"),
+            Parameter(name="n_tokens", read=several(count), help="D of each size; empty: as the grid has it"),
+            Parameter(name="trials", default="12", read=count, help="trainings at each size"),
+            _JSON,
+        ),
+    ),
+    Entry(
+        name="fit",
+        help="fit every skill's compute optimum from the runs in the registry",
+        run="skillscale.analysis:fit",
+        parameters=(*_READ, _JSON),
+    ),
+    Entry(
+        name="report",
+        help="fit, and write figures, tables and the page",
+        run="skillscale.analysis:report",
+        parameters=(*_READ, _PAGE, _JSON),
+    ),
+    Entry(
+        name="reap",
+        help="close the runs whose process is gone",
+        run="skillscale.campaign:reap",
+        parameters=(
+            Parameter(name="study", help="name of a study in the registry; empty: every study"),
+            _TRACKING,
+            _JSON,
+        ),
+    ),
+)
+
+
+def main(argv: Sequence[str] | None = None, entries: Sequence[Entry] = ENTRIES, answer: TextIO | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after ``skillscale``; None: those of this process.
+        entries: the commands there are.
+        answer: where the answer goes; None: standard output.
+
+    Returns:
+        exit code: 0; 1 for what went wrong on the way; 2 for input that can't be used; 130 or 143 when stopped.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with _terminable():
+            return _dispatch(words, entries, answer or sys.stdout)
+    except errors.SkillscaleError as error:
+        return _complain(str(error), 2 if isinstance(error, errors.InputError) else 1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return _complain(f"the disk is full: {error}; free some space and run the same command to go on", 1)
+    except KeyboardInterrupt as stop:
+        sys.stderr.write("skillscale: stopped; run the same command to go on\n")
+        return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
+
+
+def console() -> NoReturn:
+    """The console script: the answer alone goes to standard output.
+
+    What libraries and worker processes print (MLflow prints links to runs) goes to standard error with the progress.
+    """
+    answer = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    with answer:
+        code = main(sys.argv[1:], ENTRIES, answer)
+    sys.exit(code)
+
+
+def parse(words: Sequence[str], entry: Entry) -> dict[str, Any]:
+    """From ``--name value`` to values: declared parameters typed and complete, overrides of settings as text.
+
+    Raises:
+        InputError: an unknown, repeated, missing or unreadable parameter.
+    """
+    given = _pairs(words, entry)
+    arguments: dict[str, Any] = {name: text for name, text in given.items() if "." in name}
+    for parameter in entry.parameters:
+        text = given.get(parameter.name, parameter.default)
+        if text is None:
+            raise errors.InputError(f"{entry.name} needs --{parameter.name}: {parameter.help}")
+        try:
+            arguments[parameter.name] = parameter.read(text)
+        except errors.InputError as error:
+            raise errors.InputError(f"--{parameter.name}: {error}") from error
+    return arguments
+
+
+def _whole(text: str, least: int) -> int:
+    number = _number(text)
+    if not (math.isfinite(number) and number >= least and number == int(number)):
+        raise errors.InputError(f"must be a whole number from {least}, as in 200000 or 2e5, but it is {text!r}")
+    return int(number)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _dispatch(words: list[str], entries: Sequence[Entry], answer: TextIO) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        answer.write(_overview(entries))
+        return 0 if words else 2
+    if words[0] == "--version":
+        answer.write(f"skillscale {__version__}\n")
+        return 0
+    entry = _named(words[0], entries)
+    if "-h" in words or "--help" in words:
+        answer.write(_usage(entry))
+        return 0
+    _run(entry, parse(words[1:], entry), answer)
+    return 0
+
+
+def _run(entry: Entry, arguments: dict[str, Any], answer: TextIO) -> None:
+    overrides = {name: text for name, text in arguments.items() if "." in name}
+    settings = config.load(**{noun: arguments[noun] for noun in entry.nouns}, overrides=overrides)
+    out = Output(as_json=arguments["json"], answer=answer)
+    out.result(entry.function()(arguments, settings, out))
+
+
+def _named(name: str, entries: Sequence[Entry]) -> Entry:
+    for entry in entries:
+        if entry.name == name:
+            return entry
+    names = [entry.name for entry in entries]
+    raise errors.InputError(f"unknown entry {name!r}{_near(name, names)}; there are {', '.join(names)}")
+
+
+def _pairs(words: Sequence[str], entry: Entry) -> dict[str, str]:
+    declared = {parameter.name: parameter for parameter in entry.parameters}
+    given: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name, sign, text = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not name:
+            raise errors.InputError(f"{word!r} stands where a parameter should; write --NAME VALUE")
+        if "." not in name and name not in declared:
+            raise errors.InputError(
+                f"{entry.name} has no parameter --{name}{_near(name, declared)}; it has {', '.join(declared)}, "
+                "and settings as --NOUN.key VALUE"
+            )
+        if name in given:
+            raise errors.InputError(f"--{name} is given twice; give it once")
+        if not sign:
+            text = _value(name, rest, is_flag=name in declared and declared[name].is_flag)
+        given[name] = text
+    return given
+
+
+def _value(name: str, rest: list[str], *, is_flag: bool) -> str:
+    if rest and not rest[0].startswith("--"):
+        return rest.pop(0)
+    if is_flag:
+        return "true"
+    raise errors.InputError(f"--{name} needs a value; write --{name} VALUE")
+
+
+def _near(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    match = difflib.get_close_matches(name.replace("-", "_"), list(known), n=1)
+    return f" (did you mean {match[0]}?)" if match else ""
+
+
+def _overview(entries: Sequence[Entry]) -> str:
+    width = max(len(entry.name) for entry in entries)
+    lines = [f"  {entry.name:<{width}}  {entry.help}" for entry in entries]
+    return "\n".join(
+        [
+            "usage: skillscale ENTRY [--NAME VALUE ...] [--NOUN.key VALUE ...]",
+            "",
+            *lines,
+            "",
+            "skillscale ENTRY --help lists the parameters of an entry; skillscale --version tells the version.",
+            "",
+        ]
+    )
+
+
+def _usage(entry: Entry) -> str:
+    width = max(len(parameter.name) for parameter in entry.parameters)
+    lines = [f"usage: skillscale {entry.name} [--NAME VALUE ...] [--NOUN.key VALUE ...]", "", entry.help, ""]
+    for parameter in entry.parameters:
+        default = " (required)" if parameter.default is None else f" [{parameter.default}]" if parameter.default else ""
+        lines.append(f"  --{parameter.name:<{width}}  {parameter.help}{default}")
+    nouns = ", ".join(config.NOUNS)
+    lines += ["", f"Any setting of conf/ can be given as --NOUN.key VALUE, with the nouns {nouns}.", ""]
+    return "\n".join(lines)
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stderr.write(f"skillscale: error: {' '.join(message.split())}\n")
+    return code
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, met like Ctrl-C so that runs are marked and the study can go on."""
+
+
+def _terminate(_signum: int, _frame: FrameType | None) -> NoReturn:
+    raise _Terminated
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,76 @@
+"""What a grid would cost: its points, FLOP and expected time on this machine, before anything is trained."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from skillscale.config import Config
+from skillscale.lm.shape import shape_for
+from skillscale.lm.train import step_seconds
+from skillscale.output import Output
+from skillscale.point import DesignPoint
+
+_LARGEST_TIMED = 2e7
+_TIMED_SIZES = 5
+_BYTES_PER_TOKEN = 2.0
+_DEFAULT_ITEMS = 2000
+
+
+def dry_run(points: Sequence[DesignPoint], config: Config, n_workers: int, out: Output) -> dict[str, Any]:
+    """List the points with FLOP and expected seconds on this machine; train nothing."""
+    out.progress("timing some training steps on this machine")
+    seconds = expected_seconds(points, config)
+    rows = [
+        {**point.as_dict(), "flops": point.flops, "seconds": float(second)}
+        for point, second in zip(points, seconds, strict=True)
+    ]
+    out.text(f"{'C':>10}{'N':>14}{'depth':>7}{'width':>7}{'D':>16}{'D/N':>9}{'seed':>6}{'expected s':>12}")
+    for point, second in zip(points, seconds, strict=True):
+        size = shape_for(point.n_params, vocab_size=config.data.vocab_size, model=config.model)
+        out.text(
+            f"{point.flops:>10.3g}{point.n_params:>14,}{size.depth:>7}{size.width:>7}{point.n_tokens:>16,}"
+            f"{point.n_tokens / point.n_params:>9.3g}{point.seed:>6}{second:>12.3g}"
+        )
+    total = sum(point.flops for point in points)
+    hours = float(seconds.sum()) / n_workers / 3600
+    out.text(
+        f"{len(points)} points, {total:.3g} FLOP (6 N D), about {hours:.3g} hours ({hours * 60:.3g} minutes) with "
+        f"{n_workers} workers on this machine, evaluation included, preparation of the data not"
+    )
+    return {"points": rows, "flops": total, "hours": hours, "workers": n_workers}
+
+
+def expected_seconds(points: Sequence[DesignPoint], config: Config) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Seconds of training and evaluation for each point: measured steps at some sizes, the others between them.
+
+    Sizes above 2e7 parameters are taken to reach the FLOP/s of the largest one timed (assumption, not measured).
+    """
+    largest = max(point.n_params for point in points)
+    smallest = min(point.n_params for point in points)
+    ends = min(smallest, _LARGEST_TIMED), min(largest, _LARGEST_TIMED)
+    timed = [_size(float(wanted), config) for wanted in np.geomspace(*ends, _TIMED_SIZES)]
+    rates = {size.n_params: _rate(size, config) for size in timed}
+    known = sorted(rates)
+    n = np.array([point.n_params for point in points], dtype=float)
+    rate = np.exp(np.interp(np.log(n), np.log(known), np.log([rates[size] for size in known])))
+    tokens = np.array([point.n_tokens for point in points], dtype=float)
+    # A forward pass is a third of a training step
+    return 6 * n * (tokens + evaluation_tokens(config) / 3) / rate
+
+
+def evaluation_tokens(config: Config) -> float:
+    """Tokens a run is measured on, at most: items fill the context, and a token is about two bytes."""
+    items = sum(one.max_items or _DEFAULT_ITEMS for one in config.skills.sets) * config.model.context
+    return items + sum(one.validation_bytes for one in config.data.categories) / _BYTES_PER_TOKEN
+
+
+def _size(wanted: float, config: Config) -> Any:
+    return shape_for(wanted, vocab_size=config.data.vocab_size, model=config.model)
+
+
+def _rate(size: Any, config: Config) -> float:
+    """6 N tokens per second of one process, in FLOP/s."""
+    sequences = max(1, config.train.batch_min // config.model.context)
+    seconds = step_seconds(size, batch_sequences=sequences, config=config.train)
+    return 6 * size.n_params * sequences * config.model.context / seconds

@@ -1,0 +1,108 @@
+"""One point in, one outcome out: derive, train, measure."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from skillscale.config import Config
+from skillscale.lm import flops, rule, skills
+from skillscale.lm.mixture import MixStream
+from skillscale.lm.prepare import Prepared
+from skillscale.lm.shape import shape_for
+from skillscale.lm.train import Progress, Trained, train
+from skillscale.point import DesignPoint
+from skillscale.record import CategoryUse, Measurement, Optimisation, Size, Spending
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a finished run has to tell. ``curve``: (tokens seen, mean training loss since the last row)."""
+
+    spending: Spending
+    uses: Mapping[str, CategoryUse]
+    exposures: float | None
+    sets: Mapping[str, Measurement]
+    skills: Mapping[str, Measurement]
+    skills_held_out: Mapping[str, Measurement]
+    curve: tuple[tuple[int, float], ...] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What the rules derive for a point before anything is trained."""
+
+    point: DesignPoint
+    size: Size
+    optimisation: Optimisation
+
+
+def derive(point: DesignPoint, config: Config, prepared: Prepared) -> Recipe:
+    """Shape, learning rate, batch and warm-up of a point.
+
+    Raises:
+        InputError: no model has that size, or D is less than one sequence.
+    """
+    size = shape_for(point.n_params, vocab_size=prepared.tokenizer.vocab_size, model=config.model)
+    return Recipe(
+        point=point, size=size, optimisation=rule.derive(point, size, config.train, context=config.model.context)
+    )
+
+
+def train_and_measure(
+    recipe: Recipe,
+    config: Config,
+    prepared: Prepared,
+    *,
+    checkpoint: Path | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Train the model of a recipe and measure every evaluation set.
+
+    Raises:
+        TrainingError: the run diverged.
+        Stopped: ``should_stop`` said so; the checkpoint holds what was done.
+    """
+    point, size, optimisation = recipe.point, recipe.size, recipe.optimisation
+    stream = MixStream(prepared.categories, mix=point.mix, seed=point.seed, context=config.model.context)
+    trained = train(
+        point,
+        size=size,
+        optimisation=optimisation,
+        stream=stream,
+        config=config.train,
+        checkpoint=checkpoint,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
+    began = time.perf_counter()
+    device = next(trained.model.parameters()).device
+    measured = skills.measure(trained.model, prepared, config.skills, context=config.model.context, device=device)
+    eval_s = time.perf_counter() - began
+    uses = stream.usage(trained.n_tokens // config.model.context)
+    return Outcome(
+        spending=_spending(size, trained, eval_s=eval_s, peak=flops.matmul_peak(device.type, config.train.precision)),
+        uses=uses,
+        exposures=_exposures(prepared, uses),
+        sets=measured.sets,
+        skills=measured.skills,
+        skills_held_out=measured.skills_held_out,
+        curve=trained.curve,
+    )
+
+
+def _exposures(prepared: Prepared, uses: Mapping[str, CategoryUse]) -> float | None:
+    """Mean mentions a fact that the run saw, where facts are counted."""
+    facts = prepared.facts
+    return facts.exposures(uses[facts.category].tokens) if facts and facts.category in uses else None
+
+
+def _spending(size: Size, trained: Trained, *, eval_s: float, peak: float) -> Spending:
+    return Spending(
+        flops_exact=float(flops.per_token(size) * trained.n_tokens),
+        tokens_per_s=trained.tokens_per_s,
+        matmul_share=6 * size.n_params * trained.tokens_per_s / peak,
+        train_s=trained.seconds,
+        eval_s=eval_s,
+    )

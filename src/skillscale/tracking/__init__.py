@@ -1,0 +1,12 @@
+"""The only home of mlflow: open a study, share out its points, log a run, read the records back typed.
+
+In order: ``Registry.open``, ``open_study``, ``add_points``; each worker then loops over ``claim``, and writes to the
+``RunWriter`` it gets until there is none; ``records`` reads all of it back.
+"""
+
+from skillscale.tracking.owner import current_owner
+from skillscale.tracking.registry import Registry
+from skillscale.tracking.study import Progress, Reaped, Study
+from skillscale.tracking.writer import AnalysisWriter, Claim, RunWriter
+
+__all__ = ["AnalysisWriter", "Claim", "Progress", "Reaped", "Registry", "RunWriter", "Study", "current_owner"]

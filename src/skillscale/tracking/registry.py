@@ -1,0 +1,198 @@
+"""The registry: where studies are opened, found, and told to the run that ``mlflow run`` made for us."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from skillscale.config import Config
+from skillscale.errors import InputError
+from skillscale.point import digest
+from skillscale.record import TAG
+from skillscale.tracking import spool
+from skillscale.tracking.access import settle_uri
+from skillscale.tracking.store import Batch, Store, tag
+from skillscale.tracking.study import Study, find_plan, missing, pack, run_tags, runs_path, unpack
+
+_NAME = re.compile(r"[A-Za-z0-9][\w .+-]{0,99}")
+_METRIC_NAME = re.compile(r"[\w.\- :/]+")
+_STUDY_SUFFIX = "-study"
+# Without it the UI opens an experiment on its page for language-model apps.
+_ML_PAGE = {"mlflow.experimentKind": "custom_model_development"}
+_SHOWN_DIFFERENCES = 6
+
+
+class Registry:
+    """All studies of one tracking store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @classmethod
+    def open(cls, uri: str = "", *, cache: Path | None = None) -> "Registry":
+        """Connect to a tracking store, making a new sqlite one if need be.
+
+        Args:
+            uri: empty: ``MLFLOW_TRACKING_URI``, or ``mlflow.db`` in the working folder.
+            cache: folder for locks of servers and for results that a store would not take; by default
+                ``SKILLSCALE_CACHE``, or ``.cache/skillscale`` in the home.
+
+        Raises:
+            TrackingError: unreachable, not writable, or written by another version of MLflow.
+        """
+        default = os.environ.get("SKILLSCALE_CACHE") or Path.home() / ".cache" / "skillscale"
+        return cls(Store.open(settle_uri(uri), cache or Path(default)))
+
+    @property
+    def uri(self) -> str:
+        """The tracking URI, absolute: good for a process in another folder."""
+        return self._store.uri
+
+    @property
+    def ui_command(self) -> str:
+        """What opens the MLflow UI on this store."""
+        return f"mlflow ui --backend-store-uri '{self.uri}'" if not self.uri.startswith("http") else f"open {self.uri}"
+
+    def study_names(self) -> list[str]:
+        """Names of the studies in the store."""
+        return sorted(name for _, name, _ in self._store.experiments(f"tags.`{TAG}kind` = 'points'"))
+
+    def study(self, name: str) -> Study:
+        """A study that is there.
+
+        Raises:
+            TrackingError: it is not; the message names those that are.
+        """
+        points, study = self._store.find_experiment(name), self._store.find_experiment(name + _STUDY_SUFFIX)
+        plan = find_plan(self._store, study[0]) if study is not None else None
+        if points is None or study is None or plan is None:
+            raise missing(name, self.study_names())
+        return self._study(name, points[0], study[0], plan.info.run_id)
+
+    def open_study(self, name: str, config: Config) -> Study:
+        """Find a study or begin it. Its budgets, sizes and seeds may grow, what its runs measure may not change.
+
+        Raises:
+            InputError: a name that can't be used; or the study was begun with other settings: each is named with both
+                values.
+            TrackingError: the store failed.
+        """
+        _check_names(name, config)
+        self.flush_spool()
+        with self._store.locked():
+            points = self._experiment(name, "points")
+            study = self._experiment(name + _STUDY_SUFFIX, "study")
+            plan = find_plan(self._store, study)
+            settings = _settings(config)
+            if plan is None:
+                plan_id = self._begin(study, points, name, settings)
+            else:
+                plan_id = plan.info.run_id
+                _refuse_differences(name, json.loads("".join(unpack(plan.data.tags, "settings"))), settings)
+            self._keep_config(plan_id, tag(plan, "config") if plan is not None else "", config)
+        return self._study(name, points, study, plan_id)
+
+    def flush_spool(self) -> list[str]:
+        """Write the results that the store would not take earlier; return the runs that were closed."""
+        if not spool.waiting(self._store):
+            return []
+        with self._store.locked():
+            return spool.flush(self._store)
+
+    def annotate_launcher(
+        self, study: Study | None, *, note: str, tags: Mapping[str, str] | None = None, result: object = None
+    ) -> bool:
+        """Tell the run that ``mlflow run`` made for this process what came of it; False if there is none.
+
+        Its params are MLflow's own (the entry point's, as quoted text), so tags, a note and a file are all we add.
+        """
+        run_id = os.environ.get("MLFLOW_RUN_ID", "")
+        if not run_id or self._store.find_run(run_id) is None:
+            return False
+        named = {f"{TAG}{key}": value for key, value in (tags or {}).items()}
+        if study is not None:
+            named[f"{TAG}study"] = study.name
+            note = f"{note}\n\n[Runs of study {study.name}]({runs_path(study.experiment_id)})"
+        self._store.write(run_id, Batch(tags=named | {f"{TAG}kind": "launcher", "mlflow.note.content": note}))
+        if result is not None:
+            self._store.write_text(run_id, json.dumps(result, indent=2), "skillscale/result.json")
+        return True
+
+    def _study(self, name: str, points: str, study: str, plan_id: str) -> Study:
+        return Study(self._store, name=name, experiment_id=points, study_experiment_id=study, plan_id=plan_id)
+
+    def _experiment(self, name: str, kind: str) -> str:
+        found = self._store.find_experiment(name)
+        there = found[1].get(f"{TAG}kind") if found is not None else None
+        if there not in (None, kind):
+            raise InputError(f"experiment {name!r} already holds the {there} of another study; give another study name")
+        if found is not None and there == kind:
+            return found[0]
+        experiment_id = found[0] if found is not None else self._store.create_experiment(name)
+        self._store.tag_experiment(experiment_id, {f"{TAG}kind": kind, **_ML_PAGE})
+        return experiment_id
+
+    def _begin(self, study: str, points: str, name: str, settings: Mapping[str, Any]) -> str:
+        runs, analyses = f"[{name}]({runs_path(points)})", f"[{name}{_STUDY_SUFFIX}](#/experiments/{study}/runs)"
+        note = f"Study **{name}**: one run for each point in {runs}; its plan, fits and reports in {analyses}."
+        for experiment_id in (points, study):
+            self._store.tag_experiment(experiment_id, {"mlflow.note.content": note, f"{TAG}study": name})
+        tags = run_tags({"study": name, "kind": "plan", "state": "finished"}) | {"mlflow.note.content": note}
+        packed = pack("settings", json.dumps(settings, sort_keys=True))
+        # All in the call that makes the run: a plan is never seen without its settings.
+        plan_id = self._store.create_run(study, "plan", tags | packed)
+        self._store.set_status(plan_id, "FINISHED")
+        return plan_id
+
+    def _keep_config(self, plan_id: str, last: str, config: Config) -> None:
+        """Keep every version of the resolved settings: budgets and seeds may have grown."""
+        name = digest(config.as_dict())
+        if name == last:
+            return
+        self._store.write_text(plan_id, yaml.safe_dump(config.as_dict(), sort_keys=False), f"config-{name}.yaml")
+        self._store.write(plan_id, Batch(tags={f"{TAG}config": name}))
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """What all runs of a study must share, as flat keys; the first mix is the study's base."""
+    measured = dict(_flat("", json.loads(json.dumps(config.measured_dict))))
+    return measured | {"study.mixes.0": str(config.study.mix_values[0])}
+
+
+def _flat(place: str, value: Any) -> list[tuple[str, Any]]:
+    """Leaves of nested dicts and lists by dotted key; a list's dicts go by their ``name`` where they have one."""
+    if isinstance(value, dict) and value:
+        return [leaf for key, item in value.items() for leaf in _flat(f"{place}.{key}".lstrip("."), item)]
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        named = [(item.get("name") or str(at), item) for at, item in enumerate(value)]
+        return [leaf for key, item in named for leaf in _flat(f"{place}.{key}", item)]
+    return [(place, value)]
+
+
+def _refuse_differences(name: str, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    absent = object()
+    keys = [key for key in sorted({*stored, *given}) if stored.get(key, absent) != given.get(key, absent)]
+    if not keys:
+        return
+    shown = [f"{key} was {stored.get(key, 'absent')!r}, now {given.get(key, 'absent')!r}" for key in keys]
+    more = f"; and {len(keys) - _SHOWN_DIFFERENCES} more" if len(keys) > _SHOWN_DIFFERENCES else ""
+    raise InputError(
+        f"study {name!r} was begun with other settings: {'; '.join(shown[:_SHOWN_DIFFERENCES])}{more}. Its runs could "
+        "not be compared: give the stored values, or another study name with --study.name NAME"
+    )
+
+
+def _check_names(name: str, config: Config) -> None:
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"study name {name!r} can't be used; use letters, digits, space and . _ + -, beginning with a letter"
+        )
+    names = [*config.data.category_names, *(one.name for one in config.skills.sets)]
+    names += [one.name for one in config.skills.skills]
+    for one in names:
+        if not _METRIC_NAME.fullmatch(one):
+            raise InputError(f"{one!r} can't name a metric of MLflow; use letters, digits, space and . _ - : /")

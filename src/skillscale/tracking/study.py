@@ -1,0 +1,311 @@
+"""A study in the registry: its plan, the queue of its points, and its runs read back."""
+
+import getpass
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from skillscale.errors import InputError, TrackingError
+from skillscale.point import DesignPoint
+from skillscale.record import CURVE, TAG, RunRecord, State, budget_label, read_record
+from skillscale.tracking.owner import current_owner, is_alive
+from skillscale.tracking.store import Batch, Store, now_ms, tag
+from skillscale.tracking.writer import AnalysisWriter, Claim, RunWriter
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+CHUNK = 4000  # MLflow takes tags of 5000 characters on old servers, 8000 on new ones
+_POINTS_PER_TAG = 25
+_MAX_DEATHS = 5
+_CLOCK_SLACK_MS = 30_000  # runs end by the clocks of several machines, and a write may wait for another
+_POINT_RUNS = f"tags.`{TAG}kind` = 'point'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Points of the plan by what became of them; ``waiting`` were not begun. Killed ones are claimed again."""
+
+    planned: int
+    finished: int
+    running: int
+    failed: int
+    killed: int
+    waiting: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reaped:
+    """A run that was closed because its owner is gone."""
+
+    run_id: str
+    run_name: str
+    owner: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What the queue knows of a run."""
+
+    run_id: str
+    status: str
+    owner: str
+    attempt: int
+    deaths: int
+    end_ms: int
+
+
+class Study:
+    """One study: the experiment NAME holds its training runs, NAME-study its plan and analyses."""
+
+    def __init__(self, store: Store, *, name: str, experiment_id: str, study_experiment_id: str, plan_id: str) -> None:
+        self.name = name
+        self.experiment_id = experiment_id
+        self.study_experiment_id = study_experiment_id
+        self.plan_id = plan_id
+        self._store = store
+        self._opened_ms = now_ms()
+        self._finished: dict[str, _Seen] = {}
+        self._finished_until_ms = 0
+
+    @property
+    def chart_link(self) -> str:
+        """Where the UI compares the runs; a bare experiment link opens a page for language-model apps."""
+        base = self._store.uri if self._store.uri.startswith("http") else "http://127.0.0.1:5000"
+        return f"{base}/{runs_path(self.experiment_id)}"
+
+    def points(self) -> tuple[DesignPoint, ...]:
+        """The points of the plan, in its order.
+
+        Raises:
+            TrackingError: the plan can't be read.
+        """
+        chunks = unpack(self._store.run(self.plan_id).data.tags, "points")
+        return tuple(DesignPoint.from_dict(plain) for chunk in chunks for plain in json.loads(chunk))
+
+    def add_points(self, points: Iterable[DesignPoint]) -> int:
+        """Append the points that the plan does not hold yet; return how many those were."""
+        with self._store.locked():
+            tags = self._store.run(self.plan_id).data.tags
+            chunks = unpack(tags, "points")
+            held = {DesignPoint.from_dict(plain).key for chunk in chunks for plain in json.loads(chunk)}
+            new: dict[str, DesignPoint] = {}
+            for point in points:
+                if point.key not in held:
+                    new.setdefault(point.key, point)
+            plain = [point.as_dict() for point in new.values()]
+            parts = [plain[at : at + _POINTS_PER_TAG] for at in range(0, len(plain), _POINTS_PER_TAG)]
+            texts = {part_key("points", len(chunks) + at): json.dumps(part) for at, part in enumerate(parts)}
+            self._store.write(self.plan_id, Batch(tags=texts))
+        return len(new)
+
+    def settle_data(self, data_hash: str) -> None:
+        """Bind the study to its prepared data at first, and refuse other data later.
+
+        Raises:
+            InputError: the study was begun on other data or another tokenizer.
+        """
+        with self._store.locked():
+            stored = tag(self._store.run(self.plan_id), "data_hash")
+            if not stored:
+                self._store.write(self.plan_id, Batch(tags={f"{TAG}data_hash": data_hash}))
+            elif stored != data_hash:
+                raise InputError(
+                    f"study {self.name!r} was begun on other data or another tokenizer: data_hash was {stored}, now "
+                    f"{data_hash}; put back the data files, or give another study name with --study.name NAME"
+                )
+
+    def claim(self, owner: str = "", *, retry_failed: bool = False, only: str = "") -> RunWriter | None:
+        """Take the next point that is not finished and that no living process holds, or None.
+
+        A point whose run was killed, or whose owner is gone, goes on in the same MLflow run. A point that failed
+        before this study was opened is tried in a new run with ``retry_failed``. ``only``: the key of the one point
+        that is wanted.
+        """
+        owner = owner or current_owner()
+        if not self._finished_until_ms:
+            self._look()  # the long reading of a first look, outside the lock
+        with self._store.locked():
+            seen = self._look()
+            for point in self.points():
+                if only and point.key != only:
+                    continue
+                run = seen.get(point.key)
+                if run is None or (run.status == "FAILED" and retry_failed and run.end_ms < self._opened_ms):
+                    return self._create(point, owner)
+                lost = run.status == "KILLED" or (run.status == "RUNNING" and is_alive(run.owner) is False)
+                if lost and (writer := self._resume(point, run, owner)) is not None:
+                    return writer
+        return None
+
+    def progress(self) -> Progress:
+        """How far the plan is."""
+        seen = self._look()
+        found = [seen[point.key].status if point.key in seen else "" for point in self.points()]
+        return Progress(
+            planned=len(found),
+            finished=found.count("FINISHED"),
+            running=found.count("RUNNING"),
+            failed=found.count("FAILED"),
+            killed=found.count("KILLED"),
+            waiting=found.count(""),
+        )
+
+    def reap(self, *, others_after_s: float | None = None) -> list[Reaped]:
+        """Close the runs whose owner is gone as killed, and say which.
+
+        Args:
+            others_after_s: also close runs of other machines that were claimed longer ago; without it they are left
+                alone, because nobody here can know whether they live.
+        """
+        reaped = []
+        with self._store.locked():
+            running = "attributes.status = 'RUNNING'"
+            for run in self._store.search([self.experiment_id, self.study_experiment_id], running):
+                owner = tag(run, "owner")
+                alive = is_alive(owner) if owner else True
+                claimed = float(tag(run, "claimed") or run.info.start_time / 1000)
+                old = alive is None and others_after_s is not None and time.time() - claimed > others_after_s
+                if alive is not False and not old:
+                    continue
+                reason = f"owner {owner} is gone" if alive is False else f"owner {owner} is not heard of"
+                deaths = int(tag(run, "deaths") or 0) + 1
+                self._close(run.info.run_id, State.KILLED, reason, deaths)
+                reaped.append(Reaped(run_id=run.info.run_id, run_name=run.info.run_name, owner=owner, reason=reason))
+        return reaped
+
+    def records(self) -> list[RunRecord]:
+        """Every training run of the study, in order of their beginning; runs that are not ours are left out."""
+        return [self._read(run) for run in self._store.search([self.experiment_id], _POINT_RUNS)]
+
+    def curve(self, run_id: str) -> list[tuple[int, float]]:
+        """Loss curve of a run: (tokens, nats per token)."""
+        return self._store.history(run_id, CURVE)
+
+    def analysis(self, kind: str, *, name: str = "", owner: str = "") -> AnalysisWriter:
+        """Open a run for a fit, a report or a tuning."""
+        tags = {"study": self.name, "kind": kind, "state": str(State.RUNNING), "owner": owner or current_owner()}
+        tags["claimed"] = f"{time.time():.3f}"
+        run_id = self._store.create_run(self.study_experiment_id, name or kind, run_tags(tags))
+        return AnalysisWriter(self._store, run_id, self.study_experiment_id)
+
+    def _create(self, point: DesignPoint, owner: str) -> RunWriter:
+        tags = {
+            "study": self.name,
+            "kind": "point",
+            "state": str(State.RUNNING),
+            "budget": budget_label(point.flops),
+            "point_key": point.key,
+            "point": json.dumps(point.as_dict()),
+            "owner": owner,
+            "attempt": "1",
+            "deaths": "0",
+            "claimed": f"{time.time():.3f}",
+        }
+        name = f"N={point.n_params:.3g} D={point.n_tokens:.3g} seed={point.seed}"
+        run_id = self._store.create_run(self.experiment_id, name, run_tags(tags))
+        return RunWriter(self._store, Claim(run_id=run_id, study=self.name, point=point, owner=owner))
+
+    def _resume(self, point: DesignPoint, run: _Seen, owner: str) -> RunWriter | None:
+        """Take over a run; or give it up as failed when its processes keep dying."""
+        deaths = run.deaths + (run.status == "RUNNING")
+        if deaths >= _MAX_DEATHS:
+            reason = f"its process died {deaths} times (out of memory?); try again with --retry_failed"
+            self._close(run.run_id, State.FAILED, reason, deaths)
+            return None
+        tags = {"owner": owner, "attempt": str(run.attempt + 1), "deaths": str(deaths), "reason": ""}
+        tags |= {"state": str(State.RUNNING), "claimed": f"{time.time():.3f}"}
+        self._store.write(run.run_id, Batch(tags={f"{TAG}{key}": value for key, value in tags.items()}))
+        self._store.set_status(run.run_id, "RUNNING")
+        claim = Claim(
+            run_id=run.run_id, study=self.name, point=point, owner=owner, attempt=run.attempt + 1, deaths=deaths
+        )
+        return RunWriter(self._store, claim)
+
+    def _close(self, run_id: str, state: State, reason: str, deaths: int) -> None:
+        tags = {f"{TAG}state": str(state), f"{TAG}reason": reason, f"{TAG}deaths": str(deaths)}
+        self._store.write(run_id, Batch(tags=tags))
+        self._store.set_status(run_id, state.name)
+
+    def _look(self) -> dict[str, _Seen]:
+        """The run that counts for each point begun: a finished one, else the latest.
+
+        Finished runs stay so, and reading a run costs milliseconds: only those that finished since are read again.
+        """
+        # In this order: a run that ends between the two readings is then in both, the other way round in neither.
+        unfinished = self._store.search([self.experiment_id], f"{_POINT_RUNS} and attributes.status != 'FINISHED'")
+        since = max(0, self._finished_until_ms - _CLOCK_SLACK_MS)
+        news = f"{_POINT_RUNS} and attributes.status = 'FINISHED' and attributes.end_time >= {since}"
+        for run in self._store.search([self.experiment_id], news):
+            self._finished[tag(run, "point_key")] = _seen(run)
+            self._finished_until_ms = max(self._finished_until_ms, run.info.end_time)
+        begun = {tag(run, "point_key"): _seen(run) for run in unfinished}
+        return begun | self._finished
+
+    def _read(self, run: "Run") -> RunRecord:
+        status = run.info.status
+        return read_record(
+            run.data.params,
+            run.data.metrics,
+            run_id=run.info.run_id,
+            study=self.name,
+            state=State.RUNNING if status == "SCHEDULED" else State[status],
+            reason=tag(run, "reason"),
+            point=DesignPoint.from_dict(json.loads(tag(run, "point"))),
+        )
+
+
+def runs_path(experiment_id: str) -> str:
+    """Path in the UI to the table and charts of an experiment's runs."""
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+
+
+def run_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags of ours under their full names, with those that fill the UI's columns."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = "unknown"
+    ours = {f"{TAG}{key}": value for key, value in tags.items()}
+    return ours | {"mlflow.user": user, "mlflow.source.name": "skillscale", "mlflow.source.type": "LOCAL"}
+
+
+def part_key(what: str, at: int) -> str:
+    """Tag of one part of a text that is too long for one tag."""
+    return f"{TAG}{what}.{at:04d}"
+
+
+def pack(what: str, text: str) -> dict[str, str]:
+    """A long text as tags."""
+    return {part_key(what, at): text[first : first + CHUNK] for at, first in enumerate(range(0, len(text), CHUNK))}
+
+
+def unpack(tags: Mapping[str, str], what: str) -> list[str]:
+    """The parts of what was written under ``part_key``, in order."""
+    return [tags[key] for key in sorted(key for key in tags if key.startswith(f"{TAG}{what}."))]
+
+
+def _seen(run: "Run") -> _Seen:
+    return _Seen(
+        run_id=run.info.run_id,
+        status="RUNNING" if run.info.status == "SCHEDULED" else run.info.status,
+        owner=tag(run, "owner"),
+        attempt=int(tag(run, "attempt") or 1),
+        deaths=int(tag(run, "deaths") or 0),
+        end_ms=run.info.end_time or 0,
+    )
+
+
+def find_plan(store: Store, experiment_id: str) -> "Run | None":
+    """The plan of a study: the oldest, should two machines have begun it at once."""
+    plans = store.search([experiment_id], f"tags.`{TAG}kind` = 'plan'")
+    return plans[0] if plans else None
+
+
+def missing(name: str, there: list[str]) -> TrackingError:
+    """The error for a study that the store does not hold."""
+    known = f"it has {', '.join(sorted(there))}" if there else "it has none yet; `skillscale main` makes one"
+    return TrackingError(f"the tracking store has no study {name!r}; {known}")

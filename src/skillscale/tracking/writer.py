@@ -1,0 +1,287 @@
+"""Writing runs: one training run as it goes, and the runs that hold fits, reports and tuning."""
+
+import json
+import logging
+import math
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+from skillscale.errors import TrackingError
+from skillscale.point import DesignPoint
+from skillscale.record import (
+    CURVE,
+    TAG,
+    CategoryUse,
+    DataSet,
+    Measurement,
+    Optimisation,
+    Provenance,
+    RunRecord,
+    Size,
+    Spending,
+    State,
+    metrics_of,
+    params_of,
+)
+from skillscale.tracking.spool import Ending, keep
+from skillscale.tracking.store import Batch, Store, now_ms
+
+_FLUSH_EVERY_S = 10.0
+_FLUSH_AT = 400
+_RETRY_AFTER_S = 60.0
+_REASON_LIMIT = 1000
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A point that this process alone works on: its run, and how often the run was begun and lost."""
+
+    run_id: str
+    study: str
+    point: DesignPoint
+    owner: str
+    attempt: int = 1
+    deaths: int = 0
+
+
+class RunWriter:
+    """The run of a claimed point. As a context manager it leaves no run RUNNING behind.
+
+    In order: ``begin`` (what is known before training), ``curve`` as it trains, and one of ``finish``, ``fail``
+    and ``kill``. Leaving the block by what comes from outside (Ctrl-C, ``SystemExit``, the disk, memory, the store)
+    kills the run, by another exception fails it, and the exception goes on; a killed run can be claimed again.
+    """
+
+    def __init__(self, store: Store, claim: Claim) -> None:
+        self.claim = claim
+        self._store = store
+        self._record = RunRecord(
+            run_id=claim.run_id, study=claim.study, state=State.RUNNING, reason="", point=claim.point
+        )
+        self._curve: list[tuple[str, float, int, int]] = []
+        self._flushed = time.monotonic()
+        self._wait_s = _FLUSH_EVERY_S
+        self._ended = False
+        self._params: dict[str, str] = {}
+        self._metrics: set[str] = set()
+        self._has_inputs = False
+        self.logged_tokens = 0
+        if claim.attempt > 1:
+            self._recall()
+
+    @property
+    def run_id(self) -> str:
+        """Id of the MLflow run."""
+        return self.claim.run_id
+
+    @property
+    def point(self) -> DesignPoint:
+        """The point to train."""
+        return self.claim.point
+
+    def __enter__(self) -> "RunWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._ended:
+            return
+        if error is None:
+            self.kill("left without a result")
+            return
+        try:
+            reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+            outside = not isinstance(error, Exception) or isinstance(error, (TrackingError, OSError, MemoryError))
+            self.kill(reason) if outside else self.fail(reason)
+        except TrackingError as second:
+            error.add_note(f"and the run could not be marked: {second}")
+
+    def begin(
+        self,
+        *,
+        size: Size,
+        optimisation: Optimisation,
+        provenance: Provenance,
+        config_yaml: str,
+        data: Iterable[DataSet],
+    ) -> None:
+        """Write what is known before training: params, sizes as metrics, settings, data sets.
+
+        Raises:
+            TrackingError: not written; or the run was begun earlier with other values, which a resumed run can't mix.
+        """
+        self._record = replace(self._record, size=size, optimisation=optimisation, provenance=provenance)
+        params = params_of(self._record)
+        for key, stored in self._params.items():
+            if key in params and params[key] != stored and key != "code_version":
+                raise TrackingError(
+                    f"run {self.run_id} of point {self.point.key} was begun with {key}={stored}, and would go on with "
+                    f"{params[key]}; delete that run in the MLflow UI, or give the study another name"
+                )
+        tags = {"mlflow.note.content": self._note()}
+        if self._params.get("code_version", provenance.code_version) != provenance.code_version:
+            tags[f"{TAG}code_version_{self.claim.attempt}"] = provenance.code_version
+        new = {key: value for key, value in params.items() if key not in self._params}
+        self._store.write(self.run_id, Batch(metrics=self._numbers(), params=new, tags=tags))
+        if not self._has_inputs:
+            self._store.write_inputs(self.run_id, data)
+            self._store.write_text(self.run_id, config_yaml, "config.yaml")
+
+    def curve(self, tokens: int, loss: float) -> None:
+        """Add to the loss curve; written now and then. What a resumed run repeats is left out."""
+        if tokens <= self.logged_tokens or not math.isfinite(loss):
+            return
+        self.logged_tokens = tokens
+        self._curve.append((CURVE, float(loss), now_ms(), tokens))
+        if len(self._curve) >= _FLUSH_AT or time.monotonic() - self._flushed > self._wait_s:
+            self._flush()
+
+    def finish(
+        self,
+        *,
+        spending: Spending,
+        sets: Mapping[str, Measurement],
+        skills: Mapping[str, Measurement],
+        skills_held_out: Mapping[str, Measurement],
+        uses: Mapping[str, CategoryUse],
+        exposures: float | None = None,
+    ) -> RunRecord:
+        """Write the results and close the run as finished.
+
+        Raises:
+            TrackingError: the store failed; the results are then kept in a file, and go in when a study is next opened.
+        """
+        self._record = replace(
+            self._record,
+            spending=spending,
+            sets=dict(sets),
+            skills=dict(skills),
+            skills_held_out=dict(skills_held_out),
+            uses=dict(uses),
+            exposures=exposures,
+        )
+        return self._end(State.FINISHED, "")
+
+    def fail(self, reason: str) -> RunRecord:
+        """Close the run as failed: it diverged, or an error; not tried again unless asked."""
+        return self._end(State.FAILED, reason)
+
+    def kill(self, reason: str) -> RunRecord:
+        """Close the run as killed: stopped from outside, to be claimed again."""
+        return self._end(State.KILLED, reason)
+
+    def _end(self, state: State, reason: str) -> RunRecord:
+        self._record = replace(self._record, state=state, reason=reason[:_REASON_LIMIT])
+        tags = {f"{TAG}state": str(state), f"{TAG}reason": self._record.reason, "mlflow.note.content": self._note()}
+        batch = Batch(metrics=(*self._curve, *self._numbers()), tags=tags)
+        self._ended = True
+        ending = Ending(run_id=self.run_id, attempt=self.claim.attempt, status=state.name, batch=batch)
+        try:
+            self._store.write(self.run_id, batch)
+            self._store.set_status(self.run_id, state.name)
+        except TrackingError as error:
+            path = keep(self._store, ending)
+            raise TrackingError(
+                f"{error} (the run's results are kept in {path}; starting the study again writes them)"
+            ) from error
+        return self._record
+
+    def _flush(self) -> None:
+        try:
+            self._store.write(self.run_id, Batch(metrics=tuple(self._curve)))
+        except TrackingError as error:
+            _log.warning("the loss curve waits in memory: %s", error)
+            self._wait_s = _RETRY_AFTER_S
+        else:
+            self._curve.clear()
+            self._wait_s = _FLUSH_EVERY_S
+        self._flushed = time.monotonic()
+
+    def _numbers(self) -> tuple[tuple[str, float, int, int], ...]:
+        """The record's metrics that are not written yet: writing one twice would show as a second value."""
+        new = {key: value for key, value in metrics_of(self._record).items() if key not in self._metrics}
+        self._metrics |= set(new)
+        at = now_ms()
+        return tuple((key, value, at, 0) for key, value in new.items())
+
+    def _recall(self) -> None:
+        run = self._store.run(self.run_id)
+        self._params = dict(run.data.params)
+        self._metrics = set(run.data.metrics) - {CURVE}
+        self._has_inputs = run.inputs is not None and bool(run.inputs.dataset_inputs)
+        written = self._store.history(self.run_id, CURVE) if CURVE in run.data.metrics else []
+        self.logged_tokens = max((step for step, _ in written), default=0)
+
+    def _note(self) -> str:
+        point, record = self.point, self._record
+        lines = [f"**{record.state}**{f': {record.reason}' if record.reason else ''}", ""]
+        lines += [f"N = {point.n_params:.4g} parameters, D = {point.n_tokens:.4g} tokens, C = {point.flops:.3g} FLOP, "
+                  f"mix {point.mix}, seed {point.seed}"]  # fmt: skip
+        if record.skills:
+            lines += ["", "| skill | loss (nats/token) |", "|---|---|"]
+            lines += [f"| {name} | {value.loss:.4f} ± {value.sem:.4f} |" for name, value in record.skills.items()]
+        return "\n".join(lines)
+
+
+class AnalysisWriter:
+    """A run of the study's second experiment: a fit, a report, a tuning. A context manager like ``RunWriter``."""
+
+    def __init__(self, store: Store, run_id: str, experiment_id: str) -> None:
+        self.run_id = run_id
+        self.experiment_id = experiment_id
+        self._store = store
+
+    def __enter__(self) -> "AnalysisWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        state, reason = State.FINISHED, ""
+        if error is not None:
+            state = State.FAILED if isinstance(error, Exception) else State.KILLED
+            reason = f"{type(error).__name__}: {error}"[:_REASON_LIMIT]
+        try:
+            self._store.write(self.run_id, Batch(tags={f"{TAG}state": str(state), f"{TAG}reason": reason}))
+            self._store.set_status(self.run_id, state.name)
+        except TrackingError as second:
+            if error is None:
+                raise
+            error.add_note(f"and the run could not be marked: {second}")
+
+    def log(
+        self,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        note: str = "",
+    ) -> None:
+        """Write numbers, params, tags (named ``skillscale.*``) and the markdown that the UI shows."""
+        at = now_ms()
+        named = {f"{TAG}{key}": value for key, value in (tags or {}).items()}
+        if note:
+            named["mlflow.note.content"] = note
+        points = tuple((key, float(value), at, 0) for key, value in (metrics or {}).items())
+        self._store.write(self.run_id, Batch(metrics=points, params=dict(params or {}), tags=named))
+
+    def file(self, name: str, content: str | bytes) -> None:
+        """Write a figure, table or page; ``name`` may hold folders, as in ``figures/isoflop.svg``."""
+        if isinstance(content, str):
+            self._store.write_text(self.run_id, content, name)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(name).name
+            path.write_bytes(content)
+            parent = Path(name).parent.as_posix()
+            self._store.write_file(self.run_id, path, "" if parent == "." else parent)
+
+    def json(self, name: str, value: object) -> None:
+        """Write plain values as a JSON file."""
+        self.file(name, json.dumps(value, indent=2))

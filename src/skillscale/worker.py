@@ -1,0 +1,136 @@
+"""A worker: claim a point, train and measure it, record it, until the queue is empty."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from skillscale import __version__
+from skillscale.config import Config
+from skillscale.errors import TrainingError
+from skillscale.lm import run
+from skillscale.lm.prepare import Prepared
+from skillscale.lm.train import Progress, Stopped
+from skillscale.output import Output
+from skillscale.point import DesignPoint
+from skillscale.record import DataSet, Provenance, RunRecord, State
+
+if TYPE_CHECKING:
+    from skillscale.tracking import RunWriter, Study
+
+PARENT = "SKILLSCALE_PARENT"
+_TELL_EVERY_S = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """What a worker needs to train any point of a study: settings, data, a folder for checkpoints, a place to speak."""
+
+    config: Config
+    prepared: Prepared
+    cache: Path
+    out: Output
+
+
+def work(study: "Study", desk: Desk, *, retry_failed: bool = False) -> int:
+    """Train claimed points until none is left or the process that started us is gone; return how many were ended."""
+    ended = 0
+    while not orphaned() and (writer := study.claim(retry_failed=retry_failed)) is not None:
+        began = time.monotonic()
+        record = train_claimed(writer, desk)
+        ended += 1
+        done = study.progress()
+        desk.out.progress(f"[{done.finished}/{done.planned}] {told(record)} ({time.monotonic() - began:.1f} s)")
+    return ended
+
+
+def train_claimed(writer: "RunWriter", desk: Desk) -> RunRecord:
+    """Train, measure and record the point of a claim. A run that diverges is recorded as failed, with its reason.
+
+    Raises:
+        Stopped: the process that started us is gone; the run is marked as killed and can be claimed again.
+    """
+    with writer:
+        recipe = run.derive(writer.point, desk.config, desk.prepared)
+        writer.begin(
+            size=recipe.size,
+            optimisation=recipe.optimisation,
+            provenance=Provenance(
+                config_hash=desk.config.hash, data_hash=desk.prepared.data_hash, code_version=__version__
+            ),
+            config_yaml=yaml.safe_dump(desk.config.as_dict(), sort_keys=False),
+            data=data_sets(desk.prepared),
+        )
+        checkpoint = desk.cache / "checkpoints" / f"{writer.run_id}.pt"
+        try:
+            outcome = run.train_and_measure(
+                recipe,
+                desk.config,
+                desk.prepared,
+                checkpoint=checkpoint,
+                on_progress=_teller(writer, desk.out),
+                should_stop=orphaned,
+            )
+        except TrainingError as error:
+            checkpoint.unlink(missing_ok=True)
+            return writer.fail(str(error))
+        except Stopped:
+            writer.kill("stopped: the command that started this worker is gone")
+            raise
+        for tokens, loss in outcome.curve:
+            writer.curve(tokens, loss)
+        record = writer.finish(
+            spending=outcome.spending,
+            sets=outcome.sets,
+            skills=outcome.skills,
+            skills_held_out=outcome.skills_held_out,
+            uses=outcome.uses,
+            exposures=outcome.exposures,
+        )
+        checkpoint.unlink(missing_ok=True)
+        return record
+
+
+def data_sets(prepared: Prepared) -> list[DataSet]:
+    """The data that go into every run of a study, for the registry's data set column."""
+    names = [(name, "training") for name in prepared.categories]
+    names += [(name, "evaluation") for name in (*prepared.sets, *prepared.validation)]
+    return [
+        DataSet(name=name, digest=prepared.data_hash, role=role, source=str(prepared.folder)) for name, role in names
+    ]
+
+
+def told(record: RunRecord) -> str:
+    """One line about a run that ended."""
+    losses = ", ".join(f"{name} {value.loss:.3f}" for name, value in record.skills.items())
+    outcome = losses if record.state is State.FINISHED else f"{record.state}: {record.reason}"
+    return f"{named(record.point)}: {outcome}"
+
+
+def named(point: DesignPoint) -> str:
+    """A point for a person: ``C 1.6e+11, N 3.1e+04, D 8.6e+05, seed 0``."""
+    return f"C {point.flops:.2g}, N {point.n_params:.3g}, D {point.n_tokens:.3g}, seed {point.seed}"
+
+
+def orphaned() -> bool:
+    """Whether the process that started this one, and told us so, has ended."""
+    parent = os.environ.get(PARENT, "")
+    return parent.isdigit() and os.getppid() != int(parent)
+
+
+def _teller(writer: "RunWriter", out: Output) -> Callable[[Progress], None]:
+    told_at = time.monotonic()
+
+    def tell(progress: Progress) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at < _TELL_EVERY_S:
+            return
+        told_at = time.monotonic()
+        share = progress.tokens / writer.point.n_tokens
+        out.progress(f"    {named(writer.point)}: {share:.0%} of the tokens, loss {progress.loss:.3f}")
+
+    return tell

@@ -1,0 +1,31 @@
+"""What every test starts from: no telemetry, no network hubs, one thread, and the tables of published runs."""
+
+import os
+from pathlib import Path
+
+# Before any test imports the libraries that read them
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A store or a run named outside would receive what the tests log
+for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+    os.environ.pop(name, None)
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def tables() -> Path:
+    """Tables of real runs by others, which carry no licence and so are not in this repository."""
+    folder = Path(os.environ.get("SKILLSCALE_TABLES") or ROOT.parent / "shared" / "data")
+    if not (folder / "chinchilla_epoch.csv").is_file():
+        pytest.skip(f"no tables of published runs in {folder}; set SKILLSCALE_TABLES to their folder")
+    return folder

@@ -1,0 +1,209 @@
+"""The frame of the command line, run on an entry of its own whose function shows what it was given."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skillscale import __version__, cli
+from skillscale.errors import InputError, TrackingError
+from skillscale.output import Output
+from skillscale.point import Mix
+
+STUB = cli.Entry(
+    name="stub",
+    help="show what came",
+    run="test_cli:stub",
+    parameters=(
+        cli.Parameter(name="study", default="smoke", help="study"),
+        cli.Parameter(name="data", default="embedded", help="data"),
+        cli.Parameter(name="skills", default="embedded", help="skills"),
+        cli.Parameter(name="n_params", default=None, read=cli.count, help="N, parameters"),
+        cli.Parameter(name="then", help="what happens next"),
+        cli.Parameter(name="json", default="false", read=cli.flag, help="print JSON"),
+    ),
+)
+
+
+def stub(arguments, config, out):
+    """Entry's function; ``then`` is an error to raise."""
+    out.progress("half done")
+    match arguments["then"]:
+        case "tracking":
+            raise TrackingError("store of a newer MLflow\nrun mlflow db upgrade")
+        case "ctrl-c":
+            raise KeyboardInterrupt
+        case "sigterm":
+            os.kill(os.getpid(), signal.SIGTERM)
+        case "disk":
+            raise OSError(28, "No space left on device")
+        case "noise":
+            print("a library prints a link")
+            os.system("echo a worker prints one")
+        case "bug":
+            raise ZeroDivisionError
+    out.text("the table")
+    return {
+        "study": config.study.name,
+        "n_params": arguments["n_params"],
+        "clip_norm": config.train.clip_norm,
+        "lost": float("nan"),
+        "page": Path("page.html"),
+    }
+
+
+def run(*words):
+    return cli.main(["stub", *words], entries=[STUB])
+
+
+def entry(name):
+    return next(one for one in cli.ENTRIES if one.name == name)
+
+
+def test_text_goes_to_standard_output_and_progress_to_standard_error(capsys):
+    assert run("--n_params", "3e4") == 0
+    seen = capsys.readouterr()
+    assert seen.out == "the table\n"
+    assert seen.err == "half done\n"
+
+
+@pytest.mark.parametrize("words", [["--json"], ["--json", "true"], ["--json=true"]])
+def test_json_is_all_there_is_on_standard_output(capsys, words):
+    assert run(*words, "--n_params", "3e4", "--train.clip_norm", "0.25") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "study": "smoke", "n_params": 30000, "clip_norm": 0.25, "lost": None, "page": "page.html",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--n_parms", "3"], ["stub has no parameter --n_parms", "did you mean n_params?"]),
+        (["--n-params", "3"], ["did you mean n_params?"]),
+        ([], ["stub needs --n_params", "N, parameters"]),
+        (["--n_params"], ["--n_params needs a value"]),
+        (["--n_params", "--json"], ["--n_params needs a value"]),
+        (["--n_params", "-3"], ["--n_params: must be a whole number from 1", "'-3'"]),
+        (["--n_params", "nan"], ["--n_params: must be a whole number from 1", "'nan'"]),
+        (["--n_params", "2.5"], ["--n_params: must be a whole number", "'2.5'"]),
+        (["--n_params", "3", "--n_params", "4"], ["--n_params is given twice"]),
+        (["--n_params", "3", "--json", "yes"], ["--json: must be true or false", "'yes'"]),
+        (["train"], ["'train' stands where a parameter should"]),
+        (["--n_params", "3", "--train.clip", "1"], ["unknown setting train.clip", "did you mean clip_norm?"]),
+        (["--n_params", "3", "--trian.clip_norm", "1"], ["unknown setting 'trian.clip_norm'", "did you mean train?"]),
+        (["--n_params", "3", "--train.clip_norm", "-1"], ["train.clip_norm", "greater than 0", "-1"]),
+        (["--n_params", "3", "--study", "mian"], ["no study named 'mian'", "main", "smoke"]),
+    ],
+)
+def test_bad_input_is_one_line_that_names_value_and_cure_before_anything_runs(capsys, words, parts):
+    assert run(*words) == 2
+    seen = capsys.readouterr()
+    assert seen.err.startswith("skillscale: error: ")
+    assert seen.err.count("\n") == 1
+    assert [part for part in parts if part not in seen.err] == []
+    assert seen.out == ""
+
+
+def test_unknown_entry_names_the_nearest(capsys):
+    assert cli.main(["trian"]) == 2
+    assert "unknown entry 'trian' (did you mean train?)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("then", "code", "part"),
+    [
+        ("tracking", 1, "skillscale: error: store of a newer MLflow run mlflow db upgrade\n"),
+        ("disk", 1, "free some space"),
+        ("ctrl-c", 130, "skillscale: stopped; run the same command to go on\n"),
+        ("sigterm", 143, "skillscale: stopped; run the same command to go on\n"),
+    ],
+)
+def test_what_goes_wrong_on_the_way_is_one_line_and_an_exit_code(capsys, then, code, part):
+    before = signal.getsignal(signal.SIGTERM)
+    assert run("--n_params", "3", "--then", then) == code
+    seen = capsys.readouterr()
+    assert seen.err.removeprefix("half done\n").count("\n") == 1
+    assert part in seen.err
+    assert seen.out == ""
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run("--n_params", "3", "--then", "bug")
+
+
+@pytest.mark.parametrize("one", cli.ENTRIES, ids=lambda one: one.name)
+def test_help_lists_parameters_with_their_defaults(capsys, one):
+    assert cli.main([one.name, "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for parameter in one.parameters:
+        (line,) = [line for line in lines if line.split()[:1] == [f"--{parameter.name}"]]
+        endings = {None: "(required)", "": parameter.help}
+        assert line.endswith(endings.get(parameter.default, f"[{parameter.default}]"))
+
+
+def test_overview_lists_entries(capsys):
+    assert cli.main(["--help"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert listed == ["main", "prepare", "train", "grid", "worker", "tune", "fit", "report", "reap"]
+    assert cli.main([]) == 2
+
+
+def test_values_are_typed_and_empty_ones_derived(tmp_path, monkeypatch):
+    monkeypatch.setenv("SKILLSCALE_CACHE", str(tmp_path))
+    got = cli.parse(
+        ["--budgets", "1e12, 8e12", "--mixes", "code=.5,prose=.5; code=1", "--seeds", "0,3", "--dry_run"], entry("grid")
+    )
+    assert got["budgets"] == (1e12, 8e12)
+    assert got["mixes"] == (Mix({"code": 0.5, "prose": 0.5}), Mix({"code": 1}))
+    assert got["seeds"] == (0, 3)
+    assert (got["sizes"], got["workers"], got["dry_run"], got["retry_failed"]) == (None, 2, True, False)
+    assert (got["cache"], got["tracking"]) == (tmp_path, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--mix", "code=.7,prose=.7"], "--mix: mix must sum to 1"),
+        (["--mix", "code"], "--mix: mix item 'code' must read CATEGORY=SHARE"),
+        (["--seed", "-1"], "--seed: must be a whole number from 0"),
+        (["--flops", "inf"], "--flops: must be a number above 0"),
+        (["--n_tokens", "zero"], "--n_tokens: must be a whole number from 1"),
+    ],
+)
+def test_values_that_make_no_point_are_refused(words, message):
+    with pytest.raises(InputError, match=message):
+        cli.parse(["--n_params", "1000", *words], entry("train"))
+
+
+def test_reap_reads_no_settings():
+    assert entry("reap").nouns == ()
+    assert all(one.nouns for one in cli.ENTRIES if one.name != "reap")
+
+
+def test_an_answer_that_json_cannot_hold_is_refused():
+    with pytest.raises(TypeError, match="set"):
+        Output(as_json=True).result({"a": {1}})
+
+
+def test_the_command_keeps_what_others_print_out_of_its_answer(root):
+    code = "import test_cli; from skillscale import cli; cli.ENTRIES = [test_cli.STUB]; cli.console()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "stub", "--n_params", "3", "--then", "noise", "--json"],
+        env={"PYTHONPATH": f"{root / 'src'}:{root / 'tests'}"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["n_params"] == 3
+    assert sorted(done.stderr.splitlines()) == ["a library prints a link", "a worker prints one", "half done"]
+
+
+def test_version_as_a_command(root):
+    done = subprocess.run(
+        [sys.executable, "-m", "skillscale", "--version"],
+        env={"PYTHONPATH": str(root / "src")}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == f"skillscale {__version__}\n"

@@ -1,0 +1,60 @@
+import itertools
+import math
+
+import pytest
+
+from skillscale import config
+from skillscale.errors import InputError
+from skillscale.grid import cost, expected_optimum, grid_points, wanted_sizes
+
+
+@pytest.fixture(scope="module")
+def main_config():
+    return config.load()
+
+
+def test_every_budget_is_spent_at_the_sizes_reached(main_config):
+    for each in grid_points(main_config):
+        assert each.point.flops == pytest.approx(each.budget, rel=0.01)
+
+
+def test_the_default_grid_brackets_the_expected_optimum_with_six_sizes_over_a_factor_of_eight_each_side(main_config):
+    points = grid_points(main_config)
+    study = main_config.study
+    assert len(study.budgets) >= 3
+    assert max(study.budgets) / min(study.budgets) >= 8
+    for budget in study.budgets:
+        sizes = sorted({each.point.n_params for each in points if each.budget == budget})
+        centre = expected_optimum(budget, study)
+        assert len(sizes) >= 6
+        assert sizes[0] < centre / 6
+        assert sizes[-1] > centre * 6
+
+
+def test_wanted_sizes_are_geometric_around_the_optimum(main_config):
+    sizes = wanted_sizes(1e11, main_config.study)
+    steps = {round(math.log(b / a), 9) for a, b in itertools.pairwise(sizes)}
+    assert len(steps) == 1
+    assert math.sqrt(sizes[0] * sizes[-1]) == pytest.approx(expected_optimum(1e11, main_config.study))
+
+
+def test_seeds_differ_between_budgets_and_are_shared_within_one(main_config):
+    by_budget = {}
+    for each in grid_points(main_config):
+        by_budget.setdefault(each.budget, {}).setdefault(each.point.n_params, set()).add(each.point.seed)
+    seeds = [frozenset.union(*map(frozenset, sizes.values())) for sizes in by_budget.values()]
+    assert all(set(each) == set(next(iter(sizes.values()))) for sizes in by_budget.values() for each in sizes.values())
+    assert len(frozenset.union(*seeds)) == sum(map(len, seeds))
+
+
+def test_the_longest_points_of_a_round_come_first(main_config):
+    points = [each.point for each in grid_points(main_config)]
+    rounds = len(points) // 2
+    costs = [cost(point) for point in points[:rounds]]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_a_budget_below_one_sequence_is_refused_with_the_cure(main_config):
+    small = config.load(overrides={"study.budgets": "[1.0e+7]", "study.seeds": "[1]"})
+    with pytest.raises(InputError, match="raise the budget"):
+        grid_points(small)

@@ -1,0 +1,125 @@
+"""The house rules on imports, read from the source: one door per library, nothing upward, no cycle, nothing heavy."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src"
+PACKAGE = SOURCE / "skillscale"
+
+# Rooms from the ground up. Rooms of one floor don't import one another; a package is one room, and free inside.
+FLOORS = (
+    {"__init__", "errors"},
+    {"point"},
+    {"config"},
+    {"record", "output"},
+    {"lm", "tracking", "laws"},
+    {"grid", "report"},
+    {"estimate", "worker", "analysis"},
+    {"campaign"},
+    {"tune"},
+    {"cli"},
+    {"__main__"},
+)
+DOORS = {
+    "torch": {"lm"},
+    "lightning": {"lm"},
+    "datasets": {"lm"},
+    "tokenizers": {"lm"},
+    "mlflow": {"tracking"},
+    "optuna": {"tune"},
+    "scipy": {"laws", "report"},
+    "matplotlib": {"report"},
+}
+HEAVY = ("torch", "lightning", "datasets", "tokenizers", "mlflow", "optuna", "scipy", "pandas", "numpy", "matplotlib")
+
+
+def modules() -> dict[str, ast.Module]:
+    """Each module of the package by its dotted name."""
+    return {
+        ".".join(path.relative_to(SOURCE).with_suffix("").parts): ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def room(module: str) -> str:
+    """``skillscale.lm.train`` is in ``lm``."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def floor(module: str) -> int:
+    return next(level for level, rooms in enumerate(FLOORS) if room(module) in rooms)
+
+
+def imported(tree: ast.AST, known: set[str]) -> Iterator[str]:
+    """Names of the modules that a tree imports, at any depth; ``from skillscale import point`` is skillscale.point."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in line {node.lineno}"
+            for alias in node.names:
+                inside = f"{node.module}.{alias.name}"
+                yield inside if inside in known or f"{inside}.__init__" in known else str(node.module)
+
+
+def own_imports() -> dict[str, set[str]]:
+    trees = modules()
+    known = set(trees)
+    graph: dict[str, set[str]] = {}
+    for name, tree in trees.items():
+        found = {f"{one}.__init__" if f"{one}.__init__" in known else one for one in imported(tree, known)}
+        graph[name] = {one for one in found if one.startswith("skillscale.")}
+    return graph
+
+
+def test_every_module_has_a_floor_and_a_docstring():
+    rooms = set.union(*FLOORS)
+    trees = modules()
+    assert {name for name in trees if room(name) not in rooms} == set(), "give the new room a floor in FLOORS"
+    assert {name for name, tree in trees.items() if not ast.get_docstring(tree)} == set()
+
+
+def test_each_outside_library_has_one_door():
+    trees = modules()
+    trespassers = {
+        (name, library)
+        for name, tree in trees.items()
+        for library in {one.split(".")[0] for one in imported(tree, set(trees))}
+        if library in DOORS and room(name) not in DOORS[library]
+    }
+    assert trespassers == set()
+
+
+def test_imports_go_down():
+    upward = {
+        (name, other)
+        for name, others in own_imports().items()
+        for other in others
+        if room(other) != room(name) and floor(other) >= floor(name)
+    }
+    assert upward == set()
+
+
+def test_no_cycle():
+    graph = own_imports()
+    assert "skillscale.errors" in graph["skillscale.config"], "the reader of imports sees nothing"
+    while graph:
+        leaves = {name for name, others in graph.items() if not (others - {name}) & set(graph)}
+        assert leaves, f"these import one another in a circle: {sorted(graph)}"
+        graph = {name: others for name, others in graph.items() if name not in leaves}
+
+
+@pytest.mark.parametrize("module", ["skillscale", "skillscale.cli", "skillscale.record"])
+def test_importing_does_nothing_heavy(module, tmp_path):
+    code = f"import sys, {module}; print(*(name for name in {HEAVY} if name in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(SOURCE)}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []

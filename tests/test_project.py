@@ -1,0 +1,165 @@
+"""The files around the package say the same as the package: MLproject, README, CI, lock, image, conf."""
+
+import re
+import string
+import subprocess
+import sys
+import tomllib
+import venv
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from skillscale import cli, config
+
+ROOT = Path(__file__).parents[1]
+MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
+
+
+def lines_of(text):
+    return [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
+def pins():
+    pairs = (line.split("==") for line in lines_of((ROOT / "constraints.txt").read_text()))
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def readme_commands():
+    """The shell blocks of the README's first section of commands: the main job, and the tests."""
+    return [block.strip() for block in re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)]
+
+
+def test_mlproject_has_the_entries_of_the_command_line():
+    assert list(MLPROJECT) == [entry.name for entry in cli.ENTRIES]
+
+
+@pytest.mark.parametrize("entry", cli.ENTRIES, ids=lambda entry: entry.name)
+def test_mlproject_declares_the_parameters_of_the_command_line(entry):
+    declared = {
+        name: None if isinstance(value, str) else value["default"]
+        for name, value in MLPROJECT[entry.name]["parameters"].items()
+    }
+    assert declared == {parameter.name: parameter.default for parameter in entry.parameters}
+
+
+@pytest.mark.parametrize("entry", cli.ENTRIES, ids=lambda entry: entry.name)
+def test_mlproject_passes_on_every_parameter(entry):
+    command = MLPROJECT[entry.name]["command"]
+    fields = [name for _, name, _, _ in string.Formatter().parse(command) if name]
+    words = command.format(**{name: f"<{name}>" for name in fields}).split()
+    assert words[:3] == ["PYTHONPATH=$PWD/src", "skillscale", entry.name]
+    assert words[3:] == [
+        word for parameter in entry.parameters for word in (f"--{parameter.name}", f"<{parameter.name}>")
+    ]
+
+
+@pytest.mark.parametrize("entry", cli.ENTRIES, ids=lambda entry: entry.name)
+def test_defaults_can_be_read(entry):
+    given = [f"--{parameter.name}=1" for parameter in entry.parameters if parameter.default is None]
+    assert set(cli.parse(given, entry)) == {parameter.name for parameter in entry.parameters}
+
+
+def test_readme_runs_the_main_job_and_the_tests_from_nothing():
+    set_up = "python3.11 -m venv .venv && .venv/bin/pip install -c constraints.txt -e "
+    assert readme_commands()[:2] == [
+        f"{set_up}. && .venv/bin/skillscale main",
+        f'{set_up}".[dev]" && .venv/bin/pytest',
+    ]
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    assert readme_commands()[1] in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_lock_pins_every_requirement_within_its_range():
+    wanted = PYPROJECT["project"]["dependencies"] + PYPROJECT["project"]["optional-dependencies"]["dev"]
+    pinned = pins()
+    outside = [
+        requirement
+        for requirement in map(Requirement, wanted)
+        if not requirement.specifier.contains(pinned[canonicalize_name(requirement.name)])
+    ]
+    assert outside == []
+    assert pinned["torch"] == "2.13.0"
+
+
+def test_lock_is_what_the_tests_run_on():
+    installed = {name: metadata.version(name).split("+")[0] for name in ("torch", "mlflow", "lightning", "optuna")}
+    assert installed == {name: pins()[name] for name in installed}
+
+
+def test_mlflow_makes_its_environments_from_the_lock():
+    environment = yaml.safe_load((ROOT / "python_env.yaml").read_text())
+    assert environment["dependencies"] == ["-c constraints.txt", "-e ."]
+    assert re.fullmatch(r"3\.11\.\d+", environment["python"]), "pyenv wants the full version, as text"
+
+
+@pytest.mark.parametrize("study", sorted((ROOT / "conf" / "study").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_studies_load_with_the_data_they_name(study):
+    """A study for other data than the embedded ones has the name of its data and skills."""
+    names = {noun: study.stem for noun in ("data", "skills") if (ROOT / "conf" / noun / study.name).is_file()}
+    assert config.load(study=study.stem, **names).study.name == study.stem
+
+
+@pytest.mark.parametrize("noun", ["data", "skills"])
+def test_shipped_data_and_skills_are_named_as_their_files(noun):
+    for path in (ROOT / "conf" / noun).glob("*.yaml"):
+        assert config.read_yaml(path)["name"] == path.stem
+
+
+def test_image_runs_on_the_lock_as_a_plain_user():
+    installs = [line for line in DOCKERFILE.splitlines() if "pip install" in line]
+    assert len(installs) == 2
+    assert all("-c constraints.txt" in line for line in installs)
+    assert re.findall(r"^USER (.*)$", DOCKERFILE, re.MULTILINE) == ["1000"]
+    assert re.search(r"^FROM python:3\.11\.\d+-slim-\w+$", DOCKERFILE, re.MULTILINE)
+
+
+def test_image_gets_what_it_copies():
+    allowed = {line[1:] for line in lines_of((ROOT / ".dockerignore").read_text()) if line.startswith("!")}
+    copied = re.findall(r"^COPY (.*) \S+$", DOCKERFILE, re.MULTILINE)
+    names = {word.split("/")[0] for line in copied for word in line.split()} - {"."}
+    assert names <= allowed
+    assert {"src", "conf"} <= allowed
+
+
+def test_image_definition_passes_its_linter():
+    done = subprocess.run(
+        [Path(sys.executable).with_name("hadolint"), ROOT / "docker" / "Dockerfile"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.slow
+def test_install_steps_of_the_image_work_in_a_fresh_environment(tmp_path):
+    """The RUN steps that install, in a folder laid out by the COPY steps; ends with the package's own answer."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    folder = tmp_path / "image"
+    (folder / "src" / "skillscale").mkdir(parents=True)
+
+    def copy(*names):
+        subprocess.run(["cp", "-r", "--parents", *names, folder], cwd=ROOT, check=True)
+
+    def install(line):
+        subprocess.run(["bash", "-c", line.replace("python -m", f"{python} -m")], cwd=folder, check=True)
+
+    first, second = [line.removeprefix("RUN ") for line in DOCKERFILE.splitlines() if "pip install" in line]
+    copy("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "src/skillscale/__init__.py")
+    install(first)
+    copy("src", "conf")
+    install(second)
+    answer = subprocess.run(
+        [python.with_name("skillscale"), "train", "--n_parms", "1"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (answer.returncode, "did you mean n_params?" in answer.stderr) == (2, True)
+    where = "import skillscale.config as c; print(c.conf_folder()); c.load()"
+    shown = subprocess.run([python, "-c", where], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip().endswith("site-packages/skillscale/conf")
