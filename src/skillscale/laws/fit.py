@@ -1,8 +1,8 @@
 """Fit of a law by Huber loss on ln L: variable-projection seeds, then exact second-order steps on centred logarithms.
 
-The objective is the SUM over runs, F = sum_i w_i Huber_delta(ln L_i - ln L(N_i, D_i)). A mean with an optimiser's default
-tolerance stops early and lands on another law (the trap of the published replication debate); here a fit stops when
-no step that the second derivatives propose lowers F any further.
+The objective is the SUM over runs, F = sum_i w_i Huber_delta(ln L_i - ln L(N_i, D_i)). A mean with an optimiser's
+default tolerance stops early and lands on another law (the trap of the published replication debate); here a fit stops
+when no step that the second derivatives propose lowers F any further.
 """
 
 import math
@@ -109,13 +109,14 @@ def fit_law(points: Points, *, law: Law = CHINCHILLA, delta: float = DELTA, star
     theta = law.theta(q[best : best + 1], x0, y0)[0]
     return Fit(
         law=law, theta=theta, q=q[best], x0=x0, y0=y0, F=float(F[best]), objective=objective_name(delta),
-        starts=_agreement(F), residuals=log_L - law.log_loss(q[best : best + 1], x, y)[0], converged=bool(converged[best]),
+        starts=_agreement(F), converged=bool(converged[best]),
+        residuals=log_L - law.log_loss(q[best : best + 1], x, y)[0],
     )  # fmt: skip
 
 
 def refit(
     fit: Fit, points: Points, log_L: Array | None = None, *, weights: Array | None = None, delta: float = DELTA
-) -> tuple[Array, Array]:
+) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Fit K resamples of the runs at once, each from the optimum of ``fit``.
 
     A resample is a row of ``weights`` (pairs bootstrap: counts) or of ``log_L`` (residual bootstrap), both (K, n).

@@ -1,8 +1,8 @@
 """The laws: L as a function of N and D, with first and second derivatives. A new law is one class here.
 
-A law works on *log-parameters* q and centred logarithms x = ln N - x0, y = ln D - y0, where a fit is well conditioned, and
-on a stack of K parameter vectors at once: that is how many starts, or a thousand resamples, are fitted together. Shapes:
-``q`` (K, p); ``x``, ``y`` (n,); a law's values (K, n), Jacobian (K, n, p), second order (K, p, p).
+A law works on *log-parameters* q and centred logarithms x = ln N - x0, y = ln D - y0, where a fit is well conditioned,
+and on a stack of K parameter vectors at once: that is how many starts, or a thousand resamples, are fitted together.
+Shapes: ``q`` (K, p); ``x``, ``y`` (n,); a law's values (K, n), Jacobian (K, n, p), second order (K, p, p).
 """
 
 from abc import ABC, abstractmethod
@@ -32,7 +32,7 @@ class Law(ABC):
 
     @abstractmethod
     def jacobian(self, q: Array, x: Array, y: Array) -> Array:
-        """D ln L / d q, (K, n, p)."""
+        """First derivatives of ln L by q, (K, n, p)."""
 
     @abstractmethod
     def second_order(self, q: Array, x: Array, y: Array, v: Array) -> Array:
@@ -56,7 +56,7 @@ class Law(ABC):
 
     @abstractmethod
     def optimum_exponent(self, theta: Array) -> Array:
-        """A of N* ~ C^a, (K,)."""
+        """Exponent a of N* ~ C^a, (K,)."""
 
     def loss(self, theta: npt.ArrayLike, N: npt.ArrayLike, D: npt.ArrayLike) -> Array:
         """L in nats per token at N parameters and D tokens; ``theta`` (p,) or (K, p), ``N`` and ``D`` (n,)."""
@@ -78,15 +78,18 @@ class Chinchilla(Law):
     parameters: ClassVar[tuple[str, ...]] = ("E", "A", "B", "alpha", "beta")
 
     def log_loss(self, q: Array, x: Array, y: Array) -> Array:
+        """Ln(E + A N^-alpha + B D^-beta) as a log-sum-exp."""
         e, u, v = self._terms(q, x, y)
         top = np.maximum(np.maximum(u, v), e)
         return np.asarray(top + np.log(np.exp(e - top) + np.exp(u - top) + np.exp(v - top)))
 
     def jacobian(self, q: Array, x: Array, y: Array) -> Array:
+        """(p_E, p_A, p_B, -x p_A, -y p_B), with p the shares of L."""
         p_E, p_A, p_B = self._shares(q, x, y)
         return np.stack([p_E, p_A, p_B, -x * p_A, -y * p_B], axis=-1)
 
     def second_order(self, q: Array, x: Array, y: Array, v: Array) -> Array:
+        """M' (diag(p) - p p') M summed over runs, M the constants of the linear functions."""
         p_E, p_A, p_B = self._shares(q, x, y)
         jac = np.stack([p_E, p_A, p_B, -x * p_A, -y * p_B], axis=-1)
         H = -np.swapaxes(jac, 1, 2) @ (v[..., None] * jac)
@@ -112,6 +115,7 @@ class Chinchilla(Law):
         return np.column_stack([np.log(np.maximum(terms, floor)), alpha, beta])
 
     def theta(self, q: Array, x0: float, y0: float) -> Array:
+        """(E, A, B, alpha, beta)."""
         alpha, beta = q[:, 3], q[:, 4]
         # An exponent that runs away in one resample overflows A or B to inf, which is the honest value.
         with np.errstate(over="ignore"):
@@ -119,6 +123,7 @@ class Chinchilla(Law):
         return np.column_stack([E, A, B, alpha, beta])
 
     def log_parameters(self, theta: Array, x0: float, y0: float) -> Array:
+        """(ln E, ln A', ln B', alpha, beta)."""
         with np.errstate(divide="ignore"):  # E = 0 is a law too
             E, A, B = np.log(theta[:, :3]).T
         alpha, beta = theta[:, 3], theta[:, 4]
@@ -134,6 +139,7 @@ class Chinchilla(Law):
         return np.where(usable, log_N, np.nan)
 
     def optimum_exponent(self, theta: Array) -> Array:
+        """Exponent a = beta / (alpha + beta)."""
         alpha, beta = np.atleast_2d(theta)[:, 3:].T
         total = alpha + beta
         return np.where((alpha > 0) & (beta > 0), beta / np.where(total == 0, 1.0, total), np.nan)

@@ -1,11 +1,11 @@
-"""isoFLOP curves (approach 2): per budget a parabola in ln N on ln L, with a skill's budgets sharing its departure from one.
+"""isoFLOP curves (approach 2): per budget a parabola in ln N on ln L; a skill's budgets share its departure from one.
 
-ln L = c0 + c1 x + c2 x^2 + s x^3 + t x^4 at budget b, x = ln N - centre of b; c0, c1, c2 are the budget's own, the skew s
-and the tail t are common. Real curves are skewed, and a bare parabola over +-8x puts N* off by 6 to 9 % however little noise
-there is. A cubic at every budget pays for the cure with 2.5 times the standard error; common terms cost far less and are
-close to true, because the curve's shape changes slowly with C. What they still leave is in the intervals (``FORM``).
-Bare parabola, raw loss, local parabola, cubic per budget and a parabola around the parametric law were tried:
-``benchmarks/isoflop_coverage.py`` prints the comparison.
+ln L = c0 + c1 x + c2 x^2 + s x^3 + t x^4 at budget b, x = ln N - centre of b; c0, c1, c2 are the budget's own, the skew
+s and the tail t are common. Real curves are skewed, and a bare parabola over +-8x puts N* off by 7 to 10 % however
+little noise there is. A cubic at every budget pays for the cure in variance; common terms cost less and are close to
+true, because the curve's shape changes slowly with C. What they still leave is in the intervals (``FORM``). Bare
+parabola, raw loss, local parabola, cubic per budget and a parabola around the parametric law were tried:
+``benchmarks/isoflop_coverage.py shapes`` prints the comparison.
 
 ln L rather than L: errors are proportional to the loss, and the objective is then that of the parametric fit.
 """
@@ -24,9 +24,9 @@ MIN_SIZES = 4
 SEED_RUNS = 4  # runs a seed needs at a budget before its level is its own
 SEARCH = np.linspace(-1, 1, 81)  # where a curve's minimum is looked for, in half widths of its grid
 OUTSIDE = 1.5  # where a resample's minimum counts as being when it lies beyond the grid, in half widths
-# What a curve of 0, 1 or 2 shared terms leaves in ln N* over +-8x without any noise: rms of its mean over budgets, and of its
-# trend per unit of ln C, over random Chinchilla and drifting truths (``benchmarks/isoflop_coverage.py --form``). Both fall with
-# the square of the grid's width.
+# What a curve of 0, 1 or 2 shared terms leaves in ln N* over +-8x without any noise: rms of its mean over budgets, and
+# of its trend per unit of ln C, over random Chinchilla and drifting truths (``benchmarks/isoflop_coverage.py form``).
+# Both fall with the square of the grid's width.
 FORM = (0.085, 0.020, 0.008)
 FORM_TREND = 0.007
 FORM_SPAN = math.log(8)
@@ -36,9 +36,9 @@ FORM_SPAN = math.log(8)
 class Isoflops:
     """The isoFLOP curves of one skill and mix, fitted together by least squares on ln L.
 
-    ``coefficients``: (n_budgets, 5), lowest power first; ``projection``: (n_budgets, 5, n) from ln L to them, which turns
-    resampled errors into resampled curves; ``leverage``: (n,) of the runs used (``used``: mask over the runs given);
-    ``shared``: terms common to the budgets (0: bare parabola, 1: skew, 2: skew and tail).
+    ``coefficients``: (n_budgets, 5), lowest power first; ``projection``: (n_budgets, 5, n) from ln L to them, which
+    turns resampled errors into resampled curves; ``leverage``: (n,) of the runs used; ``used``: mask over the runs
+    given; ``shared``: terms common to the budgets (0: bare parabola, 1: skew, 2: skew and tail).
     """
 
     budgets: tuple[float, ...]
@@ -56,7 +56,7 @@ class Isoflops:
     @property
     def half_widths(self) -> Array:
         """Half the width of each budget's grid in ln N, (n_budgets,)."""
-        return np.array([np.ptp(np.log(self.N[budget == self.C])) / 2 for budget in self.budgets])
+        return np.array([np.ptp(np.log(self.N[np.equal(self.C, budget)])) / 2 for budget in self.budgets])
 
     def minima(self) -> tuple[Array, Array]:
         """Ln N* (infinite where beyond the grid) and d2 ln L / d(ln N)2 there, each (n_budgets,)."""
@@ -68,8 +68,8 @@ class Isoflops:
 
         Args:
             errors: of ln L, (K, n).
-            form: standard normal, (K, 2): where each resample lies in the allowance for what the curve's form leaves, by
-                level and by trend over ln C.
+            form: standard normal, (K, 2): where each resample lies in the allowance for what the curve's form leaves,
+                by level and by trend over ln C.
         """
         half, log_C = self.half_widths, np.log(np.array(self.budgets))
         x, curvature = lowest(self.coefficients + np.einsum("bcn,kn->kbc", self.projection, errors), half)
@@ -79,7 +79,7 @@ class Isoflops:
 
     def curve(self, b: int) -> Curve:
         """The fitted curve of budget number ``b``."""
-        mine = self.budgets[b] == self.C
+        mine = np.equal(self.C, self.budgets[b])
         sizes, freedom = self.N[mine], max(float((1 - self.leverage[mine]).sum()), 1.0)
         return Curve(
             centre=float(self.centres[b]), coefficients=tuple(float(c) for c in self.coefficients[b]),
@@ -96,8 +96,8 @@ def lowest(c: Array, half: Array) -> tuple[Array, Array]:
         half: (n_budgets,).
 
     Returns:
-        x, the lowest interior minimum, or +-inf where the curve only falls towards that edge; the second derivative at x,
-        or at 0 where there is none.
+        x, the lowest interior minimum, or +-inf where the curve only falls towards that edge; the second derivative at
+        x, or at 0 where there is none.
     """
     values = _polynomial(c, SEARCH * half[:, None])
     inner = values[..., 1:-1]
@@ -144,13 +144,14 @@ def fit_isoflops(
         The fit, or None where no budget has the sizes for a curve.
     """
     labels = np.zeros(len(N), dtype=int) if seeds is None else np.asarray(seeds)
-    sizes = {float(budget): distinct_sizes(N[budget == C]) for budget in np.unique(C)}
+    sizes = {float(budget): distinct_sizes(N[np.equal(C, budget)]) for budget in np.unique(C)}
     budgets = tuple(budget for budget, count in sizes.items() if count >= MIN_SIZES)
-    too_few = tuple((C_b, int((C_b == C).sum()), count) for C_b, count in sizes.items() if count < MIN_SIZES)
+    too_few = tuple((C_b, int(np.equal(C, C_b).sum()), count) for C_b, count in sizes.items() if count < MIN_SIZES)
     if not budgets:
         return None
     used = np.isin(C, budgets)
-    centres = np.array([(np.log(N[budget == C]).max() + np.log(N[budget == C]).min()) / 2 for budget in budgets])
+    ends = [np.log(N[np.equal(C, budget)]) for budget in budgets]
+    centres = np.array([(log_N.max() + log_N.min()) / 2 for log_N in ends])
     terms = _shared_terms([sizes[budget] for budget in budgets]) if shared is None else shared
     design = _design(C[used], np.log(N[used]), labels[used], budgets=budgets, centres=centres, shared=terms)
     inverse = np.linalg.pinv(design)
@@ -179,7 +180,7 @@ def _design(
     """Columns 1, x, x^2 of each budget; the shared x^3, x^4; the seeds' levels, which sum to zero within a budget."""
     columns, levels, everywhere = [], [], np.zeros(len(C))
     for budget, centre in zip(budgets, centres, strict=True):
-        mine = budget == C
+        mine = np.equal(C, budget)
         x = np.where(mine, log_N - centre, 0.0)
         columns += [mine.astype(float), x, x**2]
         everywhere += x

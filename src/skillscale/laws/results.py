@@ -143,9 +143,9 @@ class PowerLaw:
 class Residual:
     """ln N*(skill) - ln N*(aggregate) at a budget, or pooled over the budgets (``C`` is NaN).
 
-    Positive: the skill wants more parameters than the aggregate. ``p``: two-sided, of no difference; ``p_holm``: the same
-    after Holm's step-down over the pooled comparisons of the mix (pooled rows only, NaN elsewhere). ``verdict`` rests on
-    the interval alone.
+    Pooled is the plain mean over the budgets that have both minima. Positive: the skill wants more parameters than the
+    aggregate. ``p``: two-sided, of no difference; ``p_holm``: the same after Holm's step-down over the pooled
+    comparisons with one aggregate in one mix (pooled rows only, NaN elsewhere). ``verdict`` rests on the interval.
     """
 
     mix: str
@@ -207,7 +207,7 @@ class LawFit:
 
 @dataclass(frozen=True, kw_only=True)
 class Frontier:
-    """N*(C) twice: by the parabola of that budget and by the parametric law, and their disagreement (ln law - ln parabola)."""
+    """N*(C) by the parabola of that budget and by the parametric law; ``disagreement``: ln law - ln parabola."""
 
     mix: str
     skill: str
@@ -251,8 +251,9 @@ class StudyFits:
     unusable: tuple[Unusable, ...]
 
     def minima_table(self) -> pd.DataFrame:
-        """One row a mix, skill and budget: mix skill C N N_lo N_hi D loss curvature curvature_lo curvature_hi n_runs n_sizes
-        status reason.
+        """One row a mix, skill and budget.
+
+        Columns: mix skill C N N_lo N_hi D loss curvature curvature_lo curvature_hi n_runs n_sizes status reason.
         """
         return pd.DataFrame(
             {"mix": m.mix, "skill": m.skill, "C": m.C}
@@ -273,8 +274,9 @@ class StudyFits:
         )
 
     def residual_table(self) -> pd.DataFrame:
-        """One row a mix, skill, aggregate and budget, and one pooled (C is NaN): mix skill aggregate C residual residual_lo
-        residual_hi ratio p p_holm verdict n_budgets status reason.
+        """One row a mix, skill, aggregate and budget, and one pooled (C is NaN).
+
+        Columns: mix skill aggregate C residual residual_lo residual_hi ratio p p_holm verdict n_budgets status reason.
         """
         return pd.DataFrame(
             {"mix": r.mix, "skill": r.skill, "aggregate": r.aggregate, "C": r.C}
@@ -285,8 +287,10 @@ class StudyFits:
         )
 
     def law_table(self) -> pd.DataFrame:
-        """One row a mix and skill: mix skill law, each parameter with _lo and _hi, a a_lo a_hi F objective starts agree gap
-        noise n_runs status reason.
+        """One row a mix and skill.
+
+        Columns: mix skill law, each parameter with _lo and _hi, a a_lo a_hi F objective starts agree gap noise n_runs
+        status reason.
         """
         return pd.DataFrame(
             {"mix": fit.mix, "skill": fit.skill, "law": fit.law}

@@ -70,7 +70,7 @@ class Truth:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Runs of a study: ``sizes`` over +-``span`` about ``coefficient`` C^``exponent`` at each budget, ``seeds`` of each."""
+    """At each budget ``sizes`` over +-``span`` about ``coefficient`` C^``exponent``, each ``seeds`` times."""
 
     budgets: tuple[float, ...] = (5e10, 1.6e11, 5e11)
     sizes: int = 7
@@ -82,9 +82,11 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """Errors of ln L. ``run``: sd of a run, of whose variance ``shared`` is common to all skills; ``seed_level`` and
-    ``seed_tilt``: sd of what a seed's token stream adds to all sizes, and per unit of ln N / budget centre, common to all
-    skills; ``small``: the run sd grows as (N / centre)^-small.
+    """Errors of ln L.
+
+    ``run``: sd of a run, of whose variance ``shared`` is common to all skills; ``seed_level`` and ``seed_tilt``: sd of
+    what a seed's token stream adds to all sizes, and per unit of ln(N / centre), common to all skills and budgets;
+    ``small``: the run sd grows as (N / centre)^-small.
     """
 
     run: float = 0.004
@@ -100,7 +102,8 @@ def simulate_study(
 ) -> pd.DataFrame:  # fmt: skip
     """Runs of a study, one row each: run_id, C, N, D, mix, seed, and a loss column a truth."""
     grid, noise = grid or Grid(), noise or Noise()
-    rows, size_step = [], np.linspace(-math.log(grid.span), math.log(grid.span), grid.sizes)
+    rows: list[dict[str, object]] = []
+    size_step = np.linspace(-math.log(grid.span), math.log(grid.span), grid.sizes)
     streams = rng.normal(size=(grid.seeds, 2))
     for C in grid.budgets:
         centre = grid.coefficient * C**grid.exponent
@@ -148,7 +151,7 @@ def random_truth(
 
 
 def demo_study(seed: int = 0, *, noise: Noise | None = None) -> tuple[pd.DataFrame, dict[str, Truth]]:
-    """A study with a capacity-hungry, a data-hungry and an average skill, and its truths; columns end with ``aggregate``."""
+    """A study with a capacity-hungry, a data-hungry and an average skill, its ``aggregate``, and the truths."""
     at = {"C": 1.6e11, "reducible": 0.5}
     truths = {
         "knowledge": Truth.at_optimum(N=5.6e4, L=3.6, alpha=0.42, beta=0.36, **at),

@@ -1,10 +1,11 @@
-"""Fit a study: per skill the isoFLOP minima, the power law through them, the residual, and the parametric law beside them.
+"""Fit a study: per skill the isoFLOP minima, the power law through them, the residual, and the parametric law.
 
 All intervals of a mix come from one set of resampled errors, shared by its skills, by the parabolas and by the law, so
 that every difference (skill against aggregate, law against parabola) is a difference of pairs.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -47,10 +48,10 @@ class _Column:
     skill: str
     minima: list[Minimum]
     budgets: tuple[float, ...]
-    log_N: Array
+    optima: Array
     draws: Array
     law: LawFit
-    law_log_N: Array
+    law_optima: Array
     law_draws: Array
 
     def ok(self, C: float) -> bool:
@@ -58,7 +59,7 @@ class _Column:
 
     def at(self, C: float) -> tuple[float, Array]:
         b = self.budgets.index(C)
-        return float(self.log_N[b]), self.draws[:, b]
+        return float(self.optima[b]), self.draws[:, b]
 
 
 def fit_study(
@@ -68,8 +69,8 @@ def fit_study(
     """Fit every skill and aggregate of a study, mix by mix.
 
     Args:
-        runs: one row a run; columns run_id, C (nominal budget in FLOP, or NaN: found from 6 N D), N, D, mix (a name), seed,
-            and one loss column (nats per token, NaN where missing) for each of ``skills`` and ``aggregates``.
+        runs: one row a run; columns run_id, C (nominal budget in FLOP, or NaN: found from 6 N D), N, D, mix (a name),
+            seed, and one loss column (nats per token, NaN where missing) for each of ``skills`` and ``aggregates``.
         skills: columns to compare with the aggregates.
         aggregates: columns to compare with, the main one first.
         level: of all intervals, two-sided.
@@ -150,19 +151,20 @@ def usable_runs(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame,
 def _with_budgets(frame: pd.DataFrame, left_out: list[Unusable]) -> pd.DataFrame:
     """Fill in missing budgets from 6 N D, and leave out the runs that miss their own."""
     frame = frame.copy()
-    log_C = np.log(6 * frame["N"] * frame["D"])
+    log_C = pd.Series(np.log(6 * frame["N"] * frame["D"]))
     for _, rows in frame[~(frame["C"] > 0)].groupby("mix"):
-        ordered = log_C[rows.index].sort_values()
+        ordered = log_C.loc[rows.index].sort_values()
         group = (ordered.diff() > BUDGET_GAP).cumsum()
         frame.loc[ordered.index, "C"] = np.exp(ordered.groupby(group).transform("mean"))
     off = np.abs(log_C - np.log(frame["C"])) > BUDGET_GAP
     for run, ratio in zip(frame.loc[off, "run_id"], np.exp(log_C - np.log(frame["C"]))[off], strict=True):
         left_out.append(Unusable(run_id=run, skill="", reason=f"6 N D is {ratio:.3g} times its budget"))
-    return frame[~off].copy()
+    kept: pd.DataFrame = frame[~off]
+    return kept
 
 
 def _counts(unusable: list[Unusable]) -> str:
-    return pd.Series([u.reason for u in unusable]).value_counts().to_dict().__str__() if unusable else "no rows"
+    return ", ".join(f"{count} {reason}" for reason, count in Counter(u.reason for u in unusable).items()) or "no rows"
 
 
 def _fit_column(
@@ -178,33 +180,34 @@ def _fit_column(
     )  # fmt: skip
     blank = np.full((len(resamples.donors), len(budgets)), np.nan)
     if fit is None:
-        law_log_N, law_draws = np.full(len(budgets), np.nan), blank
+        law_optima, law_draws = np.full(len(budgets), np.nan), blank
     else:
-        law_log_N, law_draws = law.log_optimum(fit.theta[None], budgets)[0], law.log_optimum(theta, budgets)
-        # A run's D is a whole number of batches, so its 6 N D misses the budget a little: move its loss onto the budget.
+        law_optima, law_draws = law.log_optimum(fit.theta[None], budgets)[0], law.log_optimum(theta, budgets)
+        # A run's D is a whole number of batches, so 6 N D misses the budget a little: move the loss onto the budget.
         L = L * law.loss(fit.theta, N, C / (6 * N)) / law.loss(fit.theta, N, D)
     curves = fit_isoflops(C, N, L, seeds=rows["seed"].to_numpy()[present]) if len(L) else None
     if curves is None:
         minima = [
-            Minimum(mix=mix, skill=name, C=float(b), status=Status.TOO_FEW, n_runs=int((b == C).sum()),
-                    n_sizes=len(np.unique(N[b == C])), reason="a curve needs 4 distinct sizes, better 7 over +-8x")
+            Minimum(mix=mix, skill=name, C=float(b), status=Status.TOO_FEW, n_runs=int(np.equal(C, b).sum()),
+                    n_sizes=len(np.unique(N[np.equal(C, b)])), reason="a curve needs 4 distinct sizes, better 7 over +-8x")
             for b in budgets
         ]  # fmt: skip
-        return _Column(skill=name, minima=minima, budgets=(), log_N=np.empty(0), draws=blank[:, :0], law=summary,
-                       law_log_N=law_log_N, law_draws=law_draws)  # fmt: skip
+        return _Column(skill=name, minima=minima, budgets=(), optima=np.empty(0), draws=blank[:, :0], law=summary,
+                       law_optima=law_optima, law_draws=law_draws)  # fmt: skip
     used = present.copy()
     used[present] = curves.used
     drawn = curves.drawn_minima(resamples.errors(curves.residuals, curves.leverage, used), form)
     kept = np.isin(budgets, curves.budgets)
     return _Column(
         skill=name, minima=find_minima(curves, drawn, level=level, mix=mix, skill=name), budgets=curves.budgets,
-        log_N=curves.minima()[0], draws=drawn[0], law=summary, law_log_N=law_log_N[kept], law_draws=law_draws[:, kept],
+        optima=curves.minima()[0], draws=drawn[0], law=summary, law_optima=law_optima[kept],
+        law_draws=law_draws[:, kept],
     )  # fmt: skip
 
 
 def _fit_parametric(
-    N: Array, D: Array, L: Array, *, present: npt.NDArray[np.bool_], resamples: Resamples, mix: str, skill: str, level: float,
-    law: Law,
+    N: Array, D: Array, L: Array, *, present: npt.NDArray[np.bool_], resamples: Resamples, mix: str, skill: str,
+    level: float, law: Law,
 ) -> tuple[LawFit, Fit | None, Array]:  # fmt: skip
     """The law over all budgets with its intervals; the fit and (K, p) resampled parameters, where there are any."""
     try:
@@ -228,7 +231,8 @@ def _fit_parametric(
     summary = LawFit(
         mix=mix, skill=skill, law=law.name, status=Status.NOT_IDENTIFIED if reason else Status.OK, reason=reason,
         n_runs=len(N), objective=fit.objective, F=fit.F, starts=fit.starts, theta=intervals,
-        a=interval(float(law.optimum_exponent(fit.theta[None])[0]), law.optimum_exponent(theta), level), noise=_noise(fit),
+        a=interval(float(law.optimum_exponent(fit.theta[None])[0]), law.optimum_exponent(theta), level),
+        noise=_noise(fit),
     )  # fmt: skip
     return summary, fit, theta
 
@@ -275,10 +279,11 @@ def _power_law(column: _Column, *, mix: str, level: float) -> PowerLaw:
     share = weights / weights.sum()
     slope = share * (log_C - centre) / (share @ (log_C - centre) ** 2)
     line = np.column_stack([share, slope])
-    value, drawn = column.log_N[kept] @ line, draws @ line
+    value, drawn = column.optima[kept] @ line, draws @ line
     return PowerLaw(
         mix=mix, skill=column.skill, status=Status.OK, reason="", n_budgets=len(kept),
-        a=interval(float(value[1]), drawn[:, 1], level), intercept=float(value[0]), centre=centre, level=level, draws=drawn,
+        a=interval(float(value[1]), drawn[:, 1], level), intercept=float(value[0]), centre=centre, level=level,
+        draws=drawn,
     )  # fmt: skip
 
 
@@ -306,15 +311,13 @@ def _residual(
     skill: _Column, aggregate: _Column, mix: str, *, C: float, pairs: Sequence[tuple[float, Array]] = (),
     level: float = math.nan, status: Status = Status.TOO_FEW_BUDGETS, reason: str = "no budget has both minima",
 ) -> Residual:  # fmt: skip
-    """The residual of one budget, or the mean of several, each weighed by its precision."""
+    """The residual of one budget, or the mean of several."""
     value, p, verdict = Interval(), math.nan, Verdict.UNRESOLVED
     if pairs:
         status, reason = Status.OK, ""
         draws = np.column_stack([drawn for _, drawn in pairs])
-        weights = 1 / np.maximum(spread(draws), 1e-9) ** 2
-        share = weights / weights.sum()
-        value = interval(float(share @ [estimate for estimate, _ in pairs]), draws @ share, level)
-        p = two_sided_p(draws @ share)
+        pooled = draws.mean(axis=1)
+        value, p = interval(float(np.mean([estimate for estimate, _ in pairs])), pooled, level), two_sided_p(pooled)
         if value.excludes_zero:
             verdict = Verdict.CAPACITY if value.value > 0 else Verdict.DATA
     return Residual(
@@ -341,12 +344,12 @@ def _frontier(column: _Column, *, mix: str, level: float) -> list[Frontier]:
         if minimum.status is not Status.OK:
             continue
         b = column.budgets.index(minimum.C)
-        law, draws = float(column.law_log_N[b]), column.law_draws[:, b]
+        law, draws = float(column.law_optima[b]), column.law_draws[:, b]
         found.append(
             Frontier(
                 mix=mix, skill=column.skill, C=minimum.C, parabola=minimum.N,
                 law=interval(law, draws, level).map(math.exp),
-                disagreement=interval(law - float(column.log_N[b]), draws - column.draws[:, b], level),
+                disagreement=interval(law - float(column.optima[b]), draws - column.draws[:, b], level),
             )
         )  # fmt: skip
     return found

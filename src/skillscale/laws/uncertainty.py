@@ -1,10 +1,10 @@
 """Resampled errors that all skills share, so that differences between skills are paired, and intervals from draws.
 
-Why not the pairs bootstrap: with 7 sizes and 1 or 2 seeds a budget, resampled runs leave designs with gaps, and residuals
-shrunk by the fit make its intervals too short. Here the sizes stay, each run's error is drawn from the residuals of its
-budget (whole rows of skills at once, with a random sign), residuals are blown up by their leverage (HC2), and each
-budget's errors are scaled by sqrt(nu / chi2_nu), which gives the draws Student's tails for the nu degrees of freedom there.
-The coverage is measured by ``benchmarks/isoflop_coverage.py``.
+Why not the pairs bootstrap: with 7 sizes and 1 or 2 seeds a budget, resampled runs leave designs with gaps, and
+residuals shrunk by the fit make its intervals too short. Here the sizes stay, each run's error is drawn from the
+residuals of its budget (whole rows of skills at once, with a random sign), residuals are blown up by their leverage
+(HC2), and each budget's errors are scaled by sqrt(nu / chi2_nu): Student's tails for the nu degrees of freedom there.
+The coverage is measured by ``benchmarks/isoflop_coverage.py coverage``.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,9 @@ Indices = npt.NDArray[np.intp]
 class Resamples:
     """K resamples of the errors of n runs, one set for all skills.
 
-    ``donors``: (K, n) run that run i takes its error from, of its own group; ``signs``: (K, n); ``uniforms``: (K, n) standard
-    uniforms, equal within a group, that become the chi2 of each skill's own degrees of freedom; ``groups``: (n,) codes.
+    ``donors``: (K, n) run that run i takes its error from, of its own group; ``signs``: (K, n); ``uniforms``: (K, n)
+    standard uniforms, equal within a group, that become the chi2 of each skill's own degrees of freedom; ``groups``:
+    (n,) codes.
     """
 
     donors: Indices

@@ -1,0 +1,211 @@
+"""Does the isoFLOP analysis find N*, and do its 90 % intervals cover? On simulated studies of the main study's grid.
+
+    python benchmarks/isoflop_coverage.py shapes     error of N* by shape of the curve
+    python benchmarks/isoflop_coverage.py form       what each shape leaves without noise (FORM in laws/isoflop.py)
+    python benchmarks/isoflop_coverage.py coverage   coverage of the intervals of fit_study
+
+Each prints a table and keeps it in benchmarks/results/. Resumable: a row that is there is not computed again.
+"""
+
+import argparse
+import csv
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from skillscale.laws.fit import Points, fit_law
+from skillscale.laws.isoflop import fit_isoflops
+from skillscale.laws.results import Interval, Status
+from skillscale.laws.simulate import Grid, Noise, Truth, random_truth, simulate_study
+from skillscale.laws.study import fit_study
+
+RESULTS = Path(__file__).parent / "results"
+Row = dict[str, object]
+
+
+def keep(table: str, cells: Iterable[Row], compute: Callable[[Row], list[Row]]) -> None:
+    """Compute the cells that the table lacks, append them, print it all."""
+    path = RESULTS / f"isoflop_{table}.csv"
+    path.parent.mkdir(exist_ok=True)
+    done = pd.read_csv(path, dtype=str).to_dict("records") if path.exists() else []
+    for cell in cells:
+        if any(all(row.get(key) == str(value) for key, value in cell.items()) for row in done):
+            continue
+        rows = [cell | row for row in compute(cell)]
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerows(rows)
+    print(pd.read_csv(path).to_string(index=False))
+
+
+def polynomial_minimum(x: np.ndarray, y: np.ndarray, degree: int, weights: np.ndarray | None = None) -> float:
+    """Minimum of a least-squares polynomial within the sizes."""
+    c = np.polynomial.polynomial.polyfit(x, y, degree, w=weights)
+    grid = np.linspace(x.min(), x.max(), 1001)
+    return float(grid[np.polynomial.polynomial.polyval(grid, c).argmin()])
+
+
+def minima_by_shape(runs: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Ln N* at each budget by every shape that was tried."""
+    N, D, L, C = (runs[column].to_numpy() for column in ("N", "D", "skill", "C"))
+    law = fit_law(Points(N=N, D=D, L=L), delta=0.01)
+    found: dict[str, list[float]] = {}
+    for budget in np.unique(C):
+        mine = budget == C
+        x, y = np.log(N[mine]), np.log(L[mine])
+        centre = x.mean()
+        bare = polynomial_minimum(x - centre, y, 2)
+        near = np.exp(-0.25 * (x - centre - bare) ** 2)
+        grid = np.linspace(x.min(), x.max(), 1001)
+        left = np.polynomial.polynomial.polyfit(x - centre, law.residuals[mine], 2)
+        guide = np.log(law.law.loss(law.theta, np.exp(grid), budget / 6 / np.exp(grid)))
+        guided = guide + np.polynomial.polynomial.polyval(grid - centre, left)
+        for name, value in {
+            "parabola": bare,
+            "parabola on raw L": polynomial_minimum(x - centre, L[mine], 2),
+            "local parabola (sd 1)": polynomial_minimum(x - centre, y, 2, near),
+            "cubic per budget": polynomial_minimum(x - centre, y, 3),
+            "parabola around the law": float(grid[guided.argmin()]) - centre,
+        }.items():
+            found.setdefault(name, []).append(value + centre)
+    values = {name: np.array(minima) for name, minima in found.items()}
+    for shared, name in ((1, "parabola, shared skew"), (2, "parabola, shared skew and tail")):
+        fit = fit_isoflops(C, N, L, seeds=runs["seed"].to_numpy(), shared=shared)
+        assert fit is not None
+        values[name] = fit.minima()[0]
+    values["law alone"] = law.law.log_optimum(law.theta[None], np.unique(C))[0]
+    return values
+
+
+def shapes(cell: Row) -> list[Row]:
+    """Bias and root mean square error of ln N* by shape."""
+    rng = np.random.default_rng(11)
+    errors: dict[str, list[np.ndarray]] = {}
+    for _ in range(int(str(cell["studies"]))):
+        truth = random_truth(rng, kind=str(cell["truth"]))
+        runs = simulate_study({"skill": truth}, rng, noise=Noise(run=float(str(cell["noise"]))))
+        right = np.log([truth.optimum(C) for C in np.unique(runs["C"])])
+        for name, value in minima_by_shape(runs).items():
+            errors.setdefault(name, []).append(np.clip(value - right, -2, 2))
+    return [
+        {"shape": name, "bias": f"{np.mean(e):+.4f}", "rmse": f"{np.sqrt(np.mean(np.square(e))):.4f}"}
+        for name, e in errors.items()
+    ]
+
+
+def form(cell: Row) -> list[Row]:
+    """Error of ln N* without noise: rms over truths of its level (mean over budgets) and trend per ln C."""
+    rng = np.random.default_rng(3)
+    grid = Grid(seeds=1, span=float(str(cell["span"])))
+    log_C = np.log(grid.budgets) - np.log(grid.budgets).mean()
+    errors: dict[int, list[np.ndarray]] = {0: [], 1: [], 2: []}
+    for _ in range(int(str(cell["studies"]))):
+        truth = random_truth(rng, kind=str(cell["truth"]))
+        runs = simulate_study({"skill": truth}, rng, grid=grid, noise=Noise(run=0, seed_level=0))
+        right = np.log([truth.optimum(C) for C in grid.budgets])
+        for shared, found in errors.items():
+            fit = fit_isoflops(runs["C"].to_numpy(), runs["N"].to_numpy(), runs["skill"].to_numpy(), shared=shared)
+            assert fit is not None
+            found.append(fit.minima()[0] - right)
+    rows: list[Row] = []
+    for shared, found in errors.items():
+        e = np.array(found)
+        level, trend = e.mean(1), e @ log_C / (log_C @ log_C)
+        rows.append(
+            {
+                "shared": shared,
+                "level": f"{np.sqrt((level**2).mean()):.4f}",
+                "trend": f"{np.sqrt((trend**2).mean()):.4f}",
+            }
+        )
+    return rows
+
+
+def covers(interval: Interval, truth: float) -> float:
+    """1 or 0; NaN where there is no interval."""
+    return float(interval.lo <= truth <= interval.hi) if interval.known else math.nan
+
+
+def coverage(cell: Row) -> list[Row]:
+    """Share of 90 % intervals that hold the truth, and the share of minima not refused."""
+    rng = np.random.default_rng(5)
+    numbers = {key: float(str(cell[key])) for key in ("noise", "tilt", "small", "missing")}
+    seen: dict[str, list[float]] = {}
+    for _ in range(int(str(cell["studies"]))):
+        truths = {name: random_truth(rng, kind=str(cell["truth"])) for name in ("skill", "aggregate")}
+        noise = Noise(run=numbers["noise"], seed_tilt=numbers["tilt"], small=numbers["small"])
+        runs = simulate_study(truths, rng, grid=Grid(seeds=int(str(cell["seeds"]))), noise=noise)
+        runs.loc[rng.random(len(runs)) < numbers["missing"], "skill"] = np.nan
+        for name, value in _score(runs, truths).items():
+            seen.setdefault(name, []).extend(value)
+    return [{name: f"{np.nanmean(values):.3f}" if values else "" for name, values in seen.items()}]
+
+
+def _score(runs: pd.DataFrame, truths: dict[str, Truth]) -> dict[str, list[float]]:
+    fits = fit_study(runs, skills=["skill"], aggregates=["aggregate"], resamples=400, seed=1)
+    budgets = sorted(runs["C"].unique())
+    right = {name: np.log([truth.optimum(C) for C in budgets]) for name, truth in truths.items()}
+    at = {name: dict(zip(budgets, values, strict=True)) for name, values in right.items()}
+    minima = [m for m in fits.minima if m.skill == "skill"]
+    known = [m for m in minima if m.status is Status.OK]
+    log_C = np.log(budgets) - np.log(budgets).mean()
+    a = float(right["skill"] @ log_C / (log_C @ log_C))
+    gap = {C: at["skill"][C] - at["aggregate"][C] for C in budgets}
+    single = [r for r in fits.residuals if not r.pooled and r.status is Status.OK]
+    pooled = next(r for r in fits.residuals if r.pooled)
+    law = next(p for p in fits.power_laws if p.skill == "skill")
+    far = 10 * budgets[-1]
+    return {
+        "ok": [float(m.status is Status.OK) for m in minima],
+        "N*": [covers(m.N, math.exp(at["skill"][m.C])) for m in known],
+        "half width": [math.log(m.N.hi / m.N.lo) / 2 for m in known],
+        "error": [abs(math.log(m.N.value) - at["skill"][m.C]) for m in known],
+        "residual": [covers(r.value, gap[r.C]) for r in single],
+        "pooled": [covers(pooled.value, float(np.mean(list(gap.values()))))],
+        "a": [covers(law.a, a)],
+        "N*(10x)": [covers(law.N(far), truths["skill"].optimum(far))],
+        "law N*": [covers(f.law, math.exp(at["skill"][f.C])) for f in fits.frontier if f.skill == "skill"],
+        "law alpha": [
+            covers(f.theta["alpha"], truths["skill"].alpha)
+            for f in fits.laws
+            if f.skill == "skill" and truths["skill"].k == 1
+        ],
+        "law ok": [float(f.status is Status.OK) for f in fits.laws if f.skill == "skill"],
+    }
+
+
+def _coverage_cells(studies: int) -> list[Row]:
+    plain: Row = {"tilt": 0.0, "small": 0.0, "missing": 0.0, "studies": studies}
+    cells = [
+        {"truth": truth, "noise": noise, "seeds": seeds} | plain
+        for truth in ("chinchilla", "drifting")
+        for noise in (0.003, 0.01)
+        for seeds in (1, 2)
+    ]
+    middle = {"truth": "chinchilla", "noise": 0.005, "seeds": 2} | plain
+    return cells + [middle | change for change in ({"tilt": 0.001}, {"tilt": 0.003}, {"small": 0.3}, {"missing": 0.1})]
+
+
+def main() -> None:
+    """Compute and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=("shapes", "form", "coverage"))
+    parser.add_argument("--studies", type=int, default=200)
+    args = parser.parse_args()
+    truths = ("chinchilla", "drifting")
+    if args.table == "coverage":
+        keep("coverage", _coverage_cells(args.studies), coverage)
+    elif args.table == "shapes":
+        cells = [{"truth": t, "noise": n, "studies": args.studies} for n in (0.0, 0.003, 0.01) for t in truths]
+        keep("shapes", cells, shapes)
+    else:
+        keep("form", [{"truth": t, "span": s, "studies": args.studies} for s in (8.0, 4.0) for t in truths], form)
+
+
+if __name__ == "__main__":
+    main()
