@@ -1,0 +1,50 @@
+"""Learning rate, batch and warm-up from (N, D): one rule, so that no size is tuned better than another.
+
+    learning rate  = lr_coefficient N^lr_params_exponent D^lr_tokens_exponent
+    batch (tokens) = batch_coefficient D^batch_tokens_exponent, from batch_min to batch_max
+
+The form is the Step Law of Li et al. 2025 (arXiv 2503.04715); docs/decisions.md says where the coefficients come from.
+N is the non-embedding count, as there.
+"""
+
+from skillscale.config import TrainConfig
+from skillscale.errors import InputError
+from skillscale.point import DesignPoint
+from skillscale.record import Optimisation, Size
+
+# Fewer updates than this leave no room for a warm-up and a decay (assumption, not tuned)
+MIN_STEPS = 100
+
+
+def derive(point: DesignPoint, size: Size, config: TrainConfig, *, context: int) -> Optimisation:
+    """The optimisation of a point; D is rounded to whole batches (``n_tokens`` of the result times the context).
+
+    Raises:
+        InputError: D is less than one sequence.
+    """
+    sequences = point.n_tokens // context
+    if sequences < 1:
+        raise InputError(
+            f"n_tokens is {point.n_tokens}, less than one sequence of {context} tokens; train on more tokens or lower "
+            "model.context"
+        )
+    batch = min(batch_sequences(point.n_tokens, config, context=context), max(1, sequences // MIN_STEPS))
+    steps = max(1, round(point.n_tokens / (batch * context)))
+    return Optimisation(
+        lr=learning_rate(size.n_params_nonembed, point.n_tokens, config),
+        batch_sequences=batch,
+        steps=steps,
+        warmup_steps=round(config.warmup_share * steps),
+    )
+
+
+def learning_rate(n_params_nonembed: int, n_tokens: int, config: TrainConfig) -> float:
+    """Peak learning rate = c N^a D^b."""
+    from_n, from_d = n_params_nonembed**config.lr_params_exponent, n_tokens**config.lr_tokens_exponent
+    return float(config.lr_coefficient * from_n * from_d)
+
+
+def batch_sequences(n_tokens: int, config: TrainConfig, *, context: int) -> int:
+    """Sequences a batch: c D^b tokens within batch_min and batch_max, rounded to whole sequences."""
+    wanted: float = config.batch_coefficient * n_tokens**config.batch_tokens_exponent
+    return max(1, round(min(max(wanted, config.batch_min), config.batch_max) / context))

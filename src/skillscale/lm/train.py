@@ -1,0 +1,318 @@
+"""Training of one point on Lightning Fabric: our loop, its device, precision and checkpoint files."""
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional
+
+from skillscale.config import TrainConfig
+from skillscale.errors import InputError, SkillscaleError, TrainingError
+from skillscale.lm.model import Transformer
+from skillscale.point import DesignPoint, digest
+from skillscale.record import Optimisation, Size
+
+CURVE_POINTS = 100
+# A batch goes through in parts of this many tokens: on a CPU the activations of 2048 stay in reach of the cache
+# (8192 at once cost 10 to 40 % below 1e5 parameters), on a GPU the logits must fit beside the model
+_PART_TOKENS = {"cpu": 2048, "cuda": 32_768}
+# How often the loop looks at the loss, which makes a GPU wait, and tells of its progress
+_LOOK_EVERY_S = 1.0
+_TIMED_S = 0.3
+_TIMED_STEPS = 20
+
+
+class Stream(Protocol):
+    """Training sequences by index: the same whatever the batch."""
+
+    def batch(self, first: int, count: int) -> npt.NDArray[np.int64]:
+        """Sequences ``first`` to ``first + count - 1``: (count, context + 1) token ids."""
+
+
+class Stopped(SkillscaleError):  # noqa: N818  an outcome that was asked for, not an error
+    """Training was told to stop; the checkpoint, where one was asked for, holds what was done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run is: steps done of all, tokens seen, and the loss of the last batch in nats per token."""
+
+    step: int
+    steps: int
+    tokens: int
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A trained model. ``curve``: (tokens seen, mean loss since the last row); ``seconds``: of all sittings."""
+
+    model: Transformer = field(repr=False)
+    curve: tuple[tuple[int, float], ...] = field(repr=False)
+    n_tokens: int = field(metadata={"unit": "tokens"})
+    seconds: float = field(metadata={"unit": "s"})
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Mean rate over the run."""
+        return self.n_tokens / self.seconds
+
+
+@dataclass(kw_only=True)
+class _Ledger:
+    """What a run has done: all of its state but weights and moments. ``losses``: not yet in the curve."""
+
+    step: int = 0
+    seconds: float = 0.0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+
+
+def train(
+    point: DesignPoint,
+    *,
+    size: Size,
+    optimisation: Optimisation,
+    stream: Stream,
+    config: TrainConfig,
+    checkpoint: Path | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Trained:
+    """Train the model of a point on the first sequences of its stream.
+
+    A checkpoint that is there is resumed, and ends in the same weights as a run that was never stopped.
+
+    Raises:
+        InputError: the device is not there.
+        TrainingError: the loss is not finite or above ``config.diverged_above``, or the checkpoint can't be used.
+        Stopped: ``should_stop`` said so.
+    """
+    loop = _Loop(size, optimisation, config, seed=point.seed)
+    identity = digest([point.as_dict(), asdict(size), asdict(optimisation), _arithmetic(config)])
+    saved_at = looked_at = began = time.monotonic()
+    ledger = loop.resume(checkpoint, identity) if checkpoint and checkpoint.exists() else _Ledger()
+    before = ledger.seconds
+    points = curve_steps(optimisation.steps)
+    while ledger.step < optimisation.steps:
+        if should_stop():
+            ledger.seconds = before + time.monotonic() - began
+            if checkpoint:
+                loop.save(checkpoint, ledger, identity)
+            raise Stopped(f"stopped after {ledger.step} of {optimisation.steps} steps; start it again to go on")
+        first = ledger.step * optimisation.batch_sequences
+        ledger.losses.append(loop.step(stream.batch(first, optimisation.batch_sequences), ledger.step))
+        ledger.step += 1
+        now = time.monotonic()
+        if ledger.step in points or now - looked_at > _LOOK_EVERY_S:
+            loss = loop.checked(ledger.losses[-1], ledger.step)
+            if ledger.step in points:
+                mean = loop.checked(torch.stack(ledger.losses).mean(), ledger.step)
+                ledger.curve.append((loop.tokens(ledger.step), mean))
+                ledger.losses.clear()
+            if now - looked_at > _LOOK_EVERY_S:
+                looked_at = now
+                on_progress(_progress(loop, ledger.step, loss))
+        if checkpoint and now - saved_at > config.checkpoint_every_s:
+            ledger.seconds = before + now - began
+            loop.save(checkpoint, ledger, identity)
+            saved_at = time.monotonic()
+    loop.check_weights()
+    on_progress(_progress(loop, ledger.step, ledger.curve[-1][1]))
+    return Trained(
+        model=loop.model,
+        curve=tuple(ledger.curve),
+        n_tokens=loop.tokens(ledger.step),
+        seconds=before + time.monotonic() - began,
+    )
+
+
+def step_seconds(size: Size, *, batch_sequences: int, config: TrainConfig) -> float:
+    """Median seconds of a training step of this shape on this machine, on random tokens."""
+    optimisation = Optimisation(lr=1e-6, batch_sequences=batch_sequences, steps=_TIMED_STEPS, warmup_steps=0)
+    loop = _Loop(size, optimisation, config, seed=0)
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, size.vocab_size, (batch_sequences, size.context + 1))
+    seconds: list[float] = []
+    for step in range(_TIMED_STEPS):
+        began = time.perf_counter()
+        loop.step(ids, step).item()
+        seconds.append(time.perf_counter() - began)
+        if step > 1 and math.fsum(seconds) > _TIMED_S:
+            break
+    return statistics.median(seconds[1:])
+
+
+def curve_steps(steps: int) -> frozenset[int]:
+    """The steps after which the curve gets a row: about evenly spaced, the last among them."""
+    rows = min(CURVE_POINTS, steps)
+    return frozenset(round(steps * (row + 1) / rows) for row in range(rows))
+
+
+def learning_rate_at(step: int, optimisation: Optimisation, *, decay_to: float) -> float:
+    """Rate of a step, from 0: linear up to the peak, then linear down to ``decay_to`` of it after the last step.
+
+    A linear decay to near zero beats the cosine at equal tokens (Bergsma et al. 2025, arXiv 2502.15938), and a decay
+    over the run's own D is what makes losses at different D comparable (Hoffmann et al. 2022, arXiv 2203.15556).
+    """
+    if step < optimisation.warmup_steps:
+        return optimisation.lr * (step + 1) / (optimisation.warmup_steps + 1)
+    left = (optimisation.steps - step) / (optimisation.steps - optimisation.warmup_steps)
+    return optimisation.lr * (decay_to + (1 - decay_to) * left)
+
+
+class _Loop:
+    """A model, its optimiser, and the device and precision that Fabric gives them."""
+
+    def __init__(self, size: Size, optimisation: Optimisation, config: TrainConfig, *, seed: int) -> None:
+        self.optimisation, self.config, self.context = optimisation, config, size.context
+        device = chosen_device(config.device)
+        self.fabric = Fabric(accelerator=device, devices=1, precision=config.precision)
+        self.model = Transformer(size, seed=seed)
+        optimizer = torch.optim.AdamW(
+            weight_groups(self.model, config.weight_decay),
+            lr=optimisation.lr,
+            betas=(config.beta1, config.beta2),
+            fused=True,
+        )
+        self.wrapped, self.optimizer = self.fabric.setup(self.model, optimizer)
+        self.part = max(1, _PART_TOKENS[device] // size.context)
+
+    def tokens(self, step: int) -> int:
+        """Tokens seen after a step."""
+        return step * self.optimisation.batch_sequences * self.context
+
+    def step(self, ids: npt.NDArray[np.int64], step: int) -> Tensor:
+        """One update on sequences (B, T + 1); its loss before the update, left on the device."""
+        rate = learning_rate_at(step, self.optimisation, decay_to=self.config.decay_to)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        losses = [self._part(part, len(part) / len(ids)) for part in torch.split(torch.from_numpy(ids), self.part)]
+        self.fabric.clip_gradients(
+            self.wrapped, self.optimizer, max_norm=self.config.clip_norm, error_if_nonfinite=False
+        )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return torch.stack(losses).sum()
+
+    def _part(self, ids: Tensor, share: float) -> Tensor:
+        ids = self.fabric.to_device(ids)
+        logits = self.wrapped(ids[:, :-1])
+        loss = functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()) * share
+        self.fabric.backward(loss)
+        return loss.detach()
+
+    def checked(self, loss: Tensor, step: int) -> float:
+        """A loss as a number.
+
+        Raises:
+            TrainingError: it is not finite, or above ``diverged_above``.
+        """
+        value = float(loss)
+        if not value <= self.config.diverged_above:
+            raise self._diverged(f"loss {value:.4g} at step {step}")
+        return value
+
+    def check_weights(self) -> None:
+        """Refuse weights that the last update broke: no loss has seen them yet.
+
+        Raises:
+            TrainingError: a weight is not finite.
+        """
+        for name, weight in self.model.named_parameters():
+            if not torch.isfinite(weight).all():
+                raise self._diverged(f"{name} is not finite after step {self.optimisation.steps}")
+
+    def _diverged(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"diverged: {what} of {self.optimisation.steps} with a peak learning rate of {self.optimisation.lr:.3g}; "
+            "lower train.lr_coefficient"
+        )
+
+    def save(self, path: Path, ledger: _Ledger, identity: str) -> None:
+        """Write a checkpoint beside the old one, then put it in its place.
+
+        Raises:
+            TrainingError: it can't be written.
+        """
+        state = {
+            "identity": identity,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ledger": {**asdict(ledger), "losses": [float(loss) for loss in ledger.losses]},
+        }
+        partial = path.with_name(f"{path.name}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
+            partial.unlink(missing_ok=True)
+            raise TrainingError(
+                f"checkpoint {path} can't be written: {error}; free some space or choose another cache folder"
+            ) from error
+
+    def resume(self, path: Path, identity: str) -> _Ledger:
+        """Take weights and moments from a checkpoint, and return what the run had done.
+
+        Raises:
+            TrainingError: it can't be read, or is of another run.
+        """
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=self.fabric.device, weights_only=True)
+        except Exception as error:  # the unpickler raises what it likes on a damaged file
+            raise TrainingError(f"checkpoint {path} can't be read: {error}; delete it to train anew") from error
+        if state.get("identity") != identity:
+            raise TrainingError(
+                f"checkpoint {path} is of a run with other settings than this one; delete it to train anew"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        done = state["ledger"]
+        losses = [torch.tensor(loss, device=self.fabric.device) for loss in done["losses"]]
+        curve = [(tokens, loss) for tokens, loss in done["curve"]]
+        return _Ledger(step=done["step"], seconds=done["seconds"], curve=curve, losses=losses)
+
+
+def chosen_device(wanted: str) -> str:
+    """``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: ``cuda`` without a CUDA device.
+    """
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise InputError(
+            "train.device is cuda, but torch sees no CUDA device; use auto or cpu, or a CUDA build of torch"
+        )
+    return "cuda" if there and wanted != "cpu" else "cpu"
+
+
+def weight_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; norms and the embedding, which few tokens of a batch touch, do not."""
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    decayed = [p for p in model.parameters() if p.ndim > 1 and id(p) not in embeddings]
+    rest = [p for p in model.parameters() if p.ndim == 1 or id(p) in embeddings]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+def _progress(loop: _Loop, step: int, loss: float) -> Progress:
+    return Progress(step=step, steps=loop.optimisation.steps, tokens=loop.tokens(step), loss=loss)
+
+
+def _arithmetic(config: TrainConfig) -> dict[str, Any]:
+    """The settings that a run's losses depend on."""
+    return {key: value for key, value in asdict(config).items() if key not in ("device", "checkpoint_every_s")}
