@@ -6,7 +6,10 @@ from pathlib import Path
 
 import yaml
 
-WORDS = "amber basin cedar delta ember field grove heath inlet jetty knoll larch marsh north ocean pines quarry".split()
+WORDS = (
+    *("amber", "basin", "cedar", "delta", "ember", "field", "grove", "heath"),
+    *("inlet", "jetty", "knoll", "larch", "marsh", "north", "ocean", "pines", "quarry"),
+)
 
 
 def write(folder: Path, **study: object) -> list[str]:

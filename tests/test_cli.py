@@ -41,9 +41,11 @@ def stub(arguments, config, out):
             os.kill(os.getpid(), signal.SIGTERM)
         case "disk":
             raise OSError(28, "No space left on device")
+        case "noise":
+            print("a library prints a link")
+            os.system("echo a worker prints one")
         case "bug":
             raise ZeroDivisionError
-    print("a library prints a link")
     out.text("the table")
     return {
         "study": config.study.name,
@@ -66,7 +68,7 @@ def test_text_goes_to_standard_output_and_progress_to_standard_error(capsys):
     assert run("--n_params", "3e4") == 0
     seen = capsys.readouterr()
     assert seen.out == "the table\n"
-    assert seen.err == "half done\na library prints a link\n"
+    assert seen.err == "half done\n"
 
 
 @pytest.mark.parametrize("words", [["--json"], ["--json", "true"], ["--json=true"]])
@@ -187,6 +189,16 @@ def test_reap_reads_no_settings():
 def test_an_answer_that_json_cannot_hold_is_refused():
     with pytest.raises(TypeError, match="set"):
         Output(as_json=True).result({"a": {1}})
+
+
+def test_the_command_keeps_what_others_print_out_of_its_answer(root):
+    code = "import test_cli; from skillscale import cli; cli.ENTRIES = [test_cli.STUB]; cli.console()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "stub", "--n_params", "3", "--then", "noise", "--json"],
+        env={"PYTHONPATH": f"{root / 'src'}:{root / 'tests'}"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["n_params"] == 3
+    assert sorted(done.stderr.splitlines()) == ["a library prints a link", "a worker prints one", "half done"]
 
 
 def test_version_as_a_command(root):

@@ -18,8 +18,10 @@ FLOORS = (
     {"config"},
     {"record", "output"},
     {"lm", "tracking", "laws"},
-    {"report", "tune"},
+    {"grid", "report"},
+    {"estimate", "worker", "analysis"},
     {"campaign"},
+    {"tune"},
     {"cli"},
     {"__main__"},
 )

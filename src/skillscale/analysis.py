@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import yaml
 
+from skillscale import __version__
 from skillscale.config import Config
 from skillscale.errors import FitError
 from skillscale.laws.results import StudyFits
@@ -24,39 +26,32 @@ AGGREGATE = "aggregate"
 
 def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Fit every skill's compute optimum from the runs in the registry, and record the fit."""
-    from skillscale.report import tables
-
     study = Registry.open(arguments["tracking"]).study(config.study.name)
-    fits = fit_records(study.records(), config)
+    records = study.records()
+    fits = fit_records(records, config)
     with study.analysis("fit") as run:
-        _log_fit(run, fits)
-    out.text(tables.verdict_text(fits))
+        _log_fit(run, fits, records)
+    _tell_verdicts(fits, out)
     return answer(fits)
 
 
 def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Fit, and write figures, tables and the page."""
-    from skillscale.report import figures, page, tables
+    from skillscale.report.page import page
 
     registry = Registry.open(arguments["tracking"])
     study = registry.study(config.study.name)
     records = study.records()
     fits = fit_records(records, config)
     path = Path(arguments["page"] or f"skillscale-{config.study.name}.html").absolute()
-    html = page.page(
-        config.study.name,
-        fits,
-        records,
-        config=config.as_dict(),
-        made=time.strftime("%Y-%m-%d %H:%M"),
-    )
+    html = page(config.study.name, records, fits, _background(arguments, config, records))
     path.write_text(html, encoding="utf-8")
     with study.analysis("report") as run:
-        _log_fit(run, fits)
-        for name, content in figures.files(fits).items():
+        _log_fit(run, fits, records)
+        for name, content in _figures(fits).items():
             run.file(f"figures/{name}", content)
         run.file("page.html", html)
-    out.text(tables.verdict_text(fits))
+    _tell_verdicts(fits, out)
     out.text(f"\npage:  {path}\nUI:    {registry.ui_command}\n       {study.chart_link}")
     registry.annotate_launcher(study, note=f"Report of study {study.name}", result=answer(fits))
     return {**answer(fits), "page": path, "ui": registry.ui_command}
@@ -131,16 +126,51 @@ def _loss(measured: Mapping[str, Any], name: str) -> float:
     return measured[name].loss if name in measured else math.nan
 
 
-def _log_fit(run: Any, fits: StudyFits) -> None:
-    tables = {
-        "minima": fits.minima_table(),
-        "power_laws": fits.power_law_table(),
-        "residuals": fits.residual_table(),
-        "laws": fits.law_table(),
-        "frontier": fits.frontier_table(),
-        "runs": fits.runs,
-    }
-    for name, table in tables.items():
+def _tell_verdicts(fits: StudyFits, out: Output) -> None:
+    from skillscale.report.tables import verdict_table
+
+    for mix in mixes_of(fits):
+        out.text(verdict_table(fits, mix))
+
+
+def mixes_of(fits: StudyFits) -> list[str]:
+    """The mixes that were fitted, in the order of the runs."""
+    return list(dict.fromkeys(one.mix for one in fits.minima))
+
+
+def _figures(fits: StudyFits) -> dict[str, bytes]:
+    """Every figure by file name, as SVG for print and PNG for the UI."""
+    from skillscale.report import figures
+
+    drawn = {"isoflop": figures.isoflop, "optima": figures.optima, "residuals": figures.residuals}
+    files: dict[str, bytes] = {}
+    for at, mix in enumerate(mixes_of(fits)):
+        for name, draw in drawn.items():
+            figure = draw(fits, mix)
+            stem = name if at == 0 else f"{name}-{at + 1}"
+            files |= {f"{stem}.svg": figures.svg(figure), f"{stem}.png": figures.png(figure)}
+    return files
+
+
+def _background(arguments: Mapping[str, Any], config: Config, records: Sequence[RunRecord]) -> Any:
+    from skillscale.report.page import Background
+
+    chosen = " ".join(f"--{name} {arguments[name]}" for name in ("study", "data", "skills"))
+    overrides = " ".join(f"--{name} {text}" for name, text in arguments.items() if "." in name)
+    words = f"{chosen} {overrides}".strip()
+    return Background(
+        made=time.strftime("%Y-%m-%d %H:%M"),
+        version=__version__,
+        exposures={one.run_id: one.exposures for one in records if one.exposures is not None},
+        commands=(f"skillscale main {words}", f"skillscale report {words}"),
+        config=yaml.safe_dump(config.as_dict(), sort_keys=False),
+    )
+
+
+def _log_fit(run: Any, fits: StudyFits, records: Sequence[RunRecord]) -> None:
+    from skillscale.report.tables import frames
+
+    for name, table in frames(fits, records).items():
         run.file(f"tables/{name}.csv", table.to_csv(index=False))
     metrics = {f"N_star_exponent/{law.skill}": law.a.value for law in fits.power_laws if law.a.known}
     metrics |= {f"residual/{one.skill}": one.value.value for one in fits.residuals if one.pooled and one.value.known}

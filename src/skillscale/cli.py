@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from skillscale import __version__, config, errors
 from skillscale.output import Output
@@ -221,8 +221,13 @@ ENTRIES = (
 )
 
 
-def main(argv: Sequence[str] | None = None, entries: Sequence[Entry] = ENTRIES) -> int:
+def main(argv: Sequence[str] | None = None, entries: Sequence[Entry] = ENTRIES, answer: TextIO | None = None) -> int:
     """Run one command.
+
+    Args:
+        argv: the words after ``skillscale``; None: those of this process.
+        entries: the commands there are.
+        answer: where the answer goes; None: standard output.
 
     Returns:
         exit code: 0; 1 for what went wrong on the way; 2 for input that can't be used; 130 or 143 when stopped.
@@ -230,7 +235,7 @@ def main(argv: Sequence[str] | None = None, entries: Sequence[Entry] = ENTRIES) 
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         with _terminable():
-            return _dispatch(words, entries)
+            return _dispatch(words, entries, answer or sys.stdout)
     except errors.SkillscaleError as error:
         return _complain(str(error), 2 if isinstance(error, errors.InputError) else 1)
     except OSError as error:
@@ -243,8 +248,15 @@ def main(argv: Sequence[str] | None = None, entries: Sequence[Entry] = ENTRIES) 
 
 
 def console() -> NoReturn:
-    """The console script."""
-    sys.exit(main())
+    """The console script: the answer alone goes to standard output.
+
+    What libraries and worker processes print (MLflow prints links to runs) goes to standard error with the progress.
+    """
+    answer = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    with answer:
+        code = main(sys.argv[1:], ENTRIES, answer)
+    sys.exit(code)
 
 
 def parse(words: Sequence[str], entry: Entry) -> dict[str, Any]:
@@ -280,30 +292,26 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _dispatch(words: list[str], entries: Sequence[Entry]) -> int:
+def _dispatch(words: list[str], entries: Sequence[Entry], answer: TextIO) -> int:
     if not words or words[0] in ("-h", "--help"):
-        sys.stdout.write(_overview(entries))
+        answer.write(_overview(entries))
         return 0 if words else 2
     if words[0] == "--version":
-        sys.stdout.write(f"skillscale {__version__}\n")
+        answer.write(f"skillscale {__version__}\n")
         return 0
     entry = _named(words[0], entries)
     if "-h" in words or "--help" in words:
-        sys.stdout.write(_usage(entry))
+        answer.write(_usage(entry))
         return 0
-    arguments = parse(words[1:], entry)
-    _run(entry, arguments)
+    _run(entry, parse(words[1:], entry), answer)
     return 0
 
 
-def _run(entry: Entry, arguments: dict[str, Any]) -> None:
+def _run(entry: Entry, arguments: dict[str, Any], answer: TextIO) -> None:
     overrides = {name: text for name, text in arguments.items() if "." in name}
     settings = config.load(**{noun: arguments[noun] for noun in entry.nouns}, overrides=overrides)
-    out = Output(as_json=arguments["json"])
-    # What libraries print (MLflow prints links to runs) is no part of the answer
-    with contextlib.redirect_stdout(sys.stderr):
-        result = entry.function()(arguments, settings, out)
-    out.result(result)
+    out = Output(as_json=arguments["json"], answer=answer)
+    out.result(entry.function()(arguments, settings, out))
 
 
 def _named(name: str, entries: Sequence[Entry]) -> Entry:

@@ -53,7 +53,7 @@ class CategoryConfig:
     max_bytes: Count | None = None
     validation: SourceConfig | None = None
     validation_share: Share = 0.01
-    validation_bytes: Count = 400_000
+    validation_bytes: Count = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)

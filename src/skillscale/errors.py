@@ -19,3 +19,7 @@ class TrackingError(SkillscaleError, RuntimeError):
 
 class TrainingError(SkillscaleError, RuntimeError):
     """A run that can't go on: diverged, out of disk, out of memory."""
+
+
+class DataError(SkillscaleError, RuntimeError):
+    """Data can't be downloaded, verified or written."""

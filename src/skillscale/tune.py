@@ -108,12 +108,12 @@ def corner(point: DesignPoint, search: optuna.Study) -> Corner:
     rule = [trial for trial in done if trial.params["lr_factor"] == 1 and trial.params["batch_factor"] == 1]
     if not rule:
         raise TrainingError(f"the rule's own training diverged at {named(point)}; lower train.lr_coefficient")
-    best = min(done, key=lambda trial: trial.value)
+    best = min(done, key=_loss)
     return Corner(
         point=point,
         trials=len(done),
-        rule_loss=float(rule[0].value),
-        best_loss=float(best.value),
+        rule_loss=_loss(rule[0]),
+        best_loss=_loss(best),
         best_lr_factor=best.params["lr_factor"],
         best_batch_factor=best.params["batch_factor"],
     )
@@ -141,8 +141,8 @@ def refit(trials: pd.DataFrame, config: TrainConfig) -> dict[str, float]:
     One curvature is shared by all (N, D), each has its own optimum. The optima give the coefficients; the exponents too
     where there are at least three (N, D) whose logarithms are not in line, else those of ``config`` stay.
     """
-    groups = list(trials.groupby(["N", "D"]))
-    optima = np.array([[math.log(N), math.log(D), *_optimum(group)] for (N, D), group in groups])
+    groups = [group for _, group in trials.groupby(["N", "D"])]
+    optima = np.array([[*np.log(group[["N", "D"]].iloc[0]), *_optimum(group)] for group in groups])
     log_n, log_d, lr, batch = optima.T
     design = np.column_stack([np.ones(len(optima)), log_n, log_d])
     if np.linalg.matrix_rank(design - design.mean(0) * [0, 1, 1], tol=1e-6) == 3:
@@ -247,6 +247,11 @@ def _try(
         loss = math.fsum(weight * outcome.sets[name].loss for name, weight in weights.items())
         record.log(metrics={"loss": loss, **{f"skill_loss/{k}": v.loss for k, v in outcome.skills.items()}})
     return loss
+
+
+def _loss(trial: optuna.trial.FrozenTrial) -> float:
+    assert trial.value is not None  # a complete trial has one
+    return trial.value
 
 
 def _complete(search: optuna.Study) -> Sequence[optuna.trial.FrozenTrial]:

@@ -13,7 +13,7 @@ from skillscale.errors import InputError
 EMBEDDED = "embedded:"
 _BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".txt": "txt"}
 _UTF8 = (".jsonl", ".json", ".csv", ".txt")
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _CHUNK = 1 << 20
 _TXT_DOCUMENT = 16_384  # characters, about: a text file is cut at the first blank line after so many
 

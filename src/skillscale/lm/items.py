@@ -13,12 +13,12 @@ from skillscale.config import EvalSetConfig
 from skillscale.errors import InputError
 from skillscale.lm.cache import Progress
 from skillscale.lm.templates import Template
+from skillscale.lm.texts import MIN_ITEMS
 from skillscale.lm.tokenizer import Tokenizer
 from skillscale.lm.tokens import Ids, token_type
 
 Ints = npt.NDArray[np.int64]
 _ARRAYS = ("ids", "offsets", "prompt_lengths", "completion_bytes")
-MIN_ITEMS = 2  # a standard error over items needs two
 
 
 @dataclass(frozen=True, kw_only=True)

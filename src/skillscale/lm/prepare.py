@@ -97,15 +97,13 @@ def prepare(config: Config, cache: Path, *, progress: Progress) -> Prepared:
     """
     with full_disk_named(cache):
         site = _Site(cache=cache, embedded=_embedded(config, cache, progress), progress=progress)
+        # whatever can be wrong with a source, a set or a template comes up before the long work, the tokens
         categories = [_category(one, site) for one in config.data.categories]
-        sets = [(one, site.origin(one)) for one in config.skills.sets]  # before the long work: all sources are there
+        sets = [(one, site.origin(one)) for one in config.skills.sets]
         tokenizer = _tokenizer(config.data, categories, site)
-        return _assembled(
-            site,
-            tokenizer,
-            tokens={one.config.name: _make_tokens(one, tokenizer, site) for one in categories},
-            sets={one.name: _make_items(one, known, tokenizer=tokenizer, site=site) for one, known in sets},
-        )
+        items = {one.name: _make_items(one, known, tokenizer=tokenizer, site=site) for one, known in sets}
+        tokens = {one.config.name: _make_tokens(one, tokenizer, site) for one in categories}
+        return _assembled(site, tokenizer, tokens=tokens, sets=items)
 
 
 def _embedded(config: Config, cache: Path, progress: Progress) -> Path | None:
@@ -116,7 +114,8 @@ def _embedded(config: Config, cache: Path, progress: Progress) -> Path | None:
         return None
     from skillscale.lm.corpora import build
 
-    return build(cache, preset=config.data.preset, popularity=config.data.popularity, progress=progress)
+    folder: Path = build(cache, preset=config.data.preset, popularity=config.data.popularity, progress=progress)
+    return folder
 
 
 def _category(one: CategoryConfig, site: _Site) -> Category:
@@ -140,7 +139,7 @@ def _tokenizer(data: DataConfig, categories: Sequence[Category], site: _Site) ->
     def make(folder: Path) -> None:
         site.progress(f"training a tokenizer of {data.vocab_size} entries")
         each = data.tokenizer_bytes // len(categories)
-        texts = [text for one in categories for text in sample(clipped(one.training(()), _SCANNED * each), each)]
+        texts = [text for one in categories for text in sample(clipped(one.training(), _SCANNED * each), each)]
         (folder / "tokenizer.json").write_text(tokenizers.train(texts, data.vocab_size).text, encoding="utf-8")
 
     return tokenizers.load(make_once(site.cache / "tokenizers" / key, make, progress=site.progress) / "tokenizer.json")
@@ -152,9 +151,9 @@ def _make_tokens(one: Category, tokenizer: Tokenizer, site: _Site) -> Path:
 
     def make(folder: Path) -> None:
         held = one.validation()
-        items = items_of_documents(f"val/{name}", held, tokenizer)
+        items = items_of_documents(f"val/{name}", held.excerpts, tokenizer)
         save_items(items, folder / "validation")
-        write_tokens(one.training(held), tokenizer, folder, label=name, progress=site.progress)
+        write_tokens(one.training(held.hashes), tokenizer, folder, label=name, progress=site.progress)
         report(items, 0, site.progress)
 
     return make_once(site.cache / "tokens" / f"{name}-{key}", make, progress=site.progress)
@@ -243,7 +242,8 @@ def _notices(manifest: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _facts(manifest: Mapping[str, Any], categories: Mapping[str, Tokens]) -> FactLoad | None:
     facts, category = manifest.get("facts"), "knowledge"
-    if not facts or "mentions" not in facts or category not in categories:
+    if not facts or category not in categories:
         return None
-    density = float(facts["mentions"]) / categories[category].n_tokens
+    tokens = categories[category]
+    density = float(facts["mentions_per_byte"]) * tokens.n_bytes / tokens.n_tokens
     return FactLoad(category=category, count=int(facts["count"]), bits=float(facts["bits"]), mentions_per_token=density)

@@ -10,7 +10,7 @@ from skillscale.lm import flops, rule, skills
 from skillscale.lm.mixture import MixStream
 from skillscale.lm.prepare import Prepared
 from skillscale.lm.shape import shape_for
-from skillscale.lm.train import Progress, train
+from skillscale.lm.train import Progress, Trained, train
 from skillscale.point import DesignPoint
 from skillscale.record import CategoryUse, Measurement, Optimisation, Size, Spending
 
@@ -77,12 +77,12 @@ def train_and_measure(
         should_stop=should_stop,
     )
     began = time.perf_counter()
-    measured = skills.measure(trained.model, prepared, config.skills, context=config.model.context)
+    device = next(trained.model.parameters()).device
+    measured = skills.measure(trained.model, prepared, config.skills, context=config.model.context, device=device)
     eval_s = time.perf_counter() - began
-    sequences = optimisation.batch_sequences * optimisation.steps
-    uses = stream.usage(sequences)
+    uses = stream.usage(trained.n_tokens // config.model.context)
     return Outcome(
-        spending=_spending(size, sequences * config.model.context, trained.seconds, eval_s),
+        spending=_spending(size, trained, eval_s=eval_s, peak=flops.matmul_peak(device.type, config.train.precision)),
         uses=uses,
         exposures=_exposures(prepared, uses),
         sets=measured.sets,
@@ -98,12 +98,11 @@ def _exposures(prepared: Prepared, uses: Mapping[str, CategoryUse]) -> float | N
     return facts.exposures(uses[facts.category].tokens) if facts and facts.category in uses else None
 
 
-def _spending(size: Size, n_tokens: int, train_s: float, eval_s: float) -> Spending:
-    rate = n_tokens / train_s
+def _spending(size: Size, trained: Trained, *, eval_s: float, peak: float) -> Spending:
     return Spending(
-        flops_exact=flops.per_token(size) * n_tokens,
-        tokens_per_s=rate,
-        matmul_share=6 * size.n_params * rate / flops.matmul_peak(),
-        train_s=train_s,
+        flops_exact=float(flops.per_token(size) * trained.n_tokens),
+        tokens_per_s=trained.tokens_per_s,
+        matmul_share=6 * size.n_params * trained.tokens_per_s / peak,
+        train_s=trained.seconds,
         eval_s=eval_s,
     )

@@ -18,7 +18,7 @@ from skillscale.record import Measurement, pooled
 
 Model = Callable[[Tensor], Tensor]
 Floats = npt.NDArray[np.float64]
-BATCH_TOKENS = 16_384
+BATCH_TOKENS = 8_192  # on a CPU larger batches are slower, by cache misses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ def measure(
     skills: SkillsConfig,
     *,
     context: int,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     batch_tokens: int = BATCH_TOKENS,
 ) -> Measured:
     """Measure every set once; a skill is the unweighted mean over its sets.
@@ -63,13 +63,14 @@ def evaluate(
     items: ItemSet,
     *,
     context: int,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     batch_tokens: int = BATCH_TOKENS,
 ) -> Measurement:
     """Loss = total NLL / total target tokens of the items' completions, in nats per token.
 
     Args:
         model: ids (batch, time) -> logits (batch, time, vocabulary), causal.
+        device: where the model is; none: where its parameters are.
         context: the most positions the model reads; longer items are cut by ``lm.items.cut``.
         batch_tokens: padded positions in one call of the model, about.
 
@@ -77,6 +78,7 @@ def evaluate(
         TrainingError: the loss is no number.
     """
     windows = cut(items, context)
+    device = _device(model) if device is None else torch.device(device)
     nll = np.zeros(len(items))
     parts = [
         (windows.items[rows], _nll(model, items, windows, rows=rows, device=device))
@@ -110,6 +112,11 @@ def summarise(nll: Floats, items: ItemSet) -> Measurement:
     )
 
 
+def _device(model: Model) -> torch.device:
+    parameters = model.parameters() if isinstance(model, torch.nn.Module) else iter(())
+    return next((parameter.device for parameter in parameters), torch.device("cpu"))
+
+
 def _batches(windows: Windows, batch_tokens: int) -> Iterator[npt.NDArray[np.intp]]:
     """Windows by length, longest first, so that padding is short and memory runs out at once if at all."""
     lengths = windows.ends - windows.starts
@@ -121,9 +128,7 @@ def _batches(windows: Windows, batch_tokens: int) -> Iterator[npt.NDArray[np.int
         first += count
 
 
-def _nll(
-    model: Model, items: ItemSet, windows: Windows, *, rows: npt.NDArray[np.intp], device: str | torch.device
-) -> Tensor:
+def _nll(model: Model, items: ItemSet, windows: Windows, *, rows: npt.NDArray[np.intp], device: torch.device) -> Tensor:
     """Total NLL of each window's targets, in nats: float64, (windows,)."""
     starts, targets, ends = (array[rows, None] for array in (windows.starts, windows.targets, windows.ends))
     position = starts + np.arange(int((ends - starts).max()))

@@ -1,7 +1,7 @@
 """The texts of a category: which train, which are held out, and samples of bounded size."""
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -10,6 +10,10 @@ from skillscale.config import CategoryConfig
 from skillscale.errors import InputError
 from skillscale.lm.documents import read_documents
 from skillscale.lm.origins import Origin
+
+MIN_ITEMS = 2  # a standard error over items needs two
+_EXCERPTS = 16  # at least so many documents share the validation bytes, where there are so many
+_SCANNED = 4  # validation texts are drawn from so many times their bytes: a long stream isn't read twice to its end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,36 +37,34 @@ class Category:
         for source, known, limit in zip(self.config.sources, self.origins, self._limits, strict=True):
             yield from read_documents(source, embedded=self.embedded, max_bytes=limit, revision=known.revision)
 
-    def validation(self) -> list[str]:
-        """The validation texts, at most ``validation_bytes``: a sample of ``validation`` or of what the share cuts.
+    def validation(self) -> "Held":
+        """Excerpts of ``validation``, or of the documents that the share cuts off: ``validation_bytes`` at most.
 
         Raises:
-            InputError: there are none.
+            InputError: there are fewer than two.
         """
-        if self.config.validation:
-            revision = self.validation_origin.revision if self.validation_origin else None
-            texts = read_documents(self.config.validation, embedded=self.embedded, revision=revision)
-        else:
-            texts = (text for text in self._all() if in_share(text, self.config.validation_share))
-        found = sample(texts, self.config.validation_bytes)
-        if not found:
+        hashes: set[int] = set()
+        n_bytes = self.config.validation_bytes
+        offered = _excerpts(self._validation_texts(), max(1, n_bytes // _EXCERPTS), hashes)
+        excerpts = sample(clipped(offered, _SCANNED * n_bytes), n_bytes)
+        if len(excerpts) < MIN_ITEMS:
+            place = f"`validation` ({self.config.validation.path})" if self.config.validation else "validation_share"
             raise InputError(
-                f"category {self.config.name}: a validation_share of {self.config.validation_share} leaves no document "
-                "to validate on; raise it, or give `validation`"
+                f"category {self.config.name}: {place} leaves {len(excerpts)} documents to validate on, but a standard "
+                f"error needs {MIN_ITEMS}; raise validation_share or validation_bytes, or give another `validation`"
             )
-        return found
+        return Held(excerpts=tuple(excerpts), hashes=frozenset(hashes))
 
-    def training(self, validation: Iterable[str]) -> Iterator[str]:
-        """The texts to train on: none that is held out, and no copy of a validation text.
+    def training(self, held: Collection[int] = ()) -> Iterator[str]:
+        """The texts to train on: none that the share cuts off, and none whose hash is in ``held``.
 
         Raises:
             InputError: nothing is left.
         """
-        held = {text_hash(text) for text in validation}
         share = 0.0 if self.config.validation else self.config.validation_share
         left = 0
         for text in self._all():
-            if text_hash(text) not in held and not in_share(text, share):
+            if not in_share(text, share) and text_hash(text) not in held:
                 left += 1
                 yield text
         if not left:
@@ -70,6 +72,20 @@ class Category:
                 f"category {self.config.name} has no document left to train on: all are validation documents; lower "
                 "validation_share, or give another `validation`"
             )
+
+    def _validation_texts(self) -> Iterator[str]:
+        if self.config.validation is None:
+            return (text for text in self._all() if in_share(text, self.config.validation_share))
+        revision = self.validation_origin.revision if self.validation_origin else None
+        return read_documents(self.config.validation, embedded=self.embedded, revision=revision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What is kept from training: excerpts to measure, and the hashes of the whole documents they are from."""
+
+    excerpts: tuple[str, ...]
+    hashes: frozenset[int]
 
 
 def text_hash(text: str) -> int:
@@ -111,6 +127,15 @@ def clipped(texts: Iterable[str], n_bytes: int) -> Iterator[str]:
         n_bytes -= len(text.encode())
         if n_bytes <= 0:
             return
+
+
+def _excerpts(texts: Iterable[str], longest: int, hashes: set[int]) -> Iterator[str]:
+    """At most ``longest`` characters of each text, from a place drawn by its hash; the whole text's hash is noted."""
+    for text in texts:
+        key = text_hash(text)
+        hashes.add(key)
+        start = key % (len(text) - longest + 1) if len(text) > longest else 0
+        yield text[start : start + longest]
 
 
 def _shortened(text: str, by: int) -> list[str]:

@@ -14,8 +14,10 @@ from filelock import FileLock, Timeout
 from skillscale.errors import TrackingError
 from skillscale.point import digest
 
-SERVER_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-FIRST_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+# Standard output belongs to the commands' JSON; MLflow would print a link there whenever a run ends.
+_SILENCE = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+SERVER_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20", **_SILENCE}
+FIRST_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "8", **_SILENCE}
 _LOCK_PATIENCE_S = 120.0
 _DATABASES = ("postgresql", "mysql", "mssql")
 _NOISY = ("mlflow.store.db.utils", "alembic.runtime.migration", "mlflow.utils.rest_utils")
@@ -103,33 +105,36 @@ def _check_file(path: Path) -> None:
         raise TrackingError(f"{path} can't be opened as a sqlite database: {error}; give another file") from error
 
 
-def check_revision(uri: str) -> None:
-    """Refuse a schema that this MLflow doesn't know before MLflow touches it.
+def is_current(uri: str) -> bool:
+    """Whether a sqlite store has the schema of this MLflow in full; False for one that is new or older.
 
-    Where a newer schema has renamed a table, MLflow would create the tables of its first version beside it.
+    A newer schema is refused here, before MLflow touches it: where a table was renamed, MLflow would create the tables
+    of its first version beside it.
+
+    Raises:
+        TrackingError: the schema is one that this MLflow doesn't know.
     """
-    path = sqlite_path(uri)
+    import mlflow
+    from alembic.script import ScriptDirectory
+
+    revision = _revision(sqlite_path(uri))
+    if revision is None:
+        return False
+    scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+    if revision not in {script.revision for script in scripts.walk_revisions()}:
+        raise _newer(uri, revision)
+    return revision == scripts.get_current_head()
+
+
+def _revision(path: Path) -> str | None:
     if not path.exists():
-        return
+        return None
     with closing(sqlite3.connect(path)) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if "alembic_version" not in tables:
-            return
+            return None
         found = database.execute("SELECT version_num FROM alembic_version").fetchone()
-    if found and not _knows(found[0]):
-        raise _newer(uri, found[0])
-
-
-def _knows(revision: str) -> bool:
-    import mlflow
-    from alembic.script import ScriptDirectory
-    from alembic.util import CommandError
-
-    scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
-    try:
-        return scripts.get_revision(revision) is not None
-    except CommandError:
-        return False
+    return None if found is None else str(found[0])
 
 
 def _newer(uri: str, revision: str) -> TrackingError:

@@ -17,9 +17,9 @@ from skillscale.record import TAG, DataSet
 from skillscale.tracking.access import (
     FIRST_PATIENCE,
     check_database,
-    check_revision,
     file_lock,
     held,
+    is_current,
     reaching,
     sqlite_path,
 )
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
+_RUNS_PER_CALL = 10_000  # pages are offsets: a run that leaves the filter between two would hide another
 _METRICS_PER_CALL = 800  # MLflow takes 1000 entities a call
 _TEXTS_PER_CALL = 90  # and 100 params or tags
 
@@ -66,10 +67,12 @@ class Store:
         from mlflow.tracking import MlflowClient
 
         if uri.startswith("sqlite:"):
-            # Two processes that create the schema at once break it for ever.
-            with held(file_lock(uri, cache)), reaching(uri):
-                check_revision(uri)
-                return cls(uri, cache, MlflowClient(uri))
+            with reaching(uri):
+                if is_current(uri):
+                    return cls(uri, cache, MlflowClient(uri))
+                # Two processes that create the schema at once break it for ever.
+                with held(file_lock(uri, cache)):
+                    return cls(uri, cache, MlflowClient(uri))
         with reaching(uri, FIRST_PATIENCE):
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
@@ -158,7 +161,7 @@ class Store:
         with reaching(self.uri):
             while True:
                 page = self._client.search_runs(
-                    experiment_ids, filter_string, max_results=500, order_by=order, page_token=token
+                    experiment_ids, filter_string, max_results=_RUNS_PER_CALL, order_by=order, page_token=token
                 )
                 found += page
                 if not (token := page.token):

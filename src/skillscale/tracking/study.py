@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CHUNK = 4000  # MLflow takes tags of 5000 characters on old servers, 8000 on new ones
 _POINTS_PER_TAG = 25
 _MAX_DEATHS = 5
-_CLOCK_SLACK_MS = 60_000
+_CLOCK_SLACK_MS = 30_000  # runs end by the clocks of several machines, and a write may wait for another
 _POINT_RUNS = f"tags.`{TAG}kind` = 'point'"
 
 
@@ -55,7 +55,6 @@ class _Seen:
     owner: str
     attempt: int
     deaths: int
-    claimed: float
     end_ms: int
 
 
@@ -127,7 +126,8 @@ class Study:
         that is wanted.
         """
         owner = owner or current_owner()
-        self._look()  # the long reading of a first look, outside the lock
+        if not self._finished_until_ms:
+            self._look()  # the long reading of a first look, outside the lock
         with self._store.locked():
             seen = self._look()
             for point in self.points():
@@ -235,15 +235,14 @@ class Study:
 
         Finished runs stay so, and reading a run costs milliseconds: only those that finished since are read again.
         """
+        # In this order: a run that ends between the two readings is then in both, the other way round in neither.
+        unfinished = self._store.search([self.experiment_id], f"{_POINT_RUNS} and attributes.status != 'FINISHED'")
         since = max(0, self._finished_until_ms - _CLOCK_SLACK_MS)
         news = f"{_POINT_RUNS} and attributes.status = 'FINISHED' and attributes.end_time >= {since}"
         for run in self._store.search([self.experiment_id], news):
             self._finished[tag(run, "point_key")] = _seen(run)
             self._finished_until_ms = max(self._finished_until_ms, run.info.end_time)
-        begun = {
-            tag(run, "point_key"): _seen(run)
-            for run in self._store.search([self.experiment_id], f"{_POINT_RUNS} and attributes.status != 'FINISHED'")
-        }
+        begun = {tag(run, "point_key"): _seen(run) for run in unfinished}
         return begun | self._finished
 
     def _read(self, run: "Run") -> RunRecord:
@@ -296,7 +295,6 @@ def _seen(run: "Run") -> _Seen:
         owner=tag(run, "owner"),
         attempt=int(tag(run, "attempt") or 1),
         deaths=int(tag(run, "deaths") or 0),
-        claimed=float(tag(run, "claimed") or 0),
         end_ms=run.info.end_time or 0,
     )
 

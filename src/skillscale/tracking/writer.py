@@ -53,8 +53,8 @@ class RunWriter:
     """The run of a claimed point. As a context manager it leaves no run RUNNING behind.
 
     In order: ``begin`` (what is known before training), ``curve`` as it trains, and one of ``finish``, ``fail``
-    and ``kill``. Leaving the block by Ctrl-C or ``SystemExit`` kills the run, by another exception fails it, and
-    the exception goes on; a killed run can be claimed again.
+    and ``kill``. Leaving the block by what comes from outside (Ctrl-C, ``SystemExit``, the disk, memory, the store)
+    kills the run, by another exception fails it, and the exception goes on; a killed run can be claimed again.
     """
 
     def __init__(self, store: Store, claim: Claim) -> None:
@@ -96,10 +96,9 @@ class RunWriter:
             self.kill("left without a result")
             return
         try:
-            if isinstance(error, Exception) and not isinstance(error, TrackingError):
-                self.fail(f"{type(error).__name__}: {error}")
-            else:
-                self.kill(type(error).__name__ if not str(error) else f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+            outside = not isinstance(error, Exception) or isinstance(error, (TrackingError, OSError, MemoryError))
+            self.kill(reason) if outside else self.fail(reason)
         except TrackingError as second:
             error.add_note(f"and the run could not be marked: {second}")
 

@@ -1,0 +1,255 @@
+"""isoFLOP curves (approach 2): per budget a parabola in ln N on ln L, with a skill's budgets sharing its departure from one.
+
+ln L = c0 + c1 x + c2 x^2 + s x^3 + t x^4 at budget b, x = ln N - centre of b; c0, c1, c2 are the budget's own, the skew s
+and the tail t are common. Real curves are skewed, and a bare parabola over +-8x puts N* off by 6 to 9 % however little noise
+there is. A cubic at every budget pays for the cure with 2.5 times the standard error; common terms cost far less and are
+close to true, because the curve's shape changes slowly with C. What they still leave is in the intervals (``FORM``).
+Bare parabola, raw loss, local parabola, cubic per budget and a parabola around the parametric law were tried:
+``benchmarks/isoflop_coverage.py`` prints the comparison.
+
+ln L rather than L: errors are proportional to the loss, and the objective is then that of the parametric fit.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from skillscale.laws.forms import Array
+from skillscale.laws.results import Curve, Interval, Minimum, Status
+from skillscale.laws.uncertainty import interval
+
+MIN_SIZES = 4
+SEED_RUNS = 4  # runs a seed needs at a budget before its level is its own
+SEARCH = np.linspace(-1, 1, 81)  # where a curve's minimum is looked for, in half widths of its grid
+OUTSIDE = 1.5  # where a resample's minimum counts as being when it lies beyond the grid, in half widths
+# What a curve of 0, 1 or 2 shared terms leaves in ln N* over +-8x without any noise: rms of its mean over budgets, and of its
+# trend per unit of ln C, over random Chinchilla and drifting truths (``benchmarks/isoflop_coverage.py --form``). Both fall with
+# the square of the grid's width.
+FORM = (0.085, 0.020, 0.008)
+FORM_TREND = 0.007
+FORM_SPAN = math.log(8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Isoflops:
+    """The isoFLOP curves of one skill and mix, fitted together by least squares on ln L.
+
+    ``coefficients``: (n_budgets, 5), lowest power first; ``projection``: (n_budgets, 5, n) from ln L to them, which turns
+    resampled errors into resampled curves; ``leverage``: (n,) of the runs used (``used``: mask over the runs given);
+    ``shared``: terms common to the budgets (0: bare parabola, 1: skew, 2: skew and tail).
+    """
+
+    budgets: tuple[float, ...]
+    too_few: tuple[tuple[float, int, int], ...] = field(metadata={"unit": "budgets left out: C, runs, distinct sizes"})
+    centres: Array
+    coefficients: Array
+    projection: Array = field(repr=False)
+    residuals: Array = field(repr=False, metadata={"unit": "ln L"})
+    leverage: Array = field(repr=False)
+    used: npt.NDArray[np.bool_] = field(repr=False)
+    C: Array = field(repr=False, metadata={"unit": "FLOP, of the runs used"})
+    N: Array = field(repr=False, metadata={"unit": "parameters, of the runs used"})
+    shared: int
+
+    @property
+    def half_widths(self) -> Array:
+        """Half the width of each budget's grid in ln N, (n_budgets,)."""
+        return np.array([np.ptp(np.log(self.N[budget == self.C])) / 2 for budget in self.budgets])
+
+    def minima(self) -> tuple[Array, Array]:
+        """Ln N* (infinite where beyond the grid) and d2 ln L / d(ln N)2 there, each (n_budgets,)."""
+        x, curvature = lowest(self.coefficients, self.half_widths)
+        return self.centres + x, curvature
+
+    def drawn_minima(self, errors: Array, form: Array) -> tuple[Array, Array]:
+        """Ln N* and curvature of each resample, (K, n_budgets).
+
+        Args:
+            errors: of ln L, (K, n).
+            form: standard normal, (K, 2): where each resample lies in the allowance for what the curve's form leaves, by
+                level and by trend over ln C.
+        """
+        half, log_C = self.half_widths, np.log(np.array(self.budgets))
+        x, curvature = lowest(self.coefficients + np.einsum("bcn,kn->kbc", self.projection, errors), half)
+        x = np.clip(x, -OUTSIDE * half, OUTSIDE * half)
+        off = form[:, :1] * FORM[self.shared] + form[:, 1:] * FORM_TREND * (log_C - log_C.mean())
+        return self.centres + x + off * (half / FORM_SPAN) ** 2, curvature
+
+    def curve(self, b: int) -> Curve:
+        """The fitted curve of budget number ``b``."""
+        mine = self.budgets[b] == self.C
+        sizes, freedom = self.N[mine], max(float((1 - self.leverage[mine]).sum()), 1.0)
+        return Curve(
+            centre=float(self.centres[b]), coefficients=tuple(float(c) for c in self.coefficients[b]),
+            N_min=float(sizes.min()), N_max=float(sizes.max()),
+            noise=math.sqrt(float((self.residuals[mine] ** 2).sum()) / freedom),
+        )  # fmt: skip
+
+
+def lowest(c: Array, half: Array) -> tuple[Array, Array]:
+    """Minimum of polynomials within +-half, and the second derivative there.
+
+    Args:
+        c: coefficients, (..., n_budgets, 5), lowest power first.
+        half: (n_budgets,).
+
+    Returns:
+        x, the lowest interior minimum, or +-inf where the curve only falls towards that edge; the second derivative at x,
+        or at 0 where there is none.
+    """
+    values = _polynomial(c, SEARCH * half[:, None])
+    inner = values[..., 1:-1]
+    valley = (inner <= values[..., :-2]) & (inner <= values[..., 2:])
+    deepest = np.where(valley, inner, np.inf).argmin(-1) + 1
+    found = valley.any(-1)
+    x = np.where(found, SEARCH[deepest] * half, 0.0)
+    first, second = _derivative(c), _derivative(_derivative(c))
+    step = (SEARCH[1] - SEARCH[0]) * half
+    for _ in range(4):
+        slope, curvature = (_polynomial(d, x[..., None])[..., 0] for d in (first, second))
+        move = np.where(found & (curvature > 0), -slope / np.where(curvature > 0, curvature, 1.0), 0.0)
+        x = x + np.clip(move, -step, step)
+    curvature = _polynomial(second, x[..., None])[..., 0]
+    edge = np.where(values[..., -1] < values[..., 0], np.inf, -np.inf)
+    return np.where(found, x, edge), curvature
+
+
+def _polynomial(c: Array, x: Array) -> Array:
+    """Values (..., m) of polynomials (..., p) at x (..., m)."""
+    value = np.zeros(np.broadcast_shapes(c[..., :1].shape, x.shape))
+    for power in range(c.shape[-1] - 1, -1, -1):
+        value = value * x + c[..., power : power + 1]
+    return value
+
+
+def _derivative(c: Array) -> Array:
+    return c[..., 1:] * np.arange(1, c.shape[-1])
+
+
+def fit_isoflops(
+    C: Array, N: Array, L: Array, *, seeds: npt.ArrayLike | None = None, shared: int | None = None
+) -> Isoflops | None:
+    """Fit one skill's isoFLOP curves, all budgets together.
+
+    Args:
+        C: nominal budget of each run, in FLOP, (n,); equal numbers are one budget.
+        N: parameters, (n,).
+        L: loss, nats per token, (n,).
+        seeds: label of each run's token stream; a stream shared by the sizes of a budget gets a level of its own.
+        shared: terms beyond the parabola common to the budgets, 0 to 2; by default as many as the sizes can tell.
+
+    Returns:
+        The fit, or None where no budget has the sizes for a curve.
+    """
+    labels = np.zeros(len(N), dtype=int) if seeds is None else np.asarray(seeds)
+    sizes = {float(budget): distinct_sizes(N[budget == C]) for budget in np.unique(C)}
+    budgets = tuple(budget for budget, count in sizes.items() if count >= MIN_SIZES)
+    too_few = tuple((C_b, int((C_b == C).sum()), count) for C_b, count in sizes.items() if count < MIN_SIZES)
+    if not budgets:
+        return None
+    used = np.isin(C, budgets)
+    centres = np.array([(np.log(N[budget == C]).max() + np.log(N[budget == C]).min()) / 2 for budget in budgets])
+    terms = _shared_terms([sizes[budget] for budget in budgets]) if shared is None else shared
+    design = _design(C[used], np.log(N[used]), labels[used], budgets=budgets, centres=centres, shared=terms)
+    inverse = np.linalg.pinv(design)
+    log_L = np.log(L[used])
+    projection = np.zeros((len(budgets), 5, int(used.sum())))
+    projection[:, :3] = inverse[: 3 * len(budgets)].reshape(len(budgets), 3, -1)
+    projection[:, 3 : 3 + terms] = inverse[3 * len(budgets) : 3 * len(budgets) + terms]
+    return Isoflops(
+        budgets=budgets, too_few=too_few, centres=centres, coefficients=projection @ log_L, projection=projection,
+        residuals=log_L - design @ (inverse @ log_L), leverage=np.einsum("np,pn->n", design, inverse),
+        used=used, C=C[used], N=N[used], shared=terms,
+    )  # fmt: skip
+
+
+def _shared_terms(sizes: list[int]) -> int:
+    """How many shared terms the sizes of the budgets can tell: each needs sizes to spare over a budget's own three."""
+    spare = sum(max(count - 4, 0) for count in sizes)
+    if max(sizes) >= 6 and spare >= 6:
+        return 2
+    return 1 if max(sizes) >= 5 and spare >= 2 else 0
+
+
+def _design(
+    C: Array, log_N: Array, seeds: npt.NDArray[np.generic], *, budgets: tuple[float, ...], centres: Array, shared: int
+) -> Array:
+    """Columns 1, x, x^2 of each budget; the shared x^3, x^4; the seeds' levels, which sum to zero within a budget."""
+    columns, levels, everywhere = [], [], np.zeros(len(C))
+    for budget, centre in zip(budgets, centres, strict=True):
+        mine = budget == C
+        x = np.where(mine, log_N - centre, 0.0)
+        columns += [mine.astype(float), x, x**2]
+        everywhere += x
+        levels += _seed_levels(seeds, mine)
+    return np.column_stack(columns + [everywhere**power for power in (3, 4)[:shared]] + levels)
+
+
+def _seed_levels(seeds: npt.NDArray[np.generic], mine: npt.NDArray[np.bool_]) -> list[Array]:
+    names, counts = np.unique(seeds[mine], return_counts=True)
+    if len(names) < 2 or counts.min() < SEED_RUNS:
+        return []
+    last = mine & (seeds == names[-1])
+    return [(mine & (seeds == name)).astype(float) - last for name in names[:-1]]
+
+
+def distinct_sizes(N: Array) -> int:
+    """Number of sizes that differ by more than .1 %."""
+    return len(np.unique(np.round(np.log(N), 3)))
+
+
+def find_minima(fit: Isoflops, drawn: tuple[Array, Array], *, level: float, mix: str, skill: str) -> list[Minimum]:
+    """The compute optimum at each budget with its interval, or the reason for refusing it.
+
+    Args:
+        fit: the curves.
+        drawn: ln N* and curvature of the resamples, each (K, n_budgets), from ``Isoflops.drawn_minima``.
+        level: of the intervals.
+        mix: name to put on the values.
+        skill: likewise.
+    """
+    (x, curved), (x_draws, curved_draws) = fit.minima(), drawn
+    found = [
+        Minimum(
+            mix=mix, skill=skill, C=C, n_runs=runs, n_sizes=count, status=Status.TOO_FEW,
+            reason=f"{count} distinct sizes; a curve needs {MIN_SIZES}, better 7 over +-8x",
+        )
+        for C, runs, count in fit.too_few
+    ]  # fmt: skip
+    for b, C in enumerate(fit.budgets):
+        mine = fit.C == C
+        log_N = interval(float(x[b]), x_draws[:, b], level)
+        curvature = interval(float(curved[b]), curved_draws[:, b], level)
+        curve = fit.curve(b)
+        status, reason = judge(log_N, curvature, curve)
+        ok = status is Status.OK
+        N = log_N.map(math.exp) if ok else Interval()
+        found.append(
+            Minimum(
+                mix=mix, skill=skill, C=C, status=status, reason=reason, n_runs=int(mine.sum()),
+                n_sizes=distinct_sizes(fit.N[mine]), N=N, loss=float(curve.loss(N.value)) if ok else math.nan,
+                curvature=curvature, curve=curve,
+            )
+        )  # fmt: skip
+    return sorted(found, key=lambda minimum: minimum.C)
+
+
+def judge(log_N: Interval, curvature: Interval, curve: Curve) -> tuple[Status, str]:
+    """Whether a minimum stands, and if not why and what to run."""
+    low, high = math.log(curve.N_min), math.log(curve.N_max)
+    falls_at = "largest" if curve.loss(curve.N_max) < curve.loss(curve.N_min) else "smallest"
+    if not (math.isfinite(log_N.value) and low < log_N.value < high):
+        if curvature.value <= 0:
+            return Status.CONCAVE, "the curve bends down, so it has no minimum; add sizes and seeds"
+        return Status.NOT_BRACKETED, f"the loss still falls at the {falls_at} size; add sizes beyond it"
+    if not curvature.lo > 0 or (log_N.lo <= low and log_N.hi >= high):
+        return Status.TOO_FLAT, (
+            f"curvature {curvature.value:.3g} from {curvature.lo:.3g} to {curvature.hi:.3g} against a noise of "
+            f"{curve.noise:.2%}: the minimum can't be located; add seeds or a wider span"
+        )
+    if log_N.lo <= low or log_N.hi >= high:
+        edge = "smallest" if log_N.lo <= low else "largest"
+        return Status.NOT_BRACKETED, f"the interval of the minimum passes the {edge} size; add sizes beyond it"
+    return Status.OK, ""

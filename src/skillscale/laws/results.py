@@ -1,0 +1,309 @@
+"""What a fitted study says: frozen values, each with its interval and its status, and the tables made of them.
+
+Logarithms are natural, N in parameters, D in tokens, C in FLOP, L in nats per token. An interval is at the study's
+``level`` (two-sided). A quantity that the runs can't give is NaN beside a status that says why, never a guess.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Array = npt.NDArray[np.float64]
+
+
+class Status(StrEnum):
+    """What became of a fit. Only ``OK`` carries numbers to rely on; the others say what the runs lack."""
+
+    OK = "ok"
+    TOO_FEW = "too few sizes"
+    CONCAVE = "concave"
+    NOT_BRACKETED = "not bracketed"
+    TOO_FLAT = "too flat to locate"
+    TOO_FEW_BUDGETS = "too few budgets"
+    NOT_IDENTIFIED = "not identified"
+
+
+class Verdict(StrEnum):
+    """What a skill wants beside the aggregate; the first two only where the interval excludes zero."""
+
+    CAPACITY = "capacity-hungry"
+    DATA = "data-hungry"
+    UNRESOLVED = "not resolved"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """An estimate with its interval at the study's level; NaN bounds where none could be had."""
+
+    value: float = math.nan
+    lo: float = math.nan
+    hi: float = math.nan
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an estimate with both bounds."""
+        return all(math.isfinite(x) for x in (self.value, self.lo, self.hi))
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the whole interval lies on one side of zero."""
+        return self.known and (self.lo > 0 or self.hi < 0)
+
+    def map(self, f: Callable[[float], float]) -> "Interval":
+        """The interval of an increasing function of the quantity, such as exp."""
+        return Interval(value=f(self.value), lo=f(self.lo), hi=f(self.hi)) if self.known else Interval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """The fitted isoFLOP curve: ln L = polynomial in x = ln N - ``centre``, lowest power first.
+
+    The first three coefficients, a parabola, are the budget's own; any further ones are shared by the skill's budgets.
+    """
+
+    centre: float = field(metadata={"unit": "ln parameters"})
+    coefficients: tuple[float, ...]
+    N_min: float = field(metadata={"unit": "parameters, the smallest size fitted"})
+    N_max: float = field(metadata={"unit": "parameters, the largest size fitted"})
+    noise: float = field(metadata={"unit": "ln L, sd of a run about the curve"})
+
+    def loss(self, N: npt.ArrayLike) -> Array:
+        """L of the curve at sizes N, in nats per token."""
+        x = np.log(np.asarray(N, dtype=float)) - self.centre
+        return np.asarray(np.exp(np.polynomial.polynomial.polyval(x, self.coefficients)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Minimum:
+    """The compute optimum of one skill at one budget and mix.
+
+    ``N``: N*(C) with interval (known only where ``status`` is ok); ``loss``: L at N*; ``curvature``: d2 ln L / d(ln N)2
+    at N*, with interval; ``curve`` is there wherever a curve could be fitted, refused ones included.
+    """
+
+    mix: str
+    skill: str
+    C: float = field(metadata={"unit": "FLOP, nominal budget"})
+    status: Status
+    reason: str = field(metadata={"unit": "one sentence with the cure; empty where ok"})
+    n_runs: int
+    n_sizes: int
+    N: Interval = field(default_factory=Interval)
+    loss: float = math.nan
+    curvature: Interval = field(default_factory=Interval)
+    curve: Curve | None = None
+
+    @property
+    def D(self) -> Interval:
+        """D* = C / (6 N*), in tokens; its bounds are N's, exchanged."""
+        if not self.N.known:
+            return Interval()
+        return Interval(value=self.C / (6 * self.N.value), lo=self.C / (6 * self.N.hi), hi=self.C / (6 * self.N.lo))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerLaw:
+    """N*(C) = k C^a through the minima of one skill: ln N* = ``intercept`` + a (ln C - ``centre``).
+
+    ``draws``: (n_draws, 2) intercept and a of the resamples; the rows are the same resamples for every skill.
+    """
+
+    mix: str
+    skill: str
+    status: Status
+    reason: str
+    n_budgets: int
+    a: Interval
+    intercept: float
+    centre: float = field(metadata={"unit": "ln FLOP"})
+    level: float
+    draws: Array = field(repr=False, compare=False)
+
+    @property
+    def k(self) -> float:
+        """Coefficient of N* = k C^a."""
+        return math.exp(self.intercept - self.a.value * self.centre)
+
+    def N(self, C: float) -> Interval:
+        """N* at any C, in parameters, with its interval; unknown where the power law is."""
+        if self.status is not Status.OK:
+            return Interval()
+        step = math.log(C) - self.centre
+        tails = ((1 - self.level) / 2, (1 + self.level) / 2)
+        lo, hi = np.exp(np.quantile(self.draws[:, 0] + self.draws[:, 1] * step, tails))
+        return Interval(value=math.exp(self.intercept + self.a.value * step), lo=float(lo), hi=float(hi))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Residual:
+    """ln N*(skill) - ln N*(aggregate) at a budget, or pooled over the budgets (``C`` is NaN).
+
+    Positive: the skill wants more parameters than the aggregate. ``p``: two-sided, of no difference; ``p_holm``: the same
+    after Holm's step-down over the pooled comparisons of the mix (pooled rows only, NaN elsewhere). ``verdict`` rests on
+    the interval alone.
+    """
+
+    mix: str
+    skill: str
+    aggregate: str
+    C: float
+    status: Status
+    reason: str
+    n_budgets: int
+    value: Interval
+    p: float
+    p_holm: float
+    verdict: Verdict
+
+    @property
+    def pooled(self) -> bool:
+        """Whether this is the mean over budgets."""
+        return math.isnan(self.C)
+
+    @property
+    def ratio(self) -> Interval:
+        """N*(skill) / N*(aggregate)."""
+        return self.value.map(math.exp)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Starts:
+    """How far an optimum can be trusted: starts tried, how many reached it (1e-6 relative), and the next basin's gap.
+
+    ``gap``: (F of the next basin - F) / F, infinite where no other basin was met.
+    """
+
+    tried: int
+    agree: int
+    gap: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LawFit:
+    """A law L(N, D) fitted to one skill over all budgets of one mix.
+
+    ``theta``: the law's parameters by name (chinchilla: E, A, B, alpha, beta); ``objective`` names what was minimised,
+    ``F`` is its value (a sum over runs); ``a``: exponent of the law's own N*(C).
+    """
+
+    mix: str
+    skill: str
+    law: str
+    status: Status
+    reason: str
+    n_runs: int
+    objective: str
+    F: float
+    starts: Starts
+    theta: Mapping[str, Interval]
+    a: Interval
+    noise: float = field(metadata={"unit": "ln L, robust sd of a run about the law"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frontier:
+    """N*(C) twice: by the parabola of that budget and by the parametric law, and their disagreement (ln law - ln parabola)."""
+
+    mix: str
+    skill: str
+    C: float
+    parabola: Interval
+    law: Interval
+    disagreement: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unusable:
+    """A run, or one skill of a run, that was left out. ``skill`` is empty where the whole run was."""
+
+    run_id: str
+    skill: str
+    reason: str
+
+
+def _bounds(name: str, value: Interval) -> dict[str, float]:
+    return {name: value.value, f"{name}_lo": value.lo, f"{name}_hi": value.hi}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFits:
+    """A study's fits. Every interval comes from one set of resamples of the runs, shared by all skills.
+
+    ``runs``: the usable input rows with their budget in column ``C``; ``skills`` and ``aggregates`` in input order (the
+    first aggregate is the one compared with, unless a residual names another).
+    """
+
+    skills: tuple[str, ...]
+    aggregates: tuple[str, ...]
+    level: float
+    resamples: int
+    runs: pd.DataFrame = field(repr=False, compare=False)
+    minima: tuple[Minimum, ...]
+    power_laws: tuple[PowerLaw, ...]
+    residuals: tuple[Residual, ...]
+    laws: tuple[LawFit, ...]
+    frontier: tuple[Frontier, ...]
+    unusable: tuple[Unusable, ...]
+
+    def minima_table(self) -> pd.DataFrame:
+        """One row a mix, skill and budget: mix skill C N N_lo N_hi D loss curvature curvature_lo curvature_hi n_runs n_sizes
+        status reason.
+        """
+        return pd.DataFrame(
+            {"mix": m.mix, "skill": m.skill, "C": m.C}
+            | _bounds("N", m.N)
+            | {"D": m.D.value, "loss": m.loss}
+            | _bounds("curvature", m.curvature)
+            | {"n_runs": m.n_runs, "n_sizes": m.n_sizes, "status": str(m.status), "reason": m.reason}
+            for m in self.minima
+        )
+
+    def power_law_table(self) -> pd.DataFrame:
+        """One row a mix and skill: mix skill k a a_lo a_hi n_budgets status reason."""
+        return pd.DataFrame(
+            {"mix": law.mix, "skill": law.skill, "k": law.k}
+            | _bounds("a", law.a)
+            | {"n_budgets": law.n_budgets, "status": str(law.status), "reason": law.reason}
+            for law in self.power_laws
+        )
+
+    def residual_table(self) -> pd.DataFrame:
+        """One row a mix, skill, aggregate and budget, and one pooled (C is NaN): mix skill aggregate C residual residual_lo
+        residual_hi ratio p p_holm verdict n_budgets status reason.
+        """
+        return pd.DataFrame(
+            {"mix": r.mix, "skill": r.skill, "aggregate": r.aggregate, "C": r.C}
+            | _bounds("residual", r.value)
+            | {"ratio": r.ratio.value, "p": r.p, "p_holm": r.p_holm, "verdict": str(r.verdict)}
+            | {"n_budgets": r.n_budgets, "status": str(r.status), "reason": r.reason}
+            for r in self.residuals
+        )
+
+    def law_table(self) -> pd.DataFrame:
+        """One row a mix and skill: mix skill law, each parameter with _lo and _hi, a a_lo a_hi F objective starts agree gap
+        noise n_runs status reason.
+        """
+        return pd.DataFrame(
+            {"mix": fit.mix, "skill": fit.skill, "law": fit.law}
+            | {column: x for name, value in fit.theta.items() for column, x in _bounds(name, value).items()}
+            | _bounds("a", fit.a)
+            | {"F": fit.F, "objective": fit.objective, "starts": fit.starts.tried, "agree": fit.starts.agree}
+            | {"gap": fit.starts.gap, "noise": fit.noise, "n_runs": fit.n_runs}
+            | {"status": str(fit.status), "reason": fit.reason}
+            for fit in self.laws
+        )
+
+    def frontier_table(self) -> pd.DataFrame:
+        """One row a mix, skill and budget: mix skill C, then parabola, law and disagreement, each with _lo and _hi."""
+        return pd.DataFrame(
+            {"mix": f.mix, "skill": f.skill, "C": f.C}
+            | _bounds("parabola", f.parabola)
+            | _bounds("law", f.law)
+            | _bounds("disagreement", f.disagreement)
+            for f in self.frontier
+        )

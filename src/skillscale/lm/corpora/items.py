@@ -1,0 +1,109 @@
+"""What a corpus is made of: documents to train on and items to measure, and the seeded choices between them."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from random import Random
+from typing import NamedTuple
+
+Scalar = str | int | float
+
+
+class Document(NamedTuple):
+    """A training text, ending in a newline, and where it is from."""
+
+    text: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """An evaluation item: the NLL of ``completion`` given ``prompt`` is measured.
+
+    A completion ends in a newline. After a prompt it begins with a space or a newline, so that a byte-level tokenizer
+    cuts at the boundary; without a prompt it begins where a line or sentence does.
+    """
+
+    prompt: str
+    completion: str
+    meta: Mapping[str, Scalar] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """Prompt and completion."""
+        return self.prompt + self.completion
+
+    @property
+    def n_bytes(self) -> int:
+        """Length of ``text`` in UTF-8."""
+        return len(self.text.encode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """A category's training and validation texts, its evaluation sets, and what is to be said about them."""
+
+    train: list[Document]
+    validation: list[Document]
+    sets: Mapping[str, list[Item]]
+    facts: Mapping[str, object] = field(default_factory=dict)
+    dropped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+def seeded(*parts: Scalar) -> Random:
+    """A random source of its own for each purpose, the same on every machine."""
+    return Random(_number(parts))  # noqa: S311 - draws data, no secrets
+
+
+def share(*parts: Scalar) -> float:
+    """A number in [0, 1) that depends on the parts only: splits by it survive changes elsewhere."""
+    return _number(parts) / 2**64
+
+
+def _number(parts: tuple[Scalar, ...]) -> int:
+    key = "\x1f".join(map(str, parts))
+    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big")
+
+
+def by_hash(names: list[str], salt: str) -> list[str]:
+    """The names in a scrambled order that does not depend on which others there are."""
+    return sorted(names, key=lambda name: (share(salt, name), name))
+
+
+def clean(text: str) -> str:
+    """Unix line ends, no trailing blanks, one newline at the end."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").expandtabs(4).split("\n")
+    return "\n".join(line.rstrip() for line in lines).strip("\n") + "\n"
+
+
+def chunks(pieces: list[str], *, low: int, high: int) -> Iterator[str]:
+    """Join consecutive pieces into stretches of ``low`` to ``high`` bytes that don't overlap; longer pieces are skipped."""
+    taken: list[str] = []
+    size = 0
+    for piece in pieces:
+        length = len(piece.encode())
+        if size + length > high:
+            if size >= low:
+                yield "".join(taken)
+            taken, size = [], 0
+        if length <= high:
+            taken.append(piece)
+            size += length
+    if size >= low:
+        yield "".join(taken)
+
+
+def spread(groups: Mapping[str, list[str]], count: int, salt: str) -> list[tuple[str, str]]:
+    """Up to ``count`` (group, text) pairs, from each group in turn, so that a long file does not fill a set."""
+    queues = {name: by_hash(list(dict.fromkeys(texts)), salt) for name, texts in groups.items()}
+    order = by_hash(list(queues), salt)
+    longest = max(map(len, queues.values()), default=0)
+    turns = ((name, queues[name][turn]) for turn in range(longest) for name in order if turn < len(queues[name]))
+    return [pair for pair, _ in zip(turns, range(count), strict=False)]
+
+
+def notices(progress: Callable[[str], None], what: str, corpus: Corpus) -> None:
+    """Say what was made, in one line."""
+    size = sum(len(document.text) for document in corpus.train)
+    sets = ", ".join(f"{name} {len(items)}" for name, items in corpus.sets.items())
+    progress(f"{what}: {size / 1e6:.1f} M characters in {len(corpus.train)} documents; {sets}")

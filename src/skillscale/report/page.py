@@ -1,0 +1,389 @@
+"""The page of a study: one self-contained HTML file, made for reading on a screen and for printing on A4."""
+
+import base64
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+
+import jinja2
+import pandas as pd
+from matplotlib.figure import Figure
+
+from skillscale.laws.results import StudyFits, Verdict
+from skillscale.record import RunRecord, State
+from skillscale.report import figures, sentences, tables
+from skillscale.report.numbers import MISSING, compact, count, duration, plural, power
+
+_GREEK = {"alpha": "α", "beta": "β"}
+_PLAIN = frozenset({"seed", "n_runs", "n_sizes", "n_budgets", "runs", "tried", "agree"})
+_CHINCHILLA = (
+    "L = E + A N^−α + B D^−β over all budgets, in nats per token. An exponent whose interval is wide is not pinned "
+    'down by these runs; nor is then E. The column "agree" counts the starts that reached the optimum.'
+)
+_CAPACITY = (
+    "A model stores about 2 bits a parameter of facts seen about 1,000 times, about 1 bit of facts seen about 100 "
+    "times, and less below (Allen-Zhu and Li, 2024). Where mentions are few, knowledge is limited by exposure and not "
+    "by capacity, and reads as data-hungry."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where data came from, and on what terms."""
+
+    name: str
+    version: str = ""
+    licence: str = ""
+    notice: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Background:
+    """What the page tells beside the fits; each part is left out of the page where it is empty.
+
+    ``exposures``: mean mentions a fact by run id; ``facts``: one sentence on the facts and their bits; ``commands``:
+    the command lines that make the study again; ``config``: the resolved settings as YAML text.
+    """
+
+    made: str = field(default="", metadata={"unit": "date as text"})
+    first_run: str = field(default="", metadata={"unit": "date as text"})
+    last_run: str = field(default="", metadata={"unit": "date as text"})
+    version: str = ""
+    sources: tuple[Source, ...] = ()
+    exposures: Mapping[str, float] = field(default_factory=dict)
+    facts: str = ""
+    commands: tuple[str, ...] = ()
+    config: str = ""
+
+
+@dataclass(frozen=True)
+class _Column:
+    title: str
+    number: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Table:
+    title: str
+    columns: tuple[_Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    folded: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Drawn:
+    """A figure of the page; without an image the caption says what is missing."""
+
+    name: str
+    title: str
+    image: str
+    alt: str
+    caption: str
+    tables: tuple[_Table, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    name: str
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    bullets: tuple[str, ...] = ()
+    tables: tuple[_Table, ...] = ()
+    code: str = ""
+    code_title: str = ""
+
+
+def page(study: str, records: Sequence[RunRecord], fits: StudyFits, background: Background | None = None) -> str:
+    """The study as one HTML text with no script and nothing fetched from outside.
+
+    Args:
+        study: its name, the heading of the page.
+        records: all its runs, whatever became of them.
+        fits: what was fitted to the finished ones.
+        background: dates, sources, commands, settings.
+    """
+    about = background or Background()
+    mixes = _mixes(fits)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["firm"] = _firm
+    template = environment.from_string(
+        resources.files("skillscale.report").joinpath("page.html").read_text(encoding="utf-8")
+    )
+    return template.render(
+        title=study,
+        lede=_lede(fits, mixes),
+        headline=_headline(records, about),
+        verdicts=[row for mix in mixes for row in _verdicts(fits, mix, named=len(mixes) > 1)],
+        how_to_read=sentences.how_to_read(fits),
+        to_run=sentences.what_to_run(fits),
+        figures=[one for number, mix in enumerate(mixes) for one in _figures(fits, mix, number, named=len(mixes) > 1)],
+        parts=[part for part in _parts(records, fits, about) if part is not None],
+        footer=_footer(about),
+    )
+
+
+def _firm(text: str) -> str:
+    """No line break between a number and its per cent sign."""
+    return text.replace(" %", "\u00a0%")
+
+
+def _footer(about: Background) -> str:
+    return f"Made by {f'skillscale {about.version}'.strip()}{f' on {about.made}' if about.made else ''}."
+
+
+def _mixes(fits: StudyFits) -> list[str]:
+    return list(dict.fromkeys(one.mix for one in fits.minima))
+
+
+def _lede(fits: StudyFits, mixes: Sequence[str]) -> str:
+    budgets = sorted({one.C for one in fits.minima})
+    if not budgets:
+        return "No run of this study can be fitted yet. Finish some runs, and make the page again."
+    span = f"{power(budgets[0])} to {power(budgets[-1])} FLOP" if len(budgets) > 1 else f"{power(budgets[0])} FLOP"
+    data = f"the mix {mixes[0]}" if len(mixes) == 1 else plural(len(mixes), "mix").replace("mixs", "mixes")
+    return (
+        f"The compute-optimal model size of {plural(len(fits.skills), 'skill')} against the aggregate's, at "
+        f"{plural(len(budgets), 'budget')} ({span}), on {data}."
+    )
+
+
+def _headline(records: Sequence[RunRecord], about: Background) -> list[dict[str, str]]:
+    done = [one for one in records if one.state is State.FINISHED]
+    lost = len(records) - len(done)
+    exact = [one.spending.flops_exact for one in done if one.spending is not None]
+    seconds = math.fsum(one.spending.train_s + one.spending.eval_s for one in done if one.spending is not None)
+    items = [
+        ("Finished runs", str(len(done)), f"{lost} not finished" if lost else ""),
+        (
+            "Compute, 6 N D",
+            f"{power(math.fsum(one.point.flops for one in done))} FLOP",
+            f"{power(math.fsum(exact))} counted exactly" if exact and len(exact) == len(done) else "",
+        ),
+        ("Training tokens", count(math.fsum(one.point.n_tokens for one in done)), "repetitions counted"),
+        ("Sizes", _span([one.point.n_params for one in done]), "parameters, embedding counted once"),
+        ("Time in runs", duration(seconds) if seconds else "", "training and evaluation, summed over workers"),
+        (
+            "Run",
+            about.first_run or about.last_run,
+            f"to {about.last_run}" if about.first_run and about.last_run else "",
+        ),
+    ]
+    return [{"label": label, "value": value, "note": note} for label, value, note in items if value]
+
+
+def _span(values: Sequence[float]) -> str:
+    return f"{count(min(values), 2)} to {count(max(values), 2)}" if values else ""
+
+
+def _verdicts(fits: StudyFits, mix: str, *, named: bool) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for skill in fits.skills:
+        one = sentences.pooled_residual(fits, mix, skill)
+        rows.append(
+            {
+                "skill": f"{skill} ({mix})" if named else skill,
+                "verdict": str(one.verdict) if one else str(Verdict.UNRESOLVED),
+                "shown": one is not None and one.verdict is not Verdict.UNRESOLVED,
+                "sentence": sentences.verdict(fits, one) if one else f"No residual of {skill} was fitted.",
+            }
+        )
+    return rows
+
+
+def _figures(fits: StudyFits, mix: str, number: int, *, named: bool) -> list[_Drawn]:
+    of = f" (mix {mix})" if named else ""
+    level = f"{100 * fits.level:.3g} %"
+    minima = _only(fits.minima_table(), mix)
+    return [
+        _drawn(
+            f"isoflop-{number}", f"IsoFLOP curves{of}", figures.isoflop(fits, mix),
+            f"Each point is a run, each curve {_curve_kind(fits)} in log N, fitted to the runs of one budget. "
+            f"Diamonds are the compute optima N*, black bars their {level} intervals. A dashed curve has no optimum "
+            f"that could be claimed; the table says why.",
+            (_table("Optima", minima),),
+        ),
+        _drawn(
+            f"optima-{number}", f"Optimal size against compute{of}", figures.optima(fits, mix),
+            f"N*(C) of each skill with {level} intervals, and the power law through them with its band; the aggregate "
+            f"in grey. Dashed: the optimum by the Chinchilla fit, from the same runs by one law for all budgets. Where "
+            f"the two part, at least one form does not hold here. Points are shifted a little along C to stay apart.",
+            (
+                _table("Power laws N* = k C^a", _only(fits.power_law_table(), mix)),
+                _table("N* by isoFLOP curve and by Chinchilla fit", _only(fits.frontier_table(), mix)),
+            ),
+        ),
+        _drawn(
+            f"residuals-{number}", f"Residuals{of}", figures.residuals(fits, mix),
+            f"How many more parameters the skill's optimum has than the aggregate's: at each budget (dots) and pooled "
+            f"over budgets (diamonds), with {level} intervals. An interval that crosses the vertical line shows no "
+            f"difference.",
+            (_table("Residuals, ln N*(skill) − ln N*(aggregate)", _only(fits.residual_table(), mix)),),
+        ),
+    ]  # fmt: skip
+
+
+def _curve_kind(fits: StudyFits) -> str:
+    degree = max((len(one.curve.coefficients) - 1 for one in fits.minima if one.curve is not None), default=2)
+    return "a parabola" if degree == 2 else f"a polynomial of degree {degree}"
+
+
+def _drawn(name: str, title: str, figure: Figure, caption: str, behind: tuple[_Table, ...]) -> _Drawn:
+    image = f"data:image/svg+xml;base64,{base64.b64encode(figures.svg(figure)).decode()}"
+    return _Drawn(name=name, title=title, image=image, alt=f"{title}. {caption}", caption=caption, tables=behind)
+
+
+def _only(table: pd.DataFrame, mix: str) -> pd.DataFrame:
+    """The rows of a mix, without columns that say nothing: one aggregate, one law, no refusals."""
+    mine = table[table["mix"] == mix].drop(columns="mix")
+    same = [
+        name
+        for name in ("aggregate", "law")
+        if name in mine and mine[name].dtype != float and len(set(mine[name])) == 1
+    ]
+    silent = [name for name in ("reason",) if name in mine and not any(mine[name])]
+    return mine.drop(columns=[*same, *silent])
+
+
+def _parts(records: Sequence[RunRecord], fits: StudyFits, about: Background) -> list[_Part | None]:
+    return [
+        _chinchilla(fits),
+        _runs(records, fits),
+        _exposures(records, about),
+        _sources(about),
+        _settings(about),
+        _again(about),
+    ]
+
+
+def _chinchilla(fits: StudyFits) -> _Part | None:
+    if not fits.laws:
+        return None
+    return _Part(
+        name="chinchilla",
+        title="Chinchilla fit of each skill",
+        paragraphs=(_CHINCHILLA,),
+        tables=(_table("Chinchilla fits", _law_frame(fits), folded=False),),
+    )
+
+
+def _law_frame(fits: StudyFits) -> pd.DataFrame:
+    """Estimates with intervals in one cell each, so that the table fits a printed page."""
+    rows = []
+    for one in fits.laws:
+        row = {"skill": one.skill, "mix": one.mix}
+        row |= {
+            _GREEK.get(name, name): _with_interval(value.value, value.lo, value.hi) for name, value in one.theta.items()
+        }
+        row |= {
+            "N* exponent": _with_interval(one.a.value, one.a.lo, one.a.hi),
+            "agree": f"{one.starts.agree}/{one.starts.tried}",
+        }
+        rows.append(row | {"status": str(one.status)})
+    table = pd.DataFrame(rows)
+    return table.drop(columns="mix") if len(set(table["mix"])) == 1 else table
+
+
+def _with_interval(value: float, lo: float, hi: float) -> str:
+    if not math.isfinite(value):
+        return MISSING
+    return f"{value:.3g} [{lo:.3g}, {hi:.3g}]" if math.isfinite(lo) and math.isfinite(hi) else f"{value:.3g}"
+
+
+def _runs(records: Sequence[RunRecord], fits: StudyFits) -> _Part:
+    reasons = Counter(
+        (str(one.state), one.reason or "no reason recorded") for one in records if one.state is not State.FINISHED
+    )
+    bullets = [f"{number} {state}: {reason}" for (state, reason), number in reasons.items()]
+    left_out = Counter((one.skill, one.reason) for one in fits.unusable)
+    bullets += [
+        f"{number} left out{f' of {skill}' if skill else ''}: {reason}" for (skill, reason), number in left_out.items()
+    ]
+    return _Part(
+        name="runs",
+        title="Runs",
+        bullets=tuple(bullets),
+        tables=(
+            _table("By state", tables.states_frame(records), folded=False),
+            _table(f"All {plural(len(records), 'run')}", _run_list(records)),
+        ),
+    )
+
+
+def _run_list(records: Sequence[RunRecord]) -> pd.DataFrame:
+    table = tables.runs_frame(records)
+    losses = {name: name.removeprefix("skill_loss/") for name in table.columns if name.startswith("skill_loss/")}
+    kept = ["run_id", "state", "flops", "n_params", "n_tokens", "seed", "train_s", *losses]
+    present = table[[name for name in kept if name in table.columns]]
+    filled = present.dropna(axis="columns", how="all") if records else present
+    return filled.rename(columns=losses).assign(run_id=filled["run_id"].str[:8])
+
+
+def _exposures(records: Sequence[RunRecord], about: Background) -> _Part | None:
+    if not about.exposures:
+        return None
+    rows = [
+        (one.point.n_params, one.point.flops, about.exposures[one.run_id])
+        for one in records
+        if one.run_id in about.exposures
+    ]
+    table = pd.DataFrame(rows, columns=["n_params", "flops", "mentions a fact"])
+    table["flops"] = table["flops"].map(lambda flops: float(f"{flops:.1e}"))
+    table = table.groupby(["flops", "n_params"], as_index=False).mean().sort_values(["flops", "n_params"])
+    few, many = table["mentions a fact"].min(), table["mentions a fact"].max()
+    return _Part(
+        name="exposures",
+        title="How often a fact was seen",
+        paragraphs=(
+            f"{about.facts} A run saw each fact {count(few, 2)} to {count(many, 2)} times in the mean.".strip(),
+            _CAPACITY,
+        ),
+        tables=(_table("Mean mentions by budget and size", table),),
+    )
+
+
+def _sources(about: Background) -> _Part | None:
+    if not about.sources:
+        return None
+    table = pd.DataFrame([(one.name, one.version, one.licence, one.notice) for one in about.sources])
+    table.columns = pd.Index(["source", "version", "licence", "notice"])
+    return _Part(name="sources", title="Data sources and licences", tables=(_table("Sources", table, folded=False),))
+
+
+def _settings(about: Background) -> _Part | None:
+    if not about.config:
+        return None
+    return _Part(name="settings", title="Settings", code=about.config, code_title="The resolved settings of this study")
+
+
+def _again(about: Background) -> _Part | None:
+    if not about.commands:
+        return None
+    return _Part(name="again", title="To make this again", code="\n".join(about.commands))
+
+
+def _table(title: str, frame: pd.DataFrame, *, folded: bool = True) -> _Table:
+    numbers = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
+    return _Table(
+        title=title,
+        columns=tuple(_Column(str(name), number) for name, number in zip(frame.columns, numbers, strict=True)),
+        rows=tuple(
+            tuple(_cell(str(name), value) for name, value in zip(frame.columns, row, strict=True))
+            for row in frame.itertuples(index=False)
+        ),
+        folded=folded,
+    )
+
+
+def _cell(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
+        return "pooled" if name == "C" else MISSING
+    if name in _PLAIN:
+        return str(int(value))  # type: ignore[call-overload]
+    if name in ("C", "flops"):
+        return compact(float(value))  # type: ignore[arg-type]
+    number = float(value)  # type: ignore[arg-type]
+    return count(number) if abs(number) >= 1000 else f"{number:.4g}"

@@ -1,0 +1,166 @@
+"""The whole path on a tiny study: trained once, killed and resumed, fitted, reported."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import small_study
+
+from skillscale.errors import TrackingError
+from skillscale.record import State
+
+
+def command(words, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", "skillscale", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+        start_new_session=True,
+    )
+
+
+def answer(words, **environment):
+    process = command([*words, "--json"], **environment)
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+    return json.loads(out), err
+
+
+def registry(folder: Path):
+    from skillscale.tracking import Registry
+
+    return Registry.open(f"sqlite:///{folder / 'runs.db'}", cache=folder / "cache")
+
+
+def finished(folder: Path):
+    return [one for one in registry(folder).study("small").records() if one.state is State.FINISHED]
+
+
+def wait_for(condition, seconds=120.0):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    """A study that was killed with SIGKILL in the middle, twice in two ways, and then run to its end."""
+    folder = tmp_path_factory.mktemp("study")
+    words = ["main", *small_study.write(folder), "--cache", str(folder / "cache")]
+    words += ["--page", str(folder / "page.html")]
+    first = command(words)
+    wait_for(lambda: (folder / "runs.db").exists() and _count(folder) >= 2)
+    os.killpg(first.pid, signal.SIGKILL)  # the command and its workers at once
+    first.communicate()
+    before = {one.run_id for one in finished(folder)}
+    second = command(words)
+    wait_for(lambda: _count(folder) > len(before))
+    second.kill()  # the command alone: its workers must notice
+    second.communicate()
+    result, log = answer(words)
+    return folder, words, before, result, log
+
+
+def _count(folder):
+    try:
+        return len(finished(folder))
+    except TrackingError:  # the first process is still making the store
+        return 0
+
+
+def test_a_study_killed_twice_ends_with_every_point_trained_exactly_once(studied):
+    folder, _, before, result, _ = studied
+    records = registry(folder).study("small").records()
+    keys = [one.point.key for one in records if one.state is State.FINISHED]
+    assert len(keys) == len(set(keys)) == result["training"]["points"] == 8
+    assert before <= {one.run_id for one in records}
+    assert not [one for one in records if one.state is not State.FINISHED]
+
+
+def test_the_same_command_again_trains_nothing(studied):
+    folder, words, _, _, _ = studied
+    ids = {one.run_id for one in finished(folder)}
+    result, log = answer(words)
+    assert result["training"]["finished"] == 8
+    assert {one.run_id for one in finished(folder)} == ids
+    assert "8 of 8 points are trained" in log
+
+
+def test_main_answers_with_every_skill_and_writes_the_page(studied):
+    folder, _, _, result, _ = studied
+    assert {row["skill"] for row in result["minima"]} == {"reversing", "aggregate"}
+    html = (folder / "page.html").read_text()
+    assert "reversing" in html
+    assert len(html) > 10_000
+
+
+def test_a_record_tells_what_was_seen_and_spent(studied):
+    folder, *_ = studied
+    for record in finished(folder):
+        assert record.size.n_params == record.size.n_params_embed + record.size.n_params_nonembed
+        assert sum(use.tokens for use in record.uses.values()) == pytest.approx(record.point.n_tokens, rel=0.05)
+        assert record.spending.flops_exact > 0
+        assert 0 < record.spending.matmul_share < 1
+        assert record.skills["reversing"].count == 17
+        assert set(record.sets) == {"reversal", "val/prose", "val/code"}
+
+
+def test_a_point_trained_again_elsewhere_gives_the_same_losses(studied, tmp_path):
+    folder, *_ = studied
+    record = min(finished(folder), key=lambda one: one.point.flops)
+    words = small_study.write(tmp_path)
+    words += ["--cache", str(folder / "cache"), "--n_params", str(record.point.n_params)]
+    words += ["--n_tokens", str(record.point.n_tokens), "--seed", str(record.point.seed)]
+    again, _ = answer(["train", *words], OMP_NUM_THREADS="1")
+    assert again["trained"]
+    for name, value in record.sets.items():
+        assert again["sets"][name]["loss"] == value.loss
+
+
+def test_a_study_with_another_mix_under_the_same_name_is_refused_before_training(studied):
+    folder, words, *_ = studied
+    ids = {one.run_id for one in registry(folder).study("small").records()}
+    process = command([*words, "--study.mixes", "[{prose: 0.9, code: 0.1}]"])
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "study.mixes" in err
+    assert "--study.name" in err
+    assert {one.run_id for one in registry(folder).study("small").records()} == ids
+
+
+def test_a_diverged_point_is_recorded_as_failed_with_its_reason(tmp_path):
+    words = small_study.write(tmp_path)
+    words += ["--cache", str(tmp_path / "cache"), "--n_params", "9000", "--n_tokens", "60000"]
+    result, _ = answer(["train", *words, "--train.diverged_above", "0.5"])
+    assert result["state"] == "failed"
+    assert "diverged" in result["reason"]
+    assert result["skills"] == {}
+
+
+def test_ctrl_c_marks_the_run_and_the_study_goes_on(tmp_path):
+    words = small_study.write(tmp_path)
+    words += ["--cache", str(tmp_path / "cache"), "--n_params", "9000", "--n_tokens", "3000000"]
+    process = command(["train", *words])
+    wait_for(lambda: (tmp_path / "runs.db").exists() and _running(tmp_path))
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "go on" in err
+    (record,) = registry(tmp_path).study("small").records()
+    assert record.state is State.KILLED
+
+
+def _running(folder):
+    try:
+        records = registry(folder).study("small").records()
+    except TrackingError:  # as above
+        return False
+    return any(one.optimisation is not None for one in records)
