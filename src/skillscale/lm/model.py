@@ -6,8 +6,8 @@ Letters of shapes: B sequences, T positions, d width, H heads, K width of a head
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from skillscale.record import Size
 
@@ -32,9 +32,10 @@ class Transformer(nn.Module):
         self.embed = nn.Embedding(size.vocab_size, size.width)
         self.blocks = nn.ModuleList(Block(size.width, size.n_heads) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.width, bias=False)
-        cos, sin = rotations(size.context, size.width // size.n_heads)
-        self.register_buffer("cos", cos, persistent=False)
-        self.register_buffer("sin", sin, persistent=False)
+        self.cos: Tensor
+        self.sin: Tensor
+        for name, table in zip(("cos", "sin"), rotations(size.context, size.width // size.n_heads), strict=True):
+            self.register_buffer(name, table, persistent=False)
         built = sum(parameter.numel() for parameter in self.parameters())
         assert built == size.n_params, f"built {built} parameters, but the shape counts {size.n_params}"
         if not self.embed.weight.is_meta:
@@ -52,7 +53,7 @@ class Transformer(nn.Module):
         x_BxTxd = self.embed(ids_BxT)
         for block in self.blocks:
             x_BxTxd = block(x_BxTxd, self.cos[:length], self.sin[:length])
-        return F.linear(self.norm(x_BxTxd), self.embed.weight)
+        return functional.linear(self.norm(x_BxTxd), self.embed.weight)
 
 
 class Block(nn.Module):
@@ -78,17 +79,19 @@ class Block(nn.Module):
     def forward(self, x_BxTxd: Tensor, cos_TxK: Tensor, sin_TxK: Tensor) -> Tensor:
         """The residual stream after this block."""
         x_BxTxd = x_BxTxd + self._attend(self.attention_norm(x_BxTxd), cos_TxK, sin_TxK)
-        hidden = F.gelu(self.mlp_in(self.mlp_norm(x_BxTxd)))
-        return x_BxTxd + self.mlp_out(hidden)
+        hidden = functional.gelu(self.mlp_in(self.mlp_norm(x_BxTxd)))
+        grown_BxTxd: Tensor = x_BxTxd + self.mlp_out(hidden)
+        return grown_BxTxd
 
     def _attend(self, x_BxTxd: Tensor, cos_TxK: Tensor, sin_TxK: Tensor) -> Tensor:
         batch, length, width = x_BxTxd.shape
         heads = self.query_key_value(x_BxTxd).view(batch, length, 3, self.n_heads, width // self.n_heads)
         q_BxHxTxK, k_BxHxTxK, v_BxHxTxK = heads.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(
+        mixed = functional.scaled_dot_product_attention(
             turned(q_BxHxTxK, cos_TxK, sin_TxK), turned(k_BxHxTxK, cos_TxK, sin_TxK), v_BxHxTxK, is_causal=True
         )
-        return self.attention_out(mixed.transpose(1, 2).reshape(batch, length, width))
+        out_BxTxd: Tensor = self.attention_out(mixed.transpose(1, 2).reshape(batch, length, width))
+        return out_BxTxd
 
 
 def rotations(context: int, head_dim: int) -> tuple[Tensor, Tensor]:

@@ -40,11 +40,11 @@ def derive(point: DesignPoint, size: Size, config: TrainConfig, *, context: int)
 
 def learning_rate(n_params_nonembed: int, n_tokens: int, config: TrainConfig) -> float:
     """Peak learning rate = c N^a D^b."""
-    n = n_params_nonembed**config.lr_params_exponent
-    return float(config.lr_coefficient * n * n_tokens**config.lr_tokens_exponent)
+    from_n, from_d = n_params_nonembed**config.lr_params_exponent, n_tokens**config.lr_tokens_exponent
+    return float(config.lr_coefficient * from_n * from_d)
 
 
 def batch_sequences(n_tokens: int, config: TrainConfig, *, context: int) -> int:
     """Sequences a batch: c D^b tokens within batch_min and batch_max, rounded to whole sequences."""
-    wanted = config.batch_coefficient * n_tokens**config.batch_tokens_exponent
+    wanted: float = config.batch_coefficient * n_tokens**config.batch_tokens_exponent
     return max(1, round(min(max(wanted, config.batch_min), config.batch_max) / context))

@@ -11,7 +11,7 @@ nearest to N. Both rise by small steps, so that sizes form a ladder whose rungs 
 import bisect
 import math
 from functools import lru_cache
-from itertools import count, takewhile
+from itertools import count
 
 from skillscale.config import ModelConfig
 from skillscale.errors import InputError
@@ -84,15 +84,16 @@ def _shapes(vocab_size: int, model: ModelConfig) -> dict[int, tuple[int, int]]:
     """(depth, width) by total size, ascending: a depth holds from the N where the rule rounds to it to the next."""
     shapes: dict[int, tuple[int, int]] = {}
     widths = _widths(model.head_dim)
+    begins = 0.0
     for depth in count(MIN_DEPTH):
-        first = 0.0 if depth == MIN_DEPTH else _depth_begins(depth, model)
-        last = min(_depth_begins(depth + 1, model), LARGEST)
-        if first >= LARGEST:
-            break
-        reached = bisect.bisect_left(widths, first, key=lambda width: _total(depth, width, vocab_size))
-        for width in takewhile(lambda width: _total(depth, width, vocab_size) < last, widths[reached:]):  # noqa: B023
-            shapes[_total(depth, width, vocab_size)] = (depth, width)
-    return shapes
+        totals = [_total(depth, width, vocab_size) for width in widths]
+        ends = min(_depth_begins(depth + 1, model), LARGEST)
+        reached = range(bisect.bisect_left(totals, begins), bisect.bisect_left(totals, ends))
+        shapes.update({totals[at]: (depth, widths[at]) for at in reached})
+        if ends == LARGEST:
+            return shapes
+        begins = ends
+    raise AssertionError("a depth follows every depth")
 
 
 def _depth_begins(depth: int, model: ModelConfig) -> float:
@@ -118,4 +119,4 @@ def _n_heads(width: int, head_dim: int) -> int:
 def _head_dim(width: int, head_dim: int) -> int:
     """The width of head to aim at in a model of this width."""
     doublings = math.floor(math.log2(max(1.0, width / (_HEADS_BEFORE_WIDER * head_dim))))
-    return head_dim * min(_WIDEST_HEADS, 2**doublings)
+    return head_dim * min(_WIDEST_HEADS, 1 << doublings)

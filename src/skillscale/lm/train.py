@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from lightning.fabric import Fabric
 from torch import Tensor, nn
+from torch.nn import functional
 
 from skillscale.config import TrainConfig
 from skillscale.errors import InputError, SkillscaleError, TrainingError
@@ -39,7 +39,7 @@ class Stream(Protocol):
         """Sequences ``first`` to ``first + count - 1``: (count, context + 1) token ids."""
 
 
-class Stopped(SkillscaleError):
+class Stopped(SkillscaleError):  # noqa: N818  an outcome that was asked for, not an error
     """Training was told to stop; the checkpoint, where one was asked for, holds what was done."""
 
 
@@ -197,7 +197,7 @@ class _Loop:
         rate = learning_rate_at(step, self.optimisation, decay_to=self.config.decay_to)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        losses = [self._part(part, len(part) / len(ids)) for part in torch.from_numpy(ids).split(self.part)]
+        losses = [self._part(part, len(part) / len(ids)) for part in torch.split(torch.from_numpy(ids), self.part)]
         self.fabric.clip_gradients(
             self.wrapped, self.optimizer, max_norm=self.config.clip_norm, error_if_nonfinite=False
         )
@@ -208,7 +208,7 @@ class _Loop:
     def _part(self, ids: Tensor, share: float) -> Tensor:
         ids = self.fabric.to_device(ids)
         logits = self.wrapped(ids[:, :-1])
-        loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()) * share
+        loss = functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()) * share
         self.fabric.backward(loss)
         return loss.detach()
 
@@ -273,7 +273,7 @@ class _Loop:
         """
         try:
             state: dict[str, Any] = torch.load(path, map_location=self.fabric.device, weights_only=True)
-        except Exception as error:
+        except Exception as error:  # the unpickler raises what it likes on a damaged file
             raise TrainingError(f"checkpoint {path} can't be read: {error}; delete it to train anew") from error
         if state.get("identity") != identity:
             raise TrainingError(
