@@ -55,6 +55,8 @@ def test_the_longest_points_of_a_round_come_first(main_config):
 
 
 def test_a_budget_below_one_sequence_is_refused_with_the_cure(main_config):
-    small = config.load(overrides={"study.budgets": "[1.0e+7]", "study.seeds": "[1]"})
+    small = config.load(
+        overrides={"study.budgets": "[1.0e+9]", "study.seeds": "[1]", "study.optimum_coefficient": "30"}
+    )
     with pytest.raises(InputError, match="raise the budget"):
         grid_points(small)

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from skillscale.config import Config
 from skillscale.lm.shape import shape_for
 from skillscale.lm.train import step_seconds
 from skillscale.output import Output
 from skillscale.point import DesignPoint
+from skillscale.record import Size
 
 _LARGEST_TIMED = 2e7
 _TIMED_SIZES = 5
@@ -41,7 +43,7 @@ def dry_run(points: Sequence[DesignPoint], config: Config, n_workers: int, out: 
     return {"points": rows, "flops": total, "hours": hours, "workers": n_workers}
 
 
-def expected_seconds(points: Sequence[DesignPoint], config: Config) -> np.ndarray[Any, np.dtype[np.float64]]:
+def expected_seconds(points: Sequence[DesignPoint], config: Config) -> npt.NDArray[np.float64]:
     """Seconds of training and evaluation for each point: measured steps at some sizes, the others between them.
 
     Sizes above 2e7 parameters are taken to reach the FLOP/s of the largest one timed (assumption, not measured).
@@ -56,7 +58,7 @@ def expected_seconds(points: Sequence[DesignPoint], config: Config) -> np.ndarra
     rate = np.exp(np.interp(np.log(n), np.log(known), np.log([rates[size] for size in known])))
     tokens = np.array([point.n_tokens for point in points], dtype=float)
     # A forward pass is a third of a training step
-    return 6 * n * (tokens + evaluation_tokens(config) / 3) / rate
+    return np.asarray(6 * n * (tokens + evaluation_tokens(config) / 3) / rate)
 
 
 def evaluation_tokens(config: Config) -> float:
@@ -65,11 +67,11 @@ def evaluation_tokens(config: Config) -> float:
     return items + sum(one.validation_bytes for one in config.data.categories) / _BYTES_PER_TOKEN
 
 
-def _size(wanted: float, config: Config) -> Any:
+def _size(wanted: float, config: Config) -> Size:
     return shape_for(wanted, vocab_size=config.data.vocab_size, model=config.model)
 
 
-def _rate(size: Any, config: Config) -> float:
+def _rate(size: Size, config: Config) -> float:
     """6 N tokens per second of one process, in FLOP/s."""
     sequences = max(1, config.train.batch_min // config.model.context)
     seconds = step_seconds(size, batch_sequences=sequences, config=config.train)

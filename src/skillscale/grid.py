@@ -20,7 +20,7 @@ class GridPoint:
 
 def expected_optimum(budget: float, study: StudyConfig) -> float:
     """N = coefficient C^exponent, the centre of a budget's sizes (``conf/study``: from an earlier study)."""
-    return study.optimum_coefficient * budget**study.optimum_exponent
+    return float(study.optimum_coefficient * budget**study.optimum_exponent)
 
 
 def wanted_sizes(budget: float, study: StudyConfig) -> list[float]:

@@ -5,9 +5,10 @@ Logarithms are natural, N in parameters, D in tokens, C in FLOP, L in nats per t
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -230,6 +231,12 @@ def _bounds(name: str, value: Interval) -> dict[str, float]:
     return {name: value.value, f"{name}_lo": value.lo, f"{name}_hi": value.hi}
 
 
+def _table(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a table that can be asked for a mix and skill even when there are none."""
+    table = pd.DataFrame(list(rows))
+    return table if len(table.columns) else pd.DataFrame(columns=["mix", "skill"])
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudyFits:
     """A study's fits. Every interval comes from one set of resamples of the runs, shared by all skills.
@@ -255,7 +262,7 @@ class StudyFits:
 
         Columns: mix skill C N N_lo N_hi D loss curvature curvature_lo curvature_hi n_runs n_sizes status reason.
         """
-        return pd.DataFrame(
+        return _table(
             {"mix": m.mix, "skill": m.skill, "C": m.C}
             | _bounds("N", m.N)
             | {"D": m.D.value, "loss": m.loss}
@@ -266,7 +273,7 @@ class StudyFits:
 
     def power_law_table(self) -> pd.DataFrame:
         """One row a mix and skill: mix skill k a a_lo a_hi n_budgets status reason."""
-        return pd.DataFrame(
+        return _table(
             {"mix": law.mix, "skill": law.skill, "k": law.k}
             | _bounds("a", law.a)
             | {"n_budgets": law.n_budgets, "status": str(law.status), "reason": law.reason}
@@ -278,7 +285,7 @@ class StudyFits:
 
         Columns: mix skill aggregate C residual residual_lo residual_hi ratio p p_holm verdict n_budgets status reason.
         """
-        return pd.DataFrame(
+        return _table(
             {"mix": r.mix, "skill": r.skill, "aggregate": r.aggregate, "C": r.C}
             | _bounds("residual", r.value)
             | {"ratio": r.ratio.value, "p": r.p, "p_holm": r.p_holm, "verdict": str(r.verdict)}
@@ -292,7 +299,7 @@ class StudyFits:
         Columns: mix skill law, each parameter with _lo and _hi, a a_lo a_hi F objective starts agree gap noise n_runs
         status reason.
         """
-        return pd.DataFrame(
+        return _table(
             {"mix": fit.mix, "skill": fit.skill, "law": fit.law}
             | {column: x for name, value in fit.theta.items() for column, x in _bounds(name, value).items()}
             | _bounds("a", fit.a)
@@ -304,7 +311,7 @@ class StudyFits:
 
     def frontier_table(self) -> pd.DataFrame:
         """One row a mix, skill and budget: mix skill C, then parabola, law and disagreement, each with _lo and _hi."""
-        return pd.DataFrame(
+        return _table(
             {"mix": f.mix, "skill": f.skill, "C": f.C}
             | _bounds("parabola", f.parabola)
             | _bounds("law", f.law)

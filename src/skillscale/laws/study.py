@@ -189,7 +189,7 @@ def _fit_column(
     if curves is None:
         minima = [
             Minimum(mix=mix, skill=name, C=float(b), status=Status.TOO_FEW, n_runs=int(np.equal(C, b).sum()),
-                    n_sizes=len(np.unique(N[np.equal(C, b)])), reason="a curve needs 4 distinct sizes, better 7 over +-8x")
+                    n_sizes=len(np.unique(N[np.equal(C, b)])), reason="a curve needs 4 sizes, better 7 over +-8x")
             for b in budgets
         ]  # fmt: skip
         return _Column(skill=name, minima=minima, budgets=(), optima=np.empty(0), draws=blank[:, :0], law=summary,
