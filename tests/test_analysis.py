@@ -1,0 +1,61 @@
+import math
+
+import pytest
+
+from skillscale import config
+from skillscale.analysis import AGGREGATE, aggregate_weights, fit_records, frame, nominal_budget
+from skillscale.errors import FitError
+from skillscale.point import DesignPoint, Mix
+from skillscale.record import Measurement, RunRecord, State
+
+SETTINGS = config.load()
+
+
+def measured(loss):
+    return Measurement(loss=loss, sem=0.01, bpb=loss, count=9, tokens=90)
+
+
+def record(state=State.FINISHED, skills=("knowledge", "code", "reasoning", "prose"), **sets):
+    losses = {"val/knowledge": 4.0, "val/code": 3.0, "val/prose": 2.0, "val/reasoning": 1.0, **sets}
+    return RunRecord(
+        run_id="r",
+        study="s",
+        state=state,
+        reason="",
+        point=DesignPoint(n_params=10_000, n_tokens=1_000_000, mix=SETTINGS.study.mix_values[0], seed=3),
+        skills={name: measured(2.5) for name in skills},
+        sets={name: measured(loss) for name, loss in losses.items()},
+    )
+
+
+def test_the_aggregate_weighs_validation_losses_by_the_mix():
+    shares = SETTINGS.study.mix_values[0].shares
+    expected = 4 * shares["knowledge"] + 3 * shares["code"] + 2 * shares["prose"] + shares["reasoning"]
+    assert frame([record()], SETTINGS)[AGGREGATE][0] == pytest.approx(expected)
+
+
+def test_any_combination_of_sets_can_be_the_aggregate():
+    other = config.load(overrides={"study.aggregate": "{val/code: 3, val/prose: 1}"})
+    assert aggregate_weights(other) == {"val/code": 0.75, "val/prose": 0.25}
+    assert frame([record()], other)[AGGREGATE][0] == pytest.approx(2.75)
+
+
+def test_only_finished_runs_count_and_a_missing_skill_is_missing():
+    runs = frame([record(), record(State.FAILED), record(State.KILLED), record(skills=("code",))], SETTINGS)
+    assert len(runs) == 2
+    assert math.isnan(runs["knowledge"][1])
+    assert runs["code"][1] == 2.5
+
+
+def test_a_run_belongs_to_the_budget_that_its_rounded_tokens_miss_a_little():
+    assert nominal_budget(1.03e11, [1e10, 1e11]) == 1e11
+    assert math.isnan(nominal_budget(3e10, [1e10, 1e11]))
+
+
+def test_a_study_without_finished_runs_says_what_to_do():
+    with pytest.raises(FitError, match="skillscale main"):
+        fit_records([record(State.FAILED)], SETTINGS)
+
+
+def test_a_mix_is_its_shares_whatever_their_order():
+    assert Mix({"a": 0.25, "b": 0.75}) == Mix({"b": 0.75, "a": 0.25})
