@@ -153,6 +153,7 @@ class TrainConfig:
     lr_coefficient: Positive
     lr_params_exponent: float
     lr_tokens_exponent: float
+    lr_max: Positive
     batch_coefficient: Positive
     batch_tokens_exponent: float
     batch_min: Count

@@ -1,6 +1,6 @@
 """Learning rate, batch and warm-up from (N, D): one rule, so that no size is tuned better than another.
 
-    learning rate  = lr_coefficient N^lr_params_exponent D^lr_tokens_exponent
+    learning rate  = lr_coefficient N^lr_params_exponent D^lr_tokens_exponent, at most lr_max
     batch (tokens) = batch_coefficient D^batch_tokens_exponent, from batch_min to batch_max
 
 The form is the Step Law of Li et al. 2025 (arXiv 2503.04715); docs/decisions.md says where the coefficients come from.
@@ -39,9 +39,9 @@ def derive(point: DesignPoint, size: Size, config: TrainConfig, *, context: int)
 
 
 def learning_rate(n_params_nonembed: int, n_tokens: int, config: TrainConfig) -> float:
-    """Peak learning rate = c N^a D^b."""
+    """Peak learning rate = c N^a D^b, at most ``lr_max``."""
     from_n, from_d = n_params_nonembed**config.lr_params_exponent, n_tokens**config.lr_tokens_exponent
-    return float(config.lr_coefficient * from_n * from_d)
+    return float(min(config.lr_coefficient * from_n * from_d, config.lr_max))
 
 
 def batch_sequences(n_tokens: int, config: TrainConfig, *, context: int) -> int:

@@ -23,10 +23,11 @@ MIN_DEPTH = 2
 MIN_WIDTH = 4
 MAX_WIDTH = 32_768
 LARGEST = 1e12
-# Heads are about head_dim wide in models up to this many of them, then twice and four times as wide: 32 at 1e6
-# parameters grows into the 128 that is customary at 1e9.
-_HEADS_BEFORE_WIDER = 16
+# Heads are about head_dim wide; where there would be this many of them they are twice, then four times as wide, as 32
+# at 1e6 parameters grows into the 128 that is customary at 1e9.
+_TOO_MANY_HEADS = 32
 _WIDEST_HEADS = 4
+_NARROW, _WIDE = 0.75, 1.5
 # Heads widen in steps of a sixteenth, and by two at least, as rotary positions turn pairs
 _STEPS_IN_HEAD = 16
 
@@ -104,19 +105,14 @@ def _depth_begins(depth: int, model: ModelConfig) -> float:
 
 
 def _widths(head_dim: int) -> list[int]:
-    """4, 6, 8, ..., 46, 48, 52, 56, ...: even while there is one head, then in steps of two a head."""
-    return [width for width in range(MIN_WIDTH, MAX_WIDTH + 1, 2) if width % _width_step(width, head_dim) == 0]
-
-
-def _width_step(width: int, head_dim: int) -> int:
-    return max(2, _head_dim(width, head_dim) // _STEPS_IN_HEAD) * _n_heads(width, head_dim)
+    """4, 6, 8, ..., 46, 48, 52, 56, ...: even while there is one head, then those that heads divide evenly."""
+    return [width for width in range(MIN_WIDTH, MAX_WIDTH + 1, 2) if _n_heads(width, head_dim)]
 
 
 def _n_heads(width: int, head_dim: int) -> int:
-    return max(1, math.floor(width / _head_dim(width, head_dim) + 0.5))
-
-
-def _head_dim(width: int, head_dim: int) -> int:
-    """The width of head to aim at in a model of this width."""
-    doublings = math.floor(math.log2(max(1.0, width / (_HEADS_BEFORE_WIDER * head_dim))))
-    return head_dim * min(_WIDEST_HEADS, 1 << doublings)
+    """Heads of equal width, near to ``head_dim`` or its multiple for large models; 0 where none divide the width."""
+    aim = head_dim * min(_WIDEST_HEADS, 1 << math.floor(math.log2(max(1.0, 2 * width / (_TOO_MANY_HEADS * head_dim)))))
+    step = max(2, aim // _STEPS_IN_HEAD)
+    heads = [h for h in {max(1, width // aim), math.ceil(width / aim)} if width % (step * h) == 0]
+    near = [h for h in heads if (h == 1 and width < aim) or _NARROW <= width / h / aim <= _WIDE]
+    return min(near, key=lambda h: abs(width / aim - h), default=0)

@@ -1,0 +1,222 @@
+import math
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from skillscale.config import load
+from skillscale.errors import InputError, TrainingError
+from skillscale.lm import train as training
+from skillscale.lm.model import Transformer
+from skillscale.lm.shape import shape_for
+from skillscale.lm.train import Stopped, curve_steps, learning_rate_at, step_seconds, train, weight_groups
+from skillscale.point import DesignPoint, Mix
+from skillscale.record import Optimisation
+
+CONFIG = load().train
+MODEL = replace(load().model, context=32)
+SIZE = shape_for(6e3, vocab_size=300, model=MODEL)
+PLAN = Optimisation(lr=0.01, batch_sequences=4, steps=30, warmup_steps=3)
+
+
+class Counting:
+    """Sequence i counts upward from i in steps of i % 5: learnable, and a pure function of the index."""
+
+    def batch(self, first, count):
+        index = np.arange(first, first + count)[:, None]
+        return (index + np.arange(33) * (index % 5)) % 300
+
+
+def point(seed=0):
+    return DesignPoint(n_params=SIZE.n_params, n_tokens=30 * 4 * 32, mix=Mix({"code": 1.0}), seed=seed)
+
+
+def trained(*, seed=0, plan=PLAN, config=CONFIG, **more):
+    return train(point(seed), size=SIZE, optimisation=plan, stream=Counting(), config=config, **more)
+
+
+def weights(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def stop_after(steps):
+    seen = iter(range(steps))
+    return lambda: next(seen, None) is None
+
+
+def test_golden_steps():
+    fixed = replace(CONFIG, weight_decay=0.1, beta1=0.9, beta2=0.95, clip_norm=1.0, decay_to=0.0)
+    plan = Optimisation(lr=0.01, batch_sequences=4, steps=3, warmup_steps=1)
+    losses = [loss for _, loss in trained(plan=plan, config=fixed).curve]
+    assert losses == pytest.approx([5.70384, 5.66806, 5.62913], abs=1e-4), (
+        "Three training steps of a fixed model on fixed tokens gave other losses than before. If model, initial weights, "
+        "optimiser, schedule or clipping were changed on purpose, put the new losses here, say so in CHANGELOG.md, and "
+        "don't compare new runs with old ones. If not, a change altered training unnoticed. Another build of torch may "
+        "move the last digits, not the fourth."
+    )
+
+
+def test_the_same_point_twice_gives_the_same_bits():
+    first, again, other = trained(), trained(), trained(seed=1)
+    assert first.curve == again.curve
+    assert torch.equal(weights(first.model), weights(again.model))
+    assert first.curve != other.curve
+
+
+def test_training_learns_what_the_stream_holds():
+    curve = trained(plan=replace(PLAN, steps=200)).curve
+    assert curve[0][1] == pytest.approx(math.log(300), abs=0.2)
+    assert curve[-1][1] < curve[0][1] - 1.0
+
+
+def test_the_curve_counts_tokens_up_to_the_last():
+    run = trained()
+    assert [tokens for tokens, _ in run.curve] == [step * 4 * 32 for step in range(1, 31)]
+    assert run.n_tokens == run.curve[-1][0] == 30 * 4 * 32
+    assert run.tokens_per_s == run.n_tokens / run.seconds
+
+
+@pytest.mark.parametrize("steps", [1, 7, 100, 101, 250, 12_345])
+def test_a_curve_has_a_hundred_rows_at_most_and_ends_with_the_run(steps):
+    rows = sorted(curve_steps(steps))
+    assert len(rows) == min(steps, 100)
+    assert rows[-1] == steps
+    assert rows[0] >= 1
+
+
+@pytest.mark.parametrize("done", [1, 13, 29])
+def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch, done):
+    monkeypatch.setattr(training, "CURVE_POINTS", 4)  # stop within a row of the curve as well
+    path = tmp_path / "runs" / "one.pt"
+    with pytest.raises(Stopped, match=f"stopped after {done} of 30 steps"):
+        trained(checkpoint=path, should_stop=stop_after(done))
+    resumed, whole = trained(checkpoint=path), trained()
+    assert resumed.curve == whole.curve
+    assert torch.equal(weights(resumed.model), weights(whole.model))
+
+
+def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(tmp_path):
+    path, often = tmp_path / "one.pt", replace(CONFIG, checkpoint_every_s=1e-9)
+
+    class Dying(Counting):
+        def batch(self, first, count):
+            if first >= 20 * count:
+                raise KeyboardInterrupt
+            return super().batch(first, count)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(point(), size=SIZE, optimisation=PLAN, stream=Dying(), config=often, checkpoint=path)
+    asked = []
+
+    class Watched(Counting):
+        def batch(self, first, count):
+            asked.append(first // count)
+            return super().batch(first, count)
+
+    resumed = train(point(), size=SIZE, optimisation=PLAN, stream=Watched(), config=often, checkpoint=path)
+    assert asked == list(range(20, 30))
+    assert resumed.curve == trained().curve
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
+    path = tmp_path / "one.pt"
+    with pytest.raises(Stopped):
+        trained(checkpoint=path, should_stop=stop_after(2))
+    with pytest.raises(TrainingError, match=r"one\.pt is of a run with other settings.*delete it"):
+        trained(checkpoint=path, plan=replace(PLAN, lr=0.02))
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "one.pt"
+    path.write_bytes(b"half a check")
+    with pytest.raises(TrainingError, match=r"one\.pt can't be read.*delete it"):
+        trained(checkpoint=path)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "one.pt"
+    with pytest.raises(Stopped):
+        trained(checkpoint=path, should_stop=stop_after(2))
+    before = path.read_bytes()
+
+    def full(state, file):
+        file.write(b"some")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match=r"can't be written: .*No space left.*free some space"):
+        trained(checkpoint=path, config=replace(CONFIG, checkpoint_every_s=1e-9))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_divergence_names_loss_step_and_cure():
+    with pytest.raises(TrainingError, match=r"diverged: loss .* at step \d+ of 30 .*lower train\.lr_coefficient"):
+        trained(plan=replace(PLAN, lr=1e4, warmup_steps=0))
+
+
+def test_a_loss_that_is_no_number_is_divergence(monkeypatch):
+    broken = Transformer.forward
+    monkeypatch.setattr(Transformer, "forward", lambda self, ids: broken(self, ids) * math.nan)
+    with pytest.raises(TrainingError, match=r"diverged: loss nan at step 1 of 30"):
+        trained()
+
+
+def test_weights_that_the_last_step_broke_are_divergence(monkeypatch):
+    monkeypatch.setattr(training, "learning_rate_at", lambda step, *_, **__: math.inf if step == 29 else 0.0)
+    with pytest.raises(TrainingError, match=r"diverged: .* is not finite after step 30"):
+        trained()
+
+
+def test_a_batch_in_parts_takes_the_same_step(monkeypatch):
+    whole = trained()
+    monkeypatch.setattr(training, "_PART_TOKENS", {"cpu": 3 * 32})  # parts of 3 and 1 of the 4 sequences
+    parts = trained()
+    assert [loss for _, loss in parts.curve] == pytest.approx([loss for _, loss in whole.curve], rel=1e-3)
+    assert parts.curve[0][1] == pytest.approx(whole.curve[0][1], rel=1e-6)
+
+
+def test_progress_is_told_by_the_clock_and_at_the_end(monkeypatch):
+    told = []
+    trained(on_progress=told.append)
+    assert len(told) < 30
+    assert (told[-1].step, told[-1].steps, told[-1].tokens) == (30, 30, 30 * 4 * 32)
+    monkeypatch.setattr(training, "_LOOK_EVERY_S", -1.0)
+    told.clear()
+    trained(on_progress=told.append)
+    assert [progress.step for progress in told[:-1]] == list(range(1, 31))
+
+
+def test_the_rate_rises_to_its_peak_and_falls_to_the_end_of_the_run():
+    plan = Optimisation(lr=1.0, batch_sequences=1, steps=110, warmup_steps=10)
+    rates = [learning_rate_at(step, plan, decay_to=0.1) for step in range(110)]
+    assert max(rates) == rates[10] == 1.0
+    assert all(later > earlier for earlier, later in zip(rates[:10], rates[1:11], strict=True))
+    assert all(later < earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+    assert rates[-1] == pytest.approx(0.1 + 0.9 / 100)
+
+
+def test_matrices_decay_and_norms_and_embedding_do_not():
+    model = Transformer(SIZE, seed=0)
+    decayed, rest = weight_groups(model, 0.1)
+    assert (decayed["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert {names[id(parameter)].split(".")[-2] for parameter in rest["params"]} == {
+        "embed", "norm", "attention_norm", "mlp_norm",
+    }  # fmt: skip
+    assert len(decayed["params"]) == 4 * SIZE.depth
+    assert len(decayed["params"]) + len(rest["params"]) == len(names)
+
+
+def test_a_missing_device_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=r"train\.device is cuda, but torch sees no CUDA device"):
+        trained(config=replace(CONFIG, device="cuda"))
+
+
+def test_steps_are_timed():
+    began = time.perf_counter()
+    seconds = step_seconds(SIZE, batch_sequences=2, config=CONFIG)
+    assert 0 < seconds < time.perf_counter() - began
