@@ -12,7 +12,7 @@ from torch.nn import functional
 from skillscale.record import Size
 
 _ROPE_BASE = 10_000.0
-_EMBED_STD = 0.02
+_EMBED_STD = 0.1
 
 
 class Transformer(nn.Module):
