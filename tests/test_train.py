@@ -1,3 +1,4 @@
+import itertools
 import math
 import time
 from dataclasses import replace
@@ -51,8 +52,8 @@ def test_golden_steps():
     plan = Optimisation(lr=0.01, batch_sequences=4, steps=3, warmup_steps=1)
     losses = [loss for _, loss in trained(plan=plan, config=fixed).curve]
     assert losses == pytest.approx([5.70384, 5.66806, 5.62913], abs=1e-4), (
-        "Three training steps of a fixed model on fixed tokens gave other losses than before. If model, initial weights, "
-        "optimiser, schedule or clipping were changed on purpose, put the new losses here, say so in CHANGELOG.md, and "
+        "Three training steps of a fixed model on fixed tokens gave other losses than before. If model, initial "
+        "weights, optimiser, schedule or clipping were changed on purpose, put the new losses here, say so in CHANGELOG.md, and "
         "don't compare new runs with old ones. If not, a change altered training unnoticed. Another build of torch may "
         "move the last digits, not the fourth."
     )
@@ -193,8 +194,8 @@ def test_the_rate_rises_to_its_peak_and_falls_to_the_end_of_the_run():
     plan = Optimisation(lr=1.0, batch_sequences=1, steps=110, warmup_steps=10)
     rates = [learning_rate_at(step, plan, decay_to=0.1) for step in range(110)]
     assert max(rates) == rates[10] == 1.0
-    assert all(later > earlier for earlier, later in zip(rates[:10], rates[1:11], strict=True))
-    assert all(later < earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+    assert all(later > earlier for earlier, later in itertools.pairwise(rates[:11]))
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[10:]))
     assert rates[-1] == pytest.approx(0.1 + 0.9 / 100)
 
 
