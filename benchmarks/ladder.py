@@ -1,0 +1,190 @@
+"""Speed over the ladder of sizes: tokens/s, share of the machine's matmul peak, and what Lightning and tracking cost.
+
+    python benchmarks/ladder.py [--json] [--seconds 6] [--out benchmarks/results/ladder.csv]
+
+One process, one thread (set OMP_NUM_THREADS=1). Overhead is measured against a bare PyTorch loop of the same model on
+the same tokens: the two take turns, and the overhead is the median ratio of neighbours, so that other load on the
+machine meets both alike. Tracking is the whole record of a run in a fresh sqlite store (claimed, begun, a curve of 100
+rows, finished), in seconds a run, and as a share of a run of the middle budget of the default study at that size.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional
+
+from skillscale.config import Config, load
+from skillscale.lm import flops, rule
+from skillscale.lm.model import Transformer
+from skillscale.lm.shape import shape_for
+from skillscale.lm.train import train
+from skillscale.point import DesignPoint, Mix
+from skillscale.record import DataSet, Optimisation, Provenance, Size, Spending
+from skillscale.tracking import Registry
+
+SIZES = (3e4, 5e4, 1e5, 3e5, 1e6, 3e6, 1e7)
+SEQUENCES = 8
+TURN_S = 0.4
+MIN_TURNS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Speed at one size. ``overhead``: of the training loop, 0.05 is 5 %; ``tracking_share``: of a run's time."""
+
+    n_params: int
+    depth: int
+    width: int
+    ktokens_per_s: float
+    gflops_per_s: float
+    matmul_share: float
+    matmul_share_exact: float
+    overhead: float
+    tracking_s: float
+    tracking_share: float
+    turns: int
+
+
+class Tokens:
+    """Random tokens, all made before the clock starts."""
+
+    def __init__(self, size: Size) -> None:
+        rng = np.random.default_rng(0)
+        self.ids = rng.integers(0, size.vocab_size, (SEQUENCES, size.context + 1))
+
+    def batch(self, first: int, count: int) -> np.ndarray:  # noqa: ARG002  the protocol's
+        """The same sequences again."""
+        return self.ids[:count]
+
+
+def bare_steps(model: nn.Module, optimizer: torch.optim.Optimizer, stream: Tokens, steps: int) -> float:
+    """Seconds of the shortest loop that does the same: forward, backward, clip, update."""
+    began = time.perf_counter()
+    for step in range(steps):
+        ids = torch.from_numpy(stream.batch(step, SEQUENCES))
+        logits = model(ids[:, :-1])
+        functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return time.perf_counter() - began
+
+
+def measured(wanted: float, config: Config, *, seconds: float, record: Callable[[DesignPoint, Size], float]) -> Row:
+    """One size: turns of the bare loop and of ours until ``seconds`` have passed."""
+    size = shape_for(wanted, vocab_size=config.data.vocab_size, model=config.model)
+    stream = Tokens(size)
+    model = Transformer(size, seed=0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
+    bare_steps(model, optimizer, stream, 2)
+    steps = max(2, round(TURN_S / (bare_steps(model, optimizer, stream, 2) / 2)))
+    plan = Optimisation(lr=1e-6, batch_sequences=SEQUENCES, steps=steps, warmup_steps=0)
+    point = DesignPoint(n_params=size.n_params, n_tokens=steps * SEQUENCES * size.context, mix=Mix({"random": 1.0}))
+
+    def ours() -> float:
+        return train(point, size=size, optimisation=plan, stream=stream, config=config.train).seconds
+
+    ratios, per_step = [], []
+    ours()
+    began = time.perf_counter()
+    while time.perf_counter() - began < seconds or len(ratios) < MIN_TURNS:
+        before, between, after = (
+            bare_steps(model, optimizer, stream, steps),
+            ours(),
+            bare_steps(model, optimizer, stream, steps),
+        )
+        ratios.append(2 * between / (before + after))
+        per_step.append(between / steps)
+    rate = SEQUENCES * size.context / statistics.median(per_step)
+    budget = statistics.median(config.study.budgets)
+    tracking = record(point, size)
+    return Row(
+        n_params=size.n_params,
+        depth=size.depth,
+        width=size.width,
+        ktokens_per_s=rate / 1e3,
+        gflops_per_s=6 * size.n_params * rate / 1e9,
+        matmul_share=6 * size.n_params * rate / flops.matmul_peak(),
+        matmul_share_exact=flops.per_token(size) * rate / flops.matmul_peak(),
+        overhead=statistics.median(ratios) - 1,
+        tracking_s=tracking,
+        tracking_share=tracking / (tracking + budget / (6 * size.n_params) / rate),
+        turns=len(ratios),
+    )
+
+
+def recorder(folder: Path, config: Config) -> Callable[[DesignPoint, Size], float]:
+    """Seconds that the record of a run takes, in a store of its own: claim, begin, a curve of 100 rows, finish."""
+    study = Registry.open(f"sqlite:///{folder / 'runs.db'}", cache=folder).open_study("speed", config)
+
+    def record(point: DesignPoint, size: Size) -> float:
+        mix = config.study.mix_values[0]
+        real = replace(point, mix=mix)
+        study.add_points([real])
+        spending = Spending(flops_exact=1.0, tokens_per_s=1.0, matmul_share=0.5, train_s=1.0, eval_s=0.1)
+        began = time.perf_counter()
+        writer = study.claim()
+        assert writer is not None
+        with writer:
+            writer.begin(
+                size=size,
+                optimisation=rule.derive(real, size, config.train, context=size.context),
+                provenance=Provenance(config_hash=config.hash, data_hash="0", code_version="0"),
+                config_yaml="{}",
+                data=[DataSet(name=name, digest="0", role="training", source="random") for name in mix.shares],
+            )
+            for tokens in range(1, 101):
+                writer.curve(tokens, 5.0)
+            writer.finish(spending=spending, sets={}, skills={}, skills_held_out={}, uses={}, exposures=None)
+        return time.perf_counter() - began
+
+    return record
+
+
+def told(rows: list[Row]) -> str:
+    """The table for a person."""
+    head = f"{'N':>11}{'depth':>6}{'width':>6}{'ktok/s':>9}{'GFLOP/s':>9}{'6ND/peak':>10}{'exact/peak':>12}"
+    lines = [f"{head}{'Fabric':>9}{'tracking s':>12}{'tracking':>10}"]
+    lines += [
+        f"{row.n_params:>11,}{row.depth:>6}{row.width:>6}{row.ktokens_per_s:>9.1f}{row.gflops_per_s:>9.1f}"
+        f"{row.matmul_share:>10.0%}{row.matmul_share_exact:>12.0%}{row.overhead:>9.1%}{row.tracking_s:>12.2f}"
+        f"{row.tracking_share:>10.1%}"
+        for row in rows
+    ]
+    return "\n".join([*lines, f"matmul peak of one thread: {flops.matmul_peak() / 1e9:.0f} GFLOP/s (float32)"])
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    parser.add_argument("--seconds", type=float, default=6.0, help="time to spend on each size")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ladder.csv")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    config = load()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        record = recorder(Path(folder), config)
+        for wanted in SIZES:
+            print(f"{wanted:.0e} parameters", file=sys.stderr)
+            rows.append(measured(wanted, config, seconds=asked.seconds, record=record))
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame([asdict(row) for row in rows]).to_csv(asked.out, index=False, float_format="%.4g")
+    peak = flops.matmul_peak()
+    print(json.dumps({"peak_flops": peak, "rows": [asdict(row) for row in rows]}) if asked.json else told(rows))
+
+
+if __name__ == "__main__":
+    main()
