@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skillscale import estimate
 from skillscale.config import Config, check_mix, resolve
 from skillscale.errors import InputError, TrainingError
 from skillscale.grid import cost, grid_points
@@ -82,8 +83,6 @@ def grid(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
     config = _asked_grid(arguments, config)
     points = [each.point for each in grid_points(config, sizes=arguments["sizes"], seeds=arguments["seeds"])]
     if arguments["dry_run"]:
-        from skillscale import estimate
-
         return estimate.dry_run(points, config, arguments["workers"], out)
     return _train_all(points, arguments, config, out)
 
@@ -166,13 +165,9 @@ def _start_worker(arguments: Mapping[str, Any]) -> subprocess.Popen[bytes]:
     overrides = {name: text for name, text in arguments.items() if "." in name}
     words += [word for name, text in overrides.items() for word in (f"--{name}", text)]
     environment = {**os.environ, PARENT: str(os.getpid())}
-    environment.setdefault("OMP_NUM_THREADS", str(_threads(arguments["workers"])))
+    environment.setdefault("OMP_NUM_THREADS", str(estimate.threads_of(arguments["workers"])))
     environment.pop("MLFLOW_RUN_ID", None)
     return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=environment)  # noqa: S603
-
-
-def _threads(n_workers: int) -> int:
-    return max(1, (os.cpu_count() or 1) // n_workers)
 
 
 def _watch(workers: Sequence[subprocess.Popen[bytes]], study: "Study", out: Output) -> None:

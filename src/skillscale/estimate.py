@@ -1,17 +1,19 @@
 """What a grid would cost: its points, FLOP and expected time on this machine, before anything is trained."""
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from skillscale.config import Config
+from skillscale.lm import rule
 from skillscale.lm.shape import shape_for
 from skillscale.lm.train import step_seconds
 from skillscale.output import Output
 from skillscale.point import DesignPoint
-from skillscale.record import Size
 
 _LARGEST_TIMED = 2e7
 _TIMED_SIZES = 5
@@ -22,7 +24,7 @@ _DEFAULT_ITEMS = 2000
 def dry_run(points: Sequence[DesignPoint], config: Config, n_workers: int, out: Output) -> dict[str, Any]:
     """List the points with FLOP and expected seconds on this machine; train nothing."""
     out.progress("timing some training steps on this machine")
-    seconds = expected_seconds(points, config)
+    seconds = expected_seconds(points, config, n_workers=n_workers)
     rows = [
         {**point.as_dict(), "flops": point.flops, "seconds": float(second)}
         for point, second in zip(points, seconds, strict=True)
@@ -43,16 +45,13 @@ def dry_run(points: Sequence[DesignPoint], config: Config, n_workers: int, out: 
     return {"points": rows, "flops": total, "hours": hours, "workers": n_workers}
 
 
-def expected_seconds(points: Sequence[DesignPoint], config: Config) -> npt.NDArray[np.float64]:
-    """Seconds of training and evaluation for each point: measured steps at some sizes, the others between them.
+def expected_seconds(points: Sequence[DesignPoint], config: Config, *, n_workers: int) -> npt.NDArray[np.float64]:
+    """Seconds of training and evaluation for each point: measured steps of some points, the others between them.
 
     Sizes above 2e7 parameters are taken to reach the FLOP/s of the largest one timed (assumption, not measured).
     """
-    largest = max(point.n_params for point in points)
-    smallest = min(point.n_params for point in points)
-    ends = min(smallest, _LARGEST_TIMED), min(largest, _LARGEST_TIMED)
-    timed = [_size(float(wanted), config) for wanted in np.geomspace(*ends, _TIMED_SIZES)]
-    rates = {size.n_params: _rate(size, config) for size in timed}
+    timed = _spread([point for point in points if point.n_params <= _LARGEST_TIMED] or [_small(points[0], config)])
+    rates = {point.n_params: _rate(point, config, threads_of(n_workers)) for point in timed}
     known = sorted(rates)
     n = np.array([point.n_params for point in points], dtype=float)
     rate = np.exp(np.interp(np.log(n), np.log(known), np.log([rates[size] for size in known])))
@@ -67,12 +66,25 @@ def evaluation_tokens(config: Config) -> float:
     return items + sum(one.validation_bytes for one in config.data.categories) / _BYTES_PER_TOKEN
 
 
-def _size(wanted: float, config: Config) -> Size:
-    return shape_for(wanted, vocab_size=config.data.vocab_size, model=config.model)
+def threads_of(n_workers: int) -> int:
+    """Threads of a worker when the cores are shared out."""
+    return max(1, (os.cpu_count() or 1) // n_workers)
 
 
-def _rate(size: Size, config: Config) -> float:
+def _spread(points: Sequence[DesignPoint]) -> list[DesignPoint]:
+    """A few points from the smallest size to the largest."""
+    ordered = sorted({point.n_params: point for point in points}.values(), key=lambda point: point.n_params)
+    return [ordered[round(at)] for at in np.linspace(0, len(ordered) - 1, min(_TIMED_SIZES, len(ordered)))]
+
+
+def _small(point: DesignPoint, config: Config) -> DesignPoint:
+    size = shape_for(_LARGEST_TIMED, vocab_size=config.data.vocab_size, model=config.model)
+    return replace(point, n_params=size.n_params)
+
+
+def _rate(point: DesignPoint, config: Config, threads: int) -> float:
     """6 N tokens per second of one process, in FLOP/s."""
-    sequences = max(1, config.train.batch_min // config.model.context)
-    seconds = step_seconds(size, batch_sequences=sequences, config=config.train)
+    size = shape_for(point.n_params, vocab_size=config.data.vocab_size, model=config.model)
+    sequences = rule.derive(point, size, config.train, context=config.model.context).batch_sequences
+    seconds = step_seconds(size, batch_sequences=sequences, config=config.train, threads=threads)
     return 6 * size.n_params * sequences * config.model.context / seconds

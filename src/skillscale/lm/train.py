@@ -2,7 +2,6 @@
 
 import math
 import os
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -139,20 +138,28 @@ def train(
     )
 
 
-def step_seconds(size: Size, *, batch_sequences: int, config: TrainConfig) -> float:
-    """Median seconds of a training step of this shape on this machine, on random tokens."""
+def step_seconds(size: Size, *, batch_sequences: int, config: TrainConfig, threads: int) -> float:
+    """Least seconds of a training step of this shape on this machine, on random tokens: other load only adds.
+
+    Args:
+        threads: of the CPU; those that a worker will have.
+    """
     optimisation = Optimisation(lr=1e-6, batch_sequences=batch_sequences, steps=_TIMED_STEPS, warmup_steps=0)
-    loop = _Loop(size, optimisation, config, seed=0)
-    rng = np.random.default_rng(0)
-    ids = rng.integers(0, size.vocab_size, (batch_sequences, size.context + 1))
-    seconds: list[float] = []
-    for step in range(_TIMED_STEPS):
-        began = time.perf_counter()
-        loop.step(ids, step).item()
-        seconds.append(time.perf_counter() - began)
-        if step > 1 and math.fsum(seconds) > _TIMED_S:
-            break
-    return statistics.median(seconds[1:])
+    ids = np.random.default_rng(0).integers(0, size.vocab_size, (batch_sequences, size.context + 1))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        loop = _Loop(size, optimisation, config, seed=0)
+        seconds: list[float] = []
+        for step in range(_TIMED_STEPS):
+            began = time.perf_counter()
+            loop.step(ids, step).item()
+            seconds.append(time.perf_counter() - began)
+            if step > 1 and math.fsum(seconds) > _TIMED_S:
+                break
+    finally:
+        torch.set_num_threads(before)
+    return min(seconds[1:])
 
 
 def curve_steps(steps: int) -> frozenset[int]:
