@@ -4,8 +4,8 @@
 
 One process, one thread (set OMP_NUM_THREADS=1). Overhead is measured against a bare PyTorch loop of the same model on
 the same tokens: the two take turns, and the overhead is the median ratio of neighbours, so that other load on the
-machine meets both alike. Tracking is the whole record of a run in a fresh sqlite store (claimed, begun, a curve of 100 rows,
-finished), in seconds a run, and as a share of a run of the middle budget of the default study at that size.
+machine meets both alike. Tracking is the whole record of a run in a fresh sqlite store (claimed, begun, a curve of 100
+rows, finished), in seconds a run, and as a share of a run of the middle budget of the default study at that size.
 """
 
 import argparse
