@@ -188,7 +188,10 @@ def _coverage_cells(studies: int) -> list[Row]:
         for seeds in (1, 2)
     ]
     middle = {"truth": "chinchilla", "noise": 0.005, "seeds": 2} | plain
-    return cells + [middle | change for change in ({"tilt": 0.001}, {"tilt": 0.003}, {"small": 0.3}, {"missing": 0.1})]
+    return cells + [
+        middle | change
+        for change in ({"noise": 0.03}, {"tilt": 0.001}, {"tilt": 0.003}, {"small": 0.3}, {"missing": 0.1})
+    ]
 
 
 def main() -> None:

@@ -54,8 +54,8 @@ def test_golden_steps():
     assert losses == pytest.approx([5.64233, 5.43457, 5.55439], abs=1e-4), (
         "Three training steps of a fixed model on fixed tokens gave other losses than before. If model, initial "
         "weights, optimiser, schedule or clipping were changed on purpose, put the new losses here, say so in "
-        "CHANGELOG.md, and don't compare new runs with old ones. If not, a change altered training unnoticed. Another "
-        "build of torch may move the last digits, not the fourth."
+        "CHANGELOG.md, and don't compare new runs with old ones. If not, a change altered training unnoticed. "
+        "Another build of torch may move the last digits, not the fourth."
     )
 
 

@@ -18,7 +18,11 @@ class TrackingError(SkillscaleError, RuntimeError):
 
 
 class TrainingError(SkillscaleError, RuntimeError):
-    """A run that can't go on: diverged, out of disk, out of memory."""
+    """Training that can't go on for now: out of disk, a damaged checkpoint. The point can be trained again."""
+
+
+class DivergedError(TrainingError):
+    """A run whose loss left the numbers. The same settings would do it again, so the point is recorded as failed."""
 
 
 class DataError(SkillscaleError, RuntimeError):

@@ -20,7 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 from skillscale import campaign
 from skillscale.analysis import aggregate_weights
 from skillscale.config import Config, TrainConfig
-from skillscale.errors import InputError, TrainingError
+from skillscale.errors import DivergedError, InputError, TrainingError
 from skillscale.grid import grid_points
 from skillscale.lm import run
 from skillscale.output import Output
@@ -240,7 +240,7 @@ def _try(
         record.log(metrics={"lr": recipe.optimisation.lr, "batch_tokens": batch_tokens})
         try:
             outcome = run.train_and_measure(recipe, tried, prepared)
-        except TrainingError as error:
+        except DivergedError as error:
             record.log(tags={"reason": str(error)})
             return None
         weights = aggregate_weights(config)

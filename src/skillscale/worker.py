@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ import yaml
 
 from skillscale import __version__
 from skillscale.config import Config
-from skillscale.errors import TrainingError
+from skillscale.errors import DivergedError, TrainingError
 from skillscale.lm import run
 from skillscale.lm.prepare import Prepared
 from skillscale.lm.train import Progress, Stopped
@@ -53,6 +53,7 @@ def train_claimed(writer: "RunWriter", desk: Desk) -> RunRecord:
 
     Raises:
         Stopped: the process that started us is gone; the run is marked as killed and can be claimed again.
+        TrainingError: out of disk, or a checkpoint that can't be used; the run is marked in the same way.
     """
     with writer:
         recipe = run.derive(writer.point, desk.config, desk.prepared)
@@ -75,14 +76,16 @@ def train_claimed(writer: "RunWriter", desk: Desk) -> RunRecord:
                 on_progress=_teller(writer, desk.out),
                 should_stop=orphaned,
             )
-        except TrainingError as error:
+        except DivergedError as error:
             checkpoint.unlink(missing_ok=True)
             return writer.fail(str(error))
+        except TrainingError as error:
+            writer.kill(str(error))
+            raise
         except Stopped:
             writer.kill("stopped: the command that started this worker is gone")
             raise
-        for tokens, loss in outcome.curve:
-            writer.curve(tokens, loss)
+        _log_curve(writer, outcome.curve)
         record = writer.finish(
             spending=outcome.spending,
             sets=outcome.sets,
@@ -122,11 +125,18 @@ def orphaned() -> bool:
     return parent.isdigit() and os.getppid() != int(parent)
 
 
+def _log_curve(writer: "RunWriter", curve: Sequence[tuple[int, float]]) -> None:
+    """Write the rows that are new; the writer knows the last one it was given."""
+    for tokens, loss in curve:
+        writer.curve(tokens, loss)
+
+
 def _teller(writer: "RunWriter", out: Output) -> Callable[[Progress], None]:
     told_at = time.monotonic()
 
     def tell(progress: Progress) -> None:
         nonlocal told_at
+        _log_curve(writer, progress.curve)
         if time.monotonic() - told_at < _TELL_EVERY_S:
             return
         told_at = time.monotonic()

@@ -33,6 +33,19 @@ FORM_SPAN = math.log(8)
 
 
 @dataclass(frozen=True, kw_only=True)
+class DrawnMinima:
+    """What K resamples of the errors make of a skill's minima.
+
+    ``optima`` (ln N*) and ``curvature``: (K, n_budgets); ``rise``: (K, n_budgets, 2), ln L at the smallest and at the
+    largest size above ln L at the estimated minimum: what brackets it.
+    """
+
+    optima: Array = field(metadata={"unit": "ln parameters"})
+    curvature: Array = field(metadata={"unit": "d2 ln L / d(ln N)2"})
+    rise: Array = field(metadata={"unit": "ln L"})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Isoflops:
     """The isoFLOP curves of one skill and mix, fitted together by least squares on ln L.
 
@@ -63,8 +76,8 @@ class Isoflops:
         x, curvature = lowest(self.coefficients, self.half_widths)
         return self.centres + x, curvature
 
-    def drawn_minima(self, errors: Array, form: Array) -> tuple[Array, Array]:
-        """Ln N* and curvature of each resample, (K, n_budgets).
+    def drawn_minima(self, errors: Array, form: Array) -> DrawnMinima:
+        """The minima of resampled curves.
 
         Args:
             errors: of ln L, (K, n).
@@ -72,10 +85,16 @@ class Isoflops:
                 by level and by trend over ln C.
         """
         half, log_C = self.half_widths, np.log(np.array(self.budgets))
-        x, curvature = lowest(self.coefficients + np.einsum("bcn,kn->kbc", self.projection, errors), half)
+        drawn = self.coefficients + np.einsum("bcn,kn->kbc", self.projection, errors)
+        x, curvature = lowest(drawn, half)
         x = np.clip(x, -OUTSIDE * half, OUTSIDE * half)
         off = form[:, :1] * FORM[self.shared] + form[:, 1:] * FORM_TREND * (log_C - log_C.mean())
-        return self.centres + x + off * (half / FORM_SPAN) ** 2, curvature
+        estimate = np.clip(lowest(self.coefficients, half)[0], -half, half)
+        levels = _polynomial(drawn, np.column_stack([-half, half, estimate]))
+        return DrawnMinima(
+            optima=self.centres + x + off * (half / FORM_SPAN) ** 2, curvature=curvature,
+            rise=levels[..., :2] - levels[..., 2:],
+        )  # fmt: skip
 
     def curve(self, b: int) -> Curve:
         """The fitted curve of budget number ``b``."""
@@ -201,17 +220,17 @@ def distinct_sizes(N: Array) -> int:
     return len(np.unique(np.round(np.log(N), 3)))
 
 
-def find_minima(fit: Isoflops, drawn: tuple[Array, Array], *, level: float, mix: str, skill: str) -> list[Minimum]:
+def find_minima(fit: Isoflops, drawn: DrawnMinima, *, level: float, mix: str, skill: str) -> list[Minimum]:
     """The compute optimum at each budget with its interval, or the reason for refusing it.
 
     Args:
         fit: the curves.
-        drawn: ln N* and curvature of the resamples, each (K, n_budgets), from ``Isoflops.drawn_minima``.
+        drawn: the same minima of the resamples.
         level: of the intervals.
         mix: name to put on the values.
         skill: likewise.
     """
-    (x, curved), (x_draws, curved_draws) = fit.minima(), drawn
+    x, curved = fit.minima()
     found = [
         Minimum(
             mix=mix, skill=skill, C=C, n_runs=runs, n_sizes=count, status=Status.TOO_FEW,
@@ -221,10 +240,11 @@ def find_minima(fit: Isoflops, drawn: tuple[Array, Array], *, level: float, mix:
     ]  # fmt: skip
     for b, C in enumerate(fit.budgets):
         mine = fit.C == C
-        log_N = interval(float(x[b]), x_draws[:, b], level)
-        curvature = interval(float(curved[b]), curved_draws[:, b], level)
+        log_N = interval(float(x[b]), drawn.optima[:, b], level)
+        curvature = interval(float(curved[b]), drawn.curvature[:, b], level)
         curve = fit.curve(b)
-        status, reason = judge(log_N, curvature, curve)
+        rises = np.quantile(drawn.rise[:, b], (1 - level) / 2, axis=0) > 0
+        status, reason = judge(log_N, curvature.value, curve, rises=(bool(rises[0]), bool(rises[1])))
         ok = status is Status.OK
         N = log_N.map(math.exp) if ok else Interval()
         found.append(
@@ -237,20 +257,27 @@ def find_minima(fit: Isoflops, drawn: tuple[Array, Array], *, level: float, mix:
     return sorted(found, key=lambda minimum: minimum.C)
 
 
-def judge(log_N: Interval, curvature: Interval, curve: Curve) -> tuple[Status, str]:
-    """Whether a minimum stands, and if not why and what to run."""
+def judge(log_N: Interval, curvature: float, curve: Curve, *, rises: tuple[bool, bool]) -> tuple[Status, str]:
+    """Whether a minimum stands, and if not why and what to run.
+
+    A curve through pure noise has a minimum somewhere in a third of all cases, so more is asked than a positive
+    curvature: the loss must rise from the minimum to both ends of the sizes by more than its error (``rises``).
+    """
     low, high = math.log(curve.N_min), math.log(curve.N_max)
-    falls_at = "largest" if curve.loss(curve.N_max) < curve.loss(curve.N_min) else "smallest"
     if not (math.isfinite(log_N.value) and low < log_N.value < high):
-        if curvature.value <= 0:
+        if curvature <= 0:
             return Status.CONCAVE, "the curve bends down, so it has no minimum; add sizes and seeds"
-        return Status.NOT_BRACKETED, f"the loss still falls at the {falls_at} size; add sizes beyond it"
-    if not curvature.lo > 0 or (log_N.lo <= low and log_N.hi >= high):
+        end = "largest" if curve.loss(curve.N_max) < curve.loss(curve.N_min) else "smallest"
+        return Status.NOT_BRACKETED, f"the loss still falls at the {end} size; add sizes beyond it"
+    if not any(rises):
         return Status.TOO_FLAT, (
-            f"curvature {curvature.value:.3g} from {curvature.lo:.3g} to {curvature.hi:.3g} against a noise of "
-            f"{curve.noise:.2%}: the minimum can't be located; add seeds or a wider span"
+            f"the loss rises from the minimum to neither end by more than its error (noise {curve.noise:.2%}); "
+            "add seeds or a wider span"
         )
-    if log_N.lo <= low or log_N.hi >= high:
-        edge = "smallest" if log_N.lo <= low else "largest"
-        return Status.NOT_BRACKETED, f"the interval of the minimum passes the {edge} size; add sizes beyond it"
+    if not all(rises):
+        end = "largest" if rises[0] else "smallest"
+        return Status.NOT_BRACKETED, f"the rise to the {end} size is within its error; add sizes beyond it, or seeds"
+    if not (log_N.lo > low and log_N.hi < high):
+        end = "smallest" if log_N.lo <= low else "largest"
+        return Status.NOT_BRACKETED, f"the interval of the minimum passes the {end} size; add sizes beyond it"
     return Status.OK, ""

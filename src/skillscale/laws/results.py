@@ -190,6 +190,9 @@ class LawFit:
 
     ``theta``: the law's parameters by name (chinchilla: E, A, B, alpha, beta); ``objective`` names what was minimised,
     ``F`` is its value (a sum over runs); ``a``: exponent of the law's own N*(C).
+
+    The intervals own the runs' noise and take the form for true: where the frontier disagrees with the parabolas, the
+    form is off by more than they say.
     """
 
     mix: str

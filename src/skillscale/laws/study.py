@@ -16,7 +16,7 @@ import pandas as pd
 from skillscale.errors import FitError, InputError
 from skillscale.laws.fit import DELTA, Fit, Points, fit_law, objective_name, refit
 from skillscale.laws.forms import CHINCHILLA, Array, Law
-from skillscale.laws.isoflop import find_minima, fit_isoflops
+from skillscale.laws.isoflop import distinct_sizes, find_minima, fit_isoflops
 from skillscale.laws.results import (
     Frontier,
     Interval,
@@ -188,8 +188,10 @@ def _fit_column(
     curves = fit_isoflops(C, N, L, seeds=rows["seed"].to_numpy()[present]) if len(L) else None
     if curves is None:
         minima = [
-            Minimum(mix=mix, skill=name, C=float(b), status=Status.TOO_FEW, n_runs=int(np.equal(C, b).sum()),
-                    n_sizes=len(np.unique(N[np.equal(C, b)])), reason="a curve needs 4 sizes, better 7 over +-8x")
+            Minimum(
+                mix=mix, skill=name, C=float(b), status=Status.TOO_FEW, n_runs=int(np.equal(C, b).sum()),
+                n_sizes=distinct_sizes(N[np.equal(C, b)]), reason="a curve needs 4 distinct sizes, better 7 over +-8x",
+            )
             for b in budgets
         ]  # fmt: skip
         return _Column(skill=name, minima=minima, budgets=(), optima=np.empty(0), draws=blank[:, :0], law=summary,
@@ -200,7 +202,7 @@ def _fit_column(
     kept = np.isin(budgets, curves.budgets)
     return _Column(
         skill=name, minima=find_minima(curves, drawn, level=level, mix=mix, skill=name), budgets=curves.budgets,
-        optima=curves.minima()[0], draws=drawn[0], law=summary, law_optima=law_optima[kept],
+        optima=curves.minima()[0], draws=drawn.optima, law=summary, law_optima=law_optima[kept],
         law_draws=law_draws[:, kept],
     )  # fmt: skip
 

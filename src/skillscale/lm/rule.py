@@ -3,9 +3,9 @@
     learning rate  = lr_coefficient N^lr_params_exponent D^lr_tokens_exponent, at most lr_max
     batch (tokens) = batch_coefficient D^batch_tokens_exponent, from batch_min to batch_max
 
-The form, and the batch, are those of the Step Law (Li et al. 2025, arXiv 2503.04715), where N leaves the embedding out.
-Here N is the total: below 1e5 parameters the embedding is half of them. The law's own learning rates are made for 6e7
-parameters and more, and diverge at 1e4; docs/decisions.md has the runs that these coefficients come from.
+The form is the Step Law's (Li et al. 2025, arXiv 2503.04715), and as there N leaves the embedding out. The law's own
+coefficients are made for 6e7 parameters and more: at 1e4 its learning rate is several times too high. docs/decisions.md
+says where those in conf/train.yaml come from.
 """
 
 from skillscale.config import TrainConfig
@@ -32,16 +32,16 @@ def derive(point: DesignPoint, size: Size, config: TrainConfig, *, context: int)
     batch = min(batch_sequences(point.n_tokens, config, context=context), max(1, sequences // MIN_STEPS))
     steps = max(1, round(point.n_tokens / (batch * context)))
     return Optimisation(
-        lr=learning_rate(size.n_params, point.n_tokens, config),
+        lr=learning_rate(size.n_params_nonembed, point.n_tokens, config),
         batch_sequences=batch,
         steps=steps,
         warmup_steps=round(config.warmup_share * steps),
     )
 
 
-def learning_rate(n_params: int, n_tokens: int, config: TrainConfig) -> float:
+def learning_rate(n_params_nonembed: int, n_tokens: int, config: TrainConfig) -> float:
     """Peak learning rate = c N^a D^b, at most ``lr_max``."""
-    from_n, from_d = n_params**config.lr_params_exponent, n_tokens**config.lr_tokens_exponent
+    from_n, from_d = n_params_nonembed**config.lr_params_exponent, n_tokens**config.lr_tokens_exponent
     return float(min(config.lr_coefficient * from_n * from_d, config.lr_max))
 
 

@@ -61,7 +61,8 @@ def train_and_measure(
     """Train the model of a recipe and measure every evaluation set.
 
     Raises:
-        TrainingError: the run diverged.
+        DivergedError: the run diverged.
+        TrainingError: the checkpoint can't be written or used.
         Stopped: ``should_stop`` said so; the checkpoint holds what was done.
     """
     point, size, optimisation = recipe.point, recipe.size, recipe.optimisation

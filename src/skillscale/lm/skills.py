@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from skillscale.config import SkillsConfig
-from skillscale.errors import TrainingError
+from skillscale.errors import DivergedError
 from skillscale.lm.items import ItemSet, Windows, cut
 from skillscale.lm.prepare import Prepared
 from skillscale.record import Measurement, pooled
@@ -42,7 +42,7 @@ def measure(
     """Measure every set once; a skill is the unweighted mean over its sets.
 
     Raises:
-        TrainingError: the model gives losses that are no numbers.
+        DivergedError: the model gives losses that are no numbers.
     """
     everything = {f"val/{name}": items for name, items in prepared.validation.items()} | dict(prepared.sets)
     sets = {
@@ -75,7 +75,7 @@ def evaluate(
         batch_tokens: padded positions in one call of the model, about.
 
     Raises:
-        TrainingError: the loss is no number.
+        DivergedError: the loss is no number.
     """
     windows = cut(items, context)
     device = _device(model) if device is None else torch.device(device)
@@ -95,11 +95,11 @@ def summarise(nll: Floats, items: ItemSet) -> Measurement:
     Its variance by the delta method: n / (n - 1) sum (y - R x)^2 / (sum x)^2 (Cochran 1977, eq. 6.13).
 
     Raises:
-        TrainingError: the NLL is no number.
+        DivergedError: the NLL is no number.
     """
     total, tokens = float(nll.sum()), items.completion_tokens
     if not math.isfinite(total):
-        raise TrainingError(f"diverged: the loss on {items.name} is {total}; lower train.lr_coefficient")
+        raise DivergedError(f"diverged: the loss on {items.name} is {total}; lower train.lr_coefficient")
     n, n_tokens = len(items), int(tokens.sum())
     loss = total / n_tokens
     spread = float(((nll - loss * tokens) ** 2).sum())

@@ -4,7 +4,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from skillscale.config import TrainConfig
-from skillscale.errors import InputError, SkillscaleError, TrainingError
+from skillscale.errors import DivergedError, InputError, SkillscaleError, TrainingError
 from skillscale.lm.model import Transformer
 from skillscale.point import DesignPoint, digest
 from skillscale.record import Optimisation, Size
@@ -45,12 +45,13 @@ class Stopped(SkillscaleError):  # noqa: N818  an outcome that was asked for, no
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run is: steps done of all, tokens seen, and the loss of the last batch in nats per token."""
+    """Where a run is: steps, tokens seen, loss of the last batch in nats per token, and the curve so far."""
 
     step: int
     steps: int
     tokens: int
     loss: float
+    curve: Sequence[tuple[int, float]] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,8 @@ def train(
 
     Raises:
         InputError: the device is not there.
-        TrainingError: the loss is not finite or above ``config.diverged_above``, or the checkpoint can't be used.
+        DivergedError: the loss is not finite, or above ``config.diverged_above``.
+        TrainingError: the checkpoint can't be written or used.
         Stopped: ``should_stop`` said so.
     """
     loop = _Loop(size, optimisation, config, seed=point.seed)
@@ -122,13 +124,13 @@ def train(
                 ledger.losses.clear()
             if now - looked_at > _LOOK_EVERY_S:
                 looked_at = now
-                on_progress(_progress(loop, ledger.step, loss))
+                on_progress(_progress(loop, ledger, loss))
         if checkpoint and now - saved_at > config.checkpoint_every_s:
             ledger.seconds = before + now - began
             loop.save(checkpoint, ledger, identity)
             saved_at = time.monotonic()
     loop.check_weights()
-    on_progress(_progress(loop, ledger.step, ledger.curve[-1][1]))
+    on_progress(_progress(loop, ledger, ledger.curve[-1][1]))
     return Trained(
         model=loop.model,
         curve=tuple(ledger.curve),
@@ -216,7 +218,7 @@ class _Loop:
         """A loss as a number.
 
         Raises:
-            TrainingError: it is not finite, or above ``diverged_above``.
+            DivergedError: it is not finite, or above ``diverged_above``.
         """
         value = float(loss)
         if not value <= self.config.diverged_above:
@@ -227,14 +229,14 @@ class _Loop:
         """Refuse weights that the last update broke: no loss has seen them yet.
 
         Raises:
-            TrainingError: a weight is not finite.
+            DivergedError: a weight is not finite.
         """
         for name, weight in self.model.named_parameters():
             if not torch.isfinite(weight).all():
                 raise self._diverged(f"{name} is not finite after step {self.optimisation.steps}")
 
-    def _diverged(self, what: str) -> TrainingError:
-        return TrainingError(
+    def _diverged(self, what: str) -> DivergedError:
+        return DivergedError(
             f"diverged: {what} of {self.optimisation.steps} with a peak learning rate of {self.optimisation.lr:.3g}; "
             "lower train.lr_coefficient"
         )
@@ -309,8 +311,9 @@ def weight_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
-def _progress(loop: _Loop, step: int, loss: float) -> Progress:
-    return Progress(step=step, steps=loop.optimisation.steps, tokens=loop.tokens(step), loss=loss)
+def _progress(loop: _Loop, ledger: _Ledger, loss: float) -> Progress:
+    steps, tokens = loop.optimisation.steps, loop.tokens(ledger.step)
+    return Progress(step=ledger.step, steps=steps, tokens=tokens, loss=loss, curve=tuple(ledger.curve))
 
 
 def _arithmetic(config: TrainConfig) -> dict[str, Any]:

@@ -282,7 +282,7 @@ def words(archive: Path, count: int) -> list[Entity]:
     def values(offset: str) -> dict[str, str | None]:
         data, _, gloss = lines[offset].partition(" | ")
         parent = re.search(r" @i? (\d{8}) n", data)
-        short = re.sub(r"\([^)]*\)", "", re.split(r"[;\"]", gloss)[0]).strip()
+        short = " ".join(re.sub(r"\([^)]*\)", "", re.split(r"[;\"]", gloss)[0]).split())
         return {
             "hypernym": lines[parent[1]].split()[4].replace("_", " ") if parent else None,
             "gloss": short if 10 <= len(short) <= 80 else None,

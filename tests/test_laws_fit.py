@@ -1,0 +1,133 @@
+"""The fit: planted parameters come back, published ones are reached, and runs that can't carry a law are refused."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skillscale.errors import FitError
+from skillscale.laws.fit import Points, fit_law, refit
+from skillscale.laws.forms import CHINCHILLA
+
+THETA = np.array([1.8, 60.0, 120.0, 0.41, 0.37])
+
+
+def planted(theta=THETA, noise=0.0, seed=0) -> Points:
+    """The main study's grid: 7 sizes over +-8x at 3 budgets."""
+    C = np.repeat([5e10, 1.6e11, 5e11], 7)
+    N = 0.1 * np.sqrt(C) * np.tile(np.geomspace(1 / 8, 8, 7), 3)
+    D = C / (6 * N)
+    error = np.random.default_rng(seed).normal(scale=noise, size=len(N)) if noise else 0.0
+    return Points(N=N, D=D, L=CHINCHILLA.loss(theta, N, D) * np.exp(error))
+
+
+@pytest.fixture(scope="module")
+def epoch(request) -> Points:
+    table = pd.read_csv(request.getfixturevalue("tables") / "chinchilla_epoch.csv")
+    table = table[table["in_besiroglu_240"] == 1]
+    return Points(N=table["params"].to_numpy(), D=table["tokens"].to_numpy(), L=table["loss"].to_numpy())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_planted_parameters_come_back(seed):
+    rng = np.random.default_rng(seed)
+    E, alpha, beta = rng.uniform(0.5, 2.5), *rng.uniform(0.2, 0.7, 2)
+    theta = np.array([E, rng.uniform(0.3, 1.5) * 4e4**alpha, rng.uniform(0.3, 1.5) * 6e5**beta, alpha, beta])
+    fit = fit_law(planted(theta))
+    np.testing.assert_allclose(fit.theta, theta, rtol=1e-6)
+    assert fit.converged
+    assert fit.starts.agree >= 1
+
+
+def test_the_published_optimum_is_reached(epoch):
+    fit = fit_law(epoch)
+    assert pytest.approx(0.001018274017801, rel=1e-9) == fit.F
+    assert fit.parameters["alpha"] == pytest.approx(0.3473105, abs=1e-7)
+    assert fit.parameters["beta"] == pytest.approx(0.3671724, abs=1e-7)
+    assert fit.parameters["A"] == pytest.approx(477.826, abs=1e-3)
+    assert fit.parameters["B"] == pytest.approx(2143.417, abs=1e-3)
+    assert fit.parameters["E"] == pytest.approx(1.817218, abs=1e-6)
+    assert fit.objective == "sum of Huber(0.001) on ln L"
+    assert fit.starts.agree == fit.starts.tried
+
+
+def test_pairs_bootstrap_gives_the_published_standard_errors(epoch):
+    n = len(epoch.L)
+    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=1000).astype(float)
+    theta, converged = refit(fit_law(epoch), epoch, weights=counts)
+    assert converged.all()
+    published = {"A": 124.5, "E": 0.0257, "alpha": 0.0154, "beta": 0.0206}
+    for name, error in published.items():
+        column = theta[:, CHINCHILLA.parameters.index(name)]
+        assert column.std() == pytest.approx(error, rel=0.1), name
+
+
+def test_a_resample_by_weights_is_a_fit_of_repeated_rows():
+    points = planted(noise=0.005)
+    counts = np.random.default_rng(3).multinomial(21, np.full(21, 1 / 21)).astype(float)
+    theta, _ = refit(fit_law(points), points, weights=counts[None])
+    rows = np.repeat(np.arange(21), counts.astype(int))
+    again = fit_law(Points(N=points.N[rows], D=points.D[rows], L=points.L[rows]))
+    np.testing.assert_allclose(theta[0], again.theta, rtol=1e-5)
+
+
+def test_no_step_improves_the_optimum():
+    points = planted(noise=0.01)
+    fit = fit_law(points, delta=0.01)
+    log_L, x, y = np.log(points.L), np.log(points.N) - fit.x0, np.log(points.D) - fit.y0
+
+    def F(q):
+        r = np.abs(log_L - CHINCHILLA.log_loss(q[None], x, y)[0])
+        return np.where(r < 0.01, 0.5 * r**2, 0.01 * (r - 0.005)).sum()
+
+    assert F(fit.q) == pytest.approx(fit.F, rel=1e-12)
+    steps = np.random.default_rng(0).normal(scale=1e-4, size=(500, 5))
+    assert min(F(fit.q + step) for step in steps) > fit.F
+
+
+def test_an_outlier_moves_the_robust_fit_little():
+    points, spoilt = planted(noise=0.003), planted(noise=0.003)
+    spoilt.L[3] *= 1.3
+    clean, robust, loose = fit_law(points), fit_law(spoilt), fit_law(spoilt, delta=10.0)
+    assert abs(robust.theta[3] - clean.theta[3]) < 0.1 * abs(loose.theta[3] - clean.theta[3])
+
+
+def test_points_of_weight_zero_have_no_say():
+    points = planted(noise=0.003)
+    spoilt = Points(N=points.N, D=points.D, L=np.where(np.arange(21) == 4, 50.0, points.L), weights=np.arange(21) != 4)
+    kept = np.arange(21) != 4
+    alone = fit_law(Points(N=points.N[kept], D=points.D[kept], L=points.L[kept]))
+    np.testing.assert_allclose(fit_law(spoilt).theta, alone.theta, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (np.arange(5), "5 runs can't carry a law of 5 parameters; add at least 1"),
+        (np.arange(7), "add a second budget"),
+        ([0, 6, 7, 13, 14, 20], None),
+        ([3, 3, 3, 10, 10, 10], "2 distinct N"),
+    ],
+)
+def test_runs_that_cant_carry_a_law_are_refused_with_the_cure(rows, message):
+    points = planted(noise=0.003)
+    some = Points(N=points.N[rows], D=points.D[rows], L=points.L[rows])
+    if message is None:
+        assert math.isfinite(fit_law(some).F)
+        return
+    with pytest.raises(FitError, match=message):
+        fit_law(some)
+
+
+def test_one_ratio_of_tokens_to_parameters_is_confounded():
+    N = np.geomspace(1e4, 1e6, 12)
+    with pytest.raises(FitError, match="N and D are confounded"):
+        fit_law(Points(N=N, D=20 * N, L=CHINCHILLA.loss(THETA, N, 20 * N)))
+
+
+@pytest.mark.parametrize("bad", [math.nan, -1.0, 0.0, math.inf])
+def test_a_value_that_is_no_loss_is_named(bad):
+    L = np.array([3.0, bad, 2.5])
+    with pytest.raises(FitError, match=f"row 1 is {bad}"):
+        Points(N=np.ones(3), D=np.ones(3), L=L)

@@ -1,0 +1,146 @@
+"""isoFLOP minima: exact on exact curves, refused with a reason where the sizes can't show one."""
+
+import math
+
+import numpy as np
+import pytest
+
+from skillscale.laws.isoflop import find_minima, fit_isoflops, lowest
+from skillscale.laws.results import Minimum, Status
+from skillscale.laws.simulate import Grid, Noise, Truth, random_truth, simulate_study
+from skillscale.laws.uncertainty import Resamples
+
+BUDGETS = (5e10, 1.6e11, 5e11)
+
+
+def parabolas(optima, *, curvature=0.08, skew=0.0, sizes=7, noise=0.0, span=8.0, seeds=2):
+    """Runs on exact curves: ln L = 1 + curvature / 2 (x - x*)^2 + skew (x - x*)^3."""
+    rng = np.random.default_rng(0)
+    C, N, L, seed = [], [], [], []
+    for budget, optimum in zip(BUDGETS, optima, strict=False):
+        for s in range(seeds):
+            for x in np.linspace(-math.log(span), math.log(span), sizes):
+                away = x - math.log(optimum / 3e4)
+                C.append(budget)
+                N.append(3e4 * math.exp(x))
+                L.append(math.exp(1 + curvature / 2 * away**2 + skew * away**3 + noise * rng.normal()))
+                seed.append(s)
+    return np.array(C), np.array(N), np.array(L), np.array(seed)
+
+
+def minima(C, N, L, seeds, *, shared=None) -> list[Minimum]:
+    fit = fit_isoflops(C, N, L, seeds=seeds, shared=shared)
+    resamples = Resamples.draw(C, 300, np.random.default_rng(1))
+    errors = resamples.errors(fit.residuals, fit.leverage, fit.used)
+    drawn = fit.drawn_minima(errors, np.random.default_rng(2).normal(size=(300, 2)))
+    return find_minima(fit, drawn, level=0.9, mix="m", skill="s")
+
+
+@pytest.mark.parametrize("skew", [0.0, 0.005, -0.005])
+def test_exact_curves_give_exact_minima(skew):
+    optima = (2e4, 3e4, 4.5e4)
+    found = minima(*parabolas(optima, skew=skew))
+    assert [m.status for m in found] == [Status.OK] * 3
+    for minimum, optimum, budget in zip(found, optima, BUDGETS, strict=True):
+        assert minimum.N.value == pytest.approx(optimum, rel=1e-6)
+        assert minimum.curvature.value == pytest.approx(0.08, rel=1e-6)
+        assert minimum.loss == pytest.approx(math.e, rel=1e-9)
+        assert minimum.curve.loss(optimum) == pytest.approx(math.e, rel=1e-9)
+        assert minimum.N.lo < optimum < minimum.N.hi
+        assert minimum.D.value == pytest.approx(budget / 6 / optimum)
+        assert minimum.D.lo < minimum.D.value < minimum.D.hi
+
+
+def test_a_seeds_level_moves_nothing():
+    C, N, L, seeds = parabolas((2e4, 3e4, 4.5e4), noise=0.003)
+    shifted = minima(C, N, L * np.where(seeds == 1, 1.02, 1.0), seeds)
+    for before, after in zip(minima(C, N, L, seeds), shifted, strict=True):
+        assert after.N.value == pytest.approx(before.N.value, rel=1e-9)
+        assert after.N.hi == pytest.approx(before.N.hi, rel=1e-9)
+
+
+def test_a_bare_parabola_is_biased_and_says_so_in_its_interval():
+    truth = Truth.at_optimum(N=4e4, C=1.6e11, L=3.0, reducible=0.5, alpha=0.55, beta=0.3)
+    runs = simulate_study({"s": truth}, np.random.default_rng(0), noise=Noise(run=0, seed_level=0))
+    columns = [runs[name].to_numpy() for name in ("C", "N", "s", "seed")]
+    bare, full = (minima(*columns, shared=shared) for shared in (0, None))
+    for rough, fine in zip(bare, full, strict=True):
+        right = truth.optimum(fine.C)
+        assert abs(math.log(rough.N.value / right)) > 0.05
+        assert abs(math.log(fine.N.value / right)) < 0.02
+        assert math.log(rough.N.hi / rough.N.lo) > 4 * math.log(fine.N.hi / fine.N.lo)
+
+
+@pytest.mark.parametrize(
+    ("runs", "status", "words"),
+    [
+        (parabolas((2e6, 2e6, 2e6)), Status.NOT_BRACKETED, "still falls at the largest size"),
+        (parabolas((500, 500, 500)), Status.NOT_BRACKETED, "still falls at the smallest size"),
+        (parabolas((2e4, 3e4, 4e4), curvature=-0.08), Status.CONCAVE, "no minimum"),
+        (parabolas((3e4, 3e4, 3e4), curvature=1e-5, noise=0.01), Status.TOO_FLAT, "neither end"),
+        (parabolas((2.38e5, 2.38e5, 2.38e5), noise=0.005), Status.NOT_BRACKETED, "the largest size"),
+    ],
+)
+def test_refusals(runs, status, words):
+    found = minima(*runs)
+    assert status in {m.status for m in found}
+    for minimum in found:
+        assert minimum.status is not Status.OK
+        assert minimum.reason
+        assert not minimum.N.known
+        assert math.isnan(minimum.loss)
+        assert minimum.curve is not None
+    assert any(words in m.reason for m in found)
+
+
+def test_a_curve_through_noise_is_hardly_ever_taken_for_one_with_a_minimum():
+    rng, taken = np.random.default_rng(0), []
+    C, N, _, seeds = parabolas((3e4, 3e4, 3e4))
+    for _ in range(60):
+        taken += [m.status is Status.OK for m in minima(C, N, np.exp(1 + 0.01 * rng.normal(size=len(C))), seeds)]
+    assert np.mean(taken) < 0.08
+
+
+def test_three_sizes_make_no_curve():
+    C, N, L, seeds = parabolas((2e4,), sizes=3)
+    assert fit_isoflops(C, N, L, seeds=seeds) is None
+
+
+def test_a_budget_of_three_sizes_is_left_out_by_name():
+    C, N, L, seeds = parabolas((2e4, 3e4, 4.5e4))
+    keep = ~((BUDGETS[0] == C) & (1.01 * np.unique(N)[2] < N))
+    found = minima(C[keep], N[keep], L[keep], seeds[keep])
+    assert [m.status for m in found] == [Status.TOO_FEW, Status.OK, Status.OK]
+    assert (found[0].n_sizes, found[0].n_runs) == (3, 6)
+    assert found[1].N.value == pytest.approx(3e4, rel=1e-6)
+
+
+def test_lowest_agrees_with_a_fine_search():
+    rng = np.random.default_rng(0)
+    c = np.concatenate(
+        [rng.normal(size=(200, 1, 2)), 1 + rng.random((200, 1, 1)), 0.2 * rng.normal(size=(200, 1, 2))], 2
+    )
+    x, curvature = lowest(c, np.array([2.0]))
+    grid = np.linspace(-2, 2, 40001)
+    for k in range(200):
+        values = np.polynomial.polynomial.polyval(grid, c[k, 0])
+        if math.isinf(x[k, 0]):
+            continue
+        assert np.polynomial.polynomial.polyval(x[k, 0], c[k, 0]) <= values[np.abs(grid - x[k, 0]) < 0.2].min() + 1e-12
+        assert curvature[k, 0] > 0
+    assert np.isfinite(x).mean() > 0.9
+
+
+def test_shared_skew_beats_the_bare_parabola_on_random_truths():
+    rng = np.random.default_rng(4)
+    errors = {0: [], 1: [], 2: []}
+    for _ in range(40):
+        truth = random_truth(rng, kind="drifting")
+        runs = simulate_study({"s": truth}, rng, grid=Grid(), noise=Noise(run=0.003))
+        right = np.log([truth.optimum(C) for C in BUDGETS])
+        for shared, found in errors.items():
+            fit = fit_isoflops(*(runs[n].to_numpy() for n in ("C", "N", "s")), seeds=runs["seed"], shared=shared)
+            found.append(fit.minima()[0] - right)
+    rmse = {shared: float(np.sqrt(np.mean(np.square(found)))) for shared, found in errors.items()}
+    assert rmse[2] < rmse[1] < 0.5 * rmse[0]
+    assert rmse[2] < 0.03

@@ -1,0 +1,54 @@
+"""Simulated studies hold what they claim."""
+
+import math
+
+import numpy as np
+import pytest
+
+from skillscale.laws.simulate import Grid, Noise, Truth, demo_study, random_truth, simulate_study
+
+
+@pytest.mark.parametrize("kind", ["chinchilla", "drifting"])
+def test_a_truth_has_its_optimum_where_it_was_put(kind):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        truth = random_truth(rng, kind=kind)
+        assert truth.optimum(1.6e11) == pytest.approx(truth.N0, rel=1e-4)
+        assert (truth.k == 1 and truth.g == 0) == (kind == "chinchilla")
+
+
+def test_loss_at_the_optimum_is_as_asked():
+    truth = Truth.at_optimum(N=4e4, C=1.6e11, L=3.0, reducible=0.4, alpha=0.5, beta=0.3, k=0.7)
+    assert float(truth.loss(4e4, 1.6e11 / 6 / 4e4)) == pytest.approx(3.0)
+    assert pytest.approx(1.8) == truth.E
+
+
+def test_the_grid_is_the_studys():
+    runs, truths = demo_study(0)
+    assert len(runs) == 3 * 7 * 2
+    assert list(runs.columns[:6]) == ["run_id", "C", "N", "D", "mix", "seed"]
+    assert set(truths) == set(runs.columns[6:])
+    np.testing.assert_allclose(6 * runs["N"] * runs["D"], runs["C"])
+    assert runs["run_id"].is_unique
+
+
+def test_noise_is_shared_as_asked():
+    truths = {name: Truth.at_optimum(N=4e4, C=1.6e11, L=3.0, reducible=0.5, alpha=0.4, beta=0.4) for name in "ab"}
+    noise = Noise(run=0.01, shared=0.75, seed_level=0.0)
+    runs = simulate_study(truths, np.random.default_rng(0), grid=Grid(sizes=100, seeds=10), noise=noise)
+    a, b = (np.log(runs[name] / truths[name].loss(runs["N"], runs["D"])) for name in "ab")
+    assert a.std() == pytest.approx(0.01, rel=0.05)
+    assert np.corrcoef(a, b)[0, 1] == pytest.approx(0.75, abs=0.03)
+
+
+def test_a_seeds_stream_is_the_same_at_every_size():
+    truths = {"a": Truth.at_optimum(N=4e4, C=1.6e11, L=3.0, reducible=0.5, alpha=0.4, beta=0.4)}
+    noise = Noise(run=0.0, seed_level=0.01, seed_tilt=0.002)
+    runs = simulate_study(truths, np.random.default_rng(0), noise=noise)
+    error = np.log(runs["a"] / truths["a"].loss(runs["N"], runs["D"]))
+    x = np.log(runs["N"] / (0.1 * np.sqrt(runs["C"])))
+    for _, rows in runs.groupby("seed"):
+        line = np.polyfit(x[rows.index], error[rows.index], 1)
+        np.testing.assert_allclose(np.polyval(line, x[rows.index]), error[rows.index], atol=1e-6)
+        assert abs(line[0]) < 0.01
+        assert not math.isclose(line[1], 0.0, abs_tol=1e-6)

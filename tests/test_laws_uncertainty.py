@@ -1,0 +1,72 @@
+"""Shared resamples and the intervals made of them."""
+
+import numpy as np
+import pytest
+
+from skillscale.laws.results import Interval
+from skillscale.laws.uncertainty import Resamples, holm, interval, two_sided_p
+
+GROUPS = np.repeat([1.0, 2.0], 7)
+
+
+def test_a_line_through_noise_is_covered():
+    """Slope of 7 + 7 points with its interval: Student's width, not the normal's."""
+    rng = np.random.default_rng(0)
+    x = np.tile(np.linspace(-2, 2, 7), 2)
+    design = np.column_stack([np.ones(14), x])
+    inverse = np.linalg.pinv(design)
+    leverage = np.einsum("np,pn->n", design, inverse)
+    hits = []
+    for _ in range(300):
+        y = 0.5 * x + rng.normal(size=14)
+        line = inverse @ y
+        errors = Resamples.draw(GROUPS, 300, rng).errors(y - design @ line, leverage, np.ones(14, dtype=bool))
+        found = interval(line[1], line[1] + errors @ inverse[1], 0.9)
+        hits.append(found.lo <= 0.5 <= found.hi)
+    assert 0.86 <= np.mean(hits) <= 0.96
+
+
+def test_skills_share_their_errors():
+    rng = np.random.default_rng(0)
+    resamples = Resamples.draw(GROUPS, 200, rng)
+    residuals, everywhere = rng.normal(size=14), np.ones(14, dtype=bool)
+    one = resamples.errors(residuals, np.full(14, 0.2), everywhere)
+    two = resamples.errors(2 * residuals, np.full(14, 0.2), everywhere)
+    np.testing.assert_allclose(two, 2 * one)
+
+
+def test_errors_stay_within_their_group():
+    residuals = np.where(GROUPS == 1, 1.0, 0.0)
+    errors = Resamples.draw(GROUPS, 50, np.random.default_rng(0)).errors(
+        residuals, np.zeros(14), np.ones(14, dtype=bool)
+    )
+    assert np.all(errors[:, GROUPS == 2] == 0)
+    assert np.all(errors[:, GROUPS == 1] != 0)
+
+
+def test_a_missing_skill_takes_its_errors_from_the_runs_that_have_it():
+    present = np.ones(14, dtype=bool)
+    present[[2, 9]] = False
+    errors = Resamples.draw(GROUPS, 100, np.random.default_rng(0)).errors(np.ones(12), np.zeros(12), present)
+    assert errors.shape == (100, 12)
+    assert np.all(errors != 0)
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
+    np.testing.assert_allclose(holm(np.array([0.6, 0.5])), [1.0, 1.0])
+    assert len(holm(np.array([]))) == 0
+
+
+def test_p_never_claims_more_than_the_draws_can_tell():
+    assert two_sided_p(np.ones(999)) == pytest.approx(2 / 1000)
+    assert two_sided_p(np.linspace(-1, 1, 1001)) == 1.0
+    assert np.isnan(two_sided_p(np.array([np.nan])))
+
+
+def test_an_interval_needs_its_draws():
+    assert interval(1.0, np.linspace(0, 2, 1001), 0.9) == Interval(
+        value=1.0, lo=pytest.approx(0.1), hi=pytest.approx(1.9)
+    )
+    assert not interval(1.0, np.append(np.ones(50), np.full(50, np.inf)), 0.9).known
+    assert not interval(np.nan, np.ones(100), 0.9).known
