@@ -3,8 +3,9 @@
     learning rate  = lr_coefficient N^lr_params_exponent D^lr_tokens_exponent, at most lr_max
     batch (tokens) = batch_coefficient D^batch_tokens_exponent, from batch_min to batch_max
 
-The form is the Step Law of Li et al. 2025 (arXiv 2503.04715); docs/decisions.md says where the coefficients come from.
-N is the non-embedding count, as there.
+The form is the Step Law's (Li et al. 2025, arXiv 2503.04715), and as there N leaves the embedding out. The law's own
+coefficients are made for 6e7 parameters and more: at 1e4 its learning rate is several times too high. docs/decisions.md
+says where those in conf/train.yaml come from.
 """
 
 from skillscale.config import TrainConfig
