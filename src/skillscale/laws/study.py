@@ -272,7 +272,7 @@ def _power_law(column: _Column, *, mix: str, level: float) -> PowerLaw:
     if len(kept) < 2:
         return PowerLaw(
             mix=mix, skill=column.skill, status=Status.TOO_FEW_BUDGETS, n_budgets=len(kept), a=Interval(),
-            reason=f"{len(kept)} budgets have a minimum; a power law needs 2, better 3 a factor 3 apart",
+            reason=f"{len(kept)} of {len(column.budgets)} budgets with a minimum; a power law needs 2, better 3",
             intercept=math.nan, centre=math.nan, level=level, draws=np.empty((0, 2)),
         )  # fmt: skip
     log_C, draws = np.log(np.array(column.budgets)[kept]), column.draws[:, kept]
