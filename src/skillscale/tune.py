@@ -120,10 +120,10 @@ def corner(point: DesignPoint, search: optuna.Study) -> Corner:
 
 
 def trials_table(point: DesignPoint, search: optuna.Study) -> pd.DataFrame:
-    """One row a finished trial: N, D, lr, batch_tokens, loss, and the factors on the rule."""
+    """One row a finished trial: N (non-embedding, as in the rule), D, lr, batch_tokens, factors on the rule, loss."""
     rows = [
         {
-            "N": point.n_params,
+            "N": trial.user_attrs["n_params_nonembed"],
             "D": point.n_tokens,
             "lr": trial.user_attrs["lr"],
             "batch_tokens": trial.user_attrs["batch_tokens"],
@@ -233,6 +233,7 @@ def _try(
     tried = replace(config, train=changed)
     recipe = run.derive(point, tried, prepared)
     batch_tokens = recipe.optimisation.batch_sequences * config.model.context
+    trial.set_user_attr("n_params_nonembed", recipe.size.n_params_nonembed)
     trial.set_user_attr("lr", recipe.optimisation.lr)
     trial.set_user_attr("batch_tokens", batch_tokens)
     with study.analysis("trial", name=f"tune {named(point)}") as record:

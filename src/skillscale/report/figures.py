@@ -130,11 +130,10 @@ def _part_labels(figure: Figure, panels: Sequence[Axes]) -> None:
 def _isoflop_panel(
     panel: Axes, name: str, runs: pd.DataFrame, minima: Sequence[Minimum], colours: dict[float, str]
 ) -> None:
-    seeds = _seeds(runs)
     for C, seed in sorted(set(zip(runs["C"].tolist(), runs["seed"].tolist(), strict=True))):
         group = runs[(runs["C"] == C) & (runs["seed"] == seed) & runs[name].notna()]
         panel.plot(
-            group["N"], group[name], linestyle="none", marker=_marker(seeds, seed), markersize=4, gid="runs",
+            group["N"], group[name], linestyle="none", marker=_marker(_seeds(runs, C), seed), markersize=4, gid="runs",
             markerfacecolor=to_hex(colours[C]) + "99", markeredgecolor=colours[C], markeredgewidth=0.7,
         )  # fmt: skip
     for minimum in minima:
@@ -169,10 +168,10 @@ def _interval_x(panel: Axes, interval: object, y: float, colour: str) -> None:
 
 
 def _isoflop_key(runs: pd.DataFrame, fits: StudyFits) -> list[Line2D]:
-    seeds = _seeds(runs)
+    most = max(len(_seeds(runs, C)) for C in runs["C"].unique())
     key = [
-        Line2D([], [], linestyle="none", marker=_marker(seeds, seed), color=_SOFT, markersize=4, label=f"seed {seed}")
-        for seed in seeds[:4]
+        Line2D([], [], linestyle="none", marker=marker, color=_SOFT, markersize=4, label=f"{nth} seed of a budget")
+        for nth, marker in zip(("first", "second", "third", "fourth")[:most], _SEED_MARKERS, strict=False)
     ]
     key.append(Line2D([], [], color=_INK, marker="D", markersize=5, markeredgecolor="white", linewidth=1.4,
                       label=f"optimum with {_level(fits)} interval"))  # fmt: skip
@@ -438,8 +437,9 @@ def _darker(colour: str) -> str:
     return to_hex((0.7 * red, 0.7 * green, 0.7 * blue))
 
 
-def _seeds(runs: pd.DataFrame) -> list[int]:
-    return sorted({int(seed) for seed in runs["seed"]})
+def _seeds(runs: pd.DataFrame, C: float) -> list[int]:
+    """The seeds of a budget: other budgets may have others."""
+    return sorted({int(seed) for seed in runs.loc[runs["C"] == C, "seed"]})
 
 
 def _marker(seeds: Sequence[int], seed: int) -> str:

@@ -142,4 +142,4 @@ def _capital(text: str) -> str:
 
 
 def _uncapital(text: str) -> str:
-    return text[:1].lower() + text[1:]
+    return text if text.startswith("E ") else text[:1].lower() + text[1:]  # a letter of a law keeps its case
