@@ -147,7 +147,7 @@ def test_a_diverged_point_is_recorded_as_failed_with_its_reason(tmp_path):
 
 def test_ctrl_c_marks_the_run_and_the_study_goes_on(tmp_path):
     words = small_study.write(tmp_path)
-    words += ["--cache", str(tmp_path / "cache"), "--n_params", "9000", "--n_tokens", "3000000"]
+    words += ["--cache", str(tmp_path / "cache"), "--n_params", "9000", "--n_tokens", "60000000"]
     process = command(["train", *words])
     wait_for(lambda: (tmp_path / "runs.db").exists() and _running(tmp_path))
     os.killpg(process.pid, signal.SIGINT)

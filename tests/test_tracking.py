@@ -343,7 +343,7 @@ def test_a_study_refuses_other_settings_and_names_each(registry, study, config):
     with pytest.raises(InputError) as caught:
         registry.open_study("one", other)
     text = str(caught.value)
-    assert "train.lr_coefficient was 1.79, now 2.0" in text
+    assert f"train.lr_coefficient was {config.train.lr_coefficient}, now 2.0" in text
     assert "data.vocab_size was 512, now 1024" in text
     assert "--study.name" in text
     assert "device" not in text
