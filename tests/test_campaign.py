@@ -164,3 +164,34 @@ def _running(folder):
     except TrackingError:  # as above
         return False
     return any(one.optimisation is not None for one in records)
+
+
+def test_a_grid_over_other_mixes_adds_them_to_the_study(studied):
+    folder, words, *_ = studied
+    before = len(finished(folder))
+    result, _ = answer(["grid", *words[1:-2], "--mixes", "prose=.8,code=.2", "--budgets", "1e9", "--sizes", "9000"])
+    assert result["finished"] == before + 1
+    added = finished(folder)[-1]
+    assert dict(added.point.mix.shares) == {"prose": 0.8, "code": 0.2}
+
+
+def test_failed_points_are_trained_again_only_when_asked(tmp_path):
+    words = ["grid", *small_study.write(tmp_path), "--cache", str(tmp_path / "cache"), "--budgets", "1e9"]
+    words += ["--sizes", "9000", "--train.diverged_above", "0.5"]
+    first, _ = answer(words)
+    assert (first["failed"], first["finished"]) == (1, 0)
+    answer(words)
+    assert len(registry(tmp_path).study("small").records()) == 1
+    answer([*words, "--retry_failed"])
+    assert len(registry(tmp_path).study("small").records()) == 2
+
+
+def test_ctrl_c_on_a_grid_marks_the_runs_of_its_workers(tmp_path):
+    words = ["grid", *small_study.write(tmp_path), "--cache", str(tmp_path / "cache"), "--budgets", "4e12"]
+    process = command([*words, "--sizes", "9000,12000"])
+    wait_for(lambda: (tmp_path / "runs.db").exists() and _running(tmp_path))
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    states = {one.state for one in registry(tmp_path).study("small").records()}
+    assert states == {State.KILLED}

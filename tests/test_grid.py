@@ -49,8 +49,8 @@ def test_seeds_differ_between_budgets_and_are_shared_within_one(main_config):
 
 def test_the_longest_points_of_a_round_come_first(main_config):
     points = [each.point for each in grid_points(main_config)]
-    rounds = len(points) // 2
-    costs = [cost(point) for point in points[:rounds]]
+    first_round = main_config.study.sizes * len(main_config.study.budgets)
+    costs = [cost(point) for point in points[:first_round]]
     assert costs == sorted(costs, reverse=True)
 
 
@@ -60,3 +60,12 @@ def test_a_budget_below_one_sequence_is_refused_with_the_cure(main_config):
     )
     with pytest.raises(InputError, match="raise the budget"):
         grid_points(small)
+
+
+def test_a_study_that_grows_keeps_the_seeds_it_had(main_config):
+    more = config.load(overrides={"study.seeds": "[4]"})
+    before = {each.point.key for each in grid_points(main_config)}
+    assert before <= {each.point.key for each in grid_points(more)}
+    largest = max(main_config.study.budgets)
+    alone = {each.point.key for each in grid_points(main_config, budgets=[largest])}
+    assert alone == {each.point.key for each in grid_points(main_config) if each.budget == largest}

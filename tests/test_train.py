@@ -219,5 +219,5 @@ def test_a_missing_device_is_named(monkeypatch):
 
 def test_steps_are_timed():
     began = time.perf_counter()
-    seconds = step_seconds(SIZE, batch_sequences=2, config=CONFIG, threads=1)
+    seconds = step_seconds(SIZE, batch_sequences=2, config=CONFIG)
     assert 0 < seconds < time.perf_counter() - began

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skillscale import estimate
-from skillscale.config import Config, check_mix, resolve
+from skillscale.config import Config, check_mix
 from skillscale.errors import InputError, TrainingError
-from skillscale.grid import cost, grid_points
-from skillscale.lm.shape import shape_for
+from skillscale.grid import cost, grid_points, reached
 from skillscale.output import Output
 from skillscale.point import DesignPoint, Mix
+from skillscale.record import State
 from skillscale.worker import PARENT, Desk, named, train_claimed, work
 
 if TYPE_CHECKING:
@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 _LOOK_EVERY_S = 0.5
 _TELL_EVERY_S = 30.0
 _GRACE_S = 30.0
+_WITH_US_S = 5.0  # a Ctrl-C at the terminal reaches the workers too: they are marking their runs
+_NOT_TRAINED = {
+    State.FINISHED: "this point is in the study already: it is not trained again",
+    State.FAILED: "this point failed before; --retry_failed trains it once more",
+    State.RUNNING: "another process is training this point",
+    State.KILLED: "this point was killed, and could not be taken up again",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +62,12 @@ def train(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str
     point = _asked_point(arguments, config)
     opened = open_study(arguments, config, out, [point])
     opened.study.add_points([point])
-    writer = opened.study.claim(only=point.key)
-    if writer is None:
-        out.progress(f"{named(point)} is in study {opened.study.name} already: it is not trained again")
-    else:
+    writer = opened.study.claim(only=point.key, retry_failed=arguments["retry_failed"])
+    if writer is not None:
         train_claimed(writer, _desk(arguments, config, opened, out))
     record = next(one for one in reversed(opened.study.records()) if one.point.key == point.key)
+    if writer is None:
+        out.progress(_NOT_TRAINED[record.state])
     out.text(f"{named(point)}: {record.state} {record.reason}".rstrip())
     for name, value in record.skills.items():
         out.text(f"  {name:<22}{value.loss:8.4f} ± {value.sem:.4f} nats/token  {value.bpb:7.4f} bits/byte")
@@ -80,8 +87,10 @@ def train(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str
 
 def grid(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Train the points of the study with several workers; with ``dry_run`` list them and their cost."""
-    config = _asked_grid(arguments, config)
-    points = [each.point for each in grid_points(config, sizes=arguments["sizes"], seeds=arguments["seeds"])]
+    for mix in arguments["mixes"] or ():
+        check_mix(mix, config.data)
+    asked = {name: arguments[name] for name in ("budgets", "sizes", "mixes", "seeds")}
+    points = [each.point for each in grid_points(config, **asked)]
     if arguments["dry_run"]:
         return estimate.dry_run(points, config, arguments["workers"], out)
     return _train_all(points, arguments, config, out)
@@ -106,7 +115,8 @@ def reap(arguments: Mapping[str, Any], config: Config | None, out: Output) -> di
     """Close the runs whose process is gone, so that none stays RUNNING for ever."""
     registry = _registry(arguments)
     names = [arguments["study"]] if arguments["study"] else registry.study_names()
-    reaped = [(name, one) for name in names for one in registry.study(name).reap()]
+    patience = arguments["others_after_s"]
+    reaped = [(name, one) for name in names for one in registry.study(name).reap(others_after_s=patience)]
     for name, one in reaped:
         out.text(f"{name}: {one.run_name} closed: {one.reason}")
     out.text(f"{len(reaped)} runs closed in {len(names)} studies")
@@ -129,10 +139,7 @@ def _train_all(
     if done.failed:
         out.progress(f"{done.failed} points failed; their runs in the registry say why (--retry_failed tries again)")
     if done.finished + done.failed < done.planned:
-        raise TrainingError(
-            f"{done.planned - done.finished - done.failed} of {done.planned} points are not trained: their workers "
-            "stopped (the lines above say why); run the same command to go on"
-        )
+        raise TrainingError(_unfinished(opened.study))
     opened.registry.annotate_launcher(opened.study, note=f"{done.finished} of {done.planned} points are trained")
     return {
         "study": opened.study.name,
@@ -146,26 +153,55 @@ def _train_all(
 
 def _run_workers(study: "Study", arguments: Mapping[str, Any], out: Output) -> None:
     """Start the workers and wait for them; those that die are replaced as long as points are finished between."""
-    finished = -1
-    while (done := study.progress()).finished > finished and done.finished + done.failed < done.planned:
-        finished = done.finished
-        n_workers = min(arguments["workers"], done.planned - done.finished - done.failed)
-        workers = [_start_worker(arguments) for _ in range(n_workers)]
+    retry, left_before = bool(arguments["retry_failed"]), None
+    while (left := _left(study, retry_failed=retry)) and left != left_before:
+        left_before = left
+        workers = [_start_worker(arguments, retry_failed=retry) for _ in range(min(arguments["workers"], left))]
         try:
             _watch(workers, study, out)
         finally:
             _stop(workers)
+        _await_others(study, out)
+        retry = False
 
 
-def _start_worker(arguments: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+def _left(study: "Study", *, retry_failed: bool) -> int:
+    done = study.progress()
+    return done.planned - done.finished - (0 if retry_failed else done.failed)
+
+
+def _await_others(study: "Study", out: Output) -> None:
+    """Wait for points that other living processes of this machine train."""
+    told = False
+    while busy := study.owners(alive=True):
+        if not told:
+            out.progress(
+                f"waiting for {len(busy)} points that other processes train: {', '.join(sorted(busy.values()))}"
+            )
+            told = True
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _unfinished(study: "Study") -> str:
+    done = study.progress()
+    count = f"{done.planned - done.finished - done.failed} of {done.planned} points are not trained"
+    if elsewhere := study.owners(alive=None):
+        return (
+            f"{count}; {len(elsewhere)} of them belong to other machines ({', '.join(elsewhere.values())}): wait for "
+            "those, or, if they are gone, close their runs with `skillscale reap --others_after_s 60`; then run this "
+            "command again"
+        )
+    return f"{count}: their workers stopped (the lines above say why); run the same command to go on"
+
+
+def _start_worker(arguments: Mapping[str, Any], *, retry_failed: bool) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-m", "skillscale", "worker", "--tracking", _registry(arguments).uri]
     words += [word for name in ("study", "data", "skills") for word in (f"--{name}", str(arguments[name]))]
     words += ["--cache", str(arguments["cache"].absolute())]
-    words += ["--retry_failed", str(arguments.get("retry_failed", False)).lower()]
+    words += ["--retry_failed", str(retry_failed).lower()]
     overrides = {name: text for name, text in arguments.items() if "." in name}
     words += [word for name, text in overrides.items() for word in (f"--{name}", text)]
     environment = {**os.environ, PARENT: str(os.getpid())}
-    environment.setdefault("OMP_NUM_THREADS", str(estimate.threads_of(arguments["workers"])))
     environment.pop("MLFLOW_RUN_ID", None)
     return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=environment)  # noqa: S603
 
@@ -191,23 +227,30 @@ def _cost_left(study: "Study") -> float:
 
 def _stop(workers: Sequence[subprocess.Popen[bytes]]) -> None:
     """End workers that still run, and give them time to mark their runs."""
+    _wait(workers, _WITH_US_S)
     for each in workers:
         if each.poll() is None:
             each.send_signal(signal.SIGTERM)
-    until = time.monotonic() + _GRACE_S
+    _wait(workers, _GRACE_S)
     for each in workers:
-        try:
-            each.wait(max(0.1, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
+        if each.poll() is None:
             each.kill()
             each.wait()
+
+
+def _wait(workers: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and any(each.poll() is None for each in workers):
+        time.sleep(0.05)
 
 
 def open_study(arguments: Mapping[str, Any], config: Config, out: Output, points: Sequence[DesignPoint]) -> Opened:
     """Connect, agree on the settings, prepare the data, warn of repetition: all before any training."""
     registry = _registry(arguments)
-    study = registry.open_study(config.study.name, config)
+    if config.study.name in registry.study_names():  # refuse other settings before the long work
+        registry.open_study(config.study.name, config)
     prepared = _prepared(arguments, config, out)
+    study = registry.open_study(config.study.name, config)
     study.settle_data(prepared.data_hash)
     for warning in sorted({text for point in points for text in prepared.check(point)}):
         out.progress(f"warning: {warning}")
@@ -240,22 +283,3 @@ def _asked_point(arguments: Mapping[str, Any], config: Config) -> DesignPoint:
     return DesignPoint(
         n_params=n_params, n_tokens=n_tokens or round(flops / (6 * n_params)), mix=mix, seed=arguments["seed"]
     )
-
-
-def reached(n_params: float, config: Config) -> int:
-    """The size that a model can have, nearest to the one asked for."""
-    return shape_for(n_params, vocab_size=config.data.vocab_size, model=config.model).n_params
-
-
-def _asked_grid(arguments: Mapping[str, Any], config: Config) -> Config:
-    """The study with the budgets and mixes that were asked for on the command line."""
-    study: dict[str, Any] = {}
-    if arguments["budgets"]:
-        study["budgets"] = list(arguments["budgets"])
-        study["seeds"] = [config.study.seeds[0]]
-    if arguments["mixes"]:
-        study["mixes"] = [dict(mix.shares) for mix in arguments["mixes"]]
-    if not study:
-        return config
-    plain = config.as_dict()
-    return resolve({**plain, "study": {**plain["study"], **study}})

@@ -136,7 +136,7 @@ ENTRIES = (
         name="main",
         help="prepare the data, train the study's points, fit every skill, write the page",
         run="skillscale.campaign:main",
-        parameters=(*_TRAIN, _WORKERS, _PAGE, _JSON),
+        parameters=(*_TRAIN, _WORKERS, _RETRY, _PAGE, _JSON),
     ),
     Entry(
         name="prepare",
@@ -157,6 +157,7 @@ ENTRIES = (
                 name="mix", read=optional(Mix.parse), help="as in code=.5,prose=.5; empty: the study's first mix"
             ),
             Parameter(name="seed", default="0", read=seed, help="seed of the weights and of the stream of tokens"),
+            _RETRY,
             _JSON,
         ),
     ),
@@ -214,6 +215,11 @@ ENTRIES = (
         run="skillscale.campaign:reap",
         parameters=(
             Parameter(name="study", help="name of a study in the registry; empty: every study"),
+            Parameter(
+                name="others_after_s",
+                read=optional(positive),
+                help="also close runs of other machines claimed so many seconds ago; empty: leave them",
+            ),
             _TRACKING,
             _JSON,
         ),
@@ -392,14 +398,18 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM, met like Ctrl-C so that runs are marked and the study can go on."""
 
 
-def _terminate(_signum: int, _frame: FrameType | None) -> NoReturn:
-    raise _Terminated
+def _terminate(signum: int, _frame: FrameType | None) -> NoReturn:
+    """Raise once: what follows marks the runs, and a second signal must not break into that."""
+    for other in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(other, signal.SIG_IGN)
+    raise _Terminated if signum == signal.SIGTERM else KeyboardInterrupt
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    before = {signum: signal.signal(signum, _terminate) for signum in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -146,7 +146,10 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The optimiser and the one rule for learning rate and batch (``lm/rule.py`` says where it comes from)."""
+    """The optimiser and the one rule for learning rate and batch (``lm/rule.py`` says where it comes from).
+
+    ``threads``: of the CPU a process trains with; another number adds in another order, and moves the last digits.
+    """
 
     __pydantic_config__ = _STRICT_KEYS
 
@@ -165,6 +168,7 @@ class TrainConfig:
     beta2: Share
     clip_norm: Positive
     diverged_above: Positive
+    threads: Count
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_every_s: Positive = 60.0
@@ -235,7 +239,7 @@ class Config:
     def measured_dict(self) -> dict[str, Any]:
         """The settings that decide what a run measures: two runs of one study must agree on all of them."""
         whole = self.as_dict()
-        for key in ("device", "checkpoint_every_s"):
+        for key in ("device", "threads", "checkpoint_every_s"):
             del whole["train"][key]
         del whole["study"]
         return whole

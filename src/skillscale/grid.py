@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from skillscale.config import Config, StudyConfig
 from skillscale.errors import InputError
 from skillscale.lm.shape import shape_for
-from skillscale.point import DesignPoint, Mix
+from skillscale.point import DesignPoint, Mix, digest
+from skillscale.record import budget_label
+
+_SEEDS_APART = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,43 +40,58 @@ def reachable_sizes(wanted: Iterable[float], reach: Callable[[float], int]) -> l
 
 
 def grid_points(
-    config: Config, *, sizes: Sequence[int] | None = None, seeds: Sequence[int] | None = None
+    config: Config,
+    *,
+    budgets: Sequence[float] | None = None,
+    sizes: Sequence[int] | None = None,
+    mixes: Sequence[Mix] | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> list[GridPoint]:
     """Every point of the study: one round of seeds after the other, in each the longest first.
 
-    Workers then end together, and a study that is stopped early holds whole curves. Seeds differ from budget to
-    budget, so that the noise of one stream of tokens is not taken for agreement between budgets; within a budget all
-    sizes and mixes share them, so that a curve's points share their noise.
+    Workers then end together, and a study that is stopped early holds whole curves. Within a budget all sizes and mixes
+    share the seeds, so that a curve's points share their noise.
 
     Args:
-        sizes: N of every budget's points; by default spread around the expected optimum.
-        seeds: seeds of every budget; by default ``study.seeds`` new ones a budget.
+        budgets, sizes, mixes, seeds: in place of the study's; sizes are then those of every budget.
 
     Raises:
         InputError: a budget too small to train its largest size on one sequence.
     """
     study = config.study
-    counts = study.seeds if len(study.seeds) > 1 else study.seeds * len(study.budgets)
-    firsts = [study.first_seed + sum(counts[:at]) for at in range(len(counts))]
     rounds: list[tuple[int, GridPoint]] = []
-    for budget, first, n_seeds in zip(study.budgets, firsts, counts, strict=True):
-        wanted = sizes or wanted_sizes(budget, study)
-        for size in reachable_sizes(wanted, lambda wanted: _total(wanted, config)):
-            for at, seed in enumerate(seeds or range(first, first + n_seeds)):
-                rounds += [
-                    (at, GridPoint(point=_point(config, budget, size, mix, seed), budget=budget))
-                    for mix in study.mix_values
-                ]
+    for budget in budgets or study.budgets:
+        for wanted in reachable_sizes(sizes or wanted_sizes(budget, study), lambda size: reached(size, config)):
+            for at, seed in enumerate(seeds or seeds_of(budget, study)):
+                points = [_point(config, budget, wanted, mix, seed) for mix in mixes or study.mix_values]
+                rounds += [(at, GridPoint(point=point, budget=budget)) for point in points]
     return [point for _, point in sorted(rounds, key=lambda each: (each[0], -cost(each[1].point)))]
+
+
+def seeds_of(budget: float, study: StudyConfig) -> list[int]:
+    """The seeds of a budget, which other budgets don't have.
+
+    The noise of one stream of tokens is then not taken for agreement between budgets. They depend on the budget's place
+    in the study (on its value, where it has none), so that a study that grows keeps those it had.
+    """
+    if budget in study.budgets:
+        place = study.budgets.index(budget)
+        n_seeds = study.seeds[place] if len(study.seeds) > 1 else study.seeds[0]
+    else:
+        place = len(study.budgets) + int(digest(budget_label(budget), size=2), 16)
+        n_seeds = study.seeds[0]
+    first = study.first_seed + _SEEDS_APART * place
+    return list(range(first, first + n_seeds))
+
+
+def reached(n_params: float, config: Config) -> int:
+    """The size that a model can have, nearest to the one asked for."""
+    return shape_for(n_params, vocab_size=config.data.vocab_size, model=config.model).n_params
 
 
 def cost(point: DesignPoint) -> float:
     """Expected time of a point in arbitrary units: small models are bound by overhead a token, not by arithmetic."""
     return point.n_tokens * math.sqrt(point.n_params)
-
-
-def _total(wanted: float, config: Config) -> int:
-    return shape_for(wanted, vocab_size=config.data.vocab_size, model=config.model).n_params
 
 
 def _point(config: Config, budget: float, size: int, mix: Mix, seed: int) -> DesignPoint:

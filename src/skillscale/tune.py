@@ -21,7 +21,7 @@ from skillscale import campaign
 from skillscale.analysis import aggregate_weights
 from skillscale.config import Config, TrainConfig
 from skillscale.errors import DivergedError, InputError, TrainingError
-from skillscale.grid import grid_points
+from skillscale.grid import grid_points, reached
 from skillscale.lm import run
 from skillscale.output import Output
 from skillscale.point import DesignPoint, digest
@@ -87,7 +87,7 @@ def tuned_points(arguments: Mapping[str, Any], config: Config) -> list[DesignPoi
     if sizes:
         mix, seed = config.study.mix_values[0], config.study.first_seed
         return [
-            DesignPoint(n_params=campaign.reached(size, config), n_tokens=n, mix=mix, seed=seed)
+            DesignPoint(n_params=reached(size, config), n_tokens=n, mix=mix, seed=seed)
             for size, n in zip(sizes, tokens, strict=True)
         ]
     grid = grid_points(config, seeds=[config.study.first_seed])

@@ -138,27 +138,18 @@ def train(
     )
 
 
-def step_seconds(size: Size, *, batch_sequences: int, config: TrainConfig, threads: int) -> float:
-    """Least seconds of a training step of this shape on this machine, on random tokens: other load only adds.
-
-    Args:
-        threads: of the CPU; those that a worker will have.
-    """
+def step_seconds(size: Size, *, batch_sequences: int, config: TrainConfig) -> float:
+    """Least seconds of a training step of this shape on this machine, on random tokens: other load only adds."""
     optimisation = Optimisation(lr=1e-6, batch_sequences=batch_sequences, steps=_TIMED_STEPS, warmup_steps=0)
+    loop = _Loop(size, optimisation, config, seed=0)
     ids = np.random.default_rng(0).integers(0, size.vocab_size, (batch_sequences, size.context + 1))
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        loop = _Loop(size, optimisation, config, seed=0)
-        seconds: list[float] = []
-        for step in range(_TIMED_STEPS):
-            began = time.perf_counter()
-            loop.step(ids, step).item()
-            seconds.append(time.perf_counter() - began)
-            if step > 1 and math.fsum(seconds) > _TIMED_S:
-                break
-    finally:
-        torch.set_num_threads(before)
+    seconds: list[float] = []
+    for step in range(_TIMED_STEPS):
+        began = time.perf_counter()
+        loop.step(ids, step).item()
+        seconds.append(time.perf_counter() - began)
+        if step > 1 and math.fsum(seconds) > _TIMED_S:
+            break
     return min(seconds[1:])
 
 
@@ -186,6 +177,7 @@ class _Loop:
     def __init__(self, size: Size, optimisation: Optimisation, config: TrainConfig, *, seed: int) -> None:
         self.optimisation, self.config, self.context = optimisation, config, size.context
         device = chosen_device(config.device)
+        torch.set_num_threads(config.threads)
         self.fabric = Fabric(accelerator=device, devices=1, precision=config.precision)
         self.model = Transformer(size, seed=seed)
         optimizer = torch.optim.AdamW(
@@ -325,4 +317,6 @@ def _progress(loop: _Loop, ledger: _Ledger, loss: float) -> Progress:
 
 def _arithmetic(config: TrainConfig) -> dict[str, Any]:
     """The settings that a run's losses depend on."""
-    return {key: value for key, value in asdict(config).items() if key not in ("device", "checkpoint_every_s")}
+    return {
+        key: value for key, value in asdict(config).items() if key not in ("device", "threads", "checkpoint_every_s")
+    }

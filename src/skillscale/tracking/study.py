@@ -154,6 +154,11 @@ class Study:
             waiting=found.count(""),
         )
 
+    def owners(self, *, alive: bool | None) -> dict[str, str]:
+        """Owners of running points by run id: those that live (True), are gone (False), or can't be known (None)."""
+        running = self._store.search([self.experiment_id], f"{_POINT_RUNS} and attributes.status = 'RUNNING'")
+        return {run.info.run_id: tag(run, "owner") for run in running if is_alive(tag(run, "owner")) is alive}
+
     def reap(self, *, others_after_s: float | None = None) -> list[Reaped]:
         """Close the runs whose owner is gone as killed, and say which.
 
