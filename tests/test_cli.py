@@ -207,3 +207,8 @@ def test_version_as_a_command(root):
         env={"PYTHONPATH": str(root / "src")}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout == f"skillscale {__version__}\n"
+
+
+def test_a_page_in_no_folder_is_refused_before_anything_runs(capsys):
+    assert cli.main(["main", "--page", "nowhere/page.html"]) == 2
+    assert "--page" in capsys.readouterr().err

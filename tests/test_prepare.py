@@ -449,3 +449,20 @@ def test_samples_are_even_bounded_and_blind_to_order() -> None:
     assert sample(reversed(many), 20_000) == found
     assert sorted(sample(many, 10**9)) == sorted(many)
     assert sample([], 10) == []
+
+
+def test_a_tokenizer_file_of_another_size_is_refused_with_the_cure(tmp_path: Path) -> None:
+    first = prepare(configs.resolve(raw_config(tmp_path / "data")), tmp_path / "cache", progress=print)
+    raw = raw_config(tmp_path / "data")
+    raw["data"] |= {"tokenizer": str(first.folder / "tokenizer.json"), "vocab_size": 512}
+    with pytest.raises(InputError, match=r"--data\.vocab_size 300"):
+        prepare(configs.resolve(raw), tmp_path / "cache", progress=print)
+
+
+def test_a_category_that_fills_no_sequence_is_refused_before_training(tmp_path: Path) -> None:
+    raw = raw_config(tmp_path / "data")
+    raw["model"]["context"] = 900_000
+    prepared = prepare(configs.resolve(raw), tmp_path / "cache", progress=print)
+    point = DesignPoint(n_params=10_000, n_tokens=2_000_000, mix=Mix({"prose": 0.5, "code": 0.5}))
+    with pytest.raises(InputError, match=r"lower model\.context"):
+        prepared.check(point)

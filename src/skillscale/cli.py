@@ -23,6 +23,12 @@ from skillscale.output import Output
 from skillscale.point import Mix
 
 INTERRUPTED, TERMINATED = 130, 143
+_CURES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EACCES: "choose a place that you may write",
+    errno.EROFS: "choose a place that can be written",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +118,14 @@ def mixes(text: str) -> tuple[Mix, ...] | None:
     return tuple(Mix.parse(part) for part in text.split(";") if part.strip()) or None
 
 
+def page_file(text: str) -> str:
+    """A file in a folder that is there; empty for the default name."""
+    path = Path(text)
+    if text and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise errors.InputError(f"must name a file in a folder that exists, but it is {text!r}")
+    return text
+
+
 def cache_folder(text: str) -> Path:
     """The folder of what can be made again; empty is SKILLSCALE_CACHE, or .cache/skillscale in the home."""
     return Path(text or os.environ.get("SKILLSCALE_CACHE") or Path.home() / ".cache" / "skillscale").expanduser()
@@ -125,7 +139,9 @@ _CACHE = Parameter(
     name="cache", read=cache_folder, help="folder for prepared data; empty: SKILLSCALE_CACHE, or ~/.cache/skillscale"
 )
 _WORKERS = Parameter(name="workers", default="2", read=count, help="processes that share the points, one thread each")
-_PAGE = Parameter(name="page", help="HTML file to write; empty: skillscale-STUDY.html in the working folder")
+_PAGE = Parameter(
+    name="page", read=page_file, help="HTML file to write; empty: skillscale-STUDY.html in the working folder"
+)
 _RETRY = Parameter(name="retry_failed", default="false", read=flag, help="train the points that failed once more")
 _JSON = Parameter(name="json", default="false", read=flag, help="print one JSON object instead of text")
 _READ = (_STUDY, _DATA, _SKILLS, _TRACKING)
@@ -245,9 +261,9 @@ def main(argv: Sequence[str] | None = None, entries: Sequence[Entry] = ENTRIES, 
     except errors.SkillscaleError as error:
         return _complain(str(error), 2 if isinstance(error, errors.InputError) else 1)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in _CURES:
             raise
-        return _complain(f"the disk is full: {error}; free some space and run the same command to go on", 1)
+        return _complain(f"{error}; {_CURES[error.errno]}, and run the same command to go on", 1)
     except KeyboardInterrupt as stop:
         sys.stderr.write("skillscale: stopped; run the same command to go on\n")
         return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED

@@ -25,6 +25,7 @@ from skillscale.lm.items import (
     report,
     save_items,
 )
+from skillscale.lm.mixture import n_blocks
 from skillscale.lm.origins import Origin, origin
 from skillscale.lm.texts import Category, clipped, sample
 from skillscale.lm.tokenizer import Tokenizer
@@ -32,6 +33,7 @@ from skillscale.lm.tokens import Tokens, open_tokens, write_tokens
 from skillscale.point import DesignPoint, digest
 
 RECIPE = 1  # raise it when the same settings and sources come to give other arrays
+_REPEATED = 1.05  # a category read so many times over is worth a warning
 _SCANNED = 32  # the tokenizer's sample of a category is drawn from so many times its size
 
 
@@ -59,15 +61,21 @@ class Prepared:
     categories: Mapping[str, Tokens]
     validation: Mapping[str, ItemSet]
     sets: Mapping[str, ItemSet]
+    context: int
     notices: tuple[str, ...] = ()
     facts: FactLoad | None = None
 
     def check(self, point: DesignPoint) -> list[str]:
-        """Warnings on a point: the categories that it must repeat, with the number of epochs."""
+        """Warnings on a point: the categories that it must repeat, with the number of epochs.
+
+        Raises:
+            InputError: a category of its mix does not fill one sequence.
+        """
         warnings = []
         for name, share in point.mix.shares.items():
+            n_blocks(self.categories[name], self.context, name=name)
             wanted, there = share * point.n_tokens, self.categories[name].n_tokens
-            if wanted > there:
+            if wanted > _REPEATED * there:
                 warnings.append(
                     f"{name} holds {there / 1e6:.3g} M tokens, but {point.n_tokens / 1e6:.3g} M at a "
                     f"share of {share:.3g} read {wanted / 1e6:.3g} M, {wanted / there:.1f} epochs; "
@@ -103,7 +111,7 @@ def prepare(config: Config, cache: Path, *, progress: Progress) -> Prepared:
         tokenizer = _tokenizer(config.data, categories, site)
         items = {one.name: _make_items(one, known, tokenizer=tokenizer, site=site) for one, known in sets}
         tokens = {one.config.name: _make_tokens(one, tokenizer, site) for one in categories}
-        return _assembled(site, tokenizer, tokens=tokens, sets=items)
+        return _assembled(site, tokenizer, config.model.context, tokens=tokens, sets=items)
 
 
 def _embedded(config: Config, cache: Path, progress: Progress) -> Path | None:
@@ -133,7 +141,13 @@ def _category(one: CategoryConfig, site: _Site) -> Category:
 
 def _tokenizer(data: DataConfig, categories: Sequence[Category], site: _Site) -> Tokenizer:
     if data.tokenizer:
-        return tokenizers.load(Path(data.tokenizer))
+        loaded = tokenizers.load(Path(data.tokenizer))
+        if loaded.vocab_size != data.vocab_size:
+            raise InputError(
+                f"{data.tokenizer} has {loaded.vocab_size} entries, but data.vocab_size is {data.vocab_size}, and sizes "
+                f"of models are counted with that; give --data.vocab_size {loaded.vocab_size}"
+            )
+        return loaded
     key = digest([RECIPE, data.vocab_size, data.tokenizer_bytes, [_texts_key(one) for one in categories]])
 
     def make(folder: Path) -> None:
@@ -187,7 +201,9 @@ def _settings(source: SourceConfig | EvalSetConfig, known: Origin) -> dict[str, 
     return kept | {"fingerprint": known.fingerprint}
 
 
-def _assembled(site: _Site, tokenizer: Tokenizer, *, tokens: Mapping[str, Path], sets: Mapping[str, Path]) -> Prepared:
+def _assembled(
+    site: _Site, tokenizer: Tokenizer, context: int, *, tokens: Mapping[str, Path], sets: Mapping[str, Path]
+) -> Prepared:
     categories = {name: open_tokens(folder) for name, folder in tokens.items()}
     data_hash = digest([[folder.name for folder in (*tokens.values(), *sets.values())], tokenizer.hash])
     manifest = _manifest(site.embedded)
@@ -198,6 +214,7 @@ def _assembled(site: _Site, tokenizer: Tokenizer, *, tokens: Mapping[str, Path],
         categories=categories,
         validation={name: open_items(f"val/{name}", folder / "validation") for name, folder in tokens.items()},
         sets={name: open_items(name, folder) for name, folder in sets.items()},
+        context=context,
         notices=_notices(manifest),
         facts=_facts(manifest, categories),
     )

@@ -3,6 +3,9 @@
 import json
 import os
 import re
+import shlex
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,8 +57,12 @@ class Registry:
 
     @property
     def ui_command(self) -> str:
-        """What opens the MLflow UI on this store."""
-        return f"mlflow ui --backend-store-uri '{self.uri}'" if not self.uri.startswith("http") else f"open {self.uri}"
+        """The line that starts the MLflow UI on this store, runnable from any shell; for a server its address."""
+        if self.uri.startswith("http"):
+            return self.uri
+        beside = Path(sys.executable).with_name("mlflow")  # the environment need not be active
+        program = "mlflow" if shutil.which("mlflow") or not beside.exists() else str(beside)
+        return f"{shlex.quote(program)} ui --backend-store-uri {shlex.quote(self.uri)}"
 
     def study_names(self) -> list[str]:
         """Names of the studies in the store."""
