@@ -227,8 +227,8 @@ class Config:
         weights = self.study.aggregate.values()
         if weights and (min(weights) < 0 or sum(weights) <= 0):
             raise InputError(
-                f"study.aggregate must have weights from 0, not all 0, but it is {dict(self.study.aggregate)}; leave it "
-                "empty to weigh the validation sets by the mix"
+                f"study.aggregate must have weights from 0, not all 0, but it is {dict(self.study.aggregate)}; leave "
+                "it empty to weigh the validation sets by the mix"
             )
         known = {one.name for one in self.skills.sets} | {f"val/{name}" for name in self.data.category_names}
         for name in self.study.aggregate:

@@ -144,8 +144,8 @@ def _tokenizer(data: DataConfig, categories: Sequence[Category], site: _Site) ->
         loaded = tokenizers.load(Path(data.tokenizer))
         if loaded.vocab_size != data.vocab_size:
             raise InputError(
-                f"{data.tokenizer} has {loaded.vocab_size} entries, but data.vocab_size is {data.vocab_size}, and sizes "
-                f"of models are counted with that; give --data.vocab_size {loaded.vocab_size}"
+                f"{data.tokenizer} has {loaded.vocab_size} entries, but data.vocab_size is {data.vocab_size}, and "
+                f"sizes of models are counted with that; give --data.vocab_size {loaded.vocab_size}"
             )
         return loaded
     key = digest([RECIPE, data.vocab_size, data.tokenizer_bytes, [_texts_key(one) for one in categories]])
