@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -6,7 +7,7 @@ from skillscale import config
 from skillscale.analysis import AGGREGATE, aggregate_weights, fit_records, frame, nominal_budget
 from skillscale.errors import FitError
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import Measurement, RunRecord, State
+from skillscale.record import CategoryUse, Measurement, RunRecord, State
 
 SETTINGS = config.load()
 
@@ -59,3 +60,8 @@ def test_a_study_without_finished_runs_says_what_to_do():
 
 def test_a_mix_is_its_shares_whatever_their_order():
     assert Mix({"a": 0.25, "b": 0.75}) == Mix({"b": 0.75, "a": 0.25})
+
+
+def test_the_fit_sees_the_tokens_that_were_trained():
+    seen = replace(record(), uses={"code": CategoryUse(tokens=990_000, epochs=0.1)})
+    assert list(frame([record(), seen], SETTINGS)["D"]) == [1_000_000, 990_000]

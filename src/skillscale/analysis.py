@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -17,9 +17,6 @@ from skillscale.laws.study import fit_study
 from skillscale.output import Output
 from skillscale.record import RunRecord, State
 from skillscale.tracking import Registry
-
-if TYPE_CHECKING:
-    pass
 
 AGGREGATE = "aggregate"
 
@@ -83,7 +80,7 @@ def frame(records: Sequence[RunRecord], config: Config) -> pd.DataFrame:
             "run_id": record.run_id,
             "C": nominal_budget(record.point.flops, config.study.budgets),
             "N": float(record.point.n_params),
-            "D": float(record.point.n_tokens),
+            "D": float(trained_tokens(record)),
             "mix": str(record.point.mix),
             "seed": record.point.seed,
             **{skill.name: _loss(record.skills, skill.name) for skill in config.skills.skills},
@@ -93,6 +90,11 @@ def frame(records: Sequence[RunRecord], config: Config) -> pd.DataFrame:
         if record.state is State.FINISHED
     ]
     return pd.DataFrame(rows)
+
+
+def trained_tokens(record: RunRecord) -> int:
+    """Tokens that a run saw: whole batches, so a little off the D that was asked for."""
+    return sum(use.tokens for use in record.uses.values()) or record.point.n_tokens
 
 
 def aggregate_weights(config: Config) -> dict[str, float]:
@@ -129,13 +131,8 @@ def _loss(measured: Mapping[str, Any], name: str) -> float:
 def _tell_verdicts(fits: StudyFits, out: Output) -> None:
     from skillscale.report.tables import verdict_table
 
-    for mix in mixes_of(fits):
+    for mix in fits.mixes:
         out.text(verdict_table(fits, mix))
-
-
-def mixes_of(fits: StudyFits) -> list[str]:
-    """The mixes that were fitted, in the order of the runs."""
-    return list(dict.fromkeys(one.mix for one in fits.minima))
 
 
 def _figures(fits: StudyFits) -> dict[str, bytes]:
@@ -144,7 +141,7 @@ def _figures(fits: StudyFits) -> dict[str, bytes]:
 
     drawn = {"isoflop": figures.isoflop, "optima": figures.optima, "residuals": figures.residuals}
     files: dict[str, bytes] = {}
-    for at, mix in enumerate(mixes_of(fits)):
+    for at, mix in enumerate(fits.mixes):
         for name, draw in drawn.items():
             figure = draw(fits, mix)
             stem = name if at == 0 else f"{name}-{at + 1}"
