@@ -16,6 +16,7 @@ import optuna
 import pandas as pd
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 
 from skillscale import campaign
 from skillscale.analysis import aggregate_weights
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 LR_SPAN, BATCH_SPAN = 6.0, 4.0
 ACCEPTED_EXCESS = 0.01
+_RULE = {"lr_factor": 1.0, "batch_factor": 1.0}
+_ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,15 +102,15 @@ def tuned_points(arguments: Mapping[str, Any], config: Config) -> list[DesignPoi
 
 
 def corner(point: DesignPoint, search: optuna.Study) -> Corner:
-    """The outcome of a search; its first trial is the rule.
+    """The outcome of a search; one of its trials is the rule.
 
     Raises:
-        TrainingError: the rule's own trial diverged, or no trial ended.
+        TrainingError: the rule's own trial diverged.
     """
     done = _complete(search)
-    rule = [trial for trial in done if trial.params["lr_factor"] == 1 and trial.params["batch_factor"] == 1]
+    rule = [trial for trial in done if _is_rule(trial)]
     if not rule:
-        raise TrainingError(f"the rule's own training diverged at {named(point)}; lower train.lr_coefficient")
+        raise _rule_diverged(point)
     best = min(done, key=_loss)
     return Corner(
         point=point,
@@ -189,16 +192,28 @@ def _search(
     trials: int,
     out: Output,
 ) -> optuna.Study:
+    """The search at a point, gone on with until ``trials`` trials have ended, diverged ones counted.
+
+    A trial whose process was killed stays RUNNING in the journal, and counts for nothing: whether its process lives
+    is not known here.
+
+    Raises:
+        TrainingError: the rule's own trial diverged.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    search = optuna.create_study(
-        study_name=point.key,
-        storage=storage,
-        load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=point.seed, n_startup_trials=6, multivariate=True),
-    )
-    if not search.trials:
-        search.enqueue_trial({"lr_factor": 1.0, "batch_factor": 1.0})
-    while len(_complete(search)) < trials:
+    search = optuna.create_study(study_name=point.key, storage=storage, load_if_exists=True)
+    while True:
+        ended = search.get_trials(states=_ENDED)
+        rule = [trial for trial in ended if _is_rule(trial)]
+        if any(trial.state is TrialState.PRUNED for trial in rule):
+            raise _rule_diverged(point)
+        if rule and len(ended) >= trials:
+            return search
+        if not rule and not any(_is_rule(trial) for trial in search.get_trials(states=(TrialState.WAITING,))):
+            search.enqueue_trial(_RULE)
+        # A seed of its own for each trial: a search that goes on would else draw again what it drew at its beginning
+        seed = point.seed + len(search.trials)
+        search.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=6, multivariate=True)
         trial = search.ask()
         lr_factor = trial.suggest_float("lr_factor", 1 / LR_SPAN, LR_SPAN, log=True)
         batch_factor = trial.suggest_float("batch_factor", 1 / BATCH_SPAN, BATCH_SPAN, log=True)
@@ -208,10 +223,9 @@ def _search(
             + (f"loss {loss:.4f}" if loss is not None else "diverged")
         )
         if loss is None:
-            search.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            search.tell(trial, state=TrialState.PRUNED)
         else:
             search.tell(trial, loss)
-    return search
 
 
 def _try(
@@ -250,13 +264,23 @@ def _try(
     return loss
 
 
+def _is_rule(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether a trial, begun or waiting, is that of the rule itself."""
+    params = trial.params or trial.system_attrs.get("fixed_params", {})
+    return bool(params == _RULE)
+
+
+def _rule_diverged(point: DesignPoint) -> TrainingError:
+    return TrainingError(f"the rule's own training diverged at {named(point)}; lower train.lr_coefficient")
+
+
 def _loss(trial: optuna.trial.FrozenTrial) -> float:
     assert trial.value is not None  # a complete trial has one
     return trial.value
 
 
 def _complete(search: optuna.Study) -> Sequence[optuna.trial.FrozenTrial]:
-    return search.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    return search.get_trials(states=(TrialState.COMPLETE,))
 
 
 def _journal(cache: Path, config: Config) -> Path:
