@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -17,9 +17,6 @@ from skillscale.laws.study import fit_study
 from skillscale.output import Output
 from skillscale.record import RunRecord, State
 from skillscale.tracking import Registry
-
-if TYPE_CHECKING:
-    pass
 
 AGGREGATE = "aggregate"
 
@@ -129,13 +126,8 @@ def _loss(measured: Mapping[str, Any], name: str) -> float:
 def _tell_verdicts(fits: StudyFits, out: Output) -> None:
     from skillscale.report.tables import verdict_table
 
-    for mix in mixes_of(fits):
+    for mix in fits.mixes:
         out.text(verdict_table(fits, mix))
-
-
-def mixes_of(fits: StudyFits) -> list[str]:
-    """The mixes that were fitted, in the order of the runs."""
-    return list(dict.fromkeys(one.mix for one in fits.minima))
 
 
 def _figures(fits: StudyFits) -> dict[str, bytes]:
@@ -144,7 +136,7 @@ def _figures(fits: StudyFits) -> dict[str, bytes]:
 
     drawn = {"isoflop": figures.isoflop, "optima": figures.optima, "residuals": figures.residuals}
     files: dict[str, bytes] = {}
-    for at, mix in enumerate(mixes_of(fits)):
+    for at, mix in enumerate(fits.mixes):
         for name, draw in drawn.items():
             figure = draw(fits, mix)
             stem = name if at == 0 else f"{name}-{at + 1}"

@@ -260,6 +260,11 @@ class StudyFits:
     frontier: tuple[Frontier, ...]
     unusable: tuple[Unusable, ...]
 
+    @property
+    def mixes(self) -> tuple[str, ...]:
+        """The mixes that were fitted, in the order of the runs."""
+        return tuple(dict.fromkeys(one.mix for one in self.minima))
+
     def minima_table(self) -> pd.DataFrame:
         """One row a mix, skill and budget.
 

@@ -105,7 +105,7 @@ def page(study: str, records: Sequence[RunRecord], fits: StudyFits, background: 
         background: dates, sources, commands, settings.
     """
     about = background or Background()
-    mixes = _mixes(fits)
+    mixes = fits.mixes
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["firm"] = _firm
     template = environment.from_string(
@@ -131,10 +131,6 @@ def _firm(text: str) -> str:
 
 def _footer(about: Background) -> str:
     return f"Made by {f'skillscale {about.version}'.strip()}{f' on {about.made}' if about.made else ''}."
-
-
-def _mixes(fits: StudyFits) -> list[str]:
-    return list(dict.fromkeys(one.mix for one in fits.minima))
 
 
 def _lede(fits: StudyFits, mixes: Sequence[str]) -> str:
