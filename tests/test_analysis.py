@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -6,7 +7,7 @@ from skillscale import config
 from skillscale.analysis import AGGREGATE, aggregate_weights, fit_records, frame, nominal_budget
 from skillscale.errors import FitError
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import Measurement, RunRecord, State
+from skillscale.record import CategoryUse, Measurement, RunRecord, State
 
 SETTINGS = config.load()
 
@@ -45,6 +46,12 @@ def test_only_finished_runs_count_and_a_missing_skill_is_missing():
     assert len(runs) == 2
     assert math.isnan(runs["knowledge"][1])
     assert runs["code"][1] == 2.5
+
+
+def test_the_tokens_are_those_trained_on_where_that_is_known():
+    uses = {"code": CategoryUse(tokens=600_000, epochs=1.5), "prose": CategoryUse(tokens=404_096, epochs=0.5)}
+    runs = frame([replace(record(), uses=uses), record()], SETTINGS)
+    assert list(runs["D"]) == [1_004_096, 1_000_000]
 
 
 def test_a_run_belongs_to_the_budget_that_its_rounded_tokens_miss_a_little():

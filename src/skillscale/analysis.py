@@ -73,14 +73,17 @@ def fit_records(records: Sequence[RunRecord], config: Config) -> StudyFits:
 
 
 def frame(records: Sequence[RunRecord], config: Config) -> pd.DataFrame:
-    """One row a finished run: run_id, C, N, D, mix, seed, a loss column a skill, and the aggregate's."""
+    """One row a finished run: run_id, C, N, D, mix, seed, a loss column a skill, and the aggregate's.
+
+    D is the tokens that were trained on, which whole steps make differ a little from those asked for.
+    """
     weights = aggregate_weights(config)
     rows = [
         {
             "run_id": record.run_id,
             "C": nominal_budget(record.point.flops, config.study.budgets),
             "N": float(record.point.n_params),
-            "D": float(record.point.n_tokens),
+            "D": float(sum(use.tokens for use in record.uses.values()) or record.point.n_tokens),
             "mix": str(record.point.mix),
             "seed": record.point.seed,
             **{skill.name: _loss(record.skills, skill.name) for skill in config.skills.skills},
