@@ -1,10 +1,11 @@
+import json
 import math
 from dataclasses import replace
 
 import pytest
 
 from skillscale import config
-from skillscale.analysis import AGGREGATE, aggregate_weights, fit_records, frame, nominal_budget
+from skillscale.analysis import AGGREGATE, _background, aggregate_weights, fit_records, frame, nominal_budget
 from skillscale.errors import FitError
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import CategoryUse, Measurement, RunRecord, State
@@ -48,6 +49,12 @@ def test_only_finished_runs_count_and_a_missing_skill_is_missing():
     assert runs["code"][1] == 2.5
 
 
+def test_the_tokens_are_those_trained_on_where_that_is_known():
+    uses = {"code": CategoryUse(tokens=600_000, epochs=1.5), "prose": CategoryUse(tokens=404_096, epochs=0.5)}
+    runs = frame([replace(record(), uses=uses), record()], SETTINGS)
+    assert list(runs["D"]) == [1_004_096, 1_000_000]
+
+
 def test_a_run_belongs_to_the_budget_that_its_rounded_tokens_miss_a_little():
     assert nominal_budget(1.03e11, [1e10, 1e11]) == 1e11
     assert math.isnan(nominal_budget(3e10, [1e10, 1e11]))
@@ -62,6 +69,45 @@ def test_a_mix_is_its_shares_whatever_their_order():
     assert Mix({"a": 0.25, "b": 0.75}) == Mix({"b": 0.75, "a": 0.25})
 
 
-def test_the_fit_sees_the_tokens_that_were_trained():
-    seen = replace(record(), uses={"code": CategoryUse(tokens=990_000, epochs=0.1)})
-    assert list(frame([record(), seen], SETTINGS)["D"]) == [1_000_000, 990_000]
+class Described:
+    """Stands in for a study that keeps what its data are."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def data_description(self):
+        return self.text
+
+
+def background(text):
+    words = {"study": "small", "data": "small", "skills": "small", "study.level": "0.8"}
+    return _background(words, SETTINGS, [replace(record(), exposures=12.5)], Described(text))
+
+
+def test_sources_and_facts_reach_the_page_from_what_the_study_keeps():
+    described = {
+        "facts": {"category": "knowledge", "count": 7191, "bits": 45_100.0, "mentions_per_token": 0.02},
+        "notices": [
+            "airportsdata 20260905 MIT",
+            "django-countries-plus 2.2.0 MIT; its data CC-BY-4.0",
+            "mine 1",
+            "own",
+        ],
+    }
+    told = background(json.dumps(described))
+    assert [(one.name, one.version, one.licence) for one in told.sources] == [
+        ("airportsdata", "20260905", "MIT"),
+        ("django-countries-plus", "2.2.0", "MIT; its data CC-BY-4.0"),
+        ("mine", "1", ""),
+        ("own", "", ""),
+    ]
+    assert "7,191 facts, at most 45.1" in told.facts
+    assert told.exposures == {"r": 12.5}
+    assert "--study.level 0.8" in told.commands[0]
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"facts": null, "notices": []}'])
+def test_a_study_that_keeps_nothing_of_its_data_has_a_page_without_them(text):
+    told = background(text)
+    assert told.sources == ()
+    assert told.facts == ""

@@ -1,5 +1,6 @@
 """The entries that read: fit every skill from the registry's runs, and write the report."""
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,10 @@ from skillscale.laws.results import StudyFits
 from skillscale.laws.study import fit_study
 from skillscale.output import Output
 from skillscale.record import RunRecord, State
-from skillscale.tracking import Registry
+from skillscale.tracking import Registry, Study
+
+if TYPE_CHECKING:
+    from skillscale.report.page import Background, Source
 
 AGGREGATE = "aggregate"
 
@@ -41,7 +45,7 @@ def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
     records = study.records()
     fits = fit_records(records, config)
     path = Path(arguments["page"] or f"skillscale-{config.study.name}.html").absolute()
-    html = page(config.study.name, records, fits, _background(arguments, config, records))
+    html = page(config.study.name, records, fits, _background(arguments, config, records, study))
     path.write_text(html, encoding="utf-8")
     with study.analysis("report") as run:
         _log_fit(run, fits, records)
@@ -73,14 +77,17 @@ def fit_records(records: Sequence[RunRecord], config: Config) -> StudyFits:
 
 
 def frame(records: Sequence[RunRecord], config: Config) -> pd.DataFrame:
-    """One row a finished run: run_id, C, N, D, mix, seed, a loss column a skill, and the aggregate's."""
+    """One row a finished run: run_id, C, N, D, mix, seed, a loss column a skill, and the aggregate's.
+
+    D is the tokens that were trained on, which whole steps make differ a little from those asked for.
+    """
     weights = aggregate_weights(config)
     rows = [
         {
             "run_id": record.run_id,
             "C": nominal_budget(record.point.flops, config.study.budgets),
             "N": float(record.point.n_params),
-            "D": float(trained_tokens(record)),
+            "D": float(sum(use.tokens for use in record.uses.values()) or record.point.n_tokens),
             "mix": str(record.point.mix),
             "seed": record.point.seed,
             **{skill.name: _loss(record.skills, skill.name) for skill in config.skills.skills},
@@ -149,19 +156,42 @@ def _figures(fits: StudyFits) -> dict[str, bytes]:
     return files
 
 
-def _background(arguments: Mapping[str, Any], config: Config, records: Sequence[RunRecord]) -> Any:
+def _background(
+    arguments: Mapping[str, Any], config: Config, records: Sequence[RunRecord], study: Study
+) -> "Background":
     from skillscale.report.page import Background
 
     chosen = " ".join(f"--{name} {arguments[name]}" for name in ("study", "data", "skills"))
     overrides = " ".join(f"--{name} {text}" for name, text in arguments.items() if "." in name)
     words = f"{chosen} {overrides}".strip()
+    described = json.loads(study.data_description() or "{}")
     return Background(
         made=time.strftime("%Y-%m-%d %H:%M"),
         version=__version__,
+        sources=_sources(described.get("notices") or ()),
         exposures={one.run_id: one.exposures for one in records if one.exposures is not None},
+        facts=_facts(described.get("facts")),
         commands=(f"skillscale main {words}", f"skillscale report {words}"),
         config=yaml.safe_dump(config.as_dict(), sort_keys=False),
     )
+
+
+def _sources(notices: Sequence[str]) -> "tuple[Source, ...]":
+    """Sources from lines of name, version and licence; only the licence may hold spaces."""
+    from skillscale.report.page import Source
+
+    parts = [(*line.split(maxsplit=2), "", "") for line in notices if line.strip()]
+    return tuple(Source(name=name, version=version, licence=licence) for name, version, licence, *_ in parts)
+
+
+def _facts(facts: Mapping[str, Any] | None) -> str:
+    """One sentence on the facts of the training text, or nothing where none are counted."""
+    from skillscale.report.numbers import count as number
+
+    if not facts:
+        return ""
+    bits = number(facts["bits"], 3)
+    return f"The text of {facts['category']} tells {facts['count']:,} facts, at most {bits} bits in all."
 
 
 def _log_fit(run: Any, fits: StudyFits, records: Sequence[RunRecord]) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 CHUNK = 4000  # MLflow takes tags of 5000 characters on old servers, 8000 on new ones
 _POINTS_PER_TAG = 25
 _MAX_DEATHS = 5
+_DATA_FILE = "data.json"
 _CLOCK_SLACK_MS = 30_000  # runs end by the clocks of several machines, and a write may wait for another
 _POINT_RUNS = f"tags.`{TAG}kind` = 'point'"
 
@@ -102,14 +103,19 @@ class Study:
             self._store.write(self.plan_id, Batch(tags=texts))
         return len(new)
 
-    def settle_data(self, data_hash: str) -> None:
+    def settle_data(self, data_hash: str, described: str = "") -> None:
         """Bind the study to its prepared data at first, and refuse other data later.
+
+        Args:
+            data_hash: names the content of the data.
+            described: what the data are, as JSON text; kept with the plan, once.
 
         Raises:
             InputError: the study was begun on other data or another tokenizer.
         """
         with self._store.locked():
-            stored = tag(self._store.run(self.plan_id), "data_hash")
+            plan = self._store.run(self.plan_id)
+            stored = tag(plan, "data_hash")
             if not stored:
                 self._store.write(self.plan_id, Batch(tags={f"{TAG}data_hash": data_hash}))
             elif stored != data_hash:
@@ -117,6 +123,14 @@ class Study:
                     f"study {self.name!r} was begun on other data or another tokenizer: data_hash was {stored}, now "
                     f"{data_hash}; put back the data files, or give another study name with --study.name NAME"
                 )
+            if described and not tag(plan, "data_described"):
+                self._store.write_text(self.plan_id, described, _DATA_FILE)
+                self._store.write(self.plan_id, Batch(tags={f"{TAG}data_described": _DATA_FILE}))
+
+    def data_description(self) -> str:
+        """What the data are, as ``settle_data`` was told; an empty text if it was not."""
+        name = tag(self._store.run(self.plan_id), "data_described")
+        return self._store.read_text(self.plan_id, name) if name else ""
 
     def claim(self, owner: str = "", *, retry_failed: bool = False, only: str = "") -> RunWriter | None:
         """Take the next point that is not finished and that no living process holds, or None.
