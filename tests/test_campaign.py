@@ -99,6 +99,8 @@ def test_main_answers_with_every_skill_and_writes_the_page(studied):
     assert {row["skill"] for row in result["minima"]} == {"reversing", "aggregate"}
     html = (folder / "page.html").read_text()
     assert "reversing" in html
+    described = json.loads(registry(folder).study("small").data_description())
+    assert set(described["categories"]) == {"prose", "code"}
     assert len(html) > 10_000
 
 

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import yaml
@@ -97,11 +97,6 @@ def frame(records: Sequence[RunRecord], config: Config) -> pd.DataFrame:
         if record.state is State.FINISHED
     ]
     return pd.DataFrame(rows)
-
-
-def trained_tokens(record: RunRecord) -> int:
-    """Tokens that a run saw: whole batches, so a little off the D that was asked for."""
-    return sum(use.tokens for use in record.uses.values()) or record.point.n_tokens
 
 
 def aggregate_weights(config: Config) -> dict[str, float]:

@@ -251,7 +251,7 @@ def open_study(arguments: Mapping[str, Any], config: Config, out: Output, points
         registry.open_study(config.study.name, config)
     prepared = _prepared(arguments, config, out)
     study = registry.open_study(config.study.name, config)
-    study.settle_data(prepared.data_hash)
+    study.settle_data(prepared.data_hash, (prepared.folder / "data.json").read_text(encoding="utf-8"))
     for warning in sorted({text for point in points for text in prepared.check(point)}):
         out.progress(f"warning: {warning}")
     return Opened(registry=registry, study=study, prepared=prepared)
