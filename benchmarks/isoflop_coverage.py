@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skillscale.laws.fit import Points, fit_law
+from skillscale.laws.fit import fit_law
+from skillscale.laws.points import Points
 from skillscale.laws.isoflop import fit_isoflops
 from skillscale.laws.results import Interval, Status
 from skillscale.laws.simulate import Grid, Noise, Truth, random_truth, simulate_study

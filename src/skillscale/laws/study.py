@@ -14,9 +14,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from skillscale.errors import FitError, InputError
-from skillscale.laws.fit import DELTA, Fit, Points, fit_law, objective_name, refit
-from skillscale.laws.forms import CHINCHILLA, Array, Law
+from skillscale.laws.catalogue import CHINCHILLA
+from skillscale.laws.fit import Fit, fit_law, refit
+from skillscale.laws.forms import Array, Law
 from skillscale.laws.isoflop import distinct_sizes, find_minima, fit_isoflops
+from skillscale.laws.objective import HUBER
+from skillscale.laws.points import Points
 from skillscale.laws.results import (
     Frontier,
     Interval,
@@ -36,7 +39,6 @@ COLUMNS = ("run_id", "C", "N", "D", "mix", "seed")
 BUDGET_GAP = (
     0.1  # in ln C: runs without a nominal budget are one budget up to here, and no run may miss its own by more
 )
-DELTA_NOISE = 2.0  # Huber's delta in units of the noise: 99 % as efficient as least squares without outliers
 FLAT_E = 0.01  # E below this share of the lowest loss can't be told from 0
 EXPONENTS = (0.02, 2.0)  # an interval that leaves this range says that the exponent can't be told
 
@@ -182,9 +184,9 @@ def _fit_column(
     if fit is None:
         law_optima, law_draws = np.full(len(budgets), np.nan), blank
     else:
-        law_optima, law_draws = law.log_optimum(fit.theta[None], budgets)[0], law.log_optimum(theta, budgets)
+        law_optima, law_draws = fit.law.log_optimum(fit.theta[None], budgets)[0], fit.law.log_optimum(theta, budgets)
         # A run's D is a whole number of batches, so 6 N D misses the budget a little: move the loss onto the budget.
-        L = L * law.loss(fit.theta, N, C / (6 * N)) / law.loss(fit.theta, N, D)
+        L = L * fit.law.loss(fit.theta, N, C / (6 * N)) / fit.law.loss(fit.theta, N, D)
     curves = fit_isoflops(C, N, L, seeds=rows["seed"].to_numpy()[present]) if len(L) else None
     if curves is None:
         minima = [
@@ -214,43 +216,35 @@ def _fit_parametric(
     """The law over all budgets with its intervals; the fit and (K, p) resampled parameters, where there are any."""
     try:
         points = Points(N=N, D=D, L=L)
-        pilot = fit_law(points, law=law, delta=DELTA)
-        delta = max(DELTA_NOISE * _noise(pilot), DELTA)
-        fit = fit_law(points, law=law, delta=delta)
+        fit = fit_law(points, law=law, objective=None)
     except FitError as error:
         unknown = {parameter: Interval() for parameter in law.parameters}
         nothing = LawFit(
             mix=mix, skill=skill, law=law.name, status=Status.NOT_IDENTIFIED, reason=str(error), n_runs=len(N),
-            objective=objective_name(DELTA), F=math.nan, starts=Starts(tried=0, agree=0, gap=math.nan), theta=unknown,
+            objective=HUBER.name, F=math.nan, starts=Starts(tried=0, agree=0, gap=math.nan), theta=unknown,
             a=Interval(), noise=math.nan,
         )  # fmt: skip
         return nothing, None, np.empty((0, len(law.parameters)))
-    theta, _ = refit(fit, points, _resampled(fit, points, present, resamples), delta=delta)
+    theta = fit.law.theta(refit(fit, points, _resampled(fit, points, present, resamples))[0])
     intervals = {
         parameter: interval(float(fit.theta[j]), theta[:, j], level) for j, parameter in enumerate(law.parameters)
     }
     reason = _unidentified(intervals, fit, float(L.min()))
     summary = LawFit(
         mix=mix, skill=skill, law=law.name, status=Status.NOT_IDENTIFIED if reason else Status.OK, reason=reason,
-        n_runs=len(N), objective=fit.objective, F=fit.F, starts=fit.starts, theta=intervals,
-        a=interval(float(law.optimum_exponent(fit.theta[None])[0]), law.optimum_exponent(theta), level),
-        noise=_noise(fit),
+        n_runs=len(N), objective=fit.objective.name, F=fit.F, starts=fit.starts, theta=intervals,
+        a=interval(float(fit.law.optimum_exponent(fit.theta[None])[0]), fit.law.optimum_exponent(theta), level),
+        noise=fit.noise,
     )  # fmt: skip
     return summary, fit, theta
 
 
 def _resampled(fit: Fit, points: Points, present: npt.NDArray[np.bool_], resamples: Resamples) -> Array:
     """Ln L of the law with resampled errors, (K, n); leverage from the Jacobian at the optimum."""
-    jac = fit.law.jacobian(fit.q[None], np.log(points.N) - fit.x0, np.log(points.D) - fit.y0)[0]
+    jac = fit.law.jacobian(fit.q[None], points.covariates(fit.law))[0]
     leverage = np.einsum("np,pn->n", jac, np.linalg.pinv(jac))
     # A run that is an outlier to the Huber loss is one to the resamples as well: its error may be drawn like any other.
     return np.log(points.L) - fit.residuals + resamples.errors(fit.residuals, leverage, present)
-
-
-def _noise(fit: Fit) -> float:
-    """Robust sd of a run about the law, in ln L."""
-    n, p = len(fit.residuals), len(fit.theta)
-    return float(1.4826 * np.median(np.abs(fit.residuals)) * math.sqrt(n / (n - p)))
 
 
 def _unidentified(theta: dict[str, Interval], fit: Fit, lowest_loss: float) -> str:

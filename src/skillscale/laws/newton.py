@@ -1,0 +1,159 @@
+"""Damped Newton steps with exact second derivatives, on stacks of problems: one skill, or several that share.
+
+A problem's unknowns Q (K, P) are the log-parameters that the runs decide. Each part is one skill's runs under a law
+whose log-parameters are q = Q T' + offset: pins are in the offset, shared log-parameters in T. Weak priors and pooling
+add (Q - mean)' precision (Q - mean) / 2.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from skillscale.laws.forms import Array, Covariates, Law
+from skillscale.laws.jets import exp
+from skillscale.laws.objective import Objective
+
+MAX_STEPS = 200
+BLOCK = 400_000  # problems times runs that are worked on at once: memory stays flat in both
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One skill's runs: ``responses`` (ln L, or L on the raw scale) and ``weights``, each (n,) or (K, n).
+
+    ``T``: (p, P), ``offset``: (p,).
+    """
+
+    law: Law
+    z: Covariates
+    responses: Array
+    weights: Array
+    objective: Objective
+    T: Array
+    offset: Array
+
+    def q(self, Q: Array) -> Array:
+        """The law's log-parameters, (K, p)."""
+        return Q @ self.T.T + self.offset
+
+    def rows(self, rows: npt.NDArray[np.intp]) -> "Part":
+        """The same for some of the K problems."""
+        picked = {name: x[rows] for name in ("responses", "weights") if (x := getattr(self, name)).ndim == 2}
+        return replace(self, **picked) if picked else self
+
+    def errors(self, Q: Array) -> Array:
+        """Responses less the law, (K, n), on the objective's scale."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            told = self.law.log_loss(self.q(Q), self.z)
+            return np.asarray(np.subtract(self.responses, np.exp(told) if self.objective.on == "raw" else told))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Parts that share unknowns, with a quadratic penalty (``mean`` (P,), ``precision`` (P, P))."""
+
+    parts: tuple[Part, ...]
+    mean: Array
+    precision: Array
+
+    def with_objectives(self, objectives: Sequence[Objective]) -> "Problem":
+        """The same runs under other objectives, one a part."""
+        pairs = zip(self.parts, objectives, strict=True)
+        return replace(self, parts=tuple(replace(part, objective=one) for part, one in pairs))
+
+    def value(self, Q: Array) -> Array:
+        """F with its penalty, (K,)."""
+        K = len(Q)
+        F = np.zeros(K)
+        for rows in self._blocks(K):
+            for part in self.parts:
+                own = part.rows(rows)
+                F[rows] += own.objective.total(own.errors(Q[rows]), own.weights)
+        return F + 0.5 * np.einsum("kp,pq,kq->k", Q - self.mean, self.precision, Q - self.mean)
+
+    def derivatives(self, Q: Array) -> tuple[Array, Array, Array]:
+        """Gradient (K, P), Hessian (K, P, P), and the scale of each unknown (K, P)."""
+        K, P = Q.shape
+        gradient, H, square = np.zeros((K, P)), np.zeros((K, P, P)), np.zeros((K, P))
+        for rows in self._blocks(K):
+            for part in self.parts:
+                own_gradient, own_H, own_square = _of_part(part.rows(rows), Q[rows])
+                gradient[rows] += own_gradient
+                H[rows] += own_H
+                square[rows] += own_square
+        gradient += (Q - self.mean) @ self.precision
+        return gradient, H + self.precision, np.sqrt(square + np.diag(self.precision)) + 1e-150
+
+    def _blocks(self, K: int) -> list[npt.NDArray[np.intp]]:
+        n = max(len(part.z) for part in self.parts)
+        return np.array_split(np.arange(K), max(1, -(-K * n // BLOCK)))
+
+
+def _of_part(part: Part, Q: Array) -> tuple[Array, Array, Array]:
+    """One part's gradient, Hessian and squared scales."""
+    jet = part.law.jet(part.q(Q), part.z)
+    if part.objective.on == "raw":
+        jet = exp(jet)
+    K, n = len(Q), len(part.z)
+    r, w = np.broadcast_to(part.responses - jet.value, (K, n)), np.broadcast_to(part.weights, (K, n))
+    jac = np.zeros((K, n, 0)) if jet.jac is None else np.broadcast_to(jet.jac, (K, n, len(jet.support)))
+    slope, bend = w * part.objective.slope(r), w * part.objective.bend(r)
+    T = part.T[list(jet.support)]
+    own = np.swapaxes(jac, 1, 2) @ (bend[..., None] * jac)
+    if jet.second is not None:
+        own = own - jet.second(slope)
+    return -(slope[:, None] @ jac)[:, 0] @ T, T.T @ own @ T, (w[:, None] @ jac**2)[:, 0] @ T**2
+
+
+def minimise(problem: Problem, Q: Array, *, max_steps: int = MAX_STEPS) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+    """Follow K starts to their minima at once.
+
+    Negative curvature is taken by its absolute value, so that every step goes down; the damping of each problem grows
+    where a step fails (at the kinks of the Huber loss) and shrinks where it holds. A problem is done when no step that
+    the second derivatives propose lowers F any further.
+
+    Args:
+        problem: what to minimise.
+        Q: starts, (K, P).
+        max_steps: after which a problem counts as not converged.
+
+    Returns:
+        Q (K, P), F (K,), converged (K,).
+    """
+    Q = Q.copy()
+    F = problem.value(Q)
+    damping, live, done = np.full(len(Q), 1e-3), np.isfinite(F), np.zeros(len(Q), dtype=bool)
+    for _ in range(max_steps):
+        rows = np.flatnonzero(live)
+        if not len(rows):
+            break
+        some = replace(problem, parts=tuple(part.rows(rows) for part in problem.parts))
+        step, gain = _newton_step(some, Q[rows], damping[rows])
+        tried = Q[rows] + step
+        F_tried = some.value(tried)
+        better = F_tried < F[rows]  # False for NaN as well
+        settled = gain <= 1e-15 * F[rows] + 1e-300
+        Q[rows[better]], F[rows[better]] = tried[better], F_tried[better]
+        damping[rows] = np.where(better, np.maximum(damping[rows] / 8, 1e-12), damping[rows] * 6)
+        done[rows] |= settled | (damping[rows] > 1e10)
+        live[rows] = ~done[rows]
+    return Q, F, done
+
+
+def _newton_step(problem: Problem, Q: Array, damping: Array) -> tuple[Array, Array]:
+    """The damped step (K, P), and the fall of F that the undamped quadratic model promises (K,)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        gradient, H, scale = problem.derivatives(Q)
+        scaled = H / (scale[:, :, None] * scale[:, None, :])
+    lost = ~(np.isfinite(scaled).all((1, 2)) & np.isfinite(gradient).all(1))
+    scaled[lost], gradient[lost] = np.eye(Q.shape[1]), 0.0  # nowhere to go from here: such a problem stops
+    eigenvalues, vectors = np.linalg.eigh(scaled)
+    # At a corner of the Huber loss (delta far below the noise) few points curve: a floor relative to the largest
+    # eigenvalue keeps the step finite there.
+    size = np.maximum(np.abs(eigenvalues), 1e-13)
+    along = np.einsum("kpq,kp->kq", vectors, gradient / scale)
+    step = -np.einsum("kpq,kq->kp", vectors, along / (size + damping[:, None])) / scale
+    longest = np.abs(step).max(1, keepdims=True)
+    return step / np.maximum(longest / 2.0, 1.0), 0.5 * (along**2 / size).sum(1)

@@ -1,0 +1,120 @@
+"""The runs that a fit is given, as arrays: checked once, and told apart by the clusters they belong to."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from skillscale.errors import FitError
+from skillscale.laws.forms import Array, Covariates, Law
+
+MIN_SIZES = 3
+CONFOUNDED = 0.05  # sd of ln D left after a parabola in ln N, below which N and D say the same thing (assumption)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """Losses to fit: N parameters, D tokens, L nats per token, each (n,).
+
+    ``weights``: non-negative, (n,). ``h``: shares of ``categories``, (n, n_categories), where the mix differs between
+    runs. ``clusters``: (n,) labels; checkpoints of one run share one, and are resampled together.
+
+    Raises:
+        FitError: lengths differ, or a value is not finite and positive.
+    """
+
+    N: Array
+    D: Array
+    L: Array
+    weights: Array | None = None
+    h: Array | None = field(default=None, repr=False)
+    categories: tuple[str, ...] = ()
+    clusters: npt.NDArray[np.intp] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        for letter in ("N", "D", "L"):
+            values = np.asarray(getattr(self, letter), dtype=float)
+            if values.shape != np.shape(self.N) or values.ndim != 1:
+                raise FitError(f"N, D and L must be equally long lists, but {letter} has the shape {values.shape}")
+            bad = ~(np.isfinite(values) & (values > 0))
+            if bad.any():
+                raise FitError(
+                    f"{letter} must be finite and positive, but row {np.argmax(bad)} is {values[np.argmax(bad)]}; "
+                    f"drop the {bad.sum()} such rows"
+                )
+            object.__setattr__(self, letter, values)
+        n = len(self.N)
+        weights = np.ones(n) if self.weights is None else np.asarray(self.weights, dtype=float)
+        if weights.shape != self.N.shape or not np.all(weights >= 0) or not np.any(weights > 0):
+            raise FitError(
+                "weights must be one non-negative number a run, and not all zero; leave them out for equal ones"
+            )
+        object.__setattr__(self, "weights", weights)
+        if self.h is not None and np.shape(self.h) != (n, len(self.categories)):
+            raise FitError(f"h must be {n} runs by {len(self.categories)} categories, but it is {np.shape(self.h)}")
+        _, codes = np.unique(np.arange(n) if self.clusters is None else self.clusters, return_inverse=True)
+        object.__setattr__(self, "clusters", codes)
+
+    def __len__(self) -> int:
+        return len(self.N)
+
+    @property
+    def n_clusters(self) -> int:
+        """Number of runs, checkpoints of one run counted once."""
+        return int(np.max(np.asarray(self.clusters))) + 1
+
+    @property
+    def log_L(self) -> Array:
+        """Ln L, (n,)."""
+        return np.log(self.L)
+
+    def bind(self, law: Law) -> Law:
+        """The law about the centre of these runs."""
+        weights = np.asarray(self.weights)
+        x0, y0 = (float(np.average(np.log(z), weights=weights)) for z in (self.N, self.D))
+        return law.bound_to(x0, y0, self.categories)
+
+    def covariates(self, law: Law) -> Covariates:
+        """The runs as a law sees them."""
+        return law.covariates(self.N, self.D, self.h if law.needs_mix else None)
+
+    def take(self, rows: npt.NDArray[np.generic]) -> "Points":
+        """The runs at ``rows``, a mask or places."""
+        return Points(
+            N=self.N[rows], D=self.D[rows], L=self.L[rows], weights=np.asarray(self.weights)[rows],
+            h=None if self.h is None else self.h[rows], categories=self.categories,
+            clusters=np.asarray(self.clusters)[rows],
+        )  # fmt: skip
+
+
+def check_identified(points: Points, *, n_parameters: int) -> None:
+    """Refuse runs that can't carry a law in N and D.
+
+    Raises:
+        FitError: says what is missing and which runs would cure it.
+    """
+    used = np.asarray(points.weights) > 0
+    N, D = points.N[used], points.D[used]
+    if len(N) <= n_parameters:
+        raise FitError(
+            f"{len(N)} runs can't carry a law of {n_parameters} parameters; add at least {n_parameters + 1 - len(N)}"
+        )
+    for letter, values in (("N", N), ("D", D)):
+        distinct = len(np.unique(np.round(np.log(values), 3)))
+        if distinct < MIN_SIZES:
+            other = "tokens" if letter == "N" else "parameters"
+            raise FitError(
+                f"{distinct} distinct {letter} among {len(N)} runs; a law in N and D needs {MIN_SIZES} or more: add "
+                f"{letter} a factor of 3 apart at the same number of {other}, or pin an exponent"
+            )
+    x = np.log(N) - np.log(N).mean()
+    design = np.column_stack([np.ones_like(x), x, x**2])
+    left = np.log(D) - design @ np.linalg.lstsq(design, np.log(D), rcond=None)[0]
+    if left.std() < CONFOUNDED:
+        smallest, largest = float(N.min()), float(N.max())
+        raise FitError(
+            f"N and D are confounded: N tells ln D to within {left.std():.2g}, so their effects can't be told apart; "
+            "add a second budget (the same sizes trained on 3 times the tokens), above all at the ends: "
+            f"N = {smallest:.3g} on {3 * float(D[np.argmin(N)]):.3g} tokens, and N = {largest:.3g} on "
+            f"{float(D[np.argmax(N)]) / 3:.3g}"
+        )
