@@ -23,6 +23,12 @@ from skillscale.laws.simulate import Grid, Noise, Truth, random_truth, simulate_
 from skillscale.laws.study import fit_study
 
 RESULTS = Path(__file__).parent / "results"
+SHAPES = {  # method and shared powers
+    "quadratic": ("quadratic", None),
+    "shared skew": ("shared", 1),
+    "shared skew and tail": ("shared", 2),
+    "cubic": ("cubic", None),
+}
 Row = dict[str, object]
 
 
@@ -103,22 +109,24 @@ def form(cell: Row) -> list[Row]:
     rng = np.random.default_rng(3)
     grid = Grid(seeds=1, span=float(str(cell["span"])))
     log_C = np.log(grid.budgets) - np.log(grid.budgets).mean()
-    errors: dict[int, list[np.ndarray]] = {0: [], 1: [], 2: []}
+    errors: dict[str, list[np.ndarray]] = {name: [] for name in SHAPES}
     for _ in range(int(str(cell["studies"]))):
         truth = random_truth(rng, kind=str(cell["truth"]))
         runs = simulate_study({"skill": truth}, rng, grid=grid, noise=Noise(run=0, seed_level=0))
         right = np.log([truth.optimum(C) for C in grid.budgets])
-        for shared, found in errors.items():
-            fit = fit_isoflops(runs["C"].to_numpy(), runs["N"].to_numpy(), runs["skill"].to_numpy(), shared=shared)
+        for name, found in errors.items():
+            curve, shared = SHAPES[name]
+            columns = (runs[letter].to_numpy() for letter in ("C", "N", "skill"))
+            fit = fit_isoflops(*columns, curve=curve, shared=shared)
             assert fit is not None
             found.append(fit.minima()[0] - right)
     rows: list[Row] = []
-    for shared, found in errors.items():
+    for name, found in errors.items():
         e = np.array(found)
         level, trend = e.mean(1), e @ log_C / (log_C @ log_C)
         rows.append(
             {
-                "shared": shared,
+                "curve": name,
                 "level": f"{np.sqrt((level**2).mean()):.4f}",
                 "trend": f"{np.sqrt((trend**2).mean()):.4f}",
             }

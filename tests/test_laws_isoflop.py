@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from skillscale.laws.isoflop import find_minima, fit_isoflops, lowest
+from skillscale.errors import InputError
+from skillscale.laws.isoflop import CURVES, find_minima, fit_isoflops, lowest
 from skillscale.laws.results import Minimum, Status
 from skillscale.laws.simulate import Grid, Noise, Truth, random_truth, simulate_study
 from skillscale.laws.uncertainty import Resamples
@@ -28,18 +29,21 @@ def parabolas(optima, *, curvature=0.08, skew=0.0, sizes=7, noise=0.0, span=8.0,
     return np.array(C), np.array(N), np.array(L), np.array(seed)
 
 
-def minima(C, N, L, seeds, *, shared=None) -> list[Minimum]:
-    fit = fit_isoflops(C, N, L, seeds=seeds, shared=shared)
+def minima(C, N, L, seeds, *, curve="shared", shared=None) -> list[Minimum]:
+    fit = fit_isoflops(C, N, L, seeds=seeds, curve=curve, shared=shared)
     resamples = Resamples.draw(C, 300, np.random.default_rng(1))
     errors = resamples.errors(fit.residuals, fit.leverage, fit.used)
     drawn = fit.drawn_minima(errors, np.random.default_rng(2).normal(size=(300, 2)))
     return find_minima(fit, drawn, level=0.9, mix="m", skill="s")
 
 
-@pytest.mark.parametrize("skew", [0.0, 0.005, -0.005])
-def test_exact_curves_give_exact_minima(skew):
+@pytest.mark.parametrize(
+    ("curve", "skew"),
+    [("shared", 0.0), ("shared", 0.005), ("shared", -0.005), ("quadratic", 0.0), ("cubic", 0.0), ("cubic", 0.005)],
+)
+def test_exact_curves_give_exact_minima(curve, skew):
     optima = (2e4, 3e4, 4.5e4)
-    found = minima(*parabolas(optima, skew=skew))
+    found = minima(*parabolas(optima, skew=skew), curve=curve)
     assert [m.status for m in found] == [Status.OK] * 3
     for minimum, optimum, budget in zip(found, optima, BUDGETS, strict=True):
         assert minimum.N.value == pytest.approx(optimum, rel=1e-6)
@@ -71,6 +75,38 @@ def test_a_bare_parabola_is_biased_and_says_so_in_its_interval():
         assert math.log(rough.N.hi / rough.N.lo) > 4 * math.log(fine.N.hi / fine.N.lo)
 
 
+@pytest.mark.parametrize(("curve", "degree"), [("quadratic", 2), ("cubic", 3)])
+def test_a_plain_curve_is_the_least_squares_polynomial_of_its_budget_alone(curve, degree):
+    C, N, L, _ = parabolas((2e4, 3e4, 4.5e4), skew=0.004, noise=0.002)
+    fit = fit_isoflops(C, N, L, curve=curve)
+    bent = fit_isoflops(C, N, np.where(BUDGETS[0] == C, L**2, L), curve=curve)
+    for b, budget in enumerate(BUDGETS):
+        mine = budget == C
+        x = np.log(N[mine]) - fit.centres[b]
+        expected = np.polynomial.polynomial.polyfit(x, np.log(L[mine]), degree)
+        assert fit.curve(b).coefficients == pytest.approx(tuple(expected), rel=1e-9)
+    assert bent.minima()[0][1:] == pytest.approx(fit.minima()[0][1:], rel=1e-12)
+
+
+def test_a_shared_skew_is_moved_by_every_budget():
+    C, N, L, _ = parabolas((2e4, 3e4, 4.5e4), skew=0.004, noise=0.002)
+    fit, bent = (fit_isoflops(C, N, loss) for loss in (L, np.where(BUDGETS[0] == C, L**2, L)))
+    assert len(fit.curve(1).coefficients) == 5
+    assert np.abs(bent.minima()[0][1:] - fit.minima()[0][1:]).min() > 1e-4
+
+
+def test_a_cubic_needs_a_size_more():
+    runs = parabolas((2e4, 3e4, 4.5e4), sizes=4)
+    assert fit_isoflops(*runs[:3], curve="cubic") is None
+    assert fit_isoflops(*runs[:3], curve="quadratic") is not None
+
+
+def test_an_unknown_curve_is_refused_with_those_that_there_are():
+    with pytest.raises(InputError, match="'quartic'; it is one of shared, quadratic, cubic"):
+        fit_isoflops(*parabolas((2e4,))[:3], curve="quartic")
+
+
+@pytest.mark.parametrize("curve", CURVES)
 @pytest.mark.parametrize(
     ("runs", "status", "words"),
     [
@@ -81,8 +117,8 @@ def test_a_bare_parabola_is_biased_and_says_so_in_its_interval():
         (parabolas((2.38e5, 2.38e5, 2.38e5), noise=0.005), Status.NOT_BRACKETED, "the largest size"),
     ],
 )
-def test_refusals(runs, status, words):
-    found = minima(*runs)
+def test_refusals(curve, runs, status, words):
+    found = minima(*runs, curve=curve)
     assert status in {m.status for m in found}
     for minimum in found:
         assert minimum.status is not Status.OK
@@ -93,11 +129,14 @@ def test_refusals(runs, status, words):
     assert any(words in m.reason for m in found)
 
 
-def test_a_curve_through_noise_is_hardly_ever_taken_for_one_with_a_minimum():
+@pytest.mark.parametrize("curve", CURVES)
+def test_a_curve_through_noise_is_hardly_ever_taken_for_one_with_a_minimum(curve):
     rng, taken = np.random.default_rng(0), []
     C, N, _, seeds = parabolas((3e4, 3e4, 3e4))
     for _ in range(60):
-        taken += [m.status is Status.OK for m in minima(C, N, np.exp(1 + 0.01 * rng.normal(size=len(C))), seeds)]
+        taken += [
+            m.status is Status.OK for m in minima(C, N, np.exp(1 + 0.01 * rng.normal(size=len(C))), seeds, curve=curve)
+        ]
     assert np.mean(taken) < 0.08
 
 

@@ -77,6 +77,19 @@ def test_parametric_law_agrees_with_the_parabolas_where_it_is_true(demo):
     assert np.mean(inside) > 0.7
 
 
+@pytest.mark.parametrize("curve", ["quadratic", "cubic"])
+def test_a_plain_curve_changes_the_minima_and_leaves_the_law(demo, curve):
+    runs, _, fits = demo
+    plain = fit(runs, curve=curve)
+    assert (fits.curve, plain.curve) == ("shared", curve)
+    assert plain.law_table().equals(fits.law_table())
+    for one, other in zip(plain.minima, fits.minima, strict=True):
+        assert one.N.value != other.N.value
+        assert math.log(one.N.value / other.N.value) == pytest.approx(0, abs=0.25)
+    with pytest.raises(InputError, match="no isoFLOP curve 'spline'"):
+        fit(runs, curve="spline")
+
+
 def test_the_same_seed_gives_the_same_intervals(demo):
     runs, _, fits = demo
     pd.testing.assert_frame_equal(fits.residual_table(), fit(runs).residual_table())

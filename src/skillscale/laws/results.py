@@ -64,7 +64,7 @@ class Interval:
 class Curve:
     """The fitted isoFLOP curve: ln L = polynomial in x = ln N - ``centre``, lowest power first.
 
-    The first three coefficients, a parabola, are the budget's own; any further ones are shared by the skill's budgets.
+    ``shared`` curves: the first three coefficients, a parabola, are the budget's own, any further ones the skill's.
     """
 
     centre: float = field(metadata={"unit": "ln parameters"})
@@ -259,6 +259,7 @@ class StudyFits:
     laws: tuple[LawFit, ...]
     frontier: tuple[Frontier, ...]
     unusable: tuple[Unusable, ...]
+    curve: str = field(default="shared", metadata={"unit": "isoFLOP method, of skillscale.laws.isoflop.CURVES"})
 
     @property
     def mixes(self) -> tuple[str, ...]:
