@@ -1,8 +1,10 @@
 """isoFLOP minima: exact on exact curves, refused with a reason where the sizes can't show one."""
 
 import math
+import runpy
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from skillscale.errors import InputError
@@ -183,3 +185,26 @@ def test_shared_skew_beats_the_bare_parabola_on_random_truths():
     rmse = {shared: float(np.sqrt(np.mean(np.square(found)))) for shared, found in errors.items()}
     assert rmse[2] < rmse[1] < 0.5 * rmse[0]
     assert rmse[2] < 0.03
+
+
+PUBLISHED = {  # (alpha, beta, drift): error of D* at 1e24 FLOP in %, by the span of the grid
+    (0.34, 0.28, 1): {2: -0.33, 4: -1.30, 8: -2.90, 16: -5.10},
+    (0.465, 0.155, 1): {2: -1.67, 4: -6.50, 8: -13.91, 16: -23.12},
+    (0.34, 0.28, 3): {2: 11.61},
+    (0.465, 0.155, 3): {2: 34.57},
+}
+
+
+def test_the_published_bias_of_approach_2_comes_out_to_a_hundredth(root):
+    table = runpy.run_path(str(root / "benchmarks" / "approach2_bias.py"))["table"]()
+    kept = pd.read_csv(root / "benchmarks" / "results" / "approach2_bias.csv")
+    assert table["error_percent"].to_numpy() == pytest.approx(kept["error_percent"].to_numpy(), abs=0.005)
+    cells = {tuple(key): rows.set_index("method") for key, rows in table.groupby(["alpha", "beta", "drift", "span"])}
+    for setting, errors in PUBLISHED.items():
+        for span, error in errors.items():
+            assert cells[*setting, span].loc["quadratic on L", "error_percent"] == pytest.approx(error, abs=0.0051)
+    for (*_, drift, span), rows in cells.items():
+        assert abs(rows.loc["law", "error_percent"]) < 0.005
+        assert set(rows.loc[list(CURVES), "bracketed"]) == {3 if (drift, span) == (3, 2) else 5}
+        if drift == 1:
+            assert abs(rows.loc["cubic", "error_percent"]) < 0.05 * abs(rows.loc["quadratic", "error_percent"])
