@@ -76,6 +76,14 @@ def test_parametric_law_agrees_with_the_parabolas_where_it_is_true(demo):
         assert law.theta["alpha"].value == pytest.approx(truths[law.skill].alpha, abs=0.03)
     inside = [f.disagreement.lo < 0 < f.disagreement.hi for f in fits.frontier]
     assert np.mean(inside) > 0.7
+    assert [f.disagrees for f in fits.frontier] == [not ok for ok in inside] == [*fits.frontier_table()["disagrees"]]
+
+
+def test_a_law_of_the_wrong_form_disagrees_with_the_curves():
+    truth = Truth.at_optimum(N=4e4, C=1.6e11, L=3.0, reducible=0.6, alpha=0.3, beta=0.6, k=0.4, g=0.08)
+    runs = simulate_study({"skill": truth}, np.random.default_rng(0), noise=Noise(run=0.001, seed_level=0))
+    fits = fit_study(runs, skills=["skill"], aggregates=[], resamples=300)
+    assert any(f.disagrees for f in fits.frontier)
 
 
 @pytest.mark.parametrize("curve", ["quadratic", "cubic"])
