@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from skillscale.errors import InputError
-from skillscale.laws.isoflop import CURVES, find_minima, fit_isoflops, lowest
+from skillscale.laws.isoflop import CURVES, drawn_in, find_minima, fit_isoflops, lowest
 from skillscale.laws.results import Minimum, Status
 from skillscale.laws.simulate import Grid, Noise, Truth, random_truth, simulate_study
 from skillscale.laws.uncertainty import Resamples
@@ -80,14 +80,45 @@ def test_a_bare_parabola_is_biased_and_says_so_in_its_interval():
 @pytest.mark.parametrize(("curve", "degree"), [("quadratic", 2), ("cubic", 3)])
 def test_a_plain_curve_is_the_least_squares_polynomial_of_its_budget_alone(curve, degree):
     C, N, L, _ = parabolas((2e4, 3e4, 4.5e4), skew=0.004, noise=0.002)
-    fit = fit_isoflops(C, N, L, curve=curve)
-    bent = fit_isoflops(C, N, np.where(BUDGETS[0] == C, L**2, L), curve=curve)
+    fit = fit_isoflops(C, N, L, curve=curve, huber=math.inf)
+    bent = fit_isoflops(C, N, np.where(BUDGETS[0] == C, L**2, L), curve=curve, huber=math.inf)
     for b, budget in enumerate(BUDGETS):
         mine = budget == C
         x = np.log(N[mine]) - fit.centres[b]
         expected = np.polynomial.polynomial.polyfit(x, np.log(L[mine]), degree)
         assert fit.curve(b).coefficients == pytest.approx(tuple(expected), rel=1e-9)
     assert bent.minima()[0][1:] == pytest.approx(fit.minima()[0][1:], rel=1e-12)
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_a_bad_run_bends_no_curve(curve):
+    C, N, L, _ = parabolas((2e4, 3e4, 4.5e4), noise=0.003)
+    bad = np.where(np.arange(len(L)) == 16, 1.05 * L, L)
+    moved = {}
+    for huber in (2.0, math.inf):
+        clean, spoilt = (fit_isoflops(C, N, loss, curve=curve, huber=huber).minima()[0] for loss in (L, bad))
+        moved[huber] = np.abs(spoilt - clean).max()
+    assert moved[2.0] < 0.5 * moved[math.inf]
+    assert moved[2.0] < 0.06
+
+
+def test_values_drawn_in_have_the_huber_fit_as_their_least_squares():
+    """psi of the residuals is orthogonal to the design, and no value within delta moves but for a common factor."""
+    rng = np.random.default_rng(0)
+    x = np.linspace(-1, 1, 60)
+    design = np.column_stack([np.ones(60), x, x**2])
+    log_L = design @ [1, 0.1, 0.5] + 0.01 * rng.standard_t(2, size=60)
+    inverse = np.linalg.pinv(design)
+    drawn = drawn_in(log_L, design, inverse, huber=2.0)
+    fitted = design @ (inverse @ drawn)
+    residuals = log_L - fitted
+    delta = 2 * 1.4826 * np.median(np.abs(residuals)) * math.sqrt(60 / 57)
+    psi = np.clip(residuals, -delta, delta)
+    assert design.T @ psi == pytest.approx(np.zeros(3), abs=1e-10)
+    share = (np.abs(residuals) <= delta).mean()
+    assert 0.5 < share < 1
+    assert drawn - fitted == pytest.approx(psi / share * (1 + 3 / 60 * (1 - share) / share), rel=1e-8)
+    assert (drawn_in(log_L, design, inverse, huber=math.inf) == log_L).all()
 
 
 def test_a_shared_skew_is_moved_by_every_budget():

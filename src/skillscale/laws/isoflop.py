@@ -12,7 +12,9 @@ shape changes slowly with C: so ``shared`` is the default. What each method leav
 loss, a local parabola and a parabola around the parametric law were tried too: ``benchmarks/isoflop_coverage.py
 shapes`` prints the comparison, ``benchmarks/approach2_bias.py`` the bias of each far beyond the runs.
 
-ln L rather than L: errors are proportional to the loss, and the objective is then that of the parametric fit.
+ln L rather than L: errors are proportional to the loss, and the objective is then that of the parametric fit: Huber's,
+with delta at ``HUBER`` robust standard deviations of the skill's runs about their curves, so that a bad run bends no
+curve. ``benchmarks/isoflop_coverage.py outliers`` prints what that gains, and that it costs no coverage without any.
 """
 
 import math
@@ -28,6 +30,9 @@ from skillscale.laws.uncertainty import interval
 
 CURVES = ("shared", "quadratic", "cubic")
 DEGREES = {"shared": 2, "quadratic": 2, "cubic": 3}  # highest power that is a budget's own
+HUBER = 2.0  # robust standard deviations where a residual begins to count less
+STEPS = 100
+FREEDOM = 0.3  # share of degrees of freedom below which an outlier can't be told from a curve (assumption, not tuned)
 SEED_RUNS = 4  # runs a seed needs at a budget before its level is its own
 SEARCH = np.linspace(-1, 1, 81)  # where a curve's minimum is looked for, in half widths of its grid
 OUTSIDE = 1.5  # where a resample's minimum counts as being when it lies beyond the grid, in half widths
@@ -54,7 +59,10 @@ class DrawnMinima:
 
 @dataclass(frozen=True, kw_only=True)
 class Isoflops:
-    """The isoFLOP curves of one skill and mix, fitted together by least squares on ln L.
+    """The isoFLOP curves of one skill and mix, fitted together on ln L.
+
+    They are the least-squares curves of values in which outliers were drawn in (``drawn_in``), ``residuals`` those of
+    these values: so ``projection`` and ``leverage`` are those of least squares, and so is every resample.
 
     ``coefficients``: (n_budgets, 5), lowest power first; ``projection``: (n_budgets, 5, n) from ln L to them, which
     turns resampled errors into resampled curves; ``leverage``: (n,) of the runs used; ``used``: mask over the runs
@@ -158,7 +166,7 @@ def _derivative(c: Array) -> Array:
 
 def fit_isoflops(
     C: Array, N: Array, L: Array, *, seeds: npt.ArrayLike | None = None, curve: str = "shared",
-    shared: int | None = None,
+    shared: int | None = None, huber: float = HUBER,
 ) -> Isoflops | None:  # fmt: skip
     """Fit one skill's isoFLOP curves, all budgets together.
 
@@ -170,6 +178,7 @@ def fit_isoflops(
         curve: the method, one of ``CURVES``.
         shared: how many powers beyond the parabola the budgets share, 0 to 2, where the method is ``shared``; by
             default as many as the sizes can tell.
+        huber: delta of the Huber loss in robust standard deviations; infinite for least squares.
 
     Returns:
         The fit, or None where no budget has the sizes for a curve.
@@ -193,8 +202,8 @@ def fit_isoflops(
     design = _design(
         C[used], np.log(N[used]), labels[used], budgets=budgets, centres=centres, degree=degree, shared=terms
     )
-    inverse = np.linalg.pinv(design)
-    log_L = np.log(L[used])
+    inverse = np.asarray(np.linalg.pinv(design), dtype=float)
+    log_L = drawn_in(np.log(L[used]), design, inverse, huber=huber)
     projection = np.zeros((len(budgets), 5, int(used.sum())))
     projection[:, : degree + 1] = inverse[:own].reshape(len(budgets), degree + 1, -1)
     projection[:, degree + 1 : degree + 1 + terms] = inverse[own : own + terms]
@@ -203,6 +212,32 @@ def fit_isoflops(
         residuals=log_L - design @ (inverse @ log_L), leverage=np.einsum("np,pn->n", design, inverse),
         used=used, C=C[used], N=N[used], degree=degree, shared=terms,
     )  # fmt: skip
+
+
+def drawn_in(log_L: Array, design: Array, inverse: Array, *, huber: float) -> Array:
+    """Values (n,) whose least squares is the Huber fit of ``log_L``, and has its standard errors.
+
+    Huber's fit is where psi(residuals) is orthogonal to the design: least squares of fit + psi (pseudo-values, Bickel
+    1976). Divided by the share of residuals within delta, and times Huber's factor for few degrees of freedom (Huber
+    1981, section 7.6), psi has the variance that least squares must be told.
+    """
+    rank = float(np.einsum("np,pn->", design, inverse))
+    if len(log_L) - rank < FREEDOM * len(log_L):
+        return log_L
+    fitted = np.asarray(design @ (inverse @ log_L))
+    for _ in range(STEPS):
+        residuals = log_L - fitted
+        delta = huber * 1.4826 * float(np.median(np.abs(residuals))) * math.sqrt(len(log_L) / (len(log_L) - rank))
+        psi = np.asarray(np.clip(residuals, -delta, delta))
+        move = design @ (inverse @ psi)
+        fitted = fitted + move
+        if np.abs(move).max() <= 1e-10 * delta:
+            break
+    within = float((np.abs(residuals) <= delta).mean())
+    if within == 1:
+        return log_L
+    few = 1 + rank / len(log_L) * (1 - within) / within
+    return np.asarray(fitted + psi * few / within)
 
 
 def check_curve(curve: str) -> None:
