@@ -3,6 +3,7 @@
     python benchmarks/isoflop_coverage.py shapes     error of N* by shape of the curve
     python benchmarks/isoflop_coverage.py form       what each shape leaves without noise (FORM in laws/isoflop.py)
     python benchmarks/isoflop_coverage.py coverage   coverage of the intervals of fit_study
+    python benchmarks/isoflop_coverage.py outliers   error and coverage by method, with bad runs (+5 % loss) and without
 
 Each prints a table and keeps it in benchmarks/results/. Resumable: a row that is there is not computed again.
 """
@@ -17,13 +18,20 @@ import numpy as np
 import pandas as pd
 
 from skillscale.laws.fit import fit_law
+from skillscale.laws.isoflop import CURVES, fit_isoflops
+from skillscale.laws.objective import Objective
 from skillscale.laws.points import Points
-from skillscale.laws.isoflop import fit_isoflops
 from skillscale.laws.results import Interval, Status
 from skillscale.laws.simulate import Grid, Noise, Truth, random_truth, simulate_study
 from skillscale.laws.study import fit_study
 
 RESULTS = Path(__file__).parent / "results"
+SHAPES = {  # method and shared powers
+    "quadratic": ("quadratic", None),
+    "shared skew": ("shared", 1),
+    "shared skew and tail": ("shared", 2),
+    "cubic": ("cubic", None),
+}
 Row = dict[str, object]
 
 
@@ -54,7 +62,7 @@ def polynomial_minimum(x: np.ndarray, y: np.ndarray, degree: int, weights: np.nd
 def minima_by_shape(runs: pd.DataFrame) -> dict[str, np.ndarray]:
     """Ln N* at each budget by every shape that was tried."""
     N, D, L, C = (runs[column].to_numpy() for column in ("N", "D", "skill", "C"))
-    law = fit_law(Points(N=N, D=D, L=L), delta=0.01)
+    law = fit_law(Points(N=N, D=D, L=L), objective=Objective(delta=0.01))
     found: dict[str, list[float]] = {}
     for budget in np.unique(C):
         mine = budget == C
@@ -104,27 +112,59 @@ def form(cell: Row) -> list[Row]:
     rng = np.random.default_rng(3)
     grid = Grid(seeds=1, span=float(str(cell["span"])))
     log_C = np.log(grid.budgets) - np.log(grid.budgets).mean()
-    errors: dict[int, list[np.ndarray]] = {0: [], 1: [], 2: []}
+    errors: dict[str, list[np.ndarray]] = {name: [] for name in SHAPES}
     for _ in range(int(str(cell["studies"]))):
         truth = random_truth(rng, kind=str(cell["truth"]))
         runs = simulate_study({"skill": truth}, rng, grid=grid, noise=Noise(run=0, seed_level=0))
         right = np.log([truth.optimum(C) for C in grid.budgets])
-        for shared, found in errors.items():
-            fit = fit_isoflops(runs["C"].to_numpy(), runs["N"].to_numpy(), runs["skill"].to_numpy(), shared=shared)
+        for name, found in errors.items():
+            curve, shared = SHAPES[name]
+            columns = (runs[letter].to_numpy() for letter in ("C", "N", "skill"))
+            fit = fit_isoflops(*columns, curve=curve, shared=shared)
             assert fit is not None
             found.append(fit.minima()[0] - right)
     rows: list[Row] = []
-    for shared, found in errors.items():
+    for name, found in errors.items():
         e = np.array(found)
         level, trend = e.mean(1), e @ log_C / (log_C @ log_C)
         rows.append(
             {
-                "shared": shared,
+                "curve": name,
                 "level": f"{np.sqrt((level**2).mean()):.4f}",
                 "trend": f"{np.sqrt((trend**2).mean()):.4f}",
             }
         )
     return rows
+
+
+def outliers(cell: Row) -> list[Row]:
+    """Error of ln N* with bad runs of +5 % loss, by least squares (ls) and as fitted, and coverage as fitted."""
+    rng = np.random.default_rng(7)
+    curve, seeds = str(cell["curve"]), int(str(cell["seeds"]))
+    seen: dict[str, list[float]] = {"ls": [], "error": [], "N*": [], "half width": [], "a": [], "N*(10x)": []}
+    for _ in range(int(str(cell["studies"]))):
+        truth = random_truth(rng)
+        runs = simulate_study({"skill": truth}, rng, grid=Grid(seeds=seeds), noise=Noise(run=0.005))
+        runs.loc[rng.random(len(runs)) < float(str(cell["bad"])), "skill"] *= 1.05
+        plain = fit_isoflops(*(runs[name].to_numpy() for name in ("C", "N", "skill")), seeds=runs["seed"].to_numpy(),
+                             curve=curve, huber=math.inf)  # fmt: skip
+        assert plain is not None
+        right = {C: math.log(truth.optimum(C)) for C in plain.budgets}
+        seen["ls"] += list(np.clip(plain.minima()[0] - np.array(list(right.values())), -1, 1))
+        fits = fit_study(runs, skills=["skill"], aggregates=[], resamples=400, seed=1, curve=curve)
+        law = fits.power_laws[0]
+        log_C = np.log(plain.budgets) - np.log(plain.budgets).mean()
+        seen["a"].append(covers(law.a, float(np.array(list(right.values())) @ log_C / (log_C @ log_C))))
+        seen["N*(10x)"].append(covers(law.N(10 * plain.budgets[-1]), truth.optimum(10 * plain.budgets[-1])))
+        for m in (m for m in fits.minima if m.status is Status.OK):
+            seen["error"].append(math.log(m.N.value) - right[m.C])
+            seen["N*"].append(covers(m.N, math.exp(right[m.C])))
+            seen["half width"].append(math.log(m.N.hi / m.N.lo) / 2)
+    return [
+        {"rmse ls": f"{np.sqrt(np.mean(np.square(seen['ls']))):.4f}", "bias": f"{np.mean(seen['error']):+.4f}"}
+        | {"rmse": f"{np.sqrt(np.mean(np.square(seen['error']))):.4f}"}
+        | {name: f"{np.nanmean(seen[name]):.3f}" for name in ("N*", "half width", "a", "N*(10x)")}
+    ]
 
 
 def covers(interval: Interval, truth: float) -> float:
@@ -198,12 +238,20 @@ def _coverage_cells(studies: int) -> list[Row]:
 def main() -> None:
     """Compute and print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("shapes", "form", "coverage"))
+    parser.add_argument("table", choices=("shapes", "form", "coverage", "outliers"))
     parser.add_argument("--studies", type=int, default=200)
     args = parser.parse_args()
     truths = ("chinchilla", "drifting")
     if args.table == "coverage":
         keep("coverage", _coverage_cells(args.studies), coverage)
+    elif args.table == "outliers":
+        cells = [
+            {"curve": curve, "bad": bad, "seeds": seeds, "studies": args.studies}
+            for curve in CURVES
+            for seeds in (1, 2)
+            for bad in (0.0, 0.02)
+        ]
+        keep("outliers", cells, outliers)
     elif args.table == "shapes":
         cells = [{"truth": t, "noise": n, "studies": args.studies} for n in (0.0, 0.003, 0.01) for t in truths]
         keep("shapes", cells, shapes)

@@ -1,6 +1,7 @@
 """A whole study: planted residuals found, intervals that cover, and bad rows named."""
 
 import math
+import runpy
 
 import numpy as np
 import pandas as pd
@@ -75,6 +76,27 @@ def test_parametric_law_agrees_with_the_parabolas_where_it_is_true(demo):
         assert law.theta["alpha"].value == pytest.approx(truths[law.skill].alpha, abs=0.03)
     inside = [f.disagreement.lo < 0 < f.disagreement.hi for f in fits.frontier]
     assert np.mean(inside) > 0.7
+    assert [f.disagrees for f in fits.frontier] == [not ok for ok in inside] == [*fits.frontier_table()["disagrees"]]
+
+
+def test_a_law_of_the_wrong_form_disagrees_with_the_curves():
+    truth = Truth.at_optimum(N=4e4, C=1.6e11, L=3.0, reducible=0.6, alpha=0.3, beta=0.6, k=0.4, g=0.08)
+    runs = simulate_study({"skill": truth}, np.random.default_rng(0), noise=Noise(run=0.001, seed_level=0))
+    fits = fit_study(runs, skills=["skill"], aggregates=[], resamples=300)
+    assert any(f.disagrees for f in fits.frontier)
+
+
+@pytest.mark.parametrize("curve", ["quadratic", "cubic"])
+def test_a_plain_curve_changes_the_minima_and_leaves_the_law(demo, curve):
+    runs, _, fits = demo
+    plain = fit(runs, curve=curve)
+    assert (fits.curve, plain.curve) == ("shared", curve)
+    assert plain.law_table().equals(fits.law_table())
+    for one, other in zip(plain.minima, fits.minima, strict=True):
+        assert one.N.value != other.N.value
+        assert math.log(one.N.value / other.N.value) == pytest.approx(0, abs=0.25)
+    with pytest.raises(InputError, match="no isoFLOP curve 'spline'"):
+        fit(runs, curve="spline")
 
 
 def test_the_same_seed_gives_the_same_intervals(demo):
@@ -220,3 +242,20 @@ def test_intervals_cover(seeds):
     """300 studies; the upper bound is loose because the allowance for the curve's form is made for worse truths."""
     for name, share in coverage(300, seeds=seeds, noise=0.005, resamples=400).items():
         assert 0.86 <= share <= 0.98, name
+
+
+@pytest.mark.parametrize("curve", ["shared", "quadratic", "cubic"])
+def test_published_sweeps_give_about_their_published_exponents(root, tables, curve):
+    """Porian et al. 2024: .88 in the setting of Kaplan et al. (less where its small budgets are refused), .5 tuned."""
+    ours = runpy.run_path(str(root / "benchmarks" / "published_isoflops.py"))
+    runs = ours["near"](ours["porian"](tables))
+    wanted = {"porian rw base long kaplan kaplan train": 0.84, "porian rw tuned short const standard val": 0.5}
+    chosen = runs[runs["mix"].isin(wanted)]
+    fits = fit_study(chosen, skills=["loss"], aggregates=[], curve=curve, resamples=200)
+    assert not fits.unusable
+    assert len(fits.runs) == len(chosen)
+    for law in fits.power_laws:
+        assert law.a.value == pytest.approx(wanted[law.mix], abs=0.06)
+        assert law.a.lo < law.a.value < law.a.hi < law.a.lo + 0.15
+    refused = [m for m in fits.minima if m.status is not Status.OK]
+    assert all(m.reason for m in refused)

@@ -7,7 +7,7 @@ import pytest
 import report_studies as studies
 from report_studies import BUDGETS, MIX, NOT_BRACKETED
 
-from skillscale.laws.results import Interval, Residual
+from skillscale.laws.results import Interval, Residual, Status
 from skillscale.laws.simulate import demo_study
 from skillscale.laws.study import fit_study
 from skillscale.record import State
@@ -135,6 +135,27 @@ def test_what_is_missing_is_named_with_its_cure():
     assert f"Knowledge at 5×10¹⁰, 1.6×10¹¹ and 5×10¹¹ FLOP: {NOT_BRACKETED}." in reader.text
     assert "Power law of knowledge: a power law takes optima at two budgets" in reader.text
     assert reader.text.count("data-hungry") == reader.text.count("or data-hungry (smaller)")
+
+
+def frontiers(by_skill):
+    """A study whose law lies apart from the curves by the interval given, at every budget."""
+    fits = studies.fits(RESIDUALS)
+    return replace(
+        fits, frontier=tuple(replace(one, disagreement=by_skill.get(one.skill, Interval())) for one in fits.frontier)
+    )
+
+
+def test_a_law_that_leaves_the_curves_is_named_on_the_page():
+    apart, near = Interval(value=0.1, lo=0.05, hi=0.15), Interval(value=0.1, lo=-0.05, hi=0.25)
+    fits = frontiers({"knowledge": apart, "code": near})
+    words = sentences.frontiers(fits)
+    assert "for knowledge at 3 of 3 budgets (+11 % on average): there" in words
+    assert "Of 6 such comparisons about 0.6 would" in words
+    assert words.replace(" %", "\u00a0%") in read(made(fits)).text.replace(" %", "\u00a0%")
+    assert "agree within their errors, in all 6" in sentences.frontiers(frontiers({"knowledge": near, "code": near}))
+    refused = tuple(replace(one, status=Status.NOT_IDENTIFIED) for one in fits.laws)
+    assert sentences.frontiers(replace(fits, laws=refused)) == ""
+    assert sentences.frontiers(studies.fits(RESIDUALS)) == ""
 
 
 def test_runs_needed_grow_with_the_square_of_the_interval():

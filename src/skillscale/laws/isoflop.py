@@ -1,13 +1,20 @@
-"""isoFLOP curves (approach 2): per budget a parabola in ln N on ln L; a skill's budgets share its departure from one.
+"""isoFLOP curves (approach 2): a polynomial in ln N on ln L at each budget, by one of three methods (``CURVES``).
 
-ln L = c0 + c1 x + c2 x^2 + s x^3 + t x^4 at budget b, x = ln N - centre of b; c0, c1, c2 are the budget's own, the skew
-s and the tail t are common. Real curves are skewed, and a bare parabola over +-8x puts N* off by 7 to 10 % however
-little noise there is. A cubic at every budget pays for the cure in variance; common terms cost less and are close to
-true, because the curve's shape changes slowly with C. What they still leave is in the intervals (``FORM``). Bare
-parabola, raw loss, local parabola, cubic per budget and a parabola around the parametric law were tried:
-``benchmarks/isoflop_coverage.py shapes`` prints the comparison.
+x = ln N - centre of the budget:
 
-ln L rather than L: errors are proportional to the loss, and the objective is then that of the parametric fit.
+    shared      ln L = c0 + c1 x + c2 x^2 + s x^3 + t x^4; c0, c1, c2 are the budget's own, s and t the skill's
+    quadratic   ln L = c0 + c1 x + c2 x^2, the parabola that most of the field fits
+    cubic       ln L = c0 + c1 x + c2 x^2 + c3 x^3, all the budget's own
+
+Real curves are skewed, and a bare parabola over +-8x puts N* off by 7 to 10 % however little noise there is. A cubic at
+every budget pays for the cure in variance; a common skew and tail cost less and are close to true, because the curve's
+shape changes slowly with C: so ``shared`` is the default. What each method leaves is in its intervals (``FORM``). Raw
+loss, a local parabola and a parabola around the parametric law were tried too: ``benchmarks/isoflop_coverage.py
+shapes`` prints the comparison, ``benchmarks/approach2_bias.py`` the bias of each far beyond the runs.
+
+ln L rather than L: errors are proportional to the loss, and the objective is then that of the parametric fit: Huber's,
+with delta at ``HUBER`` robust standard deviations of the skill's runs about their curves, so that a bad run bends no
+curve. ``benchmarks/isoflop_coverage.py outliers`` prints what that gains, and that it costs no coverage without any.
 """
 
 import math
@@ -16,18 +23,23 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from skillscale.errors import InputError
 from skillscale.laws.forms import Array
 from skillscale.laws.results import Curve, Interval, Minimum, Status
 from skillscale.laws.uncertainty import interval
 
-MIN_SIZES = 4
+CURVES = ("shared", "quadratic", "cubic")
+DEGREES = {"shared": 2, "quadratic": 2, "cubic": 3}  # highest power that is a budget's own
+HUBER = 2.0  # robust standard deviations where a residual begins to count less
+STEPS = 100
+FREEDOM = 0.3  # share of degrees of freedom below which an outlier can't be told from a curve (assumption, not tuned)
 SEED_RUNS = 4  # runs a seed needs at a budget before its level is its own
 SEARCH = np.linspace(-1, 1, 81)  # where a curve's minimum is looked for, in half widths of its grid
 OUTSIDE = 1.5  # where a resample's minimum counts as being when it lies beyond the grid, in half widths
-# What a curve of 0, 1 or 2 shared terms leaves in ln N* over +-8x without any noise: rms of its mean over budgets, and
-# of its trend per unit of ln C, over random Chinchilla and drifting truths (``benchmarks/isoflop_coverage.py form``).
-# Both fall with the square of the grid's width.
-FORM = (0.085, 0.020, 0.008)
+# What a curve of so many own and shared powers beyond the first leaves in ln N* over +-8x without any noise: rms of its
+# mean over budgets, and of its trend per unit of ln C, over random Chinchilla and drifting truths
+# (``benchmarks/isoflop_coverage.py form``). Both fall with the square of the grid's width.
+FORM = {(2, 0): 0.085, (2, 1): 0.020, (2, 2): 0.008, (3, 0): 0.020}
 FORM_TREND = 0.007
 FORM_SPAN = math.log(8)
 
@@ -47,11 +59,15 @@ class DrawnMinima:
 
 @dataclass(frozen=True, kw_only=True)
 class Isoflops:
-    """The isoFLOP curves of one skill and mix, fitted together by least squares on ln L.
+    """The isoFLOP curves of one skill and mix, fitted together on ln L.
+
+    They are the least-squares curves of values in which outliers were drawn in (``drawn_in``), ``residuals`` those of
+    these values: so ``projection`` and ``leverage`` are those of least squares, and so is every resample.
 
     ``coefficients``: (n_budgets, 5), lowest power first; ``projection``: (n_budgets, 5, n) from ln L to them, which
     turns resampled errors into resampled curves; ``leverage``: (n,) of the runs used; ``used``: mask over the runs
-    given; ``shared``: terms common to the budgets (0: bare parabola, 1: skew, 2: skew and tail).
+    given; ``degree``: highest power that is a budget's own; ``shared``: further powers common to the budgets (1: skew,
+    2: skew and tail).
     """
 
     budgets: tuple[float, ...]
@@ -64,6 +80,7 @@ class Isoflops:
     used: npt.NDArray[np.bool_] = field(repr=False)
     C: Array = field(repr=False, metadata={"unit": "FLOP, of the runs used"})
     N: Array = field(repr=False, metadata={"unit": "parameters, of the runs used"})
+    degree: int
     shared: int
 
     @property
@@ -88,7 +105,7 @@ class Isoflops:
         drawn = self.coefficients + np.einsum("bcn,kn->kbc", self.projection, errors)
         x, curvature = lowest(drawn, half)
         x = np.clip(x, -OUTSIDE * half, OUTSIDE * half)
-        off = form[:, :1] * FORM[self.shared] + form[:, 1:] * FORM_TREND * (log_C - log_C.mean())
+        off = form[:, :1] * FORM[self.degree, self.shared] + form[:, 1:] * FORM_TREND * (log_C - log_C.mean())
         estimate = np.clip(lowest(self.coefficients, half)[0], -half, half)
         levels = _polynomial(drawn, np.column_stack([-half, half, estimate]))
         return DrawnMinima(
@@ -100,10 +117,10 @@ class Isoflops:
         """The fitted curve of budget number ``b``."""
         mine = np.equal(self.C, self.budgets[b])
         sizes, freedom = self.N[mine], max(float((1 - self.leverage[mine]).sum()), 1.0)
+        fitted = self.coefficients[b, : 1 + self.degree + self.shared]
         return Curve(
-            centre=float(self.centres[b]), coefficients=tuple(float(c) for c in self.coefficients[b]),
-            N_min=float(sizes.min()), N_max=float(sizes.max()),
-            noise=math.sqrt(float((self.residuals[mine] ** 2).sum()) / freedom),
+            centre=float(self.centres[b]), coefficients=tuple(float(c) for c in fitted), N_min=float(sizes.min()),
+            N_max=float(sizes.max()), noise=math.sqrt(float((self.residuals[mine] ** 2).sum()) / freedom),
         )  # fmt: skip
 
 
@@ -148,8 +165,9 @@ def _derivative(c: Array) -> Array:
 
 
 def fit_isoflops(
-    C: Array, N: Array, L: Array, *, seeds: npt.ArrayLike | None = None, shared: int | None = None
-) -> Isoflops | None:
+    C: Array, N: Array, L: Array, *, seeds: npt.ArrayLike | None = None, curve: str = "shared",
+    shared: int | None = None, huber: float = HUBER,
+) -> Isoflops | None:  # fmt: skip
     """Fit one skill's isoFLOP curves, all budgets together.
 
     Args:
@@ -157,32 +175,85 @@ def fit_isoflops(
         N: parameters, (n,).
         L: loss, nats per token, (n,).
         seeds: label of each run's token stream; a stream shared by the sizes of a budget gets a level of its own.
-        shared: terms beyond the parabola common to the budgets, 0 to 2; by default as many as the sizes can tell.
+        curve: the method, one of ``CURVES``.
+        shared: how many powers beyond the parabola the budgets share, 0 to 2, where the method is ``shared``; by
+            default as many as the sizes can tell.
+        huber: delta of the Huber loss in robust standard deviations; infinite for least squares.
 
     Returns:
         The fit, or None where no budget has the sizes for a curve.
+
+    Raises:
+        InputError: there is no such curve.
     """
+    least = min_sizes(curve)
     labels = np.zeros(len(N), dtype=int) if seeds is None else np.asarray(seeds)
     sizes = {float(budget): distinct_sizes(N[np.equal(C, budget)]) for budget in np.unique(C)}
-    budgets = tuple(budget for budget, count in sizes.items() if count >= MIN_SIZES)
-    too_few = tuple((C_b, int(np.equal(C, C_b).sum()), count) for C_b, count in sizes.items() if count < MIN_SIZES)
+    budgets = tuple(budget for budget, count in sizes.items() if count >= least)
+    too_few = tuple((C_b, int(np.equal(C, C_b).sum()), count) for C_b, count in sizes.items() if count < least)
     if not budgets:
         return None
     used = np.isin(C, budgets)
     ends = [np.log(N[np.equal(C, budget)]) for budget in budgets]
     centres = np.array([(log_N.max() + log_N.min()) / 2 for log_N in ends])
-    terms = _shared_terms([sizes[budget] for budget in budgets]) if shared is None else shared
-    design = _design(C[used], np.log(N[used]), labels[used], budgets=budgets, centres=centres, shared=terms)
-    inverse = np.linalg.pinv(design)
-    log_L = np.log(L[used])
+    degree = DEGREES[curve]
+    own = (degree + 1) * len(budgets)
+    terms = 0 if curve != "shared" else _shared_terms([sizes[b] for b in budgets]) if shared is None else shared
+    design = _design(
+        C[used], np.log(N[used]), labels[used], budgets=budgets, centres=centres, degree=degree, shared=terms
+    )
+    inverse = np.asarray(np.linalg.pinv(design), dtype=float)
+    log_L = drawn_in(np.log(L[used]), design, inverse, huber=huber)
     projection = np.zeros((len(budgets), 5, int(used.sum())))
-    projection[:, :3] = inverse[: 3 * len(budgets)].reshape(len(budgets), 3, -1)
-    projection[:, 3 : 3 + terms] = inverse[3 * len(budgets) : 3 * len(budgets) + terms]
+    projection[:, : degree + 1] = inverse[:own].reshape(len(budgets), degree + 1, -1)
+    projection[:, degree + 1 : degree + 1 + terms] = inverse[own : own + terms]
     return Isoflops(
         budgets=budgets, too_few=too_few, centres=centres, coefficients=projection @ log_L, projection=projection,
         residuals=log_L - design @ (inverse @ log_L), leverage=np.einsum("np,pn->n", design, inverse),
-        used=used, C=C[used], N=N[used], shared=terms,
+        used=used, C=C[used], N=N[used], degree=degree, shared=terms,
     )  # fmt: skip
+
+
+def drawn_in(log_L: Array, design: Array, inverse: Array, *, huber: float) -> Array:
+    """Values (n,) whose least squares is the Huber fit of ``log_L``, and has its standard errors.
+
+    Huber's fit is where psi(residuals) is orthogonal to the design: least squares of fit + psi (pseudo-values, Bickel
+    1976). Divided by the share of residuals within delta, and times Huber's factor for few degrees of freedom (Huber
+    1981, section 7.6), psi has the variance that least squares must be told.
+    """
+    rank = float(np.einsum("np,pn->", design, inverse))
+    if len(log_L) - rank < FREEDOM * len(log_L):
+        return log_L
+    fitted = np.asarray(design @ (inverse @ log_L))
+    for _ in range(STEPS):
+        residuals = log_L - fitted
+        delta = huber * 1.4826 * float(np.median(np.abs(residuals))) * math.sqrt(len(log_L) / (len(log_L) - rank))
+        psi = np.asarray(np.clip(residuals, -delta, delta))
+        move = design @ (inverse @ psi)
+        fitted = fitted + move
+        if np.abs(move).max() <= 1e-10 * delta:
+            break
+    within = float((np.abs(residuals) <= delta).mean())
+    if within == 1:
+        return log_L
+    few = 1 + rank / len(log_L) * (1 - within) / within
+    return np.asarray(fitted + psi * few / within)
+
+
+def check_curve(curve: str) -> None:
+    """Refuse a method that there is not.
+
+    Raises:
+        InputError: names those that there are.
+    """
+    if curve not in CURVES:
+        raise InputError(f"there is no isoFLOP curve {curve!r}; it is one of {', '.join(CURVES)}")
+
+
+def min_sizes(curve: str) -> int:
+    """Distinct sizes that a budget needs for a curve: one more than its own coefficients."""
+    check_curve(curve)
+    return DEGREES[curve] + 2
 
 
 def _shared_terms(sizes: list[int]) -> int:
@@ -194,17 +265,18 @@ def _shared_terms(sizes: list[int]) -> int:
 
 
 def _design(
-    C: Array, log_N: Array, seeds: npt.NDArray[np.generic], *, budgets: tuple[float, ...], centres: Array, shared: int
-) -> Array:
-    """Columns 1, x, x^2 of each budget; the shared x^3, x^4; the seeds' levels, which sum to zero within a budget."""
+    C: Array, log_N: Array, seeds: npt.NDArray[np.generic], *, budgets: tuple[float, ...], centres: Array, degree: int,
+    shared: int,
+) -> Array:  # fmt: skip
+    """Powers of x up to ``degree`` at each budget; the shared ones beyond; the seeds' levels, summing to zero there."""
     columns, levels, everywhere = [], [], np.zeros(len(C))
     for budget, centre in zip(budgets, centres, strict=True):
         mine = np.equal(C, budget)
         x = np.where(mine, log_N - centre, 0.0)
-        columns += [mine.astype(float), x, x**2]
+        columns += [mine.astype(float), *(x**power for power in range(1, degree + 1))]
         everywhere += x
         levels += _seed_levels(seeds, mine)
-    return np.column_stack(columns + [everywhere**power for power in (3, 4)[:shared]] + levels)
+    return np.column_stack(columns + [everywhere ** (degree + 1 + j) for j in range(shared)] + levels)
 
 
 def _seed_levels(seeds: npt.NDArray[np.generic], mine: npt.NDArray[np.bool_]) -> list[Array]:
@@ -234,7 +306,7 @@ def find_minima(fit: Isoflops, drawn: DrawnMinima, *, level: float, mix: str, sk
     found = [
         Minimum(
             mix=mix, skill=skill, C=C, n_runs=runs, n_sizes=count, status=Status.TOO_FEW,
-            reason=f"{count} distinct sizes; a curve needs {MIN_SIZES}, better 7 over +-8x",
+            reason=f"{count} distinct sizes; a curve needs {fit.degree + 2}, better 7 over +-8x",
         )
         for C, runs, count in fit.too_few
     ]  # fmt: skip

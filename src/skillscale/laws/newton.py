@@ -71,7 +71,7 @@ class Problem:
             for part in self.parts:
                 own = part.rows(rows)
                 F[rows] += own.objective.total(own.errors(Q[rows]), own.weights)
-        return F + 0.5 * np.einsum("kp,pq,kq->k", Q - self.mean, self.precision, Q - self.mean)
+        return np.asarray(F + 0.5 * np.einsum("kp,pq,kq->k", Q - self.mean, self.precision, Q - self.mean))
 
     def derivatives(self, Q: Array) -> tuple[Array, Array, Array]:
         """Gradient (K, P), Hessian (K, P, P), and the scale of each unknown (K, P)."""

@@ -64,7 +64,7 @@ class Interval:
 class Curve:
     """The fitted isoFLOP curve: ln L = polynomial in x = ln N - ``centre``, lowest power first.
 
-    The first three coefficients, a parabola, are the budget's own; any further ones are shared by the skill's budgets.
+    ``shared`` curves: the first three coefficients, a parabola, are the budget's own, any further ones the skill's.
     """
 
     centre: float = field(metadata={"unit": "ln parameters"})
@@ -220,6 +220,11 @@ class Frontier:
     law: Interval
     disagreement: Interval
 
+    @property
+    def disagrees(self) -> bool:
+        """Whether the two differ by more than their errors, so that at least one form does not hold here."""
+        return self.disagreement.excludes_zero
+
 
 @dataclass(frozen=True, kw_only=True)
 class Unusable:
@@ -259,6 +264,7 @@ class StudyFits:
     laws: tuple[LawFit, ...]
     frontier: tuple[Frontier, ...]
     unusable: tuple[Unusable, ...]
+    curve: str = field(default="shared", metadata={"unit": "isoFLOP method, of skillscale.laws.isoflop.CURVES"})
 
     @property
     def mixes(self) -> tuple[str, ...]:
@@ -318,11 +324,15 @@ class StudyFits:
         )
 
     def frontier_table(self) -> pd.DataFrame:
-        """One row a mix, skill and budget: mix skill C, then parabola, law and disagreement, each with _lo and _hi."""
+        """One row a mix, skill and budget.
+
+        Columns: mix skill C, then parabola, law and disagreement, each with _lo and _hi, and disagrees.
+        """
         return _table(
             {"mix": f.mix, "skill": f.skill, "C": f.C}
             | _bounds("parabola", f.parabola)
             | _bounds("law", f.law)
             | _bounds("disagreement", f.disagreement)
+            | {"disagrees": f.disagrees}
             for f in self.frontier
         )

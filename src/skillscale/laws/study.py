@@ -17,7 +17,7 @@ from skillscale.errors import FitError, InputError
 from skillscale.laws.catalogue import CHINCHILLA
 from skillscale.laws.fit import Fit, fit_law, refit
 from skillscale.laws.forms import Array, Law
-from skillscale.laws.isoflop import distinct_sizes, find_minima, fit_isoflops
+from skillscale.laws.isoflop import check_curve, distinct_sizes, find_minima, fit_isoflops, min_sizes
 from skillscale.laws.objective import HUBER
 from skillscale.laws.points import Points
 from skillscale.laws.results import (
@@ -66,7 +66,7 @@ class _Column:
 
 def fit_study(
     runs: pd.DataFrame, *, skills: Sequence[str], aggregates: Sequence[str], level: float = 0.9, resamples: int = 1000,
-    seed: int = 0, law: Law = CHINCHILLA,
+    seed: int = 0, law: Law = CHINCHILLA, curve: str = "shared",
 ) -> StudyFits:  # fmt: skip
     """Fit every skill and aggregate of a study, mix by mix.
 
@@ -79,11 +79,13 @@ def fit_study(
         resamples: draws behind the intervals.
         seed: of the resampling.
         law: the parametric law to fit beside the parabolas.
+        curve: the isoFLOP method, one of ``skillscale.laws.isoflop.CURVES``.
 
     Raises:
-        InputError: a column is missing or named twice, level or resamples are out of range.
+        InputError: a column is missing or named twice, level or resamples are out of range, there is no such curve.
         FitError: no usable run is left.
     """
+    check_curve(curve)
     names = _check_request(runs, [*skills, *aggregates], level, resamples)
     usable, unusable = usable_runs(runs, names)
     if usable.empty:
@@ -94,7 +96,9 @@ def fit_study(
     for number, (mix, rows) in enumerate(usable.groupby("mix", sort=True)):
         rng = np.random.default_rng([seed, number])
         draws = Resamples.draw(rows["C"].to_numpy(), resamples, rng)
-        columns = {name: _fit_column(rows, name, draws, rng, mix=str(mix), level=level, law=law) for name in names}
+        columns = {
+            name: _fit_column(rows, name, draws, rng, mix=str(mix), level=level, law=law, curve=curve) for name in names
+        }
         for column in columns.values():
             minima += column.minima
             power_laws.append(_power_law(column, mix=str(mix), level=level))
@@ -105,7 +109,7 @@ def fit_study(
     return StudyFits(
         skills=tuple(skills), aggregates=tuple(aggregates), level=level, resamples=resamples, runs=usable,
         minima=tuple(minima), power_laws=tuple(power_laws), residuals=tuple(residuals), laws=tuple(laws),
-        frontier=tuple(frontier), unusable=tuple(unusable),
+        frontier=tuple(frontier), unusable=tuple(unusable), curve=curve,
     )  # fmt: skip
 
 
@@ -170,8 +174,9 @@ def _counts(unusable: list[Unusable]) -> str:
 
 
 def _fit_column(
-    rows: pd.DataFrame, name: str, resamples: Resamples, rng: np.random.Generator, *, mix: str, level: float, law: Law
-) -> _Column:
+    rows: pd.DataFrame, name: str, resamples: Resamples, rng: np.random.Generator, *, mix: str, level: float, law: Law,
+    curve: str,
+) -> _Column:  # fmt: skip
     """Everything about one skill of one mix."""
     form = rng.normal(size=(len(resamples.donors), 2))  # drawn first, so that one skill's trouble can't shift another's
     present = rows[name].notna().to_numpy()
@@ -187,12 +192,13 @@ def _fit_column(
         law_optima, law_draws = fit.law.log_optimum(fit.theta[None], budgets)[0], fit.law.log_optimum(theta, budgets)
         # A run's D is a whole number of batches, so 6 N D misses the budget a little: move the loss onto the budget.
         L = L * fit.law.loss(fit.theta, N, C / (6 * N)) / fit.law.loss(fit.theta, N, D)
-    curves = fit_isoflops(C, N, L, seeds=rows["seed"].to_numpy()[present]) if len(L) else None
+    curves = fit_isoflops(C, N, L, seeds=rows["seed"].to_numpy()[present], curve=curve) if len(L) else None
     if curves is None:
         minima = [
             Minimum(
                 mix=mix, skill=name, C=float(b), status=Status.TOO_FEW, n_runs=int(np.equal(C, b).sum()),
-                n_sizes=distinct_sizes(N[np.equal(C, b)]), reason="a curve needs 4 distinct sizes, better 7 over +-8x",
+                n_sizes=distinct_sizes(N[np.equal(C, b)]),
+                reason=f"a curve needs {min_sizes(curve)} distinct sizes, better 7 over +-8x",
             )
             for b in budgets
         ]  # fmt: skip

@@ -259,7 +259,7 @@ def _chinchilla(fits: StudyFits) -> _Part | None:
     return _Part(
         name="chinchilla",
         title="Chinchilla fit of each skill",
-        paragraphs=(_CHINCHILLA,),
+        paragraphs=tuple(text for text in (_CHINCHILLA, sentences.frontiers(fits)) if text),
         tables=(_table("Chinchilla fits", _law_frame(fits), folded=False),),
     )
 

@@ -2,7 +2,7 @@
 
 import math
 
-from skillscale.laws.results import Residual, Status, StudyFits, Verdict
+from skillscale.laws.results import Frontier, Residual, Status, StudyFits, Verdict
 from skillscale.report.numbers import join, percent, plural, power
 
 _OUT_OF_REACH = 50.0
@@ -92,6 +92,36 @@ def how_to_read(fits: StudyFits) -> str:
         f"(smaller) only where the {100 * fits.level:.3g} % interval of its residual, ln N*(skill) − "
         f"ln N*(aggregate), excludes zero. Intervals come from {fits.resamples:,} resamples of the runs, the same "
         f"for all skills. They hold for the runs, sizes and data of this study, and say nothing of budgets outside it."
+    )
+
+
+def frontiers(fits: StudyFits) -> str:
+    """Whether the law's optima agree with those of the isoFLOP curves; empty where there is nothing to compare.
+
+    Laws that were refused are left out. At a level of 90 %, one comparison in ten differs by chance.
+    """
+    fitted = {(one.mix, one.skill) for one in fits.laws if one.status is Status.OK}
+    compared = [one for one in fits.frontier if one.disagreement.known and (one.mix, one.skill) in fitted]
+    if not compared:
+        return ""
+    apart: dict[tuple[str, str], list[Frontier]] = {}
+    for one in compared:
+        if one.disagrees:
+            apart.setdefault((one.mix, one.skill), []).append(one)
+    if not apart:
+        return (
+            f"The law's optima and the isoFLOP curves' agree within their errors, in all {len(compared)} comparisons."
+        )
+    parts = []
+    for (mix, skill), ones in apart.items():
+        total = sum(1 for one in compared if (one.mix, one.skill) == (mix, skill))
+        mean = sum(one.disagreement.value for one in ones) / len(ones)
+        named = f"{skill} of mix {mix}" if len(fits.mixes) > 1 else skill
+        parts.append(f"{named} at {len(ones)} of {plural(total, 'budget')} ({percent(mean)} on average)")
+    chance = (1 - fits.level) * len(compared)
+    return (
+        f"The law's optimum differs from the isoFLOP curve's by more than their errors for {join(parts)}: there at "
+        f"least one form does not hold. Of {len(compared)} such comparisons about {chance:.2g} would differ by chance."
     )
 
 
