@@ -1,0 +1,155 @@
+"""A law fitted to one skill with everything that users ask of it: intervals, optima, predictions, and its status."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from skillscale.errors import FitError
+from skillscale.laws.bootstrap import Method, draws
+from skillscale.laws.catalogue import CHINCHILLA
+from skillscale.laws.fit import Fit, fit_law
+from skillscale.laws.forms import Array, Law
+from skillscale.laws.objective import HUBER, Objective
+from skillscale.laws.points import Points
+from skillscale.laws.results import Interval, Status
+from skillscale.laws.uncertainty import interval
+
+LEVEL = 0.9
+FLAT_E = 0.01  # E below this share of the lowest loss can't be told from 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A law fitted to one skill, with draws of its log-parameters (K, p) that stand for what the runs leave open."""
+
+    skill: str
+    fit: Fit
+    points: Points = field(repr=False)
+    q: Array = field(repr=False)
+    level: float
+    status: Status
+    reason: str
+
+    @property
+    def law(self) -> Law:
+        """The law, bound to the centre of its runs."""
+        return self.fit.law
+
+    @property
+    def n_runs(self) -> int:
+        """Losses fitted, checkpoints counted each."""
+        return len(self.points)
+
+    @property
+    def theta(self) -> dict[str, Interval]:
+        """Natural parameters with their intervals."""
+        drawn = self.law.theta(self.q)
+        return {
+            name: interval(float(self.fit.theta[j]), drawn[:, j], self.level)
+            for j, name in enumerate(self.law.parameters)
+        }
+
+    @property
+    def exponent(self) -> Interval:
+        """Exponent a of N* ~ C^a, at the centre of the runs and their mean mix."""
+        h = self.mean_mix
+        drawn = self.law.optimum_exponent(self.law.theta(self.q), h=h)
+        return interval(float(self.law.optimum_exponent(self.fit.theta[None], h=h)[0]), drawn, self.level)
+
+    @property
+    def mean_mix(self) -> Array | None:
+        """Shares averaged over the runs, where the law asks for a mix."""
+        return None if self.points.h is None or not self.law.needs_mix else self.points.h.mean(0)
+
+    def log_optimum(self, C: npt.ArrayLike, h: npt.ArrayLike | None = None) -> tuple[Array, Array]:
+        """Ln N*(C) (n_C,) and its draws (K, n_C), at the mix h or the runs' mean mix; NaN where there is none."""
+        mix = self.mean_mix if h is None else h
+        drawn = self.law.log_optimum(self.law.theta(self.q), C, mix)
+        return self.law.log_optimum(self.fit.theta[None], C, mix)[0], drawn
+
+    def optimum(self, C: float, h: npt.ArrayLike | None = None) -> Interval:
+        """N*(C) with its interval."""
+        value, drawn = self.log_optimum([C], h)
+        return interval(float(value[0]), drawn[:, 0], self.level).map(math.exp)
+
+
+def fit_skill(
+    skill: str, points: Points, *, law: Law = CHINCHILLA, objective: Objective | None = HUBER,
+    pins: Mapping[str, float] | None = None, method: Method = Method.WILD, resamples: int = 1000, seed: int = 0,
+    level: float = LEVEL, budgets: npt.NDArray[np.generic] | None = None,
+) -> Fitted:  # fmt: skip
+    """Fit a law to a skill, with draws for its intervals.
+
+    Args:
+        skill: its name; a category of the mix may bear it.
+        points: its runs.
+        law: the form.
+        objective: what to minimise; None: Huber with delta twice the noise.
+        pins: natural parameters that are given.
+        method: of the draws.
+        resamples: how many.
+        seed: of the draws.
+        level: of the intervals.
+        budgets: (n,) labels, where ``method`` resamples budgets.
+
+    Raises:
+        FitError: the runs can't carry the law.
+        InputError: the law needs a mix that the runs don't tell, or a parameter can't be pinned.
+    """
+    bound = points.bind(law).for_skill(skill)
+    fit = fit_law(points, law=bound, objective=objective, pins=pins)
+    q = draws(fit, points, method=method, count=resamples, seed=seed, budgets=budgets)
+    reason = untold(fit, fit.law.theta(q), level, float(points.L.min()))
+    return Fitted(
+        skill=skill, fit=fit, points=points, q=q, level=level,
+        status=Status.NOT_IDENTIFIED if reason else Status.OK, reason=reason,
+    )  # fmt: skip
+
+
+def untold(fit: Fit, theta: Array, level: float, lowest_loss: float) -> str:
+    """Why the runs can't tell the law's parameters, with the cure; empty where they can."""
+    if not fit.converged:
+        return "the fit did not converge; look for absurd losses"
+    bands = {name: interval(float(fit.theta[j]), theta[:, j], level) for j, name in enumerate(fit.law.parameters)}
+    free = set(fit.free)
+    if "E" in bands and 0 in free and not bands["E"].lo > FLAT_E * lowest_loss:
+        return "the runs can't tell E from 0; add larger budgets, or pin or share E"
+    for name, (low, high) in fit.law.bounds.items():
+        at, _ = fit.law.pin(name, 0.5)
+        if at in free and not (bands[name].lo > low and bands[name].hi < high):
+            letter = "N" if name == "alpha" else "D"
+            return (
+                f"the runs can't tell {name}: {bands[name].value:.3g} [{bands[name].lo:.3g}, {bands[name].hi:.3g}]; add "
+                f"runs that differ in {letter}, or pin or share {name}"
+            )
+    return ""
+
+
+def points_by_skill(runs: pd.DataFrame, skills: Sequence[str], categories: Sequence[str] = ()) -> dict[str, Points]:
+    """Each skill's runs from a table of usable runs; a run without the skill's loss is left out for it alone.
+
+    Args:
+        runs: columns N, D, ``cluster`` (or run_id), a loss column a skill, and ``mix/CATEGORY`` a category.
+        skills: loss columns.
+        categories: of the mix, in the order of the laws' parameters.
+
+    Raises:
+        FitError: a skill has no loss at all.
+    """
+    found = {}
+    clusters = runs["cluster"] if "cluster" in runs.columns else runs["run_id"]
+    for skill in skills:
+        there = runs[skill].notna().to_numpy()
+        if not there.any():
+            raise FitError(f"no run has a loss for {skill}; leave it out, or measure it")
+        some = runs[there]
+        found[skill] = Points(
+            N=some["N"].to_numpy(dtype=float), D=some["D"].to_numpy(dtype=float), L=some[skill].to_numpy(dtype=float),
+            h=some[[f"mix/{name}" for name in categories]].to_numpy(dtype=float) if categories else None,
+            categories=tuple(categories), clusters=clusters[there].to_numpy(),
+        )  # fmt: skip
+    return found
