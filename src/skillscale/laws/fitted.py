@@ -122,10 +122,8 @@ def untold(fit: Fit, theta: Array, level: float, lowest_loss: float) -> str:
         at, _ = fit.law.pin(name, 0.5)
         if at in free and not (bands[name].lo > low and bands[name].hi < high):
             letter = "N" if name == "alpha" else "D"
-            return (
-                f"the runs can't tell {name}: {bands[name].value:.3g} [{bands[name].lo:.3g}, {bands[name].hi:.3g}]; add "
-                f"runs that differ in {letter}, or pin or share {name}"
-            )
+            told = f"{bands[name].value:.3g} [{bands[name].lo:.3g}, {bands[name].hi:.3g}]"
+            return f"the runs can't tell {name}: {told}; add runs that differ in {letter}, or pin or share {name}"
     return ""
 
 
