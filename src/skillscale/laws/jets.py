@@ -1,14 +1,13 @@
 """Numbers that carry their exact first and second derivatives, on stacks: what laws are written in.
 
 A ``Jet`` is a value per problem and point, (K, n), with its derivatives by the parameters it depends on. A law writes
-its formula once, with ``+ - * /``, ``exp``, ``log``, ``growth`` and
-``logsumexp``; its Jacobian and its second order follow by the
-chain rule, to machine precision. The full Hessian (K, n, p, p) is never formed: a fit needs only sum_i v_i H_i, and
-each operation passes such a weighted sum on to its operands.
+its formula once, with ``+ - * /``, ``exp``, ``log``, ``growth`` and ``logsumexp``; its Jacobian and its second order
+follow by the chain rule, to machine precision. The full Hessian (K, n, p, p) is never formed: a fit needs only
+sum_i v_i H_i, which is gathered from the formula's operations, each visited once with the weight that v gives it.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,22 +15,42 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 Indices = tuple[int, ...]
-Contraction = Callable[[Array], Array]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Jet:
     """Values (K, n) with first derivatives (K, n, s) by the s parameters named in ``support``.
 
-    Any of K and n may be 1 where all problems or points agree. ``second``: from weights v (K, n) to
-    sum_i v_i d2 value_i / dq dq', (K, s, s); None where the value is linear in the parameters. A jet without ``jac`` is
-    a constant, or a value whose derivatives nobody asked for.
+    Any of K and n may be 1 where all problems or points agree. A jet without ``jac`` is a constant, or a value whose
+    derivatives nobody asked for. ``operands``: what it was made of, with its slopes by them; ``curved``: pairs of
+    operands with its second derivatives by them (a pair of two stands for both orders); ``self_curved``: the factor of
+    its own gradient's outer product, where that is part of its second derivative.
     """
 
     value: Array
     support: Indices = ()
     jac: Array | None = None
-    second: Contraction | None = None
+    operands: "tuple[tuple[Jet, Array], ...]" = ()
+    curved: "tuple[tuple[Jet, Jet, Array], ...]" = ()
+    self_curved: float = 0.0
+
+    def second(self, v: Array) -> Array:
+        """sum_i v_i d2 value_i / dq dq' over the points, (K, s, s), for weights v (K, n)."""
+        H = np.zeros((len(v), len(self.support), len(self.support)))
+        weight = {id(self): v}
+        for jet in _from_the_root(self):
+            w = weight[id(jet)]
+            for operand, slope in jet.operands:
+                if operand.operands:
+                    known = weight.get(id(operand))
+                    weight[id(operand)] = w * slope if known is None else known + w * slope
+            for first, other, bend in jet.curved:
+                _add(H, first, w * bend, other, self.support)
+                if first is not other:
+                    _add(H, other, w * bend, first, self.support)
+            if jet.self_curved:
+                _add(H, jet, w * jet.self_curved, jet, self.support)
+        return H
 
     __array_ufunc__ = None  # so that array * jet comes here
 
@@ -51,8 +70,7 @@ class Jet:
 
     def __mul__(self, other: "Jet | npt.ArrayLike") -> "Jet":
         b = as_jet(other)
-        cross = [(0, 1, _ONE)] if self.jac is not None and b.jac is not None else []
-        return _combined(self.value * b.value, [(self, b.value), (b, self.value)], cross)
+        return _combined(self.value * b.value, [(self, b.value), (b, self.value)], [(self, b, _ONE)])
 
     def __truediv__(self, other: "Jet | npt.ArrayLike") -> "Jet":
         return self * reciprocal(as_jet(other))
@@ -78,19 +96,19 @@ def as_jet(value: "Jet | npt.ArrayLike") -> Jet:
 def exp(a: Jet) -> Jet:
     """e^a."""
     value = np.exp(a.value)
-    return _combined(value, [(a, value)], [(0, 0, value)])
+    return _combined(value, [(a, value)], [(a, a, value)])
 
 
 def log(a: Jet) -> Jet:
     """Ln a."""
     slope = 1 / a.value
-    return _combined(np.log(a.value), [(a, slope)], [(0, 0, -(slope**2))])
+    return _combined(np.log(a.value), [(a, slope)], [(a, a, -(slope**2))])
 
 
 def reciprocal(a: Jet) -> Jet:
     """1 / a."""
     value = 1 / a.value
-    return _combined(value, [(a, -(value**2))], [(0, 0, 2 * value**3)])
+    return _combined(value, [(a, -(value**2))], [(a, a, 2 * value**3)])
 
 
 def growth(t: Jet) -> Jet:
@@ -101,7 +119,7 @@ def growth(t: Jet) -> Jet:
     far = ((e - 1) / safe, (e * (safe - 1) + 1) / safe**2, (e * (safe**2 - 2 * safe + 2) - 2) / safe**3)
     close = [np.polynomial.polynomial.polyval(np.where(near, t.value, 0.0), series) for series in _GROWTH]
     value, slope, bend = (np.where(near, c, f) for c, f in zip(close, far, strict=True))
-    return _combined(value, [(t, slope)], [(0, 0, bend)])
+    return _combined(value, [(t, slope)], [(t, t, bend)])
 
 
 _NEAR = 0.5  # within which the series is used, for the quotients cancel
@@ -124,50 +142,39 @@ def logsumexp(*terms: "Jet | npt.ArrayLike") -> Jet:
         value = top + np.log(total)
     if all(jet.jac is None for jet in jets):
         return Jet(value)
-    shares = [share / np.where(total > 0, total, 1.0) for share in shares]
-    support = _union(jets)
-    jac = _sum_jac(jets, shares, support)
-
-    def second(v: Array) -> Array:
-        H = -_outer(jac, v, jac)
-        for jet, share in zip(jets, shares, strict=True):
-            if jet.jac is not None:
-                own = _outer(jet.jac, v * share, jet.jac)
-                _place(H, own if jet.second is None else own + jet.second(v * share), jet.support, support)
-        return H
-
-    return Jet(value, support, jac, second)
+    live = [(jet, share / np.where(total > 0, total, 1.0)) for jet, share in zip(jets, shares, strict=True)]
+    live = [(jet, share) for jet, share in live if jet.jac is not None]
+    support = _union([jet for jet, _ in live])
+    bends = tuple((jet, jet, share) for jet, share in live)
+    return Jet(value, support, _sum_jac(live, support), tuple(live), bends, -1.0)
 
 
 def _combined(
-    value: Array, operands: Sequence[tuple[Jet, Array]], curved: Sequence[tuple[int, int, Array]] = ()
+    value: Array, operands: Sequence[tuple[Jet, Array]], curved: Sequence[tuple[Jet, Jet, Array]] = ()
 ) -> Jet:
-    """A function of jets from its value, its slopes by each, and its second derivatives by pairs (a <= b) of them."""
-    live = [(jet, slope) for jet, slope in operands if jet.jac is not None]
+    """A function of jets from its value, its slopes by each, and its second derivatives by pairs of them."""
+    live = tuple((jet, slope) for jet, slope in operands if jet.jac is not None)
     if not live:
         return Jet(value)
-    jets = [jet for jet, _ in live]
-    support = _union(jets)
-    jac = _sum_jac(jets, [slope for _, slope in live], support)
-    if not curved and all(jet.second is None for jet in jets):
-        return Jet(value, support, jac)
+    support = _union([jet for jet, _ in live])
+    bent = tuple(one for one in curved if one[0].jac is not None and one[1].jac is not None)
+    return Jet(value, support, _sum_jac(live, support), live, bent)
 
-    def second(v: Array) -> Array:
-        H = np.zeros((1, len(support), len(support)))
-        for jet, slope in live:
-            if jet.second is not None:
-                H = _placed(H, jet.second(v * slope), jet.support, support)
-        for a, b, bend in curved:
-            first, other = operands[a][0], operands[b][0]
-            if first.jac is None or other.jac is None:
-                continue
-            block = _outer(first.jac, v * bend, other.jac)
-            H = _placed(H, block, first.support, support, columns=other.support)
-            if a != b:
-                H = _placed(H, np.swapaxes(block, 1, 2), other.support, support, columns=first.support)
-        return H
 
-    return Jet(value, support, jac, second)
+def _from_the_root(root: Jet) -> list[Jet]:
+    """All jets that a jet was made of, each after every one that was made of it."""
+    order: list[Jet] = []
+    seen: set[int] = set()
+    stack: list[tuple[Jet, bool]] = [(root, False)]
+    while stack:
+        jet, left = stack.pop()
+        if left:
+            order.append(jet)
+        elif id(jet) not in seen:
+            seen.add(id(jet))
+            stack.append((jet, True))
+            stack += [(operand, False) for operand, _ in jet.operands if operand.operands]
+    return order[::-1]
 
 
 def _union(jets: Sequence[Jet]) -> Indices:
@@ -177,20 +184,24 @@ def _union(jets: Sequence[Jet]) -> Indices:
     )
 
 
-def _sum_jac(jets: Sequence[Jet], slopes: Sequence[Array], support: Indices) -> Array:
+def _sum_jac(live: Sequence[tuple[Jet, Array]], support: Indices) -> Array:
     """sum_j slope_j J_j in the columns of ``support``."""
-    scaled = [(jet, slope[..., None] * jet.jac) for jet, slope in zip(jets, slopes, strict=True) if jet.jac is not None]
+    scaled = [(jet, slope[..., None] * jet.jac) for jet, slope in live if jet.jac is not None]
     if len(scaled) == 1:
         return scaled[0][1]
     shape = np.broadcast_shapes(*(one.shape[:2] for _, one in scaled))
     jac = np.zeros((*shape, len(support)))
     for jet, one in scaled:
-        if len(jet.support) == len(support):
-            jac += one
-        else:
-            for column, j in enumerate(jet.support):
-                jac[..., support.index(j)] += one[..., column]
+        jac[..., _columns(jet.support, support)] += one
     return jac
+
+
+def _columns(some: Indices, support: Indices) -> slice | list[int]:
+    """Where some parameters are among those of ``support``."""
+    if len(some) == len(support):
+        return slice(None)
+    at = [support.index(j) for j in some]
+    return slice(at[0], at[-1] + 1) if at[-1] - at[0] + 1 == len(at) else at
 
 
 def _outer(a: Array, v: Array, b: Array) -> Array:
@@ -203,15 +214,10 @@ def _outer(a: Array, v: Array, b: Array) -> Array:
     return np.swapaxes(left, 1, 2) @ (v[..., None] * np.broadcast_to(b, (b.shape[0], n, b.shape[2])))
 
 
-def _place(H: Array, block: Array, rows: Indices, support: Indices, *, columns: Indices | None = None) -> None:
-    at = [support.index(j) for j in rows]
-    across = at if columns is None else [support.index(j) for j in columns]
-    H[:, np.array(at)[:, None], np.array(across)[None, :]] += block
-
-
-def _placed(H: Array, block: Array, rows: Indices, support: Indices, *, columns: Indices | None = None) -> Array:
-    """As ``_place``, on a copy where the block has more problems than H."""
-    if block.shape[0] > H.shape[0]:
-        H = np.repeat(H, block.shape[0], axis=0)
-    _place(H, block, rows, support, columns=columns)
-    return H
+def _add(H: Array, first: Jet, v: Array, other: Jet, support: Indices) -> None:
+    """Add sum_i v_i (gradient of first)_i (gradient of other)_i' to H (K, s, s)."""
+    if first.jac is None or other.jac is None:
+        return
+    rows = [support.index(j) for j in first.support]
+    columns = [support.index(j) for j in other.support]
+    H[:, np.array(rows)[:, None], np.array(columns)[None, :]] += _outer(first.jac, v, other.jac)
