@@ -18,7 +18,7 @@ FLOORS = (
     {"config"},
     {"record", "output"},
     {"lm", "tracking", "laws"},
-    {"grid", "report"},
+    {"grid", "report", "table"},
     {"estimate", "worker", "analysis"},
     {"campaign"},
     {"tune"},
