@@ -19,6 +19,7 @@ FLOORS = (
     {"record", "output"},
     {"lm", "tracking", "laws"},
     {"grid", "report", "table"},
+    {"imports"},
     {"estimate", "worker", "analysis"},
     {"campaign"},
     {"tune"},

@@ -7,6 +7,9 @@ shares in percent) is an ``InputError`` with its cure; what may be meant is a no
 """
 
 from skillscale.table.columns import Columns, SkillColumns, parse_columns, read_columns
-from skillscale.table.runs import RunTable, read_table, table_of
+from skillscale.table.runs import RunTable, add_aggregates, read_table, run_columns, table_of
 
-__all__ = ["Columns", "RunTable", "SkillColumns", "parse_columns", "read_columns", "read_table", "table_of"]
+__all__ = [
+    "Columns", "RunTable", "SkillColumns", "add_aggregates", "parse_columns", "read_columns", "read_table",
+    "run_columns", "table_of",
+]  # fmt: skip

@@ -113,6 +113,17 @@ def table_of(
     )
 
 
+def run_columns(skills: Sequence[str], aggregates: Sequence[str], rest: Iterable[str]) -> list[str]:
+    """The columns of ``RunTable.runs`` in order; of the rest, shares and standard errors are taken."""
+    return [*OWN_COLUMNS, *skills, *aggregates, *(name for name in rest if name.startswith(("sem/", "mix/")))]
+
+
+def add_aggregates(runs: pd.DataFrame, weights: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """Runs with a column an aggregate: the weighted mean of its skills, NaN where one is missing."""
+    means = {name: sum(part * runs[skill] for skill, part in parts.items()) for name, parts in weights.items()}
+    return runs.assign(**means)
+
+
 class _Reading:
     """A table on its way to runs: the rows that ``where`` keeps, which are good, what was left out, what is odd.
 
@@ -267,14 +278,13 @@ class _Reading:
         self._note_clusters(runs, same)
         self._note_spread(runs)
         self._note_rising(runs, skills)
-        aggregates = _usable_weights(self.columns, skills)
-        for name, weights in self.columns.validation.items():
-            if name in aggregates:
-                runs[name] = sum(weight * runs[skill] for skill, weight in weights.items())
-            else:
-                self.notes.append(f"{name} weighs a skill without losses; it is left out")
-        rest = [name for name in runs if str(name).startswith(("sem/", "mix/"))]
-        return runs[[*OWN_COLUMNS, *skills, *aggregates, *rest]]
+        weights = _usable_weights(self.columns, skills)
+        self.notes += [
+            f"{name} weighs a skill without losses; it is left out"
+            for name in self.columns.validation
+            if name not in weights
+        ]
+        return add_aggregates(runs, weights)[run_columns(skills, tuple(weights), map(str, runs.columns))]
 
     def unusable(self) -> tuple[Unusable, ...]:
         """What was left out, in the order of the table; a cell of a row that is out anyway is not named."""
