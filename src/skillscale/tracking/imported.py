@@ -134,9 +134,10 @@ class Imports:
             run_id="", study=self.study.name, state=State.FINISHED, reason="", point=run.point, skills=run.skills
         )
         run_id = self._create(run) if begun is None else begun.info.run_id
-        at = now_ms() if begun is None else begun.info.start_time  # the same time writes the same metric, not another
-        metrics = tuple((key, value, at, 0) for key, value in metrics_of(record).items())
+        written = {} if begun is None else begun.data.metrics  # a metric written twice would show as two values
         tags = {} if begun is None else {f"{TAG}state": str(State.FINISHED), f"{TAG}reason": ""}
+        at = now_ms()
+        metrics = tuple((key, value, at, 0) for key, value in metrics_of(record).items() if key not in written)
         self._store.write(run_id, Batch(metrics=metrics, params=params_of(record), tags=tags))
         self._store.set_status(run_id, "FINISHED")
 
