@@ -7,10 +7,12 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from skillscale.errors import InputError
 from skillscale.point import Mix
 from skillscale.table import parse_columns, read_columns, read_table, table_of
+from skillscale.table.columns import KEYS
 
 SLIMPAJAMA = ("arxiv", "book", "c4", "github", "commoncrawl", "stackexchange", "wikipedia")
 PLAIN = {"n_params": "params", "n_tokens": "tokens", "skills": {"code": "loss_code", "prose": "loss_prose"}}
@@ -101,6 +103,14 @@ def test_a_file_that_is_no_table_says_so(tmp_path, name, content, message):
 
 
 # The mapping
+
+
+def test_the_mapping_of_the_guide_can_be_read(root):
+    (example,) = re.findall(r"```yaml\n(.*?)```", (root / "docs" / "tables.md").read_text(), re.DOTALL)
+    columns = parse_columns(yaml.safe_load(example))
+    assert set(yaml.safe_load(example)) == set(KEYS), "the guide tells every key"
+    assert columns.size_column("non_embedding") == "params_no_embed"
+    assert columns.units == {"n_params": 1e6, "mix": 0.01}
 
 
 def test_wrong_names_are_told_at_once_with_the_nearest(tmp_path):
