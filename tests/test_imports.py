@@ -20,6 +20,7 @@ FLOORS = (
     {"lm", "tracking", "laws"},
     {"grid", "report", "table"},
     {"imports"},
+    {"source"},
     {"estimate", "worker", "analysis"},
     {"campaign"},
     {"tune"},
