@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from skillscale.errors import InputError
 from skillscale.laws.document import SavedLaw, read_document
@@ -19,7 +19,7 @@ from skillscale.laws.document import SavedLaw, read_document
 COLUMNS = ("n_params", "n_tokens")
 
 
-class LawModel(PythonModel):  # type: ignore[misc]
+class LawModel(PythonModel):
     """Losses and their intervals from N, D and the mix."""
 
     def load_context(self, context: PythonModelContext) -> None:

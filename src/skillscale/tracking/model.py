@@ -13,6 +13,7 @@ from skillscale.tracking.store import Store
 
 _NEEDS = ("numpy", "scipy", "pandas")
 _FOLDER = "law"
+_ASKED = ("n_params", "n_tokens")
 _TOLD = ("n_params", "n_tokens", "loss", "lo", "hi")
 
 
