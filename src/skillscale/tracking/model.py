@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ def register_law(store: Store, run_id: str, name: str, document: str, *, note: s
     Raises:
         TrackingError: the store failed, or takes no models.
     """
-    import mlflow.pyfunc
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # MLflow's, about type hints of its own
+        import mlflow.pyfunc
     from mlflow.exceptions import MlflowException
     from mlflow.models import ModelSignature
     from mlflow.tracking import MlflowClient
