@@ -15,7 +15,7 @@ from skillscale.tracking.store import Store
 _NEEDS = ("numpy", "scipy", "pandas")
 _FOLDER = "law"
 _ASKED = ("n_params", "n_tokens")
-_TOLD = ("n_params", "n_tokens", "loss", "lo", "hi")
+_TOLD = (*_ASKED, "loss", "lo", "hi")
 
 
 def register_law(store: Store, run_id: str, name: str, document: str, *, note: str) -> str:
@@ -31,33 +31,13 @@ def register_law(store: Store, run_id: str, name: str, document: str, *, note: s
     Raises:
         TrackingError: the store failed, or takes no models.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # MLflow's, about type hints of its own
-        import mlflow.pyfunc
     from mlflow.exceptions import MlflowException
-    from mlflow.models import ModelSignature
     from mlflow.tracking import MlflowClient
-    from mlflow.types import ColSpec, Schema
 
-    package = Path(skillscale.__file__).parent
     client = MlflowClient(store.uri)
-    laws = json.loads(document)["skills"].values()
-    shares = sorted({f"mix/{category}" for law in laws for category in law["categories"]})
-    inputs: list[Any] = [
-        ColSpec("double", "n_params"),
-        ColSpec("double", "n_tokens"),
-        ColSpec("string", "skill", required=False),
-    ]
-    inputs += [ColSpec("double", share, required=False) for share in shares]
-    told: list[Any] = [ColSpec("string", "skill"), *(ColSpec("double", one) for one in _TOLD)]
     with tempfile.TemporaryDirectory() as folder:
-        text, saved = Path(folder) / "law.json", Path(folder) / _FOLDER
-        text.write_text(document, encoding="utf-8")
-        mlflow.pyfunc.save_model(
-            path=str(saved), python_model=str(package / "law_model.py"), artifacts={"law": str(text)},
-            code_paths=[str(package)], signature=ModelSignature(inputs=Schema(inputs), outputs=Schema(told)),
-            pip_requirements=[f"{one}=={metadata.version(one)}" for one in _NEEDS],
-        )  # fmt: skip
+        saved = Path(folder) / _FOLDER
+        _save(Path(folder), saved, document)
         with reaching(store.uri):
             client.log_artifacts(run_id, str(saved), _FOLDER)
             source = f"{client.get_run(run_id).info.artifact_uri}/{_FOLDER}"
@@ -68,3 +48,33 @@ def register_law(store: Store, run_id: str, name: str, document: str, *, note: s
                     raise TrackingError(f"the law can't be registered as {name!r}: {error.message}") from error
             version = client.create_model_version(name, source=source, run_id=run_id, description=note)
     return f"models:/{name}/{version.version}"
+
+
+def _save(folder: Path, saved: Path, document: str) -> None:
+    """Write the model with a copy of this package, so that it loads where we are not installed."""
+    package, text = Path(skillscale.__file__).parent, folder / "law.json"
+    text.write_text(document, encoding="utf-8")
+    needs = [f"{one}=={metadata.version(one)}" for one in _NEEDS]
+    with warnings.catch_warnings():
+        # About type hints of MLflow's own, and the lack of an example, on which its check fails with pandas 3
+        warnings.simplefilter("ignore", UserWarning)
+        import mlflow.pyfunc
+
+        mlflow.pyfunc.save_model(
+            path=str(saved), python_model=str(package / "law_model.py"), artifacts={"law": str(text)},
+            code_paths=[str(package)], signature=_signature(document), pip_requirements=needs,
+        )  # fmt: skip
+
+
+def _signature(document: str) -> Any:
+    """N and D are needed; the skill and the shares of the mix may be left out."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    laws = json.loads(document)["skills"].values()
+    shares = sorted({f"mix/{category}" for law in laws for category in law["categories"]})
+    inputs: list[Any] = [ColSpec("double", one) for one in _ASKED]
+    inputs += [ColSpec("string", "skill", required=False)]
+    inputs += [ColSpec("double", share, required=False) for share in shares]
+    told: list[Any] = [ColSpec("string", "skill"), *(ColSpec("double", one) for one in _TOLD)]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(told))
