@@ -26,11 +26,12 @@ from skillscale.laws.points import Points
 from skillscale.laws.request import Refused, Request, fit_all, weighed_by_sem
 from skillscale.laws.results import StudyFits
 from skillscale.laws.study import fit_study
-from skillscale.output import Output
+from skillscale.output import Output, to_json
 from skillscale.record import RunRecord
 from skillscale.source import Runs, read_runs, tell_left_out
 from skillscale.table import RunTable
 from skillscale.table.columns import near
+from skillscale.tracking import AnalysisWriter, Registry
 
 if TYPE_CHECKING:
     from skillscale.report.page import Background, Source
@@ -59,12 +60,38 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
 
     runs = read_runs(arguments, config)
     found = find(runs, arguments, config, out)
-    if runs.study is not None:
-        with runs.study.analysis("fit") as run:
+    told = found.as_dict()
+    opened = _fit_run(runs, arguments)
+    if opened is not None:
+        with opened as run:
             _log_findings(run, found, runs.records)
+            if arguments.get("register"):
+                told["registered"] = run.register(arguments["register"], _document(found), note=_note(runs, found))
     _tell_verdicts(found.fits, out)
     out.text(law_text(found.laws, found.flops))
-    return found.as_dict()
+    if "registered" in told:
+        out.text(f"registered as {told['registered']}")
+    return told
+
+
+def _fit_run(runs: Runs, arguments: Mapping[str, Any]) -> AnalysisWriter | None:
+    """The run that a fit is recorded in: the study's, or one of its own where a table's laws are to be registered."""
+    if runs.study is not None:
+        return runs.study.analysis("fit")
+    name = arguments.get("register")
+    return Registry.open(arguments["tracking"]).law_run(name) if name else None
+
+
+def _document(found: Findings) -> str:
+    return to_json(document({name: one for name, one in found.laws.items() if isinstance(one, Fitted)}))
+
+
+def _note(runs: Runs, found: Findings) -> str:
+    laws = sorted({one.law.name for one in found.laws.values() if isinstance(one, Fitted)})
+    return (
+        f"Laws ({', '.join(laws)}) of {len(found.laws)} skills, fitted to {len(runs.table.runs)} rows of {runs.name}. "
+        "Columns: n_params, n_tokens; skill and mix/CATEGORY where wanted."
+    )
 
 
 def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
@@ -277,7 +304,7 @@ def _log_findings(run: Any, found: Findings, records: Sequence[RunRecord]) -> No
     for name, table in (frames(fits, records) | tables | {"law_errors": errors_frame(found.laws)}).items():
         run.file(f"tables/{name}.csv", table.to_csv(index=False))
     fitted = {name: one for name, one in found.laws.items() if isinstance(one, Fitted)}
-    run.json("law.json", document(fitted))
+    run.file("law.json", _document(found))
     metrics = {f"N_star_exponent/{law.skill}": law.a.value for law in fits.power_laws if law.a.known}
     metrics |= {f"residual/{one.skill}": one.value.value for one in fits.residuals if one.pooled and one.value.known}
     metrics |= {f"law_exponent/{name}": one.exponent.value for name, one in fitted.items() if one.exponent.known}

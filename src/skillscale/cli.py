@@ -196,6 +196,7 @@ _OF_TABLE = (
     _COLUMNS,
     _CONVENTION,
 )
+_REGISTER = Parameter(name="register", help="name in the model registry under which the laws are kept; empty: nowhere")
 _HOW = (
     Parameter(name="law", help="chinchilla, drifting, separable, ...; empty: the best on held-out larger runs"),
     Parameter(
@@ -286,7 +287,7 @@ ENTRIES = (
         name="fit",
         help="fit every skill's law and compute optimum, from the runs in the registry or from a table",
         run="skillscale.analysis:fit",
-        parameters=(*_READ, *_OF_TABLE, *_HOW, _JSON),
+        parameters=(*_READ, *_OF_TABLE, *_HOW, _REGISTER, _JSON),
         names_any_study=True,
     ),
     Entry(

@@ -19,6 +19,8 @@ from skillscale.tracking import Registry, Study
 
 AGGREGATE = "aggregate"
 _SHOWN = 8
+_BUDGET_GAP = 0.1  # in ln C, within which runs are taken for one budget's
+_ISOFLOP_SIZES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +44,14 @@ class Runs:
 
     @property
     def has_isoflops(self) -> bool:
-        """Whether some budget holds 4 sizes, each run once: what isoFLOP curves are made of."""
+        """Whether the runs are an isoFLOP study: most of them are at budgets that hold 4 sizes, each run once."""
         runs = self.table.runs
         if runs["cluster"].duplicated().any() and runs["C"].isna().all():
             return False
         C = runs["C"].where(runs["C"] > 0, 6 * runs["N"] * runs["D"])
-        budget = C.map(lambda flops: round(math.log(flops) / 0.1))
-        sizes = runs.groupby([runs["mix"], budget])["N"].nunique()
-        return bool((sizes >= 4).any())
+        budget = C.map(lambda flops: round(math.log(flops) / _BUDGET_GAP))
+        sizes = runs.groupby([runs["mix"], budget])["N"].transform("nunique")
+        return bool((sizes >= _ISOFLOP_SIZES).mean() >= 0.5)
 
 
 def read_runs(arguments: Mapping[str, Any], config: Config) -> Runs:

@@ -63,7 +63,8 @@ def _optimum_line(panel: Axes, one: Fitted, first: float, last: float, colour: s
     inside = at <= largest * 1.01
     panel.fill_between(at, lo, hi, color=colour, alpha=0.18, linewidth=0)
     panel.plot(at[inside], N[inside], color=colour, linewidth=1.4, gid="optimum")
-    panel.plot(at[~inside], N[~inside], color=colour, linewidth=1.2, linestyle=(0, (4, 2)), gid="beyond")
+    beyond = ~inside | np.roll(~inside, -1)  # from the last point inside, so that the line has no gap
+    panel.plot(at[beyond], N[beyond], color=colour, linewidth=1.2, linestyle=(0, (4, 2)), gid="beyond")
     panel.axvline(largest, color=GREY, linewidth=0.7, linestyle=":")
     return [*np.clip(lo, N / 30, None).tolist(), *np.clip(hi, None, N * 30).tolist()]
 
