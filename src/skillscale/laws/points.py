@@ -1,5 +1,6 @@
 """The runs that a fit is given, as arrays: checked once, and told apart by the clusters they belong to."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -91,8 +92,10 @@ class Points:
         )  # fmt: skip
 
 
-def check_identified(points: Points, *, n_parameters: int) -> None:
+def check_identified(points: Points, *, n_parameters: int, told: Collection[str] = ()) -> None:
     """Refuse runs that can't carry a law in N and D.
+
+    An exponent among ``told`` (pinned, or believed beforehand) takes a size or a D less to carry, and N and D apart.
 
     Raises:
         FitError: says what is missing and which runs would cure it.
@@ -103,14 +106,17 @@ def check_identified(points: Points, *, n_parameters: int) -> None:
         raise FitError(
             f"{len(N)} runs can't carry a law of {n_parameters} parameters; add at least {n_parameters + 1 - len(N)}"
         )
-    for letter, values in (("N", N), ("D", D)):
+    for letter, exponent, values in (("N", "alpha", N), ("D", "beta", D)):
         distinct = len(np.unique(np.round(np.log(values), 3)))
-        if distinct < MIN_SIZES:
+        least = MIN_SIZES - (exponent in told)
+        if distinct < least:
             other = "tokens" if letter == "N" else "parameters"
             raise FitError(
-                f"{distinct} distinct {letter} among {len(N)} runs; a law in N and D needs {MIN_SIZES} or more: add "
+                f"{distinct} distinct {letter} among {len(N)} runs; a law in N and D needs {least} or more: add "
                 f"{letter} a factor of 3 apart at the same number of {other}, or pin an exponent"
             )
+    if "alpha" in told or "beta" in told:
+        return
     x = np.log(N) - np.log(N).mean()
     design = np.column_stack([np.ones_like(x), x, x**2])
     left = np.log(D) - design @ np.linalg.lstsq(design, np.log(D), rcond=None)[0]
