@@ -91,7 +91,8 @@ def fit_law(
         starts: how many seeds are followed to their optimum.
         pins: natural parameters that are given, by name.
         begin: starting points (K, p) in q of a bound law, in place of its own seeds.
-        beliefs: what is known of parameters beforehand, by name; they take the place of the law's weak priors.
+        beliefs: what is known beforehand of log-parameters, by their own name or that of the parameter that one of them
+            decides; they take the place of the law's weak priors.
 
     Raises:
         FitError: too few runs or sizes, N and D confounded, or no start reached a finite objective.
@@ -105,7 +106,7 @@ def fit_law(
     pinned = dict(bound.pin(name, value) for name, value in (pins or {}).items())
     n_log = len(bound.log_names)
     free = tuple(j for j in range(n_log) if j not in pinned)
-    priors = {**bound.priors, **{bound.places(name)[0]: prior for name, prior in (beliefs or {}).items()}}
+    priors = {**bound.priors, **{_place(bound, name): prior for name, prior in (beliefs or {}).items()}}
     told = frozenset({*(pins or {}), *(beliefs or {})})
     check_identified(points, n_parameters=len(free) - len([j for j in priors if j in free]), told=told)
     offset = np.zeros(n_log)
@@ -177,6 +178,11 @@ def _part(
         law=law, z=points.covariates(law), responses=np.exp(given) if objective.on == "raw" else given,
         weights=np.asarray(points.weights) if weights is None else weights, objective=objective, T=T, offset=offset,
     )  # fmt: skip
+
+
+def _place(law: Law, name: str) -> int:
+    """Place in q of a log-parameter, by its name or its parameter's."""
+    return law.log_names.index(name) if name in law.log_names else law.places(name)[0]
 
 
 def _prior_on(priors: Mapping[int, Prior], free: tuple[int, ...]) -> tuple[Array, Array]:

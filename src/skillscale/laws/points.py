@@ -95,7 +95,8 @@ class Points:
 def check_identified(points: Points, *, n_parameters: int, told: Collection[str] = ()) -> None:
     """Refuse runs that can't carry a law in N and D.
 
-    An exponent among ``told`` (pinned, or believed beforehand) takes a size or a D less to carry, and N and D apart.
+    What is ``told`` beforehand (pinned, or believed) takes less to carry: an exponent one size or D fewer, and N and D
+    may go together; the data term at the centre (``ln B'``, or ``ln B``) one D fewer yet.
 
     Raises:
         FitError: says what is missing and which runs would cure it.
@@ -108,7 +109,7 @@ def check_identified(points: Points, *, n_parameters: int, told: Collection[str]
         )
     for letter, exponent, values in (("N", "alpha", N), ("D", "beta", D)):
         distinct = len(np.unique(np.round(np.log(values), 3)))
-        least = MIN_SIZES - (exponent in told)
+        least = MIN_SIZES - (exponent in told) - (letter == "D" and ("ln B" in told or "ln B'" in told))
         if distinct < least:
             other = "tokens" if letter == "N" else "parameters"
             raise FitError(

@@ -1,0 +1,330 @@
+"""Which law to extrapolate with: the one that predicts the larger of the fitted runs best from the smaller ones.
+
+No run beyond the fitted ones is looked at. One law is chosen for all skills of a table, which is steadier than one a
+skill. Held-out runs tell bad laws from good ones, and hardly rank the good ones: within the noise of the comparison
+the law of fewest parameters is taken, and intervals own how far the others that do nearly as well would differ.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from skillscale.errors import FitError
+from skillscale.laws.catalogue import LAWS
+from skillscale.laws.forecast import Forecast, Setting, calibrated, excess_rate, forecasts, pooled
+from skillscale.laws.forms import Array, Law
+from skillscale.laws.holdout import Limit, has_checkpoints, inner_limits
+from skillscale.laws.points import Points
+
+Tell = Callable[[str], None]
+
+PLAIN = ("chinchilla", "coupled", "drifting")
+OF_MIX = ("effective_data", "additive_mixture", "separable")
+TRANSIENT = "separable_transient"  # knows early checkpoints, so none are left out
+EARLY = (0.0, 0.3, 0.55)  # shares of a run's last D before which checkpoints may be left out
+MANY = 60  # runs from which a law of nine parameters in N and D is tried
+RIVAL = 1.5  # errors up to this times the least are those of rivals
+MOST_RIVALS = 4
+UNKNOWN_RATE = 0.01  # ln L per e-fold of N or C where no run can be held out (assumption: what good laws missed by)
+_WORTH = 0.98  # of the error without mix effects, which that with them must come below
+_BLEND_DRAWS = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A setting, and how it predicted held-out larger runs.
+
+    ``errors``: mean relative error by skill; ``by_run``: its mean over skills by held-out run; ``rate``: discrepancy in
+    ln L per e-fold; ``reason``: why it could not be tried, else empty.
+    """
+
+    setting: Setting
+    n_parameters: int = 0
+    errors: Mapping[str, float] = field(default_factory=dict)
+    by_run: "pd.Series[float]" = field(default_factory=lambda: pd.Series(dtype=float), repr=False, compare=False)
+    rate: float = math.nan
+    reason: str = ""
+
+    @property
+    def error(self) -> float:
+        """Mean relative error over skills; infinite where it could not be tried."""
+        return float(np.mean(list(self.errors.values()))) if self.errors else math.inf
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blend:
+    """One skill's predictions: by the chosen law, which is the first of ``members``, and by all, each by its weight."""
+
+    members: tuple[Forecast, ...]
+    weights: Array
+
+    @property
+    def chosen(self) -> Forecast:
+        """The single law's."""
+        return self.members[0]
+
+    def interval(self, where: Points, level: float) -> tuple[Array, Array]:
+        """Both ends of ln L of new runs about the chosen law, how far its rivals differ included; each (n,)."""
+        middle = self.chosen.log_loss(where)
+        apart = np.array([one.log_loss(where) - middle for one in self.members])
+        low, high = self.chosen.interval(where, level)
+        widened = np.sqrt(1 + self.weights @ apart**2 / self.chosen.sd(where) ** 2)
+        return middle - (middle - low) * widened, middle + (high - middle) * widened
+
+    def mean_log_loss(self, where: Points) -> Array:
+        """Ln L averaged over the laws, (n,)."""
+        return np.asarray(self.weights @ np.array([one.log_loss(where) for one in self.members]))
+
+    def draws(self, where: Points, *, count: int = _BLEND_DRAWS, seed: int = 0) -> Array:
+        """Ln L of new runs, (count, n), each draw from one of the laws."""
+        return self._mixture(lambda one, n, rng: one.draws(where, count=n, rng=rng), count, seed)
+
+    def mean_interval(self, where: Points, level: float) -> tuple[Array, Array]:
+        """Both ends of ln L of new runs under the mixture of laws, each (n,)."""
+        low, high = np.quantile(self.draws(where), [(1 - level) / 2, (1 + level) / 2], axis=0)
+        return low, high
+
+    def log_optimum(self, C: npt.ArrayLike, h: npt.ArrayLike | None = None, *, count: int = 400) -> Array:
+        """Draws of ln N*(C) under the mixture of laws, (count, n_C); NaN where a draw has no optimum."""
+
+        def optima(one: Forecast, n: int, rng: np.random.Generator) -> Array:
+            law = one.fit.law
+            return law.log_optimum(law.theta(one.parameters(count=n, rng=rng)), C, h if law.needs_mix else None)
+
+        return self._mixture(optima, count, 0)
+
+    def _mixture(self, draw: Callable[[Forecast, int, np.random.Generator], Array], count: int, seed: int) -> Array:
+        rng = np.random.default_rng(seed)
+        counts = rng.multinomial(count, self.weights)
+        return np.concatenate([draw(one, int(n), rng) for one, n in zip(self.members, counts, strict=True) if n])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The chosen setting, and every candidate with its error, best first.
+
+    ``limits``: of the inner hold-outs; none where the runs have too few sizes, so that nothing could be compared.
+    """
+
+    letter: str
+    limits: tuple[Limit, ...]
+    chosen: Candidate
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def rivals(self) -> tuple[Candidate, ...]:
+        """The chosen one, and other laws that did nearly as well, one setting each."""
+        near = [one for one in self.candidates if one.error <= RIVAL * self.chosen.error]
+        found = {self.chosen.setting.law.name: self.chosen}
+        for one in near:
+            found.setdefault(one.setting.law.name, one)
+        return tuple(found.values())[:MOST_RIVALS]
+
+    @property
+    def weights(self) -> Array:
+        """Of the rivals: by the inverse square of their errors."""
+        errors = np.array([one.error for one in self.rivals])
+        if not np.isfinite(errors).all():
+            return np.full(len(errors), 1 / len(errors))
+        weights = 1 / np.maximum(errors, 1e-9) ** 2
+        return np.asarray(weights / weights.sum())
+
+    def table(self) -> pd.DataFrame:
+        """One row a candidate: law setting error n_parameters rate chosen weight reason; error is relative."""
+        weights = {one.setting.name: float(w) for one, w in zip(self.rivals, self.weights, strict=True)}
+        return pd.DataFrame(
+            {
+                "law": one.setting.law.name,
+                "setting": one.setting.name,
+                "error": one.error if one.errors else math.nan,
+                "n_parameters": one.n_parameters,
+                "rate": one.rate,
+                "chosen": one is self.chosen,
+                "weight": weights.get(one.setting.name, 0.0),
+                "reason": one.reason,
+            }
+            for one in self.candidates
+        )
+
+    def fitted(self, data: Mapping[str, Points], *, tell: Tell | None = None) -> dict[str, Blend]:
+        """The chosen law and its rivals fitted to all runs, ready to predict larger ones.
+
+        Raises:
+            FitError: the runs of a skill can't carry the chosen law.
+        """
+        limit = whole(data, self.letter)
+        members = []
+        for one in self.rivals:
+            try:
+                told = forecasts(data, one.setting, limit, tell=tell)
+            except FitError:
+                if one is self.chosen:
+                    raise
+                continue
+            members.append((told, one))
+        kept = [one for _, one in members]
+        weights = np.array([w for one, w in zip(self.rivals, self.weights, strict=True) if one in kept])
+        found = [calibrated(told, one.rate if math.isfinite(one.rate) else UNKNOWN_RATE) for told, one in members]
+        return {
+            name: Blend(members=tuple(told[name] for told in found), weights=weights / weights.sum()) for name in data
+        }
+
+
+def whole(data: Mapping[str, Points], letter: str) -> Limit:
+    """The limit that all of these runs lie within."""
+    probe = Limit(letter=letter, value=1.0)
+    return Limit(letter=letter, value=max(float(probe.sizes(points).max()) for points in data.values()))
+
+
+def candidates(data: Mapping[str, Points], laws: Sequence[str] = ()) -> tuple[Setting, ...]:
+    """Settings that make sense for these runs: laws of N and D, laws of the mix where it varies, and what to leave out.
+
+    Args:
+        data: each skill's runs.
+        laws: names of the only laws to try; empty: those that the runs may carry. The joint mixture law is tried only
+            when it is named: it takes ten times as long as the others.
+    """
+    some = next(iter(data.values()))
+    checkpoints = any(has_checkpoints(points) for points in data.values())
+    return tuple(
+        Setting(law=LAWS[name], after=after)
+        for name in (laws or _sensible(some, checkpoints=checkpoints))
+        for after in _early(LAWS[name], thorough=bool(laws) or some.h is None, checkpoints=checkpoints)
+    )
+
+
+def _sensible(points: Points, *, checkpoints: bool) -> list[str]:
+    names = list(PLAIN) + (["farseer"] if points.n_clusters >= MANY and points.h is None else [])
+    if points.h is not None:
+        names += [*OF_MIX, *([TRANSIENT] if checkpoints else [])]
+    return names
+
+
+def _early(law: Law, *, thorough: bool, checkpoints: bool) -> tuple[float, ...]:
+    """Shares before which to leave checkpoints out; of a law that ignores a mix that varies, none: it is no contender."""
+    if not checkpoints or law.name == TRANSIENT or law.joint or not (thorough or law.needs_mix):
+        return (0.0,)
+    return EARLY
+
+
+def choose(
+    data: Mapping[str, Points], *, letter: str = "N", laws: Sequence[str] = (), tell: Tell | None = None
+) -> Choice:
+    """The setting with the least mean relative error on the larger of these runs, each time fitted to the smaller.
+
+    Args:
+        data: each skill's runs; no others are looked at.
+        letter: what tells a larger run: N, or C = 6 N D.
+        laws: names of the only laws to try.
+        tell: is told of each fit.
+
+    Raises:
+        FitError: no candidate could be fitted.
+    """
+    limits = inner_limits(data, letter)
+    if not limits:
+        return _unchosen(data, letter, laws)
+    settings = candidates(data, laws)
+    tried = [one for setting in settings for one in _tried(data, setting, limits, tell)]
+    able = [one for one in tried if one.errors]
+    if not able:
+        raise FitError(f"no law can be fitted to the smaller of these runs; {tried[0].reason}")
+    best = _best(able)
+    if len(data) > 1 and not best.setting.law.joint:
+        more = _tried(data, replace(best.setting, effects=False, pooled=True), limits, tell)
+        tried += more
+        # Pooling leaves less to the runs' noise, so that it needs to be no worse, not better
+        best = min((one for one in more if one.error <= best.error), key=lambda one: one.error, default=best)
+    tried.sort(key=lambda one: one.error)
+    return Choice(letter=letter, limits=limits, chosen=best, candidates=tuple(tried))
+
+
+def _unchosen(data: Mapping[str, Points], letter: str, laws: Sequence[str]) -> Choice:
+    """Without sizes to hold out: the plainest law that sees what varies."""
+    some = next(iter(data.values()))
+    name = laws[0] if laws else "chinchilla" if some.h is None else "separable"
+    only = Candidate(setting=Setting(law=LAWS[name]), reason="too few sizes to hold out the larger ones")
+    return Choice(letter=letter, limits=(), chosen=only, candidates=(only,))
+
+
+def _best(able: Sequence[Candidate]) -> Candidate:
+    """The fewest parameters among those that the held-out runs can't tell from the best."""
+    best = min(able, key=lambda one: one.error)
+    level = [one for one in able if _ties(one, best)]
+    return min(level, key=lambda one: (one.n_parameters, one.error))
+
+
+def _ties(one: Candidate, best: Candidate) -> bool:
+    """Whether errors differ by less than the standard error of their difference over held-out runs."""
+    apart = (one.by_run - best.by_run).dropna()
+    if one is best or len(apart) < 2:
+        return one is best
+    return float(apart.mean()) < float(apart.std(ddof=1)) / math.sqrt(len(apart))
+
+
+def _tried(data: Mapping[str, Points], setting: Setting, limits: Sequence[Limit], tell: Tell | None) -> list[Candidate]:
+    """The setting on every inner hold-out, without and with mix effects."""
+    plain: list[_Trial] = []
+    mixed: list[_Trial] = []
+    for limit in limits:
+        fitted, held = _parted(data, limit)
+        try:
+            told = forecasts(fitted, replace(setting, pooled=False), limit, tell=tell)
+            told = pooled(told) if setting.pooled else told
+        except FitError as error:
+            return [Candidate(setting=setting, reason=str(error))]
+        plain.append(_Trial.of(told, held))
+        with_effects = {name: one.with_effects() for name, one in told.items()}
+        if any(len(one.effects) for one in with_effects.values()):
+            mixed.append(_Trial.of(with_effects, held))
+    found = [_candidate(setting, plain)]
+    if len(mixed) == len(limits):
+        both = _candidate(replace(setting, effects=True), mixed)
+        found += [both] if both.error < _WORTH * found[0].error else []
+    return found
+
+
+def _parted(data: Mapping[str, Points], limit: Limit) -> tuple[dict[str, Points], dict[str, Points]]:
+    fits = {name: limit.fits(points) for name, points in data.items()}
+    return (
+        {name: points.take(fits[name]) for name, points in data.items()},
+        {name: points.take(~fits[name]) for name, points in data.items()},
+    )
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One hold-out: relative error of each held-out row, (n,), with skill and run; the excess; parameters of the law."""
+
+    rows: pd.DataFrame
+    rate: float
+    n_parameters: int
+
+    @classmethod
+    def of(cls, told: Mapping[str, Forecast], held: Mapping[str, Points]) -> "_Trial":
+        frames = [
+            pd.DataFrame(
+                {
+                    "skill": name,
+                    "run": np.asarray(points.labels).astype(str),
+                    "error": np.abs(np.expm1(told[name].log_loss(points) - points.log_L)),
+                }
+            )
+            for name, points in held.items()
+        ]
+        size = max(one.fit.n_free for one in told.values())
+        return cls(pd.concat(frames, ignore_index=True), excess_rate(told, held), size)
+
+
+def _candidate(setting: Setting, trials: Sequence[_Trial]) -> Candidate:
+    by_skill = pd.DataFrame([trial.rows.groupby("skill")["error"].mean() for trial in trials])
+    by_run = [trial.rows.groupby("run")["error"].mean().add_prefix(f"{at}/") for at, trial in enumerate(trials)]
+    return Candidate(
+        setting=setting, n_parameters=max(trial.n_parameters for trial in trials),
+        errors={str(name): float(error) for name, error in by_skill.mean().items()}, by_run=pd.concat(by_run),
+        rate=math.sqrt(float(np.mean([trial.rate**2 for trial in trials]))),
+    )  # fmt: skip
