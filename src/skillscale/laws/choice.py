@@ -205,7 +205,7 @@ def _sensible(points: Points, *, checkpoints: bool) -> list[str]:
 
 
 def _early(law: Law, *, thorough: bool, checkpoints: bool) -> tuple[float, ...]:
-    """Shares before which to leave checkpoints out; of a law that ignores a mix that varies, none: it is no contender."""
+    """Shares before which to leave checkpoints out; none of a law that ignores a mix that varies, no contender."""
     if not checkpoints or law.name == TRANSIENT or law.joint or not (thorough or law.needs_mix):
         return (0.0,)
     return EARLY
@@ -298,7 +298,7 @@ def _parted(data: Mapping[str, Points], limit: Limit) -> tuple[dict[str, Points]
 
 @dataclass(frozen=True)
 class _Trial:
-    """One hold-out: relative error of each held-out row, (n,), with skill and run; the excess; parameters of the law."""
+    """One hold-out: relative error of each held-out row with its skill and run; discrepancy; size of the law."""
 
     rows: pd.DataFrame
     rate: float

@@ -9,6 +9,7 @@ many starts reached the optimum, and how far above it the next basin lies.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -99,9 +100,8 @@ def fit_law(
         InputError: the law needs a mix that the runs don't tell, or a parameter can't be pinned.
     """
     if objective is None:
-        how = {"law": law, "pins": pins, "begin": begin, "beliefs": beliefs}
-        pilot = fit_law(points, objective=HUBER, starts=_PILOT_STARTS, **how)
-        return fit_law(points, objective=efficient(pilot.noise), starts=starts, **how)
+        once = partial(fit_law, points, law=law, pins=pins, begin=begin, beliefs=beliefs)
+        return once(objective=efficient(once(objective=HUBER, starts=_PILOT_STARTS).noise), starts=starts)
     bound = law if law.x0 or law.y0 else points.bind(law)
     pinned = dict(bound.pin(name, value) for name, value in (pins or {}).items())
     n_log = len(bound.log_names)
