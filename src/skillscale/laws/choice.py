@@ -26,6 +26,7 @@ PLAIN = ("chinchilla", "coupled", "drifting")
 OF_MIX = ("effective_data", "additive_mixture", "separable")
 TRANSIENT = "separable_transient"  # knows early checkpoints, so none are left out
 EARLY = (0.0, 0.3, 0.55)  # shares of a run's last D before which checkpoints may be left out
+PROMISING = 2.0  # errors up to this times the least are worth trying without early checkpoints
 MANY = 60  # runs from which a law of nine parameters in N and D is tried
 RIVAL = 1.5  # errors up to this times the least are those of rivals
 MOST_RIVALS = 4
@@ -229,7 +230,14 @@ def choose(
     if not limits:
         return _unchosen(data, letter, laws)
     settings = candidates(data, laws)
-    tried = [one for setting in settings for one in _tried(data, setting, limits, tell)]
+    tried = [one for setting in settings if not setting.after for one in _tried(data, setting, limits, tell)]
+    promising = {name for name, error in _least(tried).items() if error <= PROMISING * min(_least(tried).values())}
+    tried += [
+        one
+        for setting in settings
+        if setting.after and setting.law.name in promising
+        for one in _tried(data, setting, limits, tell)
+    ]
     able = [one for one in tried if one.errors]
     if not able:
         raise FitError(f"no law can be fitted to the smaller of these runs; {tried[0].reason}")
@@ -241,6 +249,15 @@ def choose(
         best = min((one for one in more if one.error <= best.error), key=lambda one: one.error, default=best)
     tried.sort(key=lambda one: one.error)
     return Choice(letter=letter, limits=limits, chosen=best, candidates=tuple(tried))
+
+
+def _least(tried: Sequence[Candidate]) -> dict[str, float]:
+    """The least error of each law that could be tried."""
+    found: dict[str, float] = {}
+    for one in tried:
+        if one.errors:
+            found[one.setting.law.name] = min(one.error, found.get(one.setting.law.name, math.inf))
+    return found
 
 
 def _unchosen(data: Mapping[str, Points], letter: str, laws: Sequence[str]) -> Choice:

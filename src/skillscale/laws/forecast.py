@@ -29,6 +29,7 @@ LATE = 0.4  # share of a run's last D from which its errors are those of a finis
 _TERMS = ("ln E", "ln A", "ln B", "ln A'", "ln B'")
 _ROUGH = Objective(delta=0.02)  # where the noise is not known yet
 _STARTS = 2
+_FEW_ERRORS = 8  # fewer tell no noise of their own
 _FEW_MIXES = 10  # fewer are no clusters to rest an interval on
 _WIDE = 0.5  # sd of ln L beyond which a line through the optimum says nothing more: parameters are told up to this
 
@@ -250,10 +251,16 @@ def _clusters(points: Points) -> Codes:
 
 
 def _noise(points: Points, errors: Array, n_free: int) -> float:
-    """Sd of a finished run about the law, per degree of freedom that the runs leave."""
+    """Sd of a finished run about the law, per degree of freedom that the runs leave.
+
+    Of the larger half of the runs by 6 N D, which those to be predicted are more like: small runs on few tokens are
+    further off any law.
+    """
+    C = points.N * points.D
     late = run_shares(points) >= LATE
-    weights, n = np.asarray(points.weights)[late], points.n_clusters
-    return math.sqrt(float(np.average(errors[late] ** 2, weights=weights)) * n / max(n - min(n_free, n - 1), 1))
+    some = late & (np.median(C[late]) <= C) if late.sum() >= 2 * _FEW_ERRORS else late
+    weights, n = np.asarray(points.weights)[some], points.n_clusters
+    return math.sqrt(float(np.average(errors[some] ** 2, weights=weights)) * n / max(n - min(n_free, n - 1), 1))
 
 
 def mix_effects(points: Points, errors: Array) -> Array:
