@@ -41,6 +41,11 @@ class MixtureLaw(Law):
         """As Chinchilla's."""
         return {"alpha": (0.02, 2.0), "beta": (0.02, 2.0)}
 
+    @property
+    def priors(self) -> Mapping[int, Prior]:
+        """Exponents of .35, give or take .2: mixtures are often run at two sizes, or at one number of tokens."""
+        return {3: Prior(0.35, 0.2), 4: Prior(0.35, 0.2)}
+
     def seeds(self, z: Covariates, log_L: Array, weights: Array) -> Array:
         """Chinchilla's best seeds, with each of ``guesses``."""
         base = Chinchilla().seeds(z, log_L, weights)
@@ -86,7 +91,7 @@ class EffectiveData(MixtureLaw):
     @property
     def priors(self) -> Mapping[int, Prior]:
         """Categories count alike within a factor of some 20."""
-        return {5 + k: Prior(0.0, 1.5) for k in range(len(self.categories))}
+        return dict(super().priors) | {5 + k: Prior(0.0, 1.5) for k in range(len(self.categories))}
 
     def form(self, q: Sequence[Jet], z: Covariates) -> Jet:
         """Ln of the sum, with the effective share as a log-sum-exp."""
@@ -131,7 +136,8 @@ class AdditiveMixture(MixtureLaw):
     def priors(self) -> Mapping[int, Prior]:
         """A term of some tenths of a nat, exponents about .5 (published fits, widened)."""
         m = len(self.categories)
-        return {5 + k: Prior(1.0, 2.0) for k in range(m)} | {5 + m + k: Prior(math.log(0.5), 0.7) for k in range(m)}
+        terms = {5 + k: Prior(1.0, 2.0) for k in range(m)}
+        return dict(super().priors) | terms | {5 + m + k: Prior(math.log(0.5), 0.7) for k in range(m)}
 
     def form(self, q: Sequence[Jet], z: Covariates) -> Jet:
         """Ln of the sum of four terms."""
@@ -243,7 +249,8 @@ class Separable(MixtureLaw):
         """A drift of a tenth; a category alone moves the loss by a factor of some 2; own exponents of some tenths."""
         m = len(self.categories)
         tilts = {6 + k: Prior(0.0, 1.0) for k in range(m)}
-        return {5: Prior(0.0, 0.1)} | tilts | ({6 + m: Prior(0.1, 0.3)} if self.own else {})
+        own = {6 + m: Prior(0.1, 0.3)} if self.own else {}
+        return dict(super().priors) | {5: Prior(0.0, 0.1)} | tilts | own
 
     def for_skill(self, skill: str) -> Self:
         """The law of a skill, whose own category bears its name."""
