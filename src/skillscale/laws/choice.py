@@ -137,7 +137,7 @@ def choose(data: Mapping[str, Points], law: Law | None = None, objective: Object
 
 
 def inner_splits(points: Points) -> tuple[tuple[Mask, Mask], ...]:
-    """Up to two pairs (fitted, held out) of rows: the largest size out; the next one out, and the largest left aside."""
+    """Up to two pairs (fitted, held out) of rows: the largest size out; the next one out, the largest left aside."""
     sizes = np.unique(np.round(np.log(points.N), 3))
     if len(sizes) > FEW_SIZES:
         C = points.N * points.D
