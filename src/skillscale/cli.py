@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
@@ -144,6 +144,9 @@ _PAGE = Parameter(
 )
 _RETRY = Parameter(name="retry_failed", default="false", read=flag, help="train the points that failed once more")
 _JSON = Parameter(name="json", default="false", read=flag, help="print one JSON object instead of text")
+_TABLE = Parameter(name="table", help="CSV or Parquet file of runs by others; empty: none")
+_COLUMNS = Parameter(name="columns", help="YAML file that tells which column of the table is what")
+_CONVENTION = Parameter(name="convention", help="of N, where the columns name several; empty: the first")
 _READ = (_STUDY, _DATA, _SKILLS, _TRACKING)
 _TRAIN = (*_READ, _CACHE)
 
@@ -224,6 +227,21 @@ ENTRIES = (
         help="fit, and write figures, tables and the page",
         run="skillscale.analysis:report",
         parameters=(*_READ, _PAGE, _JSON),
+    ),
+    Entry(
+        name="import",
+        help="write the runs of others, from a table or an MLflow experiment, into a study of their own",
+        run="skillscale.imports:run_import",
+        parameters=(
+            Parameter(name="study", default=None, help="name of the study to import into"),
+            replace(_COLUMNS, default=None),
+            _TABLE,
+            Parameter(name="from_tracking", help="MLflow store to read in place of a table; may be the same store"),
+            Parameter(name="experiment", help="its experiment, whose finished runs are read"),
+            _CONVENTION,
+            _TRACKING,
+            _JSON,
+        ),
     ),
     Entry(
         name="reap",
