@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from skillscale.errors import FitError
-from skillscale.laws.bootstrap import Method, sandwich
+from skillscale.laws.bootstrap import Chance, Method, sandwich
 from skillscale.laws.fit import fit_law
-from skillscale.laws.fitted import LEVEL, Fitted, fit_skill, untold
+from skillscale.laws.fitted import LEVEL, Fitted, fit_skill, shared_chance, untold
 from skillscale.laws.forms import Array, Law
 from skillscale.laws.joint import JointFit, Sharing, fit_skills
 from skillscale.laws.objective import Objective
@@ -52,13 +52,14 @@ def fit_all(data: Mapping[str, Points], request: Request) -> dict[str, Fitted | 
     """
     found: dict[str, Fitted | Refused] = {}
     able: dict[str, Points] = {}
+    chance = shared_chance(data, method=request.method, count=request.resamples, seed=request.seed) if data else None
     for name, points in data.items():
         try:
             if request.together:
                 _check_alone(name, points, request)
                 able[name] = points
             else:
-                found[name] = _alone(name, points, request)
+                found[name] = _alone(name, points, request, chance)
         except FitError as error:
             found[name] = Refused(skill=name, n_runs=len(points), reason=str(error))
     if able:
@@ -66,10 +67,10 @@ def fit_all(data: Mapping[str, Points], request: Request) -> dict[str, Fitted | 
     return {name: found[name] for name in data}
 
 
-def _alone(name: str, points: Points, request: Request) -> Fitted:
+def _alone(name: str, points: Points, request: Request, chance: Chance | None) -> Fitted:
     return fit_skill(
-        name, points, law=request.law, objective=request.objective, pins=request.sharing.pinned,
-        method=request.method, resamples=request.resamples, seed=request.seed, level=request.level,
+        name, points, law=request.law, objective=request.objective, pins=request.sharing.pinned, level=request.level,
+        chance=chance,
     )  # fmt: skip
 
 
