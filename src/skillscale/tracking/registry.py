@@ -16,12 +16,14 @@ import yaml
 from skillscale.config import Config
 from skillscale.errors import InputError, TrackingError
 from skillscale.point import digest
-from skillscale.record import TAG
+from skillscale.record import TAG, State
 from skillscale.tracking import spool
 from skillscale.tracking.access import settle_uri, sqlite_path, without_password
 from skillscale.tracking.imported import IMPORTED, ForeignRun, Imports, foreign_run
+from skillscale.tracking.owner import current_owner
 from skillscale.tracking.store import Batch, Store, tag
 from skillscale.tracking.study import Study, find_plan, missing, pack, run_tags, runs_path, unpack
+from skillscale.tracking.writer import AnalysisWriter
 
 _NAME = re.compile(r"[A-Za-z0-9][\w .+-]{0,99}")
 _METRIC_NAME = re.compile(r"[\w.\- :/]+")
@@ -158,6 +160,19 @@ class Registry:
             advice = f" (did you mean {near[0]}?)" if near else ""
             raise InputError(f"{self.place} has no experiment {name!r}{advice}; it has {', '.join(sorted(there))}")
         return [foreign_run(run) for run in self._store.search([found[0]])]
+
+    def law_run(self, name: str) -> AnalysisWriter:
+        """Open a run, in an experiment of its own, for laws that were fitted to no study of this store.
+
+        Raises:
+            InputError: a name that can't be used.
+            TrackingError: the store failed.
+        """
+        check_names(name, ())
+        experiment = self._experiment(f"{name}-laws", "laws")
+        tags = {"kind": "fit", "state": str(State.RUNNING), "owner": current_owner()}
+        run_id = self._store.create_run(experiment, "fit", run_tags(tags))
+        return AnalysisWriter(self._store, run_id, experiment)
 
     @property
     def place(self) -> str:
