@@ -337,6 +337,18 @@ def test_a_mix_that_the_runs_do_not_tell_is_no_result():
     assert "the runs don't tell the best share of code 0 to 1" in found.reason
 
 
+def test_draws_that_ran_away_are_no_optima():
+    fitted = two_skills("additive_mixture", spread=0.01)
+    for one in fitted.values():
+        one.q[3] = 800.0
+    found = best_mix(fitted, 1e12, WEIGHTS, BOUNDS)
+    assert found.status is Status.NOT_IDENTIFIED
+    assert found.reason.startswith("some draws have no best mix")
+    assert (found.N.known, found.mix["code"].known, math.isfinite(found.mix["code"].value)) == (False, False, True)
+    assert np.isnan(found.draws).sum() == 1
+    assert not weighted_optimum(fitted, 1e12, WEIGHTS, MIX).N.known
+
+
 def test_mixes_beyond_the_runs_are_named():
     fitted = {k: replace(one, points=replace(one.points, h=np.tile(MIX, (30, 1)))) for k, one in
               two_skills("additive_mixture").items()}  # fmt: skip

@@ -16,6 +16,7 @@ from skillscale.laws.jets import Jet, exp, leaves
 Rows = npt.NDArray[np.intp]
 _POINTS = 97  # over +-SEARCH_REACH, .29 apart in ln N
 _STEPS = 60
+_quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # a draw that ran away: inf or NaN is its value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +38,12 @@ class Blend:
         """The same skills under other weights."""
         return Blend(laws=self.laws, q=self.q, weights=weights)
 
+    @_quiet
     def losses(self, s: Any, t: Any, h: Any) -> list[Jet]:
         """L of each skill at s = ln N, t = ln(C / 6): arrays (K or 1, n) or jets; ``h`` (K or 1, 1, m), or None."""
         return [exp(self._log_loss(i, s, t, h)) for i in range(len(self.laws))]
 
+    @_quiet
     def loss(self, s: Any, t: Any, h: Any) -> Jet:
         """The weighted loss; skills without weight are not looked at."""
         parts = [float(w) * exp(self._log_loss(i, s, t, h)) for i, w in enumerate(self.weights) if w]
@@ -67,8 +70,7 @@ class Blend:
     def along(self, t: float, h: Array | None) -> tuple[Array, Array]:
         """The grid (n,) and the weighted loss on it (K, n), infinite where it has no value; ``h`` (K or 1, m)."""
         grid = self.grid(t)
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = self.loss(grid[None], np.full((1, 1), t), None if h is None else h[:, None, :]).value
+        values = self.loss(grid[None], np.full((1, 1), t), None if h is None else h[:, None, :]).value
         values = np.broadcast_to(values, (len(self), len(grid)))
         return grid, np.where(np.isfinite(values), values, np.inf)
 
@@ -110,6 +112,7 @@ def derivatives(blend: Blend, X: Array, t: float, h: Array | None) -> tuple[Arra
     return of_jet(blend.loss(s, np.full((1, 1), t), mix), X.shape[1], len(X))
 
 
+@_quiet
 def of_jet(jet: Jet, P: int, K: int) -> tuple[Array, Array, Array]:
     """Value (K,), slopes (K, P) and second derivatives (K, P, P) of a jet at one point a row."""
     slope, bend = np.zeros((K, P)), np.zeros((K, P, P))

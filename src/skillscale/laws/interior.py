@@ -37,14 +37,14 @@ def minimise_inside(
         tied: the variables whose sum stays as it is in the start, (P,).
 
     Returns:
-        Places (K, P) and values (K,).
+        Places (K, P) and values (K,); a start without a finite value stays where it is.
     """
     X = X.copy()
     F, g, H = f(X, np.arange(len(X)))
     unit = np.abs(F)
     F, g, H = F.copy(), g.copy(), H.copy()
     for mu in BARRIERS:
-        length, live = np.ones(len(X)), np.isfinite(F)
+        length, live = np.ones(len(X)), _usable(F, g, H)
         enough = _ROUNDING if mu == BARRIERS[-1] else _CENTRED * mu
         for _ in range(_STEPS):
             rows = np.flatnonzero(live)
@@ -58,12 +58,16 @@ def minimise_inside(
             new = f(tried, rows)
             before = F[rows] / scale + mu * _barrier(X[rows], lower, upper)
             after = new[0] / scale + mu * _barrier(tried, lower, upper)
-            good = after <= before + _ROUNDING
+            good = (after <= before + _ROUNDING) & _usable(*new)
             kept = rows[good]
             X[kept], F[kept], g[kept], H[kept] = tried[good], new[0][good], new[1][good], new[2][good]
             length[rows] = np.where(good, np.minimum(4 * length[rows], 1.0), 0.25 * length[rows])
             live[rows] = (promised > enough) & (length[rows] > _SHORTEST)
     return X, F
+
+
+def _usable(F: Array, g: Array, H: Array) -> npt.NDArray[np.bool_]:
+    return np.isfinite(F) & np.isfinite(g).all(1) & np.isfinite(H).all((1, 2))
 
 
 def _barrier(X: Array, lower: Array, upper: Array) -> Array:

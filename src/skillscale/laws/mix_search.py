@@ -68,8 +68,7 @@ class MixSearch:
         def f(part: Array, rows: npt.NDArray[np.intp]) -> tuple[Array, Array, Array]:
             whole = X[rows]
             whole[:, at] = part
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                F, g, H = derivatives(blend.take(rows), whole, self.t, None)
+            F, g, H = derivatives(blend.take(rows), whole, self.t, None)
             return F, g[:, at], H[:, at[:, None], at[None, :]]
 
         X[:, at], F = minimise_inside(f, X[:, at], lower=self.lower[at], upper=self.upper[at], tied=at > 0)
@@ -84,11 +83,12 @@ class MixSearch:
         return np.column_stack([X[:, 0], h])
 
     def draws(self, blend: Blend, best: Array) -> Array:
-        """Each draw's optimum, from that of the estimate and from the middle of the bounds."""
+        """Each draw's optimum, from that of the estimate and from the middle of the bounds; NaN where it has none."""
         middle = self.corners[0]
         near = np.tile((1 - _INWARD) * best[1:] + _INWARD * middle, (len(blend), 1))
         twice = blend.take(np.tile(np.arange(len(blend)), 2))
         X, F = self.solve(twice, self.placed(twice, np.vstack([near, np.tile(middle, (len(blend), 1))])))
+        X = np.where(np.isfinite(F)[:, None], X, np.nan)
         better = np.where(np.isfinite(F), F, np.inf).reshape(2, -1).argmin(0)
         return np.asarray(X[better * len(blend) + np.arange(len(blend))])
 
@@ -103,7 +103,12 @@ class MixSearch:
             return Status.NO_MINIMUM, "no interior minimum: the loss falls up to the end of the N looked at; add runs"
         low, high = dict(zip(mix, self.lower[1:], strict=True)), dict(zip(mix, self.upper[1:], strict=True))
         loose = [k for k in mix if high[k] - low[k] > _FIXED]
-        open_ = [k for k in loose if not mix[k].hi - mix[k].lo < _WHOLE * (high[k] - low[k])]
+        if not all(mix[k].known for k in loose):
+            return (
+                Status.NOT_IDENTIFIED,
+                "some draws have no best mix, so that it has no interval; add runs or pool fits",
+            )
+        open_ = [k for k in loose if mix[k].hi - mix[k].lo >= _WHOLE * (high[k] - low[k])]
         if open_:
             told = ", ".join(f"{k} {mix[k].lo:.2g} to {mix[k].hi:.2g}" for k in open_)
             return Status.NOT_IDENTIFIED, f"the runs don't tell the best share of {told}; add runs of other mixes"

@@ -83,7 +83,7 @@ def _check_alone(name: str, points: Points, request: Request) -> None:
 
 def _together(data: Mapping[str, Points], request: Request) -> dict[str, Fitted]:
     joint = fit_skills(data, law=request.law, objective=request.objective, sharing=request.sharing)
-    drawn = joint_draws(joint, data, count=request.resamples, seed=request.seed)
+    drawn = joint_draws(joint, data, method=request.method, count=request.resamples, seed=request.seed)
     found = {}
     for name, points in data.items():
         fit = joint.fits[name]
@@ -95,18 +95,18 @@ def _together(data: Mapping[str, Points], request: Request) -> dict[str, Fitted]
     return found
 
 
-def joint_draws(joint: JointFit, data: Mapping[str, Points], *, count: int, seed: int) -> dict[str, Array]:
+def joint_draws(
+    joint: JointFit, data: Mapping[str, Points], *, method: Method = Method.WILD, count: int, seed: int
+) -> dict[str, Array]:
     """Log-parameters (count, p) of each skill from resamples of the runs that all skills share.
 
-    One step of the joint curvature a resample; clusters with one label change sign together in every skill.
+    One step of the joint curvature a resample; clusters with one label are resampled together in every skill.
     """
     labels = np.concatenate([np.asarray(points.labels).astype(str) for points in data.values()])
     _, codes = np.unique(labels, return_inverse=True)
     bread = sandwich(joint.problem, joint.Q, codes)
-    rng = np.random.default_rng(seed)
-    signs = rng.choice([-1.0, 1.0], size=(count, len(bread.pulls)))
-    student = np.sqrt(bread.freedom / rng.chisquare(bread.freedom, size=(count, 1)))
-    Q = joint.Q + (signs * student) @ bread.pulls @ bread.inverse
+    luck = Chance.draw(labels, method, count=count, seed=seed)
+    Q = joint.Q + luck.shifts(luck.labels, bread.freedom) @ bread.pulls @ bread.inverse
     return {name: part.q(Q) for name, part in zip(data, joint.problem.parts, strict=True)}
 
 
