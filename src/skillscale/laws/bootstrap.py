@@ -15,6 +15,7 @@ from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import chi2
 
 from skillscale.errors import FitError
 from skillscale.laws.fit import Fit, refit
@@ -24,6 +25,7 @@ from skillscale.laws.objective import density
 from skillscale.laws.points import Points
 
 Codes = npt.NDArray[np.intp]
+Labels = npt.NDArray[np.str_]
 EXACT = 4_000_000  # resamples x runs x unknowns up to which each resample is followed to its minimum
 _LEAST_CLUSTERS = 3
 _LEAST_SLACK = 0.05  # of a run's 1 - leverage: one that the law passes through whatever its loss tells no error
@@ -36,6 +38,46 @@ class Method(StrEnum):
     RUN = "run"
     BUDGET = "budget"
     LAPLACE = "laplace"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chance:
+    """What befalls named clusters in K resamples: one set for all skills, so that their differences are paired.
+
+    ``table``: (K, n_labels) a sign (wild), a count (run, budget) or a normal (laplace) of each cluster; ``uniforms``:
+    (K, 1), which become the chi2 of each fit's own degrees of freedom.
+    """
+
+    labels: Labels
+    method: Method
+    table: Array
+    uniforms: Array
+
+    @classmethod
+    def draw(cls, labels: npt.NDArray[np.generic], method: Method, *, count: int, seed: int) -> "Chance":
+        """Draw ``count`` resamples of these clusters; a label may come more than once."""
+        rng = np.random.default_rng(seed)
+        names = np.unique(np.asarray(labels).astype(str))
+        n = len(names)
+        uniforms = rng.random((count, 1))
+        if method is Method.WILD:
+            table = rng.choice([-1.0, 1.0], size=(count, n))
+        elif method is Method.LAPLACE:
+            table = rng.normal(size=(count, n))
+        else:
+            table = rng.multinomial(n, np.full(n, 1 / n), size=count).astype(float)
+        return cls(labels=names, method=method, table=table, uniforms=uniforms)
+
+    def of(self, labels: Labels) -> Array:
+        """The columns of some clusters, each named once."""
+        return np.asarray(self.table[:, np.searchsorted(self.labels, labels)])
+
+    def shifts(self, labels: Labels, freedom: float) -> Array:
+        """By how much each cluster's pull moves the unknowns in one step, (K, n_labels), with Student's tails."""
+        if self.method in (Method.RUN, Method.BUDGET):
+            return self.of(labels) - 1
+        student: Array = np.sqrt(freedom / chi2.ppf(self.uniforms, freedom))
+        return self.of(labels) * student
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +106,7 @@ class Sandwich:
 
 def draws(
     fit: Fit, points: Points, *, method: Method = Method.WILD, count: int = 1000, seed: int = 0,
-    budgets: npt.NDArray[np.generic] | None = None, one_step: bool | None = None,
+    budgets: npt.NDArray[np.generic] | None = None, one_step: bool | None = None, chance: Chance | None = None,
 ) -> Array:  # fmt: skip
     """Log-parameters (count, p) of resampled fits.
 
@@ -77,31 +119,37 @@ def draws(
         budgets: (n,) labels, for ``budget``.
         one_step: whether resamples take one step of the shared curvature instead of their whole way; by default where
             the whole way would be long (count x runs x unknowns above ``EXACT``).
+        chance: of more clusters than these, in place of ``method``, ``count`` and ``seed``: fits that are given the
+            same one are resampled together.
 
     Raises:
         FitError: fewer than 3 clusters to resample.
     """
-    rng = np.random.default_rng(seed)
-    labels = points.clusters if budgets is None or method is not Method.BUDGET else budgets
-    _, codes = np.unique(np.asarray(labels), return_inverse=True)
-    n_clusters = int(codes.max()) + 1
-    if n_clusters < _LEAST_CLUSTERS:
+    method = method if chance is None else chance.method
+    labels, codes = np.unique(resampled(points, method, budgets), return_inverse=True)
+    if len(labels) < _LEAST_CLUSTERS:
         raise FitError(
-            f"{n_clusters} clusters can't be resampled by {method}; it takes {_LEAST_CLUSTERS}: resample by run, or "
+            f"{len(labels)} clusters can't be resampled by {method}; it takes {_LEAST_CLUSTERS}: resample by run, or "
             "add some"
         )
+    luck = Chance.draw(labels, method, count=count, seed=seed) if chance is None else chance
     problem = fit.problem(points)
-    quick = one_step if one_step is not None else count * len(points) * fit.n_free > EXACT
-    if method is Method.LAPLACE:
-        return _laplace(fit, problem, codes, rng, count)
-    if method is Method.WILD:
-        return _wild(fit, points, codes, rng, count, quick=quick)
-    counts = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=count).astype(float)
-    if quick:
+    quick = one_step if one_step is not None else len(luck.table) * len(points) * fit.n_free > EXACT
+    freedom = max(len(labels) - min(fit.n_free, len(labels) - 1), 1)
+    if quick or method is Method.LAPLACE:
         center = fit.q[list(fit.free)]
         bread = sandwich(problem, center, codes)
-        return problem.parts[0].q(center + (counts - 1) @ bread.pulls @ bread.inverse)
-    return refit(fit, points, weights=counts[:, codes] * np.asarray(points.weights))[0]
+        known = bread.freedom if method is Method.LAPLACE else freedom
+        return problem.parts[0].q(center + luck.shifts(labels, known) @ bread.pulls @ bread.inverse)
+    if method is Method.WILD:
+        return _wild(fit, points, luck.shifts(labels, freedom)[:, codes])
+    return refit(fit, points, weights=luck.of(labels)[:, codes] * np.asarray(points.weights))[0]
+
+
+def resampled(points: Points, method: Method, budgets: npt.NDArray[np.generic] | None = None) -> Labels:
+    """Label of what each run is resampled with, (n,)."""
+    by_run = budgets is None or method is not Method.BUDGET
+    return np.asarray(points.labels if by_run else budgets).astype(str)
 
 
 def sandwich(problem: Problem, Q: Array, codes: Codes) -> Sandwich:
@@ -140,32 +188,15 @@ def _leverage(problem: Problem, jacs: list[Array]) -> Array:
     return np.clip(own, 0.0, 1.0)
 
 
-def _laplace(fit: Fit, problem: Problem, codes: Codes, rng: np.random.Generator, count: int) -> Array:
-    center = fit.q[list(fit.free)]
-    bread = sandwich(problem, center, codes)
-    values, vectors = np.linalg.eigh(bread.covariance)
-    root = vectors * np.sqrt(np.maximum(values, 0))
-    normal = rng.normal(size=(count, len(center))) @ root.T
-    student = np.sqrt(bread.freedom / rng.chisquare(bread.freedom, size=(count, 1)))
-    return problem.parts[0].q(center + normal * student)
-
-
-def _wild(fit: Fit, points: Points, codes: Codes, rng: np.random.Generator, count: int, *, quick: bool) -> Array:
-    """Signs by cluster, and one Student scale a resample."""
+def _wild(fit: Fit, points: Points, signs: Array) -> Array:
+    """Refits to errors inflated by their leverage, times ``signs`` (K, n): alike within a cluster, Student scaled."""
     problem = fit.problem(points)
-    center = fit.q[list(fit.free)]
-    n_clusters = int(codes.max()) + 1
-    freedom = max(n_clusters - min(fit.n_free, n_clusters - 1), 1)
-    scale = np.sqrt(freedom / rng.chisquare(freedom, size=(count, 1)))
-    signs = rng.choice([-1.0, 1.0], size=(count, n_clusters)) * scale
-    if quick:
-        bread = sandwich(problem, center, codes)
-        return problem.parts[0].q(center + signs @ bread.pulls @ bread.inverse)
-    jac = problem.parts[0].law.jacobian(fit.q[None], problem.parts[0].z)[0] @ problem.parts[0].T
+    part = problem.parts[0]
+    jac = part.law.jacobian(fit.q[None], part.z)[0] @ part.T
     leverage = _leverage(problem, [jac])
     inflated = fit.residuals / np.sqrt(np.maximum(1 - leverage, _LEAST_SLACK))
     fitted = points.log_L - fit.residuals
-    return refit(fit, points, fitted + signs[:, codes] * inflated)[0]
+    return refit(fit, points, fitted + signs * inflated)[0]
 
 
 def spread_of(fit: Fit, points: Points) -> float:

@@ -7,7 +7,7 @@ then told up to a constant, which a weak prior settles.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -261,12 +261,13 @@ class Separable(MixtureLaw):
         e, a, b, alpha, beta, g, *rest = q
         return logsumexp(e, a - alpha * z.x, b - beta * exp(g * z.x) * z.y) + self._of_mix(rest, z.h)
 
-    def _of_mix(self, rest: Sequence[Jet], h: Array | None) -> Jet:
+    def _of_mix(self, rest: Sequence[Jet], h: Any) -> Jet:
         m, h = len(self.categories), shares_of(h)
         tilt = dot(rest[:m], h - 1 / m)
         if not self.own:
             return tilt
-        return tilt - rest[m] * (log_shares(h[..., self.categories.index(self.own)]) + math.log(m))
+        own: Jet = tilt - rest[m] * (log_shares(h[..., self.categories.index(self.own)]) + math.log(m))
+        return own
 
     def guesses(self) -> Sequence[Array]:
         """No effect of the mix, and a little of the own category's; no drift."""
@@ -339,14 +340,14 @@ class SeparableTransient(Separable):
             return np.column_stack([super().log_parameters(theta[:, :-3]), np.log(theta[:, -3:-1]), theta[:, -1]])
 
 
-def _log_share(logs: Sequence[Jet], h: Array | None) -> Jet:
+def _log_share(logs: Sequence[Jet], h: Any) -> Jet:
     """Ln sum_k t_k h_k, with t = e^logs brought to an average of 1."""
     shares = log_shares(h)
     weighted = [one + shares[..., k] for k, one in enumerate(logs)]
     return logsumexp(*weighted) - logsumexp(*logs) + math.log(len(logs))
 
 
-def _log_powers(rest: Sequence[Jet], h: Array | None) -> Jet:
+def _log_powers(rest: Sequence[Jet], h: Any) -> Jet:
     """Ln sum_k C_k h_k^gamma_k, from ln C of each category and then ln gamma of each."""
     m = len(rest) // 2
     shares = log_shares(h)
