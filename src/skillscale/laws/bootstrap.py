@@ -2,11 +2,14 @@
 
 Four ways, all from one shared design with the resamples as weights or responses:
 
-- ``wild``: each cluster's errors, inflated by their leverage, change sign together, and Student's tails stand for the
+- ``wild``: each cluster's errors, inflated for leverage, change sign together, and Student's tails stand for the
   degrees of freedom (the default: it keeps the design, and its coverage is the best measured);
 - ``run``: whole runs (clusters of checkpoints) drawn with replacement;
 - ``budget``: whole budgets drawn with replacement, for errors that a budget's runs share;
-- ``laplace``: a normal about the optimum with the cluster-robust covariance; the quick one.
+- ``laplace``: Student's about the optimum with the cluster-robust covariance; the quick one.
+
+A weak prior counts as one more observation, whose error is drawn too: else what only the prior tells would seem known.
+The coverage is measured by ``benchmarks/law_coverage.py``.
 """
 
 import math
@@ -26,7 +29,8 @@ from skillscale.laws.points import Points
 Codes = npt.NDArray[np.intp]
 EXACT = 4_000_000  # resamples x runs x unknowns up to which each resample is followed to its minimum
 _LEAST_CLUSTERS = 3
-_LEAST_SLACK = 0.05  # of a run's 1 - leverage: one that the law passes through whatever its loss tells no error
+_LEAST_SLACK = 0.1  # of a run's 1 - leverage: one that the law passes through whatever its loss tells no error
+_NORMAL_WITHIN_3 = 0.9733  # variance of a standard normal that was cut at 3
 
 
 class Method(StrEnum):
@@ -40,14 +44,16 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Sandwich:
-    """The curvature of a problem at its optimum, and each cluster's pull on it.
+    """The curvature of a problem at its optimum, and what pulled on it: each cluster, and the weak priors.
 
-    ``H``: (P, P) Hessian; ``pulls``: (n_clusters, P) gradients, inflated for leverage (CR2-like); ``freedom``: degrees
-    of freedom that the clusters leave.
+    ``H``: (P, P) Hessian; ``pulls``: (n_clusters, P) gradients, inflated for leverage (CR2); ``beliefs``: (P, P), whose
+    product with standard normals is what the priors' means pull, were they drawn again; ``freedom``: degrees of freedom
+    that the clusters leave.
     """
 
     H: Array
     pulls: Array
+    beliefs: Array
     freedom: float
 
     @property
@@ -57,8 +63,8 @@ class Sandwich:
 
     @property
     def covariance(self) -> Array:
-        """Cluster-robust covariance of the unknowns, (P, P)."""
-        spread = self.pulls @ self.inverse
+        """Cluster-robust covariance of the unknowns, (P, P), with the priors' own."""
+        spread = np.vstack([self.pulls, self.beliefs.T]) @ self.inverse
         return np.asarray(spread.T @ spread)
 
 
@@ -90,21 +96,24 @@ def draws(
             f"{n_clusters} clusters can't be resampled by {method}; it takes {_LEAST_CLUSTERS}: resample by run, or "
             "add some"
         )
-    problem = fit.problem(points)
+    normal = rng.normal(size=(count, fit.n_free))
     quick = one_step if one_step is not None else count * len(points) * fit.n_free > EXACT
-    if method is Method.LAPLACE:
-        return _laplace(fit, problem, codes, rng, count)
     if method is Method.WILD:
-        return _wild(fit, points, codes, rng, count, quick=quick)
-    counts = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=count).astype(float)
-    if quick:
-        center = fit.q[list(fit.free)]
-        bread = sandwich(problem, center, codes)
-        return problem.parts[0].q(center + (counts - 1) @ bread.pulls @ bread.inverse)
-    return refit(fit, points, weights=counts[:, codes] * np.asarray(points.weights))[0]
+        return _wild(fit, points, codes, normal, rng, quick=quick)
+    if method is not Method.LAPLACE and not quick:
+        counts = _counts(n_clusters, rng, count)
+        mean = _prior_means(fit, normal, about=fit.prior[0])
+        return refit(fit, points, weights=counts[:, codes] * np.asarray(points.weights), mean=mean)[0]
+    problem, center = fit.problem(points), fit.q[list(fit.free)]
+    bread = sandwich(problem, center, codes, phi=fit.phi)
+    if method is Method.LAPLACE:
+        factors: Array = rng.normal(size=(count, n_clusters)) * _student(bread.freedom, rng, count)
+    else:
+        factors = _counts(n_clusters, rng, count) - 1.0
+    return problem.parts[0].q(center + _step(bread, factors, normal))
 
 
-def sandwich(problem: Problem, Q: Array, codes: Codes) -> Sandwich:
+def sandwich(problem: Problem, Q: Array, codes: Codes, *, phi: float = 0.0) -> Sandwich:
     """Curvature and pulls at the optimum of a problem of one or several parts whose clusters are coded alike.
 
     The curvature is Gauss and Newton's, with rho'' smoothed where the loss curves at few errors only (Powell 1991).
@@ -113,66 +122,164 @@ def sandwich(problem: Problem, Q: Array, codes: Codes) -> Sandwich:
         problem: solved.
         Q: its unknowns, (P,).
         codes: cluster of each run, (n,); the parts' runs one after the other.
+        phi: scale of the objective, which tells the priors' own errors; 0 leaves them out.
     """
+    jac, errors = _stacked(problem, Q)
+    spread = Spread.of(jac, problem.precision, codes)
+    share = spread.parameters / len(problem.parts)
+    bend = np.concatenate([density(part.objective, part.errors(Q[None])[0], share) for part in problem.parts])
+    H: Array = problem.precision + jac.T @ (bend[:, None] * jac)
+    pulls = np.zeros((int(codes.max()) + 1, len(Q)))
+    np.add.at(pulls, codes, spread.inflate(errors, 1.0)[:, None] * jac)
+    return Sandwich(H=H, pulls=pulls, beliefs=math.sqrt(phi) * _root(problem.precision), freedom=spread.freedom)
+
+
+def _stacked(problem: Problem, Q: Array) -> tuple[Array, Array]:
+    """Jacobian (n, P) and rho' (n,) of all parts' runs, one after the other, each times the root of its weight."""
+    roots = [np.sqrt(np.broadcast_to(part.weights, (len(part.z),))) for part in problem.parts]
     jacs = [part.law.jacobian(part.q(Q[None]), part.z)[0] @ part.T for part in problem.parts]
-    leverage = _leverage(problem, jacs)
-    pulls, H, first = np.zeros((int(codes.max()) + 1, len(Q))), np.array(problem.precision), 0
-    for part, jac in zip(problem.parts, jacs, strict=True):
-        r = part.errors(Q[None])[0]
-        H = H + jac.T @ ((part.weights * density(part.objective, r))[:, None] * jac)
-        own = slice(first, first + len(r))
-        slope = part.weights * part.objective.slope(r) / np.sqrt(np.maximum(1 - leverage[own], _LEAST_SLACK))
-        np.add.at(pulls, codes[own], slope[:, None] * jac)
-        first += len(r)
-    freedom = max(len(pulls) - min(float(leverage.sum()), len(pulls) - 1), 1.0)
-    return Sandwich(H=H, pulls=pulls, freedom=freedom)
+    slopes = [part.objective.slope(part.errors(Q[None])[0]) for part in problem.parts]
+    jac = np.vstack([root[:, None] * own for root, own in zip(roots, jacs, strict=True)])
+    return jac, np.concatenate([root * slope for root, slope in zip(roots, slopes, strict=True)])
 
 
-def _leverage(problem: Problem, jacs: list[Array]) -> Array:
-    """Leverage of each run on its own fitted value, the parts' runs one after the other."""
-    weighted = [np.sqrt(part.weights)[:, None] * jac for part, jac in zip(problem.parts, jacs, strict=True)]
-    stacked = np.vstack(weighted)
-    gram = stacked.T @ stacked + problem.precision
-    scale = np.sqrt(np.diag(gram)) + 1e-150
-    inverse = np.linalg.pinv(gram / np.outer(scale, scale), rcond=1e-12, hermitian=True)
-    scaled = stacked / scale
-    own: Array = np.einsum("np,pq,nq->n", scaled, inverse, scaled)
-    return np.clip(own, 0.0, 1.0)
+def _root(precision: Array) -> Array:
+    """R with R R' = precision."""
+    values, vectors = np.linalg.eigh(precision)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0)))
 
 
-def _laplace(fit: Fit, problem: Problem, codes: Codes, rng: np.random.Generator, count: int) -> Array:
-    center = fit.q[list(fit.free)]
-    bread = sandwich(problem, center, codes)
-    values, vectors = np.linalg.eigh(bread.covariance)
-    root = vectors * np.sqrt(np.maximum(values, 0))
-    normal = rng.normal(size=(count, len(center))) @ root.T
-    student = np.sqrt(bread.freedom / rng.chisquare(bread.freedom, size=(count, 1)))
-    return problem.parts[0].q(center + normal * student)
+@dataclass(frozen=True)
+class Spread:
+    """How a fit shrinks the errors of the runs it was made of: ``basis`` (n, P) spans what the fit can follow.
+
+    ``codes``: clusters, (n,); the fit takes basis basis' off the errors.
+    """
+
+    basis: Array
+    codes: Codes
+
+    @classmethod
+    def of(cls, jac: Array, precision: Array, codes: Codes) -> "Spread":
+        """From weighted rows of the Jacobian (n, P) and the priors' precision."""
+        gram = jac.T @ jac + precision
+        scale = np.sqrt(np.diag(gram)) + 1e-150
+        values, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
+        told = values > 1e-12 * values[-1]
+        return cls(jac / scale @ (vectors[:, told] / np.sqrt(values[told])), codes)
+
+    @property
+    def parameters(self) -> float:
+        """Parameters that the runs tell, a weak prior's part taken off."""
+        return float((self.basis**2).sum())
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom that the clusters leave, at least 1."""
+        return max(int(self.codes.max()) + 1 - self.parameters, 1.0)
+
+    def inflate(self, errors: Array, power: float) -> Array:
+        """Errors (n,) as they were before the fit followed them: (1 - leverage)^-power, by blocks of clusters.
+
+        Power 1/2 makes their variance right on average (HC2; CR2 of Bell & McCaffrey 2002). Power 1 (HC3, the
+        jackknife's) makes up for how few runs decide a parameter as well: its intervals cover best (docs/coverage.md).
+        """
+        slack = np.maximum(1 - (self.basis**2).sum(1), _LEAST_SLACK)
+        n_clusters = int(self.codes.max()) + 1
+        if n_clusters == len(errors):
+            return np.asarray(errors * slack**-power)
+        order = np.argsort(self.codes, kind="stable")
+        first = np.searchsorted(self.codes[order], np.arange(n_clusters))
+        outer = self.basis[order, :, None] * self.basis[order, None, :]
+        values, vectors = np.linalg.eigh(np.add.reduceat(outer, first))
+        values = np.clip(values, 0.0, 1 - _LEAST_SLACK)
+        growth = ((1 - values) ** -power - 1) / np.maximum(values, 1e-12)
+        along = np.add.reduceat(self.basis[order] * errors[order, None], first)
+        grown = np.einsum("cpk,ck,cqk,cq->cp", vectors, growth, vectors, along)
+        return np.asarray(errors + (self.basis * grown[self.codes]).sum(1))
 
 
-def _wild(fit: Fit, points: Points, codes: Codes, rng: np.random.Generator, count: int, *, quick: bool) -> Array:
+def _counts(n_clusters: int, rng: np.random.Generator, count: int) -> Array:
+    """How often each cluster is drawn, (count, n_clusters)."""
+    return rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=count).astype(float)
+
+
+def _student(freedom: float, rng: np.random.Generator, count: int) -> Array:
+    """One scale a resample, (count, 1): Student's tails for the degrees of freedom."""
+    return np.asarray(np.sqrt(freedom / rng.chisquare(freedom, size=(count, 1))))
+
+
+def _step(bread: Sandwich, errors: Array, normal: Array) -> Array:
+    """Moves of the unknowns (K, P) for factors of each cluster's pull (K, n_clusters) and of the priors' (K, P)."""
+    return np.asarray((errors @ bread.pulls + normal @ bread.beliefs.T) @ bread.inverse)
+
+
+def _wild(fit: Fit, points: Points, codes: Codes, normal: Array, rng: np.random.Generator, *, quick: bool) -> Array:
     """Signs by cluster, and one Student scale a resample."""
-    problem = fit.problem(points)
-    center = fit.q[list(fit.free)]
-    n_clusters = int(codes.max()) + 1
-    freedom = max(n_clusters - min(fit.n_free, n_clusters - 1), 1)
-    scale = np.sqrt(freedom / rng.chisquare(freedom, size=(count, 1)))
-    signs = rng.choice([-1.0, 1.0], size=(count, n_clusters)) * scale
+    problem, center = fit.problem(points), fit.q[list(fit.free)]
+    signs = rng.choice([-1.0, 1.0], size=(len(normal), int(codes.max()) + 1))
     if quick:
-        bread = sandwich(problem, center, codes)
-        return problem.parts[0].q(center + signs @ bread.pulls @ bread.inverse)
-    jac = problem.parts[0].law.jacobian(fit.q[None], problem.parts[0].z)[0] @ problem.parts[0].T
-    leverage = _leverage(problem, [jac])
-    inflated = fit.residuals / np.sqrt(np.maximum(1 - leverage, _LEAST_SLACK))
-    fitted = points.log_L - fit.residuals
-    return refit(fit, points, fitted + signs[:, codes] * inflated)[0]
+        bread = sandwich(problem, center, codes, phi=fit.phi)
+        return problem.parts[0].q(center + _step(bread, signs * _student(bread.freedom, rng, len(normal)), normal))
+    spread = _spread(fit, points, codes)
+    own = _inflated(fit, points, spread, power=1.0)
+    errors = signs[:, codes] * own
+    if fit.objective.corner < fit.noise:
+        errors = math.sqrt(0.5) * (errors + _smooth(_inflated(fit, points, spread, power=0.5), codes, rng, len(normal)))
+    errors = errors * _student(spread.freedom, rng, len(normal))
+    mean = _prior_means(fit, normal, about=center)
+    return refit(fit, points, points.log_L - fit.residuals + errors, mean=mean)[0]
 
 
-def spread_of(fit: Fit, points: Points) -> float:
-    """Sd of a new run about the law, in ln L: between clusters and within, per degree of freedom."""
-    n_clusters = points.n_clusters
-    return (
-        float(np.sqrt(np.mean(fit.residuals**2) * n_clusters / max(n_clusters - fit.n_free, 1)))
-        if n_clusters
-        else math.nan
-    )
+def _spread(fit: Fit, points: Points, codes: Codes) -> Spread:
+    problem = fit.problem(points)
+    return Spread.of(_stacked(problem, fit.q[list(fit.free)])[0], problem.precision, codes)
+
+
+def _inflated(fit: Fit, points: Points, spread: Spread, *, power: float) -> Array:
+    """Errors of ln L (n,) inflated for leverage; 0 where a run has no weight."""
+    root = np.sqrt(np.asarray(points.weights))
+    return np.where(root > 0, spread.inflate(root * fit.residuals, power) / np.where(root > 0, root, 1.0), 0.0)
+
+
+def _smooth(errors: Array, codes: Codes, rng: np.random.Generator, count: int) -> Array:
+    """Normal errors (count, n) of the same size between clusters and within.
+
+    A loss with a corner passes through some runs: errors of exactly 0, which draws of the errors themselves would take
+    for runs without noise.
+    """
+    sizes = np.bincount(codes)
+    centre = np.bincount(codes, errors) / sizes
+    within = 0.0
+    if sizes.max() > 1:
+        repeated = sizes[codes] > 1
+        within = _bulk(((errors - centre[codes]) * np.sqrt(sizes / np.maximum(sizes - 1, 1))[codes])[repeated])
+    between = math.sqrt(max(_bulk(errors) ** 2 - within**2, 0.0))
+    drawn = between * rng.normal(size=(count, len(sizes)))[:, codes]
+    return np.asarray(drawn + within * rng.normal(size=(count, len(errors))))
+
+
+def _bulk(errors: Array) -> float:
+    """Sd of errors about 0, without those beyond 3 robust sd."""
+    size = np.abs(errors)
+    kept = size[size <= 3 * 1.4826 * np.median(size)]
+    return math.sqrt(float(np.mean(kept**2)) / _NORMAL_WITHIN_3) if len(kept) else 0.0
+
+
+def _prior_means(fit: Fit, normal: Array, *, about: Array) -> Array:
+    """Means of the weak priors (K, n_free), each drawn again about the given ones (n_free,)."""
+    precision = np.diag(fit.prior[1])
+    sd = np.where(precision > 0, 1 / np.sqrt(np.where(precision > 0, precision, 1.0)), 0.0)
+    return np.asarray(about + normal * sd)
+
+
+def new_run_sd(fit: Fit, points: Points) -> float:
+    """Sd of a new run about the law, in ln L: its cluster's part and its own, inflated for leverage.
+
+    It is that of the bulk of the runs: outliers (beyond 3 robust sd) are left out, for they would widen every
+    interval for the sake of few runs. A new run may be an outlier as often as the fitted ones were; an interval misses
+    it then. Where the noise changes with N or D it is that of the average run fitted.
+    """
+    spread = _spread(fit, points, np.asarray(points.clusters))
+    used = np.asarray(points.weights) > 0
+    return _bulk(_inflated(fit, points, spread, power=0.5)[used])
