@@ -6,7 +6,7 @@ parameters, 2 to 4 nats per token, noise below 1 %.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -267,3 +267,46 @@ def _farseer(law: Law, base: list[float], rng: np.random.Generator) -> Array:
         math.log(beta), tilt, bend, log_B, term, bend + rng.normal(scale=0.05),
         floor, -alpha * share, rng.normal(-0.15, 0.1),
     ])  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted:
+    """A simulated study of one skill under one law.
+
+    ``q``: the truth's log-parameters, for ``law``, which is bound to the runs' centre. ``far``: 10 times the largest
+    budget, where ``log_optimum`` is the true ln N*; ``new_error``: of ln L of one more run there.
+    """
+
+    law: Law
+    q: Array
+    points: Points
+    far: float = field(metadata={"unit": "FLOP"})
+    log_optimum: float
+    new_error: float
+
+    @property
+    def mix(self) -> Array | None:
+        """The runs' mean mix, where the law asks for one."""
+        return None if self.points.h is None else self.points.h.mean(0)
+
+
+def plant(law: Law, errors: Errors, rng: np.random.Generator, *, edge: bool = False) -> Planted:
+    """A random truth of the law, and runs with errors of that kind; the optimum is within 20-fold of the centre's."""
+    several = (3 if law.needs_mix else 5) if errors is Errors.CLUSTERED else 1
+    design = design_points(rng, mixed=law.needs_mix, checkpoints=several)
+    bound = design.bind(law).for_skill(NAMES[0])
+    mix = None if design.h is None else design.h.mean(0)
+    budgets = CENTRE_C * np.array([1 / 16, 160])
+    while True:
+        q = random_parameters(bound, rng, edge=edge)
+        log_N = bound.log_optimum(bound.theta(q[None]), budgets, mix)[0]
+        if np.all(np.abs(log_N - np.log(0.1 * np.sqrt(budgets))) < 3):
+            break
+    middle = math.log(0.1 * math.sqrt(CENTRE_C))
+    noise = errors.draw(design, rng, np.log(design.N) - middle)
+    L = np.exp(bound.log_loss(q[None], design.covariates(bound))[0] + noise)
+    one = Points(N=np.exp(log_N[1:]), D=np.ones(1), L=np.ones(1))
+    new = float(errors.draw(one, rng, log_N[1:] - middle)[0])
+    return Planted(
+        law=bound, q=q, points=replace(design, L=L), far=budgets[1], log_optimum=float(log_N[1]), new_error=new
+    )
