@@ -7,8 +7,9 @@ and marin_isoflop.csv (by default $SKILLSCALE_TABLES, or ../shared/data beside t
 
 Porian et al. 2024 (arXiv 2406.19146): 15 settings of data, tuning, warm-up and what N counts; C is nominal and
 D = C / 6 N. Their own a, by local interpolation between sizes and all budgets, is about .88 in the setting of Kaplan et
-al. and .5 tuned. Here the former lies at .82 to .86: N* bends, steeper at small C, where a single size lies below the
-optimum, so that most of those minima are refused. With no refusals, each budget alike, the methods give .83 to .88.
+al. and .5 tuned. Here the former lies at .82 to .86 (``near``): N* bends, steeper at small C, where a single size lies
+below the optimum, so that most of those minima are refused. With no refusals, each budget alike, the methods give .83
+to .88.
 
 Marin: 3 corpora. C is counted operation by operation, and 6 N D misses it by up to 35 % at the smallest sizes, whose
 embedding and head are most of N. So N is taken three ways: as the operations a token costs (``N=C/6D``), as the

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 
 from skillscale import config
-from skillscale.analysis import AGGREGATE, _background, aggregate_weights, fit_records, frame, nominal_budget
+from skillscale.analysis import _background, fit_records
 from skillscale.errors import FitError
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import CategoryUse, Measurement, RunRecord, State
+from skillscale.source import AGGREGATE, Runs, aggregate_weights, nominal_budget, trained_table
 
 SETTINGS = config.load()
 
@@ -33,17 +34,18 @@ def record(state=State.FINISHED, skills=("knowledge", "code", "reasoning", "pros
 def test_the_aggregate_weighs_validation_losses_by_the_mix():
     shares = SETTINGS.study.mix_values[0].shares
     expected = 4 * shares["knowledge"] + 3 * shares["code"] + 2 * shares["prose"] + shares["reasoning"]
-    assert frame([record()], SETTINGS)[AGGREGATE][0] == pytest.approx(expected)
+    assert trained_table([record()], SETTINGS).runs[AGGREGATE][0] == pytest.approx(expected)
 
 
 def test_any_combination_of_sets_can_be_the_aggregate():
     other = config.load(overrides={"study.aggregate": "{val/code: 3, val/prose: 1}"})
     assert aggregate_weights(other) == {"val/code": 0.75, "val/prose": 0.25}
-    assert frame([record()], other)[AGGREGATE][0] == pytest.approx(2.75)
+    assert trained_table([record()], other).runs[AGGREGATE][0] == pytest.approx(2.75)
 
 
 def test_only_finished_runs_count_and_a_missing_skill_is_missing():
-    runs = frame([record(), record(State.FAILED), record(State.KILLED), record(skills=("code",))], SETTINGS)
+    records = [record(), record(State.FAILED), record(State.KILLED), record(skills=("code",))]
+    runs = trained_table(records, SETTINGS).runs
     assert len(runs) == 2
     assert math.isnan(runs["knowledge"][1])
     assert runs["code"][1] == 2.5
@@ -51,7 +53,7 @@ def test_only_finished_runs_count_and_a_missing_skill_is_missing():
 
 def test_the_tokens_are_those_trained_on_where_that_is_known():
     uses = {"code": CategoryUse(tokens=600_000, epochs=1.5), "prose": CategoryUse(tokens=404_096, epochs=0.5)}
-    runs = frame([replace(record(), uses=uses), record()], SETTINGS)
+    runs = trained_table([replace(record(), uses=uses), record()], SETTINGS).runs
     assert list(runs["D"]) == [1_004_096, 1_000_000]
 
 
@@ -81,7 +83,10 @@ class Described:
 
 def background(text):
     words = {"study": "small", "data": "small", "skills": "small", "study.level": "0.8"}
-    return _background(words, SETTINGS, [replace(record(), exposures=12.5)], Described(text))
+    records = (replace(record(), exposures=12.5),)
+    table = trained_table(records, SETTINGS)
+    runs = Runs(table=table, name="small", study=Described(text), records=records, trained=True)
+    return _background(words, SETTINGS, runs)
 
 
 def test_sources_and_facts_reach_the_page_from_what_the_study_keeps():

@@ -150,7 +150,7 @@ def test_help_lists_parameters_with_their_defaults(capsys, one):
 def test_overview_lists_entries(capsys):
     assert cli.main(["--help"]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
-    assert listed == ["main", "prepare", "train", "grid", "worker", "tune", "fit", "report", "reap"]
+    assert listed == ["main", "prepare", "train", "grid", "worker", "tune", "fit", "report", "import", "reap"]
     assert cli.main([]) == 2
 
 
@@ -181,9 +181,8 @@ def test_values_that_make_no_point_are_refused(words, message):
         cli.parse(["--n_params", "1000", *words], entry("train"))
 
 
-def test_reap_reads_no_settings():
-    assert entry("reap").nouns == ()
-    assert all(one.nouns for one in cli.ENTRIES if one.name != "reap")
+def test_import_and_reap_read_no_settings():
+    assert [one.name for one in cli.ENTRIES if not one.nouns] == ["import", "reap"]
 
 
 def test_an_answer_that_json_cannot_hold_is_refused():

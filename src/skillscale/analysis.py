@@ -1,117 +1,224 @@
-"""The entries that read: fit every skill from the registry's runs, and write the report."""
+"""The entries that read: fit every skill from the registry's runs or from a table, and write the report."""
 
 import json
-import math
+import shlex
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import numpy as np
 import yaml
 
 from skillscale import __version__
 from skillscale.config import Config
-from skillscale.errors import FitError
+from skillscale.errors import FitError, InputError
+from skillscale.laws.bootstrap import Method
+from skillscale.laws.catalogue import LAWS
+from skillscale.laws.document import document
+from skillscale.laws.fit import fit_law
+from skillscale.laws.fitted import Fitted, points_by_skill
+from skillscale.laws.forms import Law
+from skillscale.laws.joint import Sharing
+from skillscale.laws.objective import DELTA, Objective
+from skillscale.laws.points import Points
+from skillscale.laws.request import Refused, Request, fit_all, weighed_by_sem
 from skillscale.laws.results import StudyFits
 from skillscale.laws.study import fit_study
-from skillscale.output import Output
-from skillscale.record import RunRecord, State
-from skillscale.tracking import Registry, Study
+from skillscale.output import Output, to_json
+from skillscale.record import RunRecord
+from skillscale.source import Runs, read_runs, tell_left_out
+from skillscale.table import RunTable
+from skillscale.table.columns import near
+from skillscale.tracking import AnalysisWriter, Registry
 
 if TYPE_CHECKING:
     from skillscale.report.page import Background, Source
 
-AGGREGATE = "aggregate"
+BEYOND = (1.0, 10.0, 100.0)  # where optima are told by default, in units of the largest 6 N D fitted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What is fitted to some runs: isoFLOP curves where there are any, laws by skill, the computes they are told at."""
+
+    fits: StudyFits
+    laws: Mapping[str, Fitted | Refused]
+    flops: tuple[float, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The answer of ``fit --json``."""
+        from skillscale.report.laws import plain_laws
+
+        return {"skills": plain_laws(self.laws, self.flops), **answer(self.fits)}
 
 
 def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
-    """Fit every skill's compute optimum from the runs in the registry, and record the fit."""
-    study = Registry.open(arguments["tracking"]).study(config.study.name)
-    records = study.records()
-    fits = fit_records(records, config)
-    with study.analysis("fit") as run:
-        _log_fit(run, fits, records)
-    _tell_verdicts(fits, out)
-    return answer(fits)
+    """Fit every skill of a study or a table: its law, its compute optima, its isoFLOP curves; record the fit."""
+    from skillscale.report.laws import law_text
+
+    runs = read_runs(arguments, config)
+    found = find(runs, arguments, config, out)
+    told = found.as_dict()
+    opened = _fit_run(runs, arguments)
+    if opened is not None:
+        with opened as run:
+            _log_findings(run, found, runs.records)
+            if arguments.get("register"):
+                told["registered"] = run.register(arguments["register"], _document(found), note=_note(runs, found))
+    _tell_verdicts(found.fits, out)
+    out.text(law_text(found.laws, found.flops))
+    if "registered" in told:
+        out.text(f"registered as {told['registered']}")
+    return told
+
+
+def _fit_run(runs: Runs, arguments: Mapping[str, Any]) -> AnalysisWriter | None:
+    """The run that a fit is recorded in: the study's, or one of its own where a table's laws are to be registered."""
+    if runs.study is not None:
+        return runs.study.analysis("fit")
+    name = arguments.get("register")
+    return Registry.open(arguments["tracking"]).law_run(name) if name else None
+
+
+def _document(found: Findings) -> str:
+    return to_json(document({name: one for name, one in found.laws.items() if isinstance(one, Fitted)}))
+
+
+def _note(runs: Runs, found: Findings) -> str:
+    laws = sorted({one.law.name for one in found.laws.values() if isinstance(one, Fitted)})
+    return (
+        f"Laws ({', '.join(laws)}) of {len(found.laws)} skills, fitted to {len(runs.table.runs)} rows of {runs.name}. "
+        "Columns: n_params, n_tokens; skill and mix/CATEGORY where wanted."
+    )
 
 
 def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Fit, and write figures, tables and the page."""
     from skillscale.report.page import page
 
-    registry = Registry.open(arguments["tracking"])
-    study = registry.study(config.study.name)
-    records = study.records()
-    fits = fit_records(records, config)
-    path = Path(arguments["page"] or f"skillscale-{config.study.name}.html").absolute()
-    html = page(config.study.name, records, fits, _background(arguments, config, records, study))
+    runs = read_runs(arguments, config)
+    found = find(runs, arguments, config, out)
+    path = Path(arguments["page"] or f"skillscale-{runs.name}.html").absolute()
+    about = _background(arguments, config, runs)
+    html = page(runs.name, runs.records, found.fits, about, laws=found.laws, flops=found.flops)
     path.write_text(html, encoding="utf-8")
-    with study.analysis("report") as run:
-        _log_fit(run, fits, records)
-        for name, content in _figures(fits).items():
-            run.file(f"figures/{name}", content)
-        run.file("page.html", html)
-    _tell_verdicts(fits, out)
-    out.text(f"\npage:  {path}\nUI:    {registry.ui_command}\n       {study.chart_link}")
-    registry.annotate_launcher(study, note=f"Report of study {study.name}", result=answer(fits))
-    return {**answer(fits), "page": path, "ui": registry.ui_command}
+    told: dict[str, Any] = {**found.as_dict(), "page": path}
+    if runs.study is not None:
+        with runs.study.analysis("report") as run:
+            _log_findings(run, found, runs.records)
+            for name, content in _figures(found).items():
+                run.file(f"figures/{name}", content)
+            run.file("page.html", html)
+    _tell_verdicts(found.fits, out)
+    out.text(f"\npage:  {path}")
+    if runs.registry is not None and runs.study is not None:
+        told["ui"] = runs.registry.ui_command
+        out.text(f"UI:    {runs.registry.ui_command}\n       {runs.study.chart_link}")
+        runs.registry.annotate_launcher(runs.study, note=f"Report of study {runs.study.name}", result=found.as_dict())
+    return told
+
+
+def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) -> Findings:
+    """Fit everything there is to fit."""
+    tell_left_out(runs.table, out)
+    laws: dict[str, Fitted | Refused] = {}
+    for mix, table in runs.groups.items():
+        data = _points(table)
+        request = _request(arguments, config, data, out)
+        found = fit_all(_weighed(data, table, request) if arguments.get("weights") == "sem" else data, request)
+        laws |= {f"{mix}/{name}" if mix and len(runs.groups) > 1 else name: one for name, one in found.items()}
+    given = arguments.get("flops")
+    fitted = [one for one in laws.values() if isinstance(one, Fitted)]
+    largest = max((float((6 * one.points.N * one.points.D).max()) for one in fitted), default=float("nan"))
+    flops = tuple(given) if given else tuple(float(f"{factor * largest:.3g}") for factor in BEYOND)
+    return Findings(fits=_study_fits(runs, config), laws=laws, flops=flops)
 
 
 def fit_records(records: Sequence[RunRecord], config: Config) -> StudyFits:
-    """The study's fits from its finished runs.
+    """The isoFLOP study of finished training runs.
 
     Raises:
         FitError: no run is finished.
     """
-    runs = frame(records, config)
-    if runs.empty:
+    from skillscale.source import trained_table
+
+    table = trained_table(records, config)
+    if table.runs.empty:
         raise FitError("no run of the study is finished; train some with `skillscale main` or `skillscale grid`")
-    return fit_study(
-        runs,
-        skills=[skill.name for skill in config.skills.skills],
-        aggregates=[AGGREGATE],
-        level=config.study.level,
+    return _study_fits(Runs(table=table, name=config.study.name), config)
+
+
+def _study_fits(runs: Runs, config: Config) -> StudyFits:
+    """IsoFLOP curves and what follows from them; empty where the runs are no isoFLOP study."""
+    table, settings = runs.table, config.study
+    if runs.has_isoflops:
+        return fit_study(
+            table.runs, skills=table.skills, aggregates=table.aggregates, level=settings.level,
+            resamples=settings.resamples,
+        )  # fmt: skip
+    return StudyFits(
+        skills=table.skills, aggregates=table.aggregates, level=settings.level, resamples=settings.resamples,
+        curve="shared", runs=table.runs, minima=(), power_laws=(), residuals=(), laws=(), frontier=(),
+        unusable=table.unusable,
+    )  # fmt: skip
+
+
+def _points(table: RunTable) -> dict[str, Points]:
+    """Each skill's and aggregate's runs; shares that are all alike tell nothing, and are left out."""
+    shares = table.runs[[f"mix/{name}" for name in table.categories]].to_numpy(dtype=float)
+    varied = len(shares) > 0 and shares.shape[1] > 1 and bool(np.ptp(shares, axis=0).max() > 1e-6)
+    there = [name for name in (*table.skills, *table.aggregates) if table.runs[name].notna().any()]
+    return points_by_skill(table.runs, there, table.categories if varied else ())
+
+
+def _request(arguments: Mapping[str, Any], config: Config, data: Mapping[str, Points], out: Output) -> Request:
+    """How to fit, from the arguments; without a law, the one that predicts the larger of these runs best."""
+    del out
+    law = named_law(arguments["law"]) if arguments.get("law") else LAWS["chinchilla"]
+    del data
+    return Request(
+        law=law,
+        objective=_objective(arguments),
+        sharing=Sharing(
+            pinned=dict(arguments.get("pin") or {}), shared=tuple(arguments.get("share") or ()),
+            pooled=dict(arguments.get("pool") or {}),
+        ),
+        method=Method(arguments.get("resample") or "wild"),
         resamples=config.study.resamples,
-    )
+        level=config.study.level,
+    )  # fmt: skip
 
 
-def frame(records: Sequence[RunRecord], config: Config) -> pd.DataFrame:
-    """One row a finished run: run_id, C, N, D, mix, seed, a loss column a skill, and the aggregate's.
+def named_law(name: str) -> Law:
+    """The law of a name.
 
-    D is the tokens that were trained on, which whole steps make differ a little from those asked for.
+    Raises:
+        InputError: there is none; the nearest is offered.
     """
-    weights = aggregate_weights(config)
-    rows = [
-        {
-            "run_id": record.run_id,
-            "C": nominal_budget(record.point.flops, config.study.budgets),
-            "N": float(record.point.n_params),
-            "D": float(sum(use.tokens for use in record.uses.values()) or record.point.n_tokens),
-            "mix": str(record.point.mix),
-            "seed": record.point.seed,
-            **{skill.name: _loss(record.skills, skill.name) for skill in config.skills.skills},
-            AGGREGATE: math.fsum(weight * _loss(record.sets, name) for name, weight in weights.items()),
-        }
-        for record in records
-        if record.state is State.FINISHED
-    ]
-    return pd.DataFrame(rows)
+    if name not in LAWS:
+        raise InputError(f"there is no law {name!r}{near(name, LAWS)}; there are {', '.join(LAWS)}")
+    return LAWS[name]
 
 
-def aggregate_weights(config: Config) -> dict[str, float]:
-    """Weight of each evaluation set in the aggregate: as configured, or the validation sets by the base mix."""
-    given = dict(config.study.aggregate) or {
-        f"val/{name}": share for name, share in config.study.mix_values[0].shares.items()
-    }
-    total = math.fsum(given.values())
-    return {name: weight / total for name, weight in given.items()}
+def _objective(arguments: Mapping[str, Any]) -> Objective | None:
+    """As asked for; Huber without a delta is the efficient one, whose delta follows the noise."""
+    kind, delta = arguments.get("objective") or "huber", arguments.get("delta")
+    if kind == "huber" and delta is None:
+        return None
+    return Objective(kind=kind.removesuffix("_raw"), delta=delta or DELTA, on="raw" if kind.endswith("_raw") else "log")
 
 
-def nominal_budget(flops: float, budgets: Sequence[float]) -> float:
-    """The study's budget that a run belongs to (within 5 %, for D is rounded), or NaN: the fit then groups by 6 N D."""
-    nearest = min(budgets, key=lambda budget: abs(math.log(flops / budget)))
-    return nearest if abs(math.log(flops / nearest)) < 0.05 else math.nan
+def _weighed(data: Mapping[str, Points], table: RunTable, request: Request) -> dict[str, Points]:
+    """Runs that weigh by the standard error of their measurement, where it is known."""
+    weighed = dict(data)
+    for name, points in data.items():
+        if f"sem/{name}" in table.runs.columns:
+            there = table.runs[name].notna().to_numpy()
+            noise = fit_law(points, law=points.bind(request.law).for_skill(name), starts=2).noise
+            weighed[name] = weighed_by_sem(points, table.runs.loc[there, f"sem/{name}"].to_numpy(dtype=float), noise)
+    return weighed
 
 
 def answer(fits: StudyFits) -> dict[str, Any]:
@@ -126,10 +233,6 @@ def answer(fits: StudyFits) -> dict[str, Any]:
     return {"level": fits.level, **{name: table.to_dict(orient="records") for name, table in named.items()}}
 
 
-def _loss(measured: Mapping[str, Any], name: str) -> float:
-    return measured[name].loss if name in measured else math.nan
-
-
 def _tell_verdicts(fits: StudyFits, out: Output) -> None:
     from skillscale.report.tables import verdict_table
 
@@ -137,37 +240,40 @@ def _tell_verdicts(fits: StudyFits, out: Output) -> None:
         out.text(verdict_table(fits, mix))
 
 
-def _figures(fits: StudyFits) -> dict[str, bytes]:
+def _figures(found: Findings) -> dict[str, bytes]:
     """Every figure by file name, as SVG for print and PNG for the UI."""
-    from skillscale.report import figures
+    from skillscale.report import canvas, figures, law_figures
 
+    fits = found.fits
     drawn = {"isoflop": figures.isoflop, "optima": figures.optima, "residuals": figures.residuals}
     files: dict[str, bytes] = {}
     for at, mix in enumerate(fits.mixes):
         for name, draw in drawn.items():
             figure = draw(fits, mix)
             stem = name if at == 0 else f"{name}-{at + 1}"
-            files |= {f"{stem}.svg": figures.svg(figure), f"{stem}.png": figures.png(figure)}
+            files |= {f"{stem}.svg": canvas.svg(figure), f"{stem}.png": canvas.png(figure)}
+    for name, figure in law_figures.of_laws(found.laws, found.flops).items():
+        files |= {f"{name}.svg": canvas.svg(figure), f"{name}.png": canvas.png(figure)}
     return files
 
 
-def _background(
-    arguments: Mapping[str, Any], config: Config, records: Sequence[RunRecord], study: Study
-) -> "Background":
+def _background(arguments: Mapping[str, Any], config: Config, runs: Runs) -> "Background":
     from skillscale.report.page import Background
 
-    chosen = " ".join(f"--{name} {arguments[name]}" for name in ("study", "data", "skills"))
-    overrides = " ".join(f"--{name} {text}" for name, text in arguments.items() if "." in name)
+    given = ("table", "columns", "convention") if runs.study is None else ("study", "data", "skills")
+    chosen = " ".join(f"--{name} {shlex.quote(str(arguments[name]))}" for name in given if arguments.get(name))
+    overrides = " ".join(f"--{name} {shlex.quote(text)}" for name, text in arguments.items() if "." in name)
     words = f"{chosen} {overrides}".strip()
-    described = json.loads(study.data_description() or "{}")
+    described = json.loads((runs.study.data_description() if runs.study and runs.trained else "") or "{}")
+    again = [f"skillscale {entry} {words}" for entry in (("main", "report") if runs.trained else ("report",))]
     return Background(
         made=time.strftime("%Y-%m-%d %H:%M"),
         version=__version__,
         sources=_sources(described.get("notices") or ()),
-        exposures={one.run_id: one.exposures for one in records if one.exposures is not None},
+        exposures={one.run_id: one.exposures for one in runs.records if one.exposures is not None},
         facts=_facts(described.get("facts")),
-        commands=(f"skillscale main {words}", f"skillscale report {words}"),
-        config=yaml.safe_dump(config.as_dict(), sort_keys=False),
+        commands=tuple(again),
+        config=yaml.safe_dump(config.as_dict(), sort_keys=False) if runs.trained else "",
     )
 
 
@@ -189,11 +295,17 @@ def _facts(facts: Mapping[str, Any] | None) -> str:
     return f"The text of {facts['category']} tells {facts['count']:,} facts, at most {bits} bits in all."
 
 
-def _log_fit(run: Any, fits: StudyFits, records: Sequence[RunRecord]) -> None:
+def _log_findings(run: Any, found: Findings, records: Sequence[RunRecord]) -> None:
+    from skillscale.report.laws import errors_frame, law_frame, optima_frame
     from skillscale.report.tables import frames
 
-    for name, table in frames(fits, records).items():
+    fits = found.fits
+    tables = {"laws": law_frame(found.laws), "law_optima": optima_frame(found.laws, found.flops)}
+    for name, table in (frames(fits, records) | tables | {"law_errors": errors_frame(found.laws)}).items():
         run.file(f"tables/{name}.csv", table.to_csv(index=False))
+    fitted = {name: one for name, one in found.laws.items() if isinstance(one, Fitted)}
+    run.file("law.json", _document(found))
     metrics = {f"N_star_exponent/{law.skill}": law.a.value for law in fits.power_laws if law.a.known}
     metrics |= {f"residual/{one.skill}": one.value.value for one in fits.residuals if one.pooled and one.value.known}
+    metrics |= {f"law_exponent/{name}": one.exponent.value for name, one in fitted.items() if one.exponent.known}
     run.log(metrics=metrics, params={"level": str(fits.level), "resamples": str(fits.resamples)})

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
@@ -58,13 +58,15 @@ class Entry:
     """A command. ``run`` is ``module:function``, imported when the entry runs.
 
     The function gets ``(arguments, config, output)`` and returns the answer as plain values. ``arguments`` maps each
-    declared name to its value, and each override's dotted name to its text.
+    declared name to its value, and each override's dotted name to its text. ``names_any_study``: ``--study`` may name a
+    study of the registry for which there is no file in conf/ (runs of others, imported).
     """
 
     name: str
     help: str
     run: str
     parameters: tuple[Parameter, ...]
+    names_any_study: bool = False
 
     @property
     def nouns(self) -> tuple[str, ...]:
@@ -76,6 +78,20 @@ class Entry:
         """The function that ``run`` names."""
         module, _, name = self.run.partition(":")
         return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+
+
+def _float(text: str) -> float:
+    number = _number(text)
+    if not math.isfinite(number):
+        raise errors.InputError(f"must hold finite numbers, but one is {text!r}")
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def flag(text: str) -> bool:
@@ -118,6 +134,32 @@ def mixes(text: str) -> tuple[Mix, ...] | None:
     return tuple(Mix.parse(part) for part in text.split(";") if part.strip()) or None
 
 
+def named(read: Callable[[str], Any]) -> Callable[[str], dict[str, Any]]:
+    """Read ``alpha=.34,E=1.7`` as values by name; the empty text has none."""
+
+    def read_pairs(text: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for part in filter(None, (one.strip() for one in text.split(","))):
+            name, sign, value = part.partition("=")
+            if not sign or not name.strip() or name.strip() in found:
+                raise errors.InputError(f"must read NAME=VALUE,... with each name once, but it is {text!r}")
+            found[name.strip()] = read(value.strip())
+        return found
+
+    return read_pairs
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """One of some words."""
+
+    def read(text: str) -> str:
+        if text not in choices:
+            raise errors.InputError(f"must be one of {', '.join(choices)}, but it is {text!r}{_near(text, choices)}")
+        return text
+
+    return read
+
+
 def page_file(text: str) -> str:
     """A file in a folder that is there; empty for the default name."""
     path = Path(text)
@@ -144,8 +186,36 @@ _PAGE = Parameter(
 )
 _RETRY = Parameter(name="retry_failed", default="false", read=flag, help="train the points that failed once more")
 _JSON = Parameter(name="json", default="false", read=flag, help="print one JSON object instead of text")
+_TABLE = Parameter(name="table", help="CSV or Parquet file of runs by others; empty: none")
+_COLUMNS = Parameter(name="columns", help="YAML file that tells which column of the table is what")
+_CONVENTION = Parameter(name="convention", help="of N, where the columns name several; empty: the first")
 _READ = (_STUDY, _DATA, _SKILLS, _TRACKING)
 _TRAIN = (*_READ, _CACHE)
+_OF_TABLE = (
+    replace(_TABLE, help="CSV or Parquet file to fit in place of a study; empty: the study"),
+    _COLUMNS,
+    _CONVENTION,
+)
+_REGISTER = Parameter(name="register", help="name in the model registry under which the laws are kept; empty: nowhere")
+_HOW = (
+    Parameter(name="law", help="chinchilla, drifting, separable, ...; empty: the best on held-out larger runs"),
+    Parameter(
+        name="objective", default="huber", help="huber, least_squares, least_absolute: of ln L; with _raw: of L",
+        read=one_of("huber", "least_squares", "least_absolute", "huber_raw", "least_squares_raw", "least_absolute_raw"),
+    ),
+    Parameter(
+        name="delta", read=optional(positive), help="where Huber turns linear, ln L; empty: twice the runs' noise"
+    ),
+    Parameter(name="weights", default="equal", read=one_of("equal", "sem"), help="of runs: equal, or by their sem"),
+    Parameter(name="pin", read=named(_float), help="parameters that are given, as in E=1.7,alpha=.34"),
+    Parameter(name="share", read=several(str), help="parameters that all skills share, as in exponents,E"),
+    Parameter(name="pool", read=named(positive), help="parameters that lean together, with their spread: alpha=.05"),
+    Parameter(
+        name="resample", default="wild", read=one_of("wild", "run", "budget", "laplace"),
+        help="what intervals rest on: wild (signs of the runs' errors), run, budget, laplace (quick)",
+    ),
+    Parameter(name="flops", read=several(positive), help="C of the optima told, FLOP; empty: 1, 10, 100 x the largest"),
+)  # fmt: skip
 
 ENTRIES = (
     Entry(
@@ -215,15 +285,32 @@ ENTRIES = (
     ),
     Entry(
         name="fit",
-        help="fit every skill's compute optimum from the runs in the registry",
+        help="fit every skill's law and compute optimum, from the runs in the registry or from a table",
         run="skillscale.analysis:fit",
-        parameters=(*_READ, _JSON),
+        parameters=(*_READ, *_OF_TABLE, *_HOW, _REGISTER, _JSON),
+        names_any_study=True,
     ),
     Entry(
         name="report",
         help="fit, and write figures, tables and the page",
         run="skillscale.analysis:report",
-        parameters=(*_READ, _PAGE, _JSON),
+        parameters=(*_READ, *_OF_TABLE, *_HOW, _PAGE, _JSON),
+        names_any_study=True,
+    ),
+    Entry(
+        name="import",
+        help="write the runs of others, from a table or an MLflow experiment, into a study of their own",
+        run="skillscale.imports:run_import",
+        parameters=(
+            Parameter(name="study", default=None, help="name of the study to import into"),
+            replace(_COLUMNS, default=None),
+            _TABLE,
+            Parameter(name="from_tracking", help="MLflow store to read in place of a table; may be the same store"),
+            Parameter(name="experiment", help="its experiment, whose finished runs are read"),
+            _CONVENTION,
+            _TRACKING,
+            _JSON,
+        ),
     ),
     Entry(
         name="reap",
@@ -307,13 +394,6 @@ def _whole(text: str, least: int) -> int:
     return int(number)
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
 def _dispatch(words: list[str], entries: Sequence[Entry], answer: TextIO) -> int:
     if not words or words[0] in ("-h", "--help"):
         answer.write(_overview(entries))
@@ -331,7 +411,10 @@ def _dispatch(words: list[str], entries: Sequence[Entry], answer: TextIO) -> int
 
 def _run(entry: Entry, arguments: dict[str, Any], answer: TextIO) -> None:
     overrides = {name: text for name, text in arguments.items() if "." in name}
-    settings = config.load(**{noun: arguments[noun] for noun in entry.nouns}, overrides=overrides)
+    files = {noun: arguments[noun] for noun in entry.nouns}
+    if entry.names_any_study and not config.is_shipped("study", files["study"]):
+        overrides = {"study.name": files.pop("study"), **overrides}
+    settings = config.load(**files, overrides=overrides)
     out = Output(as_json=arguments["json"], answer=answer)
     out.result(entry.function()(arguments, settings, out))
 

@@ -304,6 +304,11 @@ def conf_file(noun: str, name: str) -> Path:
     return path
 
 
+def is_shipped(noun: str, name: str) -> bool:
+    """Whether a name is a YAML file, or that of one in conf/."""
+    return name.endswith((".yaml", ".yml")) or (conf_folder() / noun / f"{name}.yaml").is_file()
+
+
 def _shipped(noun: str) -> str:
     return ", ".join(sorted(path.stem for path in (conf_folder() / noun).glob("*.yaml"))) or f"{noun}.yaml"
 

@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
 from typing import TypeVar
 
@@ -28,14 +28,15 @@ class Measurement:
     """A mean loss over a set of items.
 
     ``loss``: nats per token, total NLL over total tokens; ``sem``: its standard error over items (ratio estimator);
-    ``bpb``: bits per byte; ``count``: items; ``tokens``: target tokens.
+    ``bpb``: bits per byte; ``count``: items; ``tokens``: target tokens. What is not known (the tables of others tell
+    little more than losses) is NaN, and 0 where it counts.
     """
 
     loss: float = field(metadata={"unit": "nats/token"})
-    sem: float = field(metadata={"unit": "nats/token"})
-    bpb: float = field(metadata={"unit": "bits/byte"})
-    count: int = field(metadata={"unit": "items"})
-    tokens: int = field(metadata={"unit": "tokens"})
+    sem: float = field(default=math.nan, metadata={"unit": "nats/token"})
+    bpb: float = field(default=math.nan, metadata={"unit": "bits/byte"})
+    count: int = field(default=0, metadata={"unit": "items"})
+    tokens: int = field(default=0, metadata={"unit": "tokens"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +138,7 @@ TAG = "skillscale."
 TAG_KEYS = ("study", "state", "reason", "budget", "point_key", "point", "owner", "kind", "attempt", "deaths", "claimed")
 _GROUPS = ("skill", "skill_held_out", "set", "val")
 _QUANTITIES = tuple(one.name for one in fields(Measurement))
+_COUNTS = ("count", "tokens")
 
 
 def budget_label(flops: float) -> str:
@@ -210,18 +212,20 @@ def read_record(
 
 
 def measurement_metrics(group: str, name: str, value: Measurement) -> dict[str, float]:
-    """MLflow metrics of one measurement: ``skill_loss/code``, ``skill_sem/code`` and so on.
+    """MLflow metrics of what is known of one measurement: ``skill_loss/code``, ``skill_sem/code`` and so on.
 
     Args:
         group: ``skill``, ``skill_held_out``, ``set``; a validation set is ``set`` with the name ``val/CATEGORY``, which
             becomes ``val_loss/CATEGORY``.
     """
     prefix, last = ("val", name.removeprefix("val/")) if name.startswith("val/") else (group, name)
-    return {f"{prefix}_{quantity}/{last}": float(getattr(value, quantity)) for quantity in _QUANTITIES}
+    numbers = {quantity: float(getattr(value, quantity)) for quantity in _QUANTITIES}
+    unknown = {one for one, number in numbers.items() if math.isnan(number) or (one in _COUNTS and not number)}
+    return {f"{prefix}_{one}/{last}": number for one, number in numbers.items() if one == "loss" or one not in unknown}
 
 
 def measurements_of(metrics: Mapping[str, float]) -> dict[str, dict[str, Measurement]]:
-    """Measurements by group (``skill``, ``skill_held_out``, ``set``, ``val``) and name; incomplete ones are absent."""
+    """Measurements by group (``skill``, ``skill_held_out``, ``set``, ``val``) and name."""
     found: dict[str, dict[str, Measurement]] = {}
     for group in _GROUPS:
         parts = {quantity: _under(f"{group}_{quantity}", metrics) for quantity in _QUANTITIES}
@@ -242,10 +246,11 @@ def _under(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _part(kind: type[_T], plain: Mapping[str, object]) -> _T | None:
-    """A dataclass of numbers and texts from plain values by field name; absent if a field is."""
-    if any(one.name not in plain for one in fields(kind)):  # type: ignore[arg-type]
+    """A dataclass of numbers and texts from plain values by field name; absent if a field without a default is."""
+    every = fields(kind)  # type: ignore[arg-type]
+    if any(one.name not in plain and one.default is MISSING for one in every):
         return None
-    return kind(**{one.name: one.type(plain[one.name]) for one in fields(kind)})  # type: ignore[arg-type, operator]
+    return kind(**{one.name: one.type(plain[one.name]) for one in every if one.name in plain})  # type: ignore[operator]
 
 
 def pooled(parts: list[Measurement]) -> Measurement:

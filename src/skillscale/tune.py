@@ -19,13 +19,13 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from skillscale import campaign
-from skillscale.analysis import aggregate_weights
 from skillscale.config import Config, TrainConfig
 from skillscale.errors import DivergedError, InputError, TrainingError
 from skillscale.grid import grid_points, reached
 from skillscale.lm import run
 from skillscale.output import Output
 from skillscale.point import DesignPoint, digest
+from skillscale.source import aggregate_weights
 from skillscale.worker import named
 
 if TYPE_CHECKING:

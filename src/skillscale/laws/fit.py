@@ -66,8 +66,7 @@ class Fit:
     @property
     def noise(self) -> float:
         """Robust sd of a run about the law, in ln L."""
-        n = len(self.residuals)
-        return float(1.4826 * np.median(np.abs(self.residuals)) * math.sqrt(n / max(n - self.n_free, 1)))
+        return noise_of(self.residuals, self.n_free)
 
     def problem(
         self, points: Points, *, log_L: Array | None = None, weights: Array | None = None, mean: Array | None = None
@@ -121,6 +120,11 @@ def fit_law(
 def efficient(noise: float) -> Objective:
     """Huber with delta twice the noise, at least .001: 99 % as efficient as least squares without outliers."""
     return Objective(delta=max(EFFICIENT * noise, DELTA))
+
+
+def noise_of(r: Array, n_parameters: int) -> float:
+    """Robust sd of errors (n,) about a fit of so many parameters."""
+    return float(1.4826 * np.median(np.abs(r)) * math.sqrt(len(r) / max(len(r) - n_parameters, 1)))
 
 
 def refit(

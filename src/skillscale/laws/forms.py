@@ -153,9 +153,8 @@ class Law(ABC):
         """sum_i v_i d2 ln L_i / dq dq', exact; ``v`` (K, n) -> (K, p, p)."""
         jet = self.jet(q, z)
         H = np.zeros((len(q), q.shape[1], q.shape[1]))
-        if jet.second is not None:
-            at = np.array(jet.support)
-            H[:, at[:, None], at[None, :]] = jet.second(v)
+        at = np.array(jet.support)
+        H[:, at[:, None], at[None, :]] = jet.second(v)
         return H
 
     def covariates(self, N: npt.ArrayLike, D: npt.ArrayLike, h: npt.ArrayLike | None = None) -> Covariates:
@@ -228,7 +227,7 @@ class Law(ABC):
         rows = leaves(np.repeat(q, n, axis=0), derivatives=False)
         jet = self.form(rows, Covariates(flat, budgets - flat, None if shares is None else shares[:, None, :]))
         one = np.ones((K * n, 1))
-        bend = np.zeros(K * n) if jet.second is None else jet.second(one)[:, 0, 0]
+        bend = jet.second(one)[:, 0, 0]
         slope = np.broadcast_to(jet.jac if jet.jac is not None else np.zeros((1, 1, 1)), (K * n, 1, 1))[:, 0, 0]
         value = np.broadcast_to(jet.value, (K * n, 1))
         return value.reshape(K, n), slope.reshape(K, n), np.broadcast_to(bend, (K * n,)).reshape(K, n)

@@ -13,8 +13,8 @@ loss, a local parabola and a parabola around the parametric law were tried too: 
 shapes`` prints the comparison, ``benchmarks/approach2_bias.py`` the bias of each far beyond the runs.
 
 ln L rather than L: errors are proportional to the loss, and the objective is then that of the parametric fit: Huber's,
-with delta at ``HUBER`` robust standard deviations of the skill's runs about their curves, so that a bad run bends no
-curve. ``benchmarks/isoflop_coverage.py outliers`` prints what that gains, and that it costs no coverage without any.
+with delta at ``HUBER`` robust standard deviations of the runs about their curves, so that a bad run bends no curve.
+``benchmarks/isoflop_coverage.py outliers`` prints what that gains, and that it costs no coverage without any.
 """
 
 import math
@@ -203,7 +203,7 @@ def fit_isoflops(
         C[used], np.log(N[used]), labels[used], budgets=budgets, centres=centres, degree=degree, shared=terms
     )
     inverse = np.asarray(np.linalg.pinv(design), dtype=float)
-    log_L = drawn_in(np.log(L[used]), design, inverse, huber=huber)
+    log_L = drawn_in(np.log(L[used]), C[used], design, inverse, huber=huber)
     projection = np.zeros((len(budgets), 5, int(used.sum())))
     projection[:, : degree + 1] = inverse[:own].reshape(len(budgets), degree + 1, -1)
     projection[:, degree + 1 : degree + 1 + terms] = inverse[own : own + terms]
@@ -214,30 +214,46 @@ def fit_isoflops(
     )  # fmt: skip
 
 
-def drawn_in(log_L: Array, design: Array, inverse: Array, *, huber: float) -> Array:
+def drawn_in(log_L: Array, C: Array, design: Array, inverse: Array, *, huber: float) -> Array:
     """Values (n,) whose least squares is the Huber fit of ``log_L``, and has its standard errors.
 
     Huber's fit is where psi(residuals) is orthogonal to the design: least squares of fit + psi (pseudo-values, Bickel
     1976). Divided by the share of residuals within delta, and times Huber's factor for few degrees of freedom (Huber
     1981, section 7.6), psi has the variance that least squares must be told.
     """
-    rank = float(np.einsum("np,pn->", design, inverse))
+    leverage = np.einsum("np,pn->n", design, inverse)
+    rank = float(leverage.sum())
     if len(log_L) - rank < FREEDOM * len(log_L):
         return log_L
     fitted = np.asarray(design @ (inverse @ log_L))
     for _ in range(STEPS):
         residuals = log_L - fitted
-        delta = huber * 1.4826 * float(np.median(np.abs(residuals))) * math.sqrt(len(log_L) / (len(log_L) - rank))
+        delta = huber * _scale(residuals, leverage, C)
         psi = np.asarray(np.clip(residuals, -delta, delta))
         move = design @ (inverse @ psi)
         fitted = fitted + move
-        if np.abs(move).max() <= 1e-10 * delta:
+        if np.abs(move).max() <= 1e-10 * delta.min():
             break
     within = float((np.abs(residuals) <= delta).mean())
     if within == 1:
         return log_L
     few = 1 + rank / len(log_L) * (1 - within) / within
     return np.asarray(fitted + psi * few / within)
+
+
+def _scale(residuals: Array, leverage: Array, C: Array) -> Array:
+    """Robust sd of each run's error, (n,): its budget's, or all runs' where larger; a noisy budget has no bad runs."""
+    common = _robust_sd(residuals, leverage)
+    scale = np.full(len(C), common)
+    for budget in np.unique(C):
+        mine = budget == C
+        scale[mine] = max(common, _robust_sd(residuals[mine], leverage[mine]))
+    return scale
+
+
+def _robust_sd(residuals: Array, leverage: Array) -> float:
+    share = max(float((1 - leverage).mean()), FREEDOM)
+    return float(1.4826 * np.median(np.abs(residuals))) / math.sqrt(share)
 
 
 def check_curve(curve: str) -> None:

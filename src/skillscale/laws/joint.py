@@ -1,14 +1,14 @@
 """One law fitted to several skills at once: each parameter a skill's own, shared, partially pooled or pinned."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from skillscale.errors import FitError, InputError
 from skillscale.laws.catalogue import CHINCHILLA
-from skillscale.laws.fit import Fit, agreement, efficient, fit_law, solve
+from skillscale.laws.fit import Fit, agreement, efficient, fit_law, noise_of, solve
 from skillscale.laws.forms import Array, Law
 from skillscale.laws.newton import Part, Problem
 from skillscale.laws.objective import HUBER, Objective, dispersion
@@ -16,6 +16,8 @@ from skillscale.laws.points import Points
 from skillscale.laws.results import Starts
 
 _JOINT_STARTS = 4
+_ROUNDS = 8  # in which each skill's noise, by which it weighs, settles
+_SETTLED = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,32 +86,53 @@ def fit_skills(
         raise FitError("there is no skill to fit; name at least one")
     how = sharing or Sharing()
     bound = _common(data).bind(law)
-    alone = {name: _alone(name, points, bound, objective, how) for name, points in data.items()}
-    layout = _Layout.of([fit.law for fit in alone.values()], how)
-    phi = float(np.exp(np.mean([np.log(max(fit.phi, 1e-300)) for fit in alone.values()])))
-    parts = [
-        Part(
-            law=fit.law, z=points.covariates(fit.law), responses=points.log_L,
-            weights=np.asarray(points.weights) * (phi / max(fit.phi, 1e-300)), objective=fit.objective, T=T,
-            offset=offset,
+    begun = {name: _begin(name, points, bound, objective, how) for name, points in data.items()}
+    layout = _Layout.of([one.law for one in begun.values()], how)
+    Q = layout.starts([one.q for one in begun.values()])
+    phis = np.array([max(one.phi, 1e-300) for one in begun.values()])
+    objectives = [one.objective for one in begun.values()]
+    for _ in range(_ROUNDS):
+        problem = _problem(data, layout, how, phis, objectives)
+        Q, F, converged = solve(problem, Q, typical=float(np.sqrt(np.median(phis))))
+        if not np.isfinite(F).any():
+            raise FitError(f"no start of {law.name} over {len(data)} skills reached a finite objective; fit each alone")
+        best = int(np.nanargmin(F))
+        errors = [part.errors(Q[best : best + 1])[0] for part in problem.parts]
+        before = phis
+        phis = np.array(
+            [
+                max(dispersion(one, r, np.asarray(points.weights), len(row)), 1e-300)
+                for one, r, points, row in zip(objectives, errors, data.values(), layout.at, strict=True)
+            ]
         )
-        for points, fit, (T, offset) in zip(data.values(), alone.values(), layout.maps(how), strict=True)
-    ]  # fmt: skip
-    mean, precision = layout.penalty(how)
-    problem = Problem(parts=tuple(parts), mean=mean, precision=precision * phi)
-    begin = layout.starts([fit.q for fit in alone.values()])
-    Q, F, converged = solve(problem, begin, typical=float(np.median([fit.noise for fit in alone.values()])))
-    if not np.isfinite(F).any():
-        raise FitError(
-            f"no start of {law.name} over {len(data)} skills reached a finite objective; fit them one by one"
-        )
-    best = int(np.nanargmin(F))
+        if objective is None and bound.joint:
+            objectives = [efficient(noise_of(r, len(row))) for r, row in zip(errors, layout.at, strict=True)]
+        if np.all(np.abs(np.log(phis / before)) < _SETTLED):
+            break
     starts = agreement(F)
     fits = {
-        name: _of_skill(problem.parts[s], Q[best : best + 1], starts, converged=bool(converged[best]))
-        for s, name in enumerate(data)
+        name: _of_skill(problem.parts[s], points, Q[best : best + 1], starts, converged=bool(converged[best]))
+        for s, (name, points) in enumerate(data.items())
     }
     return JointFit(fits=fits, problem=problem, Q=Q[best], F=float(F[best]), starts=starts)
+
+
+def _problem(
+    data: Mapping[str, Points], layout: "_Layout", how: Sharing, phis: Array, objectives: Sequence[Objective]
+) -> Problem:
+    """All skills' runs, each divided by its noise over the skills' typical one."""
+    phi = float(np.exp(np.mean(np.log(phis))))
+    parts = tuple(
+        Part(
+            law=own, z=points.covariates(own), responses=points.L if one.on == "raw" else points.log_L,
+            weights=np.asarray(points.weights) * (phi / its_phi), objective=one, T=T, offset=offset,
+        )
+        for points, own, its_phi, one, (T, offset) in zip(
+            data.values(), layout.laws, phis, objectives, layout.maps(how), strict=True
+        )
+    )  # fmt: skip
+    mean, precision = layout.penalty(how)
+    return Problem(parts=parts, mean=mean, precision=precision * phi)
 
 
 def _common(data: Mapping[str, Points]) -> Points:
@@ -121,14 +144,25 @@ def _common(data: Mapping[str, Points]) -> Points:
     return Points(**stacked, weights=weights, h=h, categories=some.categories)
 
 
-def _alone(name: str, points: Points, bound: Law, objective: Objective | None, how: Sharing) -> Fit:
-    """A skill's own fit: where the joint one starts, and the skill's noise."""
+@dataclass(frozen=True, kw_only=True)
+class _Begun:
+    """Where a skill's joint fit starts from: its law, its log-parameters, its noise."""
+
+    law: Law
+    q: Array
+    phi: float
+    objective: Objective
+
+
+def _begin(name: str, points: Points, bound: Law, objective: Objective | None, how: Sharing) -> _Begun:
+    """A skill's own fit; where all skills share the law, a guess, for one skill can't tell it."""
+    own = bound.for_skill(name)
     if not bound.joint:
-        return fit_law(points, law=bound.for_skill(name), objective=objective, pins=how.pinned)
-    pilot = fit_law(points, law=CHINCHILLA.bound_to(bound.x0, bound.y0), objective=objective or HUBER)
-    seed = bound.for_skill(name).seeds(points.covariates(bound), points.log_L, np.asarray(points.weights))[4]
-    chosen = objective or efficient(pilot.noise)
-    return replace(pilot, law=bound.for_skill(name), q=seed, objective=chosen, free=tuple(range(len(seed))))
+        fit = fit_law(points, law=own, objective=objective, pins=how.pinned)
+        return _Begun(law=own, q=fit.q, phi=fit.phi, objective=fit.objective)
+    seeds = own.seeds(points.covariates(own), points.log_L, np.asarray(points.weights))
+    phi = float(np.var(points.log_L))
+    return _Begun(law=own, q=seeds[len(seeds) // 2], phi=phi, objective=objective or efficient(float(np.sqrt(phi))))
 
 
 @dataclass(frozen=True)
@@ -198,15 +232,16 @@ class _Layout:
         return [own[row >= 0] for row, own in zip(self.at, q, strict=True)]
 
 
-def _of_skill(part: Part, Q: Array, starts: Starts, *, converged: bool) -> Fit:
+def _of_skill(part: Part, points: Points, Q: Array, starts: Starts, *, converged: bool) -> Fit:
     q = part.q(Q)
     r = part.errors(Q)[0]
     free = tuple(int(j) for j in np.flatnonzero(part.T.any(1)))
-    bare = np.ones(len(r))
+    weights = np.asarray(points.weights)
     return Fit(
-        law=part.law, theta=part.law.theta(q)[0], q=q[0], F=float(part.objective.total(r, part.weights)), penalty=0.0,
-        phi=dispersion(part.objective, r, bare, len(free)), objective=part.objective, starts=starts, residuals=r,
-        converged=converged, free=free, prior=(np.zeros(len(free)), np.zeros((len(free), len(free)))),
+        law=part.law, theta=part.law.theta(q)[0], q=q[0], F=float(part.objective.total(r, weights)), penalty=0.0,
+        phi=dispersion(part.objective, r, weights, len(free)), objective=part.objective, starts=starts,
+        residuals=points.log_L - part.law.log_loss(q, part.z)[0], converged=converged, free=free,
+        prior=(np.zeros(len(free)), np.zeros((len(free), len(free)))),
     )  # fmt: skip
 
 

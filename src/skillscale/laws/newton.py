@@ -106,9 +106,7 @@ def _of_part(part: Part, Q: Array) -> tuple[Array, Array, Array]:
     jac = np.zeros((K, n, 0)) if jet.jac is None else np.broadcast_to(jet.jac, (K, n, len(jet.support)))
     slope, bend = w * part.objective.slope(r), w * part.objective.bend(r)
     T = part.T[list(jet.support)]
-    own = np.swapaxes(jac, 1, 2) @ (bend[..., None] * jac)
-    if jet.second is not None:
-        own = own - jet.second(slope)
+    own = np.swapaxes(jac, 1, 2) @ (bend[..., None] * jac) - jet.second(slope)
     return -(slope[:, None] @ jac)[:, 0] @ T, T.T @ own @ T, (w[:, None] @ jac**2)[:, 0] @ T**2
 
 

@@ -17,7 +17,8 @@ class Points:
     """Losses to fit: N parameters, D tokens, L nats per token, each (n,).
 
     ``weights``: non-negative, (n,). ``h``: shares of ``categories``, (n, n_categories), where the mix differs between
-    runs. ``clusters``: (n,) labels; checkpoints of one run share one, and are resampled together.
+    runs. ``clusters``: (n,) labels; checkpoints of one run share one, and are resampled together. They are kept as
+    codes, 0 to n_clusters - 1, and as they were given in ``labels``, which name the same runs in every skill.
 
     Raises:
         FitError: lengths differ, or a value is not finite and positive.
@@ -29,7 +30,8 @@ class Points:
     weights: Array | None = None
     h: Array | None = field(default=None, repr=False)
     categories: tuple[str, ...] = ()
-    clusters: npt.NDArray[np.intp] | None = field(default=None, repr=False)
+    clusters: npt.NDArray[np.generic] | None = field(default=None, repr=False)
+    labels: npt.NDArray[np.generic] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for letter in ("N", "D", "L"):
@@ -52,8 +54,10 @@ class Points:
         object.__setattr__(self, "weights", weights)
         if self.h is not None and np.shape(self.h) != (n, len(self.categories)):
             raise FitError(f"h must be {n} runs by {len(self.categories)} categories, but it is {np.shape(self.h)}")
-        _, codes = np.unique(np.arange(n) if self.clusters is None else self.clusters, return_inverse=True)
-        object.__setattr__(self, "clusters", codes)
+        given = np.arange(n) if self.clusters is None else np.asarray(self.clusters)
+        if self.labels is None:
+            object.__setattr__(self, "labels", given)
+        object.__setattr__(self, "clusters", np.unique(given, return_inverse=True)[1])
 
     def __len__(self) -> int:
         return len(self.N)
@@ -83,7 +87,7 @@ class Points:
         return Points(
             N=self.N[rows], D=self.D[rows], L=self.L[rows], weights=np.asarray(self.weights)[rows],
             h=None if self.h is None else self.h[rows], categories=self.categories,
-            clusters=np.asarray(self.clusters)[rows],
+            clusters=np.asarray(self.labels)[rows],
         )  # fmt: skip
 
 

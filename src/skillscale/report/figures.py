@@ -1,36 +1,38 @@
 """Fitted values as figures: isoFLOP curves with their optima, N*(C), residuals. Nothing is computed here.
 
-Sizes are for a page 7.2 inches wide (A4 within its margins). Colours: Okabe and Ito's for skills, told apart by every
-common kind of colour vision; budgets run along viridis, dark to light with growing C. Drawn without pyplot, so that
-figures hold no global state.
+Budgets run along viridis, dark to light with growing C.
 """
 
-import io
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
-from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from skillscale.laws.results import Minimum, PowerLaw, Residual, Status, StudyFits, Verdict
+from skillscale.report.canvas import (
+    GREY,
+    INK,
+    SKILL_COLOURS,
+    SOFT,
+    STYLE,
+    WIDTH,
+    draw_key,
+    label_axes,
+    log_axis,
+    make_panels,
+)
 from skillscale.report.numbers import count, percent, power
 
-WIDTH = 7.2
-_INK, _SOFT, _GREY, _FAINT = "#1b1f24", "#57606a", "#8c959f", "#d8dee4"
-_SKILL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6B4C9A", "#8C510A")
-_TICK_DIGITS = ((0.8, (1, 1.5, 2, 3, 4, 5, 7)), (1.9, (1, 2, 5)), (3.2, (1, 3)), (math.inf, (1,)))
 # Ticks of the residuals in per cent, as pairs below and above 0, finest first
 _RATIO_STEPS = (
     ((-1, 1), (-2, 2)),
@@ -43,51 +45,25 @@ _RATIO_STEPS = (
     ((-67, 200), (-90, 900)),
     ((-90, 900), (-99, 9900)),
 )
-_SPARE = "spare cell"
 _SEED_MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">")
-_STYLE: Any = {  # keyed by names that matplotlib spells out in a type of its own
-    "font.family": "DejaVu Sans",
-    "font.size": 8.0,
-    "axes.titlesize": 9.0,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.edgecolor": _SOFT,
-    "axes.labelcolor": _INK,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": _FAINT,
-    "grid.linewidth": 0.5,
-    "text.color": _INK,
-    "xtick.color": _SOFT,
-    "ytick.color": _SOFT,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "legend.frameon": False,
-    "legend.fontsize": 7.5,
-    "text.parse_math": False,  # a dollar in a skill's name is a dollar
-    "svg.fonttype": "path",  # text as outlines: the page looks the same whatever fonts the reader has
-    "svg.hashsalt": "skillscale",
-}
 
 
 def isoflop(fits: StudyFits, mix: str) -> Figure:
     """Loss against N: a panel a skill and aggregate, a colour a budget, with runs, parabolas, optima and refusals."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         names = (*fits.skills, *fits.aggregates)
-        figure, panels = _panels(len(names), height=2.35, share_y=False)
+        figure, panels = make_panels(len(names), height=2.35, share_y=False)
         runs = fits.runs[fits.runs["mix"] == mix]
         colours = _budget_colours(fits, mix)
         for panel, name in zip(panels, names, strict=True):
             _isoflop_panel(panel, name, runs, [m for m in fits.minima if (m.mix, m.skill) == (mix, name)], colours)
             panel.set_title(_title(fits, name))
-            panel.set_title(_refusal(fits, mix, name), loc="right", fontsize=7, fontweight="normal", color=_SOFT)
+            panel.set_title(_refusal(fits, mix, name), loc="right", fontsize=7, fontweight="normal", color=SOFT)
         sizes = runs["N"].to_numpy(dtype=float)
         for panel in panels:
-            _log_axis(panel.xaxis, sizes.min() / 1.3, sizes.max() * 3, count)
-        _label(panels, "N, parameters", "loss, nats per token")
-        _key(figure, _isoflop_key(runs, fits))
+            log_axis(panel.xaxis, sizes.min() / 1.3, sizes.max() * 3, count)
+        label_axes(panels, "N, parameters", "loss, nats per token")
+        draw_key(figure, _isoflop_key(runs, fits))
         _part_labels(figure, panels)
         return figure
 
@@ -161,7 +137,7 @@ def _isoflop_curve(panel: Axes, minimum: Minimum, colour: str) -> None:
 
 def _interval_x(panel: Axes, interval: object, y: float, colour: str) -> None:
     value, lo, hi = (getattr(interval, part) for part in ("value", "lo", "hi"))
-    panel.plot([lo, hi], [y, y], color=_INK, linewidth=1.4, solid_capstyle="butt", marker="|", markersize=6,
+    panel.plot([lo, hi], [y, y], color=INK, linewidth=1.4, solid_capstyle="butt", marker="|", markersize=6,
                markeredgewidth=1.1, gid="interval", zorder=4)  # fmt: skip
     panel.plot([value], [y], marker="D", markersize=6, markerfacecolor=colour, markeredgecolor="white",
                markeredgewidth=0.9, gid="optimum", zorder=5)  # fmt: skip
@@ -170,13 +146,13 @@ def _interval_x(panel: Axes, interval: object, y: float, colour: str) -> None:
 def _isoflop_key(runs: pd.DataFrame, fits: StudyFits) -> list[Line2D]:
     most = max(len(_seeds(runs, C)) for C in runs["C"].unique())
     key = [
-        Line2D([], [], linestyle="none", marker=marker, color=_SOFT, markersize=4, label=f"{nth} seed of a budget")
+        Line2D([], [], linestyle="none", marker=marker, color=SOFT, markersize=4, label=f"{nth} seed of a budget")
         for nth, marker in zip(("first", "second", "third", "fourth")[:most], _SEED_MARKERS, strict=False)
     ]
-    key.append(Line2D([], [], color=_INK, marker="D", markersize=5, markeredgecolor="white", linewidth=1.4,
+    key.append(Line2D([], [], color=INK, marker="D", markersize=5, markeredgecolor="white", linewidth=1.4,
                       label=f"optimum with {_level(fits)} interval"))  # fmt: skip
     if any(minimum.status is not Status.OK and minimum.curve for minimum in fits.minima):
-        key.append(Line2D([], [], color=_SOFT, linestyle=(0, (4, 2)), linewidth=1.0, label="no optimum claimed"))
+        key.append(Line2D([], [], color=SOFT, linestyle=(0, (4, 2)), linewidth=1.0, label="no optimum claimed"))
     key.append(Line2D([], [], linestyle="none", label="at the curves: their budget C in FLOP"))
     return key
 
@@ -186,21 +162,21 @@ def optima(fits: StudyFits, mix: str) -> Figure:
 
     The aggregate stands in every panel in grey, to compare with.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         names = fits.skills or fits.aggregates
-        figure, panels = _panels(len(names), height=2.35, share_y=True)
+        figure, panels = make_panels(len(names), height=2.35, share_y=True)
         reference = fits.aggregates[0] if fits.aggregates and fits.skills else None
         for index, (panel, name) in enumerate(zip(panels, names, strict=True)):
-            colour = _SKILL_COLOURS[index % len(_SKILL_COLOURS)]
+            colour = SKILL_COLOURS[index % len(SKILL_COLOURS)]
             if reference is not None:
-                _optima_series(panel, fits, (mix, reference), _GREY, shift=1.05)
+                _optima_series(panel, fits, (mix, reference), GREY, shift=1.05)
             _optima_series(panel, fits, (mix, name), colour, shift=1 / 1.05 if reference else 1.0)
             _frontier(panel, fits, (mix, name), colour)
             panel.set_title(name, color=colour)
             panel.grid()
         _optima_axes(panels, fits, mix)
-        _label(panels, "C = 6 N D, FLOP", "N*, parameters")
-        _key(figure, _optima_key(fits, reference))
+        label_axes(panels, "C = 6 N D, FLOP", "N*, parameters")
+        draw_key(figure, _optima_key(fits, reference))
         return figure
 
 
@@ -223,7 +199,7 @@ def _frontier(panel: Axes, fits: StudyFits, key: tuple[str, str], colour: str) -
     if len(points) > 1:
         panel.plot(*zip(*points, strict=True), color=colour, linestyle=(0, (3, 2)), linewidth=0.9, gid="frontier")
     if not any((one.mix, one.skill) == key and one.N.known for one in fits.minima):
-        panel.text(0.04, 0.94, "no optimum could be claimed", transform=panel.transAxes, va="top", color=_SOFT)
+        panel.text(0.04, 0.94, "no optimum could be claimed", transform=panel.transAxes, va="top", color=SOFT)
 
 
 def _frontier_points(fits: StudyFits, key: tuple[str, str]) -> list[tuple[float, float]]:
@@ -247,23 +223,23 @@ def _optima_axes(panels: Sequence[Axes], fits: StudyFits, mix: str) -> None:
     runs = fits.runs.loc[fits.runs["mix"] == mix, "N"]
     bounds = known or [float(runs.min()), float(runs.max())]
     for panel in panels:
-        _log_axis(panel.xaxis, budgets[0] / 1.6, budgets[-1] * 1.6, power, at=budgets)
-        _log_axis(panel.yaxis, min(bounds) / 1.25, max(bounds) * 1.25, count)
+        log_axis(panel.xaxis, budgets[0] / 1.6, budgets[-1] * 1.6, power, at=budgets)
+        log_axis(panel.yaxis, min(bounds) / 1.25, max(bounds) * 1.25, count)
 
 
 def _optima_key(fits: StudyFits, reference: str | None) -> list[Line2D]:
-    key = [Line2D([], [], color=_INK, marker="D", markersize=4.5, markeredgecolor="white", linestyle="none",
+    key = [Line2D([], [], color=INK, marker="D", markersize=4.5, markeredgecolor="white", linestyle="none",
                   label=f"optimum, {_level(fits)} interval")]  # fmt: skip
     if any(one.status is Status.OK for one in fits.power_laws):
-        key.append(Line2D([], [], color=_INK, linewidth=1.3, label="power law through the optima"))
+        key.append(Line2D([], [], color=INK, linewidth=1.3, label="power law through the optima"))
     if any(len(_frontier_points(fits, (one.mix, one.skill))) > 1 for one in fits.frontier):
-        key.append(Line2D([], [], color=_INK, linewidth=0.9, linestyle=(0, (3, 2)), label="Chinchilla frontier"))
+        key.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (3, 2)), label="Chinchilla frontier"))
     if reference is not None:
         key.append(
             Line2D(
                 [],
                 [],
-                color=_GREY,
+                color=GREY,
                 linewidth=3,
                 label=reference if reference == "aggregate" else f"{reference} (aggregate)",
             )
@@ -273,16 +249,16 @@ def _optima_key(fits: StudyFits, reference: str | None) -> list[Line2D]:
 
 def residuals(fits: StudyFits, mix: str) -> Figure:
     """N*(skill) against N*(aggregate): at each budget and pooled, with intervals, and the verdict in words."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         rows = _residual_rows(fits, mix)
         figure = Figure(figsize=(WIDTH, 0.95 + 0.19 * sum(len(group) + 0.9 for _, group in rows)), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         reach = _reach([one for _, group in rows for one in group])
-        axes.axvline(0, color=_INK, linewidth=0.9, gid="zero")
+        axes.axvline(0, color=INK, linewidth=0.9, gid="zero")
         y, ticks, labels = 0.0, [], []
         for index, (skill, group) in enumerate(rows):
-            colour = _SKILL_COLOURS[index % len(_SKILL_COLOURS)]
+            colour = SKILL_COLOURS[index % len(SKILL_COLOURS)]
             axes.text(-0.015, y, skill, transform=axes.get_yaxis_transform(), ha="right", va="center", weight="bold",
                       color=colour, fontsize=9)  # fmt: skip
             for one in group:
@@ -315,7 +291,7 @@ def _reach(values: Iterable[Residual]) -> float:
 def _residual_row(axes: Axes, one: Residual, y: float, colour: str, reach: float) -> None:
     beside = axes.get_yaxis_transform()
     if not one.value.known:
-        axes.text(1.015, y, f"{one.status}", transform=beside, va="center", fontsize=7, color=_SOFT, gid="refused")
+        axes.text(1.015, y, f"{one.status}", transform=beside, va="center", fontsize=7, color=SOFT, gid="refused")
         return
     lo, hi = max(one.value.lo, -reach), min(one.value.hi, reach)
     axes.plot([lo, hi], [y, y], color=colour, linewidth=2.6 if one.pooled else 1.2, solid_capstyle="butt",
@@ -328,7 +304,7 @@ def _residual_row(axes: Axes, one: Residual, y: float, colour: str, reach: float
               gid="pooled" if one.pooled else "residual")  # fmt: skip
     words = f"{percent(one.value.value)}  [{percent(one.value.lo)}, {percent(one.value.hi)}]"
     axes.text(1.015, y, f"{words}  {one.verdict}" if one.pooled else words, transform=beside, va="center",
-              fontsize=7.5 if one.pooled else 7, color=_INK if one.pooled else _SOFT,
+              fontsize=7.5 if one.pooled else 7, color=INK if one.pooled else SOFT,
               weight="bold" if one.pooled and one.verdict is not Verdict.UNRESOLVED else "normal")  # fmt: skip
 
 
@@ -344,7 +320,7 @@ def _residual_axes(axes: Axes, reach: float, ticks: Sequence[float], labels: Seq
     axes.set_xlabel("parameters at the optimum, against the aggregate's (log scale)")
     heads = ((-0.015, "right", "C, FLOP"), (0.48, "right", "← data-hungry"), (0.52, "left", "capacity-hungry →"))
     for x, side, words in (*heads, (1.015, "left", f"difference [{level} interval]")):
-        axes.text(x, 1.01, words, transform=axes.transAxes, ha=side, va="bottom", fontsize=7.5, color=_SOFT)
+        axes.text(x, 1.01, words, transform=axes.transAxes, ha=side, va="bottom", fontsize=7.5, color=SOFT)
 
 
 def _ratio_ticks(reach: float) -> list[float]:
@@ -352,70 +328,6 @@ def _ratio_ticks(reach: float) -> list[float]:
     steps = next((steps for steps in _RATIO_STEPS if math.log1p(steps[0][1] / 100) > reach / 4.5), _RATIO_STEPS[-1])
     pairs = [(math.log1p(down / 100), math.log1p(up / 100)) for down, up in steps]
     return sorted([0.0, *(tick for pair in pairs if max(map(abs, pair)) < reach for tick in pair)])
-
-
-def svg(figure: Figure) -> bytes:
-    """The figure as SVG, the same bytes for the same values."""
-    with mpl.rc_context(_STYLE):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-        return buffer.getvalue()
-
-
-def png(figure: Figure, dots_per_inch: int = 200) -> bytes:
-    """The figure as PNG."""
-    with mpl.rc_context(_STYLE):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=dots_per_inch)
-        return buffer.getvalue()
-
-
-def _panels(number: int, *, height: float, share_y: bool) -> tuple[Figure, list[Axes]]:
-    columns = 1 if number == 1 else 2
-    rows = math.ceil(number / columns)
-    figure = Figure(figsize=(WIDTH, height * rows + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=share_y)
-    panels = list(grid.flat)
-    for spare in panels[number:]:
-        spare.set_axis_off()
-        spare.set_label(_SPARE)
-    for panel in panels[max(0, number - columns) : number]:
-        panel.tick_params(labelbottom=True)
-    return figure, panels[:number]
-
-
-def _label(panels: Sequence[Axes], x: str, y: str) -> None:
-    columns = 1 if len(panels) == 1 else 2
-    for panel in panels[-columns:]:
-        panel.set_xlabel(x)
-    for panel in panels[::columns]:
-        panel.set_ylabel(y)
-
-
-def _key(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """The legend, in the spare cell of the grid where there is one, else below."""
-    spare = next((axes for axes in figure.axes if axes.get_label() == _SPARE), None)
-    if spare is not None:
-        spare.legend(handles=handles, loc="center left", bbox_to_anchor=(0.02, 0.5), labelspacing=0.9)
-    else:
-        figure.legend(handles=handles, loc="outside lower center", ncols=3 if len(handles) > 4 else len(handles))
-
-
-def _log_axis(axis: Axis, lo: float, hi: float, words: Callable[[float], str], at: Sequence[float] = ()) -> None:
-    """A logarithmic axis from ``lo`` to ``hi`` whose labels are few and round; ``at``: ticks wanted, where they fit."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log", f"{axis.axis_name}lim": (lo, hi)})  # type: ignore[attr-defined]
-    decades = math.log10(hi / lo)
-    gaps = np.diff(np.log10(sorted(at)))
-    if not len(at) or (len(gaps) and gaps.min() < 0.18 * decades):
-        digits = next(digits for reach, digits in _TICK_DIGITS if decades < reach)
-        powers = range(math.floor(math.log10(lo)), math.ceil(math.log10(hi)) + 1)
-        at = [digit * 10.0**exponent for exponent in powers for digit in digits]
-    shown = [value for value in sorted(at) if lo <= value <= hi]
-    axis.set_major_locator(FixedLocator(shown))
-    axis.set_major_formatter(FixedFormatter([words(value) for value in shown]))
-    axis.set_minor_locator(LogLocator(subs=tuple(range(1, 10))))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _budgets(fits: StudyFits, mix: str) -> list[float]:

@@ -11,9 +11,12 @@ import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
+from skillscale.laws.fitted import Fitted
 from skillscale.laws.results import StudyFits, Verdict
 from skillscale.record import RunRecord, State
-from skillscale.report import figures, sentences, tables
+from skillscale.report import canvas, figures, law_figures, sentences, tables
+from skillscale.report import laws as tables_of_laws
+from skillscale.report.laws import Laws
 from skillscale.report.numbers import MISSING, compact, count, duration, plural, power
 
 _GREEK = {"alpha": "α", "beta": "β"}
@@ -95,7 +98,10 @@ class _Part:
     code_title: str = ""
 
 
-def page(study: str, records: Sequence[RunRecord], fits: StudyFits, background: Background | None = None) -> str:
+def page(
+    study: str, records: Sequence[RunRecord], fits: StudyFits, background: Background | None = None, *,
+    laws: Laws | None = None, flops: Sequence[float] = (),
+) -> str:  # fmt: skip
     """The study as one HTML text with no script and nothing fetched from outside.
 
     Args:
@@ -103,6 +109,8 @@ def page(study: str, records: Sequence[RunRecord], fits: StudyFits, background: 
         records: all its runs, whatever became of them.
         fits: what was fitted to the finished ones.
         background: dates, sources, commands, settings.
+        laws: each skill's law of N, D and the mix.
+        flops: computes at which their optima are told.
     """
     about = background or Background()
     mixes = fits.mixes
@@ -113,13 +121,16 @@ def page(study: str, records: Sequence[RunRecord], fits: StudyFits, background: 
     )
     return template.render(
         title=study,
-        lede=_lede(fits, mixes),
-        headline=_headline(records, about),
+        lede=_lede(fits, mixes, laws or {}),
+        headline=_headline(records, about) if records else _headline_of_table(fits),
         verdicts=[row for mix in mixes for row in _verdicts(fits, mix, named=len(mixes) > 1)],
-        how_to_read=sentences.how_to_read(fits),
-        to_run=sentences.what_to_run(fits),
-        figures=[one for number, mix in enumerate(mixes) for one in _figures(fits, mix, number, named=len(mixes) > 1)],
-        parts=[part for part in _parts(records, fits, about) if part is not None],
+        how_to_read=sentences.how_to_read(fits) if mixes else "",
+        to_run=sentences.what_to_run(fits) if mixes else (),
+        figures=[
+            *(one for number, mix in enumerate(mixes) for one in _figures(fits, mix, number, named=len(mixes) > 1)),
+            *_law_figures(laws or {}, flops),
+        ],
+        parts=[part for part in (_laws(laws or {}, flops), *_parts(records, fits, about)) if part is not None],
         footer=_footer(about),
     )
 
@@ -133,8 +144,13 @@ def _footer(about: Background) -> str:
     return f"Made by {f'skillscale {about.version}'.strip()}{f' on {about.made}' if about.made else ''}."
 
 
-def _lede(fits: StudyFits, mixes: Sequence[str]) -> str:
+def _lede(fits: StudyFits, mixes: Sequence[str], laws: Laws) -> str:
     budgets = sorted({one.C for one in fits.minima})
+    if not budgets and any(isinstance(one, Fitted) for one in laws.values()):
+        return (
+            f"The loss of {plural(len(laws), 'skill')} as a law of parameters and tokens. The runs are no isoFLOP "
+            "study: no budget holds 4 sizes, so that optima are told by the laws alone."
+        )
     if not budgets:
         return "No run of this study can be fitted yet. Finish some runs, and make the page again."
     span = f"{power(budgets[0])} to {power(budgets[-1])} FLOP" if len(budgets) > 1 else f"{power(budgets[0])} FLOP"
@@ -167,6 +183,21 @@ def _headline(records: Sequence[RunRecord], about: Background) -> list[dict[str,
         ),
     ]
     return [{"label": label, "value": value, "note": note} for label, value, note in items if value]
+
+
+def _headline_of_table(fits: StudyFits) -> list[dict[str, str]]:
+    runs = fits.runs
+    if runs.empty or "cluster" not in runs:
+        return []
+    C = 6 * runs["N"] * runs["D"]
+    several = f"{len(runs)} losses a skill" if runs["cluster"].duplicated().any() else ""
+    items = [
+        ("Runs", str(runs["cluster"].nunique()), several),
+        ("Compute, 6 N D", f"{power(float(C.min()))} to {power(float(C.max()))} FLOP", "of a run"),
+        ("Sizes", _span(runs["N"].tolist()), "parameters"),
+        ("Training tokens", _span(runs["D"].tolist()), "of a run"),
+    ]
+    return [{"label": label, "value": value, "note": note} for label, value, note in items]
 
 
 def _span(values: Sequence[float]) -> str:
@@ -226,7 +257,7 @@ def _curve_kind(fits: StudyFits) -> str:
 
 
 def _drawn(name: str, title: str, figure: Figure, caption: str, behind: tuple[_Table, ...]) -> _Drawn:
-    image = f"data:image/svg+xml;base64,{base64.b64encode(figures.svg(figure)).decode()}"
+    image = f"data:image/svg+xml;base64,{base64.b64encode(canvas.svg(figure)).decode()}"
     return _Drawn(name=name, title=title, image=image, alt=f"{title}. {caption}", caption=caption, tables=behind)
 
 
@@ -240,6 +271,53 @@ def _only(table: pd.DataFrame, mix: str) -> pd.DataFrame:
     ]
     silent = [name for name in ("reason",) if name in mine and not any(mine[name])]
     return mine.drop(columns=[*same, *silent])
+
+
+def _law_figures(laws: Laws, flops: Sequence[float]) -> list[_Drawn]:
+    told = {
+        "law-optima": (
+            "Optimal size by the law",
+            "N*(C) of each skill's law with its interval; dashed beyond the largest run (dotted line). The interval "
+            "owns the runs' noise; whether the form holds so far out is another question, for held-out larger runs.",
+            (_table("N* by law", tables_of_laws.optima_frame(laws, flops)),),
+        ),
+        "law-errors": (
+            "How far the runs lie from the law",
+            "Each point is a loss over what the law tells for it. A trend along C or with the colour is a form that "
+            "does not hold.",
+            (),
+        ),
+    }
+    drawn = law_figures.of_laws(laws, flops)
+    return [_drawn(name, told[name][0], figure, *told[name][1:]) for name, figure in drawn.items()]
+
+
+def _laws(laws: Laws, flops: Sequence[float]) -> _Part | None:
+    """Each skill's law: its form in words, its parameters with intervals, and what the runs can't tell."""
+    if not laws:
+        return None
+    forms = {one.law.name: type(one.law).__doc__ or "" for one in laws.values() if isinstance(one, Fitted)}
+    formulas = tuple(f"{name}: {' '.join(text.split(chr(10) * 2)[0].split())}" for name, text in forms.items())
+    doubts = tuple(f"{name}: {one.reason}" for name, one in laws.items() if one.reason)
+    return _Part(
+        name="laws", title="Law of each skill", paragraphs=formulas, bullets=doubts,
+        tables=(_table("Laws", _fitted_frame(laws), folded=False),
+                _table("N* by law", tables_of_laws.optima_frame(laws, flops))),
+    )  # fmt: skip
+
+
+def _fitted_frame(laws: Laws) -> pd.DataFrame:
+    rows = []
+    for name, one in laws.items():
+        if not isinstance(one, Fitted):
+            rows.append({"skill": name, "status": "refused"})
+            continue
+        row = {"skill": name}
+        row |= {_GREEK.get(letter, letter): _with_interval(x.value, x.lo, x.hi) for letter, x in one.theta.items()}
+        a = one.exponent
+        row |= {"N* exponent": _with_interval(a.value, a.lo, a.hi), "noise": f"{one.fit.noise:.2%}"}
+        rows.append(row | {"agree": f"{one.fit.starts.agree}/{one.fit.starts.tried}", "status": str(one.status)})
+    return pd.DataFrame(rows).fillna(MISSING)
 
 
 def _parts(records: Sequence[RunRecord], fits: StudyFits, about: Background) -> list[_Part | None]:
@@ -287,7 +365,9 @@ def _with_interval(value: float, lo: float, hi: float) -> str:
     return f"{value:.3g} [{lo:.3g}, {hi:.3g}]" if math.isfinite(lo) and math.isfinite(hi) else f"{value:.3g}"
 
 
-def _runs(records: Sequence[RunRecord], fits: StudyFits) -> _Part:
+def _runs(records: Sequence[RunRecord], fits: StudyFits) -> _Part | None:
+    if not records:
+        return None
     reasons = Counter(
         (str(one.state), one.reason or "no reason recorded") for one in records if one.state is not State.FINISHED
     )

@@ -1,12 +1,17 @@
 """The only home of mlflow: open a study, share out its points, log a run, read the records back typed.
 
 In order: ``Registry.open``, ``open_study``, ``add_points``; each worker then loops over ``claim``, and writes to the
-``RunWriter`` it gets until there is none; ``records`` reads all of it back.
+``RunWriter`` it gets until there is none; ``records`` reads all of it back. Runs that were made elsewhere go into a
+study of their own by ``open_imports``.
 """
 
+from skillscale.tracking.imported import Added, ForeignRun, ImportedRun, Imports, Source
 from skillscale.tracking.owner import current_owner
 from skillscale.tracking.registry import Registry
 from skillscale.tracking.study import Progress, Reaped, Study
 from skillscale.tracking.writer import AnalysisWriter, Claim, RunWriter
 
-__all__ = ["AnalysisWriter", "Claim", "Progress", "Reaped", "Registry", "RunWriter", "Study", "current_owner"]
+__all__ = [
+    "Added", "AnalysisWriter", "Claim", "ForeignRun", "ImportedRun", "Imports", "Progress", "Reaped", "Registry",
+    "RunWriter", "Source", "Study", "current_owner",
+]  # fmt: skip

@@ -36,7 +36,8 @@ def settle_uri(uri: str = "") -> str:
     if scheme != "sqlite" or not rest.startswith("///") or rest[3:] in ("", ":memory:"):
         raise TrackingError(
             f"tracking URI {given!r} can't hold a study; give sqlite:///FILE.db, http(s)://SERVER or a database "
-            "such as postgresql://USER@HOST/NAME (MLflow's folder store is no longer written to)"
+            "such as postgresql://USER@HOST/NAME (MLflow's folder store is no longer written to; `mlflow "
+            "migrate-filestore` makes a sqlite one of it)"
         )
     return f"sqlite:///{Path(rest[3:]).expanduser().absolute().as_posix()}"
 
@@ -148,11 +149,12 @@ def _newer(uri: str, revision: str) -> TrackingError:
 
 def _unreachable(uri: str, why: str) -> TrackingError:
     return TrackingError(
-        f"the tracking store {_without_password(uri)} does not answer ({why}); start it, or give another --tracking"
+        f"the tracking store {without_password(uri)} does not answer ({why}); start it, or give another --tracking"
     )
 
 
-def _without_password(uri: str) -> str:
+def without_password(uri: str) -> str:
+    """A tracking URI that may be shown."""
     parts = urlsplit(uri)
     return uri if parts.password is None else uri.replace(f":{parts.password}@", ":...@")
 
@@ -186,7 +188,7 @@ def reaching(uri: str, patience: Mapping[str, str] = SERVER_PATIENCE) -> Iterato
 def _explained(uri: str, error: Exception) -> TrackingError:
     text = " ".join(str(error).split())
     low = text.lower()
-    place = _without_password(uri)
+    place = without_password(uri)
     if "disk is full" in low or "no space left" in low or "disk i/o error" in low or "file too large" in low:
         return TrackingError(
             f"no room to write to {place} ({_short(text)}); free some disk, then start again: the study goes on"

@@ -1,25 +1,29 @@
 """The registry: where studies are opened, found, and told to the run that ``mlflow run`` made for us."""
 
+import difflib
 import json
 import os
 import re
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from skillscale.config import Config
-from skillscale.errors import InputError
+from skillscale.errors import InputError, TrackingError
 from skillscale.point import digest
-from skillscale.record import TAG
+from skillscale.record import TAG, State
 from skillscale.tracking import spool
-from skillscale.tracking.access import settle_uri
+from skillscale.tracking.access import settle_uri, sqlite_path, without_password
+from skillscale.tracking.imported import IMPORTED, ForeignRun, Imports, foreign_run
+from skillscale.tracking.owner import current_owner
 from skillscale.tracking.store import Batch, Store, tag
 from skillscale.tracking.study import Study, find_plan, missing, pack, run_tags, runs_path, unpack
+from skillscale.tracking.writer import AnalysisWriter
 
 _NAME = re.compile(r"[A-Za-z0-9][\w .+-]{0,99}")
 _METRIC_NAME = re.compile(r"[\w.\- :/]+")
@@ -36,19 +40,23 @@ class Registry:
         self._store = store
 
     @classmethod
-    def open(cls, uri: str = "", *, cache: Path | None = None) -> "Registry":
-        """Connect to a tracking store, making a new sqlite one if need be.
+    def open(cls, uri: str = "", *, cache: Path | None = None, create: bool = True) -> "Registry":
+        """Connect to a tracking store.
 
         Args:
             uri: empty: ``MLFLOW_TRACKING_URI``, or ``mlflow.db`` in the working folder.
             cache: folder for locks of servers and for results that a store would not take; by default
                 ``SKILLSCALE_CACHE``, or ``.cache/skillscale`` in the home.
+            create: make a sqlite store where there is none.
 
         Raises:
-            TrackingError: unreachable, not writable, or written by another version of MLflow.
+            TrackingError: unreachable, not writable, not there, or written by another version of MLflow.
         """
         default = os.environ.get("SKILLSCALE_CACHE") or Path.home() / ".cache" / "skillscale"
-        return cls(Store.open(settle_uri(uri), cache or Path(default)))
+        settled = settle_uri(uri)
+        if not create and settled.startswith("sqlite:") and not sqlite_path(settled).is_file():
+            raise TrackingError(f"there is no tracking store {sqlite_path(settled)}; give the one that holds the runs")
+        return cls(Store.open(settled, cache or Path(default)))
 
     @property
     def uri(self) -> str:
@@ -88,7 +96,7 @@ class Registry:
                 values.
             TrackingError: the store failed.
         """
-        _check_names(name, config)
+        check_names(name, _metric_names(config))
         self.flush_spool()
         with self._store.locked():
             points = self._experiment(name, "points")
@@ -99,9 +107,77 @@ class Registry:
                 plan_id = self._begin(study, points, name, settings)
             else:
                 plan_id = plan.info.run_id
-                _refuse_differences(name, json.loads("".join(unpack(plan.data.tags, "settings"))), settings)
+                stored = json.loads("".join(unpack(plan.data.tags, "settings")))
+                if IMPORTED in stored:
+                    raise InputError(
+                        f"study {name!r} holds imported runs, which no training goes on with; give another study name "
+                        "with --study.name NAME"
+                    )
+                _refuse_differences(name, stored, settings)
             self._keep_config(plan_id, tag(plan, "config") if plan is not None else "", config)
         return self._study(name, points, study, plan_id)
+
+    def open_imports(self, name: str, *, metrics: Iterable[str] = ()) -> Imports:
+        """Find the imported runs of a study, or begin a study for them.
+
+        Args:
+            name: of the study, which holds imported runs and no others.
+            metrics: names of skills and categories that are to be written.
+
+        Raises:
+            InputError: a name that can't be used; or the study was begun by training.
+            TrackingError: the store failed.
+        """
+        check_names(name, metrics)
+        with self._store.locked():
+            points = self._experiment(name, "points")
+            study = self._experiment(name + _STUDY_SUFFIX, "study")
+            plan = find_plan(self._store, study)
+            if plan is not None and IMPORTED not in json.loads("".join(unpack(plan.data.tags, "settings"))):
+                raise InputError(
+                    f"study {name!r} was begun by training, and imported runs would not compare with its own; import "
+                    "into another study"
+                )
+            plan_id = plan.info.run_id if plan is not None else self._begin(study, points, name, {IMPORTED: True})
+        return Imports(self._store, self._study(name, points, study, plan_id))
+
+    def imports(self, study: Study) -> Imports | None:
+        """The imported runs of a study; None if it was begun by training."""
+        plan = self._store.run(study.plan_id)
+        imported = IMPORTED in json.loads("".join(unpack(plan.data.tags, "settings")))
+        return Imports(self._store, study) if imported else None
+
+    def experiment_runs(self, name: str) -> list[ForeignRun]:
+        """Runs of any experiment, ours or not, oldest first.
+
+        Raises:
+            InputError: the store has no such experiment; the message names those that it has.
+        """
+        found = self._store.find_experiment(name)
+        if found is None:
+            there = [one for _, one, _ in self._store.experiments("")]
+            near = difflib.get_close_matches(name, there, n=1)
+            advice = f" (did you mean {near[0]}?)" if near else ""
+            raise InputError(f"{self.place} has no experiment {name!r}{advice}; it has {', '.join(sorted(there))}")
+        return [foreign_run(run) for run in self._store.search([found[0]])]
+
+    def law_run(self, name: str) -> AnalysisWriter:
+        """Open a run, in an experiment of its own, for laws that were fitted to no study of this store.
+
+        Raises:
+            InputError: a name that can't be used.
+            TrackingError: the store failed.
+        """
+        check_names(name, ())
+        experiment = self._experiment(f"{name}-laws", "laws")
+        tags = {"kind": "fit", "state": str(State.RUNNING), "owner": current_owner()}
+        run_id = self._store.create_run(experiment, "fit", run_tags(tags))
+        return AnalysisWriter(self._store, run_id, experiment)
+
+    @property
+    def place(self) -> str:
+        """The tracking URI as it may be shown."""
+        return without_password(self.uri)
 
     def flush_spool(self) -> list[str]:
         """Write the results that the store would not take earlier; return the runs that were closed."""
@@ -193,13 +269,21 @@ def _refuse_differences(name: str, stored: Mapping[str, Any], given: Mapping[str
     )
 
 
-def _check_names(name: str, config: Config) -> None:
+def check_names(name: str, metrics: Iterable[str]) -> None:
+    """Refuse names that MLflow would.
+
+    Raises:
+        InputError: naming the first.
+    """
     if not _NAME.fullmatch(name):
         raise InputError(
             f"study name {name!r} can't be used; use letters, digits, space and . _ + -, beginning with a letter"
         )
-    names = [*config.data.category_names, *(one.name for one in config.skills.sets)]
-    names += [one.name for one in config.skills.skills]
-    for one in names:
+    for one in metrics:
         if not _METRIC_NAME.fullmatch(one):
             raise InputError(f"{one!r} can't name a metric of MLflow; use letters, digits, space and . _ - : /")
+
+
+def _metric_names(config: Config) -> list[str]:
+    names = [*config.data.category_names, *(one.name for one in config.skills.sets)]
+    return names + [one.name for one in config.skills.skills]

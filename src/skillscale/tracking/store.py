@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from skillscale.errors import TrackingError
+from skillscale.point import digest
 from skillscale.record import TAG, DataSet
 from skillscale.tracking.access import (
     FIRST_PATIENCE,
@@ -83,6 +86,24 @@ class Store:
         """Shut out every other process of this machine that uses the store; may be nested."""
         with held(self._lock):
             yield
+
+    @contextmanager
+    def alone(self, what: str) -> Iterator[None]:
+        """Shut out whoever does the same on this machine, at once and for as long as it takes.
+
+        Raises:
+            TrackingError: somebody does it already.
+        """
+        lock = FileLock(self.cache / "locks" / f"{digest([self.uri, what])}.lock", timeout=0)
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise TrackingError(f"another process is at {what} already; wait until it is done") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def find_experiment(self, name: str) -> tuple[str, dict[str, str]] | None:
         """Id and tags of an experiment, or None.

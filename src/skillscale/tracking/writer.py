@@ -282,6 +282,16 @@ class AnalysisWriter:
             parent = Path(name).parent.as_posix()
             self._store.write_file(self.run_id, path, "" if parent == "." else parent)
 
+    def register(self, name: str, document: str, *, note: str) -> str:
+        """Register fitted laws, given as JSON text, as a new version of a model; returns ``models:/NAME/VERSION``.
+
+        Raises:
+            TrackingError: the store failed, or takes no models.
+        """
+        from skillscale.tracking.model import register_law
+
+        return register_law(self._store, self.run_id, name, document, note=note)
+
     def json(self, name: str, value: object) -> None:
         """Write plain values as a JSON file."""
         self.file(name, json.dumps(value, indent=2))

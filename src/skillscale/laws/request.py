@@ -1,0 +1,125 @@
+"""What a user asks of the law engine, and every skill of a table fitted so."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from skillscale.errors import FitError
+from skillscale.laws.bootstrap import Method, sandwich
+from skillscale.laws.fit import fit_law
+from skillscale.laws.fitted import LEVEL, Fitted, fit_skill, untold
+from skillscale.laws.forms import Array, Law
+from skillscale.laws.joint import JointFit, Sharing, fit_skills
+from skillscale.laws.objective import Objective
+from skillscale.laws.points import Points
+from skillscale.laws.results import Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """How to fit: ``objective`` None is Huber with delta twice the noise; ``level`` is of all intervals, two-sided."""
+
+    law: Law
+    objective: Objective | None = None
+    sharing: Sharing = field(default_factory=Sharing)
+    method: Method = Method.WILD
+    resamples: int = 1000
+    seed: int = 0
+    level: float = LEVEL
+
+    @property
+    def together(self) -> bool:
+        """Whether the skills have to be fitted at once."""
+        return self.sharing.couples or self.law.joint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A skill whose runs can't carry the law, and why."""
+
+    skill: str
+    n_runs: int
+    reason: str
+
+
+def fit_all(data: Mapping[str, Points], request: Request) -> dict[str, Fitted | Refused]:
+    """Every skill under one law. A skill that can't be fitted is refused with the reason and costs no other.
+
+    Args:
+        data: each skill's runs.
+        request: how to fit; where skills share parameters, one that can't be fitted is left out of the sharing.
+    """
+    found: dict[str, Fitted | Refused] = {}
+    able: dict[str, Points] = {}
+    for name, points in data.items():
+        try:
+            if request.together:
+                _check_alone(name, points, request)
+                able[name] = points
+            else:
+                found[name] = _alone(name, points, request)
+        except FitError as error:
+            found[name] = Refused(skill=name, n_runs=len(points), reason=str(error))
+    if able:
+        found |= _together(able, request)
+    return {name: found[name] for name in data}
+
+
+def _alone(name: str, points: Points, request: Request) -> Fitted:
+    return fit_skill(
+        name, points, law=request.law, objective=request.objective, pins=request.sharing.pinned,
+        method=request.method, resamples=request.resamples, seed=request.seed, level=request.level,
+    )  # fmt: skip
+
+
+def _check_alone(name: str, points: Points, request: Request) -> None:
+    """Refuse a skill that no sharing can save: the law's own skill check, and a fit of its own where it has one."""
+    own = points.bind(request.law).for_skill(name)
+    if not request.law.joint:
+        fit_law(points, law=own, objective=request.objective, pins=request.sharing.pinned, starts=1)
+
+
+def _together(data: Mapping[str, Points], request: Request) -> dict[str, Fitted]:
+    joint = fit_skills(data, law=request.law, objective=request.objective, sharing=request.sharing)
+    drawn = joint_draws(joint, data, count=request.resamples, seed=request.seed)
+    found = {}
+    for name, points in data.items():
+        fit = joint.fits[name]
+        reason = untold(fit, fit.law.theta(drawn[name]), request.level, float(points.L.min()))
+        found[name] = Fitted(
+            skill=name, fit=fit, points=points, q=drawn[name], level=request.level,
+            status=Status.NOT_IDENTIFIED if reason else Status.OK, reason=reason,
+        )  # fmt: skip
+    return found
+
+
+def joint_draws(joint: JointFit, data: Mapping[str, Points], *, count: int, seed: int) -> dict[str, Array]:
+    """Log-parameters (count, p) of each skill from resamples of the runs that all skills share.
+
+    One step of the joint curvature a resample; clusters with one label change sign together in every skill.
+    """
+    labels = np.concatenate([np.asarray(points.labels).astype(str) for points in data.values()])
+    _, codes = np.unique(labels, return_inverse=True)
+    bread = sandwich(joint.problem, joint.Q, codes)
+    rng = np.random.default_rng(seed)
+    signs = rng.choice([-1.0, 1.0], size=(count, len(bread.pulls)))
+    student = np.sqrt(bread.freedom / rng.chisquare(bread.freedom, size=(count, 1)))
+    Q = joint.Q + (signs * student) @ bread.pulls @ bread.inverse
+    return {name: part.q(Q) for name, part in zip(data, joint.problem.parts, strict=True)}
+
+
+def weighed_by_sem(points: Points, sem: Array, noise: float) -> Points:
+    """The runs with weights for their measurement's standard error beside the noise that all runs share.
+
+    Args:
+        points: the runs.
+        sem: standard error of each loss, nats per token, (n,); NaN where unknown (taken as typical).
+        noise: sd of a run about the law in ln L, measurement included.
+    """
+    relative = np.asarray(sem, dtype=float) / points.L
+    typical = float(np.nanmedian(relative)) if np.isfinite(relative).any() else 0.0
+    own = np.where(np.isfinite(relative), relative, typical) ** 2
+    shared = max(noise**2 - typical**2, 0.0)
+    total = np.maximum(shared + own, 1e-300)
+    return replace(points, weights=np.asarray(points.weights) * (shared + typical**2 + 1e-300) / total)

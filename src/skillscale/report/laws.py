@@ -1,0 +1,140 @@
+"""Fitted laws as a text table, as frames for CSV and the page, and as plain values for ``--json``."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skillscale.laws.fitted import Fitted
+from skillscale.laws.request import Refused
+from skillscale.laws.results import Interval
+from skillscale.report.numbers import compact, count
+
+Laws = Mapping[str, Fitted | Refused]
+
+
+def plain_laws(laws: Laws, flops: Sequence[float]) -> dict[str, Any]:
+    """What ``fit --json`` prints under ``skills``: one object a skill; what is not known is null."""
+    return {name: _refused(one) if isinstance(one, Refused) else _fitted(one, flops) for name, one in laws.items()}
+
+
+def _refused(one: Refused) -> dict[str, Any]:
+    return {
+        "law": None, "n_runs": one.n_runs, "objective": None, "theta": {}, "intervals": {},
+        "starts": {"tried": 0, "agree": 0}, "status": "refused", "reason": one.reason, "optima": [],
+    }  # fmt: skip
+
+
+def _fitted(one: Fitted, flops: Sequence[float]) -> dict[str, Any]:
+    theta = one.theta
+    return {
+        "law": one.law.name,
+        "n_runs": one.n_runs,
+        "n_clusters": one.points.n_clusters,
+        "objective": one.fit.objective.name,
+        "F": one.fit.F,
+        "theta": one.fit.parameters,
+        "intervals": {name: [value.lo, value.hi] for name, value in theta.items()},
+        "exponent": {"a": one.exponent.value, "interval": [one.exponent.lo, one.exponent.hi]},
+        "noise": one.fit.noise,
+        "starts": {
+            "tried": one.fit.starts.tried,
+            "agree": one.fit.starts.agree,
+            "gap": one.fit.starts.gap if math.isfinite(one.fit.starts.gap) else None,
+        },
+        "status": str(one.status),
+        "reason": one.reason,
+        "optima": [_optimum(C, one.optimum(C)) for C in flops],
+    }
+
+
+def _optimum(C: float, N: Interval) -> dict[str, Any]:
+    return {
+        "flops": C,
+        "n_params": N.value,
+        "n_tokens": C / (6 * N.value) if N.value and math.isfinite(N.value) else math.nan,
+        "interval": [N.lo, N.hi],
+    }
+
+
+def law_frame(laws: Laws) -> pd.DataFrame:
+    """One row a skill: law, each parameter with _lo and _hi, a, F, objective, starts, noise, n_runs, status, reason."""
+    rows = []
+    for name, one in laws.items():
+        if isinstance(one, Refused):
+            rows.append({"skill": name, "n_runs": one.n_runs, "status": "refused", "reason": one.reason})
+            continue
+        row: dict[str, object] = {"skill": name, "law": one.law.name}
+        for parameter, value in (one.theta | {"a": one.exponent}).items():
+            row |= {parameter: value.value, f"{parameter}_lo": value.lo, f"{parameter}_hi": value.hi}
+        starts = one.fit.starts
+        row |= {"F": one.fit.F, "objective": one.fit.objective.name, "starts": starts.tried, "agree": starts.agree}
+        row |= {"gap": starts.gap, "noise": one.fit.noise, "n_runs": one.n_runs}
+        rows.append(row | {"status": str(one.status), "reason": one.reason})
+    return pd.DataFrame(rows)
+
+
+def optima_frame(laws: Laws, flops: Sequence[float]) -> pd.DataFrame:
+    """One row a skill and compute: skill, law, C, N, N_lo, N_hi, D, beyond (C over the largest fitted)."""
+    rows = []
+    for name, one in laws.items():
+        if isinstance(one, Refused):
+            continue
+        largest = float((6 * one.points.N * one.points.D).max())
+        for C in flops:
+            N = one.optimum(C)
+            D = C / (6 * N.value) if math.isfinite(N.value) else math.nan
+            rows.append((name, one.law.name, C, N.value, N.lo, N.hi, D, C / largest))
+    return pd.DataFrame(rows, columns=["skill", "law", "C", "N", "N_lo", "N_hi", "D", "beyond"])
+
+
+def errors_frame(laws: Laws) -> pd.DataFrame:
+    """One row a loss fitted: skill, N, D, loss, and its error ln L - ln law."""
+    parts = [
+        pd.DataFrame(
+            {"skill": name, "N": one.points.N, "D": one.points.D, "loss": one.points.L, "error": one.fit.residuals}
+        )
+        for name, one in laws.items()
+        if isinstance(one, Fitted)
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["skill", "N", "D", "loss", "error"])
+
+
+def law_text(laws: Laws, flops: Sequence[float]) -> str:
+    """A table for the terminal: a skill a line with its law, main parameters, exponent and optima; then the doubts."""
+    shown = [C for C in flops if math.isfinite(C)][:3]
+    rows = [["skill", "law", "E", "alpha", "beta", "a", *(f"N* at {compact(C)}" for C in shown), "starts", "noise"]]
+    notes: list[str] = []
+    for name, one in laws.items():
+        if isinstance(one, Refused):
+            rows.append([name, "refused", *[""] * (len(rows[0]) - 2)])
+            notes.append(f"{name}: {one.reason}")
+            continue
+        theta = one.theta
+        cells = [_cell(theta.get(letter)) for letter in ("E", "alpha", "beta")]
+        optima = [_size(one.optimum(C)) for C in shown]
+        starts = f"{one.fit.starts.agree}/{one.fit.starts.tried}"
+        rows.append([name, one.law.name, *cells, _cell(one.exponent), *optima, starts, f"{one.fit.noise:.2%}"])
+        notes += [f"{name}: {one.reason}"] if one.reason else []
+    kept = [at for at in range(len(rows[0])) if any(row[at] for row in rows[1:])]
+    widths = [max(len(row[at]) for row in rows) for at in kept]
+    lines = ["  ".join(row[at].ljust(width) for at, width in zip(kept, widths, strict=True)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("─" * width for width in widths))
+    level = next((one.level for one in laws.values() if isinstance(one, Fitted)), math.nan)
+    if math.isfinite(level):
+        lines.append(f"In brackets: {100 * level:.3g} % intervals. a: exponent of N* ~ C^a.")
+    return "\n".join(lines + notes)
+
+
+def _cell(value: Interval | None) -> str:
+    if value is None or not np.isfinite(value.value):
+        return ""
+    return f"{value.value:.3g} [{value.lo:.3g}, {value.hi:.3g}]" if value.known else f"{value.value:.3g}"
+
+
+def _size(N: Interval) -> str:
+    if not np.isfinite(N.value):
+        return "none"
+    return f"{count(N.value, 2)} [{count(N.lo, 2)}, {count(N.hi, 2)}]" if N.known else count(N.value, 2)

@@ -1,0 +1,162 @@
+"""Where the runs of a reading command come from: a table, an imported study, or a study that was trained here."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from skillscale.config import Config
+from skillscale.errors import FitError, InputError
+from skillscale.imports import imported_table
+from skillscale.laws.results import Unusable
+from skillscale.output import Output
+from skillscale.record import RunRecord, State
+from skillscale.table import RunTable, read_columns, read_table
+from skillscale.tracking import Registry, Study
+
+AGGREGATE = "aggregate"
+_SHOWN = 8
+_BUDGET_GAP = 0.1  # in ln C, within which runs are taken for one budget's
+_ISOFLOP_SIZES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """Runs to fit, and the study they are of; a table that was given directly has no study and no records."""
+
+    table: RunTable
+    name: str
+    registry: Registry | None = None
+    study: Study | None = None
+    records: tuple[RunRecord, ...] = ()
+    trained: bool = False
+
+    @property
+    def groups(self) -> dict[str, RunTable]:
+        """The runs that one law is fitted to: all of them, or those of each named mix, by its name."""
+        if self.table.categories:
+            return {"": self.table}
+        named = self.table.runs.groupby("mix", sort=True)
+        return {str(mix): replace(self.table, runs=rows.reset_index(drop=True)) for mix, rows in named}
+
+    @property
+    def has_isoflops(self) -> bool:
+        """Whether the runs are an isoFLOP study: most of them are at budgets that hold 4 sizes, each run once."""
+        runs = self.table.runs
+        if runs["cluster"].duplicated().any() and runs["C"].isna().all():
+            return False
+        C = runs["C"].where(runs["C"] > 0, 6 * runs["N"] * runs["D"])
+        budget = C.map(lambda flops: round(math.log(flops) / _BUDGET_GAP))
+        sizes = runs.groupby([runs["mix"], budget])["N"].transform("nunique")
+        return bool((sizes >= _ISOFLOP_SIZES).mean() >= 0.5)
+
+
+def read_runs(arguments: Mapping[str, Any], config: Config) -> Runs:
+    """The runs that ``--table`` or ``--study`` name.
+
+    Raises:
+        InputError: a table without its columns, or one that can't be used.
+        TrackingError: the registry has no such study.
+        FitError: no run of the study is finished.
+    """
+    if arguments.get("table"):
+        if not arguments["columns"]:
+            raise InputError(f"--table {arguments['table']} needs --columns FILE, which tells what its columns are")
+        columns = read_columns(arguments["columns"])
+        table = read_table(arguments["table"], columns, convention=arguments["convention"])
+        return Runs(table=table, name=Path(arguments["table"]).stem)
+    if arguments.get("columns"):
+        raise InputError("--columns tells what the columns of a table are; give --table FILE too")
+    registry = Registry.open(arguments["tracking"])
+    study = registry.study(config.study.name)
+    imported = imported_table(registry, study)
+    records = tuple(study.records())
+    table = trained_table(records, config) if imported is None else imported
+    if table.runs.empty:
+        raise FitError(
+            f"no run of study {study.name} is finished; train some with `skillscale main` or `skillscale grid`"
+        )
+    return Runs(table=table, name=study.name, registry=registry, study=study, records=records, trained=imported is None)
+
+
+def trained_table(records: Sequence[RunRecord], config: Config) -> RunTable:
+    """The finished runs of a study that was trained here.
+
+    D is the tokens that were trained on, which whole steps make differ a little from those asked for. The aggregate is
+    the weighted mean of evaluation sets that ``study.aggregate`` names.
+    """
+    finished = [record for record in records if record.state is State.FINISHED]
+    categories = sorted({name for record in finished for name in record.point.mix.shares})
+    skills = tuple(skill.name for skill in config.skills.skills)
+    weights = aggregate_weights(config)
+    rows = [_row(record, config, skills, categories, weights) for record in finished]
+    unusable = tuple(
+        Unusable(run_id=record.run_id, skill="", reason=f"it is {record.state}{_because(record.reason)}")
+        for record in records
+        if record.state is not State.FINISHED
+    )
+    return RunTable(
+        runs=pd.DataFrame(rows), skills=skills, categories=tuple(categories), weights={AGGREGATE: weights},
+        unusable=unusable,
+    )  # fmt: skip
+
+
+def _row(
+    record: RunRecord, config: Config, skills: Sequence[str], categories: Sequence[str], weights: Mapping[str, float]
+) -> dict[str, object]:
+    losses: dict[str, object] = {name: _loss(record.skills, name) for name in skills}
+    sems = {f"sem/{name}": record.skills[name].sem if name in record.skills else math.nan for name in skills}
+    return {
+        "run_id": record.run_id,
+        "cluster": record.run_id,
+        "C": nominal_budget(record.point.flops, config.study.budgets),
+        "N": float(record.point.n_params),
+        "D": float(sum(use.tokens for use in record.uses.values()) or record.point.n_tokens),
+        "mix": str(record.point.mix),
+        "seed": record.point.seed,
+        **losses,
+        AGGREGATE: math.fsum(weight * _loss(record.sets, name) for name, weight in weights.items()),
+        **sems,
+        **{f"mix/{name}": record.point.mix.shares.get(name, 0.0) for name in categories},
+    }
+
+
+def aggregate_weights(config: Config) -> dict[str, float]:
+    """Weight of each evaluation set in the aggregate: as configured, or the validation sets by the base mix."""
+    given = dict(config.study.aggregate) or {
+        f"val/{name}": share for name, share in config.study.mix_values[0].shares.items()
+    }
+    total = math.fsum(given.values())
+    return {name: weight / total for name, weight in given.items()}
+
+
+def nominal_budget(flops: float, budgets: Sequence[float]) -> float:
+    """The study's budget that a run belongs to (within 5 %, for D is rounded), or NaN: the fit then groups by 6 N D."""
+    nearest = min(budgets, key=lambda budget: abs(math.log(flops / budget)))
+    return nearest if abs(math.log(flops / nearest)) < 0.05 else math.nan
+
+
+def tell_left_out(table: RunTable, out: Output) -> None:
+    """Say how many rows can't be used and why, and what is odd about the table: to the log, never in the answer."""
+    for note in table.notes:
+        out.progress(f"note: {note}")
+    reasons: dict[str, list[str]] = {}
+    for one in table.unusable:
+        reasons.setdefault(f"{one.skill}: {one.reason}" if one.skill else one.reason, []).append(one.run_id)
+    for reason, names in list(reasons.items())[:_SHOWN]:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        out.progress(f"left out: {len(names)} ({', '.join(names[:3])}{more}): {reason}")
+    if len(reasons) > _SHOWN:
+        rest = sum(len(names) for names in list(reasons.values())[_SHOWN:])
+        out.progress(f"left out: {rest} more, for {len(reasons) - _SHOWN} other reasons")
+
+
+def _loss(measured: Mapping[str, Any], name: str) -> float:
+    return measured[name].loss if name in measured else math.nan
+
+
+def _because(reason: str) -> str:
+    return f": {reason}" if reason else ""

@@ -1,0 +1,80 @@
+"""The law in the model registry: a pyfunc made from code, with its document as the one artifact."""
+
+import json
+import tempfile
+import warnings
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import skillscale
+from skillscale.errors import TrackingError
+from skillscale.tracking.access import reaching
+from skillscale.tracking.store import Store
+
+_NEEDS = ("numpy", "scipy", "pandas")
+_FOLDER = "law"
+_ASKED = ("n_params", "n_tokens")
+_TOLD = (*_ASKED, "loss", "lo", "hi")
+
+
+def register_law(store: Store, run_id: str, name: str, document: str, *, note: str) -> str:
+    """Save the law with a run and register it; returns its address, ``models:/NAME/VERSION``.
+
+    Args:
+        store: of the run.
+        run_id: the run that fitted it.
+        name: of the registered model; every call makes a new version.
+        document: the fitted laws as JSON text.
+        note: markdown for the UI.
+
+    Raises:
+        TrackingError: the store failed, or takes no models.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(store.uri)
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / _FOLDER
+        _save(Path(folder), saved, document)
+        with reaching(store.uri):
+            client.log_artifacts(run_id, str(saved), _FOLDER)
+            source = f"{client.get_run(run_id).info.artifact_uri}/{_FOLDER}"
+            try:
+                client.create_registered_model(name, description=note)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise TrackingError(f"the law can't be registered as {name!r}: {error.message}") from error
+            version = client.create_model_version(name, source=source, run_id=run_id, description=note)
+    return f"models:/{name}/{version.version}"
+
+
+def _save(folder: Path, saved: Path, document: str) -> None:
+    """Write the model with a copy of this package, so that it loads where we are not installed."""
+    package, text = Path(skillscale.__file__).parent, folder / "law.json"
+    text.write_text(document, encoding="utf-8")
+    needs = [f"{one}=={metadata.version(one)}" for one in _NEEDS]
+    with warnings.catch_warnings():
+        # About type hints of MLflow's own, and the lack of an example, on which its check fails with pandas 3
+        warnings.simplefilter("ignore", UserWarning)
+        import mlflow.pyfunc
+
+        mlflow.pyfunc.save_model(
+            path=str(saved), python_model=str(package / "law_model.py"), artifacts={"law": str(text)},
+            code_paths=[str(package)], signature=_signature(document), pip_requirements=needs,
+        )  # fmt: skip
+
+
+def _signature(document: str) -> Any:
+    """N and D are needed; the skill and the shares of the mix may be left out."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    laws = json.loads(document)["skills"].values()
+    shares = sorted({f"mix/{category}" for law in laws for category in law["categories"]})
+    inputs: list[Any] = [ColSpec("double", one) for one in _ASKED]
+    inputs += [ColSpec("string", "skill", required=False)]
+    inputs += [ColSpec("double", share, required=False) for share in shares]
+    told: list[Any] = [ColSpec("string", "skill"), *(ColSpec("double", one) for one in _TOLD)]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(told))

@@ -1,0 +1,190 @@
+"""`fit` on tables and imported studies, by the command line as scripts call it: its contract, and what it refuses."""
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from skillscale.cli import ENTRIES, main
+from skillscale.laws.catalogue import CHINCHILLA
+
+THETA = {"code": [0.9, 250.0, 900.0, 0.38, 0.36], "prose": [1.8, 480.0, 2100.0, 0.35, 0.37]}
+COLUMNS = {"n_params": "params", "n_tokens": "tokens", "skills": {name: f"loss_{name}" for name in THETA}}
+
+
+def runs(seed=0, noise=0.004) -> pd.DataFrame:
+    """Five sizes on five numbers of tokens."""
+    N, D = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(5e8, 5e10, 5)))
+    rng = np.random.default_rng(seed)
+    losses = {
+        f"loss_{name}": CHINCHILLA.loss(theta, N, D) * np.exp(noise * rng.normal(size=len(N)))
+        for name, theta in THETA.items()
+    }
+    return pd.DataFrame({"params": N, "tokens": D, **losses})
+
+
+@pytest.fixture
+def fit(tmp_path, capsys):
+    """Call ``fit`` on a frame; returns the answer of ``--json`` and what was told beside it."""
+
+    def call(frame, *words, columns=COLUMNS, entry="fit"):
+        frame.to_csv(tmp_path / "t.csv", index=False)
+        (tmp_path / "map.yaml").write_text(yaml.safe_dump(dict(columns)))
+        answer = io.StringIO()
+        table = ["--table", str(tmp_path / "t.csv"), "--columns", str(tmp_path / "map.yaml")]
+        code = main([entry, *table, *words, "--study.resamples", "200", "--json"], ENTRIES, answer)
+        told = capsys.readouterr().err
+        return code, json.loads(answer.getvalue() or "{}"), told
+
+    return call
+
+
+def test_the_contract(fit):
+    code, answer, _ = fit(runs(), "--law", "chinchilla", "--objective", "huber", "--delta", "1e-3")
+    assert code == 0
+    assert list(answer["skills"]) == ["code", "prose"]
+    one = answer["skills"]["code"]
+    assert {"law", "n_runs", "objective", "theta", "intervals", "starts", "status", "optima"} <= set(one)
+    assert one["law"] == "chinchilla"
+    assert one["n_runs"] == 25
+    assert one["objective"] == "sum of Huber(0.001) on ln L"
+    assert set(one["theta"]) == set(one["intervals"]) == {"E", "A", "B", "alpha", "beta"}
+    assert one["starts"]["agree"] == one["starts"]["tried"]
+    assert one["status"] == "ok"
+    for value, (lo, hi) in ((one["theta"][name], one["intervals"][name]) for name in one["theta"]):
+        assert lo < value < hi
+    first = one["optima"][0]
+    assert set(first) == {"flops", "n_params", "n_tokens", "interval"}
+    assert 6 * first["n_params"] * first["n_tokens"] == pytest.approx(first["flops"])
+    assert first["interval"][0] < first["n_params"] < first["interval"][1]
+    assert [optimum["flops"] for optimum in one["optima"]] == pytest.approx([3e20, 3e21, 3e22])
+
+
+def test_planted_parameters_come_back_from_a_table_without_noise(fit):
+    _, answer, _ = fit(runs(noise=0.0), "--law", "chinchilla", "--flops", "1e20")
+    for name, theta in THETA.items():
+        assert list(answer["skills"][name]["theta"].values()) == pytest.approx(theta, rel=1e-6)
+    N = answer["skills"]["code"]["optima"][0]["n_params"]
+    assert np.exp(CHINCHILLA.log_optimum(np.array([THETA["code"]]), 1e20))[0, 0] == pytest.approx(N, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("objective", "name"),
+    [
+        ("least_squares", "sum of squares / 2 on ln L"),
+        ("least_absolute", "sum of absolute values on ln L"),
+        ("least_squares_raw", "sum of squares / 2 on L"),
+    ],
+)
+def test_the_objective_is_named(fit, objective, name):
+    _, answer, _ = fit(runs(), "--law", "chinchilla", "--objective", objective)
+    assert answer["skills"]["code"]["objective"] == name
+
+
+def test_parameters_can_be_pinned_and_shared(fit):
+    _, answer, _ = fit(runs(), "--law", "chinchilla", "--pin", "E=.9", "--share", "alpha")
+    theta = {name: one["theta"] for name, one in answer["skills"].items()}
+    assert theta["code"]["E"] == theta["prose"]["E"] == pytest.approx(0.9)
+    assert theta["code"]["alpha"] == theta["prose"]["alpha"]
+    assert theta["code"]["beta"] != theta["prose"]["beta"]
+
+
+def test_a_loss_that_was_measured_badly_weighs_less(fit):
+    frame = runs(noise=0.0)
+    frame["sem"] = 1e-4
+    frame.loc[3, ["loss_code", "sem"]] = [frame.loc[3, "loss_code"] * 1.2, 1.0]
+    columns = COLUMNS | {"skills": {"code": {"loss": "loss_code", "sem": "sem"}}}
+    words = ("--law", "chinchilla", "--objective", "least_squares")
+    _, equal, _ = fit(frame, *words, columns=columns)
+    _, by_sem, _ = fit(frame, *words, "--weights", "sem", columns=columns)
+    off = [abs(one["skills"]["code"]["theta"]["alpha"] - 0.38) for one in (equal, by_sem)]
+    assert off[1] < 0.05 * off[0]
+
+
+def test_a_missing_cell_costs_that_skill_of_that_run_alone(fit):
+    frame = runs()
+    frame.loc[[2, 7], "loss_code"] = [np.nan, -1.0]
+    code, answer, told = fit(frame, "--law", "chinchilla")
+    assert (code, answer["skills"]["code"]["n_runs"], answer["skills"]["prose"]["n_runs"]) == (0, 23, 25)
+    assert "left out: 1 (row 3" in told
+    assert "code" in told
+
+
+def test_a_skill_that_cant_be_fitted_costs_no_other(fit):
+    frame = runs()
+    frame.loc[frame["params"] > 2e7, "loss_code"] = np.nan
+    _, answer, _ = fit(frame, "--law", "chinchilla")
+    assert answer["skills"]["prose"]["status"] == "ok"
+    assert answer["skills"]["code"]["status"] == "refused"
+    assert (
+        "can't carry a law" in answer["skills"]["code"]["reason"] or "distinct N" in answer["skills"]["code"]["reason"]
+    )
+    assert answer["skills"]["code"]["optima"] == []
+
+
+def test_one_size_only_says_what_to_add(fit):
+    frame = pd.concat([runs(seed)[lambda one: one["params"] < 2e7] for seed in range(3)])
+    _, answer, _ = fit(frame, "--law", "chinchilla")
+    assert "1 distinct N" in answer["skills"]["code"]["reason"]
+    assert "pin an exponent" in answer["skills"]["code"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--law", "chinchila"), "no law 'chinchila' (did you mean chinchilla?)"),
+        (("--law", "separable"), "the law separable needs a mix, but the runs tell none"),
+        (("--law", "chinchilla", "--pin", "A=3"), "A of chinchilla can't be pinned; it takes E, alpha, beta"),
+        (("--law", "chinchilla", "--pin", "E=1", "--share", "E"), "E can be pinned, shared or pooled, not several"),
+        (("--objective", "hubert"), "must be one of huber"),
+        (("--law", "chinchilla", "--pin", "alpha"), "must read NAME=VALUE"),
+    ],
+)
+def test_what_cant_be_asked_is_refused_with_the_cure(fit, words, message):
+    code, _, told = fit(runs(), *words)
+    assert code == 2
+    assert message in told
+
+
+def test_a_table_needs_its_columns(tmp_path, capsys):
+    assert main(["fit", "--table", str(tmp_path / "t.csv")], ENTRIES, io.StringIO()) == 2
+    assert "needs --columns FILE" in capsys.readouterr().err
+    assert main(["fit", "--columns", "map.yaml"], ENTRIES, io.StringIO()) == 2
+    assert "give --table FILE too" in capsys.readouterr().err
+
+
+def test_an_empty_registry_says_how_to_fill_it(tmp_path, capsys):
+    code = main(["fit", "--study", "theirs", "--tracking", f"sqlite:///{tmp_path}/new.db"], ENTRIES, io.StringIO())
+    told = capsys.readouterr().err
+    assert code == 1
+    assert "no study 'theirs'" in told
+
+
+def test_an_imported_study_fits_as_its_table_does_and_can_be_registered(fit, tmp_path, capsys):
+    frame = runs()
+    frame["params"] += 0.25  # others' tables are not always whole
+    words = ("--law", "chinchilla")
+    _, direct, _ = fit(frame, *words)
+    store = ("--study", "theirs", "--tracking", f"sqlite:///{tmp_path}/m.db")
+    table = ("--table", str(tmp_path / "t.csv"), "--columns", str(tmp_path / "map.yaml"))
+    assert main(["import", *table, *store, "--json"], ENTRIES, io.StringIO()) == 0
+    answer = io.StringIO()
+    register = ("--register", "their-law", "--study.resamples", "200", "--json")
+    assert main(["fit", *store, *words, *register], ENTRIES, answer) == 0
+    read = json.loads(answer.getvalue())
+    assert read["skills"] == direct["skills"]
+    assert read["registered"] == "models:/their-law/1"
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/m.db")
+    model = mlflow.pyfunc.load_model(read["registered"])
+    told = model.predict(pd.DataFrame({"n_params": [1e9], "n_tokens": [2e10]}))
+    expected = CHINCHILLA.loss(np.array(list(direct["skills"]["code"]["theta"].values())), 1e9, 2e10)
+    assert told["loss"][0] == pytest.approx(expected[0], rel=1e-9)
+    assert list(told["skill"]) == ["code", "prose"]
+    assert told["lo"][0] < told["loss"][0] < told["hi"][0]
+    mlflow.set_tracking_uri(None)
+    capsys.readouterr()

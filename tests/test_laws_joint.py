@@ -1,0 +1,123 @@
+"""Several skills fitted together: shared is one value, pinned is what was given, pooled leans together."""
+
+import numpy as np
+import pytest
+from planted_laws import CATEGORIES, CENTRE, bound, scattered, truth
+
+from skillscale.errors import FitError, InputError
+from skillscale.laws.catalogue import LAWS
+from skillscale.laws.fit import fit_law
+from skillscale.laws.joint import Sharing, fit_skills
+from skillscale.laws.newton import minimise
+from skillscale.laws.points import Points
+
+LAW = LAWS["chinchilla"]
+SKILLS = {"code": (1.2, 0.40), "prose": (1.9, 0.34), "wiki": (1.5, 0.31)}
+
+
+def data(noise=0.0, n=60) -> dict[str, Points]:
+    """Three skills with one alpha and beta, and E and beta of their own."""
+    return {
+        name: scattered(LAW, np.array([E, 477.0, 2143.0, 0.347, beta]), n=n, noise=noise, seed=seed)
+        for seed, (name, (E, beta)) in enumerate(SKILLS.items())
+    }
+
+
+def test_skills_that_share_nothing_are_fitted_as_if_alone():
+    runs = data(noise=0.01)
+    together = fit_skills(runs, law=LAW)
+    for name, points in runs.items():
+        assert together.fits[name].parameters == pytest.approx(fit_law(points, law=LAW).parameters, rel=1e-4)
+
+
+def test_a_shared_exponent_is_one_value_and_comes_back():
+    found = fit_skills(data(), law=LAW, sharing=Sharing(shared=("alpha",)))
+    assert len({fit.parameters["alpha"] for fit in found.fits.values()}) == 1
+    for name, fit in found.fits.items():
+        assert fit.parameters["alpha"] == pytest.approx(0.347, rel=1e-6)
+        assert fit.parameters["beta"] == pytest.approx(SKILLS[name][1], rel=1e-6)
+    assert found.starts.agree == found.starts.tried
+
+
+def test_sharing_an_exponent_tells_it_better():
+    """Over many noisy studies the shared alpha scatters less than a skill's own."""
+    own, shared = [], []
+    for seed in range(12):
+        runs = {
+            name: scattered(LAW, np.array([E, 477.0, 2143.0, 0.347, beta]), n=30, noise=0.01, seed=100 * seed + at)
+            for at, (name, (E, beta)) in enumerate(SKILLS.items())
+        }
+        own.append(fit_law(runs["code"], law=LAW, objective=None).parameters["alpha"])
+        shared.append(
+            fit_skills(runs, law=LAW, objective=None, sharing=Sharing(shared=("alpha",))).fits["code"].theta[3]
+        )
+    assert np.std(shared) < 0.8 * np.std(own)
+
+
+def test_a_pinned_parameter_is_what_was_given():
+    found = fit_skills(data(), law=LAW, sharing=Sharing(pinned={"E": 1.5}, shared=("beta",)))
+    assert [fit.parameters["E"] for fit in found.fits.values()] == pytest.approx([1.5] * 3, rel=1e-12)
+    alone = fit_law(data()["wiki"], law=LAW, pins={"E": 1.5})
+    assert alone.parameters["E"] == pytest.approx(1.5, rel=1e-12)
+    assert alone.parameters["alpha"] == pytest.approx(0.347, rel=1e-6)
+
+
+def test_pooling_lies_between_own_values_and_one_shared():
+    runs = data(noise=0.02)
+
+    def scatter(sharing):
+        return np.ptp([fit.parameters["beta"] for fit in fit_skills(runs, law=LAW, sharing=sharing).fits.values()])
+
+    own, tight = scatter(Sharing()), scatter(Sharing(pooled={"beta": 1e-3}))
+    middle = scatter(Sharing(pooled={"beta": 0.03}))
+    assert tight < 0.2 * middle
+    assert middle < own
+    assert scatter(Sharing(pooled={"beta": 100.0})) == pytest.approx(own, rel=1e-2)
+
+
+def test_transfer_can_be_shared_where_categories_are_weighed():
+    law = bound("effective_data")
+    runs = {name: scattered(law, truth("effective_data"), n=80, seed=at) for at, name in enumerate(("code", "prose"))}
+    found = fit_skills(runs, law=LAWS["effective_data"], sharing=Sharing(shared=("transfer",)))
+    t = [[fit.parameters[f"t_{one}"] for one in CATEGORIES] for fit in found.fits.values()]
+    np.testing.assert_allclose(t, [[1.6, 0.4, 1.0]] * 2, rtol=1e-5)
+
+
+def test_capacity_competition_comes_back_from_the_losses_of_all_categories():
+    theta = truth("capacity_competition")
+    law = LAWS["capacity_competition"]
+    runs = {
+        name: scattered(law.bound_to(*CENTRE, CATEGORIES).for_skill(name), theta, n=60, seed=3) for name in CATEGORIES
+    }
+    found = fit_skills(runs, law=law)
+    for fit in found.fits.values():
+        np.testing.assert_allclose(fit.theta, theta, rtol=1e-5)
+
+
+def test_no_step_lowers_the_joint_objective():
+    found = fit_skills(data(noise=0.01), law=LAW, sharing=Sharing(shared=("alpha",), pooled={"E": 0.2}))
+    again, F, _ = minimise(found.problem, found.Q[None] + 1e-3)
+    assert F[0] == pytest.approx(found.F, rel=1e-9)
+    np.testing.assert_allclose(again[0], found.Q, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sharing", "message"),
+    [
+        ({"shared": ("E",), "pinned": {"E": 1.0}}, "E can be pinned, shared or pooled, not several"),
+        ({"pooled": {"E": 0.0}}, "the spread of pooled E must be above 0"),
+    ],
+)
+def test_contradictions_are_refused(sharing, message):
+    with pytest.raises(InputError, match=message):
+        Sharing(**sharing)
+
+
+def test_a_name_that_the_law_does_not_have_is_refused():
+    with pytest.raises(InputError, match="gamma of chinchilla can't be pinned; it takes E, alpha, beta"):
+        fit_skills(data(), law=LAW, sharing=Sharing(shared=("gamma",)))
+
+
+def test_no_skill_at_all():
+    with pytest.raises(FitError, match="no skill to fit"):
+        fit_skills({}, law=LAW)
