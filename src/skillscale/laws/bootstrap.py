@@ -13,11 +13,13 @@ The coverage is measured by ``benchmarks/law_coverage.py``.
 """
 
 import math
+import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import chi2
 
 from skillscale.errors import FitError
 from skillscale.laws.fit import Fit, refit
@@ -27,6 +29,7 @@ from skillscale.laws.objective import density
 from skillscale.laws.points import Points
 
 Codes = npt.NDArray[np.intp]
+Labels = npt.NDArray[np.str_]
 EXACT = 4_000_000  # resamples x runs x unknowns up to which each resample is followed to its minimum
 _LEAST_CLUSTERS = 3
 _LEAST_SLACK = 0.1  # of a run's 1 - leverage: one that the law passes through whatever its loss tells no error
@@ -40,6 +43,59 @@ class Method(StrEnum):
     RUN = "run"
     BUDGET = "budget"
     LAPLACE = "laplace"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chance:
+    """What befalls named clusters in K resamples: one set for all skills, so that their differences are paired.
+
+    ``table``: (K, n_labels) a sign (wild), a count (run, budget) or a normal (laplace) of each cluster; ``uniforms``:
+    (K, 1), which become the chi2 of each fit's own degrees of freedom; ``seed``: of what befalls a fit alone.
+    """
+
+    labels: Labels
+    method: Method
+    seed: int
+    table: Array
+    uniforms: Array
+
+    @classmethod
+    def draw(cls, labels: npt.NDArray[np.generic], method: Method, *, count: int, seed: int) -> "Chance":
+        """Draw ``count`` resamples of these clusters; a label may come more than once."""
+        rng = np.random.default_rng(seed)
+        names = np.unique(np.asarray(labels).astype(str))
+        n = len(names)
+        uniforms = rng.random((count, 1))
+        if method is Method.WILD:
+            table = rng.choice([-1.0, 1.0], size=(count, n))
+        elif method is Method.LAPLACE:
+            table = rng.normal(size=(count, n))
+        else:
+            table = rng.multinomial(n, np.full(n, 1 / n), size=count).astype(float)
+        return cls(labels=names, method=method, seed=seed, table=table, uniforms=uniforms)
+
+    def of(self, labels: Labels) -> Array:
+        """The columns of some clusters, each named once."""
+        return np.asarray(self.table[:, np.searchsorted(self.labels, labels)])
+
+    def normals(self, labels: Labels) -> Array:
+        """A standard normal of each cluster, (K, n_labels), beside what the table holds."""
+        drawn = np.random.default_rng([self.seed, 1]).normal(size=self.table.shape)
+        return np.asarray(drawn[:, np.searchsorted(self.labels, labels)])
+
+    def factors(self, labels: Labels, freedom: float) -> Array:
+        """By how much each cluster's errors or pull is multiplied, (K, n_labels), with Student's tails."""
+        if self.method in (Method.RUN, Method.BUDGET):
+            return self.of(labels) - 1
+        return self.of(labels) * self.student(freedom)
+
+    def student(self, freedom: float) -> Array:
+        """One scale a resample, (K, 1): Student's tails for the degrees of freedom."""
+        return np.asarray(np.sqrt(freedom / chi2.ppf(self.uniforms, freedom)))
+
+    def alone(self, points: Points) -> np.random.Generator:
+        """Of one fit's own: its priors' errors are no other's, though its runs may be."""
+        return np.random.default_rng([self.seed, zlib.crc32(points.L.tobytes())])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +123,14 @@ class Sandwich:
         spread = np.vstack([self.pulls, self.beliefs.T]) @ self.inverse
         return np.asarray(spread.T @ spread)
 
+    def step(self, factors: Array, normal: Array) -> Array:
+        """Moves of the unknowns (K, P) for factors of each cluster's pull (K, n_clusters) and of the priors' (K, P)."""
+        return np.asarray((factors @ self.pulls + normal @ self.beliefs.T) @ self.inverse)
+
 
 def draws(
     fit: Fit, points: Points, *, method: Method = Method.WILD, count: int = 1000, seed: int = 0,
-    budgets: npt.NDArray[np.generic] | None = None, one_step: bool | None = None,
+    budgets: npt.NDArray[np.generic] | None = None, one_step: bool | None = None, chance: Chance | None = None,
 ) -> Array:  # fmt: skip
     """Log-parameters (count, p) of resampled fits.
 
@@ -83,34 +143,37 @@ def draws(
         budgets: (n,) labels, for ``budget``.
         one_step: whether resamples take one step of the shared curvature instead of their whole way; by default where
             the whole way would be long (count x runs x unknowns above ``EXACT``).
+        chance: of more clusters than these, in place of ``method``, ``count`` and ``seed``: fits that are given the
+            same one are resampled together.
 
     Raises:
         FitError: fewer than 3 clusters to resample.
     """
-    rng = np.random.default_rng(seed)
-    labels = points.clusters if budgets is None or method is not Method.BUDGET else budgets
-    _, codes = np.unique(np.asarray(labels), return_inverse=True)
-    n_clusters = int(codes.max()) + 1
-    if n_clusters < _LEAST_CLUSTERS:
+    method = method if chance is None else chance.method
+    labels, codes = np.unique(resampled(points, method, budgets), return_inverse=True)
+    if len(labels) < _LEAST_CLUSTERS:
         raise FitError(
-            f"{n_clusters} clusters can't be resampled by {method}; it takes {_LEAST_CLUSTERS}: resample by run, or "
+            f"{len(labels)} clusters can't be resampled by {method}; it takes {_LEAST_CLUSTERS}: resample by run, or "
             "add some"
         )
-    normal = rng.normal(size=(count, fit.n_free))
-    quick = one_step if one_step is not None else count * len(points) * fit.n_free > EXACT
+    luck = Chance.draw(labels, method, count=count, seed=seed) if chance is None else chance
+    quick = one_step if one_step is not None else len(luck.table) * len(points) * fit.n_free > EXACT
+    rng = luck.alone(points)
+    normal = rng.normal(size=(len(luck.table), fit.n_free))
+    if quick or method is Method.LAPLACE:
+        center = fit.q[list(fit.free)]
+        bread = sandwich(fit.problem(points), center, codes, phi=fit.phi)
+        return fit.problem(points).parts[0].q(center + bread.step(luck.factors(labels, bread.freedom), normal))
     if method is Method.WILD:
-        return _wild(fit, points, codes, normal, rng, quick=quick)
-    if method is not Method.LAPLACE and not quick:
-        counts = _counts(n_clusters, rng, count)
-        mean = _prior_means(fit, normal, about=fit.prior[0])
-        return refit(fit, points, weights=counts[:, codes] * np.asarray(points.weights), mean=mean)[0]
-    problem, center = fit.problem(points), fit.q[list(fit.free)]
-    bread = sandwich(problem, center, codes, phi=fit.phi)
-    if method is Method.LAPLACE:
-        factors: Array = rng.normal(size=(count, n_clusters)) * _student(bread.freedom, rng, count)
-    else:
-        factors = _counts(n_clusters, rng, count) - 1.0
-    return problem.parts[0].q(center + _step(bread, factors, normal))
+        return _wild(fit, points, labels, codes, luck, normal, rng)
+    weights = luck.of(labels)[:, codes] * np.asarray(points.weights)
+    return refit(fit, points, weights=weights, mean=_prior_means(fit, normal, about=fit.prior[0]))[0]
+
+
+def resampled(points: Points, method: Method, budgets: npt.NDArray[np.generic] | None = None) -> Labels:
+    """Label of what each run is resampled with, (n,)."""
+    by_run = budgets is None or method is not Method.BUDGET
+    return np.asarray(points.labels if by_run else budgets).astype(str)
 
 
 def sandwich(problem: Problem, Q: Array, codes: Codes, *, phi: float = 0.0) -> Sandwich:
@@ -131,7 +194,12 @@ def sandwich(problem: Problem, Q: Array, codes: Codes, *, phi: float = 0.0) -> S
     H: Array = problem.precision + jac.T @ (bend[:, None] * jac)
     pulls = np.zeros((int(codes.max()) + 1, len(Q)))
     np.add.at(pulls, codes, spread.inflate(errors, 1.0)[:, None] * jac)
-    return Sandwich(H=H, pulls=pulls, beliefs=math.sqrt(phi) * _root(problem.precision), freedom=spread.freedom)
+    return Sandwich(
+        H=H,
+        pulls=pulls,
+        beliefs=math.sqrt(phi) * _root(problem.precision),
+        freedom=spread.freedom(parts=len(problem.parts)),
+    )
 
 
 def _stacked(problem: Problem, Q: Array) -> tuple[Array, Array]:
@@ -173,10 +241,9 @@ class Spread:
         """Parameters that the runs tell, a weak prior's part taken off."""
         return float((self.basis**2).sum())
 
-    @property
-    def freedom(self) -> float:
-        """Degrees of freedom that the clusters leave, at least 1."""
-        return max(int(self.codes.max()) + 1 - self.parameters, 1.0)
+    def freedom(self, *, parts: int = 1) -> float:
+        """Degrees of freedom that the clusters leave a skill, at least 1; ``parts``: skills fitted at once."""
+        return max(int(self.codes.max()) + 1 - self.parameters / parts, 1.0)
 
     def inflate(self, errors: Array, power: float) -> Array:
         """Errors (n,) as they were before the fit followed them: (1 - leverage)^-power, by blocks of clusters.
@@ -199,36 +266,17 @@ class Spread:
         return np.asarray(errors + (self.basis * grown[self.codes]).sum(1))
 
 
-def _counts(n_clusters: int, rng: np.random.Generator, count: int) -> Array:
-    """How often each cluster is drawn, (count, n_clusters)."""
-    return rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=count).astype(float)
-
-
-def _student(freedom: float, rng: np.random.Generator, count: int) -> Array:
-    """One scale a resample, (count, 1): Student's tails for the degrees of freedom."""
-    return np.asarray(np.sqrt(freedom / rng.chisquare(freedom, size=(count, 1))))
-
-
-def _step(bread: Sandwich, errors: Array, normal: Array) -> Array:
-    """Moves of the unknowns (K, P) for factors of each cluster's pull (K, n_clusters) and of the priors' (K, P)."""
-    return np.asarray((errors @ bread.pulls + normal @ bread.beliefs.T) @ bread.inverse)
-
-
-def _wild(fit: Fit, points: Points, codes: Codes, normal: Array, rng: np.random.Generator, *, quick: bool) -> Array:
-    """Signs by cluster, and one Student scale a resample."""
-    problem, center = fit.problem(points), fit.q[list(fit.free)]
-    signs = rng.choice([-1.0, 1.0], size=(len(normal), int(codes.max()) + 1))
-    if quick:
-        bread = sandwich(problem, center, codes, phi=fit.phi)
-        return problem.parts[0].q(center + _step(bread, signs * _student(bread.freedom, rng, len(normal)), normal))
+def _wild(
+    fit: Fit, points: Points, labels: Labels, codes: Codes, luck: Chance, normal: Array, rng: np.random.Generator
+) -> Array:
+    """Refits to errors whose signs change by cluster, with one Student scale a resample."""
     spread = _spread(fit, points, codes)
-    own = _inflated(fit, points, spread, power=1.0)
-    errors = signs[:, codes] * own
+    errors = luck.of(labels)[:, codes] * _inflated(fit, points, spread, power=1.0)
     if fit.objective.corner < fit.noise:
-        errors = math.sqrt(0.5) * (errors + _smooth(_inflated(fit, points, spread, power=0.5), codes, rng, len(normal)))
-    errors = errors * _student(spread.freedom, rng, len(normal))
-    mean = _prior_means(fit, normal, about=center)
-    return refit(fit, points, points.log_L - fit.residuals + errors, mean=mean)[0]
+        own = _inflated(fit, points, spread, power=0.5)
+        errors = math.sqrt(0.5) * (errors + _smooth(own, codes, luck.normals(labels), rng))
+    mean = _prior_means(fit, normal, about=fit.q[list(fit.free)])
+    return refit(fit, points, points.log_L - fit.residuals + errors * luck.student(spread.freedom()), mean=mean)[0]
 
 
 def _spread(fit: Fit, points: Points, codes: Codes) -> Spread:
@@ -242,8 +290,8 @@ def _inflated(fit: Fit, points: Points, spread: Spread, *, power: float) -> Arra
     return np.where(root > 0, spread.inflate(root * fit.residuals, power) / np.where(root > 0, root, 1.0), 0.0)
 
 
-def _smooth(errors: Array, codes: Codes, rng: np.random.Generator, count: int) -> Array:
-    """Normal errors (count, n) of the same size between clusters and within.
+def _smooth(errors: Array, codes: Codes, normals: Array, rng: np.random.Generator) -> Array:
+    """Normal errors (K, n) of the same size between clusters, for their ``normals`` (K, n_clusters), and within.
 
     A loss with a corner passes through some runs: errors of exactly 0, which draws of the errors themselves would take
     for runs without noise.
@@ -255,8 +303,9 @@ def _smooth(errors: Array, codes: Codes, rng: np.random.Generator, count: int) -
         repeated = sizes[codes] > 1
         within = _bulk(((errors - centre[codes]) * np.sqrt(sizes / np.maximum(sizes - 1, 1))[codes])[repeated])
     between = math.sqrt(max(_bulk(errors) ** 2 - within**2, 0.0))
-    drawn = between * rng.normal(size=(count, len(sizes)))[:, codes]
-    return np.asarray(drawn + within * rng.normal(size=(count, len(errors))))
+    # With the sign of the cluster's own error, skills whose errors go together stay together
+    drawn = between * (normals * np.where(centre < 0, -1.0, 1.0))[:, codes]
+    return np.asarray(drawn + within * rng.normal(size=drawn.shape) if within else drawn)
 
 
 def _bulk(errors: Array) -> float:

@@ -18,7 +18,8 @@ class Points:
 
     ``weights``: non-negative, (n,). ``h``: shares of ``categories``, (n, n_categories), where the mix differs between
     runs. ``clusters``: (n,) labels; checkpoints of one run share one, and are resampled together. They are kept as
-    codes, 0 to n_clusters - 1, and as they were given in ``labels``, which name the same runs in every skill.
+    codes, 0 to n_clusters - 1, and as they were given in ``labels`` (n,), by which the same runs are known in every
+    skill.
 
     Raises:
         FitError: lengths differ, or a value is not finite and positive.
