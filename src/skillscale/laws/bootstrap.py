@@ -2,11 +2,12 @@
 
 Four ways, all from one shared design with the resamples as weights or responses:
 
-- ``wild``: each cluster's errors, inflated for leverage, change sign together, and Student's tails stand for the
-  degrees of freedom (the default: it keeps the design, and its coverage is the best measured);
+- ``wild``: each cluster's pull on the optimum, inflated for leverage, changes sign, and Student's tails stand for the
+  degrees of freedom; the losses are moved as far as that moves the law to first order, and the law is fitted to them
+  (the default: it keeps the design, and its coverage is the best measured);
 - ``run``: whole runs (clusters of checkpoints) drawn with replacement;
 - ``budget``: whole budgets drawn with replacement, for errors that a budget's runs share;
-- ``laplace``: Student's about the optimum with the cluster-robust covariance; the quick one.
+- ``laplace``: the same pulls times normals, as one step in the parameters; the quick one.
 
 A weak prior counts as one more observation, whose error is drawn too: else what only the prior tells would seem known.
 The coverage is measured by ``benchmarks/law_coverage.py``.
@@ -14,7 +15,7 @@ The coverage is measured by ``benchmarks/law_coverage.py``.
 
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -25,7 +26,7 @@ from skillscale.errors import FitError
 from skillscale.laws.fit import Fit, refit
 from skillscale.laws.forms import Array
 from skillscale.laws.newton import Problem
-from skillscale.laws.objective import density
+from skillscale.laws.objective import LEAST_SQUARES, density
 from skillscale.laws.points import Points
 
 Codes = npt.NDArray[np.intp]
@@ -77,11 +78,6 @@ class Chance:
     def of(self, labels: Labels) -> Array:
         """The columns of some clusters, each named once."""
         return np.asarray(self.table[:, np.searchsorted(self.labels, labels)])
-
-    def normals(self, labels: Labels) -> Array:
-        """A standard normal of each cluster, (K, n_labels), beside what the table holds."""
-        drawn = np.random.default_rng([self.seed, 1]).normal(size=self.table.shape)
-        return np.asarray(drawn[:, np.searchsorted(self.labels, labels)])
 
     def factors(self, labels: Labels, freedom: float) -> Array:
         """By how much each cluster's errors or pull is multiplied, (K, n_labels), with Student's tails."""
@@ -158,14 +154,14 @@ def draws(
         )
     luck = Chance.draw(labels, method, count=count, seed=seed) if chance is None else chance
     quick = one_step if one_step is not None else len(luck.table) * len(points) * fit.n_free > EXACT
-    rng = luck.alone(points)
-    normal = rng.normal(size=(len(luck.table), fit.n_free))
-    if quick or method is Method.LAPLACE:
-        center = fit.q[list(fit.free)]
-        bread = sandwich(fit.problem(points), center, codes, phi=fit.phi)
-        return fit.problem(points).parts[0].q(center + bread.step(luck.factors(labels, bread.freedom), normal))
-    if method is Method.WILD:
-        return _wild(fit, points, labels, codes, luck, normal, rng)
+    normal = luck.alone(points).normal(size=(len(luck.table), fit.n_free))
+    if quick or method in (Method.LAPLACE, Method.WILD):
+        center, problem = fit.q[list(fit.free)], fit.problem(points)
+        bread = sandwich(problem, center, codes, phi=fit.phi)
+        moves = bread.step(luck.factors(labels, bread.freedom), normal)
+        return (
+            problem.parts[0].q(center + moves) if quick or method is Method.LAPLACE else _followed(fit, points, moves)
+        )
     weights = luck.of(labels)[:, codes] * np.asarray(points.weights)
     return refit(fit, points, weights=weights, mean=_prior_means(fit, normal, about=fit.prior[0]))[0]
 
@@ -266,46 +262,21 @@ class Spread:
         return np.asarray(errors + (self.basis * grown[self.codes]).sum(1))
 
 
-def _wild(
-    fit: Fit, points: Points, labels: Labels, codes: Codes, luck: Chance, normal: Array, rng: np.random.Generator
-) -> Array:
-    """Refits to errors whose signs change by cluster, with one Student scale a resample."""
-    spread = _spread(fit, points, codes)
-    errors = luck.of(labels)[:, codes] * _inflated(fit, points, spread, power=1.0)
-    if fit.objective.corner < fit.noise:
-        own = _inflated(fit, points, spread, power=0.5)
-        errors = math.sqrt(0.5) * (errors + _smooth(own, codes, luck.normals(labels), rng))
-    mean = _prior_means(fit, normal, about=fit.q[list(fit.free)])
-    return refit(fit, points, points.log_L - fit.residuals + errors * luck.student(spread.freedom()), mean=mean)[0]
+def _followed(fit: Fit, points: Points, moves: Array) -> Array:
+    """Log-parameters (K, p) whose losses are the nearest to those that ``moves`` (K, n_free) promise to first order.
+
+    Runs tell losses, so that errors are symmetric there, not in E or an exponent that they hardly tell.
+    """
+    problem, center = fit.problem(points), fit.q[list(fit.free)]
+    part = problem.parts[0]
+    jac = part.law.jacobian(fit.q[None], part.z)[0] @ part.T
+    squares = replace(fit, objective=LEAST_SQUARES, phi=fit.noise**2)
+    return refit(squares, points, points.log_L - fit.residuals + moves @ jac.T, mean=center + moves)[0]
 
 
 def _spread(fit: Fit, points: Points, codes: Codes) -> Spread:
     problem = fit.problem(points)
     return Spread.of(_stacked(problem, fit.q[list(fit.free)])[0], problem.precision, codes)
-
-
-def _inflated(fit: Fit, points: Points, spread: Spread, *, power: float) -> Array:
-    """Errors of ln L (n,) inflated for leverage; 0 where a run has no weight."""
-    root = np.sqrt(np.asarray(points.weights))
-    return np.where(root > 0, spread.inflate(root * fit.residuals, power) / np.where(root > 0, root, 1.0), 0.0)
-
-
-def _smooth(errors: Array, codes: Codes, normals: Array, rng: np.random.Generator) -> Array:
-    """Normal errors (K, n) of the same size between clusters, for their ``normals`` (K, n_clusters), and within.
-
-    A loss with a corner passes through some runs: errors of exactly 0, which draws of the errors themselves would take
-    for runs without noise.
-    """
-    sizes = np.bincount(codes)
-    centre = np.bincount(codes, errors) / sizes
-    within = 0.0
-    if sizes.max() > 1:
-        repeated = sizes[codes] > 1
-        within = _bulk(((errors - centre[codes]) * np.sqrt(sizes / np.maximum(sizes - 1, 1))[codes])[repeated])
-    between = math.sqrt(max(_bulk(errors) ** 2 - within**2, 0.0))
-    # With the sign of the cluster's own error, skills whose errors go together stay together
-    drawn = between * (normals * np.where(centre < 0, -1.0, 1.0))[:, codes]
-    return np.asarray(drawn + within * rng.normal(size=drawn.shape) if within else drawn)
 
 
 def _bulk(errors: Array) -> float:
@@ -331,4 +302,5 @@ def new_run_sd(fit: Fit, points: Points) -> float:
     """
     spread = _spread(fit, points, np.asarray(points.clusters))
     used = np.asarray(points.weights) > 0
-    return _bulk(_inflated(fit, points, spread, power=0.5)[used])
+    root = np.sqrt(np.asarray(points.weights))
+    return _bulk(spread.inflate(root * fit.residuals, 0.5)[used] / root[used])
