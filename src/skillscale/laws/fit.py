@@ -68,14 +68,16 @@ class Fit:
         """Robust sd of a run about the law, in ln L."""
         return noise_of(self.residuals, self.n_free)
 
-    def problem(self, points: Points, *, log_L: Array | None = None, weights: Array | None = None) -> Problem:
-        """The minimisation that this fit solved, with other responses or weights: (n,) or (K, n)."""
-        mean, precision = self.prior
+    def problem(
+        self, points: Points, *, log_L: Array | None = None, weights: Array | None = None, mean: Array | None = None
+    ) -> Problem:
+        """The minimisation that this fit solved, with other responses or weights, (n,) or (K, n), or priors' means."""
+        given, precision = self.prior
         part = _part(
             self.law, points, self.objective, T=np.eye(len(self.q))[:, list(self.free)],
             offset=np.where(np.isin(np.arange(len(self.q)), self.free), 0.0, self.q), log_L=log_L, weights=weights,
         )  # fmt: skip
-        return Problem(parts=(part,), mean=mean, precision=precision * self.phi)
+        return Problem(parts=(part,), mean=given if mean is None else mean, precision=precision * self.phi)
 
 
 def fit_law(
@@ -132,17 +134,18 @@ def noise_of(r: Array, n_parameters: int) -> float:
 
 
 def refit(
-    fit: Fit, points: Points, log_L: Array | None = None, *, weights: Array | None = None
+    fit: Fit, points: Points, log_L: Array | None = None, *, weights: Array | None = None, mean: Array | None = None
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Fit K resamples of the runs at once, each from the optimum of ``fit``.
 
-    A resample is a row of ``weights`` (pairs bootstrap: counts) or of ``log_L`` (residual bootstrap), both (K, n).
+    A resample is a row of ``weights`` (pairs bootstrap: counts) or of ``log_L`` (residual bootstrap), both (K, n), and
+    of ``mean``, what the weak priors believe of the free log-parameters, (K, n_free).
 
     Returns:
         Log-parameters (K, p) and whether each resample converged (K,).
     """
     K = max(len(x) for x in (log_L, weights) if x is not None and x.ndim == 2)
-    problem = fit.problem(points, log_L=log_L, weights=weights)
+    problem = fit.problem(points, log_L=log_L, weights=weights, mean=mean)
     Q, _, converged = solve(problem, np.tile(fit.q[list(fit.free)], (K, 1)), typical=fit.noise)
     return problem.parts[0].q(Q), converged
 

@@ -221,7 +221,8 @@ class Law(ABC):
         width = along[1] - along[0]
         low, high = s - width, s + width
         for _ in range(60):
-            value, slope, bend = self._along(q, s, total, mix)
+            with np.errstate(over="ignore", invalid="ignore"):  # at the ends, of wild draws
+                value, slope, bend = self._along(q, s, total, mix)
             low, high = np.where(slope < 0, s, low), np.where(slope > 0, s, high)
             newton = s - slope / np.where(bend > 0, bend, np.inf)
             step = np.where((bend > 0) & (newton > low) & (newton < high), newton, (low + high) / 2)

@@ -52,7 +52,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Parts that share unknowns, with a quadratic penalty (``mean`` (P,), ``precision`` (P, P))."""
+    """Parts that share unknowns, with a quadratic penalty (``mean`` (P,) or (K, P), ``precision`` (P, P))."""
 
     parts: tuple[Part, ...]
     mean: Array
@@ -62,6 +62,11 @@ class Problem:
         """The same runs under other objectives, one a part."""
         pairs = zip(self.parts, objectives, strict=True)
         return replace(self, parts=tuple(replace(part, objective=one) for part, one in pairs))
+
+    def rows(self, rows: npt.NDArray[np.intp]) -> "Problem":
+        """The same for some of the K problems."""
+        mean = self.mean[rows] if self.mean.ndim == 2 else self.mean
+        return replace(self, parts=tuple(part.rows(rows) for part in self.parts), mean=mean)
 
     def value(self, Q: Array) -> Array:
         """F with its penalty, (K,)."""
@@ -127,7 +132,7 @@ def minimise(problem: Problem, Q: Array, *, max_steps: int = MAX_STEPS) -> tuple
         rows = np.flatnonzero(live)
         if not len(rows):
             break
-        some = replace(problem, parts=tuple(part.rows(rows) for part in problem.parts))
+        some = problem.rows(rows)
         step, gain = _newton_step(some, Q[rows], damping[rows])
         tried = Q[rows] + step
         F_tried = some.value(tried)

@@ -1,5 +1,6 @@
 """What a user asks of the law engine, and every skill of a table fitted so."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -104,9 +105,11 @@ def joint_draws(
     """
     labels = np.concatenate([np.asarray(points.labels).astype(str) for points in data.values()])
     _, codes = np.unique(labels, return_inverse=True)
-    bread = sandwich(joint.problem, joint.Q, codes)
+    phi = math.exp(np.mean([math.log(max(fit.phi, 1e-300)) for fit in joint.fits.values()]))
+    bread = sandwich(joint.problem, joint.Q, codes, phi=phi)
     luck = Chance.draw(labels, method, count=count, seed=seed)
-    Q = joint.Q + luck.shifts(luck.labels, bread.freedom) @ bread.pulls @ bread.inverse
+    normal = np.random.default_rng([seed, 1]).normal(size=(count, len(joint.Q)))
+    Q = joint.Q + bread.step(luck.factors(luck.labels, bread.freedom), normal)
     return {name: part.q(Q) for name, part in zip(data, joint.problem.parts, strict=True)}
 
 
