@@ -25,6 +25,7 @@ from skillscale.laws.points import Points
 
 Codes = npt.NDArray[np.intp]
 EXACT = 4_000_000  # resamples x runs x unknowns up to which each resample is followed to its minimum
+AT_ONCE = 2_000_000  # resamples x runs that are drawn at once: memory stays flat in the resamples
 _LEAST_CLUSTERS = 3
 _LEAST_SLACK = 0.05  # of a run's 1 - leverage: one that the law passes through whatever its loss tells no error
 
@@ -90,12 +91,22 @@ def draws(
             f"{n_clusters} clusters can't be resampled by {method}; it takes {_LEAST_CLUSTERS}: resample by run, or "
             "add some"
         )
-    problem = fit.problem(points)
     quick = one_step if one_step is not None else count * len(points) * fit.n_free > EXACT
+    rows = max(1, AT_ONCE // len(points))
+    counts = [min(rows, count - first) for first in range(0, count, rows)]
+    return np.vstack([_block(fit, points, method, codes, rng, number, quick=quick) for number in counts])
+
+
+def _block(
+    fit: Fit, points: Points, method: Method, codes: Codes, rng: np.random.Generator, count: int, *, quick: bool
+) -> Array:
+    """Some of the draws."""
+    problem = fit.problem(points)
     if method is Method.LAPLACE:
         return _laplace(fit, problem, codes, rng, count)
     if method is Method.WILD:
         return _wild(fit, points, codes, rng, count, quick=quick)
+    n_clusters = int(codes.max()) + 1
     counts = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=count).astype(float)
     if quick:
         center = fit.q[list(fit.free)]
