@@ -113,13 +113,13 @@ def _of_part(part: Part, Q: Array) -> tuple[Array, Array, Array]:
         jet = exp(jet)
     K, n = len(Q), len(part.z)
     r, w = np.broadcast_to(part.responses - jet.value, (K, n)), np.broadcast_to(part.weights, (K, n))
-    jac = np.zeros((K, n, 0)) if jet.jac is None else np.broadcast_to(jet.jac, (K, n, len(jet.support)))
+    jac = np.zeros((K, 0, n)) if jet.jac is None else np.broadcast_to(jet.jac, (K, len(jet.support), n))
     slope, bend = w * part.objective.slope(r), w * part.objective.bend(r)
     T = part.T[list(jet.support)]
-    own = np.swapaxes(jac, 1, 2) @ (bend[..., None] * jac)
+    own = (bend[:, None] * jac) @ np.swapaxes(jac, 1, 2)
     if jet.second is not None:
         own = own - jet.second(slope)
-    return -(slope[:, None] @ jac)[:, 0] @ T, T.T @ own @ T, (w[:, None] @ jac**2)[:, 0] @ T**2
+    return -(jac @ slope[..., None])[..., 0] @ T, T.T @ own @ T, (jac**2 @ w[..., None])[..., 0] @ T**2
 
 
 def minimise(problem: Problem, Q: Array, *, max_steps: int = MAX_STEPS) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
