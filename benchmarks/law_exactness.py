@@ -75,7 +75,8 @@ def _exactness(name: str, fits: list[Fit]) -> dict[str, object]:
     theta = np.array([fit.theta for fit in fits])
     return {
         "starts": name, "fits": len(fits), "tried": fits[0].starts.tried,
-        "agree": min(fit.starts.agree for fit in fits), "worst_gap": np.abs(gaps).max(), "within_1e-9": int((np.abs(gaps) < 1e-9).sum()),
+        "agree": min(fit.starts.agree for fit in fits),
+        "worst_gap": np.abs(gaps).max(), "within_1e-9": int((np.abs(gaps) < 1e-9).sum()),
         "converged": sum(fit.converged for fit in fits),
     } | dict(zip(CHINCHILLA.parameters, np.median(theta, 0), strict=True))  # fmt: skip
 

@@ -107,12 +107,18 @@ def _block(
     if method is Method.WILD:
         return _wild(fit, points, codes, rng, count, quick=quick)
     n_clusters = int(codes.max()) + 1
-    counts = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=count).astype(float)
+    counts = _counts(rng, n_clusters, count)
     if quick:
         center = fit.q[list(fit.free)]
         bread = sandwich(problem, center, codes)
         return problem.parts[0].q(center + (counts - 1) @ bread.pulls @ bread.inverse)
     return refit(fit, points, weights=counts[:, codes] * np.asarray(points.weights))[0]
+
+
+def _counts(rng: np.random.Generator, n_clusters: int, count: int) -> Array:
+    """How often each cluster is drawn, (count, n_clusters); for many clusters far faster than multinomial draws."""
+    rows = (rng.integers(n_clusters, size=n_clusters) for _ in range(count))
+    return np.array([np.bincount(row, minlength=n_clusters) for row in rows], dtype=float)
 
 
 def sandwich(problem: Problem, Q: Array, codes: Codes) -> Sandwich:
