@@ -26,7 +26,7 @@ STARTS = 6
 _PILOT_STARTS = 2  # for the noise alone
 SEEDS_APART = 0.1  # in some log-parameter
 NO_ERROR = 1e-18  # an F below this is exact data: starts that reach it agree
-RANKED = 4000  # runs that seeds are ranked on; more would only cost time
+RANKED = 4000  # runs that seeds are found and ranked on; more would only cost time
 _PRIOR_ROUNDS = 6
 _SETTLED = 0.02  # relative change of the noise between two rounds at which weak priors have found their weight
 
@@ -110,10 +110,13 @@ def fit_law(
     check_identified(points, n_parameters=len(free) - len([j for j in bound.priors if j in free]), told=told)
     offset = np.zeros(n_log)
     offset[list(pinned)] = list(pinned.values())
-    part = _part(bound, points, objective, T=np.eye(n_log)[:, list(free)], offset=offset)
+    T = np.eye(n_log)[:, list(free)]
+    part = _part(bound, points, objective, T=T, offset=offset)
     mean, precision = _prior_on(bound, free)
-    seeds = begin if begin is not None else bound.seeds(part.z, points.log_L, part.weights)
-    Q = _best_seeds(part, seeds[:, list(free)], count=starts)
+    few = _few(points)
+    some = _part(bound, few, objective, T=T, offset=offset)
+    seeds = begin if begin is not None else bound.seeds(some.z, few.log_L, some.weights)
+    Q = _best_seeds(some, seeds[:, list(free)], count=starts)
     if not len(Q):
         raise FitError(f"no start of {bound.name} has a finite objective; look for absurd losses, sizes or tokens")
     return _finish(points, part, Q, free, (mean, precision))
@@ -231,15 +234,20 @@ def _best_seeds(part: Part, seeds: Array, *, count: int) -> Array:
 
 
 def _rank(part: Part, seeds: Array) -> Array:
-    """Objective of each seed, on at most ``RANKED`` of the runs."""
-    stride = max(1, len(part.z) // RANKED)
-    h = part.z.h
-    z = type(part.z)(part.z.x[::stride], part.z.y[::stride], None if h is None else h[::stride])
-    smooth = part.objective.smoothed(1e-3)[0]
+    """Objective of each seed."""
+    P = seeds.shape[1]
+    smooth = replace(part, objective=part.objective.smoothed(1e-3)[0])
     with np.errstate(over="ignore", invalid="ignore"):
-        some = replace(part, z=z, responses=part.responses[::stride])
-        F = smooth.total(some.errors(seeds), part.weights[::stride])
+        F = Problem(parts=(smooth,), mean=np.zeros(P), precision=np.zeros((P, P))).value(seeds)
     return np.where(np.isfinite(F), F, np.inf)
+
+
+def _few(points: Points) -> Points:
+    """The runs that seeds are found on: all, or a fixed draw; every k-th could fall in step with a grid."""
+    used = np.flatnonzero(np.asarray(points.weights) > 0)
+    if len(used) <= RANKED:
+        return points
+    return points.take(np.sort(np.random.default_rng(0).choice(used, RANKED, replace=False)))
 
 
 def agreement(F: Array) -> Starts:
