@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from skillscale.laws.choice import Blend, Choice, Tell, choose
+from skillscale.errors import FitError
+from skillscale.laws.catalogue import CHINCHILLA
+from skillscale.laws.choice import Choice, Outlook, Tell, check_sizes, choose, whole
+from skillscale.laws.forecast import Setting, forecasts
 from skillscale.laws.forms import Array
 from skillscale.laws.holdout import NEAR, run_shares
 from skillscale.laws.points import Points
@@ -17,18 +20,23 @@ from skillscale.laws.points import Points
 class Score:
     """How predictions did: rows, mean |predicted / measured - 1|, and the share of rows within their interval."""
 
-    n: int
-    mean_relative_error: float = field(metadata={"unit": "1"})
-    coverage: float = field(metadata={"unit": "1"})
+    n: int = 0
+    mean_relative_error: float = field(default=math.nan, metadata={"unit": "1"})
+    coverage: float = field(default=math.nan, metadata={"unit": "1"})
+    half_width: float = field(default=math.nan, metadata={"unit": "ln L, median half width of the intervals"})
 
     @classmethod
     def of(cls, predictions: pd.DataFrame) -> "Score":
         """Of a table with columns loss, predicted, lo, hi."""
         if predictions.empty:
-            return cls(n=0, mean_relative_error=math.nan, coverage=math.nan)
+            return cls()
         error = (predictions["predicted"] / predictions["loss"] - 1).abs()
         within = (predictions["loss"] >= predictions["lo"]) & (predictions["loss"] <= predictions["hi"])
-        return cls(n=len(predictions), mean_relative_error=float(error.mean()), coverage=float(within.mean()))
+        width = float(np.median(np.log(predictions["hi"] / predictions["lo"]))) / 2
+        return cls(
+            n=len(predictions), mean_relative_error=float(error.mean()), coverage=float(within.mean()),
+            half_width=width,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +54,9 @@ class Backtest:
     setting: str
     n_fitted: int
     n_predicted: int
-    score: Score
-    last: Score
-    average: Score
+    score: Score = field(default_factory=Score)
+    last: Score = field(default_factory=Score)
+    average: Score = field(default_factory=Score)
     left_out: int = 0
     near_duplicates: int = 0
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
@@ -70,18 +78,41 @@ def backtest(
         tell: is told of each fit.
 
     Raises:
-        FitError: the runs can't carry any law.
+        FitError: the runs of no skill can carry a law.
     """
-    choice = choose(fitted, letter=letter, laws=laws, tell=tell)
-    blends = choice.fitted(fitted, tell=tell)
+    reasons = {name: _why_not(points, letter) for name, points in fitted.items()}
+    able = {name: points for name, points in fitted.items() if not reasons[name]}
+    if not able:
+        name, reason = next(iter(reasons.items()))
+        raise FitError(f"{name}: {reason}")
+    choice = choose(able, letter=letter, laws=laws, tell=tell)
+    outlooks = choice.fitted(able, tell=tell)
     return choice, {
-        name: _of_skill(name, blends[name], fitted[name], larger[name], level) for name in fitted if name in larger
+        name: _of_skill(name, outlooks[name], fitted[name], larger[name], level)
+        if name in able
+        else _refused(name, fitted[name], larger[name], reasons[name])
+        for name in fitted
     }
 
 
-def _of_skill(name: str, blend: Blend, fitted: Points, larger: Points, level: float) -> Backtest:
-    table = predictions(blend, larger, level)
-    one = blend.chosen
+def _why_not(points: Points, letter: str) -> str:
+    """Why a skill's runs can't carry even the plainest law; empty where they can."""
+    data = {"": points}
+    try:
+        check_sizes(data)
+        forecasts(data, Setting(law=CHINCHILLA), whole(data, letter))
+    except FitError as error:
+        return str(error)
+    return ""
+
+
+def _refused(name: str, fitted: Points, larger: Points, reason: str) -> Backtest:
+    return Backtest(skill=name, law="", setting="", n_fitted=len(fitted), n_predicted=len(larger), reason=reason)
+
+
+def _of_skill(name: str, outlook: Outlook, fitted: Points, larger: Points, level: float) -> Backtest:
+    table = predictions(outlook, larger, level)
+    one = outlook.chosen
     return Backtest(
         skill=name, law=one.setting.law.name, setting=one.setting.name, n_fitted=len(one.points),
         n_predicted=len(larger), score=Score.of(table), last=Score.of(table[run_shares(larger) > 1 - NEAR / 2]),
@@ -90,13 +121,13 @@ def _of_skill(name: str, blend: Blend, fitted: Points, larger: Points, level: fl
     )  # fmt: skip
 
 
-def predictions(blend: Blend, where: Points, level: float) -> pd.DataFrame:
+def predictions(outlook: Outlook, where: Points, level: float) -> pd.DataFrame:
     """Predicted losses beside the measured ones, in nats per token."""
     columns: dict[str, Array] = {"N": where.N, "D": where.D, "loss": where.L}
-    columns["predicted"] = np.exp(blend.chosen.log_loss(where))
-    columns["lo"], columns["hi"] = (np.exp(end) for end in blend.interval(where, level))
-    columns["average"] = np.exp(blend.mean_log_loss(where))
-    columns["average_lo"], columns["average_hi"] = (np.exp(end) for end in blend.mean_interval(where, level))
+    columns["predicted"] = np.exp(outlook.chosen.log_loss(where))
+    columns["lo"], columns["hi"] = (np.exp(end) for end in outlook.interval(where, level))
+    columns["average"] = np.exp(outlook.mean_log_loss(where))
+    columns["average_lo"], columns["average_hi"] = (np.exp(end) for end in outlook.mean_interval(where, level))
     return pd.DataFrame({"run": np.asarray(where.labels).astype(str), **columns})
 
 

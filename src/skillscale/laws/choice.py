@@ -17,7 +17,7 @@ from skillscale.errors import FitError
 from skillscale.laws.catalogue import LAWS
 from skillscale.laws.forecast import Forecast, Setting, calibrated, excess_rate, forecasts, pooled
 from skillscale.laws.forms import Array, Law
-from skillscale.laws.holdout import Limit, has_checkpoints, inner_limits
+from skillscale.laws.holdout import Limit, has_checkpoints, inner_limits, levels, thinned, without_early
 from skillscale.laws.points import Points
 
 Tell = Callable[[str], None]
@@ -32,7 +32,7 @@ RIVAL = 1.5  # errors up to this times the least are those of rivals
 MOST_RIVALS = 4
 UNKNOWN_RATE = 0.01  # ln L per e-fold of N or C where no run can be held out (assumption: what good laws missed by)
 _WORTH = 0.98  # of the error without mix effects, which that with them must come below
-_BLEND_DRAWS = 2000
+_DRAWS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Blend:
+class Outlook:
     """One skill's predictions: by the chosen law, which is the first of ``members``, and by all, each by its weight."""
 
     members: tuple[Forecast, ...]
@@ -80,7 +80,7 @@ class Blend:
         """Ln L averaged over the laws, (n,)."""
         return np.asarray(self.weights @ np.array([one.log_loss(where) for one in self.members]))
 
-    def draws(self, where: Points, *, count: int = _BLEND_DRAWS, seed: int = 0) -> Array:
+    def draws(self, where: Points, *, count: int = _DRAWS, seed: int = 0) -> Array:
         """Ln L of new runs, (count, n), each draw from one of the laws."""
         return self._mixture(lambda one, n, rng: one.draws(where, count=n, rng=rng), count, seed)
 
@@ -151,7 +151,7 @@ class Choice:
             for one in self.candidates
         )
 
-    def fitted(self, data: Mapping[str, Points], *, tell: Tell | None = None) -> dict[str, Blend]:
+    def fitted(self, data: Mapping[str, Points], *, tell: Tell | None = None) -> dict[str, Outlook]:
         """The chosen law and its rivals fitted to all runs, ready to predict larger ones.
 
         Raises:
@@ -171,7 +171,7 @@ class Choice:
         weights = np.array([w for one, w in zip(self.rivals, self.weights, strict=True) if one in kept])
         found = [calibrated(told, one.rate if math.isfinite(one.rate) else UNKNOWN_RATE) for told, one in members]
         return {
-            name: Blend(members=tuple(told[name] for told in found), weights=weights / weights.sum()) for name in data
+            name: Outlook(members=tuple(told[name] for told in found), weights=weights / weights.sum()) for name in data
         }
 
 
@@ -179,6 +179,11 @@ def whole(data: Mapping[str, Points], letter: str) -> Limit:
     """The limit that all of these runs lie within."""
     probe = Limit(letter=letter, value=1.0)
     return Limit(letter=letter, value=max(float(probe.sizes(points).max()) for points in data.values()))
+
+
+def telling(data: Mapping[str, Points]) -> str:
+    """What tells a larger run where nobody has said: N where there are sizes to hold out, else compute."""
+    return "N" if inner_limits(data, "N") else "C"
 
 
 def candidates(data: Mapping[str, Points], laws: Sequence[str] = ()) -> tuple[Setting, ...]:
@@ -212,6 +217,11 @@ def _early(law: Law, *, thorough: bool, checkpoints: bool) -> tuple[float, ...]:
     return EARLY
 
 
+def fitted_points(points: Points, setting: Setting) -> Points:
+    """The checkpoints that a setting is fitted to, near-duplicates weighing as one."""
+    return thinned(without_early(points, setting.after))[0]
+
+
 def choose(
     data: Mapping[str, Points], *, letter: str = "N", laws: Sequence[str] = (), tell: Tell | None = None
 ) -> Choice:
@@ -224,8 +234,9 @@ def choose(
         tell: is told of each fit.
 
     Raises:
-        FitError: no candidate could be fitted.
+        FitError: one size only, or no candidate could be fitted.
     """
+    check_sizes(data)
     limits = inner_limits(data, letter)
     if not limits:
         return _unchosen(data, letter, laws)
@@ -249,6 +260,21 @@ def choose(
         best = min((one for one in more if one.error <= best.error), key=lambda one: one.error, default=best)
     tried.sort(key=lambda one: one.error)
     return Choice(letter=letter, limits=limits, chosen=best, candidates=tuple(tried))
+
+
+def check_sizes(data: Mapping[str, Points]) -> None:
+    """Refuse runs of one size.
+
+    Raises:
+        FitError: says which skill's.
+    """
+    for name, points in data.items():
+        if len(levels(points.N)) < 2:
+            whose = f" of {name}" if name else ""
+            raise FitError(
+                f"the runs{whose} to fit have one size only, N = {points.N[0]:.4g}; what N does to the loss can't be "
+                "told: add sizes, or raise the limit"
+            )
 
 
 def _least(tried: Sequence[Candidate]) -> dict[str, float]:

@@ -27,7 +27,7 @@ STARTS = 6
 _PILOT_STARTS = 2  # for the noise alone
 SEEDS_APART = 0.1  # in some log-parameter
 NO_ERROR = 1e-18  # an F below this is exact data: starts that reach it agree
-RANKED = 4000  # runs that seeds are ranked on; more would only cost time
+RANKED = 4000  # runs that seeds are found and ranked on; more would only cost time
 _PRIOR_ROUNDS = 6
 _SETTLED = 0.02  # relative change of the noise between two rounds at which weak priors have found their weight
 
@@ -69,14 +69,16 @@ class Fit:
         """Robust sd of a run about the law, in ln L."""
         return noise_of(self.residuals, self.n_free)
 
-    def problem(self, points: Points, *, log_L: Array | None = None, weights: Array | None = None) -> Problem:
-        """The minimisation that this fit solved, with other responses or weights: (n,) or (K, n)."""
-        mean, precision = self.prior
+    def problem(
+        self, points: Points, *, log_L: Array | None = None, weights: Array | None = None, mean: Array | None = None
+    ) -> Problem:
+        """The minimisation that this fit solved, with other responses or weights, (n,) or (K, n), or priors' means."""
+        given, precision = self.prior
         part = _part(
             self.law, points, self.objective, T=np.eye(len(self.q))[:, list(self.free)],
             offset=np.where(np.isin(np.arange(len(self.q)), self.free), 0.0, self.q), log_L=log_L, weights=weights,
         )  # fmt: skip
-        return Problem(parts=(part,), mean=mean, precision=precision * self.phi)
+        return Problem(parts=(part,), mean=given if mean is None else mean, precision=precision * self.phi)
 
 
 def fit_law(
@@ -107,17 +109,25 @@ def fit_law(
     n_log = len(bound.log_names)
     free = tuple(j for j in range(n_log) if j not in pinned)
     priors = {**bound.priors, **{_place(bound, name): prior for name, prior in (beliefs or {}).items()}}
-    told = frozenset({*(pins or {}), *(beliefs or {})})
+    known = {*pinned, *priors}
+    told = "".join(letter for letter, name in (("N", "alpha"), ("D", "beta")) if _is_known(bound, name, known))
     check_identified(points, n_parameters=len(free) - len([j for j in priors if j in free]), told=told)
     offset = np.zeros(n_log)
     offset[list(pinned)] = list(pinned.values())
-    part = _part(bound, points, objective, T=np.eye(n_log)[:, list(free)], offset=offset)
+    T = np.eye(n_log)[:, list(free)]
+    part = _part(bound, points, objective, T=T, offset=offset)
     mean, precision = _prior_on(priors, free)
-    seeds = begin if begin is not None else bound.seeds(part.z, points.log_L, part.weights)
-    Q = _best_seeds(part, seeds[:, list(free)], count=starts)
+    few = _few(points)
+    some = _part(bound, few, objective, T=T, offset=offset)
+    seeds = begin if begin is not None else bound.seeds(some.z, few.log_L, some.weights)
+    Q = _best_seeds(some, seeds[:, list(free)], count=starts)
     if not len(Q):
         raise FitError(f"no start of {bound.name} has a finite objective; look for absurd losses, sizes or tokens")
     return _finish(points, part, Q, free, (mean, precision))
+
+
+def _is_known(law: Law, name: str, known: set[int]) -> bool:
+    return name in law.parameters and law.pin(name, 0.5)[0] in known
 
 
 def efficient(noise: float) -> Objective:
@@ -131,17 +141,18 @@ def noise_of(r: Array, n_parameters: int) -> float:
 
 
 def refit(
-    fit: Fit, points: Points, log_L: Array | None = None, *, weights: Array | None = None
+    fit: Fit, points: Points, log_L: Array | None = None, *, weights: Array | None = None, mean: Array | None = None
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Fit K resamples of the runs at once, each from the optimum of ``fit``.
 
-    A resample is a row of ``weights`` (pairs bootstrap: counts) or of ``log_L`` (residual bootstrap), both (K, n).
+    A resample is a row of ``weights`` (pairs bootstrap: counts) or of ``log_L`` (residual bootstrap), both (K, n), and
+    of ``mean``, what the weak priors believe of the free log-parameters, (K, n_free).
 
     Returns:
         Log-parameters (K, p) and whether each resample converged (K,).
     """
     K = max(len(x) for x in (log_L, weights) if x is not None and x.ndim == 2)
-    problem = fit.problem(points, log_L=log_L, weights=weights)
+    problem = fit.problem(points, log_L=log_L, weights=weights, mean=mean)
     Q, _, converged = solve(problem, np.tile(fit.q[list(fit.free)], (K, 1)), typical=fit.noise)
     return problem.parts[0].q(Q), converged
 
@@ -232,15 +243,20 @@ def _best_seeds(part: Part, seeds: Array, *, count: int) -> Array:
 
 
 def _rank(part: Part, seeds: Array) -> Array:
-    """Objective of each seed, on at most ``RANKED`` of the runs."""
-    stride = max(1, len(part.z) // RANKED)
-    h = part.z.h
-    z = type(part.z)(part.z.x[::stride], part.z.y[::stride], None if h is None else h[::stride])
-    smooth = part.objective.smoothed(1e-3)[0]
+    """Objective of each seed."""
+    P = seeds.shape[1]
+    smooth = replace(part, objective=part.objective.smoothed(1e-3)[0])
     with np.errstate(over="ignore", invalid="ignore"):
-        some = replace(part, z=z, responses=part.responses[::stride])
-        F = smooth.total(some.errors(seeds), part.weights[::stride])
+        F = Problem(parts=(smooth,), mean=np.zeros(P), precision=np.zeros((P, P))).value(seeds)
     return np.where(np.isfinite(F), F, np.inf)
+
+
+def _few(points: Points) -> Points:
+    """The runs that seeds are found on: all, or a fixed draw; every k-th could fall in step with a grid."""
+    used = np.flatnonzero(np.asarray(points.weights) > 0)
+    if len(used) <= RANKED:
+        return points
+    return points.take(np.sort(np.random.default_rng(0).choice(used, RANKED, replace=False)))
 
 
 def agreement(F: Array) -> Starts:

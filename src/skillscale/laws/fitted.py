@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from skillscale.errors import FitError
-from skillscale.laws.bootstrap import Method, draws
+from skillscale.laws.bootstrap import Chance, Method, draws, resampled
 from skillscale.laws.catalogue import CHINCHILLA
 from skillscale.laws.fit import Fit, fit_law
 from skillscale.laws.forms import Array, Law
@@ -80,7 +80,7 @@ class Fitted:
 def fit_skill(
     skill: str, points: Points, *, law: Law = CHINCHILLA, objective: Objective | None = HUBER,
     pins: Mapping[str, float] | None = None, method: Method = Method.WILD, resamples: int = 1000, seed: int = 0,
-    level: float = LEVEL, budgets: npt.NDArray[np.generic] | None = None,
+    level: float = LEVEL, budgets: npt.NDArray[np.generic] | None = None, chance: Chance | None = None,
 ) -> Fitted:  # fmt: skip
     """Fit a law to a skill, with draws for its intervals.
 
@@ -95,6 +95,7 @@ def fit_skill(
         seed: of the draws.
         level: of the intervals.
         budgets: (n,) labels, where ``method`` resamples budgets.
+        chance: in place of ``method``, ``resamples`` and ``seed``: shared with other skills.
 
     Raises:
         FitError: the runs can't carry the law.
@@ -102,12 +103,79 @@ def fit_skill(
     """
     bound = points.bind(law).for_skill(skill)
     fit = fit_law(points, law=bound, objective=objective, pins=pins)
-    q = draws(fit, points, method=method, count=resamples, seed=seed, budgets=budgets)
+    q = draws(fit, points, method=method, count=resamples, seed=seed, budgets=budgets, chance=chance)
     reason = untold(fit, fit.law.theta(q), level, float(points.L.min()))
     return Fitted(
         skill=skill, fit=fit, points=points, q=q, level=level,
         status=Status.NOT_IDENTIFIED if reason else Status.OK, reason=reason,
     )  # fmt: skip
+
+
+def fit_together(
+    data: Mapping[str, Points], *, law: Law | Mapping[str, Law] = CHINCHILLA, objective: Objective | None = HUBER,
+    pins: Mapping[str, float] | None = None, method: Method = Method.WILD, resamples: int = 1000, seed: int = 0,
+    level: float = LEVEL, budgets: Mapping[str, npt.NDArray[np.generic]] | None = None,
+) -> dict[str, Fitted]:  # fmt: skip
+    """Fit each skill by itself, with resamples that all share: draw k of every skill is of one resample.
+
+    Errors of skills that were measured on one run go together, so that only such draws tell how well a difference
+    between skills is known. A run is known in every skill by its label; a skill may lack some.
+
+    Args:
+        data: each skill's runs.
+        law: the form, or one a skill.
+        objective: what to minimise; None: Huber with delta twice the noise.
+        pins: natural parameters that are given.
+        method: of the draws.
+        resamples: how many.
+        seed: of the draws.
+        level: of the intervals.
+        budgets: (n,) labels a skill, where ``method`` resamples budgets.
+
+    Raises:
+        FitError: a skill's runs can't carry the law, or one label names different runs in two skills.
+        InputError: the law needs a mix that the runs don't tell, or a parameter can't be pinned.
+    """
+    chance = shared_chance(data, method=method, count=resamples, seed=seed, budgets=budgets)
+    return {
+        name: fit_skill(
+            name, points, law=law if isinstance(law, Law) else law[name], objective=objective, pins=pins, level=level,
+            budgets=budgets[name] if budgets else None, chance=chance,
+        )
+        for name, points in data.items()
+    }  # fmt: skip
+
+
+def shared_chance(
+    data: Mapping[str, Points], *, method: Method = Method.WILD, count: int = 1000, seed: int = 0,
+    budgets: Mapping[str, npt.NDArray[np.generic]] | None = None,
+) -> Chance:  # fmt: skip
+    """What befalls the runs of several skills in each resample.
+
+    Raises:
+        FitError: there is no skill, or one label names different runs in two skills.
+    """
+    if not data:
+        raise FitError("there is no skill to fit; name at least one")
+    _check_same_runs(data)
+    labels = [resampled(points, method, budgets[name] if budgets else None) for name, points in data.items()]
+    return Chance.draw(np.concatenate(labels), method, count=count, seed=seed)
+
+
+def _check_same_runs(data: Mapping[str, Points]) -> None:
+    """Refuse labels, such as the default ones by place, that stand for other runs in another skill."""
+    known: dict[str, tuple[str, set[float]]] = {}
+    for skill, points in data.items():
+        own: dict[str, set[float]] = {}
+        for label, N in zip(np.asarray(points.labels).astype(str), points.N, strict=True):
+            own.setdefault(label, set()).add(float(N))
+        for label, sizes in own.items():
+            other, theirs = known.setdefault(label, (skill, sizes))
+            if not sizes & theirs:
+                raise FitError(
+                    f"cluster {label} has N = {min(sizes):.4g} in {skill} and {min(theirs):.4g} in {other}, so that it "
+                    "can't be one run; give `clusters` that name each run alike in every skill"
+                )
 
 
 def untold(fit: Fit, theta: Array, level: float, lowest_loss: float) -> str:

@@ -238,10 +238,8 @@ def _finished(name: str, fit: Fit, points: Points, setting: Setting, limit: Limi
 
 def _covariance(fit: Fit, points: Points) -> tuple[Array, float]:
     """Cluster-robust covariance of the free log-parameters, what is believed beforehand counted as a measurement."""
-    problem = fit.problem(points)
-    bread = sandwich(problem, fit.q[list(fit.free)], _clusters(points))
-    inverse = bread.inverse
-    return inverse @ (bread.pulls.T @ bread.pulls + fit.phi * problem.precision) @ inverse, bread.freedom
+    bread = sandwich(fit.problem(points), fit.q[list(fit.free)], _clusters(points), phi=fit.phi)
+    return bread.covariance, bread.freedom
 
 
 def _clusters(points: Points) -> Codes:

@@ -14,6 +14,7 @@ DELTA = 1e-3  # Hoffmann et al. 2022
 KINDS = ("huber", "least_squares", "least_absolute")
 SCALES = ("log", "raw")
 EFFICIENT = 2.0  # Huber's delta in units of the noise: 99 % as efficient as least squares where there are no outliers
+_FEW = 0.6  # of the errors: below this share within the corner, their count tells the density poorly
 _KINK = 0.05  # a corner below this share of the typical error is met in stages
 _SHARPEST = 1e-7  # the Huber loss that stands for least absolute deviations, in units of the typical error
 
@@ -101,19 +102,27 @@ def dispersion(objective: Objective, r: Array, w: Array, n_parameters: int) -> f
     n = int(used.sum())
     freedom = n / max(n - n_parameters, 1)
     slope = float((w * objective.slope(r) ** 2)[used].mean())
-    bend = mean_bend(objective, r, w) * float(w[used].mean())
+    bend = float((w * density(objective, r, n_parameters))[used].mean())
     return slope / bend * freedom if bend > 0 else 0.0
 
 
-def mean_bend(objective: Objective, r: Array, w: Array) -> float:
-    """Rho'' averaged over the spread of the errors, by weight."""
-    return float(np.average(density(objective, r), weights=w))
+def density(objective: Objective, r: Array, n_parameters: float = 0.0) -> Array:
+    """Rho'' averaged over the spread of the errors, (n,): it curves F near its minimum.
 
-
-def density(objective: Objective, r: Array) -> Array:
-    """Rho'' averaged over the spread of the errors; for a kink the errors' density at 0 does it."""
-    if objective.kind == "least_absolute" or objective.corner < 0.2 * np.median(np.abs(r)):
-        width = max(float(np.quantile(np.abs(r), 0.4)), 1e-300)
-        top = 1.0 if objective.kind == "least_absolute" else objective.delta
-        return np.where(np.abs(r) <= width, top / width, 0.0)
-    return objective.bend(r)
+    A robust fit passes through or close by as many runs as it has parameters; they would tell of errors smaller than
+    they are and are taken off. Where few errors lie within the corner, those up to the median stand for them.
+    """
+    if objective.kind == "least_squares":
+        return np.ones_like(r)
+    n, size = len(r), np.abs(r)
+    n_parameters = min(n_parameters, n - 1.0)
+    inside = int((size <= objective.corner).sum())
+    if inside - n_parameters > _FEW * (n - n_parameters):
+        return np.asarray(objective.bend(r) * (1 - n_parameters / inside) * (n / (n - n_parameters)))
+    width = max(float(np.sort(size)[int((n + n_parameters) / 2)]), 1e-300)
+    sd = 1.4826 * width
+    top = 2 / (sd * math.sqrt(2 * math.pi))
+    if objective.kind == "huber":
+        top = math.erf(objective.delta / sd / math.sqrt(2))
+    near = size <= width
+    return np.asarray(near * (top / float(near.mean())))

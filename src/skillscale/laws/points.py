@@ -1,6 +1,5 @@
 """The runs that a fit is given, as arrays: checked once, and told apart by the clusters they belong to."""
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -92,11 +91,13 @@ class Points:
         )  # fmt: skip
 
 
-def check_identified(points: Points, *, n_parameters: int, told: Collection[str] = ()) -> None:
+def check_identified(points: Points, *, n_parameters: int, told: str = "") -> None:
     """Refuse runs that can't carry a law in N and D.
 
-    What is ``told`` beforehand (pinned, or believed) takes less to carry: an exponent one size or D fewer, and N and D
-    may go together; the data term at the centre (``ln B'``, or ``ln B``) one D fewer yet.
+    Args:
+        points: the runs.
+        n_parameters: that they alone have to decide.
+        told: letters (N, D) whose exponent is known beforehand, weakly or not, so that fewer values will do.
 
     Raises:
         FitError: says what is missing and which runs would cure it.
@@ -107,21 +108,18 @@ def check_identified(points: Points, *, n_parameters: int, told: Collection[str]
         raise FitError(
             f"{len(N)} runs can't carry a law of {n_parameters} parameters; add at least {n_parameters + 1 - len(N)}"
         )
-    for letter, exponent, values in (("N", "alpha", N), ("D", "beta", D)):
+    for letter, values in (("N", N), ("D", D)):
         distinct = len(np.unique(np.round(np.log(values), 3)))
-        least = MIN_SIZES - (exponent in told) - (letter == "D" and ("ln B" in told or "ln B'" in told))
-        if distinct < least:
+        if distinct < (1 if letter in told else MIN_SIZES):
             other = "tokens" if letter == "N" else "parameters"
             raise FitError(
-                f"{distinct} distinct {letter} among {len(N)} runs; a law in N and D needs {least} or more: add "
+                f"{distinct} distinct {letter} among {len(N)} runs; a law in N and D needs {MIN_SIZES} or more: add "
                 f"{letter} a factor of 3 apart at the same number of {other}, or pin an exponent"
             )
-    if "alpha" in told or "beta" in told:
-        return
     x = np.log(N) - np.log(N).mean()
     design = np.column_stack([np.ones_like(x), x, x**2])
     left = np.log(D) - design @ np.linalg.lstsq(design, np.log(D), rcond=None)[0]
-    if left.std() < CONFOUNDED:
+    if left.std() < CONFOUNDED and not told:
         smallest, largest = float(N.min()), float(N.max())
         raise FitError(
             f"N and D are confounded: N tells ln D to within {left.std():.2g}, so their effects can't be told apart; "

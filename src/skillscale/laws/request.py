@@ -1,14 +1,15 @@
 """What a user asks of the law engine, and every skill of a table fitted so."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from skillscale.errors import FitError
-from skillscale.laws.bootstrap import Method, sandwich
+from skillscale.laws.bootstrap import Chance, Method, sandwich
 from skillscale.laws.fit import fit_law
-from skillscale.laws.fitted import LEVEL, Fitted, fit_skill, untold
+from skillscale.laws.fitted import LEVEL, Fitted, fit_skill, shared_chance, untold
 from skillscale.laws.forms import Array, Law
 from skillscale.laws.joint import JointFit, Sharing, fit_skills
 from skillscale.laws.objective import Objective
@@ -52,13 +53,14 @@ def fit_all(data: Mapping[str, Points], request: Request) -> dict[str, Fitted | 
     """
     found: dict[str, Fitted | Refused] = {}
     able: dict[str, Points] = {}
+    chance = shared_chance(data, method=request.method, count=request.resamples, seed=request.seed) if data else None
     for name, points in data.items():
         try:
             if request.together:
                 _check_alone(name, points, request)
                 able[name] = points
             else:
-                found[name] = _alone(name, points, request)
+                found[name] = _alone(name, points, request, chance)
         except FitError as error:
             found[name] = Refused(skill=name, n_runs=len(points), reason=str(error))
     if able:
@@ -66,10 +68,10 @@ def fit_all(data: Mapping[str, Points], request: Request) -> dict[str, Fitted | 
     return {name: found[name] for name in data}
 
 
-def _alone(name: str, points: Points, request: Request) -> Fitted:
+def _alone(name: str, points: Points, request: Request, chance: Chance | None) -> Fitted:
     return fit_skill(
-        name, points, law=request.law, objective=request.objective, pins=request.sharing.pinned,
-        method=request.method, resamples=request.resamples, seed=request.seed, level=request.level,
+        name, points, law=request.law, objective=request.objective, pins=request.sharing.pinned, level=request.level,
+        chance=chance,
     )  # fmt: skip
 
 
@@ -82,7 +84,7 @@ def _check_alone(name: str, points: Points, request: Request) -> None:
 
 def _together(data: Mapping[str, Points], request: Request) -> dict[str, Fitted]:
     joint = fit_skills(data, law=request.law, objective=request.objective, sharing=request.sharing)
-    drawn = joint_draws(joint, data, count=request.resamples, seed=request.seed)
+    drawn = joint_draws(joint, data, method=request.method, count=request.resamples, seed=request.seed)
     found = {}
     for name, points in data.items():
         fit = joint.fits[name]
@@ -94,18 +96,20 @@ def _together(data: Mapping[str, Points], request: Request) -> dict[str, Fitted]
     return found
 
 
-def joint_draws(joint: JointFit, data: Mapping[str, Points], *, count: int, seed: int) -> dict[str, Array]:
+def joint_draws(
+    joint: JointFit, data: Mapping[str, Points], *, method: Method = Method.WILD, count: int, seed: int
+) -> dict[str, Array]:
     """Log-parameters (count, p) of each skill from resamples of the runs that all skills share.
 
-    One step of the joint curvature a resample; clusters with one label change sign together in every skill.
+    One step of the joint curvature a resample; clusters with one label are resampled together in every skill.
     """
     labels = np.concatenate([np.asarray(points.labels).astype(str) for points in data.values()])
     _, codes = np.unique(labels, return_inverse=True)
-    bread = sandwich(joint.problem, joint.Q, codes)
-    rng = np.random.default_rng(seed)
-    signs = rng.choice([-1.0, 1.0], size=(count, len(bread.pulls)))
-    student = np.sqrt(bread.freedom / rng.chisquare(bread.freedom, size=(count, 1)))
-    Q = joint.Q + (signs * student) @ bread.pulls @ bread.inverse
+    phi = math.exp(np.mean([math.log(max(fit.phi, 1e-300)) for fit in joint.fits.values()]))
+    bread = sandwich(joint.problem, joint.Q, codes, phi=phi)
+    luck = Chance.draw(labels, method, count=count, seed=seed)
+    normal = np.random.default_rng([seed, 1]).normal(size=(count, len(joint.Q)))
+    Q = joint.Q + bread.step(luck.factors(luck.labels, bread.freedom), normal)
     return {name: part.q(Q) for name, part in zip(data, joint.problem.parts, strict=True)}
 
 

@@ -6,14 +6,16 @@ parameters, 2 to 4 nats per token, noise below 1 %.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.optimize import minimize_scalar
 
-from skillscale.laws.forms import Array
+from skillscale.laws.forms import Array, Drifting, Law
+from skillscale.laws.points import Points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,3 +162,151 @@ def demo_study(seed: int = 0, *, noise: Noise | None = None) -> tuple[pd.DataFra
         "aggregate": Truth.at_optimum(N=4.1e4, L=3.0, alpha=0.40, beta=0.38, **at),
     }
     return simulate_study(truths, np.random.default_rng(seed), noise=noise), truths
+
+
+CENTRE_C = 1.6e11  # of the designs below, where 4e4 parameters see 6.7e5 tokens
+NAMES = ("code", "prose", "wiki")
+
+
+class Errors(StrEnum):
+    """Kinds of noise of simulated runs."""
+
+    EVEN = "even"
+    UNEVEN = "uneven"
+    CLUSTERED = "clustered"
+    OUTLIERS = "outliers"
+
+    def draw(self, points: Points, rng: np.random.Generator, x: Array) -> Array:
+        """Errors of ln L, (n,), of runs at x = ln N about the design's centre; .005 on the whole.
+
+        ``uneven``: three times as large at the smallest N as at the largest; ``clustered``: .004 for all checkpoints of
+        a run and .0015 for each; ``outliers``: 2 % of the runs lie .05 higher.
+        """
+        error = rng.normal(scale=0.005, size=len(x))
+        match self:
+            case Errors.UNEVEN:
+                return np.asarray(error * 3 ** (-x / _SPAN))
+            case Errors.CLUSTERED:
+                codes = np.asarray(points.clusters)
+                return np.asarray(0.3 * error + rng.normal(scale=0.004, size=points.n_clusters)[codes])
+            case Errors.OUTLIERS:
+                return np.asarray(error + 0.05 * (rng.random(len(x)) < 0.02))
+        return error
+
+
+_SPAN = 2 * math.log(32)  # of ln N in the designs below
+
+
+def design_points(rng: np.random.Generator, *, mixed: bool = False, checkpoints: int = 1) -> Points:
+    """Runs at five budgets, 256-fold in all, sizes over +-8x about their optima; the losses are still 1.
+
+    Args:
+        rng: of the mixes.
+        mixed: whether the runs differ in their mix of three categories; then there are twice as many.
+        checkpoints: of each run, the last at its budget; runs are fewer where they have several.
+    """
+    sizes = (9 if checkpoints == 1 else 6) * (1 + mixed)
+    C = np.repeat(CENTRE_C * 4.0 ** np.arange(-2, 3), sizes)
+    N = 0.1 * np.sqrt(C) * np.tile(np.geomspace(1 / 8, 8, sizes), 5)
+    h = np.repeat(0.04 + 0.88 * rng.dirichlet(np.ones(3), len(N)), checkpoints, axis=0)
+    D = np.outer(C / (6 * N), np.geomspace(1 / 8, 1, checkpoints) if checkpoints > 1 else [1.0]).ravel()
+    return Points(
+        N=np.repeat(N, checkpoints), D=D, L=np.ones(len(D)), h=h if mixed else None,
+        categories=NAMES if mixed else (), clusters=np.repeat(np.arange(len(N)), checkpoints),
+    )  # fmt: skip
+
+
+def random_parameters(law: Law, rng: np.random.Generator, *, edge: bool = False) -> Array:
+    """Log-parameters (p,) of a truth with its optimum near the centre of the design.
+
+    What has a weak prior is drawn from it (within two sd, and narrower where a law would be none of a language model);
+    ``edge``: k and g lie two sd from the prior's mean.
+    """
+    m = len(law.categories)
+    total, reducible = rng.uniform(2, 4), rng.uniform(0.35, 0.65)
+    alpha, beta = rng.uniform(0.28, 0.5, 2)
+    log_k = _weak(law, 5, rng, edge=edge) if isinstance(law, Drifting) else 0.0
+    terms = (reducible * total) ** math.exp(-log_k) * np.array([beta, alpha]) / (alpha + beta)
+    aside = rng.uniform(-0.5, 0.5) * np.array([beta, -alpha]) / 2
+    base = [math.log((1 - reducible) * total), *(math.exp(log_k) * np.log(terms) + aside), alpha, beta]
+    match law.name:
+        case "chinchilla":
+            return np.array(base)
+        case "coupled":
+            return np.array([*base, log_k])
+        case "drifting":
+            return np.array([*base, log_k, _weak(law, 6, rng, edge=edge)])
+        case "farseer":
+            return _farseer(law, base, rng)
+        case "effective_data":
+            return np.array([*base, *rng.normal(scale=0.8, size=m)])
+        case "additive_mixture" | "joint_mixture":
+            base[0] += math.log(0.6)
+            more = [*rng.normal(1.2, 0.5, m), *rng.normal(math.log(0.5), 0.4, m)]
+            tilts = [*rng.normal(scale=0.8, size=2 * m), *rng.normal(scale=0.2, size=2)]
+            return np.array([*base, *more, *(tilts if law.name == "joint_mixture" else [])])
+    more = [rng.normal(scale=0.05), *rng.normal(scale=0.3, size=m), rng.uniform(0.03, 0.2)]
+    late = [rng.normal(-1, 0.7), rng.normal(2, 0.5), rng.normal(scale=0.15)]
+    return np.array([*base, *more, *(late if law.name == "separable_transient" else [])])
+
+
+def _weak(law: Law, place: int, rng: np.random.Generator, *, edge: bool) -> float:
+    """A log-parameter from its prior."""
+    prior = law.priors[place]
+    z = 2 * rng.choice([-1.0, 1.0]) if edge else float(np.clip(rng.normal(), -2, 2))
+    return prior.mean + prior.sd * z
+
+
+def _farseer(law: Law, base: list[float], rng: np.random.Generator) -> Array:
+    """A floor that falls as E + A N^-alpha does at the centre, and a data term that hardly moves with N there."""
+    log_E, log_A, log_B, alpha, beta = base
+    floor, share = np.logaddexp(log_E, log_A), 1 / (1 + math.exp(log_E - log_A))
+    tilt, bend = rng.normal(scale=0.05), rng.normal(-0.1, 0.15)
+    term = beta * tilt * law.y0 + rng.normal(scale=0.03)
+    return np.array([
+        math.log(beta), tilt, bend, log_B, term, bend + rng.normal(scale=0.05),
+        floor, -alpha * share, rng.normal(-0.15, 0.1),
+    ])  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted:
+    """A simulated study of one skill under one law.
+
+    ``q``: the truth's log-parameters, for ``law``, which is bound to the runs' centre. ``far``: 10 times the largest
+    budget, where ``log_optimum`` is the true ln N*; ``new_error``: of ln L of one more run there.
+    """
+
+    law: Law
+    q: Array
+    points: Points
+    far: float = field(metadata={"unit": "FLOP"})
+    log_optimum: float
+    new_error: float
+
+    @property
+    def mix(self) -> Array | None:
+        """The runs' mean mix, where the law asks for one."""
+        return None if self.points.h is None else self.points.h.mean(0)
+
+
+def plant(law: Law, errors: Errors, rng: np.random.Generator, *, edge: bool = False) -> Planted:
+    """A random truth of the law, and runs with errors of that kind; the optimum is within 20-fold of the centre's."""
+    several = (3 if law.needs_mix else 5) if errors is Errors.CLUSTERED else 1
+    design = design_points(rng, mixed=law.needs_mix, checkpoints=several)
+    bound = design.bind(law).for_skill(NAMES[0])
+    mix = None if design.h is None else design.h.mean(0)
+    budgets = CENTRE_C * np.array([1 / 16, 160])
+    while True:
+        q = random_parameters(bound, rng, edge=edge)
+        log_N = bound.log_optimum(bound.theta(q[None]), budgets, mix)[0]
+        if np.all(np.abs(log_N - np.log(0.1 * np.sqrt(budgets))) < 3):
+            break
+    middle = math.log(0.1 * math.sqrt(CENTRE_C))
+    noise = errors.draw(design, rng, np.log(design.N) - middle)
+    L = np.exp(bound.log_loss(q[None], design.covariates(bound))[0] + noise)
+    one = Points(N=np.exp(log_N[1:]), D=np.ones(1), L=np.ones(1))
+    new = float(errors.draw(one, rng, log_N[1:] - middle)[0])
+    return Planted(
+        law=bound, q=q, points=replace(design, L=L), far=budgets[1], log_optimum=float(log_N[1]), new_error=new
+    )

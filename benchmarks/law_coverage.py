@@ -1,0 +1,133 @@
+"""Do the 90 % intervals of the laws cover? On simulated studies with random truths, law by law and noise by noise.
+
+    python benchmarks/law_coverage.py coverage --studies 500 --laws chinchilla,coupled --noise even,clustered
+
+``coverage``: of alpha and beta, the exponent a of N*(C) at the centre, ln N* at 10 times the largest budget, ln L at
+that optimum, and ln L of a new run there. ``pulls``: variance of (estimate - truth) / half width x 1.645. ``unknown``:
+studies without an interval (more than 1 % of the draws have no optimum). Tables are kept in benchmarks/results/;
+resumable: rows that are there are not computed again.
+"""
+
+import argparse
+import csv
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from skillscale.errors import FitError
+from skillscale.laws.bootstrap import Method, draws, new_run_sd
+from skillscale.laws.catalogue import LAWS
+from skillscale.laws.fit import Fit, fit_law
+from skillscale.laws.objective import HUBER
+from skillscale.laws.simulate import Errors, Planted, plant
+from skillscale.laws.uncertainty import interval
+
+RESULTS = Path(__file__).parent / "results"
+RESAMPLES = 300
+LEVEL = 0.9
+STARTS = 3
+OBJECTIVES = {"efficient": None, "huber .001": HUBER}
+Row = dict[str, object]
+
+
+def keep(table: str, cells: Iterable[Row], compute: Callable[[Row], list[Row]]) -> None:
+    """Compute the cells that the table lacks, append them, print it all."""
+    path = RESULTS / f"law_{table}.csv"
+    done = pd.read_csv(path, dtype=str).to_dict("records") if path.exists() else []
+    for cell in cells:
+        if any(all(row.get(key) == str(value) for key, value in cell.items()) for row in done):
+            continue
+        rows = [cell | row for row in compute(cell)]
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerows(rows)
+    print(pd.read_csv(path).to_string(index=False))
+
+
+def study_of(cell: Row, seed: int) -> Planted:
+    """The cell's study of that number: the same for every method and objective."""
+    law, noise = LAWS[str(cell["law"])], Errors(str(cell["noise"]))
+    rng = np.random.default_rng([seed, list(LAWS).index(law.name), list(Errors).index(noise)])
+    return plant(law, noise, rng, edge=cell["truths"] == "edge")
+
+
+def quantities(study: Planted, q: np.ndarray) -> dict[str, np.ndarray]:
+    """What is covered or not, (K,) each, from log-parameters (K, p)."""
+    law = study.law
+    theta = law.theta(q)
+    N = math.exp(study.log_optimum)
+    place = law.covariates([N], [study.far / (6 * N)], study.mix)
+    found = {name: theta[:, law.parameters.index(name)] for name in ("alpha", "beta") if name in law.parameters}
+    log_L = law.log_loss(q, place)[:, 0]
+    return found | {
+        "a": law.optimum_exponent(theta, None, study.mix),
+        "ln N*": law.log_optimum(theta, [study.far], study.mix)[:, 0],
+        "ln L": log_L,
+        "new run": log_L,
+    }
+
+
+def hits(study: Planted, fit: Fit, q: np.ndarray, rng: np.random.Generator) -> dict[str, tuple[float, float]]:
+    """Whether each interval covers, and its pull; NaN where there is no interval."""
+    truth, value, drawn = (quantities(study, np.atleast_2d(one)) for one in (study.q, fit.q, q))
+    truth["new run"] = truth["new run"] + study.new_error
+    drawn["new run"] = drawn["new run"] + new_run_sd(fit, study.points) * rng.normal(size=len(q))
+    found = {}
+    for name in truth:
+        band, aim = interval(float(value[name][0]), drawn[name], LEVEL), float(truth[name][0])
+        half = (band.hi - band.lo) / 2
+        found[name] = (float(band.lo <= aim <= band.hi) if band.known else math.nan, (band.value - aim) / half * 1.645)
+    return found
+
+
+def coverage(cell: Row) -> list[Row]:
+    """A row a method and quantity."""
+    studies = int(str(cell["studies"]))
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    failed = 0
+    for seed in range(studies):
+        study = study_of(cell, seed)
+        try:
+            fit = fit_law(study.points, law=study.law, objective=OBJECTIVES[str(cell["objective"])], starts=STARTS)
+        except FitError:
+            failed += 1
+            continue
+        for method in (Method.WILD, Method.LAPLACE):
+            q = draws(fit, study.points, method=method, count=RESAMPLES, seed=seed)
+            for name, hit in hits(study, fit, q, np.random.default_rng(seed)).items():
+                found.setdefault((str(method), name), []).append(hit)
+    return [_row(method, name, np.array(pairs), failed) for (method, name), pairs in found.items()]
+
+
+def _row(method: str, name: str, pairs: np.ndarray, failed: int) -> Row:
+    known = pairs[~np.isnan(pairs[:, 0])] if not np.isnan(pairs[:, 0]).all() else np.full((1, 2), math.nan)
+    share, pull, pulls = (float(x) for x in (known[:, 0].mean(), known[:, 1].mean(), known[:, 1].var()))
+    return {
+        "method": method, "quantity": name, "coverage": f"{share:.3f}",
+        "error": f"{math.sqrt(share * (1 - share) / len(known)):.3f}", "pull mean": f"{pull:.2f}",
+        "pulls": f"{pulls:.2f}", "unknown": int(np.isnan(pairs[:, 0]).sum()), "failed": failed,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Compute and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=("coverage",))
+    parser.add_argument("--studies", type=int, default=500)
+    parser.add_argument("--laws", default=",".join(name for name, law in LAWS.items() if not law.joint))
+    parser.add_argument("--noise", default=",".join(Errors))
+    parser.add_argument("--truths", choices=("prior", "edge"), default="prior")
+    parser.add_argument("--objective", choices=tuple(OBJECTIVES), default="efficient")
+    args = parser.parse_args()
+    same = {"truths": args.truths, "objective": args.objective, "studies": args.studies}
+    cells = [{"law": law, "noise": noise} | same for law in args.laws.split(",") for noise in args.noise.split(",")]
+    keep("coverage", cells, coverage)
+
+
+if __name__ == "__main__":
+    main()
