@@ -131,7 +131,7 @@ def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) 
         if arguments.get("law"):
             chosen = Setting(law=named_law(arguments["law"]))
         else:
-            choice = choose(data, letter=telling(data))
+            choice = choose(data, letter=telling(data), objective=objective_of(arguments))
             chosen = choice.chosen.setting
             out.progress(f"law{f' of {mix}' if mix else ''}: {chosen.name}{_because(choice)}")
         request = _request(arguments, config, chosen.law)

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from skillscale.analysis import named_law, varied_categories
+from skillscale.analysis import named_law, objective_of, varied_categories
 from skillscale.config import Config
 from skillscale.errors import FitError, InputError
 from skillscale.laws.backtest import Backtest, Score
 from skillscale.laws.backtest import backtest as on_trial
 from skillscale.laws.choice import Choice
 from skillscale.laws.fitted import points_by_skill
+from skillscale.laws.objective import Objective
 from skillscale.output import Output
 from skillscale.source import read_runs, tell_left_out
 from skillscale.table import RunTable
@@ -82,7 +83,7 @@ def backtest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
     for mix, table in groups.items():
         prefix = f"{mix}/" if mix and len(groups) > 1 else ""
         try:
-            choice, found = _of_group(table, limit, laws, config.study.level)
+            choice, found = _of_group(table, limit, laws, objective_of(arguments), config.study.level)
         except (FitError, InputError) as error:
             if len(groups) == 1:
                 raise
@@ -102,7 +103,7 @@ def backtest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
 
 
 def _of_group(
-    table: RunTable, limit: _Limit, laws: tuple[str, ...], level: float
+    table: RunTable, limit: _Limit, laws: tuple[str, ...], objective: Objective | None, level: float
 ) -> tuple[Choice, dict[str, Backtest]]:
     """One law for the runs of a group; skills without losses on both sides of the limit are left out."""
     below, above = limit.parts(table)
@@ -115,7 +116,7 @@ def _of_group(
         raise FitError("no skill has losses on both sides of the limit; move the limit")
     categories = varied_categories(below)
     fitted, larger = (points_by_skill(part.runs, names, categories) for part in (below, above))
-    return on_trial(fitted, larger, letter=limit.letter, laws=laws, level=level)
+    return on_trial(fitted, larger, letter=limit.letter, laws=laws, objective=objective, level=level)
 
 
 def _limit(arguments: Mapping[str, Any]) -> _Limit:

@@ -13,6 +13,7 @@ from skillscale.laws.choice import Choice, Outlook, Tell, check_sizes, choose, w
 from skillscale.laws.forecast import Setting, forecasts
 from skillscale.laws.forms import Array
 from skillscale.laws.holdout import NEAR, run_shares
+from skillscale.laws.objective import Objective
 from skillscale.laws.points import Points
 
 
@@ -65,7 +66,7 @@ class Backtest:
 
 def backtest(
     fitted: Mapping[str, Points], larger: Mapping[str, Points], *, letter: str, laws: Sequence[str] = (),
-    level: float = 0.9, tell: Tell | None = None,
+    objective: Objective | None = None, level: float = 0.9, tell: Tell | None = None,
 ) -> tuple[Choice, dict[str, Backtest]]:  # fmt: skip
     """Choose a law by the fitted runs alone, and predict the larger ones.
 
@@ -74,6 +75,7 @@ def backtest(
         larger: each skill's runs to predict; their losses are looked at only to say how far off the predictions were.
         letter: what tells a larger run: N or C.
         laws: names of the only laws to try; empty: the choice is free.
+        objective: of the fits; None: Huber with delta twice the noise.
         level: of the intervals, two-sided.
         tell: is told of each fit.
 
@@ -85,7 +87,7 @@ def backtest(
     if not able:
         name, reason = next(iter(reasons.items()))
         raise FitError(f"{name}: {reason}")
-    choice = choose(able, letter=letter, laws=laws, tell=tell)
+    choice = choose(able, letter=letter, laws=laws, objective=objective, tell=tell)
     outlooks = choice.fitted(able, tell=tell)
     return choice, {
         name: _of_skill(name, outlooks[name], fitted[name], larger[name], level)

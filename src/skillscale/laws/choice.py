@@ -17,7 +17,8 @@ from skillscale.errors import FitError
 from skillscale.laws.catalogue import LAWS
 from skillscale.laws.forecast import Forecast, Setting, calibrated, excess_rate, forecasts, pooled
 from skillscale.laws.forms import Array, Law
-from skillscale.laws.holdout import Limit, has_checkpoints, inner_limits, levels, thinned, without_early
+from skillscale.laws.holdout import Limit, has_checkpoints, inner_limits, leaves_enough, levels, thinned, without_early
+from skillscale.laws.objective import Objective
 from skillscale.laws.points import Points
 
 Tell = Callable[[str], None]
@@ -223,24 +224,26 @@ def fitted_points(points: Points, setting: Setting) -> Points:
 
 
 def choose(
-    data: Mapping[str, Points], *, letter: str = "N", laws: Sequence[str] = (), tell: Tell | None = None
-) -> Choice:
+    data: Mapping[str, Points], *, letter: str = "N", laws: Sequence[str] = (), objective: Objective | None = None,
+    tell: Tell | None = None,
+) -> Choice:  # fmt: skip
     """The setting with the least mean relative error on the larger of these runs, each time fitted to the smaller.
 
     Args:
-        data: each skill's runs; no others are looked at.
+        data: each skill's runs; no others are looked at. A skill with too few sizes has no say.
         letter: what tells a larger run: N, or C = 6 N D.
         laws: names of the only laws to try.
+        objective: of the fits; None: Huber with delta twice the noise.
         tell: is told of each fit.
 
     Raises:
-        FitError: one size only, or no candidate could be fitted.
+        FitError: no candidate could be fitted.
     """
-    check_sizes(data)
-    limits = inner_limits(data, letter)
+    everything = data
+    limits, data = _holdable(everything, letter)
+    settings = [replace(one, objective=objective) for one in candidates(everything, laws)]
     if not limits:
-        return _unchosen(data, letter, laws)
-    settings = candidates(data, laws)
+        return _unchosen(everything, letter, settings, named=bool(laws))
     tried = [one for setting in settings if not setting.after for one in _tried(data, setting, limits, tell)]
     promising = {name for name, error in _least(tried).items() if error <= PROMISING * min(_least(tried).values())}
     tried += [
@@ -286,11 +289,22 @@ def _least(tried: Sequence[Candidate]) -> dict[str, float]:
     return found
 
 
-def _unchosen(data: Mapping[str, Points], letter: str, laws: Sequence[str]) -> Choice:
-    """Without sizes to hold out: the plainest law that sees what varies."""
-    some = next(iter(data.values()))
-    name = laws[0] if laws else "chinchilla" if some.h is None else "separable"
-    only = Candidate(setting=Setting(law=LAWS[name]), reason="too few sizes to hold out the larger ones")
+def _holdable(data: Mapping[str, Points], letter: str) -> tuple[tuple[Limit, ...], dict[str, Points]]:
+    """Limits to hold out beyond, and the skills whose runs have enough on both sides of each."""
+    limits = inner_limits(data, letter)
+    while limits:
+        able = {name: points for name, points in data.items() if all(leaves_enough(one, points) for one in limits)}
+        if able:
+            return limits, able
+        limits = limits[:-1]
+    return (), {}
+
+
+def _unchosen(data: Mapping[str, Points], letter: str, settings: Sequence[Setting], *, named: bool) -> Choice:
+    """Without sizes to hold out: the law that was named, or the plainest that sees what varies."""
+    plain = "chinchilla" if next(iter(data.values())).h is None else "separable"
+    setting = settings[0] if named else next(one for one in settings if one.law.name == plain and not one.after)
+    only = Candidate(setting=setting, reason="too few sizes to hold out the larger ones")
     return Choice(letter=letter, limits=(), chosen=only, candidates=(only,))
 
 

@@ -39,13 +39,14 @@ class Setting:
     """How to predict: a law; ``after``: checkpoints before this share of their run's last D are left out.
 
     ``effects``: whether what a mix added in smaller runs is added again; ``pooled``: whether the skills' exponents
-    lean together, by as much as they scatter.
+    lean together, by as much as they scatter; ``objective``: of the fit, None: Huber with delta twice the noise.
     """
 
     law: Law
     after: float = 0.0
     effects: bool = False
     pooled: bool = False
+    objective: Objective | None = None
 
     @property
     def name(self) -> str:
@@ -169,17 +170,19 @@ def pooled(told: Mapping[str, Forecast]) -> dict[str, Forecast]:
 def _fitted(data: Mapping[str, Points], setting: Setting, tell: Callable[[str], None]) -> dict[str, Fit]:
     if setting.law.joint:
         tell(f"{setting.law.name} over {len(data)} skills")
-        return dict(fit_skills(data, law=setting.law, objective=None).fits)
+        return dict(fit_skills(data, law=setting.law, objective=setting.objective).fits)
     fits = {}
     for name, points in data.items():
         tell(f"{setting.name}: {name}")
-        fits[name] = _robust_fit(points, points.bind(setting.law).for_skill(name))
+        fits[name] = _fit_alone(points, points.bind(setting.law).for_skill(name), setting.objective)
     return _pooled_fits(data, fits) if setting.pooled and len(data) > 1 else fits
 
 
-def _robust_fit(points: Points, law: Law) -> Fit:
-    """The efficient Huber fit, from a rough one that tells the noise."""
+def _fit_alone(points: Points, law: Law, objective: Objective | None) -> Fit:
+    """With the objective asked for; else the efficient Huber fit, from a rough one that tells the noise."""
     beliefs = beliefs_of(law, points)
+    if objective is not None:
+        return fit_law(points, law=law, objective=objective, starts=_STARTS, beliefs=beliefs)
     rough = fit_law(points, law=law, objective=_ROUGH, starts=_STARTS, beliefs=beliefs)
     return fit_law(points, law=law, objective=efficient(rough.noise), starts=1, begin=rough.q[None], beliefs=beliefs)
 

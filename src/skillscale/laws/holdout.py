@@ -92,7 +92,7 @@ def inner_limits(data: Mapping[str, Points], letter: str) -> tuple[Limit, ...]:
     else:
         tops = [float(top) for top in found[-2 : -_FOLDS - 2 : -1] if (found <= top).sum() >= 2]
     limits = [Limit(letter=letter, value=top) for top in tops]
-    return tuple(limit for limit in limits if all(_leaves_enough(limit, points) for points in data.values()))
+    return tuple(limit for limit in limits if any(leaves_enough(limit, points) for points in data.values()))
 
 
 def levels(values: Array) -> Array:
@@ -102,7 +102,8 @@ def levels(values: Array) -> Array:
     return np.asarray(ordered[ends])
 
 
-def _leaves_enough(limit: Limit, points: Points) -> bool:
+def leaves_enough(limit: Limit, points: Points) -> bool:
+    """Whether a limit leaves a skill two sizes to fit, and something to predict."""
     fitted = limit.fits(points)
     if not _LEAST_ROWS <= fitted.sum() <= len(points) - 1:
         return False
