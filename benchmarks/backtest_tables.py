@@ -72,8 +72,8 @@ def openlm(folder: Path) -> pd.DataFrame:
     for corpus, runs in table.runs.groupby("mix"):
         data = points_by_skill(runs, table.skills)
         largest = max(float(points.N.max()) for points in data.values())
-        low = {name: points.take(points.N < largest) for name, points in data.items()}
-        high = {name: points.take(points.N == largest) for name, points in data.items()}
+        low = {name: points.take(largest > points.N) for name, points in data.items()}
+        high = {name: points.take(largest == points.N) for name, points in data.items()}
         rows += [{"corpus": corpus, **row} for row in scored(low, {f"{largest / 1e9:.1f}B": high}, joint=False)]
     return pd.DataFrame(rows)
 
