@@ -26,6 +26,7 @@ FEW_SIZES = 12  # up to so many distinct sizes runs are held out by size, beyond
 TOP_SHARE = 0.2  # of the runs, by compute, that are held out where sizes are many
 LEAST_HELD_OUT = 2
 SPLITS = 2
+LEAST_REACH = 0.5  # in units of ln, below which held-out runs tell too little of what lies further
 NEAR_BEST = 0.10  # laws within this share of the best error are level, and the one with fewest parameters is taken
 MANY_RUNS = 60  # below which nine parameters can't be told
 LATE = 0.45  # share of a run's tokens after which its checkpoints lie on the curve of finished runs (docs/results.md)
@@ -55,7 +56,7 @@ class Candidate:
 class Trial:
     """A candidate's error on runs held out: mean over skills and splits of |law / L - 1|; infinite where none could be.
 
-    ``excess``: variance of ln L, per unit of squared reach beyond the runs fitted, over what noise and parameters tell.
+    ``excess``: squared error of ln L over the noise's, per unit of squared reach beyond the runs fitted.
     """
 
     candidate: Candidate
@@ -84,6 +85,7 @@ class Forecast:
 
     told: Array = field(metadata={"unit": "ln L"})
     sd: Array = field(metadata={"unit": "ln L"})
+    noise: float = field(metadata={"unit": "ln L, sd of a run about the law"})
     fit: Fit
 
     def covers(self, L: Array, level: float) -> Mask:
@@ -173,10 +175,11 @@ def forecast(
 ) -> Forecast:  # fmt: skip
     """Fit a candidate to a skill's runs, and tell the losses of others.
 
-    The sd of a new run adds up the parameters (errors taken together by mix where several runs share one, because what
-    a law misses of a mix recurs at every size), the spread of runs about the law, and the ``excess`` that held-out runs
-    showed, grown with the reach beyond the runs fitted. Where a mix was run before, its own offset, shrunk by how far
-    offsets of mixes can be told from noise, moves the forecast.
+    The variance of a new run is that of runs about the law, plus the greater of two: what the parameters leave open
+    (errors taken together by mix where several runs share one, because what a law misses of a mix recurs at every
+    size), and ``excess``, the squared error that held-out runs showed, grown with the reach beyond the runs fitted (at
+    least the noise for each unit of ln). Where a mix was run before, its own offset, shrunk by how far offsets of mixes
+    can be told from noise, moves the forecast.
 
     Raises:
         FitError: the runs can't carry the law.
@@ -189,14 +192,16 @@ def forecast(
     labels = mix_labels(new) if offsets else []
     moved = np.array([offsets.get(label, 0.0) for label in labels]) if offsets else 0.0
     unknown = np.array([label not in offsets for label in labels]) * spread**2 if offsets else 0.0
-    variance = _parameter_variance(some, fit, new) + rest**2 + unknown + excess * reach(some, new) ** 2
-    return Forecast(told=told + moved, sd=np.sqrt(variance), fit=fit)
+    beyond = max(excess, rest**2) * reach(some, new).clip(min=0) ** 2
+    variance = np.maximum(_parameter_variance(some, fit, new), beyond) + rest**2 + unknown
+    return Forecast(told=told + moved, sd=np.sqrt(variance), noise=rest, fit=fit)
 
 
 def reach(fitted: Points, new: Points) -> Array:
-    """How far runs lie beyond those fitted: in ln N beyond the largest size, plus in ln D beyond the most tokens."""
-    beyond = [np.log(getattr(new, letter) / getattr(fitted, letter).max()) for letter in "ND"]
-    return np.asarray(np.maximum(beyond[0], 0.0) + np.maximum(beyond[1], 0.0))
+    """How far runs lie beyond those fitted, in units of ln: in N and D together, or in compute if that is further."""
+    beyond = [np.maximum(np.log(getattr(new, letter) / getattr(fitted, letter).max()), 0.0) for letter in "ND"]
+    compute = np.log(new.N * new.D / (fitted.N * fitted.D).max())
+    return np.asarray(np.maximum(beyond[0] + beyond[1], compute))
 
 
 def mix_labels(points: Points) -> list[str]:
@@ -222,8 +227,8 @@ def _try(
             finals = late_enough(new, 1.0 - 1e-9) if _has_checkpoints(new) else np.ones(len(new), dtype=bool)
             relative = np.abs(np.expm1(-off))
             errors.append(0.5 * float(relative.mean()) + 0.5 * float(relative[finals].mean()))
-            far = np.maximum(reach(points.take(low), new), 0.1)
-            excesses.append(float(np.mean((off[finals] ** 2 - told.sd[finals] ** 2) / far[finals] ** 2)))
+            far = float(np.mean(reach(points.take(low), new)[finals].clip(min=0) ** 2))
+            excesses.append(float(np.mean(off[finals] ** 2 - told.noise**2)) / max(far, LEAST_REACH**2))
             agrees.append(told.fit.starts.agree / told.fit.starts.tried)
             size = max(size, told.fit.n_free)
     return Trial(
