@@ -9,13 +9,14 @@ many starts reached the optimum, and how far above it the next basin lies.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from skillscale.errors import FitError
 from skillscale.laws.catalogue import CHINCHILLA
-from skillscale.laws.forms import Array, Law
+from skillscale.laws.forms import Array, Law, Prior
 from skillscale.laws.newton import Part, Problem, minimise
 from skillscale.laws.objective import DELTA, EFFICIENT, HUBER, Objective, dispersion
 from skillscale.laws.points import Points, check_identified
@@ -82,7 +83,7 @@ class Fit:
 
 def fit_law(
     points: Points, *, law: Law = CHINCHILLA, objective: Objective | None = HUBER, starts: int = STARTS,
-    pins: Mapping[str, float] | None = None, begin: Array | None = None,
+    pins: Mapping[str, float] | None = None, begin: Array | None = None, beliefs: Mapping[str, Prior] | None = None,
 ) -> Fit:  # fmt: skip
     """Fit a law to runs.
 
@@ -93,26 +94,29 @@ def fit_law(
         starts: how many seeds are followed to their optimum.
         pins: natural parameters that are given, by name.
         begin: starting points (K, p) in q of a bound law, in place of its own seeds.
+        beliefs: what is known beforehand of log-parameters, by their own name or that of the parameter that one of them
+            decides; they take the place of the law's weak priors.
 
     Raises:
         FitError: too few runs or sizes, N and D confounded, or no start reached a finite objective.
         InputError: the law needs a mix that the runs don't tell, or a parameter can't be pinned.
     """
     if objective is None:
-        pilot = fit_law(points, law=law, objective=HUBER, starts=_PILOT_STARTS, pins=pins, begin=begin)
-        return fit_law(points, law=law, objective=efficient(pilot.noise), starts=starts, pins=pins, begin=begin)
+        once = partial(fit_law, points, law=law, pins=pins, begin=begin, beliefs=beliefs)
+        return once(objective=efficient(once(objective=HUBER, starts=_PILOT_STARTS).noise), starts=starts)
     bound = law if law.x0 or law.y0 else points.bind(law)
     pinned = dict(bound.pin(name, value) for name, value in (pins or {}).items())
     n_log = len(bound.log_names)
     free = tuple(j for j in range(n_log) if j not in pinned)
-    known = {*pinned, *bound.priors}
+    priors = {**bound.priors, **{_place(bound, name): prior for name, prior in (beliefs or {}).items()}}
+    known = {*pinned, *priors}
     told = "".join(letter for letter, name in (("N", "alpha"), ("D", "beta")) if _is_known(bound, name, known))
-    check_identified(points, n_parameters=len(free) - len([j for j in bound.priors if j in free]), told=told)
+    check_identified(points, n_parameters=len(free) - len([j for j in priors if j in free]), told=told)
     offset = np.zeros(n_log)
     offset[list(pinned)] = list(pinned.values())
     T = np.eye(n_log)[:, list(free)]
     part = _part(bound, points, objective, T=T, offset=offset)
-    mean, precision = _prior_on(bound, free)
+    mean, precision = _prior_on(priors, free)
     few = _few(points)
     some = _part(bound, few, objective, T=T, offset=offset)
     seeds = begin if begin is not None else bound.seeds(some.z, few.log_L, some.weights)
@@ -187,12 +191,17 @@ def _part(
     )  # fmt: skip
 
 
-def _prior_on(law: Law, free: tuple[int, ...]) -> tuple[Array, Array]:
-    """Mean and precision of the law's weak priors over the free log-parameters."""
+def _place(law: Law, name: str) -> int:
+    """Place in q of a log-parameter, by its name or its parameter's."""
+    return law.log_names.index(name) if name in law.log_names else law.places(name)[0]
+
+
+def _prior_on(priors: Mapping[int, Prior], free: tuple[int, ...]) -> tuple[Array, Array]:
+    """Mean and precision of weak priors, by place in q, over the free log-parameters."""
     mean, precision = np.zeros(len(free)), np.zeros(len(free))
     for at, j in enumerate(free):
-        if j in law.priors:
-            mean[at], precision[at] = law.priors[j].mean, law.priors[j].sd ** -2
+        if j in priors:
+            mean[at], precision[at] = priors[j].mean, priors[j].sd ** -2
     return mean, np.diag(precision)
 
 
