@@ -102,6 +102,20 @@ def test_a_skill_that_cant_be_fitted_costs_no_other(backtest):
     assert "one size only" in answer["skills"]["code"]["reason"]
 
 
+def test_a_study_in_the_registry_is_predicted_as_its_table_is(backtest, tmp_path):
+    words = ("--max_params", "4e8", "--law", "chinchilla")
+    _, direct, _ = backtest(runs(), *words)
+    store = ("--study", "theirs", "--tracking", f"sqlite:///{tmp_path}/m.db")
+    table = ("--table", str(tmp_path / "t.csv"), "--columns", str(tmp_path / "map.yaml"))
+    assert main(["import", *table, *store, "--json"], ENTRIES, io.StringIO()) == 0
+    answer = io.StringIO()
+    assert main(["backtest", *store, *words, "--json"], ENTRIES, answer) == 0
+    read = json.loads(answer.getvalue())
+    for name, one in direct["skills"].items():
+        assert read["skills"][name]["mean_relative_error"] == pytest.approx(one["mean_relative_error"])
+        assert read["skills"][name]["n_predicted"] == one["n_predicted"]
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [

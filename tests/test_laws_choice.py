@@ -138,12 +138,20 @@ def test_hold_outs_keep_two_sizes_to_fit():
     assert len(inner_limits(of_N_and_D(), "C")) == 2
 
 
-def test_few_sizes_leave_nothing_to_choose_by_and_say_so():
-    choice = choose(of_N_and_D(sizes=SIZES[:2]))
+def test_two_sizes_are_compared_by_compute():
+    choice = choose(of_N_and_D(sizes=SIZES[:2]), laws=("chinchilla",))
+    assert [limit.letter for limit in choice.limits] == ["C", "C"]
+    assert choice.chosen.errors
+
+
+def test_two_sizes_at_one_D_leave_nothing_to_choose_by_and_say_so():
+    points = of_N_and_D()["code"]
+    few = {"code": points.take(np.isin(points.N, SIZES[:2]) & (np.arange(len(points)) % 6 == 0))}
+    few = {"code": Points(N=np.repeat(few["code"].N, 3), D=np.full(6, 2e9), L=np.repeat(few["code"].L, 3))}
+    choice = choose(few)
     assert choice.chosen.setting.law.name == "chinchilla"
     assert "too few sizes" in choice.chosen.reason
-    told = choice.fitted(of_N_and_D(sizes=SIZES[:2]))["code"]
-    assert told.chosen.rate > 0
+    assert choice.fitted(few)["code"].chosen.rate > 0
 
 
 def test_one_size_says_what_to_add():

@@ -16,7 +16,7 @@ from skillscale.config import Config
 from skillscale.errors import FitError, InputError
 from skillscale.laws.bootstrap import Method
 from skillscale.laws.catalogue import LAWS
-from skillscale.laws.choice import Choice, choose, fitted_points, telling
+from skillscale.laws.choice import Choice, choose, fitted_points
 from skillscale.laws.document import document
 from skillscale.laws.fit import fit_law
 from skillscale.laws.fitted import Fitted, points_by_skill
@@ -131,7 +131,7 @@ def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) 
         if arguments.get("law"):
             chosen = Setting(law=named_law(arguments["law"]))
         else:
-            choice = choose(data, letter=telling(data), objective=objective_of(arguments))
+            choice = choose(data, objective=objective_of(arguments))
             chosen = choice.chosen.setting
             out.progress(f"law{f' of {mix}' if mix else ''}: {chosen.name}{_because(choice)}")
         request = _request(arguments, config, chosen.law)

@@ -109,7 +109,8 @@ class Outlook:
 class Choice:
     """The chosen setting, and every candidate with its error, best first.
 
-    ``limits``: of the inner hold-outs; none where the runs have too few sizes, so that nothing could be compared.
+    ``letter``: what told a larger run; ``limits``: of the inner hold-outs; none where the runs have too few sizes, so
+    that nothing could be compared.
     """
 
     letter: str
@@ -182,11 +183,6 @@ def whole(data: Mapping[str, Points], letter: str) -> Limit:
     return Limit(letter=letter, value=max(float(probe.sizes(points).max()) for points in data.values()))
 
 
-def telling(data: Mapping[str, Points]) -> str:
-    """What tells a larger run where nobody has said: N where there are sizes to hold out, else compute."""
-    return "N" if inner_limits(data, "N") else "C"
-
-
 def candidates(data: Mapping[str, Points], laws: Sequence[str] = ()) -> tuple[Setting, ...]:
     """Settings that make sense for these runs: laws of N and D, laws of the mix where it varies, and what to leave out.
 
@@ -231,7 +227,7 @@ def choose(
 
     Args:
         data: each skill's runs; no others are looked at. A skill with too few sizes has no say.
-        letter: what tells a larger run: N, or C = 6 N D.
+        letter: what tells a larger run: N, or C = 6 N D; C too where sizes are too few to hold one out.
         laws: names of the only laws to try.
         objective: of the fits; None: Huber with delta twice the noise.
         tell: is told of each fit.
@@ -262,7 +258,7 @@ def choose(
         # Pooling leaves less to the runs' noise, so that it needs to be no worse, not better
         best = min((one for one in more if one.error <= best.error), key=lambda one: one.error, default=best)
     tried.sort(key=lambda one: one.error)
-    return Choice(letter=letter, limits=limits, chosen=best, candidates=tuple(tried))
+    return Choice(letter=limits[0].letter, limits=limits, chosen=best, candidates=tuple(tried))
 
 
 def check_sizes(data: Mapping[str, Points]) -> None:
@@ -290,13 +286,17 @@ def _least(tried: Sequence[Candidate]) -> dict[str, float]:
 
 
 def _holdable(data: Mapping[str, Points], letter: str) -> tuple[tuple[Limit, ...], dict[str, Points]]:
-    """Limits to hold out beyond, and the skills whose runs have enough on both sides of each."""
-    limits = inner_limits(data, letter)
-    while limits:
-        able = {name: points for name, points in data.items() if all(leaves_enough(one, points) for one in limits)}
-        if able:
-            return limits, able
-        limits = limits[:-1]
+    """Limits to hold out beyond, and the skills whose runs have enough on both sides of each.
+
+    Where sizes are too few, the runs of most compute are held out, such as the last checkpoints of the largest size.
+    """
+    for one_letter in dict.fromkeys((letter, "C")):
+        limits = inner_limits(data, one_letter)
+        while limits:
+            able = {name: points for name, points in data.items() if all(leaves_enough(one, points) for one in limits)}
+            if able:
+                return limits, able
+            limits = limits[:-1]
     return (), {}
 
 
