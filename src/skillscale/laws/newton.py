@@ -110,7 +110,9 @@ def _of_part(part: Part, Q: Array) -> tuple[Array, Array, Array]:
     return -(slope[:, None] @ jac)[:, 0] @ T, T.T @ own @ T, (w[:, None] @ jac**2)[:, 0] @ T**2
 
 
-def minimise(problem: Problem, Q: Array, *, max_steps: int = MAX_STEPS) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+def minimise(
+    problem: Problem, Q: Array, *, max_steps: int = MAX_STEPS, enough: float = 0.0
+) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
     """Follow K starts to their minima at once.
 
     Negative curvature is taken by its absolute value, so that every step goes down; the damping of each problem grows
@@ -121,6 +123,7 @@ def minimise(problem: Problem, Q: Array, *, max_steps: int = MAX_STEPS) -> tuple
         problem: what to minimise.
         Q: starts, (K, P).
         max_steps: after which a problem counts as not converged.
+        enough: a step that promises no larger a fall of F is the last.
 
     Returns:
         Q (K, P), F (K,), converged (K,).
@@ -137,7 +140,7 @@ def minimise(problem: Problem, Q: Array, *, max_steps: int = MAX_STEPS) -> tuple
         tried = Q[rows] + step
         F_tried = some.value(tried)
         better = F_tried < F[rows]  # False for NaN as well
-        settled = gain <= 1e-15 * F[rows] + 1e-300
+        settled = gain <= 1e-15 * F[rows] + 1e-300 + enough
         Q[rows[better]], F[rows[better]] = tried[better], F_tried[better]
         damping[rows] = np.where(better, np.maximum(damping[rows] / 8, 1e-12), damping[rows] * 6)
         done[rows] |= settled | (damping[rows] > 1e10)
