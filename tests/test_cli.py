@@ -150,7 +150,19 @@ def test_help_lists_parameters_with_their_defaults(capsys, one):
 def test_overview_lists_entries(capsys):
     assert cli.main(["--help"]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
-    assert listed == ["main", "prepare", "train", "grid", "worker", "tune", "fit", "report", "import", "reap"]
+    assert listed == [
+        "main",
+        "prepare",
+        "train",
+        "grid",
+        "worker",
+        "tune",
+        "fit",
+        "backtest",
+        "report",
+        "import",
+        "reap",
+    ]
     assert cli.main([]) == 2
 
 

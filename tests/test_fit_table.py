@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -163,7 +166,22 @@ def test_an_empty_registry_says_how_to_fill_it(tmp_path, capsys):
     assert "no study 'theirs'" in told
 
 
-def test_an_imported_study_fits_as_its_table_does_and_can_be_registered(fit, tmp_path, capsys):
+def loaded_elsewhere(folder, address) -> pd.DataFrame:
+    """What a registered law tells in a process where this package is not installed."""
+    code = (
+        "import sys, mlflow, pandas as pd; mlflow.set_tracking_uri(sys.argv[1]); "
+        "model = mlflow.pyfunc.load_model(sys.argv[2]); "
+        "told = model.predict(pd.DataFrame({'n_params': [1e9], 'n_tokens': [2e10]})); "
+        "import skillscale; assert 'artifacts' in skillscale.__file__; print(told.to_json())"
+    )
+    words = [sys.executable, "-c", code, f"sqlite:///{folder}/m.db", address]
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(words, cwd=folder, env=kept, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return pd.read_json(io.StringIO(done.stdout.splitlines()[-1]))
+
+
+def test_an_imported_study_fits_as_its_table_does_and_can_be_registered(fit, tmp_path):
     frame = runs()
     frame["params"] += 0.25  # others' tables are not always whole
     words = ("--law", "chinchilla")
@@ -177,14 +195,8 @@ def test_an_imported_study_fits_as_its_table_does_and_can_be_registered(fit, tmp
     read = json.loads(answer.getvalue())
     assert read["skills"] == direct["skills"]
     assert read["registered"] == "models:/their-law/1"
-    import mlflow
-
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/m.db")
-    model = mlflow.pyfunc.load_model(read["registered"])
-    told = model.predict(pd.DataFrame({"n_params": [1e9], "n_tokens": [2e10]}))
+    told = loaded_elsewhere(tmp_path, read["registered"])
     expected = CHINCHILLA.loss(np.array(list(direct["skills"]["code"]["theta"].values())), 1e9, 2e10)
     assert told["loss"][0] == pytest.approx(expected[0], rel=1e-9)
     assert list(told["skill"]) == ["code", "prose"]
     assert told["lo"][0] < told["loss"][0] < told["hi"][0]
-    mlflow.set_tracking_uri(None)
-    capsys.readouterr()

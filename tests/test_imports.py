@@ -22,7 +22,7 @@ FLOORS = (
     {"imports"},
     {"source", "law_model"},
     {"estimate", "worker", "analysis"},
-    {"campaign"},
+    {"campaign", "backtest"},
     {"tune"},
     {"cli"},
     {"__main__"},

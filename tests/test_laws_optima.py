@@ -1,15 +1,24 @@
 """Optima of weighted skills: against plain searches, beside their truth, and with a word where there is none."""
 
+import math
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from planted_laws import CATEGORIES, bound, scattered, truth
+from scipy.optimize import minimize_scalar
 
-from skillscale.errors import FitError
+from skillscale.errors import FitError, InputError
 from skillscale.laws.bootstrap import Method
-from skillscale.laws.catalogue import CHINCHILLA
-from skillscale.laws.fitted import fit_skill, fit_together
+from skillscale.laws.catalogue import CHINCHILLA, LAWS
+from skillscale.laws.fit import Fit
+from skillscale.laws.fitted import Fitted, fit_skill, fit_together
+from skillscale.laws.forms import Law
+from skillscale.laws.objective import HUBER
+from skillscale.laws.optima import best_mix, in_other_size, other_size, residual, validation_effect, weighted_optimum
 from skillscale.laws.points import Points
+from skillscale.laws.results import Interval, Starts, Status, Verdict
 from skillscale.laws.uncertainty import interval
 
 SKILLS = {"code": [1.6, 477.0, 2143.0, 0.347, 0.367], "prose": [1.9, 300.0, 2500.0, 0.32, 0.38]}
@@ -30,6 +39,39 @@ def study(*, shared=0.0, own=0.0, seed=0, skills=SKILLS) -> dict[str, Points]:
         for name, theta in skills.items()
     }
 
+
+def known(law: Law, q: np.ndarray, skill: str, *, spread: float = 0.0, draws: int = 20) -> Fitted:
+    """A skill whose law is given rather than fitted."""
+    points, theta = scattered(law, law.theta(q[None])[0], n=30), law.theta(q[None])[0]
+    fit = Fit(
+        law=law, theta=theta, q=q, F=0.0, penalty=0.0, phi=1.0, objective=HUBER, residuals=np.zeros(30), converged=True,
+        starts=Starts(tried=1, agree=1, gap=math.inf), free=tuple(range(len(q))), prior=(np.zeros(0), np.zeros((0, 0))),
+    )  # fmt: skip
+    drawn = q + spread * np.random.default_rng(0).normal(size=(draws, len(q)))
+    return Fitted(skill=skill, fit=fit, points=points, q=drawn, level=0.9, status=Status.OK, reason="")
+
+
+def two_skills(name: str, *, spread: float = 0.0) -> dict[str, Fitted]:
+    """Code and prose under one kind of law, with parameters that differ."""
+    law = bound(name)
+    q = law.log_parameters(truth(name)[None])[0]
+    other = q if law.joint else q + np.random.default_rng(1).normal(scale=0.15, size=len(q))
+    places = {"code": q, "prose": other}
+    return {skill: known(law.for_skill(skill), at, skill, spread=spread) for skill, at in places.items()}
+
+
+def weighted_loss(fitted: dict[str, Fitted], C: float, weights: dict[str, float], h=None):
+    """The weighted loss as a function of ln N, from the laws' own formulas."""
+
+    def loss(ln_N: float) -> float:
+        N = math.exp(ln_N)
+        return sum(w * fitted[k].law.loss(fitted[k].fit.theta, N, C / 6 / N, h)[0] for k, w in weights.items())
+
+    return loss
+
+
+MIX = np.array([0.5, 0.3, 0.2])
+WEIGHTS = {"code": 0.3, "prose": 0.7}
 
 # Draws that belong together
 
@@ -65,7 +107,7 @@ def test_paired_intervals_cover():
     hits = []
     truths = [CHINCHILLA.log_optimum(np.array([theta]), 1e12)[0, 0] for theta in SKILLS.values()]
     for seed in range(30):
-        fitted = fit_together(study(shared=0.004, own=0.002, seed=seed), resamples=200)
+        fitted = fit_together(study(shared=0.004, own=0.002, seed=seed), method=Method.LAPLACE, resamples=300)
         (one, drawn), (two, other) = (fitted[name].log_optimum([1e12]) for name in SKILLS)
         found = interval(one[0] - two[0], drawn[:, 0] - other[:, 0], 0.9)
         hits.append(found.lo <= truths[0] - truths[1] <= found.hi)
@@ -77,3 +119,286 @@ def test_labels_that_name_other_runs_in_another_skill_are_refused():
     data["prose"] = replace(data["prose"], N=data["prose"].N[::-1], D=data["prose"].D[::-1], L=data["prose"].L[::-1])
     with pytest.raises(FitError, match=r"cluster run00 has N = .* in prose and .* in code"):
         fit_together(data)
+
+
+# The best N
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_weighted_optimum_is_where_a_plain_search_finds_it(name):
+    fitted = two_skills(name, spread=0.01)
+    found = weighted_optimum(fitted, 3e11, WEIGHTS, MIX)
+    loss = weighted_loss(fitted, 3e11, WEIGHTS, MIX)
+    grid = np.linspace(5, 20, 300)
+    near = grid[int(np.argmin([loss(x) for x in grid]))]
+    best = minimize_scalar(loss, bounds=(near - 0.1, near + 0.1), method="bounded", options={"xatol": 1e-10})
+    assert math.log(found.N.value) == pytest.approx(best.x, abs=3e-5)
+    assert found.loss.value == pytest.approx(best.fun, rel=1e-12)
+    assert found.D.value == pytest.approx(3e11 / 6 / found.N.value)
+    assert found.loss.value == pytest.approx(sum(w * found.losses[k].value for k, w in WEIGHTS.items()))
+    assert found.N.lo < found.N.value < found.N.hi
+    assert (found.status, len(found.draws)) == (Status.OK, 20)
+    if LAWS[name].needs_mix:
+        assert {k: share.value for k, share in found.mix.items()} == dict(zip(CATEGORIES, MIX, strict=True))
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_weight_on_one_skill_gives_its_own_optimum(name):
+    fitted = two_skills(name, spread=0.01)
+    found = weighted_optimum(fitted, 1e12, {"code": 0.0, "prose": 2.0}, MIX)
+    value, drawn = fitted["prose"].log_optimum([1e12], MIX)
+    assert math.log(found.N.value) == pytest.approx(value[0], abs=1e-8)
+    np.testing.assert_allclose(found.draws, drawn[:, 0], atol=1e-8)
+
+
+def test_planted_optima_are_covered():
+    truths = {k: np.array(v) for k, v in SKILLS.items()}
+    sure = {k: known(CHINCHILLA, CHINCHILLA.log_parameters(v[None])[0], k) for k, v in truths.items()}
+    planted = weighted_optimum(sure, 3e12, WEIGHTS)
+    gap = residual(sure, 3e12, "code", WEIGHTS).value.value
+    hits = []
+    for seed in range(8):
+        fitted = fit_together(study(shared=0.003, own=0.002, seed=seed), objective=None, resamples=150)
+        found, told = weighted_optimum(fitted, 3e12, WEIGHTS), residual(fitted, 3e12, "code", WEIGHTS)
+        hits += [found.N.lo < planted.N.value < found.N.hi, found.loss.lo < planted.loss.value < found.loss.hi]
+        hits += [told.value.lo < gap < told.value.hi]
+    assert np.mean(hits) >= 0.75
+
+
+def test_residual_is_paired_and_has_a_verdict():
+    fitted = fit_together(study(shared=0.004), resamples=300)
+    found = residual(fitted, 1e12, "code", {"code": 1, "prose": 1})
+    assert (found.verdict, found.status, found.aggregate) == (Verdict.CAPACITY, Status.OK, "0.5 code + 0.5 prose")
+    one, two = (weighted_optimum(fitted, 1e12, weights).draws for weights in ({"code": 1}, {"code": 1, "prose": 1}))
+    unpaired = interval(found.value.value, one - np.roll(two, 1), 0.9)
+    assert found.value.hi - found.value.lo < 0.5 * (unpaired.hi - unpaired.lo)
+    assert residual(fitted, 1e12, "prose", {"code": 1}).verdict is Verdict.DATA
+    assert residual(fitted, 1e12, "prose", {"prose": 3}).verdict is Verdict.UNRESOLVED
+
+
+def test_many_draws_take_no_time():
+    law = CHINCHILLA.bound_to(*(np.log([4e4, 6e5])))
+    q = law.log_parameters(np.array([SKILLS["code"]]))[0]
+    fitted = {name: known(law, q, name, spread=0.02, draws=1000) for name in "abcd"}
+    began = time.process_time()
+    for C in (1e11, 1e12, 1e13):
+        weighted_optimum(fitted, C, dict.fromkeys("abcd", 1.0))
+    assert time.process_time() - began < 1.0, "about .12 s"
+
+
+def test_what_is_beyond_the_runs_is_said():
+    fitted = fit_together(study(own=0.001), resamples=100)
+    near, far = weighted_optimum(fitted, 3e11, {"code": 1}), weighted_optimum(fitted, 1e16, {"code": 1})
+    assert (near.reason, near.extrapolation) == ("", pytest.approx(0.3))
+    assert far.reason.startswith("the budget is 1e+04 times the largest fitted; N lies outside the sizes fitted")
+    doubtful = {"code": replace(fitted["code"], status=Status.NOT_IDENTIFIED, reason="the runs can't tell alpha")}
+    assert weighted_optimum(doubtful, 3e11, {"code": 1}).reason == "code: the runs can't tell alpha"
+
+
+def test_no_interior_minimum():
+    q = CHINCHILLA.log_parameters(np.array([[1.8, 477.0, 2143.0, -0.1, 0.367]]))[0]
+    fitted = {"code": replace(two_skills("chinchilla")["code"], fit=replace(two_skills("chinchilla")["code"].fit, q=q))}
+    found = weighted_optimum(fitted, 1e12, {"code": 1})
+    assert found.status is Status.NO_MINIMUM
+    assert found.reason.startswith("no interior minimum: the loss falls up to the smallest N looked at")
+    assert not found.N.known
+    assert residual(fitted, 1e12, "code", {"code": 1}).status is Status.NO_MINIMUM
+    assert validation_effect(fitted, 1e12, {"code": 1}, {"code": 2}).status is Status.NO_MINIMUM
+
+
+# A validation set of another composition
+
+
+def test_validation_set_of_another_composition():
+    fitted = fit_together(study(shared=0.002, own=0.001), resamples=200)
+    found = validation_effect(fitted, 1e12, {"prose": 1}, {"code": 1, "prose": 1})
+    back = validation_effect(fitted, 1e12, {"code": 1, "prose": 1}, {"prose": 1})
+    assert found.shift.lo > 0 > back.shift.hi
+    assert found.shift.value == pytest.approx(-back.shift.value)
+    assert found.cost.lo > 0
+    assert back.cost.lo > 0
+    right, wrong = (weighted_optimum(fitted, 1e12, weights) for weights in (found.wanted, found.used))
+    assert found.cost.value == pytest.approx(wrong.losses["prose"].value - right.losses["prose"].value)
+    more = weighted_optimum(fitted, 1e12 * (1 + found.compute.value), found.used)
+    assert more.losses["prose"].value == pytest.approx(right.loss.value, rel=1e-10)
+    assert found.compute.lo > 0
+
+
+def test_the_same_composition_costs_nothing():
+    fitted = fit_together(study(own=0.001), resamples=100)
+    found = validation_effect(fitted, 1e12, {"prose": 1, "code": 3}, {"prose": 2, "code": 6})
+    assert found.shift == Interval(value=0.0, lo=0.0, hi=0.0)
+    assert found.cost.hi == pytest.approx(0, abs=1e-12)
+    assert found.compute.value == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["chinchilla", "coupled", "separable"])
+def test_no_composition_shifts_N_further_than_two_single_skills(name):
+    rng = np.random.default_rng(2)
+    law = bound(name)
+    q = law.log_parameters(truth(name)[None])[0]
+    fitted = {k: known(law, q + rng.normal(scale=0.1, size=len(q)), k, draws=2) for k in ("code", "prose", "wiki")}
+    found = validation_effect(fitted, 1e12, {"code": 1}, {"prose": 1}, MIX)
+    sizes = [
+        weighted_optimum(fitted, 1e12, dict(zip(fitted, w, strict=True)), MIX).N.value
+        for w in (*np.eye(3), *rng.dirichlet([0.4] * 3, 30))
+    ]
+    assert found.largest.value == pytest.approx(max(sizes) / min(sizes) - 1)
+    assert found.extremes == tuple(list(fitted)[f(sizes[:3])] for f in (np.argmin, np.argmax))
+    assert found.reason == "N lies outside the sizes fitted" or not found.reason
+
+
+# The best mix
+
+MIXTURES = [name for name, law in LAWS.items() if law.needs_mix]
+BOUNDS = {"code": (0.05, 0.6), "prose": (0.1, 0.7), "wiki": (0.02, 1.0)}
+
+
+def least_on_a_grid(fitted, C, weights, bounds, *, step=0.01) -> tuple[float, np.ndarray]:
+    """The least weighted loss over a grid of mixes and sizes, and the mix."""
+    shares = np.arange(0, 1 + step / 2, step)
+    mixes = np.array([(a, b, 1 - a - b) for a in shares for b in shares if a + b < 1 + step / 2])
+    low, high = np.array(list(bounds.values())).T
+    mixes = mixes[((mixes >= low - 1e-9) & (mixes <= high + 1e-9)).all(1)]
+    least = np.full(len(mixes), np.inf)
+    for ln_N in np.linspace(8, 16, 161):
+        N = np.full(len(mixes), math.exp(ln_N))
+        loss = sum(w * fitted[k].law.loss(fitted[k].fit.theta, N, C / 6 / N, mixes) for k, w in weights.items())
+        least = np.minimum(least, loss)
+    return float(least.min()), mixes[least.argmin()]
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_best_mix_is_what_a_grid_finds(name):
+    fitted = two_skills(name, spread=0.01)
+    found = best_mix(fitted, 1e12, WEIGHTS, BOUNDS)
+    least, mix = least_on_a_grid(fitted, 1e12, WEIGHTS, BOUNDS)
+    h = np.array([share.value for share in found.mix.values()])
+    assert least * (1 - 1e-3) < found.loss.value <= least * (1 + 1e-9)
+    np.testing.assert_allclose(h, mix, atol=0.03)
+    assert found.starts.agree == found.starts.tried == 4
+    again = weighted_optimum(fitted, 1e12, WEIGHTS, h)
+    assert again.loss.value == pytest.approx(found.loss.value, rel=1e-9)
+    assert math.log(again.N.value) == pytest.approx(math.log(found.N.value), abs=1e-4)
+    assert found.N.lo < found.N.value < found.N.hi
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_bounds_are_met_by_every_draw_and_named_where_they_hold_the_mix(name):
+    found = best_mix(two_skills(name, spread=0.05), 1e12, WEIGHTS, {"code": (0.1, 0.3), "prose": (0.2, 0.35)})
+    code, prose, wiki = found.mix.values()
+    assert code.value + prose.value + wiki.value == pytest.approx(1, abs=1e-9)
+    for share, (low, high) in zip((code, prose, wiki), ((0.1, 0.3), (0.2, 0.35), (0.35, 0.7)), strict=True):
+        assert low - 1e-9 <= share.lo <= share.hi <= high + 1e-9
+    if found.status is Status.ON_BOUND:
+        assert found.reason.startswith("the best mix is on a bound: ")
+    edges = [min(share.value - low, high - share.value) for share, (low, high) in
+             zip((code, prose, wiki), ((0.1, 0.3), (0.2, 0.35), (0.35, 0.7)), strict=True)]  # fmt: skip
+    assert (min(edges) < 1e-4) == (found.status in (Status.ON_BOUND, Status.NOT_IDENTIFIED))
+
+
+def test_a_given_size_is_kept():
+    fitted = two_skills("joint_mixture", spread=0.01)
+    found = best_mix(fitted, 1e12, WEIGHTS, BOUNDS, N=5e4)
+    assert Interval(value=pytest.approx(5e4), lo=pytest.approx(5e4), hi=pytest.approx(5e4)) == found.N
+    assert found.D.value == pytest.approx(1e12 / 6 / 5e4)
+    h = [share.value for share in found.mix.values()]
+    loss = weighted_loss(fitted, 1e12, WEIGHTS, h)(math.log(5e4))
+    assert found.loss.value == pytest.approx(loss, rel=1e-9)
+    assert loss > best_mix(fitted, 1e12, WEIGHTS, BOUNDS).loss.value
+
+
+def test_shares_that_are_given_leave_only_N():
+    fitted = two_skills("effective_data", spread=0.01)
+    given = dict(zip(CATEGORIES, ((x, x) for x in MIX), strict=True))
+    found = best_mix(fitted, 1e12, WEIGHTS, given)
+    assert found.N.value == pytest.approx(weighted_optimum(fitted, 1e12, WEIGHTS, MIX).N.value, rel=1e-5)
+    assert best_mix(fitted, 1e12, WEIGHTS, given, N=4e4).mix["code"].value == pytest.approx(0.5)
+
+
+def test_planted_mixes_are_covered():
+    law, theta = bound("separable"), truth("separable")
+    planted = best_mix({"code": known(law, law.log_parameters(theta[None])[0], "code")}, 1e12, {"code": 1}, BOUNDS)
+    hits = []
+    for seed in range(6):
+        points = scattered(law, theta, noise=0.01, seed=seed)
+        found = best_mix(fit_together({"code": points}, law=law, resamples=100), 1e12, {"code": 1}, BOUNDS)
+        hits += [found.mix[k].lo - 1e-6 <= planted.mix[k].value <= found.mix[k].hi + 1e-6 for k in CATEGORIES]
+        hits += [found.N.lo <= planted.N.value <= found.N.hi]
+    assert np.mean(hits) >= 0.75
+
+
+def test_a_mix_that_the_runs_do_not_tell_is_no_result():
+    law = bound("effective_data")
+    alike = np.array([1.8, 477.0, 2143.0, 0.347, 0.367, 1.0, 1.0, 1.0])
+    q = law.log_parameters(alike[None])[0]
+    found = best_mix({"code": known(law, q, "code", spread=0.1)}, 1e12, {"code": 1})
+    assert found.status is Status.NOT_IDENTIFIED
+    assert "the runs don't tell the best share of code 0 to 1" in found.reason
+
+
+def test_draws_that_ran_away_are_no_optima():
+    fitted = two_skills("additive_mixture", spread=0.01)
+    for one in fitted.values():
+        one.q[3] = 800.0
+    found = best_mix(fitted, 1e12, WEIGHTS, BOUNDS)
+    assert found.status is Status.NOT_IDENTIFIED
+    assert found.reason.startswith("some draws have no best mix")
+    assert (found.N.known, found.mix["code"].known, math.isfinite(found.mix["code"].value)) == (False, False, True)
+    assert np.isnan(found.draws).sum() == 1
+    assert not weighted_optimum(fitted, 1e12, WEIGHTS, MIX).N.known
+
+
+def test_mixes_beyond_the_runs_are_named():
+    fitted = {k: replace(one, points=replace(one.points, h=np.tile(MIX, (30, 1)))) for k, one in
+              two_skills("additive_mixture").items()}  # fmt: skip
+    assert "beyond the mixes of the runs: code" in best_mix(fitted, 1e12, WEIGHTS).reason
+
+
+# What can't be asked
+
+
+def test_messages():
+    fitted, mixed = two_skills("chinchilla"), two_skills("separable")
+    with pytest.raises(InputError, match=r"no skill coed was fitted \(did you mean code\?\); there is code, prose"):
+        weighted_optimum(fitted, 1e12, {"coed": 1})
+    with pytest.raises(InputError, match="the weight of code must not be negative, but it is -1"):
+        weighted_optimum(fitted, 1e12, {"code": -1})
+    with pytest.raises(InputError, match="the weights of the skills sum to 0"):
+        residual(fitted, 1e12, "code", {"code": 0})
+    with pytest.raises(InputError, match="a budget must be above 0 FLOP, but it is 0"):
+        weighted_optimum(fitted, 0, {"code": 1})
+    with pytest.raises(InputError, match="chinchilla knows nothing of the mix"):
+        best_mix(fitted, 1e12, {"code": 1})
+    with pytest.raises(InputError, match=r"mix must be shares .* sums to 1\.2"):
+        weighted_optimum(mixed, 1e12, {"code": 1}, [0.5, 0.5, 0.2])
+    with pytest.raises(InputError, match=r"no category wikis was fitted \(did you mean wiki\?\)"):
+        weighted_optimum(mixed, 1e12, {"code": 1}, {"wikis": 1.0})
+    with pytest.raises(
+        InputError, match=r"a mix has a share of each of code, prose, wiki, but it has the shape \(2,\)"
+    ):
+        weighted_optimum(mixed, 1e12, {"code": 1}, [0.5, 0.5])
+    with pytest.raises(InputError, match=r"no mix is within the bounds: the least shares sum to 1\.2"):
+        best_mix(mixed, 1e12, {"code": 1}, {"code": (0.6, 1), "prose": (0.6, 1)})
+    with pytest.raises(InputError, match=r"no mix is within the bounds: the most shares sum to 0\.6"):
+        best_mix(mixed, 1e12, {"code": 1}, dict.fromkeys(CATEGORIES, (0, 0.2)))
+    with pytest.raises(InputError, match=r"the bounds of code must be 0 <= least <= most <= 1, but they are 0\.5 and"):
+        best_mix(mixed, 1e12, {"code": 1}, {"code": (0.5, 0.2)})
+    with pytest.raises(InputError, match="N must be above 0 parameters, but it is -1"):
+        best_mix(mixed, 1e12, {"code": 1}, N=-1)
+    uneven = {**fitted, "prose": replace(fitted["prose"], q=fitted["prose"].q[:5])}
+    with pytest.raises(InputError, match=r"equally many draws at one level \(code 20 at level 0\.9, prose 5 .*fit_tog"):
+        weighted_optimum(uneven, 1e12, {"code": 1})
+
+
+def test_other_size():
+    pairs = [(1e6, 2e5), (4e6, 1.6e6), (1.6e7, 1.2e7), (1.6e7, 1.2e7)]
+    assert other_size(4e6, pairs) == pytest.approx(1.6e6)
+    assert other_size(2e6, pairs) == pytest.approx(math.sqrt(2e5 * 1.6e6))
+    with pytest.raises(InputError, match=r"N = 5e\+07 lies outside the sizes of the runs, 1e\+06 to 1.6e\+07"):
+        other_size(5e7, pairs)
+    found = in_other_size(Interval(value=4e6, lo=2e6, hi=5e7), pairs)
+    assert (found.value, found.lo) == (pytest.approx(1.6e6), pytest.approx(math.sqrt(2e5 * 1.6e6)))
+    assert math.isnan(found.hi)
+    with pytest.raises(InputError, match="drop the runs that lack one"):
+        other_size(4e6, [(1e6, math.nan)])

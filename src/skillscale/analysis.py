@@ -1,6 +1,7 @@
 """The entries that read: fit every skill from the registry's runs or from a table, and write the report."""
 
 import json
+import math
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from skillscale.config import Config
 from skillscale.errors import FitError, InputError
 from skillscale.laws.bootstrap import Method
 from skillscale.laws.catalogue import LAWS
+from skillscale.laws.choice import Candidate, Choice, choose, fitted_points
 from skillscale.laws.document import document
 from skillscale.laws.fit import fit_law
 from skillscale.laws.fitted import Fitted, points_by_skill
@@ -125,9 +127,17 @@ def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) 
     tell_left_out(runs.table, out)
     laws: dict[str, Fitted | Refused] = {}
     for mix, table in runs.groups.items():
-        data = _points(table)
-        request = _request(arguments, config, data, out)
-        found = fit_all(_weighed(data, table, request) if arguments.get("weights") == "sem" else data, request)
+        data = points_of(table)
+        if arguments.get("law"):
+            chosen = Candidate(law=named_law(arguments["law"]))
+        else:
+            choice = choose(data, objective=objective_of(arguments))
+            chosen = choice.taken
+            out.progress(f"law{f' of {mix}' if mix else ''}: {chosen.name}{_because(choice)}")
+        request = _request(arguments, config, chosen.law)
+        if arguments.get("weights") == "sem":
+            data = _weighed(data, table, request)
+        found = fit_all({name: fitted_points(points, chosen) for name, points in data.items()}, request)
         laws |= {f"{mix}/{name}" if mix and len(runs.groups) > 1 else name: one for name, one in found.items()}
     given = arguments.get("flops")
     fitted = [one for one in laws.values() if isinstance(one, Fitted)]
@@ -165,7 +175,7 @@ def _study_fits(runs: Runs, config: Config) -> StudyFits:
     )  # fmt: skip
 
 
-def _points(table: RunTable) -> dict[str, Points]:
+def points_of(table: RunTable) -> dict[str, Points]:
     """Each skill's and aggregate's runs; shares that are all alike tell nothing, and are left out."""
     shares = table.runs[[f"mix/{name}" for name in table.categories]].to_numpy(dtype=float)
     varied = len(shares) > 0 and shares.shape[1] > 1 and bool(np.ptp(shares, axis=0).max() > 1e-6)
@@ -173,14 +183,21 @@ def _points(table: RunTable) -> dict[str, Points]:
     return points_by_skill(table.runs, there, table.categories if varied else ())
 
 
-def _request(arguments: Mapping[str, Any], config: Config, data: Mapping[str, Points], out: Output) -> Request:
-    """How to fit, from the arguments; without a law, the one that predicts the larger of these runs best."""
-    del out
-    law = named_law(arguments["law"]) if arguments.get("law") else LAWS["chinchilla"]
-    del data
+def _because(choice: Choice) -> str:
+    """How the law was chosen, in words."""
+    if not choice.trials:
+        return ", for no larger runs could be held out to choose by"
+    others = [one for one in choice.trials if one.candidate != choice.taken and math.isfinite(one.error)]
+    own = next(one.error for one in choice.trials if one.candidate == choice.taken)
+    beside = f"; {others[0].candidate.name} {others[0].error:.2%}" if others else ""
+    return f", by its error on held-out larger runs: {own:.2%}{beside}"
+
+
+def _request(arguments: Mapping[str, Any], config: Config, law: Law) -> Request:
+    """How to fit, from the arguments."""
     return Request(
         law=law,
-        objective=_objective(arguments),
+        objective=objective_of(arguments),
         sharing=Sharing(
             pinned=dict(arguments.get("pin") or {}), shared=tuple(arguments.get("share") or ()),
             pooled=dict(arguments.get("pool") or {}),
@@ -202,7 +219,7 @@ def named_law(name: str) -> Law:
     return LAWS[name]
 
 
-def _objective(arguments: Mapping[str, Any]) -> Objective | None:
+def objective_of(arguments: Mapping[str, Any]) -> Objective | None:
     """As asked for; Huber without a delta is the efficient one, whose delta follows the noise."""
     kind, delta = arguments.get("objective") or "huber", arguments.get("delta")
     if kind == "huber" and delta is None:

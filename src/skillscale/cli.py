@@ -291,6 +291,20 @@ ENTRIES = (
         names_any_study=True,
     ),
     Entry(
+        name="backtest",
+        help="fit the smaller runs, predict the larger ones, and tell error and coverage of each skill",
+        run="skillscale.backtest:backtest",
+        parameters=(
+            *_READ,
+            *_OF_TABLE,
+            Parameter(name="max_flops", read=optional(positive), help="C up to which runs are fitted, FLOP"),
+            Parameter(name="max_params", read=optional(positive), help="or N up to which they are"),
+            *_HOW[:3],
+            _JSON,
+        ),
+        names_any_study=True,
+    ),
+    Entry(
         name="report",
         help="fit, and write figures, tables and the page",
         run="skillscale.analysis:report",

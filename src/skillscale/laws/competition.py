@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class CapacityCompetition(Law):
         return logsumexp(e[i], c[i] - b[i] * (own_x + math.log(m)), A[i] - exp(log_a[i]) * data)
 
     def _split(
-        self, c: Sequence[Jet], b: Sequence[Jet], log_b: Sequence[Jet], log_h: Array, x: "Array | Jet"
+        self, c: Sequence[Jet], b: Sequence[Jet], log_b: Sequence[Jet], log_h: Any, x: "Array | Jet"
     ) -> list[Jet]:
         """Ln of each category's part of N: h_i c_i b_i x_i^-(b_i + 1) alike for all, summing to N.
 

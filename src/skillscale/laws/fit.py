@@ -106,7 +106,9 @@ def fit_law(
     pinned = dict(bound.pin(name, value) for name, value in (pins or {}).items())
     n_log = len(bound.log_names)
     free = tuple(j for j in range(n_log) if j not in pinned)
-    check_identified(points, n_parameters=len(free) - len([j for j in bound.priors if j in free]))
+    known = {*pinned, *bound.priors}
+    told = "".join(letter for letter, name in (("N", "alpha"), ("D", "beta")) if _is_known(bound, name, known))
+    check_identified(points, n_parameters=len(free) - len([j for j in bound.priors if j in free]), told=told)
     offset = np.zeros(n_log)
     offset[list(pinned)] = list(pinned.values())
     part = _part(bound, points, objective, T=np.eye(n_log)[:, list(free)], offset=offset)
@@ -116,6 +118,10 @@ def fit_law(
     if not len(Q):
         raise FitError(f"no start of {bound.name} has a finite objective; look for absurd losses, sizes or tokens")
     return _finish(points, part, Q, free, (mean, precision))
+
+
+def _is_known(law: Law, name: str, known: set[int]) -> bool:
+    return name in law.parameters and law.pin(name, 0.5)[0] in known
 
 
 def efficient(noise: float) -> Objective:

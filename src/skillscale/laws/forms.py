@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skillscale.errors import InputError
-from skillscale.laws.jets import Jet, as_jet, exp, growth, leaves, logsumexp
+from skillscale.laws.jets import Jet, as_jet, exp, growth, leaves, log, logsumexp
 
 Array = npt.NDArray[np.float64]
 
@@ -31,12 +31,25 @@ SEARCH_POINTS = 193
 class Covariates:
     """Where losses were measured: x = ln N - x0 and y = ln D - y0, (n,), and shares ``h`` (n, n_categories) or None."""
 
-    x: Any  # arrays, or jets where derivatives by N and D are wanted
+    x: Any  # arrays, or jets where derivatives by N, D and the shares are wanted
     y: Any
-    h: Array | None = None
+    h: Any = None
 
     def __len__(self) -> int:
         return len(self.x)
+
+
+@dataclass(frozen=True, eq=False)
+class JetShares:
+    """Shares that carry derivatives, which a law reads as it reads an array: ``h[..., k]``, ``h - constant``."""
+
+    parts: tuple[Jet, ...]
+
+    def __getitem__(self, at: tuple[Any, int]) -> Jet:
+        return self.parts[at[-1]]
+
+    def __sub__(self, constant: float) -> "JetShares":
+        return JetShares(tuple(part - constant for part in self.parts))
 
 
 @dataclass(frozen=True)
@@ -514,18 +527,22 @@ class Farseer(Law):
         return np.column_stack([a1 + b1, a1 * a, a, term_level, a2 * b, b, a3 + b3, a3 * g, g])
 
 
-def shares_of(h: Array | None) -> Array:
+def shares_of(h: Any) -> Any:
     """The shares, of which a law that needs a mix is sure once it is bound."""
     assert h is not None, "a law that needs a mix was given covariates without one"
     return h
 
 
-def log_shares(h: Array | None) -> Array:
+def log_shares(h: Any) -> Any:
     """Ln h, with a floor for absent categories that no exponent of a fit brings back; (..., n_categories)."""
+    if isinstance(h, Jet):
+        return log(h)
+    if isinstance(h, JetShares):
+        return JetShares(tuple(log(part) for part in h.parts))
     return np.log(np.maximum(shares_of(h), 1e-200))
 
 
-def dot(weights: Sequence[Jet], h: Array) -> Jet:
+def dot(weights: Sequence[Jet], h: Any) -> Jet:
     """sum_k w_k h_k over categories, for shares (n, m), or (K, 1, m) of one point a problem."""
     total = weights[0] * h[..., 0]
     for k, weight in enumerate(weights[1:], start=1):

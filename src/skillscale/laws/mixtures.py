@@ -7,7 +7,7 @@ then told up to a constant, which a weak prior settles.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -40,6 +40,11 @@ class MixtureLaw(Law):
     def bounds(self) -> Mapping[str, tuple[float, float]]:
         """As Chinchilla's."""
         return {"alpha": (0.02, 2.0), "beta": (0.02, 2.0)}
+
+    @property
+    def priors(self) -> Mapping[int, Prior]:
+        """Exponents of .35, give or take .2: mixtures are often run at two sizes, or at one number of tokens."""
+        return {3: Prior(0.35, 0.2), 4: Prior(0.35, 0.2)}
 
     def seeds(self, z: Covariates, log_L: Array, weights: Array) -> Array:
         """Chinchilla's best seeds, with each of ``guesses``."""
@@ -86,7 +91,7 @@ class EffectiveData(MixtureLaw):
     @property
     def priors(self) -> Mapping[int, Prior]:
         """Categories count alike within a factor of some 20."""
-        return {5 + k: Prior(0.0, 1.5) for k in range(len(self.categories))}
+        return dict(super().priors) | {5 + k: Prior(0.0, 1.5) for k in range(len(self.categories))}
 
     def form(self, q: Sequence[Jet], z: Covariates) -> Jet:
         """Ln of the sum, with the effective share as a log-sum-exp."""
@@ -131,7 +136,8 @@ class AdditiveMixture(MixtureLaw):
     def priors(self) -> Mapping[int, Prior]:
         """A term of some tenths of a nat, exponents about .5 (published fits, widened)."""
         m = len(self.categories)
-        return {5 + k: Prior(1.0, 2.0) for k in range(m)} | {5 + m + k: Prior(math.log(0.5), 0.7) for k in range(m)}
+        terms = {5 + k: Prior(1.0, 2.0) for k in range(m)}
+        return dict(super().priors) | terms | {5 + m + k: Prior(math.log(0.5), 0.7) for k in range(m)}
 
     def form(self, q: Sequence[Jet], z: Covariates) -> Jet:
         """Ln of the sum of four terms."""
@@ -243,7 +249,8 @@ class Separable(MixtureLaw):
         """A drift of a tenth; a category alone moves the loss by a factor of some 2; own exponents of some tenths."""
         m = len(self.categories)
         tilts = {6 + k: Prior(0.0, 1.0) for k in range(m)}
-        return {5: Prior(0.0, 0.1)} | tilts | ({6 + m: Prior(0.1, 0.3)} if self.own else {})
+        own = {6 + m: Prior(0.1, 0.3)} if self.own else {}
+        return dict(super().priors) | {5: Prior(0.0, 0.1)} | tilts | own
 
     def for_skill(self, skill: str) -> Self:
         """The law of a skill, whose own category bears its name."""
@@ -254,12 +261,13 @@ class Separable(MixtureLaw):
         e, a, b, alpha, beta, g, *rest = q
         return logsumexp(e, a - alpha * z.x, b - beta * exp(g * z.x) * z.y) + self._of_mix(rest, z.h)
 
-    def _of_mix(self, rest: Sequence[Jet], h: Array | None) -> Jet:
+    def _of_mix(self, rest: Sequence[Jet], h: Any) -> Jet:
         m, h = len(self.categories), shares_of(h)
         tilt = dot(rest[:m], h - 1 / m)
         if not self.own:
             return tilt
-        return tilt - rest[m] * (log_shares(h[..., self.categories.index(self.own)]) + math.log(m))
+        own: Jet = tilt - rest[m] * (log_shares(h[..., self.categories.index(self.own)]) + math.log(m))
+        return own
 
     def guesses(self) -> Sequence[Array]:
         """No effect of the mix, and a little of the own category's; no drift."""
@@ -332,14 +340,14 @@ class SeparableTransient(Separable):
             return np.column_stack([super().log_parameters(theta[:, :-3]), np.log(theta[:, -3:-1]), theta[:, -1]])
 
 
-def _log_share(logs: Sequence[Jet], h: Array | None) -> Jet:
+def _log_share(logs: Sequence[Jet], h: Any) -> Jet:
     """Ln sum_k t_k h_k, with t = e^logs brought to an average of 1."""
     shares = log_shares(h)
     weighted = [one + shares[..., k] for k, one in enumerate(logs)]
     return logsumexp(*weighted) - logsumexp(*logs) + math.log(len(logs))
 
 
-def _log_powers(rest: Sequence[Jet], h: Array | None) -> Jet:
+def _log_powers(rest: Sequence[Jet], h: Any) -> Jet:
     """Ln sum_k C_k h_k^gamma_k, from ln C of each category and then ln gamma of each."""
     m = len(rest) // 2
     shares = log_shares(h)

@@ -18,8 +18,7 @@ class Points:
 
     ``weights``: non-negative, (n,). ``h``: shares of ``categories``, (n, n_categories), where the mix differs between
     runs. ``clusters``: (n,) labels; checkpoints of one run share one, and are resampled together. They are kept as
-    codes, 0 to n_clusters - 1, and as they were given in ``labels`` (n,), by which the same runs are known in every
-    skill.
+    codes, 0 to n_clusters - 1, and as they were given in ``labels``, which name the same runs in every skill.
 
     Raises:
         FitError: lengths differ, or a value is not finite and positive.
@@ -92,8 +91,13 @@ class Points:
         )  # fmt: skip
 
 
-def check_identified(points: Points, *, n_parameters: int) -> None:
+def check_identified(points: Points, *, n_parameters: int, told: str = "") -> None:
     """Refuse runs that can't carry a law in N and D.
+
+    Args:
+        points: the runs.
+        n_parameters: that they alone have to decide.
+        told: letters (N, D) whose exponent is known beforehand, weakly or not, so that fewer values will do.
 
     Raises:
         FitError: says what is missing and which runs would cure it.
@@ -106,7 +110,7 @@ def check_identified(points: Points, *, n_parameters: int) -> None:
         )
     for letter, values in (("N", N), ("D", D)):
         distinct = len(np.unique(np.round(np.log(values), 3)))
-        if distinct < MIN_SIZES:
+        if distinct < (1 if letter in told else MIN_SIZES):
             other = "tokens" if letter == "N" else "parameters"
             raise FitError(
                 f"{distinct} distinct {letter} among {len(N)} runs; a law in N and D needs {MIN_SIZES} or more: add "
@@ -115,7 +119,7 @@ def check_identified(points: Points, *, n_parameters: int) -> None:
     x = np.log(N) - np.log(N).mean()
     design = np.column_stack([np.ones_like(x), x, x**2])
     left = np.log(D) - design @ np.linalg.lstsq(design, np.log(D), rcond=None)[0]
-    if left.std() < CONFOUNDED:
+    if left.std() < CONFOUNDED and not told:
         smallest, largest = float(N.min()), float(N.max())
         raise FitError(
             f"N and D are confounded: N tells ln D to within {left.std():.2g}, so their effects can't be told apart; "

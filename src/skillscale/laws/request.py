@@ -84,7 +84,7 @@ def _check_alone(name: str, points: Points, request: Request) -> None:
 
 def _together(data: Mapping[str, Points], request: Request) -> dict[str, Fitted]:
     joint = fit_skills(data, law=request.law, objective=request.objective, sharing=request.sharing)
-    drawn = joint_draws(joint, data, count=request.resamples, seed=request.seed)
+    drawn = joint_draws(joint, data, method=request.method, count=request.resamples, seed=request.seed)
     found = {}
     for name, points in data.items():
         fit = joint.fits[name]
@@ -96,19 +96,20 @@ def _together(data: Mapping[str, Points], request: Request) -> dict[str, Fitted]
     return found
 
 
-def joint_draws(joint: JointFit, data: Mapping[str, Points], *, count: int, seed: int) -> dict[str, Array]:
+def joint_draws(
+    joint: JointFit, data: Mapping[str, Points], *, method: Method = Method.WILD, count: int, seed: int
+) -> dict[str, Array]:
     """Log-parameters (count, p) of each skill from resamples of the runs that all skills share.
 
-    One step of the joint curvature a resample; clusters with one label change sign together in every skill.
+    One step of the joint curvature a resample; clusters with one label are resampled together in every skill.
     """
     labels = np.concatenate([np.asarray(points.labels).astype(str) for points in data.values()])
     _, codes = np.unique(labels, return_inverse=True)
     phi = math.exp(np.mean([math.log(max(fit.phi, 1e-300)) for fit in joint.fits.values()]))
     bread = sandwich(joint.problem, joint.Q, codes, phi=phi)
-    rng = np.random.default_rng(seed)
-    signs = rng.choice([-1.0, 1.0], size=(count, len(bread.pulls)))
-    student = np.sqrt(bread.freedom / rng.chisquare(bread.freedom, size=(count, 1)))
-    Q = joint.Q + bread.step(signs * student, rng.normal(size=(count, len(joint.Q))))
+    luck = Chance.draw(labels, method, count=count, seed=seed)
+    normal = np.random.default_rng([seed, 1]).normal(size=(count, len(joint.Q)))
+    Q = joint.Q + bread.step(luck.factors(luck.labels, bread.freedom), normal)
     return {name: part.q(Q) for name, part in zip(data, joint.problem.parts, strict=True)}
 
 

@@ -18,7 +18,10 @@ Array = npt.NDArray[np.float64]
 
 
 class Status(StrEnum):
-    """What became of a fit. Only ``OK`` carries numbers to rely on; the others say what the runs lack."""
+    """What became of a fit. Only ``OK`` carries numbers to rely on; the others say what the runs lack.
+
+    An optimum ``ON_BOUND`` is good for the bounds it was given: other bounds would move it.
+    """
 
     OK = "ok"
     TOO_FEW = "too few sizes"
@@ -27,6 +30,8 @@ class Status(StrEnum):
     TOO_FLAT = "too flat to locate"
     TOO_FEW_BUDGETS = "too few budgets"
     NOT_IDENTIFIED = "not identified"
+    NO_MINIMUM = "no interior minimum"
+    ON_BOUND = "on a bound"
 
 
 class Verdict(StrEnum):

@@ -1,0 +1,468 @@
+"""The best N, D and mix for a budget and for what each skill is worth, with intervals, and what a wrong choice costs.
+
+C = 6 N D with N in the convention that the runs were fitted in: a table that counts N in two ways is fitted once a
+convention, and each fit has its own budget line. ``other_size`` tells an optimum's N in the other one.
+
+Intervals are of draws, of which row k belongs to one resample in every skill: they own that errors of skills on the
+same runs go together, if the skills were fitted with ``fit_together``.
+"""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from skillscale.errors import FitError, InputError
+from skillscale.laws.blend import Blend, of_jet
+from skillscale.laws.fit import agreement
+from skillscale.laws.fitted import Fitted
+from skillscale.laws.forms import Array
+from skillscale.laws.jets import leaves
+from skillscale.laws.mix_search import MixSearch
+from skillscale.laws.results import Interval, Residual, Starts, Status, Verdict
+from skillscale.laws.uncertainty import interval, two_sided_p
+
+Mixed = Mapping[str, float] | Sequence[float] | Array  # shares by name, or in the order of the categories
+_SUM = 1e-6
+_BEYOND = 1.01  # a budget or a size further out than this, as a factor, is beyond the runs
+_SETTLED = 1e-10
+_ROUNDS = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimum:
+    """The best N and D = C / 6 N for the weighted loss, and the best mix where that was asked for too.
+
+    ``mix``: shares by category, intervals without bounds where they were given; ``weights`` sum to 1; ``losses``: of
+    every skill that was fitted; ``starts``: of the search over mixes, None where there was none; ``draws``: ln N of
+    the draws (NaN where one has no optimum). ``reason`` says what is to be known even where the status is ok.
+    """
+
+    C: float = field(metadata={"unit": "FLOP"})
+    weights: Mapping[str, float]
+    N: Interval = field(metadata={"unit": "parameters"})
+    D: Interval = field(metadata={"unit": "tokens"})
+    loss: Interval = field(metadata={"unit": "nats per token, weighted mean"})
+    losses: Mapping[str, Interval]
+    mix: Mapping[str, Interval]
+    status: Status
+    reason: str
+    extrapolation: float = field(metadata={"unit": "C / largest 6 N D fitted"})
+    starts: Starts | None = None
+    draws: Array = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationEffect:
+    """What choosing N by a validation set of another composition does.
+
+    ``shift``: ln N*(used) - ln N*(wanted); ``cost``: the wanted loss at N*(used) less the least one; ``compute``: by
+    which share C must grow for N*(used) to reach that least loss. ``largest``: the largest |N*(w) - N*(w')| / N*(w')
+    over all compositions of the fitted skills: between ``extremes``, the single skills of the smallest and the largest
+    N*. A draw's cost is never below 0, so its interval lies above 0 even for a shift that is not told from 0.
+    """
+
+    C: float
+    wanted: Mapping[str, float]
+    used: Mapping[str, float]
+    shift: Interval
+    cost: Interval = field(metadata={"unit": "nats per token"})
+    compute: Interval
+    largest: Interval
+    extremes: tuple[str, str]
+    status: Status
+    reason: str
+
+
+def weighted_optimum(
+    fitted: Mapping[str, Fitted], C: float, weights: Mapping[str, float], h: Mixed | None = None
+) -> Optimum:
+    """N that minimises sum_s w_s L_s(N, C / 6 N, h), with its interval.
+
+    Args:
+        fitted: the skills, fitted together.
+        C: FLOP.
+        weights: what each skill is worth, not negative; their sum is divided out.
+        h: the mix, where a law asks for one; by default the runs' mean mix.
+
+    Raises:
+        InputError: an unknown skill or category, weights or shares out of range, or draws that don't belong together.
+    """
+    own = normalised(weights, fitted)
+    blend, t = _blend(fitted, own), _log_budget(C)
+    shares = _shares(fitted, h)
+    s = blend.log_optimum(t, shares)
+    mix = (
+        {}
+        if shares is None
+        else {k: Interval(value=float(x)) for k, x in zip(_categories(fitted), shares[0], strict=True)}
+    )
+    status, reason = Status.OK, ""
+    if not math.isfinite(s[0]):
+        status, reason = Status.NO_MINIMUM, _at_the_end(blend, t, shares)
+    return _optimum(fitted, blend, own, C, s, shares, mix=mix, status=status, reason=reason)
+
+
+def residual(
+    fitted: Mapping[str, Fitted], C: float, skill: str, aggregate: Mapping[str, float], h: Mixed | None = None
+) -> Residual:
+    """Ln N*(skill) - ln N*(aggregate) at a budget, with a verdict where the interval excludes 0.
+
+    Args:
+        fitted: the skills, fitted together.
+        C: FLOP.
+        skill: one of them.
+        aggregate: weights of the skills that it is compared with; the skill may be among them.
+        h: the mix, where a law asks for one; by default the runs' mean mix.
+
+    Raises:
+        InputError: as ``weighted_optimum``.
+    """
+    one, common = (weighted_optimum(fitted, C, weights, h) for weights in ({skill: 1.0}, aggregate))
+    lacking = next((optimum for optimum in (one, common) if optimum.status is not Status.OK), None)
+    value, p, verdict = Interval(), math.nan, Verdict.UNRESOLVED
+    status, reason = Status.OK, one.reason or common.reason
+    if lacking is not None:
+        status, reason = lacking.status, f"{_told(lacking.weights)}: {lacking.reason}"
+    else:
+        difference = math.log(one.N.value) - math.log(common.N.value)
+        drawn = one.draws - common.draws
+        value, p = interval(difference, drawn, _level(fitted)), two_sided_p(drawn)
+        if value.excludes_zero:
+            verdict = Verdict.CAPACITY if value.value > 0 else Verdict.DATA
+    return Residual(
+        mix="", skill=skill, aggregate=_told(common.weights), C=C, status=status, reason=reason, n_budgets=1,
+        value=value, p=p, p_holm=math.nan, verdict=verdict,
+    )  # fmt: skip
+
+
+def validation_effect(
+    fitted: Mapping[str, Fitted], C: float, wanted: Mapping[str, float], used: Mapping[str, float],
+    h: Mixed | None = None,
+) -> ValidationEffect:  # fmt: skip
+    """What it costs to choose N by a validation set of the composition ``used`` where ``wanted`` is what counts.
+
+    The largest shift over all compositions lies between two single skills. For, along a budget, let each skill's loss
+    fall up to its own N* and rise from there, as every law here does where it has one minimum. Below the smallest of
+    the skills' N* every weighted sum falls, above the largest every one rises; so each composition's N* lies between
+    the two, which are attained. Where a fitted loss has several minima the result says that this is not proven.
+
+    Args:
+        fitted: the skills, fitted together.
+        C: FLOP.
+        wanted: weights of the skills in what the model is for.
+        used: their weights in the validation set that N is chosen by.
+        h: the mix, where a law asks for one; by default the runs' mean mix.
+
+    Raises:
+        InputError: as ``weighted_optimum``.
+    """
+    weights = [normalised(one, fitted) for one in (wanted, used)]
+    right, wrong = (_blend(fitted, one) for one in weights)
+    t, shares, level = _log_budget(C), _shares(fitted, h), _level(fitted)
+    best, chosen = right.log_optimum(t, shares), wrong.log_optimum(t, shares)
+    least, had = (right.at(s, t, shares) for s in (best, chosen))
+    more = _more_compute(right, wrong, chosen, t, shares, least)
+    names = list(fitted)
+    alone = {name: _blend(fitted, {name: 1.0}) for name in names}
+    single = np.array([one.log_optimum(t, shares) for one in alone.values()])
+    known = np.isfinite(single[:, 0]).all()
+    low, high = (int(np.argmin(single[:, 0])), int(np.argmax(single[:, 0]))) if known else (0, 0)
+    lacking = [_told(w) for w, s in zip(weights, (best, chosen), strict=True) if not math.isfinite(s[0])]
+    wavy = [name for name, one in alone.items() if _minima(one, t, shares) > 1]
+    notes = [f"no interior minimum for {' and '.join(dict.fromkeys(lacking))}"] if lacking else []
+    notes += [f"the loss of {', '.join(wavy)} has several minima: the largest shift is not proven"] if wavy else []
+    notes += [] if known else ["some skill alone has no interior minimum, so that the largest shift is unknown"]
+    return ValidationEffect(
+        C=C, wanted=weights[0], used=weights[1], shift=_interval(chosen - best, level),
+        cost=_interval(had - least, level), compute=_interval(np.expm1(more - t), level),
+        largest=_interval(np.expm1(single[high] - single[low]), level) if known else Interval(),
+        extremes=(names[low], names[high]) if known else ("", ""),
+        status=Status.NO_MINIMUM if lacking else Status.OK, reason="; ".join(notes),
+    )  # fmt: skip
+
+
+def best_mix(
+    fitted: Mapping[str, Fitted], C: float, weights: Mapping[str, float],
+    bounds: Mapping[str, tuple[float, float]] | None = None, *, N: float | None = None, draws: int = 200,
+) -> Optimum:  # fmt: skip
+    """The mix, N and D that minimise sum_s w_s L_s(N, C / 6 N, h) over shares h within bounds.
+
+    Exact derivatives by ln N and the shares at once, from several starts. The weighted loss is convex in (ln N, h), so
+    that any minimum is the only one, under ``effective_data``; under ``additive_mixture`` if its gamma are at most 1;
+    under ``joint_mixture`` if besides r and s are not negative; under ``separable`` without drift if c is not negative.
+    Elsewhere, and under ``capacity_competition``, nothing is proven: look at ``starts``.
+
+    Args:
+        fitted: the skills, fitted together under laws that ask for a mix.
+        C: FLOP.
+        weights: what each skill is worth.
+        bounds: least and most share of a category; 0 and 1 where it is not named.
+        N: parameters, where they are given; D = C / 6 N then is too.
+        draws: how many of the fits' draws are optimised for the intervals.
+
+    Raises:
+        InputError: no law that asks for a mix, bounds that no mix meets, or as ``weighted_optimum``.
+        FitError: the loss is finite nowhere.
+    """
+    own = normalised(weights, fitted)
+    categories = _categories(fitted)
+    if not categories or not any(fitted[name].law.needs_mix for name, w in own.items() if w):
+        names = ", ".join(sorted({fitted[name].law.name for name, w in own.items() if w}))
+        raise InputError(f"{names} knows nothing of the mix; fit a law that does, such as separable")
+    if N is not None and not (math.isfinite(N) and N > 0):
+        raise InputError(f"N must be above 0 parameters, but it is {N}; leave it out to have it optimised")
+    blend, t = _blend(fitted, own), _log_budget(C)
+    lower, upper = _limits(bounds or {}, categories)
+    found = MixSearch.over(blend, t, lower, upper, N)
+    X, F = found.solve(blend.take(np.zeros(len(found.corners), dtype=np.intp)), found.starts(blend))
+    if not np.isfinite(F).any():
+        raise FitError(f"{_told(own)} has no finite loss at C = {C:.3g} in any mix within the bounds; look at its fit")
+    best = int(np.nanargmin(F))
+    some = np.arange(1, min(len(blend), draws + 1))
+    drawn = found.draws(blend.take(some), X[best])
+    X = np.vstack([X[best], drawn])
+    h, level = X[:, 1:], _level(fitted)
+    mix = {k: interval(float(h[0, i]), h[1:, i], level) for i, k in enumerate(categories)}
+    s = np.where(found.inside(X[:, 0]), X[:, 0], np.nan)
+    status, reason = found.verdict(fitted, s[0], mix)
+    return _optimum(
+        fitted, blend.take(np.r_[0, some]), own, C, s, h, mix=mix, status=status, reason=reason, starts=agreement(F)
+    )
+
+
+def other_size(N: float, pairs: npt.ArrayLike) -> float:
+    """N in another convention, from runs' sizes in both, straight between neighbours in ln N.
+
+    Args:
+        N: parameters, as in the first column.
+        pairs: (n, 2) N of the runs in the convention fitted and in the other one.
+
+    Raises:
+        InputError: N lies outside the runs' sizes, or a size is not positive.
+    """
+    sizes = np.asarray(pairs, dtype=float)
+    if sizes.ndim != 2 or sizes.shape[1] != 2 or not (np.isfinite(sizes) & (sizes > 0)).all():
+        raise InputError("pairs must be positive sizes in both conventions, (n, 2); drop the runs that lack one")
+    x, at = np.unique(np.log(sizes[:, 0]), return_inverse=True)
+    y = np.bincount(at, weights=np.log(sizes[:, 1])) / np.bincount(at)
+    slack = 1e-9
+    if not x[0] - slack <= math.log(N) <= x[-1] + slack:
+        raise InputError(
+            f"N = {N:.4g} lies outside the sizes of the runs, {math.exp(x[0]):.4g} to {math.exp(x[-1]):.4g}, within "
+            "which N is known in both conventions; fit the runs in the other convention"
+        )
+    return float(np.exp(np.interp(math.log(N), x, y)))
+
+
+def in_other_size(N: Interval, pairs: npt.ArrayLike) -> Interval:
+    """An optimum's N in another convention; a bound outside the runs' sizes is unknown.
+
+    Raises:
+        InputError: the optimum itself lies outside.
+    """
+
+    def bound(size: float) -> float:
+        try:
+            return other_size(size, pairs)
+        except (InputError, ValueError):
+            return math.nan
+
+    return Interval(value=other_size(N.value, pairs), lo=bound(N.lo), hi=bound(N.hi))
+
+
+def normalised(weights: Mapping[str, float], fitted: Mapping[str, Fitted]) -> dict[str, float]:
+    """Weights that sum to 1, of skills that were fitted.
+
+    Raises:
+        InputError: an unknown skill, or weights that are negative or all 0.
+    """
+    for name, weight in weights.items():
+        _known("skill", name, fitted)
+        if not (math.isfinite(weight) and weight >= 0):
+            raise InputError(f"the weight of {name} must not be negative, but it is {weight}; 0 leaves a skill out")
+    total = math.fsum(weights.values())
+    if not total > 0:
+        raise InputError("the weights of the skills sum to 0; give at least one skill a weight above 0")
+    return {name: weight / total for name, weight in weights.items()}
+
+
+def _known(what: str, name: str, known: Iterable[str]) -> None:
+    names = list(known)
+    if name not in names:
+        match = difflib.get_close_matches(name, names, n=1)
+        near = f" (did you mean {match[0]}?)" if match else ""
+        raise InputError(f"no {what} {name} was fitted{near}; there is {', '.join(names)}")
+
+
+def _log_budget(C: float) -> float:
+    if not (math.isfinite(C) and C > 0):
+        raise InputError(f"a budget must be above 0 FLOP, but it is {C}")
+    return math.log(C / 6)
+
+
+def _level(fitted: Mapping[str, Fitted]) -> float:
+    return next(iter(fitted.values())).level
+
+
+def _categories(fitted: Mapping[str, Fitted]) -> tuple[str, ...]:
+    """Of the laws that ask for a mix."""
+    found = {one.law.categories for one in fitted.values() if one.law.needs_mix}
+    if len(found) > 1:
+        told = " and ".join("(" + ", ".join(names) + ")" for names in sorted(found))
+        raise InputError(f"skills of one optimum must have the same categories of the mix, but they have {told}")
+    return found.pop() if found else ()
+
+
+def _blend(fitted: Mapping[str, Fitted], weights: Mapping[str, float]) -> Blend:
+    """Estimate and draws of every skill.
+
+    Raises:
+        InputError: skills have other numbers of draws or other levels.
+    """
+    if len({(len(one.q), one.level) for one in fitted.values()}) > 1:
+        told = ", ".join(f"{name} {len(one.q)} at level {one.level}" for name, one in fitted.items())
+        raise InputError(f"skills must have equally many draws at one level ({told}); fit them with fit_together")
+    return Blend(
+        laws=tuple(one.law for one in fitted.values()),
+        q=tuple(np.vstack([one.fit.q, one.q]) for one in fitted.values()),
+        weights=np.array([weights.get(name, 0.0) for name in fitted]),
+    )
+
+
+def _shares(fitted: Mapping[str, Fitted], h: Mixed | None) -> Array | None:
+    """The mix of an optimum, (1, n_categories); None where no law asks for one.
+
+    Raises:
+        InputError: an unknown or missing category, or shares that are no mix.
+    """
+    categories = _categories(fitted)
+    if not categories:
+        return None
+    if h is None:
+        means = [one.mean_mix for one in fitted.values() if one.mean_mix is not None]
+        return np.atleast_2d(np.mean(means, axis=0))
+    if isinstance(h, Mapping):
+        for name in h:
+            _known("category", name, categories)
+        h = [float(h.get(name, 0.0)) for name in categories]
+    shares = np.asarray(h, dtype=float)
+    if shares.shape != (len(categories),):
+        raise InputError(f"a mix has a share of each of {', '.join(categories)}, but it has the shape {shares.shape}")
+    told = ", ".join(f"{name} {share:.4g}" for name, share in zip(categories, shares, strict=True))
+    if not (shares >= 0).all() or abs(shares.sum() - 1) > _SUM:
+        raise InputError(f"mix must be shares from 0 that sum to 1, but {told} sums to {shares.sum():.6g}")
+    return shares[None]
+
+
+def _interval(rows: Array, level: float) -> Interval:
+    """Of rows whose first is the estimate."""
+    return interval(float(rows[0]), rows[1:], level)
+
+
+def _told(weights: Mapping[str, float]) -> str:
+    """A composition in words: ``0.75 code + 0.25 prose``."""
+    parts = {name: weight for name, weight in weights.items() if weight}
+    return next(iter(parts)) if len(parts) == 1 else " + ".join(f"{w:.3g} {name}" for name, w in parts.items())
+
+
+def _minima(blend: Blend, t: float, h: Array | None) -> int:
+    """How many dips the estimate's loss has along a budget."""
+    _, values = blend.take(np.zeros(1, dtype=np.intp)).along(t, h)
+    steps = np.sign(np.diff(values[0][np.isfinite(values[0])]))
+    turns = steps[steps != 0]
+    return int(((turns[:-1] < 0) & (turns[1:] > 0)).sum())
+
+
+def _at_the_end(blend: Blend, t: float, h: Array | None) -> str:
+    grid, values = blend.take(np.zeros(1, dtype=np.intp)).along(t, h)
+    if not np.isfinite(values[0]).any():
+        return "the law has no loss at this budget; look at its parameters"
+    smallest = values[0].argmin() == 0
+    return (
+        f"no interior minimum: the loss falls up to the {'smallest' if smallest else 'largest'} N looked at, "
+        f"{math.exp(grid[0] if smallest else grid[-1]):.3g}; add runs that differ in {'N' if smallest else 'D'}"
+    )
+
+
+def _optimum(
+    fitted: Mapping[str, Fitted], blend: Blend, weights: Mapping[str, float], C: float, s: Array, h: Array | None, *,
+    mix: Mapping[str, Interval], status: Status, reason: str, starts: Starts | None = None,
+) -> Optimum:  # fmt: skip
+    """An optimum from ln N of the estimate and the draws, (K,)."""
+    t, level = _log_budget(C), _level(fitted)
+    losses = np.array(
+        [
+            np.broadcast_to(one.value[:, 0], (len(s),))
+            for one in blend.losses(s[:, None], np.full((1, 1), t), None if h is None else h[:, None, :])
+        ]
+    )
+    used = [fitted[name] for name, weight in weights.items() if weight]
+    reach = min(float((6 * one.points.N * one.points.D).max()) for one in used)
+    log_N = _interval(s, level)
+    if status is Status.OK and not log_N.known:
+        status = Status.NOT_IDENTIFIED
+        reason = f"{np.mean(~np.isfinite(s[1:])):.0%} of the draws have no interior minimum; add runs"
+    notes = [reason, *_notes(used, C / reach, math.exp(s[0]))]
+    N = Interval(value=math.exp(log_N.value), lo=math.exp(log_N.lo), hi=math.exp(log_N.hi))
+    return Optimum(
+        C=C, weights=dict(weights), N=N, D=Interval(value=C / 6 / N.value, lo=C / 6 / N.hi, hi=C / 6 / N.lo),
+        loss=_interval(blend.weights @ losses, level),
+        losses={name: _interval(own, level) for name, own in zip(fitted, losses, strict=True)}, mix=dict(mix),
+        status=status, reason="; ".join(note for note in notes if note), extrapolation=C / reach, starts=starts,
+        draws=s[1:],
+    )  # fmt: skip
+
+
+def _notes(used: Sequence[Fitted], extrapolation: float, N: float) -> list[str]:
+    """What is to be known of an optimum: how far it is from the runs, and what these leave open."""
+    notes = []
+    if extrapolation > _BEYOND:
+        notes.append(f"the budget is {extrapolation:.3g} times the largest fitted")
+    smallest = max(float(one.points.N.min()) for one in used)
+    largest = min(float(one.points.N.max()) for one in used)
+    if not smallest / _BEYOND <= N <= largest * _BEYOND and math.isfinite(N):
+        notes.append(f"N lies outside the sizes fitted, {smallest:.3g} to {largest:.3g}")
+    return notes + [f"{one.skill}: {one.reason}" for one in used if one.reason]
+
+
+def _more_compute(right: Blend, wrong: Blend, s: Array, t: float, h: Array | None, least: Array) -> Array:
+    """Ln(C / 6) at which the wrong choice of N reaches the loss ``least``, (K,); NaN where it does not.
+
+    Newton on (s, t): the wrong blend's slope by s is 0, the right blend's loss is ``least``.
+    """
+    X = np.column_stack([s, np.full(len(s), t)])
+    mix = None if h is None else h[:, None, :]
+    with np.errstate(all="ignore"):
+        for _ in range(_ROUNDS):
+            s_jet, t_jet = leaves(X, derivatives=True)
+            _, slope, bend = of_jet(wrong.loss(s_jet, t_jet, mix), 2, len(X))
+            F, fall, _ = of_jet(right.loss(s_jet, t_jet, mix), 2, len(X))
+            a, b, c, d = bend[:, 0, 0], bend[:, 0, 1], fall[:, 0], fall[:, 1]
+            u, v = -slope[:, 0], least - F
+            step = np.column_stack([d * u - b * v, a * v - c * u]) / (a * d - b * c)[:, None]
+            size = np.abs(step).max(1, keepdims=True)
+            X = X + step / np.maximum(size, 1.0)
+            if not (size > _SETTLED).any():
+                break
+    return np.where(size[:, 0] <= 1e-6, X[:, 1], np.nan)
+
+
+def _limits(bounds: Mapping[str, tuple[float, float]], categories: Sequence[str]) -> tuple[Array, Array]:
+    """Least and most share of each category, as tight as the others make them.
+
+    Raises:
+        InputError: a category or a range that there is not, or no mix within the bounds.
+    """
+    for name, (low, high) in bounds.items():
+        _known("category", name, categories)
+        if not 0 <= low <= high <= 1:
+            raise InputError(f"the bounds of {name} must be 0 <= least <= most <= 1, but they are {low} and {high}")
+    low, high = np.array([bounds.get(name, (0.0, 1.0)) for name in categories], dtype=float).T
+    if low.sum() > 1 + _SUM or high.sum() < 1 - _SUM:
+        what = f"least shares sum to {low.sum():.4g}" if low.sum() > 1 else f"most shares sum to {high.sum():.4g}"
+        raise InputError(f"no mix is within the bounds: the {what}; widen them")
+    return np.maximum(low, 1 - (high.sum() - high)), np.minimum(high, 1 - (low.sum() - low))
