@@ -106,17 +106,18 @@ def test_an_averaged_objective_with_a_default_tolerance_stops_at_another_law(epo
     assert abs(trapped.x[4] - fit.parameters["beta"]) > 0.02
 
 
-def test_pairs_bootstrap_gives_the_published_standard_errors(epoch):
-    n = len(epoch.L)
-    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=1000).astype(float)
+def test_pairs_bootstrap_gives_the_published_standard_errors_and_intervals(epoch):
+    """Besiroglu et al. 2024, on their own resamples (numpy's old generator, seed 42): nothing is left to chance."""
+    n, rng = len(epoch), np.random.RandomState(42)
+    counts = np.array([np.bincount(rng.choice(n, n), minlength=n) for _ in range(4000)], dtype=float)
     fit = fit_law(epoch)
     q, converged = refit(fit, epoch, weights=counts)
     theta = fit.law.theta(q)
     assert converged.all()
-    published = {"A": 124.5, "E": 0.0257, "alpha": 0.0154, "beta": 0.0206}
-    for name, error in published.items():
-        column = theta[:, CHINCHILLA.parameters.index(name)]
-        assert column.std() == pytest.approx(error, rel=0.1), name
+    np.testing.assert_allclose(theta.std(0), [0.0257, 124.5, 1293, 0.0154, 0.0206], rtol=5e-3)
+    lo, hi = np.quantile(theta, [0.025, 0.975], axis=0)
+    np.testing.assert_allclose(lo, [1.769, 286, 1042, 0.317, 0.331], rtol=2e-3)
+    np.testing.assert_allclose(hi, [1.871, 744, 5810, 0.373, 0.415], rtol=2e-3)
 
 
 def test_a_resample_by_weights_is_a_fit_of_repeated_rows():

@@ -1,7 +1,6 @@
 """The entries that read: fit every skill from the registry's runs or from a table, and write the report."""
 
 import json
-import math
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -17,10 +16,11 @@ from skillscale.config import Config
 from skillscale.errors import FitError, InputError
 from skillscale.laws.bootstrap import Method
 from skillscale.laws.catalogue import LAWS
-from skillscale.laws.choice import Candidate, Choice, choose, fitted_points
+from skillscale.laws.choice import Choice, choose, fitted_points, telling
 from skillscale.laws.document import document
 from skillscale.laws.fit import fit_law
 from skillscale.laws.fitted import Fitted, points_by_skill
+from skillscale.laws.forecast import Setting
 from skillscale.laws.forms import Law
 from skillscale.laws.joint import Sharing
 from skillscale.laws.objective import DELTA, Objective
@@ -129,10 +129,10 @@ def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) 
     for mix, table in runs.groups.items():
         data = points_of(table)
         if arguments.get("law"):
-            chosen = Candidate(law=named_law(arguments["law"]))
+            chosen = Setting(law=named_law(arguments["law"]))
         else:
-            choice = choose(data, objective=objective_of(arguments))
-            chosen = choice.taken
+            choice = choose(data, letter=telling(data), objective=objective_of(arguments))
+            chosen = choice.chosen.setting
             out.progress(f"law{f' of {mix}' if mix else ''}: {chosen.name}{_because(choice)}")
         request = _request(arguments, config, chosen.law)
         if arguments.get("weights") == "sem":
@@ -176,21 +176,25 @@ def _study_fits(runs: Runs, config: Config) -> StudyFits:
 
 
 def points_of(table: RunTable) -> dict[str, Points]:
-    """Each skill's and aggregate's runs; shares that are all alike tell nothing, and are left out."""
+    """Each skill's and aggregate's runs."""
+    there = [name for name in (*table.skills, *table.aggregates) if table.runs[name].notna().any()]
+    return points_by_skill(table.runs, there, varied_categories(table))
+
+
+def varied_categories(table: RunTable) -> tuple[str, ...]:
+    """The categories of the mix; none where all runs have one mix, for its shares tell nothing then."""
     shares = table.runs[[f"mix/{name}" for name in table.categories]].to_numpy(dtype=float)
     varied = len(shares) > 0 and shares.shape[1] > 1 and bool(np.ptp(shares, axis=0).max() > 1e-6)
-    there = [name for name in (*table.skills, *table.aggregates) if table.runs[name].notna().any()]
-    return points_by_skill(table.runs, there, table.categories if varied else ())
+    return table.categories if varied else ()
 
 
 def _because(choice: Choice) -> str:
     """How the law was chosen, in words."""
-    if not choice.trials:
-        return ", for no larger runs could be held out to choose by"
-    others = [one for one in choice.trials if one.candidate != choice.taken and math.isfinite(one.error)]
-    own = next(one.error for one in choice.trials if one.candidate == choice.taken)
-    beside = f"; {others[0].candidate.name} {others[0].error:.2%}" if others else ""
-    return f", by its error on held-out larger runs: {own:.2%}{beside}"
+    if not choice.limits:
+        return f", for {choice.chosen.reason} to choose by"
+    others = [one for one in choice.candidates if one.setting.law != choice.chosen.setting.law and one.errors]
+    beside = f"; {others[0].setting.name} {others[0].error:.2%}" if others else ""
+    return f", by its error on held-out larger runs: {choice.chosen.error:.2%}{beside}"
 
 
 def _request(arguments: Mapping[str, Any], config: Config, law: Law) -> Request:

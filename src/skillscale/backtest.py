@@ -2,19 +2,66 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from skillscale.analysis import named_law, objective_of, points_of
+from skillscale.analysis import named_law, objective_of, varied_categories
 from skillscale.config import Config
 from skillscale.errors import FitError, InputError
-from skillscale.laws.choice import Choice, Forecast, choose, forecast
-from skillscale.laws.forms import Law
+from skillscale.laws.backtest import Backtest, Score
+from skillscale.laws.backtest import backtest as on_trial
+from skillscale.laws.choice import Choice
+from skillscale.laws.fitted import points_by_skill
 from skillscale.laws.objective import Objective
-from skillscale.laws.points import Points
 from skillscale.output import Output
 from skillscale.source import read_runs, tell_left_out
+from skillscale.table import RunTable
+
+_TOLERANCE = 1e-9
+_EXPLAINED = 8  # candidates in the text
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Limit:
+    """Up to where runs are fitted: ``name`` is that of the parameter."""
+
+    name: str
+    value: float
+
+    @property
+    def letter(self) -> str:
+        return "C" if self.name == "max_flops" else "N"
+
+    @property
+    def unit(self) -> str:
+        return "FLOP" if self.name == "max_flops" else "parameters"
+
+    def parts(self, table: RunTable) -> tuple[RunTable, RunTable]:
+        """The runs at or below the limit, and those above.
+
+        Raises:
+            InputError: either side is empty.
+        """
+        runs = table.runs
+        compute = runs["C"].where(runs["C"] > 0, 6 * runs["N"] * runs["D"])
+        size = (compute if self.letter == "C" else runs["N"]).to_numpy(dtype=float)
+        below = size <= self.value * (1 + _TOLERANCE)
+        if below.all():
+            raise InputError(
+                f"no run has more than {self.value:.4g} {self.unit}, the largest {size.max():.4g}, so that there is "
+                f"nothing to predict; give a smaller --{self.name}"
+            )
+        if not below.any():
+            raise InputError(
+                f"no run has {self.value:.4g} {self.unit} or less, the smallest {size.min():.4g}, so that there is "
+                f"nothing to fit; give a larger --{self.name}"
+            )
+        return (
+            replace(table, runs=runs[below].reset_index(drop=True)),
+            replace(table, runs=runs[~below].reset_index(drop=True)),
+        )
 
 
 def backtest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
@@ -22,102 +69,91 @@ def backtest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
 
     Raises:
         InputError: not one limit, no run on one side of it, or a law that these runs can't have.
+        FitError: no group of runs can be fitted.
     """
     limit = _limit(arguments)
+    laws = (named_law(arguments["law"]).name,) if arguments["law"] else ()
     runs = read_runs(arguments, config)
     tell_left_out(runs.table, out)
-    law = named_law(arguments["law"]) if arguments["law"] else None
+    limit.parts(runs.table)
     groups = runs.groups
-    skills: dict[str, Any] = {}
-    choices: dict[str, list[dict[str, Any]]] = {}
+    skills: dict[str, dict[str, Any]] = {}
+    choices: dict[str, Any] = {}
+    refused: dict[str, str] = {}
     for mix, table in groups.items():
-        name = f"{mix}/" if mix and len(groups) > 1 else ""
-        data = points_of(table)
-        found, choice = predict(data, limit, law, objective_of(arguments), level=config.study.level)
-        skills |= {f"{name}{skill}": told for skill, told in found.items()}
-        choices[mix or "all"] = _trials(choice)
-        out.progress(f"{mix or 'all runs'}: {choice.taken.name}")
-    told = {"skills": skills, "choice": choices, "mean": _mean(skills), "level": config.study.level}
+        prefix = f"{mix}/" if mix and len(groups) > 1 else ""
+        try:
+            choice, found = _of_group(table, limit, laws, objective_of(arguments), config.study.level)
+        except (FitError, InputError) as error:
+            if len(groups) == 1:
+                raise
+            refused[mix] = str(error)
+            continue
+        skills |= {f"{prefix}{name}": _plain(one) for name, one in found.items()}
+        choices[mix or "all"] = _candidates(choice)
+        out.progress(f"{mix or 'all runs'}: {choice.chosen.setting.name}")
+    if not skills:
+        raise FitError("no mix has runs to fit and larger ones to predict; " + _listed(refused))
+    told = {"skills": skills, "mean": _mean(skills), "choice": choices, "level": config.study.level, "refused": refused}
     out.text(_text(skills, config.study.level))
+    out.text(_choice_text(choices))
+    if refused:
+        out.text(f"left out: {_listed(refused)}")
     return told
 
 
-def predict(
-    data: Mapping[str, Points], limit: tuple[str, float], law: Law | None, objective: Objective | None, *, level: float
-) -> tuple[dict[str, dict[str, Any]], Choice]:
-    """Each skill's errors above the limit, and the choice that was made below it.
-
-    Raises:
-        InputError: no run is above the limit, or none at or below it.
-    """
-    sides = {name: _sides(points, limit) for name, points in data.items()}
-    low, high = ({name: side[at] for name, side in sides.items()} for at in (0, 1))
-    choice = choose(low, law, objective)
-    found: dict[str, dict[str, Any]] = {}
-    for name, points in low.items():
-        try:
-            told = forecast(name, points, high[name], choice.taken, objective=objective, excess=choice.excess)
-        except FitError as error:
-            found[name] = _refused(points, high[name], str(error))
-            continue
-        found[name] = _scored(told, high[name], choice, level)
-    return found, choice
+def _of_group(
+    table: RunTable, limit: _Limit, laws: tuple[str, ...], objective: Objective | None, level: float
+) -> tuple[Choice, dict[str, Backtest]]:
+    """One law for the runs of a group; skills without losses on both sides of the limit are left out."""
+    below, above = limit.parts(table)
+    names = [
+        name
+        for name in (*table.skills, *table.aggregates)
+        if below.runs[name].notna().any() and above.runs[name].notna().any()
+    ]
+    if not names:
+        raise FitError("no skill has losses on both sides of the limit; move the limit")
+    categories = varied_categories(below)
+    fitted, larger = (points_by_skill(part.runs, names, categories) for part in (below, above))
+    return on_trial(fitted, larger, letter=limit.letter, laws=laws, objective=objective, level=level)
 
 
-def _limit(arguments: Mapping[str, Any]) -> tuple[str, float]:
+def _limit(arguments: Mapping[str, Any]) -> _Limit:
     given = [(name, arguments[name]) for name in ("max_flops", "max_params") if arguments[name] is not None]
     if len(given) != 1:
         raise InputError("backtest needs one of --max_flops C and --max_params N: it fits up to there, predicts beyond")
-    return given[0]
+    return _Limit(name=given[0][0], value=given[0][1])
 
 
-def _sides(points: Points, limit: tuple[str, float]) -> tuple[Points, Points]:
-    name, most = limit
-    size, what = (points.N, "parameters") if name == "max_params" else (6 * points.N * points.D, "FLOP")
-    below = size <= most * (1 + 1e-9)
-    if below.all():
-        largest = f"the largest has {size.max():.4g}"
-        raise InputError(f"no run is above {most:.4g} {what}: {largest}; give a smaller --{name}")
-    if not below.any():
-        smallest = f"the smallest has {size.min():.4g}"
-        raise InputError(f"no run is at or below {most:.4g} {what}: {smallest}; give a larger --{name}")
-    return points.take(below), points.take(~below)
-
-
-def _scored(told: Forecast, new: Points, choice: Choice, level: float) -> dict[str, Any]:
-    error = np.abs(np.expm1(told.told - new.log_L))
+def _plain(one: Backtest) -> dict[str, Any]:
     return {
-        "law": choice.taken.law.name,
-        "checkpoints_from": choice.taken.late,
-        "n_fitted": len(told.fit.residuals),
-        "n_predicted": len(new),
-        "n_runs_predicted": new.n_clusters,
-        "mean_relative_error": float(error.mean()),
-        "coverage": float(told.covers(new.L, level).mean()),
-        "half_width": float(np.median(told.half_width(level))),
-        "starts": {"tried": told.fit.starts.tried, "agree": told.fit.starts.agree},
-        "reason": "",
+        "law": one.law or None,
+        "setting": one.setting,
+        "n_fitted": one.n_fitted,
+        "n_predicted": one.n_predicted,
+        "mean_relative_error": one.score.mean_relative_error,
+        "coverage": one.score.coverage,
+        "half_width": one.score.half_width,
+        "last": _plain_score(one.last),
+        "average": _plain_score(one.average),
+        "left_out": one.left_out,
+        "near_duplicates": one.near_duplicates,
+        "reason": one.reason,
     }
 
 
-def _refused(fitted: Points, new: Points, reason: str) -> dict[str, Any]:
-    return {
-        "law": None, "checkpoints_from": None, "n_fitted": len(fitted), "n_predicted": len(new),
-        "n_runs_predicted": new.n_clusters, "mean_relative_error": math.nan, "coverage": math.nan,
-        "half_width": math.nan, "starts": {"tried": 0, "agree": 0}, "reason": reason,
-    }  # fmt: skip
+def _plain_score(score: Score) -> dict[str, Any]:
+    return {"n_predicted": score.n, "mean_relative_error": score.mean_relative_error, "coverage": score.coverage}
 
 
-def _trials(choice: Choice) -> list[dict[str, Any]]:
-    return [
-        {"candidate": one.candidate.name, "error": one.error, "n_parameters": one.n_parameters, "agree": one.agree,
-         "taken": one.candidate == choice.taken}
-        for one in choice.trials
-    ]  # fmt: skip
+def _candidates(choice: Choice) -> list[dict[str, Any]]:
+    """The candidates that were compared, best first; what could not be tried has an error of null."""
+    return [{str(key): value for key, value in row.items()} for row in choice.table().to_dict(orient="records")]
 
 
 def _mean(skills: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    told = [one for one in skills.values() if one["law"]]
+    told = [one for one in skills.values() if not one["reason"]]
     names = ("mean_relative_error", "coverage")
     return {name: float(np.mean([one[name] for one in told])) if told else math.nan for name in names}
 
@@ -125,11 +161,36 @@ def _mean(skills: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 def _text(skills: Mapping[str, Mapping[str, Any]], level: float) -> str:
     rows = [["skill", "law", "fitted", "predicted", "error", f"in {100 * level:.3g} % interval", "half width"]]
     for name, one in skills.items():
-        numbers = [f"{one[key]:.2%}" if one["law"] else "" for key in ("mean_relative_error", "coverage", "half_width")]
+        numbers = [_percent(one[key]) for key in ("mean_relative_error", "coverage", "half_width")]
         rows.append([name, one["law"] or "refused", str(one["n_fitted"]), str(one["n_predicted"]), *numbers])
     mean = _mean(skills)
-    rows.append(["mean", "", "", "", f"{mean['mean_relative_error']:.2%}", f"{mean['coverage']:.2%}", ""])
+    rows.append(["mean", "", "", "", _percent(mean["mean_relative_error"]), _percent(mean["coverage"]), ""])
+    return "\n".join([_table(rows), *(f"{name}: {one['reason']}" for name, one in skills.items() if one["reason"])])
+
+
+def _choice_text(choices: Mapping[str, list[dict[str, Any]]]) -> str:
+    """The candidates by their errors on the largest of the fitted runs."""
+    parts = []
+    for mix, found in choices.items():
+        rows = [["tried on the larger of the fitted runs", "error", "parameters", "weight", ""]]
+        for one in found[:_EXPLAINED]:
+            told = [_percent(one["error"]), str(one["n_parameters"] or "–"), f"{one['weight']:.2f}"]
+            rows.append([one["setting"], *told, "chosen" if one["chosen"] else one["reason"]])
+        title = f"\n{mix}\n" if len(choices) > 1 else "\n"
+        parts.append(title + _table(rows))
+    return "\n".join(parts)
+
+
+def _table(rows: list[list[str]]) -> str:
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("─" * width for width in widths))
-    return "\n".join(lines + [f"{name}: {one['reason']}" for name, one in skills.items() if one["reason"]])
+    return "\n".join(lines)
+
+
+def _percent(value: float) -> str:
+    return f"{value:.2%}" if math.isfinite(value) else "–"
+
+
+def _listed(refused: Mapping[str, str]) -> str:
+    return "; ".join(f"{mix}: {reason}" for mix, reason in refused.items())

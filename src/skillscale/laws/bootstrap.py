@@ -32,6 +32,7 @@ from skillscale.laws.points import Points
 Codes = npt.NDArray[np.intp]
 Labels = npt.NDArray[np.str_]
 EXACT = 4_000_000  # resamples x runs x unknowns up to which each resample is followed to its minimum
+AT_ONCE = 2_000_000  # resamples x runs that are drawn at once: memory stays flat in the resamples
 _LEAST_CLUSTERS = 3
 _LEAST_SLACK = 0.1  # of a run's 1 - leverage: one that the law passes through whatever its loss tells no error
 _NORMAL_WITHIN_3 = 0.9733  # variance of a standard normal that was cut at 3
@@ -50,34 +51,45 @@ class Method(StrEnum):
 class Chance:
     """What befalls named clusters in K resamples: one set for all skills, so that their differences are paired.
 
-    ``table``: (K, n_labels) a sign (wild), a count (run, budget) or a normal (laplace) of each cluster; ``uniforms``:
-    (K, 1), which become the chi2 of each fit's own degrees of freedom; ``seed``: of what befalls a fit alone.
+    A sign (wild), a count (run, budget) or a normal (laplace) of each cluster in each of the resamples from ``first``
+    on, and a uniform that becomes the chi2 of each fit's own degrees of freedom. Nothing is kept: every resample has a
+    seed of its own, so that memory stays flat in their number.
     """
 
     labels: Labels
     method: Method
     seed: int
-    table: Array
-    uniforms: Array
+    count: int
+    first: int = 0
 
     @classmethod
     def draw(cls, labels: npt.NDArray[np.generic], method: Method, *, count: int, seed: int) -> "Chance":
-        """Draw ``count`` resamples of these clusters; a label may come more than once."""
-        rng = np.random.default_rng(seed)
-        names = np.unique(np.asarray(labels).astype(str))
-        n = len(names)
-        uniforms = rng.random((count, 1))
-        if method is Method.WILD:
-            table = rng.choice([-1.0, 1.0], size=(count, n))
-        elif method is Method.LAPLACE:
-            table = rng.normal(size=(count, n))
-        else:
-            table = rng.multinomial(n, np.full(n, 1 / n), size=count).astype(float)
-        return cls(labels=names, method=method, seed=seed, table=table, uniforms=uniforms)
+        """``count`` resamples of these clusters; a label may come more than once."""
+        return cls(labels=np.unique(np.asarray(labels).astype(str)), method=method, seed=seed, count=count)
+
+    def rows(self, first: int, count: int) -> "Chance":
+        """Some of the resamples."""
+        return replace(self, first=self.first + first, count=min(count, self.count - first))
+
+    def _row(self, at: int) -> tuple[float, Array]:
+        """The uniform of a resample, and what befalls each cluster in it, (n_labels,)."""
+        rng, n = np.random.default_rng([self.seed, at]), len(self.labels)
+        uniform = float(rng.random())
+        if self.method is Method.WILD:
+            return uniform, np.asarray(2 * rng.integers(2, size=n) - 1, dtype=float)
+        if self.method is Method.LAPLACE:
+            return uniform, rng.standard_normal(n)
+        return uniform, np.bincount(rng.integers(n, size=n), minlength=n).astype(float)
+
+    @property
+    def uniforms(self) -> Array:
+        """(count, 1)."""
+        return np.array([[self._row(self.first + at)[0]] for at in range(self.count)])
 
     def of(self, labels: Labels) -> Array:
         """The columns of some clusters, each named once."""
-        return np.asarray(self.table[:, np.searchsorted(self.labels, labels)])
+        places = np.searchsorted(self.labels, labels)
+        return np.array([self._row(self.first + at)[1][places] for at in range(self.count)])
 
     def factors(self, labels: Labels, freedom: float) -> Array:
         """By how much each cluster's errors or pull is multiplied, (K, n_labels), with Student's tails."""
@@ -153,17 +165,33 @@ def draws(
             "add some"
         )
     luck = Chance.draw(labels, method, count=count, seed=seed) if chance is None else chance
-    quick = one_step if one_step is not None else len(luck.table) * len(points) * fit.n_free > EXACT
-    normal = luck.alone(points).normal(size=(len(luck.table), fit.n_free))
-    if quick or method in (Method.LAPLACE, Method.WILD):
-        center, problem = fit.q[list(fit.free)], fit.problem(points)
-        bread = sandwich(problem, center, codes, phi=fit.phi)
-        moves = bread.step(luck.factors(labels, bread.freedom), normal)
-        return (
-            problem.parts[0].q(center + moves) if quick or method is Method.LAPLACE else _followed(fit, points, moves)
-        )
-    weights = luck.of(labels)[:, codes] * np.asarray(points.weights)
-    return refit(fit, points, weights=weights, mean=_prior_means(fit, normal, about=fit.prior[0]))[0]
+    count = luck.count
+    quick = one_step if one_step is not None else count * len(points) * fit.n_free > EXACT
+    normal = luck.alone(points).normal(size=(count, fit.n_free))
+    followed = _Resampling(fit, points, labels, codes, quick=quick)
+    rows = max(1, AT_ONCE // len(points))
+    parts = [followed.some(luck.rows(first, rows), normal[first : first + rows]) for first in range(0, count, rows)]
+    return np.vstack(parts)
+
+
+class _Resampling:
+    """Follows some resamples at a time, so that memory stays flat in their number."""
+
+    def __init__(self, fit: Fit, points: Points, labels: Labels, codes: Codes, *, quick: bool) -> None:
+        self.fit, self.points, self.labels, self.codes, self.quick = fit, points, labels, codes, quick
+        self.center, self.problem = fit.q[list(fit.free)], fit.problem(points)
+        self.bread = sandwich(self.problem, self.center, codes, phi=fit.phi)
+
+    def some(self, luck: "Chance", normal: Array) -> Array:
+        """Log-parameters of the resamples in ``luck``; ``normal``: what befalls the priors in each."""
+        if not self.quick and luck.method in (Method.RUN, Method.BUDGET):
+            weights = luck.of(self.labels)[:, self.codes] * np.asarray(self.points.weights)
+            means = _prior_means(self.fit, normal, about=self.fit.prior[0])
+            return refit(self.fit, self.points, weights=weights, mean=means)[0]
+        moves = self.bread.step(luck.factors(self.labels, self.bread.freedom), normal)
+        if self.quick or luck.method is Method.LAPLACE:
+            return self.problem.parts[0].q(self.center + moves)
+        return _followed(self.fit, self.points, moves)
 
 
 def resampled(points: Points, method: Method, budgets: npt.NDArray[np.generic] | None = None) -> Labels:

@@ -1,285 +1,387 @@
-"""Which law: the one that tells the larger runs best from the smaller ones, and how far it may be off beyond them.
+"""Which law to extrapolate with: the one that predicts the larger of the fitted runs best from the smaller ones.
 
-Nothing but the runs given decides: the largest of them are held out, each candidate is fitted to the rest, and errors
-on those held out are compared. One law is chosen for all skills of a table, because one skill alone tells too little.
+No run beyond the fitted ones is looked at. One law is chosen for all skills of a table, which is steadier than one a
+skill. Held-out runs tell bad laws from good ones, and hardly rank the good ones: within the noise of the comparison
+the law of fewest parameters is taken, and intervals own how far the others that do nearly as well would differ.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+import pandas as pd
 
 from skillscale.errors import FitError
-from skillscale.laws.bootstrap import sandwich
 from skillscale.laws.catalogue import LAWS
-from skillscale.laws.fit import Fit, fit_law
+from skillscale.laws.forecast import Forecast, Setting, calibrated, excess_rate, forecasts, pooled
 from skillscale.laws.forms import Array, Law
+from skillscale.laws.holdout import Limit, has_checkpoints, inner_limits, leaves_enough, levels, thinned, without_early
 from skillscale.laws.objective import Objective
 from skillscale.laws.points import Points
 
-Mask = npt.NDArray[np.bool_]
+Tell = Callable[[str], None]
 
-FEW_SIZES = 12  # up to so many distinct sizes runs are held out by size, beyond by compute
-TOP_SHARE = 0.2  # of the runs, by compute, that are held out where sizes are many
-LEAST_HELD_OUT = 2
-SPLITS = 2
-NEAR_BEST = 0.10  # laws within this share of the best error are level, and the one with fewest parameters is taken
-MANY_RUNS = 60  # below which nine parameters can't be told
-LATE = 0.45  # share of a run's tokens after which its checkpoints lie on the curve of finished runs (docs/results.md)
-SCREENED = 3  # skills on which candidates are compared first
-SHORT_LIST = 3  # candidates that are then compared on all skills
-_STARTS = 2
-_BY_DEFAULT = ("chinchilla", "coupled", "drifting")
-_WITH_MANY_RUNS = ("farseer",)
-_WITH_A_MIX = ("effective_data", "additive_mixture", "separable")
-_WITH_CHECKPOINTS = ("separable_transient",)
+PLAIN = ("chinchilla", "coupled", "drifting")
+OF_MIX = ("effective_data", "additive_mixture", "separable")
+TRANSIENT = "separable_transient"  # knows early checkpoints, so none are left out
+EARLY = (0.0, 0.3, 0.55)  # shares of a run's last D before which checkpoints may be left out
+PROMISING = 2.0  # errors up to this times the least are worth trying without early checkpoints
+MANY = 60  # runs from which a law of nine parameters in N and D is tried
+RIVAL = 1.5  # errors up to this times the least are those of rivals
+MOST_RIVALS = 4
+UNKNOWN_RATE = 0.01  # ln L per e-fold of N or C where no run can be held out (assumption: what good laws missed by)
+_WORTH = 0.98  # of the error without mix effects, which that with them must come below
+_DRAWS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A law, and the share of a run's tokens before which its checkpoints are left out of the fit."""
+    """A setting, and how it predicted held-out larger runs.
 
-    law: Law
-    late: float = 0.0
+    ``errors``: mean relative error by skill; ``by_run``: its mean over skills by held-out run; ``rate``: discrepancy in
+    ln L per e-fold; ``reason``: why it could not be tried, else empty.
+    """
+
+    setting: Setting
+    n_parameters: int = 0
+    errors: Mapping[str, float] = field(default_factory=dict)
+    by_run: "pd.Series[float]" = field(default_factory=lambda: pd.Series(dtype=float), repr=False, compare=False)
+    rate: float = math.nan
+    reason: str = ""
 
     @property
-    def name(self) -> str:
-        """For tables: the law, and what is left out."""
-        return self.law.name + (f", checkpoints from {self.late:.0%} of a run" if self.late else "")
+    def error(self) -> float:
+        """Mean relative error over skills; infinite where it could not be tried."""
+        return float(np.mean(list(self.errors.values()))) if self.errors else math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
-    """A candidate's error on runs held out: mean over skills and splits of |law / L - 1|; infinite where none could be.
+class Outlook:
+    """One skill's predictions: by the chosen law, which is the first of ``members``, and by all, each by its weight."""
 
-    ``excess``: variance of ln L, per unit of squared reach beyond the runs fitted, over what noise and parameters tell.
-    """
+    members: tuple[Forecast, ...]
+    weights: Array
 
-    candidate: Candidate
-    error: float
-    n_parameters: int
-    agree: float = field(metadata={"unit": "share of starts that reached the optimum"})
-    excess: float
+    @property
+    def chosen(self) -> Forecast:
+        """The single law's."""
+        return self.members[0]
+
+    def interval(self, where: Points, level: float) -> tuple[Array, Array]:
+        """Both ends of ln L of new runs about the chosen law, how far its rivals differ included; each (n,)."""
+        middle = self.chosen.log_loss(where)
+        apart = np.array([one.log_loss(where) - middle for one in self.members])
+        low, high = self.chosen.interval(where, level)
+        widened = np.sqrt(1 + self.weights @ apart**2 / self.chosen.sd(where) ** 2)
+        return middle - (middle - low) * widened, middle + (high - middle) * widened
+
+    def mean_log_loss(self, where: Points) -> Array:
+        """Ln L averaged over the laws, (n,)."""
+        return np.asarray(self.weights @ np.array([one.log_loss(where) for one in self.members]))
+
+    def draws(self, where: Points, *, count: int = _DRAWS, seed: int = 0) -> Array:
+        """Ln L of new runs, (count, n), each draw from one of the laws."""
+        return self._mixture(lambda one, n, rng: one.draws(where, count=n, rng=rng), count, seed)
+
+    def mean_interval(self, where: Points, level: float) -> tuple[Array, Array]:
+        """Both ends of ln L of new runs under the mixture of laws, each (n,)."""
+        low, high = np.quantile(self.draws(where), [(1 - level) / 2, (1 + level) / 2], axis=0)
+        return low, high
+
+    def log_optimum(self, C: npt.ArrayLike, h: npt.ArrayLike | None = None, *, count: int = 400) -> Array:
+        """Draws of ln N*(C) under the mixture of laws, (count, n_C); NaN where a draw has no optimum."""
+
+        def optima(one: Forecast, n: int, rng: np.random.Generator) -> Array:
+            law = one.fit.law
+            return law.log_optimum(law.theta(one.parameters(count=n, rng=rng)), C, h if law.needs_mix else None)
+
+        return self._mixture(optima, count, 0)
+
+    def _mixture(self, draw: Callable[[Forecast, int, np.random.Generator], Array], count: int, seed: int) -> Array:
+        rng = np.random.default_rng(seed)
+        counts = rng.multinomial(count, self.weights)
+        return np.concatenate([draw(one, int(n), rng) for one, n in zip(self.members, counts, strict=True) if n])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The candidate taken, and all that were tried, best first. Without trials nothing could be held out."""
+    """The chosen setting, and every candidate with its error, best first.
 
-    taken: Candidate
-    trials: tuple[Trial, ...]
+    ``limits``: of the inner hold-outs; none where the runs have too few sizes, so that nothing could be compared.
+    """
+
+    letter: str
+    limits: tuple[Limit, ...]
+    chosen: Candidate
+    candidates: tuple[Candidate, ...]
 
     @property
-    def excess(self) -> float:
-        """Of the candidate taken."""
-        return next((trial.excess for trial in self.trials if trial.candidate == self.taken), 0.0)
+    def rivals(self) -> tuple[Candidate, ...]:
+        """The chosen one, and other laws that did nearly as well, one setting each."""
+        near = [one for one in self.candidates if one.error <= RIVAL * self.chosen.error]
+        found = {self.chosen.setting.law.name: self.chosen}
+        for one in near:
+            found.setdefault(one.setting.law.name, one)
+        return tuple(found.values())[:MOST_RIVALS]
+
+    @property
+    def weights(self) -> Array:
+        """Of the rivals: by the inverse square of their errors."""
+        errors = np.array([one.error for one in self.rivals])
+        if not np.isfinite(errors).all():
+            return np.full(len(errors), 1 / len(errors))
+        weights = 1 / np.maximum(errors, 1e-9) ** 2
+        return np.asarray(weights / weights.sum())
+
+    def table(self) -> pd.DataFrame:
+        """One row a candidate: law setting error n_parameters rate chosen weight reason; error is relative."""
+        weights = {one.setting.name: float(w) for one, w in zip(self.rivals, self.weights, strict=True)}
+        return pd.DataFrame(
+            {
+                "law": one.setting.law.name,
+                "setting": one.setting.name,
+                "error": one.error if one.errors else math.nan,
+                "n_parameters": one.n_parameters,
+                "rate": one.rate,
+                "chosen": one is self.chosen,
+                "weight": weights.get(one.setting.name, 0.0),
+                "reason": one.reason,
+            }
+            for one in self.candidates
+        )
+
+    def fitted(self, data: Mapping[str, Points], *, tell: Tell | None = None) -> dict[str, Outlook]:
+        """The chosen law and its rivals fitted to all runs, ready to predict larger ones.
+
+        Raises:
+            FitError: the runs of a skill can't carry the chosen law.
+        """
+        limit = whole(data, self.letter)
+        members = []
+        for one in self.rivals:
+            try:
+                told = forecasts(data, one.setting, limit, tell=tell)
+            except FitError:
+                if one is self.chosen:
+                    raise
+                continue
+            members.append((told, one))
+        kept = [one for _, one in members]
+        weights = np.array([w for one, w in zip(self.rivals, self.weights, strict=True) if one in kept])
+        found = [calibrated(told, one.rate if math.isfinite(one.rate) else UNKNOWN_RATE) for told, one in members]
+        return {
+            name: Outlook(members=tuple(told[name] for told in found), weights=weights / weights.sum()) for name in data
+        }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Forecast:
-    """What a law fitted to some runs tells of others: ``told`` ln L (n,), and its sd for a new run (n,)."""
-
-    told: Array = field(metadata={"unit": "ln L"})
-    sd: Array = field(metadata={"unit": "ln L"})
-    fit: Fit
-
-    def covers(self, L: Array, level: float) -> Mask:
-        """Whether losses lie within the interval of a new run."""
-        return np.asarray(np.abs(np.log(L) - self.told) <= self.half_width(level))
-
-    def half_width(self, level: float) -> Array:
-        """Of the interval of a new run, in ln L."""
-        return float(norm.ppf((1 + level) / 2)) * self.sd
+def whole(data: Mapping[str, Points], letter: str) -> Limit:
+    """The limit that all of these runs lie within."""
+    probe = Limit(letter=letter, value=1.0)
+    return Limit(letter=letter, value=max(float(probe.sizes(points).max()) for points in data.values()))
 
 
-def candidates(data: Mapping[str, Points], law: Law | None = None) -> tuple[Candidate, ...]:
-    """The laws that make sense for these runs, or the one that was named, each with what to leave out."""
-    some = next(iter(data.values()))
-    several = _has_checkpoints(some)
-    if law is not None:
-        laws = [law]
-    else:
-        names = list(_BY_DEFAULT)
-        names += _WITH_MANY_RUNS if some.n_clusters >= MANY_RUNS and some.h is None else ()
-        names += _WITH_A_MIX if some.h is not None else ()
-        names += _WITH_CHECKPOINTS if some.h is not None and several else ()
-        laws = [LAWS[name] for name in names]
-    lates = (0.0, LATE) if several else (0.0,)
-    return tuple(Candidate(law=one, late=late) for one in laws for late in lates)
+def telling(data: Mapping[str, Points]) -> str:
+    """What tells a larger run where nobody has said: N where there are sizes to hold out, else compute."""
+    return "N" if inner_limits(data, "N") else "C"
 
 
-def choose(data: Mapping[str, Points], law: Law | None = None, objective: Objective | None = None) -> Choice:
-    """The candidate with the least error on held-out larger runs; of those level with it, the simplest.
+def candidates(data: Mapping[str, Points], laws: Sequence[str] = ()) -> tuple[Setting, ...]:
+    """Settings that make sense for these runs: laws of N and D, laws of the mix where it varies, and what to leave out.
 
     Args:
         data: each skill's runs.
-        law: if named, it is taken, and the trials only say how far it may be off.
-        objective: of the fits.
+        laws: names of the only laws to try; empty: those that the runs may carry. The joint mixture law is tried only
+            when it is named: it takes ten times as long as the others.
     """
-    splits = {name: inner_splits(points) for name, points in data.items()}
-    tried = candidates(data, law)
-    if not any(splits.values()):
-        return Choice(taken=tried[0], trials=())
-    if len(tried) > SHORT_LIST and len(data) > SCREENED:
-        some = {name: data[name] for name in list(data)[:: max(1, len(data) // SCREENED)][:SCREENED]}
-        screened = sorted((_try(one, some, splits, objective) for one in tried), key=lambda trial: trial.error)
-        tried = tuple(trial.candidate for trial in screened[:SHORT_LIST])
-    trials = sorted((_try(one, data, splits, objective) for one in tried), key=lambda trial: trial.error)
-    best = trials[0].error
-    if not math.isfinite(best):
-        return Choice(taken=tried[0], trials=tuple(trials))
-    level = [trial for trial in trials if trial.error <= best * (1 + NEAR_BEST)]
-    taken = min(level, key=lambda trial: (trial.n_parameters, trial.error))
-    return Choice(taken=taken.candidate, trials=tuple(trials))
+    some = next(iter(data.values()))
+    checkpoints = any(has_checkpoints(points) for points in data.values())
+    return tuple(
+        Setting(law=LAWS[name], after=after)
+        for name in (laws or _sensible(some, checkpoints=checkpoints))
+        for after in _early(LAWS[name], thorough=bool(laws) or some.h is None, checkpoints=checkpoints)
+    )
 
 
-def inner_splits(points: Points) -> tuple[tuple[Mask, Mask], ...]:
-    """Up to two pairs (fitted, held out) of rows: the largest size out; the next one out, the largest left aside."""
-    sizes = np.unique(np.round(np.log(points.N), 3))
-    if len(sizes) > FEW_SIZES:
-        C = points.N * points.D
-        edge = np.quantile(C, 1 - TOP_SHARE)
-        pairs = [(edge >= C, edge < C)]
-    else:
-        rounded = np.round(np.log(points.N), 3)
-        pairs = [(rounded < sizes[-k], rounded == sizes[-k]) for k in range(1, min(SPLITS, len(sizes) - 2) + 1)]
-    return tuple((low, high) for low, high in pairs if low.sum() > LEAST_HELD_OUT and high.sum() >= LEAST_HELD_OUT)
+def _sensible(points: Points, *, checkpoints: bool) -> list[str]:
+    names = list(PLAIN) + (["farseer"] if points.n_clusters >= MANY and points.h is None else [])
+    if points.h is not None:
+        names += [*OF_MIX, *([TRANSIENT] if checkpoints else [])]
+    return names
 
 
-def late_enough(points: Points, share: float) -> Mask:
-    """Rows from ``share`` of their run's last tokens on, without copies of a run's last checkpoint."""
-    codes, log_D = np.asarray(points.clusters), np.log(points.D)
-    last = np.full(points.n_clusters, -np.inf)
-    np.maximum.at(last, codes, log_D)
-    kept = log_D >= last[codes] + math.log(share) if share else np.ones(len(points), dtype=bool)
-    order = np.lexsort((log_D, codes))
-    following = np.zeros(len(points), dtype=bool)
-    same = (np.diff(codes[order]) == 0) & (np.diff(log_D[order]) < 0.01) & (np.diff(points.L[order]) == 0)
-    following[order[:-1]] = same
-    return kept & ~following
+def _early(law: Law, *, thorough: bool, checkpoints: bool) -> tuple[float, ...]:
+    """Shares before which to leave checkpoints out; none of a law that ignores a mix that varies, no contender."""
+    if not checkpoints or law.name == TRANSIENT or law.joint or not (thorough or law.needs_mix):
+        return (0.0,)
+    return EARLY
 
 
-def fitted_points(points: Points, candidate: Candidate) -> Points:
-    """The rows that a candidate is fitted to."""
-    return points.take(late_enough(points, candidate.late)) if _has_checkpoints(points) else points
+def fitted_points(points: Points, setting: Setting) -> Points:
+    """The checkpoints that a setting is fitted to, near-duplicates weighing as one."""
+    return thinned(without_early(points, setting.after))[0]
 
 
-def forecast(
-    skill: str, points: Points, new: Points, candidate: Candidate, *, objective: Objective | None = None,
-    excess: float = 0.0, starts: int = 6,
-) -> Forecast:  # fmt: skip
-    """Fit a candidate to a skill's runs, and tell the losses of others.
+def choose(
+    data: Mapping[str, Points], *, letter: str = "N", laws: Sequence[str] = (), objective: Objective | None = None,
+    tell: Tell | None = None,
+) -> Choice:  # fmt: skip
+    """The setting with the least mean relative error on the larger of these runs, each time fitted to the smaller.
 
-    The sd of a new run adds up the parameters (errors taken together by mix where several runs share one, because what
-    a law misses of a mix recurs at every size), the spread of runs about the law, and the ``excess`` that held-out runs
-    showed, grown with the reach beyond the runs fitted. Where a mix was run before, its own offset, shrunk by how far
-    offsets of mixes can be told from noise, moves the forecast.
+    Args:
+        data: each skill's runs; no others are looked at. A skill with too few sizes has no say.
+        letter: what tells a larger run: N, or C = 6 N D.
+        laws: names of the only laws to try.
+        objective: of the fits; None: Huber with delta twice the noise.
+        tell: is told of each fit.
 
     Raises:
-        FitError: the runs can't carry the law.
+        FitError: no candidate could be fitted.
     """
-    some = fitted_points(points, candidate)
-    law = some.bind(candidate.law).for_skill(skill)
-    fit = fit_law(some, law=law, objective=objective, starts=starts)
-    told = law.log_loss(fit.q[None], new.covariates(law))[0]
-    offsets, spread, rest = _mix_offsets(some, fit) if law.needs_mix else ({}, 0.0, _new_run_sd(some, fit))
-    labels = mix_labels(new) if offsets else []
-    moved = np.array([offsets.get(label, 0.0) for label in labels]) if offsets else 0.0
-    unknown = np.array([label not in offsets for label in labels]) * spread**2 if offsets else 0.0
-    variance = _parameter_variance(some, fit, new) + rest**2 + unknown + excess * reach(some, new) ** 2
-    return Forecast(told=told + moved, sd=np.sqrt(variance), fit=fit)
+    everything = data
+    limits, data = _holdable(everything, letter)
+    settings = [replace(one, objective=objective) for one in candidates(everything, laws)]
+    if not limits:
+        return _unchosen(everything, letter, settings, named=bool(laws))
+    tried = [one for setting in settings if not setting.after for one in _tried(data, setting, limits, tell)]
+    promising = {name for name, error in _least(tried).items() if error <= PROMISING * min(_least(tried).values())}
+    tried += [
+        one
+        for setting in settings
+        if setting.after and setting.law.name in promising
+        for one in _tried(data, setting, limits, tell)
+    ]
+    able = [one for one in tried if one.errors]
+    if not able:
+        raise FitError(f"no law can be fitted to the smaller of these runs; {tried[0].reason}")
+    best = _best(able)
+    if len(data) > 1 and not best.setting.law.joint:
+        more = _tried(data, replace(best.setting, effects=False, pooled=True), limits, tell)
+        tried += more
+        # Pooling leaves less to the runs' noise, so that it needs to be no worse, not better
+        best = min((one for one in more if one.error <= best.error), key=lambda one: one.error, default=best)
+    tried.sort(key=lambda one: one.error)
+    return Choice(letter=letter, limits=limits, chosen=best, candidates=tuple(tried))
 
 
-def reach(fitted: Points, new: Points) -> Array:
-    """How far runs lie beyond those fitted: in ln N beyond the largest size, plus in ln D beyond the most tokens."""
-    beyond = [np.log(getattr(new, letter) / getattr(fitted, letter).max()) for letter in "ND"]
-    return np.asarray(np.maximum(beyond[0], 0.0) + np.maximum(beyond[1], 0.0))
+def check_sizes(data: Mapping[str, Points]) -> None:
+    """Refuse runs of one size.
+
+    Raises:
+        FitError: says which skill's.
+    """
+    for name, points in data.items():
+        if len(levels(points.N)) < 2:
+            whose = f" of {name}" if name else ""
+            raise FitError(
+                f"the runs{whose} to fit have one size only, N = {points.N[0]:.4g}; what N does to the loss can't be "
+                "told: add sizes, or raise the limit"
+            )
 
 
-def mix_labels(points: Points) -> list[str]:
-    """A text that names each row's mix."""
-    shares = np.zeros((len(points), 0)) if points.h is None else points.h
-    return [" ".join(f"{share:.4f}" for share in row) for row in shares]
+def _least(tried: Sequence[Candidate]) -> dict[str, float]:
+    """The least error of each law that could be tried."""
+    found: dict[str, float] = {}
+    for one in tried:
+        if one.errors:
+            found[one.setting.law.name] = min(one.error, found.get(one.setting.law.name, math.inf))
+    return found
 
 
-def _try(
-    candidate: Candidate, data: Mapping[str, Points], splits: Mapping[str, Sequence[tuple[Mask, Mask]]],
-    objective: Objective | None,
-) -> Trial:  # fmt: skip
-    errors, excesses, agrees, size = [], [], [], 0
-    for skill, points in data.items():
-        for low, high in splits[skill]:
-            new = points.take(high)
-            try:
-                told = forecast(skill, points.take(low), new, candidate, objective=objective, starts=_STARTS)
-            except FitError:
-                errors.append(math.inf)
-                continue
-            off = new.log_L - told.told
-            finals = late_enough(new, 1.0 - 1e-9) if _has_checkpoints(new) else np.ones(len(new), dtype=bool)
-            relative = np.abs(np.expm1(-off))
-            errors.append(0.5 * float(relative.mean()) + 0.5 * float(relative[finals].mean()))
-            far = np.maximum(reach(points.take(low), new), 0.1)
-            excesses.append(float(np.mean((off[finals] ** 2 - told.sd[finals] ** 2) / far[finals] ** 2)))
-            agrees.append(told.fit.starts.agree / told.fit.starts.tried)
-            size = max(size, told.fit.n_free)
-    return Trial(
-        candidate=candidate, error=float(np.mean(errors)) if errors else math.inf, n_parameters=size,
-        agree=float(np.mean(agrees)) if agrees else 0.0, excess=max(float(np.mean(excesses)), 0.0) if excesses else 0.0,
+def _holdable(data: Mapping[str, Points], letter: str) -> tuple[tuple[Limit, ...], dict[str, Points]]:
+    """Limits to hold out beyond, and the skills whose runs have enough on both sides of each."""
+    limits = inner_limits(data, letter)
+    while limits:
+        able = {name: points for name, points in data.items() if all(leaves_enough(one, points) for one in limits)}
+        if able:
+            return limits, able
+        limits = limits[:-1]
+    return (), {}
+
+
+def _unchosen(data: Mapping[str, Points], letter: str, settings: Sequence[Setting], *, named: bool) -> Choice:
+    """Without sizes to hold out: the law that was named, or the plainest that sees what varies."""
+    plain = "chinchilla" if next(iter(data.values())).h is None else "separable"
+    setting = settings[0] if named else next(one for one in settings if one.law.name == plain and not one.after)
+    only = Candidate(setting=setting, reason="too few sizes to hold out the larger ones")
+    return Choice(letter=letter, limits=(), chosen=only, candidates=(only,))
+
+
+def _best(able: Sequence[Candidate]) -> Candidate:
+    """The fewest parameters among those that the held-out runs can't tell from the best."""
+    best = min(able, key=lambda one: one.error)
+    level = [one for one in able if _ties(one, best)]
+    return min(level, key=lambda one: (one.n_parameters, one.error))
+
+
+def _ties(one: Candidate, best: Candidate) -> bool:
+    """Whether errors differ by less than the standard error of their difference over held-out runs."""
+    apart = (one.by_run - best.by_run).dropna()
+    if one is best or len(apart) < 2:
+        return one is best
+    return float(apart.mean()) < float(apart.std(ddof=1)) / math.sqrt(len(apart))
+
+
+def _tried(data: Mapping[str, Points], setting: Setting, limits: Sequence[Limit], tell: Tell | None) -> list[Candidate]:
+    """The setting on every inner hold-out, without and with mix effects."""
+    plain: list[_Trial] = []
+    mixed: list[_Trial] = []
+    for limit in limits:
+        fitted, held = _parted(data, limit)
+        try:
+            told = forecasts(fitted, replace(setting, pooled=False), limit, tell=tell)
+            told = pooled(told) if setting.pooled else told
+        except FitError as error:
+            return [Candidate(setting=setting, reason=str(error))]
+        plain.append(_Trial.of(told, held))
+        with_effects = {name: one.with_effects() for name, one in told.items()}
+        if any(len(one.effects) for one in with_effects.values()):
+            mixed.append(_Trial.of(with_effects, held))
+    found = [_candidate(setting, plain)]
+    if len(mixed) == len(limits):
+        both = _candidate(replace(setting, effects=True), mixed)
+        found += [both] if both.error < _WORTH * found[0].error else []
+    return found
+
+
+def _parted(data: Mapping[str, Points], limit: Limit) -> tuple[dict[str, Points], dict[str, Points]]:
+    fits = {name: limit.fits(points) for name, points in data.items()}
+    return (
+        {name: points.take(fits[name]) for name, points in data.items()},
+        {name: points.take(~fits[name]) for name, points in data.items()},
+    )
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One hold-out: relative error of each held-out row with its skill and run; discrepancy; size of the law."""
+
+    rows: pd.DataFrame
+    rate: float
+    n_parameters: int
+
+    @classmethod
+    def of(cls, told: Mapping[str, Forecast], held: Mapping[str, Points]) -> "_Trial":
+        frames = [
+            pd.DataFrame(
+                {
+                    "skill": name,
+                    "run": np.asarray(points.labels).astype(str),
+                    "error": np.abs(np.expm1(told[name].log_loss(points) - points.log_L)),
+                }
+            )
+            for name, points in held.items()
+        ]
+        size = max(one.fit.n_free for one in told.values())
+        return cls(pd.concat(frames, ignore_index=True), excess_rate(told, held), size)
+
+
+def _candidate(setting: Setting, trials: Sequence[_Trial]) -> Candidate:
+    by_skill = pd.DataFrame([trial.rows.groupby("skill")["error"].mean() for trial in trials])
+    by_run = [trial.rows.groupby("run")["error"].mean().add_prefix(f"{at}/") for at, trial in enumerate(trials)]
+    return Candidate(
+        setting=setting, n_parameters=max(trial.n_parameters for trial in trials),
+        errors={str(name): float(error) for name, error in by_skill.mean().items()}, by_run=pd.concat(by_run),
+        rate=math.sqrt(float(np.mean([trial.rate**2 for trial in trials]))),
     )  # fmt: skip
-
-
-def _has_checkpoints(points: Points) -> bool:
-    return points.n_clusters < len(points)
-
-
-def _parameter_variance(points: Points, fit: Fit, new: Points) -> Array:
-    """Variance of ln L at new runs from the parameters, errors clustered by mix where several runs share one."""
-    labels = np.array(mix_labels(points)) if fit.law.needs_mix else np.asarray(points.clusters)
-    codes = labels if len(np.unique(labels)) > fit.n_free else np.asarray(points.clusters)
-    problem = fit.problem(points)
-    bread = sandwich(problem, fit.q[list(fit.free)], np.unique(codes, return_inverse=True)[1])
-    jac = fit.law.jacobian(fit.q[None], new.covariates(fit.law))[0][:, list(fit.free)]
-    return np.asarray(np.einsum("np,pq,nq->n", jac, bread.covariance, jac))
-
-
-def _new_run_sd(points: Points, fit: Fit) -> float:
-    """Sd of a run about the law from its late checkpoints, in ln L; robust, so that a bad run does not widen all."""
-    late = late_enough(points, LATE) if _has_checkpoints(points) else np.ones(len(points), dtype=bool)
-    r = fit.residuals[late]
-    slack = math.sqrt(len(r) / max(len(r) - fit.n_free, 1))
-    tails = np.quantile(np.abs(r), [0.683, 0.9]) / [1.0, 1.645]
-    return float(tails.max() * slack)
-
-
-def _mix_offsets(points: Points, fit: Fit) -> tuple[dict[str, float], float, float]:
-    """Shrunk offset of each mix in ln L, the sd of offsets, and the sd of a run about law and offset.
-
-    Residuals of late checkpoints, less the mean of their size, averaged by run; an offset is shrunk by the ratio of the
-    variance between mixes to that of a mix's mean (a best linear unbiased prediction).
-    """
-    late = late_enough(points, LATE) if _has_checkpoints(points) else np.ones(len(points), dtype=bool)
-    some = points.take(late)
-    labels = np.array(mix_labels(some))
-    codes = np.asarray(some.clusters)
-    counts = np.bincount(codes)
-    mean = np.bincount(codes, fit.residuals[late]) / counts
-    first = np.unique(codes, return_index=True)[1]
-    size, mix = np.round(np.log(some.N[first]), 3), labels[first]
-    for one in np.unique(size):
-        mean[size == one] -= mean[size == one].mean()
-    names, of = np.unique(mix, return_inverse=True)
-    n = np.bincount(of)
-    level = np.bincount(of, mean) / n
-    free = len(mean) - len(names)
-    if free < 3 or len(names) < 3:
-        return {}, 0.0, _new_run_sd(points, fit)
-    within = float(((mean - level[of]) ** 2).sum() / free)
-    between = max(float(np.var(level, ddof=1)) - within * float(np.mean(1 / n)), 0.0)
-    shrunk = level * between / (between + within / n) if between > 0 else 0.0 * level
-    left = fit.residuals[late] - shrunk[of][codes]
-    sd = max(float(np.quantile(np.abs(left), 0.9)) / 1.645, math.sqrt(within))
-    return dict(zip(names.tolist(), shrunk.tolist(), strict=True)), math.sqrt(between), sd

@@ -9,13 +9,14 @@ many starts reached the optimum, and how far above it the next basin lies.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from skillscale.errors import FitError
 from skillscale.laws.catalogue import CHINCHILLA
-from skillscale.laws.forms import Array, Law
+from skillscale.laws.forms import Array, Law, Prior
 from skillscale.laws.newton import Part, Problem, minimise
 from skillscale.laws.objective import DELTA, EFFICIENT, HUBER, Objective, dispersion
 from skillscale.laws.points import Points, check_identified
@@ -26,7 +27,7 @@ STARTS = 6
 _PILOT_STARTS = 2  # for the noise alone
 SEEDS_APART = 0.1  # in some log-parameter
 NO_ERROR = 1e-18  # an F below this is exact data: starts that reach it agree
-RANKED = 4000  # runs that seeds are ranked on; more would only cost time
+RANKED = 4000  # runs that seeds are found and ranked on; more would only cost time
 _PRIOR_ROUNDS = 6
 _REFINED = 1e-7  # of a unit of log-likelihood: resamples needn't be followed further
 _SETTLED = 0.02  # relative change of the noise between two rounds at which weak priors have found their weight
@@ -83,7 +84,7 @@ class Fit:
 
 def fit_law(
     points: Points, *, law: Law = CHINCHILLA, objective: Objective | None = HUBER, starts: int = STARTS,
-    pins: Mapping[str, float] | None = None, begin: Array | None = None,
+    pins: Mapping[str, float] | None = None, begin: Array | None = None, beliefs: Mapping[str, Prior] | None = None,
 ) -> Fit:  # fmt: skip
     """Fit a law to runs.
 
@@ -94,27 +95,33 @@ def fit_law(
         starts: how many seeds are followed to their optimum.
         pins: natural parameters that are given, by name.
         begin: starting points (K, p) in q of a bound law, in place of its own seeds.
+        beliefs: what is known beforehand of log-parameters, by their own name or that of the parameter that one of them
+            decides; they take the place of the law's weak priors.
 
     Raises:
         FitError: too few runs or sizes, N and D confounded, or no start reached a finite objective.
         InputError: the law needs a mix that the runs don't tell, or a parameter can't be pinned.
     """
     if objective is None:
-        pilot = fit_law(points, law=law, objective=HUBER, starts=_PILOT_STARTS, pins=pins, begin=begin)
-        return fit_law(points, law=law, objective=efficient(pilot.noise), starts=starts, pins=pins, begin=begin)
+        once = partial(fit_law, points, law=law, pins=pins, begin=begin, beliefs=beliefs)
+        return once(objective=efficient(once(objective=HUBER, starts=_PILOT_STARTS).noise), starts=starts)
     bound = law if law.x0 or law.y0 else points.bind(law)
     pinned = dict(bound.pin(name, value) for name, value in (pins or {}).items())
     n_log = len(bound.log_names)
     free = tuple(j for j in range(n_log) if j not in pinned)
-    known = {*pinned, *bound.priors}
+    priors = {**bound.priors, **{_place(bound, name): prior for name, prior in (beliefs or {}).items()}}
+    known = {*pinned, *priors}
     told = "".join(letter for letter, name in (("N", "alpha"), ("D", "beta")) if _is_known(bound, name, known))
-    check_identified(points, n_parameters=len(free) - len([j for j in bound.priors if j in free]), told=told)
+    check_identified(points, n_parameters=len(free) - len([j for j in priors if j in free]), told=told)
     offset = np.zeros(n_log)
     offset[list(pinned)] = list(pinned.values())
-    part = _part(bound, points, objective, T=np.eye(n_log)[:, list(free)], offset=offset)
-    mean, precision = _prior_on(bound, free)
-    seeds = begin if begin is not None else bound.seeds(part.z, points.log_L, part.weights)
-    Q = _best_seeds(part, seeds[:, list(free)], count=starts)
+    T = np.eye(n_log)[:, list(free)]
+    part = _part(bound, points, objective, T=T, offset=offset)
+    mean, precision = _prior_on(priors, free)
+    few = _few(points)
+    some = _part(bound, few, objective, T=T, offset=offset)
+    seeds = begin if begin is not None else bound.seeds(some.z, few.log_L, some.weights)
+    Q = _best_seeds(some, seeds[:, list(free)], count=starts)
     if not len(Q):
         raise FitError(f"no start of {bound.name} has a finite objective; look for absurd losses, sizes or tokens")
     return _finish(points, part, Q, free, (mean, precision))
@@ -190,12 +197,17 @@ def _part(
     )  # fmt: skip
 
 
-def _prior_on(law: Law, free: tuple[int, ...]) -> tuple[Array, Array]:
-    """Mean and precision of the law's weak priors over the free log-parameters."""
+def _place(law: Law, name: str) -> int:
+    """Place in q of a log-parameter, by its name or its parameter's."""
+    return law.log_names.index(name) if name in law.log_names else law.places(name)[0]
+
+
+def _prior_on(priors: Mapping[int, Prior], free: tuple[int, ...]) -> tuple[Array, Array]:
+    """Mean and precision of weak priors, by place in q, over the free log-parameters."""
     mean, precision = np.zeros(len(free)), np.zeros(len(free))
     for at, j in enumerate(free):
-        if j in law.priors:
-            mean[at], precision[at] = law.priors[j].mean, law.priors[j].sd ** -2
+        if j in priors:
+            mean[at], precision[at] = priors[j].mean, priors[j].sd ** -2
     return mean, np.diag(precision)
 
 
@@ -237,15 +249,20 @@ def _best_seeds(part: Part, seeds: Array, *, count: int) -> Array:
 
 
 def _rank(part: Part, seeds: Array) -> Array:
-    """Objective of each seed, on at most ``RANKED`` of the runs."""
-    stride = max(1, len(part.z) // RANKED)
-    h = part.z.h
-    z = type(part.z)(part.z.x[::stride], part.z.y[::stride], None if h is None else h[::stride])
-    smooth = part.objective.smoothed(1e-3)[0]
+    """Objective of each seed."""
+    P = seeds.shape[1]
+    smooth = replace(part, objective=part.objective.smoothed(1e-3)[0])
     with np.errstate(over="ignore", invalid="ignore"):
-        some = replace(part, z=z, responses=part.responses[::stride])
-        F = smooth.total(some.errors(seeds), part.weights[::stride])
+        F = Problem(parts=(smooth,), mean=np.zeros(P), precision=np.zeros((P, P))).value(seeds)
     return np.where(np.isfinite(F), F, np.inf)
+
+
+def _few(points: Points) -> Points:
+    """The runs that seeds are found on: all, or a fixed draw; every k-th could fall in step with a grid."""
+    used = np.flatnonzero(np.asarray(points.weights) > 0)
+    if len(used) <= RANKED:
+        return points
+    return points.take(np.sort(np.random.default_rng(0).choice(used, RANKED, replace=False)))
 
 
 def agreement(F: Array) -> Starts:

@@ -159,7 +159,8 @@ class Law(ABC):
         """First derivatives of ln L by q, (K, n, p)."""
         jet = self.jet(q, z)
         jac = np.zeros((len(q), len(z), q.shape[1]))
-        jac[..., list(jet.support)] = jet.jac
+        if jet.jac is not None:
+            jac[..., list(jet.support)] = np.swapaxes(jet.jac, 1, 2)
         return jac
 
     def second_order(self, q: Array, z: Covariates, v: Array) -> Array:

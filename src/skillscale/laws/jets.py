@@ -19,7 +19,7 @@ Indices = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class Jet:
-    """Values (K, n) with first derivatives (K, n, s) by the s parameters named in ``support``.
+    """Values (K, n) with first derivatives (K, s, n) by the s parameters named in ``support``.
 
     Any of K and n may be 1 where all problems or points agree. A jet without ``jac`` is a constant, or a value whose
     derivatives nobody asked for. ``operands``: what it was made of, with its slopes by them; ``curved``: pairs of
@@ -186,17 +186,17 @@ def _union(jets: Sequence[Jet]) -> Indices:
 
 def _sum_jac(live: Sequence[tuple[Jet, Array]], support: Indices) -> Array:
     """sum_j slope_j J_j in the columns of ``support``."""
-    scaled = [(jet, slope[..., None] * jet.jac) for jet, slope in live if jet.jac is not None]
+    scaled = [(jet, slope[:, None] * jet.jac) for jet, slope in live if jet.jac is not None]
     if len(scaled) == 1:
         return scaled[0][1]
-    shape = np.broadcast_shapes(*(one.shape[:2] for _, one in scaled))
-    jac = np.zeros((*shape, len(support)))
+    K, n = (max(one.shape[axis] for _, one in scaled) for axis in (0, 2))
+    jac = np.zeros((K, len(support), n))
     for jet, one in scaled:
-        jac[..., _columns(jet.support, support)] += one
+        jac[:, _rows(jet.support, support)] += one
     return jac
 
 
-def _columns(some: Indices, support: Indices) -> slice | list[int]:
+def _rows(some: Indices, support: Indices) -> slice | list[int]:
     """Where some parameters are among those of ``support``."""
     if len(some) == len(support):
         return slice(None)
@@ -206,12 +206,12 @@ def _columns(some: Indices, support: Indices) -> slice | list[int]:
 
 def _outer(a: Array, v: Array, b: Array) -> Array:
     """sum_i v_i a_i b_i', (K, s_a, s_b); a point axis of 1 in a, v or b stands for all points."""
-    n = max(a.shape[1], v.shape[1], b.shape[1])
-    if a.shape[1] == 1 and b.shape[1] == 1:
+    n = max(a.shape[2], v.shape[1], b.shape[2])
+    if a.shape[2] == 1 and b.shape[2] == 1:
         total = v.sum(1) if v.shape[1] == n else v[:, 0] * n
-        return np.asarray(total[:, None, None] * a[:, 0, :, None] * b[:, 0, None, :])
-    left = np.broadcast_to(a, (a.shape[0], n, a.shape[2]))
-    return np.swapaxes(left, 1, 2) @ (v[..., None] * np.broadcast_to(b, (b.shape[0], n, b.shape[2])))
+        return np.asarray(total[:, None, None] * a * np.swapaxes(b, 1, 2))
+    left = np.broadcast_to(v[:, None] * a, (max(len(v), len(a)), a.shape[1], n))
+    return left @ np.swapaxes(np.broadcast_to(b, (*b.shape[:2], n)), 1, 2)
 
 
 def _add(H: Array, first: Jet, v: Array, other: Jet, support: Indices) -> None:

@@ -5,7 +5,7 @@ whose log-parameters are q = Q T' + offset: pins are in the offset, shared log-p
 add (Q - mean)' precision (Q - mean) / 2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from skillscale.laws.jets import exp
 from skillscale.laws.objective import Objective
 
 MAX_STEPS = 200
-BLOCK = 400_000  # problems times runs that are worked on at once: memory stays flat in both
+BLOCK = 20_000  # problems times runs that are worked on at once: they fit a core's cache, and memory stays flat in both
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,15 @@ class Part:
         """The same for some of the K problems."""
         picked = {name: x[rows] for name in ("responses", "weights") if (x := getattr(self, name)).ndim == 2}
         return replace(self, **picked) if picked else self
+
+    def block(self, problems: slice, runs: slice) -> "Part":
+        """The same for some of the K problems and some of the runs, without a copy."""
+        picked = {}
+        for name in ("responses", "weights"):
+            x = getattr(self, name)
+            picked[name] = x[problems, runs] if x.ndim == 2 else x[runs]
+        h = None if self.z.h is None else self.z.h[runs]
+        return replace(self, z=Covariates(self.z.x[runs], self.z.y[runs], h), **picked)
 
     def errors(self, Q: Array) -> Array:
         """Responses less the law, (K, n), on the objective's scale."""
@@ -72,28 +81,34 @@ class Problem:
         """F with its penalty, (K,)."""
         K = len(Q)
         F = np.zeros(K)
-        for rows in self._blocks(K):
-            for part in self.parts:
-                own = part.rows(rows)
-                F[rows] += own.objective.total(own.errors(Q[rows]), own.weights)
+        for part, problems in self._blocks(K):
+            F[problems] += part.objective.total(part.errors(Q[problems]), part.weights)
         return np.asarray(F + 0.5 * np.einsum("kp,pq,kq->k", Q - self.mean, self.precision, Q - self.mean))
 
     def derivatives(self, Q: Array) -> tuple[Array, Array, Array]:
         """Gradient (K, P), Hessian (K, P, P), and the scale of each unknown (K, P)."""
         K, P = Q.shape
         gradient, H, square = np.zeros((K, P)), np.zeros((K, P, P)), np.zeros((K, P))
-        for rows in self._blocks(K):
-            for part in self.parts:
-                own_gradient, own_H, own_square = _of_part(part.rows(rows), Q[rows])
-                gradient[rows] += own_gradient
-                H[rows] += own_H
-                square[rows] += own_square
+        for part, problems in self._blocks(K):
+            own_gradient, own_H, own_square = _of_part(part, Q[problems])
+            gradient[problems] += own_gradient
+            H[problems] += own_H
+            square[problems] += own_square
         gradient += (Q - self.mean) @ self.precision
         return gradient, H + self.precision, np.sqrt(square + np.diag(self.precision)) + 1e-150
 
-    def _blocks(self, K: int) -> list[npt.NDArray[np.intp]]:
-        n = max(len(part.z) for part in self.parts)
-        return np.array_split(np.arange(K), max(1, -(-K * n // BLOCK)))
+    def _blocks(self, K: int) -> Iterator[tuple[Part, slice]]:
+        """Every part, cut into blocks of problems and runs; F and its derivatives are sums over them."""
+        for part in self.parts:
+            n = len(part.z)
+            if K * n <= BLOCK:
+                yield part, slice(0, K)
+                continue
+            at_once = max(1, BLOCK // n)
+            for first in range(0, K, at_once):
+                problems = slice(first, min(first + at_once, K))
+                for run in range(0, n, BLOCK):
+                    yield part.block(problems, slice(run, run + BLOCK)), problems
 
 
 def _of_part(part: Part, Q: Array) -> tuple[Array, Array, Array]:
@@ -103,11 +118,11 @@ def _of_part(part: Part, Q: Array) -> tuple[Array, Array, Array]:
         jet = exp(jet)
     K, n = len(Q), len(part.z)
     r, w = np.broadcast_to(part.responses - jet.value, (K, n)), np.broadcast_to(part.weights, (K, n))
-    jac = np.zeros((K, n, 0)) if jet.jac is None else np.broadcast_to(jet.jac, (K, n, len(jet.support)))
+    jac = np.zeros((K, 0, n)) if jet.jac is None else np.broadcast_to(jet.jac, (K, len(jet.support), n))
     slope, bend = w * part.objective.slope(r), w * part.objective.bend(r)
     T = part.T[list(jet.support)]
-    own = np.swapaxes(jac, 1, 2) @ (bend[..., None] * jac) - jet.second(slope)
-    return -(slope[:, None] @ jac)[:, 0] @ T, T.T @ own @ T, (w[:, None] @ jac**2)[:, 0] @ T**2
+    own = (bend[:, None] * jac) @ np.swapaxes(jac, 1, 2) - jet.second(slope)
+    return -(jac @ slope[..., None])[..., 0] @ T, T.T @ own @ T, (jac**2 @ w[..., None])[..., 0] @ T**2
 
 
 def minimise(

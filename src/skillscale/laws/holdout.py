@@ -1,0 +1,160 @@
+"""Which runs a prediction is tried on: those larger than the ones it is fitted to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from skillscale.errors import InputError
+from skillscale.laws.forms import Array
+from skillscale.laws.points import Points
+
+Mask = npt.NDArray[np.bool_]
+
+ALIKE = 0.1  # ln: sizes or budgets this near are one level
+NEAR = 0.01  # ln D: two checkpoints of one run this near are one measurement (saved once more when training ended)
+MANY_LEVELS = 12  # above which levels are cut at quantiles of the runs, not between the largest and the next
+_QUANTILES = (0.7, 0.5)
+_FOLDS = 2
+_LEAST_ROWS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """The largest size (``letter`` N, parameters) or compute (C = 6 N D, FLOP) that is fitted.
+
+    Raises:
+        InputError: another letter, or a value that is not above 0.
+    """
+
+    letter: str
+    value: float
+
+    def __post_init__(self) -> None:
+        if self.letter not in ("N", "C") or not self.value > 0:
+            raise InputError(f"a limit is of N or C and above 0, but it is {self.letter} = {self.value}")
+
+    def sizes(self, points: Points) -> Array:
+        """What is limited, (n,)."""
+        return points.N if self.letter == "N" else 6 * points.N * points.D
+
+    def fits(self, points: Points) -> Mask:
+        """Runs at or below the limit."""
+        return np.asarray(self.sizes(points) <= self.value * (1 + 1e-9))
+
+    def reach(self, points: Points) -> Array:
+        """How far beyond the limit each run lies, in logarithms, (n,); 0 below it."""
+        return np.maximum(np.log(self.sizes(points) / self.value), 0.0)
+
+
+def split(
+    points: Points, *, max_C: float | None = None, max_N: float | None = None
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows to fit and rows to predict.
+
+    Raises:
+        InputError: neither or both limits, or no run on one of its sides.
+    """
+    if (max_C is None) == (max_N is None):
+        raise InputError("give the largest compute to fit, or the largest size: one of the two")
+    limit = Limit(letter="N", value=max_N) if max_N is not None else Limit(letter="C", value=float(max_C or 0))
+    fitted = limit.fits(points)
+    sizes = limit.sizes(points)
+    if fitted.all():
+        raise InputError(
+            f"no run is larger than {limit.letter} = {limit.value:.4g}, so there is nothing to predict; the largest is "
+            f"{sizes.max():.4g}: give less"
+        )
+    if not fitted.any():
+        raise InputError(
+            f"no run is as small as {limit.letter} = {limit.value:.4g}, so there is nothing to fit; the smallest is "
+            f"{sizes.min():.4g}: give more"
+        )
+    return np.flatnonzero(fitted), np.flatnonzero(~fitted)
+
+
+def inner_limits(data: Mapping[str, Points], letter: str) -> tuple[Limit, ...]:
+    """Limits within runs that are to be fitted: the largest level held out, and the two largest.
+
+    Args:
+        data: each skill's runs.
+        letter: what tells a larger run, N or C.
+
+    Returns:
+        limits, each with two levels or more to fit; none where the runs have fewer than three levels.
+    """
+    probe = Limit(letter=letter, value=1.0)
+    sizes = np.concatenate([probe.sizes(points) for points in data.values()])
+    found = levels(sizes)
+    if len(found) > MANY_LEVELS:
+        tops = [float(np.quantile(sizes, share)) for share in _QUANTILES]
+    else:
+        tops = [float(top) for top in found[-2 : -_FOLDS - 2 : -1] if (found <= top).sum() >= 2]
+    limits = [Limit(letter=letter, value=top) for top in tops]
+    return tuple(limit for limit in limits if any(leaves_enough(limit, points) for points in data.values()))
+
+
+def levels(values: Array) -> Array:
+    """The largest value of each level, in order."""
+    ordered = np.unique(values)
+    ends = np.append(np.diff(np.log(ordered)) > ALIKE, True)
+    return np.asarray(ordered[ends])
+
+
+def leaves_enough(limit: Limit, points: Points) -> bool:
+    """Whether a limit leaves a skill two sizes to fit, and something to predict."""
+    fitted = limit.fits(points)
+    if not _LEAST_ROWS <= fitted.sum() <= len(points) - 1:
+        return False
+    return len(levels(points.N[fitted])) >= 2
+
+
+def without_early(points: Points, share: float) -> Points:
+    """The runs without checkpoints below a share of their run's last D."""
+    return points if share <= 0 else points.take(run_shares(points) >= share)
+
+
+def run_shares(points: Points) -> Array:
+    """D of each checkpoint as a share of its run's last, (n,)."""
+    codes = np.asarray(points.clusters)
+    last = np.zeros(points.n_clusters)
+    np.maximum.at(last, codes, points.D)
+    return np.asarray(points.D / last[codes])
+
+
+def has_checkpoints(points: Points, *, least: int = 4) -> bool:
+    """Whether the typical run has several checkpoints, at several D."""
+    counts = np.bincount(np.asarray(points.clusters))
+    return bool(np.median(counts) >= least and np.median(run_shares(points)) < 1 - NEAR)
+
+
+def thinned(points: Points) -> tuple[Points, int]:
+    """Checkpoints of one run within 1 % in D weigh as one together; and how many weigh less so."""
+    order = np.lexsort((points.D, np.asarray(points.clusters)))
+    codes, log_D = np.asarray(points.clusters)[order], np.log(points.D[order])
+    begins = np.append(True, (np.diff(codes) != 0) | (np.diff(log_D) > NEAR))
+    group = np.empty(len(points), dtype=np.intp)
+    group[order] = np.cumsum(begins) - 1
+    alike = np.bincount(group)[group]
+    if points.n_clusters == len(points) or not (alike > 1).any():
+        return points, 0
+    return replace(points, weights=np.asarray(points.weights) / alike), int((alike > 1).sum())
+
+
+def mix_codes(points: Points, others: Points | None = None) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Which mix each run has, by its shares to .1 %: of the points, and of others among them (-1: of none)."""
+    own = _keys(points)
+    names, codes = np.unique(own, return_inverse=True)
+    if others is None:
+        return codes, codes
+    theirs = _keys(others)
+    at = np.minimum(np.searchsorted(names, theirs), len(names) - 1)
+    return codes, np.where(names[at] == theirs, at, -1)
+
+
+def _keys(points: Points) -> npt.NDArray[np.str_]:
+    if points.h is None:
+        return np.full(len(points), "")
+    rounded = np.round(np.asarray(points.h) * 1000).astype(int)
+    return np.array([" ".join(map(str, row)) for row in rounded])
