@@ -110,7 +110,7 @@ class Chance:
 class Sandwich:
     """The curvature of a problem at its optimum, and what pulled on it: each cluster, and the weak priors.
 
-    ``H``: (P, P) Hessian; ``pulls``: (n_clusters, P) gradients, inflated for leverage (CR2); ``beliefs``: (P, P), whose
+    ``H``: (P, P) Hessian; ``pulls``: (n_clusters, P) gradients, inflated for leverage (CR3); ``beliefs``: (P, P), whose
     product with standard normals is what the priors' means pull, were they drawn again; ``freedom``: degrees of freedom
     that the clusters leave.
     """
