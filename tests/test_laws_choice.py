@@ -1,127 +1,172 @@
-"""The choice of law by held-out larger runs, and forecasts whose intervals hold as many new runs as they say."""
+"""The choice of law by held-out larger runs, on planted ones: family, mix effects, intervals, what is dropped."""
 
 import numpy as np
 import pytest
-from planted_laws import CATEGORIES, CENTRE, bound, truth
+from planted_laws import CATEGORIES
 
-from skillscale.laws.catalogue import LAWS
-from skillscale.laws.choice import (
-    LATE,
-    Candidate,
-    candidates,
-    choose,
-    fitted_points,
-    forecast,
-    inner_splits,
-    late_enough,
-    mix_labels,
-    reach,
-)
-from skillscale.laws.forms import Law
+from skillscale.errors import FitError
+from skillscale.laws.backtest import backtest
+from skillscale.laws.catalogue import CHINCHILLA, LAWS
+from skillscale.laws.choice import candidates, choose
+from skillscale.laws.forecast import Setting, forecasts, mix_effects
+from skillscale.laws.holdout import Limit, has_checkpoints, inner_limits, mix_codes, run_shares, split, thinned
 from skillscale.laws.points import Points
 
-SIZES = np.exp(CENTRE[0]) * np.array([1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4])
-MIXES = np.random.default_rng(7).dirichlet(np.full(3, 2.0), 12) * 0.94 + 0.02
+SIZES = np.geomspace(1e8, 1.6e9, 5)
+THETAS = {"code": [0.9, 250.0, 900.0, 0.38, 0.36], "prose": [1.8, 480.0, 2100.0, 0.35, 0.37]}
 
 
-def grid(law: Law, theta, *, sizes=SIZES, noise=0.003, offset=0.0, seed=0) -> Points:
-    """Each size on six numbers of tokens; with a mixture law each of them with two mixes of twelve."""
+def of_N_and_D(seed=0, noise=0.003, sizes=SIZES) -> dict[str, Points]:
+    """Five sizes, each on six numbers of tokens per parameter."""
+    N = np.repeat(sizes, 6)
+    D = N * np.tile(np.geomspace(5, 160, 6), len(sizes))
     rng = np.random.default_rng(seed)
-    D = np.exp(CENTRE[1]) * np.geomspace(1 / 8, 8, 6)
-    rows = [(N, tokens, mix) for N in sizes for at, tokens in enumerate(D) for mix in (2 * at, 2 * at + 1)]
-    N, tokens, mix = (np.array(column) for column in zip(*rows, strict=True))
-    h = MIXES[mix]
-    own = offset * np.random.default_rng(3).normal(size=len(MIXES))
-    L = law.loss(theta, N, tokens, h) * np.exp(own[mix] + noise * rng.normal(size=len(N)))
-    return Points(N=N, D=tokens, L=L, h=h if law.needs_mix else None, categories=CATEGORIES if law.needs_mix else ())
+    return {
+        name: Points(N=N, D=D, L=CHINCHILLA.loss(theta, N, D) * np.exp(noise * rng.normal(size=len(N))))
+        for name, theta in THETAS.items()
+    }
 
 
-def without_mix(points: Points) -> Points:
-    return Points(N=points.N, D=points.D, L=points.L)
+def of_mixes(seed=0, n_mixes=24, effect=0.0, noise=0.002, checkpoints=6, transient=False) -> dict[str, Points]:
+    """Every mix at four sizes, with checkpoints; a mix adds the same to ln L at each."""
+    rng = np.random.default_rng(seed)
+    h = rng.dirichlet(np.ones(3) * 2, n_mixes)
+    sizes = SIZES[:4]
+    run = np.arange(n_mixes * len(sizes))
+    N, mix = np.repeat(sizes, n_mixes), np.tile(np.arange(n_mixes), len(sizes))
+    shares = np.linspace(0.1, 1.0, checkpoints) if checkpoints > 1 else np.ones(1)
+    D = np.outer(40 * N**0.7 * 1e8**0.3, shares)
+    rows = np.repeat(run, checkpoints)
+    law = LAWS["separable_transient" if transient else "separable"].bound_to(np.log(3e8), np.log(8e9), CATEGORIES)
+    theta = [1.6, 0.5, 0.6, 0.4, 0.37, 0.0, 0.3, -0.2, -0.1, 0.1, *([1.0, 8.0, 0.1] if transient else [])]
+    law = law.for_skill("code")
+    L = law.loss(np.array(theta), N[rows], D.ravel(), h[mix[rows]])
+    offsets = effect * rng.normal(size=n_mixes)
+    L = L * np.exp(offsets[mix[rows]] + noise * rng.normal(size=len(run))[rows] + 1e-4 * rng.normal(size=len(rows)))
+    return {"code": Points(N=N[rows], D=D.ravel(), L=L, h=h[mix[rows]], categories=CATEGORIES, clusters=rows)}
 
 
-def test_the_larger_sizes_are_held_out_and_never_fitted():
-    points = grid(bound("chinchilla"), truth("chinchilla"))
-    (first_low, first_high), (low, high) = inner_splits(points)
-    assert points.N[first_low].max() < points.N[first_high].min() == points.N.max()
-    assert points.N[low].max() < points.N[high].min() == np.unique(points.N)[-2]
-    assert not (low & (points.N.max() == points.N)).any()
+def halves(data, max_N):
+    parts = {name: split(points, max_N=max_N) for name, points in data.items()}
+    return [{name: data[name].take(parts[name][at]) for name in data} for at in (0, 1)]
 
 
-def test_where_sizes_are_many_compute_divides():
-    rng = np.random.default_rng(0)
-    N, D = np.exp(rng.uniform(10, 16, (2, 100)))
-    [(low, high)] = inner_splits(Points(N=N, D=D, L=np.ones(100)))
-    assert (N * D)[low].max() < (N * D)[high].min()
-    assert high.sum() == 20
+def test_without_a_mix_the_plain_laws_compete_and_the_planted_one_predicts_to_the_noise():
+    low, high = halves(of_N_and_D(), 9e8)
+    choice, found = backtest(low, high, letter="N")
+    assert choice.chosen.setting.law.name == "chinchilla"
+    assert {one.setting.law.name for one in choice.candidates} == {"chinchilla", "coupled", "drifting"}
+    assert max(one.score.mean_relative_error for one in found.values()) < 0.01
+    assert list(choice.table()["chosen"]).count(True) == 1
 
 
-def test_the_family_that_made_the_runs_is_taken():
-    strongly = np.array([1.8, 0.5, 0.6, 0.4, 0.37, 0.45, 0.1])
-    drifting = without_mix(grid(bound("drifting"), strongly))
-    assert choose({"code": drifting}).taken.law.name == "drifting"
-    plain = without_mix(grid(bound("chinchilla"), truth("chinchilla")))
-    assert choose({"code": plain}).taken.law.name == "chinchilla"
+def test_with_a_varying_mix_a_law_of_the_mix_is_chosen():
+    low, high = halves(of_mixes(checkpoints=1), 5e8)
+    choice, found = backtest(low, high, letter="N")
+    assert choice.chosen.setting.law.name == "separable"
+    assert found["code"].score.mean_relative_error < 0.006
 
 
-def test_a_mix_that_matters_is_seen_to():
-    points = grid(bound("separable"), truth("separable"))
-    choice = choose({"code": points})
-    assert choice.taken.law.name == "separable"
-    names = [trial.candidate.law.name for trial in choice.trials]
-    assert choice.trials[names.index("chinchilla")].error > 3 * choice.trials[names.index("separable")].error
+def test_early_checkpoints_off_the_curve_call_for_a_law_that_knows_them():
+    low, high = halves(of_mixes(n_mixes=16, transient=True), 5e8)
+    choice, found = backtest(low, high, letter="N", laws=("separable", "separable_transient"))
+    assert choice.chosen.setting.law.name == "separable_transient"
+    assert found["code"].last.n == 16
+    assert found["code"].n_predicted == 16 * 6
 
 
-def test_without_larger_runs_to_hold_out_the_simplest_law_is_taken():
-    points = without_mix(grid(bound("chinchilla"), truth("chinchilla"), sizes=SIZES[:2]))
-    choice = choose({"code": points})
-    assert (choice.taken.law.name, choice.trials, choice.excess) == ("chinchilla", (), 0.0)
+def test_what_a_mix_adds_is_told_from_smaller_runs_and_lowers_the_error():
+    low, high = halves(of_mixes(effect=0.02, checkpoints=1), 5e8)
+    _, found = backtest(low, high, letter="N", laws=("separable",))
+    plain = forecasts(low, Setting(law=LAWS["separable"]), Limit(letter="N", value=5e8))["code"]
+    error = np.abs(np.expm1(plain.log_loss(high["code"]) - high["code"].log_L)).mean()
+    assert "mix effects" in found["code"].setting
+    assert found["code"].score.mean_relative_error < 0.5 * error
 
 
-def test_a_law_that_is_named_is_taken_whatever_its_error():
-    points = without_mix(grid(bound("drifting"), np.array([1.8, 0.5, 0.6, 0.4, 0.37, 0.45, 0.1])))
-    choice = choose({"code": points}, LAWS["chinchilla"])
-    assert choice.taken.law.name == "chinchilla"
-    assert choice.excess > 0
+def test_effects_are_shrunk_towards_none_where_they_do_not_recur():
+    points = of_mixes(checkpoints=1)["code"]
+    rng = np.random.default_rng(3)
+    codes, _ = mix_codes(points)
+    planted = 0.02 * rng.normal(size=codes.max() + 1)
+    found = mix_effects(points, planted[codes] + 0.002 * rng.normal(size=len(points)))
+    np.testing.assert_allclose(found, planted - planted.mean(), atol=0.004)
+    chance = mix_effects(points, 0.02 * rng.normal(size=len(points)))
+    assert not len(chance) or np.abs(chance).max() < 0.02
 
 
-def test_forecasts_of_larger_runs_cover():
-    law, theta = bound("chinchilla"), truth("chinchilla")
-    hits = []
-    for seed in range(25):
-        points = without_mix(grid(law, theta, seed=seed))
-        low, high = points.take(SIZES[-1] > points.N), points.take(SIZES[-1] == points.N)
-        hits.append(forecast("code", low, high, Candidate(law=LAWS["chinchilla"])).covers(high.L, 0.9).mean())
-    assert 0.86 < np.mean(hits) < 0.99
+@pytest.mark.parametrize("kind", ["plain", "mixes"])
+def test_intervals_of_new_runs_cover_planted_larger_ones(kind):
+    within, n = 0.0, 0
+    for seed in range(6):
+        data = of_N_and_D(seed) if kind == "plain" else of_mixes(seed, effect=0.005, checkpoints=1)
+        low, high = halves(data, 9e8 if kind == "plain" else 5e8)
+        _, found = backtest(low, high, letter="N", laws=("chinchilla",) if kind == "plain" else ("separable",))
+        within += sum(one.score.coverage * one.n_predicted for one in found.values())
+        n += sum(one.n_predicted for one in found.values())
+    assert 0.85 < within / n < 0.99
 
 
-def test_the_offset_of_a_mix_that_was_run_before_moves_its_forecast():
-    law, theta = bound("separable"), truth("separable")
-    points = grid(law, theta, noise=0.001, offset=0.02)
-    low, high = points.take(SIZES[-1] > points.N), points.take(SIZES[-1] == points.N)
-    told = forecast("code", low, high, Candidate(law=LAWS["separable"]))
-    plain = told.fit.law.log_loss(told.fit.q[None], high.covariates(told.fit.law))[0]
-    assert np.abs(told.told - high.log_L).mean() < 0.4 * np.abs(plain - high.log_L).mean()
-    assert told.covers(high.L, 0.9).mean() > 0.8
+def test_the_average_has_intervals_and_optima_of_its_own():
+    low, high = halves(of_N_and_D(), 9e8)
+    outlook = choose(low).fitted(low)["code"]
+    assert len(outlook.members) > 1
+    assert outlook.weights.sum() == pytest.approx(1)
+    lo, hi = outlook.mean_interval(high["code"], 0.9)
+    assert np.all((lo < outlook.mean_log_loss(high["code"])) & (outlook.mean_log_loss(high["code"]) < hi))
+    truth = CHINCHILLA.log_optimum(np.array([THETAS["code"]]), 1e22)[0, 0]
+    lo, hi = np.nanquantile(outlook.log_optimum([1e22])[:, 0], [0.05, 0.95])
+    assert lo < truth < hi
 
 
-def test_checkpoints_before_their_share_and_copies_of_the_last_are_left_out():
-    D = np.array([1.0, 4.0, 5.0, 10.0, 9.99, 2.0, 4.0])
-    L = np.array([5.0, 4.0, 3.9, 3.0, 3.0, 6.0, 5.0])
-    points = Points(N=np.full(7, 1e6), D=D * 1e9, L=L, clusters=np.array(list("aaaaabb")))
-    assert late_enough(points, 0.0).tolist() == [True, True, True, True, False, True, True]
-    assert late_enough(points, LATE).tolist() == [False, False, True, True, False, True, True]
-    assert len(fitted_points(points, Candidate(law=LAWS["chinchilla"], late=LATE))) == 4
-    assert {one.late for one in candidates({"code": points})} == {0.0, LATE}
+def test_the_larger_runs_are_never_looked_at():
+    data = of_N_and_D()
+    low, high = halves(data, 9e8)
+    spoilt = {
+        name: Points(N=points.N, D=points.D, L=points.L * 3, clusters=points.labels) for name, points in high.items()
+    }
+    first, second = (backtest(low, other, letter="N", laws=("chinchilla",))[1]["code"] for other in (high, spoilt))
+    assert first.setting == second.setting
+    np.testing.assert_array_equal(first.predictions["predicted"], second.predictions["predicted"])
+    np.testing.assert_array_equal(first.predictions["lo"], second.predictions["lo"])
 
 
-def test_reach_is_how_far_beyond_the_runs():
-    points = without_mix(grid(bound("chinchilla"), truth("chinchilla")))
-    N, D = points.N.max(), points.D.max()
-    new = Points(N=np.array([N * np.e, N, N / 2]), D=np.array([D * np.e, D / np.e, D]), L=np.ones(3))
-    assert reach(points, new).clip(min=0) == pytest.approx([2.0, 0.0, 0.0])
+def test_hold_outs_keep_two_sizes_to_fit():
+    sizes = [limit.value for limit in inner_limits(of_N_and_D(), "N")]
+    assert sizes == pytest.approx([SIZES[3], SIZES[2]])
+    assert inner_limits(of_N_and_D(sizes=SIZES[:2]), "N") == ()
+    assert len(inner_limits(of_N_and_D(), "C")) == 2
 
 
-def test_mixes_are_known_by_their_shares():
-    points = grid(bound("separable"), truth("separable"))
-    assert len(set(mix_labels(points))) == len(MIXES)
+def test_few_sizes_leave_nothing_to_choose_by_and_say_so():
+    choice = choose(of_N_and_D(sizes=SIZES[:2]))
+    assert choice.chosen.setting.law.name == "chinchilla"
+    assert "too few sizes" in choice.chosen.reason
+    told = choice.fitted(of_N_and_D(sizes=SIZES[:2]))["code"]
+    assert told.chosen.rate > 0
+
+
+def test_one_size_says_what_to_add():
+    low, high = halves(of_N_and_D(sizes=SIZES[:2]), 1.5e8)
+    with pytest.raises(FitError, match=r"one size only, N = 1e\+08.*add sizes"):
+        backtest(low, high, letter="N")
+
+
+def test_near_duplicates_of_a_checkpoint_weigh_as_one():
+    points = Points(
+        N=np.full(4, 1e8), D=np.array([1e9, 2e9, 2.002e9, 3e9]), L=np.full(4, 3.0), clusters=np.array([0, 0, 0, 1])
+    )
+    found, count = thinned(points)
+    assert count == 2
+    assert list(found.weights) == [1, 0.5, 0.5, 1]
+    assert thinned(points.take(np.array([0, 1, 3])))[1] == 0
+
+
+def test_checkpoints_are_told_by_their_share_of_the_run():
+    points = of_mixes()["code"]
+    assert has_checkpoints(points)
+    assert sorted(set(np.round(run_shares(points), 3))) == pytest.approx([0.1, 0.28, 0.46, 0.64, 0.82, 1.0])
+    settings = candidates({"code": points})
+    assert {one.after for one in settings if one.law.name == "separable"} == {0.0, 0.3, 0.55}
+    assert {one.after for one in settings if one.law.name in ("separable_transient", "chinchilla")} == {0.0}
+    assert not any(one.after for one in candidates(of_N_and_D()))
