@@ -82,7 +82,7 @@ def inner_limits(data: Mapping[str, Points], letter: str) -> tuple[Limit, ...]:
         letter: what tells a larger run, N or C.
 
     Returns:
-        limits, each with two levels or more to fit; none where the runs have fewer than three levels.
+        limits, each with two sizes or more to fit for some skill; none where the runs have too few.
     """
     probe = Limit(letter=letter, value=1.0)
     sizes = np.concatenate([probe.sizes(points) for points in data.values()])
@@ -90,7 +90,7 @@ def inner_limits(data: Mapping[str, Points], letter: str) -> tuple[Limit, ...]:
     if len(found) > MANY_LEVELS:
         tops = [float(np.quantile(sizes, share)) for share in _QUANTILES]
     else:
-        tops = [float(top) for top in found[-2 : -_FOLDS - 2 : -1] if (found <= top).sum() >= 2]
+        tops = [float(top) for top in found[-2 : -_FOLDS - 2 : -1]]
     limits = [Limit(letter=letter, value=top) for top in tops]
     return tuple(limit for limit in limits if any(leaves_enough(limit, points) for points in data.values()))
 

@@ -1,0 +1,145 @@
+"""Held-out larger runs of published tables, predicted by each law: error and coverage, and the law chosen beforehand.
+
+    python benchmarks/backtest_tables.py ../shared/data [--joint]
+
+For each law the setting is the one that its inner hold-outs prefer; ``chosen`` marks the law that the fitted runs alone
+choose, ``average`` the average over laws by their inner errors. ``--joint`` adds the joint mixture law, on last
+checkpoints, which takes minutes. Writes benchmarks/results/backtest_slimpajama.csv and backtest_openlm.csv.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from skillscale.errors import FitError
+from skillscale.laws.backtest import Score, predictions
+from skillscale.laws.choice import Candidate, Choice, choose
+from skillscale.laws.fitted import points_by_skill
+from skillscale.laws.holdout import NEAR, run_shares
+from skillscale.laws.points import Points
+from skillscale.table import parse_columns, read_table
+
+RESULTS = Path(__file__).parent / "results"
+DOMAINS = ("arxiv", "book", "c4", "github", "commoncrawl", "stackexchange", "wikipedia")
+FITTED_N = 6.8e8
+TARGETS = {"1.2B": 1.235e9, "937M": 9.37e8}
+LEVEL = 0.9
+
+
+def main() -> None:
+    """Write both tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tables", type=Path)
+    parser.add_argument("--joint", action="store_true")
+    given = parser.parse_args()
+    slimpajama(given.tables, joint=given.joint).to_csv(RESULTS / "backtest_slimpajama.csv", index=False)
+    openlm(given.tables).to_csv(RESULTS / "backtest_openlm.csv", index=False)
+
+
+def slimpajama(folder: Path, *, joint: bool) -> pd.DataFrame:
+    """Fit N <= 680M; predict 937M and 1.2B."""
+    skills = {name: f"loss_{name}" for name in (*DOMAINS, "openhermes")}
+    columns = {
+        "n_params": "params", "n_tokens": "tokens", "run": ["params", "mix_id"], "skills": skills,
+        "mix": {name: f"mix_{name}" for name in DOMAINS},
+    }  # fmt: skip
+    rows = []
+    for kind, where in (("all", {}), ("last", {"where": {"final": 1}})):
+        table = read_table(folder / "slimpajama_mix.csv", parse_columns(columns | where))
+        data = points_by_skill(table.runs, table.skills, table.categories)
+        low = {name: points.take(points.N <= FITTED_N) for name, points in data.items()}
+        targets = {
+            name: {skill: points.take(np.abs(points.N / size - 1) < 0.1) for skill, points in data.items()}
+            for name, size in TARGETS.items()
+        }
+        rows += [{"checkpoints": kind, **row} for row in scored(low, targets, joint=joint and kind == "last")]
+    return pd.DataFrame(rows)
+
+
+def openlm(folder: Path) -> pd.DataFrame:
+    """Per corpus, fit all sizes but the largest, predict that."""
+    header = pd.read_csv(folder / "openlm_overtrain.csv", nrows=1)
+    skills = {name.removeprefix("loss_"): name for name in header if name.startswith("loss_")}
+    columns = {"n_params": "params", "n_tokens": "tokens", "mix": "dataset", "skills": skills}
+    table = read_table(folder / "openlm_overtrain.csv", parse_columns(columns))
+    rows = []
+    for corpus, runs in table.runs.groupby("mix"):
+        data = points_by_skill(runs, table.skills)
+        largest = max(float(points.N.max()) for points in data.values())
+        low = {name: points.take(largest > points.N) for name, points in data.items()}
+        high = {name: points.take(largest == points.N) for name, points in data.items()}
+        rows += [{"corpus": corpus, **row} for row in scored(low, {f"{largest / 1e9:.1f}B": high}, joint=False)]
+    return pd.DataFrame(rows)
+
+
+def scored(
+    low: Mapping[str, Points], targets: Mapping[str, Mapping[str, Points]], *, joint: bool
+) -> list[dict[str, object]]:
+    """Every law's best setting, and the average, on every target and skill."""
+    began = time.perf_counter()
+    choice = choose(low)
+    seconds = time.perf_counter() - began
+    print(f"{choice.chosen.setting.name}: {choice.chosen.error:.2%} held out, {seconds:.0f} s", flush=True)
+    rows = []
+    average = choice.fitted(low)
+    for target, high in targets.items():
+        for skill, points in high.items():
+            told = predictions(average[skill], points, LEVEL)
+            one = choice.chosen
+            about = {"law": "chosen", "setting": one.setting.name, "chosen": False}
+            rows.append(row_of(about, one, target, skill, told, points))
+            about = {"law": "average", "setting": "", "chosen": False}
+            rows.append(row_of(about, one, target, skill, of_average(told), points))
+    tried = best_by_law(choice)
+    if joint:
+        tried |= best_by_law(choose(low, laws=("joint_mixture",)))
+    for law, one in tried.items():
+        print(f"  {one.setting.name}", flush=True)
+        try:
+            alone = replace(choice, chosen=one, candidates=(one,)).fitted(low)
+        except FitError as error:
+            print(f"  {law}: {error}")
+            continue
+        about = {"law": law, "setting": one.setting.name, "chosen": one is choice.chosen}
+        for target, high in targets.items():
+            for skill, points in high.items():
+                rows.append(row_of(about, one, target, skill, predictions(alone[skill], points, LEVEL), points))
+    return rows
+
+
+def best_by_law(choice: Choice) -> dict[str, Candidate]:
+    """Each law's candidate with the least inner error; the chosen one for its own law."""
+    found = {choice.chosen.setting.law.name: choice.chosen}
+    for one in choice.candidates:
+        if math.isfinite(one.error):
+            found.setdefault(one.setting.law.name, one)
+    return found
+
+
+def of_average(told: pd.DataFrame) -> pd.DataFrame:
+    """The average's predictions in the place of the single law's."""
+    named = {"average": "predicted", "average_lo": "lo", "average_hi": "hi"}
+    return told.drop(columns=list(named.values())).rename(columns=named)
+
+
+def row_of(
+    about: Mapping[str, object], candidate: Candidate, target: str, skill: str, told: pd.DataFrame, points: Points
+) -> dict[str, object]:
+    """One row of the table."""
+    every, last = Score.of(told), Score.of(told[run_shares(points) > 1 - NEAR / 2])
+    return {
+        "target": target, **about, "skill": skill, "inner_error": round(candidate.error, 5), "n": every.n,
+        "error": round(every.mean_relative_error, 5), "coverage": round(every.coverage, 4),
+        "half_width": round(every.half_width, 5), "last_n": last.n,
+        "last_error": round(last.mean_relative_error, 5), "last_coverage": round(last.coverage, 4),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
