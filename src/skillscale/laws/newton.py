@@ -16,7 +16,7 @@ from skillscale.laws.jets import exp
 from skillscale.laws.objective import Objective
 
 MAX_STEPS = 200
-BLOCK = 20_000  # problems times runs that are worked on at once: they fit a core's cache, and memory stays flat in both
+BLOCK = 10_000  # problems times runs worked on at once: they fit a cache, small enough for memory to be used again
 
 
 @dataclass(frozen=True, kw_only=True)
