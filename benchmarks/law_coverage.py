@@ -1,11 +1,14 @@
 """Do the 90 % intervals of the laws cover? On simulated studies with random truths, law by law and noise by noise.
 
     python benchmarks/law_coverage.py coverage --studies 500 --laws chinchilla,coupled --noise even,clustered
+    python benchmarks/law_coverage.py warnings --studies 100 --laws drifting --fitted chinchilla
+    python benchmarks/law_coverage.py page    the tables of docs/coverage.md
 
 ``coverage``: of alpha and beta, the exponent a of N*(C) at the centre, ln N* at 10 times the largest budget, ln L at
 that optimum, and ln L of a new run there. ``pulls``: variance of (estimate - truth) / half width x 1.645. ``unknown``:
-studies without an interval (more than 1 % of the draws have no optimum). Tables are kept in benchmarks/results/;
-resumable: rows that are there are not computed again.
+studies without an interval (more than 1 % of the draws have no optimum). ``warnings``: share of the studies in which
+the result warns, at all and by what, when the truth is of a law (``--laws``) and another, or itself, is fitted. Tables
+are kept in benchmarks/results/; resumable: rows that are there are not computed again.
 """
 
 import argparse
@@ -20,9 +23,10 @@ import pandas as pd
 from skillscale.errors import FitError
 from skillscale.laws.bootstrap import Method, draws, new_run_sd
 from skillscale.laws.catalogue import LAWS
+from skillscale.laws.doubts import doubts
 from skillscale.laws.fit import Fit, fit_law
 from skillscale.laws.objective import HUBER
-from skillscale.laws.simulate import Errors, Planted, plant
+from skillscale.laws.simulate import NAMES, Errors, Planted, plant
 from skillscale.laws.uncertainty import interval
 
 RESULTS = Path(__file__).parent / "results"
@@ -30,6 +34,17 @@ RESAMPLES = 300
 LEVEL = 0.9
 STARTS = 3
 OBJECTIVES = {"efficient": None, "huber .001": HUBER}
+QUANTITIES = ("alpha", "beta", "a", "ln N*", "ln L", "new run")
+WORDS = {  # by which each warning is known
+    "form": "residuals bend",
+    "mix": "with the mix",
+    "trend": "noise changes",
+    "outliers": "off the law",
+    "prior": "hardly tell",
+    "starts": "starts reached",
+    "rival": "fits as well",
+    "lopsided": "lopsided",
+}
 Row = dict[str, object]
 
 
@@ -114,19 +129,67 @@ def _row(method: str, name: str, pairs: np.ndarray, failed: int) -> Row:
     }  # fmt: skip
 
 
+def warnings(cell: Row) -> list[Row]:
+    """One row: shares of the studies that warn."""
+    studies = int(str(cell["studies"]))
+    found = []
+    for seed in range(studies):
+        study = study_of(cell, seed)
+        law = study.points.bind(LAWS[str(cell["fitted"])]).for_skill(NAMES[0])
+        fit = fit_law(study.points, law=law, objective=None, starts=STARTS)
+        q = draws(fit, study.points, method=Method.LAPLACE, count=RESAMPLES, seed=seed)
+        found.append(" ".join(doubts(fit, study.points, q)))
+    shares = {name: np.mean([word in text for text in found]) for name, word in WORDS.items()}
+    return [
+        {name: f"{share:.2f}" for name, share in ({"any": np.mean([bool(text) for text in found])} | shares).items()}
+    ]
+
+
+def page(method: str) -> str:
+    """The coverage of a method as a table in Markdown, a row a law and noise."""
+    rows = pd.read_csv(RESULTS / "law_coverage.csv")
+    rows = rows[rows["method"] == method]
+    # The most studies of each cell
+    keys = ["law", "noise", "truths", "objective"]
+    rows = rows[rows["studies"] == rows.groupby(keys)["studies"].transform("max")]
+    lines = []
+    for (law, noise, truths, objective), cell in rows.groupby(keys, sort=False):
+        by_name = cell.set_index("quantity")
+        shown = [_cell(by_name.loc[name]) if name in by_name.index else "" for name in QUANTITIES]
+        lines.append([law, noise, truths, objective, str(cell["studies"].iloc[0]), *shown])
+    head = ["law", "noise", "truths", "objective", "studies", *QUANTITIES]
+    table = [head, ["---"] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in table)
+
+
+def _cell(row: pd.Series) -> str:
+    """Coverage in per cent, bold where it is not 86 to 94 by more than its error, and the variance of the pulls."""
+    share, error = 100 * float(row["coverage"]), 100 * float(row["error"])
+    text = f"{share:.0f}" if 86 - error <= share <= 94 + error else f"**{share:.0f}**"
+    unknown = f", {row['unknown']} unknown" if int(row["unknown"]) else ""
+    return f"{text} ({float(row['pulls']):.2f}{unknown})"
+
+
 def main() -> None:
     """Compute and print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("coverage",))
+    parser.add_argument("table", choices=("coverage", "warnings", "page"))
     parser.add_argument("--studies", type=int, default=500)
     parser.add_argument("--laws", default=",".join(name for name, law in LAWS.items() if not law.joint))
     parser.add_argument("--noise", default=",".join(Errors))
     parser.add_argument("--truths", choices=("prior", "edge"), default="prior")
+    parser.add_argument("--fitted", help="law that warnings are of; by default the truth's own")
     parser.add_argument("--objective", choices=tuple(OBJECTIVES), default="efficient")
     args = parser.parse_args()
+    if args.table == "page":
+        print("\n\n".join(f"### {method}\n\n{page(method)}" for method in ("wild", "laplace")))
+        return
     same = {"truths": args.truths, "objective": args.objective, "studies": args.studies}
     cells = [{"law": law, "noise": noise} | same for law in args.laws.split(",") for noise in args.noise.split(",")]
-    keep("coverage", cells, coverage)
+    if args.table == "coverage":
+        keep("coverage", cells, coverage)
+    else:
+        keep("warnings", [cell | {"fitted": args.fitted or cell["law"]} for cell in cells], warnings)
 
 
 if __name__ == "__main__":

@@ -337,21 +337,22 @@ def peak(job: Callable[[], object]) -> float:
     return most / 1e6
 
 
-def resampling(fit: Fit, points: Points, count: int, *, one_step: bool) -> Callable[[], Array]:
+def resampling(fit: Fit, points: Points, method: Method, count: int, *, one_step: bool) -> Callable[[], Array]:
     """A job."""
-    return lambda: draws(fit, points, method=Method.RUN, count=count, one_step=one_step)
+    return lambda: draws(fit, points, method=method, count=count, one_step=one_step)
 
 
 def growth() -> pd.DataFrame:
-    """Time and memory by the number of runs: of a fit, of 100 resamples to their minimum, and of 1000 by one step."""
+    """Time and memory by the number of runs: a fit, 100 resamples to their minimum (both ways), 1000 by one step."""
     rows = []
     for n in SIZES:
         points = simulated(n)
         fit = fit_law(points)
         jobs = {
             "fit": lambda points=points: fit_law(points),
-            "resamples": resampling(fit, points, 100, one_step=False),
-            "steps": resampling(fit, points, 1000, one_step=True),
+            "runs": resampling(fit, points, Method.RUN, 100, one_step=False),
+            "wild": resampling(fit, points, Method.WILD, 100, one_step=False),
+            "steps": resampling(fit, points, Method.RUN, 1000, one_step=True),
         }
         found: dict[str, float] = {"n": n, "agree": fit.starts.agree / fit.starts.tried}
         for name, job in jobs.items():

@@ -5,7 +5,19 @@ import math
 import numpy as np
 import pytest
 
-from skillscale.laws.simulate import Grid, Noise, Truth, demo_study, random_truth, simulate_study
+from skillscale.laws.catalogue import LAWS
+from skillscale.laws.simulate import (
+    CENTRE_C,
+    Errors,
+    Grid,
+    Noise,
+    Truth,
+    demo_study,
+    design_points,
+    plant,
+    random_truth,
+    simulate_study,
+)
 
 
 @pytest.mark.parametrize("kind", ["chinchilla", "drifting"])
@@ -52,3 +64,35 @@ def test_a_seeds_stream_is_the_same_at_every_size():
         np.testing.assert_allclose(np.polyval(line, x[rows.index]), error[rows.index], atol=1e-6)
         assert abs(line[0]) < 0.01
         assert not math.isclose(line[1], 0.0, abs_tol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name, law in LAWS.items() if not law.joint])
+def test_a_planted_study_has_its_laws_losses_and_optimum(name):
+    study = plant(LAWS[name], Errors.EVEN, np.random.default_rng(0))
+    theta = study.law.theta(study.q[None])
+    error = np.log(study.points.L / study.law.loss(theta[0], study.points.N, study.points.D, study.points.h))
+    assert error.std() == pytest.approx(0.005, rel=0.3)
+    sizes = np.exp(study.log_optimum + np.array([-0.02, 0.0, 0.02]))
+    losses = study.law.loss(theta[0], sizes, study.far / (6 * sizes), study.mix)
+    assert losses[1] < min(losses[0], losses[2])
+    assert study.far == pytest.approx(10 * (6 * study.points.N * study.points.D).max())
+
+
+def test_planted_errors_are_of_their_kind():
+    rng = np.random.default_rng(0)
+    plain, several = design_points(rng), design_points(rng, checkpoints=5)
+    assert (len(plain), plain.n_clusters, len(several), several.n_clusters) == (45, 45, 150, 30)
+    assert (6 * plain.N * plain.D).max() == pytest.approx(16 * CENTRE_C)
+    x = np.log(plain.N / 4e4)
+    uneven = np.array([Errors.UNEVEN.draw(plain, rng, x) for _ in range(400)]).std(0)
+    assert uneven[x.argmin()] / uneven[x.argmax()] == pytest.approx(3, rel=0.2)
+    outliers = np.array([Errors.OUTLIERS.draw(plain, rng, x) for _ in range(400)])
+    assert (outliers > 0.03).mean() == pytest.approx(0.02, abs=0.004)
+    shared = np.array([Errors.CLUSTERED.draw(several, rng, np.zeros(150)) for _ in range(400)])
+    assert np.corrcoef(shared[:, 0], shared[:, 1])[0, 1] == pytest.approx(0.016 / (0.016 + 0.00225), abs=0.06)
+
+
+def test_a_truth_at_the_edge_lies_two_sd_from_the_priors_mean():
+    study = plant(LAWS["drifting"], Errors.EVEN, np.random.default_rng(0), edge=True)
+    for place, prior in study.law.priors.items():
+        assert abs(study.q[place] - prior.mean) == pytest.approx(2 * prior.sd)

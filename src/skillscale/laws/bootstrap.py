@@ -15,6 +15,7 @@ The coverage is measured by ``benchmarks/law_coverage.py``.
 
 import math
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -71,25 +72,30 @@ class Chance:
         """Some of the resamples."""
         return replace(self, first=self.first + first, count=min(count, self.count - first))
 
-    def _row(self, at: int) -> tuple[float, Array]:
-        """The uniform of a resample, and what befalls each cluster in it, (n_labels,)."""
-        rng, n = np.random.default_rng([self.seed, at]), len(self.labels)
-        uniform = float(rng.random())
+    def _generators(self) -> Iterator[tuple[float, np.random.Generator]]:
+        """The uniform of each resample, and what draws the rest of it."""
+        for at in range(self.first, self.first + self.count):
+            rng = np.random.default_rng([self.seed, at])
+            yield float(rng.random()), rng
+
+    def _row(self, rng: np.random.Generator) -> Array:
+        """What befalls each cluster in a resample, (n_labels,)."""
+        n = len(self.labels)
         if self.method is Method.WILD:
-            return uniform, np.asarray(2 * rng.integers(2, size=n) - 1, dtype=float)
+            return np.asarray(2 * rng.integers(2, size=n) - 1, dtype=float)
         if self.method is Method.LAPLACE:
-            return uniform, rng.standard_normal(n)
-        return uniform, np.bincount(rng.integers(n, size=n), minlength=n).astype(float)
+            return rng.standard_normal(n)
+        return np.bincount(rng.integers(n, size=n), minlength=n).astype(float)
 
     @property
     def uniforms(self) -> Array:
         """(count, 1)."""
-        return np.array([[self._row(self.first + at)[0]] for at in range(self.count)])
+        return np.array([[uniform] for uniform, _ in self._generators()])
 
     def of(self, labels: Labels) -> Array:
         """The columns of some clusters, each named once."""
         places = np.searchsorted(self.labels, labels)
-        return np.array([self._row(self.first + at)[1][places] for at in range(self.count)])
+        return np.array([self._row(rng)[places] for _, rng in self._generators()])
 
     def factors(self, labels: Labels, freedom: float) -> Array:
         """By how much each cluster's errors or pull is multiplied, (K, n_labels), with Student's tails."""
@@ -110,7 +116,7 @@ class Chance:
 class Sandwich:
     """The curvature of a problem at its optimum, and what pulled on it: each cluster, and the weak priors.
 
-    ``H``: (P, P) Hessian; ``pulls``: (n_clusters, P) gradients, inflated for leverage (CR2); ``beliefs``: (P, P), whose
+    ``H``: (P, P) Hessian; ``pulls``: (n_clusters, P) gradients, inflated for leverage (CR3); ``beliefs``: (P, P), whose
     product with standard normals is what the priors' means pull, were they drawn again; ``freedom``: degrees of freedom
     that the clusters leave.
     """

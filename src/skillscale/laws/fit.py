@@ -29,6 +29,7 @@ SEEDS_APART = 0.1  # in some log-parameter
 NO_ERROR = 1e-18  # an F below this is exact data: starts that reach it agree
 RANKED = 4000  # runs that seeds are found and ranked on; more would only cost time
 _PRIOR_ROUNDS = 6
+_REFINED = 1e-7  # of a unit of log-likelihood: resamples needn't be followed further
 _SETTLED = 0.02  # relative change of the noise between two rounds at which weak priors have found their weight
 
 
@@ -153,17 +154,22 @@ def refit(
     """
     K = max(len(x) for x in (log_L, weights) if x is not None and x.ndim == 2)
     problem = fit.problem(points, log_L=log_L, weights=weights, mean=mean)
-    Q, _, converged = solve(problem, np.tile(fit.q[list(fit.free)], (K, 1)), typical=fit.noise)
+    Q, _, converged = solve(
+        problem, np.tile(fit.q[list(fit.free)], (K, 1)), typical=fit.noise, enough=_REFINED * fit.phi
+    )
     return problem.parts[0].q(Q), converged
 
 
-def solve(problem: Problem, Q: Array, *, typical: float) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+def solve(
+    problem: Problem, Q: Array, *, typical: float, enough: float = 0.0
+) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
     """Minimise, a kinked objective through ever sharper smooth ones.
 
     Args:
         problem: what to minimise.
         Q: starts, (K, P).
         typical: size of an error, in ln L.
+        enough: a step that promises no larger a fall of F is the last.
 
     Returns:
         Q (K, P), F with its penalty (K,), converged (K,).
@@ -176,7 +182,7 @@ def solve(problem: Problem, Q: Array, *, typical: float) -> tuple[Array, Array, 
         scale = max((part.objective.delta for part in smooth.parts), default=1.0) if kinked else 1.0
         # |r| is Huber / delta: a penalty on |r| weighs delta times as much beside the Huber loss
         smooth = Problem(parts=smooth.parts, mean=smooth.mean, precision=smooth.precision * scale)
-        Q, _, converged = minimise(smooth, Q)
+        Q, _, converged = minimise(smooth, Q, enough=enough)
     return Q, problem.value(Q), converged
 
 

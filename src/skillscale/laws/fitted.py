@@ -11,6 +11,7 @@ import pandas as pd
 from skillscale.errors import FitError
 from skillscale.laws.bootstrap import Chance, Method, draws, resampled
 from skillscale.laws.catalogue import CHINCHILLA
+from skillscale.laws.doubts import doubts
 from skillscale.laws.fit import Fit, fit_law
 from skillscale.laws.forms import Array, Law
 from skillscale.laws.objective import HUBER, Objective
@@ -52,6 +53,11 @@ class Fitted:
             name: interval(float(self.fit.theta[j]), drawn[:, j], self.level)
             for j, name in enumerate(self.law.parameters)
         }
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why intervals may not cover although the fit is ok, each with its cure."""
+        return doubts(self.fit, self.points, self.q)
 
     @property
     def exponent(self) -> Interval:

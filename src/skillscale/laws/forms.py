@@ -192,7 +192,7 @@ class Law(ABC):
         return np.asarray(value if np.ndim(theta) == 2 else value[0])
 
     def log_optimum(self, theta: Array, C: npt.ArrayLike, h: npt.ArrayLike | None = None) -> Array:
-        """Ln N*(C), the N that minimises L under C = 6 N D; (K, n_C); NaN where L has no interior minimum."""
+        """Ln N*(C), the N nearest the data that minimises L under C = 6 N D; (K, n_C); NaN where L has no minimum."""
         q = self.log_parameters(np.atleast_2d(theta))
         s, _, _ = self._search(q, C, h)
         return np.where(np.isfinite(s), s + self.x0, np.nan)
@@ -205,7 +205,7 @@ class Law(ABC):
         return np.asarray((ends[:, 1] - ends[:, 0]) / (2 * step))
 
     def _search(self, q: Array, C: npt.ArrayLike, h: npt.ArrayLike | None) -> tuple[Array, Array, Array]:
-        """Along each budget: x of the least loss (NaN where at an end), ln L there, and its second derivative by x."""
+        """Along each budget: x of the minimum (NaN where there is none), ln L there, and its second derivative by x."""
         log_C = np.log(np.atleast_1d(np.asarray(C, dtype=float)) / 6)
         along = np.linspace(-SEARCH_REACH, SEARCH_REACH, SEARCH_POINTS)
         total = log_C - self.x0 - self.y0
@@ -216,8 +216,7 @@ class Law(ABC):
             values = self.log_loss(q, Covariates(x.ravel(), (total[:, None] - x).ravel(), shares))
             values = values.reshape(len(q), *x.shape)
             values = np.where(np.isfinite(values), values, np.inf)
-        best = values.argmin(-1)
-        inside = (best > 0) & (best < SEARCH_POINTS - 1)
+        best, inside = _nearest_minimum(values)
         s = np.take_along_axis(np.broadcast_to(x, values.shape), best[..., None], -1)[..., 0]
         width = along[1] - along[0]
         low, high = s - width, s + width
@@ -245,6 +244,17 @@ class Law(ABC):
         slope = np.broadcast_to(jet.jac if jet.jac is not None else np.zeros((1, 1, 1)), (K * n, 1, 1))[:, 0, 0]
         value = np.broadcast_to(jet.value, (K * n, 1))
         return value.reshape(K, n), slope.reshape(K, n), np.broadcast_to(bend, (K * n,)).reshape(K, n)
+
+
+def _nearest_minimum(values: Array) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+    """Place of the local minimum nearest the middle of the last axis, and whether there is one.
+
+    Far from the data a flexible law may fall again, which says nothing of the optimum among the data.
+    """
+    middle = values[..., 1:-1]
+    minimal = np.isfinite(middle) & (middle < values[..., :-2]) & (middle <= values[..., 2:])
+    away = np.abs(np.arange(1, values.shape[-1] - 1) - values.shape[-1] // 2)
+    return np.where(minimal, away, values.shape[-1]).argmin(-1) + 1, np.asarray(minimal.any(-1))
 
 
 def place_of(law: Law, parameter: str, value: float, places: Mapping[str, tuple[int, bool]]) -> tuple[int, float]:

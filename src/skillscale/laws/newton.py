@@ -16,7 +16,7 @@ from skillscale.laws.jets import exp
 from skillscale.laws.objective import Objective
 
 MAX_STEPS = 200
-BLOCK = 20_000  # problems times runs that are worked on at once: they fit a core's cache, and memory stays flat in both
+BLOCK = 10_000  # problems times runs worked on at once: they fit a cache, small enough for memory to be used again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,9 @@ def _of_part(part: Part, Q: Array) -> tuple[Array, Array, Array]:
     return -(jac @ slope[..., None])[..., 0] @ T, T.T @ own @ T, (jac**2 @ w[..., None])[..., 0] @ T**2
 
 
-def minimise(problem: Problem, Q: Array, *, max_steps: int = MAX_STEPS) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+def minimise(
+    problem: Problem, Q: Array, *, max_steps: int = MAX_STEPS, enough: float = 0.0
+) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
     """Follow K starts to their minima at once.
 
     Negative curvature is taken by its absolute value, so that every step goes down; the damping of each problem grows
@@ -136,6 +138,7 @@ def minimise(problem: Problem, Q: Array, *, max_steps: int = MAX_STEPS) -> tuple
         problem: what to minimise.
         Q: starts, (K, P).
         max_steps: after which a problem counts as not converged.
+        enough: a step that promises no larger a fall of F is the last.
 
     Returns:
         Q (K, P), F (K,), converged (K,).
@@ -152,7 +155,7 @@ def minimise(problem: Problem, Q: Array, *, max_steps: int = MAX_STEPS) -> tuple
         tried = Q[rows] + step
         F_tried = some.value(tried)
         better = F_tried < F[rows]  # False for NaN as well
-        settled = gain <= 1e-15 * F[rows] + 1e-300
+        settled = gain <= 1e-15 * F[rows] + 1e-300 + enough
         Q[rows[better]], F[rows[better]] = tried[better], F_tried[better]
         damping[rows] = np.where(better, np.maximum(damping[rows] / 8, 1e-12), damping[rows] * 6)
         done[rows] |= settled | (damping[rows] > 1e10)

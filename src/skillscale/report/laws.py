@@ -13,6 +13,7 @@ from skillscale.laws.results import Interval
 from skillscale.report.numbers import compact, count
 
 Laws = Mapping[str, Fitted | Refused]
+NOTES = 8  # doubts shown in the terminal
 
 
 def plain_laws(laws: Laws, flops: Sequence[float]) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def plain_laws(laws: Laws, flops: Sequence[float]) -> dict[str, Any]:
 def _refused(one: Refused) -> dict[str, Any]:
     return {
         "law": None, "n_runs": one.n_runs, "objective": None, "theta": {}, "intervals": {},
-        "starts": {"tried": 0, "agree": 0}, "status": "refused", "reason": one.reason, "optima": [],
+        "starts": {"tried": 0, "agree": 0}, "status": "refused", "reason": one.reason, "warnings": [], "optima": [],
     }  # fmt: skip
 
 
@@ -46,6 +47,7 @@ def _fitted(one: Fitted, flops: Sequence[float]) -> dict[str, Any]:
         },
         "status": str(one.status),
         "reason": one.reason,
+        "warnings": list(one.warnings),
         "optima": [_optimum(C, one.optimum(C)) for C in flops],
     }
 
@@ -117,7 +119,7 @@ def law_text(laws: Laws, flops: Sequence[float]) -> str:
         optima = [_size(one.optimum(C)) for C in shown]
         starts = f"{one.fit.starts.agree}/{one.fit.starts.tried}"
         rows.append([name, one.law.name, *cells, _cell(one.exponent), *optima, starts, f"{one.fit.noise:.2%}"])
-        notes += [f"{name}: {one.reason}"] if one.reason else []
+        notes += [f"{name}: {doubt}" for doubt in ([one.reason] if one.reason else []) + list(one.warnings)]
     kept = [at for at in range(len(rows[0])) if any(row[at] for row in rows[1:])]
     widths = [max(len(row[at]) for row in rows) for at in kept]
     lines = ["  ".join(row[at].ljust(width) for at, width in zip(kept, widths, strict=True)).rstrip() for row in rows]
@@ -125,7 +127,10 @@ def law_text(laws: Laws, flops: Sequence[float]) -> str:
     level = next((one.level for one in laws.values() if isinstance(one, Fitted)), math.nan)
     if math.isfinite(level):
         lines.append(f"In brackets: {100 * level:.3g} % intervals. a: exponent of N* ~ C^a.")
-    return "\n".join(lines + notes)
+    more = (
+        [f"{len(notes) - NOTES} more doubts: --json and the page of `report` tell them"] if len(notes) > NOTES else []
+    )
+    return "\n".join([*lines, *notes[:NOTES], *more])
 
 
 def _cell(value: Interval | None) -> str:

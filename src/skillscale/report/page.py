@@ -298,7 +298,12 @@ def _laws(laws: Laws, flops: Sequence[float]) -> _Part | None:
         return None
     forms = {one.law.name: type(one.law).__doc__ or "" for one in laws.values() if isinstance(one, Fitted)}
     formulas = tuple(f"{name}: {' '.join(text.split(chr(10) * 2)[0].split())}" for name, text in forms.items())
-    doubts = tuple(f"{name}: {one.reason}" for name, one in laws.items() if one.reason)
+    doubts = tuple(
+        f"{name}: {doubt}"
+        for name, one in laws.items()
+        for doubt in (one.reason, *(one.warnings if isinstance(one, Fitted) else ()))
+        if doubt
+    )
     return _Part(
         name="laws", title="Law of each skill", paragraphs=formulas, bullets=doubts,
         tables=(_table("Laws", _fitted_frame(laws), folded=False),

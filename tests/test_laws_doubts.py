@@ -1,0 +1,116 @@
+"""What speaks against a fit is said, with its cure; and hardly ever where nothing does."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from planted_laws import bound, scattered, truth
+
+from skillscale.laws.bootstrap import Method, draws
+from skillscale.laws.catalogue import CHINCHILLA, LAWS
+from skillscale.laws.doubts import doubts, pattern
+from skillscale.laws.fit import fit_law
+from skillscale.laws.fitted import fit_skill
+from skillscale.laws.objective import LEAST_SQUARES
+from skillscale.laws.points import Points
+from skillscale.laws.results import Starts
+from skillscale.laws.simulate import Errors, design_points, plant
+
+THETA = np.array([1.8, 60.0, 120.0, 0.41, 0.37])
+
+
+def study(rows: slice = slice(None), noise: float = 0.005, seed: int = 0) -> Points:
+    points = design_points(np.random.default_rng(0)).take(np.arange(45)[rows])
+    error = np.random.default_rng(seed).normal(scale=noise, size=len(points))
+    return replace(points, L=CHINCHILLA.loss(THETA, points.N, points.D) * np.exp(error))
+
+
+def said(points: Points, word: str, law=CHINCHILLA) -> bool:
+    return any(word in reason for reason in doubts(fit_law(points, law=law, objective=None), points))
+
+
+@pytest.mark.parametrize("errors", [Errors.EVEN, Errors.CLUSTERED])
+def test_a_form_that_does_not_hold_is_doubted_and_one_that_does_is_not(errors):
+    """A Chinchilla fit to coupled terms and a drifting exponent, and to a Chinchilla truth."""
+    shares = {}
+    for name in ("chinchilla", "drifting"):
+        found = []
+        for seed in range(30):
+            one = plant(LAWS[name], errors, np.random.default_rng(seed), edge=name == "drifting")
+            fit = fit_law(one.points, objective=None, starts=2)
+            found.append(any("residuals bend" in reason for reason in doubts(fit, one.points)))
+        shares[name] = np.mean(found)
+    assert shares["chinchilla"] <= 0.1
+    assert shares["drifting"] >= 0.6
+
+
+def test_chance_alone_makes_no_pattern():
+    """P of two columns of noise is uniform: below .1 in a tenth of the studies."""
+    rng = np.random.default_rng(0)
+    p = []
+    for seed in range(100):
+        points = study(seed=seed)
+        fit = fit_law(points, objective=LEAST_SQUARES, starts=1)
+        p.append(pattern(fit, points, rng.normal(size=(45, 2))))
+    assert np.mean(np.array(p) < 0.1) == pytest.approx(0.1, abs=0.07)
+    assert np.mean(np.array(p) < 0.5) == pytest.approx(0.5, abs=0.15)
+
+
+def test_a_planted_pattern_is_found():
+    points = study()
+    column = np.random.default_rng(1).choice([-1.0, 1.0], size=45)
+    spoilt = replace(points, L=points.L * np.exp(0.005 * column))
+    assert pattern(fit_law(spoilt, objective=None), spoilt, column[:, None]) < 1e-3
+
+
+def test_few_runs_are_said():
+    assert said(study(slice(0, 45, 5)), "9 independent runs")
+    assert not said(study(), "independent runs")
+
+
+def test_an_outlier_is_said():
+    points = study()
+    points.L[7] *= 1.06
+    assert said(points, "1 of 45 runs lie more than 5 sd off")
+
+
+def test_a_mix_that_the_law_leaves_out_is_said():
+    points = scattered(bound("separable"), truth("separable"), noise=0.003)
+    assert said(points, "residuals go with the mix")
+    assert not said(points, "residuals go with the mix", LAWS["separable"])
+
+
+def test_noise_that_changes_with_size_is_said():
+    points = design_points(np.random.default_rng(0))
+    points = Points(N=np.tile(points.N, 5), D=np.tile(points.D, 5), L=np.ones(225))
+    x = np.log(points.N) - np.log(points.N).mean()
+    error = np.random.default_rng(0).normal(size=225) * 0.004 * np.exp(-0.5 * x)
+    assert said(replace(points, L=CHINCHILLA.loss(THETA, points.N, points.D) * np.exp(error)), "noise changes")
+
+
+def test_starts_that_disagree_are_said():
+    points = study()
+    fit = fit_law(points, objective=None)
+    lonely = replace(fit, starts=Starts(tried=6, agree=2, gap=3.0))
+    assert any("2 of 6 starts" in reason for reason in doubts(lonely, points))
+    rival = replace(fit, starts=Starts(tried=6, agree=5, gap=1e-4))
+    assert any("another optimum fits as well" in reason for reason in doubts(rival, points))
+    assert not any("start" in reason or "optimum" in reason for reason in doubts(fit, points))
+
+
+def test_draws_that_tell_nothing_are_said():
+    points = study()
+    fit = fit_law(points, objective=None)
+    q = draws(fit, points, method=Method.LAPLACE, count=400)
+    assert not doubts(fit, points, q)
+    lost, lopsided = q.copy(), q.copy()
+    lost[:40] = np.nan
+    assert any("10% of the resamples" in reason for reason in doubts(fit, points, lost))
+    lopsided[:, 0] -= 10 * np.maximum(fit.q[0] - q[:, 0], 0)
+    assert any("draws of ln E are lopsided" in reason for reason in doubts(fit, points, lopsided))
+
+
+def test_what_only_a_prior_tells_is_said():
+    points = scattered(bound("drifting"), truth("drifting"), n=40, noise=0.08, seed=3)
+    found = fit_skill("a", points, law=LAWS["drifting"], resamples=60)
+    assert any("the runs hardly tell" in reason and "ln k" in reason for reason in found.warnings)
