@@ -66,6 +66,20 @@ def test_the_contract(fit):
     assert [optimum["flops"] for optimum in one["optima"]] == pytest.approx([3e20, 3e21, 3e22])
 
 
+def test_without_a_law_those_that_predict_about_as_well_are_averaged(fit):
+    code, answer, told = fit(runs(noise=0.01))
+    assert code == 0
+    assert "by its error on held-out larger runs" in told
+    one = answer["skills"]["code"]
+    assert one["law"] == "chinchilla"
+    over = one["over_laws"]
+    assert sum(over["weights"].values()) == pytest.approx(1)
+    assert len(over["weights"]) > 1
+    for own, mixed in zip(one["optima"], over["optima"], strict=True):
+        assert mixed["flops"] == own["flops"]
+        assert mixed["interval"][0] < own["n_params"] < mixed["interval"][1]
+
+
 def test_planted_parameters_come_back_from_a_table_without_noise(fit):
     _, answer, _ = fit(runs(noise=0.0), "--law", "chinchilla", "--flops", "1e20")
     for name, theta in THETA.items():

@@ -4,7 +4,7 @@ import json
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from skillscale.config import Config
 from skillscale.errors import FitError, InputError
 from skillscale.laws.bootstrap import Method
 from skillscale.laws.catalogue import LAWS
-from skillscale.laws.choice import Choice, choose, fitted_points
+from skillscale.laws.choice import Choice, Outlook, choose, fitted_points
 from skillscale.laws.document import document
 from skillscale.laws.fit import fit_law
 from skillscale.laws.fitted import Fitted, points_by_skill
@@ -48,12 +48,13 @@ class Findings:
     fits: StudyFits
     laws: Mapping[str, Fitted | Refused]
     flops: tuple[float, ...]
+    over_laws: Mapping[str, Outlook] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The answer of ``fit --json``."""
         from skillscale.report.laws import plain_laws
 
-        return {"skills": plain_laws(self.laws, self.flops), **answer(self.fits)}
+        return {"skills": plain_laws(self.laws, self.flops, self.over_laws), **answer(self.fits)}
 
 
 def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
@@ -126,6 +127,7 @@ def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) 
     """Fit everything there is to fit."""
     tell_left_out(runs.table, out)
     laws: dict[str, Fitted | Refused] = {}
+    averaged: dict[str, Outlook] = {}
     for mix, table in runs.groups.items():
         data = points_of(table)
         if arguments.get("law"):
@@ -134,16 +136,23 @@ def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) 
             choice = choose(data, objective=objective_of(arguments))
             chosen = choice.chosen.setting
             out.progress(f"law{f' of {mix}' if mix else ''}: {chosen.name}{_because(choice)}")
+            if len(choice.rivals) > 1:
+                averaged |= {_named(mix, name, runs): one for name, one in choice.fitted(data).items()}
         request = _request(arguments, config, chosen.law)
         if arguments.get("weights") == "sem":
             data = _weighed(data, table, request)
         found = fit_all({name: fitted_points(points, chosen) for name, points in data.items()}, request)
-        laws |= {f"{mix}/{name}" if mix and len(runs.groups) > 1 else name: one for name, one in found.items()}
+        laws |= {_named(mix, name, runs): one for name, one in found.items()}
     given = arguments.get("flops")
     fitted = [one for one in laws.values() if isinstance(one, Fitted)]
     largest = max((float((6 * one.points.N * one.points.D).max()) for one in fitted), default=float("nan"))
     flops = tuple(given) if given else tuple(float(f"{factor * largest:.3g}") for factor in BEYOND)
-    return Findings(fits=_study_fits(runs, config), laws=laws, flops=flops)
+    return Findings(fits=_study_fits(runs, config), laws=laws, flops=flops, over_laws=averaged)
+
+
+def _named(mix: str, name: str, runs: Runs) -> str:
+    """A skill's name, with that of its mix where there are several named ones."""
+    return f"{mix}/{name}" if mix and len(runs.groups) > 1 else name
 
 
 def fit_records(records: Sequence[RunRecord], config: Config) -> StudyFits:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skillscale.laws.choice import Outlook
 from skillscale.laws.fitted import Fitted
 from skillscale.laws.request import Refused
 from skillscale.laws.results import Interval
@@ -16,9 +17,35 @@ Laws = Mapping[str, Fitted | Refused]
 NOTES = 8  # doubts shown in the terminal
 
 
-def plain_laws(laws: Laws, flops: Sequence[float]) -> dict[str, Any]:
-    """What ``fit --json`` prints under ``skills``: one object a skill; what is not known is null."""
-    return {name: _refused(one) if isinstance(one, Refused) else _fitted(one, flops) for name, one in laws.items()}
+def plain_laws(laws: Laws, flops: Sequence[float], averages: Mapping[str, Outlook] | None = None) -> dict[str, Any]:
+    """What ``fit --json`` prints under ``skills``: one object a skill; what is not known is null.
+
+    Args:
+        laws: by skill.
+        flops: computes at which optima are told.
+        averages: by skill, the laws that predicted held-out runs about as well, whose optima own the choice of form.
+    """
+    told = {name: _refused(one) if isinstance(one, Refused) else _fitted(one, flops) for name, one in laws.items()}
+    for name, outlook in (averages or {}).items():
+        one = laws.get(name)
+        if isinstance(one, Fitted):
+            told[name]["over_laws"] = _over_laws(outlook, one, flops)
+    return told
+
+
+def _over_laws(outlook: Outlook, one: Fitted, flops: Sequence[float]) -> dict[str, Any]:
+    """N* under all laws that did nearly as well, each by its weight: the median of the mixture and its interval."""
+    mix = one.points.h.mean(0) if one.points.h is not None else None
+    drawn = outlook.log_optimum(list(flops), mix)
+    tails = [0.5, (1 - one.level) / 2, (1 + one.level) / 2]
+    optima = []
+    for at, C in enumerate(flops):
+        known = drawn[np.isfinite(drawn[:, at]), at]
+        enough = len(known) >= 0.99 * len(drawn)
+        N, lo, hi = np.exp(np.quantile(known, tails)).tolist() if enough else (math.nan,) * 3
+        optima.append({"flops": C, "n_params": N, "interval": [lo, hi]})
+    weights = {member.setting.law.name: float(w) for member, w in zip(outlook.members, outlook.weights, strict=True)}
+    return {"weights": weights, "optima": optima}
 
 
 def _refused(one: Refused) -> dict[str, Any]:
