@@ -99,19 +99,21 @@ def _note(runs: Runs, found: Findings) -> str:
 
 def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Fit, and write figures, tables and the page."""
+    from skillscale.report.law_figures import of_laws
     from skillscale.report.page import page
 
     runs = read_runs(arguments, config)
     found = find(runs, arguments, config, out)
     path = Path(arguments["page"] or f"skillscale-{runs.name}.html").absolute()
     about = _background(arguments, config, runs)
-    html = page(runs.name, runs.records, found.fits, about, laws=found.laws, flops=found.flops)
+    drawn = of_laws(found.laws, found.flops)
+    html = page(runs.name, runs.records, found.fits, about, laws=found.laws, flops=found.flops, drawn=drawn)
     path.write_text(html, encoding="utf-8")
     told: dict[str, Any] = {**found.as_dict(), "page": path}
     if runs.study is not None:
         with runs.study.analysis("report") as run:
             _log_findings(run, found, runs.records)
-            for name, content in _figures(found).items():
+            for name, content in _figures(found, drawn).items():
                 run.file(f"figures/{name}", content)
             run.file("page.html", html)
     _tell_verdicts(found.fits, out)
@@ -270,9 +272,9 @@ def _tell_verdicts(fits: StudyFits, out: Output) -> None:
         out.text(verdict_table(fits, mix))
 
 
-def _figures(found: Findings) -> dict[str, bytes]:
+def _figures(found: Findings, drawn_laws: Mapping[str, Any]) -> dict[str, bytes]:
     """Every figure by file name, as SVG for print and PNG for the UI."""
-    from skillscale.report import canvas, figures, law_figures
+    from skillscale.report import canvas, figures
 
     fits = found.fits
     drawn = {"isoflop": figures.isoflop, "optima": figures.optima, "residuals": figures.residuals}
@@ -282,7 +284,7 @@ def _figures(found: Findings) -> dict[str, bytes]:
             figure = draw(fits, mix)
             stem = name if at == 0 else f"{name}-{at + 1}"
             files |= {f"{stem}.svg": canvas.svg(figure), f"{stem}.png": canvas.png(figure)}
-    for name, figure in law_figures.of_laws(found.laws, found.flops).items():
+    for name, figure in drawn_laws.items():
         files |= {f"{name}.svg": canvas.svg(figure), f"{name}.png": canvas.png(figure)}
     return files
 

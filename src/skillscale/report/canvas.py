@@ -55,6 +55,7 @@ def svg(figure: Figure) -> bytes:
     with mpl.rc_context(STYLE):
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.set_layout_engine("none")  # settled; of many panels it takes seconds
         return buffer.getvalue()
 
 
@@ -63,6 +64,7 @@ def png(figure: Figure, dots_per_inch: int = 200) -> bytes:
     with mpl.rc_context(STYLE):
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=dots_per_inch)
+        figure.set_layout_engine("none")
         return buffer.getvalue()
 
 

@@ -100,7 +100,7 @@ class _Part:
 
 def page(
     study: str, records: Sequence[RunRecord], fits: StudyFits, background: Background | None = None, *,
-    laws: Laws | None = None, flops: Sequence[float] = (),
+    laws: Laws | None = None, flops: Sequence[float] = (), drawn: Mapping[str, Figure] | None = None,
 ) -> str:  # fmt: skip
     """The study as one HTML text with no script and nothing fetched from outside.
 
@@ -111,6 +111,7 @@ def page(
         background: dates, sources, commands, settings.
         laws: each skill's law of N, D and the mix.
         flops: computes at which their optima are told.
+        drawn: the laws' figures, where they were drawn already.
     """
     about = background or Background()
     mixes = fits.mixes
@@ -128,7 +129,7 @@ def page(
         to_run=sentences.what_to_run(fits) if mixes else (),
         figures=[
             *(one for number, mix in enumerate(mixes) for one in _figures(fits, mix, number, named=len(mixes) > 1)),
-            *_law_figures(laws or {}, flops),
+            *_law_figures(laws or {}, flops, drawn),
         ],
         parts=[part for part in (_laws(laws or {}, flops), *_parts(records, fits, about)) if part is not None],
         footer=_footer(about),
@@ -273,7 +274,7 @@ def _only(table: pd.DataFrame, mix: str) -> pd.DataFrame:
     return mine.drop(columns=[*same, *silent])
 
 
-def _law_figures(laws: Laws, flops: Sequence[float]) -> list[_Drawn]:
+def _law_figures(laws: Laws, flops: Sequence[float], given: Mapping[str, Figure] | None) -> list[_Drawn]:
     told = {
         "law-optima": (
             "Optimal size by the law",
@@ -288,7 +289,7 @@ def _law_figures(laws: Laws, flops: Sequence[float]) -> list[_Drawn]:
             (),
         ),
     }
-    drawn = law_figures.of_laws(laws, flops)
+    drawn = law_figures.of_laws(laws, flops) if given is None else given
     return [_drawn(name, told[name][0], figure, *told[name][1:]) for name, figure in drawn.items()]
 
 
