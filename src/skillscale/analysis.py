@@ -99,6 +99,7 @@ def _note(runs: Runs, found: Findings) -> str:
 
 def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Fit, and write figures, tables and the page."""
+    from skillscale.report import canvas
     from skillscale.report.law_figures import of_laws
     from skillscale.report.page import page
 
@@ -106,14 +107,17 @@ def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
     found = find(runs, arguments, config, out)
     path = Path(arguments["page"] or f"skillscale-{runs.name}.html").absolute()
     about = _background(arguments, config, runs)
-    drawn = of_laws(found.laws, found.flops)
+    figures = of_laws(found.laws, found.flops)
+    drawn = {name: canvas.svg(figure) for name, figure in figures.items()}
     html = page(runs.name, runs.records, found.fits, about, laws=found.laws, flops=found.flops, drawn=drawn)
     path.write_text(html, encoding="utf-8")
     told: dict[str, Any] = {**found.as_dict(), "page": path}
     if runs.study is not None:
         with runs.study.analysis("report") as run:
             _log_findings(run, found, runs.records)
-            for name, content in _figures(found, drawn).items():
+            files = {f"{name}.svg": content for name, content in drawn.items()}
+            files |= {f"{name}.png": canvas.png(figure) for name, figure in figures.items()}
+            for name, content in (_isoflop_figures(found.fits) | files).items():
                 run.file(f"figures/{name}", content)
             run.file("page.html", html)
     _tell_verdicts(found.fits, out)
@@ -272,11 +276,10 @@ def _tell_verdicts(fits: StudyFits, out: Output) -> None:
         out.text(verdict_table(fits, mix))
 
 
-def _figures(found: Findings, drawn_laws: Mapping[str, Any]) -> dict[str, bytes]:
-    """Every figure by file name, as SVG for print and PNG for the UI."""
+def _isoflop_figures(fits: StudyFits) -> dict[str, bytes]:
+    """The figures of isoFLOP curves by file name, as SVG for print and PNG for the UI."""
     from skillscale.report import canvas, figures
 
-    fits = found.fits
     drawn = {"isoflop": figures.isoflop, "optima": figures.optima, "residuals": figures.residuals}
     files: dict[str, bytes] = {}
     for at, mix in enumerate(fits.mixes):
@@ -284,8 +287,6 @@ def _figures(found: Findings, drawn_laws: Mapping[str, Any]) -> dict[str, bytes]
             figure = draw(fits, mix)
             stem = name if at == 0 else f"{name}-{at + 1}"
             files |= {f"{stem}.svg": canvas.svg(figure), f"{stem}.png": canvas.png(figure)}
-    for name, figure in drawn_laws.items():
-        files |= {f"{name}.svg": canvas.svg(figure), f"{name}.png": canvas.png(figure)}
     return files
 
 

@@ -22,6 +22,7 @@ WIDTH = 7.2
 INK, SOFT, GREY, FAINT = "#1b1f24", "#57606a", "#8c959f", "#d8dee4"
 SKILL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6B4C9A", "#8C510A")
 _TICK_DIGITS = ((0.8, (1, 1.5, 2, 3, 4, 5, 7)), (1.9, (1, 2, 5)), (3.2, (1, 3)), (math.inf, (1,)))
+_MANY_DECADES = 3.2  # from here on minor ticks are decades alone: nine a decade, a smear, take most of the drawing
 _SPARE = "spare cell"
 STYLE: Any = {  # keyed by names that matplotlib spells out in a type of its own
     "font.family": "DejaVu Sans",
@@ -114,5 +115,5 @@ def log_axis(axis: Axis, lo: float, hi: float, words: Callable[[float], str], at
     shown = [value for value in sorted(at) if lo <= value <= hi]
     axis.set_major_locator(FixedLocator(shown))
     axis.set_major_formatter(FixedFormatter([words(value) for value in shown]))
-    axis.set_minor_locator(LogLocator(subs=tuple(range(1, 10))))
+    axis.set_minor_locator(LogLocator(subs=tuple(range(1, 10)) if decades < _MANY_DECADES else (1,)))
     axis.set_minor_formatter(NullFormatter())

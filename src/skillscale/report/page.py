@@ -9,7 +9,6 @@ from importlib import resources
 
 import jinja2
 import pandas as pd
-from matplotlib.figure import Figure
 
 from skillscale.laws.fitted import Fitted
 from skillscale.laws.results import StudyFits, Verdict
@@ -100,7 +99,7 @@ class _Part:
 
 def page(
     study: str, records: Sequence[RunRecord], fits: StudyFits, background: Background | None = None, *,
-    laws: Laws | None = None, flops: Sequence[float] = (), drawn: Mapping[str, Figure] | None = None,
+    laws: Laws | None = None, flops: Sequence[float] = (), drawn: Mapping[str, bytes] | None = None,
 ) -> str:  # fmt: skip
     """The study as one HTML text with no script and nothing fetched from outside.
 
@@ -111,7 +110,7 @@ def page(
         background: dates, sources, commands, settings.
         laws: each skill's law of N, D and the mix.
         flops: computes at which their optima are told.
-        drawn: the laws' figures, where they were drawn already.
+        drawn: the laws' figures as SVG, where they were drawn already.
     """
     about = background or Background()
     mixes = fits.mixes
@@ -226,14 +225,14 @@ def _figures(fits: StudyFits, mix: str, number: int, *, named: bool) -> list[_Dr
     minima = _only(fits.minima_table(), mix)
     return [
         _drawn(
-            f"isoflop-{number}", f"IsoFLOP curves{of}", figures.isoflop(fits, mix),
+            f"isoflop-{number}", f"IsoFLOP curves{of}", canvas.svg(figures.isoflop(fits, mix)),
             f"Each point is a run, each curve {_curve_kind(fits)} in log N, fitted to the runs of one budget. "
             f"Diamonds are the compute optima N*, black bars their {level} intervals. A dashed curve has no optimum "
             f"that could be claimed; the table says why.",
             (_table("Optima", minima),),
         ),
         _drawn(
-            f"optima-{number}", f"Optimal size against compute{of}", figures.optima(fits, mix),
+            f"optima-{number}", f"Optimal size against compute{of}", canvas.svg(figures.optima(fits, mix)),
             f"N*(C) of each skill with {level} intervals, and the power law through them with its band; the aggregate "
             f"in grey. Dashed: the optimum by the Chinchilla fit, from the same runs by one law for all budgets. Where "
             f"the two part, at least one form does not hold here. Points are shifted a little along C to stay apart.",
@@ -243,7 +242,7 @@ def _figures(fits: StudyFits, mix: str, number: int, *, named: bool) -> list[_Dr
             ),
         ),
         _drawn(
-            f"residuals-{number}", f"Residuals{of}", figures.residuals(fits, mix),
+            f"residuals-{number}", f"Residuals{of}", canvas.svg(figures.residuals(fits, mix)),
             f"How many more parameters the skill's optimum has than the aggregate's: at each budget (dots) and pooled "
             f"over budgets (diamonds), with {level} intervals. An interval that crosses the vertical line shows no "
             f"difference.",
@@ -257,8 +256,8 @@ def _curve_kind(fits: StudyFits) -> str:
     return "a parabola" if degree == 2 else f"a polynomial of degree {degree}"
 
 
-def _drawn(name: str, title: str, figure: Figure, caption: str, behind: tuple[_Table, ...]) -> _Drawn:
-    image = f"data:image/svg+xml;base64,{base64.b64encode(canvas.svg(figure)).decode()}"
+def _drawn(name: str, title: str, svg: bytes, caption: str, behind: tuple[_Table, ...]) -> _Drawn:
+    image = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
     return _Drawn(name=name, title=title, image=image, alt=f"{title}. {caption}", caption=caption, tables=behind)
 
 
@@ -274,7 +273,7 @@ def _only(table: pd.DataFrame, mix: str) -> pd.DataFrame:
     return mine.drop(columns=[*same, *silent])
 
 
-def _law_figures(laws: Laws, flops: Sequence[float], given: Mapping[str, Figure] | None) -> list[_Drawn]:
+def _law_figures(laws: Laws, flops: Sequence[float], given: Mapping[str, bytes] | None) -> list[_Drawn]:
     told = {
         "law-optima": (
             "Optimal size by the law",
@@ -289,8 +288,9 @@ def _law_figures(laws: Laws, flops: Sequence[float], given: Mapping[str, Figure]
             (),
         ),
     }
-    drawn = law_figures.of_laws(laws, flops) if given is None else given
-    return [_drawn(name, told[name][0], figure, *told[name][1:]) for name, figure in drawn.items()]
+    if given is None:
+        given = {name: canvas.svg(figure) for name, figure in law_figures.of_laws(laws, flops).items()}
+    return [_drawn(name, told[name][0], image, *told[name][1:]) for name, image in given.items()]
 
 
 def _laws(laws: Laws, flops: Sequence[float]) -> _Part | None:
