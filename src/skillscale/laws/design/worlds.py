@@ -23,6 +23,7 @@ _ANCHOR_C = 1e19
 _AHEAD = {"knowledge": 0.5, "code": -0.4, "prose": 0.0}  # of ln N* at the anchor
 _BAD_SHARE, _BAD_BY = 0.04, 0.05
 _REACH = math.log(1e4)
+_USUAL = math.log(50)  # an optimum further than this from 20 tokens a parameter is no language model's
 LogLoss = Callable[[Array, Array, Array | None], Array]
 
 
@@ -65,17 +66,21 @@ class World:
 
     def log_optimum(self, skill: str, C: npt.ArrayLike, h: Array | None = None) -> Array:
         """Ln N*(C) by search, (n_C,), for one mix."""
-        return np.array([self._lowest(skill, float(one), h) for one in np.atleast_1d(C)])
+        bare = self.log_loss[skill]
+        return np.array([
+            _lowest(lambda N, D: bare(N, D, None if h is None else np.tile(h, (len(N), 1))), float(one))
+            for one in np.atleast_1d(C)
+        ])  # fmt: skip
 
-    def _lowest(self, skill: str, C: float, h: Array | None) -> float:
-        middle, reach = 0.5 * math.log(C / 6 / 20), _REACH
-        for _ in range(4):
-            log_N = np.linspace(middle - reach, middle + reach, 201)
-            N = np.exp(log_N)
-            shares = None if h is None else np.tile(h, (len(N), 1))
-            middle = float(log_N[np.argmin(self.log_loss[skill](N, C / (6 * N), shares))])
-            reach /= 50
-        return middle
+
+def _lowest(log_loss: Callable[[Array, Array], Array], C: float) -> float:
+    """Ln N*(C), by ever finer grids."""
+    middle, reach = 0.5 * math.log(C / 6 / 20), _REACH
+    for _ in range(4):
+        log_N = np.linspace(middle - reach, middle + reach, 201)
+        middle = float(log_N[np.argmin(log_loss(np.exp(log_N), C / (6 * np.exp(log_N))))])
+        reach /= 50
+    return middle
 
 
 def random_world(kind: Kind, seed: int, categories: tuple[str, ...] = ()) -> World:
@@ -95,7 +100,7 @@ def random_world(kind: Kind, seed: int, categories: tuple[str, ...] = ()) -> Wor
 def _random_skill(kind: Kind, skill: str, rng: np.random.Generator, categories: tuple[str, ...]) -> LogLoss:
     bare = _BARE[kind](_AHEAD[skill], rng)
     if not categories:
-        return lambda N, D, h: bare(N, D)
+        return lambda N, D, _: bare(N, D)
     own = SKILLS.index(skill) % len(categories)
     log_t = rng.normal(scale=0.6, size=len(categories))
     log_t[own] += 1.2
@@ -139,27 +144,45 @@ def _add(ahead: float, rng: np.random.Generator, *, k: float = 1.0, g: float = 0
 
 
 def _real(ahead: float, rng: np.random.Generator) -> Callable[[Array, Array], Array]:
-    k, g = rng.uniform(0.6, 1.0), float(np.clip(rng.normal(scale=0.02), -0.04, 0.04))
+    k, g = math.exp(rng.uniform(math.log(0.28), math.log(0.9))), float(np.clip(rng.normal(-0.025, 0.02), -0.06, 0.02))
     return _add(ahead, rng, k=k, g=g)
 
 
 def _far(ahead: float, rng: np.random.Generator) -> Callable[[Array, Array], Array]:
-    """exp(floor(x)) + exp(term(x) - rate(x) y): three functions of ln N, each a bent line about the anchor."""
-    E, A, B, alpha, beta, x0, y0 = _base(ahead, rng)
-    share = A / (E + A)
-    level = math.log(E + A)
-    floor_bend = -alpha * (1 - share) * rng.uniform(0.6, 1.1)  # 1 is how E + A N^-alpha flattens at the anchor
-    rate_slope, rate_bend = rng.normal(scale=0.02), rng.normal(-0.05, 0.05)
-    term_slope, term_bend = rng.normal(scale=0.01), rng.normal(scale=0.05)
+    """exp(floor(x)) + exp(term(x) - rate(x) y), each a bent line in x = ln N about the anchor.
 
-    def bent(x: Array, slope: float, bend: float) -> Array:
-        return np.asarray(slope * np.expm1(bend * x) / bend)
+    Slopes and bends scatter about those of Farseer's 411 published runs (floor -.107 and .036, rate -.146 and .019,
+    term at fixed D .28 and -.143); the optimum at the anchor is where the slopes of the two terms balance.
+    """
+    while True:
+        E, A, B, _, beta, x0, y0 = _base(ahead, rng)
+        L = E + A + B
+        floor_slope, floor_bend = -rng.uniform(0.08, 0.13), rng.normal(0.036, 0.03)
+        rate_slope, rate_bend = rng.normal(-0.12, 0.04), rng.normal(0.02, 0.03)
+        term_slope, term_bend = rng.normal(0.2, 0.08), rng.normal(-0.12, 0.04)
+        ratio = -floor_slope / (term_slope + beta)
+        made = _farseer(
+            (x0, y0), (math.log(L / (1 + ratio)), floor_slope, floor_bend), (math.log(beta), rate_slope, rate_bend),
+            (math.log(L * ratio / (1 + ratio)), term_slope, term_bend),
+        )  # fmt: skip
+        budgets = np.geomspace(FLOPS[0], 100 * FLOPS[1], 6)
+        optima = np.array([_lowest(made, C) for C in budgets])
+        slopes = np.diff(optima) / np.log(10)
+        usual = np.all(np.abs(optima - 0.5 * np.log(budgets / 120)) < _USUAL)
+        if usual and np.all((slopes > 0.35) & (slopes < 0.75)) and np.ptp(slopes) < 0.3:
+            return made
+
+
+def _farseer(
+    at: tuple[float, float], floor: tuple[float, float, float], rate: tuple[float, float, float],
+    term: tuple[float, float, float],
+) -> Callable[[Array, Array], Array]:  # fmt: skip
+    def bent(x: Array, level: float, slope: float, bend: float) -> Array:
+        return np.asarray(level + slope * np.expm1(bend * x) / bend)
 
     def log_loss(N: Array, D: Array) -> Array:
-        x, y = np.log(N) - x0, np.log(D) - y0
-        rate = beta * np.exp(bent(x, rate_slope, rate_bend))
-        floor = level + bent(x, -alpha * share, floor_bend)
-        return np.logaddexp(floor, math.log(B) + bent(x, term_slope, term_bend) - rate * y)
+        x, y = np.log(N) - at[0], np.log(D) - at[1]
+        return np.logaddexp(bent(x, *floor), bent(x, *term) - np.exp(bent(x, *rate)) * y)
 
     return log_loss
 
