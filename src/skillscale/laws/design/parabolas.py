@@ -1,0 +1,73 @@
+"""What an isoFLOP grid tells by the usual analysis: a parabola at each budget, and a power law through the minima."""
+
+import math
+
+import numpy as np
+
+from skillscale.laws.design.space import History
+from skillscale.laws.design.targets import Answer, Quantity, Target
+from skillscale.laws.forms import Array
+from skillscale.laws.isoflop import OUTSIDE, fit_isoflops
+from skillscale.laws.uncertainty import Resamples
+
+DRAWS = 500
+_SLOPE = 0.5  # of ln N* by ln C where a single budget has a minimum
+_UNTOLD = 3.0  # of ln N, half width where no budget has curves
+
+
+def answer_by_parabolas(
+    history: History, targets: tuple[Target, ...], level: float = 0.9, *, curve: str = "quadratic", seed: int = 0
+) -> Answer:
+    """Ln N* of the skills and their differences, as ``isoflop`` has them.
+
+    Args:
+        history: runs of a grid, on one mix or the same grid on several.
+        targets: optima and differences; a loss is not told.
+        level: of the intervals.
+        curve: one of ``isoflop.CURVES``.
+        seed: of the resamples, which all skills share.
+    """
+    rows = []
+    for target in targets:
+        value, drawn = _told(history, target, target.skill, curve, seed)
+        if target.other:
+            other, others = _told(history, target, target.other, curve, seed)
+            value, drawn = value - other, drawn - others
+        rows.append((value, *np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]), drawn.std()))
+    value, lo, hi, sd = np.array(rows).T
+    return Answer(targets=targets, value=value, lo=lo, hi=hi, sd=sd, level=level)
+
+
+def _told(history: History, target: Target, skill: str, curve: str, seed: int) -> tuple[float, Array]:
+    """Estimate and draws (K,) of ln N*."""
+    nothing = np.array([-_UNTOLD, _UNTOLD])
+    if target.quantity is Quantity.LOSS:
+        return math.nan, np.full(DRAWS, math.nan)
+    rows = history.having(skill)
+    if history.h is not None and target.h:
+        rows = rows & (np.abs(history.h - np.array(target.h)) < 1e-9).all(1)
+    N, C = history.N[rows], 6 * history.N[rows] * history.D[rows]
+    budgets = np.exp(np.round(np.log(C), 4))
+    fit = fit_isoflops(budgets, N, np.exp(history.log_L[skill][rows]), curve=curve) if len(N) else None
+    if fit is None:
+        middle = 0.5 * math.log(target.C / 6 / 20)
+        return middle, middle + np.resize(nothing, DRAWS)
+    rng = np.random.default_rng(seed)
+    luck = Resamples.draw(fit.C, DRAWS, rng)
+    errors = luck.errors(fit.residuals, fit.leverage, np.ones(len(fit.C), dtype=bool))
+    drawn = fit.drawn_minima(errors, rng.normal(size=(DRAWS, 2))).optima
+    minima, _ = fit.minima()
+    edge = OUTSIDE * fit.half_widths
+    minima = np.clip(minima, fit.centres - edge, fit.centres + edge)
+    within = np.isfinite(fit.minima()[0])
+    kept = within if within.sum() >= 2 else np.ones(len(minima), dtype=bool)
+    weights = _extrapolation(np.log(np.array(fit.budgets))[kept], math.log(target.C))
+    return float(weights @ minima[kept]), drawn[:, kept] @ weights
+
+
+def _extrapolation(log_C: Array, at: float) -> Array:
+    """Weights (n,) with which least squares of a line carries values at ``log_C`` to ``at``."""
+    if len(log_C) < 2:
+        return np.ones(1)
+    design = np.column_stack([np.ones(len(log_C)), log_C])
+    return np.asarray(np.array([1.0, at]) @ np.linalg.pinv(design))
