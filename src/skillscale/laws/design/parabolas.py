@@ -57,17 +57,12 @@ def _told(history: History, target: Target, skill: str, curve: str, seed: int) -
     errors = luck.errors(fit.residuals, fit.leverage, np.ones(len(fit.C), dtype=bool))
     drawn = fit.drawn_minima(errors, rng.normal(size=(DRAWS, 2))).optima
     minima, _ = fit.minima()
-    edge = OUTSIDE * fit.half_widths
+    within, edge = np.isfinite(minima), OUTSIDE * fit.half_widths
     minima = np.clip(minima, fit.centres - edge, fit.centres + edge)
-    within = np.isfinite(fit.minima()[0])
     kept = within if within.sum() >= 2 else np.ones(len(minima), dtype=bool)
-    weights = _extrapolation(np.log(np.array(fit.budgets))[kept], math.log(target.C))
+    further = math.log(target.C) - np.log(np.array(fit.budgets))[kept]
+    if len(further) == 1:
+        return float(minima[kept][0] + _SLOPE * further[0]), drawn[:, kept][:, 0] + _SLOPE * further[0]
+    # A least-squares line, carried to where `further` is 0
+    weights = np.linalg.pinv(np.column_stack([np.ones(len(further)), further]))[0]
     return float(weights @ minima[kept]), drawn[:, kept] @ weights
-
-
-def _extrapolation(log_C: Array, at: float) -> Array:
-    """Weights (n,) with which least squares of a line carries values at ``log_C`` to ``at``."""
-    if len(log_C) < 2:
-        return np.ones(1)
-    design = np.column_stack([np.ones(len(log_C)), log_C])
-    return np.asarray(np.array([1.0, at]) @ np.linalg.pinv(design))
