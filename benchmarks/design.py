@@ -7,8 +7,9 @@
 
 Worlds: random ones of each kind, three skills, C of one run from 1e16 to 1e19 (``--mixed``: three categories, at four
 mixes). Budgets are in units of the largest run, the overhead of 1 % of it a run included. ``answer``: the analysis is
-alike for all designs; ``parabolas``, ``shared``: isoFLOP curves and a power law, for grids. ``run`` is resumable: rows
-in benchmarks/results/design_runs.csv (``--out``) are not computed again; ``--redo`` drops those of the designs named.
+alike for all designs; ``vertices`` (of parabolas, wherever they lie), ``quadratic``, ``shared``: isoFLOP curves and a
+power law, for grids. ``run`` is resumable: rows in benchmarks/results/design_runs.csv (``--out``) are not computed
+again; ``--redo`` drops those of the designs named.
 
 ``ratios``: what a rival needs for our RMSE, ln RMSE against ln budget being straight between its budgets, over our
 budget; ``>`` where its largest budget does not reach our RMSE, ``<`` where its smallest does better. Kind ``all``: RMSE
@@ -52,6 +53,7 @@ MIXES = np.array([[1, 1, 1], [3, 1, 1], [1, 3, 1], [1, 1, 3]]) / np.array([[3], 
 GRIDS = tuple("grid" if shape == SHAPES[0] else shape.name for shape in SHAPES)
 KEYS = ["kind", "seed", "design", "budget", "mixed"]
 FIELDS = [*KEYS, "analysis", "skill", "mix", "C", "error", "lo", "hi", "truth", "spent", "runs", "seconds"]
+ANALYSES = ("answer", "vertices", "quadratic", "shared")
 RESAMPLES = 2000
 Cell = tuple[str, int, str, float, bool]
 
@@ -78,11 +80,11 @@ def compute(cell: Cell) -> list[dict[str, object]]:
     truths = [float(world.log_optimum(t.skill, t.C, np.array(t.h) if t.h else None)[0]) for t in asked]
     spent = float(space.cost(history.N, history.D).sum()) / UNIT
     rows: list[dict[str, object]] = []
-    for analysis in ("answer", "parabolas", "shared") if name in GRIDS else ("answer",):
+    for analysis in ANALYSES if name in GRIDS else ("answer",):
         if analysis == "answer":
             told = answer(history, space, asked)
         else:
-            told = answer_by_parabolas(history, asked, curve="quadratic" if analysis == "parabolas" else analysis)
+            told = answer_by_parabolas(history, asked, curve=analysis)
         rows += [
             {
                 "kind": kind, "seed": seed, "design": name, "budget": budget, "mixed": int(mixed), "analysis": analysis,
@@ -265,7 +267,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "design_runs.csv")
     parser.add_argument("--subject", default="ours", help="of the ratios")
-    parser.add_argument("--analysis", default="answer,parabolas", help="of the rivals in the ratios")
+    parser.add_argument("--analysis", default="answer,vertices,quadratic", help="of the rivals in the ratios")
     args = parser.parse_args()
     for name in ("kinds", "designs", "redo", "analysis"):
         setattr(args, name, [word for word in getattr(args, name).split(",") if word])

@@ -59,7 +59,13 @@ class Ours:
         wish = Wish(targets=self.targets, left=left, width=self.width)
         found = propose(history, self.space, wish, count=count, seed=self.seed).proposals
         N, D = np.array([one.N for one in found]), np.array([one.D for one in found])
-        return N, D, None if self.space.mixes is None else np.array([one.h for one in found]).reshape(len(found), -1)
+        return (
+            N,
+            D,
+            None
+            if self.space.mixes is None
+            else np.array([one.h for one in found]).reshape(len(found), len(self.space.categories)),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
