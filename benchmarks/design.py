@@ -33,6 +33,7 @@ import numpy as np
 import pandas as pd
 
 from skillscale.errors import InputError
+from skillscale.laws.design.greedy import GREEDY
 from skillscale.laws.design.parabolas import answer_by_parabolas
 from skillscale.laws.design.propose import Wish
 from skillscale.laws.design.rivals import DESIGNS, SHAPES
@@ -41,6 +42,7 @@ from skillscale.laws.design.stand_in import answer
 from skillscale.laws.design.targets import Quantity, Target, default_targets
 from skillscale.laws.design.trial import Terms, measured, run_design
 from skillscale.laws.design.worlds import FLOPS, SKILLS, Kind, random_world
+from skillscale.searches import MAKERS
 
 RESULTS = Path(__file__).parent / "results"
 UNIT = FLOPS[1]
@@ -54,6 +56,7 @@ GRIDS = tuple("grid" if shape == SHAPES[0] else shape.name for shape in SHAPES)
 KEYS = ["kind", "seed", "design", "budget", "mixed"]
 FIELDS = [*KEYS, "analysis", "skill", "mix", "C", "error", "lo", "hi", "truth", "spent", "runs", "seconds"]
 ANALYSES = ("answer", "vertices", "quadratic", "shared")
+MADE = {**DESIGNS, **GREEDY, **MAKERS}
 RESAMPLES = 2000
 Cell = tuple[str, int, str, float, bool]
 
@@ -69,7 +72,7 @@ def compute(cell: Cell) -> list[dict[str, object]]:
     begin = time.perf_counter()
     try:
         history = run_design(
-            measured(world, np.random.default_rng([seed, 1])), DESIGNS[name](space, wish, seed), space,
+            measured(world, np.random.default_rng([seed, 1])), MADE[name](space, wish, seed), space,
             History.empty(SKILLS, len(CATEGORIES) if mixed else 0),
             Terms(budget=wish.left, most=MOST if name == "ours" else None), rng=np.random.default_rng([seed, 2]),
         )  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 
 from skillscale import cli
 from skillscale.errors import InputError
+from skillscale.laws.design.greedy import GREEDY, Criterion, _View
 from skillscale.laws.design.parabolas import answer_by_parabolas
 from skillscale.laws.design.propose import Wish
 from skillscale.laws.design.rivals import DESIGNS, SHAPES, Planned, Shape, isoflop_grid, largest
@@ -270,6 +271,40 @@ def test_bad_files_are_told_what_to_do(tmp_path, capsys, text, told):
 def test_bad_words_are_told_what_to_do(capsys, words, told):
     assert cli.main(["simulate", *words]) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", GREEDY)
+@pytest.mark.parametrize("space", [SPACE, MIXED], ids=["plain", "mixed"])
+def test_greedy_designs_choose_within_budget_and_space(name, space):
+    world = random_world(Kind.REAL, 3, space.categories)
+    design = GREEDY[name](space, wish(1.0, space), 0)
+    history = run_design(
+        measured(world, np.random.default_rng(1)), design, space, History.empty(SKILLS, len(space.categories)),
+        Terms(budget=UNIT, most=16), rng=np.random.default_rng(2),
+    )  # fmt: skip
+    assert 12 <= len(history) <= 16
+    assert space.allows(history.N, history.D).all()
+    assert space.cost(history.N, history.D).sum() <= UNIT
+
+
+def test_the_v_optimal_run_lowers_the_variance_of_predictions_as_much_as_it_says():
+    sobol = tried("sobol", 2.55)
+    design = GREEDY["v-optimal"](SPACE, wish(1.0), 0)
+    model = design._model(sobol, "code")
+    here, there = SPACE.lattice(steps=5), SPACE.lattice()
+    view = _View.of(model, *here, None, *there, None)
+    at = 7
+
+    def mean_variance(history):
+        r = model.law.jacobian(model.Q, model.law.covariates(*there))[0][:, model.free]
+        g = model.law.jacobian(model.Q, model.law.covariates(history.N, history.D))[0][:, model.free]
+        before = model.law.jacobian(model.Q, model.law.covariates(sobol.N, sobol.D))[0][:, model.free]
+        prior = np.linalg.inv(model.covariance[0]) - before.T @ before / model.noise**2
+        return np.einsum("mp,pq,mq->m", r, np.linalg.inv(prior + g.T @ g / model.noise**2), r).mean()
+
+    more = sobol.with_runs(here[0][at : at + 1], here[1][at : at + 1], None)
+    assert view.gain(Criterion.V_OPTIMAL)[at] == pytest.approx(mean_variance(sobol) - mean_variance(more), rel=1e-6)
+    assert view.after(at).gain(Criterion.V_OPTIMAL)[at] < view.gain(Criterion.V_OPTIMAL)[at]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from skillscale import known_file
 from skillscale.config import Config
 from skillscale.errors import InputError
 from skillscale.known_world import Known, of_file, of_kind
+from skillscale.laws.design.greedy import GREEDY
 from skillscale.laws.design.propose import Wish
 from skillscale.laws.design.rivals import DESIGNS, Maker
 from skillscale.laws.design.scores import Score
@@ -121,14 +122,14 @@ def _with_losses(targets: Sequence[Target]) -> tuple[Target, ...]:
 
 def _makers(names: Sequence[str]) -> dict[str, Maker]:
     """The designs asked for, by name."""
-    there: dict[str, Maker] = dict(DESIGNS)
+    there: dict[str, Maker] = {**DESIGNS, **GREEDY}
     if set(SEARCHES) & set(names):
         from skillscale.searches import MAKERS  # Optuna takes a second to import
 
         there |= MAKERS
     for name in names:
         if name not in there:
-            known = [*DESIGNS, *SEARCHES]
+            known = [*DESIGNS, *GREEDY, *SEARCHES]
             near = difflib.get_close_matches(name, known, n=1)
             told = f" (did you mean {near[0]}?)" if near else ""
             raise InputError(f"there is no design {name!r}{told}; there are {', '.join(known)}")

@@ -178,21 +178,27 @@ def _limits(space: Space, C: float) -> Iterable[tuple[float, float]]:
 
 def sobol(space: Space, budget: float, seed: int = 0) -> Planned:
     """Points of a scrambled Sobol sequence in ln C, ln D/N and the mixes, as long as the budget lasts."""
+    return spread(space, budget, seed, top=largest(space, budget))
+
+
+def spread(space: Space, budget: float, seed: int, *, top: float) -> Planned:
+    """Sobol points whose runs take at most ``top`` FLOP, as long as the budget lasts."""
     unit = qmc.Sobol(3, rng=np.random.default_rng(seed)).random(_SPREAD)
-    return _spread(space, budget, np.asarray(unit))
+    return _spread(space, budget, np.asarray(unit), top)
 
 
 def uniform(space: Space, budget: float, seed: int = 0) -> Planned:
     """Points at random in ln C, ln D/N and the mixes, as long as the budget lasts."""
-    return _spread(space, budget, np.random.default_rng(seed).random((_SPREAD, 3)))
+    return _spread(space, budget, np.random.default_rng(seed).random((_SPREAD, 3)), largest(space, budget))
 
 
 def latin(space: Space, budget: float, seed: int = 0) -> Planned:
     """A Latin hypercube in ln C, ln D/N and the mixes, of as many points as the budget is expected to buy."""
     rng = np.random.default_rng(seed)
-    count = max(2, round(budget / _mean_cost(space, largest(space, budget))))
+    top = largest(space, budget)
+    count = max(2, round(budget / _mean_cost(space, top)))
     cubes = [qmc.LatinHypercube(3, rng=rng).random(count) for _ in range(max(2, min(20, _SPREAD // count)))]
-    return _spread(space, budget, np.vstack(cubes))
+    return _spread(space, budget, np.vstack(cubes), top)
 
 
 def largest(space: Space, budget: float) -> float:
@@ -214,9 +220,9 @@ def _mean_cost(space: Space, top: float) -> float:
     return space.overhead + (top if span < 1e-9 else (top - space.flops[0]) / span)
 
 
-def _spread(space: Space, budget: float, unit: Array) -> Planned:
+def _spread(space: Space, budget: float, unit: Array, top: float) -> Planned:
     """Points of the unit cube (n, 3) as runs, as many as the budget pays for; one that it doesn't pay for is passed."""
-    C = _between((space.flops[0], largest(space, budget)), unit[:, 0])
+    C = _between((space.flops[0], top), unit[:, 0])
     if space.sizes:
         sizes = np.array(space.sizes)
         N = sizes[np.minimum((unit[:, 1] * len(sizes)).astype(int), len(sizes) - 1)]

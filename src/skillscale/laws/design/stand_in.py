@@ -6,17 +6,15 @@ import numpy as np
 
 from skillscale.errors import FitError
 from skillscale.laws.bootstrap import Method, draws
-from skillscale.laws.catalogue import LAWS
+from skillscale.laws.design.one_law import fit_one
 from skillscale.laws.design.space import History, Space
 from skillscale.laws.design.targets import Answer, Quantity, Target
-from skillscale.laws.fit import Fit, fit_law
-from skillscale.laws.forms import Array, Law, Prior
-from skillscale.laws.points import Points
+from skillscale.laws.fit import Fit
+from skillscale.laws.forms import Array
 
 DRAWS = 200
 _TOLD = 3.0  # of ln N, half width where the runs tell nothing
 _RATIO = 20.0  # D / N there
-_BELIEFS = {"alpha": Prior(0.36, 0.1), "beta": Prior(0.36, 0.1)}
 
 
 def answer(history: History, space: Space, targets: tuple[Target, ...], level: float = 0.9) -> Answer:
@@ -39,22 +37,11 @@ def answer(history: History, space: Space, targets: tuple[Target, ...], level: f
 
 
 def _fit(history: History, space: Space, skill: str) -> tuple[Fit, Array] | None:
-    rows = history.having(skill)
-    mixed = history.h is not None and space.n_mixes > 1
-    points = Points(
-        N=history.N[rows], D=history.D[rows], L=np.exp(history.log_L[skill][rows]),
-        h=history.h[rows] if mixed and history.h is not None else None, categories=space.categories if mixed else (),
-    )  # fmt: skip
-    law = LAWS["effective_data" if mixed else "drifting"]
+    found = fit_one(history, space, skill)
     try:
-        fit = fit_law(points, law=law, objective=None, starts=2, beliefs=_BELIEFS | _priors(law))
-        return fit, draws(fit, points, method=Method.LAPLACE, count=DRAWS)
+        return found and (found[0], draws(*found, method=Method.LAPLACE, count=DRAWS))
     except FitError:
         return None
-
-
-def _priors(law: Law) -> dict[str, Prior]:
-    return {law.log_names[at]: prior for at, prior in law.priors.items()}
 
 
 def _told(found: tuple[Fit, Array] | None, target: Target) -> tuple[float, Array]:
