@@ -159,6 +159,7 @@ def test_overview_lists_entries(capsys):
         "tune",
         "fit",
         "backtest",
+        "simulate",
         "report",
         "import",
         "reap",
@@ -193,8 +194,8 @@ def test_values_that_make_no_point_are_refused(words, message):
         cli.parse(["--n_params", "1000", *words], entry("train"))
 
 
-def test_import_and_reap_read_no_settings():
-    assert [one.name for one in cli.ENTRIES if not one.nouns] == ["import", "reap"]
+def test_entries_without_a_study_read_no_settings():
+    assert [one.name for one in cli.ENTRIES if not one.nouns] == ["simulate", "import", "reap"]
 
 
 def test_an_answer_that_json_cannot_hold_is_refused():

@@ -18,11 +18,11 @@ FLOORS = (
     {"config"},
     {"record", "output"},
     {"lm", "tracking", "laws"},
-    {"grid", "report", "table"},
+    {"grid", "report", "table", "known_file"},
     {"imports"},
-    {"source", "law_model"},
+    {"source", "law_model", "known_world", "searches"},
     {"estimate", "worker", "analysis"},
-    {"campaign", "backtest"},
+    {"campaign", "backtest", "simulate"},
     {"tune"},
     {"cli"},
     {"__main__"},
@@ -33,7 +33,7 @@ DOORS = {
     "datasets": {"lm"},
     "tokenizers": {"lm"},
     "mlflow": {"tracking", "law_model"},  # MLflow runs law_model by itself, where there is no tracking of ours
-    "optuna": {"tune"},
+    "optuna": {"tune", "searches"},
     "scipy": {"laws", "report"},
     "matplotlib": {"report"},
 }

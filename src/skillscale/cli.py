@@ -119,6 +119,14 @@ def positive(text: str) -> float:
     return number
 
 
+def _share(text: str) -> float:
+    """A finite number from 0."""
+    number = _number(text)
+    if not (math.isfinite(number) and number >= 0):
+        raise errors.InputError(f"must be a number from 0, as in 0.01, but it is {text!r}")
+    return number
+
+
 def optional(read: Callable[[str], Any]) -> Callable[[str], Any]:
     """Read as ``read``, with None for the empty text."""
     return lambda text: read(text) if text else None
@@ -303,6 +311,40 @@ ENTRIES = (
             _JSON,
         ),
         names_any_study=True,
+    ),
+    Entry(
+        name="simulate",
+        help="try designs of experiments on a known world: errors, coverage and cost of what each finds out",
+        run="skillscale.simulate:simulate",
+        parameters=(
+            Parameter(
+                name="world",
+                default=None,
+                help="Python file with losses(n_params, n_tokens, mix, seed), or a kind: add real far corr hp bend",
+            ),
+            Parameter(name="design", default="ours", read=several(str), help="designs between commas: ours, grid, ..."),
+            Parameter(
+                name="budget",
+                default="2.55",
+                read=positive,
+                help="FLOP in all, overheads included; below 1e6: in units of the largest run",
+            ),
+            Parameter(name="seeds", default="10", read=count, help="tries; of a kind, each with another random world"),
+            Parameter(name="batch", default="4", read=count, help="runs asked for at once"),
+            Parameter(name="workers", default="1", read=count, help="runs under way at once"),
+            Parameter(name="runs", read=optional(count), help="most runs in all; empty: no limit"),
+            Parameter(name="flops_min", default="1e16", read=positive, help="C of the smallest run allowed, FLOP"),
+            Parameter(name="flops_max", default="1e19", read=positive, help="C of the largest run allowed, FLOP"),
+            Parameter(
+                name="ratio", default="0.5,2000", read=several(positive), help="least and largest D / N of a run"
+            ),
+            Parameter(name="overhead", default="0.01", read=_share, help="of a run, in units of the largest run"),
+            Parameter(name="computes", read=several(positive), help="C asked about, FLOP; empty: 10, 100 x flops_max"),
+            Parameter(name="mixes", read=mixes, help="mixes that may be trained on; one: that of every run"),
+            Parameter(name="target_mixes", read=mixes, help="mixes asked about; empty: all of them"),
+            Parameter(name="width", read=optional(positive), help="half width of ln N* that is enough; empty: none is"),
+            _JSON,
+        ),
     ),
     Entry(
         name="report",

@@ -1,0 +1,316 @@
+"""Designs on trial: the loop keeps its terms, grids are what they say, and ``simulate`` tells errors that are right."""
+
+import json
+import math
+import warnings
+from io import StringIO
+
+import numpy as np
+import pytest
+
+from skillscale import cli
+from skillscale.errors import InputError
+from skillscale.laws.design.greedy import GREEDY, Criterion, _View
+from skillscale.laws.design.parabolas import answer_by_parabolas
+from skillscale.laws.design.propose import Wish
+from skillscale.laws.design.rivals import DESIGNS, SHAPES, Planned, Shape, isoflop_grid, largest
+from skillscale.laws.design.scores import Score
+from skillscale.laws.design.space import History, Space
+from skillscale.laws.design.targets import Quantity, Target, default_targets
+from skillscale.laws.design.trial import Terms, measured, run_design
+from skillscale.laws.design.worlds import FLOPS, SKILLS, Kind, random_world
+
+UNIT = FLOPS[1]
+SPACE = Space(flops=FLOPS)
+MIXES = np.array([[0.5, 0.5], [0.8, 0.2]])
+MIXED = Space(flops=FLOPS, categories=("a", "b"), mixes=MIXES)
+FILE = """
+import random
+def losses(n_params, n_tokens, mix, seed):
+    noise = random.Random(f"{n_params} {n_tokens} {seed}").gauss(0, NOISE)
+    loss = 1.69 + 406.4 / n_params**0.34 + 410.7 / n_tokens**0.28
+    return {"code": loss * (1 + noise), "prose": (loss * (1 + noise), 0.004 * loss)}
+"""
+
+
+def wish(budget, space=SPACE):
+    mixes = () if space.mixes is None else [tuple(mix) for mix in space.mixes]
+    return Wish(targets=default_targets(SKILLS, largest=UNIT, computes=[1e21], mixes=mixes), left=budget * UNIT)
+
+
+def tried(name, budget, space=SPACE, **terms):
+    world = random_world(Kind.ADD, 3, space.categories)
+    design = DESIGNS[name](space, wish(budget, space), 0)
+    return run_design(
+        measured(world, np.random.default_rng(1)), design, space, History.empty(SKILLS, len(space.categories)),
+        Terms(budget=budget * UNIT, **terms), rng=np.random.default_rng(2),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(DESIGNS))
+@pytest.mark.parametrize("space", [SPACE, MIXED], ids=["plain", "mixed"])
+def test_designs_spend_their_budget_and_no_more(name, space):
+    history = tried(name, 2.55, space)
+    spent = space.cost(history.N, history.D).sum() / UNIT
+    assert 0.9 * 2.55 < spent <= 2.55 * (1 + 1e-9)
+    assert space.allows(history.N, history.D).all()
+    assert all(np.isfinite(log_L).all() for log_L in history.log_L.values())
+    if space is MIXED:
+        assert {tuple(row) for row in history.h} == {tuple(row) for row in MIXES}
+
+
+def test_no_more_runs_than_allowed():
+    assert len(tried("sobol", 10.2, most=7, batch=4)) == 7
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_a_grid_has_its_sizes_at_each_of_its_budgets(shape):
+    grid = isoflop_grid(SPACE, 2.55 * UNIT, shape)
+    C, counts = np.unique(np.round(np.log(6 * grid.N * grid.D), 6), return_counts=True)
+    assert (len(C), set(counts)) == (shape.budgets, {shape.sizes})
+    assert np.diff(C) == pytest.approx(np.diff(C)[0], abs=1e-5)
+    at_last = np.isclose(np.log(6 * grid.N * grid.D), C[-1], atol=1e-4)
+    at_top = np.log(grid.N[at_last])
+    widest = min(2 * math.log(shape.span), math.log(math.sqrt(2000 / 0.5)))
+    assert 0.85 * widest <= np.ptp(at_top) <= 2 * math.log(shape.span) + 1e-9
+
+
+def test_a_larger_budget_buys_copies_of_the_largest_grid():
+    one = isoflop_grid(SPACE, SPACE.cost(*grid_at_the_top()).sum())
+    three = isoflop_grid(SPACE, 3 * SPACE.cost(*grid_at_the_top()).sum())
+    assert np.sort(three.N) == pytest.approx(np.repeat(np.sort(one.N), 3))
+
+
+def grid_at_the_top():
+    C = np.repeat(np.geomspace(1e17, 1e19, 5), 7)
+    N = np.sqrt(C / 120) * np.tile(np.geomspace(1 / 4, 4, 7), 5)
+    return N, C / (6 * N)
+
+
+def test_a_small_budget_buys_fewer_rungs_and_a_tiny_one_no_grid():
+    rungs = np.unique(np.round(np.log(np.prod([(g := isoflop_grid(SPACE, 0.16 * UNIT)).N, g.D], axis=0)), 4))
+    assert len(rungs) < Shape().budgets
+    with pytest.raises(InputError, match="raise the budget"):
+        isoflop_grid(SPACE, 0.05 * UNIT)
+
+
+def test_a_grid_takes_the_sizes_that_there_are():
+    sizes = tuple(np.geomspace(1e6, 1e10, 30))
+    grid = isoflop_grid(Space(flops=FLOPS, sizes=sizes), 2.55 * UNIT)
+    assert set(grid.N) <= set(sizes)
+
+
+def test_a_small_budget_lowers_the_largest_of_spread_runs():
+    assert largest(SPACE, 100 * UNIT) == UNIT
+    assert 2 * FLOPS[0] < largest(SPACE, 0.64 * UNIT) < UNIT / 4
+
+
+class Watcher:
+    """Notes how many of the runs it is shown are finished."""
+
+    def __init__(self):
+        self.seen = []
+
+    def next_runs(self, history, left, count, rng):
+        self.seen.append((len(history), int(history.having("code").sum())))
+        N = np.full(count, 3e7)
+        return N, 1e18 / (6 * N), None
+
+
+@pytest.mark.parametrize(
+    ("workers", "batch", "pending"), [(1, 4, {0}), (4, 1, {0, 1, 2, 3}), (3, 3, {0, 1, 2}), (2, 1, {0, 1})]
+)
+def test_runs_under_way_are_shown_without_their_losses(workers, batch, pending):
+    watcher, world = Watcher(), random_world(Kind.ADD, 0)
+    history = run_design(
+        measured(world, np.random.default_rng(0)), watcher, SPACE, History.empty(SKILLS),
+        Terms(budget=2 * UNIT, workers=workers, batch=batch), rng=np.random.default_rng(0),
+    )  # fmt: skip
+    assert {made - known for made, known in watcher.seen} == pending
+    assert history.having("code").all()
+    assert SPACE.cost(history.N, history.D).sum() <= 2 * UNIT
+
+
+def test_a_run_outside_the_space_is_refused():
+    outside = Planned(N=np.array([1e9]), D=np.array([1e9]))
+    with pytest.raises(InputError, match="outside the space"):
+        run_design(
+            measured(random_world(Kind.ADD, 0), np.random.default_rng(0)), outside,
+            Space(flops=(1e16, 1e17)), History.empty(SKILLS), Terms(budget=1e20), rng=np.random.default_rng(0),
+        )  # fmt: skip
+
+
+def test_parabolas_find_the_optimum_of_a_noiseless_grid_and_cover_it():
+    world = random_world(Kind.ADD, 5)
+    grid = isoflop_grid(SPACE, 10.2 * UNIT)
+    bare = {skill: tell(grid.N, grid.D, None) for skill, tell in world.log_loss.items()}
+    history = History.empty(SKILLS).with_runs(grid.N, grid.D, None, bare, {name: 0 * x for name, x in bare.items()})
+    targets = default_targets(SKILLS, largest=UNIT, computes=[1e21])
+    told = answer_by_parabolas(history, targets)
+    for target, value, lo, hi in zip(targets, told.value, told.lo, told.hi, strict=True):
+        truth = world.log_optimum(target.skill, target.C)[0]
+        truth -= world.log_optimum(target.other, target.C)[0] if target.other else 0.0
+        assert abs(value - truth) < 0.25
+        assert lo <= value <= hi
+
+
+def test_scores_are_those_of_the_errors():
+    target = Target(quantity=Quantity.OPTIMUM, skill="code", C=1e21)
+    score = Score.of(target, [(1.1, 0.9, 1.3), (2.3, 2.1, 2.5), (0.0, math.nan, math.nan)], [1.0, 2.0, math.nan])
+    assert score.n == 2
+    assert score.bias[0] == pytest.approx(0.2)
+    assert score.rmse[0] == pytest.approx(math.sqrt(0.05))
+    assert score.coverage[0] == pytest.approx(0.5)
+    assert score.half_width == pytest.approx(0.2)
+
+
+# The entry
+
+
+def simulated(*words):
+    answer = StringIO()
+    code = cli.main(["simulate", *words, "--json"], answer=answer)
+    assert code == 0
+    return json.loads(answer.getvalue())
+
+
+def world_file(tmp_path, text, noise="0.0"):
+    path = tmp_path / "world.py"
+    path.write_text(text.replace("NOISE", noise))
+    return str(path)
+
+
+def test_without_noise_errors_vanish_against_the_reference_searched_for(tmp_path):
+    found = simulated("--world", world_file(tmp_path, FILE), "--design", "grid", "--seeds", "1")
+    rows = found["designs"]["grid"]["optima"]
+    assert {(row["skill"], row["flops"]) for row in rows} == {(s, C) for s in ("code", "prose") for C in (1e20, 1e21)}
+    assert max(row["rmse"] for row in rows) < 0.02
+    assert max(row["rmse"] for row in found["designs"]["grid"]["losses"]) < 1e-3
+    assert found["designs"]["grid"]["flops_spent"] == pytest.approx(2.55e19)
+
+
+def test_the_files_own_optimum_is_believed(tmp_path):
+    text = FILE + "\ndef optimum(skill, flops, mix):\n    return 1e9\n"
+    rows = simulated("--world", world_file(tmp_path, text), "--design", "grid", "--seeds", "1")
+    biases = {row["flops"]: row["bias"] for row in rows["designs"]["grid"]["optima"] if row["skill"] == "code"}
+    # N* = G (C/6)^a of this law, less ln 1e9
+    G = (0.34 * 406.4 / (0.28 * 410.7)) ** (1 / 0.62)
+    for C, bias in biases.items():
+        assert bias == pytest.approx(math.log(G * (C / 6) ** (0.28 / 0.62)) - math.log(1e9), abs=0.02)
+
+
+def test_a_noisy_file_is_searched_with_many_seeds(tmp_path, capfd):
+    simulated("--world", world_file(tmp_path, FILE, "0.002"), "--design", "grid", "--seeds", "1", "--computes", "1e20")
+    line = next(line for line in capfd.readouterr().err.splitlines() if "searched for" in line)
+    N = float(line.split("code ")[1].split()[0])
+    G = (0.34 * 406.4 / (0.28 * 410.7)) ** (1 / 0.62)
+    assert math.log(N) == pytest.approx(math.log(G * (1e20 / 6) ** (0.28 / 0.62)), abs=0.05)
+
+
+def test_errors_are_left_out_where_the_same_arguments_tell_another_loss(tmp_path):
+    text = FILE.replace('random.Random(f"{n_params} {n_tokens} {seed}")', "random")
+    found = simulated("--world", world_file(tmp_path, text, "0.002"), "--design", "grid", "--seeds", "2")
+    assert "define optimum" in found["left_out"]
+    assert {row["rmse"] for row in found["designs"]["grid"]["optima"]} == {None}
+    assert found["designs"]["grid"]["runs"] == 35
+
+
+def test_mixes_reach_the_file_by_name(tmp_path):
+    text = """
+def losses(n_params, n_tokens, mix, seed):
+    assert set(mix) == {"a", "b"}
+    return {"s": 1.69 + 406.4 / n_params**0.34 + 410.7 / (n_tokens * (mix["a"] + .3 * mix["b"]))**0.28}
+"""
+    path = world_file(tmp_path, text)
+    found = simulated("--world", path, "--design", "sobol", "--seeds", "1", "--mixes", "a=.5,b=.5;a=.8,b=.2")
+    assert {tuple(row["mix"]) for row in found["designs"]["sobol"]["optima"]} == {(0.5, 0.5), (0.8, 0.2)}
+    simulated("--world", path, "--design", "sobol", "--seeds", "1", "--mixes", "a=.5,b=.5")
+
+
+def test_a_kind_is_another_world_each_seed():
+    found = simulated("--world", "real", "--design", "ours,sobol", "--seeds", "2", "--workers", "2", "--batch", "2")
+    assert set(found["designs"]) == {"ours", "sobol"}
+    for one in found["designs"].values():
+        assert {row["tries"] for row in one["optima"]} == {2}
+        assert one["all"]["optima"]["rmse"] > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x = 1", "no function losses"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("def losses(n, d, m, s): raise RuntimeError('no GPU')", "raised RuntimeError: no GPU"),
+        ("def losses(n, d, m, s): return {'code': float('nan')}", "returned nan for code"),
+        ("def losses(n, d, m, s): return {'code': -1.0}", "loss above 0"),
+        ("def losses(n, d, m, s): return 2.0", "let it return {skill: loss}"),
+        ("def losses(n, d, m, s): return {}", "let it return {skill: loss}"),
+        ("def losses(n, d, m, s): return {'code': 2.0} | ({'prose': 2.0} if s < 2 else {})", "lacks the skill prose"),
+        ("def losses(n, d, m, s): return {'code': 2.0} | ({'prose': 2.0} if s > 2 else {})", "tells the skill prose"),
+        ("def losses(n, d, m, s): return {'code': 2.0}\ndef optimum(s, f, m): return -1", "optimum"),
+        ("def losses(n, d, m, s): return {'code': 2.0}\noptimum = 3", "is no function"),
+    ],
+)
+def test_bad_files_are_told_what_to_do(tmp_path, capsys, text, told):
+    assert cli.main(["simulate", "--world", world_file(tmp_path, text), "--design", "grid", "--seeds", "1"]) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--world", "nothing.py"], "no file"),
+        (["--world", "ad"], "no world"),
+        (["--world", "add", "--design", "sobal"], "did you mean sobol?"),
+        (["--world", "add", "--budget", ".001"], "buys no run"),
+        (["--world", "add", "--ratio", "3"], "least and the largest"),
+        (["--world", "add", "--flops_min", "1e20"], "flops"),
+        (["--world", "add", "--mixes", "a=.5,b=.5;a=1", "--target_mixes", "c=1"], "names c"),
+    ],
+)
+def test_bad_words_are_told_what_to_do(capsys, words, told):
+    assert cli.main(["simulate", *words]) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", GREEDY)
+@pytest.mark.parametrize("space", [SPACE, MIXED], ids=["plain", "mixed"])
+def test_greedy_designs_choose_within_budget_and_space(name, space):
+    world = random_world(Kind.REAL, 3, space.categories)
+    design = GREEDY[name](space, wish(1.0, space), 0)
+    history = run_design(
+        measured(world, np.random.default_rng(1)), design, space, History.empty(SKILLS, len(space.categories)),
+        Terms(budget=UNIT, most=16), rng=np.random.default_rng(2),
+    )  # fmt: skip
+    assert 12 <= len(history) <= 16
+    assert space.allows(history.N, history.D).all()
+    assert space.cost(history.N, history.D).sum() <= UNIT
+
+
+def test_the_v_optimal_run_lowers_the_variance_of_predictions_as_much_as_it_says():
+    sobol = tried("sobol", 2.55)
+    design = GREEDY["v-optimal"](SPACE, wish(1.0), 0)
+    model = design._model(sobol, "code")
+    here, there = SPACE.lattice(steps=5), SPACE.lattice()
+    view = _View.of(model, *here, None, *there, None)
+    at = 7
+
+    def mean_variance(history):
+        r = model.law.jacobian(model.Q, model.law.covariates(*there))[0][:, model.free]
+        g = model.law.jacobian(model.Q, model.law.covariates(history.N, history.D))[0][:, model.free]
+        before = model.law.jacobian(model.Q, model.law.covariates(sobol.N, sobol.D))[0][:, model.free]
+        prior = np.linalg.inv(model.covariance[0]) - before.T @ before / model.noise**2
+        return np.einsum("mp,pq,mq->m", r, np.linalg.inv(prior + g.T @ g / model.noise**2), r).mean()
+
+    more = sobol.with_runs(here[0][at : at + 1], here[1][at : at + 1], None)
+    assert view.gain(Criterion.V_OPTIMAL)[at] == pytest.approx(mean_variance(sobol) - mean_variance(more), rel=1e-6)
+    assert view.after(at).gain(Criterion.V_OPTIMAL)[at] < view.gain(Criterion.V_OPTIMAL)[at]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tpe", "gp"])
+def test_searches_spend_their_budget(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # GPSampler is experimental
+        found = simulated("--world", "add", "--design", name, "--seeds", "1", "--budget", "1.3")
+    assert 1.2e19 < found["designs"][name]["flops_spent"] <= 1.3e19 * (1 + 1e-9)
