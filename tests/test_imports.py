@@ -18,12 +18,13 @@ FLOORS = (
     {"config"},
     {"record", "output"},
     {"lm", "tracking", "laws"},
-    {"grid", "report", "table"},
+    {"grid", "report", "table", "sampler"},
     {"imports"},
-    {"source", "law_model"},
-    {"estimate", "worker", "analysis"},
+    {"source", "law_model", "sampling", "crew"},
+    {"estimate", "worker", "analysis", "suggest"},
+    {"driven"},
     {"campaign", "backtest"},
-    {"tune"},
+    {"tune", "sample"},
     {"cli"},
     {"__main__"},
 )
@@ -33,7 +34,7 @@ DOORS = {
     "datasets": {"lm"},
     "tokenizers": {"lm"},
     "mlflow": {"tracking", "law_model"},  # MLflow runs law_model by itself, where there is no tracking of ours
-    "optuna": {"tune"},
+    "optuna": {"tune", "sampler"},
     "scipy": {"laws", "report"},
     "matplotlib": {"report"},
 }

@@ -215,12 +215,12 @@ class StudyConfig:
 class SampleConfig:
     """What the sampler may run, what it is to learn, and when it stops (``skillscale.sampling`` fills in the rest).
 
-    ``flops_min``, ``flops_max``: least and largest 6 N D of one run, FLOP; ``n_params``, ``n_tokens``, ``ratio`` (D / N):
-    least and largest; ``sizes``: the only N there are; ``mixes``: that may be trained on, the first asked about;
-    ``epochs``: how often a run may see a category's tokens; ``replicates``: runs of one point, each with another seed;
-    ``overhead``: FLOP that a run costs beside its own; ``budget``: FLOP for all sampled runs; ``wanted``: skills to learn
-    about; ``weights``: of skills, 1 by default; ``target_flops``: computes at which optima are asked, FLOP; ``width``:
-    half width of the widest interval, in ln N, that is enough.
+    ``flops_min``, ``flops_max``: least and largest 6 N D of one run, FLOP; ``n_params``, ``n_tokens``, ``ratio``
+    (D / N): least and largest; ``sizes``: the only N there are; ``mixes``: that may be trained on, the first asked
+    about; ``epochs``: how often a run may see a category's tokens; ``replicates``: runs of one point, each with another
+    seed; ``overhead``: FLOP that a run costs beside its own; ``budget``: FLOP for all sampled runs; ``wanted``: skills
+    to learn about; ``weights``: of skills, 1 by default; ``target_flops``: computes at which optima are asked, FLOP;
+    ``width``: half width of the widest interval, in ln N, that is enough.
     """
 
     __pydantic_config__ = _STRICT_KEYS

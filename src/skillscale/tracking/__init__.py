@@ -12,6 +12,6 @@ from skillscale.tracking.study import Planned, Progress, Reaped, Study
 from skillscale.tracking.writer import AnalysisWriter, Claim, RunWriter
 
 __all__ = [
-    "Added", "AnalysisWriter", "Claim", "ForeignRun", "ImportedRun", "Imports", "Planned", "Progress", "Reaped", "Registry",
-    "RunWriter", "Source", "Study", "current_owner",
+    "Added", "AnalysisWriter", "Claim", "ForeignRun", "ImportedRun", "Imports", "Planned", "Progress", "Reaped",
+    "Registry", "RunWriter", "Source", "Study", "current_owner",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ from skillscale.tracking import spool
 from skillscale.tracking.access import settle_uri, sqlite_path, without_password
 from skillscale.tracking.imported import IMPORTED, ForeignRun, Imports, foreign_run
 from skillscale.tracking.owner import current_owner
-from skillscale.tracking.store import Batch, Store, tag
+from skillscale.tracking.store import Batch, Store
 from skillscale.tracking.study import Study, find_plan, missing, pack, run_tags, runs_path, unpack
 from skillscale.tracking.writer import AnalysisWriter
 
