@@ -163,8 +163,9 @@ def _run(
 
 def _ask(job: _Job, planned: Sequence[Planned], count: int, summary: AnalysisWriter) -> Advice:
     """Advice on the runs there are; its points go into the queue."""
-    pending = [each.point for each in planned if each.status != "FINISHED" and (each.why is not None or each.status)]
     records = sorted(job.study.finished(), key=lambda one: one.point.key)
+    done = {one.point.key for one in records}  # more than when the plan was read, maybe
+    pending = [each.point for each in planned if each.point.key not in done and (each.why is not None or each.status)]
     table = job.table_of(records) if records else None
     chosen = [each for each in planned if each.why is not None]
     spent = _spent(chosen, job.order)
