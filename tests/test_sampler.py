@@ -1,4 +1,4 @@
-"""The Optuna sampler: Optuna's own suites, and what is ours: same seed same runs, pending runs count, spaces unknown."""
+"""The Optuna sampler: Optuna's own suites, and what is ours: seeds, pending runs, unknown spaces, limits, mixes."""
 
 import math
 
@@ -7,9 +7,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
 
-from skillscale.sampler import PROPOSAL, WHY, SkillLawSampler, stop_when_done
 from skillscale.laws.design.space import Space
 from skillscale.point import Mix, coordinates_of_mix, mix_of_coordinates
+from skillscale.sampler import PROPOSAL, WHY, SkillLawSampler, stop_when_done
 
 SPACE = {
     "log_n_params": FloatDistribution(math.log(1e6), math.log(1e9)),
@@ -108,7 +108,7 @@ def test_a_failed_trial_is_not_proposed_again():
         {"log10_flops": FloatDistribution(15, 20), "log_ratio": FloatDistribution(0, 7)},
         {"flops": FloatDistribution(1e15, 1e20, log=True), "n_params": FloatDistribution(1e6, 1e9, log=True)},
     ],
-    ids=lambda space: "-".join(space),
+    ids="-".join,
 )
 def test_any_two_quantities_tell_a_run(space):
     study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=space))

@@ -102,6 +102,29 @@ class SkillLawSampler(BaseSampler):
             ValueError: the study has several objectives, or the limits leave nothing of its space.
         """
         self._raise_error_if_multi_objective(study)
+        chosen = self._chosen(study, trial, search_space)
+        others = {name: one for name, one in search_space.items() if name not in chosen}
+        return chosen | {name: self.sample_independent(study, trial, name, one) for name, one in others.items()}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Any other parameter, or one of a space that is not known."""
+        self._raise_error_if_multi_objective(study)
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """For the independent sampler."""
+        self._independent.before_trial(study, trial)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """For the independent sampler."""
+        self._independent.after_trial(study, trial, state, values)
+
+    def _chosen(
+        self, study: Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
+    ) -> dict[str, float | int]:
+        """The parameters of the next run; none in a space that is not known."""
         parameters = self._parameters(search_space)
         if parameters is None:
             return {}
@@ -119,21 +142,6 @@ class SkillLawSampler(BaseSampler):
         params = parameters.params_of(advice.proposals[number])
         _explain(study, trial, advice, number, params)
         return params
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Any other parameter, or one of a space that is not known."""
-        self._raise_error_if_multi_objective(study)
-        return self._independent.sample_independent(study, trial, param_name, param_distribution)
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """For the independent sampler."""
-        self._independent.before_trial(study, trial)
-
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """For the independent sampler."""
-        self._independent.after_trial(study, trial, state, values)
 
     def _parameters(self, given: Mapping[str, BaseDistribution]) -> Parameters | None:
         return Parameters.found(given, **self._known)  # type: ignore[arg-type]  # one dict for three keywords

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
+from skillscale.errors import InputError
 from skillscale.laws.design.advice import Proposal
 from skillscale.laws.design.space import Space
 from skillscale.laws.forms import Array
@@ -98,8 +99,8 @@ class Parameters:
         reach = {name: [_log(name, *corner) for corner in corners] for name in _QUANTITIES}
         ends = {name: given.get(name, (min(reach[name]), max(reach[name]))) for name in _QUANTITIES}
         bounds = {name: (math.exp(low), math.exp(high)) for name, (low, high) in ends.items()}
-        limits = limits or Space(flops=bounds["flops"])
-        both = {name: _common(bounds[name], getattr(limits, name)) for name in _QUANTITIES}
+        wide, limits = limits is None, limits or Space(flops=bounds["flops"])
+        both = {name: _common(name, bounds[name], getattr(limits, name), wide=wide) for name in _QUANTITIES}
         mixes = None
         if self.categories:
             mixes = limits.mixes if limits.mixes is not None else self._lattice()
@@ -153,10 +154,17 @@ def _log(quantity: str, log_N: float, log_D: float) -> float:
     return by_N * log_N + by_D * log_D + shift
 
 
-def _common(bounds: tuple[float, float], limits: tuple[float, float]) -> tuple[float, float]:
-    """Where two ranges overlap; the first where they don't, for the space to refuse or to allow."""
+def _common(name: str, bounds: tuple[float, float], limits: tuple[float, float], *, wide: bool) -> tuple[float, float]:
+    """Where two ranges overlap; if ``wide``, limits that nobody gave yield where they don't."""
     low, high = max(bounds[0], limits[0]), min(bounds[1], limits[1])
-    return (low, high) if low <= high else bounds
+    if low <= high:
+        return low, high
+    if wide:
+        return bounds
+    raise InputError(
+        f"nothing may be run: the study's parameters have {name} from {bounds[0]:.3g} to {bounds[1]:.3g}, and the "
+        f"limits {limits[0]:.3g} to {limits[1]:.3g}; widen one of them"
+    )
 
 
 def _is_share(one: BaseDistribution | None) -> bool:
