@@ -1,17 +1,21 @@
 """Sampling with a trainer of the user's, which is pure Python here: nothing is prepared, nothing trained."""
 
+import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
 
 from skillscale import cli, driven
 from skillscale.errors import DivergedError, InputError
+from skillscale.output import Output
 from skillscale.record import State, Why
 from skillscale.tracking import Registry
 
@@ -30,9 +34,9 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def words(folder, body=GOOD, *more, entry="sample"):
+def words(folder, body=GOOD, *more, entry="sample", name="mine", store=None):
     (folder / "mine.py").write_text(textwrap.dedent(body))
-    given = [entry, "--study", "mine", "--tracking", f"sqlite:///{folder / 'runs.db'}"]
+    given = [entry, "--study", name, "--tracking", f"sqlite:///{(store or folder) / 'runs.db'}"]
     if entry == "sample":
         given += [
             "--trainer",
@@ -51,20 +55,44 @@ def answer(given, capsys):
     return code, json.loads(captured.out) if captured.out else None, captured.err
 
 
-def study(folder):
-    return Registry.open(f"sqlite:///{folder / 'runs.db'}", cache=folder / "cache").study("mine")
+def study(folder, name="mine"):
+    return Registry.open(f"sqlite:///{folder / 'runs.db'}", cache=folder / "cache").study(name)
+
+
+class InThread:
+    """A worker in a thread of this process, which takes none of the seconds that a process needs to start."""
+
+    def __init__(self, arguments, tracking, *, retry_failed, sampled):
+        asked = {**arguments, "tracking": tracking, "retry_failed": retry_failed, "sampled": sampled}
+        self._thread = threading.Thread(target=self._work, args=(asked, arguments["study"]), daemon=True)
+        self._thread.start()
+
+    def _work(self, asked, name):
+        try:
+            driven.drive(asked, name, Output())
+        except InputError as error:
+            sys.stderr.write(f"{error}\n")
+
+    def poll(self):
+        return None if self._thread.is_alive() else 0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _threads():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("skillscale.sample.start_worker", InThread)
+        yield
 
 
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory):
-    """A study of six runs by two workers, in two calls; what the second one said."""
+    """A study of six runs by two workers, in two calls; what the second one said, and its log."""
     folder = tmp_path_factory.mktemp("sampled")
-    first = words(folder, GOOD, "--points", "4")
-    subprocess.run([sys.executable, "-m", "skillscale", *first], check=True, capture_output=True, timeout=120)
-    again = words(folder, GOOD, "--points", "2", "--json")
-    done = subprocess.run([sys.executable, "-m", "skillscale", *again], capture_output=True, timeout=120, text=True)
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout), done.stderr
+    for points in ("4", "2"):
+        said, log = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stderr(log):
+            assert cli.main(words(folder, GOOD, "--points", points, "--json"), answer=said) == 0, log.getvalue()
+    return folder, json.loads(said.getvalue()), log.getvalue()
 
 
 def test_a_second_call_goes_on_and_no_run_is_made_twice(sampled):
@@ -112,7 +140,7 @@ def test_runs_of_a_trainer_can_be_fitted_and_suggested_for(sampled, capsys):
 )
 def test_another_space_or_target_is_refused_with_the_cure(sampled, capsys, more, says):
     folder, *_ = sampled
-    given = [one for one in words(folder)]
+    given = words(folder)
     if more[0] in given:
         at = given.index(more[0])
         del given[at : at + 2]
@@ -185,17 +213,19 @@ def test_a_trainer_that_hangs_or_dies_is_ended_and_started_anew(tmp_path):
     assert time.monotonic() - began < 30
 
 
-def test_after_five_failures_in_a_row_it_stops_with_a_summary(place, capsys):
-    code, _, log = answer(words(place, "def train(n, d, mix, seed):\n    raise OSError('disk')"), capsys)
+def test_after_five_failures_in_a_row_it_stops_with_a_summary(sampled, place, capsys):
+    body = "def train(n, d, mix, seed):\n    raise OSError('disk')"
+    code, _, log = answer(words(place, body, name="failing", store=sampled[0]), capsys)
     assert code == 1
     assert "the last 5 runs all failed" in log
     assert "OSError: disk" in log.splitlines()[-1]
-    records = study(place).records()
+    records = study(sampled[0], "failing").records()
     assert {one.state for one in records} == {State.FAILED}
     assert all("OSError: disk" in one.reason for one in records)
     assert len(records) >= 5
 
 
+@pytest.mark.slow
 def test_killing_the_command_loses_no_run_and_the_next_call_goes_on(place):
     body = GOOD.replace("import math", "import math, time").replace("loss = 1.7", "time.sleep(0.5); loss = 1.7")
     given = [sys.executable, "-m", "skillscale", *words(place, body, "--points", "40")]
@@ -232,8 +262,8 @@ def test_a_trainer_that_is_none_is_refused(place, trainer, says):
         driven.Trainer.parse(trainer)
 
 
-def test_a_trainer_that_cannot_be_loaded_ends_the_command(place, capfd):
-    code = cli.main(words(place, "import nothing_of_that_name"))
+def test_a_trainer_that_cannot_be_loaded_ends_the_command(sampled, place, capfd):
+    code = cli.main(words(place, "import nothing_of_that_name", name="unloaded", store=sampled[0]))
     log = capfd.readouterr().err
     assert (code, "No module named 'nothing_of_that_name'" in log, "all workers stopped" in log) == (1, True, True)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from skillscale.campaign import open_study, refuse_unknown
-from skillscale.config import Config, check_mix
+from skillscale.config import Config
 from skillscale.crew import start_worker, stop
 from skillscale.driven import Trainer
 from skillscale.errors import InputError, TrainingError
@@ -100,8 +100,6 @@ def _opened(arguments: Mapping[str, Any], config: Config, out: Output) -> tuple[
         table_of: Callable[[Sequence[RunRecord]], RunTable] = lambda records: table_of_records(records, asked.wanted)  # noqa: E731
     else:
         refuse_unknown(arguments)
-        for mix in asked.mix_values:
-            check_mix(mix, config.data)
         if asked.epochs is None:
             settled(asked, known_of_config(config))  # refused before the long work of preparing data
         opened = open_study(arguments, config, out, [])

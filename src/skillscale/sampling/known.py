@@ -30,6 +30,7 @@ def known_of_config(config: Config, described: str = "") -> Known:
         sizes=tuple(rungs(config.data.vocab_size, config.model)),
         least_tokens=config.model.context,
         unique={name: float(one["tokens"]) for name, one in categories.items()},
+        categories=config.data.category_names,
     )
 
 
@@ -49,7 +50,8 @@ def known_of_table(table: RunTable) -> Known:
     measured = tuple(name for name in table.skills if runs[name].notna().any())
     if not measured:
         raise InputError("no run of the table has measured any skill; give one with losses")
-    return Known(skills=measured, mixes=_mixes(table), flops_max=float((6 * runs["N"] * runs["D"]).max()))
+    largest = float((6 * runs["N"] * runs["D"]).max())
+    return Known(skills=measured, mixes=_mixes(table), flops_max=largest, categories=table.categories)
 
 
 def _mixes(table: RunTable) -> tuple[Mix, ...]:

@@ -27,7 +27,8 @@ class Known:
 
     ``skills``: measured; ``mixes``: the first is asked about, none where the mix plays no part; ``flops_max``: largest
     6 N D, None where nothing tells; ``sizes``: of models, ascending, none where every size can be had;
-    ``least_tokens``: of a run; ``unique``: tokens of each category that differ.
+    ``least_tokens``: of a run; ``unique``: tokens of each category that differ; ``categories``: that a mix may have,
+    any where none are named.
     """
 
     skills: tuple[str, ...]
@@ -36,6 +37,7 @@ class Known:
     sizes: tuple[int, ...] = ()
     least_tokens: int = 1
     unique: Mapping[str, float] = field(default_factory=dict)
+    categories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,10 @@ def settled(sample: SampleConfig, known: Known) -> Order:
     if flops_max is None:
         raise InputError("nothing tells how large a run may be; give --flops_max FLOP (6 N D)")
     mixes = sample.mix_values or known.mixes
+    for name in {name for mix in mixes for name in mix.shares}:
+        if known.categories and name not in known.categories:
+            there = some(known.categories)
+            raise InputError(f"mix names no category: {name!r}{near(name, known.categories)}; there are {there}")
     space = _space(sample, known, flops_max, mixes)
     targets = default_targets(
         skills, largest=flops_max, computes=sample.target_flops, weights=sample.weights,
@@ -160,14 +166,14 @@ def _supplies(sample: SampleConfig, known: Known, mixes: Sequence[Mix]) -> dict[
     if sample.epochs is None:
         return dict.fromkeys(names, math.inf)
     limits = sample.epochs if isinstance(sample.epochs, Mapping) else dict.fromkeys(names, sample.epochs)
+    if not known.unique:
+        raise InputError(
+            "sample.epochs can't be kept: nobody knows how many tokens each category has, as these data were not "
+            "prepared here; limit sample.n_tokens instead"
+        )
     for name in limits:
-        if name not in names:
+        if name not in names or name not in known.unique:
             raise InputError(f"sample.epochs names no category of the mixes: {name!r}; there are {some(names)}")
-        if name not in known.unique:
-            raise InputError(
-                f"sample.epochs can't be kept: nobody knows how many tokens {name} has, as these data were not "
-                "prepared here; limit sample.n_tokens instead"
-            )
     return {name: limits[name] * known.unique[name] if name in limits else math.inf for name in names}
 
 
