@@ -19,7 +19,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from skillscale.errors import InputError
-from skillscale.laws.design.advice import Advice
+from skillscale.laws.design.advice import Advice, Purpose
 from skillscale.laws.design.propose import Wish, propose
 from skillscale.laws.design.space import History, Space
 from skillscale.laws.design.targets import Target, default_targets
@@ -28,6 +28,7 @@ from skillscale.sampler.parameters import NAMES, Parameters
 
 PROPOSAL, WHY = "skillscale:proposal", "skillscale/why"  # a system and a user attribute of each trial
 VALUE = "value"  # the skill that a study without named losses has
+_SPARE = 8  # proposals more, where those asked for are taken
 _HORIZON = 10.0  # of the largest runs, that a plan without a budget looks ahead
 
 
@@ -135,7 +136,9 @@ class SkillLawSampler(BaseSampler):
                 raise
             return {}  # a space that is too narrow for the design
         rows, asking = self._read(study, trial, parameters)
-        advice = self._advice(rows, space, asking + 1)
+        advice = _fresh(self._advice(rows, space, asking + 1), rows)
+        if len(advice.proposals) <= asking:  # others were quicker with points of the start
+            advice = _fresh(self._advice(rows, space, asking + 1 + _SPARE), rows)
         if not advice.proposals:
             return {}
         number = min(asking, len(advice.proposals) - 1)
@@ -187,6 +190,16 @@ def stop_when_done(study: Study, trial: FrozenTrial) -> None:
     """A callback of ``study.optimize``: stop when the sampler had nothing to propose any more."""
     if trial.system_attrs.get(PROPOSAL, {}).get("ending"):
         study.stop()
+
+
+def _fresh(advice: Advice, rows: Sequence[_Row]) -> Advice:
+    """Advice without points of the start that a trial has: later trials may have been quicker to settle."""
+    made = {(round(math.log(row.N), 6), round(math.log(row.D), 6)) for row in rows}
+    kept = [
+        one for one in advice.proposals
+        if one.purpose is not Purpose.START or (round(math.log(one.N), 6), round(math.log(one.D), 6)) not in made
+    ]  # fmt: skip
+    return replace(advice, proposals=tuple(kept))
 
 
 def _row(trial: FrozenTrial, parameters: Parameters) -> _Row | None:
