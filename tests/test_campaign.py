@@ -187,7 +187,7 @@ def test_sampling_begins_with_the_grid_and_trains_nothing_twice(studied):
     assert (result["chosen"], result["finished"], len(added)) == (2, 2, 2)
     assert {one.point.seed for one in added}.isdisjoint(one.point.seed for one in finished(folder) if one not in added)
     assert all(one.point.flops <= 2e9 * 1.01 and "reversing" in one.skills for one in added)
-    suggested, _ = answer(["suggest", *[one for one in words[1:-4]], "--flops_max", "2e9"])
+    suggested, _ = answer(["suggest", *words[1:-4], "--flops_max", "2e9"])
     assert all(one["n_params"] in _ladder() for one in suggested["points"])
 
 

@@ -20,6 +20,7 @@ from skillscale.laws.design.propose import propose
 from skillscale.output import Output
 from skillscale.record import RunRecord
 from skillscale.sampling import (
+    ORDER,
     Known,
     Order,
     history_of,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 FAILURES = 5  # in a row, after which no more points are chosen
 _LOOK_EVERY_S = 0.2
-_ORDER = "order"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +71,13 @@ def sample(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
             advice = _run(job, arguments, workers, summary)
     finally:
         stop(workers)  # the queue is closed by now: those that wait end by themselves
-    tell(advice, (), job.order, out)
     chosen = [each for each in job.study.planned() if each.why is not None]
     states = Counter(each.status for each in chosen)
+    out.text(
+        f"study {job.study.name}: {len(chosen)} points chosen, {states['FINISHED']} finished, {states['FAILED']} "
+        f"failed, {_spent(chosen, job.order):.3g} of {job.order.budget:.3g} FLOP spent"
+    )
+    tell(advice, (), job.order, out)
     return {
         "study": job.study.name,
         "tracking": arguments["tracking"],
@@ -116,7 +120,7 @@ def _agree(job: _Job, *, replan: bool) -> None:
     Raises:
         InputError: naming what differs.
     """
-    now, stored = job.order.as_dict(), job.study.remembered(_ORDER)
+    now, stored = job.order.as_dict(), job.study.remembered(ORDER)
     if stored == now:
         return
     if stored is not None and not replan:
@@ -126,7 +130,7 @@ def _agree(job: _Job, *, replan: bool) -> None:
             f"study {job.study.name!r} was sampled with another space or other targets: {told}. Give those values, or "
             "go on with the new ones with --replan: every run still counts"
         )
-    job.study.remember(_ORDER, now)
+    job.study.remember(ORDER, now)
 
 
 def _short(value: object) -> str:

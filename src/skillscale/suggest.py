@@ -5,6 +5,7 @@ Points that a study has under way count; those of a table that are not in it yet
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from skillscale.output import Output
 from skillscale.point import DesignPoint
 from skillscale.record import State
 from skillscale.sampling import (
+    ORDER,
     Known,
     history_of,
     known_of_config,
@@ -51,7 +53,9 @@ def suggest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[s
 def _known(runs: Runs, config: Config) -> Known:
     if runs.trained and runs.study is not None:
         return known_of_config(config, runs.study.data_description())
-    return known_of_table(runs.table)
+    known = known_of_table(runs.table)
+    sampled = runs.study.remembered(ORDER) if runs.study is not None else None
+    return known if sampled is None else replace(known, flops_max=sampled["flops"][1])
 
 
 def _under_way(runs: Runs) -> Sequence[DesignPoint]:

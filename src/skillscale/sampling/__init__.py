@@ -6,10 +6,10 @@ In order: ``settled`` makes an ``Order`` of the settings and of what is ``Known`
 
 from skillscale.sampling.history import history_of
 from skillscale.sampling.known import known_of_config, known_of_table
-from skillscale.sampling.order import Known, Order, settled, with_arguments
+from skillscale.sampling.order import ORDER, Known, Order, settled, with_arguments
 from skillscale.sampling.told import ending_text, plain_advice, point_rows, points_of, reason_of, tell, widths
 
 __all__ = [
-    "Known", "Order", "ending_text", "history_of", "known_of_config", "known_of_table", "plain_advice", "point_rows",
-    "points_of", "reason_of", "settled", "tell", "widths", "with_arguments",
+    "ORDER", "Known", "Order", "ending_text", "history_of", "known_of_config", "known_of_table", "plain_advice",
+    "point_rows", "points_of", "reason_of", "settled", "tell", "widths", "with_arguments",
 ]  # fmt: skip

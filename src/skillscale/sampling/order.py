@@ -15,6 +15,7 @@ from skillscale.laws.design.targets import Target, default_targets
 from skillscale.point import Mix
 from skillscale.table.columns import near, some
 
+ORDER = "order"  # the name under which a study remembers what it was sampled for
 LEAST_SHARE = 1e-3  # of the largest run, that the least one costs by default
 BUDGET_RUNS = 10.0  # of the largest, that the budget is by default
 ARGUMENTS = ("wanted", "budget", "flops_max", "flops_min", "mixes", "target_flops", "width")
