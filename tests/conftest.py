@@ -13,6 +13,8 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "ML
 
 import pytest
 
+pytest.register_assert_rewrite("optuna.testing.pytest_samplers")
+
 ROOT = Path(__file__).parents[1]
 
 

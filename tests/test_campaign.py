@@ -177,6 +177,27 @@ def test_a_grid_over_other_mixes_adds_them_to_the_study(studied):
     assert dict(added.point.mix.shares) == {"prose": 0.8, "code": 0.2}
 
 
+def test_sampling_begins_with_the_grid_and_trains_nothing_twice(studied):
+    folder, words, *_ = studied
+    before = {one.run_id for one in finished(folder)}
+    given = ["sample", *words[1:-2], "--points", "2", "--flops_max", "2e9"]
+    result, log = answer(given)
+    assert f"{len(before)} runs to begin with" in log
+    added = [one for one in finished(folder) if one.run_id not in before]
+    assert (result["chosen"], result["finished"], len(added)) == (2, 2, 2)
+    assert {one.point.seed for one in added}.isdisjoint(one.point.seed for one in finished(folder) if one not in added)
+    assert all(one.point.flops <= 2e9 * 1.01 and "reversing" in one.skills for one in added)
+    suggested, _ = answer(["suggest", *words[1:-4], "--flops_max", "2e9"])
+    assert all(one["n_params"] in _ladder() for one in suggested["points"])
+
+
+def _ladder():
+    from skillscale.config import load
+    from skillscale.lm.shape import rungs
+
+    return rungs(260, load().model)
+
+
 def test_failed_points_are_trained_again_only_when_asked(tmp_path):
     words = ["grid", *small_study.write(tmp_path), "--cache", str(tmp_path / "cache"), "--budgets", "1e9"]
     words += ["--sizes", "9000", "--train.diverged_above", "0.5"]

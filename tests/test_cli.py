@@ -156,6 +156,8 @@ def test_overview_lists_entries(capsys):
         "train",
         "grid",
         "worker",
+        "sample",
+        "suggest",
         "tune",
         "fit",
         "backtest",

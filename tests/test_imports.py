@@ -18,12 +18,13 @@ FLOORS = (
     {"config"},
     {"record", "output"},
     {"lm", "tracking", "laws"},
-    {"grid", "report", "table", "known_file"},
+    {"grid", "report", "table", "known_file", "sampler"},
     {"imports"},
-    {"source", "law_model", "known_world", "searches"},
-    {"estimate", "worker", "analysis"},
+    {"source", "law_model", "sampling", "crew", "known_world", "searches"},
+    {"estimate", "worker", "analysis", "suggest"},
+    {"driven"},
     {"campaign", "backtest", "simulate"},
-    {"tune"},
+    {"tune", "sample"},
     {"cli"},
     {"__main__"},
 )
@@ -33,7 +34,7 @@ DOORS = {
     "datasets": {"lm"},
     "tokenizers": {"lm"},
     "mlflow": {"tracking", "law_model"},  # MLflow runs law_model by itself, where there is no tracking of ours
-    "optuna": {"tune", "searches"},
+    "optuna": {"tune", "sampler", "searches"},
     "scipy": {"laws", "report"},
     "matplotlib": {"report"},
 }

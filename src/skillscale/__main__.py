@@ -2,4 +2,5 @@
 
 from skillscale.cli import console
 
-console()
+if __name__ == "__main__":  # a trainer's process imports this file under another name
+    console()

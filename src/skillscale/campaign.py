@@ -1,32 +1,28 @@
 """The entries that train: prepare, train one point, train a grid with several workers, reap, and the main job."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skillscale import estimate
-from skillscale.config import Config, check_mix
+from skillscale.config import Config, check_mix, conf_file, is_shipped
+from skillscale.crew import start_worker, stop
 from skillscale.errors import InputError, TrainingError
 from skillscale.grid import cost, grid_points, reached
 from skillscale.output import Output
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import State
-from skillscale.worker import PARENT, Desk, named, train_claimed, work
+from skillscale.worker import Desk, named, train_claimed, work
 
 if TYPE_CHECKING:
+    import subprocess
+
     from skillscale.lm.prepare import Prepared
     from skillscale.tracking import Registry, Study
 
 _LOOK_EVERY_S = 0.5
 _TELL_EVERY_S = 30.0
-_GRACE_S = 30.0
-_WITH_US_S = 5.0  # a Ctrl-C at the terminal reaches the workers too: they are marking their runs
 _NOT_TRAINED = {
     State.FINISHED: "this point is in the study already: it is not trained again",
     State.FAILED: "this point failed before; --retry_failed trains it once more",
@@ -92,14 +88,24 @@ def grid(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
     asked = {name: arguments[name] for name in ("budgets", "sizes", "mixes", "seeds")}
     points = [each.point for each in grid_points(config, **asked)]
     if arguments["dry_run"]:
+        from skillscale import estimate
+
         return estimate.dry_run(points, config, arguments["workers"], out)
     return _train_all(points, arguments, config, out)
 
 
 def worker(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
-    """Train the points that wait in the study's queue until there are none."""
+    """Train the points that wait in the study's queue until there are none, and no sampler adds more."""
+    asked = {"retry_failed": arguments["retry_failed"], "sampled": arguments["sampled"]}
+    if arguments["trainer"]:
+        from skillscale.driven import drive
+
+        ended = drive(arguments, config.study.name, out)
+        return {"study": config.study.name, "ended": ended}
+    refuse_unknown(arguments)
     opened = open_study(arguments, config, out, [])
-    ended = work(opened.study, _desk(arguments, config, opened, out), retry_failed=arguments["retry_failed"])
+    desk = _desk(arguments, config, opened, out)
+    ended = work(opened.study, lambda writer: train_claimed(writer, desk), out, **asked)
     return {"study": opened.study.name, "ended": ended}
 
 
@@ -156,11 +162,14 @@ def _run_workers(study: "Study", arguments: Mapping[str, Any], out: Output) -> N
     retry, left_before = bool(arguments["retry_failed"]), None
     while (left := _left(study, retry_failed=retry)) and left != left_before:
         left_before = left
-        workers = [_start_worker(arguments, retry_failed=retry) for _ in range(min(arguments["workers"], left))]
+        workers = [
+            start_worker(arguments, _registry(arguments).uri, retry_failed=retry)
+            for _ in range(min(arguments["workers"], left))
+        ]
         try:
             _watch(workers, study, out)
         finally:
-            _stop(workers)
+            stop(workers)
         _await_others(study, out)
         retry = False
 
@@ -194,19 +203,7 @@ def _unfinished(study: "Study") -> str:
     return f"{count}: their workers stopped (the lines above say why); run the same command to go on"
 
 
-def _start_worker(arguments: Mapping[str, Any], *, retry_failed: bool) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", "skillscale", "worker", "--tracking", _registry(arguments).uri]
-    words += [word for name in ("study", "data", "skills") for word in (f"--{name}", str(arguments[name]))]
-    words += ["--cache", str(arguments["cache"].absolute())]
-    words += ["--retry_failed", str(retry_failed).lower()]
-    overrides = {name: text for name, text in arguments.items() if "." in name}
-    words += [word for name, text in overrides.items() for word in (f"--{name}", text)]
-    environment = {**os.environ, PARENT: str(os.getpid())}
-    environment.pop("MLFLOW_RUN_ID", None)
-    return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=environment)  # noqa: S603
-
-
-def _watch(workers: Sequence[subprocess.Popen[bytes]], study: "Study", out: Output) -> None:
+def _watch(workers: "Sequence[subprocess.Popen[bytes]]", study: "Study", out: Output) -> None:
     began, told = time.monotonic(), time.monotonic()
     at_start = _cost_left(study)
     while any(each.poll() is None for each in workers):
@@ -225,23 +222,14 @@ def _cost_left(study: "Study") -> float:
     return sum(cost(point) for point in study.points() if point.key not in trained)
 
 
-def _stop(workers: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End workers that still run, and give them time to mark their runs."""
-    _wait(workers, _WITH_US_S)
-    for each in workers:
-        if each.poll() is None:
-            each.send_signal(signal.SIGTERM)
-    _wait(workers, _GRACE_S)
-    for each in workers:
-        if each.poll() is None:
-            each.kill()
-            each.wait()
+def refuse_unknown(arguments: Mapping[str, Any]) -> None:
+    """Refuse the name of a study that conf/ does not have: what trains here begins no study by a slip of the pen.
 
-
-def _wait(workers: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until and any(each.poll() is None for each in workers):
-        time.sleep(0.05)
+    Raises:
+        InputError: naming those there are.
+    """
+    if not is_shipped("study", arguments["study"]):
+        conf_file("study", arguments["study"])
 
 
 def open_study(arguments: Mapping[str, Any], config: Config, out: Output, points: Sequence[DesignPoint]) -> Opened:

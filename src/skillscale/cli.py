@@ -225,6 +225,25 @@ _HOW = (
     Parameter(name="flops", read=several(positive), help="C of the optima told, FLOP; empty: 1, 10, 100 x the largest"),
 )  # fmt: skip
 
+_SAMPLED = Parameter(name="sampled", default="false", read=flag, help="train only points that the sampler chose")
+_TRAINER = Parameter(
+    name="trainer", help="FILE.py:function(n_params, n_tokens, mix, seed) that trains in our place; empty: we train"
+)
+_TIMEOUT = Parameter(
+    name="timeout_s", read=optional(positive), help="longest time of one run of the trainer, s; empty: no limit"
+)
+_ASKED = (
+    Parameter(name="wanted", read=several(str), help="skills to learn about; empty: all; those of a trainer"),
+    Parameter(name="budget", read=optional(positive), help="FLOP for all sampled runs; empty: 10 of the largest"),
+    Parameter(name="flops_max", read=optional(positive), help="6 N D of the largest run; empty: the study's largest"),
+    Parameter(name="flops_min", read=optional(positive), help="6 N D of the least run; empty: flops_max / 1000"),
+    Parameter(name="mixes", read=mixes, help="mixes to train on, between semicolons; empty: the study's"),
+    Parameter(
+        name="target_flops", read=several(positive), help="C at which optima are asked; empty: 10, 100 x flops_max"
+    ),
+    Parameter(name="width", read=optional(positive), help="stop at this half width, ln N, of the widest interval"),
+)
+
 ENTRIES = (
     Entry(
         name="main",
@@ -277,7 +296,43 @@ ENTRIES = (
         name="worker",
         help="train the points that wait in the study's queue until there are none",
         run="skillscale.campaign:worker",
-        parameters=(*_TRAIN, _RETRY, _JSON),
+        parameters=(*_TRAIN, _TRAINER, _TIMEOUT, _SAMPLED, _RETRY, _JSON),
+        names_any_study=True,
+    ),
+    Entry(
+        name="sample",
+        help="choose the points that tell most per FLOP, train them, fit again, until it is enough",
+        run="skillscale.sample:sample",
+        parameters=(
+            *_TRAIN,
+            _TRAINER,
+            _TIMEOUT,
+            *_ASKED,
+            Parameter(name="points", read=optional(count), help="most runs of this call; empty: as the budget allows"),
+            _WORKERS,
+            _RETRY,
+            Parameter(
+                name="replan", default="false", read=flag, help="go on with another space or other targets than before"
+            ),
+            _JSON,
+        ),
+        names_any_study=True,
+    ),
+    Entry(
+        name="suggest",
+        help="print the next points and why, from a study or a table; trains nothing",
+        run="skillscale.suggest:suggest",
+        parameters=(
+            *_READ,
+            replace(_TABLE, help="CSV or Parquet file of runs in place of a study; empty: the study"),
+            _COLUMNS,
+            _CONVENTION,
+            *_ASKED,
+            Parameter(name="count", default="4", read=count, help="how many points"),
+            Parameter(name="file", read=page_file, help="CSV file to write the points to; empty: none"),
+            _JSON,
+        ),
+        names_any_study=True,
     ),
     Entry(
         name="tune",

@@ -1,6 +1,6 @@
 """From ``conf/*.yaml`` and overrides to frozen, checked values; unknown keys are refused.
 
-Each noun (data, skills, model, train, study) has one file, and each default one home: that file. A setting is
+Each noun (data, skills, model, train, study, sample) has one file, and each default one home: that file. A setting is
 overridden by ``--NOUN.key value`` on the command line or ``-P NOUN.key=value`` through MLflow.
 """
 
@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from skillscale.errors import InputError
 from skillscale.point import Mix, digest
 
-NOUNS = ("data", "skills", "model", "train", "study")
+NOUNS = ("data", "skills", "model", "train", "study", "sample")
 _STRICT_KEYS = ConfigDict(extra="forbid")
 _T = TypeVar("_T")
 
@@ -212,6 +212,49 @@ class StudyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """What the sampler may run, what it is to learn, and when it stops (``skillscale.sampling`` fills in the rest).
+
+    ``flops_min``, ``flops_max``: least and largest 6 N D of one run, FLOP; ``n_params``, ``n_tokens``, ``ratio``
+    (D / N): least and largest; ``sizes``: the only N there are; ``mixes``: that may be trained on, the first asked
+    about; ``epochs``: how often a run may see a category's tokens; ``replicates``: runs of one point, each with another
+    seed; ``overhead``: FLOP that a run costs beside its own; ``budget``: FLOP for all sampled runs; ``wanted``: skills
+    to learn about; ``weights``: of skills, 1 by default; ``target_flops``: computes at which optima are asked, FLOP;
+    ``width``: half width of the widest interval, in ln N, that is enough.
+    """
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    flops_min: Positive | None
+    flops_max: Positive | None
+    n_params: tuple[Positive, Positive]
+    n_tokens: tuple[Positive, Positive]
+    ratio: tuple[Positive, Positive]
+    sizes: tuple[Count, ...]
+    mixes: tuple[Mapping[str, float], ...]
+    epochs: Positive | Mapping[str, Positive] | None
+    replicates: Count
+    overhead: Annotated[float, Field(ge=0)] | None
+    budget: Positive | None
+    wanted: tuple[str, ...]
+    weights: Mapping[str, Positive]
+    target_flops: tuple[Positive, ...]
+    width: Annotated[float, Field(ge=0)]
+
+    def __post_init__(self) -> None:
+        _refuse_repeats("skill", list(self.wanted))
+        for name in ("n_params", "n_tokens", "ratio"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise InputError(f"sample.{name} must run from the least to the largest, but it is [{low:g}, {high:g}]")
+
+    @property
+    def mix_values(self) -> tuple[Mix, ...]:
+        """The mixes, checked."""
+        return tuple(Mix(shares) for shares in self.mixes)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """All settings of a command, resolved."""
 
@@ -220,6 +263,7 @@ class Config:
     model: ModelConfig
     train: TrainConfig
     study: StudyConfig
+    sample: SampleConfig
 
     def __post_init__(self) -> None:
         for mix in self.study.mix_values:
@@ -247,7 +291,7 @@ class Config:
         whole = self.as_dict()
         for key in ("device", "threads", "checkpoint_every_s"):
             del whole["train"][key]
-        del whole["study"]
+        del whole["study"], whole["sample"]
         return whole
 
     @property
@@ -366,6 +410,7 @@ def resolve(raw: Mapping[str, Any]) -> Config:
         model=_check(ModelConfig, "model", raw["model"]),
         train=_check(TrainConfig, "train", raw["train"]),
         study=_check(StudyConfig, "study", raw["study"]),
+        sample=_check(SampleConfig, "sample", raw["sample"]),
     )
 
 

@@ -16,7 +16,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from types import MappingProxyType
@@ -26,6 +26,7 @@ from skillscale.errors import InputError
 MAX_PARAMS = 10**13
 MAX_TOKENS = 10**16
 _SHARE_TOLERANCE = 1e-6
+_NOTHING = 1e-12  # a share that rounding alone makes
 
 
 def digest(value: object, size: int = 8) -> str:
@@ -151,3 +152,63 @@ class DesignPoint:
             mix=Mix(plain["mix"]),  # type: ignore[arg-type]
             seed=int(plain["seed"]),  # type: ignore[call-overload]
         )
+
+
+def mix_of_coordinates(
+    coordinates: Sequence[float], categories: Sequence[str], least: Mapping[str, float] = MappingProxyType({})
+) -> Mix:
+    """A mix from numbers between 0 and 1, one fewer than categories; even ones make mixes that are even on the simplex.
+
+    Stick-breaking: of what is left, with m categories to come, category k takes 1 - (1 - u_k)^(1/m).
+
+    Args:
+        coordinates: u, one a category but the last.
+        categories: at least one, each once.
+        least: share that a category has at least; 0 where none is given.
+
+    Raises:
+        InputError: too few or too many coordinates, one outside of 0 to 1, or least shares that leave nothing.
+    """
+    if len(coordinates) != len(categories) - 1:
+        raise InputError(f"{len(categories)} categories have {len(categories) - 1} coordinates, not {len(coordinates)}")
+    if any(not 0 <= u <= 1 for u in coordinates):
+        raise InputError(f"coordinates of a mix go from 0 to 1, but they are {', '.join(map(str, coordinates))}")
+    free, left, shares = _free_share(categories, least), 1.0, {}
+    for at, name in enumerate(categories):
+        to_come = len(categories) - 1 - at
+        taken = left * (1 - (1 - coordinates[at]) ** (1 / to_come)) if to_come else left
+        left -= taken
+        shares[name] = least.get(name, 0.0) + free * taken
+    return Mix(shares)
+
+
+def coordinates_of_mix(
+    mix: Mix, categories: Sequence[str], least: Mapping[str, float] = MappingProxyType({})
+) -> tuple[float, ...]:
+    """Inverse of ``mix_of_coordinates``; a share below the least one counts as that.
+
+    Raises:
+        InputError: the mix has another category, or least shares leave nothing.
+    """
+    for name in mix.shares:
+        if name not in categories:
+            raise InputError(f"mix {mix} has category {name!r}; there are {', '.join(categories)}")
+    free = _free_share(categories, least)
+    parts = [max(mix.shares.get(name, 0.0) - least.get(name, 0.0), 0.0) for name in categories]
+    found, left = [], 1.0
+    for at, part in enumerate(parts[:-1]):
+        taken = min(part / free / left, 1.0) if free * left > _NOTHING else 0.0
+        found.append(1 - (1 - taken) ** (len(parts) - 1 - at))
+        left *= 1 - taken
+    return tuple(found)
+
+
+def _free_share(categories: Sequence[str], least: Mapping[str, float]) -> float:
+    """What least shares leave to be divided."""
+    free = 1 - math.fsum(least.values())
+    if any(not 0 <= share < 1 or name not in categories for name, share in least.items()) or free <= _NOTHING:
+        raise InputError(
+            f"least shares must be of {', '.join(categories)}, from 0, and sum to less than 1, but they are "
+            f"{dict(least)}"
+        )
+    return free

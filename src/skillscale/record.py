@@ -3,6 +3,7 @@
 ``tracking`` writes these and reads them back typed; nobody else spells a key of MLflow.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -12,6 +13,7 @@ from typing import TypeVar
 from skillscale.point import DesignPoint
 
 _T = TypeVar("_T")
+_FALLS_KEPT, _SKILLS_KEPT, _WEIGHTS_KEPT = 16, 12, 4
 
 
 class State(StrEnum):
@@ -102,6 +104,45 @@ class DataSet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Why:
+    """Why the sampler chose a point.
+
+    ``fall``: by which share the interval of each target is expected to narrow through this run, by the target's name;
+    ``laws``: weight of each law in what was believed then, by skill.
+    """
+
+    purpose: str
+    cost: float = field(metadata={"unit": "FLOP, overhead included"})
+    fall: Mapping[str, float] = field(default_factory=dict)
+    laws: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def gain(self) -> float:
+        """Mean expected fall over the targets; 0 where none is told."""
+        return math.fsum(self.fall.values()) / len(self.fall) if self.fall else 0.0
+
+    @property
+    def sentence(self) -> str:
+        """As in ``plan: for 1.3e+12 FLOP, intervals narrow by 12 % in the mean, most that of ln N*(code) at 1e+21``."""
+        text = f"{self.purpose}: for {self.cost:.3g} FLOP"
+        if self.fall:
+            most = max(self.fall, key=lambda name: self.fall[name])
+            text += f", intervals narrow by {self.gain:.1%} in the mean, most by {self.fall[most]:.1%}: {most}"
+        return text
+
+    def as_text(self) -> str:
+        """JSON that one tag of MLflow holds: the largest falls and weights alone where there are many."""
+        laws = {skill: _largest(self.laws[skill], _WEIGHTS_KEPT) for skill in list(self.laws)[:_SKILLS_KEPT]}
+        plain = {"purpose": self.purpose, "cost": self.cost, "fall": _largest(self.fall, _FALLS_KEPT), "laws": laws}
+        return json.dumps(plain, separators=(",", ":"))
+
+    @classmethod
+    def from_text(cls, text: str) -> "Why":
+        """Inverse of ``as_text``."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """One training run as the registry holds it. A measurement that failed is absent, never a number.
 
@@ -135,7 +176,10 @@ PARAM_KEYS = (
 METRIC_NUMBERS = ("n_params", "n_params_nonembed", "n_params_embed", "n_tokens", "flops", "flops_exact")
 CURVE = "train_loss"  # its step is the number of tokens
 TAG = "skillscale."
-TAG_KEYS = ("study", "state", "reason", "budget", "point_key", "point", "owner", "kind", "attempt", "deaths", "claimed")
+TAG_KEYS = (
+    *("study", "state", "reason", "budget", "point_key", "point", "owner", "kind", "attempt", "deaths", "claimed"),
+    *("why", "purpose", "cost", "gain", "law_weights"),
+)
 _GROUPS = ("skill", "skill_held_out", "set", "val")
 _QUANTITIES = tuple(one.name for one in fields(Measurement))
 _COUNTS = ("count", "tokens")
@@ -243,6 +287,12 @@ def _measured(record: RunRecord) -> tuple[tuple[str, Mapping[str, Measurement]],
 
 def _under(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
     return {key.removeprefix(f"{prefix}/"): value for key, value in metrics.items() if key.startswith(f"{prefix}/")}
+
+
+def _largest(numbers: Mapping[str, float], count: int) -> dict[str, float]:
+    """The largest numbers by name, to four digits."""
+    kept = sorted(numbers, key=lambda name: -numbers[name])[:count]
+    return {name: float(f"{numbers[name]:.4g}") for name in kept}
 
 
 def _part(kind: type[_T], plain: Mapping[str, object]) -> _T | None:

@@ -74,12 +74,23 @@ def read_runs(arguments: Mapping[str, Any], config: Config) -> Runs:
     study = registry.study(config.study.name)
     imported = imported_table(registry, study)
     records = tuple(study.records())
-    table = trained_table(records, config) if imported is None else imported
+    driven = registry.driven_skills(study)
+    if imported is not None:
+        table = imported
+    else:
+        table = trained_table(records, config) if driven is None else table_of_records(records, driven)
     if table.runs.empty:
         raise FitError(
             f"no run of study {study.name} is finished; train some with `skillscale main` or `skillscale grid`"
         )
-    return Runs(table=table, name=study.name, registry=registry, study=study, records=records, trained=imported is None)
+    return Runs(
+        table=table,
+        name=study.name,
+        registry=registry,
+        study=study,
+        records=records,
+        trained=driven is None and imported is None,
+    )
 
 
 def trained_table(records: Sequence[RunRecord], config: Config) -> RunTable:
@@ -88,40 +99,59 @@ def trained_table(records: Sequence[RunRecord], config: Config) -> RunTable:
     D is the tokens that were trained on, which whole steps make differ a little from those asked for. The aggregate is
     the weighted mean of evaluation sets that ``study.aggregate`` names.
     """
+    skills = tuple(skill.name for skill in config.skills.skills)
+    return table_of_records(records, skills, aggregate=aggregate_weights(config), budgets=config.study.budgets)
+
+
+def table_of_records(
+    records: Sequence[RunRecord], skills: Sequence[str], *, aggregate: Mapping[str, float] | None = None,
+    budgets: Sequence[float] = (),
+) -> RunTable:  # fmt: skip
+    """The finished ones of some runs.
+
+    Args:
+        records: the runs.
+        skills: their columns; a loss that a run has not measured is NaN.
+        aggregate: weights of evaluation sets; None: the runs have no aggregate.
+        budgets: nominal ones, FLOP.
+    """
     finished = [record for record in records if record.state is State.FINISHED]
     categories = sorted({name for record in finished for name in record.point.mix.shares})
-    skills = tuple(skill.name for skill in config.skills.skills)
-    weights = aggregate_weights(config)
-    rows = [_row(record, config, skills, categories, weights) for record in finished]
+    rows = [_row(record, skills, categories, aggregate, budgets) for record in finished]
     unusable = tuple(
         Unusable(run_id=record.run_id, skill="", reason=f"it is {record.state}{_because(record.reason)}")
         for record in records
         if record.state is not State.FINISHED
     )
     return RunTable(
-        runs=pd.DataFrame(rows), skills=skills, categories=tuple(categories), weights={AGGREGATE: weights},
-        unusable=unusable,
+        runs=pd.DataFrame(rows), skills=tuple(skills), categories=tuple(categories),
+        weights={} if aggregate is None else {AGGREGATE: aggregate}, unusable=unusable,
     )  # fmt: skip
 
 
 def _row(
-    record: RunRecord, config: Config, skills: Sequence[str], categories: Sequence[str], weights: Mapping[str, float]
-) -> dict[str, object]:
+    record: RunRecord, skills: Sequence[str], categories: Sequence[str], aggregate: Mapping[str, float] | None,
+    budgets: Sequence[float],
+) -> dict[str, object]:  # fmt: skip
     losses: dict[str, object] = {name: _loss(record.skills, name) for name in skills}
     sems = {f"sem/{name}": record.skills[name].sem if name in record.skills else math.nan for name in skills}
     return {
         "run_id": record.run_id,
         "cluster": record.run_id,
-        "C": nominal_budget(record.point.flops, config.study.budgets),
+        "C": nominal_budget(record.point.flops, budgets),
         "N": float(record.point.n_params),
         "D": float(sum(use.tokens for use in record.uses.values()) or record.point.n_tokens),
         "mix": str(record.point.mix),
         "seed": record.point.seed,
         **losses,
-        AGGREGATE: math.fsum(weight * _loss(record.sets, name) for name, weight in weights.items()),
+        **({} if aggregate is None else {AGGREGATE: _mean(record, aggregate)}),
         **sems,
         **{f"mix/{name}": record.point.mix.shares.get(name, 0.0) for name in categories},
     }
+
+
+def _mean(record: RunRecord, weights: Mapping[str, float]) -> float:
+    return math.fsum(weight * _loss(record.sets, name) for name, weight in weights.items())
 
 
 def aggregate_weights(config: Config) -> dict[str, float]:
@@ -135,8 +165,8 @@ def aggregate_weights(config: Config) -> dict[str, float]:
 
 def nominal_budget(flops: float, budgets: Sequence[float]) -> float:
     """The study's budget that a run belongs to (within 5 %, for D is rounded), or NaN: the fit then groups by 6 N D."""
-    nearest = min(budgets, key=lambda budget: abs(math.log(flops / budget)))
-    return nearest if abs(math.log(flops / nearest)) < 0.05 else math.nan
+    nearest = min(budgets, key=lambda budget: abs(math.log(flops / budget)), default=math.nan)
+    return nearest if nearest > 0 and abs(math.log(flops / nearest)) < 0.05 else math.nan
 
 
 def tell_left_out(table: RunTable, out: Output) -> None:

@@ -1,6 +1,5 @@
 """A worker: claim a point, train and measure it, record it, until the queue is empty."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,18 +10,17 @@ import yaml
 
 from skillscale import __version__
 from skillscale.config import Config
+from skillscale.crew import next_claim, orphaned
 from skillscale.errors import DivergedError, TrainingError
-from skillscale.lm import run
-from skillscale.lm.prepare import Prepared
-from skillscale.lm.train import Progress, Stopped
 from skillscale.output import Output
 from skillscale.point import DesignPoint
 from skillscale.record import DataSet, Provenance, RunRecord, State
 
 if TYPE_CHECKING:
+    from skillscale.lm.prepare import Prepared
+    from skillscale.lm.train import Progress
     from skillscale.tracking import RunWriter, Study
 
-PARENT = "SKILLSCALE_PARENT"
 _TELL_EVERY_S = 15.0
 
 
@@ -31,20 +29,26 @@ class Desk:
     """What a worker needs to train any point of a study: settings, data, a folder for checkpoints, a place to speak."""
 
     config: Config
-    prepared: Prepared
+    prepared: "Prepared"
     cache: Path
     out: Output
 
 
-def work(study: "Study", desk: Desk, *, retry_failed: bool = False) -> int:
-    """Train claimed points until none is left or the process that started us is gone; return how many were ended."""
+def work(
+    study: "Study", train: Callable[["RunWriter"], RunRecord], out: Output, *, retry_failed: bool = False,
+    sampled: bool = False,
+) -> int:  # fmt: skip
+    """Train claimed points until none is left or the process that started us is gone; return how many were ended.
+
+    While a sampler fills the queue, points may come.
+    """
     ended = 0
-    while not orphaned() and (writer := study.claim(retry_failed=retry_failed)) is not None:
+    while (writer := next_claim(study, retry_failed=retry_failed, sampled=sampled)) is not None:
         began = time.monotonic()
-        record = train_claimed(writer, desk)
+        record = train(writer)
         ended += 1
         done = study.progress()
-        desk.out.progress(f"[{done.finished}/{done.planned}] {told(record)} ({time.monotonic() - began:.1f} s)")
+        out.progress(f"[{done.finished}/{done.planned}] {told(record)} ({time.monotonic() - began:.1f} s)")
     return ended
 
 
@@ -55,6 +59,9 @@ def train_claimed(writer: "RunWriter", desk: Desk) -> RunRecord:
         Stopped: the process that started us is gone; the run is marked as killed and can be claimed again.
         TrainingError: out of disk, or a checkpoint that can't be used; the run is marked in the same way.
     """
+    from skillscale.lm import run  # and with it torch, which takes seconds
+    from skillscale.lm.train import Stopped
+
     with writer:
         recipe = run.derive(writer.point, desk.config, desk.prepared)
         writer.begin(
@@ -98,7 +105,7 @@ def train_claimed(writer: "RunWriter", desk: Desk) -> RunRecord:
         return record
 
 
-def data_sets(prepared: Prepared) -> list[DataSet]:
+def data_sets(prepared: "Prepared") -> list[DataSet]:
     """The data that go into every run of a study, for the registry's data set column."""
     names = [(name, "training") for name in prepared.categories]
     names += [(name, "evaluation") for name in (*prepared.sets, *prepared.validation)]
@@ -119,22 +126,16 @@ def named(point: DesignPoint) -> str:
     return f"C {point.flops:.2g}, N {point.n_params:.3g}, D {point.n_tokens:.3g}, seed {point.seed}"
 
 
-def orphaned() -> bool:
-    """Whether the process that started this one, and told us so, has ended."""
-    parent = os.environ.get(PARENT, "")
-    return parent.isdigit() and os.getppid() != int(parent)
-
-
 def _log_curve(writer: "RunWriter", curve: Sequence[tuple[int, float]]) -> None:
     """Write the rows that are new; the writer knows the last one it was given."""
     for tokens, loss in curve:
         writer.curve(tokens, loss)
 
 
-def _teller(writer: "RunWriter", out: Output) -> Callable[[Progress], None]:
+def _teller(writer: "RunWriter", out: Output) -> "Callable[[Progress], None]":
     told_at = time.monotonic()
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: "Progress") -> None:
         nonlocal told_at
         _log_curve(writer, progress.curve)
         if time.monotonic() - told_at < _TELL_EVERY_S:

@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from skillscale.tracking import spool
 from skillscale.tracking.access import settle_uri, sqlite_path, without_password
 from skillscale.tracking.imported import IMPORTED, ForeignRun, Imports, foreign_run
 from skillscale.tracking.owner import current_owner
-from skillscale.tracking.store import Batch, Store, tag
+from skillscale.tracking.store import Batch, Store
 from skillscale.tracking.study import Study, find_plan, missing, pack, run_tags, runs_path, unpack
 from skillscale.tracking.writer import AnalysisWriter
 
 _NAME = re.compile(r"[A-Za-z0-9][\w .+-]{0,99}")
 _METRIC_NAME = re.compile(r"[\w.\- :/]+")
 _STUDY_SUFFIX = "-study"
+TRAINER = "trainer"  # key of the settings of a study that a trainer of the user's makes
 # Without it the UI opens an experiment on its page for language-model apps.
 _ML_PAGE = {"mlflow.experimentKind": "custom_model_development"}
 _SHOWN_DIFFERENCES = 6
@@ -97,25 +98,54 @@ class Registry:
             TrackingError: the store failed.
         """
         check_names(name, _metric_names(config))
-        self.flush_spool()
         with self._store.locked():
-            points = self._experiment(name, "points")
-            study = self._experiment(name + _STUDY_SUFFIX, "study")
-            plan = find_plan(self._store, study)
-            settings = _settings(config)
-            if plan is None:
-                plan_id = self._begin(study, points, name, settings)
-            else:
-                plan_id = plan.info.run_id
-                stored = json.loads("".join(unpack(plan.data.tags, "settings")))
-                if IMPORTED in stored:
-                    raise InputError(
-                        f"study {name!r} holds imported runs, which no training goes on with; give another study name "
-                        "with --study.name NAME"
-                    )
-                _refuse_differences(name, stored, settings)
-            self._keep_config(plan_id, tag(plan, "config") if plan is not None else "", config)
-        return self._study(name, points, study, plan_id)
+            study, plan_tags = self._settle(name, _settings(config))
+            self._keep_config(study.plan_id, plan_tags.get(f"{TAG}config", ""), config)
+        return study
+
+    def open_driven(self, name: str, *, trainer: str, skills: Sequence[str]) -> Study:
+        """Find or begin a study whose runs a trainer of the user's makes.
+
+        Args:
+            name: of the study.
+            trainer: ``FILE.py:function``; other functions train other studies.
+            skills: whose losses it returns.
+
+        Raises:
+            InputError: a name that can't be used; or the study is not this trainer's, or is of other skills.
+            TrackingError: the store failed.
+        """
+        check_names(name, skills)
+        with self._store.locked():
+            return self._settle(name, {TRAINER: trainer, "skills": sorted(skills)})[0]
+
+    def driven_skills(self, study: Study) -> tuple[str, ...] | None:
+        """The skills of a study whose runs a trainer of the user's makes; None if it is another study."""
+        stored = json.loads("".join(unpack(self._store.run(study.plan_id).data.tags, "settings")))
+        return tuple(stored["skills"]) if TRAINER in stored else None
+
+    def _settle(self, name: str, settings: Mapping[str, Any]) -> tuple[Study, Mapping[str, str]]:
+        """A study, begun or found with these settings, and the tags of its plan."""
+        self.flush_spool()
+        points = self._experiment(name, "points")
+        study = self._experiment(name + _STUDY_SUFFIX, "study")
+        plan = find_plan(self._store, study)
+        if plan is None:
+            return self._study(name, points, study, self._begin(study, points, name, settings)), {}
+        stored = json.loads("".join(unpack(plan.data.tags, "settings")))
+        if IMPORTED in stored:
+            raise InputError(
+                f"study {name!r} holds imported runs, which no training goes on with; give another study name "
+                "with --study.name NAME"
+            )
+        if (TRAINER in stored) != (TRAINER in settings):
+            other = f"the trainer {stored[TRAINER]}" if TRAINER in stored else "skillscale itself"
+            raise InputError(
+                f"the runs of study {name!r} are made by {other}, and others would not compare with them; give "
+                "another study name with --study.name NAME"
+            )
+        _refuse_differences(name, stored, settings)
+        return self._study(name, points, study, plan.info.run_id), plan.data.tags
 
     def open_imports(self, name: str, *, metrics: Iterable[str] = ()) -> Imports:
         """Find the imported runs of a study, or begin a study for them.

@@ -3,13 +3,14 @@
 import getpass
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skillscale.errors import InputError, TrackingError
 from skillscale.point import DesignPoint
-from skillscale.record import CURVE, TAG, RunRecord, State, budget_label, read_record
+from skillscale.record import CURVE, TAG, RunRecord, State, Why, budget_label, read_record
 from skillscale.tracking.owner import current_owner, is_alive
 from skillscale.tracking.store import Batch, Store, now_ms, tag
 from skillscale.tracking.writer import AnalysisWriter, Claim, RunWriter
@@ -22,6 +23,8 @@ _POINTS_PER_TAG = 25
 _MAX_DEATHS = 5
 _DATA_FILE = "data.json"
 _CLOCK_SLACK_MS = 30_000  # runs end by the clocks of several machines, and a write may wait for another
+_WHY = f"{TAG}why."  # and the key of a point
+_SAMPLER = f"{TAG}sampler"
 _POINT_RUNS = f"tags.`{TAG}kind` = 'point'"
 
 
@@ -57,6 +60,18 @@ class _Seen:
     attempt: int
     deaths: int
     end_ms: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A point of the plan and what became of it: ``status`` as MLflow has it, empty where it was not begun."""
+
+    point: DesignPoint
+    status: str
+    reason: str
+    end_ms: int
+    why: Why | None
 
 
 class Study:
@@ -70,7 +85,9 @@ class Study:
         self._store = store
         self._opened_ms = now_ms()
         self._finished: dict[str, _Seen] = {}
+        self._records: dict[str, RunRecord] = {}
         self._finished_until_ms = 0
+        self._runs: dict[str, _Seen] = {}
 
     @property
     def chart_link(self) -> str:
@@ -84,11 +101,21 @@ class Study:
         Raises:
             TrackingError: the plan can't be read.
         """
-        chunks = unpack(self._store.run(self.plan_id).data.tags, "points")
-        return tuple(DesignPoint.from_dict(plain) for chunk in chunks for plain in json.loads(chunk))
+        return _points(self._store.run(self.plan_id).data.tags)
 
-    def add_points(self, points: Iterable[DesignPoint]) -> int:
-        """Append the points that the plan does not hold yet; return how many those were."""
+    def planned(self) -> list[Planned]:
+        """The points of the plan with what became of them, in its order; ``why`` is told of those that were sampled."""
+        tags = self._store.run(self.plan_id).data.tags
+        runs, whys = self._look(), _whys(tags)
+        return [_planned(point, runs.get(point.key), whys.get(point.key)) for point in _points(tags)]
+
+    def add_points(self, points: Iterable[DesignPoint], why: Mapping[str, Why] | None = None) -> int:
+        """Append the points that the plan does not hold yet; return how many those were.
+
+        Args:
+            points: to train.
+            why: the sampler chose them, by their keys.
+        """
         with self._store.locked():
             tags = self._store.run(self.plan_id).data.tags
             chunks = unpack(tags, "points")
@@ -100,8 +127,38 @@ class Study:
             plain = [point.as_dict() for point in new.values()]
             parts = [plain[at : at + _POINTS_PER_TAG] for at in range(0, len(plain), _POINTS_PER_TAG)]
             texts = {part_key("points", len(chunks) + at): json.dumps(part) for at, part in enumerate(parts)}
-            self._store.write(self.plan_id, Batch(tags=texts))
+            reasons = {f"{_WHY}{key}": one.as_text() for key, one in (why or {}).items() if key in new}
+            self._store.write(self.plan_id, Batch(tags={**reasons, **texts}))
         return len(new)
+
+    def remembered(self, what: str) -> Any:
+        """What ``remember`` kept with the plan; None if nothing."""
+        text = "".join(unpack(self._store.run(self.plan_id).data.tags, what))
+        return json.loads(text) if text else None
+
+    def remember(self, what: str, value: object) -> None:
+        """Keep plain values with the plan, in place of those that were kept under this name."""
+        old = [key for key in self._store.run(self.plan_id).data.tags if key.startswith(f"{TAG}{what}.")]
+        self._store.write(self.plan_id, Batch(tags=dict.fromkeys(old, "") | pack(what, json.dumps(value))))
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """While points are added to the queue by this process alone; workers wait for more of them meanwhile.
+
+        Raises:
+            TrackingError: another process of this machine does it already.
+        """
+        with self._store.alone(f"choosing the points of study {self.name!r}"):
+            self._store.write(self.plan_id, Batch(tags={_SAMPLER: current_owner()}))
+            try:
+                yield
+            finally:
+                self._store.write(self.plan_id, Batch(tags={_SAMPLER: ""}))
+
+    def is_sampled(self) -> bool:
+        """Whether a process, living as far as can be known, is adding points to the queue."""
+        owner = self._store.run(self.plan_id).data.tags.get(_SAMPLER, "")
+        return bool(owner) and is_alive(owner) is not False
 
     def settle_data(self, data_hash: str, described: str = "") -> None:
         """Bind the study to its prepared data at first, and refuse other data later.
@@ -132,33 +189,34 @@ class Study:
         name = tag(self._store.run(self.plan_id), "data_described")
         return self._store.read_text(self.plan_id, name) if name else ""
 
-    def claim(self, owner: str = "", *, retry_failed: bool = False, only: str = "") -> RunWriter | None:
+    def claim(
+        self, owner: str = "", *, retry_failed: bool = False, only: str = "", sampled: bool = False
+    ) -> RunWriter | None:
         """Take the next point that is not finished and that no living process holds, or None.
 
         A point whose run was killed, or whose owner is gone, goes on in the same MLflow run. A point that failed
         before this study was opened is tried in a new run with ``retry_failed``. ``only``: the key of the one point
-        that is wanted.
+        that is wanted. ``sampled``: take only points that the sampler chose.
         """
         owner = owner or current_owner()
         if not self._finished_until_ms:
             self._look()  # the long reading of a first look, outside the lock
         with self._store.locked():
-            seen = self._look()
-            for point in self.points():
-                if only and point.key != only:
+            for each in self.planned():
+                point = each.point
+                if (only and point.key != only) or (sampled and each.why is None):
                     continue
-                run = seen.get(point.key)
+                run = self._runs.get(point.key)
                 if run is None or (run.status == "FAILED" and retry_failed and run.end_ms < self._opened_ms):
-                    return self._create(point, owner)
+                    return self._create(each, owner)
                 lost = run.status == "KILLED" or (run.status == "RUNNING" and is_alive(run.owner) is False)
-                if lost and (writer := self._resume(point, run, owner)) is not None:
+                if lost and (writer := self._resume(each, run, owner)) is not None:
                     return writer
         return None
 
     def progress(self) -> Progress:
         """How far the plan is."""
-        seen = self._look()
-        found = [seen[point.key].status if point.key in seen else "" for point in self.points()]
+        found = [each.status for each in self.planned()]
         return Progress(
             planned=len(found),
             finished=found.count("FINISHED"),
@@ -200,6 +258,11 @@ class Study:
         """Every training run of the study, in order of their beginning; runs that are not ours are left out."""
         return [self._read(run) for run in self._store.search([self.experiment_id], _POINT_RUNS)]
 
+    def finished(self) -> list[RunRecord]:
+        """The finished training runs, in order of their end; those that were read before are not read again."""
+        self._look()
+        return list(self._records.values())
+
     def curve(self, run_id: str) -> list[tuple[int, float]]:
         """Loss curve of a run: (tokens, nats per token)."""
         return self._store.history(run_id, CURVE)
@@ -211,7 +274,8 @@ class Study:
         run_id = self._store.create_run(self.study_experiment_id, name or kind, run_tags(tags))
         return AnalysisWriter(self._store, run_id, self.study_experiment_id)
 
-    def _create(self, point: DesignPoint, owner: str) -> RunWriter:
+    def _create(self, planned: Planned, owner: str) -> RunWriter:
+        point, why = planned.point, planned.why
         tags = {
             "study": self.name,
             "kind": "point",
@@ -223,12 +287,13 @@ class Study:
             "attempt": "1",
             "deaths": "0",
             "claimed": f"{time.time():.3f}",
+            **_told(why),
         }
         name = f"N={point.n_params:.3g} D={point.n_tokens:.3g} seed={point.seed}"
         run_id = self._store.create_run(self.experiment_id, name, run_tags(tags))
-        return RunWriter(self._store, Claim(run_id=run_id, study=self.name, point=point, owner=owner))
+        return RunWriter(self._store, Claim(run_id=run_id, study=self.name, point=point, owner=owner, why=why))
 
-    def _resume(self, point: DesignPoint, run: _Seen, owner: str) -> RunWriter | None:
+    def _resume(self, planned: Planned, run: _Seen, owner: str) -> RunWriter | None:
         """Take over a run; or give it up as failed when its processes keep dying."""
         deaths = run.deaths + (run.status == "RUNNING")
         if deaths >= _MAX_DEATHS:
@@ -240,8 +305,9 @@ class Study:
         self._store.write(run.run_id, Batch(tags={f"{TAG}{key}": value for key, value in tags.items()}))
         self._store.set_status(run.run_id, "RUNNING")
         claim = Claim(
-            run_id=run.run_id, study=self.name, point=point, owner=owner, attempt=run.attempt + 1, deaths=deaths
-        )
+            run_id=run.run_id, study=self.name, point=planned.point, owner=owner, attempt=run.attempt + 1,
+            deaths=deaths, why=planned.why,
+        )  # fmt: skip
         return RunWriter(self._store, claim)
 
     def _close(self, run_id: str, state: State, reason: str, deaths: int) -> None:
@@ -259,10 +325,14 @@ class Study:
         since = max(0, self._finished_until_ms - _CLOCK_SLACK_MS)
         news = f"{_POINT_RUNS} and attributes.status = 'FINISHED' and attributes.end_time >= {since}"
         for run in self._store.search([self.experiment_id], news):
-            self._finished[tag(run, "point_key")] = _seen(run)
+            key = tag(run, "point_key")
+            if key not in self._finished:
+                self._records[key] = self._read(run)
+            self._finished[key] = _seen(run)
             self._finished_until_ms = max(self._finished_until_ms, run.info.end_time)
         begun = {tag(run, "point_key"): _seen(run) for run in unfinished}
-        return begun | self._finished
+        self._runs = begun | self._finished
+        return self._runs
 
     def _read(self, run: "Run") -> RunRecord:
         status = run.info.status
@@ -315,7 +385,31 @@ def _seen(run: "Run") -> _Seen:
         attempt=int(tag(run, "attempt") or 1),
         deaths=int(tag(run, "deaths") or 0),
         end_ms=run.info.end_time or 0,
+        reason=tag(run, "reason"),
     )
+
+
+def _points(tags: Mapping[str, str]) -> tuple[DesignPoint, ...]:
+    return tuple(DesignPoint.from_dict(plain) for chunk in unpack(tags, "points") for plain in json.loads(chunk))
+
+
+def _whys(tags: Mapping[str, str]) -> dict[str, Why]:
+    """Why points were sampled, by their keys."""
+    return {key.removeprefix(_WHY): Why.from_text(text) for key, text in tags.items() if key.startswith(_WHY)}
+
+
+def _planned(point: DesignPoint, run: _Seen | None, why: Why | None) -> Planned:
+    if run is None:
+        return Planned(point=point, status="", reason="", end_ms=0, why=why)
+    return Planned(point=point, status=run.status, reason=run.reason, end_ms=run.end_ms, why=why)
+
+
+def _told(why: Why | None) -> dict[str, str]:
+    """Tags of a run that the sampler chose."""
+    if why is None:
+        return {}
+    tags = {"why": why.sentence, "purpose": why.purpose, "cost": f"{why.cost:.6g}", "gain": f"{why.gain:.4g}"}
+    return tags | {"law_weights": json.dumps(json.loads(why.as_text())["laws"])}
 
 
 def find_plan(store: Store, experiment_id: str) -> "Run | None":

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 from skillscale.errors import TrackingError
 from skillscale.point import DesignPoint
@@ -24,6 +24,7 @@ from skillscale.record import (
     Size,
     Spending,
     State,
+    Why,
     metrics_of,
     params_of,
 )
@@ -39,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A point that this process alone works on: its run, and how often the run was begun and lost."""
+    """A point that this process alone works on: its run, how often it was begun and lost, why it was chosen."""
 
     run_id: str
     study: str
@@ -47,6 +48,7 @@ class Claim:
     owner: str
     attempt: int = 1
     deaths: int = 0
+    why: Why | None = None
 
 
 class RunWriter:
@@ -105,13 +107,15 @@ class RunWriter:
     def begin(
         self,
         *,
-        size: Size,
-        optimisation: Optimisation,
-        provenance: Provenance,
-        config_yaml: str,
-        data: Iterable[DataSet],
+        size: Size | None = None,
+        optimisation: Optimisation | None = None,
+        provenance: Provenance | None = None,
+        config_yaml: str = "",
+        data: Iterable[DataSet] = (),
     ) -> None:
         """Write what is known before training: params, sizes as metrics, settings, data sets.
+
+        Of a run that somebody else's trainer makes, the point is all that is known.
 
         Raises:
             TrackingError: not written; or the run was begun earlier with other values, which a resumed run can't mix.
@@ -125,11 +129,12 @@ class RunWriter:
                     f"{params[key]}; delete that run in the MLflow UI, or give the study another name"
                 )
         tags = {"mlflow.note.content": self._note()}
-        if self._params.get("code_version", provenance.code_version) != provenance.code_version:
-            tags[f"{TAG}code_version_{self.claim.attempt}"] = provenance.code_version
+        version = params.get("code_version", "")
+        if version and self._params.get("code_version", version) != version:
+            tags[f"{TAG}code_version_{self.claim.attempt}"] = version
         new = {key: value for key, value in params.items() if key not in self._params}
         self._store.write(self.run_id, Batch(metrics=self._numbers(), params=new, tags=tags))
-        if not self._has_inputs:
+        if config_yaml and not self._has_inputs:
             self._store.write_inputs(self.run_id, data)
             self._store.write_text(self.run_id, config_yaml, "config.yaml")
 
@@ -145,11 +150,11 @@ class RunWriter:
     def finish(
         self,
         *,
-        spending: Spending,
-        sets: Mapping[str, Measurement],
         skills: Mapping[str, Measurement],
-        skills_held_out: Mapping[str, Measurement],
-        uses: Mapping[str, CategoryUse],
+        spending: Spending | None = None,
+        sets: Mapping[str, Measurement] = MappingProxyType({}),
+        skills_held_out: Mapping[str, Measurement] = MappingProxyType({}),
+        uses: Mapping[str, CategoryUse] = MappingProxyType({}),
         exposures: float | None = None,
     ) -> RunRecord:
         """Write the results and close the run as finished.
@@ -223,6 +228,8 @@ class RunWriter:
         lines = [f"**{record.state}**{f': {record.reason}' if record.reason else ''}", ""]
         lines += [f"N = {point.n_params:.4g} parameters, D = {point.n_tokens:.4g} tokens, C = {point.flops:.3g} FLOP, "
                   f"mix {point.mix}, seed {point.seed}"]  # fmt: skip
+        if self.claim.why is not None:
+            lines += ["", f"Chosen by the sampler, {self.claim.why.sentence}"]
         if record.skills:
             lines += ["", "| skill | loss (nats/token) |", "|---|---|"]
             lines += [f"| {name} | {value.loss:.4f} ± {value.sem:.4f} |" for name, value in record.skills.items()]
@@ -262,13 +269,14 @@ class AnalysisWriter:
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
         note: str = "",
+        step: int = 0,
     ) -> None:
-        """Write numbers, params, tags (named ``skillscale.*``) and the markdown that the UI shows."""
+        """Write numbers (of a ``step``), params, tags (named ``skillscale.*``) and the markdown that the UI shows."""
         at = now_ms()
         named = {f"{TAG}{key}": value for key, value in (tags or {}).items()}
         if note:
             named["mlflow.note.content"] = note
-        points = tuple((key, float(value), at, 0) for key, value in (metrics or {}).items())
+        points = tuple((key, float(value), at, step) for key, value in (metrics or {}).items())
         self._store.write(self.run_id, Batch(metrics=points, params=dict(params or {}), tags=named))
 
     def file(self, name: str, content: str | bytes) -> None:

@@ -1,0 +1,15 @@
+"""Between a study and the design of experiments: what may be run and is asked, the runs there are, the advice in words.
+
+In order: ``settled`` makes an ``Order`` of the settings and of what is ``Known`` of a study; ``history_of`` its runs;
+``laws.design`` advises; ``points_of`` makes design points of the advice, and ``tell`` says it.
+"""
+
+from skillscale.sampling.history import history_of
+from skillscale.sampling.known import known_of_config, known_of_table
+from skillscale.sampling.order import ORDER, Known, Order, settled, with_arguments
+from skillscale.sampling.told import ending_text, plain_advice, point_rows, points_of, reason_of, tell, widths
+
+__all__ = [
+    "ORDER", "Known", "Order", "ending_text", "history_of", "known_of_config", "known_of_table", "plain_advice",
+    "point_rows", "points_of", "reason_of", "settled", "tell", "widths", "with_arguments",
+]  # fmt: skip

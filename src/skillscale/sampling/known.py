@@ -1,0 +1,64 @@
+"""What studies tell by themselves: one that is trained here, and one that is a table."""
+
+import json
+
+import numpy as np
+
+from skillscale.config import Config
+from skillscale.errors import InputError
+from skillscale.lm.shape import rungs
+from skillscale.point import Mix
+from skillscale.sampling.order import Known
+from skillscale.table import RunTable
+from skillscale.table.columns import some
+
+_MOST_MIXES = 32  # of a table, the most frequent ones, that a design looks at
+
+
+def known_of_config(config: Config, described: str = "") -> Known:
+    """Of a study that is trained here: its ladder of sizes, its base mix and others, its largest budget.
+
+    Args:
+        config: its settings.
+        described: what its data are, as JSON text; empty where nobody knows yet.
+    """
+    categories = json.loads(described or "{}").get("categories", {})
+    return Known(
+        skills=tuple(skill.name for skill in config.skills.skills),
+        mixes=config.study.mix_values,
+        flops_max=max(config.study.budgets),
+        sizes=tuple(rungs(config.data.vocab_size, config.model)),
+        least_tokens=config.model.context,
+        unique={name: float(one["tokens"]) for name, one in categories.items()},
+        categories=config.data.category_names,
+    )
+
+
+def known_of_table(table: RunTable) -> Known:
+    """Of runs by others: their mixes, the most frequent first, and the largest 6 N D.
+
+    Raises:
+        InputError: the table names several mixes, and tells no shares.
+    """
+    runs = table.runs
+    names = sorted(set(runs["mix"]))
+    if not table.categories and len(names) > 1:
+        raise InputError(
+            f"the table names {len(names)} mixes ({some(names)}) without their shares, and each would need a design of "
+            "its own; keep one with `where` in the file of --columns"
+        )
+    measured = tuple(name for name in table.skills if runs[name].notna().any())
+    if not measured:
+        raise InputError("no run of the table has measured any skill; give one with losses")
+    largest = float((6 * runs["N"] * runs["D"]).max())
+    return Known(skills=measured, mixes=_mixes(table), flops_max=largest, categories=table.categories)
+
+
+def _mixes(table: RunTable) -> tuple[Mix, ...]:
+    if not table.categories:
+        return ()
+    shares = table.runs[[f"mix/{name}" for name in table.categories]].to_numpy(dtype=float)
+    found, counts = np.unique(np.round(shares, 4), axis=0, return_counts=True)
+    frequent = found[np.argsort(-counts, kind="stable")][:_MOST_MIXES]
+    plain = [dict(zip(table.categories, (row / row.sum()).tolist(), strict=True)) for row in frequent]
+    return tuple(Mix(one) for one in plain)

@@ -1,0 +1,314 @@
+"""Sampling with a trainer of the user's, which is pure Python here: nothing is prepared, nothing trained."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+from skillscale import cli, driven
+from skillscale.errors import DivergedError, InputError
+from skillscale.output import Output
+from skillscale.record import State, Why
+from skillscale.tracking import Registry
+
+GOOD = """
+    import math
+    def train(n_params, n_tokens, mix, seed):
+        loss = 1.7 + 400 * n_params**-0.34 + 410 * n_tokens**-0.28
+        return {"code": (loss, 0.01), "prose": loss + 0.1 * math.log(n_params)}
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder to work in, where processes die a little quicker than usual."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def words(folder, body=GOOD, *more, entry="sample", name="mine", store=None):
+    (folder / "mine.py").write_text(textwrap.dedent(body))
+    given = [entry, "--study", name, "--tracking", f"sqlite:///{(store or folder) / 'runs.db'}"]
+    if entry == "sample":
+        given += [
+            "--trainer",
+            f"{folder / 'mine.py'}:train",
+            "--wanted",
+            "code,prose",
+            "--cache",
+            str(folder / "cache"),
+        ]
+    return [*given, "--flops_max", "1e18", *more]
+
+
+def answer(given, capsys):
+    code = cli.main([*given, "--json"])
+    captured = capsys.readouterr()
+    return code, json.loads(captured.out) if captured.out else None, captured.err
+
+
+def study(folder, name="mine"):
+    return Registry.open(f"sqlite:///{folder / 'runs.db'}", cache=folder / "cache").study(name)
+
+
+class InThread:
+    """A worker in a thread of this process, which takes none of the seconds that a process needs to start."""
+
+    def __init__(self, arguments, tracking, *, retry_failed, sampled):
+        asked = {**arguments, "tracking": tracking, "retry_failed": retry_failed, "sampled": sampled}
+        self._thread = threading.Thread(target=self._work, args=(asked, arguments["study"]), daemon=True)
+        self._thread.start()
+
+    def _work(self, asked, name):
+        try:
+            driven.drive(asked, name, Output())
+        except InputError as error:
+            sys.stderr.write(f"{error}\n")
+
+    def poll(self):
+        return None if self._thread.is_alive() else 0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _threads():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("skillscale.sample.start_worker", InThread)
+        yield
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory):
+    """A study of six runs by two workers, in two calls; what the second one said, and its log."""
+    folder = tmp_path_factory.mktemp("sampled")
+    for points in ("4", "2"):
+        said, log = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stderr(log):
+            assert cli.main(words(folder, GOOD, "--points", points, "--json"), answer=said) == 0, log.getvalue()
+    return folder, json.loads(said.getvalue()), log.getvalue()
+
+
+def test_a_second_call_goes_on_and_no_run_is_made_twice(sampled):
+    folder, told, log = sampled
+    records = study(folder).records()
+    assert (told["chosen"], told["finished"], told["failed"]) == (6, 6, 0)
+    assert "4 runs to begin with" in log
+    assert len({one.point.key for one in records}) == len(records) == 6
+    assert {one.state for one in records} == {State.FINISHED}
+
+
+def test_losses_and_their_errors_are_those_that_the_trainer_returned(sampled):
+    for one in study(sampled[0]).records():
+        loss = 1.7 + 400 * one.point.n_params**-0.34 + 410 * one.point.n_tokens**-0.28
+        assert one.skills["code"].loss == pytest.approx(loss)
+        assert one.skills["code"].sem == 0.01
+        assert one.skills["prose"].sem != one.skills["prose"].sem  # nobody told it
+
+
+def test_runs_say_why_they_were_chosen(sampled):
+    folder, *_ = sampled
+    import mlflow
+
+    found = mlflow.MlflowClient(f"sqlite:///{folder / 'runs.db'}").search_runs([study(folder).experiment_id])
+    for run in found:
+        assert run.data.tags["skillscale.why"].startswith(run.data.tags["skillscale.purpose"])
+        assert float(run.data.tags["skillscale.cost"]) > run.data.metrics["flops"]
+        assert "Chosen by the sampler" in run.data.tags["mlflow.note.content"]
+
+
+def test_runs_of_a_trainer_can_be_fitted_and_suggested_for(sampled, capsys):
+    folder, *_ = sampled
+    given = words(folder, GOOD, "--count", "3", entry="suggest")
+    del given[given.index("--flops_max") : given.index("--flops_max") + 2]  # as it was sampled
+    code, told, _ = answer(given, capsys)
+    assert (code, len(told["points"]), told["runs"], told["budget"]) == (0, 3, 6, 1e19)
+    assert len(study(folder).records()) == 6
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--flops_max", "1e19"], "flops was"),
+        (["--target_flops", "1e20"], "target_flops was"),
+        (["--mixes", "a=.5,b=.5; a=1"], "mixes was"),
+    ],
+)
+def test_another_space_or_target_is_refused_with_the_cure(sampled, capsys, more, says):
+    folder, *_ = sampled
+    given = words(folder)
+    if more[0] in given:
+        at = given.index(more[0])
+        del given[at : at + 2]
+    code, _, log = answer([*given, *more], capsys)
+    assert (code, says in log, "--replan" in log) == (2, True, True)
+
+
+def test_another_trainer_or_other_skills_are_refused(sampled, capsys):
+    folder, *_ = sampled
+    (folder / "other.py").write_text("def train(n, d, mix, seed): return {}")
+    given = words(folder)
+    given[given.index("--trainer") + 1] = f"{folder / 'other.py'}:train"
+    assert answer(given, capsys)[0] == 2
+    given = words(folder)
+    given[given.index("--wanted") + 1] = "code"
+    code, _, log = answer(given, capsys)
+    assert (code, "--study.name" in log) == (2, True)
+
+
+def test_a_budget_that_is_spent_ends_it_with_the_reason(sampled, capsys):
+    folder, *_ = sampled
+    code, told, _ = answer([*words(folder), "--budget", "1.2e16"], capsys)
+    assert (code, told["ending"], told["finished"]) == (0, "spent", 6)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("def train(n, d, mix, seed):\n    raise RuntimeError('no GPU')", "RuntimeError: no GPU (mine.py, line 2)"),
+        ("def train(n, d, mix, seed):\n    return {'code': float('nan'), 'prose': 2.0}", "a loss of nan for code"),
+        ("def train(n, d, mix, seed):\n    return {'code': 2.0}", "no loss of prose"),
+        (
+            "def train(n, d, mix, seed):\n    return {'code': 2., 'prose': 2., 'x': 1.}",
+            "a loss of x, which nobody asked",
+        ),
+    ],
+    ids=["raises", "nan", "missing", "another"],
+)
+def test_a_trainer_that_fails_fails_its_run_and_the_next_one_is_asked(tmp_path, body, reason):
+    (tmp_path / "mine.py").write_text(body)
+    trainer = driven.Trainer.parse(f"{tmp_path / 'mine.py'}:train")
+    with driven.TrainerProcess(trainer, ("code", "prose")) as process:
+        for seed in (0, 1):
+            with pytest.raises(DivergedError) as failed:
+                process.ask(1000, 2000, {"all": 1.0}, seed)
+            assert reason in str(failed.value)
+
+
+def test_a_trainer_that_hangs_or_dies_is_ended_and_started_anew(tmp_path):
+    body = """
+        import os, subprocess, time
+        def train(n, d, mix, seed):
+            if seed == 0:
+                subprocess.Popen(["sleep", "60"])  # holds on to what it inherits
+                time.sleep(60)
+            if seed == 1:
+                os._exit(7)
+            return {"code": (2.0, 0.1)}
+    """
+    (tmp_path / "mine.py").write_text(textwrap.dedent(body))
+    trainer = driven.Trainer.parse(f"{tmp_path / 'mine.py'}:train")
+    began = time.monotonic()
+    with driven.TrainerProcess(trainer, ("code",), timeout_s=1.0) as process:
+        with pytest.raises(DivergedError, match="no answer within 1 s"):
+            process.ask(1000, 2000, {"all": 1.0}, 0)
+        process._timeout_s = 20.0
+        with pytest.raises(DivergedError, match="exit code 7"):
+            process.ask(1000, 2000, {"all": 1.0}, 1)
+        assert process.ask(1000, 2000, {"all": 1.0}, 2) == {"code": (2.0, 0.1)}
+    assert time.monotonic() - began < 30
+
+
+def test_after_five_failures_in_a_row_it_stops_with_a_summary(sampled, place, capsys):
+    body = "def train(n, d, mix, seed):\n    raise OSError('disk')"
+    code, _, log = answer(words(place, body, name="failing", store=sampled[0]), capsys)
+    assert code == 1
+    assert "the last 5 runs all failed" in log
+    assert "OSError: disk" in log.splitlines()[-1]
+    records = study(sampled[0], "failing").records()
+    assert {one.state for one in records} == {State.FAILED}
+    assert all("OSError: disk" in one.reason for one in records)
+    assert len(records) >= 5
+
+
+@pytest.mark.slow
+def test_killing_the_command_loses_no_run_and_the_next_call_goes_on(place):
+    body = GOOD.replace("import math", "import math, time").replace("loss = 1.7", "time.sleep(0.5); loss = 1.7")
+    given = [sys.executable, "-m", "skillscale", *words(place, body, "--points", "40")]
+    first = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    until = time.monotonic() + 60
+    while not (place / "runs.db").exists() or len(_finished(place)) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.3)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    before = {one.run_id for one in _finished(place)}
+    given[given.index("--points") + 1] = "2"
+    subprocess.run(given, check=True, capture_output=True, timeout=120)
+    records = study(place).records()
+    assert before < {one.run_id for one in records}
+    assert {one.state for one in records} == {State.FINISHED}
+    assert len({one.point.key for one in records}) == len(records)
+
+
+def _finished(folder):
+    try:
+        return study(folder).finished()
+    except Exception:  # the first process is still making the store
+        return []
+
+
+@pytest.mark.parametrize(
+    ("trainer", "says"),
+    [("mine.py", "FILE.py:function"), ("none.py:train", "no file"), ("mine.py:tra-in", "FILE.py:function")],
+)
+def test_a_trainer_that_is_none_is_refused(place, trainer, says):
+    (place / "mine.py").write_text("x = 1")
+    with pytest.raises(InputError, match=says):
+        driven.Trainer.parse(trainer)
+
+
+def test_a_trainer_that_cannot_be_loaded_ends_the_command(sampled, place, capfd):
+    code = cli.main(words(place, "import nothing_of_that_name", name="unloaded", store=sampled[0]))
+    log = capfd.readouterr().err
+    assert (code, "No module named 'nothing_of_that_name'" in log, "all workers stopped" in log) == (1, True, True)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--budget", "1e13"], "below the cheapest run"),
+        (["--target_flops", "1e12"], "below the least run"),
+        (["--sample.ratio", "[1, 2]", "--sample.n_params", "[1, 10]"], "nothing may be run"),
+        (["--sample.weights", "{cod: 2}"], "did you mean code?"),
+        (["--sample.epochs", "4"], "limit sample.n_tokens"),
+        (["--sample.epoch", "4"], "did you mean epochs?"),
+        (["--flops_min", "1e19"], "above flops_max"),
+    ],
+    ids=lambda one: one[0] if isinstance(one, list) else "",
+)
+def test_what_can_not_be_sampled_is_refused_before_anything_is_written(place, capsys, more, says):
+    code, _, log = answer(words(place, GOOD, *more), capsys)
+    assert (code, says in log, (place / "runs.db").exists()) == (2, True, False), log
+
+
+def test_a_trainer_without_skills_is_told_to_name_them(place, capsys):
+    given = words(place)
+    del given[given.index("--wanted") : given.index("--wanted") + 2]
+    code, _, log = answer(given, capsys)
+    assert (code, "--wanted" in log) == (2, True)
+
+
+def test_a_study_of_conf_is_not_begun_by_a_slip_of_the_pen(place, capsys):
+    code, _, log = answer(["sample", "--study", "mian"], capsys)
+    assert (code, "there is no study named 'mian'" in log) == (2, True)
+
+
+def test_why_is_read_back_as_written():
+    why = Why(purpose="plan", cost=1e15, fall={"ln N*(code) at 1e+21": 0.125}, laws={"code": {"chinchilla": 0.75}})
+    assert Why.from_text(why.as_text()) == why
+    assert why.sentence == (
+        "plan: for 1e+15 FLOP, intervals narrow by 12.5% in the mean, most by 12.5%: ln N*(code) at 1e+21"
+    )
+
+
+def test_sampling_with_a_trainer_imports_no_torch(place):
+    code = "import sys, skillscale.sample, skillscale.suggest, skillscale.campaign; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr

@@ -1,0 +1,213 @@
+"""The Optuna sampler: Optuna's own suites, and what is ours: seeds, pending runs, unknown spaces, limits, mixes."""
+
+import math
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
+
+from skillscale.laws.design.space import Space
+from skillscale.point import Mix, coordinates_of_mix, mix_of_coordinates
+from skillscale.sampler import PROPOSAL, WHY, SkillLawSampler, stop_when_done
+
+SPACE = {
+    "log_n_params": FloatDistribution(math.log(1e6), math.log(1e9)),
+    "log_n_tokens": FloatDistribution(math.log(1e7), math.log(1e11)),
+}
+CATEGORIES = ("code", "prose", "web")
+MIXED = {**SPACE, "mix_0": FloatDistribution(0, 1), "mix_1": FloatDistribution(0, 1)}
+
+
+class Suites(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
+    """Optuna's demands on every sampler of one objective."""
+
+
+class TestUnknownSpaces(Suites):
+    @pytest.fixture
+    def sampler(self):
+        return lambda: SkillLawSampler(seed=0)
+
+
+class TestSpacesTakenForRuns(Suites):
+    """The suites' parameters by their names: the design itself proposes where they allow a run."""
+
+    @pytest.fixture
+    def sampler(self):
+        return lambda: SkillLawSampler(names={"log_n_params": "x", "log_n_tokens": "y"}, seed=0)
+
+
+def loss(log_n, log_d, share=1.0):
+    return 1.7 + 400 * math.exp(-0.34 * log_n) + 410 * math.exp(-0.28 * (log_d + math.log(share)))
+
+
+def run(trial, space=SPACE):
+    """An objective of two skills on whatever is asked."""
+    values = {name: trial.suggest_float(name, one.low, one.high) for name, one in space.items()}
+    trial.set_user_attr("loss/code", loss(values["log_n_params"], values["log_n_tokens"]))
+    trial.set_user_attr("loss/prose", loss(values["log_n_params"] + 0.5, values["log_n_tokens"]))
+    trial.set_user_attr("sem/code", 0.01)
+    return trial.user_attrs["loss/code"]
+
+
+def studied(n, *, seed=0, space=SPACE, **settings):
+    study = optuna.create_study(sampler=SkillLawSampler(seed=seed, search_space=space, **settings))
+    study.optimize(lambda trial: run(trial, space), n_trials=n)
+    return study
+
+
+def runs_of(study):
+    return [tuple(trial.params.values()) for trial in study.trials]
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def test_the_same_seed_gives_the_same_runs_and_another_one_others():
+    assert runs_of(studied(6)) == runs_of(studied(6))
+    assert runs_of(studied(6)) != runs_of(studied(6, seed=1))
+
+
+def test_a_sampler_that_is_made_anew_goes_on_as_the_old_one_would():
+    whole, begun = studied(6), studied(3)
+    begun.sampler = SkillLawSampler(seed=0, search_space=SPACE)
+    begun.optimize(run, n_trials=3)
+    assert runs_of(begun) == runs_of(whole)
+
+
+def test_running_trials_count_and_no_two_are_alike():
+    study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE))
+    trials = [study.ask(SPACE) for _ in range(6)]
+    assert len({tuple(trial.params.values()) for trial in trials}) == 6
+
+
+def test_trials_that_began_before_and_still_ask_are_left_their_proposals():
+    """Two processes that create their trials before either has asked."""
+    study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE))
+    numbers = [study._storage.create_new_trial(study._study_id) for _ in range(3)]
+    frozen = [study._storage.get_trial(one) for one in numbers]
+    late, early = (study.sampler.sample_relative(study, frozen[at], SPACE) for at in (2, 0))
+    alone = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE))
+    in_turn = [alone.ask(SPACE).params for _ in range(3)]
+    assert (late, late != early) == (in_turn[2], True)
+
+
+def test_a_failed_trial_is_not_proposed_again():
+    study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE))
+    for _ in range(5):
+        study.tell(study.ask(SPACE), state=optuna.trial.TrialState.FAIL)
+    assert len(set(runs_of(study))) == 5
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"n_params": IntDistribution(10**6, 10**9, log=True), "n_tokens": IntDistribution(10**7, 10**11, log=True)},
+        {"log10_flops": FloatDistribution(15, 20), "log_ratio": FloatDistribution(0, 7)},
+        {"flops": FloatDistribution(1e15, 1e20, log=True), "n_params": FloatDistribution(1e6, 1e9, log=True)},
+    ],
+    ids="-".join,
+)
+def test_any_two_quantities_tell_a_run(space):
+    study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=space))
+    for _ in range(4):
+        trial = study.ask(space)
+        assert all(type(value) in (int, float) for value in trial.params.values())
+        assert study.trials[-1].system_attrs[PROPOSAL]["params"] == trial.params
+        study.tell(trial, 2.0)
+    assert len(set(runs_of(study))) == 4
+
+
+def test_mixes_are_chosen_by_coordinates():
+    study = studied(8, space=MIXED, categories=CATEGORIES, least={"code": 0.1})
+    mixes = [
+        mix_of_coordinates([t.params["mix_0"], t.params["mix_1"]], CATEGORIES, {"code": 0.1}) for t in study.trials
+    ]
+    assert len(set(mixes)) > 2
+    assert min(mix.shares["code"] for mix in mixes) >= 0.1 - 1e-9
+
+
+def test_limits_hold_from_the_first_trial():
+    limits = Space(flops=(1e15, 1e18), ratio=(5, 100))
+    study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE, space=limits))
+    study.optimize(run, n_trials=12)
+    for n, d in (map(math.exp, one) for one in runs_of(study)):
+        assert 1e15 * 0.999 <= 6 * n * d <= 1e18 * 1.001
+        assert 5 * 0.999 <= d / n <= 100 * 1.001
+
+
+def test_limits_that_leave_nothing_of_the_space_are_refused():
+    limits = Space(flops=(1e10, 1e11), n_params=(1e3, 1e4), n_tokens=(1e5, 1e6))
+    study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE, space=limits))
+    with pytest.raises(ValueError, match="nothing"):
+        study.ask(SPACE)
+
+
+def test_without_the_space_beforehand_the_first_trial_is_random_and_the_next_is_chosen():
+    study = optuna.create_study(sampler=SkillLawSampler(seed=0))
+    study.optimize(run, n_trials=2)
+    assert [PROPOSAL in trial.system_attrs for trial in study.trials] == [False, True]
+    assert study.trials[1].user_attrs[WHY].startswith("start: for ")
+
+
+def test_other_parameters_are_drawn_beside():
+    space = {**SPACE, "optimizer": CategoricalDistribution(["adam", "muon"])}
+    study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=space))
+    trial = study.ask(space)
+    assert trial.params["optimizer"] in ("adam", "muon")
+    assert set(study.trials[0].system_attrs[PROPOSAL]["params"]) == set(SPACE)
+
+
+def test_a_spent_budget_is_told_and_stops_the_study():
+    largest = 6e9 * 1e11
+    sampler = SkillLawSampler(seed=0, search_space=SPACE, budget=0.03 * largest)
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(run, n_trials=40, callbacks=[stop_when_done])
+    assert study.trials[-1].system_attrs[PROPOSAL]["ending"] == "spent"
+    assert len(study.trials) < 40
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="n_parms"):
+        SkillLawSampler(names={"n_parms": "x"})
+
+
+def test_trials_that_have_ended_are_read_once(monkeypatch):
+    from skillscale.sampler import adapter
+
+    study = studied(5)
+    read = []
+    kept = adapter._row
+    monkeypatch.setattr(adapter, "_row", lambda trial, parameters: read.append(trial.number) or kept(trial, parameters))
+    study.ask(SPACE)
+    assert read == [4]
+
+
+@pytest.mark.parametrize("mix", [{"code": 0.2, "prose": 0.3, "web": 0.5}, {"code": 1.0}, {"web": 1.0}, {"prose": 1.0}])
+def test_coordinates_of_a_mix_lead_back_to_it(mix):
+    back = mix_of_coordinates(coordinates_of_mix(Mix(mix), CATEGORIES), CATEGORIES)
+    assert {name: back.shares.get(name, 0.0) for name in CATEGORIES} == pytest.approx(
+        {name: mix.get(name, 0.0) for name in CATEGORIES}, abs=1e-9
+    )
+
+
+def test_even_coordinates_make_mixes_that_are_even_on_the_simplex():
+    """Every share then has the mean 1/n and the variance (n - 1) / (n^2 (n + 1)) of an even Dirichlet."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    drawn = [mix_of_coordinates(rng.random(2).tolist(), CATEGORIES) for _ in range(20_000)]
+    shares = np.array([[mix.shares[name] for name in CATEGORIES] for mix in drawn])
+    np.testing.assert_allclose(shares.mean(0), 1 / 3, atol=0.006)
+    np.testing.assert_allclose(shares.var(0), 2 / 36, atol=0.002)
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "least", "says"),
+    [((0.5,), {}, "2 coordinates"), ((0.5, 1.2), {}, "0 to 1"), ((0.5, 0.5), {"code": 0.6, "web": 0.5}, "least")],
+)
+def test_coordinates_that_make_no_mix_are_refused(coordinates, least, says):
+    with pytest.raises(ValueError, match=says):
+        mix_of_coordinates(coordinates, CATEGORIES, least)

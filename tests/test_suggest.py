@@ -1,0 +1,93 @@
+"""The next points for people who train elsewhere: from a table, with why; nothing is trained."""
+
+import csv
+import json
+
+import pytest
+
+from skillscale import cli
+
+
+def loss(n, d):
+    return 1.7 + 400 * n**-0.34 + 410 * d**-0.28
+
+
+def table(folder, rows=None, mixes=False):
+    rows = rows or [(n, d) for n in (1e7, 3e7, 1e8) for d in (3e8, 1e9, 3e9)]
+    lines = ["n,d,code,prose,a,b"]
+    for at, (n, d) in enumerate(rows):
+        share = (0.5, 0.25)[at % 2] if mixes else 0.5
+        lines.append(f"{n},{d},{loss(n, d)},{loss(n, d) + 0.1},{share},{1 - share}")
+    (folder / "runs.csv").write_text("\n".join(lines))
+    (folder / "map.yaml").write_text(
+        "n_params: n\nn_tokens: d\nskills: {code: code, prose: prose}\nmix: {a: a, b: b}\n"
+    )
+    return ["suggest", "--table", str(folder / "runs.csv"), "--columns", str(folder / "map.yaml")]
+
+
+def answer(words, capsys):
+    code = cli.main([*words, "--json"])
+    captured = capsys.readouterr()
+    return code, json.loads(captured.out) if captured.out else None, captured.err
+
+
+def test_points_are_within_the_limits_and_no_larger_than_the_largest_run(tmp_path, capsys):
+    code, told, _ = answer([*table(tmp_path), "--count", "6", "--sample.ratio", "[5, 50]"], capsys)
+    assert (code, len(told["points"]), told["runs"]) == (0, 6, 9)
+    for one in told["points"]:
+        assert one["flops"] <= 6 * 1e8 * 3e9 * 1.001
+        assert 4.99 < one["n_tokens"] / one["n_params"] < 50.01
+        assert one["mix"] == {"a": 0.5, "b": 0.5}
+        assert one["cost"] > one["flops"]
+    assert len({(one["n_params"], one["n_tokens"], one["seed"]) for one in told["points"]}) == 6
+
+
+def test_the_text_and_the_file_say_what_to_run_and_why(tmp_path, capsys):
+    path = tmp_path / "next.csv"
+    assert cli.main([*table(tmp_path), "--file", str(path), "--count", "3"]) == 0
+    text = capsys.readouterr().out
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert len(rows) == 3
+    for row in rows:
+        assert f"{int(row['n_params']):,}" in text
+        assert row["purpose"] in text
+        assert float(row["mix/a"]) == 0.5
+
+
+def test_mixes_of_the_table_are_proposed_or_those_that_are_asked_for(tmp_path, capsys):
+    _, told, _ = answer([*table(tmp_path, mixes=True), "--count", "8"], capsys)
+    assert {one["mix"]["a"] for one in told["points"]} == {0.5, 0.25}
+    words = [*table(tmp_path, mixes=True), "--mixes", "a=.25,b=.75"]
+    _, told, log = answer(words, capsys)
+    assert {one["mix"]["a"] for one in told["points"]} == {0.25}
+    assert "5 runs are on other mixes" in log
+
+
+def test_runs_at_one_size_are_a_beginning_too(tmp_path, capsys):
+    code, told, _ = answer(table(tmp_path, rows=[(1e7, d) for d in (1e8, 3e8, 1e9)]), capsys)
+    assert (code, len(told["points"])) == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--wanted", "cod"], "did you mean code?"),
+        (["--target_flops", "1e10"], "below the least run"),
+        (["--budget", "1"], "below the cheapest run"),
+        (["--sample.n_params", "[1, 2]"], "nothing may be run"),
+        (["--mixes", "a=.5,c=.5"], "no category: 'c'"),
+    ],
+)
+def test_what_can_not_be_asked_is_refused(tmp_path, capsys, more, says):
+    code, _, log = answer([*table(tmp_path), *more], capsys)
+    assert (code, says in log) == (2, True), log
+
+
+def test_a_skill_that_no_run_has_measured_is_not_one(tmp_path, capsys):
+    words = table(tmp_path)
+    text = (tmp_path / "runs.csv").read_text().splitlines()
+    (tmp_path / "runs.csv").write_text("\n".join([text[0] + ",maths", *(f"{line}," for line in text[1:])]))
+    columns = (tmp_path / "map.yaml").read_text().replace("prose: prose}", "prose: prose, maths: maths}")
+    (tmp_path / "map.yaml").write_text(columns)
+    code, _, log = answer([*words, "--wanted", "maths"], capsys)
+    assert (code, "no run measures skill 'maths'" in log) == (2, True), log
