@@ -33,12 +33,12 @@ import numpy as np
 import pandas as pd
 
 from skillscale.errors import InputError
+from skillscale.laws.design.averaged import answer
 from skillscale.laws.design.greedy import GREEDY
 from skillscale.laws.design.parabolas import answer_by_parabolas
 from skillscale.laws.design.propose import Wish
 from skillscale.laws.design.rivals import DESIGNS, SHAPES
 from skillscale.laws.design.space import History, Space
-from skillscale.laws.design.stand_in import answer
 from skillscale.laws.design.targets import Quantity, Target, default_targets
 from skillscale.laws.design.trial import Terms, measured, run_design
 from skillscale.laws.design.worlds import FLOPS, SKILLS, Kind, random_world
@@ -67,7 +67,9 @@ def compute(cell: Cell) -> list[dict[str, object]]:
     world = random_world(Kind(kind), seed, CATEGORIES if mixed else ())
     space = Space(flops=FLOPS, categories=CATEGORIES if mixed else (), mixes=MIXES if mixed else None)
     mixes = [tuple(mix) for mix in MIXES] if mixed else [()]
-    wish = Wish(targets=default_targets(SKILLS, largest=UNIT, computes=(TARGET,), mixes=mixes), left=budget * UNIT)
+    wish = Wish(
+        targets=default_targets(SKILLS, largest=UNIT, computes=(TARGET,), mixes=mixes), left=budget * UNIT, runs=MOST
+    )
     asked = tuple(target for target in wish.targets if target.quantity is Quantity.OPTIMUM)
     begin = time.perf_counter()
     try:

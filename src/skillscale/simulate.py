@@ -14,12 +14,12 @@ from skillscale import known_file
 from skillscale.config import Config
 from skillscale.errors import InputError
 from skillscale.known_world import Known, of_file, of_kind
+from skillscale.laws.design.averaged import answer
 from skillscale.laws.design.greedy import GREEDY
 from skillscale.laws.design.propose import Wish
 from skillscale.laws.design.rivals import DESIGNS, Maker
 from skillscale.laws.design.scores import Score
 from skillscale.laws.design.space import History, Space
-from skillscale.laws.design.stand_in import answer
 from skillscale.laws.design.targets import Quantity, Target, default_targets
 from skillscale.laws.design.trial import Terms, run_design
 from skillscale.laws.design.worlds import Kind
@@ -64,7 +64,7 @@ def simulate(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
     world = _world(arguments["world"], space, mix, out)
     first = world(0)
     targets = _targets(first.skills, space, arguments)
-    wish = Wish(targets=targets, left=terms.budget, width=arguments["width"] or 0.0)
+    wish = Wish(targets=targets, left=terms.budget, width=arguments["width"] or 0.0, runs=terms.most or math.inf)
     found = {}
     for name, make in makers.items():
         tries = []

@@ -52,11 +52,12 @@ class Ours:
     targets: tuple[Target, ...] = field(repr=False)
     width: float = 0.0
     seed: int = 0
+    most: float = math.inf
 
     def next_runs(self, history: History, left: float, count: int, rng: np.random.Generator) -> Runs:
         """What is proposed; none where it ends."""
         del rng
-        wish = Wish(targets=self.targets, left=left, width=self.width)
+        wish = Wish(targets=self.targets, left=left, width=self.width, runs=self.most - len(history))
         found = propose(history, self.space, wish, count=count, seed=self.seed).proposals
         N, D = np.array([one.N for one in found]), np.array([one.D for one in found])
         return (
@@ -248,7 +249,7 @@ def _between(ends: tuple[float, float], unit: Array) -> Array:
 
 def ours(space: Space, wish: Wish, seed: int = 0) -> Ours:
     """Runs that ``propose`` chooses."""
-    return Ours(space=space, targets=wish.targets, width=wish.width, seed=seed)
+    return Ours(space=space, targets=wish.targets, width=wish.width, seed=seed, most=wish.runs)
 
 
 def _grid(shape: Shape) -> "Maker":

@@ -57,8 +57,8 @@ class Space:
         if not len(self.lattice()[0]):
             raise InputError(
                 f"nothing may be run: no (N, D) has 6 N D from {self.flops[0]:.3g} to {self.flops[1]:.3g}, D/N from "
-                f"{self.ratio[0]:g} to {self.ratio[1]:g}, N from {self.n_params[0]:.3g} to {self.n_params[1]:.3g} and D "
-                f"from {self.n_tokens[0]:.3g} to {self.n_tokens[1]:.3g}; widen the narrowest of these"
+                f"{self.ratio[0]:g} to {self.ratio[1]:g}, N from {self.n_params[0]:.3g} to {self.n_params[1]:.3g} and "
+                f"D from {self.n_tokens[0]:.3g} to {self.n_tokens[1]:.3g}; widen the narrowest of these"
             )
 
     @property
@@ -93,13 +93,13 @@ class Space:
             N, C = (grid.ravel() for grid in np.meshgrid(self.sizes, np.exp(log_C)))
             D = C / (6 * N)
         else:
-            low, high = self._ratios()
+            low, high = self.ratios()
             C, ratio = (np.exp(grid).ravel() for grid in np.meshgrid(log_C, _even((low, high), shift[1], steps)))
             N, D = np.sqrt(C / (6 * ratio)), np.sqrt(C * ratio / 6)
         fits = self.allows(N, D)
         return N[fits], D[fits]
 
-    def _ratios(self) -> tuple[float, float]:
+    def ratios(self) -> tuple[float, float]:
         """D / N that the other limits leave."""
         low = max(self.ratio[0], self.n_tokens[0] / self.n_params[1], self.flops[0] / 6 / self.n_params[1] ** 2)
         high = min(self.ratio[1], self.n_tokens[1] / self.n_params[0], self.flops[1] / 6 / self.n_params[0] ** 2)
@@ -125,7 +125,7 @@ class History:
     N: Array
     D: Array
     h: Array | None = None
-    log_L: Mapping[str, Array] = field(default_factory=dict)
+    log_L: Mapping[str, Array] = field(default_factory=dict)  # noqa: N815 - the field's letter
     sem: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -81,12 +81,12 @@ def default_targets(
     targets: list[Target] = []
     for C in computes or tuple(factor * largest for factor in BEYOND):
         for h in mixes or ((),):
-            place = {"C": float(C), "h": tuple(float(share) for share in h)}
+            mix = tuple(float(share) for share in h)
             for at, skill in enumerate(skills):
                 weight = told.get(skill, 1.0)
-                targets.append(Target(quantity=Quantity.OPTIMUM, skill=skill, weight=weight, **place))
+                targets.append(Target(quantity=Quantity.OPTIMUM, skill=skill, C=float(C), h=mix, weight=weight))
                 targets += [
-                    Target(quantity=Quantity.DIFFERENCE, skill=skill, other=other, weight=weight, **place)
+                    Target(quantity=Quantity.DIFFERENCE, skill=skill, other=other, C=float(C), h=mix, weight=weight)
                     for other in skills[at + 1 :]
                 ]
     return tuple(targets)

@@ -19,7 +19,7 @@ SKILLS = ("knowledge", "code", "prose")
 FLOPS = (1e16, 1e19)
 NOISE = 0.004
 SHARED = 0.5  # of the variance of the noise, common to all skills of a run
-_ANCHOR_C = 1e19
+_ANCHOR_C = 1e18  # where terms, exponents and optima are drawn
 _AHEAD = {"knowledge": 0.5, "code": -0.4, "prose": 0.0}  # of ln N* at the anchor
 _BAD_SHARE, _BAD_BY = 0.04, 0.05
 _REACH = math.log(1e4)
@@ -31,8 +31,8 @@ class Kind(StrEnum):
     """What the truth looks like.
 
     ``add``: Chinchilla's form; ``real``: coupled terms and a drifting exponent; ``far``: Farseer's form; ``corr``:
-    Chinchilla's with corrections that vanish with scale; ``hp``: Chinchilla's with extremes of D/N that train badly, and
-    4 % of the runs silently 5 % off; ``bend``: Chinchilla's with an exponent of the data that changes along the way
+    Chinchilla's with corrections that vanish with scale; ``hp``: Chinchilla's with extremes of D/N that train badly,
+    and 4 % of the runs silently 5 % off; ``bend``: Chinchilla's with an exponent of the data that changes along the way
     (a smoothly broken power law).
     """
 
@@ -182,7 +182,7 @@ def _farseer(
 
     def log_loss(N: Array, D: Array) -> Array:
         x, y = np.log(N) - at[0], np.log(D) - at[1]
-        return np.logaddexp(bent(x, *floor), bent(x, *term) - np.exp(bent(x, *rate)) * y)
+        return np.asarray(np.logaddexp(bent(x, *floor), bent(x, *term) - np.exp(bent(x, *rate)) * y))
 
     return log_loss
 
@@ -194,7 +194,7 @@ def _corr(ahead: float, rng: np.random.Generator) -> Callable[[Array, Array], Ar
 
     def log_loss(N: Array, D: Array) -> Array:
         least_N, least_D = math.sqrt(FLOPS[0] / 120), math.sqrt(FLOPS[0] / 6 * 20)
-        return bare(N, D) + by_N * (1 + N / least_N) ** -fade_N + by_D * (1 + D / least_D) ** -fade_D
+        return np.asarray(bare(N, D) + by_N * (1 + N / least_N) ** -fade_N + by_D * (1 + D / least_D) ** -fade_D)
 
     return log_loss
 
@@ -206,7 +206,7 @@ def _hp(ahead: float, rng: np.random.Generator) -> Callable[[Array, Array], Arra
     def log_loss(N: Array, D: Array) -> Array:
         off = np.log(D / N / 20)
         over, under = np.maximum(off - near[0], 0.0), np.maximum(-off - near[1], 0.0)
-        return bare(N, D) + steep[0] * over**2 + steep[1] * under**2
+        return np.asarray(bare(N, D) + steep[0] * over**2 + steep[1] * under**2)
 
     return log_loss
 

@@ -1,0 +1,170 @@
+"""What is known of every skill, over the laws: each law's belief by its evidence, and all of them as one Gaussian.
+
+The design sees the mixture's covariance: within each law, and between the laws where they expect different losses. A
+run that tells laws apart is worth its cost just as one that tells parameters.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtr
+
+from skillscale.laws.design.belief import Belief, believe
+from skillscale.laws.design.offered import name_of, offered
+from skillscale.laws.design.plan import Question
+from skillscale.laws.design.space import History, Space
+from skillscale.laws.design.surface import surface_over
+from skillscale.laws.design.targets import Answer, Quantity, Target
+from skillscale.laws.forms import Array
+
+_NEGLIGIBLE = 0.01  # weight of a law that is left out
+_RICHNESS = 20.0  # runs for which a direction that no candidate can tell apart is left to its prior
+_APART = 0.05  # of such a direction's weight, in units of the noise
+_TOLD = 3.0  # half width in ln N where the runs tell nothing
+_RATIO = 20.0  # D / N there
+_HALVINGS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaged:
+    """Beliefs about one skill with their weights, (n_laws,)."""
+
+    beliefs: tuple[Belief, ...]
+    weights: Array
+
+    @property
+    def noise(self) -> float:
+        """Sd of a run."""
+        return math.exp(float(self.weights @ np.log([one.noise for one in self.beliefs])))
+
+    @property
+    def by_name(self) -> dict[str, float]:
+        """Weight of each law."""
+        return {name_of(one.law): float(w) for one, w in zip(self.beliefs, self.weights, strict=True)}
+
+    def told(self, quantity: Quantity, C: float, h: Array | None) -> list[tuple[float, Array]]:
+        """The quantity and its gradient by each law; NaN by a law that has no optimum there."""
+        return [_told(one, quantity, C, h) for one in self.beliefs]
+
+    def components(self, told: Sequence[tuple[float, Array]]) -> tuple[Array, Array, Array]:
+        """Values, sds and probabilities of the mixture, over laws and scales; empty where no law tells."""
+        parts = [
+            (value + step, sd, weight * one.chances)
+            for (value, gradient), one, weight in zip(told, self.beliefs, self.weights, strict=True)
+            if math.isfinite(value)
+            for step, sd in [one.spread(gradient)]
+        ]
+        if not parts:
+            return np.zeros(0), np.zeros(0), np.zeros(0)
+        values, sds, chances = (np.concatenate(one) for one in zip(*parts, strict=True))
+        return values, sds, chances / chances.sum()
+
+    def question(self, candidates: History, pending: History, places: Sequence[tuple[Quantity, float, Array | None]]
+    ) -> Question:  # fmt: skip
+        """The mixture as one Gaussian: what candidates and pending runs tell of the quantities at ``places``."""
+        told = [self.told(*place) for place in places]
+        usable = np.isfinite([[value for value, _ in each] for each in told]).all(0)
+        if not usable.any():
+            return Question.silent(len(candidates), len(places))
+        weights = self.weights * usable / float(self.weights @ usable)
+        kept = [at for at in range(len(weights)) if weights[at] > 0]
+        N, D = np.append(candidates.N, pending.N), np.append(candidates.D, pending.D)
+        h = None if candidates.h is None or pending.h is None else np.vstack([candidates.h, pending.h])
+        losses = np.array([self.beliefs[at].log_loss(N, D, h) for at in kept])
+        values = np.array([[each[at][0] for each in told] for at in kept])
+        share = weights[kept]
+        losses, values = losses - share @ losses, values - share @ values
+        rows, gradients = [], []
+        for i, at in enumerate(kept):
+            root, one = math.sqrt(share[i]), self.beliefs[at]
+            turn = np.linalg.inv(np.linalg.cholesky(one.precision)).T
+            rows += [root * (one.rows(N, D, h) @ turn), root * losses[i][:, None]]
+            gradients += [root * (np.array([each[at][1] for each in told]) @ turn), root * values[i][:, None]]
+        return _compressed(np.hstack(rows) / self.noise, np.hstack(gradients), len(candidates))
+
+
+def _told(one: Belief, quantity: Quantity, C: float, h: Array | None) -> tuple[float, Array]:
+    value, gradient = one.optimum(C, h)
+    if quantity is not Quantity.LOSS or not math.isfinite(value):
+        return value, gradient
+    N, mix = np.array([math.exp(value)]), None if h is None else h[None]
+    return float(one.log_loss(N, C / (6 * N), mix)[0]), one.rows(N, C / (6 * N), mix)[0]  # the envelope theorem
+
+
+def _compressed(rows: Array, gradients: Array, n_candidates: int) -> Question:
+    """The directions that runs can tell, and for each quantity one more for what they can't."""
+    _, size, turn = np.linalg.svd(rows * math.sqrt(_RICHNESS / max(len(rows), 1)), full_matrices=False)
+    turn = turn[size > _APART]
+    inside = gradients @ turn.T
+    rest = np.sqrt(np.maximum((gradients**2).sum(1) - (inside**2).sum(1), 0.0))
+    b = np.hstack([rows @ turn.T, np.zeros((len(rows), len(rest)))])
+    pending = b[n_candidates:]
+    return Question(
+        M=np.eye(b.shape[1]) + pending.T @ pending, b=b[:n_candidates], gradients=np.hstack([inside, np.diag(rest)])
+    )
+
+
+def averaged(history: History, space: Space, targets: Sequence[Target]) -> dict[str, Averaged]:
+    """The beliefs about every skill that the targets name."""
+    surface = surface_over(space, max(target.C for target in targets))
+    laws = offered(space)
+    found = {}
+    for skill in sorted({name for target in targets for name in (target.skill, target.other) if name}):
+        beliefs = [believe(law, surface, history, skill) for law in laws]
+        evidence = np.array([one.evidence for one in beliefs])
+        weights = np.exp(evidence - evidence.max())
+        weights /= weights.sum()
+        kept = weights > _NEGLIGIBLE
+        found[skill] = Averaged(
+            beliefs=tuple(one for one, keep in zip(beliefs, kept, strict=True) if keep),
+            weights=weights[kept] / weights[kept].sum(),
+        )
+    return found
+
+
+def answer(history: History, space: Space, targets: tuple[Target, ...], level: float = 0.9) -> Answer:
+    """What the runs tell of the targets: medians and intervals over laws and scales of the discrepancy."""
+    return answer_by(averaged(history, space, targets), targets, level)
+
+
+def answer_by(known: dict[str, Averaged], targets: tuple[Target, ...], level: float = 0.9) -> Answer:
+    """What beliefs tell of the targets."""
+    rows = [_interval(_components(known, target), target, level) for target in targets]
+    value, lo, hi, sd = np.array(rows).reshape(-1, 4).T
+    return Answer(targets=targets, value=value, lo=lo, hi=hi, sd=sd, level=level)
+
+
+def _components(known: dict[str, Averaged], target: Target) -> tuple[Array, Array, Array]:
+    """Mixture of a target. Skills are taken to err apart, which widens differences: they share a run's noise."""
+    h = np.array(target.h) if target.h else None
+    what = Quantity.LOSS if target.quantity is Quantity.LOSS else Quantity.OPTIMUM
+    one = known[target.skill]
+    values, sds, chances = one.components(one.told(what, target.C, h))
+    if not target.other:
+        return values, sds, chances
+    other = known[target.other]
+    others = other.components(other.told(what, target.C, h))
+    return (
+        np.subtract.outer(values, others[0]).ravel(), np.sqrt(np.add.outer(sds**2, others[1] ** 2)).ravel(),
+        np.multiply.outer(chances, others[2]).ravel(),
+    )  # fmt: skip
+
+
+def _interval(mixture: tuple[Array, Array, Array], target: Target, level: float) -> tuple[float, float, float, float]:
+    """Median, interval and sd of a mixture of Gaussians."""
+    values, sds, chances = mixture
+    if not len(values):
+        nothing = {Quantity.OPTIMUM: 0.5 * math.log(target.C / 6 / _RATIO), Quantity.DIFFERENCE: 0.0}
+        value = nothing.get(target.quantity, math.nan)
+        return value, value - _TOLD, value + _TOLD, _TOLD
+    mean = float(chances @ values)
+    sd = math.sqrt(float(chances @ (sds**2 + (values - mean) ** 2)))
+    tails = np.array([(1 - level) / 2, 0.5, (1 + level) / 2])
+    low, high = np.full(3, float((values - 9 * sds).min())), np.full(3, float((values + 9 * sds).max()))
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        below = ndtr((middle[:, None] - values) / sds) @ chances < tails
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return float(low[1]), float(low[0]), float(low[2]), sd

@@ -1,0 +1,79 @@
+"""The plan: how often to run each candidate, so that the targets become certain for what is left to spend."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from skillscale.laws.forms import Array
+
+ROUNDS = 60
+_POWER = 0.7  # of the multiplicative step; 1 swings
+_TILT = 0.5  # how fast the price moves to the tighter of the two limits
+_EDGE = 1e-3  # least price of either limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One skill's part of the plan.
+
+    ``M``: information so far, (P, P); ``b``: rows of the candidates over the noise, (n_candidates, P); ``gradients``:
+    of the quantities asked, (T, P).
+    """
+
+    M: Array
+    b: Array
+    gradients: Array
+
+    @classmethod
+    def silent(cls, n_candidates: int, n_places: int) -> Self:
+        """Of a skill about which no run would tell anything yet."""
+        return cls(M=np.eye(n_places), b=np.zeros((n_candidates, n_places)), gradients=np.eye(n_places))
+
+    def after(self, counts: Array) -> tuple[Array, Array]:
+        """Variances (T,) once the candidates have run so often, and (n_candidates, T) squared pulls on them."""
+        S = np.linalg.solve(self.M + self.b.T @ (self.b * counts[:, None]), self.gradients.T)
+        return np.einsum("tp,pt->t", self.gradients, S), (self.b @ S) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What to make certain: ``combine`` (n_targets, quantities of all questions) adds variances up; ``weights``."""
+
+    questions: Sequence[Question]
+    combine: Array
+    weights: Array
+
+    def variances(self, counts: Array) -> tuple[Array, Array]:
+        """Of the targets (n_targets,), and the candidates' pulls (n_candidates, n_targets)."""
+        pairs = [one.after(counts) for one in self.questions]
+        return (
+            self.combine @ np.concatenate([variance for variance, _ in pairs]),
+            np.hstack([pull for _, pull in pairs]) @ self.combine.T,
+        )
+
+    def value(self, counts: Array) -> float:
+        """Weighted mean of the targets' ln sd."""
+        return float(0.5 * np.log(self.variances(counts)[0]) @ self.weights / self.weights.sum())
+
+
+def expected_counts(problem: Problem, cost: Array, *, left: float, runs: float) -> Array:
+    """Counts (n_candidates,) that minimise the mean ln sd of the targets within ``left`` FLOPs and ``runs`` runs.
+
+    Multiplicative steps (Titterington 1976) on gain per price; the price is a mixture of both limits' that moves to the
+    tighter one.
+    """
+    share = problem.weights / problem.weights.sum()
+    w, tilt = np.full(len(cost), 1.0), 0.5
+    for _ in range(ROUNDS):
+        price = (1 - tilt) * cost / left + tilt / runs
+        w = w / float(w @ price)
+        variance, pull = problem.variances(w)
+        gain = (pull / variance * share).sum(1) / price
+        w = w * (gain / max(float(w @ (price * gain)), 1e-300)) ** _POWER
+        tighter = math.log(max(float(w.sum()) / runs, _EDGE)) - math.log(max(float(w @ cost) / left, _EDGE))
+        odds = math.log(tilt / (1 - tilt)) + _TILT * min(max(tighter, -2.0), 2.0)
+        tilt = min(max(1 / (1 + math.exp(-odds)), _EDGE), 1 - _EDGE)
+    return np.asarray(w / max(float(w @ cost) / left, float(w.sum()) / runs))
