@@ -35,7 +35,9 @@ def losses(n_params, n_tokens, mix, seed):
 
 def wish(budget, space=SPACE):
     mixes = () if space.mixes is None else [tuple(mix) for mix in space.mixes]
-    return Wish(targets=default_targets(SKILLS, largest=UNIT, computes=[1e21], mixes=mixes), left=budget * UNIT)
+    return Wish(
+        targets=default_targets(SKILLS, largest=UNIT, computes=[1e21], mixes=mixes), left=budget * UNIT, runs=24
+    )
 
 
 def tried(name, budget, space=SPACE, **terms):
@@ -52,7 +54,8 @@ def tried(name, budget, space=SPACE, **terms):
 def test_designs_spend_their_budget_and_no_more(name, space):
     history = tried(name, 2.55, space)
     spent = space.cost(history.N, history.D).sum() / UNIT
-    assert 0.9 * 2.55 < spent <= 2.55 * (1 + 1e-9)
+    least = 0.7 if name == "ours" else 0.9  # a plan for few runs may leave less than another dear one costs
+    assert least * 2.55 < spent <= 2.55 * (1 + 1e-9)
     assert space.allows(history.N, history.D).all()
     assert all(np.isfinite(log_L).all() for log_L in history.log_L.values())
     if space is MIXED:
@@ -228,7 +231,8 @@ def losses(n_params, n_tokens, mix, seed):
 
 
 def test_a_kind_is_another_world_each_seed():
-    found = simulated("--world", "real", "--design", "ours,sobol", "--seeds", "2", "--workers", "2", "--batch", "2")
+    found = simulated("--world", "real", "--design", "ours,sobol", "--seeds", "2", "--workers", "2", "--batch", "2",
+                      "--runs", "12")  # fmt: skip
     assert set(found["designs"]) == {"ours", "sobol"}
     for one in found["designs"].values():
         assert {row["tries"] for row in one["optima"]} == {2}

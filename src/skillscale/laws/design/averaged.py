@@ -102,8 +102,9 @@ def _compressed(rows: Array, gradients: Array, n_candidates: int) -> Question:
     b = np.hstack([rows @ turn.T, np.zeros((len(rows), len(rest)))])
     pending = b[n_candidates:]
     return Question(
-        M=np.eye(b.shape[1]) + pending.T @ pending, b=b[:n_candidates], gradients=np.hstack([inside, np.diag(rest)])
-    )
+        M=np.eye(b.shape[1]) + pending.T @ pending, b=b[:n_candidates], now=(gradients**2).sum(1),
+        gradients=np.hstack([inside, np.diag(rest)]),
+    )  # fmt: skip
 
 
 def averaged(history: History, space: Space, targets: Sequence[Target]) -> dict[str, Averaged]:

@@ -85,11 +85,13 @@ class Belief:
 
 
 def believe(law: Law, surface: Surface, history: History, skill: str) -> Belief:
-    """The belief about a skill after the runs that have measured it; none is needed."""
+    """The belief about a skill after the runs that have measured it; without any it is the prior."""
     there = history.having(skill)
+    if not there.any():
+        return _beforehand(law, surface)
     N, D, y = history.N[there], history.D[there], history.log_L[skill][there]
     h = None if history.h is None else history.h[there]
-    mean, sd = prior_of(law, float(np.median(y)) if len(y) else _NOTHING)
+    mean, sd = prior_of(law, float(np.median(y)))
     z, features = law.covariates(N, D, h), surface(np.log(N), np.log(D), h)
     trust, noise, scale, q = np.ones(len(y)), _NOISE[0], _SCALE[0], mean
     for _ in range(_ROUNDS):
@@ -112,6 +114,17 @@ def believe(law: Law, surface: Surface, history: History, skill: str) -> Belief:
         law=law, surface=surface, q=q, w=u[p:], precision=M, noise=noise, scale=scale, evidence=evidence,
         shifts=np.array([step for _, step in others]) - np.concatenate([q - mean, u[p:]]),
         precisions=np.array([one for one, _ in others]), chances=chances[likely] / chances[likely].sum(), trust=trust,
+    )  # fmt: skip
+
+
+def _beforehand(law: Law, surface: Surface) -> Belief:
+    mean, sd = prior_of(law, _NOTHING)
+    noise, scale = _NOISE[0], _SCALE[0]
+    spread = np.append(sd, surface.sd(scale))
+    return Belief(
+        law=law, surface=surface, q=mean, w=np.zeros(len(spread) - len(mean)), precision=np.diag(spread**-2.0),
+        noise=noise, scale=scale, evidence=0.0, shifts=np.zeros((1, len(spread))),
+        precisions=np.diag(spread**-2.0)[None], chances=np.ones(1), trust=np.zeros(0),
     )  # fmt: skip
 
 

@@ -19,18 +19,22 @@ _EDGE = 1e-3  # least price of either limit
 class Question:
     """One skill's part of the plan.
 
-    ``M``: information so far, (P, P); ``b``: rows of the candidates over the noise, (n_candidates, P); ``gradients``:
-    of the quantities asked, (T, P).
+    ``M``: information, that of runs under way included, (P, P); ``b``: rows of the candidates over the noise,
+    (n_candidates, P); ``gradients``: of the quantities asked, (T, P); ``now``: their variances without the runs under
+    way, (T,).
     """
 
     M: Array
     b: Array
     gradients: Array
+    now: Array
 
     @classmethod
     def silent(cls, n_candidates: int, n_places: int) -> Self:
         """Of a skill about which no run would tell anything yet."""
-        return cls(M=np.eye(n_places), b=np.zeros((n_candidates, n_places)), gradients=np.eye(n_places))
+        return cls(
+            M=np.eye(n_places), b=np.zeros((n_candidates, n_places)), gradients=np.eye(n_places), now=np.ones(n_places)
+        )
 
     def after(self, counts: Array) -> tuple[Array, Array]:
         """Variances (T,) once the candidates have run so often, and (n_candidates, T) squared pulls on them."""
@@ -45,6 +49,11 @@ class Problem:
     questions: Sequence[Question]
     combine: Array
     weights: Array
+
+    @property
+    def now(self) -> Array:
+        """Variances of the targets by the finished runs alone, (n_targets,)."""
+        return np.asarray(self.combine @ np.concatenate([one.now for one in self.questions]))
 
     def variances(self, counts: Array) -> tuple[Array, Array]:
         """Of the targets (n_targets,), and the candidates' pulls (n_candidates, n_targets)."""
@@ -72,6 +81,8 @@ def expected_counts(problem: Problem, cost: Array, *, left: float, runs: float) 
         w = w / float(w @ price)
         variance, pull = problem.variances(w)
         gain = (pull / variance * share).sum(1) / price
+        if not gain.any():  # no run would tell anything: none is better than another
+            break
         w = w * (gain / max(float(w @ (price * gain)), 1e-300)) ** _POWER
         tighter = math.log(max(float(w.sum()) / runs, _EDGE)) - math.log(max(float(w @ cost) / left, _EDGE))
         odds = math.log(tilt / (1 - tilt)) + _TILT * min(max(tighter, -2.0), 2.0)

@@ -21,6 +21,7 @@ from skillscale.laws.forms import Array
 
 START = 8  # runs before the first plan
 START_SHARE = 0.1  # of the largest run, which a run of the start may cost at most
+HORIZON = 30.0  # largest runs, that are planned ahead at most
 FILL_EVERY, REPLICATE_EVERY = 10, 14  # runs; together a sixth (assumption)
 WORTHLESS = 0.02  # fall of the mean ln sd through all that is left, below which it isn't worth spending
 ROUGH = 0.003  # scale of the discrepancy, in ln L, from which the laws are told to be off
@@ -67,11 +68,12 @@ def propose(
         return replace(advice, ending=Ending.SPENT)
     problem = _problem(known, wish.targets, candidates, history)
     cost = space.cost(candidates.N, candidates.D)
-    runs = min(wish.runs, wish.left / float(cost.min()))
-    counts = expected_counts(problem, cost, left=wish.left, runs=runs)
+    left = min(wish.left, HORIZON * space.flops[1])
+    runs = min(wish.runs, left / float(cost.min()))
+    counts = expected_counts(problem, cost, left=left, runs=runs)
     advice = replace(
         advice, expected=_widest(problem, found, counts),
-        to_halve=_to_halve(problem, found, cost, left=wish.left, runs=runs) if forecast else None,
+        to_halve=_to_halve(problem, found, cost, left=left, runs=runs) if forecast else None,
     )  # fmt: skip
     if problem.value(np.zeros(len(cost))) - problem.value(counts) < WORTHLESS:
         return replace(advice, ending=Ending.WORTHLESS)
@@ -239,9 +241,8 @@ def _explained(
 
 def _widest(problem: Problem, found: Answer, counts: Array) -> float:
     """The widest half width once the counts have run: today's intervals, narrowed as the plan says."""
-    before, _ = problem.variances(np.zeros(len(counts)))
     after, _ = problem.variances(counts)
-    return float(((found.hi - found.lo) / 2 * np.sqrt(after / before)).max())
+    return float(((found.hi - found.lo) / 2 * np.sqrt(after / problem.now)).max())
 
 
 def _to_halve(problem: Problem, found: Answer, cost: Array, *, left: float, runs: float) -> float:

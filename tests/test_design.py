@@ -1,0 +1,260 @@
+"""Beliefs, the plan, and the runs proposed: gradients, what runs bring, limits, endings, and planted truths."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from skillscale.laws.design.advice import Ending, Purpose
+from skillscale.laws.design.averaged import answer, averaged
+from skillscale.laws.design.belief import believe
+from skillscale.laws.design.offered import name_of, offered, prior_of
+from skillscale.laws.design.plan import Problem, Question, expected_counts
+from skillscale.laws.design.propose import START, Wish, propose
+from skillscale.laws.design.space import History, Space
+from skillscale.laws.design.surface import surface_over
+from skillscale.laws.design.targets import Quantity, Target, default_targets
+from skillscale.laws.design.worlds import FLOPS, SKILLS, Kind, random_world
+
+TARGET = 1e21
+SPACE = Space(flops=FLOPS)
+CATEGORIES = ("facts", "code", "prose")
+MIXES = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8], [0.4, 0.3, 0.3]])
+MIXED = Space(flops=FLOPS, categories=CATEGORIES, mixes=MIXES)
+OPTIMA = tuple(Target(quantity=Quantity.OPTIMUM, skill=skill, C=TARGET) for skill in SKILLS)
+
+
+def grid_of(world, *, seed=0, sizes=9, noise=True, space=SPACE):
+    """An isoFLOP grid of a world, its losses with or without noise."""
+    C = np.repeat(np.geomspace(*FLOPS, 5), sizes)
+    N = np.sqrt(C / 120) * np.tile(np.geomspace(1 / 8, 8, sizes), 5)
+    h = None if space.mixes is None else np.tile(MIXES, (len(N), 1))[: len(N)]
+    rng = np.random.default_rng(seed)
+    log_L = (world if noise else replace(world, noise=1e-9, bad=0.0)).observe(N, C / (6 * N), h, rng)
+    return History.empty(world.log_loss, 0 if h is None else 3).with_runs(N, C / (6 * N), h, log_L)
+
+
+def follow(world, budget, *, seed=0, batch=4, runs=60, space=SPACE, mixes=()):
+    """Runs as they are proposed, and how it ended."""
+    targets = default_targets(SKILLS, largest=FLOPS[1], computes=[TARGET], mixes=mixes)
+    history, left = History.empty(SKILLS, len(space.categories)), budget * FLOPS[1]
+    rng = np.random.default_rng(seed)
+    while True:
+        wish = Wish(targets=targets, left=left, runs=runs - len(history))
+        advice = propose(history, space, wish, count=batch, seed=seed)
+        if not advice.proposals:
+            return history, advice
+        N, D = (np.array([getattr(one, name) for one in advice.proposals]) for name in ("N", "D"))
+        h = np.array([one.h for one in advice.proposals]) if space.categories else None
+        left -= float(space.cost(N, D).sum())
+        history = history.with_runs(N, D, h, world.observe(N, D, h, rng))
+
+
+@pytest.mark.parametrize("space", [SPACE, MIXED], ids=["one mix", "mixes"])
+def test_gradients_of_optima_are_their_differences(space):
+    mix = MIXES[3] if space.categories else None
+    surface = surface_over(space, TARGET)
+    rng = np.random.default_rng(3)
+    for law in offered(space):
+        mean, sd = prior_of(law, 1.0)
+        q = mean + 0.2 * sd * rng.normal(size=len(mean))
+        history = History.empty(["a"], len(space.categories))
+        belief = replace(believe(law, surface, history, "a"), q=q)
+        value, gradient = belief.optimum(TARGET, mix)
+        for j in range(len(q)):
+            step = np.zeros(len(q))
+            step[j] = 1e-5
+            ends = [law.log_optimum(law.theta((q + sign * step)[None]), [TARGET], mix)[0, 0] for sign in (1, -1)]
+            assert gradient[j] == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-4, abs=1e-5), law.log_names[j]
+        assert math.isfinite(value)
+
+
+def test_a_discrepancy_moves_the_optimum_as_a_search_finds():
+    law, surface = offered(SPACE)[0], surface_over(SPACE, TARGET)
+    belief = believe(law, surface, grid_of(random_world(Kind.ADD, 1)), "code")
+    w = 0.002 * np.random.default_rng(0).normal(size=len(belief.w))
+    belief = replace(belief, w=w)
+    value, gradient = belief.optimum(1e19, None)
+    log_N = np.linspace(value - 0.5, value + 0.5, 20001)
+    losses = belief.log_loss(np.exp(log_N), 1e19 / 6 / np.exp(log_N), None)
+    assert value == pytest.approx(log_N[losses.argmin()], abs=5e-3)
+    flat, _ = replace(belief, w=0 * w).optimum(1e19, None)
+    assert value - flat == pytest.approx(gradient[len(belief.q) :] @ w, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [Kind.ADD, Kind.REAL])
+def test_optima_of_noiseless_grids_are_found(kind):
+    world = random_world(kind, 2)
+    found = answer(grid_of(world, noise=False), SPACE, OPTIMA)
+    truth = [float(world.log_optimum(skill, TARGET)[0]) for skill in SKILLS]
+    assert np.abs(found.value - truth).max() < 0.06
+    assert np.all((found.lo < truth) & (np.array(truth) < found.hi))
+
+
+def test_the_law_behind_the_runs_carries_the_most_weight():
+    skill = "code"
+    for kind, names in ((Kind.ADD, {"chinchilla", "coupled"}), (Kind.REAL, {"coupled", "drifting"})):
+        weights = averaged(grid_of(random_world(kind, 1)), SPACE, OPTIMA)[skill].by_name
+        assert sum(weights.get(name, 0.0) for name in names) > 0.5
+        assert sum(weights.values()) == pytest.approx(1)
+
+
+def test_bad_runs_count_for_less():
+    world = random_world(Kind.ADD, 4)
+    history = grid_of(world)
+    spoilt = {skill: values + 0.05 * (np.arange(len(history)) % 20 == 7) for skill, values in history.log_L.items()}
+    belief = averaged(replace(history, log_L=spoilt), SPACE, OPTIMA)["code"].beliefs[0]
+    bad = np.arange(len(history)) % 20 == 7
+    assert belief.trust[bad].max() < 0.3 < 0.6 < np.median(belief.trust[~bad])
+
+
+def test_pulls_are_what_one_more_run_brings():
+    rng = np.random.default_rng(1)
+    root = rng.normal(size=(5, 5))
+    question = Question(
+        M=root @ root.T + np.eye(5), b=rng.normal(size=(7, 5)), gradients=rng.normal(size=(2, 5)), now=np.ones(2)
+    )
+    before, pull = question.after(np.zeros(7))
+    for at in range(7):
+        b = question.b[at]
+        after = np.diag(question.gradients @ np.linalg.inv(question.M + np.outer(b, b)) @ question.gradients.T)
+        told = before - pull[at] / (1 + b @ np.linalg.solve(question.M, b))
+        assert after == pytest.approx(told)
+
+
+def test_the_plan_spends_what_is_left_better_than_even_counts():
+    rng = np.random.default_rng(2)
+    question = Question(M=np.eye(4), b=rng.normal(size=(30, 4)), gradients=rng.normal(size=(3, 4)), now=np.ones(3))
+    problem = Problem(questions=[question], combine=np.eye(3), weights=np.ones(3))
+    cost = rng.uniform(1, 5, size=30)
+    counts = expected_counts(problem, cost, left=60.0, runs=1e9)
+    assert counts @ cost == pytest.approx(60.0)
+    assert problem.value(counts) < problem.value(60.0 / (30 * cost)) - 0.05
+    best = min(problem.value(np.eye(30)[at] * 60.0 / cost[at]) for at in range(30))
+    assert problem.value(counts) < best
+    few = expected_counts(problem, cost, left=60.0, runs=8.0)
+    assert few.sum() <= 8.0 * (1 + 1e-9)
+    assert few @ cost <= 60.0 * (1 + 1e-9)
+
+
+def test_runs_that_are_planned_halve_the_error_of_the_start():
+    world = random_world(Kind.ADD, 5)
+    history, advice = follow(world, 2.0, runs=40, batch=8)
+    assert len(history) <= 40
+    assert advice.ending is Ending.SPENT
+    truth = np.array([float(world.log_optimum(skill, TARGET)[0]) for skill in SKILLS])
+    first = History(
+        N=history.N[:START], D=history.D[:START], log_L={name: one[:START] for name, one in history.log_L.items()}
+    )
+    start, end = answer(first, SPACE, OPTIMA), answer(history, SPACE, OPTIMA)
+    assert end.widest < 0.5 * start.widest
+    assert np.abs(end.value - truth).max() < 0.35
+    assert np.all(SPACE.allows(history.N, history.D))
+    assert SPACE.cost(history.N, history.D).sum() <= 2.0 * FLOPS[1] * (1 + 1e-9)
+
+
+def test_the_same_history_and_seed_give_the_same_runs():
+    history = grid_of(random_world(Kind.ADD, 1), sizes=5)
+    wish = Wish(targets=OPTIMA, left=1e19)
+    one, other = (propose(history, SPACE, wish, count=3, seed=4) for _ in range(2))
+    assert [(each.N, each.D) for each in one.proposals] == [(each.N, each.D) for each in other.proposals]
+    assert propose(history, SPACE, wish, count=3, seed=5).proposals != one.proposals
+
+
+def test_proposals_say_what_they_bring_and_cost():
+    history = grid_of(random_world(Kind.ADD, 1), sizes=5)
+    advice = propose(history, SPACE, Wish(targets=OPTIMA, left=2e19), count=2, forecast=True)
+    for one in advice.proposals:
+        assert one.purpose is Purpose.PLAN
+        assert set(one.fall) == {target.name for target in OPTIMA}
+        assert all(0 <= share < 1 for share in one.fall.values())
+        assert max(one.fall.values()) > 0
+        assert one.cost == pytest.approx(float(SPACE.cost(one.N, one.D)))
+    assert advice.answer is not None
+    assert advice.expected is not None
+    assert advice.to_halve is not None
+    assert advice.expected < advice.answer.widest
+    assert advice.to_halve > 1e18
+    assert all(sum(weights.values()) == pytest.approx(1) for weights in advice.laws.values())
+
+
+def test_runs_under_way_are_not_asked_for_again():
+    history = grid_of(random_world(Kind.ADD, 1), sizes=5)
+    wish = Wish(targets=OPTIMA, left=2e19)
+    before = propose(history, SPACE, wish, seed=1)
+    dear = np.array([1e9]), np.array([1e19 / 6e9])
+    waiting = history.with_runs(np.repeat(dear[0], 4), np.repeat(dear[1], 4), None)
+    after = propose(waiting, SPACE, wish, seed=1)
+    assert after.answer is not None
+    assert before.answer is not None
+    assert after.answer.widest == pytest.approx(before.answer.widest, rel=1e-9)
+    assert after.expected is not None
+    assert before.expected is not None
+    assert after.expected < before.expected
+
+
+def test_it_ends_for_a_reason():
+    history = grid_of(random_world(Kind.ADD, 1))
+    assert propose(history, SPACE, Wish(targets=OPTIMA, left=1e19, width=2.0)).ending is Ending.PRECISE
+    assert propose(history, SPACE, Wish(targets=OPTIMA, left=1e15)).ending is Ending.SPENT
+    assert propose(history, SPACE, Wish(targets=OPTIMA, left=1e19, runs=0)).ending is Ending.SPENT
+    many = grid_of(random_world(Kind.ADD, 1), sizes=99)
+    assert propose(many, SPACE, Wish(targets=OPTIMA, left=1.2e17)).ending is Ending.WORTHLESS
+    assert propose(History.empty(SKILLS), SPACE, Wish(targets=OPTIMA, left=1e10)).ending is Ending.SPENT
+
+
+def test_mixes_are_planned_and_their_optima_found():
+    world = random_world(Kind.ADD, 1, CATEGORIES)
+    history, _ = follow(world, 3.0, space=MIXED, mixes=[tuple(MIXES[0]), tuple(MIXES[1])], runs=32, batch=8)
+    assert history.h is not None
+    assert {tuple(h) for h in history.h} <= {tuple(h) for h in MIXES}
+    targets = tuple(replace(one, h=tuple(MIXES[at])) for one in OPTIMA for at in (0, 1))
+    found = answer(history, MIXED, targets)
+    truth = [float(world.log_optimum(one.skill, one.C, np.array(one.h))[0]) for one in targets]
+    assert np.abs(found.value - truth).max() < 0.4
+
+
+def test_supply_of_a_category_limits_its_runs():
+    short = replace(MIXED, supply=np.array([1e9, 1e12, 1e12]))
+    history = grid_of(random_world(Kind.ADD, 1, CATEGORIES), space=MIXED)
+    targets = tuple(replace(one, h=tuple(MIXES[0])) for one in OPTIMA)
+    empty = History.empty(SKILLS, 3)
+    for runs in (history, empty):
+        proposals = propose(runs, short, Wish(targets=targets, left=5e19), count=12).proposals
+        assert proposals
+        assert all(one.D * one.h[0] <= 1e9 * (1 + 1e-6) for one in proposals)
+
+
+def test_a_ladder_of_sizes_is_kept_to():
+    ladder = replace(SPACE, sizes=(1e7, 3e7, 1e8, 3e8))
+    history = grid_of(random_world(Kind.ADD, 1), sizes=5)
+    proposals = propose(history, ladder, Wish(targets=OPTIMA, left=3e19), count=6).proposals
+    assert {one.N for one in proposals if one.purpose is Purpose.PLAN} <= set(ladder.sizes)
+
+
+def test_a_skill_without_data_and_one_size_alone_leave_intervals_wide():
+    history = grid_of(random_world(Kind.ADD, 1), sizes=5)
+    silent = replace(history, log_L=dict(history.log_L) | {"code": np.full(len(history), np.nan)})
+    found = answer(silent, SPACE, OPTIMA)
+    half = dict(zip(SKILLS, (found.hi - found.lo) / 2, strict=True))
+    assert half["code"] > 3 * half["prose"]
+    single = replace(history, N=np.full(len(history), 1e8))
+    assert answer(single, SPACE, OPTIMA).widest > 1.0
+
+
+def test_runs_off_every_law_are_told():
+    world = random_world(Kind.ADD, 1)
+    history = grid_of(world, sizes=15)
+    bent = 0.04 * np.sin(0.9 * np.log(history.N))
+    advice = propose(
+        replace(history, log_L={name: one + bent for name, one in history.log_L.items()}), SPACE,
+        Wish(targets=OPTIMA, left=1e19),
+    )  # fmt: skip
+    assert any("off every law" in one or "count for less" in one for one in advice.warnings)
+    assert not any("off every law" in one for one in propose(history, SPACE, Wish(targets=OPTIMA, left=1e19)).warnings)
+
+
+def test_laws_offered_are_known_by_name():
+    assert [name_of(law) for law in offered(SPACE)] == ["chinchilla", "coupled", "drifting", "farseer"]
+    assert [name_of(law) for law in offered(MIXED)] == ["chinchilla", "coupled", "drifting", "farseer"]
