@@ -39,7 +39,9 @@ def suggest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[s
         out.progress(
             f"note: {len(runs.table.runs) - len(history)} runs are on other mixes than {order.mixes[0]}: left out"
         )
-    advice = propose(history, order.space, order.wish(0.0), count=arguments["count"], seed=config.study.first_seed)
+    advice = propose(
+        history, order.space, order.wish(0.0), count=arguments["count"], seed=config.study.first_seed, forecast=True
+    )
     points = points_of(advice.proposals, order, int(runs.table.runs["seed"].max()) + 1)
     tell(advice, points, order, out)
     told = {"study": runs.name, "runs": len(runs.table.runs), **plain_advice(advice, points, order)}

@@ -81,8 +81,10 @@ def tell(advice: Advice, points: Sequence[DesignPoint], order: Order, out: Outpu
         out.text(f"note: {note}")
     if advice.answer is not None:
         out.text(f"what is known, with {advice.answer.level:.0%} intervals:")
-        for target, value, lo, hi in _rows(advice.answer):
-            out.text(f"  {_named(target):<44}{_interval(value, lo, hi)}")
+        rows = _rows(advice.answer)
+        wide = max(len(_named(target)) for target, *_ in rows)
+        for target, value, lo, hi in rows:
+            out.text(f"  {_named(target):<{wide}}  {_interval(value, lo, hi)}")
     if points:
         out.text(_table(advice, points))
     if advice.ending is not None:

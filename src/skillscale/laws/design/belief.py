@@ -19,7 +19,7 @@ from skillscale.laws.jets import leaves
 SCALES = np.array([0.0002, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016])  # of the discrepancy, in ln L
 NOISES = np.geomspace(0.0008, 0.05, 25)  # of a run, in ln L
 _SCALE, _NOISE = (0.001, 1.2), (0.005, 1.0)  # median and sd of the logarithm, beforehand (assumption)
-_FREEDOM = 5.0  # of Student's distribution of errors
+FREEDOM = 5.0  # of Student's distribution of errors
 _ROUNDS, _STEPS = 4, 30
 _ENOUGH = 1e-3  # fall of the negative log posterior at which the mode is found
 _NEGLIGIBLE = 0.01  # probability of a scale that is left out
@@ -130,7 +130,7 @@ def _beforehand(law: Law, surface: Surface) -> Belief:
 
 def _trust(standard: Array) -> Array:
     """Weight of each run by its error in units of the noise, 1 for the best."""
-    weights = (_FREEDOM + 1) / (_FREEDOM + standard**2)
+    weights = (FREEDOM + 1) / (FREEDOM + standard**2)
     return np.asarray(weights / max(float(weights.max(initial=0.0)), 1e-9))
 
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.special import ndtri
 from scipy.stats import qmc
 
 from skillscale.laws.design.advice import Advice, Ending, Proposal, Purpose
 from skillscale.laws.design.averaged import Averaged, answer_by, averaged
+from skillscale.laws.design.belief import FREEDOM
 from skillscale.laws.design.plan import Problem, expected_counts
 from skillscale.laws.design.space import History, Space
 from skillscale.laws.design.targets import Answer, Quantity, Target
@@ -276,6 +276,8 @@ def _warnings(known: dict[str, Averaged]) -> tuple[str, ...]:
                 "optima far beyond them are less certain than the intervals of any one law say"
             )
         if odd:
-            beyond = abs(float(ndtri(0.005)))
-            told.append(f"{skill}: {odd} runs lie more than {beyond:.1f} sd off and count for less; look at them")
+            beyond = math.sqrt((FREEDOM + 1) / _TRUST - FREEDOM)
+            told.append(
+                f"{skill}: runs that lie more than {beyond:.1f} sd off count for less, of {len(best.trust)}: {odd}; look at them"
+            )
     return tuple(told)
