@@ -278,6 +278,7 @@ def _warnings(known: dict[str, Averaged]) -> tuple[str, ...]:
         if odd:
             beyond = math.sqrt((FREEDOM + 1) / _TRUST - FREEDOM)
             told.append(
-                f"{skill}: runs that lie more than {beyond:.1f} sd off count for less, of {len(best.trust)}: {odd}; look at them"
+                f"{skill}: {odd} of {len(best.trust)} runs lie more than {beyond:.1f} sd off, and count for less; look "
+                "at them"
             )
     return tuple(told)
