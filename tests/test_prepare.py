@@ -40,7 +40,7 @@ def raw_config(folder: Path) -> dict[str, Any]:
         noun: configs.read_yaml(configs.conf_file(noun, "main" if noun == "study" else "embedded"))
         for noun in ("data", "skills", "study")
     }
-    raw |= {noun: configs.read_yaml(configs.conf_file(noun, "")) for noun in ("model", "train")}
+    raw |= {noun: configs.read_yaml(configs.conf_file(noun, "")) for noun in ("model", "train", "sample")}
     raw["data"] = {
         "name": "made",
         "vocab_size": 300,
