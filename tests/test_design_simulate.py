@@ -74,7 +74,7 @@ def test_a_grid_has_its_sizes_at_each_of_its_budgets(shape):
     assert np.diff(C) == pytest.approx(np.diff(C)[0], abs=1e-5)
     at_last = np.isclose(np.log(6 * grid.N * grid.D), C[-1], atol=1e-4)
     at_top = np.log(grid.N[at_last])
-    widest = min(2 * math.log(shape.span), math.log(math.sqrt(2000 / 0.5)))
+    widest = min(2 * math.log(shape.span), math.log(math.sqrt(SPACE.ratio[1] / SPACE.ratio[0])))
     assert 0.85 * widest <= np.ptp(at_top) <= 2 * math.log(shape.span) + 1e-9
 
 

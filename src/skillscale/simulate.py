@@ -140,7 +140,7 @@ def _space(arguments: Mapping[str, Any]) -> tuple[Space, Mix | None]:
     """The space, and the mix of every run where there is but one."""
     ratio: Sequence[float] = arguments["ratio"] or ()
     if len(ratio) != 2:
-        raise InputError(f"--ratio is the least and the largest D / N, as in .5,2000, but it has {len(ratio)} numbers")
+        raise InputError(f"--ratio is the least and the largest D / N, as in 1,500, but it has {len(ratio)} numbers")
     share = arguments["overhead"]
     flops = (arguments["flops_min"], arguments["flops_max"])
     mixes: Sequence[Mix] = arguments["mixes"] or ()

@@ -25,6 +25,8 @@ HORIZON = 30.0  # largest runs, that are planned ahead at most
 FILL_EVERY, REPLICATE_EVERY = 10, 14  # runs; together a sixth (assumption)
 WORTHLESS = 0.02  # fall of the mean ln sd through all that is left, below which it isn't worth spending
 ROUGH = 0.003  # scale of the discrepancy, in ln L, from which the laws are told to be off
+_BINDING = 0.95  # share of the runs allowed from which their number is what limits the plan
+_GOLDEN = (math.sqrt(5) - 1) / 2  # turns that spread evenly over the plan, however many there are
 _STEPS = 11  # of the lattice of candidates, each way
 _MIXES = 12  # tried at once, of more that are allowed
 _TRUST = 0.3  # weight of a run below which it is told as odd
@@ -179,10 +181,11 @@ def _chosen(
     """The next runs by the plan, the cheapest first; some that fill gaps or repeat."""
     order = np.argsort(space.cost(candidates.N, candidates.D), kind="stable")
     along = np.cumsum(counts[order])
-    planned = [
-        _run(candidates, int(order[min(int(np.searchsorted(along, turn + 0.5)), len(order) - 1)]))
-        for turn in range(count)
-    ]
+    if along[-1] > _BINDING * wish.runs:  # cheap ones first would leave more FLOPs than the last runs can spend
+        turns = along[-1] * ((len(history) + np.arange(count)) * _GOLDEN % 1)
+    else:
+        turns = np.arange(count) + 0.5
+    planned = [_run(candidates, int(order[min(int(np.searchsorted(along, at)), len(order) - 1)])) for at in turns]
     if along[-1] < 0.5:  # less than half a run is planned: the dearest that counts most
         planned[0] = _run(candidates, int(np.argmax(counts)))
     chosen: list[tuple[Run, Purpose]] = []

@@ -24,7 +24,8 @@ _TOLERANCE = 1e-6
 class Space:
     """What may be run.
 
-    ``flops``: least and largest 6 N D of one run; ``n_params``, ``n_tokens``, ``ratio`` (D / N): least and largest;
+    ``flops``: least and largest 6 N D of one run; ``n_params``, ``n_tokens``, ``ratio`` (D / N): least and largest, by
+    default what recipes are tuned for (docs/sampling.md: beyond it runs mislead more than they tell);
     ``sizes``: the only N there are, where models come in a ladder; ``mixes``: shares that may be trained on, (m,
     n_categories), of ``categories``; ``supply``: most tokens of each category that one run may see (its unique tokens
     times the epochs allowed), (n_categories,); ``overhead``: FLOPs that a run costs beside its own; ``replicates``:
@@ -37,7 +38,7 @@ class Space:
     flops: tuple[float, float] = field(metadata={"unit": "FLOP"})
     n_params: tuple[float, float] = (1.0, math.inf)
     n_tokens: tuple[float, float] = (1.0, math.inf)
-    ratio: tuple[float, float] = (0.5, 2000.0)
+    ratio: tuple[float, float] = (1.0, 500.0)
     sizes: tuple[float, ...] = ()
     categories: tuple[str, ...] = ()
     mixes: Array | None = field(default=None, repr=False)
