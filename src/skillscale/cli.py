@@ -390,9 +390,7 @@ ENTRIES = (
             Parameter(name="runs", read=optional(count), help="most runs in all; empty: no limit"),
             Parameter(name="flops_min", default="1e16", read=positive, help="C of the smallest run allowed, FLOP"),
             Parameter(name="flops_max", default="1e19", read=positive, help="C of the largest run allowed, FLOP"),
-            Parameter(
-                name="ratio", default="1,500", read=several(positive), help="least and largest D / N of a run"
-            ),
+            Parameter(name="ratio", default="1,500", read=several(positive), help="least and largest D / N of a run"),
             Parameter(name="overhead", default="0.01", read=_share, help="of a run, in units of the largest run"),
             Parameter(name="computes", read=several(positive), help="C asked about, FLOP; empty: 10, 100 x flops_max"),
             Parameter(name="mixes", read=mixes, help="mixes that may be trained on; one: that of every run"),

@@ -205,8 +205,8 @@ def _chosen(
 
 def _aside(history: History, space: Space, number: int, seed: int) -> tuple[Run, Purpose] | None:
     """What run number so-and-so is for, where it isn't the plan's."""
-    if number % FILL_EVERY == FILL_EVERY - 1:
-        return _spread(space, seed, number + 1)[-1], Purpose.FILL
+    if number % FILL_EVERY == FILL_EVERY - 1 and (spread := _spread(space, seed, number + 1)):
+        return spread[-1], Purpose.FILL
     if number % REPLICATE_EVERY == REPLICATE_EVERY - 1 and space.replicates > 1 and len(history):
         cost = space.cost(history.N, history.D)
         cheap = np.flatnonzero(cost <= np.median(cost))
