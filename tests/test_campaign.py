@@ -213,6 +213,7 @@ def test_ctrl_c_on_a_grid_marks_the_runs_of_its_workers(tmp_path):
     words = ["grid", *small_study.write(tmp_path), "--cache", str(tmp_path / "cache"), "--budgets", "4e12"]
     process = command([*words, "--sizes", "9000,12000"])
     wait_for(lambda: (tmp_path / "runs.db").exists() and _running(tmp_path))
+    time.sleep(2)  # a run claimed a moment ago would stay RUNNING, without an owner, for the next call to go on with
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
