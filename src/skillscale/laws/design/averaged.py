@@ -1,5 +1,7 @@
 """What is known of every skill, over the laws: each law's belief by its evidence, and all of them as one Gaussian.
 
+The evidence is tempered (Miller & Dunson 2019): a law is never quite true, and its misfit is common to many runs.
+
 The design sees the mixture's covariance: within each law, and between the laws where they expect different losses. A
 run that tells laws apart is worth its cost just as one that tells parameters.
 """
@@ -19,6 +21,7 @@ from skillscale.laws.design.surface import surface_over
 from skillscale.laws.design.targets import Answer, Quantity, Target
 from skillscale.laws.forms import Array
 
+TEMPER = 0.35  # power of the evidence; 1 lets laws be certain of more than they cover (docs/sampling.md)
 _NEGLIGIBLE = 0.01  # weight of a law that is left out
 _RICHNESS = 20.0  # runs for which a direction that no candidate can tell apart is left to its prior
 _APART = 0.05  # of such a direction's weight, in units of the noise
@@ -115,7 +118,7 @@ def averaged(history: History, space: Space, targets: Sequence[Target]) -> dict[
     for skill in sorted({name for target in targets for name in (target.skill, target.other) if name}):
         beliefs = [believe(law, surface, history, skill) for law in laws]
         evidence = np.array([one.evidence for one in beliefs])
-        weights = np.exp(evidence - evidence.max())
+        weights = np.exp(TEMPER * (evidence - evidence.max()))
         weights /= weights.sum()
         kept = weights > _NEGLIGIBLE
         found[skill] = Averaged(
