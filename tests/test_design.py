@@ -16,6 +16,7 @@ from skillscale.laws.design.space import History, Space
 from skillscale.laws.design.surface import surface_over
 from skillscale.laws.design.targets import Quantity, Target, default_targets
 from skillscale.laws.design.worlds import FLOPS, SKILLS, Kind, random_world
+from skillscale.laws.forms import Drifting
 
 TARGET = 1e21
 SPACE = Space(flops=FLOPS)
@@ -98,6 +99,39 @@ def test_the_law_behind_the_runs_carries_the_most_weight():
         weights = averaged(grid_of(random_world(kind, 1)), SPACE, OPTIMA)[skill].by_name
         assert sum(weights.get(name, 0.0) for name in names) > 0.5
         assert sum(weights.values()) == pytest.approx(1)
+
+
+def test_drift_is_told_alike_about_any_centre():
+    free = next(law for law in offered(SPACE) if law.name == "drifting")
+    bound = Drifting(free.x0, free.y0)
+    q = np.array([[0.3, -0.9, -1.1, 0.34, 0.31, math.log(0.7), -0.03]])
+    N, D = np.geomspace(1e7, 1e9, 9), np.geomspace(1e10, 1e9, 9)
+    there = bound.log_loss(q, bound.covariates(N, D, None))
+    assert free.log_loss(np.append(q, [[0.0]], axis=1), free.covariates(N, D, None)) == pytest.approx(there, rel=1e-12)
+    moved = type(free)(free.x0, free.y0 + 2)  # the same drift, told about a centre two further down
+    told = np.append(q, [[-2.0]], axis=1)
+    told[0, 2] -= 2 * q[0, 4]
+    assert moved.log_loss(told, moved.covariates(N, D, None)) == pytest.approx(there, rel=1e-9)
+
+
+def test_the_noise_of_runs_is_told_as_their_sd_and_their_number_as_it_is():
+    found, told = [], []
+    for seed in range(6):
+        world = random_world(Kind.ADD, seed)
+        for skill in SKILLS:
+            belief = believe(offered(SPACE)[0], surface_over(SPACE, TARGET), grid_of(world, seed=seed), skill)
+            found.append(belief.noise)
+            sd = np.append(prior_of(belief.law, 1.0)[1], belief.surface.sd(belief.scale))
+            runs = grid_of(world, seed=seed)
+            rows = belief.rows(runs.N, runs.D, None)
+            told.append(np.trace(belief.precision - np.diag(sd**-2)) / (np.trace(rows.T @ rows) / belief.noise**2))
+    assert np.mean(found) == pytest.approx(world.noise, rel=0.1)
+    assert np.mean(told) == pytest.approx(1, abs=0.15)
+
+
+def test_no_law_is_certain_after_few_runs():
+    weights = [one.weights.max() for one in averaged(grid_of(random_world(Kind.ADD, 2)), SPACE, OPTIMA).values()]
+    assert max(weights) < 0.9
 
 
 def test_bad_runs_count_for_less():
