@@ -123,9 +123,12 @@ class CapacityCompetition(Law):
 
 
 def _multiplier(slope: Sequence[Array], level: Sequence[Array], target: Array) -> Array:
-    """The mu at which ln sum_i exp(slope_i (level_i - mu)) is the target, for which Newton steps need no derivative."""
+    """The mu at which ln sum_i exp(slope_i (level_i - mu)) is the target.
+
+    The first guess gives all to the largest part, which is too low; Newton steps climb from there on a convex curve.
+    """
     rates, tops = np.stack(np.broadcast_arrays(*slope)), np.stack(np.broadcast_arrays(*level))
-    mu = np.zeros(np.broadcast_shapes(tops.shape[1:], target.shape))
+    mu = (tops - target / rates).max(0)
     for _ in range(_NEWTON):
         parts = rates * (tops - mu)
         peak = parts.max(0)
