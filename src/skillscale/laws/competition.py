@@ -138,7 +138,7 @@ def _multiplier(slope: Sequence[Array], level: Sequence[Array], target: Array) -
         mu = mu + step
         if np.abs(step).max() < 1e-13:
             break
-    return mu
+    return np.asarray(mu)
 
 
 def _split_step(slope: Sequence[Jet], level: Sequence[Jet], target: Jet, mu: Jet) -> Jet:

@@ -182,7 +182,7 @@ class Errors(StrEnum):
         ``uneven``: three times as large at the smallest N as at the largest; ``clustered``: .004 for all checkpoints of
         a run and .0015 for each; ``outliers``: 2 % of the runs lie .05 higher.
         """
-        return self.draw_skills(points, rng, x, skills=1)[0]
+        return np.asarray(self.draw_skills(points, rng, x, skills=1)[0])
 
     def draw_skills(self, points: Points, rng: np.random.Generator, x: Array, *, skills: int) -> Array:
         """Errors (skills, n) of the same runs in several skills: half their variance is the run's, alike in all.
