@@ -104,12 +104,11 @@ def exponents(law: Law) -> dict[str, str]:
 
 def hits(study: Planted, fit: Fit, q: np.ndarray, rng: np.random.Generator) -> Hits:
     """Whether each interval covers, and its pull; NaN where there is no interval."""
-    truth, value, drawn = (quantities(study, np.atleast_2d(one)) for one in (study.q, fit.q, q))
-    truth["new run"] = truth["new run"] + study.new_error
-    drawn["new run"] = drawn["new run"] + new_run_sd(fit, study.points) * rng.normal(size=len(q))
+    error = {"new run": (study.new_error, new_run_sd(fit, study.points) * rng.normal(size=len(q)))}
     found = {}
-    for name in truth:
-        band, aim = interval(float(value[name][0]), drawn[name], LEVEL), float(truth[name][0])
+    for name, (truth, value, *drawn) in quantities(study, np.vstack([study.q, fit.q, q])).items():
+        of_truth, of_draws = error.get(name, (0.0, 0.0))
+        band, aim = interval(float(value), np.array(drawn) + of_draws, LEVEL), float(truth) + of_truth
         half = (band.hi - band.lo) / 2
         found[name] = (float(band.lo <= aim <= band.hi) if band.known else math.nan, (band.value - aim) / half * 1.645)
     return found
@@ -128,8 +127,9 @@ def coverage(cell: Row) -> list[Row]:
             continue
         for method, name, hit in told:
             found.setdefault((method, name), []).append(hit)
+    skills = len(NAMES) if LAWS[str(cell["law"])].joint else 1
     return [
-        _row(method, name, np.array(pairs), studies=studies, failed=failed) for (method, name), pairs in found.items()
+        _row(method, name, np.array(pairs), skills=skills, failed=failed) for (method, name), pairs in found.items()
     ]
 
 
@@ -166,14 +166,16 @@ def drawn_from(
     ]
 
 
-def _row(method: str, name: str, pairs: np.ndarray, *, studies: int, failed: int) -> Row:
+def _row(method: str, name: str, pairs: np.ndarray, *, skills: int, failed: int) -> Row:
+    """Of hits and pulls (n, 2), study by study; the Monte Carlo error is of studies, whose skills go together."""
     known = pairs[~np.isnan(pairs[:, 0])] if not np.isnan(pairs[:, 0]).all() else np.full((1, 2), math.nan)
     share, pull, pulls = (float(x) for x in (known[:, 0].mean(), known[:, 1].mean(), known[:, 1].var()))
-    # Skills of one study are hardly independent: the Monte Carlo error counts studies.
-    independent = min(len(known), studies - failed)
+    by_study = pairs[:, 0].reshape(-1, skills)
+    told = ~np.isnan(by_study).all(1)
+    means = np.nanmean(by_study[told], axis=1) if told.any() else np.full(1, math.nan)
     return {
         "method": method, "quantity": name, "coverage": f"{share:.3f}",
-        "error": f"{math.sqrt(share * (1 - share) / independent):.3f}", "pull mean": f"{pull:.2f}",
+        "error": f"{float(means.std()) / math.sqrt(len(means)):.3f}", "pull mean": f"{pull:.2f}",
         "pulls": f"{pulls:.2f}", "unknown": int(np.isnan(pairs[:, 0]).sum()), "failed": failed,
     }  # fmt: skip
 
@@ -186,7 +188,7 @@ def warnings(cell: Row) -> list[Row]:
         study = study_of(cell, seed)[NAMES[0]]
         law = study.points.bind(LAWS[str(cell["fitted"])]).for_skill(NAMES[0])
         fit = fit_law(study.points, law=law, objective=None, starts=STARTS)
-        q = draws(fit, study.points, method=Method.LAPLACE, count=RESAMPLES, seed=seed)
+        q = draws(fit, study.points, method=Method.WILD, count=RESAMPLES, seed=seed)
         found.append(" ".join(doubts(fit, study.points, q)))
     shares = {name: np.mean([word in text for text in found]) for name, word in WORDS.items()}
     return [

@@ -167,10 +167,11 @@ def _bent(fit: Fit, points: Points, q: Array) -> str:
     growth = float(np.quantile(spread(moved) / promised, 0.9))
     if shift <= SHIFTED and growth <= GROWN:
         return ""
+    cure = "add runs" if fit.law.joint else "draw by wild, each skill alone (with fewer resamples where runs are many)"
     return (
         f"the draws move predicted losses {shift:.1f} sd to one side and {growth:.1f} times as far as the runs' errors "
-        "do, for one step in the parameters bends them; intervals of losses may not cover: draw by wild, each skill "
-        "alone (with fewer resamples where runs are many), or choose a law with fewer parameters"
+        f"do, for one step in the parameters bends them; intervals of losses may not cover: {cure}, or choose a law "
+        "with fewer parameters"
     )
 
 
