@@ -6,7 +6,9 @@
 
 ``coverage``: of alpha and beta, the exponent a of N*(C) at the centre, ln N* at 10 times the largest budget, ln L at
 that optimum, and ln L of a new run there. ``pulls``: variance of (estimate - truth) / half width x 1.645. ``unknown``:
-studies without an interval (more than 1 % of the draws have no optimum). ``warnings``: share of the studies in which
+studies without an interval (more than 1 % of the draws have no optimum). A law of all skills at once is fitted to three
+and covered in each: ``alpha`` and ``beta`` are the category's own b and a, cells are means over the three, and
+``unknown`` counts skills. ``warnings``: share of the studies in which
 the result warns, at all and by what, when the truth is of a law (``--laws``) and another, or itself, is fitted. Tables
 are kept in benchmarks/results/; resumable: rows that are there are not computed again.
 """
@@ -25,8 +27,11 @@ from skillscale.laws.bootstrap import Method, draws, new_run_sd
 from skillscale.laws.catalogue import LAWS
 from skillscale.laws.doubts import doubts
 from skillscale.laws.fit import Fit, fit_law
-from skillscale.laws.objective import HUBER
-from skillscale.laws.simulate import NAMES, Errors, Planted, plant
+from skillscale.laws.forms import Law
+from skillscale.laws.joint import fit_skills
+from skillscale.laws.objective import HUBER, Objective
+from skillscale.laws.request import joint_draws
+from skillscale.laws.simulate import NAMES, Errors, Planted, plant, plant_skills
 from skillscale.laws.uncertainty import interval
 
 RESULTS = Path(__file__).parent / "results"
@@ -45,7 +50,9 @@ WORDS = {  # by which each warning is known
     "rival": "fits as well",
     "lopsided": "lopsided",
 }
+OWN = {"alpha": "b", "beta": "a"}  # names of the exponents of one category
 Row = dict[str, object]
+Hits = dict[str, tuple[float, float]]
 
 
 def keep(table: str, cells: Iterable[Row], compute: Callable[[Row], list[Row]]) -> None:
@@ -64,11 +71,13 @@ def keep(table: str, cells: Iterable[Row], compute: Callable[[Row], list[Row]]) 
     print(pd.read_csv(path).to_string(index=False))
 
 
-def study_of(cell: Row, seed: int) -> Planted:
-    """The cell's study of that number: the same for every method and objective."""
+def study_of(cell: Row, seed: int) -> dict[str, Planted]:
+    """The cell's study of that number, by skill: the same for every method and objective."""
     law, noise = LAWS[str(cell["law"])], Errors(str(cell["noise"]))
     rng = np.random.default_rng([seed, list(LAWS).index(law.name), list(Errors).index(noise)])
-    return plant(law, noise, rng, edge=cell["truths"] == "edge")
+    if law.joint:
+        return plant_skills(law, noise, rng)
+    return {NAMES[0]: plant(law, noise, rng, edge=cell["truths"] == "edge")}
 
 
 def quantities(study: Planted, q: np.ndarray) -> dict[str, np.ndarray]:
@@ -77,7 +86,7 @@ def quantities(study: Planted, q: np.ndarray) -> dict[str, np.ndarray]:
     theta = law.theta(q)
     N = math.exp(study.log_optimum)
     place = law.covariates([N], [study.far / (6 * N)], study.mix)
-    found = {name: theta[:, law.parameters.index(name)] for name in ("alpha", "beta") if name in law.parameters}
+    found = {name: theta[:, law.parameters.index(own)] for name, own in exponents(law).items()}
     log_L = law.log_loss(q, place)[:, 0]
     return found | {
         "a": law.optimum_exponent(theta, None, study.mix),
@@ -87,14 +96,19 @@ def quantities(study: Planted, q: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def hits(study: Planted, fit: Fit, q: np.ndarray, rng: np.random.Generator) -> dict[str, tuple[float, float]]:
+def exponents(law: Law) -> dict[str, str]:
+    """Names among the law's parameters of the exponents of N and D that its skill has."""
+    own = {name: f"{letter}_{getattr(law, 'own', '')}" for name, letter in OWN.items()}
+    return {name: one for name in OWN for one in (name, own[name]) if one in law.parameters}
+
+
+def hits(study: Planted, fit: Fit, q: np.ndarray, rng: np.random.Generator) -> Hits:
     """Whether each interval covers, and its pull; NaN where there is no interval."""
-    truth, value, drawn = (quantities(study, np.atleast_2d(one)) for one in (study.q, fit.q, q))
-    truth["new run"] = truth["new run"] + study.new_error
-    drawn["new run"] = drawn["new run"] + new_run_sd(fit, study.points) * rng.normal(size=len(q))
+    error = {"new run": (study.new_error, new_run_sd(fit, study.points) * rng.normal(size=len(q)))}
     found = {}
-    for name in truth:
-        band, aim = interval(float(value[name][0]), drawn[name], LEVEL), float(truth[name][0])
+    for name, (truth, value, *drawn) in quantities(study, np.vstack([study.q, fit.q, q])).items():
+        of_truth, of_draws = error.get(name, (0.0, 0.0))
+        band, aim = interval(float(value), np.array(drawn) + of_draws, LEVEL), float(truth) + of_truth
         half = (band.hi - band.lo) / 2
         found[name] = (float(band.lo <= aim <= band.hi) if band.known else math.nan, (band.value - aim) / half * 1.645)
     return found
@@ -106,25 +120,62 @@ def coverage(cell: Row) -> list[Row]:
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     failed = 0
     for seed in range(studies):
-        study = study_of(cell, seed)
         try:
-            fit = fit_law(study.points, law=study.law, objective=OBJECTIVES[str(cell["objective"])], starts=STARTS)
+            told = told_by(study_of(cell, seed), OBJECTIVES[str(cell["objective"])], seed)
         except FitError:
             failed += 1
             continue
-        for method in (Method.WILD, Method.LAPLACE):
-            q = draws(fit, study.points, method=method, count=RESAMPLES, seed=seed)
-            for name, hit in hits(study, fit, q, np.random.default_rng(seed)).items():
-                found.setdefault((str(method), name), []).append(hit)
-    return [_row(method, name, np.array(pairs), failed) for (method, name), pairs in found.items()]
+        for method, name, hit in told:
+            found.setdefault((method, name), []).append(hit)
+    skills = len(NAMES) if LAWS[str(cell["law"])].joint else 1
+    return [
+        _row(method, name, np.array(pairs), skills=skills, failed=failed) for (method, name), pairs in found.items()
+    ]
 
 
-def _row(method: str, name: str, pairs: np.ndarray, failed: int) -> Row:
+def told_by(
+    study: dict[str, Planted], objective: Objective | None, seed: int
+) -> list[tuple[str, str, tuple[float, float]]]:
+    """Method, quantity, and whether the interval covers with its pull, skill by skill."""
+    found = []
+    for method, drawn in drawn_from(study, objective, seed):
+        for skill, (fit, q) in drawn.items():
+            rng = np.random.default_rng(seed)
+            found += [(str(method), name, hit) for name, hit in hits(study[skill], fit, q, rng).items()]
+    return found
+
+
+def drawn_from(
+    study: dict[str, Planted], objective: Objective | None, seed: int
+) -> list[tuple[Method, dict[str, tuple[Fit, np.ndarray]]]]:
+    """Each skill's fit and draws, as a user is given them, by method."""
+    methods = (Method.WILD, Method.LAPLACE)
+    data = {skill: one.points for skill, one in study.items()}
+    (skill, first), *_ = study.items()
+    if first.law.joint:
+        joint = fit_skills(data, law=first.law, objective=objective)
+        drawn = [joint_draws(joint, data, method=method, count=RESAMPLES, seed=seed) for method in methods]
+        return [
+            (method, {name: (joint.fits[name], q) for name, q in one.items()})
+            for method, one in zip(methods, drawn, strict=True)
+        ]
+    fit = fit_law(first.points, law=first.law, objective=objective, starts=STARTS)
+    return [
+        (method, {skill: (fit, draws(fit, first.points, method=method, count=RESAMPLES, seed=seed))})
+        for method in methods
+    ]
+
+
+def _row(method: str, name: str, pairs: np.ndarray, *, skills: int, failed: int) -> Row:
+    """Of hits and pulls (n, 2), study by study; the Monte Carlo error is of studies, whose skills go together."""
     known = pairs[~np.isnan(pairs[:, 0])] if not np.isnan(pairs[:, 0]).all() else np.full((1, 2), math.nan)
     share, pull, pulls = (float(x) for x in (known[:, 0].mean(), known[:, 1].mean(), known[:, 1].var()))
+    by_study = pairs[:, 0].reshape(-1, skills)
+    told = ~np.isnan(by_study).all(1)
+    means = np.nanmean(by_study[told], axis=1) if told.any() else np.full(1, math.nan)
     return {
         "method": method, "quantity": name, "coverage": f"{share:.3f}",
-        "error": f"{math.sqrt(share * (1 - share) / len(known)):.3f}", "pull mean": f"{pull:.2f}",
+        "error": f"{float(means.std()) / math.sqrt(len(means)):.3f}", "pull mean": f"{pull:.2f}",
         "pulls": f"{pulls:.2f}", "unknown": int(np.isnan(pairs[:, 0]).sum()), "failed": failed,
     }  # fmt: skip
 
@@ -134,10 +185,10 @@ def warnings(cell: Row) -> list[Row]:
     studies = int(str(cell["studies"]))
     found = []
     for seed in range(studies):
-        study = study_of(cell, seed)
+        study = study_of(cell, seed)[NAMES[0]]
         law = study.points.bind(LAWS[str(cell["fitted"])]).for_skill(NAMES[0])
         fit = fit_law(study.points, law=law, objective=None, starts=STARTS)
-        q = draws(fit, study.points, method=Method.LAPLACE, count=RESAMPLES, seed=seed)
+        q = draws(fit, study.points, method=Method.WILD, count=RESAMPLES, seed=seed)
         found.append(" ".join(doubts(fit, study.points, q)))
     shares = {name: np.mean([word in text for text in found]) for name, word in WORDS.items()}
     return [

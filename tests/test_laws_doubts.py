@@ -114,3 +114,20 @@ def test_what_only_a_prior_tells_is_said():
     points = scattered(bound("drifting"), truth("drifting"), n=40, noise=0.08, seed=3)
     found = fit_skill("a", points, law=LAWS["drifting"], resamples=60)
     assert any("the runs hardly tell" in reason and "ln k" in reason for reason in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "bent"),
+    [
+        ("additive_mixture", Method.LAPLACE, True),
+        ("additive_mixture", Method.WILD, False),
+        ("chinchilla", Method.LAPLACE, False),
+        ("effective_data", Method.LAPLACE, False),
+    ],
+)
+def test_draws_whose_losses_leave_the_law_on_one_side_are_said(name, method, bent):
+    """One step in parameters that the runs hardly tell; drawn by wild they are followed back to the losses."""
+    one = plant(LAWS[name], Errors.EVEN, np.random.default_rng(1))
+    fit = fit_law(one.points, law=one.law, objective=None, starts=2)
+    q = draws(fit, one.points, method=method, count=200)
+    assert any("to one side" in reason for reason in doubts(fit, one.points, q)) == bent

@@ -15,6 +15,7 @@ from skillscale.laws.simulate import (
     demo_study,
     design_points,
     plant,
+    plant_skills,
     random_truth,
     simulate_study,
 )
@@ -76,6 +77,45 @@ def test_a_planted_study_has_its_laws_losses_and_optimum(name):
     losses = study.law.loss(theta[0], sizes, study.far / (6 * sizes), study.mix)
     assert losses[1] < min(losses[0], losses[2])
     assert study.far == pytest.approx(10 * (6 * study.points.N * study.points.D).max())
+
+
+def planted_errors(study):
+    """Of ln L about the truth, (n,)."""
+    return np.log(study.points.L) - study.law.log_loss(study.q[None], study.points.covariates(study.law))[0]
+
+
+@pytest.mark.parametrize("errors", Errors)
+def test_a_study_of_a_joint_law_has_its_losses_and_optimum_in_every_skill(errors):
+    found = plant_skills(LAWS["capacity_competition"], errors, np.random.default_rng(0))
+    assert list(found) == ["code", "prose", "wiki"]
+    for skill, study in found.items():
+        assert study.law.own == skill
+        np.testing.assert_array_equal(study.q, found["code"].q)
+        np.testing.assert_array_equal(study.points.labels, found["code"].points.labels)
+        assert len(study.points) == (180 if errors is Errors.CLUSTERED else 90)
+        assert np.median(np.abs(planted_errors(study))) == pytest.approx(0.674 * 0.005, rel=0.45)
+        sizes = np.exp(study.log_optimum + np.array([-0.02, 0.0, 0.02]))
+        theta = study.law.theta(study.q[None])[0]
+        losses = study.law.loss(theta, sizes, study.far / (6 * sizes), study.mix)
+        assert losses[1] < min(losses[0], losses[2])
+
+
+def test_half_of_a_runs_error_is_shared_by_its_skills():
+    rng = np.random.default_rng(0)
+    design = design_points(rng, mixed=True, checkpoints=3)
+    for errors in (Errors.EVEN, Errors.CLUSTERED):
+        drawn = np.array([errors.draw_skills(design, rng, np.zeros(180), skills=3)[:, ::3] for _ in range(40)])
+        of_skills = np.corrcoef(drawn.swapaxes(0, 1).reshape(3, -1))
+        np.testing.assert_allclose(of_skills[np.triu_indices(3, 1)], 0.5, atol=0.06)
+
+
+def test_an_outlier_is_one_in_every_skill():
+    drawn = Errors.OUTLIERS.draw_skills(
+        design_points(np.random.default_rng(0)), np.random.default_rng(1), np.zeros(45), skills=3
+    )
+    high = drawn > 0.03
+    assert high.any()
+    np.testing.assert_array_equal(high[0], high[1])
 
 
 def test_planted_errors_are_of_their_kind():

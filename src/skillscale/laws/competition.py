@@ -70,19 +70,14 @@ class CapacityCompetition(Law):
     ) -> list[Jet]:
         """Ln of each category's part of N: h_i c_i b_i x_i^-(b_i + 1) alike for all, summing to N.
 
-        The multiplier is found by Newton steps; two more, with derivatives, make it exact to second order.
+        The multiplier is found by Newton steps; two more with derivatives, where any are asked for, make it exact to
+        second order.
         """
         slope = [exp(-_log1p_exp(one)) for one in log_b]
         level = [log_h[..., i] + c[i] + log_b[i] - b[i] * math.log(len(b)) for i in range(len(b))]
-        plain = ([Jet(one.value) for one in slope], [Jet(one.value) for one in level])
         target = as_jet(x)
-        mu = Jet(np.zeros(np.broadcast_shapes(plain[1][0].value.shape, target.value.shape)))
-        for _ in range(_NEWTON):
-            step = _split_step(*plain, Jet(target.value), mu)
-            mu = Jet(mu.value + step.value)
-            if np.abs(step.value).max() < 1e-13:
-                break
-        for _ in range(2):
+        mu = Jet(_multiplier([one.value for one in slope], [one.value for one in level], target.value))
+        for _ in range(2 if any(one.jac is not None for one in (*slope, *level, target)) else 0):
             mu = mu + _split_step(slope, level, target, mu)
         return [rate * (one - mu) for rate, one in zip(slope, level, strict=True)]
 
@@ -125,6 +120,25 @@ class CapacityCompetition(Law):
             centred_c = np.log(c) - b * (self.x0 - math.log(m))
             centred_A = np.log(A) - a * (self.y0 - math.log(m))
             return np.column_stack([np.log(E), centred_c, np.log(b), centred_A, np.log(a)])
+
+
+def _multiplier(slope: Sequence[Array], level: Sequence[Array], target: Array) -> Array:
+    """The mu at which ln sum_i exp(slope_i (level_i - mu)) is the target.
+
+    The first guess gives all to the largest part, which is too low; Newton steps climb from there on a convex curve.
+    """
+    rates, tops = np.stack(np.broadcast_arrays(*slope)), np.stack(np.broadcast_arrays(*level))
+    mu = (tops - target / rates).max(0)
+    for _ in range(_NEWTON):
+        parts = rates * (tops - mu)
+        peak = parts.max(0)
+        shares = np.exp(parts - peak)
+        total = shares.sum(0)
+        step = (peak + np.log(total) - target) * total / (shares * rates).sum(0)
+        mu = mu + step
+        if np.abs(step).max() < 1e-13:
+            break
+    return np.asarray(mu)
 
 
 def _split_step(slope: Sequence[Jet], level: Sequence[Jet], target: Jet, mu: Jet) -> Jet:

@@ -13,6 +13,7 @@ from scipy.stats import f as f_distribution
 from skillscale.laws.fit import Fit
 from skillscale.laws.forms import Array
 from skillscale.laws.points import Points
+from skillscale.laws.uncertainty import spread
 
 FEW_CLUSTERS = 12
 RARE = 0.02  # p below which a pattern among the residuals is no accident
@@ -20,6 +21,9 @@ NEAR = 1.0  # units of log-likelihood within which another optimum can't be told
 BELIEVED = 0.8  # of a weak prior's sd: draws as wide as that come from the prior
 SKEWED = 4.0  # ratio of the two halves of an interval
 FAR = 5.0  # sd beyond which a run is an outlier
+SHIFTED = 0.7  # sd by which draws may move the losses to one side; there 90 % intervals cover 82 %
+GROWN = 1.5  # times as far as to first order that draws may move the losses
+_PLACES = 200  # runs and draws that the draws' losses are looked at by; more would only cost time and memory
 _CLIP = 2.5  # sd at which residuals are cut before a pattern is looked for, so that outliers make none
 
 
@@ -33,7 +37,7 @@ def doubts(fit: Fit, points: Points, q: Array | None = None) -> tuple[str, ...]:
     """
     found = [_few(points), _starts(fit), _shape(fit, points), _mix(fit, points), _noise(fit, points), _outliers(fit)]
     if q is not None:
-        found += [_failed(q), _believed(fit, q), _skewed(fit, q)]
+        found += [_failed(q), _believed(fit, q), _skewed(fit, q), _bent(fit, points, q)]
     return tuple(reason for reason in found if reason)
 
 
@@ -141,6 +145,34 @@ def _skewed(fit: Fit, q: Array) -> str:
     if not names:
         return ""
     return f"the draws of {', '.join(names)} are lopsided: the runs bound it on one side only; pin or share it"
+
+
+def _bent(fit: Fit, points: Points, q: Array) -> str:
+    """Whether one step in the parameters moves the losses otherwise than the runs' errors do, which is to first order.
+
+    Looked at where the runs are, and said where it is so at a tenth of them. Draws whose losses were followed stay on
+    both sides of the law however far their parameters go.
+    """
+    some = points.take(np.unique(np.linspace(0, len(points) - 1, _PLACES).astype(int)))
+    z = some.covariates(fit.law)
+    drawn = q[np.isfinite(q).all(1)][: 2 * _PLACES]
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved = fit.law.log_loss(drawn, z) - fit.law.log_loss(fit.q[None], z)
+        there = np.isfinite(moved).all(1)
+    if there.sum() < 2:
+        return ""
+    moved, first_order = moved[there], (drawn[there] - fit.q) @ fit.law.jacobian(fit.q[None], z)[0].T
+    promised = np.maximum(spread(first_order), 1e-6)  # ln L; less than that is no matter
+    shift = float(np.quantile(np.abs(np.median(moved, 0)) / promised, 0.9))
+    growth = float(np.quantile(spread(moved) / promised, 0.9))
+    if shift <= SHIFTED and growth <= GROWN:
+        return ""
+    cure = "add runs" if fit.law.joint else "draw by wild, each skill alone (with fewer resamples where runs are many)"
+    return (
+        f"the draws move predicted losses {shift:.1f} sd to one side and {growth:.1f} times as far as the runs' errors "
+        f"do, for one step in the parameters bends them; intervals of losses may not cover: {cure}, or choose a law "
+        "with fewer parameters"
+    )
 
 
 def pattern(fit: Fit, points: Points, columns: Array) -> float:

@@ -182,19 +182,32 @@ class Errors(StrEnum):
         ``uneven``: three times as large at the smallest N as at the largest; ``clustered``: .004 for all checkpoints of
         a run and .0015 for each; ``outliers``: 2 % of the runs lie .05 higher.
         """
-        error = rng.normal(scale=0.005, size=len(x))
+        return np.asarray(self.draw_skills(points, rng, x, skills=1)[0])
+
+    def draw_skills(self, points: Points, rng: np.random.Generator, x: Array, *, skills: int) -> Array:
+        """Errors (skills, n) of the same runs in several skills: half their variance is the run's, alike in all.
+
+        An outlier is one in every skill: the run went wrong.
+        """
+        error = 0.005 * _shared_in_part(rng, skills, len(x))
         match self:
             case Errors.UNEVEN:
                 return np.asarray(error * 3 ** (-x / _SPAN))
             case Errors.CLUSTERED:
-                codes = np.asarray(points.clusters)
-                return np.asarray(0.3 * error + rng.normal(scale=0.004, size=points.n_clusters)[codes])
+                of_run = 0.004 * _shared_in_part(rng, skills, points.n_clusters)
+                return np.asarray(0.3 * error + of_run[:, np.asarray(points.clusters)])
             case Errors.OUTLIERS:
                 return np.asarray(error + 0.05 * (rng.random(len(x)) < 0.02))
         return error
 
 
 _SPAN = 2 * math.log(32)  # of ln N in the designs below
+
+
+def _shared_in_part(rng: np.random.Generator, skills: int, n: int) -> Array:
+    """Standard normals (skills, n); those of one column correlate by .5."""
+    own = rng.normal(size=(skills, n))
+    return own if skills == 1 else (own + rng.normal(size=n)) / math.sqrt(2)
 
 
 def design_points(rng: np.random.Generator, *, mixed: bool = False, checkpoints: int = 1) -> Points:
@@ -240,6 +253,8 @@ def random_parameters(law: Law, rng: np.random.Generator, *, edge: bool = False)
             return _farseer(law, base, rng)
         case "effective_data":
             return np.array([*base, *rng.normal(scale=0.8, size=m)])
+        case "capacity_competition":
+            return _competing(base, rng, m)
         case "additive_mixture" | "joint_mixture":
             base[0] += math.log(0.6)
             more = [*rng.normal(1.2, 0.5, m), *rng.normal(math.log(0.5), 0.4, m)]
@@ -269,6 +284,14 @@ def _farseer(law: Law, base: list[float], rng: np.random.Generator) -> Array:
     ])  # fmt: skip
 
 
+def _competing(base: list[float], rng: np.random.Generator, m: int) -> Array:
+    """Categories that differ in ln of floor and terms by a third or so, and in the exponents by .1."""
+    log_E, log_c, log_A, b, a = base
+    e, c, A = (level + rng.uniform(-0.3, 0.3, m) for level in (log_E, log_c, log_A))
+    steep = [np.log(one + rng.uniform(-0.08, 0.08, m)) for one in (b, a)]
+    return np.concatenate([e, c, steep[0], A, steep[1]])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Planted:
     """A simulated study of one skill under one law.
@@ -292,21 +315,38 @@ class Planted:
 
 def plant(law: Law, errors: Errors, rng: np.random.Generator, *, edge: bool = False) -> Planted:
     """A random truth of the law, and runs with errors of that kind; the optimum is within 20-fold of the centre's."""
+    return _plant(law, errors, rng, names=NAMES[:1], edge=edge)[NAMES[0]]
+
+
+def plant_skills(law: Law, errors: Errors, rng: np.random.Generator) -> dict[str, Planted]:
+    """The same for a law of all skills at once: a study of every category as a skill, with one truth and the same runs.
+
+    Half the variance of a run's error is alike in all skills.
+    """
+    return _plant(law, errors, rng, names=NAMES)
+
+
+def _plant(
+    law: Law, errors: Errors, rng: np.random.Generator, *, names: tuple[str, ...], edge: bool = False
+) -> dict[str, Planted]:
     several = (3 if law.needs_mix else 5) if errors is Errors.CLUSTERED else 1
     design = design_points(rng, mixed=law.needs_mix, checkpoints=several)
-    bound = design.bind(law).for_skill(NAMES[0])
+    laws = [design.bind(law).for_skill(name) for name in names]
     mix = None if design.h is None else design.h.mean(0)
     budgets = CENTRE_C * np.array([1 / 16, 160])
     while True:
-        q = random_parameters(bound, rng, edge=edge)
-        log_N = bound.log_optimum(bound.theta(q[None]), budgets, mix)[0]
+        q = random_parameters(laws[0], rng, edge=edge)
+        log_N = np.array([one.log_optimum(one.theta(q[None]), budgets, mix)[0] for one in laws])
         if np.all(np.abs(log_N - np.log(0.1 * np.sqrt(budgets))) < 3):
             break
     middle = math.log(0.1 * math.sqrt(CENTRE_C))
-    noise = errors.draw(design, rng, np.log(design.N) - middle)
-    L = np.exp(bound.log_loss(q[None], design.covariates(bound))[0] + noise)
-    one = Points(N=np.exp(log_N[1:]), D=np.ones(1), L=np.ones(1))
-    new = float(errors.draw(one, rng, log_N[1:] - middle)[0])
-    return Planted(
-        law=bound, q=q, points=replace(design, L=L), far=budgets[1], log_optimum=float(log_N[1]), new_error=new
-    )
+    noise = errors.draw_skills(design, rng, np.log(design.N) - middle, skills=len(names))
+    found = {}
+    for name, own, error, (_, far) in zip(names, laws, noise, log_N, strict=True):
+        L = np.exp(own.log_loss(q[None], design.covariates(own))[0] + error)
+        one = Points(N=np.exp([far]), D=np.ones(1), L=np.ones(1))
+        new = float(errors.draw(one, rng, np.array([far - middle]))[0])
+        found[name] = Planted(
+            law=own, q=q, points=replace(design, L=L), far=budgets[1], log_optimum=float(far), new_error=new
+        )
+    return found
