@@ -68,8 +68,10 @@ class Problem:
         return float(0.5 * np.log(self.variances(counts)[0]) @ self.weights / self.weights.sum())
 
 
-def expected_counts(problem: Problem, cost: Array, *, left: float, runs: float) -> Array:
+def expected_counts(problem: Problem, cost: Array, *, left: float, runs: float, most: float = math.inf) -> Array:
     """Counts (n_candidates,) that minimise the mean ln sd of the targets within ``left`` FLOPs and ``runs`` runs.
+
+    No candidate counts for more than ``most``.
 
     Multiplicative steps (Titterington 1976) on gain per price; the price is a mixture of both limits' that moves to the
     tighter one.
@@ -78,7 +80,7 @@ def expected_counts(problem: Problem, cost: Array, *, left: float, runs: float) 
     w, tilt = np.full(len(cost), 1.0), 0.5
     for _ in range(ROUNDS):
         price = (1 - tilt) * cost / left + tilt / runs
-        w = w / float(w @ price)
+        w = _within(w, price, most)
         variance, pull = problem.variances(w)
         gain = (pull / variance * share).sum(1) / price
         if not gain.any():  # no run would tell anything: none is better than another
@@ -87,4 +89,17 @@ def expected_counts(problem: Problem, cost: Array, *, left: float, runs: float) 
         tighter = math.log(max(float(w.sum()) / runs, _EDGE)) - math.log(max(float(w @ cost) / left, _EDGE))
         odds = math.log(tilt / (1 - tilt)) + _TILT * min(max(tighter, -2.0), 2.0)
         tilt = min(max(1 / (1 + math.exp(-odds)), _EDGE), 1 - _EDGE)
-    return np.asarray(w / max(float(w @ cost) / left, float(w.sum()) / runs))
+    w = _within(w, cost / left, most)
+    return w if w.sum() <= runs else _within(w, np.full(len(w), 1 / runs), most)
+
+
+def _within(w: Array, price: Array, most: float) -> Array:
+    """Counts in proportion to ``w`` but for those that reach ``most``, for a total price of 1 or all there is."""
+    full = np.zeros(len(w), dtype=bool)
+    while True:
+        left = 1.0 - most * float(price[full].sum()) if full.any() else 1.0
+        scaled = np.where(full, most, w * (left / max(float((w * price)[~full].sum()), 1e-300)))
+        beyond = ~full & (scaled > most)
+        if not beyond.any():
+            return np.asarray(scaled)
+        full |= beyond
