@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skillscale.errors import InputError
-from skillscale.laws.design.averaged import averaged_over
+from skillscale.laws.design.averaged import Averaged, averaged_over
 from skillscale.laws.design.offered import offered
 from skillscale.laws.design.plan import expected_counts
 from skillscale.laws.design.propose import Wish, problem_of
@@ -21,7 +21,7 @@ from skillscale.laws.design.targets import Quantity, Target
 from skillscale.laws.forms import Array
 
 START = 8  # runs before the first plan
-START_SHARE = 0.2  # of what there is to spend, that the start may cost
+START_SHARE = 0.05  # of what there is to spend, that the start may cost
 _EDGE = 1e-6
 
 
@@ -29,8 +29,8 @@ _EDGE = 1e-6
 class Pool:
     """Runs that may be made, each once: ``N``, ``D``, ``cost`` (n,), shares ``h`` (n, n_categories) or None.
 
-    ``cost`` is in any unit, that of the budget. Where tokens are repeated, ``categories`` is ``(EPOCHS,)`` and ``h`` has
-    the logarithm of the epochs.
+    ``cost`` is in any unit, that of the budget. Where tokens are repeated, ``categories`` is ``(EPOCHS,)`` and ``h``
+    has the logarithm of the epochs.
 
     Raises:
         InputError: there is no run, or one has no cost.
@@ -80,8 +80,20 @@ def losses_at(runs: History, skills: Sequence[str]) -> tuple[Target, ...]:
     )  # fmt: skip
 
 
-def choose(history: History, pool: Pool, wish: Wish, open_runs: Sequence[int], *, count: int = 1) -> tuple[int, ...]:
+def believed(history: History, pool: Pool, targets: Sequence[Target]) -> dict[str, Averaged]:
+    """What runs tell of every skill that the targets name, over what the pool and the targets span."""
+    space = pool.space(targets)
+    surface = surface_over(space, max(target.C for target in targets))
+    return averaged_over(history, offered(space), surface, targets)
+
+
+def choose(
+    history: History, pool: Pool, wish: Wish, open_runs: Sequence[int], *, count: int = 1, seed: int = 0
+) -> tuple[int, ...]:
     """The next runs to make, as places in the pool; none where none that is open can be paid for.
+
+    Where all targets are losses the plan lowers their mean variance, else their mean ln sd. Planned runs are taken the
+    cheapest first.
 
     Args:
         history: runs that are finished or under way.
@@ -89,17 +101,17 @@ def choose(history: History, pool: Pool, wish: Wish, open_runs: Sequence[int], *
         wish: what to learn, and what it may cost.
         open_runs: places in the pool of the runs that are not made yet.
         count: how many at most; at least one where one can be paid for.
+        seed: of the start.
     """
     cost = np.asarray(pool.cost, dtype=float)
     payable = np.array([at for at in open_runs if cost[at] <= wish.left * (1 + _EDGE)], dtype=int)
     if not len(payable) or wish.runs < 1:
         return ()
     if len(history) < START:
-        return _spread(pool, payable, wish.left, min(count, START - len(history)))
-    space = pool.space(wish.targets)
-    surface = surface_over(space, max(target.C for target in wish.targets))
-    known = averaged_over(history, offered(space), surface, wish.targets)
-    problem = problem_of(known, wish.targets, pool.runs(payable), history)
+        return _spread(pool, payable, wish.left, min(count, START - len(history)), seed)
+    known = believed(history, pool, wish.targets)
+    losses = all(target.quantity is Quantity.LOSS for target in wish.targets)
+    problem = problem_of(known, wish.targets, pool.runs(payable), history, total=losses)
     counts = expected_counts(problem, cost[payable], left=wish.left, runs=wish.runs, most=1.0)
     order = np.argsort(cost[payable], kind="stable")
     along = np.cumsum(counts[order])
@@ -113,15 +125,15 @@ def choose(history: History, pool: Pool, wish: Wish, open_runs: Sequence[int], *
     return tuple(chosen)
 
 
-def _spread(pool: Pool, payable: npt.NDArray[np.intp], left: float, count: int) -> tuple[int, ...]:
-    """Cheap runs far from one another: each the farthest from those before, from the dearest on."""
+def _spread(pool: Pool, payable: npt.NDArray[np.intp], left: float, count: int, seed: int) -> tuple[int, ...]:
+    """Cheap runs far from one another: each the farthest from those before, from one at random on."""
     cost = pool.cost[payable]
     cheap = payable[cost <= max(START_SHARE * left / START, np.sort(cost)[min(count, len(cost)) - 1])]
     places = np.column_stack([np.log(pool.N[cheap]), np.log(pool.D[cheap])])
     if pool.h is not None:
         places = np.hstack([places, pool.h[cheap]])
     places = (places - places.mean(0)) / np.maximum(places.std(0), _EDGE)
-    chosen = [int(np.argmax(pool.cost[cheap]))]
+    chosen = [int(np.random.default_rng(seed).integers(len(cheap)))]
     while len(chosen) < min(count, len(cheap)):
         apart = ((places[:, None] - places[None, chosen]) ** 2).sum(-1).min(1)
         chosen.append(int(np.argmax(apart)))

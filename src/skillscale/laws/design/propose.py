@@ -146,7 +146,9 @@ def _candidates(space: Space, wish: Wish, rng: np.random.Generator) -> History:
     return History(N=N[fits], D=D[fits], h=None if h is None else h[fits])
 
 
-def problem_of(known: dict[str, Averaged], targets: Sequence[Target], candidates: History, history: History) -> Problem:
+def problem_of(
+    known: dict[str, Averaged], targets: Sequence[Target], candidates: History, history: History, *, total: bool = False
+) -> Problem:
     """The targets as combinations of each skill's quantities."""
     quantities: dict[str, list[Place]] = {skill: [] for skill in known}
     parts: list[list[tuple[str, int]]] = []
@@ -170,7 +172,9 @@ def problem_of(known: dict[str, Averaged], targets: Sequence[Target], candidates
             h=None if history.h is None or candidates.h is None else history.h[waiting],
         )  # fmt: skip
         questions.append(known[skill].question(candidates, pending, asked))
-    return Problem(questions=questions, combine=combine, weights=np.array([target.weight for target in targets]))
+    return Problem(
+        questions=questions, combine=combine, weights=np.array([target.weight for target in targets]), total=total
+    )
 
 
 def _chosen(
