@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.optimize import least_squares
 
 from skillscale.laws.design.greedy import PER_COST, Criterion, View
 from skillscale.laws.forms import Array
@@ -19,9 +20,10 @@ SCREENED, STARTS, WARM, NEW = (
     4,
     4,
 )  # of a fit that is judged; of one to choose by: from earlier fits, and at random
-ROUNDS = 150
+ROUNDS = 60  # of all starts at once
+POLISHED, POLISH = 3, 400  # of the best, and how long each, where a fit is judged
 START_PER_PARAMETER, START_SHARE = 2.5, 0.02  # cheapest runs to begin with; of the pool's cost that they may take
-GROWTH = 0.05  # of the runs, after which the law is fitted again
+GROWTH = 0.1  # of the runs, after which the law is fitted again
 STEP = 1e-6  # of a parameter's range, for derivatives
 LEAST = 1e-3  # weight of a basin that plays a part
 APART = 0.5  # sd of a run by which predictions of two basins differ somewhere
@@ -63,10 +65,24 @@ class Published:
         return np.swapaxes((ends[:, 0] - ends[:, 1]) / (2 * STEP), 1, 2)
 
 
-def fit(law: Published, X: Array, L: Array, starts: Array) -> tuple[Array, Array]:
+def fit(law: Published, X: Array, L: Array, starts: Array, *, quick: bool = False) -> tuple[Array, Array]:
     """Optima (K, p) from starts, as places within the bounds, and their mean squared errors (K,), the best first."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        return _descended(law, X, L, starts)
+        u, F = _descended(law, X, L, starts)
+        for at in range(min(1 if quick else POLISHED, len(u))):
+            u[at], F[at] = _polished(law, X, L, u[at], POLISH // 8 if quick else POLISH)
+    order = np.argsort(F)
+    return u[order], F[order]
+
+
+def _polished(law: Published, X: Array, L: Array, u: Array, steps: int) -> tuple[Array, float]:
+    """To the end of the narrow valleys that these laws have."""
+    inside = np.clip(u, STEP, 1 - STEP)
+    found = least_squares(
+        lambda one: law.loss(one[None], X)[0] - L, inside, jac=lambda one: law.jacobian(one[None], X)[0],
+        bounds=(0.0, 1.0), xtol=1e-12, ftol=1e-12, gtol=1e-14, max_nfev=steps,
+    )  # fmt: skip
+    return found.x, 2 * found.cost / len(L)
 
 
 def _descended(law: Published, X: Array, L: Array, starts: Array) -> tuple[Array, Array]:
@@ -166,7 +182,7 @@ def _refitted(
     rows = np.array(chosen)
     L = task.L[rows]
     new = many_starts(task.law, task.X[rows], L, rng, NEW if len(known) else STARTS)
-    u, F = fit(task.law, task.X[rows], L, np.vstack([known[:WARM], new]))
+    u, F = fit(task.law, task.X[rows], L, np.vstack([known[:WARM], new]), quick=True)
     return u, _view(task, rows, L, u, F, several=criterion is Criterion.MSPE)
 
 
