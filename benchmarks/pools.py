@@ -249,7 +249,7 @@ def table(rows: pd.DataFrame) -> str:
         told = {}
         for method in methods:
             low, middle, high = by["r2"].quantile([0.25, 0.5, 0.75])[method] if method in by.groups else [np.nan] * 3
-            told[method] = f"{middle:.3f} ({low:.3f} to {high:.3f})"
+            told[method] = "" if np.isnan(middle) else f"{middle:.3f} ({low:.3f} to {high:.3f})"
         runs = f"{cell[cell['method'] == 'ours']['runs'].mean():.0f}"
         lines.append([name, f"{share:.0%}", analysis, *told.values(), str(by["seed"].nunique().min()), runs])
     lines.insert(1, ["---"] * len(lines[0]))
