@@ -10,7 +10,7 @@ import pytest
 
 from skillscale import cli
 from skillscale.errors import InputError
-from skillscale.laws.design.greedy import GREEDY, Criterion, _View
+from skillscale.laws.design.greedy import GREEDY, Criterion
 from skillscale.laws.design.parabolas import answer_by_parabolas
 from skillscale.laws.design.propose import Wish
 from skillscale.laws.design.rivals import DESIGNS, SHAPES, Planned, Shape, isoflop_grid, largest
@@ -296,7 +296,7 @@ def test_the_v_optimal_run_lowers_the_variance_of_predictions_as_much_as_it_says
     design = GREEDY["v-optimal"](SPACE, wish(1.0), 0)
     model = design._model(sobol, "code")
     here, there = SPACE.lattice(steps=5), SPACE.lattice()
-    view = _View.of(model, *here, None, *there, None)
+    view = model.view((*here, None), (*there, None))
     at = 7
 
     def mean_variance(history):

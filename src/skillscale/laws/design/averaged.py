@@ -17,9 +17,9 @@ from skillscale.laws.design.belief import Belief, believe
 from skillscale.laws.design.offered import name_of, offered
 from skillscale.laws.design.plan import Question
 from skillscale.laws.design.space import History, Space
-from skillscale.laws.design.surface import surface_over
-from skillscale.laws.design.targets import Answer, Quantity, Target
-from skillscale.laws.forms import Array
+from skillscale.laws.design.surface import Surface, surface_over
+from skillscale.laws.design.targets import Answer, Place, Quantity, Target
+from skillscale.laws.forms import Array, Law
 
 TEMPER = 0.35  # power of the evidence; 1 lets laws be certain of more than they cover (docs/sampling.md)
 _NEGLIGIBLE = 0.01  # weight of a law that is left out
@@ -47,9 +47,13 @@ class Averaged:
         """Weight of each law."""
         return {name_of(one.law): float(w) for one, w in zip(self.beliefs, self.weights, strict=True)}
 
-    def told(self, quantity: Quantity, C: float, h: Array | None) -> list[tuple[float, Array]]:
+    def log_loss(self, N: Array, D: Array, h: Array | None) -> Array:
+        """Ln L expected over the laws, (n,)."""
+        return np.asarray(self.weights @ np.array([one.log_loss(N, D, h) for one in self.beliefs]))
+
+    def told(self, place: Place) -> list[tuple[float, Array]]:
         """The quantity and its gradient by each law; NaN by a law that has no optimum there."""
-        return [_told(one, quantity, C, h) for one in self.beliefs]
+        return [_told(one, place) for one in self.beliefs]
 
     def components(self, told: Sequence[tuple[float, Array]]) -> tuple[Array, Array, Array]:
         """Values, sds and probabilities of the mixture, over laws and scales; empty where no law tells."""
@@ -64,10 +68,9 @@ class Averaged:
         values, sds, chances = (np.concatenate(one) for one in zip(*parts, strict=True))
         return values, sds, chances / chances.sum()
 
-    def question(self, candidates: History, pending: History, places: Sequence[tuple[Quantity, float, Array | None]]
-    ) -> Question:  # fmt: skip
+    def question(self, candidates: History, pending: History, places: Sequence[Place]) -> Question:
         """The mixture as one Gaussian: what candidates and pending runs tell of the quantities at ``places``."""
-        told = [self.told(*place) for place in places]
+        told = [self.told(place) for place in places]
         usable = np.isfinite([[value for value, _ in each] for each in told]).all(0)
         if not usable.any():
             return Question.silent(len(candidates), len(places))
@@ -88,12 +91,17 @@ class Averaged:
         return _compressed(np.hstack(rows) / self.noise, np.hstack(gradients), len(candidates))
 
 
-def _told(one: Belief, quantity: Quantity, C: float, h: Array | None) -> tuple[float, Array]:
-    value, gradient = one.optimum(C, h)
-    if quantity is not Quantity.LOSS or not math.isfinite(value):
-        return value, gradient
-    N, mix = np.array([math.exp(value)]), None if h is None else h[None]
-    return float(one.log_loss(N, C / (6 * N), mix)[0]), one.rows(N, C / (6 * N), mix)[0]  # the envelope theorem
+def _told(one: Belief, place: Place) -> tuple[float, Array]:
+    h = np.array(place.h) if place.h else None
+    if place.N is None:
+        value, gradient = one.optimum(place.C, h)
+        if place.quantity is not Quantity.LOSS or not math.isfinite(value):
+            return value, gradient
+        N = np.array([math.exp(value)])
+    else:
+        N = np.array([place.N])
+    D, mix = place.C / (6 * N), None if h is None else h[None]
+    return float(one.log_loss(N, D, mix)[0]), one.rows(N, D, mix)[0]  # of an optimum by the envelope theorem
 
 
 def _compressed(rows: Array, gradients: Array, n_candidates: int) -> Question:
@@ -112,8 +120,13 @@ def _compressed(rows: Array, gradients: Array, n_candidates: int) -> Question:
 
 def averaged(history: History, space: Space, targets: Sequence[Target]) -> dict[str, Averaged]:
     """The beliefs about every skill that the targets name."""
-    surface = surface_over(space, max(target.C for target in targets))
-    laws = offered(space)
+    return averaged_over(history, offered(space), surface_over(space, max(target.C for target in targets)), targets)
+
+
+def averaged_over(
+    history: History, laws: Sequence[Law], surface: Surface, targets: Sequence[Target]
+) -> dict[str, Averaged]:
+    """The same over laws and a discrepancy of one's own."""
     found = {}
     for skill in sorted({name for target in targets for name in (target.skill, target.other) if name}):
         beliefs = [believe(law, surface, history, skill) for law in laws]
@@ -142,14 +155,12 @@ def answer_by(known: dict[str, Averaged], targets: tuple[Target, ...], level: fl
 
 def _components(known: dict[str, Averaged], target: Target) -> tuple[Array, Array, Array]:
     """Mixture of a target. Skills are taken to err apart, which widens differences: they share a run's noise."""
-    h = np.array(target.h) if target.h else None
-    what = Quantity.LOSS if target.quantity is Quantity.LOSS else Quantity.OPTIMUM
     one = known[target.skill]
-    values, sds, chances = one.components(one.told(what, target.C, h))
+    values, sds, chances = one.components(one.told(target.place))
     if not target.other:
         return values, sds, chances
     other = known[target.other]
-    others = other.components(other.told(what, target.C, h))
+    others = other.components(other.told(target.place))
     return (
         np.subtract.outer(values, others[0]).ravel(), np.sqrt(np.add.outer(sds**2, others[1] ** 2)).ravel(),
         np.multiply.outer(chances, others[2]).ravel(),

@@ -20,7 +20,7 @@ SCALES = np.array([0.0002, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016])  # of the
 NOISES = np.geomspace(0.0008, 0.05, 25)  # of a run, in ln L
 _SCALE, _NOISE = (0.001, 1.2), (0.005, 1.0)  # median and sd of the logarithm, beforehand (assumption)
 FREEDOM = 5.0  # of Student's distribution of errors
-_CORE = 1.345  # sd of normal errors over the Student scale that is fitted to them: E[5 z^2 / (5 + z^2)] = 1
+_CORE = math.sqrt((FREEDOM + 3) / (FREEDOM + 1))  # sd of the normal errors that tell as much as Student's of scale 1
 _ROUNDS, _STEPS = 4, 30
 _ENOUGH = 1e-3  # fall of the negative log posterior at which the mode is found
 _NEGLIGIBLE = 0.01  # probability of a scale that is left out
@@ -109,7 +109,7 @@ def believe(law: Law, surface: Surface, history: History, skill: str) -> Belief:
     chances = np.exp(by_scale - evidence)
     likely = chances > _NEGLIGIBLE
     noise *= _CORE
-    weights = trust / (float(trust.mean()) * noise**2)  # the runs tell as much as so many with that sd
+    weights = trust / (float(trust.mean()) * noise**2)
     M, u = _solve(B, bent, weights, np.append(sd, surface.sd(scale)))
     others = [_solve(B, bent, weights, np.append(sd, surface.sd(one))) for one in SCALES[likely]]
     p = len(q)

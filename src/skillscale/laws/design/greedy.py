@@ -55,7 +55,7 @@ class Greedy:
         N, D, h = self._lattice(rng.uniform(-0.5, 0.5, 2))
         if not models:
             return self.start.next_runs(history, left, count, rng)
-        views = [_View.of(model, N, D, h, *self._lattice((0.0, 0.0))) for model in models]
+        views = [model.view((N, D, h), self._lattice((0.0, 0.0))) for model in models]
         cost, chosen = self.space.cost(N, D), list[int]()
         while len(chosen) < count and (paid := cost <= left).any():
             gain = sum((view.gain(self.criterion) for view in views), np.zeros(len(N)))
@@ -118,9 +118,18 @@ class _Model:
     covariance: Array
     noise: float
 
+    def view(self, candidates: Runs, places: Runs) -> "View":
+        """What it says at candidates and over the space."""
+        here, there = (self.law.covariates(N, D, h if self.law.needs_mix else None) for N, D, h in (candidates, places))
+        return View.of(
+            self.weights, self.noise, self.covariance,
+            (self.law.jacobian(self.Q, here)[..., self.free], self.law.jacobian(self.Q, there)[..., self.free]),
+            (self.law.log_loss(self.Q, here), self.law.log_loss(self.Q, there)),
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
-class _View:
+class View:
     """What a skill's model says at candidates and over the space.
 
     ``mutual``: (K, n, n) covariance of ln L at candidates in each of K basins; ``across``: (K, m, n) that with m places
@@ -136,18 +145,23 @@ class _View:
 
     @classmethod
     def of(
-        cls, model: _Model, N: Array, D: Array, h: Array | None, N_all: Array, D_all: Array, h_all: Array | None
-    ) -> "_View":  # fmt: skip
-        law = model.law
-        here = law.covariates(N, D, h if law.needs_mix else None)
-        there = law.covariates(N_all, D_all, h_all if law.needs_mix else None)
-        g, r = (law.jacobian(model.Q, z)[..., model.free] for z in (here, there))
-        f, F = (law.log_loss(model.Q, z) for z in (here, there))
-        f, F = (np.sqrt(model.weights)[:, None] * (x - model.weights @ x) for x in (f, F))
-        half = g @ model.covariance
+        cls, weights: Array, noise: float, covariance: Array, rows: tuple[Array, Array], told: tuple[Array, Array]
+    ) -> "View":
+        """From the model's basins.
+
+        Args:
+            weights: shares of the basins, (K,).
+            noise: sd of a run.
+            covariance: of each basin's parameters, (K, P, P).
+            rows: derivatives at candidates (K, n, P) and at places of the space (K, m, P).
+            told: predictions at both, (K, n) and (K, m).
+        """
+        g, r = rows
+        f, F = (np.sqrt(weights)[:, None] * (x - weights @ x) for x in told)
+        half = g @ covariance
         return cls(
-            weights=model.weights, noise=model.noise, mutual=half @ np.swapaxes(g, 1, 2),
-            across=r @ np.swapaxes(half, 1, 2), between=f.T @ f, between_across=F.T @ f,
+            weights=weights, noise=noise, mutual=half @ np.swapaxes(g, 1, 2), across=r @ np.swapaxes(half, 1, 2),
+            between=f.T @ f, between_across=F.T @ f,
         )  # fmt: skip
 
     def gain(self, criterion: Criterion) -> Array:
@@ -161,11 +175,11 @@ class _View:
         spread = np.diag(self.between) + self.noise**2
         return np.asarray(within + (self.between_across**2).mean(0) / spread)
 
-    def after(self, at: int) -> "_View":
+    def after(self, at: int) -> "View":
         """With candidate number ``at`` made."""
         step = self.mutual[:, :, at] / (self.mutual[:, at, at] + self.noise**2)[:, None]
         share = self.between[:, at] / (self.between[at, at] + self.noise**2)
-        return _View(
+        return View(
             weights=self.weights, noise=self.noise,
             mutual=self.mutual - step[:, :, None] * self.mutual[:, None, :, at],
             across=self.across - self.across[:, :, at, None] * step[:, None, :],

@@ -26,6 +26,9 @@ _FARSEER = (  # between Chinchilla's form and the fit to Farseer's 411 runs; lev
     Prior(-0.3, 0.5), Prior(-0.1, 0.07), Prior(-0.05, 0.12),
 )  # fmt: skip
 _TRANSFER = Prior(0.0, 1.0)  # ln t of a category
+EPOCHS = "ln epochs"  # the one column of a mix that tells how often each token is seen
+_REPEATED = (Prior(math.log(15), 1.0), Prior(1.0, 0.4), Prior(0.2, 0.3))  # 15 epochs: Muennighoff et al. 2023
+_FIRST = 1e-9  # epochs beyond the first, of data seen once
 
 
 class _AsGiven(Law):
@@ -107,19 +110,51 @@ class Transfer(_AsGiven):
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class Repeated(_AsGiven):
+    """A law of N and effective tokens where some are seen again: D / (1 + (R / R*)^c), R epochs beyond the first.
+
+    ln R* = worn - (size / c) x: larger models wear data out sooner. With c > 1 more epochs end up doing harm. The mix
+    has one column, ``EPOCHS``.
+    """
+
+    name: ClassVar[str] = "repeated"
+    needs_mix: ClassVar[bool] = True
+    inner: Law = Chinchilla()  # noqa: RUF009 - a frozen value
+
+    @property
+    def log_names(self) -> tuple[str, ...]:
+        """The inner law's, then how many epochs are worn out, c, and what size changes."""
+        return (*self.inner.log_names, "worn", "power", "size")
+
+    def form(self, q: Sequence[Jet], z: Covariates) -> Jet:
+        """The inner law at the effective tokens."""
+        p = len(self.inner.log_names)
+        worn, power, size = q[p:]
+        beyond = np.log(np.maximum(np.expm1(z.h[..., 0]), _FIRST))
+        lost = logsumexp(0.0, (beyond - worn) * power + size * z.x)
+        return self.inner.form(q[:p], Covariates(z.x, z.y - lost))
+
+    def seeds(self, z: Covariates, log_L: Array, weights: Array) -> Array:
+        """None of its own: beliefs begin at their prior."""
+        raise NotImplementedError
+
+
 def offered(space: Space) -> tuple[Law, ...]:
     """The laws, from the plainest to the most flexible."""
     middle = math.sqrt(space.flops[0] * space.flops[1]) / 6
     x0, y0 = 0.5 * math.log(middle / USUAL_RATIO), 0.5 * math.log(middle * USUAL_RATIO)
     laws: tuple[Law, ...] = (Chinchilla(x0, y0), Coupled(x0, y0), FreeDrifting(x0, y0), CentredFarseer(x0, y0))
+    if space.categories == (EPOCHS,):
+        return tuple(Repeated(x0, y0, space.categories, inner=law) for law in laws)
     if space.n_mixes == 1:
         return laws
     return tuple(Transfer(x0, y0, space.categories, inner=law) for law in laws)
 
 
 def name_of(law: Law) -> str:
-    """A law's name, that of the inner one for a law of effective tokens."""
-    return law.inner.name if isinstance(law, Transfer) else law.name
+    """A law's name, that of the inner one for laws of effective tokens."""
+    return law.inner.name if isinstance(law, Transfer | Repeated) else law.name
 
 
 def prior_of(law: Law, level: float) -> tuple[Array, Array]:
@@ -128,6 +163,10 @@ def prior_of(law: Law, level: float) -> tuple[Array, Array]:
         mean, sd = prior_of(law.inner, level)
         n = len(law.categories)
         return np.append(mean, np.full(n, _TRANSFER.mean)), np.append(sd, np.full(n, _TRANSFER.sd))
+    if isinstance(law, Repeated):
+        mean, sd = prior_of(law.inner, level)
+        more = np.array([(one.mean, one.sd) for one in _REPEATED])
+        return np.append(mean, more[:, 0]), np.append(sd, more[:, 1])
     if isinstance(law, CentredFarseer):
         mean, sd = np.array([(one.mean, one.sd) for one in _FARSEER]).T
         return mean + level * np.isin(np.arange(len(mean)), (3, 6)), sd

@@ -44,11 +44,15 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What to make certain: ``combine`` (n_targets, quantities of all questions) adds variances up; ``weights``."""
+    """What to make certain: ``combine`` (n_targets, quantities of all questions) adds variances up; ``weights``.
+
+    ``total``: whether their mean variance counts, as for a mean squared error, and not their mean ln sd.
+    """
 
     questions: Sequence[Question]
     combine: Array
     weights: Array
+    total: bool = False
 
     @property
     def now(self) -> Array:
@@ -64,27 +68,47 @@ class Problem:
         )
 
     def value(self, counts: Array) -> float:
-        """Weighted mean of the targets' ln sd."""
-        return float(0.5 * np.log(self.variances(counts)[0]) @ self.weights / self.weights.sum())
+        """Weighted mean of the targets' ln sd; of all together by their mean variance."""
+        variance, share = self.variances(counts)[0], self.weights / self.weights.sum()
+        return float(0.5 * np.log(share @ variance) if self.total else 0.5 * np.log(variance) @ share)
+
+    def worth(self, variance: Array) -> Array:
+        """What a unit of each target's variance counts, (n_targets,)."""
+        share = self.weights / self.weights.sum()
+        return np.asarray(share / (share @ variance) if self.total else share / variance)
 
 
-def expected_counts(problem: Problem, cost: Array, *, left: float, runs: float) -> Array:
-    """Counts (n_candidates,) that minimise the mean ln sd of the targets within ``left`` FLOPs and ``runs`` runs.
+def expected_counts(problem: Problem, cost: Array, *, left: float, runs: float, most: float = math.inf) -> Array:
+    """Counts (n_candidates,) that minimise the value of the problem within ``left`` FLOPs and ``runs`` runs.
+
+    No candidate counts for more than ``most``.
 
     Multiplicative steps (Titterington 1976) on gain per price; the price is a mixture of both limits' that moves to the
     tighter one.
     """
-    share = problem.weights / problem.weights.sum()
     w, tilt = np.full(len(cost), 1.0), 0.5
     for _ in range(ROUNDS):
         price = (1 - tilt) * cost / left + tilt / runs
-        w = w / float(w @ price)
+        w = _within(w, price, most)
         variance, pull = problem.variances(w)
-        gain = (pull / variance * share).sum(1) / price
+        gain = pull @ problem.worth(variance) / price
         if not gain.any():  # no run would tell anything: none is better than another
             break
         w = w * (gain / max(float(w @ (price * gain)), 1e-300)) ** _POWER
         tighter = math.log(max(float(w.sum()) / runs, _EDGE)) - math.log(max(float(w @ cost) / left, _EDGE))
         odds = math.log(tilt / (1 - tilt)) + _TILT * min(max(tighter, -2.0), 2.0)
         tilt = min(max(1 / (1 + math.exp(-odds)), _EDGE), 1 - _EDGE)
-    return np.asarray(w / max(float(w @ cost) / left, float(w.sum()) / runs))
+    w = _within(w, cost / left, most)
+    return w if w.sum() <= runs else _within(w, np.full(len(w), 1 / runs), most)
+
+
+def _within(w: Array, price: Array, most: float) -> Array:
+    """Counts in proportion to ``w`` but for those that reach ``most``, for a total price of 1 or all there is."""
+    full = np.zeros(len(w), dtype=bool)
+    while True:
+        left = 1.0 - most * float(price[full].sum()) if full.any() else 1.0
+        scaled = np.where(full, most, w * (left / max(float((w * price)[~full].sum()), 1e-300)))
+        beyond = ~full & (scaled > most)
+        if not beyond.any():
+            return np.asarray(scaled)
+        full |= beyond

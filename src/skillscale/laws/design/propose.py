@@ -16,7 +16,7 @@ from skillscale.laws.design.averaged import Averaged, answer_by, averaged
 from skillscale.laws.design.belief import FREEDOM
 from skillscale.laws.design.plan import Problem, expected_counts
 from skillscale.laws.design.space import History, Space
-from skillscale.laws.design.targets import Answer, Quantity, Target
+from skillscale.laws.design.targets import Answer, Place, Target
 from skillscale.laws.forms import Array
 
 START = 8  # runs before the first plan
@@ -68,7 +68,7 @@ def propose(
     candidates = _candidates(space, wish, np.random.default_rng([seed, len(history)]))
     if not len(candidates) or wish.runs < 1:
         return replace(advice, ending=Ending.SPENT)
-    problem = _problem(known, wish.targets, candidates, history)
+    problem = problem_of(known, wish.targets, candidates, history)
     cost = space.cost(candidates.N, candidates.D)
     left = min(wish.left, HORIZON * space.flops[1])
     runs = min(wish.runs, left / float(cost.min()))
@@ -146,13 +146,14 @@ def _candidates(space: Space, wish: Wish, rng: np.random.Generator) -> History:
     return History(N=N[fits], D=D[fits], h=None if h is None else h[fits])
 
 
-def _problem(known: dict[str, Averaged], targets: Sequence[Target], candidates: History, history: History) -> Problem:
+def problem_of(
+    known: dict[str, Averaged], targets: Sequence[Target], candidates: History, history: History, *, total: bool = False
+) -> Problem:
     """The targets as combinations of each skill's quantities."""
-    quantities: dict[str, list[tuple[Quantity, float, tuple[float, ...]]]] = {skill: [] for skill in known}
+    quantities: dict[str, list[Place]] = {skill: [] for skill in known}
     parts: list[list[tuple[str, int]]] = []
     for target in targets:
-        what = Quantity.LOSS if target.quantity is Quantity.LOSS else Quantity.OPTIMUM
-        place = (what, target.C, target.h)
+        place = target.place
         parts.append([])
         for skill in filter(None, (target.skill, target.other)):
             if place not in quantities[skill]:
@@ -170,9 +171,10 @@ def _problem(known: dict[str, Averaged], targets: Sequence[Target], candidates: 
             N=history.N[waiting], D=history.D[waiting],
             h=None if history.h is None or candidates.h is None else history.h[waiting],
         )  # fmt: skip
-        places = [(what, C, np.array(h) if h else None) for what, C, h in asked]
-        questions.append(known[skill].question(candidates, pending, places))
-    return Problem(questions=questions, combine=combine, weights=np.array([target.weight for target in targets]))
+        questions.append(known[skill].question(candidates, pending, asked))
+    return Problem(
+        questions=questions, combine=combine, weights=np.array([target.weight for target in targets]), total=total
+    )
 
 
 def _chosen(

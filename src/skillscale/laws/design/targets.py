@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +17,8 @@ BEYOND = (10.0, 100.0)  # computes asked about by default, in units of the large
 class Quantity(StrEnum):
     """What of a skill is asked.
 
-    ``optimum``: ln N* at C; ``difference``: ln N* of one skill less that of another; ``loss``: ln L at the optimum.
+    ``optimum``: ln N* at C; ``difference``: ln N* of one skill less that of another; ``loss``: ln L at the optimum, or
+    at N parameters.
     """
 
     OPTIMUM = "optimum"
@@ -24,12 +26,23 @@ class Quantity(StrEnum):
     LOSS = "loss"
 
 
+class Place(NamedTuple):
+    """Where one skill is asked for a quantity: compute, shares, and N where it isn't the optimum's."""
+
+    quantity: Quantity
+    C: float
+    h: tuple[float, ...] = ()
+    N: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """One number to learn: of ``skill`` (for a difference, less ``other``) at compute ``C`` and shares ``h``.
 
+    ``N``: parameters at which a loss is asked, those of the optimum by default.
+
     Raises:
-        InputError: the compute is not positive, or a difference has no second skill.
+        InputError: the compute is not positive, a difference has no second skill, or N is told where it is asked.
     """
 
     quantity: Quantity
@@ -38,14 +51,23 @@ class Target:
     h: tuple[float, ...] = ()
     other: str = ""
     weight: float = 1.0
+    N: float | None = field(default=None, metadata={"unit": "parameters"})
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.C) and self.C > 0):
             raise InputError(f"the compute of a target must be positive, but it is {self.C}")
         if (self.quantity is Quantity.DIFFERENCE) != bool(self.other):
             raise InputError("a difference, and nothing else, names a second skill; give `other`")
+        if self.N is not None and not (self.quantity is Quantity.LOSS and self.N > 0):
+            raise InputError(f"N = {self.N} is for losses alone, and positive; leave it out, or ask for the loss there")
         if not self.weight > 0:
             raise InputError(f"the weight of a target must be positive, but it is {self.weight}; leave it out instead")
+
+    @property
+    def place(self) -> Place:
+        """Where its skills are asked: a difference asks two for their optima."""
+        asked = Quantity.LOSS if self.quantity is Quantity.LOSS else Quantity.OPTIMUM
+        return Place(asked, self.C, self.h, self.N)
 
     @property
     def name(self) -> str:
@@ -56,7 +78,8 @@ class Target:
             Quantity.LOSS: f"ln L({self.skill})",
         }[self.quantity]
         mix = " on " + "/".join(f"{share:.3g}" for share in self.h) if self.h else ""
-        return f"{what} at {self.C:.3g}{mix}"
+        where = "" if self.N is None else f" of {self.N:.3g} parameters"
+        return f"{what} at {self.C:.3g}{where}{mix}"
 
 
 def default_targets(

@@ -1,0 +1,181 @@
+"""Choosing out of a list of runs: limits, what a plan is worth, targets at given runs, repeated data, a real pool."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skillscale.errors import InputError
+from skillscale.laws.design.belief import believe
+from skillscale.laws.design.offered import EPOCHS, Repeated, name_of, offered, prior_of
+from skillscale.laws.design.plan import Problem, Question, expected_counts
+from skillscale.laws.design.pool import START, Pool, believed, choose, losses_at
+from skillscale.laws.design.propose import Wish
+from skillscale.laws.design.space import History
+from skillscale.laws.design.surface import surface_over
+from skillscale.laws.design.targets import Quantity, Target, default_targets
+from skillscale.laws.design.worlds import Kind, random_world
+
+SKILLS = ("code",)
+RNG = np.random.default_rng(5)
+N, RATIO = np.exp(RNG.uniform(*np.log([1e7, 5e8]), 150)), np.exp(RNG.uniform(*np.log([2, 200]), 150))
+POOL = Pool(N=N, D=N * RATIO, cost=6 * N**2 * RATIO)
+BEYOND = History(N=np.array([1e9, 3e9, 3e9]), D=np.array([1e11, 2e10, 3e11]))
+TARGETS = losses_at(BEYOND, SKILLS)
+
+
+def followed(world, pool, targets, budget, *, seed=0, runs=math.inf):
+    """Places of the runs chosen for a budget, and their history."""
+    history, made, left = History.empty(SKILLS, 0 if pool.h is None else pool.h.shape[1]), [], budget
+    rng = np.random.default_rng(seed)
+    while True:
+        wish = Wish(targets=targets, left=left, runs=runs - len(made))
+        more = list(choose(history, pool, wish, sorted(set(range(len(pool))) - set(made)), count=2 * START, seed=seed))
+        if not more:
+            return made, history
+        left -= pool.cost[more].sum()
+        some = pool.runs(more)
+        history = history.with_runs(some.N, some.D, some.h, world.observe(some.N, some.D, some.h, rng))
+        made += more
+
+
+def errors(world, pool, history):
+    """Of the predicted ln L beyond the pool."""
+    known = believed(history, pool, TARGETS)
+    h = None if pool.h is None else np.zeros((len(BEYOND), 1))
+    truth = {skill: world.log_loss[skill](BEYOND.N, BEYOND.D, None) for skill in SKILLS}
+    return np.array([known[skill].log_loss(BEYOND.N, BEYOND.D, h) - truth[skill] for skill in SKILLS])
+
+
+def test_runs_are_chosen_once_and_within_the_budget():
+    budget = 0.03 * POOL.cost.sum()
+    made, _ = followed(random_world(Kind.ADD, 1), POOL, TARGETS, budget)
+    assert len(made) == len(set(made))
+    assert 0.9 * budget < POOL.cost[made].sum() <= budget * (1 + 1e-9)
+
+
+def test_chosen_runs_predict_better_than_random_ones_of_the_same_cost():
+    budget, ours, random = 0.03 * POOL.cost.sum(), [], []
+    for seed in range(4):
+        world = random_world(Kind.ADD, seed)
+        _, history = followed(world, POOL, TARGETS, budget, seed=seed)
+        ours.append(errors(world, POOL, history))
+        rng, made, left = np.random.default_rng(seed), [], budget
+        for at in rng.permutation(len(POOL)):
+            if POOL.cost[at] <= left:
+                made.append(int(at))
+                left -= POOL.cost[at]
+        some = POOL.runs(made)
+        losses = world.observe(some.N, some.D, None, rng)
+        random.append(errors(world, POOL, History.empty(SKILLS).with_runs(some.N, some.D, None, losses)))
+    assert np.sqrt(np.mean(np.square(ours))) < 0.8 * np.sqrt(np.mean(np.square(random)))
+
+
+def test_optima_may_be_asked_of_a_pool():
+    targets = default_targets(SKILLS, largest=1e19, computes=(1e20,))
+    made, history = followed(random_world(Kind.ADD, 2), POOL, targets, 0.02 * POOL.cost.sum())
+    assert len(made) > START
+    assert set(believed(history, POOL, targets)) == set(SKILLS)
+
+
+def test_what_cannot_be_paid_for_is_not_chosen():
+    wish = Wish(targets=TARGETS, left=0.5 * POOL.cost.min())
+    assert choose(History.empty(SKILLS), POOL, wish, range(len(POOL)), count=4) == ()
+    assert choose(History.empty(SKILLS), POOL, replace(wish, left=math.inf), (), count=4) == ()
+    assert choose(History.empty(SKILLS), POOL, replace(wish, left=1e30, runs=0), range(len(POOL))) == ()
+    only = int(np.argmin(POOL.cost))
+    assert choose(History.empty(SKILLS), POOL, replace(wish, left=1e30), [only], count=4) == (only,)
+
+
+def test_a_limit_of_runs_is_kept():
+    made, _ = followed(random_world(Kind.ADD, 3), POOL, TARGETS, POOL.cost.sum(), runs=13)
+    assert len(made) == 13
+
+
+def test_pools_that_make_no_sense_are_refused():
+    with pytest.raises(InputError, match="no run"):
+        Pool(N=np.zeros(0), D=np.zeros(0), cost=np.zeros(0))
+    with pytest.raises(InputError, match="above 0"):
+        Pool(N=np.ones(2), D=np.ones(2), cost=np.array([1.0, 0.0]))
+    with pytest.raises(InputError, match="losses alone"):
+        Target(quantity=Quantity.OPTIMUM, skill="code", C=1e20, N=1e9)
+
+
+@pytest.mark.parametrize("total", [False, True])
+def test_a_plan_counts_no_candidate_more_often_than_allowed(total):
+    rng = np.random.default_rng(0)
+    question = Question(M=np.eye(3), b=rng.normal(size=(30, 3)), gradients=rng.normal(size=(2, 3)), now=np.ones(2))
+    problem = Problem(questions=[question], combine=np.eye(2), weights=np.array([1.0, 2.0]), total=total)
+    cost = np.exp(rng.normal(size=30))
+    free = expected_counts(problem, cost, left=8.0, runs=math.inf)
+    once = expected_counts(problem, cost, left=8.0, runs=math.inf, most=1.0)
+    assert free.max() > 1.5
+    assert once.max() <= 1 + 1e-9
+    assert once @ cost == pytest.approx(8.0)
+    even = np.full(30, 8.0 / cost.sum())
+    assert problem.value(free) < problem.value(once) < problem.value(even)
+    assert expected_counts(problem, cost, left=1e3, runs=math.inf, most=1.0) == pytest.approx(np.ones(30))
+
+
+def test_a_loss_at_a_run_and_its_gradient_are_the_beliefs_own():
+    target = TARGETS[1]
+    _, history = followed(random_world(Kind.REAL, 1), POOL, TARGETS, 0.02 * POOL.cost.sum())
+    one = believed(history, POOL, TARGETS)[target.skill].beliefs[0]
+    known = replace(believed(history, POOL, TARGETS)[target.skill], beliefs=(one,), weights=np.ones(1))
+    ((value, gradient),) = known.told(target.place)
+    assert value == pytest.approx(float(one.log_loss(BEYOND.N, BEYOND.D, None)[1]))
+    assert gradient @ np.linalg.solve(one.precision, gradient) > 0
+    assert "of 3e+09 parameters" in target.name
+
+
+def test_repeated_data_wears_out_and_its_derivatives_are_differences():
+    law = offered(replace(POOL, h=RNG.uniform(0, 5, (150, 1)), categories=(EPOCHS,)).space(()))[0]
+    assert isinstance(law, Repeated)
+    assert name_of(law) == "chinchilla"
+    q = prior_of(law, 1.0)[0][None]
+    z = law.covariates(np.full(4, 1e8), np.full(4, 1e10), np.log([[1.0], [4.0], [40.0], [400.0]]))
+    told = law.log_loss(q, z)[0]
+    assert (np.diff(told) > 0).all()
+    assert told[0] == pytest.approx(law.inner.log_loss(q[:, :-3], law.inner.covariates(1e8, 1e10))[0, 0], abs=1e-8)
+    for j in range(q.shape[1]):
+        step = 1e-6 * np.eye(q.shape[1])[j]
+        slope = (law.log_loss(q + step, z) - law.log_loss(q - step, z))[0] / 2e-6
+        assert law.jacobian(q, z)[0, :, j] == pytest.approx(slope, abs=1e-6)
+
+
+def test_how_fast_repeated_data_wears_out_is_learnt():
+    epochs = RNG.uniform(0, 5, (150, 1))
+    pool = replace(POOL, h=epochs, categories=(EPOCHS,))
+    law = offered(pool.space(()))[0]
+    q = prior_of(law, 1.0)[0]
+    q[-3] = math.log(40.0)
+    truth = law.log_loss(q[None], law.covariates(pool.N, pool.D, epochs))[0] + 0.003 * RNG.normal(size=150)
+    history = History.empty(["a"], 1).with_runs(pool.N, pool.D, epochs, {"a": truth})
+    belief = believe(law, surface_over(pool.space(()), 1e20), history, "a")
+    assert belief.q[-3] == pytest.approx(math.log(40.0), abs=0.3)
+
+
+def test_a_twentieth_of_the_cost_of_a_real_pool_predicts_its_test_runs(tables):
+    path = tables / "scalebench_farseer.csv"
+    if not path.is_file():
+        pytest.skip(f"there is no {path}")
+    rows = pd.read_csv(path)
+    train, test = (rows[rows["split"] == split] for split in ("train", "test"))
+    N, D = train["params"].to_numpy(), train["tokens"].to_numpy()
+    pool, beyond = Pool(N=N, D=D, cost=6 * N * D), History(N=test["params"].to_numpy(), D=test["tokens"].to_numpy())
+    targets, left, made = losses_at(beyond, ["loss"]), 0.05 * 6 * (N * D).sum(), []
+    history = History.empty(["loss"])
+    log_L = np.log(train["loss"].to_numpy())
+    while at := choose(
+        history, pool, Wish(targets=targets, left=left), sorted(set(range(len(N))) - set(made)), count=16
+    ):
+        made += at
+        left -= float(pool.cost[list(at)].sum())
+        history = History(N=N[made], D=D[made], log_L={"loss": log_L[made]}, sem={"loss": np.zeros(len(made))})
+    L, told = (
+        test["loss"].to_numpy(),
+        np.exp(believed(history, pool, targets)["loss"].log_loss(beyond.N, beyond.D, None)),
+    )
+    assert 1 - ((L - told) ** 2).sum() / ((L - L.mean()) ** 2).sum() > 0.8
