@@ -174,7 +174,7 @@ def _ask(job: _Job, planned: Sequence[Planned], count: int, summary: AnalysisWri
     advice = propose(
         history_of(table, job.order, pending),
         job.order.space,
-        job.order.wish(spent),
+        job.order.wish(spent, len(chosen)),
         count=max(count, 1),
         seed=job.seed,
     )

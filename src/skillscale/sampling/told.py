@@ -115,7 +115,8 @@ def ending_text(advice: Advice, order: Order) -> str:
     if advice.ending is Ending.PRECISE:
         return f"precise enough{widest}, and {_factor(order.width)} was asked for"
     if advice.ending is Ending.SPENT:
-        return f"the budget of {order.budget:.3g} FLOP is spent{widest}; raise --budget to go on"
+        runs = "" if order.runs is None else f", or of {order.runs} runs,"
+        return f"the budget of {order.budget:.3g} FLOP{runs} is spent{widest}; raise it to go on"
     return f"no run is worth its cost any more{widest}"
 
 
