@@ -7,7 +7,7 @@ For each seed: the same eight runs to begin with, then once the usual grid (7 si
 once `skillscale sample` with the FLOPs of that grid and no more runs, overheads included. Registries are kept in
 FOLDER, one a study. `table` judges both by the same analysis: the belief averaged over laws (`laws.design`), about ln
 N* of every skill and their differences at 10 and 100 times the largest run. The reference is the same belief from the
-runs of a finished main study, whose largest run is four times as large; `pooled`: from those and from all runs of these
+runs of a finished main study, whose largest run is ten times as large; `pooled`: from those and from all runs of these
 studies. Rows go to benchmarks/results/real_sampling.csv (``--out``).
 """
 
@@ -35,7 +35,7 @@ from skillscale.source import trained_table
 from skillscale.tracking import Registry
 
 RESULTS = Path(__file__).parent / "results"
-BUDGETS = (2e10, 6e10, 1.8e11)
+BUDGETS = (8e9, 2.4e10, 7.2e10)  # a tenth of those of the main study
 SIZES = 7
 ARMS = ("grid", "sample")
 OVERHEAD = 0.01  # of the largest run, which both arms pay for each run
@@ -55,9 +55,9 @@ def cost(n_runs: int, flops: float) -> float:
     return flops + n_runs * OVERHEAD * BUDGETS[-1]
 
 
-def run(folder: Path, seeds: int, workers: int) -> None:
+def run(folder: Path, seeds: range, workers: int) -> None:
     """Train whatever is missing, one study after the other."""
-    for seed in range(seeds):
+    for seed in seeds:
         start = folder / f"start-{seed}"
         start.mkdir(parents=True, exist_ok=True)
         file = folder / f"real-{seed}.yaml"
@@ -88,15 +88,15 @@ def finished(place: Path, seed: int) -> list[RunRecord]:
     return [one for one in study.records() if one.state is State.FINISHED]
 
 
-def table(folder: Path, reference: Path, seeds: int, out: Path) -> None:
+def table(folder: Path, reference: Path, seeds: range, out: Path) -> None:
     """Write a row a study and target; print means over seeds."""
-    config = load(study=str(folder / "real-0.yaml"))
+    config = load(study=str(folder / f"real-{seeds[0]}.yaml"))
     order, computes = _order(config, ())
     main = Registry.open(f"sqlite:///{reference.absolute()}").study("main").records()
     main = [one for one in main if one.state is State.FINISHED]
     studies = {
         (seed, arm): finished(folder / f"{arm}-{seed}", seed)
-        for seed in range(seeds) for arm in ARMS if (folder / f"{arm}-{seed}").exists()
+        for seed in seeds for arm in ARMS if (folder / f"{arm}-{seed}").exists()
     }  # fmt: skip
     _check_alike([main, *studies.values()])
     every = {one.run_id: one for records in (main, *studies.values()) for one in records}
@@ -170,15 +170,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("folder", type=Path, help="registries of the studies")
+    parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--reference", type=Path, default=Path("mlflow.db"), help="registry of a finished main study")
     parser.add_argument("--out", type=Path, default=RESULTS / "real_sampling.csv")
     args = parser.parse_args()
+    seeds = range(args.first, args.first + args.seeds)
     if args.what == "run":
-        run(args.folder, args.seeds, args.workers)
+        run(args.folder, seeds, args.workers)
     else:
-        table(args.folder, args.reference, args.seeds, args.out)
+        table(args.folder, args.reference, seeds, args.out)
 
 
 if __name__ == "__main__":
