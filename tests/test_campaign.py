@@ -80,7 +80,8 @@ def test_a_study_killed_twice_ends_with_every_point_trained_exactly_once(studied
     folder, _, before, result, _ = studied
     records = registry(folder).study("small").records()
     keys = [one.point.key for one in records if one.state is State.FINISHED]
-    assert len(keys) == len(set(keys)) == result["training"]["points"] == 8
+    assert result["training"]["points"] == 8
+    assert len(keys) == len(set(keys)) == 9  # and a sampled one
     assert before <= {one.run_id for one in records}
     assert not [one for one in records if one.state is not State.FINISHED]
 
@@ -89,9 +90,9 @@ def test_the_same_command_again_trains_nothing(studied):
     folder, words, _, _, _ = studied
     ids = {one.run_id for one in finished(folder)}
     result, log = answer(words)
-    assert result["training"]["finished"] == 8
+    assert (result["training"]["finished"], result["sampling"]["runs"]) == (9, 1)
     assert {one.run_id for one in finished(folder)} == ids
-    assert "8 of 8 points are trained" in log
+    assert "9 of 9 points are trained" in log
 
 
 def test_main_answers_with_every_skill_and_writes_the_page(studied):
@@ -102,6 +103,28 @@ def test_main_answers_with_every_skill_and_writes_the_page(studied):
     described = json.loads(registry(folder).study("small").data_description())
     assert set(described["categories"]) == {"prose", "code"}
     assert len(html) > 10_000
+
+
+def test_main_ends_with_sampled_runs_and_tells_what_they_changed(studied):
+    folder, _, _, result, _ = studied
+    (sampled,) = [one for one in finished(folder) if one.purpose]
+    told = result["sampling"]
+    assert (told["runs"], told["flops"]) == (1, sampled.point.flops)
+    assert told["flops_before"] == pytest.approx(2e10, rel=0.01)
+    assert sampled.point.flops <= 2e9
+    for one in (told["widest"], told["mean"]):
+        assert one["fall"] == pytest.approx(1 - one["after"] / one["before"])
+        assert one["fall_per_flop"] == pytest.approx(one["fall"] / told["flops"])
+    drawn = {path.name for path in folder.glob("mlruns/small-study/*/artifacts/figures/widths.*")}
+    assert drawn == {"widths.png", "widths.svg"}
+
+
+def test_sampled_runs_count_for_laws_and_not_for_isoflop_curves(studied):
+    folder, _, _, result, _ = studied
+    assert {row["C"] for row in result["minima"]} == {1e9, 4e9}
+    assert max(row["n_runs"] for row in result["minima"]) == 4
+    assert {one["n_runs"] for one in result["skills"].values()} == {9}
+    assert "1 chosen by the sampler" in (folder / "page.html").read_text()
 
 
 def test_a_record_tells_what_was_seen_and_spent(studied):
@@ -184,7 +207,7 @@ def test_sampling_begins_with_the_grid_and_trains_nothing_twice(studied):
     result, log = answer(given)
     assert f"{len(before)} runs to begin with" in log
     added = [one for one in finished(folder) if one.run_id not in before]
-    assert (result["chosen"], result["finished"], len(added)) == (2, 2, 2)
+    assert (result["chosen"], result["finished"], len(added)) == (3, 3, 2)  # one of them by the main job
     assert {one.point.seed for one in added}.isdisjoint(one.point.seed for one in finished(folder) if one not in added)
     assert all(one.point.flops <= 2e9 * 1.01 and "reversing" in one.skills for one in added)
     suggested, _ = answer(["suggest", *words[1:-4], "--flops_max", "2e9"])

@@ -228,6 +228,16 @@ def test_runs_under_way_are_not_asked_for_again():
     assert after.expected < before.expected
 
 
+def test_the_start_is_not_proposed_again_where_whole_batches_made_the_tokens_differ():
+    whole = propose(History.empty(SKILLS), SPACE, Wish(targets=OPTIMA, left=2e19), count=START, seed=1).proposals
+    history = History.empty(SKILLS)
+    for asked in whole:
+        (one,) = propose(history, SPACE, Wish(targets=OPTIMA, left=2e19), seed=1).proposals
+        assert (one.N, one.D) == (asked.N, asked.D)
+        losses = {skill: np.array([1.0]) for skill in SKILLS}
+        history = history.with_runs(np.array([one.N]), np.array([1.001 * one.D]), None, losses)
+
+
 def test_it_ends_for_a_reason():
     history = grid_of(random_world(Kind.ADD, 1))
     assert propose(history, SPACE, Wish(targets=OPTIMA, left=1e19, width=2.0)).ending is Ending.PRECISE

@@ -25,6 +25,7 @@ FLOORS = (
     {"driven"},
     {"campaign", "backtest", "simulate"},
     {"tune", "sample"},
+    {"main_job"},
     {"cli"},
     {"__main__"},
 )
@@ -37,6 +38,7 @@ DOORS = {
     "optuna": {"tune", "sampler", "searches"},
     "scipy": {"laws", "report"},
     "matplotlib": {"report"},
+    "optuna_dashboard": {"sampler"},
 }
 HEAVY = ("torch", "lightning", "datasets", "tokenizers", "mlflow", "optuna", "scipy", "pandas", "numpy", "matplotlib")
 

@@ -11,12 +11,16 @@ import textwrap
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from skillscale import cli, driven
+from skillscale.config import load
 from skillscale.errors import DivergedError, InputError
+from skillscale.laws.design.targets import Answer, default_targets
 from skillscale.output import Output
 from skillscale.record import State, Why
+from skillscale.sampling import Known, Narrowing, WidthChart, settled
 from skillscale.tracking import Registry
 
 GOOD = """
@@ -312,3 +316,69 @@ def test_sampling_with_a_trainer_imports_no_torch(place):
     code = "import sys, skillscale.sample, skillscale.suggest, skillscale.campaign; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+TARGETS = default_targets(["code", "prose"], largest=1e18)
+
+
+def told(*half):
+    """An answer whose intervals have these half widths, in turn."""
+    width = np.resize(np.array(half), len(TARGETS))
+    zero = np.zeros(len(TARGETS))
+    return Answer(targets=TARGETS, value=zero, lo=-width, hi=width, sd=width)
+
+
+def test_intervals_that_got_narrower_are_told_per_flop():
+    found = Narrowing(before=told(0.6, 0.4), after=told(0.3, 0.2), n_runs=6, flops=2e12, flops_before=6e12)
+    plain = found.as_dict()
+    assert (plain["widest"]["fall"], plain["mean"]["fall_per_flop"]) == (pytest.approx(0.5), pytest.approx(2.5e-13))
+    assert plain["expected_fall"] == pytest.approx(1 - 0.75**0.5)
+    assert "1.82 up or down before, 1.35 now: 50 % narrower, 25 % per 1e+12 FLOP" in found.lines()[0]
+
+
+def test_intervals_that_got_wider_are_told_as_such():
+    found = Narrowing(before=told(0.4), after=told(0.5), n_runs=1, flops=1e12, flops_before=6e12)
+    assert found.as_dict()["mean"]["fall"] == pytest.approx(-0.25)
+    assert all("25 % wider, 25 % per 1e+12 FLOP" in line for line in found.lines()[:2])
+
+
+def test_to_know_nothing_a_little_better_is_no_gain():
+    found = Narrowing(before=told(800.0), after=told(3.0), n_runs=1, flops=1e12, flops_before=6e12)
+    assert found.as_dict()["widest"]["fall"] == 0
+
+
+class Written:
+    """In place of a study that was sampled once before, and of the run that holds the analysis."""
+
+    def __init__(self, before):
+        self.before, self.files = before, {}
+
+    def analysis_metrics(self, kind):
+        return self.before if kind == "sample" else []
+
+    def log(self, **_):
+        pass
+
+    def file(self, name, content):
+        self.files[name] = content
+
+
+def test_the_figure_holds_the_widths_of_every_call():
+    order = settled(load().sample, Known(skills=("code", "prose"), flops_max=1e18))
+    earlier = {"flops_finished": [(8, 1e18), (9, 2e18)], "half_width/code 1e19": [(8, 0.9), (9, 0.8)], "half_width": []}
+    written = Written([earlier, {"flops_finished": [(9, 2e18)]}])
+    chart = WidthChart(written, order, written)
+    chart.draw()
+    assert written.files == {}, "nothing new is known"
+    chart.log(told(0.5), runs=10, finished=3e18, spent=3.1e18)
+    chart.draw()
+    assert set(written.files) == {"figures/widths.svg", "figures/widths.png"}
+    (line,) = [one for one in chart._lines() if (one.name, one.C, one.is_difference) == ("code", 1e19, False)]
+    assert (line.flops, line.half) == ((1e18, 2e18, 3e18), (0.9, 0.8, 0.5))
+    assert len([one for one in chart._lines() if one.flops]) == len(order.targets) == 6
+
+
+def test_most_runs_are_those_of_all_calls(sampled, capsys):
+    folder, *_ = sampled
+    code, found, _ = answer([*words(folder), "--sample.runs", "6"], capsys)
+    assert (code, found["ending"], found["finished"]) == (0, "spent", 6)

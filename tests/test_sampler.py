@@ -1,15 +1,19 @@
 """The Optuna sampler: Optuna's own suites, and what is ours: seeds, pending runs, unknown spaces, limits, mixes."""
 
+import json
 import math
+import sys
+import types
 
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
 
+from skillscale.errors import InputError
 from skillscale.laws.design.space import Space
 from skillscale.point import Mix, coordinates_of_mix, mix_of_coordinates
-from skillscale.sampler import PROPOSAL, WHY, SkillLawSampler, stop_when_done
+from skillscale.sampler import PROPOSAL, WHY, SkillLawSampler, draw_widths, stop_when_done
 
 SPACE = {
     "log_n_params": FloatDistribution(math.log(1e6), math.log(1e9)),
@@ -167,6 +171,46 @@ def test_a_spent_budget_is_told_and_stops_the_study():
     study.optimize(run, n_trials=40, callbacks=[stop_when_done])
     assert study.trials[-1].system_attrs[PROPOSAL]["ending"] == "spent"
     assert len(study.trials) < 40
+
+
+@pytest.fixture
+def dashboard(monkeypatch):
+    """What optuna-dashboard was given to draw, by its id."""
+    drawn = {}
+
+    def save(study, figure, *, graph_object_id):
+        drawn[graph_object_id] = json.loads(figure.to_json())
+
+    monkeypatch.setitem(sys.modules, "optuna_dashboard", types.SimpleNamespace(save_plotly_graph_object=save))
+    return drawn
+
+
+def test_widths_are_drawn_against_the_flops_of_finished_trials(dashboard):
+    study = studied(11)
+    draw_widths(study, study.trials[-1])
+    ((_, figure),) = dashboard.items()
+    known = [trial for trial in study.trials if "half_width" in trial.system_attrs[PROPOSAL]]
+    spent = [6 * math.exp(sum(trial.params.values())) for trial in study.trials]
+    assert [trial.number for trial in known] == [8, 9, 10]
+    assert {trace["name"] for trace in figure["data"]} == {
+        *(f"ln N*({skill}) at {C:.3g}" for skill in ("code", "prose") for C in (6e21, 6e22)),
+        "widest of all, differences included",
+    }
+    for trace in figure["data"]:
+        assert trace["x"] == pytest.approx([sum(spent[:n]) for n in (8, 9, 10)])
+    widest = figure["data"][-1]["y"]
+    assert widest == [trial.system_attrs[PROPOSAL]["half_width"] for trial in known]
+
+
+def test_nothing_is_drawn_before_widths_are_known(dashboard):
+    draw_widths(studied(3))
+    assert dashboard == {}
+
+
+def test_a_dashboard_that_is_not_installed_is_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
+    with pytest.raises(InputError, match="pip install optuna-dashboard"):
+        draw_widths(studied(1))
 
 
 def test_unknown_names_are_refused():

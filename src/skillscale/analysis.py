@@ -172,15 +172,15 @@ def fit_records(records: Sequence[RunRecord], config: Config) -> StudyFits:
     table = trained_table(records, config)
     if table.runs.empty:
         raise FitError("no run of the study is finished; train some with `skillscale main` or `skillscale grid`")
-    return _study_fits(Runs(table=table, name=config.study.name), config)
+    return _study_fits(Runs(table=table, name=config.study.name, records=tuple(records)), config)
 
 
 def _study_fits(runs: Runs, config: Config) -> StudyFits:
     """IsoFLOP curves and what follows from them; empty where the runs are no isoFLOP study."""
-    table, settings = runs.table, config.study
-    if runs.has_isoflops:
+    table, settings, grid = runs.table, config.study, runs.of_grid
+    if grid.has_isoflops:
         return fit_study(
-            table.runs, skills=table.skills, aggregates=table.aggregates, level=settings.level,
+            grid.table.runs, skills=table.skills, aggregates=table.aggregates, level=settings.level,
             resamples=settings.resamples,
         )  # fmt: skip
     return StudyFits(

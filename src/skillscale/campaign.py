@@ -1,4 +1,4 @@
-"""The entries that train: prepare, train one point, train a grid with several workers, reap, and the main job."""
+"""The entries that train: prepare, train one point, train a grid with several workers, and reap."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -91,7 +91,7 @@ def grid(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
         from skillscale import estimate
 
         return estimate.dry_run(points, config, arguments["workers"], out)
-    return _train_all(points, arguments, config, out)
+    return train_all(points, arguments, config, out)
 
 
 def worker(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
@@ -109,14 +109,6 @@ def worker(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
     return {"study": opened.study.name, "ended": ended}
 
 
-def main(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
-    """Train the study's points, fit every skill, write the page, print the table."""
-    from skillscale import analysis
-
-    trained = _train_all([each.point for each in grid_points(config)], arguments, config, out)
-    return {**analysis.report(arguments, config, out), "training": trained}
-
-
 def reap(arguments: Mapping[str, Any], config: Config | None, out: Output) -> dict[str, Any]:  # noqa: ARG001
     """Close the runs whose process is gone, so that none stays RUNNING for ever."""
     registry = _registry(arguments)
@@ -129,9 +121,14 @@ def reap(arguments: Mapping[str, Any], config: Config | None, out: Output) -> di
     return {"reaped": [{"study": name, "run_id": one.run_id, "reason": one.reason} for name, one in reaped]}
 
 
-def _train_all(
+def train_all(
     points: Sequence[DesignPoint], arguments: Mapping[str, Any], config: Config, out: Output
 ) -> dict[str, Any]:
+    """Train points with several workers, those that the study has aside, and say how many are done.
+
+    Raises:
+        TrainingError: some are not, because workers stopped.
+    """
     opened = open_study(arguments, config, out, points)
     opened.study.add_points(points)
     found = opened.study.progress()

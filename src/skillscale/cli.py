@@ -247,8 +247,8 @@ _ASKED = (
 ENTRIES = (
     Entry(
         name="main",
-        help="prepare the data, train the study's points, fit every skill, write the page",
-        run="skillscale.campaign:main",
+        help="prepare the data, train the study's points and a few sampled ones, fit every skill, write the page",
+        run="skillscale.main_job:main",
         parameters=(*_TRAIN, _WORKERS, _RETRY, _PAGE, _JSON),
     ),
     Entry(

@@ -218,9 +218,10 @@ class SampleConfig:
     ``flops_min``, ``flops_max``: least and largest 6 N D of one run, FLOP; ``n_params``, ``n_tokens``, ``ratio``
     (D / N): least and largest; ``sizes``: the only N there are; ``mixes``: that may be trained on, the first asked
     about; ``epochs``: how often a run may see a category's tokens; ``replicates``: runs of one point, each with another
-    seed; ``overhead``: FLOP that a run costs beside its own; ``budget``: FLOP for all sampled runs; ``wanted``: skills
-    to learn about; ``weights``: of skills, 1 by default; ``target_flops``: computes at which optima are asked, FLOP;
-    ``width``: half width of the widest interval, in ln N, that is enough.
+    seed; ``overhead``: FLOP that a run costs beside its own; ``budget``: FLOP for all sampled runs; ``runs``: how many
+    those are at most; ``after_grid``: share of its grid's FLOPs and runs that ``main`` has for sampled ones;
+    ``wanted``: skills to learn about; ``weights``: of skills, 1 by default; ``target_flops``: computes at which optima
+    are asked, FLOP; ``width``: half width of the widest interval, in ln N, that is enough.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -236,6 +237,8 @@ class SampleConfig:
     replicates: Count
     overhead: Annotated[float, Field(ge=0)] | None
     budget: Positive | None
+    runs: Count | None
+    after_grid: Annotated[float, Field(ge=0)]
     wanted: tuple[str, ...]
     weights: Mapping[str, Positive]
     target_flops: tuple[Positive, ...]

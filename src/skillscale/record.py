@@ -148,7 +148,7 @@ class RunRecord:
 
     ``sets`` by evaluation set, with ``val/CATEGORY`` for a category's validation set; ``skills`` by skill (hypothesis
     split), and ``skills_held_out`` likewise; ``uses`` by category. ``exposures``: mean mentions a fact, where facts are
-    counted.
+    counted. ``purpose``: what the sampler chose the point for; empty where it did not.
     """
 
     run_id: str
@@ -165,6 +165,7 @@ class RunRecord:
     skills: Mapping[str, Measurement] = field(default_factory=dict)
     skills_held_out: Mapping[str, Measurement] = field(default_factory=dict)
     sets: Mapping[str, Measurement] = field(default_factory=dict)
+    purpose: str = ""
 
 
 # Keys in MLflow. Params are text; each of METRIC_NUMBERS is a metric as well, with its log10, for the charts.
@@ -229,7 +230,7 @@ def metrics_of(record: RunRecord) -> dict[str, float]:
 
 def read_record(
     params: Mapping[str, str], metrics: Mapping[str, float], *, run_id: str, study: str, state: State, reason: str,
-    point: DesignPoint,
+    point: DesignPoint, purpose: str = "",
 ) -> RunRecord:  # fmt: skip
     """Inverse of ``params_of`` and ``metrics_of``; a part of which anything is missing is absent."""
     measured = measurements_of(metrics)
@@ -252,6 +253,7 @@ def read_record(
         skills=measured["skill"],
         skills_held_out=measured["skill_held_out"],
         sets=measured["set"] | {f"val/{name}": value for name, value in measured["val"].items()},
+        purpose=purpose,
     )
 
 

@@ -16,13 +16,17 @@ from skillscale.crew import start_worker, stop
 from skillscale.driven import Trainer
 from skillscale.errors import InputError, TrainingError
 from skillscale.laws.design.advice import Advice
-from skillscale.laws.design.propose import propose
+from skillscale.laws.design.averaged import answer
+from skillscale.laws.design.propose import START, propose
 from skillscale.output import Output
+from skillscale.point import DesignPoint
 from skillscale.record import RunRecord
 from skillscale.sampling import (
     ORDER,
     Known,
+    Narrowing,
     Order,
+    WidthChart,
     history_of,
     known_of_config,
     plain_advice,
@@ -30,12 +34,11 @@ from skillscale.sampling import (
     reason_of,
     settled,
     tell,
-    widths,
     with_arguments,
 )
 from skillscale.source import table_of_records, trained_table
 from skillscale.table import RunTable
-from skillscale.tracking import AnalysisWriter, Planned, Registry, Study
+from skillscale.tracking import Planned, Registry, Study
 from skillscale.worker import named
 
 if TYPE_CHECKING:
@@ -65,12 +68,7 @@ def sample(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
         out.progress(f"note: {note}")
     _agree(job, replan=arguments["replan"])
     out.progress(f"study {job.study.name}: {len(job.study.finished())} runs to begin with")
-    workers: list[subprocess.Popen[bytes]] = []
-    try:
-        with job.study.sampling(), job.study.analysis("sample") as summary:
-            advice = _run(job, arguments, workers, summary)
-    finally:
-        stop(workers)  # the queue is closed by now: those that wait end by themselves
+    advice = _sampled(job, arguments)
     chosen = [each for each in job.study.planned() if each.why is not None]
     states = Counter(each.status for each in chosen)
     out.text(
@@ -88,6 +86,57 @@ def sample(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
         "seconds": time.monotonic() - began,
         **plain_advice(advice, (), job.order),
     }
+
+
+def sample_after(
+    points: Sequence[DesignPoint], arguments: Mapping[str, Any], config: Config, out: Output
+) -> dict[str, Any]:
+    """Sample some more points after the grid ``points`` of a study; tell how much narrower the intervals got.
+
+    They may cost a share of the grid's FLOPs, in as many runs of its number (``sample.after_grid``); those that were
+    sampled before count. Where there is nothing to sample, or runs fail, the grid's results stand: it says why.
+    """
+    registry = Registry.open(arguments["tracking"], cache=arguments["cache"])
+    study = registry.study(config.study.name)
+    share = config.sample.after_grid
+    asked = replace(
+        config.sample, budget=share * sum(point.flops for point in points), runs=max(1, round(share * len(points)))
+    )
+    try:
+        order = settled(asked, known_of_config(config, study.data_description()))
+    except InputError as error:
+        out.progress(f"note: nothing is sampled after the grid: {error}")
+        return {"ended": str(error)}
+    job = _Job(
+        study=study, order=order, table_of=lambda records: trained_table(records, config),
+        seed=config.study.first_seed, out=out,
+    )  # fmt: skip
+    ended = ""
+    try:
+        _sampled(job, {**arguments, "tracking": registry.uri, "points": None})
+    except TrainingError as error:
+        ended = str(error)
+        out.progress(f"note: sampling after the grid ended early: {error}")
+    return {"ended": ended, **_narrowed(job)}
+
+
+def _narrowed(job: _Job) -> dict[str, Any]:
+    """What the sampled runs of a study changed about its intervals, told and as values."""
+    finished = job.study.finished()
+    grid = [one for one in finished if not one.purpose]
+    sampled, spent = len(finished) - len(grid), _flops(finished) - _flops(grid)
+    job.out.text(f"sampled after the grid: {sampled} runs of {spent:.3g} FLOP, to the {_flops(grid):.3g} FLOP of it")
+    if min(len(grid), len(finished)) < START:
+        job.out.text(f"  with fewer than {START} runs before, nothing tells how much narrower the intervals got")
+        return {"runs": sampled, "flops": spent, "flops_before": _flops(grid)}
+    before, after = (
+        answer(history_of(job.table_of(records), job.order), job.order.space, job.order.targets)
+        for records in (grid, finished)
+    )
+    found = Narrowing(before=before, after=after, n_runs=sampled, flops=spent, flops_before=_flops(grid))
+    for line in found.lines():
+        job.out.text(line)
+    return found.as_dict()
 
 
 def _opened(arguments: Mapping[str, Any], config: Config, out: Output) -> tuple[_Job, Mapping[str, Any]]:
@@ -138,8 +187,22 @@ def _short(value: object) -> str:
     return text if len(text) < 120 else f"{text[:117]}..."
 
 
+def _sampled(job: _Job, arguments: Mapping[str, Any]) -> Advice:
+    """Choose and train until it is enough; return the last advice."""
+    workers: list[subprocess.Popen[bytes]] = []
+    try:
+        with job.study.sampling(), job.study.analysis(WidthChart.KIND) as summary:
+            chart = WidthChart(job.study, job.order, summary)
+            try:
+                return _run(job, arguments, workers, chart)
+            finally:
+                chart.draw()
+    finally:
+        stop(workers)  # the queue is closed by now: those that wait end by themselves
+
+
 def _run(
-    job: _Job, arguments: Mapping[str, Any], workers: "list[subprocess.Popen[bytes]]", summary: AnalysisWriter
+    job: _Job, arguments: Mapping[str, Any], workers: "list[subprocess.Popen[bytes]]", chart: WidthChart
 ) -> Advice:
     """Keep the queue filled until nothing is proposed any more and nothing is under way; return the last advice."""
     crew = _Crew(workers, arguments)
@@ -153,7 +216,7 @@ def _run(
         under_way = [each for each in planned if each.why is not None and not _is_ended(each, again)]
         free = min(arguments["workers"] - len(under_way), room)
         if asked_at != ended and (free > 0 or not under_way):
-            advice = _ask(job, planned, max(free, 0), summary)
+            advice = _ask(job, planned, max(free, 0), chart)
             room -= len(advice.proposals)
             asked_at = ended if len(advice.proposals) < max(free, 1) else -1
         elif not under_way:
@@ -163,7 +226,7 @@ def _run(
             time.sleep(_LOOK_EVERY_S)
 
 
-def _ask(job: _Job, planned: Sequence[Planned], count: int, summary: AnalysisWriter) -> Advice:
+def _ask(job: _Job, planned: Sequence[Planned], count: int, chart: WidthChart) -> Advice:
     """Advice on the runs there are; its points go into the queue."""
     records = sorted(job.study.finished(), key=lambda one: one.point.key)
     done = {one.point.key for one in records}  # more than when the plan was read, maybe
@@ -174,7 +237,7 @@ def _ask(job: _Job, planned: Sequence[Planned], count: int, summary: AnalysisWri
     advice = propose(
         history_of(table, job.order, pending),
         job.order.space,
-        job.order.wish(spent),
+        job.order.wish(spent, len(chosen)),
         count=max(count, 1),
         seed=job.seed,
     )
@@ -184,8 +247,7 @@ def _ask(job: _Job, planned: Sequence[Planned], count: int, summary: AnalysisWri
     job.study.add_points(points, reasons)
     for point in points:
         job.out.progress(f"chosen: {named(point)}; {reasons[point.key].sentence}")
-    known = {} if advice.answer is None else widths(advice.answer)
-    summary.log(metrics={"flops_spent": spent, "runs": len(records), **known}, step=len(records))
+    chart.log(advice.answer, runs=len(records), finished=_flops(records), spent=spent)
     return advice
 
 
@@ -197,6 +259,11 @@ def _is_ended(each: Planned, again: int) -> bool:
 def _spent(chosen: Sequence[Planned], order: Order) -> float:
     """FLOP of all points that the sampler chose, those under way and those that failed included."""
     return sum(float(order.space.cost(each.point.n_params, each.point.n_tokens)) for each in chosen)
+
+
+def _flops(records: Sequence[RunRecord]) -> float:
+    """6 N D of runs, summed."""
+    return sum(one.point.flops for one in records)
 
 
 def _next_seed(planned: Sequence[Planned], first: int) -> int:

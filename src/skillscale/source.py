@@ -43,6 +43,15 @@ class Runs:
         return {str(mix): replace(self.table, runs=rows.reset_index(drop=True)) for mix, rows in named}
 
     @property
+    def of_grid(self) -> "Runs":
+        """Without those that the sampler chose: at a budget's edge they have no neighbours, and seeds of their own."""
+        sampled = {one.run_id for one in self.records if one.purpose}
+        if not sampled:
+            return self
+        runs = self.table.runs[~self.table.runs["run_id"].isin(sampled)].reset_index(drop=True)
+        return replace(self, table=replace(self.table, runs=runs))
+
+    @property
     def has_isoflops(self) -> bool:
         """Whether the runs are an isoFLOP study: most of them are at budgets that hold 4 sizes, each run once."""
         runs = self.table.runs

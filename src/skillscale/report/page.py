@@ -166,8 +166,10 @@ def _headline(records: Sequence[RunRecord], about: Background) -> list[dict[str,
     lost = len(records) - len(done)
     exact = [one.spending.flops_exact for one in done if one.spending is not None]
     seconds = math.fsum(one.spending.train_s + one.spending.eval_s for one in done if one.spending is not None)
+    sampled = sum(1 for one in done if one.purpose)
+    notes = [f"{sampled} chosen by the sampler"] * bool(sampled) + [f"{lost} not finished"] * bool(lost)
     items = [
-        ("Finished runs", str(len(done)), f"{lost} not finished" if lost else ""),
+        ("Finished runs", str(len(done)), ", ".join(notes)),
         (
             "Compute, 6 N D",
             f"{power(math.fsum(one.point.flops for one in done))} FLOP",
@@ -226,7 +228,7 @@ def _figures(fits: StudyFits, mix: str, number: int, *, named: bool) -> list[_Dr
     return [
         _drawn(
             f"isoflop-{number}", f"IsoFLOP curves{of}", canvas.svg(figures.isoflop(fits, mix)),
-            f"Each point is a run, each curve {_curve_kind(fits)} in log N, fitted to the runs of one budget. "
+            f"Each point is a run of the grid, each curve {_curve_kind(fits)} in log N, fitted to one budget's. "
             f"Diamonds are the compute optima N*, black bars their {level} intervals. A dashed curve has no optimum "
             f"that could be claimed; the table says why.",
             (_table("Optima", minima),),

@@ -22,7 +22,7 @@ from skillscale.errors import InputError
 from skillscale.laws.design.advice import Advice, Purpose
 from skillscale.laws.design.propose import Wish, propose
 from skillscale.laws.design.space import History, Space
-from skillscale.laws.design.targets import Target, default_targets
+from skillscale.laws.design.targets import Answer, Target, default_targets
 from skillscale.record import Why
 from skillscale.sampler.parameters import NAMES, Parameters
 
@@ -143,7 +143,7 @@ class SkillLawSampler(BaseSampler):
             return {}
         number = min(asking, len(advice.proposals) - 1)
         params = parameters.params_of(advice.proposals[number])
-        _explain(study, trial, advice, number, params)
+        _explain(study, trial, advice, number, params, _finished(rows))
         return params
 
     def _parameters(self, given: Mapping[str, BaseDistribution]) -> Parameters | None:
@@ -233,13 +233,27 @@ def _history(rows: Sequence[_Row], skills: Sequence[str], space: Space) -> Histo
     )  # fmt: skip
 
 
-def _explain(study: Study, trial: FrozenTrial, advice: Advice, number: int, params: Mapping[str, Any]) -> None:
+def _finished(rows: Sequence[_Row]) -> float:
+    """6 N D of the runs that have measured something, FLOP."""
+    return sum(6 * row.N * row.D for row in rows if row.losses)
+
+
+def _half_widths(answer: Answer) -> dict[str, float]:
+    """Half width of each target's interval but those of differences, by the target's name."""
+    half = ((answer.hi - answer.lo) / 2).tolist()
+    pairs = zip(answer.targets, half, strict=True)
+    return {one.name: width for one, width in pairs if math.isfinite(width) and not one.other}
+
+
+def _explain(
+    study: Study, trial: FrozenTrial, advice: Advice, number: int, params: Mapping[str, Any], finished: float
+) -> None:
     """Write why, and the parameters at once: other processes see them before the objective asks for them."""
     one = advice.proposals[number]
     why = Why(purpose=str(one.purpose), cost=one.cost, fall=one.fall, laws=advice.laws)
     told = {**asdict(why), "params": dict(params), "ending": None if advice.ending is None else str(advice.ending)}
     if advice.answer is not None and math.isfinite(advice.answer.widest):
-        told["half_width"] = advice.answer.widest
+        told |= {"half_width": advice.answer.widest, "half_widths": _half_widths(advice.answer), "finished": finished}
     storage, trial_id = study._storage, trial._trial_id  # noqa: SLF001 - samplers have no public way to write
     storage.set_trial_system_attr(trial_id, PROPOSAL, told)
     storage.set_trial_user_attr(trial_id, WHY, why.sentence)

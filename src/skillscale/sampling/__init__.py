@@ -4,12 +4,15 @@ In order: ``settled`` makes an ``Order`` of the settings and of what is ``Known`
 ``laws.design`` advises; ``points_of`` makes design points of the advice, and ``tell`` says it.
 """
 
+from skillscale.sampling.chart import WidthChart
 from skillscale.sampling.history import history_of
 from skillscale.sampling.known import known_of_config, known_of_table
+from skillscale.sampling.narrowing import Change, Narrowing
 from skillscale.sampling.order import ORDER, Known, Order, settled, with_arguments
 from skillscale.sampling.told import ending_text, plain_advice, point_rows, points_of, reason_of, tell, widths
 
 __all__ = [
-    "ORDER", "Known", "Order", "ending_text", "history_of", "known_of_config", "known_of_table", "plain_advice",
-    "point_rows", "points_of", "reason_of", "settled", "tell", "widths", "with_arguments",
+    "ORDER", "Change", "Known", "Narrowing", "Order", "WidthChart", "ending_text", "history_of", "known_of_config",
+    "known_of_table", "plain_advice", "point_rows", "points_of", "reason_of", "settled", "tell", "widths",
+    "with_arguments",
 ]  # fmt: skip

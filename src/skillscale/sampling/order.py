@@ -43,7 +43,7 @@ class Known:
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What may be run, what is to be learned from it, and when that is enough."""
+    """What may be run, what is to be learned from it, and when that is enough: ``runs``, at most."""
 
     space: Space
     mixes: tuple[Mix, ...]
@@ -51,14 +51,16 @@ class Order:
     targets: tuple[Target, ...]
     budget: float = field(metadata={"unit": "FLOP, overheads included"})
     width: float
+    runs: int | None = None
     notes: tuple[str, ...] = ()
 
-    def wish(self, spent: float) -> Wish:
-        """What to learn with the budget that ``spent`` FLOP have left."""
-        return Wish(targets=self.targets, left=max(self.budget - spent, 0.0), width=self.width)
+    def wish(self, spent: float, made: int = 0) -> Wish:
+        """What to learn with what ``made`` runs, which cost ``spent`` FLOP, have left of the budget."""
+        runs = math.inf if self.runs is None else max(self.runs - made, 0)
+        return Wish(targets=self.targets, left=max(self.budget - spent, 0.0), width=self.width, runs=runs)
 
     def as_dict(self) -> dict[str, Any]:
-        """Space and targets as plain values by the names of the settings; budget and width may change as one goes."""
+        """Space and targets as plain values by the names of the settings; when it is enough may change as one goes."""
         space = self.space
         sizes = [space.sizes[0], space.sizes[-1], len(space.sizes)] if space.sizes else []
         limits = {name: list(getattr(space, name)) for name in ("flops", "n_params", "n_tokens", "ratio")}
@@ -112,7 +114,7 @@ def settled(sample: SampleConfig, known: Known) -> Order:
     budget = sample.budget or BUDGET_RUNS * flops_max
     _check_budget(budget, space)
     return Order(
-        space=space, mixes=mixes, skills=skills, targets=targets, budget=budget, width=sample.width,
+        space=space, mixes=mixes, skills=skills, targets=targets, budget=budget, width=sample.width, runs=sample.runs,
         notes=_check_targets(targets, space),
     )  # fmt: skip
 

@@ -99,14 +99,14 @@ def tell(advice: Advice, points: Sequence[DesignPoint], order: Order, out: Outpu
 
 def widths(answer: Answer) -> dict[str, float]:
     """Half width of each known interval, and the widest, by names that can be metrics."""
-    found = {
-        f"half_width/{target.skill}{f' - {target.other}' * bool(target.other)} {target.C:.3g}".replace("+", ""): (
-            hi - lo
-        )
-        / 2
-        for target, _, lo, hi in _rows(answer)
-    }
+    found = {width_name(target): (hi - lo) / 2 for target, _, lo, hi in _rows(answer)}
     return {name: half for name, half in {**found, "half_width": answer.widest}.items() if math.isfinite(half)}
+
+
+def width_name(target: Target) -> str:
+    """The metric of a target's half width, as in ``half_width/code - prose 1e21``."""
+    other = f" - {target.other}" if target.other else ""
+    return f"half_width/{target.skill}{other} {target.C:.3g}".replace("+", "")
 
 
 def ending_text(advice: Advice, order: Order) -> str:
@@ -115,7 +115,8 @@ def ending_text(advice: Advice, order: Order) -> str:
     if advice.ending is Ending.PRECISE:
         return f"precise enough{widest}, and {_factor(order.width)} was asked for"
     if advice.ending is Ending.SPENT:
-        return f"the budget of {order.budget:.3g} FLOP is spent{widest}; raise --budget to go on"
+        runs = "" if order.runs is None else f", or of {order.runs} runs,"
+        return f"the budget of {order.budget:.3g} FLOP{runs} is spent{widest}; raise it to go on"
     return f"no run is worth its cost any more{widest}"
 
 

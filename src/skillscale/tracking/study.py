@@ -274,6 +274,11 @@ class Study:
         run_id = self._store.create_run(self.study_experiment_id, name or kind, run_tags(tags))
         return AnalysisWriter(self._store, run_id, self.study_experiment_id)
 
+    def analysis_metrics(self, kind: str) -> list[dict[str, list[tuple[int, float]]]]:
+        """What the runs of a kind of analysis logged, the oldest first: (step, value) by metric."""
+        runs = self._store.search([self.study_experiment_id], f"tags.`{TAG}kind` = '{kind}'")
+        return [{name: self._store.history(run.info.run_id, name) for name in run.data.metrics} for run in runs]
+
     def _create(self, planned: Planned, owner: str) -> RunWriter:
         point, why = planned.point, planned.why
         tags = {
@@ -344,6 +349,7 @@ class Study:
             state=State.RUNNING if status == "SCHEDULED" else State[status],
             reason=tag(run, "reason"),
             point=DesignPoint.from_dict(json.loads(tag(run, "point"))),
+            purpose=tag(run, "purpose"),
         )
 
 

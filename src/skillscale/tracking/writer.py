@@ -63,8 +63,9 @@ class RunWriter:
         self.claim = claim
         self._store = store
         self._record = RunRecord(
-            run_id=claim.run_id, study=claim.study, state=State.RUNNING, reason="", point=claim.point
-        )
+            run_id=claim.run_id, study=claim.study, state=State.RUNNING, reason="", point=claim.point,
+            purpose="" if claim.why is None else claim.why.purpose,
+        )  # fmt: skip
         self._curve: list[tuple[str, float, int, int]] = []
         self._flushed = time.monotonic()
         self._wait_s = _FLUSH_EVERY_S

@@ -28,6 +28,7 @@ ROUGH = 0.003  # scale of the discrepancy, in ln L, from which the laws are told
 _BINDING = 0.95  # share of the runs allowed from which their number is what limits the plan
 _GOLDEN = (math.sqrt(5) - 1) / 2  # turns that spread evenly over the plan, however many there are
 _STEPS = 11  # of the lattice of candidates, each way
+_ALIKE = 0.01  # in ln N and ln D, between a point of the start and its run: whole batches make D differ a little
 _MIXES = 12  # tried at once, of more that are allowed
 _TRUST = 0.3  # weight of a run below which it is told as odd
 _LADDER = 4.0 ** np.arange(-3, 8)  # of what is left, at which the forecast looks
@@ -90,12 +91,12 @@ def _measured(history: History) -> int:
 
 def _beginning(history: History, space: Space, wish: Wish, count: int, seed: int) -> Advice:
     proposals: list[Proposal] = []
-    left, done = wish.left, list(zip(np.round(history.N), np.round(history.D), strict=True))
+    left, done = wish.left, np.log([history.N, history.D])
     for N, D, h in _spread(space, seed, len(history) + 4 * count):
         cost = float(space.cost(N, D))
         if len(proposals) == min(count, wish.runs) or cost > left * (1 + 1e-9):
             break
-        if (round(N), round(D)) in done:
+        if (np.abs(done - np.log([[N], [D]])).max(0) < _ALIKE).any():
             continue
         left -= cost
         proposals.append(Proposal(N=N, D=D, h=h, cost=cost, purpose=Purpose.START))

@@ -1,0 +1,74 @@
+"""Half widths against FLOPs in Optuna's dashboard, as the sampler told them with each trial."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from skillscale.errors import InputError
+from skillscale.sampler.adapter import PROPOSAL
+
+_FIGURE = "skillscale-widths"
+_WIDEST = "widest of all, differences included"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Drawing:
+    """A figure of plotly's as plain values: the dashboard asks it for JSON and no more, so plotly is not needed."""
+
+    data: list[dict[str, Any]]
+    layout: dict[str, Any]
+
+    def to_json(self) -> str:
+        return json.dumps({"data": self.data, "layout": self.layout})
+
+
+def draw_widths(study: Study, trial: FrozenTrial | None = None) -> None:  # noqa: ARG001 - callbacks get a trial
+    """Draw half widths of intervals against the FLOPs of finished trials, among the dashboard's plots of the study.
+
+    Drawn anew in place of the last one, from what ``SkillLawSampler`` told with each trial; nothing is drawn before it
+    tells widths. A callback of ``study.optimize`` as well: ``callbacks=[draw_widths]``.
+
+    Raises:
+        InputError: optuna-dashboard is not installed.
+    """
+    try:
+        from optuna_dashboard import save_plotly_graph_object
+    except ImportError as error:
+        raise InputError(
+            f"the figure is for optuna-dashboard, which can't be imported ({error}); `pip install optuna-dashboard`"
+        ) from error
+    lines = _lines(study)
+    if lines:
+        drawing = _Drawing(data=[_trace(name, *line) for name, line in lines.items()], layout=_layout())
+        save_plotly_graph_object(study, drawing, graph_object_id=_FIGURE)
+
+
+def _lines(study: Study) -> dict[str, tuple[list[float], list[float]]]:
+    """FLOPs and half widths by target, along the trials."""
+    lines: dict[str, tuple[list[float], list[float]]] = {}
+    for trial in study.get_trials(deepcopy=False):
+        told = trial.system_attrs.get(PROPOSAL, {})
+        if "finished" not in told:
+            continue
+        for name, half in {**told["half_widths"], _WIDEST: told["half_width"]}.items():
+            flops, widths = lines.setdefault(name, ([], []))
+            flops.append(told["finished"])
+            widths.append(half)
+    return lines
+
+
+def _trace(name: str, flops: list[float], widths: list[float]) -> dict[str, Any]:
+    line = {"color": "#8c959f", "dash": "dot"} if name == _WIDEST else {}
+    return {"type": "scatter", "mode": "lines+markers", "name": name, "x": flops, "y": widths, "line": line}
+
+
+def _layout() -> dict[str, Any]:
+    return {
+        "title": {"text": "What is known, by FLOPs spent"},
+        "legend": {"orientation": "h", "y": -0.35},
+        "xaxis": {"title": {"text": "FLOP of finished trials, 6 N D"}, "type": "log", "exponentformat": "power"},
+        "yaxis": {"title": {"text": "half width of 90 % interval, ln N*"}, "type": "log"},
+    }
