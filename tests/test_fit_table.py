@@ -214,3 +214,43 @@ def test_an_imported_study_fits_as_its_table_does_and_can_be_registered(fit, tmp
     assert told["loss"][0] == pytest.approx(expected[0], rel=1e-9)
     assert list(told["skill"]) == ["code", "prose"]
     assert told["lo"][0] < told["loss"][0] < told["hi"][0]
+
+
+def sweep(noise=0.003) -> pd.DataFrame:
+    """Three budgets of eight sizes, where every fourth run has a third more tokens than its budget pays for."""
+    budgets = np.repeat([1e18, 1e19, 1e20], 8)
+    N = np.sqrt(budgets / 120) * np.tile(np.geomspace(1 / 8, 8, 8), 3)
+    D = budgets / 6 / N * np.where(np.arange(24) % 4 == 3, 1.33, 1)
+    rng = np.random.default_rng(0)
+    losses = {
+        f"loss_{name}": CHINCHILLA.loss(theta, N, D) * np.exp(noise * rng.normal(size=24))
+        for name, theta in THETA.items()
+    }
+    return pd.DataFrame({"params": N, "tokens": D, "budget": budgets, **losses})
+
+
+def test_a_skill_has_one_law_and_every_run_that_is_left_out_is_named(fit, tmp_path):
+    frame = sweep()
+    frame.loc[0, "loss_prose"] = -3.1
+    columns = COLUMNS | {"budget": "budget"}
+    code, answer, told = fit(frame, "--law", "chinchilla", columns=columns)
+    assert code == 0
+    for row in answer["laws"]:
+        own = answer["skills"][row["skill"]]
+        assert {name: row[name] for name in own["theta"]} == own["theta"]
+        assert {name: [row[f"{name}_lo"], row[f"{name}_hi"]] for name in own["theta"]} == own["intervals"]
+        assert [row[name] for name in ("n_runs", "status", "F")] == [own[name] for name in ("n_runs", "status", "F")]
+    assert answer["skills"]["code"]["n_runs"] == 24  # a law needs no budget
+    assert [len(answer[name]) for name in ("laws", "minima", "power_laws")] == [2, 6, 2]
+    assert all(row["law_lo"] < row["law"] < row["law_hi"] for row in answer["frontier"])
+    assert all(row["disagreement_lo"] < row["disagreement"] < row["disagreement_hi"] for row in answer["frontier"])
+    left_out = {(one["run"], one["skill"]): one["reason"] for one in answer["unusable"]}
+    off = {(f"row {row}", ""): "6 N D is 1.33 times its budget, so that no isoFLOP curve can hold it"
+           for row in range(4, 25, 4)}  # fmt: skip
+    assert left_out == off | {("row 1", "prose"): "loss is -3.1, not a positive number"}
+    assert "left out: 6 (row 4, row 8, row 12 and 3 more): 6 N D is 1.33 times its budget" in told
+    assert "left out: 1 (row 1): prose: loss is -3.1, not a positive number" in told
+    page = tmp_path / "page.html"
+    fit(frame, "--law", "chinchilla", "--page", str(page), columns=columns, entry="report")
+    assert "6 left out: 6 N D is 1.33 times its budget" in page.read_text()
+    assert "1 left out of prose: loss is -3.1, not a positive number" in page.read_text()
