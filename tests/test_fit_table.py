@@ -144,16 +144,32 @@ def test_a_skill_that_cant_be_fitted_costs_no_other(fit):
 
 def test_one_size_only_says_what_to_add(fit):
     frame = pd.concat([runs(seed)[lambda one: one["params"] < 2e7] for seed in range(3)])
-    _, answer, _ = fit(frame, "--law", "chinchilla")
-    assert "1 distinct N" in answer["skills"]["code"]["reason"]
-    assert "pin an exponent" in answer["skills"]["code"]["reason"]
+    code, _, told = fit(frame, "--law", "chinchilla")
+    assert code == 1
+    assert "no skill can be fitted. code, prose: 1 distinct N" in told
+    assert "or pin an exponent" in told
+
+
+def test_a_skill_without_a_usable_loss_is_refused_by_name(fit):
+    code, answer, told = fit(runs().assign(loss_code=-3.1), "--law", "chinchilla")
+    assert code == 0
+    assert answer["skills"]["code"]["status"] == "refused"
+    assert "loss is -3.1, not a positive number in row 1, and none of 25 is" in answer["skills"]["code"]["reason"]
+    assert "left out: 1 (every row): code: no usable row has a loss" in told
+    assert answer["skills"]["prose"]["status"] == "ok"
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--law", "chinchila"), "no law 'chinchila' (did you mean chinchilla?)"),
-        (("--law", "separable"), "the law separable needs a mix, but the runs tell none"),
+        (
+            ("--law", "separable"),
+            "the law separable needs a mix, but the runs tell none, or all the same; map `mix:` in",
+        ),
+        (("--law", "chinchilla", "--pin", "alpha=5"), "alpha of chinchilla must be between 0.02 and 2 to be pinned"),
+        (("--law", "chinchilla", "--share", "foo"), "foo of chinchilla can't be shared or pooled over skills"),
+        (("--law", "farseer", "--share", "exponents"), "exponents of farseer can't be shared or pooled over skills"),
         (("--law", "chinchilla", "--pin", "A=3"), "A of chinchilla can't be pinned; it takes E, alpha, beta"),
         (("--law", "chinchilla", "--pin", "E=1", "--share", "E"), "E can be pinned, shared or pooled, not several"),
         (("--objective", "hubert"), "must be one of huber"),

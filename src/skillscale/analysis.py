@@ -13,7 +13,7 @@ import yaml
 
 from skillscale import __version__
 from skillscale.config import Config
-from skillscale.errors import InputError
+from skillscale.errors import FitError, InputError
 from skillscale.laws.bootstrap import Method
 from skillscale.laws.catalogue import LAWS
 from skillscale.laws.choice import Choice, Outlook, choose, fitted_points
@@ -58,11 +58,16 @@ class Findings:
 
 
 def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
-    """Fit every skill of a study or a table: its law, its compute optima, its isoFLOP curves; record the fit."""
+    """Fit every skill of a study or a table: its law, its compute optima, its isoFLOP curves; record the fit.
+
+    Raises:
+        FitError: no skill has a law or an isoFLOP optimum.
+    """
     from skillscale.report.laws import law_text
 
     runs = read_runs(arguments, config)
     found = find(runs, arguments, config, out)
+    _check_any(found)
     told = found.as_dict()
     opened = _fit_run(runs, arguments)
     if opened is not None:
@@ -75,6 +80,18 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
     if "registered" in told:
         out.text(f"registered as {told['registered']}")
     return told
+
+
+def _check_any(found: Findings) -> None:
+    """Refuse runs that nothing could be fitted to, with each reason once."""
+    if any(isinstance(one, Fitted) for one in found.laws.values()) or any(one.N.known for one in found.fits.minima):
+        return
+    reasons: dict[str, list[str]] = {}
+    for one in found.laws.values():
+        if isinstance(one, Refused):
+            reasons.setdefault(one.reason, []).append(one.skill)
+    told = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+    raise FitError(f"no skill can be fitted. {told or 'No run has a loss'}")
 
 
 def _fit_run(runs: Runs, arguments: Mapping[str, Any]) -> AnalysisWriter | None:
@@ -149,6 +166,7 @@ def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) 
             data = _weighed(data, table, request)
         found = fit_all({name: fitted_points(points, chosen) for name, points in data.items()}, request)
         laws |= {_named(mix, name, runs): one for name, one in found.items()}
+    laws |= {name: Refused(skill=name, n_runs=0, reason=why) for name, why in runs.table.lost.items()}
     given = arguments.get("flops")
     fitted = [one for one in laws.values() if isinstance(one, Fitted)]
     largest = max((float((6 * one.points.N * one.points.D).max()) for one in fitted), default=float("nan"))

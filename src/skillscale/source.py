@@ -13,11 +13,11 @@ from skillscale.errors import FitError, InputError
 from skillscale.imports import imported_table
 from skillscale.laws.results import Unusable, by_reason
 from skillscale.output import Output
+from skillscale.point import AGGREGATE
 from skillscale.record import RunRecord, State
 from skillscale.table import RunTable, read_columns, read_table
 from skillscale.tracking import Registry, Study
 
-AGGREGATE = "aggregate"
 _SHOWN = 8
 _BUDGET_GAP = 0.1  # in ln C, within which runs are taken for one budget's
 _ISOFLOP_SIZES = 4
