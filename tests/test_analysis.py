@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from skillscale import config
-from skillscale.analysis import _background, fit_records
-from skillscale.errors import FitError
+from skillscale.analysis import _background
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import CategoryUse, Measurement, RunRecord, State
 from skillscale.source import AGGREGATE, Runs, aggregate_weights, nominal_budget, trained_table
@@ -60,11 +59,6 @@ def test_the_tokens_are_those_trained_on_where_that_is_known():
 def test_a_run_belongs_to_the_budget_that_its_rounded_tokens_miss_a_little():
     assert nominal_budget(1.03e11, [1e10, 1e11]) == 1e11
     assert math.isnan(nominal_budget(3e10, [1e10, 1e11]))
-
-
-def test_a_study_without_finished_runs_says_what_to_do():
-    with pytest.raises(FitError, match="skillscale main"):
-        fit_records([record(State.FAILED)], SETTINGS)
 
 
 def test_a_mix_is_its_shares_whatever_their_order():

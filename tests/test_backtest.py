@@ -69,6 +69,22 @@ def test_a_limit_of_compute_splits_by_the_flops_of_the_table(backtest):
     assert one["n_fitted"] + one["n_predicted"] == 25
 
 
+def test_later_checkpoints_of_fitted_runs_are_counted_and_new_runs_scored_apart(backtest):
+    frame = runs()
+    frame["run"] = frame["params"]  # five runs of five checkpoints: the smallest two lie below the limit as a whole
+    limit = 6 * 1.01 * float(frame["params"].unique()[1]) * float(frame["tokens"].max())
+    words = ("--max_flops", str(limit), "--law", "chinchilla")
+    _, answer, told = backtest(frame, *words, columns=COLUMNS | {"run": "run"})
+    one = answer["skills"]["code"]
+    below = 6 * frame["params"] * frame["tokens"] <= limit
+    later = (~below & frame["run"].isin(frame.loc[below, "run"])).sum()
+    assert later > 0
+    assert (one["n_of_fitted_runs"], one["unseen"]["n_predicted"]) == (later, one["n_predicted"] - later)
+    assert f"note: {later / one['n_predicted']:.0%} of the losses predicted are later checkpoints" in told
+    _, alone, told = backtest(frame, *words)
+    assert (alone["skills"]["code"]["n_of_fitted_runs"], "later checkpoints" in told) == (0, False)
+
+
 def test_without_noise_the_larger_runs_are_met(backtest):
     _, answer, _ = backtest(runs(noise=0.0), "--max_params", "4e8", "--law", "chinchilla")
     assert answer["skills"]["prose"]["mean_relative_error"] < 1e-4

@@ -48,3 +48,9 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path):
     (tmp_path / "study.yaml").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="can't be read as YAML"):
         config.load(study=str(tmp_path / "study.yaml"))
+
+
+def test_a_skill_that_would_take_anothers_column_is_refused_before_anything_is_trained():
+    for name in ("aggregate", "N", "mix/code"):
+        with pytest.raises(InputError, match=f"'{name}' can't name a skill"):
+            config.SkillConfig(name=name, hypothesis=("val/code",))

@@ -144,16 +144,32 @@ def test_a_skill_that_cant_be_fitted_costs_no_other(fit):
 
 def test_one_size_only_says_what_to_add(fit):
     frame = pd.concat([runs(seed)[lambda one: one["params"] < 2e7] for seed in range(3)])
-    _, answer, _ = fit(frame, "--law", "chinchilla")
-    assert "1 distinct N" in answer["skills"]["code"]["reason"]
-    assert "pin an exponent" in answer["skills"]["code"]["reason"]
+    code, _, told = fit(frame, "--law", "chinchilla")
+    assert code == 1
+    assert "no skill can be fitted. code, prose: 1 distinct N" in told
+    assert "or pin an exponent" in told
+
+
+def test_a_skill_without_a_usable_loss_is_refused_by_name(fit):
+    code, answer, told = fit(runs().assign(loss_code=-3.1), "--law", "chinchilla")
+    assert code == 0
+    assert answer["skills"]["code"]["status"] == "refused"
+    assert "loss is -3.1, not a positive number in row 1, and none of 25 is" in answer["skills"]["code"]["reason"]
+    assert "left out: 1 (every row): code: no usable row has a loss" in told
+    assert answer["skills"]["prose"]["status"] == "ok"
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--law", "chinchila"), "no law 'chinchila' (did you mean chinchilla?)"),
-        (("--law", "separable"), "the law separable needs a mix, but the runs tell none"),
+        (
+            ("--law", "separable"),
+            "the law separable needs a mix, but the runs tell none, or all the same; map `mix:` in",
+        ),
+        (("--law", "chinchilla", "--pin", "alpha=5"), "alpha of chinchilla must be between 0.02 and 2 to be pinned"),
+        (("--law", "chinchilla", "--share", "foo"), "foo of chinchilla can't be shared or pooled over skills"),
+        (("--law", "farseer", "--share", "exponents"), "exponents of farseer can't be shared or pooled over skills"),
         (("--law", "chinchilla", "--pin", "A=3"), "A of chinchilla can't be pinned; it takes E, alpha, beta"),
         (("--law", "chinchilla", "--pin", "E=1", "--share", "E"), "E can be pinned, shared or pooled, not several"),
         (("--objective", "hubert"), "must be one of huber"),
@@ -214,3 +230,43 @@ def test_an_imported_study_fits_as_its_table_does_and_can_be_registered(fit, tmp
     assert told["loss"][0] == pytest.approx(expected[0], rel=1e-9)
     assert list(told["skill"]) == ["code", "prose"]
     assert told["lo"][0] < told["loss"][0] < told["hi"][0]
+
+
+def sweep(noise=0.003) -> pd.DataFrame:
+    """Three budgets of eight sizes, where every fourth run has a third more tokens than its budget pays for."""
+    budgets = np.repeat([1e18, 1e19, 1e20], 8)
+    N = np.sqrt(budgets / 120) * np.tile(np.geomspace(1 / 8, 8, 8), 3)
+    D = budgets / 6 / N * np.where(np.arange(24) % 4 == 3, 1.33, 1)
+    rng = np.random.default_rng(0)
+    losses = {
+        f"loss_{name}": CHINCHILLA.loss(theta, N, D) * np.exp(noise * rng.normal(size=24))
+        for name, theta in THETA.items()
+    }
+    return pd.DataFrame({"params": N, "tokens": D, "budget": budgets, **losses})
+
+
+def test_a_skill_has_one_law_and_every_run_that_is_left_out_is_named(fit, tmp_path):
+    frame = sweep()
+    frame.loc[0, "loss_prose"] = -3.1
+    columns = COLUMNS | {"budget": "budget"}
+    code, answer, told = fit(frame, "--law", "chinchilla", columns=columns)
+    assert code == 0
+    for row in answer["laws"]:
+        own = answer["skills"][row["skill"]]
+        assert {name: row[name] for name in own["theta"]} == own["theta"]
+        assert {name: [row[f"{name}_lo"], row[f"{name}_hi"]] for name in own["theta"]} == own["intervals"]
+        assert [row[name] for name in ("n_runs", "status", "F")] == [own[name] for name in ("n_runs", "status", "F")]
+    assert answer["skills"]["code"]["n_runs"] == 24  # a law needs no budget
+    assert [len(answer[name]) for name in ("laws", "minima", "power_laws")] == [2, 6, 2]
+    assert all(row["law_lo"] < row["law"] < row["law_hi"] for row in answer["frontier"])
+    assert all(row["disagreement_lo"] < row["disagreement"] < row["disagreement_hi"] for row in answer["frontier"])
+    left_out = {(one["run"], one["skill"]): one["reason"] for one in answer["unusable"]}
+    off = {(f"row {row}", ""): "6 N D is 1.33 times its budget, so that no isoFLOP curve can hold it"
+           for row in range(4, 25, 4)}  # fmt: skip
+    assert left_out == off | {("row 1", "prose"): "loss is -3.1, not a positive number"}
+    assert "left out: 6 (row 4, row 8, row 12 and 3 more): 6 N D is 1.33 times its budget" in told
+    assert "left out: 1 (row 1): prose: loss is -3.1, not a positive number" in told
+    page = tmp_path / "page.html"
+    fit(frame, "--law", "chinchilla", "--page", str(page), columns=columns, entry="report")
+    assert "6 left out: 6 N D is 1.33 times its budget" in page.read_text()
+    assert "1 left out of prose: loss is -3.1, not a positive number" in page.read_text()

@@ -165,6 +165,7 @@ def test_points_of_weight_zero_have_no_say():
         (np.arange(7), "add a second budget"),
         ([0, 6, 7, 13, 14, 20], None),
         ([3, 3, 3, 10, 10, 10], "2 distinct N"),
+        ([3, 3, 3], r"1 distinct N among 3 runs.*5 parameters take 3 more runs"),
     ],
 )
 def test_runs_that_cant_carry_a_law_are_refused_with_the_cure(rows, message):

@@ -139,7 +139,10 @@ def test_contradictions_are_refused(sharing, message):
 
 
 def test_a_name_that_the_law_does_not_have_is_refused():
-    with pytest.raises(InputError, match="gamma of chinchilla can't be pinned; it takes E, alpha, beta"):
+    with pytest.raises(
+        InputError,
+        match="gamma of chinchilla can't be shared or pooled over skills; it shares E, alpha, beta, exponents",
+    ):
         fit_skills(data(), law=LAW, sharing=Sharing(shared=("gamma",)))
 
 

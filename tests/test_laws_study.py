@@ -8,6 +8,9 @@ import pandas as pd
 import pytest
 
 from skillscale.errors import FitError, InputError
+from skillscale.laws.catalogue import LAWS
+from skillscale.laws.fitted import points_by_skill
+from skillscale.laws.request import Refused, Request, fit_all
 from skillscale.laws.results import Interval, Status, StudyFits, Verdict
 from skillscale.laws.simulate import Grid, Noise, Truth, demo_study, random_truth, simulate_study
 from skillscale.laws.study import fit_study
@@ -86,6 +89,37 @@ def test_a_law_of_the_wrong_form_disagrees_with_the_curves():
     assert any(f.disagrees for f in fits.frontier)
 
 
+def test_a_law_of_several_mixes_is_told_beside_the_curves_of_each():
+    """One law over all mixes: each mix has the optima of its own shares, and the law its intervals from all runs."""
+    budgets = np.repeat([1e18, 1e19, 1e20], 8)
+    N = np.sqrt(budgets / 120) * np.tile(np.geomspace(1 / 8, 8, 8), 3)
+    law, rng, parts = LAWS["separable"].bound_to(18.0, 22.0, ("a", "b")), np.random.default_rng(0), []
+    theta = law.theta(np.array([[0.5, -0.5, -0.5, 0.35, 0.36, 0.0, 0.15, -0.1]]))[0]
+    for mix, share in {"even": 0.5, "lean": 0.2, "rich": 0.8}.items():
+        h = np.array([share, 1 - share])
+        loss = law.loss(theta, N, budgets / 6 / N, h) * np.exp(0.002 * rng.normal(size=24))
+        runs = {"N": N, "D": budgets / 6 / N, "C": budgets, "mix": mix, "seed": 0, "skill": loss}
+        parts.append(pd.DataFrame(runs | {"mix/a": share, "mix/b": 1 - share}))
+    runs = pd.concat(parts, ignore_index=True)
+    runs["run_id"] = [f"run{at}" for at in runs.index]
+    one = fit_all(points_by_skill(runs, ["skill"], ["a", "b"]), Request(law=LAWS["separable"], resamples=200))["skill"]
+    laws = {(mix, "skill"): one for mix in ("even", "lean", "rich")}
+    fits = fit_study(runs, skills=["skill"], aggregates=[], resamples=200, laws=laws)
+    assert [(fit.mix, fit.n_runs) for fit in fits.laws] == [("even", 72), ("lean", 72), ("rich", 72)]
+    assert all(fit.theta == one.theta for fit in fits.laws)
+    for found in fits.frontier:
+        share = {"even": 0.5, "lean": 0.2, "rich": 0.8}[found.mix]
+        assert found.law.value == pytest.approx(one.optimum(found.C, [share, 1 - share]).value)
+        assert found.disagreement.hi - found.disagreement.lo < 1.5
+
+
+def test_the_laws_of_others_serve_and_a_skill_without_one_says_so(demo):
+    runs, _, _ = demo
+    fits = fit(runs, laws={("all=1", name): Refused(skill=name, n_runs=42, reason="too odd") for name in SKILLS})
+    assert [one.reason for one in fits.laws] == ["too odd"] * 3 + ["aggregate has no law here; fit it too"]
+    assert all(not one.law.known and one.parabola.known for one in fits.frontier)
+
+
 @pytest.mark.parametrize("curve", ["quadratic", "cubic"])
 def test_a_plain_curve_changes_the_minima_and_leaves_the_law(demo, curve):
     runs, _, fits = demo
@@ -129,7 +163,7 @@ def test_bad_rows_are_named_and_cost_no_more_than_they_must():
         ("run-000", "code"): "no loss",
         ("run-001", "prose"): "loss is -1.0, not a positive number",
         ("run-002", ""): "N is 0.0, not a positive number",
-        ("run-003", ""): "6 N D is 2 times its budget",
+        ("run-003", ""): "6 N D is 2 times its budget, so that no isoFLOP curve can hold it",
         ("run-010", ""): "listed twice",
     }
     first = {m.skill: m.n_runs for m in fits.minima if m.C == 5e10}

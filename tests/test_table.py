@@ -136,6 +136,7 @@ def test_wrong_names_are_told_at_once_with_the_nearest(tmp_path):
             r"skill code takes the columns loss and sem, but has 'los' \(did you mean los",
         ),
         ({"skills": {"N": "loss_code"}}, "'N' can't name a skill"),
+        ({"skills": {"aggregate": "loss_code"}}, "'aggregate' can't name a skill"),
         ({"validation": {"all": {"cod": 1}}}, r"validation all names no skill: 'cod' \(did you mean code"),
         ({"validation": {"all": {"code": -1}}}, "validation all must have weights from 0"),
         ({"validation": {"code": {"code": 1}}}, "validation 'code' is the name of a skill"),
@@ -228,11 +229,26 @@ def test_a_row_that_is_out_is_named_once():
 def test_a_skill_without_any_loss_is_left_out_and_only_all_of_them_are_refused():
     mapping = {**PLAIN, "validation": {"both": {"code": 1, "prose": 1}, "prose only": {"prose": 1}}}
     table = read(grid(loss_code=math.nan), mapping)
-    assert (table.skills, table.aggregates, table.unusable) == (("prose",), ("prose only",), ())
-    assert any(note.startswith("code has no loss in any usable row (column loss_code)") for note in table.notes)
+    assert (table.skills, table.aggregates) == (("prose",), ("prose only",))
+    assert left_out(table) == [("every row", "code", "no usable row has a loss (column loss_code)")]
+    assert table.lost == {"code": "no usable row has a loss (column loss_code)"}
+    assert "code is left out: no usable row has a loss (column loss_code)" in table.notes
     assert any(note.startswith("both weighs a skill without losses") for note in table.notes)
     message = refused(grid(loss_code=math.nan, loss_prose=-1.0))
     assert "positive number as its loss in any usable row (loss_code, loss_prose)" in message
+
+
+def test_losses_that_are_no_positive_numbers_are_counted_and_the_first_is_told():
+    table = read(grid(loss_code=-3.1))
+    count = len(grid())
+    why = f"loss is -3.1, not a positive number in row 1, and none of {count} is"
+    assert table.lost == {"code": f"no usable row has a loss (column loss_code): {why}"}
+
+
+def test_units_that_are_both_off_are_told_at_once():
+    message = refused(grid(params=[0.1, 0.3, 1.0] * 3, tokens=[2.0, 6.0, 20.0] * 3))
+    assert "N of the table is 0.3 in the median, which no model is, and D of the table is 6 in the median" in message
+    assert "Add units: {n_params: 1e9, n_tokens: 1e9}" in message
 
 
 def test_no_usable_row_says_why():

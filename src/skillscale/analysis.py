@@ -4,7 +4,7 @@ import json
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from skillscale.laws.results import StudyFits
 from skillscale.laws.study import fit_study
 from skillscale.output import Output, to_json
 from skillscale.record import RunRecord
-from skillscale.source import Runs, read_runs, tell_left_out
+from skillscale.source import Runs, read_runs, tell_left_out, tell_unusable
 from skillscale.table import RunTable
 from skillscale.table.columns import near
 from skillscale.tracking import AnalysisWriter, Registry
@@ -58,11 +58,16 @@ class Findings:
 
 
 def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
-    """Fit every skill of a study or a table: its law, its compute optima, its isoFLOP curves; record the fit."""
+    """Fit every skill of a study or a table: its law, its compute optima, its isoFLOP curves; record the fit.
+
+    Raises:
+        FitError: no skill has a law or an isoFLOP optimum.
+    """
     from skillscale.report.laws import law_text
 
     runs = read_runs(arguments, config)
     found = find(runs, arguments, config, out)
+    _check_any(found)
     told = found.as_dict()
     opened = _fit_run(runs, arguments)
     if opened is not None:
@@ -75,6 +80,18 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
     if "registered" in told:
         out.text(f"registered as {told['registered']}")
     return told
+
+
+def _check_any(found: Findings) -> None:
+    """Refuse runs that nothing could be fitted to, with each reason once."""
+    if any(isinstance(one, Fitted) for one in found.laws.values()) or any(one.N.known for one in found.fits.minima):
+        return
+    reasons: dict[str, list[str]] = {}
+    for one in found.laws.values():
+        if isinstance(one, Refused):
+            reasons.setdefault(one.reason, []).append(one.skill)
+    told = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+    raise FitError(f"no skill can be fitted. {told or 'No run has a loss'}")
 
 
 def _fit_run(runs: Runs, arguments: Mapping[str, Any]) -> AnalysisWriter | None:
@@ -149,11 +166,12 @@ def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) 
             data = _weighed(data, table, request)
         found = fit_all({name: fitted_points(points, chosen) for name, points in data.items()}, request)
         laws |= {_named(mix, name, runs): one for name, one in found.items()}
+    laws |= {name: Refused(skill=name, n_runs=0, reason=why) for name, why in runs.table.lost.items()}
     given = arguments.get("flops")
     fitted = [one for one in laws.values() if isinstance(one, Fitted)]
     largest = max((float((6 * one.points.N * one.points.D).max()) for one in fitted), default=float("nan"))
     flops = tuple(given) if given else tuple(float(f"{factor * largest:.3g}") for factor in BEYOND)
-    return Findings(fits=_study_fits(runs, config), laws=laws, flops=flops, over_laws=averaged)
+    return Findings(fits=_study_fits(runs, config, laws, out), laws=laws, flops=flops, over_laws=averaged)
 
 
 def _named(mix: str, name: str, runs: Runs) -> str:
@@ -161,39 +179,35 @@ def _named(mix: str, name: str, runs: Runs) -> str:
     return f"{mix}/{name}" if mix and len(runs.groups) > 1 else name
 
 
-def fit_records(records: Sequence[RunRecord], config: Config) -> StudyFits:
-    """The isoFLOP study of finished training runs.
-
-    Raises:
-        FitError: no run is finished.
-    """
-    from skillscale.source import trained_table
-
-    table = trained_table(records, config)
-    if table.runs.empty:
-        raise FitError("no run of the study is finished; train some with `skillscale main` or `skillscale grid`")
-    return _study_fits(Runs(table=table, name=config.study.name, records=tuple(records)), config)
-
-
-def _study_fits(runs: Runs, config: Config) -> StudyFits:
-    """IsoFLOP curves and what follows from them; empty where the runs are no isoFLOP study."""
-    table, settings, grid = runs.table, config.study, runs.of_grid
-    if grid.has_isoflops:
-        return fit_study(
-            grid.table.runs, skills=table.skills, aggregates=table.aggregates, level=settings.level,
-            resamples=settings.resamples,
+def _study_fits(runs: Runs, config: Config, laws: Mapping[str, Fitted | Refused], out: Output) -> StudyFits:
+    """IsoFLOP curves beside the laws, and what follows from them; no curves where the runs are no isoFLOP study."""
+    table, settings, grid = runs.table, config.study, runs.of_grid.table.runs
+    if not runs.of_grid.has_isoflops:
+        return StudyFits(
+            skills=table.skills, aggregates=table.aggregates, level=settings.level, resamples=settings.resamples,
+            curve="shared", runs=table.runs, minima=(), power_laws=(), residuals=(), laws=(), frontier=(),
+            unusable=table.unusable,
         )  # fmt: skip
-    return StudyFits(
-        skills=table.skills, aggregates=table.aggregates, level=settings.level, resamples=settings.resamples,
-        curve="shared", runs=table.runs, minima=(), power_laws=(), residuals=(), laws=(), frontier=(),
-        unusable=table.unusable,
+    mixes = {str(mix): "" if table.categories else str(mix) for mix in grid["mix"]} if len(grid) else {}
+    named = {(mix, name): _named(group, name, runs) for mix, group in mixes.items() for name in _measured(table)}
+    fits = fit_study(
+        grid, skills=table.skills, aggregates=table.aggregates, level=settings.level,
+        resamples=settings.resamples, laws={key: laws[name] for key, name in named.items() if name in laws},
     )  # fmt: skip
+    known = {(one.run_id, one.skill) for one in table.unusable}
+    more = [one for one in fits.unusable if (one.run_id, one.skill) not in known]
+    tell_unusable(more, out)
+    return replace(fits, unusable=(*table.unusable, *more))
 
 
 def points_of(table: RunTable) -> dict[str, Points]:
     """Each skill's and aggregate's runs."""
-    there = [name for name in (*table.skills, *table.aggregates) if table.runs[name].notna().any()]
-    return points_by_skill(table.runs, there, varied_categories(table))
+    return points_by_skill(table.runs, _measured(table), varied_categories(table))
+
+
+def _measured(table: RunTable) -> list[str]:
+    """Skills and aggregates that some run has a loss for."""
+    return [name for name in (*table.skills, *table.aggregates) if table.runs[name].notna().any()]
 
 
 def varied_categories(table: RunTable) -> tuple[str, ...]:
@@ -266,7 +280,9 @@ def answer(fits: StudyFits) -> dict[str, Any]:
         "laws": fits.law_table(),
         "frontier": fits.frontier_table(),
     }
-    return {"level": fits.level, **{name: table.to_dict(orient="records") for name, table in named.items()}}
+    left_out = [{"run": one.run_id, "skill": one.skill, "reason": one.reason} for one in fits.unusable]
+    tables = {name: table.to_dict(orient="records") for name, table in named.items()}
+    return {"level": fits.level, **tables, "unusable": left_out}
 
 
 def _tell_verdicts(fits: StudyFits, out: Output) -> None:

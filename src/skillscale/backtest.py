@@ -96,6 +96,9 @@ def backtest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
         raise FitError("no mix has runs to fit and larger ones to predict; " + _listed(refused))
     told = {"skills": skills, "mean": _mean(skills), "choice": choices, "level": config.study.level, "refused": refused}
     out.text(_text(skills, config.study.level))
+    note = _seen_note(skills)
+    if note:
+        out.progress(f"note: {note}")
     out.text(_choice_text(choices))
     if refused:
         out.text(f"left out: {_listed(refused)}")
@@ -137,6 +140,8 @@ def _plain(one: Backtest) -> dict[str, Any]:
         "half_width": one.score.half_width,
         "last": _plain_score(one.last),
         "average": _plain_score(one.average),
+        "unseen": _plain_score(one.unseen),
+        "n_of_fitted_runs": one.n_of_fitted_runs,
         "left_out": one.left_out,
         "near_duplicates": one.near_duplicates,
         "reason": one.reason,
@@ -166,6 +171,20 @@ def _text(skills: Mapping[str, Mapping[str, Any]], level: float) -> str:
     mean = _mean(skills)
     rows.append(["mean", "", "", "", _percent(mean["mean_relative_error"]), _percent(mean["coverage"]), ""])
     return "\n".join([_table(rows), *(f"{name}: {one['reason']}" for name, one in skills.items() if one["reason"])])
+
+
+def _seen_note(skills: Mapping[str, Mapping[str, Any]]) -> str:
+    """That rows which were predicted are of runs which were fitted, and how the others did; empty where none are."""
+    told = [one for one in skills.values() if not one["reason"]]
+    rows = sum(one["n_predicted"] for one in told)
+    seen = sum(one["n_of_fitted_runs"] for one in told)
+    if not seen:
+        return ""
+    share = f"{seen / rows:.0%} of the losses predicted are later checkpoints of runs whose earlier ones were fitted"
+    errors = [one["unseen"]["mean_relative_error"] for one in told if one["unseen"]["n_predicted"]]
+    if not errors:
+        return f"{share}: no run that is new was predicted; hold out sizes with --max_params to try that"
+    return f"{share}; of the other runs alone the mean relative error is {_percent(float(np.mean(errors)))}"
 
 
 def _choice_text(choices: Mapping[str, list[dict[str, Any]]]) -> str:

@@ -14,7 +14,7 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from skillscale.errors import InputError
-from skillscale.point import Mix, digest
+from skillscale.point import Mix, check_skill_name, digest
 
 NOUNS = ("data", "skills", "model", "train", "study", "sample")
 _STRICT_KEYS = ConfigDict(extra="forbid")
@@ -108,6 +108,9 @@ class SkillConfig:
     hypothesis: Annotated[tuple[str, ...], Field(min_length=1)]
     held_out: tuple[str, ...] = ()
     category: str = ""
+
+    def __post_init__(self) -> None:
+        check_skill_name(self.name)
 
 
 @dataclass(frozen=True, kw_only=True)

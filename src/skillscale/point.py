@@ -23,10 +23,25 @@ from types import MappingProxyType
 
 from skillscale.errors import InputError
 
+AGGREGATE = "aggregate"  # the weighted mean of evaluation sets, a column beside the skills'
+OWN_COLUMNS = ("run_id", "cluster", "C", "N", "D", "mix", "seed")  # of a table of runs, beside the skills'
 MAX_PARAMS = 10**13
 MAX_TOKENS = 10**16
 _SHARE_TOLERANCE = 1e-6
 _NOTHING = 1e-12  # a share that rounding alone makes
+
+
+def check_skill_name(name: str) -> None:
+    """Refuse a skill whose column in the table of runs would be another's.
+
+    Raises:
+        InputError: with another name to take.
+    """
+    if name == AGGREGATE or name in OWN_COLUMNS or name.startswith(("sem/", "mix/")):
+        raise InputError(
+            f"{name!r} can't name a skill: the table of runs has a column of that name; take another, such as "
+            f"'{name.replace('/', '_')}_skill'"
+        )
 
 
 def digest(value: object, size: int = 8) -> str:
@@ -93,14 +108,6 @@ class Mix:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Mix) and str(self) == str(other)
-
-    def scaled(self, category: str, factor: float) -> "Mix":
-        """Multiply one category's weight by ``factor`` and renormalise (the paper's ablation)."""
-        if category not in self.shares:
-            raise InputError(f"mix {self} has no category {category!r}; it has {', '.join(self.shares)}")
-        raw = {name: share * (factor if name == category else 1.0) for name, share in self.shares.items()}
-        total = math.fsum(raw.values())
-        return Mix({name: share / total for name, share in raw.items()})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,13 +11,13 @@ import pandas as pd
 from skillscale.config import Config
 from skillscale.errors import FitError, InputError
 from skillscale.imports import imported_table
-from skillscale.laws.results import Unusable
+from skillscale.laws.results import Unusable, by_reason
 from skillscale.output import Output
+from skillscale.point import AGGREGATE
 from skillscale.record import RunRecord, State
 from skillscale.table import RunTable, read_columns, read_table
 from skillscale.tracking import Registry, Study
 
-AGGREGATE = "aggregate"
 _SHOWN = 8
 _BUDGET_GAP = 0.1  # in ln C, within which runs are taken for one budget's
 _ISOFLOP_SIZES = 4
@@ -182,14 +182,18 @@ def tell_left_out(table: RunTable, out: Output) -> None:
     """Say how many rows can't be used and why, and what is odd about the table: to the log, never in the answer."""
     for note in table.notes:
         out.progress(f"note: {note}")
-    reasons: dict[str, list[str]] = {}
-    for one in table.unusable:
-        reasons.setdefault(f"{one.skill}: {one.reason}" if one.skill else one.reason, []).append(one.run_id)
-    for reason, names in list(reasons.items())[:_SHOWN]:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        out.progress(f"left out: {len(names)} ({', '.join(names[:3])}{more}): {reason}")
+    tell_unusable(table.unusable, out)
+
+
+def tell_unusable(unusable: Sequence[Unusable], out: Output) -> None:
+    """Say how many rows and losses were left out and why, with the names of the first."""
+    reasons = by_reason(unusable)
+    for (skill, reason), ones in list(reasons.items())[:_SHOWN]:
+        names = ", ".join(one.run_id for one in ones[:3])
+        more = f" and {len(ones) - 3} more" if len(ones) > 3 else ""
+        out.progress(f"left out: {len(ones)} ({names}{more}): {f'{skill}: ' if skill else ''}{reason}")
     if len(reasons) > _SHOWN:
-        rest = sum(len(names) for names in list(reasons.values())[_SHOWN:])
+        rest = sum(len(ones) for ones in list(reasons.values())[_SHOWN:])
         out.progress(f"left out: {rest} more, for {len(reasons) - _SHOWN} other reasons")
 
 

@@ -45,7 +45,9 @@ class Backtest:
     """One skill's larger runs, predicted from the smaller ones.
 
     ``score``: of all larger rows; ``last``: of the last checkpoint of each run alone; ``average``: of the average over
-    laws. ``n_fitted``: losses that the fit used; ``left_out``: early checkpoints that it did not; ``near_duplicates``:
+    laws; ``unseen``: of runs no checkpoint of which was fitted (under a limit of compute most larger rows may be later
+    checkpoints of the fitted runs, ``n_of_fitted_runs`` in number, and are then told by their own earlier ones).
+    ``n_fitted``: losses that the fit used; ``left_out``: early checkpoints that it did not; ``near_duplicates``:
     checkpoints that weighed as one with another. ``predictions``: a row each, with columns run N D loss predicted lo
     hi average average_lo average_hi; NaN scores and a ``reason`` where the runs can't carry the law.
     """
@@ -58,6 +60,8 @@ class Backtest:
     score: Score = field(default_factory=Score)
     last: Score = field(default_factory=Score)
     average: Score = field(default_factory=Score)
+    unseen: Score = field(default_factory=Score)
+    n_of_fitted_runs: int = 0
     left_out: int = 0
     near_duplicates: int = 0
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
@@ -115,10 +119,12 @@ def _refused(name: str, fitted: Points, larger: Points, reason: str) -> Backtest
 def _of_skill(name: str, outlook: Outlook, fitted: Points, larger: Points, level: float) -> Backtest:
     table = predictions(outlook, larger, level)
     one = outlook.chosen
+    seen = np.isin(table["run"], np.asarray(fitted.labels).astype(str))
     return Backtest(
         skill=name, law=one.setting.law.name, setting=one.setting.name, n_fitted=len(one.points),
         n_predicted=len(larger), score=Score.of(table), last=Score.of(table[run_shares(larger) > 1 - NEAR / 2]),
-        average=Score.of(_renamed(table)), left_out=len(fitted) - len(one.points),
+        average=Score.of(_renamed(table)), unseen=Score.of(table[~seen]), n_of_fitted_runs=int(seen.sum()),
+        left_out=len(fitted) - len(one.points),
         near_duplicates=one.near_duplicates, predictions=table,
     )  # fmt: skip
 

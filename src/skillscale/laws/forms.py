@@ -101,13 +101,25 @@ class Law(ABC):
     def log_parameters(self, theta: Array) -> Array:
         """Inverse of ``theta``."""
 
+    @property
+    def pins(self) -> Mapping[str, tuple[int, bool]]:
+        """Natural parameters that one log-parameter alone decides: its place in q, and whether it is a logarithm."""
+        return {}
+
     def pin(self, parameter: str, value: float) -> tuple[int, float]:
         """Place and value of the log-parameter that a natural parameter pins.
 
         Raises:
             InputError: the parameter can't be pinned alone, or not at this value.
         """
-        raise InputError(f"{parameter} of {self.name} can't be pinned to {value}; it takes none")
+        if parameter not in self.pins:
+            raise InputError(f"{parameter} of {self.name} can't be pinned; it takes {', '.join(self.pins) or 'none'}")
+        at, is_logarithm = self.pins[parameter]
+        low, high = self.bounds.get(parameter, (0.0 if is_logarithm else -math.inf, math.inf))
+        if not low < value < high:
+            span = f"between {low:g} and {high:g}" if high < math.inf else f"above {low:g}"
+            raise InputError(f"{parameter} of {self.name} must be {span} to be pinned, but it is {value}")
+        return at, math.log(value) if is_logarithm else float(value)
 
     @property
     def priors(self) -> Mapping[int, Prior]:
@@ -127,8 +139,8 @@ class Law(ABC):
         """
         if self.needs_mix and not categories:
             raise InputError(
-                f"the law {self.name} needs a mix, but the runs tell none; map `mix:` in the columns file, or choose a "
-                "law in N and D alone"
+                f"the law {self.name} needs a mix, but the runs tell none, or all the same; map `mix:` in the columns "
+                "file, add runs of other mixes, or choose a law in N and D alone"
             )
         return replace(self, x0=x0, y0=y0, categories=categories if self.needs_mix else ())
 
@@ -138,14 +150,23 @@ class Law(ABC):
         return self
 
     def places(self, name: str) -> tuple[int, ...]:
-        """Places in q of what may be shared or pooled over skills: a parameter that can be pinned, or ``exponents``.
+        """Places in q of what may be shared or pooled over skills, by its name in ``shareable``.
 
         Raises:
-            InputError: the law has nothing of that name that one log-parameter alone decides.
+            InputError: the law has nothing of that name to share.
         """
-        if name == "exponents":
-            return (*self.places("alpha"), *self.places("beta"))
-        return (self.pin(name, 0.5)[0],)
+        if name not in self.shareable:
+            there = ", ".join(self.shareable) or "nothing by name"
+            raise InputError(f"{name} of {self.name} can't be shared or pooled over skills; it shares {there}")
+        return self.shareable[name]
+
+    @property
+    def shareable(self) -> Mapping[str, tuple[int, ...]]:
+        """Places in q of what may be shared or pooled: what can be pinned, and ``exponents``, both at once."""
+        single = {name: (at,) for name, (at, _) in self.pins.items()}
+        if "alpha" in single and "beta" in single:
+            return single | {"exponents": (*single["alpha"], *single["beta"])}
+        return single
 
     def log_loss(self, q: Array, z: Covariates) -> Array:
         """Ln L, (K, n)."""
@@ -257,16 +278,6 @@ def _nearest_minimum(values: Array) -> tuple[npt.NDArray[np.intp], npt.NDArray[n
     return np.where(minimal, away, values.shape[-1]).argmin(-1) + 1, np.asarray(minimal.any(-1))
 
 
-def place_of(law: Law, parameter: str, value: float, places: Mapping[str, tuple[int, bool]]) -> tuple[int, float]:
-    """Place and value in q of a natural parameter that one log-parameter alone decides: (place, is_logarithm)."""
-    if parameter not in places:
-        raise InputError(f"{parameter} of {law.name} can't be pinned; it takes {', '.join(places)}")
-    at, is_logarithm = places[parameter]
-    if is_logarithm and not value > 0:
-        raise InputError(f"{parameter} of {law.name} must be above 0 to be pinned, but it is {value}")
-    return at, math.log(value) if is_logarithm else float(value)
-
-
 @dataclass(frozen=True)
 class Chinchilla(Law):
     """L = E + A N^-alpha + B D^-beta (Hoffmann et al. 2022, approach 3); q = (ln E, ln A', ln B', alpha, beta).
@@ -331,9 +342,10 @@ class Chinchilla(Law):
         alpha, beta = theta[:, 3], theta[:, 4]
         return np.column_stack([E, A - alpha * self.x0, B - beta * self.y0, alpha, beta])
 
-    def pin(self, parameter: str, value: float) -> tuple[int, float]:
+    @property
+    def pins(self) -> Mapping[str, tuple[int, bool]]:
         """E, alpha or beta."""
-        return place_of(self, parameter, value, {"E": (0, True), "alpha": (3, False), "beta": (4, False)})
+        return {"E": (0, True), "alpha": (3, False), "beta": (4, False)}
 
     def log_optimum(self, theta: Array, C: npt.ArrayLike, h: npt.ArrayLike | None = None) -> Array:
         """N* = G (C/6)^(beta/(alpha+beta)), G = (alpha A / (beta B))^(1/(alpha+beta)) (Hoffmann et al. 2022, eq. 4)."""
@@ -408,10 +420,10 @@ class Drifting(Law):
         with np.errstate(divide="ignore"):
             return np.column_stack([np.log(theta[:, :3]), theta[:, 3:5], np.log(theta[:, 5]), theta[:, 6]])
 
-    def pin(self, parameter: str, value: float) -> tuple[int, float]:
+    @property
+    def pins(self) -> Mapping[str, tuple[int, bool]]:
         """E, alpha, beta, k or g."""
-        places = {"E": (0, True), "alpha": (3, False), "beta": (4, False), "k": (5, True), "g": (6, False)}
-        return place_of(self, parameter, value, places)
+        return {"E": (0, True), "alpha": (3, False), "beta": (4, False), "k": (5, True), "g": (6, False)}
 
 
 @dataclass(frozen=True)
@@ -455,10 +467,10 @@ class Coupled(Drifting):
         """Inverse of ``theta``."""
         return np.column_stack([Chinchilla(self.x0, self.y0).log_parameters(theta[:, :5]), np.log(theta[:, 5])])
 
-    def pin(self, parameter: str, value: float) -> tuple[int, float]:
+    @property
+    def pins(self) -> Mapping[str, tuple[int, bool]]:
         """E, alpha, beta or k."""
-        places = {"E": (0, True), "alpha": (3, False), "beta": (4, False), "k": (5, True)}
-        return place_of(self, parameter, value, places)
+        return {"E": (0, True), "alpha": (3, False), "beta": (4, False), "k": (5, True)}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from skillscale.laws.forms import (
     Prior,
     dot,
     log_shares,
-    place_of,
     shares_of,
 )
 from skillscale.laws.jets import Jet, exp, logsumexp
@@ -57,9 +56,10 @@ class MixtureLaw(Law):
         """Starting values of the log-parameters that follow Chinchilla's five."""
         raise NotImplementedError
 
-    def pin(self, parameter: str, value: float) -> tuple[int, float]:
+    @property
+    def pins(self) -> Mapping[str, tuple[int, bool]]:
         """E, alpha or beta."""
-        return place_of(self, parameter, value, _PINS)
+        return _PINS
 
     def _named(self, letter: str) -> tuple[str, ...]:
         return tuple(f"{letter}_{category}" for category in self.categories)
@@ -103,9 +103,10 @@ class EffectiveData(MixtureLaw):
         m = len(self.categories)
         return [np.zeros(m), *(2.0 * np.eye(m)[k] for k in range(m))]
 
-    def places(self, name: str) -> tuple[int, ...]:
+    @property
+    def shareable(self) -> Mapping[str, tuple[int, ...]]:
         """As other laws, and ``transfer``: all of t."""
-        return tuple(range(5, 5 + len(self.categories))) if name == "transfer" else super().places(name)
+        return {**super().shareable, "transfer": tuple(range(5, 5 + len(self.categories)))}
 
     def theta(self, q: Array) -> Array:
         """Natural parameters."""
@@ -274,9 +275,10 @@ class Separable(MixtureLaw):
         m = len(self.categories)
         return [np.r_[0.0, np.zeros(m), c] for c in (0.0, 0.1)] if self.own else [np.zeros(1 + m)]
 
-    def pin(self, parameter: str, value: float) -> tuple[int, float]:
+    @property
+    def pins(self) -> Mapping[str, tuple[int, bool]]:
         """E, alpha, beta or g."""
-        return place_of(self, parameter, value, _PINS | {"g": (5, False)})
+        return _PINS | {"g": (5, False)}
 
     def theta(self, q: Array) -> Array:
         """Natural parameters; A and B at the centre, at equal shares."""

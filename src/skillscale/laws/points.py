@@ -104,10 +104,7 @@ def check_identified(points: Points, *, n_parameters: int, told: str = "") -> No
     """
     used = np.asarray(points.weights) > 0
     N, D = points.N[used], points.D[used]
-    if len(N) <= n_parameters:
-        raise FitError(
-            f"{len(N)} runs can't carry a law of {n_parameters} parameters; add at least {n_parameters + 1 - len(N)}"
-        )
+    short = max(n_parameters + 1 - len(N), 0)
     for letter, values in (("N", N), ("D", D)):
         distinct = len(np.unique(np.round(np.log(values), 3)))
         if distinct < (1 if letter in told else MIN_SIZES):
@@ -115,7 +112,10 @@ def check_identified(points: Points, *, n_parameters: int, told: str = "") -> No
             raise FitError(
                 f"{distinct} distinct {letter} among {len(N)} runs; a law in N and D needs {MIN_SIZES} or more: add "
                 f"{letter} a factor of 3 apart at the same number of {other}, or pin an exponent"
+                f"{f' ({n_parameters} parameters take {short} more runs)' if short else ''}"
             )
+    if short:
+        raise FitError(f"{len(N)} runs can't carry a law of {n_parameters} parameters; add at least {short}")
     x = np.log(N) - np.log(N).mean()
     design = np.column_stack([np.ones_like(x), x, x**2])
     left = np.log(D) - design @ np.linalg.lstsq(design, np.log(D), rcond=None)[0]

@@ -5,6 +5,7 @@ Logarithms are natural, N in parameters, D in tokens, C in FLOP, L in nats per t
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -191,10 +192,11 @@ class Starts:
 
 @dataclass(frozen=True, kw_only=True)
 class LawFit:
-    """A law L(N, D) fitted to one skill over all budgets of one mix.
+    """The law of one skill as it holds at one mix: a summary of its ``Fitted``, with an empty ``law`` where refused.
 
     ``theta``: the law's parameters by name (chinchilla: E, A, B, alpha, beta); ``objective`` names what was minimised,
-    ``F`` is its value (a sum over runs); ``a``: exponent of the law's own N*(C).
+    ``F`` is its value (a sum over runs); ``a``: exponent of the law's own N*(C),
+    at this mix.
 
     The intervals own the runs' noise and take the form for true: where the frontier disagrees with the parabolas, the
     form is off by more than they say.
@@ -238,6 +240,28 @@ class Unusable:
     run_id: str
     skill: str
     reason: str
+
+
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
+
+
+def by_reason(unusable: Iterable[Unusable]) -> dict[tuple[str, str], list[Unusable]]:
+    """What was left out, by skill and reason; reasons that differ in their numbers alone are one, with their span."""
+    alike: dict[tuple[str, str], list[Unusable]] = {}
+    for one in unusable:
+        alike.setdefault((one.skill, _NUMBER.sub("#", one.reason)), []).append(one)
+    return {(skill, _spanned([one.reason for one in ones])): ones for (skill, _), ones in alike.items()}
+
+
+def _spanned(reasons: list[str]) -> str:
+    """The first of some reasons, each of its numbers as ``least to most`` where they differ."""
+    numbers = iter(zip(*(_NUMBER.findall(reason) for reason in reasons), strict=True))
+
+    def span(_: re.Match[str]) -> str:
+        ordered = sorted(next(numbers), key=float)
+        return ordered[0] if float(ordered[0]) == float(ordered[-1]) else f"{ordered[0]} to {ordered[-1]}"
+
+    return _NUMBER.sub(span, reasons[0])
 
 
 def _bounds(name: str, value: Interval) -> dict[str, float]:

@@ -1,25 +1,26 @@
-"""Fit a study: per skill the isoFLOP minima, the power law through them, the residual, and the parametric law.
+"""Fit a study: per skill the isoFLOP minima, the power law through them, the residual, and the law's optima beside.
 
-All intervals of a mix come from one set of resampled errors, shared by its skills, by the parabolas and by the law, so
-that every difference (skill against aggregate, law against parabola) is a difference of pairs.
+A skill has one law, with the intervals and the status that it has everywhere. The curves' intervals come from one set
+of resampled errors a mix, shared by its skills, and the law is fitted to these errors once more where the two are
+compared: so every difference (skill against aggregate, law against curve) is a difference of pairs.
 """
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from skillscale.errors import FitError, InputError
+from skillscale.laws.bootstrap import Spread
 from skillscale.laws.catalogue import CHINCHILLA
-from skillscale.laws.fit import Fit, fit_law, refit
+from skillscale.laws.fit import refit
+from skillscale.laws.fitted import Fitted, points_by_skill
 from skillscale.laws.forms import Array, Law
 from skillscale.laws.isoflop import check_curve, distinct_sizes, find_minima, fit_isoflops, min_sizes
-from skillscale.laws.objective import HUBER
 from skillscale.laws.points import Points
+from skillscale.laws.request import Refused, Request, fit_all
 from skillscale.laws.results import (
     Frontier,
     Interval,
@@ -32,6 +33,7 @@ from skillscale.laws.results import (
     StudyFits,
     Unusable,
     Verdict,
+    by_reason,
 )  # fmt: skip
 from skillscale.laws.uncertainty import Resamples, holm, interval, spread, two_sided_p
 
@@ -39,22 +41,63 @@ COLUMNS = ("run_id", "C", "N", "D", "mix", "seed")
 BUDGET_GAP = (
     0.1  # in ln C: runs without a nominal budget are one budget up to here, and no run may miss its own by more
 )
-FLAT_E = 0.01  # E below this share of the lowest loss can't be told from 0
-EXPONENTS = (0.02, 2.0)  # an interval that leaves this range says that the exponent can't be told
+Laws = Mapping[tuple[str, str], Fitted | Refused]  # by mix and skill; one law may be that of several mixes
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Beside:
+    """A skill's law at one mix, beside the curves; ``paired``: (K, p) log-parameters of the curves' own resamples."""
+
+    one: Fitted | Refused
+    h: Array | None
+    paired: Array
+
+    def on_budget(self, N: Array, D: Array, C: Array, L: Array) -> Array:
+        """Losses (n,) as they would be with D = C / 6 N: a whole number of batches misses the budget a little."""
+        if isinstance(self.one, Refused):
+            return L
+        law, theta = self.one.law, self.one.fit.theta
+        return np.asarray(L * law.loss(theta, N, C / (6 * N), self.h) / law.loss(theta, N, D, self.h))
+
+    def summary(self, *, mix: str, skill: str, n_runs: int, level: float) -> LawFit:
+        """What the study tells of the law."""
+        one = self.one
+        if isinstance(one, Refused):
+            return LawFit(
+                mix=mix, skill=skill, law="", status=Status.NOT_IDENTIFIED, reason=one.reason, n_runs=n_runs,
+                objective="", F=math.nan, starts=Starts(tried=0, agree=0, gap=math.nan), theta={}, a=Interval(),
+                noise=math.nan,
+            )  # fmt: skip
+        a = one.law.optimum_exponent(np.vstack([one.fit.theta, one.law.theta(one.q)]), h=self.h)
+        return LawFit(
+            mix=mix, skill=skill, law=one.law.name, status=one.status, reason=one.reason, n_runs=one.n_runs,
+            objective=one.fit.objective.name, F=one.fit.F, starts=one.fit.starts, theta=one.theta,
+            a=interval(float(a[0]), a[1:], level), noise=one.fit.noise,
+        )  # fmt: skip
+
+    def frontier(self, minimum: Minimum, *, optimum: float, draws: Array, level: float) -> Frontier:
+        """N* of the law beside that of a curve, whose ln N* is ``optimum`` with ``draws`` (K,)."""
+        law, disagreement = Interval(), Interval()
+        if isinstance(self.one, Fitted):
+            value, drawn = (x[..., 0] for x in self.one.log_optimum([minimum.C], self.h))
+            theta = self.one.law.theta(self.paired)
+            paired = self.one.law.log_optimum(theta, [minimum.C], self.h)[:, 0]
+            law = interval(float(value), drawn, level).map(math.exp)
+            disagreement = interval(float(value) - optimum, paired - draws, level)
+        return Frontier(
+            mix=minimum.mix, skill=minimum.skill, C=minimum.C, parabola=minimum.N, law=law, disagreement=disagreement
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Column:
-    """One skill of one mix: its fits, and ln N* by budget with its draws, (n_budgets,) and (K, n_budgets)."""
+    """One skill of one mix: its minima, and ln N* by budget with its draws, (n_budgets,) and (K, n_budgets)."""
 
     skill: str
     minima: list[Minimum]
     budgets: tuple[float, ...]
     optima: Array
     draws: Array
-    law: LawFit
-    law_optima: Array
-    law_draws: Array
 
     def ok(self, C: float) -> bool:
         return any(m.C == C and m.status is Status.OK for m in self.minima)
@@ -66,20 +109,22 @@ class _Column:
 
 def fit_study(
     runs: pd.DataFrame, *, skills: Sequence[str], aggregates: Sequence[str], level: float = 0.9, resamples: int = 1000,
-    seed: int = 0, law: Law = CHINCHILLA, curve: str = "shared",
+    seed: int = 0, law: Law = CHINCHILLA, curve: str = "shared", laws: Laws | None = None,
 ) -> StudyFits:  # fmt: skip
     """Fit every skill and aggregate of a study, mix by mix.
 
     Args:
         runs: one row a run; columns run_id, C (nominal budget in FLOP, or NaN: found from 6 N D), N, D, mix (a name),
-            seed, and one loss column (nats per token, NaN where missing) for each of ``skills`` and ``aggregates``.
+            seed, and one loss column (nats per token, NaN where missing) for each of ``skills`` and ``aggregates``;
+            ``mix/CATEGORY`` where a law in ``laws`` needs the shares.
         skills: columns to compare with the aggregates.
         aggregates: columns to compare with, the main one first.
         level: of all intervals, two-sided.
         resamples: draws behind the intervals.
         seed: of the resampling.
-        law: the parametric law to fit beside the parabolas.
+        law: to fit beside the curves, each skill and mix by itself, where ``laws`` is None.
         curve: the isoFLOP method, one of ``skillscale.laws.isoflop.CURVES``.
+        laws: the skills' laws, where they were fitted already; a skill without one is told as having none.
 
     Raises:
         InputError: a column is missing or named twice, level or resamples are out of range, there is no such curve.
@@ -92,25 +137,104 @@ def fit_study(
         raise FitError(
             f"none of the {len(runs)} runs is usable ({_counts(unusable)}); finish at least 4 sizes at one budget"
         )
-    minima, power_laws, residuals, laws, frontier = [], [], [], [], []
-    for number, (mix, rows) in enumerate(usable.groupby("mix", sort=True)):
-        rng = np.random.default_rng([seed, number])
-        draws = Resamples.draw(rows["C"].to_numpy(), resamples, rng)
-        columns = {
-            name: _fit_column(rows, name, draws, rng, mix=str(mix), level=level, law=law, curve=curve) for name in names
-        }
-        for column in columns.values():
+    parts = {str(mix): rows for mix, rows in usable.groupby("mix", sort=True)}
+    rngs = {mix: np.random.default_rng([seed, number]) for number, mix in enumerate(parts)}
+    luck = {mix: Resamples.draw(rows["C"].to_numpy(), resamples, rngs[mix]) for mix, rows in parts.items()}
+    if laws is None:
+        laws = _laws_by_mix(parts, names, Request(law=law, resamples=resamples, seed=seed, level=level))
+    beside = {
+        name: _beside(name, laws, parts, luck, rng=np.random.default_rng([seed, number, 1]))
+        for number, name in enumerate(names)
+    }
+    minima, power_laws, residuals, summaries, frontier = [], [], [], [], []
+    for mix, rows in parts.items():
+        columns = {}
+        for name in names:
+            own = beside[name][mix]
+            column = _fit_column(rows, name, luck[mix], rngs[mix], mix=mix, level=level, law=own, curve=curve)
+            columns[name] = column
             minima += column.minima
-            power_laws.append(_power_law(column, mix=str(mix), level=level))
-            laws.append(column.law)
-            frontier += _frontier(column, mix=str(mix), level=level)
+            power_laws.append(_power_law(column, mix=mix, level=level))
+            summaries.append(own.summary(mix=mix, skill=name, n_runs=int(rows[name].notna().sum()), level=level))
+            frontier += _frontier(column, own, level=level)
         for aggregate in aggregates:
-            residuals += _residuals([columns[s] for s in skills], columns[aggregate], mix=str(mix), level=level)
+            residuals += _residuals([columns[s] for s in skills], columns[aggregate], mix=mix, level=level)
     return StudyFits(
         skills=tuple(skills), aggregates=tuple(aggregates), level=level, resamples=resamples, runs=usable,
-        minima=tuple(minima), power_laws=tuple(power_laws), residuals=tuple(residuals), laws=tuple(laws),
+        minima=tuple(minima), power_laws=tuple(power_laws), residuals=tuple(residuals), laws=tuple(summaries),
         frontier=tuple(frontier), unusable=tuple(unusable), curve=curve,
     )  # fmt: skip
+
+
+def _laws_by_mix(parts: Mapping[str, pd.DataFrame], names: Sequence[str], request: Request) -> Laws:
+    """One law a mix and skill, each fitted by itself."""
+    found: dict[tuple[str, str], Fitted | Refused] = {}
+    for mix, rows in parts.items():
+        there = [name for name in names if rows[name].notna().any()]
+        found |= {(mix, name): one for name, one in fit_all(points_by_skill(rows, there), request).items()}
+    return found
+
+
+def _beside(
+    name: str, laws: Laws, parts: Mapping[str, pd.DataFrame], luck: Mapping[str, Resamples], *, rng: np.random.Generator
+) -> dict[str, _Beside]:
+    """A skill's law at each mix, ready to be laid beside the curves."""
+    none = Refused(skill=name, n_runs=0, reason=f"{name} has no law here; fit it too")
+    own = {mix: laws.get((mix, name), none) for mix in parts}
+    drawn: dict[int, Array] = {}
+    found = {}
+    for mix, one in own.items():
+        if isinstance(one, Refused):
+            found[mix] = _Beside(one=one, h=None, paired=np.empty((0, 0)))
+            continue
+        if id(one) not in drawn:
+            same = [other for other in parts if own[other] is one]
+            drawn[id(one)] = _paired(one, name, {other: parts[other] for other in same}, luck, rng)
+        h = _shares(one, parts[mix])
+        found[mix] = _Beside(one=one, h=None if h is None else h.mean(0), paired=drawn[id(one)])
+    return found
+
+
+def _shares(one: Fitted, rows: pd.DataFrame) -> Array | None:
+    """Shares (n, n_categories) of runs, where the law asks for them."""
+    if not one.law.needs_mix:
+        return None
+    return rows[[f"mix/{category}" for category in one.law.categories]].to_numpy(dtype=float)
+
+
+def _paired(
+    one: Fitted, name: str, parts: Mapping[str, pd.DataFrame], luck: Mapping[str, Resamples], rng: np.random.Generator
+) -> Array:
+    """Log-parameters (K, p) of a law whose runs have the errors that the curves' resamples have.
+
+    Runs at no budget are no part of it, nor is what other skills told the law: the draws are then a little too wide. A
+    law of all skills at once can't be fitted to one, so that its own draws serve, and the difference is not one of
+    pairs.
+    """
+    count = len(next(iter(luck.values())).donors)
+    if one.law.joint:
+        return np.asarray(one.q[np.arange(count) % len(one.q)])
+    present = {mix: rows[name].notna().to_numpy() for mix, rows in parts.items()}
+    runs = pd.concat([rows[present[mix]] for mix, rows in parts.items()])
+    h = _shares(one, runs)
+    points = Points(
+        N=runs["N"].to_numpy(dtype=float), D=runs["D"].to_numpy(dtype=float), L=runs[name].to_numpy(dtype=float), h=h,
+        categories=() if h is None else one.law.categories,
+    )  # fmt: skip
+    fit, free = one.fit, list(one.fit.free)
+    problem = fit.problem(points)
+    jac = fit.law.jacobian(fit.q[None], problem.parts[0].z)[0][:, free]
+    leverage = (Spread.of(jac, problem.precision, np.arange(len(points))).basis ** 2).sum(1)
+    told = fit.law.log_loss(fit.q[None], problem.parts[0].z)[0]
+    # A run that is an outlier to the Huber loss is one to the resamples too: its error may be drawn like any other.
+    cuts = np.cumsum([mask.sum() for mask in present.values()])[:-1]
+    pieces = zip(present, np.split(points.log_L - told, cuts), np.split(leverage, cuts), strict=True)
+    errors = [luck[mix].errors(residuals, shrunk, present[mix]) for mix, residuals, shrunk in pieces]
+    # A weak prior is one more observation: its error is drawn as well, about what the fit makes of it.
+    precision = np.diag(fit.prior[1])
+    sd = np.where(precision > 0, 1 / np.sqrt(np.where(precision > 0, precision, 1.0)), 0.0)
+    means = fit.q[free] + sd * rng.normal(size=(count, len(free)))
+    return refit(fit, points, told + np.hstack(errors), mean=means)[0]
 
 
 def _check_request(runs: pd.DataFrame, names: list[str], level: float, resamples: int) -> list[str]:
@@ -164,35 +288,26 @@ def _with_budgets(frame: pd.DataFrame, left_out: list[Unusable]) -> pd.DataFrame
         frame.loc[ordered.index, "C"] = np.exp(ordered.groupby(group).transform("mean"))
     off = np.abs(log_C - np.log(frame["C"])) > BUDGET_GAP
     for run, ratio in zip(frame.loc[off, "run_id"], np.exp(log_C - np.log(frame["C"]))[off], strict=True):
-        left_out.append(Unusable(run_id=run, skill="", reason=f"6 N D is {ratio:.3g} times its budget"))
+        reason = f"6 N D is {ratio:.3g} times its budget, so that no isoFLOP curve can hold it"
+        left_out.append(Unusable(run_id=run, skill="", reason=reason))
     kept: pd.DataFrame = frame[~off]
     return kept
 
 
 def _counts(unusable: list[Unusable]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in Counter(u.reason for u in unusable).items()) or "no rows"
+    return ", ".join(f"{len(ones)} {reason}" for (_, reason), ones in by_reason(unusable).items()) or "no rows"
 
 
 def _fit_column(
-    rows: pd.DataFrame, name: str, resamples: Resamples, rng: np.random.Generator, *, mix: str, level: float, law: Law,
-    curve: str,
+    rows: pd.DataFrame, name: str, resamples: Resamples, rng: np.random.Generator, *, mix: str, level: float,
+    law: _Beside, curve: str,
 ) -> _Column:  # fmt: skip
-    """Everything about one skill of one mix."""
+    """The minima of one skill of one mix."""
     form = rng.normal(size=(len(resamples.donors), 2))  # drawn first, so that one skill's trouble can't shift another's
     present = rows[name].notna().to_numpy()
     N, D, C, L = (rows[column].to_numpy()[present] for column in ("N", "D", "C", name))
-    budgets = np.unique(C)
-    summary, fit, theta = _fit_parametric(
-        N, D, L, present=present, resamples=resamples, mix=mix, skill=name, level=level, law=law
-    )  # fmt: skip
-    blank = np.full((len(resamples.donors), len(budgets)), np.nan)
-    if fit is None:
-        law_optima, law_draws = np.full(len(budgets), np.nan), blank
-    else:
-        law_optima, law_draws = fit.law.log_optimum(fit.theta[None], budgets)[0], fit.law.log_optimum(theta, budgets)
-        # A run's D is a whole number of batches, so 6 N D misses the budget a little: move the loss onto the budget.
-        L = L * fit.law.loss(fit.theta, N, C / (6 * N)) / fit.law.loss(fit.theta, N, D)
-    curves = fit_isoflops(C, N, L, seeds=rows["seed"].to_numpy()[present], curve=curve) if len(L) else None
+    seeds = rows["seed"].to_numpy()[present]
+    curves = fit_isoflops(C, N, law.on_budget(N, D, C, L), seeds=seeds, curve=curve) if len(L) else None
     if curves is None:
         minima = [
             Minimum(
@@ -200,70 +315,17 @@ def _fit_column(
                 n_sizes=distinct_sizes(N[np.equal(C, b)]),
                 reason=f"a curve needs {min_sizes(curve)} distinct sizes, better 7 over +-8x",
             )
-            for b in budgets
+            for b in np.unique(C)
         ]  # fmt: skip
-        return _Column(skill=name, minima=minima, budgets=(), optima=np.empty(0), draws=blank[:, :0], law=summary,
-                       law_optima=law_optima, law_draws=law_draws)  # fmt: skip
+        blank = np.empty((len(resamples.donors), 0))
+        return _Column(skill=name, minima=minima, budgets=(), optima=np.empty(0), draws=blank)
     used = present.copy()
     used[present] = curves.used
     drawn = curves.drawn_minima(resamples.errors(curves.residuals, curves.leverage, used), form)
-    kept = np.isin(budgets, curves.budgets)
     return _Column(
         skill=name, minima=find_minima(curves, drawn, level=level, mix=mix, skill=name), budgets=curves.budgets,
-        optima=curves.minima()[0], draws=drawn.optima, law=summary, law_optima=law_optima[kept],
-        law_draws=law_draws[:, kept],
+        optima=curves.minima()[0], draws=drawn.optima,
     )  # fmt: skip
-
-
-def _fit_parametric(
-    N: Array, D: Array, L: Array, *, present: npt.NDArray[np.bool_], resamples: Resamples, mix: str, skill: str,
-    level: float, law: Law,
-) -> tuple[LawFit, Fit | None, Array]:  # fmt: skip
-    """The law over all budgets with its intervals; the fit and (K, p) resampled parameters, where there are any."""
-    try:
-        points = Points(N=N, D=D, L=L)
-        fit = fit_law(points, law=law, objective=None)
-    except FitError as error:
-        unknown = {parameter: Interval() for parameter in law.parameters}
-        nothing = LawFit(
-            mix=mix, skill=skill, law=law.name, status=Status.NOT_IDENTIFIED, reason=str(error), n_runs=len(N),
-            objective=HUBER.name, F=math.nan, starts=Starts(tried=0, agree=0, gap=math.nan), theta=unknown,
-            a=Interval(), noise=math.nan,
-        )  # fmt: skip
-        return nothing, None, np.empty((0, len(law.parameters)))
-    theta = fit.law.theta(refit(fit, points, _resampled(fit, points, present, resamples))[0])
-    intervals = {
-        parameter: interval(float(fit.theta[j]), theta[:, j], level) for j, parameter in enumerate(law.parameters)
-    }
-    reason = _unidentified(intervals, fit, float(L.min()))
-    summary = LawFit(
-        mix=mix, skill=skill, law=law.name, status=Status.NOT_IDENTIFIED if reason else Status.OK, reason=reason,
-        n_runs=len(N), objective=fit.objective.name, F=fit.F, starts=fit.starts, theta=intervals,
-        a=interval(float(fit.law.optimum_exponent(fit.theta[None])[0]), fit.law.optimum_exponent(theta), level),
-        noise=fit.noise,
-    )  # fmt: skip
-    return summary, fit, theta
-
-
-def _resampled(fit: Fit, points: Points, present: npt.NDArray[np.bool_], resamples: Resamples) -> Array:
-    """Ln L of the law with resampled errors, (K, n); leverage from the Jacobian at the optimum."""
-    jac = fit.law.jacobian(fit.q[None], points.covariates(fit.law))[0]
-    leverage = np.einsum("np,pn->n", jac, np.linalg.pinv(jac))
-    # A run that is an outlier to the Huber loss is one to the resamples as well: its error may be drawn like any other.
-    return np.log(points.L) - fit.residuals + resamples.errors(fit.residuals, leverage, present)
-
-
-def _unidentified(theta: dict[str, Interval], fit: Fit, lowest_loss: float) -> str:
-    """Why the runs can't tell the law's parameters; empty where they can."""
-    if not fit.converged:
-        return "the fit did not converge; look for absurd losses"
-    if "E" in theta and not theta["E"].lo > FLAT_E * lowest_loss:
-        return "E can't be told from 0; add runs at a larger budget (its N* may still be good)"
-    for name in ("alpha", "beta"):
-        if name in theta and not (EXPONENTS[0] < theta[name].lo and theta[name].hi < EXPONENTS[1]):
-            what = "sizes" if name == "alpha" else "numbers of tokens"
-            return f"{name} can't be told: {theta[name].lo:.3g} to {theta[name].hi:.3g}; spread the {what} further"
-    return ""
 
 
 def _power_law(column: _Column, *, mix: str, level: float) -> PowerLaw:
@@ -339,19 +401,11 @@ def _blame(skill: _Column, aggregate: _Column, C: float) -> tuple[Status, str] |
     return None
 
 
-def _frontier(column: _Column, *, mix: str, level: float) -> list[Frontier]:
-    """N*(C) of the parabola beside the law's, wherever the parabola has one."""
-    found = []
-    for minimum in column.minima:
-        if minimum.status is not Status.OK:
-            continue
-        b = column.budgets.index(minimum.C)
-        law, draws = float(column.law_optima[b]), column.law_draws[:, b]
-        found.append(
-            Frontier(
-                mix=mix, skill=column.skill, C=minimum.C, parabola=minimum.N,
-                law=interval(law, draws, level).map(math.exp),
-                disagreement=interval(law - float(column.optima[b]), draws - column.draws[:, b], level),
-            )
-        )  # fmt: skip
-    return found
+def _frontier(column: _Column, law: _Beside, *, level: float) -> list[Frontier]:
+    """N*(C) of the curve beside the law's, wherever the curve has one."""
+    return [
+        law.frontier(minimum, optimum=optimum, draws=draws, level=level)
+        for minimum in column.minima
+        if minimum.status is Status.OK
+        for optimum, draws in (column.at(minimum.C),)
+    ]

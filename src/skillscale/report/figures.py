@@ -233,7 +233,7 @@ def _optima_key(fits: StudyFits, reference: str | None) -> list[Line2D]:
     if any(one.status is Status.OK for one in fits.power_laws):
         key.append(Line2D([], [], color=INK, linewidth=1.3, label="power law through the optima"))
     if any(len(_frontier_points(fits, (one.mix, one.skill))) > 1 for one in fits.frontier):
-        key.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (3, 2)), label="Chinchilla frontier"))
+        key.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (3, 2)), label="by the law"))
     if reference is not None:
         key.append(
             Line2D(

@@ -11,7 +11,7 @@ import jinja2
 import pandas as pd
 
 from skillscale.laws.fitted import Fitted
-from skillscale.laws.results import StudyFits, Verdict
+from skillscale.laws.results import StudyFits, Verdict, by_reason
 from skillscale.record import RunRecord, State
 from skillscale.report import canvas, figures, law_figures, sentences, tables
 from skillscale.report import laws as tables_of_laws
@@ -20,10 +20,6 @@ from skillscale.report.numbers import MISSING, compact, count, duration, plural,
 
 _GREEK = {"alpha": "α", "beta": "β"}
 _PLAIN = frozenset({"seed", "n_runs", "n_sizes", "n_budgets", "runs", "tried", "agree"})
-_CHINCHILLA = (
-    "L = E + A N^−α + B D^−β over all budgets, in nats per token. An exponent whose interval is wide is not pinned "
-    'down by these runs; nor is then E. The column "agree" counts the starts that reached the optimum.'
-)
 _CAPACITY = (
     "A model stores about 2 bits a parameter of facts seen about 1,000 times, about 1 bit of facts seen about 100 "
     "times, and less below (Allen-Zhu and Li, 2024). Where mentions are few, knowledge is limited by exposure and not "
@@ -130,7 +126,7 @@ def page(
             *(one for number, mix in enumerate(mixes) for one in _figures(fits, mix, number, named=len(mixes) > 1)),
             *_law_figures(laws or {}, flops, drawn),
         ],
-        parts=[part for part in (_laws(laws or {}, flops), *_parts(records, fits, about)) if part is not None],
+        parts=[part for part in (_laws(laws or {}, flops, fits), *_parts(records, fits, about)) if part is not None],
         footer=_footer(about),
     )
 
@@ -236,11 +232,11 @@ def _figures(fits: StudyFits, mix: str, number: int, *, named: bool) -> list[_Dr
         _drawn(
             f"optima-{number}", f"Optimal size against compute{of}", canvas.svg(figures.optima(fits, mix)),
             f"N*(C) of each skill with {level} intervals, and the power law through them with its band; the aggregate "
-            f"in grey. Dashed: the optimum by the Chinchilla fit, from the same runs by one law for all budgets. Where "
+            f"in grey. Dashed: the optimum by the skill's law, which is one for all budgets. Where "
             f"the two part, at least one form does not hold here. Points are shifted a little along C to stay apart.",
             (
                 _table("Power laws N* = k C^a", _only(fits.power_law_table(), mix)),
-                _table("N* by isoFLOP curve and by Chinchilla fit", _only(fits.frontier_table(), mix)),
+                _table("N* by isoFLOP curve and by law", _only(fits.frontier_table(), mix)),
             ),
         ),
         _drawn(
@@ -295,9 +291,10 @@ def _law_figures(laws: Laws, flops: Sequence[float], given: Mapping[str, bytes] 
     return [_drawn(name, told[name][0], image, *told[name][1:]) for name, image in given.items()]
 
 
-def _laws(laws: Laws, flops: Sequence[float]) -> _Part | None:
-    """Each skill's law: its form in words, its parameters with intervals, and what the runs can't tell."""
-    if not laws:
+def _laws(laws: Laws, flops: Sequence[float], fits: StudyFits) -> _Part | None:
+    """Each skill's law: its form in words, its parameters with intervals, what the runs can't tell, and the curves."""
+    beside = tuple(text for text in (sentences.frontiers(fits),) if text)
+    if not laws and not beside:
         return None
     forms = {one.law.name: type(one.law).__doc__ or "" for one in laws.values() if isinstance(one, Fitted)}
     formulas = tuple(f"{name}: {' '.join(text.split(chr(10) * 2)[0].split())}" for name, text in forms.items())
@@ -307,10 +304,13 @@ def _laws(laws: Laws, flops: Sequence[float]) -> _Part | None:
         for doubt in (one.reason, *(one.warnings if isinstance(one, Fitted) else ()))
         if doubt
     )
+    shown = (
+        _table("Laws", _fitted_frame(laws), folded=False),
+        _table("N* by law", tables_of_laws.optima_frame(laws, flops)),
+    )
     return _Part(
-        name="laws", title="Law of each skill", paragraphs=formulas, bullets=doubts,
-        tables=(_table("Laws", _fitted_frame(laws), folded=False),
-                _table("N* by law", tables_of_laws.optima_frame(laws, flops))),
+        name="laws", title="Law of each skill", paragraphs=(*formulas, *beside), bullets=doubts,
+        tables=shown if laws else (),
     )  # fmt: skip
 
 
@@ -330,41 +330,12 @@ def _fitted_frame(laws: Laws) -> pd.DataFrame:
 
 def _parts(records: Sequence[RunRecord], fits: StudyFits, about: Background) -> list[_Part | None]:
     return [
-        _chinchilla(fits),
         _runs(records, fits),
         _exposures(records, about),
         _sources(about),
         _settings(about),
         _again(about),
     ]
-
-
-def _chinchilla(fits: StudyFits) -> _Part | None:
-    if not fits.laws:
-        return None
-    return _Part(
-        name="chinchilla",
-        title="Chinchilla fit of each skill",
-        paragraphs=tuple(text for text in (_CHINCHILLA, sentences.frontiers(fits)) if text),
-        tables=(_table("Chinchilla fits", _law_frame(fits), folded=False),),
-    )
-
-
-def _law_frame(fits: StudyFits) -> pd.DataFrame:
-    """Estimates with intervals in one cell each, so that the table fits a printed page."""
-    rows = []
-    for one in fits.laws:
-        row = {"skill": one.skill, "mix": one.mix}
-        row |= {
-            _GREEK.get(name, name): _with_interval(value.value, value.lo, value.hi) for name, value in one.theta.items()
-        }
-        row |= {
-            "N* exponent": _with_interval(one.a.value, one.a.lo, one.a.hi),
-            "agree": f"{one.starts.agree}/{one.starts.tried}",
-        }
-        rows.append(row | {"status": str(one.status)})
-    table = pd.DataFrame(rows)
-    return table.drop(columns="mix") if len(set(table["mix"])) == 1 else table
 
 
 def _with_interval(value: float, lo: float, hi: float) -> str:
@@ -374,25 +345,27 @@ def _with_interval(value: float, lo: float, hi: float) -> str:
 
 
 def _runs(records: Sequence[RunRecord], fits: StudyFits) -> _Part | None:
-    if not records:
+    """What became of the runs, and all that was left out."""
+    if not records and not fits.unusable:
         return None
     reasons = Counter(
         (str(one.state), one.reason or "no reason recorded") for one in records if one.state is not State.FINISHED
     )
     bullets = [f"{number} {state}: {reason}" for (state, reason), number in reasons.items()]
-    left_out = Counter((one.skill, one.reason) for one in fits.unusable)
+    unfinished = {one.run_id for one in records if one.state is not State.FINISHED}
+    left_out = [one for one in fits.unusable if one.run_id not in unfinished]
     bullets += [
-        f"{number} left out{f' of {skill}' if skill else ''}: {reason}" for (skill, reason), number in left_out.items()
+        f"{len(ones)} left out{f' of {skill}' if skill else ''}: {reason}"
+        for (skill, reason), ones in by_reason(left_out).items()
     ]
+    shown = [
+        _table("By state", tables.states_frame(records), folded=False),
+        _table(f"All {plural(len(records), 'run')}", _run_list(records)),
+    ]
+    named = [_table("Left out", tables.left_out_frame(left_out))] if left_out else []
     return _Part(
-        name="runs",
-        title="Runs",
-        bullets=tuple(bullets),
-        tables=(
-            _table("By state", tables.states_frame(records), folded=False),
-            _table(f"All {plural(len(records), 'run')}", _run_list(records)),
-        ),
-    )
+        name="runs", title="Runs", bullets=tuple(bullets), tables=(*(shown if records else ()), *named),
+    )  # fmt: skip
 
 
 def _run_list(records: Sequence[RunRecord]) -> pd.DataFrame:

@@ -131,7 +131,7 @@ def what_to_run(fits: StudyFits) -> list[str]:
     for minimum in fits.minima:
         if minimum.status is not Status.OK:
             lacks.setdefault((minimum.reason, f"{minimum.skill} at"), []).append(power(minimum.C))
-    for what, fitted in (("Power law of", fits.power_laws), ("Chinchilla fit of", fits.laws)):
+    for what, fitted in (("Power law of", fits.power_laws), ("Law of", fits.laws)):
         for fit in fitted:
             if fit.status is not Status.OK:
                 lacks.setdefault((fit.reason, what), []).append(fit.skill)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from skillscale.laws.results import Minimum, Status, StudyFits
+from skillscale.laws.results import Minimum, Status, StudyFits, Unusable
 from skillscale.record import Measurement, RunRecord
 from skillscale.report.numbers import compact, count, percent
 from skillscale.report.sentences import pooled_residual, the
@@ -127,12 +127,15 @@ def frames(fits: StudyFits, records: Sequence[RunRecord]) -> dict[str, pd.DataFr
         "isoflop_curves": curves_frame(fits),
         "power_laws": fits.power_law_table(),
         "residuals": fits.residual_table(),
-        "chinchilla": fits.law_table(),
         "frontier": fits.frontier_table(),
-        "left_out": pd.DataFrame(
-            [(one.run_id, one.skill, one.reason) for one in fits.unusable], columns=["run_id", "skill", "reason"]
-        ),
+        "left_out": left_out_frame(fits.unusable),
     }
+
+
+def left_out_frame(unusable: Sequence[Unusable]) -> pd.DataFrame:
+    """One row a run, or a skill of a run, that was left out: run_id, skill, reason."""
+    rows = [(one.run_id, one.skill, one.reason) for one in unusable]
+    return pd.DataFrame(rows, columns=["run_id", "skill", "reason"])
 
 
 def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:

@@ -9,12 +9,12 @@ from typing import Any
 
 from skillscale.config import read_yaml
 from skillscale.errors import InputError
+from skillscale.point import AGGREGATE, check_skill_name
 
 KEYS = (
     "n_params", "n_tokens", "flops", "budget", "run", "mix", "skills", "seed", "where", "validation", "units",
 )  # fmt: skip
 REQUIRED = ("n_params", "n_tokens", "skills")
-OWN_COLUMNS = ("run_id", "cluster", "C", "N", "D", "mix", "seed")  # of RunTable.runs, so no names of skills
 _NUMBERS = ("n_params", "n_tokens", "flops", "budget", "mix")
 _SHOWN = 8
 
@@ -54,12 +54,8 @@ class Columns:
     units: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in (*self.skills, *self.validation):
-            if name in OWN_COLUMNS or name.startswith(("sem/", "mix/")):
-                raise InputError(
-                    f"{name!r} can't name a skill or an aggregate: the table of runs has a column of that name; take "
-                    "another, as in {loss_N: N}"
-                )
+        for name in (*self.skills, *(one for one in self.validation if one != AGGREGATE)):
+            check_skill_name(name)
         for name, weights in self.validation.items():
             _check_aggregate(name, weights, tuple(self.skills))
         for name, unit in self.units.items():

@@ -12,12 +12,13 @@ import pandas as pd
 
 from skillscale.errors import InputError
 from skillscale.laws.results import Unusable
-from skillscale.point import MAX_PARAMS, MAX_TOKENS, Mix
-from skillscale.table.columns import OWN_COLUMNS, Columns, as_number, near, some
+from skillscale.point import MAX_PARAMS, MAX_TOKENS, OWN_COLUMNS, Mix
+from skillscale.table.columns import Columns, as_number, near, some
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
+EVERY_ROW = "every row"  # in place of a run, where a skill as a whole is left out
 ONE_MIX = "all"  # the name of the mix in a table that tells none
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _PARQUET = (".parquet", ".pq")
@@ -48,6 +49,11 @@ class RunTable:
     convention: str = ""
     unusable: tuple[Unusable, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def lost(self) -> dict[str, str]:
+        """Skills that no usable row has a loss of, and why."""
+        return {one.skill: one.reason for one in self.unusable if one.run_id == EVERY_ROW}
 
     @property
     def aggregates(self) -> tuple[str, ...]:
@@ -175,15 +181,18 @@ class _Reading:
         N, D = (runs[letter].to_numpy()[self.good] for letter in ("N", "D"))
         if self.columns.flops or self.columns.budget:
             self._check_flops(N, D)
+        found, units = [], []
         for key, letter, values in (("n_params", "N", N), ("n_tokens", "D", D)):
             median = float(np.median(values))
             if median < _FEWEST[letter] and key not in self.columns.units:
-                unit = "1e6" if letter == "N" and median >= 20 else "1e9"
-                raise InputError(
-                    f"{letter} of {self.place} is {median:.4g} in the median, which no model is: is it in millions or "
-                    f"billions? Add units: {{{key}: {unit}}} to the mapping of columns (1e6 for millions, 1e9 for "
-                    "billions, 1 if it is right)"
-                )
+                found.append(f"{letter} of {self.place} is {median:.4g} in the median, which no model is")
+                units.append(f"{key}: {'1e6' if letter == 'N' and median >= 20 else '1e9'}")
+        if found:
+            raise InputError(
+                f"{', and '.join(found)}: {'are they' if len(found) > 1 else 'is it'} in millions or billions? Add "
+                f"units: {{{', '.join(units)}}} to the mapping of columns (1e6 for millions, 1e9 for billions, 1 if it "
+                "is right)"
+            )
 
     def mixes(self, runs: pd.DataFrame) -> None:
         """Add ``mix``, and the shares by category where the table has them.
@@ -234,7 +243,7 @@ class _Reading:
             values = self._numbers(column.loss, "skills", name)
             bad = ~((values > 0) & np.isfinite(values))
             if bad[self.good].all():
-                self.notes.append(f"{name} has no loss in any usable row (column {column.loss}); it is left out")
+                self._lose(name, column.loss, values)
                 continue
             self._refuse(bad, [_no_loss(value) for value in values[bad]], skill=name)
             runs[name] = np.where(bad, np.nan, values)
@@ -247,6 +256,17 @@ class _Reading:
         for name in kept:
             self._sem(runs, name)
         return tuple(kept)
+
+    def _lose(self, name: str, column: str, values: Floats) -> None:
+        """Leave out a skill that no usable row has a loss of: said once, not row by row."""
+        first = int(np.flatnonzero(self.good)[0])
+        told = np.flatnonzero(self.good & ~np.isnan(values))
+        why = (
+            f": {_no_loss(values[told[0]])} in {self.run_id[told[0]]}, and none of {len(told)} is" if len(told) else ""
+        )
+        reason = f"no usable row has a loss (column {column}){why}"
+        self.notes.append(f"{name} is left out: {reason}")
+        self._left_out.append((first, Unusable(run_id=EVERY_ROW, skill=name, reason=reason)))
 
     def budgets(self, runs: pd.DataFrame) -> Floats:
         """C of every row: the nominal budget, or else the FLOP that the table tells, or NaN."""

@@ -15,7 +15,7 @@ import yaml
 
 from skillscale.config import Config
 from skillscale.errors import InputError, TrackingError
-from skillscale.point import digest
+from skillscale.point import check_skill_name, digest
 from skillscale.record import TAG, State
 from skillscale.tracking import spool
 from skillscale.tracking.access import settle_uri, sqlite_path, without_password
@@ -116,6 +116,8 @@ class Registry:
             TrackingError: the store failed.
         """
         check_names(name, skills)
+        for one in skills:
+            check_skill_name(one)
         with self._store.locked():
             return self._settle(name, {TRAINER: trainer, "skills": sorted(skills)})[0]
 
