@@ -1,5 +1,7 @@
 """The choice of law by held-out larger runs, on planted ones: family, mix effects, intervals, what is dropped."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from planted_laws import CATEGORIES
@@ -7,10 +9,11 @@ from planted_laws import CATEGORIES
 from skillscale.errors import FitError
 from skillscale.laws.backtest import backtest
 from skillscale.laws.catalogue import CHINCHILLA, LAWS
-from skillscale.laws.choice import candidates, choose
+from skillscale.laws.choice import candidates, choose, chosen_laws
 from skillscale.laws.forecast import Setting, forecasts, mix_effects
 from skillscale.laws.holdout import Limit, has_checkpoints, inner_limits, mix_codes, run_shares, split, thinned
 from skillscale.laws.points import Points
+from skillscale.laws.request import Refused, Request
 
 SIZES = np.geomspace(1e8, 1.6e9, 5)
 THETAS = {"code": [0.9, 250.0, 900.0, 0.38, 0.36], "prose": [1.8, 480.0, 2100.0, 0.35, 0.37]}
@@ -117,6 +120,35 @@ def test_the_average_has_intervals_and_optima_of_its_own():
     truth = CHINCHILLA.log_optimum(np.array([THETAS["code"]]), 1e22)[0, 0]
     lo, hi = np.nanquantile(outlook.log_optimum([1e22])[:, 0], [0.05, 0.95])
     assert lo < truth < hi
+
+
+def test_the_law_told_is_the_one_that_was_chosen_and_a_skill_that_cannot_carry_it_costs_no_other():
+    data = of_N_and_D()
+    choice = choose(data, effects=False)
+    one_size = data["code"].take(data["code"].N[0] == data["code"].N)
+    laws, outlooks = chosen_laws(
+        choice, data | {"poor": one_size}, Request(law=choice.chosen.setting.law, resamples=50)
+    )
+    assert isinstance(laws.pop("poor"), Refused)
+    far = Points(N=np.array([3e10]), D=np.array([1e12]), L=np.ones(1))
+    assert laws.keys() == outlooks.keys() == data.keys()
+    for name, one in laws.items():
+        assert not outlooks[name].chosen.setting.effects
+        told = one.law.log_loss(one.fit.q[None], far.covariates(one.law))[0]
+        assert told == pytest.approx(outlooks[name].chosen.log_loss(far), rel=1e-12)
+        assert np.nanstd(one.q, axis=0).max() > 0
+
+
+def test_pooled_exponents_are_told_as_they_were_announced():
+    data = of_N_and_D()
+    choice = choose(data, laws=["chinchilla"], effects=False)
+    request = Request(law=choice.chosen.setting.law, resamples=20)
+    apart = {}
+    for pooled in (False, True):
+        setting = replace(choice.chosen.setting, pooled=pooled)
+        laws, _ = chosen_laws(replace(choice, chosen=replace(choice.chosen, setting=setting)), data, request)
+        apart[pooled] = np.ptp([one.fit.parameters["alpha"] for one in laws.values()])
+    assert apart[True] < apart[False]
 
 
 def test_the_larger_runs_are_never_looked_at():

@@ -16,7 +16,7 @@ from skillscale.config import Config
 from skillscale.errors import FitError, InputError
 from skillscale.laws.bootstrap import Method
 from skillscale.laws.catalogue import LAWS
-from skillscale.laws.choice import Choice, Outlook, choose, fitted_points
+from skillscale.laws.choice import Choice, Outlook, choose, chosen_laws, fitted_points
 from skillscale.laws.document import document
 from skillscale.laws.fit import fit_law
 from skillscale.laws.fitted import Fitted, points_by_skill
@@ -76,7 +76,7 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
             if arguments.get("register"):
                 told["registered"] = run.register(arguments["register"], _document(found), note=_note(runs, found))
     _tell_verdicts(found.fits, out)
-    out.text(law_text(found.laws, found.flops))
+    out.text(law_text(found.laws, found.flops, found.over_laws))
     if "registered" in told:
         out.text(f"registered as {told['registered']}")
     return told
@@ -154,17 +154,18 @@ def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) 
     for mix, table in runs.groups.items():
         data = points_of(table)
         if arguments.get("law"):
-            chosen = Setting(law=named_law(arguments["law"]))
+            found = _fit_named(Setting(law=named_law(arguments["law"])), data, table, arguments, config)
         else:
-            choice = choose(data, objective=objective_of(arguments))
+            own = _says_how(arguments)
+            choice = choose(data, objective=objective_of(arguments), effects=False, pooling=not own)
             chosen = choice.chosen.setting
             out.progress(f"law{f' of {mix}' if mix else ''}: {chosen.name}{_because(choice)}")
-            if len(choice.rivals) > 1:
-                averaged |= {_named(mix, name, runs): one for name, one in choice.fitted(data).items()}
-        request = _request(arguments, config, chosen.law)
-        if arguments.get("weights") == "sem":
-            data = _weighed(data, table, request)
-        found = fit_all({name: fitted_points(points, chosen) for name, points in data.items()}, request)
+            if own:
+                found = _fit_named(chosen, data, table, arguments, config)
+            else:
+                found, outlooks = chosen_laws(choice, data, _request(arguments, config, chosen.law))
+                several = outlooks if len(choice.rivals) > 1 else {}
+                averaged |= {_named(mix, name, runs): one for name, one in several.items()}
         laws |= {_named(mix, name, runs): one for name, one in found.items()}
     laws |= {name: Refused(skill=name, n_runs=0, reason=why) for name, why in runs.table.lost.items()}
     given = arguments.get("flops")
@@ -172,6 +173,20 @@ def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) 
     largest = max((float((6 * one.points.N * one.points.D).max()) for one in fitted), default=float("nan"))
     flops = tuple(given) if given else tuple(float(f"{factor * largest:.3g}") for factor in BEYOND)
     return Findings(fits=_study_fits(runs, config, laws, out), laws=laws, flops=flops, over_laws=averaged)
+
+
+def _says_how(arguments: Mapping[str, Any]) -> bool:
+    """Whether the arguments say how parameters are shared or runs weighed, which a chosen setting would overrule."""
+    return any(arguments.get(name) for name in ("pin", "share", "pool")) or arguments.get("weights") == "sem"
+
+
+def _fit_named(
+    setting: Setting, data: Mapping[str, Points], table: RunTable, arguments: Mapping[str, Any], config: Config
+) -> dict[str, Fitted | Refused]:
+    """A law as the arguments say: by itself, without the weak beliefs that laws are compared with."""
+    request = _request(arguments, config, setting.law)
+    some = _weighed(data, table, request) if arguments.get("weights") == "sem" else data
+    return fit_all({name: fitted_points(points, setting) for name, points in some.items()}, request)
 
 
 def _named(mix: str, name: str, runs: Runs) -> str:

@@ -8,6 +8,7 @@ the law of fewest parameters is taken, and intervals own how far the others that
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +16,13 @@ import pandas as pd
 
 from skillscale.errors import FitError
 from skillscale.laws.catalogue import LAWS
+from skillscale.laws.fitted import Fitted, fitted_as, shared_chance
 from skillscale.laws.forecast import Forecast, Setting, calibrated, excess_rate, forecasts, pooled
 from skillscale.laws.forms import Array, Law
 from skillscale.laws.holdout import Limit, has_checkpoints, inner_limits, leaves_enough, levels, thinned, without_early
 from skillscale.laws.objective import Objective
 from skillscale.laws.points import Points
+from skillscale.laws.request import Refused, Request
 
 Tell = Callable[[str], None]
 
@@ -177,6 +180,38 @@ class Choice:
         }
 
 
+def chosen_laws(
+    choice: Choice, data: Mapping[str, Points], request: Request
+) -> tuple[dict[str, Fitted | Refused], dict[str, Outlook]]:
+    """Every skill's law just as it was chosen, weak beliefs and pooling included, and what its rivals say beside it.
+
+    Args:
+        choice: of these runs.
+        data: each skill's runs; one that can't carry the law is refused and costs no other.
+        request: how to resample, and the level.
+    """
+    outlooks: dict[str, Outlook] = {}
+    found: dict[str, Fitted | Refused] = {}
+    try:
+        outlooks = choice.fitted(data)
+    except FitError:
+        for name, points in data.items():
+            try:
+                choice.fitted({name: points})
+            except FitError as error:
+                found[name] = Refused(skill=name, n_runs=len(points), reason=str(error))
+        able = {name: points for name, points in data.items() if name not in found}
+        outlooks = choice.fitted(able) if able else {}
+    told = {name: one.chosen for name, one in outlooks.items()}
+    if told:
+        fitted_to = {name: one.points for name, one in told.items()}
+        chance = shared_chance(fitted_to, method=request.method, count=request.resamples, seed=request.seed)
+        found |= {
+            name: fitted_as(name, one.fit, one.points, chance=chance, level=request.level) for name, one in told.items()
+        }
+    return {name: found[name] for name in data}, outlooks
+
+
 def whole(data: Mapping[str, Points], letter: str) -> Limit:
     """The limit that all of these runs lie within."""
     probe = Limit(letter=letter, value=1.0)
@@ -221,7 +256,7 @@ def fitted_points(points: Points, setting: Setting) -> Points:
 
 def choose(
     data: Mapping[str, Points], *, letter: str = "N", laws: Sequence[str] = (), objective: Objective | None = None,
-    tell: Tell | None = None,
+    effects: bool = True, pooling: bool = True, tell: Tell | None = None,
 ) -> Choice:  # fmt: skip
     """The setting with the least mean relative error on the larger of these runs, each time fitted to the smaller.
 
@@ -230,6 +265,8 @@ def choose(
         letter: what tells a larger run: N, or C = 6 N D; C too where sizes are too few to hold one out.
         laws: names of the only laws to try.
         objective: of the fits; None: Huber with delta twice the noise.
+        effects: whether settings with mix effects are tried.
+        pooling: whether the best setting is tried with its exponents pooled.
         tell: is told of each fit.
 
     Raises:
@@ -240,20 +277,17 @@ def choose(
     settings = [replace(one, objective=objective) for one in candidates(everything, laws)]
     if not limits:
         return _unchosen(everything, letter, settings, named=bool(laws))
-    tried = [one for setting in settings if not setting.after for one in _tried(data, setting, limits, tell)]
+    trial = partial(_tried, data, limits=limits, tell=tell, effects=effects)
+    tried = [one for setting in settings if not setting.after for one in trial(setting)]
     promising = {name for name, error in _least(tried).items() if error <= PROMISING * min(_least(tried).values())}
-    tried += [
-        one
-        for setting in settings
-        if setting.after and setting.law.name in promising
-        for one in _tried(data, setting, limits, tell)
-    ]
+    again = [setting for setting in settings if setting.after and setting.law.name in promising]
+    tried += [one for setting in again for one in trial(setting)]
     able = [one for one in tried if one.errors]
     if not able:
         raise FitError(f"no law can be fitted to the smaller of these runs; {tried[0].reason}")
     best = _best(able)
-    if len(data) > 1 and not best.setting.law.joint:
-        more = _tried(data, replace(best.setting, effects=False, pooled=True), limits, tell)
+    if pooling and len(data) > 1 and not best.setting.law.joint:
+        more = trial(replace(best.setting, effects=False, pooled=True))
         tried += more
         # Pooling leaves less to the runs' noise, so that it needs to be no worse, not better
         best = min((one for one in more if one.error <= best.error), key=lambda one: one.error, default=best)
@@ -323,8 +357,10 @@ def _ties(one: Candidate, best: Candidate) -> bool:
     return float(apart.mean()) < float(apart.std(ddof=1)) / math.sqrt(len(apart))
 
 
-def _tried(data: Mapping[str, Points], setting: Setting, limits: Sequence[Limit], tell: Tell | None) -> list[Candidate]:
-    """The setting on every inner hold-out, without and with mix effects."""
+def _tried(
+    data: Mapping[str, Points], setting: Setting, *, limits: Sequence[Limit], tell: Tell | None, effects: bool
+) -> list[Candidate]:
+    """The setting on every inner hold-out, without and, where it is wanted and pays, with mix effects."""
     plain: list[_Trial] = []
     mixed: list[_Trial] = []
     for limit in limits:
@@ -336,7 +372,7 @@ def _tried(data: Mapping[str, Points], setting: Setting, limits: Sequence[Limit]
             return [Candidate(setting=setting, reason=str(error))]
         plain.append(_Trial.of(told, held))
         with_effects = {name: one.with_effects() for name, one in told.items()}
-        if any(len(one.effects) for one in with_effects.values()):
+        if effects and any(len(one.effects) for one in with_effects.values()):
             mixed.append(_Trial.of(with_effects, held))
     found = [_candidate(setting, plain)]
     if len(mixed) == len(limits):

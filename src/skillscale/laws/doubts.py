@@ -121,11 +121,7 @@ def _failed(q: Array) -> str:
 
 
 def _believed(fit: Fit, q: Array) -> str:
-    names = [
-        fit.law.log_names[j]
-        for j, prior in fit.law.priors.items()
-        if j in fit.free and float(np.nanstd(q[:, j])) > BELIEVED * prior.sd
-    ]
+    names = [fit.law.log_names[j] for j, sd in _beliefs(fit).items() if float(np.nanstd(q[:, j])) > BELIEVED * sd]
     if not names:
         return ""
     return (
@@ -134,13 +130,20 @@ def _believed(fit: Fit, q: Array) -> str:
     )
 
 
+def _beliefs(fit: Fit) -> dict[int, float]:
+    """Sd of what was believed beforehand of free log-parameters, by place: the fit's own beliefs over the law's."""
+    own = np.diag(fit.prior[1])
+    of_law = {j: prior.sd for j, prior in fit.law.priors.items() if j in fit.free}
+    return of_law | {j: float(one) ** -0.5 for j, one in zip(fit.free, own, strict=True) if one > 0}
+
+
 def _skewed(fit: Fit, q: Array) -> str:
     lo, mid, hi = np.nanquantile(q[:, list(fit.free)], [0.05, 0.5, 0.95], axis=0)
     ratio = np.maximum(hi - mid, 1e-300) / np.maximum(mid - lo, 1e-300)
     names = [
         fit.law.log_names[j]
         for j, one in zip(fit.free, ratio, strict=True)
-        if j not in fit.law.priors and not 1 / SKEWED <= one <= SKEWED
+        if j not in _beliefs(fit) and not 1 / SKEWED <= one <= SKEWED
     ]
     if not names:
         return ""

@@ -109,7 +109,16 @@ def fit_skill(
     """
     bound = points.bind(law).for_skill(skill)
     fit = fit_law(points, law=bound, objective=objective, pins=pins)
-    q = draws(fit, points, method=method, count=resamples, seed=seed, budgets=budgets, chance=chance)
+    luck = chance or Chance.draw(resampled(points, method, budgets), method, count=resamples, seed=seed)
+    return fitted_as(skill, fit, points, chance=luck, level=level, budgets=budgets)
+
+
+def fitted_as(
+    skill: str, fit: Fit, points: Points, *, chance: Chance, level: float = LEVEL,
+    budgets: npt.NDArray[np.generic] | None = None,
+) -> Fitted:  # fmt: skip
+    """A fit that there is already, with draws: what ``chance`` does to its runs, and errors of what was believed."""
+    q = draws(fit, points, budgets=budgets, chance=chance)
     reason = untold(fit, fit.law.theta(q), level, float(points.L.min()))
     return Fitted(
         skill=skill, fit=fit, points=points, q=q, level=level,

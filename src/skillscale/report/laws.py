@@ -15,6 +15,7 @@ from skillscale.report.numbers import compact, count
 
 Laws = Mapping[str, Fitted | Refused]
 NOTES = 8  # doubts shown in the terminal
+NO_OPTIMUM = 0.05  # share of draws of several laws without an optimum, beyond which they tell none
 
 
 def plain_laws(laws: Laws, flops: Sequence[float], averages: Mapping[str, Outlook] | None = None) -> dict[str, Any]:
@@ -41,9 +42,10 @@ def _over_laws(outlook: Outlook, one: Fitted, flops: Sequence[float]) -> dict[st
     optima = []
     for at, C in enumerate(flops):
         known = drawn[np.isfinite(drawn[:, at]), at]
-        enough = len(known) >= 0.99 * len(drawn)
-        N, lo, hi = np.exp(np.quantile(known, tails)).tolist() if enough else (math.nan,) * 3
-        optima.append({"flops": C, "n_params": N, "interval": [lo, hi]})
+        lost = 1 - len(known) / len(drawn)
+        N, lo, hi = np.exp(np.quantile(known, tails)).tolist() if lost <= NO_OPTIMUM else (math.nan,) * 3
+        reason = f"{lost:.1%} of the draws have no optimum there" if lost > NO_OPTIMUM else ""
+        optima.append({"flops": C, "n_params": N, "interval": [lo, hi], "reason": reason})
     weights = {member.setting.law.name: float(w) for member, w in zip(outlook.members, outlook.weights, strict=True)}
     return {"weights": weights, "optima": optima}
 
@@ -131,8 +133,11 @@ def errors_frame(laws: Laws) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["skill", "N", "D", "loss", "error"])
 
 
-def law_text(laws: Laws, flops: Sequence[float]) -> str:
-    """A table for the terminal: a skill a line with its law, main parameters, exponent and optima; then the doubts."""
+def law_text(laws: Laws, flops: Sequence[float], averages: Mapping[str, Outlook] | None = None) -> str:
+    """A table for the terminal: a skill a line with its law, main parameters, exponent and optima; then the doubts.
+
+    Below it the optima over all laws that did nearly as well, where there are ``averages``.
+    """
     shown = [C for C in flops if math.isfinite(C)][:3]
     rows = [["skill", "law", "E", "alpha", "beta", "a", *(f"N* at {compact(C)}" for C in shown), "starts", "noise"]]
     notes: list[str] = []
@@ -147,17 +152,41 @@ def law_text(laws: Laws, flops: Sequence[float]) -> str:
         starts = f"{one.fit.starts.agree}/{one.fit.starts.tried}"
         rows.append([name, one.law.name, *cells, _cell(one.exponent), *optima, starts, f"{one.fit.noise:.2%}"])
         notes += [f"{name}: {doubt}" for doubt in ([one.reason] if one.reason else []) + list(one.warnings)]
-    kept = [at for at in range(len(rows[0])) if any(row[at] for row in rows[1:])]
-    widths = [max(len(row[at]) for row in rows) for at in kept]
-    lines = ["  ".join(row[at].ljust(width) for at, width in zip(kept, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("─" * width for width in widths))
+    lines = _aligned(rows)
     level = next((one.level for one in laws.values() if isinstance(one, Fitted)), math.nan)
     if math.isfinite(level):
         lines.append(f"In brackets: {100 * level:.3g} % intervals. a: exponent of N* ~ C^a.")
     more = (
         [f"{len(notes) - NOTES} more doubts: --json and the page of `report` tell them"] if len(notes) > NOTES else []
     )
-    return "\n".join([*lines, *notes[:NOTES], *more])
+    return "\n".join([*lines, *_over_text(laws, shown, averages or {}), *notes[:NOTES], *more])
+
+
+def _over_text(laws: Laws, flops: Sequence[float], averages: Mapping[str, Outlook]) -> list[str]:
+    """Optima whose intervals own the choice of law."""
+    rows = [["skill", "laws", *(f"N* at {compact(C)}" for C in flops)]]
+    for name, outlook in averages.items():
+        one = laws.get(name)
+        if isinstance(one, Fitted):
+            over = _over_laws(outlook, one, flops)
+            weighed = ", ".join(f"{law} {weight:.2f}" for law, weight in over["weights"].items())
+            rows.append([name, weighed, *(_size(_as_interval(optimum)) for optimum in over["optima"])])
+    return (
+        ["Over the laws that predict held-out runs about as well, by weight:", *_aligned(rows)] if len(rows) > 1 else []
+    )
+
+
+def _as_interval(optimum: Mapping[str, Any]) -> Interval:
+    lo, hi = optimum["interval"]
+    return Interval(value=optimum["n_params"], lo=lo, hi=hi)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table with a rule below its head; columns that are empty throughout are left out."""
+    kept = [at for at in range(len(rows[0])) if any(row[at] for row in rows[1:])]
+    widths = [max(len(row[at]) for row in rows) for at in kept]
+    lines = ["  ".join(row[at].ljust(width) for at, width in zip(kept, widths, strict=True)).rstrip() for row in rows]
+    return [lines[0], "  ".join("─" * width for width in widths), *lines[1:]]
 
 
 def _cell(value: Interval | None) -> str:
