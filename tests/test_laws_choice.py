@@ -11,7 +11,7 @@ from skillscale.laws.backtest import backtest
 from skillscale.laws.catalogue import CHINCHILLA, LAWS
 from skillscale.laws.choice import candidates, choose, chosen_laws
 from skillscale.laws.forecast import Setting, forecasts, mix_effects
-from skillscale.laws.holdout import Limit, has_checkpoints, inner_limits, mix_codes, run_shares, split, thinned
+from skillscale.laws.holdout import Limit, has_checkpoints, inner_limits, mix_codes, run_shares, thinned
 from skillscale.laws.points import Points
 from skillscale.laws.request import Refused, Request
 
@@ -50,8 +50,8 @@ def of_mixes(seed=0, n_mixes=24, effect=0.0, noise=0.002, checkpoints=6, transie
 
 
 def halves(data, max_N):
-    parts = {name: split(points, max_N=max_N) for name, points in data.items()}
-    return [{name: data[name].take(parts[name][at]) for name in data} for at in (0, 1)]
+    low = {name: Limit(letter="N", value=max_N).fits(points) for name, points in data.items()}
+    return [{name: data[name].take(low[name] == below) for name in data} for below in (True, False)]
 
 
 def test_without_a_mix_the_plain_laws_compete_and_the_planted_one_predicts_to_the_noise():

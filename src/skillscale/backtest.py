@@ -201,10 +201,9 @@ def _choice_text(choices: Mapping[str, list[dict[str, Any]]]) -> str:
 
 
 def _table(rows: list[list[str]]) -> str:
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("─" * width for width in widths))
-    return "\n".join(lines)
+    from skillscale.report.tables import aligned
+
+    return "\n".join(aligned(list(zip(*rows, strict=True))))
 
 
 def _percent(value: float) -> str:

@@ -48,32 +48,6 @@ class Limit:
         return np.maximum(np.log(self.sizes(points) / self.value), 0.0)
 
 
-def split(
-    points: Points, *, max_C: float | None = None, max_N: float | None = None
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Rows to fit and rows to predict.
-
-    Raises:
-        InputError: neither or both limits, or no run on one of its sides.
-    """
-    if (max_C is None) == (max_N is None):
-        raise InputError("give the largest compute to fit, or the largest size: one of the two")
-    limit = Limit(letter="N", value=max_N) if max_N is not None else Limit(letter="C", value=float(max_C or 0))
-    fitted = limit.fits(points)
-    sizes = limit.sizes(points)
-    if fitted.all():
-        raise InputError(
-            f"no run is larger than {limit.letter} = {limit.value:.4g}, so there is nothing to predict; the largest is "
-            f"{sizes.max():.4g}: give less"
-        )
-    if not fitted.any():
-        raise InputError(
-            f"no run is as small as {limit.letter} = {limit.value:.4g}, so there is nothing to fit; the smallest is "
-            f"{sizes.min():.4g}: give more"
-        )
-    return np.flatnonzero(fitted), np.flatnonzero(~fitted)
-
-
 def inner_limits(data: Mapping[str, Points], letter: str) -> tuple[Limit, ...]:
     """Limits within runs that are to be fitted: the largest level held out, and the two largest.
 

@@ -243,8 +243,3 @@ def _of_skill(part: Part, points: Points, Q: Array, starts: Starts, *, converged
         residuals=points.log_L - part.law.log_loss(q, part.z)[0], converged=converged, free=free,
         prior=(np.zeros(len(free)), np.zeros((len(free), len(free)))),
     )  # fmt: skip
-
-
-def skills_of(data: Sequence[str], fit: JointFit, Q: Array) -> dict[str, Array]:
-    """Log-parameters (K, p) of each skill from unknowns (K, P)."""
-    return {name: part.q(Q) for name, part in zip(data, fit.problem.parts, strict=True)}
