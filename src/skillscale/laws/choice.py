@@ -21,7 +21,7 @@ from skillscale.laws.forecast import Forecast, Setting, calibrated, excess_rate,
 from skillscale.laws.forms import Array, Law
 from skillscale.laws.holdout import Limit, has_checkpoints, inner_limits, leaves_enough, levels, thinned, without_early
 from skillscale.laws.objective import Objective
-from skillscale.laws.points import Points
+from skillscale.laws.points import Points, check_identified
 from skillscale.laws.request import Refused, Request
 
 Tell = Callable[[str], None]
@@ -187,21 +187,17 @@ def chosen_laws(
 
     Args:
         choice: of these runs.
-        data: each skill's runs; one that can't carry the law is refused and costs no other.
+        data: each skill's runs; one that can't tell N's effect from D's is refused and costs no other.
         request: how to resample, and the level.
     """
-    outlooks: dict[str, Outlook] = {}
     found: dict[str, Fitted | Refused] = {}
-    try:
-        outlooks = choice.fitted(data)
-    except FitError:
-        for name, points in data.items():
-            try:
-                choice.fitted({name: points})
-            except FitError as error:
-                found[name] = Refused(skill=name, n_runs=len(points), reason=str(error))
-        able = {name: points for name, points in data.items() if name not in found}
-        outlooks = choice.fitted(able) if able else {}
+    for name, points in data.items():
+        try:
+            check_identified(points, n_parameters=0)  # weak beliefs alone would tell an exponent that no run does
+        except FitError as error:
+            found[name] = Refused(skill=name, n_runs=len(points), reason=str(error))
+    able = {name: points for name, points in data.items() if name not in found}
+    outlooks = choice.fitted(able) if able else {}
     told = {name: one.chosen for name, one in outlooks.items()}
     if told:
         fitted_to = {name: one.points for name, one in told.items()}
