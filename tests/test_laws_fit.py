@@ -11,8 +11,11 @@ from scipy.optimize import minimize
 from skillscale.errors import FitError
 from skillscale.laws.catalogue import CHINCHILLA, LAWS
 from skillscale.laws.fit import fit_law, refit
+from skillscale.laws.fitted import fit_skill
+from skillscale.laws.newton import Problem, minimise
 from skillscale.laws.objective import LEAST_ABSOLUTE, LEAST_SQUARES, RAW_LEAST_SQUARES, Objective
 from skillscale.laws.points import Points
+from skillscale.laws.results import Status
 
 THETA = np.array([1.8, 60.0, 120.0, 0.41, 0.37])
 
@@ -189,3 +192,54 @@ def test_a_value_that_is_no_loss_is_named(bad):
     L = np.array([3.0, bad, 2.5])
     with pytest.raises(FitError, match=f"row 1 is {bad}"):
         Points(N=np.ones(3), D=np.ones(3), L=L)
+
+
+def without_floor() -> Points:
+    """Runs of a law whose E is 0, over a factor of 30 in N and in D each, with noise."""
+    N, D = (np.tile(np.geomspace(1e7, 3e8, 6), 6), np.repeat(np.geomspace(1e9, 3e10, 6), 6))
+    error = np.random.default_rng(3).normal(scale=0.005, size=len(N))
+    return Points(N=N, D=D, L=CHINCHILLA.loss([0.0, 60.0, 120.0, 0.2, 0.22], N, D) * np.exp(error))
+
+
+def test_a_floor_that_runs_to_0_is_followed_there_and_told():
+    found = fit_skill("prose", without_floor(), objective=None, resamples=200)
+    assert found.fit.converged
+    assert found.fit.starts.agree == found.fit.starts.tried
+    assert found.fit.theta[0] < 1e-3 * without_floor().L.min()
+    assert (found.status, "can't tell E from 0" in found.reason) == (Status.NOT_IDENTIFIED, True)
+
+
+def test_a_valley_between_E_and_the_other_terms_is_followed_to_its_end(tables):
+    domains = ("arxiv", "book", "c4", "github", "commoncrawl", "stackexchange", "wikipedia")
+    rows = pd.read_csv(tables / "slimpajama_mix.csv").query("final == 1")
+    points = Points(
+        N=rows["params"].to_numpy(float), D=rows["tokens"].to_numpy(float), L=rows["loss_openhermes"].to_numpy(),
+        h=rows[[f"mix_{name}" for name in domains]].to_numpy(), categories=domains,
+    )  # fmt: skip
+    found = fit_skill("openhermes", points, law=LAWS["separable"], objective=None, resamples=100)
+    assert found.fit.converged
+    assert found.fit.starts.agree == found.fit.starts.tried
+    further, F, converged = minimise(found.fit.problem(points), found.fit.q[None], max_steps=3000)
+    assert converged.all()
+    # The noise that weighs the priors was still settling, within 2 %
+    assert F[0] == pytest.approx(found.fit.F + found.fit.penalty, rel=1e-4)
+    np.testing.assert_allclose(further[0, 1:], found.fit.q[1:], atol=0.03)
+    assert "can't tell E from 0" in found.reason
+
+
+class Misled(Problem):
+    """A problem whose derivatives point the wrong way."""
+
+    def derivatives(self, Q):
+        gradient, H, scale = super().derivatives(Q)
+        return -gradient, H, scale
+
+
+def test_giving_up_is_not_taken_for_an_optimum():
+    points = planted(noise=0.01)
+    fit = fit_law(points)
+    problem = fit.problem(points)
+    assert minimise(problem, fit.q[None] + 0.1)[2].all()
+    assert not minimise(problem, fit.q[None] + 0.1, max_steps=2)[2].any()
+    misled = Misled(parts=problem.parts, mean=problem.mean, precision=problem.precision)
+    assert not minimise(misled, fit.q[None] + 0.1)[2].any()

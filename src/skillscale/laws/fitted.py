@@ -195,8 +195,6 @@ def _check_same_runs(data: Mapping[str, Points]) -> None:
 
 def untold(fit: Fit, theta: Array, level: float, lowest_loss: float) -> str:
     """Why the runs can't tell the law's parameters, with the cure; empty where they can."""
-    if not fit.converged:
-        return "the fit did not converge; look for absurd losses"
     bands = {name: interval(float(fit.theta[j]), theta[:, j], level) for j, name in enumerate(fit.law.parameters)}
     free = set(fit.free)
     if "E" in bands and 0 in free and not bands["E"].lo > FLAT_E * lowest_loss:
@@ -207,7 +205,12 @@ def untold(fit: Fit, theta: Array, level: float, lowest_loss: float) -> str:
             letter = "N" if name == "alpha" else "D"
             told = f"{bands[name].value:.3g} [{bands[name].lo:.3g}, {bands[name].hi:.3g}]"
             return f"the runs can't tell {name}: {told}; add runs that differ in {letter}, or pin or share {name}"
-    return ""
+    # Only where no parameter explains it: one that the runs can't tell makes the way to the optimum long
+    return (
+        ""
+        if fit.converged
+        else "the fit did not converge; look for absurd losses, or choose a law with fewer parameters"
+    )
 
 
 def points_by_skill(runs: pd.DataFrame, skills: Sequence[str], categories: Sequence[str] = ()) -> dict[str, Points]:

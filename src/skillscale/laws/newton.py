@@ -5,6 +5,7 @@ whose log-parameters are q = Q T' + offset: pins are in the offset, shared log-p
 add (Q - mean)' precision (Q - mean) / 2.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,11 @@ from skillscale.laws.forms import Array, Covariates, Law
 from skillscale.laws.jets import exp
 from skillscale.laws.objective import Objective
 
-MAX_STEPS = 200
+MAX_STEPS = 1000
+PATIENCE = 20  # steps in logarithms, which most problems end within, before steps in the terms themselves are tried too
+_LONGEST = 2.0  # in any unknown: the longest step
+_HIDDEN = 1e-9  # of F: a fall that steps can't find and rounding, or a kink, may hide
+_ROUNDING = 1e-24  # F of exact data is rounding alone, some (1e-15)^2 a run
 BLOCK = 10_000  # problems times runs worked on at once: they fit a cache, small enough for memory to be used again
 
 
@@ -77,6 +82,12 @@ class Problem:
         mean = self.mean[rows] if self.mean.ndim == 2 else self.mean
         return replace(self, parts=tuple(part.rows(rows) for part in self.parts), mean=mean)
 
+    @property
+    def logarithms(self) -> npt.NDArray[np.bool_]:
+        """Which unknowns are logarithms of a law's terms or scales, (P,)."""
+        named = [np.array([name.startswith("ln ") for name in part.law.log_names]) for part in self.parts]
+        return np.any([(part.T[is_log] != 0).any(0) for part, is_log in zip(self.parts, named, strict=True)], axis=0)
+
     def value(self, Q: Array) -> Array:
         """F with its penalty, (K,)."""
         K = len(Q)
@@ -134,6 +145,9 @@ def minimise(
     where a step fails (at the kinks of the Huber loss) and shrinks where it holds. A problem is done when no step that
     the second derivatives propose lowers F any further.
 
+    Where runs hardly tell E from the other terms, the valley of F is straight in E, A and B and bent in their
+    logarithms, which would follow it in hundreds of short steps; so slow problems try both steps, and take the better.
+
     Args:
         problem: what to minimise.
         Q: starts, (K, P).
@@ -141,35 +155,57 @@ def minimise(
         enough: a step that promises no larger a fall of F is the last.
 
     Returns:
-        Q (K, P), F (K,), converged (K,).
+        Q (K, P), F (K,), converged (K,): False where steps that promise to lower F keep failing.
     """
     Q = Q.copy()
     F = problem.value(Q)
     damping, live, done = np.full(len(Q), 1e-3), np.isfinite(F), np.zeros(len(Q), dtype=bool)
-    for _ in range(max_steps):
+    for at in range(max_steps):
         rows = np.flatnonzero(live)
         if not len(rows):
             break
         some = problem.rows(rows)
-        step, gain = _newton_step(some, Q[rows], damping[rows])
-        tried = Q[rows] + step
-        F_tried = some.value(tried)
+        tried, F_tried, gain = _tried(some, Q[rows], damping[rows], slow=at >= PATIENCE)
         better = F_tried < F[rows]  # False for NaN as well
         settled = gain <= 1e-15 * F[rows] + 1e-300 + enough
         Q[rows[better]], F[rows[better]] = tried[better], F_tried[better]
         damping[rows] = np.where(better, np.maximum(damping[rows] / 8, 1e-12), damping[rows] * 6)
-        done[rows] |= settled | (damping[rows] > 1e10)
-        live[rows] = ~done[rows]
+        stuck = damping[rows] > 1e10
+        done[rows] |= settled | (stuck & (gain <= _HIDDEN * F[rows] + _ROUNDING))
+        live[rows] = ~(done[rows] | stuck)
     return Q, F, done
 
 
-def _newton_step(problem: Problem, Q: Array, damping: Array) -> tuple[Array, Array]:
-    """The damped step (K, P), and the fall of F that the undamped quadratic model promises (K,)."""
+def _tried(problem: Problem, Q: Array, damping: Array, *, slow: bool) -> tuple[Array, Array, Array]:
+    """Where the next step leads (K, P), F there (K,), and the fall of F that the undamped quadratic model promises."""
     with np.errstate(over="ignore", invalid="ignore"):
         gradient, H, scale = problem.derivatives(Q)
+    step, gain = _newton_step(gradient, H, scale, damping)
+    tried = Q + step
+    F = problem.value(tried)
+    if not slow:
+        return tried, F, gain
+    other = Q + _step_in_terms(gradient, H, scale, damping, problem.logarithms)
+    F_other = problem.value(other)
+    better = (F_other < F) | np.isnan(F)
+    return np.where(better[:, None], other, tried), np.where(better, F_other, F), gain
+
+
+def _step_in_terms(gradient: Array, H: Array, scale: Array, damping: Array, logarithms: npt.NDArray[np.bool_]) -> Array:
+    """The damped step (K, P) of Newton's method in e^q in place of q, where q is a logarithm."""
+    slope = gradient * logarithms
+    step, _ = _newton_step(gradient, H - slope[:, :, None] * np.eye(len(logarithms)), scale, damping)
+    # d e^q / e^q = step: a term that would turn negative shrinks instead, by no more than a step in logarithms may
+    return np.where(logarithms, np.log1p(np.maximum(step, math.expm1(-_LONGEST))), step)
+
+
+def _newton_step(gradient: Array, H: Array, scale: Array, damping: Array) -> tuple[Array, Array]:
+    """The damped step (K, P), and the fall of F that the undamped quadratic model promises (K,)."""
+    with np.errstate(over="ignore", invalid="ignore"):
         scaled = H / (scale[:, :, None] * scale[:, None, :])
     lost = ~(np.isfinite(scaled).all((1, 2)) & np.isfinite(gradient).all(1))
-    scaled[lost], gradient[lost] = np.eye(Q.shape[1]), 0.0  # nowhere to go from here: such a problem stops
+    scaled[lost] = np.eye(H.shape[1])
+    gradient = np.where(lost[:, None], 0.0, gradient)  # nowhere to go from here: such a problem gives up
     eigenvalues, vectors = np.linalg.eigh(scaled)
     # At a corner of the Huber loss (delta far below the noise) few points curve: a floor relative to the largest
     # eigenvalue keeps the step finite there.
@@ -177,4 +213,5 @@ def _newton_step(problem: Problem, Q: Array, damping: Array) -> tuple[Array, Arr
     along = np.einsum("kpq,kp->kq", vectors, gradient / scale)
     step = -np.einsum("kpq,kq->kp", vectors, along / (size + damping[:, None])) / scale
     longest = np.abs(step).max(1, keepdims=True)
-    return step / np.maximum(longest / 2.0, 1.0), 0.5 * (along**2 / size).sum(1)
+    gain = np.where(lost, np.inf, 0.5 * (along**2 / size).sum(1))
+    return step / np.maximum(longest / _LONGEST, 1.0), gain
