@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import yaml
 
 from skillscale import __version__
 from skillscale.config import Config
 from skillscale.errors import FitError, InputError
 from skillscale.laws.bootstrap import Method
+from skillscale.laws.budgets import budget_of_runs
 from skillscale.laws.catalogue import LAWS
 from skillscale.laws.choice import Choice, Outlook, choose, fitted_points
 from skillscale.laws.document import document
@@ -28,6 +30,7 @@ from skillscale.laws.points import Points
 from skillscale.laws.request import Refused, Request, fit_all, weighed_by_sem
 from skillscale.laws.results import StudyFits
 from skillscale.laws.study import fit_study
+from skillscale.laws.worth import Worth, of_worth
 from skillscale.output import Output, to_json
 from skillscale.record import RunRecord
 from skillscale.source import Runs, read_runs, tell_left_out
@@ -60,21 +63,69 @@ class Findings:
 def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Fit every skill of a study or a table: its law, its compute optima, its isoFLOP curves; record the fit."""
     from skillscale.report.laws import law_text
+    from skillscale.report.worth import plain_worth, worth_text
 
     runs = read_runs(arguments, config)
+    _check_worth(runs, arguments)
     found = find(runs, arguments, config, out)
+    worth = _worth(runs, found, arguments)
     told = found.as_dict()
+    if worth:
+        told["optima"] = plain_worth(worth, runs.table.convention)
     opened = _fit_run(runs, arguments)
     if opened is not None:
         with opened as run:
             _log_findings(run, found, runs.records)
+            if worth:
+                run.file("optima.json", to_json({"optima": told["optima"]}))
             if arguments.get("register"):
                 told["registered"] = run.register(arguments["register"], _document(found), note=_note(runs, found))
     _tell_verdicts(found.fits, out)
     out.text(law_text(found.laws, found.flops))
+    if worth:
+        out.text("\n" + worth_text(worth, runs.table.convention, config.study.level))
     if "registered" in told:
         out.text(f"registered as {told['registered']}")
     return told
+
+
+def _check_worth(runs: Runs, arguments: Mapping[str, Any]) -> None:
+    """Refuse at once what can't be asked, rather than after everything is fitted."""
+    weights, bounds = arguments.get("worth") or {}, arguments.get("bounds") or {}
+    skills = (*runs.table.skills, *runs.table.aggregates)
+    if bounds and not weights:
+        raise InputError("--bounds is of the best mix for --worth SKILL=WEIGHT,...; give that too")
+    for what, names, known in (("worth", weights, skills), ("bounds", bounds, runs.table.categories)):
+        for name in names:
+            if name not in known:
+                there = ", ".join(known) or "none"
+                raise InputError(f"--{what} names {name}, which {runs.name} lacks{near(name, known)}; there is {there}")
+    if weights and not any(weights.values()):
+        raise InputError("--worth sums to 0; give at least one skill a weight above 0")
+
+
+def _worth(runs: Runs, found: Findings, arguments: Mapping[str, Any]) -> dict[str, tuple[Worth, ...]]:
+    """What is best for skills of the worth that was asked about, by named mix; empty where none was.
+
+    Raises:
+        FitError: a skill that is worth something could not be fitted.
+    """
+    weights = arguments.get("worth")
+    if not weights:
+        return {}
+    optima = {}
+    for mix in runs.groups:
+        names = [*runs.table.skills, *runs.table.aggregates]
+        laws = {name: found.laws[one] for name in names if (one := _named(mix, name, runs)) in found.laws}
+        for name in weights:
+            if isinstance(refused := laws.get(name), Refused):
+                raise FitError(f"{name} is worth something, but could not be fitted: {refused.reason}")
+        fitted = {name: one for name, one in laws.items() if isinstance(one, Fitted)}
+        equal = [name for name in runs.table.skills if name in fitted]
+        optima[mix if len(runs.groups) > 1 else ""] = of_worth(
+            fitted, found.flops, weights, equal=equal, bounds=arguments.get("bounds")
+        )
+    return optima
 
 
 def _fit_run(runs: Runs, arguments: Mapping[str, Any]) -> AnalysisWriter | None:
@@ -144,16 +195,18 @@ def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) 
             out.progress(f"law{f' of {mix}' if mix else ''}: {chosen.name}{_because(choice)}")
             if len(choice.rivals) > 1:
                 averaged |= {_named(mix, name, runs): one for name, one in choice.fitted(data).items()}
-        request = _request(arguments, config, chosen.law)
+        request = _request(arguments, config, chosen.law, table)
         if arguments.get("weights") == "sem":
-            data = _weighed(data, table, request)
+            data = _weighed(data, table, request, out)
         found = fit_all({name: fitted_points(points, chosen) for name, points in data.items()}, request)
         laws |= {_named(mix, name, runs): one for name, one in found.items()}
     given = arguments.get("flops")
     fitted = [one for one in laws.values() if isinstance(one, Fitted)]
     largest = max((float((6 * one.points.N * one.points.D).max()) for one in fitted), default=float("nan"))
     flops = tuple(given) if given else tuple(float(f"{factor * largest:.3g}") for factor in BEYOND)
-    return Findings(fits=_study_fits(runs, config), laws=laws, flops=flops, over_laws=averaged)
+    return Findings(
+        fits=_study_fits(runs, config, arguments.get("curve") or "shared"), laws=laws, flops=flops, over_laws=averaged
+    )
 
 
 def _named(mix: str, name: str, runs: Runs) -> str:
@@ -175,17 +228,17 @@ def fit_records(records: Sequence[RunRecord], config: Config) -> StudyFits:
     return _study_fits(Runs(table=table, name=config.study.name), config)
 
 
-def _study_fits(runs: Runs, config: Config) -> StudyFits:
+def _study_fits(runs: Runs, config: Config, curve: str = "shared") -> StudyFits:
     """IsoFLOP curves and what follows from them; empty where the runs are no isoFLOP study."""
     table, settings = runs.table, config.study
     if runs.has_isoflops:
         return fit_study(
             table.runs, skills=table.skills, aggregates=table.aggregates, level=settings.level,
-            resamples=settings.resamples,
+            resamples=settings.resamples, curve=curve,
         )  # fmt: skip
     return StudyFits(
         skills=table.skills, aggregates=table.aggregates, level=settings.level, resamples=settings.resamples,
-        curve="shared", runs=table.runs, minima=(), power_laws=(), residuals=(), laws=(), frontier=(),
+        curve=curve, runs=table.runs, minima=(), power_laws=(), residuals=(), laws=(), frontier=(),
         unusable=table.unusable,
     )  # fmt: skip
 
@@ -212,8 +265,9 @@ def _because(choice: Choice) -> str:
     return f", by its error on held-out larger runs: {choice.chosen.error:.2%}{beside}"
 
 
-def _request(arguments: Mapping[str, Any], config: Config, law: Law) -> Request:
+def _request(arguments: Mapping[str, Any], config: Config, law: Law, table: RunTable) -> Request:
     """How to fit, from the arguments."""
+    method = Method(arguments.get("resample") or "wild")
     return Request(
         law=law,
         objective=objective_of(arguments),
@@ -221,9 +275,10 @@ def _request(arguments: Mapping[str, Any], config: Config, law: Law) -> Request:
             pinned=dict(arguments.get("pin") or {}), shared=tuple(arguments.get("share") or ()),
             pooled=dict(arguments.get("pool") or {}),
         ),
-        method=Method(arguments.get("resample") or "wild"),
+        method=method,
         resamples=config.study.resamples,
         level=config.study.level,
+        budgets=budget_of_runs(table.runs) if method is Method.BUDGET else None,
     )  # fmt: skip
 
 
@@ -246,14 +301,26 @@ def objective_of(arguments: Mapping[str, Any]) -> Objective | None:
     return Objective(kind=kind.removesuffix("_raw"), delta=delta or DELTA, on="raw" if kind.endswith("_raw") else "log")
 
 
-def _weighed(data: Mapping[str, Points], table: RunTable, request: Request) -> dict[str, Points]:
-    """Runs that weigh by the standard error of their measurement, where it is known."""
+def _weighed(data: Mapping[str, Points], table: RunTable, request: Request, out: Output) -> dict[str, Points]:
+    """Runs that weigh by the standard error of their measurement, where it is known.
+
+    Raises:
+        InputError: it is known of no skill.
+    """
+    known = {name: f"sem/{name}" for name in data if table.runs.get(f"sem/{name}", pd.Series(dtype=float)).gt(0).any()}
+    if not known:
+        raise InputError(
+            "--weights sem needs standard errors, and no run has any; name their columns as `sem:` beside each skill's "
+            "`loss:` in the columns file, or leave --weights out"
+        )
+    if lacking := [name for name in data if name not in known]:
+        out.progress(f"note: no standard errors are known of {', '.join(lacking)}: its runs weigh alike")
     weighed = dict(data)
-    for name, points in data.items():
-        if f"sem/{name}" in table.runs.columns:
-            there = table.runs[name].notna().to_numpy()
-            noise = fit_law(points, law=points.bind(request.law).for_skill(name), starts=2).noise
-            weighed[name] = weighed_by_sem(points, table.runs.loc[there, f"sem/{name}"].to_numpy(dtype=float), noise)
+    for name, column in known.items():
+        points = data[name]
+        there = table.runs[name].notna().to_numpy()
+        noise = fit_law(points, law=points.bind(request.law).for_skill(name), starts=2).noise
+        weighed[name] = weighed_by_sem(points, table.runs.loc[there, column].to_numpy(dtype=float), noise)
     return weighed
 
 

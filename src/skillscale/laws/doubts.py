@@ -21,19 +21,26 @@ BELIEVED = 0.8  # of a weak prior's sd: draws as wide as that come from the prio
 SKEWED = 4.0  # ratio of the two halves of an interval
 FAR = 5.0  # sd beyond which a run is an outlier
 _CLIP = 2.5  # sd at which residuals are cut before a pattern is looked for, so that outliers make none
+_ONE_STEP = (
+    "intervals rest on one step of the joint curvature a resample, for the whole way would be long: they are symmetric "
+    "in the log-parameters, and rough where the runs tell these poorly; lower --study.resamples, or fit fewer skills"
+)
 
 
-def doubts(fit: Fit, points: Points, q: Array | None = None) -> tuple[str, ...]:
+def doubts(fit: Fit, points: Points, q: Array | None = None, *, one_step: bool = False) -> tuple[str, ...]:
     """Reasons for which intervals may not cover, each with its cure; none where nothing speaks against them.
 
     Args:
         fit: of the points.
         points: the runs.
         q: draws of the log-parameters, (K, p), where there are any.
+        one_step: whether these are one step of the curvature, not fits of their own.
     """
     found = [_few(points), _starts(fit), _shape(fit, points), _mix(fit, points), _noise(fit, points), _outliers(fit)]
     if q is not None:
         found += [_failed(q), _believed(fit, q), _skewed(fit, q)]
+    if one_step:
+        found.append(_ONE_STEP)
     return tuple(reason for reason in found if reason)
 
 

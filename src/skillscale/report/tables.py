@@ -30,7 +30,7 @@ def verdict_table(fits: StudyFits, mix: str) -> str:
     notes: list[str] = []
     columns = _columns(fits, mix, sorted(shown), notes)
     hidden = len(budgets) - len(shown)
-    lines = _aligned(columns)
+    lines = aligned(columns)
     lines += _wrapped(
         f"N*: parameters at the optimum of a budget in FLOP. Residual: N* against that of {the(_reference(fits))}, "
         f"over budgets. In brackets: {100 * fits.level:.3g} % intervals."
@@ -106,7 +106,8 @@ def _table_width(columns: Sequence[Sequence[str]]) -> int:
     return sum(max(map(len, column)) for column in columns) + len(_GAP) * (len(columns) - 1)
 
 
-def _aligned(columns: Sequence[Sequence[str]]) -> list[str]:
+def aligned(columns: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table of text from its columns, each with its head first."""
     widths = [max(map(len, column)) for column in columns]
     lines = [
         _GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
