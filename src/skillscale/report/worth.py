@@ -96,11 +96,23 @@ def _block(mix: str, several: Sequence[Worth], convention: str) -> list[str]:
     lines += ["", *_table(["skill", *names], *residuals)]
     best = [(one.optimum.C, one.best) for one in several if one.best is not None]
     if best:
-        categories = [[name, *(_share(each.mix[name]) for _, each in best)] for name in best[0][1].mix]
-        optima = [["N*", *(_size(each.N) for _, each in best)], ["loss", *(_loss(each.loss) for _, each in best)]]
-        lines += ["", *_table(["best mix at", *(compact(C) for C, _ in best)], *categories, *optima)]
-    notes = [(compact(one.optimum.C), each.reason) for one in several for each in (one.optimum, one.best) if each]
-    return lines + [f"at {C}: {reason}" for C, reason in dict.fromkeys(notes) if reason]
+        names = ["best mix", *best[0][1].mix, "N*", "loss"]
+        told = [
+            [f"at {compact(C)}", *(_share(share) for share in each.mix.values()), _size(each.N), _loss(each.loss)]
+            for C, each in best
+        ]
+        lines += ["", *_table(names, *told)]
+    return lines + [f"at {C}: {reason}" for C, reason in dict.fromkeys(_notes(several)) if reason]
+
+
+def _notes(several: Sequence[Worth]) -> list[tuple[str, str]]:
+    """What is to be known at each compute: of the optima, and why a residual is not told."""
+    notes = []
+    for one in several:
+        C = compact(one.optimum.C)
+        notes += [(C, each.reason) for each in (one.optimum, one.best) if each]
+        notes += [(C, f"residual of {each.skill}: {each.reason}") for each in one.residuals if not each.value.known]
+    return notes
 
 
 def _table(*columns: list[str]) -> list[str]:
