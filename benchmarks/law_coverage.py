@@ -25,14 +25,14 @@ import numpy as np
 import pandas as pd
 
 from skillscale.errors import FitError
-from skillscale.laws.bootstrap import Method, draws, new_run_sd
+from skillscale.laws.bootstrap import Method, draws, new_run_sd, resampled
 from skillscale.laws.catalogue import LAWS
 from skillscale.laws.doubts import doubts
 from skillscale.laws.fit import Fit, fit_law
 from skillscale.laws.forms import Law
 from skillscale.laws.joint import fit_skills
+from skillscale.laws.joint_draws import joint_draws
 from skillscale.laws.objective import HUBER, Objective
-from skillscale.laws.request import joint_draws
 from skillscale.laws.simulate import NAMES, Errors, Planted, plant, plant_skills
 from skillscale.laws.uncertainty import interval
 
@@ -160,7 +160,17 @@ def drawn_from(
     (skill, first), *_ = study.items()
     if first.law.joint:
         joint = fit_skills(data, law=first.law, objective=objective)
-        drawn = [joint_draws(joint, data, method=method, count=RESAMPLES, seed=seed) for method in methods]
+        drawn = [
+            joint_draws(
+                joint,
+                data,
+                labels=lambda points: resampled(points, Method.RUN),
+                method=method,
+                count=RESAMPLES,
+                seed=seed,
+            ).q
+            for method in methods
+        ]
         return [
             (method, {name: (joint.fits[name], q) for name, q in one.items()})
             for method, one in zip(methods, drawn, strict=True)

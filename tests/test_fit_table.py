@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -121,6 +122,82 @@ def test_a_loss_that_was_measured_badly_weighs_less(fit):
     assert off[1] < 0.05 * off[0]
 
 
+def test_standard_errors_that_no_run_has_cant_weigh(fit):
+    code, _, told = fit(runs(), "--law", "chinchilla", "--weights", "sem")
+    assert code == 2
+    assert "--weights sem needs standard errors, and no run has any; name their columns as `sem:`" in told
+
+
+def isoflop_runs() -> pd.DataFrame:
+    """Six sizes at each of four budgets, with an error that a budget's runs share."""
+    C, N = np.repeat([1e18, 3e18, 1e19, 3e19], 6), 0.1 * np.sqrt(np.repeat([1e18, 3e18, 1e19, 3e19], 6))
+    N = N * np.tile(np.geomspace(1 / 4, 4, 6), 4)
+    common = np.repeat([0.01, -0.012, 0.008, -0.006], 6)
+    rng = np.random.default_rng(0)
+    losses = {
+        f"loss_{name}": CHINCHILLA.loss(theta, N, C / (6 * N)) * np.exp(common + 0.001 * rng.normal(size=24))
+        for name, theta in THETA.items()
+    }
+    return pd.DataFrame({"params": N, "tokens": C / (6 * N), "budget": C, **losses})
+
+
+@pytest.mark.parametrize("how", [(), ("--share", "exponents")])
+def test_budgets_are_resampled_whole(fit, how):
+    """Told or found. Errors that a budget shares blur no difference within it, so that alpha is known better."""
+    frame, words = isoflop_runs(), ("--law", "chinchilla", "--pin", "E=.9", *how)
+    answers = {}
+    for name, columns in (("found", COLUMNS), ("told", COLUMNS | {"budget": "budget"})):
+        _, answer, _ = fit(frame, *words, "--resample", "budget", columns=columns)
+        answers[name] = answer["skills"]["code"]["intervals"]
+    assert answers["found"]["beta"] == pytest.approx(answers["told"]["beta"], rel=1e-6)
+    _, answer, _ = fit(frame, *words, "--resample", "run")
+    by_run = answer["skills"]["code"]["intervals"]
+    assert np.diff(answers["found"]["alpha"])[0] < 0.97 * np.diff(by_run["alpha"])[0]
+
+
+def test_budgets_that_cant_be_told_are_refused(fit):
+    frame = runs()
+    frame["tokens"] = np.geomspace(1e17, 1e18, len(frame)) / (6 * frame["params"])
+    code, _, told = fit(frame, "--law", "chinchilla", "--resample", "budget")
+    assert code == 2
+    assert "budgets can't be told apart" in told
+    assert "or resample by run" in told
+
+
+def test_what_skills_are_worth_is_told_under_optima(fit):
+    words = ("--law", "chinchilla", "--flops", "1e20,1e21", "--worth", "code=1,prose=2")
+    code, answer, _ = fit(runs(), *words)
+    assert code == 0
+    assert [one["flops"] for one in answer["optima"]] == [1e20, 1e21]
+    alone = [answer["skills"][name]["optima"][0]["n_params"] for name in THETA]
+    assert min(alone) < answer["optima"][0]["n_params"] < max(alone)
+    assert set(answer["optima"][0]["residuals"]) == set(THETA)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--worth", "coed=1"), "--worth names coed, which t lacks (did you mean code?); there is code, prose"),
+        (("--worth", "code=0"), "--worth sums to 0"),
+        (("--bounds", "a=.1:.5"), "--bounds is of the best mix for --worth"),
+        (("--worth", "code=1", "--bounds", "a=.1:.5"), "--bounds names a, which t lacks; there is none"),
+        (("--worth", "code=1", "--bounds", "a=.5"), "must hold ranges of shares from 0 to 1, as in code=.1:.5"),
+        (("--curve", "cubit"), "must be one of shared, quadratic, cubic, but it is 'cubit' (did you mean cubic?)"),
+    ],
+)
+def test_worth_bounds_and_curve_are_checked_before_anything_is_fitted(fit, words, message):
+    code, _, told = fit(runs(), "--law", "chinchilla", *words)
+    assert code == 2
+    assert message in told
+
+
+def test_the_curve_of_budgets_is_chosen(fit):
+    answers = [fit(isoflop_runs(), "--law", "chinchilla", "--curve", one)[1] for one in ("quadratic", "cubic")]
+    sizes = [[one["N_star"] if "N_star" in one else one["N"] for one in answer["minima"]] for answer in answers]
+    assert len(sizes[0]) == len(sizes[1]) == 8
+    assert sizes[0] != sizes[1]
+
+
 def test_a_missing_cell_costs_that_skill_of_that_run_alone(fit):
     frame = runs()
     frame.loc[[2, 7], "loss_code"] = [np.nan, -1.0]
@@ -202,7 +279,9 @@ def loaded_elsewhere(folder, address) -> pd.DataFrame:
         "import sys, mlflow, pandas as pd; mlflow.set_tracking_uri(sys.argv[1]); "
         "model = mlflow.pyfunc.load_model(sys.argv[2]); "
         "told = model.predict(pd.DataFrame({'n_params': [1e9], 'n_tokens': [2e10]})); "
-        "import skillscale; assert 'artifacts' in skillscale.__file__; print(told.to_json())"
+        "import skillscale; assert 'artifacts' in skillscale.__file__; assert 'torch' not in sys.modules; "
+        "example = model.predict(model.input_example); assert len(example) == 2 and example.notna().all(None); "
+        "print(told.to_json())"
     )
     words = [sys.executable, "-c", code, f"sqlite:///{folder}/m.db", address]
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -225,11 +304,11 @@ def test_an_imported_study_fits_as_its_table_does_and_can_be_registered(fit, tmp
     read = json.loads(answer.getvalue())
     assert read["skills"] == direct["skills"]
     assert read["registered"] == "models:/their-law/1"
-    told = loaded_elsewhere(tmp_path, read["registered"])
+    told = loaded_elsewhere(tmp_path, "models:/their-law@champion")
     expected = CHINCHILLA.loss(np.array(list(direct["skills"]["code"]["theta"].values())), 1e9, 2e10)
     assert told["loss"][0] == pytest.approx(expected[0], rel=1e-9)
     assert list(told["skill"]) == ["code", "prose"]
-    assert told["lo"][0] < told["loss"][0] < told["hi"][0]
+    assert told["new_lo"][0] < told["lo"][0] < told["loss"][0] < told["hi"][0] < told["new_hi"][0]
 
 
 def sweep(noise=0.003) -> pd.DataFrame:
@@ -270,3 +349,58 @@ def test_a_skill_has_one_law_and_every_run_that_is_left_out_is_named(fit, tmp_pa
     fit(frame, "--law", "chinchilla", "--page", str(page), columns=columns, entry="report")
     assert "6 left out: 6 N D is 1.33 times its budget" in page.read_text()
     assert "1 left out of prose: loss is -3.1, not a positive number" in page.read_text()
+
+
+@pytest.fixture(scope="module")
+def mixed_law(tmp_path_factory):
+    """A registered law of a mix, loaded, and the store's address."""
+    import mlflow
+
+    folder = tmp_path_factory.mktemp("mixed")
+    rng = np.random.default_rng(0)
+    frame = pd.concat([runs(seed) for seed in range(3)], ignore_index=True)
+    share = frame["mix_a"] = rng.uniform(0.1, 0.9, len(frame))
+    frame["mix_b"] = 1 - share
+    for name in THETA:
+        frame[f"loss_{name}"] *= np.exp(0.1 * (share - 0.5))
+    frame.to_csv(folder / "t.csv", index=False)
+    (folder / "map.yaml").write_text(yaml.safe_dump(COLUMNS | {"mix": {"a": "mix_a", "b": "mix_b"}}))
+    store = f"sqlite:///{folder}/m.db"
+    words = ("--table", f"{folder}/t.csv", "--columns", f"{folder}/map.yaml", "--tracking", store)
+    how = ("--law", "separable", "--register", "mixed", "--study.resamples", "100")
+    before = mlflow.get_registry_uri()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["fit", *words, *how], ENTRIES, io.StringIO()) == 0
+        mlflow.set_registry_uri(store)
+        yield mlflow.pyfunc.load_model("models:/mixed@champion")
+    mlflow.set_registry_uri(before)
+
+
+def test_a_registered_law_tells_its_runs_and_has_an_example(mixed_law):
+    law = mixed_law.unwrap_python_model().laws["code"]
+    assert law.runs[:2] == ("row 1", "row 2")
+    assert len(law.runs) == law.n_runs == 75
+    assert len(law.digest) == 64
+    example = mixed_law.input_example
+    assert list(example.columns) == ["n_params", "n_tokens", "mix/a", "mix/b"]
+    told = mixed_law.predict(example)
+    assert list(told.columns) == ["skill", "n_params", "n_tokens", "loss", "lo", "hi", "new_lo", "new_hi"]
+    np.testing.assert_allclose(mixed_law.predict(example[["n_params", "n_tokens"]])["loss"], told["loss"], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_params": -1.0}, "N must be parameters above 0, but row 0 has -1.0"),
+        ({"n_tokens": math.nan}, "D must be tokens above 0, but row 0 has nan"),
+        ({"mix/a": 0.9}, "which sum to 1.4"),
+        ({"mix/a": None}, "give a share of every category or of none, but mix/a is missing"),
+        ({"skill": "coed"}, "there is no law of coed; there are code, prose"),
+    ],
+)
+def test_a_registered_law_refuses_what_it_cant_predict(mixed_law, change, message):
+    row = {"n_params": 1e8, "n_tokens": 1e10, "mix/a": 0.5, "mix/b": 0.5} | change
+    frame = pd.DataFrame([{name: value for name, value in row.items() if value is not None}])
+    with pytest.raises(ValueError, match=message):
+        mixed_law.predict(frame)

@@ -1,13 +1,14 @@
 """Fitted laws written and read back: the same predictions to the last digit, and other schemas refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from planted_laws import bound, scattered, truth
 
 from skillscale.errors import InputError
-from skillscale.laws.document import DRAWS, document, read_document
+from skillscale.laws.document import DRAWS, digest, document, read_document
 from skillscale.laws.fitted import fit_skill
 
 MIX = np.array([0.5, 0.3, 0.2])
@@ -23,10 +24,10 @@ def test_a_document_predicts_as_the_fit_does(name):
     one = fitted(name)
     saved = read_document(json.loads(json.dumps(document({"code": one}))))["code"]
     N, D = np.array([1e5, 4e5]), np.array([1e6, 3e7])
-    value, lo, hi = saved.loss(N, D, MIX)
-    np.testing.assert_array_equal(value, one.law.loss(one.fit.theta, N, D, MIX))
-    assert (lo < value).all()
-    assert (value < hi).all()
+    told, own = saved.loss(N, D, MIX), one.loss(N, D, MIX)
+    np.testing.assert_array_equal(told.value, one.law.loss(one.fit.theta, N, D, MIX))
+    for end in ("lo", "hi", "new_lo", "new_hi"):
+        np.testing.assert_allclose(getattr(told, end), getattr(own, end), rtol=0.01)
     assert saved.q.shape == (DRAWS, len(one.fit.q))
     there, here = saved.optimum(1e11, MIX), one.optimum(1e11, MIX)
     assert there.value == pytest.approx(here.value, rel=1e-12, nan_ok=True)
@@ -36,13 +37,26 @@ def test_a_document_predicts_as_the_fit_does(name):
 def test_at_no_mix_the_runs_mean_mix_is_meant():
     one = fitted()
     saved = read_document(document({"code": one}))["code"]
-    np.testing.assert_allclose(saved.loss(1e5, 1e6)[0], one.law.loss(one.fit.theta, 1e5, 1e6, one.mean_mix))
+    np.testing.assert_allclose(saved.loss(1e5, 1e6).value, one.law.loss(one.fit.theta, 1e5, 1e6, one.mean_mix))
+
+
+def test_the_runs_are_told_by_id_and_digest():
+    one = fitted("chinchilla")
+    labels = np.repeat([f"run{i:02d}" for i in range(30)], 2)
+    points = replace(one.points, clusters=labels, labels=labels)
+    saved = read_document(document({"code": replace(one, points=points)}))["code"]
+    assert saved.runs == tuple(f"run{i:02d}" for i in range(30))
+    assert saved.n_runs == 60
+    assert saved.digest == digest(points) == digest(points.take(np.arange(60)[::-1]))
+    changed = points.L * np.where(np.arange(60) == 7, 1 + 1e-12, 1.0)
+    assert digest(replace(points, L=changed)) != saved.digest
+    assert digest(replace(points, weights=np.linspace(1, 2, 60))) != saved.digest
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 0}, "laws of schema 0, but this version reads schema 1; fit the runs again"),
+        ({"schema": 1}, "laws of schema 1, but this version reads schema 2; fit the runs again"),
         ({"schema": 9}, r"schema 9.*update skillscale"),
         ({"schema": None}, "schema None"),
     ],

@@ -5,12 +5,13 @@ import pytest
 from planted_laws import CATEGORIES, CENTRE, bound, scattered, truth
 
 from skillscale.errors import FitError, InputError
+from skillscale.laws.bootstrap import Method, resampled
 from skillscale.laws.catalogue import LAWS
 from skillscale.laws.fit import fit_law
 from skillscale.laws.joint import Sharing, fit_skills
+from skillscale.laws.joint_draws import joint_draws
 from skillscale.laws.newton import minimise
 from skillscale.laws.points import Points
-from skillscale.laws.request import joint_draws
 from skillscale.laws.simulate import Errors, plant_skills
 from skillscale.laws.uncertainty import interval
 
@@ -106,7 +107,9 @@ def test_intervals_of_laws_of_all_skills_cover(errors):
         study = plant_skills(LAWS["capacity_competition"], errors, np.random.default_rng(seed))
         data = {name: one.points for name, one in study.items()}
         joint = fit_skills(data, law=LAWS["capacity_competition"], objective=None)
-        for name, q in joint_draws(joint, data, count=200, seed=seed).items():
+        for name, q in joint_draws(
+            joint, data, labels=lambda points: resampled(points, Method.WILD), count=200, seed=seed
+        ).q.items():
             one = study[name]
             N = np.exp(one.log_optimum)
             place = one.law.covariates([N], [one.far / (6 * N)], one.mix)

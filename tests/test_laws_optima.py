@@ -16,7 +16,7 @@ from skillscale.laws.fit import Fit
 from skillscale.laws.fitted import Fitted, fit_skill, fit_together
 from skillscale.laws.forms import Law
 from skillscale.laws.objective import HUBER
-from skillscale.laws.optima import best_mix, in_other_size, other_size, residual, validation_effect, weighted_optimum
+from skillscale.laws.optima import best_mix, residual, validation_effect, weighted_optimum
 from skillscale.laws.points import Points
 from skillscale.laws.results import Interval, Starts, Status, Verdict
 from skillscale.laws.uncertainty import interval
@@ -389,16 +389,3 @@ def test_messages():
     uneven = {**fitted, "prose": replace(fitted["prose"], q=fitted["prose"].q[:5])}
     with pytest.raises(InputError, match=r"equally many draws at one level \(code 20 at level 0\.9, prose 5 .*fit_tog"):
         weighted_optimum(uneven, 1e12, {"code": 1})
-
-
-def test_other_size():
-    pairs = [(1e6, 2e5), (4e6, 1.6e6), (1.6e7, 1.2e7), (1.6e7, 1.2e7)]
-    assert other_size(4e6, pairs) == pytest.approx(1.6e6)
-    assert other_size(2e6, pairs) == pytest.approx(math.sqrt(2e5 * 1.6e6))
-    with pytest.raises(InputError, match=r"N = 5e\+07 lies outside the sizes of the runs, 1e\+06 to 1.6e\+07"):
-        other_size(5e7, pairs)
-    found = in_other_size(Interval(value=4e6, lo=2e6, hi=5e7), pairs)
-    assert (found.value, found.lo) == (pytest.approx(1.6e6), pytest.approx(math.sqrt(2e5 * 1.6e6)))
-    assert math.isnan(found.hi)
-    with pytest.raises(InputError, match="drop the runs that lack one"):
-        other_size(4e6, [(1e6, math.nan)])

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import yaml
 
 from skillscale import __version__
 from skillscale.config import Config
 from skillscale.errors import FitError, InputError
 from skillscale.laws.bootstrap import Method
+from skillscale.laws.budgets import budget_of_runs
 from skillscale.laws.catalogue import LAWS
 from skillscale.laws.choice import Choice, Outlook, choose, chosen_laws, fitted_points
 from skillscale.laws.document import document
@@ -28,6 +30,7 @@ from skillscale.laws.points import Points
 from skillscale.laws.request import Refused, Request, fit_all, weighed_by_sem
 from skillscale.laws.results import StudyFits
 from skillscale.laws.study import fit_study
+from skillscale.laws.worth import Worth, of_worth
 from skillscale.output import Output, to_json
 from skillscale.record import RunRecord
 from skillscale.source import Runs, read_runs, tell_left_out, tell_unusable
@@ -64,19 +67,28 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
         FitError: no skill has a law or an isoFLOP optimum.
     """
     from skillscale.report.laws import law_text
+    from skillscale.report.worth import plain_worth, worth_text
 
     runs = read_runs(arguments, config)
+    _check_worth(runs, arguments)
     found = find(runs, arguments, config, out)
     _check_any(found)
+    worth = _worth(runs, found, arguments)
     told = found.as_dict()
+    if worth:
+        told["optima"] = plain_worth(worth, runs.table.convention)
     opened = _fit_run(runs, arguments)
     if opened is not None:
         with opened as run:
             _log_findings(run, found, runs.records)
+            if worth:
+                run.file("optima.json", to_json({"optima": told["optima"]}))
             if arguments.get("register"):
                 told["registered"] = run.register(arguments["register"], _document(found), note=_note(runs, found))
     _tell_verdicts(found.fits, out)
     out.text(law_text(found.laws, found.flops, found.over_laws))
+    if worth:
+        out.text("\n" + worth_text(worth, runs.table.convention, config.study.level))
     if "registered" in told:
         out.text(f"registered as {told['registered']}")
     return told
@@ -92,6 +104,45 @@ def _check_any(found: Findings) -> None:
             reasons.setdefault(one.reason, []).append(one.skill)
     told = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
     raise FitError(f"no skill can be fitted. {told or 'No run has a loss'}")
+
+
+def _check_worth(runs: Runs, arguments: Mapping[str, Any]) -> None:
+    """Refuse at once what can't be asked, rather than after everything is fitted."""
+    weights, bounds = arguments.get("worth") or {}, arguments.get("bounds") or {}
+    skills = (*runs.table.skills, *runs.table.aggregates)
+    if bounds and not weights:
+        raise InputError("--bounds is of the best mix for --worth SKILL=WEIGHT,...; give that too")
+    for what, names, known in (("worth", weights, skills), ("bounds", bounds, runs.table.categories)):
+        for name in names:
+            if name not in known:
+                there = ", ".join(known) or "none"
+                raise InputError(f"--{what} names {name}, which {runs.name} lacks{near(name, known)}; there is {there}")
+    if weights and not any(weights.values()):
+        raise InputError("--worth sums to 0; give at least one skill a weight above 0")
+
+
+def _worth(runs: Runs, found: Findings, arguments: Mapping[str, Any]) -> dict[str, tuple[Worth, ...]]:
+    """What is best for skills of the worth that was asked about, by named mix; empty where none was.
+
+    Raises:
+        FitError: a skill that is worth something could not be fitted.
+    """
+    weights = arguments.get("worth")
+    if not weights:
+        return {}
+    optima = {}
+    for mix in runs.groups:
+        names = [*runs.table.skills, *runs.table.aggregates]
+        laws = {name: found.laws[one] for name in names if (one := _named(mix, name, runs)) in found.laws}
+        for name in weights:
+            if isinstance(refused := laws.get(name), Refused):
+                raise FitError(f"{name} is worth something, but could not be fitted: {refused.reason}")
+        fitted = {name: one for name, one in laws.items() if isinstance(one, Fitted)}
+        equal = [name for name in runs.table.skills if name in fitted]
+        optima[mix if len(runs.groups) > 1 else ""] = of_worth(
+            fitted, found.flops, weights, equal=equal, bounds=arguments.get("bounds")
+        )
+    return optima
 
 
 def _fit_run(runs: Runs, arguments: Mapping[str, Any]) -> AnalysisWriter | None:
@@ -154,16 +205,16 @@ def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) 
     for mix, table in runs.groups.items():
         data = points_of(table)
         if arguments.get("law"):
-            found = _fit_named(Setting(law=named_law(arguments["law"])), data, table, arguments, config)
+            found = _fit_named(Setting(law=named_law(arguments["law"])), data, table, arguments, config, out)
         else:
             own = _says_how(arguments)
             choice = choose(data, objective=objective_of(arguments), effects=False, pooling=not own)
             chosen = choice.chosen.setting
             out.progress(f"law{f' of {mix}' if mix else ''}: {chosen.name}{_because(choice)}")
             if own:
-                found = _fit_named(chosen, data, table, arguments, config)
+                found = _fit_named(chosen, data, table, arguments, config, out)
             else:
-                found, outlooks = chosen_laws(choice, data, _request(arguments, config, chosen.law))
+                found, outlooks = chosen_laws(choice, data, _request(arguments, config, chosen.law, table))
                 several = outlooks if len(choice.rivals) > 1 else {}
                 averaged |= {_named(mix, name, runs): one for name, one in several.items()}
         laws |= {_named(mix, name, runs): one for name, one in found.items()}
@@ -172,7 +223,8 @@ def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) 
     fitted = [one for one in laws.values() if isinstance(one, Fitted)]
     largest = max((float((6 * one.points.N * one.points.D).max()) for one in fitted), default=float("nan"))
     flops = tuple(given) if given else tuple(float(f"{factor * largest:.3g}") for factor in BEYOND)
-    return Findings(fits=_study_fits(runs, config, laws, out), laws=laws, flops=flops, over_laws=averaged)
+    fits = _study_fits(runs, config, laws, out, curve=arguments.get("curve") or "shared")
+    return Findings(fits=fits, laws=laws, flops=flops, over_laws=averaged)
 
 
 def _says_how(arguments: Mapping[str, Any]) -> bool:
@@ -181,11 +233,16 @@ def _says_how(arguments: Mapping[str, Any]) -> bool:
 
 
 def _fit_named(
-    setting: Setting, data: Mapping[str, Points], table: RunTable, arguments: Mapping[str, Any], config: Config
+    setting: Setting,
+    data: Mapping[str, Points],
+    table: RunTable,
+    arguments: Mapping[str, Any],
+    config: Config,
+    out: Output,
 ) -> dict[str, Fitted | Refused]:
     """A law as the arguments say: by itself, without the weak beliefs that laws are compared with."""
-    request = _request(arguments, config, setting.law)
-    some = _weighed(data, table, request) if arguments.get("weights") == "sem" else data
+    request = _request(arguments, config, setting.law, table)
+    some = _weighed(data, table, request, out) if arguments.get("weights") == "sem" else data
     return fit_all({name: fitted_points(points, setting) for name, points in some.items()}, request)
 
 
@@ -194,20 +251,23 @@ def _named(mix: str, name: str, runs: Runs) -> str:
     return f"{mix}/{name}" if mix and len(runs.groups) > 1 else name
 
 
-def _study_fits(runs: Runs, config: Config, laws: Mapping[str, Fitted | Refused], out: Output) -> StudyFits:
+def _study_fits(
+    runs: Runs, config: Config, laws: Mapping[str, Fitted | Refused], out: Output, *, curve: str
+) -> StudyFits:
     """IsoFLOP curves beside the laws, and what follows from them; no curves where the runs are no isoFLOP study."""
     table, settings, grid = runs.table, config.study, runs.of_grid.table.runs
     if not runs.of_grid.has_isoflops:
         return StudyFits(
             skills=table.skills, aggregates=table.aggregates, level=settings.level, resamples=settings.resamples,
-            curve="shared", runs=table.runs, minima=(), power_laws=(), residuals=(), laws=(), frontier=(),
+            curve=curve, runs=table.runs, minima=(), power_laws=(), residuals=(), laws=(), frontier=(),
             unusable=table.unusable,
         )  # fmt: skip
     mixes = {str(mix): "" if table.categories else str(mix) for mix in grid["mix"]} if len(grid) else {}
     named = {(mix, name): _named(group, name, runs) for mix, group in mixes.items() for name in _measured(table)}
     fits = fit_study(
         grid, skills=table.skills, aggregates=table.aggregates, level=settings.level,
-        resamples=settings.resamples, laws={key: laws[name] for key, name in named.items() if name in laws},
+        resamples=settings.resamples, curve=curve,
+        laws={key: laws[name] for key, name in named.items() if name in laws},
     )  # fmt: skip
     known = {(one.run_id, one.skill) for one in table.unusable}
     more = [one for one in fits.unusable if (one.run_id, one.skill) not in known]
@@ -241,8 +301,9 @@ def _because(choice: Choice) -> str:
     return f", by its error on held-out larger runs: {choice.chosen.error:.2%}{beside}"
 
 
-def _request(arguments: Mapping[str, Any], config: Config, law: Law) -> Request:
+def _request(arguments: Mapping[str, Any], config: Config, law: Law, table: RunTable) -> Request:
     """How to fit, from the arguments."""
+    method = Method(arguments.get("resample") or "wild")
     return Request(
         law=law,
         objective=objective_of(arguments),
@@ -250,9 +311,10 @@ def _request(arguments: Mapping[str, Any], config: Config, law: Law) -> Request:
             pinned=dict(arguments.get("pin") or {}), shared=tuple(arguments.get("share") or ()),
             pooled=dict(arguments.get("pool") or {}),
         ),
-        method=Method(arguments.get("resample") or "wild"),
+        method=method,
         resamples=config.study.resamples,
         level=config.study.level,
+        budgets=budget_of_runs(table.runs) if method is Method.BUDGET else None,
     )  # fmt: skip
 
 
@@ -275,14 +337,26 @@ def objective_of(arguments: Mapping[str, Any]) -> Objective | None:
     return Objective(kind=kind.removesuffix("_raw"), delta=delta or DELTA, on="raw" if kind.endswith("_raw") else "log")
 
 
-def _weighed(data: Mapping[str, Points], table: RunTable, request: Request) -> dict[str, Points]:
-    """Runs that weigh by the standard error of their measurement, where it is known."""
+def _weighed(data: Mapping[str, Points], table: RunTable, request: Request, out: Output) -> dict[str, Points]:
+    """Runs that weigh by the standard error of their measurement, where it is known.
+
+    Raises:
+        InputError: it is known of no skill.
+    """
+    known = {name: f"sem/{name}" for name in data if table.runs.get(f"sem/{name}", pd.Series(dtype=float)).gt(0).any()}
+    if not known:
+        raise InputError(
+            "--weights sem needs standard errors, and no run has any; name their columns as `sem:` beside each skill's "
+            "`loss:` in the columns file, or leave --weights out"
+        )
+    if lacking := [name for name in data if name not in known]:
+        out.progress(f"note: no standard errors are known of {', '.join(lacking)}: its runs weigh alike")
     weighed = dict(data)
-    for name, points in data.items():
-        if f"sem/{name}" in table.runs.columns:
-            there = table.runs[name].notna().to_numpy()
-            noise = fit_law(points, law=points.bind(request.law).for_skill(name), starts=2).noise
-            weighed[name] = weighed_by_sem(points, table.runs.loc[there, f"sem/{name}"].to_numpy(dtype=float), noise)
+    for name, column in known.items():
+        points = data[name]
+        there = table.runs[name].notna().to_numpy()
+        noise = fit_law(points, law=points.bind(request.law).for_skill(name), starts=2).noise
+        weighed[name] = weighed_by_sem(points, table.runs.loc[there, column].to_numpy(dtype=float), noise)
     return weighed
 
 

@@ -157,6 +157,19 @@ def named(read: Callable[[str], Any]) -> Callable[[str], dict[str, Any]]:
     return read_pairs
 
 
+def bounds(text: str) -> dict[str, tuple[float, float]]:
+    """Ranges of shares between commas, as in ``code=.1:.5,prose=0:.3``; the empty text has none."""
+    return named(_range)(text)
+
+
+def _range(text: str) -> tuple[float, float]:
+    least, sign, most = text.partition(":")
+    low, high = _number(least), _number(most)
+    if not sign or not 0 <= low <= high <= 1:
+        raise errors.InputError(f"must hold ranges of shares from 0 to 1, as in code=.1:.5, but one is {text!r}")
+    return low, high
+
+
 def one_of(*choices: str) -> Callable[[str], str]:
     """One of some words."""
 
@@ -205,6 +218,10 @@ _OF_TABLE = (
     _CONVENTION,
 )
 _REGISTER = Parameter(name="register", help="name in the model registry under which the laws are kept; empty: nowhere")
+_WORTH = Parameter(
+    name="worth", read=named(_share), help="what skills are worth, as in code=1,prose=2: their common optimum is told"
+)
+_BOUNDS = Parameter(name="bounds", read=bounds, help="of shares in the best mix for --worth, as in code=.1:.5")
 _HOW = (
     Parameter(name="law", help="chinchilla, drifting, separable, ...; empty: the best on held-out larger runs"),
     Parameter(
@@ -223,6 +240,10 @@ _HOW = (
         help="what intervals rest on: wild (signs of the runs' errors), run, budget, laplace (quick)",
     ),
     Parameter(name="flops", read=several(positive), help="C of the optima told, FLOP; empty: 1, 10, 100 x the largest"),
+    Parameter(
+        name="curve", default="shared", read=one_of("shared", "quadratic", "cubic"),
+        help="of isoFLOP budgets: shared (by all of a skill), quadratic or cubic (each by itself)",
+    ),
 )  # fmt: skip
 
 _SAMPLED = Parameter(name="sampled", default="false", read=flag, help="train only points that the sampler chose")
@@ -350,7 +371,7 @@ ENTRIES = (
         name="fit",
         help="fit every skill's law and compute optimum, from the runs in the registry or from a table",
         run="skillscale.analysis:fit",
-        parameters=(*_READ, *_OF_TABLE, *_HOW, _REGISTER, _JSON),
+        parameters=(*_READ, *_OF_TABLE, *_HOW, _WORTH, _BOUNDS, _REGISTER, _JSON),
         names_any_study=True,
     ),
     Entry(

@@ -3,6 +3,7 @@
 MLflow runs this file by itself ("models from code"), beside a copy of this package, so that whoever loads the law needs
 numpy, scipy and pandas, and no installation of ours. A frame has the columns ``n_params`` and ``n_tokens``, may have
 ``skill`` (all skills without it) and a column ``mix/CATEGORY`` a category (the mean mix of the runs without them).
+``lo`` and ``hi`` are the interval of the law, the mean of many runs; ``new_lo`` and ``new_hi`` that of one more run.
 """
 
 import json
@@ -28,7 +29,7 @@ class LawModel(PythonModel):
         self.laws = read_document(json.loads(path.read_text(encoding="utf-8")), place="this registered model")
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """One row a row and skill: skill, n_params, n_tokens, loss, lo, hi (nats per token)."""
+        """One row a row and skill: skill, n_params, n_tokens; loss, lo, hi, new_lo, new_hi (nats per token)."""
         del context, params
         missing = [name for name in COLUMNS if name not in model_input.columns]
         if missing:
@@ -52,8 +53,9 @@ def _told(law: SavedLaw, rows: pd.DataFrame) -> pd.DataFrame:
         raise InputError(f"give a share of every category or of none, but {', '.join(lacking)} is missing")
     h = None if lacking or not shares else rows[shares].to_numpy(dtype=float)
     N, D = (rows[name].to_numpy(dtype=float) for name in COLUMNS)
-    value, lo, hi = law.loss(N, D, h)
-    columns: dict[str, Any] = {"skill": law.skill, "n_params": N, "n_tokens": D, "loss": value, "lo": lo, "hi": hi}
+    told = law.loss(N, D, h)
+    ends = {"lo": told.lo, "hi": told.hi, "new_lo": told.new_lo, "new_hi": told.new_hi}
+    columns: dict[str, Any] = {"skill": law.skill, "n_params": N, "n_tokens": D, "loss": told.value, **ends}
     return pd.DataFrame(columns, index=rows.index)
 
 

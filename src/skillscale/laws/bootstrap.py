@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import chi2
 
-from skillscale.errors import FitError
+from skillscale.errors import FitError, InputError
 from skillscale.laws.fit import Fit, refit
 from skillscale.laws.forms import Array
 from skillscale.laws.newton import Problem
@@ -162,6 +162,7 @@ def draws(
 
     Raises:
         FitError: fewer than 3 clusters to resample.
+        InputError: budgets are resampled and not told.
     """
     method = method if chance is None else chance.method
     labels, codes = np.unique(resampled(points, method, budgets), return_inverse=True)
@@ -201,9 +202,16 @@ class _Resampling:
 
 
 def resampled(points: Points, method: Method, budgets: npt.NDArray[np.generic] | None = None) -> Labels:
-    """Label of what each run is resampled with, (n,)."""
-    by_run = budgets is None or method is not Method.BUDGET
-    return np.asarray(points.labels if by_run else budgets).astype(str)
+    """Label of what each run is resampled with, (n,).
+
+    Raises:
+        InputError: budgets are resampled and not told.
+    """
+    if method is not Method.BUDGET:
+        return np.asarray(points.labels).astype(str)
+    if budgets is None:
+        raise InputError("resampling by budget needs the budget of every run; give `budgets`, or resample by run")
+    return np.asarray(budgets).astype(str)
 
 
 def sandwich(problem: Problem, Q: Array, codes: Codes, *, phi: float = 0.0) -> Sandwich:

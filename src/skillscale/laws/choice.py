@@ -16,13 +16,13 @@ import pandas as pd
 
 from skillscale.errors import FitError
 from skillscale.laws.catalogue import LAWS
-from skillscale.laws.fitted import Fitted, fitted_as, shared_chance
+from skillscale.laws.fitted import Fitted, fitted_as
 from skillscale.laws.forecast import Forecast, Setting, calibrated, excess_rate, forecasts, pooled
 from skillscale.laws.forms import Array, Law
 from skillscale.laws.holdout import Limit, has_checkpoints, inner_limits, leaves_enough, levels, thinned, without_early
 from skillscale.laws.objective import Objective
 from skillscale.laws.points import Points, check_identified
-from skillscale.laws.request import Refused, Request
+from skillscale.laws.request import Refused, Request, chance_of
 
 Tell = Callable[[str], None]
 
@@ -200,11 +200,14 @@ def chosen_laws(
     outlooks = choice.fitted(able) if able else {}
     told = {name: one.chosen for name, one in outlooks.items()}
     if told:
-        fitted_to = {name: one.points for name, one in told.items()}
-        chance = shared_chance(fitted_to, method=request.method, count=request.resamples, seed=request.seed)
+        chance = chance_of({name: one.points for name, one in told.items()}, request)
         found |= {
-            name: fitted_as(name, one.fit, one.points, chance=chance, level=request.level) for name, one in told.items()
-        }
+            name: fitted_as(
+                name, one.fit, one.points, chance=chance, level=request.level,
+                budgets=request.budget_labels(one.points),
+            )
+            for name, one in told.items()
+        }  # fmt: skip
     return {name: found[name] for name in data}, outlooks
 
 

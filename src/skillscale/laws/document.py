@@ -3,6 +3,8 @@
 One JSON object. ``schema`` counts its changes; numbers are in full precision, for rounded parameters predict wrongly.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -12,19 +14,26 @@ import numpy as np
 import numpy.typing as npt
 
 from skillscale.errors import InputError
+from skillscale.laws.bootstrap import new_run_sd
 from skillscale.laws.catalogue import LAWS
 from skillscale.laws.fitted import Fitted
 from skillscale.laws.forms import Array, Law
+from skillscale.laws.points import Points
+from skillscale.laws.predict import Losses, predict
 from skillscale.laws.results import Interval
 from skillscale.laws.uncertainty import interval
 
-SCHEMA = 1
+SCHEMA = 2
 DRAWS = 200  # kept of a fit's draws: enough for the ends of a 90 % interval, and a file of some 50 kB a skill
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedLaw:
-    """One skill's law as it was fitted, with draws of its log-parameters ``q`` (K, p)."""
+    """One skill's law as it was fitted, with draws of its log-parameters ``q`` (K, p).
+
+    ``runs``: ids of the runs it was fitted to, those of MLflow or the table's own, checkpoints of one run counted once;
+    ``n_runs``: losses, checkpoints counted each; ``digest``: of all that was fitted.
+    """
 
     skill: str
     law: Law
@@ -36,16 +45,19 @@ class SavedLaw:
     reason: str
     objective: str
     n_runs: int
+    runs: tuple[str, ...] = field(repr=False)
+    digest: str
     reach: tuple[float, float] = field(metadata={"unit": "FLOP, least and largest 6 N D fitted"})
     mix: Mapping[str, float] = field(metadata={"unit": "mean shares of the runs, where the law asks for a mix"})
 
-    def loss(self, N: npt.ArrayLike, D: npt.ArrayLike, h: npt.ArrayLike | None = None) -> tuple[Array, Array, Array]:
-        """L in nats per token, with the ends of its interval, each (n,); at the runs' mean mix where h is None."""
+    def loss(self, N: npt.ArrayLike, D: npt.ArrayLike, h: npt.ArrayLike | None = None) -> Losses:
+        """L in nats per token with the intervals of the law and of a new run; at the runs' mean mix where h is None.
+
+        Raises:
+            InputError: N or D is not positive, or a mix is none.
+        """
         mix = list(self.mix.values()) if h is None and self.mix else h
-        tails = [(1 - self.level) / 2, (1 + self.level) / 2]
-        z = self.law.covariates(N, D, mix)
-        lo, hi = np.exp(np.quantile(self.law.log_loss(self.q, z), tails, axis=0))
-        return self.law.loss(self.theta, N, D, mix), lo, hi
+        return predict(self.law, self.theta, self.q, N, D, mix, level=self.level, noise=self.noise)
 
     def optimum(self, C: float, h: npt.ArrayLike | None = None) -> Interval:
         """N*(C) with its interval; unknown where the law has none."""
@@ -83,9 +95,25 @@ def _skill(one: Fitted) -> dict[str, Any]:
     return {
         "law": law.name, "formula": _formula(law), "x0": law.x0, "y0": law.y0, "categories": list(law.categories),
         "own": own, "theta": one.fit.parameters, "draws": one.q[keep].tolist(), "level": one.level,
-        "noise": one.fit.noise, "status": str(one.status), "reason": one.reason, "objective": one.fit.objective.name,
-        "n_runs": one.n_runs, "reach": [float(flops.min()), float(flops.max())], "mix": mix,
+        "noise": new_run_sd(one.fit, points), "status": str(one.status), "reason": one.reason,
+        "objective": one.fit.objective.name,
+        "n_runs": one.n_runs, "runs": run_ids(points), "digest": digest(points),
+        "reach": [float(flops.min()), float(flops.max())], "mix": mix,
     }  # fmt: skip
+
+
+def run_ids(points: Points) -> list[str]:
+    """The runs by their labels, each once, in the order of the table."""
+    return list(dict.fromkeys(np.asarray(points.labels).astype(str).tolist()))
+
+
+def digest(points: Points) -> str:
+    """SHA-256 of what was fitted: run, N, D, loss, weight and shares of every row; the order of rows is no matter."""
+    labels = np.asarray(points.labels).astype(str).tolist()
+    numbers = [points.N, points.D, points.L, np.asarray(points.weights), *(() if points.h is None else points.h.T)]
+    rows = sorted(zip(labels, np.array(numbers, dtype=float).T.tolist(), strict=True))
+    text = json.dumps([list(points.categories if points.h is not None else ()), rows])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _formula(law: Law) -> str:
@@ -105,6 +133,7 @@ def _read_skill(name: str, plain: Mapping[str, Any], place: str) -> SavedLaw:
         return SavedLaw(
             skill=name, law=law, theta=theta, q=np.array(plain["draws"], dtype=float),
             reach=(float(plain["reach"][0]), float(plain["reach"][1])), mix=dict(plain["mix"]),
+            runs=tuple(map(str, plain["runs"])),
             **{one: plain[one] for one in _PLAIN},
         )  # fmt: skip
     except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -112,4 +141,4 @@ def _read_skill(name: str, plain: Mapping[str, Any], place: str) -> SavedLaw:
 
 
 _PLAIN = tuple(one.name for one in fields(SavedLaw) if one.name in
-               ("level", "noise", "status", "reason", "objective", "n_runs"))  # fmt: skip
+               ("level", "noise", "status", "reason", "objective", "n_runs", "digest"))  # fmt: skip

@@ -25,19 +25,26 @@ SHIFTED = 0.7  # sd by which draws may move the losses to one side; there 90 % i
 GROWN = 1.5  # times as far as to first order that draws may move the losses
 _PLACES = 200  # runs and draws that the draws' losses are looked at by; more would only cost time and memory
 _CLIP = 2.5  # sd at which residuals are cut before a pattern is looked for, so that outliers make none
+_ONE_STEP = (
+    "intervals rest on one step of the joint curvature a resample, for the whole way would be long: they are symmetric "
+    "in the log-parameters, and rough where the runs tell these poorly; lower --study.resamples, or fit fewer skills"
+)
 
 
-def doubts(fit: Fit, points: Points, q: Array | None = None) -> tuple[str, ...]:
+def doubts(fit: Fit, points: Points, q: Array | None = None, *, one_step: bool = False) -> tuple[str, ...]:
     """Reasons for which intervals may not cover, each with its cure; none where nothing speaks against them.
 
     Args:
         fit: of the points.
         points: the runs.
         q: draws of the log-parameters, (K, p), where there are any.
+        one_step: whether these are one step of the curvature, not fits of their own.
     """
     found = [_few(points), _starts(fit), _shape(fit, points), _mix(fit, points), _noise(fit, points), _outliers(fit)]
     if q is not None:
         found += [_failed(q), _believed(fit, q), _skewed(fit, q), _bent(fit, points, q)]
+    if one_step:
+        found.append(_ONE_STEP)
     return tuple(reason for reason in found if reason)
 
 

@@ -29,7 +29,7 @@ SEEDS_APART = 0.1  # in some log-parameter
 NO_ERROR = 1e-18  # an F below this is exact data: starts that reach it agree
 RANKED = 4000  # runs that seeds are found and ranked on; more would only cost time
 _PRIOR_ROUNDS = 6
-_REFINED = 1e-7  # of a unit of log-likelihood: resamples needn't be followed further
+REFINED = 1e-7  # of a unit of log-likelihood: resamples needn't be followed further
 _SETTLED = 0.02  # relative change of the noise between two rounds at which weak priors have found their weight
 
 
@@ -155,7 +155,7 @@ def refit(
     K = max(len(x) for x in (log_L, weights) if x is not None and x.ndim == 2)
     problem = fit.problem(points, log_L=log_L, weights=weights, mean=mean)
     Q, _, converged = solve(
-        problem, np.tile(fit.q[list(fit.free)], (K, 1)), typical=fit.noise, enough=_REFINED * fit.phi
+        problem, np.tile(fit.q[list(fit.free)], (K, 1)), typical=fit.noise, enough=REFINED * fit.phi
     )
     return problem.parts[0].q(Q), converged
 

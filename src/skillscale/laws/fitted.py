@@ -9,13 +9,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from skillscale.errors import FitError
-from skillscale.laws.bootstrap import Chance, Method, draws, resampled
+from skillscale.laws.bootstrap import Chance, Method, draws, new_run_sd, resampled
 from skillscale.laws.catalogue import CHINCHILLA
 from skillscale.laws.doubts import doubts
 from skillscale.laws.fit import Fit, fit_law
 from skillscale.laws.forms import Array, Law
 from skillscale.laws.objective import HUBER, Objective
 from skillscale.laws.points import Points
+from skillscale.laws.predict import Losses, predict
 from skillscale.laws.results import Interval, Status
 from skillscale.laws.uncertainty import interval
 
@@ -25,7 +26,10 @@ FLAT_E = 0.01  # E below this share of the lowest loss can't be told from 0
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """A law fitted to one skill, with draws of its log-parameters (K, p) that stand for what the runs leave open."""
+    """A law fitted to one skill, with draws of its log-parameters (K, p) that stand for what the runs leave open.
+
+    ``one_step``: whether draws are one step of the curvature because their whole way would be long.
+    """
 
     skill: str
     fit: Fit
@@ -34,6 +38,7 @@ class Fitted:
     level: float
     status: Status
     reason: str
+    one_step: bool = False
 
     @property
     def law(self) -> Law:
@@ -57,7 +62,7 @@ class Fitted:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Why intervals may not cover although the fit is ok, each with its cure."""
-        return doubts(self.fit, self.points, self.q)
+        return doubts(self.fit, self.points, self.q, one_step=self.one_step)
 
     @property
     def exponent(self) -> Interval:
@@ -81,6 +86,21 @@ class Fitted:
         """N*(C) with its interval."""
         value, drawn = self.log_optimum([C], h)
         return interval(float(value[0]), drawn[:, 0], self.level).map(math.exp)
+
+    def loss(self, N: npt.ArrayLike, D: npt.ArrayLike, h: npt.ArrayLike | None = None) -> Losses:
+        """L in nats per token at N parameters and D tokens, with the intervals of the law and of a new run there.
+
+        Args:
+            N: parameters, (n,).
+            D: tokens, (n,).
+            h: the mix, where the law asks for one; by default the runs' mean mix.
+
+        Raises:
+            InputError: N or D is not positive, or a mix is none.
+        """
+        mix = self.mean_mix if h is None else h
+        noise = new_run_sd(self.fit, self.points)
+        return predict(self.law, self.fit.theta, self.q, N, D, mix, level=self.level, noise=noise)
 
 
 def fit_skill(

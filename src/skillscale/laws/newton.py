@@ -86,7 +86,8 @@ class Problem:
     def logarithms(self) -> npt.NDArray[np.bool_]:
         """Which unknowns are logarithms of a law's terms or scales, (P,)."""
         named = [np.array([name.startswith("ln ") for name in part.law.log_names]) for part in self.parts]
-        return np.any([(part.T[is_log] != 0).any(0) for part, is_log in zip(self.parts, named, strict=True)], axis=0)
+        own = [(part.T[is_log] != 0).any(0) for part, is_log in zip(self.parts, named, strict=True)]
+        return np.asarray(np.any(own, axis=0))
 
     def value(self, Q: Array) -> Array:
         """F with its penalty, (K,)."""
@@ -203,7 +204,7 @@ def _newton_step(gradient: Array, H: Array, scale: Array, damping: Array) -> tup
     """The damped step (K, P), and the fall of F that the undamped quadratic model promises (K,)."""
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = H / (scale[:, :, None] * scale[:, None, :])
-    lost = ~(np.isfinite(scaled).all((1, 2)) & np.isfinite(gradient).all(1))
+    lost = np.asarray(~(np.isfinite(scaled).all((1, 2)) & np.isfinite(gradient).all(1)))
     scaled[lost] = np.eye(H.shape[1])
     gradient = np.where(lost[:, None], 0.0, gradient)  # nowhere to go from here: such a problem gives up
     eigenvalues, vectors = np.linalg.eigh(scaled)

@@ -1,7 +1,7 @@
 """The best N, D and mix for a budget and for what each skill is worth, with intervals, and what a wrong choice costs.
 
 C = 6 N D with N in the convention that the runs were fitted in: a table that counts N in two ways is fitted once a
-convention, and each fit has its own budget line. ``other_size`` tells an optimum's N in the other one.
+convention, and each fit has its own budget line.
 
 Intervals are of draws, of which row k belongs to one resample in every skill: they own that errors of skills on the
 same runs go together, if the skills were fitted with ``fit_together``.
@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from skillscale.errors import FitError, InputError
 from skillscale.laws.blend import Blend, of_jet
@@ -232,46 +231,6 @@ def best_mix(
     return _optimum(
         fitted, blend.take(np.r_[0, some]), own, C, s, h, mix=mix, status=status, reason=reason, starts=agreement(F)
     )
-
-
-def other_size(N: float, pairs: npt.ArrayLike) -> float:
-    """N in another convention, from runs' sizes in both, straight between neighbours in ln N.
-
-    Args:
-        N: parameters, as in the first column.
-        pairs: (n, 2) N of the runs in the convention fitted and in the other one.
-
-    Raises:
-        InputError: N lies outside the runs' sizes, or a size is not positive.
-    """
-    sizes = np.asarray(pairs, dtype=float)
-    if sizes.ndim != 2 or sizes.shape[1] != 2 or not (np.isfinite(sizes) & (sizes > 0)).all():
-        raise InputError("pairs must be positive sizes in both conventions, (n, 2); drop the runs that lack one")
-    x, at = np.unique(np.log(sizes[:, 0]), return_inverse=True)
-    y = np.bincount(at, weights=np.log(sizes[:, 1])) / np.bincount(at)
-    slack = 1e-9
-    if not x[0] - slack <= math.log(N) <= x[-1] + slack:
-        raise InputError(
-            f"N = {N:.4g} lies outside the sizes of the runs, {math.exp(x[0]):.4g} to {math.exp(x[-1]):.4g}, within "
-            "which N is known in both conventions; fit the runs in the other convention"
-        )
-    return float(np.exp(np.interp(math.log(N), x, y)))
-
-
-def in_other_size(N: Interval, pairs: npt.ArrayLike) -> Interval:
-    """An optimum's N in another convention; a bound outside the runs' sizes is unknown.
-
-    Raises:
-        InputError: the optimum itself lies outside.
-    """
-
-    def bound(size: float) -> float:
-        try:
-            return other_size(size, pairs)
-        except (InputError, ValueError):
-            return math.nan
-
-    return Interval(value=other_size(N.value, pairs), lo=bound(N.lo), hi=bound(N.hi))
 
 
 def normalised(weights: Mapping[str, float], fitted: Mapping[str, Fitted]) -> dict[str, float]:

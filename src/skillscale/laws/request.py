@@ -1,17 +1,17 @@
 """What a user asks of the law engine, and every skill of a table fitted so."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from skillscale.errors import FitError
-from skillscale.laws.bootstrap import Chance, Method, sandwich
+from skillscale.errors import FitError, InputError
+from skillscale.laws.bootstrap import Chance, Labels, Method, resampled
 from skillscale.laws.fit import fit_law
 from skillscale.laws.fitted import LEVEL, Fitted, fit_skill, shared_chance, untold
 from skillscale.laws.forms import Array, Law
-from skillscale.laws.joint import JointFit, Sharing, fit_skills
+from skillscale.laws.joint import Sharing, fit_skills
+from skillscale.laws.joint_draws import joint_draws
 from skillscale.laws.objective import Objective
 from skillscale.laws.points import Points
 from skillscale.laws.results import Status
@@ -19,7 +19,13 @@ from skillscale.laws.results import Status
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """How to fit: ``objective`` None is Huber with delta twice the noise; ``level`` is of all intervals, two-sided."""
+    """How to fit: ``objective`` None is Huber with delta twice the noise; ``level`` is of all intervals, two-sided.
+
+    ``budgets``: of each run by its label, where ``method`` resamples budgets.
+
+    Raises:
+        InputError: budgets are to be resampled, and there are none.
+    """
 
     law: Law
     objective: Objective | None = None
@@ -28,6 +34,17 @@ class Request:
     resamples: int = 1000
     seed: int = 0
     level: float = LEVEL
+    budgets: Mapping[str, str] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.method is Method.BUDGET and self.budgets is None:
+            raise InputError("resampling by budget needs the budget of every run; give `budgets`, or resample by run")
+
+    def budget_labels(self, points: Points) -> Labels | None:
+        """The budget of each run, (n,); None where budgets are not resampled."""
+        if self.method is not Method.BUDGET or self.budgets is None:
+            return None
+        return np.array([self.budgets[label] for label in np.asarray(points.labels).astype(str)])
 
     @property
     def together(self) -> bool:
@@ -53,7 +70,7 @@ def fit_all(data: Mapping[str, Points], request: Request) -> dict[str, Fitted | 
     """
     found: dict[str, Fitted | Refused] = {}
     able: dict[str, Points] = {}
-    chance = shared_chance(data, method=request.method, count=request.resamples, seed=request.seed) if data else None
+    chance = chance_of(data, request) if data else None
     for name, points in data.items():
         try:
             if request.together:
@@ -68,10 +85,19 @@ def fit_all(data: Mapping[str, Points], request: Request) -> dict[str, Fitted | 
     return {name: found[name] for name in data}
 
 
+def chance_of(data: Mapping[str, Points], request: Request) -> Chance:
+    """What befalls the runs of all skills, as the request says."""
+    labels = {name: request.budget_labels(points) for name, points in data.items()}
+    budgets = {name: one for name, one in labels.items() if one is not None}
+    return shared_chance(
+        data, method=request.method, count=request.resamples, seed=request.seed, budgets=budgets or None
+    )
+
+
 def _alone(name: str, points: Points, request: Request, chance: Chance | None) -> Fitted:
     return fit_skill(
         name, points, law=request.law, objective=request.objective, pins=request.sharing.pinned, level=request.level,
-        chance=chance,
+        chance=chance, budgets=request.budget_labels(points),
     )  # fmt: skip
 
 
@@ -84,33 +110,19 @@ def _check_alone(name: str, points: Points, request: Request) -> None:
 
 def _together(data: Mapping[str, Points], request: Request) -> dict[str, Fitted]:
     joint = fit_skills(data, law=request.law, objective=request.objective, sharing=request.sharing)
-    drawn = joint_draws(joint, data, method=request.method, count=request.resamples, seed=request.seed)
+    drawn = joint_draws(
+        joint, data, labels=lambda points: resampled(points, request.method, request.budget_labels(points)),
+        method=request.method, count=request.resamples, seed=request.seed,
+    )  # fmt: skip
     found = {}
     for name, points in data.items():
         fit = joint.fits[name]
-        reason = untold(fit, fit.law.theta(drawn[name]), request.level, float(points.L.min()))
+        reason = untold(fit, fit.law.theta(drawn.q[name]), request.level, float(points.L.min()))
         found[name] = Fitted(
-            skill=name, fit=fit, points=points, q=drawn[name], level=request.level,
-            status=Status.NOT_IDENTIFIED if reason else Status.OK, reason=reason,
+            skill=name, fit=fit, points=points, q=drawn.q[name], level=request.level,
+            status=Status.NOT_IDENTIFIED if reason else Status.OK, reason=reason, one_step=drawn.one_step,
         )  # fmt: skip
     return found
-
-
-def joint_draws(
-    joint: JointFit, data: Mapping[str, Points], *, method: Method = Method.WILD, count: int, seed: int
-) -> dict[str, Array]:
-    """Log-parameters (count, p) of each skill from resamples of the runs that all skills share.
-
-    One step of the joint curvature a resample; clusters with one label are resampled together in every skill.
-    """
-    labels = np.concatenate([np.asarray(points.labels).astype(str) for points in data.values()])
-    _, codes = np.unique(labels, return_inverse=True)
-    phi = math.exp(np.mean([math.log(max(fit.phi, 1e-300)) for fit in joint.fits.values()]))
-    bread = sandwich(joint.problem, joint.Q, codes, phi=phi)
-    luck = Chance.draw(labels, method, count=count, seed=seed)
-    normal = np.random.default_rng([seed, 1]).normal(size=(count, len(joint.Q)))
-    Q = joint.Q + bread.step(luck.factors(luck.labels, bread.freedom), normal)
-    return {name: part.q(Q) for name, part in zip(data, joint.problem.parts, strict=True)}
 
 
 def weighed_by_sem(points: Points, sem: Array, noise: float) -> Points:

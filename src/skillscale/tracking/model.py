@@ -1,6 +1,8 @@
 """The law in the model registry: a pyfunc made from code, with its document as the one artifact."""
 
 import json
+import math
+import shutil
 import tempfile
 import warnings
 from importlib import metadata
@@ -8,18 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import skillscale
-from skillscale.errors import TrackingError
+from skillscale.errors import FitError, TrackingError
 from skillscale.tracking.access import reaching
 from skillscale.tracking.store import Store
 
 _NEEDS = ("numpy", "scipy", "pandas")
 _FOLDER = "law"
 _ASKED = ("n_params", "n_tokens")
-_TOLD = (*_ASKED, "loss", "lo", "hi")
+_TOLD = (*_ASKED, "loss", "lo", "hi", "new_lo", "new_hi")
+CHAMPION = "champion"  # the alias of the newest version
+_CODE = ("__init__.py", "errors.py", "laws")  # what predicting takes of this package
 
 
 def register_law(store: Store, run_id: str, name: str, document: str, *, note: str) -> str:
-    """Save the law with a run and register it; returns its address, ``models:/NAME/VERSION``.
+    """Save the law with a run and register it as the champion; returns its address, ``models:/NAME/VERSION``.
 
     Args:
         store: of the run.
@@ -30,7 +34,10 @@ def register_law(store: Store, run_id: str, name: str, document: str, *, note: s
 
     Raises:
         TrackingError: the store failed, or takes no models.
+        FitError: there is no law in the document.
     """
+    if not json.loads(document)["skills"]:
+        raise FitError(f"no law could be fitted, so that there is none to register as {name}; mend what was refused")
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
@@ -47,23 +54,48 @@ def register_law(store: Store, run_id: str, name: str, document: str, *, note: s
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise TrackingError(f"the law can't be registered as {name!r}: {error.message}") from error
             version = client.create_model_version(name, source=source, run_id=run_id, description=note)
+            client.set_registered_model_alias(name, CHAMPION, version.version)
     return f"models:/{name}/{version.version}"
 
 
 def _save(folder: Path, saved: Path, document: str) -> None:
-    """Write the model with a copy of this package, so that it loads where we are not installed."""
+    """Write the model with a copy of the laws' code, so that it loads where we are not installed."""
     package, text = Path(skillscale.__file__).parent, folder / "law.json"
     text.write_text(document, encoding="utf-8")
     needs = [f"{one}=={metadata.version(one)}" for one in _NEEDS]
     with warnings.catch_warnings():
-        # About type hints of MLflow's own, and the lack of an example, on which its check fails with pandas 3
+        # About type hints of MLflow's own, and what its check of the example does with pandas 3
         warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
         import mlflow.pyfunc
 
         mlflow.pyfunc.save_model(
             path=str(saved), python_model=str(package / "law_model.py"), artifacts={"law": str(text)},
-            code_paths=[str(package)], signature=_signature(document), pip_requirements=needs,
+            code_paths=[str(_code(package, folder))], signature=_signature(document), pip_requirements=needs,
+            input_example=_example(document),
         )  # fmt: skip
+
+
+def _code(package: Path, folder: Path) -> Path:
+    """A copy of the package with what predicting takes alone."""
+    kept = folder / package.name
+    kept.mkdir()
+    for name in _CODE:
+        if (package / name).is_dir():
+            shutil.copytree(package / name, kept / name, ignore=shutil.ignore_patterns("__pycache__", "design"))
+        else:
+            shutil.copy(package / name, kept)
+    return kept
+
+
+def _example(document: str) -> Any:
+    """A frame with one question: the centre of the runs, at their mean mix."""
+    import pandas as pd
+
+    laws = list(json.loads(document)["skills"].values())
+    shares = {f"mix/{name}": share for law in laws for name, share in law["mix"].items()}
+    sizes = (float(f"{math.exp(laws[0][centre]):.3g}") for centre in ("x0", "y0"))
+    return pd.DataFrame([dict(zip(_ASKED, sizes, strict=True)) | shares])
 
 
 def _signature(document: str) -> Any:

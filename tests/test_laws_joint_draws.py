@@ -1,0 +1,88 @@
+"""Resamples of joint fits: paired over skills, followed to their minima, and one step only where that is said."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from planted_laws import scattered
+
+from skillscale.laws import joint_draws as module
+from skillscale.laws.bootstrap import Method, resampled
+from skillscale.laws.catalogue import LAWS
+from skillscale.laws.fit import fit_law, refit
+from skillscale.laws.joint import Sharing, fit_skills
+from skillscale.laws.joint_draws import joint_draws
+from skillscale.laws.points import Points
+from skillscale.laws.request import Request, fit_all
+
+LAW = LAWS["chinchilla"]
+FLOORS = {"code": 1.2, "prose": 1.9}
+SHARED = Sharing(shared=("alpha",))
+
+
+def data(noise=0.01, n=40) -> dict[str, Points]:
+    """Two skills with one alpha, each of runs of its own."""
+    return {name: planted(name, E, seed, noise=noise, n=n) for seed, (name, E) in enumerate(FLOORS.items())}
+
+
+def planted(name, E, seed, *, noise=0.01, n=40) -> Points:
+    points = scattered(LAW, np.array([E, 477.0, 2143.0, 0.347, 0.367]), n=n, noise=noise, seed=seed)
+    labels = np.array([f"{name}{at:03d}" for at in range(n)])
+    return replace(points, clusters=labels, labels=labels)
+
+
+def drawn(runs, method=Method.WILD, *, count=100, sharing=SHARED, one_step=None):
+    joint = fit_skills(runs, law=LAW, objective=None, sharing=sharing)
+    labels = {"labels": lambda points: resampled(points, method)}
+    return joint, joint_draws(joint, runs, method=method, count=count, seed=0, one_step=one_step, **labels)
+
+
+@pytest.mark.parametrize("method", [Method.WILD, Method.RUN, Method.LAPLACE])
+def test_what_is_shared_is_one_value_in_every_draw(method):
+    _, found = drawn(data(), method)
+    np.testing.assert_allclose(found.q["code"][:, 3], found.q["prose"][:, 3])
+    assert found.q["code"].shape == (100, 5)
+    assert not found.one_step
+
+
+def test_each_recount_of_the_runs_is_fitted_to_its_minimum():
+    """With nothing shared a draw is what the skill's own resample of the same counts is."""
+    runs = data()
+    joint, found = drawn(runs, Method.RUN, count=20, sharing=Sharing(pooled={"alpha": 1e4}))
+    luck = module.Chance.draw(np.concatenate([resampled(one, Method.RUN) for one in runs.values()]), Method.RUN,
+                              count=20, seed=0)  # fmt: skip
+    points = runs["code"]
+    fit = fit_law(points, law=joint.fits["code"].law, objective=joint.fits["code"].objective)
+    alone, _ = refit(fit, points, weights=luck.of(np.asarray(points.labels).astype(str)))
+    np.testing.assert_allclose(found.q["code"], alone, rtol=1e-3, atol=1e-3)
+
+
+def test_the_whole_way_goes_where_one_step_points_as_noise_vanishes():
+    for noise, close in ((1e-5, True), (0.03, False)):
+        _, step = drawn(data(noise), one_step=True)
+        _, whole = drawn(data(noise))
+        spread = step.q["code"].std(0)
+        off = np.abs(step.q["code"] - whole.q["code"]).max(0) / spread
+        assert (off.max() < 0.02) == close
+
+
+def test_one_step_is_told_as_a_doubt(monkeypatch):
+    request = Request(law=LAW, sharing=SHARED, resamples=100)
+    assert not any("one step" in doubt for doubt in fit_all(data(), request)["code"].warnings)
+    monkeypatch.setattr(module, "EXACT", 1000)
+    for one in fit_all(data(), request).values():
+        assert one.one_step
+        assert any("one step of the joint curvature" in doubt for doubt in one.warnings)
+
+
+@pytest.mark.slow
+def test_intervals_of_a_shared_exponent_cover():
+    """90 %, over 200 studies: Monte Carlo error 2 points."""
+    hits = []
+    for seed in range(200):
+        runs = {name: planted(name, E, 2 * seed + at) for at, (name, E) in enumerate(FLOORS.items())}
+        found = fit_all(runs, Request(law=LAW, sharing=SHARED, resamples=200, seed=seed))
+        band, optimum = found["code"].theta["alpha"], found["code"].optimum(1e13)
+        aim = np.exp(LAW.log_optimum(np.array([[1.2, 477.0, 2143.0, 0.347, 0.367]]), [1e13]))[0, 0]
+        hits.append([band.lo <= 0.347 <= band.hi, optimum.lo <= aim <= optimum.hi])
+    assert np.all(np.abs(np.mean(hits, axis=0) - 0.9) < 0.08), np.mean(hits, axis=0)
