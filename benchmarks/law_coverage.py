@@ -160,17 +160,8 @@ def drawn_from(
     (skill, first), *_ = study.items()
     if first.law.joint:
         joint = fit_skills(data, law=first.law, objective=objective)
-        drawn = [
-            joint_draws(
-                joint,
-                data,
-                labels=lambda points: resampled(points, Method.RUN),
-                method=method,
-                count=RESAMPLES,
-                seed=seed,
-            ).q
-            for method in methods
-        ]
+        how = {"labels": partial(resampled, method=Method.RUN), "count": RESAMPLES, "seed": seed}
+        drawn = [joint_draws(joint, data, method=method, **how).q for method in methods]
         return [
             (method, {name: (joint.fits[name], q) for name, q in one.items()})
             for method, one in zip(methods, drawn, strict=True)
