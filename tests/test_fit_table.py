@@ -372,6 +372,7 @@ def mixed_law(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(["fit", *words, *how], ENTRIES, io.StringIO()) == 0
+        patch.setattr(sys, "path", [*sys.path])  # loading puts the model's code first
         mlflow.set_registry_uri(store)
         yield mlflow.pyfunc.load_model("models:/mixed@champion")
     mlflow.set_registry_uri(before)

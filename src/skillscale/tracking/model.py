@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import tempfile
 import warnings
 from importlib import metadata
@@ -19,7 +18,6 @@ _FOLDER = "law"
 _ASKED = ("n_params", "n_tokens")
 _TOLD = (*_ASKED, "loss", "lo", "hi", "new_lo", "new_hi")
 CHAMPION = "champion"  # the alias of the newest version
-_CODE = ("__init__.py", "errors.py", "laws")  # what predicting takes of this package
 
 
 def register_law(store: Store, run_id: str, name: str, document: str, *, note: str) -> str:
@@ -59,7 +57,10 @@ def register_law(store: Store, run_id: str, name: str, document: str, *, note: s
 
 
 def _save(folder: Path, saved: Path, document: str) -> None:
-    """Write the model with a copy of the laws' code, so that it loads where we are not installed."""
+    """Write the model with a copy of the package, so that it loads where we are not installed.
+
+    The whole of it: whoever loads the model finds the copy before a package that is installed.
+    """
     package, text = Path(skillscale.__file__).parent, folder / "law.json"
     text.write_text(document, encoding="utf-8")
     needs = [f"{one}=={metadata.version(one)}" for one in _NEEDS]
@@ -71,21 +72,9 @@ def _save(folder: Path, saved: Path, document: str) -> None:
 
         mlflow.pyfunc.save_model(
             path=str(saved), python_model=str(package / "law_model.py"), artifacts={"law": str(text)},
-            code_paths=[str(_code(package, folder))], signature=_signature(document), pip_requirements=needs,
+            code_paths=[str(package)], signature=_signature(document), pip_requirements=needs,
             input_example=_example(document),
         )  # fmt: skip
-
-
-def _code(package: Path, folder: Path) -> Path:
-    """A copy of the package with what predicting takes alone."""
-    kept = folder / package.name
-    kept.mkdir()
-    for name in _CODE:
-        if (package / name).is_dir():
-            shutil.copytree(package / name, kept / name, ignore=shutil.ignore_patterns("__pycache__", "design"))
-        else:
-            shutil.copy(package / name, kept)
-    return kept
 
 
 def _example(document: str) -> Any:
