@@ -73,12 +73,33 @@ def test_without_a_law_those_that_predict_about_as_well_are_averaged(fit):
     assert "by its error on held-out larger runs" in told
     one = answer["skills"]["code"]
     assert one["law"] == "chinchilla"
+    assert f": {one['setting']}, by its error" in told
+    assert "weak beliefs" in one["setting"]
+    assert set(one["believed"]) <= {"ln E", "ln A'", "ln B'", "alpha", "beta"}
     over = one["over_laws"]
     assert sum(over["weights"].values()) == pytest.approx(1)
     assert len(over["weights"]) > 1
     for own, mixed in zip(one["optima"], over["optima"], strict=True):
         assert mixed["flops"] == own["flops"]
         assert mixed["interval"][0] < own["n_params"] < mixed["interval"][1]
+
+
+def test_a_skill_whose_loss_rises_with_D_is_refused_where_the_law_is_chosen(fit):
+    frame = runs()
+    frame["loss_code"] = frame["loss_code"].max() + frame["loss_code"].min() - frame["loss_code"]
+    code, answer, _ = fit(frame)
+    assert code == 0
+    assert "rises with D" in answer["skills"]["code"]["reason"]
+    assert answer["skills"]["prose"]["status"] == "ok"
+
+
+def test_what_is_shared_keeps_the_law_that_was_chosen_and_says_how_it_is_fitted(fit):
+    code, answer, told = fit(runs(), "--share", "alpha")
+    assert code == 0
+    assert "without weak beliefs, and with what was asked to be pinned, shared or pooled" in told
+    theta = [one["theta"]["alpha"] for one in answer["skills"].values()]
+    assert theta[0] == theta[1]
+    assert not any("setting" in one for one in answer["skills"].values())
 
 
 def test_planted_parameters_come_back_from_a_table_without_noise(fit):

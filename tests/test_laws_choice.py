@@ -1,5 +1,6 @@
 """The choice of law by held-out larger runs, on planted ones: family, mix effects, intervals, what is dropped."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,15 @@ from planted_laws import CATEGORIES
 from skillscale.errors import FitError
 from skillscale.laws.backtest import backtest
 from skillscale.laws.catalogue import CHINCHILLA, LAWS
-from skillscale.laws.choice import candidates, choose, chosen_laws
+from skillscale.laws.choice import candidates, choose, why_not
+from skillscale.laws.chosen import fit_chosen
+from skillscale.laws.document import document, read_document
+from skillscale.laws.fitted import Fitted
 from skillscale.laws.forecast import Setting, forecasts, mix_effects
 from skillscale.laws.holdout import Limit, has_checkpoints, inner_limits, mix_codes, run_shares, thinned
 from skillscale.laws.points import Points
-from skillscale.laws.request import Refused, Request
+from skillscale.laws.request import Request
+from skillscale.report.laws import law_text, optima_frame, plain_laws
 
 SIZES = np.geomspace(1e8, 1.6e9, 5)
 THETAS = {"code": [0.9, 250.0, 900.0, 0.38, 0.36], "prose": [1.8, 480.0, 2100.0, 0.35, 0.37]}
@@ -90,7 +95,7 @@ def test_what_a_mix_adds_is_told_from_smaller_runs_and_lowers_the_error():
 def test_effects_are_shrunk_towards_none_where_they_do_not_recur():
     points = of_mixes(checkpoints=1)["code"]
     rng = np.random.default_rng(3)
-    codes, _ = mix_codes(points)
+    codes = mix_codes(points)
     planted = 0.02 * rng.normal(size=codes.max() + 1)
     found = mix_effects(points, planted[codes] + 0.002 * rng.normal(size=len(points)))
     np.testing.assert_allclose(found, planted - planted.mean(), atol=0.004)
@@ -118,37 +123,9 @@ def test_the_average_has_intervals_and_optima_of_its_own():
     lo, hi = outlook.mean_interval(high["code"], 0.9)
     assert np.all((lo < outlook.mean_log_loss(high["code"])) & (outlook.mean_log_loss(high["code"]) < hi))
     truth = CHINCHILLA.log_optimum(np.array([THETAS["code"]]), 1e22)[0, 0]
-    lo, hi = np.nanquantile(outlook.log_optimum([1e22])[:, 0], [0.05, 0.95])
+    told = fit_chosen(low, choose(low), Request(law=CHINCHILLA, resamples=400))["code"]
+    lo, hi = np.nanquantile(told.optima_over_laws([1e22])[:, 0], [0.05, 0.95])
     assert lo < truth < hi
-
-
-def test_the_law_told_is_the_one_that_was_chosen_and_a_skill_that_cannot_carry_it_costs_no_other():
-    data = of_N_and_D()
-    choice = choose(data, effects=False)
-    one_size = data["code"].take(data["code"].N[0] == data["code"].N)
-    laws, outlooks = chosen_laws(
-        choice, data | {"poor": one_size}, Request(law=choice.chosen.setting.law, resamples=50)
-    )
-    assert isinstance(laws.pop("poor"), Refused)
-    far = Points(N=np.array([3e10]), D=np.array([1e12]), L=np.ones(1))
-    assert laws.keys() == outlooks.keys() == data.keys()
-    for name, one in laws.items():
-        assert not outlooks[name].chosen.setting.effects
-        told = one.law.log_loss(one.fit.q[None], far.covariates(one.law))[0]
-        assert told == pytest.approx(outlooks[name].chosen.log_loss(far), rel=1e-12)
-        assert np.nanstd(one.q, axis=0).max() > 0
-
-
-def test_pooled_exponents_are_told_as_they_were_announced():
-    data = of_N_and_D()
-    choice = choose(data, laws=["chinchilla"], effects=False)
-    request = Request(law=choice.chosen.setting.law, resamples=20)
-    apart = {}
-    for pooled in (False, True):
-        setting = replace(choice.chosen.setting, pooled=pooled)
-        laws, _ = chosen_laws(replace(choice, chosen=replace(choice.chosen, setting=setting)), data, request)
-        apart[pooled] = np.ptp([one.fit.parameters["alpha"] for one in laws.values()])
-    assert apart[True] < apart[False]
 
 
 def test_the_larger_runs_are_never_looked_at():
@@ -210,3 +187,65 @@ def test_checkpoints_are_told_by_their_share_of_the_run():
     assert {one.after for one in settings if one.law.name == "separable"} == {0.0, 0.3, 0.55}
     assert {one.after for one in settings if one.law.name in ("separable_transient", "chinchilla")} == {0.0}
     assert not any(one.after for one in candidates(of_N_and_D()))
+
+
+def test_tables_give_the_interval_over_laws_and_why_there_is_none():
+    low = of_N_and_D()
+    choice = choose(low)
+    assert len(choice.rivals) > 1
+    told = fit_chosen(low, choice, Request(law=choice.chosen.setting.law, resamples=100))["code"]
+    assert isinstance(told, Fitted)
+    text = law_text({"code": told}, [1e22])
+    assert f"N* of code: intervals over chinchilla {told.weight:.2f}, " in text
+    assert "no interval over laws" not in text
+    row = optima_frame({"code": told}, [1e22]).iloc[0]
+    assert (row["N_lo"], row["N_hi"]) == (told.told_optimum(1e22).lo, told.told_optimum(1e22).hi)
+    assert "chinchilla" in row["over"]
+    lost = replace(told, q=np.where(np.arange(100)[:, None] < 5, np.nan, told.q))
+    assert "code: N* has no interval over laws; " in law_text({"code": lost}, [1e22])
+    assert (
+        "have no optimum at 1e22 FLOP" in plain_laws({"code": lost}, [1e22])["code"]["over_laws"]["optima"][0]["reason"]
+    )
+
+
+def test_what_the_chosen_law_tells_is_what_the_choice_predicts():
+    data = of_mixes(effect=0.02, checkpoints=1)
+    low, high = halves(data, 5e8)
+    choice = choose(low)
+    assert choice.chosen.setting.effects
+    told = fit_chosen(low, choice, Request(law=choice.chosen.setting.law, resamples=100))["code"]
+    assert isinstance(told, Fitted)
+    outlook = choice.fitted(low)["code"]
+    np.testing.assert_array_equal(told.fit.theta, outlook.chosen.fit.theta)
+    assert told.setting == outlook.chosen.setting.name
+    assert told.weight + sum(one.weight for one in told.rivals) == pytest.approx(1)
+    where = high["code"]
+    saved = read_document(json.loads(json.dumps(document({"code": told}))))["code"]
+    predicted = np.exp(outlook.chosen.log_loss(where))
+    for one in (told, saved):
+        np.testing.assert_allclose(one.loss(where.N, where.D, where.h).value, predicted, rtol=1e-12)
+    assert saved.loss(1e9, 2e10).value == pytest.approx(told.loss(1e9, 2e10).value)
+    C = 6 * float((where.N * where.D).max())
+    assert saved.optimum(C).value == pytest.approx(told.told_optimum(C).value)
+
+
+def test_exponents_of_the_told_laws_lean_together():
+    data = of_N_and_D(noise=0.01)
+    choice = choose(data, laws=("chinchilla",))
+    gaps = {}
+    for pooled in (False, True):
+        setting = replace(choice.chosen.setting, pooled=pooled)
+        one = replace(choice, chosen=replace(choice.chosen, setting=setting))
+        found = fit_chosen(data, one, Request(law=setting.law, resamples=50))
+        alpha = [told.fit.parameters["alpha"] for told in found.values() if isinstance(told, Fitted)]
+        gaps[pooled] = abs(alpha[0] - alpha[1])
+        assert all(("exponents pooled" in told.setting) == pooled for told in found.values())
+    assert gaps[True] < gaps[False]
+
+
+def test_a_skill_whose_loss_rises_with_D_has_no_part_in_the_choice():
+    data = of_N_and_D()
+    wrong = replace(data["code"], L=2.0 - 0.3 * data["code"].L / data["code"].L.max())
+    assert "rises with D" in why_not(wrong)
+    assert not why_not(data["prose"])
+    assert not why_not(of_mixes(transient=True)["code"])

@@ -4,7 +4,7 @@ import json
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,11 @@ from skillscale.errors import FitError, InputError
 from skillscale.laws.bootstrap import Method
 from skillscale.laws.budgets import budget_of_runs
 from skillscale.laws.catalogue import LAWS
-from skillscale.laws.choice import Choice, Outlook, choose, chosen_laws, fitted_points
+from skillscale.laws.choice import Choice, choose, fitted_points, why_not
+from skillscale.laws.chosen import fit_chosen
 from skillscale.laws.document import document
 from skillscale.laws.fit import fit_law
 from skillscale.laws.fitted import Fitted, points_by_skill
-from skillscale.laws.forecast import Setting
 from skillscale.laws.forms import Law
 from skillscale.laws.joint import Sharing
 from skillscale.laws.objective import DELTA, Objective
@@ -51,13 +51,12 @@ class Findings:
     fits: StudyFits
     laws: Mapping[str, Fitted | Refused]
     flops: tuple[float, ...]
-    over_laws: Mapping[str, Outlook] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The answer of ``fit --json``."""
         from skillscale.report.laws import plain_laws
 
-        return {"skills": plain_laws(self.laws, self.flops, self.over_laws), **answer(self.fits)}
+        return {"skills": plain_laws(self.laws, self.flops), **answer(self.fits)}
 
 
 def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
@@ -86,7 +85,7 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
             if arguments.get("register"):
                 told["registered"] = run.register(arguments["register"], _document(found), note=_note(runs, found))
     _tell_verdicts(found.fits, out)
-    out.text(law_text(found.laws, found.flops, found.over_laws))
+    out.text(law_text(found.laws, found.flops))
     if worth:
         out.text("\n" + worth_text(worth, runs.table.convention, config.study.level))
     if "registered" in told:
@@ -201,49 +200,53 @@ def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) 
     """Fit everything there is to fit."""
     tell_left_out(runs.table, out)
     laws: dict[str, Fitted | Refused] = {}
-    averaged: dict[str, Outlook] = {}
     for mix, table in runs.groups.items():
-        data = points_of(table)
-        if arguments.get("law"):
-            found = _fit_named(Setting(law=named_law(arguments["law"])), data, table, arguments, config, out)
-        else:
-            own = _says_how(arguments)
-            choice = choose(data, objective=objective_of(arguments), effects=False, pooling=not own)
-            chosen = choice.chosen.setting
-            out.progress(f"law{f' of {mix}' if mix else ''}: {chosen.name}{_because(choice)}")
-            if own:
-                found = _fit_named(chosen, data, table, arguments, config, out)
-            else:
-                found, outlooks = chosen_laws(choice, data, _request(arguments, config, chosen.law, table))
-                several = outlooks if len(choice.rivals) > 1 else {}
-                averaged |= {_named(mix, name, runs): one for name, one in several.items()}
+        found = _laws_of(table, mix, arguments, config, out)
         laws |= {_named(mix, name, runs): one for name, one in found.items()}
     laws |= {name: Refused(skill=name, n_runs=0, reason=why) for name, why in runs.table.lost.items()}
     given = arguments.get("flops")
     fitted = [one for one in laws.values() if isinstance(one, Fitted)]
     largest = max((float((6 * one.points.N * one.points.D).max()) for one in fitted), default=float("nan"))
     flops = tuple(given) if given else tuple(float(f"{factor * largest:.3g}") for factor in BEYOND)
-    fits = _study_fits(runs, config, laws, out, curve=arguments.get("curve") or "shared")
-    return Findings(fits=fits, laws=laws, flops=flops, over_laws=averaged)
+    return Findings(
+        fits=_study_fits(runs, config, laws, out, arguments.get("curve") or "shared"), laws=laws, flops=flops
+    )
 
 
-def _says_how(arguments: Mapping[str, Any]) -> bool:
-    """Whether the arguments say how parameters are shared or runs weighed, which a chosen setting would overrule."""
-    return any(arguments.get(name) for name in ("pin", "share", "pool")) or arguments.get("weights") == "sem"
-
-
-def _fit_named(
-    setting: Setting,
-    data: Mapping[str, Points],
-    table: RunTable,
-    arguments: Mapping[str, Any],
-    config: Config,
-    out: Output,
+def _laws_of(
+    table: RunTable, mix: str, arguments: Mapping[str, Any], config: Config, out: Output
 ) -> dict[str, Fitted | Refused]:
-    """A law as the arguments say: by itself, without the weak beliefs that laws are compared with."""
-    request = _request(arguments, config, setting.law, table)
-    some = _weighed(data, table, request, out) if arguments.get("weights") == "sem" else data
-    return fit_all({name: fitted_points(points, setting) for name, points in some.items()}, request)
+    """Each skill's law: the one that was named, or the one that held-out runs choose, fitted as it was tried."""
+    data = points_of(table)
+    if arguments.get("law"):
+        request = _request(arguments, config, named_law(arguments["law"]), table)
+        return fit_all(_as_measured(data, table, arguments, request, out), request)
+    reasons = {name: why_not(points) for name, points in data.items()}
+    refused = {
+        name: Refused(skill=name, n_runs=len(data[name]), reason=reason) for name, reason in reasons.items() if reason
+    }
+    able = {name: points for name, points in data.items() if name not in refused}
+    if not able:
+        return dict(refused)
+    choice = choose(able, objective=objective_of(arguments))
+    chosen = choice.chosen.setting
+    request = _request(arguments, config, chosen.law, table)
+    able = _as_measured(able, table, arguments, request, out)
+    if request.sharing == Sharing():
+        out.progress(f"law{f' of {mix}' if mix else ''}: {chosen.name}{_because(choice)}")
+        found = fit_chosen(able, choice, request)
+    else:
+        asked = "without weak beliefs, and with what was asked to be pinned, shared or pooled"
+        out.progress(f"law{f' of {mix}' if mix else ''}: {chosen.law.name}, {asked}; {chosen.name}{_because(choice)}")
+        found = fit_all({name: fitted_points(points, chosen) for name, points in able.items()}, request)
+    return {name: refused[name] if name in refused else found[name] for name in data}
+
+
+def _as_measured(
+    data: dict[str, Points], table: RunTable, arguments: Mapping[str, Any], request: Request, out: Output
+) -> dict[str, Points]:
+    """The runs, weighed by their standard errors where that is asked for."""
+    return _weighed(data, table, request, out) if arguments.get("weights") == "sem" else data
 
 
 def _named(mix: str, name: str, runs: Runs) -> str:
@@ -251,9 +254,7 @@ def _named(mix: str, name: str, runs: Runs) -> str:
     return f"{mix}/{name}" if mix and len(runs.groups) > 1 else name
 
 
-def _study_fits(
-    runs: Runs, config: Config, laws: Mapping[str, Fitted | Refused], out: Output, *, curve: str
-) -> StudyFits:
+def _study_fits(runs: Runs, config: Config, laws: Mapping[str, Fitted | Refused], out: Output, curve: str) -> StudyFits:
     """IsoFLOP curves beside the laws, and what follows from them; no curves where the runs are no isoFLOP study."""
     table, settings, grid = runs.table, config.study, runs.of_grid.table.runs
     if not runs.of_grid.has_isoflops:

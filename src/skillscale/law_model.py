@@ -47,7 +47,7 @@ class LawModel(PythonModel):
 
 
 def _told(law: SavedLaw, rows: pd.DataFrame) -> pd.DataFrame:
-    shares = [f"mix/{name}" for name in law.law.categories]
+    shares = [f"mix/{name}" for name in law.categories]
     lacking = [name for name in shares if name not in rows.columns]
     if lacking and len(lacking) < len(shares):
         raise InputError(f"give a share of every category or of none, but {', '.join(lacking)} is missing")

@@ -8,9 +8,7 @@ import numpy as np
 import pandas as pd
 
 from skillscale.errors import FitError
-from skillscale.laws.catalogue import CHINCHILLA
-from skillscale.laws.choice import Choice, Outlook, Tell, check_sizes, choose, whole
-from skillscale.laws.forecast import Setting, forecasts
+from skillscale.laws.choice import Choice, Outlook, Tell, choose, why_not
 from skillscale.laws.forms import Array
 from skillscale.laws.holdout import NEAR, run_shares
 from skillscale.laws.objective import Objective
@@ -86,7 +84,7 @@ def backtest(
     Raises:
         FitError: the runs of no skill can carry a law.
     """
-    reasons = {name: _why_not(points, letter) for name, points in fitted.items()}
+    reasons = {name: why_not(points, letter) for name, points in fitted.items()}
     able = {name: points for name, points in fitted.items() if not reasons[name]}
     if not able:
         name, reason = next(iter(reasons.items()))
@@ -99,17 +97,6 @@ def backtest(
         else _refused(name, fitted[name], larger[name], reasons[name])
         for name in fitted
     }
-
-
-def _why_not(points: Points, letter: str) -> str:
-    """Why a skill's runs can't carry even the plainest law; empty where they can."""
-    data = {"": points}
-    try:
-        check_sizes(data)
-        forecasts(data, Setting(law=CHINCHILLA), whole(data, letter))
-    except FitError as error:
-        return str(error)
-    return ""
 
 
 def _refused(name: str, fitted: Points, larger: Points, reason: str) -> Backtest:

@@ -8,21 +8,30 @@ the law of fewest parameters is taken, and intervals own how far the others that
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from skillscale.errors import FitError
-from skillscale.laws.catalogue import LAWS
-from skillscale.laws.fitted import Fitted, fitted_as
+from skillscale.laws.catalogue import CHINCHILLA, LAWS
+from skillscale.laws.fit import STARTS
 from skillscale.laws.forecast import Forecast, Setting, calibrated, excess_rate, forecasts, pooled
 from skillscale.laws.forms import Array, Law
-from skillscale.laws.holdout import Limit, has_checkpoints, inner_limits, leaves_enough, levels, thinned, without_early
+from skillscale.laws.holdout import (
+    NEAR,
+    Limit,
+    has_checkpoints,
+    inner_limits,
+    leaves_enough,
+    levels,
+    mix_codes,
+    run_shares,
+    thinned,
+    without_early,
+)
 from skillscale.laws.objective import Objective
-from skillscale.laws.points import Points, check_identified
-from skillscale.laws.request import Refused, Request, chance_of
+from skillscale.laws.points import Points
 
 Tell = Callable[[str], None]
 
@@ -37,6 +46,8 @@ MOST_RIVALS = 4
 UNKNOWN_RATE = 0.01  # ln L per e-fold of N or C where no run can be held out (assumption: what good laws missed by)
 _WORTH = 0.98  # of the error without mix effects, which that with them must come below
 _DRAWS = 2000
+_SURE = 3.0  # standard errors of a slope
+_FEWEST_RISING = 3  # degrees of freedom below which a rise is chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,26 +97,15 @@ class Outlook:
 
     def draws(self, where: Points, *, count: int = _DRAWS, seed: int = 0) -> Array:
         """Ln L of new runs, (count, n), each draw from one of the laws."""
-        return self._mixture(lambda one, n, rng: one.draws(where, count=n, rng=rng), count, seed)
+        rng = np.random.default_rng(seed)
+        counts = rng.multinomial(count, self.weights)
+        parts = zip(self.members, counts, strict=True)
+        return np.concatenate([one.draws(where, count=int(n), rng=rng) for one, n in parts if n])
 
     def mean_interval(self, where: Points, level: float) -> tuple[Array, Array]:
         """Both ends of ln L of new runs under the mixture of laws, each (n,)."""
         low, high = np.quantile(self.draws(where), [(1 - level) / 2, (1 + level) / 2], axis=0)
         return low, high
-
-    def log_optimum(self, C: npt.ArrayLike, h: npt.ArrayLike | None = None, *, count: int = 400) -> Array:
-        """Draws of ln N*(C) under the mixture of laws, (count, n_C); NaN where a draw has no optimum."""
-
-        def optima(one: Forecast, n: int, rng: np.random.Generator) -> Array:
-            law = one.fit.law
-            return law.log_optimum(law.theta(one.parameters(count=n, rng=rng)), C, h if law.needs_mix else None)
-
-        return self._mixture(optima, count, 0)
-
-    def _mixture(self, draw: Callable[[Forecast, int, np.random.Generator], Array], count: int, seed: int) -> Array:
-        rng = np.random.default_rng(seed)
-        counts = rng.multinomial(count, self.weights)
-        return np.concatenate([draw(one, int(n), rng) for one, n in zip(self.members, counts, strict=True) if n])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +157,7 @@ class Choice:
         )
 
     def fitted(self, data: Mapping[str, Points], *, tell: Tell | None = None) -> dict[str, Outlook]:
-        """The chosen law and its rivals fitted to all runs, ready to predict larger ones.
+        """The chosen law and its rivals fitted to all runs from many starts, ready to predict larger ones.
 
         Raises:
             FitError: the runs of a skill can't carry the chosen law.
@@ -166,7 +166,7 @@ class Choice:
         members = []
         for one in self.rivals:
             try:
-                told = forecasts(data, one.setting, limit, tell=tell)
+                told = forecasts(data, one.setting, limit, tell=tell, starts=STARTS)
             except FitError:
                 if one is self.chosen:
                     raise
@@ -178,37 +178,6 @@ class Choice:
         return {
             name: Outlook(members=tuple(told[name] for told in found), weights=weights / weights.sum()) for name in data
         }
-
-
-def chosen_laws(
-    choice: Choice, data: Mapping[str, Points], request: Request
-) -> tuple[dict[str, Fitted | Refused], dict[str, Outlook]]:
-    """Every skill's law just as it was chosen, weak beliefs and pooling included, and what its rivals say beside it.
-
-    Args:
-        choice: of these runs.
-        data: each skill's runs; one that can't tell N's effect from D's is refused and costs no other.
-        request: how to resample, and the level.
-    """
-    found: dict[str, Fitted | Refused] = {}
-    for name, points in data.items():
-        try:
-            check_identified(points, n_parameters=0)  # weak beliefs alone would tell an exponent that no run does
-        except FitError as error:
-            found[name] = Refused(skill=name, n_runs=len(points), reason=str(error))
-    able = {name: points for name, points in data.items() if name not in found}
-    outlooks = choice.fitted(able) if able else {}
-    told = {name: one.chosen for name, one in outlooks.items()}
-    if told:
-        chance = chance_of({name: one.points for name, one in told.items()}, request)
-        found |= {
-            name: fitted_as(
-                name, one.fit, one.points, chance=chance, level=request.level,
-                budgets=request.budget_labels(one.points),
-            )
-            for name, one in told.items()
-        }  # fmt: skip
-    return {name: found[name] for name in data}, outlooks
 
 
 def whole(data: Mapping[str, Points], letter: str) -> Limit:
@@ -255,7 +224,7 @@ def fitted_points(points: Points, setting: Setting) -> Points:
 
 def choose(
     data: Mapping[str, Points], *, letter: str = "N", laws: Sequence[str] = (), objective: Objective | None = None,
-    effects: bool = True, pooling: bool = True, tell: Tell | None = None,
+    tell: Tell | None = None,
 ) -> Choice:  # fmt: skip
     """The setting with the least mean relative error on the larger of these runs, each time fitted to the smaller.
 
@@ -264,8 +233,6 @@ def choose(
         letter: what tells a larger run: N, or C = 6 N D; C too where sizes are too few to hold one out.
         laws: names of the only laws to try.
         objective: of the fits; None: Huber with delta twice the noise.
-        effects: whether settings with mix effects are tried.
-        pooling: whether the best setting is tried with its exponents pooled.
         tell: is told of each fit.
 
     Raises:
@@ -276,17 +243,20 @@ def choose(
     settings = [replace(one, objective=objective) for one in candidates(everything, laws)]
     if not limits:
         return _unchosen(everything, letter, settings, named=bool(laws))
-    trial = partial(_tried, data, limits=limits, tell=tell, effects=effects)
-    tried = [one for setting in settings if not setting.after for one in trial(setting)]
+    tried = [one for setting in settings if not setting.after for one in _tried(data, setting, limits, tell)]
     promising = {name for name, error in _least(tried).items() if error <= PROMISING * min(_least(tried).values())}
-    again = [setting for setting in settings if setting.after and setting.law.name in promising]
-    tried += [one for setting in again for one in trial(setting)]
+    tried += [
+        one
+        for setting in settings
+        if setting.after and setting.law.name in promising
+        for one in _tried(data, setting, limits, tell)
+    ]
     able = [one for one in tried if one.errors]
     if not able:
         raise FitError(f"no law can be fitted to the smaller of these runs; {tried[0].reason}")
     best = _best(able)
-    if pooling and len(data) > 1 and not best.setting.law.joint:
-        more = trial(replace(best.setting, effects=False, pooled=True))
+    if len(data) > 1 and not best.setting.law.joint:
+        more = _tried(data, replace(best.setting, effects=False, pooled=True), limits, tell)
         tried += more
         # Pooling leaves less to the runs' noise, so that it needs to be no worse, not better
         best = min((one for one in more if one.error <= best.error), key=lambda one: one.error, default=best)
@@ -294,19 +264,44 @@ def choose(
     return Choice(letter=limits[0].letter, limits=limits, chosen=best, candidates=tuple(tried))
 
 
-def check_sizes(data: Mapping[str, Points]) -> None:
-    """Refuse runs of one size.
+def why_not(points: Points, letter: str = "N") -> str:
+    """Why a skill's runs can have no part in a choice: not even the plainest law can be told; empty where it can."""
+    if len(levels(points.N)) < 2:
+        return (
+            f"the runs to fit have one size only, N = {points.N[0]:.4g}; what N does to the loss can't be told: add "
+            "sizes, or raise the limit of a backtest"
+        )
+    rise, error = _rise_with_D(points)
+    if rise > _SURE * error:
+        return (
+            f"the loss rises with D among runs of one size and mix, by {rise:.2g} +- {error:.2g} in ln L per e-fold, "
+            "so that what is believed beforehand would decide the law; check the columns, or name a law with --law"
+        )
+    try:
+        forecasts({"": points}, Setting(law=CHINCHILLA), whole({"": points}, letter))
+    except FitError as error:
+        return str(error)
+    return ""
 
-    Raises:
-        FitError: says which skill's.
+
+def _rise_with_D(points: Points) -> tuple[float, float]:
+    """Slope of ln L by ln D within runs of one size and mix, and its standard error; -inf and 0 where none can be told.
+
+    Early checkpoints are left out, for a warm-up may raise a loss.
     """
-    for name, points in data.items():
-        if len(levels(points.N)) < 2:
-            whose = f" of {name}" if name else ""
-            raise FitError(
-                f"the runs{whose} to fit have one size only, N = {points.N[0]:.4g}; what N does to the loss can't be "
-                "told: add sizes, or raise the limit"
-            )
+    late = points.take(run_shares(points) >= EARLY[1])
+    group = np.unique(np.column_stack([np.round(np.log(late.N), 3), mix_codes(late)]), axis=0, return_inverse=True)[1]
+    x, y = (_centred(np.asarray(group).ravel(), values) for values in (np.log(late.D), late.log_L))
+    free, square = len(late) - int(np.max(group)) - 2, float(x @ x)
+    if free < _FEWEST_RISING or square < NEAR**2:
+        return -math.inf, 0.0
+    slope = float(x @ y) / square
+    return slope, math.sqrt(float(((y - slope * x) ** 2).sum()) / free / square)
+
+
+def _centred(group: npt.NDArray[np.intp], values: Array) -> Array:
+    counts = np.bincount(group)
+    return np.asarray(values - (np.bincount(group, weights=values) / counts)[group])
 
 
 def _least(tried: Sequence[Candidate]) -> dict[str, float]:
@@ -356,10 +351,8 @@ def _ties(one: Candidate, best: Candidate) -> bool:
     return float(apart.mean()) < float(apart.std(ddof=1)) / math.sqrt(len(apart))
 
 
-def _tried(
-    data: Mapping[str, Points], setting: Setting, *, limits: Sequence[Limit], tell: Tell | None, effects: bool
-) -> list[Candidate]:
-    """The setting on every inner hold-out, without and, where it is wanted and pays, with mix effects."""
+def _tried(data: Mapping[str, Points], setting: Setting, limits: Sequence[Limit], tell: Tell | None) -> list[Candidate]:
+    """The setting on every inner hold-out, without and with mix effects."""
     plain: list[_Trial] = []
     mixed: list[_Trial] = []
     for limit in limits:
@@ -371,7 +364,7 @@ def _tried(
             return [Candidate(setting=setting, reason=str(error))]
         plain.append(_Trial.of(told, held))
         with_effects = {name: one.with_effects() for name, one in told.items()}
-        if effects and any(len(one.effects) for one in with_effects.values()):
+        if any(len(one.effects) for one in with_effects.values()):
             mixed.append(_Trial.of(with_effects, held))
     found = [_candidate(setting, plain)]
     if len(mixed) == len(limits):

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from skillscale.errors import InputError
 from skillscale.laws.bootstrap import new_run_sd
 from skillscale.laws.catalogue import LAWS
+from skillscale.laws.effects import MixEffects
 from skillscale.laws.fitted import Fitted
 from skillscale.laws.forms import Array, Law
 from skillscale.laws.points import Points
@@ -32,7 +33,8 @@ class SavedLaw:
     """One skill's law as it was fitted, with draws of its log-parameters ``q`` (K, p).
 
     ``runs``: ids of the runs it was fitted to, those of MLflow or the table's own, checkpoints of one run counted once;
-    ``n_runs``: losses, checkpoints counted each; ``digest``: of all that was fitted.
+    ``n_runs``: losses, checkpoints counted each; ``digest``: of all that was fitted. ``effects``, ``setting``,
+    ``weight`` and ``rivals`` are those of ``Fitted``.
     """
 
     skill: str
@@ -49,6 +51,16 @@ class SavedLaw:
     digest: str
     reach: tuple[float, float] = field(metadata={"unit": "FLOP, least and largest 6 N D fitted"})
     mix: Mapping[str, float] = field(metadata={"unit": "mean shares of the runs, where the law asks for a mix"})
+    effects: MixEffects = field(default_factory=MixEffects, repr=False)
+    setting: str = ""
+    weight: float = 1.0
+    rivals: "tuple[SavedLaw, ...]" = field(default=(), repr=False)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Of the mix that a prediction depends on; none where it depends on none."""
+        asked = (self.law.categories, self.effects.categories, *(one.categories for one in self.rivals))
+        return next((names for names in asked if names), ())
 
     def loss(self, N: npt.ArrayLike, D: npt.ArrayLike, h: npt.ArrayLike | None = None) -> Losses:
         """L in nats per token with the intervals of the law and of a new run; at the runs' mean mix where h is None.
@@ -57,14 +69,20 @@ class SavedLaw:
             InputError: N or D is not positive, or a mix is none.
         """
         mix = list(self.mix.values()) if h is None and self.mix else h
-        return predict(self.law, self.theta, self.q, N, D, mix, level=self.level, noise=self.noise)
+        told = predict(self.law, self.theta, self.q, N, D, mix, level=self.level, noise=self.noise)
+        return told.scaled(np.exp(self.effects.of(mix, len(told.value))))
 
     def optimum(self, C: float, h: npt.ArrayLike | None = None) -> Interval:
-        """N*(C) with its interval; unknown where the law has none."""
+        """N*(C) with its interval, which owns the choice of law where there are rivals; unknown where there is none."""
+        value, _ = self.log_optima(C, h)
+        drawn = [one.log_optima(C, h)[1][: max(round(one.weight * len(self.q)), 1)] for one in (self, *self.rivals)]
+        return interval(value, np.concatenate(drawn), self.level).map(math.exp)
+
+    def log_optima(self, C: float, h: npt.ArrayLike | None = None) -> tuple[float, Array]:
+        """Ln N*(C) and its draws (K,) of this law alone; NaN where one has no optimum."""
         mix = list(self.mix.values()) if h is None and self.mix else h
-        value = self.law.log_optimum(self.theta[None], C, mix)[0, 0]
-        drawn = self.law.log_optimum(self.law.theta(self.q), C, mix)[:, 0]
-        return interval(float(value), drawn, self.level).map(math.exp)
+        found = self.law.log_optimum(np.vstack([self.theta, self.law.theta(self.q)]), C, mix)[:, 0]
+        return float(found[0]), found[1:]
 
 
 def document(fitted: Mapping[str, Fitted]) -> dict[str, Any]:
@@ -87,6 +105,19 @@ def read_document(plain: Mapping[str, Any], *, place: str = "this document") -> 
 
 
 def _skill(one: Fitted) -> dict[str, Any]:
+    """One law with its rivals; each rival's draws are in the proportion of its weight, and it has no rivals."""
+    told = _law(one)
+    if one.setting:
+        told |= {"setting": one.setting, "weight": one.weight, "rivals": [_law(each) for each in one.rivals]}
+    if len(one.effects):
+        told["effects"] = {
+            "categories": list(one.effects.categories), "mixes": one.effects.mixes.tolist(),
+            "ln L": one.effects.offsets.tolist(),
+        }  # fmt: skip
+    return told
+
+
+def _law(one: Fitted) -> dict[str, Any]:
     law, points = one.law, one.points
     flops = 6 * points.N * points.D
     keep = np.linspace(0, len(one.q) - 1, min(DRAWS, len(one.q))).astype(int)
@@ -98,7 +129,7 @@ def _skill(one: Fitted) -> dict[str, Any]:
         "noise": new_run_sd(one.fit, points), "status": str(one.status), "reason": one.reason,
         "objective": one.fit.objective.name,
         "n_runs": one.n_runs, "runs": run_ids(points), "digest": digest(points),
-        "reach": [float(flops.min()), float(flops.max())], "mix": mix,
+        "reach": [float(flops.min()), float(flops.max())], "mix": mix, "weight": one.weight,
     }  # fmt: skip
 
 
@@ -133,11 +164,20 @@ def _read_skill(name: str, plain: Mapping[str, Any], place: str) -> SavedLaw:
         return SavedLaw(
             skill=name, law=law, theta=theta, q=np.array(plain["draws"], dtype=float),
             reach=(float(plain["reach"][0]), float(plain["reach"][1])), mix=dict(plain["mix"]),
-            runs=tuple(map(str, plain["runs"])),
+            runs=tuple(map(str, plain["runs"])), effects=_read_effects(plain.get("effects") or {}),
+            setting=str(plain.get("setting", "")), weight=float(plain.get("weight", 1.0)),
+            rivals=tuple(_read_skill(name, rival, place) for rival in plain.get("rivals") or ()),
             **{one: plain[one] for one in _PLAIN},
         )  # fmt: skip
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise InputError(f"{place} is damaged: {name} lacks or garbles {error}; fit the runs again") from error
+
+
+def _read_effects(plain: Mapping[str, Any]) -> MixEffects:
+    if not plain:
+        return MixEffects()
+    mixes, offsets = (np.array(plain[name], dtype=float) for name in ("mixes", "ln L"))
+    return MixEffects(categories=tuple(plain["categories"]), mixes=mixes, offsets=offsets)
 
 
 _PLAIN = tuple(one.name for one in fields(SavedLaw) if one.name in

@@ -127,13 +127,19 @@ def _failed(q: Array) -> str:
     return f"{share:.0%} of the resamples could not be fitted; add runs or pin a parameter" if share > 0.01 else ""
 
 
+def believed(fit: Fit, q: Array) -> tuple[str, ...]:
+    """Log-parameters that a weak prior of the fit decides more than its runs do: draws (K, p) as wide as the prior."""
+    told = sorted(_beliefs(fit).items())
+    return tuple(fit.law.log_names[j] for j, sd in told if float(np.nanstd(q[:, j])) > BELIEVED * sd)
+
+
 def _believed(fit: Fit, q: Array) -> str:
-    names = [fit.law.log_names[j] for j, sd in _beliefs(fit).items() if float(np.nanstd(q[:, j])) > BELIEVED * sd]
+    names = believed(fit, q)
     if not names:
         return ""
     return (
-        f"the runs hardly tell {', '.join(names)}; a weak prior does, and intervals cover where it holds: add runs, or "
-        "choose a law with fewer parameters"
+        f"the runs hardly tell {', '.join(names)}; a weak prior does, or the skills they lean on, and intervals "
+        "cover where these hold: add runs, or choose a law with fewer parameters"
     )
 
 

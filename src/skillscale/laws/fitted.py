@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,10 @@ import pandas as pd
 from skillscale.errors import FitError
 from skillscale.laws.bootstrap import Chance, Method, draws, new_run_sd, resampled
 from skillscale.laws.catalogue import CHINCHILLA
-from skillscale.laws.doubts import doubts
+from skillscale.laws.doubts import believed, doubts
+from skillscale.laws.effects import MixEffects
 from skillscale.laws.fit import Fit, fit_law
+from skillscale.laws.forecast import Forecast, clustered
 from skillscale.laws.forms import Array, Law
 from skillscale.laws.objective import HUBER, Objective
 from skillscale.laws.points import Points
@@ -29,6 +31,9 @@ class Fitted:
     """A law fitted to one skill, with draws of its log-parameters (K, p) that stand for what the runs leave open.
 
     ``one_step``: whether draws are one step of the curvature because their whole way would be long.
+    ``effects``: what mixes that were run add to ln L beyond the law. ``setting``: in words, how a law was fitted that
+    was chosen by held-out runs, else empty; ``rivals``: laws that predicted them about as well, ``weight``: of this law
+    among them (all weights sum to 1).
     """
 
     skill: str
@@ -39,6 +44,10 @@ class Fitted:
     status: Status
     reason: str
     one_step: bool = False
+    effects: MixEffects = field(default_factory=MixEffects, repr=False)
+    setting: str = ""
+    weight: float = 1.0
+    rivals: "tuple[Fitted, ...]" = field(default=(), repr=False)
 
     @property
     def law(self) -> Law:
@@ -65,6 +74,11 @@ class Fitted:
         return doubts(self.fit, self.points, self.q, one_step=self.one_step)
 
     @property
+    def believed(self) -> tuple[str, ...]:
+        """Log-parameters that weak beliefs, or the skills that they are pooled with, decide more than the runs do."""
+        return believed(self.fit, self.q)
+
+    @property
     def exponent(self) -> Interval:
         """Exponent a of N* ~ C^a, at the centre of the runs and their mean mix."""
         h = self.mean_mix
@@ -87,6 +101,19 @@ class Fitted:
         value, drawn = self.log_optimum([C], h)
         return interval(float(value[0]), drawn[:, 0], self.level).map(math.exp)
 
+    def optima_over_laws(self, C: npt.ArrayLike, h: npt.ArrayLike | None = None) -> Array:
+        """Draws of ln N*(C), (K, n_C), of this law and its rivals, each by its weight; NaN where one has no optimum."""
+        parts = []
+        for one in (self, *self.rivals):
+            drawn = one.log_optimum(C, h)[1]
+            parts.append(drawn[: max(round(one.weight * len(self.q)), 1)])
+        return np.concatenate(parts)
+
+    def told_optimum(self, C: float, h: npt.ArrayLike | None = None) -> Interval:
+        """N*(C) of the law; its interval owns the choice of law where there are rivals."""
+        value = float(self.log_optimum([C], h)[0][0])
+        return interval(value, self.optima_over_laws([C], h)[:, 0], self.level).map(math.exp)
+
     def loss(self, N: npt.ArrayLike, D: npt.ArrayLike, h: npt.ArrayLike | None = None) -> Losses:
         """L in nats per token at N parameters and D tokens, with the intervals of the law and of a new run there.
 
@@ -100,7 +127,8 @@ class Fitted:
         """
         mix = self.mean_mix if h is None else h
         noise = new_run_sd(self.fit, self.points)
-        return predict(self.law, self.fit.theta, self.q, N, D, mix, level=self.level, noise=noise)
+        told = predict(self.law, self.fit.theta, self.q, N, D, mix, level=self.level, noise=noise)
+        return told.scaled(np.exp(self.effects.of(mix, len(told.value))))
 
 
 def fit_skill(
@@ -129,20 +157,38 @@ def fit_skill(
     """
     bound = points.bind(law).for_skill(skill)
     fit = fit_law(points, law=bound, objective=objective, pins=pins)
-    luck = chance or Chance.draw(resampled(points, method, budgets), method, count=resamples, seed=seed)
-    return fitted_as(skill, fit, points, chance=luck, level=level, budgets=budgets)
-
-
-def fitted_as(
-    skill: str, fit: Fit, points: Points, *, chance: Chance, level: float = LEVEL,
-    budgets: npt.NDArray[np.generic] | None = None,
-) -> Fitted:  # fmt: skip
-    """A fit that there is already, with draws: what ``chance`` does to its runs, and errors of what was believed."""
-    q = draws(fit, points, budgets=budgets, chance=chance)
+    q = draws(fit, points, method=method, count=resamples, seed=seed, budgets=budgets, chance=chance)
     reason = untold(fit, fit.law.theta(q), level, float(points.L.min()))
     return Fitted(
         skill=skill, fit=fit, points=points, q=q, level=level,
         status=Status.NOT_IDENTIFIED if reason else Status.OK, reason=reason,
+    )  # fmt: skip
+
+
+def fitted_as(
+    told: Forecast, *, level: float = LEVEL, budgets: npt.NDArray[np.generic] | None = None,
+    chance: Chance | None = None, weight: float = 1.0,
+) -> Fitted:  # fmt: skip
+    """A forecast's own fit, with draws for the intervals of what it tells.
+
+    Args:
+        told: the forecast, with the beliefs, pooled exponents and mix effects of its setting.
+        level: of the intervals.
+        budgets: (n,) labels, where ``chance`` resamples budgets.
+        chance: what befalls clusters, those of ``clustered``; None: 1000 wild resamples.
+        weight: of this law among its rivals.
+
+    Raises:
+        FitError: fewer than 3 clusters to resample.
+    """
+    points, fit = told.points, told.fit
+    q = draws(fit, clustered(points), budgets=budgets, chance=chance)
+    reason = untold(fit, fit.law.theta(q), level, float(points.L.min()))
+    return Fitted(
+        skill=told.skill, points=points, q=q, level=level, effects=told.effects, setting=told.setting.name,
+        # What is left beside the mix effects is the noise of what is told
+        fit=replace(fit, residuals=fit.residuals - told.effects.of(points.h, len(points))),
+        status=Status.NOT_IDENTIFIED if reason else Status.OK, reason=reason, weight=weight,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from scipy.stats import t as student_t
 
 from skillscale.errors import InputError
 from skillscale.laws.bootstrap import Codes, sandwich
+from skillscale.laws.effects import MixEffects, mix_names
 from skillscale.laws.fit import Fit, efficient, fit_law
 from skillscale.laws.forms import Array, Law, Prior
 from skillscale.laws.holdout import Limit, mix_codes, run_shares, thinned, without_early
@@ -38,6 +39,7 @@ _WIDE = 0.5  # sd of ln L beyond which a line through the optimum says nothing m
 class Setting:
     """How to predict: a law; ``after``: checkpoints before this share of their run's last D are left out.
 
+    Weak beliefs about exponents and terms are part of every setting (``beliefs_of``), but for laws of all skills.
     ``effects``: whether what a mix added in smaller runs is added again; ``pooled``: whether the skills' exponents
     lean together, by as much as they scatter; ``objective``: of the fit, None: Huber with delta twice the noise.
     """
@@ -53,6 +55,7 @@ class Setting:
         """In words."""
         parts = [self.law.name]
         parts += [f"after {self.after:.0%} of each run"] if self.after else []
+        parts += [] if self.law.joint else ["weak beliefs"]
         parts += ["exponents pooled"] if self.pooled else []
         parts += ["mix effects"] if self.effects else []
         return ", ".join(parts)
@@ -63,7 +66,7 @@ class Forecast:
     """A skill's law, fitted to be extrapolated.
 
     ``points``: what it was fitted to; ``covariance``: of the free log-parameters; ``freedom``: its degrees of freedom;
-    ``effects``: ln L that each mix adds, by code of ``mix_codes`` (empty: none); ``noise``: sd of a new run in ln L;
+    ``effects``: what each mix adds (empty: nothing); ``noise``: sd of a new run in ln L;
     ``rate``: discrepancy, in ln L per unit of ``limit.reach``; ``near_duplicates``: checkpoints that weigh as one with
     another.
     """
@@ -74,7 +77,7 @@ class Forecast:
     points: Points = field(repr=False)
     covariance: Array = field(repr=False)
     freedom: float
-    effects: Array = field(repr=False)
+    effects: MixEffects = field(repr=False)
     noise: float
     limit: Limit
     rate: float = 0.0
@@ -83,7 +86,8 @@ class Forecast:
     def log_loss(self, where: Points) -> Array:
         """Ln L at the N, D and mix of some runs, (n,); their losses are not looked at."""
         law = self.fit.law
-        return np.asarray(law.log_loss(self.fit.q[None], where.covariates(law))[0] + self._of_mix(where))
+        told = law.log_loss(self.fit.q[None], where.covariates(law))[0]
+        return np.asarray(told + self.effects.of(where.h, len(where)))
 
     def variance(self, where: Points) -> Array:
         """Of ln L of a new run there, but for the discrepancy, (n,), to first order."""
@@ -106,35 +110,23 @@ class Forecast:
         """Ln L of new runs there, (count, n), each run's by itself."""
         return self.log_loss(where) + self.sd(where) * rng.standard_t(self.freedom, size=(count, len(where)))
 
-    def parameters(self, *, count: int, rng: np.random.Generator) -> Array:
-        """Draws of the log-parameters, (count, p): Student's about the optimum."""
-        values, vectors = np.linalg.eigh(self.covariance)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-        student = np.sqrt(self.freedom / rng.chisquare(self.freedom, size=(count, 1)))
-        q = np.tile(self.fit.q, (count, 1))
-        q[:, list(self.fit.free)] += (rng.normal(size=(count, len(root))) @ root.T) * student
-        return q
-
     def with_effects(self) -> "Forecast":
         """The same with what each mix adds, and the noise that this leaves."""
         errors = self.fit.residuals
         effects = mix_effects(self.points, errors)
         if not len(effects):
             return self
-        left = errors - effects[mix_codes(self.points)[0]]
-        noise = _noise(self.points, left, self.fit.n_free)
-        return replace(self, effects=effects, noise=noise, setting=replace(self.setting, effects=True))
-
-    def _of_mix(self, where: Points) -> Array:
-        if not len(self.effects):
-            return np.zeros(len(where))
-        _, at = mix_codes(self.points, where)
-        return np.where(at >= 0, self.effects[at], 0.0)
+        codes = mix_codes(self.points)
+        noise = _noise(self.points, errors - effects[codes], self.fit.n_free)
+        mixes = np.asarray(self.points.h)[np.unique(codes, return_index=True)[1]]
+        known = MixEffects(categories=self.points.categories, mixes=mixes, offsets=effects)
+        return replace(self, effects=known, noise=noise, setting=replace(self.setting, effects=True))
 
 
 def forecasts(
-    data: Mapping[str, Points], setting: Setting, limit: Limit, *, tell: Callable[[str], None] | None = None
-) -> dict[str, Forecast]:
+    data: Mapping[str, Points], setting: Setting, limit: Limit, *, tell: Callable[[str], None] | None = None,
+    starts: int = 1,
+) -> dict[str, Forecast]:  # fmt: skip
     """Fit every skill under one setting.
 
     Args:
@@ -142,6 +134,7 @@ def forecasts(
         setting: how.
         limit: where the runs to be predicted begin.
         tell: is told of each skill that is fitted.
+        starts: of each fit; 1: from the rough one that told the noise, which is enough to try a setting.
 
     Raises:
         FitError: the runs of a skill can't carry the law.
@@ -150,7 +143,8 @@ def forecasts(
     kept, alike = {}, {}
     for name, points in data.items():
         kept[name], alike[name] = thinned(without_early(points, setting.after))
-    fits = _fitted(kept, setting, tell or (lambda _: None))
+    setting = replace(setting, pooled=setting.pooled and len(data) > 1)
+    fits = _fitted(kept, setting, tell or (lambda _: None), starts)
     found = {
         name: _finished(name, fits[name], points, replace(setting, effects=False), limit, alike[name])
         for name, points in kept.items()
@@ -167,24 +161,25 @@ def pooled(told: Mapping[str, Forecast]) -> dict[str, Forecast]:
     }
 
 
-def _fitted(data: Mapping[str, Points], setting: Setting, tell: Callable[[str], None]) -> dict[str, Fit]:
+def _fitted(data: Mapping[str, Points], setting: Setting, tell: Callable[[str], None], starts: int) -> dict[str, Fit]:
     if setting.law.joint:
         tell(f"{setting.law.name} over {len(data)} skills")
         return dict(fit_skills(data, law=setting.law, objective=setting.objective).fits)
     fits = {}
     for name, points in data.items():
         tell(f"{setting.name}: {name}")
-        fits[name] = _fit_alone(points, points.bind(setting.law).for_skill(name), setting.objective)
-    return _pooled_fits(data, fits) if setting.pooled and len(data) > 1 else fits
+        fits[name] = _fit_alone(points, points.bind(setting.law).for_skill(name), setting.objective, starts)
+    return _pooled_fits(data, fits, starts) if setting.pooled else fits
 
 
-def _fit_alone(points: Points, law: Law, objective: Objective | None) -> Fit:
+def _fit_alone(points: Points, law: Law, objective: Objective | None, starts: int) -> Fit:
     """With the objective asked for; else the efficient Huber fit, from a rough one that tells the noise."""
     beliefs = beliefs_of(law, points)
     if objective is not None:
-        return fit_law(points, law=law, objective=objective, starts=_STARTS, beliefs=beliefs)
+        return fit_law(points, law=law, objective=objective, starts=max(starts, _STARTS), beliefs=beliefs)
     rough = fit_law(points, law=law, objective=_ROUGH, starts=_STARTS, beliefs=beliefs)
-    return fit_law(points, law=law, objective=efficient(rough.noise), starts=1, begin=rough.q[None], beliefs=beliefs)
+    begin = rough.q[None] if starts == 1 else None
+    return fit_law(points, law=law, objective=efficient(rough.noise), starts=starts, begin=begin, beliefs=beliefs)
 
 
 def beliefs_of(law: Law, points: Points) -> dict[str, Prior]:
@@ -202,11 +197,12 @@ def _has(law: Law, name: str) -> bool:
         return False
 
 
-def _pooled_fits(data: Mapping[str, Points], fits: Mapping[str, Fit]) -> dict[str, Fit]:
+def _pooled_fits(data: Mapping[str, Points], fits: Mapping[str, Fit], starts: int = 1) -> dict[str, Fit]:
     scatter = _scatter(data, fits)
     return {
         name: fit_law(
-            data[name], law=fit.law, objective=fit.objective, starts=1, begin=fit.q[None],
+            data[name], law=fit.law, objective=fit.objective, starts=starts,
+            begin=fit.q[None] if starts == 1 else None,
             beliefs=beliefs_of(fit.law, data[name]) | scatter,
         )
         for name, fit in fits.items()
@@ -234,21 +230,25 @@ def _finished(name: str, fit: Fit, points: Points, setting: Setting, limit: Limi
     covariance, freedom = _covariance(fit, points)
     return Forecast(
         skill=name, setting=setting, fit=fit, points=points, covariance=covariance, freedom=freedom,
-        effects=np.zeros(0), noise=_noise(points, fit.residuals, fit.n_free), limit=limit,
+        effects=MixEffects(), noise=_noise(points, fit.residuals, fit.n_free), limit=limit,
         near_duplicates=near_duplicates,
     )  # fmt: skip
 
 
 def _covariance(fit: Fit, points: Points) -> tuple[Array, float]:
     """Cluster-robust covariance of the free log-parameters, what is believed beforehand counted as a measurement."""
-    bread = sandwich(fit.problem(points), fit.q[list(fit.free)], _clusters(points), phi=fit.phi)
+    codes = np.asarray(clustered(points).clusters)
+    bread = sandwich(fit.problem(points), fit.q[list(fit.free)], codes, phi=fit.phi)
     return bread.covariance, bread.freedom
 
 
-def _clusters(points: Points) -> Codes:
-    """Mixes where there are several runs of each, else runs."""
-    codes, _ = mix_codes(points)
-    return codes if _FEW_MIXES <= int(codes.max()) + 1 < points.n_clusters else np.asarray(points.clusters)
+def clustered(points: Points) -> Points:
+    """The same runs with the mixes as clusters where there are several runs of each: a mix's misfit recurs."""
+    codes = mix_codes(points)
+    if points.h is None or not _FEW_MIXES <= int(codes.max()) + 1 < points.n_clusters:
+        return points
+    names = mix_names(points.h)
+    return replace(points, clusters=names, labels=names)
 
 
 def _noise(points: Points, errors: Array, n_free: int) -> float:
@@ -271,7 +271,7 @@ def mix_effects(points: Points, errors: Array) -> Array:
     that recurs in a mix's runs is what is kept (best linear unbiased prediction). Empty where too few mixes were run
     twice to tell.
     """
-    codes, _ = mix_codes(points)
+    codes = mix_codes(points)
     of_run, mix_of_run = _run_errors(points, errors, codes)
     n_mixes = int(codes.max()) + 1
     spare = len(of_run) - n_mixes

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skillscale.errors import InputError
+from skillscale.laws.effects import mix_names
 from skillscale.laws.forms import Array
 from skillscale.laws.points import Points
 
@@ -116,19 +117,8 @@ def thinned(points: Points) -> tuple[Points, int]:
     return replace(points, weights=np.asarray(points.weights) / alike), int((alike > 1).sum())
 
 
-def mix_codes(points: Points, others: Points | None = None) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Which mix each run has, by its shares to .1 %: of the points, and of others among them (-1: of none)."""
-    own = _keys(points)
-    names, codes = np.unique(own, return_inverse=True)
-    if others is None:
-        return codes, codes
-    theirs = _keys(others)
-    at = np.minimum(np.searchsorted(names, theirs), len(names) - 1)
-    return codes, np.where(names[at] == theirs, at, -1)
-
-
-def _keys(points: Points) -> npt.NDArray[np.str_]:
+def mix_codes(points: Points) -> npt.NDArray[np.intp]:
+    """Which mix each run has, by its shares to .1 %, (n,)."""
     if points.h is None:
-        return np.full(len(points), "")
-    rounded = np.round(np.asarray(points.h) * 1000).astype(int)
-    return np.array([" ".join(map(str, row)) for row in rounded])
+        return np.zeros(len(points), dtype=np.intp)
+    return np.unique(mix_names(points.h), return_inverse=True)[1]

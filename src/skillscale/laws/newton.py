@@ -86,8 +86,8 @@ class Problem:
     def logarithms(self) -> npt.NDArray[np.bool_]:
         """Which unknowns are logarithms of a law's terms or scales, (P,)."""
         named = [np.array([name.startswith("ln ") for name in part.law.log_names]) for part in self.parts]
-        own = [(part.T[is_log] != 0).any(0) for part, is_log in zip(self.parts, named, strict=True)]
-        return np.asarray(np.any(own, axis=0))
+        used = [(part.T[is_log] != 0).any(0) for part, is_log in zip(self.parts, named, strict=True)]
+        return np.asarray(np.any(used, axis=0))
 
     def value(self, Q: Array) -> Array:
         """F with its penalty, (K,)."""
@@ -188,7 +188,7 @@ def _tried(problem: Problem, Q: Array, damping: Array, *, slow: bool) -> tuple[A
         return tried, F, gain
     other = Q + _step_in_terms(gradient, H, scale, damping, problem.logarithms)
     F_other = problem.value(other)
-    better = (F_other < F) | np.isnan(F)
+    better: Array = np.asarray(np.isnan(F) | (F_other < F))
     return np.where(better[:, None], other, tried), np.where(better, F_other, F), gain
 
 
@@ -204,7 +204,7 @@ def _newton_step(gradient: Array, H: Array, scale: Array, damping: Array) -> tup
     """The damped step (K, P), and the fall of F that the undamped quadratic model promises (K,)."""
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = H / (scale[:, :, None] * scale[:, None, :])
-    lost = np.asarray(~(np.isfinite(scaled).all((1, 2)) & np.isfinite(gradient).all(1)))
+    lost: npt.NDArray[np.bool_] = ~np.asarray(np.isfinite(scaled).all((1, 2)) & np.isfinite(gradient).all(1))
     scaled[lost] = np.eye(H.shape[1])
     gradient = np.where(lost[:, None], 0.0, gradient)  # nowhere to go from here: such a problem gives up
     eigenvalues, vectors = np.linalg.eigh(scaled)

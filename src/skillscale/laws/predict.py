@@ -1,6 +1,6 @@
 """Predicted losses with two intervals: of the law itself, and of one more run, which has noise of its own."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,10 @@ class Losses:
     hi: Array
     new_lo: Array
     new_hi: Array
+
+    def scaled(self, factor: Array) -> "Losses":
+        """All of them times a factor, (n,)."""
+        return Losses(**{one.name: getattr(self, one.name) * factor for one in fields(self)})
 
 
 def predict(

@@ -70,7 +70,7 @@ def fit_all(data: Mapping[str, Points], request: Request) -> dict[str, Fitted | 
     """
     found: dict[str, Fitted | Refused] = {}
     able: dict[str, Points] = {}
-    chance = chance_of(data, request) if data else None
+    chance = _chance(data, request) if data else None
     for name, points in data.items():
         try:
             if request.together:
@@ -85,8 +85,7 @@ def fit_all(data: Mapping[str, Points], request: Request) -> dict[str, Fitted | 
     return {name: found[name] for name in data}
 
 
-def chance_of(data: Mapping[str, Points], request: Request) -> Chance:
-    """What befalls the runs of all skills, as the request says."""
+def _chance(data: Mapping[str, Points], request: Request) -> Chance:
     labels = {name: request.budget_labels(points) for name, points in data.items()}
     budgets = {name: one for name, one in labels.items() if one is not None}
     return shared_chance(

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skillscale.laws.choice import Outlook
 from skillscale.laws.fitted import Fitted
 from skillscale.laws.request import Refused
 from skillscale.laws.results import Interval
@@ -15,39 +14,46 @@ from skillscale.report.numbers import compact, count
 
 Laws = Mapping[str, Fitted | Refused]
 NOTES = 8  # doubts shown in the terminal
-NO_OPTIMUM = 0.05  # share of draws of several laws without an optimum, beyond which they tell none
 
 
-def plain_laws(laws: Laws, flops: Sequence[float], averages: Mapping[str, Outlook] | None = None) -> dict[str, Any]:
+def plain_laws(laws: Laws, flops: Sequence[float]) -> dict[str, Any]:
     """What ``fit --json`` prints under ``skills``: one object a skill; what is not known is null.
 
     Args:
         laws: by skill.
         flops: computes at which optima are told.
-        averages: by skill, the laws that predicted held-out runs about as well, whose optima own the choice of form.
     """
-    told = {name: _refused(one) if isinstance(one, Refused) else _fitted(one, flops) for name, one in laws.items()}
-    for name, outlook in (averages or {}).items():
-        one = laws.get(name)
-        if isinstance(one, Fitted):
-            told[name]["over_laws"] = _over_laws(outlook, one, flops)
-    return told
+    return {name: _refused(one) if isinstance(one, Refused) else _fitted(one, flops) for name, one in laws.items()}
 
 
-def _over_laws(outlook: Outlook, one: Fitted, flops: Sequence[float]) -> dict[str, Any]:
+def law_weights(one: Fitted) -> dict[str, float]:
+    """The law and its rivals by name, with their weights."""
+    return {each.law.name: each.weight for each in (one, *one.rivals)}
+
+
+def _over_laws(one: Fitted, flops: Sequence[float]) -> dict[str, Any]:
     """N* under all laws that did nearly as well, each by its weight: the median of the mixture and its interval."""
-    mix = one.points.h.mean(0) if one.points.h is not None else None
-    drawn = outlook.log_optimum(list(flops), mix)
+    drawn = one.optima_over_laws(list(flops))
     tails = [0.5, (1 - one.level) / 2, (1 + one.level) / 2]
     optima = []
     for at, C in enumerate(flops):
         known = drawn[np.isfinite(drawn[:, at]), at]
-        lost = 1 - len(known) / len(drawn)
-        N, lo, hi = np.exp(np.quantile(known, tails)).tolist() if lost <= NO_OPTIMUM else (math.nan,) * 3
-        reason = f"{lost:.1%} of the draws have no optimum there" if lost > NO_OPTIMUM else ""
+        enough = bool(len(known)) and len(known) >= 0.99 * len(drawn)
+        N, lo, hi = np.exp(np.quantile(known, tails)).tolist() if enough else (math.nan,) * 3
+        reason = "" if enough else without_optimum(one, C)
         optima.append({"flops": C, "n_params": N, "interval": [lo, hi], "reason": reason})
-    weights = {member.setting.law.name: float(w) for member, w in zip(outlook.members, outlook.weights, strict=True)}
-    return {"weights": weights, "optima": optima}
+    return {"weights": law_weights(one), "optima": optima}
+
+
+def without_optimum(one: Fitted, C: float) -> str:
+    """Why N* has no interval over laws; empty where it has one."""
+    share = float((~np.isfinite(one.optima_over_laws([C]))).mean())
+    if share <= 0.01:
+        return ""
+    return (
+        f"{share:.1%} of the draws have no optimum at {compact(C)} FLOP, above 1 %: the runs don't tell there where N "
+        "stops to pay"
+    )
 
 
 def _refused(one: Refused) -> dict[str, Any]:
@@ -78,7 +84,15 @@ def _fitted(one: Fitted, flops: Sequence[float]) -> dict[str, Any]:
         "reason": one.reason,
         "warnings": list(one.warnings),
         "optima": [_optimum(C, one.optimum(C)) for C in flops],
-    }
+    } | _of_choice(one, flops)
+
+
+def _of_choice(one: Fitted, flops: Sequence[float]) -> dict[str, Any]:
+    """What only a law has that was chosen by held-out runs."""
+    if not one.setting:
+        return {}
+    told: dict[str, Any] = {"setting": one.setting, "believed": list(one.believed)}
+    return told | ({"over_laws": _over_laws(one, flops)} if one.rivals else {})
 
 
 def _optimum(C: float, N: Interval) -> dict[str, Any]:
@@ -108,17 +122,20 @@ def law_frame(laws: Laws) -> pd.DataFrame:
 
 
 def optima_frame(laws: Laws, flops: Sequence[float]) -> pd.DataFrame:
-    """One row a skill and compute: skill, law, C, N, N_lo, N_hi, D, beyond (C over the largest fitted)."""
+    """One row a skill and compute: skill, law, C, N, N_lo, N_hi, D, beyond (C over the largest fitted), over.
+
+    ``over``: the laws that the interval is of, where rivals of the chosen one widen it.
+    """
     rows = []
     for name, one in laws.items():
         if isinstance(one, Refused):
             continue
         largest = float((6 * one.points.N * one.points.D).max())
         for C in flops:
-            N = one.optimum(C)
+            N = one.told_optimum(C)
             D = C / (6 * N.value) if math.isfinite(N.value) else math.nan
-            rows.append((name, one.law.name, C, N.value, N.lo, N.hi, D, C / largest))
-    return pd.DataFrame(rows, columns=["skill", "law", "C", "N", "N_lo", "N_hi", "D", "beyond"])
+            rows.append((name, one.law.name, C, N.value, N.lo, N.hi, D, C / largest, _weights_told(one)))
+    return pd.DataFrame(rows, columns=["skill", "law", "C", "N", "N_lo", "N_hi", "D", "beyond", "over"])
 
 
 def errors_frame(laws: Laws) -> pd.DataFrame:
@@ -133,11 +150,8 @@ def errors_frame(laws: Laws) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["skill", "N", "D", "loss", "error"])
 
 
-def law_text(laws: Laws, flops: Sequence[float], averages: Mapping[str, Outlook] | None = None) -> str:
-    """A table for the terminal: a skill a line with its law, main parameters, exponent and optima; then the doubts.
-
-    Below it the optima over all laws that did nearly as well, where there are ``averages``.
-    """
+def law_text(laws: Laws, flops: Sequence[float]) -> str:
+    """A table for the terminal: a skill a line with its law, main parameters, exponent and optima; then the doubts."""
     shown = [C for C in flops if math.isfinite(C)][:3]
     rows = [["skill", "law", "E", "alpha", "beta", "a", *(f"N* at {compact(C)}" for C in shown), "starts", "noise"]]
     notes: list[str] = []
@@ -148,45 +162,41 @@ def law_text(laws: Laws, flops: Sequence[float], averages: Mapping[str, Outlook]
             continue
         theta = one.theta
         cells = [_cell(theta.get(letter)) for letter in ("E", "alpha", "beta")]
-        optima = [_size(one.optimum(C)) for C in shown]
+        optima = [_size(one.told_optimum(C)) for C in shown]
         starts = f"{one.fit.starts.agree}/{one.fit.starts.tried}"
         rows.append([name, one.law.name, *cells, _cell(one.exponent), *optima, starts, f"{one.fit.noise:.2%}"])
         notes += [f"{name}: {doubt}" for doubt in ([one.reason] if one.reason else []) + list(one.warnings)]
-    lines = _aligned(rows)
-    level = next((one.level for one in laws.values() if isinstance(one, Fitted)), math.nan)
-    if math.isfinite(level):
-        lines.append(f"In brackets: {100 * level:.3g} % intervals. a: exponent of N* ~ C^a.")
-    more = (
-        [f"{len(notes) - NOTES} more doubts: --json and the page of `report` tell them"] if len(notes) > NOTES else []
-    )
-    return "\n".join([*lines, *_over_text(laws, shown, averages or {}), *notes[:NOTES], *more])
-
-
-def _over_text(laws: Laws, flops: Sequence[float], averages: Mapping[str, Outlook]) -> list[str]:
-    """Optima whose intervals own the choice of law."""
-    rows = [["skill", "laws", *(f"N* at {compact(C)}" for C in flops)]]
-    for name, outlook in averages.items():
-        one = laws.get(name)
-        if isinstance(one, Fitted):
-            over = _over_laws(outlook, one, flops)
-            weighed = ", ".join(f"{law} {weight:.2f}" for law, weight in over["weights"].items())
-            rows.append([name, weighed, *(_size(_as_interval(optimum)) for optimum in over["optima"])])
-    return (
-        ["Over the laws that predict held-out runs about as well, by weight:", *_aligned(rows)] if len(rows) > 1 else []
-    )
-
-
-def _as_interval(optimum: Mapping[str, Any]) -> Interval:
-    lo, hi = optimum["interval"]
-    return Interval(value=optimum["n_params"], lo=lo, hi=hi)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table with a rule below its head; columns that are empty throughout are left out."""
     kept = [at for at in range(len(rows[0])) if any(row[at] for row in rows[1:])]
     widths = [max(len(row[at]) for row in rows) for at in kept]
     lines = ["  ".join(row[at].ljust(width) for at, width in zip(kept, widths, strict=True)).rstrip() for row in rows]
-    return [lines[0], "  ".join("─" * width for width in widths), *lines[1:]]
+    lines.insert(1, "  ".join("─" * width for width in widths))
+    level = next((one.level for one in laws.values() if isinstance(one, Fitted)), math.nan)
+    if math.isfinite(level):
+        lines.append(f"In brackets: {100 * level:.3g} % intervals. a: exponent of N* ~ C^a.")
+    lines += _over_laws_told(laws, shown)
+    more = (
+        [f"{len(notes) - NOTES} more doubts: --json and the page of `report` tell them"] if len(notes) > NOTES else []
+    )
+    return "\n".join([*lines, *notes[:NOTES], *more])
+
+
+def _weights_told(one: Fitted) -> str:
+    """The chosen law and its rivals with their weights; empty where there are none."""
+    return ", ".join(f"{name} {weight:.2f}" for name, weight in law_weights(one).items()) if one.rivals else ""
+
+
+def _over_laws_told(laws: Laws, flops: Sequence[float]) -> list[str]:
+    """Footnotes: the laws that intervals of N* are over, with the skills they hold for, and why one has none."""
+    by_weights: dict[str, list[str]] = {}
+    lost = []
+    for name, one in laws.items():
+        if isinstance(one, Refused) or not one.rivals:
+            continue
+        by_weights.setdefault(_weights_told(one), []).append(name)
+        reason = next((why for why in (without_optimum(one, C) for C in flops) if why), "")
+        lost += [f"{name}: N* has no interval over laws; {reason}"] if reason else []
+    told = [f"N* of {', '.join(names)}: intervals over {weights}." for weights, names in by_weights.items()]
+    return told + lost
 
 
 def _cell(value: Interval | None) -> str:

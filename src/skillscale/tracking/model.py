@@ -87,13 +87,19 @@ def _example(document: str) -> Any:
     return pd.DataFrame([dict(zip(_ASKED, sizes, strict=True)) | shares])
 
 
+def _categories(law: dict[str, Any]) -> tuple[str, ...]:
+    """Of the mix that a skill's predictions depend on: the law's own, or those of its mix effects or rivals."""
+    parts = (law, law.get("effects") or {}, *(law.get("rivals") or ()))
+    return tuple(category for part in parts for category in part.get("categories") or ())
+
+
 def _signature(document: str) -> Any:
     """N and D are needed; the skill and the shares of the mix may be left out."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
     laws = json.loads(document)["skills"].values()
-    shares = sorted({f"mix/{category}" for law in laws for category in law["categories"]})
+    shares = sorted({f"mix/{category}" for law in laws for category in _categories(law)})
     inputs: list[Any] = [ColSpec("double", one) for one in _ASKED]
     inputs += [ColSpec("string", "skill", required=False)]
     inputs += [ColSpec("double", share, required=False) for share in shares]
