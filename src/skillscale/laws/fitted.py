@@ -92,9 +92,11 @@ class Fitted:
 
     def log_optimum(self, C: npt.ArrayLike, h: npt.ArrayLike | None = None) -> tuple[Array, Array]:
         """Ln N*(C) (n_C,) and its draws (K, n_C), at the mix h or the runs' mean mix; NaN where there is none."""
-        mix = self.mean_mix if h is None else h
-        drawn = self.law.log_optimum(self.law.theta(self.q), C, mix)
-        return self.law.log_optimum(self.fit.theta[None], C, mix)[0], drawn
+        return self.log_optima_of(self.fit.theta[None], C, h)[0], self.log_optima_of(self.law.theta(self.q), C, h)
+
+    def log_optima_of(self, theta: Array, C: npt.ArrayLike, h: npt.ArrayLike | None = None) -> Array:
+        """Ln N*(C) of natural parameters (K, p), each (K, n_C), at the mix h or the runs' mean mix."""
+        return self.law.log_optimum(theta, C, self.mean_mix if h is None else h)
 
     def optimum(self, C: float, h: npt.ArrayLike | None = None) -> Interval:
         """N*(C) with its interval."""
@@ -105,13 +107,13 @@ class Fitted:
         """Draws of ln N*(C), (K, n_C), of this law and its rivals, each by its weight; NaN where one has no optimum."""
         parts = []
         for one in (self, *self.rivals):
-            drawn = one.log_optimum(C, h)[1]
-            parts.append(drawn[: max(round(one.weight * len(self.q)), 1)])
+            some = one.q[: max(round(one.weight * len(self.q)), 1)]
+            parts.append(one.log_optima_of(one.law.theta(some), C, h))
         return np.concatenate(parts)
 
     def told_optimum(self, C: float, h: npt.ArrayLike | None = None) -> Interval:
         """N*(C) of the law; its interval owns the choice of law where there are rivals."""
-        value = float(self.log_optimum([C], h)[0][0])
+        value = float(self.log_optima_of(self.fit.theta[None], [C], h)[0, 0])
         return interval(value, self.optima_over_laws([C], h)[:, 0], self.level).map(math.exp)
 
     def loss(self, N: npt.ArrayLike, D: npt.ArrayLike, h: npt.ArrayLike | None = None) -> Losses:

@@ -51,7 +51,7 @@ def optima_by_law(fitted: dict[str, Fitted], flops: Sequence[float]) -> Figure:
 
 def _optimum_line(panel: Axes, one: Fitted, first: float, last: float, colour: str) -> list[float]:
     C = np.geomspace(first, last, _STEPS)
-    value, drawn = one.log_optimum(C)[0], one.optima_over_laws(C)
+    value, drawn = one.log_optima_of(one.fit.theta[None], C)[0], one.optima_over_laws(C)
     tails = [(1 - one.level) / 2, (1 + one.level) / 2]
     there = np.isfinite(value) & (np.isfinite(drawn).mean(0) > 0.99)
     if not there.any():
