@@ -256,8 +256,9 @@ def _named(mix: str, name: str, runs: Runs) -> str:
 
 def _study_fits(runs: Runs, config: Config, laws: Mapping[str, Fitted | Refused], out: Output, curve: str) -> StudyFits:
     """IsoFLOP curves beside the laws, and what follows from them; no curves where the runs are no isoFLOP study."""
-    table, settings, grid = runs.table, config.study, runs.of_grid.table.runs
-    if not runs.of_grid.has_isoflops:
+    table, settings, of_grid = runs.table, config.study, runs.of_grid
+    grid = of_grid.table.runs
+    if not of_grid.has_isoflops:
         return StudyFits(
             skills=table.skills, aggregates=table.aggregates, level=settings.level, resamples=settings.resamples,
             curve=curve, runs=table.runs, minima=(), power_laws=(), residuals=(), laws=(), frontier=(),

@@ -126,7 +126,7 @@ def _narrowed(job: _Job) -> dict[str, Any]:
     grid = [one for one in finished if not one.purpose]
     sampled, spent = len(finished) - len(grid), _flops(finished) - _flops(grid)
     job.out.text(f"sampled after the grid: {sampled} runs of {spent:.3g} FLOP, to the {_flops(grid):.3g} FLOP of it")
-    if min(len(grid), len(finished)) < START:
+    if len(grid) < START:
         job.out.text(f"  with fewer than {START} runs before, nothing tells how much narrower the intervals got")
         return {"runs": sampled, "flops": spent, "flops_before": _flops(grid)}
     before, after = (

@@ -153,10 +153,11 @@ def _beliefs(fit: Fit) -> dict[int, float]:
 def _skewed(fit: Fit, q: Array) -> str:
     lo, mid, hi = np.nanquantile(q[:, list(fit.free)], [0.05, 0.5, 0.95], axis=0)
     ratio = np.maximum(hi - mid, 1e-300) / np.maximum(mid - lo, 1e-300)
+    told_before = _beliefs(fit)
     names = [
         fit.law.log_names[j]
         for j, one in zip(fit.free, ratio, strict=True)
-        if j not in _beliefs(fit) and not 1 / SKEWED <= one <= SKEWED
+        if j not in told_before and not 1 / SKEWED <= one <= SKEWED
     ]
     if not names:
         return ""

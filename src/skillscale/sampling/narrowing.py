@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from skillscale.laws.design.averaged import NOTHING_TOLD
 from skillscale.laws.design.targets import Answer
 from skillscale.laws.forms import Array
-
-NOTHING = 3.0  # half width, in ln N, from which nothing is known: a factor of 20 up or down
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,4 +95,4 @@ class Narrowing:
 
 def _half(answer: Answer) -> Array:
     """Half widths, (n_targets,); to know nothing more exactly is no gain."""
-    return np.fmin((answer.hi - answer.lo) / 2, NOTHING)
+    return np.fmin((answer.hi - answer.lo) / 2, NOTHING_TOLD)

@@ -25,7 +25,7 @@ TEMPER = 0.35  # power of the evidence; 1 lets laws be certain of more than they
 _NEGLIGIBLE = 0.01  # weight of a law that is left out
 _RICHNESS = 20.0  # runs for which a direction that no candidate can tell apart is left to its prior
 _APART = 0.05  # of such a direction's weight, in units of the noise
-_TOLD = 3.0  # half width in ln N where the runs tell nothing
+NOTHING_TOLD = 3.0  # half width in ln N where the runs tell nothing
 _RATIO = 20.0  # D / N there
 _HALVINGS = 60
 
@@ -173,7 +173,7 @@ def _interval(mixture: tuple[Array, Array, Array], target: Target, level: float)
     if not len(values):
         nothing = {Quantity.OPTIMUM: 0.5 * math.log(target.C / 6 / _RATIO), Quantity.DIFFERENCE: 0.0}
         value = nothing.get(target.quantity, math.nan)
-        return value, value - _TOLD, value + _TOLD, _TOLD
+        return value, value - NOTHING_TOLD, value + NOTHING_TOLD, NOTHING_TOLD
     mean = float(chances @ values)
     sd = math.sqrt(float(chances @ (sds**2 + (values - mean) ** 2)))
     tails = np.array([(1 - level) / 2, 0.5, (1 + level) / 2])

@@ -32,7 +32,10 @@ _FIRST = 1e-9  # epochs beyond the first, of data seen once
 
 
 class _AsGiven(Law):
-    """A law whose parameters are its log-parameters themselves: nobody is shown them."""
+    """A law whose parameters are its log-parameters themselves: nobody is shown them.
+
+    It has no seeds, for nobody searches from them: beliefs begin at their prior.
+    """
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -46,6 +49,11 @@ class _AsGiven(Law):
     def log_parameters(self, theta: Array) -> Array:
         """Inverse of ``theta``."""
         return np.asarray(theta)
+
+    def seeds(self, z: Covariates, log_L: Array, weights: Array) -> Array:
+        """Refused, so that nobody takes it for a law to fit."""
+        del z, log_L, weights
+        raise TypeError(f"{self.name} is believed from its prior and has no seeds; fit a law of the catalogue instead")
 
 
 @dataclass(frozen=True)
@@ -105,10 +113,6 @@ class Transfer(_AsGiven):
         share = log(dot(weights, z.h)) + math.log(len(self.categories)) - log(dot(weights, np.ones((1, len(weights)))))
         return self.inner.form(q[:p], Covariates(z.x, z.y + share))
 
-    def seeds(self, z: Covariates, log_L: Array, weights: Array) -> Array:
-        """None of its own: beliefs begin at their prior."""
-        raise NotImplementedError
-
 
 @dataclass(frozen=True)
 class Repeated(_AsGiven):
@@ -134,10 +138,6 @@ class Repeated(_AsGiven):
         beyond = np.log(np.maximum(np.expm1(z.h[..., 0]), _FIRST))
         lost = logsumexp(0.0, (beyond - worn) * power + size * z.x)
         return self.inner.form(q[:p], Covariates(z.x, z.y - lost))
-
-    def seeds(self, z: Covariates, log_L: Array, weights: Array) -> Array:
-        """None of its own: beliefs begin at their prior."""
-        raise NotImplementedError
 
 
 def offered(space: Space) -> tuple[Law, ...]:

@@ -14,13 +14,12 @@ from skillscale.errors import InputError
 from skillscale.laws.design.averaged import Averaged, averaged_over
 from skillscale.laws.design.offered import offered
 from skillscale.laws.design.plan import expected_counts
-from skillscale.laws.design.propose import Wish, problem_of
+from skillscale.laws.design.propose import START, Wish, problem_of
 from skillscale.laws.design.space import History, Space
 from skillscale.laws.design.surface import surface_over
 from skillscale.laws.design.targets import Quantity, Target
 from skillscale.laws.forms import Array
 
-START = 8  # runs before the first plan
 START_SHARE = 0.05  # of what there is to spend, that the start may cost
 _EDGE = 1e-6
 
