@@ -54,3 +54,29 @@ def test_a_skill_that_would_take_anothers_column_is_refused_before_anything_is_t
     for name in ("aggregate", "N", "mix/code"):
         with pytest.raises(InputError, match=f"'{name}' can't name a skill"):
             config.SkillConfig(name=name, hypothesis=("val/code",))
+
+
+def test_a_study_names_its_data_and_skills_and_the_command_may_name_others():
+    assert config.load(study="large").data.name == "large"
+    assert config.load(study="skills-night").skills.name == "splits"
+    assert config.load(study="skills-night", skills="embedded").skills.name == "embedded"
+
+
+def test_mixes_are_made_by_multiplying_one_category_and_dividing_by_the_sum():
+    """The thirteen of Roberts et al. 2025: the base comes once, though three factors of 1 name it."""
+    mixes = config.load(
+        overrides={
+            "study.mixes": "[{knowledge: .58, code: .2, prose: .22}]",
+            "study.multiplied": "{knowledge: [.2, 1, 2, 3, 4], code: [.5, 1, 2, 3, 4, 18], prose: [2, 3, 4]}",
+        }
+    ).study.mix_values
+    assert len(mixes) == 13
+    assert dict(mixes[0].shares) == {"knowledge": 0.58, "code": 0.2, "prose": 0.22}
+    assert mixes[1].shares["knowledge"] == pytest.approx(0.2 * 0.58 / (0.2 * 0.58 + 0.42))
+    assert mixes[1].shares["code"] / mixes[1].shares["prose"] == pytest.approx(0.2 / 0.22)
+    with pytest.raises(InputError, match="poetry can't be multiplied"):
+        _ = config.load(overrides={"study.multiplied": "{poetry: [2]}"})
+
+
+def test_settings_that_came_later_leave_the_name_of_what_is_measured():
+    assert config.load().hash == "b6f29550c0c0ddcb"

@@ -466,3 +466,20 @@ def test_a_category_that_fills_no_sequence_is_refused_before_training(tmp_path: 
     point = DesignPoint(n_params=10_000, n_tokens=2_000_000, mix=Mix({"prose": 0.5, "code": 0.5}))
     with pytest.raises(InputError, match=r"lower model\.context"):
         prepared.check(point)
+
+
+def test_only_rows_with_the_values_asked_for_count(made: tuple[Config, Path, Prepared]) -> None:
+    config, cache, prepared = made
+    raw = config.as_dict()
+    raw["skills"]["sets"][0] |= {"where": {"completion": [f" A {i}" for i in range(7)]}}
+    asked = configs.resolve(raw)
+    assert len(prepare(asked, cache, progress=lambda _: None).sets["qa"]) == 7 < len(prepared.sets["qa"])
+    assert asked.hash != config.hash
+    refused = {
+        "answer": r"qa: where names no column: 'answer'; there are prompt, completion",
+        "prompt": "check the values of where",
+    }
+    for column, message in refused.items():
+        raw["skills"]["sets"][0]["where"] = {column: ["none like it"]}
+        with pytest.raises(InputError, match=message):
+            prepare(configs.resolve(raw), cache, progress=lambda _: None)

@@ -195,8 +195,10 @@ def cache_folder(text: str) -> Path:
 
 
 _STUDY = Parameter(name="study", default="main", help="a study of conf/study, or a YAML file of one")
-_DATA = Parameter(name="data", default="embedded", help="training data: a name in conf/data, or a YAML file")
-_SKILLS = Parameter(name="skills", default="embedded", help="skills to measure: a name in conf/skills, or a YAML file")
+_DATA = Parameter(name="data", default="", help="training data: a name in conf/data, or a YAML file [the study's]")
+_SKILLS = Parameter(
+    name="skills", default="", help="skills to measure: a name in conf/skills, or a YAML file [the study's]"
+)
 _TRACKING = Parameter(name="tracking", help="MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder")
 _CACHE = Parameter(
     name="cache", read=cache_folder, help="folder for prepared data; empty: SKILLSCALE_CACHE, or ~/.cache/skillscale"

@@ -84,7 +84,8 @@ class EvalSetConfig:
     r"""A set of items to measure: a prompt, and the completion whose NLL counts.
 
     ``prompt`` and ``completion`` are templates over the columns, as in ``Question: {question}\nAnswer:``. An empty
-    prompt measures the whole text.
+    prompt measures the whole text. ``where``: of a column, the values whose rows count, as in ``{subject: [anatomy]}``;
+    all rows where it is empty.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -96,6 +97,7 @@ class EvalSetConfig:
     prompt: str = "{prompt}"
     completion: str = "{completion}"
     max_items: Count | None = None
+    where: Mapping[str, tuple[str | int | float, ...]] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,15 +183,21 @@ class TrainConfig:
 class StudyConfig:
     """Which points make the study, and how they are judged.
 
-    ``budgets`` in FLOP (6 N D); ``span``: sizes run from optimum / span to optimum x span, where the expected optimum
-    is ``optimum_coefficient`` C^``optimum_exponent``; ``seeds`` per budget: the number of replicates. ``aggregate``
-    weighs evaluation sets (``val/CATEGORY`` names a category's validation set); empty: the validation sets by mix.
+    ``data``, ``skills``: names in conf/ that the study takes where the command names no others. ``mixes``: the first is
+    the base; ``multiplied``: of a category, factors of its weight in the base mix, each making one more mix
+    (Roberts et al. 2025). ``budgets`` in FLOP (6 N D); ``span``: sizes run from optimum / span to optimum x span, where
+    the expected optimum is ``optimum_coefficient`` C^``optimum_exponent``; ``seeds`` per budget: the number of
+    replicates. ``aggregate`` weighs evaluation sets (``val/CATEGORY`` names a category's validation set); empty: the
+    validation sets by mix.
     """
 
     __pydantic_config__ = _STRICT_KEYS
 
     name: str
+    data: str = "embedded"
+    skills: str = "embedded"
     mixes: Annotated[tuple[Mapping[str, float], ...], Field(min_length=1)]
+    multiplied: Mapping[str, tuple[Positive, ...]] = Field(default_factory=dict)
     budgets: Annotated[tuple[Positive, ...], Field(min_length=1)]
     sizes: Annotated[int, Field(ge=1, le=100)]
     span: Annotated[float, Field(ge=1)]
@@ -210,8 +218,11 @@ class StudyConfig:
 
     @property
     def mix_values(self) -> tuple[Mix, ...]:
-        """The mixes, checked."""
-        return tuple(Mix(shares) for shares in self.mixes)
+        """The mixes, those made by multiplying included, each once; checked."""
+        base = Mix(self.mixes[0])
+        named = [Mix(shares) for shares in self.mixes]
+        made = [base.multiplied(name, factor) for name, factors in self.multiplied.items() for factor in factors]
+        return tuple(dict.fromkeys([*named, *made]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,6 +309,7 @@ class Config:
         for key in ("device", "threads", "checkpoint_every_s"):
             del whole["train"][key]
         del whole["study"], whole["sample"]
+        whole["skills"]["sets"] = [kept_settings(one) for one in whole["skills"]["sets"]]
         return whole
 
     @property
@@ -316,6 +328,11 @@ def check_mix(mix: Mix, data: DataConfig) -> None:
         if name not in data.category_names:
             near = _near(name, data.category_names)
             raise InputError(f"mix names no category: {name!r}; {data.name} has {', '.join(data.category_names)}{near}")
+
+
+def kept_settings(evaluation_set: Mapping[str, Any]) -> dict[str, Any]:
+    """A set's settings without an empty ``where``: what was measured before there was one keeps its name."""
+    return {key: value for key, value in evaluation_set.items() if key != "where" or value}
 
 
 def plain(value: Any) -> Any:
@@ -380,21 +397,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def load(
     *,
-    data: str = "embedded",
-    skills: str = "embedded",
+    data: str = "",
+    skills: str = "",
     study: str = "main",
     overrides: Mapping[str, str] | None = None,
 ) -> Config:
     """Read the files, lay the overrides over them, check everything.
 
     Args:
-        data, skills, study: a shipped name or a path to a YAML file.
+        data, skills, study: a shipped name or a path to a YAML file; empty data and skills are the study's own.
         overrides: ``{"train.lr_coefficient": "0.3"}``; values are read as YAML.
 
     Raises:
         InputError: a file, key or value that can't be used, with the cure.
     """
-    names = {"data": data, "skills": skills, "study": study}
+    of_study = read_yaml(conf_file("study", study))
+    names = {"study": study} | {
+        noun: given or str(of_study.get(noun, "embedded")) for noun, given in (("data", data), ("skills", skills))
+    }
     raw = {noun: read_yaml(conf_file(noun, names.get(noun, ""))) for noun in NOUNS}
     for dotted, text in (overrides or {}).items():
         _override(raw, dotted, text)

@@ -100,6 +100,18 @@ class Mix:
             shares[name.strip()] = share
         return cls(shares)
 
+    def multiplied(self, category: str, factor: float) -> "Mix":
+        """The mix in which the category's weight is ``factor`` times as large, and the others share the rest as before.
+
+        Raises:
+            InputError: the mix has nothing of the category.
+        """
+        if category not in self.shares:
+            raise InputError(f"{category} can't be multiplied: the mix {self} has none of it")
+        weights = {name: share * (factor if name == category else 1) for name, share in self.shares.items()}
+        total = math.fsum(weights.values())
+        return Mix({name: weight / total for name, weight in weights.items()})
+
     def __str__(self) -> str:
         return ",".join(f"{name}={share:.6g}" for name, share in self.shares.items())
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skillscale.config import EvalSetConfig
+from skillscale.config import EvalSetConfig, plain
 from skillscale.errors import InputError
 from skillscale.lm.cache import Progress
 from skillscale.lm.templates import Template
@@ -83,17 +83,32 @@ def items_of_rows(rows: Iterable[Mapping[str, Any]], one: EvalSetConfig, tokeniz
     Of more rows than ``max_items`` a sample is drawn by a hash of their number, the same on every machine.
 
     Raises:
-        InputError: a template that doesn't suit the columns, or too few items.
+        InputError: a template or ``where`` that doesn't suit the columns, or too few items.
     """
     prompt, completion = Template(one.prompt), Template(one.completion)
-    texts = [(prompt.fill(row), completion.fill(row)) for row in rows]
+    texts = [(prompt.fill(row), completion.fill(row)) for row in rows if _counts(row, one)]
     kept = [pair for pair in texts if pair[1]]
     if len(kept) < MIN_ITEMS:
         raise InputError(
             f"evaluation set {one.name} ({one.path}) has {len(kept)} items with a completion among {len(texts)} rows, "
-            f"but a standard error needs {MIN_ITEMS}; check the template {one.completion!r}"
+            f"but a standard error needs {MIN_ITEMS}; check {_what_chose(one)}"
         )
     return pack(one.name, _sampled(kept, one.max_items), tokenizer), len(texts) - len(kept)
+
+
+def _what_chose(one: EvalSetConfig) -> str:
+    where = f"the values of where {plain(one.where)} and " if one.where else ""
+    return f"{where}the template {one.completion!r}"
+
+
+def _counts(row: Mapping[str, Any], one: EvalSetConfig) -> bool:
+    """Whether a row has one of the values that the set asks for, in every column it names."""
+    for column in one.where:
+        if column not in row:
+            raise InputError(
+                f"evaluation set {one.name}: where names no column: {column!r}; there are {', '.join(row)}"
+            )
+    return all(str(row[column]) in map(str, values) for column, values in one.where.items())
 
 
 def items_of_documents(name: str, texts: Sequence[str], tokenizer: Tokenizer) -> ItemSet:

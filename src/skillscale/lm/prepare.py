@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from skillscale.config import CategoryConfig, Config, DataConfig, EvalSetConfig, SourceConfig, plain
+from skillscale.config import CategoryConfig, Config, DataConfig, EvalSetConfig, SourceConfig, kept_settings, plain
 from skillscale.errors import InputError
 from skillscale.lm import tokenizer as tokenizers
 from skillscale.lm.cache import Progress, full_disk_named, make_once
@@ -197,7 +197,7 @@ def _texts_key(one: Category) -> dict[str, Any]:
 
 def _settings(source: SourceConfig | EvalSetConfig, known: Origin) -> dict[str, Any]:
     """What decides a source's rows, wherever it lies and however it is fetched."""
-    kept = {key: value for key, value in plain(source).items() if key not in ("path", "streaming")}
+    kept = {key: value for key, value in kept_settings(plain(source)).items() if key not in ("path", "streaming")}
     return kept | {"fingerprint": known.fingerprint}
 
 
