@@ -1,9 +1,11 @@
 """The entries that read: fit every skill from the registry's runs or from a table, and write the report."""
 
 import json
+import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +43,7 @@ from skillscale.tracking import AnalysisWriter, Registry
 if TYPE_CHECKING:
     from skillscale.report.page import Background, Source
 
+_Told = tuple[dict[str, Fitted | Refused], list[str]]  # laws by skill, and what is to be said of them
 BEYOND = (1.0, 10.0, 100.0)  # where optima are told by default, in units of the largest 6 N D fitted
 
 
@@ -200,8 +203,9 @@ def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) 
     """Fit everything there is to fit."""
     tell_left_out(runs.table, out)
     laws: dict[str, Fitted | Refused] = {}
-    for mix, table in runs.groups.items():
-        found = _laws_of(table, mix, arguments, config, out)
+    for mix, (found, notes) in zip(runs.groups, _laws_by_group(runs, arguments, config), strict=True):
+        for note in notes:
+            out.progress(note)
         laws |= {_named(mix, name, runs): one for name, one in found.items()}
     laws |= {name: Refused(skill=name, n_runs=0, reason=why) for name, why in runs.table.lost.items()}
     given = arguments.get("flops")
@@ -213,40 +217,49 @@ def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) 
     )
 
 
-def _laws_of(
-    table: RunTable, mix: str, arguments: Mapping[str, Any], config: Config, out: Output
-) -> dict[str, Fitted | Refused]:
+def _laws_by_group(runs: Runs, arguments: Mapping[str, Any], config: Config) -> list[_Told]:
+    """The laws of each group of runs, which have nothing in common: side by side where there are several."""
+    asked = [(table, mix, arguments, config) for mix, table in runs.groups.items()]
+    processes = min(len(asked), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    if processes < 2:
+        return [_laws_of(*each) for each in asked]
+    with ProcessPoolExecutor(processes) as pool:
+        return list(pool.map(_laws_of, *zip(*asked, strict=True)))
+
+
+def _laws_of(table: RunTable, mix: str, arguments: Mapping[str, Any], config: Config) -> _Told:
     """Each skill's law: the one that was named, or the one that held-out runs choose, fitted as it was tried."""
+    notes: list[str] = []
     data = points_of(table)
     if arguments.get("law"):
         request = _request(arguments, config, named_law(arguments["law"]), table)
-        return fit_all(_as_measured(data, table, arguments, request, out), request)
+        return fit_all(_as_measured(data, table, arguments, request, notes), request), notes
     reasons = {name: why_not(points) for name, points in data.items()}
     refused = {
         name: Refused(skill=name, n_runs=len(data[name]), reason=reason) for name, reason in reasons.items() if reason
     }
     able = {name: points for name, points in data.items() if name not in refused}
     if not able:
-        return dict(refused)
+        return dict(refused), notes
     choice = choose(able, objective=objective_of(arguments))
     chosen = choice.chosen.setting
     request = _request(arguments, config, chosen.law, table)
-    able = _as_measured(able, table, arguments, request, out)
+    able = _as_measured(able, table, arguments, request, notes)
     if request.sharing == Sharing():
-        out.progress(f"law{f' of {mix}' if mix else ''}: {chosen.name}{_because(choice)}")
+        notes.append(f"law{f' of {mix}' if mix else ''}: {chosen.name}{_because(choice)}")
         found = fit_chosen(able, choice, request)
     else:
         asked = "without weak beliefs, and with what was asked to be pinned, shared or pooled"
-        out.progress(f"law{f' of {mix}' if mix else ''}: {chosen.law.name}, {asked}; {chosen.name}{_because(choice)}")
+        notes.append(f"law{f' of {mix}' if mix else ''}: {chosen.law.name}, {asked}; {chosen.name}{_because(choice)}")
         found = fit_all({name: fitted_points(points, chosen) for name, points in able.items()}, request)
-    return {name: refused[name] if name in refused else found[name] for name in data}
+    return {name: refused[name] if name in refused else found[name] for name in data}, notes
 
 
 def _as_measured(
-    data: dict[str, Points], table: RunTable, arguments: Mapping[str, Any], request: Request, out: Output
+    data: dict[str, Points], table: RunTable, arguments: Mapping[str, Any], request: Request, notes: list[str]
 ) -> dict[str, Points]:
     """The runs, weighed by their standard errors where that is asked for."""
-    return _weighed(data, table, request, out) if arguments.get("weights") == "sem" else data
+    return _weighed(data, table, request, notes) if arguments.get("weights") == "sem" else data
 
 
 def _named(mix: str, name: str, runs: Runs) -> str:
@@ -339,7 +352,7 @@ def objective_of(arguments: Mapping[str, Any]) -> Objective | None:
     return Objective(kind=kind.removesuffix("_raw"), delta=delta or DELTA, on="raw" if kind.endswith("_raw") else "log")
 
 
-def _weighed(data: Mapping[str, Points], table: RunTable, request: Request, out: Output) -> dict[str, Points]:
+def _weighed(data: Mapping[str, Points], table: RunTable, request: Request, notes: list[str]) -> dict[str, Points]:
     """Runs that weigh by the standard error of their measurement, where it is known.
 
     Raises:
@@ -352,7 +365,7 @@ def _weighed(data: Mapping[str, Points], table: RunTable, request: Request, out:
             "`loss:` in the columns file, or leave --weights out"
         )
     if lacking := [name for name in data if name not in known]:
-        out.progress(f"note: no standard errors are known of {', '.join(lacking)}: its runs weigh alike")
+        notes.append(f"note: no standard errors are known of {', '.join(lacking)}: its runs weigh alike")
     weighed = dict(data)
     for name, column in known.items():
         points = data[name]

@@ -157,7 +157,7 @@ class Choice:
         )
 
     def fitted(self, data: Mapping[str, Points], *, tell: Tell | None = None) -> dict[str, Outlook]:
-        """The chosen law and its rivals fitted to all runs from many starts, ready to predict larger ones.
+        """The chosen law, from many starts, and its rivals, fitted to all runs and ready to predict larger ones.
 
         Raises:
             FitError: the runs of a skill can't carry the chosen law.
@@ -166,7 +166,7 @@ class Choice:
         members = []
         for one in self.rivals:
             try:
-                told = forecasts(data, one.setting, limit, tell=tell, starts=STARTS)
+                told = forecasts(data, one.setting, limit, tell=tell, starts=STARTS if one is self.chosen else 1)
             except FitError:
                 if one is self.chosen:
                     raise

@@ -48,6 +48,10 @@ class Fitted:
     setting: str = ""
     weight: float = 1.0
     rivals: "tuple[Fitted, ...]" = field(default=(), repr=False)
+    # What was found before, by compute and mix: text, tables and figures ask for the same optima
+    _optima: dict[tuple[float, tuple[float, ...] | None], Array] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def law(self) -> Law:
@@ -105,11 +109,15 @@ class Fitted:
 
     def optima_over_laws(self, C: npt.ArrayLike, h: npt.ArrayLike | None = None) -> Array:
         """Draws of ln N*(C), (K, n_C), of this law and its rivals, each by its weight; NaN where one has no optimum."""
-        parts = []
-        for one in (self, *self.rivals):
-            some = one.q[: max(round(one.weight * len(self.q)), 1)]
-            parts.append(one.log_optima_of(one.law.theta(some), C, h))
-        return np.concatenate(parts)
+        computes = [float(each) for each in np.atleast_1d(np.asarray(C, dtype=float))]
+        mix = None if h is None else tuple(np.ravel(np.asarray(h, dtype=float)).tolist())
+        if new := [each for each in dict.fromkeys(computes) if (each, mix) not in self._optima]:
+            parts = []
+            for one in (self, *self.rivals):
+                some = one.q[: max(round(one.weight * len(self.q)), 1)]
+                parts.append(one.log_optima_of(one.law.theta(some), new, h))
+            self._optima.update(zip([(each, mix) for each in new], np.concatenate(parts).T, strict=True))
+        return np.column_stack([self._optima[each, mix] for each in computes])
 
     def told_optimum(self, C: float, h: npt.ArrayLike | None = None) -> Interval:
         """N*(C) of the law; its interval owns the choice of law where there are rivals."""

@@ -215,7 +215,7 @@ class Law(ABC):
     def log_optimum(self, theta: Array, C: npt.ArrayLike, h: npt.ArrayLike | None = None) -> Array:
         """Ln N*(C), the N nearest the data that minimises L under C = 6 N D; (K, n_C); NaN where L has no minimum."""
         q = self.log_parameters(np.atleast_2d(theta))
-        s, _, _ = self._search(q, C, h)
+        s = self._search(q, C, h)
         return np.where(np.isfinite(s), s + self.x0, np.nan)
 
     def optimum_exponent(self, theta: Array, C: float | None = None, h: npt.ArrayLike | None = None) -> Array:
@@ -225,8 +225,8 @@ class Law(ABC):
         ends = self.log_optimum(theta, [at * math.exp(-step), at * math.exp(step)], h)
         return np.asarray((ends[:, 1] - ends[:, 0]) / (2 * step))
 
-    def _search(self, q: Array, C: npt.ArrayLike, h: npt.ArrayLike | None) -> tuple[Array, Array, Array]:
-        """Along each budget: x of the minimum (NaN where there is none), ln L there, and its second derivative by x."""
+    def _search(self, q: Array, C: npt.ArrayLike, h: npt.ArrayLike | None) -> Array:
+        """The x of the minimum along each budget, (K, n_C); NaN where there is none."""
         log_C = np.log(np.atleast_1d(np.asarray(C, dtype=float)) / 6)
         along = np.linspace(-SEARCH_REACH, SEARCH_REACH, SEARCH_POINTS)
         total = log_C - self.x0 - self.y0
@@ -238,33 +238,39 @@ class Law(ABC):
             values = values.reshape(len(q), *x.shape)
             values = np.where(np.isfinite(values), values, np.inf)
         best, inside = _nearest_minimum(values)
-        s = np.take_along_axis(np.broadcast_to(x, values.shape), best[..., None], -1)[..., 0]
-        width = along[1] - along[0]
-        low, high = s - width, s + width
-        for _ in range(60):
-            with np.errstate(over="ignore", invalid="ignore"):  # at the ends, of wild draws
-                value, slope, bend = self._along(q, s, total, mix)
-            low, high = np.where(slope < 0, s, low), np.where(slope > 0, s, high)
-            newton = s - slope / np.where(bend > 0, bend, np.inf)
-            step = np.where((bend > 0) & (newton > low) & (newton < high), newton, (low + high) / 2)
-            if np.all((np.abs(step - s) < 1e-12) | ~inside):
-                break
-            s = step
-        return np.where(inside, s, np.nan), value, bend
+        rows, budgets = np.nonzero(inside)
+        s = np.full(best.shape, np.nan)
+        near = x[budgets, best[inside]]
+        of_budget = None if mix is None else mix[budgets]
+        s[inside] = self._refined(q[rows], near, total[budgets], of_budget, width=along[1] - along[0])
+        return s
 
-    def _along(self, q: Array, s: Array, total: Array, h: Array | None) -> tuple[Array, Array, Array]:
-        """Ln L and its two derivatives by x at fixed budget, each (K, n_C); ``s`` and ``total`` are x and x + y."""
-        K, n = s.shape
-        flat = Jet(s.reshape(-1, 1), (0,), np.ones((1, 1, 1)))
-        budgets = np.tile(total, K)[:, None]
-        shares = None if h is None else np.tile(h, (K, 1))
-        rows = leaves(np.repeat(q, n, axis=0), derivatives=False)
-        jet = self.form(rows, Covariates(flat, budgets - flat, None if shares is None else shares[:, None, :]))
-        one = np.ones((K * n, 1))
-        bend = jet.second(one)[:, 0, 0]
-        slope = np.broadcast_to(jet.jac if jet.jac is not None else np.zeros((1, 1, 1)), (K * n, 1, 1))[:, 0, 0]
-        value = np.broadcast_to(jet.value, (K * n, 1))
-        return value.reshape(K, n), slope.reshape(K, n), np.broadcast_to(bend, (K * n,)).reshape(K, n)
+    def _refined(self, q: Array, near: Array, total: Array, h: Array | None, *, width: float) -> Array:
+        """The x of minima along their budgets, (m,), from places within a ``width`` of them."""
+        s, low, high = near.copy(), near - width, near + width
+        live = np.arange(len(s))
+        for _ in range(60):
+            if not len(live):
+                break
+            at = s[live]
+            with np.errstate(over="ignore", invalid="ignore"):  # at the ends, of wild draws
+                slope, bend = self._along(q[live], at, total[live], None if h is None else h[live])
+            low[live], high[live] = np.where(slope < 0, at, low[live]), np.where(slope > 0, at, high[live])
+            newton = at - slope / np.where(bend > 0, bend, np.inf)
+            halved = (low[live] + high[live]) / 2
+            s[live] = np.where((bend > 0) & (newton > low[live]) & (newton < high[live]), newton, halved)
+            live = live[np.abs(s[live] - at) >= 1e-12]
+        return s
+
+    def _along(self, q: Array, s: Array, total: Array, h: Array | None) -> tuple[Array, Array]:
+        """Both derivatives of ln L by x at fixed budget, each (m,); ``s`` and ``total`` are x and x + y, (m,)."""
+        flat = Jet(s[:, None], (0,), np.ones((1, 1, 1)))
+        jet = self.form(
+            leaves(q, derivatives=False), Covariates(flat, total[:, None] - flat, None if h is None else h[:, None, :])
+        )
+        bend = jet.second(np.ones((len(s), 1)))[:, 0, 0]
+        slope = np.broadcast_to(jet.jac if jet.jac is not None else np.zeros((1, 1, 1)), (len(s), 1, 1))[:, 0, 0]
+        return slope, np.broadcast_to(bend, (len(s),))
 
 
 def _nearest_minimum(values: Array) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
