@@ -32,6 +32,8 @@ class Status(StrEnum):
     TOO_FEW_BUDGETS = "too few budgets"
     NOT_IDENTIFIED = "not identified"
     NO_MINIMUM = "no interior minimum"
+    TOO_FEW_MIXES = "too few mixes"
+    BEYOND = "beyond the runs"
     ON_BOUND = "on a bound"
 
 
@@ -90,7 +92,9 @@ class Minimum:
     """The compute optimum of one skill at one budget and mix.
 
     ``N``: N*(C) with interval (known only where ``status`` is ok); ``loss``: L at N*; ``curvature``: d2 ln L / d(ln N)2
-    at N*, with interval; ``curve`` is there wherever a curve could be fitted, refused ones included.
+    at N*, with interval; ``curve`` is there wherever a curve could be fitted, refused ones included; so are ``draws``:
+    (n_draws, 2) ln N* and ln L at the estimated N* of the resamples, whose rows are the same for all skills, budgets
+    and mixes.
     """
 
     mix: str
@@ -104,6 +108,7 @@ class Minimum:
     loss: float = math.nan
     curvature: Interval = field(default_factory=Interval)
     curve: Curve | None = None
+    draws: Array = field(default_factory=lambda: np.empty((0, 2)), repr=False, compare=False)
 
     @property
     def D(self) -> Interval:
