@@ -78,9 +78,9 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Optima:
-    """The optima of one column at one budget in the mixes that have them: ln N* as ``value`` (n,), with ``draws`` (K, n).
+    """The optima of one column at one budget in the mixes that have them.
 
-    ``left_out``: mixes whose minimum was refused, with the reason.
+    ``value``: ln N* (n,), with ``draws`` (K, n); ``left_out``: mixes whose minimum was refused, with the reason.
     """
 
     column: str

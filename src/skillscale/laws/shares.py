@@ -291,7 +291,8 @@ def _difference(
         slope = interval(*_gap(one.slope, other.slope, (one.scale, other.scale)), level)
     return SlopeDifference(
         **names, status=Status.OK, reason="", slope=slope,
-        relative=interval(*_gap(one.relative, other.relative), level), elasticity=interval(elasticity, drawn, level), p=two_sided_p(drawn),
+        relative=interval(*_gap(one.relative, other.relative), level),
+        elasticity=interval(elasticity, drawn, level), p=two_sided_p(drawn),
     )  # fmt: skip
 
 
