@@ -29,7 +29,7 @@ from skillscale.laws.splits import Confirmation, SkillSplit, split_verdicts
 from skillscale.laws.study import fit_study
 
 RESULTS = Path(__file__).parent / "results" / "skill_verdicts.csv"
-LEVEL, RESAMPLES = 0.9, 400
+LEVEL, RESAMPLES = 0.9, 200
 PLANTED = {"knowledge": 0.115, "code": -0.085}
 BASE = {"knowledge": 0.5844, "code": 0.1992, "other": 0.2164}
 FACTORS = {"knowledge": (0.2, 1, 2, 3, 4), "code": (0.5, 2, 3, 4, 18), "other": (2, 3, 4)}

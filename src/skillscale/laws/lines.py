@@ -1,10 +1,12 @@
 """Straight lines through the compute optima of several mixes, with draws that own what the mixes differ in besides.
 
 Two errors make ln N* of a mix leave a line. Its runs' noise is known from the resamples, which mixes share where they
-share sizes and seeds: so an error that all mixes have in common, such as a seed's, moves the line's level but not its
-slope. The other is that a mix's remaining shares change too, so that no line is quite true: a variance ``tau^2``
-between mixes, by the method of moments (DerSimonian and Laird 1986, with the resamples' own scatter as what noise makes
-of it), drawn with Student's tails for the mixes beyond the line's two parameters.
+share sizes and seeds. For an error that all mixes have in common does not cancel in a slope: it moves all optima alike
+to first order, but what it does to the curvature stretches the distances between them. What one seed does to all sizes
+and mixes of a budget can't be seen at all where there is no second seed. The other error is that a mix's remaining
+shares change too, so that no line is quite true: a variance ``tau^2`` between mixes, by the method of moments
+(DerSimonian and Laird 1986, with the resamples' own scatter as what noise makes of it), drawn with Student's tails for
+the mixes beyond the line's two parameters.
 """
 
 import math
