@@ -30,9 +30,7 @@ def ablation(rng: np.random.Generator, *, noise: float = 0.003) -> pd.DataFrame:
         }
         noisy = Noise(run=noise, seed_level=0)
         runs = simulate_study(truths, rng, grid=Grid(budgets=BUDGETS, seeds=1), noise=noisy, mix=f"k{share}")
-        parts.append(
-            runs.assign(run_id=runs["run_id"] + f"k{share}", **{f"mix/{name}": x for name, x in h.items()})
-        )
+        parts.append(runs.assign(run_id=runs["run_id"] + f"k{share}", **{f"mix/{name}": x for name, x in h.items()}))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -85,7 +85,8 @@ def split_verdicts(
     stand = [verdict is not Verdict.UNRESOLVED for verdict in verdicts]
     asked = _family([pooled[one.held_out] for one, yes in zip(splits, stand, strict=True) if yes])
     second = iter(asked)
-    own = [next(second) if yes else pooled[one.held_out] for one, yes in zip(splits, stand, strict=True)]
+    unasked = {one.held_out: replace(pooled[one.held_out], p_holm=math.nan) for one in splits}
+    own = [next(second) if yes else unasked[one.held_out] for one, yes in zip(splits, stand, strict=True)]
     names = (
         [set_ for one in splits for set_ in one.hypothesis_sets],
         [set_ for one in splits for set_ in one.held_out_sets],
