@@ -85,8 +85,8 @@ class Luck:
     """Errors of ln L.
 
     ``run``: sd of a run, half of whose variance is alike in all skills; ``across``: the share of its variance that is
-    alike in all mixes at one size and seed, half of it in all skills; ``level``, ``tilt``: sd of what a seed at a budget
-    adds to all its runs, and to them per unit of ln(N / middle).
+    alike in all mixes at one size and seed, half of it in all skills; ``level``, ``tilt``: sd of what a seed at a
+    budget adds to all its runs, and to them per unit of ln(N / middle).
     """
 
     run: float
@@ -184,6 +184,8 @@ def power(cell: Row, study: int) -> Hits:
         note(found, "wrong sign" if gaps[one.skill] else "false verdict", float(wrong(one.verdict, right)))
         note(found, "residual covered", covers(one.value, gaps[one.skill]))
         note(found, "half width", (one.value.hi - one.value.lo) / 2)
+    for one in (one for one in fits.minima if one.status is Status.OK):
+        note(found, "half width, one ln N*", math.log(one.N.hi / one.N.lo) / 2)
     for one in composition_shifts(fits, list(gaps)):
         if one.status is Status.OK:
             covered = covers(one.largest, math.expm1(max(gaps.values()) - min(gaps.values())))
@@ -322,18 +324,20 @@ def cells_of(part: str) -> list[Row]:
         return [
             plain | change
             for change in (
-                {}, {"seed level": 0.003}, {"seed level": 0.003, "seed tilt": 0.001},
-                {"seed level": 0.003, "seed tilt": 0.001, "shapes": "differ"}, {"seeds": 1}, {"shapes": "differ"},
-                {"noise": 0.001, "shapes": "differ"}, {"grid": "paper", "seeds": 1},
-                {"grid": "paper", "seeds": 1, "shapes": "differ"},
+                {}, {"seed level": 0.003, "seed tilt": 0.001}, {"shapes": "differ"},
+                {"seed level": 0.003, "seed tilt": 0.001, "shapes": "differ"}, {"noise": 0.001, "shapes": "differ"},
+                {"noise": 0.01}, {"grid": "paper", "seeds": 1},
             )
         ]  # fmt: skip
     if part == "power":
         return [
             {"grid": grid, "seeds": seeds, "noise": noise, "shapes": "differ"}
-            for grid, seeds in (("paper", 1), ("paper", 3), ("night", 3))
-            for noise in (0.001, 0.003, 0.01)
-        ]
+            for grid, seeds, noises in (
+                ("paper", 1, (0.001, 0.003, 0.01, 0.03)), ("paper", 3, (0.003, 0.01, 0.03)),
+                ("night", 3, (0.001, 0.003, 0.01, 0.03)),
+            )
+            for noise in noises
+        ]  # fmt: skip
     if part == "ablation":
         plain = {"seeds": 1, "noise": 0.003, "across": 0.0, "seed tilt": 0.0, "wander": 0.0}
         changes: tuple[Row, ...] = (
@@ -344,7 +348,7 @@ def cells_of(part: str) -> list[Row]:
         )
         return [plain | change for change in changes]
     plain = {"seeds": 1, "noise": 0.003, "slope": 0.1, "crossing": CROSSING}
-    return [plain | change for change in ({}, {"slope": 0.02}, {"crossing": 30.0}, {"slope": 0.0})]
+    return [plain | change for change in ({}, {"slope": 0.03}, {"crossing": 30.0})]
 
 
 def keep(part: str, cells: Iterable[Row], studies: int) -> None:
@@ -386,7 +390,7 @@ def summary(by_study: list[Hits]) -> list[Row]:
 
 
 def page(part: str) -> str:
-    """A part's cells as a table in Markdown, a column a quantity: per cent, or the number itself where it is no share."""
+    """A part's cells as a table in Markdown: per cent with its error, or the number itself where it is no share."""
     rows = pd.read_csv(RESULTS)
     rows = rows[
         (rows["part"] == part) & (rows["studies"] == rows.groupby(["part", "cell"])["studies"].transform("max"))
