@@ -219,6 +219,25 @@ def test_mixes_are_fitted_apart():
     np.testing.assert_allclose(one, two)
 
 
+def test_mixes_share_their_luck_where_they_share_sizes_and_seeds():
+    """The same runs in two mixes: their draws go together; with other seeds they don't."""
+    runs, _ = demo_study(0)
+    together = []
+    for seed in (runs["seed"], runs["seed"] + 100):
+        both = pd.concat([runs, runs.assign(mix="other", run_id=runs["run_id"] + "b", seed=seed)])
+        draws = {m.mix: m.draws[:, 0] for m in fit(both).minima if m.skill == "code" and m.C == 1.6e11}
+        together.append(np.corrcoef(draws["all=1"], draws["other"])[0, 1])
+    assert together[0] > 0.8 > 0.3 > abs(together[1])
+
+
+def test_a_minimum_carries_the_draws_behind_its_interval(demo):
+    _, _, fits = demo
+    for minimum in fits.minima:
+        lo, hi = np.exp(np.quantile(minimum.draws[:, 0], [0.05, 0.95]))
+        assert (lo, hi) == pytest.approx((minimum.N.lo, minimum.N.hi))
+        assert math.exp(np.median(minimum.draws[:, 1])) == pytest.approx(minimum.loss, rel=0.01)
+
+
 def test_requests_that_make_no_sense_are_refused():
     runs, _ = demo_study(0)
     with pytest.raises(InputError, match="lacks reasoning"):

@@ -70,3 +70,21 @@ def test_an_interval_needs_its_draws():
     )
     assert not interval(1.0, np.append(np.ones(50), np.full(50, np.inf)), 0.9).known
     assert not interval(np.nan, np.ones(100), 0.9).known
+
+
+def test_a_part_of_the_runs_has_the_luck_of_the_whole():
+    """Runs of one mix take their errors from the cells that the other mix takes them from, where it has them."""
+    whole = Resamples.draw(GROUPS, 300, np.random.default_rng(0))
+    everything = whole.of(np.arange(14))
+    np.testing.assert_array_equal(everything.donors, whole.donors)
+    np.testing.assert_array_equal(everything.signs, whole.signs)
+    runs = np.array([12, 0, 1, 2, 4, 5, 6, 7, 8, 9, 10])  # lacks cells 3, 11 and 13, in an order of its own
+    part = whole.of(runs)
+    assert set(np.unique(part.donors)) == set(range(len(runs)))
+    taken = runs[part.donors]
+    wanted = whole.donors[:, runs]
+    there = np.isin(wanted, runs)
+    np.testing.assert_array_equal(taken[there], wanted[there])
+    assert np.all(GROUPS[taken] == GROUPS[runs])
+    np.testing.assert_array_equal(part.signs, whole.signs[:, runs])
+    np.testing.assert_array_equal(part.groups, [1, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1])

@@ -49,10 +49,11 @@ class DrawnMinima:
     """What K resamples of the errors make of a skill's minima.
 
     ``optima`` (ln N*) and ``curvature``: (K, n_budgets); ``rise``: (K, n_budgets, 2), ln L at the smallest and at the
-    largest size above ln L at the estimated minimum: what brackets it.
+    largest size above ln L at the estimated minimum: what brackets it; ``level``: (K, n_budgets), ln L at the latter.
     """
 
     optima: Array = field(metadata={"unit": "ln parameters"})
+    level: Array = field(metadata={"unit": "ln L"})
     curvature: Array = field(metadata={"unit": "d2 ln L / d(ln N)2"})
     rise: Array = field(metadata={"unit": "ln L"})
 
@@ -110,7 +111,7 @@ class Isoflops:
         levels = _polynomial(drawn, np.column_stack([-half, half, estimate]))
         return DrawnMinima(
             optima=self.centres + x + off * (half / FORM_SPAN) ** 2, curvature=curvature,
-            rise=levels[..., :2] - levels[..., 2:],
+            rise=levels[..., :2] - levels[..., 2:], level=levels[..., 2],
         )  # fmt: skip
 
     def curve(self, b: int) -> Curve:
@@ -339,7 +340,7 @@ def find_minima(fit: Isoflops, drawn: DrawnMinima, *, level: float, mix: str, sk
             Minimum(
                 mix=mix, skill=skill, C=C, status=status, reason=reason, n_runs=int(mine.sum()),
                 n_sizes=distinct_sizes(fit.N[mine]), N=N, loss=float(curve.loss(N.value)) if ok else math.nan,
-                curvature=curvature, curve=curve,
+                curvature=curvature, curve=curve, draws=np.column_stack([drawn.optima[:, b], drawn.level[:, b]]),
             )
         )  # fmt: skip
     return sorted(found, key=lambda minimum: minimum.C)

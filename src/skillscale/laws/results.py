@@ -32,6 +32,8 @@ class Status(StrEnum):
     TOO_FEW_BUDGETS = "too few budgets"
     NOT_IDENTIFIED = "not identified"
     NO_MINIMUM = "no interior minimum"
+    TOO_FEW_MIXES = "too few mixes"
+    BEYOND = "beyond the runs"
     ON_BOUND = "on a bound"
 
 
@@ -90,7 +92,9 @@ class Minimum:
     """The compute optimum of one skill at one budget and mix.
 
     ``N``: N*(C) with interval (known only where ``status`` is ok); ``loss``: L at N*; ``curvature``: d2 ln L / d(ln N)2
-    at N*, with interval; ``curve`` is there wherever a curve could be fitted, refused ones included.
+    at N*, with interval; ``curve`` is there wherever a curve could be fitted, refused ones included; so are ``draws``:
+    (n_draws, 2) ln N* and ln L at the estimated N* of the resamples, whose rows are the same for all skills, budgets
+    and mixes.
     """
 
     mix: str
@@ -104,6 +108,7 @@ class Minimum:
     loss: float = math.nan
     curvature: Interval = field(default_factory=Interval)
     curve: Curve | None = None
+    draws: Array = field(default_factory=lambda: np.empty((0, 2)), repr=False, compare=False)
 
     @property
     def D(self) -> Interval:
@@ -264,14 +269,15 @@ def _spanned(reasons: list[str]) -> str:
     return _NUMBER.sub(span, reasons[0])
 
 
-def _bounds(name: str, value: Interval) -> dict[str, float]:
+def bounds(name: str, value: Interval) -> dict[str, float]:
+    """An interval as three columns of a table."""
     return {name: value.value, f"{name}_lo": value.lo, f"{name}_hi": value.hi}
 
 
-def _table(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+def table(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Rows as a table that can be asked for a mix and skill even when there are none."""
-    table = pd.DataFrame(list(rows))
-    return table if len(table.columns) else pd.DataFrame(columns=["mix", "skill"])
+    found = pd.DataFrame(list(rows))
+    return found if len(found.columns) else pd.DataFrame(columns=["mix", "skill"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,20 +311,20 @@ class StudyFits:
 
         Columns: mix skill C N N_lo N_hi D loss curvature curvature_lo curvature_hi n_runs n_sizes status reason.
         """
-        return _table(
+        return table(
             {"mix": m.mix, "skill": m.skill, "C": m.C}
-            | _bounds("N", m.N)
+            | bounds("N", m.N)
             | {"D": m.D.value, "loss": m.loss}
-            | _bounds("curvature", m.curvature)
+            | bounds("curvature", m.curvature)
             | {"n_runs": m.n_runs, "n_sizes": m.n_sizes, "status": str(m.status), "reason": m.reason}
             for m in self.minima
         )
 
     def power_law_table(self) -> pd.DataFrame:
         """One row a mix and skill: mix skill k a a_lo a_hi n_budgets status reason."""
-        return _table(
+        return table(
             {"mix": law.mix, "skill": law.skill, "k": law.k}
-            | _bounds("a", law.a)
+            | bounds("a", law.a)
             | {"n_budgets": law.n_budgets, "status": str(law.status), "reason": law.reason}
             for law in self.power_laws
         )
@@ -328,9 +334,9 @@ class StudyFits:
 
         Columns: mix skill aggregate C residual residual_lo residual_hi ratio p p_holm verdict n_budgets status reason.
         """
-        return _table(
+        return table(
             {"mix": r.mix, "skill": r.skill, "aggregate": r.aggregate, "C": r.C}
-            | _bounds("residual", r.value)
+            | bounds("residual", r.value)
             | {"ratio": r.ratio.value, "p": r.p, "p_holm": r.p_holm, "verdict": str(r.verdict)}
             | {"n_budgets": r.n_budgets, "status": str(r.status), "reason": r.reason}
             for r in self.residuals
@@ -342,10 +348,10 @@ class StudyFits:
         Columns: mix skill law, each parameter with _lo and _hi, a a_lo a_hi F objective starts agree gap noise n_runs
         status reason.
         """
-        return _table(
+        return table(
             {"mix": fit.mix, "skill": fit.skill, "law": fit.law}
-            | {column: x for name, value in fit.theta.items() for column, x in _bounds(name, value).items()}
-            | _bounds("a", fit.a)
+            | {column: x for name, value in fit.theta.items() for column, x in bounds(name, value).items()}
+            | bounds("a", fit.a)
             | {"F": fit.F, "objective": fit.objective, "starts": fit.starts.tried, "agree": fit.starts.agree}
             | {"gap": fit.starts.gap, "noise": fit.noise, "n_runs": fit.n_runs}
             | {"status": str(fit.status), "reason": fit.reason}
@@ -357,11 +363,11 @@ class StudyFits:
 
         Columns: mix skill C, then parabola, law and disagreement, each with _lo and _hi, and disagrees.
         """
-        return _table(
+        return table(
             {"mix": f.mix, "skill": f.skill, "C": f.C}
-            | _bounds("parabola", f.parabola)
-            | _bounds("law", f.law)
-            | _bounds("disagreement", f.disagreement)
+            | bounds("parabola", f.parabola)
+            | bounds("law", f.law)
+            | bounds("disagreement", f.disagreement)
             | {"disagrees": f.disagrees}
             for f in self.frontier
         )

@@ -1,8 +1,9 @@
 """Fit a study: per skill the isoFLOP minima, the power law through them, the residual, and the law's optima beside.
 
 A skill has one law, with the intervals and the status that it has everywhere. The curves' intervals come from one set
-of resampled errors a mix, shared by its skills, and the law is fitted to these errors once more where the two are
-compared: so every difference (skill against aggregate, law against curve) is a difference of pairs.
+of resampled errors, shared by skills and, where mixes have runs of the same budget, size and seed, by mixes; the law is
+fitted to these errors once more where the two are compared: so every difference (skill against aggregate, mix against
+mix, law against curve) is a difference of pairs.
 """
 
 import math
@@ -139,7 +140,7 @@ def fit_study(
         )
     parts = {str(mix): rows for mix, rows in usable.groupby("mix", sort=True)}
     rngs = {mix: np.random.default_rng([seed, number]) for number, mix in enumerate(parts)}
-    luck = {mix: Resamples.draw(rows["C"].to_numpy(), resamples, rngs[mix]) for mix, rows in parts.items()}
+    luck = _luck(usable, resamples, next(iter(rngs.values())))
     if laws is None:
         laws = _laws_by_mix(parts, names, Request(law=law, resamples=resamples, seed=seed, level=level))
     beside = {
@@ -164,6 +165,17 @@ def fit_study(
         minima=tuple(minima), power_laws=tuple(power_laws), residuals=tuple(residuals), laws=tuple(summaries),
         frontier=tuple(frontier), unusable=tuple(unusable), curve=curve,
     )  # fmt: skip
+
+
+def _luck(usable: pd.DataFrame, count: int, rng: np.random.Generator) -> dict[str, Resamples]:
+    """The resamples of each mix: runs of one budget, size and seed take their errors from one such run in all mixes."""
+    keys = ["C", "N", "seed"]
+    again = usable.groupby(["mix", *keys], dropna=False).cumcount().rename("again")
+    cells = usable[keys].assign(again=again)
+    codes = cells.groupby([*keys, "again"], sort=False, dropna=False).ngroup().to_numpy()
+    whole = Resamples.draw(usable["C"].to_numpy()[np.unique(codes, return_index=True)[1]], count, rng)
+    mixes = usable["mix"].to_numpy()
+    return {str(mix): whole.of(codes[mixes == mix]) for mix in np.unique(mixes)}
 
 
 def _laws_by_mix(parts: Mapping[str, pd.DataFrame], names: Sequence[str], request: Request) -> Laws:

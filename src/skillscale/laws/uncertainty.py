@@ -46,6 +46,15 @@ class Resamples:
         signs = rng.choice([-1.0, 1.0], size=donors.shape)
         return cls(donors=donors, signs=signs, uniforms=uniforms, groups=codes)
 
+    def of(self, runs: Indices) -> "Resamples":
+        """The same resamples for some of the runs, by their places; a donor that is not among them hands on to one."""
+        present, place = np.zeros(len(self.groups), dtype=bool), np.empty(len(self.groups), dtype=np.intp)
+        present[runs], place[runs] = True, np.arange(len(runs))
+        return Resamples(
+            donors=place[_heirs(present, self.groups)[self.donors[:, runs]]], signs=self.signs[:, runs],
+            uniforms=self.uniforms[:, runs], groups=np.unique(self.groups[runs], return_inverse=True)[1],
+        )  # fmt: skip
+
     def errors(self, residuals: Array, leverage: Array, present: npt.NDArray[np.bool_]) -> Array:
         """Errors (K, n_present) of one skill, whose ``residuals`` and ``leverage`` are given for its ``present`` runs.
 

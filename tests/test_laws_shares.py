@@ -1,0 +1,152 @@
+"""N* against shares: planted elasticities found, equal shares compared, extrapolation and lost mixes told."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skillscale.errors import InputError
+from skillscale.laws.lines import MixLuck, Optima, fit_line
+from skillscale.laws.results import Status, StudyFits
+from skillscale.laws.shares import share_study
+from skillscale.laws.simulate import Grid, Noise, Truth, simulate_study
+from skillscale.laws.study import fit_study
+
+BUDGETS = (1.2e11, 1.08e12)
+ELASTICITY = {"knowledge": 0.30, "code": 0.10}
+SHARES = (0.1, 0.2, 0.35, 0.5, 0.65)  # of knowledge; code has half of the rest
+
+
+def ablation(rng: np.random.Generator, *, noise: float = 0.003) -> pd.DataFrame:
+    parts = []
+    for share in SHARES:
+        h = {"knowledge": share, "code": (1 - share) / 2, "prose": (1 - share) / 2}
+        truths = {
+            skill: Truth.at_optimum(
+                N=3.6e4 * math.exp(a * math.log(h[skill] / 0.5)), C=BUDGETS[0], L=3, reducible=0.5, alpha=0.4, beta=0.4
+            )
+            for skill, a in ELASTICITY.items()
+        }
+        noisy = Noise(run=noise, seed_level=0)
+        runs = simulate_study(truths, rng, grid=Grid(budgets=BUDGETS, seeds=1), noise=noisy, mix=f"k{share}")
+        parts.append(runs.assign(run_id=runs["run_id"] + f"k{share}", **{f"mix/{name}": x for name, x in h.items()}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def fit(runs: pd.DataFrame) -> StudyFits:
+    return fit_study(runs, skills=["knowledge", "code"], aggregates=[], resamples=300, laws={})
+
+
+@pytest.fixture(scope="module")
+def fits() -> StudyFits:
+    return fit(ablation(np.random.default_rng(0)))
+
+
+def test_planted_elasticities_are_found(fits):
+    told = share_study(fits, {"knowledge": "knowledge", "code": "code"})
+    pooled = {one.skill: one for one in told.effects if math.isnan(one.C)}
+    for skill, right in ELASTICITY.items():
+        found = pooled[skill].elasticity
+        assert found.lo < right < found.hi
+        assert found.hi - found.lo < 0.2
+        assert not pooled[skill].slope.known
+    assert pooled["knowledge"].elasticity.excludes_zero
+    assert pooled["knowledge"].p < 0.05
+    (difference,) = (one for one in told.differences if math.isnan(one.C))
+    assert difference.elasticity.lo < 0.2 < difference.elasticity.hi
+
+
+def test_a_slope_is_in_parameters_per_unit_share(fits):
+    told = share_study(fits, {"knowledge": "knowledge"})
+    small, large = (one for one in told.effects if not math.isnan(one.C))
+    points = told.points_table().query("C == @small.C")
+    assert small.slope.value == pytest.approx(np.polyfit(points["share"], points["N"], 1)[0], rel=0.1)
+    # N* triples from budget to budget, and so does its slope
+    assert large.slope.value / small.slope.value == pytest.approx(3, rel=0.3)
+
+
+def test_skills_are_compared_at_equal_share_and_not_beyond_their_mixes(fits):
+    told = share_study(fits, {"knowledge": "knowledge", "code": "code"}, at=(0.2, 0.4, 0.6))
+    by_share = {one.share: one for one in told.equal if math.isnan(one.C)}
+    for share in (0.2, 0.4):
+        right = math.exp((ELASTICITY["knowledge"] - ELASTICITY["code"]) * math.log(share / 0.5))
+        assert by_share[share].ratio.lo < right < by_share[share].ratio.hi
+    assert by_share[0.6].status is Status.BEYOND
+    assert not by_share[0.6].ratio.known
+    assert "code has mixes of share 0.175 to 0.45" in by_share[0.6].reason
+
+
+def test_a_line_is_weighted_least_squares():
+    rng = np.random.default_rng(1)
+    x, sd = np.array([-1.0, 0.0, 1.0, 2.0]), np.array([0.01, 0.02, 0.01, 0.04])
+    y = np.array([0.0, 0.105, 0.195, 0.31])
+    optima = Optima(column="s", C=1.0, mixes=tuple("abcd"), value=y, draws=y + sd * rng.normal(size=(20000, 4)))
+    line = fit_line(optima, x, MixLuck.draw(tuple("abcd"), 20000, rng))
+    slope, level = np.polyfit(x, y, 1, w=1 / sd)
+    assert line.tau == 0
+    assert line.slope == pytest.approx(slope, rel=0.02)
+    assert line.at(0.0) == pytest.approx(level, abs=0.001)
+    expected = math.sqrt(np.linalg.inv(np.array([[1, 1, 1, 1], x]) / sd**2 @ np.array([[1, 1, 1, 1], x]).T)[1, 1])
+    assert line.draws[:, 1].std() == pytest.approx(expected, rel=0.03)
+
+
+def test_mixes_that_scatter_more_than_their_noise_widen_the_line():
+    rng = np.random.default_rng(2)
+    names = tuple("abcdefgh")
+    x = np.linspace(-1, 1, 8)
+    y = 0.1 * np.array([1, -1, 1, -1, 1, -1, 1, -1.0])
+    optima = Optima(column="s", C=1.0, mixes=names, value=y, draws=y + 0.01 * rng.normal(size=(2000, 8)))
+    line = fit_line(optima, x, MixLuck.draw(names, 2000, rng))
+    assert line.p_scatter < 0.001
+    assert line.tau == pytest.approx(0.1 * math.sqrt(8 / 6), rel=0.05)
+    assert line.draws[:, 1].std() > 5 * 0.01 / math.sqrt((x**2).sum())
+
+
+def test_errors_that_all_mixes_share_go_together_in_the_resamples():
+    """The same luck in every mix, on runs of the same sizes and seed, against other luck in each."""
+    rng = np.random.default_rng(3)
+    runs = ablation(rng, noise=0.0)
+    luck = np.tile(0.002 * rng.normal(size=14), len(SHARES))
+    together = []
+    for order in (luck, rng.permutation(luck)):
+        fits = fit(runs.assign(**{skill: runs[skill] * np.exp(order) for skill in ELASTICITY}))
+        draws = Optima.of(fits, "knowledge", BUDGETS[0]).draws
+        together.append(np.corrcoef(draws.T)[np.triu_indices(len(SHARES), 1)].mean())
+    assert together[0] > 0.6 > 0.3 > abs(together[1])
+
+
+def test_a_refused_minimum_leaves_its_mix_out_by_name(fits):
+    runs = ablation(np.random.default_rng(0))
+    low = (runs["mix"] == "k0.2") & (runs["N"] > np.sqrt(runs["C"]) * 0.1)
+    effects = share_study(fit(runs[~low]), {"knowledge": "knowledge"}).effects
+    assert effects[0].mixes == ("k0.1", "k0.35", "k0.5", "k0.65")
+    assert "without k0.2 (not bracketed" in effects[0].reason or "without k0.2 (too few" in effects[0].reason
+
+
+def test_two_mixes_make_no_line(fits):
+    runs = ablation(np.random.default_rng(0))
+    told = share_study(fit(runs[runs["mix"].isin(["k0.1", "k0.5"])]), {"knowledge": "knowledge", "code": "code"})
+    assert {one.status for one in told.effects} == {Status.TOO_FEW_MIXES}
+    assert {one.status for one in told.equal} == {Status.TOO_FEW_MIXES}
+    assert "2 distinct shares of knowledge" in told.effects[0].reason
+
+
+def test_tables_hold_what_a_page_needs(fits):
+    told = share_study(fits, {"knowledge": "knowledge", "code": "code"})
+    assert len(told.effect_table()) == 2 * 3
+    assert len(told.equal_share_table()) == 3 * 3
+    assert len(told.difference_table()) == 3
+    assert len(told.points_table()) == 2 * 2 * len(SHARES)
+    lines = told.line_table(steps=5)
+    assert len(lines) == 2 * 2 * 5
+    assert (lines["N_lo"] < lines["N"]).all()
+
+
+def test_names_that_are_not_there_are_refused(fits):
+    with pytest.raises(InputError, match="prose was not fitted"):
+        share_study(fits, {"prose": "prose"})
+    with pytest.raises(InputError, match="no category maths"):
+        share_study(fits, {"code": "maths"})
+    with pytest.raises(InputError, match="knowledge is to be compared"):
+        share_study(fits, {"code": "code"}, pairs=[("code", "knowledge")])
