@@ -12,6 +12,7 @@ from skillscale.config import Config
 from skillscale.errors import FitError, InputError
 from skillscale.imports import imported_table
 from skillscale.laws.results import Unusable, by_reason
+from skillscale.laws.splits import SkillSplit
 from skillscale.output import Output
 from skillscale.point import AGGREGATE
 from skillscale.record import RunRecord, State
@@ -109,7 +110,51 @@ def trained_table(records: Sequence[RunRecord], config: Config) -> RunTable:
     the weighted mean of evaluation sets that ``study.aggregate`` names.
     """
     skills = tuple(skill.name for skill in config.skills.skills)
-    return table_of_records(records, skills, aggregate=aggregate_weights(config), budgets=config.study.budgets)
+    table = table_of_records(records, skills, aggregate=aggregate_weights(config), budgets=config.study.budgets)
+    if table.runs.empty:
+        return table
+    finished = {record.run_id: record for record in records if record.state is State.FINISHED}
+    details = _details(config)
+    losses = {
+        column: [_detail(finished[run], kind, name) for run in table.runs["run_id"]]
+        for column, (kind, name) in details.items()
+    }
+    return replace(
+        table, runs=table.runs.assign(**losses), splits=_splits(config), validation=_validation(config),
+        categories_of={skill.name: skill.category for skill in config.skills.skills if skill.category},
+    )  # fmt: skip
+
+
+def _splits(config: Config) -> tuple[SkillSplit, ...]:
+    """The columns of each skill that has a held-out split; a split of one set is that set."""
+
+    def several(names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(f"set/{name}" for name in names) if len(names) > 1 else ()
+
+    return tuple(
+        SkillSplit(
+            skill=one.name, hypothesis=one.name, held_out=f"{one.name} held-out",
+            hypothesis_sets=several(one.hypothesis), held_out_sets=several(one.held_out),
+        )
+        for one in config.skills.skills
+        if one.held_out
+    )  # fmt: skip
+
+
+def _validation(config: Config) -> tuple[str, ...]:
+    return tuple(f"val/{name}" for name in config.data.category_names)
+
+
+def _details(config: Config) -> dict[str, tuple[str, str]]:
+    """What each column beside the skills is: a mean over a held-out split, or an evaluation set, by its name."""
+    splits = _splits(config)
+    held_out = {one.held_out: ("held_out", one.skill) for one in splits}
+    sets = {column: ("set", column[4:]) for one in splits for column in (*one.hypothesis_sets, *one.held_out_sets)}
+    return held_out | sets | {column: ("set", column) for column in _validation(config)}
+
+
+def _detail(record: RunRecord, kind: str, name: str) -> float:
+    return _loss(record.skills_held_out if kind == "held_out" else record.sets, name)
 
 
 def table_of_records(

@@ -1,6 +1,5 @@
 """The page of a study: one self-contained HTML file, made for reading on a screen and for printing on A4."""
 
-import base64
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,10 +15,10 @@ from skillscale.record import RunRecord, State
 from skillscale.report import canvas, figures, law_figures, sentences, tables
 from skillscale.report import laws as tables_of_laws
 from skillscale.report.laws import Laws
-from skillscale.report.numbers import MISSING, compact, count, duration, plural, power
+from skillscale.report.numbers import MISSING, count, duration, plural, power
+from skillscale.report.parts import Drawn, Part, drawn_of, table_of
 
 _GREEK = {"alpha": "α", "beta": "β"}
-_PLAIN = frozenset({"seed", "n_runs", "n_sizes", "n_budgets", "runs", "tried", "agree"})
 _CAPACITY = (
     "A model stores about 2 bits a parameter of facts seen about 1,000 times, about 1 bit of facts seen about 100 "
     "times, and less below (Allen-Zhu and Li, 2024). Where mentions are few, knowledge is limited by exposure and not "
@@ -54,43 +53,6 @@ class Background:
     facts: str = ""
     commands: tuple[str, ...] = ()
     config: str = ""
-
-
-@dataclass(frozen=True)
-class _Column:
-    title: str
-    number: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Table:
-    title: str
-    columns: tuple[_Column, ...]
-    rows: tuple[tuple[str, ...], ...]
-    folded: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Drawn:
-    """A figure of the page; without an image the caption says what is missing."""
-
-    name: str
-    title: str
-    image: str
-    alt: str
-    caption: str
-    tables: tuple[_Table, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Part:
-    name: str
-    title: str
-    paragraphs: tuple[str, ...] = ()
-    bullets: tuple[str, ...] = ()
-    tables: tuple[_Table, ...] = ()
-    code: str = ""
-    code_title: str = ""
 
 
 def page(
@@ -217,34 +179,34 @@ def _verdicts(fits: StudyFits, mix: str, *, named: bool) -> list[dict[str, objec
     return rows
 
 
-def _figures(fits: StudyFits, mix: str, number: int, *, named: bool) -> list[_Drawn]:
+def _figures(fits: StudyFits, mix: str, number: int, *, named: bool) -> list[Drawn]:
     of = f" (mix {mix})" if named else ""
     level = f"{100 * fits.level:.3g} %"
     minima = _only(fits.minima_table(), mix)
     return [
-        _drawn(
+        drawn_of(
             f"isoflop-{number}", f"IsoFLOP curves{of}", canvas.svg(figures.isoflop(fits, mix)),
             f"Each point is a run of the grid, each curve {_curve_kind(fits)} in log N, fitted to one budget's. "
             f"Diamonds are the compute optima N*, black bars their {level} intervals. A dashed curve has no optimum "
             f"that could be claimed; the table says why.",
-            (_table("Optima", minima),),
+            (table_of("Optima", minima),),
         ),
-        _drawn(
+        drawn_of(
             f"optima-{number}", f"Optimal size against compute{of}", canvas.svg(figures.optima(fits, mix)),
             f"N*(C) of each skill with {level} intervals, and the power law through them with its band; the aggregate "
             f"in grey. Dashed: the optimum by the skill's law, which is one for all budgets. Where "
             f"the two part, at least one form does not hold here. Points are shifted a little along C to stay apart.",
             (
-                _table("Power laws N* = k C^a", _only(fits.power_law_table(), mix)),
-                _table("N* by isoFLOP curve and by law", _only(fits.frontier_table(), mix)),
+                table_of("Power laws N* = k C^a", _only(fits.power_law_table(), mix)),
+                table_of("N* by isoFLOP curve and by law", _only(fits.frontier_table(), mix)),
             ),
         ),
-        _drawn(
+        drawn_of(
             f"residuals-{number}", f"Residuals{of}", canvas.svg(figures.residuals(fits, mix)),
             f"How many more parameters the skill's optimum has than the aggregate's: at each budget (dots) and pooled "
             f"over budgets (diamonds), with {level} intervals. An interval that crosses the vertical line shows no "
             f"difference.",
-            (_table("Residuals, ln N*(skill) − ln N*(aggregate)", _only(fits.residual_table(), mix)),),
+            (table_of("Residuals, ln N*(skill) − ln N*(aggregate)", _only(fits.residual_table(), mix)),),
         ),
     ]  # fmt: skip
 
@@ -252,11 +214,6 @@ def _figures(fits: StudyFits, mix: str, number: int, *, named: bool) -> list[_Dr
 def _curve_kind(fits: StudyFits) -> str:
     degree = max((len(one.curve.coefficients) - 1 for one in fits.minima if one.curve is not None), default=2)
     return "a parabola" if degree == 2 else f"a polynomial of degree {degree}"
-
-
-def _drawn(name: str, title: str, svg: bytes, caption: str, behind: tuple[_Table, ...]) -> _Drawn:
-    image = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-    return _Drawn(name=name, title=title, image=image, alt=f"{title}. {caption}", caption=caption, tables=behind)
 
 
 def _only(table: pd.DataFrame, mix: str) -> pd.DataFrame:
@@ -271,13 +228,13 @@ def _only(table: pd.DataFrame, mix: str) -> pd.DataFrame:
     return mine.drop(columns=[*same, *silent])
 
 
-def _law_figures(laws: Laws, flops: Sequence[float], given: Mapping[str, bytes] | None) -> list[_Drawn]:
+def _law_figures(laws: Laws, flops: Sequence[float], given: Mapping[str, bytes] | None) -> list[Drawn]:
     told = {
         "law-optima": (
             "Optimal size by the law",
             "N*(C) of each skill's law with its interval; dashed beyond the largest run (dotted line). The interval "
             "owns the runs' noise; whether the form holds so far out is another question, for held-out larger runs.",
-            (_table("N* by law", tables_of_laws.optima_frame(laws, flops)),),
+            (table_of("N* by law", tables_of_laws.optima_frame(laws, flops)),),
         ),
         "law-errors": (
             "How far the runs lie from the law",
@@ -288,10 +245,10 @@ def _law_figures(laws: Laws, flops: Sequence[float], given: Mapping[str, bytes] 
     }
     if given is None:
         given = {name: canvas.svg(figure) for name, figure in law_figures.of_laws(laws, flops).items()}
-    return [_drawn(name, told[name][0], image, *told[name][1:]) for name, image in given.items()]
+    return [drawn_of(name, told[name][0], image, *told[name][1:]) for name, image in given.items()]
 
 
-def _laws(laws: Laws, flops: Sequence[float], fits: StudyFits) -> _Part | None:
+def _laws(laws: Laws, flops: Sequence[float], fits: StudyFits) -> Part | None:
     """Each skill's law: its form in words, its parameters with intervals, what the runs can't tell, and the curves."""
     beside = tuple(text for text in (sentences.frontiers(fits),) if text)
     if not laws and not beside:
@@ -305,10 +262,10 @@ def _laws(laws: Laws, flops: Sequence[float], fits: StudyFits) -> _Part | None:
         if doubt
     )
     shown = (
-        _table("Laws", _fitted_frame(laws), folded=False),
-        _table("N* by law", tables_of_laws.optima_frame(laws, flops)),
+        table_of("Laws", _fitted_frame(laws), folded=False),
+        table_of("N* by law", tables_of_laws.optima_frame(laws, flops)),
     )
-    return _Part(
+    return Part(
         name="laws", title="Law of each skill", paragraphs=(*formulas, *beside), bullets=doubts,
         tables=shown if laws else (),
     )  # fmt: skip
@@ -328,7 +285,7 @@ def _fitted_frame(laws: Laws) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna(MISSING)
 
 
-def _parts(records: Sequence[RunRecord], fits: StudyFits, about: Background) -> list[_Part | None]:
+def _parts(records: Sequence[RunRecord], fits: StudyFits, about: Background) -> list[Part | None]:
     return [
         _runs(records, fits),
         _exposures(records, about),
@@ -344,7 +301,7 @@ def _with_interval(value: float, lo: float, hi: float) -> str:
     return f"{value:.3g} [{lo:.3g}, {hi:.3g}]" if math.isfinite(lo) and math.isfinite(hi) else f"{value:.3g}"
 
 
-def _runs(records: Sequence[RunRecord], fits: StudyFits) -> _Part | None:
+def _runs(records: Sequence[RunRecord], fits: StudyFits) -> Part | None:
     """What became of the runs, and all that was left out."""
     if not records and not fits.unusable:
         return None
@@ -359,11 +316,11 @@ def _runs(records: Sequence[RunRecord], fits: StudyFits) -> _Part | None:
         for (skill, reason), ones in by_reason(left_out).items()
     ]
     shown = [
-        _table("By state", tables.states_frame(records), folded=False),
-        _table(f"All {plural(len(records), 'run')}", _run_list(records)),
+        table_of("By state", tables.states_frame(records), folded=False),
+        table_of(f"All {plural(len(records), 'run')}", _run_list(records)),
     ]
-    named = [_table("Left out", tables.left_out_frame(left_out))] if left_out else []
-    return _Part(
+    named = [table_of("Left out", tables.left_out_frame(left_out))] if left_out else []
+    return Part(
         name="runs", title="Runs", bullets=tuple(bullets), tables=(*(shown if records else ()), *named),
     )  # fmt: skip
 
@@ -377,7 +334,7 @@ def _run_list(records: Sequence[RunRecord]) -> pd.DataFrame:
     return filled.rename(columns=losses).assign(run_id=filled["run_id"].str[:8])
 
 
-def _exposures(records: Sequence[RunRecord], about: Background) -> _Part | None:
+def _exposures(records: Sequence[RunRecord], about: Background) -> Part | None:
     if not about.exposures:
         return None
     rows = [
@@ -389,58 +346,32 @@ def _exposures(records: Sequence[RunRecord], about: Background) -> _Part | None:
     table["flops"] = table["flops"].map(lambda flops: float(f"{flops:.1e}"))
     table = table.groupby(["flops", "n_params"], as_index=False).mean().sort_values(["flops", "n_params"])
     few, many = table["mentions a fact"].min(), table["mentions a fact"].max()
-    return _Part(
+    return Part(
         name="exposures",
         title="How often a fact was seen",
         paragraphs=(
             f"{about.facts} A run saw each fact {count(few, 2)} to {count(many, 2)} times in the mean.".strip(),
             _CAPACITY,
         ),
-        tables=(_table("Mean mentions by budget and size", table),),
+        tables=(table_of("Mean mentions by budget and size", table),),
     )
 
 
-def _sources(about: Background) -> _Part | None:
+def _sources(about: Background) -> Part | None:
     if not about.sources:
         return None
     table = pd.DataFrame([(one.name, one.version, one.licence, one.notice) for one in about.sources])
     table.columns = pd.Index(["source", "version", "licence", "notice"])
-    return _Part(name="sources", title="Data sources and licences", tables=(_table("Sources", table, folded=False),))
+    return Part(name="sources", title="Data sources and licences", tables=(table_of("Sources", table, folded=False),))
 
 
-def _settings(about: Background) -> _Part | None:
+def _settings(about: Background) -> Part | None:
     if not about.config:
         return None
-    return _Part(name="settings", title="Settings", code=about.config, code_title="The resolved settings of this study")
+    return Part(name="settings", title="Settings", code=about.config, code_title="The resolved settings of this study")
 
 
-def _again(about: Background) -> _Part | None:
+def _again(about: Background) -> Part | None:
     if not about.commands:
         return None
-    return _Part(name="again", title="To make this again", code="\n".join(about.commands))
-
-
-def _table(title: str, frame: pd.DataFrame, *, folded: bool = True) -> _Table:
-    numbers = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
-    return _Table(
-        title=title,
-        columns=tuple(_Column(str(name), number) for name, number in zip(frame.columns, numbers, strict=True)),
-        rows=tuple(
-            tuple(_cell(str(name), value) for name, value in zip(frame.columns, row, strict=True))
-            for row in frame.itertuples(index=False)
-        ),
-        folded=folded,
-    )
-
-
-def _cell(name: str, value: object) -> str:
-    if isinstance(value, str):
-        return value
-    if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
-        return "pooled" if name == "C" else MISSING
-    if name in _PLAIN:
-        return str(int(value))  # type: ignore[call-overload]
-    if name in ("C", "flops"):
-        return compact(float(value))  # type: ignore[arg-type]
-    number = float(value)  # type: ignore[arg-type]
-    return count(number) if abs(number) >= 1000 else f"{number:.4g}"
+    return Part(name="again", title="To make this again", code="\n".join(about.commands))

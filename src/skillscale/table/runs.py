@@ -12,6 +12,7 @@ import pandas as pd
 
 from skillscale.errors import InputError
 from skillscale.laws.results import Unusable
+from skillscale.laws.splits import SkillSplit
 from skillscale.point import MAX_PARAMS, MAX_TOKENS, OWN_COLUMNS, Mix
 from skillscale.table.columns import Columns, as_number, near, some
 
@@ -39,7 +40,9 @@ class RunTable:
     ``runs``: one usable row each. Columns: ``run_id`` (unique), ``cluster`` (rows of one are checkpoints of one run),
     ``C`` (nominal budget in FLOP; NaN where the table tells none), ``N``, ``D``, ``mix`` (name, or text of the shares),
     ``seed``; a loss a skill and aggregate (nats per token, NaN where missing); ``sem/SKILL`` and ``mix/CATEGORY`` where
-    given. ``weights``: of the skills in each aggregate; ``convention``: of N.
+    given. ``weights``: of the skills in each aggregate; ``convention``: of N. ``splits``: columns of the skills that
+    have a held-out split too; ``categories_of``: the mix's category that belongs to a skill; ``validation``: columns of
+    validation sets.
     """
 
     runs: pd.DataFrame
@@ -49,6 +52,9 @@ class RunTable:
     convention: str = ""
     unusable: tuple[Unusable, ...] = ()
     notes: tuple[str, ...] = ()
+    splits: tuple[SkillSplit, ...] = ()
+    categories_of: Mapping[str, str] = field(default_factory=dict)
+    validation: tuple[str, ...] = ()
 
     @property
     def lost(self) -> dict[str, str]:
@@ -59,6 +65,12 @@ class RunTable:
     def aggregates(self) -> tuple[str, ...]:
         """Names of the weighted means of skills, each a column of ``runs``."""
         return tuple(self.weights)
+
+    @property
+    def own_categories(self) -> dict[str, str]:
+        """Category of each skill that has one among the mix's: as told, or the one of its name."""
+        told = {name: self.categories_of.get(name, name) for name in self.skills}
+        return {name: category for name, category in told.items() if category in self.categories}
 
 
 def read_table(path: Path | str, columns: Columns, *, convention: str = "") -> RunTable:

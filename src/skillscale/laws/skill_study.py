@@ -1,0 +1,133 @@
+"""All that a study says of how its skills differ: on two splits, by validation set, and over mixes."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import pandas as pd
+
+from skillscale.laws.composition import CompositionShift, composition_shifts
+from skillscale.laws.crossing import CrossoverStudy, crossover_study, log_ratios
+from skillscale.laws.likeness import LikenessStudy, likeness_study
+from skillscale.laws.lines import LEAST
+from skillscale.laws.results import StudyFits
+from skillscale.laws.shares import ShareStudy, share_study
+from skillscale.laws.splits import RunsNeeded, SkillSplit, SplitVerdict, runs_needed, split_verdicts
+from skillscale.laws.study import fit_study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What is measured on the runs, by the columns of their table.
+
+    ``skills``: means over each skill's hypothesis split; ``splits``: of the skills that have a held-out one;
+    ``categories``: the category of the mix that belongs to a skill; ``validation``: validation sets.
+    """
+
+    skills: tuple[str, ...]
+    aggregates: tuple[str, ...]
+    splits: tuple[SkillSplit, ...] = ()
+    categories: Mapping[str, str]
+    validation: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Everything but the aggregates, each once."""
+        of_splits = [
+            name for one in self.splits for name in (one.held_out, *one.hypothesis_sets, *one.held_out_sets) if name
+        ]
+        return tuple(dict.fromkeys([*self.skills, *of_splits, *self.validation]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkillStudy:
+    """The parts that the runs allow; None, or empty, where they don't.
+
+    ``base``: the mix that verdicts and shifts are told of; ``shares``, ``crossover`` and ``likeness`` are over mixes,
+    the last two for ``pair``, the two skills whose categories' ratio varies most.
+    """
+
+    base: str
+    fits: StudyFits
+    verdicts: tuple[SplitVerdict, ...] = ()
+    shifts: tuple[CompositionShift, ...] = ()
+    needed: tuple[RunsNeeded, ...] = ()
+    pair: tuple[str, str] | None = None
+    shares: ShareStudy | None = None
+    crossover: CrossoverStudy | None = None
+    likeness: LikenessStudy | None = None
+
+
+def skill_study(
+    runs: pd.DataFrame, measured: Measured, *, base: str, level: float, resamples: int, curve: str = "shared"
+) -> SkillStudy:  # fmt: skip
+    """Fit every column of a study, and compare.
+
+    Args:
+        runs: as ``fit_study`` takes them, with the columns that ``measured`` names.
+        measured: which column is what.
+        base: the mix of the study, where it has several.
+        level: of all intervals, two-sided.
+        resamples: draws behind the intervals.
+        curve: the isoFLOP method.
+
+    Raises:
+        FitError: no usable run is left.
+    """
+    columns = [name for name in measured.columns if runs[name].notna().any()]
+    fits = fit_study(
+        runs, skills=columns, aggregates=measured.aggregates, level=level, resamples=resamples, curve=curve, laws={}
+    )
+    there = {one.skill for one in fits.minima}
+    skills = [name for name in measured.skills if name in there]
+    varied = {name: category for name, category in measured.categories.items() if name in skills}
+    pair = _pair(fits, varied) if len(fits.mixes) >= LEAST else None
+    return SkillStudy(
+        base=base, fits=fits, pair=pair,
+        verdicts=_verdicts(fits, [one for one in measured.splits if one.held_out in columns], base),
+        shifts=composition_shifts(fits, skills) if len(skills) > 1 else (),
+        needed=tuple(one for one in runs_needed(fits) if one.mix == base and one.skill in skills),
+        shares=share_study(fits, varied) if pair else None,
+        crossover=_crossover(fits, pair, varied) if pair else None,
+        likeness=_likeness(fits, pair, varied, [name for name in columns if name not in pair]) if pair else None,
+    )  # fmt: skip
+
+
+def _verdicts(fits: StudyFits, splits: Sequence[SkillSplit], base: str) -> tuple[SplitVerdict, ...]:
+    return split_verdicts(fits, splits, mix=base) if splits and fits.aggregates and base in fits.mixes else ()
+
+
+def _pair(fits: StudyFits, categories: Mapping[str, str]) -> tuple[str, str] | None:
+    """The two skills the ratio of whose categories varies most over the mixes."""
+    best: tuple[float, tuple[str, str]] | None = None
+    for first, second in combinations(categories, 2):
+        if categories[first] == categories[second]:
+            continue
+        ratios = log_ratios(fits, categories[second], categories[first])
+        if len({round(ratio, 2) for ratio in ratios.values()}) < LEAST:
+            continue
+        span = round(max(ratios.values()) - min(ratios.values()), 6)
+        if best is None or span > best[0]:
+            best = span, (first, second)
+    return None if best is None else best[1]
+
+
+def _crossover(fits: StudyFits, pair: tuple[str, str], categories: Mapping[str, str]) -> CrossoverStudy:
+    first, second = pair
+    return crossover_study(fits, first, second, over=categories[second], under=categories[first])
+
+
+def _likeness(
+    fits: StudyFits, pair: tuple[str, str], categories: Mapping[str, str], columns: Sequence[str]
+) -> LikenessStudy:
+    first, second = pair
+    return likeness_study(
+        fits, columns, first=first, second=second, over=categories[second], under=categories[first]
+    )  # fmt: skip
+
+
+def largest_shift(study: SkillStudy) -> CompositionShift | None:
+    """The budget of the base mix at which a validation set of other composition moves N* most."""
+    known = [one for one in study.shifts if one.mix == study.base and math.isfinite(one.largest.value)]
+    return max(known, key=lambda one: one.largest.value, default=None)
