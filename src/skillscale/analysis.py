@@ -31,6 +31,7 @@ from skillscale.laws.objective import DELTA, Objective
 from skillscale.laws.points import Points
 from skillscale.laws.request import Refused, Request, fit_all, weighed_by_sem
 from skillscale.laws.results import StudyFits
+from skillscale.laws.skill_study import Measured, SkillStudy, skill_study
 from skillscale.laws.study import fit_study
 from skillscale.laws.worth import Worth, of_worth
 from skillscale.output import Output, to_json
@@ -172,6 +173,7 @@ def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
     from skillscale.report import canvas
     from skillscale.report.law_figures import of_laws
     from skillscale.report.page import page
+    from skillscale.report.skill_page import skill_figures_of, skill_frames
 
     runs = read_runs(arguments, config)
     found = find(runs, arguments, config, out)
@@ -179,7 +181,11 @@ def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
     about = _background(arguments, config, runs)
     figures = of_laws(found.laws, found.flops)
     drawn = {name: canvas.svg(figure) for name, figure in figures.items()}
-    html = page(runs.name, runs.records, found.fits, about, laws=found.laws, flops=found.flops, drawn=drawn)
+    study = _skill_study(runs, config, found, arguments)
+    html = page(
+        runs.name, runs.records, found.fits, about, laws=found.laws, flops=found.flops, drawn=drawn,
+        differences=skill_figures_of(study, runs.table.own_categories), base=study.base if study else "",
+    )  # fmt: skip
     path.write_text(html, encoding="utf-8")
     told: dict[str, Any] = {**found.as_dict(), "page": path}
     if runs.study is not None:
@@ -189,6 +195,8 @@ def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
             files |= {f"{name}.png": canvas.png(figure) for name, figure in figures.items()}
             for name, content in (_isoflop_figures(found.fits) | files).items():
                 run.file(f"figures/{name}", content)
+            for name, frame in skill_frames(study).items():
+                run.file(f"tables/{name}.csv", frame.to_csv(index=False))
             run.file("page.html", html)
     _tell_verdicts(found.fits, out)
     out.text(f"\npage:  {path}")
@@ -197,6 +205,24 @@ def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
         out.text(f"UI:    {runs.registry.ui_command}\n       {runs.study.chart_link}")
         runs.registry.annotate_launcher(runs.study, note=f"Report of study {runs.study.name}", result=found.as_dict())
     return told
+
+
+def _skill_study(runs: Runs, config: Config, found: Findings, arguments: Mapping[str, Any]) -> SkillStudy | None:
+    """How skills differ; None where the runs are no isoFLOP study."""
+    of_grid = runs.of_grid
+    if not of_grid.has_isoflops or not found.fits.mixes:
+        return None
+    table = of_grid.table
+    measured = Measured(
+        skills=tuple(_measured_of(table, table.skills)), aggregates=tuple(_measured_of(table, table.aggregates)),
+        splits=table.splits, categories=table.own_categories, validation=table.validation,
+    )  # fmt: skip
+    wanted = str(config.study.mix_values[0])
+    most = str(table.runs["mix"].astype(str).mode().iloc[0])
+    return skill_study(
+        table.runs, measured, base=wanted if wanted in found.fits.mixes else most, level=config.study.level,
+        resamples=config.study.resamples, curve=arguments.get("curve") or "shared",
+    )  # fmt: skip
 
 
 def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) -> Findings:
@@ -297,7 +323,11 @@ def points_of(table: RunTable) -> dict[str, Points]:
 
 def _measured(table: RunTable) -> list[str]:
     """Skills and aggregates that some run has a loss for."""
-    return [name for name in (*table.skills, *table.aggregates) if table.runs[name].notna().any()]
+    return _measured_of(table, (*table.skills, *table.aggregates))
+
+
+def _measured_of(table: RunTable, names: Sequence[str]) -> list[str]:
+    return [name for name in names if table.runs[name].notna().any()]
 
 
 def varied_categories(table: RunTable) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from skillscale.report.laws import Laws
 from skillscale.report.numbers import MISSING, count, duration, plural, power
 from skillscale.report.parts import Drawn, Part, drawn_of, table_of
 
+_MIXES = 3  # most mixes that have figures each
 _GREEK = {"alpha": "α", "beta": "β"}
 _CAPACITY = (
     "A model stores about 2 bits a parameter of facts seen about 1,000 times, about 1 bit of facts seen about 100 "
@@ -58,6 +59,7 @@ class Background:
 def page(
     study: str, records: Sequence[RunRecord], fits: StudyFits, background: Background | None = None, *,
     laws: Laws | None = None, flops: Sequence[float] = (), drawn: Mapping[str, bytes] | None = None,
+    differences: Sequence[Drawn] = (), base: str = "",
 ) -> str:  # fmt: skip
     """The study as one HTML text with no script and nothing fetched from outside.
 
@@ -69,9 +71,11 @@ def page(
         laws: each skill's law of N, D and the mix.
         flops: computes at which their optima are told.
         drawn: the laws' figures as SVG, where they were drawn already.
+        differences: figures of how skills differ.
+        base: the mix that has figures of its own where there are too many for all to have them.
     """
     about = background or Background()
-    mixes = fits.mixes
+    mixes = fits.mixes if len(fits.mixes) <= _MIXES or base not in fits.mixes else (base,)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["firm"] = _firm
     template = environment.from_string(
@@ -86,6 +90,7 @@ def page(
         to_run=sentences.what_to_run(fits) if mixes else (),
         figures=[
             *(one for number, mix in enumerate(mixes) for one in _figures(fits, mix, number, named=len(mixes) > 1)),
+            *differences,
             *_law_figures(laws or {}, flops, drawn),
         ],
         parts=[part for part in (_laws(laws or {}, flops, fits), *_parts(records, fits, about)) if part is not None],

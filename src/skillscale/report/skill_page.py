@@ -1,0 +1,273 @@
+"""The page's figures of how skills differ, each with what it shows and what it does not, and the tables behind them."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from skillscale.laws.composition import CompositionShift, composition_table
+from skillscale.laws.crossing import Crossing, Crossover
+from skillscale.laws.results import Interval, Status, Verdict
+from skillscale.laws.skill_study import SkillStudy, largest_shift
+from skillscale.laws.splits import Confirmation, SplitVerdict, needed_table, split_table
+from skillscale.report import canvas, skill_figures
+from skillscale.report.numbers import count, join, percent, power
+from skillscale.report.parts import Drawn, drawn_of, table_of
+
+_PUBLISHED_SLOPES = (
+    "Roberts et al. 2025 found elasticities of .137 ± .028 for knowledge and .055 ± .007 for code, at 6×10¹⁸ FLOP."
+)
+
+
+def skill_figures_of(study: SkillStudy | None, categories: Mapping[str, str]) -> list[Drawn]:
+    """Every figure that the runs allow; in place of one that they don't, what to run.
+
+    Args:
+        study: None where the runs are no isoFLOP study.
+        categories: of the mix, the one that belongs to each skill.
+    """
+    if study is None:
+        return []
+    return [*_splits(study), *_shifts(study), *_mixes(study, categories)]
+
+
+def skill_frames(study: SkillStudy | None) -> dict[str, pd.DataFrame]:
+    """Every table behind the figures, by file stem."""
+    if study is None:
+        return {}
+    found = {
+        "splits": split_table(study.verdicts),
+        "composition_shifts": composition_table(study.shifts),
+        "runs_needed": needed_table(study.needed),
+        "optima_of_every_set": study.fits.minima_table(),
+    }
+    if study.shares is not None:
+        found |= {
+            "shares": study.shares.points_table(),
+            "share_effects": study.shares.effect_table(),
+            "equal_shares": study.shares.equal_share_table(),
+            "slope_differences": study.shares.difference_table(),
+        }
+    if study.crossover is not None:
+        found |= {"crossover": study.crossover.crossover_table(), "crossover_points": study.crossover.points_table()}
+    if study.likeness is not None:
+        found |= {"likeness": study.likeness.likeness_table(), "profiles": study.likeness.profile_table()}
+    return found
+
+
+def _splits(study: SkillStudy) -> list[Drawn]:
+    if not study.verdicts:
+        return [
+            _missing(
+                "splits", "Verdicts on two splits",
+                "No skill has a held-out split. Name one in the skills file (`held_out:`), of other data sets than "
+                "those that decide, as conf/skills/splits.yaml does.",
+            )
+        ]  # fmt: skip
+    told = " ".join(_verdict(one) for one in study.verdicts)
+    caption = (
+        f"{told} Verdicts are decided on the hypothesis split (filled) after Holm's correction over the skills, and "
+        f"asked of the held-out split (hollow), of other data sets. Both are measured on the same runs: what is "
+        f"confirmed does not hang on the choice of data sets; whether it hangs on the runs takes other runs to tell. "
+        f"{100 * study.fits.level:.3g} % intervals, pooled over budgets."
+    )
+    tables = (
+        table_of("Residuals of skills and data sets", _short(split_table(study.verdicts)), folded=True),
+        table_of("How many times the runs a claim would need", _short(needed_table(study.needed)), folded=True),
+    )
+    return [
+        drawn_of("splits", "Verdicts on two splits", canvas.svg(skill_figures.splits(study.verdicts)), caption, tables)
+    ]
+
+
+def _verdict(one: SplitVerdict) -> str:
+    if not one.hypothesis.value.known:
+        return f"{one.skill}: {one.hypothesis.reason}."
+    here = f"{percent(one.hypothesis.value.value)} {_ends(one.hypothesis.value)}"
+    if one.verdict is Verdict.UNRESOLVED and one.hypothesis.value.excludes_zero:
+        return (
+            f"{one.skill}: its interval leaves out zero ({here}), but not after Holm's correction for looking at "
+            f"several skills (p = {one.hypothesis.p_holm:.2g})."
+        )
+    if one.verdict is Verdict.UNRESOLVED:
+        return f"{one.skill}: no difference from the aggregate is shown ({here})."
+    there = {
+        Confirmation.CONFIRMED: "and confirmed on the held-out split",
+        Confirmation.CONTRADICTED: "but contradicted on the held-out split",
+        Confirmation.NOT_CONFIRMED: "but not confirmed on the held-out split",
+    }.get(one.confirmation, "")
+    held = f" ({percent(one.held_out.value.value)} {_ends(one.held_out.value)})" if one.held_out.value.known else ""
+    return f"{one.skill}: {one.verdict} ({here}), {there}{held}."
+
+
+def _ends(value: Interval) -> str:
+    return f"[{percent(value.lo)}, {percent(value.hi)}]"
+
+
+def _shifts(study: SkillStudy) -> list[Drawn]:
+    mine = [one for one in study.shifts if one.mix == study.base]
+    if not mine:
+        return []
+    widest = largest_shift(study)
+    surest = max((one for one in mine if one.largest.known), key=lambda one: one.largest.lo, default=None)
+    caption = (
+        "How far N* moves at most when a validation set of one composition of the skills takes the place of another: "
+        f"max N* / min N* − 1 over skills. {_widest(widest, surest)} The estimate of a largest difference is too large "
+        "where noise is; the interval owns that, and begins at 0 where no two skills can be told apart."
+    )
+    table = table_of("Shift of N* by validation set", _short(composition_table(mine)), folded=True)
+    return [
+        drawn_of(
+            "composition", "A validation set of another composition", canvas.svg(skill_figures.shifts(study)), caption,
+            (table,),
+        )
+    ]  # fmt: skip
+
+
+def _widest(widest: CompositionShift | None, surest: CompositionShift | None) -> str:
+    if widest is None or surest is None:
+        return "No budget has the optima of two skills."
+    value = widest.largest
+    text = (
+        f"Estimates reach {100 * value.value:.0f} % [{100 * value.lo:.0f}, {100 * value.hi:.0f}] at "
+        f"{power(widest.C)} FLOP, from {widest.extremes[0]} to {widest.extremes[1]}."
+    )
+    if surest.largest.lo > 0:
+        return f"{text} It is surely above {100 * surest.largest.lo:.0f} % at {power(surest.C)} FLOP."
+    return f"{text} No budget's interval leaves out 0: a shift is not shown."
+
+
+def _mixes(study: SkillStudy, categories: Mapping[str, str]) -> list[Drawn]:
+    if study.shares is None:
+        return [
+            _missing(
+                "mixes", "Data mixes",
+                f"The runs have {_number(len(study.fits.mixes))}. To tell how N* goes with the share of a skill's "
+                "data, where optima of two skills cross, and what a validation set is like takes at least 3 mixes at "
+                "one budget: run `skillscale grid --study mix-ablation-hour` and `--study ratio-hour`, and report "
+                "these studies.",
+            )
+        ]  # fmt: skip
+    skills = [name for name in categories if name in study.fits.skills]
+    smallest = min(one.C for one in study.fits.minima)
+    own = {name: categories[name] for name in skills}
+    found = [
+        drawn_of(
+            "mixes", f"Data mixes at {power(smallest)} FLOP", canvas.svg(skill_figures.mixes(study, own, smallest)),
+            f"IsoFLOP curves of {len(study.fits.mixes)} mixes at the smallest budget; the colour tells the share of "
+            "the skill's own category. Other budgets are in the table.",
+            (table_of("Optima of every mix", _short(study.fits.minima_table()), folded=True),),
+        ),
+        drawn_of(
+            "shares", "Optimal size against the share of the skill's data",
+            canvas.svg(skill_figures.shares(study.shares, skills)),
+            f"{_elasticities(study, skills)} {_equal(study)} {_PUBLISHED_SLOPES} Were a skill to learn from "
+            "the tokens of its own category alone, the elasticity would be β/(α+β), about .45.",
+            (
+                table_of("Slopes and elasticities", _short(study.shares.effect_table()), folded=True),
+                table_of("Skills at equal share", _short(study.shares.equal_share_table()), folded=True),
+                table_of("Differences of slopes", _short(study.shares.difference_table()), folded=True),
+            ),
+        ),
+    ]  # fmt: skip
+    return [*found, *_ratios(study, smallest)]
+
+
+def _number(mixes: int) -> str:
+    return "one mix" if mixes == 1 else f"{mixes} mixes"
+
+
+def _elasticities(study: SkillStudy, skills: Sequence[str]) -> str:
+    if study.shares is None:
+        return ""
+    pooled = {one.skill: one for one in study.shares.effects if math.isnan(one.C)}
+    told = []
+    for name in skills:
+        one = pooled.get(name)
+        if one is None or one.status is not Status.OK or not one.elasticity.known:
+            told.append(f"{name}: {one.reason if one else 'no optima'}")
+            continue
+        value = one.elasticity
+        sure = "" if value.excludes_zero else ", not told from 0"
+        told.append(f"{name} {value.value:+.2f} [{value.lo:+.2f}, {value.hi:+.2f}]{sure}")
+    return f"Elasticity d ln N* / d ln share over the budgets: {'; '.join(told)}."
+
+
+def _equal(study: SkillStudy) -> str:
+    if study.shares is None or study.pair is None:
+        return ""
+    mine = [
+        one
+        for one in study.shares.equal
+        if math.isnan(one.C) and {one.first, one.second} == set(study.pair) and one.ratio.known
+    ]
+    if not mine:
+        return f"At equal share {join(list(study.pair))} can't be compared: no share is within both ranges."
+    told = [f"{one.ratio.value:.2f} [{one.ratio.lo:.2f}, {one.ratio.hi:.2f}] at {one.share:g}" for one in mine]
+    return f"N*({mine[0].first}) / N*({mine[0].second}) at equal share: {'; '.join(told)}."
+
+
+def _ratios(study: SkillStudy, smallest: float) -> list[Drawn]:
+    found = []
+    if study.crossover is not None and study.crossover.crossovers:
+        over_all = study.crossover.crossovers[-1]
+        found.append(
+            drawn_of(
+                "crossover", "Where two skills want the same size",
+                canvas.svg(skill_figures.crossover(study.crossover)),
+                f"{_crossing(over_all)} Roberts et al. 2025 found that of code and knowledge at a ratio of 2.1.",
+                (
+                    table_of("Crossings", _short(study.crossover.crossover_table()), folded=True),
+                    table_of("Optima by ratio", _short(study.crossover.points_table()), folded=True),
+                ),
+            )
+        )  # fmt: skip
+    if study.likeness is not None:
+        alike: dict[str, list[str]] = {}
+        for one in study.likeness.likenesses:
+            if math.isnan(one.C):
+                alike.setdefault(one.like, []).append(one.column.removeprefix("set/"))
+        told = "; ".join(f"{like}: {join(names)}" for like, names in alike.items())
+        found.append(
+            drawn_of(
+                "likeness", "What each validation set is like",
+                canvas.svg(skill_figures.likeness(study.likeness, smallest)),
+                f"Loss at the optimum of each mix, less its mean over mixes and over its scatter, at {power(smallest)} "
+                f"FLOP, beside those of the two skills. By all budgets: {told}.",
+                (table_of("Likeness", _short(study.likeness.likeness_table()), folded=True),),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _crossing(one: Crossover) -> str:
+    if one.status is not Status.OK:
+        return f"Nothing can be said of a crossing: {one.reason}."
+    which = f"{one.first} and {one.second}"
+    low, high = (f"{percent(end.value)} {_ends(end)}" for end in one.ends)
+    ends = (
+        f"N*({one.first}) is {low} of N*({one.second}) at the least ratio of {one.over} to {one.under} run, {high} at "
+    )
+    ends += "the largest."
+    if one.outcome is Crossing.FOUND:
+        return f"Over the budgets, {which} cross at a ratio of {_ratio(one.ratio)}. {ends}"
+    if one.outcome is Crossing.NONE:
+        return f"Over the budgets, {which} don't cross within the ratios that were run. {ends}"
+    return f"Over the budgets, whether {which} cross is not resolved. {ends}"
+
+
+def _ratio(value: Interval) -> str:
+    def side(x: float, beyond: str) -> str:
+        return count(x, 2) if 0 < x < math.inf else beyond
+
+    return f"{count(value.value, 2)} [{side(value.lo, 'below those run')}, {side(value.hi, 'above those run')}]"
+
+
+def _short(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without columns that are empty or the same everywhere and known from the caption."""
+    silent = [name for name in frame.columns if frame[name].isna().all() or (frame[name].astype(str) == "").all()]
+    return frame.drop(columns=silent)
+
+
+def _missing(name: str, title: str, what: str) -> Drawn:
+    return Drawn(name=name, title=title, image="", alt="", caption=what, tables=())
