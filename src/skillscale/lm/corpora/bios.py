@@ -141,10 +141,7 @@ def biography(person: Person, relations: Sequence[str], rng: Random) -> str:
 
 
 def _told(person: Person, relations: Sequence[str], rng: Random) -> str:
-    said = [
-        f"{STATEMENTS[relation][int(5 * rng.random())]} {person.values[relation]}"  # faster than rng.choice
-        for relation in relations
-    ]
+    said = [f"{_any(STATEMENTS[relation], rng)} {person.values[relation]}" for relation in relations]
     return f"{person.name} " + f". {person.pronoun} ".join(said)
 
 
@@ -274,6 +271,11 @@ def _person(
 
 def _word(rng: Random) -> str:
     return rng.choice(_FIRST) + rng.choice(_SECOND)
+
+
+def _any(among: Sequence[str], rng: Random) -> str:
+    """As ``rng.choice``, in a third of its time."""
+    return among[int(len(among) * rng.random())]
 
 
 def _shuffled(names: Sequence[str], rng: Random) -> list[str]:
