@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import math
 
@@ -69,3 +70,12 @@ def test_a_study_that_grows_keeps_the_seeds_it_had(main_config):
     largest = max(main_config.study.budgets)
     alone = {each.point.key for each in grid_points(main_config, budgets=[largest])}
     assert alone == {each.point.key for each in grid_points(main_config) if each.budget == largest}
+
+
+def test_sizes_outside_those_of_the_study_are_left_out(main_config):
+    study = dataclasses.replace(main_config.study, n_params=(2e4, 1e5))
+    whole = wanted_sizes(1e11, main_config.study)
+    assert wanted_sizes(1e11, study) == [size for size in whole if 2e4 <= size <= 1e5]
+    assert 0 < len(wanted_sizes(1e11, study)) < len(whole)
+    with pytest.raises(InputError, match=r"study\.n_params \[1, 2\] leaves no size at budget 1e\+11"):
+        wanted_sizes(1e11, dataclasses.replace(study, n_params=(1, 2)))

@@ -340,7 +340,7 @@ def test_embedded_corpora_bring_notices_and_facts(tmp_path: Path, monkeypatch: p
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     corpora = types.ModuleType("skillscale.lm.corpora")
-    corpora.build = lambda cache, *, preset, popularity, progress: folder  # type: ignore[attr-defined]
+    corpora.build = lambda cache, *, preset, popularity, people, progress: folder  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "skillscale.lm.corpora", corpora)
     raw = raw_config(tmp_path / "files")
     raw["data"]["categories"] = [

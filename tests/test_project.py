@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 import venv
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from skillscale import cli, config
+from skillscale.grid import grid_points
 
 ROOT = Path(__file__).parents[1]
 MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
@@ -101,11 +103,53 @@ def test_mlflow_makes_its_environments_from_the_lock():
     assert re.fullmatch(r"3\.11\.\d+", environment["python"]), "pyenv wants the full version, as text"
 
 
-@pytest.mark.parametrize("study", sorted((ROOT / "conf" / "study").glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_studies_load_with_the_data_they_name(study):
-    """A study for other data than the embedded ones has the name of its data and skills."""
-    names = {noun: study.stem for noun in ("data", "skills") if (ROOT / "conf" / noun / study.name).is_file()}
-    assert config.load(study=study.stem, **names).study.name == study.stem
+STUDIES = sorted(path.stem for path in (ROOT / "conf" / "study").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_shipped_studies_have_points_on_the_data_they_name(study):
+    settings = config.load(study=study)
+    assert settings.study.name == study
+    points = grid_points(settings)
+    assert all(each.point.flops == pytest.approx(each.budget, rel=0.02) for each in points)
+    for budget in settings.study.budgets:
+        sizes = {each.point.n_params for each in points if each.budget == budget}
+        assert study == "smoke" or len(sizes) >= 6, "too few for a curve"
+
+
+def shares(study):
+    """Shares of knowledge, code and the rest in each mix of a study."""
+    mixes = [dict(mix.shares) for mix in config.load(study=study).study.mix_values]
+    return [(mix.pop("knowledge"), mix.pop("code"), mix) for mix in mixes]
+
+
+@pytest.mark.parametrize("study", [name for name in STUDIES if name.startswith("ratio-")])
+def test_ratio_studies_run_from_an_eighth_to_eight_with_the_other_shares_fixed(study):
+    base, *others = shares(study)
+    ratios = [code / knowledge for knowledge, code, _ in (base, *others)]
+    assert sorted(ratios)[0] == pytest.approx(1 / 8, rel=1e-4)
+    assert sorted(ratios)[-1] == pytest.approx(8, rel=1e-4)
+    assert all(rest == pytest.approx(base[2]) for _, _, rest in others)
+    assert {0.5, 1, 2, 4} <= {round(ratio, 4) for ratio in ratios}
+
+
+@pytest.mark.parametrize("scale", ["gpu", "paper"])
+def test_the_papers_ablation_has_its_thirteen_mixes(scale):
+    settings = config.load(study=f"mix-ablation-{scale}").study
+    assert len(settings.mix_values) == 13
+    assert settings.mix_values[0].shares == pytest.approx({"knowledge": 0.5844, "code": 0.1992, "web": 0.2164})
+    assert settings.multiplied["code"] == (0.5, 2, 3, 4, 18)
+    assert len(settings.budgets) >= 2
+
+
+def test_the_papers_study_has_its_budgets_and_sizes():
+    points = grid_points(config.load(study="skills-paper"))
+    sizes = [each.point.n_params for each in points]
+    assert (min(sizes), max(sizes)) == (pytest.approx(4e7, rel=0.1), pytest.approx(8e9, rel=0.1))
+    counts = Counter(each.budget for each in points)
+    assert sorted(counts) == [6e18, 1e19, 3e19, 6e19, 1e20, 3e20, 6e20, 1e21, 3e21]
+    assert counts[6e18] == 14
+    assert 7 <= counts[3e21] <= 14
 
 
 @pytest.mark.parametrize("noun", ["data", "skills"])

@@ -90,7 +90,8 @@ def grid(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
     if arguments["dry_run"]:
         from skillscale import estimate
 
-        return estimate.dry_run(points, config, arguments["workers"], out)
+        accelerator = estimate.Accelerator(flops_per_s=arguments["gpu_flops"], utilisation=arguments["mfu"])
+        return estimate.dry_run(points, config, arguments["workers"], out, accelerator=accelerator)
     return train_all(points, arguments, config, out)
 
 

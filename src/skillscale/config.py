@@ -58,7 +58,11 @@ class CategoryConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What models are trained on. ``tokenizer`` is empty (train one on the categories) or a tokenizer.json file."""
+    """What models are trained on. ``tokenizer`` is empty (train one on the categories) or a tokenizer.json file.
+
+    ``preset``: which embedded corpora are made; ``popularity``: how steeply mentions fall with rank; ``people``: those
+    of the preset ``controlled``, which has them in place of real facts.
+    """
 
     __pydantic_config__ = _STRICT_KEYS
 
@@ -67,11 +71,17 @@ class DataConfig:
     tokenizer: str = ""
     vocab_size: Annotated[int, Field(ge=257, le=1_000_000)] = 512
     tokenizer_bytes: Count = 8_000_000
-    preset: Literal["tiny", "small", "medium", "full"] = "tiny"
+    preset: Literal["tiny", "small", "medium", "full", "controlled"] = "tiny"
     popularity: Annotated[float, Field(ge=0, le=3)] = 0.75
+    people: Annotated[int, Field(ge=10, le=100_000)] | None = None
 
     def __post_init__(self) -> None:
         _refuse_repeats("category", [category.name for category in self.categories])
+        if (self.preset == "controlled") != (self.people is not None):
+            raise InputError(
+                f"data.people belongs to data.preset controlled, but it is {self.people} with preset {self.preset}; "
+                "give both, as conf/data/controlled.yaml does, or neither"
+            )
 
     @property
     def category_names(self) -> tuple[str, ...]:
@@ -185,10 +195,10 @@ class StudyConfig:
 
     ``data``, ``skills``: names in conf/ that the study takes where the command names no others. ``mixes``: the first is
     the base; ``multiplied``: of a category, factors of its weight in the base mix, each making one more mix
-    (Roberts et al. 2025). ``budgets`` in FLOP (6 N D); ``span``: sizes run from optimum / span to optimum x span, where
-    the expected optimum is ``optimum_coefficient`` C^``optimum_exponent``; ``seeds`` per budget: the number of
-    replicates. ``aggregate`` weighs evaluation sets (``val/CATEGORY`` names a category's validation set); empty: the
-    validation sets by mix.
+    (Roberts et al. 2025). ``budgets`` in FLOP (6 N D); ``span``: sizes run from optimum / span to optimum x span,
+    where the expected optimum is ``optimum_coefficient`` C^``optimum_exponent``, and those outside the least and
+    largest ``n_params`` are left out; ``seeds`` per budget: the number of replicates. ``aggregate`` weighs
+    evaluation sets (``val/CATEGORY`` names a category's validation set); empty: the validation sets by mix.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -201,6 +211,7 @@ class StudyConfig:
     budgets: Annotated[tuple[Positive, ...], Field(min_length=1)]
     sizes: Annotated[int, Field(ge=1, le=100)]
     span: Annotated[float, Field(ge=1)]
+    n_params: tuple[Positive, Positive] = (1, 1e13)
     optimum_coefficient: Positive
     optimum_exponent: Annotated[float, Field(gt=0, lt=1)]
     seeds: Annotated[tuple[Count, ...], Field(min_length=1)]
@@ -310,6 +321,8 @@ class Config:
             del whole["train"][key]
         del whole["study"], whole["sample"]
         whole["skills"]["sets"] = [kept_settings(one) for one in whole["skills"]["sets"]]
+        if self.data.people is None:  # as before there was such a setting
+            del whole["data"]["people"]
         return whole
 
     @property

@@ -1,7 +1,8 @@
 """What a grid would cost: its points, FLOP and expected time on this machine, before anything is trained."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,35 +17,72 @@ from skillscale.point import DesignPoint
 from skillscale.record import Size
 
 _LARGEST_TIMED = 2e7
+# A timed step is this long at most: what a token costs is settled by then, and large batches take minutes and memory
+_TIMED_FLOP = 1e11
 _TIMED_SIZES = 5
 _BYTES_PER_TOKEN = 2.0
 _DEFAULT_ITEMS = 2000
 
 
-def dry_run(points: Sequence[DesignPoint], config: Config, n_workers: int, out: Output) -> dict[str, Any]:
-    """List the points with FLOP and expected seconds on this machine; train nothing."""
+@dataclass(frozen=True, kw_only=True)
+class Accelerator:
+    """What runs elsewhere are counted on: ``flops_per_s`` at its peak, and the share of it that 6 N D reaches."""
+
+    flops_per_s: float
+    utilisation: float
+
+    def hours(self, points: Sequence[DesignPoint], config: Config) -> float:
+        """Hours of one accelerator for training and evaluation."""
+        return float(_work(points, config).sum()) / (self.flops_per_s * self.utilisation) / 3600
+
+
+def dry_run(
+    points: Sequence[DesignPoint], config: Config, n_workers: int, out: Output, *, accelerator: Accelerator
+) -> dict[str, Any]:
+    """List the points with FLOP and expected seconds on this machine, and the hours elsewhere; train nothing."""
     out.progress("timing some training steps on this machine")
     seconds = expected_seconds(points, config)
     rows = [
         {**point.as_dict(), "flops": point.flops, "seconds": float(second)}
         for point, second in zip(points, seconds, strict=True)
     ]
-    out.text(f"{'C':>10}{'N':>14}{'depth':>7}{'width':>7}{'D':>16}{'D/N':>9}{'seed':>6}{'expected s':>12}")
-    for point, second in zip(points, seconds, strict=True):
-        size = shape_for(point.n_params, vocab_size=config.data.vocab_size, model=config.model)
-        out.text(
-            f"{point.flops:>10.3g}{point.n_params:>14,}{size.depth:>7}{size.width:>7}{point.n_tokens:>16,}"
-            f"{point.n_tokens / point.n_params:>9.3g}{point.seed:>6}{second:>12.3g}"
-        )
+    _tell_points(points, seconds, config, out)
     total = sum(point.flops for point in points)
-    hours = float(seconds.sum()) / n_workers / 3600
+    hours, elsewhere = float(seconds.sum()) / n_workers / 3600, accelerator.hours(points, config)
     out.text(
-        f"{len(points)} points, {total:.3g} FLOP (6 N D), about {hours:.3g} hours ({hours * 60:.3g} minutes) with "
-        f"{n_workers} workers on this machine, evaluation included, preparation of the data not"
+        f"{len(points)} runs, {total:.3g} FLOP (6 N D), about {hours:.3g} hours ({hours * 60:.3g} minutes) with "
+        f"{n_workers} workers on this machine, evaluation included, preparation of the data not\n"
+        f"elsewhere about {elsewhere:.3g} GPU-hours at {accelerator.utilisation:.3g} of {accelerator.flops_per_s:.3g} "
+        "FLOP/s (--mfu, --gpu_flops)"
     )
     rungs = ladder(vocab_size=config.data.vocab_size, model=config.model)
     _tell_ladder(rungs, out)
-    return {"points": rows, "flops": total, "hours": hours, "workers": n_workers, "ladder": rungs}
+    return {
+        "points": rows,
+        "flops": total,
+        "hours": hours,
+        "gpu_hours": elsewhere,
+        "workers": n_workers,
+        "ladder": rungs,
+    }
+
+
+def _tell_points(points: Sequence[DesignPoint], seconds: npt.NDArray[np.float64], config: Config, out: Output) -> None:
+    """A line for each N and D, with the number of runs: its mixes and seeds cost the same."""
+    runs = Counter((point.n_params, point.n_tokens) for point in points)
+    mixes = Counter(point.mix for point in points)
+    each = {(point.n_params, point.n_tokens): float(one) for point, one in zip(points, seconds, strict=True)}
+    out.text(f"{'C':>10}{'N':>14}{'depth':>7}{'width':>7}{'D':>16}{'D/N':>9}{'runs':>6}{'s a run here':>14}")
+    for (n_params, n_tokens), second in each.items():
+        size = shape_for(n_params, vocab_size=config.data.vocab_size, model=config.model)
+        out.text(
+            f"{6.0 * n_params * n_tokens:>10.3g}{n_params:>14,}{size.depth:>7}{size.width:>7}{n_tokens:>16,}"
+            f"{n_tokens / n_params:>9.3g}{runs[n_params, n_tokens]:>6}{second:>14.3g}"
+        )
+    if len(mixes) > 1:
+        out.text(f"{len(mixes)} mixes, with the runs of each:")
+        for mix, count in mixes.items():
+            out.text(f"{count:>6}  {mix}")
 
 
 def expected_seconds(points: Sequence[DesignPoint], config: Config) -> npt.NDArray[np.float64]:
@@ -57,9 +95,14 @@ def expected_seconds(points: Sequence[DesignPoint], config: Config) -> npt.NDArr
     known = sorted(rates)
     n = np.array([point.n_params for point in points], dtype=float)
     rate = np.exp(np.interp(np.log(n), np.log(known), np.log([rates[size] for size in known])))
+    return np.asarray(_work(points, config) / rate)
+
+
+def _work(points: Sequence[DesignPoint], config: Config) -> npt.NDArray[np.float64]:
+    """FLOP of training and evaluation for each point; a forward pass is a third of a training step."""
+    n = np.array([point.n_params for point in points], dtype=float)
     tokens = np.array([point.n_tokens for point in points], dtype=float)
-    # A forward pass is a third of a training step
-    return np.asarray(6 * n * (tokens + evaluation_tokens(config) / 3) / rate)
+    return np.asarray(6 * n * (tokens + evaluation_tokens(config) / 3))
 
 
 def _tell_ladder(rungs: Sequence[Size], out: Output) -> None:
@@ -98,6 +141,7 @@ def _small(point: DesignPoint, config: Config) -> DesignPoint:
 def _rate(point: DesignPoint, config: Config) -> float:
     """6 N tokens per second of one process, in FLOP/s."""
     size = shape_for(point.n_params, vocab_size=config.data.vocab_size, model=config.model)
-    sequences = rule.derive(point, size, config.train, context=config.model.context).batch_sequences
+    wanted = rule.derive(point, size, config.train, context=config.model.context).batch_sequences
+    sequences = min(wanted, max(1, int(_TIMED_FLOP / (6 * size.n_params * config.model.context))))
     seconds = step_seconds(size, batch_sequences=sequences, config=config.train)
     return 6 * size.n_params * sequences * config.model.context / seconds

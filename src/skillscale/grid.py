@@ -27,11 +27,21 @@ def expected_optimum(budget: float, study: StudyConfig) -> float:
 
 
 def wanted_sizes(budget: float, study: StudyConfig) -> list[float]:
-    """Geometric sizes from optimum / span to optimum x span."""
+    """Geometric sizes from optimum / span to optimum x span, of which those within ``n_params`` are kept.
+
+    Raises:
+        InputError: there are none.
+    """
     centre = expected_optimum(budget, study)
-    if study.sizes == 1:
-        return [centre]
-    return [centre * study.span ** (2 * i / (study.sizes - 1) - 1) for i in range(study.sizes)]
+    steps = [2 * i / (study.sizes - 1) - 1 for i in range(study.sizes)] if study.sizes > 1 else [0.0]
+    low, high = study.n_params
+    kept = [size for size in (centre * study.span**step for step in steps) if low <= size <= high]
+    if not kept:
+        raise InputError(
+            f"study.n_params [{low:g}, {high:g}] leaves no size at budget {budget:.3g} FLOP, where they lie about "
+            f"{centre:.3g}; widen it, or change study.optimum_coefficient"
+        )
+    return kept
 
 
 def reachable_sizes(wanted: Iterable[float], reach: Callable[[float], int]) -> list[int]:

@@ -122,7 +122,8 @@ def _embedded(config: Config, cache: Path, progress: Progress) -> Path | None:
         return None
     from skillscale.lm.corpora import build
 
-    folder: Path = build(cache, preset=config.data.preset, popularity=config.data.popularity, progress=progress)
+    data = config.data
+    folder: Path = build(cache, preset=data.preset, popularity=data.popularity, people=data.people, progress=progress)
     return folder
 
 

@@ -1,5 +1,7 @@
 """The embedded corpora: real text made from pinned archives, in a folder of parquet files named by its content.
 
+Or, with the preset ``controlled``, biographies and programs made from nothing, where all there is to know is counted.
+
 The folder reads like a data set of Hugging Face: ``CATEGORY/train.parquet`` and ``validation.parquet`` with the columns
 ``text`` and ``source``; ``sets/SET.parquet`` with ``prompt``, ``completion`` and what is known of an item;
 ``manifest.json`` with sources, licences, counts, contamination and the load of facts.
@@ -19,7 +21,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from skillscale.errors import InputError
-from skillscale.lm.corpora import code, knowledge, prose, reasoning
+from skillscale.lm.corpora import bios, code, knowledge, progs, prose, reasoning
 from skillscale.lm.corpora.items import Corpus, Document, Item, announce
 from skillscale.lm.sources import Source, disk_errors, fetch_all, read_sources
 from skillscale.point import digest
@@ -31,34 +33,44 @@ SETS = (
     "knowledge_qa", "knowledge_qa_unseen", "knowledge_qa_trainhalf", "knowledge_text", "code_body", "code_heldout",
     "humaneval", "prose_heldout", "reasoning_qa",
 )  # fmt: skip
+CONTROLLED = "controlled"
+CONTROLLED_SETS = ("bios_qa", "bios_qa_trainhalf", "bios_unseen", "bios_stated", "progs_output", "progs_text")
 _ROWS_PER_GROUP = 20_000
 
 
-def build(cache: Path, *, preset: str, popularity: float, progress: Callable[[str], None]) -> Path:
+def build(
+    cache: Path, *, preset: str, popularity: float, people: int | None = None, progress: Callable[[str], None]
+) -> Path:
     """Folder of the corpora of a preset; made once, then found by its name.
 
     Args:
-        preset: ``tiny``, ``small``, ``medium`` or ``full``.
+        preset: ``tiny``, ``small``, ``medium`` or ``full``; or ``controlled``.
         popularity: exponent a of the facts' mentions, (rank + 20)^-a.
+        people: whom the controlled corpora tell of.
 
     Raises:
-        InputError: there is no such preset.
+        InputError: there is no such preset, or nobody to tell of.
         DataError: an archive can't be had, or the disk is full.
     """
-    if preset not in knowledge.PRESETS:
-        raise InputError(f"data.preset {preset!r} does not exist; there are {', '.join(knowledge.PRESETS)}")
+    if preset != CONTROLLED and preset not in knowledge.PRESETS:
+        there = ", ".join((*knowledge.PRESETS, CONTROLLED))
+        raise InputError(f"data.preset {preset!r} does not exist; there are {there}")
+    if preset == CONTROLLED and people is None:
+        raise InputError("data.preset controlled tells of made-up people; give data.people, how many there are")
     sources = needed(preset)
-    folder = cache.absolute() / "corpora" / name_of(sources, preset=preset, popularity=popularity)
+    folder = cache.absolute() / "corpora" / name_of(sources, preset=preset, popularity=popularity, people=people)
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if not (folder / "manifest.json").is_file():
-                _make(folder, sources, preset=preset, popularity=popularity, progress=progress)
+                _make(folder, sources, preset=preset, popularity=popularity, people=people, progress=progress)
     return folder
 
 
 def needed(preset: str) -> dict[str, Source]:
     """The archives that a preset reads, by name."""
+    if preset == CONTROLLED:
+        return {}
     names = (
         *knowledge.source_names(preset),
         *prose.SOURCES,
@@ -70,14 +82,21 @@ def needed(preset: str) -> dict[str, Source]:
     return {name: pinned[name] for name in names}
 
 
-def name_of(sources: Mapping[str, Source], *, preset: str, popularity: float) -> str:
+def name_of(sources: Mapping[str, Source], *, preset: str, popularity: float, people: int | None = None) -> str:
     """Name by content: recipe, archives, settings."""
     hashes = {name: source.sha256 for name, source in sources.items()}
-    return digest({"recipe": RECIPE, "sources": hashes, "preset": preset, "popularity": float(popularity)})
+    known = {"recipe": RECIPE, "sources": hashes, "preset": preset, "popularity": float(popularity)}
+    return digest(known if people is None else known | {"people": people})
 
 
 def _make(
-    folder: Path, sources: Mapping[str, Source], *, preset: str, popularity: float, progress: Callable[[str], None]
+    folder: Path,
+    sources: Mapping[str, Source],
+    *,
+    preset: str,
+    popularity: float,
+    people: int | None,
+    progress: Callable[[str], None],
 ) -> None:
     """Fetch, build one category after the other, and rename into place."""
     started = time.monotonic()
@@ -98,8 +117,10 @@ def _make(
             "prose": lambda: prose.build(archives, sources, preset=preset),
             "reasoning": lambda: reasoning.build(preset=preset),
         }
-        for name in CATEGORIES:
-            corpus = builders[name]()
+        if people is not None:
+            builders = {"bios": lambda: bios.build(people=people, popularity=popularity), "progs": progs.build}
+        for name, made in builders.items():
+            corpus = made()
             write(temporary, name, corpus, manifest)
             announce(progress, name, corpus)
         (temporary / "manifest.json").write_text(

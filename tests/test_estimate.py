@@ -1,0 +1,63 @@
+"""A dry run: what it counts, and that it stays small for studies that this machine can't train."""
+
+import io
+import json
+import re
+
+import pytest
+
+from skillscale import config, estimate
+from skillscale.cli import main
+from skillscale.grid import grid_points
+
+ACCELERATOR = estimate.Accelerator(flops_per_s=1e15, utilisation=0.5)
+
+
+def test_hours_elsewhere_are_work_over_the_rate_that_is_stated():
+    settings = config.load(study="skills-paper")
+    points = [each.point for each in grid_points(settings)]
+    training = sum(6 * point.n_params * point.n_tokens for point in points)
+    hours = ACCELERATOR.hours(points, settings)
+    assert hours == pytest.approx(training / 5e14 / 3600, rel=0.01)
+    assert hours > training / 5e14 / 3600, "evaluation counts too"
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """The shapes and batches that a dry run times, each taken to last a second."""
+    seen = []
+
+    def step_seconds(size, *, batch_sequences, config):
+        seen.append(6 * size.n_params * batch_sequences * size.context)
+        return 1.0
+
+    monkeypatch.setattr(estimate, "step_seconds", step_seconds)
+    return seen
+
+
+@pytest.mark.parametrize("study", ["skills-paper", "mix-ablation-paper", "ratio-gpu", "skills-night", "controlled"])
+def test_no_step_is_timed_that_takes_long(study, timed):
+    answer = io.StringIO()
+    assert main(["grid", "--study", study, "--dry_run", "--model.context", "1024", "--mfu", "0.5"], answer=answer) == 0
+    assert timed
+    assert max(timed) < 2e11, "one sequence of the largest size that is timed, or 1e11 FLOP"
+    points = grid_points(config.load(study=study, overrides={"model.context": "1024"}))
+    text = answer.getvalue()
+    assert f"{len(points)} runs, " in text
+    assert "GPU-hours at 0.5 of 9.89e+14 FLOP/s" in text
+    listed = [
+        line.split() for line in text.splitlines() if re.match(r" +[0-9.e+]+ +[0-9,]+ +\d+ +\d+ +[0-9,]+ +", line)
+    ]
+    runs = [int(words[6]) for words in listed if len(words) == 8]
+    assert sum(runs) == len(points)
+
+
+def test_the_answer_has_every_point_and_both_times(timed):
+    answer = io.StringIO()
+    assert main(["grid", "--study", "ratio-hour", "--dry_run", "--json"], answer=answer) == 0
+    told = json.loads(answer.getvalue())
+    points = grid_points(config.load(study="ratio-hour"))
+    assert len(told["points"]) == len(points) == 168
+    assert told["hours"] == pytest.approx(sum(point["seconds"] for point in told["points"]) / 2 / 3600)
+    assert told["flops"] == pytest.approx(sum(each.point.flops for each in points))
+    assert told["gpu_hours"] > told["flops"] / (0.4 * 9.89e14) / 3600
