@@ -2,17 +2,14 @@
 
 import math
 import runpy
-import sys
 
 import numpy as np
 import pytest
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def bench(root) -> dict:
-    name = "skill_verdicts"
-    sys.modules.setdefault(name, type(sys)(name))  # dataclasses look their module up
-    return runpy.run_path(str(root / "benchmarks" / f"{name}.py"), run_name=name)
+    return runpy.run_path(str(root / "benchmarks" / "skill_verdicts.py"))
 
 
 @pytest.mark.parametrize("grid", ["paper", "night", "ablation"])
