@@ -6,7 +6,8 @@
     python benchmarks/skill_verdicts.py ratio        coverage of the crossing, and the telling of validation sets
     python benchmarks/skill_verdicts.py page         the tables in Markdown
 
-Kept in benchmarks/results/skill_verdicts.csv. Resumable: a cell that is there is not computed again.
+Kept in benchmarks/results/skill_verdicts.csv. Resumable: a cell that is there with as many studies is not computed
+again.
 """
 
 import argparse
@@ -188,8 +189,8 @@ def power(cell: Row, study: int) -> Hits:
         note(found, "half width, one ln N*", math.log(one.N.hi / one.N.lo) / 2)
     for one in composition_shifts(fits, list(gaps)):
         if one.status is Status.OK:
-            covered = covers(one.largest, math.expm1(max(gaps.values()) - min(gaps.values())))
-            note(found, "shift covered" if len(one.columns) == len(gaps) else "shift covered, refused", covered)
+            there = [gaps[name] for name in one.columns]
+            note(found, "shift covered", covers(one.largest, math.expm1(max(there) - min(there))))
     return found
 
 
@@ -357,7 +358,7 @@ def keep(part: str, cells: Iterable[Row], studies: int) -> None:
     done = pd.read_csv(RESULTS, dtype=str).to_dict("records") if RESULTS.exists() else []
     for cell in cells:
         name = "; ".join(f"{key} {value}" for key, value in cell.items())
-        if any((row["part"], row["cell"], row["studies"]) == (part, name, str(studies)) for row in done):
+        if any((row["part"], row["cell"]) == (part, name) and int(row["studies"]) >= studies for row in done):
             continue
         by_study = [PARTS[part](cell, study) for study in range(studies)]
         rows = summary(by_study)
@@ -392,15 +393,16 @@ def summary(by_study: list[Hits]) -> list[Row]:
 def page(part: str) -> str:
     """A part's cells as a table in Markdown: per cent with its error, or the number itself where it is no share."""
     rows = pd.read_csv(RESULTS)
-    rows = rows[
-        (rows["part"] == part) & (rows["studies"] == rows.groupby(["part", "cell"])["studies"].transform("max"))
-    ]
-    quantities = list(dict.fromkeys(rows["quantity"]))
-    lines = [["planted", "studies", *quantities], ["---"] * (2 + len(quantities))]
-    for (cell, studies), own in rows.groupby(["cell", "studies"], sort=False):
-        told = own.set_index("quantity")
-        lines.append([cell, str(studies), *(shown(told, name) for name in quantities)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = rows[rows["part"] == part]
+    rows = rows[rows["studies"] == rows.groupby("cell")["studies"].transform("max")]
+    order = ["; ".join(f"{key} {value}" for key, value in cell.items()) for cell in cells_of(part)]
+    cells = {cell: own.set_index("quantity") for cell, own in rows.groupby("cell")}
+    there = [(chr(ord("A") + at), cell) for at, cell in enumerate(cell for cell in order if cell in cells)]
+    planted = [f"- {letter}: {cell} ({cells[cell]['studies'].iloc[0]} studies)" for letter, cell in there]
+    lines = [["", *(letter for letter, _ in there)], ["---"] * (1 + len(there))]
+    names = dict.fromkeys(rows["quantity"])
+    lines += [[name, *(shown(cells[cell], name) for _, cell in there)] for name in names]
+    return "\n".join([*planted, "", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
 def shown(told: pd.DataFrame, name: str) -> str:
@@ -420,7 +422,7 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=400)
     args = parser.parse_args()
     if args.part == "page":
-        print("\n\n".join(f"### {part}\n\n{page(part)}" for part in PARTS))
+        print("\n\n".join(f"### {part}\n\n{page(part)}" for part in PARTS if part in set(pd.read_csv(RESULTS)["part"])))
         return
     keep(args.part, cells_of(args.part), args.studies)
 

@@ -227,7 +227,7 @@ def _points(fits: StudyFits, column: str, category: str, shares: Mapping[str, fl
 def _effect(
     optima: Optima, category: str, shares: Mapping[str, float], luck: MixLuck, level: float
 ) -> tuple[ShareEffect, _Lines | None]:
-    some = optima.only({mix: shares[mix] > 0 for mix in optima.mixes}, "its share is 0, which has no logarithm")
+    some = optima.only({mix: shares[mix] > 0 for mix in optima.mixes}, f"no share of {category} above 0")
     x = np.array([shares[mix] for mix in some.mixes])
     distinct = len(np.unique(np.round(x / _DISTINCT)))
     names: dict[str, Any] = {"skill": optima.column, "category": category, "C": optima.C, "mixes": some.mixes}
