@@ -4,7 +4,7 @@ A blend works on stacks: row 0 is the estimate, the further rows are draws, and 
 resample. Places on a budget are s = ln N and t = ln(C / 6) = ln N + ln D, whatever centre each law has.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,22 +21,22 @@ _quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # a draw
 
 @dataclass(frozen=True, kw_only=True)
 class Blend:
-    """sum_s w_s L_s: laws with log-parameters ``q``, one (K, p) a law, and ``weights`` that sum to 1."""
+    """sum_s w_s L_s: laws with log-parameters ``q``, one (K, p) a law, and ``weights`` that sum to 1.
+
+    ``offsets``: what a mix that was run adds to ln L of each law; none where it is empty.
+    """
 
     laws: tuple[Law, ...]
     q: tuple[Array, ...]
     weights: Array
+    offsets: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.q[0])
 
     def take(self, rows: Rows) -> "Blend":
         """Some of the rows."""
-        return Blend(laws=self.laws, q=tuple(q[rows] for q in self.q), weights=self.weights)
-
-    def weighted(self, weights: Array) -> "Blend":
-        """The same skills under other weights."""
-        return Blend(laws=self.laws, q=self.q, weights=weights)
+        return replace(self, q=tuple(q[rows] for q in self.q))
 
     @_quiet
     def losses(self, s: Any, t: Any, h: Any) -> list[Jet]:
@@ -60,7 +60,8 @@ class Blend:
     def _log_loss(self, i: int, s: Any, t: Any, h: Any) -> Jet:
         law = self.laws[i]
         z = Covariates(s - law.x0, t - s - law.y0, h if law.needs_mix else None)
-        return law.form(leaves(self.q[i], derivatives=False), z)
+        told = law.form(leaves(self.q[i], derivatives=False), z)
+        return told + self.offsets[i] if self.offsets else told
 
     def grid(self, t: float) -> Array:
         """Sizes over which a least loss is looked for, in ln N."""
