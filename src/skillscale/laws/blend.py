@@ -16,6 +16,7 @@ from skillscale.laws.jets import Jet, exp, leaves
 Rows = npt.NDArray[np.intp]
 _POINTS = 97  # over +-SEARCH_REACH, .29 apart in ln N
 _STEPS = 60
+_SETTLED = 1e-12
 _quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # a draw that ran away: inf or NaN is its value
 
 
@@ -97,7 +98,9 @@ def _bracketed(blend: Blend, s: Array, t: float, h: Array | None, *, width: floa
         curve = bend[:, 0, 0]
         newton = s - slope[:, 0] / np.where(curve > 0, curve, np.inf)
         step = np.where((curve > 0) & (newton > low) & (newton < high), newton, (low + high) / 2)
-        if np.all(np.abs(step - s) < 1e-12 * np.abs(s)):
+        # A settled row's last step may leave its bracket by rounding, and must not be sent to the middle for that
+        step = np.where((curve > 0) & (np.abs(newton - s) < _SETTLED * np.abs(s)), s, step)
+        if np.all(np.abs(step - s) < _SETTLED * np.abs(s)):
             return step
         s = step
     return s
