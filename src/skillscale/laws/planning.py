@@ -122,7 +122,8 @@ class Plan:
     """The plan for one budget.
 
     ``optimum``: N and D at the runs' mean mix, or the one that was given; ``losses``, ``loss``: of each skill and
-    weighted, at the planned N; ``scatter``: sd of one run about the law, ln L; ``best``: the best mix with its N and D,
+    weighted, at the planned N; ``scatter``: sd of one run about the law, ln L; ``own``: the optimum of each skill alone,
+    ``residuals``: how far its N is from the planned one; ``best``: the best mix with its N and D,
     None where no law knows of mixes; ``best_losses``: at that N and mix.
     """
 
@@ -130,6 +131,7 @@ class Plan:
     loss: Interval
     losses: Mapping[str, Interval]
     scatter: Mapping[str, float]
+    own: Mapping[str, Optimum]
     residuals: tuple[Residual, ...]
     prices: tuple[Price, ...]
     cheap: Cheap
@@ -183,11 +185,12 @@ def plan(laws: Mapping[str, SkillLaw], C: float, wish: Wish) -> Plan:
     ensemble = Ensemble.of(laws, weights, shares)
     best = best_mix(laws, C, weights, wish.bounds) if mixed(laws, weights) else None
     level, s = level_of(laws), np.array([math.log(optimum.N.value)])
-    losses = _losses(ensemble, s, log_budget(C), shares)
+    losses = ensemble.losses(s, log_budget(C), shares)
     return Plan(
         optimum=optimum, loss=_interval(ensemble.weights @ losses, level),
         losses={name: _interval(own, level) for name, own in zip(laws, losses, strict=True)},
         scatter={name: one.noise for name, one in laws.items()},
+        own={name: weighted_optimum(laws, C, {name: 1.0}, wish.h) for name in laws},
         residuals=tuple(residual(laws, C, name, weights, wish.h) for name in laws),
         prices=prices(laws, C, wish, optimum), cheap=cheap(laws, C, wish, optimum),
         frontiers=frontiers(laws, C, wish, optimum, best),
@@ -367,7 +370,7 @@ def _two(
     """Ln of the skill's loss and of the rest's at the N, and mix, of an optimum, each (K,)."""
     shares = shares_of(laws, {k: share.value for k, share in one.mix.items()} if one.starts is not None else h)
     ensemble = Ensemble.of(laws, rest, shares)
-    losses = _losses(ensemble, np.array([math.log(one.N.value)]), log_budget(C), shares)
+    losses = ensemble.losses(np.array([math.log(one.N.value)]), log_budget(C), shares)
     return np.log(losses[list(laws).index(skill)]), np.log(ensemble.weights @ losses)
 
 
@@ -403,12 +406,8 @@ def _wanted(laws: Mapping[str, SkillLaw], C: float, wanted: Optimum, there: Opti
 def _losses_at(laws: Mapping[str, SkillLaw], C: float, one: Optimum) -> dict[str, Interval]:
     shares = shares_of(laws, {k: share.value for k, share in one.mix.items()})
     ensemble = Ensemble.of(laws, one.weights, shares)
-    losses = _losses(ensemble, np.array([math.log(one.N.value)]), log_budget(C), shares)
+    losses = ensemble.losses(np.array([math.log(one.N.value)]), log_budget(C), shares)
     return {name: _interval(own, level_of(laws)) for name, own in zip(laws, losses, strict=True)}
-
-
-def _losses(ensemble: Ensemble, s: Array, t: float, h: Array | None) -> Array:
-    return ensemble.losses(s, t, h)
 
 
 def _at(ensemble: Ensemble, s: float, t: float, h: Array | None) -> Array:

@@ -1,6 +1,7 @@
-"""The plan of a run as text for the terminal, as plain values for ``--json``, and what the runs leave open, in words."""
+"""The plan of a run as text for the terminal, as plain values for ``--json``, and what the runs leave open in words."""
 
 import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ from skillscale.report.worth import (
     size_text,
 )
 
+_P = re.compile(r" \(p = [^)]*\)")  # by which the same doubt differs between skills
 _DOUBTS = 8  # shown in the terminal
+_NOTHING = 1e-9  # of a cost: that of the planned size itself
 _NEVER = 100.0  # in units of C: what would take more is said not to be made up for
 
 
@@ -60,7 +63,11 @@ def plain_plan(one: Plan, asked: Asked, at: int) -> dict[str, Any]:
 
 
 def _loss_of(one: Plan, name: str) -> dict[str, Any]:
-    return {"loss": one.losses[name].value, "interval": ends(one.losses[name]), "scatter": one.scatter[name]}
+    own = one.own[name].N
+    return {
+        "loss": one.losses[name].value, "interval": ends(one.losses[name]), "scatter": one.scatter[name],
+        "own_n_params": {"value": own.value, "interval": ends(own)},
+    }  # fmt: skip
 
 
 def _valued(value: Interval) -> dict[str, Any]:
@@ -148,7 +155,7 @@ def _block(one: Plan, asked: Asked, at: int) -> list[str]:
     if one.frontiers:
         lines += ["", *_frontier_tables(one.frontiers)]
     if one.best is not None:
-        lines += ["", *_best_lines(one)]
+        lines += ["", *_best_lines(one.best, one.best_losses)]
     if one.misled is not None:
         lines += ["", *_misled_lines(one.misled)]
     unknown = not_told(one)
@@ -172,7 +179,8 @@ def _skill_table(one: Plan) -> list[str]:
             ["skill", *names],
             ["loss at N*", *(loss_text(one.losses[name]) for name in names)],
             ["one run, ±", *(f"{100 * one.scatter[name]:.2g} %" for name in names)],
-            ["its own N* against the plan's", *(ratio_text(by_name[name].value) for name in names)],
+            ["its own N*", *(size_text(one.own[name].N) for name in names)],
+            ["against the plan's", *(ratio_text(by_name[name].value) for name in names)],
             ["", *(_verdict(by_name[name].verdict) for name in names)],
         ]
     )
@@ -184,7 +192,7 @@ def _verdict(verdict: Verdict) -> str:
 
 def _price_table(one: Plan) -> list[str]:
     planned = one.optimum.N.value
-    marks = ["N*" if each.N == planned else "asked" if each.asked else "" for each in one.prices]
+    marks = ["asked" if each.asked else "N*" if math.isclose(each.N, planned) else "" for each in one.prices]
     lines = aligned(
         [
             ["N", *(count(each.N, 3) for each in one.prices)],
@@ -207,13 +215,18 @@ def _price_table(one: Plan) -> list[str]:
 
 
 def _more(value: Interval) -> str:
-    told = f"{value.value:.2g}" if value.value > 1e-9 else "0"
-    return f"{told} [{value.lo:.2g}, {value.hi:.2g}]" if value.known else told
+    if not value.known:
+        return "–" if math.isnan(value.value) else f"{value.value:.2g}"
+    if value.value < _NOTHING:
+        return f"0, at most {value.hi:.2g}"
+    return f"{value.value:.2g} [{value.lo:.2g}, {value.hi:.2g}]"
 
 
 def _compute(value: Interval) -> str:
     told, lo, hi = (_share(each) for each in (value.value, value.lo, value.hi))
-    return f"{told} [{lo}, {hi}]" if not math.isnan(value.lo) else told
+    if math.isnan(value.lo):
+        return told
+    return f"0, at most {hi}" if value.value < _NOTHING else f"{told} [{lo}, {hi}]"
 
 
 def _share(value: float) -> str:
@@ -222,7 +235,7 @@ def _share(value: float) -> str:
     if value > _NEVER:
         return "∞"
     percent = 100 * value
-    return "0" if percent < 1e-6 else f"{percent:.2g}" if percent < 99.5 else f"{percent:.0f}"
+    return f"{percent:.2g}" if percent < 99.5 else f"{percent:.0f}"
 
 
 def _frontier_tables(several: Sequence[Frontier]) -> list[str]:
@@ -256,14 +269,12 @@ def _shares(mix: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {share:.2f}" for name, share in mix.items() if share >= 0.005)
 
 
-def _best_lines(one: Plan) -> list[str]:
-    best = one.best
-    assert best is not None  # noqa: S101  # asked by the caller
+def _best_lines(best: Optimum, losses: Mapping[str, Interval]) -> list[str]:
     lines = [
         "the best mix, with the N that is best there:",
         *aligned([["category", *best.mix], ["share", *(share_text(share) for share in best.mix.values())]]),
     ]
-    changes = [f"{name} {loss_text(loss)}" for name, loss in one.best_losses.items()]
+    changes = [f"{name} {loss_text(loss)}" for name, loss in losses.items()]
     return lines + _wrapped(
         f"N* {size_text(best.N)}, D* {size_text(best.D)}, loss {loss_text(best.loss)}; {', '.join(changes)}"
     )
@@ -300,16 +311,21 @@ def _foot(laws: Mapping[str, SkillLaw], level: float) -> list[str]:
     percent = f"{100 * level:.3g} %"
     lines = _wrapped(
         f"In brackets: {percent} intervals, over the runs' errors and over the laws that predicted about as well. Of a "
-        "loss they are those of the law, the mean of many runs; one run falls about it by its ± (one sd). Loss above "
-        "the least and compute are against the best size, wherever that lies: those of N* are what not knowing it costs."
+        "loss they are those of the law, the mean of many runs; one run falls about it by its ± (one sd). Loss above the "
+        "least and compute are against the best size, wherever that lies: those of N* are what not knowing it costs. "
+        "∞: no number of tokens makes up for that size."
     )
     by_law: dict[str, list[str]] = {}
     for name, one in laws.items():
         by_law.setdefault(laws_told(one), []).append(name)
     lines += [line for told, names in by_law.items() for line in _wrapped(f"laws of {', '.join(names)}: {told}")]
-    doubts = [f"{name}: {doubt}" for name, one in laws.items() for doubt in one.warnings]
+    by_doubt: dict[str, list[str]] = {}
+    for name, one in laws.items():
+        for doubt in one.warnings:
+            by_doubt.setdefault(_P.sub("", doubt), []).append(name)
+    doubts = [f"- {', '.join(names)}: {doubt}" for doubt, names in by_doubt.items()]
     if doubts:
-        lines += ["doubts about the laws:", *(line for doubt in doubts[:_DOUBTS] for line in _wrapped(f"- {doubt}"))]
+        lines += ["doubts about the laws:", *(line for doubt in doubts[:_DOUBTS] for line in _wrapped(doubt))]
     if len(doubts) > _DOUBTS:
         lines.append(f"- {len(doubts) - _DOUBTS} more: --json tells them")
     return lines
