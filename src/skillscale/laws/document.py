@@ -98,18 +98,33 @@ class SavedLaw:
         return float(found[0]), found[1:]
 
 
-def document(
-    fitted: Mapping[str, Fitted], *, convention: str = "", aggregates: Sequence[str] = ()
-) -> dict[str, Any]:  # fmt: skip
-    """Fitted laws as plain values.
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a document's laws have in common.
 
-    Args:
-        fitted: by skill.
-        convention: of N.
-        aggregates: those of the skills that are means of others.
+    ``convention``: of N; ``aggregates``: skills that are means of others; ``mixes``: of each skill the named mix whose
+    runs it was fitted to, where there are several, in which case it is named MIX/SKILL.
     """
-    about = {"convention": convention, "aggregates": [name for name in fitted if name in aggregates]}
-    return {"schema": SCHEMA, **about, "skills": {name: _skill(one) for name, one in fitted.items()}}
+
+    convention: str = ""
+    aggregates: tuple[str, ...] = ()
+    mixes: Mapping[str, str] = field(default_factory=dict)
+
+
+def document(fitted: Mapping[str, Fitted], about: About | None = None) -> dict[str, Any]:
+    """Fitted laws as plain values."""
+    common = {} if about is None else {
+        "convention": about.convention, "aggregates": list(about.aggregates), "mixes": dict(about.mixes)
+    }  # fmt: skip
+    return {"schema": SCHEMA, **common, "skills": {name: _skill(one) for name, one in fitted.items()}}
+
+
+def read_about(plain: Mapping[str, Any]) -> About:
+    """What a document's laws have in common; documents of earlier versions tell nothing of it."""
+    return About(
+        convention=str(plain.get("convention", "")), aggregates=tuple(map(str, plain.get("aggregates") or ())),
+        mixes=dict(plain.get("mixes") or {}),
+    )  # fmt: skip
 
 
 def read_document(plain: Mapping[str, Any], *, place: str = "this document") -> dict[str, SavedLaw]:

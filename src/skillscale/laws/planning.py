@@ -122,8 +122,8 @@ class Plan:
     """The plan for one budget.
 
     ``optimum``: N and D at the runs' mean mix, or the one that was given; ``losses``, ``loss``: of each skill and
-    weighted, at the planned N; ``scatter``: sd of one run about the law, ln L; ``own``: the optimum of each skill alone,
-    ``residuals``: how far its N is from the planned one; ``best``: the best mix with its N and D,
+    weighted, at the planned N; ``scatter``: sd of one run about the law, ln L; ``own``: the optimum of each skill by
+    itself, ``residuals``: how far its N is from the planned one; ``best``: the best mix with its N and D,
     None where no law knows of mixes; ``best_losses``: at that N and mix.
     """
 

@@ -127,7 +127,7 @@ def not_told(one: Plan) -> list[str]:
     alone = [name for name, weight in optimum.weights.items() if weight == 1]
     open_ = [name for name in open_ if name not in alone]
     if open_:
-        said.append(f"Whether {join(open_)} by itself would want a larger or a smaller N than the plan.")
+        said.append(f"Whether the N* of {join(open_)} alone is larger or smaller than the plan's.")
     if one.best is None:
         said.append("What another mix would do: the law knows nothing of mixes, or all runs had one.")
     elif one.best.status is not Status.OK or one.best.reason:
@@ -311,9 +311,9 @@ def _foot(laws: Mapping[str, SkillLaw], level: float) -> list[str]:
     percent = f"{100 * level:.3g} %"
     lines = _wrapped(
         f"In brackets: {percent} intervals, over the runs' errors and over the laws that predicted about as well. Of a "
-        "loss they are those of the law, the mean of many runs; one run falls about it by its ± (one sd). Loss above the "
-        "least and compute are against the best size, wherever that lies: those of N* are what not knowing it costs. "
-        "∞: no number of tokens makes up for that size."
+        "loss they are those of the law, the mean of many runs; one run falls about it by its ± (one sd). Loss above "
+        "the least and compute are against the best size, wherever that lies: those of N* are what not knowing it "
+        "costs. ∞: no number of tokens makes up for that size."
     )
     by_law: dict[str, list[str]] = {}
     for name, one in laws.items():

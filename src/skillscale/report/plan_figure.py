@@ -92,5 +92,5 @@ def _frontiers(panel: Axes, several: Sequence[Frontier], colours: Mapping[str, s
     panel.plot([0], [0], color=INK, marker="o", markersize=5, linestyle="none", gid="plan")
     panel.annotate("the plan", (0, 0), textcoords="offset points", xytext=(6, 6), fontsize=7.5)
     panel.set_xlabel("loss of the rest against the plan, %")
-    panel.set_ylabel("loss of the skill against the plan, %\n(▸ all weight on it)")
+    panel.set_ylabel("loss of the skill against the plan, %\n(at the arrow it has all weight)")
     panel.grid(visible=True)
