@@ -226,7 +226,7 @@ def best_mix(
     h, level = X[:, 1:], level_of(fitted)
     mix = {k: interval(float(h[0, i]), h[1:, i], level) for i, k in enumerate(categories)}
     s = np.where(found.inside(X[:, 0]), X[:, 0], np.nan)
-    status, reason = found.verdict(s[0], mix, _shares_run(fitted))
+    status, reason = found.verdict(s[0], mix, shares_run(fitted))
     return _optimum(fitted, some, own, C, s, h, mix=mix, status=status, reason=reason, starts=agreement(F))
 
 
@@ -240,7 +240,7 @@ def _few(laws: Ensemble, draws: int) -> list[Rows]:
     return [np.arange(round(share * number) + (at == 0)) for at, number in enumerate(there)]
 
 
-def _shares_run(fitted: Mapping[str, SkillLaw]) -> Array | None:
+def shares_run(fitted: Mapping[str, SkillLaw]) -> Array | None:
     """Least and largest share of each category among the runs of all skills, (2, n_categories); None if not known."""
     known = [one.shares for one in fitted.values() if one.law.needs_mix and one.shares is not None]
     return np.array([np.min(known, axis=0)[0], np.max(known, axis=0)[1]]) if known else None

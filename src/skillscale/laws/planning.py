@@ -7,13 +7,13 @@ wherever that lies: it is never below 0, and that of the planned N is what not k
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from skillscale.errors import InputError
 from skillscale.laws.blend import Blend
-from skillscale.laws.ensemble import Ensemble, Mixed, SkillLaw, shares_of
+from skillscale.laws.ensemble import Ensemble, Mixed, SkillLaw, categories_of, shares_of
 from skillscale.laws.forms import Array
 from skillscale.laws.optima import (
     Optimum,
@@ -23,6 +23,7 @@ from skillscale.laws.optima import (
     log_budget,
     normalised,
     residual,
+    shares_run,
     validation_effect,
     weighted_optimum,
 )
@@ -150,7 +151,7 @@ class Wish:
         skills: those that frontiers and compositions are told over; aggregates have no part in these.
         validation: weights of a validation set that N would be chosen by; empty: none.
         h: the mix; None: the runs' mean.
-        bounds: least and most share of a category in the best mix.
+        bounds: least and most share of a category in the best mix; of others it is what the runs had.
         sizes: N that are to be priced beside round ones.
         tolerance: share of C that is cheap enough to lose.
     """
@@ -180,6 +181,7 @@ def plan(laws: Mapping[str, SkillLaw], C: float, wish: Wish) -> Plan:
         InputError: as ``weighted_optimum`` and ``best_mix``.
     """
     weights = normalised(wish.weights, laws)
+    wish = replace(wish, bounds=within_runs(laws, wish.bounds))
     optimum = weighted_optimum(laws, C, weights, wish.h)
     shares = shares_of(laws, wish.h)
     ensemble = Ensemble.of(laws, weights, shares)
@@ -197,6 +199,22 @@ def plan(laws: Mapping[str, SkillLaw], C: float, wish: Wish) -> Plan:
         best=best, best_losses={} if best is None else _losses_at(laws, C, best),
         misled=_misled(laws, C, wish, best) if wish.validation else None,
     )  # fmt: skip
+
+
+def within_runs(
+    laws: Mapping[str, SkillLaw], bounds: Mapping[str, tuple[float, float]]
+) -> dict[str, tuple[float, float]]:  # fmt: skip
+    """The bounds that were given, and of other categories the shares that the runs had: a law tells little beyond.
+
+    Where no mix is within both, the bounds alone.
+    """
+    run = shares_run(laws)
+    if run is None:
+        return dict(bounds)
+    ends = zip(categories_of(laws), *run.tolist(), strict=True)
+    every = {name: (low, high) for name, low, high in ends} | dict(bounds)
+    low, high = np.array(list(every.values())).T
+    return every if low.sum() <= 1 <= high.sum() else dict(bounds)
 
 
 def mixed(laws: Mapping[str, SkillLaw], weights: Mapping[str, float]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from skillscale.laws.ensemble import SkillLaw
 from skillscale.laws.optima import Optimum
 from skillscale.laws.planning import Cheap, Frontier, Misled, Plan, Price, Step
-from skillscale.laws.results import Interval, Status, Verdict
+from skillscale.laws.results import Interval, Verdict
 from skillscale.report.numbers import compact, count, join
 from skillscale.report.tables import MAX_WIDTH, aligned
 from skillscale.report.worth import (
@@ -117,7 +117,9 @@ def not_told(one: Plan) -> list[str]:
             f"What happens beyond {compact(optimum.C / optimum.extrapolation)} FLOP, the largest run: this plan is "
             f"{optimum.extrapolation:.3g} times that, where the form of the law alone carries it."
         )
-    said += [f"{_capital(note)}." for note in optimum.reason.split("; ") if note and "times the largest" not in note]
+    known = [note for note in optimum.reason.split("; ") if "times the largest" not in note]
+    if any(known):
+        said.append(f"{_capital('; '.join(known))}.")
     if one.cheap.chance == one.cheap.chance and not math.isfinite(one.cheap.sure_lo):
         said.append(
             f"N* to within {100 * one.cheap.tolerance:.3g} % of compute: the planned N loses less than that in "
@@ -130,8 +132,9 @@ def not_told(one: Plan) -> list[str]:
         said.append(f"Whether the N* of {join(open_)} alone is larger or smaller than the plan's.")
     if one.best is None:
         said.append("What another mix would do: the law knows nothing of mixes, or all runs had one.")
-    elif one.best.status is not Status.OK or one.best.reason:
-        said += [f"The best mix: {note}." for note in one.best.reason.split("; ") if note]
+    else:
+        notes = [note for note in one.best.reason.split("; ") if note not in optimum.reason.split("; ")]
+        said += [f"{_capital('; '.join(notes))}."] if notes else []
     return said
 
 
@@ -174,7 +177,7 @@ def _mix_told(optimum: Optimum, asked: Asked) -> str:
 def _skill_table(one: Plan) -> list[str]:
     names = list(one.losses)
     by_name = {each.skill: each for each in one.residuals}
-    return aligned(
+    return _table(
         [
             ["skill", *names],
             ["loss at N*", *(loss_text(one.losses[name]) for name in names)],
@@ -186,6 +189,11 @@ def _skill_table(one: Plan) -> list[str]:
     )
 
 
+def _table(columns: Sequence[list[str]]) -> list[str]:
+    """Without columns that are empty."""
+    return aligned([column for column in columns if any(column[1:])])
+
+
 def _verdict(verdict: Verdict) -> str:
     return "" if verdict is Verdict.UNRESOLVED else str(verdict)
 
@@ -193,7 +201,7 @@ def _verdict(verdict: Verdict) -> str:
 def _price_table(one: Plan) -> list[str]:
     planned = one.optimum.N.value
     marks = ["asked" if each.asked else "N*" if math.isclose(each.N, planned) else "" for each in one.prices]
-    lines = aligned(
+    lines = _table(
         [
             ["N", *(count(each.N, 3) for each in one.prices)],
             ["D", *(count(each.D, 2) for each in one.prices)],
@@ -271,7 +279,7 @@ def _shares(mix: Mapping[str, float]) -> str:
 
 def _best_lines(best: Optimum, losses: Mapping[str, Interval]) -> list[str]:
     lines = [
-        "the best mix, with the N that is best there:",
+        "the best mix within the shares that runs had, or --bounds, with the N that is best there:",
         *aligned([["category", *best.mix], ["share", *(share_text(share) for share in best.mix.values())]]),
     ]
     changes = [f"{name} {loss_text(loss)}" for name, loss in losses.items()]
@@ -290,12 +298,13 @@ def _misled_lines(one: Misled) -> list[str]:
     )
     if effect.largest.known:
         low, high = effect.extremes
+        apart = effect.largest.map(math.log1p)
         lines += _wrapped(
-            f"Over all compositions of the skills N* differs by {_compute(effect.largest)} % at most, from {low} alone "
-            f"to {high} alone."
+            f"Of all compositions of the skills those furthest apart are {low} alone and {high} alone: N* of {high} is "
+            f"{ratio_text(apart)} from that of {low}."
         )
     if one.best is not None:
-        shares = ", ".join(f"{name} {share.value:.2f}" for name, share in one.best.mix.items())
+        shares = _shares({name: share.value for name, share in one.best.mix.items()})
         lines += _wrapped(
             f"With the mix free it would have chosen {shares} and N {size_text(one.best.N)}: "
             f"{_more_or_less(one.best_change)} nats per token by worth."
