@@ -27,6 +27,7 @@ from skillscale.report.worth import (
 
 _P = re.compile(r" \(p = [^)]*\)")  # by which the same doubt differs between skills
 _DOUBTS = 8  # shown in the terminal
+_SMALL = 0.05  # shares below this are left out where several mixes are told in one line
 _NOTHING = 1e-9  # of a cost: that of the planned size itself
 _NEVER = 100.0  # in units of C: what would take more is said not to be made up for
 
@@ -274,7 +275,8 @@ def _frontier_table(some: Sequence[Frontier], *, with_mix: bool) -> list[str]:
 
 
 def _shares(mix: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {share:.2f}" for name, share in mix.items() if share >= 0.005)
+    large = [f"{name} {share:.2f}" for name, share in mix.items() if share >= _SMALL]
+    return ", ".join([*large, *(["…"] if len(large) < len(mix) else [])])
 
 
 def _best_lines(best: Optimum, losses: Mapping[str, Interval]) -> list[str]:
