@@ -179,13 +179,15 @@ def test_the_best_mix_is_that_of_a_grid_within_the_mixes_of_the_runs(mixed, mixe
     assert free[0].steps[0].rest <= fixed.steps[0].rest + 1e-9
 
 
-def test_bounds_that_are_given_come_before_the_mixes_of_the_runs(mixed):
+def test_bounds_are_narrowed_to_the_mixes_of_the_runs(mixed):
     run = np.vstack([one.points.h for one in mixed.values()])
-    every = within_runs(mixed, {"code": (0.2, 0.3)})
+    every = within_runs(mixed, {"code": (0.2, 0.3), "prose": (0.0, 0.5)})
     assert every["code"] == (0.2, 0.3)
+    assert every["prose"] == pytest.approx((run[:, 1].min(), 0.5))
     assert every["wiki"] == pytest.approx((run[:, 2].min(), run[:, 2].max()))
-    narrow = dict.fromkeys(CATEGORIES, (0.3, 0.35))
-    assert within_runs(mixed, narrow) == narrow
+    assert within_runs(mixed, {"wiki": (0.9999, 1.0)})["wiki"] == (0.9999, 1.0)
+    only = dict.fromkeys(CATEGORIES, (0.0, 0.3)) | {"wiki": (1.0, 1.0)}
+    assert within_runs(mixed, only) == only
 
 
 def test_a_mix_that_is_given_is_planned_at(mixed):

@@ -277,7 +277,7 @@ _PLANNED = (
         help="weights of a validation set: what choosing by it would cost, as in prose=1 or aggregate=1",
     ),
     Parameter(name="mix", help="to train on: shares as in code=.5,prose=.5, or the name of one; empty: the runs' mean"),
-    replace(_BOUNDS, help="of shares in the best mix, as in code=.1:.5; of others: those of the runs"),
+    replace(_BOUNDS, help="of shares in the best mix, as in code=.1:.5, within those of the runs"),
     Parameter(name="n_params", read=several(positive), help="sizes N to be priced beside the round ones"),
     Parameter(name="tolerance", default="0.01", read=_part, help="share of C that is cheap enough to lose"),
     Parameter(name="figure", read=figure_file, help="SVG or PNG file to draw to; empty: none beside a study's run"),

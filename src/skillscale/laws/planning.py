@@ -151,7 +151,7 @@ class Wish:
         skills: those that frontiers and compositions are told over; aggregates have no part in these.
         validation: weights of a validation set that N would be chosen by; empty: none.
         h: the mix; None: the runs' mean.
-        bounds: least and most share of a category in the best mix; of others it is what the runs had.
+        bounds: least and most share of a category in the best mix, which stays within what the runs had.
         sizes: N that are to be priced beside round ones.
         tolerance: share of C that is cheap enough to lose.
     """
@@ -204,15 +204,19 @@ def plan(laws: Mapping[str, SkillLaw], C: float, wish: Wish) -> Plan:
 def within_runs(
     laws: Mapping[str, SkillLaw], bounds: Mapping[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:  # fmt: skip
-    """The bounds that were given, and of other categories the shares that the runs had: a law tells little beyond.
+    """The bounds that were given, as far as runs had such shares, and of other categories the shares that runs had.
 
-    Where no mix is within both, the bounds alone.
+    A law tells little beyond, and some rise without end towards a share of 0. Bounds that no run is within stay as they
+    are given; and all of them do where no mix is within both.
     """
     run = shares_run(laws)
     if run is None:
         return dict(bounds)
-    ends = zip(categories_of(laws), *run.tolist(), strict=True)
-    every = {name: (low, high) for name, low, high in ends} | dict(bounds)
+    every = dict(bounds)
+    for name, least, most in zip(categories_of(laws), *run.tolist(), strict=True):
+        low, high = bounds.get(name, (0.0, 1.0))
+        both = max(low, least), min(high, most)
+        every[name] = both if both[0] <= both[1] else (low, high)
     low, high = np.array(list(every.values())).T
     return every if low.sum() <= 1 <= high.sum() else dict(bounds)
 
