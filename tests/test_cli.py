@@ -160,6 +160,7 @@ def test_overview_lists_entries(capsys):
         "suggest",
         "tune",
         "fit",
+        "plan",
         "backtest",
         "simulate",
         "report",

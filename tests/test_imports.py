@@ -23,7 +23,7 @@ FLOORS = (
     {"source", "law_model", "sampling", "crew", "known_world", "searches"},
     {"estimate", "worker", "analysis", "suggest"},
     {"driven"},
-    {"campaign", "backtest", "simulate"},
+    {"campaign", "backtest", "simulate", "plan"},
     {"tune", "sample"},
     {"main_job"},
     {"cli"},

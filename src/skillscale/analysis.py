@@ -22,7 +22,7 @@ from skillscale.laws.budgets import budget_of_runs
 from skillscale.laws.catalogue import LAWS
 from skillscale.laws.choice import Choice, choose, fitted_points, why_not
 from skillscale.laws.chosen import fit_chosen
-from skillscale.laws.document import document
+from skillscale.laws.document import About, document
 from skillscale.laws.fit import fit_law
 from skillscale.laws.fitted import Fitted, points_by_skill
 from skillscale.laws.forms import Law
@@ -44,17 +44,21 @@ from skillscale.tracking import AnalysisWriter, Registry
 if TYPE_CHECKING:
     from skillscale.report.page import Background, Source
 
-_Told = tuple[dict[str, Fitted | Refused], list[str]]  # laws by skill, and what is to be said of them
+Told = tuple[dict[str, Fitted | Refused], list[str]]  # laws by skill, and what is to be said of them
 BEYOND = (1.0, 10.0, 100.0)  # where optima are told by default, in units of the largest 6 N D fitted
 
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What is fitted to some runs: isoFLOP curves where there are any, laws by skill, the computes they are told at."""
+    """What is fitted to some runs: isoFLOP curves where there are any, laws by skill, the computes they are told at.
+
+    ``about``: what the laws have in common.
+    """
 
     fits: StudyFits
     laws: Mapping[str, Fitted | Refused]
     flops: tuple[float, ...]
+    about: About
 
     def as_dict(self) -> dict[str, Any]:
         """The answer of ``fit --json``."""
@@ -157,7 +161,7 @@ def _fit_run(runs: Runs, arguments: Mapping[str, Any]) -> AnalysisWriter | None:
 
 
 def _document(found: Findings) -> str:
-    return to_json(document({name: one for name, one in found.laws.items() if isinstance(one, Fitted)}))
+    return to_json(document({name: one for name, one in found.laws.items() if isinstance(one, Fitted)}, found.about))
 
 
 def _note(runs: Runs, found: Findings) -> str:
@@ -229,31 +233,37 @@ def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) 
     """Fit everything there is to fit."""
     tell_left_out(runs.table, out)
     laws: dict[str, Fitted | Refused] = {}
+    mixes: dict[str, str] = {}
     for mix, (found, notes) in zip(runs.groups, _laws_by_group(runs, arguments, config), strict=True):
         for note in notes:
             out.progress(note)
         laws |= {_named(mix, name, runs): one for name, one in found.items()}
+        mixes |= {_named(mix, name, runs): mix for name in found if len(runs.groups) > 1}
     laws |= {name: Refused(skill=name, n_runs=0, reason=why) for name, why in runs.table.lost.items()}
     given = arguments.get("flops")
     fitted = [one for one in laws.values() if isinstance(one, Fitted)]
     largest = max((float((6 * one.points.N * one.points.D).max()) for one in fitted), default=float("nan"))
     flops = tuple(given) if given else tuple(float(f"{factor * largest:.3g}") for factor in BEYOND)
+    means = {_named(mix, name, runs) for mix in runs.groups for name in runs.table.aggregates}
     return Findings(
-        fits=_study_fits(runs, config, laws, out, arguments.get("curve") or "shared"), laws=laws, flops=flops
-    )
+        fits=_study_fits(runs, config, laws, out, arguments.get("curve") or "shared"), laws=laws, flops=flops,
+        about=About(
+            convention=runs.convention, aggregates=tuple(name for name in laws if name in means), mixes=mixes
+        ),
+    )  # fmt: skip
 
 
-def _laws_by_group(runs: Runs, arguments: Mapping[str, Any], config: Config) -> list[_Told]:
+def _laws_by_group(runs: Runs, arguments: Mapping[str, Any], config: Config) -> list[Told]:
     """The laws of each group of runs, which have nothing in common: side by side where there are several."""
     asked = [(table, mix, arguments, config) for mix, table in runs.groups.items()]
     processes = min(len(asked), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
     if processes < 2:
-        return [_laws_of(*each) for each in asked]
+        return [laws_of(*each) for each in asked]
     with ProcessPoolExecutor(processes) as pool:
-        return list(pool.map(_laws_of, *zip(*asked, strict=True)))
+        return list(pool.map(laws_of, *zip(*asked, strict=True)))
 
 
-def _laws_of(table: RunTable, mix: str, arguments: Mapping[str, Any], config: Config) -> _Told:
+def laws_of(table: RunTable, mix: str, arguments: Mapping[str, Any], config: Config) -> Told:
     """Each skill's law: the one that was named, or the one that held-out runs choose, fitted as it was tried."""
     notes: list[str] = []
     data = points_of(table)

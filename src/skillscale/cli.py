@@ -127,6 +127,14 @@ def _share(text: str) -> float:
     return number
 
 
+def _part(text: str) -> float:
+    """A share above 0 and up to 1."""
+    number = _number(text)
+    if not 0 < number <= 1:
+        raise errors.InputError(f"must be a share above 0 and up to 1, as in 0.4 for 40 %, but it is {text!r}")
+    return number
+
+
 def optional(read: Callable[[str], Any]) -> Callable[[str], Any]:
     """Read as ``read``, with None for the empty text."""
     return lambda text: read(text) if text else None
@@ -189,6 +197,13 @@ def page_file(text: str) -> str:
     return text
 
 
+def figure_file(text: str) -> str:
+    """An SVG or PNG file in a folder that is there; empty for none."""
+    if text and Path(text).suffix.lower() not in (".svg", ".png"):
+        raise errors.InputError(f"must end in .svg or .png, but it is {text!r}")
+    return page_file(text)
+
+
 def cache_folder(text: str) -> Path:
     """The folder of what can be made again; empty is SKILLSCALE_CACHE, or .cache/skillscale in the home."""
     return Path(text or os.environ.get("SKILLSCALE_CACHE") or Path.home() / ".cache" / "skillscale").expanduser()
@@ -246,6 +261,26 @@ _HOW = (
         name="curve", default="shared", read=one_of("shared", "quadratic", "cubic"),
         help="of isoFLOP budgets: shared (by all of a skill), quadratic or cubic (each by itself)",
     ),
+)  # fmt: skip
+
+_PLANNED = (
+    Parameter(
+        name="from", help="laws that were fitted earlier: models:/NAME@champion, or a law.json; empty: fit the runs"
+    ),
+    Parameter(name="flops", read=several(positive), help="the budget C = 6 N D, FLOP; several between commas"),
+    Parameter(name="gpu_hours", read=several(positive), help="or the budget in GPU-hours, with gpu_flops and mfu"),
+    Parameter(name="gpu_flops", read=optional(positive), help="peak of one GPU in the precision trained in, FLOP/s"),
+    Parameter(name="mfu", read=optional(_part), help="share of that peak which training reaches, as in 0.4"),
+    replace(_WORTH, help="what skills are worth, as in code=1,prose=2; empty: all skills alike"),
+    Parameter(
+        name="validation", read=named(_share),
+        help="weights of a validation set: what choosing by it would cost, as in prose=1 or aggregate=1",
+    ),
+    Parameter(name="mix", help="to train on: shares as in code=.5,prose=.5, or the name of one; empty: the runs' mean"),
+    replace(_BOUNDS, help="of shares in the best mix, as in code=.1:.5, within those of the runs"),
+    Parameter(name="n_params", read=several(positive), help="sizes N to be priced beside the round ones"),
+    Parameter(name="tolerance", default="0.01", read=_part, help="share of C that is cheap enough to lose"),
+    Parameter(name="figure", read=figure_file, help="SVG or PNG file to draw to; empty: none beside a study's run"),
 )  # fmt: skip
 
 _SAMPLED = Parameter(name="sampled", default="false", read=flag, help="train only points that the sampler chose")
@@ -377,6 +412,13 @@ ENTRIES = (
         help="fit every skill's law and compute optimum, from the runs in the registry or from a table",
         run="skillscale.analysis:fit",
         parameters=(*_READ, *_OF_TABLE, *_HOW, _WORTH, _BOUNDS, _REGISTER, _JSON),
+        names_any_study=True,
+    ),
+    Entry(
+        name="plan",
+        help="for a budget and what skills are worth: N, D and mix, losses, what other sizes cost, what skills trade",
+        run="skillscale.plan:plan",
+        parameters=(*_READ, *_OF_TABLE, *_PLANNED, *_HOW[:8], _JSON),
         names_any_study=True,
     ),
     Entry(

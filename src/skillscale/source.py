@@ -19,6 +19,7 @@ from skillscale.record import RunRecord, State
 from skillscale.table import RunTable, read_columns, read_table
 from skillscale.tracking import Registry, Study
 
+OUR_CONVENTION = "the embedding counted once"  # of studies that were trained here
 _SHOWN = 8
 _BUDGET_GAP = 0.1  # in ln C, within which runs are taken for one budget's
 _ISOFLOP_SIZES = 4
@@ -42,6 +43,11 @@ class Runs:
             return {"": self.table}
         named = self.table.runs.groupby("mix", sort=True)
         return {str(mix): replace(self.table, runs=rows.reset_index(drop=True)) for mix, rows in named}
+
+    @property
+    def convention(self) -> str:
+        """What N counts, in words; empty where nobody said."""
+        return OUR_CONVENTION if self.trained else self.table.convention
 
     @property
     def of_grid(self) -> "Runs":

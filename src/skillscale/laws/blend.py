@@ -4,7 +4,7 @@ A blend works on stacks: row 0 is the estimate, the further rows are draws, and 
 resample. Places on a budget are s = ln N and t = ln(C / 6) = ln N + ln D, whatever centre each law has.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,27 +16,28 @@ from skillscale.laws.jets import Jet, exp, leaves
 Rows = npt.NDArray[np.intp]
 _POINTS = 97  # over +-SEARCH_REACH, .29 apart in ln N
 _STEPS = 60
+_SETTLED = 1e-12
 _quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # a draw that ran away: inf or NaN is its value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blend:
-    """sum_s w_s L_s: laws with log-parameters ``q``, one (K, p) a law, and ``weights`` that sum to 1."""
+    """sum_s w_s L_s: laws with log-parameters ``q``, one (K, p) a law, and ``weights`` that sum to 1.
+
+    ``offsets``: what a mix that was run adds to ln L of each law; none where it is empty.
+    """
 
     laws: tuple[Law, ...]
     q: tuple[Array, ...]
     weights: Array
+    offsets: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.q[0])
 
     def take(self, rows: Rows) -> "Blend":
         """Some of the rows."""
-        return Blend(laws=self.laws, q=tuple(q[rows] for q in self.q), weights=self.weights)
-
-    def weighted(self, weights: Array) -> "Blend":
-        """The same skills under other weights."""
-        return Blend(laws=self.laws, q=self.q, weights=weights)
+        return replace(self, q=tuple(q[rows] for q in self.q))
 
     @_quiet
     def losses(self, s: Any, t: Any, h: Any) -> list[Jet]:
@@ -60,7 +61,8 @@ class Blend:
     def _log_loss(self, i: int, s: Any, t: Any, h: Any) -> Jet:
         law = self.laws[i]
         z = Covariates(s - law.x0, t - s - law.y0, h if law.needs_mix else None)
-        return law.form(leaves(self.q[i], derivatives=False), z)
+        told = law.form(leaves(self.q[i], derivatives=False), z)
+        return told + self.offsets[i] if self.offsets else told
 
     def grid(self, t: float) -> Array:
         """Sizes over which a least loss is looked for, in ln N."""
@@ -96,7 +98,9 @@ def _bracketed(blend: Blend, s: Array, t: float, h: Array | None, *, width: floa
         curve = bend[:, 0, 0]
         newton = s - slope[:, 0] / np.where(curve > 0, curve, np.inf)
         step = np.where((curve > 0) & (newton > low) & (newton < high), newton, (low + high) / 2)
-        if np.all(np.abs(step - s) < 1e-12 * np.abs(s)):
+        # A settled row's last step may leave its bracket by rounding, and must not be sent to the middle for that
+        step = np.where((curve > 0) & (np.abs(newton - s) < _SETTLED * np.abs(s)), s, step)
+        if np.all(np.abs(step - s) < _SETTLED * np.abs(s)):
             return step
         s = step
     return s

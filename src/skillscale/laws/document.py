@@ -6,7 +6,7 @@ One JSON object. ``schema`` counts its changes; numbers are in full precision, f
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from skillscale.errors import InputError
-from skillscale.laws.bootstrap import new_run_sd
 from skillscale.laws.catalogue import LAWS
 from skillscale.laws.effects import MixEffects
 from skillscale.laws.fitted import Fitted
@@ -34,7 +33,8 @@ class SavedLaw:
 
     ``runs``: ids of the runs it was fitted to, those of MLflow or the table's own, checkpoints of one run counted once;
     ``n_runs``: losses, checkpoints counted each; ``digest``: of all that was fitted. ``effects``, ``setting``,
-    ``weight`` and ``rivals`` are those of ``Fitted``.
+    ``weight`` and ``rivals`` are those of ``Fitted``; ``sizes``, ``shares`` and ``warnings`` too, where the document
+    tells them.
     """
 
     skill: str
@@ -55,6 +55,19 @@ class SavedLaw:
     setting: str = ""
     weight: float = 1.0
     rivals: "tuple[SavedLaw, ...]" = field(default=(), repr=False)
+    sizes: tuple[float, float] = (math.nan, math.nan)
+    shares: Array | None = field(default=None, repr=False)
+    warnings: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def estimate(self) -> Array:
+        """Log-parameters of the estimate, (p,)."""
+        return np.asarray(self.law.log_parameters(self.theta[None])[0])
+
+    @property
+    def mean_mix(self) -> Array | None:
+        """Shares averaged over the runs, where the law asks for a mix."""
+        return np.array(list(self.mix.values())) if self.mix else None
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -85,9 +98,33 @@ class SavedLaw:
         return float(found[0]), found[1:]
 
 
-def document(fitted: Mapping[str, Fitted]) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a document's laws have in common.
+
+    ``convention``: of N; ``aggregates``: skills that are means of others; ``mixes``: of each skill the named mix whose
+    runs it was fitted to, where there are several, in which case it is named MIX/SKILL.
+    """
+
+    convention: str = ""
+    aggregates: tuple[str, ...] = ()
+    mixes: Mapping[str, str] = field(default_factory=dict)
+
+
+def document(fitted: Mapping[str, Fitted], about: About | None = None) -> dict[str, Any]:
     """Fitted laws as plain values."""
-    return {"schema": SCHEMA, "skills": {name: _skill(one) for name, one in fitted.items()}}
+    common = {} if about is None else {
+        "convention": about.convention, "aggregates": list(about.aggregates), "mixes": dict(about.mixes)
+    }  # fmt: skip
+    return {"schema": SCHEMA, **common, "skills": {name: _skill(one) for name, one in fitted.items()}}
+
+
+def read_about(plain: Mapping[str, Any]) -> About:
+    """What a document's laws have in common; documents of earlier versions tell nothing of it."""
+    return About(
+        convention=str(plain.get("convention", "")), aggregates=tuple(map(str, plain.get("aggregates") or ())),
+        mixes=dict(plain.get("mixes") or {}),
+    )  # fmt: skip
 
 
 def read_document(plain: Mapping[str, Any], *, place: str = "this document") -> dict[str, SavedLaw]:
@@ -106,31 +143,32 @@ def read_document(plain: Mapping[str, Any], *, place: str = "this document") -> 
 
 def _skill(one: Fitted) -> dict[str, Any]:
     """One law with its rivals; each rival's draws are in the proportion of its weight, and it has no rivals."""
-    told = _law(one)
+    told = _law(one) | {"warnings": list(one.warnings)}
     if one.setting:
         told |= {"setting": one.setting, "weight": one.weight, "rivals": [_law(each) for each in one.rivals]}
+    return told
+
+
+def _law(one: Fitted) -> dict[str, Any]:
+    law, points = one.law, one.points
+    keep = np.linspace(0, len(one.q) - 1, min(DRAWS, len(one.q))).astype(int)
+    own = getattr(law, "own", "")
+    mix = {} if one.mean_mix is None else dict(zip(law.categories, one.mean_mix.tolist(), strict=True))
+    told = {
+        "law": law.name, "formula": _formula(law), "x0": law.x0, "y0": law.y0, "categories": list(law.categories),
+        "own": own, "theta": one.fit.parameters, "draws": one.q[keep].tolist(), "level": one.level,
+        "noise": one.noise, "status": str(one.status), "reason": one.reason,
+        "objective": one.fit.objective.name,
+        "n_runs": one.n_runs, "runs": run_ids(points), "digest": digest(points),
+        "reach": list(one.reach), "mix": mix, "weight": one.weight,
+        "sizes": list(one.sizes), "shares": None if one.shares is None else one.shares.tolist(),
+    }  # fmt: skip
     if len(one.effects):
         told["effects"] = {
             "categories": list(one.effects.categories), "mixes": one.effects.mixes.tolist(),
             "ln L": one.effects.offsets.tolist(),
         }  # fmt: skip
     return told
-
-
-def _law(one: Fitted) -> dict[str, Any]:
-    law, points = one.law, one.points
-    flops = 6 * points.N * points.D
-    keep = np.linspace(0, len(one.q) - 1, min(DRAWS, len(one.q))).astype(int)
-    own = getattr(law, "own", "")
-    mix = {} if one.mean_mix is None else dict(zip(law.categories, one.mean_mix.tolist(), strict=True))
-    return {
-        "law": law.name, "formula": _formula(law), "x0": law.x0, "y0": law.y0, "categories": list(law.categories),
-        "own": own, "theta": one.fit.parameters, "draws": one.q[keep].tolist(), "level": one.level,
-        "noise": new_run_sd(one.fit, points), "status": str(one.status), "reason": one.reason,
-        "objective": one.fit.objective.name,
-        "n_runs": one.n_runs, "runs": run_ids(points), "digest": digest(points),
-        "reach": [float(flops.min()), float(flops.max())], "mix": mix, "weight": one.weight,
-    }  # fmt: skip
 
 
 def run_ids(points: Points) -> list[str]:
@@ -163,14 +201,21 @@ def _read_skill(name: str, plain: Mapping[str, Any], place: str) -> SavedLaw:
         theta = np.array([float(plain["theta"][parameter]) for parameter in law.parameters])
         return SavedLaw(
             skill=name, law=law, theta=theta, q=np.array(plain["draws"], dtype=float),
-            reach=(float(plain["reach"][0]), float(plain["reach"][1])), mix=dict(plain["mix"]),
+            reach=_pair(plain["reach"]), mix=dict(plain["mix"]),
             runs=tuple(map(str, plain["runs"])), effects=_read_effects(plain.get("effects") or {}),
             setting=str(plain.get("setting", "")), weight=float(plain.get("weight", 1.0)),
             rivals=tuple(_read_skill(name, rival, place) for rival in plain.get("rivals") or ()),
+            sizes=_pair(plain.get("sizes") or (math.nan, math.nan)),
+            shares=np.array(plain["shares"], dtype=float) if plain.get("shares") else None,
+            warnings=tuple(map(str, plain.get("warnings") or ())),
             **{one: plain[one] for one in _PLAIN},
         )  # fmt: skip
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise InputError(f"{place} is damaged: {name} lacks or garbles {error}; fit the runs again") from error
+
+
+def _pair(plain: Sequence[float]) -> tuple[float, float]:
+    return float(plain[0]), float(plain[1])
 
 
 def _read_effects(plain: Mapping[str, Any]) -> MixEffects:

@@ -94,6 +94,33 @@ class Fitted:
         """Shares averaged over the runs, where the law asks for a mix."""
         return None if self.points.h is None or not self.law.needs_mix else self.points.h.mean(0)
 
+    @property
+    def estimate(self) -> Array:
+        """Log-parameters of the estimate, (p,)."""
+        return self.fit.q
+
+    @property
+    def noise(self) -> float:
+        """Sd of a new run about the law, in ln L."""
+        return new_run_sd(self.fit, self.points)
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """Least and largest 6 N D fitted, FLOP."""
+        C = 6 * self.points.N * self.points.D
+        return float(C.min()), float(C.max())
+
+    @property
+    def sizes(self) -> tuple[float, float]:
+        """Least and largest N fitted, parameters."""
+        return float(self.points.N.min()), float(self.points.N.max())
+
+    @property
+    def shares(self) -> Array | None:
+        """Least and largest share of each category among the runs, (2, n_categories); None where they have no mix."""
+        h = self.points.h
+        return None if h is None else np.array([h.min(0), h.max(0)])
+
     def log_optimum(self, C: npt.ArrayLike, h: npt.ArrayLike | None = None) -> tuple[Array, Array]:
         """Ln N*(C) (n_C,) and its draws (K, n_C), at the mix h or the runs' mean mix; NaN where there is none."""
         return self.log_optima_of(self.fit.theta[None], C, h)[0], self.log_optima_of(self.law.theta(self.q), C, h)
@@ -136,8 +163,7 @@ class Fitted:
             InputError: N or D is not positive, or a mix is none.
         """
         mix = self.mean_mix if h is None else h
-        noise = new_run_sd(self.fit, self.points)
-        told = predict(self.law, self.fit.theta, self.q, N, D, mix, level=self.level, noise=noise)
+        told = predict(self.law, self.fit.theta, self.q, N, D, mix, level=self.level, noise=self.noise)
         return told.scaled(np.exp(self.effects.of(mix, len(told.value))))
 
 

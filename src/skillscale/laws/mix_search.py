@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from skillscale.laws.blend import Blend, derivatives
-from skillscale.laws.fitted import Fitted
 from skillscale.laws.forms import Array
 from skillscale.laws.interior import minimise_inside
 from skillscale.laws.results import Interval, Status
@@ -97,8 +96,8 @@ class MixSearch:
         away = (s > self.lower[0] + 0.01) & (s < self.upper[0] - 0.01)
         return np.asarray(away | (0 not in self.free))
 
-    def verdict(self, fitted: Mapping[str, Fitted], s: float, mix: Mapping[str, Interval]) -> tuple[Status, str]:
-        """What became of the search, and why."""
+    def verdict(self, s: float, mix: Mapping[str, Interval], run: Array | None) -> tuple[Status, str]:
+        """What became of the search, and why; ``run``: least and largest share among the runs, where known."""
         if not math.isfinite(s):
             return Status.NO_MINIMUM, "no interior minimum: the loss falls up to the end of the N looked at; add runs"
         low, high = dict(zip(mix, self.lower[1:], strict=True)), dict(zip(mix, self.upper[1:], strict=True))
@@ -117,7 +116,7 @@ class MixSearch:
         edges += [f"{k} at its most, {high[k]:.3g}" for k in loose if high[k] - mix[k].value < _AT_BOUND]
         if edges:
             notes.append(f"the best mix is on a bound: {', '.join(edges)}")
-        beyond = _beyond(fitted, mix)
+        beyond = [] if run is None else _beyond(mix, run)
         if beyond:
             notes.append(f"beyond the mixes of the runs: {', '.join(beyond)}")
         return Status.ON_BOUND if edges else Status.OK, "; ".join(notes)
@@ -129,9 +128,7 @@ def _filled(low: Array, high: Array) -> Array:
     return np.asarray(low + (high - low) * ((1 - low.sum()) / room if room > 0 else 0.0))
 
 
-def _beyond(fitted: Mapping[str, Fitted], mix: Mapping[str, Interval]) -> list[str]:
+def _beyond(mix: Mapping[str, Interval], run: Array) -> list[str]:
     """Shares that no run has reached."""
-    runs = np.vstack([one.points.h for one in fitted.values() if one.law.needs_mix and one.points.h is not None])
-    lo, hi = runs.min(0) - _AT_BOUND, runs.max(0) + _AT_BOUND
-    pairs = zip(mix.items(), lo, hi, strict=True)
+    pairs = zip(mix.items(), run[0] - _AT_BOUND, run[1] + _AT_BOUND, strict=True)
     return [f"{name} {share.value:.3g}" for (name, share), least, most in pairs if not least <= share.value <= most]

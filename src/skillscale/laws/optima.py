@@ -7,24 +7,22 @@ Intervals are of draws, of which row k belongs to one resample in every skill: t
 same runs go together, if the skills were fitted with ``fit_together``.
 """
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from skillscale.errors import FitError, InputError
-from skillscale.laws.blend import Blend, of_jet
+from skillscale.laws.blend import Blend, Rows, of_jet
+from skillscale.laws.ensemble import Ensemble, Mixed, SkillLaw, categories_of, check_known, shares_of
 from skillscale.laws.fit import agreement
-from skillscale.laws.fitted import Fitted
 from skillscale.laws.forms import Array
 from skillscale.laws.jets import leaves
 from skillscale.laws.mix_search import MixSearch
 from skillscale.laws.results import Interval, Residual, Starts, Status, Verdict
 from skillscale.laws.uncertainty import interval, two_sided_p
 
-Mixed = Mapping[str, float] | Sequence[float] | Array  # shares by name, or in the order of the categories
 _SUM = 1e-6
 _BEYOND = 1.01  # a budget or a size further out than this, as a factor, is beyond the runs
 _SETTLED = 1e-10
@@ -77,7 +75,7 @@ class ValidationEffect:
 
 
 def weighted_optimum(
-    fitted: Mapping[str, Fitted], C: float, weights: Mapping[str, float], h: Mixed | None = None
+    fitted: Mapping[str, SkillLaw], C: float, weights: Mapping[str, float], h: Mixed | None = None
 ) -> Optimum:
     """N that minimises sum_s w_s L_s(N, C / 6 N, h), with its interval.
 
@@ -91,22 +89,22 @@ def weighted_optimum(
         InputError: an unknown skill or category, weights or shares out of range, or draws that don't belong together.
     """
     own = normalised(weights, fitted)
-    blend, t = _blend(fitted, own), _log_budget(C)
-    shares = _shares(fitted, h)
-    s = blend.log_optimum(t, shares)
+    t, shares = log_budget(C), shares_of(fitted, h)
+    laws = Ensemble.of(fitted, own, shares)
+    s = laws.log_optimum(t, shares)
     mix = (
         {}
         if shares is None
-        else {k: Interval(value=float(x)) for k, x in zip(_categories(fitted), shares[0], strict=True)}
+        else {k: Interval(value=float(x)) for k, x in zip(categories_of(fitted), shares[0], strict=True)}
     )
     status, reason = Status.OK, ""
     if not math.isfinite(s[0]):
-        status, reason = Status.NO_MINIMUM, _at_the_end(blend, t, shares)
-    return _optimum(fitted, blend, own, C, s, shares, mix=mix, status=status, reason=reason)
+        status, reason = Status.NO_MINIMUM, _at_the_end(laws.estimate, t, shares)
+    return _optimum(fitted, laws, own, C, s, shares, mix=mix, status=status, reason=reason)
 
 
 def residual(
-    fitted: Mapping[str, Fitted], C: float, skill: str, aggregate: Mapping[str, float], h: Mixed | None = None
+    fitted: Mapping[str, SkillLaw], C: float, skill: str, aggregate: Mapping[str, float], h: Mixed | None = None
 ) -> Residual:
     """Ln N*(skill) - ln N*(aggregate) at a budget, with a verdict where the interval excludes 0.
 
@@ -129,7 +127,7 @@ def residual(
     else:
         difference = math.log(one.N.value) - math.log(common.N.value)
         drawn = one.draws - common.draws
-        value, p = interval(difference, drawn, _level(fitted)), two_sided_p(drawn)
+        value, p = interval(difference, drawn, level_of(fitted)), two_sided_p(drawn)
         if value.excludes_zero:
             verdict = Verdict.CAPACITY if value.value > 0 else Verdict.DATA
     return Residual(
@@ -139,8 +137,8 @@ def residual(
 
 
 def validation_effect(
-    fitted: Mapping[str, Fitted], C: float, wanted: Mapping[str, float], used: Mapping[str, float],
-    h: Mixed | None = None,
+    fitted: Mapping[str, SkillLaw], C: float, wanted: Mapping[str, float], used: Mapping[str, float],
+    h: Mixed | None = None, *, among: Sequence[str] = (),
 ) -> ValidationEffect:  # fmt: skip
     """What it costs to choose N by a validation set of the composition ``used`` where ``wanted`` is what counts.
 
@@ -155,23 +153,24 @@ def validation_effect(
         wanted: weights of the skills in what the model is for.
         used: their weights in the validation set that N is chosen by.
         h: the mix, where a law asks for one; by default the runs' mean mix.
+        among: skills whose compositions the largest shift is over; empty: all that were fitted.
 
     Raises:
         InputError: as ``weighted_optimum``.
     """
     weights = [normalised(one, fitted) for one in (wanted, used)]
-    right, wrong = (_blend(fitted, one) for one in weights)
-    t, shares, level = _log_budget(C), _shares(fitted, h), _level(fitted)
+    t, shares, level = log_budget(C), shares_of(fitted, h), level_of(fitted)
+    right, wrong = (Ensemble.of(fitted, one, shares) for one in weights)
     best, chosen = right.log_optimum(t, shares), wrong.log_optimum(t, shares)
     least, had = (right.at(s, t, shares) for s in (best, chosen))
     more = _more_compute(right, wrong, chosen, t, shares, least)
-    names = list(fitted)
-    alone = {name: _blend(fitted, {name: 1.0}) for name in names}
+    names = list(among or fitted)
+    alone = {name: Ensemble.of(fitted, {name: 1.0}, shares) for name in names}
     single = np.array([one.log_optimum(t, shares) for one in alone.values()])
     known = np.isfinite(single[:, 0]).all()
     low, high = (int(np.argmin(single[:, 0])), int(np.argmax(single[:, 0]))) if known else (0, 0)
     lacking = [_told(w) for w, s in zip(weights, (best, chosen), strict=True) if not math.isfinite(s[0])]
-    wavy = [name for name, one in alone.items() if _minima(one, t, shares) > 1]
+    wavy = [name for name, one in alone.items() if _minima(one.estimate, t, shares) > 1]
     notes = [f"no interior minimum for {' and '.join(dict.fromkeys(lacking))}"] if lacking else []
     notes += [f"the loss of {', '.join(wavy)} has several minima: the largest shift is not proven"] if wavy else []
     notes += [] if known else ["some skill alone has no interior minimum, so that the largest shift is unknown"]
@@ -185,7 +184,7 @@ def validation_effect(
 
 
 def best_mix(
-    fitted: Mapping[str, Fitted], C: float, weights: Mapping[str, float],
+    fitted: Mapping[str, SkillLaw], C: float, weights: Mapping[str, float],
     bounds: Mapping[str, tuple[float, float]] | None = None, *, N: float | None = None, draws: int = 200,
 ) -> Optimum:  # fmt: skip
     """The mix, N and D that minimise sum_s w_s L_s(N, C / 6 N, h) over shares h within bounds.
@@ -208,39 +207,53 @@ def best_mix(
         FitError: the loss is finite nowhere.
     """
     own = normalised(weights, fitted)
-    categories = _categories(fitted)
+    categories = categories_of(fitted)
     if not categories or not any(fitted[name].law.needs_mix for name, w in own.items() if w):
         names = ", ".join(sorted({fitted[name].law.name for name, w in own.items() if w}))
         raise InputError(f"{names} knows nothing of the mix; fit a law that does, such as separable")
     if N is not None and not (math.isfinite(N) and N > 0):
         raise InputError(f"N must be above 0 parameters, but it is {N}; leave it out to have it optimised")
-    blend, t = _blend(fitted, own), _log_budget(C)
+    laws, t = Ensemble.of(fitted, own), log_budget(C)
     lower, upper = _limits(bounds or {}, categories)
-    found = MixSearch.over(blend, t, lower, upper, N)
-    X, F = found.solve(blend.take(np.zeros(len(found.corners), dtype=np.intp)), found.starts(blend))
+    found = MixSearch.over(laws.chosen, t, lower, upper, N)
+    X, F = found.solve(laws.chosen.take(np.zeros(len(found.corners), dtype=np.intp)), found.starts(laws.chosen))
     if not np.isfinite(F).any():
         raise FitError(f"{_told(own)} has no finite loss at C = {C:.3g} in any mix within the bounds; look at its fit")
     best = int(np.nanargmin(F))
-    some = np.arange(1, min(len(blend), draws + 1))
-    drawn = found.draws(blend.take(some), X[best])
-    X = np.vstack([X[best], drawn])
-    h, level = X[:, 1:], _level(fitted)
+    some = laws.take(_few(laws, draws))
+    own_draws = (some.chosen.take(np.arange(1, len(some.chosen))), *some.parts[1:])
+    X = np.vstack([X[best], *(found.draws(part, X[best]) for part in own_draws if len(part))])
+    h, level = X[:, 1:], level_of(fitted)
     mix = {k: interval(float(h[0, i]), h[1:, i], level) for i, k in enumerate(categories)}
     s = np.where(found.inside(X[:, 0]), X[:, 0], np.nan)
-    status, reason = found.verdict(fitted, s[0], mix)
-    return _optimum(
-        fitted, blend.take(np.r_[0, some]), own, C, s, h, mix=mix, status=status, reason=reason, starts=agreement(F)
-    )
+    status, reason = found.verdict(s[0], mix, shares_run(fitted))
+    return _optimum(fitted, some, own, C, s, h, mix=mix, status=status, reason=reason, starts=agreement(F))
 
 
-def normalised(weights: Mapping[str, float], fitted: Mapping[str, Fitted]) -> dict[str, float]:
+def _few(laws: Ensemble, draws: int) -> list[Rows]:
+    """Rows of each part, the estimate and about ``draws`` in all; none of a rival that knows nothing of the mix."""
+    there = [
+        len(part) - (at == 0) if any(law.needs_mix for law, w in zip(part.laws, part.weights, strict=True) if w) else 0
+        for at, part in enumerate(laws.parts)
+    ]
+    share = min(1.0, draws / max(sum(there), 1))
+    return [np.arange(round(share * number) + (at == 0)) for at, number in enumerate(there)]
+
+
+def shares_run(fitted: Mapping[str, SkillLaw]) -> Array | None:
+    """Least and largest share of each category among the runs of all skills, (2, n_categories); None if not known."""
+    known = [one.shares for one in fitted.values() if one.law.needs_mix and one.shares is not None]
+    return np.array([np.min(known, axis=0)[0], np.max(known, axis=0)[1]]) if known else None
+
+
+def normalised(weights: Mapping[str, float], fitted: Mapping[str, SkillLaw]) -> dict[str, float]:
     """Weights that sum to 1, of skills that were fitted.
 
     Raises:
         InputError: an unknown skill, or weights that are negative or all 0.
     """
     for name, weight in weights.items():
-        _known("skill", name, fitted)
+        check_known("skill", name, fitted)
         if not (math.isfinite(weight) and weight >= 0):
             raise InputError(f"the weight of {name} must not be negative, but it is {weight}; 0 leaves a skill out")
     total = math.fsum(weights.values())
@@ -249,72 +262,20 @@ def normalised(weights: Mapping[str, float], fitted: Mapping[str, Fitted]) -> di
     return {name: weight / total for name, weight in weights.items()}
 
 
-def _known(what: str, name: str, known: Iterable[str]) -> None:
-    names = list(known)
-    if name not in names:
-        match = difflib.get_close_matches(name, names, n=1)
-        near = f" (did you mean {match[0]}?)" if match else ""
-        raise InputError(f"no {what} {name} was fitted{near}; there is {', '.join(names)}")
+def log_budget(C: float) -> float:
+    """Ln(C / 6) = ln N + ln D.
 
-
-def _log_budget(C: float) -> float:
+    Raises:
+        InputError: C is not positive.
+    """
     if not (math.isfinite(C) and C > 0):
         raise InputError(f"a budget must be above 0 FLOP, but it is {C}")
     return math.log(C / 6)
 
 
-def _level(fitted: Mapping[str, Fitted]) -> float:
+def level_of(fitted: Mapping[str, SkillLaw]) -> float:
+    """Of all intervals, two-sided."""
     return next(iter(fitted.values())).level
-
-
-def _categories(fitted: Mapping[str, Fitted]) -> tuple[str, ...]:
-    """Of the laws that ask for a mix."""
-    found = {one.law.categories for one in fitted.values() if one.law.needs_mix}
-    if len(found) > 1:
-        told = " and ".join("(" + ", ".join(names) + ")" for names in sorted(found))
-        raise InputError(f"skills of one optimum must have the same categories of the mix, but they have {told}")
-    return found.pop() if found else ()
-
-
-def _blend(fitted: Mapping[str, Fitted], weights: Mapping[str, float]) -> Blend:
-    """Estimate and draws of every skill.
-
-    Raises:
-        InputError: skills have other numbers of draws or other levels.
-    """
-    if len({(len(one.q), one.level) for one in fitted.values()}) > 1:
-        told = ", ".join(f"{name} {len(one.q)} at level {one.level}" for name, one in fitted.items())
-        raise InputError(f"skills must have equally many draws at one level ({told}); fit them with fit_together")
-    return Blend(
-        laws=tuple(one.law for one in fitted.values()),
-        q=tuple(np.vstack([one.fit.q, one.q]) for one in fitted.values()),
-        weights=np.array([weights.get(name, 0.0) for name in fitted]),
-    )
-
-
-def _shares(fitted: Mapping[str, Fitted], h: Mixed | None) -> Array | None:
-    """The mix of an optimum, (1, n_categories); None where no law asks for one.
-
-    Raises:
-        InputError: an unknown or missing category, or shares that are no mix.
-    """
-    categories = _categories(fitted)
-    if not categories:
-        return None
-    if h is None:
-        means = [one.mean_mix for one in fitted.values() if one.mean_mix is not None]
-        return np.atleast_2d(np.mean(means, axis=0))
-    if isinstance(h, Mapping):
-        for name in h:
-            _known("category", name, categories)
-        h = [float(h.get(name, 0.0)) for name in categories]
-    shares = np.asarray(h, dtype=float)
-    if shares.shape != (len(categories),):
-        raise InputError(f"a mix has a share of each of {', '.join(categories)}, but it has the shape {shares.shape}")
-    told = ", ".join(f"{name} {share:.4g}" for name, share in zip(categories, shares, strict=True))
-    if not (shares >= 0).all() or abs(shares.sum() - 1) > _SUM:
-        raise InputError(f"mix must be shares from 0 that sum to 1, but {told} sums to {shares.sum():.6g}")
-    return shares[None]
 
 
 def _interval(rows: Array, level: float) -> Interval:
@@ -329,15 +290,15 @@ def _told(weights: Mapping[str, float]) -> str:
 
 
 def _minima(blend: Blend, t: float, h: Array | None) -> int:
-    """How many dips the estimate's loss has along a budget."""
-    _, values = blend.take(np.zeros(1, dtype=np.intp)).along(t, h)
+    """How many dips the loss of one row has along a budget."""
+    _, values = blend.along(t, h)
     steps = np.sign(np.diff(values[0][np.isfinite(values[0])]))
     turns = steps[steps != 0]
     return int(((turns[:-1] < 0) & (turns[1:] > 0)).sum())
 
 
 def _at_the_end(blend: Blend, t: float, h: Array | None) -> str:
-    grid, values = blend.take(np.zeros(1, dtype=np.intp)).along(t, h)
+    grid, values = blend.along(t, h)
     if not np.isfinite(values[0]).any():
         return "the law has no loss at this budget; look at its parameters"
     smallest = values[0].argmin() == 0
@@ -348,19 +309,14 @@ def _at_the_end(blend: Blend, t: float, h: Array | None) -> str:
 
 
 def _optimum(
-    fitted: Mapping[str, Fitted], blend: Blend, weights: Mapping[str, float], C: float, s: Array, h: Array | None, *,
-    mix: Mapping[str, Interval], status: Status, reason: str, starts: Starts | None = None,
+    fitted: Mapping[str, SkillLaw], laws: Ensemble, weights: Mapping[str, float], C: float, s: Array, h: Array | None,
+    *, mix: Mapping[str, Interval], status: Status, reason: str, starts: Starts | None = None,
 ) -> Optimum:  # fmt: skip
     """An optimum from ln N of the estimate and the draws, (K,)."""
-    t, level = _log_budget(C), _level(fitted)
-    losses = np.array(
-        [
-            np.broadcast_to(one.value[:, 0], (len(s),))
-            for one in blend.losses(s[:, None], np.full((1, 1), t), None if h is None else h[:, None, :])
-        ]
-    )
+    t, level = log_budget(C), level_of(fitted)
+    losses = laws.losses(s, t, h)
     used = [fitted[name] for name, weight in weights.items() if weight]
-    reach = min(float((6 * one.points.N * one.points.D).max()) for one in used)
+    reach = min(one.reach[1] for one in used)
     log_N = _interval(s, level)
     if status is Status.OK and not log_N.known:
         status = Status.NOT_IDENTIFIED
@@ -369,30 +325,36 @@ def _optimum(
     N = Interval(value=math.exp(log_N.value), lo=math.exp(log_N.lo), hi=math.exp(log_N.hi))
     return Optimum(
         C=C, weights=dict(weights), N=N, D=Interval(value=C / 6 / N.value, lo=C / 6 / N.hi, hi=C / 6 / N.lo),
-        loss=_interval(blend.weights @ losses, level),
+        loss=_interval(laws.weights @ losses, level),
         losses={name: _interval(own, level) for name, own in zip(fitted, losses, strict=True)}, mix=dict(mix),
         status=status, reason="; ".join(note for note in notes if note), extrapolation=C / reach, starts=starts,
         draws=s[1:],
     )  # fmt: skip
 
 
-def _notes(used: Sequence[Fitted], extrapolation: float, N: float) -> list[str]:
+def _notes(used: Sequence[SkillLaw], extrapolation: float, N: float) -> list[str]:
     """What is to be known of an optimum: how far it is from the runs, and what these leave open."""
     notes = []
     if extrapolation > _BEYOND:
         notes.append(f"the budget is {extrapolation:.3g} times the largest fitted")
-    smallest = max(float(one.points.N.min()) for one in used)
-    largest = min(float(one.points.N.max()) for one in used)
-    if not smallest / _BEYOND <= N <= largest * _BEYOND and math.isfinite(N):
+    smallest, largest = max(one.sizes[0] for one in used), min(one.sizes[1] for one in used)
+    if min(N / smallest, largest / N) < 1 / _BEYOND:
         notes.append(f"N lies outside the sizes fitted, {smallest:.3g} to {largest:.3g}")
     return notes + [f"{one.skill}: {one.reason}" for one in used if one.reason]
 
 
-def _more_compute(right: Blend, wrong: Blend, s: Array, t: float, h: Array | None, least: Array) -> Array:
-    """Ln(C / 6) at which the wrong choice of N reaches the loss ``least``, (K,); NaN where it does not.
+def _more_compute(right: Ensemble, wrong: Ensemble, s: Array, t: float, h: Array | None, least: Array) -> Array:
+    """Ln(C / 6) at which the wrong choice of N reaches the loss ``least``, (K,); NaN where it does not."""
+    pairs, told, first = zip(right.parts, wrong.parts, strict=True), [], 0
+    for one, other in pairs:
+        rows = slice(first, first + len(one))
+        told.append(_more_of(one, other, s[rows], t, h, least[rows]))
+        first += len(one)
+    return np.concatenate(told)
 
-    Newton on (s, t): the wrong blend's slope by s is 0, the right blend's loss is ``least``.
-    """
+
+def _more_of(right: Blend, wrong: Blend, s: Array, t: float, h: Array | None, least: Array) -> Array:
+    """The same for one law: Newton on (s, t), where the wrong slope by s is 0 and the right loss is ``least``."""
     X = np.column_stack([s, np.full(len(s), t)])
     mix = None if h is None else h[:, None, :]
     with np.errstate(all="ignore"):
@@ -417,7 +379,7 @@ def _limits(bounds: Mapping[str, tuple[float, float]], categories: Sequence[str]
         InputError: a category or a range that there is not, or no mix within the bounds.
     """
     for name, (low, high) in bounds.items():
-        _known("category", name, categories)
+        check_known("category", name, categories)
         if not 0 <= low <= high <= 1:
             raise InputError(f"the bounds of {name} must be 0 <= least <= most <= 1, but they are {low} and {high}")
     low, high = np.array([bounds.get(name, (0.0, 1.0)) for name in categories], dtype=float).T

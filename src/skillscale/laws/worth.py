@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from skillscale.errors import InputError
-from skillscale.laws.fitted import Fitted
+from skillscale.laws.ensemble import SkillLaw
 from skillscale.laws.optima import Optimum, ValidationEffect, best_mix, residual, validation_effect, weighted_optimum
 from skillscale.laws.results import Residual
 
@@ -25,7 +25,7 @@ class Worth:
 
 
 def of_worth(
-    fitted: Mapping[str, Fitted], flops: Sequence[float], weights: Mapping[str, float], *, equal: Sequence[str],
+    fitted: Mapping[str, SkillLaw], flops: Sequence[float], weights: Mapping[str, float], *, equal: Sequence[str],
     bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> tuple[Worth, ...]:  # fmt: skip
     """What is best for skills of a given worth, at each compute.

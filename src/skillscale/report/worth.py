@@ -26,46 +26,49 @@ def plain_worth(found: Mapping[str, Sequence[Worth]], convention: str) -> list[d
 def _plain(one: Worth) -> dict[str, Any]:
     optimum = one.optimum
     return {
-        **_of_optimum(optimum),
+        **plain_optimum(optimum),
         "worth": dict(optimum.weights),
         "mix": {name: share.value for name, share in optimum.mix.items()},
-        "residuals": {each.skill: _of_residual(each) for each in one.residuals},
-        "equal_weights": None if one.equal is None else _of_effect(one.equal),
-        "best_mix": None if one.best is None else _of_best(one.best),
+        "residuals": {each.skill: plain_residual(each) for each in one.residuals},
+        "equal_weights": None if one.equal is None else plain_effect(one.equal),
+        "best_mix": None if one.best is None else plain_best(one.best),
     }
 
 
-def _of_optimum(one: Optimum) -> dict[str, Any]:
+def plain_optimum(one: Optimum) -> dict[str, Any]:
+    """N and D with the losses there, as plain values."""
     return {
-        "flops": one.C, "n_params": one.N.value, "interval": _ends(one.N), "n_tokens": one.D.value,
-        "loss": one.loss.value, "loss_interval": _ends(one.loss),
-        "losses": {name: {"loss": loss.value, "interval": _ends(loss)} for name, loss in one.losses.items()},
+        "flops": one.C, "n_params": one.N.value, "interval": ends(one.N), "n_tokens": one.D.value,
+        "loss": one.loss.value, "loss_interval": ends(one.loss),
+        "losses": {name: {"loss": loss.value, "interval": ends(loss)} for name, loss in one.losses.items()},
         "status": str(one.status), "reason": one.reason,
     }  # fmt: skip
 
 
-def _of_best(one: Optimum) -> dict[str, Any]:
-    shares = {name: {"share": share.value, "interval": _ends(share)} for name, share in one.mix.items()}
+def plain_best(one: Optimum) -> dict[str, Any]:
+    """The same with the best mix and its search."""
+    shares = {name: {"share": share.value, "interval": ends(share)} for name, share in one.mix.items()}
     starts = None if one.starts is None else {"tried": one.starts.tried, "agree": one.starts.agree}
-    return {**_of_optimum(one), "mix": shares, "starts": starts}
+    return {**plain_optimum(one), "mix": shares, "starts": starts}
 
 
-def _of_residual(one: Residual) -> dict[str, Any]:
+def plain_residual(one: Residual) -> dict[str, Any]:
     """``value``: ln N*(skill) - ln N* of the worth."""
     return {
-        "value": one.value.value, "interval": _ends(one.value), "p": one.p, "verdict": str(one.verdict),
+        "value": one.value.value, "interval": ends(one.value), "p": one.p, "verdict": str(one.verdict),
         "status": str(one.status), "reason": one.reason,
     }  # fmt: skip
 
 
-def _of_effect(one: ValidationEffect) -> dict[str, Any]:
+def plain_effect(one: ValidationEffect) -> dict[str, Any]:
     """``shift``: in ln N; ``cost``: nats per token; ``compute``: share of C that makes up for it."""
     told = {name: getattr(one, name) for name in ("shift", "cost", "compute", "largest")}
-    plain: dict[str, Any] = {name: {"value": each.value, "interval": _ends(each)} for name, each in told.items()}
+    plain: dict[str, Any] = {name: {"value": each.value, "interval": ends(each)} for name, each in told.items()}
     return {**plain, "extremes": list(one.extremes), "status": str(one.status), "reason": one.reason}
 
 
-def _ends(value: Interval) -> list[float]:
+def ends(value: Interval) -> list[float]:
+    """Both ends of an interval."""
     return [value.lo, value.hi]
 
 
@@ -83,22 +86,28 @@ def _block(mix: str, several: Sequence[Worth], convention: str) -> list[str]:
     ]
     lines += _table(
         ["C", *(compact(one.optimum.C) for one in several)],
-        ["N*", *(_size(one.optimum.N) for one in several)],
-        ["D*", *(_size(one.optimum.D) for one in several)],
-        ["loss", *(_loss(one.optimum.loss) for one in several)],
-        ["N by equal weights", *(_ratio(one.equal.shift) if one.equal else "" for one in several)],
+        ["N*", *(size_text(one.optimum.N) for one in several)],
+        ["D*", *(size_text(one.optimum.D) for one in several)],
+        ["loss", *(loss_text(one.optimum.loss) for one in several)],
+        ["N by equal weights", *(ratio_text(one.equal.shift) if one.equal else "" for one in several)],
         ["cost, % of C", *(_cost(one.equal.compute) if one.equal else "" for one in several)],
     )
     names = [one.skill for one in several[0].residuals]
     residuals = [
-        [f"residual at {compact(one.optimum.C)}", *(_ratio(each.value) for each in one.residuals)] for one in several
+        [f"residual at {compact(one.optimum.C)}", *(ratio_text(each.value) for each in one.residuals)]
+        for one in several
     ]
     lines += ["", *_table(["skill", *names], *residuals)]
     best = [(one.optimum.C, one.best) for one in several if one.best is not None]
     if best:
         names = ["best mix", *best[0][1].mix, "N*", "loss"]
         told = [
-            [f"at {compact(C)}", *(_share(share) for share in each.mix.values()), _size(each.N), _loss(each.loss)]
+            [
+                f"at {compact(C)}",
+                *(share_text(share) for share in each.mix.values()),
+                size_text(each.N),
+                loss_text(each.loss),
+            ]
             for C, each in best
         ]
         lines += ["", *_table(names, *told)]
@@ -119,7 +128,8 @@ def _table(*columns: list[str]) -> list[str]:
     return aligned([column for column in columns if any(column[1:])])
 
 
-def _size(value: Interval) -> str:
+def size_text(value: Interval) -> str:
+    """``250k [180k, 340k]``."""
     if not math.isfinite(value.value):
         return "none"
     return (
@@ -129,15 +139,17 @@ def _size(value: Interval) -> str:
     )
 
 
-def _loss(value: Interval) -> str:
+def loss_text(value: Interval) -> str:
+    """``2.406 [2.314, 2.49]``."""
     return f"{value.value:.4g} [{value.lo:.4g}, {value.hi:.4g}]" if value.known else f"{value.value:.4g}"
 
 
-def _share(value: Interval) -> str:
+def share_text(value: Interval) -> str:
+    """``0.32 [0.25, 0.41]``."""
     return f"{value.value:.2f} [{value.lo:.2f}, {value.hi:.2f}]" if value.known else f"{value.value:.2f}"
 
 
-def _ratio(value: Interval) -> str:
+def ratio_text(value: Interval) -> str:
     """A difference of logarithms, signed, in per cent."""
     told, lo, hi = (percent(number) for number in (value.value, value.lo, value.hi))
     return f"{told} [{lo}, {hi}]".replace(" %", "") + " %" if value.known else told

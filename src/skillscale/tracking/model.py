@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import tempfile
 import warnings
 from importlib import metadata
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import skillscale
-from skillscale.errors import FitError, TrackingError
+from skillscale.errors import FitError, InputError, TrackingError
 from skillscale.tracking.access import reaching
 from skillscale.tracking.store import Store
 
@@ -17,6 +18,7 @@ _NEEDS = ("numpy", "scipy", "pandas")
 _FOLDER = "law"
 _ASKED = ("n_params", "n_tokens")
 _TOLD = (*_ASKED, "loss", "lo", "hi", "new_lo", "new_hi")
+_ADDRESS = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))")
 CHAMPION = "champion"  # the alias of the newest version
 
 
@@ -54,6 +56,30 @@ def register_law(store: Store, run_id: str, name: str, document: str, *, note: s
             version = client.create_model_version(name, source=source, run_id=run_id, description=note)
             client.set_registered_model_alias(name, CHAMPION, version.version)
     return f"models:/{name}/{version.version}"
+
+
+def registered_law(store: Store, address: str) -> str:
+    """The document of a registered law as JSON text, by ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
+
+    Raises:
+        InputError: the address can't be read.
+        TrackingError: the store has no such model, or it is no law of ours.
+    """
+    found = _ADDRESS.fullmatch(address)
+    if not found:
+        raise InputError(f"{address!r} names no registered law; write models:/NAME@champion, or models:/NAME/VERSION")
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    client, (name, alias, version) = MlflowClient(store.uri), found.groups()
+    with tempfile.TemporaryDirectory() as folder, reaching(store.uri):
+        try:
+            one = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
+            file = client.download_artifacts(one.run_id or "", f"{_FOLDER}/artifacts/law.json", folder)
+        except (MlflowException, OSError) as error:
+            why = getattr(error, "message", str(error))
+            raise TrackingError(f"there is no law {address} to read: {why}; `fit --register NAME` makes one") from error
+        return Path(file).read_text(encoding="utf-8")
 
 
 def _save(folder: Path, saved: Path, document: str) -> None:

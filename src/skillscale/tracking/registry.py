@@ -193,8 +193,19 @@ class Registry:
             raise InputError(f"{self.place} has no experiment {name!r}{advice}; it has {', '.join(sorted(there))}")
         return [foreign_run(run) for run in self._store.search([found[0]])]
 
-    def law_run(self, name: str) -> AnalysisWriter:
-        """Open a run, in an experiment of its own, for laws that were fitted to no study of this store.
+    def law_text(self, address: str) -> str:
+        """The document of a registered law as JSON text, by ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
+
+        Raises:
+            InputError: the address can't be read.
+            TrackingError: the store has no such model, or it is no law of ours.
+        """
+        from skillscale.tracking.model import registered_law
+
+        return registered_law(self._store, address)
+
+    def law_run(self, name: str, kind: str = "fit") -> AnalysisWriter:
+        """Open a run, in an experiment of its own, for laws of no study of this store, or for what is made of them.
 
         Raises:
             InputError: a name that can't be used.
@@ -202,8 +213,8 @@ class Registry:
         """
         check_names(name, ())
         experiment = self._experiment(f"{name}-laws", "laws")
-        tags = {"kind": "fit", "state": str(State.RUNNING), "owner": current_owner()}
-        run_id = self._store.create_run(experiment, "fit", run_tags(tags))
+        tags = {"kind": kind, "state": str(State.RUNNING), "owner": current_owner()}
+        run_id = self._store.create_run(experiment, kind, run_tags(tags))
         return AnalysisWriter(self._store, run_id, experiment)
 
     @property

@@ -1,0 +1,263 @@
+"""The entry ``plan``: a training run for a budget and what skills are worth, from runs or from laws fitted earlier."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skillscale.analysis import laws_of
+from skillscale.config import Config
+from skillscale.errors import FitError, InputError
+from skillscale.laws.document import About, read_about, read_document
+from skillscale.laws.ensemble import SkillLaw, categories_of
+from skillscale.laws.fitted import Fitted
+from skillscale.laws.planning import Plan, Wish
+from skillscale.laws.planning import plan as plan_for
+from skillscale.laws.request import Refused
+from skillscale.output import Output, to_json
+from skillscale.point import Mix
+from skillscale.source import Runs, read_runs, tell_left_out
+from skillscale.table.columns import near
+from skillscale.tracking import AnalysisWriter, Registry
+
+_REGISTERED = "models:/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """C in FLOP, and how it came about in words."""
+
+    flops: float
+    told: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """The laws that a plan rests on.
+
+    ``name``: of their study, table, file or model; ``refused``: skills without a law, with the reason; ``aggregates``:
+    skills that are means of others. ``runs`` or ``registry`` where they are from; both None: a file.
+    """
+
+    laws: Mapping[str, SkillLaw]
+    name: str
+    convention: str
+    aggregates: tuple[str, ...]
+    refused: Mapping[str, str]
+    runs: Runs | None = None
+    registry: Registry | None = None
+
+    @property
+    def skills(self) -> tuple[str, ...]:
+        """Skills with a law that are no aggregates."""
+        return tuple(name for name in self.laws if name not in self.aggregates)
+
+    def opened(self) -> AnalysisWriter | None:
+        """The run that a plan is recorded in: the study's, or one beside the registered law's fit; None for files."""
+        if self.runs is not None and self.runs.study is not None:
+            return self.runs.study.analysis("plan")
+        return self.registry.law_run(self.name, "plan") if self.registry is not None else None
+
+
+def plan(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
+    """Plan one training run a budget; record the plan.
+
+    Raises:
+        InputError: not one kind of budget, or skills, mixes or bounds that the laws don't have.
+        FitError: a skill that is worth something has no law.
+    """
+    from skillscale.report import canvas
+    from skillscale.report.plan import Asked, laws_told, plain_plan, plan_text
+    from skillscale.report.plan_figure import plan_figure
+
+    budgets = budgets_of(arguments)
+    known = _known(arguments, config, out)
+    wish = _wish(arguments, known)
+    plans = [plan_for(known.laws, budget.flops, wish) for budget in budgets]
+    asked = Asked(
+        budgets=tuple(budget.told for budget in budgets), convention=known.convention, mix_given=wish.h is not None,
+        level=next(iter(known.laws.values())).level,
+    )  # fmt: skip
+    told: dict[str, Any] = {
+        "source": known.name, "convention": known.convention, "level": asked.level,
+        "laws": {name: laws_told(one) for name, one in known.laws.items()}, "refused": dict(known.refused),
+        "warnings": {name: list(one.warnings) for name, one in known.laws.items()},
+        "plans": [plain_plan(one, asked, at) for at, one in enumerate(plans)],
+    }  # fmt: skip
+    text, figure = plan_text(plans, known.laws, asked), plan_figure(plans, known.laws, known.skills)
+    files = {"svg": canvas.svg(figure), "png": canvas.png(figure)}
+    opened = known.opened()
+    if opened is not None:
+        with opened as run:
+            _log(run, plans, told, text, files)
+    if arguments["figure"]:
+        path = Path(arguments["figure"])
+        path.write_bytes(files[path.suffix.lower().removeprefix(".")])
+        told["figure"] = path.absolute()
+    out.text(text)
+    out.text("".join(f"\nno law of {name}: {reason}" for name, reason in known.refused.items()).rstrip())
+    if known.runs is not None and known.runs.registry is not None:
+        known.runs.registry.annotate_launcher(
+            known.runs.study, note=f"Plan by the runs of {known.name}", result=json.loads(to_json(told))
+        )
+    return told
+
+
+def budgets_of(arguments: Mapping[str, Any]) -> tuple[Budget, ...]:
+    """The budgets that were given, in FLOP or in GPU-hours.
+
+    Raises:
+        InputError: none, both, or GPU-hours without the peak and its share; each with the cure.
+    """
+    flops, hours = arguments["flops"], arguments["gpu_hours"]
+    by_gpu = {name: arguments[name] for name in ("gpu_hours", "gpu_flops", "mfu")}
+    cure = "give --flops C, or --gpu_hours H with --gpu_flops PEAK (FLOP/s of one GPU) and --mfu SHARE (of that peak)"
+    if flops and any(by_gpu.values()):
+        given = ", ".join(f"--{name}" for name, value in by_gpu.items() if value)
+        raise InputError(f"a budget is given twice, by --flops and by {given}; {cure}")
+    if flops:
+        return tuple(Budget(flops=C, told=f"{C:.4g} FLOP") for C in flops)
+    if not any(by_gpu.values()):
+        raise InputError(f"plan needs a budget: {cure}")
+    lacking = [f"--{name}" for name, value in by_gpu.items() if not value]
+    if lacking:
+        raise InputError(f"a budget in GPU-hours lacks {' and '.join(lacking)}; {cure}")
+    rate = arguments["gpu_flops"] * arguments["mfu"]
+    words = f"x 3600 s x {arguments['gpu_flops']:.4g} FLOP/s x {arguments['mfu']:.3g} of the peak"
+    return tuple(
+        Budget(flops=H * 3600 * rate, told=f"{H:.4g} GPU-hours {words} = {H * 3600 * rate:.4g} FLOP") for H in hours
+    )
+
+
+def _known(arguments: Mapping[str, Any], config: Config, out: Output) -> Known:
+    if not arguments["from"]:
+        return _fitted(arguments, config, out)
+    given = [f"--{name}" for name in ("table", "columns", "law", "pin", "share", "pool", "delta") if arguments[name]]
+    if given:
+        raise InputError(f"--from takes laws as they were fitted, so that {given[0]} has no place beside it; leave one")
+    address = arguments["from"]
+    if address.startswith(_REGISTERED):
+        registry = Registry.open(arguments["tracking"], create=False)
+        name = address.removeprefix(_REGISTERED).partition("@")[0].partition("/")[0]
+        return _read(json.loads(registry.law_text(address)), address, arguments["mix"], name, registry)
+    path = Path(address)
+    if not path.is_file():
+        raise InputError(f"--from {address}: there is no such file; registered laws are named models:/NAME@champion")
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"--from {address} is no JSON ({error}); it takes a law.json as `fit` logs it") from error
+    return _read(plain, address, arguments["mix"], path.stem, None)
+
+
+def _read(plain: Mapping[str, Any], place: str, mix: str, name: str, registry: Registry | None) -> Known:
+    found, about = read_document(plain, place=place), read_about(plain)
+    if not found:
+        raise InputError(f"{place} holds no law; fit the runs again")
+    laws = _of_mix(found, about, mix)
+    means = [one.rpartition("/")[2] if about.mixes else one for one in about.aggregates]
+    return Known(
+        laws=laws, name=name, convention=about.convention, aggregates=tuple(means), refused={}, registry=registry
+    )  # fmt: skip
+
+
+def _of_mix(laws: Mapping[str, SkillLaw], about: About, mix: str) -> dict[str, SkillLaw]:
+    """The laws of the named mix that was asked for, by skill; all where there are no named mixes."""
+    if not about.mixes:
+        return dict(laws)
+    asked = _named_mix(mix, sorted(set(about.mixes.values())))
+    return {name.removeprefix(f"{asked}/"): one for name, one in laws.items() if about.mixes[name] == asked}
+
+
+def _named_mix(mix: str, names: Sequence[str]) -> str:
+    if mix not in names:
+        lacks = f"there is none named {mix!r}{near(mix, names)}" if mix else "each has laws of its own"
+        raise InputError(
+            f"the runs are of {len(names)} named mixes, and {lacks}; give --mix, one of {', '.join(names)}"
+        )
+    return mix
+
+
+def _fitted(arguments: Mapping[str, Any], config: Config, out: Output) -> Known:
+    runs = read_runs(arguments, config)
+    groups = runs.groups
+    mix = _named_mix(arguments["mix"], list(groups)) if len(groups) > 1 else next(iter(groups))
+    names = (*runs.table.skills, *runs.table.aggregates)
+    for what in ("worth", "validation"):  # before the fits, which take a while
+        _check_names(what, arguments[what], names, runs.name)
+    _check_names("bounds", arguments["bounds"], runs.table.categories, runs.name)
+    tell_left_out(runs.table, out)
+    found, notes = laws_of(groups[mix], mix, arguments, config)
+    for note in notes:
+        out.progress(note)
+    laws = {name: one for name, one in found.items() if isinstance(one, Fitted)}
+    refused = {name: one.reason for name, one in found.items() if isinstance(one, Refused)} | dict(runs.table.lost)
+    if not laws:
+        raise FitError(f"no skill can be fitted. {'; '.join(f'{name}: {reason}' for name, reason in refused.items())}")
+    return Known(
+        laws=laws, name=runs.name, convention=runs.convention, aggregates=tuple(runs.table.aggregates), refused=refused,
+        runs=runs,
+    )  # fmt: skip
+
+
+def _check_names(what: str, given: Mapping[str, Any], known: Sequence[str], place: str) -> None:
+    for name in given:
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise InputError(f"--{what} names {name}, which {place} lacks{near(name, known)}; there is {there}")
+
+
+def _wish(arguments: Mapping[str, Any], known: Known) -> Wish:
+    """What the plan is for; every skill is worth the same where nobody said.
+
+    Raises:
+        InputError: names that the laws don't have, weights that are all 0, or a mix that the laws know nothing of.
+        FitError: a skill that is worth something has no law.
+    """
+    names = list(known.laws)
+    for what in ("worth", "validation"):
+        for name, weight in arguments[what].items():
+            if weight and name in known.refused:
+                raise FitError(f"--{what} names {name}, which has no law: {known.refused[name]}")
+        given = {name: weight for name, weight in arguments[what].items() if name not in known.refused}
+        _check_names(what, given, names, known.name)
+        if arguments[what] and not any(arguments[what].values()):
+            raise InputError(f"--{what} sums to 0; give at least one skill a weight above 0")
+    categories = categories_of(known.laws)
+    _check_names("bounds", arguments["bounds"], categories, f"the law of {known.name}")
+    shares = _shares(arguments["mix"], categories, known)
+    return Wish(
+        weights=arguments["worth"] or dict.fromkeys(known.skills or names, 1.0), skills=known.skills,
+        validation=arguments["validation"], h=shares, bounds=arguments["bounds"], sizes=arguments["n_params"] or (),
+        tolerance=arguments["tolerance"],
+    )  # fmt: skip
+
+
+def _shares(text: str, categories: Sequence[str], known: Known) -> Mapping[str, float] | None:
+    """The mix that was given by its shares; None for the runs' mean, or where a name stands for it."""
+    if "=" not in text:
+        if text and categories:
+            raise InputError(f"--mix must hold shares of {', '.join(categories)}, as in a=.5,b=.5, but it is {text!r}")
+        return None
+    shares = Mix.parse(text).shares
+    if not categories:
+        laws = ", ".join(sorted({one.law.name for one in known.laws.values()}))
+        raise InputError(
+            f"--mix {text} asks about a mix, of which {laws} knows nothing; fit runs of several mixes with a law that "
+            "does, such as --law separable, or leave --mix out"
+        )
+    return shares
+
+
+def _log(
+    run: AnalysisWriter, plans: Sequence[Plan], told: Mapping[str, Any], text: str, files: Mapping[str, bytes]
+) -> None:
+    run.file("plan.json", to_json(told))
+    run.file("plan.txt", f"{text}\n")
+    for kind, content in files.items():
+        run.file(f"figures/plan.{kind}", content)
+    for at, one in enumerate(plans):
+        numbers = {"flops": one.optimum.C, "N_star": one.optimum.N.value, "D_star": one.optimum.D.value}
+        numbers |= {"loss": one.loss.value} | {f"loss/{name}": loss.value for name, loss in one.losses.items()}
+        run.log(metrics={name: value for name, value in numbers.items() if value == value}, step=at)

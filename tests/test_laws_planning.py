@@ -1,0 +1,281 @@
+"""Plans against brute force: dense grids of N, mixes and weights on the law, and bisection for what a size costs."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from planted_laws import CATEGORIES, CENTRE, bound, scattered, truth
+
+from skillscale.errors import InputError
+from skillscale.laws.catalogue import CHINCHILLA
+from skillscale.laws.document import document, read_document
+from skillscale.laws.fitted import Fitted, fit_together
+from skillscale.laws.optima import validation_effect, weighted_optimum
+from skillscale.laws.planning import Wish, plan, prices, round_sizes, within_runs
+from skillscale.laws.points import Points
+
+C = 6 * math.exp(sum(CENTRE))
+WEIGHTS = {"code": 0.3, "prose": 0.7}
+GRID = np.exp(np.linspace(math.log(1e2), math.log(1e8), 60_001))
+
+
+def fitted(name: str, *, resamples: int = 60, noise: float = 0.003) -> dict[str, Fitted]:
+    """Code and prose under one kind of law, whose floors and data terms differ."""
+    law, theta = bound(name), truth(name)
+    other = theta.copy()
+    other[:3] *= [1.2, 0.7, 1.2]
+    data = {"code": scattered(law, theta, n=60, noise=noise), "prose": scattered(law, other, n=60, noise=noise)}
+    return fit_together(data, law=law, resamples=resamples)
+
+
+@pytest.fixture(scope="module")
+def plain() -> dict[str, Fitted]:
+    return fitted("chinchilla")
+
+
+@pytest.fixture(scope="module")
+def mixed() -> dict[str, Fitted]:
+    return fitted("effective_data")
+
+
+@pytest.fixture(scope="module")
+def mixed_plan(mixed):
+    return plan(mixed, C, wish(validation={"code": 1.0}, sizes=(1e5,)))
+
+
+def loss(laws, N, weights=WEIGHTS, C=C, h=None, row=None):
+    """The weighted loss at N along a budget, from the laws' own formulas; of the estimate, or of a draw."""
+    total = np.zeros(np.shape(N))
+    for name, weight in weights.items():
+        one = laws[name]
+        theta = one.fit.theta if row is None else one.law.theta(one.q[row : row + 1])[0]
+        total = total + weight * one.law.loss(theta, N, C / 6 / np.asarray(N), h)
+    return total
+
+
+def best_of(laws, **how) -> tuple[float, float]:
+    values = loss(laws, GRID, **how)
+    return float(GRID[values.argmin()]), float(values.min())
+
+
+def wish(**more) -> Wish:
+    return Wish(**{"weights": WEIGHTS, "skills": ("code", "prose")} | more)
+
+
+def test_the_planned_size_and_losses_are_those_of_a_dense_grid(plain):
+    found = plan(plain, C, wish())
+    N, least = best_of(plain)
+    assert found.optimum.N.value == pytest.approx(N, rel=3e-4)
+    assert found.loss.value == pytest.approx(least, rel=1e-8)
+    for name, one in found.losses.items():
+        assert one.value == pytest.approx(loss(plain, found.optimum.N.value, {name: 1.0}).item(), rel=1e-12)
+        drawn = [loss(plain, found.optimum.N.value, {name: 1.0}, row=k).item() for k in range(60)]
+        assert (one.lo, one.hi) == pytest.approx(np.quantile(drawn, [0.05, 0.95]), rel=1e-9)
+        assert found.own[name].N.value == pytest.approx(best_of(plain, weights={name: 1.0})[0], rel=3e-4)
+
+
+def test_a_size_costs_what_brute_force_finds(plain):
+    optimum = weighted_optimum(plain, C, WEIGHTS)
+    (one,) = [each for each in prices(plain, C, wish(sizes=(1.3e5,)), optimum) if each.asked]
+    more, compute = [], []
+    for row in (None, *range(60)):
+        least = best_of(plain, row=row)[1]
+        more.append(loss(plain, 1.3e5, row=row).item() - least)
+        growth = np.exp(np.linspace(0, math.log(3), 40_001))
+        reached = loss(plain, np.full(len(growth), 1.3e5), C=C * growth, row=row) <= least
+        compute.append(growth[reached.argmax()] - 1)
+    assert one.N == 1.3e5
+    assert one.more.value == pytest.approx(more[0], rel=1e-5)
+    assert (one.more.lo, one.more.hi) == pytest.approx(np.quantile(more[1:], [0.05, 0.95]), rel=1e-4)
+    assert one.compute.value == pytest.approx(compute[0], abs=1e-4)
+    ends = np.quantile(compute[1:], [0.05, 0.95], method="inverted_cdf")
+    assert (one.compute.lo, one.compute.hi) == pytest.approx(ends, abs=1e-4)
+    change = [loss(plain, 1.3e5, row=k).item() - loss(plain, optimum.N.value, row=k).item() for k in range(60)]
+    assert (one.change.lo, one.change.hi) == pytest.approx(np.quantile(change, [0.05, 0.95]), rel=1e-6)
+
+
+def test_a_size_that_no_tokens_make_up_for_costs_without_end(plain):
+    (one,) = [each for each in plan(plain, C, wish(sizes=(100.0,))).prices if each.N == 100]
+    floor = sum(
+        w * np.dot(plain[k].fit.theta[:2], [1, 100.0 ** -plain[k].fit.theta[3]]) for k, w in WEIGHTS.items()
+    )  # fmt: skip
+    assert floor > best_of(plain)[1]
+    assert one.compute.value == one.compute.hi == math.inf
+
+
+def test_the_planned_size_costs_nothing_but_what_not_knowing_it_does(plain):
+    found = plan(plain, C, wish())
+    (one,) = [each for each in found.prices if math.isclose(each.N, found.optimum.N.value)]
+    assert (one.more.value, one.compute.value) == pytest.approx((0, 0), abs=1e-8)
+    assert one.more.hi > 0
+    assert (one.change.lo, one.change.hi) == (0, 0)
+    assert [each.N for each in found.prices] == sorted(each.N for each in found.prices)
+
+
+def test_cheap_sizes_are_those_that_cost_less_than_the_tolerance(plain):
+    found = plan(plain, C, wish(tolerance=0.02)).cheap
+
+    def ends(row):
+        inside = GRID[loss(plain, GRID, C=1.02 * C, row=row) <= best_of(plain, row=row)[1]]
+        return inside[0], inside[-1]
+
+    assert (found.lo, found.hi) == pytest.approx(ends(None), rel=5e-4)
+    drawn = np.array([ends(row) for row in range(60)])
+    within = np.mean((drawn[:, :1] <= GRID) & (drawn[:, 1:] >= GRID), axis=0)
+    sure = GRID[within >= 0.95]
+    assert len(sure)
+    assert (found.sure_lo, found.sure_hi) == pytest.approx((sure[0], sure[-1]), rel=5e-3)
+    planned = weighted_optimum(plain, C, WEIGHTS).N.value
+    assert found.chance == pytest.approx(np.mean((drawn[:, 0] <= planned) & (planned <= drawn[:, 1])))
+
+
+def test_the_frontier_of_two_skills_is_that_of_a_grid_of_weights(plain):
+    (one,) = plan(plain, C, wish()).frontiers
+    assert (one.skill, one.rest, one.planned, one.with_mix) == ("code", {"prose": 1.0}, 0.3, False)
+    assert [step.weight for step in one.steps] == pytest.approx(np.linspace(0, 1, 11))
+    planned = weighted_optimum(plain, C, WEIGHTS).N.value
+    for step in one.steps:
+        N, _ = best_of(plain, weights={"code": step.weight, "prose": 1 - step.weight})
+        assert step.N.value == pytest.approx(N, rel=3e-4)
+        for name, told, change in (("code", step.own, step.own_change), ("prose", step.rest, step.rest_change)):
+            assert told == pytest.approx(loss(plain, step.N.value, {name: 1.0}).item(), rel=1e-12)
+            drawn = [
+                np.log(loss(plain, np.array([step.N.value, planned]), {name: 1.0}, row=k)) @ [1, -1] for k in range(60)
+            ]
+            assert (change.lo, change.hi) == pytest.approx(np.quantile(drawn, [0.05, 0.95]), abs=1e-12)
+    own = [step.own for step in one.steps]
+    rest = [step.rest for step in one.steps]
+    assert own == sorted(own, reverse=True)
+    assert rest == sorted(rest)
+
+
+def test_each_of_more_skills_has_a_frontier_with_the_rest_as_it_is_worth(plain):
+    laws = plain | {"wiki": plain["code"]}
+    some = plan(laws, C, wish(weights=WEIGHTS | {"wiki": 0.5}, skills=("code", "prose", "wiki"))).frontiers
+    assert [one.skill for one in some] == ["code", "prose", "wiki"]
+    assert some[0].rest == pytest.approx({"prose": 7 / 12, "wiki": 5 / 12})
+    assert plan(plain, C, wish(skills=("code",))).frontiers == ()
+
+
+def test_the_best_mix_is_that_of_a_grid_within_the_mixes_of_the_runs(mixed, mixed_plan):
+    found = mixed_plan
+    run = np.vstack([one.points.h for one in mixed.values()])
+    code, prose = (each.ravel() for each in np.meshgrid(*np.linspace(run.min(0), run.max(0), 101).T[:2]))
+    h = np.column_stack([code, prose, 1 - code - prose])
+    h = h[(h >= run.min(0)).all(1) & (h <= run.max(0)).all(1)]
+    sizes = GRID[10_000:50_000:400]
+    least = min(float(loss(mixed, sizes, h=mix).min()) for mix in h)
+    assert found.best.loss.value <= least + 1e-9
+    assert found.best.loss.value == pytest.approx(least, rel=2e-3)
+    mix = np.array([share.value for share in found.best.mix.values()])
+    told = sum(w * found.best_losses[k].value for k, w in WEIGHTS.items())
+    assert told == pytest.approx(loss(mixed, found.best.N.value, h=mix).item(), rel=1e-9)
+    free = [one for one in found.frontiers if one.with_mix]
+    assert [one.skill for one in free] == ["code"]
+    assert all(math.isclose(sum(step.mix.values()), 1) for step in free[0].steps)
+    fixed = next(one for one in found.frontiers if not one.with_mix)
+    assert free[0].steps[-1].own <= fixed.steps[-1].own + 1e-9
+    assert free[0].steps[0].rest <= fixed.steps[0].rest + 1e-9
+
+
+def test_bounds_are_narrowed_to_the_mixes_of_the_runs(mixed):
+    run = np.vstack([one.points.h for one in mixed.values()])
+    every = within_runs(mixed, {"code": (0.2, 0.3), "prose": (0.0, 0.5)})
+    assert every["code"] == (0.2, 0.3)
+    assert every["prose"] == pytest.approx((run[:, 1].min(), 0.5))
+    assert every["wiki"] == pytest.approx((run[:, 2].min(), run[:, 2].max()))
+    assert within_runs(mixed, {"wiki": (0.9999, 1.0)})["wiki"] == (0.9999, 1.0)
+    only = dict.fromkeys(CATEGORIES, (0.0, 0.3)) | {"wiki": (1.0, 1.0)}
+    assert within_runs(mixed, only) == only
+
+
+def test_a_mix_that_is_given_is_planned_at(mixed):
+    mix = {"code": 0.5, "prose": 0.3, "wiki": 0.2}
+    found = plan(mixed, C, wish(h=mix, skills=()))
+    assert found.optimum.N.value == pytest.approx(best_of(mixed, h=np.array([0.5, 0.3, 0.2]))[0], rel=3e-4)
+
+
+def test_a_validation_set_misleads_as_far_as_brute_force_says(plain):
+    used = {"code": 1.0}
+    one = plan(plain, C, wish(validation=used)).misled
+    right, wrong = best_of(plain)[0], best_of(plain, weights=used)[0]
+    assert one.optimum.N.value == pytest.approx(wrong, rel=3e-4)
+    assert one.effect.shift.value == pytest.approx(math.log(wrong / right), abs=4e-4)
+    cost = loss(plain, one.optimum.N.value).item() - loss(plain, right).item()
+    assert one.effect.cost.value == pytest.approx(cost, rel=1e-3)
+    assert one.effect == validation_effect(plain, C, WEIGHTS, used)
+    over = [best_of(plain, weights={"code": w, "prose": 1 - w})[0] for w in np.linspace(0, 1, 21)]
+    assert one.effect.largest.value == pytest.approx(max(over) / min(over) - 1, rel=2e-3)
+
+
+def test_with_the_mix_free_a_validation_set_misleads_about_it_too(mixed, mixed_plan):
+    found = mixed_plan
+    mix = np.array([share.value for share in found.misled.best.mix.values()])
+    had = loss(mixed, found.misled.best.N.value, h=mix).item()
+    assert found.misled.best_change.value == pytest.approx(had - found.best.loss.value, abs=1e-9)
+    assert found.misled.best_change.value > 0
+
+
+def test_round_sizes_are_those_within_a_factor_of_four():
+    assert round_sizes(2.5e8) == pytest.approx([7e7, 1e8, 1.5e8, 2e8, 3e8, 5e8, 7e8, 1e9])
+
+
+def test_laws_that_were_written_and_read_plan_the_same(mixed, mixed_plan):
+    saved = read_document(json.loads(json.dumps(document(mixed))))
+    fresh, again = mixed_plan, plan(saved, C, wish(validation={"code": 1.0}, sizes=(1e5,)))
+    assert again.optimum.N.value == pytest.approx(fresh.optimum.N.value, rel=1e-9)
+    assert again.optimum.N.lo == pytest.approx(fresh.optimum.N.lo, rel=1e-9)
+    assert again.best.N.value == pytest.approx(fresh.best.N.value, rel=1e-6)
+    assert [one.more.value for one in again.prices] == pytest.approx(
+        [one.more.value for one in fresh.prices], abs=1e-12
+    )
+    assert again.misled.effect.shift.value == pytest.approx(fresh.misled.effect.shift.value, abs=1e-9)
+    assert again.scatter == pytest.approx(fresh.scatter)
+    assert again.optimum.reason == fresh.optimum.reason
+
+
+def planted(seed: int) -> dict[str, Points]:
+    """Five sizes at four budgets; what is common to skills in a run's error is larger than what is their own."""
+    rng = np.random.default_rng(seed)
+    budgets = np.repeat([1e17, 1e18, 1e19, 1e20], 6)
+    N = np.sqrt(budgets / 120) * np.tile(np.geomspace(1 / 6, 6, 6), 4)
+    common = 0.004 * rng.normal(size=24)
+    theta = {"code": [0.9, 250.0, 900.0, 0.38, 0.36], "prose": [1.8, 480.0, 2100.0, 0.35, 0.37]}
+    return {
+        name: Points(
+            N=N, D=budgets / 6 / N, clusters=np.arange(24),
+            L=CHINCHILLA.loss(one, N, budgets / 6 / N) * np.exp(common + 0.002 * rng.normal(size=24)),
+        )
+        for name, one in theta.items()
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_intervals_of_a_planted_study_cover_its_optimum_and_a_prices():
+    weights, at, size = {"code": 0.5, "prose": 0.5}, 1e21, 5e9
+    theta = {"code": [0.9, 250.0, 900.0, 0.38, 0.36], "prose": [1.8, 480.0, 2100.0, 0.35, 0.37]}
+    N = np.exp(np.linspace(math.log(1e8), math.log(1e11), 20_001))
+
+    def true(sizes):
+        return sum(w * CHINCHILLA.loss(theta[k], sizes, at / 6 / sizes) for k, w in weights.items())
+
+    values = true(N)
+    hits = []
+    for seed in range(40):
+        laws = fit_together(planted(seed), resamples=200)
+        found = plan(laws, at, Wish(weights=weights, skills=(), sizes=(size,)))
+        (price,) = [one for one in found.prices if one.asked]
+        more = true(np.array([size]))[0] - values.min()
+        best = N[values.argmin()]
+        hits.append([found.optimum.N.lo <= best <= found.optimum.N.hi, price.more.lo <= more <= price.more.hi])
+    assert (np.mean(hits, axis=0) >= 0.78).all()
+
+
+def test_what_can_not_be_planned_is_refused(plain):
+    with pytest.raises(InputError, match="no skill cod was fitted"):
+        plan(plain, C, wish(weights={"cod": 1.0}))
+    with pytest.raises(InputError, match="a tolerance is a share of C between 0 and 1"):
+        wish(tolerance=1.0)
+    with pytest.raises(InputError, match="must be above 0 FLOP"):
+        plan(plain, -1.0, wish())
