@@ -39,6 +39,7 @@ from skillscale.record import RunRecord
 from skillscale.source import Runs, read_runs, tell_left_out, tell_unusable
 from skillscale.table import RunTable
 from skillscale.table.columns import near
+from skillscale.table.optima import read_optima
 from skillscale.tracking import AnalysisWriter, Registry
 
 if TYPE_CHECKING:
@@ -188,7 +189,8 @@ def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
     study = _skill_study(runs, config, found, arguments)
     html = page(
         runs.name, runs.records, found.fits, about, laws=found.laws, flops=found.flops, drawn=drawn,
-        differences=skill_figures_of(study, runs.table.own_categories), base=study.base if study else "",
+        base=study.base if study else "",
+        differences=skill_figures_of(study, runs.table.own_categories, fits=found.fits, beside=_beside(arguments)),
     )  # fmt: skip
     path.write_text(html, encoding="utf-8")
     told: dict[str, Any] = {**found.as_dict(), "page": path}
@@ -209,6 +211,12 @@ def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
         out.text(f"UI:    {runs.registry.ui_command}\n       {runs.study.chart_link}")
         runs.registry.annotate_launcher(runs.study, note=f"Report of study {runs.study.name}", result=found.as_dict())
     return told
+
+
+def _beside(arguments: Mapping[str, Any]) -> tuple[str, pd.DataFrame] | None:
+    """Published optima to draw beside the study's; none where an empty name is given."""
+    name = str(arguments.get("beside") or "")
+    return (Path(name).stem, read_optima(name)) if name else None
 
 
 def _skill_study(runs: Runs, config: Config, found: Findings, arguments: Mapping[str, Any]) -> SkillStudy | None:

@@ -222,6 +222,9 @@ _WORKERS = Parameter(name="workers", default="2", read=count, help="processes th
 _PAGE = Parameter(
     name="page", read=page_file, help="HTML file to write; empty: skillscale-STUDY.html in the working folder"
 )
+_BESIDE = Parameter(
+    name="beside", default="roberts2025", help="published optima to draw beside: a name in conf/optima, or a CSV file"
+)
 _RETRY = Parameter(name="retry_failed", default="false", read=flag, help="train the points that failed once more")
 _JSON = Parameter(name="json", default="false", read=flag, help="print one JSON object instead of text")
 _TABLE = Parameter(name="table", help="CSV or Parquet file of runs by others; empty: none")
@@ -471,7 +474,7 @@ ENTRIES = (
         name="report",
         help="fit, and write figures, tables and the page",
         run="skillscale.analysis:report",
-        parameters=(*_READ, *_OF_TABLE, *_HOW, _PAGE, _JSON),
+        parameters=(*_READ, *_OF_TABLE, *_HOW, _BESIDE, _PAGE, _JSON),
         names_any_study=True,
     ),
     Entry(

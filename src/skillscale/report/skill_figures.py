@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from skillscale.laws.crossing import CrossoverStudy
 from skillscale.laws.likeness import LikenessStudy
-from skillscale.laws.results import Minimum, Residual, Status
+from skillscale.laws.results import Minimum, Residual, Status, StudyFits
 from skillscale.laws.shares import ShareStudy
 from skillscale.laws.skill_study import SkillStudy
 from skillscale.laws.splits import SplitVerdict
@@ -274,10 +274,67 @@ def shifts(study: SkillStudy) -> Figure:
         return figure
 
 
-def _with_bars(panel: Axes, x: "pd.Series[float]", rows: pd.DataFrame, name: str, colour: str) -> None:
+def published(fits: StudyFits, mix: str, theirs: pd.DataFrame) -> Figure:
+    """N*(C) of this study (filled) and of another (hollow), and each skill's N* against its own aggregate's."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
+        FigureCanvasAgg(figure)
+        left, right = figure.subplots(1, 2)
+        ours = fits.minima_table()
+        ours = ours[(ours["mix"] == mix) & np.isfinite(ours["N"].astype(float))]
+        aggregate = fits.aggregates[0] if fits.aggregates else ""
+        names = [*fits.skills, *([aggregate] if aggregate else [])]
+        for at, name in enumerate(names):
+            colour = GREY if name == aggregate else SKILL_COLOURS[at % len(SKILL_COLOURS)]
+            mine, other = ours[ours["skill"] == name], theirs[theirs["skill"] == name]
+            if len(mine):
+                _with_bars(left, mine["C"], mine, "N", colour)
+            if len(other):
+                _with_bars(left, other["C"], other.assign(N_lo=other["N_lo"].fillna(other["N"]),
+                           N_hi=other["N_hi"].fillna(other["N"])), "N", colour, hollow=True)  # fmt: skip
+            if name != aggregate:
+                _ratios(right, fits, mix, name, theirs, colour)
+        every = pd.concat([ours[["C", "N"]], theirs[["C", "N"]]]).astype(float)
+        right.axhline(0, color=INK, linewidth=0.9)
+        for panel in (left, right):
+            log_axis(panel.xaxis, float(every["C"].min()) / 3, float(every["C"].max()) * 3, power)
+            panel.set_xlabel("C, FLOP")
+            panel.grid()
+        log_axis(left.yaxis, float(every["N"].min()) / 2, float(every["N"].max()) * 2, count)
+        left.set_ylabel("N*, parameters")
+        right.set_ylabel("ln N*(skill) − ln N*(aggregate)")
+        keys = [
+            Line2D([], [], color=GREY if name == aggregate else SKILL_COLOURS[at % len(SKILL_COLOURS)], marker="o",
+                   markersize=4, linestyle="none", label=name)
+            for at, name in enumerate(names)
+        ]  # fmt: skip
+        keys.append(Line2D([], [], color=INK, marker="o", markersize=4, markerfacecolor="white", linestyle="none",
+                           label="published"))  # fmt: skip
+        figure.legend(handles=keys, loc="outside lower center", ncols=len(keys))
+        return figure
+
+
+def _ratios(panel: Axes, fits: StudyFits, mix: str, name: str, theirs: pd.DataFrame, colour: str) -> None:
+    """A skill's residuals: this study's with intervals, those of the others' optima without."""
+    mine = fits.residual_table()
+    mine = mine[(mine["mix"] == mix) & (mine["skill"] == name) & np.isfinite(mine["C"]) & np.isfinite(mine["residual"])]
+    if len(mine):
+        _with_bars(panel, mine["C"], mine, "residual", colour)
+    common = theirs[theirs["skill"] == "aggregate"].set_index("C")["N"]
+    other = theirs[(theirs["skill"] == name) & theirs["C"].isin(common.index)]
+    if len(other):
+        gap = np.log(other["N"].to_numpy() / common[other["C"]].to_numpy())
+        panel.plot(other["C"], gap, linestyle="none", marker="o", markersize=4, markerfacecolor="white", color=colour,
+                   gid="published")  # fmt: skip
+
+
+def _with_bars(
+    panel: Axes, x: "pd.Series[float]", rows: pd.DataFrame, name: str, colour: str, *, hollow: bool = False
+) -> None:  # fmt: skip
     value, lo, hi = (rows[column].to_numpy(dtype=float) for column in (name, f"{name}_lo", f"{name}_hi"))
     panel.errorbar(x, value, yerr=[value - lo, hi - value], linestyle="none", marker="o", markersize=3.5, color=colour,
-                   elinewidth=0.8, gid="optimum")  # fmt: skip
+                   markerfacecolor="white" if hollow else colour, elinewidth=0.8,
+                   gid="published" if hollow else "optimum")  # fmt: skip
 
 
 def _budget_colours(number: int) -> list[str]:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from skillscale.laws.composition import CompositionShift, composition_table
 from skillscale.laws.crossing import Crossing, Crossover
-from skillscale.laws.results import Interval, Status, Verdict
+from skillscale.laws.results import Interval, Status, StudyFits, Verdict
 from skillscale.laws.skill_study import SkillStudy, largest_shift
 from skillscale.laws.splits import Confirmation, SplitVerdict, needed_table, split_table
 from skillscale.report import canvas, skill_figures
@@ -19,16 +19,39 @@ _PUBLISHED_SLOPES = (
 )
 
 
-def skill_figures_of(study: SkillStudy | None, categories: Mapping[str, str]) -> list[Drawn]:
+def skill_figures_of(
+    study: SkillStudy | None, categories: Mapping[str, str], *, fits: StudyFits, beside: tuple[str, pd.DataFrame] | None
+) -> list[Drawn]:  # fmt: skip
     """Every figure that the runs allow; in place of one that they don't, what to run.
 
     Args:
         study: None where the runs are no isoFLOP study.
         categories: of the mix, the one that belongs to each skill.
+        fits: of the skills alone.
+        beside: optima that others published, by the name of their table.
     """
     if study is None:
         return []
-    return [*_splits(study), *_shifts(study), *_mixes(study, categories)]
+    return [*_splits(study), *_shifts(study), *_mixes(study, categories), *_beside(study, fits, beside)]
+
+
+def _beside(study: SkillStudy, fits: StudyFits, beside: tuple[str, pd.DataFrame] | None) -> list[Drawn]:
+    """Published optima of skills of the same names beside the study's own."""
+    if beside is None:
+        return []
+    name, theirs = beside
+    known = theirs[theirs["skill"].isin([*fits.skills, *fits.aggregates])]
+    if known.empty or study.base not in fits.mixes:
+        return []
+    return [
+        drawn_of(
+            "published", f"Beside {name}", canvas.svg(skill_figures.published(fits, study.base, known)),
+            f"This study's optima with their intervals, and those of {name}, hollow. Skills of the same name are "
+            "measured on other data sets there, and the two lie many orders of magnitude of compute apart: what agrees "
+            "or differs is the order of the skills, not more.",
+            (table_of(f"Optima of {name}", _short(theirs), folded=True),),
+        )
+    ]  # fmt: skip
 
 
 def skill_frames(study: SkillStudy | None) -> dict[str, pd.DataFrame]:

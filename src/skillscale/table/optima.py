@@ -1,0 +1,45 @@
+"""Compute optima that others published, to be drawn beside a study's own."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from skillscale.config import conf_folder
+from skillscale.errors import InputError
+
+_NUMBERS = ("C", "N", "N_lo", "N_hi")
+
+
+def read_optima(name: str) -> pd.DataFrame:
+    """Optima from a CSV file, or from a shipped one of conf/optima by its name.
+
+    Returns:
+        One row an optimum: skill, C (FLOP), N (parameters), N_lo and N_hi (NaN where unknown).
+
+    Raises:
+        InputError: no such file, a column that is missing, or a number that is none or not positive.
+    """
+    path = Path(name) if name.endswith(".csv") else conf_folder() / "optima" / f"{name}.csv"
+    if not path.is_file():
+        shipped = ", ".join(sorted(one.stem for one in (conf_folder() / "optima").glob("*.csv")))
+        raise InputError(f"there are no published optima {name!r}; give a CSV file, or one of {shipped}")
+    try:
+        frame = pd.read_csv(path, comment="#")
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} can't be read as CSV: {error}") from error
+    missing = [column for column in ("skill", "C", "N") if column not in frame]
+    if missing:
+        raise InputError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
+    frame = frame.reindex(columns=["skill", *_NUMBERS])
+    for column in _NUMBERS:
+        told = frame[column].notna()
+        numbers = pd.to_numeric(frame[column], errors="coerce")
+        needed = told | (not column.startswith("N_"))
+        bad = needed & ~(np.isfinite(numbers) & (numbers > 0))
+        if bad.any():
+            raise InputError(
+                f"{path}: {column} must be a positive number, but one is {frame.loc[bad, column].iloc[0]}"
+            )
+        frame[column] = numbers
+    return frame.assign(skill=frame["skill"].astype(str))
