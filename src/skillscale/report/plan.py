@@ -281,7 +281,7 @@ def _shares(mix: Mapping[str, float]) -> str:
 
 def _best_lines(best: Optimum, losses: Mapping[str, Interval]) -> list[str]:
     lines = [
-        "the best mix within the shares that runs had, with the N that is best there:",
+        "the best mix, each share within what the runs had, with the N that is best there:",
         *aligned([["category", *best.mix], ["share", *(share_text(share) for share in best.mix.values())]]),
     ]
     changes = [f"{name} {loss_text(loss)}" for name, loss in losses.items()]
