@@ -8,7 +8,7 @@ import pytest
 from planted_laws import bound, scattered, truth
 
 from skillscale.errors import InputError
-from skillscale.laws.document import DRAWS, digest, document, read_document
+from skillscale.laws.document import DRAWS, About, digest, document, read_about, read_document
 from skillscale.laws.fitted import fit_skill
 
 MIX = np.array([0.5, 0.3, 0.2])
@@ -38,6 +38,24 @@ def test_at_no_mix_the_runs_mean_mix_is_meant():
     one = fitted()
     saved = read_document(document({"code": one}))["code"]
     np.testing.assert_allclose(saved.loss(1e5, 1e6).value, one.law.loss(one.fit.theta, 1e5, 1e6, one.mean_mix))
+
+
+def test_what_a_plan_needs_to_know_of_the_runs_is_kept():
+    one = fitted()
+    about = About(convention="total", aggregates=("mean",), mixes={"web/code": "web"})
+    plain = json.loads(json.dumps(document({"code": one}, about)))
+    saved = read_document(plain)["code"]
+    assert (saved.reach, saved.sizes, saved.noise) == (one.reach, one.sizes, one.noise)
+    assert saved.sizes == (one.points.N.min(), one.points.N.max())
+    np.testing.assert_array_equal(saved.shares, [one.points.h.min(0), one.points.h.max(0)])
+    np.testing.assert_allclose(saved.estimate, one.estimate, rtol=1e-12)
+    assert saved.warnings == one.warnings
+    assert read_about(plain) == about
+    for key in ("sizes", "shares", "warnings"):  # as in documents that were written before
+        del plain["skills"]["code"][key]
+    older = read_document({"schema": plain["schema"], "skills": plain["skills"]})["code"]
+    assert np.isnan(older.sizes).all()
+    assert (older.shares, older.warnings) == (None, ())
 
 
 def test_the_runs_are_told_by_id_and_digest():

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -233,6 +234,41 @@ def test_laws_that_were_written_and_read_plan_the_same(mixed, mixed_plan):
     assert again.misled.effect.shift.value == pytest.approx(fresh.misled.effect.shift.value, abs=1e-9)
     assert again.scatter == pytest.approx(fresh.scatter)
     assert again.optimum.reason == fresh.optimum.reason
+
+
+def with_rivals(weight: float = 0.6) -> dict[str, Fitted]:
+    """Chinchilla with this weight and the coupled law with the rest, on the same resamples."""
+    data = {name: one.points for name, one in fitted("chinchilla", noise=0.01).items()}
+    told, other = (fit_together(data, law=bound(name), resamples=100) for name in ("chinchilla", "coupled"))
+    few = round((1 - weight) * 100)
+    rivals = {name: replace(one, q=one.q[:few], weight=1 - weight) for name, one in other.items()}
+    return {name: replace(one, weight=weight, setting="a", rivals=(rivals[name],)) for name, one in told.items()}
+
+
+def test_intervals_own_the_choice_of_law_as_those_of_single_skills_do():
+    laws = with_rivals()
+    for name, one in laws.items():
+        own, found = one.told_optimum(C), weighted_optimum(laws, C, {name: 1.0}).N
+        assert (found.value, found.lo, found.hi) == pytest.approx((own.value, own.lo, own.hi), rel=1e-9)
+    alone = {name: replace(one, weight=1.0, rivals=()) for name, one in laws.items()}
+    weighted, chosen = (weighted_optimum(some, C, WEIGHTS) for some in (laws, alone))
+    assert weighted.N.value == chosen.N.value
+    np.testing.assert_array_equal(weighted.draws[:60], chosen.draws[:60])
+    rival = {name: one.rivals[0] for name, one in laws.items()}
+    np.testing.assert_allclose(
+        weighted.draws[60:],
+        weighted_optimum({name: replace(one, weight=1.0) for name, one in rival.items()}, C, WEIGHTS).draws,
+    )
+    saved = read_document(json.loads(json.dumps(document(laws))))
+    again = weighted_optimum(saved, C, WEIGHTS)
+    assert (again.N.lo, again.N.hi) == pytest.approx((weighted.N.lo, weighted.N.hi), rel=1e-9)
+
+
+def test_skills_with_other_numbers_of_draws_of_a_rival_do_not_belong_together():
+    laws = with_rivals()
+    other = replace(laws["prose"], rivals=())
+    with pytest.raises(InputError, match="fit them with fit_together"):
+        plan(laws | {"prose": other}, C, wish())
 
 
 def planted(seed: int) -> dict[str, Points]:

@@ -76,8 +76,8 @@ def plan(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
     wish = _wish(arguments, known)
     plans = [plan_for(known.laws, budget.flops, wish) for budget in budgets]
     asked = Asked(
-        budgets=tuple(budget.told for budget in budgets), convention=known.convention, mix_given=wish.h is not None,
-        level=next(iter(known.laws.values())).level,
+        budgets=tuple(budget.told for budget in budgets), skills=known.skills, convention=known.convention,
+        mix_given=wish.h is not None, level=next(iter(known.laws.values())).level,
     )  # fmt: skip
     told: dict[str, Any] = {
         "source": known.name, "convention": known.convention, "level": asked.level,

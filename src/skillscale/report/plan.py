@@ -34,9 +34,10 @@ _NEVER = 100.0  # in units of C: what would take more is said not to be made up 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What plans were asked of: ``budget`` in words a budget, the ``convention`` of N, and where the mix is from."""
+    """What plans were asked of: ``budgets`` in words, ``skills`` without aggregates, the ``convention`` of N."""
 
     budgets: tuple[str, ...]
+    skills: tuple[str, ...]
     convention: str
     mix_given: bool
     level: float
@@ -59,7 +60,7 @@ def plain_plan(one: Plan, asked: Asked, at: int) -> dict[str, Any]:
             "losses": {name: _valued(each) for name, each in one.best_losses.items()}
         },
         "validation": None if one.misled is None else _plain_misled(one.misled),
-        "not_told": not_told(one),
+        "not_told": not_told(one, asked.skills),
     }  # fmt: skip
 
 
@@ -110,7 +111,7 @@ def _plain_misled(one: Misled) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def not_told(one: Plan) -> list[str]:
+def not_told(one: Plan, skills: Sequence[str]) -> list[str]:
     """What the runs do not tell about this plan, in sentences."""
     optimum, said = one.optimum, []
     if optimum.extrapolation > 1.01:
@@ -127,8 +128,7 @@ def not_told(one: Plan) -> list[str]:
             f"{100 * one.cheap.chance:.0f} % of the draws, and no size does in enough of them to be sure."
         )
     open_ = [each.skill for each in one.residuals if each.verdict is Verdict.UNRESOLVED and each.value.known]
-    alone = [name for name, weight in optimum.weights.items() if weight == 1]
-    open_ = [name for name in open_ if name not in alone]
+    open_ = [name for name in open_ if name in skills and optimum.weights.get(name) != 1]
     if open_:
         said.append(f"Whether the N* of {join(open_)} alone is larger or smaller than the plan's.")
     if one.best is None:
@@ -154,7 +154,7 @@ def _block(one: Plan, asked: Asked, at: int) -> list[str]:
         f"N*    {size_text(optimum.N)} parameters{f' ({asked.convention})' if asked.convention else ''}",
         f"D*    {size_text(optimum.D)} tokens{per}",
         f"loss  {loss_text(one.loss)} nats per token, by worth",
-        "", *_skill_table(one), "", *_price_table(one),
+        "", *_skill_table(one, asked.skills), "", *_price_table(one),
     ]  # fmt: skip
     if one.frontiers:
         lines += ["", *_frontier_tables(one.frontiers)]
@@ -162,7 +162,7 @@ def _block(one: Plan, asked: Asked, at: int) -> list[str]:
         lines += ["", *_best_lines(one.best, one.best_losses)]
     if one.misled is not None:
         lines += ["", *_misled_lines(one.misled)]
-    unknown = not_told(one)
+    unknown = not_told(one, asked.skills)
     if unknown:
         lines += ["", "what the runs do not tell:", *(line for said in unknown for line in _wrapped(f"- {said}"))]
     return lines
@@ -175,7 +175,7 @@ def _mix_told(optimum: Optimum, asked: Asked) -> str:
     return f"\nmix: {shares}{'' if asked.mix_given else ' (the mean of the runs)'}"
 
 
-def _skill_table(one: Plan) -> list[str]:
+def _skill_table(one: Plan, skills: Sequence[str]) -> list[str]:
     names = list(one.losses)
     by_name = {each.skill: each for each in one.residuals}
     return _table(
@@ -185,7 +185,7 @@ def _skill_table(one: Plan) -> list[str]:
             ["one run, ±", *(f"{100 * one.scatter[name]:.2g} %" for name in names)],
             ["its own N*", *(size_text(one.own[name].N) for name in names)],
             ["against the plan's", *(ratio_text(by_name[name].value) for name in names)],
-            ["", *(_verdict(by_name[name].verdict) for name in names)],
+            ["", *(_verdict(by_name[name].verdict) if name in skills else "" for name in names)],
         ]
     )
 
@@ -281,7 +281,7 @@ def _shares(mix: Mapping[str, float]) -> str:
 
 def _best_lines(best: Optimum, losses: Mapping[str, Interval]) -> list[str]:
     lines = [
-        "the best mix within the shares that runs had, with the N that is best there:",
+        "the best mix, each share within what the runs had, with the N that is best there:",
         *aligned([["category", *best.mix], ["share", *(share_text(share) for share in best.mix.values())]]),
     ]
     changes = [f"{name} {loss_text(loss)}" for name, loss in losses.items()]
