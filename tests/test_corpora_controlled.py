@@ -125,6 +125,13 @@ def test_a_statement_to_complete_is_the_end_of_a_biography(biographies: Corpus) 
         assert item.text.count(".") == 6
 
 
+def test_training_loses_nothing_to_validation(biographies: Corpus) -> None:
+    """What is in both is taken out of training, and exposures would no longer be counted truly."""
+    trained = {document.text for document in biographies.train}
+    assert len(biographies.validation) > 20
+    assert not trained & {document.text for document in biographies.validation}
+
+
 def test_the_load_counts_bits_and_mentions(biographies: Corpus) -> None:
     facts = biographies.facts
     told = [document.text for document in biographies.train if not document.text.startswith("Q: ")]
