@@ -6,8 +6,9 @@ import pytest
 
 from skillscale import config
 from skillscale.analysis import _background
+from skillscale.errors import InputError
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import CategoryUse, Measurement, RunRecord, State
+from skillscale.record import CategoryUse, Measurement, RunRecord, Size, State
 from skillscale.source import AGGREGATE, Runs, aggregate_weights, nominal_budget, trained_table
 
 SETTINGS = config.load()
@@ -54,6 +55,33 @@ def test_the_tokens_are_those_trained_on_where_that_is_known():
     uses = {"code": CategoryUse(tokens=600_000, epochs=1.5), "prose": CategoryUse(tokens=404_096, epochs=0.5)}
     runs = trained_table([replace(record(), uses=uses), record()], SETTINGS).runs
     assert list(runs["D"]) == [1_004_096, 1_000_000]
+
+
+def test_n_without_the_embedding_leaves_a_run_at_the_budget_that_it_cost():
+    size = Size(n_params=10_000, n_params_nonembed=4_000, n_params_embed=6_000, depth=2, width=12, n_heads=1,
+                vocab_size=500, context=64)  # fmt: skip
+    records = (replace(record(), size=size),)
+    table = trained_table(records, SETTINGS, "nonembed")
+    assert table.runs[["N", "D"]].iloc[0].tolist() == [4_000, 1_000_000]
+    runs = Runs(table=table, name="small", records=records, trained=True)
+    assert runs.convention == "without the embedding"
+    of_grid = runs.of_grid.table.runs.iloc[0]
+    assert 6 * of_grid["N"] * of_grid["D"] == pytest.approx(6 * 10_000 * 1_000_000)
+    with pytest.raises(InputError, match="is total or nonembed, not 'all'"):
+        trained_table(records, SETTINGS, "all")
+
+
+def test_splits_and_data_sets_are_columns_beside_the_skills():
+    settings = config.load(study="skills-night")
+    told = record(knowledge_cities=3.0, knowledge_countries=3.5)
+    table = trained_table([replace(told, skills_held_out={"knowledge": measured(2.75)})], settings)
+    split = next(one for one in table.splits if one.skill == "knowledge")
+    assert split.hypothesis_sets == ("set/knowledge_cities", "set/knowledge_countries")
+    found = table.runs.iloc[0]
+    assert (found[split.held_out], *found[list(split.hypothesis_sets)]) == (2.75, 3.0, 3.5)
+    assert math.isnan(found["code held-out"])
+    assert table.validation == ("val/knowledge", "val/code", "val/prose", "val/reasoning")
+    assert table.own_categories == {name: name for name in ("knowledge", "code", "reasoning", "prose")}
 
 
 def test_a_run_belongs_to_the_budget_that_its_rounded_tokens_miss_a_little():

@@ -84,7 +84,7 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
     worth = _worth(runs, found, arguments)
     told = found.as_dict()
     if worth:
-        told["optima"] = plain_worth(worth, runs.table.convention)
+        told["optima"] = plain_worth(worth, runs.convention)
     opened = _fit_run(runs, arguments)
     if opened is not None:
         with opened as run:
@@ -96,7 +96,7 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
     _tell_verdicts(found.fits, out)
     out.text(law_text(found.laws, found.flops))
     if worth:
-        out.text("\n" + worth_text(worth, runs.table.convention, config.study.level))
+        out.text("\n" + worth_text(worth, runs.convention, config.study.level))
     if "registered" in told:
         out.text(f"registered as {told['registered']}")
     return told
@@ -461,7 +461,7 @@ def _isoflop_figures(fits: StudyFits) -> dict[str, bytes]:
 def _background(arguments: Mapping[str, Any], config: Config, runs: Runs) -> "Background":
     from skillscale.report.page import Background
 
-    given = ("table", "columns", "convention") if runs.study is None else ("study", "data", "skills")
+    given = ("table", "columns", "convention") if runs.study is None else ("study", "data", "skills", "convention")
     chosen = " ".join(f"--{name} {shlex.quote(str(arguments[name]))}" for name in given if arguments.get(name))
     overrides = " ".join(f"--{name} {shlex.quote(text)}" for name, text in arguments.items() if "." in name)
     words = f"{chosen} {overrides}".strip()
@@ -470,6 +470,7 @@ def _background(arguments: Mapping[str, Any], config: Config, runs: Runs) -> "Ba
     return Background(
         made=time.strftime("%Y-%m-%d %H:%M"),
         version=__version__,
+        counted=runs.convention,
         sources=_sources(described.get("notices") or ()),
         exposures={one.run_id: one.exposures for one in runs.records if one.exposures is not None},
         facts=_facts(described.get("facts")),

@@ -229,7 +229,10 @@ _RETRY = Parameter(name="retry_failed", default="false", read=flag, help="train 
 _JSON = Parameter(name="json", default="false", read=flag, help="print one JSON object instead of text")
 _TABLE = Parameter(name="table", help="CSV or Parquet file of runs by others; empty: none")
 _COLUMNS = Parameter(name="columns", help="YAML file that tells which column of the table is what")
-_CONVENTION = Parameter(name="convention", help="of N, where the columns name several; empty: the first")
+_CONVENTION = Parameter(
+    name="convention",
+    help="what N counts: of a table, one that the columns name [the first]; of a study trained here, total or nonembed",
+)
 _READ = (_STUDY, _DATA, _SKILLS, _TRACKING)
 _TRAIN = (*_READ, _CACHE)
 _OF_TABLE = (

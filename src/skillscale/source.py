@@ -19,7 +19,8 @@ from skillscale.record import RunRecord, State
 from skillscale.table import RunTable, read_columns, read_table
 from skillscale.tracking import Registry, Study
 
-OUR_CONVENTION = "the embedding counted once"  # of studies that were trained here
+TOTAL, NONEMBED = "total", "nonembed"  # what N counts of a model that was trained here
+_IN_WORDS = {TOTAL: "the embedding counted once", NONEMBED: "without the embedding"}
 _SHOWN = 8
 _BUDGET_GAP = 0.1  # in ln C, within which runs are taken for one budget's
 _ISOFLOP_SIZES = 4
@@ -47,15 +48,20 @@ class Runs:
     @property
     def convention(self) -> str:
         """What N counts, in words; empty where nobody said."""
-        return OUR_CONVENTION if self.trained else self.table.convention
+        return _IN_WORDS[self.table.convention] if self.trained else self.table.convention
 
     @property
     def of_grid(self) -> "Runs":
-        """Without those that the sampler chose: at a budget's edge they have no neighbours, and seeds of their own."""
+        """Without those that the sampler chose: at a budget's edge they have no neighbours, and seeds of their own.
+
+        Where N is without the embedding, the runs of a budget stay those of one total 6 N D, which alone is what they
+        cost: D is scaled to tell it.
+        """
         sampled = {one.run_id for one in self.records if one.purpose}
-        if not sampled:
-            return self
         runs = self.table.runs[~self.table.runs["run_id"].isin(sampled)].reset_index(drop=True)
+        if self.trained and self.table.convention == NONEMBED:
+            totals = {one.run_id: one.point.n_params for one in self.records}
+            runs = runs.assign(D=runs["D"] * runs["run_id"].map(totals) / runs["N"])
         return replace(self, table=replace(self.table, runs=runs))
 
     @property
@@ -94,7 +100,8 @@ def read_runs(arguments: Mapping[str, Any], config: Config) -> Runs:
     if imported is not None:
         table = imported
     else:
-        table = trained_table(records, config) if driven is None else table_of_records(records, driven)
+        convention = str(arguments.get("convention") or TOTAL)
+        table = trained_table(records, config, convention) if driven is None else table_of_records(records, driven)
     if table.runs.empty:
         raise FitError(
             f"no run of study {study.name} is finished; train some with `skillscale main` or `skillscale grid`"
@@ -109,12 +116,19 @@ def read_runs(arguments: Mapping[str, Any], config: Config) -> Runs:
     )
 
 
-def trained_table(records: Sequence[RunRecord], config: Config) -> RunTable:
+def trained_table(records: Sequence[RunRecord], config: Config, convention: str = TOTAL) -> RunTable:
     """The finished runs of a study that was trained here.
 
     D is the tokens that were trained on, which whole steps make differ a little from those asked for. The aggregate is
     the weighted mean of evaluation sets that ``study.aggregate`` names.
+
+    Raises:
+        InputError: a convention that there is not.
     """
+    if convention not in _IN_WORDS:
+        raise InputError(
+            f"--convention of a study that was trained here is {' or '.join(_IN_WORDS)}, not {convention!r}"
+        )
     skills = tuple(skill.name for skill in config.skills.skills)
     table = table_of_records(records, skills, aggregate=aggregate_weights(config), budgets=config.study.budgets)
     if table.runs.empty:
@@ -125,10 +139,18 @@ def trained_table(records: Sequence[RunRecord], config: Config) -> RunTable:
         column: [_detail(finished[run], kind, name) for run in table.runs["run_id"]]
         for column, (kind, name) in details.items()
     }
+    if convention == NONEMBED:
+        losses["N"] = [_nonembed(finished[run]) for run in table.runs["run_id"]]
     return replace(
-        table, runs=table.runs.assign(**losses), splits=_splits(config), validation=_validation(config),
+        table, runs=table.runs.assign(**losses), convention=convention, splits=_splits(config),
+        validation=_validation(config),
         categories_of={skill.name: skill.category for skill in config.skills.skills if skill.category},
     )  # fmt: skip
+
+
+def _nonembed(record: RunRecord) -> float:
+    """Parameters without the embedding; NaN, and so left out by name, where an old record has no sizes."""
+    return math.nan if record.size is None else float(record.size.n_params_nonembed)
 
 
 def _splits(config: Config) -> tuple[SkillSplit, ...]:

@@ -49,6 +49,7 @@ class Background:
     first_run: str = field(default="", metadata={"unit": "date as text"})
     last_run: str = field(default="", metadata={"unit": "date as text"})
     version: str = ""
+    counted: str = ""
     sources: tuple[Source, ...] = ()
     exposures: Mapping[str, float] = field(default_factory=dict)
     facts: str = ""
@@ -83,7 +84,7 @@ def page(
     )
     return template.render(
         title=study,
-        lede=_lede(fits, mixes, laws or {}),
+        lede=_lede(fits, mixes, laws or {}) + (f" N counts: {about.counted}." if about.counted and mixes else ""),
         headline=_headline(records, about) if records else _headline_of_table(fits),
         verdicts=[row for mix in mixes for row in _verdicts(fits, mix, named=len(mixes) > 1)],
         how_to_read=sentences.how_to_read(fits) if mixes else "",

@@ -38,8 +38,6 @@ def read_optima(name: str) -> pd.DataFrame:
         needed = told | (not column.startswith("N_"))
         bad = needed & ~(np.isfinite(numbers) & (numbers > 0))
         if bad.any():
-            raise InputError(
-                f"{path}: {column} must be a positive number, but one is {frame.loc[bad, column].iloc[0]}"
-            )
+            raise InputError(f"{path}: {column} must be a positive number, but one is {frame.loc[bad, column].iloc[0]}")
         frame[column] = numbers
     return frame.assign(skill=frame["skill"].astype(str))
