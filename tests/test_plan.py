@@ -140,6 +140,17 @@ def test_gpu_hours_become_flops_and_the_answer_says_how(words):
         assert part in text
 
 
+def test_where_there_is_no_optimum_the_answer_says_so(words):
+    table = words()
+    (one,) = told(*table, *LAW, "--flops", "1e120", "--validation", "prose=1", "--n_params", "1e9")["plans"]
+    assert (one["n_params"], one["loss"], one["frontiers"]) == (None, None, [])
+    assert one["status"] == "no interior minimum"
+    assert any("No interior minimum" in said for said in one["not_told"])
+    _, text = run(*table, *LAW, "--flops", "1e120", "--validation", "prose=1")
+    assert "N*    none" in text
+    assert "nan" not in text
+
+
 @pytest.mark.parametrize(("name", "begins"), [("plan.svg", b"<?xml"), ("plan.png", b"\x89PNG")])
 def test_the_figure_is_written_where_it_is_asked_for(words, tmp_path, name, begins):
     answer = told(*words(), *LAW, "--flops", "1e20", "--figure", str(tmp_path / name))

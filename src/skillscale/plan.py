@@ -97,10 +97,9 @@ def plan(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
         told["figure"] = path.absolute()
     out.text(text)
     out.text("".join(f"\nno law of {name}: {reason}" for name, reason in known.refused.items()).rstrip())
-    if known.runs is not None and known.runs.registry is not None:
-        known.runs.registry.annotate_launcher(
-            known.runs.study, note=f"Plan by the runs of {known.name}", result=json.loads(to_json(told))
-        )
+    registry, study = (known.runs.registry, known.runs.study) if known.runs is not None else (known.registry, None)
+    if registry is not None:
+        registry.annotate_launcher(study, note=f"Plan by the runs of {known.name}", result=json.loads(to_json(told)))
     return told
 
 

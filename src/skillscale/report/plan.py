@@ -122,7 +122,7 @@ def not_told(one: Plan, skills: Sequence[str]) -> list[str]:
     known = [note for note in optimum.reason.split("; ") if "times the largest" not in note]
     if any(known):
         said.append(f"{_capital('; '.join(known))}.")
-    if one.cheap.chance == one.cheap.chance and not math.isfinite(one.cheap.sure_lo):
+    if optimum.N.known and not math.isfinite(one.cheap.sure_lo):
         said.append(
             f"N* to within {100 * one.cheap.tolerance:.3g} % of compute: the planned N loses less than that in "
             f"{100 * one.cheap.chance:.0f} % of the draws, and no size does in enough of them to be sure."
@@ -149,11 +149,11 @@ def _block(one: Plan, asked: Asked, at: int) -> list[str]:
     optimum = one.optimum
     weights = " + ".join(f"{weight:.3g} {name}" for name, weight in optimum.weights.items() if weight)
     lines = [f"plan for {asked.budgets[at]}", f"worth: {weights}{_mix_told(optimum, asked)}", ""]
-    per = f", {count(optimum.D.value / optimum.N.value, 2)} a parameter" if optimum.N.known else ""
+    per = f", {count(optimum.D.value / optimum.N.value, 2)} a parameter" if math.isfinite(optimum.N.value) else ""
     lines += [
-        f"N*    {size_text(optimum.N)} parameters{f' ({asked.convention})' if asked.convention else ''}",
-        f"D*    {size_text(optimum.D)} tokens{per}",
-        f"loss  {loss_text(one.loss)} nats per token, by worth",
+        f"N*    {size_text(optimum.N)}{' parameters' if per else ''}{f' ({asked.convention})' if asked.convention else ''}",
+        f"D*    {size_text(optimum.D)}{f' tokens{per}' if per else ''}",
+        f"loss  {loss_text(one.loss)}{' nats per token, by worth' if per else ''}",
         "", *_skill_table(one, asked.skills), "", *_price_table(one),
     ]  # fmt: skip
     if one.frontiers:
@@ -259,19 +259,25 @@ def _frontier_tables(several: Sequence[Frontier]) -> list[str]:
 
 
 def _frontier_table(some: Sequence[Frontier], *, with_mix: bool) -> list[str]:
-    middles = [min(one.steps, key=lambda step: abs(step.weight - 0.5)) for one in some]
+    first, middle, last = ([_step_at(one, weight) for one in some] for weight in (0.0, 0.5, 1.0))
     columns = [
         ["skill", *(one.skill for one in some)],
         ["weight in the plan", *(f"{one.planned:.2g}" for one in some)],
-        ["N* at 0", *(count(one.steps[0].N.value, 2) for one in some)],
-        ["at 0.5", *(count(step.N.value, 2) for step in middles)],
-        ["at 1", *(count(one.steps[-1].N.value, 2) for one in some)],
-        ["at 1: its loss", *(ratio_text(one.steps[-1].own_change) for one in some)],
-        ["the rest's", *(ratio_text(one.steps[-1].rest_change) for one in some)],
+        *(
+            [title, *(count(step.N.value, 2) if step else "none" for step in steps)]
+            for title, steps in (("N* at 0", first), ("at 0.5", middle), ("at 1", last))
+        ),
+        ["at 1: its loss", *(ratio_text(step.own_change) if step else "" for step in last)],
+        ["the rest's", *(ratio_text(step.rest_change) if step else "" for step in last)],
     ]
     if with_mix:
-        columns.append(["mix at 1", *(_shares(one.steps[-1].mix) for one in some)])
+        columns.append(["mix at 1", *(_shares(step.mix) if step else "" for step in last)])
     return aligned(columns)
+
+
+def _step_at(one: Frontier, weight: float) -> Step | None:
+    """None where that weight has no optimum."""
+    return next((step for step in one.steps if math.isclose(step.weight, weight, abs_tol=1e-9)), None)
 
 
 def _shares(mix: Mapping[str, float]) -> str:
@@ -293,11 +299,13 @@ def _best_lines(best: Optimum, losses: Mapping[str, Interval]) -> list[str]:
 def _misled_lines(one: Misled) -> list[str]:
     effect, chosen = one.effect, one.optimum
     weights = " + ".join(f"{weight:.3g} {name}" for name, weight in chosen.weights.items() if weight)
-    lines = _wrapped(
-        f"chosen by a validation set of {weights}: N {size_text(chosen.N)}, D {size_text(chosen.D)}; "
-        f"N is {ratio_text(effect.shift)} off, which costs {_more(effect.cost)} nats per token by worth, "
-        f"{_compute(effect.compute)} % of C."
+    told = (
+        f"N {size_text(chosen.N)}, D {size_text(chosen.D)}; N is {ratio_text(effect.shift)} off, which costs "
+        f"{_more(effect.cost)} nats per token by worth, {_compute(effect.compute)} % of C."
+        if math.isfinite(effect.shift.value)
+        else "no N, for there is no optimum."
     )
+    lines = _wrapped(f"chosen by a validation set of {weights}: {told}")
     if effect.largest.known:
         low, high = effect.extremes
         apart = effect.largest.map(math.log1p)

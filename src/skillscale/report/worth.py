@@ -7,7 +7,7 @@ from typing import Any
 from skillscale.laws.optima import Optimum, ValidationEffect
 from skillscale.laws.results import Interval, Residual
 from skillscale.laws.worth import Worth
-from skillscale.report.numbers import compact, count, percent
+from skillscale.report.numbers import MISSING, compact, count, percent
 from skillscale.report.tables import aligned
 
 
@@ -141,6 +141,8 @@ def size_text(value: Interval) -> str:
 
 def loss_text(value: Interval) -> str:
     """``2.406 [2.314, 2.49]``."""
+    if math.isnan(value.value):
+        return MISSING
     return f"{value.value:.4g} [{value.lo:.4g}, {value.hi:.4g}]" if value.known else f"{value.value:.4g}"
 
 
