@@ -296,8 +296,10 @@ def published(fits: StudyFits, mix: str, theirs: pd.DataFrame) -> Figure:
                 _ratios(right, fits, mix, name, theirs, colour)
         every = pd.concat([ours[["C", "N"]], theirs[["C", "N"]]]).astype(float)
         right.axhline(0, color=INK, linewidth=0.9)
+        first, last = float(every["C"].min()) / 3, float(every["C"].max()) * 3
+        decades = [10.0**k for k in range(math.ceil(math.log10(first)), math.floor(math.log10(last)) + 1)]
         for panel in (left, right):
-            log_axis(panel.xaxis, float(every["C"].min()) / 3, float(every["C"].max()) * 3, power)
+            log_axis(panel.xaxis, first, last, power, at=decades[:: math.ceil(len(decades) / 5)])
             panel.set_xlabel("C, FLOP")
             panel.grid()
         log_axis(left.yaxis, float(every["N"].min()) / 2, float(every["N"].max()) * 2, count)
