@@ -150,8 +150,9 @@ def _block(one: Plan, asked: Asked, at: int) -> list[str]:
     weights = " + ".join(f"{weight:.3g} {name}" for name, weight in optimum.weights.items() if weight)
     lines = [f"plan for {asked.budgets[at]}", f"worth: {weights}{_mix_told(optimum, asked)}", ""]
     per = f", {count(optimum.D.value / optimum.N.value, 2)} a parameter" if math.isfinite(optimum.N.value) else ""
+    counted = f" parameters{f' ({asked.convention})' if asked.convention else ''}" if per else ""
     lines += [
-        f"N*    {size_text(optimum.N)}{' parameters' if per else ''}{f' ({asked.convention})' if asked.convention else ''}",
+        f"N*    {size_text(optimum.N)}{counted}",
         f"D*    {size_text(optimum.D)}{f' tokens{per}' if per else ''}",
         f"loss  {loss_text(one.loss)}{' nats per token, by worth' if per else ''}",
         "", *_skill_table(one, asked.skills), "", *_price_table(one),
