@@ -151,6 +151,7 @@ def _block(one: Plan, asked: Asked, at: int) -> list[str]:
     lines = [f"plan for {asked.budgets[at]}", f"worth: {weights}{_mix_told(optimum, asked)}", ""]
     per = f", {count(optimum.D.value / optimum.N.value, 2)} a parameter" if math.isfinite(optimum.N.value) else ""
     counted = f" parameters{f' ({asked.convention})' if asked.convention else ''}" if per else ""
+    counted = f" ({asked.convention})" if asked.convention else ""
     lines += [
         f"N*    {size_text(optimum.N)}{counted}",
         f"D*    {size_text(optimum.D)}{f' tokens{per}' if per else ''}",
