@@ -142,8 +142,8 @@ def trained_table(records: Sequence[RunRecord], config: Config, convention: str 
     if convention == NONEMBED:
         losses["N"] = [_nonembed(finished[run]) for run in table.runs["run_id"]]
     return replace(
-        table, runs=table.runs.assign(**losses), convention=convention, splits=_splits(config),
-        validation=_validation(config),
+        table, runs=table.runs.assign(**losses), convention=convention, splits=splits_of(config),
+        validation=validation_of(config),
         categories_of={skill.name: skill.category for skill in config.skills.skills if skill.category},
     )  # fmt: skip
 
@@ -153,7 +153,7 @@ def _nonembed(record: RunRecord) -> float:
     return math.nan if record.size is None else float(record.size.n_params_nonembed)
 
 
-def _splits(config: Config) -> tuple[SkillSplit, ...]:
+def splits_of(config: Config) -> tuple[SkillSplit, ...]:
     """The columns of each skill that has a held-out split; a split of one set is that set."""
 
     def several(names: Sequence[str]) -> tuple[str, ...]:
@@ -169,16 +169,17 @@ def _splits(config: Config) -> tuple[SkillSplit, ...]:
     )  # fmt: skip
 
 
-def _validation(config: Config) -> tuple[str, ...]:
+def validation_of(config: Config) -> tuple[str, ...]:
+    """The columns of the categories' validation sets."""
     return tuple(f"val/{name}" for name in config.data.category_names)
 
 
 def _details(config: Config) -> dict[str, tuple[str, str]]:
     """What each column beside the skills is: a mean over a held-out split, or an evaluation set, by its name."""
-    splits = _splits(config)
+    splits = splits_of(config)
     held_out = {one.held_out: ("held_out", one.skill) for one in splits}
     sets = {column: ("set", column[4:]) for one in splits for column in (*one.hypothesis_sets, *one.held_out_sets)}
-    return held_out | sets | {column: ("set", column) for column in _validation(config)}
+    return held_out | sets | {column: ("set", column) for column in validation_of(config)}
 
 
 def _detail(record: RunRecord, kind: str, name: str) -> float:
