@@ -141,7 +141,7 @@ def test_gpu_hours_become_flops_and_the_answer_says_how(words):
 
 
 def test_where_there_is_no_optimum_the_answer_says_so(words):
-    steep = dict.fromkeys(THETA, [1.0, 4e4, 40.0, 0.6, 0.15])  # N* falls behind the middle of what is looked at
+    steep = {name: [1.0, 4e4, 40.0, 0.6, 0.15] for name in THETA}  # N* falls behind the middle of what is looked at
     table = words(runs(theta=steep))
     (one,) = told(*table, *LAW, "--flops", "1e60", "--validation", "prose=1", "--n_params", "1e9")["plans"]
     assert (one["n_params"], one["loss"], one["frontiers"]) == (None, None, [])
