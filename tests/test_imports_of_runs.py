@@ -97,7 +97,17 @@ def do_import(mapping=SHARES, *, name="runs.csv", frame=None, **arguments):
 
 def assert_same(table, other):
     pd.testing.assert_frame_equal(table.runs, other.runs, check_exact=True)
-    for name in ("skills", "categories", "weights", "convention", "unusable", "notes"):
+    for name in (
+        "skills",
+        "categories",
+        "weights",
+        "convention",
+        "unusable",
+        "notes",
+        "splits",
+        "categories_of",
+        "judged",
+    ):
         assert getattr(table, name) == getattr(other, name), name
 
 
@@ -117,6 +127,22 @@ def test_a_table_comes_back_equal_to_the_last_digit(registry):
         {"run": "row 3 (run 1)", "skill": "", "reason": "N is missing"},
     ]
     assert list(table.runs["N"]) == [frame["N"][at] for at in (0, 1, 3, 4)]
+
+
+def test_splits_and_sets_come_back_and_are_not_judged(registry):
+    mapping = {
+        **SHARES, "skills": {"code": "L_code", "test": "L_code", "a": "L_code", "prose": "L_prose", "web": "L_prose"},
+        "splits": {"code": {"held_out": "test", "hypothesis_sets": ["a"]}}, "sets": ["web"],
+        "categories": {"code": "prose"},
+    }  # fmt: skip
+    do_import(mapping, frame=digitised())
+    table = imported_table(registry, registry.study("theirs"))
+    assert_same(table, read_table("runs.csv", parse_columns(mapping)))
+    assert table.judged == ("code", "prose")
+    assert table.validation == ("web",)
+    assert table.own_categories == {"code": "prose", "prose": "prose"}
+    with pytest.raises(InputError, match=r"another mapping of columns .see splits"):
+        do_import({**mapping, "splits": None}, frame=digitised())
 
 
 def test_records_and_the_columns_of_the_ui_show_the_runs(registry):

@@ -146,6 +146,11 @@ def test_wrong_names_are_told_at_once_with_the_nearest(tmp_path):
         ({"units": {"n_params": 0}}, "the unit of n_params must be a number above 0"),
         ({"where": "final"}, "where must map names to values"),
         ({"where": {"final": {}}}, "where.final must be a value or a list of values"),
+        ({"splits": {"code": "prose"}}, "splits.code must name its held-out column"),
+        ({"splits": {"code": {"held_out": "pros"}}}, r"splits.code names no skill: 'pros' \(did you mean prose"),
+        ({"splits": {"code": {"held_out": "prose"}, "prose": {"held_out": "code"}}}, "has a split of its own"),
+        ({"sets": ["text"]}, "sets names no skill: 'text'"),
+        ({"categories": {"text": "code"}}, "categories names no skill: 'text'"),
     ],
 )
 def test_a_mapping_that_can_not_be_used_says_so(change, message):

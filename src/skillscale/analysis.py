@@ -117,7 +117,7 @@ def _check_any(found: Findings) -> None:
 def _check_worth(runs: Runs, arguments: Mapping[str, Any]) -> None:
     """Refuse at once what can't be asked, rather than after everything is fitted."""
     weights, bounds = arguments.get("worth") or {}, arguments.get("bounds") or {}
-    skills = (*runs.table.skills, *runs.table.aggregates)
+    skills = (*runs.table.judged, *runs.table.aggregates)
     if bounds and not weights:
         raise InputError("--bounds is of the best mix for --worth SKILL=WEIGHT,...; give that too")
     for what, names, known in (("worth", weights, skills), ("bounds", bounds, runs.table.categories)):
@@ -140,13 +140,13 @@ def _worth(runs: Runs, found: Findings, arguments: Mapping[str, Any]) -> dict[st
         return {}
     optima = {}
     for mix in runs.groups:
-        names = [*runs.table.skills, *runs.table.aggregates]
+        names = [*runs.table.judged, *runs.table.aggregates]
         laws = {name: found.laws[one] for name in names if (one := _named(mix, name, runs)) in found.laws}
         for name in weights:
             if isinstance(refused := laws.get(name), Refused):
                 raise FitError(f"{name} is worth something, but could not be fitted: {refused.reason}")
         fitted = {name: one for name, one in laws.items() if isinstance(one, Fitted)}
-        equal = [name for name in runs.table.skills if name in fitted]
+        equal = [name for name in runs.table.judged if name in fitted]
         optima[mix if len(runs.groups) > 1 else ""] = of_worth(
             fitted, found.flops, weights, equal=equal, bounds=arguments.get("bounds")
         )
@@ -226,7 +226,7 @@ def _skill_study(runs: Runs, config: Config, found: Findings, arguments: Mapping
         return None
     table = of_grid.table
     measured = Measured(
-        skills=tuple(_measured_of(table, table.skills)), aggregates=tuple(_measured_of(table, table.aggregates)),
+        skills=tuple(_measured_of(table, table.judged)), aggregates=tuple(_measured_of(table, table.aggregates)),
         splits=table.splits, categories=table.own_categories, validation=table.validation,
     )  # fmt: skip
     wanted = str(config.study.mix_values[0])
@@ -317,14 +317,14 @@ def _study_fits(runs: Runs, config: Config, laws: Mapping[str, Fitted | Refused]
     grid = of_grid.table.runs
     if not of_grid.has_isoflops:
         return StudyFits(
-            skills=table.skills, aggregates=table.aggregates, level=settings.level, resamples=settings.resamples,
+            skills=table.judged, aggregates=table.aggregates, level=settings.level, resamples=settings.resamples,
             curve=curve, runs=table.runs, minima=(), power_laws=(), residuals=(), laws=(), frontier=(),
             unusable=table.unusable,
         )  # fmt: skip
     mixes = {str(mix): "" if table.categories else str(mix) for mix in grid["mix"]} if len(grid) else {}
     named = {(mix, name): _named(group, name, runs) for mix, group in mixes.items() for name in _measured(table)}
     fits = fit_study(
-        grid, skills=table.skills, aggregates=table.aggregates, level=settings.level,
+        grid, skills=table.judged, aggregates=table.aggregates, level=settings.level,
         resamples=settings.resamples, curve=curve,
         laws={key: laws[name] for key, name in named.items() if name in laws},
     )  # fmt: skip
@@ -341,7 +341,7 @@ def points_of(table: RunTable) -> dict[str, Points]:
 
 def _measured(table: RunTable) -> list[str]:
     """Skills and aggregates that some run has a loss for."""
-    return _measured_of(table, (*table.skills, *table.aggregates))
+    return _measured_of(table, (*table.judged, *table.aggregates))
 
 
 def _measured_of(table: RunTable, names: Sequence[str]) -> list[str]:

@@ -112,7 +112,7 @@ def _of_group(
     below, above = limit.parts(table)
     names = [
         name
-        for name in (*table.skills, *table.aggregates)
+        for name in (*table.judged, *table.aggregates)
         if below.runs[name].notna().any() and above.runs[name].notna().any()
     ]
     if not names:

@@ -21,6 +21,7 @@ import pandas as pd
 from skillscale.config import Config, plain
 from skillscale.errors import InputError
 from skillscale.laws.results import Unusable
+from skillscale.laws.splits import SkillSplit
 from skillscale.output import Output
 from skillscale.point import DesignPoint, Mix, digest
 from skillscale.record import Measurement
@@ -137,6 +138,9 @@ def _source(name: str, read: str, table: RunTable, columns: Columns) -> Source:
         "sems": [name for name in table.skills if f"sem/{name}" in table.runs],
         "categories": table.categories,
         "weights": plain(table.weights),
+        "splits": plain(table.splits),
+        "categories_of": plain(table.categories_of),
+        "validation": table.validation,
         "rows": _contents(table),
         "unusable": [[one.run_id, one.skill, one.reason] for one in table.unusable],
         "notes": table.notes,
@@ -153,8 +157,10 @@ def _check_fits(source: Source, there: Sequence[Source], study: str) -> None:
     new = json.loads(source.described)
     for other in map(json.loads, (one.described for one in there)):
         cure = "import into another study"
-        if other["name"] == new["name"] and other["columns"] != new["columns"]:
-            differing = [key for key in new["columns"] if other["columns"].get(key) != new["columns"][key]]
+        # A key that came later is as if it were empty
+        differing = [key for key, value in new["columns"].items() if (other["columns"].get(key) or value) != value]
+        differing += [key for key, value in new["columns"].items() if value and not other["columns"].get(key)]
+        if other["name"] == new["name"] and differing:
             raise InputError(
                 f"{new['name']} was imported into study {study!r} with another mapping of columns (see "
                 f"{', '.join(differing)}), and would come in twice; {cure}, or put the mapping back"
@@ -250,7 +256,18 @@ def _table_of_rows(rows: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[
             Unusable(run_id=run, skill=skill, reason=why) for one in sources for run, skill, why in one["unusable"]
         ),
         notes=tuple(note for one in sources for note in one["notes"]),
+        # Studies that were imported before there were splits tell of none
+        splits=tuple(_split(each) for one in sources[:1] for each in one.get("splits", ())),
+        categories_of={skill: name for one in sources for skill, name in one.get("categories_of", {}).items()},
+        validation=tuple(dict.fromkeys(name for one in sources for name in one.get("validation", ()))),
     )
+
+
+def _split(told: Mapping[str, Any]) -> SkillSplit:
+    return SkillSplit(
+        skill=told["skill"], hypothesis=told["hypothesis"], held_out=told["held_out"],
+        hypothesis_sets=tuple(told["hypothesis_sets"]), held_out_sets=tuple(told["held_out_sets"]),
+    )  # fmt: skip
 
 
 def _unique(runs: pd.DataFrame, contents: Sequence[str]) -> pd.DataFrame:

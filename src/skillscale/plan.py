@@ -182,7 +182,7 @@ def _fitted(arguments: Mapping[str, Any], config: Config, out: Output) -> Known:
     runs = read_runs(arguments, config)
     groups = runs.groups
     mix = _named_mix(arguments["mix"], list(groups)) if len(groups) > 1 else next(iter(groups))
-    names = (*runs.table.skills, *runs.table.aggregates)
+    names = (*runs.table.judged, *runs.table.aggregates)
     for what in ("worth", "validation"):  # before the fits, which take a while
         _check_names(what, arguments[what], names, runs.name)
     _check_names("bounds", arguments["bounds"], runs.table.categories, runs.name)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import pandas as pd
@@ -34,10 +34,20 @@ class Measured:
     @property
     def columns(self) -> tuple[str, ...]:
         """Everything but the aggregates, each once."""
-        of_splits = [
-            name for one in self.splits for name in (one.held_out, *one.hypothesis_sets, *one.held_out_sets) if name
-        ]
+        of_splits = [name for one in self.splits for name in one.others]
         return tuple(dict.fromkeys([*self.skills, *of_splits, *self.validation]))
+
+    def among(self, columns: Sequence[str]) -> tuple[SkillSplit, ...]:
+        """The splits that have both means among some columns, with the data sets that are there too."""
+
+        def there(names: Sequence[str]) -> tuple[str, ...]:
+            return tuple(name for name in names if name in columns)
+
+        return tuple(
+            replace(one, hypothesis_sets=there(one.hypothesis_sets), held_out_sets=there(one.held_out_sets))
+            for one in self.splits
+            if one.hypothesis in columns and one.held_out in columns
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +85,7 @@ def skill_study(
     Raises:
         FitError: no usable run is left.
     """
-    columns = [name for name in measured.columns if runs[name].notna().any()]
+    columns = [name for name in measured.columns if name in runs and runs[name].notna().any()]
     fits = fit_study(
         runs, skills=columns, aggregates=measured.aggregates, level=level, resamples=resamples, curve=curve, laws={}
     )
@@ -85,7 +95,7 @@ def skill_study(
     pair = _pair(fits, varied) if len(fits.mixes) >= LEAST else None
     return SkillStudy(
         base=base, fits=fits, pair=pair,
-        verdicts=_verdicts(fits, [one for one in measured.splits if one.held_out in columns], base),
+        verdicts=_verdicts(fits, measured.among(columns), base),
         shifts=composition_shifts(fits, skills) if len(skills) > 1 else (),
         needed=tuple(one for one in runs_needed(fits) if one.mix == base and one.skill in skills),
         shares=share_study(fits, varied) if pair else None,

@@ -39,6 +39,11 @@ class SkillSplit:
     hypothesis_sets: tuple[str, ...] = ()
     held_out_sets: tuple[str, ...] = ()
 
+    @property
+    def others(self) -> tuple[str, ...]:
+        """All columns but the one that decides."""
+        return (self.held_out, *self.hypothesis_sets, *self.held_out_sets)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitVerdict:
@@ -124,7 +129,7 @@ def split_table(verdicts: Sequence[SplitVerdict]) -> pd.DataFrame:
 
 
 def _columns(split: SkillSplit) -> tuple[str, ...]:
-    return (split.hypothesis, split.held_out, *split.hypothesis_sets, *split.held_out_sets)
+    return (split.hypothesis, *split.others)
 
 
 def _pooled(fits: StudyFits, aggregate: str, mix: str) -> dict[str, Residual]:

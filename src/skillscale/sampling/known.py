@@ -47,7 +47,7 @@ def known_of_table(table: RunTable) -> Known:
             f"the table names {len(names)} mixes ({some(names)}) without their shares, and each would need a design of "
             "its own; keep one with `where` in the file of --columns"
         )
-    measured = tuple(name for name in table.skills if runs[name].notna().any())
+    measured = tuple(name for name in table.judged if runs[name].notna().any())
     if not measured:
         raise InputError("no run of the table has measured any skill; give one with losses")
     largest = float((6 * runs["N"] * runs["D"]).max())

@@ -12,7 +12,8 @@ from skillscale.errors import InputError
 from skillscale.point import AGGREGATE, check_skill_name
 
 KEYS = (
-    "n_params", "n_tokens", "flops", "budget", "run", "mix", "skills", "seed", "where", "validation", "units",
+    "n_params", "n_tokens", "flops", "budget", "run", "mix", "skills", "seed", "where", "validation", "units", "splits",
+    "categories", "sets",
 )  # fmt: skip
 REQUIRED = ("n_params", "n_tokens", "skills")
 _NUMBERS = ("n_params", "n_tokens", "flops", "budget", "mix")
@@ -28,13 +29,32 @@ class SkillColumns:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Split:
+    """A skill's other columns, by their names among the skills.
+
+    ``held_out``: the mean over the split that confirms; ``hypothesis_sets``, ``held_out_sets``: the data sets of both.
+    """
+
+    held_out: str
+    hypothesis_sets: tuple[str, ...] = ()
+    held_out_sets: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.held_out, *self.hypothesis_sets, *self.held_out_sets)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Columns:
     """Which column of a table is what. Empty: the table has none.
 
     ``n_params`` by convention of N, the first by default (one column alone has the convention ""); ``mix`` by category,
     or ``mix_name``: a column of names of data sets; ``run``: rows that share these are checkpoints of one run;
     ``where``: the values that a row must have; ``validation``: weights of skills, by aggregate; ``units``: what a
-    column is multiplied by, by key or by skill.
+    column is multiplied by, by key or by skill; ``splits``: by skill, which others are its held-out split and its data
+    sets, and ``sets``: those that are validation sets, so that neither are judged as skills; ``categories``: the mix's
+    category that belongs to a skill.
 
     Raises:
         InputError: names that clash, an aggregate of skills that are not there, a unit of nothing.
@@ -52,8 +72,12 @@ class Columns:
     where: Mapping[str, tuple[str | float, ...]] = field(default_factory=dict)
     validation: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     units: Mapping[str, float] = field(default_factory=dict)
+    splits: Mapping[str, Split] = field(default_factory=dict)
+    categories: Mapping[str, str] = field(default_factory=dict)
+    sets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_splits(self)
         for name in (*self.skills, *(one for one in self.validation if one != AGGREGATE)):
             check_skill_name(name)
         for name, weights in self.validation.items():
@@ -136,7 +160,37 @@ def parse_columns(raw: Mapping[str, Any], *, place: str = "the mapping of column
         where={_column("where", key): _values(key, value) for key, value in _mapping("where", raw).items()},
         validation={str(key): _weights(str(key), value) for key, value in _mapping("validation", raw).items()},
         units={str(key): _number("units", key, value) for key, value in _mapping("units", raw).items()},
+        splits={str(key): _split(str(key), value) for key, value in _mapping("splits", raw).items()},
+        categories={str(key): _column("categories", value) for key, value in _mapping("categories", raw).items()},
+        sets=tuple(_column("sets", one) for one in _listed(raw.get("sets"))),
     )
+
+
+def _check_splits(columns: "Columns") -> None:
+    """Refuse a split or a set that names no skill, or names one to be judged."""
+    known = tuple(columns.skills)
+    named = [(f"splits.{skill}", name) for skill, one in columns.splits.items() for name in (skill, *one.names)]
+    named += [("sets", name) for name in columns.sets] + [("categories", name) for name in columns.categories]
+    for key, name in named:
+        if name not in known:
+            raise InputError(f"{key} names no skill: {name!r}{near(name, known)}; there are {some(known)}")
+    parts = [*columns.sets, *(name for one in columns.splits.values() for name in one.names)]
+    for name in columns.splits:
+        if name in parts:
+            raise InputError(
+                f"{name} has a split of its own, and is part of another or a validation set; it is one or the other"
+            )
+
+
+def _split(skill: str, value: Any) -> Split:
+    keys = ("held_out", "hypothesis_sets", "held_out_sets")
+    if not isinstance(value, Mapping) or "held_out" not in value or set(value) - set(keys):
+        raise InputError(
+            f"splits.{skill} must name its held-out column, as in {{held_out: {skill}_test}}, and may name "
+            f"hypothesis_sets and held_out_sets, but it is {value!r}"
+        )
+    sets = {key: tuple(_column(key, one) for one in _listed(value.get(key))) for key in keys[1:]}
+    return Split(held_out=_column("held_out", value["held_out"]), **sets)
 
 
 def _check_aggregate(name: str, weights: Mapping[str, float], skills: tuple[str, ...]) -> None:
@@ -204,7 +258,10 @@ def _listed(value: Any) -> list[Any]:
 def _mapping(key: str, raw: Mapping[str, Any]) -> Mapping[Any, Any]:
     value = raw.get(key) or {}
     if not isinstance(value, Mapping):
-        example = {"where": "{final: 1}", "units": "{n_params: 1e6}", "validation": "{all: {code: 1, prose: 1}}"}[key]
+        example = {
+            "where": "{final: 1}", "units": "{n_params: 1e6}", "validation": "{all: {code: 1, prose: 1}}",
+            "splits": "{code: {held_out: code_test}}", "categories": "{code: github}",
+        }[key]  # fmt: skip
         raise InputError(f"{key} must map names to values, as in {key}: {example}, but it is {value!r}")
     return value
 

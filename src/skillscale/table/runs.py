@@ -67,9 +67,15 @@ class RunTable:
         return tuple(self.weights)
 
     @property
+    def judged(self) -> tuple[str, ...]:
+        """The skills but for those that are a split or a data set of another, or a validation set."""
+        parts = {*self.validation, *(name for one in self.splits for name in one.others)}
+        return tuple(name for name in self.skills if name not in parts)
+
+    @property
     def own_categories(self) -> dict[str, str]:
         """Category of each skill that has one among the mix's: as told, or the one of its name."""
-        told = {name: self.categories_of.get(name, name) for name in self.skills}
+        told = {name: self.categories_of.get(name, name) for name in self.judged}
         return {name: category for name, category in told.items() if category in self.categories}
 
 
@@ -128,7 +134,21 @@ def table_of(
         convention=convention or next(iter(columns.n_params)),
         unusable=reading.unusable(),
         notes=tuple(reading.notes),
+        splits=splits_of(columns),
+        categories_of=columns.categories,
+        validation=columns.sets,
     )
+
+
+def splits_of(columns: Columns) -> tuple[SkillSplit, ...]:
+    """The splits of the skills that have a held-out one."""
+    return tuple(
+        SkillSplit(
+            skill=name, hypothesis=name, held_out=one.held_out, hypothesis_sets=one.hypothesis_sets,
+            held_out_sets=one.held_out_sets,
+        )
+        for name, one in columns.splits.items()
+    )  # fmt: skip
 
 
 def run_columns(skills: Sequence[str], aggregates: Sequence[str], rest: Iterable[str]) -> list[str]:
