@@ -51,7 +51,7 @@ LEVEL = 0.9
 
 def runs(config: Config, tracking: str) -> None:
     """The study's finished runs as a table."""
-    table = read_runs({"tracking": tracking}, config).table.runs
+    table = read_runs({"tracking": tracking}, config).of_grid.table.runs
     kept = table.drop(columns=["cluster"]).sort_values(["C", "mix", "N", "seed"]).reset_index(drop=True)
     kept["run_id"] = [f"run{at:03d}" for at in range(len(kept))]
     place(config).mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from skillscale.errors import InputError
 from skillscale.laws.skill_study import Measured, SkillStudy, skill_study
-from skillscale.laws.splits import SkillSplit
+from skillscale.laws.splits import Confirmation, SkillSplit
 from skillscale.laws.study import fit_study
 from skillscale.report import skill_figures
 from skillscale.report.skill_page import skill_figures_of, skill_frames
@@ -88,10 +89,36 @@ def test_one_mix_tells_what_to_run_for_the_figures_of_mixes(one_mix):
 
 def test_a_shift_is_claimed_only_as_far_as_its_interval(one_mix):
     caption = figures(one_mix)["composition"].caption
-    surely = re.search(r"surely above (\d+) %", caption)
-    assert surely
+    value, lo, hi = (int(text) for text in re.search(r"it is (\d+) % \[(\d+), (\d+)\]", caption).groups())
     truth = 100 * math.expm1(0.8 + 0.2 * math.log(0.6 / 0.4))
-    assert 0.5 * truth < int(surely.group(1)) < truth
+    assert 0.5 * truth < lo < truth < hi
+    assert lo < value < hi
+    assert "a shift is shown there" in caption
+
+
+def test_what_cannot_be_drawn_says_what_it_takes():
+    """One skill: no shift, no crossing, but its own shares; without optima: nothing of mixes."""
+    alone = replace(MEASURED, skills=("code",), splits=(), categories={"code": "code"}, validation=())
+    found = figures(skill_study(runs((0.1, 0.4, 0.9)), alone, base=BASE, level=0.9, resamples=200))
+    assert [name for name, one in found.items() if one.image] == ["splits", "mixes", "shares"]
+    assert "two skills with an optimum" in found["composition"].caption
+    assert "with no held-out split to confirm it" in found["splits"].caption
+    bad = figures(skill_study(runs((0.1, 0.4, 0.9), noise=0.3), MEASURED, base=BASE, level=0.9, resamples=200))
+    assert not bad["mixes"].image
+    assert "takes optima of 3 mixes at one budget" in bad["mixes"].caption
+    without = replace(MEASURED, aggregates=())
+    assert (
+        "no aggregate"
+        in figures(skill_study(runs((0.4,)), without, base=BASE, level=0.9, resamples=200))["splits"].caption
+    )
+
+
+def test_a_column_without_losses_costs_itself_alone():
+    table = runs((0.4,)).assign(**{"set/a": math.nan, "code held-out": math.nan})
+    found = skill_study(table, MEASURED, base=BASE, level=0.9, resamples=200)
+    knowledge, code = found.verdicts
+    assert [one.skill for one in knowledge.hypothesis_sets] == ["set/b"]
+    assert (code.confirmation, code.held_out.value.known) == (Confirmation.NO_SPLIT, False)
 
 
 def test_mixes_have_every_figure_and_the_tables_behind_them(several):
@@ -114,10 +141,11 @@ def test_the_crossing_is_where_it_was_planted_or_said_to_be_missing(several):
 
 
 def test_a_validation_set_is_told_by_the_skill_that_it_follows(several):
-    """The planted text falls with the share of knowledge, as that skill does."""
+    """The planted text falls with the share of knowledge, as that skill does; what makes a skill up is left out."""
     caption = figures(several)["likeness"].caption
     assert re.search(r"knowledge: [^;]*val/text", caption)
     assert re.search(r"code: code held-out", caption)
+    assert {one.column for one in several.likeness.likenesses} == {"knowledge held-out", "code held-out", "val/text"}
 
 
 def test_published_optima_are_drawn_hollow_beside_our_own(one_mix):
@@ -138,6 +166,8 @@ def test_published_optima_are_drawn_hollow_beside_our_own(one_mix):
         ("skill,C\na,1\n", "lacks the columns N"),
         ("skill,C,N\na,1,-3\n", "N must be a positive number, but one is -3"),
         ("skill,C,N,N_lo\na,1,3,x\n", "N_lo must be a positive number"),
+        ("skill,C,N\na,1,3\na,1,4\n", "has a twice at one C"),
+        ("skill,C,N,N_lo\na,1,3,4\n", "N must lie from N_lo to N_hi, but one is 3"),
     ],
 )
 def test_published_optima_that_cannot_be_used_are_refused(tmp_path, text, message):

@@ -31,7 +31,7 @@ from skillscale.laws.objective import DELTA, Objective
 from skillscale.laws.points import Points
 from skillscale.laws.request import Refused, Request, fit_all, weighed_by_sem
 from skillscale.laws.results import StudyFits
-from skillscale.laws.skill_study import Measured, SkillStudy, skill_study
+from skillscale.laws.skill_study import SkillStudy, skill_study
 from skillscale.laws.study import fit_study
 from skillscale.laws.worth import Worth, of_worth
 from skillscale.output import Output, to_json
@@ -224,16 +224,13 @@ def _skill_study(runs: Runs, config: Config, found: Findings, arguments: Mapping
     of_grid = runs.of_grid
     if not of_grid.has_isoflops or not found.fits.mixes:
         return None
-    table = of_grid.table
-    measured = Measured(
-        skills=tuple(_measured_of(table, table.judged)), aggregates=tuple(_measured_of(table, table.aggregates)),
-        splits=table.splits, categories=table.own_categories, validation=table.validation,
-    )  # fmt: skip
     wanted = str(config.study.mix_values[0])
-    most = str(table.runs["mix"].astype(str).mode().iloc[0])
+    grid = of_grid.table.runs
+    most = str(grid["mix"].astype(str).mode().iloc[0])
     return skill_study(
-        table.runs, measured, base=wanted if wanted in found.fits.mixes else most, level=config.study.level,
+        grid, of_grid.measured, base=wanted if wanted in found.fits.mixes else most, level=config.study.level,
         resamples=config.study.resamples, curve=arguments.get("curve") or "shared",
+        laws=_laws_by_mix(runs, found.laws, grid),
     )  # fmt: skip
 
 
@@ -321,17 +318,26 @@ def _study_fits(runs: Runs, config: Config, laws: Mapping[str, Fitted | Refused]
             curve=curve, runs=table.runs, minima=(), power_laws=(), residuals=(), laws=(), frontier=(),
             unusable=table.unusable,
         )  # fmt: skip
-    mixes = {str(mix): "" if table.categories else str(mix) for mix in grid["mix"]} if len(grid) else {}
-    named = {(mix, name): _named(group, name, runs) for mix, group in mixes.items() for name in _measured(table)}
     fits = fit_study(
         grid, skills=table.judged, aggregates=table.aggregates, level=settings.level,
         resamples=settings.resamples, curve=curve,
-        laws={key: laws[name] for key, name in named.items() if name in laws},
+        laws=_laws_by_mix(runs, laws, grid),
     )  # fmt: skip
     known = {(one.run_id, one.skill) for one in table.unusable}
     more = [one for one in fits.unusable if (one.run_id, one.skill) not in known]
     tell_unusable(more, out)
-    return replace(fits, unusable=(*table.unusable, *more))
+    return replace(fits, unusable=(*table.unusable, *more), whole=runs.whole)
+
+
+def _laws_by_mix(
+    runs: Runs, laws: Mapping[str, Fitted | Refused], grid: pd.DataFrame
+) -> dict[tuple[str, str], Fitted | Refused]:
+    """Each skill's law at each mix; none where the budgets are not the laws' own C = 6 N D."""
+    if not runs.whole or not len(grid):
+        return {}
+    mixes = {str(mix): "" if runs.table.categories else str(mix) for mix in grid["mix"]}
+    named = {(mix, name): _named(group, name, runs) for mix, group in mixes.items() for name in _measured(runs.table)}
+    return {key: laws[name] for key, name in named.items() if name in laws}
 
 
 def points_of(table: RunTable) -> dict[str, Points]:
@@ -341,11 +347,7 @@ def points_of(table: RunTable) -> dict[str, Points]:
 
 def _measured(table: RunTable) -> list[str]:
     """Skills and aggregates that some run has a loss for."""
-    return _measured_of(table, (*table.judged, *table.aggregates))
-
-
-def _measured_of(table: RunTable, names: Sequence[str]) -> list[str]:
-    return [name for name in names if table.runs[name].notna().any()]
+    return [name for name in (*table.judged, *table.aggregates) if table.runs[name].notna().any()]
 
 
 def varied_categories(table: RunTable) -> tuple[str, ...]:

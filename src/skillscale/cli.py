@@ -354,7 +354,7 @@ ENTRIES = (
             ),
             # H100 SXM, bf16 without sparsity: 989.4 TFLOP/s by its data sheet; large models reach some .4 of it
             Parameter(name="gpu_flops", default="9.89e14", read=positive, help="peak FLOP/s of a GPU, for the dry run"),
-            Parameter(name="mfu", default="0.4", read=positive, help="share of that which 6 N D reaches"),
+            Parameter(name="mfu", default="0.4", read=_part, help="share of that which 6 N D reaches"),
             _RETRY,
             _JSON,
         ),

@@ -132,7 +132,9 @@ def budgets_of(arguments: Mapping[str, Any]) -> tuple[Budget, ...]:
 def _known(arguments: Mapping[str, Any], config: Config, out: Output) -> Known:
     if not arguments["from"]:
         return _fitted(arguments, config, out)
-    given = [f"--{name}" for name in ("table", "columns", "law", "pin", "share", "pool", "delta") if arguments[name]]
+    usual = {"objective": "huber", "weights": "equal", "resample": "wild"}
+    fitting = ("table", "columns", "convention", "law", "pin", "share", "pool", "delta", *usual)
+    given = [f"--{name}" for name in fitting if (arguments[name] or None) != usual.get(name)]
     if given:
         raise InputError(f"--from takes laws as they were fitted, so that {given[0]} has no place beside it; leave one")
     address = arguments["from"]

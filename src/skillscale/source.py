@@ -12,6 +12,7 @@ from skillscale.config import Config
 from skillscale.errors import FitError, InputError
 from skillscale.imports import imported_table
 from skillscale.laws.results import Unusable, by_reason
+from skillscale.laws.skill_study import Measured
 from skillscale.laws.splits import SkillSplit
 from skillscale.output import Output
 from skillscale.point import AGGREGATE
@@ -59,10 +60,25 @@ class Runs:
         """
         sampled = {one.run_id for one in self.records if one.purpose}
         runs = self.table.runs[~self.table.runs["run_id"].isin(sampled)].reset_index(drop=True)
-        if self.trained and self.table.convention == NONEMBED:
+        if not self.whole:
             totals = {one.run_id: one.point.n_params for one in self.records}
             runs = runs.assign(D=runs["D"] * runs["run_id"].map(totals) / runs["N"])
         return replace(self, table=replace(self.table, runs=runs))
+
+    @property
+    def whole(self) -> bool:
+        """Whether C = 6 N D with N as it is counted."""
+        return not (self.trained and self.table.convention == NONEMBED)
+
+    @property
+    def measured(self) -> Measured:
+        """Which columns are what, of those that any run has measured."""
+        table = self.table
+        return Measured(
+            skills=tuple(name for name in table.judged if table.runs[name].notna().any()),
+            aggregates=tuple(name for name in table.aggregates if table.runs[name].notna().any()),
+            splits=table.splits, categories=table.own_categories, validation=table.validation,
+        )  # fmt: skip
 
     @property
     def has_isoflops(self) -> bool:
@@ -149,23 +165,30 @@ def trained_table(records: Sequence[RunRecord], config: Config, convention: str 
 
 
 def _nonembed(record: RunRecord) -> float:
-    """Parameters without the embedding; NaN, and so left out by name, where an old record has no sizes."""
-    return math.nan if record.size is None else float(record.size.n_params_nonembed)
+    """Parameters without the embedding.
+
+    Raises:
+        InputError: an old record has no sizes.
+    """
+    if record.size is None:
+        raise InputError(
+            f"run {record.run_id} has no record of its size without the embedding; take --convention total"
+        )
+    return float(record.size.n_params_nonembed)
 
 
 def splits_of(config: Config) -> tuple[SkillSplit, ...]:
-    """The columns of each skill that has a held-out split; a split of one set is that set."""
+    """The columns of each skill; a split of one set is that set."""
 
     def several(names: Sequence[str]) -> tuple[str, ...]:
         return tuple(f"set/{name}" for name in names) if len(names) > 1 else ()
 
     return tuple(
         SkillSplit(
-            skill=one.name, hypothesis=one.name, held_out=f"{one.name} held-out",
+            skill=one.name, hypothesis=one.name, held_out=f"{one.name} held-out" if one.held_out else "",
             hypothesis_sets=several(one.hypothesis), held_out_sets=several(one.held_out),
         )
         for one in config.skills.skills
-        if one.held_out
     )  # fmt: skip
 
 
@@ -177,7 +200,7 @@ def validation_of(config: Config) -> tuple[str, ...]:
 def _details(config: Config) -> dict[str, tuple[str, str]]:
     """What each column beside the skills is: a mean over a held-out split, or an evaluation set, by its name."""
     splits = splits_of(config)
-    held_out = {one.held_out: ("held_out", one.skill) for one in splits}
+    held_out = {one.held_out: ("held_out", one.skill) for one in splits if one.held_out}
     sets = {column: ("set", column[4:]) for one in splits for column in (*one.hypothesis_sets, *one.held_out_sets)}
     return held_out | sets | {column: ("set", column) for column in validation_of(config)}
 

@@ -177,6 +177,11 @@ class Residual:
         """Whether this is the mean over budgets."""
         return math.isnan(self.C)
 
+    def said(self, level: float) -> str:
+        """The verdict in words; a hint where it does not stand as one of several (Holm's p above 1 - level)."""
+        hint = self.verdict is not Verdict.UNRESOLVED and self.p_holm > 1 - level
+        return f"hint: {self.verdict}" if hint else str(self.verdict)
+
     @property
     def ratio(self) -> Interval:
         """N*(skill) / N*(aggregate)."""
@@ -300,6 +305,7 @@ class StudyFits:
     frontier: tuple[Frontier, ...]
     unusable: tuple[Unusable, ...]
     curve: str = field(default="shared", metadata={"unit": "isoFLOP method, of skillscale.laws.isoflop.CURVES"})
+    whole: bool = field(default=True, metadata={"unit": "whether C = 6 N D with N as counted, so that D* = C / 6 N*"})
 
     @property
     def mixes(self) -> tuple[str, ...]:
@@ -309,12 +315,14 @@ class StudyFits:
     def minima_table(self) -> pd.DataFrame:
         """One row a mix, skill and budget.
 
-        Columns: mix skill C N N_lo N_hi D loss curvature curvature_lo curvature_hi n_runs n_sizes status reason.
+        Columns: mix skill C N N_lo N_hi D (where N counts all parameters) loss curvature curvature_lo curvature_hi
+        n_runs n_sizes status reason.
         """
         return table(
             {"mix": m.mix, "skill": m.skill, "C": m.C}
             | bounds("N", m.N)
-            | {"D": m.D.value, "loss": m.loss}
+            | ({"D": m.D.value} if self.whole else {})
+            | {"loss": m.loss}
             | bounds("curvature", m.curvature)
             | {"n_runs": m.n_runs, "n_sizes": m.n_sizes, "status": str(m.status), "reason": m.reason}
             for m in self.minima

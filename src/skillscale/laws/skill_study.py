@@ -1,6 +1,5 @@
 """All that a study says of how its skills differ: on two splits, by validation set, and over mixes."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -14,14 +13,14 @@ from skillscale.laws.lines import LEAST
 from skillscale.laws.results import StudyFits
 from skillscale.laws.shares import ShareStudy, share_study
 from skillscale.laws.splits import RunsNeeded, SkillSplit, SplitVerdict, runs_needed, split_verdicts
-from skillscale.laws.study import fit_study
+from skillscale.laws.study import Laws, fit_study
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """What is measured on the runs, by the columns of their table.
 
-    ``skills``: means over each skill's hypothesis split; ``splits``: of the skills that have a held-out one;
+    ``skills``: means over each skill's hypothesis split; ``splits``: of the skills that have several data sets;
     ``categories``: the category of the mix that belongs to a skill; ``validation``: validation sets.
     """
 
@@ -38,16 +37,20 @@ class Measured:
         return tuple(dict.fromkeys([*self.skills, *of_splits, *self.validation]))
 
     def among(self, columns: Sequence[str]) -> tuple[SkillSplit, ...]:
-        """The splits that have both means among some columns, with the data sets that are there too."""
+        """The splits of every skill among some columns, with what of them is there too."""
 
         def there(names: Sequence[str]) -> tuple[str, ...]:
             return tuple(name for name in names if name in columns)
 
+        known = {one.skill: one for one in self.splits}
+        every = [known.get(name, SkillSplit(skill=name, hypothesis=name)) for name in self.skills if name in columns]
         return tuple(
-            replace(one, hypothesis_sets=there(one.hypothesis_sets), held_out_sets=there(one.held_out_sets))
-            for one in self.splits
-            if one.hypothesis in columns and one.held_out in columns
-        )
+            replace(
+                one, held_out=one.held_out if one.held_out in columns else "",
+                hypothesis_sets=there(one.hypothesis_sets), held_out_sets=there(one.held_out_sets),
+            )
+            for one in every
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,8 @@ class SkillStudy:
 
 
 def skill_study(
-    runs: pd.DataFrame, measured: Measured, *, base: str, level: float, resamples: int, curve: str = "shared"
+    runs: pd.DataFrame, measured: Measured, *, base: str, level: float, resamples: int, curve: str = "shared",
+    laws: Laws | None = None,
 ) -> SkillStudy:  # fmt: skip
     """Fit every column of a study, and compare.
 
@@ -81,26 +85,30 @@ def skill_study(
         level: of all intervals, two-sided.
         resamples: draws behind the intervals.
         curve: the isoFLOP method.
+        laws: of skills by mix, as ``fit_study`` takes them.
 
     Raises:
         FitError: no usable run is left.
     """
     columns = [name for name in measured.columns if name in runs and runs[name].notna().any()]
     fits = fit_study(
-        runs, skills=columns, aggregates=measured.aggregates, level=level, resamples=resamples, curve=curve, laws={}
-    )
+        runs, skills=columns, aggregates=measured.aggregates, level=level, resamples=resamples, curve=curve,
+        laws=laws or {},
+    )  # fmt: skip
     there = {one.skill for one in fits.minima}
     skills = [name for name in measured.skills if name in there]
-    varied = {name: category for name, category in measured.categories.items() if name in skills}
-    pair = _pair(fits, varied) if len(fits.mixes) >= LEAST else None
+    own = {name: category for name, category in measured.categories.items() if name in skills}
+    several = len(fits.mixes) >= LEAST
+    pair = _pair(fits, own) if several else None
+    parts = _parts(measured, pair or ())
     return SkillStudy(
         base=base, fits=fits, pair=pair,
         verdicts=_verdicts(fits, measured.among(columns), base),
         shifts=composition_shifts(fits, skills) if len(skills) > 1 else (),
         needed=tuple(one for one in runs_needed(fits) if one.mix == base and one.skill in skills),
-        shares=share_study(fits, varied) if pair else None,
-        crossover=_crossover(fits, pair, varied) if pair else None,
-        likeness=_likeness(fits, pair, varied, [name for name in columns if name not in pair]) if pair else None,
+        shares=share_study(fits, own) if several and own else None,
+        crossover=_crossover(fits, pair, own) if pair else None,
+        likeness=_likeness(fits, pair, own, [name for name in columns if name not in parts]) if pair else None,
     )  # fmt: skip
 
 
@@ -108,10 +116,15 @@ def _verdicts(fits: StudyFits, splits: Sequence[SkillSplit], base: str) -> tuple
     return split_verdicts(fits, splits, mix=base) if splits and fits.aggregates and base in fits.mixes else ()
 
 
+def _parts(measured: Measured, pair: Sequence[str]) -> set[str]:
+    """Two skills and the data sets they are the mean of, which would be like them by construction."""
+    return {*pair, *(name for one in measured.splits if one.skill in pair for name in one.hypothesis_sets)}
+
+
 def _pair(fits: StudyFits, categories: Mapping[str, str]) -> tuple[str, str] | None:
-    """The two skills the ratio of whose categories varies most over the mixes."""
+    """The two skills the ratio of whose categories varies most over the mixes; code the second where it is one."""
     best: tuple[float, tuple[str, str]] | None = None
-    for first, second in combinations(categories, 2):
+    for first, second in combinations(sorted(categories, key=lambda name: name == "code"), 2):
         if categories[first] == categories[second]:
             continue
         ratios = log_ratios(fits, categories[second], categories[first])
@@ -137,7 +150,7 @@ def _likeness(
     )  # fmt: skip
 
 
-def largest_shift(study: SkillStudy) -> CompositionShift | None:
-    """The budget of the base mix at which a validation set of other composition moves N* most."""
-    known = [one for one in study.shifts if one.mix == study.base and math.isfinite(one.largest.value)]
-    return max(known, key=lambda one: one.largest.value, default=None)
+def last_shift(study: SkillStudy) -> CompositionShift | None:
+    """What another validation set does at the largest budget of the base mix: named before anything was looked at."""
+    known = [one for one in study.shifts if one.mix == study.base and one.largest.known]
+    return max(known, key=lambda one: one.C, default=None)

@@ -27,22 +27,26 @@ class Confirmation(StrEnum):
     CONTRADICTED = "contradicted"
     NOT_CONFIRMED = "not confirmed"
     NOTHING = "nothing to confirm"
+    NO_SPLIT = "no held-out split"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SkillSplit:
-    """The columns of a skill: its mean on each split, and the data sets that the means are of."""
+    """The columns of a skill: its mean on each split, and the data sets that the means are of.
+
+    ``held_out`` is empty where there is no such split.
+    """
 
     skill: str
     hypothesis: str
-    held_out: str
+    held_out: str = ""
     hypothesis_sets: tuple[str, ...] = ()
     held_out_sets: tuple[str, ...] = ()
 
     @property
     def others(self) -> tuple[str, ...]:
         """All columns but the one that decides."""
-        return (self.held_out, *self.hypothesis_sets, *self.held_out_sets)
+        return tuple(name for name in (self.held_out, *self.hypothesis_sets, *self.held_out_sets) if name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +92,12 @@ def split_verdicts(
     first = _family([pooled[one.hypothesis] for one in splits])
     verdicts = [_standing(one, level) for one in first]
     stand = [verdict is not Verdict.UNRESOLVED for verdict in verdicts]
-    asked = _family([pooled[one.held_out] for one, yes in zip(splits, stand, strict=True) if yes])
-    second = iter(asked)
-    unasked = {one.held_out: replace(pooled[one.held_out], p_holm=math.nan) for one in splits}
-    own = [next(second) if yes else unasked[one.held_out] for one, yes in zip(splits, stand, strict=True)]
+    asked = _family([pooled[one.held_out] for one, yes in zip(splits, stand, strict=True) if yes and one.held_out])
+    second = {one.skill: one for one in asked}
+    own = [
+        second.get(one.held_out) or _unasked(pooled.get(one.held_out), other)
+        for one, other in zip(splits, first, strict=True)
+    ]
     names = (
         [set_ for one in splits for set_ in one.hypothesis_sets],
         [set_ for one in splits for set_ in one.held_out_sets],
@@ -100,7 +106,7 @@ def split_verdicts(
     return tuple(
         SplitVerdict(
             skill=split.skill, mix=one.mix, aggregate=one.aggregate, verdict=verdict, hypothesis=one, held_out=other,
-            confirmation=_confirmation(verdict, other),
+            confirmation=_confirmation(verdict, other) if split.held_out else Confirmation.NO_SPLIT,
             hypothesis_sets=tuple(sets[0][name] for name in split.hypothesis_sets),
             held_out_sets=tuple(sets[1][name] for name in split.held_out_sets),
         )
@@ -125,6 +131,16 @@ def split_table(verdicts: Sequence[SplitVerdict]) -> pd.DataFrame:
             ("hypothesis", "data set", one.hypothesis_sets), ("held-out", "data set", one.held_out_sets),
         )
         for r in residuals
+    )  # fmt: skip
+
+
+def _unasked(held_out: Residual | None, hypothesis: Residual) -> Residual:
+    """A held-out residual that nothing was asked of; one without a value where there is no such split."""
+    if held_out is not None:
+        return replace(held_out, p_holm=math.nan)
+    return replace(
+        hypothesis, skill="", status=Status.TOO_FEW, reason="no held-out split", value=Interval(), p=math.nan,
+        p_holm=math.nan, verdict=Verdict.UNRESOLVED,
     )  # fmt: skip
 
 

@@ -263,7 +263,7 @@ def residuals(fits: StudyFits, mix: str) -> Figure:
                       color=colour, fontsize=9)  # fmt: skip
             for one in group:
                 y += 1
-                _residual_row(axes, one, y, colour, reach)
+                _residual_row(axes, one, y, colour, reach, fits.level)
                 ticks.append(y)
                 labels.append("pooled" if one.pooled else power(one.C))
             y += 1.9
@@ -288,7 +288,7 @@ def _reach(values: Iterable[Residual]) -> float:
     return 1.08 * min(widest, max([math.log(6), *(1.2 * one for one in estimates)]))
 
 
-def _residual_row(axes: Axes, one: Residual, y: float, colour: str, reach: float) -> None:
+def _residual_row(axes: Axes, one: Residual, y: float, colour: str, reach: float, level: float) -> None:
     beside = axes.get_yaxis_transform()
     if not one.value.known:
         axes.text(1.015, y, f"{one.status}", transform=beside, va="center", fontsize=7, color=SOFT, gid="refused")
@@ -303,9 +303,10 @@ def _residual_row(axes: Axes, one: Residual, y: float, colour: str, reach: float
               color=colour, markeredgecolor="white", markeredgewidth=0.8, zorder=4,
               gid="pooled" if one.pooled else "residual")  # fmt: skip
     words = f"{percent(one.value.value)}  [{percent(one.value.lo)}, {percent(one.value.hi)}]"
-    axes.text(1.015, y, f"{words}  {one.verdict}" if one.pooled else words, transform=beside, va="center",
+    stands = one.pooled and one.said(level) in (Verdict.CAPACITY, Verdict.DATA)
+    axes.text(1.015, y, f"{words}  {one.said(level)}" if one.pooled else words, transform=beside, va="center",
               fontsize=7.5 if one.pooled else 7, color=INK if one.pooled else SOFT,
-              weight="bold" if one.pooled and one.verdict is not Verdict.UNRESOLVED else "normal")  # fmt: skip
+              weight="bold" if stands else "normal")  # fmt: skip
 
 
 def _residual_axes(axes: Axes, reach: float, ticks: Sequence[float], labels: Sequence[str], *, level: str) -> None:

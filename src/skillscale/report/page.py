@@ -177,8 +177,8 @@ def _verdicts(fits: StudyFits, mix: str, *, named: bool) -> list[dict[str, objec
         rows.append(
             {
                 "skill": f"{skill} ({mix})" if named else skill,
-                "verdict": str(one.verdict) if one else str(Verdict.UNRESOLVED),
-                "shown": one is not None and one.verdict is not Verdict.UNRESOLVED,
+                "verdict": one.said(fits.level) if one else str(Verdict.UNRESOLVED),
+                "shown": one is not None and one.said(fits.level) in (Verdict.CAPACITY, Verdict.DATA),
                 "sentence": sentences.verdict(fits, one) if one else f"No residual of {skill} was fitted.",
             }
         )

@@ -151,7 +151,6 @@ def _block(one: Plan, asked: Asked, at: int) -> list[str]:
     lines = [f"plan for {asked.budgets[at]}", f"worth: {weights}{_mix_told(optimum, asked)}", ""]
     per = f", {count(optimum.D.value / optimum.N.value, 2)} a parameter" if math.isfinite(optimum.N.value) else ""
     counted = f" parameters{f' ({asked.convention})' if asked.convention else ''}" if per else ""
-    counted = f" ({asked.convention})" if asked.convention else ""
     lines += [
         f"N*    {size_text(optimum.N)}{counted}",
         f"D*    {size_text(optimum.D)}{f' tokens{per}' if per else ''}",
@@ -194,7 +193,8 @@ def _skill_table(one: Plan, skills: Sequence[str]) -> list[str]:
 
 def _table(columns: Sequence[list[str]]) -> list[str]:
     """Without columns that are empty."""
-    return aligned([column for column in columns if any(column[1:])])
+    filled = [column for column in columns if any(column[1:])]
+    return aligned(filled) if filled else []
 
 
 def _verdict(verdict: Verdict) -> str:
@@ -255,9 +255,15 @@ def _frontier_tables(several: Sequence[Frontier]) -> list[str]:
         some = [one for one in several if one.with_mix is with_mix and len(one.steps) > 1]
         if some:
             what = "N and the mix follow" if with_mix else "N follows"
-            lines += ["", f"as a skill's weight goes from 0 to 1 and {what} (the rest as worth has it):"]
+            lines += ["", f"as a skill's weight goes from 0 to 1 and {what} {_rest_told(some)}:"]
             lines += _frontier_table(some, with_mix=with_mix)
     return lines[1:]
+
+
+def _rest_told(some: Sequence[Frontier]) -> str:
+    """How the others are weighed among themselves."""
+    alike = all(len(set(one.rest.values())) <= 1 for one in some)
+    return "(the rest all alike)" if alike else "(the rest as worth has it, or alike where it names no other)"
 
 
 def _frontier_table(some: Sequence[Frontier], *, with_mix: bool) -> list[str]:

@@ -79,7 +79,7 @@ def _above_least(laws: Mapping[str, SkillLaw], weights: Mapping[str, float], one
 def _frontiers(panel: Axes, several: Sequence[Frontier], colours: Mapping[str, str]) -> None:
     """Change of a skill's loss against that of the rest, as its weight goes from 0 to 1; the plan is at 0, 0."""
     panel.set_title("what a skill and the rest trade")
-    for one in several:
+    for one in (each for each in several if each.steps):
         x, y = (
             [100 * math.expm1(change.value) for change in changes]
             for changes in zip(*((step.rest_change, step.own_change) for step in one.steps), strict=True)

@@ -318,10 +318,11 @@ def published(fits: StudyFits, mix: str, theirs: pd.DataFrame) -> Figure:
 
 def _ratios(panel: Axes, fits: StudyFits, mix: str, name: str, theirs: pd.DataFrame, colour: str) -> None:
     """A skill's residuals: this study's with intervals, those of the others' optima without."""
-    mine = fits.residual_table()
-    mine = mine[(mine["mix"] == mix) & (mine["skill"] == name) & np.isfinite(mine["C"]) & np.isfinite(mine["residual"])]
-    if len(mine):
-        _with_bars(panel, mine["C"], mine, "residual", colour)
+    aggregate = next(iter(fits.aggregates), "")
+    for one in fits.residuals:
+        if (one.mix, one.skill, one.aggregate) == (mix, name, aggregate) and one.value.known and not one.pooled:
+            panel.plot([one.C, one.C], [one.value.lo, one.value.hi], color=colour, linewidth=0.8)
+            panel.plot([one.C], [one.value.value], marker="o", markersize=3.5, color=colour, gid="optimum")
     common = theirs[theirs["skill"] == "aggregate"].set_index("C")["N"]
     other = theirs[(theirs["skill"] == name) & theirs["C"].isin(common.index)]
     if len(other):
@@ -334,7 +335,8 @@ def _with_bars(
     panel: Axes, x: "pd.Series[float]", rows: pd.DataFrame, name: str, colour: str, *, hollow: bool = False
 ) -> None:  # fmt: skip
     value, lo, hi = (rows[column].to_numpy(dtype=float) for column in (name, f"{name}_lo", f"{name}_hi"))
-    panel.errorbar(x, value, yerr=[value - lo, hi - value], linestyle="none", marker="o", markersize=3.5, color=colour,
+    bars = np.maximum([value - lo, hi - value], 0)
+    panel.errorbar(x, value, yerr=bars, linestyle="none", marker="o", markersize=3.5, color=colour,
                    markerfacecolor="white" if hollow else colour, elinewidth=0.8,
                    gid="published" if hollow else "optimum")  # fmt: skip
 

@@ -5,15 +5,18 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from skillscale.laws.composition import CompositionShift, composition_table
+from skillscale.laws.composition import composition_table
 from skillscale.laws.crossing import Crossing, Crossover
+from skillscale.laws.lines import LEAST
 from skillscale.laws.results import Interval, Status, StudyFits, Verdict
-from skillscale.laws.skill_study import SkillStudy, largest_shift
+from skillscale.laws.skill_study import SkillStudy, last_shift
 from skillscale.laws.splits import Confirmation, SplitVerdict, needed_table, split_table
 from skillscale.report import canvas, skill_figures
 from skillscale.report.numbers import count, join, percent, power
 from skillscale.report.parts import Drawn, drawn_of, table_of
 
+_FAR = 1000.0  # factor between the budgets of two studies that is worth a word
+_PUBLISHED_CROSSING = " Roberts et al. 2025 found the crossing at a ratio of 2.1."
 _PUBLISHED_SLOPES = (
     "Roberts et al. 2025 found elasticities of .137 ± .028 for knowledge and .055 ± .007 for code, at 6×10¹⁸ FLOP."
 )
@@ -22,10 +25,10 @@ _PUBLISHED_SLOPES = (
 def skill_figures_of(
     study: SkillStudy | None, categories: Mapping[str, str], *, fits: StudyFits, beside: tuple[str, pd.DataFrame] | None
 ) -> list[Drawn]:  # fmt: skip
-    """Every figure that the runs allow; in place of one that they don't, what to run.
+    """Every figure that the runs allow; in place of one that they don't, what it takes.
 
     Args:
-        study: None where the runs are no isoFLOP study.
+        study: None where the runs are no isoFLOP study, which has none of them.
         categories: of the mix, the one that belongs to each skill.
         fits: of the skills alone.
         beside: optima that others published, by the name of their table.
@@ -47,11 +50,18 @@ def _beside(study: SkillStudy, fits: StudyFits, beside: tuple[str, pd.DataFrame]
         drawn_of(
             "published", f"Beside {name}", canvas.svg(skill_figures.published(fits, study.base, known)),
             f"This study's optima with their intervals, and those of {name}, hollow. Skills of the same name are "
-            "measured on other data sets there, and the two lie many orders of magnitude of compute apart: what agrees "
-            "or differs is the order of the skills, not more.",
+            f"measured on other data sets there{_apart(fits, known)}: what agrees or differs is the order of the "
+            "skills, not more.",
             (table_of(f"Optima of {name}", _short(theirs), folded=True),),
         )
     ]  # fmt: skip
+
+
+def _apart(fits: StudyFits, theirs: pd.DataFrame) -> str:
+    """How far apart two studies' budgets are, where they don't meet."""
+    ours = [one.C for one in fits.minima]
+    gap = max(float(theirs["C"].min()) / max(ours), min(ours) / float(theirs["C"].max()))
+    return f", and the nearest budgets are a factor of {power(gap, 1)} apart" if gap > _FAR else ""
 
 
 def skill_frames(study: SkillStudy | None) -> dict[str, pd.DataFrame]:
@@ -79,19 +89,19 @@ def skill_frames(study: SkillStudy | None) -> dict[str, pd.DataFrame]:
 
 
 def _splits(study: SkillStudy) -> list[Drawn]:
+    title = "Verdicts on two splits"
     if not study.verdicts:
-        return [
-            _missing(
-                "splits", "Verdicts on two splits",
-                "No skill has a held-out split. Name one in the skills file (`held_out:`), of other data sets than "
-                "those that decide, as conf/skills/splits.yaml does.",
-            )
-        ]  # fmt: skip
+        why = "The runs have no aggregate to compare skills with: weigh evaluation sets in `study.aggregate`, or in "
+        return [_missing("splits", title, f"{why}`validation` of a table's columns.")]
+    if not any(one.hypothesis.value.known for one in study.verdicts):
+        reasons = "; ".join(dict.fromkeys(one.hypothesis.reason for one in study.verdicts if one.hypothesis.reason))
+        return [_missing("splits", title, f"No skill has a residual: {reasons}.")]
     told = " ".join(_verdict(one) for one in study.verdicts)
     caption = (
         f"{told} Verdicts are decided on the hypothesis split (filled) after Holm's correction over the skills, and "
         f"asked of the held-out split (hollow), of other data sets. Both are measured on the same runs: what is "
         f"confirmed does not hang on the choice of data sets; whether it hangs on the runs takes other runs to tell. "
+        f"{_without_split(study)}"
         f"{100 * study.fits.level:.3g} % intervals, pooled over budgets."
     )
     tables = (
@@ -101,6 +111,19 @@ def _splits(study: SkillStudy) -> list[Drawn]:
     return [
         drawn_of("splits", "Verdicts on two splits", canvas.svg(skill_figures.splits(study.verdicts)), caption, tables)
     ]
+
+
+def _without_split(study: SkillStudy) -> str:
+    lacking = [one.skill for one in study.verdicts if one.confirmation is Confirmation.NO_SPLIT]
+    if not lacking:
+        return ""
+    return (
+        f"{_capital(join(lacking))}: no held-out split; name one of other data sets in the skills file (`held_out`). "
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _verdict(one: SplitVerdict) -> str:
@@ -118,6 +141,7 @@ def _verdict(one: SplitVerdict) -> str:
         Confirmation.CONFIRMED: "and confirmed on the held-out split",
         Confirmation.CONTRADICTED: "but contradicted on the held-out split",
         Confirmation.NOT_CONFIRMED: "but not confirmed on the held-out split",
+        Confirmation.NO_SPLIT: "with no held-out split to confirm it",
     }.get(one.confirmation, "")
     held = f" ({percent(one.held_out.value.value)} {_ends(one.held_out.value)})" if one.held_out.value.known else ""
     return f"{one.skill}: {one.verdict} ({here}), {there}{held}."
@@ -128,64 +152,44 @@ def _ends(value: Interval) -> str:
 
 
 def _shifts(study: SkillStudy) -> list[Drawn]:
+    title = "A validation set of another composition"
     mine = [one for one in study.shifts if one.mix == study.base]
-    if not mine:
-        return []
-    widest = largest_shift(study)
-    surest = max((one for one in mine if one.largest.known), key=lambda one: one.largest.lo, default=None)
+    last = last_shift(study)
+    if last is None:
+        why = "; ".join(dict.fromkeys(one.reason for one in mine)) or "there is one skill"
+        return [_missing("composition", title, f"It takes two skills with an optimum at one budget: {why}.")]
+    value = last.largest
+    surely = "so that a shift is shown" if value.lo > 0 else "so that none is shown"
     caption = (
         "How far N* moves at most when a validation set of one composition of the skills takes the place of another: "
-        f"max N* / min N* − 1 over skills. {_widest(widest, surest)} The estimate of a largest difference is too large "
-        "where noise is; the interval owns that, and begins at 0 where no two skills can be told apart."
+        f"max N* / min N* − 1 over skills. At the largest budget, {power(last.C)} FLOP, it is "
+        f"{100 * value.value:.0f} % [{100 * value.lo:.0f}, {100 * value.hi:.0f}], from {last.extremes[0]} to "
+        f"{last.extremes[1]}, {surely} there. The estimate of a largest difference is too large where noise is; the "
+        "interval owns that, budget by budget, and begins at 0 where no two skills can be told apart."
     )
     table = table_of("Shift of N* by validation set", _short(composition_table(mine)), folded=True)
-    return [
-        drawn_of(
-            "composition", "A validation set of another composition", canvas.svg(skill_figures.shifts(study)), caption,
-            (table,),
-        )
-    ]  # fmt: skip
-
-
-def _widest(widest: CompositionShift | None, surest: CompositionShift | None) -> str:
-    if widest is None or surest is None:
-        return "No budget has the optima of two skills."
-    value = widest.largest
-    text = (
-        f"Estimates reach {100 * value.value:.0f} % [{100 * value.lo:.0f}, {100 * value.hi:.0f}] at "
-        f"{power(widest.C)} FLOP, from {widest.extremes[0]} to {widest.extremes[1]}."
-    )
-    if surest.largest.lo > 0:
-        return f"{text} It is surely above {100 * surest.largest.lo:.0f} % at {power(surest.C)} FLOP."
-    return f"{text} No budget's interval leaves out 0: a shift is not shown."
+    return [drawn_of("composition", title, canvas.svg(skill_figures.shifts(study)), caption, (table,))]
 
 
 def _mixes(study: SkillStudy, categories: Mapping[str, str]) -> list[Drawn]:
-    if study.shares is None:
-        return [
-            _missing(
-                "mixes", "Data mixes",
-                f"The runs have {_number(len(study.fits.mixes))}. To tell how N* goes with the share of a skill's "
-                "data, where optima of two skills cross, and what a validation set is like takes at least 3 mixes at "
-                "one budget: run `skillscale grid --study mix-ablation-hour` and `--study ratio-hour`, and report "
-                "these studies.",
-            )
-        ]  # fmt: skip
+    n_mixes = len(study.fits.mixes)
     skills = [name for name in categories if name in study.fits.skills]
+    if study.shares is None or not any(one.line is not None for one in study.shares.effects):
+        return [_missing("mixes", "Data mixes", _why_no_mixes(n_mixes, skills, study))]
     smallest = min(one.C for one in study.fits.minima)
     own = {name: categories[name] for name in skills}
     found = [
         drawn_of(
             "mixes", f"Data mixes at {power(smallest)} FLOP", canvas.svg(skill_figures.mixes(study, own, smallest)),
-            f"IsoFLOP curves of {len(study.fits.mixes)} mixes at the smallest budget; the colour tells the share of "
-            "the skill's own category. Other budgets are in the table.",
+            f"IsoFLOP curves of {n_mixes} mixes at the smallest budget; the colour tells the share of the skill's own "
+            "category. Other budgets are in the table.",
             (table_of("Optima of every mix", _short(study.fits.minima_table()), folded=True),),
         ),
         drawn_of(
             "shares", "Optimal size against the share of the skill's data",
             canvas.svg(skill_figures.shares(study.shares, skills)),
-            f"{_elasticities(study, skills)} {_equal(study)} {_PUBLISHED_SLOPES} Were a skill to learn from "
-            "the tokens of its own category alone, the elasticity would be β/(α+β), about .45.",
+            f"{_elasticities(study, skills)} {_equal(study)} {_PUBLISHED_SLOPES} Were a skill to learn from the tokens "
+            "of its own category alone, the elasticity would be β/(α+β), about .45.",
             (
                 table_of("Slopes and elasticities", _short(study.shares.effect_table()), folded=True),
                 table_of("Skills at equal share", _short(study.shares.equal_share_table()), folded=True),
@@ -194,6 +198,26 @@ def _mixes(study: SkillStudy, categories: Mapping[str, str]) -> list[Drawn]:
         ),
     ]  # fmt: skip
     return [*found, *_ratios(study, smallest)]
+
+
+def _why_no_mixes(n_mixes: int, skills: Sequence[str], study: SkillStudy) -> str:
+    """What figures of mixes lack, and how to get it."""
+    takes = (
+        "To tell how N* goes with the share of a skill's data, where optima of two skills cross, and what a validation "
+        "set is like takes"
+    )
+    if n_mixes < LEAST:
+        return (
+            f"The runs have {_number(n_mixes)}. {takes} at least {LEAST} mixes at one budget: run `skillscale grid "
+            "--study mix-ablation-hour` and `--study ratio-hour`, and report these studies."
+        )
+    if not skills:
+        return (
+            f"{takes} shares of categories, and which category is which skill's: `category` of a skill in the skills "
+            "file, `mix` and `categories` of a table's columns."
+        )
+    reasons = dict.fromkeys(one.reason for one in study.shares.effects if one.reason) if study.shares else {}
+    return f"{takes} optima of {LEAST} mixes at one budget: {'; '.join(reasons) or 'there are fewer'}."
 
 
 def _number(mixes: int) -> str:
@@ -212,6 +236,7 @@ def _elasticities(study: SkillStudy, skills: Sequence[str]) -> str:
             continue
         value = one.elasticity
         sure = "" if value.excludes_zero else ", not told from 0"
+        sure += f" (p = {one.p_holm:.2g} by Holm)" if value.excludes_zero and one.p_holm > 1 - study.fits.level else ""
         told.append(f"{name} {value.value:+.2f} [{value.lo:+.2f}, {value.hi:+.2f}]{sure}")
     return f"Elasticity d ln N* / d ln share over the budgets: {'; '.join(told)}."
 
@@ -238,7 +263,7 @@ def _ratios(study: SkillStudy, smallest: float) -> list[Drawn]:
             drawn_of(
                 "crossover", "Where two skills want the same size",
                 canvas.svg(skill_figures.crossover(study.crossover)),
-                f"{_crossing(over_all)} Roberts et al. 2025 found that of code and knowledge at a ratio of 2.1.",
+                f"{_crossing(over_all)}{_PUBLISHED_CROSSING if study.pair == ('knowledge', 'code') else ''}",
                 (
                     table_of("Crossings", _short(study.crossover.crossover_table()), folded=True),
                     table_of("Optima by ratio", _short(study.crossover.points_table()), folded=True),
@@ -256,7 +281,8 @@ def _ratios(study: SkillStudy, smallest: float) -> list[Drawn]:
                 "likeness", "What each validation set is like",
                 canvas.svg(skill_figures.likeness(study.likeness, smallest)),
                 f"Loss at the optimum of each mix, less its mean over mixes and over its scatter, at {power(smallest)} "
-                f"FLOP, beside those of the two skills. By all budgets: {told}.",
+                f"FLOP, beside those of the two skills; the data sets they are the means of are left out. By all "
+                f"budgets: {told}. Each is told by itself: of ten, one may be told wrongly at this level.",
                 (table_of("Likeness", _short(study.likeness.likeness_table()), folded=True),),
             )
         )  # fmt: skip
@@ -287,7 +313,7 @@ def _ratio(value: Interval) -> str:
 
 
 def _short(frame: pd.DataFrame) -> pd.DataFrame:
-    """Without columns that are empty or the same everywhere and known from the caption."""
+    """Without columns that are empty."""
     silent = [name for name in frame.columns if frame[name].isna().all() or (frame[name].astype(str) == "").all()]
     return frame.drop(columns=silent)
 

@@ -63,7 +63,7 @@ def _verdict_columns(fits: StudyFits, mix: str, names: Sequence[str], notes: lis
                 percent(number).removesuffix(" %") for number in (one.value.value, one.value.lo, one.value.hi)
             )
             values.append(f"{value} [{lo}, {hi}]")
-            verdicts.append(str(one.verdict))
+            verdicts.append(one.said(fits.level))
         else:
             values.append("–")
             verdicts.append(f"{one.verdict} {_mark(notes, one.reason)}")

@@ -40,4 +40,12 @@ def read_optima(name: str) -> pd.DataFrame:
         if bad.any():
             raise InputError(f"{path}: {column} must be a positive number, but one is {frame.loc[bad, column].iloc[0]}")
         frame[column] = numbers
+    twice = frame.duplicated(["skill", "C"])
+    if twice.any():
+        raise InputError(
+            f"{path} has {frame.loc[twice, 'skill'].iloc[0]} twice at one C; give one optimum a skill and budget"
+        )
+    outside = (frame["N_lo"] > frame["N"]) | (frame["N_hi"] < frame["N"])
+    if outside.any():
+        raise InputError(f"{path}: N must lie from N_lo to N_hi, but one is {frame.loc[outside, 'N'].iloc[0]:g}")
     return frame.assign(skill=frame["skill"].astype(str))
