@@ -14,9 +14,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skillscale.errors import InputError
 from skillscale.laws.forms import Array
-from skillscale.laws.lines import LEAST, Line, MixLuck, Optima, fit_line, mean_line, shares_of, slope_interval, told
+from skillscale.laws.lines import (
+    LEAST,
+    Line,
+    MixLuck,
+    Optima,
+    check_names,
+    fit_line,
+    mean_line,
+    shares_of,
+    slope_interval,
+    told,
+)
 from skillscale.laws.results import Interval, Status, StudyFits, bounds, table
 from skillscale.laws.uncertainty import interval
 
@@ -113,10 +123,7 @@ def crossover_study(
     Raises:
         InputError: a column was not fitted, or a category is not one of the runs'.
     """
-    fitted = {one.skill for one in fits.minima}
-    for column in (first, second):
-        if column not in fitted:
-            raise InputError(f"{column} was not fitted; there is {', '.join(sorted(fitted))}")
+    check_names(fits, (first, second))
     ratios = log_ratios(fits, over, under)
     luck = MixLuck.draw(fits.mixes, fits.resamples, np.random.default_rng([seed, 11]))
     found, lines, points = [], [], []
@@ -146,10 +153,7 @@ def log_ratios(fits: StudyFits, over: str, under: str) -> dict[str, float]:
     Raises:
         InputError: a category is not one of the runs'.
     """
-    there = [str(name)[4:] for name in fits.runs.columns if str(name).startswith("mix/")]
-    for category in (over, under):
-        if category not in there:
-            raise InputError(f"the runs' mixes have no category {category}; they have {', '.join(there) or 'none'}")
+    check_names(fits, (), (over, under))
     a, b = shares_of(fits, over), shares_of(fits, under)
     return {mix: math.log(a[mix] / b[mix]) for mix in fits.mixes if a[mix] > 0 and b[mix] > 0}
 

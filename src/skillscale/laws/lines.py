@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.stats import chi2
 
+from skillscale.errors import InputError
 from skillscale.laws.forms import Array
 from skillscale.laws.results import Interval, Minimum, Status, StudyFits
 from skillscale.laws.uncertainty import interval, spread
@@ -183,6 +184,22 @@ def _scatter(x: Array, y: Array, draws: Array, sd: Array) -> tuple[float, float]
     excess = found - float(np.median(noise))
     room = float(np.einsum("ij,i,ij->", left, weights, left))
     return math.sqrt(max(excess, 0.0) / room), float((1 + (noise >= found).sum()) / (1 + len(noise)))
+
+
+def check_names(fits: StudyFits, columns: Sequence[str], categories: Sequence[str] = ()) -> None:
+    """Check that columns were fitted, and that the runs' mixes have the categories.
+
+    Raises:
+        InputError: they were not, or have not.
+    """
+    fitted = {one.skill for one in fits.minima}
+    for column in columns:
+        if column not in fitted:
+            raise InputError(f"{column} was not fitted; there is {', '.join(sorted(fitted))}")
+    there = [str(name)[4:] for name in fits.runs.columns if str(name).startswith("mix/")]
+    for category in categories:
+        if category not in there:
+            raise InputError(f"the runs' mixes have no category {category}; they have {', '.join(there) or 'none'}")
 
 
 def shares_of(fits: StudyFits, category: str) -> dict[str, float]:

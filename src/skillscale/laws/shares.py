@@ -16,7 +16,18 @@ import pandas as pd
 
 from skillscale.errors import InputError
 from skillscale.laws.forms import Array
-from skillscale.laws.lines import LEAST, Line, MixLuck, Optima, fit_line, mean_line, shares_of, slope_interval, told
+from skillscale.laws.lines import (
+    LEAST,
+    Line,
+    MixLuck,
+    Optima,
+    check_names,
+    fit_line,
+    mean_line,
+    shares_of,
+    slope_interval,
+    told,
+)
 from skillscale.laws.results import Interval, Status, StudyFits, bounds, table
 from skillscale.laws.uncertainty import interval, two_sided_p
 
@@ -203,13 +214,7 @@ def share_study(
 
 
 def _check(fits: StudyFits, categories: Mapping[str, str], pairs: Sequence[tuple[str, str]]) -> None:
-    fitted = {one.skill for one in fits.minima}
-    there = [str(name)[4:] for name in fits.runs.columns if str(name).startswith("mix/")]
-    for column, category in categories.items():
-        if column not in fitted:
-            raise InputError(f"{column} was not fitted; there is {', '.join(sorted(fitted))}")
-        if category not in there:
-            raise InputError(f"the runs' mixes have no category {category}; they have {', '.join(there) or 'none'}")
+    check_names(fits, list(categories), list(categories.values()))
     for name in {name for pair in pairs for name in pair} - set(categories):
         raise InputError(f"{name} is to be compared, but has no category; name it in categories")
 
