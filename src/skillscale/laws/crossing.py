@@ -26,6 +26,7 @@ from skillscale.laws.lines import (
     shares_of,
     slope_interval,
     told,
+    told_over,
 )
 from skillscale.laws.results import Interval, Status, StudyFits, bounds, table
 from skillscale.laws.uncertainty import interval
@@ -126,12 +127,13 @@ def crossover_study(
     check_names(fits, (first, second))
     ratios = log_ratios(fits, over, under)
     luck = MixLuck.draw(fits.mixes, fits.resamples, np.random.default_rng([seed, 11]))
-    found, lines, points = [], [], []
+    found, lines, gaps, points = [], [], [], []
     names: dict[str, Any] = {"first": first, "second": second, "over": over, "under": under}
     for C in sorted({one.C for one in fits.minima}):
         own, other = Optima.of(fits, first, C), Optima.of(fits, second, C)
         points += _points(own, other, ratios, fits.level)
         gap = own.minus(other).only({mix: mix in ratios for mix in own.mixes}, f"{over} or {under} has no share")
+        gaps.append(gap)
         x = np.array([ratios[mix] for mix in gap.mixes])
         distinct = len(np.unique(np.round(x / _DISTINCT)))
         if distinct < LEAST:
@@ -142,8 +144,8 @@ def crossover_study(
         lines.append(fit_line(gap, x, luck))
         found.append(crossing(lines[-1], names | {"C": C, "reason": told(gap.left_out)}, fits.level))
     if lines:
-        about = {"C": math.nan, "reason": f"mean over {len(lines)} budgets"}
-        found.append(crossing(mean_line(lines), names | about, fits.level))
+        reason = "; ".join(filter(None, [f"mean over {len(lines)} of {len(gaps)} budgets", told_over(gaps)]))
+        found.append(crossing(mean_line(lines), names | {"C": math.nan, "reason": reason}, fits.level))
     return CrossoverStudy(level=fits.level, crossovers=tuple(found), points=table(points))
 
 
@@ -159,7 +161,9 @@ def log_ratios(fits: StudyFits, over: str, under: str) -> dict[str, float]:
 
 
 def crossing(line: Line, names: dict[str, Any], level: float) -> Crossover:
-    """What a line of differences says of its zero."""
+    """What a line of differences says of its zero; nothing where it is a mean of lines of no ratio in common."""
+    if line.apart:
+        return Crossover(**names | {"reason": f"{names['reason']}; {line.apart}"}, status=Status.BEYOND)
     x = np.linspace(line.lo, line.hi, _STEPS)
     drawn = line.draws[:, :1] + line.draws[:, 1:] * (x - line.centre)
     lo, hi = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)

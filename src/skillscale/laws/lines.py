@@ -10,6 +10,7 @@ the mixes beyond the line's two parameters.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -58,7 +59,8 @@ class Line:
     """y = level + slope (x - centre) through mixes from ``lo`` to ``hi`` of x.
 
     ``draws``: (K, 2) level and slope; ``tau``: sd of a mix about the line beyond its runs' noise; ``p_scatter``: the
-    share of resamples in which noise alone scatters as much.
+    share of resamples in which noise alone scatters as much, or a bound on it where the line is a mean over budgets.
+    A mean of lines that have no x in common has ``lo`` above ``hi``.
     """
 
     centre: float
@@ -69,6 +71,11 @@ class Line:
     tau: float
     p_scatter: float
     draws: Array = field(repr=False)
+
+    @property
+    def apart(self) -> str:
+        """Why the line is of no use, or nothing: a mean of lines that have no x in common."""
+        return "" if self.lo < self.hi else "its budgets' mixes have no range in common; run the same mixes at each"
 
     def at(self, x: float) -> float:
         """The line at x."""
@@ -157,7 +164,10 @@ def fit_line(
 
 
 def mean_line(lines: Sequence[Line]) -> Line:
-    """The plain mean of lines of several budgets, over the x that all of them have."""
+    """The plain mean of lines of several budgets, over the x that all of them have.
+
+    Its ``p_scatter`` is Bonferroni's bound: the number of budgets times the least of theirs.
+    """
     centre = float(np.mean([line.centre for line in lines]))
     return Line(
         centre=centre, level=float(np.mean([line.at(centre) for line in lines])),
@@ -214,6 +224,12 @@ def shares_of(fits: StudyFits, category: str) -> dict[str, float]:
 def told(left_out: Iterable[tuple[str, str]]) -> str:
     """Mixes that were left out, by name and reason."""
     return "; ".join(f"without {mix} ({why})" for mix, why in left_out)
+
+
+def told_over(budgets: Sequence[Optima]) -> str:
+    """Mixes that were left out at some budgets, by name and the number of them."""
+    times = Counter(mix for one in budgets for mix, _ in one.left_out)
+    return f"without {', '.join(f'{mix} at {n} of {len(budgets)}' for mix, n in times.items())}" if times else ""
 
 
 def slope_interval(line: Line, level: float) -> Interval:
