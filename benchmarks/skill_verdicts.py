@@ -37,6 +37,8 @@ FACTORS = {"knowledge": (0.2, 1, 2, 3, 4), "code": (0.5, 2, 3, 4, 18), "other": 
 ELASTICITY = {"knowledge": 0.137, "code": 0.055}
 AT_HALF = 1.13  # N*(knowledge) / N*(code) where each has half of the mix
 CROSSING = 2.1
+STRENGTH, WEAK = 0.04, 0.04 / 12  # powers of its category's share that a validation set's loss goes with
+UNLIKE = 0.01 * np.array([-1, 0, 1, 1, 0, -1])  # in ln L, at six ratios
 Row = dict[str, object]
 Hits = dict[str, list[float]]
 
@@ -257,21 +259,28 @@ def true_slope(skill: str, C: float, sizes: Sizes, mixes: list[Mapping[str, floa
 
 
 def ratio(cell: Row, study: int) -> Hits:
-    """Six ratios of code to knowledge, .25 to 8; ln N* of the two go apart by ``slope`` a unit of ln ratio."""
+    """Six ratios of code to knowledge, .25 to 8; ln N* of the two go apart by ``slope`` a unit of ln ratio.
+
+    Of the validation sets two follow a skill as strongly as it changes itself, one by a twelfth of that, one is the
+    same in all mixes, and one changes with the mix as neither does, highest in the middle of the ratios.
+    """
     sizes = GRIDS["ablation"]()
     rng = np.random.default_rng([4, study])
     slope, at = number(cell, "slope"), number(cell, "crossing")
     truths, shares = {}, {}
-    for r in np.geomspace(0.25, 8, 6):
+    for place, r in enumerate(np.geomspace(0.25, 8, 6)):
         code = 0.8 * r / (1 + r)
         h = {"code": code, "knowledge": 0.8 - code, "other": 0.2}
         gap, mix = slope * math.log(r / at), f"ratio {r:.3g}"
         shares[mix] = h
         kinds = {"code": (gap / 2, "code"), "knowledge": (-gap / 2, "knowledge"), "like code": (0.1, "code"),
-                 "like knowledge": (0.1, "knowledge"), "flat": (0.1, "")}  # fmt: skip
+                 "like knowledge": (0.1, "knowledge"), "weakly like code": (0.1, "code"), "flat": (0.1, ""),
+                 "unlike": (0.1, "")}  # fmt: skip
+        losses = {name: 3 * (h[own] ** -STRENGTH if own else 1.05) for name, (_, own) in kinds.items()}
+        losses["weakly like code"] = 3.15 * (h["code"] / 0.4) ** -WEAK
+        losses["unlike"] *= math.exp(UNLIKE[place])
         truths[mix] = {
-            name: sizes.truth(off, L=3 * (h[own] ** -0.04 if own else 1.05), reducible=0.5, total=0.75)
-            for name, (off, own) in kinds.items()
+            name: sizes.truth(off, L=losses[name], reducible=0.5, total=0.75) for name, (off, _) in kinds.items()
         }
     luck = Luck(run=number(cell, "noise"), across=0.3, level=0.003)
     runs = simulate(truths, sizes, int(number(cell, "seeds")), luck, rng, shares)
@@ -285,7 +294,7 @@ def ratio(cell: Row, study: int) -> Hits:
             for outcome in Crossing:
                 note(found, f"{outcome}, {kind}", float(one.outcome is outcome))
             note(found, f"slope, {kind}", covers(one.slope, slope))
-    columns = ["like code", "like knowledge", "flat"]
+    columns = ["like code", "like knowledge", "weakly like code", "flat", "unlike"]
     for one in likeness_study(
         fits, columns, first="knowledge", second="code", over="code", under="knowledge"
     ).likenesses:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from skillscale.errors import InputError
+from skillscale.laws.crossing import Crossing, crossover_study
 from skillscale.laws.lines import MixLuck, Optima, fit_line
 from skillscale.laws.results import Status, StudyFits
 from skillscale.laws.shares import share_study
@@ -18,9 +19,11 @@ ELASTICITY = {"knowledge": 0.30, "code": 0.10}
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.65)  # of knowledge; code has half of the rest
 
 
-def ablation(rng: np.random.Generator, *, noise: float = 0.003) -> pd.DataFrame:
+def ablation(
+    rng: np.random.Generator, *, noise: float = 0.003, shares: tuple[float, ...] = SHARES
+) -> pd.DataFrame:  # fmt: skip
     parts = []
-    for share in SHARES:
+    for share in shares:
         h = {"knowledge": share, "code": (1 - share) / 2, "prose": (1 - share) / 2}
         truths = {
             skill: Truth.at_optimum(
@@ -122,6 +125,75 @@ def test_a_refused_minimum_leaves_its_mix_out_by_name(fits):
     effects = share_study(fit(runs[~low]), {"knowledge": "knowledge"}).effects
     assert effects[0].mixes == ("k0.1", "k0.35", "k0.5", "k0.65")
     assert "without k0.2 (not bracketed" in effects[0].reason or "without k0.2 (too few" in effects[0].reason
+
+
+def test_means_over_budgets_tell_what_they_do_without():
+    runs = ablation(np.random.default_rng(0))
+    small, large = runs["C"] == BUDGETS[0], runs["N"] > np.sqrt(runs["C"]) * 0.1
+    runs = runs[~(large & ((runs["mix"] == "k0.2") | (small & (runs["mix"] == "k0.65"))))]
+    cut = fit(runs)
+    wanted = "without k0.2 at 2 of 2, k0.65 at 1 of 2"
+    *_, pooled = share_study(cut, {"knowledge": "knowledge"}).effects
+    assert pooled.status is Status.OK
+    assert pooled.reason.startswith("mean over 2 of 2 budgets; ")
+    assert pooled.reason.endswith(wanted)
+    *_, over_all = crossover_study(cut, "code", "knowledge", over="code", under="knowledge").crossovers
+    assert over_all.reason == f"mean over 2 of 2 budgets; {wanted}"
+    *_, none = share_study(fit(runs[runs["mix"].isin(["k0.1", "k0.2", "k0.5"])]), {"code": "code"}).effects
+    assert none.reason.endswith("without k0.2 at 2 of 2")
+
+
+def test_two_skills_are_averaged_over_the_same_budgets(fits):
+    """N* triples from budget to budget: over other budgets than code's knowledge's would be 1.7 times too large."""
+    runs = ablation(np.random.default_rng(0))
+    lost = (runs["C"] == BUDGETS[0]) & (runs["N"] > np.sqrt(runs["C"]) * 0.1)
+    cut = fit(runs.assign(knowledge=runs["knowledge"].where(~lost)))
+    told = share_study(cut, {"knowledge": "knowledge", "code": "code"}, at=(0.2, 0.4))
+    for share in (0.2, 0.4):
+        small, large, pooled = (one for one in told.equal if one.share == share)
+        right = math.exp((ELASTICITY["knowledge"] - ELASTICITY["code"]) * math.log(share / 0.5))
+        assert small.status is Status.TOO_FEW_MIXES
+        assert "knowledge: no line" in small.reason
+        assert pooled.ratio.lo < right < pooled.ratio.hi
+        assert pooled.ratio == large.ratio
+        assert (pooled.status, pooled.reason) == (Status.OK, "mean over 1 of 2 budgets")
+    _, large, pooled = told.differences
+    assert (pooled.elasticity, pooled.reason) == (large.elasticity, "mean over 1 of 2 budgets")
+    means = {one.skill: one.reason for one in told.effects if math.isnan(one.C)}
+    assert means["knowledge"].startswith("mean over 1 of 2 budgets")
+    assert means["code"].startswith("mean over 2 of 2 budgets")
+
+
+def test_budgets_without_a_share_in_common_have_no_mean():
+    runs = ablation(np.random.default_rng(0), shares=(0.1, 0.15, 0.2, 0.5, 0.6, 0.7))
+    low = runs["mix/knowledge"] < 0.3
+    cut = fit(runs[low == (runs["C"] == BUDGETS[0])])
+    told = share_study(cut, {"knowledge": "knowledge", "code": "code"}, at=(0.3,))
+    for one in (*told.effects, *told.differences):
+        assert one.status is (Status.BEYOND if math.isnan(one.C) else Status.OK)
+        assert one.elasticity.known is not math.isnan(one.C)
+    for one in (told.effects[-1], told.differences[-1], told.equal[-1]):
+        assert one.status is Status.BEYOND
+        assert "no range in common" in one.reason
+    assert not told.equal[-1].ratio.known
+    *single, over_all = crossover_study(cut, "code", "knowledge", over="code", under="knowledge").crossovers
+    assert {one.status for one in single} == {Status.OK}
+    assert over_all.status is Status.BEYOND
+    assert over_all.outcome is Crossing.UNRESOLVED
+    assert "no range in common" in over_all.reason
+    assert not over_all.ratio.known
+
+
+def test_elasticities_of_several_skills_are_corrected_for_their_number(fits):
+    told = share_study(fits, {"knowledge": "knowledge", "code": "code"})
+    pooled = {one.skill: one for one in told.effects if math.isnan(one.C)}
+    first, second = sorted(pooled.values(), key=lambda one: one.p)
+    assert first.p_holm == pytest.approx(2 * first.p)
+    assert second.p_holm == pytest.approx(max(2 * first.p, second.p))
+    assert all(math.isnan(one.p_holm) for one in told.effects if not math.isnan(one.C))
+    (alone,) = (one for one in share_study(fits, {"code": "code"}).effects if math.isnan(one.C))
+    assert alone.p_holm == alone.p
+    assert told.effect_table()["p_holm"].notna().sum() == 2
 
 
 def test_two_mixes_make_no_line(fits):

@@ -178,6 +178,21 @@ def test_budgets_are_found_where_none_is_named():
     assert [m.N.value for m in again.minima] == pytest.approx([m.N.value for m in fits.minima], rel=1e-3)
 
 
+def test_a_budget_that_is_not_named_is_one_over_all_mixes():
+    """Rounded token counts differ from mix to mix, and so would budgets found mix by mix."""
+    runs, _ = demo_study(0)
+    rng = np.random.default_rng(1)
+    mixes = [
+        runs.assign(mix=mix, run_id=runs["run_id"] + mix, D=runs["D"] * (1 + 0.002 * rng.normal(size=len(runs))))
+        for mix in "abc"
+    ]
+    fits = fit(pd.concat(mixes).assign(C=np.nan), resamples=100, laws={})
+    budgets = {(m.mix, m.C) for m in fits.minima}
+    assert sorted({C for _, C in budgets}) == pytest.approx(Grid().budgets, rel=2e-3)
+    assert len({C for _, C in budgets}) == 3
+    assert len(budgets) == 3 * 3
+
+
 def test_a_run_of_whole_batches_is_moved_onto_its_budget():
     runs, truths = demo_study(0, noise=Noise(run=0, seed_level=0))
     off = runs.copy()

@@ -20,7 +20,7 @@ import pandas as pd
 
 from skillscale.errors import InputError
 from skillscale.laws.forms import Array
-from skillscale.laws.lines import log_N
+from skillscale.laws.lines import check_names, log_N
 from skillscale.laws.results import Interval, Minimum, Status, StudyFits, bounds, table
 from skillscale.laws.uncertainty import spread
 
@@ -52,10 +52,7 @@ def composition_shifts(fits: StudyFits, columns: Sequence[str]) -> tuple[Composi
     Raises:
         InputError: fewer than 2 columns, or one that was not fitted.
     """
-    fitted = {one.skill for one in fits.minima}
-    for column in columns:
-        if column not in fitted:
-            raise InputError(f"{column} was not fitted; there is {', '.join(sorted(fitted))}")
+    check_names(fits, columns)
     if len(set(columns)) < 2:
         raise InputError(f"a composition has 2 columns or more, but there is {', '.join(columns) or 'none'}")
     minima = {(one.mix, one.C, one.skill): one for one in fits.minima}

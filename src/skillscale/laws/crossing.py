@@ -14,9 +14,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skillscale.errors import InputError
 from skillscale.laws.forms import Array
-from skillscale.laws.lines import LEAST, Line, MixLuck, Optima, fit_line, mean_line, shares_of, slope_interval, told
+from skillscale.laws.lines import (
+    LEAST,
+    Line,
+    MixLuck,
+    Optima,
+    check_names,
+    fit_line,
+    mean_line,
+    shares_of,
+    slope_interval,
+    told,
+    told_over,
+)
 from skillscale.laws.results import Interval, Status, StudyFits, bounds, table
 from skillscale.laws.uncertainty import interval
 
@@ -113,18 +124,16 @@ def crossover_study(
     Raises:
         InputError: a column was not fitted, or a category is not one of the runs'.
     """
-    fitted = {one.skill for one in fits.minima}
-    for column in (first, second):
-        if column not in fitted:
-            raise InputError(f"{column} was not fitted; there is {', '.join(sorted(fitted))}")
+    check_names(fits, (first, second))
     ratios = log_ratios(fits, over, under)
     luck = MixLuck.draw(fits.mixes, fits.resamples, np.random.default_rng([seed, 11]))
-    found, lines, points = [], [], []
+    found, lines, gaps, points = [], [], [], []
     names: dict[str, Any] = {"first": first, "second": second, "over": over, "under": under}
     for C in sorted({one.C for one in fits.minima}):
         own, other = Optima.of(fits, first, C), Optima.of(fits, second, C)
         points += _points(own, other, ratios, fits.level)
         gap = own.minus(other).only({mix: mix in ratios for mix in own.mixes}, f"{over} or {under} has no share")
+        gaps.append(gap)
         x = np.array([ratios[mix] for mix in gap.mixes])
         distinct = len(np.unique(np.round(x / _DISTINCT)))
         if distinct < LEAST:
@@ -135,8 +144,8 @@ def crossover_study(
         lines.append(fit_line(gap, x, luck))
         found.append(crossing(lines[-1], names | {"C": C, "reason": told(gap.left_out)}, fits.level))
     if lines:
-        about = {"C": math.nan, "reason": f"mean over {len(lines)} budgets"}
-        found.append(crossing(mean_line(lines), names | about, fits.level))
+        reason = "; ".join(filter(None, [f"mean over {len(lines)} of {len(gaps)} budgets", told_over(gaps)]))
+        found.append(crossing(mean_line(lines), names | {"C": math.nan, "reason": reason}, fits.level))
     return CrossoverStudy(level=fits.level, crossovers=tuple(found), points=table(points))
 
 
@@ -146,16 +155,15 @@ def log_ratios(fits: StudyFits, over: str, under: str) -> dict[str, float]:
     Raises:
         InputError: a category is not one of the runs'.
     """
-    there = [str(name)[4:] for name in fits.runs.columns if str(name).startswith("mix/")]
-    for category in (over, under):
-        if category not in there:
-            raise InputError(f"the runs' mixes have no category {category}; they have {', '.join(there) or 'none'}")
+    check_names(fits, (), (over, under))
     a, b = shares_of(fits, over), shares_of(fits, under)
     return {mix: math.log(a[mix] / b[mix]) for mix in fits.mixes if a[mix] > 0 and b[mix] > 0}
 
 
 def crossing(line: Line, names: dict[str, Any], level: float) -> Crossover:
-    """What a line of differences says of its zero."""
+    """What a line of differences says of its zero; nothing where it is a mean of lines of no ratio in common."""
+    if line.apart:
+        return Crossover(**names | {"reason": f"{names['reason']}; {line.apart}"}, status=Status.BEYOND)
     x = np.linspace(line.lo, line.hi, _STEPS)
     drawn = line.draws[:, :1] + line.draws[:, 1:] * (x - line.centre)
     lo, hi = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)

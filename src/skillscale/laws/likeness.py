@@ -2,9 +2,13 @@
 
 Each column has a profile: ln L at its own optimum of each mix, less the mean over the mixes of the budget. A profile's
 likeness to a skill's is the correlation of the two over mixes (and budgets). A column is like the skill whose profile
-correlates more, where the interval of the difference and of that correlation leave out zero; it is like neither where
-both correlations are small for certain. Whatever noise a column has draws its correlations to zero: then nothing is
-resolved, which is what a column that does not change with the mix deserves.
+correlates more, where the interval of the difference and of that correlation leave out zero.
+
+Noise draws every correlation to zero, those of a column that follows a skill exactly too. A column is therefore like
+neither only where what is left of it once noise is taken off does not follow either: where its covariance with a
+skill, less that of their errors, is surely below ``ALIKE`` times both sd, whose squares are less their errors' too
+(Spearman 1904's correction for attenuation, without its division by what may be nothing). A column whose changes with
+the mix are no larger than its noise is not resolved.
 """
 
 import math
@@ -15,23 +19,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skillscale.errors import InputError
 from skillscale.laws.crossing import log_ratios
 from skillscale.laws.forms import Array
-from skillscale.laws.lines import LEAST
+from skillscale.laws.lines import LEAST, check_names
 from skillscale.laws.results import Interval, Minimum, Status, StudyFits, bounds, table
 from skillscale.laws.uncertainty import interval
 
 NEITHER, UNRESOLVED = "neither", "not resolved"
-ALIKE = 0.7  # a correlation that is surely below this is none: half of the variance unshared (a convention)
+ALIKE = 0.7  # a correlation, noise taken off, surely below this is none: half of the variance unshared (a convention)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Likeness:
     """What a column follows across the mixes, ``like`` one of the two skills, "neither" or "not resolved".
 
-    ``to_first``, ``to_second``: correlations; ``difference`` of the two; ``chance``: share of draws in which the first
-    is the nearer one. ``C`` is NaN for all budgets together.
+    ``to_first``, ``to_second``: correlations of the noisy profiles, nearer to 0 than without noise and their draws
+    nearer still; ``difference`` of the two; ``chance``: share of draws in which the first is the nearer one. ``C`` is
+    NaN for all budgets together.
     """
 
     column: str
@@ -104,10 +108,7 @@ def likeness_study(
     Raises:
         InputError: a column was not fitted, or a category is not one of the runs'.
     """
-    fitted = {one.skill for one in fits.minima}
-    for column in (*columns, first, second):
-        if column not in fitted:
-            raise InputError(f"{column} was not fitted; there is {', '.join(sorted(fitted))}")
+    check_names(fits, (*columns, first, second))
     ratios = log_ratios(fits, over, under)
     budgets = sorted({one.C for one in fits.minima})
     profiles = {(name, C): _profile(fits, name, C, ratios) for name in (*columns, first, second) for C in budgets}
@@ -149,24 +150,48 @@ def _likeness(budgets: Sequence[Sequence[_Profile]], about: dict[str, Any], leve
     if not n_mixes:
         reason = f"fewer than {LEAST} mixes where all three columns have an optimum"
         return Likeness(**about, status=Status.TOO_FEW_MIXES, reason=reason)
-    own, near, far = (_unit(np.hstack(part)) for part in parts)
-    to_first, to_second = (own * near).sum(axis=1), (own * far).sum(axis=1)
+    own, near, far = (np.hstack(part) for part in parts)
+    to_first, to_second = _correlation(own, near), _correlation(own, far)
     gap = to_first - to_second
-    bands = [interval(float(each[0]), each[1:], level) for each in (to_first, to_second, gap)]
+    bands = [_band(each, level) for each in (to_first, to_second, gap)]
+    told: dict[str, Any] = {"like": UNRESOLVED, "reason": ""}
+    if all(_unlike(own, skill, level) for skill in (near, far)):
+        told["like"] = NEITHER
+    elif bands[2].lo > 0 and bands[0].lo > 0:
+        told["like"] = about["first"]
+    elif bands[2].hi < 0 and bands[1].lo > 0:
+        told["like"] = about["second"]
+    elif _band(_beyond_noise(own, own), level).lo <= 0:
+        told["reason"] = "its changes with the mix can't be told from noise; add seeds, or mixes further apart"
     return Likeness(
-        **about, status=Status.OK, reason="", like=_like(*bands, first=about["first"], second=about["second"]),
-        to_first=bands[0], to_second=bands[1], difference=bands[2], chance=float((gap[1:] > 0).mean()), n_mixes=n_mixes,
+        **about, **told, status=Status.OK, to_first=bands[0], to_second=bands[1], difference=bands[2],
+        chance=float((gap[1:] > 0).mean()), n_mixes=n_mixes,
     )  # fmt: skip
 
 
-def _like(to_first: Interval, to_second: Interval, difference: Interval, *, first: str, second: str) -> str:
-    if to_first.hi < ALIKE and to_second.hi < ALIKE:
-        return NEITHER
-    if difference.lo > 0 and to_first.lo > 0:
-        return first
-    if difference.hi < 0 and to_second.lo > 0:
-        return second
-    return UNRESOLVED
+def _unlike(own: Array, skill: Array, level: float) -> bool:
+    """Whether a profile, noise taken off, surely correlates with a skill's by less than ``ALIKE``."""
+    sizes = np.maximum(_beyond_noise(own, own), 0) * np.maximum(_beyond_noise(skill, skill), 0)
+    return _band(_beyond_noise(own, skill) - ALIKE * np.sqrt(sizes), level).hi < 0
+
+
+def _beyond_noise(one: Array, other: Array) -> Array:
+    """Sum over mixes of the product of two profiles less that of their errors, of the value and of each draw.
+
+    A draw has its own error on top of the value's, so that it is twice taken off. The median of the resamples' is what
+    noise makes: Student's tails would make too much of their mean.
+    """
+    noise = float(np.median(((one[1:] - one[0]) * (other[1:] - other[0])).sum(axis=1)))
+    times = np.r_[1.0, np.full(len(one) - 1, 2.0)]
+    return np.asarray((one * other).sum(axis=1) - times * noise)
+
+
+def _band(values: Array, level: float) -> Interval:
+    return interval(float(values[0]), values[1:], level)
+
+
+def _correlation(one: Array, other: Array) -> Array:
+    return np.asarray((_unit(one) * _unit(other)).sum(axis=1))
 
 
 def _unit(values: Array) -> Array:

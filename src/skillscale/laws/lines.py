@@ -10,12 +10,14 @@ the mixes beyond the line's two parameters.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.stats import chi2
 
+from skillscale.errors import InputError
 from skillscale.laws.forms import Array
 from skillscale.laws.results import Interval, Minimum, Status, StudyFits
 from skillscale.laws.uncertainty import interval, spread
@@ -57,7 +59,8 @@ class Line:
     """y = level + slope (x - centre) through mixes from ``lo`` to ``hi`` of x.
 
     ``draws``: (K, 2) level and slope; ``tau``: sd of a mix about the line beyond its runs' noise; ``p_scatter``: the
-    share of resamples in which noise alone scatters as much.
+    share of resamples in which noise alone scatters as much, or a bound on it where the line is a mean over budgets.
+    A mean of lines that have no x in common has ``lo`` above ``hi``.
     """
 
     centre: float
@@ -68,6 +71,11 @@ class Line:
     tau: float
     p_scatter: float
     draws: Array = field(repr=False)
+
+    @property
+    def apart(self) -> str:
+        """Why the line is of no use, or nothing: a mean of lines that have no x in common."""
+        return "" if self.lo < self.hi else "its budgets' mixes have no range in common; run the same mixes at each"
 
     def at(self, x: float) -> float:
         """The line at x."""
@@ -156,7 +164,10 @@ def fit_line(
 
 
 def mean_line(lines: Sequence[Line]) -> Line:
-    """The plain mean of lines of several budgets, over the x that all of them have."""
+    """The plain mean of lines of several budgets, over the x that all of them have.
+
+    Its ``p_scatter`` is Bonferroni's bound: the number of budgets times the least of theirs.
+    """
     centre = float(np.mean([line.centre for line in lines]))
     return Line(
         centre=centre, level=float(np.mean([line.at(centre) for line in lines])),
@@ -185,6 +196,22 @@ def _scatter(x: Array, y: Array, draws: Array, sd: Array) -> tuple[float, float]
     return math.sqrt(max(excess, 0.0) / room), float((1 + (noise >= found).sum()) / (1 + len(noise)))
 
 
+def check_names(fits: StudyFits, columns: Sequence[str], categories: Sequence[str] = ()) -> None:
+    """Check that columns were fitted, and that the runs' mixes have the categories.
+
+    Raises:
+        InputError: they were not, or have not.
+    """
+    fitted = {one.skill for one in fits.minima}
+    for column in columns:
+        if column not in fitted:
+            raise InputError(f"{column} was not fitted; there is {', '.join(sorted(fitted))}")
+    there = [str(name)[4:] for name in fits.runs.columns if str(name).startswith("mix/")]
+    for category in categories:
+        if category not in there:
+            raise InputError(f"the runs' mixes have no category {category}; they have {', '.join(there) or 'none'}")
+
+
 def shares_of(fits: StudyFits, category: str) -> dict[str, float]:
     """Share of a category in each mix.
 
@@ -197,6 +224,12 @@ def shares_of(fits: StudyFits, category: str) -> dict[str, float]:
 def told(left_out: Iterable[tuple[str, str]]) -> str:
     """Mixes that were left out, by name and reason."""
     return "; ".join(f"without {mix} ({why})" for mix, why in left_out)
+
+
+def told_over(budgets: Sequence[Optima]) -> str:
+    """Mixes that were left out at some budgets, by name and the number of them."""
+    times = Counter(mix for one in budgets for mix, _ in one.left_out)
+    return f"without {', '.join(f'{mix} at {n} of {len(budgets)}' for mix, n in times.items())}" if times else ""
 
 
 def slope_interval(line: Line, level: float) -> Interval:

@@ -294,10 +294,10 @@ def _with_budgets(frame: pd.DataFrame, left_out: list[Unusable]) -> pd.DataFrame
     """Fill in missing budgets from 6 N D, and leave out the runs that miss their own."""
     frame = frame.copy()
     log_C = pd.Series(np.log(6 * frame["N"] * frame["D"]))
-    for _, rows in frame[~(frame["C"] > 0)].groupby("mix"):
-        ordered = log_C.loc[rows.index].sort_values()
-        group = (ordered.diff() > BUDGET_GAP).cumsum()
-        frame.loc[ordered.index, "C"] = np.exp(ordered.groupby(group).transform("mean"))
+    # Over all mixes at once: what is compared between mixes asks for the very same C.
+    ordered = log_C[~(frame["C"] > 0)].sort_values()
+    group = (ordered.diff() > BUDGET_GAP).cumsum()
+    frame.loc[ordered.index, "C"] = np.exp(ordered.groupby(group).transform("mean"))
     off = np.abs(log_C - np.log(frame["C"])) > BUDGET_GAP
     for run, ratio in zip(frame.loc[off, "run_id"], np.exp(log_C - np.log(frame["C"]))[off], strict=True):
         reason = f"6 N D is {ratio:.3g} times its budget, so that no isoFLOP curve can hold it"
