@@ -237,7 +237,8 @@ def _elasticities(study: SkillStudy, skills: Sequence[str]) -> str:
         value = one.elasticity
         sure = "" if value.excludes_zero else ", not told from 0"
         sure += f" (p = {one.p_holm:.2g} by Holm)" if value.excludes_zero and one.p_holm > 1 - study.fits.level else ""
-        told.append(f"{name} {value.value:+.2f} [{value.lo:+.2f}, {value.hi:+.2f}]{sure}")
+        lost = f" ({one.reason})" if "without" in one.reason else ""
+        told.append(f"{name} {value.value:+.2f} [{value.lo:+.2f}, {value.hi:+.2f}]{sure}{lost}")
     return f"Elasticity d ln N* / d ln share over the budgets: {'; '.join(told)}."
 
 
