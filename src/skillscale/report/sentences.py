@@ -90,7 +90,8 @@ def how_to_read(fits: StudyFits) -> str:
     return (
         f"A skill is called capacity-hungry (its best model is larger than that of {aggregate}) or data-hungry "
         f"(smaller) only where the {100 * fits.level:.3g} % interval of its residual, ln N*(skill) − "
-        f"ln N*(aggregate), excludes zero. Intervals come from {fits.resamples:,} resamples of the runs, the same "
+        f"ln N*(aggregate), excludes zero, and a hint of it where that would not stand after Holm's correction for "
+        f"looking at several skills. Intervals come from {fits.resamples:,} resamples of the runs, the same "
         f"for all skills. They hold for the runs, sizes and data of this study, and say nothing of budgets outside it."
     )
 
