@@ -15,6 +15,8 @@ from skillscale.laws.shares import ShareStudy, share_study
 from skillscale.laws.splits import RunsNeeded, SkillSplit, SplitVerdict, runs_needed, split_verdicts
 from skillscale.laws.study import Laws, fit_study
 
+PAIR = ("knowledge", "code")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
@@ -58,7 +60,7 @@ class SkillStudy:
     """The parts that the runs allow; None, or empty, where they don't.
 
     ``base``: the mix that verdicts and shifts are told of; ``shares``, ``crossover`` and ``likeness`` are over mixes,
-    the last two for ``pair``, the two skills whose categories' ratio varies most.
+    the last two for ``pair``, two skills.
     """
 
     base: str
@@ -122,18 +124,18 @@ def _parts(measured: Measured, pair: Sequence[str]) -> set[str]:
 
 
 def _pair(fits: StudyFits, categories: Mapping[str, str]) -> tuple[str, str] | None:
-    """The two skills the ratio of whose categories varies most over the mixes; code the second where it is one."""
-    best: tuple[float, tuple[str, str]] | None = None
-    for first, second in combinations(sorted(categories, key=lambda name: name == "code"), 2):
+    """The two skills to compare over ratios: knowledge and code where they can be, as in Roberts et al. 2025.
+
+    Else those the ratio of whose categories varies most over the mixes.
+    """
+    spans: dict[tuple[str, str], float] = {}
+    for first, second in combinations(sorted(categories, key=lambda name: name == PAIR[1]), 2):
         if categories[first] == categories[second]:
             continue
-        ratios = log_ratios(fits, categories[second], categories[first])
-        if len({round(ratio, 2) for ratio in ratios.values()}) < LEAST:
-            continue
-        span = round(max(ratios.values()) - min(ratios.values()), 6)
-        if best is None or span > best[0]:
-            best = span, (first, second)
-    return None if best is None else best[1]
+        ratios = log_ratios(fits, categories[second], categories[first]).values()
+        if len({round(ratio, 2) for ratio in ratios}) >= LEAST:
+            spans[first, second] = round(max(ratios) - min(ratios), 6)
+    return PAIR if PAIR in spans else max(spans, key=lambda pair: spans[pair], default=None)
 
 
 def _crossover(fits: StudyFits, pair: tuple[str, str], categories: Mapping[str, str]) -> CrossoverStudy:

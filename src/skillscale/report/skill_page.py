@@ -9,7 +9,7 @@ from skillscale.laws.composition import composition_table
 from skillscale.laws.crossing import Crossing, Crossover
 from skillscale.laws.lines import LEAST
 from skillscale.laws.results import Interval, Status, StudyFits, Verdict
-from skillscale.laws.skill_study import SkillStudy, last_shift
+from skillscale.laws.skill_study import PAIR, SkillStudy, last_shift
 from skillscale.laws.splits import Confirmation, SplitVerdict, needed_table, split_table
 from skillscale.report import canvas, skill_figures
 from skillscale.report.numbers import count, join, percent, power
@@ -264,7 +264,7 @@ def _ratios(study: SkillStudy, smallest: float) -> list[Drawn]:
             drawn_of(
                 "crossover", "Where two skills want the same size",
                 canvas.svg(skill_figures.crossover(study.crossover)),
-                f"{_crossing(over_all)}{_PUBLISHED_CROSSING if study.pair == ('knowledge', 'code') else ''}",
+                f"{_crossing(over_all)}{_PUBLISHED_CROSSING if study.pair == PAIR else ''}",
                 (
                     table_of("Crossings", _short(study.crossover.crossover_table()), folded=True),
                     table_of("Optima by ratio", _short(study.crossover.points_table()), folded=True),
