@@ -93,7 +93,7 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
                 run.file("optima.json", to_json({"optima": told["optima"]}))
             if arguments.get("register"):
                 told["registered"] = run.register(arguments["register"], _document(found), note=_note(runs, found))
-    _tell_verdicts(found.fits, out)
+    _tell_verdicts(found.fits, _base_mix(found.fits, config), out)
     out.text(law_text(found.laws, found.flops))
     if worth:
         out.text("\n" + worth_text(worth, runs.convention, config.study.level))
@@ -199,12 +199,12 @@ def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
             _log_findings(run, found, runs.records)
             files = {f"{name}.svg": content for name, content in drawn.items()}
             files |= {f"{name}.png": canvas.png(figure) for name, figure in figures.items()}
-            for name, content in (_isoflop_figures(found.fits) | files).items():
+            for name, content in (_isoflop_figures(found.fits, _base_mix(found.fits, config)) | files).items():
                 run.file(f"figures/{name}", content)
             for name, frame in skill_frames(study).items():
                 run.file(f"tables/{name}.csv", frame.to_csv(index=False))
             run.file("page.html", html)
-    _tell_verdicts(found.fits, out)
+    _tell_verdicts(found.fits, _base_mix(found.fits, config), out)
     out.text(f"\npage:  {path}")
     if runs.registry is not None and runs.study is not None:
         told["ui"] = runs.registry.ui_command
@@ -224,14 +224,20 @@ def _skill_study(runs: Runs, config: Config, found: Findings, arguments: Mapping
     of_grid = runs.of_grid
     if not of_grid.has_isoflops or not found.fits.mixes:
         return None
-    wanted = str(config.study.mix_values[0])
     grid = of_grid.table.runs
-    most = str(grid["mix"].astype(str).mode().iloc[0])
     return skill_study(
-        grid, of_grid.measured, base=wanted if wanted in found.fits.mixes else most, level=config.study.level,
+        grid, of_grid.measured, base=_base_mix(found.fits, config), level=config.study.level,
         resamples=config.study.resamples, curve=arguments.get("curve") or "shared",
         laws=_laws_by_mix(runs, found.laws, grid),
     )  # fmt: skip
+
+
+def _base_mix(fits: StudyFits, config: Config) -> str:
+    """The study's own first mix, or the one with the most runs."""
+    wanted = str(config.study.mix_values[0])
+    if wanted in fits.mixes or not fits.mixes:
+        return wanted
+    return str(fits.runs["mix"].astype(str).mode().iloc[0])
 
 
 def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) -> Findings:
@@ -439,20 +445,25 @@ def answer(fits: StudyFits) -> dict[str, Any]:
     return {"level": fits.level, **tables, "unusable": left_out}
 
 
-def _tell_verdicts(fits: StudyFits, out: Output) -> None:
+def _tell_verdicts(fits: StudyFits, base: str, out: Output) -> None:
+    from skillscale.report.page import told_mixes
     from skillscale.report.tables import verdict_table
 
-    for mix in fits.mixes:
+    shown = told_mixes(fits, base)
+    for mix in shown:
         out.text(verdict_table(fits, mix))
+    if len(fits.mixes) > len(shown):
+        out.text(f"of {len(fits.mixes)} mixes, {base} alone is told here; the tables of `report` have them all")
 
 
-def _isoflop_figures(fits: StudyFits) -> dict[str, bytes]:
+def _isoflop_figures(fits: StudyFits, base: str) -> dict[str, bytes]:
     """The figures of isoFLOP curves by file name, as SVG for print and PNG for the UI."""
     from skillscale.report import canvas, figures
+    from skillscale.report.page import told_mixes
 
     drawn = {"isoflop": figures.isoflop, "optima": figures.optima, "residuals": figures.residuals}
     files: dict[str, bytes] = {}
-    for at, mix in enumerate(fits.mixes):
+    for at, mix in enumerate(told_mixes(fits, base)):
         for name, draw in drawn.items():
             figure = draw(fits, mix)
             stem = name if at == 0 else f"{name}-{at + 1}"

@@ -76,7 +76,7 @@ def page(
         base: the mix that has figures of its own where there are too many for all to have them.
     """
     about = background or Background()
-    mixes = fits.mixes if len(fits.mixes) <= _MIXES or base not in fits.mixes else (base,)
+    mixes = told_mixes(fits, base)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["firm"] = _firm
     template = environment.from_string(
@@ -97,6 +97,11 @@ def page(
         parts=[part for part in (_laws(laws or {}, flops, fits), *_parts(records, fits, about)) if part is not None],
         footer=_footer(about),
     )
+
+
+def told_mixes(fits: StudyFits, base: str) -> tuple[str, ...]:
+    """The mixes that have tables and figures each: all where they are few, else the base mix alone."""
+    return fits.mixes if len(fits.mixes) <= _MIXES or base not in fits.mixes else (base,)
 
 
 def _firm(text: str) -> str:

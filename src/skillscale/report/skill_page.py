@@ -1,6 +1,7 @@
 """The page's figures of how skills differ, each with what it shows and what it does not, and the tables behind them."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -12,9 +13,10 @@ from skillscale.laws.results import Interval, Status, StudyFits, Verdict
 from skillscale.laws.skill_study import PAIR, SkillStudy, last_shift
 from skillscale.laws.splits import Confirmation, SplitVerdict, needed_table, split_table
 from skillscale.report import canvas, skill_figures
-from skillscale.report.numbers import count, join, percent, power
+from skillscale.report.numbers import count, join, percent, plural, power
 from skillscale.report.parts import Drawn, drawn_of, table_of
 
+_ABSENT = re.compile(r" at \d+ of \d+")  # each names a mix that a line is without
 _FAR = 1000.0  # factor between the budgets of two studies that is worth a word
 _PUBLISHED_CROSSING = " Roberts et al. 2025 found the crossing at a ratio of 2.1."
 _PUBLISHED_SLOPES = (
@@ -237,7 +239,8 @@ def _elasticities(study: SkillStudy, skills: Sequence[str]) -> str:
         value = one.elasticity
         sure = "" if value.excludes_zero else ", not told from 0"
         sure += f" (p = {one.p_holm:.2g} by Holm)" if value.excludes_zero and one.p_holm > 1 - study.fits.level else ""
-        lost = f" ({one.reason})" if "without" in one.reason else ""
+        absent = len(_ABSENT.findall(one.reason))
+        lost = f" (without {plural(absent, 'mix').replace('mixs', 'mixes')} at some budget)" if absent else ""
         told.append(f"{name} {value.value:+.2f} [{value.lo:+.2f}, {value.hi:+.2f}]{sure}{lost}")
     return f"Elasticity d ln N* / d ln share over the budgets: {'; '.join(told)}."
 
