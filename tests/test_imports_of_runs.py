@@ -19,6 +19,7 @@ from skillscale.imports import imported_table
 from skillscale.output import Output
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import State
+from skillscale.source import read_runs
 from skillscale.table import parse_columns, read_table
 from skillscale.tracking import Registry
 from skillscale.tracking.store import Store
@@ -143,6 +144,14 @@ def test_splits_and_sets_come_back_and_are_not_judged(registry):
     assert table.own_categories == {"code": "prose", "prose": "prose"}
     with pytest.raises(InputError, match=r"another mapping of columns .see splits"):
         do_import({**mapping, "splits": None}, frame=digitised())
+
+
+def test_an_imported_study_counts_n_as_it_was_imported(uri, registry):
+    do_import(frame=digitised())
+    settings = load(overrides={"study.name": "theirs"})
+    assert read_runs({"tracking": uri}, settings).convention == ""
+    with pytest.raises(InputError, match="import the runs into another study with --convention nonembed"):
+        read_runs({"tracking": uri, "convention": "nonembed"}, settings)
 
 
 def test_records_and_the_columns_of_the_ui_show_the_runs(registry):

@@ -83,6 +83,7 @@ def test_one_mix_tells_what_to_run_for_the_figures_of_mixes(one_mix):
     found = figures(one_mix)
     assert list(found) == ["splits", "composition", "mixes"]
     assert not found["mixes"].image
+    assert "The runs have 1 mix. " in found["mixes"].caption
     assert "at least 3 mixes" in found["mixes"].caption
     assert "mix-ablation-hour" in found["mixes"].caption
 
@@ -136,7 +137,9 @@ def test_mixes_have_every_figure_and_the_tables_behind_them(several):
 def test_the_crossing_is_where_it_was_planted_or_said_to_be_missing(several):
     """.8 + .2 ln(knowledge / code) = 0 lies beyond the ratios that were run."""
     assert several.pair == ("knowledge", "code")
-    assert "don't cross within the ratios" in figures(several)["crossover"].caption
+    caption = figures(several)["crossover"].caption
+    assert "don't cross within the ratios" in caption
+    assert re.search(r"N\*\(knowledge\) against N\*\(code\): \+\d+ %", caption)
     assert len(drawn(skill_figures.crossover(several.crossover), "line")) == 2
 
 

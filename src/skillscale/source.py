@@ -111,6 +111,7 @@ def read_runs(arguments: Mapping[str, Any], config: Config) -> Runs:
     registry = Registry.open(arguments["tracking"])
     study = registry.study(config.study.name)
     imported = imported_table(registry, study)
+    _check_convention(arguments.get("convention") or "", imported)
     records = tuple(study.records())
     driven = registry.driven_skills(study)
     if imported is not None:
@@ -130,6 +131,15 @@ def read_runs(arguments: Mapping[str, Any], config: Config) -> Runs:
         records=records,
         trained=driven is None and imported is None,
     )
+
+
+def _check_convention(wanted: str, imported: RunTable | None) -> None:
+    """Refuse to count N of imported runs in another way than they were imported by."""
+    if imported is not None and wanted and wanted != imported.convention:
+        raise InputError(
+            f"the study was imported with N by the convention {imported.convention or 'of its one column'!r}, and has "
+            f"no other; import the runs into another study with --convention {wanted}"
+        )
 
 
 def trained_table(records: Sequence[RunRecord], config: Config, convention: str = TOTAL) -> RunTable:

@@ -123,7 +123,7 @@ def _lede(fits: StudyFits, mixes: Sequence[str], laws: Laws) -> str:
     if not budgets:
         return "No run of this study can be fitted yet. Finish some runs, and make the page again."
     span = f"{power(budgets[0])} to {power(budgets[-1])} FLOP" if len(budgets) > 1 else f"{power(budgets[0])} FLOP"
-    data = f"the mix {mixes[0]}" if len(mixes) == 1 else plural(len(mixes), "mix").replace("mixs", "mixes")
+    data = f"the mix {mixes[0]}" if len(mixes) == 1 else plural(len(mixes), "mix")
     return (
         f"The compute-optimal model size of {plural(len(fits.skills), 'skill')} against the aggregate's, at "
         f"{plural(len(budgets), 'budget')} ({span}), on {data}."

@@ -110,9 +110,7 @@ def _splits(study: SkillStudy) -> list[Drawn]:
         table_of("Residuals of skills and data sets", _short(split_table(study.verdicts)), folded=True),
         table_of("How many times the runs a claim would need", _short(needed_table(study.needed)), folded=True),
     )
-    return [
-        drawn_of("splits", "Verdicts on two splits", canvas.svg(skill_figures.splits(study.verdicts)), caption, tables)
-    ]
+    return [drawn_of("splits", title, canvas.svg(skill_figures.splits(study.verdicts)), caption, tables)]
 
 
 def _without_split(study: SkillStudy) -> str:
@@ -191,7 +189,7 @@ def _mixes(study: SkillStudy, categories: Mapping[str, str]) -> list[Drawn]:
             "shares", "Optimal size against the share of the skill's data",
             canvas.svg(skill_figures.shares(study.shares, skills)),
             f"{_elasticities(study, skills)} {_equal(study)} {_PUBLISHED_SLOPES} Were a skill to learn from the tokens "
-            "of its own category alone, the elasticity would be β/(α+β), about .45.",
+            "of its own category alone, the elasticity would be β/(α+β), about .45 with their exponents.",
             (
                 table_of("Slopes and elasticities", _short(study.shares.effect_table()), folded=True),
                 table_of("Skills at equal share", _short(study.shares.equal_share_table()), folded=True),
@@ -210,8 +208,8 @@ def _why_no_mixes(n_mixes: int, skills: Sequence[str], study: SkillStudy) -> str
     )
     if n_mixes < LEAST:
         return (
-            f"The runs have {_number(n_mixes)}. {takes} at least {LEAST} mixes at one budget: run `skillscale grid "
-            "--study mix-ablation-hour` and `--study ratio-hour`, and report these studies."
+            f"The runs have {plural(n_mixes, 'mix')}. {takes} at least {LEAST} mixes at one budget: run `skillscale "
+            "grid --study mix-ablation-hour` and `--study ratio-hour`, and report these studies."
         )
     if not skills:
         return (
@@ -220,10 +218,6 @@ def _why_no_mixes(n_mixes: int, skills: Sequence[str], study: SkillStudy) -> str
         )
     reasons = dict.fromkeys(one.reason for one in study.shares.effects if one.reason) if study.shares else {}
     return f"{takes} optima of {LEAST} mixes at one budget: {'; '.join(reasons) or 'there are fewer'}."
-
-
-def _number(mixes: int) -> str:
-    return "one mix" if mixes == 1 else f"{mixes} mixes"
 
 
 def _elasticities(study: SkillStudy, skills: Sequence[str]) -> str:
@@ -240,7 +234,7 @@ def _elasticities(study: SkillStudy, skills: Sequence[str]) -> str:
         sure = "" if value.excludes_zero else ", not told from 0"
         sure += f" (p = {one.p_holm:.2g} by Holm)" if value.excludes_zero and one.p_holm > 1 - study.fits.level else ""
         absent = len(_ABSENT.findall(one.reason))
-        lost = f" (without {plural(absent, 'mix').replace('mixs', 'mixes')} at some budget)" if absent else ""
+        lost = f" (without {plural(absent, 'mix')} at some budget)" if absent else ""
         told.append(f"{name} {value.value:+.2f} [{value.lo:+.2f}, {value.hi:+.2f}]{sure}{lost}")
     return f"Elasticity d ln N* / d ln share over the budgets: {'; '.join(told)}."
 
@@ -299,9 +293,9 @@ def _crossing(one: Crossover) -> str:
     which = f"{one.first} and {one.second}"
     low, high = (f"{percent(end.value)} {_ends(end)}" for end in one.ends)
     ends = (
-        f"N*({one.first}) is {low} of N*({one.second}) at the least ratio of {one.over} to {one.under} run, {high} at "
+        f"N*({one.first}) against N*({one.second}): {low} at the least ratio of {one.over} to {one.under} run, {high} "
+        "at the largest."
     )
-    ends += "the largest."
     if one.outcome is Crossing.FOUND:
         return f"Over the budgets, {which} cross at a ratio of {_ratio(one.ratio)}. {ends}"
     if one.outcome is Crossing.NONE:
