@@ -120,13 +120,22 @@ def _check_worth(runs: Runs, arguments: Mapping[str, Any]) -> None:
     skills = (*runs.table.judged, *runs.table.aggregates)
     if bounds and not weights:
         raise InputError("--bounds is of the best mix for --worth SKILL=WEIGHT,...; give that too")
-    for what, names, known in (("worth", weights, skills), ("bounds", bounds, runs.table.categories)):
-        for name in names:
-            if name not in known:
-                there = ", ".join(known) or "none"
-                raise InputError(f"--{what} names {name}, which {runs.name} lacks{near(name, known)}; there is {there}")
+    check_names("worth", weights, skills, runs.name)
+    check_names("bounds", bounds, runs.table.categories, runs.name)
     if weights and not any(weights.values()):
         raise InputError("--worth sums to 0; give at least one skill a weight above 0")
+
+
+def check_names(what: str, given: Mapping[str, Any], known: Sequence[str], place: str) -> None:
+    """Refuse an argument that names what is not there.
+
+    Raises:
+        InputError: with the nearest name that there is.
+    """
+    for name in given:
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise InputError(f"--{what} names {name}, which {place} lacks{near(name, known)}; there is {there}")
 
 
 def _worth(runs: Runs, found: Findings, arguments: Mapping[str, Any]) -> dict[str, tuple[Worth, ...]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skillscale.analysis import laws_of
+from skillscale.analysis import check_names, laws_of
 from skillscale.config import Config
 from skillscale.errors import FitError, InputError
 from skillscale.laws.document import About, read_about, read_document
@@ -186,8 +186,8 @@ def _fitted(arguments: Mapping[str, Any], config: Config, out: Output) -> Known:
     mix = _named_mix(arguments["mix"], list(groups)) if len(groups) > 1 else next(iter(groups))
     names = (*runs.table.judged, *runs.table.aggregates)
     for what in ("worth", "validation"):  # before the fits, which take a while
-        _check_names(what, arguments[what], names, runs.name)
-    _check_names("bounds", arguments["bounds"], runs.table.categories, runs.name)
+        check_names(what, arguments[what], names, runs.name)
+    check_names("bounds", arguments["bounds"], runs.table.categories, runs.name)
     tell_left_out(runs.table, out)
     found, notes = laws_of(groups[mix], mix, arguments, config)
     for note in notes:
@@ -200,13 +200,6 @@ def _fitted(arguments: Mapping[str, Any], config: Config, out: Output) -> Known:
         laws=laws, name=runs.name, convention=runs.convention, aggregates=tuple(runs.table.aggregates), refused=refused,
         runs=runs,
     )  # fmt: skip
-
-
-def _check_names(what: str, given: Mapping[str, Any], known: Sequence[str], place: str) -> None:
-    for name in given:
-        if name not in known:
-            there = ", ".join(known) or "none"
-            raise InputError(f"--{what} names {name}, which {place} lacks{near(name, known)}; there is {there}")
 
 
 def _wish(arguments: Mapping[str, Any], known: Known) -> Wish:
@@ -222,11 +215,11 @@ def _wish(arguments: Mapping[str, Any], known: Known) -> Wish:
             if weight and name in known.refused:
                 raise FitError(f"--{what} names {name}, which has no law: {known.refused[name]}")
         given = {name: weight for name, weight in arguments[what].items() if name not in known.refused}
-        _check_names(what, given, names, known.name)
+        check_names(what, given, names, known.name)
         if arguments[what] and not any(arguments[what].values()):
             raise InputError(f"--{what} sums to 0; give at least one skill a weight above 0")
     categories = categories_of(known.laws)
-    _check_names("bounds", arguments["bounds"], categories, f"the law of {known.name}")
+    check_names("bounds", arguments["bounds"], categories, f"the law of {known.name}")
     shares = _shares(arguments["mix"], categories, known)
     return Wish(
         weights=arguments["worth"] or dict.fromkeys(known.skills or names, 1.0), skills=known.skills,
