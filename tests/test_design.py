@@ -228,6 +228,14 @@ def test_runs_under_way_are_not_asked_for_again():
     assert after.expected < before.expected
 
 
+@pytest.mark.parametrize("replicates", [1, 2])
+def test_no_point_is_run_more_often_than_it_may_be(replicates):
+    edge = replace(SPACE, ratio=(19.0, 20.0), replicates=replicates)  # where the whole lattice is edge
+    history, _ = follow(random_world(Kind.ADD, 1), 6.0, space=edge, runs=40, batch=8)
+    places = np.round(np.log([history.N, history.D]), 3)
+    assert np.unique(places, axis=1, return_counts=True)[1].max() <= replicates
+
+
 def test_the_start_is_not_proposed_again_where_whole_batches_made_the_tokens_differ():
     whole = propose(History.empty(SKILLS), SPACE, Wish(targets=OPTIMA, left=2e19), count=START, seed=1).proposals
     history = History.empty(SKILLS)

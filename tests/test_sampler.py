@@ -9,6 +9,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
+from optuna.trial import TrialState
 
 from skillscale.errors import InputError
 from skillscale.laws.design.space import Space
@@ -183,6 +184,25 @@ def dashboard(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "optuna_dashboard", types.SimpleNamespace(save_plotly_graph_object=save))
     return drawn
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_several_workers_spend_no_more_than_the_budget_and_double_no_point(workers):
+    largest = 6e9 * 1e11
+    limits = Space(flops=(1e-3 * largest, largest), replicates=1)
+    sampler = SkillLawSampler(seed=0, search_space=SPACE, space=limits, budget=0.5 * largest)
+    study = optuna.create_study(sampler=sampler)
+    ended = False
+    while not ended:
+        asked = [study.ask(SPACE) for _ in range(workers)]
+        for trial in asked:
+            ended |= study.trials[trial.number].system_attrs[PROPOSAL]["ending"] is not None
+            if not ended:
+                study.tell(trial, run(trial, SPACE))
+    kept = [n * d * 6 for n, d in (map(math.exp, one) for one in runs_of(study))]
+    paid = [flops for flops, trial in zip(kept, study.trials, strict=True) if trial.state is TrialState.COMPLETE]
+    assert 0.4 * largest < sum(paid) + len(paid) * 0.01 * largest <= 0.5 * largest * (1 + 1e-6)
+    assert len(set(runs_of(study))) == len(kept)
 
 
 def test_widths_are_drawn_against_the_flops_of_finished_trials(dashboard):

@@ -28,7 +28,7 @@ from skillscale.laws.optima import (
     weighted_optimum,
 )
 from skillscale.laws.results import Interval, Residual
-from skillscale.laws.uncertainty import interval
+from skillscale.laws.uncertainty import as_family, interval
 
 ROUND = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)  # times powers of ten: sizes that people train
 AROUND = 4.0  # factor about N* within which round sizes are priced
@@ -193,12 +193,22 @@ def plan(laws: Mapping[str, SkillLaw], C: float, wish: Wish) -> Plan:
         losses={name: _interval(own, level) for name, own in zip(laws, losses, strict=True)},
         scatter={name: one.noise for name, one in laws.items()},
         own={name: weighted_optimum(laws, C, {name: 1.0}, wish.h) for name in laws},
-        residuals=tuple(residual(laws, C, name, weights, wish.h) for name in laws),
+        residuals=_residuals(laws, C, weights, wish.h),
         prices=prices(laws, C, wish, optimum), cheap=cheap(laws, C, wish, optimum),
         frontiers=frontiers(laws, C, wish, optimum, best),
         best=best, best_losses={} if best is None else _losses_at(laws, C, best),
         misled=_misled(laws, C, wish, best) if wish.validation else None,
     )  # fmt: skip
+
+
+def _residuals(
+    laws: Mapping[str, SkillLaw], C: float, weights: Mapping[str, float], h: Mixed | None
+) -> tuple[Residual, ...]:  # fmt: skip
+    """Of every loss, with Holm's p over them; one that is all that counts is the plan's own, and none of them."""
+    found = {name: residual(laws, C, name, weights, h) for name in laws}
+    others = [name for name in laws if weights.get(name, 0.0) < 1]
+    found |= dict(zip(others, as_family([found[name] for name in others]), strict=True))
+    return tuple(found.values())
 
 
 def within_runs(

@@ -157,7 +157,8 @@ class Residual:
 
     Pooled is the plain mean over the budgets that have both minima. Positive: the skill wants more parameters than the
     aggregate. ``p``: two-sided, of no difference; ``p_holm``: the same after Holm's step-down over the pooled
-    comparisons with one aggregate in one mix (pooled rows only, NaN elsewhere). ``verdict`` rests on the interval.
+    comparisons with one aggregate in one mix, or over the losses of a plan (NaN elsewhere). ``verdict`` rests on the
+    interval.
     """
 
     mix: str

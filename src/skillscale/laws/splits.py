@@ -17,7 +17,7 @@ from scipy.stats import norm
 from skillscale.errors import InputError
 from skillscale.laws.isoflop import DEGREES, FORM, FORM_SPAN
 from skillscale.laws.results import Interval, Residual, Status, StudyFits, Verdict, bounds, table
-from skillscale.laws.uncertainty import holm
+from skillscale.laws.uncertainty import as_family
 
 
 class Confirmation(StrEnum):
@@ -89,10 +89,10 @@ def split_verdicts(
     for name in [name for one in splits for name in _columns(one)]:
         if name not in pooled:
             raise InputError(f"{name} has no residual; there is {', '.join(pooled)}; fit it among the skills")
-    first = _family([pooled[one.hypothesis] for one in splits])
+    first = as_family([pooled[one.hypothesis] for one in splits])
     verdicts = [_standing(one, level) for one in first]
     stand = [verdict is not Verdict.UNRESOLVED for verdict in verdicts]
-    asked = _family([pooled[one.held_out] for one, yes in zip(splits, stand, strict=True) if yes and one.held_out])
+    asked = as_family([pooled[one.held_out] for one, yes in zip(splits, stand, strict=True) if yes and one.held_out])
     second = {one.skill: one for one in asked}
     own = [
         second.get(one.held_out) or _unasked(pooled.get(one.held_out), other)
@@ -102,7 +102,7 @@ def split_verdicts(
         [set_ for one in splits for set_ in one.hypothesis_sets],
         [set_ for one in splits for set_ in one.held_out_sets],
     )
-    sets = [{one.skill: one for one in _family([pooled[name] for name in family])} for family in names]
+    sets = [{one.skill: one for one in as_family([pooled[name] for name in family])} for family in names]
     return tuple(
         SplitVerdict(
             skill=split.skill, mix=one.mix, aggregate=one.aggregate, verdict=verdict, hypothesis=one, held_out=other,
@@ -154,15 +154,6 @@ def _pooled(fits: StudyFits, aggregate: str, mix: str) -> dict[str, Residual]:
     if mix not in fits.mixes:
         raise InputError(f"no mix {mix} was fitted; there is {', '.join(fits.mixes)}")
     return {one.skill: one for one in fits.residuals if one.pooled and (one.aggregate, one.mix) == (aggregate, mix)}
-
-
-def _family(residuals: Sequence[Residual]) -> list[Residual]:
-    """The residuals with Holm's p over them; those without a p stay."""
-    known = [i for i, one in enumerate(residuals) if math.isfinite(one.p)]
-    found = [replace(one, p_holm=math.nan) for one in residuals]
-    for i, p in zip(known, holm(np.array([residuals[i].p for i in known])), strict=True):
-        found[i] = replace(found[i], p_holm=float(p))
-    return found
 
 
 def _standing(residual: Residual, level: float) -> Verdict:

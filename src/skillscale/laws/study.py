@@ -8,7 +8,7 @@ mix, law against curve) is a difference of pairs.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,7 @@ from skillscale.laws.results import (
     Verdict,
     by_reason,
 )  # fmt: skip
-from skillscale.laws.uncertainty import Resamples, holm, interval, spread, two_sided_p
+from skillscale.laws.uncertainty import Resamples, as_family, interval, spread, two_sided_p
 
 COLUMNS = ("run_id", "C", "N", "D", "mix", "seed")
 BUDGET_GAP = (
@@ -377,10 +377,7 @@ def _residuals(skills: list[_Column], aggregate: _Column, *, mix: str, level: fl
             pairs.append((own - common, own_draws - common_draws))
             found.append(_residual(skill, aggregate, mix, C=C, pairs=pairs[-1:], level=level))
         pooled.append(_residual(skill, aggregate, mix, C=math.nan, pairs=pairs, level=level))
-    known = [i for i, r in enumerate(pooled) if math.isfinite(r.p)]
-    for i, p in zip(known, holm(np.array([pooled[i].p for i in known])), strict=True):
-        pooled[i] = replace(pooled[i], p_holm=float(p))
-    return found + pooled
+    return found + as_family(pooled)
 
 
 def _residual(

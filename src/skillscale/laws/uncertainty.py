@@ -7,14 +7,15 @@ residuals of its budget (whole rows of skills at once, with a random sign), resi
 The coverage is measured by ``benchmarks/isoflop_coverage.py coverage``.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import chi2
 
 from skillscale.laws.forms import Array
-from skillscale.laws.results import Interval
+from skillscale.laws.results import Interval, Residual
 
 Indices = npt.NDArray[np.intp]
 
@@ -122,3 +123,12 @@ def holm(p: Array) -> Array:
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(steps, 1.0)
     return adjusted
+
+
+def as_family(residuals: Sequence[Residual]) -> list[Residual]:
+    """The residuals with Holm's p over all of them that have a p; the others without."""
+    known = [i for i, one in enumerate(residuals) if np.isfinite(one.p)]
+    found = [replace(one, p_holm=float("nan")) for one in residuals]
+    for i, p in zip(known, holm(np.array([residuals[i].p for i in known])), strict=True):
+        found[i] = replace(found[i], p_holm=float(p))
+    return found

@@ -10,7 +10,7 @@ from typing import Any
 from skillscale.laws.ensemble import SkillLaw
 from skillscale.laws.optima import Optimum
 from skillscale.laws.planning import Cheap, Frontier, Misled, Plan, Price, Step
-from skillscale.laws.results import Interval, Verdict
+from skillscale.laws.results import Interval, Residual, Verdict
 from skillscale.report.numbers import compact, count, join
 from skillscale.report.tables import MAX_WIDTH, aligned
 from skillscale.report.worth import (
@@ -155,7 +155,7 @@ def _block(one: Plan, asked: Asked, at: int) -> list[str]:
         f"N*    {size_text(optimum.N)}{counted}",
         f"D*    {size_text(optimum.D)}{f' tokens{per}' if per else ''}",
         f"loss  {loss_text(one.loss)}{' nats per token, by worth' if per else ''}",
-        "", *_skill_table(one, asked.skills), "", *_price_table(one),
+        "", *_skill_table(one, asked.skills, asked.level), "", *_price_table(one),
     ]  # fmt: skip
     if one.frontiers:
         lines += ["", *_frontier_tables(one.frontiers)]
@@ -176,7 +176,7 @@ def _mix_told(optimum: Optimum, asked: Asked) -> str:
     return f"\nmix: {shares}{'' if asked.mix_given else ' (the mean of the runs)'}"
 
 
-def _skill_table(one: Plan, skills: Sequence[str]) -> list[str]:
+def _skill_table(one: Plan, skills: Sequence[str], level: float) -> list[str]:
     names = list(one.losses)
     by_name = {each.skill: each for each in one.residuals}
     return _table(
@@ -186,7 +186,7 @@ def _skill_table(one: Plan, skills: Sequence[str]) -> list[str]:
             ["one run, ±", *(f"{100 * one.scatter[name]:.2g} %" for name in names)],
             ["its own N*", *(size_text(one.own[name].N) for name in names)],
             ["against the plan's", *(ratio_text(by_name[name].value) for name in names)],
-            ["", *(_verdict(by_name[name].verdict) if name in skills else "" for name in names)],
+            ["", *(_verdict(by_name[name], level) if name in skills else "" for name in names)],
         ]
     )
 
@@ -197,8 +197,8 @@ def _table(columns: Sequence[list[str]]) -> list[str]:
     return aligned(filled) if filled else []
 
 
-def _verdict(verdict: Verdict) -> str:
-    return "" if verdict is Verdict.UNRESOLVED else str(verdict)
+def _verdict(one: Residual, level: float) -> str:
+    return "" if one.verdict is Verdict.UNRESOLVED else one.said(level)
 
 
 def _price_table(one: Plan) -> list[str]:

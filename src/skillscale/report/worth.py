@@ -55,8 +55,8 @@ def plain_best(one: Optimum) -> dict[str, Any]:
 def plain_residual(one: Residual) -> dict[str, Any]:
     """``value``: ln N*(skill) - ln N* of the worth."""
     return {
-        "value": one.value.value, "interval": ends(one.value), "p": one.p, "verdict": str(one.verdict),
-        "status": str(one.status), "reason": one.reason,
+        "value": one.value.value, "interval": ends(one.value), "p": one.p, "p_holm": one.p_holm,
+        "verdict": str(one.verdict), "status": str(one.status), "reason": one.reason,
     }  # fmt: skip
 
 

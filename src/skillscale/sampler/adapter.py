@@ -19,7 +19,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from skillscale.errors import InputError
-from skillscale.laws.design.advice import Advice, Purpose
+from skillscale.laws.design.advice import Advice, Ending, Purpose
 from skillscale.laws.design.propose import Wish, propose
 from skillscale.laws.design.space import History, Space
 from skillscale.laws.design.targets import Answer, Target, default_targets
@@ -137,8 +137,10 @@ class SkillLawSampler(BaseSampler):
             return {}  # a space that is too narrow for the design
         rows, asking = self._read(study, trial, parameters)
         advice = _fresh(self._advice(rows, space, asking + 1), rows)
-        if len(advice.proposals) <= asking:  # others were quicker with points of the start
+        if 0 < len(advice.proposals) <= asking:  # others were quicker with points of the start
             advice = _fresh(self._advice(rows, space, asking + 1 + _SPARE), rows)
+        if len(advice.proposals) <= asking:  # what is left is for those that asked before: say what would be next
+            advice = _fresh(self._beyond(rows, space, advice, asking + 1 + _SPARE), rows)
         if not advice.proposals:
             return {}
         number = min(asking, len(advice.proposals) - 1)
@@ -170,20 +172,30 @@ class SkillLawSampler(BaseSampler):
         return rows, asking
 
     def _advice(self, rows: Sequence[_Row], space: Space, count: int) -> Advice:
-        """Advice on the next runs; asked all the same after the end, it says what would be next, and the ending."""
+        """Advice on the next runs."""
+        history, wish = self._asked(rows, space)
+        return propose(history, space, wish, count=count, seed=self._seed)
+
+    def _beyond(self, rows: Sequence[_Row], space: Space, ended: Advice, count: int) -> Advice:
+        """What would be next after the end, and the ending."""
+        history, wish = self._asked(rows, space)
+        more = propose(history, space, replace(wish, left=self._ahead(space)), count=count, seed=self._seed)
+        return replace(ended, proposals=more.proposals, ending=ended.ending or Ending.SPENT)
+
+    def _asked(self, rows: Sequence[_Row], space: Space) -> tuple[History, Wish]:
+        """What is known, and what is wished."""
         told = sorted({name for row in rows for name in row.losses} - {VALUE})
         skills = self._skills or tuple(told) or (VALUE,)
         mixes = () if space.mixes is None else (tuple(space.mixes.mean(0)),)
         targets = self._targets or default_targets(skills, largest=space.flops[1], mixes=mixes)
         history = _history(rows, skills, space)
-        ahead = _HORIZON * float(space.cost(1.0, space.flops[1] / 6))
-        left = ahead if self._budget is None else self._budget - float(space.cost(history.N, history.D).sum())
-        wish = Wish(targets=targets, left=max(left, 0.0))
-        advice = propose(history, space, wish, count=count, seed=self._seed)
-        if advice.proposals:
-            return advice
-        more = propose(history, space, replace(wish, left=ahead), count=count, seed=self._seed)
-        return replace(advice, proposals=more.proposals)
+        spent = float(space.cost(history.N, history.D).sum())
+        left = self._ahead(space) if self._budget is None else self._budget - spent
+        return history, Wish(targets=targets, left=max(left, 0.0))
+
+    def _ahead(self, space: Space) -> float:
+        """FLOP that a plan without a budget looks ahead."""
+        return _HORIZON * float(space.cost(1.0, space.flops[1] / 6))
 
 
 def stop_when_done(study: Study, trial: FrozenTrial) -> None:

@@ -78,15 +78,17 @@ class Problem:
         return np.asarray(share / (share @ variance) if self.total else share / variance)
 
 
-def expected_counts(problem: Problem, cost: Array, *, left: float, runs: float, most: float = math.inf) -> Array:
+def expected_counts(
+    problem: Problem, cost: Array, *, left: float, runs: float, most: float | Array = math.inf
+) -> Array:
     """Counts (n_candidates,) that minimise the value of the problem within ``left`` FLOPs and ``runs`` runs.
 
-    No candidate counts for more than ``most``.
+    No candidate counts for more than ``most``, of each (n_candidates,) or of all.
 
     Multiplicative steps (Titterington 1976) on gain per price; the price is a mixture of both limits' that moves to the
     tighter one.
     """
-    w, tilt = np.full(len(cost), 1.0), 0.5
+    w, tilt, most = np.full(len(cost), 1.0), 0.5, np.broadcast_to(np.asarray(most, dtype=float), cost.shape)
     for _ in range(ROUNDS):
         price = (1 - tilt) * cost / left + tilt / runs
         w = _within(w, price, most)
@@ -102,11 +104,11 @@ def expected_counts(problem: Problem, cost: Array, *, left: float, runs: float, 
     return w if w.sum() <= runs else _within(w, np.full(len(w), 1 / runs), most)
 
 
-def _within(w: Array, price: Array, most: float) -> Array:
+def _within(w: Array, price: Array, most: Array) -> Array:
     """Counts in proportion to ``w`` but for those that reach ``most``, for a total price of 1 or all there is."""
     full = np.zeros(len(w), dtype=bool)
     while True:
-        left = 1.0 - most * float(price[full].sum()) if full.any() else 1.0
+        left = 1.0 - float((most * price)[full].sum())
         scaled = np.where(full, most, w * (left / max(float((w * price)[~full].sum()), 1e-300)))
         beyond = ~full & (scaled > most)
         if not beyond.any():

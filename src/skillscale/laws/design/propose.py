@@ -28,7 +28,7 @@ ROUGH = 0.003  # scale of the discrepancy, in ln L, from which the laws are told
 _BINDING = 0.95  # share of the runs allowed from which their number is what limits the plan
 _GOLDEN = (math.sqrt(5) - 1) / 2  # turns that spread evenly over the plan, however many there are
 _STEPS = 11  # of the lattice of candidates, each way
-_ALIKE = 0.01  # in ln N and ln D, between a point of the start and its run: whole batches make D differ a little
+_ALIKE = 0.01  # in ln N, ln D and shares, between a point and its run: whole batches make D differ a little
 _MIXES = 12  # tried at once, of more that are allowed
 _TRUST = 0.3  # weight of a run below which it is told as odd
 _LADDER = 4.0 ** np.arange(-3, 8)  # of what is left, at which the forecast looks
@@ -66,21 +66,21 @@ def propose(
     advice = Advice(proposals=(), answer=found, laws=laws, warnings=_warnings(known))
     if found.widest <= wish.width:
         return replace(advice, ending=Ending.PRECISE)
-    candidates = _candidates(space, wish, np.random.default_rng([seed, len(history)]))
+    candidates, room = _candidates(history, space, wish, np.random.default_rng([seed, len(history)]))
     if not len(candidates) or wish.runs < 1:
         return replace(advice, ending=Ending.SPENT)
     problem = problem_of(known, wish.targets, candidates, history)
     cost = space.cost(candidates.N, candidates.D)
     left = min(wish.left, HORIZON * space.flops[1])
     runs = min(wish.runs, left / float(cost.min()))
-    counts = expected_counts(problem, cost, left=left, runs=runs)
+    counts = expected_counts(problem, cost, left=left, runs=runs, most=room)
     advice = replace(
         advice, expected=_widest(problem, found, counts),
         to_halve=_to_halve(problem, found, cost, left=left, runs=runs) if forecast else None,
     )  # fmt: skip
     if problem.value(np.zeros(len(cost))) - problem.value(counts) < WORTHLESS:
         return replace(advice, ending=Ending.WORTHLESS)
-    chosen = _chosen(history, space, wish, candidates, counts, count, seed)
+    chosen = _chosen(history, space, wish, candidates, (counts, room), count, seed)
     return replace(advice, proposals=tuple(_explained(chosen, space, problem, candidates, wish.targets)))
 
 
@@ -133,8 +133,11 @@ def _unit(x: Array) -> Array:
     return np.asarray((x - x.min()) / max(float(np.ptp(x)), 1e-12))
 
 
-def _candidates(space: Space, wish: Wish, rng: np.random.Generator) -> History:
-    """The lattice of what may be run and paid for, shifted by chance so that no two plans share their points."""
+def _candidates(history: History, space: Space, wish: Wish, rng: np.random.Generator) -> tuple[History, Array]:
+    """The lattice of what may be run and paid for, and how often each may be run yet, (n_candidates,).
+
+    It is shifted by chance, so that plans share no points but on the edge of the space.
+    """
     N, D = space.lattice(tuple(rng.uniform(-0.5, 0.5, 2)), steps=_STEPS)
     h = None
     if space.mixes is not None:
@@ -143,8 +146,17 @@ def _candidates(space: Space, wish: Wish, rng: np.random.Generator) -> History:
             mixes = mixes[rng.choice(len(mixes), _MIXES, replace=False)]
         h = np.repeat(mixes, len(N), axis=0)
         N, D = np.tile(N, len(mixes)), np.tile(D, len(mixes))
-    fits = space.allows(N, D, h) & (space.cost(N, D) <= wish.left)
-    return History(N=N[fits], D=D[fits], h=None if h is None else h[fits])
+    room = space.replicates - _repeats(history, N, D, h)
+    fits = space.allows(N, D, h) & (space.cost(N, D) <= wish.left) & (room > 0)
+    return History(N=N[fits], D=D[fits], h=None if h is None else h[fits]), room[fits].astype(float)
+
+
+def _repeats(history: History, N: Array, D: Array, h: Array | None) -> Array:
+    """How often each of the points has been run, (n,)."""
+    same = (np.abs(np.log(N[:, None] / history.N)) < _ALIKE) & (np.abs(np.log(D[:, None] / history.D)) < _ALIKE)
+    if h is not None and history.h is not None:
+        same &= (np.abs(h[:, None] - history.h) < _ALIKE).all(2)
+    return np.asarray(same.sum(1))
 
 
 def problem_of(
@@ -179,18 +191,20 @@ def problem_of(
 
 
 def _chosen(
-    history: History, space: Space, wish: Wish, candidates: History, counts: Array, count: int, seed: int
+    history: History, space: Space, wish: Wish, candidates: History, plan: tuple[Array, Array], count: int, seed: int
 ) -> list[tuple[Run, Purpose]]:
-    """The next runs by the plan, the cheapest first; some that fill gaps or repeat."""
+    """The next runs by the plan (counts, and the most of each), the cheapest first; some that fill gaps or repeat."""
+    counts, room = plan
     order = np.argsort(space.cost(candidates.N, candidates.D), kind="stable")
     along = np.cumsum(counts[order])
     if along[-1] > _BINDING * wish.runs:  # cheap ones first would leave more FLOPs than the last runs can spend
         turns = along[-1] * ((len(history) + np.arange(count)) * _GOLDEN % 1)
     else:
         turns = np.arange(count) + 0.5
-    planned = [_run(candidates, int(order[min(int(np.searchsorted(along, at)), len(order) - 1)])) for at in turns]
+    picks = [int(order[min(int(np.searchsorted(along, at)), len(order) - 1)]) for at in turns]
     if along[-1] < 0.5:  # less than half a run is planned: the dearest that counts most
-        planned[0] = _run(candidates, int(np.argmax(counts)))
+        picks[0] = int(np.argmax(counts))
+    planned = [_run(candidates, at) for at in _spread_out(picks, counts, room)]
     chosen: list[tuple[Run, Purpose]] = []
     left, runs = wish.left, wish.runs
     for turn, run in enumerate(planned):
@@ -204,6 +218,17 @@ def _chosen(
             break
         chosen.append(pick)
     return chosen
+
+
+def _spread_out(picks: Sequence[int], counts: Array, room: Array) -> list[int]:
+    """The picks, those beyond what a candidate may be run replaced by what counts most of the others."""
+    left, found = room.copy(), list[int]()
+    for pick in picks:
+        if left[pick] < 1 and (left >= 1).any():
+            pick = int(np.argmax(np.where(left >= 1, counts, -1.0)))  # noqa: PLW2901 - the pick is replaced
+        left[pick] -= 1
+        found.append(pick)
+    return found
 
 
 def _aside(history: History, space: Space, number: int, seed: int) -> tuple[Run, Purpose] | None:
