@@ -496,6 +496,27 @@ ENTRIES = (
         ),
     ),
     Entry(
+        name="export",
+        help="write the runs of a study to a CSV or Parquet file, or its laws as JSON or as Python to paste",
+        run="skillscale.export:export",
+        parameters=(
+            *_READ,
+            replace(_TABLE, help="CSV or Parquet file of runs in place of a study; empty: the study"),
+            _COLUMNS,
+            _CONVENTION,
+            Parameter(
+                name="file", default=None, read=page_file, help="runs.csv or runs.parquet; law.json or law.py of laws"
+            ),
+            Parameter(
+                name="from", help="laws that were fitted: models:/NAME@champion, or a law.json; empty: fit the runs"
+            ),
+            *_HOW[:8],
+            Parameter(name="force", default="false", read=flag, help="write over files that are there"),
+            _JSON,
+        ),
+        names_any_study=True,
+    ),
+    Entry(
         name="reap",
         help="close the runs whose process is gone",
         run="skillscale.campaign:reap",

@@ -129,6 +129,7 @@ def _read(arguments: Mapping[str, Any], columns: Columns, registry: Registry) ->
 
 def _source(name: str, read: str, table: RunTable, columns: Columns) -> Source:
     """A source with all that is needed to read its runs back as the table they were."""
+    contents = _contents(table)
     described = {
         "name": name,
         "digest": read,
@@ -141,7 +142,8 @@ def _source(name: str, read: str, table: RunTable, columns: Columns) -> Source:
         "splits": plain(table.splits),
         "categories_of": plain(table.categories_of),
         "validation": table.validation,
-        "rows": _contents(table),
+        "rows": contents,
+        "sampled": [one for one, run in zip(contents, table.runs["run_id"], strict=True) if run in table.sampled],
         "unusable": [[one.run_id, one.skill, one.reason] for one in table.unusable],
         "notes": table.notes,
     }
@@ -177,11 +179,17 @@ def _check_fits(source: Source, there: Sequence[Source], study: str) -> None:
                 f"{kinds[bool(new['categories'])]}; {cure}"
             )
         for name in set(other["weights"]) & set(new["weights"]):
-            if other["weights"][name] != new["weights"][name]:
+            if not _alike(other["weights"][name], new["weights"][name]):
                 raise InputError(
                     f"validation {name} of study {study!r} weighs {other['weights'][name]}, and now "
                     f"{new['weights'][name]}; give the new one another name, or {cure}"
                 )
+
+
+def _alike(weights: Mapping[str, float], others: Mapping[str, float]) -> bool:
+    """Whether weights are the same but for rounding."""
+    same = weights.keys() == others.keys()
+    return same and all(math.isclose(weight, others[name], rel_tol=1e-12) for name, weight in weights.items())
 
 
 def _imported_runs(table: RunTable) -> list[ImportedRun]:
@@ -245,7 +253,9 @@ def _table_of_rows(rows: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[
     runs["seed"] = runs["seed"].astype("int64")
     shares = [f"mix/{name}" for name in categories]
     runs[shares] = runs[shares].fillna(0.0)
-    runs = _unique(runs, [row["content"] for row in rows])
+    contents = [row["content"] for row in rows]
+    runs = _unique(runs, contents)
+    sampled = {content for source in sources for content in source.get("sampled", ())}
     return RunTable(
         runs=add_aggregates(runs, weights)[run_columns(skills, tuple(weights), rest)],
         skills=skills,
@@ -260,6 +270,7 @@ def _table_of_rows(rows: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[
         splits=tuple(_split(each) for one in sources[:1] for each in one.get("splits", ())),
         categories_of={skill: name for one in sources for skill, name in one.get("categories_of", {}).items()},
         validation=tuple(dict.fromkeys(name for one in sources for name in one.get("validation", ()))),
+        sampled=frozenset(run for run, one in zip(runs["run_id"], contents, strict=True) if one in sampled),
     )
 
 

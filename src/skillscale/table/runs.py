@@ -14,7 +14,7 @@ from skillscale.errors import InputError
 from skillscale.laws.results import Unusable
 from skillscale.laws.splits import SkillSplit
 from skillscale.point import MAX_PARAMS, MAX_TOKENS, OWN_COLUMNS, Mix
-from skillscale.table.columns import Columns, as_number, near, some
+from skillscale.table.columns import Columns, as_number, is_one, near, some
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -42,7 +42,7 @@ class RunTable:
     ``seed``; a loss a skill and aggregate (nats per token, NaN where missing); ``sem/SKILL`` and ``mix/CATEGORY`` where
     given. ``weights``: of the skills in each aggregate; ``convention``: of N. ``splits``: columns of the skills that
     have a held-out split too; ``categories_of``: the mix's category that belongs to a skill; ``validation``: columns of
-    validation sets.
+    validation sets; ``sampled``: ids of the runs that a sampler chose, which stand at no isoFLOP budget.
     """
 
     runs: pd.DataFrame
@@ -55,6 +55,7 @@ class RunTable:
     splits: tuple[SkillSplit, ...] = ()
     categories_of: Mapping[str, str] = field(default_factory=dict)
     validation: tuple[str, ...] = ()
+    sampled: frozenset[str] = frozenset()
 
     @property
     def lost(self) -> dict[str, str]:
@@ -126,8 +127,9 @@ def table_of(
     runs["seed"] = reading.seeds()
     skills = reading.losses(runs)
     runs["C"] = reading.budgets(runs)
+    finished = reading.finished(runs, skills)
     return RunTable(
-        runs=reading.finished(runs, skills),
+        runs=finished,
         skills=skills,
         categories=tuple(columns.mix),
         weights=_usable_weights(columns, skills),
@@ -137,6 +139,7 @@ def table_of(
         splits=splits_of(columns),
         categories_of=columns.categories,
         validation=columns.sets,
+        sampled=reading.sampled() & frozenset(finished["run_id"]),
     )
 
 
@@ -272,7 +275,7 @@ class _Reading:
         """
         kept = []
         for name, column in self.columns.skills.items():
-            values = self._numbers(column.loss, "skills", name)
+            values = self._loss(name)
             bad = ~((values > 0) & np.isfinite(values))
             if bad[self.good].all():
                 self._lose(name, column.loss, values)
@@ -288,6 +291,22 @@ class _Reading:
         for name in kept:
             self._sem(runs, name)
         return tuple(kept)
+
+    def _loss(self, name: str) -> Floats:
+        """A skill's losses: its column, or the logarithm of its column where that holds perplexities."""
+        values = self._numbers(self.columns.skills[name].loss, "skills", name)
+        if name not in self.columns.perplexity:
+            return values
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(np.log(values))
+
+    def sampled(self) -> frozenset[str]:
+        """Ids of the rows that tell what a sampler chose them for."""
+        if not self.columns.purpose:
+            return frozenset()
+        given = self.rows[self.columns.purpose]
+        told = given.notna().to_numpy() & (given.astype(str).str.strip() != "").to_numpy()
+        return frozenset(np.array(self.run_id, dtype=object)[told])
 
     def _lose(self, name: str, column: str, values: Floats) -> None:
         """Leave out a skill that no usable row has a loss of: said once, not row by row."""
@@ -455,8 +474,10 @@ class _Reading:
                 f"the mix of {_rows(len(moved))} sums to {moved.min():.6g} to {moved.max():.6g}, as rounding would "
                 "have it; it is divided by its sum"
             )
-        # Rows that are out get any mix that can be written
-        shares = np.where(self.good[:, None], shares / np.where(self.good, totals, 1.0)[:, None], 1 / len(categories))
+        # Rows that are out get any mix that can be written; shares that were divided before stay as they are
+        divided = np.array([1.0 if not good or is_one(one, len(categories)) else one
+                            for good, one in zip(self.good, totals, strict=True)])  # fmt: skip
+        shares = np.where(self.good[:, None], shares / divided[:, None], 1 / len(categories))
         table = pd.DataFrame(shares, columns=[f"mix/{name}" for name in categories])
         group = table.groupby(list(table.columns), sort=False).ngroup().to_numpy()
         firsts = np.unique(group, return_index=True)[1]
@@ -481,6 +502,9 @@ class _Reading:
         if not column:
             return
         values = self._numbers(column, "skills", name)
+        if name in self.columns.perplexity:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                values = values / self._numbers(self.columns.skills[name].loss, "skills", name)
         bad = ~((values > 0) & np.isfinite(values))
         wrong = int((bad & ~np.isnan(values) & self.good).sum())
         if wrong:
