@@ -227,7 +227,7 @@ _BESIDE = Parameter(
 )
 _RETRY = Parameter(name="retry_failed", default="false", read=flag, help="train the points that failed once more")
 _JSON = Parameter(name="json", default="false", read=flag, help="print one JSON object instead of text")
-_TABLE = Parameter(name="table", help="CSV or Parquet file of runs by others; empty: none")
+_TABLE = Parameter(name="table", help="runs by others: CSV, Parquet, W&B export or lm-eval results, or a folder")
 _COLUMNS = Parameter(name="columns", help="YAML file that tells which column of the table is what")
 _CONVENTION = Parameter(
     name="convention",

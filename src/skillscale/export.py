@@ -1,4 +1,4 @@
-"""The entry ``export``: the runs of a study as a table for others to read, or its laws as JSON or as Python to paste."""
+"""The entry ``export``: the runs of a study as a table for others to read, or its laws as JSON or Python to paste."""
 
 import math
 from collections.abc import Mapping

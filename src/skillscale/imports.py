@@ -25,7 +25,16 @@ from skillscale.laws.splits import SkillSplit
 from skillscale.output import Output
 from skillscale.point import DesignPoint, Mix, digest
 from skillscale.record import Measurement
-from skillscale.table import Columns, RunTable, add_aggregates, read_columns, read_table, run_columns, table_of
+from skillscale.table import (
+    Columns,
+    RunTable,
+    add_aggregates,
+    files_of,
+    read_columns,
+    read_table,
+    run_columns,
+    table_of,
+)
 from skillscale.tracking import Added, ForeignRun, ImportedRun, Registry, Source, Study
 
 _WORDS = ("run_id", "cluster", "mix", "seed")  # columns of runs that are no floats
@@ -117,7 +126,7 @@ def _read(arguments: Mapping[str, Any], columns: Columns, registry: Registry) ->
         raise InputError("--from_tracking URI and --experiment NAME go together; give both, or --table FILE")
     if path:
         table = read_table(path, columns, convention=arguments["convention"])
-        return table, _source(Path(path).name, _file_digest(Path(path)), table, columns)
+        return table, _source(Path(path).name, _digest_of(files_of(Path(path), columns)), table, columns)
     other = Registry.open(uri, create=False)
     if (other.uri, experiment) == (registry.uri, arguments["study"]):
         raise InputError(f"experiment {experiment!r} can't be imported into itself; give --study another name")
@@ -315,8 +324,9 @@ def _metric_name(name: str) -> str:
     return "/".join(part for part in parts if part.strip(". ")) or "unnamed"
 
 
-def _file_digest(path: Path) -> str:
-    return blake2b(path.read_bytes(), digest_size=12).hexdigest()
+def _digest_of(files: Sequence[Path]) -> str:
+    each = [blake2b(path.read_bytes(), digest_size=12).hexdigest() for path in files]
+    return each[0] if len(each) == 1 else digest(each, 12)
 
 
 def _teller(out: Output) -> Callable[[int, int], None]:

@@ -1,8 +1,8 @@
 """From the rows of a table to runs, what was left out, and what is odd."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,13 @@ from skillscale.laws.results import Unusable
 from skillscale.laws.splits import SkillSplit
 from skillscale.point import MAX_PARAMS, MAX_TOKENS, OWN_COLUMNS, Mix
 from skillscale.table.columns import Columns, as_number, is_one, near, some
+from skillscale.table.sheet import read_sheet
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 EVERY_ROW = "every row"  # in place of a run, where a skill as a whole is left out
 ONE_MIX = "all"  # the name of the mix in a table that tells none
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_PARQUET = (".parquet", ".pq")
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 _SUM_TOLERANCE = 1e-3
 _SHARE_UNITS = (1e-2, 1e-3, 1e-4, 1e-5)
 _FEWEST = {"N": 1e3, "D": 1e4}  # a median below can only be in millions or billions
@@ -81,10 +79,11 @@ class RunTable:
 
 
 def read_table(path: Path | str, columns: Columns, *, convention: str = "") -> RunTable:
-    """The runs of a CSV or Parquet file.
+    """The runs of a table, of W&B exports, or of result files of the lm-evaluation-harness.
 
     Args:
-        path: ``.csv``, ``.tsv`` (``.gz`` and the like behind it are read too) or ``.parquet``.
+        path: ``.csv``, ``.tsv`` (``.gz`` and the like behind it are read too), ``.parquet``, ``.jsonl`` or ``.json``,
+            or a folder of histories or of result files.
         columns: which column is what.
         convention: of N, where ``columns`` names several; empty: the first.
 
@@ -92,8 +91,12 @@ def read_table(path: Path | str, columns: Columns, *, convention: str = "") -> R
         InputError: what makes the table as a whole unusable, with the cure.
     """
     path = Path(path)
-    wanted = {column for _, column in columns.named()}
-    return table_of(_read_file(path, wanted), columns, convention=convention, place=path.name)
+    sheet = read_sheet(path, columns)
+    _check_names(pd.DataFrame(columns=list(sheet.names)), columns, path.name)
+    if not columns.run and sheet.run:
+        columns = replace(columns, run=(sheet.run,))
+    table = table_of(sheet.frame, columns, convention=convention, labels=sheet.labels, place=path.name)
+    return replace(table, unusable=sheet.unusable + table.unusable, notes=sheet.notes + table.notes)
 
 
 def table_of(
@@ -548,37 +551,6 @@ class _Reading:
                 f"losses of {name} (column {self.columns.skills[name].loss}) rise with D in {rising} of {pairs} pairs "
                 f"of rows of one size and mix: is it an accuracy{like}? A law takes a loss in nats per token"
             )
-
-
-def _read_file(path: Path, wanted: Set[str]) -> pd.DataFrame:
-    """The columns that are wanted, of those there are, in the order of the file."""
-    plain = path.with_suffix("") if path.suffix.lower() in _COMPRESSED else path
-    kind = plain.suffix.lower()
-    if kind not in (*_SEPARATORS, *_PARQUET):
-        raise InputError(f"{path} must be a .csv, .tsv or .parquet file; give the table as one of these")
-    if not path.is_file():
-        raise InputError(f"there is no file {path}; give the path of a table, one row a run or checkpoint")
-    try:
-        if kind in _PARQUET:
-            return pd.read_parquet(path)
-        return _read_csv(path, _SEPARATORS[kind], wanted)
-    except (OSError, ValueError, UnicodeDecodeError) as error:  # ParserError and EmptyDataError are ValueErrors
-        raise InputError(f"{path} can't be read as a table: {' '.join(str(error).split())}") from error
-
-
-def _read_csv(path: Path, separator: str, wanted: Set[str]) -> pd.DataFrame:
-    header = [str(name) for name in pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]]
-    if not wanted <= set(header) or any(header.count(name) > 1 for name in wanted):
-        return pd.DataFrame(columns=header)  # the names alone, to say what is wrong with them
-    # The default of pandas before 3.1 is off by one in the last digit; later ones refuse to be told
-    exact: dict[str, Any] = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
-    table: pd.DataFrame = pd.read_csv(path, sep=separator, usecols=list(wanted), low_memory=False, **exact)
-    return table
-
-
-def _version(text: str) -> tuple[int, int]:
-    major, minor = text.split(".")[:2]
-    return int(major), int(minor)
 
 
 def _check_names(frame: pd.DataFrame, columns: Columns, place: str) -> None:
