@@ -14,6 +14,7 @@ import yaml
 from skillscale import config
 from skillscale.cli import ENTRIES, main
 from skillscale.laws.catalogue import CHINCHILLA
+from skillscale.laws.document import read_document
 from skillscale.point import DesignPoint
 from skillscale.record import Measurement, Size, Why
 from skillscale.tracking import Registry
@@ -213,3 +214,50 @@ def test_a_file_of_another_kind_is_refused(store, capsys):
     assert "--file must end in .csv or .parquet for runs, .json or .py for laws, but it is 'runs.xlsx'" in (
         capsys.readouterr().err
     )
+
+
+# Laws
+
+
+def python_of(path):
+    names = {}
+    exec(Path(path).read_text(), names)
+    return names["loss"]
+
+
+def test_laws_that_are_fitted_now_go_out_as_json_and_as_python(store):
+    answer = told("export", *store, "--file", "law.json", "--law", "separable", *FAST)
+    assert answer["laws"] == dict.fromkeys([*THETA, "aggregate"], "separable")
+    told("export", "--from", "law.json", "--file", "law.py", "--json")
+    plain = json.loads(Path("law.json").read_text())
+    assert plain["skills"]["code"]["formula"].startswith("L = (E + A e^(-alpha x) + B e^(-beta y e^(g x)))")
+    code, loss = read_document(plain)["code"], python_of("law.py")
+    mix = {"knowledge": 0.1, "code": 0.6, "reasoning": 0.2, "prose": 0.1}
+    h = [mix[name] for name in code.categories]
+    assert loss("code", 2e4, 3e6, mix) == pytest.approx(code.loss(2e4, 3e6, h).value[0], rel=1e-12)
+    assert loss("code", 2e4, 3e6) == pytest.approx(code.loss(2e4, 3e6).value[0], rel=1e-12)
+    assert run("plan", "--from", "law.json", "--flops", "1e12", "--json")[0] == 0
+
+
+def test_a_registered_law_goes_out_as_it_was_registered(store):
+    told("fit", *store, "--law", "chinchilla", "--register", "mine", *FAST)
+    told("export", *store, "--from", "models:/mine@champion", "--file", "law.json", "--json")
+    told("export", *store, "--law", "chinchilla", "--file", "law.py", *FAST)
+    theta = json.loads(Path("law.json").read_text())["skills"]["prose"]["theta"]
+    E, A, B, alpha, beta = (theta[name] for name in ("E", "A", "B", "alpha", "beta"))
+    assert python_of("law.py")("prose", 1e5, 1e7) == pytest.approx(E + A * 1e5**-alpha + B * 1e7**-beta, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--from", "law.json", "--file", "runs.csv"), "--from names laws; give a --file that ends in .json or .py"),
+        (("--from", "nothing.json", "--file", "law.py"), "--from nothing.json: there is no such file"),
+        (("--from", "empty.json", "--file", "law.py"), "empty.json holds laws of schema None"),
+    ],
+)
+def test_laws_that_are_not_there_are_told(store, capsys, words, message):
+    Path("empty.json").write_text("{}")
+    assert run("export", *words)[0] == 2
+    assert message in capsys.readouterr().err
+    assert not Path("law.py").exists()

@@ -1,15 +1,22 @@
 """The entry ``export``: the runs of a study as a table for others to read, or its laws as JSON or Python to paste."""
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from skillscale.analysis import check_any, find, law_document
 from skillscale.config import Config
 from skillscale.errors import InputError
-from skillscale.output import Output
+from skillscale.laws.document import read_about, read_document
+from skillscale.laws.snippet import snippet
+from skillscale.output import Output, to_json
+from skillscale.plan import document_at
 from skillscale.source import NONEMBED, TOTAL, Runs, read_runs, tell_left_out
 from skillscale.table.write import FILES, write_table
+
+_LAWS = (".json", ".py")
 
 
 def export(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
@@ -19,10 +26,13 @@ def export(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
         InputError: the file is there already, or the runs would not come back from it.
     """
     path = Path(arguments["file"])
-    if path.suffix.lower() not in FILES:
+    kind = path.suffix.lower()
+    if kind not in (*FILES, *_LAWS):
         raise InputError(
             f"--file must end in .csv or .parquet for runs, .json or .py for laws, but it is {arguments['file']!r}"
         )
+    if kind in _LAWS:
+        return _laws(path, arguments, config, out)
     if arguments["from"]:
         raise InputError("--from names laws; give a --file that ends in .json or .py, or leave --from out")
     return _runs(path, arguments, config, out)
@@ -42,6 +52,32 @@ def _runs(path: Path, arguments: Mapping[str, Any], config: Config, out: Output)
         "file": path.absolute(), "columns": mapping.absolute(), "runs": count, "skills": runs.table.judged,
         "conventions": [runs.table.convention, *sizes],
     }  # fmt: skip
+
+
+def _laws(path: Path, arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
+    _check_free(arguments, path)
+    plain, source = _document(arguments, config, out)
+    laws = read_document(plain, place=source)
+    if not laws:
+        raise InputError(f"{source} holds no law; fit the runs again")
+    is_python = path.suffix.lower() == ".py"
+    text = snippet(laws, read_about(plain), source=source) if is_python else to_json(plain)
+    path.write_text(text, encoding="utf-8")
+    out.text(f"laws of {len(laws)} skills in {path}: {', '.join(laws)}")
+    first = next(iter(laws))
+    use = f"from {path.stem} import loss; loss({first!r}, N, D)" if is_python else f"skillscale plan --from {path}"
+    out.text(f"  {use}")
+    return {"file": path.absolute(), "laws": {name: one.law.name for name, one in laws.items()}}
+
+
+def _document(arguments: Mapping[str, Any], config: Config, out: Output) -> tuple[dict[str, Any], str]:
+    """Laws as they are registered, and where they are from: fitted now, unless they were earlier."""
+    if arguments["from"]:
+        return document_at(arguments["from"], arguments["tracking"])[0], arguments["from"]
+    runs = read_runs(arguments, config)
+    found = find(runs, arguments, config, out)
+    check_any(found)
+    return json.loads(law_document(found)), runs.name
 
 
 def _check_free(arguments: Mapping[str, Any], *paths: Path) -> None:
