@@ -249,6 +249,8 @@ def test_a_folder_is_imported_once_and_what_it_has_grown_by_is_added(results, tm
     E, *_, alpha, beta = make.LAWS["wikitext"]
     assert (theta["E"], theta["alpha"]) == (pytest.approx(E * math.log(2), rel=1e-6), pytest.approx(alpha, rel=1e-6))
     assert theta["beta"] == pytest.approx(beta, rel=1e-6)
+    call("export", "--study", "theirs", "--tracking", "sqlite:///a.db", "--file", "runs.csv")
+    assert "# note: wikitext is wikitext/bits_per_byte: in nats per byte, not" in Path("runs.yaml").read_text()
 
 
 # W&B

@@ -482,7 +482,7 @@ ENTRIES = (
     ),
     Entry(
         name="import",
-        help="write the runs of others, from a table or an MLflow experiment, into a study of their own",
+        help="write the runs of others, from a table, W&B, lm-eval results or an MLflow experiment, into a study",
         run="skillscale.imports:run_import",
         parameters=(
             Parameter(name="study", default=None, help="name of the study to import into"),

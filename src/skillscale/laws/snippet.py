@@ -74,7 +74,7 @@ _FARSEER = ("rate", "term", "floor")
 
 
 def snippet(laws: Mapping[str, SavedLaw], about: About, *, source: str) -> str:
-    """A Python file that defines ``loss(skill, N, D, mix=None)``, in nats per token.
+    """A Python file that defines ``loss(skill, N, D, mix=None)``, in the unit of the runs' losses.
 
     Args:
         laws: by skill, or by MIX/SKILL.
@@ -92,7 +92,8 @@ def snippet(laws: Mapping[str, SavedLaw], about: About, *, source: str) -> str:
     head = [
         f'"""Losses of {", ".join(laws)} by N parameters and D tokens: laws of {source}, up to {n_runs} runs each.',
         "",
-        f"N: {about.convention or 'parameters, as in those runs'}. Written by `skillscale export`; needs numpy alone.",
+        f"N: {about.convention or 'parameters, as in those runs'}. Losses: in nats per token, or as theirs.",
+        "Written by `skillscale export`; needs numpy alone.",
         '"""',
         "",
         "import numpy as np",
@@ -105,7 +106,7 @@ def snippet(laws: Mapping[str, SavedLaw], about: About, *, source: str) -> str:
 _LOSS = '''
 
 def loss(skill, N, D, mix=None):
-    """Nats per token. N, D: numbers or arrays; mix: share of each category, by default the mean of the runs."""
+    """The loss of a skill. N, D: numbers or arrays; mix: share of each category, by default the mean of the runs."""
     law, p = LAWS[skill]
     N, D = np.broadcast_arrays(np.asarray(N, dtype=float), np.asarray(D, dtype=float))
     mix = mix or p.get("mix")

@@ -46,8 +46,15 @@ def write_table(
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    head = f"# Which column of {path.name} is what. Losses in nats per token; flops is 6 params tokens, and not read.\n"
-    mapping.write_text(head + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    head = [
+        f"Which column of {path.name} is what. Losses are in nats per token where no note says otherwise;",
+        "flops is 6 params tokens, and not read.",
+        *(f"note: {' '.join(note.split())}" for note in table.notes),
+    ]
+    mapping.write_text(
+        "".join(f"# {line}\n" for line in head) + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True),
+        encoding="utf-8",
+    )
 
 
 def _laid_out(
