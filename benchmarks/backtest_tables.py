@@ -1,6 +1,6 @@
 """Held-out larger runs of published tables, predicted by each law: error and coverage, and the law chosen beforehand.
 
-    python benchmarks/backtest_tables.py ../shared/data [--joint]
+    python benchmarks/backtest_tables.py FOLDER_OF_THE_TABLES [--joint]
 
 For each law the setting is the one that its inner hold-outs prefer; ``chosen`` marks the law that the fitted runs alone
 choose, ``average`` the average over laws by their inner errors. ``--joint`` adds the joint mixture law, on last
