@@ -52,7 +52,7 @@ def trained(tmp_path_factory):
         DesignPoint(n_params=n, n_tokens=round(C / 6 / n), mix=mix, seed=seed)
         for mix, budgets in ((first, settings.study.budgets), (first.multiplied("code", 3), settings.study.budgets[:1]))
         for C in budgets
-        for seed, n in enumerate((7_001, 13_003, 26_007, 52_013, 101_021))
+        for seed, n in enumerate((7_001, 15_003, 32_007, 71_013))
     ]
     study.add_points(points)
     # At a budget of the study, so that a curve would have it
@@ -124,11 +124,11 @@ def assert_fits_alike(one, other):
     assert rest[0] == rest[1]
 
 
-@pytest.mark.parametrize("law", ["chinchilla", "separable"])
+@pytest.mark.parametrize("law", ["chinchilla", pytest.param("separable", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("file", ["runs.csv", "runs.parquet"])
 def test_a_trained_study_fits_alike_from_its_file(store, file, law):
     answer = told("export", *store, "--file", file, "--json")
-    assert (answer["runs"], answer["conventions"]) == (21, ["total", "nonembed"])
+    assert (answer["runs"], answer["conventions"]) == (17, ["total", "nonembed"])
     here = told("fit", *store, "--law", law, *FAST)
     there = told("fit", "--table", file, "--columns", "runs.yaml", "--law", law, *FAST)
     assert {"aggregate", *THETA} == set(here["skills"])
@@ -143,7 +143,7 @@ def test_the_other_convention_of_N_and_what_is_only_told_go_along(store):
     there = told("fit", "--table", "runs.csv", "--columns", "runs.yaml", *words)
     assert {k: v["theta"] for k, v in here["skills"].items()} == {k: v["theta"] for k, v in there["skills"].items()}
     frame = pd.read_csv("runs.csv")
-    assert list(frame["params"] - frame["params_nonembed"]) == [2_048] * 21
+    assert list(frame["params"] - frame["params_nonembed"]) == [2_048] * 17
     assert list(frame["flops"]) == list(6.0 * frame["params"] * frame["tokens"])
     assert frame["purpose"].dropna().tolist() == ["plan"]
     np.testing.assert_allclose(frame["bpb_code"] * 3, frame["loss_code"], rtol=1e-15)
@@ -226,15 +226,12 @@ def python_of(path):
 
 
 def test_laws_that_are_fitted_now_go_out_as_json_and_as_python(store):
-    answer = told("export", *store, "--file", "law.json", "--law", "separable", *FAST)
-    assert answer["laws"] == dict.fromkeys([*THETA, "aggregate"], "separable")
+    answer = told("export", *store, "--file", "law.json", "--law", "chinchilla", *FAST)
+    assert answer["laws"] == dict.fromkeys([*THETA, "aggregate"], "chinchilla")
     told("export", "--from", "law.json", "--file", "law.py", "--json")
     plain = json.loads(Path("law.json").read_text())
-    assert plain["skills"]["code"]["formula"].startswith("L = (E + A e^(-alpha x) + B e^(-beta y e^(g x)))")
+    assert plain["skills"]["code"]["formula"].startswith("L = E + A N^-alpha + B D^-beta (Hoffmann")
     code, loss = read_document(plain)["code"], python_of("law.py")
-    mix = {"knowledge": 0.1, "code": 0.6, "reasoning": 0.2, "prose": 0.1}
-    h = [mix[name] for name in code.categories]
-    assert loss("code", 2e4, 3e6, mix) == pytest.approx(code.loss(2e4, 3e6, h).value[0], rel=1e-12)
     assert loss("code", 2e4, 3e6) == pytest.approx(code.loss(2e4, 3e6).value[0], rel=1e-12)
     assert run("plan", "--from", "law.json", "--flops", "1e12", "--json")[0] == 0
 

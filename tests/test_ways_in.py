@@ -68,6 +68,16 @@ def test_the_samples_are_as_they_are_made(tmp_path):
     assert all((tmp_path / one).read_bytes() == (SAMPLES / one).read_bytes() for one in files)
 
 
+def test_the_guide_shows_the_mappings_of_the_samples_and_what_is_told():
+    guide = (SAMPLES.parents[1] / "docs" / "ways-in-and-out.md").read_text()
+    for name in ("wandb", "histories", "lm_eval"):
+        lines = (SAMPLES / f"{name}.yaml").read_text().splitlines()[1:]
+        assert "```yaml\n" + "\n".join(lines) + "\n```" in guide, name
+    for table in ("lm_eval", "wandb/histories"):
+        read = read_table(SAMPLES / table, read_columns(SAMPLES / f"{Path(table).name}.yaml"))
+        assert all(f"note: {note}\n" in guide for note in read.notes)
+
+
 # The lm-evaluation-harness
 
 
@@ -225,31 +235,39 @@ def test_a_metric_that_is_missing_costs_that_skill_of_that_row(results):
     assert list(left_out(table).values()) == ["no loss"]
 
 
+def call(entry, *words):
+    answer = io.StringIO()
+    assert main([entry, *words, "--json"], ENTRIES, answer) == 0
+    return json.loads(answer.getvalue())
+
+
+def test_a_folder_is_fitted_to_what_was_planted():
+    words = ("--table", str(SAMPLES / "lm_eval"), "--columns", str(SAMPLES / "lm_eval.yaml"))
+    skills = call("fit", *words, "--law", "chinchilla", "--study.resamples", "100")["skills"]
+    for skill, unit in (("wikitext", math.log(2)), ("lambada", 1.0)):
+        E, A, B, alpha, beta = make.LAWS[skill]
+        planted = [E * unit, A * unit, B * unit, alpha, beta]
+        assert list(skills[skill]["theta"].values()) == pytest.approx(planted, rel=1e-6)
+
+
 def test_a_folder_is_imported_once_and_what_it_has_grown_by_is_added(results, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(SAMPLES / "lm_eval.yaml", tmp_path)
-    shutil.rmtree(results / "lab__tiny-1b")
-    for model in ("tiny-70m", "tiny-160m", "tiny-410m"):
-        some_file(results, model, at=1).unlink()
+    for model in ("tiny-1b", "tiny-410m"):
+        shutil.rmtree(results / f"lab__{model}")
     later = some_file(results).rename(tmp_path / "later.json")
-
-    def call(entry, *words):
-        answer = io.StringIO()
-        assert main([entry, *words, "--json"], ENTRIES, answer) == 0
-        return json.loads(answer.getvalue())
-
-    words = ("--study", "theirs", "--table", str(results), "--columns", "lm_eval.yaml", "--tracking", "sqlite:///a.db")
-    assert call("import", *words)["new"] == 8
+    store = ("--study", "theirs", "--tracking", "sqlite:///a.db")
+    words = (*store, "--table", str(results), "--columns", "lm_eval.yaml")
+    assert call("import", *words)["new"] == 7
     later.rename(results / "lab__tiny-70m" / "results_2025.json")
     answer = call("import", *words)
-    assert (answer["new"], answer["there"]) == (1, 8)
-    how = ("--law", "chinchilla", "--study.resamples", "100")
-    there = call("fit", "--study", "theirs", "--tracking", "sqlite:///a.db", *how)
-    theta = there["skills"]["wikitext"]["theta"]
-    E, *_, alpha, beta = make.LAWS["wikitext"]
-    assert (theta["E"], theta["alpha"]) == (pytest.approx(E * math.log(2), rel=1e-6), pytest.approx(alpha, rel=1e-6))
-    assert theta["beta"] == pytest.approx(beta, rel=1e-6)
-    call("export", "--study", "theirs", "--tracking", "sqlite:///a.db", "--file", "runs.csv")
+    assert (answer["new"], answer["there"]) == (1, 7)
+    call("export", *store, "--file", "runs.csv")
+    back = read_table("runs.csv", read_columns("runs.yaml")).runs.drop(columns=["run_id", "mix"])
+    first = read_table(results, read_columns("lm_eval.yaml")).runs[back.columns]
+    pd.testing.assert_frame_equal(
+        *(one.sort_values(["N", "D"], ignore_index=True) for one in (back, first)), check_exact=True
+    )
     assert "# note: wikitext is wikitext/bits_per_byte: in nats per byte, not" in Path("runs.yaml").read_text()
 
 
