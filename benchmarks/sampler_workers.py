@@ -5,8 +5,9 @@
 
 Workers are processes that share nothing but the storage; a run sleeps in proportion to its FLOPs, so that dear ones are
 under way while others ask. World, space and targets are those of ``benchmarks/design.py``, the budget is 2.55 of the
-largest run, and no point may be run twice. **Gain**: fall of the mean ln sd of the targets from the eight cheapest runs
-to all runs that the budget buys. Rows go to benchmarks/results/sampler_workers.csv (``--out``).
+largest run, and no point may be run twice. **Gain**: fall of the mean ln sd of the targets from the eight runs of the
+start, which are the same for all, to all runs that the budget buys. Rows go to benchmarks/results/sampler_workers.csv
+(``--out``).
 """
 
 import argparse
@@ -84,8 +85,7 @@ def study_of(place: str, kind: str, seed: int, workers: int) -> dict[str, object
         one.join()
     seconds = time.perf_counter() - begin
     trials = optuna.load_study(study_name=NAME, storage=storage_of(place)).get_trials(deepcopy=False)
-    done = [one for one in trials if one.state is TrialState.COMPLETE]
-    done.sort(key=lambda one: one.params["log_flops"])
+    done = [one for one in trials if one.state is TrialState.COMPLETE]  # by number: the start comes first
     points = [tuple(round(one.params[name], 6) for name in BOX) for one in done]
     spent = sum(float(SPACE.cost(1.0, math.exp(one.params["log_flops"]) / 6)) for one in done)
     return {

@@ -29,6 +29,7 @@ from skillscale.sampler.parameters import NAMES, Parameters
 PROPOSAL, WHY = "skillscale:proposal", "skillscale/why"  # a system and a user attribute of each trial
 VALUE = "value"  # the skill that a study without named losses has
 _SPARE = 8  # proposals more, where those asked for are taken
+_TRIES = 4  # to settle on a run while other processes settle on theirs
 _HORIZON = 10.0  # of the largest runs, that a plan without a budget looks ahead
 
 
@@ -136,17 +137,27 @@ class SkillLawSampler(BaseSampler):
                 raise
             return {}  # a space that is too narrow for the design
         rows, asking = self._read(study, trial, parameters)
-        advice = _fresh(self._advice(rows, space, asking + 1), rows)
-        if 0 < len(advice.proposals) <= asking:  # others were quicker with points of the start
-            advice = _fresh(self._advice(rows, space, asking + 1 + _SPARE), rows)
-        if len(advice.proposals) <= asking:  # what is left is for those that asked before: say what would be next
-            advice = _fresh(self._beyond(rows, space, advice, asking + 1 + _SPARE), rows)
-        if not advice.proposals:
-            return {}
-        number = min(asking, len(advice.proposals) - 1)
-        params = parameters.params_of(advice.proposals[number])
-        _explain(study, trial, advice, number, params, _finished(rows))
+        for _ in range(_TRIES):
+            advice = self._enough(rows, space, asking + 1)
+            if not advice.proposals:
+                return {}
+            number = min(asking, len(advice.proposals) - 1)
+            params = parameters.params_of(advice.proposals[number])
+            _explain(study, trial, advice, number, params, _finished(rows))
+            rows, _ = self._read(study, trial, parameters)  # what others have settled on since
+            if _settled(params, rows, parameters, space):
+                break
+            asking = trial.number % _TRIES  # each of those that met goes another way
         return params
+
+    def _enough(self, rows: Sequence[_Row], space: Space, count: int) -> Advice:
+        """Advice on so many runs, beyond the end if need be."""
+        advice = _fresh(self._advice(rows, space, count), rows)
+        if 0 < len(advice.proposals) < count:  # others were quicker with points of the start
+            advice = _fresh(self._advice(rows, space, count + _SPARE), rows)
+        if len(advice.proposals) < count:  # what is left is for those that asked before: say what would be next
+            advice = _fresh(self._beyond(rows, space, advice, count + _SPARE), rows)
+        return advice
 
     def _parameters(self, given: Mapping[str, BaseDistribution]) -> Parameters | None:
         return Parameters.found(given, **self._known)  # type: ignore[arg-type]  # one dict for three keywords
@@ -204,12 +215,24 @@ def stop_when_done(study: Study, trial: FrozenTrial) -> None:
         study.stop()
 
 
+def _settled(params: Mapping[str, Any], rows: Sequence[_Row], parameters: Parameters, space: Space) -> bool:
+    """Whether the run may still be made beside those of the other trials."""
+    run = parameters.run_of(params)
+    assert run is not None
+    same = sum(_place(row.N, row.D) == _place(run[0], run[1]) and row.h == run[2] for row in rows)
+    return same < space.replicates
+
+
+def _place(N: float, D: float) -> tuple[float, float]:
+    return round(math.log(N), 6), round(math.log(D), 6)
+
+
 def _fresh(advice: Advice, rows: Sequence[_Row]) -> Advice:
     """Advice without points of the start that a trial has: later trials may have been quicker to settle."""
-    made = {(round(math.log(row.N), 6), round(math.log(row.D), 6)) for row in rows}
+    made = {_place(row.N, row.D) for row in rows}
     kept = [
         one for one in advice.proposals
-        if one.purpose is not Purpose.START or (round(math.log(one.N), 6), round(math.log(one.D), 6)) not in made
+        if one.purpose is not Purpose.START or _place(one.N, one.D) not in made
     ]  # fmt: skip
     return replace(advice, proposals=tuple(kept))
 
