@@ -165,6 +165,7 @@ def test_overview_lists_entries(capsys):
         "simulate",
         "report",
         "import",
+        "export",
         "reap",
     ]
     assert cli.main([]) == 2

@@ -24,7 +24,7 @@ FLOORS = (
     {"estimate", "worker", "analysis", "suggest"},
     {"driven"},
     {"campaign", "backtest", "simulate", "plan"},
-    {"tune", "sample"},
+    {"tune", "sample", "export"},
     {"main_job"},
     {"cli"},
     {"__main__"},

@@ -86,7 +86,7 @@ def test_numbers_of_a_csv_file_are_read_to_the_last_digit(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("runs.xlsx", "", "runs.xlsx must be a .csv, .tsv or .parquet file"),
+        ("runs.xlsx", "", "runs.xlsx must be a .csv, .tsv, .parquet or .jsonl file"),
         ("absent.csv", None, "there is no file"),
         ("runs.csv", "", "can't be read as a table: No columns to parse"),
         ("runs.csv", "params,tokens,loss_code,loss_prose\n", "runs.csv has no rows"),

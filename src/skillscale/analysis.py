@@ -80,7 +80,7 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
     runs = read_runs(arguments, config)
     _check_worth(runs, arguments)
     found = find(runs, arguments, config, out)
-    _check_any(found)
+    check_any(found)
     worth = _worth(runs, found, arguments)
     told = found.as_dict()
     if worth:
@@ -92,7 +92,7 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
             if worth:
                 run.file("optima.json", to_json({"optima": told["optima"]}))
             if arguments.get("register"):
-                told["registered"] = run.register(arguments["register"], _document(found), note=_note(runs, found))
+                told["registered"] = run.register(arguments["register"], law_document(found), note=_note(runs, found))
     _tell_verdicts(found.fits, _base_mix(found.fits, config), out)
     out.text(law_text(found.laws, found.flops))
     if worth:
@@ -102,7 +102,7 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
     return told
 
 
-def _check_any(found: Findings) -> None:
+def check_any(found: Findings) -> None:
     """Refuse runs that nothing could be fitted to, with each reason once."""
     if any(isinstance(one, Fitted) for one in found.laws.values()) or any(one.N.known for one in found.fits.minima):
         return
@@ -170,7 +170,8 @@ def _fit_run(runs: Runs, arguments: Mapping[str, Any]) -> AnalysisWriter | None:
     return Registry.open(arguments["tracking"]).law_run(name) if name else None
 
 
-def _document(found: Findings) -> str:
+def law_document(found: Findings) -> str:
+    """The laws that were fitted, as the JSON text that is registered."""
     return to_json(document({name: one for name, one in found.laws.items() if isinstance(one, Fitted)}, found.about))
 
 
@@ -528,7 +529,7 @@ def _log_findings(run: Any, found: Findings, records: Sequence[RunRecord]) -> No
     for name, table in (frames(fits, records) | tables | {"law_errors": errors_frame(found.laws)}).items():
         run.file(f"tables/{name}.csv", table.to_csv(index=False))
     fitted = {name: one for name, one in found.laws.items() if isinstance(one, Fitted)}
-    run.file("law.json", _document(found))
+    run.file("law.json", law_document(found))
     metrics = {f"N_star_exponent/{law.skill}": law.a.value for law in fits.power_laws if law.a.known}
     metrics |= {f"residual/{one.skill}": one.value.value for one in fits.residuals if one.pooled and one.value.known}
     metrics |= {f"law_exponent/{name}": one.exponent.value for name, one in fitted.items() if one.exponent.known}

@@ -227,7 +227,7 @@ _BESIDE = Parameter(
 )
 _RETRY = Parameter(name="retry_failed", default="false", read=flag, help="train the points that failed once more")
 _JSON = Parameter(name="json", default="false", read=flag, help="print one JSON object instead of text")
-_TABLE = Parameter(name="table", help="CSV or Parquet file of runs by others; empty: none")
+_TABLE = Parameter(name="table", help="runs by others: CSV, Parquet, W&B export or lm-eval results, or a folder")
 _COLUMNS = Parameter(name="columns", help="YAML file that tells which column of the table is what")
 _CONVENTION = Parameter(
     name="convention",
@@ -482,7 +482,7 @@ ENTRIES = (
     ),
     Entry(
         name="import",
-        help="write the runs of others, from a table or an MLflow experiment, into a study of their own",
+        help="write the runs of others, from a table, W&B, lm-eval results or an MLflow experiment, into a study",
         run="skillscale.imports:run_import",
         parameters=(
             Parameter(name="study", default=None, help="name of the study to import into"),
@@ -494,6 +494,27 @@ ENTRIES = (
             _TRACKING,
             _JSON,
         ),
+    ),
+    Entry(
+        name="export",
+        help="write the runs of a study to a CSV or Parquet file, or its laws as JSON or as Python to paste",
+        run="skillscale.export:export",
+        parameters=(
+            *_READ,
+            replace(_TABLE, help="CSV or Parquet file of runs in place of a study; empty: the study"),
+            _COLUMNS,
+            _CONVENTION,
+            Parameter(
+                name="file", default=None, read=page_file, help="runs.csv or runs.parquet; law.json or law.py of laws"
+            ),
+            Parameter(
+                name="from", help="laws that were fitted: models:/NAME@champion, or a law.json; empty: fit the runs"
+            ),
+            *_HOW[:8],
+            Parameter(name="force", default="false", read=flag, help="write over files that are there"),
+            _JSON,
+        ),
+        names_any_study=True,
     ),
     Entry(
         name="reap",

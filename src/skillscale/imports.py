@@ -25,7 +25,16 @@ from skillscale.laws.splits import SkillSplit
 from skillscale.output import Output
 from skillscale.point import DesignPoint, Mix, digest
 from skillscale.record import Measurement
-from skillscale.table import Columns, RunTable, add_aggregates, read_columns, read_table, run_columns, table_of
+from skillscale.table import (
+    Columns,
+    RunTable,
+    add_aggregates,
+    files_of,
+    read_columns,
+    read_table,
+    run_columns,
+    table_of,
+)
 from skillscale.tracking import Added, ForeignRun, ImportedRun, Registry, Source, Study
 
 _WORDS = ("run_id", "cluster", "mix", "seed")  # columns of runs that are no floats
@@ -117,7 +126,7 @@ def _read(arguments: Mapping[str, Any], columns: Columns, registry: Registry) ->
         raise InputError("--from_tracking URI and --experiment NAME go together; give both, or --table FILE")
     if path:
         table = read_table(path, columns, convention=arguments["convention"])
-        return table, _source(Path(path).name, _file_digest(Path(path)), table, columns)
+        return table, _source(Path(path).name, _digest_of(files_of(Path(path), columns)), table, columns)
     other = Registry.open(uri, create=False)
     if (other.uri, experiment) == (registry.uri, arguments["study"]):
         raise InputError(f"experiment {experiment!r} can't be imported into itself; give --study another name")
@@ -129,6 +138,7 @@ def _read(arguments: Mapping[str, Any], columns: Columns, registry: Registry) ->
 
 def _source(name: str, read: str, table: RunTable, columns: Columns) -> Source:
     """A source with all that is needed to read its runs back as the table they were."""
+    contents = _contents(table)
     described = {
         "name": name,
         "digest": read,
@@ -141,7 +151,8 @@ def _source(name: str, read: str, table: RunTable, columns: Columns) -> Source:
         "splits": plain(table.splits),
         "categories_of": plain(table.categories_of),
         "validation": table.validation,
-        "rows": _contents(table),
+        "rows": contents,
+        "sampled": [one for one, run in zip(contents, table.runs["run_id"], strict=True) if run in table.sampled],
         "unusable": [[one.run_id, one.skill, one.reason] for one in table.unusable],
         "notes": table.notes,
     }
@@ -177,11 +188,17 @@ def _check_fits(source: Source, there: Sequence[Source], study: str) -> None:
                 f"{kinds[bool(new['categories'])]}; {cure}"
             )
         for name in set(other["weights"]) & set(new["weights"]):
-            if other["weights"][name] != new["weights"][name]:
+            if not _alike(other["weights"][name], new["weights"][name]):
                 raise InputError(
                     f"validation {name} of study {study!r} weighs {other['weights'][name]}, and now "
                     f"{new['weights'][name]}; give the new one another name, or {cure}"
                 )
+
+
+def _alike(weights: Mapping[str, float], others: Mapping[str, float]) -> bool:
+    """Whether weights are the same but for rounding."""
+    same = weights.keys() == others.keys()
+    return same and all(math.isclose(weight, others[name], rel_tol=1e-12) for name, weight in weights.items())
 
 
 def _imported_runs(table: RunTable) -> list[ImportedRun]:
@@ -245,7 +262,9 @@ def _table_of_rows(rows: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[
     runs["seed"] = runs["seed"].astype("int64")
     shares = [f"mix/{name}" for name in categories]
     runs[shares] = runs[shares].fillna(0.0)
-    runs = _unique(runs, [row["content"] for row in rows])
+    contents = [row["content"] for row in rows]
+    runs = _unique(runs, contents)
+    sampled = {content for source in sources for content in source.get("sampled", ())}
     return RunTable(
         runs=add_aggregates(runs, weights)[run_columns(skills, tuple(weights), rest)],
         skills=skills,
@@ -260,6 +279,7 @@ def _table_of_rows(rows: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[
         splits=tuple(_split(each) for one in sources[:1] for each in one.get("splits", ())),
         categories_of={skill: name for one in sources for skill, name in one.get("categories_of", {}).items()},
         validation=tuple(dict.fromkeys(name for one in sources for name in one.get("validation", ()))),
+        sampled=frozenset(run for run, one in zip(runs["run_id"], contents, strict=True) if one in sampled),
     )
 
 
@@ -304,8 +324,9 @@ def _metric_name(name: str) -> str:
     return "/".join(part for part in parts if part.strip(". ")) or "unnamed"
 
 
-def _file_digest(path: Path) -> str:
-    return blake2b(path.read_bytes(), digest_size=12).hexdigest()
+def _digest_of(files: Sequence[Path]) -> str:
+    each = [blake2b(path.read_bytes(), digest_size=12).hexdigest() for path in files]
+    return each[0] if len(each) == 1 else digest(each, 12)
 
 
 def _teller(out: Output) -> Callable[[int, int], None]:

@@ -138,18 +138,28 @@ def _known(arguments: Mapping[str, Any], config: Config, out: Output) -> Known:
     if given:
         raise InputError(f"--from takes laws as they were fitted, so that {given[0]} has no place beside it; leave one")
     address = arguments["from"]
+    plain, name, registry = document_at(address, arguments["tracking"])
+    return _read(plain, address, arguments["mix"], name, registry)
+
+
+def document_at(address: str, tracking: str) -> tuple[dict[str, Any], str, Registry | None]:
+    """The document of laws that were fitted earlier, its name, and the registry that it is from, if it is no file.
+
+    Raises:
+        InputError: there is no such file, or it is no JSON.
+        TrackingError: the registry has no such model.
+    """
     if address.startswith(_REGISTERED):
-        registry = Registry.open(arguments["tracking"], create=False)
+        registry = Registry.open(tracking, create=False)
         name = address.removeprefix(_REGISTERED).partition("@")[0].partition("/")[0]
-        return _read(json.loads(registry.law_text(address)), address, arguments["mix"], name, registry)
+        return json.loads(registry.law_text(address)), name, registry
     path = Path(address)
     if not path.is_file():
         raise InputError(f"--from {address}: there is no such file; registered laws are named models:/NAME@champion")
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8")), path.stem, None
     except ValueError as error:
         raise InputError(f"--from {address} is no JSON ({error}); it takes a law.json as `fit` logs it") from error
-    return _read(plain, address, arguments["mix"], path.stem, None)
 
 
 def _read(plain: Mapping[str, Any], place: str, mix: str, name: str, registry: Registry | None) -> Known:

@@ -17,7 +17,7 @@ from skillscale.laws.splits import SkillSplit
 from skillscale.output import Output
 from skillscale.point import AGGREGATE
 from skillscale.record import RunRecord, State
-from skillscale.table import RunTable, read_columns, read_table
+from skillscale.table import RunTable, add_aggregates, read_columns, read_table, run_columns
 from skillscale.tracking import Registry, Study
 
 TOTAL, NONEMBED = "total", "nonembed"  # what N counts of a model that was trained here
@@ -58,8 +58,7 @@ class Runs:
         Where N is without the embedding, the runs of a budget stay those of one total 6 N D, which alone is what they
         cost: D is scaled to tell it.
         """
-        sampled = {one.run_id for one in self.records if one.purpose}
-        runs = self.table.runs[~self.table.runs["run_id"].isin(sampled)].reset_index(drop=True)
+        runs = self.table.runs[~self.table.runs["run_id"].isin(self.table.sampled)].reset_index(drop=True)
         if not self.whole:
             totals = {one.run_id: one.point.n_params for one in self.records}
             runs = runs.assign(D=runs["D"] * runs["run_id"].map(totals) / runs["N"])
@@ -156,7 +155,9 @@ def trained_table(records: Sequence[RunRecord], config: Config, convention: str 
             f"--convention of a study that was trained here is {' or '.join(_IN_WORDS)}, not {convention!r}"
         )
     skills = tuple(skill.name for skill in config.skills.skills)
-    table = table_of_records(records, skills, aggregate=aggregate_weights(config), budgets=config.study.budgets)
+    table = replace(
+        table_of_records(records, skills, budgets=config.study.budgets), weights={AGGREGATE: _aggregate_columns(config)}
+    )
     if table.runs.empty:
         return table
     finished = {record.run_id: record for record in records if record.state is State.FINISHED}
@@ -167,8 +168,10 @@ def trained_table(records: Sequence[RunRecord], config: Config, convention: str 
     }
     if convention == NONEMBED:
         losses["N"] = [_nonembed(finished[run]) for run in table.runs["run_id"]]
+    runs = add_aggregates(table.runs.assign(**losses), table.weights)
+    ordered = [*run_columns(skills, table.aggregates, runs.columns), *details]
     return replace(
-        table, runs=table.runs.assign(**losses), convention=convention, splits=splits_of(config),
+        table, runs=runs[ordered], convention=convention, splits=splits_of(config),
         validation=validation_of(config),
         categories_of={skill.name: skill.category for skill in config.skills.skills if skill.category},
     )  # fmt: skip
@@ -211,29 +214,32 @@ def _details(config: Config) -> dict[str, tuple[str, str]]:
     """What each column beside the skills is: a mean over a held-out split, or an evaluation set, by its name."""
     splits = splits_of(config)
     held_out = {one.held_out: ("held_out", one.skill) for one in splits if one.held_out}
-    sets = {column: ("set", column[4:]) for one in splits for column in (*one.hypothesis_sets, *one.held_out_sets)}
-    return held_out | sets | {column: ("set", column) for column in validation_of(config)}
+    sets = [column for one in splits for column in (*one.hypothesis_sets, *one.held_out_sets)]
+    sets += [*validation_of(config), *_aggregate_columns(config)]
+    return held_out | {column: ("set", column.removeprefix("set/")) for column in sets}
+
+
+def _aggregate_columns(config: Config) -> dict[str, float]:
+    """Weight of each column in the aggregate."""
+    weights = aggregate_weights(config)
+    return {name if name.startswith("val/") else f"set/{name}": weight for name, weight in weights.items()}
 
 
 def _detail(record: RunRecord, kind: str, name: str) -> float:
     return _loss(record.skills_held_out if kind == "held_out" else record.sets, name)
 
 
-def table_of_records(
-    records: Sequence[RunRecord], skills: Sequence[str], *, aggregate: Mapping[str, float] | None = None,
-    budgets: Sequence[float] = (),
-) -> RunTable:  # fmt: skip
+def table_of_records(records: Sequence[RunRecord], skills: Sequence[str], *, budgets: Sequence[float] = ()) -> RunTable:
     """The finished ones of some runs.
 
     Args:
         records: the runs.
         skills: their columns; a loss that a run has not measured is NaN.
-        aggregate: weights of evaluation sets; None: the runs have no aggregate.
         budgets: nominal ones, FLOP.
     """
     finished = [record for record in records if record.state is State.FINISHED]
     categories = sorted({name for record in finished for name in record.point.mix.shares})
-    rows = [_row(record, skills, categories, aggregate, budgets) for record in finished]
+    rows = [_row(record, skills, categories, budgets) for record in finished]
     unusable = tuple(
         Unusable(run_id=record.run_id, skill="", reason=f"it is {record.state}{_because(record.reason)}")
         for record in records
@@ -241,14 +247,13 @@ def table_of_records(
     )
     return RunTable(
         runs=pd.DataFrame(rows), skills=tuple(skills), categories=tuple(categories),
-        weights={} if aggregate is None else {AGGREGATE: aggregate}, unusable=unusable,
+        unusable=unusable, sampled=frozenset(record.run_id for record in finished if record.purpose),
     )  # fmt: skip
 
 
 def _row(
-    record: RunRecord, skills: Sequence[str], categories: Sequence[str], aggregate: Mapping[str, float] | None,
-    budgets: Sequence[float],
-) -> dict[str, object]:  # fmt: skip
+    record: RunRecord, skills: Sequence[str], categories: Sequence[str], budgets: Sequence[float]
+) -> dict[str, object]:
     losses: dict[str, object] = {name: _loss(record.skills, name) for name in skills}
     sems = {f"sem/{name}": record.skills[name].sem if name in record.skills else math.nan for name in skills}
     return {
@@ -260,14 +265,9 @@ def _row(
         "mix": str(record.point.mix),
         "seed": record.point.seed,
         **losses,
-        **({} if aggregate is None else {AGGREGATE: _mean(record, aggregate)}),
         **sems,
         **{f"mix/{name}": record.point.mix.shares.get(name, 0.0) for name in categories},
     }
-
-
-def _mean(record: RunRecord, weights: Mapping[str, float]) -> float:
-    return math.fsum(weight * _loss(record.sets, name) for name, weight in weights.items())
 
 
 def aggregate_weights(config: Config) -> dict[str, float]:

@@ -6,6 +6,7 @@ One JSON object. ``schema`` counts its changes; numbers are in full precision, f
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -155,7 +156,7 @@ def _law(one: Fitted) -> dict[str, Any]:
     own = getattr(law, "own", "")
     mix = {} if one.mean_mix is None else dict(zip(law.categories, one.mean_mix.tolist(), strict=True))
     told = {
-        "law": law.name, "formula": _formula(law), "x0": law.x0, "y0": law.y0, "categories": list(law.categories),
+        "law": law.name, "formula": formula(law), "x0": law.x0, "y0": law.y0, "categories": list(law.categories),
         "own": own, "theta": one.fit.parameters, "draws": one.q[keep].tolist(), "level": one.level,
         "noise": one.noise, "status": str(one.status), "reason": one.reason,
         "objective": one.fit.objective.name,
@@ -185,9 +186,18 @@ def digest(points: Points) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _formula(law: Law) -> str:
-    """The first sentence of the law's docstring, which is its formula."""
-    return " ".join((type(law).__doc__ or "").split("\n\n")[0].split())
+def formula(law: Law, *, centre: bool = True) -> str:
+    """A law as its docstring begins, which is its formula, with what x and y stand for.
+
+    Args:
+        law: bound to the centre of its runs.
+        centre: tell the numbers of the centre.
+    """
+    told = " ".join((type(law).__doc__ or "").split("\n\n")[0].split()).partition("; q =")[0].rstrip(".")
+    x0, y0 = (f"{law.x0:.17g}", f"{law.y0:.17g}") if centre else ("x0", "y0")
+    meant = [f"{name} = ln {of} - {at}" for name, of, at in (("x", "N", x0), ("y", "D", y0))
+             if re.search(rf"\b{name}\b", told)]  # fmt: skip
+    return "; ".join([told, *([", ".join(meant)] if meant else [])])
 
 
 def _read_skill(name: str, plain: Mapping[str, Any], place: str) -> SavedLaw:

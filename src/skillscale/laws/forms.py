@@ -434,7 +434,7 @@ class Drifting(Law):
 
 @dataclass(frozen=True)
 class Coupled(Drifting):
-    """L = E + (e^(u/k) + e^(v/k))^k: ``Drifting`` with g = 0."""
+    """L = E + (e^(u/k) + e^(v/k))^k, u = ln A - alpha ln N, v = ln B - beta ln D: ``Drifting`` with g = 0."""
 
     name: ClassVar[str] = "coupled"
 

@@ -224,10 +224,11 @@ class JointMixture(AdditiveMixture):
 
 @dataclass(frozen=True)
 class Separable(MixtureLaw):
-    """L = (E + A N^-alpha + B D^(-beta e^(g x))) exp(sum_k s_k h_k) h_own^-c: the mix scales the whole loss.
+    """L = (E + A e^(-alpha x) + B e^(-beta y e^(g x))) exp(sum_k s_k h_k) (m h_own)^-c, of m categories.
 
-    x is ln N about the centre of the data, where A and B are the two terms in nats per token (the drift g of the data
-    exponent makes that centre part of the law, as in ``Drifting``). ``s`` sums to 0; the factor is 1 at equal shares.
+    The mix scales the whole loss. x and y are ln N and ln D about the centre of the data, where A and B are the two
+    terms in nats per token (the drift g of the data exponent makes that centre part of the law, as in ``Drifting``).
+    ``s`` sums to 0; the factor is 1 at equal shares.
     ``own``: the skill's own category, where it has one: more of it helps by a power. Of all forms tried on published
     mixtures it predicted larger runs best (docs/results.md). The compute optimum does not depend on the mix under it.
     """
@@ -295,10 +296,10 @@ class Separable(MixtureLaw):
 
 @dataclass(frozen=True)
 class SeparableTransient(Separable):
-    """``Separable`` times exp(w (N/N0)^v e^(-r D/D0)): early checkpoints lie above the curve of finished runs.
+    """L = (E + A e^(-alpha x) + B e^(-beta y e^(g x))) exp(sum_k s_k h_k) (m h_own)^-c exp(w e^(v x - r e^y)).
 
-    N0 and D0 are the centre of the data. For runs whose checkpoints are fitted too: before warm-up and the first
-    decay of the learning rate are over, a loss is higher than its D says.
+    ``Separable`` with early checkpoints above the curve of finished runs, for runs whose checkpoints are fitted too:
+    before warm-up and the first decay of the learning rate are over, a loss is higher than its D says.
     """
 
     name: ClassVar[str] = "separable_transient"

@@ -1,4 +1,4 @@
-"""Tables of runs that others made: a file and a mapping of its columns in, runs as the laws want them out.
+"""Tables of runs that others made: files and a mapping of its columns in, runs as the laws want them out.
 
 In order: ``read_columns`` (a small YAML: which column is N, D, FLOP, share, loss), then ``read_table``. What can't be
 used is named, and never dropped in silence: a row without N, D or mix costs the row, a loss that is no positive number
@@ -8,8 +8,9 @@ shares in percent) is an ``InputError`` with its cure; what may be meant is a no
 
 from skillscale.table.columns import Columns, SkillColumns, parse_columns, read_columns
 from skillscale.table.runs import RunTable, add_aggregates, read_table, run_columns, table_of
+from skillscale.table.sheet import files_of
 
 __all__ = [
-    "Columns", "RunTable", "SkillColumns", "add_aggregates", "parse_columns", "read_columns", "read_table",
+    "Columns", "RunTable", "SkillColumns", "add_aggregates", "files_of", "parse_columns", "read_columns", "read_table",
     "run_columns", "table_of",
 ]  # fmt: skip

@@ -13,11 +13,13 @@ from skillscale.point import AGGREGATE, check_skill_name
 
 KEYS = (
     "n_params", "n_tokens", "flops", "budget", "run", "mix", "skills", "seed", "where", "validation", "units", "splits",
-    "categories", "sets",
+    "categories", "sets", "perplexity", "purpose", "join",
 )  # fmt: skip
 REQUIRED = ("n_params", "n_tokens", "skills")
 _NUMBERS = ("n_params", "n_tokens", "flops", "budget", "mix")
 _SHOWN = 8
+_BITS = "bits"  # as a unit: of a loss in bits, which becomes one in nats
+_ROUNDING = 2.0**-52  # of each number in a sum of shares or weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,18 @@ class Split:
     @property
     def names(self) -> tuple[str, ...]:
         """All of them."""
-        return (self.held_out, *self.hypothesis_sets, *self.held_out_sets)
+        return tuple(filter(None, (self.held_out, *self.hypothesis_sets, *self.held_out_sets)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Join:
+    """Another file beside the table, whose columns are added to the rows that agree with one of its own.
+
+    ``by``: columns of the table by which to find the row, each with the column of the other file that it must equal.
+    """
+
+    file: str
+    by: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +67,8 @@ class Columns:
     ``where``: the values that a row must have; ``validation``: weights of skills, by aggregate; ``units``: what a
     column is multiplied by, by key or by skill; ``splits``: by skill, which others are its held-out split and its data
     sets, and ``sets``: those that are validation sets, so that neither are judged as skills; ``categories``: the mix's
-    category that belongs to a skill.
+    category that belongs to a skill; ``perplexity``: skills whose column holds exp(loss); ``purpose``: a column with
+    text in the rows that a sampler chose, which stand at no isoFLOP budget; ``join``: another file with more columns.
 
     Raises:
         InputError: names that clash, an aggregate of skills that are not there, a unit of nothing.
@@ -75,6 +89,9 @@ class Columns:
     splits: Mapping[str, Split] = field(default_factory=dict)
     categories: Mapping[str, str] = field(default_factory=dict)
     sets: tuple[str, ...] = ()
+    perplexity: tuple[str, ...] = ()
+    purpose: str = ""
+    join: Join | None = None
 
     def __post_init__(self) -> None:
         _check_splits(self)
@@ -88,11 +105,15 @@ class Columns:
                 raise InputError(f"units has {name!r}{advice}; it takes {', '.join(_NUMBERS)}, skills, or one skill")
             if not (math.isfinite(unit) and unit > 0):
                 raise InputError(f"the unit of {name} must be a number above 0, as in 1e6, but it is {unit}")
+        for name in self.perplexity:
+            if self.unit("skills", name) != 1:
+                raise InputError(f"{name} is a perplexity, which has no unit; leave it out of units, or of perplexity")
 
     def named(self) -> list[tuple[str, str]]:
         """Every column with the key that names it."""
         pairs = [(f"n_params.{name}".rstrip("."), column) for name, column in self.n_params.items()]
         pairs += [("n_tokens", self.n_tokens), ("flops", self.flops), ("budget", self.budget), ("seed", self.seed)]
+        pairs += [("purpose", self.purpose)]
         pairs += [("run", column) for column in self.run]
         pairs += [("mix", self.mix_name), *((f"mix.{name}", column) for name, column in self.mix.items())]
         pairs += [(f"skills.{name}", column.loss) for name, column in self.skills.items()]
@@ -159,10 +180,13 @@ def parse_columns(raw: Mapping[str, Any], *, place: str = "the mapping of column
         seed=_column("seed", raw.get("seed", "")),
         where={_column("where", key): _values(key, value) for key, value in _mapping("where", raw).items()},
         validation={str(key): _weights(str(key), value) for key, value in _mapping("validation", raw).items()},
-        units={str(key): _number("units", key, value) for key, value in _mapping("units", raw).items()},
+        units={str(key): _unit(str(key), value) for key, value in _mapping("units", raw).items()},
         splits={str(key): _split(str(key), value) for key, value in _mapping("splits", raw).items()},
         categories={str(key): _column("categories", value) for key, value in _mapping("categories", raw).items()},
         sets=tuple(_column("sets", one) for one in _listed(raw.get("sets"))),
+        perplexity=tuple(_column("perplexity", one) for one in _listed(raw.get("perplexity"))),
+        purpose=_column("purpose", raw.get("purpose", "")),
+        join=_join(raw.get("join")),
     )
 
 
@@ -170,7 +194,8 @@ def _check_splits(columns: "Columns") -> None:
     """Refuse a split or a set that names no skill, or names one to be judged."""
     known = tuple(columns.skills)
     named = [(f"splits.{skill}", name) for skill, one in columns.splits.items() for name in (skill, *one.names)]
-    named += [("sets", name) for name in columns.sets] + [("categories", name) for name in columns.categories]
+    named += [(key, name) for key in ("sets", "perplexity") for name in getattr(columns, key)]
+    named += [("categories", name) for name in columns.categories]
     for key, name in named:
         if name not in known:
             raise InputError(f"{key} names no skill: {name!r}{near(name, known)}; there are {some(known)}")
@@ -184,13 +209,13 @@ def _check_splits(columns: "Columns") -> None:
 
 def _split(skill: str, value: Any) -> Split:
     keys = ("held_out", "hypothesis_sets", "held_out_sets")
-    if not isinstance(value, Mapping) or "held_out" not in value or set(value) - set(keys):
+    if not isinstance(value, Mapping) or not value or set(value) - set(keys):
         raise InputError(
-            f"splits.{skill} must name its held-out column, as in {{held_out: {skill}_test}}, and may name "
-            f"hypothesis_sets and held_out_sets, but it is {value!r}"
+            f"splits.{skill} must name its held-out column, as in {{held_out: {skill}_test}}, or its hypothesis_sets "
+            f"and held_out_sets, but it is {value!r}"
         )
     sets = {key: tuple(_column(key, one) for one in _listed(value.get(key))) for key in keys[1:]}
-    return Split(held_out=_column("held_out", value["held_out"]), **sets)
+    return Split(held_out=_column("held_out", value.get("held_out", "")), **sets)
 
 
 def _check_aggregate(name: str, weights: Mapping[str, float], skills: tuple[str, ...]) -> None:
@@ -211,7 +236,14 @@ def _weights(name: str, value: Any) -> dict[str, float]:
         raise InputError(f"validation {name} must weigh skills, as in {{code: 1, prose: 2}}, but it is {value!r}")
     weights = {str(skill): _number(f"validation {name}", skill, weight) for skill, weight in value.items()}
     total = math.fsum(weights.values())
-    return {skill: weight / total for skill, weight in weights.items()} if total > 0 else weights
+    if not total > 0 or is_one(total, len(weights)):
+        return weights
+    return {skill: weight / total for skill, weight in weights.items()}
+
+
+def is_one(total: float, count: int) -> bool:
+    """Whether a sum of shares misses 1 by rounding alone: to divide by it again would change their last digits."""
+    return abs(total - 1) <= count * _ROUNDING
 
 
 def _skills(value: Any) -> dict[str, SkillColumns]:
@@ -264,6 +296,25 @@ def _mapping(key: str, raw: Mapping[str, Any]) -> Mapping[Any, Any]:
         }[key]  # fmt: skip
         raise InputError(f"{key} must map names to values, as in {key}: {example}, but it is {value!r}")
     return value
+
+
+def _join(value: Any) -> Join | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or set(value) != {"file", "by"} or not value["by"]:
+        raise InputError(
+            "join must name a file beside the table and the column that both have, as in join: {file: sizes.csv, by: "
+            f"model}}, or {{file: runs.csv, by: {{file: Name}}}} where they are named differently, but it is {value!r}"
+        )
+    by = _columns_by_name("join.by", value["by"] if isinstance(value["by"], Mapping | list) else [value["by"]])
+    return Join(file=_column("join.file", value["file"]), by=by)
+
+
+def _unit(key: str, value: Any) -> float:
+    """What a column is multiplied by; ``bits`` makes nats of a loss."""
+    if value == _BITS and key not in _NUMBERS:
+        return math.log(2)
+    return _number("units", key, value)
 
 
 def _values(key: Any, value: Any) -> tuple[str | float, ...]:

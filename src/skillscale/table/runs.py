@@ -1,8 +1,8 @@
 """From the rows of a table to runs, what was left out, and what is odd."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,14 @@ from skillscale.errors import InputError
 from skillscale.laws.results import Unusable
 from skillscale.laws.splits import SkillSplit
 from skillscale.point import MAX_PARAMS, MAX_TOKENS, OWN_COLUMNS, Mix
-from skillscale.table.columns import Columns, as_number, near, some
+from skillscale.table.columns import Columns, as_number, is_one, near, some
+from skillscale.table.sheet import read_sheet
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 EVERY_ROW = "every row"  # in place of a run, where a skill as a whole is left out
 ONE_MIX = "all"  # the name of the mix in a table that tells none
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_PARQUET = (".parquet", ".pq")
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 _SUM_TOLERANCE = 1e-3
 _SHARE_UNITS = (1e-2, 1e-3, 1e-4, 1e-5)
 _FEWEST = {"N": 1e3, "D": 1e4}  # a median below can only be in millions or billions
@@ -42,7 +40,7 @@ class RunTable:
     ``seed``; a loss a skill and aggregate (nats per token, NaN where missing); ``sem/SKILL`` and ``mix/CATEGORY`` where
     given. ``weights``: of the skills in each aggregate; ``convention``: of N. ``splits``: columns of the skills that
     have a held-out split too; ``categories_of``: the mix's category that belongs to a skill; ``validation``: columns of
-    validation sets.
+    validation sets; ``sampled``: ids of the runs that a sampler chose, which stand at no isoFLOP budget.
     """
 
     runs: pd.DataFrame
@@ -55,6 +53,7 @@ class RunTable:
     splits: tuple[SkillSplit, ...] = ()
     categories_of: Mapping[str, str] = field(default_factory=dict)
     validation: tuple[str, ...] = ()
+    sampled: frozenset[str] = frozenset()
 
     @property
     def lost(self) -> dict[str, str]:
@@ -80,10 +79,11 @@ class RunTable:
 
 
 def read_table(path: Path | str, columns: Columns, *, convention: str = "") -> RunTable:
-    """The runs of a CSV or Parquet file.
+    """The runs of a table, of W&B exports, or of result files of the lm-evaluation-harness.
 
     Args:
-        path: ``.csv``, ``.tsv`` (``.gz`` and the like behind it are read too) or ``.parquet``.
+        path: ``.csv``, ``.tsv`` (``.gz`` and the like behind it are read too), ``.parquet``, ``.jsonl`` or ``.json``,
+            or a folder of histories or of result files.
         columns: which column is what.
         convention: of N, where ``columns`` names several; empty: the first.
 
@@ -91,8 +91,12 @@ def read_table(path: Path | str, columns: Columns, *, convention: str = "") -> R
         InputError: what makes the table as a whole unusable, with the cure.
     """
     path = Path(path)
-    wanted = {column for _, column in columns.named()}
-    return table_of(_read_file(path, wanted), columns, convention=convention, place=path.name)
+    sheet = read_sheet(path, columns)
+    _check_names(pd.DataFrame(columns=list(sheet.names)), columns, path.name)
+    if not columns.run and sheet.run:
+        columns = replace(columns, run=(sheet.run,))
+    table = table_of(sheet.frame, columns, convention=convention, labels=sheet.labels, place=path.name)
+    return replace(table, unusable=sheet.unusable + table.unusable, notes=sheet.notes + table.notes)
 
 
 def table_of(
@@ -126,8 +130,9 @@ def table_of(
     runs["seed"] = reading.seeds()
     skills = reading.losses(runs)
     runs["C"] = reading.budgets(runs)
+    finished = reading.finished(runs, skills)
     return RunTable(
-        runs=reading.finished(runs, skills),
+        runs=finished,
         skills=skills,
         categories=tuple(columns.mix),
         weights=_usable_weights(columns, skills),
@@ -137,6 +142,7 @@ def table_of(
         splits=splits_of(columns),
         categories_of=columns.categories,
         validation=columns.sets,
+        sampled=reading.sampled() & frozenset(finished["run_id"]),
     )
 
 
@@ -272,7 +278,7 @@ class _Reading:
         """
         kept = []
         for name, column in self.columns.skills.items():
-            values = self._numbers(column.loss, "skills", name)
+            values = self._loss(name)
             bad = ~((values > 0) & np.isfinite(values))
             if bad[self.good].all():
                 self._lose(name, column.loss, values)
@@ -288,6 +294,22 @@ class _Reading:
         for name in kept:
             self._sem(runs, name)
         return tuple(kept)
+
+    def _loss(self, name: str) -> Floats:
+        """A skill's losses: its column, or the logarithm of its column where that holds perplexities."""
+        values = self._numbers(self.columns.skills[name].loss, "skills", name)
+        if name not in self.columns.perplexity:
+            return values
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(np.log(values))
+
+    def sampled(self) -> frozenset[str]:
+        """Ids of the rows that tell what a sampler chose them for."""
+        if not self.columns.purpose:
+            return frozenset()
+        given = self.rows[self.columns.purpose]
+        told = given.notna().to_numpy() & (given.astype(str).str.strip() != "").to_numpy()
+        return frozenset(np.array(self.run_id, dtype=object)[told])
 
     def _lose(self, name: str, column: str, values: Floats) -> None:
         """Leave out a skill that no usable row has a loss of: said once, not row by row."""
@@ -455,8 +477,10 @@ class _Reading:
                 f"the mix of {_rows(len(moved))} sums to {moved.min():.6g} to {moved.max():.6g}, as rounding would "
                 "have it; it is divided by its sum"
             )
-        # Rows that are out get any mix that can be written
-        shares = np.where(self.good[:, None], shares / np.where(self.good, totals, 1.0)[:, None], 1 / len(categories))
+        # Rows that are out get any mix that can be written; shares that were divided before stay as they are
+        divided = np.array([1.0 if not good or is_one(one, len(categories)) else one
+                            for good, one in zip(self.good, totals, strict=True)])  # fmt: skip
+        shares = np.where(self.good[:, None], shares / divided[:, None], 1 / len(categories))
         table = pd.DataFrame(shares, columns=[f"mix/{name}" for name in categories])
         group = table.groupby(list(table.columns), sort=False).ngroup().to_numpy()
         firsts = np.unique(group, return_index=True)[1]
@@ -481,6 +505,9 @@ class _Reading:
         if not column:
             return
         values = self._numbers(column, "skills", name)
+        if name in self.columns.perplexity:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                values = values / self._numbers(self.columns.skills[name].loss, "skills", name)
         bad = ~((values > 0) & np.isfinite(values))
         wrong = int((bad & ~np.isnan(values) & self.good).sum())
         if wrong:
@@ -524,37 +551,6 @@ class _Reading:
                 f"losses of {name} (column {self.columns.skills[name].loss}) rise with D in {rising} of {pairs} pairs "
                 f"of rows of one size and mix: is it an accuracy{like}? A law takes a loss in nats per token"
             )
-
-
-def _read_file(path: Path, wanted: Set[str]) -> pd.DataFrame:
-    """The columns that are wanted, of those there are, in the order of the file."""
-    plain = path.with_suffix("") if path.suffix.lower() in _COMPRESSED else path
-    kind = plain.suffix.lower()
-    if kind not in (*_SEPARATORS, *_PARQUET):
-        raise InputError(f"{path} must be a .csv, .tsv or .parquet file; give the table as one of these")
-    if not path.is_file():
-        raise InputError(f"there is no file {path}; give the path of a table, one row a run or checkpoint")
-    try:
-        if kind in _PARQUET:
-            return pd.read_parquet(path)
-        return _read_csv(path, _SEPARATORS[kind], wanted)
-    except (OSError, ValueError, UnicodeDecodeError) as error:  # ParserError and EmptyDataError are ValueErrors
-        raise InputError(f"{path} can't be read as a table: {' '.join(str(error).split())}") from error
-
-
-def _read_csv(path: Path, separator: str, wanted: Set[str]) -> pd.DataFrame:
-    header = [str(name) for name in pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]]
-    if not wanted <= set(header) or any(header.count(name) > 1 for name in wanted):
-        return pd.DataFrame(columns=header)  # the names alone, to say what is wrong with them
-    # The default of pandas before 3.1 is off by one in the last digit; later ones refuse to be told
-    exact: dict[str, Any] = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
-    table: pd.DataFrame = pd.read_csv(path, sep=separator, usecols=list(wanted), low_memory=False, **exact)
-    return table
-
-
-def _version(text: str) -> tuple[int, int]:
-    major, minor = text.split(".")[:2]
-    return int(major), int(minor)
 
 
 def _check_names(frame: pd.DataFrame, columns: Columns, place: str) -> None:
