@@ -20,7 +20,7 @@ from skillscale.errors import DivergedError, InputError
 from skillscale.laws.design.targets import Answer, default_targets
 from skillscale.output import Output
 from skillscale.record import State, Why
-from skillscale.sampling import Known, Narrowing, WidthChart, known_of_config, settled
+from skillscale.sampling import Known, Narrowing, WidthChart, settled
 from skillscale.tracking import Registry
 
 GOOD = """
@@ -361,16 +361,6 @@ class Written:
 
     def file(self, name, content):
         self.files[name] = content
-
-
-@pytest.mark.parametrize(
-    ("flops_max", "n_tokens", "least"),
-    [(7.2e10, "[1, 1e16]", 102_400), (7.2e10, "[5000, 1e16]", 5000), (1e9, "[1, 1e16]", load().model.context)],
-    ids=["usual", "asked for", "no room"],
-)
-def test_runs_of_a_few_updates_are_left_out_where_models_are_trained_here(flops_max, n_tokens, least):
-    config = load(overrides={"sample.n_tokens": n_tokens, "sample.flops_max": str(flops_max)})
-    assert settled(config.sample, known_of_config(config)).space.n_tokens[0] == least
 
 
 def test_the_figure_holds_the_widths_of_every_call():

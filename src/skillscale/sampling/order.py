@@ -9,7 +9,7 @@ import numpy as np
 
 from skillscale.config import SampleConfig
 from skillscale.errors import InputError
-from skillscale.laws.design.propose import START_SHARE, Wish
+from skillscale.laws.design.propose import Wish
 from skillscale.laws.design.space import Space
 from skillscale.laws.design.targets import Target, default_targets
 from skillscale.point import Mix
@@ -28,9 +28,8 @@ class Known:
 
     ``skills``: measured; ``mixes``: the first is asked about, none where the mix plays no part; ``flops_max``: largest
     6 N D, None where nothing tells; ``sizes``: of models, ascending, none where every size can be had;
-    ``least_tokens``: of a run; ``usual_tokens``: fewer than these fall off every law, so that no run is chosen with
-    fewer where larger ones can be had and nobody asks for them; ``unique``: tokens of each category that differ;
-    ``categories``: that a mix may have, any where none are named.
+    ``least_tokens``: of a run; ``unique``: tokens of each category that differ; ``categories``: that a mix may have,
+    any where none are named.
     """
 
     skills: tuple[str, ...]
@@ -38,7 +37,6 @@ class Known:
     flops_max: float | None = field(default=None, metadata={"unit": "FLOP"})
     sizes: tuple[int, ...] = ()
     least_tokens: int = 1
-    usual_tokens: int = 1
     unique: Mapping[str, float] = field(default_factory=dict)
     categories: tuple[str, ...] = ()
 
@@ -127,7 +125,7 @@ def _space(sample: SampleConfig, known: Known, flops_max: float, mixes: tuple[Mi
         raise InputError(f"flops_min is {flops_min:.3g}, above flops_max, which is {flops_max:.3g}; give less")
     categories = tuple(sorted({name for mix in mixes for name in mix.shares})) if len(mixes) > 1 else ()
     supplies = _supplies(sample, known, mixes)
-    n_tokens = (_least_tokens(sample, known, flops_max), sample.n_tokens[1])
+    n_tokens = (max(sample.n_tokens[0], known.least_tokens), sample.n_tokens[1])
     if not categories and mixes:  # the one mix says how many tokens in all that is
         most = min((supplies[name] / share for name, share in mixes[0].shares.items()), default=math.inf)
         n_tokens = (n_tokens[0], min(n_tokens[1], most))
@@ -143,13 +141,6 @@ def _space(sample: SampleConfig, known: Known, flops_max: float, mixes: tuple[Mi
         overhead=sample.overhead,
         replicates=sample.replicates,
     )
-
-
-def _least_tokens(sample: SampleConfig, known: Known, flops_max: float) -> float:
-    """Of one run: what is asked for, else what is usual, as long as runs of a tenth of the largest can have it."""
-    asked = max(sample.n_tokens[0], known.least_tokens)
-    cheapest = 6 * known.usual_tokens * max(sample.n_params[0], *known.sizes[:1], known.usual_tokens / sample.ratio[1])
-    return asked if sample.n_tokens[0] > 1 or cheapest > START_SHARE * flops_max else max(asked, known.usual_tokens)
 
 
 def _sizes(sample: SampleConfig, known: Known, flops: tuple[float, float]) -> tuple[float, ...]:
