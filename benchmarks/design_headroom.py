@@ -81,7 +81,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ratio", default="1,500", help="least and largest D / N of the plan")
-    parser.add_argument("--scale", type=float, default=0.001, help="of the discrepancy, in ln L")
+    parser.add_argument("--scale", type=float, default=0.002, help="of the discrepancy, in ln L")
     parser.add_argument("--seeds", type=int, default=8, help="truths of each kind")
     args = parser.parse_args()
     low, high = map(float, args.ratio.split(","))

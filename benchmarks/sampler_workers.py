@@ -164,10 +164,12 @@ def told(rows: list[dict[str, str]]) -> str:
             if (storage, one["kind"], one["seed"]) in alone
         ]  # fmt: skip
         total = {name: sum(int(one[name]) for one in mine) for name in ("runs", "doubled", "failed", "left_running")}
+        seconds = statistics.median(float(one["seconds"]) for one in mine)
+        gain = f"{statistics.median(ratio):.2f} ({min(ratio):.2f} to {max(ratio):.2f})" if ratio else ""
+        lost = total["failed"] + total["left_running"]
         lines.append(
-            f"| {storage} | {workers} | {len(mine)} | {total['runs']} | {total['doubled']} | "
-            f"{total['failed'] + total['left_running']} | {statistics.median(ratio):.2f} ({min(ratio):.2f} to "
-            f"{max(ratio):.2f}) | {statistics.median(float(one['seconds']) for one in mine):.0f} |"
+            f"| {storage} | {workers} | {len(mine)} | {total['runs']} | {total['doubled']} | {lost} | {gain} | "
+            f"{seconds:.0f} |"
         )
     return "\n".join(lines)
 

@@ -229,11 +229,23 @@ def test_runs_under_way_are_not_asked_for_again():
 
 
 @pytest.mark.parametrize("replicates", [1, 2])
-def test_no_point_is_run_more_often_than_it_may_be(replicates):
-    edge = replace(SPACE, ratio=(19.0, 20.0), replicates=replicates)  # where the whole lattice is edge
-    history, _ = follow(random_world(Kind.ADD, 1), 6.0, space=edge, runs=40, batch=8)
-    places = np.round(np.log([history.N, history.D]), 3)
-    assert np.unique(places, axis=1, return_counts=True)[1].max() <= replicates
+@pytest.mark.parametrize(
+    "limits",
+    [{"ratio": (19.0, 20.0)}, {"flops": (1e17, 1e17), "sizes": (1e7, 2e7, 5e7, 1e8)}, {"sizes": (5e7, 1e8)}],
+    ids=["narrow", "one isoFLOP", "two sizes"],
+)
+def test_no_point_is_run_more_often_than_it_may_be(replicates, limits):
+    space = replace(SPACE, replicates=replicates, **limits)
+    history, _ = follow(random_world(Kind.ADD, 1), 6.0, space=space, runs=40, batch=8)
+    places = np.log([history.N, history.D])
+    alike = (np.abs(places[:, :, None] - places[:, None]) < 0.01).all(0)
+    assert alike.sum(0).max() <= replicates
+
+
+def test_an_exhausted_space_is_told():
+    four = replace(SPACE, flops=(1e17, 1e17), sizes=(1e7, 2e7, 5e7, 1e8), replicates=2)
+    history, advice = follow(random_world(Kind.ADD, 1), 6.0, space=four, runs=40, batch=8)
+    assert (len(history), advice.ending) == (8, Ending.EXHAUSTED)
 
 
 def test_the_start_is_not_proposed_again_where_whole_batches_made_the_tokens_differ():

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import types
+from datetime import timedelta
 
 import optuna
 import pytest
@@ -202,7 +203,41 @@ def test_several_workers_spend_no_more_than_the_budget_and_double_no_point(worke
     kept = [n * d * 6 for n, d in (map(math.exp, one) for one in runs_of(study))]
     paid = [flops for flops, trial in zip(kept, study.trials, strict=True) if trial.state is TrialState.COMPLETE]
     assert 0.4 * largest < sum(paid) + len(paid) * 0.01 * largest <= 0.5 * largest * (1 + 1e-6)
-    assert len(set(runs_of(study))) == len(kept)
+    made = [one for one, trial in zip(runs_of(study), study.trials, strict=True) if trial.state is TrialState.COMPLETE]
+    assert len(set(made)) == len(made)
+
+
+def test_two_that_settle_on_one_run_at_the_same_time_go_different_ways(monkeypatch):
+    study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE))
+    numbers = [study._storage.create_new_trial(study._study_id) for _ in range(2)]
+    first, second = (study._storage.get_trial(one) for one in numbers)
+    settled = study.sampler.sample_relative(study, first, SPACE)
+    read, stale = SkillLawSampler._read, iter([([], 0)])  # as it was before the first had settled
+    monkeypatch.setattr(SkillLawSampler, "_read", lambda *given: next(stale, None) or read(*given))
+    assert study.sampler.sample_relative(study, second, SPACE) != settled
+
+
+def test_a_trial_whose_process_died_before_it_settled_is_not_waited_for():
+    study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE))
+    dead, mine = (study._storage.get_trial(study._storage.create_new_trial(study._study_id)) for _ in range(2))
+    alone = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE)).ask(SPACE).params
+    assert study.sampler.sample_relative(study, mine, SPACE) != alone
+    mine.datetime_start = dead.datetime_start + timedelta(hours=1)
+    again = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE))
+    again._storage.create_new_trial(again._study_id)
+    late = again._storage.get_trial(again._storage.create_new_trial(again._study_id))
+    late.datetime_start = mine.datetime_start
+    assert again.sampler.sample_relative(again, late, SPACE) == alone
+
+
+def test_where_all_has_been_run_it_says_so_and_stays_within_the_limits():
+    limits = Space(flops=(1e17, 1e17), n_params=(1e6, 1e9), sizes=(2e7, 5e7, 1e8), replicates=1)
+    study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE, space=limits, budget=1e21))
+    for _ in range(6):
+        study.tell(trial := study.ask(SPACE), run(trial, SPACE))
+    told = [trial.system_attrs[PROPOSAL]["ending"] for trial in study.trials]
+    assert told == [None] * 3 + ["exhausted"] * 3
+    assert all(6 * math.exp(sum(one)) == pytest.approx(1e17) for one in runs_of(study))
 
 
 def test_widths_are_drawn_against_the_flops_of_finished_trials(dashboard):

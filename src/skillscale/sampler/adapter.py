@@ -9,6 +9,7 @@ another sampler, by default a random one.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from skillscale.errors import InputError
-from skillscale.laws.design.advice import Advice, Ending, Purpose
+from skillscale.laws.design.advice import Advice, Ending
 from skillscale.laws.design.propose import Wish, propose
 from skillscale.laws.design.space import History, Space
 from skillscale.laws.design.targets import Answer, Target, default_targets
@@ -28,8 +29,9 @@ from skillscale.sampler.parameters import NAMES, Parameters
 
 PROPOSAL, WHY = "skillscale:proposal", "skillscale/why"  # a system and a user attribute of each trial
 VALUE = "value"  # the skill that a study without named losses has
-_SPARE = 8  # proposals more, where those asked for are taken
 _TRIES = 4  # to settle on a run while other processes settle on theirs
+_ASKS_AT_MOST = timedelta(minutes=2)  # a process that asks for a run; slower ones are taken for dead
+_ENDLESS = 10**9
 _HORIZON = 10.0  # of the largest runs, that a plan without a budget looks ahead
 
 
@@ -37,6 +39,7 @@ _HORIZON = 10.0  # of the largest runs, that a plan without a budget looks ahead
 class _Row:
     """A trial's run, and loss and sem of each skill: none while it runs, and where it failed."""
 
+    number: int
     N: float
     D: float
     h: tuple[float, ...]
@@ -138,26 +141,20 @@ class SkillLawSampler(BaseSampler):
             return {}  # a space that is too narrow for the design
         rows, asking = self._read(study, trial, parameters)
         for _ in range(_TRIES):
-            advice = self._enough(rows, space, asking + 1)
+            advice = self._advice(rows, space, asking + 1)
+            if len(advice.proposals) <= asking:  # what is left is for those that asked before: say what would be next
+                advice = self._beyond(rows, space, advice, asking + 1)
             if not advice.proposals:
                 return {}
             number = min(asking, len(advice.proposals) - 1)
             params = parameters.params_of(advice.proposals[number])
             _explain(study, trial, advice, number, params, _finished(rows))
             rows, _ = self._read(study, trial, parameters)  # what others have settled on since
-            if _settled(params, rows, parameters, space):
+            met = _met(parameters.run_of(params), rows, space)
+            if not met:
                 break
-            asking = trial.number % _TRIES  # each of those that met goes another way
+            asking = 1 + sum(other < trial.number for other in met)  # each of those that met goes another way
         return params
-
-    def _enough(self, rows: Sequence[_Row], space: Space, count: int) -> Advice:
-        """Advice on so many runs, beyond the end if need be."""
-        advice = _fresh(self._advice(rows, space, count), rows)
-        if 0 < len(advice.proposals) < count:  # others were quicker with points of the start
-            advice = _fresh(self._advice(rows, space, count + _SPARE), rows)
-        if len(advice.proposals) < count:  # what is left is for those that asked before: say what would be next
-            advice = _fresh(self._beyond(rows, space, advice, count + _SPARE), rows)
-        return advice
 
     def _parameters(self, given: Mapping[str, BaseDistribution]) -> Parameters | None:
         return Parameters.found(given, **self._known)  # type: ignore[arg-type]  # one dict for three keywords
@@ -178,8 +175,7 @@ class SkillLawSampler(BaseSampler):
                 known[one.number] = row
             if row is not None:
                 rows.append(row)
-            elif one.state is TrialState.RUNNING and one.number < trial.number:
-                asking += 1
+            asking += _is_asking(one, trial)
         return rows, asking
 
     def _advice(self, rows: Sequence[_Row], space: Space, count: int) -> Advice:
@@ -190,7 +186,10 @@ class SkillLawSampler(BaseSampler):
     def _beyond(self, rows: Sequence[_Row], space: Space, ended: Advice, count: int) -> Advice:
         """What would be next after the end, and the ending."""
         history, wish = self._asked(rows, space)
-        more = propose(history, space, replace(wish, left=self._ahead(space)), count=count, seed=self._seed)
+        again, wish = replace(space, replicates=_ENDLESS), replace(wish, left=self._ahead(space))
+        more = propose(history, again, wish, count=count, seed=self._seed)
+        if not more.proposals:  # nothing is worth its cost: something within the limits, all the same
+            more = propose(History.empty(history.skills, len(space.categories)), again, wish, count=count)
         return replace(ended, proposals=more.proposals, ending=ended.ending or Ending.SPENT)
 
     def _asked(self, rows: Sequence[_Row], space: Space) -> tuple[History, Wish]:
@@ -210,41 +209,44 @@ class SkillLawSampler(BaseSampler):
 
 
 def stop_when_done(study: Study, trial: FrozenTrial) -> None:
-    """A callback of ``study.optimize``: stop when the sampler had nothing to propose any more."""
+    """A callback of ``study.optimize``: stop when the sampler had nothing to propose any more.
+
+    The trial that is told so has been made by then: an objective that shall not run beyond the budget raises
+    ``optuna.TrialPruned`` where ``system_attrs[PROPOSAL]["ending"]`` of its trial is not None.
+    """
     if trial.system_attrs.get(PROPOSAL, {}).get("ending"):
         study.stop()
 
 
-def _settled(params: Mapping[str, Any], rows: Sequence[_Row], parameters: Parameters, space: Space) -> bool:
-    """Whether the run may still be made beside those of the other trials."""
-    run = parameters.run_of(params)
-    assert run is not None
-    same = sum(_place(row.N, row.D) == _place(run[0], run[1]) and row.h == run[2] for row in rows)
-    return same < space.replicates
+def _met(run: tuple[float, float, tuple[float, ...]] | None, rows: Sequence[_Row], space: Space) -> list[int]:
+    """Trials at the same run that have measured nothing yet, or all there where it has been made as often as it may."""
+    same = [row for row in rows if run is not None and _place(row.N, row.D) == _place(*run[:2]) and row.h == run[2]]
+    waiting = [row.number for row in same if not row.losses]
+    return waiting or ([row.number for row in same] if len(same) >= space.replicates else [])
 
 
 def _place(N: float, D: float) -> tuple[float, float]:
     return round(math.log(N), 6), round(math.log(D), 6)
 
 
-def _fresh(advice: Advice, rows: Sequence[_Row]) -> Advice:
-    """Advice without points of the start that a trial has: later trials may have been quicker to settle."""
-    made = {_place(row.N, row.D) for row in rows}
-    kept = [
-        one for one in advice.proposals
-        if one.purpose is not Purpose.START or _place(one.N, one.D) not in made
-    ]  # fmt: skip
-    return replace(advice, proposals=tuple(kept))
+def _is_asking(one: FrozenTrial, mine: FrozenTrial) -> bool:
+    """Whether a trial that began before this one has yet to settle on a run; one that is long silent has died."""
+    if one.state is not TrialState.RUNNING or one.number > mine.number or PROPOSAL in one.system_attrs:
+        return False
+    if one.datetime_start is None or mine.datetime_start is None:
+        return True
+    return abs(mine.datetime_start - one.datetime_start) < _ASKS_AT_MOST
 
 
 def _row(trial: FrozenTrial, parameters: Parameters) -> _Row | None:
     """What a trial tells; None where its run is not known."""
     proposed = trial.system_attrs.get(PROPOSAL, {}).get("params", {})
     run = parameters.run_of({**proposed, **trial.params})
-    if run is None:
+    ended = trial.system_attrs.get(PROPOSAL, {}).get("ending") and trial.state is not TrialState.COMPLETE
+    if run is None or ended:  # what is said after the end is no run until somebody makes it
         return None
     losses = dict(_losses(trial)) if trial.state is TrialState.COMPLETE else {}
-    return _Row(N=run[0], D=run[1], h=run[2], losses=losses)
+    return _Row(number=trial.number, N=run[0], D=run[1], h=run[2], losses=losses)
 
 
 def _losses(trial: FrozenTrial) -> Iterator[tuple[str, tuple[float, float]]]:

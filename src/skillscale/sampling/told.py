@@ -114,6 +114,8 @@ def ending_text(advice: Advice, order: Order) -> str:
     widest = "" if advice.answer is None else f": the widest interval is {_factor(advice.answer.widest)}"
     if advice.ending is Ending.PRECISE:
         return f"precise enough{widest}, and {_factor(order.width)} was asked for"
+    if advice.ending is Ending.EXHAUSTED:
+        return f"all that may be run has been, as often as replicates allows{widest}; raise it, or allow other runs"
     if advice.ending is Ending.SPENT:
         runs = "" if order.runs is None else f", or of {order.runs} runs,"
         return f"the budget of {order.budget:.3g} FLOP{runs} is spent{widest}; raise it to go on"

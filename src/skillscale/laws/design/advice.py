@@ -16,10 +16,11 @@ class Purpose(StrEnum):
 
 
 class Ending(StrEnum):
-    """Why no run is proposed any more."""
+    """Why no run is proposed any more; ``exhausted``: all that may be run has been, as often as it may."""
 
     PRECISE = "precise"
     SPENT = "spent"
+    EXHAUSTED = "exhausted"
     WORTHLESS = "worthless"
 
 

@@ -18,7 +18,7 @@ from skillscale.laws.jets import leaves
 
 SCALES = np.array([0.0002, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016])  # of the discrepancy, in ln L
 NOISES = np.geomspace(0.0008, 0.05, 25)  # of a run, in ln L
-_SCALE, _NOISE = (0.002, 1.0), (0.005, 1.0)  # median and sd of the logarithm, beforehand (assumption)
+_SCALE, _NOISE = (0.002, 1.0), (0.005, 1.0)  # median and sd of the logarithm: tried in docs/sampling.md
 FREEDOM = 5.0  # of Student's distribution of errors
 _CORE = math.sqrt((FREEDOM + 3) / (FREEDOM + 1))  # sd of the normal errors that tell as much as Student's of scale 1
 _ROUNDS, _STEPS = 4, 30

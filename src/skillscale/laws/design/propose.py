@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
 from scipy.stats import qmc
 
 from skillscale.laws.design.advice import Advice, Ending, Proposal, Purpose
@@ -59,16 +61,22 @@ def propose(
         forecast: whether to tell what halving the widest interval would take, which costs several plans.
     """
     if len(history) < START or _measured(history) < START // 2:
-        return _beginning(history, space, wish, count, seed)
+        begun = _beginning(history, space, wish, count, seed)
+        if begun.proposals:
+            return begun
     known = averaged(history, space, wish.targets)
     found = answer_by(known, wish.targets)
     laws = {skill: one.by_name for skill, one in known.items()}
     advice = Advice(proposals=(), answer=found, laws=laws, warnings=_warnings(known))
     if found.widest <= wish.width:
         return replace(advice, ending=Ending.PRECISE)
-    candidates, room = _candidates(history, space, wish, np.random.default_rng([seed, len(history)]))
+    candidates = _candidates(space, wish, np.random.default_rng([seed, len(history)]))
     if not len(candidates) or wish.runs < 1:
         return replace(advice, ending=Ending.SPENT)
+    room = space.replicates - _repeats(history, candidates)
+    if not (room > 0).any():
+        return replace(advice, ending=Ending.EXHAUSTED)
+    candidates, room = _some(candidates, room > 0), room[room > 0]
     problem = problem_of(known, wish.targets, candidates, history)
     cost = space.cost(candidates.N, candidates.D)
     left = min(wish.left, HORIZON * space.flops[1])
@@ -80,7 +88,7 @@ def propose(
     )  # fmt: skip
     if problem.value(np.zeros(len(cost))) - problem.value(counts) < WORTHLESS:
         return replace(advice, ending=Ending.WORTHLESS)
-    chosen = _chosen(history, space, wish, candidates, (counts, room), count, seed)
+    chosen = _chosen(history, space, wish, candidates, counts, count=count, seed=seed)
     return replace(advice, proposals=tuple(_explained(chosen, space, problem, candidates, wish.targets)))
 
 
@@ -90,6 +98,7 @@ def _measured(history: History) -> int:
 
 
 def _beginning(history: History, space: Space, wish: Wish, count: int, seed: int) -> Advice:
+    """The next points of the start that are not there; none where it has no more, or they can't be paid."""
     proposals: list[Proposal] = []
     left, done = wish.left, np.log([history.N, history.D])
     for N, D, h in _spread(space, seed, len(history) + 4 * count):
@@ -98,9 +107,9 @@ def _beginning(history: History, space: Space, wish: Wish, count: int, seed: int
             break
         if (np.abs(done - np.log([[N], [D]])).max(0) < _ALIKE).any():
             continue
-        left -= cost
+        left, done = left - cost, np.append(done, np.log([[N], [D]]), axis=1)
         proposals.append(Proposal(N=N, D=D, h=h, cost=cost, purpose=Purpose.START))
-    return Advice(proposals=tuple(proposals), ending=None if proposals else Ending.SPENT)
+    return Advice(proposals=tuple(proposals))
 
 
 def _spread(space: Space, seed: int, number: int) -> list[Run]:
@@ -133,11 +142,8 @@ def _unit(x: Array) -> Array:
     return np.asarray((x - x.min()) / max(float(np.ptp(x)), 1e-12))
 
 
-def _candidates(history: History, space: Space, wish: Wish, rng: np.random.Generator) -> tuple[History, Array]:
-    """The lattice of what may be run and paid for, and how often each may be run yet, (n_candidates,).
-
-    It is shifted by chance, so that plans share no points but on the edge of the space.
-    """
+def _candidates(space: Space, wish: Wish, rng: np.random.Generator) -> History:
+    """The lattice of what may be run and paid for, shifted by chance: plans share no points but on the space's edge."""
     N, D = space.lattice(tuple(rng.uniform(-0.5, 0.5, 2)), steps=_STEPS)
     h = None
     if space.mixes is not None:
@@ -146,17 +152,23 @@ def _candidates(history: History, space: Space, wish: Wish, rng: np.random.Gener
             mixes = mixes[rng.choice(len(mixes), _MIXES, replace=False)]
         h = np.repeat(mixes, len(N), axis=0)
         N, D = np.tile(N, len(mixes)), np.tile(D, len(mixes))
-    room = space.replicates - _repeats(history, N, D, h)
-    fits = space.allows(N, D, h) & (space.cost(N, D) <= wish.left) & (room > 0)
-    return History(N=N[fits], D=D[fits], h=None if h is None else h[fits]), room[fits].astype(float)
+    return _some(History(N=N, D=D, h=h), space.allows(N, D, h) & (space.cost(N, D) <= wish.left))
 
 
-def _repeats(history: History, N: Array, D: Array, h: Array | None) -> Array:
-    """How often each of the points has been run, (n,)."""
-    same = (np.abs(np.log(N[:, None] / history.N)) < _ALIKE) & (np.abs(np.log(D[:, None] / history.D)) < _ALIKE)
-    if h is not None and history.h is not None:
-        same &= (np.abs(h[:, None] - history.h) < _ALIKE).all(2)
-    return np.asarray(same.sum(1))
+def _some(runs: History, keep: npt.NDArray[np.bool_]) -> History:
+    return History(N=runs.N[keep], D=runs.D[keep], h=None if runs.h is None else runs.h[keep])
+
+
+def _repeats(history: History, runs: History) -> Array:
+    """How often each of the runs has been made, (n,)."""
+    if not len(history):
+        return np.zeros(len(runs))
+    mixed = history.h is not None and runs.h is not None
+    tree, places = (
+        np.column_stack([np.log(one.N), np.log(one.D), *((one.h,) if mixed else ())]) for one in (history, runs)
+    )
+    found = cKDTree(tree).query_ball_point(places, _ALIKE, p=math.inf, return_length=True)
+    return np.asarray(found, dtype=float)
 
 
 def problem_of(
@@ -191,10 +203,9 @@ def problem_of(
 
 
 def _chosen(
-    history: History, space: Space, wish: Wish, candidates: History, plan: tuple[Array, Array], count: int, seed: int
+    history: History, space: Space, wish: Wish, candidates: History, counts: Array, *, count: int, seed: int
 ) -> list[tuple[Run, Purpose]]:
-    """The next runs by the plan (counts, and the most of each), the cheapest first; some that fill gaps or repeat."""
-    counts, room = plan
+    """The next runs by the plan's counts, the cheapest first; some that fill gaps or repeat."""
     order = np.argsort(space.cost(candidates.N, candidates.D), kind="stable")
     along = np.cumsum(counts[order])
     if along[-1] > _BINDING * wish.runs:  # cheap ones first would leave more FLOPs than the last runs can spend
@@ -204,31 +215,42 @@ def _chosen(
     picks = [int(order[min(int(np.searchsorted(along, at)), len(order) - 1)]) for at in turns]
     if along[-1] < 0.5:  # less than half a run is planned: the dearest that counts most
         picks[0] = int(np.argmax(counts))
-    planned = [_run(candidates, at) for at in _spread_out(picks, counts, room)]
     chosen: list[tuple[Run, Purpose]] = []
-    left, runs = wish.left, wish.runs
-    for turn, run in enumerate(planned):
+    left, runs, made = wish.left, wish.runs, history
+    for turn, at in enumerate(picks):
         if turn and turn + 0.5 > along[-1]:
             break
-        pick = _aside(history, space, len(history) + turn, seed) or (run, Purpose.PLAN)
-        if float(space.cost(*pick[0][:2])) > left:
-            pick = (run, Purpose.PLAN)
+        pick = _aside(history, space, len(history) + turn, seed)
+        if pick is None or float(space.cost(*pick[0][:2])) > left or not _may_be_made(made, space, pick[0]):
+            planned = _planned(made, space, candidates, counts, at)
+            pick = None if planned is None else (planned, Purpose.PLAN)
+        if pick is None:
+            break
         left, runs = left - float(space.cost(*pick[0][:2])), runs - 1
         if left < 0 or runs < 0:
             break
         chosen.append(pick)
+        made = _with_run(made, pick[0])
     return chosen
 
 
-def _spread_out(picks: Sequence[int], counts: Array, room: Array) -> list[int]:
-    """The picks, those beyond what a candidate may be run replaced by what counts most of the others."""
-    left, found = room.copy(), list[int]()
-    for pick in picks:
-        if left[pick] < 1 and (left >= 1).any():
-            pick = int(np.argmax(np.where(left >= 1, counts, -1.0)))  # noqa: PLW2901 - the pick is replaced
-        left[pick] -= 1
-        found.append(pick)
-    return found
+def _planned(made: History, space: Space, candidates: History, counts: Array, at: int) -> Run | None:
+    """A candidate, or what counts most of those that may be made yet, where this one may not; None if none may."""
+    run = _run(candidates, at)
+    if _may_be_made(made, space, run):
+        return run
+    may = _repeats(made, candidates) < space.replicates
+    return _run(candidates, int(np.argmax(np.where(may, counts, -1.0)))) if may.any() else None
+
+
+def _may_be_made(made: History, space: Space, run: Run) -> bool:
+    """Whether a run was made less often than it may be."""
+    one = History(N=np.array([run[0]]), D=np.array([run[1]]), h=np.array([run[2]]) if run[2] else None)
+    return int(_repeats(made, one)[0]) < space.replicates
+
+
+def _with_run(made: History, run: Run) -> History:
+    return made.with_runs(np.array([run[0]]), np.array([run[1]]), np.array([run[2]]) if run[2] else None)
 
 
 def _aside(history: History, space: Space, number: int, seed: int) -> tuple[Run, Purpose] | None:
