@@ -21,7 +21,7 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from scipy.stats import qmc
 
-from skillscale.laws.design.worlds import FLOPS, SKILLS, Kind, random_world
+from skillscale.laws.design.worlds import FLOPS, SKILLS, Kind, World, random_world
 from skillscale.point import mix_of_coordinates
 from skillscale.sampler import SkillLawSampler
 
@@ -35,16 +35,20 @@ BOX: dict[str, BaseDistribution] = {
 }
 
 
-def study_of(n_trials: int, seed: int) -> optuna.Study:
+def losses_of(world: World, values: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Ln L of each skill at values of the parameters, (n, 4)."""
+    mixes = [mix_of_coordinates(list(one), CATEGORIES) for one in values[:, 2:]]
+    h = np.array([[mix.shares.get(name, 0.0) for name in CATEGORIES] for mix in mixes])
+    C, ratio = np.exp(values[:, 0]), np.exp(values[:, 1])
+    return world.observe(np.sqrt(C / 6 / ratio), np.sqrt(C / 6 * ratio), h, rng)
+
+
+def study_of(world: World, n_trials: int, seed: int) -> optuna.Study:
     """A study with so many finished trials."""
     low, high = (np.array([getattr(one, end) for one in BOX.values()]) for end in ("low", "high"))
     unit = qmc.Sobol(len(BOX), rng=np.random.default_rng(seed)).random(2 ** math.ceil(math.log2(n_trials)))[:n_trials]
     values = low + unit * (high - low)
-    mixes = [mix_of_coordinates(list(one), CATEGORIES) for one in values[:, 2:]]
-    h = np.array([[mix.shares[name] for name in CATEGORIES] for mix in mixes])
-    C, ratio = np.exp(values[:, 0]), np.exp(values[:, 1])
-    world = random_world(Kind.REAL, seed, CATEGORIES)
-    log_L = world.observe(np.sqrt(C / 6 / ratio), np.sqrt(C / 6 * ratio), h, np.random.default_rng(seed))
+    log_L = losses_of(world, values, np.random.default_rng(seed))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = SkillLawSampler(categories=CATEGORIES, search_space=BOX, seed=seed)
     study = optuna.create_study(sampler=sampler)
@@ -66,13 +70,15 @@ def main() -> None:
     args = parser.parse_args()
     rows = []
     for n_trials in map(int, args.trials.split(",")):
-        study, seconds = study_of(n_trials, seed=0), []
+        world, rng = random_world(Kind.REAL, 0, CATEGORIES), np.random.default_rng(1)
+        study, seconds = study_of(world, n_trials, seed=0), []
         for _ in range(args.asks):
             begin = time.perf_counter()
             trial = study.ask(BOX)
             seconds.append(time.perf_counter() - begin)
-            for skill in SKILLS:
-                trial.set_user_attr(f"loss/{skill}", 2.0)
+            place = np.array([[trial.params[name] for name in BOX]])
+            for skill, log_L in losses_of(world, place, rng).items():
+                trial.set_user_attr(f"loss/{skill}", math.exp(float(log_L[0])))
             study.tell(trial, 1.0)
         rows.append({"trials": n_trials, "first": f"{seconds[0]:.3f}", "median": f"{statistics.median(seconds):.3f}"})
         print(f"{n_trials} trials: first ask {seconds[0]:.2f} s, median of {args.asks} {rows[-1]['median']} s")
