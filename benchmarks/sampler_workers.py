@@ -1,7 +1,7 @@
 """One worker against several on one Optuna study: doubled points, and how much less is known for the same FLOPs.
 
     python benchmarks/sampler_workers.py                                        sqlite and journal, 1 and 4 workers
-    python benchmarks/sampler_workers.py --storages postgresql://USER@HOST/DB   on PostgreSQL, say
+    python benchmarks/sampler_workers.py --storages postgresql+psycopg2://USER@HOST/DB    on PostgreSQL, say
 
 Workers are processes that share nothing but the storage; a run sleeps in proportion to its FLOPs, so that dear ones are
 under way while others ask. World, space and targets are those of ``benchmarks/design.py``, the budget is 2.55 of the
@@ -120,7 +120,7 @@ def main() -> None:
         for kind in args.kinds.split(","):
             for seed in range(args.seeds):
                 for workers in map(int, args.workers.split(",")):
-                    where = {"storage": storage.partition(":")[0], "kind": kind, "seed": str(seed)}
+                    where = {"storage": storage.partition(":")[0].partition("+")[0], "kind": kind, "seed": str(seed)}
                     if any(where.items() <= row.items() and int(row["workers"]) == workers for row in rows):
                         continue
                     with tempfile.TemporaryDirectory() as folder:
