@@ -34,8 +34,7 @@ from skillscale.laws.design.propose import START
 from skillscale.laws.design.space import History, Space
 from skillscale.laws.design.targets import default_targets
 from skillscale.laws.design.worlds import FLOPS, SKILLS, Kind, random_world
-from skillscale.sampler import SkillLawSampler, stop_when_done
-from skillscale.sampler.adapter import PROPOSAL
+from skillscale.sampler import SkillLawSampler, is_beyond, stop_when_done
 
 RESULTS = Path(__file__).parent / "results" / "sampler_workers.csv"
 BUDGET = 2.55 * FLOPS[1]
@@ -60,7 +59,7 @@ def work(place: str, kind: str, seed: int) -> None:
 
     def objective(trial: optuna.Trial) -> float:
         C, ratio = (math.exp(trial.suggest_float(name, one.low, one.high)) for name, one in BOX.items())
-        if trial.study.get_trials(deepcopy=False)[trial.number].system_attrs[PROPOSAL]["ending"]:
+        if is_beyond(trial):
             raise optuna.TrialPruned
         N, D = math.sqrt(C / 6 / ratio), math.sqrt(C / 6 * ratio)
         time.sleep(SLEEP_S * C / FLOPS[1])

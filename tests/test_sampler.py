@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from skillscale.errors import InputError
 from skillscale.laws.design.space import Space
 from skillscale.point import Mix, coordinates_of_mix, mix_of_coordinates
-from skillscale.sampler import PROPOSAL, WHY, SkillLawSampler, draw_widths, stop_when_done
+from skillscale.sampler import PROPOSAL, WHY, SkillLawSampler, draw_widths, is_beyond, stop_when_done
 
 SPACE = {
     "log_n_params": FloatDistribution(math.log(1e6), math.log(1e9)),
@@ -228,6 +228,28 @@ def test_a_trial_whose_process_died_before_it_settled_is_not_waited_for():
     late = again._storage.get_trial(again._storage.create_new_trial(again._study_id))
     late.datetime_start = mine.datetime_start
     assert again.sampler.sample_relative(again, late, SPACE) == alone
+
+
+def test_a_running_trial_whose_run_is_known_is_not_waited_for():
+    """One that was queued by hand: the sampler has proposed nothing for it."""
+    study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE))
+    study.enqueue_trial({name: one.low for name, one in SPACE.items()})
+    run(study.ask(SPACE))
+    alone = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE)).ask(SPACE).params
+    assert study.ask(SPACE).params == alone
+
+
+def test_an_objective_is_told_that_its_trial_is_beyond_the_budget():
+    def objective(trial):
+        loss = run(trial)
+        if is_beyond(trial):
+            raise optuna.TrialPruned
+        return loss
+
+    study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE, budget=0.03 * 6e20))
+    study.optimize(objective, n_trials=40, callbacks=[stop_when_done])
+    assert [trial.state for trial in study.trials].count(TrialState.PRUNED) == 1
+    assert study.trials[-1].state is TrialState.PRUNED
 
 
 def test_where_all_has_been_run_it_says_so_and_stays_within_the_limits():

@@ -228,6 +228,7 @@ _BESIDE = Parameter(
 _RETRY = Parameter(name="retry_failed", default="false", read=flag, help="train the points that failed once more")
 _JSON = Parameter(name="json", default="false", read=flag, help="print one JSON object instead of text")
 _TABLE = Parameter(name="table", help="runs by others: CSV, Parquet, W&B export or lm-eval results, or a folder")
+_INSTEAD = replace(_TABLE, help="CSV or Parquet file of runs in place of a study; empty: the study")
 _COLUMNS = Parameter(name="columns", help="YAML file that tells which column of the table is what")
 _CONVENTION = Parameter(
     name="convention",
@@ -391,7 +392,7 @@ ENTRIES = (
         run="skillscale.suggest:suggest",
         parameters=(
             *_READ,
-            replace(_TABLE, help="CSV or Parquet file of runs in place of a study; empty: the study"),
+            _INSTEAD,
             _COLUMNS,
             _CONVENTION,
             *_ASKED,
@@ -501,7 +502,7 @@ ENTRIES = (
         run="skillscale.export:export",
         parameters=(
             *_READ,
-            replace(_TABLE, help="CSV or Parquet file of runs in place of a study; empty: the study"),
+            _INSTEAD,
             _COLUMNS,
             _CONVENTION,
             Parameter(

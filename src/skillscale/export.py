@@ -13,6 +13,7 @@ from skillscale.laws.document import read_about, read_document
 from skillscale.laws.snippet import snippet
 from skillscale.output import Output, to_json
 from skillscale.plan import document_at
+from skillscale.record import RunRecord
 from skillscale.source import NONEMBED, TOTAL, Runs, read_runs, tell_left_out
 from skillscale.table.write import FILES, write_table
 
@@ -90,12 +91,17 @@ def _sizes(runs: Runs) -> dict[str, list[float]]:
     """N by the other convention, where every run that was trained here tells it."""
     if not runs.trained:
         return {}
-    records = {one.run_id: one for one in runs.records}
-    found = [records[run] for run in runs.table.runs["run_id"]]
+    found = _records(runs)
     if runs.table.convention == NONEMBED:
         return {TOTAL: [float(one.point.n_params) for one in found]}
     nonembed = [float(one.size.n_params_nonembed) for one in found if one.size is not None]
     return {NONEMBED: nonembed} if len(nonembed) == len(found) else {}
+
+
+def _records(runs: Runs) -> list[RunRecord]:
+    """Of the rows of the table, in their order, where all were trained here."""
+    records = {one.run_id: one for one in runs.records}
+    return [records[run] for run in runs.table.runs["run_id"]]
 
 
 def _purposes(runs: Runs) -> list[str]:
@@ -108,8 +114,7 @@ def _bits_per_byte(runs: Runs) -> dict[str, list[float]]:
     """Bits per byte of each skill, where runs were measured here."""
     if not runs.trained:
         return {}
-    records = {one.run_id: one for one in runs.records}
-    found = [records[run].skills for run in runs.table.runs["run_id"]]
+    found = [one.skills for one in _records(runs)]
     every = {
         f"bpb_{name}": [skills[name].bpb if name in skills else math.nan for skills in found]
         for name in runs.table.skills

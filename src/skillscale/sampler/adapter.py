@@ -17,7 +17,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from skillscale.errors import InputError
 from skillscale.laws.design.advice import Advice, Ending
@@ -31,7 +31,7 @@ PROPOSAL, WHY = "skillscale:proposal", "skillscale/why"  # a system and a user a
 VALUE = "value"  # the skill that a study without named losses has
 _TRIES = 4  # to settle on a run while other processes settle on theirs
 _ASKS_AT_MOST = timedelta(minutes=2)  # a process that asks for a run; slower ones are taken for dead
-_ENDLESS = 10**9
+_ENDLESS = 10**9  # replicates, of what is said after the end
 _HORIZON = 10.0  # of the largest runs, that a plan without a budget looks ahead
 
 
@@ -151,7 +151,7 @@ class SkillLawSampler(BaseSampler):
             _explain(study, trial, advice, number, params, _finished(rows))
             rows, _ = self._read(study, trial, parameters)  # what others have settled on since
             met = _met(parameters.run_of(params), rows, space)
-            if not met:
+            if advice.ending is not None or not met:
                 break
             asking = 1 + sum(other < trial.number for other in met)  # each of those that met goes another way
         return params
@@ -175,7 +175,8 @@ class SkillLawSampler(BaseSampler):
                 known[one.number] = row
             if row is not None:
                 rows.append(row)
-            asking += _is_asking(one, trial)
+            else:
+                asking += _is_asking(one, trial)
         return rows, asking
 
     def _advice(self, rows: Sequence[_Row], space: Space, count: int) -> Advice:
@@ -212,10 +213,19 @@ def stop_when_done(study: Study, trial: FrozenTrial) -> None:
     """A callback of ``study.optimize``: stop when the sampler had nothing to propose any more.
 
     The trial that is told so has been made by then: an objective that shall not run beyond the budget raises
-    ``optuna.TrialPruned`` where ``system_attrs[PROPOSAL]["ending"]`` of its trial is not None.
+    ``optuna.TrialPruned`` where ``is_beyond`` says so.
     """
-    if trial.system_attrs.get(PROPOSAL, {}).get("ending"):
+    if _is_told_the_end(trial):
         study.stop()
+
+
+def is_beyond(trial: Trial) -> bool:
+    """For objectives that have asked for a parameter: whether nothing was left to propose for this trial."""
+    return _is_told_the_end(trial.study.get_trials(deepcopy=False)[trial.number])
+
+
+def _is_told_the_end(trial: FrozenTrial) -> bool:
+    return trial.system_attrs.get(PROPOSAL, {}).get("ending") is not None
 
 
 def _met(run: tuple[float, float, tuple[float, ...]] | None, rows: Sequence[_Row], space: Space) -> list[int]:
@@ -242,9 +252,8 @@ def _row(trial: FrozenTrial, parameters: Parameters) -> _Row | None:
     """What a trial tells; None where its run is not known."""
     proposed = trial.system_attrs.get(PROPOSAL, {}).get("params", {})
     run = parameters.run_of({**proposed, **trial.params})
-    ended = trial.system_attrs.get(PROPOSAL, {}).get("ending") and trial.state is not TrialState.COMPLETE
-    if run is None or ended:  # what is said after the end is no run until somebody makes it
-        return None
+    if run is None or (_is_told_the_end(trial) and trial.state is not TrialState.COMPLETE):
+        return None  # what is said after the end is no run until somebody has made it
     losses = dict(_losses(trial)) if trial.state is TrialState.COMPLETE else {}
     return _Row(number=trial.number, N=run[0], D=run[1], h=run[2], losses=losses)
 

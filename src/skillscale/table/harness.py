@@ -92,12 +92,11 @@ def _read(path: Path, name: str) -> _File:
         raise InputError("it has no results by task; give results_*.json as lm_eval --output_path writes them")
     config = _mapping(plain.get("config"))
     loaded = _arguments(config.get("model_args"))
-    revision = config.get("model_revision") or loaded.get("revision") or ""
     return _File(
         name=name,
         model=str(plain.get("model_name") or loaded.get("peft") or loaded.get("pretrained") or Path(name).parent.name
                   or Path(name).stem),
-        revision=str(loaded.get("revision") or revision),
+        revision=str(loaded.get("revision") or config.get("model_revision") or ""),
         n_params=_number(config.get("model_num_parameters")),
         date=_number(plain.get("date"), 0.0),
         limit=config.get("limit"),

@@ -7,7 +7,7 @@ W&B: the run table that its UI exports, and histories as ``run.history().to_csv`
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Sheet:
     labels: tuple[str, ...] | None = None
     run: str = ""
     unusable: tuple[Unusable, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
 
 def read_sheet(path: Path, columns: Columns) -> Sheet:

@@ -100,14 +100,14 @@ def _measured(history: History) -> int:
 def _beginning(history: History, space: Space, wish: Wish, count: int, seed: int) -> Advice:
     """The next points of the start that are not there; none where it has no more, or they can't be paid."""
     proposals: list[Proposal] = []
-    left, done = wish.left, np.log([history.N, history.D])
+    left, made = wish.left, History(N=history.N, D=history.D)
     for N, D, h in _spread(space, seed, len(history) + 4 * count):
         cost = float(space.cost(N, D))
         if len(proposals) == min(count, wish.runs) or cost > left * (1 + 1e-9):
             break
-        if (np.abs(done - np.log([[N], [D]])).max(0) < _ALIKE).any():
+        if _repeats(made, History(N=np.array([N]), D=np.array([D])))[0]:  # on any mix
             continue
-        left, done = left - cost, np.append(done, np.log([[N], [D]]), axis=1)
+        left, made = left - cost, _with_run(made, (N, D, ()))
         proposals.append(Proposal(N=N, D=D, h=h, cost=cost, purpose=Purpose.START))
     return Advice(proposals=tuple(proposals))
 
@@ -261,8 +261,7 @@ def _aside(history: History, space: Space, number: int, seed: int) -> tuple[Run,
         cost = space.cost(history.N, history.D)
         cheap = np.flatnonzero(cost <= np.median(cost))
         at = int(cheap[np.random.default_rng([seed, number]).integers(len(cheap))])
-        same = (history.N[at] == history.N) & (history.D[at] == history.D)
-        if same.sum() < space.replicates and space.allows(history.N[at], history.D[at]):
+        if space.allows(history.N[at], history.D[at]):
             return _run(history, at), Purpose.REPLICATE
     return None
 
