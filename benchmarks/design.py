@@ -8,7 +8,7 @@
 Worlds: random ones of each kind, three skills, C of one run from 1e16 to 1e19 (``--mixed``: three categories, at four
 mixes). Budgets are in units of the largest run, the overhead of 1 % of it a run included. ``answer``: the analysis is
 alike for all designs; ``vertices`` (of parabolas, wherever they lie), ``quadratic``, ``shared``: isoFLOP curves and a
-power law, for grids. ``run`` is resumable: rows in benchmarks/results/design_runs.csv (``--out``) are not computed
+power law, for grids. ``run`` is resumable: rows in benchmarks/results/design_runs.csv.gz (``--out``) are not computed
 again; ``--redo`` drops those of the designs named.
 
 ``ratios``: what a rival needs for our RMSE, ln RMSE against ln budget being straight between its budgets, over our
@@ -20,6 +20,7 @@ over truths, the same ones for both designs. ``best grid``: at each budget the b
 
 import argparse
 import csv
+import gzip
 import math
 import os
 import time
@@ -115,9 +116,10 @@ def run(args: argparse.Namespace, path: Path) -> None:
     cells = [cell for cell in _cells(args) if cell not in done]
     os.nice(10)
     begin = time.perf_counter()
-    with path.open("a", newline="") as file, Pool(args.jobs) as pool:
+    begun = path.exists()
+    with gzip.open(path, "at", newline="") as file, Pool(args.jobs) as pool:
         writer = csv.DictWriter(file, fieldnames=FIELDS)
-        if file.tell() == 0:
+        if not begun:
             writer.writeheader()
         each = map(compute, cells) if args.jobs == 1 else pool.imap_unordered(compute, cells)
         for count, rows in enumerate(each, start=1):
@@ -151,7 +153,12 @@ def chosen(args: argparse.Namespace, path: Path) -> pd.DataFrame:
     """Rows of the kinds, designs and seeds asked for."""
     rows = _read(path)
     kept = rows["kind"].isin(args.kinds) & (rows["mixed"] == args.mixed)
-    return rows[kept & rows["seed"].between(args.first, args.first + args.seeds - 1)]
+    rows = rows[kept & rows["seed"].between(args.first, args.first + args.seeds - 1)]
+    if not args.alike:
+        return rows
+    rows = rows[rows["design"].isin(args.alike)]
+    runs = rows.groupby(["kind", "seed", "budget"])["design"].transform("nunique")
+    return rows[runs == len(args.alike)]
 
 
 def table(rows: pd.DataFrame) -> str:
@@ -227,8 +234,10 @@ def ratios(rows: pd.DataFrame, *, subject: str, analyses: list[str]) -> str:
                 at, square = squares(rows, design, analysis, kinds)
                 curves[f"{design}, {analysis}"] = at, resampled(square, weights)
         grids = [curves[f"{name}, {analysis}"] for name in GRIDS if f"{name}, {analysis}" in curves]
-        if len(grids) > 1 and len({tuple(at) for at, _ in grids}) == 1:
-            curves[f"best grid, {analysis}"] = grids[0][0], _best([curve for _, curve in grids])
+        if len(grids) > 1:
+            shared = sorted(set[float].intersection(*(set(at) for at, _ in grids)))
+            best = _best([curve[..., np.isin(at, shared)] for at, curve in grids])
+            curves[f"best grid, {analysis}"] = np.array(shared), best
     lines = [["budget", "rival", *kinds, "mean", "all"]]
     for b, budget in enumerate(budgets):
         for name, (at, curve) in curves.items():
@@ -270,13 +279,14 @@ def main() -> None:
     parser.add_argument("--designs", default="ours")
     parser.add_argument("--budgets", default="")
     parser.add_argument("--mixed", action="store_true")
+    parser.add_argument("--alike", default="", help="designs: of the truths, at each budget, that all of them have")
     parser.add_argument("--redo", default="", help="designs whose rows are dropped first")
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=RESULTS / "design_runs.csv")
+    parser.add_argument("--out", type=Path, default=RESULTS / "design_runs.csv.gz")
     parser.add_argument("--subject", default="ours", help="of the ratios")
     parser.add_argument("--analysis", default="answer,vertices,quadratic", help="of the rivals in the ratios")
     args = parser.parse_args()
-    for name in ("kinds", "designs", "redo", "analysis"):
+    for name in ("kinds", "designs", "redo", "analysis", "alike"):
         setattr(args, name, [word for word in getattr(args, name).split(",") if word])
     args.designs = [one for name in args.designs for one in (GRIDS if name == "grids" else (name,))]
     default = MIXED_BUDGETS if args.mixed else BUDGETS

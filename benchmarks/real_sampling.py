@@ -88,8 +88,8 @@ def finished(place: Path, seed: int) -> list[RunRecord]:
     return [one for one in study.records() if one.state is State.FINISHED]
 
 
-def table(folder: Path, reference: Path, seeds: range, out: Path) -> None:
-    """Write a row a study and target; print means over seeds."""
+def table(folder: Path, reference: Path, seeds: range, out: Path | None, *, least_tokens: int = 0) -> None:
+    """Write a row a study and target; print means over seeds. Of each study, runs of so many tokens at least."""
     config = load(study=str(folder / f"real-{seeds[0]}.yaml"))
     order, computes = _order(config, ())
     main = Registry.open(f"sqlite:///{reference.absolute()}").study("main").records()
@@ -104,7 +104,7 @@ def table(folder: Path, reference: Path, seeds: range, out: Path) -> None:
     truths = {"reference": _told(main, larger, load()), "pooled": _told([*every.values()], larger, load())}
     rows = []
     for (seed, arm), records in studies.items():
-        told = _told(records, order, config)
+        told = _told([one for one in records if one.point.n_tokens >= least_tokens], order, config)
         for at, target in enumerate(order.targets):
             row = {
                 "seed": seed, "arm": arm, "runs": len(records),
@@ -115,7 +115,8 @@ def table(folder: Path, reference: Path, seeds: range, out: Path) -> None:
                 row |= _numbers(f"{name}_", truth, at)
             rows.append(row)
     frame = pd.DataFrame(rows)
-    frame.to_csv(out, index=False)
+    if out:
+        frame.to_csv(out, index=False)
     print(summary(frame.astype({"C": float})))
 
 
@@ -174,13 +175,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--reference", type=Path, default=Path("mlflow.db"), help="registry of a finished main study")
+    parser.add_argument("--least_tokens", type=int, default=0, help="of a study's runs that are judged; writes nothing")
     parser.add_argument("--out", type=Path, default=RESULTS / "real_sampling.csv")
     args = parser.parse_args()
     seeds = range(args.first, args.first + args.seeds)
     if args.what == "run":
         run(args.folder, seeds, args.workers)
     else:
-        table(args.folder, args.reference, seeds, args.out)
+        out = None if args.least_tokens else args.out
+        table(args.folder, args.reference, seeds, out, least_tokens=args.least_tokens)
 
 
 if __name__ == "__main__":
