@@ -20,7 +20,7 @@ from skillscale.errors import DivergedError, InputError
 from skillscale.laws.design.targets import Answer, default_targets
 from skillscale.output import Output
 from skillscale.record import State, Why
-from skillscale.sampling import Known, Narrowing, WidthChart, settled
+from skillscale.sampling import Known, Narrowing, WidthChart, known_of_config, settled
 from skillscale.tracking import Registry
 
 GOOD = """
@@ -361,6 +361,24 @@ class Written:
 
     def file(self, name, content):
         self.files[name] = content
+
+
+@pytest.mark.parametrize(
+    ("given", "least"),
+    [
+        ({"sample.flops_max": "7.2e10"}, 51_200),
+        ({"sample.flops_max": "7.2e10", "sample.n_tokens": "[5000, 1e16]"}, 5000),
+        ({"sample.flops_max": "1e10"}, 12_800),
+        ({"sample.flops_max": "1e9"}, 256),
+        ({"sample.flops_max": "7.2e10", "sample.sizes": "[100000]"}, 256),
+    ],
+    ids=["usual", "asked for", "little room", "no room", "one size"],
+)
+def test_runs_of_a_few_updates_are_left_out_as_long_as_there_is_room_to_begin(given, least):
+    config = load(overrides=given)
+    order = settled(config.sample, known_of_config(config))
+    assert order.space.n_tokens[0] == least
+    assert any("tokens are not chosen" in note for note in order.notes) == (least > 5000)
 
 
 def test_the_figure_holds_the_widths_of_every_call():
