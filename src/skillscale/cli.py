@@ -299,7 +299,11 @@ _TIMEOUT = Parameter(
 )
 _ASKED = (
     Parameter(name="wanted", read=several(str), help="skills to learn about; empty: all; those of a trainer"),
-    Parameter(name="budget", read=optional(positive), help="FLOP for all sampled runs; empty: 10 of the largest"),
+    Parameter(
+        name="budget",
+        read=optional(positive),
+        help="FLOP for all sampled runs (suggest: left to spend); empty: 10 of the largest",
+    ),
     Parameter(name="flops_max", read=optional(positive), help="6 N D of the largest run; empty: the study's largest"),
     Parameter(name="flops_min", read=optional(positive), help="6 N D of the least run; empty: flops_max / 1000"),
     Parameter(name="mixes", read=mixes, help="mixes to train on, between semicolons; empty: the study's"),

@@ -4,6 +4,7 @@ Each noun (data, skills, model, train, study, sample) has one file, and each def
 overridden by ``--NOUN.key value`` on the command line or ``-P NOUN.key=value`` through MLflow.
 """
 
+import contextlib
 import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from skillscale.errors import InputError
 from skillscale.point import Mix, check_skill_name, digest
@@ -20,7 +21,16 @@ NOUNS = ("data", "skills", "model", "train", "study", "sample")
 _STRICT_KEYS = ConfigDict(extra="forbid")
 _T = TypeVar("_T")
 
-Count = Annotated[int, Field(ge=1)]
+
+def _whole(value: object) -> object:
+    """YAML 1.1 reads 1e7 as text."""
+    if isinstance(value, str) and "e" in value.lower():
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 

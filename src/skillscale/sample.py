@@ -246,7 +246,8 @@ def _ask(job: _Job, planned: Sequence[Planned], count: int, chart: WidthChart) -
     reasons = {point.key: reason_of(one, advice) for point, one in zip(points, advice.proposals, strict=True)}
     job.study.add_points(points, reasons)
     for point in points:
-        job.out.progress(f"chosen: {named(point)}; {reasons[point.key].sentence}")
+        mix = f", on {point.mix}" if job.order.space.categories else ""
+        job.out.progress(f"chosen: {named(point)}{mix}; {reasons[point.key].sentence}")
     chart.log(advice.answer, runs=len(records), finished=_flops(records), spent=spent)
     return advice
 

@@ -80,13 +80,18 @@ def tell(advice: Advice, points: Sequence[DesignPoint], order: Order, out: Outpu
     for note in (*order.notes, *advice.warnings):
         out.text(f"note: {note}")
     if advice.answer is not None:
-        out.text(f"what is known, with {advice.answer.level:.0%} intervals:")
+        where = f" on {order.mixes[0]}" if order.space.categories else ""
+        out.text(f"what is known{where}, with {advice.answer.level:.0%} intervals:")
         rows = _rows(advice.answer)
         wide = max(len(_named(target)) for target, *_ in rows)
         for target, value, lo, hi in rows:
             out.text(f"  {_named(target):<{wide}}  {_interval(value, lo, hi)}")
     if points:
         out.text(_table(advice, points))
+        out.text(
+            f"cost: C and an overhead of {order.space.overhead:.3g} FLOP a run (sample.overhead); narrowing: by that "
+            "run alone. The plan is for the whole budget, and begins with its cheapest runs"
+        )
     if advice.ending is not None:
         out.text(ending_text(advice, order))
     if advice.expected is not None:
