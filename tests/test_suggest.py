@@ -70,7 +70,8 @@ def test_points_written_in_the_columns_of_the_table_are_under_way_until_their_lo
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(found)
-        _, told, _ = answer([*words, "--count", "3", "--file", str(tmp_path / "next.csv")], capsys)
+        _, told, log = answer([*words, "--count", "3", "--file", str(tmp_path / "next.csv")], capsys)
+        assert ("3 runs have no loss of code, prose yet" in log) == any(one.get("code") == "" for one in found)
         return told, list(csv.DictReader((tmp_path / "next.csv").read_text().splitlines()))
 
     first, points = asked(rows)

@@ -28,6 +28,7 @@ from skillscale.sampling import (
 )
 from skillscale.source import Runs, read_runs, tell_left_out
 from skillscale.table import Columns, RunTable, read_columns
+from skillscale.table.columns import some
 
 
 def suggest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
@@ -40,6 +41,8 @@ def suggest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[s
         out.progress(
             f"note: {len(runs.table.runs) - len(history)} runs are on other mixes than {order.mixes[0]}: left out"
         )
+    if waiting := int(runs.table.runs[list(order.skills)].isna().all(axis=1).sum()):
+        out.progress(f"note: {waiting} runs have no loss of {some(order.skills)} yet: they count as under way")
     advice = propose(
         history, order.space, order.wish(0.0), count=arguments["count"], seed=config.study.first_seed, forecast=True
     )
