@@ -15,6 +15,7 @@ from skillscale.record import TAG, Measurement, RunRecord, State, budget_label, 
 from skillscale.tracking.owner import current_owner
 from skillscale.tracking.store import Batch, Store, now_ms, tag
 from skillscale.tracking.study import Study, pack, run_tags, unpack
+from skillscale.tracking.tables import Wanted
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -126,7 +127,7 @@ class Imports:
         return list({tag(run, "content"): "".join(unpack(run.data.tags, "exact")) for run in finished}.items())
 
     def _runs(self) -> "list[Run]":
-        return self._store.search([self.study.experiment_id], f"tags.`{TAG}kind` = 'point'")
+        return list(self._store.read(self.study.experiment_id, Wanted(kind="point")))
 
     def _write(self, run: ImportedRun, begun: "Run | None") -> None:
         """One run, in a new MLflow run or in that of a process that was stopped."""

@@ -13,6 +13,7 @@ from skillscale.point import DesignPoint
 from skillscale.record import CURVE, TAG, RunRecord, State, Why, budget_label, read_record
 from skillscale.tracking.owner import current_owner, is_alive
 from skillscale.tracking.store import Batch, Store, now_ms, tag
+from skillscale.tracking.tables import Wanted
 from skillscale.tracking.writer import AnalysisWriter, Claim, RunWriter
 
 if TYPE_CHECKING:
@@ -256,7 +257,7 @@ class Study:
 
     def records(self) -> list[RunRecord]:
         """Every training run of the study, in order of their beginning; runs that are not ours are left out."""
-        return [self._read(run) for run in self._store.search([self.experiment_id], _POINT_RUNS)]
+        return [self._read(run) for run in self._store.read(self.experiment_id, Wanted(kind="point"))]
 
     def finished(self) -> list[RunRecord]:
         """The finished training runs, in order of their end; those that were read before are not read again."""
@@ -326,10 +327,10 @@ class Study:
         Finished runs stay so, and reading a run costs milliseconds: only those that finished since are read again.
         """
         # In this order: a run that ends between the two readings is then in both, the other way round in neither.
-        unfinished = self._store.search([self.experiment_id], f"{_POINT_RUNS} and attributes.status != 'FINISHED'")
+        unfinished = list(self._store.read(self.experiment_id, Wanted(kind="point", finished=False)))
         since = max(0, self._finished_until_ms - _CLOCK_SLACK_MS)
-        news = f"{_POINT_RUNS} and attributes.status = 'FINISHED' and attributes.end_time >= {since}"
-        for run in self._store.search([self.experiment_id], news):
+        news = Wanted(kind="point", finished=True, ended_from_ms=since)
+        for run in self._store.read(self.experiment_id, news):
             key = tag(run, "point_key")
             if key not in self._finished:
                 self._records[key] = self._read(run)
