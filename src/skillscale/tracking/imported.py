@@ -5,6 +5,7 @@ nothing else. What was read exactly goes along as text: MLflow shows a design po
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -163,7 +164,7 @@ def foreign_run(run: "Run") -> ForeignRun:
     """Params, metrics and tags of a run under one kind of key."""
     told: dict[str, str | float] = {"run_id": run.info.run_id, "run_name": run.info.run_name or ""}
     for kind in ("params", "metrics", "tags"):
-        told |= {f"{kind}.{name}": value for name, value in getattr(run.data, kind).items()}
+        told |= {sys.intern(f"{kind}.{name}"): value for name, value in getattr(run.data, kind).items()}
     return ForeignRun(run_id=run.info.run_id, status=run.info.status, told=told)
 
 
