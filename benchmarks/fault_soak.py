@@ -5,7 +5,7 @@
     python benchmarks/fault_soak.py --times 1 --drills postgres_killed --postgres /usr/lib/postgresql/15/bin
 
 Drills are those of tests/fault_drills.py: studies of twelve points that cost nothing, and are the same whoever makes
-them. Each time another seed decides whom and when it hits. After each, workers are started until no point waits for one.
+them. Each time another seed decides whom and when it hits; then workers are started until no point waits for one.
 **Lost**: neither finished nor failed with a reason; **doubled**: finished twice, or a number written twice; **left
 running**: by nobody; **same law**: the fitted parameters are those of the undisturbed study, digit by digit. Rows are
 added to benchmarks/results/faults.csv (``--out``), one for each time.
@@ -68,7 +68,7 @@ def on_postgres(folder: Path, programs: Path, chance: random.Random) -> Outcome:
 
 def once(name: str, seed: int, empty: Path, programs: Path) -> Outcome:
     """One drill in a folder of its own."""
-    chance = random.Random(f"{name} {seed}")
+    chance = random.Random(f"{name} {seed}")  # noqa: S311
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         folder = Path(place)
         if name == "server_killed":

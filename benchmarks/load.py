@@ -242,8 +242,11 @@ def write(tracking: str, writers: int, n_points: int) -> list[dict[str, object]]
     config = load(study="smoke")
     study = registry.open_study(STUDY, config)
     study.add_points(points_of(n_points))
-    began, context = time.perf_counter(), multiprocessing.get_context("fork")
+    # Forks of a process that has imported everything and opened nothing: a connection must not go through a fork
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mlflow.store.tracking.sqlalchemy_store", "skillscale.tracking", "pandas"])
     errors: multiprocessing.Queue[str] = context.Queue()
+    began = time.perf_counter()
     crew = [context.Process(target=_write_points, args=(tracking, errors)) for _ in range(writers)]
     for one in crew:
         one.start()
@@ -255,8 +258,10 @@ def write(tracking: str, writers: int, n_points: int) -> list[dict[str, object]]
     states, seeds = Counter(one.state for one in records), Counter(one.point.key for one in records)
     failed = [text for text in told if text]
     print(*failed, sep="\n")
-    summary = (f"{writers} writers, {states[State.FINISHED]} of {n_points} finished, "
-               f"{len(records) - len(seeds)} doubled, {len(failed)} errors, {sum(one.exitcode != 0 for one in crew)} died")  # fmt: skip
+    summary = (
+        f"{writers} writers, {states[State.FINISHED]} of {n_points} finished, {len(records) - len(seeds)} doubled, "
+        f"{len(failed)} errors, {sum(one.exitcode != 0 for one in crew)} died"
+    )
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     row = {"what": "write", "runs": n_points, "round": 0, "wall_s": wall, "cpu_s": used.ru_utime + used.ru_stime,
            "peak_mb": used.ru_maxrss / 1024, "told": summary}  # fmt: skip

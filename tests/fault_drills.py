@@ -56,8 +56,8 @@ def loss_of(n_params: int, n_tokens: int, seed: int) -> float:
 class Trainer:
     """Stands in for the process of a user's trainer.
 
-    ``pause_s``: time of a run, s; ``nan_at``: seeds whose run diverges; ``stall_at``: those that stop this process, until
-    somebody wakes it up.
+    ``pause_s``: time of a run, s; ``nan_at``: seeds whose run diverges; ``stall_at``: those that stop this
+    process, until somebody wakes it up.
     """
 
     pause_s: float = 0.05
@@ -408,10 +408,11 @@ def _drive(uri: str, folder: str) -> None:
 def trainer_hangs(scene: Scene) -> None:
     """The function of a user's trainer never returns for one point; that is told, and tried once more on request."""
     file = scene.folder / "law.py"
+    answer = "{'code': (loss_of(n_params, n_tokens, seed), .003)}"
     lines = ["import pathlib, sys, time", f"sys.path.insert(0, {str(Path(__file__).parent)!r})",
              "from fault_drills import loss_of", "MARK = pathlib.Path(__file__).with_name('hung')",
              "def train(n_params, n_tokens, mix, seed):", "    if seed == 5 and not MARK.exists():",
-             "        MARK.touch(); time.sleep(1e6)", "    return {'code': (loss_of(n_params, n_tokens, seed), .003)}"]  # fmt: skip
+             "        MARK.touch(); time.sleep(1e6)", f"    return {answer}"]  # fmt: skip
     file.write_text("\n".join(lines))
     for retry in (False, True):
         process = PROCESSES.Process(target=_drive_trainer, args=(scene.uri, str(scene.folder), retry))

@@ -330,7 +330,7 @@ class Study:
         Finished runs stay so, and reading a run costs milliseconds: only those that finished since are read again.
         """
         # In this order: a run that ends between the two readings is then in both, the other way round in neither.
-        unfinished = list(self._store.read(self.experiment_id, Wanted(kind="point", finished=False)))
+        unfinished = self._store.read(self.experiment_id, Wanted(kind="point", finished=False, tags_only=True))
         begun = {tag(run, "point_key"): _seen(run) for run in unfinished}
         began = time.monotonic()
         if began >= self._all_again_at:

@@ -23,11 +23,15 @@ _ANALYSED_ROWS = 1000  # of each index, which is plenty for its selectivity
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which runs of an experiment: of a kind of ours, finished or not, ended from a time (ms) on; by default all."""
+    """Which runs of an experiment: of a kind of ours, finished or not, ended from a time (ms) on; by default all.
+
+    ``tags_only``: their params and metrics are not looked at, and may be absent.
+    """
 
     kind: str = ""
     finished: bool | None = None
     ended_from_ms: int = 0
+    tags_only: bool = False
 
     @property
     def filter_string(self) -> str:
@@ -57,7 +61,7 @@ class Tables:
         """The runs that are wanted and not deleted, oldest first."""
         rows = self._rows(_statement(experiment_id, wanted))
         for first in range(0, len(rows), _RUNS_PER_PAGE):
-            yield self._page(rows[first : first + _RUNS_PER_PAGE])
+            yield self._page(rows[first : first + _RUNS_PER_PAGE], tags_only=wanted.tags_only)
 
     def analyse(self) -> None:
         """Have sqlite gather the statistics without which it sorts runs by a metric for minutes."""
@@ -65,7 +69,7 @@ class Tables:
             connection.exec_driver_sql(f"PRAGMA analysis_limit = {_ANALYSED_ROWS}")
             connection.exec_driver_sql("ANALYZE")
 
-    def _page(self, rows: list[Any]) -> "list[Run]":
+    def _page(self, rows: list[Any], *, tags_only: bool) -> "list[Run]":
         from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
         from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlParam, SqlTag
 
@@ -73,12 +77,13 @@ class Tables:
         metrics: dict[str, list[Metric]] = {run_id: [] for run_id in ids}
         params: dict[str, list[Param]] = {run_id: [] for run_id in ids}
         tags: dict[str, list[RunTag]] = {run_id: [] for run_id in ids}
-        last = SqlLatestMetric
-        columns = (last.value, last.is_nan, last.timestamp, last.step)
-        for run_id, key, value, is_nan, at, step in self._of(ids, last, *columns):
-            metrics[run_id].append(Metric(key, math.nan if is_nan else value, at, step))
-        for run_id, key, value in self._of(ids, SqlParam, SqlParam.value):
-            params[run_id].append(Param(key, value))
+        if not tags_only:
+            last = SqlLatestMetric
+            columns = (last.value, last.is_nan, last.timestamp, last.step)
+            for run_id, key, value, is_nan, at, step in self._of(ids, last, *columns):
+                metrics[run_id].append(Metric(key, math.nan if is_nan else value, at, step))
+            for run_id, key, value in self._of(ids, SqlParam, SqlParam.value):
+                params[run_id].append(Param(key, value))
         for run_id, key, value in self._of(ids, SqlTag, SqlTag.value):
             tags[run_id].append(RunTag(key, value))
         return [

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _FLUSH_EVERY_S = 10.0
+_FLUSH_SHARE = 0.02  # of the time that a run has taken: ten thousand long runs then don't drown the store
 _FLUSH_AT = 400
 _RETRY_AFTER_S = 60.0
 _REASON_LIMIT = 1000
@@ -71,7 +72,7 @@ class RunWriter:
             purpose="" if claim.why is None else claim.why.purpose,
         )  # fmt: skip
         self._curve: list[tuple[str, float, int, int]] = []
-        self._flushed = time.monotonic()
+        self._began = self._flushed = time.monotonic()
         self._wait_s = _FLUSH_EVERY_S
         self._ended = False
         self._params: dict[str, str] = {}
@@ -217,8 +218,8 @@ class RunWriter:
         attempt = int(tag(run, "attempt") or 1)
         if attempt != self.claim.attempt or run.info.status == "FINISHED":
             raise TakenOverError(
-                f"run {self.run_id} of point {self.point.key} was taken over by {tag(run, 'owner')} (attempt {attempt}; "
-                f"this is {self.claim.attempt}): what this process has is not written"
+                f"run {self.run_id} of point {self.point.key} was taken over by {tag(run, 'owner')} (attempt "
+                f"{attempt}; this is {self.claim.attempt}): what this process has is not written"
             )
 
     def _keep_config(self) -> None:
@@ -240,7 +241,7 @@ class RunWriter:
             self._wait_s = _RETRY_AFTER_S
         else:
             self._curve.clear()
-            self._wait_s = _FLUSH_EVERY_S
+            self._wait_s = max(_FLUSH_EVERY_S, _FLUSH_SHARE * (time.monotonic() - self._began))
         self._flushed = time.monotonic()
 
     def _numbers(self) -> tuple[tuple[str, float, int, int], ...]:
