@@ -35,6 +35,7 @@ DOORS = {
     "datasets": {"lm"},
     "tokenizers": {"lm"},
     "mlflow": {"tracking", "law_model"},  # MLflow runs law_model by itself, where there is no tracking of ours
+    "sqlalchemy": {"tracking"},
     "optuna": {"tune", "sampler", "searches"},
     "scipy": {"laws", "report"},
     "matplotlib": {"report"},

@@ -144,6 +144,7 @@ def train_all(
         out.progress(f"{done.failed} points failed; their runs in the registry say why (--retry_failed tries again)")
     if done.finished + done.failed < done.planned:
         raise TrainingError(_unfinished(opened.study))
+    opened.registry.gather_statistics()
     opened.registry.annotate_launcher(opened.study, note=f"{done.finished} of {done.planned} points are trained")
     return {
         "study": opened.study.name,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import yaml
 from skillscale import __version__
 from skillscale.config import Config
 from skillscale.crew import next_claim, orphaned
-from skillscale.errors import DivergedError, TrainingError
+from skillscale.errors import DamagedCheckpointError, DivergedError, TakenOverError, TrainingError
 from skillscale.output import Output
 from skillscale.point import DesignPoint
 from skillscale.record import DataSet, Provenance, RunRecord, State
@@ -45,7 +46,11 @@ def work(
     ended = 0
     while (writer := next_claim(study, retry_failed=retry_failed, sampled=sampled)) is not None:
         began = time.monotonic()
-        record = train(writer)
+        try:
+            record = train(writer)
+        except TakenOverError as error:
+            out.progress(f"{named(writer.point)}: {error}")
+            continue
         ended += 1
         done = study.progress()
         out.progress(f"[{done.finished}/{done.planned}] {told(record)} ({time.monotonic() - began:.1f} s)")
@@ -74,15 +79,17 @@ def train_claimed(writer: "RunWriter", desk: Desk) -> RunRecord:
             data=data_sets(desk.prepared),
         )
         checkpoint = desk.cache / "checkpoints" / f"{writer.run_id}.pt"
+        measure = partial(
+            run.train_and_measure, recipe, desk.config, desk.prepared, checkpoint=checkpoint,
+            on_progress=_teller(writer, desk.out), should_stop=orphaned,
+        )  # fmt: skip
         try:
-            outcome = run.train_and_measure(
-                recipe,
-                desk.config,
-                desk.prepared,
-                checkpoint=checkpoint,
-                on_progress=_teller(writer, desk.out),
-                should_stop=orphaned,
-            )
+            try:
+                outcome = measure()
+            except DamagedCheckpointError as error:
+                aside = checkpoint.replace(checkpoint.with_suffix(".damaged"))
+                desk.out.progress(f"{named(writer.point)}: trained anew, for {error} (moved to {aside.name})")
+                outcome = measure()
         except DivergedError as error:
             checkpoint.unlink(missing_ok=True)
             return writer.fail(str(error))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from skillscale.config import TrainConfig
-from skillscale.errors import DivergedError, InputError, SkillscaleError, TrainingError
+from skillscale.errors import DamagedCheckpointError, DivergedError, InputError, SkillscaleError, TrainingError
 from skillscale.lm.model import Transformer
 from skillscale.point import DesignPoint, digest
 from skillscale.record import Optimisation, Size
@@ -275,7 +275,9 @@ class _Loop:
         try:
             state: dict[str, Any] = torch.load(path, map_location=self.fabric.device, weights_only=True)
         except Exception as error:  # the unpickler raises what it likes on a damaged file
-            raise TrainingError(f"checkpoint {path} can't be read: {error}; delete it to train anew") from error
+            raise DamagedCheckpointError(
+                f"checkpoint {path} can't be read: {error}; delete it to train anew"
+            ) from error
         if state.get("identity") != identity:
             raise TrainingError(
                 f"checkpoint {path} is of a run with other settings than this one; delete it to train anew"

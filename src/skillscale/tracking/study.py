@@ -13,6 +13,7 @@ from skillscale.point import DesignPoint
 from skillscale.record import CURVE, TAG, RunRecord, State, Why, budget_label, read_record
 from skillscale.tracking.owner import current_owner, is_alive
 from skillscale.tracking.store import Batch, Store, now_ms, tag
+from skillscale.tracking.tables import Wanted
 from skillscale.tracking.writer import AnalysisWriter, Claim, RunWriter
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ _POINTS_PER_TAG = 25
 _MAX_DEATHS = 5
 _DATA_FILE = "data.json"
 _CLOCK_SLACK_MS = 30_000  # runs end by the clocks of several machines, and a write may wait for another
+_ALL_AGAIN_S = 300.0  # a clock may be further behind than that: then all finished runs are read again
+_ALL_AGAIN_TIMES = 20  # and never for more than a twentieth of the time
 _WHY = f"{TAG}why."  # and the key of a point
 _SAMPLER = f"{TAG}sampler"
 _POINT_RUNS = f"tags.`{TAG}kind` = 'point'"
@@ -87,6 +90,7 @@ class Study:
         self._finished: dict[str, _Seen] = {}
         self._records: dict[str, RunRecord] = {}
         self._finished_until_ms = 0
+        self._all_again_at = 0.0
         self._runs: dict[str, _Seen] = {}
 
     @property
@@ -206,7 +210,7 @@ class Study:
                 point = each.point
                 if (only and point.key != only) or (sampled and each.why is None):
                     continue
-                run = self._runs.get(point.key)
+                run = self._runs.get(point.key) or self._missed(point.key)
                 if run is None or (run.status == "FAILED" and retry_failed and run.end_ms < self._opened_ms):
                     return self._create(each, owner)
                 lost = run.status == "KILLED" or (run.status == "RUNNING" and is_alive(run.owner) is False)
@@ -256,7 +260,7 @@ class Study:
 
     def records(self) -> list[RunRecord]:
         """Every training run of the study, in order of their beginning; runs that are not ours are left out."""
-        return [self._read(run) for run in self._store.search([self.experiment_id], _POINT_RUNS)]
+        return [self._read(run) for run in self._store.read(self.experiment_id, Wanted(kind="point"))]
 
     def finished(self) -> list[RunRecord]:
         """The finished training runs, in order of their end; those that were read before are not read again."""
@@ -326,18 +330,34 @@ class Study:
         Finished runs stay so, and reading a run costs milliseconds: only those that finished since are read again.
         """
         # In this order: a run that ends between the two readings is then in both, the other way round in neither.
-        unfinished = self._store.search([self.experiment_id], f"{_POINT_RUNS} and attributes.status != 'FINISHED'")
-        since = max(0, self._finished_until_ms - _CLOCK_SLACK_MS)
-        news = f"{_POINT_RUNS} and attributes.status = 'FINISHED' and attributes.end_time >= {since}"
-        for run in self._store.search([self.experiment_id], news):
+        unfinished = self._store.read(self.experiment_id, Wanted(kind="point", finished=False, tags_only=True))
+        begun = {tag(run, "point_key"): _seen(run) for run in unfinished}
+        began = time.monotonic()
+        if began >= self._all_again_at:
+            self._add_finished(0)
+            self._all_again_at = time.monotonic() + max(_ALL_AGAIN_S, _ALL_AGAIN_TIMES * (time.monotonic() - began))
+        else:
+            self._add_finished(max(0, self._finished_until_ms - _CLOCK_SLACK_MS))
+            if self._runs.keys() - begun.keys() - self._finished.keys():
+                self._add_finished(0)  # it ended by a clock that is behind
+        self._runs = begun | self._finished
+        return self._runs
+
+    def _add_finished(self, since_ms: int) -> None:
+        """Read the runs that finished from a time on; the records of those that are known are not made again."""
+        for run in self._store.read(self.experiment_id, Wanted(kind="point", finished=True, ended_from_ms=since_ms)):
             key = tag(run, "point_key")
             if key not in self._finished:
                 self._records[key] = self._read(run)
             self._finished[key] = _seen(run)
             self._finished_until_ms = max(self._finished_until_ms, run.info.end_time)
-        begun = {tag(run, "point_key"): _seen(run) for run in unfinished}
-        self._runs = begun | self._finished
-        return self._runs
+
+    def _missed(self, key: str) -> _Seen | None:
+        """The run of a point that was begun and ended, by a clock that is behind, since the last look."""
+        runs = self._store.search([self.experiment_id], f"{_POINT_RUNS} and tags.`{TAG}point_key` = '{key}'")
+        if runs:
+            self._all_again_at = 0.0
+        return _seen(next((run for run in runs if run.info.status == "FINISHED"), runs[-1])) if runs else None
 
     def _read(self, run: "Run") -> RunRecord:
         status = run.info.status

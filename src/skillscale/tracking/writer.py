@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING
 
-from skillscale.errors import TrackingError
+from skillscale.errors import TakenOverError, TrackingError
 from skillscale.point import DesignPoint
 from skillscale.record import (
     CURVE,
@@ -29,9 +30,13 @@ from skillscale.record import (
     params_of,
 )
 from skillscale.tracking.spool import Ending, keep
-from skillscale.tracking.store import Batch, Store, now_ms
+from skillscale.tracking.store import Batch, Store, now_ms, tag
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 _FLUSH_EVERY_S = 10.0
+_FLUSH_SHARE = 0.02  # of the time that a run has taken: ten thousand long runs then don't drown the store
 _FLUSH_AT = 400
 _RETRY_AFTER_S = 60.0
 _REASON_LIMIT = 1000
@@ -67,12 +72,13 @@ class RunWriter:
             purpose="" if claim.why is None else claim.why.purpose,
         )  # fmt: skip
         self._curve: list[tuple[str, float, int, int]] = []
-        self._flushed = time.monotonic()
+        self._began = self._flushed = time.monotonic()
         self._wait_s = _FLUSH_EVERY_S
         self._ended = False
         self._params: dict[str, str] = {}
         self._metrics: set[str] = set()
         self._has_inputs = False
+        self._config_yaml = ""
         self.logged_tokens = 0
         if claim.attempt > 1:
             self._recall()
@@ -137,7 +143,8 @@ class RunWriter:
         self._store.write(self.run_id, Batch(metrics=self._numbers(), params=new, tags=tags))
         if config_yaml and not self._has_inputs:
             self._store.write_inputs(self.run_id, data)
-            self._store.write_text(self.run_id, config_yaml, "config.yaml")
+            self._config_yaml = config_yaml
+            self._keep_config()
 
     def curve(self, tokens: int, loss: float) -> None:
         """Add to the loss curve; written now and then. What a resumed run repeats is left out."""
@@ -189,14 +196,42 @@ class RunWriter:
         self._ended = True
         ending = Ending(run_id=self.run_id, attempt=self.claim.attempt, status=state.name, batch=batch)
         try:
+            self._refuse_other(self._store.run(self.run_id))
             self._store.write(self.run_id, batch)
             self._store.set_status(self.run_id, state.name)
+        except TakenOverError:
+            raise
         except TrackingError as error:
             path = keep(self._store, ending)
             raise TrackingError(
                 f"{error} (the run's results are kept in {path}; starting the study again writes them)"
             ) from error
+        self._keep_config()
         return self._record
+
+    def _refuse_other(self, run: "Run") -> None:
+        """A process that hung for long may wake up when its point was given to another: then its words count no more.
+
+        Raises:
+            TakenOverError: the run is at another attempt, or finished.
+        """
+        attempt = int(tag(run, "attempt") or 1)
+        if attempt != self.claim.attempt or run.info.status == "FINISHED":
+            raise TakenOverError(
+                f"run {self.run_id} of point {self.point.key} was taken over by {tag(run, 'owner')} (attempt "
+                f"{attempt}; this is {self.claim.attempt}): what this process has is not written"
+            )
+
+    def _keep_config(self) -> None:
+        """Write the settings, which the plan holds as well, into the run's artifacts; where that fails, at its end."""
+        if not self._config_yaml:
+            return
+        try:
+            self._store.write_text(self.run_id, self._config_yaml, "config.yaml")
+        except TrackingError as error:
+            _log.warning("the settings of run %s can't be kept with it for now: %s", self.run_id, error)
+        else:
+            self._config_yaml = ""
 
     def _flush(self) -> None:
         try:
@@ -206,7 +241,7 @@ class RunWriter:
             self._wait_s = _RETRY_AFTER_S
         else:
             self._curve.clear()
-            self._wait_s = _FLUSH_EVERY_S
+            self._wait_s = max(_FLUSH_EVERY_S, _FLUSH_SHARE * (time.monotonic() - self._began))
         self._flushed = time.monotonic()
 
     def _numbers(self) -> tuple[tuple[str, float, int, int], ...]:
