@@ -5,15 +5,16 @@
     python benchmarks/many_workers.py cost --study skills-paper --gpus 1024      GPU-hours, hours, storage of a study
 
 ``measure`` times, in CPU seconds, the real path of a claim (sqlite, the registry's queue) with runs under way and
-points planned, and the real chooser (``skillscale.laws.design.propose``: three skills, up to 500 runs known) asked for one point
-or for many at once. ``simulate`` takes both for straight lines in these numbers (assumption).
+points planned, and the real chooser (``skillscale.laws.design.propose``: three skills, up to 500 runs known) asked for
+one point or for many at once. ``simulate`` takes both for straight lines in these numbers (assumption).
 
 ``simulate`` is a simulation of discrete events. A worker waits for a point to be chosen, waits for its turn to claim it
 (one at a time: the queue is under a lock), trains, and asks again. Times of runs are log-uniform over three decades, an
 hour in the mean. All workers begin at once, and nothing is known: the worst there is. **Busy**: share of the time
-of all workers, over a day, in which they train. Choosers: ``each`` asks for one point for each worker that is free, one
-after the other; ``all`` asks once for all that are free by then, as the entry ``sample`` does; ``none``: a grid's points
-are there from the start. Rows go to benchmarks/results/many_workers.csv, what was measured to many_workers_seconds.csv.
+of all workers, over a day, in which they train. Choosers: ``each`` asks for one point for each worker that is free,
+one after the other; ``all`` asks once for all that are free by then, as the entry ``sample`` does; ``none``: a grid's
+points are there from the start. Rows go to benchmarks/results/many_workers.csv, what was measured to
+many_workers_seconds.csv.
 """
 
 import argparse

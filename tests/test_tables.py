@@ -77,7 +77,9 @@ def test_each_run_is_that_of_the_search_in_every_value(store, wanted, monkeypatc
 def test_tags_alone_can_be_asked_for(store):
     store, experiments, _ = store
     read = list(store.read(experiments[0], Wanted(kind="point", tags_only=True)))
-    assert [run.data.tags for run in read] == [run.data.tags for run in store.read(experiments[0], Wanted(kind="point"))]
+    assert [run.data.tags for run in read] == [
+        run.data.tags for run in store.read(experiments[0], Wanted(kind="point"))
+    ]
     assert len(read) == 4
     assert not any(run.data.metrics or run.data.params for run in read)
 
