@@ -180,9 +180,8 @@ def described(standing: Standing, study: Study, found: Mapping[str, Any]) -> str
     lines += [f"{_times(standing)}; {_cost(standing)}."]
     if standing.widths:
         last = standing.widths[-1]
-        lines += [
-            f"Widest interval of N*: a factor of {last.factor} up or down after {plural(last.runs, 'run')} ({last.source})."
-        ]
+        runs = plural(last.runs, "run")
+        lines += [f"Widest interval of N*: a factor of {last.factor} up or down after {runs} ({last.source})."]
     lines += [f"Failed, {times} ×: {reason}" for reason, times in standing.reasons[:_REASONS]]
     lines += [line for kind, one in found.items() for line in _finding(kind, one, study)]
     text = "\n".join(lines)
