@@ -67,11 +67,8 @@ def test_what_cannot_be_done_is_a_code_and_a_line(name, store, tmp_path, monkeyp
 def test_an_answer_in_json_is_one_object(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SKILLSCALE_CACHE", str(tmp_path / "cache"))
-    rows = [
-        f"{N:.0f},{D:.0f},{1.7 + 400 * N**-0.34 + 410 * D**-0.28:.6f}"
-        for N in (1e6, 4e6, 1.6e7)
-        for D in (1e8, 4e8, 2e9)
-    ]
+    grid = [(N, D) for N in (1e6, 4e6, 1.6e7) for D in (1e8, 4e8, 2e9)]
+    rows = [f"{N:.0f},{D:.0f},{1.7 + 400 * N**-0.34 + 410 * D**-0.28:.6f}" for N, D in grid]
     (tmp_path / "runs.csv").write_text("\n".join(["n,d,loss", *rows]) + "\n")
     (tmp_path / "map.yaml").write_text("n_params: n\nn_tokens: d\nskills: {prose: loss}\n")
     for words in ANSWERS:
