@@ -52,12 +52,12 @@ def point(n_params=10_000, n_tokens=1_000_000, seed=0):
     return DesignPoint(n_params=n_params, n_tokens=n_tokens, mix=Mix({"code": 0.5, "prose": 0.5}), seed=seed)
 
 
-def planned(status="", *, began=0.0, took=0.0, owner="", **of):
+def planned(status="", *, began=0.0, took=0.0, owner="", run_id="", **of):
     """A point that began so many seconds before now, and took so many."""
     claimed_ms = round(1000 * (NOW - began)) if status else 0
     return Planned(
         point=point(**of), status=status, reason="", end_ms=claimed_ms + round(1000 * took) if took else 0, why=None,
-        owner=owner, claimed_ms=claimed_ms,
+        run_id=run_id, owner=owner, claimed_ms=claimed_ms,
     )  # fmt: skip
 
 
@@ -92,6 +92,13 @@ def test_a_larger_run_takes_longer_and_is_waited_for_alone():
     ended = planned("FINISHED", began=40, took=10)
     small, large = planned("RUNNING", began=9, owner="me"), planned("RUNNING", began=9, owner="me", n_tokens=10**7)
     assert standing(ended, small, large).expected_end_s == pytest.approx(NOW + 100 - 9)
+
+
+def test_runs_under_way_tell_the_rate_by_their_share():
+    busy = planned("RUNNING", began=20, owner="me", run_id="a")
+    waiting = planned()
+    quarter = {"a": busy.point.n_tokens // 4}
+    assert standing(busy, waiting, tokens=quarter).expected_end_s == pytest.approx(NOW + 60 + 80)
 
 
 def test_a_sampler_has_the_rest_of_its_budget_before_it():
@@ -129,11 +136,11 @@ def test_the_description_tells_the_state_with_links_and_optima(registry, study):
     )
     describe(study)
     note = client(registry).get_experiment(study.experiment_id).tags["mlflow.note.content"]
-    assert "| 4 | 2 | 0 | 0 | 2 |" in note, "planned, done, running, failed, waiting"
+    assert "**Study one**: 2 of 4 points done, 2 waiting; nobody is at work" in note
     assert "1.2e11 of 2.4e11 FLOP" in note
     assert f"(#/experiments/{study.study_experiment_id}/runs/abc/artifacts/figures/isoflop.png)" in note
-    assert "| skill | N* at 8e10 | N* at 8e11 |" in note
-    assert "| code | 35k [30k, 40k] | – |" in note
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in note.splitlines() if line.startswith("|")]
+    assert table == [["skill", "N* at 8e10", "N* at 8e11"], ["---"] * 3, ["code", "35k [30k, 40k]", "–"]]
     assert "90% intervals" in note
     assert client(registry).get_run(study.plan_id).data.tags["mlflow.note.content"] == note
     study_tags = client(registry).get_experiment(study.study_experiment_id).tags

@@ -20,6 +20,7 @@ _LOGGED = ("half_width", "flops_finished", "runs", "flops_spent", "flops_budget"
 _LIMIT = 4500  # characters; MLflow takes 5000
 _ROWS = 12
 _REASONS = 3
+_GAP = "\u2003"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ class Standing:
         now_s, began_s: seconds since the epoch.
         points: those of the plan, with what became of them.
         alive: owners of running points that live, as far as can be known.
+        tokens: that running points have trained on, by run id, as far as their curves are written.
         finished: every finished run, those that were imported included.
         widths: of the widest interval, as analyses came.
         is_sampled: a sampler adds points to the queue.
@@ -57,6 +59,7 @@ class Standing:
     began_s: float
     points: tuple[Planned, ...]
     alive: frozenset[str] = frozenset()
+    tokens: Mapping[str, int] = field(default_factory=dict)
     finished: tuple[RunRecord, ...] = ()
     widths: tuple[Width, ...] = ()
     is_sampled: bool = False
@@ -81,6 +84,11 @@ class Standing:
         now = [each for each in self.points if each.status == "RUNNING" and each.owner in self.alive]
         return sorted(now, key=lambda each: each.claimed_ms)
 
+    def share(self, one: Planned) -> float | None:
+        """Of the tokens of a running point; None where there is no curve."""
+        done = self.tokens.get(one.run_id)
+        return None if done is None else done / one.point.n_tokens
+
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to train, and nobody adds anything."""
@@ -100,21 +108,32 @@ class Standing:
 
     @property
     def expected_end_s(self) -> float | None:
-        """When all will be done, by the rates of the runs so far; None where no worker is at work, or none has ended.
+        """When all will be done, by the rates of the runs so far; None where no worker is at work, or nothing is known.
 
-        A run takes as long for its cost as those that finished took; the workers of now share what is left.
+        A run takes as long for its cost as those that ended took, and as those under way did for their share; the
+        workers of now share what is left.
         """
         ended = [each for each in self.points if each.status == "FINISHED" and each.end_ms > each.claimed_ms]
-        if not self.running or not ended:
+        shares = [self.share(each) or 0.0 for each in self.running]
+        took = [(each.end_ms - each.claimed_ms) / 1000 for each in ended]
+        took += [self.now_s - each.claimed_ms / 1000 for each, share in zip(self.running, shares, strict=True) if share]
+        parts = [cost(each.point) for each in ended]
+        parts += [share * cost(each.point) for each, share in zip(self.running, shares, strict=True) if share]
+        if not self.running or not parts:
             return None
-        took = math.fsum(each.end_ms - each.claimed_ms for each in ended) / 1000
-        rate = took / math.fsum(cost(each.point) for each in ended)
-        rests = [max(rate * cost(each.point) - (self.now_s - each.claimed_ms / 1000), 0.0) for each in self.running]
+        rate = math.fsum(took) / math.fsum(parts)
+        rests = [self._rest_s(each, rate) for each in self.running]
         waits = [each for each in self.points if each.status in ("", "KILLED")]
         left = math.fsum(rests) + rate * math.fsum(cost(each.point) for each in waits)
-        if self.flops_left > 0:
-            left += self.flops_left * took / math.fsum(each.point.flops for each in ended)
+        if self.flops_left > 0 and ended:
+            left += self.flops_left * math.fsum(took[: len(ended)]) / math.fsum(each.point.flops for each in ended)
         return self.now_s + max([left / len(self.running), *rests])
+
+    def _rest_s(self, one: Planned, rate: float) -> float:
+        share = self.share(one)
+        if share is not None:
+            return rate * cost(one.point) * max(1 - share, 0.0)
+        return max(rate * cost(one.point) - (self.now_s - one.claimed_ms / 1000), 0.0)
 
     @property
     def reasons(self) -> list[tuple[str, int]]:
@@ -122,23 +141,25 @@ class Standing:
         return Counter(each.reason for each in self.points if each.status == "FAILED").most_common()
 
 
-def standing_of(study: Study, *, with_widths: bool = True, now_s: float | None = None) -> Standing:
+def standing_of(study: Study) -> Standing:
     """How far a study of the registry is.
 
     Raises:
         TrackingError: the store failed.
     """
     points = tuple(study.planned())
-    owners = {each.owner for each in points if each.status == "RUNNING"}
+    busy = [each for each in points if each.status == "RUNNING" and is_alive(each.owner) is not False]
+    curves = {each.run_id: study.curve(each.run_id) for each in busy}
     sampled = study.is_sampled()
-    logged = study.analysis_metrics("sample", _LOGGED) if with_widths or sampled else []
-    fitted = study.analysis_metrics("fit", _LOGGED) + study.analysis_metrics("report", _LOGGED) if with_widths else []
+    logged = study.analysis_metrics("sample", _LOGGED)
+    fitted = study.analysis_metrics("fit", _LOGGED) + study.analysis_metrics("report", _LOGGED)
     return Standing(
         study=study.name,
-        now_s=time.time() if now_s is None else now_s,
+        now_s=time.time(),
         began_s=study.began_ms() / 1000,
         points=points,
-        alive=frozenset(owner for owner in owners if is_alive(owner) is not False),
+        alive=frozenset(each.owner for each in busy),
+        tokens={run_id: curve[-1][0] for run_id, curve in curves.items() if curve},
         finished=tuple(study.finished()),
         widths=(*_widths("sample", logged), *_widths("fit", fitted)),
         is_sampled=sampled,
@@ -176,33 +197,29 @@ def described(standing: Standing, study: Study, found: Mapping[str, Any]) -> str
         study: for its links.
         found: what fits and reports kept, by kind.
     """
-    lines = [f"**Study {standing.study}**: {_state(standing)}. {study.link}", "", *_table(standing), ""]
+    lines = [f"**Study {standing.study}**: {_state(standing)}. {study.link}", ""]
     lines += [f"{_times(standing)}; {_cost(standing)}."]
     if standing.widths:
         last = standing.widths[-1]
         runs = plural(last.runs, "run")
         lines += [f"Widest interval of N*: a factor of {last.factor} up or down after {runs} ({last.source})."]
     lines += [f"Failed, {times} ×: {reason}" for reason, times in standing.reasons[:_REASONS]]
-    lines += [line for kind, one in found.items() for line in _finding(kind, one, study)]
+    newest_first = sorted(found.items(), key=lambda each: -each[1]["at_s"])
+    lines += [line for kind, one in newest_first for line in ("", _files(kind, one, study))]
+    lines += _optima(newest_first[0][1], study) if newest_first else []
     text = "\n".join(lines)
     return text if len(text) <= _LIMIT else text[:_LIMIT].rpartition("\n")[0] + "\n\n…"
 
 
 def _state(standing: Standing) -> str:
-    if standing.is_over:
-        return "done" if not standing.counts["failed"] else "done, but for the points that failed"
-    if standing.running:
-        return "sampling" if standing.is_sampled else "training"
-    return "stopped; the same command goes on"
-
-
-def _table(standing: Standing) -> list[str]:
     counts = standing.counts
-    return [
-        "| points | done | running | failed | waiting |",
-        "|---|---|---|---|---|",
-        f"| {' | '.join(str(number) for number in counts.values())} |",
-    ]
+    others = [f"{counts[name]} {name}" for name in ("running", "failed", "waiting") if counts[name]]
+    told = ", ".join([f"{counts['finished']} of {counts['planned']} points done", *others])
+    if standing.is_over:
+        return f"ended, {told}"
+    if standing.running:
+        return f"{'sampling' if standing.is_sampled else 'training'}, {told}"
+    return f"{told}; nobody is at work, the same command goes on"
 
 
 def _cost(standing: Standing) -> str:
@@ -219,26 +236,31 @@ def _times(standing: Standing) -> str:
     return f"{began}, expected to end {clock(end)} ({rate})" if end else f"{began} ({rate})"
 
 
-def _finding(kind: str, one: Mapping[str, Any], study: Study) -> list[str]:
-    """The lines of the latest fit or report: links to its files, and its table of optima."""
+def _files(kind: str, one: Mapping[str, Any], study: Study) -> str:
+    """The latest fit or report, with links to its files."""
+    where, run_id = study.study_experiment_id, one["run_id"]
+    files = " · ".join(link(name.rpartition("/")[2], run_path(where, run_id, name)) for name in one["files"])
+    return (
+        f"{link(f'Last {kind}', run_path(where, run_id))} ({clock(one['at_s'])}, {plural(one['runs'], 'run')}): {files}"
+    )
 
-    def linked(name: str, text: str = "") -> str:
-        return link(text or name.rpartition("/")[2], run_path(study.study_experiment_id, one["run_id"], name))
 
-    files = " · ".join(linked(name) for name in one["files"])
-    title = link(f"The last {kind}", run_path(study.study_experiment_id, one["run_id"]))
-    optima = linked("tables/law_optima.csv", "compute optima by the laws")
-    head = f"{title} ({clock(one['at_s'])}, {plural(one['runs'], 'run')}): {files}"
+def _optima(one: Mapping[str, Any], study: Study) -> list[str]:
+    """The table of compute optima of a fit or report."""
     rows = one["optima"][:_ROWS]
     if not rows:
-        return ["", head]
-    columns = ["skill", *(f"N* at {flops}" for flops in rows[0]["at"])]
-    told = [f"| {row['skill']} | {' | '.join(row['at'].values())} |" for row in rows]
+        return []
+    table = link("Compute optima", run_path(study.study_experiment_id, one["run_id"], "tables/law_optima.csv"))
     rest = "; more skills there" if len(one["optima"]) > len(rows) else ""
-    return [
-        "", head, "", f"{optima}, with {one['level']:.0%} intervals{rest}:", "",
-        f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *told,
-    ]  # fmt: skip
+    columns = ["skill", *(f"N* at {flops}" for flops in rows[0]["at"])]
+    told = [_row([row["skill"], *row["at"].values()]) for row in rows]
+    title = f"{table} by the laws, with {one['level']:.0%} intervals{rest}:"
+    return ["", title, "", _row(columns), f"|{'---|' * len(columns)}", *told]
+
+
+def _row(cells: Sequence[str]) -> str:
+    """A row of a table; the UI itself leaves no room between columns."""
+    return f"| {' | '.join(f'{cell}{_GAP}' for cell in cells)} |"
 
 
 def optima_rows(frame: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:

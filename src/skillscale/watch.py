@@ -2,31 +2,17 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from skillscale.config import Config
 from skillscale.output import Output
 from skillscale.report.numbers import compact, duration, plural
 from skillscale.standing import Standing, Width, clock, standing_of
-from skillscale.tracking import Planned, Registry, Study
+from skillscale.tracking import Planned, Registry
 from skillscale.worker import named
 
 _WIDTHS = 6  # steps that are shown of how the interval falls
 _REASONS = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """What is seen of a study at a moment: how far it is, and the tokens that its running points have trained on."""
-
-    standing: Standing
-    tokens: Mapping[str, int]
-
-    def share(self, one: Planned) -> float | None:
-        """Of the tokens of a running point, as the loss curve has it; None where there is no curve."""
-        done = self.tokens.get(one.run_id)
-        return None if done is None else done / one.point.n_tokens
 
 
 def watch(arguments: Mapping[str, Any], config: Config | None, out: Output) -> dict[str, Any]:  # noqa: ARG001
@@ -40,29 +26,17 @@ def watch(arguments: Mapping[str, Any], config: Config | None, out: Output) -> d
     once, every_s = arguments["once"], arguments["every"]
     shown = 0
     while True:
-        look = look_at(study)
-        last = once or look.standing.is_over
-        if last or not out.as_json:
-            shown = _show(lines_of(look), shown, out)
+        standing = standing_of(study)
+        last = once or standing.is_over
+        shown = _show(lines_of(standing), shown, out)
         if last:
-            return plain(look)
+            return plain(standing)
         time.sleep(every_s)
 
 
-def look_at(study: Study) -> Look:
-    """A study of the registry as it is now.
-
-    Raises:
-        TrackingError: the store failed.
-    """
-    standing = standing_of(study)
-    curves = {each.run_id: study.curve(each.run_id) for each in standing.running}
-    return Look(standing=standing, tokens={run_id: curve[-1][0] for run_id, curve in curves.items() if curve})
-
-
-def lines_of(look: Look) -> list[str]:
+def lines_of(standing: Standing) -> list[str]:
     """For a person."""
-    standing, counts = look.standing, look.standing.counts
+    counts = standing.counts
     done, planned = standing.flops
     share = f" ({done / planned:.0%})" if planned else ""
     points = ", ".join(f"{counts[name]} {name}" for name in ("running", "failed", "waiting") if counts[name])
@@ -73,7 +47,7 @@ def lines_of(look: Look) -> list[str]:
         f"time       {_time(standing)}",
     ]
     lines += [line for source in ("sample", "fit") if (line := _falling(source, standing.widths))]
-    lines += [f"{'workers' if not at else '':<11}{_worker(each, look)}" for at, each in enumerate(standing.running)]
+    lines += [f"{'workers' if not at else '':<11}{_worker(each, standing)}" for at, each in enumerate(standing.running)]
     lines += [f"failed     {times} x {reason}" for reason, times in standing.reasons[:_REASONS]]
     return lines
 
@@ -102,10 +76,10 @@ def _falling(source: str, widths: Sequence[Width]) -> str:
     return f"interval   widest of N*, a factor up or down, by {source}: {told}"
 
 
-def _worker(one: Planned, look: Look) -> str:
-    share, owner = look.share(one), one.owner.rpartition(":")[0]  # without what tells processes of one number apart
+def _worker(one: Planned, standing: Standing) -> str:
+    share, owner = standing.share(one), one.owner.rpartition(":")[0]  # without what tells processes of one number apart
     at = f", {share:.0%} of its tokens" if share is not None else ""
-    return f"{owner}: {named(one.point)}, for {duration(look.standing.now_s - one.claimed_ms / 1000)}{at}"
+    return f"{owner}: {named(one.point)}, for {duration(standing.now_s - one.claimed_ms / 1000)}{at}"
 
 
 def _show(lines: Sequence[str], shown: int, out: Output) -> int:
@@ -117,9 +91,8 @@ def _show(lines: Sequence[str], shown: int, out: Output) -> int:
     return len(lines)
 
 
-def plain(look: Look) -> dict[str, Any]:
+def plain(standing: Standing) -> dict[str, Any]:
     """As plain values; times in seconds since the epoch."""
-    standing = look.standing
     done, planned = standing.flops
     return {
         "study": standing.study,
@@ -139,7 +112,7 @@ def plain(look: Look) -> dict[str, Any]:
         "workers": [
             {
                 "owner": each.owner, "run_id": each.run_id, "point": each.point.as_dict(),
-                "seconds": standing.now_s - each.claimed_ms / 1000, "share": look.share(each),
+                "seconds": standing.now_s - each.claimed_ms / 1000, "share": standing.share(each),
             }
             for each in standing.running
         ],
