@@ -13,6 +13,7 @@ from skillscale.grid import cost, grid_points, reached
 from skillscale.output import Output
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import State
+from skillscale.standing import Describer
 from skillscale.worker import Desk, named, train_claimed, work
 
 if TYPE_CHECKING:
@@ -137,8 +138,13 @@ def train_all(
         f"study {opened.study.name} in {opened.registry.uri}: {found.finished} of {found.planned} points are trained"
     )
     began = time.monotonic()
-    if found.finished < found.planned:
-        _run_workers(opened.study, arguments, out)
+    describer = Describer(opened.study, out.progress)
+    describer.refresh(now=True)
+    try:
+        if found.finished < found.planned:
+            _run_workers(opened.study, arguments, out, describer)
+    finally:
+        describer.refresh(now=True)
     done = opened.study.progress()
     if done.failed:
         out.progress(f"{done.failed} points failed; their runs in the registry say why (--retry_failed tries again)")
@@ -156,7 +162,7 @@ def train_all(
     }
 
 
-def _run_workers(study: "Study", arguments: Mapping[str, Any], out: Output) -> None:
+def _run_workers(study: "Study", arguments: Mapping[str, Any], out: Output, describer: Describer) -> None:
     """Start the workers and wait for them; those that die are replaced as long as points are finished between."""
     retry, left_before = bool(arguments["retry_failed"]), None
     while (left := _left(study, retry_failed=retry)) and left != left_before:
@@ -166,7 +172,7 @@ def _run_workers(study: "Study", arguments: Mapping[str, Any], out: Output) -> N
             for _ in range(min(arguments["workers"], left))
         ]
         try:
-            _watch(workers, study, out)
+            _watch(workers, study, out, describer)
         finally:
             stop(workers)
         _await_others(study, out)
@@ -202,11 +208,12 @@ def _unfinished(study: "Study") -> str:
     return f"{count}: their workers stopped (the lines above say why); run the same command to go on"
 
 
-def _watch(workers: "Sequence[subprocess.Popen[bytes]]", study: "Study", out: Output) -> None:
+def _watch(workers: "Sequence[subprocess.Popen[bytes]]", study: "Study", out: Output, describer: Describer) -> None:
     began, told = time.monotonic(), time.monotonic()
     at_start = _cost_left(study)
     while any(each.poll() is None for each in workers):
         time.sleep(_LOOK_EVERY_S)
+        describer.refresh()
         if time.monotonic() - told > _TELL_EVERY_S:
             told = time.monotonic()
             left = _cost_left(study)

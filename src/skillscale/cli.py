@@ -522,6 +522,18 @@ ENTRIES = (
         names_any_study=True,
     ),
     Entry(
+        name="watch",
+        help="how far a study is, live: points, FLOP, expected end, how the widest interval falls, workers",
+        run="skillscale.watch:watch",
+        parameters=(
+            Parameter(name="study", default="main", help="name of a study in the registry"),
+            _TRACKING,
+            Parameter(name="every", default="5", read=positive, help="seconds between two looks"),
+            Parameter(name="once", default="false", read=flag, help="look once, rather than until the study is done"),
+            _JSON,
+        ),
+    ),
+    Entry(
         name="reap",
         help="close the runs whose process is gone",
         run="skillscale.campaign:reap",

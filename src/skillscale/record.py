@@ -10,10 +10,11 @@ from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
 from typing import TypeVar
 
-from skillscale.point import DesignPoint
+from skillscale.point import DesignPoint, short
 
 _T = TypeVar("_T")
 _FALLS_KEPT, _SKILLS_KEPT, _WEIGHTS_KEPT = 16, 12, 4
+_NAME_LIMIT = 120
 
 
 class State(StrEnum):
@@ -190,6 +191,15 @@ def budget_label(flops: float) -> str:
     """``1.6e11``: one text for all points of a budget, whose 6 N D differ by the rounding of D."""
     mantissa, exponent = f"{flops:.2e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def run_name(point: DesignPoint, *, tells_mix: bool = False) -> str:
+    """As in ``N 31.3k D 1.28M seed 1``; in a study of several mixes with percentages, ``code 30 prose 70``."""
+    name = f"N {short(point.n_params)} D {short(point.n_tokens)} seed {point.seed}"
+    if not tells_mix:
+        return name
+    shares = " ".join(f"{category} {short(100 * share)}" for category, share in point.mix.shares.items())
+    return f"{name} {shares}"[:_NAME_LIMIT]
 
 
 def params_of(record: RunRecord) -> dict[str, str]:

@@ -37,6 +37,7 @@ from skillscale.sampling import (
     with_arguments,
 )
 from skillscale.source import table_of_records, trained_table
+from skillscale.standing import Describer
 from skillscale.table import RunTable
 from skillscale.tracking import Planned, Registry, Study
 from skillscale.worker import named
@@ -199,6 +200,7 @@ def _sampled(job: _Job, arguments: Mapping[str, Any]) -> Advice:
                 chart.draw()
     finally:
         stop(workers)  # the queue is closed by now: those that wait end by themselves
+        Describer(job.study, job.out.progress).refresh(now=True)
 
 
 def _run(
@@ -206,6 +208,7 @@ def _run(
 ) -> Advice:
     """Keep the queue filled until nothing is proposed any more and nothing is under way; return the last advice."""
     crew = _Crew(workers, arguments)
+    describer = Describer(job.study, job.out.progress)
     room = arguments["points"] or 10**9
     again = job.began_ms if arguments["retry_failed"] else 0
     advice, asked_at = Advice(proposals=()), -1
@@ -223,6 +226,7 @@ def _run(
             return advice
         else:
             crew.tend(ended)
+            describer.refresh()
             time.sleep(_LOOK_EVERY_S)
 
 

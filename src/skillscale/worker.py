@@ -16,6 +16,7 @@ from skillscale.errors import DamagedCheckpointError, DivergedError, TakenOverEr
 from skillscale.output import Output
 from skillscale.point import DesignPoint
 from skillscale.record import DataSet, Provenance, RunRecord, State
+from skillscale.standing import Describer
 
 if TYPE_CHECKING:
     from skillscale.lm.prepare import Prepared
@@ -44,6 +45,7 @@ def work(
     While a sampler fills the queue, points may come.
     """
     ended = 0
+    describer = Describer(study, out.progress)
     while (writer := next_claim(study, retry_failed=retry_failed, sampled=sampled)) is not None:
         began = time.monotonic()
         try:
@@ -54,6 +56,7 @@ def work(
         ended += 1
         done = study.progress()
         out.progress(f"[{done.finished}/{done.planned}] {told(record)} ({time.monotonic() - began:.1f} s)")
+        describer.refresh()  # workers of a cluster have nobody else who would
     return ended
 
 

@@ -22,7 +22,8 @@ from skillscale.tracking.access import settle_uri, sqlite_path, without_password
 from skillscale.tracking.imported import IMPORTED, ForeignRun, Imports, foreign_run
 from skillscale.tracking.owner import current_owner
 from skillscale.tracking.store import Batch, Store
-from skillscale.tracking.study import Study, find_plan, missing, pack, run_tags, runs_path, unpack
+from skillscale.tracking.study import Study, find_plan, missing, pack, run_tags, unpack
+from skillscale.tracking.view import NOTE, analyses_view, link, runs_path, runs_view
 from skillscale.tracking.writer import AnalysisWriter
 
 _NAME = re.compile(r"[A-Za-z0-9][\w .+-]{0,99}")
@@ -247,7 +248,7 @@ class Registry:
         if study is not None:
             named[f"{TAG}study"] = study.name
             note = f"{note}\n\n[Runs of study {study.name}]({runs_path(study.experiment_id)})"
-        self._store.write(run_id, Batch(tags=named | {f"{TAG}kind": "launcher", "mlflow.note.content": note}))
+        self._store.write(run_id, Batch(tags=named | {f"{TAG}kind": "launcher", NOTE: note}))
         if result is not None:
             self._store.write_text(run_id, json.dumps(result, indent=2), "skillscale/result.json")
         return True
@@ -267,11 +268,12 @@ class Registry:
         return experiment_id
 
     def _begin(self, study: str, points: str, name: str, settings: Mapping[str, Any]) -> str:
-        runs, analyses = f"[{name}]({runs_path(points)})", f"[{name}{_STUDY_SUFFIX}](#/experiments/{study}/runs)"
+        runs = link(name, runs_path(points))
+        analyses = link(f"{name}{_STUDY_SUFFIX}", runs_path(study, charts=False))
         note = f"Study **{name}**: one run for each point in {runs}; its plan, fits and reports in {analyses}."
-        for experiment_id in (points, study):
-            self._store.tag_experiment(experiment_id, {"mlflow.note.content": note, f"{TAG}study": name})
-        tags = run_tags({"study": name, "kind": "plan", "state": "finished"}) | {"mlflow.note.content": note}
+        for experiment_id, view in ((points, runs_view(())), (study, analyses_view(()))):
+            self._store.tag_experiment(experiment_id, {NOTE: note, f"{TAG}study": name, **view})
+        tags = run_tags({"study": name, "kind": "plan", "state": "finished"}) | {NOTE: note}
         packed = pack("settings", json.dumps(settings, sort_keys=True))
         # All in the call that makes the run: a plan is never seen without its settings.
         plan_id = self._store.create_run(study, "plan", tags | packed)

@@ -3,17 +3,18 @@
 import getpass
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skillscale.errors import InputError, TrackingError
 from skillscale.point import DesignPoint
-from skillscale.record import CURVE, TAG, RunRecord, State, Why, budget_label, read_record
+from skillscale.record import CURVE, TAG, RunRecord, State, Why, budget_label, read_record, run_name
 from skillscale.tracking.owner import current_owner, is_alive
 from skillscale.tracking.store import Batch, Store, now_ms, tag
 from skillscale.tracking.tables import Wanted
+from skillscale.tracking.view import NOTE, analyses_view, link, runs_path, runs_view
 from skillscale.tracking.writer import AnalysisWriter, Claim, RunWriter
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _ALL_AGAIN_S = 300.0  # a clock may be further behind than that: then all finish
 _ALL_AGAIN_TIMES = 20  # and never for more than a twentieth of the time
 _WHY = f"{TAG}why."  # and the key of a point
 _SAMPLER = f"{TAG}sampler"
+_DESCRIBED = f"{TAG}described"  # when the study was last described, in ms
 _POINT_RUNS = f"tags.`{TAG}kind` = 'point'"
 
 
@@ -64,17 +66,24 @@ class _Seen:
     deaths: int
     end_ms: int
     reason: str = ""
+    claimed_ms: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A point of the plan and what became of it: ``status`` as MLflow has it, empty where it was not begun."""
+    """A point of the plan and what became of it: ``status`` as MLflow has it, empty where it was not begun.
+
+    ``run_id``, ``owner`` and ``claimed_ms`` are of the run that counts, and of its last attempt.
+    """
 
     point: DesignPoint
     status: str
     reason: str
     end_ms: int
     why: Why | None
+    run_id: str = ""
+    owner: str = ""
+    claimed_ms: int = 0
 
 
 class Study:
@@ -92,12 +101,41 @@ class Study:
         self._finished_until_ms = 0
         self._all_again_at = 0.0
         self._runs: dict[str, _Seen] = {}
+        self._has_mixes = False
 
     @property
     def chart_link(self) -> str:
         """Where the UI compares the runs; a bare experiment link opens a page for language-model apps."""
         base = self._store.uri if self._store.uri.startswith("http") else "http://127.0.0.1:5000"
         return f"{base}/{runs_path(self.experiment_id)}"
+
+    @property
+    def link(self) -> str:
+        """Markdown links to the table of the runs, their charts, and the study's analyses."""
+        return " · ".join((
+            link("runs", runs_path(self.experiment_id, charts=False)), link("charts", runs_path(self.experiment_id)),
+            link("plan, fits and reports", runs_path(self.study_experiment_id, charts=False)),
+        ))  # fmt: skip
+
+    def began_ms(self) -> int:
+        """When the study was begun."""
+        return int(self._store.run(self.plan_id).info.start_time)
+
+    def described_ms(self) -> int:
+        """When the study was last described; 0 for never."""
+        return int(self._store.run(self.plan_id).data.tags.get(_DESCRIBED, 0))
+
+    def describe(self, note: str, *, skills: Sequence[str], mixes: Sequence[str] = ()) -> None:
+        """Show markdown on the study's run and both experiments, and settle how the UI opens their runs.
+
+        Args:
+            note: what is told.
+            skills: columns and charts, in this order.
+            mixes: categories whose shares vary; columns.
+        """
+        self._store.tag_experiment(self.experiment_id, {NOTE: note, **runs_view(skills, mixes)})
+        self._store.tag_experiment(self.study_experiment_id, {NOTE: note, **analyses_view(skills)})
+        self._store.write(self.plan_id, Batch(tags={NOTE: note, _DESCRIBED: str(now_ms())}))
 
     def points(self) -> tuple[DesignPoint, ...]:
         """The points of the plan, in its order.
@@ -206,7 +244,9 @@ class Study:
         if not self._finished_until_ms:
             self._look()  # the long reading of a first look, outside the lock
         with self._store.locked():
-            for each in self.planned():
+            planned = self.planned()
+            self._has_mixes = len({each.point.mix for each in planned}) > 1
+            for each in planned:
                 point = each.point
                 if (only and point.key != only) or (sampled and each.why is None):
                     continue
@@ -278,13 +318,22 @@ class Study:
         run_id = self._store.create_run(self.study_experiment_id, name or kind, run_tags(tags))
         return AnalysisWriter(self._store, run_id, self.study_experiment_id)
 
-    def analysis_metrics(self, kind: str) -> list[dict[str, list[tuple[int, float]]]]:
-        """What the runs of a kind of analysis logged, the oldest first: (step, value) by metric."""
+    def analysis_metrics(self, kind: str, names: Collection[str] = ()) -> list[dict[str, list[tuple[int, float]]]]:
+        """What the runs of a kind of analysis logged, the oldest first: (step, value) by metric.
+
+        Args:
+            kind: of analysis.
+            names: metrics to read; empty: all.
+        """
         runs = self._store.search([self.study_experiment_id], f"tags.`{TAG}kind` = '{kind}'")
-        return [{name: self._store.history(run.info.run_id, name) for name in run.data.metrics} for run in runs]
+        return [
+            {one: self._store.history(run.info.run_id, one) for one in run.data.metrics if not names or one in names}
+            for run in runs
+        ]
 
     def _create(self, planned: Planned, owner: str) -> RunWriter:
         point, why = planned.point, planned.why
+        name = run_name(point, tells_mix=self._has_mixes)
         tags = {
             "study": self.name,
             "kind": "point",
@@ -298,7 +347,6 @@ class Study:
             "claimed": f"{time.time():.3f}",
             **_told(why),
         }
-        name = f"N={point.n_params:.3g} D={point.n_tokens:.3g} seed={point.seed}"
         run_id = self._store.create_run(self.experiment_id, name, run_tags(tags))
         return RunWriter(self._store, Claim(run_id=run_id, study=self.name, point=point, owner=owner, why=why))
 
@@ -373,11 +421,6 @@ class Study:
         )
 
 
-def runs_path(experiment_id: str) -> str:
-    """Path in the UI to the table and charts of an experiment's runs."""
-    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
-
-
 def run_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags of ours under their full names, with those that fill the UI's columns."""
     try:
@@ -412,6 +455,7 @@ def _seen(run: "Run") -> _Seen:
         deaths=int(tag(run, "deaths") or 0),
         end_ms=run.info.end_time or 0,
         reason=tag(run, "reason"),
+        claimed_ms=round(1000 * float(tag(run, "claimed") or 0)) or run.info.start_time or 0,
     )
 
 
@@ -427,7 +471,10 @@ def _whys(tags: Mapping[str, str]) -> dict[str, Why]:
 def _planned(point: DesignPoint, run: _Seen | None, why: Why | None) -> Planned:
     if run is None:
         return Planned(point=point, status="", reason="", end_ms=0, why=why)
-    return Planned(point=point, status=run.status, reason=run.reason, end_ms=run.end_ms, why=why)
+    return Planned(
+        point=point, status=run.status, reason=run.reason, end_ms=run.end_ms, why=why, run_id=run.run_id,
+        owner=run.owner, claimed_ms=run.claimed_ms,
+    )  # fmt: skip
 
 
 def _told(why: Why | None) -> dict[str, str]:

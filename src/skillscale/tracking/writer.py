@@ -31,6 +31,7 @@ from skillscale.record import (
 )
 from skillscale.tracking.spool import Ending, keep
 from skillscale.tracking.store import Batch, Store, now_ms, tag
+from skillscale.tracking.view import link, run_path
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -326,15 +327,33 @@ class AnalysisWriter:
             parent = Path(name).parent.as_posix()
             self._store.write_file(self.run_id, path, "" if parent == "." else parent)
 
-    def register(self, name: str, document: str, *, note: str) -> str:
+    def register(
+        self, name: str, document: str, *, note: str, tags: Mapping[str, str] | None = None, runs: Iterable[str] = ()
+    ) -> str:
         """Register fitted laws, given as JSON text, as a new version of a model; returns ``models:/NAME/VERSION``.
+
+        Args:
+            name: of the model.
+            document: the laws.
+            note: markdown for the UI, before a link to this run.
+            tags: of the version (named ``skillscale.*``).
+            runs: ids of the runs that were fitted, which get the address as a tag.
 
         Raises:
             TrackingError: the store failed, or takes no models.
         """
         from skillscale.tracking.model import register_law
 
-        return register_law(self._store, self.run_id, name, document, note=note)
+        note += f"\n\nMade by {link('this run', run_path(self.experiment_id, self.run_id))}."
+        named = {f"{TAG}{key}": value for key, value in (tags or {}).items()}
+        address = register_law(self._store, self.run_id, name, document, note=note, tags=named)
+        for run_id in (self.run_id, *runs):
+            self._store.write(run_id, Batch(tags={f"{TAG}law": address}))
+        return address
+
+    def used(self, data: Iterable[DataSet]) -> None:
+        """Name the data that the analysis is of."""
+        self._store.write_inputs(self.run_id, data)
 
     def json(self, name: str, value: object) -> None:
         """Write plain values as a JSON file."""
