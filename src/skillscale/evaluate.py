@@ -269,15 +269,11 @@ def _record(writer: "RunWriter", one: Asked, name: str, bench: _Bench) -> RunRec
 
 
 def _measured(one: Asked, bench: _Bench) -> "Measured":
-    import torch
-
     from skillscale.lm.evaluation import measure
     from skillscale.lm.pretrained import load
 
-    arguments, device = bench.arguments, str(bench.arguments["device"])
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load(one.folder, dtype=arguments["dtype"], device=device)
+    arguments = bench.arguments
+    model = load(one.folder, dtype=arguments["dtype"], device=arguments["device"])
     return measure(
         model, one.folder, bench.texts, bench.config.skills, context=arguments["context"],
         batch_tokens=arguments["batch_tokens"],

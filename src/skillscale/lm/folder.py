@@ -133,6 +133,8 @@ def _first(path: Path, text: str, config: Mapping[str, Any], asked: str) -> tupl
         InputError: there is none.
     """
     ids = _ids(text)
+    if not ids:
+        return "", 0  # the tokenizer itself says what is wrong with it
     by_id = {number: token for token, number in ids.items()}
     settings = _json(path / "tokenizer_config.json") if (path / "tokenizer_config.json").is_file() else {}
     # A tokenizer's eos may end a turn of a chat, where bos of the model begins a document: bos of either comes first
@@ -150,7 +152,7 @@ def _first(path: Path, text: str, config: Mapping[str, Any], asked: str) -> tupl
 
 
 def _ids(text: str) -> dict[str, int]:
-    """Id of every token of a tokenizer.json; of one that can't be read, none: its reader says why."""
+    """Id of every token of a tokenizer.json; none of one that can't be read."""
     try:
         plain = json.loads(text)
         vocabulary = plain["model"]["vocab"]

@@ -77,7 +77,7 @@ def load(folder: Folder, *, dtype: str, device: str) -> Causal:
     Args:
         folder: the checkpoint.
         dtype: a key of ``DTYPES``, which weights and activations have.
-        device: ``cpu``, ``cuda``.
+        device: ``cpu``, ``cuda``, or ``auto``: cuda if there is one.
 
     Raises:
         InputError: the files don't hold the weights of this model, or it is no causal model.
@@ -85,6 +85,8 @@ def load(folder: Folder, *, dtype: str, device: str) -> Causal:
         TrainingError: the device has no room.
     """
     transformers = _library()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
             folder.path, config=_config(transformers, folder), dtype=DTYPES[dtype], use_safetensors=True,
