@@ -6,6 +6,7 @@ import io
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from skillscale.lm import pretrained
 from skillscale.lm.evaluation import Texts, measure
 from skillscale.lm.folder import open_folder
 from skillscale.lm.pretrained import size_of
-from skillscale.source import read_runs
+from skillscale.point import DesignPoint, Mix
+from skillscale.record import Measurement, RunRecord, State
+from skillscale.source import evaluated_table, read_runs
 
 # MLflow 3.17 on SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -394,6 +397,27 @@ def test_checkpoints_of_one_training_go_together_and_sizes_are_told_in_two_ways(
     assert (runs.table.runs["N"] - without).tolist() == [16 * (320 + 64)] * 4
     with pytest.raises(InputError, match="total or nonembed, not 'active'"):
         read_runs(arguments | {"convention": "active"}, config)
+
+
+def test_both_splits_and_their_sets_are_told_in_nats_per_byte():
+    def measured(bits):
+        return Measurement(loss=9.0, sem=0.9, bpb=bits, bpb_sem=bits / 10, count=2, tokens=2)
+
+    record = RunRecord(
+        run_id="one", study="made", state=State.FINISHED, reason="",
+        point=DesignPoint(n_params=100, n_tokens=2_000, mix=Mix({"code": 0.5, "prose": 0.5})),
+        skills={"making": measured(1.0)}, skills_held_out={"making": measured(2.0)},
+        sets={"a": measured(3.0), "b": measured(4.0), "c": measured(5.0)},
+    )  # fmt: skip
+    failed = replace(record, run_id="two", state=State.FAILED, reason="no numbers")
+    skill = {"name": "making", "hypothesis": ["a", "b"], "held_out": ["c"], "category": "code"}
+    table = evaluated_table([record, failed], {"skills": [skill]})
+    nats = {"making": 1, "sem/making": 0.1, "making held-out": 2, "set/a": 3, "set/b": 4}
+    (row,) = table.runs.to_dict("records")
+    assert {name: row[name] / math.log(2) for name in nats} == pytest.approx(nats)
+    assert (row["cluster"], row["mix/code"], table.categories) == ("one", 0.5, ("code", "prose"))
+    assert (table.judged, table.own_categories) == (("making",), {"making": "code"})
+    assert [one.reason for one in table.unusable] == ["it is failed: no numbers"]
 
 
 def test_a_checkpoint_is_one_point_of_a_study(planted, place, capsys):

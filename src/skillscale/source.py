@@ -194,18 +194,15 @@ def evaluated_table(records: Sequence[RunRecord], measured: Mapping[str, Any], c
     _check_counted(convention)
     known = tuple(SkillConfig(**one) for one in measured["skills"])
     skills, splits = tuple(one.name for one in known), splits_of(known)
-    losses = [replace(record, skills=_per_byte(record.skills)) for record in records]
-    table = table_of_records(losses, skills)
+    told = [_per_byte(record) for record in records]
+    table = table_of_records(told, skills)
     if table.runs.empty:
         return table
-    finished = {record.run_id: record for record in records if record.state is State.FINISHED}
-    ours = [finished[run] for run in table.runs["run_id"]]
+    ours = [record for record in told if record.state is State.FINISHED]
     details = _split_details(splits)
     columns: dict[str, list[Any]] = {
-        column: [_detail(replace(one, sets=_per_byte(one.sets), skills_held_out=_per_byte(one.skills_held_out)), *which)
-                 for one in ours]
-        for column, which in details.items()
-    }  # fmt: skip
+        column: [_detail(one, kind, name) for one in ours] for column, (kind, name) in details.items()
+    }
     columns["cluster"] = [(one.checkpoint.training_run if one.checkpoint else "") or one.run_id for one in ours]
     if convention == NONEMBED:
         columns["N"] = [_nonembed(one) for one in ours]
@@ -220,10 +217,17 @@ def evaluated_table(records: Sequence[RunRecord], measured: Mapping[str, Any], c
     )  # fmt: skip
 
 
-def _per_byte(measured: Mapping[str, Measurement]) -> dict[str, Measurement]:
-    """Losses in nats per byte in place of nats per token."""
-    nats = math.log(2)
-    return {name: replace(one, loss=one.bpb * nats, sem=one.bpb_sem * nats) for name, one in measured.items()}
+def _per_byte(record: RunRecord) -> RunRecord:
+    """A record with losses in nats per byte in place of nats per token."""
+
+    def converted(measured: Mapping[str, Measurement]) -> dict[str, Measurement]:
+        nats = math.log(2)
+        return {name: replace(one, loss=one.bpb * nats, sem=one.bpb_sem * nats) for name, one in measured.items()}
+
+    return replace(
+        record, skills=converted(record.skills), skills_held_out=converted(record.skills_held_out),
+        sets=converted(record.sets),
+    )  # fmt: skip
 
 
 def _check_counted(convention: str) -> None:
