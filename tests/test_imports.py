@@ -25,7 +25,7 @@ FLOORS = (
     {"estimate", "worker", "analysis", "suggest"},
     {"driven"},
     {"campaign", "backtest", "simulate", "plan", "watch"},
-    {"tune", "sample", "export"},
+    {"tune", "sample", "export", "evaluate"},
     {"main_job"},
     {"cli"},
     {"__main__"},
@@ -35,6 +35,7 @@ DOORS = {
     "lightning": {"lm"},
     "datasets": {"lm"},
     "tokenizers": {"lm"},
+    "transformers": {"lm"},
     "mlflow": {"tracking", "law_model"},  # MLflow runs law_model by itself, where there is no tracking of ours
     "sqlalchemy": {"tracking"},
     "optuna": {"tune", "sampler", "searches"},
@@ -42,7 +43,10 @@ DOORS = {
     "matplotlib": {"report"},
     "optuna_dashboard": {"sampler"},
 }
-HEAVY = ("torch", "lightning", "datasets", "tokenizers", "mlflow", "optuna", "scipy", "pandas", "numpy", "matplotlib")
+HEAVY = (
+    "torch", "transformers", "lightning", "datasets", "tokenizers", "mlflow", "optuna", "scipy", "pandas", "numpy",
+    "matplotlib",
+)  # fmt: skip
 
 
 def modules() -> dict[str, ast.Module]:
@@ -101,6 +105,13 @@ def test_each_outside_library_has_one_door():
         if library in DOORS and room(name) not in DOORS[library]
     }
     assert trespassers == set()
+
+
+def test_transformers_has_a_module_of_its_own():
+    """It builds and reads models of others: what may be run of those is decided in one place."""
+    trees = modules()
+    graph = {name: {one.split(".")[0] for one in imported(tree, set())} for name, tree in trees.items()}
+    assert {name for name, libraries in graph.items() if "transformers" in libraries} == {"skillscale.lm.pretrained"}
 
 
 def test_imports_go_down():

@@ -111,6 +111,11 @@ def seed(text: str) -> int:
     return _whole(text, 0)
 
 
+def window(text: str) -> int:
+    """A whole number from 8."""
+    return _whole(text, 8)
+
+
 def positive(text: str) -> float:
     """A finite number above 0."""
     number = _number(text)
@@ -499,6 +504,49 @@ ENTRIES = (
             _TRACKING,
             _JSON,
         ),
+    ),
+    Entry(
+        name="evaluate",
+        help="measure checkpoints of Hugging Face, in local folders, on the skills, as runs of a study of their own",
+        run="skillscale.evaluate:evaluate",
+        parameters=(
+            Parameter(
+                name="study", default=None, help="name of the study that holds the checkpoints, and nothing else"
+            ),
+            _DATA,
+            _SKILLS,
+            Parameter(name="checkpoint", help="folder with config.json, model.safetensors and tokenizer.json"),
+            Parameter(name="n_tokens", read=optional(positive), help="D that it was trained on, repetitions counted"),
+            Parameter(
+                name="mix", help="that it was trained on: the name of its data, or shares as in code=.5,prose=.5"
+            ),
+            Parameter(
+                name="seed", default="0", read=seed, help="of its training: tells runs of one N, D and mix apart"
+            ),
+            Parameter(name="training_run", help="name that the checkpoints of one training share; empty: its only one"),
+            Parameter(
+                name="table", help="or a CSV of many: checkpoint (a folder), n_tokens [, mix, seed, training_run]"
+            ),
+            Parameter(
+                name="context", default="1024", read=window, help="the most tokens read at once, by all of a study"
+            ),
+            Parameter(
+                name="dtype",
+                default="float32",
+                read=one_of("float32", "bfloat16", "float16", "float64"),
+                help="of weights, by all of a study",
+            ),
+            Parameter(
+                name="device", default="auto", read=one_of("auto", "cpu", "cuda"), help="auto: cuda if there is one"
+            ),
+            Parameter(name="batch_tokens", read=optional(count), help="tokens in a batch; empty: as 2^27 logits allow"),
+            Parameter(name="first_token", help="that stands before every text; empty: bos, or else eos, of the folder"),
+            replace(_RETRY, help="measure the checkpoints that failed once more"),
+            _TRACKING,
+            _CACHE,
+            _JSON,
+        ),
+        names_any_study=True,
     ),
     Entry(
         name="export",

@@ -31,13 +31,14 @@ class Measurement:
     """A mean loss over a set of items.
 
     ``loss``: nats per token, total NLL over total tokens; ``sem``: its standard error over items (ratio estimator);
-    ``bpb``: bits per byte; ``count``: items; ``tokens``: target tokens. What is not known (the tables of others tell
-    little more than losses) is NaN, and 0 where it counts.
+    ``bpb``: bits per byte, and ``bpb_sem`` its own; ``count``: items; ``tokens``: target tokens. What is not known (the
+    tables of others tell little more than losses) is NaN, and 0 where it counts.
     """
 
     loss: float = field(metadata={"unit": "nats/token"})
     sem: float = field(default=math.nan, metadata={"unit": "nats/token"})
     bpb: float = field(default=math.nan, metadata={"unit": "bits/byte"})
+    bpb_sem: float = field(default=math.nan, metadata={"unit": "bits/byte"})
     count: int = field(default=0, metadata={"unit": "items"})
     tokens: int = field(default=0, metadata={"unit": "tokens"})
 
@@ -95,6 +96,22 @@ class Provenance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model that was trained elsewhere. ``checkpoint_digest``: names its files and how it is read by content.
+
+    ``checkpoint``: its name; ``revision``: the commit it was downloaded at, if known; ``training_run``: checkpoints of
+    one training share it; empty: it is the only one. ``first_token`` stands before every text; ``dtype``: of weights.
+    """
+
+    checkpoint: str
+    checkpoint_digest: str
+    first_token: str
+    dtype: str
+    revision: str = ""
+    training_run: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataSet:
     """A data set that went into a run. ``role`` is ``training`` or ``evaluation``; ``digest`` names its content."""
 
@@ -149,7 +166,8 @@ class RunRecord:
 
     ``sets`` by evaluation set, with ``val/CATEGORY`` for a category's validation set; ``skills`` by skill (hypothesis
     split), and ``skills_held_out`` likewise; ``uses`` by category. ``exposures``: mean mentions a fact, where facts are
-    counted. ``purpose``: what the sampler chose the point for; empty where it did not.
+    counted. ``purpose``: what the sampler chose the point for; empty where it did not. ``checkpoint``: the model, where
+    it was trained elsewhere.
     """
 
     run_id: str
@@ -167,6 +185,7 @@ class RunRecord:
     skills_held_out: Mapping[str, Measurement] = field(default_factory=dict)
     sets: Mapping[str, Measurement] = field(default_factory=dict)
     purpose: str = ""
+    checkpoint: Checkpoint | None = None
 
 
 # Keys in MLflow. Params are text; each of METRIC_NUMBERS is a metric as well, with its log10, for the charts.
@@ -174,6 +193,7 @@ PARAM_KEYS = (
     "n_params", "n_params_nonembed", "n_params_embed", "n_tokens", "flops", "mix", "seed",
     "depth", "width", "n_heads", "vocab_size", "context",
     "lr", "batch_sequences", "steps", "warmup_steps", "config_hash", "data_hash", "code_version",
+    "checkpoint", "checkpoint_digest", "revision", "training_run", "first_token", "dtype",
 )  # fmt: skip
 METRIC_NUMBERS = ("n_params", "n_params_nonembed", "n_params_embed", "n_tokens", "flops", "flops_exact")
 CURVE = "train_loss"  # its step is the number of tokens
@@ -207,10 +227,10 @@ def params_of(record: RunRecord) -> dict[str, str]:
     point = record.point
     known: dict[str, object] = {"n_tokens": point.n_tokens, "flops": point.flops, "mix": point.mix, "seed": point.seed}
     known["n_params"] = point.n_params
-    for part in (record.size, record.optimisation, record.provenance):
+    for part in (record.size, record.optimisation, record.provenance, record.checkpoint):
         if part is not None:
             known |= {one.name: getattr(part, one.name) for one in fields(part)}
-    return {key: str(known[key]) for key in PARAM_KEYS if key in known}
+    return {key: str(known[key]) for key in PARAM_KEYS if known.get(key, "") != ""}
 
 
 def metrics_of(record: RunRecord) -> dict[str, float]:
@@ -264,6 +284,7 @@ def read_record(
         skills_held_out=measured["skill_held_out"],
         sets=measured["set"] | {f"val/{name}": value for name, value in measured["val"].items()},
         purpose=purpose,
+        checkpoint=_part(Checkpoint, params),
     )
 
 
@@ -328,6 +349,7 @@ def pooled(parts: list[Measurement]) -> Measurement:
         loss=math.fsum(part.loss for part in parts) / k,
         sem=math.sqrt(math.fsum(part.sem**2 for part in parts)) / k,
         bpb=math.fsum(part.bpb for part in parts) / k,
+        bpb_sem=math.sqrt(math.fsum(part.bpb_sem**2 for part in parts)) / k,
         count=sum(part.count for part in parts),
         tokens=sum(part.tokens for part in parts),
     )

@@ -30,6 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w .+-]{0,99}")
 _METRIC_NAME = re.compile(r"[\w.\- :/]+")
 _STUDY_SUFFIX = "-study"
 TRAINER = "trainer"  # key of the settings of a study that a trainer of the user's makes
+EVALUATED = "evaluated"  # and of one whose runs are checkpoints that were trained elsewhere
 # Without it the UI opens an experiment on its page for language-model apps.
 _ML_PAGE = {"mlflow.experimentKind": "custom_model_development"}
 _SHOWN_DIFFERENCES = 6
@@ -127,6 +128,31 @@ class Registry:
         stored = json.loads("".join(unpack(self._store.run(study.plan_id).data.tags, "settings")))
         return tuple(stored["skills"]) if TRAINER in stored else None
 
+    def open_evaluated(self, name: str, measured: Mapping[str, Any], *, metrics: Iterable[str]) -> Study:
+        """Find or begin a study whose runs are checkpoints that were trained elsewhere.
+
+        Args:
+            name: of the study.
+            measured: plain values of all that decides what is measured; the same for every run.
+            metrics: names of skills, sets and mixes that are to be written.
+
+        Raises:
+            InputError: a name that can't be used; or the study holds other runs, or was begun with other settings.
+            TrackingError: the store failed.
+        """
+        check_names(name, metrics)
+        settings = dict(_flat("", json.loads(json.dumps(measured))))
+        with self._store.locked():
+            study = self._settle(name, {EVALUATED: True, **settings})[0]
+            if study.remembered(EVALUATED) is None:
+                study.remember(EVALUATED, measured)
+        return study
+
+    def evaluated(self, study: Study) -> Mapping[str, Any] | None:
+        """What ``open_evaluated`` was told is measured; None of a study of other runs."""
+        found: Mapping[str, Any] | None = study.remembered(EVALUATED)
+        return found
+
     def _settle(self, name: str, settings: Mapping[str, Any]) -> tuple[Study, Mapping[str, str]]:
         """A study, begun or found with these settings, and the tags of its plan."""
         self.flush_spool()
@@ -141,10 +167,9 @@ class Registry:
                 f"study {name!r} holds imported runs, which no training goes on with; give another study name "
                 "with --study.name NAME"
             )
-        if (TRAINER in stored) != (TRAINER in settings):
-            other = f"the trainer {stored[TRAINER]}" if TRAINER in stored else "skillscale itself"
+        if any((kind in stored) != (kind in settings) for kind in (TRAINER, EVALUATED)):
             raise InputError(
-                f"the runs of study {name!r} are made by {other}, and others would not compare with them; give "
+                f"the runs of study {name!r} are {_made(stored)}, and others would not compare with them; give "
                 "another study name with --study.name NAME"
             )
         _refuse_differences(name, stored, settings)
@@ -287,6 +312,13 @@ class Registry:
             return
         self._store.write_text(plan_id, yaml.safe_dump(config.as_dict(), sort_keys=False), f"config-{name}.yaml")
         self._store.write(plan_id, Batch(tags={f"{TAG}config": name}))
+
+
+def _made(settings: Mapping[str, Any]) -> str:
+    """How the runs of a study come to be, by its settings."""
+    if EVALUATED in settings:
+        return "checkpoints of models that were trained elsewhere"
+    return f"made by the trainer {settings[TRAINER]}" if TRAINER in settings else "made by skillscale itself"
 
 
 def _settings(config: Config) -> dict[str, Any]:

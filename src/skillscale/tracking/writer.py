@@ -17,6 +17,7 @@ from skillscale.record import (
     CURVE,
     TAG,
     CategoryUse,
+    Checkpoint,
     DataSet,
     Measurement,
     Optimisation,
@@ -118,17 +119,21 @@ class RunWriter:
         size: Size | None = None,
         optimisation: Optimisation | None = None,
         provenance: Provenance | None = None,
+        checkpoint: Checkpoint | None = None,
         config_yaml: str = "",
         data: Iterable[DataSet] = (),
     ) -> None:
         """Write what is known before training: params, sizes as metrics, settings, data sets.
 
-        Of a run that somebody else's trainer makes, the point is all that is known.
+        Of a run that somebody else's trainer makes, the point is all that is known. The run of a ``checkpoint`` that
+        was trained elsewhere takes its name.
 
         Raises:
             TrackingError: not written; or the run was begun earlier with other values, which a resumed run can't mix.
         """
-        self._record = replace(self._record, size=size, optimisation=optimisation, provenance=provenance)
+        self._record = replace(
+            self._record, size=size, optimisation=optimisation, provenance=provenance, checkpoint=checkpoint
+        )
         params = params_of(self._record)
         for key, stored in self._params.items():
             if key in params and params[key] != stored and key != "code_version":
@@ -137,6 +142,8 @@ class RunWriter:
                     f"{params[key]}; delete that run in the MLflow UI, or give the study another name"
                 )
         tags = {"mlflow.note.content": self._note()}
+        if checkpoint is not None:
+            tags["mlflow.runName"] = checkpoint.checkpoint
         version = params.get("code_version", "")
         if version and self._params.get("code_version", version) != version:
             tags[f"{TAG}code_version_{self.claim.attempt}"] = version
