@@ -194,19 +194,19 @@ class Study:
         return self._store.read_text(self.plan_id, name) if name else ""
 
     def claim(
-        self, owner: str = "", *, retry_failed: bool = False, only: str = "", sampled: bool = False
+        self, owner: str = "", *, retry_failed: bool = False, only: str = "", sampled: bool = False, trunk: str = ""
     ) -> RunWriter | None:
         """Take the next point that is not finished and that no living process holds, or None.
 
         A point whose run was killed, or whose owner is gone, goes on in the same MLflow run. A point that failed
         before this study was opened is tried in a new run with ``retry_failed``. ``only``: the key of the one point
-        that is wanted. ``sampled``: take only points that the sampler chose.
+        that is wanted. ``sampled``: take only points that the sampler chose. ``trunk``: take points of this name first.
         """
         owner = owner or current_owner()
         if not self._finished_until_ms:
             self._look()  # the long reading of a first look, outside the lock
         with self._store.locked():
-            for each in self.planned():
+            for each in sorted(self.planned(), key=lambda one: bool(trunk) and one.point.trunk != trunk):
                 point = each.point
                 if (only and point.key != only) or (sampled and each.why is None):
                     continue
