@@ -120,7 +120,8 @@ def train(
         if turn and ledger.step < loop.fork:
             turn.resume()
     else:
-        ledger = _taken(loop, turn and turn.begin(loop.fork, partial(loop.read, identity=of_trunk), should_stop))
+        state = turn.begin(loop.fork, partial(loop.read, identity=of_trunk), should_stop) if turn else None
+        ledger = _taken(loop, state)
     saved_at = looked_at = began = time.monotonic()
     before = ledger.seconds
     points = loop.rows

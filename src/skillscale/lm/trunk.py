@@ -125,7 +125,7 @@ def _batches(sequences: int, config: TrainConfig, context: int) -> npt.NDArray[n
 
 
 def _power_of_two(number: float) -> int:
-    return 2 ** max(0, round(math.log2(number)))
+    return int(2 ** max(0, round(math.log2(number))))
 
 
 def _doubles_at(count: int, config: TrainConfig, context: int) -> int:
