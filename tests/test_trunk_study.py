@@ -64,7 +64,7 @@ def test_what_was_spent_is_told_and_is_what_the_dry_run_expects(studied):
 def test_nothing_of_the_trunks_is_left_on_the_disk(studied):
     folder, *_ = studied
     assert list((folder / "cache" / "trunks").iterdir()) == []
-    assert list((folder / "cache" / "checkpoints").iterdir()) == []
+    assert not list((folder / "cache").glob("checkpoints/*"))
 
 
 def test_fits_take_a_trunk_for_one_cluster(studied):
@@ -75,7 +75,7 @@ def test_fits_take_a_trunk_for_one_cluster(studied):
 
 
 def test_a_branch_has_the_losses_of_the_point_trained_alone(studied, tmp_path):
-    folder, words, _, points, records, _ = studied
+    folder, _, _, _, records, _ = studied
     branch = next(one for one in records if one.spending.flops_spent < 0.9 * one.point.flops)
     point = branch.point
     words = [*small_study.write(tmp_path, sizes=2, budgets=[1e9, 2e9], span=1.5), *TRUNK]

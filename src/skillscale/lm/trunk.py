@@ -28,7 +28,7 @@ from skillscale.point import DesignPoint
 from skillscale.record import Optimisation, Size
 
 State: TypeAlias = dict[str, Any]
-# Of what the rule gives; tuned by hand at 3e4 and 1e5 parameters (docs/branching.md)
+# Of what the rule gives; chosen by hand on a few runs of 3e4 parameters and one seed (docs/branching.md)
 LR_FACTOR = 0.7
 BATCH_FACTOR = 1.5
 # Updates over which the rate rises; a share of D would know D (assumption, not tuned)
