@@ -131,7 +131,8 @@ def _power_of_two(number: float) -> int:
 def _doubles_at(count: int, config: TrainConfig, context: int) -> int:
     """Sequences seen when twice the batch is as near, by its logarithm, to what the rule asks for."""
     wanted = math.sqrt(2) * count * context / (BATCH_FACTOR * config.batch_coefficient)
-    return math.ceil(wanted ** (1 / config.batch_tokens_exponent) / context)
+    tokens: float = wanted ** (1 / config.batch_tokens_exponent)
+    return math.ceil(tokens / context)
 
 
 @dataclass(frozen=True, kw_only=True)
