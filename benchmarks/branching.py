@@ -39,6 +39,7 @@ LEVEL = 0.9
 SD = 0.004  # of ln L of a simulated run, as in isoflop_coverage.py
 FAR = 1.08e13  # FLOP: ten times the largest budget
 DENSER_SEEDS = [3, 3, 3, 3, 2, 2, 2]
+DENSEST = [4e10 * 3 ** (i / 4) for i in range(13)]
 DENSER = [4e10 * 3 ** (i / 2) for i in range(7)]  # of skills-hour, with a budget between any two
 
 
@@ -159,6 +160,7 @@ def saving(_: argparse.Namespace) -> None:
     names = sorted(path.stem for path in (conf_folder() / "study").glob("*.yaml"))
     rows = [{"study": name} | counted(name) for name in names]
     rows.append({"study": "skills-hour, 7 budgets"} | counted("skills-hour", DENSER, DENSER_SEEDS))
+    rows.append({"study": "skills-hour, 13 budgets"} | counted("skills-hour", DENSEST, [2] * 13))
     print(pd.DataFrame(rows).to_string(index=False))
 
 
