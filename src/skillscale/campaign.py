@@ -61,7 +61,7 @@ def train(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str
     opened.study.add_points([point])
     writer = opened.study.claim(only=point.key, retry_failed=arguments["retry_failed"])
     if writer is not None:
-        train_claimed(writer, _desk(arguments, config, opened, out))
+        train_claimed(writer, _desk(arguments, config, opened, out), opened.study)
     record = next(one for one in reversed(opened.study.records()) if one.point.key == point.key)
     if writer is None:
         out.progress(_NOT_TRAINED[record.state])
@@ -107,7 +107,7 @@ def worker(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
     refuse_unknown(arguments)
     opened = open_study(arguments, config, out, [])
     desk = _desk(arguments, config, opened, out)
-    ended = work(opened.study, lambda writer: train_claimed(writer, desk), out, **asked)
+    ended = work(opened.study, lambda writer: train_claimed(writer, desk, opened.study), out, **asked)
     return {"study": opened.study.name, "ended": ended}
 
 

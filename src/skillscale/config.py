@@ -173,7 +173,9 @@ class ModelConfig:
 class TrainConfig:
     """The optimiser and the one rule for learning rate and batch (``lm/rule.py`` says where it comes from).
 
-    ``threads``: of the CPU a process trains with; another number adds in another order, and moves the last digits.
+    ``schedule``: ``linear``, each run by itself, its rate falling over all of it; ``trunk``, runs that differ in D
+    alone share their tokens up to the last ``decay_share`` of each (docs/branching.md). ``threads``: of the CPU a
+    process trains with; another number adds in another order, and moves the last digits.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -197,6 +199,18 @@ class TrainConfig:
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_every_s: Positive = 60.0
+    schedule: Literal["linear", "trunk"] = "linear"
+    decay_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        """The settings that a run's losses depend on; those of a schedule that is not taken are none."""
+        kept = {
+            key: value for key, value in asdict(self).items() if key not in ("device", "threads", "checkpoint_every_s")
+        }
+        if self.schedule == "linear":  # as before there was another
+            del kept["schedule"], kept["decay_share"]
+        return kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,8 +341,7 @@ class Config:
     def measured_dict(self) -> dict[str, Any]:
         """The settings that decide what a run measures: two runs of one study must agree on all of them."""
         whole = self.as_dict()
-        for key in ("device", "threads", "checkpoint_every_s"):
-            del whole["train"][key]
+        whole["train"] = plain(self.train.arithmetic)
         del whole["study"], whole["sample"]
         whole["skills"]["sets"] = [kept_settings(one) for one in whole["skills"]["sets"]]
         if self.data.people is None:  # as before there was such a setting

@@ -165,6 +165,11 @@ class DesignPoint:
         """Name by content: two points with one key are the same run."""
         return digest([self.n_params, self.n_tokens, str(self.mix), self.seed])
 
+    @property
+    def trunk(self) -> str:
+        """Name of the points that differ from this one in D alone: one trunk may serve them all."""
+        return digest([self.n_params, str(self.mix), self.seed])
+
     def as_dict(self) -> dict[str, object]:
         """The point as plain values, readable by ``from_dict``."""
         return {

@@ -59,23 +59,34 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
-    """What the rule derived for a run: peak learning rate, batch in sequences, steps, and warm-up steps."""
+    """What the rule derived for a run: peak learning rate, batch in sequences, steps, and warm-up steps.
+
+    ``trunk``: name of the constant phase that runs of several D share, and with it their noise; empty: there is none.
+    The batch is then the last, and ``decay_steps`` are those after the trunk.
+    """
 
     lr: float
     batch_sequences: int
     steps: int
     warmup_steps: int
+    decay_steps: int = 0
+    trunk: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spending:
-    """What a run took. ``flops_exact``: matrix products; ``matmul_share``: 6 N D a second over the measured peak."""
+    """What a run took. ``flops_exact``: matrix products; ``matmul_share``: 6 N D a second over the measured peak.
+
+    ``flops_spent``: 6 N times the tokens that this run itself went through, fewer than D where it went on from the
+    state that another left behind. ``flops_exact`` is of the model's whole training; speeds and times are of this run.
+    """
 
     flops_exact: float = field(metadata={"unit": "FLOP"})
     tokens_per_s: float = field(metadata={"unit": "tokens/s"})
     matmul_share: float = field(metadata={"unit": "1"})
     train_s: float = field(metadata={"unit": "s"})
     eval_s: float = field(metadata={"unit": "s"})
+    flops_spent: float = field(default=math.nan, metadata={"unit": "FLOP, 6 N per token"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +203,8 @@ class RunRecord:
 PARAM_KEYS = (
     "n_params", "n_params_nonembed", "n_params_embed", "n_tokens", "flops", "mix", "seed",
     "depth", "width", "n_heads", "vocab_size", "context",
-    "lr", "batch_sequences", "steps", "warmup_steps", "config_hash", "data_hash", "code_version",
+    "lr", "batch_sequences", "steps", "warmup_steps", "decay_steps", "trunk",
+    "config_hash", "data_hash", "code_version",
     "checkpoint", "checkpoint_digest", "revision", "training_run", "first_token", "dtype",
 )  # fmt: skip
 METRIC_NUMBERS = ("n_params", "n_params_nonembed", "n_params_embed", "n_tokens", "flops", "flops_exact")
@@ -229,7 +241,7 @@ def params_of(record: RunRecord) -> dict[str, str]:
     known["n_params"] = point.n_params
     for part in (record.size, record.optimisation, record.provenance, record.checkpoint):
         if part is not None:
-            known |= {one.name: getattr(part, one.name) for one in fields(part)}
+            known |= {one.name: value for one in fields(part) if (value := getattr(part, one.name)) != one.default}
     return {key: str(known[key]) for key in PARAM_KEYS if known.get(key, "") != ""}
 
 
@@ -243,6 +255,8 @@ def metrics_of(record: RunRecord) -> dict[str, float]:
     for part in (record.size, record.spending):
         if part is not None:
             numbers |= {one.name: getattr(part, one.name) for one in fields(part)}
+    if math.isnan(numbers.get("flops_spent", 0)):
+        del numbers["flops_spent"]  # not told
     logs = {f"log10_{key}": math.log10(numbers[key]) for key in METRIC_NUMBERS if numbers.get(key, 0) > 0}
     charted = {*METRIC_NUMBERS, *(one.name for one in fields(Spending))}
     metrics = {key: value for key, value in numbers.items() if key in charted} | logs

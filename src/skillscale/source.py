@@ -321,7 +321,7 @@ def _row(
     sems = {f"sem/{name}": record.skills[name].sem if name in record.skills else math.nan for name in skills}
     return {
         "run_id": record.run_id,
-        "cluster": record.run_id,
+        "cluster": (record.optimisation and record.optimisation.trunk) or record.run_id,
         "C": nominal_budget(record.point.flops, budgets),
         "N": float(record.point.n_params),
         "D": float(sum(use.tokens for use in record.uses.values()) or record.point.n_tokens),

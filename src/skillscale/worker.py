@@ -14,13 +14,14 @@ from skillscale.config import Config
 from skillscale.crew import next_claim, orphaned
 from skillscale.errors import DamagedCheckpointError, DivergedError, TakenOverError, TrainingError
 from skillscale.output import Output
-from skillscale.point import DesignPoint
+from skillscale.point import DesignPoint, digest
 from skillscale.record import DataSet, Provenance, RunRecord, State
 from skillscale.standing import Describer
 
 if TYPE_CHECKING:
     from skillscale.lm.prepare import Prepared
     from skillscale.lm.train import Progress
+    from skillscale.lm.trunk import Trunk
     from skillscale.tracking import RunWriter, Study
 
 _TELL_EVERY_S = 15.0
@@ -42,17 +43,18 @@ def work(
 ) -> int:  # fmt: skip
     """Train claimed points until none is left or the process that started us is gone; return how many were ended.
 
-    While a sampler fills the queue, points may come.
+    While a sampler fills the queue, points may come. A worker stays with a trunk, whose state it has at hand.
     """
-    ended = 0
+    ended, trunk = 0, ""
     describer = Describer(study, out.progress)
-    while (writer := next_claim(study, retry_failed=retry_failed, sampled=sampled)) is not None:
+    while (writer := next_claim(study, retry_failed=retry_failed, sampled=sampled, trunk=trunk)) is not None:
         began = time.monotonic()
         try:
             record = train(writer)
         except TakenOverError as error:
             out.progress(f"{named(writer.point)}: {error}")
             continue
+        trunk = record.optimisation.trunk if record.optimisation else ""
         ended += 1
         done = study.progress()
         out.progress(f"[{done.finished}/{done.planned}] {told(record)} ({time.monotonic() - began:.1f} s)")
@@ -60,7 +62,7 @@ def work(
     return ended
 
 
-def train_claimed(writer: "RunWriter", desk: Desk) -> RunRecord:
+def train_claimed(writer: "RunWriter", desk: Desk, study: "Study") -> RunRecord:
     """Train, measure and record the point of a claim. A run that diverges is recorded as failed, with its reason.
 
     Raises:
@@ -82,8 +84,9 @@ def train_claimed(writer: "RunWriter", desk: Desk) -> RunRecord:
             data=data_sets(desk.prepared),
         )
         checkpoint = desk.cache / "checkpoints" / f"{writer.run_id}.pt"
+        trunk = _trunk(writer, desk, study) if recipe.optimisation.trunk else None
         measure = partial(
-            run.train_and_measure, recipe, desk.config, desk.prepared, checkpoint=checkpoint,
+            run.train_and_measure, recipe, desk.config, desk.prepared, checkpoint=checkpoint, trunk=trunk,
             on_progress=_teller(writer, desk.out), should_stop=orphaned,
         )  # fmt: skip
         try:
@@ -95,7 +98,9 @@ def train_claimed(writer: "RunWriter", desk: Desk) -> RunRecord:
                 outcome = measure()
         except DivergedError as error:
             checkpoint.unlink(missing_ok=True)
-            return writer.fail(str(error))
+            failed = writer.fail(str(error))
+            _forget(trunk, writer, study)
+            return failed
         except TrainingError as error:
             writer.kill(str(error))
             raise
@@ -112,7 +117,30 @@ def train_claimed(writer: "RunWriter", desk: Desk) -> RunRecord:
             exposures=outcome.exposures,
         )
         checkpoint.unlink(missing_ok=True)
+        _forget(trunk, writer, study)
         return record
+
+
+def _trunk(writer: "RunWriter", desk: Desk, study: "Study") -> "Trunk":
+    """The file that the runs of a trunk share in this study; longer ones go on from what this one leaves."""
+    from skillscale.lm.trunk import Trunk
+
+    point = writer.point
+    name = digest([study.name, point.trunk, desk.config.hash, desk.prepared.data_hash])
+    longer = any(other.n_tokens > point.n_tokens for other in _waiting(point, study))
+    return Trunk(path=desk.cache / "trunks" / f"{name}.pt", goes_on=longer)
+
+
+def _waiting(point: DesignPoint, study: "Study") -> list[DesignPoint]:
+    """The other points of a point's trunk that are still to be trained, or are being trained."""
+    alike = [each for each in study.planned() if each.point.trunk == point.trunk and each.point.key != point.key]
+    return [each.point for each in alike if each.status not in ("FINISHED", "FAILED")]
+
+
+def _forget(trunk: "Trunk | None", writer: "RunWriter", study: "Study") -> None:
+    """Delete the state of a trunk that no point waits for any more."""
+    if trunk is not None and not _waiting(writer.point, study):
+        trunk.forget()
 
 
 def data_sets(prepared: "Prepared") -> list[DataSet]:

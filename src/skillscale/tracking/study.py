@@ -232,13 +232,13 @@ class Study:
         return self._store.read_text(self.plan_id, name) if name else ""
 
     def claim(
-        self, owner: str = "", *, retry_failed: bool = False, only: str = "", sampled: bool = False
+        self, owner: str = "", *, retry_failed: bool = False, only: str = "", sampled: bool = False, trunk: str = ""
     ) -> RunWriter | None:
         """Take the next point that is not finished and that no living process holds, or None.
 
         A point whose run was killed, or whose owner is gone, goes on in the same MLflow run. A point that failed
         before this study was opened is tried in a new run with ``retry_failed``. ``only``: the key of the one point
-        that is wanted. ``sampled``: take only points that the sampler chose.
+        that is wanted. ``sampled``: take only points that the sampler chose. ``trunk``: take points of this name first.
         """
         owner = owner or current_owner()
         if not self._finished_until_ms:
@@ -246,7 +246,7 @@ class Study:
         with self._store.locked():
             planned = self.planned()
             self._has_mixes = len({each.point.mix for each in planned}) > 1
-            for each in planned:
+            for each in sorted(planned, key=lambda one: bool(trunk) and one.point.trunk != trunk):
                 point = each.point
                 if (only and point.key != only) or (sampled and each.why is None):
                     continue
