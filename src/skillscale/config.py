@@ -1,10 +1,12 @@
 """From ``conf/*.yaml`` and overrides to frozen, checked values; unknown keys are refused.
 
 Each noun (data, skills, model, train, study, sample) has one file, and each default one home: that file. A setting is
-overridden by ``--NOUN.key value`` on the command line or ``-P NOUN.key=value`` through MLflow.
+overridden by ``--NOUN.key value`` on the command line or ``-P NOUN.key=value`` through MLflow, and a whole file by one
+of the same name in the folder that ``SKILLSCALE_CONF`` names.
 """
 
 import difflib
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -366,8 +368,23 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else package.parents[1] / "conf"
 
 
+def conf_folders() -> tuple[Path, ...]:
+    """Where files of settings are looked for: the user's own folder (``SKILLSCALE_CONF``), then the shipped one.
+
+    Raises:
+        InputError: SKILLSCALE_CONF names no folder.
+    """
+    own = os.environ.get("SKILLSCALE_CONF")
+    if not own:
+        return (conf_folder(),)
+    folder = Path(own).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"SKILLSCALE_CONF must name a folder of settings laid out as conf/ is, but it is {own!r}")
+    return folder, conf_folder()
+
+
 def conf_file(noun: str, name: str) -> Path:
-    """The YAML file of a noun: a path as given, or a shipped ``conf/NOUN.yaml`` or ``conf/NOUN/NAME.yaml``.
+    """The YAML file of a noun: a path as given, or ``NOUN.yaml`` or ``NOUN/NAME.yaml`` of the first folder that has it.
 
     Raises:
         InputError: there is none.
@@ -375,22 +392,27 @@ def conf_file(noun: str, name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
-            raise InputError(f"{noun} file {name} does not exist; give a YAML file, or one of {_shipped(noun)}")
+            raise InputError(f"{noun} file {name} does not exist; give a YAML file, or one of {_known(noun)}")
         return path
-    folder = conf_folder()
-    path = folder / noun / f"{name}.yaml" if name else folder / f"{noun}.yaml"
-    if not path.is_file():
-        raise InputError(f"there is no {noun} named {name!r}; give a YAML file, or one of {_shipped(noun)}")
-    return path
+    for folder in conf_folders():
+        path = folder / noun / f"{name}.yaml" if name else folder / f"{noun}.yaml"
+        if path.is_file():
+            return path
+    raise InputError(f"there is no {noun} named {name!r}; give a YAML file, or one of {_known(noun)}")
+
+
+def conf_names(noun: str) -> tuple[str, ...]:
+    """Names of the files that a noun can be chosen from, as in ``--study NAME``."""
+    return tuple(sorted({path.stem for folder in conf_folders() for path in (folder / noun).glob("*.yaml")}))
 
 
 def is_shipped(noun: str, name: str) -> bool:
-    """Whether a name is a YAML file, or that of one in conf/."""
-    return name.endswith((".yaml", ".yml")) or (conf_folder() / noun / f"{name}.yaml").is_file()
+    """Whether a name is a YAML file, or that of one in the folders of settings."""
+    return name.endswith((".yaml", ".yml")) or name in conf_names(noun)
 
 
-def _shipped(noun: str) -> str:
-    return ", ".join(sorted(path.stem for path in (conf_folder() / noun).glob("*.yaml"))) or f"{noun}.yaml"
+def _known(noun: str) -> str:
+    return ", ".join(conf_names(noun)) or f"{noun}.yaml"
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
