@@ -16,7 +16,7 @@ ENVIRONMENT = {
     "MLFLOW_TRACKING_URI": "the MLflow store, where `--tracking` names none",
     "SKILLSCALE_CACHE": "folder of prepared data, where `--cache` names none; without it `~/.cache/skillscale`",
     "SKILLSCALE_CONF": "folder of settings of your own, laid out as `conf/` is: its files come before the shipped ones",
-    "SKILLSCALE_SOURCES": "folder with the archives that the embedded corpora are made of, for machines without a network",
+    "SKILLSCALE_SOURCES": "folder with the archives of the embedded corpora, for machines without a network",
     "HF_TOKEN": "for data of the Hugging Face hub that ask for one",
 }
 EXIT_CODES = {

@@ -81,7 +81,8 @@ def _add(files: Files, config: MkDocsConfig, target: Path) -> None:
 def _reference() -> Any:
     """The module beside this one: hooks are loaded by path and know no neighbours."""
     spec = importlib.util.spec_from_file_location("reference", Path(__file__).with_name("reference.py"))
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

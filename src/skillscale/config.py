@@ -267,7 +267,7 @@ class StudyConfig:
         data: name in conf/ that the study takes where the command names no other.
         skills: the same for the skills.
         mixes: shares of the categories; the first is the base.
-        multiplied: of a category, factors of its weight in the base mix, each making one more mix (Roberts et al. 2025).
+        multiplied: of a category, factors of its weight in the base mix, each one more mix (Roberts et al. 2025).
         budgets: of the isoFLOP grid, FLOP (6 N D).
         sizes: models at each budget.
         span: sizes run from the expected optimum / span to optimum x span.
