@@ -16,7 +16,7 @@ FLOORS = (
     {"__init__", "errors"},
     {"point"},
     {"config"},
-    {"record", "output"},
+    {"record", "output", "completion"},
     {"lm", "tracking", "laws"},
     {"grid", "report", "table", "known_file", "sampler"},
     {"standing"},

@@ -13,12 +13,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from skillscale import __version__, config, errors
+from skillscale import __version__, completion, config, errors
 from skillscale.output import Output
 from skillscale.point import Mix
 
@@ -51,6 +51,13 @@ class Parameter:
     def is_flag(self) -> bool:
         """Whether ``--name`` alone means true."""
         return self.read is flag
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What it takes, where that can be listed: words, true and false, names of files in conf/."""
+        if self.is_flag:
+            return ("true", "false")
+        return self.read.choices if isinstance(self.read, OneOf) else config.conf_names(self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,15 +190,27 @@ def _range(text: str) -> tuple[float, float]:
     return low, high
 
 
-def one_of(*choices: str) -> Callable[[str], str]:
-    """One of some words."""
+@dataclass(frozen=True)
+class OneOf:
+    """Reads one of some words."""
 
-    def read(text: str) -> str:
-        if text not in choices:
-            raise errors.InputError(f"must be one of {', '.join(choices)}, but it is {text!r}{_near(text, choices)}")
+    choices: tuple[str, ...]
+
+    def __call__(self, text: str) -> str:
+        """The word.
+
+        Raises:
+            InputError: it is none of them.
+        """
+        if text not in self.choices:
+            near = _near(text, self.choices)
+            raise errors.InputError(f"must be one of {', '.join(self.choices)}, but it is {text!r}{near}")
         return text
 
-    return read
+
+def one_of(*choices: str) -> OneOf:
+    """One of some words."""
+    return OneOf(choices)
 
 
 def page_file(text: str) -> str:
@@ -670,12 +689,29 @@ def _dispatch(words: list[str], entries: Sequence[Entry], answer: TextIO) -> int
     if words[0] == "--version":
         answer.write(f"skillscale {__version__}\n")
         return 0
+    if words[0] == "completion":
+        answer.write(_completion(words[1:], entries))
+        return 0
     entry = _named(words[0], entries)
     if "-h" in words or "--help" in words:
         answer.write(_usage(entry))
         return 0
     _run(entry, parse(words[1:], entry), answer)
     return 0
+
+
+def _completion(words: list[str], entries: Sequence[Entry]) -> str:
+    """The script for one shell, of the entries and of every setting."""
+    commands = [
+        completion.Command(
+            name=entry.name,
+            help=entry.help,
+            words=tuple(completion.Word(name=one.name, help=one.help, values=one.values) for one in entry.parameters),
+        )
+        for entry in entries
+    ]
+    settings = {noun.name: [key.name for key in fields(noun.type)] for noun in fields(config.Config)}  # type: ignore[arg-type]
+    return completion.script(" ".join(words), commands, settings)
 
 
 def _run(entry: Entry, arguments: dict[str, Any], answer: TextIO) -> None:
@@ -740,7 +776,8 @@ def _overview(entries: Sequence[Entry]) -> str:
             "",
             *lines,
             "",
-            "skillscale ENTRY --help lists the parameters of an entry; skillscale --version tells the version.",
+            "skillscale ENTRY --help lists the parameters of an entry; skillscale --version tells the version;",
+            "skillscale completion bash (or zsh, fish) prints what completes entries and parameters in the shell.",
             "",
         ]
     )
