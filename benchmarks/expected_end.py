@@ -1,4 +1,4 @@
-"""Replay a study that was trained: the end that ``watch`` would have told at shares of its time, over the one there was.
+"""Replay a study that was trained: the end that ``watch`` would have told at shares of its time, over the true one.
 
 Usage: python benchmarks/expected_end.py TRACKING_URI STUDY. Of runs under way their shares are not known any more, so
 that what is told here rests on the runs that ended alone.
