@@ -115,6 +115,8 @@ def test_no_end_is_told_where_nothing_tells_it():
     gone = standing(ended, replace(busy, owner="gone"), planned())
     assert gone.expected_end_s is None
     assert (gone.counts["running"], gone.counts["waiting"]) == (0, 2), "the point of a dead worker waits"
+    with_one = standing(ended, replace(busy, owner="gone"), replace(busy, owner="me"))
+    assert with_one.expected_end_s == pytest.approx(NOW + 5 + 10), "the worker left has both"
 
 
 def test_a_study_is_over_when_nothing_is_left_and_nobody_adds():

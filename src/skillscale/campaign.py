@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from skillscale.config import Config, check_mix, conf_file, is_shipped
 from skillscale.crew import start_worker, stop
 from skillscale.errors import InputError, TrainingError
-from skillscale.grid import cost, grid_points, reached
+from skillscale.grid import grid_points, reached
 from skillscale.output import Output
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import State
-from skillscale.standing import Describer
+from skillscale.standing import Describer, standing_of
 from skillscale.worker import Desk, named, train_claimed, work
 
 if TYPE_CHECKING:
@@ -209,23 +209,15 @@ def _unfinished(study: "Study") -> str:
 
 
 def _watch(workers: "Sequence[subprocess.Popen[bytes]]", study: "Study", out: Output, describer: Describer) -> None:
-    began, told = time.monotonic(), time.monotonic()
-    at_start = _cost_left(study)
+    told = time.monotonic()
     while any(each.poll() is None for each in workers):
         time.sleep(_LOOK_EVERY_S)
         describer.refresh()
         if time.monotonic() - told > _TELL_EVERY_S:
             told = time.monotonic()
-            left = _cost_left(study)
-            if 0 < left < at_start:
-                minutes = (told - began) * left / (at_start - left) / 60
-                out.progress(f"    about {minutes:.1f} minutes left")
-
-
-def _cost_left(study: "Study") -> float:
-    """Cost of the points that are not finished, in units that go with time on a small model."""
-    trained = {one.point.key for one in study.records() if one.spending is not None}
-    return sum(cost(point) for point in study.points() if point.key not in trained)
+            standing = standing_of(study)
+            if standing.expected_end_s is not None:
+                out.progress(f"    about {(standing.expected_end_s - standing.now_s) / 60:.1f} minutes left")
 
 
 def refuse_unknown(arguments: Mapping[str, Any]) -> None:

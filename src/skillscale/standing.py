@@ -113,21 +113,22 @@ class Standing:
         A run takes as long for its cost as those that ended took, and as those under way did for their share; the
         workers of now share what is left.
         """
+        busy = self.running
         ended = [each for each in self.points if each.status == "FINISHED" and each.end_ms > each.claimed_ms]
-        shares = [self.share(each) or 0.0 for each in self.running]
-        took = [(each.end_ms - each.claimed_ms) / 1000 for each in ended]
-        took += [self.now_s - each.claimed_ms / 1000 for each, share in zip(self.running, shares, strict=True) if share]
-        parts = [cost(each.point) for each in ended]
-        parts += [share * cost(each.point) for each, share in zip(self.running, shares, strict=True) if share]
-        if not self.running or not parts:
+        begun = [(each, share) for each in busy if (share := self.share(each))]
+        took = math.fsum(each.end_ms - each.claimed_ms for each in ended) / 1000
+        cost_of = math.fsum(cost(each.point) for each in ended)
+        if not busy or not (ended or begun):
             return None
-        rate = math.fsum(took) / math.fsum(parts)
-        rests = [self._rest_s(each, rate) for each in self.running]
-        waits = [each for each in self.points if each.status in ("", "KILLED")]
+        rate = (took + math.fsum(self.now_s - each.claimed_ms / 1000 for each, _ in begun)) / (
+            cost_of + math.fsum(share * cost(each.point) for each, share in begun)
+        )
+        rests = [self._rest_s(each, rate) for each in busy]
+        waits = [each for each in self.points if each.status in ("", "KILLED", "RUNNING") and each not in busy]
         left = math.fsum(rests) + rate * math.fsum(cost(each.point) for each in waits)
         if self.flops_left > 0 and ended:
-            left += self.flops_left * math.fsum(took[: len(ended)]) / math.fsum(each.point.flops for each in ended)
-        return self.now_s + max([left / len(self.running), *rests])
+            left += self.flops_left * took / math.fsum(each.point.flops for each in ended)
+        return self.now_s + max([left / len(busy), *rests])
 
     def _rest_s(self, one: Planned, rate: float) -> float:
         share = self.share(one)

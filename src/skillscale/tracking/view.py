@@ -43,7 +43,7 @@ def runs_view(skills: Sequence[str], mixes: Sequence[str] = ()) -> dict[str, str
         mixes: categories whose shares vary over the runs.
     """
     while len(tag := _runs_tag(skills, mixes)) > _TAG_LIMIT:
-        skills, mixes = (skills[:-1], mixes) if len(skills) > len(mixes) else (skills, mixes[:-1])
+        skills, mixes = skills[: len(skills) * 9 // 10], mixes[: len(mixes) * 9 // 10]
     return {_TAG: tag}
 
 
