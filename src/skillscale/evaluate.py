@@ -194,7 +194,7 @@ def _check_context(asked: Sequence[Asked], context: int) -> None:
 
 
 def _metric_names(asked: Sequence[Asked], config: Config) -> list[str]:
-    names = [one.name for one in (*config.skills.sets, *config.skills.skills)]
+    names = [one.name for one in config.skills.sets] + [one.name for one in config.skills.skills]
     return names + sorted({name for one in asked for name in one.point.mix.shares})
 
 
