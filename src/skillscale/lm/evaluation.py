@@ -42,7 +42,7 @@ def read_texts(config: Config, cache: Path, *, progress: Progress) -> Texts:
     with full_disk_named(cache):
         paths = [one.path for one in config.skills.sets]
         embedded = embedded_corpora(paths, config.data, cache, progress=progress)
-        found = {}
+        found: dict[str, list[tuple[str, str]]] = {}
         for one in config.skills.sets:
             known = origin(one.path, one.split, embedded=embedded, cache=cache)
             rows = read_rows(one.path, config=one.config, split=one.split, embedded=embedded, revision=known.revision)
