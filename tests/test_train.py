@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from skillscale.config import load
-from skillscale.errors import InputError, TrainingError
+from skillscale.errors import DamagedCheckpointError, InputError, TrainingError
 from skillscale.lm import train as training
 from skillscale.lm.model import Transformer
 from skillscale.lm.shape import shape_for
@@ -132,7 +132,7 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
 def test_a_damaged_checkpoint_is_refused(tmp_path):
     path = tmp_path / "one.pt"
     path.write_bytes(b"half a check")
-    with pytest.raises(TrainingError, match=r"one\.pt can't be read.*delete it"):
+    with pytest.raises(DamagedCheckpointError, match=r"one\.pt can't be read.*delete it"):
         trained(checkpoint=path)
 
 

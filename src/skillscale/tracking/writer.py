@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _FLUSH_EVERY_S = 10.0
-_FLUSH_SHARE = 0.02  # of the time that a run has taken: ten thousand long runs then don't drown the store
+_FLUSH_SHARE = 0.05  # of the time that a run has taken: ten thousand long runs then don't drown the store
 _FLUSH_AT = 400
 _RETRY_AFTER_S = 60.0
 _REASON_LIMIT = 1000
