@@ -165,6 +165,7 @@ def test_overview_lists_entries(capsys):
         "simulate",
         "report",
         "import",
+        "evaluate",
         "export",
         "watch",
         "reap",

@@ -25,6 +25,7 @@ REFUSED = {
     "simulate": (2, ["--world", "nowhere"], "nowhere"),
     "report": (1, ["--study", "nowhere"], "no study 'nowhere'"),
     "import": (2, ["--study", "new", "--columns", "nowhere.yaml"], "nowhere.yaml"),
+    "evaluate": (2, ["--study", "new", "--checkpoint", "nowhere", "--n_tokens", "1e9", "--mix", "code=1"], "nowhere"),
     "export": (1, ["--study", "nowhere", "--file", "runs.csv"], "no study 'nowhere'"),
     "watch": (1, ["--study", "nowhere", "--once"], "no study 'nowhere'"),
     "reap": (1, ["--study", "nowhere"], "no study 'nowhere'"),

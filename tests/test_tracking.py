@@ -20,6 +20,7 @@ from skillscale.errors import InputError, TrackingError
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import (
     CategoryUse,
+    Checkpoint,
     DataSet,
     Measurement,
     Optimisation,
@@ -73,8 +74,8 @@ def point(n_params: int = 20_480, seed: int = 0) -> DesignPoint:
     return DesignPoint(n_params=n_params, n_tokens=1_302_083, mix=Mix({"code": 1 / 3, "prose": 2 / 3}), seed=seed)
 
 
-def begin(writer: RunWriter) -> None:
-    writer.begin(size=SIZE, optimisation=OPTIMISATION, provenance=PROVENANCE, config_yaml="a: 1\n", data=DATA)
+def begin(writer: RunWriter, **more) -> None:
+    writer.begin(size=SIZE, optimisation=OPTIMISATION, provenance=PROVENANCE, config_yaml="a: 1\n", data=DATA, **more)
 
 
 @pytest.fixture(scope="session")
@@ -132,8 +133,12 @@ def worker(code: str, uri: str, processes: int = 1) -> subprocess.Popen[str]:
 
 
 def test_a_record_written_reads_back_equal_in_every_field(registry, study):
+    origin = Checkpoint(
+        checkpoint="model-70m", checkpoint_digest="feed", first_token="<s>", dtype="float32", revision="abc",
+        training_run="model",
+    )  # fmt: skip
     with study.claim() as writer:
-        begin(writer)
+        begin(writer, checkpoint=origin)
         for tokens in (1000, 2000, 3000):
             writer.curve(tokens, 6.0 - tokens / 1000)
         written = writer.finish(**RESULTS)
@@ -142,7 +147,7 @@ def test_a_record_written_reads_back_equal_in_every_field(registry, study):
 
     expected = RunRecord(
         run_id=writer.run_id, study="one", state=State.FINISHED, reason="", point=point(), size=SIZE,
-        optimisation=OPTIMISATION, provenance=PROVENANCE, **RESULTS,
+        optimisation=OPTIMISATION, provenance=PROVENANCE, checkpoint=origin, **RESULTS,
     )  # fmt: skip
     for field in dataclasses.fields(RunRecord):
         assert getattr(read, field.name) == getattr(expected, field.name), field.name

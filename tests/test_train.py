@@ -160,7 +160,7 @@ def test_divergence_names_loss_step_and_cure():
 
 def test_a_loss_that_is_no_number_is_divergence(monkeypatch):
     broken = Transformer.forward
-    monkeypatch.setattr(Transformer, "forward", lambda self, ids: broken(self, ids) * math.nan)
+    monkeypatch.setattr(Transformer, "forward", lambda self, *ids: broken(self, *ids) * math.nan)
     with pytest.raises(TrainingError, match=r"diverged: loss nan at step 1 of 30"):
         trained()
 

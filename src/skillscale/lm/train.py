@@ -14,7 +14,6 @@ import numpy.typing as npt
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional
 
 from skillscale.config import TrainConfig
 from skillscale.errors import DamagedCheckpointError, DivergedError, InputError, SkillscaleError, TrainingError
@@ -269,8 +268,7 @@ class _Loop:
 
     def _part(self, ids: Tensor, share: float) -> Tensor:
         ids = self.fabric.to_device(ids)
-        logits = self.wrapped(ids[:, :-1])
-        loss = functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()) * share
+        loss = self.wrapped(ids[:, :-1], ids[:, 1:]) * share
         self.fabric.backward(loss)
         return loss.detach()
 
