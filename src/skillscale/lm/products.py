@@ -16,7 +16,7 @@ from torch.nn import functional
 
 HAS_ONEDNN = (
     platform.machine() in ("x86_64", "AMD64")
-    and torch.backends.mkldnn.is_available()
+    and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 )
 # Multiply-adds of a product, and logits of a loss, below which the calls around them cost more than is gained
@@ -37,7 +37,7 @@ class Linear(nn.Linear):
         """X W^T over the last dimension of x."""
         if not (_is_plain_cpu(x) and x.numel() * len(self.weight) >= _WORTH_PRODUCT):
             return functional.linear(x, self.weight)
-        product: Tensor = _Product.apply(x, self.weight)
+        product: Tensor = _Product.apply(x, self.weight)  # type: ignore[no-untyped-call]
         return product
 
 
@@ -45,7 +45,7 @@ def next_token_loss(hidden_Mxd: Tensor, table_Vxd: Tensor, targets_M: Tensor) ->
     """Mean cross-entropy, in nats, of the logits hidden table^T."""
     if not (_is_plain_cpu(hidden_Mxd) and len(hidden_Mxd) * len(table_Vxd) >= _WORTH_LOGITS):
         return functional.cross_entropy(functional.linear(hidden_Mxd, table_Vxd), targets_M)
-    loss: Tensor = _HeadLoss.apply(hidden_Mxd, table_Vxd, targets_M)
+    loss: Tensor = _HeadLoss.apply(hidden_Mxd, table_Vxd, targets_M)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -80,7 +80,7 @@ class _Product(torch.autograd.Function):
         return times(x, weight)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         return times(grad, weight.t()), _summed(grad.flatten(0, -2), x.flatten(0, -2))
 
@@ -106,7 +106,7 @@ class _HeadLoss(torch.autograd.Function):
         return torch.stack(losses).sum() / len(hidden)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         to_hidden, to_table = ctx.saved_tensors
         scale = grad / len(to_hidden)
         return to_hidden * scale, to_table * scale, None

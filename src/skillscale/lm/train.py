@@ -268,7 +268,7 @@ class _Loop:
 
     def _part(self, ids: Tensor, share: float) -> Tensor:
         ids = self.fabric.to_device(ids)
-        loss = self.wrapped(ids[:, :-1], ids[:, 1:]) * share
+        loss: Tensor = self.wrapped(ids[:, :-1], ids[:, 1:]) * share
         self.fabric.backward(loss)
         return loss.detach()
 
