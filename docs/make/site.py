@@ -1,6 +1,7 @@
-"""Hooks of the site: reference pages made while it is built, and files of the repository that pages link to."""
+"""Hooks of the site: pages made while it is built, and files of the repository that pages link to."""
 
 import importlib.util
+import json
 import os
 import re
 from pathlib import Path
@@ -17,7 +18,8 @@ _OUTSIDE = re.compile(r"\]\(((?:\.\./)+[^)#\s]+)(#[^)]*)?\)")
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the reference, and every file outside docs/ that a page links to."""
-    for place, text in _reference().pages().items():
+    story = json.loads((ROOT / "examples" / "story.ipynb").read_text(encoding="utf-8"))
+    for place, text in {**_beside("reference").pages(), "story.md": _beside("notebook").page(story)}.items():
         files.append(File.generated(config, place, content=text))
     for page in files.documentation_pages():
         if page.generated_by is None:
@@ -78,9 +80,9 @@ def _add(files: Files, config: MkDocsConfig, target: Path) -> None:
         files.append(File.generated(config, place, abs_src_path=str(target)))
 
 
-def _reference() -> Any:
-    """The module beside this one: hooks are loaded by path and know no neighbours."""
-    spec = importlib.util.spec_from_file_location("reference", Path(__file__).with_name("reference.py"))
+def _beside(name: str) -> Any:
+    """A module beside this one: hooks are loaded by path and know no neighbours."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
