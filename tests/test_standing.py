@@ -141,7 +141,11 @@ def test_the_description_tells_the_state_with_links_and_optima(registry, study):
     assert "**Study one**: 2 of 4 points done, 2 waiting; nobody is at work" in note
     assert "1.2e11 of 2.4e11 FLOP" in note
     assert f"(#/experiments/{study.study_experiment_id}/runs/abc/artifacts/figures/isoflop.png)" in note
-    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in note.splitlines() if line.startswith("|")]
+    table = [
+        [cell.replace("&emsp;", "").strip() for cell in line.split("|")[1:-1]]
+        for line in note.splitlines()
+        if line.startswith("|")
+    ]
     assert table == [["skill", "N* at 8e10", "N* at 8e11"], ["---"] * 3, ["code", "35k [30k, 40k]", "–"]]
     assert "90% intervals" in note
     assert client(registry).get_run(study.plan_id).data.tags["mlflow.note.content"] == note

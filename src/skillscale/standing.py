@@ -20,7 +20,7 @@ _LOGGED = ("half_width", "flops_finished", "runs", "flops_spent", "flops_budget"
 _LIMIT = 4500  # characters; MLflow takes 5000
 _ROWS = 12
 _REASONS = 3
-_GAP = "\u2003"
+_GAP = "&emsp;"
 
 
 @dataclass(frozen=True, kw_only=True)
