@@ -140,7 +140,7 @@ def test_the_description_tells_the_state_with_links_and_optima(registry, study):
     note = client(registry).get_experiment(study.experiment_id).tags["mlflow.note.content"]
     assert "**Study one**: 2 of 4 points done, 2 waiting; nobody is at work" in note
     assert "1.2e11 of 2.4e11 FLOP" in note
-    assert f"(#/experiments/{study.study_experiment_id}/runs/abc/artifacts/figures/isoflop.png)" in note
+    assert f"(#/experiments/{study.study_experiment_id}/runs/abc/artifacts/figures/isoflop.png?" in note
     table = [
         [cell.replace("&emsp;", "").strip() for cell in line.split("|")[1:-1]]
         for line in note.splitlines()

@@ -74,4 +74,6 @@ def test_links_open_the_view_and_a_file():
     assert runs_path("7").startswith("#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey=skillscale")
     assert runs_path("7").endswith("&compareRunsMode=CHART")
     assert "compareRunsMode" not in runs_path("7", charts=False)
-    assert run_path("7", "ab", "figures/a.png") == "#/experiments/7/runs/ab/artifacts/figures/a.png"
+    assert run_path("7", "ab", "figures/a.png") == (
+        "#/experiments/7/runs/ab/artifacts/figures/a.png?workflowType=machine_learning"
+    )

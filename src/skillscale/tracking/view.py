@@ -27,7 +27,8 @@ def runs_path(experiment_id: str, *, charts: bool = True) -> str:
 
 def run_path(experiment_id: str, run_id: str, artifact: str = "") -> str:
     """Path in the UI to a run, or to one of its artifacts."""
-    return f"#/experiments/{experiment_id}/runs/{run_id}{f'/artifacts/{artifact}' if artifact else ''}"
+    place = f"/artifacts/{artifact}" if artifact else ""
+    return f"#/experiments/{experiment_id}/runs/{run_id}{place}?workflowType=machine_learning"
 
 
 def link(text: str, path: str) -> str:
