@@ -35,7 +35,7 @@ DOORS = {
     "datasets": {"lm"},
     "tokenizers": {"lm"},
     "mlflow": {"tracking", "law_model"},  # MLflow runs law_model by itself, where there is no tracking of ours
-    "optuna": {"tune", "sampler", "searches"},
+    "optuna": {"tune", "sampler", "searches", "tracking"},
     "scipy": {"laws", "report"},
     "matplotlib": {"report"},
     "optuna_dashboard": {"sampler"},

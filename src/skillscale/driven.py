@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from skillscale.crew import orphaned
-from skillscale.errors import DivergedError, InputError, TrainingError
+from skillscale.errors import DivergedError, InputError, LostError, TrainingError
 from skillscale.output import Output
 from skillscale.record import Measurement, RunRecord
 from skillscale.worker import work
@@ -93,7 +93,9 @@ def train_claimed(writer: "RunWriter", process: "TrainerProcess") -> RunRecord:
     with writer:
         writer.begin()
         try:
-            losses = process.ask(point.n_params, point.n_tokens, dict(point.mix.shares), point.seed)
+            losses = process.ask(
+                point.n_params, point.n_tokens, dict(point.mix.shares), point.seed, watch=writer.refuse_lost
+            )
         except DivergedError as error:
             return writer.fail(str(error))
         except TrainingError as error:
@@ -127,8 +129,15 @@ class TrainerProcess:
     ) -> None:
         self._end()
 
-    def ask(self, n_params: int, n_tokens: int, mix: Mapping[str, float], seed: int) -> dict[str, tuple[float, float]]:
+    def ask(
+        self, n_params: int, n_tokens: int, mix: Mapping[str, float], seed: int,
+        *, watch: Callable[[], None] = lambda: None,
+    ) -> dict[str, tuple[float, float]]:  # fmt: skip
         """Loss and its sem (NaN where not told) of each skill.
+
+        Args:
+            n_params, n_tokens, mix, seed: the point.
+            watch: called now and then; what it raises ends the run.
 
         Raises:
             DivergedError: the run failed, by the fault of the trainer; the message says how.
@@ -138,7 +147,7 @@ class TrainerProcess:
             self._start()
         assert self._connection is not None
         self._connection.send((n_params, n_tokens, dict(mix), seed))
-        kind, answer = self._answer()
+        kind, answer = self._answer(watch)
         if kind == _FAILED:
             raise DivergedError(answer)
         return dict(answer)
@@ -156,7 +165,7 @@ class TrainerProcess:
             self._end()
             raise InputError(f"the trainer {self._trainer} can't be loaded: {answer}")
 
-    def _answer(self) -> tuple[str, Any]:
+    def _answer(self, watch: Callable[[], None] = lambda: None) -> tuple[str, Any]:
         """What the process says next; that it failed, where it says nothing in time or dies."""
         assert self._connection is not None
         until = time.monotonic() + (math.inf if self._timeout_s is None else self._timeout_s)
@@ -164,6 +173,11 @@ class TrainerProcess:
             if orphaned():
                 self._end()
                 raise TrainingError("stopped: the command that started this worker is gone")
+            try:
+                watch()
+            except LostError:
+                self._end()
+                raise
             if time.monotonic() >= until:
                 self._end()
                 return _FAILED, f"the trainer gave no answer within {self._timeout_s:g} s, and was ended (--timeout_s)"

@@ -17,6 +17,10 @@ class TrackingError(SkillscaleError, RuntimeError):
     """The tracking store can't be reached, read or written."""
 
 
+class LostError(TrackingError):
+    """A point that this process held was given to another, because its heartbeat was not seen for too long."""
+
+
 class TrainingError(SkillscaleError, RuntimeError):
     """Training that can't go on for now: out of disk, a damaged checkpoint. The point can be trained again."""
 

@@ -11,7 +11,7 @@ import yaml
 from skillscale import __version__
 from skillscale.config import Config
 from skillscale.crew import next_claim, orphaned
-from skillscale.errors import DivergedError, TrainingError
+from skillscale.errors import DivergedError, LostError, TrainingError
 from skillscale.output import Output
 from skillscale.point import DesignPoint
 from skillscale.record import DataSet, Provenance, RunRecord, State
@@ -36,16 +36,20 @@ class Desk:
 
 def work(
     study: "Study", train: Callable[["RunWriter"], RunRecord], out: Output, *, retry_failed: bool = False,
-    sampled: bool = False,
+    sampled: bool = False, stay: bool = False,
 ) -> int:  # fmt: skip
     """Train claimed points until none is left or the process that started us is gone; return how many were ended.
 
-    While a sampler fills the queue, points may come.
+    While a sampler fills the queue, points may come; with ``stay`` also while others hold some, which they may lose.
     """
     ended = 0
-    while (writer := next_claim(study, retry_failed=retry_failed, sampled=sampled)) is not None:
+    while (writer := next_claim(study, retry_failed=retry_failed, sampled=sampled, stay=stay)) is not None:
         began = time.monotonic()
-        record = train(writer)
+        try:
+            record = train(writer)
+        except LostError as error:
+            out.progress(f"{named(writer.point)}: {error}")
+            continue
         ended += 1
         done = study.progress()
         out.progress(f"[{done.finished}/{done.planned}] {told(record)} ({time.monotonic() - began:.1f} s)")
@@ -57,6 +61,7 @@ def train_claimed(writer: "RunWriter", desk: Desk) -> RunRecord:
 
     Raises:
         Stopped: the process that started us is gone; the run is marked as killed and can be claimed again.
+        LostError: the point was given to another, as our heartbeat was not seen for too long.
         TrainingError: out of disk, or a checkpoint that can't be used; the run is marked in the same way.
     """
     from skillscale.lm import run  # and with it torch, which takes seconds
@@ -81,7 +86,7 @@ def train_claimed(writer: "RunWriter", desk: Desk) -> RunRecord:
                 desk.prepared,
                 checkpoint=checkpoint,
                 on_progress=_teller(writer, desk.out),
-                should_stop=orphaned,
+                should_stop=lambda: orphaned() or not writer.goes_on(),
             )
         except DivergedError as error:
             checkpoint.unlink(missing_ok=True)
@@ -90,6 +95,7 @@ def train_claimed(writer: "RunWriter", desk: Desk) -> RunRecord:
             writer.kill(str(error))
             raise
         except Stopped:
+            writer.refuse_lost()
             writer.kill("stopped: the command that started this worker is gone")
             raise
         _log_curve(writer, outcome.curve)

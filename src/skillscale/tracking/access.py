@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import socket
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,8 @@ from skillscale.point import digest
 _SILENCE = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 SERVER_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20", **_SILENCE}
 FIRST_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "8", **_SILENCE}
+# Of an address, wherever it stands: USER:PASSWORD@, with any @ inside, and what drivers take as ?password=
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)\S+(@)|([?&;]password=)[^&;\s'\"]+", re.IGNORECASE)
 _LOCK_PATIENCE_S = 120.0
 _DATABASES = ("postgresql", "mysql", "mssql")
 _NOISY = ("mlflow.store.db.utils", "alembic.runtime.migration", "mlflow.utils.rest_utils")
@@ -153,10 +156,9 @@ def _unreachable(uri: str, why: str) -> TrackingError:
     )
 
 
-def without_password(uri: str) -> str:
-    """A tracking URI that may be shown."""
-    parts = urlsplit(uri)
-    return uri if parts.password is None else uri.replace(f":{parts.password}@", ":...@")
+def without_password(text: str) -> str:
+    """An address, or a text that holds addresses, that may be shown."""
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[3]}...{found[2] or ''}", text)
 
 
 @contextmanager
@@ -186,7 +188,7 @@ def reaching(uri: str, patience: Mapping[str, str] = SERVER_PATIENCE) -> Iterato
 
 
 def _explained(uri: str, error: Exception) -> TrackingError:
-    text = " ".join(str(error).split())
+    text = without_password(" ".join(str(error).split()))
     low = text.lower()
     place = without_password(uri)
     if "disk is full" in low or "no space left" in low or "disk i/o error" in low or "file too large" in low:

@@ -25,6 +25,7 @@ from skillscale.tracking.access import (
     is_current,
     reaching,
     sqlite_path,
+    without_password,
 )
 
 if TYPE_CHECKING:
@@ -80,6 +81,11 @@ class Store:
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
         return cls(uri, cache, client)
+
+    @property
+    def place(self) -> str:
+        """The tracking URI as it may be shown."""
+        return without_password(self.uri)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 
-from skillscale.errors import TrackingError
+from skillscale.errors import LostError, TrackingError
 from skillscale.point import DesignPoint
 from skillscale.record import (
     CURVE,
@@ -28,6 +28,7 @@ from skillscale.record import (
     metrics_of,
     params_of,
 )
+from skillscale.tracking.queue import Ticket
 from skillscale.tracking.spool import Ending, keep
 from skillscale.tracking.store import Batch, Store, now_ms
 
@@ -57,10 +58,13 @@ class RunWriter:
     In order: ``begin`` (what is known before training), ``curve`` as it trains, and one of ``finish``, ``fail``
     and ``kill``. Leaving the block by what comes from outside (Ctrl-C, ``SystemExit``, the disk, memory, the store)
     kills the run, by another exception fails it, and the exception goes on; a killed run can be claimed again.
+
+    ``ticket``: of the storage's queue, where the point came from one. Who has lost it writes nothing more.
     """
 
-    def __init__(self, store: Store, claim: Claim) -> None:
+    def __init__(self, store: Store, claim: Claim, ticket: Ticket | None = None) -> None:
         self.claim = claim
+        self._ticket = ticket
         self._store = store
         self._record = RunRecord(
             run_id=claim.run_id, study=claim.study, state=State.RUNNING, reason="", point=claim.point,
@@ -93,7 +97,14 @@ class RunWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._ended:
+        try:
+            self._leave(error)
+        finally:
+            if self._ticket is not None:
+                self._ticket.abandon()
+
+    def _leave(self, error: BaseException | None) -> None:
+        if self._ended or isinstance(error, LostError):
             return
         if error is None:
             self.kill("left without a result")
@@ -138,6 +149,22 @@ class RunWriter:
         if config_yaml and not self._has_inputs:
             self._store.write_inputs(self.run_id, data)
             self._store.write_text(self.run_id, config_yaml, "config.yaml")
+
+    def goes_on(self) -> bool:
+        """A sign of the work; False once the point was given to another, and all that is left is to stop."""
+        if self._ticket is None:
+            return True
+        self._ticket.sign()
+        return not self._ticket.is_lost
+
+    def refuse_lost(self) -> None:
+        """Make sure that the point is still held, as far as is known here.
+
+        Raises:
+            LostError: it was given to another; the run is theirs.
+        """
+        if self._ticket is not None and self._ticket.is_lost:
+            self._ticket.check()
 
     def curve(self, tokens: int, loss: float) -> None:
         """Add to the loss curve; written now and then. What a resumed run repeats is left out."""
@@ -187,6 +214,8 @@ class RunWriter:
         tags = {f"{TAG}state": str(state), f"{TAG}reason": self._record.reason, "mlflow.note.content": self._note()}
         batch = Batch(metrics=(*self._curve, *self._numbers()), tags=tags)
         self._ended = True
+        if self._ticket is not None:
+            self._ticket.check()
         ending = Ending(run_id=self.run_id, attempt=self.claim.attempt, status=state.name, batch=batch)
         try:
             self._store.write(self.run_id, batch)
@@ -196,9 +225,24 @@ class RunWriter:
             raise TrackingError(
                 f"{error} (the run's results are kept in {path}; starting the study again writes them)"
             ) from error
+        self._hand_back(state)
         return self._record
 
+    def _hand_back(self, state: State) -> None:
+        """Tell the queue what became of the point, after the run: whoever dies between leaves a run that tells it."""
+        if self._ticket is None:
+            return
+        if state is State.FINISHED:
+            losses = [one.loss for one in self._record.skills.values()]
+            self._ticket.finish(sum(losses) / len(losses) if losses else None)
+        elif state is State.FAILED:
+            self._ticket.fail(self._record.reason)
+        else:
+            self._ticket.release(self._record.reason)
+
     def _flush(self) -> None:
+        if self._ticket is not None and self._ticket.is_lost:
+            return
         try:
             self._store.write(self.run_id, Batch(metrics=tuple(self._curve)))
         except TrackingError as error:
