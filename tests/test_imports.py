@@ -18,7 +18,7 @@ FLOORS = (
     {"config"},
     {"record", "output"},
     {"lm", "tracking", "laws"},
-    {"grid", "report", "table", "known_file", "sampler"},
+    {"grid", "report", "table", "known_file", "sampler", "launch"},
     {"imports"},
     {"source", "law_model", "sampling", "crew", "known_world", "searches"},
     {"estimate", "worker", "analysis", "suggest"},
@@ -39,6 +39,8 @@ DOORS = {
     "scipy": {"laws", "report"},
     "matplotlib": {"report"},
     "optuna_dashboard": {"sampler"},
+    "submitit": {"launch"},
+    "ray": {"launch"},
 }
 HEAVY = ("torch", "lightning", "datasets", "tokenizers", "mlflow", "optuna", "scipy", "pandas", "numpy", "matplotlib")
 

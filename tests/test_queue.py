@@ -12,7 +12,7 @@ import pytest
 from storages import STORAGES, storage_of
 
 from skillscale.errors import InputError, LostError, TrackingError
-from skillscale.tracking.access import without_password
+from skillscale.output import without_password
 from skillscale.tracking.queue import MAX_DEATHS, Queue, locks, settle_storage
 
 QUICK_S = 1.2

@@ -75,10 +75,10 @@ def drive(arguments: Mapping[str, Any], name: str, out: Output) -> int:
     from skillscale.tracking import Registry
 
     trainer = Trainer.parse(arguments["trainer"])
-    registry = Registry.open(arguments["tracking"], cache=arguments["cache"])
+    registry = Registry.open(arguments["tracking"], cache=arguments["cache"], storage=arguments.get("storage", ""))
     skills = registry.driven_skills(registry.study(name)) or ()
     study = registry.open_driven(name, trainer=trainer.name, skills=skills)
-    asked = {"retry_failed": arguments["retry_failed"], "sampled": arguments["sampled"]}
+    asked = {name: arguments.get(name, False) for name in ("retry_failed", "sampled", "stay")}
     with TrainerProcess(trainer, skills, arguments["timeout_s"]) as process:
         return work(study, lambda writer: train_claimed(writer, process), out, **asked)
 

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import socket
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -13,14 +12,13 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from skillscale.errors import TrackingError
+from skillscale.output import without_password
 from skillscale.point import digest
 
 # Standard output belongs to the commands' JSON; MLflow would print a link there whenever a run ends.
 _SILENCE = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 SERVER_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20", **_SILENCE}
 FIRST_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "8", **_SILENCE}
-# Of an address, wherever it stands: USER:PASSWORD@, with any @ inside, and what drivers take as ?password=
-_PASSWORD = re.compile(r"(://[^:/@\s]*:)\S+(@)|([?&;]password=)[^&;\s'\"]+", re.IGNORECASE)
 _LOCK_PATIENCE_S = 120.0
 _DATABASES = ("postgresql", "mysql", "mssql")
 _NOISY = ("mlflow.store.db.utils", "alembic.runtime.migration", "mlflow.utils.rest_utils")
@@ -154,11 +152,6 @@ def _unreachable(uri: str, why: str) -> TrackingError:
     return TrackingError(
         f"the tracking store {without_password(uri)} does not answer ({why}); start it, or give another --tracking"
     )
-
-
-def without_password(text: str) -> str:
-    """An address, or a text that holds addresses, that may be shown."""
-    return _PASSWORD.sub(lambda found: f"{found[1] or found[3]}...{found[2] or ''}", text)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from filelock import FileLock
 
 from skillscale.errors import InputError, LostError, TrackingError
-from skillscale.tracking.access import without_password
+from skillscale.output import without_password
 from skillscale.tracking.owner import is_alive
 
 if TYPE_CHECKING:

@@ -16,10 +16,11 @@ import yaml
 
 from skillscale.config import Config, resolve
 from skillscale.errors import InputError, TrackingError
+from skillscale.output import without_password
 from skillscale.point import check_skill_name, digest
 from skillscale.record import TAG, State
 from skillscale.tracking import spool
-from skillscale.tracking.access import settle_uri, sqlite_path, without_password
+from skillscale.tracking.access import settle_uri, sqlite_path
 from skillscale.tracking.imported import IMPORTED, ForeignRun, Imports, foreign_run
 from skillscale.tracking.owner import current_owner
 from skillscale.tracking.queue import locks, settle_storage

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from skillscale.errors import TrackingError
+from skillscale.output import without_password
 from skillscale.point import digest
 from skillscale.record import TAG, DataSet
 from skillscale.tracking.access import (
@@ -25,7 +26,6 @@ from skillscale.tracking.access import (
     is_current,
     reaching,
     sqlite_path,
-    without_password,
 )
 
 if TYPE_CHECKING:
