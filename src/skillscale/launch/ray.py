@@ -34,6 +34,7 @@ class Ray:
         if unknown := sorted(set(given) - set(_RESOURCES)):
             raise InputError(f"--launcher ray has no option {', '.join(unknown)}; it has address, {_listed()}")
         if not ray.is_initialized():
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that we start reports to nobody
             try:
                 ray.init(address=address, log_to_driver=True, include_dashboard=False if address is None else None)
             except (ConnectionError, ValueError, RuntimeError) as error:

