@@ -1,7 +1,6 @@
 """The door to Ray: workers as tasks of a cluster, each with its CPUs and share of a GPU, retried where Ray does."""
 
 import os
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -84,7 +83,6 @@ class RayTask:
 
 def serve(words: Sequence[str], environment: Mapping[str, str]) -> int:
     """What the task does: a worker in a process of its own, which ends with the task."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     process: subprocess.Popen[bytes] = Local().start(
         words, {"PYTHONPATH": os.environ.get("PYTHONPATH", ""), **environment}
     )
