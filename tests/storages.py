@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 PASSWORD = "geheim-of-the-test"  # looked for in all that is written
-STORAGES = ["journal", "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
+STORAGES = ["journal", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sqlite", "postgresql"))]
 
 
 @contextmanager

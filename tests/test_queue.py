@@ -213,7 +213,14 @@ def _claim_all(url, gate, found):
     found.put(won)
 
 
-def test_processes_that_claim_at_once_take_every_key_once(queue, url):
+@pytest.mark.parametrize("kind", ["journal", "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def test_processes_that_claim_at_once_take_every_key_once(kind, tmp_path):
+    with storage_of(kind, tmp_path) as url:
+        _race(url)
+
+
+def _race(url):
+    queue = Queue(url, "one", 60.0)
     queue.add([(f"key{at}", {}) for at in range(30)])
     context = multiprocessing.get_context("fork")
     gate, found = context.Barrier(3), context.Queue()
