@@ -18,7 +18,7 @@ FLOORS = (
     {"config"},
     {"record", "output", "completion"},
     {"lm", "tracking", "laws"},
-    {"grid", "report", "table", "known_file", "sampler"},
+    {"grid", "report", "table", "known_file", "sampler", "launch"},
     {"standing"},
     {"imports"},
     {"source", "law_model", "sampling", "crew", "known_world", "searches"},
@@ -38,10 +38,12 @@ DOORS = {
     "transformers": {"lm"},
     "mlflow": {"tracking", "law_model"},  # MLflow runs law_model by itself, where there is no tracking of ours
     "sqlalchemy": {"tracking"},
-    "optuna": {"tune", "sampler", "searches"},
+    "optuna": {"tune", "sampler", "searches", "tracking"},
     "scipy": {"laws", "report"},
     "matplotlib": {"report"},
     "optuna_dashboard": {"sampler"},
+    "submitit": {"launch"},
+    "ray": {"launch"},
 }
 HEAVY = (
     "torch", "transformers", "lightning", "datasets", "tokenizers", "mlflow", "optuna", "scipy", "pandas", "numpy",

@@ -1,5 +1,6 @@
 """The files around the package say the same as the package: MLproject, README, CI, lock, image, conf."""
 
+import os
 import re
 import string
 import subprocess
@@ -181,6 +182,33 @@ def test_image_definition_passes_its_linter():
     assert (done.returncode, done.stdout) == (0, "")
 
 
+COMPOSE = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]
+
+
+def test_services_are_confined_and_bound_to_loopback():
+    assert {"postgres", "mlflow", "driver", "worker", "worker-cuda"} == set(COMPOSE)
+    for name, service in COMPOSE.items():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+        if name != "postgres":  # which gives up root by itself
+            assert (service["user"], service["read_only"], service["cap_drop"]) == ("1000", True, ["ALL"])
+
+
+def test_secrets_of_the_services_come_from_the_environment_alone():
+    text = (ROOT / "docker" / "compose.yaml").read_text()
+    assert set(re.findall(r"\$\{(\w+):\?", text)) == {
+        line.partition("=")[0] for line in lines_of((ROOT / "docker" / "example.env").read_text())
+    }
+    assert all(line.endswith("=") for line in lines_of((ROOT / "docker" / "example.env").read_text()))
+    assert "docker/.env" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+@pytest.mark.parametrize("name", ["driver", "worker", "worker-cuda"])
+def test_services_start_entries_that_there_are(name):
+    entry, *words = COMPOSE[name]["command"]
+    (declared,) = [one for one in cli.ENTRIES if one.name == entry]
+    assert cli.parse([word.replace("${STUDY:-main}", "main") for word in words], declared)["study"] == "main"
+
+
 @pytest.mark.slow
 def test_install_steps_of_the_image_work_in_a_fresh_environment(tmp_path):
     """The RUN steps that install, in a folder laid out by the COPY steps; ends with the package's own answer."""
@@ -193,7 +221,8 @@ def test_install_steps_of_the_image_work_in_a_fresh_environment(tmp_path):
         subprocess.run(["cp", "-r", "--parents", *names, folder], cwd=ROOT, check=True)
 
     def install(line):
-        subprocess.run(["bash", "-c", line.replace("python -m", f"{python} -m")], cwd=folder, check=True)
+        words = ["bash", "-c", line.replace("python -m", f"{python} -m")]
+        subprocess.run(words, cwd=folder, check=True, env={**os.environ, "EXTRAS": "postgresql"})
 
     first, second = [line.removeprefix("RUN ") for line in DOCKERFILE.splitlines() if "pip install" in line]
     copy("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "src/skillscale/__init__.py")

@@ -108,6 +108,17 @@ def test_a_second_call_goes_on_and_no_run_is_made_twice(sampled):
     assert {one.state for one in records} == {State.FINISHED}
 
 
+def test_points_are_chosen_and_trained_through_a_storage(tmp_path, capsys):
+    given = words(tmp_path, GOOD, "--points", "3", "--storage", str(tmp_path / "queue.journal"), "--patience_s", "30")
+    code, told, log = answer(given, capsys)
+    assert (code, told["chosen"], told["finished"]) == (0, 3, 3), log
+    records = study(tmp_path).records()
+    assert {one.state for one in records} == {State.FINISHED}
+    assert all(one.purpose for one in records)
+    code, _, log = answer(words(tmp_path, GOOD, "--points", "1"), capsys)
+    assert (code, "SKILLSCALE_STORAGE" in log) == (2, True), "its queue is in the storage"
+
+
 def test_losses_and_their_errors_are_those_that_the_trainer_returned(sampled):
     for one in study(sampled[0]).records():
         loss = 1.7 + 400 * one.point.n_params**-0.34 + 410 * one.point.n_tokens**-0.28

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skillscale.config import Config, check_mix, conf_file, is_shipped
-from skillscale.crew import start_worker, stop
+from skillscale.config import Config, check_mix, conf_file, is_shipped, overridden
+from skillscale.crew import runs_elsewhere, start_worker, stop, tell_elsewhere
 from skillscale.errors import InputError, TrainingError
 from skillscale.grid import grid_points, reached
 from skillscale.output import Output
@@ -17,8 +17,7 @@ from skillscale.standing import Describer, standing_of
 from skillscale.worker import Desk, named, train_claimed, work
 
 if TYPE_CHECKING:
-    import subprocess
-
+    from skillscale.launch import Started
     from skillscale.lm.prepare import Prepared
     from skillscale.tracking import Registry, Study
 
@@ -98,14 +97,19 @@ def grid(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
 
 def worker(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Train the points that wait in the study's queue until there are none, and no sampler adds more."""
-    asked = {"retry_failed": arguments["retry_failed"], "sampled": arguments["sampled"]}
+    asked = {name: arguments[name] for name in ("retry_failed", "sampled", "stay")}
     if arguments["trainer"]:
         from skillscale.driven import drive
 
         ended = drive(arguments, config.study.name, out)
         return {"study": config.study.name, "ended": ended}
-    refuse_unknown(arguments)
-    opened = open_study(arguments, config, out, [])
+    registry = _registry(arguments)
+    if registry.storage:
+        kept = registry.kept_config(config.study.name)
+        config = overridden(kept, {name: text for name, text in arguments.items() if "." in name})
+    else:
+        refuse_unknown(arguments)
+    opened = open_study(arguments, config, out, [], keep=not registry.storage)
     desk = _desk(arguments, config, opened, out)
     ended = work(opened.study, lambda writer: train_claimed(writer, desk, opened.study), out, **asked)
     return {"study": opened.study.name, "ended": ended}
@@ -131,18 +135,24 @@ def train_all(
     Raises:
         TrainingError: some are not, because workers stopped.
     """
+    elsewhere = runs_elsewhere(arguments)
     opened = open_study(arguments, config, out, points)
+    arguments = {**arguments, "study_name": opened.study.name}
     opened.study.add_points(points)
     found = opened.study.progress()
     out.progress(
-        f"study {opened.study.name} in {opened.registry.uri}: {found.finished} of {found.planned} points are trained"
+        f"study {opened.study.name} in {opened.registry.place}: {found.finished} of {found.planned} points are trained"
     )
+    if elsewhere:
+        told = tell_elsewhere(arguments, out)
+        return {"study": opened.study.name, "points": found.planned, "finished": found.finished, **told}
     began = time.monotonic()
     describer = Describer(opened.study, out.progress)
     describer.refresh(now=True)
     try:
         if found.finished < found.planned:
             _run_workers(opened.study, arguments, out, describer)
+        opened.study.close_left()
     finally:
         describer.refresh(now=True)
     done = opened.study.progress()
@@ -154,7 +164,7 @@ def train_all(
     opened.registry.annotate_launcher(opened.study, note=f"{done.finished} of {done.planned} points are trained")
     return {
         "study": opened.study.name,
-        "tracking": opened.registry.uri,
+        "tracking": opened.registry.place,
         "points": done.planned,
         "finished": done.finished,
         "failed": done.failed,
@@ -208,7 +218,7 @@ def _unfinished(study: "Study") -> str:
     return f"{count}: their workers stopped (the lines above say why); run the same command to go on"
 
 
-def _watch(workers: "Sequence[subprocess.Popen[bytes]]", study: "Study", out: Output, describer: Describer) -> None:
+def _watch(workers: "Sequence[Started]", study: "Study", out: Output, describer: Describer) -> None:
     told = time.monotonic()
     while any(each.poll() is None for each in workers):
         time.sleep(_LOOK_EVERY_S)
@@ -230,13 +240,18 @@ def refuse_unknown(arguments: Mapping[str, Any]) -> None:
         conf_file("study", arguments["study"])
 
 
-def open_study(arguments: Mapping[str, Any], config: Config, out: Output, points: Sequence[DesignPoint]) -> Opened:
-    """Connect, agree on the settings, prepare the data, warn of repetition: all before any training."""
+def open_study(
+    arguments: Mapping[str, Any], config: Config, out: Output, points: Sequence[DesignPoint], *, keep: bool = True
+) -> Opened:
+    """Connect, agree on the settings, prepare the data, warn of repetition: all before any training.
+
+    ``keep``: the settings for workers to come, which a worker's own are not.
+    """
     registry = _registry(arguments)
     if config.study.name in registry.study_names():  # refuse other settings before the long work
-        registry.open_study(config.study.name, config)
+        registry.open_study(config.study.name, config, keep=keep)
     prepared = _prepared(arguments, config, out)
-    study = registry.open_study(config.study.name, config)
+    study = registry.open_study(config.study.name, config, keep=keep)
     study.settle_data(prepared.data_hash, (prepared.folder / "data.json").read_text(encoding="utf-8"))
     for warning in sorted({text for point in points for text in prepared.check(point)}):
         out.progress(f"warning: {warning}")
@@ -246,7 +261,10 @@ def open_study(arguments: Mapping[str, Any], config: Config, out: Output, points
 def _registry(arguments: Mapping[str, Any]) -> "Registry":
     from skillscale.tracking import Registry
 
-    return Registry.open(arguments["tracking"], cache=arguments.get("cache"))
+    return Registry.open(
+        arguments["tracking"], cache=arguments.get("cache"), storage=arguments.get("storage", ""),
+        patience_s=arguments.get("patience_s"),
+    )  # fmt: skip
 
 
 def _prepared(arguments: Mapping[str, Any], config: Config, out: Output) -> "Prepared":

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from skillscale import __version__, completion, config, errors
-from skillscale.output import Output
+from skillscale.output import Output, without_password
 from skillscale.point import Mix
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -228,6 +228,11 @@ def figure_file(text: str) -> str:
     return page_file(text)
 
 
+def launch_options(text: str) -> dict[str, Any]:
+    """Options of a launcher between commas, as in ``num_gpus=1,partition=short``; numbers are read as such."""
+    return {name: config.scalar(value) for name, value in named(str)(text).items()}
+
+
 def cache_folder(text: str) -> Path:
     """The folder of what can be made again; empty is SKILLSCALE_CACHE, or .cache/skillscale in the home."""
     return Path(text or os.environ.get("SKILLSCALE_CACHE") or Path.home() / ".cache" / "skillscale").expanduser()
@@ -314,6 +319,22 @@ _PLANNED = (
     Parameter(name="figure", read=figure_file, help="SVG or PNG file to draw to; empty: none beside a study's run"),
 )  # fmt: skip
 
+_STORAGE = Parameter(
+    name="storage",
+    help="where machines share the points: a journal file, sqlite:///FILE or postgresql+psycopg2://...; "
+    "empty: SKILLSCALE_STORAGE, or none: one machine",
+)
+_PATIENCE = Parameter(
+    name="patience_s", read=optional(positive), help="age of a heartbeat in the storage that is too old, s; empty: 60"
+)
+_LAUNCHED = (
+    Parameter(
+        name="launcher", default="local", read=one_of("local", "none", "slurm", "ray", "kubernetes"),
+        help="who starts the workers: local, slurm, ray; none: you do; kubernetes: writes a Job for you to apply",
+    ),
+    Parameter(name="launch", read=launch_options, help="options of the launcher, as in partition=gpu,gpus_per_node=1"),
+    Parameter(name="file", read=page_file, help="YAML file for the Job of kubernetes; empty: STUDY-job.yaml"),
+)  # fmt: skip
 _SAMPLED = Parameter(name="sampled", default="false", read=flag, help="train only points that the sampler chose")
 _TRAINER = Parameter(
     name="trainer", help="FILE.py:function(n_params, n_tokens, mix, seed) that trains in our place; empty: we train"
@@ -385,6 +406,9 @@ ENTRIES = (
             Parameter(name="gpu_flops", default="9.89e14", read=positive, help="peak FLOP/s of a GPU, for the dry run"),
             Parameter(name="mfu", default="0.4", read=_part, help="share of that which 6 N D reaches"),
             _RETRY,
+            _STORAGE,
+            _PATIENCE,
+            *_LAUNCHED,
             _JSON,
         ),
     ),
@@ -392,7 +416,21 @@ ENTRIES = (
         name="worker",
         help="train the points that wait in the study's queue until there are none",
         run="skillscale.campaign:worker",
-        parameters=(*_TRAIN, _TRAINER, _TIMEOUT, _SAMPLED, _RETRY, _JSON),
+        parameters=(
+            *_TRAIN,
+            _TRAINER,
+            _TIMEOUT,
+            _SAMPLED,
+            _RETRY,
+            _STORAGE,
+            Parameter(
+                name="stay",
+                default="true",
+                read=flag,
+                help="of a storage: wait while others train, to take over what they lose",
+            ),
+            _JSON,
+        ),
         names_any_study=True,
     ),
     Entry(
@@ -410,6 +448,9 @@ ENTRIES = (
             Parameter(
                 name="replan", default="false", read=flag, help="go on with another space or other targets than before"
             ),
+            _STORAGE,
+            _PATIENCE,
+            *_LAUNCHED,
             _JSON,
         ),
         names_any_study=True,
@@ -612,6 +653,7 @@ ENTRIES = (
                 help="also close runs of other machines claimed so many seconds ago; empty: leave them",
             ),
             _TRACKING,
+            _STORAGE,
             _JSON,
         ),
     ),
@@ -795,7 +837,7 @@ def _usage(entry: Entry) -> str:
 
 
 def _complain(message: str, code: int) -> int:
-    sys.stderr.write(f"skillscale: error: {' '.join(message.split())}\n")
+    sys.stderr.write(f"skillscale: error: {without_password(' '.join(message.split()))}\n")
     return code
 
 

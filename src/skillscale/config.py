@@ -572,6 +572,33 @@ def load(
     return resolve(raw)
 
 
+def overridden(config: Config, overrides: Mapping[str, str]) -> Config:
+    """Settings with overrides laid over them, as ``load`` lays them over the files.
+
+    Raises:
+        InputError: a key or value that can't be used.
+    """
+    raw = config.as_dict()
+    for dotted, text in overrides.items():
+        _override(raw, dotted, text)
+    return resolve(raw)
+
+
+def scalar(text: str) -> Any:
+    """A number, a flag or a text, as YAML reads it.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{text!r} is no YAML value ({error})") from error
+    if isinstance(value, dict | list):
+        raise InputError(f"must be one value, but it is {text!r}")
+    return text if value is None else value
+
+
 def resolve(raw: Mapping[str, Any]) -> Config:
     """Checked values from plain ones; inverse of ``Config.as_dict``.
 

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from skillscale.crew import orphaned
-from skillscale.errors import DivergedError, InputError, TrainingError
+from skillscale.errors import DivergedError, InputError, LostError, TrainingError
 from skillscale.output import Output
 from skillscale.record import Measurement, RunRecord
 from skillscale.worker import work
@@ -76,10 +76,10 @@ def drive(arguments: Mapping[str, Any], name: str, out: Output) -> int:
     from skillscale.tracking import Registry
 
     trainer = Trainer.parse(arguments["trainer"])
-    registry = Registry.open(arguments["tracking"], cache=arguments["cache"])
+    registry = Registry.open(arguments["tracking"], cache=arguments["cache"], storage=arguments.get("storage", ""))
     skills = registry.driven_skills(registry.study(name)) or ()
     study = registry.open_driven(name, trainer=trainer.name, skills=skills)
-    asked = {"retry_failed": arguments["retry_failed"], "sampled": arguments["sampled"]}
+    asked = {name: arguments.get(name, False) for name in ("retry_failed", "sampled", "stay")}
     with TrainerProcess(trainer, skills, arguments["timeout_s"]) as process:
         return work(study, lambda writer: train_claimed(writer, process), out, **asked)
 
@@ -94,7 +94,9 @@ def train_claimed(writer: "RunWriter", process: "TrainerProcess") -> RunRecord:
     with writer:
         writer.begin()
         try:
-            losses = process.ask(point.n_params, point.n_tokens, dict(point.mix.shares), point.seed)
+            losses = process.ask(
+                point.n_params, point.n_tokens, dict(point.mix.shares), point.seed, watch=writer.refuse_lost
+            )
         except DivergedError as error:
             return writer.fail(str(error))
         except TrainingError as error:
@@ -128,8 +130,15 @@ class TrainerProcess:
     ) -> None:
         self._end()
 
-    def ask(self, n_params: int, n_tokens: int, mix: Mapping[str, float], seed: int) -> dict[str, tuple[float, float]]:
+    def ask(
+        self, n_params: int, n_tokens: int, mix: Mapping[str, float], seed: int,
+        *, watch: Callable[[], None] = lambda: None,
+    ) -> dict[str, tuple[float, float]]:  # fmt: skip
         """Loss and its sem (NaN where not told) of each skill.
+
+        Args:
+            n_params, n_tokens, mix, seed: the point.
+            watch: called now and then; what it raises ends the run.
 
         Raises:
             DivergedError: the run failed, by the fault of the trainer; the message says how.
@@ -139,7 +148,7 @@ class TrainerProcess:
             self._start()
         assert self._connection is not None
         self._connection.send((n_params, n_tokens, dict(mix), seed))
-        kind, answer = self._answer(self._timeout_s)
+        kind, answer = self._answer(self._timeout_s, watch)
         if kind == _FAILED:
             raise DivergedError(answer)
         return dict(answer)
@@ -161,7 +170,7 @@ class TrainerProcess:
             self._end()
             raise InputError(f"the trainer {self._trainer} can't be loaded: {answer}")
 
-    def _answer(self, limit_s: float | None) -> tuple[str, Any]:
+    def _answer(self, limit_s: float | None, watch: Callable[[], None] = lambda: None) -> tuple[str, Any]:
         """What the process says next; that it failed, where it says nothing in time or dies."""
         assert self._connection is not None
         until = time.monotonic() + (math.inf if limit_s is None else limit_s)
@@ -169,6 +178,11 @@ class TrainerProcess:
             if orphaned():
                 self._end()
                 raise TrainingError("stopped: the command that started this worker is gone")
+            try:
+                watch()
+            except LostError:
+                self._end()
+                raise
             if time.monotonic() >= until:
                 self._end()
                 return _FAILED, f"the trainer gave no answer within {limit_s:g} s, and was ended (--timeout_s)"

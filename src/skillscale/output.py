@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,10 +12,21 @@ from typing import Any, TextIO
 
 from skillscale.config import plain
 
+# Of an address, wherever it stands: USER:PASSWORD@, with any @ inside, and what drivers take as ?password=
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)\S+(@)|([?&;]password=)[^&;\s'\"]+", re.IGNORECASE)
+
+
+def without_password(text: str) -> str:
+    """An address, or a text that holds addresses, that may be shown."""
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[3]}...{found[2] or ''}", text)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """The two streams of a command. With ``as_json``, standard output gets one JSON object and nothing else."""
+    """The two streams of a command, without the passwords of addresses.
+
+    With ``as_json``, standard output gets one JSON object and nothing else.
+    """
 
     as_json: bool = False
     answer: TextIO = field(default_factory=lambda: sys.stdout)
@@ -22,13 +34,13 @@ class Output:
 
     def progress(self, text: str) -> None:
         """Tell how far the work is."""
-        self.log.write(f"{text}\n")
+        self.log.write(f"{without_password(text)}\n")
         self.log.flush()
 
     def text(self, text: str) -> None:
         """Part of the answer for a person; not written with ``--json``, where ``result`` says the same."""
         if not self.as_json:
-            self.answer.write(f"{text}\n")
+            self.answer.write(f"{without_password(text)}\n")
             self.answer.flush()
 
     def result(self, value: Mapping[str, Any]) -> None:
@@ -58,6 +70,8 @@ def _jsonable(value: Any) -> Any:
         return value.value
     if hasattr(value, "tolist"):  # numpy scalars and arrays
         return _jsonable(value.tolist())
+    if isinstance(value, str):
+        return without_password(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

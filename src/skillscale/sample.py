@@ -8,13 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skillscale.campaign import open_study, refuse_unknown
 from skillscale.config import Config
-from skillscale.crew import start_worker, stop
+from skillscale.crew import runs_elsewhere, start_worker, stop, tell_elsewhere
 from skillscale.driven import Trainer
 from skillscale.errors import InputError, TrainingError
+from skillscale.launch import Started
 from skillscale.laws.design.advice import Advice
 from skillscale.laws.design.averaged import answer
 from skillscale.laws.design.propose import START, propose
@@ -42,9 +43,6 @@ from skillscale.table import RunTable
 from skillscale.tracking import Planned, Registry, Study
 from skillscale.worker import named
 
-if TYPE_CHECKING:
-    import subprocess
-
 FAILURES = 5  # in a row, after which no more points are chosen
 _LOOK_EVERY_S = 0.2
 
@@ -64,6 +62,7 @@ class _Job:
 def sample(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Choose points, train them, fit again, until the intervals are narrow enough or the budget is spent."""
     began = time.monotonic()
+    runs_elsewhere(arguments)
     job, arguments = _opened(arguments, config, out)
     for note in job.order.notes:
         out.progress(f"note: {note}")
@@ -97,7 +96,7 @@ def sample_after(
     They may cost a share of the grid's FLOPs, in as many runs of its number (``sample.after_grid``); those that were
     sampled before count. Where there is nothing to sample, or runs fail, the grid's results stand: it says why.
     """
-    registry = Registry.open(arguments["tracking"], cache=arguments["cache"])
+    registry = Registry.open(arguments["tracking"], cache=arguments["cache"], storage=arguments.get("storage", ""))
     study = registry.study(config.study.name)
     share = config.sample.after_grid
     asked = replace(
@@ -114,7 +113,7 @@ def sample_after(
     )  # fmt: skip
     ended = ""
     try:
-        _sampled(job, {**arguments, "tracking": registry.uri, "points": None})
+        _sampled(job, {**arguments, "tracking": registry.uri, "study_name": study.name, "points": None})
     except TrainingError as error:
         ended = str(error)
         out.progress(f"note: sampling after the grid ended early: {error}")
@@ -148,7 +147,10 @@ def _opened(arguments: Mapping[str, Any], config: Config, out: Output) -> tuple[
         if not asked.wanted:
             raise InputError("--trainer needs --wanted: the skills whose losses the function returns, as in code,prose")
         order = settled(asked, Known(skills=asked.wanted))
-        registry = Registry.open(arguments["tracking"], cache=arguments["cache"])
+        registry = Registry.open(
+            arguments["tracking"], cache=arguments["cache"], storage=arguments["storage"],
+            patience_s=arguments["patience_s"],
+        )  # fmt: skip
         study = registry.open_driven(config.study.name, trainer=trainer.name, skills=asked.wanted)
         arguments = {**arguments, "trainer": str(trainer), "tracking": registry.uri}
         table_of: Callable[[Sequence[RunRecord]], RunTable] = lambda records: table_of_records(records, asked.wanted)  # noqa: E731
@@ -161,7 +163,7 @@ def _opened(arguments: Mapping[str, Any], config: Config, out: Output) -> tuple[
         order = settled(asked, known_of_config(config, study.data_description()))
         table_of = lambda records: trained_table(records, config)  # noqa: E731
     job = _Job(study=study, order=order, table_of=table_of, seed=config.study.first_seed, out=out)
-    return job, arguments
+    return job, {**arguments, "study_name": study.name}
 
 
 def _agree(job: _Job, *, replan: bool) -> None:
@@ -190,7 +192,7 @@ def _short(value: object) -> str:
 
 def _sampled(job: _Job, arguments: Mapping[str, Any]) -> Advice:
     """Choose and train until it is enough; return the last advice."""
-    workers: list[subprocess.Popen[bytes]] = []
+    workers: list[Started] = []
     try:
         with job.study.sampling(), job.study.analysis(WidthChart.KIND) as summary:
             chart = WidthChart(job.study, job.order, summary)
@@ -203,12 +205,12 @@ def _sampled(job: _Job, arguments: Mapping[str, Any]) -> Advice:
         Describer(job.study, job.out.progress).refresh(now=True)
 
 
-def _run(
-    job: _Job, arguments: Mapping[str, Any], workers: "list[subprocess.Popen[bytes]]", chart: WidthChart
-) -> Advice:
+def _run(job: _Job, arguments: Mapping[str, Any], workers: "list[Started]", chart: WidthChart) -> Advice:
     """Keep the queue filled until nothing is proposed any more and nothing is under way; return the last advice."""
     crew = _Crew(workers, arguments)
     describer = Describer(job.study, job.out.progress)
+    if runs_elsewhere(arguments):
+        tell_elsewhere(arguments, job.out, sampled=True)
     room = arguments["points"] or 10**9
     again = job.began_ms if arguments["retry_failed"] else 0
     advice, asked_at = Advice(proposals=()), -1
@@ -295,12 +297,16 @@ def _refuse_failures(planned: Sequence[Planned], began_ms: int) -> None:
 
 
 class _Crew:
-    """The workers of this command, replaced when they die as long as points are ended between."""
+    """The workers of this command, replaced when they die as long as points are ended between.
 
-    def __init__(self, workers: "list[subprocess.Popen[bytes]]", arguments: Mapping[str, Any]) -> None:
+    Those that somebody else starts are waited for.
+    """
+
+    def __init__(self, workers: "list[Started]", arguments: Mapping[str, Any]) -> None:
         self._workers = workers
         self._arguments = arguments
         self._ended = -1
+        self._elsewhere = runs_elsewhere(arguments)
 
     def tend(self, ended: int) -> None:
         """Start those that are missing.
@@ -308,6 +314,8 @@ class _Crew:
         Raises:
             TrainingError: all have died, and nothing was ended since they were started.
         """
+        if self._elsewhere:
+            return
         self._workers[:] = [each for each in self._workers if each.poll() is None]
         if len(self._workers) < self._arguments["workers"] and ended > self._ended:
             self._ended = ended
@@ -316,6 +324,6 @@ class _Crew:
         if not self._workers:
             raise TrainingError("all workers stopped (the lines above say why); run the same command to go on")
 
-    def _start(self) -> "subprocess.Popen[bytes]":
+    def _start(self) -> Started:
         retry = bool(self._arguments["retry_failed"])
         return start_worker(self._arguments, self._arguments["tracking"], retry_failed=retry, sampled=True)

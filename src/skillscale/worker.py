@@ -12,7 +12,7 @@ import yaml
 from skillscale import __version__
 from skillscale.config import Config
 from skillscale.crew import next_claim, orphaned
-from skillscale.errors import DamagedCheckpointError, DivergedError, TakenOverError, TrainingError
+from skillscale.errors import DamagedCheckpointError, DivergedError, LostError, TrainingError
 from skillscale.output import Output
 from skillscale.point import DesignPoint, digest
 from skillscale.record import DataSet, Provenance, RunRecord, State
@@ -39,19 +39,20 @@ class Desk:
 
 def work(
     study: "Study", train: Callable[["RunWriter"], RunRecord], out: Output, *, retry_failed: bool = False,
-    sampled: bool = False,
+    sampled: bool = False, stay: bool = False,
 ) -> int:  # fmt: skip
     """Train claimed points until none is left or the process that started us is gone; return how many were ended.
 
-    While a sampler fills the queue, points may come. A worker stays with a trunk, whose state it has at hand.
+    While a sampler fills the queue, points may come; with ``stay`` also while others hold some, which they may lose. A
+    worker stays with a trunk, whose state it has at hand.
     """
     ended, trunk = 0, ""
     describer = Describer(study, out.progress)
-    while (writer := next_claim(study, retry_failed=retry_failed, sampled=sampled, trunk=trunk)) is not None:
+    while (writer := next_claim(study, retry_failed=retry_failed, sampled=sampled, trunk=trunk, stay=stay)) is not None:
         began = time.monotonic()
         try:
             record = train(writer)
-        except TakenOverError as error:
+        except LostError as error:
             out.progress(f"{named(writer.point)}: {error}")
             continue
         trunk = record.optimisation.trunk if record.optimisation else ""
@@ -67,6 +68,7 @@ def train_claimed(writer: "RunWriter", desk: Desk, study: "Study") -> RunRecord:
 
     Raises:
         Stopped: the process that started us is gone; the run is marked as killed and can be claimed again.
+        LostError: the point was given to another, as our heartbeat was not seen for too long.
         TrainingError: out of disk, or a checkpoint that can't be used; the run is marked in the same way.
     """
     from skillscale.lm import run  # and with it torch, which takes seconds
@@ -87,7 +89,7 @@ def train_claimed(writer: "RunWriter", desk: Desk, study: "Study") -> RunRecord:
         trunk = _trunk(writer, desk, study) if recipe.optimisation.trunk else None
         measure = partial(
             run.train_and_measure, recipe, desk.config, desk.prepared, checkpoint=checkpoint, trunk=trunk,
-            on_progress=_teller(writer, desk.out), should_stop=orphaned,
+            on_progress=_teller(writer, desk.out), should_stop=lambda: orphaned() or not writer.goes_on(),
         )  # fmt: skip
         try:
             try:
@@ -105,6 +107,7 @@ def train_claimed(writer: "RunWriter", desk: Desk, study: "Study") -> RunRecord:
             writer.kill(str(error))
             raise
         except Stopped:
+            writer.refuse_lost()
             writer.kill("stopped: the command that started this worker is gone")
             raise
         _log_curve(writer, outcome.curve)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from skillscale.errors import TrackingError
+from skillscale.output import without_password
 from skillscale.point import digest
 
 # Standard output belongs to the commands' JSON; MLflow would print a link there whenever a run ends.
@@ -153,12 +154,6 @@ def _unreachable(uri: str, why: str) -> TrackingError:
     )
 
 
-def without_password(uri: str) -> str:
-    """A tracking URI that may be shown."""
-    parts = urlsplit(uri)
-    return uri if parts.password is None else uri.replace(f":{parts.password}@", ":...@")
-
-
 @contextmanager
 def reaching(uri: str, patience: Mapping[str, str] = SERVER_PATIENCE) -> Iterator[None]:
     """Lend MLflow our patience and its log our silence; turn what it raises into ``TrackingError``."""
@@ -186,7 +181,7 @@ def reaching(uri: str, patience: Mapping[str, str] = SERVER_PATIENCE) -> Iterato
 
 
 def _explained(uri: str, error: Exception) -> TrackingError:
-    text = " ".join(str(error).split())
+    text = without_password(" ".join(str(error).split()))
     low = text.lower()
     place = without_password(uri)
     if "disk is full" in low or "no space left" in low or "disk i/o error" in low or "file too large" in low:

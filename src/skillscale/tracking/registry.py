@@ -7,20 +7,23 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from skillscale.config import Config
+from skillscale.config import Config, resolve
 from skillscale.errors import InputError, TrackingError
+from skillscale.output import without_password
 from skillscale.point import check_skill_name, digest
 from skillscale.record import TAG, State
 from skillscale.tracking import spool
-from skillscale.tracking.access import settle_uri, sqlite_path, without_password
+from skillscale.tracking.access import settle_uri, sqlite_path
 from skillscale.tracking.imported import IMPORTED, ForeignRun, Imports, foreign_run
 from skillscale.tracking.owner import current_owner
+from skillscale.tracking.queue import locks, settle_storage
 from skillscale.tracking.store import Batch, Store
 from skillscale.tracking.study import Study, find_plan, missing, pack, run_tags, unpack
 from skillscale.tracking.view import NOTE, analyses_view, link, runs_path, runs_view
@@ -39,11 +42,16 @@ _SHOWN_DIFFERENCES = 6
 class Registry:
     """All studies of one tracking store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, storage: str = "", patience_s: float | None = None) -> None:
         self._store = store
+        self._patience_s = patience_s
+        self.storage = storage
 
     @classmethod
-    def open(cls, uri: str = "", *, cache: Path | None = None, create: bool = True) -> "Registry":
+    def open(
+        cls, uri: str = "", *, cache: Path | None = None, create: bool = True, storage: str = "",
+        patience_s: float | None = None,
+    ) -> "Registry":  # fmt: skip
         """Connect to a tracking store.
 
         Args:
@@ -51,6 +59,9 @@ class Registry:
             cache: folder for locks of servers and for results that a store would not take; by default
                 ``SKILLSCALE_CACHE``, or ``.cache/skillscale`` in the home.
             create: make a sqlite store where there is none.
+            storage: where machines share the points of studies: a journal file, or an address of a database; empty:
+                ``SKILLSCALE_STORAGE``, or none, and processes of this machine alone share them.
+            patience_s: age of a heartbeat in the storage at which its holder is given up; None: as it was.
 
         Raises:
             TrackingError: unreachable, not writable, not there, or written by another version of MLflow.
@@ -59,7 +70,9 @@ class Registry:
         settled = settle_uri(uri)
         if not create and settled.startswith("sqlite:") and not sqlite_path(settled).is_file():
             raise TrackingError(f"there is no tracking store {sqlite_path(settled)}; give the one that holds the runs")
-        return cls(Store.open(settled, cache or Path(default)))
+        shared = storage or os.environ.get("SKILLSCALE_STORAGE", "")
+        store = Store.open(settled, cache or Path(default))
+        return cls(store, settle_storage(shared) if shared else "", patience_s)
 
     @property
     def uri(self) -> str:
@@ -68,12 +81,15 @@ class Registry:
 
     @property
     def ui_command(self) -> str:
-        """The line that starts the MLflow UI on this store, runnable from any shell; for a server its address."""
+        """The line that starts the MLflow UI on this store, runnable from any shell; for a server its address.
+
+        Without the password, where there is one.
+        """
         if self.uri.startswith("http"):
-            return self.uri
+            return self.place
         beside = Path(sys.executable).with_name("mlflow")  # the environment need not be active
         program = "mlflow" if shutil.which("mlflow") or not beside.exists() else str(beside)
-        return f"{shlex.quote(program)} ui --backend-store-uri {shlex.quote(self.uri)}"
+        return f"{shlex.quote(program)} ui --backend-store-uri {shlex.quote(self.place)}"
 
     def study_names(self) -> list[str]:
         """Names of the studies in the store."""
@@ -91,8 +107,35 @@ class Registry:
             raise missing(name, self.study_names())
         return self._study(name, points[0], study[0], plan.info.run_id)
 
-    def open_study(self, name: str, config: Config) -> Study:
+    def kept_config(self, name: str) -> Config:
+        """The settings of a study as they were kept with its plan: all that a worker needs to know.
+
+        Raises:
+            TrackingError: there is no such study, or it is not one that we train.
+        """
+        plan_id = self.study(name).plan_id
+        kept = self._store.run(plan_id).data.tags.get(f"{TAG}config", "")
+        if not kept:
+            raise TrackingError(f"study {name!r} keeps no settings: its runs are not trained by skillscale")
+        return resolve(yaml.safe_load(self._store.read_text(plan_id, f"config-{kept}.yaml")))
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """Shut out whoever begins or changes a study: of all machines that share the storage, or of this one."""
+        if not self.storage:
+            with self._store.locked():
+                yield
+            return
+        with locks(self.storage, self._patience_s).alone(f"study {name!r}", current_owner()):
+            yield
+
+    def open_study(self, name: str, config: Config, *, keep: bool = True) -> Study:
         """Find a study or begin it. Its budgets, sizes and seeds may grow, what its runs measure may not change.
+
+        Args:
+            name: of the study.
+            config: its settings.
+            keep: them, for workers to come; not for those of a worker, which may be of its machine alone.
 
         Raises:
             InputError: a name that can't be used; or the study was begun with other settings: each is named with both
@@ -100,9 +143,10 @@ class Registry:
             TrackingError: the store failed.
         """
         check_names(name, _metric_names(config))
-        with self._store.locked():
+        with self._alone(name):
             study, plan_tags = self._settle(name, _settings(config))
-            self._keep_config(study.plan_id, plan_tags.get(f"{TAG}config", ""), config)
+            if keep:
+                self._keep_config(study.plan_id, plan_tags.get(f"{TAG}config", ""), config)
         return study
 
     def open_driven(self, name: str, *, trainer: str, skills: Sequence[str]) -> Study:
@@ -120,7 +164,7 @@ class Registry:
         check_names(name, skills)
         for one in skills:
             check_skill_name(one)
-        with self._store.locked():
+        with self._alone(name):
             return self._settle(name, {TRAINER: trainer, "skills": sorted(skills)})[0]
 
     def driven_skills(self, study: Study) -> tuple[str, ...] | None:
@@ -279,7 +323,10 @@ class Registry:
         return True
 
     def _study(self, name: str, points: str, study: str, plan_id: str) -> Study:
-        return Study(self._store, name=name, experiment_id=points, study_experiment_id=study, plan_id=plan_id)
+        return Study(
+            self._store, name=name, experiment_id=points, study_experiment_id=study, plan_id=plan_id,
+            storage=self.storage, patience_s=self._patience_s,
+        )  # fmt: skip
 
     def _experiment(self, name: str, kind: str) -> str:
         found = self._store.find_experiment(name)

@@ -38,7 +38,7 @@ def keep(store: Store, ending: Ending) -> Path:
         part.replace(path)
     except OSError as error:
         raise TrackingError(
-            f"the results of run {ending.run_id} could be written neither to {store.uri} nor to {path}: {error}; "
+            f"the results of run {ending.run_id} could be written neither to {store.place} nor to {path}: {error}; "
             "free some disk, then start again: the point is trained anew from its last checkpoint"
         ) from error
     return path

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from skillscale.errors import TrackingError
+from skillscale.output import without_password
 from skillscale.point import digest
 from skillscale.record import TAG, DataSet
 from skillscale.tracking.access import (
@@ -84,6 +85,11 @@ class Store:
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
         return cls(uri, cache, client)
+
+    @property
+    def place(self) -> str:
+        """The tracking URI as it may be shown."""
+        return without_password(self.uri)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

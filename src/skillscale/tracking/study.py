@@ -5,13 +5,15 @@ import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from skillscale.errors import InputError, TrackingError
+from skillscale.errors import InputError, LostError, TrackingError
 from skillscale.point import DesignPoint
 from skillscale.record import CURVE, TAG, RunRecord, State, Why, budget_label, read_record, run_name
 from skillscale.tracking.owner import current_owner, is_alive
+from skillscale.tracking.queue import MAX_DEATHS, Entry, Queue, Ticket, locks
 from skillscale.tracking.store import Batch, Store, now_ms, tag
 from skillscale.tracking.tables import Wanted
 from skillscale.tracking.view import NOTE, analyses_view, link, runs_path, runs_view
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 CHUNK = 4000  # MLflow takes tags of 5000 characters on old servers, 8000 on new ones
 _POINTS_PER_TAG = 25
-_MAX_DEATHS = 5
 _DATA_FILE = "data.json"
 _CLOCK_SLACK_MS = 30_000  # runs end by the clocks of several machines, and a write may wait for another
 _ALL_AGAIN_S = 300.0  # a clock may be further behind than that: then all finished runs are read again
@@ -30,6 +31,7 @@ _ALL_AGAIN_TIMES = 20  # and never for more than a twentieth of the time
 _WHY = f"{TAG}why."  # and the key of a point
 _SAMPLER = f"{TAG}sampler"
 _DESCRIBED = f"{TAG}described"  # when the study was last described, in ms
+_QUEUE = f"{TAG}queue"
 _POINT_RUNS = f"tags.`{TAG}kind` = 'point'"
 
 
@@ -87,9 +89,17 @@ class Planned:
 
 
 class Study:
-    """One study: the experiment NAME holds its training runs, NAME-study its plan and analyses."""
+    """One study: the experiment NAME holds its training runs, NAME-study its plan and analyses.
 
-    def __init__(self, store: Store, *, name: str, experiment_id: str, study_experiment_id: str, plan_id: str) -> None:
+    Its points are shared out by the plan, under a lock of this machine; or, with a ``storage``, by a queue there, which
+    any number of machines share.
+    """
+
+    def __init__(
+        self, store: Store, *, name: str, experiment_id: str, study_experiment_id: str, plan_id: str,
+        storage: str = "", patience_s: float | None = None,
+    ) -> None:  # fmt: skip
+        self._storage, self._patience_s = storage, patience_s
         self.name = name
         self.experiment_id = experiment_id
         self.study_experiment_id = study_experiment_id
@@ -137,16 +147,44 @@ class Study:
         self._store.tag_experiment(self.study_experiment_id, {NOTE: note, **analyses_view(skills)})
         self._store.write(self.plan_id, Batch(tags={NOTE: note, _DESCRIBED: str(now_ms())}))
 
+    @cached_property
+    def _queue(self) -> Queue | None:
+        """The queue in the storage; None where the plan is the queue."""
+        tags = self._store.run(self.plan_id).data.tags
+        if not self._storage:
+            if tags.get(_QUEUE):
+                raise InputError(
+                    f"the queue of study {self.name!r} is in a storage that machines share; give it with --storage or "
+                    "SKILLSCALE_STORAGE"
+                )
+            return None
+        queue = Queue(self._storage, f"{self.name} {self.plan_id[:8]}", self._patience_s)
+        if not tags.get(_QUEUE):
+            self._share(queue, tags)
+        return queue
+
+    def _share(self, queue: Queue, tags: Mapping[str, str]) -> None:
+        """Move the plan's points into the queue, with what became of them."""
+        whys, runs = _whys(tags), self._look()
+        ended = {key: run.status for key, run in runs.items() if run.status in ("FINISHED", "FAILED")}
+        queue.add([(point.key, _job(point, whys.get(point.key))) for point in _points(tags)], ended)
+        self._store.write(self.plan_id, Batch(tags={_QUEUE: "storage"}))
+
     def points(self) -> tuple[DesignPoint, ...]:
         """The points of the plan, in its order.
 
         Raises:
             TrackingError: the plan can't be read.
         """
+        if self._queue is not None:
+            return tuple(_planned_entry(one).point for one in self._queue.entries())
         return _points(self._store.run(self.plan_id).data.tags)
 
     def planned(self) -> list[Planned]:
         """The points of the plan with what became of them, in its order; ``why`` is told of those that were sampled."""
+        if self._queue is not None:
+            entries, begun = self._queue.entries(), self._look()
+            return [_planned_entry(one, begun.get(one.key)) for one in entries]
         tags = self._store.run(self.plan_id).data.tags
         runs, whys = self._look(), _whys(tags)
         return [_planned(point, runs.get(point.key), whys.get(point.key)) for point in _points(tags)]
@@ -158,6 +196,8 @@ class Study:
             points: to train.
             why: the sampler chose them, by their keys.
         """
+        if self._queue is not None:
+            return self._queue.add([(point.key, _job(point, (why or {}).get(point.key))) for point in points])
         with self._store.locked():
             tags = self._store.run(self.plan_id).data.tags
             chunks = unpack(tags, "points")
@@ -188,9 +228,13 @@ class Study:
         """While points are added to the queue by this process alone; workers wait for more of them meanwhile.
 
         Raises:
-            TrackingError: another process of this machine does it already.
+            TrackingError: another process does it already: of this machine, or with a storage of any.
         """
-        with self._store.alone(f"choosing the points of study {self.name!r}"):
+        if self._queue is not None:
+            with self._locks.alone(self._choosing, current_owner(), wait=False):
+                yield
+            return
+        with self._store.alone(self._choosing):
             self._store.write(self.plan_id, Batch(tags={_SAMPLER: current_owner()}))
             try:
                 yield
@@ -199,8 +243,28 @@ class Study:
 
     def is_sampled(self) -> bool:
         """Whether a process, living as far as can be known, is adding points to the queue."""
+        if self._queue is not None:
+            return self._locks.is_locked(self._choosing)
         owner = self._store.run(self.plan_id).data.tags.get(_SAMPLER, "")
         return bool(owner) and is_alive(owner) is not False
+
+    @property
+    def _choosing(self) -> str:
+        return f"choosing the points of study {self.name!r}"
+
+    @cached_property
+    def _locks(self) -> Queue:
+        return locks(self._storage, self._patience_s)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Shut out whoever changes the plan: of all machines that share the storage, or of this one."""
+        if not self._storage:
+            with self._store.locked():
+                yield
+            return
+        with self._locks.alone(f"study {self.name!r}", current_owner()):
+            yield
 
     def settle_data(self, data_hash: str, described: str = "") -> None:
         """Bind the study to its prepared data at first, and refuse other data later.
@@ -212,7 +276,7 @@ class Study:
         Raises:
             InputError: the study was begun on other data or another tokenizer.
         """
-        with self._store.locked():
+        with self._alone():
             plan = self._store.run(self.plan_id)
             stored = tag(plan, "data_hash")
             if not stored:
@@ -241,6 +305,8 @@ class Study:
         that is wanted. ``sampled``: take only points that the sampler chose. ``trunk``: take points of this name first.
         """
         owner = owner or current_owner()
+        if self._queue is not None:
+            return self._claim_shared(self._queue, owner, retry_failed=retry_failed, only=only, sampled=sampled)
         if not self._finished_until_ms:
             self._look()  # the long reading of a first look, outside the lock
         with self._store.locked():
@@ -258,6 +324,52 @@ class Study:
                     return writer
         return None
 
+    def _claim_shared(
+        self, queue: Queue, owner: str, *, retry_failed: bool, only: str, sampled: bool
+    ) -> RunWriter | None:
+        """Take the next point that waits in the storage's queue."""
+        entries = _wanted(queue.entries(), only=only, sampled=sampled)
+        if failed := [one for one in entries if retry_failed and _failed_before(one, self._opened_ms)]:
+            for entry in failed:
+                queue.again(entry)
+            entries = _wanted(queue.entries(), only=only, sampled=sampled)
+        for entry in entries:
+            ticket = queue.take(entry, owner) if entry.status == "WAITING" else None
+            if ticket is not None and (writer := self._hold(entry, ticket, owner)) is not None:
+                return writer
+        return None
+
+    def _hold(self, entry: Entry, ticket: Ticket, owner: str) -> RunWriter | None:
+        """The run of a point that is held: a new one, or the one begun. None where it turns out to be finished."""
+        try:
+            runs = self._store.search([self.experiment_id], f"{_POINT_RUNS} and tags.`{TAG}point_key` = '{entry.key}'")
+            if any(run.info.status == "FINISHED" for run in runs):  # its holder died between run and queue
+                ticket.finish()
+                return None
+            begun = [_seen(run) for run in runs if run.info.status != "FAILED"]
+            planned = _planned_entry(entry)
+            if begun:
+                last = replace(begun[-1], status="KILLED", attempt=entry.attempt - 1, deaths=entry.deaths)
+                writer = self._resume(planned, last, owner, ticket)
+            else:
+                writer = self._create(planned, owner, ticket)
+        except BaseException:
+            ticket.release("its run could not be begun")
+            raise
+        assert writer is not None, "the queue counts deaths"
+        try:
+            ticket.name_run(writer.run_id)
+        except LostError as error:
+            if not begun:
+                self._close(writer.run_id, State.KILLED, str(error), 0)
+            return None
+        return writer
+
+    def is_under_way(self, *, sampled: bool = False) -> bool:
+        """Whether points of the storage's queue wait or are held, so that more may be left by those who are lost."""
+        entries = [] if self._queue is None else _wanted(self._queue.entries(), sampled=sampled)
+        return any(one.status in ("WAITING", "RUNNING") for one in entries)
+
     def progress(self) -> Progress:
         """How far the plan is."""
         found = [each.status for each in self.planned()]
@@ -271,7 +383,13 @@ class Study:
         )
 
     def owners(self, *, alive: bool | None) -> dict[str, str]:
-        """Owners of running points by run id: those that live (True), are gone (False), or can't be known (None)."""
+        """Owners of running points by run id: those that live (True), are gone (False), or can't be known (None).
+
+        With a storage those that run live: their hearts beat, or they are given up.
+        """
+        if self._queue is not None:
+            held = [one for one in self._queue.entries() if one.status == "RUNNING"] if alive else []
+            return {one.run_id or one.key: one.owner for one in held}
         running = self._store.search([self.experiment_id], f"{_POINT_RUNS} and attributes.status = 'RUNNING'")
         return {run.info.run_id: tag(run, "owner") for run in running if is_alive(tag(run, "owner")) is alive}
 
@@ -280,12 +398,13 @@ class Study:
 
         Args:
             others_after_s: also close runs of other machines that were claimed longer ago; without it they are left
-                alone, because nobody here can know whether they live.
+                alone, because nobody here can know whether they live. With a storage their hearts tell.
         """
-        reaped = []
+        reaped = [] if self._queue is None else self._reap_shared(self._queue)
         with self._store.locked():
             running = "attributes.status = 'RUNNING'"
-            for run in self._store.search([self.experiment_id, self.study_experiment_id], running):
+            experiments = [self.study_experiment_id] if self._queue else [self.experiment_id, self.study_experiment_id]
+            for run in self._store.search(experiments, running):
                 owner = tag(run, "owner")
                 alive = is_alive(owner) if owner else True
                 claimed = float(tag(run, "claimed") or run.info.start_time / 1000)
@@ -296,6 +415,34 @@ class Study:
                 deaths = int(tag(run, "deaths") or 0) + 1
                 self._close(run.info.run_id, State.KILLED, reason, deaths)
                 reaped.append(Reaped(run_id=run.info.run_id, run_name=run.info.run_name, owner=owner, reason=reason))
+        return reaped
+
+    def _reap_shared(self, queue: Queue) -> list[Reaped]:
+        """Watch the hearts of those that run for as long as the patience, then close what is left."""
+        until = time.monotonic() + queue.patience_s * 1.1
+        while time.monotonic() < until and any(_is_elsewhere(one) for one in queue.entries()):
+            time.sleep(min(1.0, queue.patience_s / 10))
+        return self.close_left()
+
+    def close_left(self) -> list[Reaped]:
+        """Close the runs of a storage's queue that nobody holds: they are killed, or failed as their point is."""
+        if self._queue is None:
+            return []
+        runs = self._store.search([self.experiment_id], f"{_POINT_RUNS} and attributes.status = 'RUNNING'")
+        entries = {one.key: one for one in self._queue.entries()} if runs else {}
+        reaped = []
+        for run in runs:
+            entry = entries.get(tag(run, "point_key"))
+            if entry is None or (entry.status == "RUNNING" and entry.run_id in ("", run.info.run_id)):
+                continue
+            if self._store.run(run.info.run_id).info.status != "RUNNING":  # it ended while we looked
+                continue
+            owner = tag(run, "owner")
+            reason = entry.reason if entry.status == "FAILED" else f"owner {owner} is gone"
+            self._close(
+                run.info.run_id, State.FAILED if entry.status == "FAILED" else State.KILLED, reason, entry.deaths
+            )
+            reaped.append(Reaped(run_id=run.info.run_id, run_name=run.info.run_name, owner=owner, reason=reason))
         return reaped
 
     def records(self) -> list[RunRecord]:
@@ -331,7 +478,7 @@ class Study:
             for run in runs
         ]
 
-    def _create(self, planned: Planned, owner: str) -> RunWriter:
+    def _create(self, planned: Planned, owner: str, ticket: Ticket | None = None) -> RunWriter:
         point, why = planned.point, planned.why
         name = run_name(point, tells_mix=self._has_mixes)
         tags = {
@@ -348,12 +495,12 @@ class Study:
             **_told(why),
         }
         run_id = self._store.create_run(self.experiment_id, name, run_tags(tags))
-        return RunWriter(self._store, Claim(run_id=run_id, study=self.name, point=point, owner=owner, why=why))
+        return RunWriter(self._store, Claim(run_id=run_id, study=self.name, point=point, owner=owner, why=why), ticket)
 
-    def _resume(self, planned: Planned, run: _Seen, owner: str) -> RunWriter | None:
+    def _resume(self, planned: Planned, run: _Seen, owner: str, ticket: Ticket | None = None) -> RunWriter | None:
         """Take over a run; or give it up as failed when its processes keep dying."""
         deaths = run.deaths + (run.status == "RUNNING")
-        if deaths >= _MAX_DEATHS:
+        if deaths >= MAX_DEATHS:
             reason = f"its process died {deaths} times (out of memory?); try again with --retry_failed"
             self._close(run.run_id, State.FAILED, reason, deaths)
             return None
@@ -365,7 +512,7 @@ class Study:
             run_id=run.run_id, study=self.name, point=planned.point, owner=owner, attempt=run.attempt + 1,
             deaths=deaths, why=planned.why,
         )  # fmt: skip
-        return RunWriter(self._store, claim)
+        return RunWriter(self._store, claim, ticket)
 
     def _close(self, run_id: str, state: State, reason: str, deaths: int) -> None:
         tags = {f"{TAG}state": str(state), f"{TAG}reason": reason, f"{TAG}deaths": str(deaths)}
@@ -475,6 +622,35 @@ def _planned(point: DesignPoint, run: _Seen | None, why: Why | None) -> Planned:
         point=point, status=run.status, reason=run.reason, end_ms=run.end_ms, why=why, run_id=run.run_id,
         owner=run.owner, claimed_ms=run.claimed_ms,
     )  # fmt: skip
+
+
+def _job(point: DesignPoint, why: Why | None) -> dict[str, Any]:
+    """A point as plain values of a queue."""
+    return {"point": point.as_dict(), **({} if why is None else {"why": why.as_text()})}
+
+
+def _planned_entry(entry: Entry, run: _Seen | None = None) -> Planned:
+    status = {"WAITING": "" if entry.attempt == 1 else "KILLED"}.get(entry.status, entry.status)
+    why = entry.values.get("why")
+    return Planned(
+        point=DesignPoint.from_dict(entry.values["point"]), status=status, reason=entry.reason, end_ms=entry.ended_ms,
+        why=None if why is None else Why.from_text(why), owner=entry.owner,
+        run_id=entry.run_id if run is None else run.run_id, claimed_ms=0 if run is None else run.claimed_ms,
+    )  # fmt: skip
+
+
+def _wanted(entries: Iterable[Entry], *, only: str = "", sampled: bool = False) -> list[Entry]:
+    """Of a queue's entries those of a key, or those that the sampler chose."""
+    return [one for one in entries if only in ("", one.key) and not (sampled and "why" not in one.values)]
+
+
+def _failed_before(entry: Entry, at_ms: int) -> bool:
+    return entry.status == "FAILED" and entry.ended_ms < at_ms
+
+
+def _is_elsewhere(entry: Entry) -> bool:
+    """Whether nothing but its heartbeat tells of a holder."""
+    return entry.status == "RUNNING" and is_alive(entry.owner) is None
 
 
 def _told(why: Why | None) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
 
-from skillscale.errors import TakenOverError, TrackingError
+from skillscale.errors import LostError, TrackingError
 from skillscale.point import DesignPoint
 from skillscale.record import (
     CURVE,
@@ -30,6 +30,7 @@ from skillscale.record import (
     metrics_of,
     params_of,
 )
+from skillscale.tracking.queue import Ticket
 from skillscale.tracking.spool import Ending, keep
 from skillscale.tracking.store import Batch, Store, now_ms, tag
 from skillscale.tracking.view import link, run_path
@@ -64,10 +65,13 @@ class RunWriter:
     In order: ``begin`` (what is known before training), ``curve`` as it trains, and one of ``finish``, ``fail``
     and ``kill``. Leaving the block by what comes from outside (Ctrl-C, ``SystemExit``, the disk, memory, the store)
     kills the run, by another exception fails it, and the exception goes on; a killed run can be claimed again.
+
+    ``ticket``: of the storage's queue, where the point came from one. Who has lost it writes nothing more.
     """
 
-    def __init__(self, store: Store, claim: Claim) -> None:
+    def __init__(self, store: Store, claim: Claim, ticket: Ticket | None = None) -> None:
         self.claim = claim
+        self._ticket = ticket
         self._store = store
         self._record = RunRecord(
             run_id=claim.run_id, study=claim.study, state=State.RUNNING, reason="", point=claim.point,
@@ -101,7 +105,14 @@ class RunWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._ended:
+        try:
+            self._leave(error)
+        finally:
+            if self._ticket is not None:
+                self._ticket.abandon()
+
+    def _leave(self, error: BaseException | None) -> None:
+        if self._ended or isinstance(error, LostError):
             return
         if error is None:
             self.kill("left without a result")
@@ -154,6 +165,22 @@ class RunWriter:
             self._config_yaml = config_yaml
             self._keep_config()
 
+    def goes_on(self) -> bool:
+        """A sign of the work; False once the point was given to another, and all that is left is to stop."""
+        if self._ticket is None:
+            return True
+        self._ticket.sign()
+        return not self._ticket.is_lost
+
+    def refuse_lost(self) -> None:
+        """Make sure that the point is still held, as far as is known here.
+
+        Raises:
+            LostError: it was given to another; the run is theirs.
+        """
+        if self._ticket is not None and self._ticket.is_lost:
+            self._ticket.check()
+
     def curve(self, tokens: int, loss: float) -> None:
         """Add to the loss curve; written now and then. What a resumed run repeats is left out."""
         if tokens <= self.logged_tokens or not math.isfinite(loss):
@@ -202,12 +229,14 @@ class RunWriter:
         tags = {f"{TAG}state": str(state), f"{TAG}reason": self._record.reason, "mlflow.note.content": self._note()}
         batch = Batch(metrics=(*self._curve, *self._numbers()), tags=tags)
         self._ended = True
+        if self._ticket is not None:
+            self._ticket.check()
         ending = Ending(run_id=self.run_id, attempt=self.claim.attempt, status=state.name, batch=batch)
         try:
             self._refuse_other(self._store.run(self.run_id))
             self._store.write(self.run_id, batch)
             self._store.set_status(self.run_id, state.name)
-        except TakenOverError:
+        except LostError:
             raise
         except TrackingError as error:
             path = keep(self._store, ending)
@@ -215,17 +244,18 @@ class RunWriter:
                 f"{error} (the run's results are kept in {path}; starting the study again writes them)"
             ) from error
         self._keep_config()
+        self._hand_back(state)
         return self._record
 
     def _refuse_other(self, run: "Run") -> None:
         """A process that hung for long may wake up when its point was given to another: then its words count no more.
 
         Raises:
-            TakenOverError: the run is at another attempt, or finished.
+            LostError: the run is at another attempt, or finished.
         """
         attempt = int(tag(run, "attempt") or 1)
         if attempt != self.claim.attempt or run.info.status == "FINISHED":
-            raise TakenOverError(
+            raise LostError(
                 f"run {self.run_id} of point {self.point.key} was taken over by {tag(run, 'owner')} (attempt "
                 f"{attempt}; this is {self.claim.attempt}): what this process has is not written"
             )
@@ -241,7 +271,21 @@ class RunWriter:
         else:
             self._config_yaml = ""
 
+    def _hand_back(self, state: State) -> None:
+        """Tell the queue what became of the point, after the run: whoever dies between leaves a run that tells it."""
+        if self._ticket is None:
+            return
+        if state is State.FINISHED:
+            losses = [one.loss for one in self._record.skills.values()]
+            self._ticket.finish(sum(losses) / len(losses) if losses else None)
+        elif state is State.FAILED:
+            self._ticket.fail(self._record.reason)
+        else:
+            self._ticket.release(self._record.reason)
+
     def _flush(self) -> None:
+        if self._ticket is not None and self._ticket.is_lost:
+            return
         try:
             self._store.write(self.run_id, Batch(metrics=tuple(self._curve)))
         except TrackingError as error:

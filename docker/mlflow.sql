@@ -1,0 +1,2 @@
+-- Beside the queue's database, which the image makes by itself
+CREATE DATABASE mlflow;

@@ -1,0 +1,18 @@
+"""Workers in processes of this machine."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+from skillscale.launch import PARENT
+
+
+class Local:
+    """Starts a process, which ends when this one does."""
+
+    def start(self, words: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+        """Start ``python WORDS``."""
+        variables = {**os.environ, **environment, PARENT: str(os.getpid())}
+        variables.pop("MLFLOW_RUN_ID", None)  # that of `mlflow run` is this process's alone
+        return subprocess.Popen([sys.executable, *words], stdin=subprocess.DEVNULL, stdout=sys.stderr, env=variables)  # noqa: S603

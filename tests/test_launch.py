@@ -1,0 +1,258 @@
+"""Launchers start what they are told with its environment, end it when asked, and write no address down."""
+
+import json
+import os
+import signal
+import stat
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from storages import PASSWORD
+
+from skillscale import cli
+from skillscale.crew import worker_words
+from skillscale.errors import InputError
+from skillscale.launch import PARENT, launcher
+from skillscale.launch.kubernetes import job, job_name
+
+ADDRESS = f"postgresql+psycopg2://me:{PASSWORD}@host/x"
+ENVIRONMENT = {"SKILLSCALE_STORAGE": ADDRESS, "MLFLOW_TRACKING_URI": "http://host:5000"}
+WORDS = ["worker", "--study", "main", "--retry_failed", "false", "--sampled", "false", "--stay", "true"]
+
+
+def told(folder: Path, then: str = "") -> list[str]:
+    """Words of a worker that writes down what it was given, and goes on with ``then``."""
+    names = ("SKILLSCALE_STORAGE", "MLFLOW_TRACKING_URI", PARENT)
+    script = folder / "worker.py"
+    script.write_text(
+        "import json, os, pathlib, signal, sys, time\n"
+        f"path = pathlib.Path({str(folder)!r}) / f'told-{{os.getpid()}}.part'\n"
+        f"path.write_text(json.dumps([[os.environ.get(name) for name in {names!r}], os.getppid(), sys.argv[1:]]))\n"
+        "path.rename(path.with_suffix('.json'))\n" + then
+    )
+    return [str(script), "one", "two"]
+
+
+def wait_for(condition, seconds=120.0):
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.1)
+    return found
+
+
+def check_told(folder):
+    (path,) = wait_for(lambda: list(folder.glob("told-*.json")))
+    (storage, tracking, parent), starter, words = json.loads(path.read_text())
+    assert (storage, tracking) == (ADDRESS, "http://host:5000")
+    assert parent == str(starter), "it would end with who started it"
+    assert words == ["one", "two"]
+    return int(path.stem.removeprefix("told-"))
+
+
+def is_gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def written_secrets(folder):
+    """Files, but for what the worker itself wrote down."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("told-")]
+    assert paths
+    return [path.name for path in paths if PASSWORD.encode() in path.read_bytes()]
+
+
+def test_a_local_worker_has_the_addresses_and_ends_when_asked(tmp_path):
+    worker = launcher("local", {}, tmp_path).start(told(tmp_path, "time.sleep(60)\n"), ENVIRONMENT)
+    check_told(tmp_path)
+    assert worker.poll() is None
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait() == -signal.SIGTERM
+    assert "SKILLSCALE_STORAGE" not in os.environ
+
+
+def test_a_local_launcher_has_no_options(tmp_path):
+    with pytest.raises(InputError, match="num_gpus"):
+        launcher("local", {"num_gpus": 1}, tmp_path)
+
+
+def test_slurm_jobs_of_this_machine_are_started_and_cancelled(tmp_path):
+    pytest.importorskip("submitit")
+    slurm = launcher("slurm", {"cluster": "local", "timeout_min": 5}, tmp_path / "jobs")
+    ended = slurm.start(told(tmp_path), ENVIRONMENT)
+    check_told(tmp_path)
+    assert ended.wait() == 0
+    (tmp_path / "long").mkdir()
+    endless = slurm.start(told(tmp_path / "long", "time.sleep(60)\n"), ENVIRONMENT)
+    pid = check_told(tmp_path / "long")
+    endless.send_signal(signal.SIGTERM)
+    wait_for(lambda: endless.poll() is not None and is_gone(pid))
+    assert written_secrets(tmp_path) == []
+    assert "SKILLSCALE_STORAGE" not in os.environ
+
+
+STAND_INS = {
+    # A job is a process group; the script goes on in it with the variables that SLURM sets
+    "sbatch": """
+        cp "$1" "$STAND_IN/script.$$"
+        export SLURM_JOB_ID=$$ SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0 SLURM_JOB_NODELIST=here
+        export SLURM_PROCID=0 SLURM_LOCALID=0
+        setsid bash "$1" >"$STAND_IN/log.$$" 2>&1 </dev/null &
+        echo $! >"$STAND_IN/group.$$"
+        echo "Submitted batch job $$"
+    """,
+    "srun": """
+        while [[ "$1" == --* ]]; do case "$1" in --output|--error) shift 2;; *) shift;; esac; done
+        exec "$@"
+    """,
+    "scancel": """
+        kill -TERM -- "-$(cat "$STAND_IN/group.${@: -1}")"
+    """,
+    "sacct": """
+        echo "JobID|State|NodeList"
+        while (($#)); do if [[ "$1" == -j ]]; then
+            state=RUNNING; kill -0 -- "-$(cat "$STAND_IN/group.$2")" 2>/dev/null || state=CANCELLED
+            echo "$2|$state|here"; shift; fi; shift; done
+    """,
+}
+
+
+@pytest.fixture
+def slurm_on_path(tmp_path, monkeypatch):
+    """A stand-in for the commands of SLURM."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, body in STAND_INS.items():
+        path = folder / name
+        path.write_text(f"#!/bin/bash\n{body}")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("STAND_IN", str(folder))
+    return folder
+
+
+def test_slurm_gets_jobs_by_sbatch_with_the_resources_asked_for(tmp_path, slurm_on_path):
+    pytest.importorskip("submitit")
+    asked = {"timeout_min": 90, "cpus_per_task": 2, "gpus_per_node": 1, "slurm_partition": "short"}
+    slurm = launcher("slurm", asked, tmp_path / "jobs")
+    job_ = slurm.start(told(tmp_path, "time.sleep(60)\n"), ENVIRONMENT)
+    pid = check_told(tmp_path)
+    (script,) = slurm_on_path.glob("script.*")
+    lines = script.read_text().splitlines()
+    for line in ("--time=90", "--cpus-per-task=2", "--gpus-per-node=1", "--partition=short", "--job-name=skillscale"):
+        assert f"#SBATCH {line}" in lines
+    assert job_.poll() is None
+    job_.send_signal(signal.SIGTERM)
+    wait_for(lambda: is_gone(pid))
+    assert written_secrets(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "says"), [({"slurm_colour": "red"}, "slurm_colour"), ({"cluster": "slurm"}, "refuses")]
+)
+def test_slurm_refuses_what_it_has_not(tmp_path, options, says):
+    pytest.importorskip("submitit")
+    with pytest.raises(InputError, match=says):
+        launcher("slurm", {"cluster": "local", **options} if says != "refuses" else options, tmp_path)
+
+
+def test_the_manifest_of_a_job_is_one_that_kubernetes_takes():
+    manifest = yaml.safe_load(yaml.safe_dump(job("main", WORDS, 16, {"gpu": 1, "image": "skillscale:cuda"})))
+    models = pytest.importorskip("kubernetes.client", reason="pip install kubernetes")
+    read = models.V1Job.model_validate(manifest)
+    # What the schema does not know is left out in reading
+    assert models.ApiClient().sanitize_for_serialization(read) == manifest
+
+
+def test_the_manifest_says_what_kubernetes_demands_of_an_indexed_job():
+    manifest = job("main", WORDS, 16, {"gpu": 2, "cpu": 8, "memory": "32Gi", "namespace": "research"})
+    spec = manifest["spec"]
+    assert (manifest["apiVersion"], manifest["kind"]) == ("batch/v1", "Job")
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 16, 16)
+    pod = spec["template"]["spec"]
+    assert pod["restartPolicy"] == "Never", "which backoffLimitPerIndex and podFailurePolicy demand"
+    (container,) = pod["containers"]
+    assert container["args"] == WORDS
+    assert container["resources"]["limits"] == {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "2"}
+    assert {one["name"] for one in container["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["envFrom"] == [{"secretRef": {"name": "skillscale"}}]
+    assert [one["name"] for one in container["env"]] == ["HOME"], "addresses come from the secret alone"
+
+
+def test_the_manifest_starts_the_worker_as_the_command_line_has_it():
+    (entry,) = [one for one in cli.ENTRIES if one.name == "worker"]
+    arguments = {"storage": "queue.journal", "study_name": "main", "cache": Path("x"), "trainer": ""}
+    words = worker_words(arguments, retry_failed=False, sampled=False, stay=True, elsewhere=True)
+    assert words == WORDS
+    assert cli.parse(words[1:], entry)["study"] == "main"
+
+
+@pytest.mark.parametrize(
+    ("study", "name"),
+    [("main", "skillscale-main"), ("Mix 2.0_b", "skillscale-mix-2-0-b"), ("x" * 90, "skillscale-" + "x" * 41)],
+)
+def test_names_of_jobs_are_names_of_hosts(study, name):
+    assert job_name(study) == name
+
+
+def test_kubernetes_has_no_other_options():
+    with pytest.raises(InputError, match="colour"):
+        job("main", WORDS, 1, {"colour": "red"})
+
+
+@pytest.mark.parametrize("name", ["none", "slurm", "ray", "kubernetes"])
+def test_launchers_for_other_machines_want_a_storage(name, tmp_path, capsys):
+    words = ["grid", "--launcher", name, "--tracking", f"sqlite:///{tmp_path}/a.db", "--cache", str(tmp_path)]
+    assert cli.main(words) == 2
+    assert "--storage" in capsys.readouterr().err
+    assert not (tmp_path / "a.db").exists()
+
+
+@pytest.fixture(scope="module")
+def ray_nodes():
+    """A Ray cluster of a head without room and three nodes of one CPU each, all on this machine."""
+    pytest.importorskip("ray", reason="pip install 'skillscale[ray]'")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    # No report to its makers; and a machine that is busy starts its agents slowly
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_agent_register_timeout_ms="300000")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
+    yield cluster, nodes
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_ray_moves_a_worker_whose_node_is_lost(ray_nodes, tmp_path):
+    cluster, nodes = ray_nodes
+    ray_launcher = launcher("ray", {"address": cluster.address, "num_cpus": 1}, tmp_path)
+    words = told(tmp_path, f"while not os.path.exists({str(tmp_path / 'done')!r}): time.sleep(0.2)\n")
+    workers = [ray_launcher.start(words, {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join(sys.path)}) for _ in range(2)]
+    before = wait_for(lambda: len(found := set(tmp_path.glob("told-*.json"))) == 2 and found)
+    busy = _busy_nodes(nodes)
+    assert len(busy) == 2, "one worker a node"
+    cluster.remove_node(busy[0], allow_graceful=False)
+    wait_for(lambda: len(set(tmp_path.glob("told-*.json")) - before) == 1)
+    assert [one.poll() for one in workers] == [None, None]
+    (tmp_path / "done").touch()
+    assert [one.wait() for one in workers] == [0, 0]
+
+
+def _busy_nodes(nodes):
+    """Nodes that run a worker: those whose CPU is taken."""
+    import ray
+
+    taken = {
+        node_id for node_id, free in ray._private.state.available_resources_per_node().items() if free.get("CPU", 0) < 1
+    }
+    return [node for node in nodes if node.node_id in taken]

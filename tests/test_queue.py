@@ -1,0 +1,297 @@
+"""The queue in Optuna's storage: one holder a key, lost ones replaced, nothing done twice, no clock asked."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from storages import STORAGES, storage_of
+
+from skillscale.errors import InputError, LostError, TrackingError
+from skillscale.output import without_password
+from skillscale.tracking.queue import MAX_DEATHS, Queue, locks, settle_storage
+
+QUICK_S = 1.2
+JOBS = [(f"key{at}", {"point": {"n": at}}) for at in range(3)]
+ELSEWHERE = "another-host:1:0"  # nobody here can know whether it lives
+
+
+@pytest.fixture(params=STORAGES)
+def url(request, tmp_path):
+    with storage_of(request.param, tmp_path) as address:
+        yield address
+
+
+@pytest.fixture
+def queue(url):
+    return Queue(url, "one", QUICK_S)
+
+
+def statuses(queue):
+    return [one.status for one in queue.entries()]
+
+
+def silence(ticket):
+    """What SIGKILL does to a holder: no more heartbeats, no last word."""
+    ticket.abandon()
+
+
+def wait_for(condition, seconds=20.0):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_keys_are_kept_once_in_their_order_and_come_back_with_their_values(queue, url):
+    assert queue.add(JOBS[:2]) == 2
+    assert Queue(url, "one").add(JOBS) == 1
+    assert [(one.key, one.values["point"]["n"]) for one in queue.entries()] == [("key0", 0), ("key1", 1), ("key2", 2)]
+    assert Queue(url, "two").entries() == []
+    assert Queue(url, "one").patience_s == QUICK_S, "workers need not be told"
+
+
+def test_one_holder_a_key_until_it_ends(queue, url):
+    queue.add(JOBS)
+    other = Queue(url, "one")
+    first, second = queue.entries()[:2]
+    ticket = queue.take(first, "me")
+    assert other.take(first, "you") is None
+    with other.take(second, "you") as held:
+        held.fail("diverged")
+    ticket.name_run("run7")
+    assert other.entries()[0].run_id == "run7"
+    ticket.finish(2.5)
+    assert statuses(other) == ["FINISHED", "FAILED", "WAITING"]
+    assert other.entries()[1].reason == "diverged"
+    assert queue.take(first, "me") is None
+
+
+def test_a_released_key_waits_again_and_counts_as_no_death(queue):
+    queue.add(JOBS[:1])
+    with queue.take(queue.entries()[0], "me"):
+        pass
+    (entry,) = queue.entries()
+    assert (entry.status, entry.attempt, entry.deaths, entry.values) == ("WAITING", 2, 0, JOBS[0][1])
+
+
+def test_a_silent_holder_is_given_up_after_the_patience_and_finds_that_out(queue, url):
+    queue.add(JOBS[:1])
+    ticket = queue.take(queue.entries()[0], ELSEWHERE)
+    began = time.monotonic()
+    silence(ticket)
+    onlooker = Queue(url, "one")
+    assert statuses(onlooker) == ["RUNNING"]
+    wait_for(lambda: statuses(onlooker) == ["WAITING"])
+    assert time.monotonic() - began > 0.8 * QUICK_S
+    again = onlooker.take(onlooker.entries()[0], ELSEWHERE)
+    (entry,) = queue.entries()
+    assert (entry.attempt, entry.deaths) == (2, 1)
+    with pytest.raises(LostError):
+        ticket.check()
+    with pytest.raises(LostError):
+        ticket.name_run("late")
+    ticket.finish()
+    assert ticket.is_lost
+    assert statuses(queue) == ["RUNNING"], "the late one changes nothing"
+    again.finish()
+    assert statuses(queue) == ["FINISHED"]
+
+
+def test_a_beating_holder_is_never_given_up(url):
+    queue = Queue(url, "one", 3.0)
+    queue.add(JOBS[:1])
+    ticket = queue.take(queue.entries()[0], ELSEWHERE)
+    onlooker = Queue(url, "one")
+    until = time.monotonic() + 4.5
+    while time.monotonic() < until:
+        assert statuses(onlooker) == ["RUNNING"]
+        time.sleep(0.1)
+    ticket.check()
+    ticket.finish()
+
+
+def test_a_hung_holder_is_given_up_though_its_process_lives(queue, url, monkeypatch):
+    monkeypatch.setattr("skillscale.tracking.queue._HUNG_S", 0.3)
+    queue.add(JOBS[:1])
+    ticket = queue.take(queue.entries()[0], ELSEWHERE)
+    ticket.sign()
+    wait_for(lambda: statuses(queue) == ["WAITING"])
+    wait_for(lambda: ticket.is_lost or not ticket._heart.is_alive() or _refused(ticket))
+
+
+def _refused(ticket):
+    try:
+        ticket.check()
+    except LostError:
+        return True
+    return False
+
+
+def test_an_owner_that_is_gone_from_this_machine_is_not_waited_for(url):
+    from skillscale.tracking import current_owner
+
+    queue = Queue(url, "one", 600.0)
+    queue.add(JOBS[:1])
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    silence(queue.take(queue.entries()[0], current_owner().replace(f":{os.getpid()}:", f":{ended.pid}:")))
+    assert statuses(queue) == ["WAITING"]
+
+
+def test_a_key_whose_holders_die_over_and_over_fails_with_its_reason(queue):
+    queue.add(JOBS[:1])
+    for _ in range(MAX_DEATHS):
+        silence(queue.take(queue.entries()[0], ELSEWHERE))
+        wait_for(lambda: statuses(queue) != ["RUNNING"])
+    (entry,) = queue.entries()
+    assert (entry.status, entry.reason[:22]) == ("FAILED", "its process died 5 tim")
+    queue.again(entry)
+    queue.again(entry)  # by another machine at once
+    (entry,) = queue.entries()
+    assert (entry.status, entry.deaths) == ("WAITING", 0)
+    queue.take(entry, "me").finish()
+    assert statuses(queue) == ["FINISHED"], "asked for twice, done once"
+
+
+def test_what_two_machines_add_at_once_is_done_once(queue):
+    queue._append({"key": "key0", "point": {"n": 0}}, "WAITING")
+    queue._append({"key": "key0", "point": {"n": 0}}, "WAITING")
+    (entry,) = queue.entries()
+    queue.take(entry, "me").finish()
+    assert statuses(queue) == ["FINISHED"]
+
+
+def test_what_ended_before_there_was_a_queue_does_not_wait(queue):
+    queue.add(JOBS, {"key1": "FINISHED", "key2": "FAILED"})
+    assert statuses(queue) == ["WAITING", "FINISHED", "FAILED"]
+
+
+def test_locks_are_held_by_one_and_passed_on(url):
+    first, second = locks(url, QUICK_S), locks(url)
+    order = []
+
+    def follow():
+        with second.alone("plan", ELSEWHERE):
+            order.append("second")
+
+    with first.alone("plan", ELSEWHERE):
+        assert second.is_locked("plan")
+        assert not second.is_locked("other")
+        with pytest.raises(TrackingError, match="another process is at plan"), second.alone("plan", "x", wait=False):
+            pass
+        thread = threading.Thread(target=follow)
+        thread.start()
+        time.sleep(0.5)
+        order.append("first")
+    thread.join(20)
+    assert order == ["first", "second"]
+    assert not first.is_locked("plan")
+
+
+def test_a_lock_whose_holder_is_gone_is_taken_after_the_patience(url):
+    queue = locks(url, QUICK_S)
+    holder = queue.alone("plan", ELSEWHERE)
+    silence(holder.__enter__())
+    with locks(url).alone("plan", ELSEWHERE):
+        assert queue.is_locked("plan")
+
+
+def _claim_all(url, gate, found):
+    queue = Queue(url, "one")
+    gate.wait()
+    won = []
+    for entry in queue.entries():
+        ticket = queue.take(entry, ELSEWHERE)
+        if ticket is not None:
+            won.append(entry.key)
+            ticket.finish()
+    found.put(won)
+
+
+@pytest.mark.parametrize("kind", ["journal", "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def test_processes_that_claim_at_once_take_every_key_once(kind, tmp_path):
+    with storage_of(kind, tmp_path) as url:
+        _race(url)
+
+
+def _race(url):
+    queue = Queue(url, "one", 60.0)
+    queue.add([(f"key{at}", {}) for at in range(30)])
+    context = multiprocessing.get_context("fork")
+    gate, found = context.Barrier(3), context.Queue()
+    processes = [context.Process(target=_claim_all, args=(url, gate, found)) for _ in range(3)]
+    for each in processes:
+        each.start()
+    won = [key for _ in processes for key in found.get(timeout=60)]
+    for each in processes:
+        each.join()
+    assert sorted(won) == sorted(f"key{at}" for at in range(30))
+    assert set(statuses(queue)) == {"FINISHED"}
+
+
+@pytest.mark.parametrize(
+    ("given", "settled"),
+    [
+        ("queue.journal", "{here}/queue.journal"),
+        ("sqlite:///queue.db", "sqlite:///{here}/queue.db"),
+        ("postgresql://u:p@h/n", "postgresql+psycopg2://u:p@h/n"),
+        ("mysql+pymysql://u@h/n", "mysql+pymysql://u@h/n"),
+    ],
+)
+def test_addresses_mean_the_same_from_every_folder(given, settled, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert settle_storage(given) == settled.format(here=tmp_path)
+
+
+def test_other_addresses_are_refused_without_their_password():
+    with pytest.raises(InputError, match=r"redis://u:\.\.\.@h.*can't hold a queue") as caught:
+        settle_storage("redis://u:geheim@h")
+    assert "geheim" not in str(caught.value)
+
+
+def test_a_storage_that_does_not_answer_is_named_without_its_password(monkeypatch):
+    monkeypatch.setattr("skillscale.tracking.queue._FIRST_S", 0.1)
+    with pytest.raises(TrackingError, match=r"u:\.\.\.@127\.0\.0\.1:9/x does not answer") as caught:
+        Queue("postgresql+psycopg2://u:geheim@127.0.0.1:9/x", "one")
+    assert "geheim" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://me:secret@host/x refused", "postgresql://me:...@host/x refused"),
+        ("http://me:s:e@c@host:5000", "http://me:...@host:5000"),
+        ("http://host:5000/a", "http://host:5000/a"),
+        ("postgresql://host/x?user=me&password=secret&a=1", "postgresql://host/x?user=me&password=...&a=1"),
+        ("sqlite:///a.db", "sqlite:///a.db"),
+    ],
+)
+def test_passwords_are_never_shown(text, shown):
+    assert without_password(text) == shown
+
+
+def test_a_stopped_process_is_given_up_and_goes_on_to_find_its_point_taken(tmp_path):
+    url = str(tmp_path / "queue.journal")
+    queue = Queue(url, "one", QUICK_S)
+    queue.add(JOBS[:1])
+    code = (
+        "import sys, time; from skillscale.tracking.queue import Queue; from skillscale.errors import LostError\n"
+        f"queue = Queue({url!r}, 'one'); ticket = queue.take(queue.entries()[0], {ELSEWHERE!r})\n"
+        "print('held', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "try: ticket.check()\n"
+        "except LostError: print('lost', flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True)
+    assert process.stdout.readline() == "held\n"
+    process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: statuses(queue) == ["WAITING"])
+    process.send_signal(signal.SIGCONT)
+    out, _ = process.communicate("\n", timeout=30)
+    assert out == "lost\n"

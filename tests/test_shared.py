@@ -1,0 +1,243 @@
+"""A study whose points a storage shares out: one run a point, taken over where its holder is lost, nothing twice."""
+
+import json
+import os
+import time
+
+import pytest
+from storages import PASSWORD
+from test_tracking import DATA, OPTIMISATION, PROVENANCE, RESULTS, SIZE, point
+
+from skillscale.config import load
+from skillscale.errors import InputError, LostError, TrackingError
+from skillscale.record import State, Why
+from skillscale.tracking import Registry
+
+QUICK_S = 1.5
+ELSEWHERE = "another-host:1:0"
+
+
+@pytest.fixture(scope="module")
+def config():
+    return load(study="smoke")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A store with its schema: to make one takes seconds."""
+    folder = tmp_path_factory.mktemp("made")
+    Registry.open(f"sqlite:///{folder / 'runs.db'}", cache=folder / "cache")
+    return (folder / "runs.db").read_bytes()
+
+
+@pytest.fixture
+def opened(tmp_path, config, made):
+    (tmp_path / "runs.db").write_bytes(made)
+
+    def open_registry(storage="queue.journal"):
+        uri = f"sqlite:///{tmp_path / 'runs.db'}"
+        given = str(tmp_path / storage) if storage else ""
+        return Registry.open(uri, cache=tmp_path / "cache", storage=given, patience_s=QUICK_S if storage else None)
+
+    return open_registry
+
+
+def begin(writer):
+    writer.begin(size=SIZE, optimisation=OPTIMISATION, provenance=PROVENANCE, config_yaml="a: 1\n", data=DATA)
+
+
+def wait_for(condition, seconds=20.0):
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.1)
+    return found
+
+
+def test_points_go_out_once_and_records_come_back_as_without_a_storage(opened, config):
+    study = opened().open_study("one", config)
+    why = Why(purpose="plan", cost=1e12, fall={"ln N*(code)": 0.1}, laws={"code": {"chinchilla": 1.0}})
+    assert study.add_points([point(seed=seed) for seed in range(2)], {point(seed=1).key: why}) == 2
+    other = opened().study("one")
+    assert [one.why for one in other.planned()] == [None, why]
+    assert other.is_under_way(sampled=True)
+    assert other.points() == (point(seed=0), point(seed=1))
+    with study.claim() as writer, other.claim() as second:
+        assert {writer.point.seed, second.point.seed} == {0, 1}
+        assert study.claim() is None
+        assert study.progress().running == 2
+        begin(writer)
+        writer.curve(1000, 3.0)
+        written = writer.finish(**RESULTS)
+        second.fail("diverged")
+    progress = other.progress()
+    assert (progress.finished, progress.failed, progress.waiting) == (1, 1, 0)
+    assert study.finished() == [written]
+    assert study.claim() is None
+    assert [one.reason for one in other.planned()] == ["", "diverged"]
+
+
+def test_a_lost_point_goes_on_in_the_same_run_and_its_late_holder_writes_nothing(opened, config):
+    study, other = (opened().open_study("one", config) for _ in range(2))
+    study.add_points([point()])
+    lost = study.claim(ELSEWHERE)
+    begin(lost)
+    lost._ticket.abandon()
+    assert other.claim() is None
+    again = wait_for(other.claim)
+    assert (again.run_id, again.claim.attempt, again.claim.deaths) == (lost.run_id, 2, 1)
+    with pytest.raises(LostError, match="given to another"), lost:
+        lost.finish(**RESULTS)
+    assert [one.state for one in other.records()] == [State.RUNNING]
+    with again:
+        begin(again)
+        again.finish(**RESULTS)
+    (record,) = study.records()
+    assert (record.run_id, record.state) == (lost.run_id, State.FINISHED)
+    assert study.progress().finished == 1
+
+
+def test_a_run_that_was_finished_by_one_who_died_before_saying_so_is_not_trained_again(opened, config):
+    study, other = (opened().open_study("one", config) for _ in range(2))
+    study.add_points([point()])
+    writer = study.claim(ELSEWHERE)
+    begin(writer)
+    writer._hand_back = lambda state: None
+    with writer:
+        writer.finish(**RESULTS)
+    wait_for(lambda: other.claim() is None and other.progress().finished == 1)
+    assert len(study.records()) == 1
+
+
+def test_a_stopped_point_waits_again_at_once(opened, config):
+    study = opened().open_study("one", config)
+    study.add_points([point()])
+    with pytest.raises(KeyboardInterrupt), study.claim() as writer:
+        raise KeyboardInterrupt
+    assert study.progress().killed == 1
+    assert study.is_under_way()
+    assert study.claim().run_id == writer.run_id
+
+
+def test_failed_points_are_tried_again_in_another_run_when_asked(opened, config):
+    study = opened().open_study("one", config)
+    study.add_points([point()])
+    with study.claim() as writer:
+        writer.fail("diverged")
+    assert study.claim(retry_failed=True) is None, "it failed after this study was opened"
+    time.sleep(0.01)
+    later = opened().open_study("one", config)
+    assert later.claim() is None
+    again = later.claim(retry_failed=True)
+    assert again.run_id != writer.run_id
+    with again:
+        again.finish(**RESULTS)
+    assert (study.progress().finished, study.progress().failed) == (1, 0)
+
+
+def test_runs_that_nobody_holds_are_closed_and_go_on_later(opened, config):
+    study = opened().open_study("one", config)
+    study.add_points([point()])
+    writer = study.claim(ELSEWHERE)
+    assert study.close_left() == [], "it may live"
+    writer._ticket.abandon()
+    (reaped,) = opened().study("one").reap()
+    assert (reaped.run_id, reaped.owner) == (writer.run_id, ELSEWHERE)
+    assert [one.state for one in study.records()] == [State.KILLED]
+    assert study.claim().run_id == writer.run_id
+
+
+def test_a_plan_moves_into_the_storage_with_what_became_of_it_and_stays_there(opened, config):
+    alone = opened("").open_study("one", config)
+    alone.add_points([point(seed=seed) for seed in range(3)])
+    with alone.claim() as writer:
+        writer.finish(**RESULTS)
+    with alone.claim() as writer:
+        writer.fail("diverged")
+    shared = opened().study("one")
+    progress = shared.progress()
+    assert (progress.planned, progress.finished, progress.failed, progress.waiting) == (3, 1, 1, 1)
+    with pytest.raises(InputError, match="SKILLSCALE_STORAGE"):
+        opened("").study("one").claim()
+    assert len(opened("").study("one").finished()) == 1, "reading needs no storage"
+
+
+def test_a_worker_finds_the_settings_in_the_registry(opened, config):
+    opened().open_study("one", config)
+    registry = opened()
+    assert registry.kept_config("one") == config
+    registry.open_study("one", load(study="smoke", overrides={"train.threads": "3"}), keep=False)
+    assert registry.kept_config("one") == config
+    with pytest.raises(TrackingError, match="no study 'two'"):
+        registry.kept_config("two")
+
+
+def test_points_are_chosen_by_one_at_a_time(opened, config):
+    study, other = (opened().open_study("one", config) for _ in range(2))
+    with study.sampling():
+        assert other.is_sampled()
+        with pytest.raises(TrackingError, match="another process is at choosing"), other.sampling():
+            pass
+    assert not other.is_sampled()
+
+
+def test_no_lock_of_this_machine_is_held_while_points_are_shared_out(opened, config, monkeypatch):
+    study = opened().open_study("one", config)
+
+    def refuse(*_):
+        raise AssertionError("a lock of one machine")
+
+    monkeypatch.setattr("skillscale.tracking.store.held", refuse)
+    opened().open_study("one", config)
+    study.settle_data("abc")
+    study.add_points([point()])
+    with study.claim() as writer:
+        begin(writer)
+        writer.finish(**RESULTS)
+    with pytest.raises(InputError, match="other data"):
+        study.settle_data("def")
+
+
+@pytest.fixture
+def secretive(tmp_path, monkeypatch):
+    """A storage whose address holds a password: one file, reached by an alias of its address."""
+    monkeypatch.setattr("skillscale.tracking.queue.open_storage", _on_a_file(tmp_path))
+    return f"postgresql+psycopg2://me:{PASSWORD}@host/x"
+
+
+def _on_a_file(folder):
+    from skillscale.tracking import queue
+
+    plain = queue.open_storage
+    return lambda url: plain(str(folder / "queue.journal"))
+
+
+def test_passwords_are_in_no_record_and_no_message(tmp_path, config, secretive, made, monkeypatch, capfd):
+    (tmp_path / "runs.db").write_bytes(made)
+    monkeypatch.setenv("SKILLSCALE_STORAGE", secretive)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    registry = Registry.open(f"sqlite:///{tmp_path / 'runs.db'}", cache=tmp_path / "cache")
+    study = registry.open_study("one", config)
+    study.add_points([point()])
+    with study.claim() as writer:
+        begin(writer)
+        writer.finish(**RESULTS)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert (tmp_path / "queue.journal") in written
+    assert [path for path in written if PASSWORD.encode() in path.read_bytes()] == []
+    captured = capfd.readouterr()
+    assert PASSWORD not in captured.out + captured.err
+    assert os.environ["SKILLSCALE_STORAGE"] == secretive
+
+
+def test_what_the_commands_say_has_no_password():
+    import io
+
+    from skillscale.output import Output
+
+    said = io.StringIO()
+    out = Output(as_json=True, answer=said, log=said)
+    out.progress(f"study one in http://me:{PASSWORD}@host:5000")
+    out.result({"tracking": f"http://me:{PASSWORD}@host:5000", "list": [f"a://b:{PASSWORD}@c"]})
+    assert PASSWORD not in said.getvalue()
+    assert json.loads(said.getvalue().splitlines()[1])["tracking"] == "http://me:...@host:5000"
