@@ -32,6 +32,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -221,11 +222,11 @@ def _cpu_s() -> float:
     return sum(os.times()[:4])
 
 
-def read(tracking: str, n_runs: int, rounds: int) -> list[dict[str, object]]:
+def read(tracking: str, n_runs: int, rounds: int, readings: Sequence[str]) -> list[dict[str, object]]:
     """Every reading in turn, in each round."""
     rows: list[dict[str, object]] = []
     for number in range(rounds):
-        for what in READINGS:
+        for what in readings:
             if number and what in ("fit", "report"):
                 continue
             words = [sys.executable, "-W", "ignore", __file__, "one", "--what", what, "--tracking", tracking]
@@ -329,6 +330,7 @@ def main() -> None:
     parser.add_argument("--tracking", required=True)
     parser.add_argument("--runs", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--readings", default=",".join(READINGS))
     parser.add_argument("--writers", type=int, default=32)
     parser.add_argument("--points", type=int, default=256)
     parser.add_argument("--what", default="")
@@ -339,7 +341,7 @@ def main() -> None:
     elif args.do == "one":
         one_reading(args.tracking, args.what)
     elif args.do == "read":
-        _keep(args.out, args.tracking, read(args.tracking, args.runs, args.rounds))
+        _keep(args.out, args.tracking, read(args.tracking, args.runs, args.rounds, args.readings.split(",")))
     elif args.do == "write":
         _keep(args.out, args.tracking, write(args.tracking, args.writers, args.points))
     else:

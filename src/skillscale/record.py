@@ -318,8 +318,12 @@ def measurement_metrics(group: str, name: str, value: Measurement) -> dict[str, 
 def measurements_of(metrics: Mapping[str, float]) -> dict[str, dict[str, Measurement]]:
     """Measurements by group (``skill``, ``skill_held_out``, ``set``, ``val``) and name."""
     found: dict[str, dict[str, Measurement]] = {}
+    named: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        prefix, _, name = key.partition("/")
+        named.setdefault(prefix, {})[name] = value
     for group in _GROUPS:
-        parts = {quantity: _under(f"{group}_{quantity}", metrics) for quantity in _QUANTITIES}
+        parts = {quantity: named.get(f"{group}_{quantity}", {}) for quantity in _QUANTITIES}
         read = {
             name: _part(Measurement, {one: part[name] for one, part in parts.items() if name in part})
             for name in parts["loss"]

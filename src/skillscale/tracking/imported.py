@@ -16,7 +16,7 @@ from skillscale.record import TAG, Measurement, RunRecord, State, budget_label, 
 from skillscale.tracking.owner import current_owner
 from skillscale.tracking.store import Batch, Store, now_ms, tag
 from skillscale.tracking.study import Study, pack, run_tags, unpack
-from skillscale.tracking.tables import Wanted
+from skillscale.tracking.tables import Row, Wanted
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -127,10 +127,10 @@ class Imports:
         finished = [run for run in self._runs() if run.info.status == "FINISHED"]
         return list({tag(run, "content"): "".join(unpack(run.data.tags, "exact")) for run in finished}.items())
 
-    def _runs(self) -> "list[Run]":
+    def _runs(self) -> "list[Run | Row]":
         return list(self._store.read(self.study.experiment_id, Wanted(kind="point")))
 
-    def _write(self, run: ImportedRun, begun: "Run | None") -> None:
+    def _write(self, run: ImportedRun, begun: "Run | Row | None") -> None:
         """One run, in a new MLflow run or in that of a process that was stopped."""
         record = RunRecord(
             run_id="", study=self.study.name, state=State.FINISHED, reason="", point=run.point, skills=run.skills
@@ -160,7 +160,7 @@ class Imports:
         )
 
 
-def foreign_run(run: "Run") -> ForeignRun:
+def foreign_run(run: "Run | Row") -> ForeignRun:
     """Params, metrics and tags of a run under one kind of key."""
     told: dict[str, str | float] = {"run_id": run.info.run_id, "run_name": run.info.run_name or ""}
     for kind in ("params", "metrics", "tags"):

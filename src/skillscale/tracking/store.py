@@ -28,7 +28,7 @@ from skillscale.tracking.access import (
     reaching,
     sqlite_path,
 )
-from skillscale.tracking.tables import Tables, Wanted
+from skillscale.tracking.tables import Row, Tables, Wanted
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -198,7 +198,7 @@ class Store:
                 if not (token := page.token):
                     return found
 
-    def read(self, experiment_id: str, wanted: Wanted | None = None) -> "Iterator[Run]":
+    def read(self, experiment_id: str, wanted: Wanted | None = None) -> "Iterator[Run | Row]":
         """The runs that are wanted, without the names of their data sets, oldest first.
 
         Straight from the tables of a database whose schema is known, a page at a time; else by MLflow's search.

@@ -15,7 +15,7 @@ from skillscale.record import CURVE, TAG, RunRecord, State, Why, budget_label, r
 from skillscale.tracking.owner import current_owner, is_alive
 from skillscale.tracking.queue import MAX_DEATHS, Entry, Queue, Ticket, locks
 from skillscale.tracking.store import Batch, Store, now_ms, tag
-from skillscale.tracking.tables import Wanted
+from skillscale.tracking.tables import Row, Wanted
 from skillscale.tracking.view import NOTE, analyses_view, link, runs_path, runs_view
 from skillscale.tracking.writer import AnalysisWriter, Claim, RunWriter
 
@@ -554,7 +554,7 @@ class Study:
             self._all_again_at = 0.0
         return _seen(next((run for run in runs if run.info.status == "FINISHED"), runs[-1])) if runs else None
 
-    def _read(self, run: "Run") -> RunRecord:
+    def _read(self, run: "Run | Row") -> RunRecord:
         status = run.info.status
         return read_record(
             run.data.params,
@@ -593,7 +593,7 @@ def unpack(tags: Mapping[str, str], what: str) -> list[str]:
     return [tags[key] for key in sorted(key for key in tags if key.startswith(f"{TAG}{what}."))]
 
 
-def _seen(run: "Run") -> _Seen:
+def _seen(run: "Run | Row") -> _Seen:
     return _Seen(
         run_id=run.info.run_id,
         status="RUNNING" if run.info.status == "SCHEDULED" else run.info.status,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from skillscale.record import TAG
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import RunInfo
 
 KNOWN = ("dc11669786a5",)  # MLflow 3.17; add one when tests/test_tables.py passes on it
 _RUNS_PER_PAGE = 500  # each page ends its transaction: a reader of sqlite keeps writers waiting
@@ -43,6 +43,23 @@ class Wanted:
         return " and ".join(parts)
 
 
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The last value of each metric, the params and the tags of a run, by name."""
+
+    metrics: dict[str, float]
+    params: dict[str, str]
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A run under the names that MLflow's own has, without an object for each of its values."""
+
+    info: "RunInfo"
+    data: Data
+
+
 class Tables:
     """The tables of one database."""
 
@@ -57,7 +74,7 @@ class Tables:
         """Whether the schema is one that can be read here."""
         return all(revision in KNOWN for (revision,) in self._rows("SELECT version_num FROM alembic_version"))
 
-    def pages(self, experiment_id: str, wanted: Wanted) -> "Iterator[list[Run]]":
+    def pages(self, experiment_id: str, wanted: Wanted) -> Iterator[list[Row]]:
         """The runs that are wanted and not deleted, oldest first."""
         rows = self._rows(_statement(experiment_id, wanted))
         for first in range(0, len(rows), _RUNS_PER_PAGE):
@@ -69,46 +86,40 @@ class Tables:
             connection.exec_driver_sql(f"PRAGMA analysis_limit = {_ANALYSED_ROWS}")
             connection.exec_driver_sql("ANALYZE")
 
-    def _page(self, rows: list[Any], *, tags_only: bool) -> "list[Run]":
-        from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
+    def _page(self, rows: list[Any], *, tags_only: bool) -> list[Row]:
+        from mlflow.entities import RunInfo
         from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlParam, SqlTag
 
         ids = [row.run_uuid for row in rows]
-        metrics: dict[str, list[Metric]] = {run_id: [] for run_id in ids}
-        params: dict[str, list[Param]] = {run_id: [] for run_id in ids}
-        tags: dict[str, list[RunTag]] = {run_id: [] for run_id in ids}
+        read = {run_id: Data(metrics={}, params={}, tags={}) for run_id in ids}
         if not tags_only:
-            last = SqlLatestMetric
-            columns = (last.value, last.is_nan, last.timestamp, last.step)
-            for run_id, key, value, is_nan, at, step in self._of(ids, last, *columns):
-                metrics[run_id].append(Metric(key, math.nan if is_nan else value, at, step))
-            for run_id, key, value in self._of(ids, SqlParam, SqlParam.value):
-                params[run_id].append(Param(key, value))
-        for run_id, key, value in self._of(ids, SqlTag, SqlTag.value):
-            tags[run_id].append(RunTag(key, value))
-        return [
-            Run(
-                RunInfo(
-                    run_id=row.run_uuid, run_name=row.name, experiment_id=str(row.experiment_id), user_id=row.user_id,
-                    status=row.status, start_time=row.start_time, end_time=row.end_time,
-                    lifecycle_stage=row.lifecycle_stage, artifact_uri=row.artifact_uri,
-                ),
-                RunData(metrics[row.run_uuid], params[row.run_uuid], tags[row.run_uuid]),
+            for run_id, key, value, is_nan in self._of(ids, SqlLatestMetric, SqlLatestMetric.is_nan):
+                read[run_id].metrics[key] = math.nan if is_nan else value
+            for run_id, key, value in self._of(ids, SqlParam):
+                read[run_id].params[key] = value
+        for run_id, key, value in self._of(ids, SqlTag):
+            read[run_id].tags[key] = value
+        infos = (
+            RunInfo(
+                run_id=row.run_uuid, run_name=row.name, experiment_id=str(row.experiment_id), user_id=row.user_id,
+                status=row.status, start_time=row.start_time, end_time=row.end_time,
+                lifecycle_stage=row.lifecycle_stage, artifact_uri=row.artifact_uri,
             )
             for row in rows
-        ]  # fmt: skip
+        )  # fmt: skip
+        return [Row(info=info, data=read[info.run_id]) for info in infos]
 
     def _of(self, ids: list[str], table: Any, *columns: Any) -> list[Any]:
-        """Rows of a table that belong to some runs: run, key, columns."""
+        """Rows of a table that belong to some runs: run, key, value, columns."""
         from sqlalchemy import select
 
-        return self._rows(select(table.run_uuid, table.key, *columns).where(table.run_uuid.in_(ids)))
+        return self._rows(select(table.run_uuid, table.key, table.value, *columns).where(table.run_uuid.in_(ids)))
 
     def _rows(self, statement: Any) -> list[Any]:
         from sqlalchemy import text
 
         with self._engine.connect() as connection:
-            return list(connection.execute(text(statement) if isinstance(statement, str) else statement))
+            return list(connection.execute(text(statement) if isinstance(statement, str) else statement).all())
 
 
 def _statement(experiment_id: str, wanted: Wanted) -> Any:
