@@ -111,22 +111,22 @@ def _mix(target: Target) -> str:
 
 def run(args: argparse.Namespace, path: Path) -> None:
     """Compute the cells that the file lacks; each world's cells follow on one another."""
+    _fold(path)
     _drop(path, args.redo)
     done = set(_read(path)[KEYS].itertuples(index=False, name=None)) if path.exists() else set()
     cells = [cell for cell in _cells(args) if cell not in done]
     os.nice(10)
     begin = time.perf_counter()
-    begun = path.exists()
-    with gzip.open(path, "at", newline="") as file, Pool(args.jobs) as pool:
+    with _part(path).open("w", newline="") as file, Pool(args.jobs) as pool:
         writer = csv.DictWriter(file, fieldnames=FIELDS)
-        if not begun:
-            writer.writeheader()
+        writer.writeheader()
         each = map(compute, cells) if args.jobs == 1 else pool.imap_unordered(compute, cells)
         for count, rows in enumerate(each, start=1):
             writer.writerows(rows)
             file.flush()
             if count % 100 == 0:
                 print(f"{count} of {len(cells)} in {time.perf_counter() - begin:.0f} s", flush=True)
+    _fold(path)
     print(f"{len(cells)} computed, {len(done)} were there, {time.perf_counter() - begin:.0f} s")
 
 
@@ -142,6 +142,22 @@ def _drop(path: Path, designs: list[str]) -> None:
     if designs and path.exists():
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
         rows[~rows["design"].isin(designs)].to_csv(path, index=False)
+
+
+def _part(path: Path) -> Path:
+    """Rows of a run under way, not compressed: one that is killed loses none but the last."""
+    return path.with_name(f"{path.name}.part")
+
+
+def _fold(path: Path) -> None:
+    """Put the rows of a run that ended, or was stopped, among the others."""
+    if not (part := _part(path)).exists():
+        return
+    lines = part.read_text().splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")][int(path.exists()) :]  # one header is enough
+    with gzip.open(path, "at", newline="") as file:
+        file.writelines(whole)
+    part.unlink()
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -45,7 +45,7 @@ def known_skills(kind: Kind, seed: int, scale: float) -> Iterator[Known]:
     N, D = np.sqrt(C / 6 / ratio), np.sqrt(C / 6 * ratio)
     for skill in SKILLS:
         y = world.log_loss[skill](N, D, None)
-        found = believe(law, surface, History(N=N, D=D, log_L={skill: y}, sem={skill: 0 * y}), skill)
+        found = believe(law, surface, History(N=N, D=D, log_L={skill: y}, sem={skill: 0 * y}), [skill])[skill]
         sd = np.append(prior_of(law, float(np.median(y)))[1], surface.sd(scale))
         yield found, np.diag(sd**-2.0), found.optimum(TARGET, None)[1]
 

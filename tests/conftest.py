@@ -7,14 +7,11 @@ from pathlib import Path
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# A store or a run named outside would receive what the tests log
+# A store or a run named outside would receive what the tests log, and settings from outside would change what they run
 for name in (
-    "MLFLOW_TRACKING_URI",
-    "MLFLOW_RUN_ID",
-    "MLFLOW_EXPERIMENT_ID",
-    "MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "SKILLSCALE_CONF",
     "SKILLSCALE_STORAGE",
-):
+):  # fmt: skip
     os.environ.pop(name, None)
 
 import pytest

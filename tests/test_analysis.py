@@ -8,7 +8,7 @@ from skillscale import config
 from skillscale.analysis import _background
 from skillscale.errors import InputError
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import CategoryUse, Measurement, RunRecord, Size, State
+from skillscale.record import CategoryUse, Measurement, Optimisation, RunRecord, Size, State
 from skillscale.source import AGGREGATE, Runs, aggregate_weights, nominal_budget, trained_table
 
 SETTINGS = config.load()
@@ -55,6 +55,14 @@ def test_the_tokens_are_those_trained_on_where_that_is_known():
     uses = {"code": CategoryUse(tokens=600_000, epochs=1.5), "prose": CategoryUse(tokens=404_096, epochs=0.5)}
     runs = trained_table([replace(record(), uses=uses), record()], SETTINGS).runs
     assert list(runs["D"]) == [1_004_096, 1_000_000]
+
+
+def test_runs_of_one_trunk_are_one_cluster():
+    plan = Optimisation(lr=0.01, batch_sequences=1, steps=9, warmup_steps=1, decay_steps=2, trunk="oak")
+    alone = replace(record(), run_id="alone", optimisation=replace(plan, trunk="", decay_steps=0))
+    branches = [replace(record(), run_id=name, optimisation=plan) for name in ("short", "long")]
+    runs = trained_table([alone, *branches, replace(record(), run_id="old")], SETTINGS).runs
+    assert list(runs["cluster"]) == ["alone", "oak", "oak", "old"]
 
 
 def test_n_without_the_embedding_leaves_a_run_at_the_budget_that_it_cost():

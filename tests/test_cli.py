@@ -165,7 +165,9 @@ def test_overview_lists_entries(capsys):
         "simulate",
         "report",
         "import",
+        "evaluate",
         "export",
+        "watch",
         "reap",
     ]
     assert cli.main([]) == 2
@@ -199,7 +201,7 @@ def test_values_that_make_no_point_are_refused(words, message):
 
 
 def test_entries_without_a_study_read_no_settings():
-    assert [one.name for one in cli.ENTRIES if not one.nouns] == ["simulate", "import", "reap"]
+    assert [one.name for one in cli.ENTRIES if not one.nouns] == ["simulate", "import", "watch", "reap"]
 
 
 def test_an_answer_that_json_cannot_hold_is_refused():

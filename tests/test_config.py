@@ -80,3 +80,25 @@ def test_mixes_are_made_by_multiplying_one_category_and_dividing_by_the_sum():
 
 def test_settings_that_came_later_leave_the_name_of_what_is_measured():
     assert config.load().hash == "b6f29550c0c0ddcb"
+
+
+def test_a_folder_of_ones_own_comes_before_the_shipped_one(tmp_path, monkeypatch):
+    (tmp_path / "study").mkdir()
+    shipped = config.conf_folder()
+    train = (shipped / "train.yaml").read_text().replace("clip_norm: 1.0", "clip_norm: 0.25")
+    (tmp_path / "train.yaml").write_text(train)
+    study = (shipped / "study" / "main.yaml").read_text().replace("name: main", "name: mine")
+    (tmp_path / "study" / "mine.yaml").write_text(study)
+    assert not config.is_shipped("study", "mine")
+    monkeypatch.setenv("SKILLSCALE_CONF", str(tmp_path))
+    settings = config.load(study="mine")
+    assert (settings.study.name, settings.train.clip_norm) == ("mine", 0.25)
+    assert settings.data == config.load(study="main").data, "what the folder lacks is the shipped one's"
+    with pytest.raises(InputError, match=r"no study named 'their'.* main, .*mine"):
+        config.load(study="their")
+
+
+def test_a_folder_of_settings_that_is_not_there_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("SKILLSCALE_CONF", str(tmp_path / "none"))
+    with pytest.raises(InputError, match="SKILLSCALE_CONF must name a folder"):
+        config.load()

@@ -61,7 +61,7 @@ def test_gradients_of_optima_are_their_differences(space):
         mean, sd = prior_of(law, 1.0)
         q = mean + 0.2 * sd * rng.normal(size=len(mean))
         history = History.empty(["a"], len(space.categories))
-        belief = replace(believe(law, surface, history, "a"), q=q)
+        belief = replace(believe(law, surface, history, ["a"])["a"], q=q)
         value, gradient = belief.optimum(TARGET, mix)
         for j in range(len(q)):
             step = np.zeros(len(q))
@@ -73,7 +73,7 @@ def test_gradients_of_optima_are_their_differences(space):
 
 def test_a_discrepancy_moves_the_optimum_as_a_search_finds():
     law, surface = offered(SPACE)[0], surface_over(SPACE, TARGET)
-    belief = believe(law, surface, grid_of(random_world(Kind.ADD, 1)), "code")
+    belief = believe(law, surface, grid_of(random_world(Kind.ADD, 1)), ["code"])["code"]
     w = 0.002 * np.random.default_rng(0).normal(size=len(belief.w))
     belief = replace(belief, w=w)
     value, gradient = belief.optimum(1e19, None)
@@ -119,7 +119,7 @@ def test_the_noise_of_runs_is_told_as_their_sd_and_their_number_as_it_is():
     for seed in range(6):
         world = random_world(Kind.ADD, seed)
         for skill in SKILLS:
-            belief = believe(offered(SPACE)[0], surface_over(SPACE, TARGET), grid_of(world, seed=seed), skill)
+            belief = believe(offered(SPACE)[0], surface_over(SPACE, TARGET), grid_of(world, seed=seed), [skill])[skill]
             found.append(belief.noise)
             sd = np.append(prior_of(belief.law, 1.0)[1], belief.surface.sd(belief.scale))
             runs = grid_of(world, seed=seed)
@@ -141,6 +141,22 @@ def test_bad_runs_count_for_less():
     belief = averaged(replace(history, log_L=spoilt), SPACE, OPTIMA)["code"].beliefs[0]
     bad = np.arange(len(history)) % 20 == 7
     assert belief.trust[bad].max() < 0.3 < 0.6 < np.median(belief.trust[~bad])
+
+
+def test_a_run_that_is_off_in_all_skills_is_known_by_them_together():
+    alone, together, others = [], [], []
+    for seed in range(4):
+        history = grid_of(random_world(Kind.ADD, seed), seed=seed, sizes=4)
+        bad = np.arange(len(history)) == len(history) - 1  # where the laws lean on it most
+        history = replace(history, log_L={skill: values + 0.02 * bad for skill, values in history.log_L.items()})
+        for_all = believe(offered(SPACE)[0], surface_over(SPACE, TARGET), history, SKILLS)
+        for skill in SKILLS:
+            one = believe(offered(SPACE)[0], surface_over(SPACE, TARGET), history, [skill])[skill]
+            alone.append(one.trust[bad][0])
+            together.append(for_all[skill].trust[bad][0])
+            others.append(for_all[skill].trust[~bad].mean())
+    assert max(together) < 0.05 < max(alone)
+    assert min(others) > 0.7
 
 
 def test_pulls_are_what_one_more_run_brings():

@@ -52,6 +52,16 @@ def test_no_step_is_timed_that_takes_long(study, timed):
     assert sum(runs) == len(points)
 
 
+def test_trunks_and_what_they_save_are_told(timed):
+    answer, apart = io.StringIO(), io.StringIO()
+    words = ["grid", "--study", "skills-hour", "--dry_run", "--train.schedule", "trunk"]
+    assert main(words, answer=answer) == 0
+    assert "25 trunks serve the 70 runs for 1.82e+13 FLOP, 77.6% of what they take each by itself" in answer.getvalue()
+    assert main([*words[:4], "--json"], answer=apart) == 0
+    told = json.loads(apart.getvalue())
+    assert told["flops_spent"] == told["flops"]
+
+
 def test_the_answer_has_every_point_and_both_times(timed):
     answer = io.StringIO()
     assert main(["grid", "--study", "ratio-hour", "--dry_run", "--json"], answer=answer) == 0

@@ -6,7 +6,8 @@ import pytest
 
 from skillscale import config
 from skillscale.errors import InputError
-from skillscale.grid import cost, expected_optimum, grid_points, wanted_sizes
+from skillscale.grid import common_sizes, cost, expected_optimum, grid_points, tokens_to_train, wanted_sizes
+from skillscale.point import DesignPoint, Mix
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,61 @@ def test_a_study_that_grows_keeps_the_seeds_it_had(main_config):
     largest = max(main_config.study.budgets)
     alone = {each.point.key for each in grid_points(main_config, budgets=[largest])}
     assert alone == {each.point.key for each in grid_points(main_config) if each.budget == largest}
+
+
+@pytest.fixture(scope="module")
+def branches():
+    return config.load(study="skills-hour", overrides={"train.schedule": "trunk"})
+
+
+def test_budgets_of_branches_share_sizes_and_seeds(branches):
+    points = grid_points(branches)
+    trunks = {each.point.trunk for each in points}
+    assert len(trunks) < len(points) / 2
+    per_budget = {budget: {e.point.n_params for e in points if e.budget == budget} for budget in branches.study.budgets}
+    for below, above in itertools.pairwise(per_budget.values()):
+        assert len(below) == len(above) == branches.study.sizes
+        assert len(below & above) >= branches.study.sizes - 1
+    assert {each.point.seed for each in points} == {0, 1, 2}
+
+
+def test_sizes_on_the_ladder_lie_within_half_a_step_of_those_wanted(branches):
+    study = branches.study
+    step = study.span ** (2 / (study.sizes - 1))
+    for budget in (*study.budgets, 3.3e11, 7.7e12):
+        moved = [
+            math.log(on / by, step)
+            for on, by in zip(common_sizes(budget, study), wanted_sizes(budget, study), strict=True)
+        ]
+        assert max(map(abs, moved)) <= 0.5 + 1e-9
+        assert all(round(math.log(size, step), 6).is_integer() for size in common_sizes(budget, study))
+
+
+def test_branches_of_a_study_that_grows_keep_their_points(branches):
+    grown = dataclasses.replace(branches.study, budgets=(*branches.study.budgets, 3.24e12), seeds=(3, 3, 2, 2, 1))
+    before = {each.point.key for each in grid_points(branches)}
+    assert before <= {each.point.key for each in grid_points(dataclasses.replace(branches, study=grown))}
+
+
+def test_trunks_begin_with_their_shortest_points_the_costliest_trunk_first(branches):
+    points = [each.point for each in grid_points(branches)]
+    for seed in (0, 1, 2):
+        own = [point for point in points if point.seed == seed]
+        firsts = list({point.trunk: point for point in reversed(own)}.values())
+        for trunk in {point.trunk for point in own}:
+            lengths = [point.n_tokens for point in own if point.trunk == trunk]
+            assert lengths == sorted(lengths)
+        assert set(own[: len(firsts)]) == set(firsts), "no worker waits for another while there are trunks"
+    longest = {point.trunk: cost(point) for point in points}
+    order = [longest[point.trunk] for point in points[:8]]
+    assert order == sorted(order, reverse=True)
+
+
+def test_tokens_of_branches_by_hand():
+    points = [
+        DesignPoint(n_params=9, n_tokens=d, mix=Mix({"code": 1}), seed=s) for d, s in ((1000, 0), (100, 0), (50, 1))
+    ]
+    assert tokens_to_train(points, 0.2) == [1000 - 80, 100, 50]
 
 
 def test_sizes_outside_those_of_the_study_are_left_out(main_config):

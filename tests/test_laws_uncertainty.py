@@ -52,6 +52,34 @@ def test_a_missing_skill_takes_its_errors_from_the_runs_that_have_it():
     assert np.all(errors != 0)
 
 
+def test_runs_of_one_trunk_take_their_errors_together_from_one_other_trunk():
+    trunks = np.tile(np.arange(7), 2)
+    residuals = np.concatenate([np.arange(1.0, 8), 10 * np.arange(1.0, 8)])
+    resamples = Resamples.draw(GROUPS, 400, np.random.default_rng(0), clusters=trunks)
+    errors = resamples.errors(residuals, np.zeros(14), np.ones(14, dtype=bool))
+    np.testing.assert_allclose(errors[:, 7:], 10 * errors[:, :7])
+    assert len(np.unique(np.round(errors[:, 0] / errors[:, 1], 9))) > 20, "different trunks draw apart"
+    spread = errors[:, 0].std() / np.sqrt(np.mean(residuals[:7] ** 2))
+    assert spread == pytest.approx(np.sqrt(7 / 5), rel=0.25), "Student's tails, 7 degrees of freedom"
+
+
+def test_a_trunk_without_a_run_at_a_budget_leaves_the_others_their_own():
+    trunks = np.array([0, 1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6, 7])
+    resamples = Resamples.draw(GROUPS, 200, np.random.default_rng(0), clusters=trunks)
+    other = resamples.donors != np.arange(14)
+    assert np.all(GROUPS[resamples.donors] == GROUPS)
+    both = other[:, 1] & other[:, 7]
+    assert np.all(trunks[resamples.donors[both, 1]] == trunks[resamples.donors[both, 7]])
+    assert other.mean() > 0.6
+
+
+def test_trunks_of_one_run_each_are_no_trunks():
+    one = Resamples.draw(GROUPS, 20, np.random.default_rng(0), clusters=np.arange(14))
+    other = Resamples.draw(GROUPS, 20, np.random.default_rng(0))
+    assert np.array_equal(one.donors, other.donors)
+    assert np.array_equal(one.signs, other.signs)
+
+
 def test_holm_by_hand():
     np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
     np.testing.assert_allclose(holm(np.array([0.6, 0.5])), [1.0, 1.0])

@@ -153,7 +153,7 @@ def test_how_fast_repeated_data_wears_out_is_learnt():
     q[-3] = math.log(40.0)
     truth = law.log_loss(q[None], law.covariates(pool.N, pool.D, epochs))[0] + 0.003 * RNG.normal(size=150)
     history = History.empty(["a"], 1).with_runs(pool.N, pool.D, epochs, {"a": truth})
-    belief = believe(law, surface_over(pool.space(()), 1e20), history, "a")
+    belief = believe(law, surface_over(pool.space(()), 1e20), history, ["a"])["a"]
     assert belief.q[-3] == pytest.approx(math.log(40.0), abs=0.3)
 
 

@@ -20,7 +20,7 @@ from skillscale.errors import DivergedError, InputError
 from skillscale.laws.design.targets import Answer, default_targets
 from skillscale.output import Output
 from skillscale.record import State, Why
-from skillscale.sampling import Known, Narrowing, WidthChart, settled
+from skillscale.sampling import Known, Narrowing, WidthChart, known_of_config, settled
 from skillscale.tracking import Registry
 
 GOOD = """
@@ -230,6 +230,25 @@ def test_a_trainer_that_hangs_or_dies_is_ended_and_started_anew(tmp_path):
     assert time.monotonic() - began < 30
 
 
+def test_the_limit_of_one_run_is_none_of_loading_the_trainer(tmp_path):
+    (tmp_path / "mine.py").write_text("import time\ntime.sleep(1)\ndef train(n, d, mix, seed): time.sleep(60)")
+    trainer = driven.Trainer.parse(f"{tmp_path / 'mine.py'}:train")
+    late = pytest.raises(DivergedError, match=r"no answer within 0\.5 s")
+    with driven.TrainerProcess(trainer, ("code",), timeout_s=0.5) as process, late:
+        process.ask(1000, 2000, {"all": 1.0}, 0)
+
+
+def test_a_trainer_that_fails_now_and_then_loses_those_runs_alone(sampled, place, capsys):
+    body = GOOD.replace("loss = 1.7", "assert seed != 1, 'out of memory'\n        loss = 1.7")
+    given = [*words(place, body, name="patchy", store=sampled[0]), "--points", "4", "--workers", "1"]
+    code, told, log = answer([*given, "--mixes", "code=.5,prose=.5; code=.2,prose=.8"], capsys)
+    assert (code, told["chosen"], told["finished"], told["failed"]) == (0, 4, 3, 1)
+    (failed,) = [one for one in study(sampled[0], "patchy").records() if one.state is State.FAILED]
+    assert (failed.point.seed, "AssertionError: out of memory" in failed.reason) == (1, True)
+    chosen = [line for line in log.splitlines() if line.startswith("chosen")]
+    assert all(", on code=0." in line for line in chosen), chosen
+
+
 def test_after_five_failures_in_a_row_it_stops_with_a_summary(sampled, place, capsys):
     body = "def train(n, d, mix, seed):\n    raise OSError('disk')"
     code, _, log = answer(words(place, body, name="failing", store=sampled[0]), capsys)
@@ -372,6 +391,24 @@ class Written:
 
     def file(self, name, content):
         self.files[name] = content
+
+
+@pytest.mark.parametrize(
+    ("given", "least"),
+    [
+        ({"sample.flops_max": "7.2e10"}, 51_200),
+        ({"sample.flops_max": "7.2e10", "sample.n_tokens": "[5000, 1e16]"}, 5000),
+        ({"sample.flops_max": "1e10"}, 12_800),
+        ({"sample.flops_max": "1e9"}, 256),
+        ({"sample.flops_max": "7.2e10", "sample.sizes": "[100000]"}, 256),
+    ],
+    ids=["usual", "asked for", "little room", "no room", "one size"],
+)
+def test_runs_of_a_few_updates_are_left_out_as_long_as_there_is_room_to_begin(given, least):
+    config = load(overrides=given)
+    order = settled(config.sample, known_of_config(config))
+    assert order.space.n_tokens[0] == least
+    assert any("tokens are not chosen" in note for note in order.notes) == (least > 5000)
 
 
 def test_the_figure_holds_the_widths_of_every_call():

@@ -166,6 +166,12 @@ def test_other_parameters_are_drawn_beside():
     assert set(study.trials[0].system_attrs[PROPOSAL]["params"]) == set(SPACE)
 
 
+def test_a_loss_that_nobody_asked_for_is_told_once(caplog):
+    studied(3, skills=["code"])
+    (said,) = [one.message for one in caplog.records if "not looked at" in one.message]
+    assert said == "losses of 'prose' are told, but not looked at: skills asked for are code"
+
+
 def test_a_spent_budget_is_told_and_stops_the_study():
     largest = 6e9 * 1e11
     sampler = SkillLawSampler(seed=0, search_space=SPACE, budget=0.03 * largest)

@@ -49,9 +49,49 @@ def test_the_text_and_the_file_say_what_to_run_and_why(tmp_path, capsys):
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert len(rows) == 3
     for row in rows:
-        assert f"{int(row['n_params']):,}" in text
+        assert f"{int(row['n']):,}" in text
         assert row["purpose"] in text
-        assert float(row["mix/a"]) == 0.5
+        assert (float(row["a"]), row["code"]) == (0.5, "")
+    assert "an overhead of 1.8e+16 FLOP a run" in text
+
+
+def test_points_written_in_the_columns_of_the_table_are_under_way_until_their_losses_are_known(tmp_path, capsys):
+    words = table(tmp_path)
+    rows = list(csv.DictReader((tmp_path / "runs.csv").read_text().splitlines()))
+    for row in rows:
+        row |= {"n": float(row["n"]) / 1e6, "id": row["n"] + row["d"], "seed": 0, "mass": "small"}
+    lines = (tmp_path / "map.yaml").read_text().splitlines()
+    more = ["units: {n_params: 1e6}", "run: id", "seed: seed", "where: {mass: small}"]
+    (tmp_path / "map.yaml").write_text("\n".join([*lines, *more]))
+
+    def asked(found):
+        names = list(dict.fromkeys(name for row in found for name in row))
+        with (tmp_path / "runs.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(found)
+        _, told, log = answer([*words, "--count", "3", "--file", str(tmp_path / "next.csv")], capsys)
+        assert ("3 runs have no loss of code, prose yet" in log) == any(one.get("code") == "" for one in found)
+        return told, list(csv.DictReader((tmp_path / "next.csv").read_text().splitlines()))
+
+    first, points = asked(rows)
+    assert [1e6 * float(one["n"]) for one in points] == pytest.approx([one["n_params"] for one in first["points"]])
+    waiting, _ = asked([*rows, *points])
+    assert waiting["runs"] == 12
+    assert waiting["targets"] == first["targets"], "nothing more is known"
+    assert min(one["seed"] for one in waiting["points"]) == 4
+    made = [(one["n_params"], one["n_tokens"]) for told in (first, waiting) for one in told["points"]]
+    assert max(made.count(one) for one in made) <= 3, "those under way count as made"
+    for one in points:
+        one["code"] = loss(1e6 * float(one["n"]), float(one["d"]))
+        one["prose"] = one["code"] + 0.1
+    done, _ = asked([*rows, *points])
+    assert done["targets"] != first["targets"]
+
+
+def test_a_ladder_of_sizes_may_be_written_as_people_write_numbers(tmp_path, capsys):
+    code, told, _ = answer([*table(tmp_path), "--sample.sizes", "[2e7, 5e7]"], capsys)
+    assert (code, {one["n_params"] for one in told["points"]} <= {20_000_000, 50_000_000}) == (0, True)
 
 
 def test_mixes_of_the_table_are_proposed_or_those_that_are_asked_for(tmp_path, capsys):

@@ -20,6 +20,7 @@ from skillscale.errors import InputError, TrackingError
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import (
     CategoryUse,
+    Checkpoint,
     DataSet,
     Measurement,
     Optimisation,
@@ -46,7 +47,9 @@ SIZE = Size(
 )  # fmt: skip
 OPTIMISATION = Optimisation(lr=0.0123456789012345678, batch_sequences=4, steps=999, warmup_steps=50)
 PROVENANCE = Provenance(config_hash="c0ffee", data_hash="da7a", code_version="0.1.0+abc")
-SPENDING = Spending(flops_exact=1.23456789e11, tokens_per_s=54321.5, matmul_share=0.31, train_s=3.2, eval_s=0.4)
+SPENDING = Spending(
+    flops_exact=1.23456789e11, tokens_per_s=54321.5, matmul_share=0.31, train_s=3.2, eval_s=0.4, flops_spent=1e10
+)
 DATA = (
     DataSet(name="code", digest="0123456789abcdef" * 4, role="training", source="embedded:code"),
     DataSet(name="arithmetic", digest="feed", role="evaluation", source="embedded:arithmetic"),
@@ -71,8 +74,8 @@ def point(n_params: int = 20_480, seed: int = 0) -> DesignPoint:
     return DesignPoint(n_params=n_params, n_tokens=1_302_083, mix=Mix({"code": 1 / 3, "prose": 2 / 3}), seed=seed)
 
 
-def begin(writer: RunWriter) -> None:
-    writer.begin(size=SIZE, optimisation=OPTIMISATION, provenance=PROVENANCE, config_yaml="a: 1\n", data=DATA)
+def begin(writer: RunWriter, **more) -> None:
+    writer.begin(size=SIZE, optimisation=OPTIMISATION, provenance=PROVENANCE, config_yaml="a: 1\n", data=DATA, **more)
 
 
 @pytest.fixture(scope="session")
@@ -130,8 +133,12 @@ def worker(code: str, uri: str, processes: int = 1) -> subprocess.Popen[str]:
 
 
 def test_a_record_written_reads_back_equal_in_every_field(registry, study):
+    origin = Checkpoint(
+        checkpoint="model-70m", checkpoint_digest="feed", first_token="<s>", dtype="float32", revision="abc",
+        training_run="model",
+    )  # fmt: skip
     with study.claim() as writer:
-        begin(writer)
+        begin(writer, checkpoint=origin)
         for tokens in (1000, 2000, 3000):
             writer.curve(tokens, 6.0 - tokens / 1000)
         written = writer.finish(**RESULTS)
@@ -140,13 +147,44 @@ def test_a_record_written_reads_back_equal_in_every_field(registry, study):
 
     expected = RunRecord(
         run_id=writer.run_id, study="one", state=State.FINISHED, reason="", point=point(), size=SIZE,
-        optimisation=OPTIMISATION, provenance=PROVENANCE, **RESULTS,
+        optimisation=OPTIMISATION, provenance=PROVENANCE, checkpoint=origin, **RESULTS,
     )  # fmt: skip
     for field in dataclasses.fields(RunRecord):
         assert getattr(read, field.name) == getattr(expected, field.name), field.name
         assert getattr(expected, field.name) not in (None, {}), f"{field.name} is empty: its way back is not tested"
     assert read == written
     assert study.curve(read.run_id) == [(1000, 5.0), (2000, 4.0), (3000, 3.0)]
+
+
+@pytest.mark.parametrize("trunk", ["feed5eed", ""])
+def test_a_trunk_is_told_where_there_is_one(trunk):
+    optimisation = dataclasses.replace(OPTIMISATION, trunk=trunk, decay_steps=200 if trunk else 0)
+    record = RunRecord(
+        run_id="r", study="s", state=State.FINISHED, reason="", point=point(), optimisation=optimisation,
+        spending=dataclasses.replace(SPENDING, flops_spent=math.nan),
+    )  # fmt: skip
+    params, metrics = params_of(record), metrics_of(record)
+    assert ("trunk" in params, "decay_steps" in params) == (bool(trunk), bool(trunk))
+    assert "flops_spent" not in metrics
+    read = read_record(params, metrics, run_id="r", study="s", state=State.FINISHED, reason="", point=point())
+    assert read.optimisation == optimisation
+    assert math.isnan(read.spending.flops_spent)
+
+
+def test_points_of_a_trunk_are_claimed_together(study):
+    ours = [point(30_000 + seed, seed=seed) for seed in (1, 2)]
+    longer = [dataclasses.replace(one, n_tokens=2 * one.n_tokens) for one in ours]
+    study.add_points([*ours, *longer])
+    (first,) = [study.claim(only=ours[1].key)]
+    with first:
+        begin(first)
+        first.finish(**RESULTS)
+    with study.claim(trunk=ours[1].trunk) as second:
+        assert second.point == longer[1]
+        begin(second)
+        second.finish(**RESULTS)
+    with study.claim(trunk=ours[1].trunk) as other:
+        assert other.point.trunk != ours[1].trunk, "none is left of that one: the next of the queue"
 
 
 def test_a_run_shows_in_mlflow_what_the_ui_needs(registry, study):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from skillscale.config import load
-from skillscale.errors import InputError, TrainingError
+from skillscale.errors import DamagedCheckpointError, InputError, TrainingError
 from skillscale.lm import train as training
 from skillscale.lm.model import Transformer
 from skillscale.lm.shape import shape_for
@@ -132,7 +132,7 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
 def test_a_damaged_checkpoint_is_refused(tmp_path):
     path = tmp_path / "one.pt"
     path.write_bytes(b"half a check")
-    with pytest.raises(TrainingError, match=r"one\.pt can't be read.*delete it"):
+    with pytest.raises(DamagedCheckpointError, match=r"one\.pt can't be read.*delete it"):
         trained(checkpoint=path)
 
 
@@ -160,7 +160,7 @@ def test_divergence_names_loss_step_and_cure():
 
 def test_a_loss_that_is_no_number_is_divergence(monkeypatch):
     broken = Transformer.forward
-    monkeypatch.setattr(Transformer, "forward", lambda self, ids: broken(self, ids) * math.nan)
+    monkeypatch.setattr(Transformer, "forward", lambda self, *ids: broken(self, *ids) * math.nan)
     with pytest.raises(TrainingError, match=r"diverged: loss nan at step 1 of 30"):
         trained()
 

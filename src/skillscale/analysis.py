@@ -16,7 +16,7 @@ import yaml
 
 from skillscale import __version__
 from skillscale.config import Config
-from skillscale.errors import FitError, InputError
+from skillscale.errors import FitError, InputError, TrackingError
 from skillscale.laws.bootstrap import Method
 from skillscale.laws.budgets import budget_of_runs
 from skillscale.laws.catalogue import LAWS
@@ -35,8 +35,10 @@ from skillscale.laws.skill_study import SkillStudy, skill_study
 from skillscale.laws.study import fit_study
 from skillscale.laws.worth import Worth, of_worth
 from skillscale.output import Output, to_json
-from skillscale.record import RunRecord
+from skillscale.point import digest
+from skillscale.record import DataSet, RunRecord, State
 from skillscale.source import Runs, read_runs, tell_left_out, tell_unusable
+from skillscale.standing import Describer, remember_findings
 from skillscale.table import RunTable
 from skillscale.table.columns import near
 from skillscale.table.optima import read_optima
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from skillscale.report.page import Background, Source
 
 Told = tuple[dict[str, Fitted | Refused], list[str]]  # laws by skill, and what is to be said of them
+_LINKED_RUNS = 1000  # that are told of a law fitted to them: a tag takes some milliseconds
 BEYOND = (1.0, 10.0, 100.0)  # where optima are told by default, in units of the largest 6 N D fitted
 
 
@@ -88,11 +91,12 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
     opened = _fit_run(runs, arguments)
     if opened is not None:
         with opened as run:
-            _log_findings(run, found, runs.records)
+            _log_findings(run, found, runs)
             if worth:
                 run.file("optima.json", to_json({"optima": told["optima"]}))
             if arguments.get("register"):
-                told["registered"] = run.register(arguments["register"], law_document(found), note=_note(runs, found))
+                told["registered"] = _register(run, runs, found, arguments["register"])
+        _describe("fit", run, found, runs, ["law.json", *["optima.json"] * bool(worth)], out)
     _tell_verdicts(found.fits, _base_mix(found.fits, config), out)
     out.text(law_text(found.laws, found.flops))
     if worth:
@@ -183,6 +187,32 @@ def _note(runs: Runs, found: Findings) -> str:
     )
 
 
+def _register(run: AnalysisWriter, runs: Runs, found: Findings, name: str) -> str:
+    """Register the laws, bound to the runs behind them; returns their address."""
+    note, tags, ids = _note(runs, found), {"runs_of": runs.name, "runs": str(len(runs.table.runs))}, []
+    if runs.study is not None:
+        ids = [one.run_id for one in runs.records if one.state is State.FINISHED]
+        note += f"\n\nStudy {runs.study.name}: {runs.study.link}"
+        tags |= {"study": runs.study.name, "runs_digest": digest(sorted(ids))}
+    return run.register(name, law_document(found), note=note, tags=tags, runs=ids[:_LINKED_RUNS])
+
+
+def _describe(kind: str, run: AnalysisWriter, found: Findings, runs: Runs, files: Sequence[str], out: Output) -> None:
+    """Bring the study's description in the UI up to date; that it can't be costs nothing."""
+    from skillscale.report.laws import optima_frame
+
+    if runs.study is None:
+        return
+    try:
+        remember_findings(
+            runs.study, kind, run_id=run.run_id, files=files, runs=len(runs.table.runs), level=found.fits.level,
+            optima=optima_frame(found.laws, found.flops).to_dict(orient="records"),
+        )  # fmt: skip
+    except TrackingError as error:
+        out.progress(f"note: {error}")
+    Describer(runs.study, out.progress).refresh(now=True)
+
+
 def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Fit, and write figures, tables and the page."""
     from skillscale.report import canvas
@@ -206,14 +236,17 @@ def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
     told: dict[str, Any] = {**found.as_dict(), "page": path}
     if runs.study is not None:
         with runs.study.analysis("report") as run:
-            _log_findings(run, found, runs.records)
+            _log_findings(run, found, runs)
             files = {f"{name}.svg": content for name, content in drawn.items()}
             files |= {f"{name}.png": canvas.png(figure) for name, figure in figures.items()}
-            for name, content in (_isoflop_figures(found.fits, _base_mix(found.fits, config)) | files).items():
+            files = _isoflop_figures(found.fits, _base_mix(found.fits, config)) | files
+            for name, content in files.items():
                 run.file(f"figures/{name}", content)
             for name, frame in skill_frames(study).items():
                 run.file(f"tables/{name}.csv", frame.to_csv(index=False))
             run.file("page.html", html)
+        shown = [f"figures/{name}" for name in files if name.endswith(".png")]
+        _describe("report", run, found, runs, ["page.html", "law.json", *shown], out)
     _tell_verdicts(found.fits, _base_mix(found.fits, config), out)
     out.text(f"\npage:  {path}")
     if runs.registry is not None and runs.study is not None:
@@ -520,13 +553,13 @@ def _facts(facts: Mapping[str, Any] | None) -> str:
     return f"The text of {facts['category']} tells {facts['count']:,} facts, at most {bits} bits in all."
 
 
-def _log_findings(run: Any, found: Findings, records: Sequence[RunRecord]) -> None:
+def _log_findings(run: AnalysisWriter, found: Findings, runs: Runs) -> None:
     from skillscale.report.laws import errors_frame, law_frame, optima_frame
     from skillscale.report.tables import frames
 
-    fits = found.fits
-    tables = {"laws": law_frame(found.laws), "law_optima": optima_frame(found.laws, found.flops)}
-    for name, table in (frames(fits, records) | tables | {"law_errors": errors_frame(found.laws)}).items():
+    fits, optima = found.fits, optima_frame(found.laws, found.flops)
+    tables = {"laws": law_frame(found.laws), "law_optima": optima}
+    for name, table in (frames(fits, runs.records) | tables | {"law_errors": errors_frame(found.laws)}).items():
         run.file(f"tables/{name}.csv", table.to_csv(index=False))
     fitted = {name: one for name, one in found.laws.items() if isinstance(one, Fitted)}
     run.file("law.json", law_document(found))
@@ -534,3 +567,21 @@ def _log_findings(run: Any, found: Findings, records: Sequence[RunRecord]) -> No
     metrics |= {f"residual/{one.skill}": one.value.value for one in fits.residuals if one.pooled and one.value.known}
     metrics |= {f"law_exponent/{name}": one.exponent.value for name, one in fitted.items() if one.exponent.known}
     run.log(metrics=metrics, params={"level": str(fits.level), "resamples": str(fits.resamples)})
+    run.log(metrics=_half_widths(optima, runs.records), step=len(runs.table.runs))
+    if runs.study is not None:
+        ids = sorted(one.run_id for one in runs.records if one.state is State.FINISHED)
+        source = f"experiment {runs.study.experiment_id}"
+        run.used([DataSet(name=f"runs of {runs.name}", digest=digest(ids), role="fitting", source=source)])
+
+
+def _half_widths(optima: pd.DataFrame, records: Sequence[RunRecord]) -> dict[str, float]:
+    """Half widths of ln N* by skill and C, as those that ``sample`` logs, with what they cost."""
+    half = np.log(optima["N_hi"] / optima["N_lo"]) / 2
+    named = {
+        f"half_width/{skill} {C:.3g}".replace("+", ""): float(each)
+        for skill, C, each in zip(optima["skill"], optima["C"], half, strict=True)
+        if np.isfinite(each)
+    }
+    done = [one.point.flops for one in records if one.state is State.FINISHED]
+    widest = {"half_width": max(named.values())} if named else {}
+    return {"runs": float(len(done)), "flops_finished": sum(done), **widest, **named}

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from skillscale.config import Config, check_mix, conf_file, is_shipped, overridden
 from skillscale.crew import runs_elsewhere, start_worker, stop, tell_elsewhere
 from skillscale.errors import InputError, TrainingError
-from skillscale.grid import cost, grid_points, reached
+from skillscale.grid import grid_points, reached
 from skillscale.output import Output
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import State
+from skillscale.standing import Describer, standing_of
 from skillscale.worker import Desk, named, train_claimed, work
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def train(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str
     opened.study.add_points([point])
     writer = opened.study.claim(only=point.key, retry_failed=arguments["retry_failed"])
     if writer is not None:
-        train_claimed(writer, _desk(arguments, config, opened, out))
+        train_claimed(writer, _desk(arguments, config, opened, out), opened.study)
     record = next(one for one in reversed(opened.study.records()) if one.point.key == point.key)
     if writer is None:
         out.progress(_NOT_TRAINED[record.state])
@@ -110,7 +111,7 @@ def worker(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
         refuse_unknown(arguments)
     opened = open_study(arguments, config, out, [], keep=not registry.storage)
     desk = _desk(arguments, config, opened, out)
-    ended = work(opened.study, lambda writer: train_claimed(writer, desk), out, **asked)
+    ended = work(opened.study, lambda writer: train_claimed(writer, desk, opened.study), out, **asked)
     return {"study": opened.study.name, "ended": ended}
 
 
@@ -146,14 +147,20 @@ def train_all(
         told = tell_elsewhere(arguments, out)
         return {"study": opened.study.name, "points": found.planned, "finished": found.finished, **told}
     began = time.monotonic()
-    if found.finished < found.planned:
-        _run_workers(opened.study, arguments, out)
+    describer = Describer(opened.study, out.progress)
+    describer.refresh(now=True)
+    try:
+        if found.finished < found.planned:
+            _run_workers(opened.study, arguments, out, describer)
+    finally:
+        describer.refresh(now=True)
     opened.study.close_left()
     done = opened.study.progress()
     if done.failed:
         out.progress(f"{done.failed} points failed; their runs in the registry say why (--retry_failed tries again)")
     if done.finished + done.failed < done.planned:
         raise TrainingError(_unfinished(opened.study))
+    opened.registry.gather_statistics()
     opened.registry.annotate_launcher(opened.study, note=f"{done.finished} of {done.planned} points are trained")
     return {
         "study": opened.study.name,
@@ -165,7 +172,7 @@ def train_all(
     }
 
 
-def _run_workers(study: "Study", arguments: Mapping[str, Any], out: Output) -> None:
+def _run_workers(study: "Study", arguments: Mapping[str, Any], out: Output, describer: Describer) -> None:
     """Start the workers and wait for them; those that die are replaced as long as points are finished between."""
     retry, left_before = bool(arguments["retry_failed"]), None
     while (left := _left(study, retry_failed=retry)) and left != left_before:
@@ -175,7 +182,7 @@ def _run_workers(study: "Study", arguments: Mapping[str, Any], out: Output) -> N
             for _ in range(min(arguments["workers"], left))
         ]
         try:
-            _watch(workers, study, out)
+            _watch(workers, study, out, describer)
         finally:
             stop(workers)
         _await_others(study, out)
@@ -211,23 +218,16 @@ def _unfinished(study: "Study") -> str:
     return f"{count}: their workers stopped (the lines above say why); run the same command to go on"
 
 
-def _watch(workers: "Sequence[Started]", study: "Study", out: Output) -> None:
-    began, told = time.monotonic(), time.monotonic()
-    at_start = _cost_left(study)
+def _watch(workers: "Sequence[Started]", study: "Study", out: Output, describer: Describer) -> None:
+    told = time.monotonic()
     while any(each.poll() is None for each in workers):
         time.sleep(_LOOK_EVERY_S)
+        describer.refresh()
         if time.monotonic() - told > _TELL_EVERY_S:
             told = time.monotonic()
-            left = _cost_left(study)
-            if 0 < left < at_start:
-                minutes = (told - began) * left / (at_start - left) / 60
-                out.progress(f"    about {minutes:.1f} minutes left")
-
-
-def _cost_left(study: "Study") -> float:
-    """Cost of the points that are not finished, in units that go with time on a small model."""
-    trained = {one.point.key for one in study.records() if one.spending is not None}
-    return sum(cost(point) for point in study.points() if point.key not in trained)
+            standing = standing_of(study)
+            if standing.expected_end_s is not None:
+                out.progress(f"    about {(standing.expected_end_s - standing.now_s) / 60:.1f} minutes left")
 
 
 def refuse_unknown(arguments: Mapping[str, Any]) -> None:

@@ -13,12 +13,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from skillscale import __version__, config, errors
+from skillscale import __version__, completion, config, errors
 from skillscale.output import Output, without_password
 from skillscale.point import Mix
 
@@ -51,6 +51,13 @@ class Parameter:
     def is_flag(self) -> bool:
         """Whether ``--name`` alone means true."""
         return self.read is flag
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What it takes, where that can be listed: words, true and false, names of files in conf/."""
+        if self.is_flag:
+            return ("true", "false")
+        return self.read.choices if isinstance(self.read, OneOf) else config.conf_names(self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +116,11 @@ def count(text: str) -> int:
 def seed(text: str) -> int:
     """A whole number from 0."""
     return _whole(text, 0)
+
+
+def window(text: str) -> int:
+    """A whole number from 8."""
+    return _whole(text, 8)
 
 
 def positive(text: str) -> float:
@@ -178,15 +190,27 @@ def _range(text: str) -> tuple[float, float]:
     return low, high
 
 
-def one_of(*choices: str) -> Callable[[str], str]:
-    """One of some words."""
+@dataclass(frozen=True)
+class OneOf:
+    """Reads one of some words."""
 
-    def read(text: str) -> str:
-        if text not in choices:
-            raise errors.InputError(f"must be one of {', '.join(choices)}, but it is {text!r}{_near(text, choices)}")
+    choices: tuple[str, ...]
+
+    def __call__(self, text: str) -> str:
+        """The word.
+
+        Raises:
+            InputError: it is none of them.
+        """
+        if text not in self.choices:
+            near = _near(text, self.choices)
+            raise errors.InputError(f"must be one of {', '.join(self.choices)}, but it is {text!r}{near}")
         return text
 
-    return read
+
+def one_of(*choices: str) -> OneOf:
+    """One of some words."""
+    return OneOf(choices)
 
 
 def page_file(text: str) -> str:
@@ -320,7 +344,11 @@ _TIMEOUT = Parameter(
 )
 _ASKED = (
     Parameter(name="wanted", read=several(str), help="skills to learn about; empty: all; those of a trainer"),
-    Parameter(name="budget", read=optional(positive), help="FLOP for all sampled runs; empty: 10 of the largest"),
+    Parameter(
+        name="budget",
+        read=optional(positive),
+        help="FLOP for all sampled runs (suggest: left to spend); empty: 10 of the largest",
+    ),
     Parameter(name="flops_max", read=optional(positive), help="6 N D of the largest run; empty: the study's largest"),
     Parameter(name="flops_min", read=optional(positive), help="6 N D of the least run; empty: flops_max / 1000"),
     Parameter(name="mixes", read=mixes, help="mixes to train on, between semicolons; empty: the study's"),
@@ -538,6 +566,49 @@ ENTRIES = (
         ),
     ),
     Entry(
+        name="evaluate",
+        help="measure checkpoints of Hugging Face, in local folders, on the skills, as runs of a study of their own",
+        run="skillscale.evaluate:evaluate",
+        parameters=(
+            Parameter(
+                name="study", default=None, help="name of the study that holds the checkpoints, and nothing else"
+            ),
+            _DATA,
+            _SKILLS,
+            Parameter(name="checkpoint", help="folder with config.json, model.safetensors and tokenizer.json"),
+            Parameter(name="n_tokens", read=optional(positive), help="D that it was trained on, repetitions counted"),
+            Parameter(
+                name="mix", help="that it was trained on: the name of its data, or shares as in code=.5,prose=.5"
+            ),
+            Parameter(
+                name="seed", default="0", read=seed, help="of its training: tells runs of one N, D and mix apart"
+            ),
+            Parameter(name="training_run", help="name that the checkpoints of one training share; empty: its only one"),
+            Parameter(
+                name="table", help="or a CSV of many: checkpoint (a folder), n_tokens [, mix, seed, training_run]"
+            ),
+            Parameter(
+                name="context", default="1024", read=window, help="the most tokens read at once, by all of a study"
+            ),
+            Parameter(
+                name="dtype",
+                default="float32",
+                read=one_of("float32", "bfloat16", "float16", "float64"),
+                help="of weights, by all of a study",
+            ),
+            Parameter(
+                name="device", default="auto", read=one_of("auto", "cpu", "cuda"), help="auto: cuda if there is one"
+            ),
+            Parameter(name="batch_tokens", read=optional(count), help="tokens in a batch; empty: as 2^27 logits allow"),
+            Parameter(name="first_token", help="that stands before every text; empty: bos, or else eos, of the folder"),
+            replace(_RETRY, help="measure the checkpoints that failed once more"),
+            _TRACKING,
+            _CACHE,
+            _JSON,
+        ),
+        names_any_study=True,
+    ),
+    Entry(
         name="export",
         help="write the runs of a study to a CSV or Parquet file, or its laws as JSON or as Python to paste",
         run="skillscale.export:export",
@@ -557,6 +628,18 @@ ENTRIES = (
             _JSON,
         ),
         names_any_study=True,
+    ),
+    Entry(
+        name="watch",
+        help="how far a study is, live: points, FLOP, expected end, how the widest interval falls, workers",
+        run="skillscale.watch:watch",
+        parameters=(
+            Parameter(name="study", default="main", help="name of a study in the registry"),
+            _TRACKING,
+            Parameter(name="every", default="5", read=positive, help="seconds between two looks"),
+            Parameter(name="once", default="false", read=flag, help="look once, rather than until the study is done"),
+            _JSON,
+        ),
     ),
     Entry(
         name="reap",
@@ -648,12 +731,29 @@ def _dispatch(words: list[str], entries: Sequence[Entry], answer: TextIO) -> int
     if words[0] == "--version":
         answer.write(f"skillscale {__version__}\n")
         return 0
+    if words[0] == "completion":
+        answer.write(_completion(words[1:], entries))
+        return 0
     entry = _named(words[0], entries)
     if "-h" in words or "--help" in words:
         answer.write(_usage(entry))
         return 0
     _run(entry, parse(words[1:], entry), answer)
     return 0
+
+
+def _completion(words: list[str], entries: Sequence[Entry]) -> str:
+    """The script for one shell, of the entries and of every setting."""
+    commands = [
+        completion.Command(
+            name=entry.name,
+            help=entry.help,
+            words=tuple(completion.Word(name=one.name, help=one.help, values=one.values) for one in entry.parameters),
+        )
+        for entry in entries
+    ]
+    settings = {noun.name: [key.name for key in fields(noun.type)] for noun in fields(config.Config)}  # type: ignore[arg-type]
+    return completion.script(" ".join(words), commands, settings)
 
 
 def _run(entry: Entry, arguments: dict[str, Any], answer: TextIO) -> None:
@@ -718,7 +818,8 @@ def _overview(entries: Sequence[Entry]) -> str:
             "",
             *lines,
             "",
-            "skillscale ENTRY --help lists the parameters of an entry; skillscale --version tells the version.",
+            "skillscale ENTRY --help lists the parameters of an entry; skillscale --version tells the version;",
+            "skillscale completion bash (or zsh, fish) prints what completes entries and parameters in the shell.",
             "",
         ]
     )

@@ -1,17 +1,20 @@
 """From ``conf/*.yaml`` and overrides to frozen, checked values; unknown keys are refused.
 
 Each noun (data, skills, model, train, study, sample) has one file, and each default one home: that file. A setting is
-overridden by ``--NOUN.key value`` on the command line or ``-P NOUN.key=value`` through MLflow.
+overridden by ``--NOUN.key value`` on the command line or ``-P NOUN.key=value`` through MLflow, and a whole file by one
+of the same name in the folder that ``SKILLSCALE_CONF`` names.
 """
 
+import contextlib
 import difflib
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from skillscale.errors import InputError
 from skillscale.point import Mix, check_skill_name, digest
@@ -20,16 +23,31 @@ NOUNS = ("data", "skills", "model", "train", "study", "sample")
 _STRICT_KEYS = ConfigDict(extra="forbid")
 _T = TypeVar("_T")
 
-Count = Annotated[int, Field(ge=1)]
+
+def _whole(value: object) -> object:
+    """YAML 1.1 reads 1e7 as text."""
+    if isinstance(value, str) and "e" in value.lower():
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """Where documents come from: a hub id, a local folder, or a name of the embedded corpora.
+    """Where documents come from.
 
-    ``path`` is ``embedded:NAME`` (built from packages), a folder or file of parquet, jsonl or csv, or a hub id.
+    Args:
+        path: ``embedded:NAME`` (built from packages), a folder or file of parquet, jsonl or csv, or a hub id.
+        config: of a hub data set, as in ``sample-10BT``; empty: its default.
+        split: of a hub data set or of an embedded corpus; a file has one split, whatever this says.
+        column: that holds the text.
+        streaming: read a hub data set as it comes, without a copy on disk.
+        weight: of this source in its category, where ``max_bytes`` limits what is read.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -44,7 +62,16 @@ class SourceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CategoryConfig:
-    """One category of training data: its sources, how much of it is read, how its validation set is cut."""
+    """One category of training data.
+
+    Args:
+        name: as in the mixes of a study.
+        sources: of its documents, read one after the other.
+        max_bytes: of UTF-8 that are read at most, shared out to the sources by weight; empty: all there is.
+        validation: where its validation set comes from; empty: a part of the sources.
+        validation_share: of the documents that are held back for validation where no source of it is named.
+        validation_bytes: of the validation set, at most.
+    """
 
     __pydantic_config__ = _STRICT_KEYS
 
@@ -58,10 +85,17 @@ class CategoryConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What models are trained on. ``tokenizer`` is empty (train one on the categories) or a tokenizer.json file.
+    """What models are trained on.
 
-    ``preset``: which embedded corpora are made; ``popularity``: how steeply mentions fall with rank; ``people``: those
-    of the preset ``controlled``, which has them in place of real facts.
+    Args:
+        name: of the data, as its file is named.
+        categories: what a mix is made of.
+        tokenizer: a tokenizer.json file; empty: train one on the categories.
+        vocab_size: of the tokenizer that is trained, tokens.
+        tokenizer_bytes: of text that it is trained on.
+        preset: which embedded corpora are made; it plays no part for other data.
+        popularity: how steeply mentions of an entity fall with its rank; 0: all are told of equally often.
+        people: those of the preset ``controlled``, which has them in place of real facts.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -93,9 +127,15 @@ class DataConfig:
 class EvalSetConfig:
     r"""A set of items to measure: a prompt, and the completion whose NLL counts.
 
-    ``prompt`` and ``completion`` are templates over the columns, as in ``Question: {question}\nAnswer:``. An empty
-    prompt measures the whole text. ``where``: of a column, the values whose rows count, as in ``{subject: [anatomy]}``;
-    all rows where it is empty.
+    Args:
+        name: of the set.
+        path: ``embedded:NAME``, a folder or file of parquet, jsonl or csv, or a hub id.
+        config: of a hub data set; empty: its default.
+        split: of a hub data set.
+        prompt: a template over the columns, as in ``Question: {question}\nAnswer:``; empty: the whole text counts.
+        completion: a template over the columns, of what is measured.
+        max_items: the first so many; empty: all.
+        where: of a column, the values whose rows count, as in ``{subject: [anatomy]}``; empty: all rows.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -112,7 +152,14 @@ class EvalSetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SkillConfig:
-    """A skill: the sets that decide (hypothesis split) and those that confirm (held-out split)."""
+    """A skill: the mean over its sets of the NLL of the right answer.
+
+    Args:
+        name: of the skill.
+        hypothesis: the sets that decide.
+        held_out: other sets, which confirm; empty: none do.
+        category: of the training data that the skill lives on, whose share its optimum is told against; empty: none.
+    """
 
     __pydantic_config__ = _STRICT_KEYS
 
@@ -127,7 +174,13 @@ class SkillConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SkillsConfig:
-    """The skills measured on every run, and the sets they are made of."""
+    """The skills measured on every run, and the sets they are made of.
+
+    Args:
+        name: of this choice of skills, as its file is named.
+        sets: that are measured; one that no skill names is told without a verdict.
+        skills: each made of some sets.
+    """
 
     __pydantic_config__ = _STRICT_KEYS
 
@@ -149,7 +202,14 @@ class SkillsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What the dial N does not settle about the model."""
+    """What the dial N does not settle about the model.
+
+    Args:
+        context: tokens of a sequence, in training and in evaluation.
+        head_dim: width of an attention head; larger models have wider ones.
+        depth_coefficient: c of the depth, max(2, c N^e) layers.
+        depth_exponent: e of the depth.
+    """
 
     __pydantic_config__ = _STRICT_KEYS
 
@@ -163,7 +223,29 @@ class ModelConfig:
 class TrainConfig:
     """The optimiser and the one rule for learning rate and batch (``lm/rule.py`` says where it comes from).
 
-    ``threads``: of the CPU a process trains with; another number adds in another order, and moves the last digits.
+    Args:
+        lr_coefficient: c of the peak learning rate c N^a D^b, with N without the embedding.
+        lr_params_exponent: a of the learning rate.
+        lr_tokens_exponent: b of the learning rate.
+        lr_max: the most that the learning rate may be.
+        batch_coefficient: c of the batch, c D^b tokens.
+        batch_tokens_exponent: b of the batch.
+        batch_min: least batch, tokens.
+        batch_max: largest batch, tokens.
+        schedule: linear: each run by itself, its rate falling over all of it; trunk: runs that differ in D alone share
+            their tokens up to the last part of each (docs/branching.md).
+        decay_share: of a run's tokens, in which its rate falls, where runs share a trunk.
+        warmup_share: of the steps, in which the learning rate rises from 0.
+        decay_to: share of the peak at which the learning rate ends.
+        weight_decay: of AdamW.
+        beta1: of AdamW.
+        beta2: of AdamW.
+        clip_norm: gradients longer than this are cut to it.
+        diverged_above: a loss beyond this many nats per token ends the run as diverged.
+        threads: of the CPU a process trains with; another number adds in another order, and moves the last digits.
+        precision: of the arithmetic.
+        device: where to train; auto: the accelerator, where there is one.
+        checkpoint_every_s: seconds between the states that a stopped run goes on from.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -187,18 +269,42 @@ class TrainConfig:
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_every_s: Positive = 60.0
+    schedule: Literal["linear", "trunk"] = "linear"
+    decay_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        """The settings that a run's losses depend on; those of a schedule that is not taken are none."""
+        kept = {
+            key: value for key, value in asdict(self).items() if key not in ("device", "threads", "checkpoint_every_s")
+        }
+        if self.schedule == "linear":  # as before there was another
+            del kept["schedule"], kept["decay_share"]
+        return kept
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
     """Which points make the study, and how they are judged.
 
-    ``data``, ``skills``: names in conf/ that the study takes where the command names no others. ``mixes``: the first is
-    the base; ``multiplied``: of a category, factors of its weight in the base mix, each making one more mix
-    (Roberts et al. 2025). ``budgets`` in FLOP (6 N D); ``span``: sizes run from optimum / span to optimum x span,
-    where the expected optimum is ``optimum_coefficient`` C^``optimum_exponent``, and those outside the least and
-    largest ``n_params`` are left out; ``seeds`` per budget: the number of replicates. ``aggregate`` weighs
-    evaluation sets (``val/CATEGORY`` names a category's validation set); empty: the validation sets by mix.
+    Args:
+        name: of the study, and of its experiments in MLflow.
+        data: name in conf/ that the study takes where the command names no other.
+        skills: the same for the skills.
+        mixes: shares of the categories; the first is the base.
+        multiplied: of a category, factors of its weight in the base mix, each one more mix (Roberts et al. 2025).
+        budgets: of the isoFLOP grid, FLOP (6 N D).
+        sizes: models at each budget.
+        span: sizes run from the expected optimum / span to optimum x span.
+        n_params: least and largest size; those beyond are left out.
+        optimum_coefficient: c of the expected optimum c C^e.
+        optimum_exponent: e of the expected optimum.
+        seeds: replicates at each budget; one number for all, or one a budget.
+        first_seed: of the first replicate.
+        aggregate: weights of evaluation sets in the reference (``val/CATEGORY``: a category's validation set); empty:
+            the validation sets by the mix.
+        resamples: that intervals rest on.
+        level: of the intervals.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -240,13 +346,24 @@ class StudyConfig:
 class SampleConfig:
     """What the sampler may run, what it is to learn, and when it stops (``skillscale.sampling`` fills in the rest).
 
-    ``flops_min``, ``flops_max``: least and largest 6 N D of one run, FLOP; ``n_params``, ``n_tokens``, ``ratio``
-    (D / N): least and largest; ``sizes``: the only N there are; ``mixes``: that may be trained on, the first asked
-    about; ``epochs``: how often a run may see a category's tokens; ``replicates``: runs of one point, each with another
-    seed; ``overhead``: FLOP that a run costs beside its own; ``budget``: FLOP for all sampled runs; ``runs``: how many
-    those are at most; ``after_grid``: share of its grid's FLOPs and runs that ``main`` has for sampled ones;
-    ``wanted``: skills to learn about; ``weights``: of skills, 1 by default; ``target_flops``: computes at which optima
-    are asked, FLOP; ``width``: half width of the widest interval, in ln N, that is enough.
+    Args:
+        flops_min: least 6 N D of one run, FLOP; null: a thousandth of flops_max.
+        flops_max: largest 6 N D of one run, FLOP; null: the largest budget of the study, or run of the table.
+        n_params: least and largest N.
+        n_tokens: least and largest D.
+        ratio: least and largest D / N.
+        sizes: the only N there are.
+        mixes: that may be trained on, the first asked about.
+        epochs: how often a run may see a category's tokens.
+        replicates: runs of one point, each with another seed.
+        overhead: FLOP that a run costs beside its own.
+        budget: FLOP for all sampled runs.
+        runs: how many those are at most.
+        after_grid: share of its grid's FLOPs and runs that ``main`` has for sampled ones.
+        wanted: skills to learn about.
+        weights: of skills, 1 by default.
+        target_flops: computes at which optima are asked, FLOP.
+        width: half width of the widest interval, in ln N, that is enough.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -317,8 +434,7 @@ class Config:
     def measured_dict(self) -> dict[str, Any]:
         """The settings that decide what a run measures: two runs of one study must agree on all of them."""
         whole = self.as_dict()
-        for key in ("device", "threads", "checkpoint_every_s"):
-            del whole["train"][key]
+        whole["train"] = plain(self.train.arithmetic)
         del whole["study"], whole["sample"]
         whole["skills"]["sets"] = [kept_settings(one) for one in whole["skills"]["sets"]]
         if self.data.people is None:  # as before there was such a setting
@@ -366,8 +482,23 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else package.parents[1] / "conf"
 
 
+def conf_folders() -> tuple[Path, ...]:
+    """Where files of settings are looked for: the user's own folder (``SKILLSCALE_CONF``), then the shipped one.
+
+    Raises:
+        InputError: SKILLSCALE_CONF names no folder.
+    """
+    own = os.environ.get("SKILLSCALE_CONF")
+    if not own:
+        return (conf_folder(),)
+    folder = Path(own).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"SKILLSCALE_CONF must name a folder of settings laid out as conf/ is, but it is {own!r}")
+    return folder, conf_folder()
+
+
 def conf_file(noun: str, name: str) -> Path:
-    """The YAML file of a noun: a path as given, or a shipped ``conf/NOUN.yaml`` or ``conf/NOUN/NAME.yaml``.
+    """The YAML file of a noun: a path as given, or ``NOUN.yaml`` or ``NOUN/NAME.yaml`` of the first folder that has it.
 
     Raises:
         InputError: there is none.
@@ -375,22 +506,27 @@ def conf_file(noun: str, name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
-            raise InputError(f"{noun} file {name} does not exist; give a YAML file, or one of {_shipped(noun)}")
+            raise InputError(f"{noun} file {name} does not exist; give a YAML file, or one of {_known(noun)}")
         return path
-    folder = conf_folder()
-    path = folder / noun / f"{name}.yaml" if name else folder / f"{noun}.yaml"
-    if not path.is_file():
-        raise InputError(f"there is no {noun} named {name!r}; give a YAML file, or one of {_shipped(noun)}")
-    return path
+    for folder in conf_folders():
+        path = folder / noun / f"{name}.yaml" if name else folder / f"{noun}.yaml"
+        if path.is_file():
+            return path
+    raise InputError(f"there is no {noun} named {name!r}; give a YAML file, or one of {_known(noun)}")
+
+
+def conf_names(noun: str) -> tuple[str, ...]:
+    """Names of the files that a noun can be chosen from, as in ``--study NAME``."""
+    return tuple(sorted({path.stem for folder in conf_folders() for path in (folder / noun).glob("*.yaml")}))
 
 
 def is_shipped(noun: str, name: str) -> bool:
-    """Whether a name is a YAML file, or that of one in conf/."""
-    return name.endswith((".yaml", ".yml")) or (conf_folder() / noun / f"{name}.yaml").is_file()
+    """Whether a name is a YAML file, or that of one in the folders of settings."""
+    return name.endswith((".yaml", ".yml")) or name in conf_names(noun)
 
 
-def _shipped(noun: str) -> str:
-    return ", ".join(sorted(path.stem for path in (conf_folder() / noun).glob("*.yaml"))) or f"{noun}.yaml"
+def _known(noun: str) -> str:
+    return ", ".join(conf_names(noun)) or f"{noun}.yaml"
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -418,7 +554,9 @@ def load(
     """Read the files, lay the overrides over them, check everything.
 
     Args:
-        data, skills, study: a shipped name or a path to a YAML file; empty data and skills are the study's own.
+        data: a shipped name or a path to a YAML file; empty: the study's own.
+        skills: likewise.
+        study: a shipped name or a path to a YAML file.
         overrides: ``{"train.lr_coefficient": "0.3"}``; values are read as YAML.
 
     Raises:

@@ -115,15 +115,17 @@ def stop(workers: Sequence[Started]) -> None:
             each.wait()
 
 
-def next_claim(study: "Study", *, retry_failed: bool, sampled: bool, stay: bool = False) -> "RunWriter | None":
-    """The next point to train; None when there is none and none will come, or our starter is gone.
+def next_claim(
+    study: "Study", *, retry_failed: bool, sampled: bool, trunk: str = "", stay: bool = False
+) -> "RunWriter | None":
+    """The next point to train, of ``trunk`` first; None when there is none and none will come, or our starter is gone.
 
     Waits, ever longer, while a sampler fills the queue; with ``stay`` also while others train, who may be lost.
     """
     wait_s = _FIRST_WAIT_S
     while not orphaned():
         filling = study.is_sampled()  # before the claim: what is added between the two is claimed
-        writer = study.claim(retry_failed=retry_failed, sampled=sampled)
+        writer = study.claim(retry_failed=retry_failed, sampled=sampled, trunk=trunk)
         if writer is not None or not (filling or (stay and study.is_under_way(sampled=sampled))):
             return writer
         time.sleep(wait_s)

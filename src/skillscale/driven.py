@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from skillscale.crew import orphaned
-from skillscale.errors import DivergedError, InputError, LostError, TrainingError
+from skillscale.errors import DivergedError, InputError, TakenOverError, TrainingError
 from skillscale.output import Output
 from skillscale.record import Measurement, RunRecord
 from skillscale.worker import work
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _POLL_S = 0.5
 _GRACE_S = 5.0
 _WATCH_S = 2.0
+_LOADING_S = 600.0  # at least, whatever one run may take: libraries that a trainer imports are slow to load
 _READY, _REFUSED, _LOSSES, _FAILED = "ready", "refused", "losses", "failed"
 
 
@@ -147,7 +148,7 @@ class TrainerProcess:
             self._start()
         assert self._connection is not None
         self._connection.send((n_params, n_tokens, dict(mix), seed))
-        kind, answer = self._answer(watch)
+        kind, answer = self._answer(self._timeout_s, watch)
         if kind == _FAILED:
             raise DivergedError(answer)
         return dict(answer)
@@ -158,29 +159,33 @@ class TrainerProcess:
         asked = (theirs, str(self._trainer.path), self._trainer.function, self._skills)
         # Not a daemon: those may not start processes, which loaders of data do
         self._process = context.Process(target=_serve, args=asked, daemon=False)
-        self._process.start()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until it has a group of its own
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        kind, answer = self._answer()
+        kind, answer = self._answer(None if self._timeout_s is None else max(self._timeout_s, _LOADING_S))
         if kind != _READY:
             self._end()
             raise InputError(f"the trainer {self._trainer} can't be loaded: {answer}")
 
-    def _answer(self, watch: Callable[[], None] = lambda: None) -> tuple[str, Any]:
+    def _answer(self, limit_s: float | None, watch: Callable[[], None] = lambda: None) -> tuple[str, Any]:
         """What the process says next; that it failed, where it says nothing in time or dies."""
         assert self._connection is not None
-        until = time.monotonic() + (math.inf if self._timeout_s is None else self._timeout_s)
+        until = time.monotonic() + (math.inf if limit_s is None else limit_s)
         while not self._connection.poll(min(_POLL_S, max(until - time.monotonic(), 0.0))):
             if orphaned():
                 self._end()
                 raise TrainingError("stopped: the command that started this worker is gone")
             try:
                 watch()
-            except LostError:
+            except TakenOverError:
                 self._end()
                 raise
             if time.monotonic() >= until:
                 self._end()
-                return _FAILED, f"the trainer gave no answer within {self._timeout_s:g} s, and was ended (--timeout_s)"
+                return _FAILED, f"the trainer gave no answer within {limit_s:g} s, and was ended (--timeout_s)"
         try:
             kind, answer = self._connection.recv()
         except (EOFError, OSError):
@@ -216,6 +221,9 @@ def _signal_group(pid: int, signum: signal.Signals) -> None:
 def _serve(connection: Connection, path: str, function: str, skills: Sequence[str]) -> None:
     """The life of a trainer's process: load the function, answer points until the worker is gone."""
     os.setsid()  # so that what the function starts can be ended with it, and Ctrl-C is the worker's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # forgets one that came before
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     try:
         train = _loaded(Path(path), function)

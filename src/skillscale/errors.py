@@ -17,12 +17,16 @@ class TrackingError(SkillscaleError, RuntimeError):
     """The tracking store can't be reached, read or written."""
 
 
-class LostError(TrackingError):
-    """A point that this process held was given to another, because its heartbeat was not seen for too long."""
+class TakenOverError(TrackingError):
+    """The point of this process was given to another one, which believed it gone."""
 
 
 class TrainingError(SkillscaleError, RuntimeError):
     """Training that can't go on for now: out of disk, a damaged checkpoint. The point can be trained again."""
+
+
+class DamagedCheckpointError(TrainingError):
+    """A checkpoint that can't be read: half of it was written when the disk or the machine failed."""
 
 
 class DivergedError(TrainingError):

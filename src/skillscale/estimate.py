@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skillscale.config import Config
+from skillscale.grid import tokens_to_train
 from skillscale.lm import rule
 from skillscale.lm.shape import ladder, shape_for
 from skillscale.lm.train import step_seconds
@@ -47,8 +48,14 @@ def dry_run(
         for point, second in zip(points, seconds, strict=True)
     ]
     _tell_points(points, seconds, config, out)
-    total = sum(point.flops for point in points)
+    total, spent = (float(_training(points, each).sum()) for each in (None, config))
     hours, elsewhere = float(seconds.sum()) / n_workers / 3600, accelerator.hours(points, config)
+    if spent < total:
+        trunks = len({point.trunk for point in points})
+        out.text(
+            f"{trunks} trunks serve the {len(points)} runs for {spent:.3g} FLOP, {spent / total:.1%} of what they take "
+            f"each by itself; the last {config.train.decay_share:.0%} of a run are its own"
+        )
     out.text(
         f"{len(points)} runs, {total:.3g} FLOP (6 N D), about {hours:.3g} hours ({hours * 60:.3g} minutes) with "
         f"{n_workers} workers on this machine, evaluation included, preparation of the data not\n"
@@ -60,6 +67,7 @@ def dry_run(
     return {
         "points": rows,
         "flops": total,
+        "flops_spent": spent,
         "hours": hours,
         "gpu_hours": elsewhere,
         "workers": n_workers,
@@ -101,8 +109,15 @@ def expected_seconds(points: Sequence[DesignPoint], config: Config) -> npt.NDArr
 def _work(points: Sequence[DesignPoint], config: Config) -> npt.NDArray[np.float64]:
     """FLOP of training and evaluation for each point; a forward pass is a third of a training step."""
     n = np.array([point.n_params for point in points], dtype=float)
-    tokens = np.array([point.n_tokens for point in points], dtype=float)
-    return np.asarray(6 * n * (tokens + evaluation_tokens(config) / 3))
+    return _training(points, config) + 6 * n * evaluation_tokens(config) / 3
+
+
+def _training(points: Sequence[DesignPoint], config: Config | None) -> npt.NDArray[np.float64]:
+    """6 N times the tokens that each point takes itself, (n,); all of its own where there is no ``config``."""
+    n = np.array([point.n_params for point in points], dtype=float)
+    branches = config is not None and config.train.schedule == "trunk"
+    own = tokens_to_train(points, config.train.decay_share) if config and branches else [p.n_tokens for p in points]
+    return np.asarray(6 * n * np.array(own, dtype=float))
 
 
 def _tell_ladder(rungs: Sequence[Size], out: Output) -> None:

@@ -25,6 +25,7 @@ from skillscale.laws.splits import SkillSplit
 from skillscale.output import Output
 from skillscale.point import DesignPoint, Mix, digest
 from skillscale.record import Measurement
+from skillscale.standing import Describer
 from skillscale.table import (
     Columns,
     RunTable,
@@ -58,6 +59,7 @@ def run_import(arguments: Mapping[str, Any], config: Config, out: Output) -> dic
     _check_fits(source, imports.sources(), arguments["study"])
     imports.add_source(source)
     added = imports.add(_imported_runs(table), _teller(out))
+    Describer(imports.study, out.progress).refresh(now=True)
     _tell(table, added, arguments["study"], out)
     out.text(f"UI: {registry.ui_command}\n    {imports.study.chart_link}")
     return _answer(table, added, arguments["study"], registry)

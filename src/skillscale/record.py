@@ -10,10 +10,11 @@ from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
 from typing import TypeVar
 
-from skillscale.point import DesignPoint
+from skillscale.point import DesignPoint, short
 
 _T = TypeVar("_T")
 _FALLS_KEPT, _SKILLS_KEPT, _WEIGHTS_KEPT = 16, 12, 4
+_NAME_LIMIT = 120
 
 
 class State(StrEnum):
@@ -30,13 +31,14 @@ class Measurement:
     """A mean loss over a set of items.
 
     ``loss``: nats per token, total NLL over total tokens; ``sem``: its standard error over items (ratio estimator);
-    ``bpb``: bits per byte; ``count``: items; ``tokens``: target tokens. What is not known (the tables of others tell
-    little more than losses) is NaN, and 0 where it counts.
+    ``bpb``: bits per byte, and ``bpb_sem`` its own; ``count``: items; ``tokens``: target tokens. What is not known (the
+    tables of others tell little more than losses) is NaN, and 0 where it counts.
     """
 
     loss: float = field(metadata={"unit": "nats/token"})
     sem: float = field(default=math.nan, metadata={"unit": "nats/token"})
     bpb: float = field(default=math.nan, metadata={"unit": "bits/byte"})
+    bpb_sem: float = field(default=math.nan, metadata={"unit": "bits/byte"})
     count: int = field(default=0, metadata={"unit": "items"})
     tokens: int = field(default=0, metadata={"unit": "tokens"})
 
@@ -57,23 +59,34 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
-    """What the rule derived for a run: peak learning rate, batch in sequences, steps, and warm-up steps."""
+    """What the rule derived for a run: peak learning rate, batch in sequences, steps, and warm-up steps.
+
+    ``trunk``: name of the constant phase that runs of several D share, and with it their noise; empty: there is none.
+    The batch is then the last, and ``decay_steps`` are those after the trunk.
+    """
 
     lr: float
     batch_sequences: int
     steps: int
     warmup_steps: int
+    decay_steps: int = 0
+    trunk: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spending:
-    """What a run took. ``flops_exact``: matrix products; ``matmul_share``: 6 N D a second over the measured peak."""
+    """What a run took. ``flops_exact``: matrix products; ``matmul_share``: 6 N D a second over the measured peak.
+
+    ``flops_spent``: 6 N times the tokens that this run itself went through, fewer than D where it went on from the
+    state that another left behind. ``flops_exact`` is of the model's whole training; speeds and times are of this run.
+    """
 
     flops_exact: float = field(metadata={"unit": "FLOP"})
     tokens_per_s: float = field(metadata={"unit": "tokens/s"})
     matmul_share: float = field(metadata={"unit": "1"})
     train_s: float = field(metadata={"unit": "s"})
     eval_s: float = field(metadata={"unit": "s"})
+    flops_spent: float = field(default=math.nan, metadata={"unit": "FLOP, 6 N per token"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +104,22 @@ class Provenance:
     config_hash: str
     data_hash: str
     code_version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model that was trained elsewhere. ``checkpoint_digest``: names its files and how it is read by content.
+
+    ``checkpoint``: its name; ``revision``: the commit it was downloaded at, if known; ``training_run``: checkpoints of
+    one training share it; empty: it is the only one. ``first_token`` stands before every text; ``dtype``: of weights.
+    """
+
+    checkpoint: str
+    checkpoint_digest: str
+    first_token: str
+    dtype: str
+    revision: str = ""
+    training_run: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +177,8 @@ class RunRecord:
 
     ``sets`` by evaluation set, with ``val/CATEGORY`` for a category's validation set; ``skills`` by skill (hypothesis
     split), and ``skills_held_out`` likewise; ``uses`` by category. ``exposures``: mean mentions a fact, where facts are
-    counted. ``purpose``: what the sampler chose the point for; empty where it did not.
+    counted. ``purpose``: what the sampler chose the point for; empty where it did not. ``checkpoint``: the model, where
+    it was trained elsewhere.
     """
 
     run_id: str
@@ -166,13 +196,16 @@ class RunRecord:
     skills_held_out: Mapping[str, Measurement] = field(default_factory=dict)
     sets: Mapping[str, Measurement] = field(default_factory=dict)
     purpose: str = ""
+    checkpoint: Checkpoint | None = None
 
 
 # Keys in MLflow. Params are text; each of METRIC_NUMBERS is a metric as well, with its log10, for the charts.
 PARAM_KEYS = (
     "n_params", "n_params_nonembed", "n_params_embed", "n_tokens", "flops", "mix", "seed",
     "depth", "width", "n_heads", "vocab_size", "context",
-    "lr", "batch_sequences", "steps", "warmup_steps", "config_hash", "data_hash", "code_version",
+    "lr", "batch_sequences", "steps", "warmup_steps", "decay_steps", "trunk",
+    "config_hash", "data_hash", "code_version",
+    "checkpoint", "checkpoint_digest", "revision", "training_run", "first_token", "dtype",
 )  # fmt: skip
 METRIC_NUMBERS = ("n_params", "n_params_nonembed", "n_params_embed", "n_tokens", "flops", "flops_exact")
 CURVE = "train_loss"  # its step is the number of tokens
@@ -192,15 +225,24 @@ def budget_label(flops: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
+def run_name(point: DesignPoint, *, tells_mix: bool = False) -> str:
+    """As in ``N 31.3k D 1.28M seed 1``; in a study of several mixes with percentages, ``code 30 prose 70``."""
+    name = f"N {short(point.n_params)} D {short(point.n_tokens)} seed {point.seed}"
+    if not tells_mix:
+        return name
+    shares = " ".join(f"{category} {short(100 * share)}" for category, share in point.mix.shares.items())
+    return f"{name} {shares}"[:_NAME_LIMIT]
+
+
 def params_of(record: RunRecord) -> dict[str, str]:
     """MLflow params of what is known of a run; floats are written so that they read back equal."""
     point = record.point
     known: dict[str, object] = {"n_tokens": point.n_tokens, "flops": point.flops, "mix": point.mix, "seed": point.seed}
     known["n_params"] = point.n_params
-    for part in (record.size, record.optimisation, record.provenance):
+    for part in (record.size, record.optimisation, record.provenance, record.checkpoint):
         if part is not None:
-            known |= {one.name: getattr(part, one.name) for one in fields(part)}
-    return {key: str(known[key]) for key in PARAM_KEYS if key in known}
+            known |= {one.name: value for one in fields(part) if (value := getattr(part, one.name)) != one.default}
+    return {key: str(known[key]) for key in PARAM_KEYS if known.get(key, "") != ""}
 
 
 def metrics_of(record: RunRecord) -> dict[str, float]:
@@ -213,6 +255,8 @@ def metrics_of(record: RunRecord) -> dict[str, float]:
     for part in (record.size, record.spending):
         if part is not None:
             numbers |= {one.name: getattr(part, one.name) for one in fields(part)}
+    if math.isnan(numbers.get("flops_spent", 0)):
+        del numbers["flops_spent"]  # not told
     logs = {f"log10_{key}": math.log10(numbers[key]) for key in METRIC_NUMBERS if numbers.get(key, 0) > 0}
     charted = {*METRIC_NUMBERS, *(one.name for one in fields(Spending))}
     metrics = {key: value for key, value in numbers.items() if key in charted} | logs
@@ -254,6 +298,7 @@ def read_record(
         skills_held_out=measured["skill_held_out"],
         sets=measured["set"] | {f"val/{name}": value for name, value in measured["val"].items()},
         purpose=purpose,
+        checkpoint=_part(Checkpoint, params),
     )
 
 
@@ -318,6 +363,7 @@ def pooled(parts: list[Measurement]) -> Measurement:
         loss=math.fsum(part.loss for part in parts) / k,
         sem=math.sqrt(math.fsum(part.sem**2 for part in parts)) / k,
         bpb=math.fsum(part.bpb for part in parts) / k,
+        bpb_sem=math.sqrt(math.fsum(part.bpb_sem**2 for part in parts)) / k,
         count=sum(part.count for part in parts),
         tokens=sum(part.tokens for part in parts),
     )

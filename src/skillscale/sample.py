@@ -38,6 +38,7 @@ from skillscale.sampling import (
     with_arguments,
 )
 from skillscale.source import table_of_records, trained_table
+from skillscale.standing import Describer
 from skillscale.table import RunTable
 from skillscale.tracking import Planned, Registry, Study
 from skillscale.worker import named
@@ -201,6 +202,7 @@ def _sampled(job: _Job, arguments: Mapping[str, Any]) -> Advice:
                 chart.draw()
     finally:
         stop(workers)  # the queue is closed by now: those that wait end by themselves
+        Describer(job.study, job.out.progress).refresh(now=True)
 
 
 def _run(job: _Job, arguments: Mapping[str, Any], workers: "list[Started]", chart: WidthChart) -> Advice:
@@ -208,6 +210,7 @@ def _run(job: _Job, arguments: Mapping[str, Any], workers: "list[Started]", char
     crew = _Crew(workers, arguments)
     if runs_elsewhere(arguments):
         tell_elsewhere(arguments, job.out, sampled=True)
+    describer = Describer(job.study, job.out.progress)
     room = arguments["points"] or 10**9
     again = job.began_ms if arguments["retry_failed"] else 0
     advice, asked_at = Advice(proposals=()), -1
@@ -225,6 +228,7 @@ def _run(job: _Job, arguments: Mapping[str, Any], workers: "list[Started]", char
             return advice
         else:
             crew.tend(ended)
+            describer.refresh()
             time.sleep(_LOOK_EVERY_S)
 
 
@@ -248,7 +252,8 @@ def _ask(job: _Job, planned: Sequence[Planned], count: int, chart: WidthChart) -
     reasons = {point.key: reason_of(one, advice) for point, one in zip(points, advice.proposals, strict=True)}
     job.study.add_points(points, reasons)
     for point in points:
-        job.out.progress(f"chosen: {named(point)}; {reasons[point.key].sentence}")
+        mix = f", on {point.mix}" if job.order.space.categories else ""
+        job.out.progress(f"chosen: {named(point)}{mix}; {reasons[point.key].sentence}")
     chart.log(advice.answer, runs=len(records), finished=_flops(records), spent=spent)
     return advice
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from skillscale.config import Config
+from skillscale.config import Config, SkillConfig
 from skillscale.errors import FitError, InputError
 from skillscale.imports import imported_table
 from skillscale.laws.results import Unusable, by_reason
@@ -16,13 +16,14 @@ from skillscale.laws.skill_study import Measured
 from skillscale.laws.splits import SkillSplit
 from skillscale.output import Output
 from skillscale.point import AGGREGATE
-from skillscale.record import RunRecord, State
+from skillscale.record import Measurement, RunRecord, State
 from skillscale.table import RunTable, add_aggregates, read_columns, read_table, run_columns
 from skillscale.tracking import Registry, Study
 
 TOTAL, NONEMBED = "total", "nonembed"  # what N counts of a model that was trained here
 _IN_WORDS = {TOTAL: "the embedding counted once", NONEMBED: "without the embedding"}
 _SHOWN = 8
+_PER_BYTE = "losses are in nats per byte (bits per byte times ln 2), not nats per token: tokenizers differ"
 _BUDGET_GAP = 0.1  # in ln C, within which runs are taken for one budget's
 _ISOFLOP_SIZES = 4
 
@@ -112,11 +113,13 @@ def read_runs(arguments: Mapping[str, Any], config: Config) -> Runs:
     imported = imported_table(registry, study)
     _check_convention(arguments.get("convention") or "", imported)
     records = tuple(study.records())
-    driven = registry.driven_skills(study)
+    driven, evaluated = registry.driven_skills(study), registry.evaluated(study)
+    convention = str(arguments.get("convention") or TOTAL)
     if imported is not None:
         table = imported
+    elif evaluated is not None:
+        table = evaluated_table(records, evaluated, convention)
     else:
-        convention = str(arguments.get("convention") or TOTAL)
         table = trained_table(records, config, convention) if driven is None else table_of_records(records, driven)
     if table.runs.empty:
         raise FitError(
@@ -128,7 +131,7 @@ def read_runs(arguments: Mapping[str, Any], config: Config) -> Runs:
         registry=registry,
         study=study,
         records=records,
-        trained=driven is None and imported is None,
+        trained=driven is None and imported is None and evaluated is None,
     )
 
 
@@ -150,10 +153,7 @@ def trained_table(records: Sequence[RunRecord], config: Config, convention: str 
     Raises:
         InputError: a convention that there is not.
     """
-    if convention not in _IN_WORDS:
-        raise InputError(
-            f"--convention of a study that was trained here is {' or '.join(_IN_WORDS)}, not {convention!r}"
-        )
+    _check_counted(convention)
     skills = tuple(skill.name for skill in config.skills.skills)
     table = replace(
         table_of_records(records, skills, budgets=config.study.budgets), weights={AGGREGATE: _aggregate_columns(config)}
@@ -171,10 +171,70 @@ def trained_table(records: Sequence[RunRecord], config: Config, convention: str 
     runs = add_aggregates(table.runs.assign(**losses), table.weights)
     ordered = [*run_columns(skills, table.aggregates, runs.columns), *details]
     return replace(
-        table, runs=runs[ordered], convention=convention, splits=splits_of(config),
+        table, runs=runs[ordered], convention=convention, splits=splits_of(config.skills.skills),
         validation=validation_of(config),
         categories_of={skill.name: skill.category for skill in config.skills.skills if skill.category},
     )  # fmt: skip
+
+
+def evaluated_table(records: Sequence[RunRecord], measured: Mapping[str, Any], convention: str = TOTAL) -> RunTable:
+    """The finished runs of a study of checkpoints that were trained elsewhere, with losses in nats per byte.
+
+    Tokens of several tokenizers are no common unit, bytes of the text are. Where no run was trained on several
+    categories, their names are names of data sets.
+
+    Args:
+        records: the runs.
+        measured: what ``open_evaluated`` was told; its ``skills`` are those of the configuration.
+        convention: of N.
+
+    Raises:
+        InputError: a convention that there is not.
+    """
+    _check_counted(convention)
+    known = tuple(SkillConfig(**one) for one in measured["skills"])
+    skills, splits = tuple(one.name for one in known), splits_of(known)
+    told = [_per_byte(record) for record in records]
+    table = table_of_records(told, skills)
+    if table.runs.empty:
+        return table
+    ours = [record for record in told if record.state is State.FINISHED]
+    details = _split_details(splits)
+    columns: dict[str, list[Any]] = {
+        column: [_detail(one, kind, name) for one in ours] for column, (kind, name) in details.items()
+    }
+    columns["cluster"] = [(one.checkpoint.training_run if one.checkpoint else "") or one.run_id for one in ours]
+    if convention == NONEMBED:
+        columns["N"] = [_nonembed(one) for one in ours]
+    categories = table.categories
+    if all(len(one.point.mix.shares) == 1 for one in ours):
+        columns["mix"], categories = [next(iter(one.point.mix.shares)) for one in ours], ()
+    runs = table.runs.assign(**columns)
+    kept = [name for name in run_columns(skills, (), runs.columns) if categories or not name.startswith("mix/")]
+    return replace(
+        table, runs=runs[[*kept, *details]], categories=categories, convention=convention, splits=splits,
+        categories_of={one.name: one.category for one in known if one.category}, notes=(_PER_BYTE,),
+    )  # fmt: skip
+
+
+def _per_byte(record: RunRecord) -> RunRecord:
+    """A record with losses in nats per byte in place of nats per token."""
+
+    def converted(measured: Mapping[str, Measurement]) -> dict[str, Measurement]:
+        nats = math.log(2)
+        return {name: replace(one, loss=one.bpb * nats, sem=one.bpb_sem * nats) for name, one in measured.items()}
+
+    return replace(
+        record, skills=converted(record.skills), skills_held_out=converted(record.skills_held_out),
+        sets=converted(record.sets),
+    )  # fmt: skip
+
+
+def _check_counted(convention: str) -> None:
+    if convention not in _IN_WORDS:
+        raise InputError(
+            f"--convention of a study that was trained or measured here is {' or '.join(_IN_WORDS)}, not {convention!r}"
+        )
 
 
 def _nonembed(record: RunRecord) -> float:
@@ -190,7 +250,7 @@ def _nonembed(record: RunRecord) -> float:
     return float(record.size.n_params_nonembed)
 
 
-def splits_of(config: Config) -> tuple[SkillSplit, ...]:
+def splits_of(skills: Sequence[SkillConfig]) -> tuple[SkillSplit, ...]:
     """The columns of each skill; a split of one set is that set."""
 
     def several(names: Sequence[str]) -> tuple[str, ...]:
@@ -201,7 +261,7 @@ def splits_of(config: Config) -> tuple[SkillSplit, ...]:
             skill=one.name, hypothesis=one.name, held_out=f"{one.name} held-out" if one.held_out else "",
             hypothesis_sets=several(one.hypothesis), held_out_sets=several(one.held_out),
         )
-        for one in config.skills.skills
+        for one in skills
     )  # fmt: skip
 
 
@@ -212,10 +272,13 @@ def validation_of(config: Config) -> tuple[str, ...]:
 
 def _details(config: Config) -> dict[str, tuple[str, str]]:
     """What each column beside the skills is: a mean over a held-out split, or an evaluation set, by its name."""
-    splits = splits_of(config)
+    sets = [*validation_of(config), *_aggregate_columns(config)]
+    return _split_details(splits_of(config.skills.skills)) | {name: ("set", name.removeprefix("set/")) for name in sets}
+
+
+def _split_details(splits: Sequence[SkillSplit]) -> dict[str, tuple[str, str]]:
     held_out = {one.held_out: ("held_out", one.skill) for one in splits if one.held_out}
     sets = [column for one in splits for column in (*one.hypothesis_sets, *one.held_out_sets)]
-    sets += [*validation_of(config), *_aggregate_columns(config)]
     return held_out | {column: ("set", column.removeprefix("set/")) for column in sets}
 
 
@@ -258,7 +321,7 @@ def _row(
     sems = {f"sem/{name}": record.skills[name].sem if name in record.skills else math.nan for name in skills}
     return {
         "run_id": record.run_id,
-        "cluster": record.run_id,
+        "cluster": (record.optimisation and record.optimisation.trunk) or record.run_id,
         "C": nominal_budget(record.point.flops, budgets),
         "N": float(record.point.n_params),
         "D": float(sum(use.tokens for use in record.uses.values()) or record.point.n_tokens),

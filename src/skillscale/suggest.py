@@ -1,6 +1,6 @@
 """The entry ``suggest``: the next points and why, for people who train elsewhere; nothing is trained, nothing written.
 
-Points that a study has under way count; those of a table that are not in it yet can't be known.
+Points that a study has under way count; of a table those rows that have no loss yet.
 """
 
 import csv
@@ -27,6 +27,8 @@ from skillscale.sampling import (
     with_arguments,
 )
 from skillscale.source import Runs, read_runs, tell_left_out
+from skillscale.table import Columns, RunTable, read_columns
+from skillscale.table.columns import some
 
 
 def suggest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
@@ -39,6 +41,8 @@ def suggest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[s
         out.progress(
             f"note: {len(runs.table.runs) - len(history)} runs are on other mixes than {order.mixes[0]}: left out"
         )
+    if waiting := int(runs.table.runs[list(order.skills)].isna().all(axis=1).sum()):
+        out.progress(f"note: {waiting} runs have no loss of {some(order.skills)} yet: they count as under way")
     advice = propose(
         history, order.space, order.wish(0.0), count=arguments["count"], seed=config.study.first_seed, forecast=True
     )
@@ -46,9 +50,13 @@ def suggest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[s
     tell(advice, points, order, out)
     told = {"study": runs.name, "runs": len(runs.table.runs), **plain_advice(advice, points, order)}
     if arguments["file"]:
-        _write(Path(arguments["file"]), told["points"])
+        columns = read_columns(arguments["columns"]) if arguments["table"] else None
+        rows = [_flat(row) if columns is None else _named_as(columns, row, runs.table)
+                for row in told["points"]]  # fmt: skip
+        _write(Path(arguments["file"]), rows)
         told["file"] = Path(arguments["file"]).absolute()
-        out.text(f"written to {arguments['file']}")
+        fill = "" if columns is None else ": append its rows to the table, and fill in the losses when they are known"
+        out.text(f"written to {arguments['file']}{fill}")
     return told
 
 
@@ -64,18 +72,42 @@ def _under_way(runs: Runs) -> Sequence[DesignPoint]:
     return [one.point for one in runs.records if one.state in (State.RUNNING, State.FAILED, State.KILLED)]
 
 
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A point as columns: shares as ``mix/CATEGORY``, expected falls as ``fall/TARGET``."""
+    return {
+        **{name: value for name, value in row.items() if name not in ("mix", "fall")},
+        **{f"mix/{name}": share for name, share in row["mix"].items()},
+        **{f"fall/{name}": fall for name, fall in row["fall"].items()},
+    }
+
+
+def _named_as(columns: Columns, row: Mapping[str, Any], table: RunTable) -> dict[str, Any]:
+    """A point in the columns of a table and in its units, to be appended to it; empty is what nobody knows yet."""
+    given = {
+        columns.size_column(table.convention): _in_units(row["n_params"], columns.unit("n_params")),
+        columns.n_tokens: _in_units(row["n_tokens"], columns.unit("n_tokens")),
+        columns.seed or "seed": row["seed"],
+        columns.purpose or "purpose": row["purpose"],
+        columns.flops or "flops": _in_units(row["flops"], columns.unit("flops")),
+        **{name: _in_units(row["mix"].get(key, 0.0), columns.unit("mix")) for key, name in columns.mix.items()},
+        **({columns.mix_name: table.runs["mix"].iloc[0]} if columns.mix_name else {}),
+        **{name: values[0] for name, values in columns.where.items()},
+    }
+    runs = {name: f"next-{row['seed']}" for name in columns.run if name not in given}
+    empty = {name: "" for _, name in columns.named() if name not in given and name not in runs}
+    expected = {f"fall/{name}": fall for name, fall in row["fall"].items()}
+    return {**given, **runs, **empty, "cost": row["cost"], "gain": row["gain"], **expected}
+
+
+def _in_units(value: float, unit: float) -> float:
+    """As the table's column has it; whole numbers stay whole where there is no unit."""
+    return value if unit == 1 else value / unit
+
+
 def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One row a point; shares as ``mix/CATEGORY``, expected falls as ``fall/TARGET``."""
-    flat = [
-        {
-            **{name: value for name, value in row.items() if name not in ("mix", "fall")},
-            **{f"mix/{name}": share for name, share in row["mix"].items()},
-            **{f"fall/{name}": fall for name, fall in row["fall"].items()},
-        }
-        for row in rows
-    ]
-    names = list(dict.fromkeys(name for row in flat for name in row))
+    """One row a point."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, restval=0)
         writer.writeheader()
-        writer.writerows(flat)
+        writer.writerows(rows)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,14 +12,16 @@ import yaml
 from skillscale import __version__
 from skillscale.config import Config
 from skillscale.crew import next_claim, orphaned
-from skillscale.errors import DivergedError, LostError, TrainingError
+from skillscale.errors import DamagedCheckpointError, DivergedError, TakenOverError, TrainingError
 from skillscale.output import Output
-from skillscale.point import DesignPoint
+from skillscale.point import DesignPoint, digest
 from skillscale.record import DataSet, Provenance, RunRecord, State
+from skillscale.standing import Describer
 
 if TYPE_CHECKING:
     from skillscale.lm.prepare import Prepared
     from skillscale.lm.train import Progress
+    from skillscale.lm.trunk import Trunk
     from skillscale.tracking import RunWriter, Study
 
 _TELL_EVERY_S = 15.0
@@ -40,28 +43,33 @@ def work(
 ) -> int:  # fmt: skip
     """Train claimed points until none is left or the process that started us is gone; return how many were ended.
 
-    While a sampler fills the queue, points may come; with ``stay`` also while others hold some, which they may lose.
+    While a sampler fills the queue, points may come; with ``stay`` also while others hold some, which they may lose. A
+    worker stays with a trunk, whose state it has at hand.
     """
-    ended = 0
-    while (writer := next_claim(study, retry_failed=retry_failed, sampled=sampled, stay=stay)) is not None:
+    ended, trunk = 0, ""
+    describer = Describer(study, out.progress)
+    asked = {"retry_failed": retry_failed, "sampled": sampled, "stay": stay}
+    while (writer := next_claim(study, trunk=trunk, **asked)) is not None:
         began = time.monotonic()
         try:
             record = train(writer)
-        except LostError as error:
+        except TakenOverError as error:
             out.progress(f"{named(writer.point)}: {error}")
             continue
+        trunk = record.optimisation.trunk if record.optimisation else ""
         ended += 1
         done = study.progress()
         out.progress(f"[{done.finished}/{done.planned}] {told(record)} ({time.monotonic() - began:.1f} s)")
+        describer.refresh()  # workers of a cluster have nobody else who would
     return ended
 
 
-def train_claimed(writer: "RunWriter", desk: Desk) -> RunRecord:
+def train_claimed(writer: "RunWriter", desk: Desk, study: "Study") -> RunRecord:
     """Train, measure and record the point of a claim. A run that diverges is recorded as failed, with its reason.
 
     Raises:
         Stopped: the process that started us is gone; the run is marked as killed and can be claimed again.
-        LostError: the point was given to another, as our heartbeat was not seen for too long.
+        TakenOverError: the point was given to another, as our heartbeat was not seen for too long.
         TrainingError: out of disk, or a checkpoint that can't be used; the run is marked in the same way.
     """
     from skillscale.lm import run  # and with it torch, which takes seconds
@@ -79,18 +87,24 @@ def train_claimed(writer: "RunWriter", desk: Desk) -> RunRecord:
             data=data_sets(desk.prepared),
         )
         checkpoint = desk.cache / "checkpoints" / f"{writer.run_id}.pt"
+        trunk = _trunk(writer, desk, study) if recipe.optimisation.trunk else None
+        measure = partial(
+            run.train_and_measure, recipe, desk.config, desk.prepared, checkpoint=checkpoint, trunk=trunk,
+            on_progress=_teller(writer, desk.out),
+            should_stop=lambda: orphaned() or not writer.goes_on(),
+        )  # fmt: skip
         try:
-            outcome = run.train_and_measure(
-                recipe,
-                desk.config,
-                desk.prepared,
-                checkpoint=checkpoint,
-                on_progress=_teller(writer, desk.out),
-                should_stop=lambda: orphaned() or not writer.goes_on(),
-            )
+            try:
+                outcome = measure()
+            except DamagedCheckpointError as error:
+                aside = checkpoint.replace(checkpoint.with_suffix(".damaged"))
+                desk.out.progress(f"{named(writer.point)}: trained anew, for {error} (moved to {aside.name})")
+                outcome = measure()
         except DivergedError as error:
             checkpoint.unlink(missing_ok=True)
-            return writer.fail(str(error))
+            failed = writer.fail(str(error))
+            _forget(trunk, writer, study)
+            return failed
         except TrainingError as error:
             writer.kill(str(error))
             raise
@@ -108,7 +122,30 @@ def train_claimed(writer: "RunWriter", desk: Desk) -> RunRecord:
             exposures=outcome.exposures,
         )
         checkpoint.unlink(missing_ok=True)
+        _forget(trunk, writer, study)
         return record
+
+
+def _trunk(writer: "RunWriter", desk: Desk, study: "Study") -> "Trunk":
+    """The file that the runs of a trunk share in this study; longer ones go on from what this one leaves."""
+    from skillscale.lm.trunk import Trunk
+
+    point = writer.point
+    name = digest([study.name, point.trunk, desk.config.hash, desk.prepared.data_hash])
+    longer = any(other.n_tokens > point.n_tokens for other in _waiting(point, study))
+    return Trunk(path=desk.cache / "trunks" / f"{name}.pt", goes_on=longer)
+
+
+def _waiting(point: DesignPoint, study: "Study") -> list[DesignPoint]:
+    """The other points of a point's trunk that are still to be trained, or are being trained."""
+    alike = [each for each in study.planned() if each.point.trunk == point.trunk and each.point.key != point.key]
+    return [each.point for each in alike if each.status not in ("FINISHED", "FAILED")]
+
+
+def _forget(trunk: "Trunk | None", writer: "RunWriter", study: "Study") -> None:
+    """Delete the state of a trunk that no point waits for any more."""
+    if trunk is not None and not _waiting(writer.point, study):
+        trunk.forget()
 
 
 def data_sets(prepared: "Prepared") -> list[DataSet]:

@@ -36,8 +36,8 @@ def budget_of_runs(runs: pd.DataFrame) -> dict[str, str]:
     twice = pairs["cluster"][pairs["cluster"].duplicated()]
     if len(twice):
         raise InputError(
-            f"checkpoints of one run lie at several budgets ({twice.iloc[0]} and {twice.nunique() - 1} more), so that "
-            "no budget has errors of its own; resample by run"
+            f"checkpoints of one run lie at several budgets, or branches of one trunk do ({twice.iloc[0]} and "
+            f"{twice.nunique() - 1} more), so that no budget has errors of its own; resample by run"
         )
     alone = float((pairs.groupby("budget")["cluster"].transform("nunique") == 1).mean())
     if alone > 0.5:

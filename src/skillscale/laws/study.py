@@ -117,7 +117,8 @@ def fit_study(
     Args:
         runs: one row a run; columns run_id, C (nominal budget in FLOP, or NaN: found from 6 N D), N, D, mix (a name),
             seed, and one loss column (nats per token, NaN where missing) for each of ``skills`` and ``aggregates``;
-            ``mix/CATEGORY`` where a law in ``laws`` needs the shares.
+            ``mix/CATEGORY`` where a law in ``laws`` needs the shares; ``cluster`` where runs share a trunk or are
+            checkpoints of one.
         skills: columns to compare with the aggregates.
         aggregates: columns to compare with, the main one first.
         level: of all intervals, two-sided.
@@ -168,12 +169,17 @@ def fit_study(
 
 
 def _luck(usable: pd.DataFrame, count: int, rng: np.random.Generator) -> dict[str, Resamples]:
-    """The resamples of each mix: runs of one budget, size and seed take their errors from one such run in all mixes."""
+    """The resamples of each mix: runs of one budget, size and seed take their errors from one such run in all mixes.
+
+    Where runs of several budgets branch from one trunk (column ``cluster``), they take them together.
+    """
     keys = ["C", "N", "seed"]
     again = usable.groupby(["mix", *keys], dropna=False).cumcount().rename("again")
     cells = usable[keys].assign(again=again)
     codes = cells.groupby([*keys, "again"], sort=False, dropna=False).ngroup().to_numpy()
-    whole = Resamples.draw(usable["C"].to_numpy()[np.unique(codes, return_index=True)[1]], count, rng)
+    first = np.unique(codes, return_index=True)[1]
+    trunks = usable["cluster"].astype(str).to_numpy()[first] if "cluster" in usable.columns else None
+    whole = Resamples.draw(usable["C"].to_numpy()[first], count, rng, clusters=trunks)
     mixes = usable["mix"].to_numpy()
     return {str(mix): whole.of(codes[mixes == mix]) for mix in np.unique(mixes)}
 

@@ -4,6 +4,7 @@ Why not the pairs bootstrap: with 7 sizes and 1 or 2 seeds a budget, resampled r
 residuals shrunk by the fit make its intervals too short. Here the sizes stay, each run's error is drawn from the
 residuals of its budget (whole rows of skills at once, with a random sign), residuals are blown up by their leverage
 (HC2), and each budget's errors are scaled by sqrt(nu / chi2_nu): Student's tails for the nu degrees of freedom there.
+Runs of several budgets that branch from one trunk take theirs together, from the runs of another trunk.
 The coverage is measured by ``benchmarks/isoflop_coverage.py coverage``.
 """
 
@@ -35,9 +36,20 @@ class Resamples:
     groups: Indices
 
     @classmethod
-    def draw(cls, groups: npt.ArrayLike, count: int, rng: np.random.Generator) -> "Resamples":
-        """Draw ``count`` resamples of runs whose errors are alike within a group (a budget of a mix)."""
+    def draw(
+        cls, groups: npt.ArrayLike, count: int, rng: np.random.Generator, *, clusters: npt.ArrayLike | None = None
+    ) -> "Resamples":
+        """Draw ``count`` resamples of runs whose errors are alike within a group (a budget of a mix).
+
+        Args:
+            groups: label of each run's group.
+            count: how many.
+            rng: the source of chance.
+            clusters: label of the trunk of each run, where runs of several groups share one, and errors with it.
+        """
         _, codes = np.unique(np.asarray(groups), return_inverse=True)
+        if clusters is not None and len(np.unique(np.asarray(clusters))) < len(codes):
+            return cls._of_clusters(codes, np.unique(np.asarray(clusters), return_inverse=True)[1], count, rng)
         donors = np.empty((count, len(codes)), dtype=np.intp)
         uniforms = np.empty((count, len(codes)))
         for code in range(codes.max() + 1):
@@ -46,6 +58,19 @@ class Resamples:
             uniforms[:, members] = rng.random((count, 1))
         signs = rng.choice([-1.0, 1.0], size=donors.shape)
         return cls(donors=donors, signs=signs, uniforms=uniforms, groups=codes)
+
+    @classmethod
+    def _of_clusters(cls, codes: Indices, clusters: Indices, count: int, rng: np.random.Generator) -> "Resamples":
+        """All runs of a cluster take the errors of one other cluster, with one sign; where it has no run, their own."""
+        place = np.full((clusters.max() + 1, codes.max() + 1), -1)
+        place[clusters, codes] = np.arange(len(codes))
+        giver = rng.integers(len(place), size=(count, len(place)))[:, clusters]
+        donors = place[giver, codes]
+        signs = rng.choice([-1.0, 1.0], size=(count, len(place)))[:, clusters]
+        return cls(
+            donors=np.where(donors < 0, np.arange(len(codes)), donors), signs=signs,
+            uniforms=np.tile(rng.random((count, 1)), len(codes)), groups=codes,
+        )  # fmt: skip
 
     def of(self, runs: Indices) -> "Resamples":
         """The same resamples for some of the runs, by their places; a donor that is not among them hands on to one."""

@@ -80,6 +80,16 @@ def cut(items: ItemSet, context: int) -> Windows:
 def items_of_rows(rows: Iterable[Mapping[str, Any]], one: EvalSetConfig, tokenizer: Tokenizer) -> tuple[ItemSet, int]:
     """The items of an evaluation set's rows, and how many rows were left out for an empty completion.
 
+    Raises:
+        InputError: a template or ``where`` that doesn't suit the columns, or too few items.
+    """
+    pairs, dropped = pairs_of_rows(rows, one)
+    return pack(one.name, pairs, tokenizer), dropped
+
+
+def pairs_of_rows(rows: Iterable[Mapping[str, Any]], one: EvalSetConfig) -> tuple[list[tuple[str, str]], int]:
+    """Prompts and completions of an evaluation set's rows, and how many rows were left out for an empty completion.
+
     Of more rows than ``max_items`` a sample is drawn by a hash of their number, the same on every machine.
 
     Raises:
@@ -93,7 +103,7 @@ def items_of_rows(rows: Iterable[Mapping[str, Any]], one: EvalSetConfig, tokeniz
             f"evaluation set {one.name} ({one.path}) has {len(kept)} items with a completion among {len(texts)} rows, "
             f"but a standard error needs {MIN_ITEMS}; check {_what_chose(one)}"
         )
-    return pack(one.name, _sampled(kept, one.max_items), tokenizer), len(texts) - len(kept)
+    return _sampled(kept, one.max_items), len(texts) - len(kept)
 
 
 def _what_chose(one: EvalSetConfig) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from skillscale.lm.products import Linear, next_token_loss
 from skillscale.record import Size
 
 _ROPE_BASE = 10_000.0
@@ -49,13 +50,16 @@ class Transformer(nn.Module):
             assert isinstance(block, Block)
             block.init(self.size.depth, generator)
 
-    def forward(self, ids_BxT: Tensor) -> Tensor:
-        """Logits (B, T, V) of the token after each position; T is at most the context."""
+    def forward(self, ids_BxT: Tensor, targets_BxT: Tensor | None = None) -> Tensor:
+        """Logits (B, T, V) of the token after each position, or their mean loss in nats; T is at most the context."""
         length = ids_BxT.shape[1]
         x_BxTxd = self.embed(ids_BxT) * math.sqrt(self.size.width)
         for block in self.blocks:
             x_BxTxd = block(x_BxTxd, self.cos[:length], self.sin[:length])
-        return functional.linear(self.norm(x_BxTxd), self.embed.weight)
+        hidden_BxTxd = self.norm(x_BxTxd)
+        if targets_BxT is None:
+            return functional.linear(hidden_BxTxd, self.embed.weight)
+        return next_token_loss(hidden_BxTxd.flatten(0, 1), self.embed.weight, targets_BxT.flatten())
 
 
 class Block(nn.Module):
@@ -65,11 +69,11 @@ class Block(nn.Module):
         super().__init__()
         self.n_heads = n_heads
         self.attention_norm = nn.LayerNorm(width, bias=False)
-        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
-        self.attention_out = nn.Linear(width, width, bias=False)
+        self.query_key_value = Linear(width, 3 * width)
+        self.attention_out = Linear(width, width)
         self.mlp_norm = nn.LayerNorm(width, bias=False)
-        self.mlp_in = nn.Linear(width, 4 * width, bias=False)
-        self.mlp_out = nn.Linear(4 * width, width, bias=False)
+        self.mlp_in = Linear(width, 4 * width)
+        self.mlp_out = Linear(4 * width, width)
 
     def init(self, depth: int, generator: torch.Generator) -> None:
         """Weights that keep variance, and less of it on the 2 L ways back into the residual stream (GPT-2)."""

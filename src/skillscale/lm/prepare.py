@@ -7,7 +7,7 @@ anew and nothing else; and the same content at another place has the same hash.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,8 @@ def prepare(config: Config, cache: Path, *, progress: Progress) -> Prepared:
         TrainingError: the disk is full.
     """
     with full_disk_named(cache):
-        site = _Site(cache=cache, embedded=_embedded(config, cache, progress), progress=progress)
+        embedded = embedded_corpora(_paths(config), config.data, cache, progress=progress)
+        site = _Site(cache=cache, embedded=embedded, progress=progress)
         # whatever can be wrong with a source, a set or a template comes up before the long work, the tokens
         categories = [_category(one, site) for one in config.data.categories]
         sets = [(one, site.origin(one)) for one in config.skills.sets]
@@ -114,17 +115,22 @@ def prepare(config: Config, cache: Path, *, progress: Progress) -> Prepared:
         return _assembled(site, tokenizer, config.model.context, tokens=tokens, sets=items)
 
 
-def _embedded(config: Config, cache: Path, progress: Progress) -> Path | None:
-    paths = [one.path for one in config.skills.sets]
-    for category in config.data.categories:
-        paths += [source.path for source in (*category.sources, category.validation) if source]
+def embedded_corpora(paths: Iterable[str], data: DataConfig, cache: Path, *, progress: Progress) -> Path | None:
+    """The folder of the embedded corpora, made where it is not there; None if no path is in it."""
     if not any(path.startswith(EMBEDDED) for path in paths):
         return None
     from skillscale.lm.corpora import build
 
-    data = config.data
     folder: Path = build(cache, preset=data.preset, popularity=data.popularity, people=data.people, progress=progress)
     return folder
+
+
+def _paths(config: Config) -> list[str]:
+    """Where everything lies that is trained on or measured."""
+    paths = [one.path for one in config.skills.sets]
+    for category in config.data.categories:
+        paths += [source.path for source in (*category.sources, category.validation) if source]
+    return paths
 
 
 def _category(one: CategoryConfig, site: _Site) -> Category:

@@ -23,12 +23,7 @@ def derive(point: DesignPoint, size: Size, config: TrainConfig, *, context: int)
     Raises:
         InputError: D is less than one sequence.
     """
-    sequences = point.n_tokens // context
-    if sequences < 1:
-        raise InputError(
-            f"n_tokens is {point.n_tokens}, less than one sequence of {context} tokens; train on more tokens or lower "
-            "model.context"
-        )
+    sequences = whole_sequences(point.n_tokens, context)
     batch = min(batch_sequences(point.n_tokens, config, context=context), max(1, sequences // MIN_STEPS))
     steps = max(1, round(point.n_tokens / (batch * context)))
     return Optimisation(
@@ -37,6 +32,20 @@ def derive(point: DesignPoint, size: Size, config: TrainConfig, *, context: int)
         steps=steps,
         warmup_steps=round(config.warmup_share * steps),
     )
+
+
+def whole_sequences(n_tokens: int, context: int) -> int:
+    """Sequences that D holds.
+
+    Raises:
+        InputError: not even one.
+    """
+    if n_tokens < context:
+        raise InputError(
+            f"n_tokens is {n_tokens}, less than one sequence of {context} tokens; train on more tokens or lower "
+            "model.context"
+        )
+    return n_tokens // context
 
 
 def learning_rate(n_params_nonembed: int, n_tokens: int, config: TrainConfig) -> float:

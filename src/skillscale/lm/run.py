@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from skillscale.config import Config
 from skillscale.lm import flops, rule, skills
+from skillscale.lm import trunk as trunks
 from skillscale.lm.mixture import MixStream
 from skillscale.lm.prepare import Prepared
 from skillscale.lm.shape import shape_for
@@ -44,9 +46,8 @@ def derive(point: DesignPoint, config: Config, prepared: Prepared) -> Recipe:
         InputError: no model has that size, or D is less than one sequence.
     """
     size = shape_for(point.n_params, vocab_size=prepared.tokenizer.vocab_size, model=config.model)
-    return Recipe(
-        point=point, size=size, optimisation=rule.derive(point, size, config.train, context=config.model.context)
-    )
+    derived = (trunks if config.train.schedule == "trunk" else rule).derive
+    return Recipe(point=point, size=size, optimisation=derived(point, size, config.train, context=config.model.context))
 
 
 def train_and_measure(
@@ -55,10 +56,18 @@ def train_and_measure(
     prepared: Prepared,
     *,
     checkpoint: Path | None = None,
+    trunk: trunks.Trunk | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Train the model of a recipe and measure every evaluation set.
+
+    Args:
+        recipe, config, prepared: what to train, and on what.
+        checkpoint: file of this run's own state.
+        trunk: file of the state that runs of other D share with this one, where the recipe has a trunk.
+        on_progress: is told how far it is.
+        should_stop: is asked whether to stop.
 
     Raises:
         DivergedError: the run diverged.
@@ -67,16 +76,18 @@ def train_and_measure(
     """
     point, size, optimisation = recipe.point, recipe.size, recipe.optimisation
     stream = MixStream(prepared.categories, mix=point.mix, seed=point.seed, context=config.model.context)
-    trained = train(
-        point,
-        size=size,
-        optimisation=optimisation,
-        stream=stream,
-        config=config.train,
-        checkpoint=checkpoint,
-        on_progress=on_progress,
-        should_stop=should_stop,
-    )
+    with trunks.Turn(trunk) if trunk is not None and optimisation.trunk else nullcontext() as turn:
+        trained = train(
+            point,
+            size=size,
+            optimisation=optimisation,
+            stream=stream,
+            config=config.train,
+            checkpoint=checkpoint,
+            turn=turn,
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
     began = time.perf_counter()
     device = next(trained.model.parameters()).device
     measured = skills.measure(trained.model, prepared, config.skills, context=config.model.context, device=device)
@@ -106,4 +117,5 @@ def _spending(size: Size, trained: Trained, *, eval_s: float, peak: float) -> Sp
         matmul_share=6 * size.n_params * trained.tokens_per_s / peak,
         train_s=trained.seconds,
         eval_s=eval_s,
+        flops_spent=6.0 * size.n_params * (trained.n_tokens - trained.n_taken),
     )

@@ -49,6 +49,11 @@ def measure(
         name: evaluate(model, items, context=context, device=device, batch_tokens=batch_tokens)
         for name, items in everything.items()
     }
+    return of_sets(sets, skills)
+
+
+def of_sets(sets: Mapping[str, Measurement], skills: SkillsConfig) -> Measured:
+    """The skills from the sets they are made of."""
     return Measured(
         sets=sets,
         skills={skill.name: pooled([sets[name] for name in skill.hypothesis]) for skill in skills.skills},
@@ -90,7 +95,7 @@ def evaluate(
 
 
 def summarise(nll: Floats, items: ItemSet) -> Measurement:
-    """Ratio estimator R = sum y / sum x over items, with NLL y (nats) and target tokens x.
+    """Ratio estimator R = sum y / sum x over items, with NLL y (nats) and target tokens x; and likewise with bytes.
 
     Its variance by the delta method: n / (n - 1) sum (y - R x)^2 / (sum x)^2 (Cochran 1977, eq. 6.13).
 
@@ -100,16 +105,24 @@ def summarise(nll: Floats, items: ItemSet) -> Measurement:
     total, tokens = float(nll.sum()), items.completion_tokens
     if not math.isfinite(total):
         raise DivergedError(f"diverged: the loss on {items.name} is {total}; lower train.lr_coefficient")
-    n, n_tokens = len(items), int(tokens.sum())
-    loss = total / n_tokens
-    spread = float(((nll - loss * tokens) ** 2).sum())
+    loss, sem = _ratio(nll, tokens)
+    nats_per_byte, byte_sem = _ratio(nll, items.completion_bytes)
     return Measurement(
         loss=loss,
-        sem=math.sqrt(n / (n - 1) * spread) / n_tokens if n > 1 else math.inf,
-        bpb=total / math.log(2) / int(items.completion_bytes.sum()),
-        count=n,
-        tokens=n_tokens,
+        sem=sem,
+        bpb=nats_per_byte / math.log(2),
+        bpb_sem=byte_sem / math.log(2),
+        count=len(items),
+        tokens=int(tokens.sum()),
     )
+
+
+def _ratio(nll: Floats, weights: npt.NDArray[np.int64]) -> tuple[float, float]:
+    """Total NLL over total weight, and its standard error over items."""
+    n, total = len(nll), int(weights.sum())
+    ratio = float(nll.sum()) / total
+    spread = float(((nll - ratio * weights) ** 2).sum())
+    return ratio, math.sqrt(n / (n - 1) * spread) / total if n > 1 else math.inf
 
 
 def _device(model: Model) -> torch.device:

@@ -19,12 +19,13 @@ class Tokenizer:
 
     Args:
         text: the content of a ``tokenizer.json``.
+        end_of_text: id of the token that stands before every text; None: found by its usual names.
 
     Raises:
         InputError: it is none, or has no end-of-text token.
     """
 
-    def __init__(self, text: str, *, name: str = "tokenizer") -> None:
+    def __init__(self, text: str, *, name: str = "tokenizer", end_of_text: int | None = None) -> None:
         try:
             self._model = Model.from_str(text)
         except Exception as error:  # the library raises bare Exception
@@ -36,7 +37,7 @@ class Tokenizer:
         self._model.no_padding()
         self.text = text
         self.hash = digest(json.loads(text))
-        self.end_of_text = self._end_of_text(name)
+        self.end_of_text = self._end_of_text(name) if end_of_text is None else end_of_text
 
     def _end_of_text(self, name: str) -> int:
         for token in _END_NAMES:

@@ -3,8 +3,9 @@
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,11 +14,11 @@ import numpy.typing as npt
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional
 
 from skillscale.config import TrainConfig
-from skillscale.errors import DivergedError, InputError, SkillscaleError, TrainingError
+from skillscale.errors import DamagedCheckpointError, DivergedError, InputError, SkillscaleError, TrainingError
 from skillscale.lm.model import Transformer
+from skillscale.lm.trunk import Turn, branch
 from skillscale.point import DesignPoint, digest
 from skillscale.record import Optimisation, Size
 
@@ -29,6 +30,7 @@ _PART_TOKENS = {"cpu": 2048, "cuda": 32_768}
 _LOOK_EVERY_S = 1.0
 _TIMED_S = 0.3
 _TIMED_STEPS = 20
+_OF_TRUNK = ("decay_steps", "trunk")
 
 
 class Stream(Protocol):
@@ -55,24 +57,32 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A trained model. ``curve``: (tokens seen, mean loss since the last row); ``seconds``: of all sittings."""
+    """A trained model. ``curve``: (tokens seen, mean loss since the last row); ``seconds``: of all sittings.
+
+    ``n_taken``: tokens of ``n_tokens`` that another run went through, whose state this one took.
+    """
 
     model: Transformer = field(repr=False)
     curve: tuple[tuple[int, float], ...] = field(repr=False)
     n_tokens: int = field(metadata={"unit": "tokens"})
     seconds: float = field(metadata={"unit": "s"})
+    n_taken: int = field(default=0, metadata={"unit": "tokens"})
 
     @property
     def tokens_per_s(self) -> float:
-        """Mean rate over the run."""
-        return self.n_tokens / self.seconds
+        """Mean rate over what this run went through itself."""
+        return (self.n_tokens - self.n_taken) / self.seconds
 
 
 @dataclass(kw_only=True)
 class _Ledger:
-    """What a run has done: all of its state but weights and moments. ``losses``: not yet in the curve."""
+    """What a run has done: all of its state but weights and moments. ``losses``: not yet in the curve.
+
+    ``taken``: steps that another run made, whose state this one took.
+    """
 
     step: int = 0
+    taken: int = 0
     seconds: float = 0.0
     curve: list[tuple[int, float]] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
@@ -86,12 +96,14 @@ def train(
     stream: Stream,
     config: TrainConfig,
     checkpoint: Path | None = None,
+    turn: Turn | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Trained:
     """Train the model of a point on the first sequences of its stream.
 
-    A checkpoint that is there is resumed, and ends in the same weights as a run that was never stopped.
+    A checkpoint that is there is resumed, and ends in the same weights as a run that was never stopped; so does what
+    there is of a trunk, in its ``turn``, where ``optimisation`` says that the run has one.
 
     Raises:
         InputError: the device is not there.
@@ -99,20 +111,29 @@ def train(
         TrainingError: the checkpoint can't be written or used.
         Stopped: ``should_stop`` said so.
     """
-    loop = _Loop(size, optimisation, config, seed=point.seed)
-    identity = digest([point.as_dict(), asdict(size), asdict(optimisation), _arithmetic(config)])
+    loop = _Loop(size, optimisation, config, seed=point.seed, n_tokens=point.n_tokens)
+    identity = digest([point.as_dict(), asdict(size), _plain(optimisation), config.arithmetic])
+    of_trunk = digest([point.trunk, asdict(size), config.arithmetic])
+    if checkpoint and checkpoint.exists():
+        ledger = loop.resume(loop.read(checkpoint, identity))
+        if turn and ledger.step < loop.fork:
+            turn.resume()
+    else:
+        state = turn.begin(loop.fork, partial(loop.read, identity=of_trunk), should_stop) if turn else None
+        ledger = _taken(loop, state)
     saved_at = looked_at = began = time.monotonic()
-    ledger = loop.resume(checkpoint, identity) if checkpoint and checkpoint.exists() else _Ledger()
     before = ledger.seconds
-    points = curve_steps(optimisation.steps)
+    points = loop.rows
     while ledger.step < optimisation.steps:
+        if turn and ledger.step == loop.fork:
+            turn.end(partial(loop.save, ledger=ledger, identity=of_trunk))
         if should_stop():
             ledger.seconds = before + time.monotonic() - began
             if checkpoint:
                 loop.save(checkpoint, ledger, identity)
             raise Stopped(f"stopped after {ledger.step} of {optimisation.steps} steps; start it again to go on")
-        first = ledger.step * optimisation.batch_sequences
-        ledger.losses.append(loop.step(stream.batch(first, optimisation.batch_sequences), ledger.step))
+        first = loop.first(ledger.step)
+        ledger.losses.append(loop.step(stream.batch(first, loop.first(ledger.step + 1) - first), ledger.step))
         ledger.step += 1
         now = time.monotonic()
         if ledger.step in points or now - looked_at > _LOOK_EVERY_S:
@@ -135,7 +156,21 @@ def train(
         curve=tuple(ledger.curve),
         n_tokens=loop.tokens(ledger.step),
         seconds=before + time.monotonic() - began,
+        n_taken=loop.tokens(ledger.taken),
     )
+
+
+def _taken(loop: "_Loop", state: dict[str, Any] | None) -> _Ledger:
+    """What was done before the first step of this run: nothing, or a trunk up to where this run leaves it."""
+    if state is None:
+        return _Ledger()
+    ledger = loop.resume(state)
+    return replace(ledger, taken=ledger.step, seconds=0.0)
+
+
+def _plain(optimisation: Optimisation) -> dict[str, Any]:
+    """What names a run's checkpoint; without a trunk as before there were any."""
+    return {key: value for key, value in asdict(optimisation).items() if optimisation.trunk or key not in _OF_TRUNK}
 
 
 def step_seconds(size: Size, *, batch_sequences: int, config: TrainConfig) -> float:
@@ -174,8 +209,13 @@ def learning_rate_at(step: int, optimisation: Optimisation, *, decay_to: float) 
 class _Loop:
     """A model, its optimiser, and the device and precision that Fabric gives them."""
 
-    def __init__(self, size: Size, optimisation: Optimisation, config: TrainConfig, *, seed: int) -> None:
+    def __init__(
+        self, size: Size, optimisation: Optimisation, config: TrainConfig, *, seed: int, n_tokens: int = 0
+    ) -> None:
         self.optimisation, self.config, self.context = optimisation, config, size.context
+        self.branch = None
+        if optimisation.trunk:
+            self.branch = branch(n_tokens, size.n_params_nonembed, config, context=size.context)
         device = chosen_device(config.device)
         torch.set_num_threads(config.threads)
         self.fabric = Fabric(accelerator=device, devices=1, precision=config.precision)
@@ -189,13 +229,33 @@ class _Loop:
         self.wrapped, self.optimizer = self.fabric.setup(self.model, optimizer)
         self.part = max(1, _PART_TOKENS[device] // size.context)
 
+    @property
+    def fork(self) -> int:
+        """Steps on the trunk; -1 where there is none."""
+        return self.branch.fork if self.branch else -1
+
+    @property
+    def rows(self) -> frozenset[int]:
+        """The steps after which the curve gets a row."""
+        return self.branch.rows if self.branch else curve_steps(self.optimisation.steps)
+
+    def first(self, step: int) -> int:
+        """Sequences seen before a step, from 0."""
+        return int(self.branch.firsts[step]) if self.branch else step * self.optimisation.batch_sequences
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, from 0."""
+        if self.branch:
+            return self.branch.rate(step)
+        return learning_rate_at(step, self.optimisation, decay_to=self.config.decay_to)
+
     def tokens(self, step: int) -> int:
         """Tokens seen after a step."""
-        return step * self.optimisation.batch_sequences * self.context
+        return self.first(step) * self.context
 
     def step(self, ids: npt.NDArray[np.int64], step: int) -> Tensor:
         """One update on sequences (B, T + 1); its loss before the update, left on the device."""
-        rate = learning_rate_at(step, self.optimisation, decay_to=self.config.decay_to)
+        rate = self.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         losses = [self._part(part, len(part) / len(ids)) for part in torch.split(torch.from_numpy(ids), self.part)]
@@ -208,8 +268,7 @@ class _Loop:
 
     def _part(self, ids: Tensor, share: float) -> Tensor:
         ids = self.fabric.to_device(ids)
-        logits = self.wrapped(ids[:, :-1])
-        loss = functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()) * share
+        loss: Tensor = self.wrapped(ids[:, :-1], ids[:, 1:]) * share
         self.fabric.backward(loss)
         return loss.detach()
 
@@ -266,8 +325,8 @@ class _Loop:
                 f"checkpoint {path} can't be written: {error}; free some space or choose another cache folder"
             ) from error
 
-    def resume(self, path: Path, identity: str) -> _Ledger:
-        """Take weights and moments from a checkpoint, and return what the run had done.
+    def read(self, path: Path, identity: str) -> dict[str, Any]:
+        """The state of a checkpoint.
 
         Raises:
             TrainingError: it can't be read, or is of another run.
@@ -275,17 +334,25 @@ class _Loop:
         try:
             state: dict[str, Any] = torch.load(path, map_location=self.fabric.device, weights_only=True)
         except Exception as error:  # the unpickler raises what it likes on a damaged file
-            raise TrainingError(f"checkpoint {path} can't be read: {error}; delete it to train anew") from error
+            raise DamagedCheckpointError(
+                f"checkpoint {path} can't be read: {error}; delete it to train anew"
+            ) from error
         if state.get("identity") != identity:
             raise TrainingError(
                 f"checkpoint {path} is of a run with other settings than this one; delete it to train anew"
             )
+        return state
+
+    def resume(self, state: Mapping[str, Any]) -> _Ledger:
+        """Take weights and moments from a checkpoint, and return what the run had done."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         done = state["ledger"]
         losses = [torch.tensor(loss, device=self.fabric.device) for loss in done["losses"]]
         curve = [(tokens, loss) for tokens, loss in done["curve"]]
-        return _Ledger(step=done["step"], seconds=done["seconds"], curve=curve, losses=losses)
+        return _Ledger(
+            step=done["step"], taken=done.get("taken", 0), seconds=done["seconds"], curve=curve, losses=losses
+        )
 
 
 def chosen_device(wanted: str) -> str:
@@ -313,10 +380,3 @@ def weight_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]
 def _progress(loop: _Loop, ledger: _Ledger, loss: float) -> Progress:
     steps, tokens = loop.optimisation.steps, loop.tokens(ledger.step)
     return Progress(step=ledger.step, steps=steps, tokens=tokens, loss=loss, curve=tuple(ledger.curve))
-
-
-def _arithmetic(config: TrainConfig) -> dict[str, Any]:
-    """The settings that a run's losses depend on."""
-    return {
-        key: value for key, value in asdict(config).items() if key not in ("device", "threads", "checkpoint_every_s")
-    }

@@ -2,28 +2,15 @@
 
 import math
 
+from skillscale.point import short
+
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_STEPS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 MISSING = "–"
 
 
 def count(value: float | None, digits: int = 3) -> str:
     """``34_600`` as ``34.6k``, ``2.87e8`` as ``287M``; a missing value as a dash."""
-    if value is None or not math.isfinite(value):
-        return MISSING
-    if value == 0:
-        return "0"
-    rounded = float(f"{value:.{digits}g}")
-    for step, suffix in _STEPS:
-        if abs(rounded) >= step:
-            return f"{_plain(rounded / step, digits)}{suffix}"
-    return _plain(rounded, digits)
-
-
-def _plain(value: float, digits: int) -> str:
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
-    text = f"{value:.{decimals}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return MISSING if value is None or not math.isfinite(value) else short(value, digits)
 
 
 def power(value: float | None, digits: int = 2) -> str:

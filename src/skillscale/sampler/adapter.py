@@ -6,6 +6,7 @@ parameters that tell a run, ``sample_relative`` reads the trials and proposes on
 another sampler, by default a random one.
 """
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,6 +33,7 @@ VALUE = "value"  # the skill that a study without named losses has
 _TRIES = 4  # to settle on a run while other processes settle on theirs
 _ASKS_AT_MOST = timedelta(minutes=2)  # a process that asks for a run; slower ones are taken for dead
 _ENDLESS = 10**9  # replicates, of what is said after the end
+_log = logging.getLogger(__name__)
 _HORIZON = 10.0  # of the largest runs, that a plan without a budget looks ahead
 
 
@@ -88,6 +90,7 @@ class SkillLawSampler(BaseSampler):
         self._independent = independent or RandomSampler(seed=seed)
         self._intersection = IntersectionSearchSpace()
         self._rows: dict[tuple[str, ...], dict[int, _Row | None]] = {}
+        self._warned: set[str] = set()
 
     def reseed_rng(self) -> None:
         """Of the independent sampler alone: proposals follow from the trials and the seed."""
@@ -197,12 +200,21 @@ class SkillLawSampler(BaseSampler):
         """What is known, and what is wished."""
         told = sorted({name for row in rows for name in row.losses} - {VALUE})
         skills = self._skills or tuple(told) or (VALUE,)
+        self._warn_of(set(told) - set(skills))
         mixes = () if space.mixes is None else (tuple(space.mixes.mean(0)),)
         targets = self._targets or default_targets(skills, largest=space.flops[1], mixes=mixes)
         history = _history(rows, skills, space)
         spent = float(space.cost(history.N, history.D).sum())
         left = self._ahead(space) if self._budget is None else self._budget - spent
         return history, Wish(targets=targets, left=max(left, 0.0))
+
+    def _warn_of(self, unasked: set[str]) -> None:
+        """Say once of a skill that trials tell of it and nobody asked: the name may be a slip."""
+        for name in sorted(unasked - self._warned):
+            _log.warning(
+                "losses of %r are told, but not looked at: skills asked for are %s", name, ", ".join(self._skills)
+            )
+        self._warned |= unasked
 
     def _ahead(self, space: Space) -> float:
         """FLOP that a plan without a budget looks ahead."""

@@ -41,7 +41,8 @@ class WidthChart:
             spent: on all sampled runs, those under way included, with overheads, FLOP.
         """
         known = {} if answer is None else widths(answer)
-        metrics = {"flops_spent": spent, "runs": float(runs), _FINISHED: finished, **known}
+        metrics = {"flops_spent": spent, "flops_budget": self._order.budget, "runs": float(runs), _FINISHED: finished}
+        metrics |= known
         self._summary.log(metrics=metrics, step=runs)
         self._steps.append(metrics)
         self._is_drawn = False

@@ -12,6 +12,7 @@ from skillscale.sampling.order import Known
 from skillscale.table import RunTable
 from skillscale.table.columns import some
 
+_UPDATES = 200  # with the smallest batch: runs of fewer lie off the laws by several per cent (docs/sampling.md)
 _MOST_MIXES = 32  # of a table, the most frequent ones, that a design looks at
 
 
@@ -29,6 +30,7 @@ def known_of_config(config: Config, described: str = "") -> Known:
         flops_max=max(config.study.budgets),
         sizes=tuple(rungs(config.data.vocab_size, config.model)),
         least_tokens=config.model.context,
+        usual_tokens=_UPDATES * max(config.train.batch_min, config.model.context),
         unique={name: float(one["tokens"]) for name, one in categories.items()},
         categories=config.data.category_names,
     )

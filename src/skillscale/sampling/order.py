@@ -9,7 +9,7 @@ import numpy as np
 
 from skillscale.config import SampleConfig
 from skillscale.errors import InputError
-from skillscale.laws.design.propose import Wish
+from skillscale.laws.design.propose import START_SHARE, Wish
 from skillscale.laws.design.space import Space
 from skillscale.laws.design.targets import Target, default_targets
 from skillscale.point import Mix
@@ -19,6 +19,7 @@ ORDER = "order"  # the name under which a study remembers what it was sampled fo
 LEAST_SHARE = 1e-3  # of the largest run, that the least one costs by default
 BUDGET_RUNS = 10.0  # of the largest, that the budget is by default
 ARGUMENTS = ("wanted", "budget", "flops_max", "flops_min", "mixes", "target_flops", "width")
+_SIZES_TO_BEGIN = 4  # that have a run cheap enough to begin with: fewer tell nothing of a power of N
 _MOST_SIZES = 64  # of a ladder that a design looks at: steps of some 10 % over three decades
 
 
@@ -28,8 +29,9 @@ class Known:
 
     ``skills``: measured; ``mixes``: the first is asked about, none where the mix plays no part; ``flops_max``: largest
     6 N D, None where nothing tells; ``sizes``: of models, ascending, none where every size can be had;
-    ``least_tokens``: of a run; ``unique``: tokens of each category that differ; ``categories``: that a mix may have,
-    any where none are named.
+    ``least_tokens``: of a run; ``usual_tokens``: fewer than these fall off every law, so that none is chosen with fewer
+    as long as there is room to begin; ``unique``: tokens of each category that differ; ``categories``: that a mix may
+    have, any where none are named.
     """
 
     skills: tuple[str, ...]
@@ -37,6 +39,7 @@ class Known:
     flops_max: float | None = field(default=None, metadata={"unit": "FLOP"})
     sizes: tuple[int, ...] = ()
     least_tokens: int = 1
+    usual_tokens: int = 1
     unique: Mapping[str, float] = field(default_factory=dict)
     categories: tuple[str, ...] = ()
 
@@ -106,7 +109,7 @@ def settled(sample: SampleConfig, known: Known) -> Order:
         if known.categories and name not in known.categories:
             there = some(known.categories)
             raise InputError(f"mix names no category: {name!r}{near(name, known.categories)}; there are {there}")
-    space = _space(sample, known, flops_max, mixes)
+    space = _usual_space(sample, known, flops_max, mixes)
     targets = default_targets(
         skills, largest=flops_max, computes=sample.target_flops, weights=sample.weights,
         mixes=() if space.mixes is None else (tuple(space.mixes[0]),),
@@ -115,8 +118,32 @@ def settled(sample: SampleConfig, known: Known) -> Order:
     _check_budget(budget, space)
     return Order(
         space=space, mixes=mixes, skills=skills, targets=targets, budget=budget, width=sample.width, runs=sample.runs,
-        notes=_check_targets(targets, space),
+        notes=(*_check_targets(targets, space), *_told_of_tokens(space, sample, known)),
     )  # fmt: skip
+
+
+def _usual_space(sample: SampleConfig, known: Known, flops_max: float, mixes: tuple[Mix, ...]) -> Space:
+    """What may be run; without runs of fewer tokens than are usual, or than leave room to begin, unless asked for."""
+    floor = known.usual_tokens if sample.n_tokens[0] <= 1 else 1
+    while floor > known.least_tokens:
+        try:
+            space = _space(replace(sample, n_tokens=(float(floor), sample.n_tokens[1])), known, flops_max, mixes)
+        except InputError:  # said of what was asked for below, where it holds
+            pass
+        else:
+            if _begins_with(space) >= _SIZES_TO_BEGIN:
+                return space
+        floor //= 2
+    return _space(sample, known, flops_max, mixes)
+
+
+def _begins_with(space: Space) -> int:
+    """How many sizes have a run on every mix that is cheap enough to begin with."""
+    N, D = space.lattice(steps=41)
+    cheap = START_SHARE * space.flops[1] >= 6 * N * D
+    for mix in () if space.mixes is None else space.mixes:
+        cheap &= space.allows(N, D, np.tile(mix, (len(N), 1)))
+    return len(np.unique(N[cheap]))
 
 
 def _space(sample: SampleConfig, known: Known, flops_max: float, mixes: tuple[Mix, ...]) -> Space:
@@ -187,6 +214,16 @@ def _check_budget(budget: float, space: Space) -> None:
             f"the budget of {budget:.3g} FLOP is below the cheapest run, {cheapest:.3g} FLOP with its overhead; raise "
             "--budget, or lower --flops_min or sample.overhead"
         )
+
+
+def _told_of_tokens(space: Space, sample: SampleConfig, known: Known) -> tuple[str, ...]:
+    least = space.n_tokens[0]
+    if least <= max(sample.n_tokens[0], known.least_tokens):
+        return ()
+    return (
+        f"runs of fewer than {least:,.0f} tokens are not chosen: they are a few updates, and lie off every law; "
+        '--sample.n_tokens "[LEAST, MOST]" says otherwise',
+    )
 
 
 def _check_targets(targets: Sequence[Target], space: Space) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from skillscale.record import Why
 from skillscale.sampling.order import Order
 
 _ALL = Mix({"all": 1.0})  # of a point where the mix plays no part
+_NOT_KNOWN = math.log(1e3)  # half width in ln N of an interval that tells nothing
 _NAMES = {
     Quantity.OPTIMUM: "N*({skill})",
     Quantity.DIFFERENCE: "N*({skill}) / N*({other})",
@@ -80,13 +81,18 @@ def tell(advice: Advice, points: Sequence[DesignPoint], order: Order, out: Outpu
     for note in (*order.notes, *advice.warnings):
         out.text(f"note: {note}")
     if advice.answer is not None:
-        out.text(f"what is known, with {advice.answer.level:.0%} intervals:")
+        where = f" on {order.mixes[0]}" if order.space.categories else ""
+        out.text(f"what is known{where}, with {advice.answer.level:.0%} intervals:")
         rows = _rows(advice.answer)
         wide = max(len(_named(target)) for target, *_ in rows)
         for target, value, lo, hi in rows:
             out.text(f"  {_named(target):<{wide}}  {_interval(value, lo, hi)}")
     if points:
         out.text(_table(advice, points))
+        out.text(
+            f"cost: C and an overhead of {order.space.overhead:.3g} FLOP a run (sample.overhead); narrowing: by that "
+            "run alone. The plan is for the whole budget, and begins with its cheapest runs"
+        )
     if advice.ending is not None:
         out.text(ending_text(advice, order))
     if advice.expected is not None:
@@ -145,18 +151,14 @@ def _named(target: Target) -> str:
 
 
 def _interval(value: float, lo: float, hi: float) -> str:
-    if not all(math.isfinite(one) for one in (value, lo, hi)):
+    if not (math.isfinite(value) and hi - lo < 2 * _NOT_KNOWN):
         return "not known yet"
-    return f"{_exp(value)} [{_exp(lo)}, {_exp(hi)}]"
-
-
-def _exp(value: float) -> str:
-    return f"{math.exp(value):.3g}" if abs(value) < 600 else f"e^{value:.3g}"
+    return f"{math.exp(value):.3g} [{math.exp(lo):.3g}, {math.exp(hi):.3g}]"
 
 
 def _factor(half_width: float) -> str:
     """A half width in ln N as a factor: ``a factor of 1.3 up or down``."""
-    return f"a factor of {_exp(half_width)} up or down" if math.isfinite(half_width) else "not known yet"
+    return f"a factor of {math.exp(half_width):.3g} up or down" if half_width < _NOT_KNOWN else "not known yet"
 
 
 def _mix(proposal: Proposal, order: Order) -> Mix:

@@ -5,6 +5,7 @@ nothing else. What was read exactly goes along as text: MLflow shows a design po
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from skillscale.record import TAG, Measurement, RunRecord, State, budget_label, 
 from skillscale.tracking.owner import current_owner
 from skillscale.tracking.store import Batch, Store, now_ms, tag
 from skillscale.tracking.study import Study, pack, run_tags, unpack
+from skillscale.tracking.tables import Wanted
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -126,7 +128,7 @@ class Imports:
         return list({tag(run, "content"): "".join(unpack(run.data.tags, "exact")) for run in finished}.items())
 
     def _runs(self) -> "list[Run]":
-        return self._store.search([self.study.experiment_id], f"tags.`{TAG}kind` = 'point'")
+        return list(self._store.read(self.study.experiment_id, Wanted(kind="point")))
 
     def _write(self, run: ImportedRun, begun: "Run | None") -> None:
         """One run, in a new MLflow run or in that of a process that was stopped."""
@@ -162,7 +164,7 @@ def foreign_run(run: "Run") -> ForeignRun:
     """Params, metrics and tags of a run under one kind of key."""
     told: dict[str, str | float] = {"run_id": run.info.run_id, "run_name": run.info.run_name or ""}
     for kind in ("params", "metrics", "tags"):
-        told |= {f"{kind}.{name}": value for name, value in getattr(run.data, kind).items()}
+        told |= {sys.intern(f"{kind}.{name}"): value for name, value in getattr(run.data, kind).items()}
     return ForeignRun(run_id=run.info.run_id, status=run.info.status, told=told)
 
 

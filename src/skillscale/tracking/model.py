@@ -5,6 +5,7 @@ import math
 import re
 import tempfile
 import warnings
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ _ADDRESS = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))")
 CHAMPION = "champion"  # the alias of the newest version
 
 
-def register_law(store: Store, run_id: str, name: str, document: str, *, note: str) -> str:
+def register_law(
+    store: Store, run_id: str, name: str, document: str, *, note: str, tags: Mapping[str, str] | None = None
+) -> str:
     """Save the law with a run and register it as the champion; returns its address, ``models:/NAME/VERSION``.
 
     Args:
@@ -31,6 +34,7 @@ def register_law(store: Store, run_id: str, name: str, document: str, *, note: s
         name: of the registered model; every call makes a new version.
         document: the fitted laws as JSON text.
         note: markdown for the UI.
+        tags: of the version.
 
     Raises:
         TrackingError: the store failed, or takes no models.
@@ -53,7 +57,9 @@ def register_law(store: Store, run_id: str, name: str, document: str, *, note: s
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise TrackingError(f"the law can't be registered as {name!r}: {error.message}") from error
-            version = client.create_model_version(name, source=source, run_id=run_id, description=note)
+            version = client.create_model_version(
+                name, source=source, run_id=run_id, description=note, tags=dict(tags or {})
+            )
             client.set_registered_model_alias(name, CHAMPION, version.version)
     return f"models:/{name}/{version.version}"
 

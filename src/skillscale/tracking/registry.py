@@ -25,13 +25,15 @@ from skillscale.tracking.imported import IMPORTED, ForeignRun, Imports, foreign_
 from skillscale.tracking.owner import current_owner
 from skillscale.tracking.queue import locks, settle_storage
 from skillscale.tracking.store import Batch, Store
-from skillscale.tracking.study import Study, find_plan, missing, pack, run_tags, runs_path, unpack
+from skillscale.tracking.study import Study, find_plan, missing, pack, run_tags, unpack
+from skillscale.tracking.view import NOTE, analyses_view, link, runs_path, runs_view
 from skillscale.tracking.writer import AnalysisWriter
 
 _NAME = re.compile(r"[A-Za-z0-9][\w .+-]{0,99}")
 _METRIC_NAME = re.compile(r"[\w.\- :/]+")
 _STUDY_SUFFIX = "-study"
 TRAINER = "trainer"  # key of the settings of a study that a trainer of the user's makes
+EVALUATED = "evaluated"  # and of one whose runs are checkpoints that were trained elsewhere
 # Without it the UI opens an experiment on its page for language-model apps.
 _ML_PAGE = {"mlflow.experimentKind": "custom_model_development"}
 _SHOWN_DIFFERENCES = 6
@@ -170,6 +172,31 @@ class Registry:
         stored = json.loads("".join(unpack(self._store.run(study.plan_id).data.tags, "settings")))
         return tuple(stored["skills"]) if TRAINER in stored else None
 
+    def open_evaluated(self, name: str, measured: Mapping[str, Any], *, metrics: Iterable[str]) -> Study:
+        """Find or begin a study whose runs are checkpoints that were trained elsewhere.
+
+        Args:
+            name: of the study.
+            measured: plain values of all that decides what is measured; the same for every run.
+            metrics: names of skills, sets and mixes that are to be written.
+
+        Raises:
+            InputError: a name that can't be used; or the study holds other runs, or was begun with other settings.
+            TrackingError: the store failed.
+        """
+        check_names(name, metrics)
+        settings = dict(_flat("", json.loads(json.dumps(measured))))
+        with self._store.locked():
+            study = self._settle(name, {EVALUATED: True, **settings})[0]
+            if study.remembered(EVALUATED) is None:
+                study.remember(EVALUATED, measured)
+        return study
+
+    def evaluated(self, study: Study) -> Mapping[str, Any] | None:
+        """What ``open_evaluated`` was told is measured; None of a study of other runs."""
+        found: Mapping[str, Any] | None = study.remembered(EVALUATED)
+        return found
+
     def _settle(self, name: str, settings: Mapping[str, Any]) -> tuple[Study, Mapping[str, str]]:
         """A study, begun or found with these settings, and the tags of its plan."""
         self.flush_spool()
@@ -184,10 +211,9 @@ class Registry:
                 f"study {name!r} holds imported runs, which no training goes on with; give another study name "
                 "with --study.name NAME"
             )
-        if (TRAINER in stored) != (TRAINER in settings):
-            other = f"the trainer {stored[TRAINER]}" if TRAINER in stored else "skillscale itself"
+        if any((kind in stored) != (kind in settings) for kind in (TRAINER, EVALUATED)):
             raise InputError(
-                f"the runs of study {name!r} are made by {other}, and others would not compare with them; give "
+                f"the runs of study {name!r} are {_made(stored)}, and others would not compare with them; give "
                 "another study name with --study.name NAME"
             )
         _refuse_differences(name, stored, settings)
@@ -235,7 +261,7 @@ class Registry:
             near = difflib.get_close_matches(name, there, n=1)
             advice = f" (did you mean {near[0]}?)" if near else ""
             raise InputError(f"{self.place} has no experiment {name!r}{advice}; it has {', '.join(sorted(there))}")
-        return [foreign_run(run) for run in self._store.search([found[0]])]
+        return [foreign_run(run) for run in self._store.read(found[0])]
 
     def law_text(self, address: str) -> str:
         """The document of a registered law as JSON text, by ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
@@ -266,6 +292,10 @@ class Registry:
         """The tracking URI as it may be shown."""
         return without_password(self.uri)
 
+    def gather_statistics(self) -> None:
+        """After many runs: keep the sorting of the MLflow UI quick on sqlite, as far as others let us write."""
+        self._store.gather_statistics()
+
     def flush_spool(self) -> list[str]:
         """Write the results that the store would not take earlier; return the runs that were closed."""
         if not spool.waiting(self._store):
@@ -287,7 +317,7 @@ class Registry:
         if study is not None:
             named[f"{TAG}study"] = study.name
             note = f"{note}\n\n[Runs of study {study.name}]({runs_path(study.experiment_id)})"
-        self._store.write(run_id, Batch(tags=named | {f"{TAG}kind": "launcher", "mlflow.note.content": note}))
+        self._store.write(run_id, Batch(tags=named | {f"{TAG}kind": "launcher", NOTE: note}))
         if result is not None:
             self._store.write_text(run_id, json.dumps(result, indent=2), "skillscale/result.json")
         return True
@@ -310,11 +340,12 @@ class Registry:
         return experiment_id
 
     def _begin(self, study: str, points: str, name: str, settings: Mapping[str, Any]) -> str:
-        runs, analyses = f"[{name}]({runs_path(points)})", f"[{name}{_STUDY_SUFFIX}](#/experiments/{study}/runs)"
+        runs = link(name, runs_path(points))
+        analyses = link(f"{name}{_STUDY_SUFFIX}", runs_path(study, charts=False))
         note = f"Study **{name}**: one run for each point in {runs}; its plan, fits and reports in {analyses}."
-        for experiment_id in (points, study):
-            self._store.tag_experiment(experiment_id, {"mlflow.note.content": note, f"{TAG}study": name})
-        tags = run_tags({"study": name, "kind": "plan", "state": "finished"}) | {"mlflow.note.content": note}
+        for experiment_id, view in ((points, runs_view(())), (study, analyses_view(()))):
+            self._store.tag_experiment(experiment_id, {NOTE: note, f"{TAG}study": name, **view})
+        tags = run_tags({"study": name, "kind": "plan", "state": "finished"}) | {NOTE: note}
         packed = pack("settings", json.dumps(settings, sort_keys=True))
         # All in the call that makes the run: a plan is never seen without its settings.
         plan_id = self._store.create_run(study, "plan", tags | packed)
@@ -328,6 +359,13 @@ class Registry:
             return
         self._store.write_text(plan_id, yaml.safe_dump(config.as_dict(), sort_keys=False), f"config-{name}.yaml")
         self._store.write(plan_id, Batch(tags={f"{TAG}config": name}))
+
+
+def _made(settings: Mapping[str, Any]) -> str:
+    """How the runs of a study come to be, by its settings."""
+    if EVALUATED in settings:
+        return "checkpoints of models that were trained elsewhere"
+    return f"made by the trainer {settings[TRAINER]}" if TRAINER in settings else "made by skillscale itself"
 
 
 def _settings(config: Config) -> dict[str, Any]:

@@ -5,6 +5,7 @@
 """
 
 import json
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from skillscale.tracking.access import (
     reaching,
     sqlite_path,
 )
+from skillscale.tracking.tables import Tables, Wanted
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -34,7 +36,10 @@ if TYPE_CHECKING:
 
 _RUNS_PER_CALL = 10_000  # pages are offsets: a run that leaves the filter between two would hide another
 _METRICS_PER_CALL = 800  # MLflow takes 1000 entities a call
+_INPUT_TRIES = 5
+_ALREADY_THERE = ("UniqueViolation", "UNIQUE constraint", "Duplicate entry")
 _TEXTS_PER_CALL = 90  # and 100 params or tags
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +64,7 @@ class Store:
         self.cache = cache
         self._client = client
         self._lock = file_lock(uri, cache)
+        self._tables = None if uri.startswith(("http", "databricks")) else Tables(uri)
 
     @classmethod
     def open(cls, uri: str, cache: Path) -> "Store":
@@ -194,6 +200,35 @@ class Store:
                 if not (token := page.token):
                     return found
 
+    def read(self, experiment_id: str, wanted: Wanted | None = None) -> "Iterator[Run]":
+        """The runs that are wanted, without the names of their data sets, oldest first.
+
+        Straight from the tables of a database whose schema is known, a page at a time; else by MLflow's search.
+        """
+        wanted = wanted or Wanted()
+        with reaching(self.uri):
+            tables = self._tables if self._tables is not None and self._tables.is_known() else None
+        if tables is None:
+            yield from self.search([experiment_id], wanted.filter_string)
+            return
+        pages = tables.pages(experiment_id, wanted)
+        while True:
+            with reaching(self.uri):
+                page = next(pages, None)
+            if page is None:
+                return
+            yield from page
+
+    def gather_statistics(self) -> None:
+        """Make MLflow's sorting of runs quick on sqlite, which gathers no statistics by itself; no result needs it."""
+        if self._tables is None or not self.uri.startswith("sqlite:"):
+            return
+        try:
+            with reaching(self.uri):
+                self._tables.analyse()
+        except TrackingError as error:
+            _log.warning("sorting runs in the MLflow UI may be slow: %s", error)
+
     def write(self, run_id: str, batch: Batch) -> None:
         """Write a batch in as few calls as MLflow's limits allow."""
         from mlflow.entities import Metric, Param, RunTag
@@ -225,8 +260,17 @@ class Store:
             )
             for one in data
         ]
-        with reaching(self.uri):
-            self._client.log_inputs(run_id, inputs)
+        for attempt in range(_INPUT_TRIES):
+            try:
+                with reaching(self.uri):
+                    self._client.log_inputs(run_id, inputs)
+            except TrackingError as error:
+                # Two runs that name a new data set at once: PostgreSQL refuses one, which finds it there the next time
+                if attempt + 1 == _INPUT_TRIES or not any(words in str(error) for words in _ALREADY_THERE):
+                    raise
+                time.sleep(0.1 * (attempt + 1))
+            else:
+                return
 
     def set_status(self, run_id: str, status: str) -> None:
         """RUNNING again, or one of the final statuses with the time."""

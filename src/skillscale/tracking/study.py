@@ -3,18 +3,20 @@
 import getpass
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from skillscale.errors import InputError, LostError, TrackingError
+from skillscale.errors import InputError, TakenOverError, TrackingError
 from skillscale.point import DesignPoint
-from skillscale.record import CURVE, TAG, RunRecord, State, Why, budget_label, read_record
+from skillscale.record import CURVE, TAG, RunRecord, State, Why, budget_label, read_record, run_name
 from skillscale.tracking.owner import current_owner, is_alive
 from skillscale.tracking.queue import MAX_DEATHS, Entry, Queue, Ticket, locks
 from skillscale.tracking.store import Batch, Store, now_ms, tag
+from skillscale.tracking.tables import Wanted
+from skillscale.tracking.view import NOTE, analyses_view, link, runs_path, runs_view
 from skillscale.tracking.writer import AnalysisWriter, Claim, RunWriter
 
 if TYPE_CHECKING:
@@ -24,9 +26,12 @@ CHUNK = 4000  # MLflow takes tags of 5000 characters on old servers, 8000 on new
 _POINTS_PER_TAG = 25
 _DATA_FILE = "data.json"
 _CLOCK_SLACK_MS = 30_000  # runs end by the clocks of several machines, and a write may wait for another
+_ALL_AGAIN_S = 300.0  # a clock may be further behind than that: then all finished runs are read again
+_ALL_AGAIN_TIMES = 20  # and never for more than a twentieth of the time
 _WHY = f"{TAG}why."  # and the key of a point
 _SAMPLER = f"{TAG}sampler"
 _QUEUE = f"{TAG}queue"
+_DESCRIBED = f"{TAG}described"  # when the study was last described, in ms
 _POINT_RUNS = f"tags.`{TAG}kind` = 'point'"
 
 
@@ -63,17 +68,24 @@ class _Seen:
     deaths: int
     end_ms: int
     reason: str = ""
+    claimed_ms: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A point of the plan and what became of it: ``status`` as MLflow has it, empty where it was not begun."""
+    """A point of the plan and what became of it: ``status`` as MLflow has it, empty where it was not begun.
+
+    ``run_id``, ``owner`` and ``claimed_ms`` are of the run that counts, and of its last attempt.
+    """
 
     point: DesignPoint
     status: str
     reason: str
     end_ms: int
     why: Why | None
+    run_id: str = ""
+    owner: str = ""
+    claimed_ms: int = 0
 
 
 class Study:
@@ -97,7 +109,9 @@ class Study:
         self._finished: dict[str, _Seen] = {}
         self._records: dict[str, RunRecord] = {}
         self._finished_until_ms = 0
+        self._all_again_at = 0.0
         self._runs: dict[str, _Seen] = {}
+        self._has_mixes = False
 
     @property
     def chart_link(self) -> str:
@@ -127,6 +141,34 @@ class Study:
         ended = {key: run.status for key, run in runs.items() if run.status in ("FINISHED", "FAILED")}
         queue.add([(point.key, _job(point, whys.get(point.key))) for point in _points(tags)], ended)
         self._store.write(self.plan_id, Batch(tags={_QUEUE: "storage"}))
+
+    @property
+    def link(self) -> str:
+        """Markdown links to the table of the runs, their charts, and the study's analyses."""
+        return " · ".join((
+            link("runs", runs_path(self.experiment_id, charts=False)), link("charts", runs_path(self.experiment_id)),
+            link("plan, fits and reports", runs_path(self.study_experiment_id, charts=False)),
+        ))  # fmt: skip
+
+    def began_ms(self) -> int:
+        """When the study was begun."""
+        return int(self._store.run(self.plan_id).info.start_time)
+
+    def described_ms(self) -> int:
+        """When the study was last described; 0 for never."""
+        return int(self._store.run(self.plan_id).data.tags.get(_DESCRIBED, 0))
+
+    def describe(self, note: str, *, skills: Sequence[str], mixes: Sequence[str] = ()) -> None:
+        """Show markdown on the study's run and both experiments, and settle how the UI opens their runs.
+
+        Args:
+            note: what is told.
+            skills: columns and charts, in this order.
+            mixes: categories whose shares vary; columns.
+        """
+        self._store.tag_experiment(self.experiment_id, {NOTE: note, **runs_view(skills, mixes)})
+        self._store.tag_experiment(self.study_experiment_id, {NOTE: note, **analyses_view(skills)})
+        self._store.write(self.plan_id, Batch(tags={NOTE: note, _DESCRIBED: str(now_ms())}))
 
     def points(self) -> tuple[DesignPoint, ...]:
         """The points of the plan, in its order.
@@ -253,25 +295,29 @@ class Study:
         return self._store.read_text(self.plan_id, name) if name else ""
 
     def claim(
-        self, owner: str = "", *, retry_failed: bool = False, only: str = "", sampled: bool = False
+        self, owner: str = "", *, retry_failed: bool = False, only: str = "", sampled: bool = False, trunk: str = ""
     ) -> RunWriter | None:
         """Take the next point that is not finished and that no living process holds, or None.
 
         A point whose run was killed, or whose owner is gone, goes on in the same MLflow run. A point that failed
         before this study was opened is tried in a new run with ``retry_failed``. ``only``: the key of the one point
-        that is wanted. ``sampled``: take only points that the sampler chose.
+        that is wanted. ``sampled``: take only points that the sampler chose. ``trunk``: take points of this name first.
         """
         owner = owner or current_owner()
         if self._queue is not None:
-            return self._claim_shared(self._queue, owner, retry_failed=retry_failed, only=only, sampled=sampled)
+            return self._claim_shared(
+                self._queue, owner, retry_failed=retry_failed, only=only, sampled=sampled, trunk=trunk
+            )
         if not self._finished_until_ms:
             self._look()  # the long reading of a first look, outside the lock
         with self._store.locked():
-            for each in self.planned():
+            planned = self.planned()
+            self._has_mixes = len({each.point.mix for each in planned}) > 1
+            for each in sorted(planned, key=lambda one: bool(trunk) and one.point.trunk != trunk):
                 point = each.point
                 if (only and point.key != only) or (sampled and each.why is None):
                     continue
-                run = self._runs.get(point.key)
+                run = self._runs.get(point.key) or self._missed(point.key)
                 if run is None or (run.status == "FAILED" and retry_failed and run.end_ms < self._opened_ms):
                     return self._create(each, owner)
                 lost = run.status == "KILLED" or (run.status == "RUNNING" and is_alive(run.owner) is False)
@@ -280,15 +326,17 @@ class Study:
         return None
 
     def _claim_shared(
-        self, queue: Queue, owner: str, *, retry_failed: bool, only: str, sampled: bool
+        self, queue: Queue, owner: str, *, retry_failed: bool, only: str, sampled: bool, trunk: str
     ) -> RunWriter | None:
         """Take the next point that waits in the storage's queue."""
-        entries = _wanted(queue.entries(), only=only, sampled=sampled)
+        everything = queue.entries()
+        self._has_mixes = len({_planned_entry(one).point.mix for one in everything}) > 1
+        entries = _wanted(everything, only=only, sampled=sampled)
         if failed := [one for one in entries if retry_failed and _failed_before(one, self._opened_ms)]:
             for entry in failed:
                 queue.again(entry)
             entries = _wanted(queue.entries(), only=only, sampled=sampled)
-        for entry in entries:
+        for entry in sorted(entries, key=lambda one: bool(trunk) and _planned_entry(one).point.trunk != trunk):
             ticket = queue.take(entry, owner) if entry.status == "WAITING" else None
             if ticket is not None and (writer := self._hold(entry, ticket, owner)) is not None:
                 return writer
@@ -304,7 +352,8 @@ class Study:
             begun = [_seen(run) for run in runs if run.info.status != "FAILED"]
             planned = _planned_entry(entry)
             if begun:
-                last = replace(begun[-1], status="KILLED", attempt=entry.attempt - 1, deaths=entry.deaths)
+                attempt = max(begun[-1].attempt, entry.attempt - 1)  # of the queue some came to no run
+                last = replace(begun[-1], status="KILLED", attempt=attempt, deaths=entry.deaths)
                 writer = self._resume(planned, last, owner, ticket)
             else:
                 writer = self._create(planned, owner, ticket)
@@ -314,7 +363,7 @@ class Study:
         assert writer is not None, "the queue counts deaths"
         try:
             ticket.name_run(writer.run_id)
-        except LostError as error:
+        except TakenOverError as error:
             if not begun:
                 self._close(writer.run_id, State.KILLED, str(error), 0)
             return None
@@ -402,7 +451,7 @@ class Study:
 
     def records(self) -> list[RunRecord]:
         """Every training run of the study, in order of their beginning; runs that are not ours are left out."""
-        return [self._read(run) for run in self._store.search([self.experiment_id], _POINT_RUNS)]
+        return [self._read(run) for run in self._store.read(self.experiment_id, Wanted(kind="point"))]
 
     def finished(self) -> list[RunRecord]:
         """The finished training runs, in order of their end; those that were read before are not read again."""
@@ -420,13 +469,22 @@ class Study:
         run_id = self._store.create_run(self.study_experiment_id, name or kind, run_tags(tags))
         return AnalysisWriter(self._store, run_id, self.study_experiment_id)
 
-    def analysis_metrics(self, kind: str) -> list[dict[str, list[tuple[int, float]]]]:
-        """What the runs of a kind of analysis logged, the oldest first: (step, value) by metric."""
+    def analysis_metrics(self, kind: str, names: Collection[str] = ()) -> list[dict[str, list[tuple[int, float]]]]:
+        """What the runs of a kind of analysis logged, the oldest first: (step, value) by metric.
+
+        Args:
+            kind: of analysis.
+            names: metrics to read; empty: all.
+        """
         runs = self._store.search([self.study_experiment_id], f"tags.`{TAG}kind` = '{kind}'")
-        return [{name: self._store.history(run.info.run_id, name) for name in run.data.metrics} for run in runs]
+        return [
+            {one: self._store.history(run.info.run_id, one) for one in run.data.metrics if not names or one in names}
+            for run in runs
+        ]
 
     def _create(self, planned: Planned, owner: str, ticket: Ticket | None = None) -> RunWriter:
         point, why = planned.point, planned.why
+        name = run_name(point, tells_mix=self._has_mixes)
         tags = {
             "study": self.name,
             "kind": "point",
@@ -440,7 +498,6 @@ class Study:
             "claimed": f"{time.time():.3f}",
             **_told(why),
         }
-        name = f"N={point.n_params:.3g} D={point.n_tokens:.3g} seed={point.seed}"
         run_id = self._store.create_run(self.experiment_id, name, run_tags(tags))
         return RunWriter(self._store, Claim(run_id=run_id, study=self.name, point=point, owner=owner, why=why), ticket)
 
@@ -472,18 +529,34 @@ class Study:
         Finished runs stay so, and reading a run costs milliseconds: only those that finished since are read again.
         """
         # In this order: a run that ends between the two readings is then in both, the other way round in neither.
-        unfinished = self._store.search([self.experiment_id], f"{_POINT_RUNS} and attributes.status != 'FINISHED'")
-        since = max(0, self._finished_until_ms - _CLOCK_SLACK_MS)
-        news = f"{_POINT_RUNS} and attributes.status = 'FINISHED' and attributes.end_time >= {since}"
-        for run in self._store.search([self.experiment_id], news):
+        unfinished = self._store.read(self.experiment_id, Wanted(kind="point", finished=False, tags_only=True))
+        begun = {tag(run, "point_key"): _seen(run) for run in unfinished}
+        began = time.monotonic()
+        if began >= self._all_again_at:
+            self._add_finished(0)
+            self._all_again_at = time.monotonic() + max(_ALL_AGAIN_S, _ALL_AGAIN_TIMES * (time.monotonic() - began))
+        else:
+            self._add_finished(max(0, self._finished_until_ms - _CLOCK_SLACK_MS))
+            if self._runs.keys() - begun.keys() - self._finished.keys():
+                self._add_finished(0)  # it ended by a clock that is behind
+        self._runs = begun | self._finished
+        return self._runs
+
+    def _add_finished(self, since_ms: int) -> None:
+        """Read the runs that finished from a time on; the records of those that are known are not made again."""
+        for run in self._store.read(self.experiment_id, Wanted(kind="point", finished=True, ended_from_ms=since_ms)):
             key = tag(run, "point_key")
             if key not in self._finished:
                 self._records[key] = self._read(run)
             self._finished[key] = _seen(run)
             self._finished_until_ms = max(self._finished_until_ms, run.info.end_time)
-        begun = {tag(run, "point_key"): _seen(run) for run in unfinished}
-        self._runs = begun | self._finished
-        return self._runs
+
+    def _missed(self, key: str) -> _Seen | None:
+        """The run of a point that was begun and ended, by a clock that is behind, since the last look."""
+        runs = self._store.search([self.experiment_id], f"{_POINT_RUNS} and tags.`{TAG}point_key` = '{key}'")
+        if runs:
+            self._all_again_at = 0.0
+        return _seen(next((run for run in runs if run.info.status == "FINISHED"), runs[-1])) if runs else None
 
     def _read(self, run: "Run") -> RunRecord:
         status = run.info.status
@@ -497,11 +570,6 @@ class Study:
             point=DesignPoint.from_dict(json.loads(tag(run, "point"))),
             purpose=tag(run, "purpose"),
         )
-
-
-def runs_path(experiment_id: str) -> str:
-    """Path in the UI to the table and charts of an experiment's runs."""
-    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
 
 
 def run_tags(tags: Mapping[str, str]) -> dict[str, str]:
@@ -538,6 +606,7 @@ def _seen(run: "Run") -> _Seen:
         deaths=int(tag(run, "deaths") or 0),
         end_ms=run.info.end_time or 0,
         reason=tag(run, "reason"),
+        claimed_ms=round(1000 * float(tag(run, "claimed") or 0)) or run.info.start_time or 0,
     )
 
 
@@ -553,7 +622,10 @@ def _whys(tags: Mapping[str, str]) -> dict[str, Why]:
 def _planned(point: DesignPoint, run: _Seen | None, why: Why | None) -> Planned:
     if run is None:
         return Planned(point=point, status="", reason="", end_ms=0, why=why)
-    return Planned(point=point, status=run.status, reason=run.reason, end_ms=run.end_ms, why=why)
+    return Planned(
+        point=point, status=run.status, reason=run.reason, end_ms=run.end_ms, why=why, run_id=run.run_id,
+        owner=run.owner, claimed_ms=run.claimed_ms,
+    )  # fmt: skip
 
 
 def _job(point: DesignPoint, why: Why | None) -> dict[str, Any]:

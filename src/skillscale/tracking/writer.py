@@ -9,13 +9,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING
 
-from skillscale.errors import LostError, TrackingError
+from skillscale.errors import TakenOverError, TrackingError
 from skillscale.point import DesignPoint
 from skillscale.record import (
     CURVE,
     TAG,
     CategoryUse,
+    Checkpoint,
     DataSet,
     Measurement,
     Optimisation,
@@ -30,9 +32,14 @@ from skillscale.record import (
 )
 from skillscale.tracking.queue import Ticket
 from skillscale.tracking.spool import Ending, keep
-from skillscale.tracking.store import Batch, Store, now_ms
+from skillscale.tracking.store import Batch, Store, now_ms, tag
+from skillscale.tracking.view import link, run_path
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 _FLUSH_EVERY_S = 10.0
+_FLUSH_SHARE = 0.05  # of the time that a run has taken: ten thousand long runs then don't drown the store
 _FLUSH_AT = 400
 _RETRY_AFTER_S = 60.0
 _REASON_LIMIT = 1000
@@ -71,12 +78,13 @@ class RunWriter:
             purpose="" if claim.why is None else claim.why.purpose,
         )  # fmt: skip
         self._curve: list[tuple[str, float, int, int]] = []
-        self._flushed = time.monotonic()
+        self._began = self._flushed = time.monotonic()
         self._wait_s = _FLUSH_EVERY_S
         self._ended = False
         self._params: dict[str, str] = {}
         self._metrics: set[str] = set()
         self._has_inputs = False
+        self._config_yaml = ""
         self.logged_tokens = 0
         if claim.attempt > 1:
             self._recall()
@@ -104,7 +112,7 @@ class RunWriter:
                 self._ticket.abandon()
 
     def _leave(self, error: BaseException | None) -> None:
-        if self._ended or isinstance(error, LostError):
+        if self._ended or isinstance(error, TakenOverError):
             return
         if error is None:
             self.kill("left without a result")
@@ -122,17 +130,21 @@ class RunWriter:
         size: Size | None = None,
         optimisation: Optimisation | None = None,
         provenance: Provenance | None = None,
+        checkpoint: Checkpoint | None = None,
         config_yaml: str = "",
         data: Iterable[DataSet] = (),
     ) -> None:
         """Write what is known before training: params, sizes as metrics, settings, data sets.
 
-        Of a run that somebody else's trainer makes, the point is all that is known.
+        Of a run that somebody else's trainer makes, the point is all that is known. The run of a ``checkpoint`` that
+        was trained elsewhere takes its name.
 
         Raises:
             TrackingError: not written; or the run was begun earlier with other values, which a resumed run can't mix.
         """
-        self._record = replace(self._record, size=size, optimisation=optimisation, provenance=provenance)
+        self._record = replace(
+            self._record, size=size, optimisation=optimisation, provenance=provenance, checkpoint=checkpoint
+        )
         params = params_of(self._record)
         for key, stored in self._params.items():
             if key in params and params[key] != stored and key != "code_version":
@@ -141,6 +153,8 @@ class RunWriter:
                     f"{params[key]}; delete that run in the MLflow UI, or give the study another name"
                 )
         tags = {"mlflow.note.content": self._note()}
+        if checkpoint is not None:
+            tags["mlflow.runName"] = checkpoint.checkpoint
         version = params.get("code_version", "")
         if version and self._params.get("code_version", version) != version:
             tags[f"{TAG}code_version_{self.claim.attempt}"] = version
@@ -148,7 +162,8 @@ class RunWriter:
         self._store.write(self.run_id, Batch(metrics=self._numbers(), params=new, tags=tags))
         if config_yaml and not self._has_inputs:
             self._store.write_inputs(self.run_id, data)
-            self._store.write_text(self.run_id, config_yaml, "config.yaml")
+            self._config_yaml = config_yaml
+            self._keep_config()
 
     def goes_on(self) -> bool:
         """A sign of the work; False once the point was given to another, and all that is left is to stop."""
@@ -161,7 +176,7 @@ class RunWriter:
         """Make sure that the point is still held, as far as is known here.
 
         Raises:
-            LostError: it was given to another; the run is theirs.
+            TakenOverError: it was given to another; the run is theirs.
         """
         if self._ticket is not None and self._ticket.is_lost:
             self._ticket.check()
@@ -218,14 +233,18 @@ class RunWriter:
             self._ticket.check()
         ending = Ending(run_id=self.run_id, attempt=self.claim.attempt, status=state.name, batch=batch)
         try:
+            self._refuse_other(self._store.run(self.run_id))
             self._store.write(self.run_id, batch)
             self._store.set_status(self.run_id, state.name)
+        except TakenOverError:
+            raise
         except TrackingError as error:
             path = keep(self._store, ending)
             raise TrackingError(
                 f"{error} (the run's results are kept in {path}; starting the study again writes them)"
             ) from error
         self._hand_back(state)
+        self._keep_config()
         return self._record
 
     def _hand_back(self, state: State) -> None:
@@ -240,6 +259,30 @@ class RunWriter:
         else:
             self._ticket.release(self._record.reason)
 
+    def _refuse_other(self, run: "Run") -> None:
+        """A process that hung for long may wake up when its point was given to another: then its words count no more.
+
+        Raises:
+            TakenOverError: the run is at another attempt, or finished.
+        """
+        attempt = int(tag(run, "attempt") or 1)
+        if attempt != self.claim.attempt or run.info.status == "FINISHED":
+            raise TakenOverError(
+                f"run {self.run_id} of point {self.point.key} was taken over by {tag(run, 'owner')} (attempt "
+                f"{attempt}; this is {self.claim.attempt}): what this process has is not written"
+            )
+
+    def _keep_config(self) -> None:
+        """Write the settings, which the plan holds as well, into the run's artifacts; where that fails, at its end."""
+        if not self._config_yaml:
+            return
+        try:
+            self._store.write_text(self.run_id, self._config_yaml, "config.yaml")
+        except TrackingError as error:
+            _log.warning("the settings of run %s can't be kept with it for now: %s", self.run_id, error)
+        else:
+            self._config_yaml = ""
+
     def _flush(self) -> None:
         if self._ticket is not None and self._ticket.is_lost:
             return
@@ -250,7 +293,7 @@ class RunWriter:
             self._wait_s = _RETRY_AFTER_S
         else:
             self._curve.clear()
-            self._wait_s = _FLUSH_EVERY_S
+            self._wait_s = max(_FLUSH_EVERY_S, _FLUSH_SHARE * (time.monotonic() - self._began))
         self._flushed = time.monotonic()
 
     def _numbers(self) -> tuple[tuple[str, float, int, int], ...]:
@@ -335,15 +378,33 @@ class AnalysisWriter:
             parent = Path(name).parent.as_posix()
             self._store.write_file(self.run_id, path, "" if parent == "." else parent)
 
-    def register(self, name: str, document: str, *, note: str) -> str:
+    def register(
+        self, name: str, document: str, *, note: str, tags: Mapping[str, str] | None = None, runs: Iterable[str] = ()
+    ) -> str:
         """Register fitted laws, given as JSON text, as a new version of a model; returns ``models:/NAME/VERSION``.
+
+        Args:
+            name: of the model.
+            document: the laws.
+            note: markdown for the UI, before a link to this run.
+            tags: of the version (named ``skillscale.*``).
+            runs: ids of the runs that were fitted, which get the address as a tag.
 
         Raises:
             TrackingError: the store failed, or takes no models.
         """
         from skillscale.tracking.model import register_law
 
-        return register_law(self._store, self.run_id, name, document, note=note)
+        note += f"\n\nMade by {link('this run', run_path(self.experiment_id, self.run_id))}."
+        named = {f"{TAG}{key}": value for key, value in (tags or {}).items()}
+        address = register_law(self._store, self.run_id, name, document, note=note, tags=named)
+        for run_id in (self.run_id, *runs):
+            self._store.write(run_id, Batch(tags={f"{TAG}law": address}))
+        return address
+
+    def used(self, data: Iterable[DataSet]) -> None:
+        """Name the data that the analysis is of."""
+        self._store.write_inputs(self.run_id, data)
 
     def json(self, name: str, value: object) -> None:
         """Write plain values as a JSON file."""

@@ -128,8 +128,10 @@ def averaged_over(
 ) -> dict[str, Averaged]:
     """The same over laws and a discrepancy of one's own."""
     found = {}
-    for skill in sorted({name for target in targets for name in (target.skill, target.other) if name}):
-        beliefs = [believe(law, surface, history, skill) for law in laws]
+    skills = sorted({name for target in targets for name in (target.skill, target.other) if name})
+    by_law = [believe(law, surface, history, skills) for law in laws]
+    for skill in skills:
+        beliefs = [one[skill] for one in by_law]
         evidence = np.array([one.evidence for one in beliefs])
         weights = np.exp(TEMPER * (evidence - evidence.max()))
         weights /= weights.sum()

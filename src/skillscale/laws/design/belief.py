@@ -6,9 +6,11 @@ is Gaussian about the mode (Laplace), what another run would add is one more row
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.special import expit, logit
 
 from skillscale.laws.design.offered import prior_of
 from skillscale.laws.design.space import History
@@ -21,6 +23,9 @@ NOISES = np.geomspace(0.0008, 0.05, 25)  # of a run, in ln L
 _SCALE, _NOISE = (0.002, 1.0), (0.005, 1.0)  # median and sd of the logarithm: tried in docs/sampling.md
 FREEDOM = 5.0  # of Student's distribution of errors
 _CORE = math.sqrt((FREEDOM + 3) / (FREEDOM + 1))  # sd of the normal errors that tell as much as Student's of scale 1
+_WRONG, _WRONG_BY = 0.03, 10.0  # share of runs that go wrong, and by how much in units of the noise: not tuned
+_COMMON = 0.5  # of the variance of the noise, that the skills of a run share
+_MOST_LEVERAGE, _LEAST = 0.999, 1e-9
 _ROUNDS, _STEPS = 4, 30
 _ENOUGH = 1e-3  # fall of the negative log posterior at which the mode is found
 _NEGLIGIBLE = 0.01  # probability of a scale that is left out
@@ -85,39 +90,91 @@ class Belief:
         return self.shifts @ gradient, np.sqrt(solved @ gradient)
 
 
-def believe(law: Law, surface: Surface, history: History, skill: str) -> Belief:
-    """The belief about a skill after the runs that have measured it; without any it is the prior."""
-    there = history.having(skill)
-    if not there.any():
-        return _beforehand(law, surface)
-    N, D, y = history.N[there], history.D[there], history.log_L[skill][there]
-    h = None if history.h is None else history.h[there]
-    mean, sd = prior_of(law, float(np.median(y)))
-    z, features = law.covariates(N, D, h), surface(np.log(N), np.log(D), h)
-    trust, noise, scale, q = np.ones(len(y)), _NOISE[0], _SCALE[0], mean
+def believe(law: Law, surface: Surface, history: History, skills: Sequence[str]) -> dict[str, Belief]:
+    """The beliefs about skills after the runs that have measured them; a skill without any has the prior.
+
+    A run is trusted in a skill by its own error there (Student's weights), times the chance that it has not gone wrong
+    as a whole: skills of a run that trained badly err together, and what each of them hides by its leverage all of them
+    together show.
+    """
+    fits = {skill: _Fit(law, surface, history, skill) for skill in skills if history.having(skill).any()}
     for _ in range(_ROUNDS):
-        q = _mode(law, z, y, features, q, (mean, sd), (trust / noise**2, surface.sd(scale)))
-        J = law.jacobian(q[None], z)[0]
-        bent, B = y - law.log_loss(q[None], z)[0] + J @ (q - mean), np.hstack([J, features])
-        grid = _grid(B, bent, trust, sd, surface)
-        at, scale_at = np.unravel_index(int(grid.argmax()), grid.shape)[::-1]
-        noise, scale = float(NOISES[at]), float(SCALES[scale_at])
-        _, u = _solve(B, bent, trust / noise**2, np.append(sd, surface.sd(scale)))
-        trust = _trust((bent - B @ u) / noise)
-    by_scale = np.logaddexp.reduce(grid, axis=1)
-    evidence = float(np.logaddexp.reduce(by_scale))
-    chances = np.exp(by_scale - evidence)
-    likely = chances > _NEGLIGIBLE
-    noise *= _CORE
-    weights = trust / (float(trust.mean()) * noise**2)
-    M, u = _solve(B, bent, weights, np.append(sd, surface.sd(scale)))
-    others = [_solve(B, bent, weights, np.append(sd, surface.sd(one))) for one in SCALES[likely]]
-    p = len(q)
-    return Belief(
-        law=law, surface=surface, q=q, w=u[p:], precision=M, noise=noise, scale=scale, evidence=evidence,
-        shifts=np.array([step for _, step in others]) - np.concatenate([q - mean, u[p:]]),
-        precisions=np.array([one for one, _ in others]), chances=chances[likely] / chances[likely].sum(), trust=trust,
-    )  # fmt: skip
+        total, count = np.zeros(len(history)), np.zeros(len(history))
+        for fit in fits.values():
+            total[fit.there] += fit.improve()
+            count[fit.there] += 1
+        right = 1 - _gone_wrong(total, np.maximum(count, 1))
+        for fit in fits.values():
+            fit.trust_in(right[fit.there])
+    silent = {skill: _beforehand(law, surface) for skill in skills if skill not in fits}
+    return silent | {skill: fit.belief() for skill, fit in fits.items()}
+
+
+def _gone_wrong(total: Array, count: Array) -> Array:
+    """Chance that a run is off in all of its skills alike, by the sum over ``count`` skills of its deleted errors."""
+    right = (1 + (count - 1) * _COMMON) / count  # variance of their mean, where the run is as others are
+    wrong = right + _WRONG_BY**2
+    odds = 0.5 * np.log(right / wrong) + 0.5 * (total / count) ** 2 * (1 / right - 1 / wrong)
+    return np.asarray(expit(odds + logit(_WRONG)))
+
+
+class _Fit:
+    """A skill on the way to its belief: what it was measured at, and the mode, noise and scale found so far."""
+
+    def __init__(self, law: Law, surface: Surface, history: History, skill: str) -> None:
+        self.law, self.surface, self.there = law, surface, history.having(skill)
+        N, D, self.y = history.N[self.there], history.D[self.there], history.log_L[skill][self.there]
+        h = None if history.h is None else history.h[self.there]
+        self.mean, self.sd = prior_of(law, float(np.median(self.y)))
+        self.z, self.features = law.covariates(N, D, h), surface(np.log(N), np.log(D), h)
+        self.trust, self.q = np.ones(len(self.y)), self.mean
+        self.noise, self.scale = float(NOISES[0]), float(_SCALE[0])
+
+    def improve(self) -> Array:
+        """Mode, noise and scale for the runs as they are trusted.
+
+        Returns each run's error against what the others predict, in units of that prediction's sd (deleted residuals).
+        """
+        spread = self.surface.sd(self.scale)
+        precisions = self.trust / self.noise**2
+        self.q = _mode(self.law, self.z, self.y, self.features, self.q, (self.mean, self.sd), (precisions, spread))
+        J = self.law.jacobian(self.q[None], self.z)[0]
+        self.bent = self.y - self.law.log_loss(self.q[None], self.z)[0] + J @ (self.q - self.mean)
+        self.B = np.hstack([J, self.features])
+        self.grid = _grid(self.B, self.bent, self.trust, self.sd, self.surface)
+        scale_at, noise_at = np.unravel_index(int(self.grid.argmax()), self.grid.shape)
+        self.noise, self.scale = float(NOISES[noise_at]), float(SCALES[scale_at])
+        M, u = self._solved(self.trust / self.noise**2, self.scale)
+        self.errors = (self.bent - self.B @ u) / self.noise
+        leverage = np.einsum("ij,ji->i", self.B, np.linalg.solve(M, self.B.T)) / self.noise**2
+        left = 1 - np.minimum(leverage * self.trust, _MOST_LEVERAGE)
+        return np.asarray(self.errors / left / np.sqrt(1 + leverage / left))
+
+    def trust_in(self, right: Array) -> None:
+        """Weigh each run by its error, and by the chance that it is right, 1 for the best."""
+        weights = right * (FREEDOM + 1) / (FREEDOM + self.errors**2)
+        self.right, self.trust = right, weights / max(float(weights.max()), _LEAST)
+
+    def belief(self) -> Belief:
+        """The belief about the skill, by the last mode, noise and trust."""
+        by_scale = np.logaddexp.reduce(self.grid, axis=1)
+        evidence = float(np.logaddexp.reduce(by_scale))
+        chances = np.exp(by_scale - evidence)
+        likely = chances > _NEGLIGIBLE
+        noise = self.noise * _CORE
+        mean = float(self.trust.sum() / max(self.right.sum(), _LEAST))  # runs gone wrong tell nothing, and are no runs
+        M, u = self._solved(weights := self.trust / max(mean, _LEAST) / noise**2, self.scale)
+        others = [self._solved(weights, one) for one in SCALES[likely]]
+        p = len(self.q)
+        return Belief(
+            law=self.law, surface=self.surface, q=self.q, w=u[p:], precision=M, noise=noise, scale=self.scale,
+            evidence=evidence, chances=chances[likely] / chances[likely].sum(), trust=self.trust,
+            shifts=np.array([step for _, step in others]) - np.concatenate([self.q - self.mean, u[p:]]),
+            precisions=np.array([one for one, _ in others]),
+        )  # fmt: skip
+
+    def _solved(self, weights: Array, scale: float) -> tuple[Array, Array]:
+        return _solve(self.B, self.bent, weights, np.append(self.sd, self.surface.sd(scale)))
 
 
 def _beforehand(law: Law, surface: Surface) -> Belief:
@@ -129,12 +186,6 @@ def _beforehand(law: Law, surface: Surface) -> Belief:
         noise=noise, scale=scale, evidence=0.0, shifts=np.zeros((1, len(spread))),
         precisions=np.diag(spread**-2.0)[None], chances=np.ones(1), trust=np.zeros(0),
     )  # fmt: skip
-
-
-def _trust(standard: Array) -> Array:
-    """Weight of each run by its error in units of the noise, 1 for the best."""
-    weights = (FREEDOM + 1) / (FREEDOM + standard**2)
-    return np.asarray(weights / max(float(weights.max(initial=0.0)), 1e-9))
 
 
 def _solve(B: Array, bent: Array, weights: Array, sd: Array) -> tuple[Array, Array]:

@@ -15,7 +15,6 @@ from scipy.stats import qmc
 
 from skillscale.laws.design.advice import Advice, Ending, Proposal, Purpose
 from skillscale.laws.design.averaged import Averaged, answer_by, averaged
-from skillscale.laws.design.belief import FREEDOM
 from skillscale.laws.design.plan import Problem, expected_counts
 from skillscale.laws.design.space import History, Space
 from skillscale.laws.design.targets import Answer, Place, Target
@@ -328,9 +327,8 @@ def _warnings(known: dict[str, Averaged]) -> tuple[str, ...]:
                 "optima far beyond them are less certain than the intervals of any one law say"
             )
         if odd:
-            beyond = math.sqrt((FREEDOM + 1) / _TRUST - FREEDOM)
             told.append(
-                f"{skill}: {odd} of {len(best.trust)} runs lie more than {beyond:.1f} sd off, and count for less; look "
-                "at them"
+                f"{skill}: {odd} of {len(best.trust)} runs count for less: they lie off what the others tell, in it or "
+                "in all skills together; look at them"
             )
     return tuple(told)

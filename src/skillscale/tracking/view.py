@@ -1,0 +1,117 @@
+"""How the MLflow UI shows a study: its links, and which columns and charts the runs open with.
+
+The UI keeps a view that somebody names (its button ``Views``) in a tag of the experiment, and opens it by the tag's
+name in the address. The views here are written as MLflow 3.17 writes them; what a UI doesn't know it leaves out.
+"""
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Chart = dict[str, Any]
+NOTE = "mlflow.note.content"
+_VIEW = "skillscale"
+_TAG = f"mlflow.sharedViewState.{_VIEW}"
+_TAG_LIMIT = 5000  # characters of an experiment's tag
+_MOST_RUNS = 1000
+_MAX_CHARTS = 8  # skills with charts of their own: more make a page slow
+
+
+def runs_path(experiment_id: str, *, charts: bool = True) -> str:
+    """Path in the UI to the table of an experiment's runs, or to their charts; a bare one opens a page for GenAI."""
+    mode = "&compareRunsMode=CHART" if charts else ""
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={_VIEW}{mode}"
+
+
+def run_path(experiment_id: str, run_id: str, artifact: str = "") -> str:
+    """Path in the UI to a run, or to one of its artifacts."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}{f'/artifacts/{artifact}' if artifact else ''}"
+
+
+def link(text: str, path: str) -> str:
+    """A link in markdown."""
+    return f"[{text}]({path})"
+
+
+def runs_view(skills: Sequence[str], mixes: Sequence[str] = ()) -> dict[str, str]:
+    """The tag of the view of a study's training runs: a column a skill, loss against tokens and FLOP, all in parallel.
+
+    Args:
+        skills: in the order wanted.
+        mixes: categories whose shares vary over the runs.
+    """
+    while len(tag := _runs_tag(skills, mixes)) > _TAG_LIMIT:
+        skills, mixes = skills[: len(skills) * 9 // 10], mixes[: len(mixes) * 9 // 10]
+    return {_TAG: tag}
+
+
+def _runs_tag(skills: Sequence[str], mixes: Sequence[str]) -> str:
+    losses = [f"skill_loss/{skill}" for skill in skills]
+    shares = [f"mix/{category}" for category in mixes]
+    columns = [
+        *("tags.`skillscale.budget`", "metrics.`n_params`", "metrics.`n_tokens`"),
+        *(f"metrics.`{name}`" for name in (*shares, *losses)),
+        *("tags.`skillscale.purpose`", "tags.`skillscale.reason`", "attributes.`Duration`", "attributes.`Dataset`"),
+    ]
+    sections = {
+        "Skills side by side": [_parallel(["log10_n_params", "log10_n_tokens", *shares, *losses])],
+        "Loss against tokens": [_scatter("log10_n_tokens", one) for one in losses[:_MAX_CHARTS]],
+        "Loss against FLOP": [_scatter("log10_flops", one) for one in losses[:_MAX_CHARTS]],
+        "Training": [_line("train_loss")],
+    }
+    return _view(columns, sections, sort="metrics.`flops`")
+
+
+def analyses_view(skills: Sequence[str]) -> dict[str, str]:
+    """The tag of the view of a study's analyses: what each is, and how the widest interval falls with FLOP."""
+    columns = [
+        *("tags.`skillscale.kind`", "tags.`skillscale.state`", "metrics.`runs`", "metrics.`half_width`"),
+        *(f"metrics.`law_exponent/{skill}`" for skill in skills[:_MAX_CHARTS]),
+        *("tags.`skillscale.law`", "attributes.`Duration`"),
+    ]
+    sections = {"Widest interval, half width of ln N*, against FLOP": [_line("half_width", "flops_finished")]}
+    return {_TAG: _view(columns, sections, sort="attributes.start_time")}
+
+
+def _view(columns: Sequence[str], sections: Mapping[str, Sequence[Chart]], *, sort: str) -> str:
+    """What the UI is to show, in its own envelope."""
+    state = {
+        "orderByKey": sort,
+        "orderByAsc": False,
+        "selectedColumns": list(columns),
+        "columnOrder": list(columns),
+        "runsHiddenMode": "SHOW_ALL",  # by default ten runs alone are drawn
+        "isAccordionReordered": True,  # sections in our order, not in that of their names
+        "compareRunSections": [
+            {"uuid": name, "name": name, "display": True, "isReordered": True, "columns": min(len(charts), 2) or 1}
+            for name, charts in sections.items()
+        ],
+        "compareRunCharts": [
+            {"uuid": f"{name} {at}", "metricSectionId": name, "runsCountToCompare": _MOST_RUNS, **chart}
+            for name, charts in sections.items()
+            for at, chart in enumerate(charts)
+        ],
+    }
+    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+    # The times are shown nowhere; a view that says the same is the same text
+    return json.dumps({"name": _VIEW, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"})
+
+
+def _scatter(x: str, y: str) -> Chart:
+    return {"type": "SCATTER", "xaxis": {"key": x, "type": "METRIC"}, "yaxis": {"key": y, "type": "METRIC"}}
+
+
+def _parallel(metrics: Sequence[str]) -> Chart:
+    return {"type": "PARALLEL", "selectedParams": [], "selectedMetrics": list(metrics), "showAllRuns": True}
+
+
+def _line(metric: str, against: str = "") -> Chart:
+    """A metric against its step, or against another metric."""
+    x = {"xAxisKey": "metric", "selectedXAxisMetricKey": against} if against else {"xAxisKey": "step"}
+    return {
+        "type": "LINE", "metricKey": metric, "selectedMetricKeys": [metric], "useGlobalXaxisKey": False, **x,
+        "useGlobalLineSmoothing": False, "lineSmoothness": 0, "scaleType": "linear", "xAxisScaleType": "linear",
+        "range": {}, "yAxisKey": "metric", "yAxisExpressions": [],
+    }  # fmt: skip

@@ -1,0 +1,72 @@
+"""Studies that are disturbed end with every point finished once, or failed with a reason, and with the same law."""
+
+import io
+import shutil
+from types import SimpleNamespace
+
+import pytest
+from fault_drills import DRILLS, Scene, disturbed, free_port, mlflow_server, points, service_killed
+from test_tracking import OPTIMISATION, SIZE, SPENDING, empty_store, measured  # noqa: F401  # one is a fixture
+
+from skillscale import worker
+from skillscale.config import load
+from skillscale.errors import DamagedCheckpointError
+from skillscale.output import Output
+from skillscale.record import State
+
+QUICK = ("worker_killed", "woken_late", "clocks_apart", "artifacts_down")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in DRILLS]
+)
+def test_nothing_is_lost_or_doubled_and_the_law_is_the_same(name, empty_store, tmp_path):  # noqa: F811
+    shutil.copy(empty_store, tmp_path / "runs.db")
+    scene = Scene(tmp_path)
+
+    outcome = disturbed(name, scene)
+
+    assert outcome.is_whole, f"{outcome}\n{scene.logs()}"
+    assert outcome.finished == len(points())
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_twice_loses_nothing(empty_store, tmp_path):  # noqa: F811
+    shutil.copy(empty_store, tmp_path / "server.db")
+    port = free_port()
+    with mlflow_server(tmp_path, f"sqlite:///{tmp_path}/server.db", port) as service:
+        scene = Scene(tmp_path, f"http://127.0.0.1:{port}")
+        service_killed(scene, service)
+        scene.end()
+        outcome = scene.outcome()
+    assert outcome.is_whole, f"{outcome}\n{scene.logs()}"
+    assert outcome.finished == len(points())
+
+
+def test_a_torn_checkpoint_is_set_aside_and_the_point_trained_anew(empty_store, tmp_path, monkeypatch):  # noqa: F811
+    from skillscale.lm import run
+
+    def train(recipe, config, prepared, *, checkpoint, **others):
+        if checkpoint.exists():
+            raise DamagedCheckpointError(f"checkpoint {checkpoint} can't be read")
+        result = {"sets": {}, "skills": {"code": measured(2.0)}, "skills_held_out": {}, "uses": {}, "exposures": None}
+        return SimpleNamespace(curve=[(1000, 3.0)], spending=SPENDING, **result)
+
+    monkeypatch.setattr(run, "derive", lambda *asked: SimpleNamespace(size=SIZE, optimisation=OPTIMISATION))
+    monkeypatch.setattr(run, "train_and_measure", train)
+    monkeypatch.setattr(worker, "data_sets", lambda prepared: [])
+    shutil.copy(empty_store, tmp_path / "runs.db")
+    study, log = Scene(tmp_path).study, io.StringIO()
+    desk = worker.Desk(
+        config=load(study="smoke"), prepared=SimpleNamespace(data_hash="da7a"), cache=tmp_path, out=Output(log=log)
+    )
+    writer = study.claim()
+    torn = tmp_path / "checkpoints" / f"{writer.run_id}.pt"
+    torn.parent.mkdir()
+    torn.write_bytes(b"half a check")
+
+    record = worker.train_claimed(writer, desk)
+
+    assert (record.state, record.skills["code"].loss) == (State.FINISHED, 2.0)
+    assert [path.name for path in torn.parent.iterdir()] == [f"{writer.run_id}.damaged"]
+    assert "trained anew" in log.getvalue()

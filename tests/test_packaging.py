@@ -1,0 +1,132 @@
+"""What a user installs: wheel and sdist, the sampler as a module of OptunaHub's layout, the citation."""
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import optunahub
+import pytest
+import yaml
+from optuna.distributions import FloatDistribution
+
+import skillscale
+from skillscale.sampler import SkillLawSampler
+
+ROOT = Path(__file__).parents[1]
+REGISTRY = ROOT / "hub" / "package"
+
+
+def build(source, folder, *targets):
+    """Wheel or sdist of a checkout, by the build backend itself."""
+    command = [sys.executable, "-m", "hatchling", "build", "-d", folder, *(f"-t{target}" for target in targets)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+
+
+def wheel_names(folder):
+    (wheel,) = folder.glob("*.whl")
+    return wheel, {name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("RECORD")}
+
+
+def test_the_citation_is_of_this_version_and_licence():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == skillscale.__version__
+    assert citation["license"] == "Apache-2.0"
+    assert citation["authors"] == [{"name": "The skillscale authors"}]
+
+
+def test_the_version_is_semantic_and_the_changelog_knows_it_or_what_comes_next():
+    assert re.fullmatch(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", skillscale.__version__)
+    newest = re.search(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE).group(1)
+    assert newest in ("Unreleased", skillscale.__version__)
+
+
+def test_the_sampler_is_loaded_as_a_module_of_optunahub():
+    module = optunahub.load_local_module("samplers/skill_law", registry_root=str(REGISTRY))
+    assert module.SkillLawSampler is SkillLawSampler
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_the_modules_readme_opens_as_optunahub_wants_it():
+    opening, text = (REGISTRY / "samplers" / "skill_law" / "README.md").read_text().removeprefix("---\n").split("---\n")
+    told = yaml.safe_load(opening)
+    assert set(told) == {"author", "title", "description", "tags", "optuna_versions", "license"}
+    assert "sampler" in told["tags"]
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Abstract", "APIs", "Installation", "Example", "Others"]
+
+
+def test_the_modules_example_asks_for_losses_of_skills(monkeypatch):
+    monkeypatch.syspath_prepend(str(REGISTRY / "samplers" / "skill_law"))
+    import example
+    import optuna
+
+    study = optuna.create_study(sampler=SkillLawSampler(search_space=example.SPACE, seed=0))
+    study.optimize(example.objective, n_trials=2)
+    assert all({"loss/code", "loss/prose", "skillscale/why"} <= set(trial.user_attrs) for trial in study.trials)
+    assert all(isinstance(one, FloatDistribution) for one in study.trials[0].distributions.values())
+
+
+def test_the_sampler_needs_optuna_numpy_and_scipy_alone():
+    """None of the package's other requirements is imported with it."""
+    others = ("torch", "lightning", "datasets", "tokenizers", "mlflow", "pandas", "pydantic", "yaml", "matplotlib")
+    code = f"import sys, skillscale.sampler; print(*(name for name in {others} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT / "src")
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+
+
+def test_the_wheel_is_typed_and_has_the_settings(tmp_path):
+    build(ROOT, tmp_path, "wheel")
+    _, names = wheel_names(tmp_path)
+    conf = {path.relative_to(ROOT).as_posix() for path in (ROOT / "conf").rglob("*") if path.is_file()}
+    assert {f"skillscale/{name}" for name in conf} | {"skillscale/py.typed", "skillscale/report/page.html"} <= names
+    inside = f"skillscale-{skillscale.__version__}.dist-info"
+    assert {f"{inside}/licenses/LICENSE", f"{inside}/licenses/NOTICE"} <= names
+    assert {name.split("/")[0] for name in names} == {"skillscale", inside}
+
+
+@pytest.mark.slow
+def test_sdist_and_wheel_install_into_a_fresh_environment_and_work_outside_the_checkout(tmp_path):
+    """The sdist has all that makes the wheel; that wheel, installed, fits a table and takes settings of one's own."""
+    build(ROOT, tmp_path / "of_checkout", "sdist", "wheel")
+    (sdist,) = (tmp_path / "of_checkout").glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    build(tmp_path / sdist.name.removesuffix(".tar.gz"), tmp_path / "of_sdist", "wheel")
+    wheel, names = wheel_names(tmp_path / "of_sdist")
+    assert names == wheel_names(tmp_path / "of_checkout")[1]
+
+    venv.create(tmp_path / "venv", with_pip=True)
+    python, command = (tmp_path / "venv" / "bin" / name for name in ("python", "skillscale"))
+    pip = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel]
+    subprocess.run(pip, check=True)
+    work = tmp_path / "work"
+    (work / "mine" / "study").mkdir(parents=True)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+    def run(*words, **more):
+        return subprocess.run(
+            words, cwd=work, env=environment | more, capture_output=True, text=True, check=True
+        ).stdout  # fmt: skip
+
+    assert run(python, "-m", "pip", "check").strip() == "No broken requirements found."
+    assert run(command, "--version") == f"skillscale {skillscale.__version__}\n"
+    run(python, "-c", _TABLE)
+    told = run(command, "fit", "--table", "runs.csv", "--columns", "map.yaml", "--law", "chinchilla", "--json")
+    assert '"alpha"' in told
+    show = "import skillscale.config as c; print(c.conf_file('study', 'smoke').read_text())"
+    shipped = run(python, "-c", show)
+    (work / "mine" / "study" / "own.yaml").write_text(shipped.replace("name: smoke", "name: own"))
+    assert '"points"' in run(command, "grid", "--study", "own", "--dry_run", "--json", SKILLSCALE_CONF="mine")
+
+
+_TABLE = """
+import numpy, pandas
+N, D = (grid.ravel() for grid in numpy.meshgrid(10 ** numpy.linspace(6, 9, 6), 10 ** numpy.linspace(8, 11, 6)))
+noise = 1 + 0.003 * numpy.random.default_rng(0).normal(size=N.size)
+pandas.DataFrame({"N": N, "D": D, "loss": (1.8 + 400 * N**-0.34 + 900 * D**-0.33) * noise}).to_csv("runs.csv")
+open("map.yaml", "w").write("n_params: N\\nn_tokens: D\\nskills: {text: loss}\\n")
+"""

@@ -1,0 +1,98 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from skillscale.config import load
+from skillscale.lm import products
+from skillscale.lm.model import Transformer
+from skillscale.lm.products import Linear, next_token_loss
+from skillscale.lm.shape import shape_for
+
+needs_onednn = pytest.mark.skipif(not products.HAS_ONEDNN, reason="this build of torch has no oneDNN for x86")
+
+
+@pytest.fixture
+def everything_is_worth_it(monkeypatch):
+    monkeypatch.setattr(products, "_WORTH_PRODUCT", 0)
+    monkeypatch.setattr(products, "_WORTH_LOGITS", 0)
+    monkeypatch.setattr(products, "_LOGITS_AT_ONCE", 5 * 50)
+
+
+def numbers(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def gradients(function, *inputs):
+    """Value and gradients of a function, weighed so that no gradient is uniform."""
+    inputs = [one.clone().requires_grad_() for one in inputs]
+    value = function(*inputs)
+    weighed = (value * numbers(*value.shape, seed=9)).sum()
+    return value.detach(), *torch.autograd.grad(weighed, inputs)
+
+
+@needs_onednn
+@pytest.mark.parametrize(("inputs", "outputs"), [(6, 24), (24, 6), (7, 7)])
+def test_a_product_and_its_gradients_are_those_of_float64(everything_is_worth_it, inputs, outputs):
+    x, weight = numbers(3, 17, inputs), numbers(outputs, inputs, seed=1)
+
+    def ours(x, weight):
+        return torch.func.functional_call(layer, {"weight": weight}, (x,))
+
+    layer = Linear(inputs, outputs)
+    exact = gradients(functional.linear, x.double(), weight.double())
+    for got, want in zip(gradients(ours, x, weight), exact, strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-5)
+
+
+@needs_onednn
+def test_the_loss_in_parts_and_its_gradients_are_those_of_float64(everything_is_worth_it):
+    hidden, table = numbers(23, 8), 3 * numbers(50, 8, seed=1)
+    targets = torch.arange(23) * 7 % 50
+
+    def plain(hidden, table):
+        return functional.cross_entropy(hidden @ table.t(), targets)
+
+    exact = gradients(plain, hidden.double(), table.double())
+    ours = gradients(lambda hidden, table: next_token_loss(hidden, table, targets), hidden, table)
+    for got, want in zip(ours, exact, strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-6)
+
+
+@needs_onednn
+def test_a_target_of_no_chance_costs_its_logit_not_infinity(everything_is_worth_it):
+    hidden, table = torch.ones(1, 1), torch.tensor([[500.0], [0.0]])
+    assert float(next_token_loss(hidden, table, torch.tensor([1]))) == 500.0
+    assert next_token_loss(hidden * torch.nan, table, torch.tensor([1])).isnan()
+
+
+@needs_onednn
+def test_what_is_worth_it_goes_to_onednn_and_what_is_not_does_not(monkeypatch):
+    asked = []
+    times = products.times
+    monkeypatch.setattr(products, "times", lambda x, weight: asked.append(tuple(x.shape)) or times(x, weight))
+    Linear(32, 96)(numbers(2, 256, 32))
+    assert asked == []
+    Linear(128, 512)(numbers(2, 256, 128))
+    assert asked == [(2, 256, 128)]
+    Linear(128, 512).double()(numbers(2, 256, 128).double())
+    with torch.autocast("cpu", torch.bfloat16):
+        Linear(128, 512)(numbers(2, 256, 128))
+    assert len(asked) == 1
+
+
+def test_without_onednn_the_model_learns_by_torch_alone(monkeypatch):
+    size = shape_for(2e5, vocab_size=512, model=load().model)
+    ids = torch.randint(0, 512, (4, 257), generator=torch.Generator().manual_seed(0))
+
+    def step():
+        model = Transformer(size, seed=0)
+        loss = model(ids[:, :-1], ids[:, 1:])
+        loss.backward()
+        return loss.item(), nn.utils.parameters_to_vector(weight.grad for weight in model.parameters())
+
+    fast = step()
+    monkeypatch.setattr(products, "HAS_ONEDNN", False)
+    plain = step()
+    assert fast[0] == pytest.approx(plain[0], rel=1e-6)
+    assert float((fast[1] - plain[1]).norm() / plain[1].norm()) < 1e-5

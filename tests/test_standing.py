@@ -1,0 +1,208 @@
+"""How far a study is, on planted rates; its description is written, and never in the way of a run."""
+
+import math
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from skillscale.errors import TrackingError
+from skillscale.output import Output
+from skillscale.point import DesignPoint, Mix
+from skillscale.record import Measurement
+from skillscale.standing import (
+    Describer,
+    Standing,
+    describe,
+    described,
+    optima_rows,
+    remember_findings,
+    standing_of,
+)
+from skillscale.tracking import Planned, Registry
+from skillscale.worker import work
+
+# MLflow 3.17 on SQLAlchemy 2.1
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+
+NOW = 1_000_000.0
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    Registry.open(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def registry(empty_store, tmp_path):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return Registry.open(f"sqlite:///{tmp_path}/mlflow.db", cache=tmp_path / "cache")
+
+
+@pytest.fixture
+def study(registry):
+    opened = registry.open_driven("one", trainer="train.py:train", skills=["code", "prose"])
+    opened.add_points([point(seed=seed) for seed in range(4)])
+    return opened
+
+
+def point(n_params=10_000, n_tokens=1_000_000, seed=0):
+    return DesignPoint(n_params=n_params, n_tokens=n_tokens, mix=Mix({"code": 0.5, "prose": 0.5}), seed=seed)
+
+
+def planned(status="", *, began=0.0, took=0.0, owner="", run_id="", **of):
+    """A point that began so many seconds before now, and took so many."""
+    claimed_ms = round(1000 * (NOW - began)) if status else 0
+    return Planned(
+        point=point(**of), status=status, reason="", end_ms=claimed_ms + round(1000 * took) if took else 0, why=None,
+        run_id=run_id, owner=owner, claimed_ms=claimed_ms,
+    )  # fmt: skip
+
+
+def standing(*points, alive=("me",), **values):
+    return Standing(
+        study="one", now_s=NOW, began_s=NOW - 100, points=points, alive=frozenset(alive), **values
+    )  # fmt: skip
+
+
+def train(writer):
+    """A run that ends at once."""
+    with writer:
+        writer.begin()
+        return writer.finish(skills={name: Measurement(loss=2.5, sem=0.1) for name in ("code", "prose")})
+
+
+def client(registry):
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(registry.uri)
+
+
+def test_the_end_is_told_by_the_rates_of_the_runs_that_ended():
+    ended = [planned("FINISHED", began=40, took=10) for _ in range(4)]
+    at_work = [planned("RUNNING", began=5, owner="me") for _ in range(2)]
+    waiting = [planned() for _ in range(4)]
+    # Two workers: what runs takes 5 s more, then 4 points of 10 s between them
+    assert standing(*ended, *at_work, *waiting).expected_end_s == pytest.approx(NOW + 5 + 20)
+
+
+def test_a_larger_run_takes_longer_and_is_waited_for_alone():
+    ended = planned("FINISHED", began=40, took=10)
+    small, large = planned("RUNNING", began=9, owner="me"), planned("RUNNING", began=9, owner="me", n_tokens=10**7)
+    assert standing(ended, small, large).expected_end_s == pytest.approx(NOW + 100 - 9)
+
+
+def test_runs_under_way_tell_the_rate_by_their_share():
+    busy = planned("RUNNING", began=20, owner="me", run_id="a")
+    waiting = planned()
+    quarter = {"a": busy.point.n_tokens // 4}
+    assert standing(busy, waiting, tokens=quarter).expected_end_s == pytest.approx(NOW + 60 + 80)
+
+
+def test_a_sampler_has_the_rest_of_its_budget_before_it():
+    ended = planned("FINISHED", began=40, took=10)
+    busy = planned("RUNNING", began=10, owner="me")
+    left = standing(ended, busy, is_sampled=True, flops_left=3 * ended.point.flops)
+    assert left.expected_end_s == pytest.approx(NOW + 30)
+
+
+def test_no_end_is_told_where_nothing_tells_it():
+    ended, busy = planned("FINISHED", began=40, took=10), planned("RUNNING", began=5, owner="me")
+    assert standing(busy, planned()).expected_end_s is None, "no rate"
+    assert standing(ended, planned()).expected_end_s is None, "nobody at work"
+    gone = standing(ended, replace(busy, owner="gone"), planned())
+    assert gone.expected_end_s is None
+    assert (gone.counts["running"], gone.counts["waiting"]) == (0, 2), "the point of a dead worker waits"
+    with_one = standing(ended, replace(busy, owner="gone"), replace(busy, owner="me"))
+    assert with_one.expected_end_s == pytest.approx(NOW + 5 + 10), "the worker left has both"
+
+
+def test_a_study_is_over_when_nothing_is_left_and_nobody_adds():
+    ended, failed = planned("FINISHED", began=40, took=10), planned("FAILED", began=20, took=1)
+    assert standing(ended, failed).is_over
+    assert not standing(ended, planned()).is_over
+    assert not standing(ended, is_sampled=True).is_over
+    assert not standing(ended, planned("RUNNING", owner="me")).is_over
+
+
+def test_the_description_tells_the_state_with_links_and_optima(registry, study):
+    work_two(study)
+    frame = [
+        {"skill": "code", "C": 8e10, "N": 34_600.0, "N_lo": 30_000.0, "N_hi": 40_000.0},
+        {"skill": "code", "C": 8e11, "N": math.nan, "N_lo": math.nan, "N_hi": math.nan},
+    ]
+    remember_findings(
+        study, "report", run_id="abc", files=["page.html", "figures/isoflop.png"], optima=frame, runs=2, level=0.9
+    )
+    describe(study)
+    note = client(registry).get_experiment(study.experiment_id).tags["mlflow.note.content"]
+    assert "**Study one**: 2 of 4 points done, 2 waiting; nobody is at work" in note
+    assert "1.2e11 of 2.4e11 FLOP" in note
+    assert f"(#/experiments/{study.study_experiment_id}/runs/abc/artifacts/figures/isoflop.png)" in note
+    table = [
+        [cell.replace("&emsp;", "").strip() for cell in line.split("|")[1:-1]]
+        for line in note.splitlines()
+        if line.startswith("|")
+    ]
+    assert table == [["skill", "N* at 8e10", "N* at 8e11"], ["---"] * 3, ["code", "35k [30k, 40k]", "–"]]
+    assert "90% intervals" in note
+    assert client(registry).get_run(study.plan_id).data.tags["mlflow.note.content"] == note
+    study_tags = client(registry).get_experiment(study.study_experiment_id).tags
+    assert study_tags["mlflow.note.content"] == note
+    assert "mlflow.sharedViewState.skillscale" in study_tags
+
+
+def work_two(study):
+    for _ in range(2):
+        train(study.claim())
+
+
+def test_a_description_fits_into_a_tag_whatever_it_tells(study):
+    reasons = tuple(replace(planned("FAILED", began=1, took=1), reason=f"{at}" * 900) for at in range(9))
+    found = {"fit": {"run_id": "a", "at_s": 0.0, "files": ["f" * 90] * 99, "runs": 9, "level": 0.9, "optima": []}}
+    assert len(described(standing(*reasons), study, found)) <= 4600
+
+
+def test_optima_are_a_row_a_skill():
+    rows = optima_rows(
+        [{"skill": name, "C": C, "N": 1e6, "N_lo": 9e5, "N_hi": 2e6} for name in "ab" for C in (1e9, 1e10)]
+    )
+    assert [row["skill"] for row in rows] == ["a", "b"]
+    assert rows[0]["at"] == {"1e9": "1M [900k, 2M]", "1e10": "1M [900k, 2M]"}
+
+
+def test_what_sampling_found_is_read_back_in_order(study):
+    for half in (0.9, 0.5):
+        with study.analysis("sample") as run:
+            run.log(metrics={"half_width": half, "flops_finished": 1e12 / half}, step=round(10 / half))
+    widths = standing_of(study).widths
+    assert [(one.runs, one.half_width) for one in widths] == [(11, 0.9), (20, 0.5)]
+    assert widths[0].factor == f"{math.exp(0.9):.3g}"
+
+
+def test_a_description_that_cannot_be_written_stops_no_run(study, monkeypatch):
+    asked, said = [], []
+
+    def refuse(*_, **__):
+        asked.append(1)
+        raise TrackingError("the store is full")
+
+    monkeypatch.setattr(study, "describe", refuse)
+    monkeypatch.setattr("skillscale.standing._EVERY_S", 0.0)
+    monkeypatch.setattr(Output, "progress", lambda _, text: said.append(text))
+    assert work(study, train, Output()) == 4
+    assert study.progress().finished == 4
+    assert len(asked) == 1, "it is left alone for a while then"
+    assert sum("the store is full" in text for text in said) == 1
+
+
+def test_a_description_is_written_now_and_then_by_whoever_is_first(study, monkeypatch):
+    first, second = Describer(study, print), Describer(study, print)
+    assert not first.refresh(), "half a minute is not over"
+    monkeypatch.setattr(first, "_next_s", 0.0)
+    monkeypatch.setattr(second, "_next_s", 0.0)
+    assert first.refresh()
+    assert not second.refresh(), "another process has just written it"
+    assert second.refresh(now=True)

@@ -1,0 +1,78 @@
+"""``watch`` tells a study as its registry has it, while workers run and when they are done."""
+
+import json
+
+import pytest
+from test_standing import empty_store, registry, study, train  # noqa: F401
+
+from skillscale import cli, watch
+
+# MLflow 3.17 on SQLAlchemy 2.1
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+
+
+@pytest.fixture
+def words(study, registry):  # noqa: F811
+    """One point done, one failed, one under way by this process, one waiting."""
+    train(study.claim())
+    study.claim().fail("it diverged")
+    busy = study.claim()
+    busy.begin()
+    for tokens in (100_000, 250_000):
+        busy.curve(tokens, 3.0)
+    busy._flush()
+    return ["watch", "--study", "one", "--tracking", registry.uri], busy
+
+
+def test_a_look_tells_points_flop_and_workers(words, capsys):
+    asked, busy = words
+    assert cli.main([*asked, "--once"]) == 0
+    seen = capsys.readouterr().out
+    assert "points     1 of 4 done, 1 running, 1 failed, 1 waiting" in seen
+    assert "FLOP       6e10 of 2.4e11 spent (25%)" in seen
+    assert "C 6e+10, N 1e+04, D 1e+06, seed 2" in seen
+    assert "25% of its tokens" in seen
+    assert "failed     1 x it diverged" in seen
+    busy.kill("stopped")
+    assert cli.main([*asked, "--once"]) == 0
+    assert "no worker is at work" in capsys.readouterr().out
+
+
+def test_json_is_one_object(words, capsys):
+    asked, busy = words
+    assert cli.main([*asked, "--once", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["points"] == {"planned": 4, "finished": 1, "running": 1, "failed": 1, "waiting": 1}
+    assert (told["is_over"], told["ended_s"]) == (False, None)
+    assert told["began_s"] < told["at_s"] <= told["expected_end_s"]
+    (worker,) = told["workers"]
+    assert (worker["run_id"], worker["share"]) == (busy.run_id, 0.25)
+    assert told["failures"] == [{"reason": "it diverged", "count": 1}]
+
+
+def test_it_goes_on_until_nothing_is_left(words, study, capsys, monkeypatch):  # noqa: F811
+    asked, busy = words
+    looks = []
+
+    def meanwhile(seconds):
+        looks.append(seconds)
+        if len(looks) == 1:
+            busy.finish(skills={})
+        else:
+            train(study.claim())
+
+    monkeypatch.setattr(watch.time, "sleep", meanwhile)
+    assert cli.main([*asked, "--every", "0.25", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert looks == [0.25, 0.25]
+    assert (told["is_over"], told["points"]["finished"], told["points"]["failed"]) == (True, 3, 1)
+    assert told["ended_s"] <= told["at_s"]
+
+
+def test_what_is_not_there_is_told_and_made_by_nobody(words, tmp_path, capsys):
+    asked, _ = words
+    assert cli.main([*asked[:2], "two", *asked[3:], "--once"]) == 1
+    assert "no study 'two'; it has one" in capsys.readouterr().err
+    assert cli.main(["watch", "--tracking", f"sqlite:///{tmp_path}/nothing.db", "--once"]) == 1
+    assert "there is no tracking store" in capsys.readouterr().err
+    assert not (tmp_path / "nothing.db").exists()
