@@ -11,7 +11,7 @@ import time
 import pytest
 from storages import STORAGES, storage_of
 
-from skillscale.errors import InputError, LostError, TrackingError
+from skillscale.errors import InputError, TakenOverError, TrackingError
 from skillscale.output import without_password
 from skillscale.tracking.queue import MAX_DEATHS, Queue, locks, settle_storage
 
@@ -91,9 +91,9 @@ def test_a_silent_holder_is_given_up_after_the_patience_and_finds_that_out(queue
     again = onlooker.take(onlooker.entries()[0], ELSEWHERE)
     (entry,) = queue.entries()
     assert (entry.attempt, entry.deaths) == (2, 1)
-    with pytest.raises(LostError):
+    with pytest.raises(TakenOverError):
         ticket.check()
-    with pytest.raises(LostError):
+    with pytest.raises(TakenOverError):
         ticket.name_run("late")
     ticket.finish()
     assert ticket.is_lost
@@ -127,7 +127,7 @@ def test_a_hung_holder_is_given_up_though_its_process_lives(queue, url, monkeypa
 def _refused(ticket):
     try:
         ticket.check()
-    except LostError:
+    except TakenOverError:
         return True
     return False
 
@@ -281,12 +281,12 @@ def test_a_stopped_process_is_given_up_and_goes_on_to_find_its_point_taken(tmp_p
     queue = Queue(url, "one", QUICK_S)
     queue.add(JOBS[:1])
     code = (
-        "import sys, time; from skillscale.tracking.queue import Queue; from skillscale.errors import LostError\n"
+        "import sys, time; from skillscale.tracking.queue import Queue; from skillscale.errors import TakenOverError\n"
         f"queue = Queue({url!r}, 'one'); ticket = queue.take(queue.entries()[0], {ELSEWHERE!r})\n"
         "print('held', flush=True)\n"
         "sys.stdin.readline()\n"
         "try: ticket.check()\n"
-        "except LostError: print('lost', flush=True)\n"
+        "except TakenOverError: print('lost', flush=True)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True)
     assert process.stdout.readline() == "held\n"

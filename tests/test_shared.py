@@ -9,7 +9,7 @@ from storages import PASSWORD
 from test_tracking import DATA, OPTIMISATION, PROVENANCE, RESULTS, SIZE, point
 
 from skillscale.config import load
-from skillscale.errors import InputError, LostError, TrackingError
+from skillscale.errors import InputError, TakenOverError, TrackingError
 from skillscale.record import State, Why
 from skillscale.tracking import Registry
 
@@ -86,7 +86,7 @@ def test_a_lost_point_goes_on_in_the_same_run_and_its_late_holder_writes_nothing
     assert other.claim() is None
     again = wait_for(other.claim)
     assert (again.run_id, again.claim.attempt, again.claim.deaths) == (lost.run_id, 2, 1)
-    with pytest.raises(LostError, match="given to another"), lost:
+    with pytest.raises(TakenOverError, match="given to another"), lost:
         lost.finish(**RESULTS)
     assert [one.state for one in other.records()] == [State.RUNNING]
     with again:

@@ -152,9 +152,9 @@ def train_all(
     try:
         if found.finished < found.planned:
             _run_workers(opened.study, arguments, out, describer)
-        opened.study.close_left()
     finally:
         describer.refresh(now=True)
+    opened.study.close_left()
     done = opened.study.progress()
     if done.failed:
         out.progress(f"{done.failed} points failed; their runs in the registry say why (--retry_failed tries again)")

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from skillscale.crew import orphaned
-from skillscale.errors import DivergedError, InputError, LostError, TrainingError
+from skillscale.errors import DivergedError, InputError, TakenOverError, TrainingError
 from skillscale.output import Output
 from skillscale.record import Measurement, RunRecord
 from skillscale.worker import work
@@ -180,7 +180,7 @@ class TrainerProcess:
                 raise TrainingError("stopped: the command that started this worker is gone")
             try:
                 watch()
-            except LostError:
+            except TakenOverError:
                 self._end()
                 raise
             if time.monotonic() >= until:

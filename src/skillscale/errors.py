@@ -17,8 +17,8 @@ class TrackingError(SkillscaleError, RuntimeError):
     """The tracking store can't be reached, read or written."""
 
 
-class LostError(TrackingError):
-    """A point that this process held was given to another, because its heartbeat was not seen for too long."""
+class TakenOverError(TrackingError):
+    """The point of this process was given to another one, which believed it gone."""
 
 
 class TrainingError(SkillscaleError, RuntimeError):

@@ -208,9 +208,9 @@ def _sampled(job: _Job, arguments: Mapping[str, Any]) -> Advice:
 def _run(job: _Job, arguments: Mapping[str, Any], workers: "list[Started]", chart: WidthChart) -> Advice:
     """Keep the queue filled until nothing is proposed any more and nothing is under way; return the last advice."""
     crew = _Crew(workers, arguments)
-    describer = Describer(job.study, job.out.progress)
     if runs_elsewhere(arguments):
         tell_elsewhere(arguments, job.out, sampled=True)
+    describer = Describer(job.study, job.out.progress)
     room = arguments["points"] or 10**9
     again = job.began_ms if arguments["retry_failed"] else 0
     advice, asked_at = Advice(proposals=()), -1

@@ -12,7 +12,7 @@ import yaml
 from skillscale import __version__
 from skillscale.config import Config
 from skillscale.crew import next_claim, orphaned
-from skillscale.errors import DamagedCheckpointError, DivergedError, LostError, TrainingError
+from skillscale.errors import DamagedCheckpointError, DivergedError, TakenOverError, TrainingError
 from skillscale.output import Output
 from skillscale.point import DesignPoint, digest
 from skillscale.record import DataSet, Provenance, RunRecord, State
@@ -48,11 +48,12 @@ def work(
     """
     ended, trunk = 0, ""
     describer = Describer(study, out.progress)
-    while (writer := next_claim(study, retry_failed=retry_failed, sampled=sampled, trunk=trunk, stay=stay)) is not None:
+    asked = {"retry_failed": retry_failed, "sampled": sampled, "stay": stay}
+    while (writer := next_claim(study, trunk=trunk, **asked)) is not None:
         began = time.monotonic()
         try:
             record = train(writer)
-        except LostError as error:
+        except TakenOverError as error:
             out.progress(f"{named(writer.point)}: {error}")
             continue
         trunk = record.optimisation.trunk if record.optimisation else ""
@@ -68,7 +69,7 @@ def train_claimed(writer: "RunWriter", desk: Desk, study: "Study") -> RunRecord:
 
     Raises:
         Stopped: the process that started us is gone; the run is marked as killed and can be claimed again.
-        LostError: the point was given to another, as our heartbeat was not seen for too long.
+        TakenOverError: the point was given to another, as our heartbeat was not seen for too long.
         TrainingError: out of disk, or a checkpoint that can't be used; the run is marked in the same way.
     """
     from skillscale.lm import run  # and with it torch, which takes seconds
@@ -89,7 +90,8 @@ def train_claimed(writer: "RunWriter", desk: Desk, study: "Study") -> RunRecord:
         trunk = _trunk(writer, desk, study) if recipe.optimisation.trunk else None
         measure = partial(
             run.train_and_measure, recipe, desk.config, desk.prepared, checkpoint=checkpoint, trunk=trunk,
-            on_progress=_teller(writer, desk.out), should_stop=lambda: orphaned() or not writer.goes_on(),
+            on_progress=_teller(writer, desk.out),
+            should_stop=lambda: orphaned() or not writer.goes_on(),
         )  # fmt: skip
         try:
             try:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock
 
-from skillscale.errors import InputError, LostError, TrackingError
+from skillscale.errors import InputError, TakenOverError, TrackingError
 from skillscale.output import without_password
 from skillscale.tracking.owner import is_alive
 
@@ -187,7 +187,7 @@ class Queue:
         """Write values to a trial that is held.
 
         Raises:
-            LostError: it is not any more.
+            TakenOverError: it is not any more.
         """
         from optuna.exceptions import UpdateFinishedTrialError
 
@@ -195,13 +195,15 @@ class Queue:
             for name, value in values.items():
                 self._reach(partial(self._write, number, name, value))
         except UpdateFinishedTrialError as error:
-            raise LostError("its heartbeat was not seen for too long, and the point was given to another") from error
+            raise TakenOverError(
+                "its heartbeat was not seen for too long, and the point was given to another"
+            ) from error
 
     def beat(self, number: int, count: int) -> None:
         """Write a heartbeat, once: what fails is tried at the next.
 
         Raises:
-            LostError: the holder was given up.
+            TakenOverError: the holder was given up.
             TrackingError: the storage does not answer.
         """
         from optuna.exceptions import UpdateFinishedTrialError
@@ -209,7 +211,7 @@ class Queue:
         try:
             self._reach(partial(self._write, number, "beat", count), 0.0)
         except UpdateFinishedTrialError as error:
-            raise LostError("given up") from error
+            raise TakenOverError("given up") from error
 
     def _trials(self) -> "list[FrozenTrial]":
         """All trials by number, after those whose holders are lost were given up."""
@@ -263,7 +265,7 @@ class Queue:
     def _first_holder(self, what: str, own: int) -> "FrozenTrial":
         holders = self._holders(what)
         if own not in [one.number for one in holders]:
-            raise LostError(f"this process was away too long to hold {what}; try again")
+            raise TakenOverError(f"this process was away too long to hold {what}; try again")
         return holders[0]
 
     def _holders(self, what: str) -> "list[FrozenTrial]":
@@ -297,7 +299,7 @@ class Ticket:
         self._ended = threading.Event()
         try:
             queue.mark(number, owner=owner, beat=1)
-        except LostError:
+        except TakenOverError:
             self.is_lost = True
         self._heart = threading.Thread(target=self._beat, daemon=True, name=f"heartbeat of trial {number}")
         self._heart.start()
@@ -317,20 +319,20 @@ class Ticket:
         """Make sure that the key is still held, before what must not be done by two.
 
         Raises:
-            LostError: another has it.
+            TakenOverError: another has it.
         """
         from optuna.trial import TrialState
 
         if not self.is_lost:
             self.is_lost = self._queue.state(self.number) is not TrialState.RUNNING
         if self.is_lost:
-            raise LostError("its heartbeat was not seen for too long, and the point was given to another")
+            raise TakenOverError("its heartbeat was not seen for too long, and the point was given to another")
 
     def name_run(self, run_id: str) -> None:
         """Tell which run belongs to the key.
 
         Raises:
-            LostError: another has it.
+            TakenOverError: another has it.
         """
         self._queue.mark(self.number, run_id=run_id)
 
@@ -361,7 +363,7 @@ class Ticket:
         try:
             self._queue.mark(self.number, reason=reason, ended_ms=int(time.time() * 1000), **marks)
             self.is_lost = not self._queue.change(self.number, state, value)
-        except LostError:
+        except TakenOverError:
             self.is_lost = True
 
     def _beat(self) -> None:
@@ -372,7 +374,7 @@ class Ticket:
             count += 1
             try:
                 self._queue.beat(self.number, count)
-            except LostError:
+            except TakenOverError:
                 self.is_lost = self.is_lost or not self._ended.is_set()
                 return
             except TrackingError:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _RUNS_PER_CALL = 10_000  # pages are offsets: a run that leaves the filter between two would hide another
 _METRICS_PER_CALL = 800  # MLflow takes 1000 entities a call
+_INPUT_TRIES = 5
+_ALREADY_THERE = ("UniqueViolation", "UNIQUE constraint", "Duplicate entry")
 _TEXTS_PER_CALL = 90  # and 100 params or tags
 _log = logging.getLogger(__name__)
 
@@ -258,8 +260,17 @@ class Store:
             )
             for one in data
         ]
-        with reaching(self.uri):
-            self._client.log_inputs(run_id, inputs)
+        for attempt in range(_INPUT_TRIES):
+            try:
+                with reaching(self.uri):
+                    self._client.log_inputs(run_id, inputs)
+            except TrackingError as error:
+                # Two runs that name a new data set at once: PostgreSQL refuses one, which finds it there the next time
+                if attempt + 1 == _INPUT_TRIES or not any(words in str(error) for words in _ALREADY_THERE):
+                    raise
+                time.sleep(0.1 * (attempt + 1))
+            else:
+                return
 
     def set_status(self, run_id: str, status: str) -> None:
         """RUNNING again, or one of the final statuses with the time."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from skillscale.errors import InputError, LostError, TrackingError
+from skillscale.errors import InputError, TakenOverError, TrackingError
 from skillscale.point import DesignPoint
 from skillscale.record import CURVE, TAG, RunRecord, State, Why, budget_label, read_record, run_name
 from skillscale.tracking.owner import current_owner, is_alive
@@ -30,8 +30,8 @@ _ALL_AGAIN_S = 300.0  # a clock may be further behind than that: then all finish
 _ALL_AGAIN_TIMES = 20  # and never for more than a twentieth of the time
 _WHY = f"{TAG}why."  # and the key of a point
 _SAMPLER = f"{TAG}sampler"
-_DESCRIBED = f"{TAG}described"  # when the study was last described, in ms
 _QUEUE = f"{TAG}queue"
+_DESCRIBED = f"{TAG}described"  # when the study was last described, in ms
 _POINT_RUNS = f"tags.`{TAG}kind` = 'point'"
 
 
@@ -119,6 +119,29 @@ class Study:
         base = self._store.uri if self._store.uri.startswith("http") else "http://127.0.0.1:5000"
         return f"{base}/{runs_path(self.experiment_id)}"
 
+    @cached_property
+    def _queue(self) -> Queue | None:
+        """The queue in the storage; None where the plan is the queue."""
+        tags = self._store.run(self.plan_id).data.tags
+        if not self._storage:
+            if tags.get(_QUEUE):
+                raise InputError(
+                    f"the queue of study {self.name!r} is in a storage that machines share; give it with --storage or "
+                    "SKILLSCALE_STORAGE"
+                )
+            return None
+        queue = Queue(self._storage, f"{self.name} {self.plan_id[:8]}", self._patience_s)
+        if not tags.get(_QUEUE):
+            self._share(queue, tags)
+        return queue
+
+    def _share(self, queue: Queue, tags: Mapping[str, str]) -> None:
+        """Move the plan's points into the queue, with what became of them."""
+        whys, runs = _whys(tags), self._look()
+        ended = {key: run.status for key, run in runs.items() if run.status in ("FINISHED", "FAILED")}
+        queue.add([(point.key, _job(point, whys.get(point.key))) for point in _points(tags)], ended)
+        self._store.write(self.plan_id, Batch(tags={_QUEUE: "storage"}))
+
     @property
     def link(self) -> str:
         """Markdown links to the table of the runs, their charts, and the study's analyses."""
@@ -147,29 +170,6 @@ class Study:
         self._store.tag_experiment(self.study_experiment_id, {NOTE: note, **analyses_view(skills)})
         self._store.write(self.plan_id, Batch(tags={NOTE: note, _DESCRIBED: str(now_ms())}))
 
-    @cached_property
-    def _queue(self) -> Queue | None:
-        """The queue in the storage; None where the plan is the queue."""
-        tags = self._store.run(self.plan_id).data.tags
-        if not self._storage:
-            if tags.get(_QUEUE):
-                raise InputError(
-                    f"the queue of study {self.name!r} is in a storage that machines share; give it with --storage or "
-                    "SKILLSCALE_STORAGE"
-                )
-            return None
-        queue = Queue(self._storage, f"{self.name} {self.plan_id[:8]}", self._patience_s)
-        if not tags.get(_QUEUE):
-            self._share(queue, tags)
-        return queue
-
-    def _share(self, queue: Queue, tags: Mapping[str, str]) -> None:
-        """Move the plan's points into the queue, with what became of them."""
-        whys, runs = _whys(tags), self._look()
-        ended = {key: run.status for key, run in runs.items() if run.status in ("FINISHED", "FAILED")}
-        queue.add([(point.key, _job(point, whys.get(point.key))) for point in _points(tags)], ended)
-        self._store.write(self.plan_id, Batch(tags={_QUEUE: "storage"}))
-
     def points(self) -> tuple[DesignPoint, ...]:
         """The points of the plan, in its order.
 
@@ -183,8 +183,7 @@ class Study:
     def planned(self) -> list[Planned]:
         """The points of the plan with what became of them, in its order; ``why`` is told of those that were sampled."""
         if self._queue is not None:
-            entries, begun = self._queue.entries(), self._look()
-            return [_planned_entry(one, begun.get(one.key)) for one in entries]
+            return [_planned_entry(one) for one in self._queue.entries()]
         tags = self._store.run(self.plan_id).data.tags
         runs, whys = self._look(), _whys(tags)
         return [_planned(point, runs.get(point.key), whys.get(point.key)) for point in _points(tags)]
@@ -306,7 +305,9 @@ class Study:
         """
         owner = owner or current_owner()
         if self._queue is not None:
-            return self._claim_shared(self._queue, owner, retry_failed=retry_failed, only=only, sampled=sampled)
+            return self._claim_shared(
+                self._queue, owner, retry_failed=retry_failed, only=only, sampled=sampled, trunk=trunk
+            )
         if not self._finished_until_ms:
             self._look()  # the long reading of a first look, outside the lock
         with self._store.locked():
@@ -325,15 +326,17 @@ class Study:
         return None
 
     def _claim_shared(
-        self, queue: Queue, owner: str, *, retry_failed: bool, only: str, sampled: bool
+        self, queue: Queue, owner: str, *, retry_failed: bool, only: str, sampled: bool, trunk: str
     ) -> RunWriter | None:
         """Take the next point that waits in the storage's queue."""
-        entries = _wanted(queue.entries(), only=only, sampled=sampled)
+        everything = queue.entries()
+        self._has_mixes = len({_planned_entry(one).point.mix for one in everything}) > 1
+        entries = _wanted(everything, only=only, sampled=sampled)
         if failed := [one for one in entries if retry_failed and _failed_before(one, self._opened_ms)]:
             for entry in failed:
                 queue.again(entry)
             entries = _wanted(queue.entries(), only=only, sampled=sampled)
-        for entry in entries:
+        for entry in sorted(entries, key=lambda one: bool(trunk) and _planned_entry(one).point.trunk != trunk):
             ticket = queue.take(entry, owner) if entry.status == "WAITING" else None
             if ticket is not None and (writer := self._hold(entry, ticket, owner)) is not None:
                 return writer
@@ -349,7 +352,8 @@ class Study:
             begun = [_seen(run) for run in runs if run.info.status != "FAILED"]
             planned = _planned_entry(entry)
             if begun:
-                last = replace(begun[-1], status="KILLED", attempt=entry.attempt - 1, deaths=entry.deaths)
+                attempt = max(begun[-1].attempt, entry.attempt - 1)  # of the queue some came to no run
+                last = replace(begun[-1], status="KILLED", attempt=attempt, deaths=entry.deaths)
                 writer = self._resume(planned, last, owner, ticket)
             else:
                 writer = self._create(planned, owner, ticket)
@@ -359,7 +363,7 @@ class Study:
         assert writer is not None, "the queue counts deaths"
         try:
             ticket.name_run(writer.run_id)
-        except LostError as error:
+        except TakenOverError as error:
             if not begun:
                 self._close(writer.run_id, State.KILLED, str(error), 0)
             return None
@@ -629,13 +633,12 @@ def _job(point: DesignPoint, why: Why | None) -> dict[str, Any]:
     return {"point": point.as_dict(), **({} if why is None else {"why": why.as_text()})}
 
 
-def _planned_entry(entry: Entry, run: _Seen | None = None) -> Planned:
+def _planned_entry(entry: Entry) -> Planned:
     status = {"WAITING": "" if entry.attempt == 1 else "KILLED"}.get(entry.status, entry.status)
     why = entry.values.get("why")
     return Planned(
         point=DesignPoint.from_dict(entry.values["point"]), status=status, reason=entry.reason, end_ms=entry.ended_ms,
-        why=None if why is None else Why.from_text(why), owner=entry.owner,
-        run_id=entry.run_id if run is None else run.run_id, claimed_ms=0 if run is None else run.claimed_ms,
+        why=None if why is None else Why.from_text(why),
     )  # fmt: skip
 
 

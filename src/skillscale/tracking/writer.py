@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
 
-from skillscale.errors import LostError, TrackingError
+from skillscale.errors import TakenOverError, TrackingError
 from skillscale.point import DesignPoint
 from skillscale.record import (
     CURVE,
@@ -112,7 +112,7 @@ class RunWriter:
                 self._ticket.abandon()
 
     def _leave(self, error: BaseException | None) -> None:
-        if self._ended or isinstance(error, LostError):
+        if self._ended or isinstance(error, TakenOverError):
             return
         if error is None:
             self.kill("left without a result")
@@ -176,7 +176,7 @@ class RunWriter:
         """Make sure that the point is still held, as far as is known here.
 
         Raises:
-            LostError: it was given to another; the run is theirs.
+            TakenOverError: it was given to another; the run is theirs.
         """
         if self._ticket is not None and self._ticket.is_lost:
             self._ticket.check()
@@ -236,26 +236,38 @@ class RunWriter:
             self._refuse_other(self._store.run(self.run_id))
             self._store.write(self.run_id, batch)
             self._store.set_status(self.run_id, state.name)
-        except LostError:
+        except TakenOverError:
             raise
         except TrackingError as error:
             path = keep(self._store, ending)
             raise TrackingError(
                 f"{error} (the run's results are kept in {path}; starting the study again writes them)"
             ) from error
-        self._keep_config()
         self._hand_back(state)
+        self._keep_config()
         return self._record
+
+    def _hand_back(self, state: State) -> None:
+        """Tell the queue what became of the point, after the run: whoever dies between leaves a run that tells it."""
+        if self._ticket is None:
+            return
+        if state is State.FINISHED:
+            losses = [one.loss for one in self._record.skills.values()]
+            self._ticket.finish(sum(losses) / len(losses) if losses else None)
+        elif state is State.FAILED:
+            self._ticket.fail(self._record.reason)
+        else:
+            self._ticket.release(self._record.reason)
 
     def _refuse_other(self, run: "Run") -> None:
         """A process that hung for long may wake up when its point was given to another: then its words count no more.
 
         Raises:
-            LostError: the run is at another attempt, or finished.
+            TakenOverError: the run is at another attempt, or finished.
         """
         attempt = int(tag(run, "attempt") or 1)
         if attempt != self.claim.attempt or run.info.status == "FINISHED":
-            raise LostError(
+            raise TakenOverError(
                 f"run {self.run_id} of point {self.point.key} was taken over by {tag(run, 'owner')} (attempt "
                 f"{attempt}; this is {self.claim.attempt}): what this process has is not written"
             )
@@ -270,18 +282,6 @@ class RunWriter:
             _log.warning("the settings of run %s can't be kept with it for now: %s", self.run_id, error)
         else:
             self._config_yaml = ""
-
-    def _hand_back(self, state: State) -> None:
-        """Tell the queue what became of the point, after the run: whoever dies between leaves a run that tells it."""
-        if self._ticket is None:
-            return
-        if state is State.FINISHED:
-            losses = [one.loss for one in self._record.skills.values()]
-            self._ticket.finish(sum(losses) / len(losses) if losses else None)
-        elif state is State.FAILED:
-            self._ticket.fail(self._record.reason)
-        else:
-            self._ticket.release(self._record.reason)
 
     def _flush(self) -> None:
         if self._ticket is not None and self._ticket.is_lost:
