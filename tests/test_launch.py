@@ -15,8 +15,9 @@ from storages import PASSWORD
 from skillscale import cli
 from skillscale.crew import worker_words
 from skillscale.errors import InputError
-from skillscale.launch import PARENT, launcher
+from skillscale.launch import launcher
 from skillscale.launch.kubernetes import job, job_name
+from skillscale.launch.local import PARENT
 
 ADDRESS = f"postgresql+psycopg2://me:{PASSWORD}@host/x"
 ENVIRONMENT = {"SKILLSCALE_STORAGE": ADDRESS, "MLFLOW_TRACKING_URI": "http://host:5000"}

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from skillscale.errors import InputError
-from skillscale.launch import PARENT, Started, launcher
+from skillscale.launch import Started, launcher
 from skillscale.launch.kubernetes import job
+from skillscale.launch.local import PARENT
 from skillscale.output import Output
 from skillscale.tracking.queue import settle_storage
 

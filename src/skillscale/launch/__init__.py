@@ -12,8 +12,6 @@ from typing import Any, Protocol
 
 from skillscale.errors import InputError
 
-PARENT = "SKILLSCALE_PARENT"  # the process whose end ends a worker
-
 
 class Started(Protocol):
     """A worker that was started: what ``subprocess.Popen`` has, wherever it runs."""

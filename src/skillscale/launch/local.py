@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from skillscale.launch import PARENT
+PARENT = "SKILLSCALE_PARENT"  # the process whose end ends a worker
 
 
 class Local:
