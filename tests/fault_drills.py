@@ -64,7 +64,10 @@ class Trainer:
     nan_at: tuple[int, ...] = ()
     stall_at: tuple[int, ...] = ()
 
-    def ask(self, n_params: int, n_tokens: int, mix: Mapping[str, float], seed: int) -> dict[str, tuple[float, float]]:
+    def ask(
+        self, n_params: int, n_tokens: int, mix: Mapping[str, float], seed: int,
+        watch: Callable[[], None] = lambda: None,
+    ) -> dict[str, tuple[float, float]]:  # fmt: skip
         time.sleep(self.pause_s)
         if seed in self.nan_at:
             raise DivergedError("diverged: loss is nan")
