@@ -398,11 +398,11 @@ class Written:
     [
         ({"sample.flops_max": "7.2e10"}, 51_200),
         ({"sample.flops_max": "7.2e10", "sample.n_tokens": "[5000, 1e16]"}, 5000),
-        ({"sample.flops_max": "1e10"}, 12_800),
-        ({"sample.flops_max": "1e9"}, 256),
+        ({"sample.flops_max": "3e10"}, 51_200),
+        ({"sample.flops_max": "1e10"}, 256),
         ({"sample.flops_max": "7.2e10", "sample.sizes": "[100000]"}, 256),
     ],
-    ids=["usual", "asked for", "little room", "no room", "one size"],
+    ids=["usual", "asked for", "just enough room", "no room", "one size"],
 )
 def test_runs_of_a_few_updates_are_left_out_as_long_as_there_is_room_to_begin(given, least):
     config = load(overrides=given)

@@ -123,17 +123,16 @@ def settled(sample: SampleConfig, known: Known) -> Order:
 
 
 def _usual_space(sample: SampleConfig, known: Known, flops_max: float, mixes: tuple[Mix, ...]) -> Space:
-    """What may be run; without runs of fewer tokens than are usual, or than leave room to begin, unless asked for."""
-    floor = known.usual_tokens if sample.n_tokens[0] <= 1 else 1
-    while floor > known.least_tokens:
+    """What may be run; without runs of fewer tokens than are usual, unless asked for or no room is left to begin."""
+    if sample.n_tokens[0] <= 1 and known.usual_tokens > known.least_tokens:
+        usual = replace(sample, n_tokens=(float(known.usual_tokens), sample.n_tokens[1]))
         try:
-            space = _space(replace(sample, n_tokens=(float(floor), sample.n_tokens[1])), known, flops_max, mixes)
+            space = _space(usual, known, flops_max, mixes)
         except InputError:  # said of what was asked for below, where it holds
             pass
         else:
             if _begins_with(space) >= _SIZES_TO_BEGIN:
                 return space
-        floor //= 2
     return _space(sample, known, flops_max, mixes)
 
 
