@@ -97,7 +97,7 @@ def classes(kind):
             yield from classes(getattr(config, part))
 
 
-@pytest.mark.parametrize("kind", {one for noun in reference.NOUNS.values() for one in classes(noun)})
+@pytest.mark.parametrize("kind", dict.fromkeys(one for noun in reference.NOUNS.values() for one in classes(noun)))
 def test_every_setting_is_explained_where_it_is_declared(kind):
     said = reference.told(kind)
     assert set(said) == {one.name for one in dataclasses.fields(kind)}
