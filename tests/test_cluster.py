@@ -132,6 +132,8 @@ def test_four_workers_finish_every_point_once_though_one_is_killed_and_one_hangs
         codes = [each.wait(timeout=1800) for each in left]
         os.kill(pid, signal.SIGCONT)
         codes.append(workers[hung].wait(timeout=900))
+        assert workers[killed].wait() == -signal.SIGKILL
+        assert "given to another" in cluster.log(hung)
         assert codes == [0] * (WORKERS - 1), [cluster.log(name) for name in workers]
         check_done(cluster, points=10)
         again = cluster.answer("driver", "grid", *given, "--workers", "1")
