@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import ray_clusters
 import small_study
 from storages import PASSWORD, postgresql
 
@@ -132,12 +133,35 @@ def test_four_workers_finish_every_point_once_though_one_is_killed_and_one_hangs
         codes = [each.wait(timeout=1800) for each in left]
         os.kill(pid, signal.SIGCONT)
         codes.append(workers[hung].wait(timeout=900))
+        assert workers[killed].wait() == -signal.SIGKILL
+        assert "given to another" in cluster.log(hung)
         assert codes == [0] * (WORKERS - 1), [cluster.log(name) for name in workers]
         check_done(cluster, points=10)
         again = cluster.answer("driver", "grid", *given, "--workers", "1")
         assert (again["points"], again["finished"]) == (10, 10)
     written = [path for path in folder.rglob("*") if path.is_file()]
     assert [path.name for path in written if PASSWORD.encode() in path.read_bytes()] == []
+
+
+@ray_clusters.QUIET
+def test_ray_finishes_a_study_on_three_nodes_though_one_is_lost(tmp_path):
+    given = small_study.write(tmp_path, sizes=5)
+    del given[given.index("--tracking") : given.index("--tracking") + 2]
+    tracking = f"sqlite:///{tmp_path / 'runs.db'}"
+    with ray_clusters.three_nodes() as (ray_cluster, nodes):
+        cluster = Cluster(tmp_path, tracking, f"sqlite:///{tmp_path / 'queue.db'}")
+        launch = ["--launcher", "ray", "--launch", f"address={ray_cluster.address},num_cpus=1"]
+        driver = cluster.command("driver", "grid", *given, *launch, "--workers", "3", "--patience_s", str(PATIENCE_S))
+        wait_for((tmp_path / "queue.db").exists, driver)
+        _, pid = wait_for(cluster.holders, driver)[0]
+        node = ray_clusters.node_of(nodes, pid)
+        os.kill(pid, signal.SIGKILL)
+        ray_cluster.remove_node(node, allow_graceful=False)
+        out, _ = driver.communicate(timeout=1800)
+        assert driver.returncode == 0, cluster.log("driver")
+        told = json.loads(out)
+        assert (told["points"], told["finished"], told["failed"]) == (10, 10, 0)
+        check_done(cluster, points=10)
 
 
 def check_done(cluster, *, points):

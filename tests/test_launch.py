@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import ray_clusters
 import yaml
 from storages import PASSWORD
 
@@ -216,24 +217,14 @@ def test_launchers_for_other_machines_want_a_storage(name, tmp_path, capsys):
     assert not (tmp_path / "a.db").exists()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ray_nodes():
-    """A Ray cluster of a head without room and three nodes of one CPU each, all on this machine."""
-    pytest.importorskip("ray", reason="pip install 'skillscale[ray]'")
-    import ray
-    from ray.cluster_utils import Cluster
-
-    # No report to its makers; and a machine that is busy starts its agents slowly
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_agent_register_timeout_ms="300000")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
-    yield cluster, nodes
-    ray.shutdown()
-    cluster.shutdown()
+    with ray_clusters.three_nodes() as found:
+        yield found
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+@ray_clusters.QUIET
 def test_ray_moves_a_worker_whose_node_is_lost(ray_nodes, tmp_path):
     cluster, nodes = ray_nodes
     ray_launcher = launcher("ray", {"address": cluster.address, "num_cpus": 1}, tmp_path)

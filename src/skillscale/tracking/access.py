@@ -197,6 +197,11 @@ def _explained(uri: str, error: Exception) -> TrackingError:
         return _newer(place, text.rpartition(" ")[2].strip("'"))
     if "database is locked" in low:
         return TrackingError(f"{place} is locked by another process; end it or wait, then start again")
+    if "not authenticated" in low or "error code 403" in low:
+        return TrackingError(
+            f"the tracking store {place} lets only its users in ({_short(text)}); set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD to those of one who may write"
+        )
     if "api request to" in low or "connection" in low or "max retries" in low or "timed out" in low:
         return _unreachable(uri, _short(text))
     return TrackingError(f"the tracking store {place} refused: {_short(text)}")
