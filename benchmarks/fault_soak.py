@@ -66,11 +66,13 @@ def on_postgres(folder: Path, programs: Path, chance: random.Random) -> Outcome:
         return scene.outcome()
 
 
-def once(name: str, seed: int, empty: Path, programs: Path) -> Outcome:
+def once(name: str, seed: int, empty: Path, programs: Path, storage: str) -> Outcome:
     """One drill in a folder of its own."""
     chance = random.Random(f"{name} {seed}")  # noqa: S311
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         folder = Path(place)
+        if storage:
+            (folder / "storage").write_text(str(folder / "queue.journal") if storage == "journal" else storage)
         if name == "server_killed":
             return on_server(folder, empty, chance)
         if name == "postgres_killed":
@@ -86,14 +88,21 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--postgres", type=Path, default=Path("/usr/lib/postgresql/15/bin"))
+    parser.add_argument("--storage", default="", help="the queue in a storage of Optuna: journal, or its address")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         empty = empty_store(Path(place))
         for seed in range(args.first, args.first + args.times):
             for name in args.drills.split(","):
-                outcome = once(name, seed, empty, args.postgres)
-                row = {"drill": name, "seed": seed, **asdict(outcome), "seconds": f"{outcome.seconds:.1f}"}
+                outcome = once(name, seed, empty, args.postgres, args.storage)
+                row = {
+                    "drill": name,
+                    "queue": args.storage or "registry",
+                    "seed": seed,
+                    **asdict(outcome),
+                    "seconds": f"{outcome.seconds:.1f}",
+                }
                 print(row, flush=True)
                 is_new = not args.out.exists()
                 with args.out.open("a", newline="") as file:

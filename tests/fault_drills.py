@@ -65,14 +65,14 @@ class Trainer:
     stall_at: tuple[int, ...] = ()
 
     def ask(
-        self, n_params: int, n_tokens: int, mix: Mapping[str, float], seed: int,
-        watch: Callable[[], None] = lambda: None,
-    ) -> dict[str, tuple[float, float]]:  # fmt: skip
+        self, n_params: int, n_tokens: int, mix: Mapping[str, float], seed: int, watch: Callable[[], None] = bool
+    ) -> dict[str, tuple[float, float]]:
         time.sleep(self.pause_s)
         if seed in self.nan_at:
             raise DivergedError("diverged: loss is nan")
         if seed in self.stall_at:
             os.kill(os.getpid(), signal.SIGSTOP)
+        watch()
         return {"code": (loss_of(n_params, n_tokens, seed), 0.003)}
 
 
@@ -107,15 +107,8 @@ def work(uri: str, folder: str, orders: Orders) -> None:
             size = Path(uri.removeprefix("sqlite:///")).stat().st_size + orders.room
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        from skillscale.tracking import Registry
-
-        study = Registry.open(uri, cache=Path(folder) / "cache").open_driven(NAME, trainer=TRAINER, skills=SKILLS)
-        worker.work(
-            study,
-            lambda writer: _train(writer, orders),
-            Output(answer=told, log=told),
-            retry_failed=orders.retry_failed,
-        )
+        asked = {"retry_failed": orders.retry_failed}
+        worker.work(opened(uri, folder), lambda writer: _train(writer, orders), Output(answer=told, log=told), **asked)
 
 
 def _train(writer: Any, orders: Orders) -> RunRecord:
@@ -237,10 +230,14 @@ class Scene:
 
 
 def opened(uri: str, folder: str) -> Any:
-    """The study as whoever works on it opens it."""
+    """The study as whoever works on it opens it, with the queue that the folder's file ``storage`` names, if any."""
     from skillscale.tracking import Registry
 
-    return Registry.open(uri, cache=Path(folder) / "cache").open_driven(NAME, trainer=TRAINER, skills=SKILLS)
+    named = Path(folder) / "storage"
+    storage = named.read_text() if named.exists() else ""
+    return Registry.open(uri, cache=Path(folder) / "cache", storage=storage).open_driven(
+        NAME, trainer=TRAINER, skills=SKILLS
+    )
 
 
 def _is_written_twice(store: Any, run_id: str) -> bool:

@@ -65,7 +65,7 @@ def test_a_torn_checkpoint_is_set_aside_and_the_point_trained_anew(empty_store, 
     torn.parent.mkdir()
     torn.write_bytes(b"half a check")
 
-    record = worker.train_claimed(writer, desk)
+    record = worker.train_claimed(writer, desk, study)
 
     assert (record.state, record.skills["code"].loss) == (State.FINISHED, 2.0)
     assert [path.name for path in torn.parent.iterdir()] == [f"{writer.run_id}.damaged"]

@@ -19,7 +19,7 @@ from skillscale.point import digest
 _SILENCE = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 SERVER_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20", **_SILENCE}
 FIRST_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "8", **_SILENCE}
-_LOCK_PATIENCE_S = 120.0
+_LOCK_PATIENCE_S = 600.0  # whoever asks first gets it: of 32 on a busy machine one may ask in vain for minutes
 _DATABASES = ("postgresql", "mysql", "mssql")
 _NOISY = ("mlflow.store.db.utils", "alembic.runtime.migration", "mlflow.utils.rest_utils")
 
