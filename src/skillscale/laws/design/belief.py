@@ -111,11 +111,14 @@ def believe(law: Law, surface: Surface, history: History, skills: Sequence[str])
 
 
 def _gone_wrong(total: Array, count: Array) -> Array:
-    """Chance that a run is off in all of its skills alike, by the sum over ``count`` skills of its deleted errors."""
+    """Chance that a run is off in all of its skills alike, by the sum over ``count`` skills of its deleted errors.
+
+    One skill alone can't tell a run gone wrong from a law that is: there Student's weights have to do.
+    """
     right = (1 + (count - 1) * _COMMON) / count  # variance of their mean, where the run is as others are
     wrong = right + _WRONG_BY**2
     odds = 0.5 * np.log(right / wrong) + 0.5 * (total / count) ** 2 * (1 / right - 1 / wrong)
-    return np.asarray(expit(odds + logit(_WRONG)))
+    return np.where(count > 1, expit(odds + logit(_WRONG)), 0.0)
 
 
 class _Fit:
