@@ -135,6 +135,8 @@ def test_four_workers_finish_every_point_once_though_one_is_killed_and_one_hangs
         codes.append(workers[hung].wait(timeout=900))
         assert workers[killed].wait() == -signal.SIGKILL
         assert "given to another" in cluster.log(hung)
+        for each in workers.values():
+            each.stdout.close()
         assert codes == [0] * (WORKERS - 1), [cluster.log(name) for name in workers]
         check_done(cluster, points=10)
         again = cluster.answer("driver", "grid", *given, "--workers", "1")

@@ -11,7 +11,7 @@ from test_tracking import DATA, OPTIMISATION, PROVENANCE, RESULTS, SIZE, point
 from skillscale.config import load
 from skillscale.errors import InputError, TakenOverError, TrackingError
 from skillscale.record import State, Why
-from skillscale.tracking import Registry
+from skillscale.tracking import Registry, current_owner
 
 QUICK_S = 1.5
 ELSEWHERE = "another-host:1:0"
@@ -66,6 +66,8 @@ def test_points_go_out_once_and_records_come_back_as_without_a_storage(opened, c
         assert {writer.point.seed, second.point.seed} == {0, 1}
         assert study.claim() is None
         assert study.progress().running == 2
+        held = other.planned()[writer.point.seed]
+        assert (held.run_id, held.owner) == (writer.run_id, current_owner())
         begin(writer)
         writer.curve(1000, 3.0)
         written = writer.finish(**RESULTS)

@@ -150,7 +150,7 @@ def standing_of(study: Study) -> Standing:
     """
     points = tuple(study.planned())
     busy = [each for each in points if each.status == "RUNNING" and is_alive(each.owner) is not False]
-    curves = {each.run_id: study.curve(each.run_id) for each in busy}
+    curves = {each.run_id: study.curve(each.run_id) for each in busy if each.run_id}  # one that is just held has none
     sampled = study.is_sampled()
     logged = study.analysis_metrics("sample", _LOGGED)
     fitted = study.analysis_metrics("fit", _LOGGED) + study.analysis_metrics("report", _LOGGED)

@@ -48,7 +48,7 @@ class Entry:
     """A key of the queue as it stands.
 
     ``status``: WAITING, RUNNING, FINISHED or FAILED. ``attempt``: how often it was taken before, and once more.
-    ``deaths``: how many of its holders were lost. ``ended_ms``: by the clock of the machine that ended it.
+    ``deaths``: how many of its holders were lost. ``ended_ms`` and ``claimed_ms``: by the clock of its holder.
     """
 
     key: str
@@ -61,6 +61,7 @@ class Entry:
     attempt: int = 1
     deaths: int = 0
     ended_ms: int = 0
+    claimed_ms: int = 0
 
 
 class Queue:
@@ -298,7 +299,7 @@ class Ticket:
         self._signed: float | None = None
         self._ended = threading.Event()
         try:
-            queue.mark(number, owner=owner, beat=1)
+            queue.mark(number, owner=owner, beat=1, claimed_ms=int(time.time() * 1000))
         except TakenOverError:
             self.is_lost = True
         self._heart = threading.Thread(target=self._beat, daemon=True, name=f"heartbeat of trial {number}")
@@ -381,7 +382,7 @@ class Ticket:
                 continue  # a storage that is away comes back, or the point is given to another
 
 
-_OWN = ("key", "owner", "beat", "run_id", "reason", "ended_ms", "released", "after")
+_OWN = ("key", "owner", "beat", "claimed_ms", "run_id", "reason", "ended_ms", "released", "after")
 _STATES = {"WAITING": "WAITING", "RUNNING": "RUNNING", "FINISHED": "COMPLETE", "FAILED": "PRUNED"}
 _STATUS = {state: status for status, state in _STATES.items()}
 
@@ -417,6 +418,7 @@ def _entry(key: str, trial: "FrozenTrial", earlier: "list[FrozenTrial]") -> Entr
         attempt=len(earlier) + 1,
         deaths=_deaths(earlier),
         ended_ms=int(attributes.get("ended_ms", 0)),
+        claimed_ms=int(attributes.get("claimed_ms", 0)),
     )
 
 

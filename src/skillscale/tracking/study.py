@@ -638,6 +638,7 @@ def _planned_entry(entry: Entry) -> Planned:
     why = entry.values.get("why")
     return Planned(
         point=DesignPoint.from_dict(entry.values["point"]), status=status, reason=entry.reason, end_ms=entry.ended_ms,
+        run_id=entry.run_id, owner=entry.owner, claimed_ms=entry.claimed_ms,
         why=None if why is None else Why.from_text(why),
     )  # fmt: skip
 
