@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from skillscale import driven, worker
-from skillscale.errors import DivergedError
+from skillscale.errors import DivergedError, TrackingError
 from skillscale.output import Output
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import RunRecord, State
@@ -192,6 +192,14 @@ class Scene:
         while not condition():
             assert time.monotonic() < until, f"{self.study.progress()} after {seconds:g} s: {self.logs()}"
             time.sleep(0.1)
+
+    def answers(self) -> bool:
+        """Whether the store can be read."""
+        try:
+            self.study.progress()
+        except TrackingError:
+            return False
+        return True
 
     def wait_for_points(self, count: int) -> None:
         """Until so many points are finished."""
@@ -501,6 +509,7 @@ def mlflow_server(folder: Path, backend: str, port: int) -> Service:
 def service_killed(scene: Scene, service: Service, *, times: int = 2, down_s: float = 2.0) -> None:
     """SIGKILL of a service that the workers need, while they work; it comes back after a while."""
     for _ in range(times):
+        scene.wait_for(scene.answers)  # what listens may still be recovering
         before = scene.study.progress().finished
         scene.start(WORKERS, Orders(trainer=Trainer(pause_s=0.2)))
         scene.wait_for_points(min(before + scene.chance.randrange(1, 4), len(points())))
@@ -508,6 +517,7 @@ def service_killed(scene: Scene, service: Service, *, times: int = 2, down_s: fl
         time.sleep(down_s)
         service.start()
         scene.wait()
+    scene.wait_for(scene.answers)
 
 
 def disturbed(name: str, scene: Scene) -> Outcome:
