@@ -241,11 +241,13 @@ def opened(uri: str, folder: str) -> Any:
     """The study as whoever works on it opens it, with the queue that the folder's file ``storage`` names, if any."""
     from skillscale.tracking import Registry
 
+    registry = Registry.open(uri, cache=Path(folder) / "cache", storage=_storage(folder))
+    return registry.open_driven(NAME, trainer=TRAINER, skills=SKILLS)
+
+
+def _storage(folder: str) -> str:
     named = Path(folder) / "storage"
-    storage = named.read_text() if named.exists() else ""
-    return Registry.open(uri, cache=Path(folder) / "cache", storage=storage).open_driven(
-        NAME, trainer=TRAINER, skills=SKILLS
-    )
+    return named.read_text() if named.exists() else ""
 
 
 def _is_written_twice(store: Any, run_id: str) -> bool:
@@ -433,8 +435,9 @@ def trainer_hangs(scene: Scene) -> None:
 
 
 def _drive_trainer(uri: str, folder: str, retry: bool) -> None:
-    asked = {"trainer": f"{folder}/law.py:train", "tracking": uri, "cache": Path(folder) / "cache", "timeout_s": 45.0}
-    driven.drive({**asked, "retry_failed": retry, "sampled": False}, NAME, Output())
+    asked = {"trainer": f"{folder}/law.py:train", "tracking": uri, "cache": Path(folder) / "cache", "timeout_s": 45.0,
+             "storage": _storage(folder), "retry_failed": retry, "sampled": False}  # fmt: skip
+    driven.drive(asked, NAME, Output())
 
 
 def two_drivers(scene: Scene) -> None:
