@@ -229,7 +229,7 @@ def figure_file(text: str) -> str:
 
 
 def launch_options(text: str) -> dict[str, Any]:
-    """Options of a launcher between commas, as in ``num_gpus=1,partition=short``; numbers are read as such."""
+    """Options of a launcher between commas, as in ``num_gpus=1,address=auto``; numbers are read as such."""
     return {name: config.scalar(value) for name, value in named(str)(text).items()}
 
 
@@ -332,7 +332,10 @@ _LAUNCHED = (
         name="launcher", default="local", read=one_of("local", "none", "slurm", "ray", "kubernetes"),
         help="who starts the workers: local, slurm, ray; none: you do; kubernetes: writes a Job for you to apply",
     ),
-    Parameter(name="launch", read=launch_options, help="options of the launcher, as in partition=gpu,gpus_per_node=1"),
+    Parameter(
+        name="launch", read=launch_options,
+        help="options of the launcher, as in slurm_partition=gpu,gpus_per_node=1",
+    ),
     Parameter(name="file", read=page_file, help="YAML file for the Job of kubernetes; empty: STUDY-job.yaml"),
 )  # fmt: skip
 _SAMPLED = Parameter(name="sampled", default="false", read=flag, help="train only points that the sampler chose")
