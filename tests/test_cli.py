@@ -147,6 +147,12 @@ def test_help_lists_parameters_with_their_defaults(capsys, one):
         assert line.endswith(endings.get(parameter.default, f"[{parameter.default}]"))
 
 
+@pytest.mark.parametrize("name", ["suggest", "fit", "plan", "backtest", "report", "import", "export"])
+def test_help_names_every_kind_of_table_that_is_read(name):
+    (table,) = [one.help for one in entry(name).parameters if one.name == "table"]
+    assert [kind for kind in ("CSV", "Parquet", "JSON lines", "W&B", "lm-eval", "folder") if kind not in table] == []
+
+
 def test_overview_lists_entries(capsys):
     assert cli.main(["--help"]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]

@@ -256,8 +256,9 @@ _BESIDE = Parameter(
 )
 _RETRY = Parameter(name="retry_failed", default="false", read=flag, help="train the points that failed once more")
 _JSON = Parameter(name="json", default="false", read=flag, help="print one JSON object instead of text")
-_TABLE = Parameter(name="table", help="runs by others: CSV, Parquet, W&B export or lm-eval results, or a folder")
-_INSTEAD = replace(_TABLE, help="CSV or Parquet file of runs in place of a study; empty: the study")
+_KINDS_OF_TABLE = "CSV, Parquet, JSON lines, W&B export or lm-eval results, or a folder"
+_TABLE = Parameter(name="table", help=f"runs by others: {_KINDS_OF_TABLE}")
+_INSTEAD = replace(_TABLE, help=f"runs in place of a study: {_KINDS_OF_TABLE}; empty: the study")
 _COLUMNS = Parameter(name="columns", help="YAML file that tells which column of the table is what")
 _CONVENTION = Parameter(
     name="convention",
@@ -265,11 +266,7 @@ _CONVENTION = Parameter(
 )
 _READ = (_STUDY, _DATA, _SKILLS, _TRACKING)
 _TRAIN = (*_READ, _CACHE)
-_OF_TABLE = (
-    replace(_TABLE, help="CSV or Parquet file to fit in place of a study; empty: the study"),
-    _COLUMNS,
-    _CONVENTION,
-)
+_OF_TABLE = (_INSTEAD, _COLUMNS, _CONVENTION)
 _REGISTER = Parameter(name="register", help="name in the model registry under which the laws are kept; empty: nowhere")
 _WORTH = Parameter(
     name="worth", read=named(_share), help="what skills are worth, as in code=1,prose=2: their common optimum is told"
@@ -464,9 +461,7 @@ ENTRIES = (
         run="skillscale.suggest:suggest",
         parameters=(
             *_READ,
-            _INSTEAD,
-            _COLUMNS,
-            _CONVENTION,
+            *_OF_TABLE,
             *_ASKED,
             Parameter(name="count", default="4", read=count, help="how many points"),
             Parameter(name="file", read=page_file, help="CSV file to write the points to; empty: none"),
@@ -617,9 +612,7 @@ ENTRIES = (
         run="skillscale.export:export",
         parameters=(
             *_READ,
-            _INSTEAD,
-            _COLUMNS,
-            _CONVENTION,
+            *_OF_TABLE,
             Parameter(
                 name="file", default=None, read=page_file, help="runs.csv or runs.parquet; law.json or law.py of laws"
             ),
