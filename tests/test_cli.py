@@ -206,8 +206,23 @@ def test_values_that_make_no_point_are_refused(words, message):
         cli.parse(["--n_params", "1000", *words], entry("train"))
 
 
+WITHOUT_SETTINGS = ["simulate", "import", "watch", "reap"]
+
+
 def test_entries_without_a_study_read_no_settings():
-    assert [one.name for one in cli.ENTRIES if not one.nouns] == ["simulate", "import", "watch", "reap"]
+    assert [one.name for one in cli.ENTRIES if not one.nouns] == WITHOUT_SETTINGS
+
+
+@pytest.mark.parametrize("one", cli.ENTRIES, ids=lambda one: one.name)
+def test_settings_are_offered_and_taken_where_they_are_read(capsys, one):
+    assert cli.main([one.name, "--help"]) == 0
+    assert ("--NOUN.key" in capsys.readouterr().out) == (one.name not in WITHOUT_SETTINGS)
+    words = [f"--{parameter.name}=1" for parameter in one.parameters if parameter.default is None]
+    if one.name in WITHOUT_SETTINGS:
+        with pytest.raises(InputError, match=r"has no parameter --train\.clip_norm; it has .*; it reads no settings"):
+            cli.parse([*words, "--train.clip_norm", "1"], one)
+    else:
+        assert cli.parse([*words, "--train.clip_norm", "1"], one)["train.clip_norm"] == "1"
 
 
 def test_an_answer_that_json_cannot_hold_is_refused():

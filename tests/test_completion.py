@@ -45,7 +45,7 @@ def test_entries_are_offered_first(bash):
 @pytest.mark.parametrize("entry", cli.ENTRIES, ids=lambda entry: entry.name)
 def test_each_entry_offers_its_own_parameters(bash, entry):
     offered = tab(bash, entry.name, "--")
-    nouns = [f"--{noun}." for noun in config.NOUNS]
+    nouns = [f"--{noun}." for noun in config.NOUNS] if entry.nouns else []
     assert offered == [*(f"--{one.name}" for one in entry.parameters), "--help", *nouns]
 
 
@@ -58,6 +58,7 @@ def test_values_are_offered_where_they_can_be_listed(bash):
 
 def test_settings_are_offered_by_their_dotted_names(bash):
     assert tab(bash, "train", "--model.d") == ["--model.depth_coefficient", "--model.depth_exponent"]
+    assert tab(bash, "watch", "--train.") == [], "it reads no settings"
     every = {f"--{noun}.{key}" for noun, keys in config.load().as_dict().items() for key in keys}
     assert set(tab(bash, "train", "--train.")) == {one for one in every if one.startswith("--train.")}
     assert all(one in script(shell) for one in every for shell in SHELLS)

@@ -56,6 +56,7 @@ def commands() -> str:
     ]
     for entry in cli.ENTRIES:
         lines += [f"## {entry.name}", "", f"{_sentence(entry.help)}", "", *_parameters(entry), ""]
+        lines += [] if entry.nouns else ["It reads no settings.", ""]
     lines += [
         "## Exit codes",
         "",

@@ -745,6 +745,7 @@ def _completion(words: list[str], entries: Sequence[Entry]) -> str:
             name=entry.name,
             help=entry.help,
             words=tuple(completion.Word(name=one.name, help=one.help, values=one.values) for one in entry.parameters),
+            reads_settings=bool(entry.nouns),
         )
         for entry in entries
     ]
@@ -779,10 +780,10 @@ def _pairs(words: Sequence[str], entry: Entry) -> dict[str, str]:
         name, sign, text = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not name:
             raise errors.InputError(f"{word!r} stands where a parameter should; write --NAME VALUE")
-        if "." not in name and name not in declared:
+        if name not in declared and not ("." in name and entry.nouns):
+            also = ", and settings as --NOUN.key VALUE" if entry.nouns else "; it reads no settings"
             raise errors.InputError(
-                f"{entry.name} has no parameter --{name}{_near(name, declared)}; it has {', '.join(declared)}, "
-                "and settings as --NOUN.key VALUE"
+                f"{entry.name} has no parameter --{name}{_near(name, declared)}; it has {', '.join(declared)}{also}"
             )
         if name in given:
             raise errors.InputError(f"--{name} is given twice; give it once")
@@ -823,13 +824,15 @@ def _overview(entries: Sequence[Entry]) -> str:
 
 def _usage(entry: Entry) -> str:
     width = max(len(parameter.name) for parameter in entry.parameters)
-    lines = [f"usage: skillscale {entry.name} [--NAME VALUE ...] [--NOUN.key VALUE ...]", "", entry.help, ""]
+    settings = " [--NOUN.key VALUE ...]" if entry.nouns else ""
+    lines = [f"usage: skillscale {entry.name} [--NAME VALUE ...]{settings}", "", entry.help, ""]
     for parameter in entry.parameters:
         default = " (required)" if parameter.default is None else f" [{parameter.default}]" if parameter.default else ""
         lines.append(f"  --{parameter.name:<{width}}  {parameter.help}{default}")
-    nouns = ", ".join(config.NOUNS)
-    lines += ["", f"Any setting of conf/ can be given as --NOUN.key VALUE, with the nouns {nouns}.", ""]
-    return "\n".join(lines)
+    if entry.nouns:
+        nouns = ", ".join(config.NOUNS)
+        lines += ["", f"Any setting of conf/ can be given as --NOUN.key VALUE, with the nouns {nouns}."]
+    return "\n".join([*lines, ""])
 
 
 def _complain(message: str, code: int) -> int:
