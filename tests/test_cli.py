@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -147,6 +149,40 @@ def test_help_lists_parameters_with_their_defaults(capsys, one):
         assert line.endswith(endings.get(parameter.default, f"[{parameter.default}]"))
 
 
+@pytest.mark.parametrize("one", cli.ENTRIES, ids=lambda one: one.name)
+def test_help_groups_parameters_where_they_are_many_and_the_output_is_last(capsys, one):
+    assert [each for group in one.groups.values() for each in group if each not in one.parameters] == []
+    assert sum(map(len, one.groups.values())) == len(one.parameters)
+    assert list(one.groups)[-1] in ("", "the output")
+    if len(one.parameters) > 10:
+        assert all(one.groups), "give the new parameter a group"
+    assert cli.main([one.name, "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for title, parameters in one.groups.items():
+        after = lines[lines.index(title) + 1 :] if title else lines[4:]
+        assert [line.split()[0] for line in after[: len(parameters)]] == [f"--{each.name}" for each in parameters]
+
+
+@pytest.mark.parametrize("one", cli.ENTRIES, ids=lambda one: one.name)
+def test_help_ends_with_examples(capsys, one):
+    assert cli.main([one.name, "--help"]) == 0
+    told = capsys.readouterr().out.partition("\nexamples\n")[2].splitlines()
+    assert tuple(line.strip() for line in told) == one.examples
+    assert len(one.examples) in (2, 3)
+
+
+@pytest.mark.parametrize(
+    "command", [*(one for each in cli.ENTRIES for one in each.examples), *cli.BEGINNINGS], ids=lambda one: one[11:51]
+)
+def test_examples_are_commands_that_are_taken(command, monkeypatch, tmp_path):
+    """Up to the entry's function, which gets the values and the settings."""
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    monkeypatch.setattr(cli.Entry, "function", lambda self: lambda *_: seen.append(self.name) or {})
+    program, name, *words = shlex.split(command)
+    assert (program, cli.main([name, *words]), seen) == ("skillscale", 0, [name])
+
+
 @pytest.mark.parametrize("name", ["suggest", "fit", "plan", "backtest", "report", "import", "export"])
 def test_help_names_every_kind_of_table_that_is_read(name):
     (table,) = [one.help for one in entry(name).parameters if one.name == "table"]
@@ -155,8 +191,9 @@ def test_help_names_every_kind_of_table_that_is_read(name):
 
 def test_overview_lists_entries(capsys):
     assert cli.main(["--help"]) == 0
-    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
-    assert listed == [
+    begin, _, rest = capsys.readouterr().out.partition("\nentries\n")
+    assert re.findall(r"^  (skillscale .*?)  +\S", begin, re.MULTILINE) == list(cli.BEGINNINGS)
+    assert [line.split()[0] for line in rest.splitlines() if line.startswith("  ")] == [
         "main",
         "prepare",
         "train",
