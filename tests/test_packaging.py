@@ -59,6 +59,12 @@ def test_the_modules_readme_opens_as_optunahub_wants_it():
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Abstract", "APIs", "Installation", "Example", "Others"]
 
 
+def test_no_page_takes_the_package_from_an_index_that_lacks_it():
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *REGISTRY.rglob("*.md"), *REGISTRY.rglob("*.py")]
+    named = re.compile(r"pip install (?:\S+ )*[\"']?skillscale(?![\w.-]*\.whl)|load_module\(")
+    assert [path.name for path in pages if named.search(path.read_text())] == []
+
+
 def test_the_modules_example_asks_for_losses_of_skills(monkeypatch):
     monkeypatch.syspath_prepend(str(REGISTRY / "samplers" / "skill_law"))
     import example
