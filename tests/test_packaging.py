@@ -94,6 +94,19 @@ def test_the_wheel_is_typed_and_has_the_settings(tmp_path):
     assert {name.split("/")[0] for name in names} == {"skillscale", inside}
 
 
+def test_the_sdist_has_what_runs_and_nothing_that_cannot(tmp_path):
+    """Tests would need the rest of the checkout."""
+    build(ROOT, tmp_path, "sdist")
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        parts = [Path(name).parts[1:] for name in archive.getnames()]
+    assert {part[0] for part in parts} == {
+        "src", "conf", "docker", "MLproject", "python_env.yaml", "constraints.txt", "pyproject.toml", "PKG-INFO",
+        "README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "NOTICE", ".gitignore",
+    }  # fmt: skip
+    assert [part for part in parts if part[-1].startswith("test_")] == []
+
+
 @pytest.mark.slow
 def test_sdist_and_wheel_install_into_a_fresh_environment_and_work_outside_the_checkout(tmp_path):
     """The sdist has all that makes the wheel; that wheel, installed, fits a table and takes settings of one's own."""
