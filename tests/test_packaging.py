@@ -39,10 +39,11 @@ def test_the_citation_is_of_this_version_and_licence():
     assert citation["authors"] == [{"name": "The skillscale authors"}]
 
 
-def test_the_version_is_semantic_and_the_changelog_knows_it_or_what_comes_next():
+def test_the_version_is_semantic_and_the_changelog_has_its_section_below_what_comes_next():
     assert re.fullmatch(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", skillscale.__version__)
-    newest = re.search(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE).group(1)
-    assert newest in ("Unreleased", skillscale.__version__)
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
+    assert re.fullmatch(rf"\[{re.escape(skillscale.__version__)}\] - \d{{4}}-\d\d-\d\d", headings[1])
 
 
 def test_the_sampler_is_loaded_as_a_module_of_optunahub():
