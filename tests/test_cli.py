@@ -12,21 +12,24 @@ from pathlib import Path
 import pytest
 
 from skillscale import __version__, cli
+from skillscale.cli.entry import Entry, Parameter
+from skillscale.cli.usage import BEGINNINGS
+from skillscale.cli.values import count, flag
 from skillscale.errors import InputError, TrackingError
 from skillscale.output import Output
 from skillscale.point import Mix
 
-STUB = cli.Entry(
+STUB = Entry(
     name="stub",
     help="show what came",
     run="test_cli:stub",
     parameters=(
-        cli.Parameter(name="study", default="smoke", help="study"),
-        cli.Parameter(name="data", default="embedded", help="data"),
-        cli.Parameter(name="skills", default="embedded", help="skills"),
-        cli.Parameter(name="n_params", default=None, read=cli.count, help="N, parameters"),
-        cli.Parameter(name="then", help="what happens next"),
-        cli.Parameter(name="json", default="false", read=cli.flag, help="print JSON"),
+        Parameter(name="study", default="smoke", help="study"),
+        Parameter(name="data", default="embedded", help="data"),
+        Parameter(name="skills", default="embedded", help="skills"),
+        Parameter(name="n_params", default=None, read=count, help="N, parameters"),
+        Parameter(name="then", help="what happens next"),
+        Parameter(name="json", default="false", read=flag, help="print JSON"),
     ),
 )
 
@@ -172,13 +175,13 @@ def test_help_ends_with_examples(capsys, one):
 
 
 @pytest.mark.parametrize(
-    "command", [*(one for each in cli.ENTRIES for one in each.examples), *cli.BEGINNINGS], ids=lambda one: one[11:51]
+    "command", [*(one for each in cli.ENTRIES for one in each.examples), *BEGINNINGS], ids=lambda one: one[11:51]
 )
 def test_examples_are_commands_that_are_taken(command, monkeypatch, tmp_path):
     """Up to the entry's function, which gets the values and the settings."""
     monkeypatch.chdir(tmp_path)
     seen = []
-    monkeypatch.setattr(cli.Entry, "function", lambda self: lambda *_: seen.append(self.name) or {})
+    monkeypatch.setattr(Entry, "function", lambda self: lambda *_: seen.append(self.name) or {})
     program, name, *words = shlex.split(command)
     assert (program, cli.main([name, *words]), seen) == ("skillscale", 0, [name])
 
@@ -192,7 +195,7 @@ def test_help_names_every_kind_of_table_that_is_read(name):
 def test_overview_lists_entries(capsys):
     assert cli.main(["--help"]) == 0
     begin, _, rest = capsys.readouterr().out.partition("\nentries\n")
-    assert re.findall(r"^  (skillscale .*?)  +\S", begin, re.MULTILINE) == list(cli.BEGINNINGS)
+    assert re.findall(r"^  (skillscale .*?)  +\S", begin, re.MULTILINE) == list(BEGINNINGS)
     assert [line.split()[0] for line in rest.splitlines() if line.startswith("  ")] == [
         "main",
         "prepare",

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from skillscale import cli, config
+from skillscale.cli.values import one_of
 from skillscale.errors import InputError
 
 SHELLS = ("bash", "zsh", "fish")
@@ -108,4 +109,4 @@ def test_help_and_completion_take_no_more_than_half_a_second_of_work():
 
 def test_one_of_some_words_refuses_others():
     with pytest.raises(InputError, match=r"must be one of a, b, but it is 'c'"):
-        cli.one_of("a", "b")("c")
+        one_of("a", "b")("c")

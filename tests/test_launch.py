@@ -15,6 +15,7 @@ import yaml
 from storages import PASSWORD
 
 from skillscale import cli
+from skillscale.cli.values import launch_options
 from skillscale.crew import worker_words
 from skillscale.errors import InputError
 from skillscale.launch import launcher
@@ -166,7 +167,7 @@ def test_slurm_takes_the_options_that_are_shown(tmp_path):
     examples = [shown.rpartition("as in ")[2], *re.findall(r"--launch ([^`\s]*gpus_per_node[^`\s]*)", page)]
     assert len(examples) >= 3
     for example in examples:
-        launcher("slurm", {"cluster": "local", **cli.launch_options(example)}, tmp_path)
+        launcher("slurm", {"cluster": "local", **launch_options(example)}, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,254 +1,29 @@
-"""The commands: ``skillscale ENTRY --name value``, the same entries, names and defaults as in ``MLproject``.
+"""The commands there are, each with its parameters, its function and examples; declared here once."""
 
-Each entry is declared once, in ``ENTRIES``. Parameters are checked here, before anything heavy is imported; settings
-of ``conf/`` are overridden by their dotted names (``--train.clip_norm 0.5``) and checked by ``config``.
-"""
+from dataclasses import replace
 
-import contextlib
-import difflib
-import errno
-import importlib
-import math
-import os
-import signal
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn, TextIO
-
-from skillscale import __version__, completion, config, errors
-from skillscale.output import Output, without_password
+from skillscale.cli.entry import OUTPUT, Entry, Parameter
+from skillscale.cli.values import (
+    amount,
+    bounds,
+    cache_folder,
+    count,
+    figure_file,
+    finite,
+    flag,
+    launch_options,
+    mixes,
+    named,
+    one_of,
+    optional,
+    page_file,
+    positive,
+    seed,
+    several,
+    share,
+    window,
+)
 from skillscale.point import Mix
-
-INTERRUPTED, TERMINATED = 130, 143
-_FEW = 10  # parameters that are read at a glance, without groups
-_OUTPUT = "the output"  # the group that is told last
-_CURES = {
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some of your quota",
-    errno.EACCES: "choose a place that you may write",
-    errno.EROFS: "choose a place that can be written",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parameter:
-    """A parameter of an entry.
-
-    Args:
-        name: as on the command line, in ``MLproject`` and in the arguments that the entry's function gets.
-        help: what it says, with its unit.
-        default: as text; None where a value must be given.
-        read: from text to value; raises ``InputError`` with no name of the parameter in it.
-        group: title under which ``--help`` lists it, where an entry has many.
-    """
-
-    name: str
-    help: str
-    default: str | None = ""
-    read: Callable[[str], Any] = str
-    group: str = ""
-
-    @property
-    def is_flag(self) -> bool:
-        """Whether ``--name`` alone means true."""
-        return self.read is flag
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        """What it takes, where that can be listed: words, true and false, names of files in conf/."""
-        if self.is_flag:
-            return ("true", "false")
-        return self.read.choices if isinstance(self.read, OneOf) else config.conf_names(self.name)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A command. ``run`` is ``module:function``, imported when the entry runs.
-
-    The function gets ``(arguments, config, output)`` and returns the answer as plain values. ``arguments`` maps each
-    declared name to its value, and each override's dotted name to its text. ``names_any_study``: ``--study`` may name a
-    study of the registry for which there is no file in conf/ (runs of others, imported). ``examples`` are commands.
-    """
-
-    name: str
-    help: str
-    run: str
-    parameters: tuple[Parameter, ...]
-    names_any_study: bool = False
-    examples: tuple[str, ...] = ()
-
-    @property
-    def groups(self) -> Mapping[str, tuple[Parameter, ...]]:
-        """Its parameters by the title of their group; all under none where they are few."""
-        if len(self.parameters) <= _FEW:
-            return {"": self.parameters}
-        titles = sorted(dict.fromkeys(one.group for one in self.parameters), key=lambda title: title == _OUTPUT)
-        return {title: tuple(one for one in self.parameters if one.group == title) for title in titles}
-
-    @property
-    def nouns(self) -> tuple[str, ...]:
-        """The nouns whose file is chosen by a parameter; none for an entry that reads no settings (``reap``)."""
-        names = [parameter.name for parameter in self.parameters]
-        return ("data", "skills", "study") if "data" in names else ()
-
-    def function(self) -> Callable[[Mapping[str, Any], config.Config, Output], Mapping[str, Any]]:
-        """The function that ``run`` names."""
-        module, _, name = self.run.partition(":")
-        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
-
-
-def _float(text: str) -> float:
-    number = _number(text)
-    if not math.isfinite(number):
-        raise errors.InputError(f"must hold finite numbers, but one is {text!r}")
-    return number
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def flag(text: str) -> bool:
-    """``true`` or ``false``."""
-    if text not in ("true", "false"):
-        raise errors.InputError(f"must be true or false, but it is {text!r}")
-    return text == "true"
-
-
-def count(text: str) -> int:
-    """A whole number from 1; ``2e5`` is one."""
-    return _whole(text, 1)
-
-
-def seed(text: str) -> int:
-    """A whole number from 0."""
-    return _whole(text, 0)
-
-
-def window(text: str) -> int:
-    """A whole number from 8."""
-    return _whole(text, 8)
-
-
-def positive(text: str) -> float:
-    """A finite number above 0."""
-    number = _number(text)
-    if not (math.isfinite(number) and number > 0):
-        raise errors.InputError(f"must be a number above 0, as in 200000 or 2e5, but it is {text!r}")
-    return number
-
-
-def _share(text: str) -> float:
-    """A finite number from 0."""
-    number = _number(text)
-    if not (math.isfinite(number) and number >= 0):
-        raise errors.InputError(f"must be a number from 0, as in 0.01, but it is {text!r}")
-    return number
-
-
-def _part(text: str) -> float:
-    """A share above 0 and up to 1."""
-    number = _number(text)
-    if not 0 < number <= 1:
-        raise errors.InputError(f"must be a share above 0 and up to 1, as in 0.4 for 40 %, but it is {text!r}")
-    return number
-
-
-def optional(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Read as ``read``, with None for the empty text."""
-    return lambda text: read(text) if text else None
-
-
-def several(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...] | None]:
-    """Read values between commas, with None for the empty text."""
-    return lambda text: tuple(read(part.strip()) for part in text.split(",")) if text.strip() else None
-
-
-def mixes(text: str) -> tuple[Mix, ...] | None:
-    """Mixes between semicolons, as in ``code=.5,prose=.5; code=1``, with None for the empty text."""
-    return tuple(Mix.parse(part) for part in text.split(";") if part.strip()) or None
-
-
-def named(read: Callable[[str], Any]) -> Callable[[str], dict[str, Any]]:
-    """Read ``alpha=.34,E=1.7`` as values by name; the empty text has none."""
-
-    def read_pairs(text: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for part in filter(None, (one.strip() for one in text.split(","))):
-            name, sign, value = part.partition("=")
-            if not sign or not name.strip() or name.strip() in found:
-                raise errors.InputError(f"must read NAME=VALUE,... with each name once, but it is {text!r}")
-            found[name.strip()] = read(value.strip())
-        return found
-
-    return read_pairs
-
-
-def bounds(text: str) -> dict[str, tuple[float, float]]:
-    """Ranges of shares between commas, as in ``code=.1:.5,prose=0:.3``; the empty text has none."""
-    return named(_range)(text)
-
-
-def _range(text: str) -> tuple[float, float]:
-    least, sign, most = text.partition(":")
-    low, high = _number(least), _number(most)
-    if not sign or not 0 <= low <= high <= 1:
-        raise errors.InputError(f"must hold ranges of shares from 0 to 1, as in code=.1:.5, but one is {text!r}")
-    return low, high
-
-
-@dataclass(frozen=True)
-class OneOf:
-    """Reads one of some words."""
-
-    choices: tuple[str, ...]
-
-    def __call__(self, text: str) -> str:
-        """The word.
-
-        Raises:
-            InputError: it is none of them.
-        """
-        if text not in self.choices:
-            near = _near(text, self.choices)
-            raise errors.InputError(f"must be one of {', '.join(self.choices)}, but it is {text!r}{near}")
-        return text
-
-
-def one_of(*choices: str) -> OneOf:
-    """One of some words."""
-    return OneOf(choices)
-
-
-def page_file(text: str) -> str:
-    """A file in a folder that is there; empty for the default name."""
-    path = Path(text)
-    if text and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise errors.InputError(f"must name a file in a folder that exists, but it is {text!r}")
-    return text
-
-
-def figure_file(text: str) -> str:
-    """An SVG or PNG file in a folder that is there; empty for none."""
-    if text and Path(text).suffix.lower() not in (".svg", ".png"):
-        raise errors.InputError(f"must end in .svg or .png, but it is {text!r}")
-    return page_file(text)
-
-
-def launch_options(text: str) -> dict[str, Any]:
-    """Options of a launcher between commas, as in ``num_gpus=1,address=auto``; numbers are read as such."""
-    return {name: config.scalar(value) for name, value in named(str)(text).items()}
-
-
-def cache_folder(text: str) -> Path:
-    """The folder of what can be made again; empty is SKILLSCALE_CACHE, or .cache/skillscale in the home."""
-    return Path(text or os.environ.get("SKILLSCALE_CACHE") or Path.home() / ".cache" / "skillscale").expanduser()
 
 
 def _under(group: str, *parameters: Parameter) -> tuple[Parameter, ...]:
@@ -268,26 +43,29 @@ _TRACKING = Parameter(name="tracking", help="MLflow store; empty: MLFLOW_TRACKIN
 _CACHE = Parameter(
     name="cache", read=cache_folder, help="folder for prepared data; empty: SKILLSCALE_CACHE, or ~/.cache/skillscale"
 )
-(_WORKERS,) = _under(
-    _MACHINES,
-    Parameter(name="workers", default="2", read=count, help="processes that share the points, one thread each"),
+_WORKERS = Parameter(
+    name="workers",
+    default="2",
+    group=_MACHINES,
+    read=count,
+    help="processes that share the points, one thread each",
 )
 _PAGE = Parameter(
     name="page",
-    group=_OUTPUT,
+    group=OUTPUT,
     read=page_file,
     help="HTML file to write; empty: skillscale-STUDY.html in the working folder",
 )
 _BESIDE = Parameter(
     name="beside",
     default="roberts2025",
-    group=_OUTPUT,
+    group=OUTPUT,
     help="published optima to draw beside: a name in conf/optima, or a CSV file",
 )
 _RETRY = Parameter(
     name="retry_failed", default="false", group=_POINTS, read=flag, help="train the points that failed once more"
 )
-_JSON = Parameter(name="json", default="false", group=_OUTPUT, read=flag, help="print one JSON object instead of text")
+_JSON = Parameter(name="json", default="false", group=OUTPUT, read=flag, help="print one JSON object instead of text")
 _KINDS_OF_TABLE = "CSV, Parquet, JSON lines, W&B export or lm-eval results, or a folder"
 _TABLE = Parameter(name="table", help=f"runs by others: {_KINDS_OF_TABLE}")
 _INSTEAD = replace(_TABLE, help=f"runs in place of a study: {_KINDS_OF_TABLE}; empty: the study")
@@ -300,12 +78,12 @@ _READ = _under(_FROM, _STUDY, _DATA, _SKILLS, _TRACKING)
 _TRAIN = _under(_KEPT, *_READ, _CACHE)
 _OF_TABLE = _under(_FROM, _INSTEAD, _COLUMNS, _CONVENTION)
 _REGISTER = Parameter(
-    name="register", group=_OUTPUT, help="name in the model registry under which the laws are kept; empty: nowhere"
+    name="register", group=OUTPUT, help="name in the model registry under which the laws are kept; empty: nowhere"
 )
 _WORTH = Parameter(
     name="worth",
     group=_QUESTION,
-    read=named(_share),
+    read=named(amount),
     help="what skills are worth, as in code=1,prose=2: their common optimum is told",
 )
 _BOUNDS = Parameter(
@@ -335,7 +113,7 @@ _HOW = (
         read=one_of("equal", "sem"),
         help="of runs: equal, or by their sem",
     ),
-    Parameter(name="pin", group=_LAW, read=named(_float), help="parameters that are given, as in E=1.7,alpha=.34"),
+    Parameter(name="pin", group=_LAW, read=named(finite), help="parameters that are given, as in E=1.7,alpha=.34"),
     Parameter(name="share", group=_LAW, read=several(str), help="parameters that all skills share, as in exponents,E"),
     Parameter(
         name="pool",
@@ -392,14 +170,14 @@ _PLANNED = (
     Parameter(
         name="mfu",
         group="the budget",
-        read=optional(_part),
+        read=optional(share),
         help="share of that peak which training reaches, as in 0.4",
     ),
     replace(_WORTH, help="what skills are worth, as in code=1,prose=2; empty: all skills alike"),
     Parameter(
         name="validation",
         group=_QUESTION,
-        read=named(_share),
+        read=named(amount),
         help="weights of a validation set: what choosing by it would cost, as in prose=1 or aggregate=1",
     ),
     Parameter(
@@ -412,11 +190,11 @@ _PLANNED = (
         name="n_params", group=_QUESTION, read=several(positive), help="sizes N to be priced beside the round ones"
     ),
     Parameter(
-        name="tolerance", group=_QUESTION, default="0.01", read=_part, help="share of C that is cheap enough to lose"
+        name="tolerance", group=_QUESTION, default="0.01", read=share, help="share of C that is cheap enough to lose"
     ),
     Parameter(
         name="figure",
-        group=_OUTPUT,
+        group=OUTPUT,
         read=figure_file,
         help="SVG or PNG file to draw to; empty: none beside a study's run",
     ),
@@ -595,7 +373,7 @@ ENTRIES = (
                 name="mfu",
                 group="what it would cost",
                 default="0.4",
-                read=_part,
+                read=share,
                 help="share of that which 6 N D reaches",
             ),
             _RETRY,
@@ -680,7 +458,7 @@ ENTRIES = (
             *_OF_TABLE,
             *_ASKED,
             Parameter(name="count", group=_QUESTION, default="4", read=count, help="how many points"),
-            Parameter(name="file", group=_OUTPUT, read=page_file, help="CSV file to write the points to; empty: none"),
+            Parameter(name="file", group=OUTPUT, read=page_file, help="CSV file to write the points to; empty: none"),
             _JSON,
         ),
         names_any_study=True,
@@ -802,7 +580,7 @@ ENTRIES = (
                 help="least and largest D / N of a run",
             ),
             Parameter(
-                name="overhead", group=_SPACE, default="0.01", read=_share, help="of a run, in units of the largest run"
+                name="overhead", group=_SPACE, default="0.01", read=amount, help="of a run, in units of the largest run"
             ),
             Parameter(
                 name="computes",
@@ -954,7 +732,7 @@ ENTRIES = (
             *_OF_TABLE,
             Parameter(
                 name="file",
-                group=_OUTPUT,
+                group=OUTPUT,
                 default=None,
                 read=page_file,
                 help="runs.csv or runs.parquet; law.json or law.py of laws",
@@ -965,7 +743,7 @@ ENTRIES = (
                 help="laws that were fitted: models:/NAME@champion, or a law.json; empty: fit the runs",
             ),
             *_HOW[:8],
-            Parameter(name="force", group=_OUTPUT, default="false", read=flag, help="write over files that are there"),
+            Parameter(name="force", group=OUTPUT, default="false", read=flag, help="write over files that are there"),
             _JSON,
         ),
         names_any_study=True,
@@ -1012,229 +790,3 @@ ENTRIES = (
         ),
     ),
 )
-
-# One for each of those who come: with a laptop, with a table, with a cluster
-BEGINNINGS = {
-    "skillscale main": "a laptop: a study from data to page, some ten minutes",
-    "skillscale fit --table runs.csv --columns map.yaml": "a table of runs: laws and optima; docs/howto/own-runs.md",
-    "skillscale grid --study skills-night --dry_run": "a cluster: points and GPU-hours; then docs/cluster.md",
-}
-
-
-def main(argv: Sequence[str] | None = None, entries: Sequence[Entry] = ENTRIES, answer: TextIO | None = None) -> int:
-    """Run one command.
-
-    Args:
-        argv: the words after ``skillscale``; None: those of this process.
-        entries: the commands there are.
-        answer: where the answer goes; None: standard output.
-
-    Returns:
-        exit code: 0; 1 for what went wrong on the way; 2 for input that can't be used; 130 or 143 when stopped.
-    """
-    words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        with _terminable():
-            return _dispatch(words, entries, answer or sys.stdout)
-    except errors.SkillscaleError as error:
-        return _complain(str(error), 2 if isinstance(error, errors.InputError) else 1)
-    except OSError as error:
-        if error.errno not in _CURES:
-            raise
-        return _complain(f"{error}; {_CURES[error.errno]}, and run the same command to go on", 1)
-    except KeyboardInterrupt as stop:
-        sys.stderr.write("skillscale: stopped; run the same command to go on\n")
-        return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
-
-
-def console() -> NoReturn:
-    """The console script: the answer alone goes to standard output.
-
-    What libraries and worker processes print (MLflow prints links to runs) goes to standard error with the progress.
-    """
-    answer = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    with answer:
-        code = main(sys.argv[1:], ENTRIES, answer)
-    sys.exit(code)
-
-
-def parse(words: Sequence[str], entry: Entry) -> dict[str, Any]:
-    """From ``--name value`` to values: declared parameters typed and complete, overrides of settings as text.
-
-    Raises:
-        InputError: an unknown, repeated, missing or unreadable parameter.
-    """
-    given = _pairs(words, entry)
-    arguments: dict[str, Any] = {name: text for name, text in given.items() if "." in name}
-    for parameter in entry.parameters:
-        text = given.get(parameter.name, parameter.default)
-        if text is None:
-            raise errors.InputError(f"{entry.name} needs --{parameter.name}: {parameter.help}")
-        try:
-            arguments[parameter.name] = parameter.read(text)
-        except errors.InputError as error:
-            raise errors.InputError(f"--{parameter.name}: {error}") from error
-    return arguments
-
-
-def _whole(text: str, least: int) -> int:
-    number = _number(text)
-    if not (math.isfinite(number) and number >= least and number == int(number)):
-        raise errors.InputError(f"must be a whole number from {least}, as in 200000 or 2e5, but it is {text!r}")
-    return int(number)
-
-
-def _dispatch(words: list[str], entries: Sequence[Entry], answer: TextIO) -> int:
-    if not words or words[0] in ("-h", "--help"):
-        answer.write(_overview(entries))
-        return 0 if words else 2
-    if words[0] == "--version":
-        answer.write(f"skillscale {__version__}\n")
-        return 0
-    if words[0] == "completion":
-        answer.write(_completion(words[1:], entries))
-        return 0
-    entry = _named(words[0], entries)
-    if "-h" in words or "--help" in words:
-        answer.write(_usage(entry))
-        return 0
-    _run(entry, parse(words[1:], entry), answer)
-    return 0
-
-
-def _completion(words: list[str], entries: Sequence[Entry]) -> str:
-    """The script for one shell, of the entries and of every setting."""
-    commands = [
-        completion.Command(
-            name=entry.name,
-            help=entry.help,
-            words=tuple(completion.Word(name=one.name, help=one.help, values=one.values) for one in entry.parameters),
-            reads_settings=bool(entry.nouns),
-        )
-        for entry in entries
-    ]
-    settings = {noun.name: [key.name for key in fields(noun.type)] for noun in fields(config.Config)}  # type: ignore[arg-type]
-    return completion.script(" ".join(words), commands, settings)
-
-
-def _run(entry: Entry, arguments: dict[str, Any], answer: TextIO) -> None:
-    overrides = {name: text for name, text in arguments.items() if "." in name}
-    files = {noun: arguments[noun] for noun in entry.nouns}
-    if entry.names_any_study and not config.is_shipped("study", files["study"]):
-        overrides = {"study.name": files.pop("study"), **overrides}
-    settings = config.load(**files, overrides=overrides)
-    out = Output(as_json=arguments["json"], answer=answer)
-    out.result(entry.function()(arguments, settings, out))
-
-
-def _named(name: str, entries: Sequence[Entry]) -> Entry:
-    for entry in entries:
-        if entry.name == name:
-            return entry
-    names = [entry.name for entry in entries]
-    raise errors.InputError(f"unknown entry {name!r}{_near(name, names)}; there are {', '.join(names)}")
-
-
-def _pairs(words: Sequence[str], entry: Entry) -> dict[str, str]:
-    declared = {parameter.name: parameter for parameter in entry.parameters}
-    given: dict[str, str] = {}
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        name, sign, text = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not name:
-            raise errors.InputError(f"{word!r} stands where a parameter should; write --NAME VALUE")
-        if name not in declared and not ("." in name and entry.nouns):
-            also = ", and settings as --NOUN.key VALUE" if entry.nouns else "; it reads no settings"
-            raise errors.InputError(
-                f"{entry.name} has no parameter --{name}{_near(name, declared)}; it has {', '.join(declared)}{also}"
-            )
-        if name in given:
-            raise errors.InputError(f"--{name} is given twice; give it once")
-        if not sign:
-            text = _value(name, rest, is_flag=name in declared and declared[name].is_flag)
-        given[name] = text
-    return given
-
-
-def _value(name: str, rest: list[str], *, is_flag: bool) -> str:
-    if rest and not rest[0].startswith("--"):
-        return rest.pop(0)
-    if is_flag:
-        return "true"
-    raise errors.InputError(f"--{name} needs a value; write --{name} VALUE")
-
-
-def _near(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    match = difflib.get_close_matches(name.replace("-", "_"), list(known), n=1)
-    return f" (did you mean {match[0]}?)" if match else ""
-
-
-def _overview(entries: Sequence[Entry]) -> str:
-    width = max(len(entry.name) for entry in entries)
-    lines = [f"  {entry.name:<{width}}  {entry.help}" for entry in entries]
-    wide = max(map(len, BEGINNINGS))
-    return "\n".join(
-        [
-            "usage: skillscale ENTRY [--NAME VALUE ...] [--NOUN.key VALUE ...]",
-            "",
-            "begin with",
-            *(f"  {command:<{wide}}  {why}" for command, why in BEGINNINGS.items()),
-            "",
-            "entries",
-            *lines,
-            "",
-            "skillscale ENTRY --help lists the parameters of an entry; skillscale --version tells the version;",
-            "skillscale completion bash (or zsh, fish) prints what completes entries and parameters in the shell.",
-            "",
-        ]
-    )
-
-
-def _usage(entry: Entry) -> str:
-    width = max(len(parameter.name) for parameter in entry.parameters)
-    settings = " [--NOUN.key VALUE ...]" if entry.nouns else ""
-    lines = [f"usage: skillscale {entry.name} [--NAME VALUE ...]{settings}", "", entry.help, ""]
-    for title, parameters in entry.groups.items():
-        lines += [title] if title else []
-        lines += [f"  --{one.name:<{width}}  {one.help}{_default(one)}" for one in parameters]
-        lines.append("")
-    if entry.nouns:
-        nouns = ", ".join(config.NOUNS)
-        lines += [f"Any setting of conf/ can be given as --NOUN.key VALUE, with the nouns {nouns}.", ""]
-    if entry.examples:
-        lines += ["examples", *(f"  {command}" for command in entry.examples), ""]
-    return "\n".join(lines)
-
-
-def _default(parameter: Parameter) -> str:
-    if parameter.default is None:
-        return " (required)"
-    return f" [{parameter.default}]" if parameter.default else ""
-
-
-def _complain(message: str, code: int) -> int:
-    sys.stderr.write(f"skillscale: error: {without_password(' '.join(message.split()))}\n")
-    return code
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, met like Ctrl-C so that runs are marked and the study can go on."""
-
-
-def _terminate(signum: int, _frame: FrameType | None) -> NoReturn:
-    """Raise once: what follows marks the runs, and a second signal must not break into that."""
-    for other in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(other, signal.SIG_IGN)
-    raise _Terminated if signum == signal.SIGTERM else KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    before = {signum: signal.signal(signum, _terminate) for signum in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
