@@ -786,7 +786,8 @@ ENTRIES = (
         ),
         examples=(
             "skillscale reap",
-            "skillscale reap --study main --storage postgresql+psycopg2://me@host/queue --others_after_s 600",
+            "skillscale reap --study main --others_after_s 600",
+            "skillscale reap --study main --storage postgresql+psycopg2://me@host/queue",
         ),
     ),
 )

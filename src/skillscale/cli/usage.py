@@ -9,7 +9,7 @@ from skillscale.cli.entry import Entry, Parameter
 BEGINNINGS = {
     "skillscale main": "a laptop: a study from data to page, some ten minutes",
     "skillscale fit --table runs.csv --columns map.yaml": "a table of runs: laws and optima; docs/howto/own-runs.md",
-    "skillscale grid --study skills-night --dry_run": "a cluster: points and GPU-hours; then docs/cluster.md",
+    "skillscale grid --study skills-gpu --dry_run": "a cluster: points and GPU-hours; then docs/cluster.md",
 }
 
 
