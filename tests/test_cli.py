@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,21 +12,24 @@ from pathlib import Path
 import pytest
 
 from skillscale import __version__, cli
+from skillscale.cli.entry import Entry, Parameter
+from skillscale.cli.usage import BEGINNINGS
+from skillscale.cli.values import count, flag
 from skillscale.errors import InputError, TrackingError
 from skillscale.output import Output
 from skillscale.point import Mix
 
-STUB = cli.Entry(
+STUB = Entry(
     name="stub",
     help="show what came",
     run="test_cli:stub",
     parameters=(
-        cli.Parameter(name="study", default="smoke", help="study"),
-        cli.Parameter(name="data", default="embedded", help="data"),
-        cli.Parameter(name="skills", default="embedded", help="skills"),
-        cli.Parameter(name="n_params", default=None, read=cli.count, help="N, parameters"),
-        cli.Parameter(name="then", help="what happens next"),
-        cli.Parameter(name="json", default="false", read=cli.flag, help="print JSON"),
+        Parameter(name="study", default="smoke", help="study"),
+        Parameter(name="data", default="embedded", help="data"),
+        Parameter(name="skills", default="embedded", help="skills"),
+        Parameter(name="n_params", default=None, read=count, help="N, parameters"),
+        Parameter(name="then", help="what happens next"),
+        Parameter(name="json", default="false", read=flag, help="print JSON"),
     ),
 )
 
@@ -147,10 +152,51 @@ def test_help_lists_parameters_with_their_defaults(capsys, one):
         assert line.endswith(endings.get(parameter.default, f"[{parameter.default}]"))
 
 
+@pytest.mark.parametrize("one", cli.ENTRIES, ids=lambda one: one.name)
+def test_help_groups_parameters_where_they_are_many_and_the_output_is_last(capsys, one):
+    assert [each for group in one.groups.values() for each in group if each not in one.parameters] == []
+    assert sum(map(len, one.groups.values())) == len(one.parameters)
+    assert list(one.groups)[-1] in ("", "the output")
+    if len(one.parameters) > 10:
+        assert all(one.groups), "give the new parameter a group"
+    assert cli.main([one.name, "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for title, parameters in one.groups.items():
+        after = lines[lines.index(title) + 1 :] if title else lines[4:]
+        assert [line.split()[0] for line in after[: len(parameters)]] == [f"--{each.name}" for each in parameters]
+
+
+@pytest.mark.parametrize("one", cli.ENTRIES, ids=lambda one: one.name)
+def test_help_ends_with_examples(capsys, one):
+    assert cli.main([one.name, "--help"]) == 0
+    told = capsys.readouterr().out.partition("\nexamples\n")[2].splitlines()
+    assert tuple(line.strip() for line in told) == one.examples
+    assert len(one.examples) in (2, 3)
+
+
+@pytest.mark.parametrize(
+    "command", [*(one for each in cli.ENTRIES for one in each.examples), *BEGINNINGS], ids=lambda one: one[11:51]
+)
+def test_examples_are_commands_that_are_taken(command, monkeypatch, tmp_path):
+    """Up to the entry's function, which gets the values and the settings."""
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    monkeypatch.setattr(Entry, "function", lambda self: lambda *_: seen.append(self.name) or {})
+    program, name, *words = shlex.split(command)
+    assert (program, cli.main([name, *words]), seen) == ("skillscale", 0, [name])
+
+
+@pytest.mark.parametrize("name", ["suggest", "fit", "plan", "backtest", "report", "import", "export"])
+def test_help_names_every_kind_of_table_that_is_read(name):
+    (table,) = [one.help for one in entry(name).parameters if one.name == "table"]
+    assert [kind for kind in ("CSV", "Parquet", "JSON lines", "W&B", "lm-eval", "folder") if kind not in table] == []
+
+
 def test_overview_lists_entries(capsys):
     assert cli.main(["--help"]) == 0
-    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
-    assert listed == [
+    begin, _, rest = capsys.readouterr().out.partition("\nentries\n")
+    assert re.findall(r"^  (skillscale .*?)  +\S", begin, re.MULTILINE) == list(BEGINNINGS)
+    assert [line.split()[0] for line in rest.splitlines() if line.startswith("  ")] == [
         "main",
         "prepare",
         "train",
@@ -200,8 +246,23 @@ def test_values_that_make_no_point_are_refused(words, message):
         cli.parse(["--n_params", "1000", *words], entry("train"))
 
 
+WITHOUT_SETTINGS = ["simulate", "import", "watch", "reap"]
+
+
 def test_entries_without_a_study_read_no_settings():
-    assert [one.name for one in cli.ENTRIES if not one.nouns] == ["simulate", "import", "watch", "reap"]
+    assert [one.name for one in cli.ENTRIES if not one.nouns] == WITHOUT_SETTINGS
+
+
+@pytest.mark.parametrize("one", cli.ENTRIES, ids=lambda one: one.name)
+def test_settings_are_offered_and_taken_where_they_are_read(capsys, one):
+    assert cli.main([one.name, "--help"]) == 0
+    assert ("--NOUN.key" in capsys.readouterr().out) == (one.name not in WITHOUT_SETTINGS)
+    words = [f"--{parameter.name}=1" for parameter in one.parameters if parameter.default is None]
+    if one.name in WITHOUT_SETTINGS:
+        with pytest.raises(InputError, match=r"has no parameter --train\.clip_norm; it has .*; it reads no settings"):
+            cli.parse([*words, "--train.clip_norm", "1"], one)
+    else:
+        assert cli.parse([*words, "--train.clip_norm", "1"], one)["train.clip_norm"] == "1"
 
 
 def test_an_answer_that_json_cannot_hold_is_refused():

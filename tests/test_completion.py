@@ -1,12 +1,14 @@
 """Completion: what bash itself answers to the Tab key, and that every shell's script has every word."""
 
 import io
+import re
 import shutil
 import subprocess
 
 import pytest
 
 from skillscale import cli, config
+from skillscale.cli.values import one_of
 from skillscale.errors import InputError
 
 SHELLS = ("bash", "zsh", "fish")
@@ -45,7 +47,7 @@ def test_entries_are_offered_first(bash):
 @pytest.mark.parametrize("entry", cli.ENTRIES, ids=lambda entry: entry.name)
 def test_each_entry_offers_its_own_parameters(bash, entry):
     offered = tab(bash, entry.name, "--")
-    nouns = [f"--{noun}." for noun in config.NOUNS]
+    nouns = [f"--{noun}." for noun in config.NOUNS] if entry.nouns else []
     assert offered == [*(f"--{one.name}" for one in entry.parameters), "--help", *nouns]
 
 
@@ -58,6 +60,7 @@ def test_values_are_offered_where_they_can_be_listed(bash):
 
 def test_settings_are_offered_by_their_dotted_names(bash):
     assert tab(bash, "train", "--model.d") == ["--model.depth_coefficient", "--model.depth_exponent"]
+    assert tab(bash, "watch", "--train.") == [], "it reads no settings"
     every = {f"--{noun}.{key}" for noun, keys in config.load().as_dict().items() for key in keys}
     assert set(tab(bash, "train", "--train.")) == {one for one in every if one.startswith("--train.")}
     assert all(one in script(shell) for one in every for shell in SHELLS)
@@ -66,10 +69,14 @@ def test_settings_are_offered_by_their_dotted_names(bash):
 @pytest.mark.parametrize("shell", SHELLS)
 def test_every_script_has_every_entry_and_parameter(shell):
     text = script(shell)
-    dashes = "-l " if shell == "fish" else "--"
     for entry in cli.ENTRIES:
-        (line,) = [one for one in text.splitlines() if one.strip().startswith(f"{entry.name})")] or [text]
-        assert all(f"{dashes}{one.name}" in line for one in entry.parameters)
+        if shell == "fish":
+            here = f"-n '__fish_seen_subcommand_from {entry.name}' -l "
+            offered = [line.partition(here)[2].split()[0] for line in text.splitlines() if here in line]
+        else:
+            (line,) = [one for one in text.splitlines() if one.strip().startswith(f"{entry.name})")]
+            offered = re.findall(r"(?<=[ '(])--(\w+)(?=[ ':])", line)
+        assert [one for one in offered if one != "help"] == [one.name for one in entry.parameters]
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -102,4 +109,4 @@ def test_help_and_completion_take_no_more_than_half_a_second_of_work():
 
 def test_one_of_some_words_refuses_others():
     with pytest.raises(InputError, match=r"must be one of a, b, but it is 'c'"):
-        cli.one_of("a", "b")("c")
+        one_of("a", "b")("c")

@@ -84,8 +84,11 @@ def test_the_reference_has_every_entry_and_every_parameter_with_its_help(site):
     text = reference.commands()
     for entry in cli.ENTRIES:
         assert f"## {entry.name}\n" in text
-        for one in entry.parameters:
-            assert f"| `--{one.name}` |" in text.split(f"## {entry.name}\n")[1].split("\n## ")[0]
+        part = text.split(f"## {entry.name}\n")[1].split("\n## ")[0]
+        assert all(f"| `--{one.name}` |" in part for one in entry.parameters)
+        assert "\n".join(["```bash", *entry.examples, "```"]) in part
+        assert all(f"| {title or 'parameter'} | default | |" in part for title in entry.groups)
+        assert ("It reads no settings." in part) == (not entry.nouns)
     assert "worker" in site["reference/commands.html"].read_text()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import stat
 import sys
@@ -14,6 +15,7 @@ import yaml
 from storages import PASSWORD
 
 from skillscale import cli
+from skillscale.cli.values import launch_options
 from skillscale.crew import worker_words
 from skillscale.errors import InputError
 from skillscale.launch import launcher
@@ -153,6 +155,19 @@ def test_slurm_gets_jobs_by_sbatch_with_the_resources_asked_for(tmp_path, slurm_
     job_.send_signal(signal.SIGTERM)
     wait_for(lambda: is_gone(pid))
     assert written_secrets(tmp_path) == []
+
+
+def test_slurm_takes_the_options_that_are_shown(tmp_path):
+    """As an example in the help and on the page, without a warning."""
+    pytest.importorskip("submitit")
+    (shown,) = [
+        one.help for entry in cli.ENTRIES if entry.name == "grid" for one in entry.parameters if one.name == "launch"
+    ]
+    page = (Path(__file__).parents[1] / "docs" / "cluster.md").read_text()
+    examples = [shown.rpartition("as in ")[2], *re.findall(r"--launch ([^`\s]*gpus_per_node[^`\s]*)", page)]
+    assert len(examples) >= 3
+    for example in examples:
+        launcher("slurm", {"cluster": "local", **launch_options(example)}, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -39,10 +39,11 @@ def test_the_citation_is_of_this_version_and_licence():
     assert citation["authors"] == [{"name": "The skillscale authors"}]
 
 
-def test_the_version_is_semantic_and_the_changelog_knows_it_or_what_comes_next():
+def test_the_version_is_semantic_and_the_changelog_has_its_section_below_what_comes_next():
     assert re.fullmatch(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", skillscale.__version__)
-    newest = re.search(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE).group(1)
-    assert newest in ("Unreleased", skillscale.__version__)
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
+    assert re.fullmatch(rf"\[{re.escape(skillscale.__version__)}\] - \d{{4}}-\d\d-\d\d", headings[1])
 
 
 def test_the_sampler_is_loaded_as_a_module_of_optunahub():
@@ -57,6 +58,12 @@ def test_the_modules_readme_opens_as_optunahub_wants_it():
     assert set(told) == {"author", "title", "description", "tags", "optuna_versions", "license"}
     assert "sampler" in told["tags"]
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Abstract", "APIs", "Installation", "Example", "Others"]
+
+
+def test_no_page_takes_the_package_from_an_index_that_lacks_it():
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *REGISTRY.rglob("*.md"), *REGISTRY.rglob("*.py")]
+    named = re.compile(r"pip install (?:\S+ )*[\"']?skillscale(?![\w.-]*\.whl)|load_module\(")
+    assert [path.name for path in pages if named.search(path.read_text())] == []
 
 
 def test_the_modules_example_asks_for_losses_of_skills(monkeypatch):
@@ -86,6 +93,19 @@ def test_the_wheel_is_typed_and_has_the_settings(tmp_path):
     inside = f"skillscale-{skillscale.__version__}.dist-info"
     assert {f"{inside}/licenses/LICENSE", f"{inside}/licenses/NOTICE"} <= names
     assert {name.split("/")[0] for name in names} == {"skillscale", inside}
+
+
+def test_the_sdist_has_what_runs_and_nothing_that_cannot(tmp_path):
+    """Tests would need the rest of the checkout."""
+    build(ROOT, tmp_path, "sdist")
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        parts = [Path(name).parts[1:] for name in archive.getnames()]
+    assert {part[0] for part in parts} == {
+        "src", "conf", "docker", "MLproject", "python_env.yaml", "constraints.txt", "pyproject.toml", "PKG-INFO",
+        "README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "NOTICE", ".gitignore",
+    }  # fmt: skip
+    assert [part for part in parts if part[-1].startswith("test_")] == []
 
 
 @pytest.mark.slow

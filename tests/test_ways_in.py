@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -14,14 +15,22 @@ import pytest
 from skillscale.cli import ENTRIES, main
 from skillscale.errors import InputError
 from skillscale.table import parse_columns, read_columns, read_table
+from skillscale.tracking import Registry
 
 # MLflow 3.17 on SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
 SAMPLES = Path(__file__).parent / "samples"
-_SPEC = importlib.util.spec_from_file_location("samples_make", SAMPLES / "make.py")
-make = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(make)
+
+
+def loaded(path):
+    spec = importlib.util.spec_from_file_location(f"samples_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make = loaded(SAMPLES / "make.py")
 
 HARNESS = {
     "join": {"file": "checkpoints.csv", "by": ["model", "revision"]}, "n_params": "n_params", "n_tokens": "n_tokens",
@@ -70,12 +79,36 @@ def test_the_samples_are_as_they_are_made(tmp_path):
 
 def test_the_guide_shows_the_mappings_of_the_samples_and_what_is_told():
     guide = (SAMPLES.parents[1] / "docs" / "ways-in-and-out.md").read_text()
-    for name in ("wandb", "histories", "lm_eval"):
+    for name in ("wandb", "histories", "lm_eval", "mlflow"):
         lines = (SAMPLES / f"{name}.yaml").read_text().splitlines()[1:]
         assert "```yaml\n" + "\n".join(lines) + "\n```" in guide, name
     for table in ("lm_eval", "wandb/histories"):
         read = read_table(SAMPLES / table, read_columns(SAMPLES / f"{Path(table).name}.yaml"))
         assert all(f"note: {note}\n" in guide for note in read.notes)
+
+
+@pytest.mark.slow
+def test_runs_of_another_mlflow_store_come_in_as_the_guide_shows(tmp_path, monkeypatch, capsys):
+    from mlflow.tracking import MlflowClient
+
+    guide = (SAMPLES.parents[1] / "docs" / "ways-in-and-out.md").read_text()
+    part = guide.partition("## From another MLflow server\n")[2].partition("\n## ")[0]
+    shown = re.findall(r"```text\n(.*?)```", part, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.syspath_prepend(str(SAMPLES))
+    Registry.open("sqlite:///theirs.db")
+    shutil.copy("theirs.db", "mlflow.db")  # making the tables takes seconds
+    loaded(SAMPLES / "mlflow_runs.py").write("sqlite:///theirs.db")
+    shutil.copy(SAMPLES / "mlflow.yaml", tmp_path)
+    commands = re.findall(r"^skillscale (.*)$", part, re.MULTILINE)
+    for at, command in enumerate(commands):
+        assert main(command.split()) == 0
+        told = re.sub(r"\b[0-9a-f]{32}\b", "ID", capsys.readouterr().out)
+        for line in re.sub(r"\b[0-9a-f]{32}\b", "ID", shown[at]).splitlines():
+            assert line.removesuffix("...").rstrip() in told
+    names = {one.name for one in MlflowClient("sqlite:///mlflow.db").search_experiments()}
+    assert (len(commands), names) == (2, {"Default", "theirs", "theirs-study"})
 
 
 # The lm-evaluation-harness

@@ -55,7 +55,9 @@ def commands() -> str:
         "",
     ]
     for entry in cli.ENTRIES:
-        lines += [f"## {entry.name}", "", f"{_sentence(entry.help)}", "", *_parameters(entry), ""]
+        lines += [f"## {entry.name}", "", f"{_sentence(entry.help)}", "", *_parameters(entry)]
+        lines += [] if entry.nouns else ["It reads no settings.", ""]
+        lines += ["```bash", *entry.examples, "```", ""]
     lines += [
         "## Exit codes",
         "",
@@ -118,11 +120,13 @@ def comments(text: str) -> dict[str, str]:
 
 
 def _parameters(entry: cli.Entry) -> Iterator[str]:
-    yield "| parameter | default | |"
-    yield "|---|---|---|"
-    for one in entry.parameters:
-        default = "required" if one.default is None else f"`{one.default}`" if one.default else ""
-        yield f"| `--{one.name}` | {default} | {_text(one.help)} |"
+    for title, parameters in entry.groups.items():
+        yield f"| {title or 'parameter'} | default | |"
+        yield "|---|---|---|"
+        for one in parameters:
+            default = "required" if one.default is None else f"`{one.default}`" if one.default else ""
+            yield f"| `--{one.name}` | {default} | {_text(one.help)} |"
+        yield ""
 
 
 def _shipped(noun: str) -> Path:

@@ -22,11 +22,12 @@ class Word:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """An entry, with its parameters."""
+    """An entry, with its parameters; settings are offered to one that reads them."""
 
     name: str
     help: str
     words: tuple[Word, ...]
+    reads_settings: bool
 
 
 def script(shell: str, commands: Sequence[Command], settings: Mapping[str, Sequence[str]]) -> str:
@@ -63,13 +64,19 @@ def _bash(commands: Sequence[Command], nouns: Sequence[str], keys: Sequence[str]
         "    esac",
         "    if [[ $cur != --* && -n $words ]]; then",
         '        COMPREPLY=($(compgen -W "$words" -- "$cur"))',
-        "    elif [[ $cur == --*.* ]]; then",
+        f'    elif [[ $cur == --*.* && {_quoted(["", *_readers(commands), ""])} == *" ${{COMP_WORDS[1]}} "* ]]; then',
         f'        COMPREPLY=($(compgen -W {_quoted(keys)} -- "$cur"))',
         "    elif [[ $cur == -* ]]; then",
         '        case "${COMP_WORDS[1]}" in',
-        *(f"            {one.name}) words={_quoted(f'--{word.name}' for word in one.words)} ;;" for one in commands),
+        *(
+            f"            {one.name}) words={_quoted([*(f'--{word.name}' for word in one.words), '--help'])} ;;"
+            for one in commands
+        ),
         "        esac",
-        f'        COMPREPLY=($(compgen -W "$words --help "{_quoted(nouns)} -- "$cur"))',
+        '        case "${COMP_WORDS[1]}" in',
+        f"            {'|'.join(_readers(commands))}) words+=' '{_quoted(nouns)} ;;",
+        "        esac",
+        '        COMPREPLY=($(compgen -W "$words" -- "$cur"))',
         "        [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *. ]] && compopt -o nospace",
         "    fi",
         "    return 0",
@@ -108,6 +115,7 @@ def _zsh(commands: Sequence[Command], nouns: Sequence[str], keys: Sequence[str])
         ),
         "    esac",
         "    _describe -o parameter told",
+        f"    [[ $words[2] != ({'|'.join(_readers(commands))}) ]] && return",
         f"    if [[ $PREFIX == --*.* ]]; then compadd -- {' '.join(keys)}; else compadd -S '' -- {' '.join(nouns)}; fi",
         "}",
         "compdef _skillscale skillscale",
@@ -125,16 +133,20 @@ def _fish(commands: Sequence[Command], nouns: Sequence[str], keys: Sequence[str]
         for word in one.words:
             values = f"-x -a {_fish_text(' '.join(word.values))}" if word.values else "-r -F"
             lines.append(f"complete -c skillscale {here} -l {word.name} {values} -d {_fish_text(word.help)}")
-    settings = " ".join(keys)
-    lines.append(
-        f"complete -c skillscale -n 'string match -q -- \"--*.*\" (commandline -ct)' -a {_fish_text(settings)}"
-    )
+    here = f"__fish_seen_subcommand_from {' '.join(_readers(commands))}"
+    dotted = 'string match -q -- "--*.*" (commandline -ct)'
+    lines.append(f"complete -c skillscale -n '{here}; and {dotted}' -a {_fish_text(' '.join(keys))}")
     return "\n".join([*lines, ""])
 
 
 def _listed(commands: Sequence[Command]) -> list[tuple[str, str, tuple[str, ...]]]:
     """Entry, parameter and values of each parameter whose values can be listed."""
     return [(one.name, word.name, word.values) for one in commands for word in one.words if word.values]
+
+
+def _readers(commands: Sequence[Command]) -> list[str]:
+    """Entries that read settings."""
+    return [one.name for one in commands if one.reads_settings]
 
 
 def _quoted(words: Iterable[str]) -> str:

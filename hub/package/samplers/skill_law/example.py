@@ -1,6 +1,7 @@
 """Choose runs of two skills whose losses follow known laws: the interval of their compute optima narrows."""
 
 import math
+from pathlib import Path
 
 import optuna
 import optunahub
@@ -23,7 +24,7 @@ def objective(trial: optuna.Trial) -> float:
 
 
 if __name__ == "__main__":
-    module = optunahub.load_module("samplers/skill_law")
+    module = optunahub.load_local_module("samplers/skill_law", registry_root=str(Path(__file__).parents[2]))
     sampler = module.SkillLawSampler(skills=["code", "prose"], search_space=SPACE, seed=0)
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=12, callbacks=[module.stop_when_done])
