@@ -85,8 +85,7 @@ def strategy(config: TrainConfig) -> Strategy:
     """
     if is_sharded(config):
         return ModelParallelStrategy(sharded, data_parallel_size=config.n_devices, tensor_parallel_size=1)
-    # Tables of positions are all that a model has in buffers: nothing to send
-    return DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+    return DDPStrategy(gradient_as_bucket_view=True)
 
 
 def sharded(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
