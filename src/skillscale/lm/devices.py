@@ -8,9 +8,12 @@ from typing import Any, cast
 
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from lightning.fabric.strategies.ddp import DDPStrategy
+from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
+from lightning.fabric.strategies.strategy import Strategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
+    OptimizerStateType,
     StateDictOptions,
     get_model_state_dict,
     get_optimizer_state_dict,
@@ -140,10 +143,10 @@ def _options(mode: str) -> dict[str, Any]:
 def whole_state(model: nn.Module, optimizer: Optimizer) -> tuple[State, State]:
     """Weights and moments put together from all devices, as one device names them; empty on all but the first."""
     weights = get_model_state_dict(model, options=_WHOLE)
-    kept = get_optimizer_state_dict(model, optimizer, options=_WHOLE)
+    kept = cast(State, get_optimizer_state_dict(model, optimizer, options=_WHOLE))
     if not kept:
         return weights, {}
-    names = [name for group in kept["param_groups"] for name in cast("list[str]", group["params"])]
+    names = [name for group in kept["param_groups"] for name in group["params"]]
     index = {name: number for number, name in enumerate(names)}
     groups = [{**group, "params": [index[name] for name in group["params"]]} for group in kept["param_groups"]]
     return weights, {"state": {index[name]: kept["state"][name] for name in names}, "param_groups": groups}
@@ -157,7 +160,8 @@ def take_whole_state(model: nn.Module, optimizer: Optimizer, weights: State, mom
     names = [name_of[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
     groups = [{**group, "params": [names[at] for at in group["params"]]} for group in moments["param_groups"]]
     state = {names[at]: values for at, values in moments["state"].items()}
-    set_optimizer_state_dict(model, optimizer, {"state": state, "param_groups": groups}, options=options)
+    kept = cast(OptimizerStateType, {"state": state, "param_groups": groups})
+    set_optimizer_state_dict(model, optimizer, kept, options=options)
 
 
 def whole_model(model: Transformer, device: torch.device, *, is_first: bool) -> Transformer:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from skillscale.config import TrainConfig
 from skillscale.errors import DivergedError, InputError
+from skillscale.lm.devices import chosen_device
 from skillscale.lm.mixture import MixStream
-from skillscale.lm.team import STARTER, LeftError, Team, Word, formed
+from skillscale.lm.team import STARTER, LeftError, Team, Word, formed, rank_of, team_for
 from skillscale.lm.tokens import Tokens, open_tokens
 from skillscale.lm.train import train
 from skillscale.point import DesignPoint
@@ -38,6 +39,17 @@ def call(
         "tokens": {name: str(tokens.folder and tokens.folder.absolute()) for name, tokens in categories.items()},
     }
     team.said(Word.RUN, json.dumps(told).encode())
+
+
+def along(config: TrainConfig) -> int | None:
+    """Follow the first process where this one was started beside it; None: this is the first.
+
+    Raises:
+        InputError: a device that is not there, or too many or few processes.
+    """
+    if rank_of(config) == 0:
+        return None
+    return follow(team_for(config, chosen_device(config.device, config.devices)))
 
 
 def follow(team: Team) -> int:

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -131,6 +131,7 @@ def _trained(
     identity = digest([point.as_dict(), asdict(size), _plain(optimisation), config.arithmetic])
     of_trunk = digest([point.trunk, asdict(size), config.arithmetic])
     own = checkpoint if checkpoint and checkpoint.exists() else None
+    state: dict[str, Any] | None
     if own:
         state = loop.read(own, identity)
     else:
@@ -249,7 +250,7 @@ class _Loop:
             betas=(config.beta1, config.beta2),
             fused=True,
         )
-        self.optimizer = self.fabric.setup_optimizers(self.adamw)
+        self.optimizer: Any = self.fabric.setup_optimizers(self.adamw)
         self.part = max(1, _PART_TOKENS[device] // size.context)
         self.keeps_gradients = devices.has_graphs(config, device)
         if self.keeps_gradients:  # else the first ones lie in memory that the next replay writes anew
@@ -305,8 +306,7 @@ class _Loop:
 
     def _mean(self, loss: Tensor) -> Tensor:
         """Over processes; their shares are of one size."""
-        mean: Tensor = self.fabric.all_reduce(loss, reduce_op="mean")
-        return mean
+        return cast(Tensor, self.fabric.all_reduce(loss, reduce_op="mean"))
 
     def _part(self, ids: Tensor, share: float, *, is_last: bool) -> Tensor:
         ids = self.fabric.to_device(ids)
