@@ -9,17 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import small_study
 import team_runs
 import torch
 
 from skillscale.config import load, resolve
 from skillscale.errors import InputError
 from skillscale.lm import devices, run, team
-from skillscale.lm.team import ALONE, check_shares, rank_of, team_for
+from skillscale.lm.team import ALONE, check_shares, started_by, team_for
 from skillscale.point import DesignPoint, Mix
 
 HERE = Path(__file__).parent
 TWO = {"devices": 2, "device": "cpu"}
+SLURM = {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "4"}
 PARTS = 192  # sequences a batch: more than one part on each of two devices, the last one smaller
 
 
@@ -136,6 +139,38 @@ def test_none_is_left_when_one_is_lost(tmp_path, lost):
         time.sleep(0.2)
 
 
+def skillscale(words, **environment):
+    return subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("starter", ["srun", "torchrun"])
+def test_processes_that_others_start_train_one_point_together(tmp_path, starter):
+    words = [*small_study.write(tmp_path), "--n_params", "1e4", "--n_tokens", "51200", "--train.batch_min", "512"]
+    entry = ["-m", "skillscale", "train", *words, "--json", "true", "--cache", str(tmp_path / "cache")]
+    entry += ["--train.device", "cpu"]
+    two = [*entry, "--train.devices", "2"]
+    if starter == "torchrun":
+        # Only the first one has a result to print; the other tells how many runs it went along with
+        commands = [skillscale([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *two])]
+    else:
+        tasks = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0", "SLURM_JOB_ID": "777"}
+        commands = [skillscale([sys.executable, *two], **tasks, SLURM_PROCID=rank, SLURM_LOCALID=rank) for rank in "01"]
+    told = [command.communicate(timeout=240) for command in commands]
+    assert [command.returncode for command in commands] == [0] * len(commands), told
+    lines = [json.loads(line) for out, _ in told for line in out.splitlines() if line.startswith("{")]
+    by_two = next(line for line in lines if "skills" in line)
+    assert next(line for line in lines if "along" in line)["along"] == 1
+    at = entry.index("--tracking") + 1
+    again = skillscale([sys.executable, *entry[:at], f"sqlite:///{tmp_path / 'alone.db'}", *entry[at + 1 :]])
+    out, err = again.communicate(timeout=240)
+    assert again.returncode == 0, err
+    by_one = next(json.loads(line) for line in out.splitlines() if line.startswith("{"))
+    assert by_two["skills"]["reversing"]["loss"] == pytest.approx(by_one["skills"]["reversing"]["loss"], rel=1e-4)
+
+
 def test_a_batch_that_does_not_divide_is_refused_before_training(monkeypatch):
     check_shares([4, 8], 4)
     with pytest.raises(InputError, match=r"a batch of 6 sequences can't be shared out to 4 devices evenly"):
@@ -151,28 +186,32 @@ def test_a_batch_that_does_not_divide_is_refused_before_training(monkeypatch):
         run.derive(point, settings, Prepared)
 
 
-def test_who_started_this_process_decides_on_its_rank(monkeypatch):
-    for name in ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "SLURM_NTASKS", "SLURM_PROCID"):
+@pytest.fixture
+def nobody_started_us(monkeypatch):
+    for name in (*SLURM, *TORCHRUN, "SKILLSCALE_FIRST"):
         monkeypatch.delenv(name, raising=False)
-    four, many = config(devices=2, nodes=2), config(devices=1)
-    assert rank_of(four) == rank_of(many) == 0
-    monkeypatch.setenv("SLURM_NTASKS", "4")
-    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
-    monkeypatch.setenv("SLURM_PROCID", "3")
-    assert rank_of(four) == 3
-    assert rank_of(many) == 0, "tasks of a job are workers where a run has one device"
-    assert rank_of(config(devices=8)) == 0
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    assert rank_of(four) == 1, "torchrun may run inside a job"
+
+
+def test_who_started_this_process_decides_whether_it_is_one_of_many(nobody_started_us, monkeypatch):
+    assert started_by(4) is None
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    assert started_by(4).global_rank() == 3
+    assert started_by(8) is None, "tasks that are not as many are workers of their own"
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    assert started_by(4).global_rank() == 1, "torchrun may run inside a job"
     with pytest.raises(InputError, match=r"torchrun started 4 processes, but .* is 2; make them equal"):
-        rank_of(config(devices=2))
+        started_by(2)
 
 
-def test_several_nodes_must_be_started_by_somebody(monkeypatch):
-    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    monkeypatch.delenv("SLURM_NTASKS", raising=False)
+def test_slurm_must_say_how_many_tasks_a_node_has(nobody_started_us, monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    with pytest.raises(InputError, match=r"SLURM's tasks can't share a run: .*--ntasks-per-node"):
+        started_by(4)
+
+
+def test_several_nodes_must_be_started_by_somebody(nobody_started_us):
     team.formed.cache_clear()
     with pytest.raises(InputError, match=r"train\.nodes is 2, but neither srun nor torchrun .* one of 4"):
         team_for(config(devices=2, nodes=2), "cpu")

@@ -15,7 +15,7 @@ from skillscale.config import TrainConfig
 from skillscale.errors import DivergedError, InputError
 from skillscale.lm.devices import chosen_device
 from skillscale.lm.mixture import MixStream
-from skillscale.lm.team import STARTER, LeftError, Team, Word, formed, rank_of, team_for
+from skillscale.lm.team import STARTER, LeftError, Team, Word, formed, started_by, team_for
 from skillscale.lm.tokens import Tokens, open_tokens
 from skillscale.lm.train import train
 from skillscale.point import DesignPoint
@@ -42,14 +42,15 @@ def call(
 
 
 def along(config: TrainConfig) -> int | None:
-    """Follow the first process where this one was started beside it; None: this is the first.
+    """Follow the first process where srun or torchrun started this one beside it; None: this is the first.
 
     Raises:
         InputError: a device that is not there, or too many or few processes.
     """
-    if rank_of(config) == 0:
+    if started_by(config.n_devices) is None:  # the others are started with the first run
         return None
-    return follow(team_for(config, chosen_device(config.device, config.devices)))
+    team = team_for(config, chosen_device(config.device, config.devices))  # at once: they wait, even if no run comes
+    return None if team.is_first else follow(team)
 
 
 def follow(team: Team) -> int:

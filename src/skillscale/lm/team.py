@@ -147,12 +147,6 @@ def team_for(config: TrainConfig, device: str) -> Team:
     return ALONE if config.n_devices == 1 else formed(device, config.devices, config.nodes)
 
 
-def rank_of(config: TrainConfig) -> int:
-    """Rank of this process by what torchrun or srun say; 0 where neither started it for a run of several devices."""
-    environment = _started(config.n_devices) if config.n_devices > 1 else None
-    return environment.global_rank() if environment else 0
-
-
 def check_shares(batches: Iterable[int], size: int) -> None:
     """Refuse batches that can't be divided evenly.
 
@@ -175,7 +169,7 @@ def formed(device: str, devices: int, nodes: int) -> Team:
         InputError: as ``team_for``.
     """
     size, started = devices * nodes, []
-    environment = _started(size)
+    environment = started_by(size)
     if environment is None:
         if nodes > 1:
             raise InputError(
@@ -190,11 +184,11 @@ def formed(device: str, devices: int, nodes: int) -> Team:
     return team
 
 
-def _started(size: int) -> ClusterEnvironment | None:
+def started_by(size: int) -> ClusterEnvironment | None:
     """Who started this process as one of those that a run needs; None: nobody.
 
     Raises:
-        InputError: torchrun did, but another number of them.
+        InputError: torchrun did, but another number of them; or srun, without saying how many on a node.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ or STARTER in os.environ:
         if int(os.environ["WORLD_SIZE"]) != size:
@@ -203,8 +197,12 @@ def _started(size: int) -> ClusterEnvironment | None:
                 "make them equal"
             )
         return TorchElasticEnvironment()
-    # The tasks of a SLURM job that are not as many are workers that know nothing of one another
-    return SLURMEnvironment(auto_requeue=False) if os.environ.get("SLURM_NTASKS") == str(size) else None
+    if size == 1 or os.environ.get("SLURM_NTASKS") != str(size):
+        return None  # tasks of a job that are not as many are workers that know nothing of one another
+    try:
+        return SLURMEnvironment(auto_requeue=False)
+    except RuntimeError as error:
+        raise InputError(f"SLURM's tasks can't share a run: {error}") from error
 
 
 def _start(device: str, size: int) -> "list[subprocess.Popen[bytes]]":
