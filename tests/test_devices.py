@@ -78,6 +78,7 @@ def test_a_compiled_model_takes_torchs_own_products(without_kernels, monkeypatch
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # torch warns of torch
 def test_kernels_give_the_losses_of_the_model_as_it_stands():
     assert losses(trained(COMPILED)) == pytest.approx(losses(trained()), rel=2e-5)
     again = replace(COMPILED, checkpoint_activations=True)

@@ -143,6 +143,8 @@ def _options(mode: str) -> dict[str, Any]:
 def whole_state(model: nn.Module, optimizer: Optimizer) -> tuple[State, State]:
     """Weights and moments put together from all devices, as one device names them; empty on all but the first."""
     weights = get_model_state_dict(model, options=_WHOLE)
+    if not optimizer.state:  # before the first step; torch would make one
+        return weights, optimizer.state_dict()
     kept = cast(State, get_optimizer_state_dict(model, optimizer, options=_WHOLE))
     if not kept:
         return weights, {}
@@ -156,6 +158,8 @@ def take_whole_state(model: nn.Module, optimizer: Optimizer, weights: State, mom
     """Inverse of ``whole_state``: each device takes its parts."""
     options = StateDictOptions(full_state_dict=True)
     set_model_state_dict(model, weights, options=options)
+    if not moments["state"]:
+        return
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
     names = [name_of[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
     groups = [{**group, "params": [names[at] for at in group["params"]]} for group in moments["param_groups"]]

@@ -121,7 +121,7 @@ class Team:
                 self.said(Word.OVER)
             raise
         except BaseException:
-            self._is_lost = True
+            self._is_lost = self.size > 1
             raise
 
     def share(self, first: int, count: int) -> tuple[int, int]:
