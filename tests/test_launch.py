@@ -14,13 +14,13 @@ import ray_clusters
 import yaml
 from storages import PASSWORD
 
-from skillscale import cli
+from skillscale import cli, launch
 from skillscale.cli.values import launch_options
 from skillscale.crew import worker_words
 from skillscale.errors import InputError
 from skillscale.launch import launcher
 from skillscale.launch.kubernetes import job, job_name
-from skillscale.launch.local import PARENT
+from skillscale.launch.local import PARENT, Local, visible_gpus
 
 ADDRESS = f"postgresql+psycopg2://me:{PASSWORD}@host/x"
 ENVIRONMENT = {"SKILLSCALE_STORAGE": ADDRESS, "MLFLOW_TRACKING_URI": "http://host:5000"}
@@ -79,6 +79,47 @@ def test_a_local_worker_has_the_addresses_and_ends_when_asked(tmp_path):
     worker.send_signal(signal.SIGTERM)
     assert worker.wait() == -signal.SIGTERM
     assert "SKILLSCALE_STORAGE" not in os.environ
+
+
+def gpus_of_workers(folder, count, **told_to):
+    """What CUDA_VISIBLE_DEVICES is in workers that a launcher of this process starts."""
+    launch._launcher.cache_clear()
+    asked = launcher("local", {}, folder, **told_to)
+    code = "import os, pathlib, sys; pathlib.Path(sys.argv[1]).write_text(os.environ.get('CUDA_VISIBLE_DEVICES', '-'))"
+    workers = [asked.start(["-c", code, str(folder / f"gpu-{number}")], {}) for number in range(count)]
+    assert [worker.wait() for worker in workers] == [0] * count
+    return [(folder / f"gpu-{number}").read_text() for number in range(count)]
+
+
+def test_local_workers_share_out_the_gpus_of_the_machine(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("skillscale.launch.local.visible_gpus", lambda: ["GPU-a", "GPU-b", "GPU-c"])
+    assert gpus_of_workers(tmp_path, 4) == ["GPU-a", "GPU-b", "GPU-c", "GPU-a"]
+    assert gpus_of_workers(tmp_path, 2, devices=2) == ["GPU-a,GPU-b", "GPU-c,GPU-a"]
+    monkeypatch.setattr("skillscale.launch.local.visible_gpus", list)
+    assert gpus_of_workers(tmp_path, 2) == ["-", "-"]
+
+
+def test_the_gpus_are_those_that_are_left_to_us(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 3")
+    assert gpus_of_workers(tmp_path, 3) == ["2", "3", "2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpus_of_workers(tmp_path, 1) == [""]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert visible_gpus() == []
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho GPU-one\necho GPU-two\n")
+    smi.chmod(0o755)
+    assert visible_gpus() == ["GPU-one", "GPU-two"]
+    smi.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'; exit 9\n")
+    assert visible_gpus() == []
+
+
+def test_a_worker_within_a_job_keeps_the_gpus_of_the_job(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    code = "import os, sys; sys.exit(os.environ['CUDA_VISIBLE_DEVICES'] != '4,5')"
+    assert Local().start(["-c", code], {}).wait() == 0
 
 
 def test_a_local_launcher_has_no_options(tmp_path):

@@ -55,6 +55,8 @@ def prepare(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[s
 
 def train(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Train and measure one point, unless the study holds it already."""
+    if (along := _along(config)) is not None:
+        return along
     point = _asked_point(arguments, config)
     opened = open_study(arguments, config, out, [point])
     opened.study.add_points([point])
@@ -109,6 +111,8 @@ def worker(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
         config = overridden(kept, {name: text for name, text in arguments.items() if "." in name})
     else:
         refuse_unknown(arguments)
+    if (along := _along(config)) is not None:
+        return along
     opened = open_study(arguments, config, out, [], keep=not registry.storage)
     desk = _desk(arguments, config, opened, out)
     ended = work(opened.study, lambda writer: train_claimed(writer, desk, opened.study), out, **asked)
@@ -137,7 +141,7 @@ def train_all(
     """
     elsewhere = runs_elsewhere(arguments)
     opened = open_study(arguments, config, out, points)
-    arguments = {**arguments, "study_name": opened.study.name}
+    arguments = {**arguments, "study_name": opened.study.name, "devices": config.train.devices}
     opened.study.add_points(points)
     found = opened.study.progress()
     out.progress(
@@ -256,6 +260,16 @@ def open_study(
     for warning in sorted({text for point in points for text in prepared.check(point)}):
         out.progress(f"warning: {warning}")
     return Opened(registry=registry, study=study, prepared=prepared)
+
+
+def _along(config: Config) -> dict[str, Any] | None:
+    """What a process does that srun or torchrun started as another than the first: train along. None in the first."""
+    if config.train.n_devices == 1:
+        return None
+    from skillscale.lm import follow
+
+    runs = follow.along(config.train)
+    return None if runs is None else {"study": config.study.name, "along": runs}
 
 
 def _registry(arguments: Mapping[str, Any]) -> "Registry":

@@ -20,6 +20,10 @@ from skillscale.errors import InputError
 from skillscale.point import Mix, check_skill_name, digest
 
 NOUNS = ("data", "skills", "model", "train", "study", "sample")
+# Settings of training that say where and how fast, and move no more than the last digits of a loss
+_WHERE_AND_HOW = (
+    "device", "threads", "checkpoint_every_s", "devices", "nodes", "strategy", "compile", "checkpoint_activations",
+)  # fmt: skip
 _STRICT_KEYS = ConfigDict(extra="forbid")
 _T = TypeVar("_T")
 
@@ -30,6 +34,11 @@ def _whole(value: object) -> object:
         with contextlib.suppress(ValueError):
             return float(value)
     return value
+
+
+def _off(value: object) -> object:
+    """YAML 1.1 reads off as false."""
+    return "off" if value is False else value
 
 
 Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
@@ -245,6 +254,11 @@ class TrainConfig:
         threads: of the CPU a process trains with; another number adds in another order, and moves the last digits.
         precision: of the arithmetic.
         device: where to train; auto: the accelerator, where there is one.
+        devices: that share each batch of a run, on each node; the batch must divide by all of them.
+        nodes: machines that one run is spread over, started by srun or torchrun.
+        strategy: between devices. ddp: each has the whole model (auto: this); fsdp: each keeps a part of it.
+        compile: of the model, by torch.compile; reduce-overhead: as CUDA graphs.
+        checkpoint_activations: keep only what enters each block, and compute the rest again on the way back.
         checkpoint_every_s: seconds between the states that a stopped run goes on from.
     """
 
@@ -271,13 +285,33 @@ class TrainConfig:
     checkpoint_every_s: Positive = 60.0
     schedule: Literal["linear", "trunk"] = "linear"
     decay_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    devices: Count = 1
+    nodes: Count = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    compile: Annotated[Literal["off", "default", "reduce-overhead", "max-autotune"], BeforeValidator(_off)] = "off"
+    checkpoint_activations: bool = False
+
+    def __post_init__(self) -> None:
+        if self.n_devices == 1 and self.strategy != "auto":
+            raise InputError(
+                f"train.strategy {self.strategy} is for several devices, but train.devices and train.nodes are 1; give "
+                "more of them, or leave the strategy at auto"
+            )
+        if self.n_devices > 1 and self.compile not in ("off", "default"):
+            raise InputError(
+                f"train.compile {self.compile} records graphs of one device, but train.devices x train.nodes is "
+                f"{self.n_devices}; take default or off"
+            )
+
+    @property
+    def n_devices(self) -> int:
+        """Devices that one run has, on all nodes."""
+        return self.devices * self.nodes
 
     @property
     def arithmetic(self) -> dict[str, Any]:
         """The settings that a run's losses depend on; those of a schedule that is not taken are none."""
-        kept = {
-            key: value for key, value in asdict(self).items() if key not in ("device", "threads", "checkpoint_every_s")
-        }
+        kept = {key: value for key, value in asdict(self).items() if key not in _WHERE_AND_HOW}
         if self.schedule == "linear":  # as before there was another
             del kept["schedule"], kept["decay_share"]
         return kept

@@ -28,7 +28,7 @@ def start_worker(arguments: Mapping[str, Any], tracking: str, *, retry_failed: b
     """Start a process that trains the points of the study's queue, by the launcher that was asked for.
 
     Args:
-        arguments: of the command that starts it, whose settings and overrides go along.
+        arguments: of the command that starts it, whose settings and overrides go along; ``devices``: of a worker.
         tracking: URI of the registry.
         retry_failed: train the points that failed once more.
         sampled: train only points that the sampler chose.
@@ -37,7 +37,8 @@ def start_worker(arguments: Mapping[str, Any], tracking: str, *, retry_failed: b
     environment = {"MLFLOW_TRACKING_URI": tracking}
     if storage := storage_of(arguments):
         environment["SKILLSCALE_STORAGE"] = storage
-    asked = launcher(arguments.get("launcher", "local"), arguments.get("launch") or {}, arguments["cache"].absolute())
+    name, options = arguments.get("launcher", "local"), arguments.get("launch") or {}
+    asked = launcher(name, options, arguments["cache"].absolute(), devices=arguments.get("devices", 1))
     return asked.start(["-m", "skillscale", *words], environment)
 
 

@@ -154,9 +154,9 @@ def _small(point: DesignPoint, config: Config) -> DesignPoint:
 
 
 def _rate(point: DesignPoint, config: Config) -> float:
-    """6 N tokens per second of one process, in FLOP/s."""
+    """6 N tokens per second of one worker, in FLOP/s: its devices are taken to lose nothing by sharing (assumption)."""
     size = shape_for(point.n_params, vocab_size=config.data.vocab_size, model=config.model)
     wanted = rule.derive(point, size, config.train, context=config.model.context).batch_sequences
     sequences = min(wanted, max(1, int(_TIMED_FLOP / (6 * size.n_params * config.model.context))))
     seconds = step_seconds(size, batch_sequences=sequences, config=config.train)
-    return 6 * size.n_params * sequences * config.model.context / seconds
+    return 6 * size.n_params * sequences * config.model.context * config.train.n_devices / seconds

@@ -113,7 +113,16 @@ def sample_after(
     )  # fmt: skip
     ended = ""
     try:
-        _sampled(job, {**arguments, "tracking": registry.uri, "study_name": study.name, "points": None})
+        _sampled(
+            job,
+            {
+                **arguments,
+                "tracking": registry.uri,
+                "study_name": study.name,
+                "points": None,
+                "devices": config.train.devices,
+            },
+        )
     except TrainingError as error:
         ended = str(error)
         out.progress(f"note: sampling after the grid ended early: {error}")
@@ -163,7 +172,7 @@ def _opened(arguments: Mapping[str, Any], config: Config, out: Output) -> tuple[
         order = settled(asked, known_of_config(config, study.data_description()))
         table_of = lambda records: trained_table(records, config)  # noqa: E731
     job = _Job(study=study, order=order, table_of=table_of, seed=config.study.first_seed, out=out)
-    return job, {**arguments, "study_name": study.name}
+    return job, {**arguments, "study_name": study.name, "devices": config.train.devices}
 
 
 def _agree(job: _Job, *, replan: bool) -> None:

@@ -36,22 +36,23 @@ class Launcher(Protocol):
         """Start one: ``python WORDS`` with these variables over those it would have."""
 
 
-def launcher(name: str, options: Mapping[str, Any], folder: Path) -> Launcher:
+def launcher(name: str, options: Mapping[str, Any], folder: Path, *, devices: int = 1) -> Launcher:
     """What starts workers, one for all calls of a process.
 
     Args:
         name: local, slurm or ray.
         options: of that launcher.
         folder: for what it must write.
+        devices: that a worker trains on; local ones share out the GPUs of the machine by it.
 
     Raises:
         InputError: an option that it has not, or a package of its own that is not installed.
     """
-    return _launcher(name, tuple(sorted(options.items())), folder)
+    return _launcher(name, tuple(sorted(options.items())), folder, devices)
 
 
 @cache
-def _launcher(name: str, options: tuple[tuple[str, Any], ...], folder: Path) -> Launcher:
+def _launcher(name: str, options: tuple[tuple[str, Any], ...], folder: Path, devices: int) -> Launcher:
     if name == "slurm":
         from skillscale.launch.slurm import Slurm
 
@@ -60,8 +61,8 @@ def _launcher(name: str, options: tuple[tuple[str, Any], ...], folder: Path) -> 
         from skillscale.launch.ray import Ray
 
         return Ray(dict(options))
-    from skillscale.launch.local import Local
+    from skillscale.launch.local import Local, visible_gpus
 
     if options:
         raise InputError(f"--launcher local has no options, but --launch gives {', '.join(dict(options))}")
-    return Local()
+    return Local(visible_gpus(), devices)

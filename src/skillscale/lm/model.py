@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from skillscale.lm.products import Linear, next_token_loss
 from skillscale.record import Size
@@ -27,13 +28,16 @@ class Transformer(nn.Module):
     Args:
         size: the shape.
         seed: of the initial weights: the same on every device.
+        checkpointed: training keeps only what enters each block, and computes the block again on the way back.
     """
 
-    def __init__(self, size: Size, *, seed: int) -> None:
+    def __init__(self, size: Size, *, seed: int, checkpointed: bool = False) -> None:
         super().__init__()
         self.size = size
         self.embed = nn.Embedding(size.vocab_size, size.width)
-        self.blocks = nn.ModuleList(Block(size.width, size.n_heads) for _ in range(size.depth))
+        self.blocks = nn.ModuleList(
+            Block(size.width, size.n_heads, checkpointed=checkpointed) for _ in range(size.depth)
+        )
         self.norm = nn.LayerNorm(size.width, bias=False)
         self.cos: Tensor
         self.sin: Tensor
@@ -65,9 +69,9 @@ class Transformer(nn.Module):
 class Block(nn.Module):
     """Attention and a four times wider GELU layer, each behind a norm and added to the residual stream."""
 
-    def __init__(self, width: int, n_heads: int) -> None:
+    def __init__(self, width: int, n_heads: int, *, checkpointed: bool = False) -> None:
         super().__init__()
-        self.n_heads = n_heads
+        self.n_heads, self.checkpointed = n_heads, checkpointed
         self.attention_norm = nn.LayerNorm(width, bias=False)
         self.query_key_value = Linear(width, 3 * width)
         self.attention_out = Linear(width, width)
@@ -84,6 +88,14 @@ class Block(nn.Module):
 
     def forward(self, x_BxTxd: Tensor, cos_TxK: Tensor, sin_TxK: Tensor) -> Tensor:
         """The residual stream after this block."""
+        if self.checkpointed and torch.is_grad_enabled():
+            again: Tensor = checkpoint(
+                self._grow, x_BxTxd, cos_TxK, sin_TxK, use_reentrant=False, preserve_rng_state=False
+            )
+            return again
+        return self._grow(x_BxTxd, cos_TxK, sin_TxK)
+
+    def _grow(self, x_BxTxd: Tensor, cos_TxK: Tensor, sin_TxK: Tensor) -> Tensor:
         x_BxTxd = x_BxTxd + self._attend(self.attention_norm(x_BxTxd), cos_TxK, sin_TxK)
         hidden = functional.gelu(self.mlp_in(self.mlp_norm(x_BxTxd)))
         grown_BxTxd: Tensor = x_BxTxd + self.mlp_out(hidden)

@@ -6,12 +6,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from skillscale.config import Config
-from skillscale.lm import flops, rule, skills
+from skillscale.lm import flops, follow, rule, skills
 from skillscale.lm import trunk as trunks
+from skillscale.lm.devices import chosen_device
 from skillscale.lm.mixture import MixStream
 from skillscale.lm.prepare import Prepared
 from skillscale.lm.shape import shape_for
+from skillscale.lm.team import check_shares, team_for
 from skillscale.lm.train import Progress, Trained, train
 from skillscale.point import DesignPoint
 from skillscale.record import CategoryUse, Measurement, Optimisation, Size, Spending
@@ -43,11 +47,22 @@ def derive(point: DesignPoint, config: Config, prepared: Prepared) -> Recipe:
     """Shape, learning rate, batch and warm-up of a point.
 
     Raises:
-        InputError: no model has that size, or D is less than one sequence.
+        InputError: no model has that size, D is less than one sequence, or devices can't share its batches.
     """
     size = shape_for(point.n_params, vocab_size=prepared.tokenizer.vocab_size, model=config.model)
     derived = (trunks if config.train.schedule == "trunk" else rule).derive
-    return Recipe(point=point, size=size, optimisation=derived(point, size, config.train, context=config.model.context))
+    optimisation = derived(point, size, config.train, context=config.model.context)
+    if config.train.n_devices > 1:
+        check_shares(_batches(point, size, optimisation, config), config.train.n_devices)
+    return Recipe(point=point, size=size, optimisation=optimisation)
+
+
+def _batches(point: DesignPoint, size: Size, optimisation: Optimisation, config: Config) -> list[int]:
+    """Sequences of the batches that a run has."""
+    if not optimisation.trunk:
+        return [optimisation.batch_sequences]
+    whole = trunks.branch(point.n_tokens, size.n_params_nonembed, config.train, context=config.model.context)
+    return [int(batch) for batch in np.unique(np.diff(whole.firsts))]
 
 
 def train_and_measure(
@@ -61,6 +76,8 @@ def train_and_measure(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Train the model of a recipe and measure every evaluation set.
+
+    On several devices this is the first process of a team, which starts the others or was started beside them.
 
     Args:
         recipe, config, prepared: what to train, and on what.
@@ -76,6 +93,8 @@ def train_and_measure(
     """
     point, size, optimisation = recipe.point, recipe.size, recipe.optimisation
     stream = MixStream(prepared.categories, mix=point.mix, seed=point.seed, context=config.model.context)
+    team = team_for(config.train, chosen_device(config.train.device, config.train.devices))
+    follow.call(team, point, size, optimisation, config.train, prepared.categories)
     with trunks.Turn(trunk) if trunk is not None and optimisation.trunk else nullcontext() as turn:
         trained = train(
             point,
@@ -85,6 +104,7 @@ def train_and_measure(
             config=config.train,
             checkpoint=checkpoint,
             turn=turn,
+            team=team,
             on_progress=on_progress,
             should_stop=should_stop,
         )
@@ -92,9 +112,10 @@ def train_and_measure(
     device = next(trained.model.parameters()).device
     measured = skills.measure(trained.model, prepared, config.skills, context=config.model.context, device=device)
     eval_s = time.perf_counter() - began
+    peak = team.size * flops.matmul_peak(device.type, config.train.precision)
     uses = stream.usage(trained.n_tokens // config.model.context)
     return Outcome(
-        spending=_spending(size, trained, eval_s=eval_s, peak=flops.matmul_peak(device.type, config.train.precision)),
+        spending=_spending(size, trained, eval_s=eval_s, peak=peak),
         uses=uses,
         exposures=_exposures(prepared, uses),
         sets=measured.sets,

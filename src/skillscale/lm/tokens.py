@@ -18,11 +18,12 @@ _REPORT = 8 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """A category's training tokens. ``array``: 1-d, memory-mapped; ``n_bytes``: of the text they stand for."""
+    """A category's training tokens. ``array``: 1-d, memory-mapped; ``n_bytes``: of the text; ``folder``: theirs."""
 
     array: Ids
     n_documents: int
     n_bytes: int
+    folder: Path | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -72,7 +73,7 @@ def open_tokens(folder: Path) -> Tokens:
     header = _Header(**json.loads((folder / "tokens.json").read_text(encoding="utf-8")))
     array = np.memmap(folder / "tokens.bin", dtype=header.dtype, mode="r", shape=(header.n_tokens,))
     # a plain view of the map: np.memmap's own indexing costs several times as much
-    return Tokens(array=np.asarray(array), n_documents=header.n_documents, n_bytes=header.n_bytes)
+    return Tokens(array=np.asarray(array), n_documents=header.n_documents, n_bytes=header.n_bytes, folder=folder)
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:

@@ -4,20 +4,22 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from skillscale.config import TrainConfig
-from skillscale.errors import DamagedCheckpointError, DivergedError, InputError, SkillscaleError, TrainingError
+from skillscale.errors import DamagedCheckpointError, DivergedError, SkillscaleError, TrainingError
+from skillscale.lm import devices
 from skillscale.lm.model import Transformer
+from skillscale.lm.team import ALONE, Team, Word
 from skillscale.lm.trunk import Turn, branch
 from skillscale.point import DesignPoint, digest
 from skillscale.record import Optimisation, Size
@@ -97,30 +99,49 @@ def train(
     config: TrainConfig,
     checkpoint: Path | None = None,
     turn: Turn | None = None,
+    team: Team = ALONE,
     on_progress: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Trained:
     """Train the model of a point on the first sequences of its stream.
 
     A checkpoint that is there is resumed, and ends in the same weights as a run that was never stopped; so does what
-    there is of a trunk, in its ``turn``, where ``optimisation`` says that the run has one.
+    there is of a trunk, in its ``turn``, where ``optimisation`` says that the run has one. With a ``team`` all of its
+    processes call this; checkpoint, turn and what comes after are the first one's, and so is the model that is whole.
 
     Raises:
-        InputError: the device is not there.
+        InputError: the device is not there, or can't do what is asked.
         DivergedError: the loss is not finite, or above ``config.diverged_above``.
         TrainingError: the checkpoint can't be written or used.
         Stopped: ``should_stop`` said so.
     """
-    loop = _Loop(size, optimisation, config, seed=point.seed, n_tokens=point.n_tokens)
+    with team.together():
+        loop = _Loop(size, optimisation, config, seed=point.seed, n_tokens=point.n_tokens, team=team)
+        return _trained(
+            loop, point, size, stream, checkpoint=checkpoint, turn=turn, on_progress=on_progress,
+            should_stop=should_stop,
+        )  # fmt: skip
+
+
+def _trained(
+    loop: "_Loop", point: DesignPoint, size: Size, stream: Stream, *, checkpoint: Path | None, turn: Turn | None,
+    on_progress: Callable[[Progress], None], should_stop: Callable[[], bool],
+) -> Trained:  # fmt: skip
+    optimisation, config, team = loop.optimisation, loop.config, loop.team
     identity = digest([point.as_dict(), asdict(size), _plain(optimisation), config.arithmetic])
     of_trunk = digest([point.trunk, asdict(size), config.arithmetic])
-    if checkpoint and checkpoint.exists():
-        ledger = loop.resume(loop.read(checkpoint, identity))
-        if turn and ledger.step < loop.fork:
-            turn.resume()
+    own = checkpoint if checkpoint and checkpoint.exists() else None
+    state: dict[str, Any] | None
+    if own:
+        state = loop.read(own, identity)
     else:
         state = turn.begin(loop.fork, partial(loop.read, identity=of_trunk), should_stop) if turn else None
-        ledger = _taken(loop, state)
+    state = team.shared(state)
+    ledger = loop.resume(state) if state else _Ledger()
+    if not own:  # what is there is a trunk's, and was another run's work
+        ledger = replace(ledger, taken=ledger.step, seconds=0.0)
+    elif turn and ledger.step < loop.fork:
+        turn.resume()
     saved_at = looked_at = began = time.monotonic()
     before = ledger.seconds
     points = loop.rows
@@ -132,40 +153,34 @@ def train(
             if checkpoint:
                 loop.save(checkpoint, ledger, identity)
             raise Stopped(f"stopped after {ledger.step} of {optimisation.steps} steps; start it again to go on")
-        first = loop.first(ledger.step)
-        ledger.losses.append(loop.step(stream.batch(first, loop.first(ledger.step + 1) - first), ledger.step))
+        team.go_on(partial(loop.state, ledger))
+        ledger.losses.append(loop.step(stream.batch(*loop.share(ledger.step)), ledger.step))
         ledger.step += 1
         now = time.monotonic()
-        if ledger.step in points or now - looked_at > _LOOK_EVERY_S:
+        looks = team.is_first and now - looked_at > _LOOK_EVERY_S
+        if ledger.step in points or looks:
             loss = loop.checked(ledger.losses[-1], ledger.step)
             if ledger.step in points:
                 mean = loop.checked(torch.stack(ledger.losses).mean(), ledger.step)
                 ledger.curve.append((loop.tokens(ledger.step), mean))
                 ledger.losses.clear()
-            if now - looked_at > _LOOK_EVERY_S:
+            if looks:
                 looked_at = now
                 on_progress(_progress(loop, ledger, loss))
-        if checkpoint and now - saved_at > config.checkpoint_every_s:
+        if checkpoint and now - saved_at > config.checkpoint_every_s and ledger.step < optimisation.steps:
             ledger.seconds = before + now - began
             loop.save(checkpoint, ledger, identity)
             saved_at = time.monotonic()
-    loop.check_weights()
+    model = loop.whole_model()
+    loop.check(model)
     on_progress(_progress(loop, ledger, ledger.curve[-1][1]))
     return Trained(
-        model=loop.model,
+        model=model,
         curve=tuple(ledger.curve),
         n_tokens=loop.tokens(ledger.step),
         seconds=before + time.monotonic() - began,
         n_taken=loop.tokens(ledger.taken),
     )
-
-
-def _taken(loop: "_Loop", state: dict[str, Any] | None) -> _Ledger:
-    """What was done before the first step of this run: nothing, or a trunk up to where this run leaves it."""
-    if state is None:
-        return _Ledger()
-    ledger = loop.resume(state)
-    return replace(ledger, taken=ledger.step, seconds=0.0)
 
 
 def _plain(optimisation: Optimisation) -> dict[str, Any]:
@@ -174,9 +189,10 @@ def _plain(optimisation: Optimisation) -> dict[str, Any]:
 
 
 def step_seconds(size: Size, *, batch_sequences: int, config: TrainConfig) -> float:
-    """Least seconds of a training step of this shape on this machine, on random tokens: other load only adds."""
+    """Least seconds of a step of this shape on one device here, on random tokens: other load only adds."""
     optimisation = Optimisation(lr=1e-6, batch_sequences=batch_sequences, steps=_TIMED_STEPS, warmup_steps=0)
-    loop = _Loop(size, optimisation, config, seed=0)
+    alone = replace(config, devices=1, nodes=1, strategy="auto")
+    loop = _Loop(size, optimisation, alone, seed=0)
     ids = np.random.default_rng(0).integers(0, size.vocab_size, (batch_sequences, size.context + 1))
     seconds: list[float] = []
     for step in range(_TIMED_STEPS):
@@ -207,27 +223,39 @@ def learning_rate_at(step: int, optimisation: Optimisation, *, decay_to: float) 
 
 
 class _Loop:
-    """A model, its optimiser, and the device and precision that Fabric gives them."""
+    """A model, its optimiser, and the devices and precision that Fabric gives them."""
 
     def __init__(
-        self, size: Size, optimisation: Optimisation, config: TrainConfig, *, seed: int, n_tokens: int = 0
+        self,
+        size: Size,
+        optimisation: Optimisation,
+        config: TrainConfig,
+        *,
+        seed: int,
+        n_tokens: int = 0,
+        team: Team = ALONE,
     ) -> None:
-        self.optimisation, self.config, self.context = optimisation, config, size.context
+        self.optimisation, self.config, self.context, self.team = optimisation, config, size.context, team
         self.branch = None
         if optimisation.trunk:
             self.branch = branch(n_tokens, size.n_params_nonembed, config, context=size.context)
-        device = chosen_device(config.device)
+        self.fabric = devices.fabric_for(config, team)
+        device = self.fabric.device.type
         torch.set_num_threads(config.threads)
-        self.fabric = Fabric(accelerator=device, devices=1, precision=config.precision)
-        self.model = Transformer(size, seed=seed)
-        optimizer = torch.optim.AdamW(
+        self.model = Transformer(size, seed=seed, checkpointed=config.checkpoint_activations)
+        self.wrapped = self.fabric.setup_module(devices.compiled(self.model, config, device))
+        self.adamw = torch.optim.AdamW(
             weight_groups(self.model, config.weight_decay),
             lr=optimisation.lr,
             betas=(config.beta1, config.beta2),
             fused=True,
         )
-        self.wrapped, self.optimizer = self.fabric.setup(self.model, optimizer)
+        self.optimizer: Any = self.fabric.setup_optimizers(self.adamw)
         self.part = max(1, _PART_TOKENS[device] // size.context)
+        self.keeps_gradients = devices.has_graphs(config, device)
+        if self.keeps_gradients:  # else the first ones lie in memory that the next replay writes anew
+            for weight in self.model.parameters():
+                weight.grad = torch.zeros_like(weight)
 
     @property
     def fork(self) -> int:
@@ -243,6 +271,11 @@ class _Loop:
         """Sequences seen before a step, from 0."""
         return int(self.branch.firsts[step]) if self.branch else step * self.optimisation.batch_sequences
 
+    def share(self, step: int) -> tuple[int, int]:
+        """First sequence and number of this process's share of a batch."""
+        first = self.first(step)
+        return self.team.share(first, self.first(step + 1) - first)
+
     def rate(self, step: int) -> float:
         """Learning rate of a step, from 0."""
         if self.branch:
@@ -254,22 +287,34 @@ class _Loop:
         return self.first(step) * self.context
 
     def step(self, ids: npt.NDArray[np.int64], step: int) -> Tensor:
-        """One update on sequences (B, T + 1); its loss before the update, left on the device."""
+        """One update on this process's sequences (B, T + 1); the loss of all before it, left on the device."""
         rate = self.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        losses = [self._part(part, len(part) / len(ids)) for part in torch.split(torch.from_numpy(ids), self.part)]
+        parts = torch.split(torch.from_numpy(ids), self.part)
+        losses = [
+            self._part(part, len(part) / len(ids), is_last=number == len(parts))
+            for number, part in enumerate(parts, start=1)
+        ]
         self.fabric.clip_gradients(
             self.wrapped, self.optimizer, max_norm=self.config.clip_norm, error_if_nonfinite=False
         )
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return torch.stack(losses).sum()
+        self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
+        loss = torch.stack(losses).sum()
+        return loss if self.team.size == 1 else self._mean(loss)
 
-    def _part(self, ids: Tensor, share: float) -> Tensor:
+    def _mean(self, loss: Tensor) -> Tensor:
+        """Over processes; their shares are of one size."""
+        return cast(Tensor, self.fabric.all_reduce(loss, reduce_op="mean"))
+
+    def _part(self, ids: Tensor, share: float, *, is_last: bool) -> Tensor:
         ids = self.fabric.to_device(ids)
-        loss: Tensor = self.wrapped(ids[:, :-1], ids[:, 1:]) * share
-        self.fabric.backward(loss)
+        # Whole models add up the gradients of parts before they exchange them; sharded ones have no room for that
+        waits = self.team.size > 1 and not is_last and not devices.is_sharded(self.config)
+        with self.fabric.no_backward_sync(self.wrapped) if waits else nullcontext():
+            loss: Tensor = self.wrapped(ids[:, :-1], ids[:, 1:]) * share
+            self.fabric.backward(loss)
         return loss.detach()
 
     def checked(self, loss: Tensor, step: int) -> float:
@@ -283,13 +328,19 @@ class _Loop:
             raise self._diverged(f"loss {value:.4g} at step {step}")
         return value
 
-    def check_weights(self) -> None:
+    def whole_model(self) -> Transformer:
+        """The model as the first process measures it."""
+        if not devices.is_sharded(self.config):
+            return self.model
+        return devices.whole_model(self.model, self.fabric.device, is_first=self.team.is_first)
+
+    def check(self, model: nn.Module) -> None:
         """Refuse weights that the last update broke: no loss has seen them yet.
 
         Raises:
             DivergedError: a weight is not finite.
         """
-        for name, weight in self.model.named_parameters():
+        for name, weight in model.named_parameters() if self.team.is_first else ():
             if not torch.isfinite(weight).all():
                 raise self._diverged(f"{name} is not finite after step {self.optimisation.steps}")
 
@@ -305,12 +356,8 @@ class _Loop:
         Raises:
             TrainingError: it can't be written.
         """
-        state = {
-            "identity": identity,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "ledger": {**asdict(ledger), "losses": [float(loss) for loss in ledger.losses]},
-        }
+        self.team.said(Word.SAVE)
+        state = {"identity": identity, **self.state(ledger)}
         partial = path.with_name(f"{path.name}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -324,6 +371,15 @@ class _Loop:
             raise TrainingError(
                 f"checkpoint {path} can't be written: {error}; free some space or choose another cache folder"
             ) from error
+
+    def state(self, ledger: _Ledger) -> dict[str, Any]:
+        """What a checkpoint holds, of whatever devices; with a sharded model all processes help."""
+        if devices.is_sharded(self.config):
+            weights, moments = devices.whole_state(self.model, self.adamw)
+        else:
+            weights, moments = self.model.state_dict(), self.adamw.state_dict()
+        done = {**asdict(ledger), "losses": [float(loss) for loss in ledger.losses]}
+        return {"model": weights, "optimizer": moments, "ledger": done}
 
     def read(self, path: Path, identity: str) -> dict[str, Any]:
         """The state of a checkpoint.
@@ -345,28 +401,17 @@ class _Loop:
 
     def resume(self, state: Mapping[str, Any]) -> _Ledger:
         """Take weights and moments from a checkpoint, and return what the run had done."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if devices.is_sharded(self.config):
+            devices.take_whole_state(self.model, self.adamw, state["model"], state["optimizer"])
+        else:
+            self.model.load_state_dict(state["model"])
+            self.adamw.load_state_dict(state["optimizer"])
         done = state["ledger"]
         losses = [torch.tensor(loss, device=self.fabric.device) for loss in done["losses"]]
         curve = [(tokens, loss) for tokens, loss in done["curve"]]
         return _Ledger(
             step=done["step"], taken=done.get("taken", 0), seconds=done["seconds"], curve=curve, losses=losses
         )
-
-
-def chosen_device(wanted: str) -> str:
-    """``cpu`` or ``cuda``.
-
-    Raises:
-        InputError: ``cuda`` without a CUDA device.
-    """
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise InputError(
-            "train.device is cuda, but torch sees no CUDA device; use auto or cpu, or a CUDA build of torch"
-        )
-    return "cuda" if there and wanted != "cpu" else "cpu"
 
 
 def weight_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

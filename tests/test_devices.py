@@ -1,0 +1,154 @@
+"""Compiled models and checkpointed activations change the time and the memory of a run, not its losses."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from skillscale.config import load, resolve
+from skillscale.errors import InputError
+from skillscale.lm import devices, products
+from skillscale.lm.model import Transformer
+from skillscale.lm.shape import shape_for
+from skillscale.lm.train import _Loop, train
+from skillscale.point import DesignPoint, Mix
+from skillscale.record import Optimisation
+
+CONFIG = load().train
+MODEL = replace(load().model, context=32)
+SIZE = shape_for(6e3, vocab_size=300, model=MODEL)
+PLAN = Optimisation(lr=0.01, batch_sequences=4, steps=8, warmup_steps=2)
+COMPILED = replace(CONFIG, compile="default")
+
+
+class Counting:
+    """Sequences that count upward: learnable."""
+
+    def batch(self, first, count):
+        index = torch.arange(first, first + count)[:, None]
+        return ((index + torch.arange(33) * (index % 5)) % 300).numpy()
+
+
+def trained(config=CONFIG, **more):
+    point = DesignPoint(n_params=SIZE.n_params, n_tokens=8 * 4 * 32, mix=Mix({"code": 1.0}))
+    return train(point, size=SIZE, optimisation=PLAN, stream=Counting(), config=config, **more)
+
+
+def losses(run):
+    return [loss for _, loss in run.curve]
+
+
+@pytest.fixture
+def without_kernels(monkeypatch):
+    """Traced and differentiated as for a compiler, then run as it stands: seconds less than to make kernels."""
+    monkeypatch.setattr(devices, "_options", lambda mode: {"backend": "aot_eager"})
+    yield
+    torch.compiler.reset()
+
+
+def test_a_compiled_model_learns_the_same(without_kernels):
+    assert losses(trained(COMPILED)) == pytest.approx(losses(trained()), rel=2e-5)
+
+
+def test_a_checkpoint_knows_nothing_of_compilation(without_kernels, tmp_path):
+    path, left = tmp_path / "run.pt", iter(range(4))
+    with pytest.raises(Exception, match="stopped after 4 of 8"):
+        trained(COMPILED, checkpoint=path, should_stop=lambda: next(left, None) is None)
+    kept = torch.load(path, weights_only=True)["model"]
+    assert list(kept) == [name for name, _ in Transformer(SIZE, seed=0).named_parameters()]
+    assert losses(trained(checkpoint=path)) == pytest.approx(losses(trained()), rel=2e-5)
+
+
+def test_a_compiled_model_is_measured_as_it_stands(without_kernels):
+    model = trained(COMPILED).model
+    assert type(model) is Transformer
+    assert model(torch.zeros(1, 7, dtype=torch.long)).shape == (1, 7, 300)
+
+
+@pytest.mark.skipif(not products.HAS_ONEDNN, reason="this build of torch has no oneDNN for x86")
+def test_a_compiled_model_takes_torchs_own_products(without_kernels, monkeypatch):
+    asked = []
+    times = products.times
+    monkeypatch.setattr(products, "_WORTH_PRODUCT", 0)
+    monkeypatch.setattr(products, "times", lambda x, weight: asked.append(1) or times(x, weight))
+    trained(COMPILED)
+    assert asked == []
+    trained()
+    assert asked
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # torch warns of torch
+def test_kernels_give_the_losses_of_the_model_as_it_stands():
+    assert losses(trained(COMPILED)) == pytest.approx(losses(trained()), rel=2e-5)
+    again = replace(COMPILED, checkpoint_activations=True)
+    assert losses(trained(again)) == pytest.approx(losses(trained()), rel=2e-5)
+    torch.compiler.reset()
+
+
+def test_what_can_not_be_compiled_is_refused_before_training(monkeypatch):
+    with pytest.raises(InputError, match="reduce-overhead is CUDA graphs, but the device is cpu; take default or off"):
+        trained(replace(CONFIG, compile="reduce-overhead", device="cpu"))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match=r"needs a C\+\+ compiler, and there is no no-such-compiler; install one"):
+        trained(COMPILED)
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="default needs triton for a GPU"):
+        devices.check_compiler("default", "cuda")
+
+
+def test_graphs_are_those_of_a_gpu():
+    graphs = replace(CONFIG, compile="reduce-overhead")
+    assert devices.has_graphs(graphs, "cuda")
+    assert not devices.has_graphs(graphs, "cpu")
+    assert not devices.has_graphs(COMPILED, "cuda")
+
+
+def test_gradients_that_stay_where_they_are_make_the_same_steps(monkeypatch):
+    """As CUDA graphs need it, several parts a batch included."""
+    plain = trained()
+    monkeypatch.setattr(devices, "has_graphs", lambda config, device: True)
+    monkeypatch.setattr("skillscale.lm.train._PART_TOKENS", {"cpu": 2 * 32})
+    loop = _Loop(SIZE, PLAN, CONFIG, seed=0)
+    places = [weight.grad.data_ptr() for weight in loop.model.parameters()]
+    made = [float(loop.step(Counting().batch(4 * step, 4), step)) for step in range(8)]
+    assert [weight.grad.data_ptr() for weight in loop.model.parameters()] == places
+    assert made == pytest.approx(losses(plain), rel=1e-4)
+
+
+@pytest.mark.parametrize(("text", "value"), [("off", "off"), ("false", "off"), ("default", "default")])
+def test_off_is_off_though_yaml_reads_it_as_false(text, value):
+    settings = load(overrides={"train.compile": text})
+    assert settings.train.compile == value
+    assert resolve(settings.as_dict()) == settings
+
+
+def gradients(model, ids):
+    """Gradients of the loss, and the bytes that the way back keeps until then."""
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = model(ids[:, :-1], ids[:, 1:])
+    for weight in model.parameters():
+        kept.pop(weight.untyped_storage().data_ptr(), None)
+    loss.backward()
+    return [weight.grad for weight in model.parameters()], sum(kept.values())
+
+
+@pytest.mark.parametrize("n_params", [5e4, 1e6])  # by torch's products, and by ours
+def test_checkpointed_activations_give_the_same_bits_in_less_memory(n_params):
+    size = shape_for(n_params, vocab_size=512, model=load().model)
+    ids = torch.randint(0, 512, (4, 257), generator=torch.Generator().manual_seed(0))
+    plain, less = Transformer(size, seed=0), Transformer(size, seed=0, checkpointed=True)
+    (wanted, much), (got, little) = gradients(plain, ids), gradients(less, ids)
+    assert all(torch.equal(one, other) for one, other in zip(got, wanted, strict=True))
+    entering = size.depth * ids.shape[0] * 256 * size.width * 4
+    assert entering <= little < 0.5 * much
+
+
+def test_a_checkpointed_run_ends_in_the_same_bits():
+    assert trained(replace(CONFIG, checkpoint_activations=True)).curve == trained().curve
