@@ -15,6 +15,7 @@ kept in benchmarks/results; a row that is there is not made again.
 
 import argparse
 import csv
+import gzip
 import hashlib
 import itertools
 import math
@@ -34,7 +35,7 @@ from skillscale.laws.simulate import random_truth
 from skillscale.laws.study import fit_study
 
 RESULTS = Path(__file__).parent / "results"
-RUNS, COVERAGE = RESULTS / "branching.csv", RESULTS / "branching_coverage.csv"
+RUNS, COVERAGE = RESULTS / "branching.csv", RESULTS / "branching_coverage.csv.gz"
 LEVEL = 0.9
 SD = 0.004  # of ln L of a simulated run, as in isoflop_coverage.py
 FAR = 1.08e13  # FLOP: ten times the largest budget
@@ -44,10 +45,11 @@ DENSER = [4e10 * 3 ** (i / 2) for i in range(7)]  # of skills-hour, with a budge
 
 
 def append(path: Path, row: dict[str, object]) -> None:
-    """Add a row to a table."""
-    with path.open("a", newline="") as file:
+    """Add a row to a table, packed where its name ends in ``gz``."""
+    is_new = not path.exists()
+    with gzip.open(path, "at", newline="") if path.suffix == ".gz" else path.open("a", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(row))
-        if file.tell() == 0:
+        if is_new:
             writer.writeheader()
         writer.writerow(row)
 
