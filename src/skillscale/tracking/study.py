@@ -112,6 +112,8 @@ class Study:
         self._all_again_at = 0.0
         self._runs: dict[str, _Seen] = {}
         self._has_mixes = False
+        self._found: Queue | None = None
+        self._is_alone = False
 
     @property
     def chart_link(self) -> str:
@@ -119,21 +121,29 @@ class Study:
         base = self._store.uri if self._store.uri.startswith("http") else "http://127.0.0.1:5000"
         return f"{base}/{runs_path(self.experiment_id)}"
 
-    @cached_property
+    @property
     def _queue(self) -> Queue | None:
-        """The queue in the storage; None where the plan is the queue."""
+        """The queue in the storage; None where the plan is the queue, as it is until somebody changes it there."""
+        return self._find_queue(move=False)
+
+    def _find_queue(self, *, move: bool) -> Queue | None:
+        """The queue, where points are added or claimed: with ``move`` the plan goes into the storage that was given."""
+        if self._found is not None or self._is_alone:
+            return self._found
         tags = self._store.run(self.plan_id).data.tags
         if not self._storage:
             if tags.get(_QUEUE):
                 raise InputError(
-                    f"the queue of study {self.name!r} is in a storage that machines share; give it with --storage or "
-                    "SKILLSCALE_STORAGE"
+                    f"the queue of study {self.name!r} is in a storage that machines share; set SKILLSCALE_STORAGE to "
+                    "its address, or give that with --storage where an entry has it"
                 )
-            return None
-        queue = Queue(self._storage, f"{self.name} {self.plan_id[:8]}", self._patience_s)
-        if not tags.get(_QUEUE):
-            self._share(queue, tags)
-        return queue
+            self._is_alone = True
+        elif tags.get(_QUEUE) or move:
+            queue = Queue(self._storage, f"{self.name} {self.plan_id[:8]}", self._patience_s)
+            if not tags.get(_QUEUE):
+                self._share(queue, tags)
+            self._found = queue
+        return self._found
 
     def _share(self, queue: Queue, tags: Mapping[str, str]) -> None:
         """Move the plan's points into the queue, with what became of them."""
@@ -195,8 +205,8 @@ class Study:
             points: to train.
             why: the sampler chose them, by their keys.
         """
-        if self._queue is not None:
-            return self._queue.add([(point.key, _job(point, (why or {}).get(point.key))) for point in points])
+        if (queue := self._find_queue(move=True)) is not None:
+            return queue.add([(point.key, _job(point, (why or {}).get(point.key))) for point in points])
         with self._store.locked():
             tags = self._store.run(self.plan_id).data.tags
             chunks = unpack(tags, "points")
@@ -229,7 +239,7 @@ class Study:
         Raises:
             TrackingError: another process does it already: of this machine, or with a storage of any.
         """
-        if self._queue is not None:
+        if self._find_queue(move=True) is not None:
             with self._locks.alone(self._choosing, current_owner(), wait=False):
                 yield
             return
@@ -304,10 +314,8 @@ class Study:
         that is wanted. ``sampled``: take only points that the sampler chose. ``trunk``: take points of this name first.
         """
         owner = owner or current_owner()
-        if self._queue is not None:
-            return self._claim_shared(
-                self._queue, owner, retry_failed=retry_failed, only=only, sampled=sampled, trunk=trunk
-            )
+        if (queue := self._find_queue(move=True)) is not None:
+            return self._claim_shared(queue, owner, retry_failed=retry_failed, only=only, sampled=sampled, trunk=trunk)
         if not self._finished_until_ms:
             self._look()  # the long reading of a first look, outside the lock
         with self._store.locked():
