@@ -21,16 +21,21 @@ _LIMIT = 4500  # characters; MLflow takes 5000
 _ROWS = 12
 _REASONS = 3
 _GAP = "&emsp;"
+_Call = Mapping[str, list[tuple[int, float, int]]]  # what an analysis logged: (step, value, ms) by metric
 
 
 @dataclass(frozen=True, kw_only=True)
 class Width:
-    """The widest interval of N* that an analysis found: ``half_width`` in ln N, after ``runs`` runs of ``flops``."""
+    """The widest interval of N* that an analysis found: ``half_width`` in ln N, after ``runs`` runs of ``flops``.
+
+    ``at_s``: when, since the epoch.
+    """
 
     source: str
     half_width: float
     runs: int
     flops: float = field(metadata={"unit": "FLOP"})
+    at_s: float = field(metadata={"unit": "s"})
 
     @property
     def factor(self) -> str:
@@ -49,7 +54,7 @@ class Standing:
         alive: owners of running points that live, as far as can be known.
         tokens: that running points have trained on, by run id, as far as their curves are written.
         finished: every finished run, those that were imported included.
-        widths: of the widest interval, as analyses came.
+        widths: of the widest interval, as analyses came; one of each source and number of runs, the last.
         is_sampled: a sampler adds points to the queue.
         flops_left: what it may still spend.
     """
@@ -162,23 +167,26 @@ def standing_of(study: Study) -> Standing:
         alive=frozenset(each.owner for each in busy),
         tokens={run_id: curve[-1][0] for run_id, curve in curves.items() if curve},
         finished=tuple(study.finished()),
-        widths=(*_widths("sample", logged), *_widths("fit", fitted)),
+        widths=tuple(sorted(_widths("sample", logged) + _widths("fit", fitted), key=lambda one: one.at_s)),
         is_sampled=sampled,
         flops_left=_left(logged) if sampled else 0.0,
     )
 
 
-def _widths(source: str, logged: Sequence[Mapping[str, list[tuple[int, float]]]]) -> list[Width]:
-    """One for each number of runs: the last that was found then, in their order."""
+def _widths(source: str, logged: Sequence[_Call]) -> list[Width]:
+    """One for each number of runs: the last that was found then."""
     found: dict[int, Width] = {}
     for call in logged:
-        flops = dict(call.get("flops_finished", ()))
-        for runs, half in call.get("half_width", ()):
-            found[runs] = Width(source=source, half_width=half, runs=runs, flops=flops.get(runs, math.nan))
+        flops = {runs: value for runs, value, _ in call.get("flops_finished", ())}
+        for runs, half, at_ms in call.get("half_width", ()):
+            if runs not in found or found[runs].at_s <= at_ms / 1000:
+                found[runs] = Width(
+                    source=source, half_width=half, runs=runs, flops=flops.get(runs, math.nan), at_s=at_ms / 1000
+                )
     return [found[runs] for runs in sorted(found)]
 
 
-def _left(logged: Sequence[Mapping[str, list[tuple[int, float]]]]) -> float:
+def _left(logged: Sequence[_Call]) -> float:
     """FLOP that the last call of the sampler may still spend."""
     last = logged[-1] if logged else {}
     budget, spent = last.get("flops_budget"), last.get("flops_spent")
@@ -201,7 +209,7 @@ def described(standing: Standing, study: Study, found: Mapping[str, Any]) -> str
     lines = [f"**Study {standing.study}**: {_state(standing)}. {study.link}", ""]
     lines += [f"{_times(standing)}; {_cost(standing)}."]
     if standing.widths:
-        last = standing.widths[-1]
+        last = max(standing.widths, key=lambda one: (one.runs, one.at_s))
         runs = plural(last.runs, "run")
         lines += [f"Widest interval of N*: a factor of {last.factor} up or down after {runs} ({last.source})."]
     lines += [f"Failed, {times} ×: {reason}" for reason, times in standing.reasons[:_REASONS]]

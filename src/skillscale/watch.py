@@ -106,7 +106,10 @@ def plain(standing: Standing) -> dict[str, Any]:
         "flops": done,
         "flops_planned": planned,
         "widths": [
-            {"source": one.source, "runs": one.runs, "flops": one.flops, "half_width": one.half_width}
+            {
+                "source": one.source, "runs": one.runs, "flops": one.flops, "half_width": one.half_width,
+                "at_s": one.at_s,
+            }
             for one in standing.widths
         ],
         "workers": [

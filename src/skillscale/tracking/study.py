@@ -468,7 +468,7 @@ class Study:
 
     def curve(self, run_id: str) -> list[tuple[int, float]]:
         """Loss curve of a run: (tokens, nats per token)."""
-        return self._store.history(run_id, CURVE)
+        return [(tokens, loss) for tokens, loss, _ in self._store.history(run_id, CURVE)]
 
     def analysis(self, kind: str, *, name: str = "", owner: str = "") -> AnalysisWriter:
         """Open a run for a fit, a report or a tuning."""
@@ -477,8 +477,8 @@ class Study:
         run_id = self._store.create_run(self.study_experiment_id, name or kind, run_tags(tags))
         return AnalysisWriter(self._store, run_id, self.study_experiment_id)
 
-    def analysis_metrics(self, kind: str, names: Collection[str] = ()) -> list[dict[str, list[tuple[int, float]]]]:
-        """What the runs of a kind of analysis logged, the oldest first: (step, value) by metric.
+    def analysis_metrics(self, kind: str, names: Collection[str] = ()) -> list[dict[str, list[tuple[int, float, int]]]]:
+        """What the runs of a kind of analysis logged, the oldest first: (step, value, ms since the epoch) by metric.
 
         Args:
             kind: of analysis.

@@ -309,7 +309,7 @@ class RunWriter:
         self._metrics = set(run.data.metrics) - {CURVE}
         self._has_inputs = run.inputs is not None and bool(run.inputs.dataset_inputs)
         written = self._store.history(self.run_id, CURVE) if CURVE in run.data.metrics else []
-        self.logged_tokens = max((step for step, _ in written), default=0)
+        self.logged_tokens = max((step for step, *_ in written), default=0)
 
     def _note(self) -> str:
         point, record = self.point, self._record
