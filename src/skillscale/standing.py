@@ -11,7 +11,7 @@ from skillscale.errors import SkillscaleError
 from skillscale.grid import cost
 from skillscale.record import RunRecord
 from skillscale.report.numbers import compact, count, plural
-from skillscale.tracking import Planned, Study, is_alive, link, run_path
+from skillscale.tracking import EVALUATED, Planned, Study, is_alive, link, run_path
 
 FOUND = "found"  # what fits and reports keep with the plan, for the description
 _EVERY_S = 30.0
@@ -329,7 +329,7 @@ def describe(study: Study) -> None:
     mixed = len({one.point.mix for one in records}) > 1
     varied = [name for name, seen in shares.items() if mixed and (len(seen) > 1 or 0 not in seen)]
     note = described(standing, study, study.remembered(FOUND) or {})
-    study.describe(note, skills=skills, mixes=varied)
+    study.describe(note, skills=skills, mixes=varied, per_byte=EVALUATED in study.settings())
 
 
 def remember_findings(

@@ -160,6 +160,11 @@ class Study:
             link("plan, fits and reports", runs_path(self.study_experiment_id, charts=False)),
         ))  # fmt: skip
 
+    def settings(self) -> dict[str, Any]:
+        """What all its runs share, as flat keys."""
+        settings: dict[str, Any] = json.loads("".join(unpack(self._store.run(self.plan_id).data.tags, "settings")))
+        return settings
+
     def began_ms(self) -> int:
         """When the study was begun."""
         return int(self._store.run(self.plan_id).info.start_time)
@@ -168,15 +173,17 @@ class Study:
         """When the study was last described; 0 for never."""
         return int(self._store.run(self.plan_id).data.tags.get(_DESCRIBED, 0))
 
-    def describe(self, note: str, *, skills: Sequence[str], mixes: Sequence[str] = ()) -> None:
+    def describe(self, note: str, *, skills: Sequence[str], mixes: Sequence[str] = (), per_byte: bool = False) -> None:
         """Show markdown on the study's run and both experiments, and settle how the UI opens their runs.
 
         Args:
             note: what is told.
             skills: columns and charts, in this order.
             mixes: categories whose shares vary; columns.
+            per_byte: show losses in bits per byte, because tokenizers differ; else in nats per token.
         """
-        self._store.tag_experiment(self.experiment_id, {NOTE: note, **runs_view(skills, mixes)})
+        view = runs_view(skills, mixes, per_byte=per_byte)
+        self._store.tag_experiment(self.experiment_id, {NOTE: note, **view})
         self._store.tag_experiment(self.study_experiment_id, {NOTE: note, **analyses_view(skills)})
         self._store.write(self.plan_id, Batch(tags={NOTE: note, _DESCRIBED: str(now_ms())}))
 
