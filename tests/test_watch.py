@@ -7,6 +7,7 @@ import pytest
 from test_standing import client, empty_store, point, registry, study, train  # noqa: F401
 
 from skillscale import cli, watch
+from skillscale.config import load
 from skillscale.record import Measurement
 from skillscale.tracking import Registry
 
@@ -38,7 +39,19 @@ def test_a_look_tells_points_flop_and_workers(words, capsys):
     assert "failed     1 x it diverged" in seen
     busy.kill("stopped")
     assert cli.main([*asked, "--once"]) == 0
-    assert "no worker is at work" in capsys.readouterr().out
+    told = "no worker is at work: `skillscale worker --study one --trainer train.py:train` would be one"
+    assert told in capsys.readouterr().out
+
+
+def test_who_would_go_on_is_told_by_how_the_runs_are_made(registry, capsys):  # noqa: F811
+    measured = registry.open_evaluated("family", {"context": 64}, metrics=["code"])
+    trained = registry.open_study("my own", load(study="smoke"))
+    for each in (measured, trained):
+        each.add_points([point()])
+    assert cli.main(["watch", "--tracking", registry.uri, "--study", "family", "--once"]) == 0
+    assert "the same `skillscale evaluate --study family` goes on" in capsys.readouterr().out
+    assert cli.main(["watch", "--tracking", registry.uri, "--study", "my own", "--once"]) == 0
+    assert "`skillscale worker --study 'my own'` would be one" in capsys.readouterr().out
 
 
 def test_json_is_one_object(words, capsys):

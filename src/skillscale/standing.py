@@ -11,7 +11,7 @@ from skillscale.errors import SkillscaleError
 from skillscale.grid import cost
 from skillscale.record import RunRecord
 from skillscale.report.numbers import compact, count, plural
-from skillscale.tracking import EVALUATED, Planned, Study, is_alive, link, run_path
+from skillscale.tracking import EVALUATED, TRAINER, Planned, Study, is_alive, link, run_path
 
 FOUND = "found"  # what fits and reports keep with the plan, for the description
 _EVERY_S = 30.0
@@ -57,6 +57,8 @@ class Standing:
         widths: of the widest interval, as analyses came; one of each source and number of runs, the last.
         is_sampled: a sampler adds points to the queue.
         flops_left: what it may still spend.
+        trainer: FILE.py:function of the user's that makes the runs; empty: no trainer does.
+        is_evaluated: the runs are checkpoints that were trained elsewhere.
     """
 
     study: str
@@ -69,6 +71,8 @@ class Standing:
     widths: tuple[Width, ...] = ()
     is_sampled: bool = False
     flops_left: float = 0.0
+    trainer: str = ""
+    is_evaluated: bool = False
 
     @property
     def counts(self) -> dict[str, int]:
@@ -156,7 +160,7 @@ def standing_of(study: Study) -> Standing:
     points = tuple(study.planned())
     busy = [each for each in points if each.status == "RUNNING" and is_alive(each.owner) is not False]
     curves = {each.run_id: study.curve(each.run_id) for each in busy if each.run_id}  # one that is just held has none
-    sampled = study.is_sampled()
+    sampled, settings = study.is_sampled(), study.settings()
     logged = study.analysis_metrics("sample", _LOGGED)
     fitted = study.analysis_metrics("fit", _LOGGED) + study.analysis_metrics("report", _LOGGED)
     return Standing(
@@ -170,6 +174,8 @@ def standing_of(study: Study) -> Standing:
         widths=tuple(sorted(_widths("sample", logged) + _widths("fit", fitted), key=lambda one: one.at_s)),
         is_sampled=sampled,
         flops_left=_left(logged) if sampled else 0.0,
+        trainer=settings.get(TRAINER, ""),
+        is_evaluated=EVALUATED in settings,
     )
 
 
@@ -329,7 +335,7 @@ def describe(study: Study) -> None:
     mixed = len({one.point.mix for one in records}) > 1
     varied = [name for name, seen in shares.items() if mixed and (len(seen) > 1 or 0 not in seen)]
     note = described(standing, study, study.remembered(FOUND) or {})
-    study.describe(note, skills=skills, mixes=varied, per_byte=EVALUATED in study.settings())
+    study.describe(note, skills=skills, mixes=varied, per_byte=standing.is_evaluated)
 
 
 def remember_findings(

@@ -1,5 +1,6 @@
 """The entry ``watch``: how far a study is, told again and again while workers run, from the registry alone."""
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -64,7 +65,16 @@ def _time(standing: Standing) -> str:
         return f"{ago}; no run has ended yet to tell the rate"
     if standing.is_sampled:
         return f"{ago}; the next points are being chosen"
-    return f"{ago}; no worker is at work: `skillscale worker --study {standing.study}` would be one"
+    return f"{ago}; {_nobody(standing)}"
+
+
+def _nobody(standing: Standing) -> str:
+    """That no process is at work, and which would be."""
+    study = shlex.quote(standing.study)
+    if standing.is_evaluated:
+        return f"nothing is being measured: the same `skillscale evaluate --study {study}` goes on"
+    trainer = f" --trainer {shlex.quote(standing.trainer)}" if standing.trainer else ""
+    return f"no worker is at work: `skillscale worker --study {study}{trainer}` would be one"
 
 
 def _falling(source: str, widths: Sequence[Width]) -> str:
