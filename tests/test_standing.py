@@ -21,6 +21,7 @@ from skillscale.standing import (
     standing_of,
 )
 from skillscale.tracking import Planned, Registry
+from skillscale.watch import _time
 from skillscale.worker import work
 
 # MLflow 3.17 on SQLAlchemy 2.1
@@ -126,6 +127,17 @@ def test_a_study_is_over_when_nothing_is_left_and_nobody_adds():
     assert not standing(ended, planned()).is_over
     assert not standing(ended, is_sampled=True).is_over
     assert not standing(ended, planned("RUNNING", owner="me")).is_over
+
+
+def test_when_the_last_run_ended_is_told_where_it_is_known(study):
+    failed = planned("FAILED", began=20, took=1)
+    assert standing(planned("FINISHED", began=40, took=10), failed, planned("FINISHED")).ended_s == NOW - 19
+    imported = standing()
+    assert (imported.is_over, imported.ended_s) == (True, None)
+    assert "ended" not in _time(imported)
+    times = described(imported, study, {}).splitlines()[2]
+    assert times.startswith("Begun ")
+    assert "ended" not in times
 
 
 def test_the_description_tells_the_state_with_links_and_optima(registry, study):

@@ -111,9 +111,9 @@ class Standing:
         return done, max(done, math.fsum(each.point.flops for each in self.points))
 
     @property
-    def ended_s(self) -> float:
-        """When the last run ended; the beginning where none has."""
-        return max([self.began_s, *(each.end_ms / 1000 for each in self.points)])
+    def ended_s(self) -> float | None:
+        """When the last run ended; None where none has, or nobody told, as of runs that were imported."""
+        return max((each.end_ms / 1000 for each in self.points if each.end_ms), default=None)
 
     @property
     def expected_end_s(self) -> float | None:
@@ -245,7 +245,7 @@ def _cost(standing: Standing) -> str:
 def _times(standing: Standing) -> str:
     began = f"Begun {clock(standing.began_s)}"
     if standing.is_over:
-        return f"{began}, last run ended {clock(standing.ended_s)}"
+        return began if standing.ended_s is None else f"{began}, last run ended {clock(standing.ended_s)}"
     end = standing.expected_end_s
     rate = f"{plural(len(standing.running), 'worker')} at work, told {clock(standing.now_s)}"
     return f"{began}, expected to end {clock(end)} ({rate})" if end else f"{began} ({rate})"

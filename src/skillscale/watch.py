@@ -56,7 +56,7 @@ def lines_of(standing: Standing) -> list[str]:
 def _time(standing: Standing) -> str:
     began = f"begun {clock(standing.began_s)}"
     if standing.is_over:
-        return f"{began}, the last run ended {clock(standing.ended_s)}"
+        return began if standing.ended_s is None else f"{began}, the last run ended {clock(standing.ended_s)}"
     ago = f"{began}, {duration(standing.now_s - standing.began_s)} ago"
     end = standing.expected_end_s
     if end is not None:
