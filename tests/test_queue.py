@@ -167,8 +167,9 @@ def test_what_two_machines_add_at_once_is_done_once(queue):
 
 
 def test_what_ended_before_there_was_a_queue_does_not_wait(queue):
-    queue.add(JOBS, {"key1": "FINISHED", "key2": "FAILED"})
+    queue.add(JOBS, {"key1": ("FINISHED", {}), "key2": ("FAILED", {"reason": "diverged", "ended_ms": 7})})
     assert statuses(queue) == ["WAITING", "FINISHED", "FAILED"]
+    assert (queue.entries()[2].reason, queue.entries()[2].ended_ms) == ("diverged", 7)
 
 
 def test_locks_are_held_by_one_and_passed_on(url):

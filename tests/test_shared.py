@@ -160,7 +160,10 @@ def test_a_plan_moves_into_the_storage_with_what_became_of_it_and_stays_there(op
         progress = shared.progress()
         assert (progress.planned, progress.finished, progress.failed, progress.waiting) == (3, 1, 1, 1)
         assert len(opened("").study("one").planned()) == 3, "who only looks moves nothing"
+    before = opened("").study("one").planned()
     assert shared.add_points([]) == 0
+    assert shared.planned() == before, "reasons, times and runs included"
+    assert {one.reason for one in before} == {"", "diverged"}
     progress = shared.progress()
     assert (progress.planned, progress.finished, progress.failed, progress.waiting) == (3, 1, 1, 1)
     with pytest.raises(InputError, match="SKILLSCALE_STORAGE"):

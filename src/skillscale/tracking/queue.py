@@ -105,13 +105,15 @@ class Queue:
         return found
 
     def add(
-        self, jobs: Sequence[tuple[str, Mapping[str, Any]]], ended: Mapping[str, str] = MappingProxyType({})
+        self,
+        jobs: Sequence[tuple[str, Mapping[str, Any]]],
+        ended: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType({}),
     ) -> int:
         """Append keys with their plain values, those there are aside; return how many were appended.
 
         Args:
             jobs: keys and values.
-            ended: FINISHED or FAILED by key, of those that are not to wait.
+            ended: of those that are not to wait, by key: FINISHED or FAILED, and what else an ``Entry`` tells of them.
         """
         held = {entry.key for entry in self.entries()}
         added = 0
@@ -119,7 +121,8 @@ class Queue:
             if key not in held:
                 held.add(key)
                 added += 1
-                self._append({"key": key, **values}, ended.get(key, "WAITING"))
+                status, told = ended.get(key, ("WAITING", {}))
+                self._append({"key": key, **values, **told}, status)
         return added
 
     def take(self, entry: Entry, owner: str) -> "Ticket | None":

@@ -148,7 +148,7 @@ class Study:
     def _share(self, queue: Queue, tags: Mapping[str, str]) -> None:
         """Move the plan's points into the queue, with what became of them."""
         whys, runs = _whys(tags), self._look()
-        ended = {key: run.status for key, run in runs.items() if run.status in ("FINISHED", "FAILED")}
+        ended = {key: (run.status, _told_of(run)) for key, run in runs.items() if run.status in ("FINISHED", "FAILED")}
         queue.add([(point.key, _job(point, whys.get(point.key))) for point in _points(tags)], ended)
         self._store.write(self.plan_id, Batch(tags={_QUEUE: "storage"}))
 
@@ -646,6 +646,14 @@ def _planned(point: DesignPoint, run: _Seen | None, why: Why | None) -> Planned:
 def _job(point: DesignPoint, why: Why | None) -> dict[str, Any]:
     """A point as plain values of a queue."""
     return {"point": point.as_dict(), **({} if why is None else {"why": why.as_text()})}
+
+
+def _told_of(run: _Seen) -> dict[str, Any]:
+    """What an entry of a queue tells of a run that ended."""
+    return {
+        "owner": run.owner, "run_id": run.run_id, "reason": run.reason, "claimed_ms": run.claimed_ms,
+        "ended_ms": run.end_ms,
+    }  # fmt: skip
 
 
 def _planned_entry(entry: Entry) -> Planned:
