@@ -210,10 +210,6 @@ PARAM_KEYS = (
 METRIC_NUMBERS = ("n_params", "n_params_nonembed", "n_params_embed", "n_tokens", "flops", "flops_exact")
 CURVE = "train_loss"  # its step is the number of tokens
 TAG = "skillscale."
-TAG_KEYS = (
-    *("study", "state", "reason", "budget", "point_key", "point", "owner", "kind", "attempt", "deaths", "claimed"),
-    *("why", "purpose", "cost", "gain", "law_weights"),
-)
 _GROUPS = ("skill", "skill_held_out", "set", "val")
 _QUANTITIES = tuple(one.name for one in fields(Measurement))
 _COUNTS = ("count", "tokens")

@@ -36,6 +36,7 @@ _BEATS = 6  # heartbeats in the patience
 _HUNG_S = 3600.0  # without a sign of the work, the heart stops: assumption, longer than any step or evaluation
 _FIRST_S = 20.0  # a storage that never answered is not waited for as long as one
 _OUTAGE_S = 120.0  # that is started again
+_LATE = "its heartbeat was not seen for too long, and the point was given to another"
 _LOCKS = "skillscale-locks"
 _LOCK_WAIT_S = 120.0
 _LOOK_EVERY_S = 0.2
@@ -199,9 +200,7 @@ class Queue:
             for name, value in values.items():
                 self._reach(partial(self._write, number, name, value))
         except UpdateFinishedTrialError as error:
-            raise TakenOverError(
-                "its heartbeat was not seen for too long, and the point was given to another"
-            ) from error
+            raise TakenOverError(_LATE) from error
 
     def beat(self, number: int, count: int) -> None:
         """Write a heartbeat, once: what fails is tried at the next.
@@ -248,8 +247,7 @@ class Queue:
         if deaths < MAX_DEATHS:
             self._append({**values, "key": earlier[-1].user_attrs["key"]}, "WAITING")
             return
-        reason = f"its process died {deaths} times (out of memory?); try again with --retry_failed"
-        ended = {"reason": reason, "ended_ms": int(time.time() * 1000)}
+        ended = {"reason": died(deaths), "ended_ms": int(time.time() * 1000)}
         self._append({**values, "key": earlier[-1].user_attrs["key"], **ended}, "FAILED")
 
     def _append(self, values: Mapping[str, Any], status: str = "RUNNING") -> int:
@@ -330,7 +328,7 @@ class Ticket:
         if not self.is_lost:
             self.is_lost = self._queue.state(self.number) is not TrialState.RUNNING
         if self.is_lost:
-            raise TakenOverError("its heartbeat was not seen for too long, and the point was given to another")
+            raise TakenOverError(_LATE)
 
     def name_run(self, run_id: str) -> None:
         """Tell which run belongs to the key.
@@ -423,6 +421,11 @@ def _entry(key: str, trial: "FrozenTrial", earlier: "list[FrozenTrial]") -> Entr
         ended_ms=int(attributes.get("ended_ms", 0)),
         claimed_ms=int(attributes.get("claimed_ms", 0)),
     )
+
+
+def died(times: int) -> str:
+    """Why a point failed whose processes keep dying."""
+    return f"its process died {times} times (out of memory?); try again with --retry_failed"
 
 
 def locks(url: str, patience_s: float | None = None) -> Queue:

@@ -13,7 +13,7 @@ from skillscale.errors import InputError, TakenOverError, TrackingError
 from skillscale.point import DesignPoint
 from skillscale.record import CURVE, TAG, RunRecord, State, Why, budget_label, read_record, run_name
 from skillscale.tracking.owner import current_owner, is_alive
-from skillscale.tracking.queue import MAX_DEATHS, Entry, Queue, Ticket, locks
+from skillscale.tracking.queue import MAX_DEATHS, Entry, Queue, Ticket, died, locks
 from skillscale.tracking.store import Batch, Store, now_ms, tag
 from skillscale.tracking.tables import Row, Wanted
 from skillscale.tracking.view import NOTE, analyses_view, link, runs_path, runs_view
@@ -520,8 +520,7 @@ class Study:
         """Take over a run; or give it up as failed when its processes keep dying."""
         deaths = run.deaths + (run.status == "RUNNING")
         if deaths >= MAX_DEATHS:
-            reason = f"its process died {deaths} times (out of memory?); try again with --retry_failed"
-            self._close(run.run_id, State.FAILED, reason, deaths)
+            self._close(run.run_id, State.FAILED, died(deaths), deaths)
             return None
         tags = {"owner": owner, "attempt": str(run.attempt + 1), "deaths": str(deaths), "reason": ""}
         tags |= {"state": str(State.RUNNING), "claimed": f"{time.time():.3f}"}
