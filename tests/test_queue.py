@@ -13,7 +13,8 @@ from storages import STORAGES, storage_of
 
 from skillscale.errors import InputError, TakenOverError, TrackingError
 from skillscale.output import without_password
-from skillscale.tracking.queue import MAX_DEATHS, Queue, locks, settle_storage
+from skillscale.point import MAX_PARAMS, MAX_TOKENS
+from skillscale.tracking.queue import MAX_DEATHS, Ended, Queue, locks, open_storage, settle_storage
 
 QUICK_S = 1.2
 JOBS = [(f"key{at}", {"point": {"n": at}}) for at in range(3)]
@@ -167,9 +168,40 @@ def test_what_two_machines_add_at_once_is_done_once(queue):
 
 
 def test_what_ended_before_there_was_a_queue_does_not_wait(queue):
-    queue.add(JOBS, {"key1": ("FINISHED", {}), "key2": ("FAILED", {"reason": "diverged", "ended_ms": 7})})
+    failed = Ended(status="FAILED", told={"reason": "diverged", "ended_ms": 7})
+    queue.add(JOBS, {"key1": Ended(status="FINISHED", value=2.5), "key2": failed})
+    assert queue._trials()[1].value == 2.5
     assert statuses(queue) == ["WAITING", "FINISHED", "FAILED"]
     assert (queue.entries()[2].reason, queue.entries()[2].ended_ms) == ("diverged", 7)
+
+
+def test_optuna_has_a_points_numbers_and_its_loss_to_plot(queue, url):
+    """As its dashboard reads them: a study of the storage, in which every name has one distribution."""
+    import optuna
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("skillscale.tracking.queue._plotted", lambda point: ({}, {}))
+        queue.add([("old", {"point": {"n_params": 5, "n_tokens": 6, "mix": {"code": 1.0}}})])
+    points = [
+        {"n_params": 1, "n_tokens": MAX_TOKENS, "mix": {"code": 1.0}},
+        {"n_params": MAX_PARAMS, "n_tokens": 123_456_789, "mix": {"code": 0.25, "prose": 0.75}},
+    ]
+    queue.add([(f"new{at}", {"point": point}) for at, point in enumerate(points)])
+    for entry, loss in zip(queue.entries(), (2.5, 3.5, 4.5), strict=True):
+        queue.take(entry, "me").release("stopped")
+        queue.take({one.key: one for one in queue.entries()}[entry.key], "me").finish(loss)
+    assert statuses(queue) == ["FINISHED"] * 3
+    study = optuna.load_study(study_name="one", storage=open_storage(url))
+    done = {one.user_attrs["key"]: one for one in study.get_trials(states=[optuna.trial.TrialState.COMPLETE])}
+    assert [one.value for one in done.values()] == [2.5, 3.5, 4.5]
+    assert done["new0"].params == {"n_params": 1, "n_tokens": MAX_TOKENS, "mix/code": 1.0}
+    assert done["new1"].params == {
+        "n_params": MAX_PARAMS, "n_tokens": 123_456_789, "mix/code": 0.25, "mix/prose": 0.75,
+    }  # fmt: skip
+    assert all(one.log for one in (done["new1"].distributions[name] for name in ("n_params", "n_tokens")))
+    with locks(url).alone("plan", "me"):
+        pass
+    assert [(one.params, one.value) for one in locks(url)._trials()] == [({}, 0.0)], "every study can be shown"
 
 
 def test_locks_are_held_by_one_and_passed_on(url):

@@ -198,6 +198,12 @@ class RunRecord:
     purpose: str = ""
     checkpoint: Checkpoint | None = None
 
+    @property
+    def mean_loss(self) -> float | None:
+        """Mean loss over the skills, nats per token, which Optuna's dashboard shows; None where none is measured."""
+        losses = [one.loss for one in self.skills.values()]
+        return math.fsum(losses) / len(losses) if losses else None
+
 
 # Keys in MLflow. Params are text; each of METRIC_NUMBERS is a metric as well, with its log10, for the charts.
 PARAM_KEYS = (

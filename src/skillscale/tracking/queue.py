@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -24,9 +24,11 @@ from filelock import FileLock
 
 from skillscale.errors import InputError, TakenOverError, TrackingError
 from skillscale.output import without_password
+from skillscale.point import MAX_PARAMS, MAX_TOKENS
 from skillscale.tracking.owner import is_alive
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial, TrialState
 
@@ -63,6 +65,18 @@ class Entry:
     deaths: int = 0
     ended_ms: int = 0
     claimed_ms: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """What became of a key before it was in the queue.
+
+    ``status``: FINISHED, FAILED. ``value``: as ``Ticket.finish`` has it. ``told``: what else an ``Entry`` tells of it.
+    """
+
+    status: str
+    value: float | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Queue:
@@ -106,15 +120,13 @@ class Queue:
         return found
 
     def add(
-        self,
-        jobs: Sequence[tuple[str, Mapping[str, Any]]],
-        ended: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType({}),
+        self, jobs: Sequence[tuple[str, Mapping[str, Any]]], ended: Mapping[str, Ended] = MappingProxyType({})
     ) -> int:
         """Append keys with their plain values, those there are aside; return how many were appended.
 
         Args:
             jobs: keys and values.
-            ended: of those that are not to wait, by key: FINISHED or FAILED, and what else an ``Entry`` tells of them.
+            ended: by key, of those that are not to wait.
         """
         held = {entry.key for entry in self.entries()}
         added = 0
@@ -122,8 +134,8 @@ class Queue:
             if key not in held:
                 held.add(key)
                 added += 1
-                status, told = ended.get(key, ("WAITING", {}))
-                self._append({"key": key, **values, **told}, status)
+                one = ended.get(key, Ended(status="WAITING"))
+                self._append({"key": key, **values, **one.told}, one.status, one.value)
         return added
 
     def take(self, entry: Entry, owner: str) -> "Ticket | None":
@@ -161,7 +173,7 @@ class Queue:
                     )
                 time.sleep(_LOOK_EVERY_S)
             yield ticket
-            ticket.finish()
+            ticket.finish(0.0)  # on a database optuna-dashboard opens no study in which nothing complete has a value
 
     def is_locked(self, what: str) -> bool:
         """Whether somebody holds a lock, whose heart beats as far as can be known."""
@@ -250,11 +262,15 @@ class Queue:
         ended = {"reason": died(deaths), "ended_ms": int(time.time() * 1000)}
         self._append({**values, "key": earlier[-1].user_attrs["key"], **ended}, "FAILED")
 
-    def _append(self, values: Mapping[str, Any], status: str = "RUNNING") -> int:
+    def _append(self, values: Mapping[str, Any], status: str = "RUNNING", value: float | None = None) -> int:
         from optuna.trial import TrialState, create_trial
 
-        template = create_trial(state=TrialState.WAITING, user_attrs=dict(values))
+        params, distributions = _plotted(values.get("point", {}))
+        template = create_trial(
+            state=TrialState.WAITING, user_attrs=dict(values), params=params, distributions=distributions
+        )
         template.state = TrialState[_STATES[status]]  # create_trial wants a value of what is complete
+        template.values = None if value is None else [value]
         trial_id = self._reach(lambda: self._storage.create_new_trial(self._study_id, template))
         return self._reach(lambda: self._storage.get_trial(trial_id)).number
 
@@ -421,6 +437,20 @@ def _entry(key: str, trial: "FrozenTrial", earlier: "list[FrozenTrial]") -> Entr
         ended_ms=int(attributes.get("ended_ms", 0)),
         claimed_ms=int(attributes.get("claimed_ms", 0)),
     )
+
+
+def _plotted(point: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, BaseDistribution]]":
+    """A point's numbers as parameters of Optuna's, which its dashboard plots; nothing here reads them.
+
+    Bounds are those of all points there can be: within a study a name keeps its distribution.
+    """
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    shares = {f"mix/{category}": share for category, share in point.get("mix", {}).items()}
+    most = {"n_params": MAX_PARAMS, "n_tokens": MAX_TOKENS}
+    sizes = {name: point[name] for name in most if name in point}
+    distributions: dict[str, BaseDistribution] = {name: IntDistribution(1, most[name], log=True) for name in sizes}
+    return {**sizes, **shares}, distributions | {name: FloatDistribution(0.0, 1.0) for name in shares}
 
 
 def died(times: int) -> str:

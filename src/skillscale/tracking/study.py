@@ -13,7 +13,7 @@ from skillscale.errors import InputError, TakenOverError, TrackingError
 from skillscale.point import DesignPoint
 from skillscale.record import CURVE, TAG, RunRecord, State, Why, budget_label, read_record, run_name
 from skillscale.tracking.owner import current_owner, is_alive
-from skillscale.tracking.queue import MAX_DEATHS, Entry, Queue, Ticket, died, locks
+from skillscale.tracking.queue import MAX_DEATHS, Ended, Entry, Queue, Ticket, died, locks
 from skillscale.tracking.store import Batch, Store, now_ms, tag
 from skillscale.tracking.tables import Row, Wanted
 from skillscale.tracking.view import NOTE, analyses_view, link, runs_path, runs_view
@@ -148,7 +148,12 @@ class Study:
     def _share(self, queue: Queue, tags: Mapping[str, str]) -> None:
         """Move the plan's points into the queue, with what became of them."""
         whys, runs = _whys(tags), self._look()
-        ended = {key: (run.status, _told_of(run)) for key, run in runs.items() if run.status in ("FINISHED", "FAILED")}
+        losses = {key: one.mean_loss for key, one in self._records.items()}
+        ended = {
+            key: Ended(status=run.status, value=losses.get(key), told=_told_of(run))
+            for key, run in runs.items()
+            if run.status in ("FINISHED", "FAILED")
+        }
         queue.add([(point.key, _job(point, whys.get(point.key))) for point in _points(tags)], ended)
         self._store.write(self.plan_id, Batch(tags={_QUEUE: "storage"}))
 
@@ -361,8 +366,8 @@ class Study:
         """The run of a point that is held: a new one, or the one begun. None where it turns out to be finished."""
         try:
             runs = self._store.search([self.experiment_id], f"{_POINT_RUNS} and tags.`{TAG}point_key` = '{entry.key}'")
-            if any(run.info.status == "FINISHED" for run in runs):  # its holder died between run and queue
-                ticket.finish()
+            if done := [run for run in runs if run.info.status == "FINISHED"]:  # its holder died between run and queue
+                ticket.finish(self._read(done[0]).mean_loss)
                 return None
             begun = [_seen(run) for run in runs if run.info.status != "FAILED"]
             planned = _planned_entry(entry)

@@ -252,8 +252,7 @@ class RunWriter:
         if self._ticket is None:
             return
         if state is State.FINISHED:
-            losses = [one.loss for one in self._record.skills.values()]
-            self._ticket.finish(sum(losses) / len(losses) if losses else None)
+            self._ticket.finish(self._record.mean_loss)
         elif state is State.FAILED:
             self._ticket.fail(self._record.reason)
         else:
