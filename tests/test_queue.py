@@ -179,21 +179,27 @@ def test_optuna_has_a_points_numbers_and_its_loss_to_plot(queue, url):
     """As its dashboard reads them: a study of the storage, in which every name has one distribution."""
     import optuna
 
+    old = {"point": {"n_params": 5, "n_tokens": 6, "mix": {"code": 1.0}}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("skillscale.tracking.queue._plotted", lambda point: ({}, {}))
-        queue.add([("old", {"point": {"n_params": 5, "n_tokens": 6, "mix": {"code": 1.0}}})])
+        queue.add([("before", old), ("moved", old)], {"before": Ended(status="FINISHED", value=1.5)})
     points = [
         {"n_params": 1, "n_tokens": MAX_TOKENS, "mix": {"code": 1.0}},
         {"n_params": MAX_PARAMS, "n_tokens": 123_456_789, "mix": {"code": 0.25, "prose": 0.75}},
     ]
     queue.add([(f"new{at}", {"point": point}) for at, point in enumerate(points)])
-    for entry, loss in zip(queue.entries(), (2.5, 3.5, 4.5), strict=True):
+    queue.add([("kept", old)], {"kept": Ended(status="FINISHED", value=5.5)})
+    for entry, loss in zip(queue.entries()[1:4], (2.5, 3.5, 4.5), strict=True):
         queue.take(entry, "me").release("stopped")
         queue.take({one.key: one for one in queue.entries()}[entry.key], "me").finish(loss)
-    assert statuses(queue) == ["FINISHED"] * 3
+    assert statuses(queue) == ["FINISHED"] * 5
     study = optuna.load_study(study_name="one", storage=open_storage(url))
     done = {one.user_attrs["key"]: one for one in study.get_trials(states=[optuna.trial.TrialState.COMPLETE])}
-    assert [one.value for one in done.values()] == [2.5, 3.5, 4.5]
+    assert {key: one.value for key, one in done.items()} == {
+        "before": 1.5, "moved": 2.5, "new0": 3.5, "new1": 4.5, "kept": 5.5,
+    }  # fmt: skip
+    assert done["before"].params == {}
+    assert done["moved"].params == done["kept"].params == {"n_params": 5, "n_tokens": 6, "mix/code": 1.0}
     assert done["new0"].params == {"n_params": 1, "n_tokens": MAX_TOKENS, "mix/code": 1.0}
     assert done["new1"].params == {
         "n_params": MAX_PARAMS, "n_tokens": 123_456_789, "mix/code": 0.25, "mix/prose": 0.75,

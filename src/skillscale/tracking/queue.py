@@ -144,7 +144,7 @@ class Queue:
 
         if not self.change(entry.number, TrialState.RUNNING):
             return None
-        return Ticket(self, entry.number, owner)
+        return Ticket(self, entry.number, owner, entry.values.get("point", {}))
 
     def again(self, entry: Entry) -> None:
         """Let a key that failed wait once more."""
@@ -206,11 +206,26 @@ class Queue:
         Raises:
             TakenOverError: it is not any more.
         """
+        for name, value in values.items():
+            self._tell(partial(self._write, number, name, value))
+
+    def plot(self, number: int, point: Mapping[str, Any]) -> None:
+        """Give a trial that is held its point's numbers as parameters of Optuna's, which its dashboard plots.
+
+        Not before it ends: every look reads those that wait or run anew.
+
+        Raises:
+            TakenOverError: it is not held any more.
+        """
+        params, distributions = _plotted(point)
+        for name, value in params.items():
+            self._tell(partial(self._write_param, number, name, value, distributions[name]))
+
+    def _tell(self, write: Callable[[], None]) -> None:
         from optuna.exceptions import UpdateFinishedTrialError
 
         try:
-            for name, value in values.items():
-                self._reach(partial(self._write, number, name, value))
+            self._reach(write)
         except UpdateFinishedTrialError as error:
             raise TakenOverError(_LATE) from error
 
@@ -265,7 +280,7 @@ class Queue:
     def _append(self, values: Mapping[str, Any], status: str = "RUNNING", value: float | None = None) -> int:
         from optuna.trial import TrialState, create_trial
 
-        params, distributions = _plotted(values.get("point", {}))
+        params, distributions = _plotted(values.get("point", {}) if status == "FINISHED" else {})
         template = create_trial(
             state=TrialState.WAITING, user_attrs=dict(values), params=params, distributions=distributions
         )
@@ -276,6 +291,10 @@ class Queue:
 
     def _write(self, number: int, name: str, value: Any) -> None:
         self._storage.set_trial_user_attr(self._id(number), name, value)
+
+    def _write_param(self, number: int, name: str, value: float, distribution: "BaseDistribution") -> None:
+        stored = distribution.to_internal_repr(value)
+        self._storage.set_trial_param(self._id(number), name, stored, distribution)
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
@@ -309,8 +328,9 @@ class Ticket:
     Left without an end, it is released: the key waits again.
     """
 
-    def __init__(self, queue: Queue, number: int, owner: str) -> None:
+    def __init__(self, queue: Queue, number: int, owner: str, point: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.number = number
+        self._point = point
         self.is_lost = False
         self._queue = queue
         self._signed: float | None = None
@@ -379,6 +399,8 @@ class Ticket:
     def _end(self, state: "TrialState", reason: str, value: float | None = None, **marks: Any) -> None:
         self._ended.set()
         try:
+            if state.name == "COMPLETE":
+                self._queue.plot(self.number, self._point)
             self._queue.mark(self.number, reason=reason, ended_ms=int(time.time() * 1000), **marks)
             self.is_lost = not self._queue.change(self.number, state, value)
         except TakenOverError:
@@ -440,7 +462,7 @@ def _entry(key: str, trial: "FrozenTrial", earlier: "list[FrozenTrial]") -> Entr
 
 
 def _plotted(point: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, BaseDistribution]]":
-    """A point's numbers as parameters of Optuna's, which its dashboard plots; nothing here reads them.
+    """A point's numbers as parameters of Optuna's; nothing here reads them.
 
     Bounds are those of all points there can be: within a study a name keeps its distribution.
     """
