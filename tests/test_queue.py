@@ -210,6 +210,46 @@ def test_optuna_has_a_points_numbers_and_its_loss_to_plot(queue, url):
     assert [(one.params, one.value) for one in locks(url)._trials()] == [({}, 0.0)], "every study can be shown"
 
 
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def test_what_waits_in_a_database_is_read_once_and_seen_as_it_is_by_who_looks_first(kind, tmp_path):
+    with storage_of(kind, tmp_path) as url:
+        _looked_at_by_two(url)
+
+
+def _looked_at_by_two(url):
+    other, looked = Queue(url, "one", 60.0), []
+    other.add([(f"key{at}", {"point": {"n": at}}) for at in range(50)])
+    onlooker = Queue(url, "one")
+    whole = onlooker._storage.get_all_trials
+    onlooker._storage.get_all_trials = lambda *given, **how: looked.append(1) or whole(*given, **how)
+
+    def alike():
+        found = onlooker.entries()
+        return found == Queue(url, "one").entries() == other.entries()
+
+    assert alike()
+    entries = other.entries()
+    held = other.take(entries[7], "me")
+    assert alike()
+    held.name_run("run7")
+    assert alike()
+    assert onlooker.entries()[7].run_id == "run7"
+    held.finish(2.5)
+    other.take(entries[8], "me").fail("diverged")
+    assert alike()
+    assert [onlooker.entries()[at].status for at in (6, 7, 8)] == ["WAITING", "FINISHED", "FAILED"]
+    assert len(looked) == 1, "what waits is not read again"
+    with other.take(entries[9], "me"):
+        pass
+    assert alike()
+    other.again(entries[8])
+    other.add([("new", {"point": {"n": 50}})])
+    assert alike()
+    for entry in other.entries()[10:30]:
+        other.take(entry, "me").finish(1.0)
+    assert alike()
+
+
 def test_locks_are_held_by_one_and_passed_on(url):
     first, second = locks(url, QUICK_S), locks(url)
     order = []
