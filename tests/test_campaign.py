@@ -168,6 +168,7 @@ def test_a_diverged_point_is_recorded_as_failed_with_its_reason(tmp_path):
     assert result["state"] == "failed"
     assert "diverged" in result["reason"]
     assert result["skills"] == {}
+    assert registry(tmp_path).study("small").described_ms() > 0, "the UI tells of it"
 
 
 def test_ctrl_c_marks_the_run_and_the_study_goes_on(tmp_path):

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_standing import client
+from test_view import state
 
 from skillscale.cli import ENTRIES, main
 from skillscale.config import EvalSetConfig, SkillConfig, SkillsConfig, load
@@ -23,6 +25,7 @@ from skillscale.lm.pretrained import size_of
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import Measurement, RunRecord, State
 from skillscale.source import evaluated_table, read_runs
+from skillscale.tracking import Registry
 
 # MLflow 3.17 on SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -369,6 +372,11 @@ def test_a_family_becomes_runs_whose_fit_finds_the_planted_law(planted, place, t
     for one in said["runs"]:
         loss = samples.planted(one["point"]["n_params"], one["point"]["n_tokens"])
         assert one["skills"]["words"]["bpb"] * math.log(2) == pytest.approx(loss, rel=1e-6)
+    tags = client(Registry.open(place[1])).get_experiment_by_name("family").tags
+    assert "ended, 9 of 9 points done" in tags["mlflow.note.content"]
+    shown = state(tags)["selectedColumns"]
+    assert "metrics.`skill_bpb/words`" in shown
+    assert "metrics.`skill_loss/words`" not in shown, "tokens of another tokenizer don't compare"
     fitted = run("fit", "--study", "family", "--law", "chinchilla", "--resample", "laplace", *place)
     assert fitted["skills"]["words"]["theta"] == pytest.approx(samples.LAW, rel=1e-3)
 

@@ -13,7 +13,8 @@ from storages import STORAGES, storage_of
 
 from skillscale.errors import InputError, TakenOverError, TrackingError
 from skillscale.output import without_password
-from skillscale.tracking.queue import MAX_DEATHS, Queue, locks, settle_storage
+from skillscale.point import MAX_PARAMS, MAX_TOKENS
+from skillscale.tracking.queue import MAX_DEATHS, Ended, Queue, locks, open_storage, settle_storage
 
 QUICK_S = 1.2
 JOBS = [(f"key{at}", {"point": {"n": at}}) for at in range(3)]
@@ -167,8 +168,86 @@ def test_what_two_machines_add_at_once_is_done_once(queue):
 
 
 def test_what_ended_before_there_was_a_queue_does_not_wait(queue):
-    queue.add(JOBS, {"key1": "FINISHED", "key2": "FAILED"})
+    failed = Ended(status="FAILED", told={"reason": "diverged", "ended_ms": 7})
+    queue.add(JOBS, {"key1": Ended(status="FINISHED", value=2.5), "key2": failed})
+    assert queue._trials()[1].value == 2.5
     assert statuses(queue) == ["WAITING", "FINISHED", "FAILED"]
+    assert (queue.entries()[2].reason, queue.entries()[2].ended_ms) == ("diverged", 7)
+
+
+def test_optuna_has_a_points_numbers_and_its_loss_to_plot(queue, url):
+    """As its dashboard reads them: a study of the storage, in which every name has one distribution."""
+    import optuna
+
+    old = {"point": {"n_params": 5, "n_tokens": 6, "mix": {"code": 1.0}}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("skillscale.tracking.queue._plotted", lambda point: ({}, {}))
+        queue.add([("before", old), ("moved", old)], {"before": Ended(status="FINISHED", value=1.5)})
+    points = [
+        {"n_params": 1, "n_tokens": MAX_TOKENS, "mix": {"code": 1.0}},
+        {"n_params": MAX_PARAMS, "n_tokens": 123_456_789, "mix": {"code": 0.25, "prose": 0.75}},
+    ]
+    queue.add([(f"new{at}", {"point": point}) for at, point in enumerate(points)])
+    queue.add([("kept", old)], {"kept": Ended(status="FINISHED", value=5.5)})
+    for entry, loss in zip(queue.entries()[1:4], (2.5, 3.5, 4.5), strict=True):
+        queue.take(entry, "me").release("stopped")
+        queue.take({one.key: one for one in queue.entries()}[entry.key], "me").finish(loss)
+    assert statuses(queue) == ["FINISHED"] * 5
+    study = optuna.load_study(study_name="one", storage=open_storage(url))
+    done = {one.user_attrs["key"]: one for one in study.get_trials(states=[optuna.trial.TrialState.COMPLETE])}
+    assert {key: one.value for key, one in done.items()} == {
+        "before": 1.5, "moved": 2.5, "new0": 3.5, "new1": 4.5, "kept": 5.5,
+    }  # fmt: skip
+    assert done["before"].params == {}
+    assert done["moved"].params == done["kept"].params == {"n_params": 5, "n_tokens": 6, "mix/code": 1.0}
+    assert done["new0"].params == {"n_params": 1, "n_tokens": MAX_TOKENS, "mix/code": 1.0}
+    assert done["new1"].params == {
+        "n_params": MAX_PARAMS, "n_tokens": 123_456_789, "mix/code": 0.25, "mix/prose": 0.75,
+    }  # fmt: skip
+    assert all(one.log for one in (done["new1"].distributions[name] for name in ("n_params", "n_tokens")))
+    with locks(url).alone("plan", "me"):
+        pass
+    assert [(one.params, one.value) for one in locks(url)._trials()] == [({}, 0.0)], "every study can be shown"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def test_what_waits_in_a_database_is_read_once_and_seen_as_it_is_by_who_looks_first(kind, tmp_path):
+    with storage_of(kind, tmp_path) as url:
+        _looked_at_by_two(url)
+
+
+def _looked_at_by_two(url):
+    other, looked = Queue(url, "one", 60.0), []
+    other.add([(f"key{at}", {"point": {"n": at}}) for at in range(50)])
+    onlooker = Queue(url, "one")
+    whole = onlooker._storage.get_all_trials
+    onlooker._storage.get_all_trials = lambda *given, **how: looked.append(1) or whole(*given, **how)
+
+    def alike():
+        found = onlooker.entries()
+        return found == Queue(url, "one").entries() == other.entries()
+
+    assert alike()
+    entries = other.entries()
+    held = other.take(entries[7], "me")
+    assert alike()
+    held.name_run("run7")
+    assert alike()
+    assert onlooker.entries()[7].run_id == "run7"
+    held.finish(2.5)
+    other.take(entries[8], "me").fail("diverged")
+    assert alike()
+    assert [onlooker.entries()[at].status for at in (6, 7, 8)] == ["WAITING", "FINISHED", "FAILED"]
+    assert len(looked) == 1, "what waits is not read again"
+    with other.take(entries[9], "me"):
+        pass
+    assert alike()
+    other.again(entries[8])
+    other.add([("new", {"point": {"n": 50}})])
+    assert alike()
+    for entry in other.entries()[10:30]:
+        other.take(entry, "me").finish(1.0)
+    assert alike()
 
 
 def test_locks_are_held_by_one_and_passed_on(url):

@@ -413,8 +413,11 @@ def test_runs_of_a_few_updates_are_left_out_as_long_as_there_is_room_to_begin(gi
 
 def test_the_figure_holds_the_widths_of_every_call():
     order = settled(load().sample, Known(skills=("code", "prose"), flops_max=1e18))
-    earlier = {"flops_finished": [(8, 1e18), (9, 2e18)], "half_width/code 1e19": [(8, 0.9), (9, 0.8)], "half_width": []}
-    written = Written([earlier, {"flops_finished": [(9, 2e18)]}])
+    earlier = {
+        "flops_finished": [(8, 1e18, 1), (9, 2e18, 2)], "half_width/code 1e19": [(8, 0.9, 1), (9, 0.8, 2)],
+        "half_width": [],
+    }  # fmt: skip
+    written = Written([earlier, {"flops_finished": [(9, 2e18, 3)]}])
     chart = WidthChart(written, order, written)
     chart.draw()
     assert written.files == {}, "nothing new is known"

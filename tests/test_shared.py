@@ -156,7 +156,16 @@ def test_a_plan_moves_into_the_storage_with_what_became_of_it_and_stays_there(op
         writer.finish(**RESULTS)
     with alone.claim() as writer:
         writer.fail("diverged")
-    shared = opened().study("one")
+    for shared in (opened().study("one"), opened().study("one")):
+        progress = shared.progress()
+        assert (progress.planned, progress.finished, progress.failed, progress.waiting) == (3, 1, 1, 1)
+        assert len(opened("").study("one").planned()) == 3, "who only looks moves nothing"
+    before = opened("").study("one").planned()
+    assert shared.add_points([]) == 0
+    assert shared.planned() == before, "reasons, times and runs included"
+    losses = [one.loss for one in RESULTS["skills"].values()]
+    assert [one.value for one in shared._queue._trials()] == [pytest.approx(sum(losses) / len(losses)), None, None]
+    assert {one.reason for one in before} == {"", "diverged"}
     progress = shared.progress()
     assert (progress.planned, progress.finished, progress.failed, progress.waiting) == (3, 1, 1, 1)
     with pytest.raises(InputError, match="SKILLSCALE_STORAGE"):

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,7 @@ from skillscale.standing import (
     standing_of,
 )
 from skillscale.tracking import Planned, Registry
+from skillscale.watch import _time
 from skillscale.worker import work
 
 # MLflow 3.17 on SQLAlchemy 2.1
@@ -127,6 +129,17 @@ def test_a_study_is_over_when_nothing_is_left_and_nobody_adds():
     assert not standing(ended, planned("RUNNING", owner="me")).is_over
 
 
+def test_when_the_last_run_ended_is_told_where_it_is_known(study):
+    failed = planned("FAILED", began=20, took=1)
+    assert standing(planned("FINISHED", began=40, took=10), failed, planned("FINISHED")).ended_s == NOW - 19
+    imported = standing()
+    assert (imported.is_over, imported.ended_s) == (True, None)
+    assert "ended" not in _time(imported)
+    times = described(imported, study, {}).splitlines()[2]
+    assert times.startswith("Begun ")
+    assert "ended" not in times
+
+
 def test_the_description_tells_the_state_with_links_and_optima(registry, study):
     work_two(study)
     frame = [
@@ -180,6 +193,27 @@ def test_what_sampling_found_is_read_back_in_order(study):
     widths = standing_of(study).widths
     assert [(one.runs, one.half_width) for one in widths] == [(11, 0.9), (20, 0.5)]
     assert widths[0].factor == f"{math.exp(0.9):.3g}"
+
+
+def test_the_width_that_is_told_is_that_of_the_most_runs_and_of_those_the_latest(study):
+    def logged(kind, runs, half):
+        with study.analysis(kind) as run:
+            run.log(metrics={"half_width": half}, step=runs)
+        time.sleep(0.002)
+
+    def told():
+        return described(standing_of(study), study, {}).partition("Widest interval of N*: ")[2].partition(".")[0]
+
+    logged("report", 11, math.log(8))
+    logged("sample", 20, math.log(4))
+    logged("fit", 15, math.log(6))
+    assert told() == "a factor of 4 up or down after 20 runs (sample)"
+    logged("report", 20, math.log(2))
+    logged("fit", 20, math.log(3))
+    assert told() == "a factor of 3 up or down after 20 runs (fit)"
+    assert [(one.source, one.runs) for one in standing_of(study).widths] == [
+        ("fit", 11), ("sample", 20), ("fit", 15), ("fit", 20),
+    ]  # fmt: skip
 
 
 def test_a_description_that_cannot_be_written_stops_no_run(study, monkeypatch):

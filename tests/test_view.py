@@ -33,6 +33,12 @@ def test_columns_stand_as_one_reads_them_and_every_run_is_drawn():
     assert view["runsHiddenMode"] == "SHOW_ALL"
 
 
+def test_losses_of_several_tokenizers_are_shown_per_byte():
+    view = state(runs_view(["code"], per_byte=True))
+    assert "metrics.`skill_bpb/code`" in view["selectedColumns"]
+    assert "skill_loss" not in str(view)
+
+
 def test_charts_are_in_the_sections_in_their_order():
     view = state(runs_view(["code", "prose"]))
     sections = {one["uuid"]: one["name"] for one in view["compareRunSections"]}

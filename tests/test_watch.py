@@ -1,11 +1,15 @@
 """``watch`` tells a study as its registry has it, while workers run and when they are done."""
 
 import json
+import math
 
 import pytest
-from test_standing import empty_store, registry, study, train  # noqa: F401
+from test_standing import client, empty_store, point, registry, study, train  # noqa: F401
 
 from skillscale import cli, watch
+from skillscale.config import load
+from skillscale.record import Measurement
+from skillscale.tracking import Registry
 
 # MLflow 3.17 on SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -35,7 +39,19 @@ def test_a_look_tells_points_flop_and_workers(words, capsys):
     assert "failed     1 x it diverged" in seen
     busy.kill("stopped")
     assert cli.main([*asked, "--once"]) == 0
-    assert "no worker is at work" in capsys.readouterr().out
+    told = "no worker is at work: `skillscale worker --study one --trainer train.py:train` would be one"
+    assert told in capsys.readouterr().out
+
+
+def test_who_would_go_on_is_told_by_how_the_runs_are_made(registry, capsys):  # noqa: F811
+    measured = registry.open_evaluated("family", {"context": 64}, metrics=["code"])
+    trained = registry.open_study("my own", load(study="smoke"))
+    for each in (measured, trained):
+        each.add_points([point()])
+    assert cli.main(["watch", "--tracking", registry.uri, "--study", "family", "--once"]) == 0
+    assert "the same `skillscale evaluate --study family` goes on" in capsys.readouterr().out
+    assert cli.main(["watch", "--tracking", registry.uri, "--study", "my own", "--once"]) == 0
+    assert "`skillscale worker --study 'my own'` would be one" in capsys.readouterr().out
 
 
 def test_json_is_one_object(words, capsys):
@@ -76,3 +92,40 @@ def test_what_is_not_there_is_told_and_made_by_nobody(words, tmp_path, capsys):
     assert cli.main(["watch", "--tracking", f"sqlite:///{tmp_path}/nothing.db", "--once"]) == 1
     assert "there is no tracking store" in capsys.readouterr().err
     assert not (tmp_path / "nothing.db").exists()
+
+
+@pytest.fixture
+def shared(registry, tmp_path):  # noqa: F811
+    """The words for a study whose queue is in a storage, of which most runs of a law are done."""
+    storage = str(tmp_path / "queue.journal")
+    opened = Registry.open(registry.uri, cache=tmp_path / "cache", storage=storage)
+    study = opened.open_driven("many", trainer="train.py:train", skills=["code"])  # noqa: F811
+    study.add_points([point(round(10**a), round(10**b)) for a in (4, 4.5, 5, 5.5) for b in (5.5, 6, 6.5, 7)])
+    for _ in range(15):
+        with study.claim() as writer:
+            N, D = writer.point.n_params, writer.point.n_tokens
+            loss = (1.7 + 400 * N**-0.34 + 410 * D**-0.28) * math.exp(0.01 * math.sin(N + D))
+            writer.begin()
+            writer.finish(skills={"code": Measurement(loss=loss, sem=0.01)})
+    return study, ["--study", "many", "--tracking", registry.uri], storage
+
+
+def test_a_study_of_a_storage_is_watched_and_its_description_kept_by_a_fit(shared, registry, capsys, monkeypatch):  # noqa: F811
+    study, words, storage = shared  # noqa: F811
+    monkeypatch.delenv("SKILLSCALE_STORAGE", raising=False)
+    assert cli.main(["watch", *words, "--once"]) == 2
+    assert "set SKILLSCALE_STORAGE to its address, or give that with --storage" in capsys.readouterr().err
+    assert cli.main(["watch", *words, "--once", "--storage", storage]) == 0
+    assert "points     15 of 16 done, 1 waiting" in capsys.readouterr().out
+    assert cli.main(["fit", *words, "--law", "chinchilla", "--study.resamples", "100", "--storage", storage]) == 0
+    assert "not current" not in capsys.readouterr().err
+    note = client(registry).get_experiment(study.experiment_id).tags["mlflow.note.content"]
+    assert "15 of 16 points done, 1 waiting" in note
+    assert "[Last fit]" in note
+
+
+@pytest.mark.parametrize("entry", ["main", "train", "report"])
+def test_what_writes_a_study_of_a_storage_can_be_told_of_it(entry):
+    (found,) = [one for one in cli.ENTRIES if one.name == entry]
+    given = ["--storage", "queue.journal", *["--n_params", "9"] * (entry == "train")]
+    assert cli.parse(given, found)["storage"] == "queue.journal"

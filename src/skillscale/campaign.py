@@ -63,6 +63,7 @@ def train(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str
     writer = opened.study.claim(only=point.key, retry_failed=arguments["retry_failed"])
     if writer is not None:
         train_claimed(writer, _desk(arguments, config, opened, out), opened.study)
+    Describer(opened.study, out.progress).refresh(now=True)
     record = next(one for one in reversed(opened.study.records()) if one.point.key == point.key)
     if writer is None:
         out.progress(_NOT_TRAINED[record.state])

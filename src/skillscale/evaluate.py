@@ -19,6 +19,7 @@ from skillscale.errors import DivergedError, InputError, TrainingError
 from skillscale.output import Output
 from skillscale.point import DesignPoint, Mix, digest
 from skillscale.record import Checkpoint, DataSet, Measurement, Provenance, RunRecord, Size, State
+from skillscale.standing import Describer
 
 if TYPE_CHECKING:
     from skillscale.lm.evaluation import Texts
@@ -79,7 +80,7 @@ def evaluate(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
     texts = read_texts(config, arguments["cache"], progress=out.progress)
     study.settle_data(texts.data_hash)
     bench = _Bench(study=study, texts=texts, config=config, arguments=arguments, out=out)
-    told = [_settle(one, bench, place=f"[{at}/{len(asked)}]") for at, one in enumerate(asked, 1)]
+    told = _settle_all(asked, bench)
     out.text(f"UI: {registry.ui_command}\n    {study.chart_link}")
     return {"study": study.name, "runs": told, "ui": registry.ui_command}
 
@@ -196,6 +197,18 @@ def _check_context(asked: Sequence[Asked], context: int) -> None:
 def _metric_names(asked: Sequence[Asked], config: Config) -> list[str]:
     names = [one.name for one in config.skills.sets] + [one.name for one in config.skills.skills]
     return names + sorted({name for one in asked for name in one.point.mix.shares})
+
+
+def _settle_all(asked: Sequence[Asked], bench: _Bench) -> list[dict[str, Any]]:
+    """Every checkpoint in turn, while the study's description in the UI is kept current."""
+    describer, told = Describer(bench.study, bench.out.progress), []
+    try:
+        for at, one in enumerate(asked, 1):
+            told.append(_settle(one, bench, place=f"[{at}/{len(asked)}]"))
+            describer.refresh()
+    finally:
+        describer.refresh(now=True)
+    return told
 
 
 def _settle(one: Asked, bench: _Bench, *, place: str) -> dict[str, Any]:

@@ -198,6 +198,12 @@ class RunRecord:
     purpose: str = ""
     checkpoint: Checkpoint | None = None
 
+    @property
+    def mean_loss(self) -> float | None:
+        """Mean loss over the skills, nats per token, which Optuna's dashboard shows; None where none is measured."""
+        losses = [one.loss for one in self.skills.values()]
+        return math.fsum(losses) / len(losses) if losses else None
+
 
 # Keys in MLflow. Params are text; each of METRIC_NUMBERS is a metric as well, with its log10, for the charts.
 PARAM_KEYS = (
@@ -210,10 +216,6 @@ PARAM_KEYS = (
 METRIC_NUMBERS = ("n_params", "n_params_nonembed", "n_params_embed", "n_tokens", "flops", "flops_exact")
 CURVE = "train_loss"  # its step is the number of tokens
 TAG = "skillscale."
-TAG_KEYS = (
-    *("study", "state", "reason", "budget", "point_key", "point", "owner", "kind", "attempt", "deaths", "claimed"),
-    *("why", "purpose", "cost", "gain", "law_weights"),
-)
 _GROUPS = ("skill", "skill_held_out", "set", "val")
 _QUANTITIES = tuple(one.name for one in fields(Measurement))
 _COUNTS = ("count", "tokens")

@@ -108,7 +108,7 @@ def read_runs(arguments: Mapping[str, Any], config: Config) -> Runs:
         return Runs(table=table, name=Path(arguments["table"]).stem)
     if arguments.get("columns"):
         raise InputError("--columns tells what the columns of a table are; give --table FILE too")
-    registry = Registry.open(arguments["tracking"])
+    registry = Registry.open(arguments["tracking"], storage=arguments.get("storage", ""))
     study = registry.study(config.study.name)
     imported = imported_table(registry, study)
     _check_convention(arguments.get("convention") or "", imported)

@@ -11,7 +11,7 @@ from skillscale.errors import SkillscaleError
 from skillscale.grid import cost
 from skillscale.record import RunRecord
 from skillscale.report.numbers import compact, count, plural
-from skillscale.tracking import Planned, Study, is_alive, link, run_path
+from skillscale.tracking import EVALUATED, TRAINER, Planned, Study, is_alive, link, run_path
 
 FOUND = "found"  # what fits and reports keep with the plan, for the description
 _EVERY_S = 30.0
@@ -21,16 +21,21 @@ _LIMIT = 4500  # characters; MLflow takes 5000
 _ROWS = 12
 _REASONS = 3
 _GAP = "&emsp;"
+_Call = Mapping[str, list[tuple[int, float, int]]]  # what an analysis logged: (step, value, ms) by metric
 
 
 @dataclass(frozen=True, kw_only=True)
 class Width:
-    """The widest interval of N* that an analysis found: ``half_width`` in ln N, after ``runs`` runs of ``flops``."""
+    """The widest interval of N* that an analysis found: ``half_width`` in ln N, after ``runs`` runs of ``flops``.
+
+    ``at_s``: when, since the epoch.
+    """
 
     source: str
     half_width: float
     runs: int
     flops: float = field(metadata={"unit": "FLOP"})
+    at_s: float = field(metadata={"unit": "s"})
 
     @property
     def factor(self) -> str:
@@ -49,9 +54,11 @@ class Standing:
         alive: owners of running points that live, as far as can be known.
         tokens: that running points have trained on, by run id, as far as their curves are written.
         finished: every finished run, those that were imported included.
-        widths: of the widest interval, as analyses came.
+        widths: of the widest interval, as analyses came; one of each source and number of runs, the last.
         is_sampled: a sampler adds points to the queue.
         flops_left: what it may still spend.
+        trainer: FILE.py:function of the user's that makes the runs; empty: no trainer does.
+        is_evaluated: the runs are checkpoints that were trained elsewhere.
     """
 
     study: str
@@ -64,6 +71,8 @@ class Standing:
     widths: tuple[Width, ...] = ()
     is_sampled: bool = False
     flops_left: float = 0.0
+    trainer: str = ""
+    is_evaluated: bool = False
 
     @property
     def counts(self) -> dict[str, int]:
@@ -102,9 +111,9 @@ class Standing:
         return done, max(done, math.fsum(each.point.flops for each in self.points))
 
     @property
-    def ended_s(self) -> float:
-        """When the last run ended; the beginning where none has."""
-        return max([self.began_s, *(each.end_ms / 1000 for each in self.points)])
+    def ended_s(self) -> float | None:
+        """When the last run ended; None where none has, or nobody told, as of runs that were imported."""
+        return max((each.end_ms / 1000 for each in self.points if each.end_ms), default=None)
 
     @property
     def expected_end_s(self) -> float | None:
@@ -151,7 +160,7 @@ def standing_of(study: Study) -> Standing:
     points = tuple(study.planned())
     busy = [each for each in points if each.status == "RUNNING" and is_alive(each.owner) is not False]
     curves = {each.run_id: study.curve(each.run_id) for each in busy if each.run_id}  # one that is just held has none
-    sampled = study.is_sampled()
+    sampled, settings = study.is_sampled(), study.settings()
     logged = study.analysis_metrics("sample", _LOGGED)
     fitted = study.analysis_metrics("fit", _LOGGED) + study.analysis_metrics("report", _LOGGED)
     return Standing(
@@ -162,23 +171,28 @@ def standing_of(study: Study) -> Standing:
         alive=frozenset(each.owner for each in busy),
         tokens={run_id: curve[-1][0] for run_id, curve in curves.items() if curve},
         finished=tuple(study.finished()),
-        widths=(*_widths("sample", logged), *_widths("fit", fitted)),
+        widths=tuple(sorted(_widths("sample", logged) + _widths("fit", fitted), key=lambda one: one.at_s)),
         is_sampled=sampled,
         flops_left=_left(logged) if sampled else 0.0,
+        trainer=settings.get(TRAINER, ""),
+        is_evaluated=EVALUATED in settings,
     )
 
 
-def _widths(source: str, logged: Sequence[Mapping[str, list[tuple[int, float]]]]) -> list[Width]:
-    """One for each number of runs: the last that was found then, in their order."""
+def _widths(source: str, logged: Sequence[_Call]) -> list[Width]:
+    """One for each number of runs: the last that was found then."""
     found: dict[int, Width] = {}
     for call in logged:
-        flops = dict(call.get("flops_finished", ()))
-        for runs, half in call.get("half_width", ()):
-            found[runs] = Width(source=source, half_width=half, runs=runs, flops=flops.get(runs, math.nan))
+        flops = {runs: value for runs, value, _ in call.get("flops_finished", ())}
+        for runs, half, at_ms in call.get("half_width", ()):
+            if runs not in found or found[runs].at_s <= at_ms / 1000:
+                found[runs] = Width(
+                    source=source, half_width=half, runs=runs, flops=flops.get(runs, math.nan), at_s=at_ms / 1000
+                )
     return [found[runs] for runs in sorted(found)]
 
 
-def _left(logged: Sequence[Mapping[str, list[tuple[int, float]]]]) -> float:
+def _left(logged: Sequence[_Call]) -> float:
     """FLOP that the last call of the sampler may still spend."""
     last = logged[-1] if logged else {}
     budget, spent = last.get("flops_budget"), last.get("flops_spent")
@@ -201,7 +215,7 @@ def described(standing: Standing, study: Study, found: Mapping[str, Any]) -> str
     lines = [f"**Study {standing.study}**: {_state(standing)}. {study.link}", ""]
     lines += [f"{_times(standing)}; {_cost(standing)}."]
     if standing.widths:
-        last = standing.widths[-1]
+        last = max(standing.widths, key=lambda one: (one.runs, one.at_s))
         runs = plural(last.runs, "run")
         lines += [f"Widest interval of N*: a factor of {last.factor} up or down after {runs} ({last.source})."]
     lines += [f"Failed, {times} ×: {reason}" for reason, times in standing.reasons[:_REASONS]]
@@ -231,7 +245,7 @@ def _cost(standing: Standing) -> str:
 def _times(standing: Standing) -> str:
     began = f"Begun {clock(standing.began_s)}"
     if standing.is_over:
-        return f"{began}, last run ended {clock(standing.ended_s)}"
+        return began if standing.ended_s is None else f"{began}, last run ended {clock(standing.ended_s)}"
     end = standing.expected_end_s
     rate = f"{plural(len(standing.running), 'worker')} at work, told {clock(standing.now_s)}"
     return f"{began}, expected to end {clock(end)} ({rate})" if end else f"{began} ({rate})"
@@ -321,7 +335,7 @@ def describe(study: Study) -> None:
     mixed = len({one.point.mix for one in records}) > 1
     varied = [name for name, seen in shares.items() if mixed and (len(seen) > 1 or 0 not in seen)]
     note = described(standing, study, study.remembered(FOUND) or {})
-    study.describe(note, skills=skills, mixes=varied)
+    study.describe(note, skills=skills, mixes=varied, per_byte=standing.is_evaluated)
 
 
 def remember_findings(

@@ -1,5 +1,6 @@
 """The entry ``watch``: how far a study is, told again and again while workers run, from the registry alone."""
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +22,7 @@ def watch(arguments: Mapping[str, Any], config: Config | None, out: Output) -> d
     Raises:
         TrackingError: the registry is not there, has no such study, or fails.
     """
-    registry = Registry.open(arguments["tracking"], create=False)
+    registry = Registry.open(arguments["tracking"], create=False, storage=arguments["storage"])
     study = registry.study(arguments["study"])
     once, every_s = arguments["once"], arguments["every"]
     shown = 0
@@ -55,7 +56,7 @@ def lines_of(standing: Standing) -> list[str]:
 def _time(standing: Standing) -> str:
     began = f"begun {clock(standing.began_s)}"
     if standing.is_over:
-        return f"{began}, the last run ended {clock(standing.ended_s)}"
+        return began if standing.ended_s is None else f"{began}, the last run ended {clock(standing.ended_s)}"
     ago = f"{began}, {duration(standing.now_s - standing.began_s)} ago"
     end = standing.expected_end_s
     if end is not None:
@@ -64,7 +65,16 @@ def _time(standing: Standing) -> str:
         return f"{ago}; no run has ended yet to tell the rate"
     if standing.is_sampled:
         return f"{ago}; the next points are being chosen"
-    return f"{ago}; no worker is at work: `skillscale worker --study {standing.study}` would be one"
+    return f"{ago}; {_nobody(standing)}"
+
+
+def _nobody(standing: Standing) -> str:
+    """That no process is at work, and which would be."""
+    study = shlex.quote(standing.study)
+    if standing.is_evaluated:
+        return f"nothing is being measured: the same `skillscale evaluate --study {study}` goes on"
+    trainer = f" --trainer {shlex.quote(standing.trainer)}" if standing.trainer else ""
+    return f"no worker is at work: `skillscale worker --study {study}{trainer}` would be one"
 
 
 def _falling(source: str, widths: Sequence[Width]) -> str:
@@ -106,7 +116,10 @@ def plain(standing: Standing) -> dict[str, Any]:
         "flops": done,
         "flops_planned": planned,
         "widths": [
-            {"source": one.source, "runs": one.runs, "flops": one.flops, "half_width": one.half_width}
+            {
+                "source": one.source, "runs": one.runs, "flops": one.flops, "half_width": one.half_width,
+                "at_s": one.at_s,
+            }
             for one in standing.widths
         ],
         "workers": [

@@ -283,7 +283,7 @@ ENTRIES = (
         name="main",
         help="prepare the data, train the study's points and a few sampled ones, fit every skill, write the page",
         run="skillscale.main_job:main",
-        parameters=(*_TRAIN, _WORKERS, _RETRY, _PAGE, _JSON),
+        parameters=(*_TRAIN, _WORKERS, _RETRY, _PAGE, _STORAGE, _JSON),
         examples=(
             "skillscale main",
             "skillscale main --study smoke --sample.after_grid 0",
@@ -329,6 +329,7 @@ ENTRIES = (
                 help="seed of the weights and of the stream of tokens",
             ),
             _RETRY,
+            _STORAGE,
             _JSON,
         ),
         examples=(
@@ -487,7 +488,7 @@ ENTRIES = (
         name="fit",
         help="fit every skill's law and compute optimum, from the runs in the registry or from a table",
         run="skillscale.analysis:fit",
-        parameters=(*_READ, *_OF_TABLE, *_HOW, _WORTH, _BOUNDS, _REGISTER, _JSON),
+        parameters=(*_READ, *_OF_TABLE, *_HOW, _WORTH, _BOUNDS, _REGISTER, _STORAGE, _JSON),
         names_any_study=True,
         examples=(
             "skillscale fit --study main",
@@ -609,7 +610,7 @@ ENTRIES = (
         name="report",
         help="fit, and write figures, tables and the page",
         run="skillscale.analysis:report",
-        parameters=(*_READ, *_OF_TABLE, *_HOW, _BESIDE, _PAGE, _JSON),
+        parameters=(*_READ, *_OF_TABLE, *_HOW, _BESIDE, _PAGE, _STORAGE, _JSON),
         names_any_study=True,
         examples=(
             "skillscale report --study main",
@@ -762,6 +763,7 @@ ENTRIES = (
             _TRACKING,
             Parameter(name="every", default="5", read=positive, help="seconds between two looks"),
             Parameter(name="once", default="false", read=flag, help="look once, rather than until the study is done"),
+            _STORAGE,
             _JSON,
         ),
         examples=(

@@ -46,3 +46,13 @@ def visible_gpus() -> list[str]:
     asked = [command, "--query-gpu=uuid", "--format=csv,noheader"]
     done = subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603
     return done.stdout.split() if done.returncode == 0 else []
+
+
+def serve(words: Sequence[str], environment: Mapping[str, str]) -> int:
+    """What a job or task elsewhere does: a worker in a process of its own, which ends with it; its exit code."""
+    process = Local().start(words, environment)
+    try:
+        return process.wait()
+    finally:
+        process.terminate()
+        process.wait()

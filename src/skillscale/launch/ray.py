@@ -1,12 +1,11 @@
 """The door to Ray: workers as tasks of a cluster, each with its CPUs and share of a GPU, retried where Ray does."""
 
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skillscale.errors import InputError
-from skillscale.launch.local import Local
+from skillscale.launch.local import serve
 
 _RESOURCES = {"num_cpus": 1, "num_gpus": 0, "memory": None, "max_retries": 3}
 
@@ -79,18 +78,6 @@ class RayTask:
             return int(ray.get(self._reference))
         except ray.exceptions.RayError:  # its node is lost for good, or it was cancelled
             return 1
-
-
-def serve(words: Sequence[str], environment: Mapping[str, str]) -> int:
-    """What the task does: a worker in a process of its own, which ends with the task."""
-    process: subprocess.Popen[bytes] = Local().start(
-        words, {"PYTHONPATH": os.environ.get("PYTHONPATH", ""), **environment}
-    )
-    try:
-        return process.wait()
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _listed() -> str:

@@ -1,8 +1,6 @@
 """The door to submitit: workers as SLURM jobs, or with ``cluster=local`` as its jobs of this machine."""
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from skillscale.errors import InputError
-from skillscale.launch.local import Local
+from skillscale.launch.local import serve
 
 _LOOK_EVERY_S = 0.5
 
@@ -44,7 +42,7 @@ class Slurm:
     def start(self, words: Sequence[str], environment: Mapping[str, str]) -> "SlurmJob":
         """Submit a job. SLURM gives it the environment of this process, and no script or file names the addresses."""
         with _lent(environment):
-            return SlurmJob(self._executor.submit(serve, list(words)))
+            return SlurmJob(self._executor.submit(serve, list(words), {}))
 
 
 class SlurmJob:
@@ -70,17 +68,6 @@ class SlurmJob:
         while (code := self.poll()) is None:
             time.sleep(_LOOK_EVERY_S)
         return code
-
-
-def serve(words: Sequence[str]) -> int:
-    """What the job does: a worker in a process of its own, which ends with the job."""
-    sys.stdout.flush()
-    process: subprocess.Popen[bytes] = Local().start(words, {})
-    try:
-        return process.wait()
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @contextmanager

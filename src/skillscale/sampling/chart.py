@@ -79,7 +79,7 @@ class WidthChart:
         )
 
 
-def _steps_of(call: Mapping[str, list[tuple[int, float]]]) -> Iterator[dict[str, float]]:
+def _steps_of(call: Mapping[str, list[tuple[int, float, int]]]) -> Iterator[dict[str, float]]:
     """The metrics of a call, one mapping a step."""
-    for step in sorted({step for history in call.values() for step, _ in history}):
-        yield {name: value for name, history in call.items() for at, value in history if at == step}
+    for step in sorted({step for history in call.values() for step, *_ in history}):
+        yield {name: value for name, history in call.items() for at, value, _ in history if at == step}

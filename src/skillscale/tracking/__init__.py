@@ -7,12 +7,12 @@ study of their own by ``open_imports``.
 
 from skillscale.tracking.imported import Added, ForeignRun, ImportedRun, Imports, Source
 from skillscale.tracking.owner import current_owner, is_alive
-from skillscale.tracking.registry import Registry
+from skillscale.tracking.registry import EVALUATED, TRAINER, Registry
 from skillscale.tracking.study import Planned, Progress, Reaped, Study
 from skillscale.tracking.view import link, run_path
 from skillscale.tracking.writer import AnalysisWriter, Claim, RunWriter
 
 __all__ = [
-    "Added", "AnalysisWriter", "Claim", "ForeignRun", "ImportedRun", "Imports", "Planned", "Progress", "Reaped",
-    "Registry", "RunWriter", "Source", "Study", "current_owner", "is_alive", "link", "run_path",
+    "EVALUATED", "TRAINER", "Added", "AnalysisWriter", "Claim", "ForeignRun", "ImportedRun", "Imports", "Planned",
+    "Progress", "Reaped", "Registry", "RunWriter", "Source", "Study", "current_owner", "is_alive", "link", "run_path",
 ]  # fmt: skip

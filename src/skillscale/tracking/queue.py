@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -24,9 +24,11 @@ from filelock import FileLock
 
 from skillscale.errors import InputError, TakenOverError, TrackingError
 from skillscale.output import without_password
+from skillscale.point import MAX_PARAMS, MAX_TOKENS
 from skillscale.tracking.owner import is_alive
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial, TrialState
 
@@ -36,9 +38,11 @@ _BEATS = 6  # heartbeats in the patience
 _HUNG_S = 3600.0  # without a sign of the work, the heart stops: assumption, longer than any step or evaluation
 _FIRST_S = 20.0  # a storage that never answered is not waited for as long as one
 _OUTAGE_S = 120.0  # that is started again
+_LATE = "its heartbeat was not seen for too long, and the point was given to another"
 _LOCKS = "skillscale-locks"
 _LOCK_WAIT_S = 120.0
 _LOOK_EVERY_S = 0.2
+_ONE_BY_ONE = 20  # a trial read by itself takes no longer than so many that are read at once
 _FOR_GOOD = ("authentication failed", "does not exist", "no pg_hba.conf entry")
 _T = TypeVar("_T")
 
@@ -64,6 +68,18 @@ class Entry:
     claimed_ms: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """What became of a key before it was in the queue.
+
+    ``status``: FINISHED, FAILED. ``value``: as ``Ticket.finish`` has it. ``told``: what else an ``Entry`` tells of it.
+    """
+
+    status: str
+    value: float | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Queue:
     """The keys of one study in a storage, shared by machines.
 
@@ -84,6 +100,7 @@ class Queue:
         self._guard = _guard(url)
         self._study_id = self._reach(lambda: _study_id(self._storage, name))
         self._beats: dict[int, tuple[int, float]] = {}
+        self._known: dict[int, FrozenTrial] = {}
         self._looked = 0.0
         self.name = name
         self.patience_s = self._agreed_patience(patience_s)
@@ -105,13 +122,13 @@ class Queue:
         return found
 
     def add(
-        self, jobs: Sequence[tuple[str, Mapping[str, Any]]], ended: Mapping[str, str] = MappingProxyType({})
+        self, jobs: Sequence[tuple[str, Mapping[str, Any]]], ended: Mapping[str, Ended] = MappingProxyType({})
     ) -> int:
         """Append keys with their plain values, those there are aside; return how many were appended.
 
         Args:
             jobs: keys and values.
-            ended: FINISHED or FAILED by key, of those that are not to wait.
+            ended: by key, of those that are not to wait.
         """
         held = {entry.key for entry in self.entries()}
         added = 0
@@ -119,7 +136,8 @@ class Queue:
             if key not in held:
                 held.add(key)
                 added += 1
-                self._append({"key": key, **values}, ended.get(key, "WAITING"))
+                one = ended.get(key, Ended(status="WAITING"))
+                self._append({"key": key, **values, **one.told}, one.status, one.value)
         return added
 
     def take(self, entry: Entry, owner: str) -> "Ticket | None":
@@ -128,7 +146,7 @@ class Queue:
 
         if not self.change(entry.number, TrialState.RUNNING):
             return None
-        return Ticket(self, entry.number, owner)
+        return Ticket(self, entry.number, owner, entry.values.get("point", {}))
 
     def again(self, entry: Entry) -> None:
         """Let a key that failed wait once more."""
@@ -157,7 +175,7 @@ class Queue:
                     )
                 time.sleep(_LOOK_EVERY_S)
             yield ticket
-            ticket.finish()
+            ticket.finish(0.0)  # on a database optuna-dashboard opens no study in which nothing complete has a value
 
     def is_locked(self, what: str) -> bool:
         """Whether somebody holds a lock, whose heart beats as far as can be known."""
@@ -190,15 +208,28 @@ class Queue:
         Raises:
             TakenOverError: it is not any more.
         """
+        for name, value in values.items():
+            self._tell(partial(self._write, number, name, value))
+
+    def plot(self, number: int, point: Mapping[str, Any]) -> None:
+        """Give a trial that is held its point's numbers as parameters of Optuna's, which its dashboard plots.
+
+        Not before it ends: every look reads those that wait or run anew.
+
+        Raises:
+            TakenOverError: it is not held any more.
+        """
+        params, distributions = _plotted(point)
+        for name, value in params.items():
+            self._tell(partial(self._write_param, number, name, value, distributions[name]))
+
+    def _tell(self, write: Callable[[], None]) -> None:
         from optuna.exceptions import UpdateFinishedTrialError
 
         try:
-            for name, value in values.items():
-                self._reach(partial(self._write, number, name, value))
+            self._reach(write)
         except UpdateFinishedTrialError as error:
-            raise TakenOverError(
-                "its heartbeat was not seen for too long, and the point was given to another"
-            ) from error
+            raise TakenOverError(_LATE) from error
 
     def beat(self, number: int, count: int) -> None:
         """Write a heartbeat, once: what fails is tried at the next.
@@ -218,7 +249,7 @@ class Queue:
         """All trials by number, after those whose holders are lost were given up."""
         from optuna.trial import TrialState
 
-        trials = self._reach(lambda: self._storage.get_all_trials(self._study_id, deepcopy=False))
+        trials = self._reach(self._read)
         now = time.monotonic()
         if now - self._looked > self.patience_s / 2:
             self._beats.clear()  # unwatched for long, or the storage was away: others could not write either
@@ -227,6 +258,34 @@ class Queue:
         for one in lost:
             self.change(one.number, TrialState.FAIL)
         return self._trials() if lost else trials
+
+    def _read(self) -> "list[FrozenTrial]":
+        """Trials by number. Of a database those that wait are read once: they stay as they are until they are taken.
+
+        Optuna itself reads all anew that have not ended, which takes seconds for ten thousand.
+        """
+        states = self._states()
+        # One that runs has another heartbeat
+        changed = [
+            at for at, one in self._known.items() if one.state.name == "RUNNING" or one.state.name != states.get(at)
+        ]
+        if states.keys() == self._known.keys() and len(changed) * _ONE_BY_ONE < len(states):
+            self._known |= {at: self._storage.get_trial(self._id(at)) for at in changed}
+        else:
+            every = self._storage.get_all_trials(self._study_id, deepcopy=False)
+            self._known = {one.number: one for one in every}
+        return list(self._known.values())
+
+    def _states(self) -> dict[int, str]:
+        """The state of every trial of a database by number; empty of another storage, or before the first look."""
+        from sqlalchemy import text
+
+        engine = getattr(getattr(self._storage, "_backend", None), "engine", None)
+        if engine is None or not self._known:
+            return {}
+        with engine.connect() as connection:
+            asked = text("SELECT number, state FROM trials WHERE study_id = :study")
+            return {int(number): str(state) for number, state in connection.execute(asked, {"study": self._study_id})}
 
     def _is_lost(self, trial: "FrozenTrial", now: float) -> bool:
         owner, beat = trial.user_attrs.get("owner", ""), trial.user_attrs.get("beat", 0)
@@ -245,20 +304,27 @@ class Queue:
         if deaths < MAX_DEATHS:
             self._append({**values, "key": earlier[-1].user_attrs["key"]}, "WAITING")
             return
-        reason = f"its process died {deaths} times (out of memory?); try again with --retry_failed"
-        ended = {"reason": reason, "ended_ms": int(time.time() * 1000)}
+        ended = {"reason": died(deaths), "ended_ms": int(time.time() * 1000)}
         self._append({**values, "key": earlier[-1].user_attrs["key"], **ended}, "FAILED")
 
-    def _append(self, values: Mapping[str, Any], status: str = "RUNNING") -> int:
+    def _append(self, values: Mapping[str, Any], status: str = "RUNNING", value: float | None = None) -> int:
         from optuna.trial import TrialState, create_trial
 
-        template = create_trial(state=TrialState.WAITING, user_attrs=dict(values))
+        params, distributions = _plotted(values.get("point", {}) if status == "FINISHED" else {})
+        template = create_trial(
+            state=TrialState.WAITING, user_attrs=dict(values), params=params, distributions=distributions
+        )
         template.state = TrialState[_STATES[status]]  # create_trial wants a value of what is complete
+        template.values = None if value is None else [value]
         trial_id = self._reach(lambda: self._storage.create_new_trial(self._study_id, template))
         return self._reach(lambda: self._storage.get_trial(trial_id)).number
 
     def _write(self, number: int, name: str, value: Any) -> None:
         self._storage.set_trial_user_attr(self._id(number), name, value)
+
+    def _write_param(self, number: int, name: str, value: float, distribution: "BaseDistribution") -> None:
+        stored = distribution.to_internal_repr(value)
+        self._storage.set_trial_param(self._id(number), name, stored, distribution)
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
@@ -292,8 +358,9 @@ class Ticket:
     Left without an end, it is released: the key waits again.
     """
 
-    def __init__(self, queue: Queue, number: int, owner: str) -> None:
+    def __init__(self, queue: Queue, number: int, owner: str, point: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.number = number
+        self._point = point
         self.is_lost = False
         self._queue = queue
         self._signed: float | None = None
@@ -327,7 +394,7 @@ class Ticket:
         if not self.is_lost:
             self.is_lost = self._queue.state(self.number) is not TrialState.RUNNING
         if self.is_lost:
-            raise TakenOverError("its heartbeat was not seen for too long, and the point was given to another")
+            raise TakenOverError(_LATE)
 
     def name_run(self, run_id: str) -> None:
         """Tell which run belongs to the key.
@@ -362,6 +429,8 @@ class Ticket:
     def _end(self, state: "TrialState", reason: str, value: float | None = None, **marks: Any) -> None:
         self._ended.set()
         try:
+            if state.name == "COMPLETE":
+                self._queue.plot(self.number, self._point)
             self._queue.mark(self.number, reason=reason, ended_ms=int(time.time() * 1000), **marks)
             self.is_lost = not self._queue.change(self.number, state, value)
         except TakenOverError:
@@ -420,6 +489,25 @@ def _entry(key: str, trial: "FrozenTrial", earlier: "list[FrozenTrial]") -> Entr
         ended_ms=int(attributes.get("ended_ms", 0)),
         claimed_ms=int(attributes.get("claimed_ms", 0)),
     )
+
+
+def _plotted(point: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, BaseDistribution]]":
+    """A point's numbers as parameters of Optuna's; nothing here reads them.
+
+    Bounds are those of all points there can be: within a study a name keeps its distribution.
+    """
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    shares = {f"mix/{category}": share for category, share in point.get("mix", {}).items()}
+    most = {"n_params": MAX_PARAMS, "n_tokens": MAX_TOKENS}
+    sizes = {name: point[name] for name in most if name in point}
+    distributions: dict[str, BaseDistribution] = {name: IntDistribution(1, most[name], log=True) for name in sizes}
+    return {**sizes, **shares}, distributions | {name: FloatDistribution(0.0, 1.0) for name in shares}
+
+
+def died(times: int) -> str:
+    """Why a point failed whose processes keep dying."""
+    return f"its process died {times} times (out of memory?); try again with --retry_failed"
 
 
 def locks(url: str, patience_s: float | None = None) -> Queue:

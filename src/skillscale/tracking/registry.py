@@ -169,7 +169,7 @@ class Registry:
 
     def driven_skills(self, study: Study) -> tuple[str, ...] | None:
         """The skills of a study whose runs a trainer of the user's makes; None if it is another study."""
-        stored = json.loads("".join(unpack(self._store.run(study.plan_id).data.tags, "settings")))
+        stored = study.settings()
         return tuple(stored["skills"]) if TRAINER in stored else None
 
     def open_evaluated(self, name: str, measured: Mapping[str, Any], *, metrics: Iterable[str]) -> Study:
@@ -245,9 +245,7 @@ class Registry:
 
     def imports(self, study: Study) -> Imports | None:
         """The imported runs of a study; None if it was begun by training."""
-        plan = self._store.run(study.plan_id)
-        imported = IMPORTED in json.loads("".join(unpack(plan.data.tags, "settings")))
-        return Imports(self._store, study) if imported else None
+        return Imports(self._store, study) if IMPORTED in study.settings() else None
 
     def experiment_runs(self, name: str) -> list[ForeignRun]:
         """Runs of any experiment, ours or not, oldest first.

@@ -295,11 +295,12 @@ class Store:
         with reaching(self.uri):
             return Path(self._client.download_artifacts(run_id, name)).read_text(encoding="utf-8")
 
-    def history(self, run_id: str, key: str) -> list[tuple[int, float]]:
-        """(step, value) of a metric, by step; the last written where a step was written twice."""
+    def history(self, run_id: str, key: str) -> list[tuple[int, float, int]]:
+        """(step, value, ms since the epoch) of a metric, by step; the last written where a step was written twice."""
         with reaching(self.uri):
             written = self._client.get_metric_history(run_id, key)
-        return sorted({one.step: one.value for one in sorted(written, key=lambda one: one.timestamp)}.items())
+        last = {one.step: one for one in sorted(written, key=lambda one: one.timestamp)}
+        return [(step, last[step].value, last[step].timestamp) for step in sorted(last)]
 
     def _artifacts(self, name: str) -> str | None:
         if not self.uri.startswith("sqlite:"):

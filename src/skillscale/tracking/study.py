@@ -13,7 +13,7 @@ from skillscale.errors import InputError, TakenOverError, TrackingError
 from skillscale.point import DesignPoint
 from skillscale.record import CURVE, TAG, RunRecord, State, Why, budget_label, read_record, run_name
 from skillscale.tracking.owner import current_owner, is_alive
-from skillscale.tracking.queue import MAX_DEATHS, Entry, Queue, Ticket, locks
+from skillscale.tracking.queue import MAX_DEATHS, Ended, Entry, Queue, Ticket, died, locks
 from skillscale.tracking.store import Batch, Store, now_ms, tag
 from skillscale.tracking.tables import Row, Wanted
 from skillscale.tracking.view import NOTE, analyses_view, link, runs_path, runs_view
@@ -112,6 +112,8 @@ class Study:
         self._all_again_at = 0.0
         self._runs: dict[str, _Seen] = {}
         self._has_mixes = False
+        self._found: Queue | None = None
+        self._is_alone = False
 
     @property
     def chart_link(self) -> str:
@@ -119,26 +121,39 @@ class Study:
         base = self._store.uri if self._store.uri.startswith("http") else "http://127.0.0.1:5000"
         return f"{base}/{runs_path(self.experiment_id)}"
 
-    @cached_property
+    @property
     def _queue(self) -> Queue | None:
-        """The queue in the storage; None where the plan is the queue."""
+        """The queue in the storage; None where the plan is the queue, as it is until somebody changes it there."""
+        return self._find_queue(move=False)
+
+    def _find_queue(self, *, move: bool) -> Queue | None:
+        """The queue, where points are added or claimed: with ``move`` the plan goes into the storage that was given."""
+        if self._found is not None or self._is_alone:
+            return self._found
         tags = self._store.run(self.plan_id).data.tags
         if not self._storage:
             if tags.get(_QUEUE):
                 raise InputError(
-                    f"the queue of study {self.name!r} is in a storage that machines share; give it with --storage or "
-                    "SKILLSCALE_STORAGE"
+                    f"the queue of study {self.name!r} is in a storage that machines share; set SKILLSCALE_STORAGE to "
+                    "its address, or give that with --storage where an entry has it"
                 )
-            return None
-        queue = Queue(self._storage, f"{self.name} {self.plan_id[:8]}", self._patience_s)
-        if not tags.get(_QUEUE):
-            self._share(queue, tags)
-        return queue
+            self._is_alone = True
+        elif tags.get(_QUEUE) or move:
+            queue = Queue(self._storage, f"{self.name} {self.plan_id[:8]}", self._patience_s)
+            if not tags.get(_QUEUE):
+                self._share(queue, tags)
+            self._found = queue
+        return self._found
 
     def _share(self, queue: Queue, tags: Mapping[str, str]) -> None:
         """Move the plan's points into the queue, with what became of them."""
         whys, runs = _whys(tags), self._look()
-        ended = {key: run.status for key, run in runs.items() if run.status in ("FINISHED", "FAILED")}
+        losses = {key: one.mean_loss for key, one in self._records.items()}
+        ended = {
+            key: Ended(status=run.status, value=losses.get(key), told=_told_of(run))
+            for key, run in runs.items()
+            if run.status in ("FINISHED", "FAILED")
+        }
         queue.add([(point.key, _job(point, whys.get(point.key))) for point in _points(tags)], ended)
         self._store.write(self.plan_id, Batch(tags={_QUEUE: "storage"}))
 
@@ -150,6 +165,11 @@ class Study:
             link("plan, fits and reports", runs_path(self.study_experiment_id, charts=False)),
         ))  # fmt: skip
 
+    def settings(self) -> dict[str, Any]:
+        """What all its runs share, as flat keys."""
+        settings: dict[str, Any] = json.loads("".join(unpack(self._store.run(self.plan_id).data.tags, "settings")))
+        return settings
+
     def began_ms(self) -> int:
         """When the study was begun."""
         return int(self._store.run(self.plan_id).info.start_time)
@@ -158,15 +178,17 @@ class Study:
         """When the study was last described; 0 for never."""
         return int(self._store.run(self.plan_id).data.tags.get(_DESCRIBED, 0))
 
-    def describe(self, note: str, *, skills: Sequence[str], mixes: Sequence[str] = ()) -> None:
+    def describe(self, note: str, *, skills: Sequence[str], mixes: Sequence[str] = (), per_byte: bool = False) -> None:
         """Show markdown on the study's run and both experiments, and settle how the UI opens their runs.
 
         Args:
             note: what is told.
             skills: columns and charts, in this order.
             mixes: categories whose shares vary; columns.
+            per_byte: show losses in bits per byte, because tokenizers differ; else in nats per token.
         """
-        self._store.tag_experiment(self.experiment_id, {NOTE: note, **runs_view(skills, mixes)})
+        view = runs_view(skills, mixes, per_byte=per_byte)
+        self._store.tag_experiment(self.experiment_id, {NOTE: note, **view})
         self._store.tag_experiment(self.study_experiment_id, {NOTE: note, **analyses_view(skills)})
         self._store.write(self.plan_id, Batch(tags={NOTE: note, _DESCRIBED: str(now_ms())}))
 
@@ -195,8 +217,8 @@ class Study:
             points: to train.
             why: the sampler chose them, by their keys.
         """
-        if self._queue is not None:
-            return self._queue.add([(point.key, _job(point, (why or {}).get(point.key))) for point in points])
+        if (queue := self._find_queue(move=True)) is not None:
+            return queue.add([(point.key, _job(point, (why or {}).get(point.key))) for point in points])
         with self._store.locked():
             tags = self._store.run(self.plan_id).data.tags
             chunks = unpack(tags, "points")
@@ -229,7 +251,7 @@ class Study:
         Raises:
             TrackingError: another process does it already: of this machine, or with a storage of any.
         """
-        if self._queue is not None:
+        if self._find_queue(move=True) is not None:
             with self._locks.alone(self._choosing, current_owner(), wait=False):
                 yield
             return
@@ -304,10 +326,8 @@ class Study:
         that is wanted. ``sampled``: take only points that the sampler chose. ``trunk``: take points of this name first.
         """
         owner = owner or current_owner()
-        if self._queue is not None:
-            return self._claim_shared(
-                self._queue, owner, retry_failed=retry_failed, only=only, sampled=sampled, trunk=trunk
-            )
+        if (queue := self._find_queue(move=True)) is not None:
+            return self._claim_shared(queue, owner, retry_failed=retry_failed, only=only, sampled=sampled, trunk=trunk)
         if not self._finished_until_ms:
             self._look()  # the long reading of a first look, outside the lock
         with self._store.locked():
@@ -346,8 +366,8 @@ class Study:
         """The run of a point that is held: a new one, or the one begun. None where it turns out to be finished."""
         try:
             runs = self._store.search([self.experiment_id], f"{_POINT_RUNS} and tags.`{TAG}point_key` = '{entry.key}'")
-            if any(run.info.status == "FINISHED" for run in runs):  # its holder died between run and queue
-                ticket.finish()
+            if done := [run for run in runs if run.info.status == "FINISHED"]:  # its holder died between run and queue
+                ticket.finish(self._read(done[0]).mean_loss)
                 return None
             begun = [_seen(run) for run in runs if run.info.status != "FAILED"]
             planned = _planned_entry(entry)
@@ -460,7 +480,7 @@ class Study:
 
     def curve(self, run_id: str) -> list[tuple[int, float]]:
         """Loss curve of a run: (tokens, nats per token)."""
-        return self._store.history(run_id, CURVE)
+        return [(tokens, loss) for tokens, loss, _ in self._store.history(run_id, CURVE)]
 
     def analysis(self, kind: str, *, name: str = "", owner: str = "") -> AnalysisWriter:
         """Open a run for a fit, a report or a tuning."""
@@ -469,8 +489,8 @@ class Study:
         run_id = self._store.create_run(self.study_experiment_id, name or kind, run_tags(tags))
         return AnalysisWriter(self._store, run_id, self.study_experiment_id)
 
-    def analysis_metrics(self, kind: str, names: Collection[str] = ()) -> list[dict[str, list[tuple[int, float]]]]:
-        """What the runs of a kind of analysis logged, the oldest first: (step, value) by metric.
+    def analysis_metrics(self, kind: str, names: Collection[str] = ()) -> list[dict[str, list[tuple[int, float, int]]]]:
+        """What the runs of a kind of analysis logged, the oldest first: (step, value, ms since the epoch) by metric.
 
         Args:
             kind: of analysis.
@@ -505,8 +525,7 @@ class Study:
         """Take over a run; or give it up as failed when its processes keep dying."""
         deaths = run.deaths + (run.status == "RUNNING")
         if deaths >= MAX_DEATHS:
-            reason = f"its process died {deaths} times (out of memory?); try again with --retry_failed"
-            self._close(run.run_id, State.FAILED, reason, deaths)
+            self._close(run.run_id, State.FAILED, died(deaths), deaths)
             return None
         tags = {"owner": owner, "attempt": str(run.attempt + 1), "deaths": str(deaths), "reason": ""}
         tags |= {"state": str(State.RUNNING), "claimed": f"{time.time():.3f}"}
@@ -631,6 +650,14 @@ def _planned(point: DesignPoint, run: _Seen | None, why: Why | None) -> Planned:
 def _job(point: DesignPoint, why: Why | None) -> dict[str, Any]:
     """A point as plain values of a queue."""
     return {"point": point.as_dict(), **({} if why is None else {"why": why.as_text()})}
+
+
+def _told_of(run: _Seen) -> dict[str, Any]:
+    """What an entry of a queue tells of a run that ended."""
+    return {
+        "owner": run.owner, "run_id": run.run_id, "reason": run.reason, "claimed_ms": run.claimed_ms,
+        "ended_ms": run.end_ms,
+    }  # fmt: skip
 
 
 def _planned_entry(entry: Entry) -> Planned:

@@ -36,20 +36,21 @@ def link(text: str, path: str) -> str:
     return f"[{text}]({path})"
 
 
-def runs_view(skills: Sequence[str], mixes: Sequence[str] = ()) -> dict[str, str]:
+def runs_view(skills: Sequence[str], mixes: Sequence[str] = (), *, per_byte: bool = False) -> dict[str, str]:
     """The tag of the view of a study's training runs: a column a skill, loss against tokens and FLOP, all in parallel.
 
     Args:
         skills: in the order wanted.
         mixes: categories whose shares vary over the runs.
+        per_byte: show losses in bits per byte; else in nats per token.
     """
-    while len(tag := _runs_tag(skills, mixes)) > _TAG_LIMIT:
+    while len(tag := _runs_tag(skills, mixes, "skill_bpb" if per_byte else "skill_loss")) > _TAG_LIMIT:
         skills, mixes = skills[: len(skills) * 9 // 10], mixes[: len(mixes) * 9 // 10]
     return {_TAG: tag}
 
 
-def _runs_tag(skills: Sequence[str], mixes: Sequence[str]) -> str:
-    losses = [f"skill_loss/{skill}" for skill in skills]
+def _runs_tag(skills: Sequence[str], mixes: Sequence[str], quantity: str) -> str:
+    losses = [f"{quantity}/{skill}" for skill in skills]
     shares = [f"mix/{category}" for category in mixes]
     columns = [
         *("tags.`skillscale.budget`", "metrics.`n_params`", "metrics.`n_tokens`"),

@@ -252,8 +252,7 @@ class RunWriter:
         if self._ticket is None:
             return
         if state is State.FINISHED:
-            losses = [one.loss for one in self._record.skills.values()]
-            self._ticket.finish(sum(losses) / len(losses) if losses else None)
+            self._ticket.finish(self._record.mean_loss)
         elif state is State.FAILED:
             self._ticket.fail(self._record.reason)
         else:
@@ -309,7 +308,7 @@ class RunWriter:
         self._metrics = set(run.data.metrics) - {CURVE}
         self._has_inputs = run.inputs is not None and bool(run.inputs.dataset_inputs)
         written = self._store.history(self.run_id, CURVE) if CURVE in run.data.metrics else []
-        self.logged_tokens = max((step for step, _ in written), default=0)
+        self.logged_tokens = max((step for step, *_ in written), default=0)
 
     def _note(self) -> str:
         point, record = self.point, self._record
