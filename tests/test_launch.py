@@ -198,7 +198,7 @@ def test_slurm_gets_jobs_by_sbatch_with_the_resources_asked_for(tmp_path, slurm_
     assert written_secrets(tmp_path) == []
 
 
-def test_slurm_takes_the_options_that_are_shown(tmp_path):
+def test_slurm_takes_the_options_that_are_shown(tmp_path, slurm_on_path):
     """As an example in the help and on the page, without a warning."""
     pytest.importorskip("submitit")
     (shown,) = [
@@ -208,7 +208,7 @@ def test_slurm_takes_the_options_that_are_shown(tmp_path):
     examples = [shown.rpartition("as in ")[2], *re.findall(r"--launch ([^`\s]*gpus_per_node[^`\s]*)", page)]
     assert len(examples) >= 3
     for example in examples:
-        launcher("slurm", {"cluster": "local", **launch_options(example)}, tmp_path)
+        launcher("slurm", launch_options(example), tmp_path)
 
 
 @pytest.mark.parametrize(
