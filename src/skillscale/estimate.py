@@ -17,7 +17,7 @@ from skillscale.output import Output
 from skillscale.point import DesignPoint
 from skillscale.record import Size
 
-_LARGEST_TIMED = 2e7
+_LARGEST_TIMED = 5e6
 # A timed step is this long at most: what a token costs is settled by then, and large batches take minutes and memory
 _TIMED_FLOP = 1e11
 _TIMED_SIZES = 5
@@ -96,7 +96,7 @@ def _tell_points(points: Sequence[DesignPoint], seconds: npt.NDArray[np.float64]
 def expected_seconds(points: Sequence[DesignPoint], config: Config) -> npt.NDArray[np.float64]:
     """Seconds of training and evaluation for each point: measured steps of some points, the others between them.
 
-    Sizes above 2e7 parameters are taken to reach the FLOP/s of the largest one timed (assumption, not measured).
+    Sizes above 5e6 parameters are taken to reach the FLOP/s of the largest one timed (assumption, not measured).
     """
     timed = _spread([point for point in points if point.n_params <= _LARGEST_TIMED] or [_small(points[0], config)])
     rates = {point.n_params: _rate(point, config) for point in timed}

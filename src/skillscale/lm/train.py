@@ -199,7 +199,7 @@ def step_seconds(size: Size, *, batch_sequences: int, config: TrainConfig) -> fl
         began = time.perf_counter()
         loop.step(ids, step).item()
         seconds.append(time.perf_counter() - began)
-        if step > 1 and math.fsum(seconds) > _TIMED_S:
+        if step and math.fsum(seconds) > _TIMED_S:
             break
     return min(seconds[1:])
 
