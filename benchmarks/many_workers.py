@@ -1,8 +1,14 @@
 """Ten thousand workers at one study, simulated: how busy they are, and what holds them up; and what a study costs.
 
     python benchmarks/many_workers.py measure             seconds of a claim and of choosing points, on this machine
+    python benchmarks/many_workers.py queue               seconds of a claim from the queue of a storage, on sqlite
     python benchmarks/many_workers.py simulate            a day of 10 to 10,000 workers with those seconds
+    python benchmarks/many_workers.py writes              calls a second to the registry and to the storage of a queue
     python benchmarks/many_workers.py cost --study skills-paper --gpus 1024      GPU-hours, hours, storage of a study
+
+``queue`` times, in CPU seconds, what a claim from the queue in a storage costs: a look at every key and the change of
+one trial, with so many keys waiting, ended and running, by a process that has looked before; and the first look.
+Rows go to benchmarks/results/queue_seconds.csv.
 
 ``measure`` times, in CPU seconds, the real path of a claim (sqlite, the registry's queue) with runs under way and
 points planned, and the real chooser (``skillscale.laws.design.propose``: three skills, up to 500 runs known) asked for
@@ -42,10 +48,15 @@ from skillscale.point import DesignPoint, Mix
 
 RESULTS = Path(__file__).parent / "results" / "many_workers.csv"
 SECONDS = RESULTS.with_name("many_workers_seconds.csv")
+QUEUE_SECONDS = RESULTS.with_name("queue_seconds.csv")
 DAY_S, MEAN_RUN_S, DECADES = 86_400.0, 3_600.0, 3
 CREWS = (10, 100, 1_000, 10_000)
 BYTES_PER_WEIGHT = 12  # of a checkpoint: a weight and two moments of Adam, four bytes each
-ROWS_PER_RUN, CURVE_ROWS = 130, 400  # in MLflow's tables: metrics twice, params, tags; its loss curve
+# Counted in the store of the study `skills-night`: 19 params, 169 metrics and 170 last values of them, 16 tags, 20 data
+# sets; its loss curve. Calls: search, run, beginning, data sets, settings; look, results and status at the end.
+ROWS_PER_RUN, CURVE_ROWS, CALLS_PER_RUN = 394, 100, 8
+# The point is queued; taken, its owner, heartbeat and time; run; N, D and four shares, reason, time; ended
+QUEUE_CALLS_PER_RUN = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +93,48 @@ def claim_seconds(running: int, planned: int) -> float:
             study.claim("elsewhere:1:0")
             took.append(time.process_time() - began)
     return statistics.median(took)
+
+
+def queue_seconds(waiting: int, ended: int, running: int) -> dict[str, float]:
+    """CPU seconds of the first look at a storage's queue, of a later one, and of taking a key."""
+    from skillscale.tracking.queue import Ended, Queue
+
+    mix = Mix({"code": 0.5, "prose": 0.5})
+    points = [
+        DesignPoint(n_params=10_000, n_tokens=10**6, mix=mix, seed=one) for one in range(waiting + ended + running)
+    ]
+    jobs = [(one.key, {"point": one.as_dict()}) for one in points]
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/queue.db"
+        queue = Queue(url, "many", 86_400.0)
+        queue.add(jobs, {key: Ended(status="FINISHED", value=2.5) for key, _ in jobs[:ended]})
+        for entry in queue.entries()[ended : ended + running]:
+            queue.take(entry, "elsewhere:1:0").abandon()
+        queue = Queue(url, "many")
+        looks, takes = [], []
+        for _ in range(4):
+            began = time.process_time()
+            entries = queue.entries()
+            looked = time.process_time()
+            queue.take(next(one for one in entries if one.status == "WAITING"), "elsewhere:1:0").abandon()
+            looks.append(looked - began)
+            takes.append(time.process_time() - looked)
+    return {"first_s": looks[0], "look_s": statistics.median(looks[1:]), "take_s": statistics.median(takes)}
+
+
+def measure_queue(path: Path) -> None:
+    """Time claims from a queue in a storage, and keep them."""
+    cells = ((1_000, 0, 0), (10_000, 0, 0), (9_900, 0, 100), (9_000, 0, 1_000), (100, 9_900, 0))
+    rows = []
+    for waiting, ended, running in cells:
+        took = queue_seconds(waiting, ended, running)
+        told = {"waiting": waiting, "ended": ended, "running": running}
+        rows.append(told | {name: f"{value:.4f}" for name, value in took.items()})
+        print(rows[-1], flush=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def choice_seconds(count: int, finished: int) -> float:
@@ -243,6 +296,30 @@ def simulate(path: Path, database_ms: Sequence[float]) -> None:
 # Costing
 
 
+def curve_calls(run_s: float) -> int:
+    """Calls that write the loss curve of a run, as ``RunWriter`` does; what is left goes in with its results."""
+    from skillscale.tracking.writer import _FLUSH_EVERY_S, _FLUSH_SHARE
+
+    calls, flushed, wait_s = 0, 0.0, _FLUSH_EVERY_S
+    for at in (run_s * row / CURVE_ROWS for row in range(1, CURVE_ROWS)):
+        if at - flushed > wait_s:
+            calls, flushed, wait_s = calls + 1, at, max(_FLUSH_EVERY_S, _FLUSH_SHARE * at)
+    return calls
+
+
+def writes() -> None:
+    """Calls and rows a second of crews whose runs take so long in the mean."""
+    from skillscale.tracking.queue import _BEATS, PATIENCE_S
+
+    for workers, run_s in ((16, 4.9 * 3600), (1_000, 3600.0), (10_000, 3600.0), (10_000, 60.0)):
+        calls, runs = CALLS_PER_RUN + curve_calls(run_s), workers / run_s
+        print(
+            f"{workers:>6} workers, {run_s:g} s a run: {runs:.3g} runs/s; registry: {calls} calls a run, "
+            f"{runs * calls:.3g}/s, {runs * (ROWS_PER_RUN + CURVE_ROWS):,.0f} rows/s; storage: "
+            f"{runs * QUEUE_CALLS_PER_RUN:.3g}/s and {workers * _BEATS / PATIENCE_S:,.0f} heartbeats/s"
+        )
+
+
 def cost(study: str, gpus: int, flops_per_s: float, mfu: float) -> None:
     """What a study costs on a cluster, by how many GPUs a run gets."""
     config = load(study=study, overrides={"model.context": "1024"})
@@ -283,7 +360,7 @@ def schedule(runs: Sequence[tuple[float, int]], gpus: int, rate: float) -> float
 def main() -> None:
     """Measure, simulate or cost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("do", choices=("measure", "simulate", "cost"))
+    parser.add_argument("do", choices=("measure", "queue", "simulate", "writes", "cost"))
     parser.add_argument("--study", default="skills-paper")
     parser.add_argument("--gpus", type=int, default=1024)
     parser.add_argument("--gpu_flops", type=float, default=9.89e14)
@@ -294,8 +371,12 @@ def main() -> None:
     args = parser.parse_args()
     if args.do == "measure":
         measure(SECONDS)
+    elif args.do == "queue":
+        measure_queue(QUEUE_SECONDS)
     elif args.do == "simulate":
         simulate(RESULTS, args.claim_ms)
+    elif args.do == "writes":
+        writes()
     else:
         cost(args.study, args.gpus, args.gpu_flops, args.mfu)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial, TrialState
+    from sqlalchemy import Engine
 
 PATIENCE_S = 60.0
 MAX_DEATHS = 5
@@ -264,28 +265,21 @@ class Queue:
 
         Optuna itself reads all anew that have not ended, which takes seconds for ten thousand.
         """
-        states = self._states()
-        # One that runs has another heartbeat
-        changed = [
-            at for at, one in self._known.items() if one.state.name == "RUNNING" or one.state.name != states.get(at)
-        ]
-        if states.keys() == self._known.keys() and len(changed) * _ONE_BY_ONE < len(states):
-            self._known |= {at: self._storage.get_trial(self._id(at)) for at in changed}
-        else:
-            every = self._storage.get_all_trials(self._study_id, deepcopy=False)
-            self._known = {one.number: one for one in every}
-        return list(self._known.values())
+        from optuna.storages import RDBStorage
+        from optuna.trial import TrialState
 
-    def _states(self) -> dict[int, str]:
-        """The state of every trial of a database by number; empty of another storage, or before the first look."""
-        from sqlalchemy import text
-
-        engine = getattr(getattr(self._storage, "_backend", None), "engine", None)
-        if engine is None or not self._known:
-            return {}
-        with engine.connect() as connection:
-            asked = text("SELECT number, state FROM trials WHERE study_id = :study")
-            return {int(number): str(state) for number, state in connection.execute(asked, {"study": self._study_id})}
+        database = getattr(self._storage, "_backend", None)  # behind Optuna's cache
+        if isinstance(database, RDBStorage) and self._known:
+            running = database.get_all_trials(self._study_id, deepcopy=False, states=(TrialState.RUNNING,))
+            self._known |= {one.number: one for one in running if one.number in self._known}
+            states = _states(database.engine, self._study_id)
+            changed = [at for at, one in self._known.items() if one.state.name != states.get(at)]
+            if states.keys() == self._known.keys() and len(changed) * _ONE_BY_ONE < len(states):
+                self._known |= {at: self._storage.get_trial(self._id(at)) for at in changed}
+                return list(self._known.values())
+        every = self._storage.get_all_trials(self._study_id, deepcopy=False)
+        self._known = {one.number: one for one in every}
+        return every
 
     def _is_lost(self, trial: "FrozenTrial", now: float) -> bool:
         owner, beat = trial.user_attrs.get("owner", ""), trial.user_attrs.get("beat", 0)
@@ -575,6 +569,15 @@ def _guard(url: str) -> AbstractContextManager[object]:
         return nullcontext()
     path = Path(url.removeprefix("sqlite:///"))
     return FileLock(path.with_name(f"{path.name}.lock"))
+
+
+def _states(engine: "Engine", study_id: int) -> dict[int, str]:
+    """The state of every trial of a database's study, by number."""
+    from sqlalchemy import text
+
+    asked = text("SELECT number, state FROM trials WHERE study_id = :study")
+    with engine.connect() as connection:
+        return {int(number): str(state) for number, state in connection.execute(asked, {"study": study_id})}
 
 
 def _study_id(storage: "BaseStorage", name: str) -> int:
