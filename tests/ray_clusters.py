@@ -14,7 +14,7 @@ QUIET = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::Deprecati
 @contextmanager
 def three_nodes() -> Iterator[tuple[Any, list[Any]]]:
     """A cluster of a head without room and three nodes of one CPU each."""
-    ray = pytest.importorskip("ray", reason="pip install 'skillscale[ray]'")
+    ray = pytest.importorskip("ray", reason="pip install -c constraints.txt -e '.[ray]'")
     from ray.cluster_utils import Cluster
 
     # No report to its makers; and a machine that is busy starts its agents slowly

@@ -57,7 +57,7 @@ def postgresql() -> Iterator[Server]:
     on_path = shutil.which("initdb")
     if not found and not on_path:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    pytest.importorskip("psycopg2", reason="pip install 'skillscale[postgresql]'")
+    pytest.importorskip("psycopg2", reason="pip install -c constraints.txt -e '.[postgresql]'")
     with tempfile.TemporaryDirectory(prefix="skillscale-pg-") as place, socket.create_server(("127.0.0.1", 0)) as free:
         folder, port = Path(place), free.getsockname()[1]
         secret = folder / "password"

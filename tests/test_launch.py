@@ -1,8 +1,10 @@
 """Launchers start what they are told with its environment, end it when asked, and write no address down."""
 
+import io
 import json
 import os
 import re
+import shlex
 import signal
 import stat
 import sys
@@ -16,11 +18,12 @@ from storages import PASSWORD
 
 from skillscale import cli, launch
 from skillscale.cli.values import launch_options
-from skillscale.crew import worker_words
+from skillscale.crew import tell_elsewhere, worker_words
 from skillscale.errors import InputError
 from skillscale.launch import launcher
 from skillscale.launch.kubernetes import job, job_name
 from skillscale.launch.local import PARENT, Local, visible_gpus
+from skillscale.output import Output
 
 ADDRESS = f"postgresql+psycopg2://me:{PASSWORD}@host/x"
 ENVIRONMENT = {"SKILLSCALE_STORAGE": ADDRESS, "MLFLOW_TRACKING_URI": "http://host:5000"}
@@ -212,12 +215,16 @@ def test_slurm_takes_the_options_that_are_shown(tmp_path, slurm_on_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "says"), [({"slurm_colour": "red"}, "slurm_colour"), ({"cluster": "slurm"}, "refuses")]
+    ("options", "says"),
+    [
+        ({"cluster": "local", "slurm_colour": "red"}, "refuses .*slurm_colour"),
+        ({"timeout_min": 5}, r"no SLURM here \(srun is not found\); --launch cluster=local"),
+    ],
 )
 def test_slurm_refuses_what_it_has_not(tmp_path, options, says):
     pytest.importorskip("submitit")
     with pytest.raises(InputError, match=says):
-        launcher("slurm", {"cluster": "local", **options} if says != "refuses" else options, tmp_path)
+        launcher("slurm", options, tmp_path)
 
 
 def test_the_manifest_of_a_job_is_one_that_kubernetes_takes():
@@ -263,6 +270,40 @@ def test_names_of_jobs_are_names_of_hosts(study, name):
 def test_kubernetes_has_no_other_options():
     with pytest.raises(InputError, match="colour"):
         job("main", WORDS, 1, {"colour": "red"})
+
+
+@pytest.mark.parametrize("words", [["grid", "--study", "smoke"], ["sample", "--study", "smoke"]])
+@pytest.mark.parametrize(
+    ("name", "launch_", "says"),
+    [
+        ("slurm", "timeout_min=5", "no SLURM here"),
+        ("kubernetes", "colour=red", "has no option colour"),
+        ("local", "num_gpus=1", "has no options"),
+    ],
+)
+def test_a_launcher_that_can_start_nothing_is_refused_before_anything_is_made(
+    words, name, launch_, says, tmp_path, capsys
+):
+    pytest.importorskip("submitit")
+    where = ["--tracking", f"sqlite:///{tmp_path}/a.db", "--cache", str(tmp_path / "cache")]
+    where += ["--storage", f"sqlite:///{tmp_path}/q.db"]
+    assert cli.main([*words, *where, "--launcher", name, "--launch", launch_]) == 2
+    assert says in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_words_to_type_are_those_that_are_no_defaults(tmp_path):
+    (entry,) = [one for one in cli.ENTRIES if one.name == "worker"]
+    arguments = {"storage": "queue.journal", "study_name": "my study", "cache": tmp_path, "launcher": "none"}
+    log = io.StringIO()
+    told = tell_elsewhere(arguments, Output(as_json=True, answer=io.StringIO(), log=log))
+    assert log.getvalue().endswith(": skillscale worker --study 'my study'\n")
+    typed = shlex.split(log.getvalue().partition(": skillscale ")[2])
+    assert cli.parse(typed[1:], entry) == cli.parse(told["worker"][1:], entry)
+    tell_elsewhere(
+        {**arguments, "trainer": "a.py:train", "timeout_s": 60.0}, Output(answer=io.StringIO(), log=log), sampled=True
+    )
+    assert log.getvalue().endswith(" --sampled true --trainer a.py:train --timeout_s 60.0\n")
 
 
 @pytest.mark.parametrize("name", ["none", "slurm", "ray", "kubernetes"])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skillscale.config import Config, check_mix, conf_file, is_shipped, overridden
-from skillscale.crew import runs_elsewhere, start_worker, stop, tell_elsewhere
+from skillscale.crew import check_launcher, runs_elsewhere, start_worker, stop, tell_elsewhere
 from skillscale.errors import InputError, TrainingError
 from skillscale.grid import grid_points, reached
 from skillscale.output import Output
@@ -140,15 +140,15 @@ def train_all(
     Raises:
         TrainingError: some are not, because workers stopped.
     """
-    elsewhere = runs_elsewhere(arguments)
+    arguments = {**arguments, "study_name": config.study.name, "devices": config.train.devices}
+    check_launcher(arguments)
     opened = open_study(arguments, config, out, points)
-    arguments = {**arguments, "study_name": opened.study.name, "devices": config.train.devices}
     opened.study.add_points(points)
     found = opened.study.progress()
     out.progress(
         f"study {opened.study.name} in {opened.registry.place}: {found.finished} of {found.planned} points are trained"
     )
-    if elsewhere:
+    if runs_elsewhere(arguments):
         told = tell_elsewhere(arguments, out)
         return {"study": opened.study.name, "points": found.planned, "finished": found.finished, **told}
     began = time.monotonic()

@@ -1,6 +1,7 @@
 """Worker processes: started, stopped, and how one of them waits for its next point."""
 
 import os
+import shlex
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from skillscale.errors import InputError
-from skillscale.launch import Started, launcher
-from skillscale.launch.kubernetes import job
+from skillscale.launch import Launcher, Started, launcher
+from skillscale.launch.kubernetes import job, settled
 from skillscale.launch.local import PARENT
 from skillscale.output import Output
 from skillscale.tracking.queue import settle_storage
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _GRACE_S = 30.0
 _WITH_US_S = 5.0  # a Ctrl-C at the terminal reaches the workers too: they are marking their runs
+_DEFAULTS = {("--retry_failed", "false"), ("--sampled", "false"), ("--stay", "true"), ("--timeout_s", "")}
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _LONGER_BY = 0.1, 2.0, 1.5
 
 
@@ -37,9 +39,24 @@ def start_worker(arguments: Mapping[str, Any], tracking: str, *, retry_failed: b
     environment = {"MLFLOW_TRACKING_URI": tracking}
     if storage := storage_of(arguments):
         environment["SKILLSCALE_STORAGE"] = storage
+    return _launcher(arguments).start(["-m", "skillscale", *words], environment)
+
+
+def check_launcher(arguments: Mapping[str, Any]) -> None:
+    """Refuse a launcher that could start no worker, before anything is made; ``arguments`` as for ``start_worker``.
+
+    Raises:
+        InputError: it is not here, or lacks an option or a storage.
+    """
+    if not runs_elsewhere(arguments):
+        _launcher(arguments)
+    elif arguments["launcher"] == "kubernetes":
+        settled(arguments["launch"] or {})
+
+
+def _launcher(arguments: Mapping[str, Any]) -> Launcher:
     name, options = arguments.get("launcher", "local"), arguments.get("launch") or {}
-    asked = launcher(name, options, arguments["cache"].absolute(), devices=arguments.get("devices", 1))
-    return asked.start(["-m", "skillscale", *words], environment)
+    return launcher(name, options, arguments["cache"].absolute(), devices=arguments.get("devices", 1))
 
 
 def worker_words(
@@ -93,7 +110,8 @@ def tell_elsewhere(arguments: Mapping[str, Any], out: Output, *, sampled: bool =
     """Say how to start the workers that somebody else starts; write the manifest of a Kubernetes Job."""
     words = worker_words(arguments, retry_failed=False, sampled=sampled, stay=True, elsewhere=True)
     if arguments["launcher"] == "none":
-        out.progress(f"with SKILLSCALE_STORAGE and MLFLOW_TRACKING_URI, on any machine: skillscale {' '.join(words)}")
+        told = shlex.join(_but_defaults(words))
+        out.progress(f"with SKILLSCALE_STORAGE and MLFLOW_TRACKING_URI, on any machine: skillscale {told}")
         return {"worker": words}
     manifest = job(arguments["study_name"], words, arguments["workers"], arguments["launch"] or {})
     path = Path(arguments["file"] or f"{arguments['study_name']}-job.yaml")
@@ -102,6 +120,12 @@ def tell_elsewhere(arguments: Mapping[str, Any], out: Output, *, sampled: bool =
         f"{path} is written: kubectl apply -f {path} (its secret holds SKILLSCALE_STORAGE, MLFLOW_TRACKING_URI)"
     )
     return {"worker": words, "manifest": str(path)}
+
+
+def _but_defaults(words: Sequence[str]) -> list[str]:
+    """A worker's words without the parameters that say what they are anyway, to be typed."""
+    pairs = zip(words[1::2], words[2::2], strict=True)
+    return [words[0], *(word for pair in pairs if pair not in _DEFAULTS for word in pair)]
 
 
 def stop(workers: Sequence[Started]) -> None:

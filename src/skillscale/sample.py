@@ -12,7 +12,7 @@ from typing import Any
 
 from skillscale.campaign import open_study, refuse_unknown
 from skillscale.config import Config
-from skillscale.crew import runs_elsewhere, start_worker, stop, tell_elsewhere
+from skillscale.crew import check_launcher, runs_elsewhere, start_worker, stop, tell_elsewhere
 from skillscale.driven import Trainer
 from skillscale.errors import InputError, TrainingError
 from skillscale.launch import Started
@@ -62,7 +62,8 @@ class _Job:
 def sample(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Choose points, train them, fit again, until the intervals are narrow enough or the budget is spent."""
     began = time.monotonic()
-    runs_elsewhere(arguments)
+    arguments = {**arguments, "study_name": config.study.name, "devices": config.train.devices}
+    check_launcher(arguments)
     job, arguments = _opened(arguments, config, out)
     for note in job.order.notes:
         out.progress(f"note: {note}")
@@ -172,7 +173,7 @@ def _opened(arguments: Mapping[str, Any], config: Config, out: Output) -> tuple[
         order = settled(asked, known_of_config(config, study.data_description()))
         table_of = lambda records: trained_table(records, config)  # noqa: E731
     job = _Job(study=study, order=order, table_of=table_of, seed=config.study.first_seed, out=out)
-    return job, {**arguments, "study_name": study.name, "devices": config.train.devices}
+    return job, arguments
 
 
 def _agree(job: _Job, *, replan: bool) -> None:

@@ -35,9 +35,7 @@ def job(study: str, words: Sequence[str], workers: int, options: Mapping[str, An
     Raises:
         InputError: an option that there is not.
     """
-    if unknown := sorted(set(options) - set(_OPTIONS)):
-        raise InputError(f"--launcher kubernetes has no option {', '.join(unknown)}; it has {', '.join(_OPTIONS)}")
-    told = {**_OPTIONS, **options}
+    told = settled(options)
     name = job_name(study)
     labels = {"app.kubernetes.io/name": "skillscale", "app.kubernetes.io/component": "worker"}
     return {
@@ -59,6 +57,17 @@ def job(study: str, words: Sequence[str], workers: int, options: Mapping[str, An
             "template": {"metadata": {"labels": labels}, "spec": _pod(words, told)},
         },
     }
+
+
+def settled(options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options, by default where they are not given.
+
+    Raises:
+        InputError: an option that there is not.
+    """
+    if unknown := sorted(set(options) - set(_OPTIONS)):
+        raise InputError(f"--launcher kubernetes has no option {', '.join(unknown)}; it has {', '.join(_OPTIONS)}")
+    return {**_OPTIONS, **options}
 
 
 def job_name(study: str) -> str:

@@ -26,7 +26,7 @@ class Ray:
         try:
             import ray
         except ImportError as error:
-            raise InputError("--launcher ray needs Ray: pip install 'skillscale[ray]'") from error
+            raise InputError("--launcher ray needs Ray: pip install -c constraints.txt -e '.[ray]'") from error
         given = dict(options)
         address = given.pop("address", None)
         if unknown := sorted(set(given) - set(_RESOURCES)):

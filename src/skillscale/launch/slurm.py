@@ -29,7 +29,7 @@ class Slurm:
         try:
             import submitit
         except ImportError as error:
-            raise InputError("--launcher slurm needs submitit: pip install 'skillscale[slurm]'") from error
+            raise InputError("--launcher slurm needs submitit: pip install -c constraints.txt -e '.[slurm]'") from error
         given = dict(options)
         cluster = str(given.pop("cluster", "slurm"))
         try:
@@ -37,7 +37,10 @@ class Slurm:
             # Named before those of the user: a job of hours, of one task
             self._executor.update_parameters(**{"timeout_min": 24 * 60, "name": "skillscale", **given})
         except (RuntimeError, NameError, ValueError, TypeError, AssertionError) as error:
-            raise InputError(f"--launcher slurm refuses {dict(options)}: {error}") from error
+            why = f"--launcher slurm refuses {dict(options)}: {error}"
+            if "srun" in str(error):  # the options are not to blame
+                why = "no SLURM here (srun is not found); --launch cluster=local tries it without"
+            raise InputError(why) from error
 
     def start(self, words: Sequence[str], environment: Mapping[str, str]) -> "SlurmJob":
         """Submit a job. SLURM gives it the environment of this process, and no script or file names the addresses."""

@@ -109,7 +109,7 @@ def _library() -> Any:
     except ImportError as error:
         raise InputError(
             "checkpoints of Hugging Face are read with transformers, which is not installed: pip install "
-            "'skillscale[hf]'"
+            "-c constraints.txt -e '.[hf]'"
         ) from error
     # What it warns of is checked here, and told once
     transformers.logging.set_verbosity_error()

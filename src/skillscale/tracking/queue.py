@@ -560,7 +560,8 @@ def open_storage(url: str) -> "BaseStorage":
         raise InputError(f"--storage {without_password(url)!r} is no address of a database") from error
     except ImportError as error:
         raise InputError(
-            f"the driver of --storage {without_password(url)} is not installed; pip install 'skillscale[postgresql]'"
+            f"the driver of --storage {without_password(url)} is not installed; pip install -c constraints.txt -e "
+            "'.[postgresql]'"
         ) from error
 
 
