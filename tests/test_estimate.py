@@ -62,6 +62,29 @@ def test_trunks_and_what_they_save_are_told(timed):
     assert told["flops_spent"] == told["flops"]
 
 
+def test_what_this_machine_would_never_end_is_told_in_the_time_of_an_accelerator(monkeypatch):
+    # 1e9 FLOP/s here, 4e14 there: what takes years here takes some of its hours
+    monkeypatch.setattr(
+        estimate,
+        "step_seconds",
+        lambda size, *, batch_sequences, config: 6 * size.n_params * batch_sequences * size.context / 1e9,
+    )
+    far, near = io.StringIO(), io.StringIO()
+    gpu = ["--gpu_flops", "1e15", "--mfu", "0.4"]
+    assert main(["grid", "--study", "skills-gpu", "--dry_run", *gpu], answer=far) == 0
+    points = [each.point for each in grid_points(config.load(study="skills-gpu"))]
+    first = next(line.split() for line in far.getvalue().splitlines()[1:])
+    assert far.getvalue().splitlines()[0].endswith("GPU-hours a run")
+    assert float(first[-1]) == pytest.approx(points[0].flops / 4e14 / 3600, rel=0.2), "evaluation beside training"
+    (years,) = re.findall(r"\nit would take (\S+) years with 2 workers on this machine\n", far.getvalue())
+    work = sum(point.flops for point in points)
+    assert float(years.replace(",", "")) == pytest.approx(work / 1e9 / 2 / 3600 / 24 / 365, rel=0.2)
+    assert not re.search("hours here|minutes", far.getvalue())
+    assert main(["grid", "--study", "smoke", "--dry_run", *gpu], answer=near) == 0
+    assert near.getvalue().splitlines()[0].endswith("s a run here")
+    assert re.search(r"hours \(\S+ minutes\) with 2 workers on this machine", near.getvalue())
+
+
 def test_the_answer_has_every_point_and_both_times(timed):
     answer = io.StringIO()
     assert main(["grid", "--study", "ratio-hour", "--dry_run", "--json"], answer=answer) == 0

@@ -23,6 +23,8 @@ _TIMED_FLOP = 1e11
 _TIMED_SIZES = 5
 _BYTES_PER_TOKEN = 2.0
 _DEFAULT_ITEMS = 2000
+_LONGEST_HERE_H = 30 * 24.0  # beyond it nobody trains here, and the answer counts an accelerator's time
+_YEAR_H, _IN_MINUTES_H = 365 * 24.0, 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +34,13 @@ class Accelerator:
     flops_per_s: float
     utilisation: float
 
+    def hours_each(self, points: Sequence[DesignPoint], config: Config) -> npt.NDArray[np.float64]:
+        """Hours of one accelerator for training and evaluation of each point, (n,)."""
+        return np.asarray(_work(points, config) / (self.flops_per_s * self.utilisation) / 3600)
+
     def hours(self, points: Sequence[DesignPoint], config: Config) -> float:
-        """Hours of one accelerator for training and evaluation."""
-        return float(_work(points, config).sum()) / (self.flops_per_s * self.utilisation) / 3600
+        """Hours of one accelerator for all of them."""
+        return float(self.hours_each(points, config).sum())
 
 
 def dry_run(
@@ -47,20 +53,26 @@ def dry_run(
         {**point.as_dict(), "flops": point.flops, "seconds": float(second)}
         for point, second in zip(points, seconds, strict=True)
     ]
-    _tell_points(points, seconds, config, out)
     total, spent = (float(_training(points, each).sum()) for each in (None, config))
     hours, elsewhere = float(seconds.sum()) / n_workers / 3600, accelerator.hours(points, config)
+    is_for_here = hours <= _LONGEST_HERE_H
+    costs = ("s a run here", seconds) if is_for_here else ("GPU-hours a run", accelerator.hours_each(points, config))
+    _tell_points(points, *costs, config, out)
     if spent < total:
         trunks = len({point.trunk for point in points})
         out.text(
             f"{trunks} trunks serve the {len(points)} runs for {spent:.3g} FLOP, {spent / total:.1%} of what they take "
             f"each by itself; the last {config.train.decay_share:.0%} of a run are its own"
         )
+    here = f"{_duration(hours)} with {n_workers} workers on this machine"
+    gpus = (
+        f"{elsewhere:.3g} GPU-hours at {accelerator.utilisation:.3g} of {accelerator.flops_per_s:.3g} FLOP/s (--mfu, "
+        "--gpu_flops)"
+    )
+    first, second = (here, f"elsewhere about {gpus}") if is_for_here else (gpus, f"it would take {here}")
     out.text(
-        f"{len(points)} runs, {total:.3g} FLOP (6 N D), about {hours:.3g} hours ({hours * 60:.3g} minutes) with "
-        f"{n_workers} workers on this machine, evaluation included, preparation of the data not\n"
-        f"elsewhere about {elsewhere:.3g} GPU-hours at {accelerator.utilisation:.3g} of {accelerator.flops_per_s:.3g} "
-        "FLOP/s (--mfu, --gpu_flops)"
+        f"{len(points)} runs, {total:.3g} FLOP (6 N D), about {first}, evaluation included, preparation of the data "
+        f"not\n{second}"
     )
     rungs = ladder(vocab_size=config.data.vocab_size, model=config.model)
     _tell_ladder(rungs, out)
@@ -75,17 +87,28 @@ def dry_run(
     }
 
 
-def _tell_points(points: Sequence[DesignPoint], seconds: npt.NDArray[np.float64], config: Config, out: Output) -> None:
-    """A line for each N and D, with the number of runs: its mixes and seeds cost the same."""
+def _duration(hours: float) -> str:
+    """Hours, with minutes where they are few; as days or years where no one would count them."""
+    if hours > _YEAR_H:
+        return f"{hours / _YEAR_H:,.1f} years"
+    if hours > _LONGEST_HERE_H:
+        return f"{hours / 24:.0f} days"
+    return f"{hours:.3g} hours" + (f" ({hours * 60:.3g} minutes)" if hours < _IN_MINUTES_H else "")
+
+
+def _tell_points(
+    points: Sequence[DesignPoint], title: str, costs: npt.NDArray[np.float64], config: Config, out: Output
+) -> None:
+    """A line for each N and D, with the number of runs and what one costs: its mixes and seeds cost the same."""
     runs = Counter((point.n_params, point.n_tokens) for point in points)
     mixes = Counter(point.mix for point in points)
-    each = {(point.n_params, point.n_tokens): float(one) for point, one in zip(points, seconds, strict=True)}
-    out.text(f"{'C':>10}{'N':>14}{'depth':>7}{'width':>7}{'D':>16}{'D/N':>9}{'runs':>6}{'s a run here':>14}")
-    for (n_params, n_tokens), second in each.items():
+    each = {(point.n_params, point.n_tokens): float(one) for point, one in zip(points, costs, strict=True)}
+    out.text(f"{'C':>10}{'N':>14}{'depth':>7}{'width':>7}{'D':>16}{'D/N':>9}{'runs':>6}{title:>17}")
+    for (n_params, n_tokens), cost in each.items():
         size = shape_for(n_params, vocab_size=config.data.vocab_size, model=config.model)
         out.text(
             f"{6.0 * n_params * n_tokens:>10.3g}{n_params:>14,}{size.depth:>7}{size.width:>7}{n_tokens:>16,}"
-            f"{n_tokens / n_params:>9.3g}{runs[n_params, n_tokens]:>6}{second:>14.3g}"
+            f"{n_tokens / n_params:>9.3g}{runs[n_params, n_tokens]:>6}{cost:>17.3g}"
         )
     if len(mixes) > 1:
         out.text(f"{len(mixes)} mixes, with the runs of each:")
