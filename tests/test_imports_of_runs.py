@@ -3,23 +3,25 @@
 import io
 import json
 import math
+import re
 import shutil
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from skillscale import cli
+from skillscale import cli, imports
 from skillscale.config import load
 from skillscale.errors import InputError, TrackingError
 from skillscale.imports import imported_table
 from skillscale.output import Output
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import State
-from skillscale.source import read_runs
+from skillscale.source import read_runs, tell_left_out
 from skillscale.table import parse_columns, read_table
 from skillscale.tracking import Registry
 from skillscale.tracking.store import Store
@@ -366,6 +368,47 @@ def test_the_finished_runs_of_any_experiment_can_be_imported(uri, registry):
     assert set(table.runs["run_id"]) <= {run.run_id for run in registry.experiment_runs("theirs")}
     again = do_import(TRACKED, **given)
     assert (again["new"], again["there"]) == (0, 3)
+
+
+def test_a_loss_that_is_nan_or_infinite_is_told_from_one_never_logged(uri, registry):
+    client = experiment(uri, statuses=("FINISHED",) * 6)
+    for run, value in zip(registry.experiment_runs("theirs"), (math.nan, None, math.inf), strict=False):
+        if value is not None:
+            client.log_metric(run.run_id, "val/prose", value, step=2)
+    answer = do_import(TRACKED, from_tracking=uri, experiment="theirs", study="here")
+    reasons = ["loss is NaN", "no loss", "loss is inf, not a positive number"]
+    assert [one["reason"] for one in answer["unusable"]] == reasons
+    assert [one.reason for one in imported_table(registry, registry.study("here")).unusable] == reasons
+
+
+def test_what_is_left_out_is_told_by_reason_with_names_and_later_in_a_line(uri, registry):
+    client = experiment(uri, statuses=("FINISHED",) * 4 + ("FAILED",) * 12)
+    for at, run in enumerate(run for run in registry.experiment_runs("theirs") if run.status == "FAILED"):
+        client.update_run(run.run_id, name=f"fox-{at}")
+    Path("map.yaml").write_text(yaml.safe_dump(TRACKED))
+    told, log = io.StringIO(), io.StringIO()
+    words = ["--from_tracking", uri, "--experiment", "theirs", "--study", "here", "--columns", "map.yaml"]
+    entry = next(one for one in cli.ENTRIES if one.name == "import")
+    entry.function()(cli.parse(words, entry), load(), Output(answer=told))
+    assert "left out: 12 whole rows, 1 losses" in told.getvalue()
+    assert "  12 (fox-0, fox-1, fox-2 and 9 more): it is FAILED, not FINISHED\n" in told.getvalue()
+    assert re.search(r"\n  1 \([a-z]+-[a-z]+-\d+\): prose: no loss\n", told.getvalue()), "the name that MLflow gives"
+    runs = read_runs({"tracking": uri}, load(overrides={"study.name": "here"}))
+    tell_left_out(runs, Output(log=log))
+    assert log.getvalue() == "left out by the import: 12 runs, 1 losses\n"
+
+
+def test_an_import_tells_seldom_how_far_it_is_and_how_long_the_rest_will_take(monkeypatch):
+    now = iter([0.0, 4.0, 12.0, 13.0, 30.0])
+    monkeypatch.setattr(imports, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    log = io.StringIO()
+    tell = imports._teller(Output(log=log))
+    for done in (20, 60, 65, 150):
+        tell(done, 1000)
+    assert log.getvalue().splitlines() == [
+        "60 of 1000 runs written, about 3 min 8 s left",
+        "150 of 1000 runs written, about 2 min 50 s left",
+    ]
 
 
 def test_the_runs_of_another_store_can_be_imported(uri, registry, empty_store, tmp_path):

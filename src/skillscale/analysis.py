@@ -285,7 +285,7 @@ def _base_mix(fits: StudyFits, config: Config) -> str:
 
 def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) -> Findings:
     """Fit everything there is to fit."""
-    tell_left_out(runs.table, out)
+    tell_left_out(runs, out)
     laws: dict[str, Fitted | Refused] = {}
     mixes: dict[str, str] = {}
     for mix, (found, notes) in zip(runs.groups, _laws_by_group(runs, arguments, config), strict=True):

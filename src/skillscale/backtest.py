@@ -74,7 +74,7 @@ def backtest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
     limit = _limit(arguments)
     laws = (named_law(arguments["law"]).name,) if arguments["law"] else ()
     runs = read_runs(arguments, config)
-    tell_left_out(runs.table, out)
+    tell_left_out(runs, out)
     limit.parts(runs.table)
     groups = runs.groups
     skills: dict[str, dict[str, Any]] = {}

@@ -20,11 +20,12 @@ import pandas as pd
 
 from skillscale.config import Config, plain
 from skillscale.errors import InputError
-from skillscale.laws.results import Unusable
+from skillscale.laws.results import Unusable, told_by_reason
 from skillscale.laws.splits import SkillSplit
 from skillscale.output import Output
 from skillscale.point import DesignPoint, Mix, digest
 from skillscale.record import Measurement
+from skillscale.report.numbers import duration
 from skillscale.standing import Describer
 from skillscale.table import (
     Columns,
@@ -39,7 +40,7 @@ from skillscale.table import (
 from skillscale.tracking import Added, ForeignRun, ImportedRun, Registry, Source, Study
 
 _WORDS = ("run_id", "cluster", "mix", "seed")  # columns of runs that are no floats
-_TELL_EVERY_S = 5.0
+_TELL_EVERY_S = 10.0
 _KINDS = ("params", "metrics", "tags")
 _UNKNOWN = frozenset({"", "nan", "none", "null"})
 _SHOWN = 10
@@ -54,13 +55,13 @@ def run_import(arguments: Mapping[str, Any], config: Config, out: Output) -> dic
     """
     columns = read_columns(arguments["columns"])
     registry = Registry.open(arguments["tracking"])
-    table, source = _read(arguments, columns, registry)
+    table, source, names = _read(arguments, columns, registry)
     imports = registry.open_imports(arguments["study"], metrics=(*table.skills, *table.weights, *table.categories))
     _check_fits(source, imports.sources(), arguments["study"])
     imports.add_source(source)
     added = imports.add(_imported_runs(table), _teller(out))
     Describer(imports.study, out.progress).refresh(now=True)
-    _tell(table, added, arguments["study"], out)
+    _tell(table, names, added, arguments["study"], out)
     out.text(f"UI: {registry.ui_command}\n    {imports.study.chart_link}")
     return _answer(table, added, arguments["study"], registry)
 
@@ -116,11 +117,24 @@ def table_from_tracking(runs: Sequence[ForeignRun], columns: Columns, *, convent
         for run in runs
         if run.status != "FINISHED"
     )
-    return replace(table, unusable=others + table.unusable)
+    by_id = {run.run_id: run for run in finished}
+    full = {name: found[one.loss] for name, one in columns.skills.items()}
+    mended = (_with_nan(one, by_id, full) for one in table.unusable)
+    return replace(table, unusable=(*others, *mended))
 
 
-def _read(arguments: Mapping[str, Any], columns: Columns, registry: Registry) -> tuple[RunTable, Source]:
-    """The table that the arguments name, and where it comes from."""
+def _with_nan(one: Unusable, runs: Mapping[str, ForeignRun], full: Mapping[str, str]) -> Unusable:
+    """A loss that was logged as NaN is not one that nobody logged; a table of numbers has NaN for both."""
+    run = runs.get(one.run_id.partition(" ")[0])  # a run of several rows is named after it
+    value = run.told.get(full.get(one.skill, "")) if run and one.skill else None
+    is_nan = isinstance(value, float) and math.isnan(value)
+    return replace(one, reason="loss is NaN") if is_nan else one
+
+
+def _read(
+    arguments: Mapping[str, Any], columns: Columns, registry: Registry
+) -> tuple[RunTable, Source, dict[str, str]]:
+    """The table that the arguments name, where it comes from, and the names of runs by id where they have both."""
     path, uri, experiment = (arguments[name] for name in ("table", "from_tracking", "experiment"))
     if bool(path) == bool(uri):
         raise InputError("import needs either --table FILE, or --from_tracking URI with --experiment NAME")
@@ -128,14 +142,15 @@ def _read(arguments: Mapping[str, Any], columns: Columns, registry: Registry) ->
         raise InputError("--from_tracking URI and --experiment NAME go together; give both, or --table FILE")
     if path:
         table = read_table(path, columns, convention=arguments["convention"])
-        return table, _source(Path(path).name, _digest_of(files_of(Path(path), columns)), table, columns)
+        return table, _source(Path(path).name, _digest_of(files_of(Path(path), columns)), table, columns), {}
     other = Registry.open(uri, create=False)
     if (other.uri, experiment) == (registry.uri, arguments["study"]):
         raise InputError(f"experiment {experiment!r} can't be imported into itself; give --study another name")
     runs = other.experiment_runs(experiment)
     name = f"experiment {experiment} of {other.place}"
     table = table_from_tracking(runs, columns, convention=arguments["convention"], place=name)
-    return table, _source(name, digest([[run.run_id, run.status] for run in runs]), table, columns)
+    source = _source(name, digest([[run.run_id, run.status] for run in runs]), table, columns)
+    return table, source, {run.run_id: str(run.told["run_name"]) for run in runs if run.told.get("run_name")}
 
 
 def _source(name: str, read: str, table: RunTable, columns: Columns) -> Source:
@@ -333,28 +348,28 @@ def _digest_of(files: Sequence[Path]) -> str:
 
 def _teller(out: Output) -> Callable[[int, int], None]:
     """Tells now and then how far the writing is."""
-    told = time.monotonic()
+    began = told = time.monotonic()
 
     def tell(done: int, planned: int) -> None:
         nonlocal told
-        if time.monotonic() - told > _TELL_EVERY_S:
-            out.progress(f"{done} of {planned} runs written")
-            told = time.monotonic()
+        now = time.monotonic()
+        if now - told > _TELL_EVERY_S:
+            rest = duration((now - began) * (planned - done) / done)
+            out.progress(f"{done} of {planned} runs written, about {rest} left")
+            told = now
 
     return tell
 
 
-def _tell(table: RunTable, added: Added, study: str, out: Output) -> None:
+def _tell(table: RunTable, names: Mapping[str, str], added: Added, study: str, out: Output) -> None:
     out.text(f"{added.new} new, {added.there} already there: study {study}, {len(table.skills)} skills")
     for note in table.notes:
         out.text(f"note: {note}")
     rows = sum(not one.skill for one in table.unusable)
     if table.unusable:
-        out.text(f"left out: {rows} whole rows, {len(table.unusable) - rows} losses")
-    for one in table.unusable[:_SHOWN]:
-        out.text(f"  {one.run_id}{f', {one.skill}' if one.skill else ''}: {one.reason}")
-    if len(table.unusable) > _SHOWN:
-        out.text(f"  and {len(table.unusable) - _SHOWN} more (--json names all)")
+        out.text(f"left out: {rows} whole rows, {len(table.unusable) - rows} losses (--json names each)")
+    for line in told_by_reason(table.unusable, _SHOWN, names):
+        out.text(f"  {line}")
 
 
 def _answer(table: RunTable, added: Added, study: str, registry: Registry) -> dict[str, Any]:

@@ -198,7 +198,7 @@ def _fitted(arguments: Mapping[str, Any], config: Config, out: Output) -> Known:
     for what in ("worth", "validation"):  # before the fits, which take a while
         check_names(what, arguments[what], names, runs.name)
     check_names("bounds", arguments["bounds"], runs.table.categories, runs.name)
-    tell_left_out(runs.table, out)
+    tell_left_out(runs, out)
     found, notes = laws_of(groups[mix], mix, arguments, config)
     for note in notes:
         out.progress(note)

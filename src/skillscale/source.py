@@ -11,12 +11,13 @@ import pandas as pd
 from skillscale.config import Config, SkillConfig
 from skillscale.errors import FitError, InputError
 from skillscale.imports import imported_table
-from skillscale.laws.results import Unusable, by_reason
+from skillscale.laws.results import Unusable, told_by_reason
 from skillscale.laws.skill_study import Measured
 from skillscale.laws.splits import SkillSplit
 from skillscale.output import Output
 from skillscale.point import AGGREGATE
 from skillscale.record import Measurement, RunRecord, State
+from skillscale.report.numbers import plural
 from skillscale.table import RunTable, add_aggregates, read_columns, read_table, run_columns
 from skillscale.tracking import Registry, Study
 
@@ -38,6 +39,7 @@ class Runs:
     study: Study | None = None
     records: tuple[RunRecord, ...] = ()
     trained: bool = False
+    imported: bool = False
 
     @property
     def groups(self) -> dict[str, RunTable]:
@@ -132,6 +134,7 @@ def read_runs(arguments: Mapping[str, Any], config: Config) -> Runs:
         study=study,
         records=records,
         trained=driven is None and imported is None and evaluated is None,
+        imported=imported is not None,
     )
 
 
@@ -348,23 +351,25 @@ def nominal_budget(flops: float, budgets: Sequence[float]) -> float:
     return nearest if nearest > 0 and abs(math.log(flops / nearest)) < 0.05 else math.nan
 
 
-def tell_left_out(table: RunTable, out: Output) -> None:
-    """Say how many rows can't be used and why, and what is odd about the table: to the log, never in the answer."""
+def tell_left_out(runs: Runs, out: Output) -> None:
+    """Say how many rows can't be used and why, and what is odd about the table: to the log, never in the answer.
+
+    What an import left out, it has told already, and won't change: that is one line.
+    """
+    table = runs.table
     for note in table.notes:
         out.progress(f"note: {note}")
-    tell_unusable(table.unusable, out)
+    if not (runs.imported and table.unusable):
+        tell_unusable(table.unusable, out)
+        return
+    rows = sum(not one.skill for one in table.unusable)
+    out.progress(f"left out by the import: {plural(rows, 'run')}, {len(table.unusable) - rows} losses")
 
 
 def tell_unusable(unusable: Sequence[Unusable], out: Output) -> None:
     """Say how many rows and losses were left out and why, with the names of the first."""
-    reasons = by_reason(unusable)
-    for (skill, reason), ones in list(reasons.items())[:_SHOWN]:
-        names = ", ".join(one.run_id for one in ones[:3])
-        more = f" and {len(ones) - 3} more" if len(ones) > 3 else ""
-        out.progress(f"left out: {len(ones)} ({names}{more}): {f'{skill}: ' if skill else ''}{reason}")
-    if len(reasons) > _SHOWN:
-        rest = sum(len(ones) for ones in list(reasons.values())[_SHOWN:])
-        out.progress(f"left out: {rest} more, for {len(reasons) - _SHOWN} other reasons")
+    for line in told_by_reason(unusable, _SHOWN):
+        out.progress(f"left out: {line}")
 
 
 def _loss(measured: Mapping[str, Any], name: str) -> float:

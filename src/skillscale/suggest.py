@@ -34,7 +34,7 @@ from skillscale.table.columns import some
 def suggest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Print the next points, what each costs and is expected to bring; train nothing."""
     runs = read_runs(arguments, config)
-    tell_left_out(runs.table, out)
+    tell_left_out(runs, out)
     order = settled(with_arguments(config.sample, arguments), _known(runs, config))
     history = history_of(runs.table, order, _under_way(runs))
     if len(history) < len(runs.table.runs):

@@ -264,6 +264,26 @@ def by_reason(unusable: Iterable[Unusable]) -> dict[tuple[str, str], list[Unusab
     return {(skill, _spanned([one.reason for one in ones])): ones for (skill, _), ones in alike.items()}
 
 
+def told_by_reason(unusable: Iterable[Unusable], shown: int, names: Mapping[str, str] | None = None) -> list[str]:
+    """A line for each reason, with how many and the first of them, and at last one for those beyond ``shown``.
+
+    Args:
+        unusable: what was left out.
+        shown: reasons, at most.
+        names: of runs, for a person; a run that has none is told by its id.
+    """
+    known, reasons = names or {}, by_reason(unusable)
+    lines = []
+    for (skill, reason), ones in list(reasons.items())[:shown]:
+        first = ", ".join(known.get(one.run_id, one.run_id) for one in ones[:3])
+        more = f" and {len(ones) - 3} more" if len(ones) > 3 else ""
+        lines.append(f"{len(ones)} ({first}{more}): {f'{skill}: ' if skill else ''}{reason}")
+    if len(reasons) > shown:
+        rest = sum(len(ones) for ones in list(reasons.values())[shown:])
+        lines.append(f"{rest} more, for {len(reasons) - shown} other reasons")
+    return lines
+
+
 def _spanned(reasons: list[str]) -> str:
     """The first of some reasons, each of its numbers as ``least to most`` where they differ."""
     numbers = iter(zip(*(_NUMBER.findall(reason) for reason in reasons), strict=True))

@@ -5,6 +5,7 @@ nothing else. What was read exactly goes along as text: MLflow shows a design po
 """
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -160,11 +161,17 @@ class Imports:
         )
 
 
+# A database of MLflow's keeps infinity so
+_STORED_INFINITY = (sys.float_info.max, -sys.float_info.max)
+
+
 def foreign_run(run: "Run | Row") -> ForeignRun:
     """Params, metrics and tags of a run under one kind of key."""
     told: dict[str, str | float] = {"run_id": run.info.run_id, "run_name": run.info.run_name or ""}
     for kind in ("params", "metrics", "tags"):
         told |= {sys.intern(f"{kind}.{name}"): value for name, value in getattr(run.data, kind).items()}
+    for name in [name for name, value in told.items() if value in _STORED_INFINITY]:
+        told[name] = math.copysign(math.inf, float(told[name]))
     return ForeignRun(run_id=run.info.run_id, status=run.info.status, told=told)
 
 
