@@ -89,6 +89,10 @@ def test_json_is_all_there_is_on_standard_output(capsys, words):
     [
         (["--n_parms", "3"], ["stub has no parameter --n_parms", "did you mean n_params?"]),
         (["--n-params", "3"], ["did you mean n_params?"]),
+        (
+            ["--from_tracking", "http://a"],
+            ["--from_tracking: import the experiment first, by skillscale import --from_t"],
+        ),
         ([], ["stub needs --n_params", "N, parameters"]),
         (["--n_params"], ["--n_params needs a value"]),
         (["--n_params", "--json"], ["--n_params needs a value"]),

@@ -103,6 +103,17 @@ def test_runs_under_way_tell_the_rate_by_their_share():
     assert standing(busy, waiting, tokens=quarter).expected_end_s == pytest.approx(NOW + 60 + 80)
 
 
+def test_runs_that_have_hardly_begun_tell_no_end_until_one_has_ended():
+    # A third of the time went into loading: by its share the run would take 1000 s
+    busy = planned("RUNNING", began=20, owner="me", run_id="a")
+    hardly = {"a": busy.point.n_tokens // 50}
+    first = standing(busy, planned(), tokens=hardly)
+    assert first.expected_end_s is None
+    assert _time(first).endswith("; when it will end is not known yet")
+    ended = planned("FINISHED", began=100, took=980)
+    assert standing(ended, busy, tokens=hardly).expected_end_s == pytest.approx(NOW + 0.98 * 1000 / 1.02)
+
+
 def test_a_sampler_has_the_rest_of_its_budget_before_it():
     ended = planned("FINISHED", began=40, took=10)
     busy = planned("RUNNING", began=10, owner="me")

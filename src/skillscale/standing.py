@@ -20,6 +20,7 @@ _LOGGED = ("half_width", "flops_finished", "runs", "flops_spent", "flops_budget"
 _LIMIT = 4500  # characters; MLflow takes 5000
 _ROWS = 12
 _REASONS = 3
+_TELLING_SHARE = 0.1  # of its tokens, from which a run tells how long it takes (not tuned)
 _GAP = "&emsp;"
 _Call = Mapping[str, list[tuple[int, float, int]]]  # what an analysis logged: (step, value, ms) by metric
 
@@ -120,11 +121,13 @@ class Standing:
         """When all will be done, by the rates of the runs so far; None where no worker is at work, or nothing is known.
 
         A run takes as long for its cost as those that ended took, and as those under way did for their share; the
-        workers of now share what is left.
+        workers of now share what is left. Until one has ended, those that have hardly begun tell nothing: what a run
+        takes once, such as loading, would count for all that is left of it.
         """
         busy = self.running
         ended = [each for each in self.points if each.status == "FINISHED" and each.end_ms > each.claimed_ms]
-        begun = [(each, share) for each in busy if (share := self.share(each))]
+        least = 0.0 if ended else _TELLING_SHARE
+        begun = [(each, share) for each in busy if (share := self.share(each)) and share >= least]
         took = math.fsum(each.end_ms - each.claimed_ms for each in ended) / 1000
         cost_of = math.fsum(cost(each.point) for each in ended)
         if not busy or not (ended or begun):

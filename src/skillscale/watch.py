@@ -62,7 +62,7 @@ def _time(standing: Standing) -> str:
     if end is not None:
         return f"{ago}; expected to end {clock(end)}, in {duration(end - standing.now_s)}"
     if standing.running:
-        return f"{ago}; no run has ended yet to tell the rate"
+        return f"{ago}; when it will end is not known yet"
     if standing.is_sampled:
         return f"{ago}; the next points are being chosen"
     return f"{ago}; {_nobody(standing)}"

@@ -51,6 +51,7 @@ def work(
     asked = {"retry_failed": retry_failed, "sampled": sampled, "stay": stay}
     while (writer := next_claim(study, trunk=trunk, **asked)) is not None:
         began = time.monotonic()
+        out.progress(f"takes {named(writer.point)}")
         try:
             record = train(writer)
         except TakenOverError as error:

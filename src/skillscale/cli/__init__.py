@@ -28,6 +28,10 @@ _CURES = {
     errno.EACCES: "choose a place that you may write",
     errno.EROFS: "choose a place that can be written",
 }
+# What is asked of the wrong entry, where a name that is near would mislead
+_INSTEAD = {
+    "from_tracking": ": import the experiment first, by skillscale import --from_tracking URI --experiment NAME"
+}
 
 
 def main(argv: Sequence[str] | None = None, entries: Sequence[Entry] = ENTRIES, answer: TextIO | None = None) -> int:
@@ -148,10 +152,9 @@ def _pairs(words: Sequence[str], entry: Entry) -> dict[str, str]:
         if not word.startswith("--") or not name:
             raise errors.InputError(f"{word!r} stands where a parameter should; write --NAME VALUE")
         if name not in declared and not ("." in name and entry.nouns):
+            hint = _INSTEAD.get(name) or near(name, declared)
             also = ", and settings as --NOUN.key VALUE" if entry.nouns else "; it reads no settings"
-            raise errors.InputError(
-                f"{entry.name} has no parameter --{name}{near(name, declared)}; it has {', '.join(declared)}{also}"
-            )
+            raise errors.InputError(f"{entry.name} has no parameter --{name}{hint}; it has {', '.join(declared)}{also}")
         if name in given:
             raise errors.InputError(f"--{name} is given twice; give it once")
         if not sign:
