@@ -38,7 +38,7 @@ class Slurm:
             self._executor.update_parameters(**{"timeout_min": 24 * 60, "name": "skillscale", **given})
         except (RuntimeError, NameError, ValueError, TypeError, AssertionError) as error:
             why = f"--launcher slurm refuses {dict(options)}: {error}"
-            if "srun" in str(error):  # the options are not to blame
+            if isinstance(error, RuntimeError) and "srun" in str(error):  # the options are not to blame
                 why = "no SLURM here (srun is not found); --launch cluster=local tries it without"
             raise InputError(why) from error
 
