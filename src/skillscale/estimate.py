@@ -64,12 +64,14 @@ def dry_run(
             f"{trunks} trunks serve the {len(points)} runs for {spent:.3g} FLOP, {spent / total:.1%} of what they take "
             f"each by itself; the last {config.train.decay_share:.0%} of a run are its own"
         )
-    here = f"{_duration(hours)} with {n_workers} workers on this machine"
+    here = f"{_duration(hours)} with {n_workers} workers"
     gpus = (
         f"{elsewhere:.3g} GPU-hours at {accelerator.utilisation:.3g} of {accelerator.flops_per_s:.3g} FLOP/s (--mfu, "
         "--gpu_flops)"
     )
-    first, second = (here, f"elsewhere about {gpus}") if is_for_here else (gpus, f"it would take {here}")
+    first, second = f"{here} on this machine", f"elsewhere about {gpus}"
+    if not is_for_here:
+        first, second = gpus, f"on this machine it would take {here}"
     out.text(
         f"{len(points)} runs, {total:.3g} FLOP (6 N D), about {first}, evaluation included, preparation of the data "
         f"not\n{second}"
