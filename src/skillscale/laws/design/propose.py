@@ -319,7 +319,7 @@ def _to_halve(problem: Problem, found: Answer, cost: Array, *, left: float, runs
 def _warnings(known: dict[str, Averaged], space: Space) -> tuple[str, ...]:
     """What the runs say against the laws."""
     told, laws = [], [name_of(law) for law in offered(space)]
-    mixed = ", where a mix makes tokens count more or less" if space.n_mixes > 1 else ""
+    mixed = "; a mix makes tokens count more or less" if space.n_mixes > 1 else ""
     for skill, one in known.items():
         best = one.beliefs[int(np.argmax(one.weights))]
         odd = int((best.trust < _TRUST).sum())
