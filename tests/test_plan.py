@@ -209,6 +209,13 @@ def test_a_law_that_was_registered_plans_as_the_study_does_and_both_are_recorded
     (tmp_path / "law.json").write_text(law_of(store[1]))
     kept = [told("--from", name, *store, *ask) for name in ("models:/their-law@champion", "models:/their-law/1")]
     kept.append(told("--from", str(tmp_path / "law.json"), *ask))
+    # A document has no runs, of which only the study can tell what mixes they had
+    assert fresh["plans"][0]["not_told"].pop() == (
+        "What another mix would do: the runs tell no shares, and at most one name."
+    )
+    assert [one["plans"][0]["not_told"].pop() for one in kept] == [
+        "What another mix would do: no mix enters chinchilla."
+    ] * 3
     for one in kept:
         assert plan_without(one, "source") == plan_without(kept[0], "source")
         # As many draws as the document keeps, which are all here
