@@ -63,6 +63,14 @@ def test_a_planted_pattern_is_found():
     assert pattern(fit_law(spoilt, objective=None), spoilt, column[:, None]) < 1e-3
 
 
+@pytest.mark.parametrize(("p", "says"), [(5e-4, "is not the form"), (2e-3, "is perhaps not the form"), (0.03, "")])
+def test_what_one_of_many_tests_may_find_by_chance_is_said_with_care(monkeypatch, p, says):
+    monkeypatch.setattr("skillscale.laws.doubts.pattern", lambda *_: p)
+    points = study()
+    found = " ".join(doubts(fit_law(points, objective=None, starts=1), points))
+    assert ("residuals bend" in found, says in found) == (bool(says), True)
+
+
 def test_few_runs_are_said():
     assert said(study(slice(0, 45, 5)), "9 independent runs")
     assert not said(study(), "independent runs")

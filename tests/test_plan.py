@@ -117,6 +117,7 @@ def test_the_answer_has_what_is_promised(words):
     assert 0 <= one["cheap"]["chance"] <= 1
     assert [len(frontier["steps"]) for frontier in one["frontiers"]] == [11]
     assert one["best_mix"] is None
+    assert "What another mix would do: the runs tell no shares, and at most one name." in one["not_told"]
     validation = one["validation"]
     assert validation["shift"]["value"] == pytest.approx(math.log(validation["n_params"] / one["n_params"]))
     assert validation["cost"]["value"] > 0
@@ -134,6 +135,7 @@ def test_gpu_hours_become_flops_and_the_answer_says_how(words):
         "N*  ",
         "loss above the least",
         "weight in the plan",
+        "(prose: the reverse)",
         "what the runs do not tell:",
         "In brackets: 90 %",
     ):
@@ -169,6 +171,16 @@ def test_skills_that_can_not_be_fitted_are_named_and_worth_nothing(words, capsys
     assert (code, "--worth names code, which has no law" in capsys.readouterr().err) == (1, True)
 
 
+def test_why_nothing_is_told_of_other_mixes(words):
+    shares = {"mix": {"web": "web", "books": "books"}}
+    at = np.arange(len(runs())) % 2
+    several, one = runs().assign(web=0.25 + 0.5 * at, books=0.75 - 0.5 * at), runs().assign(web=0.25, books=0.75)
+    (plan,) = told(*words(several, **shares), *LAW, "--flops", "1e20")["plans"]
+    assert any("the runs had several, but none enters chinchilla; it does with" in said for said in plan["not_told"])
+    (plan,) = told(*words(one, **shares), *LAW, "--flops", "1e20")["plans"]
+    assert "What another mix would do: all runs had one." in plan["not_told"]
+
+
 def test_of_several_named_mixes_one_has_to_be_named(words, capsys):
     frame = pd.concat([runs().assign(corpus="web"), runs().assign(corpus="books")])
     frame.loc[frame["corpus"] == "books", "loss_code"] *= 1.1
@@ -176,6 +188,7 @@ def test_of_several_named_mixes_one_has_to_be_named(words, capsys):
     code, _ = run(*table, *LAW, "--flops", "1e20")
     assert (code, "each has laws of its own; give --mix, one of books, web" in capsys.readouterr().err) == (2, True)
     books, web = (told(*table, *LAW, "--flops", "1e20", "--mix", mix)["plans"][0] for mix in ("books", "web"))
+    assert any("names without shares, and each has laws of its own" in said for said in web["not_told"])
     assert books["losses"]["code"]["loss"] == pytest.approx(1.1 * web["losses"]["code"]["loss"], rel=1e-3)
 
 
@@ -196,6 +209,13 @@ def test_a_law_that_was_registered_plans_as_the_study_does_and_both_are_recorded
     (tmp_path / "law.json").write_text(law_of(store[1]))
     kept = [told("--from", name, *store, *ask) for name in ("models:/their-law@champion", "models:/their-law/1")]
     kept.append(told("--from", str(tmp_path / "law.json"), *ask))
+    # A document has no runs, of which only the study can tell what mixes they had
+    assert fresh["plans"][0]["not_told"].pop() == (
+        "What another mix would do: the runs tell no shares, and at most one name."
+    )
+    assert [one["plans"][0]["not_told"].pop() for one in kept] == [
+        "What another mix would do: no mix enters chinchilla."
+    ] * 3
     for one in kept:
         assert plan_without(one, "source") == plan_without(kept[0], "source")
         # As many draws as the document keeps, which are all here

@@ -3,6 +3,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import report_studies as studies
 from report_studies import BUDGETS, MIX, NOT_BRACKETED
@@ -12,7 +13,7 @@ from skillscale.laws.simulate import demo_study
 from skillscale.laws.study import fit_study
 from skillscale.record import State
 from skillscale.report import sentences
-from skillscale.report.page import Background, Source, page
+from skillscale.report.page import Background, Source, _skills_of, page
 
 RESIDUALS = {"knowledge": Interval(value=-0.35, lo=-0.5, hi=-0.2), "code": Interval(value=0.04, lo=-0.06, hi=0.14)}
 VOID = {"meta", "img", "br", "hr", "link"}
@@ -173,6 +174,25 @@ def test_one_budget_and_an_imported_table_still_make_a_page():
     assert "train another budget" in reader.text
     assert "Time in runs" not in reader.text
     assert "counted exactly" not in reader.text
+
+
+def test_of_runs_by_others_nothing_is_claimed_about_what_was_counted(full):
+    assert "parameters, embedding counted once" in read(full).text
+    assert "repetitions counted" in read(full).text
+    fits = studies.fits(RESIDUALS)
+    for counted, note in (("non_embedding", "parameters, non_embedding"), ("", "parameters")):
+        text = read(made(fits, background=Background(counted=counted, elsewhere=True), imported=True)).text
+        assert ("embedding counted once" in text, "repetitions counted" in text) == (False, False)
+        assert note in text
+
+
+def test_skills_are_counted_once_however_many_mixes_have_laws_of_their_own():
+    fits = replace(studies.fits(RESIDUALS), skills=("code", "prose"), aggregates=())
+    fits.runs["mix"] = np.resize(["web", "books", "wiki"], len(fits.runs))
+    names = [f"{mix}/{name}" for mix in ("web", "books", "wiki") for name in fits.skills]
+    assert _skills_of(dict.fromkeys(names), fits) == "2 skills on 3 mixes"
+    assert _skills_of(dict.fromkeys([*names[:2], "lost"]), fits) == "3 skills on 1 mix"
+    assert _skills_of(dict.fromkeys(fits.skills), fits) == "2 skills"
 
 
 def test_a_study_without_runs_says_so():

@@ -314,6 +314,7 @@ def test_a_trainer_that_cannot_be_loaded_ends_the_command(sampled, place, capfd)
         (["--sample.epochs", "4"], "limit sample.n_tokens"),
         (["--sample.epoch", "4"], "did you mean epochs?"),
         (["--flops_min", "1e19"], "above flops_max"),
+        (["--mixes", "web"], "--mixes must hold shares, as in code=.5,prose=.5; code=1, but it is 'web'"),
     ],
     ids=lambda one: one[0] if isinstance(one, list) else "",
 )

@@ -1,11 +1,16 @@
 """The next points for people who train elsewhere: from a table, with why; nothing is trained."""
 
 import csv
+import io
 import json
 
 import pytest
 
 from skillscale import cli
+from skillscale.config import load
+from skillscale.laws.design.advice import Advice, Proposal, Purpose
+from skillscale.output import Output
+from skillscale.sampling import Known, points_of, settled, tell
 
 
 def loss(n, d):
@@ -101,6 +106,67 @@ def test_mixes_of_the_table_are_proposed_or_those_that_are_asked_for(tmp_path, c
     _, told, log = answer(words, capsys)
     assert {one["mix"]["a"] for one in told["points"]} == {0.25}
     assert "5 runs are on other mixes" in log
+
+
+def named_table(folder):
+    """Nine runs on each of two mixes that have names alone, the second 20 times as dear."""
+    words = table(folder, rows=[(n, d) for k in (1, 20) for n in (1e7, 3e7, 1e8) for d in (3e8 * k, 1e9 * k, 3e9 * k)])
+    lines = (folder / "runs.csv").read_text().splitlines()
+    named = [f"{line},{'web' if at < 9 else 'books'}" for at, line in enumerate(lines[1:])]
+    (folder / "runs.csv").write_text("\n".join([f"{lines[0]},corpus", *named]))
+    columns = (folder / "map.yaml").read_text().replace("mix: {a: a, b: b}", "mix: corpus")
+    (folder / "map.yaml").write_text(columns)
+    return words
+
+
+def test_of_mixes_that_have_names_alone_one_is_asked_about(tmp_path, capsys):
+    words = named_table(tmp_path)
+    code, _, log = answer(words, capsys)
+    assert (code, "2 mixes that are named without their shares (books, web)" in log) == (2, True), log
+    assert "give --mixes NAME" in log
+    path = tmp_path / "next.csv"
+    code, told, log = answer([*words, "--mixes", "web", "--file", str(path)], capsys)
+    assert (code, told["runs"], "9 runs are on other mixes than web" in log) == (0, 9, True), log
+    assert max(one["flops"] for one in told["points"]) <= 6 * 1e8 * 3e9 * 1.001, "the largest run of that mix"
+    assert {row["corpus"] for row in csv.DictReader(path.read_text().splitlines())} == {"web"}
+    code, _, log = answer([*words, "--mixes", "wob"], capsys)
+    assert (code, "no run is on a mix named 'wob' (did you mean web?)" in log) == (2, True), log
+    code, _, log = answer([*table(tmp_path, mixes=True), "--mixes", "web"], capsys)
+    assert (code, "--mixes must hold shares of a, b" in log) == (2, True), log
+
+
+def told_of(gains, alike):
+    """What is said of a run for each gain, the first ``alike`` of them the same but for the seed."""
+    order = settled(load().sample, Known(skills=("code",), flops_max=1e20))
+    proposals = tuple(
+        Proposal(N=1e8 * (1 + max(at - alike + 1, 0)), D=2e9, cost=2e18, purpose=Purpose.PLAN, fall={"x": gain})
+        for at, gain in enumerate(gains)
+    )
+    answer = io.StringIO()
+    tell(Advice(proposals=proposals, to_halve=3e22), points_of(proposals, order, 7), order, Output(answer=answer))
+    return answer.getvalue().splitlines()
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_row():
+    rows = [line.split() for line in told_of([0.02] * 4, alike=3) if "plan: for" in line]
+    assert [row[1:2] + row[4:6] for row in rows] == [["100,000,000", "x3", "7,8,9"], ["200,000,000", "x1", "10"]]
+    rows = [line.split() for line in told_of([0.02] * 2, alike=1) if "plan: for" in line]
+    assert [row[4] for row in rows] == ["7", "8"], "no such column where no two are alike"
+
+
+@pytest.mark.parametrize(("gains", "first"), [([0.009, 0.001], True), ([0.001, 0.011], False)])
+def test_that_no_run_tells_much_is_said_before_them(gains, first):
+    lines = told_of(gains, alike=1)
+    assert lines[0].startswith("no run tells much by itself") == first
+    halving = [at for at, line in enumerate(lines) if "halving the widest interval is expected to take" in line]
+    assert halving == [0 if first else len(lines) - 1]
+
+
+def test_the_one_mix_that_is_asked_about_is_told(tmp_path, capsys):
+    assert cli.main(table(tmp_path, mixes=True)) == 0
+    assert "asked about the mix a=0.5,b=0.5, one of 2; --mixes names another first" in capsys.readouterr().out
+    assert cli.main(table(tmp_path)) == 0
+    assert "asked about" not in capsys.readouterr().out
 
 
 def test_runs_at_one_size_are_a_beginning_too(tmp_path, capsys):

@@ -12,7 +12,7 @@ import yaml
 from skillscale.errors import InputError
 from skillscale.point import Mix
 from skillscale.table import parse_columns, read_columns, read_table, table_of
-from skillscale.table.columns import KEYS
+from skillscale.table.columns import KEYS, near
 
 SLIMPAJAMA = ("arxiv", "book", "c4", "github", "commoncrawl", "stackexchange", "wikipedia")
 PLAIN = {"n_params": "params", "n_tokens": "tokens", "skills": {"code": "loss_code", "prose": "loss_prose"}}
@@ -262,8 +262,35 @@ def test_no_usable_row_says_why():
 
 
 def test_text_in_a_column_of_numbers_names_the_row():
-    message = refused(with_cells("params", {3: "70M", 5: "1B"}))
-    assert "row 3 (and 1 row more) of the table has '70M' in column params" in message
+    message = refused(with_cells("params", {3: "70 million", 5: "big"}))
+    assert "row 3 (and 1 row more) of the table has '70 million' in column params" in message
+    assert "name another column" in message
+
+
+def test_large_numbers_may_be_written_with_a_letter_where_no_unit_is_beside():
+    cells = {1: "99900K", 3: "70M", 5: "1.3B", 7: "7b", 9: "1.T"}
+    found = read(with_cells("params", cells))
+    assert list(found.runs["N"])[::2] == [99_900_000, 70_000_000, 1_300_000_000, 7_000_000_000, 1_000_000_000_000]
+    assert [note for note in found.notes if "K, M, B or T" in note] == [
+        "column params has numbers with K, M, B or T: they are read as 1e3, 1e6, 1e9 and 1e12"
+    ]
+    twice = refused(with_cells("params", {3: "70M"}), {**PLAIN, "units": {"n_params": 1e6}})
+    assert "has '70M' in column params" in twice
+    assert "has '2.5K' in column loss_code" in refused(with_cells("loss_code", {2: "2.5K"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "guess"),
+    [
+        ("params.n_params", ("params.data", "params.lr", "metrics.loss"), ""),
+        ("params.n_parms", ("params.data", "params.n_params"), " (did you mean params.n_params?)"),
+        ("params.n_params", ("params.lr", "tags.n_params"), " (did you mean tags.n_params?)"),
+        ("params.M", ("params.N", "metrics.loss"), " (did you mean params.N?)"),
+        ("n", ("N", "D"), " (did you mean N?)"),
+    ],
+)
+def test_a_guess_is_made_where_more_than_the_kind_is_alike(name, known, guess):
+    assert near(name, known) == guess
 
 
 def test_a_row_listed_twice_counts_once():

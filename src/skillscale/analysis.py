@@ -527,6 +527,7 @@ def _background(arguments: Mapping[str, Any], config: Config, runs: Runs) -> "Ba
         made=time.strftime("%Y-%m-%d %H:%M"),
         version=__version__,
         counted=runs.convention,
+        elsewhere=not runs.trained,
         sources=_sources(described.get("notices") or ()),
         exposures={one.run_id: one.exposures for one in runs.records if one.exposures is not None},
         facts=_facts(described.get("facts")),

@@ -17,6 +17,7 @@ from skillscale.laws.planning import plan as plan_for
 from skillscale.laws.request import Refused
 from skillscale.output import Output, to_json
 from skillscale.point import Mix
+from skillscale.report.numbers import join
 from skillscale.source import Runs, read_runs, tell_left_out
 from skillscale.table.columns import near
 from skillscale.tracking import AnalysisWriter, Registry
@@ -37,7 +38,8 @@ class Known:
     """The laws that a plan rests on.
 
     ``name``: of their study, table, file or model; ``refused``: skills without a law, with the reason; ``aggregates``:
-    skills that are means of others. ``runs`` or ``registry`` where they are from; both None: a file.
+    skills that are means of others; ``named``: whether these are the laws of one mix of several that have names alone.
+    ``runs`` or ``registry`` where they are from; both None: a file.
     """
 
     laws: Mapping[str, SkillLaw]
@@ -45,6 +47,7 @@ class Known:
     convention: str
     aggregates: tuple[str, ...]
     refused: Mapping[str, str]
+    named: bool = False
     runs: Runs | None = None
     registry: Registry | None = None
 
@@ -77,7 +80,7 @@ def plan(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
     plans = [plan_for(known.laws, budget.flops, wish) for budget in budgets]
     asked = Asked(
         budgets=tuple(budget.told for budget in budgets), skills=known.skills, convention=known.convention,
-        mix_given=wish.h is not None, level=next(iter(known.laws.values())).level,
+        mix_given=wish.h is not None, level=next(iter(known.laws.values())).level, mixless=_mixless(known),
     )  # fmt: skip
     told: dict[str, Any] = {
         "source": known.name, "convention": known.convention, "level": asked.level,
@@ -169,7 +172,8 @@ def _read(plain: Mapping[str, Any], place: str, mix: str, name: str, registry: R
     laws = _of_mix(found, about, mix)
     means = [one.rpartition("/")[2] if about.mixes else one for one in about.aggregates]
     return Known(
-        laws=laws, name=name, convention=about.convention, aggregates=tuple(means), refused={}, registry=registry
+        laws=laws, name=name, convention=about.convention, aggregates=tuple(means), refused={}, registry=registry,
+        named=bool(about.mixes),
     )  # fmt: skip
 
 
@@ -208,8 +212,20 @@ def _fitted(arguments: Mapping[str, Any], config: Config, out: Output) -> Known:
         raise FitError(f"no skill can be fitted. {'; '.join(f'{name}: {reason}' for name, reason in refused.items())}")
     return Known(
         laws=laws, name=runs.name, convention=runs.convention, aggregates=tuple(runs.table.aggregates), refused=refused,
-        runs=runs,
+        named=len(groups) > 1, runs=runs,
     )  # fmt: skip
+
+
+def _mixless(known: Known) -> str:
+    """Why laws that no mix enters tell nothing of others; where their runs are not at hand, only that none does."""
+    laws = join(sorted({one.law.name for one in known.laws.values() if not one.law.needs_mix}))
+    if known.named:
+        return "the mixes have names without shares, and each has laws of its own; --mix NAME plans for another"
+    if known.runs is None:
+        return f"no mix enters {laws}"
+    if known.runs.table.runs["mix"].nunique() > 1:
+        return f"the runs had several, but none enters {laws}; it does with --law separable"
+    return "all runs had one" if known.runs.table.categories else "the runs tell no shares, and at most one name"
 
 
 def _wish(arguments: Mapping[str, Any], known: Known) -> Wish:

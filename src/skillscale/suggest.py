@@ -20,6 +20,7 @@ from skillscale.sampling import (
     history_of,
     known_of_config,
     known_of_table,
+    of_named_mix,
     plain_advice,
     points_of,
     settled,
@@ -35,6 +36,11 @@ def suggest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[s
     """Print the next points, what each costs and is expected to bring; train nothing."""
     runs = read_runs(arguments, config)
     tell_left_out(runs, out)
+    if isinstance(name := arguments["mixes"], str):
+        every, runs = len(runs.table.runs), replace(runs, table=of_named_mix(runs.table, name))
+        if len(runs.table.runs) < every:
+            out.progress(f"note: {every - len(runs.table.runs)} runs are on other mixes than {name}: left out")
+        arguments = {**arguments, "mixes": None}
     order = settled(with_arguments(config.sample, arguments), _known(runs, config))
     history = history_of(runs.table, order, _under_way(runs))
     if len(history) < len(runs.table.runs):

@@ -13,6 +13,7 @@ from skillscale.cli.values import (
     flag,
     launch_options,
     mixes,
+    mixes_or_name,
     named,
     one_of,
     optional,
@@ -263,7 +264,12 @@ _ASKED = (
     Parameter(
         name="flops_min", group=_SPACE, read=optional(positive), help="6 N D of the least run; empty: flops_max / 1000"
     ),
-    Parameter(name="mixes", group=_SPACE, read=mixes, help="mixes to train on, between semicolons; empty: the study's"),
+    Parameter(
+        name="mixes",
+        group=_SPACE,
+        read=mixes_or_name,
+        help="mixes to train on, between semicolons; empty: the study's; suggest: or the name of one without shares",
+    ),
     Parameter(
         name="target_flops",
         group=_QUESTION,

@@ -88,6 +88,11 @@ def mixes(text: str) -> tuple[Mix, ...] | None:
     return tuple(Mix.parse(part) for part in text.split(";") if part.strip()) or None
 
 
+def mixes_or_name(text: str) -> tuple[Mix, ...] | str | None:
+    """Mixes as ``mixes`` reads them; without any share the name of one, as a table of runs may have it."""
+    return text.strip() if text.strip() and "=" not in text else mixes(text)
+
+
 def named(read: Callable[[str], Any]) -> Callable[[str], dict[str, Any]]:
     """Read ``alpha=.34,E=1.7`` as values by name; the empty text has none."""
 

@@ -16,7 +16,8 @@ from skillscale.laws.points import Points
 from skillscale.laws.uncertainty import spread
 
 FEW_CLUSTERS = 12
-RARE = 0.02  # p below which a pattern among the residuals is no accident
+RARE = 0.02  # p below which a pattern among the residuals is told
+SURE = RARE / 20  # p below which it is no accident either where it is the least of 20 skills and laws, by Bonferroni
 NEAR = 1.0  # units of log-likelihood within which another optimum can't be told from the best
 BELIEVED = 0.8  # of a weak prior's sd: draws as wide as that come from the prior
 SKEWED = 4.0  # ratio of the two halves of an interval
@@ -75,9 +76,15 @@ def _shape(fit: Fit, points: Points) -> str:
     if p >= RARE:
         return ""
     return (
-        f"residuals bend with N and D (p = {p:.1g}): {fit.law.name} is not the form of these runs, and its intervals, "
-        "which take it for true, are too narrow, above all beyond the runs; compare laws by backtest"
+        f"residuals bend with N and D (p = {p:.1g}): {fit.law.name} is {_perhaps(p)}not the form of these runs, and "
+        f"its intervals, which take it for true, are {_perhaps(p)}too narrow, above all beyond the runs; compare laws "
+        "by backtest"
     )
+
+
+def _perhaps(p: float) -> str:
+    """A word of caution: each skill and law is tested, and of many one comes near by chance."""
+    return "perhaps " if p >= SURE else ""
 
 
 def _mix(fit: Fit, points: Points) -> str:
@@ -90,7 +97,7 @@ def _mix(fit: Fit, points: Points) -> str:
     if p >= RARE:
         return ""
     cure = "compare laws by backtest" if fit.law.needs_mix else "choose a law that takes the mix, or fit each mix alone"
-    return f"residuals go with the mix (p = {p:.1g}), which {fit.law.name} leaves out so; {cure}"
+    return f"residuals go with the mix (p = {p:.1g}), which {fit.law.name} {_perhaps(p)}leaves out so; {cure}"
 
 
 def _noise(fit: Fit, points: Points) -> str:

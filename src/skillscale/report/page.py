@@ -41,8 +41,10 @@ class Source:
 class Background:
     """What the page tells beside the fits; each part is left out of the page where it is empty.
 
-    ``exposures``: mean mentions a fact by run id; ``facts``: one sentence on the facts and their bits; ``commands``:
-    the command lines that make the study again; ``config``: the resolved settings as YAML text.
+    ``counted``: what N counts, in words; ``elsewhere``: whether others trained the runs, so that nobody knows more of
+    how parameters and tokens were counted; ``exposures``: mean mentions a fact by run id; ``facts``: one sentence on
+    the facts and their bits; ``commands``: the command lines that make the study again; ``config``: the resolved
+    settings as YAML text.
     """
 
     made: str = field(default="", metadata={"unit": "date as text"})
@@ -50,6 +52,7 @@ class Background:
     last_run: str = field(default="", metadata={"unit": "date as text"})
     version: str = ""
     counted: str = ""
+    elsewhere: bool = False
     sources: tuple[Source, ...] = ()
     exposures: Mapping[str, float] = field(default_factory=dict)
     facts: str = ""
@@ -117,7 +120,7 @@ def _lede(fits: StudyFits, mixes: Sequence[str], laws: Laws) -> str:
     budgets = sorted({one.C for one in fits.minima})
     if not budgets and any(isinstance(one, Fitted) for one in laws.values()):
         return (
-            f"The loss of {plural(len(laws), 'skill')} as a law of parameters and tokens. The runs are no isoFLOP "
+            f"The loss of {_skills_of(laws, fits)} as a law of parameters and tokens. The runs are no isoFLOP "
             "study: no budget holds 4 sizes, so that optima are told by the laws alone."
         )
     if not budgets:
@@ -130,12 +133,22 @@ def _lede(fits: StudyFits, mixes: Sequence[str], laws: Laws) -> str:
     )
 
 
+def _skills_of(laws: Laws, fits: StudyFits) -> str:
+    """``2 skills``; ``2 skills on 3 mixes`` where mixes have names alone, and each has laws of its own."""
+    names = (*fits.skills, *fits.aggregates)
+    mix_of = {f"{mix}/{name}": mix for mix in fits.runs["mix"].astype(str).unique() for name in names}
+    mixes = {mix_of[name] for name in laws if name in mix_of}
+    skills = {name.removeprefix(f"{mix_of[name]}/") if name in mix_of else name for name in laws}
+    return plural(len(skills), "skill") + (f" on {plural(len(mixes), 'mix')}" if mixes else "")
+
+
 def _headline(records: Sequence[RunRecord], about: Background) -> list[dict[str, str]]:
     done = [one for one in records if one.state is State.FINISHED]
     lost = len(records) - len(done)
     exact = [one.spending.flops_exact for one in done if one.spending is not None]
     seconds = math.fsum(one.spending.train_s + one.spending.eval_s for one in done if one.spending is not None)
     sampled = sum(1 for one in done if one.purpose)
+    counted, repeated = (about.counted, "") if about.elsewhere else ("embedding counted once", "repetitions counted")
     notes = [f"{sampled} chosen by the sampler"] * bool(sampled) + [f"{lost} not finished"] * bool(lost)
     items = [
         ("Finished runs", str(len(done)), ", ".join(notes)),
@@ -144,8 +157,8 @@ def _headline(records: Sequence[RunRecord], about: Background) -> list[dict[str,
             f"{power(math.fsum(one.point.flops for one in done))} FLOP",
             f"{power(math.fsum(exact))} counted exactly" if exact and len(exact) == len(done) else "",
         ),
-        ("Training tokens", count(math.fsum(one.point.n_tokens for one in done)), "repetitions counted"),
-        ("Sizes", _span([one.point.n_params for one in done]), "parameters, embedding counted once"),
+        ("Training tokens", count(math.fsum(one.point.n_tokens for one in done)), repeated),
+        ("Sizes", _span([one.point.n_params for one in done]), f"parameters{f', {counted}' if counted else ''}"),
         ("Time in runs", duration(seconds) if seconds else "", "training and evaluation, summed over workers"),
         (
             "Run",

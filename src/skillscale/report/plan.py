@@ -34,13 +34,17 @@ _NEVER = 100.0  # in units of C: what would take more is said not to be made up 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What plans were asked of: ``budgets`` in words, ``skills`` without aggregates, the ``convention`` of N."""
+    """What plans were asked of: ``budgets`` in words, ``skills`` without aggregates, the ``convention`` of N.
+
+    ``mixless``: why nothing is told of other mixes, where it is not.
+    """
 
     budgets: tuple[str, ...]
     skills: tuple[str, ...]
     convention: str
     mix_given: bool
     level: float
+    mixless: str
 
 
 def plain_plan(one: Plan, asked: Asked, at: int) -> dict[str, Any]:
@@ -60,7 +64,7 @@ def plain_plan(one: Plan, asked: Asked, at: int) -> dict[str, Any]:
             "losses": {name: _valued(each) for name, each in one.best_losses.items()}
         },
         "validation": None if one.misled is None else _plain_misled(one.misled),
-        "not_told": not_told(one, asked.skills),
+        "not_told": not_told(one, asked),
     }  # fmt: skip
 
 
@@ -111,7 +115,7 @@ def _plain_misled(one: Misled) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def not_told(one: Plan, skills: Sequence[str]) -> list[str]:
+def not_told(one: Plan, asked: Asked) -> list[str]:
     """What the runs do not tell about this plan, in sentences."""
     optimum, said = one.optimum, []
     if optimum.extrapolation > 1.01:
@@ -128,11 +132,11 @@ def not_told(one: Plan, skills: Sequence[str]) -> list[str]:
             f"{100 * one.cheap.chance:.0f} % of the draws, and no size does in enough of them to be sure."
         )
     open_ = [each.skill for each in one.residuals if each.verdict is Verdict.UNRESOLVED and each.value.known]
-    open_ = [name for name in open_ if name in skills and optimum.weights.get(name) != 1]
+    open_ = [name for name in open_ if name in asked.skills and optimum.weights.get(name) != 1]
     if open_:
         said.append(f"Whether the N* of {join(open_)} alone is larger or smaller than the plan's.")
     if one.best is None:
-        said.append("What another mix would do: the law knows nothing of mixes, or all runs had one.")
+        said.append(f"What another mix would do: {asked.mixless}.")
     else:
         notes = [note for note in one.best.reason.split("; ") if note not in optimum.reason.split("; ")]
         said += [f"{_capital('; '.join(notes))}."] if notes else []
@@ -158,12 +162,12 @@ def _block(one: Plan, asked: Asked, at: int) -> list[str]:
         "", *_skill_table(one, asked.skills, asked.level), "", *_price_table(one),
     ]  # fmt: skip
     if one.frontiers:
-        lines += ["", *_frontier_tables(one.frontiers)]
+        lines += ["", *_frontier_tables(one.frontiers, asked.skills)]
     if one.best is not None:
         lines += ["", *_best_lines(one.best, one.best_losses)]
     if one.misled is not None:
         lines += ["", *_misled_lines(one.misled)]
-    unknown = not_told(one, asked.skills)
+    unknown = not_told(one, asked)
     if unknown:
         lines += ["", "what the runs do not tell:", *(line for said in unknown for line in _wrapped(f"- {said}"))]
     return lines
@@ -249,14 +253,15 @@ def _share(value: float) -> str:
     return f"{percent:.2g}" if percent < 99.5 else f"{percent:.0f}"
 
 
-def _frontier_tables(several: Sequence[Frontier]) -> list[str]:
-    lines = []
+def _frontier_tables(several: Sequence[Frontier], skills: Sequence[str]) -> list[str]:
+    lines, told = [], {one.skill for one in several}
     for with_mix in (False, True):
         some = [one for one in several if one.with_mix is with_mix and len(one.steps) > 1]
         if some:
             what = "N and the mix follow" if with_mix else "N follows"
             lines += ["", f"as a skill's weight goes from 0 to 1 and {what} {_rest_told(some)}:"]
             lines += _frontier_table(some, with_mix=with_mix)
+            lines += [f"({join([name for name in skills if name not in told])}: the reverse)"] if len(told) == 1 else []
     return lines[1:]
 
 

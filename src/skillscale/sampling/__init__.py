@@ -6,13 +6,13 @@ In order: ``settled`` makes an ``Order`` of the settings and of what is ``Known`
 
 from skillscale.sampling.chart import WidthChart
 from skillscale.sampling.history import history_of
-from skillscale.sampling.known import known_of_config, known_of_table
+from skillscale.sampling.known import known_of_config, known_of_table, of_named_mix
 from skillscale.sampling.narrowing import Change, Narrowing
 from skillscale.sampling.order import ORDER, Known, Order, settled, with_arguments
 from skillscale.sampling.told import ending_text, plain_advice, point_rows, points_of, reason_of, tell, widths
 
 __all__ = [
     "ORDER", "Change", "Known", "Narrowing", "Order", "WidthChart", "ending_text", "history_of", "known_of_config",
-    "known_of_table", "plain_advice", "point_rows", "points_of", "reason_of", "settled", "tell", "widths",
-    "with_arguments",
+    "known_of_table", "of_named_mix", "plain_advice", "point_rows", "points_of", "reason_of", "settled", "tell",
+    "widths", "with_arguments",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """What studies tell by themselves: one that is trained here, and one that is a table."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from skillscale.lm.shape import rungs
 from skillscale.point import Mix
 from skillscale.sampling.order import Known
 from skillscale.table import RunTable
-from skillscale.table.columns import some
+from skillscale.table.columns import near, some
 
 _UPDATES = 200  # with the smallest batch: runs of fewer lie off the laws by several per cent (docs/sampling.md)
 _MOST_MIXES = 32  # of a table, the most frequent ones, that a design looks at
@@ -46,14 +47,30 @@ def known_of_table(table: RunTable) -> Known:
     names = sorted(set(runs["mix"]))
     if not table.categories and len(names) > 1:
         raise InputError(
-            f"the table names {len(names)} mixes ({some(names)}) without their shares, and each would need a design of "
-            "its own; keep one with `where` in the file of --columns"
+            f"the runs are of {len(names)} mixes that are named without their shares ({some(names)}), and each needs a "
+            "design of its own; give --mixes NAME, one of them"
         )
     measured = tuple(name for name in table.judged if runs[name].notna().any())
     if not measured:
         raise InputError("no run of the table has measured any skill; give one with losses")
     largest = float((6 * runs["N"] * runs["D"]).max())
     return Known(skills=measured, mixes=_mixes(table), flops_max=largest, categories=table.categories)
+
+
+def of_named_mix(table: RunTable, name: str) -> RunTable:
+    """The runs of one mix that is named without its shares.
+
+    Raises:
+        InputError: the table tells shares, or has no mix of that name.
+    """
+    if table.categories:
+        raise InputError(
+            f"--mixes must hold shares of {some(table.categories)}, as in a=.5,b=.5; a=1, but it is {name!r}"
+        )
+    names = sorted(set(table.runs["mix"]))
+    if name not in names:
+        raise InputError(f"no run is on a mix named {name!r}{near(name, names)}; there are {some(names)}")
+    return replace(table, runs=table.runs[table.runs["mix"] == name].reset_index(drop=True))
 
 
 def _mixes(table: RunTable) -> tuple[Mix, ...]:

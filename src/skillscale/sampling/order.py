@@ -81,9 +81,15 @@ class Order:
 
 
 def with_arguments(sample: SampleConfig, arguments: Mapping[str, Any]) -> SampleConfig:
-    """The settings with what the command line says in their place."""
+    """The settings with what the command line says in their place.
+
+    Raises:
+        InputError: a mix has a name and no shares.
+    """
     given: dict[str, Any] = {name: arguments[name] for name in ARGUMENTS if arguments.get(name) is not None}
     if "mixes" in given:
+        if isinstance(given["mixes"], str):
+            raise InputError(f"--mixes must hold shares, as in code=.5,prose=.5; code=1, but it is {given['mixes']!r}")
         given["mixes"] = tuple(dict(mix.shares) for mix in given["mixes"])
     return replace(sample, **given)
 

@@ -12,6 +12,7 @@ from skillscale.record import Why
 from skillscale.sampling.order import Order
 
 _ALL = Mix({"all": 1.0})  # of a point where the mix plays no part
+_LITTLE = 0.01  # mean narrowing by one run below which it is said that none tells much
 _NOT_KNOWN = math.log(1e3)  # half width in ln N of an interval that tells nothing
 _NAMES = {
     Quantity.OPTIMUM: "N*({skill})",
@@ -87,6 +88,17 @@ def tell(advice: Advice, points: Sequence[DesignPoint], order: Order, out: Outpu
         wide = max(len(_named(target)) for target, *_ in rows)
         for target, value, lo, hi in rows:
             out.text(f"  {_named(target):<{wide}}  {_interval(value, lo, hi)}")
+        if len(order.mixes) > 1:
+            out.text(f"asked about the mix {order.mixes[0]}, one of {len(order.mixes)}; --mixes names another first")
+    halving = (
+        f"halving the widest interval is expected to take about {advice.to_halve:.3g} FLOP"
+        if advice.to_halve is not None and math.isfinite(advice.to_halve)
+        else ""
+    )
+    little = bool(points) and all(one.fall and reason_of(one, advice).gain < _LITTLE for one in advice.proposals)
+    if little:
+        beside = f"; {halving}" if halving else ""
+        out.text(f"no run tells much by itself: each narrows the intervals by under {_LITTLE:.0%} in the mean{beside}")
     if points:
         out.text(_table(advice, points))
         out.text(
@@ -99,8 +111,8 @@ def tell(advice: Advice, points: Sequence[DesignPoint], order: Order, out: Outpu
         out.text(
             f"when the budget of {order.budget:.3g} FLOP is spent, the widest is expected at {_factor(advice.expected)}"
         )
-    if advice.to_halve is not None and math.isfinite(advice.to_halve):
-        out.text(f"halving the widest interval is expected to take about {advice.to_halve:.3g} FLOP")
+    if halving and not little:
+        out.text(halving)
 
 
 def widths(answer: Answer) -> dict[str, float]:
@@ -129,15 +141,18 @@ def ending_text(advice: Advice, order: Order) -> str:
 
 
 def _table(advice: Advice, points: Sequence[DesignPoint]) -> str:
+    """One row for runs that are alike but for their seeds."""
     mixed = len({str(point.mix) for point in points}) > 1 or len(points[0].mix.shares) > 1
-    lines = [f"{'C':>10}{'N':>18}{'D':>22}{'D/N':>9}{'seed':>7}{'cost':>10}  why"]
+    seeds: dict[tuple[str, str], list[str]] = {}
     for point, proposal in zip(points, advice.proposals, strict=True):
-        why = reason_of(proposal, advice).sentence
-        lines.append(
-            f"{point.flops:>10.3g}{point.n_params:>18,}{point.n_tokens:>22,}{point.n_tokens / point.n_params:>9.3g}"
-            f"{point.seed:>7}{proposal.cost:>10.3g}  {why}" + (f"; on {point.mix}" if mixed else "")
-        )
-    return "\n".join(lines)
+        what = f"{point.flops:>10.3g}{point.n_params:>18,}{point.n_tokens:>22,}{point.n_tokens / point.n_params:>9.3g}"
+        why = f"{proposal.cost:>10.3g}  {reason_of(proposal, advice).sentence}" + (f"; on {point.mix}" if mixed else "")
+        seeds.setdefault((what, why), []).append(str(point.seed))
+    several = len(seeds) < len(points)
+    rows = [(what, f"x{len(own)}" if several else "", ",".join(own), why) for (what, why), own in seeds.items()]
+    wide, times = max(7, *(len(own) + 2 for _, _, own, _ in rows)), 6 if several else 0
+    head = f"{'C':>10}{'N':>18}{'D':>22}{'D/N':>9}{'runs' * several:>{times}}{'seed':>{wide}}{'cost':>10}  why"
+    return "\n".join([head, *(f"{what}{n:>{times}}{own:>{wide}}{why}" for what, n, own, why in rows)])
 
 
 def _rows(answer: Answer) -> list[tuple[Target, float, float, float]]:

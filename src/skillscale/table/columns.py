@@ -341,10 +341,17 @@ def as_number(value: str | float) -> float | None:
 
 
 def near(name: str, known: Iterable[str], *, sign: str = "") -> str:
-    """Advice on a name that is not there; in brackets unless a sign goes before it."""
-    names = list(known)
-    found = difflib.get_close_matches(name, names, n=2) or [one for one in names if one and one.lower() == name.lower()]
-    found = found or [one for one in names if len(name) > 2 and name.lower() in one.lower()][:2]
+    """Advice on a name that is not there; in brackets unless a sign goes before it.
+
+    What names share up to a dot, as in ``params.lr``, makes them no more alike, but for names of a letter or two.
+    """
+    names, rest = list(known), name.rpartition(".")[2]
+    rest = rest if len(rest) > 2 else name
+    start = name.removesuffix(rest)
+    by_rest = {one.removeprefix(start): one for one in names}
+    found = [by_rest[one] for one in difflib.get_close_matches(rest, by_rest, n=2)]
+    found = found or [one for one in names if one and one.lower() == name.lower()]
+    found = found or [one for one in names if len(rest) > 2 and rest.lower() in one.lower()][:2]
     if not found:
         return ""
     return f"{sign} did you mean {' or '.join(found)}?" if sign else f" (did you mean {' or '.join(found)}?)"

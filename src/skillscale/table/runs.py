@@ -1,6 +1,7 @@
 """From the rows of a table to runs, what was left out, and what is odd."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,9 @@ _TOKENS_A_PARAM = 20.0  # Hoffmann et al. 2022; only to say which of two columns
 _FLOPS_OFF = 2.5  # an integer of 64 bits that ran over is off by a factor of 3 at least
 _FLOPS_USUAL = 1.05
 _FEWEST_PAIRS = 5
+_LARGE = ("n_params", "n_tokens", "flops", "budget")  # that people write as in 250M
+_SUFFIXED = re.compile(r"([0-9]+\.?[0-9]*) ?([KMBT])", re.IGNORECASE)
+_EXPONENTS = {"K": 3, "M": 6, "B": 9, "T": 12}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -396,20 +400,37 @@ class _Reading:
     def _numbers(self, column: str, key: str, skill: str = "") -> Floats:
         """A column as numbers in our unit; what is missing is NaN.
 
+        Sizes, tokens and FLOP may be written as in 250M, where the mapping gives them no unit beside.
+
         Raises:
             InputError: a cell holds text.
         """
         given = self.rows[column]
         values = pd.to_numeric(given, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
         if not pd.api.types.is_numeric_dtype(given.dtype):
+            if key in _LARGE and key not in self.columns.units:
+                values = self._suffixed(given, values, column)
             text = np.flatnonzero(np.isnan(values) & given.notna().to_numpy())
             if len(text):
                 more = f" (and {_rows(len(text) - 1)} more)" if len(text) > 1 else ""
                 raise InputError(
                     f"{self.run_id[text[0]]}{more} of {self.place} has {given.iloc[text[0]]!r} in column {column}, "
-                    "where a number should be; write 70e6 for 70M, and leave the cell empty where nothing is known"
+                    "where a number should be; write 70e6 for 70M, and leave the cell empty where nothing is known; "
+                    "where cells can't be edited, name another column"
                 )
         return np.asarray(values * self.columns.unit(key, skill), dtype=float)
+
+    def _suffixed(self, given: "pd.Series[Any]", values: Floats, column: str) -> Floats:
+        """The values with those of cells such as ``1.3B``; noted once."""
+        texts = np.flatnonzero(np.isnan(values) & given.notna().to_numpy())
+        found = {int(at): match for at in texts if (match := _SUFFIXED.fullmatch(str(given.iloc[at]).strip()))}
+        values = values.copy()
+        for at, match in found.items():
+            values[at] = float(f"{match[1]}e{_EXPONENTS[match[2].upper()]}")
+        note = f"column {column} has numbers with K, M, B or T: they are read as 1e3, 1e6, 1e9 and 1e12"
+        if found and note not in self.notes:
+            self.notes.append(note)
+        return values
 
     def _refuse(self, bad: Mask, reasons: Sequence[str] | npt.NDArray[np.object_], *, skill: str = "") -> None:
         """Leave out the rows that are bad, or one skill of them; the reasons are those of the bad rows in turn."""

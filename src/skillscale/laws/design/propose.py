@@ -15,6 +15,7 @@ from scipy.stats import qmc
 
 from skillscale.laws.design.advice import Advice, Ending, Proposal, Purpose
 from skillscale.laws.design.averaged import Averaged, answer_by, averaged
+from skillscale.laws.design.offered import name_of, offered
 from skillscale.laws.design.plan import Problem, expected_counts
 from skillscale.laws.design.space import History, Space
 from skillscale.laws.design.targets import Answer, Place, Target
@@ -66,7 +67,7 @@ def propose(
     known = averaged(history, space, wish.targets)
     found = answer_by(known, wish.targets)
     laws = {skill: one.by_name for skill, one in known.items()}
-    advice = Advice(proposals=(), answer=found, laws=laws, warnings=_warnings(known))
+    advice = Advice(proposals=(), answer=found, laws=laws, warnings=_warnings(known, space))
     if found.widest <= wish.width:
         return replace(advice, ending=Ending.PRECISE)
     candidates = _candidates(space, wish, np.random.default_rng([seed, len(history)]))
@@ -315,16 +316,18 @@ def _to_halve(problem: Problem, found: Answer, cost: Array, *, left: float, runs
     return math.exp(float(np.interp(-math.log(goal), -np.log(widths[-2:]), spent[-2:])))
 
 
-def _warnings(known: dict[str, Averaged]) -> tuple[str, ...]:
+def _warnings(known: dict[str, Averaged], space: Space) -> tuple[str, ...]:
     """What the runs say against the laws."""
-    told = []
+    told, laws = [], [name_of(law) for law in offered(space)]
+    mixed = "; a mix makes tokens count more or less" if space.n_mixes > 1 else ""
     for skill, one in known.items():
         best = one.beliefs[int(np.argmax(one.weights))]
         odd = int((best.trust < _TRUST).sum())
         if best.scale > ROUGH:
             told.append(
-                f"{skill}: the runs lie off every law offered, by about {best.scale:.1%} of the loss in a smooth way; "
-                "optima far beyond them are less certain than the intervals of any one law say"
+                f"{skill}: the runs lie off the sampler's {len(laws)} laws ({', '.join(laws)}{mixed}), by about "
+                f"{best.scale:.1%} of the loss in a smooth way; optima far beyond them are less certain than the "
+                "intervals of any one of these say, though another law may fit"
             )
         if odd:
             told.append(
