@@ -1,5 +1,6 @@
 """How far a study is, on planted rates; its description is written, and never in the way of a run."""
 
+import io
 import math
 import shutil
 import time
@@ -138,6 +139,16 @@ def test_a_study_is_over_when_nothing_is_left_and_nobody_adds():
     assert not standing(ended, planned()).is_over
     assert not standing(ended, is_sampled=True).is_over
     assert not standing(ended, planned("RUNNING", owner="me")).is_over
+
+
+def test_a_worker_tells_what_it_takes_before_it_trains_it(study):
+    log = io.StringIO()
+
+    def trained(writer):
+        assert log.getvalue().splitlines()[-1] == f"takes C 6e+10, N 1e+04, D 1e+06, seed {writer.point.seed}"
+        return train(writer)
+
+    assert work(study, trained, Output(answer=io.StringIO(), log=log)) == 4
 
 
 def test_when_the_last_run_ended_is_told_where_it_is_known(study):
