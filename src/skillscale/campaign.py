@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skillscale.config import Config, check_mix, conf_file, is_shipped, overridden
-from skillscale.crew import check_launcher, runs_elsewhere, start_worker, stop, tell_elsewhere
+from skillscale.crew import check_launcher, for_workers, runs_elsewhere, start_worker, stop, tell_elsewhere
 from skillscale.errors import InputError, TrainingError
 from skillscale.grid import grid_points, reached
 from skillscale.output import Output
@@ -140,7 +140,7 @@ def train_all(
     Raises:
         TrainingError: some are not, because workers stopped.
     """
-    arguments = {**arguments, "study_name": config.study.name, "devices": config.train.devices}
+    arguments = for_workers(arguments, config)
     check_launcher(arguments)
     opened = open_study(arguments, config, out, points)
     opened.study.add_points(points)

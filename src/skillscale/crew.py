@@ -18,6 +18,7 @@ from skillscale.output import Output
 from skillscale.tracking.queue import settle_storage
 
 if TYPE_CHECKING:
+    from skillscale.config import Config
     from skillscale.tracking import RunWriter, Study
 
 _GRACE_S = 30.0
@@ -30,7 +31,7 @@ def start_worker(arguments: Mapping[str, Any], tracking: str, *, retry_failed: b
     """Start a process that trains the points of the study's queue, by the launcher that was asked for.
 
     Args:
-        arguments: of the command that starts it, whose settings and overrides go along; ``devices``: of a worker.
+        arguments: of the command that starts it, as ``for_workers`` has them; settings and overrides go along.
         tracking: URI of the registry.
         retry_failed: train the points that failed once more.
         sampled: train only points that the sampler chose.
@@ -40,6 +41,11 @@ def start_worker(arguments: Mapping[str, Any], tracking: str, *, retry_failed: b
     if storage := storage_of(arguments):
         environment["SKILLSCALE_STORAGE"] = storage
     return _launcher(arguments).start(["-m", "skillscale", *words], environment)
+
+
+def for_workers(arguments: Mapping[str, Any], config: "Config") -> dict[str, Any]:
+    """The arguments of a command with what its workers need besides: the study's name and ``devices`` of each."""
+    return {**arguments, "study_name": config.study.name, "devices": config.train.devices}
 
 
 def check_launcher(arguments: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from skillscale.campaign import open_study, refuse_unknown
 from skillscale.config import Config
-from skillscale.crew import check_launcher, runs_elsewhere, start_worker, stop, tell_elsewhere
+from skillscale.crew import check_launcher, for_workers, runs_elsewhere, start_worker, stop, tell_elsewhere
 from skillscale.driven import Trainer
 from skillscale.errors import InputError, TrainingError
 from skillscale.launch import Started
@@ -62,7 +62,7 @@ class _Job:
 def sample(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Choose points, train them, fit again, until the intervals are narrow enough or the budget is spent."""
     began = time.monotonic()
-    arguments = {**arguments, "study_name": config.study.name, "devices": config.train.devices}
+    arguments = for_workers(arguments, config)
     check_launcher(arguments)
     job, arguments = _opened(arguments, config, out)
     for note in job.order.notes:
@@ -114,16 +114,7 @@ def sample_after(
     )  # fmt: skip
     ended = ""
     try:
-        _sampled(
-            job,
-            {
-                **arguments,
-                "tracking": registry.uri,
-                "study_name": study.name,
-                "points": None,
-                "devices": config.train.devices,
-            },
-        )
+        _sampled(job, {**for_workers(arguments, config), "tracking": registry.uri, "points": None})
     except TrainingError as error:
         ended = str(error)
         out.progress(f"note: sampling after the grid ended early: {error}")

@@ -62,7 +62,7 @@ class Team:
     def __init__(self, rank: int = 0, size: int = 1, environment: ClusterEnvironment | None = None) -> None:
         self.rank, self.size, self.environment = rank, size, environment
         self._line = distributed.new_group(backend="gloo", timeout=_LISTENS) if size > 1 else None
-        self._is_lost = False
+        self.is_lost = False
 
     @property
     def is_first(self) -> bool:
@@ -71,7 +71,7 @@ class Team:
 
     def said(self, word: Word = Word.GO, load: bytes = b"") -> tuple[Word, bytes]:
         """What the first one says; what the others give here counts for nothing."""
-        if self._line is None or self._is_lost:
+        if self._line is None or self.is_lost:
             return word, load
         head = torch.tensor([word, len(load)])
         distributed.broadcast(head, 0, group=self._line)
@@ -121,7 +121,7 @@ class Team:
                 self.said(Word.OVER)
             raise
         except BaseException:
-            self._is_lost = self.size > 1
+            self.is_lost = self.size > 1
             raise
 
     def share(self, first: int, count: int) -> tuple[int, int]:
@@ -243,7 +243,7 @@ def _dismiss(team: Team, started: "Sequence[subprocess.Popen[bytes]]") -> None:
             team.said(Word.END)
     for each in started:
         try:
-            each.wait(0 if team._is_lost else _GRACE_S)  # noqa: SLF001
+            each.wait(0 if team.is_lost else _GRACE_S)
         except subprocess.TimeoutExpired:
             each.send_signal(signal.SIGKILL)
             each.wait()
