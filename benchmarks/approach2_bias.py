@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skillscale.laws.catalogue import CHINCHILLA
-from skillscale.laws.fit import fit_law
-from skillscale.laws.forms import Array
-from skillscale.laws.isoflop import CURVES, Isoflops, fit_isoflops
-from skillscale.laws.points import Points
+from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.fit import fit_law
+from skillscale.laws.forms.catalogue import CHINCHILLA
+from skillscale.laws.forms.nd import Array
+from skillscale.laws.isoflop.curves import CURVES, Isoflops, fit_isoflops
 
 RESULTS = Path(__file__).parent / "results"
 BUDGETS = 10.0 ** np.arange(17, 22)

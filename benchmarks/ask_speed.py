@@ -21,9 +21,9 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from scipy.stats import qmc
 
-from skillscale.laws.design.worlds import FLOPS, SKILLS, Kind, World, random_world
 from skillscale.point import mix_of_coordinates
 from skillscale.sampler import SkillLawSampler
+from skillscale.simulation.random_truths import FLOPS, SKILLS, Kind, World, random_world
 
 RESULTS = Path(__file__).parent / "results" / "ask_speed.csv"
 CATEGORIES = ("knowledge", "code", "prose")

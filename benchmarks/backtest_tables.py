@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 
 from skillscale.errors import FitError
-from skillscale.laws.backtest import Score, predictions
-from skillscale.laws.choice import Candidate, Choice, choose
-from skillscale.laws.fitted import points_by_skill
-from skillscale.laws.holdout import NEAR, run_shares
-from skillscale.laws.points import Points
-from skillscale.table import parse_columns, read_table
+from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.skill_law import points_by_skill
+from skillscale.laws.selection.backtest import Score, predictions
+from skillscale.laws.selection.holdout import NEAR, run_shares
+from skillscale.laws.selection.selection import Candidate, Choice, choose
+from skillscale.runs import parse_columns, read_table
 
 RESULTS = Path(__file__).parent / "results"
 DOMAINS = ("arxiv", "book", "c4", "github", "commoncrawl", "stackexchange", "wikipedia")

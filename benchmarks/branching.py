@@ -29,10 +29,10 @@ import pandas as pd
 from scipy.stats import t as student
 
 from skillscale.config import conf_folder, load
-from skillscale.grid import expected_optimum, grid_points, tokens_to_train
+from skillscale.execution.grid import expected_optimum, grid_points, tokens_to_train
+from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Interval, Status
-from skillscale.laws.simulate import random_truth
-from skillscale.laws.study import fit_study
+from skillscale.simulation.studies import random_truth
 
 RESULTS = Path(__file__).parent / "results"
 RUNS, COVERAGE = RESULTS / "branching.csv", RESULTS / "branching_coverage.csv.gz"
@@ -63,11 +63,12 @@ def cells(args: argparse.Namespace) -> Iterator[tuple[int, float, str, float]]:
 
 def run(args: argparse.Namespace) -> None:
     """Train what the table lacks."""
-    from skillscale.lm import rule, skills, trunk
-    from skillscale.lm.mixture import MixStream
-    from skillscale.lm.prepare import prepare
-    from skillscale.lm.shape import shape_for
-    from skillscale.lm.train import train
+    from skillscale.lm.data.mixture import MixStream
+    from skillscale.lm.data.prepare import prepare
+    from skillscale.lm.evaluation import skills
+    from skillscale.lm.model.shape import shape_for
+    from skillscale.lm.train import cooldown_branches, hyperparameters
+    from skillscale.lm.train.loop import train
     from skillscale.point import DesignPoint
 
     config = load()
@@ -80,10 +81,14 @@ def run(args: argparse.Namespace) -> None:
             continue
         settings = replace(config.train, schedule="linear" if way == "linear" else "trunk")
         point = DesignPoint(n_params=size.n_params, n_tokens=int(n_tokens), mix=mix, seed=seed)
-        plan = (rule if way == "linear" else trunk).derive(point, size, settings, context=context)
-        file = trunk.Trunk(path=args.cache / "branching" / f"{point.trunk}.pt", goes_on=n_tokens < max(args.tokens))
+        plan = (hyperparameters if way == "linear" else cooldown_branches).derive(
+            point, size, settings, context=context
+        )
+        file = cooldown_branches.Trunk(
+            path=args.cache / "branching" / f"{point.trunk}.pt", goes_on=n_tokens < max(args.tokens)
+        )
         began = time.process_time()
-        with trunk.Turn(file) as turn:
+        with cooldown_branches.Turn(file) as turn:
             trained = train(
                 point, size=size, optimisation=plan, config=settings, turn=turn if way == "branch" else None,
                 stream=MixStream(prepared.categories, mix=mix, seed=seed, context=context),

@@ -33,17 +33,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pandas as pd
 
+from skillscale.design.model_averaging import answer
+from skillscale.design.propose import Wish
+from skillscale.design.space import History, Space
+from skillscale.design.targets import Quantity, Target, default_targets
 from skillscale.errors import InputError
-from skillscale.laws.design.averaged import answer
-from skillscale.laws.design.greedy import GREEDY
-from skillscale.laws.design.parabolas import answer_by_parabolas
-from skillscale.laws.design.propose import Wish
-from skillscale.laws.design.rivals import DESIGNS, SHAPES
-from skillscale.laws.design.space import History, Space
-from skillscale.laws.design.targets import Quantity, Target, default_targets
-from skillscale.laws.design.trial import Terms, measured, run_design
-from skillscale.laws.design.worlds import FLOPS, SKILLS, Kind, random_world
-from skillscale.searches import MAKERS
+from skillscale.simulation.baselines import DESIGNS, SHAPES
+from skillscale.simulation.greedy_designs import GREEDY
+from skillscale.simulation.optuna_baselines import MAKERS
+from skillscale.simulation.parabola_analysis import answer_by_parabolas
+from skillscale.simulation.random_truths import FLOPS, SKILLS, Kind, random_world
+from skillscale.simulation.replay import Terms, measured, run_design
 
 RESULTS = Path(__file__).parent / "results"
 UNIT = FLOPS[1]

@@ -20,14 +20,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from design import GRIDS, MOST, TARGET, UNIT, WIDE, needed
 
+from skillscale.design.allocation import Problem, Question, expected_counts
+from skillscale.design.discrepancy import surface_over
+from skillscale.design.posterior import Belief, believe
+from skillscale.design.priors import offered, prior_of
+from skillscale.design.space import History, Space
 from skillscale.errors import InputError
-from skillscale.laws.design.belief import Belief, believe
-from skillscale.laws.design.offered import offered, prior_of
-from skillscale.laws.design.plan import Problem, Question, expected_counts
-from skillscale.laws.design.rivals import SHAPES, isoflop_grid
-from skillscale.laws.design.space import History, Space
-from skillscale.laws.design.surface import surface_over
-from skillscale.laws.design.worlds import FLOPS, NOISE, SKILLS, Kind, random_world
+from skillscale.simulation.baselines import SHAPES, isoflop_grid
+from skillscale.simulation.random_truths import FLOPS, NOISE, SKILLS, Kind, random_world
 
 BUDGETS = (0.64, 2.55, 10.2, 40.8, 163.2)
 LAWS = {Kind.ADD: "chinchilla", Kind.REAL: "drifting", Kind.FAR: "farseer"}

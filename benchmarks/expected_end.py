@@ -7,7 +7,7 @@ that what is told here rests on the runs that ended alone.
 import sys
 from dataclasses import replace
 
-from skillscale.standing import Standing
+from skillscale.execution.status import Standing
 from skillscale.tracking import Planned, Registry
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)

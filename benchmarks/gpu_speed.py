@@ -73,9 +73,9 @@ def serve(case: Case, seconds: float) -> None:
     import torch
 
     from skillscale.config import load
-    from skillscale.lm import flops
-    from skillscale.lm.shape import shape_for
-    from skillscale.lm.train import _Loop
+    from skillscale.lm.model import flops
+    from skillscale.lm.model.shape import shape_for
+    from skillscale.lm.train.loop import _Loop
     from skillscale.record import Optimisation
 
     config = replace(

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skillscale.laws.fit import fit_law
-from skillscale.laws.isoflop import CURVES, fit_isoflops
-from skillscale.laws.objective import Objective
-from skillscale.laws.points import Points
+from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.fit import fit_law
+from skillscale.laws.fit.objective import Objective
+from skillscale.laws.isoflop.curves import CURVES, fit_isoflops
+from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Interval, Status
-from skillscale.laws.simulate import Grid, Noise, Truth, random_truth, simulate_study
-from skillscale.laws.study import fit_study
+from skillscale.simulation.studies import Grid, Noise, Truth, random_truth, simulate_study
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES = {  # method and shared powers

@@ -25,10 +25,11 @@ from torch import nn
 from torch.nn import functional
 
 from skillscale.config import Config, load
-from skillscale.lm import flops, rule
-from skillscale.lm.model import Transformer
-from skillscale.lm.shape import shape_for
-from skillscale.lm.train import train
+from skillscale.lm.model import flops
+from skillscale.lm.model.shape import shape_for
+from skillscale.lm.model.transformer import Transformer
+from skillscale.lm.train import hyperparameters
+from skillscale.lm.train.loop import train
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import DataSet, Optimisation, Provenance, Size, Spending
 from skillscale.tracking import Registry
@@ -139,7 +140,7 @@ def recorder(folder: Path, config: Config) -> Callable[[DesignPoint, Size], floa
         with writer:
             writer.begin(
                 size=size,
-                optimisation=rule.derive(real, size, config.train, context=size.context),
+                optimisation=hyperparameters.derive(real, size, config.train, context=size.context),
                 provenance=Provenance(config_hash=config.hash, data_hash="0", code_version="0"),
                 config_yaml="{}",
                 data=[DataSet(name=name, digest="0", role="training", source="random") for name in mix.shares],

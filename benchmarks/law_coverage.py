@@ -25,16 +25,16 @@ import numpy as np
 import pandas as pd
 
 from skillscale.errors import FitError
-from skillscale.laws.bootstrap import Method, draws, new_run_sd, resampled
-from skillscale.laws.catalogue import LAWS
-from skillscale.laws.doubts import doubts
-from skillscale.laws.fit import Fit, fit_law
-from skillscale.laws.forms import Law
-from skillscale.laws.joint import fit_skills
-from skillscale.laws.joint_draws import joint_draws
-from skillscale.laws.objective import HUBER, Objective
-from skillscale.laws.simulate import NAMES, Errors, Planted, plant, plant_skills
-from skillscale.laws.uncertainty import interval
+from skillscale.laws.fit.fit import Fit, fit_law
+from skillscale.laws.fit.joint import fit_skills
+from skillscale.laws.fit.objective import HUBER, Objective
+from skillscale.laws.forms.catalogue import LAWS
+from skillscale.laws.forms.nd import Law
+from skillscale.laws.uncertainty.bootstrap import Method, draws, new_run_sd, resampled
+from skillscale.laws.uncertainty.diagnostics import doubts
+from skillscale.laws.uncertainty.joint_bootstrap import joint_draws
+from skillscale.laws.uncertainty.resamples import interval
+from skillscale.simulation.studies import NAMES, Errors, Planted, plant, plant_skills
 
 RESULTS = Path(__file__).parent / "results"
 RESAMPLES = 300

@@ -46,11 +46,11 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 
-from skillscale.laws.bootstrap import Method, draws
-from skillscale.laws.catalogue import CHINCHILLA
-from skillscale.laws.fit import Fit, fit_law, refit
-from skillscale.laws.forms import Array
-from skillscale.laws.points import Points
+from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.fit import Fit, fit_law, refit
+from skillscale.laws.forms.catalogue import CHINCHILLA
+from skillscale.laws.forms.nd import Array
+from skillscale.laws.uncertainty.bootstrap import Method, draws
 
 HERE = Path(__file__).parent
 TABLES = Path(os.environ.get("SKILLSCALE_TABLES") or HERE.parents[1] / "shared" / "data")

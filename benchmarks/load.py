@@ -164,7 +164,7 @@ def wide(tracking: str) -> str:
 
 def study(tracking: str) -> str:
     """The study's table."""
-    from skillscale.source import table_of_records
+    from skillscale.runs.read import table_of_records
 
     records = Registry.open(tracking, cache=_cache()).study(STUDY).records()
     table = table_of_records(records, SKILLS)

@@ -11,7 +11,7 @@ one trial, with so many keys waiting, ended and running, by a process that has l
 Rows go to benchmarks/results/queue_seconds.csv.
 
 ``measure`` times, in CPU seconds, the real path of a claim (sqlite, the registry's queue) with runs under way and
-points planned, and the real chooser (``skillscale.laws.design.propose``: three skills, up to 500 runs known) asked for
+points planned, and the real chooser (``skillscale.design.propose``: three skills, up to 500 runs known) asked for
 one point or for many at once. ``simulate`` takes both for straight lines in these numbers (assumption).
 
 ``simulate`` is a simulation of discrete events. A worker waits for a point to be chosen, waits for its turn to claim it
@@ -43,7 +43,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "1")
 import numpy as np
 
 from skillscale.config import load
-from skillscale.grid import grid_points
+from skillscale.execution.grid import grid_points
 from skillscale.point import DesignPoint, Mix
 
 RESULTS = Path(__file__).parent / "results" / "many_workers.csv"
@@ -139,10 +139,10 @@ def measure_queue(path: Path) -> None:
 
 def choice_seconds(count: int, finished: int) -> float:
     """CPU seconds of choosing so many points when so many runs are known."""
-    from skillscale.laws.design.propose import Wish, propose
-    from skillscale.laws.design.space import History, Space
-    from skillscale.laws.design.targets import default_targets
-    from skillscale.laws.design.worlds import FLOPS, SKILLS, Kind, random_world
+    from skillscale.design.propose import Wish, propose
+    from skillscale.design.space import History, Space
+    from skillscale.design.targets import default_targets
+    from skillscale.simulation.random_truths import FLOPS, SKILLS, Kind, random_world
 
     space, rng = Space(flops=FLOPS, replicates=1), np.random.default_rng(0)
     C = np.exp(rng.uniform(*np.log(FLOPS), finished))
@@ -298,7 +298,7 @@ def simulate(path: Path, database_ms: Sequence[float]) -> None:
 
 def curve_calls(run_s: float) -> int:
     """Calls that write the loss curve of a run, as ``RunWriter`` does; what is left goes in with its results."""
-    from skillscale.tracking.writer import _FLUSH_EVERY_S, _FLUSH_SHARE
+    from skillscale.tracking.run_writer import _FLUSH_EVERY_S, _FLUSH_SHARE
 
     calls, flushed, wait_s = 0, 0.0, _FLUSH_EVERY_S
     for at in (run_s * row / CURVE_ROWS for row in range(1, CURVE_ROWS)):

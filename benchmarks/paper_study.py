@@ -30,17 +30,17 @@ from scipy.stats import t as student_t
 from skillscale import config as configs
 from skillscale.config import Config
 from skillscale.errors import FitError
-from skillscale.laws.catalogue import LAWS
-from skillscale.laws.fit import fit_law
-from skillscale.laws.fitted import points_by_skill
-from skillscale.laws.forecast import beliefs_of
-from skillscale.laws.forms import Law
-from skillscale.laws.joint import fit_skills
-from skillscale.laws.points import Points
-from skillscale.laws.skill_study import Measured, skill_study
+from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.fit import fit_law
+from skillscale.laws.fit.joint import fit_skills
+from skillscale.laws.fit.skill_law import points_by_skill
+from skillscale.laws.forms.catalogue import LAWS
+from skillscale.laws.forms.nd import Law
+from skillscale.laws.selection.extrapolation import beliefs_of
+from skillscale.laws.skills.skill_study import Measured, skill_study
 from skillscale.point import AGGREGATE
 from skillscale.report.skill_page import skill_frames
-from skillscale.source import read_runs, splits_of, validation_of
+from skillscale.runs.read import read_runs, splits_of, validation_of
 
 RESULTS = Path(__file__).parent / "results"
 NO_TRANSFER, NO_MIX = "no transfer", "no mix"

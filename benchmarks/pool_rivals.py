@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import least_squares
 
-from skillscale.laws.design.greedy import PER_COST, Criterion, View
-from skillscale.laws.forms import Array
+from skillscale.laws.forms.nd import Array
+from skillscale.simulation.greedy_designs import PER_COST, Criterion, View
 
 SCREENED, STARTS, WARM, NEW = (
     2048,

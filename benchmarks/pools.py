@@ -27,13 +27,13 @@ import numpy as np
 import pandas as pd
 from pool_rivals import LAWS, Task, greedy
 
-from skillscale.laws.design.greedy import Criterion
-from skillscale.laws.design.offered import EPOCHS
-from skillscale.laws.design.pool import START, Pool, believed, choose, losses_at
-from skillscale.laws.design.propose import Wish
-from skillscale.laws.design.space import History
-from skillscale.laws.design.targets import Target
-from skillscale.laws.forms import Array
+from skillscale.design.priors import EPOCHS
+from skillscale.design.propose import Wish
+from skillscale.design.space import History
+from skillscale.design.targets import Target
+from skillscale.laws.forms.nd import Array
+from skillscale.simulation.greedy_designs import Criterion
+from skillscale.simulation.pool import START, Pool, believed, choose, losses_at
 
 ROOT = Path(__file__).parent
 SHARES = {

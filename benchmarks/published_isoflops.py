@@ -33,9 +33,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skillscale.laws.isoflop import CURVES
+from skillscale.laws.isoflop.curves import CURVES
+from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Interval, Status, StudyFits
-from skillscale.laws.study import fit_study
 
 RESULTS = Path(__file__).parent / "results"
 BESIDE = Path(__file__).parents[2] / "shared" / "data"

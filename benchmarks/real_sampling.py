@@ -25,13 +25,13 @@ import pandas as pd
 import yaml
 
 from skillscale.config import Config, load
-from skillscale.laws.design.averaged import answer
-from skillscale.laws.design.propose import START
-from skillscale.laws.design.space import History
-from skillscale.laws.design.targets import Answer, Quantity
+from skillscale.design.model_averaging import answer
+from skillscale.design.propose import START
+from skillscale.design.space import History
+from skillscale.design.targets import Answer, Quantity
 from skillscale.record import RunRecord, State
-from skillscale.sampling import Known, Order, history_of, known_of_config, settled
-from skillscale.source import trained_table
+from skillscale.runs.read import trained_table
+from skillscale.sampler.study import Known, Order, history_of, known_of_config, settled
 from skillscale.tracking import Registry
 
 RESULTS = Path(__file__).parent / "results"

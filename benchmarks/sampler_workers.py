@@ -29,12 +29,12 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from skillscale.laws.design.averaged import answer
-from skillscale.laws.design.propose import START
-from skillscale.laws.design.space import History, Space
-from skillscale.laws.design.targets import default_targets
-from skillscale.laws.design.worlds import FLOPS, SKILLS, Kind, random_world
+from skillscale.design.model_averaging import answer
+from skillscale.design.propose import START
+from skillscale.design.space import History, Space
+from skillscale.design.targets import default_targets
 from skillscale.sampler import SkillLawSampler, is_beyond, stop_when_done
+from skillscale.simulation.random_truths import FLOPS, SKILLS, Kind, random_world
 
 RESULTS = Path(__file__).parent / "results" / "sampler_workers.csv"
 BUDGET = 2.55 * FLOPS[1]

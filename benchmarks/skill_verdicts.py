@@ -20,14 +20,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skillscale.laws.composition import composition_shifts
-from skillscale.laws.crossing import Crossing, crossover_study
-from skillscale.laws.likeness import likeness_study
+from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Interval, Status, StudyFits, Verdict
-from skillscale.laws.shares import share_study
-from skillscale.laws.simulate import Truth
-from skillscale.laws.splits import Confirmation, SkillSplit, split_verdicts
-from skillscale.laws.study import fit_study
+from skillscale.laws.skills.crossover import Crossing, crossover_study
+from skillscale.laws.skills.share_effects import share_study
+from skillscale.laws.skills.validation_shift import composition_shifts
+from skillscale.laws.skills.validation_similarity import likeness_study
+from skillscale.laws.skills.verdicts import Confirmation, SkillSplit, split_verdicts
+from skillscale.simulation.studies import Truth
 
 RESULTS = Path(__file__).parent / "results" / "skill_verdicts.csv"
 LEVEL, RESAMPLES = 0.9, 200

@@ -34,10 +34,10 @@ import torch
 from torch import nn
 
 from skillscale.config import load
-from skillscale.lm import flops, products
-from skillscale.lm.model import Transformer
-from skillscale.lm.shape import shape_for
-from skillscale.lm.train import _Loop
+from skillscale.lm.model import cpu_kernels, flops
+from skillscale.lm.model.shape import shape_for
+from skillscale.lm.model.transformer import Transformer
+from skillscale.lm.train.loop import _Loop
 from skillscale.record import Optimisation, Size
 
 Step = Callable[[], object]
@@ -68,7 +68,7 @@ def as_torch_does(step: Step) -> Step:
     """A step without our products."""
 
     def plain() -> None:
-        with mock.patch.object(products, "HAS_ONEDNN", new=False):
+        with mock.patch.object(cpu_kernels, "HAS_ONEDNN", new=False):
             step()
 
     return plain
@@ -170,7 +170,7 @@ def measured(wanted: float, sequences: int, *, turns: int, turn_s: float, two_s:
         "before": as_torch_does(our_step(size, ids)),
         "plain": bare_step(size, ids),
         "mkl": lambda: square @ square,
-        "onednn": lambda: products.times(square, square) if products.HAS_ONEDNN else square @ square,
+        "onednn": lambda: cpu_kernels.times(square, square) if cpu_kernels.HAS_ONEDNN else square @ square,
     }
     counts = {name: max(1, round(turn_s / min(cpu_seconds(step, 1) for _ in range(3)))) for name, step in ways.items()}
     took = {name: np.array([]) for name in ways} | {"trainer": np.array([])}

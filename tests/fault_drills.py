@@ -25,15 +25,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from skillscale import driven, worker
+from skillscale.cli.output import Output
 from skillscale.errors import DivergedError, TrackingError
-from skillscale.output import Output
+from skillscale.execution import user_trainer, worker
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import RunRecord, State
 
 NAME, TRAINER, SKILLS = "drill", "law.py:train", ("code",)
 WORKERS = 3
-PREPARED = "mlflow.store.tracking.sqlalchemy_store", "mlflow.tracking", "skillscale.tracking", "skillscale.driven"
+PREPARED = (
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.tracking",
+    "skillscale.tracking",
+    "skillscale.execution.user_trainer",
+)
 # One process that has imported everything and opened nothing: a connection must not go through a fork
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload([*PREPARED, "fault_drills"])
@@ -113,7 +118,7 @@ def work(uri: str, folder: str, orders: Orders) -> None:
 
 def _train(writer: Any, orders: Orders) -> RunRecord:
     if not orders.config:
-        return driven.train_claimed(writer, orders.trainer)  # type: ignore[arg-type]
+        return user_trainer.train_claimed(writer, orders.trainer)  # type: ignore[arg-type]
     point = writer.point
     with writer:
         writer.begin(config_yaml=orders.config)
@@ -268,8 +273,8 @@ def undisturbed() -> tuple[float, ...]:
 def _fitted(losses: Mapping[str, tuple[DesignPoint, float]]) -> tuple[float, ...]:
     import numpy as np
 
-    from skillscale.laws.fit import fit_law
-    from skillscale.laws.points import Points
+    from skillscale.laws.fit.data import Points
+    from skillscale.laws.fit.fit import fit_law
 
     rows = [(point.n_params, point.n_tokens, loss) for _, (point, loss) in sorted(losses.items())]
     N, D, L = np.array(rows, dtype=float).T
@@ -437,7 +442,7 @@ def trainer_hangs(scene: Scene) -> None:
 def _drive_trainer(uri: str, folder: str, retry: bool) -> None:
     asked = {"trainer": f"{folder}/law.py:train", "tracking": uri, "cache": Path(folder) / "cache", "timeout_s": 45.0,
              "storage": _storage(folder), "retry_failed": retry, "sampled": False}  # fmt: skip
-    driven.drive(asked, NAME, Output())
+    user_trainer.drive(asked, NAME, Output())
 
 
 def two_drivers(scene: Scene) -> None:

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from skillscale.laws.catalogue import LAWS
-from skillscale.laws.forms import Array, Law
-from skillscale.laws.points import Points
+from skillscale.laws.fit.data import Points
+from skillscale.laws.forms.catalogue import LAWS
+from skillscale.laws.forms.nd import Array, Law
 
 CATEGORIES = ("code", "prose", "wiki")
 CENTRE = (np.log(4e4), np.log(6e5))

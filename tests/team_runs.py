@@ -17,12 +17,12 @@ import torch
 
 from skillscale.config import load
 from skillscale.errors import SkillscaleError, TakenOverError
-from skillscale.lm import train as training
-from skillscale.lm.follow import call
-from skillscale.lm.mixture import MixStream
-from skillscale.lm.shape import shape_for
-from skillscale.lm.team import team_for
-from skillscale.lm.tokens import open_tokens
+from skillscale.lm.data.mixture import MixStream
+from skillscale.lm.data.token_arrays import open_tokens
+from skillscale.lm.model.shape import shape_for
+from skillscale.lm.train import loop as training
+from skillscale.lm.train.follower import call
+from skillscale.lm.train.process_group import team_for
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import Optimisation
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from skillscale import config
-from skillscale.analysis import _background
+from skillscale.analysis.fit_laws import _background
 from skillscale.errors import InputError
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import CategoryUse, Measurement, Optimisation, RunRecord, Size, State
-from skillscale.source import AGGREGATE, Runs, aggregate_weights, nominal_budget, trained_table
+from skillscale.runs.read import AGGREGATE, Runs, aggregate_weights, nominal_budget, trained_table
 
 SETTINGS = config.load()
 

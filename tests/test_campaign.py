@@ -217,7 +217,7 @@ def test_sampling_begins_with_the_grid_and_trains_nothing_twice(studied):
 
 def _ladder():
     from skillscale.config import load
-    from skillscale.lm.shape import rungs
+    from skillscale.lm.model.shape import rungs
 
     return rungs(260, load().model)
 

@@ -13,10 +13,10 @@ import pytest
 
 from skillscale import __version__, cli
 from skillscale.cli.entry import Entry, Parameter
+from skillscale.cli.output import Output
 from skillscale.cli.usage import BEGINNINGS
 from skillscale.cli.values import count, flag
 from skillscale.errors import InputError, TrackingError
-from skillscale.output import Output
 from skillscale.point import Mix
 
 STUB = Entry(

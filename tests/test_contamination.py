@@ -2,8 +2,8 @@
 
 import pytest
 
-from skillscale.lm.corpora.contamination import drop_shared, shared_grams
-from skillscale.lm.corpora.items import Item
+from skillscale.lm.data.corpora.contamination import drop_shared, shared_grams
+from skillscale.lm.data.corpora.items import Item
 
 SENTENCE = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 

@@ -13,9 +13,9 @@ from test_corpora_knowledge import LABELS, entities
 from test_corpora_prose import speeches
 
 from skillscale.errors import InputError
-from skillscale.lm import corpora
-from skillscale.lm.corpora import code, knowledge, prose, reasoning
-from skillscale.lm.corpora.items import Corpus, Document
+from skillscale.lm.data import corpora
+from skillscale.lm.data.corpora import code, knowledge, prose, reasoning
+from skillscale.lm.data.corpora.items import Corpus, Document
 from skillscale.point import digest
 
 
@@ -122,7 +122,7 @@ RECIPE_1 = "9187c1e3623d8649"
 def test_the_recipe_has_a_number() -> None:
     assert corpora.RECIPE == 1
     assert fingerprint() == RECIPE_1, (
-        "the builders make other text than recipe 1 did: raise skillscale.lm.corpora.RECIPE, so that caches and data "
+        "the builders make other text than recipe 1 did: raise skillscale.lm.data.corpora.RECIPE, so that caches and data "
         "hashes change with it, and write the new fingerprint here"
     )
 

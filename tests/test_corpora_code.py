@@ -5,7 +5,7 @@ import warnings
 import zipfile
 from pathlib import Path
 
-from skillscale.lm.corpora import code
+from skillscale.lm.data.corpora import code
 
 SOURCE = '''
 class Box:

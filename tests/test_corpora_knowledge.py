@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from skillscale.lm.corpora import facts, knowledge, wording
-from skillscale.lm.corpora.contamination import prompts_asked
-from skillscale.lm.corpora.facts import ASKED, TOLD, UNSEEN, Entity
-from skillscale.lm.corpora.items import Corpus, Document
+from skillscale.lm.data.corpora import fact_phrasings, facts, knowledge
+from skillscale.lm.data.corpora.contamination import prompts_asked
+from skillscale.lm.data.corpora.facts import ASKED, TOLD, UNSEEN, Entity
+from skillscale.lm.data.corpora.items import Corpus, Document
 
 LABELS = {"city": "test", "element": "test"}
 
@@ -119,12 +119,12 @@ def test_mentions_fall_with_rank_as_the_exponent_says(popularity: float) -> None
 
 
 def test_every_relation_can_be_said_and_asked() -> None:
-    assert set(wording.STATEMENTS) == set(wording.QUESTIONS)
-    for templates in wording.STATEMENTS.values():
+    assert set(fact_phrasings.STATEMENTS) == set(fact_phrasings.QUESTIONS)
+    for templates in fact_phrasings.STATEMENTS.values():
         for template in templates:
             assert "{v}" in template
             assert ("{s}" in template) != ("{n}" in template), template
-    assert all("{n}" in template for templates in wording.QUESTIONS.values() for template in templates)
+    assert all("{n}" in template for templates in fact_phrasings.QUESTIONS.values() for template in templates)
 
 
 @pytest.mark.parametrize(

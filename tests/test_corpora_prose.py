@@ -1,7 +1,7 @@
 """Speeches are split by file."""
 
-from skillscale.lm.corpora import prose
-from skillscale.lm.corpora.items import chunks, clean, spread
+from skillscale.lm.data.corpora import prose
+from skillscale.lm.data.corpora.items import chunks, clean, spread
 
 
 def speeches() -> dict[str, str]:

@@ -4,8 +4,8 @@ import re
 from collections import Counter
 from datetime import datetime
 
-from skillscale.lm.corpora import reasoning
-from skillscale.lm.corpora.contamination import prompts_asked
+from skillscale.lm.data.corpora import reasoning
+from skillscale.lm.data.corpora.contamination import prompts_asked
 
 
 def solved(question: str) -> str | None:

@@ -6,17 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from skillscale.laws.design.advice import Ending, Purpose
-from skillscale.laws.design.averaged import answer, averaged
-from skillscale.laws.design.belief import believe
-from skillscale.laws.design.offered import name_of, offered, prior_of
-from skillscale.laws.design.plan import Problem, Question, expected_counts
-from skillscale.laws.design.propose import START, Wish, propose
-from skillscale.laws.design.space import History, Space
-from skillscale.laws.design.surface import surface_over
-from skillscale.laws.design.targets import Quantity, Target, default_targets
-from skillscale.laws.design.worlds import FLOPS, SKILLS, Kind, random_world
-from skillscale.laws.forms import Drifting
+from skillscale.design.allocation import Problem, Question, expected_counts
+from skillscale.design.discrepancy import surface_over
+from skillscale.design.model_averaging import answer, averaged
+from skillscale.design.posterior import believe
+from skillscale.design.priors import name_of, offered, prior_of
+from skillscale.design.proposal import Ending, Purpose
+from skillscale.design.propose import START, Wish, propose
+from skillscale.design.space import History, Space
+from skillscale.design.targets import Quantity, Target, default_targets
+from skillscale.laws.forms.nd import Drifting
+from skillscale.simulation.random_truths import FLOPS, SKILLS, Kind, random_world
 
 TARGET = 1e21
 SPACE = Space(flops=FLOPS)

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from skillscale import cli
+from skillscale.design.propose import Wish
+from skillscale.design.space import History, Space
+from skillscale.design.targets import Quantity, Target, default_targets
 from skillscale.errors import InputError
-from skillscale.laws.design.greedy import GREEDY, Criterion
-from skillscale.laws.design.parabolas import answer_by_parabolas
-from skillscale.laws.design.propose import Wish
-from skillscale.laws.design.rivals import DESIGNS, SHAPES, Planned, Shape, isoflop_grid, largest
-from skillscale.laws.design.scores import Score
-from skillscale.laws.design.space import History, Space
-from skillscale.laws.design.targets import Quantity, Target, default_targets
-from skillscale.laws.design.trial import Terms, measured, run_design
-from skillscale.laws.design.worlds import FLOPS, SKILLS, Kind, random_world
+from skillscale.simulation.baselines import DESIGNS, SHAPES, Planned, Shape, isoflop_grid, largest
+from skillscale.simulation.greedy_designs import GREEDY, Criterion
+from skillscale.simulation.parabola_analysis import answer_by_parabolas
+from skillscale.simulation.random_truths import FLOPS, SKILLS, Kind, random_world
+from skillscale.simulation.replay import Terms, measured, run_design
+from skillscale.simulation.scores import Score
 
 UNIT = FLOPS[1]
 SPACE = Space(flops=FLOPS)

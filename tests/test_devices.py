@@ -7,10 +7,11 @@ import torch
 
 from skillscale.config import load, resolve
 from skillscale.errors import InputError
-from skillscale.lm import devices, products
-from skillscale.lm.model import Transformer
-from skillscale.lm.shape import shape_for
-from skillscale.lm.train import _Loop, train
+from skillscale.lm.model import cpu_kernels
+from skillscale.lm.model.shape import shape_for
+from skillscale.lm.model.transformer import Transformer
+from skillscale.lm.train import devices
+from skillscale.lm.train.loop import _Loop, train
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import Optimisation
 
@@ -65,12 +66,12 @@ def test_a_compiled_model_is_measured_as_it_stands(without_kernels):
     assert model(torch.zeros(1, 7, dtype=torch.long)).shape == (1, 7, 300)
 
 
-@pytest.mark.skipif(not products.HAS_ONEDNN, reason="this build of torch has no oneDNN for x86")
+@pytest.mark.skipif(not cpu_kernels.HAS_ONEDNN, reason="this build of torch has no oneDNN for x86")
 def test_a_compiled_model_takes_torchs_own_products(without_kernels, monkeypatch):
     asked = []
-    times = products.times
-    monkeypatch.setattr(products, "_WORTH_PRODUCT", 0)
-    monkeypatch.setattr(products, "times", lambda x, weight: asked.append(1) or times(x, weight))
+    times = cpu_kernels.times
+    monkeypatch.setattr(cpu_kernels, "_WORTH_PRODUCT", 0)
+    monkeypatch.setattr(cpu_kernels, "times", lambda x, weight: asked.append(1) or times(x, weight))
     trained(COMPILED)
     assert asked == []
     trained()
@@ -108,7 +109,7 @@ def test_gradients_that_stay_where_they_are_make_the_same_steps(monkeypatch):
     """As CUDA graphs need it, several parts a batch included."""
     plain = trained()
     monkeypatch.setattr(devices, "has_graphs", lambda config, device: True)
-    monkeypatch.setattr("skillscale.lm.train._PART_TOKENS", {"cpu": 2 * 32})
+    monkeypatch.setattr("skillscale.lm.train.loop._PART_TOKENS", {"cpu": 2 * 32})
     loop = _Loop(SIZE, PLAN, CONFIG, seed=0)
     places = [weight.grad.data_ptr() for weight in loop.model.parameters()]
     made = [float(loop.step(Counting().batch(4 * step, 4), step)) for step in range(8)]

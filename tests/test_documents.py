@@ -9,7 +9,7 @@ import pytest
 
 from skillscale.config import SourceConfig
 from skillscale.errors import InputError
-from skillscale.lm.documents import fingerprint, hub_revision, local_files, read_documents, read_rows
+from skillscale.lm.data.documents import fingerprint, hub_revision, local_files, read_documents, read_rows
 
 TEXTS = ["first text, é and 漢字", "second\n\ntext", "third"]
 

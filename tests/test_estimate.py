@@ -6,11 +6,12 @@ import re
 
 import pytest
 
-from skillscale import config, estimate
+from skillscale import config
 from skillscale.cli import main
-from skillscale.grid import grid_points
+from skillscale.execution import cost
+from skillscale.execution.grid import grid_points
 
-ACCELERATOR = estimate.Accelerator(flops_per_s=1e15, utilisation=0.5)
+ACCELERATOR = cost.Accelerator(flops_per_s=1e15, utilisation=0.5)
 
 
 def test_hours_elsewhere_are_work_over_the_rate_that_is_stated():
@@ -31,7 +32,7 @@ def timed(monkeypatch):
         seen.append(6 * size.n_params * batch_sequences * size.context)
         return 1.0
 
-    monkeypatch.setattr(estimate, "step_seconds", step_seconds)
+    monkeypatch.setattr(cost, "step_seconds", step_seconds)
     return seen
 
 
@@ -65,7 +66,7 @@ def test_trunks_and_what_they_save_are_told(timed):
 def test_what_this_machine_would_never_end_is_told_in_the_time_of_an_accelerator(monkeypatch):
     # 1e9 FLOP/s here, 4e14 there: what takes years here takes some of its hours
     monkeypatch.setattr(
-        estimate,
+        cost,
         "step_seconds",
         lambda size, *, batch_sequences, config: 6 * size.n_params * batch_sequences * size.context / 1e9,
     )

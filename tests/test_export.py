@@ -13,8 +13,8 @@ import yaml
 
 from skillscale import config
 from skillscale.cli import ENTRIES, main
-from skillscale.laws.catalogue import CHINCHILLA
-from skillscale.laws.document import read_document
+from skillscale.laws.forms.catalogue import CHINCHILLA
+from skillscale.laws.io.document import read_document
 from skillscale.point import DesignPoint
 from skillscale.record import Measurement, Size, Why
 from skillscale.tracking import Registry

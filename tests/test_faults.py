@@ -8,10 +8,10 @@ import pytest
 from fault_drills import DRILLS, Scene, disturbed, free_port, mlflow_server, points, service_killed
 from test_tracking import OPTIMISATION, SIZE, SPENDING, empty_store, measured  # noqa: F401  # one is a fixture
 
-from skillscale import worker
+from skillscale.cli.output import Output
 from skillscale.config import load
 from skillscale.errors import DamagedCheckpointError
-from skillscale.output import Output
+from skillscale.execution import worker
 from skillscale.record import State
 
 QUICK = ("worker_killed", "woken_late", "clocks_apart", "artifacts_down")

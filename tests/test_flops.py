@@ -4,14 +4,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from skillscale.config import load
-from skillscale.lm import flops, products
-from skillscale.lm.model import Transformer
-from skillscale.lm.shape import shape_for
+from skillscale.lm.model import cpu_kernels, flops
+from skillscale.lm.model.shape import shape_for
+from skillscale.lm.model.transformer import Transformer
 
 
 @pytest.mark.parametrize("n_params", [6e3, 5e4, 1e6])
 def test_the_count_is_that_of_the_products_that_torch_runs(n_params, monkeypatch):
-    monkeypatch.setattr(products, "HAS_ONEDNN", False)  # the counter doesn't know its products either
+    monkeypatch.setattr(cpu_kernels, "HAS_ONEDNN", False)  # the counter doesn't know its products either
     size = shape_for(n_params, vocab_size=512, model=load().model)
     model = Transformer(size, seed=0)
     # The plain kernel multiplies all T keys, as the count says; the counter doesn't know the fused one on a CPU

@@ -6,7 +6,7 @@ import pytest
 
 from skillscale import config
 from skillscale.errors import InputError
-from skillscale.grid import common_sizes, cost, expected_optimum, grid_points, tokens_to_train, wanted_sizes
+from skillscale.execution.grid import common_sizes, cost, expected_optimum, grid_points, tokens_to_train, wanted_sizes
 from skillscale.point import DesignPoint, Mix
 
 

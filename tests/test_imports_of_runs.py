@@ -14,15 +14,16 @@ import pandas as pd
 import pytest
 import yaml
 
-from skillscale import cli, imports
+from skillscale import cli
+from skillscale.cli.output import Output
+from skillscale.commands import import_runs as imports
+from skillscale.commands.import_runs import imported_table
 from skillscale.config import load
 from skillscale.errors import InputError, TrackingError
-from skillscale.imports import imported_table
-from skillscale.output import Output
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import State
-from skillscale.source import read_runs, tell_left_out
-from skillscale.table import parse_columns, read_table
+from skillscale.runs import parse_columns, read_table
+from skillscale.runs.read import read_runs, tell_left_out
 from skillscale.tracking import Registry
 from skillscale.tracking.store import Store
 

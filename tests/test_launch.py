@@ -16,14 +16,15 @@ import ray_clusters
 import yaml
 from storages import PASSWORD
 
-from skillscale import cli, launch
+from skillscale import cli
+from skillscale.cli.output import Output
 from skillscale.cli.values import launch_options
-from skillscale.crew import tell_elsewhere, worker_words
 from skillscale.errors import InputError
-from skillscale.launch import launcher
-from skillscale.launch.kubernetes import job, job_name
-from skillscale.launch.local import PARENT, Local, visible_gpus
-from skillscale.output import Output
+from skillscale.execution import launchers
+from skillscale.execution.launchers import launcher
+from skillscale.execution.launchers.kubernetes import job, job_name
+from skillscale.execution.launchers.local import PARENT, Local, visible_gpus
+from skillscale.execution.worker_pool import tell_elsewhere, worker_words
 
 ADDRESS = f"postgresql+psycopg2://me:{PASSWORD}@host/x"
 ENVIRONMENT = {"SKILLSCALE_STORAGE": ADDRESS, "MLFLOW_TRACKING_URI": "http://host:5000"}
@@ -86,7 +87,7 @@ def test_a_local_worker_has_the_addresses_and_ends_when_asked(tmp_path):
 
 def gpus_of_workers(folder, count, **told_to):
     """What CUDA_VISIBLE_DEVICES is in workers that a launcher of this process starts."""
-    launch._launcher.cache_clear()
+    launchers._launcher.cache_clear()
     asked = launcher("local", {}, folder, **told_to)
     code = "import os, pathlib, sys; pathlib.Path(sys.argv[1]).write_text(os.environ.get('CUDA_VISIBLE_DEVICES', '-'))"
     workers = [asked.start(["-c", code, str(folder / f"gpu-{number}")], {}) for number in range(count)]
@@ -96,10 +97,10 @@ def gpus_of_workers(folder, count, **told_to):
 
 def test_local_workers_share_out_the_gpus_of_the_machine(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("skillscale.launch.local.visible_gpus", lambda: ["GPU-a", "GPU-b", "GPU-c"])
+    monkeypatch.setattr("skillscale.execution.launchers.local.visible_gpus", lambda: ["GPU-a", "GPU-b", "GPU-c"])
     assert gpus_of_workers(tmp_path, 4) == ["GPU-a", "GPU-b", "GPU-c", "GPU-a"]
     assert gpus_of_workers(tmp_path, 2, devices=2) == ["GPU-a,GPU-b", "GPU-c,GPU-a"]
-    monkeypatch.setattr("skillscale.launch.local.visible_gpus", list)
+    monkeypatch.setattr("skillscale.execution.launchers.local.visible_gpus", list)
     assert gpus_of_workers(tmp_path, 2) == ["-", "-"]
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from planted_laws import bound, scattered, truth
 
-from skillscale.laws import bootstrap, fit, newton
-from skillscale.laws.bootstrap import Method, draws
-from skillscale.laws.fit import fit_law
-from skillscale.laws.objective import LEAST_ABSOLUTE, RAW_LEAST_SQUARES, Objective
-from skillscale.laws.points import Points
+from skillscale.laws.fit import fit, newton
+from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.fit import fit_law
+from skillscale.laws.fit.objective import LEAST_ABSOLUTE, RAW_LEAST_SQUARES, Objective
+from skillscale.laws.uncertainty import bootstrap
+from skillscale.laws.uncertainty.bootstrap import Method, draws
 
 
 @pytest.mark.parametrize("name", ["chinchilla", "drifting", "additive_mixture"])

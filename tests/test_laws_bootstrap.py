@@ -10,13 +10,13 @@ from planted_laws import bound, scattered, truth
 from scipy.stats import kurtosis
 
 from skillscale.errors import FitError
-from skillscale.laws.bootstrap import Method, Spread, draws, new_run_sd, sandwich
-from skillscale.laws.catalogue import CHINCHILLA, LAWS
-from skillscale.laws.fit import fit_law
-from skillscale.laws.objective import HUBER, LEAST_SQUARES, density
-from skillscale.laws.points import Points
-from skillscale.laws.simulate import Errors, plant
-from skillscale.laws.uncertainty import interval
+from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.fit import fit_law
+from skillscale.laws.fit.objective import HUBER, LEAST_SQUARES, density
+from skillscale.laws.forms.catalogue import CHINCHILLA, LAWS
+from skillscale.laws.uncertainty.bootstrap import Method, Spread, draws, new_run_sd, sandwich
+from skillscale.laws.uncertainty.resamples import interval
+from skillscale.simulation.studies import Errors, plant
 
 THETA = np.array([1.8, 60.0, 120.0, 0.41, 0.37])
 

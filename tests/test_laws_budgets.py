@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from skillscale.errors import InputError
-from skillscale.laws.bootstrap import Method
-from skillscale.laws.budgets import budget_of_runs
-from skillscale.laws.catalogue import LAWS
-from skillscale.laws.request import Request
+from skillscale.laws.fit.request import Request
+from skillscale.laws.forms.catalogue import LAWS
+from skillscale.laws.isoflop.budgets import budget_of_runs
+from skillscale.laws.uncertainty.bootstrap import Method
 
 
 def runs(budgets=(1e18, 3e18, 1e19), *, sizes=4, told=True) -> pd.DataFrame:

@@ -8,16 +8,16 @@ import pytest
 from planted_laws import CATEGORIES
 
 from skillscale.errors import FitError
-from skillscale.laws.backtest import backtest
-from skillscale.laws.catalogue import CHINCHILLA, LAWS
-from skillscale.laws.choice import candidates, choose, why_not
-from skillscale.laws.chosen import fit_chosen
-from skillscale.laws.document import document, read_document
-from skillscale.laws.fitted import Fitted
-from skillscale.laws.forecast import Setting, forecasts, mix_effects
-from skillscale.laws.holdout import Limit, has_checkpoints, inner_limits, mix_codes, run_shares, thinned
-from skillscale.laws.points import Points
-from skillscale.laws.request import Request
+from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.request import Request
+from skillscale.laws.fit.skill_law import Fitted
+from skillscale.laws.forms.catalogue import CHINCHILLA, LAWS
+from skillscale.laws.io.document import document, read_document
+from skillscale.laws.selection.backtest import backtest
+from skillscale.laws.selection.extrapolation import Setting, forecasts, mix_effects
+from skillscale.laws.selection.holdout import Limit, has_checkpoints, inner_limits, mix_codes, run_shares, thinned
+from skillscale.laws.selection.selected import fit_chosen
+from skillscale.laws.selection.selection import candidates, choose, why_not
 from skillscale.report.laws import law_text, optima_frame, plain_laws
 
 SIZES = np.geomspace(1e8, 1.6e9, 5)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from skillscale.errors import InputError
-from skillscale.laws.composition import composition_shifts, composition_table, range_bounds
+from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Status
-from skillscale.laws.simulate import demo_study
-from skillscale.laws.study import fit_study
+from skillscale.laws.skills.validation_shift import composition_shifts, composition_table, range_bounds
+from skillscale.simulation.studies import demo_study
 
 SKILLS = ["knowledge", "code", "prose"]
 

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from skillscale.errors import InputError
-from skillscale.laws.crossing import Crossing, Crossover, crossing, crossover_study
-from skillscale.laws.likeness import NEITHER, UNRESOLVED, likeness_study
-from skillscale.laws.lines import Line
+from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Minimum, Status, StudyFits
-from skillscale.laws.simulate import Grid, Noise, Truth, simulate_study
-from skillscale.laws.study import fit_study
+from skillscale.laws.skills.crossover import Crossing, Crossover, crossing, crossover_study
+from skillscale.laws.skills.regression import Line
+from skillscale.laws.skills.validation_similarity import NEITHER, UNRESOLVED, likeness_study
+from skillscale.simulation.studies import Grid, Noise, Truth, simulate_study
 
 BUDGET = 1.6e11
 COLUMNS = ["code", "knowledge", "stack", "web", "flat"]

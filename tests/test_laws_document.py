@@ -8,8 +8,8 @@ import pytest
 from planted_laws import bound, scattered, truth
 
 from skillscale.errors import InputError
-from skillscale.laws.document import DRAWS, About, digest, document, read_about, read_document
-from skillscale.laws.fitted import fit_skill
+from skillscale.laws.fit.skill_law import fit_skill
+from skillscale.laws.io.document import DRAWS, About, digest, document, read_about, read_document
 
 MIX = np.array([0.5, 0.3, 0.2])
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from planted_laws import bound, scattered, truth
 
-from skillscale.laws.bootstrap import Method, draws
-from skillscale.laws.catalogue import CHINCHILLA, LAWS
-from skillscale.laws.doubts import doubts, pattern
-from skillscale.laws.fit import fit_law
-from skillscale.laws.fitted import fit_skill
-from skillscale.laws.objective import LEAST_SQUARES
-from skillscale.laws.points import Points
+from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.fit import fit_law
+from skillscale.laws.fit.objective import LEAST_SQUARES
+from skillscale.laws.fit.skill_law import fit_skill
+from skillscale.laws.forms.catalogue import CHINCHILLA, LAWS
 from skillscale.laws.results import Starts
-from skillscale.laws.simulate import Errors, design_points, plant
+from skillscale.laws.uncertainty.bootstrap import Method, draws
+from skillscale.laws.uncertainty.diagnostics import doubts, pattern
+from skillscale.simulation.studies import Errors, design_points, plant
 
 THETA = np.array([1.8, 60.0, 120.0, 0.41, 0.37])
 
@@ -65,7 +65,7 @@ def test_a_planted_pattern_is_found():
 
 @pytest.mark.parametrize(("p", "says"), [(5e-4, "is not the form"), (2e-3, "is perhaps not the form"), (0.03, "")])
 def test_what_one_of_many_tests_may_find_by_chance_is_said_with_care(monkeypatch, p, says):
-    monkeypatch.setattr("skillscale.laws.doubts.pattern", lambda *_: p)
+    monkeypatch.setattr("skillscale.laws.uncertainty.diagnostics.pattern", lambda *_: p)
     points = study()
     found = " ".join(doubts(fit_law(points, objective=None, starts=1), points))
     assert ("residuals bend" in found, says in found) == (bool(says), True)

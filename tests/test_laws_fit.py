@@ -9,12 +9,12 @@ from planted_laws import bound, scattered, truth
 from scipy.optimize import minimize
 
 from skillscale.errors import FitError
-from skillscale.laws.catalogue import CHINCHILLA, LAWS
-from skillscale.laws.fit import fit_law, refit
-from skillscale.laws.fitted import fit_skill
-from skillscale.laws.newton import Problem, minimise
-from skillscale.laws.objective import LEAST_ABSOLUTE, LEAST_SQUARES, RAW_LEAST_SQUARES, Objective
-from skillscale.laws.points import Points
+from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.fit import fit_law, refit
+from skillscale.laws.fit.newton import Problem, minimise
+from skillscale.laws.fit.objective import LEAST_ABSOLUTE, LEAST_SQUARES, RAW_LEAST_SQUARES, Objective
+from skillscale.laws.fit.skill_law import fit_skill
+from skillscale.laws.forms.catalogue import CHINCHILLA, LAWS
 from skillscale.laws.results import Status
 
 THETA = np.array([1.8, 60.0, 120.0, 0.41, 0.37])

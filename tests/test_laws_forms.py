@@ -8,8 +8,8 @@ from planted_laws import CATEGORIES, THETA, bound, scattered, truth
 from scipy.optimize import minimize_scalar
 
 from skillscale.errors import InputError
-from skillscale.laws.catalogue import LAWS
-from skillscale.laws.forms import Covariates
+from skillscale.laws.forms.catalogue import LAWS
+from skillscale.laws.forms.nd import Covariates
 
 EVERY_LAW = pytest.mark.parametrize("name", LAWS)
 MIX = np.array([0.5, 0.3, 0.2])

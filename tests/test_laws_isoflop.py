@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from skillscale.errors import InputError
-from skillscale.laws.isoflop import CURVES, drawn_in, find_minima, fit_isoflops, lowest
+from skillscale.laws.isoflop.curves import CURVES, drawn_in, find_minima, fit_isoflops, lowest
 from skillscale.laws.results import Minimum, Status
-from skillscale.laws.simulate import Grid, Noise, Truth, random_truth, simulate_study
-from skillscale.laws.uncertainty import Resamples
+from skillscale.laws.uncertainty.resamples import Resamples
+from skillscale.simulation.studies import Grid, Noise, Truth, random_truth, simulate_study
 
 BUDGETS = (5e10, 1.6e11, 5e11)
 

@@ -5,15 +5,15 @@ import pytest
 from planted_laws import CATEGORIES, CENTRE, bound, scattered, truth
 
 from skillscale.errors import FitError, InputError
-from skillscale.laws.bootstrap import Method, resampled
-from skillscale.laws.catalogue import LAWS
-from skillscale.laws.fit import fit_law
-from skillscale.laws.joint import Sharing, fit_skills
-from skillscale.laws.joint_draws import joint_draws
-from skillscale.laws.newton import minimise
-from skillscale.laws.points import Points
-from skillscale.laws.simulate import Errors, plant_skills
-from skillscale.laws.uncertainty import interval
+from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.fit import fit_law
+from skillscale.laws.fit.joint import Sharing, fit_skills
+from skillscale.laws.fit.newton import minimise
+from skillscale.laws.forms.catalogue import LAWS
+from skillscale.laws.uncertainty.bootstrap import Method, resampled
+from skillscale.laws.uncertainty.joint_bootstrap import joint_draws
+from skillscale.laws.uncertainty.resamples import interval
+from skillscale.simulation.studies import Errors, plant_skills
 
 LAW = LAWS["chinchilla"]
 SKILLS = {"code": (1.2, 0.40), "prose": (1.9, 0.34), "wiki": (1.5, 0.31)}

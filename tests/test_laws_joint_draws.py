@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from planted_laws import scattered
 
-from skillscale.laws import joint_draws as module
-from skillscale.laws.bootstrap import Method, resampled
-from skillscale.laws.catalogue import LAWS
-from skillscale.laws.fit import fit_law, refit
-from skillscale.laws.joint import Sharing, fit_skills
-from skillscale.laws.joint_draws import joint_draws
-from skillscale.laws.points import Points
-from skillscale.laws.request import Request, fit_all
+from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.fit import fit_law, refit
+from skillscale.laws.fit.joint import Sharing, fit_skills
+from skillscale.laws.fit.request import Request, fit_all
+from skillscale.laws.forms.catalogue import LAWS
+from skillscale.laws.uncertainty import joint_bootstrap as module
+from skillscale.laws.uncertainty.bootstrap import Method, resampled
+from skillscale.laws.uncertainty.joint_bootstrap import joint_draws
 
 LAW = LAWS["chinchilla"]
 FLOORS = {"code": 1.2, "prose": 1.9}

@@ -10,16 +10,16 @@ from planted_laws import CATEGORIES, bound, scattered, truth
 from scipy.optimize import minimize_scalar
 
 from skillscale.errors import FitError, InputError
-from skillscale.laws.bootstrap import Method
-from skillscale.laws.catalogue import CHINCHILLA, LAWS
-from skillscale.laws.fit import Fit
-from skillscale.laws.fitted import Fitted, fit_skill, fit_together
-from skillscale.laws.forms import Law
-from skillscale.laws.objective import HUBER
-from skillscale.laws.optima import best_mix, residual, validation_effect, weighted_optimum
-from skillscale.laws.points import Points
+from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.fit import Fit
+from skillscale.laws.fit.objective import HUBER
+from skillscale.laws.fit.skill_law import Fitted, fit_skill, fit_together
+from skillscale.laws.forms.catalogue import CHINCHILLA, LAWS
+from skillscale.laws.forms.nd import Law
+from skillscale.laws.optimum.optimum import best_mix, residual, validation_effect, weighted_optimum
 from skillscale.laws.results import Interval, Starts, Status, Verdict
-from skillscale.laws.uncertainty import interval
+from skillscale.laws.uncertainty.bootstrap import Method
+from skillscale.laws.uncertainty.resamples import interval
 
 SKILLS = {"code": [1.6, 477.0, 2143.0, 0.347, 0.367], "prose": [1.9, 300.0, 2500.0, 0.32, 0.38]}
 LABELS = np.array([f"run{i:02d}" for i in range(28)])

@@ -9,12 +9,12 @@ import pytest
 from planted_laws import CATEGORIES, CENTRE, bound, scattered, truth
 
 from skillscale.errors import InputError
-from skillscale.laws.catalogue import CHINCHILLA
-from skillscale.laws.document import document, read_document
-from skillscale.laws.fitted import Fitted, fit_together
-from skillscale.laws.optima import validation_effect, weighted_optimum
-from skillscale.laws.planning import Wish, plan, prices, round_sizes, within_runs
-from skillscale.laws.points import Points
+from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.skill_law import Fitted, fit_together
+from skillscale.laws.forms.catalogue import CHINCHILLA
+from skillscale.laws.io.document import document, read_document
+from skillscale.laws.optimum.optimum import validation_effect, weighted_optimum
+from skillscale.laws.optimum.plan import Wish, plan, prices, round_sizes, within_runs
 
 C = 6 * math.exp(sum(CENTRE))
 WEIGHTS = {"code": 0.3, "prose": 0.7}

@@ -7,9 +7,9 @@ import pytest
 from planted_laws import CATEGORIES, bound, scattered, truth
 
 from skillscale.errors import InputError
-from skillscale.laws.bootstrap import new_run_sd
-from skillscale.laws.fitted import fit_skill
-from skillscale.laws.predict import predict
+from skillscale.laws.fit.predict import predict
+from skillscale.laws.fit.skill_law import fit_skill
+from skillscale.laws.uncertainty.bootstrap import new_run_sd
 
 LAW, THETA = bound("chinchilla"), truth("chinchilla")
 

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from skillscale.errors import InputError
-from skillscale.laws.crossing import Crossing, crossover_study
-from skillscale.laws.lines import MixLuck, Optima, fit_line
+from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Status, StudyFits
-from skillscale.laws.shares import share_study
-from skillscale.laws.simulate import Grid, Noise, Truth, simulate_study
-from skillscale.laws.study import fit_study
+from skillscale.laws.skills.crossover import Crossing, crossover_study
+from skillscale.laws.skills.regression import MixLuck, Optima, fit_line
+from skillscale.laws.skills.share_effects import share_study
+from skillscale.simulation.studies import Grid, Noise, Truth, simulate_study
 
 BUDGETS = (1.2e11, 1.08e12)
 ELASTICITY = {"knowledge": 0.30, "code": 0.10}

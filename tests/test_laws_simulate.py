@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from skillscale.laws.catalogue import LAWS
-from skillscale.laws.simulate import (
+from skillscale.laws.forms.catalogue import LAWS
+from skillscale.simulation.studies import (
     CENTRE_C,
     Errors,
     Grid,

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from planted_laws import CATEGORIES, CENTRE, bound, scattered, truth
 
-from skillscale.laws.catalogue import LAWS
-from skillscale.laws.document import About, SavedLaw, document, formula, read_document
-from skillscale.laws.effects import MixEffects
-from skillscale.laws.fitted import fit_skill
-from skillscale.laws.snippet import snippet
+from skillscale.laws.fit.mix_effects import MixEffects
+from skillscale.laws.fit.skill_law import fit_skill
+from skillscale.laws.forms.catalogue import LAWS
+from skillscale.laws.io.document import About, SavedLaw, document, formula, read_document
+from skillscale.laws.io.snippet import snippet
 
 MIXES = np.array([[0.5, 0.3, 0.2], [0.05, 0.15, 0.8], [0.0, 0.4, 0.6]])
 SIZES = np.array([2e3, 4e4, 9e6, 3e9])

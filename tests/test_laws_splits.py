@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from skillscale.errors import InputError
+from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import StudyFits, Verdict
-from skillscale.laws.simulate import Grid, Noise, Truth, simulate_study
-from skillscale.laws.splits import (
+from skillscale.laws.skills.verdicts import (
     Confirmation,
     SkillSplit,
     needed_table,
@@ -19,8 +19,8 @@ from skillscale.laws.splits import (
     split_table,
     split_verdicts,
 )
-from skillscale.laws.study import fit_study
-from skillscale.laws.uncertainty import holm
+from skillscale.laws.uncertainty.resamples import holm
+from skillscale.simulation.studies import Grid, Noise, Truth, simulate_study
 
 GAPS = {
     "hungry": 0.3, "hungry_out": 0.3, "turned": 0.3, "turned_out": -0.3, "alone": -0.3, "alone_out": 0.0, "none": 0.0,

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from skillscale.errors import FitError, InputError
-from skillscale.laws.catalogue import LAWS
-from skillscale.laws.fitted import points_by_skill
-from skillscale.laws.request import Refused, Request, fit_all
+from skillscale.laws.fit.request import Refused, Request, fit_all
+from skillscale.laws.fit.skill_law import points_by_skill
+from skillscale.laws.forms.catalogue import LAWS
+from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Interval, Status, StudyFits, Verdict
-from skillscale.laws.simulate import Grid, Noise, Truth, demo_study, random_truth, simulate_study
-from skillscale.laws.study import fit_study
+from skillscale.simulation.studies import Grid, Noise, Truth, demo_study, random_truth, simulate_study
 
 SKILLS = ["knowledge", "code", "prose"]
 

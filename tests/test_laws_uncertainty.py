@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from skillscale.laws.results import Interval
-from skillscale.laws.uncertainty import Resamples, holm, interval, two_sided_p
+from skillscale.laws.uncertainty.resamples import Resamples, holm, interval, two_sided_p
 
 GROUPS = np.repeat([1.0, 2.0], 7)
 

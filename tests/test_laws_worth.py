@@ -7,9 +7,9 @@ import pytest
 from planted_laws import bound, scattered, truth
 
 from skillscale.errors import InputError
-from skillscale.laws.fitted import fit_together
-from skillscale.laws.optima import best_mix, residual, validation_effect, weighted_optimum
-from skillscale.laws.worth import of_worth
+from skillscale.laws.fit.skill_law import fit_together
+from skillscale.laws.optimum.optimum import best_mix, residual, validation_effect, weighted_optimum
+from skillscale.laws.optimum.weighted_optimum import of_worth
 from skillscale.report.worth import plain_worth, worth_text
 
 WEIGHTS = {"code": 1.0, "prose": 2.0}

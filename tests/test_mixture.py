@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from skillscale.errors import InputError
-from skillscale.lm.mixture import MixStream, permuted
-from skillscale.lm.tokens import Tokens
+from skillscale.lm.data.mixture import MixStream, permuted
+from skillscale.lm.data.token_arrays import Tokens
 from skillscale.point import Mix
 
 CONTEXT = 8

@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional
 
 from skillscale.config import load
-from skillscale.lm.model import Transformer, rotations, turned
-from skillscale.lm.shape import shape_for
+from skillscale.lm.model.shape import shape_for
+from skillscale.lm.model.transformer import Transformer, rotations, turned
 
 MODEL = load().model
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from skillscale.cli import ENTRIES, main
-from skillscale.laws.catalogue import CHINCHILLA
+from skillscale.laws.forms.catalogue import CHINCHILLA
 
 THETA = {"code": [0.9, 250.0, 900.0, 0.38, 0.36], "prose": [1.8, 480.0, 2100.0, 0.35, 0.37]}
 COLUMNS = {"n_params": "params", "n_tokens": "tokens", "skills": {name: f"loss_{name}" for name in THETA}}

@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from skillscale.design.allocation import Problem, Question, expected_counts
+from skillscale.design.discrepancy import surface_over
+from skillscale.design.posterior import believe
+from skillscale.design.priors import EPOCHS, Repeated, name_of, offered, prior_of
+from skillscale.design.propose import Wish
+from skillscale.design.space import History
+from skillscale.design.targets import Quantity, Target, default_targets
 from skillscale.errors import InputError
-from skillscale.laws.design.belief import believe
-from skillscale.laws.design.offered import EPOCHS, Repeated, name_of, offered, prior_of
-from skillscale.laws.design.plan import Problem, Question, expected_counts
-from skillscale.laws.design.pool import START, Pool, believed, choose, losses_at
-from skillscale.laws.design.propose import Wish
-from skillscale.laws.design.space import History
-from skillscale.laws.design.surface import surface_over
-from skillscale.laws.design.targets import Quantity, Target, default_targets
-from skillscale.laws.design.worlds import Kind, random_world
+from skillscale.simulation.pool import START, Pool, believed, choose, losses_at
+from skillscale.simulation.random_truths import Kind, random_world
 
 SKILLS = ("code",)
 RNG = np.random.default_rng(5)

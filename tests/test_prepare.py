@@ -15,11 +15,11 @@ import pytest
 from skillscale import config as configs
 from skillscale.config import Config
 from skillscale.errors import InputError, TrainingError
-from skillscale.lm import prepare as preparing
-from skillscale.lm import tokens as token_files
-from skillscale.lm.prepare import Prepared, prepare
-from skillscale.lm.skills import measure
-from skillscale.lm.texts import in_share, sample
+from skillscale.lm.data import prepare as preparing
+from skillscale.lm.data import token_arrays as token_files
+from skillscale.lm.data.prepare import Prepared, prepare
+from skillscale.lm.data.splits import in_share, sample
+from skillscale.lm.evaluation.skills import measure
 from skillscale.point import DesignPoint, Mix
 
 WORDS = ("river", "stone", "harbour", "train", "winter", "signal", "garden", "copper", "letter", "music", "window")
@@ -128,7 +128,7 @@ def test_the_second_call_reads_nothing_and_imports_no_datasets(made: tuple[Confi
     config, cache, prepared = made
     code = (
         "import json, sys, time; from pathlib import Path\n"
-        "from skillscale.config import resolve; from skillscale.lm.prepare import prepare\n"
+        "from skillscale.config import resolve; from skillscale.lm.data.prepare import prepare\n"
         "config = resolve(json.loads(sys.argv[1])); start = time.perf_counter()\n"
         "found = prepare(config, Path(sys.argv[2]), progress=lambda text: sys.exit(f'made again: {text}'))\n"
         "heavy = [name for name in ('datasets', 'pandas', 'pyarrow', 'torch') if name in sys.modules]\n"
@@ -151,7 +151,7 @@ def test_workers_at_once_make_it_once(tmp_path: Path) -> None:
     config = configs.resolve(raw_config(tmp_path / "files"))
     code = (
         "import json, sys; from pathlib import Path\n"
-        "from skillscale.config import resolve; from skillscale.lm.prepare import prepare\n"
+        "from skillscale.config import resolve; from skillscale.lm.data.prepare import prepare\n"
         "said = []; found = prepare(resolve(json.loads(sys.argv[1])), Path(sys.argv[2]), progress=said.append)\n"
         "print(json.dumps([found.data_hash, [line for line in said if not line.startswith('waiting')]]))"
     )
@@ -339,9 +339,9 @@ def test_embedded_corpora_bring_notices_and_facts(tmp_path: Path, monkeypatch: p
         "facts": {"count": 50, "bits": 400.0, "mentions_per_byte": 0.25},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    corpora = types.ModuleType("skillscale.lm.corpora")
+    corpora = types.ModuleType("skillscale.lm.data.corpora")
     corpora.build = lambda cache, *, preset, popularity, people, progress: folder  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "skillscale.lm.corpora", corpora)
+    monkeypatch.setitem(sys.modules, "skillscale.lm.data.corpora", corpora)
     raw = raw_config(tmp_path / "files")
     raw["data"]["categories"] = [
         {

@@ -4,19 +4,19 @@ from torch import nn
 from torch.nn import functional
 
 from skillscale.config import load
-from skillscale.lm import products
-from skillscale.lm.model import Transformer
-from skillscale.lm.products import Linear, next_token_loss
-from skillscale.lm.shape import shape_for
+from skillscale.lm.model import cpu_kernels
+from skillscale.lm.model.cpu_kernels import Linear, next_token_loss
+from skillscale.lm.model.shape import shape_for
+from skillscale.lm.model.transformer import Transformer
 
-needs_onednn = pytest.mark.skipif(not products.HAS_ONEDNN, reason="this build of torch has no oneDNN for x86")
+needs_onednn = pytest.mark.skipif(not cpu_kernels.HAS_ONEDNN, reason="this build of torch has no oneDNN for x86")
 
 
 @pytest.fixture
 def everything_is_worth_it(monkeypatch):
-    monkeypatch.setattr(products, "_WORTH_PRODUCT", 0)
-    monkeypatch.setattr(products, "_WORTH_LOGITS", 0)
-    monkeypatch.setattr(products, "_LOGITS_AT_ONCE", 5 * 50)
+    monkeypatch.setattr(cpu_kernels, "_WORTH_PRODUCT", 0)
+    monkeypatch.setattr(cpu_kernels, "_WORTH_LOGITS", 0)
+    monkeypatch.setattr(cpu_kernels, "_LOGITS_AT_ONCE", 5 * 50)
 
 
 def numbers(*shape, seed=0):
@@ -69,8 +69,8 @@ def test_a_target_of_no_chance_costs_its_logit_not_infinity(everything_is_worth_
 @needs_onednn
 def test_what_is_worth_it_goes_to_onednn_and_what_is_not_does_not(monkeypatch):
     asked = []
-    times = products.times
-    monkeypatch.setattr(products, "times", lambda x, weight: asked.append(tuple(x.shape)) or times(x, weight))
+    times = cpu_kernels.times
+    monkeypatch.setattr(cpu_kernels, "times", lambda x, weight: asked.append(tuple(x.shape)) or times(x, weight))
     Linear(32, 96)(numbers(2, 256, 32))
     assert asked == []
     Linear(128, 512)(numbers(2, 256, 128))
@@ -92,7 +92,7 @@ def test_without_onednn_the_model_learns_by_torch_alone(monkeypatch):
         return loss.item(), nn.utils.parameters_to_vector(weight.grad for weight in model.parameters())
 
     fast = step()
-    monkeypatch.setattr(products, "HAS_ONEDNN", False)
+    monkeypatch.setattr(cpu_kernels, "HAS_ONEDNN", False)
     plain = step()
     assert fast[0] == pytest.approx(plain[0], rel=1e-6)
     assert float((fast[1] - plain[1]).norm() / plain[1].norm()) < 1e-5

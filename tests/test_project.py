@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from skillscale import cli, config
-from skillscale.grid import grid_points
+from skillscale.execution.grid import grid_points
 
 ROOT = Path(__file__).parents[1]
 MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]

@@ -11,8 +11,8 @@ import time
 import pytest
 from storages import STORAGES, storage_of
 
+from skillscale.cli.output import without_password
 from skillscale.errors import InputError, TakenOverError, TrackingError
-from skillscale.output import without_password
 from skillscale.point import MAX_PARAMS, MAX_TOKENS
 from skillscale.tracking.queue import MAX_DEATHS, Ended, Queue, locks, open_storage, settle_storage
 

@@ -7,7 +7,7 @@ import report_studies as studies
 from report_studies import BUDGETS, MIX
 
 from skillscale.laws.results import Interval, Status
-from skillscale.report import canvas, figures
+from skillscale.report import figures, style
 
 RESIDUALS = {"knowledge": Interval(value=-0.35, lo=-0.5, hi=-0.2), "code": Interval(value=0.04, lo=-0.06, hi=0.14)}
 ALL_BUDGETS = [("knowledge", C) for C in BUDGETS]
@@ -179,7 +179,7 @@ def test_ratio_ticks_are_few_symmetric_and_inside(reach):
 
 
 def test_images_are_repeatable_and_need_no_fonts(good):
-    first, second = (canvas.svg(figures.residuals(good, MIX)) for _ in range(2))
+    first, second = (style.svg(figures.residuals(good, MIX)) for _ in range(2))
     assert first == second
     assert not re.search(rb"<text", first)
-    assert canvas.png(figures.residuals(good, MIX), 50).startswith(b"\x89PNG")
+    assert style.png(figures.residuals(good, MIX), 50).startswith(b"\x89PNG")

@@ -8,12 +8,12 @@ import pytest
 import report_studies as studies
 from report_studies import BUDGETS, MIX, NOT_BRACKETED
 
+from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Interval, Residual, Status
-from skillscale.laws.simulate import demo_study
-from skillscale.laws.study import fit_study
 from skillscale.record import State
-from skillscale.report import sentences
+from skillscale.report import verdict_text
 from skillscale.report.page import Background, Source, _skills_of, page
+from skillscale.simulation.studies import demo_study
 
 RESIDUALS = {"knowledge": Interval(value=-0.35, lo=-0.5, hi=-0.2), "code": Interval(value=0.04, lo=-0.06, hi=0.14)}
 VOID = {"meta", "img", "br", "hr", "link"}
@@ -100,7 +100,7 @@ def test_users_text_is_escaped():
 
 def test_the_verdict_follows_the_interval():
     fits = studies.fits(RESIDUALS | {"prose": Interval(value=0.3, lo=0.1, hi=0.5)})
-    words = {one.skill: sentences.verdict(fits, one) for one in fits.residuals if one.pooled}
+    words = {one.skill: verdict_text.verdict(fits, one) for one in fits.residuals if one.pooled}
     assert words["knowledge"].startswith("Over 3 budgets, the optimum of knowledge has 30 % fewer parameters")
     assert "(90 % interval: −39 % to −18 %)" in words["knowledge"]
     assert "wants more tokens" in words["knowledge"]
@@ -112,18 +112,18 @@ def test_the_verdict_follows_the_interval():
 
 def test_the_sign_at_single_budgets_is_counted():
     fits = studies.fits(RESIDUALS)
-    one = sentences.pooled_residual(fits, MIX, "knowledge")
+    one = verdict_text.pooled_residual(fits, MIX, "knowledge")
     turned = [
         replace(r, value=Interval(value=0.1, lo=-1, hi=1)) if r.skill == "knowledge" and BUDGETS[0] == r.C else r
         for r in fits.residuals
     ]
-    assert "this sign at 2 of 3 budgets" in sentences.verdict(replace(fits, residuals=tuple(turned)), one)
+    assert "this sign at 2 of 3 budgets" in verdict_text.verdict(replace(fits, residuals=tuple(turned)), one)
 
 
 def test_a_verdict_that_many_comparisons_undo_is_called_a_hint():
     firm, weak = (studies.fits(RESIDUALS, p_holm=p) for p in (0.04, 0.3))
     firm_words, weak_words = (
-        sentences.verdict(f, sentences.pooled_residual(f, MIX, "knowledge")) for f in (firm, weak)
+        verdict_text.verdict(f, verdict_text.pooled_residual(f, MIX, "knowledge")) for f in (firm, weak)
     )
     assert "hint" not in firm_words
     assert "p = 0.3 after Holm's correction): a hint" in weak_words
@@ -149,20 +149,21 @@ def frontiers(by_skill):
 def test_a_law_that_leaves_the_curves_is_named_on_the_page():
     apart, near = Interval(value=0.1, lo=0.05, hi=0.15), Interval(value=0.1, lo=-0.05, hi=0.25)
     fits = frontiers({"knowledge": apart, "code": near})
-    words = sentences.frontiers(fits)
+    words = verdict_text.frontiers(fits)
     assert "for knowledge at 3 of 3 budgets (+11 % on average): there" in words
     assert "Of 6 such comparisons about 0.6 would" in words
     assert words.replace(" %", "\u00a0%") in read(made(fits)).text.replace(" %", "\u00a0%")
-    assert "agree within their errors, in all 6" in sentences.frontiers(frontiers({"knowledge": near, "code": near}))
+    assert "agree within their errors, in all 6" in verdict_text.frontiers(frontiers({"knowledge": near, "code": near}))
     refused = tuple(replace(one, status=Status.NOT_IDENTIFIED) for one in fits.laws)
-    assert sentences.frontiers(replace(fits, laws=refused)) == ""
-    assert sentences.frontiers(studies.fits(RESIDUALS)) == ""
+    assert verdict_text.frontiers(replace(fits, laws=refused)) == ""
+    assert verdict_text.frontiers(studies.fits(RESIDUALS)) == ""
 
 
 def test_runs_needed_grow_with_the_square_of_the_interval():
     near, far = (Interval(value=0.1, lo=lo, hi=0.2) for lo in (-0.1, -2.0))
     needed = {
-        name: sentences.what_to_run(studies.fits({"code": value}))[-1] for name, value in (("near", near), ("far", far))
+        name: verdict_text.what_to_run(studies.fits({"code": value}))[-1]
+        for name, value in (("near", near), ("far", far))
     }
     assert "about 4 times as many runs" in needed["near"]
     assert "no practical number" in needed["far"]
@@ -209,7 +210,7 @@ def test_a_simulated_study_from_fit_to_page():
         runs.assign(mix=MIX), skills=["knowledge", "code", "prose"], aggregates=["aggregate"], resamples=200
     )
     reader = read(made(fits))
-    verdicts = {skill: sentences.pooled_residual(fits, MIX, skill).verdict for skill in fits.skills}
+    verdicts = {skill: verdict_text.pooled_residual(fits, MIX, skill).verdict for skill in fits.skills}
     assert verdicts["knowledge"] == "capacity-hungry"
     assert verdicts["code"] == "data-hungry"
     assert "the optimum of knowledge has" in reader.text
@@ -219,4 +220,4 @@ def test_a_simulated_study_from_fit_to_page():
 def test_residual_type_is_what_the_sentences_take():
     one = studies.residual("code", Interval(), reason="no budget has an optimum for both")
     assert isinstance(one, Residual)
-    assert "No budget has an optimum for both." in sentences.verdict(studies.fits(RESIDUALS), one)
+    assert "No budget has an optimum for both." in verdict_text.verdict(studies.fits(RESIDUALS), one)

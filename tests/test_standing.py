@@ -8,11 +8,10 @@ from dataclasses import replace
 
 import pytest
 
+from skillscale.cli.output import Output
+from skillscale.commands.watch import _time
 from skillscale.errors import TrackingError
-from skillscale.output import Output
-from skillscale.point import DesignPoint, Mix
-from skillscale.record import Measurement
-from skillscale.standing import (
+from skillscale.execution.status import (
     Describer,
     Standing,
     describe,
@@ -21,9 +20,10 @@ from skillscale.standing import (
     remember_findings,
     standing_of,
 )
+from skillscale.execution.worker import work
+from skillscale.point import DesignPoint, Mix
+from skillscale.record import Measurement
 from skillscale.tracking import Planned, Registry
-from skillscale.watch import _time
-from skillscale.worker import work
 
 # MLflow 3.17 on SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -246,7 +246,7 @@ def test_a_description_that_cannot_be_written_stops_no_run(study, monkeypatch):
         raise TrackingError("the store is full")
 
     monkeypatch.setattr(study, "describe", refuse)
-    monkeypatch.setattr("skillscale.standing._EVERY_S", 0.0)
+    monkeypatch.setattr("skillscale.execution.status._EVERY_S", 0.0)
     monkeypatch.setattr(Output, "progress", lambda _, text: said.append(text))
     assert work(study, train, Output()) == 4
     assert study.progress().finished == 4

@@ -7,10 +7,10 @@ import json
 import pytest
 
 from skillscale import cli
+from skillscale.cli.output import Output
 from skillscale.config import load
-from skillscale.laws.design.advice import Advice, Proposal, Purpose
-from skillscale.output import Output
-from skillscale.sampling import Known, points_of, settled, tell
+from skillscale.design.proposal import Advice, Proposal, Purpose
+from skillscale.sampler.study import Known, points_of, settled, tell
 
 
 def loss(n, d):

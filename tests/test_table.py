@@ -11,8 +11,8 @@ import yaml
 
 from skillscale.errors import InputError
 from skillscale.point import Mix
-from skillscale.table import parse_columns, read_columns, read_table, table_of
-from skillscale.table.columns import KEYS, near
+from skillscale.runs import parse_columns, read_columns, read_table, table_of
+from skillscale.runs.column_map import KEYS, near
 
 SLIMPAJAMA = ("arxiv", "book", "c4", "github", "commoncrawl", "stackexchange", "wikipedia")
 PLAIN = {"n_params": "params", "n_tokens": "tokens", "skills": {"code": "loss_code", "prose": "loss_prose"}}

@@ -9,8 +9,8 @@ import sqlite3
 import pytest
 
 from skillscale.tracking import Registry
-from skillscale.tracking import tables as tables_module
-from skillscale.tracking.tables import Tables, Wanted
+from skillscale.tracking import sql_reader as tables_module
+from skillscale.tracking.sql_reader import Tables, Wanted
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 URI = os.environ.get("SKILLSCALE_TEST_DATABASE", "")  # of an empty PostgreSQL database, to try this on one

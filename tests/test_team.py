@@ -15,8 +15,9 @@ import torch
 
 from skillscale.config import load, resolve
 from skillscale.errors import InputError
-from skillscale.lm import devices, run, team
-from skillscale.lm.team import ALONE, check_shares, started_by, team_for
+from skillscale.lm import run
+from skillscale.lm.train import devices, process_group
+from skillscale.lm.train.process_group import ALONE, check_shares, started_by, team_for
 from skillscale.point import DesignPoint, Mix
 
 HERE = Path(__file__).parent
@@ -213,7 +214,7 @@ def test_slurm_must_say_how_many_tasks_a_node_has(nobody_started_us, monkeypatch
 
 
 def test_several_nodes_must_be_started_by_somebody(nobody_started_us):
-    team.formed.cache_clear()
+    process_group.formed.cache_clear()
     with pytest.raises(InputError, match=r"train\.nodes is 2, but neither srun nor torchrun .* one of 4"):
         team_for(config(devices=2, nodes=2), "cpu")
 

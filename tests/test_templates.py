@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from skillscale.errors import InputError
-from skillscale.lm.templates import Template
+from skillscale.lm.evaluation.templates import Template
 
 ROW: dict[str, Any] = {
     "question": "Who?",

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer as Model
 from tokenizers import models, normalizers, pre_tokenizers
 
 from skillscale.errors import InputError
-from skillscale.lm.tokenizer import END_OF_TEXT, Tokenizer, load, train
+from skillscale.lm.data.tokenizer import END_OF_TEXT, Tokenizer, load, train
 
 WORDS = ("the value", "of an item", "is counted", "return", "definition", "knowledge", "prose", "reasoning", "scale")
 CORPUS = [

@@ -35,7 +35,7 @@ from skillscale.record import (
     read_record,
 )
 from skillscale.tracking import Registry, RunWriter, Study, current_owner
-from skillscale.tracking.access import settle_uri
+from skillscale.tracking.connection import settle_uri
 from skillscale.tracking.owner import is_alive
 
 # MLflow 3.17 on SQLAlchemy 2.1

@@ -9,10 +9,10 @@ import torch
 
 from skillscale.config import load
 from skillscale.errors import DamagedCheckpointError, InputError, TrainingError
-from skillscale.lm import train as training
-from skillscale.lm.model import Transformer
-from skillscale.lm.shape import shape_for
-from skillscale.lm.train import Stopped, curve_steps, learning_rate_at, step_seconds, train, weight_groups
+from skillscale.lm.model.shape import shape_for
+from skillscale.lm.model.transformer import Transformer
+from skillscale.lm.train import loop as training
+from skillscale.lm.train.loop import Stopped, curve_steps, learning_rate_at, step_seconds, train, weight_groups
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import Optimisation
 

@@ -10,10 +10,10 @@ import torch
 
 from skillscale.config import load
 from skillscale.errors import InputError
-from skillscale.lm import rule, trunk
-from skillscale.lm.shape import shape_for
-from skillscale.lm.train import Stopped, train
-from skillscale.lm.trunk import Trunk, Turn, branch
+from skillscale.lm.model.shape import shape_for
+from skillscale.lm.train import cooldown_branches, hyperparameters
+from skillscale.lm.train.cooldown_branches import Trunk, Turn, branch
+from skillscale.lm.train.loop import Stopped, train
 from skillscale.point import DesignPoint, Mix
 
 CONFIG = replace(load().train, schedule="trunk", batch_coefficient=1.4)
@@ -36,7 +36,7 @@ class Counting:
 
 def trained(n_tokens, *, turn=None, seed=0, config=CONFIG, stream=None, **more):
     point = DesignPoint(n_params=SIZE.n_params, n_tokens=n_tokens, mix=Mix({"code": 1.0}), seed=seed)
-    plan = trunk.derive(point, SIZE, config, context=32)
+    plan = cooldown_branches.derive(point, SIZE, config, context=32)
     return train(point, size=SIZE, optimisation=plan, stream=stream or Counting(), config=config, turn=turn, **more)
 
 
@@ -83,10 +83,12 @@ def test_batch_and_rate_are_those_of_the_rule_at_the_tokens_seen():
     batches = np.diff(run.firsts)
     for step in range(100, run.fork, 37):
         seen = int(run.firsts[step]) * 256
-        wanted = trunk.BATCH_FACTOR * settings.batch_coefficient * seen**settings.batch_tokens_exponent / 256
+        wanted = (
+            cooldown_branches.BATCH_FACTOR * settings.batch_coefficient * seen**settings.batch_tokens_exponent / 256
+        )
         assert 2**-0.51 < batches[step] / max(wanted, 1) < 2**0.51
         after = int(run.firsts[step + 1]) * 256
-        assert run.rate(step) == trunk.LR_FACTOR * rule.learning_rate(30_000, after, settings)
+        assert run.rate(step) == cooldown_branches.LR_FACTOR * hyperparameters.learning_rate(30_000, after, settings)
     falling = [run.rate(step) for step in range(run.fork + 1, run.steps)]
     assert all(later < earlier for earlier, later in itertools.pairwise(falling))
     assert falling[-1] < 0.1 * falling[0]

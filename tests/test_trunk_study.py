@@ -6,10 +6,11 @@ import json
 import pytest
 import small_study
 
-from skillscale import config, source
+from skillscale import config
 from skillscale.cli import main
-from skillscale.grid import grid_points, tokens_to_train
+from skillscale.execution.grid import grid_points, tokens_to_train
 from skillscale.record import State
+from skillscale.runs import read
 from skillscale.tracking import Registry
 
 TRUNK = ["--train.schedule", "trunk"]
@@ -69,7 +70,7 @@ def test_nothing_of_the_trunks_is_left_on_the_disk(studied):
 
 def test_fits_take_a_trunk_for_one_cluster(studied):
     _, _, settings, points, records, _ = studied
-    runs = source.trained_table(records, settings).runs
+    runs = read.trained_table(records, settings).runs
     assert runs["cluster"].nunique() == len({point.trunk for point in points})
     assert runs.groupby("cluster")["N"].nunique().eq(1).all()
 

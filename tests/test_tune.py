@@ -11,12 +11,13 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from test_campaign import registry
 
-from skillscale import config, tune
+from skillscale import config
 from skillscale.cli import main
+from skillscale.cli.output import Output
+from skillscale.commands import tune
+from skillscale.commands.tune import refit
 from skillscale.errors import TrainingError
-from skillscale.output import Output
 from skillscale.point import DesignPoint, Mix
-from skillscale.tune import refit
 
 TRUE = {"a": -0.25, "b": 0.15, "c": 0.02, "batch": 3.0, "slope": 0.4}
 

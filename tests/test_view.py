@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from skillscale.tracking.view import analyses_view, run_path, runs_path, runs_view
+from skillscale.tracking.ui import analyses_view, run_path, runs_path, runs_view
 
 TAG = "mlflow.sharedViewState.skillscale"
 

@@ -6,7 +6,8 @@ import math
 import pytest
 from test_standing import client, empty_store, point, registry, study, train  # noqa: F401
 
-from skillscale import cli, watch
+from skillscale import cli
+from skillscale.commands import watch
 from skillscale.config import load
 from skillscale.record import Measurement
 from skillscale.tracking import Registry

@@ -14,7 +14,7 @@ import pytest
 
 from skillscale.cli import ENTRIES, main
 from skillscale.errors import InputError
-from skillscale.table import parse_columns, read_columns, read_table
+from skillscale.runs import parse_columns, read_columns, read_table
 from skillscale.tracking import Registry
 
 # MLflow 3.17 on SQLAlchemy 2.1

@@ -14,12 +14,13 @@ from dataclasses import fields
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from skillscale import __version__, completion, config, errors
+from skillscale import __version__, config, errors
+from skillscale.cli import completion
 from skillscale.cli.entries import ENTRIES
 from skillscale.cli.entry import Entry
+from skillscale.cli.output import Output, without_password
 from skillscale.cli.usage import overview, usage
 from skillscale.cli.values import near
-from skillscale.output import Output, without_password
 
 INTERRUPTED, TERMINATED = 130, 143
 _CURES = {

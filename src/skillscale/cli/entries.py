@@ -288,7 +288,7 @@ ENTRIES = (
     Entry(
         name="main",
         help="prepare the data, train the study's points and a few sampled ones, fit every skill, write the page",
-        run="skillscale.main_job:main",
+        run="skillscale.commands.main:main",
         parameters=(*_TRAIN, _WORKERS, _RETRY, _PAGE, _STORAGE, _JSON),
         examples=(
             "skillscale main",
@@ -299,7 +299,7 @@ ENTRIES = (
     Entry(
         name="prepare",
         help="build or fetch the data, train the tokenizer, write the token arrays",
-        run="skillscale.campaign:prepare",
+        run="skillscale.execution.session:prepare",
         parameters=(_STUDY, _DATA, _SKILLS, _CACHE, _JSON),
         examples=(
             "skillscale prepare --study main",
@@ -309,7 +309,7 @@ ENTRIES = (
     Entry(
         name="train",
         help="train and measure one point",
-        run="skillscale.campaign:train",
+        run="skillscale.execution.session:train",
         parameters=(
             *_TRAIN,
             Parameter(
@@ -346,7 +346,7 @@ ENTRIES = (
     Entry(
         name="grid",
         help="train the study's points: budgets x sizes x mixes x seeds",
-        run="skillscale.campaign:grid",
+        run="skillscale.execution.session:grid",
         parameters=(
             *_TRAIN,
             Parameter(
@@ -398,7 +398,7 @@ ENTRIES = (
     Entry(
         name="worker",
         help="train the points that wait in the study's queue until there are none",
-        run="skillscale.campaign:worker",
+        run="skillscale.execution.session:worker",
         parameters=(
             *_TRAIN,
             _TRAINER,
@@ -424,7 +424,7 @@ ENTRIES = (
     Entry(
         name="sample",
         help="choose the points that tell most per FLOP, train them, fit again, until it is enough",
-        run="skillscale.sample:sample",
+        run="skillscale.commands.sample:sample",
         parameters=(
             *_TRAIN,
             _TRAINER,
@@ -459,7 +459,7 @@ ENTRIES = (
     Entry(
         name="suggest",
         help="print the next points and why, from a study or a table; trains nothing",
-        run="skillscale.suggest:suggest",
+        run="skillscale.commands.suggest:suggest",
         parameters=(
             *_READ,
             *_OF_TABLE,
@@ -477,7 +477,7 @@ ENTRIES = (
     Entry(
         name="tune",
         help="search learning rate and batch at a few sizes, and refit the rule for them",
-        run="skillscale.tune:tune",
+        run="skillscale.commands.tune:tune",
         parameters=(
             *_TRAIN,
             Parameter(name="n_params", read=several(count), help="N of each size; empty: both ends of the grid"),
@@ -493,7 +493,7 @@ ENTRIES = (
     Entry(
         name="fit",
         help="fit every skill's law and compute optimum, from the runs in the registry or from a table",
-        run="skillscale.analysis:fit",
+        run="skillscale.analysis.fit_laws:fit",
         parameters=(*_READ, *_OF_TABLE, *_HOW, _WORTH, _BOUNDS, _REGISTER, _STORAGE, _JSON),
         names_any_study=True,
         examples=(
@@ -505,7 +505,7 @@ ENTRIES = (
     Entry(
         name="plan",
         help="for a budget and what skills are worth: N, D and mix, losses, what other sizes cost, what skills trade",
-        run="skillscale.plan:plan",
+        run="skillscale.commands.plan:plan",
         parameters=(*_READ, *_OF_TABLE, *_PLANNED, *_HOW[:8], _JSON),
         names_any_study=True,
         examples=(
@@ -517,7 +517,7 @@ ENTRIES = (
     Entry(
         name="backtest",
         help="fit the smaller runs, predict the larger ones, and tell error and coverage of each skill",
-        run="skillscale.backtest:backtest",
+        run="skillscale.commands.backtest:backtest",
         parameters=(
             *_READ,
             *_OF_TABLE,
@@ -537,7 +537,7 @@ ENTRIES = (
     Entry(
         name="simulate",
         help="try designs of experiments on a known world: errors, coverage and cost of what each finds out",
-        run="skillscale.simulate:simulate",
+        run="skillscale.commands.simulate:simulate",
         parameters=(
             Parameter(
                 name="world",
@@ -615,7 +615,7 @@ ENTRIES = (
     Entry(
         name="report",
         help="fit, and write figures, tables and the page",
-        run="skillscale.analysis:report",
+        run="skillscale.analysis.fit_laws:report",
         parameters=(*_READ, *_OF_TABLE, *_HOW, _BESIDE, _PAGE, _STORAGE, _JSON),
         names_any_study=True,
         examples=(
@@ -626,7 +626,7 @@ ENTRIES = (
     Entry(
         name="import",
         help="write the runs of others, from a table, W&B, lm-eval results or an MLflow experiment, into a study",
-        run="skillscale.imports:run_import",
+        run="skillscale.commands.import_runs:run_import",
         parameters=(
             Parameter(name="study", default=None, help="name of the study to import into"),
             replace(_COLUMNS, default=None),
@@ -645,7 +645,7 @@ ENTRIES = (
     Entry(
         name="evaluate",
         help="measure checkpoints of Hugging Face, in local folders, on the skills, as runs of a study of their own",
-        run="skillscale.evaluate:evaluate",
+        run="skillscale.commands.evaluate:evaluate",
         parameters=(
             *_under(
                 _KEPT,
@@ -733,7 +733,7 @@ ENTRIES = (
     Entry(
         name="export",
         help="write the runs of a study to a CSV or Parquet file, or its laws as JSON or as Python to paste",
-        run="skillscale.export:export",
+        run="skillscale.commands.export:export",
         parameters=(
             *_READ,
             *_OF_TABLE,
@@ -763,7 +763,7 @@ ENTRIES = (
     Entry(
         name="watch",
         help="how far a study is, live: points, FLOP, expected end, how the widest interval falls, workers",
-        run="skillscale.watch:watch",
+        run="skillscale.commands.watch:watch",
         parameters=(
             Parameter(name="study", default="main", help="name of a study in the registry"),
             _TRACKING,
@@ -780,7 +780,7 @@ ENTRIES = (
     Entry(
         name="reap",
         help="close the runs whose process is gone",
-        run="skillscale.campaign:reap",
+        run="skillscale.execution.session:reap",
         parameters=(
             Parameter(name="study", help="name of a study in the registry; empty: every study"),
             Parameter(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from skillscale import config
+from skillscale.cli.output import Output
 from skillscale.cli.values import OneOf, flag
-from skillscale.output import Output
 
 OUTPUT = "the output"  # the group that is told last
 _FEW = 10  # parameters that are read at a glance, without groups

@@ -325,7 +325,7 @@ class StudyFits:
     laws: tuple[LawFit, ...]
     frontier: tuple[Frontier, ...]
     unusable: tuple[Unusable, ...]
-    curve: str = field(default="shared", metadata={"unit": "isoFLOP method, of skillscale.laws.isoflop.CURVES"})
+    curve: str = field(default="shared", metadata={"unit": "isoFLOP method, of skillscale.laws.isoflop.curves.CURVES"})
     whole: bool = field(default=True, metadata={"unit": "whether C = 6 N D with N as counted, so that D* = C / 6 N*"})
 
     @property

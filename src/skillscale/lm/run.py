@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from skillscale.config import Config
-from skillscale.lm import flops, follow, rule, skills
-from skillscale.lm import trunk as trunks
-from skillscale.lm.devices import chosen_device
-from skillscale.lm.mixture import MixStream
-from skillscale.lm.prepare import Prepared
-from skillscale.lm.shape import shape_for
-from skillscale.lm.team import check_shares, team_for
-from skillscale.lm.train import Progress, Trained, train
+from skillscale.lm.data.mixture import MixStream
+from skillscale.lm.data.prepare import Prepared
+from skillscale.lm.evaluation import skills
+from skillscale.lm.model import flops
+from skillscale.lm.model.shape import shape_for
+from skillscale.lm.train import cooldown_branches as trunks
+from skillscale.lm.train import follower, hyperparameters
+from skillscale.lm.train.devices import chosen_device
+from skillscale.lm.train.loop import Progress, Trained, train
+from skillscale.lm.train.process_group import check_shares, team_for
 from skillscale.point import DesignPoint
 from skillscale.record import CategoryUse, Measurement, Optimisation, Size, Spending
 
@@ -50,7 +52,7 @@ def derive(point: DesignPoint, config: Config, prepared: Prepared) -> Recipe:
         InputError: no model has that size, D is less than one sequence, or devices can't share its batches.
     """
     size = shape_for(point.n_params, vocab_size=prepared.tokenizer.vocab_size, model=config.model)
-    derived = (trunks if config.train.schedule == "trunk" else rule).derive
+    derived = (trunks if config.train.schedule == "trunk" else hyperparameters).derive
     optimisation = derived(point, size, config.train, context=config.model.context)
     if config.train.n_devices > 1:
         check_shares(_batches(point, size, optimisation, config), config.train.n_devices)
@@ -94,7 +96,7 @@ def train_and_measure(
     point, size, optimisation = recipe.point, recipe.size, recipe.optimisation
     stream = MixStream(prepared.categories, mix=point.mix, seed=point.seed, context=config.model.context)
     team = team_for(config.train, chosen_device(config.train.device, config.train.devices))
-    follow.call(team, point, size, optimisation, config.train, prepared.categories)
+    follower.call(team, point, size, optimisation, config.train, prepared.categories)
     with trunks.Turn(trunk) if trunk is not None and optimisation.trunk else nullcontext() as turn:
         trained = train(
             point,

@@ -18,8 +18,9 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
+from skillscale.formatting import count, percent, power
 from skillscale.laws.results import Minimum, PowerLaw, Residual, Status, StudyFits, Verdict
-from skillscale.report.canvas import (
+from skillscale.report.style import (
     GREY,
     INK,
     SKILL_COLOURS,
@@ -31,7 +32,6 @@ from skillscale.report.canvas import (
     log_axis,
     make_panels,
 )
-from skillscale.report.numbers import count, percent, power
 
 # Ticks of the residuals in per cent, as pairs below and above 0, finest first
 _RATIO_STEPS = (

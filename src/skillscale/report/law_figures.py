@@ -12,10 +12,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from skillscale.laws.fitted import Fitted
-from skillscale.report.canvas import GREY, INK, SKILL_COLOURS, STYLE, WIDTH, label_axes, log_axis, make_panels
+from skillscale.formatting import count, power
+from skillscale.laws.fit.skill_law import Fitted
 from skillscale.report.laws import Laws
-from skillscale.report.numbers import count, power
+from skillscale.report.style import GREY, INK, SKILL_COLOURS, STYLE, WIDTH, label_axes, log_axis, make_panels
 
 _STEPS = 24  # computes at which N*(C) is drawn
 _OFF = 0.05  # width of the axis of errors that is never gone below, in ln L

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skillscale.laws.fitted import Fitted
-from skillscale.laws.request import Refused
+from skillscale.formatting import compact, count
+from skillscale.laws.fit.request import Refused
+from skillscale.laws.fit.skill_law import Fitted
 from skillscale.laws.results import Interval
-from skillscale.report.numbers import compact, count
 
 Laws = Mapping[str, Fitted | Refused]
 NOTES = 8  # doubts shown in the terminal

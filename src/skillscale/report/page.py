@@ -9,14 +9,14 @@ from importlib import resources
 import jinja2
 import pandas as pd
 
-from skillscale.laws.fitted import Fitted
+from skillscale.formatting import MISSING, count, duration, plural, power
+from skillscale.laws.fit.skill_law import Fitted
 from skillscale.laws.results import StudyFits, Verdict, by_reason
 from skillscale.record import RunRecord, State
-from skillscale.report import canvas, figures, law_figures, sentences, tables
+from skillscale.report import figures, law_figures, style, tables, verdict_text
 from skillscale.report import laws as tables_of_laws
 from skillscale.report.laws import Laws
-from skillscale.report.numbers import MISSING, count, duration, plural, power
-from skillscale.report.parts import Drawn, Part, drawn_of, table_of
+from skillscale.report.sections import Drawn, Part, drawn_of, table_of
 
 _MIXES = 3  # most mixes that have figures each
 _GREEK = {"alpha": "α", "beta": "β"}
@@ -90,8 +90,8 @@ def page(
         lede=_lede(fits, mixes, laws or {}) + (f" N counts: {about.counted}." if about.counted and mixes else ""),
         headline=_headline(records, about) if records else _headline_of_table(fits),
         verdicts=[row for mix in mixes for row in _verdicts(fits, mix, named=len(mixes) > 1)],
-        how_to_read=sentences.how_to_read(fits) if mixes else "",
-        to_run=sentences.what_to_run(fits) if mixes else (),
+        how_to_read=verdict_text.how_to_read(fits) if mixes else "",
+        to_run=verdict_text.what_to_run(fits) if mixes else (),
         figures=[
             *(one for number, mix in enumerate(mixes) for one in _figures(fits, mix, number, named=len(mixes) > 1)),
             *differences,
@@ -191,13 +191,13 @@ def _span(values: Sequence[float]) -> str:
 def _verdicts(fits: StudyFits, mix: str, *, named: bool) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for skill in fits.skills:
-        one = sentences.pooled_residual(fits, mix, skill)
+        one = verdict_text.pooled_residual(fits, mix, skill)
         rows.append(
             {
                 "skill": f"{skill} ({mix})" if named else skill,
                 "verdict": one.said(fits.level) if one else str(Verdict.UNRESOLVED),
                 "shown": one is not None and one.said(fits.level) in (Verdict.CAPACITY, Verdict.DATA),
-                "sentence": sentences.verdict(fits, one) if one else f"No residual of {skill} was fitted.",
+                "sentence": verdict_text.verdict(fits, one) if one else f"No residual of {skill} was fitted.",
             }
         )
     return rows
@@ -209,14 +209,14 @@ def _figures(fits: StudyFits, mix: str, number: int, *, named: bool) -> list[Dra
     minima = _only(fits.minima_table(), mix)
     return [
         drawn_of(
-            f"isoflop-{number}", f"IsoFLOP curves{of}", canvas.svg(figures.isoflop(fits, mix)),
+            f"isoflop-{number}", f"IsoFLOP curves{of}", style.svg(figures.isoflop(fits, mix)),
             f"Each point is a run of the grid, each curve {_curve_kind(fits)} in log N, fitted to one budget's. "
             f"Diamonds are the compute optima N*, black bars their {level} intervals. A dashed curve has no optimum "
             f"that could be claimed; the table says why.",
             (table_of("Optima", minima),),
         ),
         drawn_of(
-            f"optima-{number}", f"Optimal size against compute{of}", canvas.svg(figures.optima(fits, mix)),
+            f"optima-{number}", f"Optimal size against compute{of}", style.svg(figures.optima(fits, mix)),
             f"N*(C) of each skill with {level} intervals, and the power law through them with its band; the aggregate "
             f"in grey. Dashed: the optimum by the skill's law, which is one for all budgets. Where "
             f"the two part, at least one form does not hold here. Points are shifted a little along C to stay apart.",
@@ -226,7 +226,7 @@ def _figures(fits: StudyFits, mix: str, number: int, *, named: bool) -> list[Dra
             ),
         ),
         drawn_of(
-            f"residuals-{number}", f"Residuals{of}", canvas.svg(figures.residuals(fits, mix)),
+            f"residuals-{number}", f"Residuals{of}", style.svg(figures.residuals(fits, mix)),
             f"How many more parameters the skill's optimum has than the aggregate's: at each budget (dots) and pooled "
             f"over budgets (diamonds), with {level} intervals. An interval that crosses the vertical line shows no "
             f"difference.",
@@ -268,13 +268,13 @@ def _law_figures(laws: Laws, flops: Sequence[float], given: Mapping[str, bytes] 
         ),
     }
     if given is None:
-        given = {name: canvas.svg(figure) for name, figure in law_figures.of_laws(laws, flops).items()}
+        given = {name: style.svg(figure) for name, figure in law_figures.of_laws(laws, flops).items()}
     return [drawn_of(name, told[name][0], image, *told[name][1:]) for name, image in given.items()]
 
 
 def _laws(laws: Laws, flops: Sequence[float], fits: StudyFits) -> Part | None:
     """Each skill's law: its form in words, its parameters with intervals, what the runs can't tell, and the curves."""
-    beside = tuple(text for text in (sentences.frontiers(fits),) if text)
+    beside = tuple(text for text in (verdict_text.frontiers(fits),) if text)
     if not laws and not beside:
         return None
     forms = {one.law.name: type(one.law).__doc__ or "" for one in laws.values() if isinstance(one, Fitted)}

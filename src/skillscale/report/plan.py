@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from skillscale.laws.ensemble import SkillLaw
-from skillscale.laws.optima import Optimum
-from skillscale.laws.planning import Cheap, Frontier, Misled, Plan, Price, Step
+from skillscale.formatting import compact, count, join
+from skillscale.laws.optimum.ensemble import SkillLaw
+from skillscale.laws.optimum.optimum import Optimum
+from skillscale.laws.optimum.plan import Cheap, Frontier, Misled, Plan, Price, Step
 from skillscale.laws.results import Interval, Residual, Verdict
-from skillscale.report.numbers import compact, count, join
 from skillscale.report.tables import MAX_WIDTH, aligned
 from skillscale.report.worth import (
     ends,

@@ -10,11 +10,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from skillscale.laws.ensemble import Ensemble, SkillLaw, shares_of
-from skillscale.laws.forms import Array
-from skillscale.laws.planning import AROUND, Frontier, Plan
-from skillscale.report.canvas import GREY, INK, SKILL_COLOURS, STYLE, WIDTH, log_axis
-from skillscale.report.numbers import count, power
+from skillscale.formatting import count, power
+from skillscale.laws.forms.nd import Array
+from skillscale.laws.optimum.ensemble import Ensemble, SkillLaw, shares_of
+from skillscale.laws.optimum.plan import AROUND, Frontier, Plan
+from skillscale.report.style import GREY, INK, SKILL_COLOURS, STYLE, WIDTH, log_axis
 
 _POINTS = 121
 _ABOVE = 6.0  # %, up to where the curves are shown

@@ -13,13 +13,14 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from skillscale.laws.crossing import CrossoverStudy
-from skillscale.laws.likeness import LikenessStudy
+from skillscale.formatting import count, percent, power
 from skillscale.laws.results import Minimum, Residual, Status, StudyFits
-from skillscale.laws.shares import ShareStudy
-from skillscale.laws.skill_study import SkillStudy
-from skillscale.laws.splits import SplitVerdict
-from skillscale.report.canvas import (
+from skillscale.laws.skills.crossover import CrossoverStudy
+from skillscale.laws.skills.share_effects import ShareStudy
+from skillscale.laws.skills.skill_study import SkillStudy
+from skillscale.laws.skills.validation_similarity import LikenessStudy
+from skillscale.laws.skills.verdicts import SplitVerdict
+from skillscale.report.style import (
     GREY,
     INK,
     SKILL_COLOURS,
@@ -31,7 +32,6 @@ from skillscale.report.canvas import (
     log_axis,
     make_panels,
 )
-from skillscale.report.numbers import count, percent, power
 
 PUBLISHED_SHIFTS = ((0.5, "Roberts et al. 2025: nearly 50 % at most"), (0.3, "the same: up to 30 % at low budgets"))
 _WIDEST = math.log(6)  # half width of the axis of residuals that intervals are cut at

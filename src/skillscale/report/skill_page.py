@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from skillscale.laws.composition import composition_table
-from skillscale.laws.crossing import Crossing, Crossover
-from skillscale.laws.lines import LEAST
+from skillscale.formatting import count, join, percent, plural, power
 from skillscale.laws.results import Interval, Status, StudyFits, Verdict
-from skillscale.laws.skill_study import PAIR, SkillStudy, last_shift
-from skillscale.laws.splits import Confirmation, SplitVerdict, needed_table, split_table
-from skillscale.report import canvas, skill_figures
-from skillscale.report.numbers import count, join, percent, plural, power
-from skillscale.report.parts import Drawn, drawn_of, table_of
+from skillscale.laws.skills.crossover import Crossing, Crossover
+from skillscale.laws.skills.regression import LEAST
+from skillscale.laws.skills.skill_study import PAIR, SkillStudy, last_shift
+from skillscale.laws.skills.validation_shift import composition_table
+from skillscale.laws.skills.verdicts import Confirmation, SplitVerdict, needed_table, split_table
+from skillscale.report import skill_figures, style
+from skillscale.report.sections import Drawn, drawn_of, table_of
 
 _ABSENT = re.compile(r" at \d+ of \d+")  # each names a mix that a line is without
 _FAR = 1000.0  # factor between the budgets of two studies that is worth a word
@@ -50,7 +50,7 @@ def _beside(study: SkillStudy, fits: StudyFits, beside: tuple[str, pd.DataFrame]
         return []
     return [
         drawn_of(
-            "published", f"Beside {name}", canvas.svg(skill_figures.published(fits, study.base, known)),
+            "published", f"Beside {name}", style.svg(skill_figures.published(fits, study.base, known)),
             f"This study's optima with their intervals, and those of {name}, hollow. Skills of the same name are "
             f"measured on other data sets there{_apart(fits, known)}: what agrees or differs is the order of the "
             "skills, not more.",
@@ -110,7 +110,7 @@ def _splits(study: SkillStudy) -> list[Drawn]:
         table_of("Residuals of skills and data sets", _short(split_table(study.verdicts)), folded=True),
         table_of("How many times the runs a claim would need", _short(needed_table(study.needed)), folded=True),
     )
-    return [drawn_of("splits", title, canvas.svg(skill_figures.splits(study.verdicts)), caption, tables)]
+    return [drawn_of("splits", title, style.svg(skill_figures.splits(study.verdicts)), caption, tables)]
 
 
 def _without_split(study: SkillStudy) -> str:
@@ -168,7 +168,7 @@ def _shifts(study: SkillStudy) -> list[Drawn]:
         "interval owns that, budget by budget, and begins at 0 where no two skills can be told apart."
     )
     table = table_of("Shift of N* by validation set", _short(composition_table(mine)), folded=True)
-    return [drawn_of("composition", title, canvas.svg(skill_figures.shifts(study)), caption, (table,))]
+    return [drawn_of("composition", title, style.svg(skill_figures.shifts(study)), caption, (table,))]
 
 
 def _mixes(study: SkillStudy, categories: Mapping[str, str]) -> list[Drawn]:
@@ -180,14 +180,14 @@ def _mixes(study: SkillStudy, categories: Mapping[str, str]) -> list[Drawn]:
     own = {name: categories[name] for name in skills}
     found = [
         drawn_of(
-            "mixes", f"Data mixes at {power(smallest)} FLOP", canvas.svg(skill_figures.mixes(study, own, smallest)),
+            "mixes", f"Data mixes at {power(smallest)} FLOP", style.svg(skill_figures.mixes(study, own, smallest)),
             f"IsoFLOP curves of {n_mixes} mixes at the smallest budget; the colour tells the share of the skill's own "
             "category. Other budgets are in the table.",
             (table_of("Optima of every mix", _short(study.fits.minima_table()), folded=True),),
         ),
         drawn_of(
             "shares", "Optimal size against the share of the skill's data",
-            canvas.svg(skill_figures.shares(study.shares, skills)),
+            style.svg(skill_figures.shares(study.shares, skills)),
             f"{_elasticities(study, skills)} {_equal(study)} {_PUBLISHED_SLOPES} Were a skill to learn from the tokens "
             "of its own category alone, the elasticity would be β/(α+β), about .45 with their exponents.",
             (
@@ -260,7 +260,7 @@ def _ratios(study: SkillStudy, smallest: float) -> list[Drawn]:
         found.append(
             drawn_of(
                 "crossover", "Where two skills want the same size",
-                canvas.svg(skill_figures.crossover(study.crossover)),
+                style.svg(skill_figures.crossover(study.crossover)),
                 f"{_crossing(over_all)}{_PUBLISHED_CROSSING if study.pair == PAIR else ''}",
                 (
                     table_of("Crossings", _short(study.crossover.crossover_table()), folded=True),
@@ -277,7 +277,7 @@ def _ratios(study: SkillStudy, smallest: float) -> list[Drawn]:
         found.append(
             drawn_of(
                 "likeness", "What each validation set is like",
-                canvas.svg(skill_figures.likeness(study.likeness, smallest)),
+                style.svg(skill_figures.likeness(study.likeness, smallest)),
                 f"Loss at the optimum of each mix, less its mean over mixes and over its scatter, at {power(smallest)} "
                 f"FLOP, beside those of the two skills; the data sets they are the means of are left out. By all "
                 f"budgets: {told}. Each is told by itself: of ten, one may be told wrongly at this level.",

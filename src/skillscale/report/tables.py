@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from skillscale.formatting import compact, count, percent
 from skillscale.laws.results import Minimum, Status, StudyFits, Unusable
 from skillscale.record import Measurement, RunRecord
-from skillscale.report.numbers import compact, count, percent
-from skillscale.report.sentences import pooled_residual, the
+from skillscale.report.verdict_text import pooled_residual, the
 
 MAX_WIDTH = 110
 _NAME_WIDTH = 18

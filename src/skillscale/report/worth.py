@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from skillscale.laws.optima import Optimum, ValidationEffect
+from skillscale.formatting import MISSING, compact, count, percent
+from skillscale.laws.optimum.optimum import Optimum, ValidationEffect
+from skillscale.laws.optimum.weighted_optimum import Worth
 from skillscale.laws.results import Interval, Residual
-from skillscale.laws.worth import Worth
-from skillscale.report.numbers import MISSING, compact, count, percent
 from skillscale.report.tables import aligned
 
 

@@ -3,7 +3,7 @@
 ``dashboard`` draws for optuna-dashboard, where that is installed.
 """
 
-from skillscale.sampler.adapter import PROPOSAL, WHY, SkillLawSampler, is_beyond, stop_when_done
 from skillscale.sampler.dashboard import draw_widths
+from skillscale.sampler.optuna_sampler import PROPOSAL, WHY, SkillLawSampler, is_beyond, stop_when_done
 
 __all__ = ["PROPOSAL", "WHY", "SkillLawSampler", "draw_widths", "is_beyond", "stop_when_done"]

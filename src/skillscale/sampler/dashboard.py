@@ -8,7 +8,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from skillscale.errors import InputError
-from skillscale.sampler.adapter import PROPOSAL
+from skillscale.sampler.optuna_sampler import PROPOSAL
 
 _FIGURE = "skillscale-widths"
 _WIDEST = "widest of all, differences included"

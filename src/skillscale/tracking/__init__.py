@@ -5,12 +5,12 @@ In order: ``Registry.open``, ``open_study``, ``add_points``; each worker then lo
 study of their own by ``open_imports``.
 """
 
-from skillscale.tracking.imported import Added, ForeignRun, ImportedRun, Imports, Source
+from skillscale.tracking.imports import Added, ForeignRun, ImportedRun, Imports, Source
 from skillscale.tracking.owner import current_owner, is_alive
-from skillscale.tracking.registry import EVALUATED, TRAINER, Registry
+from skillscale.tracking.run_writer import AnalysisWriter, Claim, RunWriter
+from skillscale.tracking.studies import EVALUATED, TRAINER, Registry
 from skillscale.tracking.study import Planned, Progress, Reaped, Study
-from skillscale.tracking.view import link, run_path
-from skillscale.tracking.writer import AnalysisWriter, Claim, RunWriter
+from skillscale.tracking.ui import link, run_path
 
 __all__ = [
     "EVALUATED", "TRAINER", "Added", "AnalysisWriter", "Claim", "ForeignRun", "ImportedRun", "Imports", "Planned",

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from skillscale.cli.output import without_password
 from skillscale.errors import TrackingError
-from skillscale.output import without_password
 from skillscale.point import digest
 from skillscale.record import TAG, DataSet
-from skillscale.tracking.access import (
+from skillscale.tracking.connection import (
     FIRST_PATIENCE,
     check_database,
     file_lock,
@@ -28,7 +28,7 @@ from skillscale.tracking.access import (
     reaching,
     sqlite_path,
 )
-from skillscale.tracking.tables import Row, Tables, Wanted
+from skillscale.tracking.sql_reader import Row, Tables, Wanted
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -14,10 +14,10 @@ from skillscale.point import DesignPoint
 from skillscale.record import CURVE, TAG, RunRecord, State, Why, budget_label, read_record, run_name
 from skillscale.tracking.owner import current_owner, is_alive
 from skillscale.tracking.queue import MAX_DEATHS, Ended, Entry, Queue, Ticket, died, locks
+from skillscale.tracking.run_writer import AnalysisWriter, Claim, RunWriter
+from skillscale.tracking.sql_reader import Row, Wanted
 from skillscale.tracking.store import Batch, Store, now_ms, tag
-from skillscale.tracking.tables import Row, Wanted
-from skillscale.tracking.view import NOTE, analyses_view, link, runs_path, runs_view
-from skillscale.tracking.writer import AnalysisWriter, Claim, RunWriter
+from skillscale.tracking.ui import NOTE, analyses_view, link, runs_path, runs_view
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

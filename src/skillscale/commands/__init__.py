@@ -1,0 +1,1 @@
+"""One file a command: read its options, call a room, print the answer. No command imports another."""

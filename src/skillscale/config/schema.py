@@ -1,0 +1,703 @@
+"""From ``conf/*.yaml`` and overrides to frozen, checked values; unknown keys are refused.
+
+Each noun (data, skills, model, train, study, sample) has one file, and each default one home: that file. A setting is
+overridden by ``--NOUN.key value`` on the command line or ``-P NOUN.key=value`` through MLflow, and a whole file by one
+of the same name in the folder that ``SKILLSCALE_CONF`` names.
+"""
+
+import contextlib
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from skillscale.errors import InputError
+from skillscale.point import Mix, check_skill_name, digest
+
+NOUNS = ("data", "skills", "model", "train", "study", "sample")
+# Settings of training that say where and how fast, and move no more than the last digits of a loss
+_WHERE_AND_HOW = (
+    "device", "threads", "checkpoint_every_s", "devices", "nodes", "strategy", "compile", "checkpoint_activations",
+)  # fmt: skip
+_STRICT_KEYS = ConfigDict(extra="forbid")
+_T = TypeVar("_T")
+
+
+def _whole(value: object) -> object:
+    """YAML 1.1 reads 1e7 as text."""
+    if isinstance(value, str) and "e" in value.lower():
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
+def _off(value: object) -> object:
+    """YAML 1.1 reads off as false."""
+    return "off" if value is False else value
+
+
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """Where documents come from.
+
+    Args:
+        path: ``embedded:NAME`` (built from packages), a folder or file of parquet, jsonl or csv, or a hub id.
+        config: of a hub data set, as in ``sample-10BT``; empty: its default.
+        split: of a hub data set or of an embedded corpus; a file has one split, whatever this says.
+        column: that holds the text.
+        streaming: read a hub data set as it comes, without a copy on disk.
+        weight: of this source in its category, where ``max_bytes`` limits what is read.
+    """
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    path: str
+    config: str = ""
+    split: str = "train"
+    column: str = "text"
+    streaming: bool = True
+    weight: Positive = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoryConfig:
+    """One category of training data.
+
+    Args:
+        name: as in the mixes of a study.
+        sources: of its documents, read one after the other.
+        max_bytes: of UTF-8 that are read at most, shared out to the sources by weight; empty: all there is.
+        validation: where its validation set comes from; empty: a part of the sources.
+        validation_share: of the documents that are held back for validation where no source of it is named.
+        validation_bytes: of the validation set, at most.
+    """
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    name: str
+    sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
+    max_bytes: Count | None = None
+    validation: SourceConfig | None = None
+    validation_share: Share = 0.01
+    validation_bytes: Count = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What models are trained on.
+
+    Args:
+        name: of the data, as its file is named.
+        categories: what a mix is made of.
+        tokenizer: a tokenizer.json file; empty: train one on the categories.
+        vocab_size: of the tokenizer that is trained, tokens.
+        tokenizer_bytes: of text that it is trained on.
+        preset: which embedded corpora are made; it plays no part for other data.
+        popularity: how steeply mentions of an entity fall with its rank; 0: all are told of equally often.
+        people: those of the preset ``controlled``, which has them in place of real facts.
+    """
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    name: str
+    categories: Annotated[tuple[CategoryConfig, ...], Field(min_length=1)]
+    tokenizer: str = ""
+    vocab_size: Annotated[int, Field(ge=257, le=1_000_000)] = 512
+    tokenizer_bytes: Count = 8_000_000
+    preset: Literal["tiny", "small", "medium", "full", "controlled"] = "tiny"
+    popularity: Annotated[float, Field(ge=0, le=3)] = 0.75
+    people: Annotated[int, Field(ge=10, le=100_000)] | None = None
+
+    def __post_init__(self) -> None:
+        _refuse_repeats("category", [category.name for category in self.categories])
+        if (self.preset == "controlled") != (self.people is not None):
+            raise InputError(
+                f"data.people belongs to data.preset controlled, but it is {self.people} with preset {self.preset}; "
+                "give both, as conf/data/controlled.yaml does, or neither"
+            )
+
+    @property
+    def category_names(self) -> tuple[str, ...]:
+        """Names of the categories, in the order of the file."""
+        return tuple(category.name for category in self.categories)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSetConfig:
+    r"""A set of items to measure: a prompt, and the completion whose NLL counts.
+
+    Args:
+        name: of the set.
+        path: ``embedded:NAME``, a folder or file of parquet, jsonl or csv, or a hub id.
+        config: of a hub data set; empty: its default.
+        split: of a hub data set.
+        prompt: a template over the columns, as in ``Question: {question}\nAnswer:``; empty: the whole text counts.
+        completion: a template over the columns, of what is measured.
+        max_items: the first so many; empty: all.
+        where: of a column, the values whose rows count, as in ``{subject: [anatomy]}``; empty: all rows.
+    """
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    name: str
+    path: str
+    config: str = ""
+    split: str = "test"
+    prompt: str = "{prompt}"
+    completion: str = "{completion}"
+    max_items: Count | None = None
+    where: Mapping[str, tuple[str | int | float, ...]] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkillConfig:
+    """A skill: the mean over its sets of the NLL of the right answer.
+
+    Args:
+        name: of the skill.
+        hypothesis: the sets that decide.
+        held_out: other sets, which confirm; empty: none do.
+        category: of the training data that the skill lives on, whose share its optimum is told against; empty: none.
+    """
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    name: str
+    hypothesis: Annotated[tuple[str, ...], Field(min_length=1)]
+    held_out: tuple[str, ...] = ()
+    category: str = ""
+
+    def __post_init__(self) -> None:
+        check_skill_name(self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkillsConfig:
+    """The skills measured on every run, and the sets they are made of.
+
+    Args:
+        name: of this choice of skills, as its file is named.
+        sets: that are measured; one that no skill names is told without a verdict.
+        skills: each made of some sets.
+    """
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    name: str
+    sets: Annotated[tuple[EvalSetConfig, ...], Field(min_length=1)]
+    skills: Annotated[tuple[SkillConfig, ...], Field(min_length=1)]
+
+    def __post_init__(self) -> None:
+        names = [one.name for one in self.sets]
+        _refuse_repeats("evaluation set", names)
+        _refuse_repeats("skill", [skill.name for skill in self.skills])
+        for skill in self.skills:
+            for name in (*skill.hypothesis, *skill.held_out):
+                if name not in names:
+                    raise InputError(
+                        f"skill {skill.name} names no evaluation set: {name!r}; there are {', '.join(names)}"
+                    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What the dial N does not settle about the model.
+
+    Args:
+        context: tokens of a sequence, in training and in evaluation.
+        head_dim: width of an attention head; larger models have wider ones.
+        depth_coefficient: c of the depth, max(2, c N^e) layers.
+        depth_exponent: e of the depth.
+    """
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    context: Annotated[int, Field(ge=8, le=1_000_000)]
+    head_dim: Annotated[int, Field(ge=2, le=512)]
+    depth_coefficient: Positive
+    depth_exponent: Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The optimiser and the one rule for learning rate and batch (``lm/rule.py`` says where it comes from).
+
+    Args:
+        lr_coefficient: c of the peak learning rate c N^a D^b, with N without the embedding.
+        lr_params_exponent: a of the learning rate.
+        lr_tokens_exponent: b of the learning rate.
+        lr_max: the most that the learning rate may be.
+        batch_coefficient: c of the batch, c D^b tokens.
+        batch_tokens_exponent: b of the batch.
+        batch_min: least batch, tokens.
+        batch_max: largest batch, tokens.
+        schedule: linear: each run by itself, its rate falling over all of it; trunk: runs that differ in D alone share
+            their tokens up to the last part of each (docs/branching.md).
+        decay_share: of a run's tokens, in which its rate falls, where runs share a trunk.
+        warmup_share: of the steps, in which the learning rate rises from 0.
+        decay_to: share of the peak at which the learning rate ends.
+        weight_decay: of AdamW.
+        beta1: of AdamW.
+        beta2: of AdamW.
+        clip_norm: gradients longer than this are cut to it.
+        diverged_above: a loss beyond this many nats per token ends the run as diverged.
+        threads: of the CPU a process trains with; another number adds in another order, and moves the last digits.
+        precision: of the arithmetic.
+        device: where to train; auto: the accelerator, where there is one.
+        devices: that share each batch of a run, on each node; the batch must divide by all of them.
+        nodes: machines that one run is spread over, started by srun or torchrun.
+        strategy: between devices. ddp: each has the whole model (auto: this); fsdp: each keeps a part of it.
+        compile: of the model, by torch.compile; reduce-overhead: as CUDA graphs.
+        checkpoint_activations: keep only what enters each block, and compute the rest again on the way back.
+        checkpoint_every_s: seconds between the states that a stopped run goes on from.
+    """
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    lr_coefficient: Positive
+    lr_params_exponent: float
+    lr_tokens_exponent: float
+    lr_max: Positive
+    batch_coefficient: Positive
+    batch_tokens_exponent: float
+    batch_min: Count
+    batch_max: Count
+    warmup_share: Share
+    decay_to: Share
+    weight_decay: Annotated[float, Field(ge=0)]
+    beta1: Share
+    beta2: Share
+    clip_norm: Positive
+    diverged_above: Positive
+    threads: Count
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_every_s: Positive = 60.0
+    schedule: Literal["linear", "trunk"] = "linear"
+    decay_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    devices: Count = 1
+    nodes: Count = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    compile: Annotated[Literal["off", "default", "reduce-overhead", "max-autotune"], BeforeValidator(_off)] = "off"
+    checkpoint_activations: bool = False
+
+    def __post_init__(self) -> None:
+        if self.n_devices == 1 and self.strategy != "auto":
+            raise InputError(
+                f"train.strategy {self.strategy} is for several devices, but train.devices and train.nodes are 1; give "
+                "more of them, or leave the strategy at auto"
+            )
+        if self.n_devices > 1 and self.compile not in ("off", "default"):
+            raise InputError(
+                f"train.compile {self.compile} records graphs of one device, but train.devices x train.nodes is "
+                f"{self.n_devices}; take default or off"
+            )
+
+    @property
+    def n_devices(self) -> int:
+        """Devices that one run has, on all nodes."""
+        return self.devices * self.nodes
+
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        """The settings that a run's losses depend on; those of a schedule that is not taken are none."""
+        kept = {key: value for key, value in asdict(self).items() if key not in _WHERE_AND_HOW}
+        if self.schedule == "linear":  # as before there was another
+            del kept["schedule"], kept["decay_share"]
+        return kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """Which points make the study, and how they are judged.
+
+    Args:
+        name: of the study, and of its experiments in MLflow.
+        data: name in conf/ that the study takes where the command names no other.
+        skills: the same for the skills.
+        mixes: shares of the categories; the first is the base.
+        multiplied: of a category, factors of its weight in the base mix, each one more mix (Roberts et al. 2025).
+        budgets: of the isoFLOP grid, FLOP (6 N D).
+        sizes: models at each budget.
+        span: sizes run from the expected optimum / span to optimum x span.
+        n_params: least and largest size; those beyond are left out.
+        optimum_coefficient: c of the expected optimum c C^e.
+        optimum_exponent: e of the expected optimum.
+        seeds: replicates at each budget; one number for all, or one a budget.
+        first_seed: of the first replicate.
+        aggregate: weights of evaluation sets in the reference (``val/CATEGORY``: a category's validation set); empty:
+            the validation sets by the mix.
+        resamples: that intervals rest on.
+        level: of the intervals.
+    """
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    name: str
+    data: str = "embedded"
+    skills: str = "embedded"
+    mixes: Annotated[tuple[Mapping[str, float], ...], Field(min_length=1)]
+    multiplied: Mapping[str, tuple[Positive, ...]] = Field(default_factory=dict)
+    budgets: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    sizes: Annotated[int, Field(ge=1, le=100)]
+    span: Annotated[float, Field(ge=1)]
+    n_params: tuple[Positive, Positive] = (1, 1e13)
+    optimum_coefficient: Positive
+    optimum_exponent: Annotated[float, Field(gt=0, lt=1)]
+    seeds: Annotated[tuple[Count, ...], Field(min_length=1)]
+    first_seed: Annotated[int, Field(ge=0)] = 0
+    aggregate: Mapping[str, float] = Field(default_factory=dict)
+    resamples: Annotated[int, Field(ge=100)] = 1000
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.9
+
+    def __post_init__(self) -> None:
+        if len(self.seeds) not in (1, len(self.budgets)):
+            raise InputError(
+                f"study.seeds must give one number, or one a budget, but has {len(self.seeds)} for "
+                f"{len(self.budgets)} budgets"
+            )
+
+    @property
+    def mix_values(self) -> tuple[Mix, ...]:
+        """The mixes, those made by multiplying included, each once; checked."""
+        base = Mix(self.mixes[0])
+        named = [Mix(shares) for shares in self.mixes]
+        made = [base.multiplied(name, factor) for name, factors in self.multiplied.items() for factor in factors]
+        return tuple(dict.fromkeys([*named, *made]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """What the sampler may run, what it is to learn, and when it stops (``skillscale.sampler.study`` fills in the rest).
+
+    Args:
+        flops_min: least 6 N D of one run, FLOP; null: a thousandth of flops_max.
+        flops_max: largest 6 N D of one run, FLOP; null: the largest budget of the study, or run of the table.
+        n_params: least and largest N.
+        n_tokens: least and largest D.
+        ratio: least and largest D / N.
+        sizes: the only N there are.
+        mixes: that may be trained on, the first asked about.
+        epochs: how often a run may see a category's tokens.
+        replicates: runs of one point, each with another seed.
+        overhead: FLOP that a run costs beside its own.
+        budget: FLOP for all sampled runs.
+        runs: how many those are at most.
+        after_grid: share of its grid's FLOPs and runs that ``main`` has for sampled ones.
+        wanted: skills to learn about.
+        weights: of skills, 1 by default.
+        target_flops: computes at which optima are asked, FLOP.
+        width: half width of the widest interval, in ln N, that is enough.
+    """
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    flops_min: Positive | None
+    flops_max: Positive | None
+    n_params: tuple[Positive, Positive]
+    n_tokens: tuple[Positive, Positive]
+    ratio: tuple[Positive, Positive]
+    sizes: tuple[Count, ...]
+    mixes: tuple[Mapping[str, float], ...]
+    epochs: Positive | Mapping[str, Positive] | None
+    replicates: Count
+    overhead: Annotated[float, Field(ge=0)] | None
+    budget: Positive | None
+    runs: Count | None
+    after_grid: Annotated[float, Field(ge=0)]
+    wanted: tuple[str, ...]
+    weights: Mapping[str, Positive]
+    target_flops: tuple[Positive, ...]
+    width: Annotated[float, Field(ge=0)]
+
+    def __post_init__(self) -> None:
+        _refuse_repeats("skill", list(self.wanted))
+        for name in ("n_params", "n_tokens", "ratio"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise InputError(f"sample.{name} must run from the least to the largest, but it is [{low:g}, {high:g}]")
+
+    @property
+    def mix_values(self) -> tuple[Mix, ...]:
+        """The mixes, checked."""
+        return tuple(Mix(shares) for shares in self.mixes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings of a command, resolved."""
+
+    data: DataConfig
+    skills: SkillsConfig
+    model: ModelConfig
+    train: TrainConfig
+    study: StudyConfig
+    sample: SampleConfig
+
+    def __post_init__(self) -> None:
+        for mix in self.study.mix_values:
+            check_mix(mix, self.data)
+        weights = self.study.aggregate.values()
+        if weights and (min(weights) < 0 or sum(weights) <= 0):
+            raise InputError(
+                f"study.aggregate must have weights from 0, not all 0, but it is {dict(self.study.aggregate)}; leave "
+                "it empty to weigh the validation sets by the mix"
+            )
+        known = {one.name for one in self.skills.sets} | {f"val/{name}" for name in self.data.category_names}
+        for name in self.study.aggregate:
+            if name not in known:
+                raise InputError(
+                    f"study.aggregate names no evaluation set: {name!r}; there are {', '.join(sorted(known))}"
+                )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The resolved settings as plain values, ready for YAML or JSON."""
+        return {noun: plain(getattr(self, noun)) for noun in NOUNS}
+
+    @property
+    def measured_dict(self) -> dict[str, Any]:
+        """The settings that decide what a run measures: two runs of one study must agree on all of them."""
+        whole = self.as_dict()
+        whole["train"] = plain(self.train.arithmetic)
+        del whole["study"], whole["sample"]
+        whole["skills"]["sets"] = [kept_settings(one) for one in whole["skills"]["sets"]]
+        if self.data.people is None:  # as before there was such a setting
+            del whole["data"]["people"]
+        return whole
+
+    @property
+    def hash(self) -> str:
+        """Name of ``measured_dict`` by content."""
+        return digest(self.measured_dict)
+
+
+def check_mix(mix: Mix, data: DataConfig) -> None:
+    """Refuse a mix that names a category the data don't have.
+
+    Raises:
+        InputError: naming the category and those there are.
+    """
+    for name in mix.shares:
+        if name not in data.category_names:
+            near = _near(name, data.category_names)
+            raise InputError(f"mix names no category: {name!r}; {data.name} has {', '.join(data.category_names)}{near}")
+
+
+def kept_settings(evaluation_set: Mapping[str, Any]) -> dict[str, Any]:
+    """A set's settings without an empty ``where``: what was measured before there was one keeps its name."""
+    return {key: value for key, value in evaluation_set.items() if key != "where" or value}
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and mappings as dicts and lists."""
+    if hasattr(value, "__dataclass_fields__"):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return value
+
+
+def conf_folder() -> Path:
+    """The shipped ``conf``: beside the source in a checkout, inside the package when installed."""
+    package = Path(__file__).parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parents[1] / "conf"
+
+
+def conf_folders() -> tuple[Path, ...]:
+    """Where files of settings are looked for: the user's own folder (``SKILLSCALE_CONF``), then the shipped one.
+
+    Raises:
+        InputError: SKILLSCALE_CONF names no folder.
+    """
+    own = os.environ.get("SKILLSCALE_CONF")
+    if not own:
+        return (conf_folder(),)
+    folder = Path(own).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"SKILLSCALE_CONF must name a folder of settings laid out as conf/ is, but it is {own!r}")
+    return folder, conf_folder()
+
+
+def conf_file(noun: str, name: str) -> Path:
+    """The YAML file of a noun: a path as given, or ``NOUN.yaml`` or ``NOUN/NAME.yaml`` of the first folder that has it.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(f"{noun} file {name} does not exist; give a YAML file, or one of {_known(noun)}")
+        return path
+    for folder in conf_folders():
+        path = folder / noun / f"{name}.yaml" if name else folder / f"{noun}.yaml"
+        if path.is_file():
+            return path
+    raise InputError(f"there is no {noun} named {name!r}; give a YAML file, or one of {_known(noun)}")
+
+
+def conf_names(noun: str) -> tuple[str, ...]:
+    """Names of the files that a noun can be chosen from, as in ``--study NAME``."""
+    return tuple(sorted({path.stem for folder in conf_folders() for path in (folder / noun).glob("*.yaml")}))
+
+
+def is_shipped(noun: str, name: str) -> bool:
+    """Whether a name is a YAML file, or that of one in the folders of settings."""
+    return name.endswith((".yaml", ".yml")) or name in conf_names(noun)
+
+
+def _known(noun: str) -> str:
+    return ", ".join(conf_names(noun)) or f"{noun}.yaml"
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        InputError: unreadable, not UTF-8, not YAML, or no mapping.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} can't be read as YAML: {error}") from error
+    if not isinstance(loaded, dict):
+        raise InputError(f"{path} must hold a mapping of keys to values, but holds {type(loaded).__name__}")
+    return loaded
+
+
+def load(
+    *,
+    data: str = "",
+    skills: str = "",
+    study: str = "main",
+    overrides: Mapping[str, str] | None = None,
+) -> Config:
+    """Read the files, lay the overrides over them, check everything.
+
+    Args:
+        data: a shipped name or a path to a YAML file; empty: the study's own.
+        skills: likewise.
+        study: a shipped name or a path to a YAML file.
+        overrides: ``{"train.lr_coefficient": "0.3"}``; values are read as YAML.
+
+    Raises:
+        InputError: a file, key or value that can't be used, with the cure.
+    """
+    of_study = read_yaml(conf_file("study", study))
+    names = {"study": study} | {
+        noun: given or str(of_study.get(noun, "embedded")) for noun, given in (("data", data), ("skills", skills))
+    }
+    raw = {noun: read_yaml(conf_file(noun, names.get(noun, ""))) for noun in NOUNS}
+    for dotted, text in (overrides or {}).items():
+        _override(raw, dotted, text)
+    return resolve(raw)
+
+
+def overridden(config: Config, overrides: Mapping[str, str]) -> Config:
+    """Settings with overrides laid over them, as ``load`` lays them over the files.
+
+    Raises:
+        InputError: a key or value that can't be used.
+    """
+    raw = config.as_dict()
+    for dotted, text in overrides.items():
+        _override(raw, dotted, text)
+    return resolve(raw)
+
+
+def scalar(text: str) -> Any:
+    """A number, a flag or a text, as YAML reads it.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{text!r} is no YAML value ({error})") from error
+    if isinstance(value, dict | list):
+        raise InputError(f"must be one value, but it is {text!r}")
+    return text if value is None else value
+
+
+def resolve(raw: Mapping[str, Any]) -> Config:
+    """Checked values from plain ones; inverse of ``Config.as_dict``.
+
+    Raises:
+        InputError: an unknown key or a bad value.
+    """
+    unknown = sorted(set(raw) - set(NOUNS))
+    if unknown:
+        raise InputError(f"unknown settings {', '.join(unknown)}; there are {', '.join(NOUNS)}")
+    return Config(
+        data=_check(DataConfig, "data", raw["data"]),
+        skills=_check(SkillsConfig, "skills", raw["skills"]),
+        model=_check(ModelConfig, "model", raw["model"]),
+        train=_check(TrainConfig, "train", raw["train"]),
+        study=_check(StudyConfig, "study", raw["study"]),
+        sample=_check(SampleConfig, "sample", raw["sample"]),
+    )
+
+
+def _override(raw: dict[str, dict[str, Any]], dotted: str, text: str) -> None:
+    noun, dot, key = dotted.partition(".")
+    if noun not in raw or not dot:
+        raise InputError(
+            f"unknown setting {dotted!r}; settings read NOUN.key, with the nouns {', '.join(NOUNS)}{_near(noun, NOUNS)}"
+        )
+    target: Any = raw[noun]
+    *path, last = key.split(".")
+    for part in path:
+        target = target.get(part) if isinstance(target, dict) else None
+        if not isinstance(target, dict):
+            raise InputError(f"unknown setting {dotted!r}: {part!r} holds no keys in {noun}")
+    try:
+        target[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{dotted} can't be read: {text!r} is no YAML value ({error})") from error
+
+
+def _check(kind: type[_T], noun: str, raw: Any) -> _T:
+    try:
+        return TypeAdapter(kind).validate_python(raw)
+    except ValidationError as error:
+        known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+        raise InputError("; ".join(_problem(noun, one, known) for one in error.errors()[:5])) from error
+
+
+def _problem(noun: str, problem: Any, known: list[str]) -> str:
+    place = ".".join([noun, *map(str, problem["loc"])])
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        name = str(problem["loc"][-1])
+        choices = f"; {noun} has {', '.join(known)}" if len(problem["loc"]) == 1 else ""
+        return f"unknown setting {place}{_near(name, known)}{choices}"
+    if problem["type"] in ("missing", "missing_argument"):
+        return f"{place} is missing; give it in the file or as --{place} VALUE"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return message
+    return f"{place}: {message[0].lower()}{message[1:]}, but it is {problem['input']!r}"
+
+
+def _near(name: str, known: tuple[str, ...] | list[str]) -> str:
+    match = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {match[0]}?)" if match else ""
+
+
+def _refuse_repeats(what: str, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{what} {name!r} is named twice; name each once")

@@ -1,0 +1,309 @@
+"""Runs that a trainer of the user's makes: a function in a file, run in a process of its own, its answer checked.
+
+The process is started once a worker and told one point after the other, so that what the function loads stays loaded.
+It can raise, hang, crash or leak: the run fails with its reason, and the worker goes on.
+"""
+
+import importlib.util
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from skillscale.cli.output import Output
+from skillscale.errors import DivergedError, InputError, TakenOverError, TrainingError
+from skillscale.execution.worker import work
+from skillscale.execution.worker_pool import orphaned
+from skillscale.record import Measurement, RunRecord
+
+if TYPE_CHECKING:
+    from skillscale.tracking import RunWriter
+
+_POLL_S = 0.5
+_GRACE_S = 5.0
+_WATCH_S = 2.0
+_LOADING_S = 600.0  # at least, whatever one run may take: libraries that a trainer imports are slow to load
+_READY, _REFUSED, _LOSSES, _FAILED = "ready", "refused", "losses", "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """A function ``(n_params, n_tokens, mix, seed) -> {skill: loss or (loss, sem)}`` in a file."""
+
+    path: Path
+    function: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Trainer":
+        """Read ``FILE.py:function``.
+
+        Raises:
+            InputError: it does not read so, or there is no such file.
+        """
+        file, _, function = text.rpartition(":")
+        if not file.endswith(".py") or not function.isidentifier():
+            raise InputError(f"--trainer must read FILE.py:function, but it is {text!r}")
+        if not Path(file).is_file():
+            raise InputError(f"--trainer: there is no file {file}; give the one that holds {function}")
+        return cls(path=Path(file).absolute(), function=function)
+
+    @property
+    def name(self) -> str:
+        """``FILE.py:function`` without the folder, as studies know it."""
+        return f"{self.path.name}:{self.function}"
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.function}"
+
+
+def drive(arguments: Mapping[str, Any], name: str, out: Output) -> int:
+    """Make the runs that wait in a study's queue with the user's trainer; return how many were ended.
+
+    Raises:
+        InputError: the study is not this trainer's, or the trainer can't be loaded.
+        TrackingError: there is no such study.
+    """
+    from skillscale.tracking import Registry
+
+    trainer = Trainer.parse(arguments["trainer"])
+    registry = Registry.open(arguments["tracking"], cache=arguments["cache"], storage=arguments.get("storage", ""))
+    skills = registry.driven_skills(registry.study(name)) or ()
+    study = registry.open_driven(name, trainer=trainer.name, skills=skills)
+    asked = {name: arguments.get(name, False) for name in ("retry_failed", "sampled", "stay")}
+    with TrainerProcess(trainer, skills, arguments["timeout_s"]) as process:
+        return work(study, lambda writer: train_claimed(writer, process), out, **asked)
+
+
+def train_claimed(writer: "RunWriter", process: "TrainerProcess") -> RunRecord:
+    """Make the run of a claim.
+
+    Raises:
+        TrainingError: the command that started this worker is gone; the run is marked as killed.
+    """
+    point = writer.point
+    with writer:
+        writer.begin()
+        try:
+            losses = process.ask(
+                point.n_params, point.n_tokens, dict(point.mix.shares), point.seed, watch=writer.refuse_lost
+            )
+        except DivergedError as error:
+            return writer.fail(str(error))
+        except TrainingError as error:
+            writer.kill(str(error))
+            raise
+        return writer.finish(skills={name: Measurement(loss=loss, sem=sem) for name, (loss, sem) in losses.items()})
+
+
+class TrainerProcess:
+    """The process of a trainer; a context manager. One that hung or died is started anew for the next point.
+
+    Args:
+        trainer: the function.
+        skills: whose losses it must return.
+        timeout_s: longest time of one run, s; None: no limit.
+    """
+
+    def __init__(self, trainer: Trainer, skills: Sequence[str], timeout_s: float | None = None) -> None:
+        self._trainer = trainer
+        self._skills = tuple(skills)
+        self._timeout_s = timeout_s
+        self._process: Any = None
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> "TrainerProcess":
+        self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def ask(
+        self, n_params: int, n_tokens: int, mix: Mapping[str, float], seed: int,
+        *, watch: Callable[[], None] = lambda: None,
+    ) -> dict[str, tuple[float, float]]:  # fmt: skip
+        """Loss and its sem (NaN where not told) of each skill.
+
+        Args:
+            n_params, n_tokens, mix, seed: the point.
+            watch: called now and then; what it raises ends the run.
+
+        Raises:
+            DivergedError: the run failed, by the fault of the trainer; the message says how.
+            TrainingError: the command that started this worker is gone.
+        """
+        if self._connection is None:
+            self._start()
+        assert self._connection is not None
+        self._connection.send((n_params, n_tokens, dict(mix), seed))
+        kind, answer = self._answer(self._timeout_s, watch)
+        if kind == _FAILED:
+            raise DivergedError(answer)
+        return dict(answer)
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        asked = (theirs, str(self._trainer.path), self._trainer.function, self._skills)
+        # Not a daemon: those may not start processes, which loaders of data do
+        self._process = context.Process(target=_serve, args=asked, daemon=False)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until it has a group of its own
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+        kind, answer = self._answer(None if self._timeout_s is None else max(self._timeout_s, _LOADING_S))
+        if kind != _READY:
+            self._end()
+            raise InputError(f"the trainer {self._trainer} can't be loaded: {answer}")
+
+    def _answer(self, limit_s: float | None, watch: Callable[[], None] = lambda: None) -> tuple[str, Any]:
+        """What the process says next; that it failed, where it says nothing in time or dies."""
+        assert self._connection is not None
+        until = time.monotonic() + (math.inf if limit_s is None else limit_s)
+        while not self._connection.poll(min(_POLL_S, max(until - time.monotonic(), 0.0))):
+            if orphaned():
+                self._end()
+                raise TrainingError("stopped: the command that started this worker is gone")
+            try:
+                watch()
+            except TakenOverError:
+                self._end()
+                raise
+            if time.monotonic() >= until:
+                self._end()
+                return _FAILED, f"the trainer gave no answer within {limit_s:g} s, and was ended (--timeout_s)"
+        try:
+            kind, answer = self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join(_GRACE_S)
+            code = self._process.exitcode
+            self._end()
+            return _FAILED, f"the process of the trainer ended with exit code {code} (out of memory?)"
+        return kind, answer
+
+    def _end(self) -> None:
+        """End the process and all that it started."""
+        if self._connection is not None:
+            self._connection.close()  # an idle process reads its end
+            self._connection = None
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.join(0.2)
+        for signum in (signal.SIGTERM, signal.SIGKILL):
+            if process.is_alive():
+                _signal_group(process.pid, signum)
+                process.join(_GRACE_S)
+        process.close()
+
+
+def _signal_group(pid: int, signum: signal.Signals) -> None:
+    try:
+        os.killpg(pid, signum)
+    except (ProcessLookupError, PermissionError):
+        os.kill(pid, signum)  # it has not made its own group yet
+
+
+def _serve(connection: Connection, path: str, function: str, skills: Sequence[str]) -> None:
+    """The life of a trainer's process: load the function, answer points until the worker is gone."""
+    os.setsid()  # so that what the function starts can be ended with it, and Ctrl-C is the worker's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # forgets one that came before
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+    try:
+        train = _loaded(Path(path), function)
+    except (Exception, SystemExit) as error:
+        connection.send((_REFUSED, _reason(error)))
+        return
+    connection.send((_READY, None))
+    while True:
+        try:
+            n_params, n_tokens, mix, seed = connection.recv()
+        except EOFError:
+            return
+        try:
+            said: tuple[str, Any] = _LOSSES, checked(train(n_params, n_tokens, mix, seed), skills)
+        except (Exception, SystemExit) as error:
+            if not isinstance(error, _BadAnswerError):
+                traceback.print_exc()
+            said = _FAILED, _reason(error)
+        connection.send(said)
+
+
+def checked(answer: Any, skills: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Loss and sem of each skill, from what a trainer returned.
+
+    Raises:
+        ValueError: it is not what was asked for; the message says how.
+    """
+    if not isinstance(answer, Mapping):
+        raise _BadAnswerError(f"the trainer returned {type(answer).__name__}, not a mapping of skills to losses")
+    missing, others = [name for name in skills if name not in answer], [name for name in answer if name not in skills]
+    if missing or others:
+        parts = [f"no loss of {', '.join(missing)}"] * bool(missing)
+        parts += [f"a loss of {', '.join(map(str, others))}, which nobody asked for"] * bool(others)
+        raise _BadAnswerError(
+            f"the trainer returned {' and '.join(parts)}; asked for (--wanted) are {', '.join(skills)}"
+        )
+    return {name: _loss_and_sem(name, answer[name]) for name in skills}
+
+
+class _BadAnswerError(ValueError):
+    """What a trainer returned is not what was asked for."""
+
+
+def _loss_and_sem(name: str, value: Any) -> tuple[float, float]:
+    loss, sem = value if isinstance(value, tuple | list) and len(value) == 2 else (value, None)
+    try:
+        numbers = float(loss), math.nan if sem is None else float(sem)
+    except (TypeError, ValueError):
+        raise _BadAnswerError(f"the trainer returned {value!r} for {name}, not a loss or (loss, sem)") from None
+    if not (math.isfinite(numbers[0]) and numbers[0] > 0):
+        raise _BadAnswerError(f"the trainer returned a loss of {numbers[0]} for {name}; it must be a number above 0")
+    if numbers[1] < 0 or math.isinf(numbers[1]):
+        raise _BadAnswerError(f"the trainer returned a sem of {numbers[1]} for {name}; it must be a number from 0")
+    return numbers
+
+
+def _loaded(path: Path, name: str) -> Callable[..., Any]:
+    sys.path.insert(0, str(path.parent))  # as if the file were run: it may import its neighbours
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise InputError(f"{path.name} has no function {name!r}")
+    return function  # type: ignore[no-any-return]
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, _BadAnswerError | InputError):
+        return str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    place = "".join(f" ({Path(one.filename).name}, line {one.lineno})" for one in last)
+    return f"the trainer raised {type(error).__name__}: {error}{place}"
+
+
+def _follow(parent: int) -> None:
+    """End with the worker, were it killed."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_S)
+    os.killpg(os.getpgrp(), signal.SIGKILL)

@@ -1,0 +1,191 @@
+"""A worker: claim a point, train and measure it, record it, until the queue is empty."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from skillscale import __version__
+from skillscale.cli.output import Output
+from skillscale.config import Config
+from skillscale.errors import DamagedCheckpointError, DivergedError, TakenOverError, TrainingError
+from skillscale.execution.status import Describer
+from skillscale.execution.worker_pool import next_claim, orphaned
+from skillscale.point import DesignPoint, digest
+from skillscale.record import DataSet, Provenance, RunRecord, State
+
+if TYPE_CHECKING:
+    from skillscale.lm.data.prepare import Prepared
+    from skillscale.lm.train.cooldown_branches import Trunk
+    from skillscale.lm.train.loop import Progress
+    from skillscale.tracking import RunWriter, Study
+
+_TELL_EVERY_S = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """What a worker needs to train any point of a study: settings, data, a folder for checkpoints, a place to speak."""
+
+    config: Config
+    prepared: "Prepared"
+    cache: Path
+    out: Output
+
+
+def work(
+    study: "Study", train: Callable[["RunWriter"], RunRecord], out: Output, *, retry_failed: bool = False,
+    sampled: bool = False, stay: bool = False,
+) -> int:  # fmt: skip
+    """Train claimed points until none is left or the process that started us is gone; return how many were ended.
+
+    While a sampler fills the queue, points may come; with ``stay`` also while others hold some, which they may lose. A
+    worker stays with a trunk, whose state it has at hand.
+    """
+    ended, trunk = 0, ""
+    describer = Describer(study, out.progress)
+    asked = {"retry_failed": retry_failed, "sampled": sampled, "stay": stay}
+    while (writer := next_claim(study, trunk=trunk, **asked)) is not None:
+        began = time.monotonic()
+        out.progress(f"takes {named(writer.point)}")
+        try:
+            record = train(writer)
+        except TakenOverError as error:
+            out.progress(f"{named(writer.point)}: {error}")
+            continue
+        trunk = record.optimisation.trunk if record.optimisation else ""
+        ended += 1
+        done = study.progress()
+        out.progress(f"[{done.finished}/{done.planned}] {told(record)} ({time.monotonic() - began:.1f} s)")
+        describer.refresh()  # workers of a cluster have nobody else who would
+    return ended
+
+
+def train_claimed(writer: "RunWriter", desk: Desk, study: "Study") -> RunRecord:
+    """Train, measure and record the point of a claim. A run that diverges is recorded as failed, with its reason.
+
+    Raises:
+        Stopped: the process that started us is gone; the run is marked as killed and can be claimed again.
+        TakenOverError: the point was given to another, as our heartbeat was not seen for too long.
+        TrainingError: out of disk, or a checkpoint that can't be used; the run is marked in the same way.
+    """
+    from skillscale.lm import run
+    from skillscale.lm.train.loop import Stopped
+
+    with writer:
+        recipe = run.derive(writer.point, desk.config, desk.prepared)
+        writer.begin(
+            size=recipe.size,
+            optimisation=recipe.optimisation,
+            provenance=Provenance(
+                config_hash=desk.config.hash, data_hash=desk.prepared.data_hash, code_version=__version__
+            ),
+            config_yaml=yaml.safe_dump(desk.config.as_dict(), sort_keys=False),
+            data=data_sets(desk.prepared),
+        )
+        checkpoint = desk.cache / "checkpoints" / f"{writer.run_id}.pt"
+        trunk = _trunk(writer, desk, study) if recipe.optimisation.trunk else None
+        measure = partial(
+            run.train_and_measure, recipe, desk.config, desk.prepared, checkpoint=checkpoint, trunk=trunk,
+            on_progress=_teller(writer, desk.out),
+            should_stop=lambda: orphaned() or not writer.goes_on(),
+        )  # fmt: skip
+        try:
+            try:
+                outcome = measure()
+            except DamagedCheckpointError as error:
+                aside = checkpoint.replace(checkpoint.with_suffix(".damaged"))
+                desk.out.progress(f"{named(writer.point)}: trained anew, for {error} (moved to {aside.name})")
+                outcome = measure()
+        except DivergedError as error:
+            checkpoint.unlink(missing_ok=True)
+            failed = writer.fail(str(error))
+            _forget(trunk, writer, study)
+            return failed
+        except TrainingError as error:
+            writer.kill(str(error))
+            raise
+        except Stopped:
+            writer.refuse_lost()
+            writer.kill("stopped: the command that started this worker is gone")
+            raise
+        _log_curve(writer, outcome.curve)
+        record = writer.finish(
+            spending=outcome.spending,
+            sets=outcome.sets,
+            skills=outcome.skills,
+            skills_held_out=outcome.skills_held_out,
+            uses=outcome.uses,
+            exposures=outcome.exposures,
+        )
+        checkpoint.unlink(missing_ok=True)
+        _forget(trunk, writer, study)
+        return record
+
+
+def _trunk(writer: "RunWriter", desk: Desk, study: "Study") -> "Trunk":
+    """The file that the runs of a trunk share in this study; longer ones go on from what this one leaves."""
+    from skillscale.lm.train.cooldown_branches import Trunk
+
+    point = writer.point
+    name = digest([study.name, point.trunk, desk.config.hash, desk.prepared.data_hash])
+    longer = any(other.n_tokens > point.n_tokens for other in _waiting(point, study))
+    return Trunk(path=desk.cache / "trunks" / f"{name}.pt", goes_on=longer)
+
+
+def _waiting(point: DesignPoint, study: "Study") -> list[DesignPoint]:
+    """The other points of a point's trunk that are still to be trained, or are being trained."""
+    alike = [each for each in study.planned() if each.point.trunk == point.trunk and each.point.key != point.key]
+    return [each.point for each in alike if each.status not in ("FINISHED", "FAILED")]
+
+
+def _forget(trunk: "Trunk | None", writer: "RunWriter", study: "Study") -> None:
+    """Delete the state of a trunk that no point waits for any more."""
+    if trunk is not None and not _waiting(writer.point, study):
+        trunk.forget()
+
+
+def data_sets(prepared: "Prepared") -> list[DataSet]:
+    """The data that go into every run of a study, for the registry's data set column."""
+    names = [(name, "training") for name in prepared.categories]
+    names += [(name, "evaluation") for name in (*prepared.sets, *prepared.validation)]
+    return [
+        DataSet(name=name, digest=prepared.data_hash, role=role, source=str(prepared.folder)) for name, role in names
+    ]
+
+
+def told(record: RunRecord) -> str:
+    """One line about a run that ended."""
+    losses = ", ".join(f"{name} {value.loss:.3f}" for name, value in record.skills.items())
+    outcome = losses if record.state is State.FINISHED else f"{record.state}: {record.reason}"
+    return f"{named(record.point)}: {outcome}"
+
+
+def named(point: DesignPoint) -> str:
+    """A point for a person: ``C 1.6e+11, N 3.1e+04, D 8.6e+05, seed 0``."""
+    return f"C {point.flops:.2g}, N {point.n_params:.3g}, D {point.n_tokens:.3g}, seed {point.seed}"
+
+
+def _log_curve(writer: "RunWriter", curve: Sequence[tuple[int, float]]) -> None:
+    """Write the rows that are new; the writer knows the last one it was given."""
+    for tokens, loss in curve:
+        writer.curve(tokens, loss)
+
+
+def _teller(writer: "RunWriter", out: Output) -> "Callable[[Progress], None]":
+    told_at = time.monotonic()
+
+    def tell(progress: "Progress") -> None:
+        nonlocal told_at
+        _log_curve(writer, progress.curve)
+        if time.monotonic() - told_at < _TELL_EVERY_S:
+            return
+        told_at = time.monotonic()
+        share = progress.tokens / writer.point.n_tokens
+        out.progress(f"    {named(writer.point)}: {share:.0%} of the tokens, loss {progress.loss:.3f}")
+
+    return tell

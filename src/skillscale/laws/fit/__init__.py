@@ -1,0 +1,1 @@
+"""Fit a law to the runs of a skill: data, objective, solver, joint fits, predictions."""

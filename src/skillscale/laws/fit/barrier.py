@@ -1,0 +1,99 @@
+"""Least values within bounds, some variables summing to what they sum to: a barrier followed with exact Newton steps.
+
+For stacks of small problems: starts and draws of one optimum are solved at once.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from skillscale.laws.forms.nd import Array
+
+Rows = npt.NDArray[np.intp]
+Function = Callable[[Array, Rows], tuple[Array, Array, Array]]
+
+BARRIERS = np.geomspace(1e-2, 1e-10, 9)  # weights of the barrier, in units of the value: the last is the error's size
+_STEPS = 40  # a barrier
+_CENTRED = 1e-2  # promised fall, in units of the barrier, at which the next barrier is due
+_ROUNDING = 1e-15
+_TO_THE_WALL = 0.95
+_SHORTEST = 1e-9
+
+
+def minimise_inside(
+    f: Function, X: Array, *, lower: Array, upper: Array, tied: npt.NDArray[np.bool_]
+) -> tuple[Array, Array]:
+    """Follow K starts to their least values, each (P,) strictly between ``lower`` and ``upper``.
+
+    Negative curvature is taken by its absolute value, so that every step goes down; a start ends in a minimum of its
+    own basin.
+
+    Args:
+        f: value (K,), slopes (K, P) and second derivatives (K, P, P) at places (K, P) of the rows named.
+        X: starts, (K, P).
+        lower: bounds, (P,).
+        upper: bounds, (P,).
+        tied: the variables whose sum stays as it is in the start, (P,).
+
+    Returns:
+        Places (K, P) and values (K,); a start without a finite value stays where it is.
+    """
+    X = X.copy()
+    F, g, H = f(X, np.arange(len(X)))
+    unit = np.abs(F)
+    F, g, H = F.copy(), g.copy(), H.copy()
+    for mu in BARRIERS:
+        length, live = np.ones(len(X)), _usable(F, g, H)
+        enough = _ROUNDING if mu == BARRIERS[-1] else _CENTRED * mu
+        for _ in range(_STEPS):
+            rows = np.flatnonzero(live)
+            if not len(rows):
+                break
+            scale = unit[rows]
+            step, promised = _step(
+                X[rows], g[rows] / scale[:, None], H[rows] / scale[:, None, None], mu, (lower, upper), tied
+            )
+            tried = X[rows] + length[rows, None] * step
+            new = f(tried, rows)
+            before = F[rows] / scale + mu * _barrier(X[rows], lower, upper)
+            after = new[0] / scale + mu * _barrier(tried, lower, upper)
+            good = (after <= before + _ROUNDING) & _usable(*new)
+            kept = rows[good]
+            X[kept], F[kept], g[kept], H[kept] = tried[good], new[0][good], new[1][good], new[2][good]
+            length[rows] = np.where(good, np.minimum(4 * length[rows], 1.0), 0.25 * length[rows])
+            live[rows] = (promised > enough) & (length[rows] > _SHORTEST)
+    return X, F
+
+
+def _usable(F: Array, g: Array, H: Array) -> npt.NDArray[np.bool_]:
+    return np.isfinite(F) & np.isfinite(g).all(1) & np.isfinite(H).all((1, 2))
+
+
+def _barrier(X: Array, lower: Array, upper: Array) -> Array:
+    return np.asarray(-(np.log((X - lower) / (upper - lower)) + np.log((upper - X) / (upper - lower))).sum(1))
+
+
+def _step(
+    X: Array, g: Array, H: Array, mu: float, bounds: tuple[Array, Array], tied: npt.NDArray[np.bool_]
+) -> tuple[Array, Array]:
+    """Newton step within the walls (K, P), and the fall that it promises (K,).
+
+    Variables are measured by their distance to the nearer wall, where the barrier's curvature is about mu for all.
+    """
+    below, above = X - bounds[0], bounds[1] - X
+    near = np.minimum(below, above)
+    slope = near * (g - mu / below + mu / above)
+    P = X.shape[1]
+    bend = near[:, :, None] * H * near[:, None, :]
+    bend[:, np.arange(P), np.arange(P)] += mu * near**2 * (1 / below**2 + 1 / above**2)
+    across = np.where(tied, near, 0.0)
+    across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-300)
+    keep = np.eye(P) - across[:, :, None] * across[:, None, :]
+    values, vectors = np.linalg.eigh(keep @ bend @ keep)
+    slope = np.einsum("kpq,kq->kp", keep, slope)
+    size = np.maximum(np.abs(values), 1e-13 * np.abs(values).max(1, keepdims=True) + 1e-300)
+    along = np.einsum("kpq,kp->kq", vectors, slope)
+    step = near * np.einsum("kpq,kq->kp", keep, -np.einsum("kpq,kq->kp", vectors, along / size))
+    share = np.maximum(-step / below, step / above).max(1, keepdims=True)
+    return step * np.minimum(1.0, _TO_THE_WALL / np.maximum(share, 1e-300)), 0.5 * (along**2 / size).sum(1)

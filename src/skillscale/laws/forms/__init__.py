@@ -1,0 +1,1 @@
+"""Forms of a law: frozen values with a formula and its derivatives."""

@@ -1,0 +1,1 @@
+"""Compute-optimal N, D and mix, and the price of every other choice."""

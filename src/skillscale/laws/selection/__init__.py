@@ -1,0 +1,1 @@
+"""Choose the law that best predicts larger runs that were held out."""

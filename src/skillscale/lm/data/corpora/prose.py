@@ -1,0 +1,68 @@
+"""The prose corpus: messages of US presidents, 1790 to today, which are in the public domain."""
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+
+from skillscale.lm.data.archives import Source, members
+from skillscale.lm.data.corpora.contamination import drop_shared
+from skillscale.lm.data.corpora.items import Corpus, Document, Item, by_hash, chunks, clean, seeded, spread
+
+SPEECHES = "sotu"
+SOURCES = (SPEECHES,)
+HELD_OUT_FILES = 16
+VALIDATION_FILES = 8
+MAX_BYTES = {"tiny": 8_000_000}
+CHUNK_BYTES = (300, 450)
+SET_ITEMS = 400
+_SENTENCE = re.compile(r"(?<=[.!?;:])\s+|\n+")
+
+
+def build(archives: Mapping[str, Path], sources: Mapping[str, Source], *, preset: str) -> Corpus:
+    """Whole speeches to train on; others, by file, for validation and as a held-out set."""
+    return split(dict(speeches(archives[SPEECHES])), label=sources[SPEECHES].label, max_bytes=MAX_BYTES.get(preset))
+
+
+def speeches(archive: Path) -> Iterator[tuple[str, str]]:
+    """Name and text of each speech."""
+    for path, content in members(archive, lambda path: "/speeches/" in path and path.endswith(".txt")):
+        yield Path(path).stem, clean(content.decode("utf-8"))
+
+
+def split(files: Mapping[str, str], *, label: str, max_bytes: int | None = None) -> Corpus:
+    """Split by file; ``max_bytes`` bounds what is trained on."""
+    order = by_hash(list(files), "prose-files")
+    held, checked = order[:HELD_OUT_FILES], order[HELD_OUT_FILES : HELD_OUT_FILES + VALIDATION_FILES]
+    train: list[Document] = []
+    size = 0
+    for name in order[HELD_OUT_FILES + VALIDATION_FILES :]:
+        if max_bytes is None or size < max_bytes:
+            train.append(Document(files[name], label))
+            size += len(files[name].encode())
+    seeded("prose-order").shuffle(train)
+    items, dropped = drop_shared(chunk_items({name: files[name] for name in held}), [one.text for one in train])
+    return Corpus(
+        train=train,
+        validation=[Document(files[name], label) for name in checked],
+        sets={"prose_heldout": items[:SET_ITEMS]},
+        dropped={"prose_heldout": dropped},
+    )
+
+
+def chunk_items(files: Mapping[str, str]) -> list[Item]:
+    """Stretches of whole sentences of held-out files, measured without a prompt."""
+    low, high = CHUNK_BYTES
+    groups = {
+        name: [one.strip() + "\n" for one in chunks(sentences(text), low=low, high=high)]
+        for name, text in files.items()
+    }
+    return [
+        Item(prompt="", completion=text, meta={"file": name}) for name, text in spread(groups, 2 * SET_ITEMS, "prose")
+    ]
+
+
+def sentences(text: str) -> list[str]:
+    """The text cut after each sentence and paragraph; joined again, the pieces give the text."""
+    cuts = [0, *(match.end() for match in _SENTENCE.finditer(text)), len(text)]
+    return [text[start:end] for start, end in pairwise(cuts) if end > start]

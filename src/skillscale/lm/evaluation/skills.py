@@ -1,0 +1,155 @@
+"""Skills measured: the NLL of completions given their prompts, with its standard error over items."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from skillscale.config import SkillsConfig
+from skillscale.errors import DivergedError
+from skillscale.lm.data.prepare import Prepared
+from skillscale.lm.evaluation.items import ItemSet, Windows, cut
+from skillscale.record import Measurement, pooled
+
+Model = Callable[[Tensor], Tensor]
+Floats = npt.NDArray[np.float64]
+BATCH_TOKENS = 8_192  # on a CPU larger batches are slower, by cache misses
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Every set (``val/CATEGORY`` for validation sets), and the skills of both splits."""
+
+    sets: Mapping[str, Measurement]
+    skills: Mapping[str, Measurement]
+    skills_held_out: Mapping[str, Measurement] = field(default_factory=dict)
+
+
+def measure(
+    model: Model,
+    prepared: Prepared,
+    skills: SkillsConfig,
+    *,
+    context: int,
+    device: str | torch.device | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+) -> Measured:
+    """Measure every set once; a skill is the unweighted mean over its sets.
+
+    Raises:
+        DivergedError: the model gives losses that are no numbers.
+    """
+    everything = {f"val/{name}": items for name, items in prepared.validation.items()} | dict(prepared.sets)
+    sets = {
+        name: evaluate(model, items, context=context, device=device, batch_tokens=batch_tokens)
+        for name, items in everything.items()
+    }
+    return of_sets(sets, skills)
+
+
+def of_sets(sets: Mapping[str, Measurement], skills: SkillsConfig) -> Measured:
+    """The skills from the sets they are made of."""
+    return Measured(
+        sets=sets,
+        skills={skill.name: pooled([sets[name] for name in skill.hypothesis]) for skill in skills.skills},
+        skills_held_out={
+            skill.name: pooled([sets[name] for name in skill.held_out]) for skill in skills.skills if skill.held_out
+        },
+    )
+
+
+def evaluate(
+    model: Model,
+    items: ItemSet,
+    *,
+    context: int,
+    device: str | torch.device | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+) -> Measurement:
+    """Loss = total NLL / total target tokens of the items' completions, in nats per token.
+
+    Args:
+        model: ids (batch, time) -> logits (batch, time, vocabulary), causal.
+        device: where the model is; none: where its parameters are.
+        context: the most positions the model reads; longer items are cut by ``lm.items.cut``.
+        batch_tokens: padded positions in one call of the model, about.
+
+    Raises:
+        DivergedError: the loss is no number.
+    """
+    windows = cut(items, context)
+    device = _device(model) if device is None else torch.device(device)
+    nll = np.zeros(len(items))
+    parts = [
+        (windows.items[rows], _nll(model, items, windows, rows=rows, device=device))
+        for rows in _batches(windows, batch_tokens)
+    ]
+    for owners, values in parts:  # after the loop: on a GPU reading a value waits for the queue
+        np.add.at(nll, owners, values.cpu().numpy())
+    return summarise(nll, items)
+
+
+def summarise(nll: Floats, items: ItemSet) -> Measurement:
+    """Ratio estimator R = sum y / sum x over items, with NLL y (nats) and target tokens x; and likewise with bytes.
+
+    Its variance by the delta method: n / (n - 1) sum (y - R x)^2 / (sum x)^2 (Cochran 1977, eq. 6.13).
+
+    Raises:
+        DivergedError: the NLL is no number.
+    """
+    total, tokens = float(nll.sum()), items.completion_tokens
+    if not math.isfinite(total):
+        raise DivergedError(f"diverged: the loss on {items.name} is {total}; lower train.lr_coefficient")
+    loss, sem = _ratio(nll, tokens)
+    nats_per_byte, byte_sem = _ratio(nll, items.completion_bytes)
+    return Measurement(
+        loss=loss,
+        sem=sem,
+        bpb=nats_per_byte / math.log(2),
+        bpb_sem=byte_sem / math.log(2),
+        count=len(items),
+        tokens=int(tokens.sum()),
+    )
+
+
+def _ratio(nll: Floats, weights: npt.NDArray[np.int64]) -> tuple[float, float]:
+    """Total NLL over total weight, and its standard error over items."""
+    n, total = len(nll), int(weights.sum())
+    ratio = float(nll.sum()) / total
+    spread = float(((nll - ratio * weights) ** 2).sum())
+    return ratio, math.sqrt(n / (n - 1) * spread) / total if n > 1 else math.inf
+
+
+def _device(model: Model) -> torch.device:
+    parameters = model.parameters() if isinstance(model, torch.nn.Module) else iter(())
+    return next((parameter.device for parameter in parameters), torch.device("cpu"))
+
+
+def _batches(windows: Windows, batch_tokens: int) -> Iterator[npt.NDArray[np.intp]]:
+    """Windows by length, longest first, so that padding is short and memory runs out at once if at all."""
+    lengths = windows.ends - windows.starts
+    order = np.argsort(-lengths, kind="stable")
+    first = 0
+    while first < len(order):
+        count = max(1, batch_tokens // int(lengths[order[first]]))
+        yield order[first : first + count]
+        first += count
+
+
+def _nll(model: Model, items: ItemSet, windows: Windows, *, rows: npt.NDArray[np.intp], device: torch.device) -> Tensor:
+    """Total NLL of each window's targets, in nats: float64, (windows,)."""
+    starts, targets, ends = (array[rows, None] for array in (windows.starts, windows.targets, windows.ends))
+    position = starts + np.arange(int((ends - starts).max()))
+    # padding repeats the window's last token: causal models can't see it from before, and it is no target
+    ids = torch.from_numpy(items.ids[np.minimum(position, ends - 1)].astype(np.int64)).to(device)
+    counted = torch.from_numpy((position >= targets) & (position < ends))[:, 1:].to(device)
+    with torch.no_grad():
+        logits = model(ids[:, :-1])[counted]
+        losses = functional.cross_entropy(logits.float(), ids[:, 1:][counted], reduction="none")
+    owner = counted.nonzero()[:, 0]
+    return torch.zeros(len(rows), dtype=torch.float64, device=device).index_add_(0, owner, losses.double())

@@ -1,0 +1,1 @@
+"""The training loop, its hyperparameters, cooldown branches, devices and processes."""

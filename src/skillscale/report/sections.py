@@ -1,0 +1,87 @@
+"""What the page is put together from: tables, figures and parts, as plain texts ready for the template."""
+
+import base64
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from skillscale.formatting import MISSING, compact, count
+
+_PLAIN = frozenset({"seed", "n_runs", "n_sizes", "n_budgets", "n_mixes", "n_columns", "runs", "tried", "agree"})
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's heading, and whether numbers stand below it."""
+
+    title: str
+    number: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of texts; ``folded``: shown when it is asked for."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    folded: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A figure of the page; without an image the caption says what is missing."""
+
+    name: str
+    title: str
+    image: str
+    alt: str
+    caption: str
+    tables: tuple[Table, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A section below the figures."""
+
+    name: str
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    bullets: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    code: str = ""
+    code_title: str = ""
+
+
+def drawn_of(name: str, title: str, svg: bytes, caption: str, behind: tuple[Table, ...]) -> Drawn:
+    """A figure with its caption, and the tables behind it."""
+    image = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+    return Drawn(name=name, title=title, image=image, alt=f"{title}. {caption}", caption=caption, tables=behind)
+
+
+def table_of(title: str, frame: pd.DataFrame, *, folded: bool = True) -> Table:
+    """A frame as a table of texts, folded away or open."""
+    numbers = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
+    return Table(
+        title=title,
+        columns=tuple(Column(str(name), number) for name, number in zip(frame.columns, numbers, strict=True)),
+        rows=tuple(
+            tuple(_cell(str(name), value) for name, value in zip(frame.columns, row, strict=True))
+            for row in frame.itertuples(index=False)
+        ),
+        folded=folded,
+    )
+
+
+def _cell(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
+        return "pooled" if name == "C" else MISSING
+    if name in _PLAIN:
+        return str(int(value))  # type: ignore[call-overload]
+    if name in ("C", "flops"):
+        return compact(float(value))  # type: ignore[arg-type]
+    number = float(value)  # type: ignore[arg-type]
+    return count(number) if abs(number) >= 1000 else f"{number:.4g}"

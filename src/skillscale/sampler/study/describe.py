@@ -1,0 +1,186 @@
+"""Advice as design points, in words, and as plain values."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from skillscale.cli.output import Output
+from skillscale.design.proposal import Advice, Ending, Proposal
+from skillscale.design.targets import Answer, Quantity, Target
+from skillscale.point import DesignPoint, Mix
+from skillscale.record import Why
+from skillscale.sampler.study.problem import Order
+
+_ALL = Mix({"all": 1.0})  # of a point where the mix plays no part
+_LITTLE = 0.01  # mean narrowing by one run below which it is said that none tells much
+_NOT_KNOWN = math.log(1e3)  # half width in ln N of an interval that tells nothing
+_NAMES = {
+    Quantity.OPTIMUM: "N*({skill})",
+    Quantity.DIFFERENCE: "N*({skill}) / N*({other})",
+    Quantity.LOSS: "L({skill})",
+}
+
+
+def points_of(proposals: Sequence[Proposal], order: Order, first_seed: int) -> list[DesignPoint]:
+    """Proposals as points, each with a seed of its own: no two runs share their noise, and none is made twice."""
+    return [
+        DesignPoint(
+            n_params=max(1, round(one.N)), n_tokens=max(1, round(one.D)), mix=_mix(one, order), seed=first_seed + at
+        )
+        for at, one in enumerate(proposals)
+    ]
+
+
+def reason_of(proposal: Proposal, advice: Advice) -> Why:
+    """Why a point is proposed, for its run."""
+    return Why(purpose=str(proposal.purpose), cost=proposal.cost, fall=proposal.fall, laws=advice.laws)
+
+
+def plain_advice(advice: Advice, points: Sequence[DesignPoint], order: Order) -> dict[str, Any]:
+    """Advice as plain values."""
+    known = [] if advice.answer is None else [
+        {
+            "name": target.name, "quantity": str(target.quantity), "skill": target.skill, "other": target.other,
+            "flops": target.C, "value": value, "lo": lo, "hi": hi,
+        }
+        for target, value, lo, hi in _rows(advice.answer)
+    ]  # fmt: skip
+    return {
+        "points": point_rows(advice, points),
+        "targets": known,
+        "level": None if advice.answer is None else advice.answer.level,
+        "half_width": None if advice.answer is None else advice.answer.widest,
+        "ending": None if advice.ending is None else str(advice.ending),
+        "expected_half_width": advice.expected,
+        "flops_to_halve": advice.to_halve,
+        "laws": advice.laws,
+        "warnings": [*order.notes, *advice.warnings],
+        "budget": order.budget,
+    }
+
+
+def point_rows(advice: Advice, points: Sequence[DesignPoint]) -> list[dict[str, Any]]:
+    """One row a point: what to run, what it costs, why, and what it is expected to bring."""
+    return [
+        {
+            "n_params": point.n_params,
+            "n_tokens": point.n_tokens,
+            "flops": point.flops,
+            "mix": dict(point.mix.shares),
+            "seed": point.seed,
+            "cost": proposal.cost,
+            "purpose": str(proposal.purpose),
+            "gain": reason_of(proposal, advice).gain,
+            "fall": dict(proposal.fall),
+        }
+        for point, proposal in zip(points, advice.proposals, strict=True)
+    ]
+
+
+def tell(advice: Advice, points: Sequence[DesignPoint], order: Order, out: Output) -> None:
+    """The advice for a person: what is known, what to run next and why, how much more it takes."""
+    for note in (*order.notes, *advice.warnings):
+        out.text(f"note: {note}")
+    if advice.answer is not None:
+        where = f" on {order.mixes[0]}" if order.space.categories else ""
+        out.text(f"what is known{where}, with {advice.answer.level:.0%} intervals:")
+        rows = _rows(advice.answer)
+        wide = max(len(_named(target)) for target, *_ in rows)
+        for target, value, lo, hi in rows:
+            out.text(f"  {_named(target):<{wide}}  {_interval(value, lo, hi)}")
+        if len(order.mixes) > 1:
+            out.text(f"asked about the mix {order.mixes[0]}, one of {len(order.mixes)}; --mixes names another first")
+    halving = (
+        f"halving the widest interval is expected to take about {advice.to_halve:.3g} FLOP"
+        if advice.to_halve is not None and math.isfinite(advice.to_halve)
+        else ""
+    )
+    little = bool(points) and all(one.fall and reason_of(one, advice).gain < _LITTLE for one in advice.proposals)
+    if little:
+        beside = f"; {halving}" if halving else ""
+        out.text(f"no run tells much by itself: each narrows the intervals by under {_LITTLE:.0%} in the mean{beside}")
+    if points:
+        out.text(_table(advice, points))
+        out.text(
+            f"cost: C and an overhead of {order.space.overhead:.3g} FLOP a run (sample.overhead); narrowing: by that "
+            "run alone. The plan is for the whole budget, and begins with its cheapest runs"
+        )
+    if advice.ending is not None:
+        out.text(ending_text(advice, order))
+    if advice.expected is not None:
+        out.text(
+            f"when the budget of {order.budget:.3g} FLOP is spent, the widest is expected at {_factor(advice.expected)}"
+        )
+    if halving and not little:
+        out.text(halving)
+
+
+def widths(answer: Answer) -> dict[str, float]:
+    """Half width of each known interval, and the widest, by names that can be metrics."""
+    found = {width_name(target): (hi - lo) / 2 for target, _, lo, hi in _rows(answer)}
+    return {name: half for name, half in {**found, "half_width": answer.widest}.items() if math.isfinite(half)}
+
+
+def width_name(target: Target) -> str:
+    """The metric of a target's half width, as in ``half_width/code - prose 1e21``."""
+    other = f" - {target.other}" if target.other else ""
+    return f"half_width/{target.skill}{other} {target.C:.3g}".replace("+", "")
+
+
+def ending_text(advice: Advice, order: Order) -> str:
+    """Why there is nothing to run."""
+    widest = "" if advice.answer is None else f": the widest interval is {_factor(advice.answer.widest)}"
+    if advice.ending is Ending.PRECISE:
+        return f"precise enough{widest}, and {_factor(order.width)} was asked for"
+    if advice.ending is Ending.EXHAUSTED:
+        return f"all that may be run has been, as often as replicates allows{widest}; raise it, or allow other runs"
+    if advice.ending is Ending.SPENT:
+        runs = "" if order.runs is None else f", or of {order.runs} runs,"
+        return f"the budget of {order.budget:.3g} FLOP{runs} is spent{widest}; raise it to go on"
+    return f"no run is worth its cost any more{widest}"
+
+
+def _table(advice: Advice, points: Sequence[DesignPoint]) -> str:
+    """One row for runs that are alike but for their seeds."""
+    mixed = len({str(point.mix) for point in points}) > 1 or len(points[0].mix.shares) > 1
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for point, proposal in zip(points, advice.proposals, strict=True):
+        what = f"{point.flops:>10.3g}{point.n_params:>18,}{point.n_tokens:>22,}{point.n_tokens / point.n_params:>9.3g}"
+        why = f"{proposal.cost:>10.3g}  {reason_of(proposal, advice).sentence}" + (f"; on {point.mix}" if mixed else "")
+        seeds.setdefault((what, why), []).append(str(point.seed))
+    several = len(seeds) < len(points)
+    rows = [(what, f"x{len(own)}" if several else "", ",".join(own), why) for (what, why), own in seeds.items()]
+    wide, times = max(7, *(len(own) + 2 for _, _, own, _ in rows)), 6 if several else 0
+    head = f"{'C':>10}{'N':>18}{'D':>22}{'D/N':>9}{'runs' * several:>{times}}{'seed':>{wide}}{'cost':>10}  why"
+    return "\n".join([head, *(f"{what}{n:>{times}}{own:>{wide}}{why}" for what, n, own, why in rows)])
+
+
+def _rows(answer: Answer) -> list[tuple[Target, float, float, float]]:
+    """Targets with value and interval, which are logarithms."""
+    columns = (answer.value.tolist(), answer.lo.tolist(), answer.hi.tolist())
+    return list(zip(answer.targets, *columns, strict=True))
+
+
+def _named(target: Target) -> str:
+    return f"{_NAMES[target.quantity].format(skill=target.skill, other=target.other)} at {target.C:.3g}"
+
+
+def _interval(value: float, lo: float, hi: float) -> str:
+    if not (math.isfinite(value) and hi - lo < 2 * _NOT_KNOWN):
+        return "not known yet"
+    return f"{math.exp(value):.3g} [{math.exp(lo):.3g}, {math.exp(hi):.3g}]"
+
+
+def _factor(half_width: float) -> str:
+    """A half width in ln N as a factor: ``a factor of 1.3 up or down``."""
+    return f"a factor of {math.exp(half_width):.3g} up or down" if half_width < _NOT_KNOWN else "not known yet"
+
+
+def _mix(proposal: Proposal, order: Order) -> Mix:
+    if not order.mixes:
+        return _ALL
+    if not proposal.h:
+        return order.mixes[0]
+    shares: Mapping[str, float] = dict(zip(order.space.categories, proposal.h, strict=True))
+    asked = [mix for mix in order.mixes if all(abs(mix.shares.get(n, 0) - s) < 1e-9 for n, s in shares.items())]
+    return asked[0] if asked else Mix(shares)

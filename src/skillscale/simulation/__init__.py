@@ -1,0 +1,1 @@
+"""Known truths, designs of experiments tried on them, and their scores."""

@@ -1,0 +1,199 @@
+"""Designs that take, one run after the other, the run that tells most by a criterion of their own per cost^0.4.
+
+Each rests on one law a skill and its curvature at the fit. ``d-optimal``: the determinant of the information on the
+law's parameters; ``v-optimal``: the variance of the predicted ln L, averaged over the space; ``mspe``: the same in each
+basin that many starts of the fit end in, and between them (the multi-basin criterion of "Spend Less, Fit Better",
+arXiv 2604.22753, by its description; each skill counts by itself).
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from skillscale.design.propose import Wish
+from skillscale.design.space import History, Space
+from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.fit import Fit
+from skillscale.laws.fit.newton import minimise
+from skillscale.laws.forms.nd import Array, Law
+from skillscale.simulation.baselines import Maker, Planned, largest, spread
+from skillscale.simulation.one_law import fit_one
+from skillscale.simulation.replay import NO_RUNS, Runs
+
+START = 10  # Sobol points before the first choice: what a law of seven parameters takes at least
+START_SHARE = 0.1  # of the largest run, which a run of the start may cost at most
+PER_COST = 0.4  # power of the cost that a gain is divided by
+STARTS = 16
+APART = 0.1  # in some log-parameter, of two basins
+LEAST_NOISE = 1e-3  # of ln L: few runs about a law tell a noise that is too small
+_TOLD = 6.0  # of -2 ln likelihood, beyond which a basin plays no part
+_STEPS = 9
+
+
+class Criterion(StrEnum):
+    """What a run is chosen by."""
+
+    D_OPTIMAL = "d-optimal"
+    V_OPTIMAL = "v-optimal"
+    MSPE = "mspe"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Greedy:
+    """Runs by a criterion, after a start of Sobol points; those under way count as made."""
+
+    space: Space = field(repr=False)
+    criterion: Criterion
+    start: Planned = field(repr=False)
+
+    def next_runs(self, history: History, left: float, count: int, rng: np.random.Generator) -> Runs:
+        """The best of a lattice, shifted at random at each call, that the budget pays for."""
+        if len(history) < START:
+            return self.start.next_runs(history, left, min(count, START - len(history)), rng)
+        models = [model for skill in history.skills if (model := self._model(history, skill))]
+        N, D, h = self._lattice(rng.uniform(-0.5, 0.5, 2))
+        if not models:
+            return self.start.next_runs(history, left, count, rng)
+        views = [model.view((N, D, h), self._lattice((0.0, 0.0))) for model in models]
+        cost, chosen = self.space.cost(N, D), list[int]()
+        while len(chosen) < count and (paid := cost <= left).any():
+            gain = sum((view.gain(self.criterion) for view in views), np.zeros(len(N)))
+            at = int(np.argmax(np.where(paid, gain / cost**PER_COST, -np.inf)))
+            views = [view.after(at) for view in views]
+            left -= float(cost[at])
+            chosen.append(at)
+        return (N[chosen], D[chosen], None if h is None else h[chosen]) if chosen else NO_RUNS
+
+    def _lattice(self, shift: tuple[float, float] | Array) -> tuple[Array, Array, Array | None]:
+        N, D = self.space.lattice(tuple(float(one) for one in shift), steps=_STEPS)
+        if self.space.mixes is None:
+            return N, D, None
+        h = np.repeat(self.space.mixes, len(N), axis=0)
+        N, D = np.tile(N, self.space.n_mixes), np.tile(D, self.space.n_mixes)
+        fits = self.space.allows(N, D, h)
+        return N[fits], D[fits], h[fits]
+
+    def _model(self, history: History, skill: str) -> "_Model | None":
+        found = fit_one(history, self.space, skill)
+        if found is None:
+            return None
+        fit, points = found
+        Q, weights = _basins(fit, points) if self.criterion is Criterion.MSPE else (fit.q[None], np.ones(1))
+        noise = max(fit.noise, LEAST_NOISE)
+        h = None if history.h is None or not fit.law.needs_mix else history.h
+        jac = fit.law.jacobian(Q, fit.law.covariates(history.N, history.D, h))
+        free = list(fit.free)
+        prior = fit.prior[1] + 1e-6 * np.eye(len(free))
+        information = np.einsum("knp,knq->kpq", jac[..., free], jac[..., free]) / noise**2 + prior
+        return _Model(law=fit.law, Q=Q, weights=weights, free=free, covariance=np.linalg.inv(information), noise=noise)
+
+
+def _basins(fit: Fit, points: Points) -> tuple[Array, Array]:
+    """Optima (K, p) that many starts end in, and their shares of the likelihood."""
+    problem = fit.problem(points)
+    seeds = fit.law.seeds(points.covariates(fit.law), points.log_L, np.asarray(points.weights))[:, list(fit.free)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        F = problem.value(seeds)
+    F = np.where(np.isfinite(F), F, np.inf)
+    order = np.argsort(F)[: 20 * STARTS : 20]
+    Q, F, _ = minimise(problem, np.vstack([fit.q[list(fit.free)], seeds[order]]), max_steps=60)
+    kept: list[int] = []
+    for at in np.argsort(F):
+        near = any(np.abs(Q[at] - Q[other]).max() < APART for other in kept)
+        if np.isfinite(F[at]) and not near and F[at] - F[kept[0] if kept else at] <= _TOLD / 2 * fit.phi:
+            kept.append(int(at))
+    weights = np.exp(-(F[kept] - F[kept[0]]) / fit.phi)
+    return problem.parts[0].q(Q[kept]), weights / weights.sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Model:
+    """A skill's law in each of K basins: log-parameters, shares, covariance (K, P, P) of the free ones, noise."""
+
+    law: Law
+    Q: Array
+    weights: Array
+    free: list[int]
+    covariance: Array
+    noise: float
+
+    def view(self, candidates: Runs, places: Runs) -> "View":
+        """What it says at candidates and over the space."""
+        here, there = (self.law.covariates(N, D, h if self.law.needs_mix else None) for N, D, h in (candidates, places))
+        return View.of(
+            self.weights, self.noise, self.covariance,
+            (self.law.jacobian(self.Q, here)[..., self.free], self.law.jacobian(self.Q, there)[..., self.free]),
+            (self.law.log_loss(self.Q, here), self.law.log_loss(self.Q, there)),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What a skill's model says at candidates and over the space.
+
+    ``mutual``: (K, n, n) covariance of ln L at candidates in each of K basins; ``across``: (K, m, n) that with m places
+    of the space; ``between`` (n, n), ``between_across`` (m, n): the same of the basins' predictions about their mean.
+    """
+
+    weights: Array
+    noise: float
+    mutual: Array
+    across: Array
+    between: Array
+    between_across: Array
+
+    @classmethod
+    def of(
+        cls, weights: Array, noise: float, covariance: Array, rows: tuple[Array, Array], told: tuple[Array, Array]
+    ) -> "View":
+        """From the model's basins.
+
+        Args:
+            weights: shares of the basins, (K,).
+            noise: sd of a run.
+            covariance: of each basin's parameters, (K, P, P).
+            rows: derivatives at candidates (K, n, P) and at places of the space (K, m, P).
+            told: predictions at both, (K, n) and (K, m).
+        """
+        g, r = rows
+        f, F = (np.sqrt(weights)[:, None] * (x - weights @ x) for x in told)
+        half = g @ covariance
+        return cls(
+            weights=weights, noise=noise, mutual=half @ np.swapaxes(g, 1, 2), across=r @ np.swapaxes(half, 1, 2),
+            between=f.T @ f, between_across=F.T @ f,
+        )  # fmt: skip
+
+    def gain(self, criterion: Criterion) -> Array:
+        """Of each candidate, (n,)."""
+        own = np.einsum("knn->kn", self.mutual)
+        if criterion is Criterion.D_OPTIMAL:
+            return np.asarray(self.weights @ np.log1p(own / self.noise**2))
+        within = self.weights @ ((self.across**2).mean(1) / (own + self.noise**2))
+        if criterion is Criterion.V_OPTIMAL:
+            return np.asarray(within)
+        spread = np.diag(self.between) + self.noise**2
+        return np.asarray(within + (self.between_across**2).mean(0) / spread)
+
+    def after(self, at: int) -> "View":
+        """With candidate number ``at`` made."""
+        step = self.mutual[:, :, at] / (self.mutual[:, at, at] + self.noise**2)[:, None]
+        share = self.between[:, at] / (self.between[at, at] + self.noise**2)
+        return View(
+            weights=self.weights, noise=self.noise,
+            mutual=self.mutual - step[:, :, None] * self.mutual[:, None, :, at],
+            across=self.across - self.across[:, :, at, None] * step[:, None, :],
+            between=self.between - np.outer(share, self.between[at]),
+            between_across=self.between_across - np.outer(self.between_across[:, at], share),
+        )  # fmt: skip
+
+
+def _maker(criterion: Criterion) -> Maker:
+    def make(space: Space, wish: Wish, seed: int) -> Greedy:
+        top = min(max(space.flops[0], START_SHARE * space.flops[1]), largest(space, wish.left))
+        return Greedy(space=space, criterion=criterion, start=spread(space, wish.left, seed, top=top))
+
+    return make
+
+
+GREEDY: dict[str, Maker] = {criterion.value: _maker(criterion) for criterion in Criterion}

@@ -1,0 +1,352 @@
+"""Simulated studies: a truth for each skill, a grid of runs, and noise of the kinds that real runs share.
+
+Used by the tests, the benchmarks and the report's demo. The default scale is that of the main study: optima near 6e4
+parameters, 2 to 4 nats per token, noise below 1 %.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.optimize import minimize_scalar
+
+from skillscale.laws.fit.data import Points
+from skillscale.laws.forms.nd import Array, Drifting, Law
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """L = E + (e^(u/k) + e^(v/k))^k, u = ln A - alpha x, v = ln B - beta e^(g x) y, x = ln N/N0, y = ln D/D0.
+
+    k = 1, g = 0 is Chinchilla; k < 1 couples the two terms, g lets the data exponent drift with N. ``A`` and ``B`` are
+    the terms at (N0, D0), in nats per token.
+    """
+
+    E: float
+    A: float
+    B: float
+    alpha: float
+    beta: float
+    N0: float = field(metadata={"unit": "parameters"})
+    D0: float = field(metadata={"unit": "tokens"})
+    k: float = 1.0
+    g: float = 0.0
+
+    @classmethod
+    def at_optimum(
+        cls,
+        *,
+        N: float,
+        C: float,
+        L: float,
+        reducible: float,
+        alpha: float,
+        beta: float,
+        k: float = 1.0,
+        g: float = 0.0,
+    ) -> "Truth":
+        """The truth whose optimum at budget C is N, where the loss is L and ``reducible`` the share above E."""
+        total = (reducible * L) ** (1 / k)
+        A, B = (beta / (alpha + beta) * total) ** k, (alpha / (alpha + beta) * total) ** k
+        return cls(E=(1 - reducible) * L, A=A, B=B, alpha=alpha, beta=beta, N0=N, D0=C / (6 * N), k=k, g=g)
+
+    def loss(self, N: npt.ArrayLike, D: npt.ArrayLike) -> Array:
+        """L in nats per token."""
+        x, y = np.log(np.asarray(N, dtype=float) / self.N0), np.log(np.asarray(D, dtype=float) / self.D0)
+        u, v = math.log(self.A) - self.alpha * x, math.log(self.B) - self.beta * np.exp(self.g * x) * y
+        return np.asarray(self.E + (np.exp(u / self.k) + np.exp(v / self.k)) ** self.k)
+
+    def optimum(self, C: float) -> float:
+        """N*(C), by search within a factor 10^4 of N0."""
+        ln_N0 = math.log(self.N0)
+        found = minimize_scalar(
+            lambda ln_N: float(self.loss(math.exp(ln_N), C / (6 * math.exp(ln_N)))),
+            bounds=(ln_N0 - 9.2, ln_N0 + 9.2), method="bounded", options={"xatol": 1e-9},
+        )  # fmt: skip
+        return math.exp(found.x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """At each budget ``sizes`` over +-``span`` about ``coefficient`` C^``exponent``, each ``seeds`` times."""
+
+    budgets: tuple[float, ...] = (5e10, 1.6e11, 5e11)
+    sizes: int = 7
+    span: float = 8.0
+    seeds: int = 2
+    coefficient: float = 0.1
+    exponent: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """Errors of ln L.
+
+    ``run``: sd of a run, of whose variance ``shared`` is common to all skills; ``seed_level`` and ``seed_tilt``: sd of
+    what a seed's token stream adds to all sizes, and per unit of ln(N / centre), common to all skills and budgets;
+    ``small``: the run sd grows as (N / centre)^-small.
+    """
+
+    run: float = 0.004
+    shared: float = 0.5
+    seed_level: float = 0.003
+    seed_tilt: float = 0.0
+    small: float = 0.0
+
+
+def simulate_study(
+    truths: Mapping[str, Truth], rng: np.random.Generator, *, grid: Grid | None = None, noise: Noise | None = None,
+    mix: str = "all=1",
+) -> pd.DataFrame:  # fmt: skip
+    """Runs of a study, one row each: run_id, C, N, D, mix, seed, and a loss column a truth."""
+    grid, noise = grid or Grid(), noise or Noise()
+    rows: list[dict[str, object]] = []
+    size_step = np.linspace(-math.log(grid.span), math.log(grid.span), grid.sizes)
+    streams = rng.normal(size=(grid.seeds, 2))
+    for C in grid.budgets:
+        centre = grid.coefficient * C**grid.exponent
+        for seed, (level, tilt) in enumerate(streams):
+            for x in size_step:
+                N = float(round(centre * math.exp(x)))
+                common = noise.seed_level * level + noise.seed_tilt * tilt * x
+                sd = noise.run * math.exp(-noise.small * x)
+                own = rng.normal(size=len(truths)) * math.sqrt(1 - noise.shared) + rng.normal() * math.sqrt(
+                    noise.shared
+                )
+                D = C / (6 * N)
+                losses = {
+                    skill: float(truth.loss(N, D)) * math.exp(common + sd * error)
+                    for (skill, truth), error in zip(truths.items(), own, strict=True)
+                }
+                rows.append(
+                    {"run_id": f"run-{len(rows):03d}", "C": C, "N": N, "D": D, "mix": mix, "seed": seed} | losses
+                )
+    return pd.DataFrame(rows)
+
+
+def random_truth(
+    rng: np.random.Generator, *, kind: str = "chinchilla", C: float = 1.6e11, off_centre: float = 1.6
+) -> Truth:
+    """A truth at the scale of the main study.
+
+    Args:
+        rng: the source of chance.
+        kind: ``chinchilla`` (k = 1, g = 0) or ``drifting`` (k from .5 to 1, g from -.05 to .05).
+        C: the budget at which the optimum is placed.
+        off_centre: the optimum lies within this factor of the default grid's centre (about 4e4 at the middle budget).
+    """
+    drifting = kind == "drifting"
+    return Truth.at_optimum(
+        N=0.1 * math.sqrt(C) * off_centre ** rng.uniform(-1, 1),
+        C=C,
+        L=rng.uniform(2, 4),
+        reducible=rng.uniform(0.25, 0.65),
+        alpha=rng.uniform(0.25, 0.6),
+        beta=rng.uniform(0.25, 0.6),
+        k=rng.uniform(0.5, 1) if drifting else 1.0,
+        g=rng.uniform(-0.05, 0.05) if drifting else 0.0,
+    )
+
+
+def demo_study(seed: int = 0, *, noise: Noise | None = None) -> tuple[pd.DataFrame, dict[str, Truth]]:
+    """A study with a capacity-hungry, a data-hungry and an average skill, its ``aggregate``, and the truths."""
+    at = {"C": 1.6e11, "reducible": 0.5}
+    truths = {
+        "knowledge": Truth.at_optimum(N=5.6e4, L=3.6, alpha=0.42, beta=0.36, **at),
+        "code": Truth.at_optimum(N=3.0e4, L=2.4, alpha=0.38, beta=0.40, **at),
+        "prose": Truth.at_optimum(N=4.1e4, L=3.1, alpha=0.40, beta=0.38, **at),
+        "aggregate": Truth.at_optimum(N=4.1e4, L=3.0, alpha=0.40, beta=0.38, **at),
+    }
+    return simulate_study(truths, np.random.default_rng(seed), noise=noise), truths
+
+
+CENTRE_C = 1.6e11  # of the designs below, where 4e4 parameters see 6.7e5 tokens
+NAMES = ("code", "prose", "wiki")
+
+
+class Errors(StrEnum):
+    """Kinds of noise of simulated runs."""
+
+    EVEN = "even"
+    UNEVEN = "uneven"
+    CLUSTERED = "clustered"
+    OUTLIERS = "outliers"
+
+    def draw(self, points: Points, rng: np.random.Generator, x: Array) -> Array:
+        """Errors of ln L, (n,), of runs at x = ln N about the design's centre; .005 on the whole.
+
+        ``uneven``: three times as large at the smallest N as at the largest; ``clustered``: .004 for all checkpoints of
+        a run and .0015 for each; ``outliers``: 2 % of the runs lie .05 higher.
+        """
+        return np.asarray(self.draw_skills(points, rng, x, skills=1)[0])
+
+    def draw_skills(self, points: Points, rng: np.random.Generator, x: Array, *, skills: int) -> Array:
+        """Errors (skills, n) of the same runs in several skills: half their variance is the run's, alike in all.
+
+        An outlier is one in every skill: the run went wrong.
+        """
+        error = 0.005 * _shared_in_part(rng, skills, len(x))
+        match self:
+            case Errors.UNEVEN:
+                return np.asarray(error * 3 ** (-x / _SPAN))
+            case Errors.CLUSTERED:
+                of_run = 0.004 * _shared_in_part(rng, skills, points.n_clusters)
+                return np.asarray(0.3 * error + of_run[:, np.asarray(points.clusters)])
+            case Errors.OUTLIERS:
+                return np.asarray(error + 0.05 * (rng.random(len(x)) < 0.02))
+        return error
+
+
+_SPAN = 2 * math.log(32)  # of ln N in the designs below
+
+
+def _shared_in_part(rng: np.random.Generator, skills: int, n: int) -> Array:
+    """Standard normals (skills, n); those of one column correlate by .5."""
+    own = rng.normal(size=(skills, n))
+    return own if skills == 1 else (own + rng.normal(size=n)) / math.sqrt(2)
+
+
+def design_points(rng: np.random.Generator, *, mixed: bool = False, checkpoints: int = 1) -> Points:
+    """Runs at five budgets, 256-fold in all, sizes over +-8x about their optima; the losses are still 1.
+
+    Args:
+        rng: of the mixes.
+        mixed: whether the runs differ in their mix of three categories; then there are twice as many.
+        checkpoints: of each run, the last at its budget; runs are fewer where they have several.
+    """
+    sizes = (9 if checkpoints == 1 else 6) * (1 + mixed)
+    C = np.repeat(CENTRE_C * 4.0 ** np.arange(-2, 3), sizes)
+    N = 0.1 * np.sqrt(C) * np.tile(np.geomspace(1 / 8, 8, sizes), 5)
+    h = np.repeat(0.04 + 0.88 * rng.dirichlet(np.ones(3), len(N)), checkpoints, axis=0)
+    D = np.outer(C / (6 * N), np.geomspace(1 / 8, 1, checkpoints) if checkpoints > 1 else [1.0]).ravel()
+    return Points(
+        N=np.repeat(N, checkpoints), D=D, L=np.ones(len(D)), h=h if mixed else None,
+        categories=NAMES if mixed else (), clusters=np.repeat(np.arange(len(N)), checkpoints),
+    )  # fmt: skip
+
+
+def random_parameters(law: Law, rng: np.random.Generator, *, edge: bool = False) -> Array:
+    """Log-parameters (p,) of a truth with its optimum near the centre of the design.
+
+    What has a weak prior is drawn from it (within two sd, and narrower where a law would be none of a language model);
+    ``edge``: k and g lie two sd from the prior's mean.
+    """
+    m = len(law.categories)
+    total, reducible = rng.uniform(2, 4), rng.uniform(0.35, 0.65)
+    alpha, beta = rng.uniform(0.28, 0.5, 2)
+    log_k = _weak(law, 5, rng, edge=edge) if isinstance(law, Drifting) else 0.0
+    terms = (reducible * total) ** math.exp(-log_k) * np.array([beta, alpha]) / (alpha + beta)
+    aside = rng.uniform(-0.5, 0.5) * np.array([beta, -alpha]) / 2
+    base = [math.log((1 - reducible) * total), *(math.exp(log_k) * np.log(terms) + aside), alpha, beta]
+    match law.name:
+        case "chinchilla":
+            return np.array(base)
+        case "coupled":
+            return np.array([*base, log_k])
+        case "drifting":
+            return np.array([*base, log_k, _weak(law, 6, rng, edge=edge)])
+        case "farseer":
+            return _farseer(law, base, rng)
+        case "effective_data":
+            return np.array([*base, *rng.normal(scale=0.8, size=m)])
+        case "capacity_competition":
+            return _competing(base, rng, m)
+        case "additive_mixture" | "joint_mixture":
+            base[0] += math.log(0.6)
+            more = [*rng.normal(1.2, 0.5, m), *rng.normal(math.log(0.5), 0.4, m)]
+            tilts = [*rng.normal(scale=0.8, size=2 * m), *rng.normal(scale=0.2, size=2)]
+            return np.array([*base, *more, *(tilts if law.name == "joint_mixture" else [])])
+    more = [rng.normal(scale=0.05), *rng.normal(scale=0.3, size=m), rng.uniform(0.03, 0.2)]
+    late = [rng.normal(-1, 0.7), rng.normal(2, 0.5), rng.normal(scale=0.15)]
+    return np.array([*base, *more, *(late if law.name == "separable_transient" else [])])
+
+
+def _weak(law: Law, place: int, rng: np.random.Generator, *, edge: bool) -> float:
+    """A log-parameter from its prior."""
+    prior = law.priors[place]
+    z = 2 * rng.choice([-1.0, 1.0]) if edge else float(np.clip(rng.normal(), -2, 2))
+    return prior.mean + prior.sd * z
+
+
+def _farseer(law: Law, base: list[float], rng: np.random.Generator) -> Array:
+    """A floor that falls as E + A N^-alpha does at the centre, and a data term that hardly moves with N there."""
+    log_E, log_A, log_B, alpha, beta = base
+    floor, share = np.logaddexp(log_E, log_A), 1 / (1 + math.exp(log_E - log_A))
+    tilt, bend = rng.normal(scale=0.05), rng.normal(-0.1, 0.15)
+    term = beta * tilt * law.y0 + rng.normal(scale=0.03)
+    return np.array([
+        math.log(beta), tilt, bend, log_B, term, bend + rng.normal(scale=0.05),
+        floor, -alpha * share, rng.normal(-0.15, 0.1),
+    ])  # fmt: skip
+
+
+def _competing(base: list[float], rng: np.random.Generator, m: int) -> Array:
+    """Categories that differ in ln of floor and terms by a third or so, and in the exponents by .1."""
+    log_E, log_c, log_A, b, a = base
+    e, c, A = (level + rng.uniform(-0.3, 0.3, m) for level in (log_E, log_c, log_A))
+    steep = [np.log(one + rng.uniform(-0.08, 0.08, m)) for one in (b, a)]
+    return np.concatenate([e, c, steep[0], A, steep[1]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted:
+    """A simulated study of one skill under one law.
+
+    ``q``: the truth's log-parameters, for ``law``, which is bound to the runs' centre. ``far``: 10 times the largest
+    budget, where ``log_optimum`` is the true ln N*; ``new_error``: of ln L of one more run there.
+    """
+
+    law: Law
+    q: Array
+    points: Points
+    far: float = field(metadata={"unit": "FLOP"})
+    log_optimum: float
+    new_error: float
+
+    @property
+    def mix(self) -> Array | None:
+        """The runs' mean mix, where the law asks for one."""
+        return None if self.points.h is None else self.points.h.mean(0)
+
+
+def plant(law: Law, errors: Errors, rng: np.random.Generator, *, edge: bool = False) -> Planted:
+    """A random truth of the law, and runs with errors of that kind; the optimum is within 20-fold of the centre's."""
+    return _plant(law, errors, rng, names=NAMES[:1], edge=edge)[NAMES[0]]
+
+
+def plant_skills(law: Law, errors: Errors, rng: np.random.Generator) -> dict[str, Planted]:
+    """The same for a law of all skills at once: a study of every category as a skill, with one truth and the same runs.
+
+    Half the variance of a run's error is alike in all skills.
+    """
+    return _plant(law, errors, rng, names=NAMES)
+
+
+def _plant(
+    law: Law, errors: Errors, rng: np.random.Generator, *, names: tuple[str, ...], edge: bool = False
+) -> dict[str, Planted]:
+    several = (3 if law.needs_mix else 5) if errors is Errors.CLUSTERED else 1
+    design = design_points(rng, mixed=law.needs_mix, checkpoints=several)
+    laws = [design.bind(law).for_skill(name) for name in names]
+    mix = None if design.h is None else design.h.mean(0)
+    budgets = CENTRE_C * np.array([1 / 16, 160])
+    while True:
+        q = random_parameters(laws[0], rng, edge=edge)
+        log_N = np.array([one.log_optimum(one.theta(q[None]), budgets, mix)[0] for one in laws])
+        if np.all(np.abs(log_N - np.log(0.1 * np.sqrt(budgets))) < 3):
+            break
+    middle = math.log(0.1 * math.sqrt(CENTRE_C))
+    noise = errors.draw_skills(design, rng, np.log(design.N) - middle, skills=len(names))
+    found = {}
+    for name, own, error, (_, far) in zip(names, laws, noise, log_N, strict=True):
+        L = np.exp(own.log_loss(q[None], design.covariates(own))[0] + error)
+        one = Points(N=np.exp([far]), D=np.ones(1), L=np.ones(1))
+        new = float(errors.draw(one, rng, np.array([far - middle]))[0])
+        found[name] = Planted(
+            law=own, q=q, points=replace(design, L=L), far=budgets[1], log_optimum=float(far), new_error=new
+        )
+    return found

@@ -1,0 +1,410 @@
+"""Writing runs: one training run as it goes, and the runs that hold fits, reports and tuning."""
+
+import json
+import logging
+import math
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING
+
+from skillscale.errors import TakenOverError, TrackingError
+from skillscale.point import DesignPoint
+from skillscale.record import (
+    CURVE,
+    TAG,
+    CategoryUse,
+    Checkpoint,
+    DataSet,
+    Measurement,
+    Optimisation,
+    Provenance,
+    RunRecord,
+    Size,
+    Spending,
+    State,
+    Why,
+    metrics_of,
+    params_of,
+)
+from skillscale.tracking.pending_results import Ending, keep
+from skillscale.tracking.queue import Ticket
+from skillscale.tracking.store import Batch, Store, now_ms, tag
+from skillscale.tracking.ui import link, run_path
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_FLUSH_EVERY_S = 10.0
+_FLUSH_SHARE = 0.05  # of the time that a run has taken: ten thousand long runs then don't drown the store
+_FLUSH_AT = 400
+_RETRY_AFTER_S = 60.0
+_REASON_LIMIT = 1000
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A point that this process alone works on: its run, how often it was begun and lost, why it was chosen."""
+
+    run_id: str
+    study: str
+    point: DesignPoint
+    owner: str
+    attempt: int = 1
+    deaths: int = 0
+    why: Why | None = None
+
+
+class RunWriter:
+    """The run of a claimed point. As a context manager it leaves no run RUNNING behind.
+
+    In order: ``begin`` (what is known before training), ``curve`` as it trains, and one of ``finish``, ``fail``
+    and ``kill``. Leaving the block by what comes from outside (Ctrl-C, ``SystemExit``, the disk, memory, the store)
+    kills the run, by another exception fails it, and the exception goes on; a killed run can be claimed again.
+
+    ``ticket``: of the storage's queue, where the point came from one. Who has lost it writes nothing more.
+    """
+
+    def __init__(self, store: Store, claim: Claim, ticket: Ticket | None = None) -> None:
+        self.claim = claim
+        self._ticket = ticket
+        self._store = store
+        self._record = RunRecord(
+            run_id=claim.run_id, study=claim.study, state=State.RUNNING, reason="", point=claim.point,
+            purpose="" if claim.why is None else claim.why.purpose,
+        )  # fmt: skip
+        self._curve: list[tuple[str, float, int, int]] = []
+        self._began = self._flushed = time.monotonic()
+        self._wait_s = _FLUSH_EVERY_S
+        self._ended = False
+        self._params: dict[str, str] = {}
+        self._metrics: set[str] = set()
+        self._has_inputs = False
+        self._config_yaml = ""
+        self.logged_tokens = 0
+        if claim.attempt > 1:
+            self._recall()
+
+    @property
+    def run_id(self) -> str:
+        """Id of the MLflow run."""
+        return self.claim.run_id
+
+    @property
+    def point(self) -> DesignPoint:
+        """The point to train."""
+        return self.claim.point
+
+    def __enter__(self) -> "RunWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._leave(error)
+        finally:
+            if self._ticket is not None:
+                self._ticket.abandon()
+
+    def _leave(self, error: BaseException | None) -> None:
+        if self._ended or isinstance(error, TakenOverError):
+            return
+        if error is None:
+            self.kill("left without a result")
+            return
+        try:
+            reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+            outside = not isinstance(error, Exception) or isinstance(error, (TrackingError, OSError, MemoryError))
+            self.kill(reason) if outside else self.fail(reason)
+        except TrackingError as second:
+            error.add_note(f"and the run could not be marked: {second}")
+
+    def begin(
+        self,
+        *,
+        size: Size | None = None,
+        optimisation: Optimisation | None = None,
+        provenance: Provenance | None = None,
+        checkpoint: Checkpoint | None = None,
+        config_yaml: str = "",
+        data: Iterable[DataSet] = (),
+    ) -> None:
+        """Write what is known before training: params, sizes as metrics, settings, data sets.
+
+        Of a run that somebody else's trainer makes, the point is all that is known. The run of a ``checkpoint`` that
+        was trained elsewhere takes its name.
+
+        Raises:
+            TrackingError: not written; or the run was begun earlier with other values, which a resumed run can't mix.
+        """
+        self._record = replace(
+            self._record, size=size, optimisation=optimisation, provenance=provenance, checkpoint=checkpoint
+        )
+        params = params_of(self._record)
+        for key, stored in self._params.items():
+            if key in params and params[key] != stored and key != "code_version":
+                raise TrackingError(
+                    f"run {self.run_id} of point {self.point.key} was begun with {key}={stored}, and would go on with "
+                    f"{params[key]}; delete that run in the MLflow UI, or give the study another name"
+                )
+        tags = {"mlflow.note.content": self._note()}
+        if checkpoint is not None:
+            tags["mlflow.runName"] = checkpoint.checkpoint
+        version = params.get("code_version", "")
+        if version and self._params.get("code_version", version) != version:
+            tags[f"{TAG}code_version_{self.claim.attempt}"] = version
+        new = {key: value for key, value in params.items() if key not in self._params}
+        self._store.write(self.run_id, Batch(metrics=self._numbers(), params=new, tags=tags))
+        if config_yaml and not self._has_inputs:
+            self._store.write_inputs(self.run_id, data)
+            self._config_yaml = config_yaml
+            self._keep_config()
+
+    def goes_on(self) -> bool:
+        """A sign of the work; False once the point was given to another, and all that is left is to stop."""
+        if self._ticket is None:
+            return True
+        self._ticket.sign()
+        return not self._ticket.is_lost
+
+    def refuse_lost(self) -> None:
+        """Make sure that the point is still held, as far as is known here.
+
+        Raises:
+            TakenOverError: it was given to another; the run is theirs.
+        """
+        if self._ticket is not None and self._ticket.is_lost:
+            self._ticket.check()
+
+    def curve(self, tokens: int, loss: float) -> None:
+        """Add to the loss curve; written now and then. What a resumed run repeats is left out."""
+        if tokens <= self.logged_tokens or not math.isfinite(loss):
+            return
+        self.logged_tokens = tokens
+        self._curve.append((CURVE, float(loss), now_ms(), tokens))
+        if len(self._curve) >= _FLUSH_AT or time.monotonic() - self._flushed > self._wait_s:
+            self._flush()
+
+    def finish(
+        self,
+        *,
+        skills: Mapping[str, Measurement],
+        spending: Spending | None = None,
+        sets: Mapping[str, Measurement] = MappingProxyType({}),
+        skills_held_out: Mapping[str, Measurement] = MappingProxyType({}),
+        uses: Mapping[str, CategoryUse] = MappingProxyType({}),
+        exposures: float | None = None,
+    ) -> RunRecord:
+        """Write the results and close the run as finished.
+
+        Raises:
+            TrackingError: the store failed; the results are then kept in a file, and go in when a study is next opened.
+        """
+        self._record = replace(
+            self._record,
+            spending=spending,
+            sets=dict(sets),
+            skills=dict(skills),
+            skills_held_out=dict(skills_held_out),
+            uses=dict(uses),
+            exposures=exposures,
+        )
+        return self._end(State.FINISHED, "")
+
+    def fail(self, reason: str) -> RunRecord:
+        """Close the run as failed: it diverged, or an error; not tried again unless asked."""
+        return self._end(State.FAILED, reason)
+
+    def kill(self, reason: str) -> RunRecord:
+        """Close the run as killed: stopped from outside, to be claimed again."""
+        return self._end(State.KILLED, reason)
+
+    def _end(self, state: State, reason: str) -> RunRecord:
+        self._record = replace(self._record, state=state, reason=reason[:_REASON_LIMIT])
+        tags = {f"{TAG}state": str(state), f"{TAG}reason": self._record.reason, "mlflow.note.content": self._note()}
+        batch = Batch(metrics=(*self._curve, *self._numbers()), tags=tags)
+        self._ended = True
+        if self._ticket is not None:
+            self._ticket.check()
+        ending = Ending(run_id=self.run_id, attempt=self.claim.attempt, status=state.name, batch=batch)
+        try:
+            self._refuse_other(self._store.run(self.run_id))
+            self._store.write(self.run_id, batch)
+            self._store.set_status(self.run_id, state.name)
+        except TakenOverError:
+            raise
+        except TrackingError as error:
+            path = keep(self._store, ending)
+            raise TrackingError(
+                f"{error} (the run's results are kept in {path}; starting the study again writes them)"
+            ) from error
+        self._hand_back(state)
+        self._keep_config()
+        return self._record
+
+    def _hand_back(self, state: State) -> None:
+        """Tell the queue what became of the point, after the run: whoever dies between leaves a run that tells it."""
+        if self._ticket is None:
+            return
+        if state is State.FINISHED:
+            self._ticket.finish(self._record.mean_loss)
+        elif state is State.FAILED:
+            self._ticket.fail(self._record.reason)
+        else:
+            self._ticket.release(self._record.reason)
+
+    def _refuse_other(self, run: "Run") -> None:
+        """A process that hung for long may wake up when its point was given to another: then its words count no more.
+
+        Raises:
+            TakenOverError: the run is at another attempt, or finished.
+        """
+        attempt = int(tag(run, "attempt") or 1)
+        if attempt != self.claim.attempt or run.info.status == "FINISHED":
+            raise TakenOverError(
+                f"run {self.run_id} of point {self.point.key} was taken over by {tag(run, 'owner')} (attempt "
+                f"{attempt}; this is {self.claim.attempt}): what this process has is not written"
+            )
+
+    def _keep_config(self) -> None:
+        """Write the settings, which the plan holds as well, into the run's artifacts; where that fails, at its end."""
+        if not self._config_yaml:
+            return
+        try:
+            self._store.write_text(self.run_id, self._config_yaml, "config.yaml")
+        except TrackingError as error:
+            _log.warning("the settings of run %s can't be kept with it for now: %s", self.run_id, error)
+        else:
+            self._config_yaml = ""
+
+    def _flush(self) -> None:
+        if self._ticket is not None and self._ticket.is_lost:
+            return
+        try:
+            self._store.write(self.run_id, Batch(metrics=tuple(self._curve)))
+        except TrackingError as error:
+            _log.warning("the loss curve waits in memory: %s", error)
+            self._wait_s = _RETRY_AFTER_S
+        else:
+            self._curve.clear()
+            self._wait_s = max(_FLUSH_EVERY_S, _FLUSH_SHARE * (time.monotonic() - self._began))
+        self._flushed = time.monotonic()
+
+    def _numbers(self) -> tuple[tuple[str, float, int, int], ...]:
+        """The record's metrics that are not written yet: writing one twice would show as a second value."""
+        new = {key: value for key, value in metrics_of(self._record).items() if key not in self._metrics}
+        self._metrics |= set(new)
+        at = now_ms()
+        return tuple((key, value, at, 0) for key, value in new.items())
+
+    def _recall(self) -> None:
+        run = self._store.run(self.run_id)
+        self._params = dict(run.data.params)
+        self._metrics = set(run.data.metrics) - {CURVE}
+        self._has_inputs = run.inputs is not None and bool(run.inputs.dataset_inputs)
+        written = self._store.history(self.run_id, CURVE) if CURVE in run.data.metrics else []
+        self.logged_tokens = max((step for step, *_ in written), default=0)
+
+    def _note(self) -> str:
+        point, record = self.point, self._record
+        lines = [f"**{record.state}**{f': {record.reason}' if record.reason else ''}", ""]
+        lines += [f"N = {point.n_params:.4g} parameters, D = {point.n_tokens:.4g} tokens, C = {point.flops:.3g} FLOP, "
+                  f"mix {point.mix}, seed {point.seed}"]  # fmt: skip
+        if self.claim.why is not None:
+            lines += ["", f"Chosen by the sampler, {self.claim.why.sentence}"]
+        if record.skills:
+            lines += ["", "| skill | loss (nats/token) |", "|---|---|"]
+            lines += [f"| {name} | {value.loss:.4f} ± {value.sem:.4f} |" for name, value in record.skills.items()]
+        return "\n".join(lines)
+
+
+class AnalysisWriter:
+    """A run of the study's second experiment: a fit, a report, a tuning. A context manager like ``RunWriter``."""
+
+    def __init__(self, store: Store, run_id: str, experiment_id: str) -> None:
+        self.run_id = run_id
+        self.experiment_id = experiment_id
+        self._store = store
+
+    def __enter__(self) -> "AnalysisWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        state, reason = State.FINISHED, ""
+        if error is not None:
+            state = State.FAILED if isinstance(error, Exception) else State.KILLED
+            reason = f"{type(error).__name__}: {error}"[:_REASON_LIMIT]
+        try:
+            self._store.write(self.run_id, Batch(tags={f"{TAG}state": str(state), f"{TAG}reason": reason}))
+            self._store.set_status(self.run_id, state.name)
+        except TrackingError as second:
+            if error is None:
+                raise
+            error.add_note(f"and the run could not be marked: {second}")
+
+    def log(
+        self,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        note: str = "",
+        step: int = 0,
+    ) -> None:
+        """Write numbers (of a ``step``), params, tags (named ``skillscale.*``) and the markdown that the UI shows."""
+        at = now_ms()
+        named = {f"{TAG}{key}": value for key, value in (tags or {}).items()}
+        if note:
+            named["mlflow.note.content"] = note
+        points = tuple((key, float(value), at, step) for key, value in (metrics or {}).items())
+        self._store.write(self.run_id, Batch(metrics=points, params=dict(params or {}), tags=named))
+
+    def file(self, name: str, content: str | bytes) -> None:
+        """Write a figure, table or page; ``name`` may hold folders, as in ``figures/isoflop.svg``."""
+        if isinstance(content, str):
+            self._store.write_text(self.run_id, content, name)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(name).name
+            path.write_bytes(content)
+            parent = Path(name).parent.as_posix()
+            self._store.write_file(self.run_id, path, "" if parent == "." else parent)
+
+    def register(
+        self, name: str, document: str, *, note: str, tags: Mapping[str, str] | None = None, runs: Iterable[str] = ()
+    ) -> str:
+        """Register fitted laws, given as JSON text, as a new version of a model; returns ``models:/NAME/VERSION``.
+
+        Args:
+            name: of the model.
+            document: the laws.
+            note: markdown for the UI, before a link to this run.
+            tags: of the version (named ``skillscale.*``).
+            runs: ids of the runs that were fitted, which get the address as a tag.
+
+        Raises:
+            TrackingError: the store failed, or takes no models.
+        """
+        from skillscale.tracking.model_registry import register_law
+
+        note += f"\n\nMade by {link('this run', run_path(self.experiment_id, self.run_id))}."
+        named = {f"{TAG}{key}": value for key, value in (tags or {}).items()}
+        address = register_law(self._store, self.run_id, name, document, note=note, tags=named)
+        for run_id in (self.run_id, *runs):
+            self._store.write(run_id, Batch(tags={f"{TAG}law": address}))
+        return address
+
+    def used(self, data: Iterable[DataSet]) -> None:
+        """Name the data that the analysis is of."""
+        self._store.write_inputs(self.run_id, data)
+
+    def json(self, name: str, value: object) -> None:
+        """Write plain values as a JSON file."""
+        self.file(name, json.dumps(value, indent=2))

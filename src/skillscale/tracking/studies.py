@@ -1,0 +1,415 @@
+"""The registry: where studies are opened, found, and told to the run that ``mlflow run`` made for us."""
+
+import difflib
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from skillscale.cli.output import without_password
+from skillscale.config import Config, resolve
+from skillscale.errors import InputError, TrackingError
+from skillscale.point import check_skill_name, digest
+from skillscale.record import TAG, State
+from skillscale.tracking import pending_results
+from skillscale.tracking.connection import settle_uri, sqlite_path
+from skillscale.tracking.imports import IMPORTED, ForeignRun, Imports, foreign_run
+from skillscale.tracking.owner import current_owner
+from skillscale.tracking.queue import locks, settle_storage
+from skillscale.tracking.run_writer import AnalysisWriter
+from skillscale.tracking.store import Batch, Store
+from skillscale.tracking.study import Study, find_plan, missing, pack, run_tags, unpack
+from skillscale.tracking.ui import NOTE, analyses_view, link, runs_path, runs_view
+
+_NAME = re.compile(r"[A-Za-z0-9][\w .+-]{0,99}")
+_METRIC_NAME = re.compile(r"[\w.\- :/]+")
+_STUDY_SUFFIX = "-study"
+TRAINER = "trainer"  # key of the settings of a study that a trainer of the user's makes
+EVALUATED = "evaluated"  # and of one whose runs are checkpoints that were trained elsewhere
+# Without it the UI opens an experiment on its page for language-model apps.
+_ML_PAGE = {"mlflow.experimentKind": "custom_model_development"}
+_SHOWN_DIFFERENCES = 6
+
+
+class Registry:
+    """All studies of one tracking store."""
+
+    def __init__(self, store: Store, storage: str = "", patience_s: float | None = None) -> None:
+        self._store = store
+        self._patience_s = patience_s
+        self.storage = storage
+
+    @classmethod
+    def open(
+        cls, uri: str = "", *, cache: Path | None = None, create: bool = True, storage: str = "",
+        patience_s: float | None = None,
+    ) -> "Registry":  # fmt: skip
+        """Connect to a tracking store.
+
+        Args:
+            uri: empty: ``MLFLOW_TRACKING_URI``, or ``mlflow.db`` in the working folder.
+            cache: folder for locks of servers and for results that a store would not take; by default
+                ``SKILLSCALE_CACHE``, or ``.cache/skillscale`` in the home.
+            create: make a sqlite store where there is none.
+            storage: where machines share the points of studies: a journal file, or an address of a database; empty:
+                ``SKILLSCALE_STORAGE``, or none, and processes of this machine alone share them.
+            patience_s: age of a heartbeat in the storage at which its holder is given up; None: as it was.
+
+        Raises:
+            TrackingError: unreachable, not writable, not there, or written by another version of MLflow.
+        """
+        default = os.environ.get("SKILLSCALE_CACHE") or Path.home() / ".cache" / "skillscale"
+        settled = settle_uri(uri)
+        if not create and settled.startswith("sqlite:") and not sqlite_path(settled).is_file():
+            raise TrackingError(f"there is no tracking store {sqlite_path(settled)}; give the one that holds the runs")
+        shared = storage or os.environ.get("SKILLSCALE_STORAGE", "")
+        store = Store.open(settled, cache or Path(default))
+        return cls(store, settle_storage(shared) if shared else "", patience_s)
+
+    @property
+    def uri(self) -> str:
+        """The tracking URI, absolute: good for a process in another folder."""
+        return self._store.uri
+
+    @property
+    def ui_command(self) -> str:
+        """The line that starts the MLflow UI on this store, runnable from any shell; for a server its address.
+
+        Without the password, where there is one.
+        """
+        if self.uri.startswith("http"):
+            return self.place
+        beside = Path(sys.executable).with_name("mlflow")  # the environment need not be active
+        program = "mlflow" if shutil.which("mlflow") or not beside.exists() else str(beside)
+        return f"{shlex.quote(program)} ui --backend-store-uri {shlex.quote(self.place)}"
+
+    def study_names(self) -> list[str]:
+        """Names of the studies in the store."""
+        return sorted(name for _, name, _ in self._store.experiments(f"tags.`{TAG}kind` = 'points'"))
+
+    def study(self, name: str) -> Study:
+        """A study that is there.
+
+        Raises:
+            TrackingError: it is not; the message names those that are.
+        """
+        points, study = self._store.find_experiment(name), self._store.find_experiment(name + _STUDY_SUFFIX)
+        plan = find_plan(self._store, study[0]) if study is not None else None
+        if points is None or study is None or plan is None:
+            raise missing(name, self.study_names())
+        return self._study(name, points[0], study[0], plan.info.run_id)
+
+    def kept_config(self, name: str) -> Config:
+        """The settings of a study as they were kept with its plan: all that a worker needs to know.
+
+        Raises:
+            TrackingError: there is no such study, or it is not one that we train.
+        """
+        plan_id = self.study(name).plan_id
+        kept = self._store.run(plan_id).data.tags.get(f"{TAG}config", "")
+        if not kept:
+            raise TrackingError(f"study {name!r} keeps no settings: its runs are not trained by skillscale")
+        return resolve(yaml.safe_load(self._store.read_text(plan_id, f"config-{kept}.yaml")))
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """Shut out whoever begins or changes a study: of all machines that share the storage, or of this one."""
+        if not self.storage:
+            with self._store.locked():
+                yield
+            return
+        with locks(self.storage, self._patience_s).alone(f"study {name!r}", current_owner()):
+            yield
+
+    def open_study(self, name: str, config: Config, *, keep: bool = True) -> Study:
+        """Find a study or begin it. Its budgets, sizes and seeds may grow, what its runs measure may not change.
+
+        Args:
+            name: of the study.
+            config: its settings.
+            keep: them, for workers to come; not for those of a worker, which may be of its machine alone.
+
+        Raises:
+            InputError: a name that can't be used; or the study was begun with other settings: each is named with both
+                values.
+            TrackingError: the store failed.
+        """
+        check_names(name, _metric_names(config))
+        with self._alone(name):
+            study, plan_tags = self._settle(name, _settings(config))
+            if keep:
+                self._keep_config(study.plan_id, plan_tags.get(f"{TAG}config", ""), config)
+        return study
+
+    def open_driven(self, name: str, *, trainer: str, skills: Sequence[str]) -> Study:
+        """Find or begin a study whose runs a trainer of the user's makes.
+
+        Args:
+            name: of the study.
+            trainer: ``FILE.py:function``; other functions train other studies.
+            skills: whose losses it returns.
+
+        Raises:
+            InputError: a name that can't be used; or the study is not this trainer's, or is of other skills.
+            TrackingError: the store failed.
+        """
+        check_names(name, skills)
+        for one in skills:
+            check_skill_name(one)
+        with self._alone(name):
+            return self._settle(name, {TRAINER: trainer, "skills": sorted(skills)})[0]
+
+    def driven_skills(self, study: Study) -> tuple[str, ...] | None:
+        """The skills of a study whose runs a trainer of the user's makes; None if it is another study."""
+        stored = study.settings()
+        return tuple(stored["skills"]) if TRAINER in stored else None
+
+    def open_evaluated(self, name: str, measured: Mapping[str, Any], *, metrics: Iterable[str]) -> Study:
+        """Find or begin a study whose runs are checkpoints that were trained elsewhere.
+
+        Args:
+            name: of the study.
+            measured: plain values of all that decides what is measured; the same for every run.
+            metrics: names of skills, sets and mixes that are to be written.
+
+        Raises:
+            InputError: a name that can't be used; or the study holds other runs, or was begun with other settings.
+            TrackingError: the store failed.
+        """
+        check_names(name, metrics)
+        settings = dict(_flat("", json.loads(json.dumps(measured))))
+        with self._store.locked():
+            study = self._settle(name, {EVALUATED: True, **settings})[0]
+            if study.remembered(EVALUATED) is None:
+                study.remember(EVALUATED, measured)
+        return study
+
+    def evaluated(self, study: Study) -> Mapping[str, Any] | None:
+        """What ``open_evaluated`` was told is measured; None of a study of other runs."""
+        found: Mapping[str, Any] | None = study.remembered(EVALUATED)
+        return found
+
+    def _settle(self, name: str, settings: Mapping[str, Any]) -> tuple[Study, Mapping[str, str]]:
+        """A study, begun or found with these settings, and the tags of its plan."""
+        self.flush_spool()
+        points = self._experiment(name, "points")
+        study = self._experiment(name + _STUDY_SUFFIX, "study")
+        plan = find_plan(self._store, study)
+        if plan is None:
+            return self._study(name, points, study, self._begin(study, points, name, settings)), {}
+        stored = json.loads("".join(unpack(plan.data.tags, "settings")))
+        if IMPORTED in stored:
+            raise InputError(
+                f"study {name!r} holds imported runs, which no training goes on with; give another study name "
+                "with --study.name NAME"
+            )
+        if any((kind in stored) != (kind in settings) for kind in (TRAINER, EVALUATED)):
+            raise InputError(
+                f"the runs of study {name!r} are {_made(stored)}, and others would not compare with them; give "
+                "another study name with --study.name NAME"
+            )
+        _refuse_differences(name, stored, settings)
+        return self._study(name, points, study, plan.info.run_id), plan.data.tags
+
+    def open_imports(self, name: str, *, metrics: Iterable[str] = ()) -> Imports:
+        """Find the imported runs of a study, or begin a study for them.
+
+        Args:
+            name: of the study, which holds imported runs and no others.
+            metrics: names of skills and categories that are to be written.
+
+        Raises:
+            InputError: a name that can't be used; or the study was begun by training.
+            TrackingError: the store failed.
+        """
+        check_names(name, metrics)
+        with self._store.locked():
+            points = self._experiment(name, "points")
+            study = self._experiment(name + _STUDY_SUFFIX, "study")
+            plan = find_plan(self._store, study)
+            if plan is not None and IMPORTED not in json.loads("".join(unpack(plan.data.tags, "settings"))):
+                raise InputError(
+                    f"study {name!r} was begun by training, and imported runs would not compare with its own; import "
+                    "into another study"
+                )
+            plan_id = plan.info.run_id if plan is not None else self._begin(study, points, name, {IMPORTED: True})
+        return Imports(self._store, self._study(name, points, study, plan_id))
+
+    def imports(self, study: Study) -> Imports | None:
+        """The imported runs of a study; None if it was begun by training."""
+        return Imports(self._store, study) if IMPORTED in study.settings() else None
+
+    def experiment_runs(self, name: str) -> list[ForeignRun]:
+        """Runs of any experiment, ours or not, oldest first.
+
+        Raises:
+            InputError: the store has no such experiment; the message names those that it has.
+        """
+        found = self._store.find_experiment(name)
+        if found is None:
+            there = [one for _, one, _ in self._store.experiments("")]
+            near = difflib.get_close_matches(name, there, n=1)
+            advice = f" (did you mean {near[0]}?)" if near else ""
+            raise InputError(f"{self.place} has no experiment {name!r}{advice}; it has {', '.join(sorted(there))}")
+        return [foreign_run(run) for run in self._store.read(found[0])]
+
+    def law_text(self, address: str) -> str:
+        """The document of a registered law as JSON text, by ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
+
+        Raises:
+            InputError: the address can't be read.
+            TrackingError: the store has no such model, or it is no law of ours.
+        """
+        from skillscale.tracking.model_registry import registered_law
+
+        return registered_law(self._store, address)
+
+    def law_run(self, name: str, kind: str = "fit") -> AnalysisWriter:
+        """Open a run, in an experiment of its own, for laws of no study of this store, or for what is made of them.
+
+        Raises:
+            InputError: a name that can't be used.
+            TrackingError: the store failed.
+        """
+        check_names(name, ())
+        experiment = self._experiment(f"{name}-laws", "laws")
+        tags = {"kind": kind, "state": str(State.RUNNING), "owner": current_owner()}
+        run_id = self._store.create_run(experiment, kind, run_tags(tags))
+        return AnalysisWriter(self._store, run_id, experiment)
+
+    @property
+    def place(self) -> str:
+        """The tracking URI as it may be shown."""
+        return without_password(self.uri)
+
+    def gather_statistics(self) -> None:
+        """After many runs: keep the sorting of the MLflow UI quick on sqlite, as far as others let us write."""
+        self._store.gather_statistics()
+
+    def flush_spool(self) -> list[str]:
+        """Write the results that the store would not take earlier; return the runs that were closed."""
+        if not pending_results.waiting(self._store):
+            return []
+        with self._store.locked():
+            return pending_results.flush(self._store)
+
+    def annotate_launcher(
+        self, study: Study | None, *, note: str, tags: Mapping[str, str] | None = None, result: object = None
+    ) -> bool:
+        """Tell the run that ``mlflow run`` made for this process what came of it; False if there is none.
+
+        Its params are MLflow's own (the entry point's, as quoted text), so tags, a note and a file are all we add.
+        """
+        run_id = os.environ.get("MLFLOW_RUN_ID", "")
+        if not run_id or self._store.find_run(run_id) is None:
+            return False
+        named = {f"{TAG}{key}": value for key, value in (tags or {}).items()}
+        if study is not None:
+            named[f"{TAG}study"] = study.name
+            note = f"{note}\n\n[Runs of study {study.name}]({runs_path(study.experiment_id)})"
+        self._store.write(run_id, Batch(tags=named | {f"{TAG}kind": "launcher", NOTE: note}))
+        if result is not None:
+            self._store.write_text(run_id, json.dumps(result, indent=2), "skillscale/result.json")
+        return True
+
+    def _study(self, name: str, points: str, study: str, plan_id: str) -> Study:
+        return Study(
+            self._store, name=name, experiment_id=points, study_experiment_id=study, plan_id=plan_id,
+            storage=self.storage, patience_s=self._patience_s,
+        )  # fmt: skip
+
+    def _experiment(self, name: str, kind: str) -> str:
+        found = self._store.find_experiment(name)
+        there = found[1].get(f"{TAG}kind") if found is not None else None
+        if there not in (None, kind):
+            raise InputError(f"experiment {name!r} already holds the {there} of another study; give another study name")
+        if found is not None and there == kind:
+            return found[0]
+        experiment_id = found[0] if found is not None else self._store.create_experiment(name)
+        self._store.tag_experiment(experiment_id, {f"{TAG}kind": kind, **_ML_PAGE})
+        return experiment_id
+
+    def _begin(self, study: str, points: str, name: str, settings: Mapping[str, Any]) -> str:
+        runs = link(name, runs_path(points))
+        analyses = link(f"{name}{_STUDY_SUFFIX}", runs_path(study, charts=False))
+        note = f"Study **{name}**: one run for each point in {runs}; its plan, fits and reports in {analyses}."
+        for experiment_id, view in ((points, runs_view(())), (study, analyses_view(()))):
+            self._store.tag_experiment(experiment_id, {NOTE: note, f"{TAG}study": name, **view})
+        tags = run_tags({"study": name, "kind": "plan", "state": "finished"}) | {NOTE: note}
+        packed = pack("settings", json.dumps(settings, sort_keys=True))
+        # All in the call that makes the run: a plan is never seen without its settings.
+        plan_id = self._store.create_run(study, "plan", tags | packed)
+        self._store.set_status(plan_id, "FINISHED")
+        return plan_id
+
+    def _keep_config(self, plan_id: str, last: str, config: Config) -> None:
+        """Keep every version of the resolved settings: budgets and seeds may have grown."""
+        name = digest(config.as_dict())
+        if name == last:
+            return
+        self._store.write_text(plan_id, yaml.safe_dump(config.as_dict(), sort_keys=False), f"config-{name}.yaml")
+        self._store.write(plan_id, Batch(tags={f"{TAG}config": name}))
+
+
+def _made(settings: Mapping[str, Any]) -> str:
+    """How the runs of a study come to be, by its settings."""
+    if EVALUATED in settings:
+        return "checkpoints of models that were trained elsewhere"
+    return f"made by the trainer {settings[TRAINER]}" if TRAINER in settings else "made by skillscale itself"
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """What all runs of a study must share, as flat keys; the first mix is the study's base."""
+    measured = dict(_flat("", json.loads(json.dumps(config.measured_dict))))
+    return measured | {"study.mixes.0": str(config.study.mix_values[0])}
+
+
+def _flat(place: str, value: Any) -> list[tuple[str, Any]]:
+    """Leaves of nested dicts and lists by dotted key; a list's dicts go by their ``name`` where they have one."""
+    if isinstance(value, dict) and value:
+        return [leaf for key, item in value.items() for leaf in _flat(f"{place}.{key}".lstrip("."), item)]
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        named = [(item.get("name") or str(at), item) for at, item in enumerate(value)]
+        return [leaf for key, item in named for leaf in _flat(f"{place}.{key}", item)]
+    return [(place, value)]
+
+
+def _refuse_differences(name: str, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    absent = object()
+    keys = [key for key in sorted({*stored, *given}) if stored.get(key, absent) != given.get(key, absent)]
+    if not keys:
+        return
+    shown = [f"{key} was {stored.get(key, 'absent')!r}, now {given.get(key, 'absent')!r}" for key in keys]
+    more = f"; and {len(keys) - _SHOWN_DIFFERENCES} more" if len(keys) > _SHOWN_DIFFERENCES else ""
+    raise InputError(
+        f"study {name!r} was begun with other settings: {'; '.join(shown[:_SHOWN_DIFFERENCES])}{more}. Its runs could "
+        "not be compared: give the stored values, or another study name with --study.name NAME"
+    )
+
+
+def check_names(name: str, metrics: Iterable[str]) -> None:
+    """Refuse names that MLflow would.
+
+    Raises:
+        InputError: naming the first.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"study name {name!r} can't be used; use letters, digits, space and . _ + -, beginning with a letter"
+        )
+    for one in metrics:
+        if not _METRIC_NAME.fullmatch(one):
+            raise InputError(f"{one!r} can't name a metric of MLflow; use letters, digits, space and . _ - : /")
+
+
+def _metric_names(config: Config) -> list[str]:
+    names = [*config.data.category_names, *(one.name for one in config.skills.sets)]
+    return names + [one.name for one in config.skills.skills]
