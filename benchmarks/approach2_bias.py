@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
 from skillscale.laws.forms.catalogue import CHINCHILLA
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.isoflop.curves import CURVES, Isoflops, fit_isoflops
+from skillscale.laws.isoflop.curves import CURVES, IsoflopFit, fit_isoflops
 
 RESULTS = Path(__file__).parent / "results"
 BUDGETS = 10.0 ** np.arange(17, 22)
@@ -44,7 +44,7 @@ def sweep(theta: Array, *, span: float, drift: float) -> tuple[Array, Array, Arr
     return C, N, CHINCHILLA.loss(theta, N, C / (6 * N))
 
 
-def vertices(fit: Isoflops) -> Array:
+def vertices(fit: IsoflopFit) -> Array:
     """Ln N* of parabolas, within their sizes or not."""
     c = fit.coefficients
     return np.asarray(fit.centres - c[:, 1] / (2 * c[:, 2]))
@@ -71,7 +71,7 @@ def errors(theta: Array, *, span: float, drift: float) -> dict[str, tuple[float,
         fit = fit_isoflops(C, N, L, curve=curve, huber=math.inf)
         assert fit is not None
         found[curve] = error(theta, fit.minima()[0])
-    law = fit_law(Points(N=N, D=C / (6 * N), L=L))
+    law = fit_law(RunData(N=N, D=C / (6 * N), L=L))
     return found | {"law": error(theta, CHINCHILLA.log_optimum(law.theta[None], BUDGETS)[0])}
 
 

@@ -23,7 +23,7 @@ from scipy.stats import qmc
 
 from skillscale.point import mix_of_coordinates
 from skillscale.sampler import SkillLawSampler
-from skillscale.simulation.random_truths import FLOPS, SKILLS, Kind, World, random_world
+from skillscale.simulation.random_truths import FLOPS, SKILLS, RandomTruth, TruthFamily, random_truth
 
 RESULTS = Path(__file__).parent / "results" / "ask_speed.csv"
 CATEGORIES = ("knowledge", "code", "prose")
@@ -35,7 +35,7 @@ BOX: dict[str, BaseDistribution] = {
 }
 
 
-def losses_of(world: World, values: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def losses_of(world: RandomTruth, values: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Ln L of each skill at values of the parameters, (n, 4)."""
     mixes = [mix_of_coordinates(list(one), CATEGORIES) for one in values[:, 2:]]
     h = np.array([[mix.shares.get(name, 0.0) for name in CATEGORIES] for mix in mixes])
@@ -43,7 +43,7 @@ def losses_of(world: World, values: np.ndarray, rng: np.random.Generator) -> dic
     return world.observe(np.sqrt(C / 6 / ratio), np.sqrt(C / 6 * ratio), h, rng)
 
 
-def study_of(world: World, n_trials: int, seed: int) -> optuna.Study:
+def study_of(world: RandomTruth, n_trials: int, seed: int) -> optuna.Study:
     """A study with so many finished trials."""
     low, high = (np.array([getattr(one, end) for one in BOX.values()]) for end in ("low", "high"))
     unit = qmc.Sobol(len(BOX), rng=np.random.default_rng(seed)).random(2 ** math.ceil(math.log2(n_trials)))[:n_trials]
@@ -70,7 +70,7 @@ def main() -> None:
     args = parser.parse_args()
     rows = []
     for n_trials in map(int, args.trials.split(",")):
-        world, rng = random_world(Kind.REAL, 0, CATEGORIES), np.random.default_rng(1)
+        world, rng = random_truth(TruthFamily.REAL, 0, CATEGORIES), np.random.default_rng(1)
         study, seconds = study_of(world, n_trials, seed=0), []
         for _ in range(args.asks):
             begin = time.perf_counter()

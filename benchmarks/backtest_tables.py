@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 
 from skillscale.errors import FitError
-from skillscale.laws.fit.data import Points
-from skillscale.laws.fit.skill_law import points_by_skill
+from skillscale.laws.fit.data import RunData
+from skillscale.laws.fit.skill_law import split_by_skill
 from skillscale.laws.selection.backtest import Score, predictions
 from skillscale.laws.selection.holdout import NEAR, run_shares
-from skillscale.laws.selection.selection import Candidate, Choice, choose
+from skillscale.laws.selection.selection import CandidateLaw, LawSelection, select_law
 from skillscale.runs import parse_columns, read_table
 
 RESULTS = Path(__file__).parent / "results"
@@ -52,7 +52,7 @@ def slimpajama(folder: Path, *, joint: bool) -> pd.DataFrame:
     rows = []
     for kind, where in (("all", {}), ("last", {"where": {"final": 1}})):
         table = read_table(folder / "slimpajama_mix.csv", parse_columns(columns | where))
-        data = points_by_skill(table.runs, table.skills, table.categories)
+        data = split_by_skill(table.runs, table.skills, table.categories)
         low = {name: points.take(points.N <= FITTED_N) for name, points in data.items()}
         targets = {
             name: {skill: points.take(np.abs(points.N / size - 1) < 0.1) for skill, points in data.items()}
@@ -70,7 +70,7 @@ def openlm(folder: Path) -> pd.DataFrame:
     table = read_table(folder / "openlm_overtrain.csv", parse_columns(columns))
     rows = []
     for corpus, runs in table.runs.groupby("mix"):
-        data = points_by_skill(runs, table.skills)
+        data = split_by_skill(runs, table.skills)
         largest = max(float(points.N.max()) for points in data.values())
         low = {name: points.take(largest > points.N) for name, points in data.items()}
         high = {name: points.take(largest == points.N) for name, points in data.items()}
@@ -79,11 +79,11 @@ def openlm(folder: Path) -> pd.DataFrame:
 
 
 def scored(
-    low: Mapping[str, Points], targets: Mapping[str, Mapping[str, Points]], *, joint: bool
+    low: Mapping[str, RunData], targets: Mapping[str, Mapping[str, RunData]], *, joint: bool
 ) -> list[dict[str, object]]:
     """Every law's best setting, and the average, on every target and skill."""
     began = time.perf_counter()
-    choice = choose(low)
+    choice = select_law(low)
     seconds = time.perf_counter() - began
     print(f"{choice.chosen.setting.name}: {choice.chosen.error:.2%} held out, {seconds:.0f} s", flush=True)
     rows = []
@@ -98,7 +98,7 @@ def scored(
             rows.append(row_of(about, one, target, skill, of_average(told), points))
     tried = best_by_law(choice)
     if joint:
-        tried |= best_by_law(choose(low, laws=("joint_mixture",)))
+        tried |= best_by_law(select_law(low, laws=("joint_mixture",)))
     for law, one in tried.items():
         print(f"  {one.setting.name}", flush=True)
         try:
@@ -113,7 +113,7 @@ def scored(
     return rows
 
 
-def best_by_law(choice: Choice) -> dict[str, Candidate]:
+def best_by_law(choice: LawSelection) -> dict[str, CandidateLaw]:
     """Each law's candidate with the least inner error; the chosen one for its own law."""
     found = {choice.chosen.setting.law.name: choice.chosen}
     for one in choice.candidates:
@@ -129,7 +129,7 @@ def of_average(told: pd.DataFrame) -> pd.DataFrame:
 
 
 def row_of(
-    about: Mapping[str, object], candidate: Candidate, target: str, skill: str, told: pd.DataFrame, points: Points
+    about: Mapping[str, object], candidate: CandidateLaw, target: str, skill: str, told: pd.DataFrame, points: RunData
 ) -> dict[str, object]:
     """One row of the table."""
     every, last = Score.of(told), Score.of(told[run_shares(points) > 1 - NEAR / 2])

@@ -32,7 +32,7 @@ from skillscale.config import conf_folder, load
 from skillscale.execution.grid import expected_optimum, grid_points, tokens_to_train
 from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Interval, Status
-from skillscale.simulation.studies import random_truth
+from skillscale.simulation.studies import random_planted_law
 
 RESULTS = Path(__file__).parent / "results"
 RUNS, COVERAGE = RESULTS / "branching.csv", RESULTS / "branching_coverage.csv.gz"
@@ -84,18 +84,18 @@ def run(args: argparse.Namespace) -> None:
         plan = (hyperparameters if way == "linear" else cooldown_branches).derive(
             point, size, settings, context=context
         )
-        file = cooldown_branches.Trunk(
+        file = cooldown_branches.StablePhaseCheckpoint(
             path=args.cache / "branching" / f"{point.trunk}.pt", goes_on=n_tokens < max(args.tokens)
         )
         began = time.process_time()
-        with cooldown_branches.Turn(file) as turn:
+        with cooldown_branches.StablePhaseLease(file) as turn:
             trained = train(
                 point, size=size, optimisation=plan, config=settings, turn=turn if way == "branch" else None,
                 stream=MixStream(prepared.categories, mix=mix, seed=seed, context=context),
             )  # fmt: skip
         seconds = time.process_time() - began
         losses = {
-            name: skills.evaluate(trained.model, items, context=context).loss
+            name: skills.evaluate_windows(trained.model, items, context=context).loss
             for name, items in prepared.validation.items()
         }
         weights = b"".join(weight.detach().numpy().tobytes() for weight in trained.model.parameters())
@@ -238,7 +238,7 @@ def scored(frame: pd.DataFrame, shared: float, study: int) -> list[dict[str, obj
     Runs have an sd of .4 % in the loss, of whose variance ``shared`` is the trunk's.
     """
     rng = np.random.default_rng([study, 7])
-    truth = random_truth(rng)
+    truth = random_planted_law(rng)
     codes = np.unique(frame["cluster"], return_inverse=True)[1]
     of_trunk = rng.normal(size=codes.max() + 1)[codes]
     error = math.sqrt(shared) * of_trunk + math.sqrt(1 - shared) * rng.normal(size=len(frame))

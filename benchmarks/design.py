@@ -6,7 +6,7 @@
     python benchmarks/design.py ratios --analysis answer                        FLOPs to the same error
 
 Worlds: random ones of each kind, three skills, C of one run from 1e16 to 1e19 (``--mixed``: three categories, at four
-mixes). Budgets are in units of the largest run, the overhead of 1 % of it a run included. ``answer``: the analysis is
+mixes). Budgets are in units of the largest run, the overhead of 1 % of it a run included. ``estimate_targets``: the analysis is
 alike for all designs; ``vertices`` (of parabolas, wherever they lie), ``quadratic``, ``shared``: isoFLOP curves and a
 power law, for grids. ``run`` is resumable: rows in benchmarks/results/design_runs.csv.gz (``--out``) are not computed
 again; ``--redo`` drops those of the designs named.
@@ -33,17 +33,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pandas as pd
 
-from skillscale.design.model_averaging import answer
-from skillscale.design.propose import Wish
-from skillscale.design.space import History, Space
+from skillscale.design.model_averaging import estimate_targets
+from skillscale.design.propose import DesignGoal
+from skillscale.design.space import DesignSpace, RunHistory
 from skillscale.design.targets import Quantity, Target, default_targets
 from skillscale.errors import InputError
 from skillscale.simulation.baselines import DESIGNS, SHAPES
 from skillscale.simulation.greedy_designs import GREEDY
 from skillscale.simulation.optuna_baselines import MAKERS
 from skillscale.simulation.parabola_analysis import answer_by_parabolas
-from skillscale.simulation.random_truths import FLOPS, SKILLS, Kind, random_world
-from skillscale.simulation.replay import Terms, measured, run_design
+from skillscale.simulation.random_truths import FLOPS, SKILLS, TruthFamily, random_truth
+from skillscale.simulation.replay import ReplaySettings, measure_run, run_design
 
 RESULTS = Path(__file__).parent / "results"
 UNIT = FLOPS[1]
@@ -66,20 +66,20 @@ Cell = tuple[str, int, str, float, bool]
 def compute(cell: Cell) -> list[dict[str, object]]:
     """Rows of one design on one world at one budget: one each skill, mix and analysis."""
     kind, seed, name, budget, mixed = cell
-    world = random_world(Kind(kind), seed, CATEGORIES if mixed else ())
+    world = random_truth(TruthFamily(kind), seed, CATEGORIES if mixed else ())
     wide = {"ratio": WIDE} if name in GRIDS else {}
-    space = Space(flops=FLOPS, categories=CATEGORIES if mixed else (), mixes=MIXES if mixed else None, **wide)
+    space = DesignSpace(flops=FLOPS, categories=CATEGORIES if mixed else (), mixes=MIXES if mixed else None, **wide)
     mixes = [tuple(mix) for mix in MIXES] if mixed else [()]
-    wish = Wish(
+    wish = DesignGoal(
         targets=default_targets(SKILLS, largest=UNIT, computes=(TARGET,), mixes=mixes), left=budget * UNIT, runs=MOST
     )
     asked = tuple(target for target in wish.targets if target.quantity is Quantity.OPTIMUM)
     begin = time.perf_counter()
     try:
         history = run_design(
-            measured(world, np.random.default_rng([seed, 1])), MADE[name](space, wish, seed), space,
-            History.empty(SKILLS, len(CATEGORIES) if mixed else 0),
-            Terms(budget=wish.left, most=MOST if name == "ours" else None), rng=np.random.default_rng([seed, 2]),
+            measure_run(world, np.random.default_rng([seed, 1])), MADE[name](space, wish, seed), space,
+            RunHistory.empty(SKILLS, len(CATEGORIES) if mixed else 0),
+            ReplaySettings(budget=wish.left, most=MOST if name == "ours" else None), rng=np.random.default_rng([seed, 2]),
         )  # fmt: skip
     except InputError as error:
         print(f"{name} at {budget}: {error}", flush=True)
@@ -90,7 +90,7 @@ def compute(cell: Cell) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for analysis in ANALYSES if name in GRIDS else ("answer",):
         if analysis == "answer":
-            told = answer(history, space, asked)
+            told = estimate_targets(history, space, asked)
         else:
             told = answer_by_parabolas(history, asked, curve=analysis)
         rows += [
@@ -289,7 +289,7 @@ def main() -> None:
     """Compute or print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "table", "ratios"))
-    parser.add_argument("--kinds", default=",".join(Kind))
+    parser.add_argument("--kinds", default=",".join(TruthFamily))
     parser.add_argument("--first", type=int, default=0, help="first truth")
     parser.add_argument("--seeds", type=int, default=50, help="truths of each kind")
     parser.add_argument("--designs", default="ours")

@@ -20,50 +20,50 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from design import GRIDS, MOST, TARGET, UNIT, WIDE, needed
 
-from skillscale.design.allocation import Problem, Question, expected_counts
-from skillscale.design.discrepancy import surface_over
-from skillscale.design.posterior import Belief, believe
-from skillscale.design.priors import offered, prior_of
-from skillscale.design.space import History, Space
+from skillscale.design.allocation import AllocationProblem, SkillInformation, allocate_runs
+from skillscale.design.discrepancy import discrepancy_basis
+from skillscale.design.posterior import LawPosterior, fit_posterior
+from skillscale.design.priors import candidate_laws, prior_for
+from skillscale.design.space import DesignSpace, RunHistory
 from skillscale.errors import InputError
 from skillscale.simulation.baselines import SHAPES, isoflop_grid
-from skillscale.simulation.random_truths import FLOPS, NOISE, SKILLS, Kind, random_world
+from skillscale.simulation.random_truths import FLOPS, NOISE, SKILLS, TruthFamily, random_truth
 
 BUDGETS = (0.64, 2.55, 10.2, 40.8, 163.2)
-LAWS = {Kind.ADD: "chinchilla", Kind.REAL: "drifting", Kind.FAR: "farseer"}
+LAWS = {TruthFamily.ADD: "chinchilla", TruthFamily.REAL: "drifting", TruthFamily.FAR: "farseer"}
 PLANS = {f"plan, at most {MOST} runs": MOST, "plan, any number of runs": math.inf}
 _STEPS = 15  # of the plan's lattice
-Known = tuple[Belief, np.ndarray, np.ndarray]  # the law at the truth, precision of the priors, gradient of ln N*
+Known = tuple[LawPosterior, np.ndarray, np.ndarray]  # the law at the truth, precision of the priors, gradient of ln N*
 
 
-def known_skills(kind: Kind, seed: int, scale: float) -> Iterator[Known]:
+def known_skills(kind: TruthFamily, seed: int, scale: float) -> Iterator[Known]:
     """Each skill of a world, its law's parameters read off losses without noise."""
-    world, space = random_world(kind, seed), Space(flops=FLOPS, ratio=WIDE)
-    law = next(one for one in offered(space) if one.name == LAWS[kind])
-    surface = surface_over(space, TARGET)
+    world, space = random_truth(kind, seed), DesignSpace(flops=FLOPS, ratio=WIDE)
+    law = next(one for one in candidate_laws(space) if one.name == LAWS[kind])
+    surface = discrepancy_basis(space, TARGET)
     C, ratio = (one.ravel() for one in np.meshgrid(np.geomspace(FLOPS[0], TARGET, 30), np.geomspace(0.5, 2000, 20)))
     N, D = np.sqrt(C / 6 / ratio), np.sqrt(C / 6 * ratio)
     for skill in SKILLS:
         y = world.log_loss[skill](N, D, None)
-        found = believe(law, surface, History(N=N, D=D, log_L={skill: y}, sem={skill: 0 * y}), [skill])[skill]
-        sd = np.append(prior_of(law, float(np.median(y)))[1], surface.sd(scale))
+        found = fit_posterior(law, surface, RunHistory(N=N, D=D, log_L={skill: y}, sem={skill: 0 * y}), [skill])[skill]
+        sd = np.append(prior_for(law, float(np.median(y)))[1], surface.sd(scale))
         yield found, np.diag(sd**-2.0), found.optimum(TARGET, None)[1]
 
 
-def variances(skills: list[Known], space: Space, budget: float) -> dict[str, float]:
+def variances(skills: list[Known], space: DesignSpace, budget: float) -> dict[str, float]:
     """Mean over skills of the variance of ln N*, by design."""
     N, D = space.lattice(steps=_STEPS)
     cost, left = space.cost(N, D), budget * UNIT
     questions = [
-        Question(M=prior, b=one.rows(N, D, None) / NOISE, gradients=gradient[None], now=np.ones(1))
+        SkillInformation(M=prior, b=one.rows(N, D, None) / NOISE, gradients=gradient[None], now=np.ones(1))
         for one, prior, gradient in skills
     ]
-    problem = Problem(questions=questions, combine=np.eye(len(skills)), weights=np.ones(len(skills)))
+    problem = AllocationProblem(questions=questions, combine=np.eye(len(skills)), weights=np.ones(len(skills)))
     found = {}
     for name, most in PLANS.items():
-        counts = expected_counts(problem, cost, left=left, runs=min(most, left / float(cost.min())))
+        counts = allocate_runs(problem, cost, left=left, runs=min(most, left / float(cost.min())))
         found[name] = float(problem.variances(counts)[0].mean())
-    wide = Space(flops=FLOPS, ratio=WIDE)
+    wide = DesignSpace(flops=FLOPS, ratio=WIDE)
     for name, shape in zip(GRIDS, SHAPES, strict=True):
         try:
             runs = isoflop_grid(wide, left, shape)
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8, help="truths of each kind")
     args = parser.parse_args()
     low, high = map(float, args.ratio.split(","))
-    space = Space(flops=FLOPS, ratio=(low, high))
+    space = DesignSpace(flops=FLOPS, ratio=(low, high))
     total: dict[tuple[str, float], list[list[float]]] = {}
     for kind in LAWS:
         for seed in range(args.seeds):

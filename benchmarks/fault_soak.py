@@ -34,9 +34,9 @@ SERVICES = ("server_killed", "postgres_killed")
 
 def empty_store(folder: Path) -> Path:
     """A sqlite store with its schema, made once."""
-    from skillscale.tracking import Registry
+    from skillscale.tracking import StudyStore
 
-    Registry.open(f"sqlite:///{folder}/empty.db")
+    StudyStore.open(f"sqlite:///{folder}/empty.db")
     return folder / "empty.db"
 
 

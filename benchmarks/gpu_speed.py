@@ -76,7 +76,7 @@ def serve(case: Case, seconds: float) -> None:
     from skillscale.lm.model import flops
     from skillscale.lm.model.shape import shape_for
     from skillscale.lm.train.loop import _Loop
-    from skillscale.record import Optimisation
+    from skillscale.record import OptimizerPlan
 
     config = replace(
         load().train, device=case.device, compile=case.compile, checkpoint_activations=case.checkpoint,
@@ -84,7 +84,7 @@ def serve(case: Case, seconds: float) -> None:
     )  # fmt: skip
     size = shape_for(case.n_params, vocab_size=case.vocab_size, model=replace(load().model, context=case.context))
     sequences = max(1, case.tokens // case.context)
-    plan = Optimisation(lr=1e-6, batch_sequences=sequences, steps=1 << 30, warmup_steps=0)
+    plan = OptimizerPlan(lr=1e-6, batch_sequences=sequences, steps=1 << 30, warmup_steps=0)
     ids = np.random.default_rng(0).integers(0, size.vocab_size, (sequences, size.context + 1))
     peak = flops.matmul_peak(case.device, "bf16-mixed")
     if case.device == "cuda":
@@ -111,7 +111,7 @@ def serve(case: Case, seconds: float) -> None:
         first_s=first_s,
         tokens_per_s=rate,
         peak_tflops=peak / 1e12,
-        flops_a_token=flops.per_token(size),
+        flops_a_token=flops.flops_per_token(size),
         memory_gb=memory(case.device) / 1e9,
     )
     print(json.dumps(asdict(told)), flush=True)

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
 from skillscale.laws.fit.objective import Objective
 from skillscale.laws.isoflop.curves import CURVES, fit_isoflops
 from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Interval, Status
-from skillscale.simulation.studies import Grid, Noise, Truth, random_truth, simulate_study
+from skillscale.simulation.studies import Grid, NoiseModel, PlantedLaw, random_planted_law, simulate_study
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES = {  # method and shared powers
@@ -62,7 +62,7 @@ def polynomial_minimum(x: np.ndarray, y: np.ndarray, degree: int, weights: np.nd
 def minima_by_shape(runs: pd.DataFrame) -> dict[str, np.ndarray]:
     """Ln N* at each budget by every shape that was tried."""
     N, D, L, C = (runs[column].to_numpy() for column in ("N", "D", "skill", "C"))
-    law = fit_law(Points(N=N, D=D, L=L), objective=Objective(delta=0.01))
+    law = fit_law(RunData(N=N, D=D, L=L), objective=Objective(delta=0.01))
     found: dict[str, list[float]] = {}
     for budget in np.unique(C):
         mine = budget == C
@@ -96,8 +96,8 @@ def shapes(cell: Row) -> list[Row]:
     rng = np.random.default_rng(11)
     errors: dict[str, list[np.ndarray]] = {}
     for _ in range(int(str(cell["studies"]))):
-        truth = random_truth(rng, kind=str(cell["truth"]))
-        runs = simulate_study({"skill": truth}, rng, noise=Noise(run=float(str(cell["noise"]))))
+        truth = random_planted_law(rng, kind=str(cell["truth"]))
+        runs = simulate_study({"skill": truth}, rng, noise=NoiseModel(run=float(str(cell["noise"]))))
         right = np.log([truth.optimum(C) for C in np.unique(runs["C"])])
         for name, value in minima_by_shape(runs).items():
             errors.setdefault(name, []).append(np.clip(value - right, -2, 2))
@@ -114,8 +114,8 @@ def form(cell: Row) -> list[Row]:
     log_C = np.log(grid.budgets) - np.log(grid.budgets).mean()
     errors: dict[str, list[np.ndarray]] = {name: [] for name in SHAPES}
     for _ in range(int(str(cell["studies"]))):
-        truth = random_truth(rng, kind=str(cell["truth"]))
-        runs = simulate_study({"skill": truth}, rng, grid=grid, noise=Noise(run=0, seed_level=0))
+        truth = random_planted_law(rng, kind=str(cell["truth"]))
+        runs = simulate_study({"skill": truth}, rng, grid=grid, noise=NoiseModel(run=0, seed_level=0))
         right = np.log([truth.optimum(C) for C in grid.budgets])
         for name, found in errors.items():
             curve, shared = SHAPES[name]
@@ -143,8 +143,8 @@ def outliers(cell: Row) -> list[Row]:
     curve, seeds = str(cell["curve"]), int(str(cell["seeds"]))
     seen: dict[str, list[float]] = {"ls": [], "error": [], "N*": [], "half width": [], "a": [], "N*(10x)": []}
     for _ in range(int(str(cell["studies"]))):
-        truth = random_truth(rng)
-        runs = simulate_study({"skill": truth}, rng, grid=Grid(seeds=seeds), noise=Noise(run=0.005))
+        truth = random_planted_law(rng)
+        runs = simulate_study({"skill": truth}, rng, grid=Grid(seeds=seeds), noise=NoiseModel(run=0.005))
         runs.loc[rng.random(len(runs)) < float(str(cell["bad"])), "skill"] *= 1.05
         plain = fit_isoflops(*(runs[name].to_numpy() for name in ("C", "N", "skill")), seeds=runs["seed"].to_numpy(),
                              curve=curve, huber=math.inf)  # fmt: skip
@@ -178,8 +178,8 @@ def coverage(cell: Row) -> list[Row]:
     numbers = {key: float(str(cell[key])) for key in ("noise", "tilt", "small", "missing")}
     seen: dict[str, list[float]] = {}
     for _ in range(int(str(cell["studies"]))):
-        truths = {name: random_truth(rng, kind=str(cell["truth"])) for name in ("skill", "aggregate")}
-        noise = Noise(run=numbers["noise"], seed_tilt=numbers["tilt"], small=numbers["small"])
+        truths = {name: random_planted_law(rng, kind=str(cell["truth"])) for name in ("skill", "aggregate")}
+        noise = NoiseModel(run=numbers["noise"], seed_tilt=numbers["tilt"], small=numbers["small"])
         runs = simulate_study(truths, rng, grid=Grid(seeds=int(str(cell["seeds"]))), noise=noise)
         runs.loc[rng.random(len(runs)) < numbers["missing"], "skill"] = np.nan
         for name, value in _score(runs, truths).items():
@@ -187,7 +187,7 @@ def coverage(cell: Row) -> list[Row]:
     return [{name: f"{np.nanmean(values):.3f}" if values else "" for name, values in seen.items()}]
 
 
-def _score(runs: pd.DataFrame, truths: dict[str, Truth]) -> dict[str, list[float]]:
+def _score(runs: pd.DataFrame, truths: dict[str, PlantedLaw]) -> dict[str, list[float]]:
     fits = fit_study(runs, skills=["skill"], aggregates=["aggregate"], resamples=400, seed=1)
     budgets = sorted(runs["C"].unique())
     right = {name: np.log([truth.optimum(C) for C in budgets]) for name, truth in truths.items()}

@@ -31,8 +31,8 @@ from skillscale.lm.model.transformer import Transformer
 from skillscale.lm.train import hyperparameters
 from skillscale.lm.train.loop import train
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import DataSet, Optimisation, Provenance, Size, Spending
-from skillscale.tracking import Registry
+from skillscale.record import DataSet, ModelSize, OptimizerPlan, Provenance, RunCost
+from skillscale.tracking import StudyStore
 
 SIZES = (3e4, 5e4, 1e5, 3e5, 1e6, 3e6, 1e7)
 SEQUENCES = 8
@@ -60,7 +60,7 @@ class Row:
 class Tokens:
     """Random tokens, all made before the clock starts."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: ModelSize) -> None:
         rng = np.random.default_rng(0)
         self.ids = rng.integers(0, size.vocab_size, (SEQUENCES, size.context + 1))
 
@@ -82,7 +82,9 @@ def bare_steps(model: nn.Module, optimizer: torch.optim.Optimizer, stream: Token
     return time.perf_counter() - began
 
 
-def measured(wanted: float, config: Config, *, seconds: float, record: Callable[[DesignPoint, Size], float]) -> Row:
+def measured(
+    wanted: float, config: Config, *, seconds: float, record: Callable[[DesignPoint, ModelSize], float]
+) -> Row:
     """One size: turns of the bare loop and of ours until ``seconds`` have passed."""
     size = shape_for(wanted, vocab_size=config.data.vocab_size, model=config.model)
     stream = Tokens(size)
@@ -90,7 +92,7 @@ def measured(wanted: float, config: Config, *, seconds: float, record: Callable[
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
     bare_steps(model, optimizer, stream, 2)
     steps = max(2, round(TURN_S / (bare_steps(model, optimizer, stream, 2) / 2)))
-    plan = Optimisation(lr=1e-6, batch_sequences=SEQUENCES, steps=steps, warmup_steps=0)
+    plan = OptimizerPlan(lr=1e-6, batch_sequences=SEQUENCES, steps=steps, warmup_steps=0)
     point = DesignPoint(n_params=size.n_params, n_tokens=steps * SEQUENCES * size.context, mix=Mix({"random": 1.0}))
 
     def ours() -> float:
@@ -117,7 +119,7 @@ def measured(wanted: float, config: Config, *, seconds: float, record: Callable[
         ktokens_per_s=rate / 1e3,
         gflops_per_s=6 * size.n_params * rate / 1e9,
         matmul_share=6 * size.n_params * rate / flops.matmul_peak(),
-        matmul_share_exact=flops.per_token(size) * rate / flops.matmul_peak(),
+        matmul_share_exact=flops.flops_per_token(size) * rate / flops.matmul_peak(),
         overhead=statistics.median(ratios) - 1,
         tracking_s=tracking,
         tracking_share=tracking / (tracking + budget / (6 * size.n_params) / rate),
@@ -125,22 +127,22 @@ def measured(wanted: float, config: Config, *, seconds: float, record: Callable[
     )
 
 
-def recorder(folder: Path, config: Config) -> Callable[[DesignPoint, Size], float]:
+def recorder(folder: Path, config: Config) -> Callable[[DesignPoint, ModelSize], float]:
     """Seconds that the record of a run takes, in a store of its own: claim, begin, a curve of 100 rows, finish."""
-    study = Registry.open(f"sqlite:///{folder / 'runs.db'}", cache=folder).open_study("speed", config)
+    study = StudyStore.open(f"sqlite:///{folder / 'runs.db'}", cache=folder).open_study("speed", config)
 
-    def record(point: DesignPoint, size: Size) -> float:
+    def record(point: DesignPoint, size: ModelSize) -> float:
         mix = config.study.mix_values[0]
         real = replace(point, mix=mix)
         study.add_points([real])
-        spending = Spending(flops_exact=1.0, tokens_per_s=1.0, matmul_share=0.5, train_s=1.0, eval_s=0.1)
+        spending = RunCost(flops_exact=1.0, tokens_per_s=1.0, matmul_share=0.5, train_s=1.0, eval_s=0.1)
         began = time.perf_counter()
         writer = study.claim()
         assert writer is not None
         with writer:
             writer.begin(
                 size=size,
-                optimisation=hyperparameters.derive(real, size, config.train, context=size.context),
+                optimisation=hyperparameters.optimizer_plan(real, size, config.train, context=size.context),
                 provenance=Provenance(config_hash=config.hash, data_hash="0", code_version="0"),
                 config_yaml="{}",
                 data=[DataSet(name=name, digest="0", role="training", source="random") for name in mix.shares],

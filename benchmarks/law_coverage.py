@@ -25,16 +25,16 @@ import numpy as np
 import pandas as pd
 
 from skillscale.errors import FitError
-from skillscale.laws.fit.fit import Fit, fit_law
+from skillscale.laws.fit.fit import FitResult, fit_law
 from skillscale.laws.fit.joint import fit_skills
 from skillscale.laws.fit.objective import HUBER, Objective
 from skillscale.laws.forms.catalogue import LAWS
 from skillscale.laws.forms.nd import Law
-from skillscale.laws.uncertainty.bootstrap import Method, draws, new_run_sd, resampled
-from skillscale.laws.uncertainty.diagnostics import doubts
-from skillscale.laws.uncertainty.joint_bootstrap import joint_draws
+from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, draws, new_run_sd, resample
+from skillscale.laws.uncertainty.diagnostics import diagnose_fit
+from skillscale.laws.uncertainty.joint_bootstrap import joint_bootstrap
 from skillscale.laws.uncertainty.resamples import interval
-from skillscale.simulation.studies import NAMES, Errors, Planted, plant, plant_skills
+from skillscale.simulation.studies import NAMES, NoiseDraws, SimulatedSkill, plant, plant_skills
 
 RESULTS = Path(__file__).parent / "results"
 RESAMPLES = 300
@@ -73,16 +73,16 @@ def keep(table: str, cells: Iterable[Row], compute: Callable[[Row], list[Row]]) 
     print(pd.read_csv(path).to_string(index=False))
 
 
-def study_of(cell: Row, seed: int) -> dict[str, Planted]:
+def study_of(cell: Row, seed: int) -> dict[str, SimulatedSkill]:
     """The cell's study of that number, by skill: the same for every method and objective."""
-    law, noise = LAWS[str(cell["law"])], Errors(str(cell["noise"]))
-    rng = np.random.default_rng([seed, list(LAWS).index(law.name), list(Errors).index(noise)])
+    law, noise = LAWS[str(cell["law"])], NoiseDraws(str(cell["noise"]))
+    rng = np.random.default_rng([seed, list(LAWS).index(law.name), list(NoiseDraws).index(noise)])
     if law.joint:
         return plant_skills(law, noise, rng)
     return {NAMES[0]: plant(law, noise, rng, edge=cell["truths"] == "edge")}
 
 
-def quantities(study: Planted, q: np.ndarray) -> dict[str, np.ndarray]:
+def quantities(study: SimulatedSkill, q: np.ndarray) -> dict[str, np.ndarray]:
     """What is covered or not, (K,) each, from log-parameters (K, p)."""
     law = study.law
     theta = law.theta(q)
@@ -104,7 +104,7 @@ def exponents(law: Law) -> dict[str, str]:
     return {name: one for name in OWN for one in (name, own[name]) if one in law.parameters}
 
 
-def hits(study: Planted, fit: Fit, q: np.ndarray, rng: np.random.Generator) -> Hits:
+def hits(study: SimulatedSkill, fit: FitResult, q: np.ndarray, rng: np.random.Generator) -> Hits:
     """Whether each interval covers, and its pull; NaN where there is no interval."""
     error = {"new run": (study.new_error, new_run_sd(fit, study.points) * rng.normal(size=len(q)))}
     found = {}
@@ -140,7 +140,7 @@ def one_study(cell: Row, seed: int) -> list[tuple[str, str, tuple[float, float]]
 
 
 def told_by(
-    study: dict[str, Planted], objective: Objective | None, seed: int
+    study: dict[str, SimulatedSkill], objective: Objective | None, seed: int
 ) -> list[tuple[str, str, tuple[float, float]]]:
     """Method, quantity, and whether the interval covers with its pull, skill by skill."""
     found = []
@@ -152,16 +152,16 @@ def told_by(
 
 
 def drawn_from(
-    study: dict[str, Planted], objective: Objective | None, seed: int
-) -> list[tuple[Method, dict[str, tuple[Fit, np.ndarray]]]]:
+    study: dict[str, SimulatedSkill], objective: Objective | None, seed: int
+) -> list[tuple[ResamplingMethod, dict[str, tuple[FitResult, np.ndarray]]]]:
     """Each skill's fit and draws, as a user is given them, by method."""
-    methods = (Method.WILD, Method.LAPLACE)
+    methods = (ResamplingMethod.WILD, ResamplingMethod.LAPLACE)
     data = {skill: one.points for skill, one in study.items()}
     (skill, first), *_ = study.items()
     if first.law.joint:
         joint = fit_skills(data, law=first.law, objective=objective)
-        how = {"labels": partial(resampled, method=Method.RUN), "count": RESAMPLES, "seed": seed}
-        drawn = [joint_draws(joint, data, method=method, **how).q for method in methods]
+        how = {"labels": partial(resample, method=ResamplingMethod.RUN), "count": RESAMPLES, "seed": seed}
+        drawn = [joint_bootstrap(joint, data, method=method, **how).q for method in methods]
         return [
             (method, {name: (joint.fits[name], q) for name, q in one.items()})
             for method, one in zip(methods, drawn, strict=True)
@@ -195,8 +195,8 @@ def warnings(cell: Row) -> list[Row]:
         study = study_of(cell, seed)[NAMES[0]]
         law = study.points.bind(LAWS[str(cell["fitted"])]).for_skill(NAMES[0])
         fit = fit_law(study.points, law=law, objective=None, starts=STARTS)
-        q = draws(fit, study.points, method=Method.WILD, count=RESAMPLES, seed=seed)
-        found.append(" ".join(doubts(fit, study.points, q)))
+        q = draws(fit, study.points, method=ResamplingMethod.WILD, count=RESAMPLES, seed=seed)
+        found.append(" ".join(diagnose_fit(fit, study.points, q)))
     shares = {name: np.mean([word in text for text in found]) for name, word in WORDS.items()}
     return [
         {name: f"{share:.2f}" for name, share in ({"any": np.mean([bool(text) for text in found])} | shares).items()}
@@ -234,7 +234,7 @@ def main() -> None:
     parser.add_argument("table", choices=("coverage", "warnings", "page"))
     parser.add_argument("--studies", type=int, default=500)
     parser.add_argument("--laws", default=",".join(name for name, law in LAWS.items() if not law.joint))
-    parser.add_argument("--noise", default=",".join(Errors))
+    parser.add_argument("--noise", default=",".join(NoiseDraws))
     parser.add_argument("--truths", choices=("prior", "edge"), default="prior")
     parser.add_argument("--fitted", help="law that warnings are of; by default the truth's own")
     parser.add_argument("--jobs", type=int, default=1, help="processes of `coverage`")

@@ -24,8 +24,8 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 
-from skillscale.laws.fit.data import Points
-from skillscale.laws.fit.fit import Fit, fit_law, refit
+from skillscale.laws.fit.data import RunData
+from skillscale.laws.fit.fit import FitResult, fit_law, refit
 from skillscale.laws.fit.objective import HUBER, LEAST_ABSOLUTE, LEAST_SQUARES, RAW_LEAST_SQUARES, Objective
 from skillscale.laws.forms.catalogue import CHINCHILLA
 from skillscale.laws.forms.nd import Array
@@ -46,11 +46,11 @@ PUBLISHED = {  # standard error, 2.5 and 97.5 %
 }
 
 
-def epoch() -> Points:
+def epoch() -> RunData:
     """The 240 runs."""
     table = pd.read_csv(TABLES / "chinchilla_epoch.csv")
     table = table[table["in_besiroglu_240"] == 1]
-    return Points(N=table["params"].to_numpy(), D=table["tokens"].to_numpy(), L=table["loss"].to_numpy())
+    return RunData(N=table["params"].to_numpy(), D=table["tokens"].to_numpy(), L=table["loss"].to_numpy())
 
 
 def random_starts(count: int) -> Array:
@@ -60,7 +60,7 @@ def random_starts(count: int) -> Array:
     return np.column_stack([E, u, v, *rng.uniform(0.1, 0.8, (2, count))])
 
 
-def starts(points: Points) -> pd.DataFrame:
+def starts(points: RunData) -> pd.DataFrame:
     """Exactness by where the fit starts."""
     law = points.bind(CHINCHILLA)
     fits = {
@@ -70,7 +70,7 @@ def starts(points: Points) -> pd.DataFrame:
     return pd.DataFrame([_exactness(name, found) for name, found in fits.items()])
 
 
-def _exactness(name: str, fits: list[Fit]) -> dict[str, object]:
+def _exactness(name: str, fits: list[FitResult]) -> dict[str, object]:
     gaps = np.array([fit.F for fit in fits]) / LEAST - 1
     theta = np.array([fit.theta for fit in fits])
     return {
@@ -81,7 +81,7 @@ def _exactness(name: str, fits: list[Fit]) -> dict[str, object]:
     } | dict(zip(CHINCHILLA.parameters, np.median(theta, 0), strict=True))  # fmt: skip
 
 
-def objectives(points: Points) -> pd.DataFrame:
+def objectives(points: RunData) -> pd.DataFrame:
     """What each objective reaches."""
     rows = []
     for objective in OBJECTIVES:
@@ -91,7 +91,7 @@ def objectives(points: Points) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def simplex(fit: Fit, points: Points) -> float:
+def simplex(fit: FitResult, points: RunData) -> float:
     """The least F that Nelder and Mead's search finds from the optimum and from near it, begun anew where it stops."""
     problem, found = fit.problem(points), []
     for aside in (0.0, 0.02, -0.02):
@@ -116,7 +116,7 @@ def other_counts(n: int, seed: int) -> Array:
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(float)
 
 
-def bootstrapped(fit: Fit, points: Points, counts: Array) -> Array:
+def bootstrapped(fit: FitResult, points: RunData, counts: Array) -> Array:
     """Standard error, 2.5 and 97.5 % of each parameter, (5, 3)."""
     q, converged = refit(fit, points, weights=counts)
     assert converged.all(), f"{(~converged).sum()} resamples did not converge"
@@ -124,7 +124,7 @@ def bootstrapped(fit: Fit, points: Points, counts: Array) -> Array:
     return np.column_stack([theta.std(0), *np.quantile(theta, [0.025, 0.975], axis=0)])
 
 
-def errors(points: Points) -> pd.DataFrame:
+def errors(points: RunData) -> pd.DataFrame:
     """Published standard errors and intervals beside ours."""
     fit, n = fit_law(points), len(points)
     same = bootstrapped(fit, points, published_counts(n))

@@ -46,11 +46,11 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 
-from skillscale.laws.fit.data import Points
-from skillscale.laws.fit.fit import Fit, fit_law, refit
+from skillscale.laws.fit.data import RunData
+from skillscale.laws.fit.fit import FitResult, fit_law, refit
 from skillscale.laws.forms.catalogue import CHINCHILLA
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.uncertainty.bootstrap import Method, draws
+from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, draws
 
 HERE = Path(__file__).parent
 TABLES = Path(os.environ.get("SKILLSCALE_TABLES") or HERE.parents[1] / "shared" / "data")
@@ -69,14 +69,14 @@ REPEATS = 5
 PACKAGES = {"chinchilla": "chinchilla==0.2.0", "simple-scaling-laws": "simple-scaling-laws==0.2.0", "vpnls": "vpnls"}
 
 
-def epoch() -> Points:
+def epoch() -> RunData:
     """The 240 runs."""
     table = pd.read_csv(TABLES / "chinchilla_epoch.csv")
     table = table[table["in_besiroglu_240"] == 1]
-    return Points(N=table["params"].to_numpy(), D=table["tokens"].to_numpy(), L=table["loss"].to_numpy())
+    return RunData(N=table["params"].to_numpy(), D=table["tokens"].to_numpy(), L=table["loss"].to_numpy())
 
 
-def objective_of(theta: Array, points: Points) -> float:
+def objective_of(theta: Array, points: RunData) -> float:
     """F of natural parameters (E, A, B, alpha, beta)."""
     r = points.log_L - np.log(CHINCHILLA.loss(theta, points.N, points.D))
     size = np.minimum(np.abs(r), DELTA)
@@ -108,7 +108,7 @@ def timed(job: Callable[[], object]) -> float:
 class Plain:
     """Sum of Huber losses of ln L - ln(e^e + e^(a - alpha ln N) + e^(b - beta ln D)) at x = (a, b, e, alpha, beta)."""
 
-    def __init__(self, points: Points, weights: Array | None = None) -> None:
+    def __init__(self, points: RunData, weights: Array | None = None) -> None:
         self.n, self.d, self.log_L = np.log(points.N), np.log(points.D), points.log_L
         self.weights = np.ones(len(points)) if weights is None else weights
 
@@ -141,7 +141,7 @@ def starts() -> Array:
     return np.random.default_rng(0).permutation(np.array(list(itertools.product(*HOFFMANN))))
 
 
-def grid(points: Points, *, gradient: bool = True, sample: int = 4500, **options: float) -> Contestant:
+def grid(points: RunData, *, gradient: bool = True, sample: int = 4500, **options: float) -> Contestant:
     """L-BFGS-B from the grid, or a sample of it: a share of the starts each round."""
     plain, all_starts = Plain(points), starts()
 
@@ -155,7 +155,7 @@ def grid(points: Points, *, gradient: bool = True, sample: int = 4500, **options
     return run
 
 
-def ours(points: Points) -> Contestant:
+def ours(points: RunData) -> Contestant:
     """Our fit."""
 
     def run(turn: int) -> Outcome:
@@ -188,7 +188,7 @@ def install(python: Path, package: str) -> str:
     return f"{package}: not installed ({done.stderr.strip().splitlines()[-1]})" if done.returncode else ""
 
 
-def peer(python: Path, driver: str, points: Points, *extra: str) -> Outcome:
+def peer(python: Path, driver: str, points: RunData, *extra: str) -> Outcome:
     """What a package's own fit takes and where it ends."""
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "runs.csv"
@@ -200,7 +200,7 @@ def peer(python: Path, driver: str, points: Points, *extra: str) -> Outcome:
     return Outcome(found["seconds"], objective_of(np.array(found["theta"]), points))
 
 
-def package_chinchilla(python: Path, points: Points) -> Contestant:
+def package_chinchilla(python: Path, points: RunData) -> Contestant:
     """The package chinchilla, in the first and the last round alone: it takes a minute."""
 
     def run(turn: int) -> Outcome:
@@ -210,7 +210,7 @@ def package_chinchilla(python: Path, points: Points) -> Contestant:
     return run
 
 
-def package_simple(python: Path, points: Points) -> Contestant:
+def package_simple(python: Path, points: RunData) -> Contestant:
     """The package simple-scaling-laws."""
 
     def run(turn: int) -> Outcome:
@@ -220,7 +220,7 @@ def package_simple(python: Path, points: Points) -> Contestant:
     return run
 
 
-def package_simple_resamples(python: Path, points: Points) -> Contestant:
+def package_simple_resamples(python: Path, points: RunData) -> Contestant:
     """Its resamples: a fit with 1001 less one with 1."""
 
     def run(turn: int) -> Outcome:
@@ -234,7 +234,7 @@ def package_simple_resamples(python: Path, points: Points) -> Contestant:
 # Resamples
 
 
-def our_resamples(points: Points, method: Method, *, one_step: bool) -> Contestant:
+def our_resamples(points: RunData, method: ResamplingMethod, *, one_step: bool) -> Contestant:
     """Ours."""
     fit = fit_law(points)
 
@@ -244,7 +244,7 @@ def our_resamples(points: Points, method: Method, *, one_step: bool) -> Contesta
     return run
 
 
-def their_resamples(points: Points, **options: float) -> Contestant:
+def their_resamples(points: RunData, **options: float) -> Contestant:
     """L-BFGS-B from the optimum on each of a sample of resamples."""
     fit = fit_law(points)
     E, A, B, alpha, beta = fit.theta
@@ -301,9 +301,9 @@ def speed(*, peers: bool) -> pd.DataFrame:
         "L-BFGS-B grid, differences": grid(points, sample=SAMPLED_STARTS, gradient=False),
     }
     resamples = {
-        "ours, runs": our_resamples(points, Method.RUN, one_step=False),
-        "ours, wild": our_resamples(points, Method.WILD, one_step=False),
-        "ours, runs, one step": our_resamples(points, Method.RUN, one_step=True),
+        "ours, runs": our_resamples(points, ResamplingMethod.RUN, one_step=False),
+        "ours, wild": our_resamples(points, ResamplingMethod.WILD, one_step=False),
+        "ours, runs, one step": our_resamples(points, ResamplingMethod.RUN, one_step=True),
         "L-BFGS-B from the optimum": their_resamples(points),
         "L-BFGS-B from the optimum, tight": their_resamples(points, **TIGHT),
     }
@@ -320,12 +320,12 @@ def speed(*, peers: bool) -> pd.DataFrame:
         return pd.concat([compete("fit", fits), compete("1000 resamples", resamples)])
 
 
-def simulated(n: int) -> Points:
+def simulated(n: int) -> RunData:
     """As many runs over the sizes and tokens of the 240."""
     rng = np.random.default_rng(1)
     N, D = (np.exp(rng.uniform(math.log(lo), math.log(hi), n)) for lo, hi in ((5.7e7, 1.6e10), (8e8, 3e11)))
     theta = np.array([1.8172, 477.8, 2143.4, 0.3473, 0.3672])
-    return Points(N=N, D=D, L=CHINCHILLA.loss(theta, N, D) * np.exp(0.01 * rng.standard_t(3, n)))
+    return RunData(N=N, D=D, L=CHINCHILLA.loss(theta, N, D) * np.exp(0.01 * rng.standard_t(3, n)))
 
 
 def peak(job: Callable[[], object]) -> float:
@@ -337,7 +337,9 @@ def peak(job: Callable[[], object]) -> float:
     return most / 1e6
 
 
-def resampling(fit: Fit, points: Points, method: Method, count: int, *, one_step: bool) -> Callable[[], Array]:
+def resampling(
+    fit: FitResult, points: RunData, method: ResamplingMethod, count: int, *, one_step: bool
+) -> Callable[[], Array]:
     """A job."""
     return lambda: draws(fit, points, method=method, count=count, one_step=one_step)
 
@@ -350,9 +352,9 @@ def growth() -> pd.DataFrame:
         fit = fit_law(points)
         jobs = {
             "fit": lambda points=points: fit_law(points),
-            "runs": resampling(fit, points, Method.RUN, 100, one_step=False),
-            "wild": resampling(fit, points, Method.WILD, 100, one_step=False),
-            "steps": resampling(fit, points, Method.RUN, 1000, one_step=True),
+            "runs": resampling(fit, points, ResamplingMethod.RUN, 100, one_step=False),
+            "wild": resampling(fit, points, ResamplingMethod.WILD, 100, one_step=False),
+            "steps": resampling(fit, points, ResamplingMethod.RUN, 1000, one_step=True),
         }
         found: dict[str, float] = {"n": n, "agree": fit.starts.agree / fit.starts.tried}
         for name, job in jobs.items():

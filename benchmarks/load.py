@@ -45,16 +45,16 @@ from skillscale.config import load
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import (
     Measurement,
-    Optimisation,
+    ModelSize,
+    OptimizerPlan,
     Provenance,
+    RunCost,
     RunRecord,
-    Size,
-    Spending,
     State,
     metrics_of,
     params_of,
 )
-from skillscale.tracking import Registry
+from skillscale.tracking import StudyStore
 
 RESULTS = Path(__file__).parent / "results" / "load.csv"
 STUDY, TRAINER, SKILLS = "load", "load.py:train", ("code", "prose")
@@ -89,9 +89,9 @@ def parts_of(point: DesignPoint) -> dict[str, object]:
     """What is recorded of a run beside its losses."""
     N = point.n_params
     return {
-        "size": Size(n_params=N, n_params_nonembed=N // 2, n_params_embed=N - N // 2, depth=4, width=64, n_heads=4,
+        "size": ModelSize(n_params=N, n_params_nonembed=N // 2, n_params_embed=N - N // 2, depth=4, width=64, n_heads=4,
                      vocab_size=512, context=1024),
-        "optimisation": Optimisation(lr=1e-3, batch_sequences=64, steps=1000, warmup_steps=50),
+        "optimisation": OptimizerPlan(lr=1e-3, batch_sequences=64, steps=1000, warmup_steps=50),
         "provenance": PROVENANCE,
     }  # fmt: skip
 
@@ -101,10 +101,10 @@ def fill(tracking: str, n_runs: int) -> None:
     import sqlalchemy
     from mlflow.store.tracking.dbmodels import models
 
-    registry = Registry.open(tracking, cache=_cache())
+    registry = StudyStore.open(tracking, cache=_cache())
     study = registry.open_driven(STUDY, trainer=TRAINER, skills=SKILLS)
     rng, at = np.random.default_rng(0), int(time.time() * 1000)
-    spending = Spending(flops_exact=1.0, tokens_per_s=1e4, matmul_share=0.4, train_s=10.0, eval_s=1.0)
+    spending = RunCost(flops_exact=1.0, tokens_per_s=1e4, matmul_share=0.4, train_s=10.0, eval_s=1.0)
     engine = sqlalchemy.create_engine(tracking)
     points = points_of(n_runs)
     for first in range(0, n_runs, RUNS_PER_INSERT):
@@ -158,7 +158,7 @@ def search(tracking: str) -> str:
 
 def wide(tracking: str) -> str:
     """The same from our reader."""
-    frame = pd.DataFrame([one.told for one in Registry.open(tracking, cache=_cache()).experiment_runs(STUDY)])
+    frame = pd.DataFrame([one.told for one in StudyStore.open(tracking, cache=_cache()).experiment_runs(STUDY)])
     return f"{len(frame)} x {_count(frame, 'metrics.')} x {_count(frame, 'params.')}"
 
 
@@ -166,7 +166,7 @@ def study(tracking: str) -> str:
     """The study's table."""
     from skillscale.runs.read import table_of_records
 
-    records = Registry.open(tracking, cache=_cache()).study(STUDY).records()
+    records = StudyStore.open(tracking, cache=_cache()).study(STUDY).records()
     table = table_of_records(records, SKILLS)
     return f"{len(table.runs)} rows, loss {table.runs['code'].mean():.6f}"
 
@@ -239,7 +239,7 @@ def read(tracking: str, n_runs: int, rounds: int, readings: Sequence[str]) -> li
 
 def write(tracking: str, writers: int, n_points: int) -> list[dict[str, object]]:
     """So many processes at once on one study."""
-    registry = Registry.open(tracking, cache=_cache())
+    registry = StudyStore.open(tracking, cache=_cache())
     config = load(study="smoke")
     study = registry.open_study(STUDY, config)
     study.add_points(points_of(n_points))
@@ -273,7 +273,7 @@ def write(tracking: str, writers: int, n_points: int) -> list[dict[str, object]]
 def _write_points(tracking: str, errors: "multiprocessing.Queue[str]") -> None:
     error = ""
     try:
-        study = Registry.open(tracking, cache=_cache()).study(STUDY)
+        study = StudyStore.open(tracking, cache=_cache()).study(STUDY)
         rng = np.random.default_rng(os.getpid())
         while (writer := study.claim()) is not None:
             with writer:
@@ -290,7 +290,7 @@ def sort(tracking: str) -> list[dict[str, object]]:
     """What the UI asks for, before and after statistics are gathered."""
     from mlflow.tracking import MlflowClient
 
-    registry = Registry.open(tracking, cache=_cache())
+    registry = StudyStore.open(tracking, cache=_cache())
     client, experiment = MlflowClient(tracking), registry.study(STUDY).experiment_id
     rows: list[dict[str, object]] = []
     for what in ("sort as filled", "sort with statistics"):

@@ -77,11 +77,11 @@ class Line:
 
 def claim_seconds(running: int, planned: int) -> float:
     """CPU seconds of a claim with so many runs under way and points planned."""
-    from skillscale.tracking import Registry
+    from skillscale.tracking import StudyStore
 
     mix = Mix({"code": 1.0})
     with tempfile.TemporaryDirectory() as folder:
-        study = Registry.open(f"sqlite:///{folder}/runs.db", cache=Path(folder)).open_driven(
+        study = StudyStore.open(f"sqlite:///{folder}/runs.db", cache=Path(folder)).open_driven(
             "many", trainer="law.py:train", skills=("code",)
         )
         study.add_points([DesignPoint(n_params=10_000, n_tokens=10**6, mix=mix, seed=one) for one in range(planned)])
@@ -97,7 +97,7 @@ def claim_seconds(running: int, planned: int) -> float:
 
 def queue_seconds(waiting: int, ended: int, running: int) -> dict[str, float]:
     """CPU seconds of the first look at a storage's queue, of a later one, and of taking a key."""
-    from skillscale.tracking.queue import Ended, Queue
+    from skillscale.tracking.queue import PointQueue, PriorOutcome
 
     mix = Mix({"code": 0.5, "prose": 0.5})
     points = [
@@ -106,11 +106,11 @@ def queue_seconds(waiting: int, ended: int, running: int) -> dict[str, float]:
     jobs = [(one.key, {"point": one.as_dict()}) for one in points]
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/queue.db"
-        queue = Queue(url, "many", 86_400.0)
-        queue.add(jobs, {key: Ended(status="FINISHED", value=2.5) for key, _ in jobs[:ended]})
+        queue = PointQueue(url, "many", 86_400.0)
+        queue.add(jobs, {key: PriorOutcome(status="FINISHED", value=2.5) for key, _ in jobs[:ended]})
         for entry in queue.entries()[ended : ended + running]:
             queue.take(entry, "elsewhere:1:0").abandon()
-        queue = Queue(url, "many")
+        queue = PointQueue(url, "many")
         looks, takes = [], []
         for _ in range(4):
             began = time.process_time()
@@ -139,19 +139,19 @@ def measure_queue(path: Path) -> None:
 
 def choice_seconds(count: int, finished: int) -> float:
     """CPU seconds of choosing so many points when so many runs are known."""
-    from skillscale.design.propose import Wish, propose
-    from skillscale.design.space import History, Space
+    from skillscale.design.propose import DesignGoal, propose
+    from skillscale.design.space import DesignSpace, RunHistory
     from skillscale.design.targets import default_targets
-    from skillscale.simulation.random_truths import FLOPS, SKILLS, Kind, random_world
+    from skillscale.simulation.random_truths import FLOPS, SKILLS, TruthFamily, random_truth
 
-    space, rng = Space(flops=FLOPS, replicates=1), np.random.default_rng(0)
+    space, rng = DesignSpace(flops=FLOPS, replicates=1), np.random.default_rng(0)
     C = np.exp(rng.uniform(*np.log(FLOPS), finished))
     ratio = np.exp(rng.uniform(*np.log(space.ratio), finished))
     N, D = np.sqrt(C / 6 / ratio), np.sqrt(C / 6 * ratio)
-    log_L = random_world(Kind.REAL, 0).observe(N, D, None, rng)
-    history = History(N=N, D=D, log_L=log_L, sem={name: np.zeros(finished) for name in SKILLS})
+    log_L = random_truth(TruthFamily.REAL, 0).observe(N, D, None, rng)
+    history = RunHistory(N=N, D=D, log_L=log_L, sem={name: np.zeros(finished) for name in SKILLS})
     targets = default_targets(SKILLS, largest=FLOPS[1], computes=(1e21,), mixes=[()])
-    wish = Wish(targets=targets, left=1e6 * FLOPS[1])
+    wish = DesignGoal(targets=targets, left=1e6 * FLOPS[1])
     began = time.process_time()
     advice = propose(history, space, wish, count=count)
     took = time.process_time() - began

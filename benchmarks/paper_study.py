@@ -30,14 +30,14 @@ from scipy.stats import t as student_t
 from skillscale import config as configs
 from skillscale.config import Config
 from skillscale.errors import FitError
-from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
 from skillscale.laws.fit.joint import fit_skills
-from skillscale.laws.fit.skill_law import points_by_skill
+from skillscale.laws.fit.skill_law import split_by_skill
 from skillscale.laws.forms.catalogue import LAWS
 from skillscale.laws.forms.nd import Law
-from skillscale.laws.selection.extrapolation import beliefs_of
-from skillscale.laws.skills.skill_study import Measured, skill_study
+from skillscale.laws.selection.extrapolation import weak_priors
+from skillscale.laws.skills.skill_study import MeasuredColumns, skill_study
 from skillscale.point import AGGREGATE
 from skillscale.report.skill_page import skill_frames
 from skillscale.runs.read import read_runs, splits_of, validation_of
@@ -69,9 +69,9 @@ def read(config: Config) -> pd.DataFrame:
     return pd.read_csv(place(config) / "runs.csv").assign(cluster=lambda frame: frame["run_id"])
 
 
-def measured(config: Config, table: pd.DataFrame) -> Measured:
+def measured(config: Config, table: pd.DataFrame) -> MeasuredColumns:
     """Which column is what."""
-    return Measured(
+    return MeasuredColumns(
         skills=tuple(one.name for one in config.skills.skills), aggregates=(AGGREGATE,), splits=splits_of(config),
         categories={one.name: one.category for one in config.skills.skills if f"mix/{one.category}" in table},
         validation=validation_of(config),
@@ -109,7 +109,7 @@ def laws(config: Config) -> None:
     table = read(config)
     known = measured(config, table)
     categories = tuple(name.removeprefix("mix/") for name in table.columns if name.startswith("mix/"))
-    data = points_by_skill(table, known.skills, categories)
+    data = split_by_skill(table, known.skills, categories)
     names = table["mix"].to_numpy()
     rows = []
     for law in (NO_MIX, NO_TRANSFER, "effective_data", "separable", "additive_mixture", "joint_mixture", JOINT):
@@ -129,7 +129,7 @@ def laws(config: Config) -> None:
 
 
 def predicted(
-    law: str, data: Mapping[str, Points], fitted: np.ndarray, out: np.ndarray, own: Mapping[str, str]
+    law: str, data: Mapping[str, RunData], fitted: np.ndarray, out: np.ndarray, own: Mapping[str, str]
 ) -> dict[str, np.ndarray]:
     """Ln L of the runs left out, by skill; NaN where a law can't be fitted."""
     if law == JOINT:
@@ -145,7 +145,7 @@ def predicted(
         seen, held = (tokens_of(law, points.take(rows), own[skill]) for rows in (fitted, out))
         bound = seen.bind(form(law)).for_skill(skill)
         try:
-            fit = fit_law(seen, law=bound, objective=None, beliefs=beliefs_of(bound, seen))
+            fit = fit_law(seen, law=bound, objective=None, beliefs=weak_priors(bound, seen))
         except FitError as error:
             print(f"{law}, {skill}: {error}")
             continue
@@ -153,7 +153,7 @@ def predicted(
     return found
 
 
-def told_by(law: Law, q: np.ndarray, points: Points) -> np.ndarray:
+def told_by(law: Law, q: np.ndarray, points: RunData) -> np.ndarray:
     """Ln L of some runs."""
     return law.log_loss(q[None], points.covariates(law))[0]
 
@@ -163,7 +163,7 @@ def form(law: str) -> Law:
     return LAWS["chinchilla" if law in (NO_TRANSFER, NO_MIX) else law]
 
 
-def tokens_of(law: str, points: Points, category: str) -> Points:
+def tokens_of(law: str, points: RunData, category: str) -> RunData:
     """The runs with the tokens that the law counts."""
     if law != NO_TRANSFER:
         return points
@@ -193,7 +193,7 @@ def against(frame: pd.DataFrame) -> dict[str, list[float]]:
     return columns
 
 
-def elasticity(law: str, data: Mapping[str, Points], skill: str, own: Mapping[str, str], config: Config) -> float:
+def elasticity(law: str, data: Mapping[str, RunData], skill: str, own: Mapping[str, str], config: Config) -> float:
     """D ln N* / d ln share of the skill's own category, the others divided as before, by the law of all runs."""
     if law == NO_MIX:
         return 0.0
@@ -208,7 +208,7 @@ def elasticity(law: str, data: Mapping[str, Points], skill: str, own: Mapping[st
     else:
         seen = tokens_of(law, points.take(everything), own[skill])
         bound = seen.bind(form(law)).for_skill(skill)
-        q = fit_law(seen, law=bound, objective=None, beliefs=beliefs_of(bound, seen)).q
+        q = fit_law(seen, law=bound, objective=None, beliefs=weak_priors(bound, seen)).q
     ends = []
     for step in (-0.05, 0.05):
         share = base[at] * math.exp(step)

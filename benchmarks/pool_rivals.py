@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from skillscale.laws.forms.nd import Array
-from skillscale.simulation.greedy_designs import PER_COST, Criterion, View
+from skillscale.simulation.greedy_designs import PER_COST, CandidateCovariance, DesignCriterion
 
 SCREENED, STARTS, WARM, NEW = (
     2048,
@@ -141,13 +141,13 @@ class Task:
         return self.law.loss(u[:1], self.places)[0]
 
 
-def greedy(tasks: Sequence[Task], criterion: Criterion, budget: float, rng: np.random.Generator) -> list[int]:
+def greedy(tasks: Sequence[Task], criterion: DesignCriterion, budget: float, rng: np.random.Generator) -> list[int]:
     """Places of the runs chosen for a budget, in their order; a run tells of all tasks, whose gains add up."""
     cost, size = tasks[0].cost, sum(task.law.size for task in tasks) / len(tasks)
     chosen = _cheapest(cost, int(START_PER_PARAMETER * size), budget)
     left, fitted = budget - float(cost[chosen].sum()), 0
     known = [np.zeros((0, task.law.size)) for task in tasks]
-    views: list[View] = []
+    views: list[CandidateCovariance] = []
     while chosen:
         payable = (cost <= left * (1 + 1e-9)) & ~np.isin(np.arange(len(cost)), chosen)
         if not payable.any():
@@ -176,17 +176,17 @@ def _cheapest(cost: Array, count: int, budget: float) -> list[int]:
 
 
 def _refitted(
-    task: Task, chosen: list[int], known: Array, criterion: Criterion, rng: np.random.Generator
-) -> tuple[Array, View]:
+    task: Task, chosen: list[int], known: Array, criterion: DesignCriterion, rng: np.random.Generator
+) -> tuple[Array, CandidateCovariance]:
     """The optima found, from earlier ones and new starts, and what the law then tells."""
     rows = np.array(chosen)
     L = task.L[rows]
     new = many_starts(task.law, task.X[rows], L, rng, NEW if len(known) else STARTS)
     u, F = fit(task.law, task.X[rows], L, np.vstack([known[:WARM], new]), quick=True)
-    return u, _view(task, rows, L, u, F, several=criterion is Criterion.MSPE)
+    return u, _view(task, rows, L, u, F, several=criterion is DesignCriterion.MSPE)
 
 
-def _view(task: Task, rows: Array, L: Array, u: Array, F: Array, *, several: bool) -> View:
+def _view(task: Task, rows: Array, L: Array, u: Array, F: Array, *, several: bool) -> CandidateCovariance:
     """What the law tells at the runs of the pool and at the places, from its best fit or from each basin."""
     n = len(rows)
     noise = np.sqrt(
@@ -202,7 +202,7 @@ def _view(task: Task, rows: Array, L: Array, u: Array, F: Array, *, several: boo
     u, weights = u[kept], weights[kept] / weights[kept].sum()
     here, there = (np.nan_to_num(task.law.jacobian(u, X)) for X in (task.X, task.places))
     information = np.swapaxes(here[:, rows], 1, 2) @ here[:, rows] / noise**2 + np.eye(task.law.size) / RANGE_SD**2
-    return View.of(
+    return CandidateCovariance.of(
         weights, noise, np.linalg.inv(information), (here, there),
         (task.law.loss(u, task.X), task.law.loss(u, task.places)),
     )  # fmt: skip

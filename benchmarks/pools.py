@@ -28,11 +28,11 @@ import pandas as pd
 from pool_rivals import LAWS, Task, greedy
 
 from skillscale.design.priors import EPOCHS
-from skillscale.design.propose import Wish
-from skillscale.design.space import History
+from skillscale.design.propose import DesignGoal
+from skillscale.design.space import RunHistory
 from skillscale.design.targets import Target
 from skillscale.laws.forms.nd import Array
-from skillscale.simulation.greedy_designs import Criterion
+from skillscale.simulation.greedy_designs import DesignCriterion
 from skillscale.simulation.pool import START, Pool, believed, choose, losses_at
 
 ROOT = Path(__file__).parent
@@ -40,7 +40,7 @@ SHARES = {
     "farseer": (0.01, 0.05, 0.1), "data_constrained": (0.01, 0.05, 0.1),
     "domain_mixture": (0.05, 0.1, 0.2, 0.35, 0.5),
 }  # fmt: skip
-METHODS = ("ours", "random", *(one.value for one in Criterion))
+METHODS = ("ours", "random", *(one.value for one in DesignCriterion))
 DOMAINS = 5
 TOKENS = 1e10  # of each run of domain_mixture: nobody says, and they are the same for all
 BATCH, GROWTH = 6, 0.2  # runs that ours chooses at once: so many, or this share of those made
@@ -56,8 +56,8 @@ class Bench:
     """
 
     pool: Pool
-    train: History = field(repr=False)
-    test: History = field(repr=False)
+    train: RunHistory = field(repr=False)
+    test: RunHistory = field(repr=False)
     tasks: tuple[tuple[Task, ...], ...] = field(repr=False)
     groups: tuple[tuple[Array, Array], ...] = field(repr=False)
 
@@ -95,15 +95,15 @@ def load(name: str) -> Bench:
     return Bench(pool=pool, train=runs[0], test=runs[1], tasks=((task,),), groups=groups)
 
 
-def _plain(rows: pd.DataFrame, *, epochs: bool) -> History:
+def _plain(rows: pd.DataFrame, *, epochs: bool) -> RunHistory:
     N, D = rows["params"].to_numpy(float), rows["tokens"].to_numpy(float)
     h = np.log(np.maximum(D / rows["unique_tokens"].to_numpy(float), 1.0))[:, None] if epochs else None
     return _history(N, D, h, {"loss": rows["loss"].to_numpy()})
 
 
-def _history(N: Array, D: Array, h: Array | None, L: dict[str, Array]) -> History:
+def _history(N: Array, D: Array, h: Array | None, L: dict[str, Array]) -> RunHistory:
     log_L = {name: np.log(one) for name, one in L.items()}
-    return History(N=N, D=D, h=h, log_L=log_L, sem={name: np.zeros(len(N)) for name in L})
+    return RunHistory(N=N, D=D, h=h, log_L=log_L, sem={name: np.zeros(len(N)) for name in L})
 
 
 def _mixtures(train: pd.DataFrame, test: pd.DataFrame) -> Bench:
@@ -111,7 +111,7 @@ def _mixtures(train: pd.DataFrame, test: pd.DataFrame) -> Bench:
     shares = [f"proportion_domain_{at}" for at in range(1, DOMAINS + 1)]
     losses = [f"loss_domain_{at}" for at in range(1, DOMAINS + 1)]
 
-    def history(rows: pd.DataFrame) -> History:
+    def history(rows: pd.DataFrame) -> RunHistory:
         N = rows["group"].str[:-1].to_numpy(float) * 1e6
         return _history(
             N, np.full(len(N), TOKENS), rows[shares].to_numpy(), {one: rows[one].to_numpy() for one in losses}
@@ -133,10 +133,10 @@ def _mixtures(train: pd.DataFrame, test: pd.DataFrame) -> Bench:
     return Bench(pool=pool, train=runs, test=history(test), tasks=tuple(tasks), groups=tuple(groups))
 
 
-def some(runs: History, at: list[int]) -> History:
+def some(runs: RunHistory, at: list[int]) -> RunHistory:
     """Some runs, with their losses."""
     rows = np.array(at, dtype=int)
-    return History(
+    return RunHistory(
         N=runs.N[rows], D=runs.D[rows], h=None if runs.h is None else runs.h[rows],
         log_L={name: one[rows] for name, one in runs.log_L.items()},
         sem={name: one[rows] for name, one in runs.sem.items()},
@@ -154,7 +154,7 @@ def chosen(bench: Bench, method: str, share: float, seed: int) -> list[int]:
         if method == "random":
             picked = _payable(rng.permutation(len(here)), cost, budget)
         else:
-            picked = greedy(tasks, Criterion(method), budget, rng)
+            picked = greedy(tasks, DesignCriterion(method), budget, rng)
         found += [int(here[at]) for at in picked]
     return found
 
@@ -175,7 +175,7 @@ def _ours(bench: Bench, share: float, seed: int) -> list[int]:
     while True:
         still = sorted(set(range(len(bench.pool))) - set(made))
         count = max(BATCH, int(GROWTH * len(made))) if made else START
-        wish = Wish(targets=bench.targets, left=left)
+        wish = DesignGoal(targets=bench.targets, left=left)
         more = choose(some(bench.train, made), bench.pool, wish, still, count=count, seed=seed)
         if not more:
             return made

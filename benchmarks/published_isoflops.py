@@ -35,7 +35,7 @@ import pandas as pd
 
 from skillscale.laws.isoflop.curves import CURVES
 from skillscale.laws.isoflop.study import fit_study
-from skillscale.laws.results import Interval, Status, StudyFits
+from skillscale.laws.results import Interval, Status, StudyResults
 
 RESULTS = Path(__file__).parent / "results"
 BESIDE = Path(__file__).parents[2] / "shared" / "data"
@@ -77,7 +77,7 @@ def near(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[np.abs(np.log(runs["N"] / best)) <= math.log(NEAR) + 1e-9]
 
 
-def exponents(runs: pd.DataFrame, fits: StudyFits, *, sizes: str) -> list[dict[str, object]]:
+def exponents(runs: pd.DataFrame, fits: StudyResults, *, sizes: str) -> list[dict[str, object]]:
     """One row a setting of one method, and one of the law beside it where the method is the default."""
     found = []
     for law, fit in zip(fits.power_laws, fits.laws, strict=True):

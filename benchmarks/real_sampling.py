@@ -25,14 +25,14 @@ import pandas as pd
 import yaml
 
 from skillscale.config import Config, load
-from skillscale.design.model_averaging import answer
+from skillscale.design.model_averaging import estimate_targets
 from skillscale.design.propose import START
-from skillscale.design.space import History
-from skillscale.design.targets import Answer, Quantity
+from skillscale.design.space import RunHistory
+from skillscale.design.targets import Quantity, TargetEstimates
 from skillscale.record import RunRecord, State
 from skillscale.runs.read import trained_table
-from skillscale.sampler.study import Known, Order, history_of, known_of_config, settled
-from skillscale.tracking import Registry
+from skillscale.sampler.study import SamplingProblem, StudyContext, build_problem, context_from_config, run_history
+from skillscale.tracking import StudyStore
 
 RESULTS = Path(__file__).parent / "results"
 BUDGETS = (8e9, 2.4e10, 7.2e10)  # a tenth of those of the main study
@@ -84,7 +84,7 @@ def _skillscale(place: Path, study: Path, workers: int, *words: str) -> None:
 
 def finished(place: Path, seed: int) -> list[RunRecord]:
     """Finished runs of a study."""
-    study = Registry.open(f"sqlite:///{place.absolute() / 'mlflow.db'}").study(f"real-{seed}")
+    study = StudyStore.open(f"sqlite:///{place.absolute() / 'mlflow.db'}").study(f"real-{seed}")
     return [one for one in study.records() if one.state is State.FINISHED]
 
 
@@ -92,7 +92,7 @@ def table(folder: Path, reference: Path, seeds: range, out: Path | None, *, leas
     """Write a row a study and target; print means over seeds. Of each study, runs of so many tokens at least."""
     config = load(study=str(folder / f"real-{seeds[0]}.yaml"))
     order, computes = _order(config, ())
-    main = Registry.open(f"sqlite:///{reference.absolute()}").study("main").records()
+    main = StudyStore.open(f"sqlite:///{reference.absolute()}").study("main").records()
     main = [one for one in main if one.state is State.FINISHED]
     studies = {
         (seed, arm): finished(folder / f"{arm}-{seed}", seed)
@@ -120,20 +120,20 @@ def table(folder: Path, reference: Path, seeds: range, out: Path | None, *, leas
     print(summary(frame.astype({"C": float})))
 
 
-def _order(config: Config, computes: tuple[float, ...]) -> tuple[Order, tuple[float, ...]]:
+def _order(config: Config, computes: tuple[float, ...]) -> tuple[SamplingProblem, tuple[float, ...]]:
     """What is asked of a study, and the computes at which it is."""
-    known: Known = known_of_config(config)
+    known: StudyContext = context_from_config(config)
     sample = load(overrides={"sample.target_flops": str(list(computes))}).sample
-    order = settled(sample, known)
+    order = build_problem(sample, known)
     return order, tuple(sorted({target.C for target in order.targets}))
 
 
-def _told(records: list[RunRecord], order: Order, config: Config) -> Answer:
-    history: History = history_of(trained_table(records, config), order)
-    return answer(history, order.space, order.targets)
+def _told(records: list[RunRecord], order: SamplingProblem, config: Config) -> TargetEstimates:
+    history: RunHistory = run_history(trained_table(records, config), order)
+    return estimate_targets(history, order.space, order.targets)
 
 
-def _numbers(prefix: str, told: Answer, at: int) -> dict[str, str]:
+def _numbers(prefix: str, told: TargetEstimates, at: int) -> dict[str, str]:
     return {f"{prefix}{name}": f"{getattr(told, name)[at]:.4f}" for name in ("value", "lo", "hi")}
 
 

@@ -29,16 +29,16 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from skillscale.design.model_averaging import answer
+from skillscale.design.model_averaging import estimate_targets
 from skillscale.design.propose import START
-from skillscale.design.space import History, Space
+from skillscale.design.space import DesignSpace, RunHistory
 from skillscale.design.targets import default_targets
 from skillscale.sampler import SkillLawSampler, is_beyond, stop_when_done
-from skillscale.simulation.random_truths import FLOPS, SKILLS, Kind, random_world
+from skillscale.simulation.random_truths import FLOPS, SKILLS, TruthFamily, random_truth
 
 RESULTS = Path(__file__).parent / "results" / "sampler_workers.csv"
 BUDGET = 2.55 * FLOPS[1]
-SPACE = Space(flops=FLOPS, replicates=1)
+SPACE = DesignSpace(flops=FLOPS, replicates=1)
 BOX = {"log_flops": FloatDistribution(*np.log(FLOPS)), "log_ratio": FloatDistribution(*np.log(SPACE.ratio))}
 TARGETS = default_targets(SKILLS, largest=FLOPS[1], computes=(1e21,), mixes=[()])
 SLEEP_S = 4.0  # of the largest run
@@ -55,7 +55,7 @@ def storage_of(place: str) -> BaseStorage:
 def work(place: str, kind: str, seed: int) -> None:
     """Run trials until the sampler says that the budget is spent."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    world = random_world(Kind(kind), seed)
+    world = random_truth(TruthFamily(kind), seed)
 
     def objective(trial: optuna.Trial) -> float:
         C, ratio = (math.exp(trial.suggest_float(name, one.low, one.high)) for name, one in BOX.items())
@@ -101,8 +101,8 @@ def _sd(done: list[FrozenTrial]) -> float:
     C, ratio = (np.exp([one.params[name] for one in done]) for name in BOX)
     log_L = {skill: np.log([one.user_attrs[f"loss/{skill}"] for one in done]) for skill in SKILLS}
     sem = {skill: np.zeros(len(done)) for skill in SKILLS}
-    history = History(N=np.sqrt(C / 6 / ratio), D=np.sqrt(C / 6 * ratio), log_L=log_L, sem=sem)
-    return float(np.log(answer(history, SPACE, TARGETS).sd).mean())
+    history = RunHistory(N=np.sqrt(C / 6 / ratio), D=np.sqrt(C / 6 * ratio), log_L=log_L, sem=sem)
+    return float(np.log(estimate_targets(history, SPACE, TARGETS).sd).mean())
 
 
 def main() -> None:

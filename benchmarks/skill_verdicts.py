@@ -21,13 +21,13 @@ import numpy as np
 import pandas as pd
 
 from skillscale.laws.isoflop.study import fit_study
-from skillscale.laws.results import Interval, Status, StudyFits, Verdict
-from skillscale.laws.skills.crossover import Crossing, crossover_study
+from skillscale.laws.results import Interval, Status, StudyResults, Verdict
+from skillscale.laws.skills.crossover import CrossoverOutcome, crossover_study
 from skillscale.laws.skills.share_effects import share_study
 from skillscale.laws.skills.validation_shift import composition_shifts
-from skillscale.laws.skills.validation_similarity import likeness_study
-from skillscale.laws.skills.verdicts import Confirmation, SkillSplit, split_verdicts
-from skillscale.simulation.studies import Truth
+from skillscale.laws.skills.validation_similarity import similarity_study
+from skillscale.laws.skills.verdicts import Confirmation, SkillColumns, confirmed_verdicts
+from skillscale.simulation.studies import PlantedLaw
 
 RESULTS = Path(__file__).parent / "results" / "skill_verdicts.csv"
 LEVEL, RESAMPLES = 0.9, 200
@@ -70,12 +70,12 @@ class Sizes:
         sizes = tuple(tuple(off * N * (C / first) ** a * np.geomspace(1 / 8, 8, 7)) for C in each)
         return cls(budgets=each, sizes=sizes, N=N, C=first, a=a)
 
-    def truth(self, gap: float, *, L: float, reducible: float, total: float, k: float = 1.0) -> Truth:
+    def truth(self, gap: float, *, L: float, reducible: float, total: float, k: float = 1.0) -> PlantedLaw:
         """A skill whose ln N* is ``gap`` more at every budget; ``total``: alpha + beta."""
         middle = math.sqrt(self.budgets[0] * self.budgets[-1])
         N = self.N * (middle / self.C) ** self.a * math.exp(gap)
         alpha, beta = (1 - self.a) * total, self.a * total
-        return Truth.at_optimum(N=N, C=middle, L=L, reducible=reducible, alpha=alpha, beta=beta, k=k)
+        return PlantedLaw.at_optimum(N=N, C=middle, L=L, reducible=reducible, alpha=alpha, beta=beta, k=k)
 
 
 GRIDS: dict[str, Callable[[], Sizes]] = {
@@ -99,7 +99,7 @@ class Luck:
 
 
 def simulate(
-    truths: Mapping[str, Mapping[str, Truth]], sizes: Sizes, seeds: int, luck: Luck, rng: np.random.Generator,
+    truths: Mapping[str, Mapping[str, PlantedLaw]], sizes: Sizes, seeds: int, luck: Luck, rng: np.random.Generator,
     shares: Mapping[str, Mapping[str, float]] | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Runs of a study whose sizes and mixes share the seeds of a budget; the truths by mix and skill."""
@@ -128,12 +128,12 @@ def halves(rng: np.random.Generator, n: int, skills: int) -> np.ndarray:
     return (rng.normal(size=(skills, n)) + rng.normal(size=n)) / math.sqrt(2)
 
 
-def fit(runs: pd.DataFrame, skills: list[str], aggregates: list[str], seed: int) -> StudyFits:
+def fit(runs: pd.DataFrame, skills: list[str], aggregates: list[str], seed: int) -> StudyResults:
     """The curves alone: laws are no part of what is tested here."""
     return fit_study(runs, skills=skills, aggregates=aggregates, level=LEVEL, resamples=RESAMPLES, laws={}, seed=seed)
 
 
-def skills_of(sizes: Sizes, gaps: Mapping[str, float], shapes: str) -> dict[str, Truth]:
+def skills_of(sizes: Sizes, gaps: Mapping[str, float], shapes: str) -> dict[str, PlantedLaw]:
     """Truths of given gaps; ``alike``: one curvature, ``differ``: other losses, exponents and, in part, other forms."""
     found = {}
     for i, (name, gap) in enumerate(gaps.items()):
@@ -155,7 +155,9 @@ def level(cell: Row, study: int) -> Hits:
     fits = fit(simulate({"m": truths}, sizes, int(number(cell, "seeds")), luck, rng), names, ["aggregate"], study)
     pooled = [one for one in fits.residuals if one.pooled]
     single = [one for one in fits.residuals if not one.pooled and one.status is Status.OK]
-    told = split_verdicts(fits, [SkillSplit(skill=s, hypothesis=s, held_out=s.replace("s", "t")) for s in names[:3]])
+    told = confirmed_verdicts(
+        fits, [SkillColumns(skill=s, hypothesis=s, held_out=s.replace("s", "t")) for s in names[:3]]
+    )
     found: Hits = {
         "false verdict": [float(one.verdict is not Verdict.UNRESOLVED) for one in pooled],
         "p below .05": [float(one.p < 0.05) for one in pooled],
@@ -291,11 +293,11 @@ def ratio(cell: Row, study: int) -> Hits:
         if one.status is Status.OK:
             held = one.ratio.lo <= at <= one.ratio.hi or (math.isinf(one.ratio.hi) and at > 8)
             note(found, f"crossing, {kind}", float(held) if 0.25 <= at <= 8 else math.nan)
-            for outcome in Crossing:
+            for outcome in CrossoverOutcome:
                 note(found, f"{outcome}, {kind}", float(one.outcome is outcome))
             note(found, f"slope, {kind}", covers(one.slope, slope))
     columns = ["like code", "like knowledge", "weakly like code", "flat", "unlike"]
-    for one in likeness_study(
+    for one in similarity_study(
         fits, columns, first="knowledge", second="code", over="code", under="knowledge"
     ).likenesses:
         if math.isnan(one.C):

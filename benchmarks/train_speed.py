@@ -38,7 +38,7 @@ from skillscale.lm.model import cpu_kernels, flops
 from skillscale.lm.model.shape import shape_for
 from skillscale.lm.model.transformer import Transformer
 from skillscale.lm.train.loop import _Loop
-from skillscale.record import Optimisation, Size
+from skillscale.record import ModelSize, OptimizerPlan
 
 Step = Callable[[], object]
 SIDE = 1024
@@ -74,14 +74,14 @@ def as_torch_does(step: Step) -> Step:
     return plain
 
 
-def our_step(size: Size, ids: np.ndarray) -> Step:
+def our_step(size: ModelSize, ids: np.ndarray) -> Step:
     """The step of the training loop."""
-    plan = Optimisation(lr=1e-6, batch_sequences=len(ids), steps=1 << 30, warmup_steps=0)
+    plan = OptimizerPlan(lr=1e-6, batch_sequences=len(ids), steps=1 << 30, warmup_steps=0)
     loop = _Loop(size, plan, load().train, seed=0)
     return lambda: loop.step(ids, 0)
 
 
-def bare_step(size: Size, ids: np.ndarray) -> Step:
+def bare_step(size: ModelSize, ids: np.ndarray) -> Step:
     """The step of the shortest loop."""
     model = Transformer(size, seed=0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
@@ -96,7 +96,7 @@ def bare_step(size: Size, ids: np.ndarray) -> Step:
     return as_torch_does(step)
 
 
-def trainer_seconds(size: Size, ids: np.ndarray, steps: int) -> float:
+def trainer_seconds(size: ModelSize, ids: np.ndarray, steps: int) -> float:
     """Median CPU seconds between the ends of the Trainer's steps; not a number where it is not installed."""
     try:
         from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
@@ -130,7 +130,7 @@ def cpu_seconds(step: Step, count: int) -> float:
     return (time.process_time() - began) / count
 
 
-def worker(size: Size, ids: np.ndarray, seconds: float, done: object) -> None:
+def worker(size: ModelSize, ids: np.ndarray, seconds: float, done: object) -> None:
     """Train for some seconds by the clock and tell the rate in steps a CPU second."""
     torch.set_num_threads(1)
     step = our_step(size, ids)
@@ -142,7 +142,7 @@ def worker(size: Size, ids: np.ndarray, seconds: float, done: object) -> None:
     done.put(count / (time.process_time() - cpu))  # type: ignore[attr-defined]
 
 
-def two_workers(size: Size, ids: np.ndarray, seconds: float) -> float:
+def two_workers(size: ModelSize, ids: np.ndarray, seconds: float) -> float:
     """Summed rate of two processes over that of one, in CPU time: they share caches and memory."""
     context = multiprocessing.get_context("spawn")
 
@@ -170,7 +170,7 @@ def measured(wanted: float, sequences: int, *, turns: int, turn_s: float, two_s:
         "before": as_torch_does(our_step(size, ids)),
         "plain": bare_step(size, ids),
         "mkl": lambda: square @ square,
-        "onednn": lambda: cpu_kernels.times(square, square) if cpu_kernels.HAS_ONEDNN else square @ square,
+        "onednn": lambda: cpu_kernels.matmul(square, square) if cpu_kernels.HAS_ONEDNN else square @ square,
     }
     counts = {name: max(1, round(turn_s / min(cpu_seconds(step, 1) for _ in range(3)))) for name, step in ways.items()}
     took = {name: np.array([]) for name in ways} | {"trainer": np.array([])}
@@ -188,7 +188,7 @@ def measured(wanted: float, sequences: int, *, turns: int, turn_s: float, two_s:
         sequences=sequences,
         step_ms=1e3 * float(np.median(took["now"])),
         share_6nd=float(np.median(6 * size.n_params * rate / peak)),
-        share_exact=float(np.median(flops.per_token(size) * rate / peak)),
+        share_exact=float(np.median(flops.flops_per_token(size) * rate / peak)),
         share_6nd_of_onednn=float(np.median(6 * size.n_params * rate / onednn)),
         over_before=float(np.median(took["before"] / took["now"])),
         over_plain=float(np.median(took["plain"] / took["now"])),

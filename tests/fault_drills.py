@@ -244,9 +244,9 @@ class Scene:
 
 def opened(uri: str, folder: str) -> Any:
     """The study as whoever works on it opens it, with the queue that the folder's file ``storage`` names, if any."""
-    from skillscale.tracking import Registry
+    from skillscale.tracking import StudyStore
 
-    registry = Registry.open(uri, cache=Path(folder) / "cache", storage=_storage(folder))
+    registry = StudyStore.open(uri, cache=Path(folder) / "cache", storage=_storage(folder))
     return registry.open_driven(NAME, trainer=TRAINER, skills=SKILLS)
 
 
@@ -273,12 +273,12 @@ def undisturbed() -> tuple[float, ...]:
 def _fitted(losses: Mapping[str, tuple[DesignPoint, float]]) -> tuple[float, ...]:
     import numpy as np
 
-    from skillscale.laws.fit.data import Points
+    from skillscale.laws.fit.data import RunData
     from skillscale.laws.fit.fit import fit_law
 
     rows = [(point.n_params, point.n_tokens, loss) for _, (point, loss) in sorted(losses.items())]
     N, D, L = np.array(rows, dtype=float).T
-    return tuple(float(value) for value in fit_law(Points(N=N, D=D, L=L), starts=4).theta)
+    return tuple(float(value) for value in fit_law(RunData(N=N, D=D, L=L), starts=4).theta)
 
 
 # Drills: each leaves workers at a study, or none; the caller has them end, and looks
@@ -442,7 +442,7 @@ def trainer_hangs(scene: Scene) -> None:
 def _drive_trainer(uri: str, folder: str, retry: bool) -> None:
     asked = {"trainer": f"{folder}/law.py:train", "tracking": uri, "cache": Path(folder) / "cache", "timeout_s": 45.0,
              "storage": _storage(folder), "retry_failed": retry, "sampled": False}  # fmt: skip
-    user_trainer.drive(asked, NAME, Output())
+    user_trainer.train_with_user_trainer(asked, NAME, Output())
 
 
 def two_drivers(scene: Scene) -> None:

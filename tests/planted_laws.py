@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.data import RunData
 from skillscale.laws.forms.catalogue import LAWS
 from skillscale.laws.forms.nd import Array, Law
 
@@ -33,10 +33,10 @@ def truth(name: str) -> Array:
     return np.array(THETA[name])
 
 
-def scattered(law: Law, theta: Array, *, n: int = 90, noise: float = 0.0, seed: int = 0) -> Points:
+def scattered(law: Law, theta: Array, *, n: int = 90, noise: float = 0.0, seed: int = 0) -> RunData:
     """Runs over +-16x in N and D and all mixes, with the law's losses."""
     rng = np.random.default_rng(seed)
     N, D = (np.exp(centre + rng.uniform(-np.log(16), np.log(16), n)) for centre in CENTRE)
     h = rng.dirichlet(np.ones(len(CATEGORIES)), n)
     L = law.loss(theta, N, D, h) * np.exp(noise * rng.normal(size=n))
-    return Points(N=N, D=D, L=L, h=h, categories=CATEGORIES)
+    return RunData(N=N, D=D, L=L, h=h, categories=CATEGORIES)

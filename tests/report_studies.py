@@ -7,20 +7,20 @@ import numpy as np
 import pandas as pd
 
 from skillscale.laws.results import (
-    Curve,
-    Frontier,
+    CurveVersusLaw,
     Interval,
-    LawFit,
-    Minimum,
+    IsoflopCurve,
+    IsoflopMinimum,
+    LawSummary,
+    MultiStart,
     PowerLaw,
-    Residual,
-    Starts,
+    SizeGap,
     Status,
-    StudyFits,
+    StudyResults,
     Verdict,
 )
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import Measurement, RunRecord, Size, Spending, State
+from skillscale.record import Measurement, ModelSize, RunCost, RunRecord, State
 
 MIX = "code=0.5,knowledge=0.5"
 BUDGETS = (5e10, 1.6e11, 5e11)
@@ -53,20 +53,20 @@ def planted_runs(
     return pd.DataFrame(rows)
 
 
-def minimum(runs: pd.DataFrame, skill: str, C: float, *, refused: str = "", spread: float = 0.15) -> Minimum:
+def minimum(runs: pd.DataFrame, skill: str, C: float, *, refused: str = "", spread: float = 0.15) -> IsoflopMinimum:
     """Least-squares parabola; the interval is a plain factor e^spread either way."""
     mine = runs[runs["C"] == C]
     x = np.log(mine["N"].to_numpy(dtype=float))
     centre = float(x.mean())
     c, b, a = np.polyfit(x - centre, np.log(mine[skill]), 2)
-    curve = Curve(
+    curve = IsoflopCurve(
         centre=centre, coefficients=(a, b, c), N_min=float(mine["N"].min()), N_max=float(mine["N"].max()), noise=0.006
     )
     common = {"mix": MIX, "skill": skill, "C": C, "n_runs": len(mine), "n_sizes": mine["N"].nunique(), "curve": curve}
     if refused:
-        return Minimum(**common, status=Status.NOT_BRACKETED, reason=refused)
+        return IsoflopMinimum(**common, status=Status.NOT_BRACKETED, reason=refused)
     N = math.exp(centre - b / (2 * c))
-    return Minimum(
+    return IsoflopMinimum(
         **common, status=Status.OK, reason="", loss=float(curve.loss(N)),
         N=Interval(value=N, lo=N * math.exp(-spread), hi=N * math.exp(spread)),
         curvature=Interval(value=2 * c, lo=1.5 * c, hi=2.5 * c),
@@ -80,7 +80,7 @@ def residual(
     verdict = Verdict.UNRESOLVED
     if value.excludes_zero:
         verdict = Verdict.CAPACITY if value.value > 0 else Verdict.DATA
-    return Residual(
+    return SizeGap(
         mix=MIX, skill=skill, aggregate="aggregate", C=C, status=Status.NOT_BRACKETED if reason else Status.OK,
         reason=reason, n_budgets=n_budgets, value=value, p=0.01, p_holm=p_holm if math.isnan(C) else math.nan,
         verdict=verdict,
@@ -90,7 +90,7 @@ def residual(
 def fits(
     residuals: Mapping[str, Interval], *, budgets: Sequence[float] = BUDGETS, refused: Sequence[tuple[str, float]] = (),
     seeds: int = 2, p_holm: float = 0.01,
-) -> StudyFits:  # fmt: skip
+) -> StudyResults:  # fmt: skip
     """A study with one pooled residual a skill; ``refused``: (skill, budget) whose minimum is refused."""
     ratios = {skill: math.exp(value.value) if value.known else 1.0 for skill, value in residuals.items()}
     runs = planted_runs({**ratios, "aggregate": 1.0}, budgets=budgets, seeds=seeds)
@@ -110,12 +110,12 @@ def fits(
         whole = Interval() if all((skill, C) in refused for C in budgets) else pooled
         reason = "" if whole.known else "no budget has an optimum for both; widen the sizes"
         per_budget.append(residual(skill, whole, reason=reason, n_budgets=len(budgets), p_holm=p_holm))
-    return StudyFits(
+    return StudyResults(
         skills=tuple(residuals), aggregates=("aggregate",), level=0.9, resamples=200, runs=runs, minima=minima,
         power_laws=tuple(_power_law(name, found, len(budgets)) for name in names), residuals=tuple(per_budget),
         laws=tuple(_law(name, len(runs)) for name in names),
         frontier=tuple(
-            Frontier(
+            CurveVersusLaw(
                 mix=MIX, skill=one.skill, C=one.C, parabola=one.N, law=Interval(value=one.N.value * 0.93),
                 disagreement=Interval(value=math.log(0.93)),
             )
@@ -125,7 +125,7 @@ def fits(
     )  # fmt: skip
 
 
-def _power_law(name: str, found: Sequence[Minimum], n_budgets: int) -> PowerLaw:
+def _power_law(name: str, found: Sequence[IsoflopMinimum], n_budgets: int) -> PowerLaw:
     mine = [(math.log(one.C), math.log(one.N.value)) for one in found if one.skill == name]
     if len(mine) < 2:
         return PowerLaw(
@@ -144,12 +144,12 @@ def _power_law(name: str, found: Sequence[Minimum], n_budgets: int) -> PowerLaw:
     )  # fmt: skip
 
 
-def _law(name: str, n_runs: int) -> LawFit:
+def _law(name: str, n_runs: int) -> LawSummary:
     theta = {key: Interval(value=value, lo=0.9 * value, hi=1.1 * value) for key, value in
              {"E": 1.7, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}.items()}  # fmt: skip
-    return LawFit(
+    return LawSummary(
         mix=MIX, skill=name, law="chinchilla", status=Status.OK, reason="", n_runs=n_runs,
-        objective="Huber, 1e-3, on ln L", F=1e-4, starts=Starts(tried=64, agree=12, gap=0.3), theta=theta,
+        objective="Huber, 1e-3, on ln L", F=1e-4, starts=MultiStart(tried=64, agree=12, gap=0.3), theta=theta,
         a=Interval(value=0.45, lo=0.4, hi=0.5), noise=0.006,
     )  # fmt: skip
 
@@ -161,12 +161,12 @@ def records(runs: pd.DataFrame, skills: Sequence[str], *, imported: bool = False
         point = DesignPoint(
             n_params=int(row["N"]), n_tokens=max(1, round(row["D"])), mix=Mix.parse(row["mix"]), seed=row["seed"]
         )
-        size = Size(
+        size = ModelSize(
             n_params=point.n_params, n_params_nonembed=point.n_params // 2,
             n_params_embed=point.n_params - point.n_params // 2,
             depth=3, width=32, n_heads=2, vocab_size=512, context=256,
         )  # fmt: skip
-        spending = Spending(flops_exact=1.2 * point.flops, tokens_per_s=5e4, matmul_share=0.3, train_s=9.0, eval_s=2.0)
+        spending = RunCost(flops_exact=1.2 * point.flops, tokens_per_s=5e4, matmul_share=0.3, train_s=9.0, eval_s=2.0)
         measured = {
             skill: Measurement(loss=row[skill], sem=0.02, bpb=1.1, count=300, tokens=9000)
             for skill in skills

@@ -16,15 +16,15 @@ import numpy as np
 import torch
 
 from skillscale.config import load
-from skillscale.errors import SkillscaleError, TakenOverError
+from skillscale.errors import LeaseLostError, SkillscaleError
 from skillscale.lm.data.mixture import MixStream
 from skillscale.lm.data.token_arrays import open_tokens
 from skillscale.lm.model.shape import shape_for
 from skillscale.lm.train import loop as training
-from skillscale.lm.train.follower import call
-from skillscale.lm.train.process_group import team_for
+from skillscale.lm.train.follower import announce_run
+from skillscale.lm.train.process_group import process_group_for
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import Optimisation
+from skillscale.record import OptimizerPlan
 
 STEPS, CONTEXT = 12, 32
 SIZE = shape_for(6e3, vocab_size=300, model=replace(load().model, context=CONTEXT))
@@ -48,16 +48,16 @@ def others() -> list[int]:
 def run(folder: Path, *, train=None, batch=4, stop_after=None, progress="", checkpoint=""):
     """Curve and weights of a run; the error where it ended with one."""
     config = replace(load().train, **(train or {}))
-    plan = Optimisation(lr=0.01, batch_sequences=batch, steps=STEPS, warmup_steps=2)
+    plan = OptimizerPlan(lr=0.01, batch_sequences=batch, steps=STEPS, warmup_steps=2)
     point = DesignPoint(n_params=SIZE.n_params, n_tokens=STEPS * batch * CONTEXT, mix=Mix({"text": 1.0}))
     categories = {"text": open_tokens(write_text(folder / "text"))}
-    team = team_for(config, "cpu")
-    call(team, point, SIZE, plan, config, categories)
+    team = process_group_for(config, "cpu")
+    announce_run(team, point, SIZE, plan, config, categories)
     left = iter(range(stop_after if stop_after is not None else 10**9))
 
     def told(_):
         if progress == "fail":
-            raise TakenOverError("another has it")
+            raise LeaseLostError("another has it")
         if progress in ("kill", "die"):
             print(*others(), flush=True)
             os.kill(others()[0] if progress == "kill" else os.getpid(), signal.SIGKILL)

@@ -8,8 +8,8 @@ from skillscale import config
 from skillscale.analysis.fit_laws import _background
 from skillscale.errors import InputError
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import CategoryUse, Measurement, Optimisation, RunRecord, Size, State
-from skillscale.runs.read import AGGREGATE, Runs, aggregate_weights, nominal_budget, trained_table
+from skillscale.record import DataUse, Measurement, ModelSize, OptimizerPlan, RunRecord, State
+from skillscale.runs.read import AGGREGATE, LoadedRuns, aggregate_weights, nominal_budget, trained_table
 
 SETTINGS = config.load()
 
@@ -52,13 +52,13 @@ def test_only_finished_runs_count_and_a_missing_skill_is_missing():
 
 
 def test_the_tokens_are_those_trained_on_where_that_is_known():
-    uses = {"code": CategoryUse(tokens=600_000, epochs=1.5), "prose": CategoryUse(tokens=404_096, epochs=0.5)}
+    uses = {"code": DataUse(tokens=600_000, epochs=1.5), "prose": DataUse(tokens=404_096, epochs=0.5)}
     runs = trained_table([replace(record(), uses=uses), record()], SETTINGS).runs
     assert list(runs["D"]) == [1_004_096, 1_000_000]
 
 
 def test_runs_of_one_trunk_are_one_cluster():
-    plan = Optimisation(lr=0.01, batch_sequences=1, steps=9, warmup_steps=1, decay_steps=2, trunk="oak")
+    plan = OptimizerPlan(lr=0.01, batch_sequences=1, steps=9, warmup_steps=1, decay_steps=2, trunk="oak")
     alone = replace(record(), run_id="alone", optimisation=replace(plan, trunk="", decay_steps=0))
     branches = [replace(record(), run_id=name, optimisation=plan) for name in ("short", "long")]
     runs = trained_table([alone, *branches, replace(record(), run_id="old")], SETTINGS).runs
@@ -66,12 +66,12 @@ def test_runs_of_one_trunk_are_one_cluster():
 
 
 def test_n_without_the_embedding_leaves_a_run_at_the_budget_that_it_cost():
-    size = Size(n_params=10_000, n_params_nonembed=4_000, n_params_embed=6_000, depth=2, width=12, n_heads=1,
+    size = ModelSize(n_params=10_000, n_params_nonembed=4_000, n_params_embed=6_000, depth=2, width=12, n_heads=1,
                 vocab_size=500, context=64)  # fmt: skip
     records = (replace(record(), size=size),)
     table = trained_table(records, SETTINGS, "nonembed")
     assert table.runs[["N", "D"]].iloc[0].tolist() == [4_000, 1_000_000]
-    runs = Runs(table=table, name="small", records=records, trained=True)
+    runs = LoadedRuns(table=table, name="small", records=records, trained=True)
     assert runs.convention == "without the embedding"
     of_grid = runs.of_grid.table.runs.iloc[0]
     assert 6 * of_grid["N"] * of_grid["D"] == pytest.approx(6 * 10_000 * 1_000_000)
@@ -115,7 +115,7 @@ def background(text):
     words = {"study": "small", "data": "small", "skills": "small", "study.level": "0.8"}
     records = (replace(record(), exposures=12.5),)
     table = trained_table(records, SETTINGS)
-    runs = Runs(table=table, name="small", study=Described(text), records=records, trained=True)
+    runs = LoadedRuns(table=table, name="small", study=Described(text), records=records, trained=True)
     return _background(words, SETTINGS, runs)
 
 

@@ -34,9 +34,9 @@ def answer(words, **environment):
 
 
 def registry(folder: Path):
-    from skillscale.tracking import Registry
+    from skillscale.tracking import StudyStore
 
-    return Registry.open(f"sqlite:///{folder / 'runs.db'}", cache=folder / "cache")
+    return StudyStore.open(f"sqlite:///{folder / 'runs.db'}", cache=folder / "cache")
 
 
 def finished(folder: Path):
@@ -217,9 +217,9 @@ def test_sampling_begins_with_the_grid_and_trains_nothing_twice(studied):
 
 def _ladder():
     from skillscale.config import load
-    from skillscale.lm.model.shape import rungs
+    from skillscale.lm.model.shape import buildable_sizes
 
-    return rungs(260, load().model)
+    return buildable_sizes(260, load().model)
 
 
 def test_failed_points_are_trained_again_only_when_asked(tmp_path):

@@ -18,7 +18,7 @@ from storages import PASSWORD, postgresql
 
 from skillscale.errors import TrackingError
 from skillscale.record import State
-from skillscale.tracking import Registry
+from skillscale.tracking import StudyStore
 
 pytestmark = pytest.mark.slow
 PATIENCE_S = 45.0  # a machine that is busy lets heartbeats wait
@@ -104,7 +104,7 @@ class Cluster:
         return (self.folder / f"{host}.log").read_text()
 
     def study(self):
-        return Registry.open(self.tracking, cache=self.folder / "looking", storage=self.storage).study("small")
+        return StudyStore.open(self.tracking, cache=self.folder / "looking", storage=self.storage).study("small")
 
     def holders(self):
         """Host and pid of those who train just now."""

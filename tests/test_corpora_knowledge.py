@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from skillscale.lm.data.corpora import fact_phrasings, facts, knowledge
-from skillscale.lm.data.corpora.contamination import prompts_asked
+from skillscale.lm.data.corpora.contamination import prompts_in
 from skillscale.lm.data.corpora.facts import ASKED, TOLD, UNSEEN, Entity
 from skillscale.lm.data.corpora.items import Corpus, Document
 
@@ -67,7 +67,7 @@ def test_questions_of_each_set_are_about_its_group_and_rightly_answered(corpus: 
             assert item.completion == f" {entity.values[str(item.meta['relation'])]}\n"
             assert item.prompt.startswith("Q: ")
             assert item.prompt.endswith("?\nA:")
-    asked = prompts_asked(document.text for document in corpus.train)
+    asked = prompts_in(document.text for document in corpus.train)
     assert not asked & {item.prompt for item in corpus.sets["knowledge_qa"]}
     assert asked & {item.prompt for item in corpus.sets["knowledge_qa_trainhalf"]}
 

@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 
 from skillscale import cli
-from skillscale.design.propose import Wish
-from skillscale.design.space import History, Space
+from skillscale.design.propose import DesignGoal
+from skillscale.design.space import DesignSpace, RunHistory
 from skillscale.design.targets import Quantity, Target, default_targets
 from skillscale.errors import InputError
-from skillscale.simulation.baselines import DESIGNS, SHAPES, Planned, Shape, isoflop_grid, largest
-from skillscale.simulation.greedy_designs import GREEDY, Criterion
+from skillscale.simulation.baselines import DESIGNS, SHAPES, FixedDesign, IsoflopGridShape, isoflop_grid, largest
+from skillscale.simulation.greedy_designs import GREEDY, DesignCriterion
 from skillscale.simulation.parabola_analysis import answer_by_parabolas
-from skillscale.simulation.random_truths import FLOPS, SKILLS, Kind, random_world
-from skillscale.simulation.replay import Terms, measured, run_design
+from skillscale.simulation.random_truths import FLOPS, SKILLS, TruthFamily, random_truth
+from skillscale.simulation.replay import ReplaySettings, measure_run, run_design
 from skillscale.simulation.scores import Score
 
 UNIT = FLOPS[1]
-SPACE = Space(flops=FLOPS)
+SPACE = DesignSpace(flops=FLOPS)
 MIXES = np.array([[0.5, 0.5], [0.8, 0.2]])
-MIXED = Space(flops=FLOPS, categories=("a", "b"), mixes=MIXES)
+MIXED = DesignSpace(flops=FLOPS, categories=("a", "b"), mixes=MIXES)
 FILE = """
 import random
 def losses(n_params, n_tokens, mix, seed):
@@ -35,17 +35,17 @@ def losses(n_params, n_tokens, mix, seed):
 
 def wish(budget, space=SPACE):
     mixes = () if space.mixes is None else [tuple(mix) for mix in space.mixes]
-    return Wish(
+    return DesignGoal(
         targets=default_targets(SKILLS, largest=UNIT, computes=[1e21], mixes=mixes), left=budget * UNIT, runs=24
     )
 
 
 def tried(name, budget, space=SPACE, **terms):
-    world = random_world(Kind.ADD, 3, space.categories)
+    world = random_truth(TruthFamily.ADD, 3, space.categories)
     design = DESIGNS[name](space, wish(budget, space), 0)
     return run_design(
-        measured(world, np.random.default_rng(1)), design, space, History.empty(SKILLS, len(space.categories)),
-        Terms(budget=budget * UNIT, **terms), rng=np.random.default_rng(2),
+        measure_run(world, np.random.default_rng(1)), design, space, RunHistory.empty(SKILLS, len(space.categories)),
+        ReplaySettings(budget=budget * UNIT, **terms), rng=np.random.default_rng(2),
     )  # fmt: skip
 
 
@@ -92,14 +92,14 @@ def grid_at_the_top():
 
 def test_a_small_budget_buys_fewer_rungs_and_a_tiny_one_no_grid():
     rungs = np.unique(np.round(np.log(np.prod([(g := isoflop_grid(SPACE, 0.16 * UNIT)).N, g.D], axis=0)), 4))
-    assert len(rungs) < Shape().budgets
+    assert len(rungs) < IsoflopGridShape().budgets
     with pytest.raises(InputError, match="raise the budget"):
         isoflop_grid(SPACE, 0.05 * UNIT)
 
 
 def test_a_grid_takes_the_sizes_that_there_are():
     sizes = tuple(np.geomspace(1e6, 1e10, 30))
-    grid = isoflop_grid(Space(flops=FLOPS, sizes=sizes), 2.55 * UNIT)
+    grid = isoflop_grid(DesignSpace(flops=FLOPS, sizes=sizes), 2.55 * UNIT)
     assert set(grid.N) <= set(sizes)
 
 
@@ -124,10 +124,10 @@ class Watcher:
     ("workers", "batch", "pending"), [(1, 4, {0}), (4, 1, {0, 1, 2, 3}), (3, 3, {0, 1, 2}), (2, 1, {0, 1})]
 )
 def test_runs_under_way_are_shown_without_their_losses(workers, batch, pending):
-    watcher, world = Watcher(), random_world(Kind.ADD, 0)
+    watcher, world = Watcher(), random_truth(TruthFamily.ADD, 0)
     history = run_design(
-        measured(world, np.random.default_rng(0)), watcher, SPACE, History.empty(SKILLS),
-        Terms(budget=2 * UNIT, workers=workers, batch=batch), rng=np.random.default_rng(0),
+        measure_run(world, np.random.default_rng(0)), watcher, SPACE, RunHistory.empty(SKILLS),
+        ReplaySettings(budget=2 * UNIT, workers=workers, batch=batch), rng=np.random.default_rng(0),
     )  # fmt: skip
     assert {made - known for made, known in watcher.seen} == pending
     assert history.having("code").all()
@@ -135,19 +135,19 @@ def test_runs_under_way_are_shown_without_their_losses(workers, batch, pending):
 
 
 def test_a_run_outside_the_space_is_refused():
-    outside = Planned(N=np.array([1e9]), D=np.array([1e9]))
+    outside = FixedDesign(N=np.array([1e9]), D=np.array([1e9]))
     with pytest.raises(InputError, match="outside the space"):
         run_design(
-            measured(random_world(Kind.ADD, 0), np.random.default_rng(0)), outside,
-            Space(flops=(1e16, 1e17)), History.empty(SKILLS), Terms(budget=1e20), rng=np.random.default_rng(0),
+            measure_run(random_truth(TruthFamily.ADD, 0), np.random.default_rng(0)), outside,
+            DesignSpace(flops=(1e16, 1e17)), RunHistory.empty(SKILLS), ReplaySettings(budget=1e20), rng=np.random.default_rng(0),
         )  # fmt: skip
 
 
 def test_parabolas_find_the_optimum_of_a_noiseless_grid_and_cover_it():
-    world = random_world(Kind.ADD, 5)
+    world = random_truth(TruthFamily.ADD, 5)
     grid = isoflop_grid(SPACE, 10.2 * UNIT)
     bare = {skill: tell(grid.N, grid.D, None) for skill, tell in world.log_loss.items()}
-    history = History.empty(SKILLS).with_runs(grid.N, grid.D, None, bare, {name: 0 * x for name, x in bare.items()})
+    history = RunHistory.empty(SKILLS).with_runs(grid.N, grid.D, None, bare, {name: 0 * x for name, x in bare.items()})
     targets = default_targets(SKILLS, largest=UNIT, computes=[1e21])
     told = answer_by_parabolas(history, targets)
     for target, value, lo, hi in zip(targets, told.value, told.lo, told.hi, strict=True):
@@ -280,11 +280,11 @@ def test_bad_words_are_told_what_to_do(capsys, words, told):
 @pytest.mark.parametrize("name", GREEDY)
 @pytest.mark.parametrize("space", [SPACE, MIXED], ids=["plain", "mixed"])
 def test_greedy_designs_choose_within_budget_and_space(name, space):
-    world = random_world(Kind.REAL, 3, space.categories)
+    world = random_truth(TruthFamily.REAL, 3, space.categories)
     design = GREEDY[name](space, wish(1.0, space), 0)
     history = run_design(
-        measured(world, np.random.default_rng(1)), design, space, History.empty(SKILLS, len(space.categories)),
-        Terms(budget=UNIT, most=16), rng=np.random.default_rng(2),
+        measure_run(world, np.random.default_rng(1)), design, space, RunHistory.empty(SKILLS, len(space.categories)),
+        ReplaySettings(budget=UNIT, most=16), rng=np.random.default_rng(2),
     )  # fmt: skip
     assert 12 <= len(history) <= 16
     assert space.allows(history.N, history.D).all()
@@ -307,8 +307,10 @@ def test_the_v_optimal_run_lowers_the_variance_of_predictions_as_much_as_it_says
         return np.einsum("mp,pq,mq->m", r, np.linalg.inv(prior + g.T @ g / model.noise**2), r).mean()
 
     more = sobol.with_runs(here[0][at : at + 1], here[1][at : at + 1], None)
-    assert view.gain(Criterion.V_OPTIMAL)[at] == pytest.approx(mean_variance(sobol) - mean_variance(more), rel=1e-6)
-    assert view.after(at).gain(Criterion.V_OPTIMAL)[at] < view.gain(Criterion.V_OPTIMAL)[at]
+    assert view.gain(DesignCriterion.V_OPTIMAL)[at] == pytest.approx(
+        mean_variance(sobol) - mean_variance(more), rel=1e-6
+    )
+    assert view.after(at).gain(DesignCriterion.V_OPTIMAL)[at] < view.gain(DesignCriterion.V_OPTIMAL)[at]
 
 
 @pytest.mark.slow

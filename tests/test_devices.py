@@ -13,12 +13,12 @@ from skillscale.lm.model.transformer import Transformer
 from skillscale.lm.train import devices
 from skillscale.lm.train.loop import _Loop, train
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import Optimisation
+from skillscale.record import OptimizerPlan
 
 CONFIG = load().train
 MODEL = replace(load().model, context=32)
 SIZE = shape_for(6e3, vocab_size=300, model=MODEL)
-PLAN = Optimisation(lr=0.01, batch_sequences=4, steps=8, warmup_steps=2)
+PLAN = OptimizerPlan(lr=0.01, batch_sequences=4, steps=8, warmup_steps=2)
 COMPILED = replace(CONFIG, compile="default")
 
 
@@ -69,9 +69,9 @@ def test_a_compiled_model_is_measured_as_it_stands(without_kernels):
 @pytest.mark.skipif(not cpu_kernels.HAS_ONEDNN, reason="this build of torch has no oneDNN for x86")
 def test_a_compiled_model_takes_torchs_own_products(without_kernels, monkeypatch):
     asked = []
-    times = cpu_kernels.times
+    times = cpu_kernels.matmul
     monkeypatch.setattr(cpu_kernels, "_WORTH_PRODUCT", 0)
-    monkeypatch.setattr(cpu_kernels, "times", lambda x, weight: asked.append(1) or times(x, weight))
+    monkeypatch.setattr(cpu_kernels, "matmul", lambda x, weight: asked.append(1) or times(x, weight))
     trained(COMPILED)
     assert asked == []
     trained()

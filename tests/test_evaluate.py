@@ -19,13 +19,13 @@ from skillscale.cli import ENTRIES, main
 from skillscale.config import EvalSetConfig, SkillConfig, SkillsConfig, load
 from skillscale.errors import DivergedError, InputError
 from skillscale.lm.evaluation import hf_model
-from skillscale.lm.evaluation.checkpoints import Texts, measure
+from skillscale.lm.evaluation.checkpoints import EvaluationTexts, measure
 from skillscale.lm.evaluation.hf_folder import open_folder
 from skillscale.lm.evaluation.hf_model import size_of
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import Measurement, RunRecord, State
 from skillscale.runs.read import evaluated_table, read_runs
-from skillscale.tracking import Registry
+from skillscale.tracking import StudyStore
 
 # MLflow 3.17 on SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -40,7 +40,7 @@ PAIRS = (
     ("", "amber basin cedar"), ("Question: what?\nAnswer:", " north"), ("valley", "water"), ("naï", "ve café éé"),
     ("", " ".join(samples.WORDS * 3)), ("yew " * 60, "ridge"), ("thorn 1", "23 456"), ("é", "é"),
 )  # fmt: skip
-TEXTS = Texts(sets={"made": PAIRS}, data_hash="made")
+TEXTS = EvaluationTexts(sets={"made": PAIRS}, data_hash="made")
 SKILLS = SkillsConfig(
     name="made",
     sets=(EvalSetConfig(name="made", path="made.jsonl"),),
@@ -372,7 +372,7 @@ def test_a_family_becomes_runs_whose_fit_finds_the_planted_law(planted, place, t
     for one in said["runs"]:
         loss = samples.planted(one["point"]["n_params"], one["point"]["n_tokens"])
         assert one["skills"]["words"]["bpb"] * math.log(2) == pytest.approx(loss, rel=1e-6)
-    tags = client(Registry.open(place[1])).get_experiment_by_name("family").tags
+    tags = client(StudyStore.open(place[1])).get_experiment_by_name("family").tags
     assert "ended, 9 of 9 points done" in tags["mlflow.note.content"]
     shown = state(tags)["selectedColumns"]
     assert "metrics.`skill_bpb/words`" in shown

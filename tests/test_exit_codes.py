@@ -42,9 +42,9 @@ ANSWERS = (
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """A registry that holds no study."""
-    from skillscale.tracking import Registry
+    from skillscale.tracking import StudyStore
 
-    return Registry.open(f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db").uri
+    return StudyStore.open(f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db").uri
 
 
 def test_the_table_holds_every_entry():

@@ -16,8 +16,8 @@ from skillscale.cli import ENTRIES, main
 from skillscale.laws.forms.catalogue import CHINCHILLA
 from skillscale.laws.io.document import read_document
 from skillscale.point import DesignPoint
-from skillscale.record import Measurement, Size, Why
-from skillscale.tracking import Registry
+from skillscale.record import Measurement, ModelSize, ProposalReason
+from skillscale.tracking import StudyStore
 
 # MLflow 3.17 on SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -46,7 +46,7 @@ def trained(tmp_path_factory):
     """A study as training leaves it: isoFLOPs, some runs of another mix, one that a sampler chose, one that failed."""
     path = tmp_path_factory.mktemp("trained") / "mlflow.db"
     settings = config.load()
-    study = Registry.open(f"sqlite:///{path}", cache=path.parent / "cache").open_study("main", settings)
+    study = StudyStore.open(f"sqlite:///{path}", cache=path.parent / "cache").open_study("main", settings)
     first = settings.study.mix_values[0]
     points = [
         DesignPoint(n_params=n, n_tokens=round(C / 6 / n), mix=mix, seed=seed)
@@ -57,13 +57,13 @@ def trained(tmp_path_factory):
     study.add_points(points)
     # At a budget of the study, so that a curve would have it
     chosen = DesignPoint(n_params=33_333, n_tokens=round(settings.study.budgets[0] / 6 / 33_333), mix=first, seed=9)
-    study.add_points([chosen], {chosen.key: Why(purpose="plan", cost=1e11)})
+    study.add_points([chosen], {chosen.key: ProposalReason(purpose="plan", cost=1e11)})
     study.add_points([DesignPoint(n_params=9_999, n_tokens=10**6, mix=first, seed=1)])
     rng = np.random.default_rng(0)
     while (writer := study.claim()) is not None:
         with writer:
             N, D, share = writer.point.n_params, writer.point.n_tokens, writer.point.mix.shares
-            writer.begin(size=Size(n_params=N, n_params_nonembed=N - 2_048, n_params_embed=2_048, depth=1, width=16,
+            writer.begin(size=ModelSize(n_params=N, n_params_nonembed=N - 2_048, n_params_embed=2_048, depth=1, width=16,
                                    n_heads=1, vocab_size=512, context=256))  # fmt: skip
             if N == 9_999:
                 writer.fail("DivergedError: loss is nan")

@@ -52,12 +52,12 @@ def test_a_torn_checkpoint_is_set_aside_and_the_point_trained_anew(empty_store, 
         result = {"sets": {}, "skills": {"code": measured(2.0)}, "skills_held_out": {}, "uses": {}, "exposures": None}
         return SimpleNamespace(curve=[(1000, 3.0)], spending=SPENDING, **result)
 
-    monkeypatch.setattr(run, "derive", lambda *asked: SimpleNamespace(size=SIZE, optimisation=OPTIMISATION))
+    monkeypatch.setattr(run, "training_recipe", lambda *asked: SimpleNamespace(size=SIZE, optimisation=OPTIMISATION))
     monkeypatch.setattr(run, "train_and_measure", train)
     monkeypatch.setattr(worker, "data_sets", lambda prepared: [])
     shutil.copy(empty_store, tmp_path / "runs.db")
     study, log = Scene(tmp_path).study, io.StringIO()
-    desk = worker.Desk(
+    desk = worker.WorkerContext(
         config=load(study="smoke"), prepared=SimpleNamespace(data_hash="da7a"), cache=tmp_path, out=Output(log=log)
     )
     writer = study.claim()

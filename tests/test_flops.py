@@ -17,14 +17,14 @@ def test_the_count_is_that_of_the_products_that_torch_runs(n_params, monkeypatch
     # The plain kernel multiplies all T keys, as the count says; the counter doesn't know the fused one on a CPU
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(torch.zeros(2, size.context, dtype=torch.long)).sum().backward()
-    assert flops.per_token(size) * 2 * size.context == counter.get_total_flops()
+    assert flops.flops_per_token(size) * 2 * size.context == counter.get_total_flops()
 
 
 def test_attention_is_what_six_n_leaves_out():
     size = shape_for(1e7, vocab_size=512, model=load().model)
     attention = 12 * size.depth * size.context * size.width
     norms = 6 * (2 * size.depth + 1) * size.width  # parameters that multiply no matrix
-    assert flops.per_token(size) == 6 * size.n_params + attention - norms
+    assert flops.flops_per_token(size) == 6 * size.n_params + attention - norms
 
 
 def test_the_peak_is_a_rate_that_a_machine_can_have():

@@ -6,7 +6,7 @@ import pytest
 
 from skillscale import config
 from skillscale.errors import InputError
-from skillscale.execution.grid import common_sizes, cost, expected_optimum, grid_points, tokens_to_train, wanted_sizes
+from skillscale.execution.grid import budget_sizes, cost, expected_optimum, grid_points, shared_sizes, tokens_to_train
 from skillscale.point import DesignPoint, Mix
 
 
@@ -34,7 +34,7 @@ def test_the_default_grid_brackets_the_expected_optimum_with_six_sizes_over_a_fa
 
 
 def test_wanted_sizes_are_geometric_around_the_optimum(main_config):
-    sizes = wanted_sizes(1e11, main_config.study)
+    sizes = budget_sizes(1e11, main_config.study)
     steps = {round(math.log(b / a), 9) for a, b in itertools.pairwise(sizes)}
     assert len(steps) == 1
     assert math.sqrt(sizes[0] * sizes[-1]) == pytest.approx(expected_optimum(1e11, main_config.study))
@@ -95,10 +95,10 @@ def test_sizes_on_the_ladder_lie_within_half_a_step_of_those_wanted(branches):
     for budget in (*study.budgets, 3.3e11, 7.7e12):
         moved = [
             math.log(on / by, step)
-            for on, by in zip(common_sizes(budget, study), wanted_sizes(budget, study), strict=True)
+            for on, by in zip(shared_sizes(budget, study), budget_sizes(budget, study), strict=True)
         ]
         assert max(map(abs, moved)) <= 0.5 + 1e-9
-        assert all(round(math.log(size, step), 6).is_integer() for size in common_sizes(budget, study))
+        assert all(round(math.log(size, step), 6).is_integer() for size in shared_sizes(budget, study))
 
 
 def test_branches_of_a_study_that_grows_keep_their_points(branches):
@@ -130,8 +130,8 @@ def test_tokens_of_branches_by_hand():
 
 def test_sizes_outside_those_of_the_study_are_left_out(main_config):
     study = dataclasses.replace(main_config.study, n_params=(2e4, 1e5))
-    whole = wanted_sizes(1e11, main_config.study)
-    assert wanted_sizes(1e11, study) == [size for size in whole if 2e4 <= size <= 1e5]
-    assert 0 < len(wanted_sizes(1e11, study)) < len(whole)
+    whole = budget_sizes(1e11, main_config.study)
+    assert budget_sizes(1e11, study) == [size for size in whole if 2e4 <= size <= 1e5]
+    assert 0 < len(budget_sizes(1e11, study)) < len(whole)
     with pytest.raises(InputError, match=r"study\.n_params \[1, 2\] leaves no size at budget 1e\+11"):
-        wanted_sizes(1e11, dataclasses.replace(study, n_params=(1, 2)))
+        budget_sizes(1e11, dataclasses.replace(study, n_params=(1, 2)))

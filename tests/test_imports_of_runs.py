@@ -23,8 +23,8 @@ from skillscale.errors import InputError, TrackingError
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import State
 from skillscale.runs import parse_columns, read_table
-from skillscale.runs.read import read_runs, tell_left_out
-from skillscale.tracking import Registry
+from skillscale.runs.read import print_excluded, read_runs
+from skillscale.tracking import StudyStore
 from skillscale.tracking.store import Store
 
 # MLflow 3.17 on SQLAlchemy 2.1
@@ -51,7 +51,7 @@ TRACKED = {
 def empty_store(tmp_path_factory):
     """A store with its schema: making one takes a second, copying it nothing."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    Registry.open(f"sqlite:///{path}")
+    StudyStore.open(f"sqlite:///{path}")
     return path
 
 
@@ -65,7 +65,7 @@ def uri(empty_store, tmp_path, monkeypatch):
 
 @pytest.fixture
 def registry(uri):
-    return Registry.open(uri)
+    return StudyStore.open(uri)
 
 
 def digitised(rows=5):
@@ -395,7 +395,7 @@ def test_what_is_left_out_is_told_by_reason_with_names_and_later_in_a_line(uri, 
     assert "  12 (fox-0, fox-1, fox-2 and 9 more): it is FAILED, not FINISHED\n" in told.getvalue()
     assert re.search(r"\n  1 \([a-z]+-[a-z]+-\d+\): prose: no loss\n", told.getvalue()), "the name that MLflow gives"
     runs = read_runs({"tracking": uri}, load(overrides={"study.name": "here"}))
-    tell_left_out(runs, Output(log=log))
+    print_excluded(runs, Output(log=log))
     assert log.getvalue() == "left out by the import: 12 runs, 1 losses\n"
 
 

@@ -22,9 +22,9 @@ from skillscale.cli.values import launch_options
 from skillscale.errors import InputError
 from skillscale.execution import launchers
 from skillscale.execution.launchers import launcher
-from skillscale.execution.launchers.kubernetes import job, job_name
+from skillscale.execution.launchers.kubernetes import job_manifest, job_name
 from skillscale.execution.launchers.local import PARENT, Local, visible_gpus
-from skillscale.execution.worker_pool import tell_elsewhere, worker_words
+from skillscale.execution.worker_pool import print_worker_command, worker_argv
 
 ADDRESS = f"postgresql+psycopg2://me:{PASSWORD}@host/x"
 ENVIRONMENT = {"SKILLSCALE_STORAGE": ADDRESS, "MLFLOW_TRACKING_URI": "http://host:5000"}
@@ -229,7 +229,7 @@ def test_slurm_refuses_what_it_has_not(tmp_path, options, says):
 
 
 def test_the_manifest_of_a_job_is_one_that_kubernetes_takes():
-    manifest = yaml.safe_load(yaml.safe_dump(job("main", WORDS, 16, {"gpu": 1, "image": "skillscale:cuda"})))
+    manifest = yaml.safe_load(yaml.safe_dump(job_manifest("main", WORDS, 16, {"gpu": 1, "image": "skillscale:cuda"})))
     models = pytest.importorskip("kubernetes.client", reason="pip install kubernetes")
     read = models.V1Job.model_validate(manifest)
     # What the schema does not know is left out in reading
@@ -237,7 +237,7 @@ def test_the_manifest_of_a_job_is_one_that_kubernetes_takes():
 
 
 def test_the_manifest_says_what_kubernetes_demands_of_an_indexed_job():
-    manifest = job("main", WORDS, 16, {"gpu": 2, "cpu": 8, "memory": "32Gi", "namespace": "research"})
+    manifest = job_manifest("main", WORDS, 16, {"gpu": 2, "cpu": 8, "memory": "32Gi", "namespace": "research"})
     spec = manifest["spec"]
     assert (manifest["apiVersion"], manifest["kind"]) == ("batch/v1", "Job")
     assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 16, 16)
@@ -255,7 +255,7 @@ def test_the_manifest_says_what_kubernetes_demands_of_an_indexed_job():
 def test_the_manifest_starts_the_worker_as_the_command_line_has_it():
     (entry,) = [one for one in cli.ENTRIES if one.name == "worker"]
     arguments = {"storage": "queue.journal", "study_name": "main", "cache": Path("x"), "trainer": ""}
-    words = worker_words(arguments, retry_failed=False, sampled=False, stay=True, elsewhere=True)
+    words = worker_argv(arguments, retry_failed=False, sampled=False, stay=True, elsewhere=True)
     assert words == WORDS
     assert cli.parse(words[1:], entry)["study"] == "main"
 
@@ -270,7 +270,7 @@ def test_names_of_jobs_are_names_of_hosts(study, name):
 
 def test_kubernetes_has_no_other_options():
     with pytest.raises(InputError, match="colour"):
-        job("main", WORDS, 1, {"colour": "red"})
+        job_manifest("main", WORDS, 1, {"colour": "red"})
 
 
 @pytest.mark.parametrize("words", [["grid", "--study", "smoke"], ["sample", "--study", "smoke"]])
@@ -297,11 +297,11 @@ def test_the_words_to_type_are_those_that_are_no_defaults(tmp_path):
     (entry,) = [one for one in cli.ENTRIES if one.name == "worker"]
     arguments = {"storage": "queue.journal", "study_name": "my study", "cache": tmp_path, "launcher": "none"}
     log = io.StringIO()
-    told = tell_elsewhere(arguments, Output(as_json=True, answer=io.StringIO(), log=log))
+    told = print_worker_command(arguments, Output(as_json=True, answer=io.StringIO(), log=log))
     assert log.getvalue().endswith(": skillscale worker --study 'my study'\n")
     typed = shlex.split(log.getvalue().partition(": skillscale ")[2])
     assert cli.parse(typed[1:], entry) == cli.parse(told["worker"][1:], entry)
-    tell_elsewhere(
+    print_worker_command(
         {**arguments, "trainer": "a.py:train", "timeout_s": 60.0}, Output(answer=io.StringIO(), log=log), sampled=True
     )
     assert log.getvalue().endswith(" --sampled true --trainer a.py:train --timeout_s 60.0\n")

@@ -7,11 +7,11 @@ import pytest
 from planted_laws import bound, scattered, truth
 
 from skillscale.laws.fit import fit, newton
-from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
 from skillscale.laws.fit.objective import LEAST_ABSOLUTE, RAW_LEAST_SQUARES, Objective
 from skillscale.laws.uncertainty import bootstrap
-from skillscale.laws.uncertainty.bootstrap import Method, draws
+from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, draws
 
 
 @pytest.mark.parametrize("name", ["chinchilla", "drifting", "additive_mixture"])
@@ -31,7 +31,7 @@ def test_blocks_of_runs_and_problems_add_up(name, objective, size, monkeypatch):
         np.testing.assert_allclose(cut, one, rtol=1e-10, atol=1e-10 * np.abs(one).max())
 
 
-@pytest.mark.parametrize("method", [Method.RUN, Method.WILD])
+@pytest.mark.parametrize("method", [ResamplingMethod.RUN, ResamplingMethod.WILD])
 def test_draws_in_blocks_are_set_by_their_seed_and_spread_alike(method, monkeypatch):
     law, theta = bound("chinchilla"), truth("chinchilla")
     points = scattered(law, theta, noise=0.01)
@@ -46,7 +46,7 @@ def test_draws_in_blocks_are_set_by_their_seed_and_spread_alike(method, monkeypa
 
 
 @pytest.mark.parametrize("one_step", [False, True])
-@pytest.mark.parametrize("method", list(Method))
+@pytest.mark.parametrize("method", list(ResamplingMethod))
 def test_memory_of_draws_does_not_grow_with_their_number(method, one_step, monkeypatch):
     law, theta = bound("chinchilla"), truth("chinchilla")
     points = scattered(law, theta, n=1000, noise=0.01)
@@ -64,13 +64,13 @@ def test_memory_of_draws_does_not_grow_with_their_number(method, one_step, monke
     assert peak(100) < few + 0.1 * 100 * 1000 * 8  # of one array of resamples times runs
 
 
-def grid(*, copies: int) -> tuple[Points, np.ndarray]:
+def grid(*, copies: int) -> tuple[RunData, np.ndarray]:
     """Runs in the order of loops over N and D, again and again: every k-th sees few of the sizes."""
     theta = truth("chinchilla")
     N, D = (z.ravel() for z in np.meshgrid(np.geomspace(5e3, 5e5, 8), np.geomspace(6e4, 6e6, 8)))
     N, D = np.tile(N, copies), np.tile(D, copies)
     error = 0.01 * np.random.default_rng(0).normal(size=len(N))
-    return Points(N=N, D=D, L=bound("chinchilla").loss(theta, N, D) * np.exp(error)), theta
+    return RunData(N=N, D=D, L=bound("chinchilla").loss(theta, N, D) * np.exp(error)), theta
 
 
 def test_seeds_of_a_large_table_are_found_on_some_of_its_runs(monkeypatch):

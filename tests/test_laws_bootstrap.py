@@ -10,27 +10,27 @@ from planted_laws import bound, scattered, truth
 from scipy.stats import kurtosis
 
 from skillscale.errors import FitError
-from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
 from skillscale.laws.fit.objective import HUBER, LEAST_SQUARES, density
 from skillscale.laws.forms.catalogue import CHINCHILLA, LAWS
-from skillscale.laws.uncertainty.bootstrap import Method, Spread, draws, new_run_sd, sandwich
+from skillscale.laws.uncertainty.bootstrap import ParameterCovariance, ResamplingMethod, draws, new_run_sd, sandwich
 from skillscale.laws.uncertainty.resamples import interval
-from skillscale.simulation.studies import Errors, plant
+from skillscale.simulation.studies import NoiseDraws, plant
 
 THETA = np.array([1.8, 60.0, 120.0, 0.41, 0.37])
 
 
-def design(checkpoints: int = 1) -> Points:
+def design(checkpoints: int = 1) -> RunData:
     """5 budgets of 9 sizes over +-8x, each run ``checkpoints`` times, with the law's losses."""
     C = np.repeat(np.geomspace(2e10, 2e12, 5), 9)
     N = np.repeat(0.1 * np.sqrt(C) * np.tile(np.geomspace(1 / 8, 8, 9), 5), checkpoints)
     D = np.outer(C, np.linspace(1, 0.4, checkpoints)).ravel() / (6 * N)
     runs = np.repeat(np.arange(45), checkpoints)
-    return Points(N=N, D=D, L=CHINCHILLA.loss(THETA, N, D), clusters=runs)
+    return RunData(N=N, D=D, L=CHINCHILLA.loss(THETA, N, D), clusters=runs)
 
 
-def noisy(points: Points, error: np.ndarray) -> Points:
+def noisy(points: RunData, error: np.ndarray) -> RunData:
     return replace(points, L=points.L * np.exp(error), labels=None)
 
 
@@ -39,18 +39,18 @@ def spread(q: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def study() -> Points:
+def study() -> RunData:
     return noisy(design(), np.random.default_rng(0).normal(scale=0.005, size=45))
 
 
 @pytest.fixture(scope="module")
-def epoch(request) -> Points:
+def epoch(request) -> RunData:
     table = pd.read_csv(request.getfixturevalue("tables") / "chinchilla_epoch.csv")
     table = table[table["in_besiroglu_240"] == 1]
-    return Points(N=table["params"].to_numpy(), D=table["tokens"].to_numpy(), L=table["loss"].to_numpy())
+    return RunData(N=table["params"].to_numpy(), D=table["tokens"].to_numpy(), L=table["loss"].to_numpy())
 
 
-@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("method", ResamplingMethod)
 def test_draws_are_decided_by_the_seed(study, method):
     fit = fit_law(study)
     budgets = np.repeat(np.arange(5), 9)
@@ -59,7 +59,7 @@ def test_draws_are_decided_by_the_seed(study, method):
     assert np.abs(one - other).max() > 1e-4
 
 
-@pytest.mark.parametrize("method", [Method.WILD, Method.RUN])
+@pytest.mark.parametrize("method", [ResamplingMethod.WILD, ResamplingMethod.RUN])
 def test_checkpoints_of_a_run_go_together(method):
     """An error that a run's checkpoints share is no five independent ones."""
     points = design(checkpoints=5)
@@ -74,13 +74,15 @@ def test_checkpoints_of_a_run_go_together(method):
 
 def test_laplace_is_close_to_wild_where_runs_tell_the_law(study):
     fit = fit_law(study, objective=LEAST_SQUARES)
-    wild, laplace = (spread(draws(fit, study, method=m, count=2000)) for m in (Method.WILD, Method.LAPLACE))
+    wild, laplace = (
+        spread(draws(fit, study, method=m, count=2000)) for m in (ResamplingMethod.WILD, ResamplingMethod.LAPLACE)
+    )
     np.testing.assert_allclose(wild[1:], laplace[1:], rtol=0.12)
 
 
 def test_one_step_is_close_to_the_whole_way(study):
     fit = fit_law(study, objective=None)
-    for method, least in ((Method.WILD, 0.95), (Method.RUN, 0.85)):
+    for method, least in ((ResamplingMethod.WILD, 0.95), (ResamplingMethod.RUN, 0.85)):
         whole, step = (draws(fit, study, method=method, count=200, one_step=one) for one in (False, True))
         assert np.corrcoef(whole[:, 3], step[:, 3])[0, 1] > least
 
@@ -98,7 +100,7 @@ def test_errors_are_the_size_that_independent_studies_show():
 def test_resampling_budgets_needs_three():
     points = design().take(np.arange(18))
     with pytest.raises(FitError, match="2 clusters can't be resampled by budget; it takes 3"):
-        draws(fit_law(points), points, method=Method.BUDGET, budgets=np.repeat([0, 1], 9))
+        draws(fit_law(points), points, method=ResamplingMethod.BUDGET, budgets=np.repeat([0, 1], 9))
 
 
 def test_one_run_a_cluster_inflates_as_the_textbook_does(study):
@@ -106,7 +108,7 @@ def test_one_run_a_cluster_inflates_as_the_textbook_does(study):
     fit = fit_law(study, objective=LEAST_SQUARES)
     jac = fit.law.jacobian(fit.q[None], study.covariates(fit.law))[0]
     hat = jac @ np.linalg.pinv(jac)
-    whole = Spread.of(jac, np.zeros((5, 5)), np.arange(45))
+    whole = ParameterCovariance.of(jac, np.zeros((5, 5)), np.arange(45))
     np.testing.assert_allclose(whole.inflate(fit.residuals, 1.0), fit.residuals / (1 - np.diag(hat)), rtol=1e-6)
     assert whole.freedom() == pytest.approx(40)
 
@@ -118,7 +120,7 @@ def test_clusters_inflate_by_blocks():
     errors, jac = rng.normal(size=135), rng.normal(size=(135, 5))
     hat = jac @ np.linalg.pinv(jac)
     codes = np.asarray(points.clusters)
-    inflated = Spread.of(jac, np.zeros((5, 5)), codes).inflate(errors, 0.5)
+    inflated = ParameterCovariance.of(jac, np.zeros((5, 5)), codes).inflate(errors, 0.5)
     for run in (0, 17, 44):
         rows = np.flatnonzero(codes == run)
         values, vectors = np.linalg.eigh(np.eye(3) - hat[np.ix_(rows, rows)])
@@ -131,7 +133,7 @@ def test_what_only_a_prior_tells_is_as_wide_as_the_prior():
     points = scattered(law, theta, n=40, noise=0.05, seed=3)
     fit = fit_law(points, law=points.bind(law))
     told = fit.law.priors[6].sd
-    for method in (Method.WILD, Method.LAPLACE, Method.RUN):
+    for method in (ResamplingMethod.WILD, ResamplingMethod.LAPLACE, ResamplingMethod.RUN):
         q = draws(fit, points, method=method, count=80)
         assert 0.5 * told < spread(q)[6] < 1.6 * told, method
 
@@ -181,7 +183,7 @@ def test_pulls_of_parts_that_share_clusters_add_up(study):
 def test_pairs_bootstrap_gives_the_published_errors(epoch):
     """Besiroglu et al. 2024: to 2 %, and twice the Monte Carlo error of their 4000 resamples (of B: 4.5 %)."""
     fit = fit_law(epoch)
-    theta = fit.law.theta(draws(fit, epoch, method=Method.RUN, count=8000, seed=1, one_step=False))
+    theta = fit.law.theta(draws(fit, epoch, method=ResamplingMethod.RUN, count=8000, seed=1, one_step=False))
     published = {"E": 0.0257, "A": 124.5, "B": 1293.0, "alpha": 0.0154, "beta": 0.0206}
     for column, (name, error) in zip(theta.T, published.items(), strict=True):
         by_chance = math.sqrt((kurtosis(column, fisher=False) - 1) / (4 * 4000))
@@ -193,7 +195,7 @@ def test_pairs_bootstrap_gives_the_published_errors(epoch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("errors", Errors)
+@pytest.mark.parametrize("errors", NoiseDraws)
 def test_intervals_cover(errors):
     """90 % intervals of alpha and ln N* at 10 times the compute, over 200 studies: Monte Carlo error 2 points."""
     hits = []

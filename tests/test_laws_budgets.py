@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from skillscale.errors import InputError
-from skillscale.laws.fit.request import Request
+from skillscale.laws.fit.request import FitRequest
 from skillscale.laws.forms.catalogue import LAWS
 from skillscale.laws.isoflop.budgets import budget_of_runs
-from skillscale.laws.uncertainty.bootstrap import Method
+from skillscale.laws.uncertainty.bootstrap import ResamplingMethod
 
 
 def runs(budgets=(1e18, 3e18, 1e19), *, sizes=4, told=True) -> pd.DataFrame:
@@ -47,4 +47,4 @@ def test_what_cant_be_resampled_by_budget_is_refused_with_the_cure(frame, messag
 
 def test_a_request_by_budget_needs_them():
     with pytest.raises(InputError, match="needs the budget of every run"):
-        Request(law=LAWS["chinchilla"], method=Method.BUDGET)
+        FitRequest(law=LAWS["chinchilla"], method=ResamplingMethod.BUDGET)

@@ -8,34 +8,41 @@ import pytest
 from planted_laws import CATEGORIES
 
 from skillscale.errors import FitError
-from skillscale.laws.fit.data import Points
-from skillscale.laws.fit.request import Request
-from skillscale.laws.fit.skill_law import Fitted
+from skillscale.laws.fit.data import RunData
+from skillscale.laws.fit.request import FitRequest
+from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.forms.catalogue import CHINCHILLA, LAWS
-from skillscale.laws.io.document import document, read_document
+from skillscale.laws.io.document import law_document, read_document
 from skillscale.laws.selection.backtest import backtest
-from skillscale.laws.selection.extrapolation import Setting, forecasts, mix_effects
-from skillscale.laws.selection.holdout import Limit, has_checkpoints, inner_limits, mix_codes, run_shares, thinned
-from skillscale.laws.selection.selected import fit_chosen
-from skillscale.laws.selection.selection import candidates, choose, why_not
+from skillscale.laws.selection.extrapolation import PredictionSetting, extrapolate, mix_effects
+from skillscale.laws.selection.holdout import (
+    Cutoff,
+    checkpoint_weights,
+    has_checkpoints,
+    inner_cutoffs,
+    mix_codes,
+    run_shares,
+)
+from skillscale.laws.selection.selected import fit_selected
+from skillscale.laws.selection.selection import candidates, ineligible_reason, select_law
 from skillscale.report.laws import law_text, optima_frame, plain_laws
 
 SIZES = np.geomspace(1e8, 1.6e9, 5)
 THETAS = {"code": [0.9, 250.0, 900.0, 0.38, 0.36], "prose": [1.8, 480.0, 2100.0, 0.35, 0.37]}
 
 
-def of_N_and_D(seed=0, noise=0.003, sizes=SIZES) -> dict[str, Points]:
+def of_N_and_D(seed=0, noise=0.003, sizes=SIZES) -> dict[str, RunData]:
     """Five sizes, each on six numbers of tokens per parameter."""
     N = np.repeat(sizes, 6)
     D = N * np.tile(np.geomspace(5, 160, 6), len(sizes))
     rng = np.random.default_rng(seed)
     return {
-        name: Points(N=N, D=D, L=CHINCHILLA.loss(theta, N, D) * np.exp(noise * rng.normal(size=len(N))))
+        name: RunData(N=N, D=D, L=CHINCHILLA.loss(theta, N, D) * np.exp(noise * rng.normal(size=len(N))))
         for name, theta in THETAS.items()
     }
 
 
-def of_mixes(seed=0, n_mixes=24, effect=0.0, noise=0.002, checkpoints=6, transient=False) -> dict[str, Points]:
+def of_mixes(seed=0, n_mixes=24, effect=0.0, noise=0.002, checkpoints=6, transient=False) -> dict[str, RunData]:
     """Every mix at four sizes, with checkpoints; a mix adds the same to ln L at each."""
     rng = np.random.default_rng(seed)
     h = rng.dirichlet(np.ones(3) * 2, n_mixes)
@@ -51,11 +58,11 @@ def of_mixes(seed=0, n_mixes=24, effect=0.0, noise=0.002, checkpoints=6, transie
     L = law.loss(np.array(theta), N[rows], D.ravel(), h[mix[rows]])
     offsets = effect * rng.normal(size=n_mixes)
     L = L * np.exp(offsets[mix[rows]] + noise * rng.normal(size=len(run))[rows] + 1e-4 * rng.normal(size=len(rows)))
-    return {"code": Points(N=N[rows], D=D.ravel(), L=L, h=h[mix[rows]], categories=CATEGORIES, clusters=rows)}
+    return {"code": RunData(N=N[rows], D=D.ravel(), L=L, h=h[mix[rows]], categories=CATEGORIES, clusters=rows)}
 
 
 def halves(data, max_N):
-    low = {name: Limit(letter="N", value=max_N).fits(points) for name, points in data.items()}
+    low = {name: Cutoff(letter="N", value=max_N).fits(points) for name, points in data.items()}
     return [{name: data[name].take(low[name] == below) for name in data} for below in (True, False)]
 
 
@@ -86,7 +93,7 @@ def test_early_checkpoints_off_the_curve_call_for_a_law_that_knows_them():
 def test_what_a_mix_adds_is_told_from_smaller_runs_and_lowers_the_error():
     low, high = halves(of_mixes(effect=0.02, checkpoints=1), 5e8)
     _, found = backtest(low, high, letter="N", laws=("separable",))
-    plain = forecasts(low, Setting(law=LAWS["separable"]), Limit(letter="N", value=5e8))["code"]
+    plain = extrapolate(low, PredictionSetting(law=LAWS["separable"]), Cutoff(letter="N", value=5e8))["code"]
     error = np.abs(np.expm1(plain.log_loss(high["code"]) - high["code"].log_L)).mean()
     assert "mix effects" in found["code"].setting
     assert found["code"].score.mean_relative_error < 0.5 * error
@@ -117,13 +124,13 @@ def test_intervals_of_new_runs_cover_planted_larger_ones(kind):
 
 def test_the_average_has_intervals_and_optima_of_its_own():
     low, high = halves(of_N_and_D(), 9e8)
-    outlook = choose(low).fitted(low)["code"]
+    outlook = select_law(low).fitted(low)["code"]
     assert len(outlook.members) > 1
     assert outlook.weights.sum() == pytest.approx(1)
     lo, hi = outlook.mean_interval(high["code"], 0.9)
     assert np.all((lo < outlook.mean_log_loss(high["code"])) & (outlook.mean_log_loss(high["code"]) < hi))
     truth = CHINCHILLA.log_optimum(np.array([THETAS["code"]]), 1e22)[0, 0]
-    told = fit_chosen(low, choose(low), Request(law=CHINCHILLA, resamples=400))["code"]
+    told = fit_selected(low, select_law(low), FitRequest(law=CHINCHILLA, resamples=400))["code"]
     lo, hi = np.nanquantile(told.optima_over_laws([1e22])[:, 0], [0.05, 0.95])
     assert lo < truth < hi
 
@@ -132,7 +139,7 @@ def test_the_larger_runs_are_never_looked_at():
     data = of_N_and_D()
     low, high = halves(data, 9e8)
     spoilt = {
-        name: Points(N=points.N, D=points.D, L=points.L * 3, clusters=points.labels) for name, points in high.items()
+        name: RunData(N=points.N, D=points.D, L=points.L * 3, clusters=points.labels) for name, points in high.items()
     }
     first, second = (backtest(low, other, letter="N", laws=("chinchilla",))[1]["code"] for other in (high, spoilt))
     assert first.setting == second.setting
@@ -141,14 +148,14 @@ def test_the_larger_runs_are_never_looked_at():
 
 
 def test_hold_outs_keep_two_sizes_to_fit():
-    sizes = [limit.value for limit in inner_limits(of_N_and_D(), "N")]
+    sizes = [limit.value for limit in inner_cutoffs(of_N_and_D(), "N")]
     assert sizes == pytest.approx([SIZES[3], SIZES[2]])
-    assert inner_limits(of_N_and_D(sizes=SIZES[:2]), "N") == ()
-    assert len(inner_limits(of_N_and_D(), "C")) == 2
+    assert inner_cutoffs(of_N_and_D(sizes=SIZES[:2]), "N") == ()
+    assert len(inner_cutoffs(of_N_and_D(), "C")) == 2
 
 
 def test_two_sizes_are_compared_by_compute():
-    choice = choose(of_N_and_D(sizes=SIZES[:2]), laws=("chinchilla",))
+    choice = select_law(of_N_and_D(sizes=SIZES[:2]), laws=("chinchilla",))
     assert [limit.letter for limit in choice.limits] == ["C", "C"]
     assert choice.chosen.errors
 
@@ -156,8 +163,8 @@ def test_two_sizes_are_compared_by_compute():
 def test_two_sizes_at_one_D_leave_nothing_to_choose_by_and_say_so():
     points = of_N_and_D()["code"]
     few = {"code": points.take(np.isin(points.N, SIZES[:2]) & (np.arange(len(points)) % 6 == 0))}
-    few = {"code": Points(N=np.repeat(few["code"].N, 3), D=np.full(6, 2e9), L=np.repeat(few["code"].L, 3))}
-    choice = choose(few)
+    few = {"code": RunData(N=np.repeat(few["code"].N, 3), D=np.full(6, 2e9), L=np.repeat(few["code"].L, 3))}
+    choice = select_law(few)
     assert choice.chosen.setting.law.name == "chinchilla"
     assert "too few sizes" in choice.chosen.reason
     assert choice.fitted(few)["code"].chosen.rate > 0
@@ -170,13 +177,13 @@ def test_one_size_says_what_to_add():
 
 
 def test_near_duplicates_of_a_checkpoint_weigh_as_one():
-    points = Points(
+    points = RunData(
         N=np.full(4, 1e8), D=np.array([1e9, 2e9, 2.002e9, 3e9]), L=np.full(4, 3.0), clusters=np.array([0, 0, 0, 1])
     )
-    found, count = thinned(points)
+    found, count = checkpoint_weights(points)
     assert count == 2
     assert list(found.weights) == [1, 0.5, 0.5, 1]
-    assert thinned(points.take(np.array([0, 1, 3])))[1] == 0
+    assert checkpoint_weights(points.take(np.array([0, 1, 3])))[1] == 0
 
 
 def test_checkpoints_are_told_by_their_share_of_the_run():
@@ -191,10 +198,10 @@ def test_checkpoints_are_told_by_their_share_of_the_run():
 
 def test_tables_give_the_interval_over_laws_and_why_there_is_none():
     low = of_N_and_D()
-    choice = choose(low)
+    choice = select_law(low)
     assert len(choice.rivals) > 1
-    told = fit_chosen(low, choice, Request(law=choice.chosen.setting.law, resamples=100))["code"]
-    assert isinstance(told, Fitted)
+    told = fit_selected(low, choice, FitRequest(law=choice.chosen.setting.law, resamples=100))["code"]
+    assert isinstance(told, FittedLaw)
     text = law_text({"code": told}, [1e22])
     assert f"N* of code: intervals over chinchilla {told.weight:.2f}, " in text
     assert "no interval over laws" not in text
@@ -211,16 +218,16 @@ def test_tables_give_the_interval_over_laws_and_why_there_is_none():
 def test_what_the_chosen_law_tells_is_what_the_choice_predicts():
     data = of_mixes(effect=0.02, checkpoints=1)
     low, high = halves(data, 5e8)
-    choice = choose(low)
+    choice = select_law(low)
     assert choice.chosen.setting.effects
-    told = fit_chosen(low, choice, Request(law=choice.chosen.setting.law, resamples=100))["code"]
-    assert isinstance(told, Fitted)
+    told = fit_selected(low, choice, FitRequest(law=choice.chosen.setting.law, resamples=100))["code"]
+    assert isinstance(told, FittedLaw)
     outlook = choice.fitted(low)["code"]
     np.testing.assert_array_equal(told.fit.theta, outlook.chosen.fit.theta)
     assert told.setting == outlook.chosen.setting.name
     assert told.weight + sum(one.weight for one in told.rivals) == pytest.approx(1)
     where = high["code"]
-    saved = read_document(json.loads(json.dumps(document({"code": told}))))["code"]
+    saved = read_document(json.loads(json.dumps(law_document({"code": told}))))["code"]
     predicted = np.exp(outlook.chosen.log_loss(where))
     for one in (told, saved):
         np.testing.assert_allclose(one.loss(where.N, where.D, where.h).value, predicted, rtol=1e-12)
@@ -231,13 +238,13 @@ def test_what_the_chosen_law_tells_is_what_the_choice_predicts():
 
 def test_exponents_of_the_told_laws_lean_together():
     data = of_N_and_D(noise=0.01)
-    choice = choose(data, laws=("chinchilla",))
+    choice = select_law(data, laws=("chinchilla",))
     gaps = {}
     for pooled in (False, True):
         setting = replace(choice.chosen.setting, pooled=pooled)
         one = replace(choice, chosen=replace(choice.chosen, setting=setting))
-        found = fit_chosen(data, one, Request(law=setting.law, resamples=50))
-        alpha = [told.fit.parameters["alpha"] for told in found.values() if isinstance(told, Fitted)]
+        found = fit_selected(data, one, FitRequest(law=setting.law, resamples=50))
+        alpha = [told.fit.parameters["alpha"] for told in found.values() if isinstance(told, FittedLaw)]
         gaps[pooled] = abs(alpha[0] - alpha[1])
         assert all(("exponents pooled" in told.setting) == pooled for told in found.values())
     assert gaps[True] < gaps[False]
@@ -246,6 +253,6 @@ def test_exponents_of_the_told_laws_lean_together():
 def test_a_skill_whose_loss_rises_with_D_has_no_part_in_the_choice():
     data = of_N_and_D()
     wrong = replace(data["code"], L=2.0 - 0.3 * data["code"].L / data["code"].L.max())
-    assert "rises with D" in why_not(wrong)
-    assert not why_not(data["prose"])
-    assert not why_not(of_mixes(transient=True)["code"])
+    assert "rises with D" in ineligible_reason(wrong)
+    assert not ineligible_reason(data["prose"])
+    assert not ineligible_reason(of_mixes(transient=True)["code"])

@@ -8,25 +8,25 @@ import pytest
 
 from skillscale.errors import InputError
 from skillscale.laws.isoflop.study import fit_study
-from skillscale.laws.results import Minimum, Status, StudyFits
-from skillscale.laws.skills.crossover import Crossing, Crossover, crossing, crossover_study
-from skillscale.laws.skills.regression import Line
-from skillscale.laws.skills.validation_similarity import NEITHER, UNRESOLVED, likeness_study
-from skillscale.simulation.studies import Grid, Noise, Truth, simulate_study
+from skillscale.laws.results import IsoflopMinimum, Status, StudyResults
+from skillscale.laws.skills.crossover import Crossover, CrossoverOutcome, crossover_of_line, crossover_study
+from skillscale.laws.skills.regression import FittedLine
+from skillscale.laws.skills.validation_similarity import NEITHER, UNRESOLVED, similarity_study
+from skillscale.simulation.studies import Grid, NoiseModel, PlantedLaw, simulate_study
 
 BUDGET = 1.6e11
 COLUMNS = ["code", "knowledge", "stack", "web", "flat"]
 
 
-def line(level: float, slope: float, sd: tuple[float, float], seed: int = 0) -> Line:
+def line(level: float, slope: float, sd: tuple[float, float], seed: int = 0) -> FittedLine:
     """A line about 0 from -1 to 1, with independent normal errors."""
     draws = np.array([level, slope]) + np.array(sd) * np.random.default_rng(seed).normal(size=(10000, 2))
-    return Line(centre=0.0, level=level, slope=slope, lo=-1.0, hi=1.0, tau=0.0, p_scatter=1.0, draws=draws)
+    return FittedLine(centre=0.0, level=level, slope=slope, lo=-1.0, hi=1.0, tau=0.0, p_scatter=1.0, draws=draws)
 
 
 def found(level: float, slope: float, sd: tuple[float, float]) -> Crossover:
     names = {"first": "code", "second": "knowledge", "over": "code", "under": "knowledge", "C": 1.0, "reason": ""}
-    return crossing(line(level, slope, sd), names, 0.9)
+    return crossover_of_line(line(level, slope, sd), names, 0.9)
 
 
 def fieller(level: float, slope: float, sd: tuple[float, float]) -> tuple[float, float]:
@@ -38,7 +38,7 @@ def fieller(level: float, slope: float, sd: tuple[float, float]) -> tuple[float,
 
 def test_the_interval_is_fiellers():
     told = found(0.05, 0.3, (0.02, 0.05))
-    assert told.outcome is Crossing.FOUND
+    assert told.outcome is CrossoverOutcome.FOUND
     lo, hi = fieller(0.05, 0.3, (0.02, 0.05))
     assert math.log(told.ratio.lo) == pytest.approx(lo, abs=0.02)
     assert math.log(told.ratio.hi) == pytest.approx(hi, abs=0.02)
@@ -47,21 +47,21 @@ def test_the_interval_is_fiellers():
 
 def test_a_slope_that_may_be_zero_leaves_the_interval_open():
     told = found(0.01, 0.05, (0.02, 0.05))
-    assert told.outcome is Crossing.UNRESOLVED
+    assert told.outcome is CrossoverOutcome.UNRESOLVED
     assert (told.ratio.lo, told.ratio.hi) == (0.0, math.inf)
     assert not told.ratio.known
 
 
 def test_one_side_alone_may_be_bounded():
     told = found(-0.27, 0.3, (0.02, 0.02))
-    assert told.outcome is Crossing.UNRESOLVED
+    assert told.outcome is CrossoverOutcome.UNRESOLVED
     assert 1.0 < told.ratio.lo < told.ratio.value < math.e
     assert told.ratio.hi == math.inf
 
 
 def test_no_crossing_within_the_ratios_is_told_from_not_resolved():
     told = found(0.5, 0.1, (0.02, 0.02))
-    assert told.outcome is Crossing.NONE
+    assert told.outcome is CrossoverOutcome.NONE
     assert all(math.isnan(x) for x in (told.ratio.value, told.ratio.lo, told.ratio.hi))
     assert told.ends[0].lo > 0
     assert told.slope.lo > 0
@@ -79,13 +79,13 @@ def ratio_study(slope: float, *, noise: float = 0.003, seeds: int = 2, seed: int
             "web": (0, 0.8 - code),
         }
         truths = {
-            name: Truth.at_optimum(
+            name: PlantedLaw.at_optimum(
                 N=4e4 * math.exp(off), C=BUDGET, L=3 * share**-0.05, reducible=0.5, alpha=0.4, beta=0.4
             )
             for name, (off, share) in (plan | {"flat": (0, 0.5)}).items()
         }
         grid = Grid(budgets=(BUDGET,), seeds=seeds)
-        runs = simulate_study(truths, rng, grid=grid, noise=Noise(run=noise, seed_level=0), mix=f"r{r}")
+        runs = simulate_study(truths, rng, grid=grid, noise=NoiseModel(run=noise, seed_level=0), mix=f"r{r}")
         parts.append(
             runs.assign(
                 run_id=runs["run_id"] + f"r{r}", **{"mix/code": code, "mix/knowledge": 0.8 - code, "mix/other": 0.2}
@@ -94,19 +94,19 @@ def ratio_study(slope: float, *, noise: float = 0.003, seeds: int = 2, seed: int
     return pd.concat(parts, ignore_index=True)
 
 
-def fit(runs: pd.DataFrame) -> StudyFits:
+def fit(runs: pd.DataFrame) -> StudyResults:
     return fit_study(runs, skills=COLUMNS, aggregates=[], resamples=300, laws={})
 
 
 @pytest.fixture(scope="module")
-def fits() -> StudyFits:
+def fits() -> StudyResults:
     return fit(ratio_study(0.2))
 
 
 def test_a_planted_crossing_is_found(fits):
     study = crossover_study(fits, "code", "knowledge", over="code", under="knowledge")
     single, pooled = study.crossovers
-    assert single.outcome is pooled.outcome is Crossing.FOUND
+    assert single.outcome is pooled.outcome is CrossoverOutcome.FOUND
     assert single.ratio.lo < 2 < single.ratio.hi
     assert single.slope.lo < 0.2 < single.slope.hi
     assert len(study.points_table()) == 5
@@ -117,14 +117,14 @@ def test_a_planted_crossing_is_found(fits):
 
 def test_skills_that_stay_apart_or_together_have_no_crossing_to_tell(fits):
     apart = crossover_study(fit(ratio_study(0.0)), "code", "knowledge", over="code", under="knowledge").crossovers[0]
-    assert apart.outcome is Crossing.UNRESOLVED
+    assert apart.outcome is CrossoverOutcome.UNRESOLVED
     few = fits.runs[fits.runs["mix"].isin(["r0.25", "r8.0"])]
     told = crossover_study(fit(few), "code", "knowledge", over="code", under="knowledge").crossovers
     assert [one.status for one in told] == [Status.TOO_FEW_MIXES]
 
 
 def test_validation_sets_are_told_by_what_they_follow(fits):
-    study = likeness_study(fits, COLUMNS[2:], first="knowledge", second="code", over="code", under="knowledge")
+    study = similarity_study(fits, COLUMNS[2:], first="knowledge", second="code", over="code", under="knowledge")
     told = {one.column: one for one in study.likenesses if not math.isnan(one.C)}
     assert (told["stack"].like, told["web"].like) == ("code", "knowledge")
     assert told["web"].chance > 0.99
@@ -151,18 +151,18 @@ def likeness_of(size: float, kind: str, rng: np.random.Generator) -> str:
             value = 0.01 * (truth + rng.normal(size=13))
             draws = value + 0.01 * rng.normal(size=(200, 13))
             minima += [
-                Minimum(
+                IsoflopMinimum(
                     mix=mix, skill=name, C=C, status=Status.OK, reason="", n_runs=7, n_sizes=7,
                     loss=math.exp(value[at]), draws=np.column_stack([draws[:, at], draws[:, at]]),
                 )
                 for at, mix in enumerate(names)
             ]  # fmt: skip
     runs = pd.DataFrame({"mix": names, "mix/code": np.linspace(0.1, 0.9, 13), "mix/knowledge": 0.5})
-    fits = StudyFits(
+    fits = StudyResults(
         skills=("own", "knowledge", "code"), aggregates=(), level=0.9, resamples=200, runs=runs, minima=tuple(minima),
         power_laws=(), residuals=(), laws=(), frontier=(), unusable=(),
     )  # fmt: skip
-    study = likeness_study(fits, ["own"], first="knowledge", second="code", over="code", under="knowledge")
+    study = similarity_study(fits, ["own"], first="knowledge", second="code", over="code", under="knowledge")
     return study.likenesses[-1].like
 
 
@@ -190,7 +190,7 @@ def test_followers_in_a_noisy_study_are_never_told_to_follow_nothing():
     told = []
     for seed in range(10):
         noisy = fit(ratio_study(0.0, noise=0.03, seeds=1, seed=seed))
-        study = likeness_study(noisy, COLUMNS[2:], first="knowledge", second="code", over="code", under="knowledge")
+        study = similarity_study(noisy, COLUMNS[2:], first="knowledge", second="code", over="code", under="knowledge")
         told += [(one.column, one.like) for one in study.likenesses if math.isnan(one.C)]
     assert {like for column, like in told if column == "stack"} <= {"code", UNRESOLVED}
     assert {like for column, like in told if column == "web"} <= {"knowledge", UNRESOLVED}
@@ -204,4 +204,4 @@ def test_names_that_are_not_there_are_refused(fits):
     with pytest.raises(InputError, match="no category prose"):
         crossover_study(fits, "code", "knowledge", over="code", under="prose")
     with pytest.raises(InputError, match="prose was not fitted"):
-        likeness_study(fits, ["prose"], first="knowledge", second="code", over="code", under="knowledge")
+        similarity_study(fits, ["prose"], first="knowledge", second="code", over="code", under="knowledge")

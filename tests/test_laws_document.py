@@ -9,7 +9,7 @@ from planted_laws import bound, scattered, truth
 
 from skillscale.errors import InputError
 from skillscale.laws.fit.skill_law import fit_skill
-from skillscale.laws.io.document import DRAWS, About, digest, document, read_about, read_document
+from skillscale.laws.io.document import DRAWS, LawMetadata, digest, law_document, read_document, read_metadata
 
 MIX = np.array([0.5, 0.3, 0.2])
 
@@ -22,7 +22,7 @@ def fitted(name="separable"):
 @pytest.mark.parametrize("name", ["chinchilla", "separable", "farseer"])
 def test_a_document_predicts_as_the_fit_does(name):
     one = fitted(name)
-    saved = read_document(json.loads(json.dumps(document({"code": one}))))["code"]
+    saved = read_document(json.loads(json.dumps(law_document({"code": one}))))["code"]
     N, D = np.array([1e5, 4e5]), np.array([1e6, 3e7])
     told, own = saved.loss(N, D, MIX), one.loss(N, D, MIX)
     np.testing.assert_array_equal(told.value, one.law.loss(one.fit.theta, N, D, MIX))
@@ -36,21 +36,21 @@ def test_a_document_predicts_as_the_fit_does(name):
 
 def test_at_no_mix_the_runs_mean_mix_is_meant():
     one = fitted()
-    saved = read_document(document({"code": one}))["code"]
+    saved = read_document(law_document({"code": one}))["code"]
     np.testing.assert_allclose(saved.loss(1e5, 1e6).value, one.law.loss(one.fit.theta, 1e5, 1e6, one.mean_mix))
 
 
 def test_what_a_plan_needs_to_know_of_the_runs_is_kept():
     one = fitted()
-    about = About(convention="total", aggregates=("mean",), mixes={"web/code": "web"})
-    plain = json.loads(json.dumps(document({"code": one}, about)))
+    about = LawMetadata(convention="total", aggregates=("mean",), mixes={"web/code": "web"})
+    plain = json.loads(json.dumps(law_document({"code": one}, about)))
     saved = read_document(plain)["code"]
     assert (saved.reach, saved.sizes, saved.noise) == (one.reach, one.sizes, one.noise)
     assert saved.sizes == (one.points.N.min(), one.points.N.max())
     np.testing.assert_array_equal(saved.shares, [one.points.h.min(0), one.points.h.max(0)])
     np.testing.assert_allclose(saved.law.theta(saved.estimate[None])[0], one.fit.theta, rtol=1e-9)
     assert saved.warnings == one.warnings
-    assert read_about(plain) == about
+    assert read_metadata(plain) == about
     for key in ("sizes", "shares", "warnings"):  # as in documents that were written before
         del plain["skills"]["code"][key]
     older = read_document({"schema": plain["schema"], "skills": plain["skills"]})["code"]
@@ -62,7 +62,7 @@ def test_the_runs_are_told_by_id_and_digest():
     one = fitted("chinchilla")
     labels = np.repeat([f"run{i:02d}" for i in range(30)], 2)
     points = replace(one.points, clusters=labels, labels=labels)
-    saved = read_document(document({"code": replace(one, points=points)}))["code"]
+    saved = read_document(law_document({"code": replace(one, points=points)}))["code"]
     assert saved.runs == tuple(f"run{i:02d}" for i in range(30))
     assert saved.n_runs == 60
     assert saved.digest == digest(points) == digest(points.take(np.arange(60)[::-1]))
@@ -81,18 +81,18 @@ def test_the_runs_are_told_by_id_and_digest():
 )
 def test_another_schema_is_refused_with_the_cure(change, message):
     with pytest.raises(InputError, match=message):
-        read_document(document({"code": fitted()}) | change, place="models:/law/1")
+        read_document(law_document({"code": fitted()}) | change, place="models:/law/1")
 
 
 def test_a_law_that_is_not_known_here_is_named():
-    plain = document({"code": fitted()})
+    plain = law_document({"code": fitted()})
     plain["skills"]["code"]["law"] = "kaplan"
     with pytest.raises(InputError, match=r"the law 'kaplan' for code.*it has chinchilla"):
         read_document(plain)
 
 
 def test_a_damaged_document_says_what_is_missing():
-    plain = document({"code": fitted()})
+    plain = law_document({"code": fitted()})
     del plain["skills"]["code"]["theta"]["alpha"]
     with pytest.raises(InputError, match="damaged: code lacks or garbles 'alpha'"):
         read_document(plain)

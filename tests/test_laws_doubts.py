@@ -6,30 +6,30 @@ import numpy as np
 import pytest
 from planted_laws import bound, scattered, truth
 
-from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
 from skillscale.laws.fit.objective import LEAST_SQUARES
 from skillscale.laws.fit.skill_law import fit_skill
 from skillscale.laws.forms.catalogue import CHINCHILLA, LAWS
-from skillscale.laws.results import Starts
-from skillscale.laws.uncertainty.bootstrap import Method, draws
-from skillscale.laws.uncertainty.diagnostics import doubts, pattern
-from skillscale.simulation.studies import Errors, design_points, plant
+from skillscale.laws.results import MultiStart
+from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, draws
+from skillscale.laws.uncertainty.diagnostics import diagnose_fit, residual_pattern_p
+from skillscale.simulation.studies import NoiseDraws, design_points, plant
 
 THETA = np.array([1.8, 60.0, 120.0, 0.41, 0.37])
 
 
-def study(rows: slice = slice(None), noise: float = 0.005, seed: int = 0) -> Points:
+def study(rows: slice = slice(None), noise: float = 0.005, seed: int = 0) -> RunData:
     points = design_points(np.random.default_rng(0)).take(np.arange(45)[rows])
     error = np.random.default_rng(seed).normal(scale=noise, size=len(points))
     return replace(points, L=CHINCHILLA.loss(THETA, points.N, points.D) * np.exp(error))
 
 
-def said(points: Points, word: str, law=CHINCHILLA) -> bool:
-    return any(word in reason for reason in doubts(fit_law(points, law=law, objective=None), points))
+def said(points: RunData, word: str, law=CHINCHILLA) -> bool:
+    return any(word in reason for reason in diagnose_fit(fit_law(points, law=law, objective=None), points))
 
 
-@pytest.mark.parametrize("errors", [Errors.EVEN, Errors.CLUSTERED])
+@pytest.mark.parametrize("errors", [NoiseDraws.EVEN, NoiseDraws.CLUSTERED])
 def test_a_form_that_does_not_hold_is_doubted_and_one_that_does_is_not(errors):
     """A Chinchilla fit to coupled terms and a drifting exponent, and to a Chinchilla truth."""
     shares = {}
@@ -38,7 +38,7 @@ def test_a_form_that_does_not_hold_is_doubted_and_one_that_does_is_not(errors):
         for seed in range(30):
             one = plant(LAWS[name], errors, np.random.default_rng(seed), edge=name == "drifting")
             fit = fit_law(one.points, objective=None, starts=2)
-            found.append(any("residuals bend" in reason for reason in doubts(fit, one.points)))
+            found.append(any("residuals bend" in reason for reason in diagnose_fit(fit, one.points)))
         shares[name] = np.mean(found)
     assert shares["chinchilla"] <= 0.1
     assert shares["drifting"] >= 0.6
@@ -51,7 +51,7 @@ def test_chance_alone_makes_no_pattern():
     for seed in range(100):
         points = study(seed=seed)
         fit = fit_law(points, objective=LEAST_SQUARES, starts=1)
-        p.append(pattern(fit, points, rng.normal(size=(45, 2))))
+        p.append(residual_pattern_p(fit, points, rng.normal(size=(45, 2))))
     assert np.mean(np.array(p) < 0.1) == pytest.approx(0.1, abs=0.07)
     assert np.mean(np.array(p) < 0.5) == pytest.approx(0.5, abs=0.15)
 
@@ -60,14 +60,14 @@ def test_a_planted_pattern_is_found():
     points = study()
     column = np.random.default_rng(1).choice([-1.0, 1.0], size=45)
     spoilt = replace(points, L=points.L * np.exp(0.005 * column))
-    assert pattern(fit_law(spoilt, objective=None), spoilt, column[:, None]) < 1e-3
+    assert residual_pattern_p(fit_law(spoilt, objective=None), spoilt, column[:, None]) < 1e-3
 
 
 @pytest.mark.parametrize(("p", "says"), [(5e-4, "is not the form"), (2e-3, "is perhaps not the form"), (0.03, "")])
 def test_what_one_of_many_tests_may_find_by_chance_is_said_with_care(monkeypatch, p, says):
-    monkeypatch.setattr("skillscale.laws.uncertainty.diagnostics.pattern", lambda *_: p)
+    monkeypatch.setattr("skillscale.laws.uncertainty.diagnostics.residual_pattern_p", lambda *_: p)
     points = study()
-    found = " ".join(doubts(fit_law(points, objective=None, starts=1), points))
+    found = " ".join(diagnose_fit(fit_law(points, objective=None, starts=1), points))
     assert ("residuals bend" in found, says in found) == (bool(says), True)
 
 
@@ -90,7 +90,7 @@ def test_a_mix_that_the_law_leaves_out_is_said():
 
 def test_noise_that_changes_with_size_is_said():
     points = design_points(np.random.default_rng(0))
-    points = Points(N=np.tile(points.N, 5), D=np.tile(points.D, 5), L=np.ones(225))
+    points = RunData(N=np.tile(points.N, 5), D=np.tile(points.D, 5), L=np.ones(225))
     x = np.log(points.N) - np.log(points.N).mean()
     error = np.random.default_rng(0).normal(size=225) * 0.004 * np.exp(-0.5 * x)
     assert said(replace(points, L=CHINCHILLA.loss(THETA, points.N, points.D) * np.exp(error)), "noise changes")
@@ -99,23 +99,23 @@ def test_noise_that_changes_with_size_is_said():
 def test_starts_that_disagree_are_said():
     points = study()
     fit = fit_law(points, objective=None)
-    lonely = replace(fit, starts=Starts(tried=6, agree=2, gap=3.0))
-    assert any("2 of 6 starts" in reason for reason in doubts(lonely, points))
-    rival = replace(fit, starts=Starts(tried=6, agree=5, gap=1e-4))
-    assert any("another optimum fits as well" in reason for reason in doubts(rival, points))
-    assert not any("start" in reason or "optimum" in reason for reason in doubts(fit, points))
+    lonely = replace(fit, starts=MultiStart(tried=6, agree=2, gap=3.0))
+    assert any("2 of 6 starts" in reason for reason in diagnose_fit(lonely, points))
+    rival = replace(fit, starts=MultiStart(tried=6, agree=5, gap=1e-4))
+    assert any("another optimum fits as well" in reason for reason in diagnose_fit(rival, points))
+    assert not any("start" in reason or "optimum" in reason for reason in diagnose_fit(fit, points))
 
 
 def test_draws_that_tell_nothing_are_said():
     points = study()
     fit = fit_law(points, objective=None)
-    q = draws(fit, points, method=Method.LAPLACE, count=400)
-    assert not doubts(fit, points, q)
+    q = draws(fit, points, method=ResamplingMethod.LAPLACE, count=400)
+    assert not diagnose_fit(fit, points, q)
     lost, lopsided = q.copy(), q.copy()
     lost[:40] = np.nan
-    assert any("10% of the resamples" in reason for reason in doubts(fit, points, lost))
+    assert any("10% of the resamples" in reason for reason in diagnose_fit(fit, points, lost))
     lopsided[:, 0] -= 10 * np.maximum(fit.q[0] - q[:, 0], 0)
-    assert any("draws of ln E are lopsided" in reason for reason in doubts(fit, points, lopsided))
+    assert any("draws of ln E are lopsided" in reason for reason in diagnose_fit(fit, points, lopsided))
 
 
 def test_what_only_a_prior_tells_is_said():
@@ -127,15 +127,15 @@ def test_what_only_a_prior_tells_is_said():
 @pytest.mark.parametrize(
     ("name", "method", "bent"),
     [
-        ("additive_mixture", Method.LAPLACE, True),
-        ("additive_mixture", Method.WILD, False),
-        ("chinchilla", Method.LAPLACE, False),
-        ("effective_data", Method.LAPLACE, False),
+        ("additive_mixture", ResamplingMethod.LAPLACE, True),
+        ("additive_mixture", ResamplingMethod.WILD, False),
+        ("chinchilla", ResamplingMethod.LAPLACE, False),
+        ("effective_data", ResamplingMethod.LAPLACE, False),
     ],
 )
 def test_draws_whose_losses_leave_the_law_on_one_side_are_said(name, method, bent):
     """One step in parameters that the runs hardly tell; drawn by wild they are followed back to the losses."""
-    one = plant(LAWS[name], Errors.EVEN, np.random.default_rng(1))
+    one = plant(LAWS[name], NoiseDraws.EVEN, np.random.default_rng(1))
     fit = fit_law(one.points, law=one.law, objective=None, starts=2)
     q = draws(fit, one.points, method=method, count=200)
-    assert any("to one side" in reason for reason in doubts(fit, one.points, q)) == bent
+    assert any("to one side" in reason for reason in diagnose_fit(fit, one.points, q)) == bent

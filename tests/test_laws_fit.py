@@ -9,9 +9,9 @@ from planted_laws import bound, scattered, truth
 from scipy.optimize import minimize
 
 from skillscale.errors import FitError
-from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law, refit
-from skillscale.laws.fit.newton import Problem, minimise
+from skillscale.laws.fit.newton import FitProblem, minimise
 from skillscale.laws.fit.objective import LEAST_ABSOLUTE, LEAST_SQUARES, RAW_LEAST_SQUARES, Objective
 from skillscale.laws.fit.skill_law import fit_skill
 from skillscale.laws.forms.catalogue import CHINCHILLA, LAWS
@@ -20,20 +20,20 @@ from skillscale.laws.results import Status
 THETA = np.array([1.8, 60.0, 120.0, 0.41, 0.37])
 
 
-def planted(theta=THETA, noise=0.0, seed=0) -> Points:
+def planted(theta=THETA, noise=0.0, seed=0) -> RunData:
     """The main study's grid: 7 sizes over +-8x at 3 budgets."""
     C = np.repeat([5e10, 1.6e11, 5e11], 7)
     N = 0.1 * np.sqrt(C) * np.tile(np.geomspace(1 / 8, 8, 7), 3)
     D = C / (6 * N)
     error = np.random.default_rng(seed).normal(scale=noise, size=len(N)) if noise else 0.0
-    return Points(N=N, D=D, L=CHINCHILLA.loss(theta, N, D) * np.exp(error))
+    return RunData(N=N, D=D, L=CHINCHILLA.loss(theta, N, D) * np.exp(error))
 
 
 @pytest.fixture(scope="module")
-def epoch(request) -> Points:
+def epoch(request) -> RunData:
     table = pd.read_csv(request.getfixturevalue("tables") / "chinchilla_epoch.csv")
     table = table[table["in_besiroglu_240"] == 1]
-    return Points(N=table["params"].to_numpy(), D=table["tokens"].to_numpy(), L=table["loss"].to_numpy())
+    return RunData(N=table["params"].to_numpy(), D=table["tokens"].to_numpy(), L=table["loss"].to_numpy())
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -129,7 +129,7 @@ def test_a_resample_by_weights_is_a_fit_of_repeated_rows():
     fit = fit_law(points)
     theta = fit.law.theta(refit(fit, points, weights=counts[None])[0])
     rows = np.repeat(np.arange(21), counts.astype(int))
-    again = fit_law(Points(N=points.N[rows], D=points.D[rows], L=points.L[rows]))
+    again = fit_law(RunData(N=points.N[rows], D=points.D[rows], L=points.L[rows]))
     np.testing.assert_allclose(theta[0], again.theta, rtol=1e-5)
 
 
@@ -155,9 +155,9 @@ def test_an_outlier_moves_the_robust_fit_little():
 
 def test_points_of_weight_zero_have_no_say():
     points = planted(noise=0.003)
-    spoilt = Points(N=points.N, D=points.D, L=np.where(np.arange(21) == 4, 50.0, points.L), weights=np.arange(21) != 4)
+    spoilt = RunData(N=points.N, D=points.D, L=np.where(np.arange(21) == 4, 50.0, points.L), weights=np.arange(21) != 4)
     kept = np.arange(21) != 4
-    alone = fit_law(Points(N=points.N[kept], D=points.D[kept], L=points.L[kept]))
+    alone = fit_law(RunData(N=points.N[kept], D=points.D[kept], L=points.L[kept]))
     np.testing.assert_allclose(fit_law(spoilt).theta, alone.theta, rtol=1e-5)
 
 
@@ -173,7 +173,7 @@ def test_points_of_weight_zero_have_no_say():
 )
 def test_runs_that_cant_carry_a_law_are_refused_with_the_cure(rows, message):
     points = planted(noise=0.003)
-    some = Points(N=points.N[rows], D=points.D[rows], L=points.L[rows])
+    some = RunData(N=points.N[rows], D=points.D[rows], L=points.L[rows])
     if message is None:
         assert math.isfinite(fit_law(some).F)
         return
@@ -184,21 +184,21 @@ def test_runs_that_cant_carry_a_law_are_refused_with_the_cure(rows, message):
 def test_one_ratio_of_tokens_to_parameters_is_confounded():
     N = np.geomspace(1e4, 1e6, 12)
     with pytest.raises(FitError, match="N and D are confounded"):
-        fit_law(Points(N=N, D=20 * N, L=CHINCHILLA.loss(THETA, N, 20 * N)))
+        fit_law(RunData(N=N, D=20 * N, L=CHINCHILLA.loss(THETA, N, 20 * N)))
 
 
 @pytest.mark.parametrize("bad", [math.nan, -1.0, 0.0, math.inf])
 def test_a_value_that_is_no_loss_is_named(bad):
     L = np.array([3.0, bad, 2.5])
     with pytest.raises(FitError, match=f"row 1 is {bad}"):
-        Points(N=np.ones(3), D=np.ones(3), L=L)
+        RunData(N=np.ones(3), D=np.ones(3), L=L)
 
 
-def without_floor() -> Points:
+def without_floor() -> RunData:
     """Runs of a law whose E is 0, over a factor of 30 in N and in D each, with noise."""
     N, D = (np.tile(np.geomspace(1e7, 3e8, 6), 6), np.repeat(np.geomspace(1e9, 3e10, 6), 6))
     error = np.random.default_rng(3).normal(scale=0.005, size=len(N))
-    return Points(N=N, D=D, L=CHINCHILLA.loss([0.0, 60.0, 120.0, 0.2, 0.22], N, D) * np.exp(error))
+    return RunData(N=N, D=D, L=CHINCHILLA.loss([0.0, 60.0, 120.0, 0.2, 0.22], N, D) * np.exp(error))
 
 
 def test_a_floor_that_runs_to_0_is_followed_there_and_told():
@@ -212,7 +212,7 @@ def test_a_floor_that_runs_to_0_is_followed_there_and_told():
 def test_a_valley_between_E_and_the_other_terms_is_followed_to_its_end(tables):
     domains = ("arxiv", "book", "c4", "github", "commoncrawl", "stackexchange", "wikipedia")
     rows = pd.read_csv(tables / "slimpajama_mix.csv").query("final == 1")
-    points = Points(
+    points = RunData(
         N=rows["params"].to_numpy(float), D=rows["tokens"].to_numpy(float), L=rows["loss_openhermes"].to_numpy(),
         h=rows[[f"mix_{name}" for name in domains]].to_numpy(), categories=domains,
     )  # fmt: skip
@@ -227,7 +227,7 @@ def test_a_valley_between_E_and_the_other_terms_is_followed_to_its_end(tables):
     assert "can't tell E from 0" in found.reason
 
 
-class Misled(Problem):
+class Misled(FitProblem):
     """A problem whose derivatives point the wrong way."""
 
     def derivatives(self, Q):

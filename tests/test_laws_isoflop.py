@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from skillscale.errors import InputError
-from skillscale.laws.isoflop.curves import CURVES, drawn_in, find_minima, fit_isoflops, lowest
-from skillscale.laws.results import Minimum, Status
+from skillscale.laws.isoflop.curves import CURVES, bootstrap_minima, find_minima, fit_isoflops, lowest
+from skillscale.laws.results import IsoflopMinimum, Status
 from skillscale.laws.uncertainty.resamples import Resamples
-from skillscale.simulation.studies import Grid, Noise, Truth, random_truth, simulate_study
+from skillscale.simulation.studies import Grid, NoiseModel, PlantedLaw, random_planted_law, simulate_study
 
 BUDGETS = (5e10, 1.6e11, 5e11)
 
@@ -31,7 +31,7 @@ def parabolas(optima, *, curvature=0.08, skew=0.0, sizes=7, noise=0.0, span=8.0,
     return np.array(C), np.array(N), np.array(L), np.array(seed)
 
 
-def minima(C, N, L, seeds, *, curve="shared", shared=None) -> list[Minimum]:
+def minima(C, N, L, seeds, *, curve="shared", shared=None) -> list[IsoflopMinimum]:
     fit = fit_isoflops(C, N, L, seeds=seeds, curve=curve, shared=shared)
     resamples = Resamples.draw(C, 300, np.random.default_rng(1))
     errors = resamples.errors(fit.residuals, fit.leverage, fit.used)
@@ -66,8 +66,8 @@ def test_a_seeds_level_moves_nothing():
 
 
 def test_a_bare_parabola_is_biased_and_says_so_in_its_interval():
-    truth = Truth.at_optimum(N=4e4, C=1.6e11, L=3.0, reducible=0.5, alpha=0.55, beta=0.3)
-    runs = simulate_study({"s": truth}, np.random.default_rng(0), noise=Noise(run=0, seed_level=0))
+    truth = PlantedLaw.at_optimum(N=4e4, C=1.6e11, L=3.0, reducible=0.5, alpha=0.55, beta=0.3)
+    runs = simulate_study({"s": truth}, np.random.default_rng(0), noise=NoiseModel(run=0, seed_level=0))
     columns = [runs[name].to_numpy() for name in ("C", "N", "s", "seed")]
     bare, full = (minima(*columns, shared=shared) for shared in (0, None))
     for rough, fine in zip(bare, full, strict=True):
@@ -109,7 +109,7 @@ def test_values_drawn_in_have_the_huber_fit_as_their_least_squares():
     design = np.column_stack([np.ones(60), x, x**2])
     log_L = design @ [1, 0.1, 0.5] + 0.01 * rng.standard_t(2, size=60)
     inverse = np.linalg.pinv(design)
-    drawn = drawn_in(log_L, np.ones(60), design, inverse, huber=2.0)
+    drawn = bootstrap_minima(log_L, np.ones(60), design, inverse, huber=2.0)
     fitted = design @ (inverse @ drawn)
     residuals = log_L - fitted
     delta = 2 * 1.4826 * np.median(np.abs(residuals)) * math.sqrt(60 / 57)
@@ -118,7 +118,7 @@ def test_values_drawn_in_have_the_huber_fit_as_their_least_squares():
     share = (np.abs(residuals) <= delta).mean()
     assert 0.5 < share < 1
     assert drawn - fitted == pytest.approx(psi / share * (1 + 3 / 60 * (1 - share) / share), rel=1e-8)
-    assert (drawn_in(log_L, np.ones(60), design, inverse, huber=math.inf) == log_L).all()
+    assert (bootstrap_minima(log_L, np.ones(60), design, inverse, huber=math.inf) == log_L).all()
 
 
 def test_a_noisy_budget_is_not_full_of_bad_runs():
@@ -126,7 +126,7 @@ def test_a_noisy_budget_is_not_full_of_bad_runs():
     C = np.repeat([1.0, 2.0], 40)
     design = np.column_stack([C == 1, C == 2]).astype(float)
     log_L = rng.normal(size=80) * np.where(C == 2, 0.1, 0.005)
-    drawn = drawn_in(log_L, C, design, np.linalg.pinv(design), huber=2.0)
+    drawn = bootstrap_minima(log_L, C, design, np.linalg.pinv(design), huber=2.0)
     assert drawn[C == 2].std() == pytest.approx(log_L[C == 2].std(), rel=0.15)
 
 
@@ -216,8 +216,8 @@ def test_shared_skew_beats_the_bare_parabola_on_random_truths():
     rng = np.random.default_rng(4)
     errors = {0: [], 1: [], 2: []}
     for _ in range(40):
-        truth = random_truth(rng, kind="drifting")
-        runs = simulate_study({"s": truth}, rng, grid=Grid(), noise=Noise(run=0.003))
+        truth = random_planted_law(rng, kind="drifting")
+        runs = simulate_study({"s": truth}, rng, grid=Grid(), noise=NoiseModel(run=0.003))
         right = np.log([truth.optimum(C) for C in BUDGETS])
         for shared, found in errors.items():
             fit = fit_isoflops(*(runs[n].to_numpy() for n in ("C", "N", "s")), seeds=runs["seed"], shared=shared)

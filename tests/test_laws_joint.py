@@ -5,21 +5,21 @@ import pytest
 from planted_laws import CATEGORIES, CENTRE, bound, scattered, truth
 
 from skillscale.errors import FitError, InputError
-from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
-from skillscale.laws.fit.joint import Sharing, fit_skills
+from skillscale.laws.fit.joint import ParameterSharing, fit_skills
 from skillscale.laws.fit.newton import minimise
 from skillscale.laws.forms.catalogue import LAWS
-from skillscale.laws.uncertainty.bootstrap import Method, resampled
-from skillscale.laws.uncertainty.joint_bootstrap import joint_draws
+from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, resample
+from skillscale.laws.uncertainty.joint_bootstrap import joint_bootstrap
 from skillscale.laws.uncertainty.resamples import interval
-from skillscale.simulation.studies import Errors, plant_skills
+from skillscale.simulation.studies import NoiseDraws, plant_skills
 
 LAW = LAWS["chinchilla"]
 SKILLS = {"code": (1.2, 0.40), "prose": (1.9, 0.34), "wiki": (1.5, 0.31)}
 
 
-def data(noise=0.0, n=60) -> dict[str, Points]:
+def data(noise=0.0, n=60) -> dict[str, RunData]:
     """Three skills with one alpha and beta, and E and beta of their own."""
     return {
         name: scattered(LAW, np.array([E, 477.0, 2143.0, 0.347, beta]), n=n, noise=noise, seed=seed)
@@ -35,7 +35,7 @@ def test_skills_that_share_nothing_are_fitted_as_if_alone():
 
 
 def test_a_shared_exponent_is_one_value_and_comes_back():
-    found = fit_skills(data(), law=LAW, sharing=Sharing(shared=("alpha",)))
+    found = fit_skills(data(), law=LAW, sharing=ParameterSharing(shared=("alpha",)))
     assert len({fit.parameters["alpha"] for fit in found.fits.values()}) == 1
     for name, fit in found.fits.items():
         assert fit.parameters["alpha"] == pytest.approx(0.347, rel=1e-6)
@@ -53,13 +53,13 @@ def test_sharing_an_exponent_tells_it_better():
         }
         own.append(fit_law(runs["code"], law=LAW, objective=None).parameters["alpha"])
         shared.append(
-            fit_skills(runs, law=LAW, objective=None, sharing=Sharing(shared=("alpha",))).fits["code"].theta[3]
+            fit_skills(runs, law=LAW, objective=None, sharing=ParameterSharing(shared=("alpha",))).fits["code"].theta[3]
         )
     assert np.std(shared) < 0.8 * np.std(own)
 
 
 def test_a_pinned_parameter_is_what_was_given():
-    found = fit_skills(data(), law=LAW, sharing=Sharing(pinned={"E": 1.5}, shared=("beta",)))
+    found = fit_skills(data(), law=LAW, sharing=ParameterSharing(pinned={"E": 1.5}, shared=("beta",)))
     assert [fit.parameters["E"] for fit in found.fits.values()] == pytest.approx([1.5] * 3, rel=1e-12)
     alone = fit_law(data()["wiki"], law=LAW, pins={"E": 1.5})
     assert alone.parameters["E"] == pytest.approx(1.5, rel=1e-12)
@@ -72,17 +72,17 @@ def test_pooling_lies_between_own_values_and_one_shared():
     def scatter(sharing):
         return np.ptp([fit.parameters["beta"] for fit in fit_skills(runs, law=LAW, sharing=sharing).fits.values()])
 
-    own, tight = scatter(Sharing()), scatter(Sharing(pooled={"beta": 1e-3}))
-    middle = scatter(Sharing(pooled={"beta": 0.03}))
+    own, tight = scatter(ParameterSharing()), scatter(ParameterSharing(pooled={"beta": 1e-3}))
+    middle = scatter(ParameterSharing(pooled={"beta": 0.03}))
     assert tight < 0.2 * middle
     assert middle < own
-    assert scatter(Sharing(pooled={"beta": 100.0})) == pytest.approx(own, rel=1e-2)
+    assert scatter(ParameterSharing(pooled={"beta": 100.0})) == pytest.approx(own, rel=1e-2)
 
 
 def test_transfer_can_be_shared_where_categories_are_weighed():
     law = bound("effective_data")
     runs = {name: scattered(law, truth("effective_data"), n=80, seed=at) for at, name in enumerate(("code", "prose"))}
-    found = fit_skills(runs, law=LAWS["effective_data"], sharing=Sharing(shared=("transfer",)))
+    found = fit_skills(runs, law=LAWS["effective_data"], sharing=ParameterSharing(shared=("transfer",)))
     t = [[fit.parameters[f"t_{one}"] for one in CATEGORIES] for fit in found.fits.values()]
     np.testing.assert_allclose(t, [[1.6, 0.4, 1.0]] * 2, rtol=1e-5)
 
@@ -99,7 +99,7 @@ def test_capacity_competition_comes_back_from_the_losses_of_all_categories():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("errors", [Errors.EVEN, Errors.CLUSTERED])
+@pytest.mark.parametrize("errors", [NoiseDraws.EVEN, NoiseDraws.CLUSTERED])
 def test_intervals_of_laws_of_all_skills_cover(errors):
     """Of every exponent and of ln L at 10 times the compute, in 25 studies: 90 % but for 5 points by chance."""
     hits = []
@@ -107,8 +107,8 @@ def test_intervals_of_laws_of_all_skills_cover(errors):
         study = plant_skills(LAWS["capacity_competition"], errors, np.random.default_rng(seed))
         data = {name: one.points for name, one in study.items()}
         joint = fit_skills(data, law=LAWS["capacity_competition"], objective=None)
-        for name, q in joint_draws(
-            joint, data, labels=lambda points: resampled(points, Method.WILD), count=200, seed=seed
+        for name, q in joint_bootstrap(
+            joint, data, labels=lambda points: resample(points, ResamplingMethod.WILD), count=200, seed=seed
         ).q.items():
             one = study[name]
             N = np.exp(one.log_optimum)
@@ -123,7 +123,7 @@ def test_intervals_of_laws_of_all_skills_cover(errors):
 
 
 def test_no_step_lowers_the_joint_objective():
-    found = fit_skills(data(noise=0.01), law=LAW, sharing=Sharing(shared=("alpha",), pooled={"E": 0.2}))
+    found = fit_skills(data(noise=0.01), law=LAW, sharing=ParameterSharing(shared=("alpha",), pooled={"E": 0.2}))
     again, F, _ = minimise(found.problem, found.Q[None] + 1e-3)
     assert F[0] == pytest.approx(found.F, rel=1e-9)
     np.testing.assert_allclose(again[0], found.Q, atol=1e-5)
@@ -138,7 +138,7 @@ def test_no_step_lowers_the_joint_objective():
 )
 def test_contradictions_are_refused(sharing, message):
     with pytest.raises(InputError, match=message):
-        Sharing(**sharing)
+        ParameterSharing(**sharing)
 
 
 def test_a_name_that_the_law_does_not_have_is_refused():
@@ -146,7 +146,7 @@ def test_a_name_that_the_law_does_not_have_is_refused():
         InputError,
         match="gamma of chinchilla can't be shared or pooled over skills; it shares E, alpha, beta, exponents",
     ):
-        fit_skills(data(), law=LAW, sharing=Sharing(shared=("gamma",)))
+        fit_skills(data(), law=LAW, sharing=ParameterSharing(shared=("gamma",)))
 
 
 def test_no_skill_at_all():

@@ -6,38 +6,38 @@ import numpy as np
 import pytest
 from planted_laws import scattered
 
-from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law, refit
-from skillscale.laws.fit.joint import Sharing, fit_skills
-from skillscale.laws.fit.request import Request, fit_all
+from skillscale.laws.fit.joint import ParameterSharing, fit_skills
+from skillscale.laws.fit.request import FitRequest, fit_all
 from skillscale.laws.forms.catalogue import LAWS
 from skillscale.laws.uncertainty import joint_bootstrap as module
-from skillscale.laws.uncertainty.bootstrap import Method, resampled
-from skillscale.laws.uncertainty.joint_bootstrap import joint_draws
+from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, resample
+from skillscale.laws.uncertainty.joint_bootstrap import joint_bootstrap
 
 LAW = LAWS["chinchilla"]
 FLOORS = {"code": 1.2, "prose": 1.9}
-SHARED = Sharing(shared=("alpha",))
+SHARED = ParameterSharing(shared=("alpha",))
 
 
-def data(noise=0.01, n=40) -> dict[str, Points]:
+def data(noise=0.01, n=40) -> dict[str, RunData]:
     """Two skills with one alpha, each of runs of its own."""
     return {name: planted(name, E, seed, noise=noise, n=n) for seed, (name, E) in enumerate(FLOORS.items())}
 
 
-def planted(name, E, seed, *, noise=0.01, n=40) -> Points:
+def planted(name, E, seed, *, noise=0.01, n=40) -> RunData:
     points = scattered(LAW, np.array([E, 477.0, 2143.0, 0.347, 0.367]), n=n, noise=noise, seed=seed)
     labels = np.array([f"{name}{at:03d}" for at in range(n)])
     return replace(points, clusters=labels, labels=labels)
 
 
-def drawn(runs, method=Method.WILD, *, count=100, sharing=SHARED, one_step=None):
+def drawn(runs, method=ResamplingMethod.WILD, *, count=100, sharing=SHARED, one_step=None):
     joint = fit_skills(runs, law=LAW, objective=None, sharing=sharing)
-    labels = {"labels": lambda points: resampled(points, method)}
-    return joint, joint_draws(joint, runs, method=method, count=count, seed=0, one_step=one_step, **labels)
+    labels = {"labels": lambda points: resample(points, method)}
+    return joint, joint_bootstrap(joint, runs, method=method, count=count, seed=0, one_step=one_step, **labels)
 
 
-@pytest.mark.parametrize("method", [Method.WILD, Method.RUN, Method.LAPLACE])
+@pytest.mark.parametrize("method", [ResamplingMethod.WILD, ResamplingMethod.RUN, ResamplingMethod.LAPLACE])
 def test_what_is_shared_is_one_value_in_every_draw(method):
     _, found = drawn(data(), method)
     np.testing.assert_allclose(found.q["code"][:, 3], found.q["prose"][:, 3])
@@ -48,8 +48,8 @@ def test_what_is_shared_is_one_value_in_every_draw(method):
 def test_each_recount_of_the_runs_is_fitted_to_its_minimum():
     """With nothing shared a draw is what the skill's own resample of the same counts is."""
     runs = data()
-    joint, found = drawn(runs, Method.RUN, count=20, sharing=Sharing(pooled={"alpha": 1e4}))
-    luck = module.Chance.draw(np.concatenate([resampled(one, Method.RUN) for one in runs.values()]), Method.RUN,
+    joint, found = drawn(runs, ResamplingMethod.RUN, count=20, sharing=ParameterSharing(pooled={"alpha": 1e4}))
+    luck = module.ClusterResamples.draw(np.concatenate([resample(one, ResamplingMethod.RUN) for one in runs.values()]), ResamplingMethod.RUN,
                               count=20, seed=0)  # fmt: skip
     points = runs["code"]
     fit = fit_law(points, law=joint.fits["code"].law, objective=joint.fits["code"].objective)
@@ -67,7 +67,7 @@ def test_the_whole_way_goes_where_one_step_points_as_noise_vanishes():
 
 
 def test_one_step_is_told_as_a_doubt(monkeypatch):
-    request = Request(law=LAW, sharing=SHARED, resamples=100)
+    request = FitRequest(law=LAW, sharing=SHARED, resamples=100)
     assert not any("one step" in doubt for doubt in fit_all(data(), request)["code"].warnings)
     monkeypatch.setattr(module, "EXACT", 1000)
     for one in fit_all(data(), request).values():
@@ -81,7 +81,7 @@ def test_intervals_of_a_shared_exponent_cover():
     hits = []
     for seed in range(200):
         runs = {name: planted(name, E, 2 * seed + at) for at, (name, E) in enumerate(FLOORS.items())}
-        found = fit_all(runs, Request(law=LAW, sharing=SHARED, resamples=200, seed=seed))
+        found = fit_all(runs, FitRequest(law=LAW, sharing=SHARED, resamples=200, seed=seed))
         band, optimum = found["code"].theta["alpha"], found["code"].optimum(1e13)
         aim = np.exp(LAW.log_optimum(np.array([[1.2, 477.0, 2143.0, 0.347, 0.367]]), [1e13]))[0, 0]
         hits.append([band.lo <= 0.347 <= band.hi, optimum.lo <= aim <= optimum.hi])

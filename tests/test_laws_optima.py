@@ -10,22 +10,22 @@ from planted_laws import CATEGORIES, bound, scattered, truth
 from scipy.optimize import minimize_scalar
 
 from skillscale.errors import FitError, InputError
-from skillscale.laws.fit.data import Points
-from skillscale.laws.fit.fit import Fit
+from skillscale.laws.fit.data import RunData
+from skillscale.laws.fit.fit import FitResult
 from skillscale.laws.fit.objective import HUBER
-from skillscale.laws.fit.skill_law import Fitted, fit_skill, fit_together
+from skillscale.laws.fit.skill_law import FittedLaw, fit_skill, fit_together
 from skillscale.laws.forms.catalogue import CHINCHILLA, LAWS
 from skillscale.laws.forms.nd import Law
-from skillscale.laws.optimum.optimum import best_mix, residual, validation_effect, weighted_optimum
-from skillscale.laws.results import Interval, Starts, Status, Verdict
-from skillscale.laws.uncertainty.bootstrap import Method
+from skillscale.laws.optimum.optimum import best_mix, size_gap, validation_effect, weighted_optimum
+from skillscale.laws.results import Interval, MultiStart, Status, Verdict
+from skillscale.laws.uncertainty.bootstrap import ResamplingMethod
 from skillscale.laws.uncertainty.resamples import interval
 
 SKILLS = {"code": [1.6, 477.0, 2143.0, 0.347, 0.367], "prose": [1.9, 300.0, 2500.0, 0.32, 0.38]}
 LABELS = np.array([f"run{i:02d}" for i in range(28)])
 
 
-def study(*, shared=0.0, own=0.0, seed=0, skills=SKILLS) -> dict[str, Points]:
+def study(*, shared=0.0, own=0.0, seed=0, skills=SKILLS) -> dict[str, RunData]:
     """7 sizes at 4 budgets; errors of a run are common to its skills (``shared``) and a skill's own."""
     rng = np.random.default_rng(seed)
     C = np.repeat([3e10, 1e11, 3e11, 1e12], 7)
@@ -33,25 +33,25 @@ def study(*, shared=0.0, own=0.0, seed=0, skills=SKILLS) -> dict[str, Points]:
     D = C / (6 * N)
     common = shared * rng.normal(size=28)
     return {
-        name: Points(
+        name: RunData(
             N=N, D=D, L=CHINCHILLA.loss(theta, N, D) * np.exp(common + own * rng.normal(size=28)), clusters=LABELS
         )
         for name, theta in skills.items()
     }
 
 
-def known(law: Law, q: np.ndarray, skill: str, *, spread: float = 0.0, draws: int = 20) -> Fitted:
+def known(law: Law, q: np.ndarray, skill: str, *, spread: float = 0.0, draws: int = 20) -> FittedLaw:
     """A skill whose law is given rather than fitted."""
     points, theta = scattered(law, law.theta(q[None])[0], n=30), law.theta(q[None])[0]
-    fit = Fit(
+    fit = FitResult(
         law=law, theta=theta, q=q, F=0.0, penalty=0.0, phi=1.0, objective=HUBER, residuals=np.zeros(30), converged=True,
-        starts=Starts(tried=1, agree=1, gap=math.inf), free=tuple(range(len(q))), prior=(np.zeros(0), np.zeros((0, 0))),
+        starts=MultiStart(tried=1, agree=1, gap=math.inf), free=tuple(range(len(q))), prior=(np.zeros(0), np.zeros((0, 0))),
     )  # fmt: skip
     drawn = q + spread * np.random.default_rng(0).normal(size=(draws, len(q)))
-    return Fitted(skill=skill, fit=fit, points=points, q=drawn, level=0.9, status=Status.OK, reason="")
+    return FittedLaw(skill=skill, fit=fit, points=points, q=drawn, level=0.9, status=Status.OK, reason="")
 
 
-def two_skills(name: str, *, spread: float = 0.0) -> dict[str, Fitted]:
+def two_skills(name: str, *, spread: float = 0.0) -> dict[str, FittedLaw]:
     """Code and prose under one kind of law, with parameters that differ."""
     law = bound(name)
     q = law.log_parameters(truth(name)[None])[0]
@@ -60,7 +60,7 @@ def two_skills(name: str, *, spread: float = 0.0) -> dict[str, Fitted]:
     return {skill: known(law.for_skill(skill), at, skill, spread=spread) for skill, at in places.items()}
 
 
-def weighted_loss(fitted: dict[str, Fitted], C: float, weights: dict[str, float], h=None):
+def weighted_loss(fitted: dict[str, FittedLaw], C: float, weights: dict[str, float], h=None):
     """The weighted loss as a function of ln N, from the laws' own formulas."""
 
     def loss(ln_N: float) -> float:
@@ -76,7 +76,7 @@ WEIGHTS = {"code": 0.3, "prose": 0.7}
 # Draws that belong together
 
 
-@pytest.mark.parametrize("method", [Method.WILD, Method.RUN, Method.LAPLACE])
+@pytest.mark.parametrize("method", [ResamplingMethod.WILD, ResamplingMethod.RUN, ResamplingMethod.LAPLACE])
 def test_skills_of_the_same_runs_move_together(method):
     fitted = fit_together(study(shared=0.004), method=method, resamples=300)
     one, two = (fitted[name].log_optimum([1e12])[1][:, 0] for name in SKILLS)
@@ -107,7 +107,7 @@ def test_paired_intervals_cover():
     hits = []
     truths = [CHINCHILLA.log_optimum(np.array([theta]), 1e12)[0, 0] for theta in SKILLS.values()]
     for seed in range(30):
-        fitted = fit_together(study(shared=0.004, own=0.002, seed=seed), method=Method.LAPLACE, resamples=300)
+        fitted = fit_together(study(shared=0.004, own=0.002, seed=seed), method=ResamplingMethod.LAPLACE, resamples=300)
         (one, drawn), (two, other) = (fitted[name].log_optimum([1e12]) for name in SKILLS)
         found = interval(one[0] - two[0], drawn[:, 0] - other[:, 0], 0.9)
         hits.append(found.lo <= truths[0] - truths[1] <= found.hi)
@@ -155,11 +155,11 @@ def test_planted_optima_are_covered():
     truths = {k: np.array(v) for k, v in SKILLS.items()}
     sure = {k: known(CHINCHILLA, CHINCHILLA.log_parameters(v[None])[0], k) for k, v in truths.items()}
     planted = weighted_optimum(sure, 3e12, WEIGHTS)
-    gap = residual(sure, 3e12, "code", WEIGHTS).value.value
+    gap = size_gap(sure, 3e12, "code", WEIGHTS).value.value
     hits = []
     for seed in range(8):
         fitted = fit_together(study(shared=0.003, own=0.002, seed=seed), objective=None, resamples=150)
-        found, told = weighted_optimum(fitted, 3e12, WEIGHTS), residual(fitted, 3e12, "code", WEIGHTS)
+        found, told = weighted_optimum(fitted, 3e12, WEIGHTS), size_gap(fitted, 3e12, "code", WEIGHTS)
         hits += [found.N.lo < planted.N.value < found.N.hi, found.loss.lo < planted.loss.value < found.loss.hi]
         hits += [told.value.lo < gap < told.value.hi]
     assert np.mean(hits) >= 0.75
@@ -167,13 +167,13 @@ def test_planted_optima_are_covered():
 
 def test_residual_is_paired_and_has_a_verdict():
     fitted = fit_together(study(shared=0.004), resamples=300)
-    found = residual(fitted, 1e12, "code", {"code": 1, "prose": 1})
+    found = size_gap(fitted, 1e12, "code", {"code": 1, "prose": 1})
     assert (found.verdict, found.status, found.aggregate) == (Verdict.CAPACITY, Status.OK, "0.5 code + 0.5 prose")
     one, two = (weighted_optimum(fitted, 1e12, weights).draws for weights in ({"code": 1}, {"code": 1, "prose": 1}))
     unpaired = interval(found.value.value, one - np.roll(two, 1), 0.9)
     assert found.value.hi - found.value.lo < 0.5 * (unpaired.hi - unpaired.lo)
-    assert residual(fitted, 1e12, "prose", {"code": 1}).verdict is Verdict.DATA
-    assert residual(fitted, 1e12, "prose", {"prose": 3}).verdict is Verdict.UNRESOLVED
+    assert size_gap(fitted, 1e12, "prose", {"code": 1}).verdict is Verdict.DATA
+    assert size_gap(fitted, 1e12, "prose", {"prose": 3}).verdict is Verdict.UNRESOLVED
 
 
 def test_many_draws_take_no_time():
@@ -202,7 +202,7 @@ def test_no_interior_minimum():
     assert found.status is Status.NO_MINIMUM
     assert found.reason.startswith("no interior minimum: the loss falls up to the smallest N looked at")
     assert not found.N.known
-    assert residual(fitted, 1e12, "code", {"code": 1}).status is Status.NO_MINIMUM
+    assert size_gap(fitted, 1e12, "code", {"code": 1}).status is Status.NO_MINIMUM
     assert validation_effect(fitted, 1e12, {"code": 1}, {"code": 2}).status is Status.NO_MINIMUM
 
 
@@ -365,7 +365,7 @@ def test_messages():
     with pytest.raises(InputError, match="the weight of code must not be negative, but it is -1"):
         weighted_optimum(fitted, 1e12, {"code": -1})
     with pytest.raises(InputError, match="the weights of the skills sum to 0"):
-        residual(fitted, 1e12, "code", {"code": 0})
+        size_gap(fitted, 1e12, "code", {"code": 0})
     with pytest.raises(InputError, match="a budget must be above 0 FLOP, but it is 0"):
         weighted_optimum(fitted, 0, {"code": 1})
     with pytest.raises(InputError, match="chinchilla knows nothing of the mix"):

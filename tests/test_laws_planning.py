@@ -9,19 +9,19 @@ import pytest
 from planted_laws import CATEGORIES, CENTRE, bound, scattered, truth
 
 from skillscale.errors import InputError
-from skillscale.laws.fit.data import Points
-from skillscale.laws.fit.skill_law import Fitted, fit_together
+from skillscale.laws.fit.data import RunData
+from skillscale.laws.fit.skill_law import FittedLaw, fit_together
 from skillscale.laws.forms.catalogue import CHINCHILLA
-from skillscale.laws.io.document import document, read_document
+from skillscale.laws.io.document import law_document, read_document
 from skillscale.laws.optimum.optimum import validation_effect, weighted_optimum
-from skillscale.laws.optimum.plan import Wish, plan, prices, round_sizes, within_runs
+from skillscale.laws.optimum.plan import PlanRequest, plan, round_sizes, size_costs, within_runs
 
 C = 6 * math.exp(sum(CENTRE))
 WEIGHTS = {"code": 0.3, "prose": 0.7}
 GRID = np.exp(np.linspace(math.log(1e2), math.log(1e8), 60_001))
 
 
-def fitted(name: str, *, resamples: int = 60, noise: float = 0.003) -> dict[str, Fitted]:
+def fitted(name: str, *, resamples: int = 60, noise: float = 0.003) -> dict[str, FittedLaw]:
     """Code and prose under one kind of law, whose floors and data terms differ."""
     law, theta = bound(name), truth(name)
     other = theta.copy()
@@ -31,12 +31,12 @@ def fitted(name: str, *, resamples: int = 60, noise: float = 0.003) -> dict[str,
 
 
 @pytest.fixture(scope="module")
-def plain() -> dict[str, Fitted]:
+def plain() -> dict[str, FittedLaw]:
     return fitted("chinchilla")
 
 
 @pytest.fixture(scope="module")
-def mixed() -> dict[str, Fitted]:
+def mixed() -> dict[str, FittedLaw]:
     return fitted("effective_data")
 
 
@@ -60,8 +60,8 @@ def best_of(laws, **how) -> tuple[float, float]:
     return float(GRID[values.argmin()]), float(values.min())
 
 
-def wish(**more) -> Wish:
-    return Wish(**{"weights": WEIGHTS, "skills": ("code", "prose")} | more)
+def wish(**more) -> PlanRequest:
+    return PlanRequest(**{"weights": WEIGHTS, "skills": ("code", "prose")} | more)
 
 
 def test_verdicts_on_the_skills_of_a_plan_are_told_as_a_family(plain):
@@ -89,7 +89,7 @@ def test_the_planned_size_and_losses_are_those_of_a_dense_grid(plain):
 
 def test_a_size_costs_what_brute_force_finds(plain):
     optimum = weighted_optimum(plain, C, WEIGHTS)
-    (one,) = [each for each in prices(plain, C, wish(sizes=(1.3e5,)), optimum) if each.asked]
+    (one,) = [each for each in size_costs(plain, C, wish(sizes=(1.3e5,)), optimum) if each.asked]
     more, compute = [], []
     for row in (None, *range(60)):
         least = best_of(plain, row=row)[1]
@@ -234,7 +234,7 @@ def test_round_sizes_are_those_within_a_factor_of_four():
 
 
 def test_laws_that_were_written_and_read_plan_the_same(mixed, mixed_plan):
-    saved = read_document(json.loads(json.dumps(document(mixed))))
+    saved = read_document(json.loads(json.dumps(law_document(mixed))))
     fresh, again = mixed_plan, plan(saved, C, wish(validation={"code": 1.0}, sizes=(1e5,)))
     assert again.optimum.N.value == pytest.approx(fresh.optimum.N.value, rel=1e-9)
     assert again.optimum.N.lo == pytest.approx(fresh.optimum.N.lo, rel=1e-9)
@@ -247,7 +247,7 @@ def test_laws_that_were_written_and_read_plan_the_same(mixed, mixed_plan):
     assert again.optimum.reason == fresh.optimum.reason
 
 
-def with_rivals(weight: float = 0.6) -> dict[str, Fitted]:
+def with_rivals(weight: float = 0.6) -> dict[str, FittedLaw]:
     """Chinchilla with this weight and the coupled law with the rest, on the same resamples."""
     data = {name: one.points for name, one in fitted("chinchilla", noise=0.01).items()}
     told, other = (fit_together(data, law=bound(name), resamples=100) for name in ("chinchilla", "coupled"))
@@ -270,7 +270,7 @@ def test_intervals_own_the_choice_of_law_as_those_of_single_skills_do():
         weighted.draws[60:],
         weighted_optimum({name: replace(one, weight=1.0) for name, one in rival.items()}, C, WEIGHTS).draws,
     )
-    saved = read_document(json.loads(json.dumps(document(laws))))
+    saved = read_document(json.loads(json.dumps(law_document(laws))))
     again = weighted_optimum(saved, C, WEIGHTS)
     assert (again.N.lo, again.N.hi) == pytest.approx((weighted.N.lo, weighted.N.hi), rel=1e-9)
 
@@ -282,7 +282,7 @@ def test_skills_with_other_numbers_of_draws_of_a_rival_do_not_belong_together():
         plan(laws | {"prose": other}, C, wish())
 
 
-def planted(seed: int) -> dict[str, Points]:
+def planted(seed: int) -> dict[str, RunData]:
     """Five sizes at four budgets; what is common to skills in a run's error is larger than what is their own."""
     rng = np.random.default_rng(seed)
     budgets = np.repeat([1e17, 1e18, 1e19, 1e20], 6)
@@ -290,7 +290,7 @@ def planted(seed: int) -> dict[str, Points]:
     common = 0.004 * rng.normal(size=24)
     theta = {"code": [0.9, 250.0, 900.0, 0.38, 0.36], "prose": [1.8, 480.0, 2100.0, 0.35, 0.37]}
     return {
-        name: Points(
+        name: RunData(
             N=N, D=budgets / 6 / N, clusters=np.arange(24),
             L=CHINCHILLA.loss(one, N, budgets / 6 / N) * np.exp(common + 0.002 * rng.normal(size=24)),
         )
@@ -311,7 +311,7 @@ def test_intervals_of_a_planted_study_cover_its_optimum_and_a_prices():
     hits = []
     for seed in range(40):
         laws = fit_together(planted(seed), resamples=200)
-        found = plan(laws, at, Wish(weights=weights, skills=(), sizes=(size,)))
+        found = plan(laws, at, PlanRequest(weights=weights, skills=(), sizes=(size,)))
         (price,) = [one for one in found.prices if one.asked]
         more = true(np.array([size]))[0] - values.min()
         best = N[values.argmin()]

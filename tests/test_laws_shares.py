@@ -8,11 +8,11 @@ import pytest
 
 from skillscale.errors import InputError
 from skillscale.laws.isoflop.study import fit_study
-from skillscale.laws.results import Status, StudyFits
-from skillscale.laws.skills.crossover import Crossing, crossover_study
-from skillscale.laws.skills.regression import MixLuck, Optima, fit_line
+from skillscale.laws.results import Status, StudyResults
+from skillscale.laws.skills.crossover import CrossoverOutcome, crossover_study
+from skillscale.laws.skills.regression import MixEffectDraws, MixOptima, fit_line
 from skillscale.laws.skills.share_effects import share_study
-from skillscale.simulation.studies import Grid, Noise, Truth, simulate_study
+from skillscale.simulation.studies import Grid, NoiseModel, PlantedLaw, simulate_study
 
 BUDGETS = (1.2e11, 1.08e12)
 ELASTICITY = {"knowledge": 0.30, "code": 0.10}
@@ -26,23 +26,23 @@ def ablation(
     for share in shares:
         h = {"knowledge": share, "code": (1 - share) / 2, "prose": (1 - share) / 2}
         truths = {
-            skill: Truth.at_optimum(
+            skill: PlantedLaw.at_optimum(
                 N=3.6e4 * math.exp(a * math.log(h[skill] / 0.5)), C=BUDGETS[0], L=3, reducible=0.5, alpha=0.4, beta=0.4
             )
             for skill, a in ELASTICITY.items()
         }
-        noisy = Noise(run=noise, seed_level=0)
+        noisy = NoiseModel(run=noise, seed_level=0)
         runs = simulate_study(truths, rng, grid=Grid(budgets=BUDGETS, seeds=1), noise=noisy, mix=f"k{share}")
         parts.append(runs.assign(run_id=runs["run_id"] + f"k{share}", **{f"mix/{name}": x for name, x in h.items()}))
     return pd.concat(parts, ignore_index=True)
 
 
-def fit(runs: pd.DataFrame) -> StudyFits:
+def fit(runs: pd.DataFrame) -> StudyResults:
     return fit_study(runs, skills=["knowledge", "code"], aggregates=[], resamples=300, laws={})
 
 
 @pytest.fixture(scope="module")
-def fits() -> StudyFits:
+def fits() -> StudyResults:
     return fit(ablation(np.random.default_rng(0)))
 
 
@@ -84,8 +84,8 @@ def test_a_line_is_weighted_least_squares():
     rng = np.random.default_rng(1)
     x, sd = np.array([-1.0, 0.0, 1.0, 2.0]), np.array([0.01, 0.02, 0.01, 0.04])
     y = np.array([0.0, 0.105, 0.195, 0.31])
-    optima = Optima(column="s", C=1.0, mixes=tuple("abcd"), value=y, draws=y + sd * rng.normal(size=(20000, 4)))
-    line = fit_line(optima, x, MixLuck.draw(tuple("abcd"), 20000, rng))
+    optima = MixOptima(column="s", C=1.0, mixes=tuple("abcd"), value=y, draws=y + sd * rng.normal(size=(20000, 4)))
+    line = fit_line(optima, x, MixEffectDraws.draw(tuple("abcd"), 20000, rng))
     slope, level = np.polyfit(x, y, 1, w=1 / sd)
     assert line.tau == 0
     assert line.slope == pytest.approx(slope, rel=0.02)
@@ -99,8 +99,8 @@ def test_mixes_that_scatter_more_than_their_noise_widen_the_line():
     names = tuple("abcdefgh")
     x = np.linspace(-1, 1, 8)
     y = 0.1 * np.array([1, -1, 1, -1, 1, -1, 1, -1.0])
-    optima = Optima(column="s", C=1.0, mixes=names, value=y, draws=y + 0.01 * rng.normal(size=(2000, 8)))
-    line = fit_line(optima, x, MixLuck.draw(names, 2000, rng))
+    optima = MixOptima(column="s", C=1.0, mixes=names, value=y, draws=y + 0.01 * rng.normal(size=(2000, 8)))
+    line = fit_line(optima, x, MixEffectDraws.draw(names, 2000, rng))
     assert line.p_scatter < 0.001
     assert line.tau == pytest.approx(0.1 * math.sqrt(8 / 6), rel=0.05)
     assert line.draws[:, 1].std() > 5 * 0.01 / math.sqrt((x**2).sum())
@@ -114,7 +114,7 @@ def test_errors_that_all_mixes_share_go_together_in_the_resamples():
     together = []
     for order in (luck, rng.permutation(luck)):
         fits = fit(runs.assign(**{skill: runs[skill] * np.exp(order) for skill in ELASTICITY}))
-        draws = Optima.of(fits, "knowledge", BUDGETS[0]).draws
+        draws = MixOptima.of(fits, "knowledge", BUDGETS[0]).draws
         together.append(np.corrcoef(draws.T)[np.triu_indices(len(SHARES), 1)].mean())
     assert together[0] > 0.6 > 0.3 > abs(together[1])
 
@@ -179,7 +179,7 @@ def test_budgets_without_a_share_in_common_have_no_mean():
     *single, over_all = crossover_study(cut, "code", "knowledge", over="code", under="knowledge").crossovers
     assert {one.status for one in single} == {Status.OK}
     assert over_all.status is Status.BEYOND
-    assert over_all.outcome is Crossing.UNRESOLVED
+    assert over_all.outcome is CrossoverOutcome.UNRESOLVED
     assert "no range in common" in over_all.reason
     assert not over_all.ratio.known
 

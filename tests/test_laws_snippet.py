@@ -13,7 +13,7 @@ from planted_laws import CATEGORIES, CENTRE, bound, scattered, truth
 from skillscale.laws.fit.mix_effects import MixEffects
 from skillscale.laws.fit.skill_law import fit_skill
 from skillscale.laws.forms.catalogue import LAWS
-from skillscale.laws.io.document import About, SavedLaw, document, formula, read_document
+from skillscale.laws.io.document import LawMetadata, SavedLaw, formula, law_document, read_document
 from skillscale.laws.io.snippet import snippet
 
 MIXES = np.array([[0.5, 0.3, 0.2], [0.05, 0.15, 0.8], [0.0, 0.4, 0.6]])
@@ -35,7 +35,7 @@ def saved(name, **more):
 def defined(**laws):
     """The function that the written file defines."""
     names = {}
-    exec(snippet(laws, About(convention="all of them"), source="a test"), names)
+    exec(snippet(laws, LawMetadata(convention="all of them"), source="a test"), names)
     return names["loss"]
 
 
@@ -53,7 +53,7 @@ def test_every_law_says_the_same_as_python(name):
 @pytest.mark.parametrize("name", ["chinchilla", "farseer", "separable", "joint_mixture"])
 def test_a_fitted_law_does_too(name):
     points = scattered(bound(name), truth(name), n=60, noise=0.005)
-    plain = json.loads(json.dumps(document({"code": fit_skill("code", points, law=bound(name), resamples=100)})))
+    plain = json.loads(json.dumps(law_document({"code": fit_skill("code", points, law=bound(name), resamples=100)})))
     law = read_document(plain)["code"]
     told = defined(code=law)("code", SIZES, TOKENS)
     np.testing.assert_allclose(told, law.loss(SIZES, TOKENS).value, rtol=1e-12)
@@ -93,7 +93,7 @@ def test_what_a_mix_adds_beyond_the_law_is_told_for_the_mixes_that_were_run():
 
 
 def test_the_file_needs_numpy_alone(tmp_path):
-    text = snippet({"web/code": saved("separable"), "plain": saved("chinchilla")}, About(), source="a test")
+    text = snippet({"web/code": saved("separable"), "plain": saved("chinchilla")}, LawMetadata(), source="a test")
     imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
     assert [ast.unparse(one) for one in imports] == ["import numpy as np"]
     (tmp_path / "law.py").write_text(text)

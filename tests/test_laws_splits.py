@@ -9,47 +9,47 @@ import pytest
 
 from skillscale.errors import InputError
 from skillscale.laws.isoflop.study import fit_study
-from skillscale.laws.results import StudyFits, Verdict
+from skillscale.laws.results import StudyResults, Verdict
 from skillscale.laws.skills.verdicts import (
     Confirmation,
-    SkillSplit,
-    needed_table,
+    SkillColumns,
+    confirmed_verdict_table,
+    confirmed_verdicts,
     replicates,
-    runs_needed,
-    split_table,
-    split_verdicts,
+    required_runs,
+    required_runs_table,
 )
 from skillscale.laws.uncertainty.resamples import holm
-from skillscale.simulation.studies import Grid, Noise, Truth, simulate_study
+from skillscale.simulation.studies import Grid, NoiseModel, PlantedLaw, simulate_study
 
 GAPS = {
     "hungry": 0.3, "hungry_out": 0.3, "turned": 0.3, "turned_out": -0.3, "alone": -0.3, "alone_out": 0.0, "none": 0.0,
     "none_out": 0.3, "aggregate": 0.0,
 }  # fmt: skip
 SPLITS = [
-    SkillSplit(skill=name, hypothesis=name, held_out=out, hypothesis_sets=(name,), held_out_sets=(out,))
+    SkillColumns(skill=name, hypothesis=name, held_out=out, hypothesis_sets=(name,), held_out_sets=(out,))
     for name, out in ((name, f"{name}_out") for name in ("hungry", "turned", "alone", "none"))
 ]
 
 
 def runs_of(gaps: dict[str, float], *, seed: int = 0, seeds: int = 2, noise: float = 0.003) -> pd.DataFrame:
     truths = {
-        name: Truth.at_optimum(N=4e4 * math.exp(gap), C=1.6e11, L=3, reducible=0.5, alpha=0.4, beta=0.4)
+        name: PlantedLaw.at_optimum(N=4e4 * math.exp(gap), C=1.6e11, L=3, reducible=0.5, alpha=0.4, beta=0.4)
         for name, gap in gaps.items()
     }
     return simulate_study(
-        truths, np.random.default_rng(seed), grid=Grid(seeds=seeds), noise=Noise(run=noise, seed_level=0)
+        truths, np.random.default_rng(seed), grid=Grid(seeds=seeds), noise=NoiseModel(run=noise, seed_level=0)
     )
 
 
 @pytest.fixture(scope="module")
-def fits() -> StudyFits:
+def fits() -> StudyResults:
     names = [name for name in GAPS if name != "aggregate"]
     return fit_study(runs_of(GAPS), skills=names, aggregates=["aggregate"], resamples=400, laws={})
 
 
 def test_verdicts_are_confirmed_contradicted_or_not(fits):
-    told = {one.skill: one for one in split_verdicts(fits, SPLITS)}
+    told = {one.skill: one for one in confirmed_verdicts(fits, SPLITS)}
     assert {name: one.confirmation for name, one in told.items()} == {
         "hungry": Confirmation.CONFIRMED, "turned": Confirmation.CONTRADICTED, "alone": Confirmation.NOT_CONFIRMED,
         "none": Confirmation.NOTHING,
@@ -60,13 +60,13 @@ def test_verdicts_are_confirmed_contradicted_or_not(fits):
 
 
 def test_holms_families_are_skills_and_data_sets(fits):
-    told = split_verdicts(fits, SPLITS)
+    told = confirmed_verdicts(fits, SPLITS)
     np.testing.assert_allclose(
         [one.hypothesis.p_holm for one in told], holm(np.array([one.hypothesis.p for one in told]))
     )
     sets = [one.held_out_sets[0] for one in told]
     np.testing.assert_allclose([one.p_holm for one in sets], holm(np.array([one.p for one in sets])))
-    table = split_table(told)
+    table = confirmed_verdict_table(told)
     assert len(table) == 4 * 4
     assert table.groupby(["split", "level"]).size().tolist() == [4, 4, 4, 4]
 
@@ -74,18 +74,18 @@ def test_holms_families_are_skills_and_data_sets(fits):
 def test_an_interval_that_excludes_zero_is_no_verdict_where_holm_denies_it(fits):
     """p = .06 of one in four: its own interval at 90 % excludes zero, the family's does not."""
     weak = [replace(r, p=0.06) if r.pooled and r.skill in ("hungry", "turned", "alone") else r for r in fits.residuals]
-    told = split_verdicts(replace(fits, residuals=tuple(weak)), SPLITS)
+    told = confirmed_verdicts(replace(fits, residuals=tuple(weak)), SPLITS)
     assert {one.verdict for one in told} == {Verdict.UNRESOLVED}
     assert told[0].hypothesis.value.excludes_zero
 
 
 def test_columns_and_aggregates_that_are_not_there_are_refused(fits):
     with pytest.raises(InputError, match="maths has no residual"):
-        split_verdicts(fits, [SkillSplit(skill="maths", hypothesis="maths", held_out="none")])
+        confirmed_verdicts(fits, [SkillColumns(skill="maths", hypothesis="maths", held_out="none")])
     with pytest.raises(InputError, match="no aggregate other"):
-        split_verdicts(fits, SPLITS, aggregate="other")
+        confirmed_verdicts(fits, SPLITS, aggregate="other")
     with pytest.raises(InputError, match="no mix other"):
-        split_verdicts(fits, SPLITS, mix="other")
+        confirmed_verdicts(fits, SPLITS, mix="other")
 
 
 def test_replicates_by_hand():
@@ -107,20 +107,20 @@ def test_more_seeds_resolve_what_was_told_to_take_them():
             )
             for seeds in (2, 8)
         )  # fmt: skip
-        few.append(runs_needed(one)[0].noise)
-        many.append(runs_needed(four)[0].noise)
-        told.append(runs_needed(one, delta=0.05)[0])
+        few.append(required_runs(one)[0].noise)
+        many.append(required_runs(four)[0].noise)
+        told.append(required_runs(one, delta=0.05)[0])
     assert np.median(few) / np.median(many) == pytest.approx(2, rel=0.25)
     assert all(each.form == pytest.approx(math.hypot(0.008, 0.008), rel=1e-3) for each in told)
     first = told[0]
     assert first.to_delta == pytest.approx(max(1.0, first.noise**2 / ((0.05 / 1.6449) ** 2 - first.form**2)), rel=1e-3)
     assert first.to_resolve_surely >= first.to_resolve >= 1
-    assert "to_resolve_surely" in needed_table(told)
+    assert "to_resolve_surely" in required_runs_table(told)
 
 
 def test_an_effect_below_the_forms_error_takes_no_number_of_runs(fits):
-    (one,) = (one for one in runs_needed(fits) if one.skill == "none")
+    (one,) = (one for one in required_runs(fits) if one.skill == "none")
     assert abs(one.value.value) < 1.645 * one.form
     assert math.isinf(one.to_resolve)
     with pytest.raises(InputError, match="delta must be positive"):
-        runs_needed(fits, delta=0)
+        required_runs(fits, delta=0)

@@ -8,27 +8,27 @@ import pandas as pd
 import pytest
 
 from skillscale.errors import FitError, InputError
-from skillscale.laws.fit.request import Refused, Request, fit_all
-from skillscale.laws.fit.skill_law import points_by_skill
+from skillscale.laws.fit.request import FitRequest, UnfittedSkill, fit_all
+from skillscale.laws.fit.skill_law import split_by_skill
 from skillscale.laws.forms.catalogue import LAWS
 from skillscale.laws.isoflop.study import fit_study
-from skillscale.laws.results import Interval, Status, StudyFits, Verdict
-from skillscale.simulation.studies import Grid, Noise, Truth, demo_study, random_truth, simulate_study
+from skillscale.laws.results import Interval, Status, StudyResults, Verdict
+from skillscale.simulation.studies import Grid, NoiseModel, PlantedLaw, demo_study, random_planted_law, simulate_study
 
 SKILLS = ["knowledge", "code", "prose"]
 
 
-def fit(runs: pd.DataFrame, **options) -> StudyFits:
+def fit(runs: pd.DataFrame, **options) -> StudyResults:
     return fit_study(runs, skills=SKILLS, aggregates=["aggregate"], **({"resamples": 300} | options))
 
 
 @pytest.fixture(scope="module")
-def demo() -> tuple[pd.DataFrame, dict[str, Truth], StudyFits]:
+def demo() -> tuple[pd.DataFrame, dict[str, PlantedLaw], StudyResults]:
     runs, truths = demo_study(0)
     return runs, truths, fit(runs)
 
 
-def pooled(fits: StudyFits) -> dict:
+def pooled(fits: StudyResults) -> dict:
     return {r.skill: r for r in fits.residuals if r.pooled}
 
 
@@ -83,8 +83,8 @@ def test_parametric_law_agrees_with_the_parabolas_where_it_is_true(demo):
 
 
 def test_a_law_of_the_wrong_form_disagrees_with_the_curves():
-    truth = Truth.at_optimum(N=4e4, C=1.6e11, L=3.0, reducible=0.6, alpha=0.3, beta=0.6, k=0.4, g=0.08)
-    runs = simulate_study({"skill": truth}, np.random.default_rng(0), noise=Noise(run=0.001, seed_level=0))
+    truth = PlantedLaw.at_optimum(N=4e4, C=1.6e11, L=3.0, reducible=0.6, alpha=0.3, beta=0.6, k=0.4, g=0.08)
+    runs = simulate_study({"skill": truth}, np.random.default_rng(0), noise=NoiseModel(run=0.001, seed_level=0))
     fits = fit_study(runs, skills=["skill"], aggregates=[], resamples=300)
     assert any(f.disagrees for f in fits.frontier)
 
@@ -102,7 +102,9 @@ def test_a_law_of_several_mixes_is_told_beside_the_curves_of_each():
         parts.append(pd.DataFrame(runs | {"mix/a": share, "mix/b": 1 - share}))
     runs = pd.concat(parts, ignore_index=True)
     runs["run_id"] = [f"run{at}" for at in runs.index]
-    one = fit_all(points_by_skill(runs, ["skill"], ["a", "b"]), Request(law=LAWS["separable"], resamples=200))["skill"]
+    one = fit_all(split_by_skill(runs, ["skill"], ["a", "b"]), FitRequest(law=LAWS["separable"], resamples=200))[
+        "skill"
+    ]
     laws = {(mix, "skill"): one for mix in ("even", "lean", "rich")}
     fits = fit_study(runs, skills=["skill"], aggregates=[], resamples=200, laws=laws)
     assert [(fit.mix, fit.n_runs) for fit in fits.laws] == [("even", 72), ("lean", 72), ("rich", 72)]
@@ -115,7 +117,7 @@ def test_a_law_of_several_mixes_is_told_beside_the_curves_of_each():
 
 def test_the_laws_of_others_serve_and_a_skill_without_one_says_so(demo):
     runs, _, _ = demo
-    fits = fit(runs, laws={("all=1", name): Refused(skill=name, n_runs=42, reason="too odd") for name in SKILLS})
+    fits = fit(runs, laws={("all=1", name): UnfittedSkill(skill=name, n_runs=42, reason="too odd") for name in SKILLS})
     assert [one.reason for one in fits.laws] == ["too odd"] * 3 + ["aggregate has no law here; fit it too"]
     assert all(not one.law.known and one.parabola.known for one in fits.frontier)
 
@@ -144,7 +146,7 @@ def test_a_shared_error_narrows_the_residual_not_the_optimum():
     """What all skills share cancels in the residual: pairing must show it."""
     widths = {}
     for shared in (0.0, 0.98):
-        runs, _ = demo_study(3, noise=Noise(run=0.006, shared=shared))
+        runs, _ = demo_study(3, noise=NoiseModel(run=0.006, shared=shared))
         fits = fit(runs)
         widths[shared] = pooled(fits)["prose"].value.hi - pooled(fits)["prose"].value.lo
     assert widths[0.98] < 0.6 * widths[0.0]
@@ -194,7 +196,7 @@ def test_a_budget_that_is_not_named_is_one_over_all_mixes():
 
 
 def test_a_run_of_whole_batches_is_moved_onto_its_budget():
-    runs, truths = demo_study(0, noise=Noise(run=0, seed_level=0))
+    runs, truths = demo_study(0, noise=NoiseModel(run=0, seed_level=0))
     off = runs.copy()
     off["D"] *= np.exp(np.random.default_rng(0).uniform(-0.05, 0.05, len(off)))
     for name, truth in truths.items():
@@ -284,8 +286,8 @@ def coverage(studies: int, *, seeds: int, noise: float, resamples: int) -> dict[
     rng = np.random.default_rng(20)
     hits: dict[str, list[bool]] = {"N": [], "residual": [], "pooled": [], "a": []}
     for _ in range(studies):
-        truths = {"skill": random_truth(rng), "aggregate": random_truth(rng)}
-        runs = simulate_study(truths, rng, grid=Grid(seeds=seeds), noise=Noise(run=noise))
+        truths = {"skill": random_planted_law(rng), "aggregate": random_planted_law(rng)}
+        runs = simulate_study(truths, rng, grid=Grid(seeds=seeds), noise=NoiseModel(run=noise))
         fits = fit_study(runs, skills=["skill"], aggregates=["aggregate"], resamples=resamples)
         budgets = np.array(Grid().budgets)
         own, common = (np.log([truths[name].optimum(C) for C in budgets]) for name in ("skill", "aggregate"))

@@ -8,9 +8,9 @@ from planted_laws import bound, scattered, truth
 
 from skillscale.errors import InputError
 from skillscale.laws.fit.skill_law import fit_together
-from skillscale.laws.optimum.optimum import best_mix, residual, validation_effect, weighted_optimum
-from skillscale.laws.optimum.weighted_optimum import of_worth
-from skillscale.report.worth import plain_worth, worth_text
+from skillscale.laws.optimum.optimum import best_mix, size_gap, validation_effect, weighted_optimum
+from skillscale.laws.optimum.weighted_optimum import weighted_optima
+from skillscale.report.worth import weighted_optima_as_dict, worth_text
 
 WEIGHTS = {"code": 1.0, "prose": 2.0}
 
@@ -26,10 +26,10 @@ def fitted(name):
 @pytest.mark.parametrize("name", ["chinchilla", "effective_data"])
 def test_it_is_what_the_optima_are_one_by_one(name):
     laws = fitted(name)
-    one, far = of_worth(laws, [1e11, 1e12], WEIGHTS, equal=list(laws))
+    one, far = weighted_optima(laws, [1e11, 1e12], WEIGHTS, equal=list(laws))
     assert (one.optimum.C, far.optimum.C) == (1e11, 1e12)
     assert one.optimum == weighted_optimum(laws, 1e11, WEIGHTS)
-    assert one.residuals[0] == residual(laws, 1e11, "code", WEIGHTS)
+    assert one.residuals[0] == size_gap(laws, 1e11, "code", WEIGHTS)
     assert one.equal == validation_effect(laws, 1e11, WEIGHTS, {"code": 1, "prose": 1})
     assert (one.best is None) == (name == "chinchilla")
     if one.best is not None:
@@ -37,8 +37,8 @@ def test_it_is_what_the_optima_are_one_by_one(name):
 
 
 def test_a_mix_within_bounds_is_told():
-    found = of_worth(fitted("effective_data"), [1e12], WEIGHTS, equal=["code"], bounds={"code": (0.1, 0.2)})
-    (plain,) = plain_worth({"": found}, "total")
+    found = weighted_optima(fitted("effective_data"), [1e12], WEIGHTS, equal=["code"], bounds={"code": (0.1, 0.2)})
+    (plain,) = weighted_optima_as_dict({"": found}, "total")
     share = plain["best_mix"]["mix"]["code"]["share"]
     assert 0.1 - 1e-9 <= share <= 0.2 + 1e-9
     assert sum(plain["mix"].values()) == pytest.approx(1)
@@ -49,13 +49,13 @@ def test_a_mix_within_bounds_is_told():
 
 def test_bounds_need_a_law_of_the_mix():
     with pytest.raises(InputError, match="need a law that knows of it, such as separable, but it is chinchilla"):
-        of_worth(fitted("chinchilla"), [1e12], WEIGHTS, equal=[], bounds={"code": (0.1, 0.2)})
+        weighted_optima(fitted("chinchilla"), [1e12], WEIGHTS, equal=[], bounds={"code": (0.1, 0.2)})
 
 
 def test_text_and_values_say_the_same():
     laws = fitted("chinchilla")
-    found = of_worth(laws, [1e11], WEIGHTS, equal=list(laws))
-    (plain,) = plain_worth({"": found}, "total")
+    found = weighted_optima(laws, [1e11], WEIGHTS, equal=list(laws))
+    (plain,) = weighted_optima_as_dict({"": found}, "total")
     assert plain["worth"] == pytest.approx({"code": 1 / 3, "prose": 2 / 3})
     assert plain["convention"] == "total"
     assert 6 * plain["n_params"] * plain["n_tokens"] == pytest.approx(1e11)

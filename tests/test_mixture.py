@@ -7,16 +7,16 @@ import pytest
 from scipy import stats
 
 from skillscale.errors import InputError
-from skillscale.lm.data.mixture import MixStream, permuted
-from skillscale.lm.data.token_arrays import Tokens
+from skillscale.lm.data.mixture import MixStream, permutation
+from skillscale.lm.data.token_arrays import TokenArray
 from skillscale.point import Mix
 
 CONTEXT = 8
 
 
-def category(first: int, n_tokens: int) -> Tokens:
+def category(first: int, n_tokens: int) -> TokenArray:
     array = (first + np.arange(n_tokens)).astype(np.uint32)
-    return Tokens(array=array, n_documents=1, n_bytes=n_tokens)
+    return TokenArray(array=array, n_documents=1, n_bytes=n_tokens)
 
 
 CATEGORIES = {
@@ -122,17 +122,17 @@ def test_a_category_of_no_share_is_never_read() -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 64, 65, 1000, 4097])
 def test_permutations_are_permutations(size: int) -> None:
     for key in (0, 1, 2**64 - 1):
-        found = permuted(np.arange(size), size, np.full(size, key, dtype=np.uint64))
+        found = permutation(np.arange(size), size, np.full(size, key, dtype=np.uint64))
         assert sorted(found) == list(range(size))
 
 
 def test_permutations_look_random() -> None:
     """Position and image are uncorrelated, and the image of 0 is uniform over keys."""
     size = 4000
-    found = permuted(np.arange(size), size, np.full(size, 12345, dtype=np.uint64))
+    found = permutation(np.arange(size), size, np.full(size, 12345, dtype=np.uint64))
     assert abs(np.corrcoef(np.arange(size), found)[0, 1]) < 4 / np.sqrt(size)
     keys = np.random.default_rng(0).integers(0, 2**63, 20_000).astype(np.uint64)
-    images = permuted(np.zeros(20_000, dtype=np.int64), 10, keys)
+    images = permutation(np.zeros(20_000, dtype=np.int64), 10, keys)
     assert stats.chisquare(np.bincount(images, minlength=10)).pvalue > 1e-3
 
 
@@ -145,7 +145,7 @@ def test_bad_input_is_named() -> None:
 
 def test_a_batch_costs_well_below_a_millisecond() -> None:
     array = np.zeros(2_000_000, dtype=np.uint16)
-    large = {name: Tokens(array=array, n_documents=1, n_bytes=1) for name in CATEGORIES}
+    large = {name: TokenArray(array=array, n_documents=1, n_bytes=1) for name in CATEGORIES}
     one = MixStream(large, MIX, seed=0, context=256)
     one.batch(0, 8)
     times = []

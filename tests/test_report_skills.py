@@ -11,19 +11,19 @@ import pytest
 
 from skillscale.errors import InputError
 from skillscale.laws.isoflop.study import fit_study
-from skillscale.laws.skills.skill_study import Measured, SkillStudy, skill_study
-from skillscale.laws.skills.verdicts import Confirmation, SkillSplit
+from skillscale.laws.skills.skill_study import MeasuredColumns, SkillStudy, skill_study
+from skillscale.laws.skills.verdicts import Confirmation, SkillColumns
 from skillscale.report import skill_figures
 from skillscale.report.skill_page import skill_figures_of, skill_frames
 from skillscale.runs.published_optima import read_optima
 
 CATEGORIES = {"knowledge": "knowledge", "code": "code"}
 SPLITS = (
-    SkillSplit(skill="knowledge", hypothesis="knowledge", held_out="knowledge held-out",
+    SkillColumns(skill="knowledge", hypothesis="knowledge", held_out="knowledge held-out",
                hypothesis_sets=("set/a", "set/b")),
-    SkillSplit(skill="code", hypothesis="code", held_out="code held-out"),
+    SkillColumns(skill="code", hypothesis="code", held_out="code held-out"),
 )  # fmt: skip
-MEASURED = Measured(
+MEASURED = MeasuredColumns(
     skills=("knowledge", "code"), aggregates=("aggregate",), splits=SPLITS, categories=CATEGORIES,
     validation=("val/text",),
 )  # fmt: skip

@@ -14,7 +14,7 @@ CONFIG = load()
 def derive(n_params, n_tokens, config=CONFIG.train):
     size = shape_for(n_params, vocab_size=512, model=CONFIG.model)
     point = DesignPoint(n_params=size.n_params, n_tokens=n_tokens, mix=Mix({"code": 1.0}))
-    return hyperparameters.derive(point, size, config, context=256)
+    return hyperparameters.optimizer_plan(point, size, config, context=256)
 
 
 def test_the_step_law_as_published():

@@ -17,12 +17,12 @@ import pytest
 from skillscale import cli
 from skillscale.cli.output import Output
 from skillscale.config import load
-from skillscale.design.targets import Answer, default_targets
+from skillscale.design.targets import TargetEstimates, default_targets
 from skillscale.errors import DivergedError, InputError
 from skillscale.execution import user_trainer
-from skillscale.record import State, Why
-from skillscale.sampler.study import Known, Narrowing, WidthChart, known_of_config, settled
-from skillscale.tracking import Registry
+from skillscale.record import ProposalReason, State
+from skillscale.sampler.study import IntervalLog, IntervalReduction, StudyContext, build_problem, context_from_config
+from skillscale.tracking import StudyStore
 
 GOOD = """
     import math
@@ -61,7 +61,7 @@ def answer(given, capsys):
 
 
 def study(folder, name="mine"):
-    return Registry.open(f"sqlite:///{folder / 'runs.db'}", cache=folder / "cache").study(name)
+    return StudyStore.open(f"sqlite:///{folder / 'runs.db'}", cache=folder / "cache").study(name)
 
 
 class InThread:
@@ -74,7 +74,7 @@ class InThread:
 
     def _work(self, asked, name):
         try:
-            user_trainer.drive(asked, name, Output())
+            user_trainer.train_with_user_trainer(asked, name, Output())
         except InputError as error:
             sys.stderr.write(f"{error}\n")
 
@@ -199,8 +199,8 @@ def test_a_budget_that_is_spent_ends_it_with_the_reason(sampled, capsys):
 )
 def test_a_trainer_that_fails_fails_its_run_and_the_next_one_is_asked(tmp_path, body, reason):
     (tmp_path / "mine.py").write_text(body)
-    trainer = user_trainer.Trainer.parse(f"{tmp_path / 'mine.py'}:train")
-    with user_trainer.TrainerProcess(trainer, ("code", "prose")) as process:
+    trainer = user_trainer.UserTrainer.parse(f"{tmp_path / 'mine.py'}:train")
+    with user_trainer.UserTrainerProcess(trainer, ("code", "prose")) as process:
         for seed in (0, 1):
             with pytest.raises(DivergedError) as failed:
                 process.ask(1000, 2000, {"all": 1.0}, seed)
@@ -219,9 +219,9 @@ def test_a_trainer_that_hangs_or_dies_is_ended_and_started_anew(tmp_path):
             return {"code": (2.0, 0.1)}
     """
     (tmp_path / "mine.py").write_text(textwrap.dedent(body))
-    trainer = user_trainer.Trainer.parse(f"{tmp_path / 'mine.py'}:train")
+    trainer = user_trainer.UserTrainer.parse(f"{tmp_path / 'mine.py'}:train")
     began = time.monotonic()
-    with user_trainer.TrainerProcess(trainer, ("code",), timeout_s=1.0) as process:
+    with user_trainer.UserTrainerProcess(trainer, ("code",), timeout_s=1.0) as process:
         with pytest.raises(DivergedError, match="no answer within 1 s"):
             process.ask(1000, 2000, {"all": 1.0}, 0)
         process._timeout_s = 20.0
@@ -233,9 +233,9 @@ def test_a_trainer_that_hangs_or_dies_is_ended_and_started_anew(tmp_path):
 
 def test_the_limit_of_one_run_is_none_of_loading_the_trainer(tmp_path):
     (tmp_path / "mine.py").write_text("import time\ntime.sleep(1)\ndef train(n, d, mix, seed): time.sleep(60)")
-    trainer = user_trainer.Trainer.parse(f"{tmp_path / 'mine.py'}:train")
+    trainer = user_trainer.UserTrainer.parse(f"{tmp_path / 'mine.py'}:train")
     late = pytest.raises(DivergedError, match=r"no answer within 0\.5 s")
-    with user_trainer.TrainerProcess(trainer, ("code",), timeout_s=0.5) as process, late:
+    with user_trainer.UserTrainerProcess(trainer, ("code",), timeout_s=0.5) as process, late:
         process.ask(1000, 2000, {"all": 1.0}, 0)
 
 
@@ -296,7 +296,7 @@ def _finished(folder):
 def test_a_trainer_that_is_none_is_refused(place, trainer, says):
     (place / "mine.py").write_text("x = 1")
     with pytest.raises(InputError, match=says):
-        user_trainer.Trainer.parse(trainer)
+        user_trainer.UserTrainer.parse(trainer)
 
 
 def test_a_trainer_that_cannot_be_loaded_ends_the_command(sampled, place, capfd):
@@ -337,8 +337,10 @@ def test_a_study_of_conf_is_not_begun_by_a_slip_of_the_pen(place, capsys):
 
 
 def test_why_is_read_back_as_written():
-    why = Why(purpose="plan", cost=1e15, fall={"ln N*(code) at 1e+21": 0.125}, laws={"code": {"chinchilla": 0.75}})
-    assert Why.from_text(why.as_text()) == why
+    why = ProposalReason(
+        purpose="plan", cost=1e15, fall={"ln N*(code) at 1e+21": 0.125}, laws={"code": {"chinchilla": 0.75}}
+    )
+    assert ProposalReason.from_text(why.as_text()) == why
     assert why.sentence == (
         "plan: for 1e+15 FLOP, intervals narrow by 12.5% in the mean, most by 12.5%: ln N*(code) at 1e+21"
     )
@@ -357,11 +359,11 @@ def told(*half):
     """An answer whose intervals have these half widths, in turn."""
     width = np.resize(np.array(half), len(TARGETS))
     zero = np.zeros(len(TARGETS))
-    return Answer(targets=TARGETS, value=zero, lo=-width, hi=width, sd=width)
+    return TargetEstimates(targets=TARGETS, value=zero, lo=-width, hi=width, sd=width)
 
 
 def test_intervals_that_got_narrower_are_told_per_flop():
-    found = Narrowing(before=told(0.6, 0.4), after=told(0.3, 0.2), n_runs=6, flops=2e12, flops_before=6e12)
+    found = IntervalReduction(before=told(0.6, 0.4), after=told(0.3, 0.2), n_runs=6, flops=2e12, flops_before=6e12)
     plain = found.as_dict()
     assert (plain["widest"]["fall"], plain["mean"]["fall_per_flop"]) == (pytest.approx(0.5), pytest.approx(2.5e-13))
     assert plain["expected_fall"] == pytest.approx(1 - 0.75**0.5)
@@ -369,13 +371,13 @@ def test_intervals_that_got_narrower_are_told_per_flop():
 
 
 def test_intervals_that_got_wider_are_told_as_such():
-    found = Narrowing(before=told(0.4), after=told(0.5), n_runs=1, flops=1e12, flops_before=6e12)
+    found = IntervalReduction(before=told(0.4), after=told(0.5), n_runs=1, flops=1e12, flops_before=6e12)
     assert found.as_dict()["mean"]["fall"] == pytest.approx(-0.25)
     assert all("25 % wider, 25 % per 1e+12 FLOP" in line for line in found.lines()[:2])
 
 
 def test_to_know_nothing_a_little_better_is_no_gain():
-    found = Narrowing(before=told(800.0), after=told(3.0), n_runs=1, flops=1e12, flops_before=6e12)
+    found = IntervalReduction(before=told(800.0), after=told(3.0), n_runs=1, flops=1e12, flops_before=6e12)
     assert found.as_dict()["widest"]["fall"] == 0
 
 
@@ -408,19 +410,19 @@ class Written:
 )
 def test_runs_of_a_few_updates_are_left_out_as_long_as_there_is_room_to_begin(given, least):
     config = load(overrides=given)
-    order = settled(config.sample, known_of_config(config))
+    order = build_problem(config.sample, context_from_config(config))
     assert order.space.n_tokens[0] == least
     assert any("tokens are not chosen" in note for note in order.notes) == (least > 5000)
 
 
 def test_the_figure_holds_the_widths_of_every_call():
-    order = settled(load().sample, Known(skills=("code", "prose"), flops_max=1e18))
+    order = build_problem(load().sample, StudyContext(skills=("code", "prose"), flops_max=1e18))
     earlier = {
         "flops_finished": [(8, 1e18, 1), (9, 2e18, 2)], "half_width/code 1e19": [(8, 0.9, 1), (9, 0.8, 2)],
         "half_width": [],
     }  # fmt: skip
     written = Written([earlier, {"flops_finished": [(9, 2e18, 3)]}])
-    chart = WidthChart(written, order, written)
+    chart = IntervalLog(written, order, written)
     chart.draw()
     assert written.files == {}, "nothing new is known"
     chart.log(told(0.5), runs=10, finished=3e18, spent=3.1e18)

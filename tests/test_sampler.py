@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
 from optuna.trial import TrialState
 
-from skillscale.design.space import Space
+from skillscale.design.space import DesignSpace
 from skillscale.errors import InputError
 from skillscale.point import Mix, coordinates_of_mix, mix_of_coordinates
 from skillscale.sampler import PROPOSAL, WHY, SkillLawSampler, draw_widths, is_beyond, stop_when_done
@@ -136,7 +136,7 @@ def test_mixes_are_chosen_by_coordinates():
 
 
 def test_limits_hold_from_the_first_trial():
-    limits = Space(flops=(1e15, 1e18), ratio=(5, 100))
+    limits = DesignSpace(flops=(1e15, 1e18), ratio=(5, 100))
     study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE, space=limits))
     study.optimize(run, n_trials=12)
     for n, d in (map(math.exp, one) for one in runs_of(study)):
@@ -145,7 +145,7 @@ def test_limits_hold_from_the_first_trial():
 
 
 def test_limits_that_leave_nothing_of_the_space_are_refused():
-    limits = Space(flops=(1e10, 1e11), n_params=(1e3, 1e4), n_tokens=(1e5, 1e6))
+    limits = DesignSpace(flops=(1e10, 1e11), n_params=(1e3, 1e4), n_tokens=(1e5, 1e6))
     study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE, space=limits))
     with pytest.raises(ValueError, match="nothing"):
         study.ask(SPACE)
@@ -196,7 +196,7 @@ def dashboard(monkeypatch):
 @pytest.mark.parametrize("workers", [1, 4])
 def test_several_workers_spend_no_more_than_the_budget_and_double_no_point(workers):
     largest = 6e9 * 1e11
-    limits = Space(flops=(1e-3 * largest, largest), replicates=1)
+    limits = DesignSpace(flops=(1e-3 * largest, largest), replicates=1)
     sampler = SkillLawSampler(seed=0, search_space=SPACE, space=limits, budget=0.5 * largest)
     study = optuna.create_study(sampler=sampler)
     ended = False
@@ -259,7 +259,7 @@ def test_an_objective_is_told_that_its_trial_is_beyond_the_budget():
 
 
 def test_where_all_has_been_run_it_says_so_and_stays_within_the_limits():
-    limits = Space(flops=(1e17, 1e17), n_params=(1e6, 1e9), sizes=(2e7, 5e7, 1e8), replicates=1)
+    limits = DesignSpace(flops=(1e17, 1e17), n_params=(1e6, 1e9), sizes=(2e7, 5e7, 1e8), replicates=1)
     study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE, space=limits, budget=1e21))
     for _ in range(6):
         study.tell(trial := study.ask(SPACE), run(trial, SPACE))

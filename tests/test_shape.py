@@ -7,7 +7,7 @@ import torch
 
 from skillscale.config import load
 from skillscale.errors import InputError
-from skillscale.lm.model.shape import MIN_DEPTH, ladder, shape_for
+from skillscale.lm.model.shape import MIN_DEPTH, shape_for, size_ladder
 from skillscale.lm.model.transformer import Transformer
 
 MODEL = load().model
@@ -45,7 +45,7 @@ def test_seven_sizes_around_an_optimum_are_distinct_and_evenly_spaced(centre):
 
 
 def test_a_size_of_the_ladder_is_its_own_nearest():
-    sizes = ladder(vocab_size=512, model=MODEL)
+    sizes = size_ladder(vocab_size=512, model=MODEL)
     totals = [size.n_params for size in sizes]
     assert totals == sorted(set(totals))
     assert [reached(total) for total in totals] == sizes
@@ -54,7 +54,7 @@ def test_a_size_of_the_ladder_is_its_own_nearest():
 
 
 def test_depth_follows_the_rule_and_never_falls():
-    sizes = ladder(vocab_size=512, model=MODEL)
+    sizes = size_ladder(vocab_size=512, model=MODEL)
     for size in sizes:
         ideal = MODEL.depth_coefficient * size.n_params**MODEL.depth_exponent
         assert size.depth == max(MIN_DEPTH, math.floor(ideal + 0.5))
@@ -62,7 +62,7 @@ def test_depth_follows_the_rule_and_never_falls():
 
 
 def test_heads_are_even_equal_and_widen_with_the_model():
-    for size in ladder(vocab_size=512, model=MODEL, smallest=1):
+    for size in size_ladder(vocab_size=512, model=MODEL, smallest=1):
         assert size.width % (2 * size.n_heads) == 0
     assert reached(1e6).width / reached(1e6).n_heads == pytest.approx(32, rel=0.25)
     assert reached(3e9).width / reached(3e9).n_heads == 128
@@ -70,7 +70,7 @@ def test_heads_are_even_equal_and_widen_with_the_model():
 
 def test_a_fixed_depth_is_an_exponent_of_zero():
     fixed = replace(MODEL, depth_coefficient=4.0, depth_exponent=0.0)
-    assert {size.depth for size in ladder(vocab_size=512, model=fixed, largest=1e8)} == {4}
+    assert {size.depth for size in size_ladder(vocab_size=512, model=fixed, largest=1e8)} == {4}
 
 
 @pytest.mark.parametrize("n_params", [100, 1e13, math.inf, math.nan])

@@ -9,9 +9,9 @@ from storages import PASSWORD
 from test_tracking import DATA, OPTIMISATION, PROVENANCE, RESULTS, SIZE, point
 
 from skillscale.config import load
-from skillscale.errors import InputError, TakenOverError, TrackingError
-from skillscale.record import State, Why
-from skillscale.tracking import Registry, current_owner
+from skillscale.errors import InputError, LeaseLostError, TrackingError
+from skillscale.record import ProposalReason, State
+from skillscale.tracking import StudyStore, current_owner
 
 QUICK_S = 1.5
 ELSEWHERE = "another-host:1:0"
@@ -26,7 +26,7 @@ def config():
 def made(tmp_path_factory):
     """A store with its schema: to make one takes seconds."""
     folder = tmp_path_factory.mktemp("made")
-    Registry.open(f"sqlite:///{folder / 'runs.db'}", cache=folder / "cache")
+    StudyStore.open(f"sqlite:///{folder / 'runs.db'}", cache=folder / "cache")
     return (folder / "runs.db").read_bytes()
 
 
@@ -37,7 +37,7 @@ def opened(tmp_path, config, made):
     def open_registry(storage="queue.journal"):
         uri = f"sqlite:///{tmp_path / 'runs.db'}"
         given = str(tmp_path / storage) if storage else ""
-        return Registry.open(uri, cache=tmp_path / "cache", storage=given, patience_s=QUICK_S if storage else None)
+        return StudyStore.open(uri, cache=tmp_path / "cache", storage=given, patience_s=QUICK_S if storage else None)
 
     return open_registry
 
@@ -56,7 +56,7 @@ def wait_for(condition, seconds=20.0):
 
 def test_points_go_out_once_and_records_come_back_as_without_a_storage(opened, config):
     study = opened().open_study("one", config)
-    why = Why(purpose="plan", cost=1e12, fall={"ln N*(code)": 0.1}, laws={"code": {"chinchilla": 1.0}})
+    why = ProposalReason(purpose="plan", cost=1e12, fall={"ln N*(code)": 0.1}, laws={"code": {"chinchilla": 1.0}})
     assert study.add_points([point(seed=seed) for seed in range(2)], {point(seed=1).key: why}) == 2
     other = opened().study("one")
     assert [one.why for one in other.planned()] == [None, why]
@@ -88,7 +88,7 @@ def test_a_lost_point_goes_on_in_the_same_run_and_its_late_holder_writes_nothing
     assert other.claim() is None
     again = wait_for(other.claim)
     assert (again.run_id, again.claim.attempt, again.claim.deaths) == (lost.run_id, 2, 1)
-    with pytest.raises(TakenOverError, match="given to another"), lost:
+    with pytest.raises(LeaseLostError, match="given to another"), lost:
         lost.finish(**RESULTS)
     assert [one.state for one in other.records()] == [State.RUNNING]
     with again:
@@ -227,7 +227,7 @@ def test_passwords_are_in_no_record_and_no_message(tmp_path, config, secretive, 
     (tmp_path / "runs.db").write_bytes(made)
     monkeypatch.setenv("SKILLSCALE_STORAGE", secretive)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
-    registry = Registry.open(f"sqlite:///{tmp_path / 'runs.db'}", cache=tmp_path / "cache")
+    registry = StudyStore.open(f"sqlite:///{tmp_path / 'runs.db'}", cache=tmp_path / "cache")
     study = registry.open_study("one", config)
     study.add_points([point()])
     with study.claim() as writer:

@@ -11,11 +11,19 @@ import pytest
 
 from skillscale.errors import DataError
 from skillscale.lm.data import archives
-from skillscale.lm.data.archives import Source, disk_errors, fetch, fetch_all, member, members, read_sources
+from skillscale.lm.data.archives import (
+    Archive,
+    archive_member,
+    archive_members,
+    disk_errors,
+    fetch,
+    fetch_all,
+    read_sources,
+)
 from skillscale.lm.data.corpora import knowledge, needed
 
 
-def wheel(folder: Path, name: str = "planted", content: str = "a = 1\n") -> Source:
+def wheel(folder: Path, name: str = "planted", content: str = "a = 1\n") -> Archive:
     """A wheel that pip accepts, and its pin."""
     filename = f"{name}-1.0-py3-none-any.whl"
     path = folder / filename
@@ -26,7 +34,7 @@ def wheel(folder: Path, name: str = "planted", content: str = "a = 1\n") -> Sour
         bundle.writestr(f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         bundle.writestr(f"{name}-1.0.dist-info/RECORD", "")
     hashed = sha256(path.read_bytes()).hexdigest()
-    return Source(name=name, version="1.0", filename=filename, sha256=hashed, size=path.stat().st_size, licence="MIT")
+    return Archive(name=name, version="1.0", filename=filename, sha256=hashed, size=path.stat().st_size, licence="MIT")
 
 
 @pytest.fixture
@@ -108,18 +116,21 @@ def test_disk_trouble_is_named(tmp_path: Path, number: int, said: str) -> None:
 def test_members_are_read_sorted_from_wheels_and_tars(tmp_path: Path) -> None:
     source = wheel(tmp_path)
     path = tmp_path / source.filename
-    assert [name for name, _ in members(path, lambda name: name.endswith(".py"))] == ["planted/a.py", "planted/b.py"]
+    assert [name for name, _ in archive_members(path, lambda name: name.endswith(".py"))] == [
+        "planted/a.py",
+        "planted/b.py",
+    ]
     with tarfile.open(tmp_path / "p.tgz", "w:gz") as tar:
         for name in ("z.txt", "b.txt"):
             info = tarfile.TarInfo(name)
             info.size = 2
             tar.addfile(info, io.BytesIO(b"ok"))
-    assert list(members(tmp_path / "p.tgz", lambda _: True)) == [("b.txt", b"ok"), ("z.txt", b"ok")]
+    assert list(archive_members(tmp_path / "p.tgz", lambda _: True)) == [("b.txt", b"ok"), ("z.txt", b"ok")]
     with pytest.raises(DataError, match=r"holds no missing\.txt"):
-        member(path, "missing.txt")
+        archive_member(path, "missing.txt")
     path.write_bytes(b"no zip")
     with pytest.raises(DataError, match="can't be read as an archive"):
-        member(path, "planted/a.py")
+        archive_member(path, "planted/a.py")
 
 
 def test_every_preset_is_pinned_and_the_default_needs_pip_only() -> None:

@@ -12,18 +12,18 @@ from skillscale.cli.output import Output
 from skillscale.commands.watch import _time
 from skillscale.errors import TrackingError
 from skillscale.execution.status import (
-    Describer,
-    Standing,
-    describe,
-    described,
+    StatusPublisher,
+    StudyStatus,
     optima_rows,
-    remember_findings,
-    standing_of,
+    publish_status,
+    status_markdown,
+    store_fit_summary,
+    study_status,
 )
 from skillscale.execution.worker import work
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import Measurement
-from skillscale.tracking import Planned, Registry
+from skillscale.tracking import PlannedPoint, StudyStore
 
 # MLflow 3.17 on SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -34,14 +34,14 @@ NOW = 1_000_000.0
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    Registry.open(f"sqlite:///{path}")
+    StudyStore.open(f"sqlite:///{path}")
     return path
 
 
 @pytest.fixture
 def registry(empty_store, tmp_path):
     shutil.copy(empty_store, tmp_path / "mlflow.db")
-    return Registry.open(f"sqlite:///{tmp_path}/mlflow.db", cache=tmp_path / "cache")
+    return StudyStore.open(f"sqlite:///{tmp_path}/mlflow.db", cache=tmp_path / "cache")
 
 
 @pytest.fixture
@@ -58,14 +58,14 @@ def point(n_params=10_000, n_tokens=1_000_000, seed=0):
 def planned(status="", *, began=0.0, took=0.0, owner="", run_id="", **of):
     """A point that began so many seconds before now, and took so many."""
     claimed_ms = round(1000 * (NOW - began)) if status else 0
-    return Planned(
+    return PlannedPoint(
         point=point(**of), status=status, reason="", end_ms=claimed_ms + round(1000 * took) if took else 0, why=None,
         run_id=run_id, owner=owner, claimed_ms=claimed_ms,
     )  # fmt: skip
 
 
 def standing(*points, alive=("me",), **values):
-    return Standing(
+    return StudyStatus(
         study="one", now_s=NOW, began_s=NOW - 100, points=points, alive=frozenset(alive), **values
     )  # fmt: skip
 
@@ -157,7 +157,7 @@ def test_when_the_last_run_ended_is_told_where_it_is_known(study):
     imported = standing()
     assert (imported.is_over, imported.ended_s) == (True, None)
     assert "ended" not in _time(imported)
-    times = described(imported, study, {}).splitlines()[2]
+    times = status_markdown(imported, study, {}).splitlines()[2]
     assert times.startswith("Begun ")
     assert "ended" not in times
 
@@ -168,10 +168,10 @@ def test_the_description_tells_the_state_with_links_and_optima(registry, study):
         {"skill": "code", "C": 8e10, "N": 34_600.0, "N_lo": 30_000.0, "N_hi": 40_000.0},
         {"skill": "code", "C": 8e11, "N": math.nan, "N_lo": math.nan, "N_hi": math.nan},
     ]
-    remember_findings(
+    store_fit_summary(
         study, "report", run_id="abc", files=["page.html", "figures/isoflop.png"], optima=frame, runs=2, level=0.9
     )
-    describe(study)
+    publish_status(study)
     note = client(registry).get_experiment(study.experiment_id).tags["mlflow.note.content"]
     assert "**Study one**: 2 of 4 points done, 2 waiting; nobody is at work" in note
     assert "1.2e11 of 2.4e11 FLOP" in note
@@ -197,7 +197,7 @@ def work_two(study):
 def test_a_description_fits_into_a_tag_whatever_it_tells(study):
     reasons = tuple(replace(planned("FAILED", began=1, took=1), reason=f"{at}" * 900) for at in range(9))
     found = {"fit": {"run_id": "a", "at_s": 0.0, "files": ["f" * 90] * 99, "runs": 9, "level": 0.9, "optima": []}}
-    assert len(described(standing(*reasons), study, found)) <= 4600
+    assert len(status_markdown(standing(*reasons), study, found)) <= 4600
 
 
 def test_optima_are_a_row_a_skill():
@@ -212,7 +212,7 @@ def test_what_sampling_found_is_read_back_in_order(study):
     for half in (0.9, 0.5):
         with study.analysis("sample") as run:
             run.log(metrics={"half_width": half, "flops_finished": 1e12 / half}, step=round(10 / half))
-    widths = standing_of(study).widths
+    widths = study_status(study).widths
     assert [(one.runs, one.half_width) for one in widths] == [(11, 0.9), (20, 0.5)]
     assert widths[0].factor == f"{math.exp(0.9):.3g}"
 
@@ -224,7 +224,7 @@ def test_the_width_that_is_told_is_that_of_the_most_runs_and_of_those_the_latest
         time.sleep(0.002)
 
     def told():
-        return described(standing_of(study), study, {}).partition("Widest interval of N*: ")[2].partition(".")[0]
+        return status_markdown(study_status(study), study, {}).partition("Widest interval of N*: ")[2].partition(".")[0]
 
     logged("report", 11, math.log(8))
     logged("sample", 20, math.log(4))
@@ -233,7 +233,7 @@ def test_the_width_that_is_told_is_that_of_the_most_runs_and_of_those_the_latest
     logged("report", 20, math.log(2))
     logged("fit", 20, math.log(3))
     assert told() == "a factor of 3 up or down after 20 runs (fit)"
-    assert [(one.source, one.runs) for one in standing_of(study).widths] == [
+    assert [(one.source, one.runs) for one in study_status(study).widths] == [
         ("fit", 11), ("sample", 20), ("fit", 15), ("fit", 20),
     ]  # fmt: skip
 
@@ -255,7 +255,7 @@ def test_a_description_that_cannot_be_written_stops_no_run(study, monkeypatch):
 
 
 def test_a_description_is_written_now_and_then_by_whoever_is_first(study, monkeypatch):
-    first, second = Describer(study, print), Describer(study, print)
+    first, second = StatusPublisher(study, print), StatusPublisher(study, print)
     assert not first.refresh(), "half a minute is not over"
     monkeypatch.setattr(first, "_next_s", 0.0)
     monkeypatch.setattr(second, "_next_s", 0.0)

@@ -9,8 +9,8 @@ import pytest
 from skillscale import cli
 from skillscale.cli.output import Output
 from skillscale.config import load
-from skillscale.design.proposal import Advice, Proposal, Purpose
-from skillscale.sampler.study import Known, points_of, settled, tell
+from skillscale.design.proposal import Proposal, Purpose, Recommendation
+from skillscale.sampler.study import StudyContext, build_problem, print_recommendation, to_points
 
 
 def loss(n, d):
@@ -137,13 +137,15 @@ def test_of_mixes_that_have_names_alone_one_is_asked_about(tmp_path, capsys):
 
 def told_of(gains, alike):
     """What is said of a run for each gain, the first ``alike`` of them the same but for the seed."""
-    order = settled(load().sample, Known(skills=("code",), flops_max=1e20))
+    order = build_problem(load().sample, StudyContext(skills=("code",), flops_max=1e20))
     proposals = tuple(
         Proposal(N=1e8 * (1 + max(at - alike + 1, 0)), D=2e9, cost=2e18, purpose=Purpose.PLAN, fall={"x": gain})
         for at, gain in enumerate(gains)
     )
     answer = io.StringIO()
-    tell(Advice(proposals=proposals, to_halve=3e22), points_of(proposals, order, 7), order, Output(answer=answer))
+    print_recommendation(
+        Recommendation(proposals=proposals, to_halve=3e22), to_points(proposals, order, 7), order, Output(answer=answer)
+    )
     return answer.getvalue().splitlines()
 
 

@@ -11,8 +11,8 @@ import yaml
 
 from skillscale.errors import InputError
 from skillscale.point import Mix
-from skillscale.runs import parse_columns, read_columns, read_table, table_of
-from skillscale.runs.column_map import KEYS, near
+from skillscale.runs import make_run_table, parse_columns, read_columns, read_table
+from skillscale.runs.column_map import KEYS, did_you_mean
 
 SLIMPAJAMA = ("arxiv", "book", "c4", "github", "commoncrawl", "stackexchange", "wikipedia")
 PLAIN = {"n_params": "params", "n_tokens": "tokens", "skills": {"code": "loss_code", "prose": "loss_prose"}}
@@ -37,7 +37,7 @@ def with_cells(column, cells):
 
 
 def read(table, mapping=PLAIN, **options):
-    return table_of(table, parse_columns(mapping), **options)
+    return make_run_table(table, parse_columns(mapping), **options)
 
 
 def refused(table, mapping=PLAIN):
@@ -290,7 +290,7 @@ def test_large_numbers_may_be_written_with_a_letter_where_no_unit_is_beside():
     ],
 )
 def test_a_guess_is_made_where_more_than_the_kind_is_alike(name, known, guess):
-    assert near(name, known) == guess
+    assert did_you_mean(name, known) == guess
 
 
 def test_a_row_listed_twice_counts_once():

@@ -8,9 +8,9 @@ import sqlite3
 
 import pytest
 
-from skillscale.tracking import Registry
+from skillscale.tracking import StudyStore
 from skillscale.tracking import sql_reader as tables_module
-from skillscale.tracking.sql_reader import Tables, Wanted
+from skillscale.tracking.sql_reader import RunFilter, Tables
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 URI = os.environ.get("SKILLSCALE_TEST_DATABASE", "")  # of an empty PostgreSQL database, to try this on one
@@ -22,7 +22,7 @@ def store(tmp_path_factory):
     from mlflow.entities import Metric, Param, RunTag
 
     folder = tmp_path_factory.mktemp("tables")
-    registry = Registry.open(URI or f"sqlite:///{folder}/mlflow.db", cache=folder / "cache")
+    registry = StudyStore.open(URI or f"sqlite:///{folder}/mlflow.db", cache=folder / "cache")
     store, mlflow = registry._store, registry._store._client
     numbers = itertools.cycle([math.nan, math.inf, -math.inf, 0.1 + 0.2, 5e-324, -0.0, 1e300, 3])
     experiments = [store.create_experiment(name) for name in ("one", "two")]
@@ -49,13 +49,13 @@ def told(run):
 @pytest.mark.parametrize(
     "wanted",
     [
-        Wanted(),
-        Wanted(kind="point"),
-        Wanted(kind="nothing"),
-        Wanted(finished=True),
-        Wanted(kind="point", finished=False),
-        Wanted(kind="point", finished=True, ended_from_ms=1003),
-        Wanted(ended_from_ms=1009),
+        RunFilter(),
+        RunFilter(kind="point"),
+        RunFilter(kind="nothing"),
+        RunFilter(finished=True),
+        RunFilter(kind="point", finished=False),
+        RunFilter(kind="point", finished=True, ended_from_ms=1003),
+        RunFilter(ended_from_ms=1009),
     ],
 )
 def test_each_run_is_that_of_the_search_in_every_value(store, wanted, monkeypatch):
@@ -69,15 +69,15 @@ def test_each_run_is_that_of_the_search_in_every_value(store, wanted, monkeypatc
         assert len(read) == len(searched)
         assert [run.info.start_time for run in read] == sorted(run.info.start_time for run in read)
         assert bool(searched) == (wanted.kind != "nothing"), "nothing was compared"
-    if wanted == Wanted():
+    if wanted == RunFilter():
         assert len(pages) == 3
 
 
 def test_tags_alone_can_be_asked_for(store):
     store, experiments, _ = store
-    read = list(store.read(experiments[0], Wanted(kind="point", tags_only=True)))
+    read = list(store.read(experiments[0], RunFilter(kind="point", tags_only=True)))
     assert [run.data.tags for run in read] == [
-        run.data.tags for run in store.read(experiments[0], Wanted(kind="point"))
+        run.data.tags for run in store.read(experiments[0], RunFilter(kind="point"))
     ]
     assert len(read) == 4
     assert not any(run.data.metrics or run.data.params for run in read)
@@ -123,7 +123,7 @@ def test_statistics_are_gathered_for_sqlite(store, tmp_path):
     store, *_ = store
     path = tmp_path / "copy.db"
     shutil.copy(store.uri.removeprefix("sqlite:///"), path)
-    registry = Registry.open(f"sqlite:///{path}", cache=tmp_path)
+    registry = StudyStore.open(f"sqlite:///{path}", cache=tmp_path)
     registry.gather_statistics()
     with sqlite3.connect(path) as database:
         told = {table for (table,) in database.execute("SELECT tbl FROM sqlite_stat1")}

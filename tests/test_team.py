@@ -17,7 +17,7 @@ from skillscale.config import load, resolve
 from skillscale.errors import InputError
 from skillscale.lm import run
 from skillscale.lm.train import devices, process_group
-from skillscale.lm.train.process_group import ALONE, check_shares, started_by, team_for
+from skillscale.lm.train.process_group import ALONE, check_shares, detect_launcher, process_group_for
 from skillscale.point import DesignPoint, Mix
 
 HERE = Path(__file__).parent
@@ -185,7 +185,7 @@ def test_a_batch_that_does_not_divide_is_refused_before_training(monkeypatch):
             vocab_size = 512
 
     with pytest.raises(InputError, match="a batch of 1 sequences can't be shared out to 4 devices"):
-        run.derive(point, settings, Prepared)
+        run.training_recipe(point, settings, Prepared)
 
 
 @pytest.fixture
@@ -195,32 +195,32 @@ def nobody_started_us(monkeypatch):
 
 
 def test_who_started_this_process_decides_whether_it_is_one_of_many(nobody_started_us, monkeypatch):
-    assert started_by(4) is None
+    assert detect_launcher(4) is None
     for name, value in SLURM.items():
         monkeypatch.setenv(name, value)
-    assert started_by(4).global_rank() == 3
-    assert started_by(8) is None, "tasks that are not as many are workers of their own"
+    assert detect_launcher(4).global_rank() == 3
+    assert detect_launcher(8) is None, "tasks that are not as many are workers of their own"
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
-    assert started_by(4).global_rank() == 1, "torchrun may run inside a job"
+    assert detect_launcher(4).global_rank() == 1, "torchrun may run inside a job"
     with pytest.raises(InputError, match=r"torchrun started 4 processes, but .* is 2; make them equal"):
-        started_by(2)
+        detect_launcher(2)
 
 
 def test_slurm_must_say_how_many_tasks_a_node_has(nobody_started_us, monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "4")
     with pytest.raises(InputError, match=r"SLURM's tasks can't share a run: .*--ntasks-per-node"):
-        started_by(4)
+        detect_launcher(4)
 
 
 def test_several_nodes_must_be_started_by_somebody(nobody_started_us):
-    process_group.formed.cache_clear()
+    process_group.form_process_group.cache_clear()
     with pytest.raises(InputError, match=r"train\.nodes is 2, but neither srun nor torchrun .* one of 4"):
-        team_for(config(devices=2, nodes=2), "cpu")
+        process_group_for(config(devices=2, nodes=2), "cpu")
 
 
 def test_alone_nothing_is_said_and_all_is_ones_own():
-    assert team_for(config(), "cpu") is ALONE
+    assert process_group_for(config(), "cpu") is ALONE
     assert ALONE.share(8, 3) == (8, 3)
     assert ALONE.shared({"a": 1}) == {"a": 1}
     assert ALONE.shared(None) is None
@@ -229,10 +229,10 @@ def test_alone_nothing_is_said_and_all_is_ones_own():
 def test_more_devices_than_there_are_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert devices.chosen_device("auto", 2) == "cuda"
-    assert devices.chosen_device("cpu", 4) == "cpu"
+    assert devices.select_device("auto", 2) == "cuda"
+    assert devices.select_device("cpu", 4) == "cpu"
     with pytest.raises(InputError, match=r"train\.devices is 4, but this process sees 2 CUDA devices"):
-        devices.chosen_device("auto", 4)
+        devices.select_device("auto", 4)
 
 
 def test_settings_that_say_where_and_how_do_not_name_a_run():

@@ -19,35 +19,35 @@ from skillscale.config import Config, load, resolve
 from skillscale.errors import InputError, TrackingError
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import (
-    CategoryUse,
     Checkpoint,
     DataSet,
+    DataUse,
     Measurement,
-    Optimisation,
+    ModelSize,
+    OptimizerPlan,
     Provenance,
+    RunCost,
     RunRecord,
-    Size,
-    Spending,
     State,
     budget_label,
     metrics_of,
     params_of,
     read_record,
 )
-from skillscale.tracking import Registry, RunWriter, Study, current_owner
-from skillscale.tracking.connection import settle_uri
+from skillscale.tracking import RunWriter, Study, StudyStore, current_owner
+from skillscale.tracking.connection import resolve_uri
 from skillscale.tracking.owner import is_alive
 
 # MLflow 3.17 on SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
-SIZE = Size(
+SIZE = ModelSize(
     n_params=20_480, n_params_nonembed=12_288, n_params_embed=8_192, depth=1, width=16, n_heads=1, vocab_size=512,
     context=256,
 )  # fmt: skip
-OPTIMISATION = Optimisation(lr=0.0123456789012345678, batch_sequences=4, steps=999, warmup_steps=50)
+OPTIMISATION = OptimizerPlan(lr=0.0123456789012345678, batch_sequences=4, steps=999, warmup_steps=50)
 PROVENANCE = Provenance(config_hash="c0ffee", data_hash="da7a", code_version="0.1.0+abc")
-SPENDING = Spending(
+SPENDING = RunCost(
     flops_exact=1.23456789e11, tokens_per_s=54321.5, matmul_share=0.31, train_s=3.2, eval_s=0.4, flops_spent=1e10
 )
 DATA = (
@@ -65,7 +65,7 @@ RESULTS = {
     "sets": {"arithmetic": measured(1.7), "mmlu/anatomy": measured(2.0), "val/code": measured(3.1)},
     "skills": {"reasoning": measured(1.7)},
     "skills_held_out": {"reasoning": measured(1.9)},
-    "uses": {"code": CategoryUse(tokens=123_456, epochs=0.25), "prose": CategoryUse(tokens=7, epochs=1e-5)},
+    "uses": {"code": DataUse(tokens=123_456, epochs=0.25), "prose": DataUse(tokens=7, epochs=1e-5)},
     "exposures": 3.5,
 }
 
@@ -82,14 +82,14 @@ def begin(writer: RunWriter, **more) -> None:
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with its schema: making one takes a second, copying it nothing."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    Registry.open(f"sqlite:///{path}")
+    StudyStore.open(f"sqlite:///{path}")
     return path
 
 
 @pytest.fixture
-def registry(empty_store: Path, tmp_path: Path) -> Registry:
+def registry(empty_store: Path, tmp_path: Path) -> StudyStore:
     shutil.copy(empty_store, tmp_path / "mlflow.db")
-    return Registry.open(f"sqlite:///{tmp_path}/mlflow.db", cache=tmp_path / "cache")
+    return StudyStore.open(f"sqlite:///{tmp_path}/mlflow.db", cache=tmp_path / "cache")
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +98,7 @@ def config() -> Config:
 
 
 @pytest.fixture
-def study(registry: Registry, config: Config) -> Study:
+def study(registry: StudyStore, config: Config) -> Study:
     opened = registry.open_study("one", config)
     opened.add_points([point(seed=seed) for seed in range(2)])
     return opened
@@ -109,7 +109,7 @@ def changed(config: Config, noun: str, **values: object) -> Config:
     return resolve({**plain, noun: {**plain[noun], **values}})
 
 
-def client(registry: Registry):
+def client(registry: StudyStore):
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(registry.uri)
@@ -255,7 +255,7 @@ def test_six_processes_on_a_missing_store_get_each_of_twenty_points_once(tmp_pat
     taken = [int(line.split()[1]) for line in out.splitlines()]
     assert len({line.split()[0] for line in out.splitlines()}) > 1, "one process did it all"
     assert Counter(taken) == Counter(range(20))
-    records = Registry.open(uri).study("one").records()
+    records = StudyStore.open(uri).study("one").records()
     assert Counter(one.point.seed for one in records) == Counter(range(20))
     assert {one.state for one in records} == {State.FINISHED}
 
@@ -467,7 +467,7 @@ def test_a_store_of_another_mlflow_is_refused_and_left_alone(empty_store, tmp_pa
         database.close()
         before = path.read_bytes()
         with pytest.raises(TrackingError, match=cure):
-            Registry.open(f"sqlite:///{path}")
+            StudyStore.open(f"sqlite:///{path}")
         assert path.read_bytes() == before
 
 
@@ -475,7 +475,7 @@ def test_a_server_that_does_not_answer_is_told_within_seconds(tmp_path):
     for uri in ("http://127.0.0.1:9", "postgresql://u:secret@127.0.0.1:9/runs"):
         began = time.monotonic()
         with pytest.raises(TrackingError, match=r"does not answer.*start it") as caught:
-            Registry.open(uri, cache=tmp_path)
+            StudyStore.open(uri, cache=tmp_path)
         assert time.monotonic() - began < 10
         assert "secret" not in str(caught.value)
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
@@ -484,21 +484,21 @@ def test_a_server_that_does_not_answer_is_told_within_seconds(tmp_path):
 def test_places_that_hold_no_store_are_refused(tmp_path):
     (tmp_path / "notes.db").write_text("not a database, but long enough to be one " * 50)
     with pytest.raises(TrackingError, match="can't be opened as a sqlite database"):
-        Registry.open(f"sqlite:///{tmp_path}/notes.db")
+        StudyStore.open(f"sqlite:///{tmp_path}/notes.db")
     with pytest.raises(TrackingError, match=r"folder of .* can't be made"):
-        Registry.open(f"sqlite:///{tmp_path}/notes.db/mlflow.db")
+        StudyStore.open(f"sqlite:///{tmp_path}/notes.db/mlflow.db")
     for uri in ("./mlruns", "file:///tmp/mlruns", "sqlite://", "sqlite:///:memory:", "ftp://x"):
         with pytest.raises(TrackingError, match="can't hold a study; give sqlite"):
-            Registry.open(uri)
+            StudyStore.open(uri)
 
 
 def test_a_uri_means_the_same_from_every_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert settle_uri() == f"sqlite:///{tmp_path}/mlflow.db"
-    assert settle_uri("sqlite:///a/b.db") == f"sqlite:///{tmp_path}/a/b.db"
+    assert resolve_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    assert resolve_uri("sqlite:///a/b.db") == f"sqlite:///{tmp_path}/a/b.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000/")
-    assert settle_uri() == "http://server:5000"
-    assert settle_uri("sqlite:////x.db") == "sqlite:////x.db"
+    assert resolve_uri() == "http://server:5000"
+    assert resolve_uri("sqlite:////x.db") == "sqlite:////x.db"
 
 
 def test_results_outlive_a_full_disk(registry, study, config, tmp_path):

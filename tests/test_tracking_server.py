@@ -15,7 +15,7 @@ from test_tracking import DATA, OPTIMISATION, PROVENANCE, RESULTS, SIZE, point
 from skillscale.config import load
 from skillscale.errors import TrackingError
 from skillscale.record import State
-from skillscale.tracking import Registry, RunWriter
+from skillscale.tracking import RunWriter, StudyStore
 
 pytestmark = pytest.mark.slow
 Start = Callable[[], subprocess.Popen[bytes]]
@@ -61,7 +61,7 @@ def begin(writer: RunWriter) -> None:
 def test_a_server_keeps_the_same_record_and_its_loss_loses_none(server, tmp_path, capfd):
     uri, start = server
     process = start()
-    registry = Registry.open(uri, cache=tmp_path / "cache")
+    registry = StudyStore.open(uri, cache=tmp_path / "cache")
     config = load(study="smoke")
     study = registry.open_study("one", config)
     study.add_points([point(seed=seed) for seed in range(2)])

@@ -12,14 +12,21 @@ from skillscale.errors import DamagedCheckpointError, InputError, TrainingError
 from skillscale.lm.model.shape import shape_for
 from skillscale.lm.model.transformer import Transformer
 from skillscale.lm.train import loop as training
-from skillscale.lm.train.loop import Stopped, curve_steps, learning_rate_at, step_seconds, train, weight_groups
+from skillscale.lm.train.loop import (
+    TrainingInterrupted,
+    curve_steps,
+    learning_rate_at,
+    step_seconds,
+    train,
+    weight_groups,
+)
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import Optimisation
+from skillscale.record import OptimizerPlan
 
 CONFIG = load().train
 MODEL = replace(load().model, context=32)
 SIZE = shape_for(6e3, vocab_size=300, model=MODEL)
-PLAN = Optimisation(lr=0.01, batch_sequences=4, steps=30, warmup_steps=3)
+PLAN = OptimizerPlan(lr=0.01, batch_sequences=4, steps=30, warmup_steps=3)
 
 
 class Counting:
@@ -49,7 +56,7 @@ def stop_after(steps):
 
 def test_golden_steps():
     fixed = replace(CONFIG, weight_decay=0.1, beta1=0.9, beta2=0.95, clip_norm=1.0, decay_to=0.0)
-    plan = Optimisation(lr=0.01, batch_sequences=4, steps=3, warmup_steps=1)
+    plan = OptimizerPlan(lr=0.01, batch_sequences=4, steps=3, warmup_steps=1)
     losses = [loss for _, loss in trained(plan=plan, config=fixed).curve]
     assert losses == pytest.approx([5.64233, 5.43457, 5.55439], abs=1e-4), (
         "Three training steps of a fixed model on fixed tokens gave other losses than before. If model, initial "
@@ -91,7 +98,7 @@ def test_a_curve_has_a_hundred_rows_at_most_and_ends_with_the_run(steps):
 def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch, done):
     monkeypatch.setattr(training, "CURVE_POINTS", 4)  # stop within a row of the curve as well
     path = tmp_path / "runs" / "one.pt"
-    with pytest.raises(Stopped, match=f"stopped after {done} of 30 steps"):
+    with pytest.raises(TrainingInterrupted, match=f"stopped after {done} of 30 steps"):
         trained(checkpoint=path, should_stop=stop_after(done))
     resumed, whole = trained(checkpoint=path), trained()
     assert resumed.curve == whole.curve
@@ -123,7 +130,7 @@ def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(tmp_path):
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
     path = tmp_path / "one.pt"
-    with pytest.raises(Stopped):
+    with pytest.raises(TrainingInterrupted):
         trained(checkpoint=path, should_stop=stop_after(2))
     with pytest.raises(TrainingError, match=r"one\.pt is of a run with other settings.*delete it"):
         trained(checkpoint=path, plan=replace(PLAN, lr=0.02))
@@ -138,7 +145,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "one.pt"
-    with pytest.raises(Stopped):
+    with pytest.raises(TrainingInterrupted):
         trained(checkpoint=path, should_stop=stop_after(2))
     before = path.read_bytes()
 
@@ -191,7 +198,7 @@ def test_progress_is_told_by_the_clock_and_at_the_end(monkeypatch):
 
 
 def test_the_rate_rises_to_its_peak_and_falls_to_the_end_of_the_run():
-    plan = Optimisation(lr=1.0, batch_sequences=1, steps=110, warmup_steps=10)
+    plan = OptimizerPlan(lr=1.0, batch_sequences=1, steps=110, warmup_steps=10)
     rates = [learning_rate_at(step, plan, decay_to=0.1) for step in range(110)]
     assert max(rates) == rates[10] == 1.0
     assert all(later > earlier for earlier, later in itertools.pairwise(rates[:11]))

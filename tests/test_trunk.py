@@ -12,8 +12,8 @@ from skillscale.config import load
 from skillscale.errors import InputError
 from skillscale.lm.model.shape import shape_for
 from skillscale.lm.train import cooldown_branches, hyperparameters
-from skillscale.lm.train.cooldown_branches import Trunk, Turn, branch
-from skillscale.lm.train.loop import Stopped, train
+from skillscale.lm.train.cooldown_branches import StablePhaseCheckpoint, StablePhaseLease, cooldown_branch
+from skillscale.lm.train.loop import TrainingInterrupted, train
 from skillscale.point import DesignPoint, Mix
 
 CONFIG = replace(load().train, schedule="trunk", batch_coefficient=1.4)
@@ -36,7 +36,7 @@ class Counting:
 
 def trained(n_tokens, *, turn=None, seed=0, config=CONFIG, stream=None, **more):
     point = DesignPoint(n_params=SIZE.n_params, n_tokens=n_tokens, mix=Mix({"code": 1.0}), seed=seed)
-    plan = cooldown_branches.derive(point, SIZE, config, context=32)
+    plan = cooldown_branches.branch_plan(point, SIZE, config, context=32)
     return train(point, size=SIZE, optimisation=plan, stream=stream or Counting(), config=config, turn=turn, **more)
 
 
@@ -49,12 +49,12 @@ def same(one, other):
 
 
 def branched(path, n_tokens, *, goes_on=True, **more):
-    with Turn(Trunk(path=path, goes_on=goes_on)) as turn:
+    with StablePhaseLease(StablePhaseCheckpoint(path=path, goes_on=goes_on)) as turn:
         return trained(n_tokens, turn=turn, **more)
 
 
 def of(n_tokens, config=CONFIG, context=32, n_params_nonembed=5_000):
-    return branch(n_tokens, n_params_nonembed, config, context=context)
+    return cooldown_branch(n_tokens, n_params_nonembed, config, context=context)
 
 
 def test_longer_runs_begin_as_shorter_ones_up_to_their_forks():
@@ -144,7 +144,7 @@ def test_a_branch_that_is_stopped_goes_on_where_it_was(tmp_path, from_fork):
     taken = branched(path, SHORT)
     assert taken.n_taken == 0
     left = iter(range(of(MIDDLE).fork + from_fork - of(SHORT).fork))
-    with pytest.raises(Stopped):
+    with pytest.raises(TrainingInterrupted):
         branched(path, MIDDLE, checkpoint=own, should_stop=lambda: next(left, None) is None)
     resumed = branched(path, MIDDLE, checkpoint=own)
     assert same(resumed, trained(MIDDLE))
@@ -154,7 +154,10 @@ def test_a_branch_that_is_stopped_goes_on_where_it_was(tmp_path, from_fork):
 
 def test_one_process_trains_a_trunk_and_the_other_waits_for_it(tmp_path):
     path = tmp_path / "one.pt"
-    first, second = Turn(Trunk(path=path, goes_on=True)), Turn(Trunk(path=path, goes_on=True))
+    first, second = (
+        StablePhaseLease(StablePhaseCheckpoint(path=path, goes_on=True)),
+        StablePhaseLease(StablePhaseCheckpoint(path=path, goes_on=True)),
+    )
     found = []
 
     def read(there):
@@ -175,14 +178,17 @@ def test_one_process_trains_a_trunk_and_the_other_waits_for_it(tmp_path):
 
 def test_waiting_ends_when_told_to_stop(tmp_path):
     path = tmp_path / "one.pt"
-    with Turn(Trunk(path=path, goes_on=True)) as first, Turn(Trunk(path=path, goes_on=True)) as second:
+    with (
+        StablePhaseLease(StablePhaseCheckpoint(path=path, goes_on=True)) as first,
+        StablePhaseLease(StablePhaseCheckpoint(path=path, goes_on=True)) as second,
+    ):
         assert first.begin(10, lambda _: {}, lambda: False) is None
         asked = iter([False, False, True])
         assert second.begin(10, lambda _: {}, lambda: next(asked)) is None
 
 
 def test_what_is_forgotten_is_gone(tmp_path):
-    one = Trunk(path=tmp_path / "one.pt", goes_on=True)
+    one = StablePhaseCheckpoint(path=tmp_path / "one.pt", goes_on=True)
     branched(one.path, SHORT)
     assert one.path.exists()
     one.forget()

@@ -11,7 +11,7 @@ from skillscale.cli import main
 from skillscale.execution.grid import grid_points, tokens_to_train
 from skillscale.record import State
 from skillscale.runs import read
-from skillscale.tracking import Registry
+from skillscale.tracking import StudyStore
 
 TRUNK = ["--train.schedule", "trunk"]
 
@@ -34,7 +34,7 @@ def studied(tmp_path_factory):
     cache = ["--cache", str(folder / "cache")]
     first = points[0]
     told(["train", *words, *cache, "--n_params", str(first.n_params), "--n_tokens", str(first.n_tokens)])
-    study = Registry.open(f"sqlite:///{folder / 'runs.db'}", cache=folder / "cache").study("small")
+    study = StudyStore.open(f"sqlite:///{folder / 'runs.db'}", cache=folder / "cache").study("small")
     study.add_points(points)
     ended = told(["worker", *words, *cache])["ended"]
     return folder, words, settings, points, study.records(), ended

@@ -88,7 +88,7 @@ def test_a_search_killed_in_its_first_trial_tries_the_rule_again(monkeypatch):
     assert tried[0] == (1, 1)
     assert tried.count((1, 1)) == 1
     assert len(tried) == 4
-    assert tune.corner(POINT, search).rule_loss == 3
+    assert tune.tuning_point(POINT, search).rule_loss == 3
     assert search.get_trials(states=(TrialState.RUNNING,))  # left to the process that may still have it
 
 
@@ -106,7 +106,7 @@ def test_a_search_without_the_rule_tries_it_though_enough_trials_have_ended(monk
     )
     search, tried = searched(monkeypatch, storage, bowl)
     assert tried == [(1, 1)]
-    assert tune.corner(POINT, search).trials == 6
+    assert tune.tuning_point(POINT, search).trials == 6
 
 
 def test_more_trials_go_on_with_the_search_and_draw_new_factors(monkeypatch):
@@ -120,7 +120,7 @@ def test_more_trials_go_on_with_the_search_and_draw_new_factors(monkeypatch):
 def test_trials_that_diverge_count_so_that_a_search_ends(monkeypatch):
     search, tried = searched(monkeypatch, InMemoryStorage(), lambda lr, batch: 3.0 if lr == 1 else None)
     assert len(tried) == 4
-    assert tune.corner(POINT, search).excess == 0
+    assert tune.tuning_point(POINT, search).excess == 0
     assert len(tune.trials_table(POINT, search_with_attributes(search))) == 1
 
 

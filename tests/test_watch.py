@@ -10,7 +10,7 @@ from skillscale import cli
 from skillscale.commands import watch
 from skillscale.config import load
 from skillscale.record import Measurement
-from skillscale.tracking import Registry
+from skillscale.tracking import StudyStore
 
 # MLflow 3.17 on SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -99,7 +99,7 @@ def test_what_is_not_there_is_told_and_made_by_nobody(words, tmp_path, capsys):
 def shared(registry, tmp_path):  # noqa: F811
     """The words for a study whose queue is in a storage, of which most runs of a law are done."""
     storage = str(tmp_path / "queue.journal")
-    opened = Registry.open(registry.uri, cache=tmp_path / "cache", storage=storage)
+    opened = StudyStore.open(registry.uri, cache=tmp_path / "cache", storage=storage)
     study = opened.open_driven("many", trainer="train.py:train", skills=["code"])  # noqa: F811
     study.add_points([point(round(10**a), round(10**b)) for a in (4, 4.5, 5, 5.5) for b in (5.5, 6, 6.5, 7)])
     for _ in range(15):

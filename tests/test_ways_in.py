@@ -15,7 +15,7 @@ import pytest
 from skillscale.cli import ENTRIES, main
 from skillscale.errors import InputError
 from skillscale.runs import parse_columns, read_columns, read_table
-from skillscale.tracking import Registry
+from skillscale.tracking import StudyStore
 
 # MLflow 3.17 on SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -97,7 +97,7 @@ def test_runs_of_another_mlflow_store_come_in_as_the_guide_shows(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.syspath_prepend(str(SAMPLES))
-    Registry.open("sqlite:///theirs.db")
+    StudyStore.open("sqlite:///theirs.db")
     shutil.copy("theirs.db", "mlflow.db")  # making the tables takes seconds
     loaded(SAMPLES / "mlflow_runs.py").write("sqlite:///theirs.db")
     shutil.copy(SAMPLES / "mlflow.yaml", tmp_path)

@@ -17,7 +17,7 @@ class TrackingError(SkillscaleError, RuntimeError):
     """The tracking store can't be reached, read or written."""
 
 
-class TakenOverError(TrackingError):
+class LeaseLostError(TrackingError):
     """The point of this process was given to another one, which believed it gone."""
 
 

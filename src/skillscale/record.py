@@ -44,7 +44,7 @@ class Measurement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class ModelSize:
     """A model's size under each convention, and its shape. ``n_params = n_params_embed + n_params_nonembed``."""
 
     n_params: int
@@ -58,7 +58,7 @@ class Size:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimisation:
+class OptimizerPlan:
     """What the rule derived for a run: peak learning rate, batch in sequences, steps, and warm-up steps.
 
     ``trunk``: name of the constant phase that runs of several D share, and with it their noise; empty: there is none.
@@ -74,7 +74,7 @@ class Optimisation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spending:
+class RunCost:
     """What a run took. ``flops_exact``: matrix products; ``matmul_share``: 6 N D a second over the measured peak.
 
     ``flops_spent``: 6 N times the tokens that this run itself went through, fewer than D where it went on from the
@@ -90,7 +90,7 @@ class Spending:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CategoryUse:
+class DataUse:
     """What a run saw of a category: tokens, and epochs of the unique tokens there are."""
 
     tokens: int
@@ -133,7 +133,7 @@ class DataSet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Why:
+class ProposalReason:
     """Why the sampler chose a point.
 
     ``fall``: by which share the interval of each target is expected to narrow through this run, by the target's name;
@@ -166,7 +166,7 @@ class Why:
         return json.dumps(plain, separators=(",", ":"))
 
     @classmethod
-    def from_text(cls, text: str) -> "Why":
+    def from_text(cls, text: str) -> "ProposalReason":
         """Inverse of ``as_text``."""
         return cls(**json.loads(text))
 
@@ -186,11 +186,11 @@ class RunRecord:
     state: State
     reason: str
     point: DesignPoint
-    size: Size | None = None
-    optimisation: Optimisation | None = None
+    size: ModelSize | None = None
+    optimisation: OptimizerPlan | None = None
     provenance: Provenance | None = None
-    spending: Spending | None = None
-    uses: Mapping[str, CategoryUse] = field(default_factory=dict)
+    spending: RunCost | None = None
+    uses: Mapping[str, DataUse] = field(default_factory=dict)
     exposures: float | None = None
     skills: Mapping[str, Measurement] = field(default_factory=dict)
     skills_held_out: Mapping[str, Measurement] = field(default_factory=dict)
@@ -260,7 +260,7 @@ def metrics_of(record: RunRecord) -> dict[str, float]:
     if math.isnan(numbers.get("flops_spent", 0)):
         del numbers["flops_spent"]  # not told
     logs = {f"log10_{key}": math.log10(numbers[key]) for key in METRIC_NUMBERS if numbers.get(key, 0) > 0}
-    charted = {*METRIC_NUMBERS, *(one.name for one in fields(Spending))}
+    charted = {*METRIC_NUMBERS, *(one.name for one in fields(RunCost))}
     metrics = {key: value for key, value in numbers.items() if key in charted} | logs
     metrics |= {f"mix/{category}": share for category, share in record.point.mix.shares.items()}
     for category, use in record.uses.items():
@@ -286,12 +286,12 @@ def read_record(
         state=state,
         reason=reason,
         point=point,
-        size=_part(Size, params),
-        optimisation=_part(Optimisation, params),
+        size=_part(ModelSize, params),
+        optimisation=_part(OptimizerPlan, params),
         provenance=_part(Provenance, params),
-        spending=_part(Spending, metrics),
+        spending=_part(RunCost, metrics),
         uses={
-            name: CategoryUse(tokens=int(tokens), epochs=metrics[f"data_epochs/{name}"])
+            name: DataUse(tokens=int(tokens), epochs=metrics[f"data_epochs/{name}"])
             for name, tokens in _under("data_tokens", metrics).items()
             if f"data_epochs/{name}" in metrics
         },

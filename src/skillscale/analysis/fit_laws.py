@@ -18,57 +18,57 @@ from skillscale import __version__
 from skillscale.cli.output import Output, to_json
 from skillscale.config import Config
 from skillscale.errors import FitError, InputError, TrackingError
-from skillscale.execution.status import Describer, remember_findings
-from skillscale.laws.fit.data import Points
+from skillscale.execution.status import StatusPublisher, store_fit_summary
+from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
-from skillscale.laws.fit.joint import Sharing
+from skillscale.laws.fit.joint import ParameterSharing
 from skillscale.laws.fit.objective import DELTA, Objective
-from skillscale.laws.fit.request import Refused, Request, fit_all, weighed_by_sem
-from skillscale.laws.fit.skill_law import Fitted, points_by_skill
+from skillscale.laws.fit.request import FitRequest, UnfittedSkill, fit_all, weight_by_sem
+from skillscale.laws.fit.skill_law import FittedLaw, split_by_skill
 from skillscale.laws.forms.catalogue import LAWS
 from skillscale.laws.forms.nd import Law
-from skillscale.laws.io.document import About, document
+from skillscale.laws.io.document import LawMetadata, law_document
 from skillscale.laws.isoflop.budgets import budget_of_runs
 from skillscale.laws.isoflop.study import fit_study
-from skillscale.laws.optimum.weighted_optimum import Worth, of_worth
-from skillscale.laws.results import StudyFits
-from skillscale.laws.selection.selected import fit_chosen
-from skillscale.laws.selection.selection import Choice, choose, fitted_points, why_not
+from skillscale.laws.optimum.weighted_optimum import WeightedOptimum, weighted_optima
+from skillscale.laws.results import StudyResults
+from skillscale.laws.selection.selected import fit_selected
+from skillscale.laws.selection.selection import LawSelection, data_for_setting, ineligible_reason, select_law
 from skillscale.laws.skills.skill_study import SkillStudy, skill_study
-from skillscale.laws.uncertainty.bootstrap import Method
+from skillscale.laws.uncertainty.bootstrap import ResamplingMethod
 from skillscale.point import digest
 from skillscale.record import DataSet, RunRecord, State
 from skillscale.runs import RunTable
-from skillscale.runs.column_map import near
+from skillscale.runs.column_map import did_you_mean
 from skillscale.runs.published_optima import read_optima
-from skillscale.runs.read import Runs, read_runs, tell_left_out, tell_unusable
-from skillscale.tracking import AnalysisWriter, Registry
+from skillscale.runs.read import LoadedRuns, print_excluded, print_exclusions, read_runs
+from skillscale.tracking import AnalysisWriter, StudyStore
 
 if TYPE_CHECKING:
-    from skillscale.report.page import Background, Source
+    from skillscale.report.page import DataNotice, ReportContext
 
-Told = tuple[dict[str, Fitted | Refused], list[str]]  # laws by skill, and what is to be said of them
+Told = tuple[dict[str, FittedLaw | UnfittedSkill], list[str]]  # laws by skill, and what is to be said of them
 _LINKED_RUNS = 1000  # that are told of a law fitted to them: a tag takes some milliseconds
 BEYOND = (1.0, 10.0, 100.0)  # where optima are told by default, in units of the largest 6 N D fitted
 
 
 @dataclass(frozen=True, kw_only=True)
-class Findings:
+class FitResults:
     """What is fitted to some runs: isoFLOP curves where there are any, laws by skill, the computes they are told at.
 
     ``about``: what the laws have in common.
     """
 
-    fits: StudyFits
-    laws: Mapping[str, Fitted | Refused]
+    fits: StudyResults
+    laws: Mapping[str, FittedLaw | UnfittedSkill]
     flops: tuple[float, ...]
-    about: About
+    about: LawMetadata
 
     def as_dict(self) -> dict[str, Any]:
         """The answer of ``fit --json``."""
         from skillscale.report.laws import plain_laws
 
-        return {"skills": plain_laws(self.laws, self.flops), **answer(self.fits)}
+        return {"skills": plain_laws(self.laws, self.flops), **results_as_dict(self.fits)}
 
 
 def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
@@ -78,16 +78,16 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
         FitError: no skill has a law or an isoFLOP optimum.
     """
     from skillscale.report.laws import law_text
-    from skillscale.report.worth import plain_worth, worth_text
+    from skillscale.report.worth import weighted_optima_as_dict, worth_text
 
     runs = read_runs(arguments, config)
     _check_worth(runs, arguments)
-    found = find(runs, arguments, config, out)
-    check_any(found)
+    found = fit_all_laws(runs, arguments, config, out)
+    require_a_fit(found)
     worth = _worth(runs, found, arguments)
     told = found.as_dict()
     if worth:
-        told["optima"] = plain_worth(worth, runs.convention)
+        told["optima"] = weighted_optima_as_dict(worth, runs.convention)
     opened = _fit_run(runs, arguments)
     if opened is not None:
         with opened as run:
@@ -106,19 +106,19 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
     return told
 
 
-def check_any(found: Findings) -> None:
+def require_a_fit(found: FitResults) -> None:
     """Refuse runs that nothing could be fitted to, with each reason once."""
-    if any(isinstance(one, Fitted) for one in found.laws.values()) or any(one.N.known for one in found.fits.minima):
+    if any(isinstance(one, FittedLaw) for one in found.laws.values()) or any(one.N.known for one in found.fits.minima):
         return
     reasons: dict[str, list[str]] = {}
     for one in found.laws.values():
-        if isinstance(one, Refused):
+        if isinstance(one, UnfittedSkill):
             reasons.setdefault(one.reason, []).append(one.skill)
     told = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
     raise FitError(f"no skill can be fitted. {told or 'No run has a loss'}")
 
 
-def _check_worth(runs: Runs, arguments: Mapping[str, Any]) -> None:
+def _check_worth(runs: LoadedRuns, arguments: Mapping[str, Any]) -> None:
     """Refuse at once what can't be asked, rather than after everything is fitted."""
     weights, bounds = arguments.get("worth") or {}, arguments.get("bounds") or {}
     skills = (*runs.table.judged, *runs.table.aggregates)
@@ -139,10 +139,10 @@ def check_names(what: str, given: Mapping[str, Any], known: Sequence[str], place
     for name in given:
         if name not in known:
             there = ", ".join(known) or "none"
-            raise InputError(f"--{what} names {name}, which {place} lacks{near(name, known)}; there is {there}")
+            raise InputError(f"--{what} names {name}, which {place} lacks{did_you_mean(name, known)}; there is {there}")
 
 
-def _worth(runs: Runs, found: Findings, arguments: Mapping[str, Any]) -> dict[str, tuple[Worth, ...]]:
+def _worth(runs: LoadedRuns, found: FitResults, arguments: Mapping[str, Any]) -> dict[str, tuple[WeightedOptimum, ...]]:
     """What is best for skills of the worth that was asked about, by named mix; empty where none was.
 
     Raises:
@@ -156,61 +156,65 @@ def _worth(runs: Runs, found: Findings, arguments: Mapping[str, Any]) -> dict[st
         names = [*runs.table.judged, *runs.table.aggregates]
         laws = {name: found.laws[one] for name in names if (one := _named(mix, name, runs)) in found.laws}
         for name in weights:
-            if isinstance(refused := laws.get(name), Refused):
+            if isinstance(refused := laws.get(name), UnfittedSkill):
                 raise FitError(f"{name} is worth something, but could not be fitted: {refused.reason}")
-        fitted = {name: one for name, one in laws.items() if isinstance(one, Fitted)}
+        fitted = {name: one for name, one in laws.items() if isinstance(one, FittedLaw)}
         equal = [name for name in runs.table.judged if name in fitted]
-        optima[mix if len(runs.groups) > 1 else ""] = of_worth(
+        optima[mix if len(runs.groups) > 1 else ""] = weighted_optima(
             fitted, found.flops, weights, equal=equal, bounds=arguments.get("bounds")
         )
     return optima
 
 
-def _fit_run(runs: Runs, arguments: Mapping[str, Any]) -> AnalysisWriter | None:
+def _fit_run(runs: LoadedRuns, arguments: Mapping[str, Any]) -> AnalysisWriter | None:
     """The run that a fit is recorded in: the study's, or one of its own where a table's laws are to be registered."""
     if runs.study is not None:
         return runs.study.analysis("fit")
     name = arguments.get("register")
-    return Registry.open(arguments["tracking"]).law_run(name) if name else None
+    return StudyStore.open(arguments["tracking"]).law_run(name) if name else None
 
 
-def law_document(found: Findings) -> str:
+def law_json(found: FitResults) -> str:
     """The laws that were fitted, as the JSON text that is registered."""
-    return to_json(document({name: one for name, one in found.laws.items() if isinstance(one, Fitted)}, found.about))
+    return to_json(
+        law_document({name: one for name, one in found.laws.items() if isinstance(one, FittedLaw)}, found.about)
+    )
 
 
-def _note(runs: Runs, found: Findings) -> str:
-    laws = sorted({one.law.name for one in found.laws.values() if isinstance(one, Fitted)})
+def _note(runs: LoadedRuns, found: FitResults) -> str:
+    laws = sorted({one.law.name for one in found.laws.values() if isinstance(one, FittedLaw)})
     return (
         f"Laws ({', '.join(laws)}) of {len(found.laws)} skills, fitted to {len(runs.table.runs)} rows of {runs.name}. "
         "Columns: n_params, n_tokens; skill and mix/CATEGORY where wanted."
     )
 
 
-def _register(run: AnalysisWriter, runs: Runs, found: Findings, name: str) -> str:
+def _register(run: AnalysisWriter, runs: LoadedRuns, found: FitResults, name: str) -> str:
     """Register the laws, bound to the runs behind them; returns their address."""
     note, tags, ids = _note(runs, found), {"runs_of": runs.name, "runs": str(len(runs.table.runs))}, []
     if runs.study is not None:
         ids = [one.run_id for one in runs.records if one.state is State.FINISHED]
         note += f"\n\nStudy {runs.study.name}: {runs.study.link}"
         tags |= {"study": runs.study.name, "runs_digest": digest(sorted(ids))}
-    return run.register(name, law_document(found), note=note, tags=tags, runs=ids[:_LINKED_RUNS])
+    return run.register(name, law_json(found), note=note, tags=tags, runs=ids[:_LINKED_RUNS])
 
 
-def _describe(kind: str, run: AnalysisWriter, found: Findings, runs: Runs, files: Sequence[str], out: Output) -> None:
+def _describe(
+    kind: str, run: AnalysisWriter, found: FitResults, runs: LoadedRuns, files: Sequence[str], out: Output
+) -> None:
     """Bring the study's description in the UI up to date; that it can't be costs nothing."""
     from skillscale.report.laws import optima_frame
 
     if runs.study is None:
         return
     try:
-        remember_findings(
+        store_fit_summary(
             runs.study, kind, run_id=run.run_id, files=files, runs=len(runs.table.runs), level=found.fits.level,
             optima=optima_frame(found.laws, found.flops).to_dict(orient="records"),
         )  # fmt: skip
     except TrackingError as error:
         out.progress(f"note: {error}")
-    Describer(runs.study, out.progress).refresh(now=True)
+    StatusPublisher(runs.study, out.progress).refresh(now=True)
 
 
 def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
@@ -221,7 +225,7 @@ def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
     from skillscale.report.skill_page import skill_figures_of, skill_frames
 
     runs = read_runs(arguments, config)
-    found = find(runs, arguments, config, out)
+    found = fit_all_laws(runs, arguments, config, out)
     path = Path(arguments["page"] or f"skillscale-{runs.name}.html").absolute()
     about = _background(arguments, config, runs)
     figures = of_laws(found.laws, found.flops)
@@ -262,7 +266,9 @@ def _beside(arguments: Mapping[str, Any]) -> tuple[str, pd.DataFrame] | None:
     return (Path(name).stem, read_optima(name)) if name else None
 
 
-def _skill_study(runs: Runs, config: Config, found: Findings, arguments: Mapping[str, Any]) -> SkillStudy | None:
+def _skill_study(
+    runs: LoadedRuns, config: Config, found: FitResults, arguments: Mapping[str, Any]
+) -> SkillStudy | None:
     """How skills differ; None where the runs are no isoFLOP study."""
     of_grid = runs.of_grid
     if not of_grid.has_isoflops or not found.fits.mixes:
@@ -275,7 +281,7 @@ def _skill_study(runs: Runs, config: Config, found: Findings, arguments: Mapping
     )  # fmt: skip
 
 
-def _base_mix(fits: StudyFits, config: Config) -> str:
+def _base_mix(fits: StudyResults, config: Config) -> str:
     """The study's own first mix, or the one with the most runs."""
     wanted = str(config.study.mix_values[0])
     if wanted in fits.mixes or not fits.mixes:
@@ -283,31 +289,31 @@ def _base_mix(fits: StudyFits, config: Config) -> str:
     return str(fits.runs["mix"].astype(str).mode().iloc[0])
 
 
-def find(runs: Runs, arguments: Mapping[str, Any], config: Config, out: Output) -> Findings:
+def fit_all_laws(runs: LoadedRuns, arguments: Mapping[str, Any], config: Config, out: Output) -> FitResults:
     """Fit everything there is to fit."""
-    tell_left_out(runs, out)
-    laws: dict[str, Fitted | Refused] = {}
+    print_excluded(runs, out)
+    laws: dict[str, FittedLaw | UnfittedSkill] = {}
     mixes: dict[str, str] = {}
     for mix, (found, notes) in zip(runs.groups, _laws_by_group(runs, arguments, config), strict=True):
         for note in notes:
             out.progress(note)
         laws |= {_named(mix, name, runs): one for name, one in found.items()}
         mixes |= {_named(mix, name, runs): mix for name in found if len(runs.groups) > 1}
-    laws |= {name: Refused(skill=name, n_runs=0, reason=why) for name, why in runs.table.lost.items()}
+    laws |= {name: UnfittedSkill(skill=name, n_runs=0, reason=why) for name, why in runs.table.lost.items()}
     given = arguments.get("flops")
-    fitted = [one for one in laws.values() if isinstance(one, Fitted)]
+    fitted = [one for one in laws.values() if isinstance(one, FittedLaw)]
     largest = max((float((6 * one.points.N * one.points.D).max()) for one in fitted), default=float("nan"))
     flops = tuple(given) if given else tuple(float(f"{factor * largest:.3g}") for factor in BEYOND)
     means = {_named(mix, name, runs) for mix in runs.groups for name in runs.table.aggregates}
-    return Findings(
+    return FitResults(
         fits=_study_fits(runs, config, laws, out, arguments.get("curve") or "shared"), laws=laws, flops=flops,
-        about=About(
+        about=LawMetadata(
             convention=runs.convention, aggregates=tuple(name for name in laws if name in means), mixes=mixes
         ),
     )  # fmt: skip
 
 
-def _laws_by_group(runs: Runs, arguments: Mapping[str, Any], config: Config) -> list[Told]:
+def _laws_by_group(runs: LoadedRuns, arguments: Mapping[str, Any], config: Config) -> list[Told]:
     """The laws of each group of runs, which have nothing in common: side by side where there are several."""
     asked = [(table, mix, arguments, config) for mix, table in runs.groups.items()]
     processes = min(len(asked), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
@@ -320,49 +326,53 @@ def _laws_by_group(runs: Runs, arguments: Mapping[str, Any], config: Config) -> 
 def laws_of(table: RunTable, mix: str, arguments: Mapping[str, Any], config: Config) -> Told:
     """Each skill's law: the one that was named, or the one that held-out runs choose, fitted as it was tried."""
     notes: list[str] = []
-    data = points_of(table)
+    data = data_by_skill(table)
     if arguments.get("law"):
-        request = _request(arguments, config, named_law(arguments["law"]), table)
+        request = _request(arguments, config, law_by_name(arguments["law"]), table)
         return fit_all(_as_measured(data, table, arguments, request, notes), request), notes
-    reasons = {name: why_not(points) for name, points in data.items()}
+    reasons = {name: ineligible_reason(points) for name, points in data.items()}
     refused = {
-        name: Refused(skill=name, n_runs=len(data[name]), reason=reason) for name, reason in reasons.items() if reason
+        name: UnfittedSkill(skill=name, n_runs=len(data[name]), reason=reason)
+        for name, reason in reasons.items()
+        if reason
     }
     able = {name: points for name, points in data.items() if name not in refused}
     if not able:
         return dict(refused), notes
-    choice = choose(able, objective=objective_of(arguments))
+    choice = select_law(able, objective=objective_from_options(arguments))
     chosen = choice.chosen.setting
     request = _request(arguments, config, chosen.law, table)
     able = _as_measured(able, table, arguments, request, notes)
-    if request.sharing == Sharing():
+    if request.sharing == ParameterSharing():
         notes.append(f"law{f' of {mix}' if mix else ''}: {chosen.name}{_because(choice)}")
-        found = fit_chosen(able, choice, request)
+        found = fit_selected(able, choice, request)
     else:
         asked = "without weak beliefs, and with what was asked to be pinned, shared or pooled"
         notes.append(f"law{f' of {mix}' if mix else ''}: {chosen.law.name}, {asked}; {chosen.name}{_because(choice)}")
-        found = fit_all({name: fitted_points(points, chosen) for name, points in able.items()}, request)
+        found = fit_all({name: data_for_setting(points, chosen) for name, points in able.items()}, request)
     return {name: refused[name] if name in refused else found[name] for name in data}, notes
 
 
 def _as_measured(
-    data: dict[str, Points], table: RunTable, arguments: Mapping[str, Any], request: Request, notes: list[str]
-) -> dict[str, Points]:
+    data: dict[str, RunData], table: RunTable, arguments: Mapping[str, Any], request: FitRequest, notes: list[str]
+) -> dict[str, RunData]:
     """The runs, weighed by their standard errors where that is asked for."""
     return _weighed(data, table, request, notes) if arguments.get("weights") == "sem" else data
 
 
-def _named(mix: str, name: str, runs: Runs) -> str:
+def _named(mix: str, name: str, runs: LoadedRuns) -> str:
     """A skill's name, with that of its mix where there are several named ones."""
     return f"{mix}/{name}" if mix and len(runs.groups) > 1 else name
 
 
-def _study_fits(runs: Runs, config: Config, laws: Mapping[str, Fitted | Refused], out: Output, curve: str) -> StudyFits:
+def _study_fits(
+    runs: LoadedRuns, config: Config, laws: Mapping[str, FittedLaw | UnfittedSkill], out: Output, curve: str
+) -> StudyResults:
     """IsoFLOP curves beside the laws, and what follows from them; no curves where the runs are no isoFLOP study."""
     table, settings, of_grid = runs.table, config.study, runs.of_grid
     grid = of_grid.table.runs
     if not of_grid.has_isoflops:
-        return StudyFits(
+        return StudyResults(
             skills=table.judged, aggregates=table.aggregates, level=settings.level, resamples=settings.resamples,
             curve=curve, runs=table.runs, minima=(), power_laws=(), residuals=(), laws=(), frontier=(),
             unusable=table.unusable,
@@ -374,13 +384,13 @@ def _study_fits(runs: Runs, config: Config, laws: Mapping[str, Fitted | Refused]
     )  # fmt: skip
     known = {(one.run_id, one.skill) for one in table.unusable}
     more = [one for one in fits.unusable if (one.run_id, one.skill) not in known]
-    tell_unusable(more, out)
+    print_exclusions(more, out)
     return replace(fits, unusable=(*table.unusable, *more), whole=runs.whole)
 
 
 def _laws_by_mix(
-    runs: Runs, laws: Mapping[str, Fitted | Refused], grid: pd.DataFrame
-) -> dict[tuple[str, str], Fitted | Refused]:
+    runs: LoadedRuns, laws: Mapping[str, FittedLaw | UnfittedSkill], grid: pd.DataFrame
+) -> dict[tuple[str, str], FittedLaw | UnfittedSkill]:
     """Each skill's law at each mix; none where the budgets are not the laws' own C = 6 N D."""
     if not runs.whole or not len(grid):
         return {}
@@ -389,9 +399,9 @@ def _laws_by_mix(
     return {key: laws[name] for key, name in named.items() if name in laws}
 
 
-def points_of(table: RunTable) -> dict[str, Points]:
+def data_by_skill(table: RunTable) -> dict[str, RunData]:
     """Each skill's and aggregate's runs."""
-    return points_by_skill(table.runs, _measured(table), varied_categories(table))
+    return split_by_skill(table.runs, _measured(table), varied_categories(table))
 
 
 def _measured(table: RunTable) -> list[str]:
@@ -406,7 +416,7 @@ def varied_categories(table: RunTable) -> tuple[str, ...]:
     return table.categories if varied else ()
 
 
-def _because(choice: Choice) -> str:
+def _because(choice: LawSelection) -> str:
     """How the law was chosen, in words."""
     if not choice.limits:
         return f", for {choice.chosen.reason} to choose by"
@@ -415,35 +425,35 @@ def _because(choice: Choice) -> str:
     return f", by its error on held-out larger runs: {choice.chosen.error:.2%}{beside}"
 
 
-def _request(arguments: Mapping[str, Any], config: Config, law: Law, table: RunTable) -> Request:
+def _request(arguments: Mapping[str, Any], config: Config, law: Law, table: RunTable) -> FitRequest:
     """How to fit, from the arguments."""
-    method = Method(arguments.get("resample") or "wild")
-    return Request(
+    method = ResamplingMethod(arguments.get("resample") or "wild")
+    return FitRequest(
         law=law,
-        objective=objective_of(arguments),
-        sharing=Sharing(
+        objective=objective_from_options(arguments),
+        sharing=ParameterSharing(
             pinned=dict(arguments.get("pin") or {}), shared=tuple(arguments.get("share") or ()),
             pooled=dict(arguments.get("pool") or {}),
         ),
         method=method,
         resamples=config.study.resamples,
         level=config.study.level,
-        budgets=budget_of_runs(table.runs) if method is Method.BUDGET else None,
+        budgets=budget_of_runs(table.runs) if method is ResamplingMethod.BUDGET else None,
     )  # fmt: skip
 
 
-def named_law(name: str) -> Law:
+def law_by_name(name: str) -> Law:
     """The law of a name.
 
     Raises:
         InputError: there is none; the nearest is offered.
     """
     if name not in LAWS:
-        raise InputError(f"there is no law {name!r}{near(name, LAWS)}; there are {', '.join(LAWS)}")
+        raise InputError(f"there is no law {name!r}{did_you_mean(name, LAWS)}; there are {', '.join(LAWS)}")
     return LAWS[name]
 
 
-def objective_of(arguments: Mapping[str, Any]) -> Objective | None:
+def objective_from_options(arguments: Mapping[str, Any]) -> Objective | None:
     """As asked for; Huber without a delta is the efficient one, whose delta follows the noise."""
     kind, delta = arguments.get("objective") or "huber", arguments.get("delta")
     if kind == "huber" and delta is None:
@@ -451,7 +461,7 @@ def objective_of(arguments: Mapping[str, Any]) -> Objective | None:
     return Objective(kind=kind.removesuffix("_raw"), delta=delta or DELTA, on="raw" if kind.endswith("_raw") else "log")
 
 
-def _weighed(data: Mapping[str, Points], table: RunTable, request: Request, notes: list[str]) -> dict[str, Points]:
+def _weighed(data: Mapping[str, RunData], table: RunTable, request: FitRequest, notes: list[str]) -> dict[str, RunData]:
     """Runs that weigh by the standard error of their measurement, where it is known.
 
     Raises:
@@ -470,11 +480,11 @@ def _weighed(data: Mapping[str, Points], table: RunTable, request: Request, note
         points = data[name]
         there = table.runs[name].notna().to_numpy()
         noise = fit_law(points, law=points.bind(request.law).for_skill(name), starts=2).noise
-        weighed[name] = weighed_by_sem(points, table.runs.loc[there, column].to_numpy(dtype=float), noise)
+        weighed[name] = weight_by_sem(points, table.runs.loc[there, column].to_numpy(dtype=float), noise)
     return weighed
 
 
-def answer(fits: StudyFits) -> dict[str, Any]:
+def results_as_dict(fits: StudyResults) -> dict[str, Any]:
     """The fits as plain values, for ``--json``."""
     named = {
         "minima": fits.minima_table(),
@@ -488,25 +498,25 @@ def answer(fits: StudyFits) -> dict[str, Any]:
     return {"level": fits.level, **tables, "unusable": left_out}
 
 
-def _tell_verdicts(fits: StudyFits, base: str, out: Output) -> None:
-    from skillscale.report.page import told_mixes
+def _tell_verdicts(fits: StudyResults, base: str, out: Output) -> None:
+    from skillscale.report.page import shown_mixes
     from skillscale.report.tables import verdict_table
 
-    shown = told_mixes(fits, base)
+    shown = shown_mixes(fits, base)
     for mix in shown:
         out.text(verdict_table(fits, mix))
     if len(fits.mixes) > len(shown):
         out.text(f"of {len(fits.mixes)} mixes, {base} alone is told here; the tables of `report` have them all")
 
 
-def _isoflop_figures(fits: StudyFits, base: str) -> dict[str, bytes]:
+def _isoflop_figures(fits: StudyResults, base: str) -> dict[str, bytes]:
     """The figures of isoFLOP curves by file name, as SVG for print and PNG for the UI."""
     from skillscale.report import figures, style
-    from skillscale.report.page import told_mixes
+    from skillscale.report.page import shown_mixes
 
     drawn = {"isoflop": figures.isoflop, "optima": figures.optima, "residuals": figures.residuals}
     files: dict[str, bytes] = {}
-    for at, mix in enumerate(told_mixes(fits, base)):
+    for at, mix in enumerate(shown_mixes(fits, base)):
         for name, draw in drawn.items():
             figure = draw(fits, mix)
             stem = name if at == 0 else f"{name}-{at + 1}"
@@ -514,8 +524,8 @@ def _isoflop_figures(fits: StudyFits, base: str) -> dict[str, bytes]:
     return files
 
 
-def _background(arguments: Mapping[str, Any], config: Config, runs: Runs) -> "Background":
-    from skillscale.report.page import Background
+def _background(arguments: Mapping[str, Any], config: Config, runs: LoadedRuns) -> "ReportContext":
+    from skillscale.report.page import ReportContext
 
     given = ("table", "columns", "convention") if runs.study is None else ("study", "data", "skills", "convention")
     chosen = " ".join(f"--{name} {shlex.quote(str(arguments[name]))}" for name in given if arguments.get(name))
@@ -523,7 +533,7 @@ def _background(arguments: Mapping[str, Any], config: Config, runs: Runs) -> "Ba
     words = f"{chosen} {overrides}".strip()
     described = json.loads((runs.study.data_description() if runs.study and runs.trained else "") or "{}")
     again = [f"skillscale {entry} {words}" for entry in (("main", "report") if runs.trained else ("report",))]
-    return Background(
+    return ReportContext(
         made=time.strftime("%Y-%m-%d %H:%M"),
         version=__version__,
         counted=runs.convention,
@@ -536,12 +546,12 @@ def _background(arguments: Mapping[str, Any], config: Config, runs: Runs) -> "Ba
     )
 
 
-def _sources(notices: Sequence[str]) -> "tuple[Source, ...]":
+def _sources(notices: Sequence[str]) -> "tuple[DataNotice, ...]":
     """Sources from lines of name, version and licence; only the licence may hold spaces."""
-    from skillscale.report.page import Source
+    from skillscale.report.page import DataNotice
 
     parts = [(*line.split(maxsplit=2), "", "") for line in notices if line.strip()]
-    return tuple(Source(name=name, version=version, licence=licence) for name, version, licence, *_ in parts)
+    return tuple(DataNotice(name=name, version=version, licence=licence) for name, version, licence, *_ in parts)
 
 
 def _facts(facts: Mapping[str, Any] | None) -> str:
@@ -554,7 +564,7 @@ def _facts(facts: Mapping[str, Any] | None) -> str:
     return f"The text of {facts['category']} tells {facts['count']:,} facts, at most {bits} bits in all."
 
 
-def _log_findings(run: AnalysisWriter, found: Findings, runs: Runs) -> None:
+def _log_findings(run: AnalysisWriter, found: FitResults, runs: LoadedRuns) -> None:
     from skillscale.report.laws import errors_frame, law_frame, optima_frame
     from skillscale.report.tables import frames
 
@@ -562,8 +572,8 @@ def _log_findings(run: AnalysisWriter, found: Findings, runs: Runs) -> None:
     tables = {"laws": law_frame(found.laws), "law_optima": optima}
     for name, table in (frames(fits, runs.records) | tables | {"law_errors": errors_frame(found.laws)}).items():
         run.file(f"tables/{name}.csv", table.to_csv(index=False))
-    fitted = {name: one for name, one in found.laws.items() if isinstance(one, Fitted)}
-    run.file("law.json", law_document(found))
+    fitted = {name: one for name, one in found.laws.items() if isinstance(one, FittedLaw)}
+    run.file("law.json", law_json(found))
     metrics = {f"N_star_exponent/{law.skill}": law.a.value for law in fits.power_laws if law.a.known}
     metrics |= {f"residual/{one.skill}": one.value.value for one in fits.residuals if one.pooled and one.value.known}
     metrics |= {f"law_exponent/{name}": one.exponent.value for name, one in fitted.items() if one.exponent.known}

@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from skillscale.analysis.fit_laws import named_law, objective_of, varied_categories
+from skillscale.analysis.fit_laws import law_by_name, objective_from_options, varied_categories
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.errors import FitError, InputError
 from skillscale.laws.fit.objective import Objective
-from skillscale.laws.fit.skill_law import points_by_skill
+from skillscale.laws.fit.skill_law import split_by_skill
 from skillscale.laws.selection.backtest import Backtest, Score
 from skillscale.laws.selection.backtest import backtest as on_trial
-from skillscale.laws.selection.selection import Choice
+from skillscale.laws.selection.selection import LawSelection
 from skillscale.runs import RunTable
-from skillscale.runs.read import read_runs, tell_left_out
+from skillscale.runs.read import print_excluded, read_runs
 
 _TOLERANCE = 1e-9
 _EXPLAINED = 8  # candidates in the text
@@ -72,9 +72,9 @@ def backtest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
         FitError: no group of runs can be fitted.
     """
     limit = _limit(arguments)
-    laws = (named_law(arguments["law"]).name,) if arguments["law"] else ()
+    laws = (law_by_name(arguments["law"]).name,) if arguments["law"] else ()
     runs = read_runs(arguments, config)
-    tell_left_out(runs, out)
+    print_excluded(runs, out)
     limit.parts(runs.table)
     groups = runs.groups
     skills: dict[str, dict[str, Any]] = {}
@@ -83,7 +83,7 @@ def backtest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
     for mix, table in groups.items():
         prefix = f"{mix}/" if mix and len(groups) > 1 else ""
         try:
-            choice, found = _of_group(table, limit, laws, objective_of(arguments), config.study.level)
+            choice, found = _of_group(table, limit, laws, objective_from_options(arguments), config.study.level)
         except (FitError, InputError) as error:
             if len(groups) == 1:
                 raise
@@ -107,7 +107,7 @@ def backtest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
 
 def _of_group(
     table: RunTable, limit: _Limit, laws: tuple[str, ...], objective: Objective | None, level: float
-) -> tuple[Choice, dict[str, Backtest]]:
+) -> tuple[LawSelection, dict[str, Backtest]]:
     """One law for the runs of a group; skills without losses on both sides of the limit are left out."""
     below, above = limit.parts(table)
     names = [
@@ -118,7 +118,7 @@ def _of_group(
     if not names:
         raise FitError("no skill has losses on both sides of the limit; move the limit")
     categories = varied_categories(below)
-    fitted, larger = (points_by_skill(part.runs, names, categories) for part in (below, above))
+    fitted, larger = (split_by_skill(part.runs, names, categories) for part in (below, above))
     return on_trial(fitted, larger, letter=limit.letter, laws=laws, objective=objective, level=level)
 
 
@@ -152,7 +152,7 @@ def _plain_score(score: Score) -> dict[str, Any]:
     return {"n_predicted": score.n, "mean_relative_error": score.mean_relative_error, "coverage": score.coverage}
 
 
-def _candidates(choice: Choice) -> list[dict[str, Any]]:
+def _candidates(choice: LawSelection) -> list[dict[str, Any]]:
     """The candidates that were compared, best first; what could not be tried has an error of null."""
     return [{str(key): value for key, value in row.items()} for row in choice.table().to_dict(orient="records")]
 

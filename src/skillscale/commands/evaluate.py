@@ -17,14 +17,14 @@ from skillscale import __version__
 from skillscale.cli.output import Output
 from skillscale.config import Config, is_shipped, plain
 from skillscale.errors import DivergedError, InputError, TrainingError
-from skillscale.execution.status import Describer
+from skillscale.execution.status import StatusPublisher
 from skillscale.point import DesignPoint, Mix, digest
-from skillscale.record import Checkpoint, DataSet, Measurement, Provenance, RunRecord, Size, State
+from skillscale.record import Checkpoint, DataSet, Measurement, ModelSize, Provenance, RunRecord, State
 
 if TYPE_CHECKING:
-    from skillscale.lm.evaluation.checkpoints import Texts
-    from skillscale.lm.evaluation.hf_folder import Folder
-    from skillscale.lm.evaluation.skills import Measured
+    from skillscale.lm.evaluation.checkpoints import EvaluationTexts
+    from skillscale.lm.evaluation.hf_folder import CheckpointFolder
+    from skillscale.lm.evaluation.skills import EvaluationResult
     from skillscale.tracking import RunWriter, Study
 
 _COLUMNS = ("checkpoint", "n_tokens", "mix", "seed", "training_run")
@@ -33,11 +33,11 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class CheckpointRequest:
     """A checkpoint to measure, and what its files don't tell: how it was trained."""
 
-    folder: "Folder"
-    size: Size
+    folder: "CheckpointFolder"
+    size: ModelSize
     point: DesignPoint
     training_run: str
 
@@ -47,7 +47,7 @@ class _Bench:
     """What every checkpoint of a call is measured with."""
 
     study: "Study"
-    texts: "Texts"
+    texts: "EvaluationTexts"
     config: Config
     arguments: Mapping[str, Any]
     out: Output
@@ -67,13 +67,13 @@ def evaluate(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
         TrainingError: the device or the disk has no room.
     """
     from skillscale.lm.evaluation.checkpoints import read_texts
-    from skillscale.tracking import Registry
+    from skillscale.tracking import StudyStore
 
     if is_shipped("study", arguments["study"]):
         raise InputError(f"{arguments['study']} is a study that is trained here; give --study another name")
     asked = _asked(arguments)
     _check_context(asked, arguments["context"])
-    registry = Registry.open(arguments["tracking"], cache=arguments["cache"])
+    registry = StudyStore.open(arguments["tracking"], cache=arguments["cache"])
     study = registry.open_evaluated(
         config.study.name, measured_settings(arguments, config), metrics=_metric_names(asked, config)
     )
@@ -92,7 +92,7 @@ def measured_settings(arguments: Mapping[str, Any], config: Config) -> dict[str,
     return {"sets": config.measured_dict["skills"]["sets"], "skills": described["skills"], **chosen}
 
 
-def _asked(arguments: Mapping[str, Any]) -> list[Asked]:
+def _asked(arguments: Mapping[str, Any]) -> list[CheckpointRequest]:
     """Every checkpoint that is named, looked at: what is wrong with any comes up before the first is measured."""
     if bool(arguments["table"]) == bool(arguments["checkpoint"]):
         raise InputError("evaluate needs either --checkpoint FOLDER with --n_tokens D, or --table CSV of many")
@@ -149,7 +149,7 @@ def _table_rows(arguments: Mapping[str, Any]) -> list[dict[str, str]]:
     return [row | {"name": row["checkpoint"], "checkpoint": str(path.parent / row["checkpoint"])} for row in told]
 
 
-def _look(row: Mapping[str, str], first_token: str) -> Asked:
+def _look(row: Mapping[str, str], first_token: str) -> CheckpointRequest:
     from skillscale.lm.evaluation.hf_folder import open_folder
     from skillscale.lm.evaluation.hf_model import size_of
 
@@ -161,7 +161,7 @@ def _look(row: Mapping[str, str], first_token: str) -> Asked:
     folder = open_folder(place, name="" if is_snapshot or place == Path() else row["name"], first_token=first_token)
     size = size_of(folder)
     point = DesignPoint(n_params=size.n_params, n_tokens=n_tokens, mix=mix, seed=seed)
-    return Asked(folder=folder, size=size, point=point, training_run=row["training_run"])
+    return CheckpointRequest(folder=folder, size=size, point=point, training_run=row["training_run"])
 
 
 def _number(text: str, name: str, place: Path) -> int:
@@ -183,7 +183,7 @@ def _mix(text: str, place: Path) -> Mix:
         raise InputError(f"mix of {place}: {error}") from error
 
 
-def _check_context(asked: Sequence[Asked], context: int) -> None:
+def _check_context(asked: Sequence[CheckpointRequest], context: int) -> None:
     """Refuse models that can't read as much as the others of the study will have read."""
     short = [one for one in asked if 0 < one.size.context < context]
     if short:
@@ -194,14 +194,14 @@ def _check_context(asked: Sequence[Asked], context: int) -> None:
         )
 
 
-def _metric_names(asked: Sequence[Asked], config: Config) -> list[str]:
+def _metric_names(asked: Sequence[CheckpointRequest], config: Config) -> list[str]:
     names = [one.name for one in config.skills.sets] + [one.name for one in config.skills.skills]
     return names + sorted({name for one in asked for name in one.point.mix.shares})
 
 
-def _settle_all(asked: Sequence[Asked], bench: _Bench) -> list[dict[str, Any]]:
+def _settle_all(asked: Sequence[CheckpointRequest], bench: _Bench) -> list[dict[str, Any]]:
     """Every checkpoint in turn, while the study's description in the UI is kept current."""
-    describer, told = Describer(bench.study, bench.out.progress), []
+    describer, told = StatusPublisher(bench.study, bench.out.progress), []
     try:
         for at, one in enumerate(asked, 1):
             told.append(_settle(one, bench, place=f"[{at}/{len(asked)}]"))
@@ -211,7 +211,7 @@ def _settle_all(asked: Sequence[Asked], bench: _Bench) -> list[dict[str, Any]]:
     return told
 
 
-def _settle(one: Asked, bench: _Bench, *, place: str) -> dict[str, Any]:
+def _settle(one: CheckpointRequest, bench: _Bench, *, place: str) -> dict[str, Any]:
     """Measure a checkpoint unless the study has it; tell what came of it."""
     began = time.monotonic()
     name = one.folder.digest(bench.arguments["cache"])
@@ -228,7 +228,7 @@ def _settle(one: Asked, bench: _Bench, *, place: str) -> dict[str, Any]:
     return _tell(record, bench.out, place=place, note=f"{time.monotonic() - began:.1f} s", new=True)
 
 
-def _known(one: Asked, name: str, records: Sequence[RunRecord]) -> RunRecord | None:
+def _known(one: CheckpointRequest, name: str, records: Sequence[RunRecord]) -> RunRecord | None:
     """The finished run of this checkpoint, if there is one.
 
     Raises:
@@ -248,7 +248,7 @@ def _known(one: Asked, name: str, records: Sequence[RunRecord]) -> RunRecord | N
     return None
 
 
-def _record(writer: "RunWriter", one: Asked, name: str, bench: _Bench) -> RunRecord:
+def _record(writer: "RunWriter", one: CheckpointRequest, name: str, bench: _Bench) -> RunRecord:
     """Measure and write a checkpoint. What its weights or numbers don't allow makes a failed run, with the reason.
 
     Raises:
@@ -281,7 +281,7 @@ def _record(writer: "RunWriter", one: Asked, name: str, bench: _Bench) -> RunRec
         return writer.finish(skills=measured.skills, sets=measured.sets, skills_held_out=measured.skills_held_out)
 
 
-def _measured(one: Asked, bench: _Bench) -> "Measured":
+def _measured(one: CheckpointRequest, bench: _Bench) -> "EvaluationResult":
     from skillscale.lm.evaluation.checkpoints import measure
     from skillscale.lm.evaluation.hf_model import load
 

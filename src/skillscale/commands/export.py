@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from skillscale.analysis.fit_laws import check_any, find, law_document
+from skillscale.analysis.fit_laws import fit_all_laws, law_json, require_a_fit
 from skillscale.cli.output import Output, to_json
-from skillscale.commands.plan import document_at
+from skillscale.commands.plan import load_document
 from skillscale.config import Config
 from skillscale.errors import InputError
-from skillscale.laws.io.document import read_about, read_document
+from skillscale.laws.io.document import read_document, read_metadata
 from skillscale.laws.io.snippet import snippet
 from skillscale.record import RunRecord
-from skillscale.runs.read import NONEMBED, TOTAL, Runs, read_runs, tell_left_out
+from skillscale.runs.read import NONEMBED, TOTAL, LoadedRuns, print_excluded, read_runs
 from skillscale.runs.write import FILES, write_table
 
 _LAWS = (".json", ".py")
@@ -43,7 +43,7 @@ def _runs(path: Path, arguments: Mapping[str, Any], config: Config, out: Output)
     mapping = path.with_suffix(".yaml")
     _check_free(arguments, path, mapping)
     runs = read_runs(arguments, config)
-    tell_left_out(runs, out)
+    print_excluded(runs, out)
     sizes = _sizes(runs)
     write_table(runs.table, path, mapping, sizes=sizes, purposes=_purposes(runs), more=_bits_per_byte(runs))
     count = len(runs.table.runs)
@@ -62,7 +62,7 @@ def _laws(path: Path, arguments: Mapping[str, Any], config: Config, out: Output)
     if not laws:
         raise InputError(f"{source} holds no law; fit the runs again")
     is_python = path.suffix.lower() == ".py"
-    text = snippet(laws, read_about(plain), source=source) if is_python else to_json(plain)
+    text = snippet(laws, read_metadata(plain), source=source) if is_python else to_json(plain)
     path.write_text(text, encoding="utf-8")
     out.text(f"laws of {len(laws)} skills in {path}: {', '.join(laws)}")
     first = next(iter(laws))
@@ -74,11 +74,11 @@ def _laws(path: Path, arguments: Mapping[str, Any], config: Config, out: Output)
 def _document(arguments: Mapping[str, Any], config: Config, out: Output) -> tuple[dict[str, Any], str]:
     """Laws as they are registered, and where they are from: fitted now, unless they were earlier."""
     if arguments["from"]:
-        return document_at(arguments["from"], arguments["tracking"])[0], arguments["from"]
+        return load_document(arguments["from"], arguments["tracking"])[0], arguments["from"]
     runs = read_runs(arguments, config)
-    found = find(runs, arguments, config, out)
-    check_any(found)
-    return json.loads(law_document(found)), runs.name
+    found = fit_all_laws(runs, arguments, config, out)
+    require_a_fit(found)
+    return json.loads(law_json(found)), runs.name
 
 
 def _check_free(arguments: Mapping[str, Any], *paths: Path) -> None:
@@ -87,7 +87,7 @@ def _check_free(arguments: Mapping[str, Any], *paths: Path) -> None:
         raise InputError(f"{' and '.join(there)} would be written over; give another --file, or --force true")
 
 
-def _sizes(runs: Runs) -> dict[str, list[float]]:
+def _sizes(runs: LoadedRuns) -> dict[str, list[float]]:
     """N by the other convention, where every run that was trained here tells it."""
     if not runs.trained:
         return {}
@@ -98,19 +98,19 @@ def _sizes(runs: Runs) -> dict[str, list[float]]:
     return {NONEMBED: nonembed} if len(nonembed) == len(found) else {}
 
 
-def _records(runs: Runs) -> list[RunRecord]:
+def _records(runs: LoadedRuns) -> list[RunRecord]:
     """Of the rows of the table, in their order, where all were trained here."""
     records = {one.run_id: one for one in runs.records}
     return [records[run] for run in runs.table.runs["run_id"]]
 
 
-def _purposes(runs: Runs) -> list[str]:
+def _purposes(runs: LoadedRuns) -> list[str]:
     """What the sampler chose each run for; where only that it did is known, that."""
     told = {one.run_id: one.purpose for one in runs.records}
     return [(told.get(run) or "sampled") if run in runs.table.sampled else "" for run in runs.table.runs["run_id"]]
 
 
-def _bits_per_byte(runs: Runs) -> dict[str, list[float]]:
+def _bits_per_byte(runs: LoadedRuns) -> dict[str, list[float]]:
     """Bits per byte of each skill, where runs were measured here."""
     if not runs.trained:
         return {}

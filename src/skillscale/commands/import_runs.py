@@ -21,14 +21,23 @@ import pandas as pd
 from skillscale.cli.output import Output
 from skillscale.config import Config, plain
 from skillscale.errors import InputError
-from skillscale.execution.status import Describer
+from skillscale.execution.status import StatusPublisher
 from skillscale.formatting import duration
-from skillscale.laws.results import Unusable, told_by_reason
-from skillscale.laws.skills.verdicts import SkillSplit
+from skillscale.laws.results import ExcludedRun, describe_exclusions
+from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import DesignPoint, Mix, digest
 from skillscale.record import Measurement
-from skillscale.runs import Columns, RunTable, add_aggregates, files_of, read_columns, read_table, run_columns, table_of
-from skillscale.tracking import Added, ForeignRun, ImportedRun, Registry, Source, Study
+from skillscale.runs import (
+    ColumnMap,
+    RunTable,
+    add_aggregates,
+    files_of,
+    make_run_table,
+    read_columns,
+    read_table,
+    run_columns,
+)
+from skillscale.tracking import ExternalRun, ImportCount, ImportedRun, ImportSource, Study, StudyStore
 
 _WORDS = ("run_id", "cluster", "mix", "seed")  # columns of runs that are no floats
 _TELL_EVERY_S = 10.0
@@ -45,19 +54,19 @@ def run_import(arguments: Mapping[str, Any], config: Config, out: Output) -> dic
         TrackingError: a store failed; the same command goes on.
     """
     columns = read_columns(arguments["columns"])
-    registry = Registry.open(arguments["tracking"])
+    registry = StudyStore.open(arguments["tracking"])
     table, source, names = _read(arguments, columns, registry)
     imports = registry.open_imports(arguments["study"], metrics=(*table.skills, *table.weights, *table.categories))
     _check_fits(source, imports.sources(), arguments["study"])
     imports.add_source(source)
     added = imports.add(_imported_runs(table), _teller(out))
-    Describer(imports.study, out.progress).refresh(now=True)
+    StatusPublisher(imports.study, out.progress).refresh(now=True)
     _tell(table, names, added, arguments["study"], out)
     out.text(f"UI: {registry.ui_command}\n    {imports.study.chart_link}")
     return _answer(table, added, arguments["study"], registry)
 
 
-def imported_table(registry: Registry, study: Study) -> RunTable | None:
+def imported_table(registry: StudyStore, study: Study) -> RunTable | None:
     """The imported runs of a study as the table that they were read from; None if the study was begun by training.
 
     Where several tables were imported, they follow one another; a category that one of them lacks has no share in it.
@@ -79,7 +88,7 @@ def imported_table(registry: Registry, study: Study) -> RunTable | None:
     return replace(table, notes=notes)
 
 
-def table_from_tracking(runs: Sequence[ForeignRun], columns: Columns, *, convention: str, place: str) -> RunTable:
+def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, convention: str, place: str) -> RunTable:
     """The finished runs of an MLflow experiment as a table; the others are named as unusable.
 
     Args:
@@ -102,9 +111,9 @@ def table_from_tracking(runs: Sequence[ForeignRun], columns: Columns, *, convent
     # The other names are there for the message on one that no run has
     frame = pd.DataFrame({**dict.fromkeys(known), **read}, index=range(len(finished)))
     labels = [run.run_id for run in finished]
-    table = table_of(frame, columns, convention=convention, labels=labels, place=place)
+    table = make_run_table(frame, columns, convention=convention, labels=labels, place=place)
     others = tuple(
-        Unusable(run_id=run.run_id, skill="", reason=f"it is {run.status}, not FINISHED")
+        ExcludedRun(run_id=run.run_id, skill="", reason=f"it is {run.status}, not FINISHED")
         for run in runs
         if run.status != "FINISHED"
     )
@@ -114,7 +123,7 @@ def table_from_tracking(runs: Sequence[ForeignRun], columns: Columns, *, convent
     return replace(table, unusable=(*others, *mended))
 
 
-def _with_nan(one: Unusable, runs: Mapping[str, ForeignRun], full: Mapping[str, str]) -> Unusable:
+def _with_nan(one: ExcludedRun, runs: Mapping[str, ExternalRun], full: Mapping[str, str]) -> ExcludedRun:
     """A loss that was logged as NaN is not one that nobody logged; a table of numbers has NaN for both."""
     run = runs.get(one.run_id.partition(" ")[0])  # a run of several rows is named after it
     value = run.told.get(full.get(one.skill, "")) if run and one.skill else None
@@ -123,8 +132,8 @@ def _with_nan(one: Unusable, runs: Mapping[str, ForeignRun], full: Mapping[str, 
 
 
 def _read(
-    arguments: Mapping[str, Any], columns: Columns, registry: Registry
-) -> tuple[RunTable, Source, dict[str, str]]:
+    arguments: Mapping[str, Any], columns: ColumnMap, registry: StudyStore
+) -> tuple[RunTable, ImportSource, dict[str, str]]:
     """The table that the arguments name, where it comes from, and the names of runs by id where they have both."""
     path, uri, experiment = (arguments[name] for name in ("table", "from_tracking", "experiment"))
     if bool(path) == bool(uri):
@@ -134,7 +143,7 @@ def _read(
     if path:
         table = read_table(path, columns, convention=arguments["convention"])
         return table, _source(Path(path).name, _digest_of(files_of(Path(path), columns)), table, columns), {}
-    other = Registry.open(uri, create=False)
+    other = StudyStore.open(uri, create=False)
     if (other.uri, experiment) == (registry.uri, arguments["study"]):
         raise InputError(f"experiment {experiment!r} can't be imported into itself; give --study another name")
     runs = other.experiment_runs(experiment)
@@ -144,7 +153,7 @@ def _read(
     return table, source, {run.run_id: str(run.told["run_name"]) for run in runs if run.told.get("run_name")}
 
 
-def _source(name: str, read: str, table: RunTable, columns: Columns) -> Source:
+def _source(name: str, read: str, table: RunTable, columns: ColumnMap) -> ImportSource:
     """A source with all that is needed to read its runs back as the table they were."""
     contents = _contents(table)
     described = {
@@ -164,10 +173,10 @@ def _source(name: str, read: str, table: RunTable, columns: Columns) -> Source:
         "unusable": [[one.run_id, one.skill, one.reason] for one in table.unusable],
         "notes": table.notes,
     }
-    return Source(name=name, content=digest(described), described=json.dumps(described))
+    return ImportSource(name=name, content=digest(described), described=json.dumps(described))
 
 
-def _check_fits(source: Source, there: Sequence[Source], study: str) -> None:
+def _check_fits(source: ImportSource, there: Sequence[ImportSource], study: str) -> None:
     """Refuse what would not compare with the runs that the study has.
 
     Raises:
@@ -280,7 +289,7 @@ def _table_of_rows(rows: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[
         weights=weights,
         convention=sources[0]["convention"] if sources else "",
         unusable=tuple(
-            Unusable(run_id=run, skill=skill, reason=why) for one in sources for run, skill, why in one["unusable"]
+            ExcludedRun(run_id=run, skill=skill, reason=why) for one in sources for run, skill, why in one["unusable"]
         ),
         notes=tuple(note for one in sources for note in one["notes"]),
         # Studies that were imported before there were splits tell of none
@@ -291,8 +300,8 @@ def _table_of_rows(rows: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[
     )
 
 
-def _split(told: Mapping[str, Any]) -> SkillSplit:
-    return SkillSplit(
+def _split(told: Mapping[str, Any]) -> SkillColumns:
+    return SkillColumns(
         skill=told["skill"], hypothesis=told["hypothesis"], held_out=told["held_out"],
         hypothesis_sets=tuple(told["hypothesis_sets"]), held_out_sets=tuple(told["held_out_sets"]),
     )  # fmt: skip
@@ -352,18 +361,18 @@ def _teller(out: Output) -> Callable[[int, int], None]:
     return tell
 
 
-def _tell(table: RunTable, names: Mapping[str, str], added: Added, study: str, out: Output) -> None:
+def _tell(table: RunTable, names: Mapping[str, str], added: ImportCount, study: str, out: Output) -> None:
     out.text(f"{added.new} new, {added.there} already there: study {study}, {len(table.skills)} skills")
     for note in table.notes:
         out.text(f"note: {note}")
     rows = sum(not one.skill for one in table.unusable)
     if table.unusable:
         out.text(f"left out: {rows} whole rows, {len(table.unusable) - rows} losses (--json names each)")
-    for line in told_by_reason(table.unusable, _SHOWN, names):
+    for line in describe_exclusions(table.unusable, _SHOWN, names):
         out.text(f"  {line}")
 
 
-def _answer(table: RunTable, added: Added, study: str, registry: Registry) -> dict[str, Any]:
+def _answer(table: RunTable, added: ImportCount, study: str, registry: StudyStore) -> dict[str, Any]:
     return {
         "study": study,
         "new": added.new,

@@ -11,16 +11,16 @@ from skillscale.cli.output import Output, to_json
 from skillscale.config import Config
 from skillscale.errors import FitError, InputError
 from skillscale.formatting import join
-from skillscale.laws.fit.request import Refused
-from skillscale.laws.fit.skill_law import Fitted
-from skillscale.laws.io.document import About, read_about, read_document
+from skillscale.laws.fit.request import UnfittedSkill
+from skillscale.laws.fit.skill_law import FittedLaw
+from skillscale.laws.io.document import LawMetadata, read_document, read_metadata
 from skillscale.laws.optimum.ensemble import SkillLaw, categories_of
-from skillscale.laws.optimum.plan import Plan, Wish
+from skillscale.laws.optimum.plan import Plan, PlanRequest
 from skillscale.laws.optimum.plan import plan as plan_for
 from skillscale.point import Mix
-from skillscale.runs.column_map import near
-from skillscale.runs.read import Runs, read_runs, tell_left_out
-from skillscale.tracking import AnalysisWriter, Registry
+from skillscale.runs.column_map import did_you_mean
+from skillscale.runs.read import LoadedRuns, print_excluded, read_runs
+from skillscale.tracking import AnalysisWriter, StudyStore
 
 _REGISTERED = "models:/"
 
@@ -34,7 +34,7 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class LoadedLaws:
     """The laws that a plan rests on.
 
     ``name``: of their study, table, file or model; ``refused``: skills without a law, with the reason; ``aggregates``:
@@ -48,8 +48,8 @@ class Known:
     aggregates: tuple[str, ...]
     refused: Mapping[str, str]
     named: bool = False
-    runs: Runs | None = None
-    registry: Registry | None = None
+    runs: LoadedRuns | None = None
+    registry: StudyStore | None = None
 
     @property
     def skills(self) -> tuple[str, ...]:
@@ -71,20 +71,20 @@ def plan(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
         FitError: a skill that is worth something has no law.
     """
     from skillscale.report import style
-    from skillscale.report.plan import Asked, laws_told, plain_plan, plan_text
+    from skillscale.report.plan import PlanContext, law_rows, plain_plan, plan_text
     from skillscale.report.plan_figure import plan_figure
 
-    budgets = budgets_of(arguments)
+    budgets = budgets_from_options(arguments)
     known = _known(arguments, config, out)
     wish = _wish(arguments, known)
     plans = [plan_for(known.laws, budget.flops, wish) for budget in budgets]
-    asked = Asked(
+    asked = PlanContext(
         budgets=tuple(budget.told for budget in budgets), skills=known.skills, convention=known.convention,
         mix_given=wish.h is not None, level=next(iter(known.laws.values())).level, mixless=_mixless(known),
     )  # fmt: skip
     told: dict[str, Any] = {
         "source": known.name, "convention": known.convention, "level": asked.level,
-        "laws": {name: laws_told(one) for name, one in known.laws.items()}, "refused": dict(known.refused),
+        "laws": {name: law_rows(one) for name, one in known.laws.items()}, "refused": dict(known.refused),
         "warnings": {name: list(one.warnings) for name, one in known.laws.items()},
         "plans": [plain_plan(one, asked, at) for at, one in enumerate(plans)],
     }  # fmt: skip
@@ -106,7 +106,7 @@ def plan(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
     return told
 
 
-def budgets_of(arguments: Mapping[str, Any]) -> tuple[Budget, ...]:
+def budgets_from_options(arguments: Mapping[str, Any]) -> tuple[Budget, ...]:
     """The budgets that were given, in FLOP or in GPU-hours.
 
     Raises:
@@ -132,7 +132,7 @@ def budgets_of(arguments: Mapping[str, Any]) -> tuple[Budget, ...]:
     )
 
 
-def _known(arguments: Mapping[str, Any], config: Config, out: Output) -> Known:
+def _known(arguments: Mapping[str, Any], config: Config, out: Output) -> LoadedLaws:
     if not arguments["from"]:
         return _fitted(arguments, config, out)
     usual = {"objective": "huber", "weights": "equal", "resample": "wild"}
@@ -141,11 +141,11 @@ def _known(arguments: Mapping[str, Any], config: Config, out: Output) -> Known:
     if given:
         raise InputError(f"--from takes laws as they were fitted, so that {given[0]} has no place beside it; leave one")
     address = arguments["from"]
-    plain, name, registry = document_at(address, arguments["tracking"])
+    plain, name, registry = load_document(address, arguments["tracking"])
     return _read(plain, address, arguments["mix"], name, registry)
 
 
-def document_at(address: str, tracking: str) -> tuple[dict[str, Any], str, Registry | None]:
+def load_document(address: str, tracking: str) -> tuple[dict[str, Any], str, StudyStore | None]:
     """The document of laws that were fitted earlier, its name, and the registry that it is from, if it is no file.
 
     Raises:
@@ -153,7 +153,7 @@ def document_at(address: str, tracking: str) -> tuple[dict[str, Any], str, Regis
         TrackingError: the registry has no such model.
     """
     if address.startswith(_REGISTERED):
-        registry = Registry.open(tracking, create=False)
+        registry = StudyStore.open(tracking, create=False)
         name = address.removeprefix(_REGISTERED).partition("@")[0].partition("/")[0]
         return json.loads(registry.law_text(address)), name, registry
     path = Path(address)
@@ -165,19 +165,19 @@ def document_at(address: str, tracking: str) -> tuple[dict[str, Any], str, Regis
         raise InputError(f"--from {address} is no JSON ({error}); it takes a law.json as `fit` logs it") from error
 
 
-def _read(plain: Mapping[str, Any], place: str, mix: str, name: str, registry: Registry | None) -> Known:
-    found, about = read_document(plain, place=place), read_about(plain)
+def _read(plain: Mapping[str, Any], place: str, mix: str, name: str, registry: StudyStore | None) -> LoadedLaws:
+    found, about = read_document(plain, place=place), read_metadata(plain)
     if not found:
         raise InputError(f"{place} holds no law; fit the runs again")
     laws = _of_mix(found, about, mix)
     means = [one.rpartition("/")[2] if about.mixes else one for one in about.aggregates]
-    return Known(
+    return LoadedLaws(
         laws=laws, name=name, convention=about.convention, aggregates=tuple(means), refused={}, registry=registry,
         named=bool(about.mixes),
     )  # fmt: skip
 
 
-def _of_mix(laws: Mapping[str, SkillLaw], about: About, mix: str) -> dict[str, SkillLaw]:
+def _of_mix(laws: Mapping[str, SkillLaw], about: LawMetadata, mix: str) -> dict[str, SkillLaw]:
     """The laws of the named mix that was asked for, by skill; all where there are no named mixes."""
     if not about.mixes:
         return dict(laws)
@@ -187,14 +187,14 @@ def _of_mix(laws: Mapping[str, SkillLaw], about: About, mix: str) -> dict[str, S
 
 def _named_mix(mix: str, names: Sequence[str]) -> str:
     if mix not in names:
-        lacks = f"there is none named {mix!r}{near(mix, names)}" if mix else "each has laws of its own"
+        lacks = f"there is none named {mix!r}{did_you_mean(mix, names)}" if mix else "each has laws of its own"
         raise InputError(
             f"the runs are of {len(names)} named mixes, and {lacks}; give --mix, one of {', '.join(names)}"
         )
     return mix
 
 
-def _fitted(arguments: Mapping[str, Any], config: Config, out: Output) -> Known:
+def _fitted(arguments: Mapping[str, Any], config: Config, out: Output) -> LoadedLaws:
     runs = read_runs(arguments, config)
     groups = runs.groups
     mix = _named_mix(arguments["mix"], list(groups)) if len(groups) > 1 else next(iter(groups))
@@ -202,21 +202,23 @@ def _fitted(arguments: Mapping[str, Any], config: Config, out: Output) -> Known:
     for what in ("worth", "validation"):  # before the fits, which take a while
         check_names(what, arguments[what], names, runs.name)
     check_names("bounds", arguments["bounds"], runs.table.categories, runs.name)
-    tell_left_out(runs, out)
+    print_excluded(runs, out)
     found, notes = laws_of(groups[mix], mix, arguments, config)
     for note in notes:
         out.progress(note)
-    laws = {name: one for name, one in found.items() if isinstance(one, Fitted)}
-    refused = {name: one.reason for name, one in found.items() if isinstance(one, Refused)} | dict(runs.table.lost)
+    laws = {name: one for name, one in found.items() if isinstance(one, FittedLaw)}
+    refused = {name: one.reason for name, one in found.items() if isinstance(one, UnfittedSkill)} | dict(
+        runs.table.lost
+    )
     if not laws:
         raise FitError(f"no skill can be fitted. {'; '.join(f'{name}: {reason}' for name, reason in refused.items())}")
-    return Known(
+    return LoadedLaws(
         laws=laws, name=runs.name, convention=runs.convention, aggregates=tuple(runs.table.aggregates), refused=refused,
         named=len(groups) > 1, runs=runs,
     )  # fmt: skip
 
 
-def _mixless(known: Known) -> str:
+def _mixless(known: LoadedLaws) -> str:
     """Why laws that no mix enters tell nothing of others; where their runs are not at hand, only that none does."""
     laws = join(sorted({one.law.name for one in known.laws.values() if not one.law.needs_mix}))
     if known.named:
@@ -228,7 +230,7 @@ def _mixless(known: Known) -> str:
     return "all runs had one" if known.runs.table.categories else "the runs tell no shares, and at most one name"
 
 
-def _wish(arguments: Mapping[str, Any], known: Known) -> Wish:
+def _wish(arguments: Mapping[str, Any], known: LoadedLaws) -> PlanRequest:
     """What the plan is for; every skill is worth the same where nobody said.
 
     Raises:
@@ -247,14 +249,14 @@ def _wish(arguments: Mapping[str, Any], known: Known) -> Wish:
     categories = categories_of(known.laws)
     check_names("bounds", arguments["bounds"], categories, f"the law of {known.name}")
     shares = _shares(arguments["mix"], categories, known)
-    return Wish(
+    return PlanRequest(
         weights=arguments["worth"] or dict.fromkeys(known.skills or names, 1.0), skills=known.skills,
         validation=arguments["validation"], h=shares, bounds=arguments["bounds"], sizes=arguments["n_params"] or (),
         tolerance=arguments["tolerance"],
     )  # fmt: skip
 
 
-def _shares(text: str, categories: Sequence[str], known: Known) -> Mapping[str, float] | None:
+def _shares(text: str, categories: Sequence[str], known: LoadedLaws) -> Mapping[str, float] | None:
     """The mix that was given by its shares; None for the runs' mean, or where a name stands for it."""
     if "=" not in text:
         if text and categories:

@@ -12,43 +12,43 @@ from typing import Any
 
 from skillscale.cli.output import Output
 from skillscale.config import Config
-from skillscale.design.model_averaging import answer
-from skillscale.design.proposal import Advice
+from skillscale.design.model_averaging import estimate_targets
+from skillscale.design.proposal import Recommendation
 from skillscale.design.propose import START, propose
 from skillscale.errors import InputError, TrainingError
-from skillscale.execution.launchers import Started
-from skillscale.execution.session import open_study, refuse_unknown
-from skillscale.execution.status import Describer
-from skillscale.execution.user_trainer import Trainer
-from skillscale.execution.worker import named
+from skillscale.execution.launchers import WorkerHandle
+from skillscale.execution.session import open_study, require_known_study
+from skillscale.execution.status import StatusPublisher
+from skillscale.execution.user_trainer import UserTrainer
+from skillscale.execution.worker import format_point
 from skillscale.execution.worker_pool import (
     check_launcher,
-    for_workers,
-    runs_elsewhere,
+    is_external_launcher,
+    print_worker_command,
     start_worker,
-    stop,
-    tell_elsewhere,
+    stop_workers,
+    worker_options,
 )
 from skillscale.point import DesignPoint
 from skillscale.record import RunRecord
 from skillscale.runs import RunTable
 from skillscale.runs.read import table_of_records, trained_table
 from skillscale.sampler.study import (
-    ORDER,
-    Known,
-    Narrowing,
-    Order,
-    WidthChart,
-    history_of,
-    known_of_config,
-    plain_advice,
-    points_of,
-    reason_of,
-    settled,
-    tell,
-    with_arguments,
+    SAMPLING_PROBLEM,
+    IntervalLog,
+    IntervalReduction,
+    SamplingProblem,
+    StudyContext,
+    apply_options,
+    build_problem,
+    context_from_config,
+    print_recommendation,
+    recommendation_as_dict,
+    run_history,
+    to_points,
+    to_reason,
 )
-from skillscale.tracking import Planned, Registry, Study
+from skillscale.tracking import PlannedPoint, Study, StudyStore
 
 FAILURES = 5  # in a row, after which no more points are chosen
 _LOOK_EVERY_S = 0.2
@@ -59,7 +59,7 @@ class _Job:
     """What a call of the command works on."""
 
     study: Study
-    order: Order
+    order: SamplingProblem
     table_of: Callable[[Sequence[RunRecord]], RunTable]
     seed: int
     out: Output
@@ -69,7 +69,7 @@ class _Job:
 def sample(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Choose points, train them, fit again, until the intervals are narrow enough or the budget is spent."""
     began = time.monotonic()
-    arguments = for_workers(arguments, config)
+    arguments = worker_options(arguments, config)
     check_launcher(arguments)
     job, arguments = _opened(arguments, config, out)
     for note in job.order.notes:
@@ -83,7 +83,7 @@ def sample(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
         f"study {job.study.name}: {len(chosen)} points chosen, {states['FINISHED']} finished, {states['FAILED']} "
         f"failed, {_spent(chosen, job.order):.3g} of {job.order.budget:.3g} FLOP spent"
     )
-    tell(advice, (), job.order, out)
+    print_recommendation(advice, (), job.order, out)
     return {
         "study": job.study.name,
         "tracking": arguments["tracking"],
@@ -92,7 +92,7 @@ def sample(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
         "failed": states["FAILED"],
         "flops_spent": _spent(chosen, job.order),
         "seconds": time.monotonic() - began,
-        **plain_advice(advice, (), job.order),
+        **recommendation_as_dict(advice, (), job.order),
     }
 
 
@@ -104,14 +104,14 @@ def sample_after(
     They may cost a share of the grid's FLOPs, in as many runs of its number (``sample.after_grid``); those that were
     sampled before count. Where there is nothing to sample, or runs fail, the grid's results stand: it says why.
     """
-    registry = Registry.open(arguments["tracking"], cache=arguments["cache"], storage=arguments.get("storage", ""))
+    registry = StudyStore.open(arguments["tracking"], cache=arguments["cache"], storage=arguments.get("storage", ""))
     study = registry.study(config.study.name)
     share = config.sample.after_grid
     asked = replace(
         config.sample, budget=share * sum(point.flops for point in points), runs=max(1, round(share * len(points)))
     )
     try:
-        order = settled(asked, known_of_config(config, study.data_description()))
+        order = build_problem(asked, context_from_config(config, study.data_description()))
     except InputError as error:
         out.progress(f"note: nothing is sampled after the grid: {error}")
         return {"ended": str(error)}
@@ -121,7 +121,7 @@ def sample_after(
     )  # fmt: skip
     ended = ""
     try:
-        _sampled(job, {**for_workers(arguments, config), "tracking": registry.uri, "points": None})
+        _sampled(job, {**worker_options(arguments, config), "tracking": registry.uri, "points": None})
     except TrainingError as error:
         ended = str(error)
         out.progress(f"note: sampling after the grid ended early: {error}")
@@ -138,10 +138,10 @@ def _narrowed(job: _Job) -> dict[str, Any]:
         job.out.text(f"  with fewer than {START} runs before, nothing tells how much narrower the intervals got")
         return {"runs": sampled, "flops": spent, "flops_before": _flops(grid)}
     before, after = (
-        answer(history_of(job.table_of(records), job.order), job.order.space, job.order.targets)
+        estimate_targets(run_history(job.table_of(records), job.order), job.order.space, job.order.targets)
         for records in (grid, finished)
     )
-    found = Narrowing(before=before, after=after, n_runs=sampled, flops=spent, flops_before=_flops(grid))
+    found = IntervalReduction(before=before, after=after, n_runs=sampled, flops=spent, flops_before=_flops(grid))
     for line in found.lines():
         job.out.text(line)
     return found.as_dict()
@@ -149,13 +149,13 @@ def _narrowed(job: _Job) -> dict[str, Any]:
 
 def _opened(arguments: Mapping[str, Any], config: Config, out: Output) -> tuple[_Job, Mapping[str, Any]]:
     """The study to work on, and the arguments with addresses that hold in another process."""
-    asked = with_arguments(config.sample, arguments)
+    asked = apply_options(config.sample, arguments)
     if arguments["trainer"]:
-        trainer = Trainer.parse(arguments["trainer"])
+        trainer = UserTrainer.parse(arguments["trainer"])
         if not asked.wanted:
             raise InputError("--trainer needs --wanted: the skills whose losses the function returns, as in code,prose")
-        order = settled(asked, Known(skills=asked.wanted))
-        registry = Registry.open(
+        order = build_problem(asked, StudyContext(skills=asked.wanted))
+        registry = StudyStore.open(
             arguments["tracking"], cache=arguments["cache"], storage=arguments["storage"],
             patience_s=arguments["patience_s"],
         )  # fmt: skip
@@ -163,12 +163,12 @@ def _opened(arguments: Mapping[str, Any], config: Config, out: Output) -> tuple[
         arguments = {**arguments, "trainer": str(trainer), "tracking": registry.uri}
         table_of: Callable[[Sequence[RunRecord]], RunTable] = lambda records: table_of_records(records, asked.wanted)  # noqa: E731
     else:
-        refuse_unknown(arguments)
+        require_known_study(arguments)
         if asked.epochs is None:
-            settled(asked, known_of_config(config))  # refused before the long work of preparing data
+            build_problem(asked, context_from_config(config))  # refused before the long work of preparing data
         opened = open_study(arguments, config, out, [])
         study, arguments = opened.study, {**arguments, "tracking": opened.registry.uri}
-        order = settled(asked, known_of_config(config, study.data_description()))
+        order = build_problem(asked, context_from_config(config, study.data_description()))
         table_of = lambda records: trained_table(records, config)  # noqa: E731
     job = _Job(study=study, order=order, table_of=table_of, seed=config.study.first_seed, out=out)
     return job, arguments
@@ -180,7 +180,7 @@ def _agree(job: _Job, *, replan: bool) -> None:
     Raises:
         InputError: naming what differs.
     """
-    now, stored = job.order.as_dict(), job.study.remembered(ORDER)
+    now, stored = job.order.as_dict(), job.study.remembered(SAMPLING_PROBLEM)
     if stored == now:
         return
     if stored is not None and not replan:
@@ -190,7 +190,7 @@ def _agree(job: _Job, *, replan: bool) -> None:
             f"study {job.study.name!r} was sampled with another space or other targets: {told}. Give those values, or "
             "go on with the new ones with --replan: every run still counts"
         )
-    job.study.remember(ORDER, now)
+    job.study.remember(SAMPLING_PROBLEM, now)
 
 
 def _short(value: object) -> str:
@@ -198,30 +198,30 @@ def _short(value: object) -> str:
     return text if len(text) < 120 else f"{text[:117]}..."
 
 
-def _sampled(job: _Job, arguments: Mapping[str, Any]) -> Advice:
+def _sampled(job: _Job, arguments: Mapping[str, Any]) -> Recommendation:
     """Choose and train until it is enough; return the last advice."""
-    workers: list[Started] = []
+    workers: list[WorkerHandle] = []
     try:
-        with job.study.sampling(), job.study.analysis(WidthChart.KIND) as summary:
-            chart = WidthChart(job.study, job.order, summary)
+        with job.study.sampling(), job.study.analysis(IntervalLog.KIND) as summary:
+            chart = IntervalLog(job.study, job.order, summary)
             try:
                 return _run(job, arguments, workers, chart)
             finally:
                 chart.draw()
     finally:
-        stop(workers)  # the queue is closed by now: those that wait end by themselves
-        Describer(job.study, job.out.progress).refresh(now=True)
+        stop_workers(workers)  # the queue is closed by now: those that wait end by themselves
+        StatusPublisher(job.study, job.out.progress).refresh(now=True)
 
 
-def _run(job: _Job, arguments: Mapping[str, Any], workers: "list[Started]", chart: WidthChart) -> Advice:
+def _run(job: _Job, arguments: Mapping[str, Any], workers: "list[WorkerHandle]", chart: IntervalLog) -> Recommendation:
     """Keep the queue filled until nothing is proposed any more and nothing is under way; return the last advice."""
     crew = _Crew(workers, arguments)
-    if runs_elsewhere(arguments):
-        tell_elsewhere(arguments, job.out, sampled=True)
-    describer = Describer(job.study, job.out.progress)
+    if is_external_launcher(arguments):
+        print_worker_command(arguments, job.out, sampled=True)
+    describer = StatusPublisher(job.study, job.out.progress)
     room = arguments["points"] or 10**9
     again = job.began_ms if arguments["retry_failed"] else 0
-    advice, asked_at = Advice(proposals=()), -1
+    advice, asked_at = Recommendation(proposals=()), -1
     while True:
         planned = job.study.planned()
         _refuse_failures(planned, job.began_ms)
@@ -240,7 +240,7 @@ def _run(job: _Job, arguments: Mapping[str, Any], workers: "list[Started]", char
             time.sleep(_LOOK_EVERY_S)
 
 
-def _ask(job: _Job, planned: Sequence[Planned], count: int, chart: WidthChart) -> Advice:
+def _ask(job: _Job, planned: Sequence[PlannedPoint], count: int, chart: IntervalLog) -> Recommendation:
     """Advice on the runs there are; its points go into the queue."""
     records = sorted(job.study.finished(), key=lambda one: one.point.key)
     done = {one.point.key for one in records}  # more than when the plan was read, maybe
@@ -249,29 +249,29 @@ def _ask(job: _Job, planned: Sequence[Planned], count: int, chart: WidthChart) -
     chosen = [each for each in planned if each.why is not None]
     spent = _spent(chosen, job.order)
     advice = propose(
-        history_of(table, job.order, pending),
+        run_history(table, job.order, pending),
         job.order.space,
         job.order.wish(spent, len(chosen)),
         count=max(count, 1),
         seed=job.seed,
     )
     advice = replace(advice, proposals=advice.proposals[:count])
-    points = points_of(advice.proposals, job.order, _next_seed(planned, job.seed))
-    reasons = {point.key: reason_of(one, advice) for point, one in zip(points, advice.proposals, strict=True)}
+    points = to_points(advice.proposals, job.order, _next_seed(planned, job.seed))
+    reasons = {point.key: to_reason(one, advice) for point, one in zip(points, advice.proposals, strict=True)}
     job.study.add_points(points, reasons)
     for point in points:
         mix = f", on {point.mix}" if job.order.space.categories else ""
-        job.out.progress(f"chosen: {named(point)}{mix}; {reasons[point.key].sentence}")
+        job.out.progress(f"chosen: {format_point(point)}{mix}; {reasons[point.key].sentence}")
     chart.log(advice.answer, runs=len(records), finished=_flops(records), spent=spent)
     return advice
 
 
-def _is_ended(each: Planned, again: int) -> bool:
+def _is_ended(each: PlannedPoint, again: int) -> bool:
     """Whether nothing more becomes of a point; those that failed before ``again``, in ms, are tried once more."""
     return each.status == "FINISHED" or (each.status == "FAILED" and each.end_ms >= again)
 
 
-def _spent(chosen: Sequence[Planned], order: Order) -> float:
+def _spent(chosen: Sequence[PlannedPoint], order: SamplingProblem) -> float:
     """FLOP of all points that the sampler chose, those under way and those that failed included."""
     return sum(float(order.space.cost(each.point.n_params, each.point.n_tokens)) for each in chosen)
 
@@ -281,12 +281,12 @@ def _flops(records: Sequence[RunRecord]) -> float:
     return sum(one.point.flops for one in records)
 
 
-def _next_seed(planned: Sequence[Planned], first: int) -> int:
+def _next_seed(planned: Sequence[PlannedPoint], first: int) -> int:
     """A seed that no run of the study has."""
     return max((each.point.seed for each in planned), default=first - 1) + 1
 
 
-def _refuse_failures(planned: Sequence[Planned], began_ms: int) -> None:
+def _refuse_failures(planned: Sequence[PlannedPoint], began_ms: int) -> None:
     """Stop when the last runs all failed.
 
     Raises:
@@ -310,11 +310,11 @@ class _Crew:
     Those that somebody else starts are waited for.
     """
 
-    def __init__(self, workers: "list[Started]", arguments: Mapping[str, Any]) -> None:
+    def __init__(self, workers: "list[WorkerHandle]", arguments: Mapping[str, Any]) -> None:
         self._workers = workers
         self._arguments = arguments
         self._ended = -1
-        self._elsewhere = runs_elsewhere(arguments)
+        self._elsewhere = is_external_launcher(arguments)
 
     def tend(self, ended: int) -> None:
         """Start those that are missing.
@@ -332,6 +332,6 @@ class _Crew:
         if not self._workers:
             raise TrainingError("all workers stopped (the lines above say why); run the same command to go on")
 
-    def _start(self) -> Started:
+    def _start(self) -> WorkerHandle:
         retry = bool(self._arguments["retry_failed"])
         return start_worker(self._arguments, self._arguments["tracking"], retry_failed=retry, sampled=True)

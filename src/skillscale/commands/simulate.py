@@ -12,9 +12,9 @@ import numpy as np
 
 from skillscale.cli.output import Output
 from skillscale.config import Config
-from skillscale.design.model_averaging import answer
-from skillscale.design.propose import Wish
-from skillscale.design.space import History, Space
+from skillscale.design.model_averaging import estimate_targets
+from skillscale.design.propose import DesignGoal
+from skillscale.design.space import DesignSpace, RunHistory
 from skillscale.design.targets import Quantity, Target, default_targets
 from skillscale.errors import InputError
 from skillscale.laws.forms.nd import Array
@@ -22,10 +22,10 @@ from skillscale.point import Mix
 from skillscale.simulation import user_function
 from skillscale.simulation.baselines import DESIGNS, Maker
 from skillscale.simulation.greedy_designs import GREEDY
-from skillscale.simulation.random_truths import Kind
-from skillscale.simulation.replay import Terms, run_design
+from skillscale.simulation.random_truths import TruthFamily
+from skillscale.simulation.replay import ReplaySettings, run_design
 from skillscale.simulation.scores import Score
-from skillscale.simulation.truth import Known, of_file, of_kind
+from skillscale.simulation.truth import GroundTruth, truth_from_file, truth_of_family
 
 IN_UNITS = 1e6  # a budget below is in units of the largest run
 SEARCHES = ("tpe", "gp")
@@ -35,7 +35,7 @@ _POOLED = ("tries", "bias", "rmse", "coverage", "half_width")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tries:
+class SimulationResult:
     """What several tries of a design gave: a score by target; FLOPs spent, runs and seconds of each try, (n,)."""
 
     scores: tuple[Score, ...]
@@ -64,7 +64,7 @@ def simulate(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
     world = _world(arguments["world"], space, mix, out)
     first = world(0)
     targets = _targets(first.skills, space, arguments)
-    wish = Wish(targets=targets, left=terms.budget, width=arguments["width"] or 0.0, runs=terms.most or math.inf)
+    wish = DesignGoal(targets=targets, left=terms.budget, width=arguments["width"] or 0.0, runs=terms.most or math.inf)
     found = {}
     for name, make in makers.items():
         tries = []
@@ -86,16 +86,18 @@ def simulate(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
 Try = tuple[float, int, float, list[tuple[float, float, float]], list[float]]
 
 
-def _try(known: Known, make: Maker, space: Space, wish: Wish, terms: Terms, seed: int) -> Try:
+def _try(
+    known: GroundTruth, make: Maker, space: DesignSpace, wish: DesignGoal, terms: ReplaySettings, seed: int
+) -> Try:
     """FLOPs spent, runs, seconds, what was told of each target, and the truths."""
     begin = time.perf_counter()
     history = run_design(
         known.measure(np.random.default_rng([seed, 1])), make(space, wish, seed), space,
-        History.empty(known.skills, len(space.categories)), terms, rng=np.random.default_rng([seed, 2]),
+        RunHistory.empty(known.skills, len(space.categories)), terms, rng=np.random.default_rng([seed, 2]),
     )  # fmt: skip
     seconds = time.perf_counter() - begin
     asked = _with_losses(wish.targets)
-    told = answer(history, space, asked)
+    told = estimate_targets(history, space, asked)
     return (
         float(space.cost(history.N, history.D).sum()), len(history), seconds,
         [(float(v), float(lo), float(hi)) for v, lo, hi in zip(told.value, told.lo, told.hi, strict=True)],
@@ -103,9 +105,9 @@ def _try(known: Known, make: Maker, space: Space, wish: Wish, terms: Terms, seed
     )  # fmt: skip
 
 
-def _gathered(tries: Sequence[Try], targets: Sequence[Target]) -> Tries:
+def _gathered(tries: Sequence[Try], targets: Sequence[Target]) -> SimulationResult:
     spent, runs, seconds, told, truths = zip(*tries, strict=True)
-    return Tries(
+    return SimulationResult(
         scores=tuple(
             Score.of(target, [each[i] for each in told], [each[i] for each in truths])
             for i, target in enumerate(targets)
@@ -136,7 +138,7 @@ def _makers(names: Sequence[str]) -> dict[str, Maker]:
     return {name: there[name] for name in names}
 
 
-def _space(arguments: Mapping[str, Any]) -> tuple[Space, Mix | None]:
+def _space(arguments: Mapping[str, Any]) -> tuple[DesignSpace, Mix | None]:
     """The space, and the mix of every run where there is but one."""
     ratio: Sequence[float] = arguments["ratio"] or ()
     if len(ratio) != 2:
@@ -145,9 +147,11 @@ def _space(arguments: Mapping[str, Any]) -> tuple[Space, Mix | None]:
     flops = (arguments["flops_min"], arguments["flops_max"])
     mixes: Sequence[Mix] = arguments["mixes"] or ()
     if len(mixes) < 2:
-        return Space(flops=flops, ratio=(ratio[0], ratio[1]), overhead=share * flops[1]), mixes[0] if mixes else None
+        return DesignSpace(flops=flops, ratio=(ratio[0], ratio[1]), overhead=share * flops[1]), mixes[
+            0
+        ] if mixes else None
     categories = tuple(sorted({name for mix in mixes for name in mix.shares}))
-    return Space(
+    return DesignSpace(
         flops=flops, ratio=(ratio[0], ratio[1]), overhead=share * flops[1], categories=categories,
         mixes=np.array([_shares(mix, categories) for mix in mixes]),
     ), None  # fmt: skip
@@ -157,7 +161,7 @@ def _shares(mix: Mix, categories: Sequence[str]) -> tuple[float, ...]:
     return tuple(mix.shares.get(name, 0.0) for name in categories)
 
 
-def _terms(arguments: Mapping[str, Any], space: Space) -> Terms:
+def _terms(arguments: Mapping[str, Any], space: DesignSpace) -> ReplaySettings:
     budget = arguments["budget"] * (space.flops[1] if arguments["budget"] < IN_UNITS else 1.0)
     cheapest = float(min(space.cost(*space.lattice())))
     if budget < cheapest:
@@ -165,10 +169,10 @@ def _terms(arguments: Mapping[str, Any], space: Space) -> Terms:
             f"a budget of {budget:.3g} FLOP buys no run: the cheapest takes {cheapest:.3g}, overhead included; raise "
             "--budget, or lower --flops_min or --overhead"
         )
-    return Terms(budget=budget, batch=arguments["batch"], workers=arguments["workers"], most=arguments["runs"])
+    return ReplaySettings(budget=budget, batch=arguments["batch"], workers=arguments["workers"], most=arguments["runs"])
 
 
-def _targets(skills: Sequence[str], space: Space, arguments: Mapping[str, Any]) -> tuple[Target, ...]:
+def _targets(skills: Sequence[str], space: DesignSpace, arguments: Mapping[str, Any]) -> tuple[Target, ...]:
     asked: Sequence[Mix] = arguments["target_mixes"] or ()
     mixes = [_shares(mix, space.categories) for mix in asked]
     for mix in asked:
@@ -180,17 +184,17 @@ def _targets(skills: Sequence[str], space: Space, arguments: Mapping[str, Any]) 
     return default_targets(skills, largest=space.flops[1], computes=arguments["computes"] or (), mixes=mixes)
 
 
-def _world(name: str, space: Space, mix: Mix | None, out: Output) -> Callable[[int], Known]:
+def _world(name: str, space: DesignSpace, mix: Mix | None, out: Output) -> Callable[[int], GroundTruth]:
     """The world of a seed: for a kind another one each time, for a file always the same."""
-    if name in list(Kind):
-        return lambda seed: of_kind(Kind(name), seed, space)
+    if name in list(TruthFamily):
+        return lambda seed: truth_of_family(TruthFamily(name), seed, space)
     if not name.endswith(".py"):
-        raise InputError(f"there is no world {name!r}; give a Python file (.py), or one of {', '.join(Kind)}")
-    one = of_file(user_function.load(Path(name)), space, mix, told=out.progress)
+        raise InputError(f"there is no world {name!r}; give a Python file (.py), or one of {', '.join(TruthFamily)}")
+    one = truth_from_file(user_function.load(Path(name)), space, mix, told=out.progress)
     return lambda _seed: one
 
 
-def _plain(one: Tries) -> dict[str, Any]:
+def _plain(one: SimulationResult) -> dict[str, Any]:
     """The answer as values."""
     return {
         "flops_spent": float(one.spent.mean()), "runs": float(one.runs.mean()), "seconds": float(one.seconds.mean()),
@@ -215,7 +219,7 @@ def _numbers(score: Score) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _table(name: str, one: Tries, space: Space) -> str:
+def _table(name: str, one: SimulationResult, space: DesignSpace) -> str:
     """A line a target; pooled ones last."""
     units = one.spent.mean() / space.flops[1]
     head = (

@@ -14,35 +14,35 @@ from skillscale.config import Config
 from skillscale.design.propose import propose
 from skillscale.point import DesignPoint
 from skillscale.record import State
-from skillscale.runs import Columns, RunTable, read_columns
+from skillscale.runs import ColumnMap, RunTable, read_columns
 from skillscale.runs.column_map import some
-from skillscale.runs.read import Runs, read_runs, tell_left_out
+from skillscale.runs.read import LoadedRuns, print_excluded, read_runs
 from skillscale.sampler.study import (
-    ORDER,
-    Known,
-    history_of,
-    known_of_config,
-    known_of_table,
-    of_named_mix,
-    plain_advice,
-    points_of,
-    settled,
-    tell,
-    with_arguments,
+    SAMPLING_PROBLEM,
+    StudyContext,
+    apply_options,
+    build_problem,
+    context_from_config,
+    context_from_table,
+    filter_mix,
+    print_recommendation,
+    recommendation_as_dict,
+    run_history,
+    to_points,
 )
 
 
 def suggest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Print the next points, what each costs and is expected to bring; train nothing."""
     runs = read_runs(arguments, config)
-    tell_left_out(runs, out)
+    print_excluded(runs, out)
     if isinstance(name := arguments["mixes"], str):
-        every, runs = len(runs.table.runs), replace(runs, table=of_named_mix(runs.table, name))
+        every, runs = len(runs.table.runs), replace(runs, table=filter_mix(runs.table, name))
         if len(runs.table.runs) < every:
             out.progress(f"note: {every - len(runs.table.runs)} runs are on other mixes than {name}: left out")
         arguments = {**arguments, "mixes": None}
-    order = settled(with_arguments(config.sample, arguments), _known(runs, config))
-    history = history_of(runs.table, order, _under_way(runs))
+    order = build_problem(apply_options(config.sample, arguments), _known(runs, config))
+    history = run_history(runs.table, order, _under_way(runs))
     if len(history) < len(runs.table.runs):
         out.progress(
             f"note: {len(runs.table.runs) - len(history)} runs are on other mixes than {order.mixes[0]}: left out"
@@ -52,9 +52,9 @@ def suggest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[s
     advice = propose(
         history, order.space, order.wish(0.0), count=arguments["count"], seed=config.study.first_seed, forecast=True
     )
-    points = points_of(advice.proposals, order, int(runs.table.runs["seed"].max()) + 1)
-    tell(advice, points, order, out)
-    told = {"study": runs.name, "runs": len(runs.table.runs), **plain_advice(advice, points, order)}
+    points = to_points(advice.proposals, order, int(runs.table.runs["seed"].max()) + 1)
+    print_recommendation(advice, points, order, out)
+    told = {"study": runs.name, "runs": len(runs.table.runs), **recommendation_as_dict(advice, points, order)}
     if arguments["file"]:
         columns = read_columns(arguments["columns"]) if arguments["table"] else None
         rows = [_flat(row) if columns is None else _named_as(columns, row, runs.table)
@@ -66,15 +66,15 @@ def suggest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[s
     return told
 
 
-def _known(runs: Runs, config: Config) -> Known:
+def _known(runs: LoadedRuns, config: Config) -> StudyContext:
     if runs.trained and runs.study is not None:
-        return known_of_config(config, runs.study.data_description())
-    known = known_of_table(runs.table)
-    sampled = runs.study.remembered(ORDER) if runs.study is not None else None
+        return context_from_config(config, runs.study.data_description())
+    known = context_from_table(runs.table)
+    sampled = runs.study.remembered(SAMPLING_PROBLEM) if runs.study is not None else None
     return known if sampled is None else replace(known, flops_max=sampled["flops"][1])
 
 
-def _under_way(runs: Runs) -> Sequence[DesignPoint]:
+def _under_way(runs: LoadedRuns) -> Sequence[DesignPoint]:
     return [one.point for one in runs.records if one.state in (State.RUNNING, State.FAILED, State.KILLED)]
 
 
@@ -87,7 +87,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _named_as(columns: Columns, row: Mapping[str, Any], table: RunTable) -> dict[str, Any]:
+def _named_as(columns: ColumnMap, row: Mapping[str, Any], table: RunTable) -> dict[str, Any]:
     """A point in the columns of a table and in its units, to be appended to it; empty is what nobody knows yet."""
     given = {
         columns.size_column(table.convention): _in_units(row["n_params"], columns.unit("n_params")),

@@ -22,14 +22,14 @@ from skillscale.cli.output import Output
 from skillscale.config import Config, TrainConfig
 from skillscale.errors import DivergedError, InputError, TrainingError
 from skillscale.execution import session
-from skillscale.execution.grid import grid_points, reached
-from skillscale.execution.worker import named
+from skillscale.execution.grid import grid_points, nearest_size
+from skillscale.execution.worker import format_point
 from skillscale.lm import run
 from skillscale.point import DesignPoint, digest
 from skillscale.runs.read import aggregate_weights
 
 if TYPE_CHECKING:
-    from skillscale.lm.data.prepare import Prepared
+    from skillscale.lm.data.prepare import PreparedData
     from skillscale.tracking import Study
 
 LR_SPAN, BATCH_SPAN = 6.0, 4.0
@@ -39,7 +39,7 @@ _ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Corner:
+class TuningPoint:
     """What a search at one (N, D) found. ``excess``: loss of the rule over the best tried, minus one."""
 
     point: DesignPoint
@@ -57,14 +57,14 @@ class Corner:
 
 def tune(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Search learning rate and batch at a few (N, D), say how far the rule is from the best, and refit the rule."""
-    points = tuned_points(arguments, config)
+    points = tuning_points(arguments, config)
     opened = session.open_study(arguments, config, out, points)
     storage = JournalStorage(JournalFileBackend(str(_journal(arguments["cache"], config))))
     corners, tables = [], []
     with opened.study.analysis("tune") as summary:
         for point in points:
             search = _search(point, config, opened.prepared, opened.study, storage, arguments["trials"], out)
-            corners.append(corner(point, search))
+            corners.append(tuning_point(point, search))
             tables.append(trials_table(point, search))
             out.progress(_told(corners[-1]))
         table = pd.concat(tables, ignore_index=True)
@@ -82,7 +82,7 @@ def tune(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
     }
 
 
-def tuned_points(arguments: Mapping[str, Any], config: Config) -> list[DesignPoint]:
+def tuning_points(arguments: Mapping[str, Any], config: Config) -> list[DesignPoint]:
     """The asked (N, D), or the corners of the grid: its smallest and largest size at its end budgets."""
     sizes, tokens = arguments["n_params"], arguments["n_tokens"]
     if (sizes is None) != (tokens is None) or (sizes and len(sizes) != len(tokens)):
@@ -90,7 +90,7 @@ def tuned_points(arguments: Mapping[str, Any], config: Config) -> list[DesignPoi
     if sizes:
         mix, seed = config.study.mix_values[0], config.study.first_seed
         return [
-            DesignPoint(n_params=reached(size, config), n_tokens=n, mix=mix, seed=seed)
+            DesignPoint(n_params=nearest_size(size, config), n_tokens=n, mix=mix, seed=seed)
             for size, n in zip(sizes, tokens, strict=True)
         ]
     grid = grid_points(config, seeds=[config.study.first_seed])
@@ -101,7 +101,7 @@ def tuned_points(arguments: Mapping[str, Any], config: Config) -> list[DesignPoi
     return corners
 
 
-def corner(point: DesignPoint, search: optuna.Study) -> Corner:
+def tuning_point(point: DesignPoint, search: optuna.Study) -> TuningPoint:
     """The outcome of a search; one of its trials is the rule.
 
     Raises:
@@ -112,7 +112,7 @@ def corner(point: DesignPoint, search: optuna.Study) -> Corner:
     if not rule:
         raise _rule_diverged(point)
     best = min(done, key=_loss)
-    return Corner(
+    return TuningPoint(
         point=point,
         trials=len(done),
         rule_loss=_loss(rule[0]),
@@ -186,7 +186,7 @@ def _optimum(group: pd.DataFrame) -> tuple[float, float]:
 def _search(
     point: DesignPoint,
     config: Config,
-    prepared: "Prepared",
+    prepared: "PreparedData",
     study: "Study",
     storage: JournalStorage,
     trials: int,
@@ -219,7 +219,7 @@ def _search(
         batch_factor = trial.suggest_float("batch_factor", 1 / BATCH_SPAN, BATCH_SPAN, log=True)
         loss = _try(point, config, prepared, study, trial, (lr_factor, batch_factor))
         out.progress(
-            f"{named(point)}: learning rate x {lr_factor:.3g}, batch x {batch_factor:.3g}: "
+            f"{format_point(point)}: learning rate x {lr_factor:.3g}, batch x {batch_factor:.3g}: "
             + (f"loss {loss:.4f}" if loss is not None else "diverged")
         )
         if loss is None:
@@ -231,7 +231,7 @@ def _search(
 def _try(
     point: DesignPoint,
     config: Config,
-    prepared: "Prepared",
+    prepared: "PreparedData",
     study: "Study",
     trial: optuna.Trial,
     factors: tuple[float, float],
@@ -245,12 +245,12 @@ def _try(
         batch_min=max(1, round(rule.batch_min * min(1.0, factors[1]))),
     )
     tried = replace(config, train=changed)
-    recipe = run.derive(point, tried, prepared)
+    recipe = run.training_recipe(point, tried, prepared)
     batch_tokens = recipe.optimisation.batch_sequences * config.model.context
     trial.set_user_attr("n_params_nonembed", recipe.size.n_params_nonembed)
     trial.set_user_attr("lr", recipe.optimisation.lr)
     trial.set_user_attr("batch_tokens", batch_tokens)
-    with study.analysis("trial", name=f"tune {named(point)}") as record:
+    with study.analysis("trial", name=f"tune {format_point(point)}") as record:
         record.log(params={"n_params": str(point.n_params), "n_tokens": str(point.n_tokens)})
         record.log(metrics={"lr": recipe.optimisation.lr, "batch_tokens": batch_tokens})
         try:
@@ -271,7 +271,7 @@ def _is_rule(trial: optuna.trial.FrozenTrial) -> bool:
 
 
 def _rule_diverged(point: DesignPoint) -> TrainingError:
-    return TrainingError(f"the rule's own training diverged at {named(point)}; lower train.lr_coefficient")
+    return TrainingError(f"the rule's own training diverged at {format_point(point)}; lower train.lr_coefficient")
 
 
 def _loss(trial: optuna.trial.FrozenTrial) -> float:
@@ -289,10 +289,10 @@ def _journal(cache: Path, config: Config) -> Path:
     return folder / f"{digest([config.hash, dict(aggregate_weights(config))])}.journal"
 
 
-def _told(one: Corner) -> str:
+def _told(one: TuningPoint) -> str:
     verdict = "holds" if one.excess <= ACCEPTED_EXCESS else "does not hold"
     return (
-        f"{named(one.point)}: rule {one.rule_loss:.4f}, best of {one.trials} {one.best_loss:.4f} "
+        f"{format_point(one.point)}: rule {one.rule_loss:.4f}, best of {one.trials} {one.best_loss:.4f} "
         f"(learning rate x {one.best_lr_factor:.2f}, batch x {one.best_batch_factor:.2f}): the rule is "
         f"{one.excess:.2%} above, and {verdict} (within {ACCEPTED_EXCESS:.0%})"
     )

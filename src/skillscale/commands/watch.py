@@ -7,10 +7,10 @@ from typing import Any
 
 from skillscale.cli.output import Output
 from skillscale.config import Config
-from skillscale.execution.status import Standing, Width, clock, standing_of
-from skillscale.execution.worker import named
+from skillscale.execution.status import IntervalWidth, StudyStatus, format_utc, study_status
+from skillscale.execution.worker import format_point
 from skillscale.formatting import compact, duration, plural
-from skillscale.tracking import Planned, Registry
+from skillscale.tracking import PlannedPoint, StudyStore
 
 _WIDTHS = 6  # steps that are shown of how the interval falls
 _REASONS = 3
@@ -22,27 +22,27 @@ def watch(arguments: Mapping[str, Any], config: Config | None, out: Output) -> d
     Raises:
         TrackingError: the registry is not there, has no such study, or fails.
     """
-    registry = Registry.open(arguments["tracking"], create=False, storage=arguments["storage"])
+    registry = StudyStore.open(arguments["tracking"], create=False, storage=arguments["storage"])
     study = registry.study(arguments["study"])
     once, every_s = arguments["once"], arguments["every"]
     shown = 0
     while True:
-        standing = standing_of(study)
+        standing = study_status(study)
         last = once or standing.is_over
-        shown = _show(lines_of(standing), shown, out)
+        shown = _show(status_lines(standing), shown, out)
         if last:
-            return plain(standing)
+            return status_as_dict(standing)
         time.sleep(every_s)
 
 
-def lines_of(standing: Standing) -> list[str]:
+def status_lines(standing: StudyStatus) -> list[str]:
     """For a person."""
     counts = standing.counts
     done, planned = standing.flops
     share = f" ({done / planned:.0%})" if planned else ""
     points = ", ".join(f"{counts[name]} {name}" for name in ("running", "failed", "waiting") if counts[name])
     lines = [
-        f"study {standing.study}, {clock(standing.now_s)}",
+        f"study {standing.study}, {format_utc(standing.now_s)}",
         f"points     {counts['finished']} of {counts['planned']} done{f', {points}' if points else ''}",
         f"FLOP       {compact(done)} of {compact(planned)} spent{share}",
         f"time       {_time(standing)}",
@@ -53,14 +53,14 @@ def lines_of(standing: Standing) -> list[str]:
     return lines
 
 
-def _time(standing: Standing) -> str:
-    began = f"begun {clock(standing.began_s)}"
+def _time(standing: StudyStatus) -> str:
+    began = f"begun {format_utc(standing.began_s)}"
     if standing.is_over:
-        return began if standing.ended_s is None else f"{began}, the last run ended {clock(standing.ended_s)}"
+        return began if standing.ended_s is None else f"{began}, the last run ended {format_utc(standing.ended_s)}"
     ago = f"{began}, {duration(standing.now_s - standing.began_s)} ago"
     end = standing.expected_end_s
     if end is not None:
-        return f"{ago}; expected to end {clock(end)}, in {duration(end - standing.now_s)}"
+        return f"{ago}; expected to end {format_utc(end)}, in {duration(end - standing.now_s)}"
     if standing.running:
         return f"{ago}; when it will end is not known yet"
     if standing.is_sampled:
@@ -68,7 +68,7 @@ def _time(standing: Standing) -> str:
     return f"{ago}; {_nobody(standing)}"
 
 
-def _nobody(standing: Standing) -> str:
+def _nobody(standing: StudyStatus) -> str:
     """That no process is at work, and which would be."""
     study = shlex.quote(standing.study)
     if standing.is_evaluated:
@@ -77,7 +77,7 @@ def _nobody(standing: Standing) -> str:
     return f"no worker is at work: `skillscale worker --study {study}{trainer}` would be one"
 
 
-def _falling(source: str, widths: Sequence[Width]) -> str:
+def _falling(source: str, widths: Sequence[IntervalWidth]) -> str:
     """How the widest interval fell, of one kind of analysis; empty where it found none."""
     found = [one for one in widths if one.source == source]
     if not found:
@@ -86,10 +86,10 @@ def _falling(source: str, widths: Sequence[Width]) -> str:
     return f"interval   widest of N*, a factor up or down, by {source}: {told}"
 
 
-def _worker(one: Planned, standing: Standing) -> str:
+def _worker(one: PlannedPoint, standing: StudyStatus) -> str:
     share, owner = standing.share(one), one.owner.rpartition(":")[0]  # without what tells processes of one number apart
     at = f", {share:.0%} of its tokens" if share is not None else ""
-    return f"{owner}: {named(one.point)}, for {duration(standing.now_s - one.claimed_ms / 1000)}{at}"
+    return f"{owner}: {format_point(one.point)}, for {duration(standing.now_s - one.claimed_ms / 1000)}{at}"
 
 
 def _show(lines: Sequence[str], shown: int, out: Output) -> int:
@@ -101,7 +101,7 @@ def _show(lines: Sequence[str], shown: int, out: Output) -> int:
     return len(lines)
 
 
-def plain(standing: Standing) -> dict[str, Any]:
+def status_as_dict(standing: StudyStatus) -> dict[str, Any]:
     """As plain values; times in seconds since the epoch."""
     done, planned = standing.flops
     return {

@@ -16,7 +16,7 @@ _EDGE = 1e-3  # least price of either limit
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class SkillInformation:
     """One skill's part of the plan.
 
     ``M``: information, that of runs under way included, (P, P); ``b``: rows of the candidates over the noise,
@@ -43,13 +43,13 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
+class AllocationProblem:
     """What to make certain: ``combine`` (n_targets, quantities of all questions) adds variances up; ``weights``.
 
     ``total``: whether their mean variance counts, as for a mean squared error, and not their mean ln sd.
     """
 
-    questions: Sequence[Question]
+    questions: Sequence[SkillInformation]
     combine: Array
     weights: Array
     total: bool = False
@@ -78,8 +78,8 @@ class Problem:
         return np.asarray(share / (share @ variance) if self.total else share / variance)
 
 
-def expected_counts(
-    problem: Problem, cost: Array, *, left: float, runs: float, most: float | Array = math.inf
+def allocate_runs(
+    problem: AllocationProblem, cost: Array, *, left: float, runs: float, most: float | Array = math.inf
 ) -> Array:
     """Counts (n_candidates,) that minimise the value of the problem within ``left`` FLOPs and ``runs`` runs.
 

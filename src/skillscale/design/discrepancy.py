@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from skillscale.design.space import Space
+from skillscale.design.space import DesignSpace
 from skillscale.laws.forms.nd import Array
 
 REACH = 4.0  # width of a bump, in ln N and ln D (assumption)
@@ -19,7 +19,7 @@ _NEGLIGIBLE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surface:
+class DiscrepancyBasis:
     """A sum of Gaussian bumps at ``centres`` (m, 2) in (ln N, ln D), and of terms in the mix about ``middle``.
 
     Weights of the bumps are N(0, s^2), those of the mix N(0, 1). The surface has sd s where D / N is usual and C large;
@@ -65,7 +65,7 @@ class Surface:
         return np.asarray(np.exp(-0.5 * apart / REACH**2))
 
 
-def surface_over(space: Space, largest: float) -> Surface:
+def discrepancy_basis(space: DesignSpace, largest: float) -> DiscrepancyBasis:
     """The surface over all that may be run, and up to the ``largest`` compute asked about."""
     low, high = (math.log(C / 6) for C in (space.flops[0], max(largest, space.flops[1])))
     ratio = np.log(space.ratios())
@@ -77,7 +77,7 @@ def surface_over(space: Space, largest: float) -> Surface:
     off = (centres[:, 1] - centres[:, 0]) - math.log(USUAL_RATIO)
     depth = np.maximum(math.log(space.flops[1] / 6) - centres.sum(1), 0)
     swell = 1 + (off / _SWELL_RATIO) ** 2 + (depth / _SWELL_DEPTH) ** 2
-    return Surface(
+    return DiscrepancyBasis(
         centres=centres, root=swell[:, None] * vectors[:, keep] / np.sqrt(values[keep]),
         middle=None if space.n_mixes == 1 or space.mixes is None else space.mixes.mean(0),
     )  # fmt: skip

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from skillscale.design.allocation import Question
-from skillscale.design.discrepancy import Surface, surface_over
-from skillscale.design.posterior import Belief, believe
-from skillscale.design.priors import name_of, offered
-from skillscale.design.space import History, Space
-from skillscale.design.targets import Answer, Place, Quantity, Target
+from skillscale.design.allocation import SkillInformation
+from skillscale.design.discrepancy import DiscrepancyBasis, discrepancy_basis
+from skillscale.design.posterior import LawPosterior, fit_posterior
+from skillscale.design.priors import candidate_laws, law_name
+from skillscale.design.space import DesignSpace, RunHistory
+from skillscale.design.targets import Quantity, QueryPoint, Target, TargetEstimates
 from skillscale.laws.forms.nd import Array, Law
 
 TEMPER = 0.35  # power of the evidence; 1 lets laws be certain of more than they cover (docs/sampling.md)
@@ -31,10 +31,10 @@ _HALVINGS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class Averaged:
+class ModelAverage:
     """Beliefs about one skill with their weights, (n_laws,)."""
 
-    beliefs: tuple[Belief, ...]
+    beliefs: tuple[LawPosterior, ...]
     weights: Array
 
     @property
@@ -45,13 +45,13 @@ class Averaged:
     @property
     def by_name(self) -> dict[str, float]:
         """Weight of each law."""
-        return {name_of(one.law): float(w) for one, w in zip(self.beliefs, self.weights, strict=True)}
+        return {law_name(one.law): float(w) for one, w in zip(self.beliefs, self.weights, strict=True)}
 
     def log_loss(self, N: Array, D: Array, h: Array | None) -> Array:
         """Ln L expected over the laws, (n,)."""
         return np.asarray(self.weights @ np.array([one.log_loss(N, D, h) for one in self.beliefs]))
 
-    def told(self, place: Place) -> list[tuple[float, Array]]:
+    def told(self, place: QueryPoint) -> list[tuple[float, Array]]:
         """The quantity and its gradient by each law; NaN by a law that has no optimum there."""
         return [_told(one, place) for one in self.beliefs]
 
@@ -68,12 +68,12 @@ class Averaged:
         values, sds, chances = (np.concatenate(one) for one in zip(*parts, strict=True))
         return values, sds, chances / chances.sum()
 
-    def question(self, candidates: History, pending: History, places: Sequence[Place]) -> Question:
+    def question(self, candidates: RunHistory, pending: RunHistory, places: Sequence[QueryPoint]) -> SkillInformation:
         """The mixture as one Gaussian: what candidates and pending runs tell of the quantities at ``places``."""
         told = [self.told(place) for place in places]
         usable = np.isfinite([[value for value, _ in each] for each in told]).all(0)
         if not usable.any():
-            return Question.silent(len(candidates), len(places))
+            return SkillInformation.silent(len(candidates), len(places))
         weights = self.weights * usable / float(self.weights @ usable)
         kept = [at for at in range(len(weights)) if weights[at] > 0]
         N, D = np.append(candidates.N, pending.N), np.append(candidates.D, pending.D)
@@ -91,7 +91,7 @@ class Averaged:
         return _compressed(np.hstack(rows) / self.noise, np.hstack(gradients), len(candidates))
 
 
-def _told(one: Belief, place: Place) -> tuple[float, Array]:
+def _told(one: LawPosterior, place: QueryPoint) -> tuple[float, Array]:
     h = np.array(place.h) if place.h else None
     if place.N is None:
         value, gradient = one.optimum(place.C, h)
@@ -104,7 +104,7 @@ def _told(one: Belief, place: Place) -> tuple[float, Array]:
     return float(one.log_loss(N, D, mix)[0]), one.rows(N, D, mix)[0]  # of an optimum by the envelope theorem
 
 
-def _compressed(rows: Array, gradients: Array, n_candidates: int) -> Question:
+def _compressed(rows: Array, gradients: Array, n_candidates: int) -> SkillInformation:
     """The directions that runs can tell, and for each quantity one more for what they can't."""
     _, size, turn = np.linalg.svd(rows * math.sqrt(_RICHNESS / max(len(rows), 1)), full_matrices=False)
     turn = turn[size > _APART]
@@ -112,50 +112,56 @@ def _compressed(rows: Array, gradients: Array, n_candidates: int) -> Question:
     rest = np.sqrt(np.maximum((gradients**2).sum(1) - (inside**2).sum(1), 0.0))
     b = np.hstack([rows @ turn.T, np.zeros((len(rows), len(rest)))])
     pending = b[n_candidates:]
-    return Question(
+    return SkillInformation(
         M=np.eye(b.shape[1]) + pending.T @ pending, b=b[:n_candidates], now=(gradients**2).sum(1),
         gradients=np.hstack([inside, np.diag(rest)]),
     )  # fmt: skip
 
 
-def averaged(history: History, space: Space, targets: Sequence[Target]) -> dict[str, Averaged]:
+def average_laws(history: RunHistory, space: DesignSpace, targets: Sequence[Target]) -> dict[str, ModelAverage]:
     """The beliefs about every skill that the targets name."""
-    return averaged_over(history, offered(space), surface_over(space, max(target.C for target in targets)), targets)
+    return average_over(
+        history, candidate_laws(space), discrepancy_basis(space, max(target.C for target in targets)), targets
+    )
 
 
-def averaged_over(
-    history: History, laws: Sequence[Law], surface: Surface, targets: Sequence[Target]
-) -> dict[str, Averaged]:
+def average_over(
+    history: RunHistory, laws: Sequence[Law], surface: DiscrepancyBasis, targets: Sequence[Target]
+) -> dict[str, ModelAverage]:
     """The same over laws and a discrepancy of one's own."""
     found = {}
     skills = sorted({name for target in targets for name in (target.skill, target.other) if name})
-    by_law = [believe(law, surface, history, skills) for law in laws]
+    by_law = [fit_posterior(law, surface, history, skills) for law in laws]
     for skill in skills:
         beliefs = [one[skill] for one in by_law]
         evidence = np.array([one.evidence for one in beliefs])
         weights = np.exp(TEMPER * (evidence - evidence.max()))
         weights /= weights.sum()
         kept = weights > _NEGLIGIBLE
-        found[skill] = Averaged(
+        found[skill] = ModelAverage(
             beliefs=tuple(one for one, keep in zip(beliefs, kept, strict=True) if keep),
             weights=weights[kept] / weights[kept].sum(),
         )
     return found
 
 
-def answer(history: History, space: Space, targets: tuple[Target, ...], level: float = 0.9) -> Answer:
+def estimate_targets(
+    history: RunHistory, space: DesignSpace, targets: tuple[Target, ...], level: float = 0.9
+) -> TargetEstimates:
     """What the runs tell of the targets: medians and intervals over laws and scales of the discrepancy."""
-    return answer_by(averaged(history, space, targets), targets, level)
+    return estimate_targets_from(average_laws(history, space, targets), targets, level)
 
 
-def answer_by(known: dict[str, Averaged], targets: tuple[Target, ...], level: float = 0.9) -> Answer:
+def estimate_targets_from(
+    known: dict[str, ModelAverage], targets: tuple[Target, ...], level: float = 0.9
+) -> TargetEstimates:
     """What beliefs tell of the targets."""
     rows = [_interval(_components(known, target), target, level) for target in targets]
     value, lo, hi, sd = np.array(rows).reshape(-1, 4).T
-    return Answer(targets=targets, value=value, lo=lo, hi=hi, sd=sd, level=level)
+    return TargetEstimates(targets=targets, value=value, lo=lo, hi=hi, sd=sd, level=level)
 
 
-def _components(known: dict[str, Averaged], target: Target) -> tuple[Array, Array, Array]:
+def _components(known: dict[str, ModelAverage], target: Target) -> tuple[Array, Array, Array]:
     """Mixture of a target. Skills are taken to err apart, which widens differences: they share a run's noise."""
     one = known[target.skill]
     values, sds, chances = one.components(one.told(target.place))

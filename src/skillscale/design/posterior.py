@@ -1,6 +1,6 @@
 """What is known of one skill under one law: Gaussian about the mode, with a discrepancy beside the law's form.
 
-ln L = f(q; N, D, h) + sum_j w_j phi_j + noise: q under weak priors, phi the features of a ``Surface``, w ~ N(0, s^2).
+ln L = f(q; N, D, h) + sum_j w_j phi_j + noise: q under weak priors, phi the features of a ``DiscrepancyBasis``, w ~ N(0, s^2).
 The noise and s are learnt together on a grid; errors are Student's, so that a run gone wrong counts for less. As all
 is Gaussian about the mode (Laplace), what another run would add is one more row of a matrix.
 """
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import expit, logit
 
-from skillscale.design.discrepancy import Surface
-from skillscale.design.priors import prior_of
-from skillscale.design.space import History
+from skillscale.design.discrepancy import DiscrepancyBasis
+from skillscale.design.priors import prior_for
+from skillscale.design.space import RunHistory
 from skillscale.laws.forms.autodiff import leaves
 from skillscale.laws.forms.nd import Array, Covariates, Law
 
@@ -33,7 +33,7 @@ _NOTHING = math.log(3.0)  # ln L that the priors are about before any run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Belief:
+class LawPosterior:
     """About the weights u = (q, w) of one skill under one law.
 
     ``q`` (p,), ``w`` (m,): the mode at the likeliest noise and scale; ``precision`` (p + m, p + m) there; ``noise``: sd
@@ -42,7 +42,7 @@ class Belief:
     """
 
     law: Law
-    surface: Surface
+    surface: DiscrepancyBasis
     q: Array
     w: Array
     precision: Array = field(repr=False)
@@ -90,7 +90,9 @@ class Belief:
         return self.shifts @ gradient, np.sqrt(solved @ gradient)
 
 
-def believe(law: Law, surface: Surface, history: History, skills: Sequence[str]) -> dict[str, Belief]:
+def fit_posterior(
+    law: Law, surface: DiscrepancyBasis, history: RunHistory, skills: Sequence[str]
+) -> dict[str, LawPosterior]:
     """The beliefs about skills after the runs that have measured them; a skill without any has the prior.
 
     A run is trusted in a skill by its own error there (Student's weights), times the chance that it has not gone wrong
@@ -124,11 +126,11 @@ def _gone_wrong(total: Array, count: Array) -> Array:
 class _Fit:
     """A skill on the way to its belief: what it was measured at, and the mode, noise and scale found so far."""
 
-    def __init__(self, law: Law, surface: Surface, history: History, skill: str) -> None:
+    def __init__(self, law: Law, surface: DiscrepancyBasis, history: RunHistory, skill: str) -> None:
         self.law, self.surface, self.there = law, surface, history.having(skill)
         N, D, self.y = history.N[self.there], history.D[self.there], history.log_L[skill][self.there]
         h = None if history.h is None else history.h[self.there]
-        self.mean, self.sd = prior_of(law, float(np.median(self.y)))
+        self.mean, self.sd = prior_for(law, float(np.median(self.y)))
         self.z, self.features = law.covariates(N, D, h), surface(np.log(N), np.log(D), h)
         self.trust, self.q = np.ones(len(self.y)), self.mean
         self.noise, self.scale = float(NOISES[0]), float(_SCALE[0])
@@ -158,7 +160,7 @@ class _Fit:
         weights = right * (FREEDOM + 1) / (FREEDOM + self.errors**2)
         self.right, self.trust = right, weights / max(float(weights.max()), _LEAST)
 
-    def belief(self) -> Belief:
+    def belief(self) -> LawPosterior:
         """The belief about the skill, by the last mode, noise and trust."""
         by_scale = np.logaddexp.reduce(self.grid, axis=1)
         evidence = float(np.logaddexp.reduce(by_scale))
@@ -169,7 +171,7 @@ class _Fit:
         M, u = self._solved(weights := self.trust / max(mean, _LEAST) / noise**2, self.scale)
         others = [self._solved(weights, one) for one in SCALES[likely]]
         p = len(self.q)
-        return Belief(
+        return LawPosterior(
             law=self.law, surface=self.surface, q=self.q, w=u[p:], precision=M, noise=noise, scale=self.scale,
             evidence=evidence, chances=chances[likely] / chances[likely].sum(), trust=self.trust,
             shifts=np.array([step for _, step in others]) - np.concatenate([self.q - self.mean, u[p:]]),
@@ -180,11 +182,11 @@ class _Fit:
         return _solve(self.B, self.bent, weights, np.append(self.sd, self.surface.sd(scale)))
 
 
-def _beforehand(law: Law, surface: Surface) -> Belief:
-    mean, sd = prior_of(law, _NOTHING)
+def _beforehand(law: Law, surface: DiscrepancyBasis) -> LawPosterior:
+    mean, sd = prior_for(law, _NOTHING)
     noise, scale = _NOISE[0], _SCALE[0]
     spread = np.append(sd, surface.sd(scale))
-    return Belief(
+    return LawPosterior(
         law=law, surface=surface, q=mean, w=np.zeros(len(spread) - len(mean)), precision=np.diag(spread**-2.0),
         noise=noise, scale=scale, evidence=0.0, shifts=np.zeros((1, len(spread))),
         precisions=np.diag(spread**-2.0)[None], chances=np.ones(1), trust=np.zeros(0),
@@ -233,7 +235,7 @@ def _mode(
     return q
 
 
-def _grid(B: Array, bent: Array, weights: Array, sd: Array, surface: Surface) -> Array:
+def _grid(B: Array, bent: Array, weights: Array, sd: Array, surface: DiscrepancyBasis) -> Array:
     """Ln of the posterior of (scale, noise) with u integrated out, (n_scales, n_noises)."""
     spread = np.array([np.append(sd, surface.sd(scale)) for scale in SCALES])
     gram, right = B.T @ (B * weights[:, None]), B.T @ (weights * bent)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from skillscale.design.discrepancy import USUAL_RATIO
-from skillscale.design.space import Space
+from skillscale.design.space import DesignSpace
 from skillscale.laws.forms.autodiff import Jet, exp, growth, log, logsumexp
 from skillscale.laws.forms.nd import Array, Chinchilla, Coupled, Covariates, Drifting, Farseer, Law, Prior, dot
 
@@ -57,7 +57,7 @@ class _AsGiven(Law):
 
 
 @dataclass(frozen=True)
-class FreeDrifting(_AsGiven, Drifting):
+class DriftingPriorLaw(_AsGiven, Drifting):
     """``Drifting`` about a ln D of its own: v = ln B - beta (e^(g x) (y - centre) + centre).
 
     ``Drifting`` drifts about the centre of the data, which no truth knows of; taken for true, it is off by as much.
@@ -77,7 +77,7 @@ class FreeDrifting(_AsGiven, Drifting):
 
 
 @dataclass(frozen=True)
-class CentredFarseer(_AsGiven, Farseer):
+class FarseerPriorLaw(_AsGiven, Farseer):
     """L = exp(floor(x)) + exp(term(x) - rate(x) y), each level + slope (e^(bend x) - 1) / bend, rate its exponential.
 
     ``Farseer`` with its data term told at the centre's D, not at D = 1: its slope there is then its own.
@@ -94,7 +94,7 @@ class CentredFarseer(_AsGiven, Farseer):
 
 
 @dataclass(frozen=True)
-class Transfer(_AsGiven):
+class EffectiveTokens(_AsGiven):
     """A law of N and effective tokens, D sum_k t_k h_k: what each category counts is ``t``."""
 
     name: ClassVar[str] = "transfer"
@@ -115,7 +115,7 @@ class Transfer(_AsGiven):
 
 
 @dataclass(frozen=True)
-class Repeated(_AsGiven):
+class RepeatedTokens(_AsGiven):
     """A law of N and effective tokens where some are seen again: D / (1 + (R / R*)^c), R epochs beyond the first.
 
     ln R* = worn - (size / c) x: larger models wear data out sooner. With c > 1 more epochs end up doing harm. The mix
@@ -140,34 +140,34 @@ class Repeated(_AsGiven):
         return self.inner.form(q[:p], Covariates(z.x, z.y - lost))
 
 
-def offered(space: Space) -> tuple[Law, ...]:
+def candidate_laws(space: DesignSpace) -> tuple[Law, ...]:
     """The laws, from the plainest to the most flexible."""
     middle = math.sqrt(space.flops[0] * space.flops[1]) / 6
     x0, y0 = 0.5 * math.log(middle / USUAL_RATIO), 0.5 * math.log(middle * USUAL_RATIO)
-    laws: tuple[Law, ...] = (Chinchilla(x0, y0), Coupled(x0, y0), FreeDrifting(x0, y0), CentredFarseer(x0, y0))
+    laws: tuple[Law, ...] = (Chinchilla(x0, y0), Coupled(x0, y0), DriftingPriorLaw(x0, y0), FarseerPriorLaw(x0, y0))
     if space.categories == (EPOCHS,):
-        return tuple(Repeated(x0, y0, space.categories, inner=law) for law in laws)
+        return tuple(RepeatedTokens(x0, y0, space.categories, inner=law) for law in laws)
     if space.n_mixes == 1:
         return laws
-    return tuple(Transfer(x0, y0, space.categories, inner=law) for law in laws)
+    return tuple(EffectiveTokens(x0, y0, space.categories, inner=law) for law in laws)
 
 
-def name_of(law: Law) -> str:
+def law_name(law: Law) -> str:
     """A law's name, that of the inner one for laws of effective tokens."""
-    return law.inner.name if isinstance(law, Transfer | Repeated) else law.name
+    return law.inner.name if isinstance(law, EffectiveTokens | RepeatedTokens) else law.name
 
 
-def prior_of(law: Law, level: float) -> tuple[Array, Array]:
+def prior_for(law: Law, level: float) -> tuple[Array, Array]:
     """Means and sds of the log-parameters, (p,) each, where losses are about e^``level``."""
-    if isinstance(law, Transfer):
-        mean, sd = prior_of(law.inner, level)
+    if isinstance(law, EffectiveTokens):
+        mean, sd = prior_for(law.inner, level)
         n = len(law.categories)
         return np.append(mean, np.full(n, _TRANSFER.mean)), np.append(sd, np.full(n, _TRANSFER.sd))
-    if isinstance(law, Repeated):
-        mean, sd = prior_of(law.inner, level)
+    if isinstance(law, RepeatedTokens):
+        mean, sd = prior_for(law.inner, level)
         more = np.array([(one.mean, one.sd) for one in _REPEATED])
         return np.append(mean, more[:, 0]), np.append(sd, more[:, 1])
-    if isinstance(law, CentredFarseer):
+    if isinstance(law, FarseerPriorLaw):
         mean, sd = np.array([(one.mean, one.sd) for one in _FARSEER]).T
         return mean + level * np.isin(np.arange(len(mean)), (3, 6)), sd
     beliefs = [_belief(name, level) for name in law.log_names]

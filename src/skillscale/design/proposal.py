@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from skillscale.design.targets import Answer
+from skillscale.design.targets import TargetEstimates
 
 
 class Purpose(StrEnum):
@@ -15,7 +15,7 @@ class Purpose(StrEnum):
     REPLICATE = "replicate"
 
 
-class Ending(StrEnum):
+class StopReason(StrEnum):
     """Why no run is proposed any more; ``exhausted``: all that may be run has been, as often as it may."""
 
     PRECISE = "precise"
@@ -40,7 +40,7 @@ class Proposal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Advice:
+class Recommendation:
     """The next runs, what is known now, and what the whole remaining budget is expected to bring.
 
     ``ending``: why there is nothing to propose; ``expected``: the widest half width when the budget is spent by plan;
@@ -49,8 +49,8 @@ class Advice:
     """
 
     proposals: tuple[Proposal, ...]
-    answer: Answer | None = None
-    ending: Ending | None = None
+    answer: TargetEstimates | None = None
+    ending: StopReason | None = None
     expected: float | None = None
     to_halve: float | None = field(default=None, metadata={"unit": "FLOP"})
     laws: dict[str, dict[str, float]] = field(default_factory=dict)

@@ -13,12 +13,12 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 from scipy.stats import qmc
 
-from skillscale.design.allocation import Problem, expected_counts
-from skillscale.design.model_averaging import Averaged, answer_by, averaged
-from skillscale.design.priors import name_of, offered
-from skillscale.design.proposal import Advice, Ending, Proposal, Purpose
-from skillscale.design.space import History, Space
-from skillscale.design.targets import Answer, Place, Target
+from skillscale.design.allocation import AllocationProblem, allocate_runs
+from skillscale.design.model_averaging import ModelAverage, average_laws, estimate_targets_from
+from skillscale.design.priors import candidate_laws, law_name
+from skillscale.design.proposal import Proposal, Purpose, Recommendation, StopReason
+from skillscale.design.space import DesignSpace, RunHistory
+from skillscale.design.targets import QueryPoint, Target, TargetEstimates
 from skillscale.laws.forms.nd import Array
 
 START = 8  # runs before the first plan
@@ -38,7 +38,7 @@ Run = tuple[float, float, tuple[float, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class DesignGoal:
     """What to learn and at what cost: ``targets``, FLOPs ``left``, the half ``width`` that is enough, most ``runs``."""
 
     targets: tuple[Target, ...]
@@ -48,8 +48,8 @@ class Wish:
 
 
 def propose(
-    history: History, space: Space, wish: Wish, *, count: int = 1, seed: int = 0, forecast: bool = False
-) -> Advice:
+    history: RunHistory, space: DesignSpace, wish: DesignGoal, *, count: int = 1, seed: int = 0, forecast: bool = False
+) -> Recommendation:
     """The next ``count`` runs.
 
     Args:
@@ -64,55 +64,55 @@ def propose(
         begun = _beginning(history, space, wish, count, seed)
         if begun.proposals:
             return begun
-    known = averaged(history, space, wish.targets)
-    found = answer_by(known, wish.targets)
+    known = average_laws(history, space, wish.targets)
+    found = estimate_targets_from(known, wish.targets)
     laws = {skill: one.by_name for skill, one in known.items()}
-    advice = Advice(proposals=(), answer=found, laws=laws, warnings=_warnings(known, space))
+    advice = Recommendation(proposals=(), answer=found, laws=laws, warnings=_warnings(known, space))
     if found.widest <= wish.width:
-        return replace(advice, ending=Ending.PRECISE)
+        return replace(advice, ending=StopReason.PRECISE)
     candidates = _candidates(space, wish, np.random.default_rng([seed, len(history)]))
     if not len(candidates) or wish.runs < 1:
-        return replace(advice, ending=Ending.SPENT)
+        return replace(advice, ending=StopReason.SPENT)
     room = space.replicates - _repeats(history, candidates)
     if not (room > 0).any():
-        return replace(advice, ending=Ending.EXHAUSTED)
+        return replace(advice, ending=StopReason.EXHAUSTED)
     candidates, room = _some(candidates, room > 0), room[room > 0]
-    problem = problem_of(known, wish.targets, candidates, history)
+    problem = allocation_problem(known, wish.targets, candidates, history)
     cost = space.cost(candidates.N, candidates.D)
     left = min(wish.left, HORIZON * space.flops[1])
     runs = min(wish.runs, left / float(cost.min()))
-    counts = expected_counts(problem, cost, left=left, runs=runs, most=room)
+    counts = allocate_runs(problem, cost, left=left, runs=runs, most=room)
     advice = replace(
         advice, expected=_widest(problem, found, counts),
         to_halve=_to_halve(problem, found, cost, left=left, runs=runs) if forecast else None,
     )  # fmt: skip
     if problem.value(np.zeros(len(cost))) - problem.value(counts) < WORTHLESS:
-        return replace(advice, ending=Ending.WORTHLESS)
+        return replace(advice, ending=StopReason.WORTHLESS)
     chosen = _chosen(history, space, wish, candidates, counts, count=count, seed=seed)
     return replace(advice, proposals=tuple(_explained(chosen, space, problem, candidates, wish.targets)))
 
 
-def _measured(history: History) -> int:
+def _measured(history: RunHistory) -> int:
     """Runs that have measured some skill."""
     return int(np.any([history.having(skill) for skill in history.skills], axis=0).sum()) if history.skills else 0
 
 
-def _beginning(history: History, space: Space, wish: Wish, count: int, seed: int) -> Advice:
+def _beginning(history: RunHistory, space: DesignSpace, wish: DesignGoal, count: int, seed: int) -> Recommendation:
     """The next points of the start that are not there; none where it has no more, or they can't be paid."""
     proposals: list[Proposal] = []
-    left, made = wish.left, History(N=history.N, D=history.D)
+    left, made = wish.left, RunHistory(N=history.N, D=history.D)
     for N, D, h in _spread(space, seed, len(history) + 4 * count):
         cost = float(space.cost(N, D))
         if len(proposals) == min(count, wish.runs) or cost > left * (1 + 1e-9):
             break
-        if _repeats(made, History(N=np.array([N]), D=np.array([D])))[0]:  # on any mix
+        if _repeats(made, RunHistory(N=np.array([N]), D=np.array([D])))[0]:  # on any mix
             continue
         left, made = left - cost, _with_run(made, (N, D, ()))
         proposals.append(Proposal(N=N, D=D, h=h, cost=cost, purpose=Purpose.START))
-    return Advice(proposals=tuple(proposals))
+    return Recommendation(proposals=tuple(proposals))
 
 
-def _spread(space: Space, seed: int, number: int) -> list[Run]:
+def _spread(space: DesignSpace, seed: int, number: int) -> list[Run]:
     """Runs that fill the space, cheap ones only."""
     cheap = min(space.flops[1], max(space.flops[0], START_SHARE * space.flops[1]))
     N, D = space.lattice(steps=41)
@@ -142,7 +142,7 @@ def _unit(x: Array) -> Array:
     return np.asarray((x - x.min()) / max(float(np.ptp(x)), 1e-12))
 
 
-def _candidates(space: Space, wish: Wish, rng: np.random.Generator) -> History:
+def _candidates(space: DesignSpace, wish: DesignGoal, rng: np.random.Generator) -> RunHistory:
     """The lattice of what may be run and paid for, shifted by chance: plans share no points but on the space's edge."""
     N, D = space.lattice(tuple(rng.uniform(-0.5, 0.5, 2)), steps=_STEPS)
     h = None
@@ -152,14 +152,14 @@ def _candidates(space: Space, wish: Wish, rng: np.random.Generator) -> History:
             mixes = mixes[rng.choice(len(mixes), _MIXES, replace=False)]
         h = np.repeat(mixes, len(N), axis=0)
         N, D = np.tile(N, len(mixes)), np.tile(D, len(mixes))
-    return _some(History(N=N, D=D, h=h), space.allows(N, D, h) & (space.cost(N, D) <= wish.left))
+    return _some(RunHistory(N=N, D=D, h=h), space.allows(N, D, h) & (space.cost(N, D) <= wish.left))
 
 
-def _some(runs: History, keep: npt.NDArray[np.bool_]) -> History:
-    return History(N=runs.N[keep], D=runs.D[keep], h=None if runs.h is None else runs.h[keep])
+def _some(runs: RunHistory, keep: npt.NDArray[np.bool_]) -> RunHistory:
+    return RunHistory(N=runs.N[keep], D=runs.D[keep], h=None if runs.h is None else runs.h[keep])
 
 
-def _repeats(history: History, runs: History) -> Array:
+def _repeats(history: RunHistory, runs: RunHistory) -> Array:
     """How often each of the runs has been made, (n,)."""
     if not len(history):
         return np.zeros(len(runs))
@@ -171,11 +171,16 @@ def _repeats(history: History, runs: History) -> Array:
     return np.asarray(found, dtype=float)
 
 
-def problem_of(
-    known: dict[str, Averaged], targets: Sequence[Target], candidates: History, history: History, *, total: bool = False
-) -> Problem:
+def allocation_problem(
+    known: dict[str, ModelAverage],
+    targets: Sequence[Target],
+    candidates: RunHistory,
+    history: RunHistory,
+    *,
+    total: bool = False,
+) -> AllocationProblem:
     """The targets as combinations of each skill's quantities."""
-    quantities: dict[str, list[Place]] = {skill: [] for skill in known}
+    quantities: dict[str, list[QueryPoint]] = {skill: [] for skill in known}
     parts: list[list[tuple[str, int]]] = []
     for target in targets:
         place = target.place
@@ -192,18 +197,25 @@ def problem_of(
     questions = []
     for skill, asked in quantities.items():
         waiting = ~history.having(skill)
-        pending = History(
+        pending = RunHistory(
             N=history.N[waiting], D=history.D[waiting],
             h=None if history.h is None or candidates.h is None else history.h[waiting],
         )  # fmt: skip
         questions.append(known[skill].question(candidates, pending, asked))
-    return Problem(
+    return AllocationProblem(
         questions=questions, combine=combine, weights=np.array([target.weight for target in targets]), total=total
     )
 
 
 def _chosen(
-    history: History, space: Space, wish: Wish, candidates: History, counts: Array, *, count: int, seed: int
+    history: RunHistory,
+    space: DesignSpace,
+    wish: DesignGoal,
+    candidates: RunHistory,
+    counts: Array,
+    *,
+    count: int,
+    seed: int,
 ) -> list[tuple[Run, Purpose]]:
     """The next runs by the plan's counts, the cheapest first; some that fill gaps or repeat."""
     order = np.argsort(space.cost(candidates.N, candidates.D), kind="stable")
@@ -234,7 +246,7 @@ def _chosen(
     return chosen
 
 
-def _planned(made: History, space: Space, candidates: History, counts: Array, at: int) -> Run | None:
+def _planned(made: RunHistory, space: DesignSpace, candidates: RunHistory, counts: Array, at: int) -> Run | None:
     """A candidate, or what counts most of those that may be made yet, where this one may not; None if none may."""
     run = _run(candidates, at)
     if _may_be_made(made, space, run):
@@ -243,17 +255,17 @@ def _planned(made: History, space: Space, candidates: History, counts: Array, at
     return _run(candidates, int(np.argmax(np.where(may, counts, -1.0)))) if may.any() else None
 
 
-def _may_be_made(made: History, space: Space, run: Run) -> bool:
+def _may_be_made(made: RunHistory, space: DesignSpace, run: Run) -> bool:
     """Whether a run was made less often than it may be."""
-    one = History(N=np.array([run[0]]), D=np.array([run[1]]), h=np.array([run[2]]) if run[2] else None)
+    one = RunHistory(N=np.array([run[0]]), D=np.array([run[1]]), h=np.array([run[2]]) if run[2] else None)
     return int(_repeats(made, one)[0]) < space.replicates
 
 
-def _with_run(made: History, run: Run) -> History:
+def _with_run(made: RunHistory, run: Run) -> RunHistory:
     return made.with_runs(np.array([run[0]]), np.array([run[1]]), np.array([run[2]]) if run[2] else None)
 
 
-def _aside(history: History, space: Space, number: int, seed: int) -> tuple[Run, Purpose] | None:
+def _aside(history: RunHistory, space: DesignSpace, number: int, seed: int) -> tuple[Run, Purpose] | None:
     """What run number so-and-so is for, where it isn't the plan's."""
     if number % FILL_EVERY == FILL_EVERY - 1 and (spread := _spread(space, seed, number + 1)):
         return spread[-1], Purpose.FILL
@@ -266,12 +278,12 @@ def _aside(history: History, space: Space, number: int, seed: int) -> tuple[Run,
     return None
 
 
-def _run(runs: History, at: int) -> Run:
+def _run(runs: RunHistory, at: int) -> Run:
     return float(runs.N[at]), float(runs.D[at]), () if runs.h is None else _shares(runs.h[at])
 
 
 def _explained(
-    chosen: Sequence[tuple[Run, Purpose]], space: Space, problem: Problem, candidates: History,
+    chosen: Sequence[tuple[Run, Purpose]], space: DesignSpace, problem: AllocationProblem, candidates: RunHistory,
     targets: Sequence[Target],
 ) -> list[Proposal]:  # fmt: skip
     """With the share by which each alone narrows the intervals: as the candidate nearest to it does."""
@@ -291,20 +303,20 @@ def _explained(
     return proposals
 
 
-def _widest(problem: Problem, found: Answer, counts: Array) -> float:
+def _widest(problem: AllocationProblem, found: TargetEstimates, counts: Array) -> float:
     """The widest half width once the counts have run: today's intervals, narrowed as the plan says."""
     after, _ = problem.variances(counts)
     return float(((found.hi - found.lo) / 2 * np.sqrt(after / problem.now)).max())
 
 
-def _to_halve(problem: Problem, found: Answer, cost: Array, *, left: float, runs: float) -> float:
+def _to_halve(problem: AllocationProblem, found: TargetEstimates, cost: Array, *, left: float, runs: float) -> float:
     """FLOPs at which the widest half width is expected to be half of today's; infinite where no budget does."""
     goal = found.widest / 2
     spent, widths = [], []
     for factor in _LADDER:
         if factor * left < cost.min():
             continue
-        counts = expected_counts(problem, cost, left=factor * left, runs=max(1.0, factor * runs))
+        counts = allocate_runs(problem, cost, left=factor * left, runs=max(1.0, factor * runs))
         spent.append(math.log(factor * left))
         widths.append(_widest(problem, found, counts))
         if widths[-1] <= goal:
@@ -316,9 +328,9 @@ def _to_halve(problem: Problem, found: Answer, cost: Array, *, left: float, runs
     return math.exp(float(np.interp(-math.log(goal), -np.log(widths[-2:]), spent[-2:])))
 
 
-def _warnings(known: dict[str, Averaged], space: Space) -> tuple[str, ...]:
+def _warnings(known: dict[str, ModelAverage], space: DesignSpace) -> tuple[str, ...]:
     """What the runs say against the laws."""
-    told, laws = [], [name_of(law) for law in offered(space)]
+    told, laws = [], [law_name(law) for law in candidate_laws(space)]
     mixed = "; a mix makes tokens count more or less" if space.n_mixes > 1 else ""
     for skill, one in known.items():
         best = one.beliefs[int(np.argmax(one.weights))]

@@ -21,7 +21,7 @@ _TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Space:
+class DesignSpace:
     """What may be run.
 
     ``flops``: least and largest 6 N D of one run; ``n_params``, ``n_tokens``, ``ratio`` (D / N): least and largest, by
@@ -116,7 +116,7 @@ def _even(ends: tuple[float, float], shift: float, steps: int) -> Array:
 
 
 @dataclass(frozen=True, kw_only=True)
-class History:
+class RunHistory:
     """Runs that are finished or under way: ``N``, ``D`` (n,), shares ``h`` (n, n_categories) or None.
 
     ``log_L`` and ``sem``: of each skill, (n,); NaN where a run has not measured it, or is not finished. ``sem`` is that
@@ -151,7 +151,7 @@ class History:
     def with_runs(
         self, N: Array, D: Array, h: Array | None, log_L: Mapping[str, Array] | None = None,
         sem: Mapping[str, Array] | None = None,
-    ) -> "History":  # fmt: skip
+    ) -> "RunHistory":  # fmt: skip
         """With more runs; without losses they are under way."""
         unknown = np.full(len(N), np.nan)
         return replace(

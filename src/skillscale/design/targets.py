@@ -26,7 +26,7 @@ class Quantity(StrEnum):
     LOSS = "loss"
 
 
-class Place(NamedTuple):
+class QueryPoint(NamedTuple):
     """Where one skill is asked for a quantity: compute, shares, and N where it isn't the optimum's."""
 
     quantity: Quantity
@@ -64,10 +64,10 @@ class Target:
             raise InputError(f"the weight of a target must be positive, but it is {self.weight}; leave it out instead")
 
     @property
-    def place(self) -> Place:
+    def place(self) -> QueryPoint:
         """Where its skills are asked: a difference asks two for their optima."""
         asked = Quantity.LOSS if self.quantity is Quantity.LOSS else Quantity.OPTIMUM
-        return Place(asked, self.C, self.h, self.N)
+        return QueryPoint(asked, self.C, self.h, self.N)
 
     @property
     def name(self) -> str:
@@ -116,7 +116,7 @@ def default_targets(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class TargetEstimates:
     """What is known of the targets: ``value`` and interval ``lo`` to ``hi`` at ``level``, each (n_targets,).
 
     NaN where the runs don't tell; ``sd``: of the belief, for what the next runs would add.

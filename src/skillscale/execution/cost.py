@@ -11,11 +11,11 @@ import numpy.typing as npt
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.execution.grid import tokens_to_train
-from skillscale.lm.model.shape import ladder, shape_for
+from skillscale.lm.model.shape import shape_for, size_ladder
 from skillscale.lm.train import hyperparameters
 from skillscale.lm.train.loop import step_seconds
 from skillscale.point import DesignPoint
-from skillscale.record import Size
+from skillscale.record import ModelSize
 
 _LARGEST_TIMED = 5e6
 # A timed step is this long at most: what a token costs is settled by then, and large batches take minutes and memory
@@ -43,7 +43,7 @@ class Accelerator:
         return float(self.hours_each(points, config).sum())
 
 
-def dry_run(
+def print_cost(
     points: Sequence[DesignPoint], config: Config, n_workers: int, out: Output, *, accelerator: Accelerator
 ) -> dict[str, Any]:
     """List the points with FLOP and expected seconds on this machine, and the hours elsewhere; train nothing."""
@@ -76,7 +76,7 @@ def dry_run(
         f"{len(points)} runs, {total:.3g} FLOP (6 N D), about {first}, evaluation included, preparation of the data "
         f"not\n{second}"
     )
-    rungs = ladder(vocab_size=config.data.vocab_size, model=config.model)
+    rungs = size_ladder(vocab_size=config.data.vocab_size, model=config.model)
     _tell_ladder(rungs, out)
     return {
         "points": rows,
@@ -145,7 +145,7 @@ def _training(points: Sequence[DesignPoint], config: Config | None) -> npt.NDArr
     return np.asarray(6 * n * np.array(own, dtype=float))
 
 
-def _tell_ladder(rungs: Sequence[Size], out: Output) -> None:
+def _tell_ladder(rungs: Sequence[ModelSize], out: Output) -> None:
     """Every doubling of the ladder of sizes; ``--json`` has every rung."""
     out.text(
         f"\nmodels can have {len(rungs)} sizes from {rungs[0].n_params:,} to {rungs[-1].n_params:,}; some of them:"
@@ -181,7 +181,7 @@ def _small(point: DesignPoint, config: Config) -> DesignPoint:
 def _rate(point: DesignPoint, config: Config) -> float:
     """6 N tokens per second of one worker, in FLOP/s: its devices are taken to lose nothing by sharing (assumption)."""
     size = shape_for(point.n_params, vocab_size=config.data.vocab_size, model=config.model)
-    wanted = hyperparameters.derive(point, size, config.train, context=config.model.context).batch_sequences
+    wanted = hyperparameters.optimizer_plan(point, size, config.train, context=config.model.context).batch_sequences
     sequences = min(wanted, max(1, int(_TIMED_FLOP / (6 * size.n_params * config.model.context))))
     seconds = step_seconds(size, batch_sequences=sequences, config=config.train)
     return 6 * size.n_params * sequences * config.model.context * config.train.n_devices / seconds

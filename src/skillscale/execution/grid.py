@@ -29,7 +29,7 @@ def expected_optimum(budget: float, study: StudyConfig) -> float:
     return float(study.optimum_coefficient * budget**study.optimum_exponent)
 
 
-def wanted_sizes(budget: float, study: StudyConfig) -> list[float]:
+def budget_sizes(budget: float, study: StudyConfig) -> list[float]:
     """Geometric sizes from optimum / span to optimum x span, of which those within ``n_params`` are kept.
 
     Raises:
@@ -47,18 +47,18 @@ def wanted_sizes(budget: float, study: StudyConfig) -> list[float]:
     return kept
 
 
-def common_sizes(budget: float, study: StudyConfig) -> list[float]:
-    """The sizes of ``wanted_sizes``, moved by half a step at most onto a ladder that all budgets have in common.
+def shared_sizes(budget: float, study: StudyConfig) -> list[float]:
+    """The sizes of ``budget_sizes``, moved by half a step at most onto a ladder that all budgets have in common.
 
     Rungs are powers of the step, whatever the budgets, so that a study that grows keeps its sizes.
     """
     if study.sizes == 1 or study.span == 1:
-        return wanted_sizes(budget, study)
+        return budget_sizes(budget, study)
     step = 2 * math.log(study.span) / (study.sizes - 1)
-    wanted = wanted_sizes(budget, replace(study, n_params=(1, MAX_PARAMS)))
+    wanted = budget_sizes(budget, replace(study, n_params=(1, MAX_PARAMS)))
     moved = step * round(math.log(wanted[0]) / step) - math.log(wanted[0])
     centre = replace(study, optimum_coefficient=study.optimum_coefficient * math.exp(moved))
-    return wanted_sizes(budget, centre)
+    return budget_sizes(budget, centre)
 
 
 def reachable_sizes(wanted: Iterable[float], reach: Callable[[float], int]) -> list[int]:
@@ -88,8 +88,8 @@ def grid_points(
     study, branches = config.study, config.train.schedule == "trunk"
     rounds: list[tuple[int, GridPoint]] = []
     for budget in budgets or study.budgets:
-        around = common_sizes(budget, study) if branches else wanted_sizes(budget, study)
-        for wanted in reachable_sizes(sizes or around, lambda size: reached(size, config)):
+        around = shared_sizes(budget, study) if branches else budget_sizes(budget, study)
+        for wanted in reachable_sizes(sizes or around, lambda size: nearest_size(size, config)):
             for at, seed in enumerate(seeds or seeds_of(budget, study, shared=branches)):
                 points = [_point(config, budget, wanted, mix, seed) for mix in mixes or study.mix_values]
                 rounds += [(at, GridPoint(point=point, budget=budget)) for point in points]
@@ -141,7 +141,7 @@ def seeds_of(budget: float, study: StudyConfig, *, shared: bool = False) -> list
     return list(range(first, first + n_seeds))
 
 
-def reached(n_params: float, config: Config) -> int:
+def nearest_size(n_params: float, config: Config) -> int:
     """The size that a model can have, nearest to the one asked for."""
     return shape_for(n_params, vocab_size=config.data.vocab_size, model=config.model).n_params
 

@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 from skillscale.cli.output import Output
 from skillscale.config import Config, check_mix, conf_file, is_shipped, overridden
 from skillscale.errors import InputError, TrainingError
-from skillscale.execution.grid import grid_points, reached
-from skillscale.execution.status import Describer, standing_of
-from skillscale.execution.worker import Desk, named, train_claimed, work
+from skillscale.execution.grid import grid_points, nearest_size
+from skillscale.execution.status import StatusPublisher, study_status
+from skillscale.execution.worker import WorkerContext, format_point, train_claimed, work
 from skillscale.execution.worker_pool import (
     check_launcher,
-    for_workers,
-    runs_elsewhere,
+    is_external_launcher,
+    print_worker_command,
     start_worker,
-    stop,
-    tell_elsewhere,
+    stop_workers,
+    worker_options,
 )
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import State
 
 if TYPE_CHECKING:
-    from skillscale.execution.launchers import Started
-    from skillscale.lm.data.prepare import Prepared
-    from skillscale.tracking import Registry, Study
+    from skillscale.execution.launchers import WorkerHandle
+    from skillscale.lm.data.prepare import PreparedData
+    from skillscale.tracking import Study, StudyStore
 
 _LOOK_EVERY_S = 0.5
 _TELL_EVERY_S = 30.0
@@ -39,12 +39,12 @@ _NOT_TRAINED = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
+class TrainingSession:
     """A study that is open for training: its data prepared, its settings agreed with the registry's."""
 
-    registry: "Registry"
+    registry: "StudyStore"
     study: "Study"
-    prepared: "Prepared"
+    prepared: "PreparedData"
 
 
 def prepare(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
@@ -70,11 +70,11 @@ def train(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str
     writer = opened.study.claim(only=point.key, retry_failed=arguments["retry_failed"])
     if writer is not None:
         train_claimed(writer, _desk(arguments, config, opened, out), opened.study)
-    Describer(opened.study, out.progress).refresh(now=True)
+    StatusPublisher(opened.study, out.progress).refresh(now=True)
     record = next(one for one in reversed(opened.study.records()) if one.point.key == point.key)
     if writer is None:
         out.progress(_NOT_TRAINED[record.state])
-    out.text(f"{named(point)}: {record.state} {record.reason}".rstrip())
+    out.text(f"{format_point(point)}: {record.state} {record.reason}".rstrip())
     for name, value in record.skills.items():
         out.text(f"  {name:<22}{value.loss:8.4f} ± {value.sem:.4f} nats/token  {value.bpb:7.4f} bits/byte")
     result = {
@@ -87,7 +87,7 @@ def train(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str
         "skills": record.skills,
         "sets": record.sets,
     }
-    opened.registry.annotate_launcher(opened.study, note=f"One point: {named(point)}, {record.state}")
+    opened.registry.annotate_launcher(opened.study, note=f"One point: {format_point(point)}, {record.state}")
     return result
 
 
@@ -101,7 +101,7 @@ def grid(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
         from skillscale.execution import cost
 
         accelerator = cost.Accelerator(flops_per_s=arguments["gpu_flops"], utilisation=arguments["mfu"])
-        return cost.dry_run(points, config, arguments["workers"], out, accelerator=accelerator)
+        return cost.print_cost(points, config, arguments["workers"], out, accelerator=accelerator)
     return train_all(points, arguments, config, out)
 
 
@@ -109,16 +109,16 @@ def worker(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
     """Train the points that wait in the study's queue until there are none, and no sampler adds more."""
     asked = {name: arguments[name] for name in ("retry_failed", "sampled", "stay")}
     if arguments["trainer"]:
-        from skillscale.execution.user_trainer import drive
+        from skillscale.execution.user_trainer import train_with_user_trainer
 
-        ended = drive(arguments, config.study.name, out)
+        ended = train_with_user_trainer(arguments, config.study.name, out)
         return {"study": config.study.name, "ended": ended}
     registry = _registry(arguments)
     if registry.storage:
         kept = registry.kept_config(config.study.name)
         config = overridden(kept, {name: text for name, text in arguments.items() if "." in name})
     else:
-        refuse_unknown(arguments)
+        require_known_study(arguments)
     if (along := _along(config)) is not None:
         return along
     opened = open_study(arguments, config, out, [], keep=not registry.storage)
@@ -147,7 +147,7 @@ def train_all(
     Raises:
         TrainingError: some are not, because workers stopped.
     """
-    arguments = for_workers(arguments, config)
+    arguments = worker_options(arguments, config)
     check_launcher(arguments)
     opened = open_study(arguments, config, out, points)
     opened.study.add_points(points)
@@ -155,11 +155,11 @@ def train_all(
     out.progress(
         f"study {opened.study.name} in {opened.registry.place}: {found.finished} of {found.planned} points are trained"
     )
-    if runs_elsewhere(arguments):
-        told = tell_elsewhere(arguments, out)
+    if is_external_launcher(arguments):
+        told = print_worker_command(arguments, out)
         return {"study": opened.study.name, "points": found.planned, "finished": found.finished, **told}
     began = time.monotonic()
-    describer = Describer(opened.study, out.progress)
+    describer = StatusPublisher(opened.study, out.progress)
     describer.refresh(now=True)
     try:
         if found.finished < found.planned:
@@ -184,7 +184,7 @@ def train_all(
     }
 
 
-def _run_workers(study: "Study", arguments: Mapping[str, Any], out: Output, describer: Describer) -> None:
+def _run_workers(study: "Study", arguments: Mapping[str, Any], out: Output, describer: StatusPublisher) -> None:
     """Start the workers and wait for them; those that die are replaced as long as points are finished between."""
     retry, left_before = bool(arguments["retry_failed"]), None
     while (left := _left(study, retry_failed=retry)) and left != left_before:
@@ -196,7 +196,7 @@ def _run_workers(study: "Study", arguments: Mapping[str, Any], out: Output, desc
         try:
             _watch(workers, study, out, describer)
         finally:
-            stop(workers)
+            stop_workers(workers)
         _await_others(study, out)
         retry = False
 
@@ -230,19 +230,19 @@ def _unfinished(study: "Study") -> str:
     return f"{count}: their workers stopped (the lines above say why); run the same command to go on"
 
 
-def _watch(workers: "Sequence[Started]", study: "Study", out: Output, describer: Describer) -> None:
+def _watch(workers: "Sequence[WorkerHandle]", study: "Study", out: Output, describer: StatusPublisher) -> None:
     told = time.monotonic()
     while any(each.poll() is None for each in workers):
         time.sleep(_LOOK_EVERY_S)
         describer.refresh()
         if time.monotonic() - told > _TELL_EVERY_S:
             told = time.monotonic()
-            standing = standing_of(study)
+            standing = study_status(study)
             if standing.expected_end_s is not None:
                 out.progress(f"    about {(standing.expected_end_s - standing.now_s) / 60:.1f} minutes left")
 
 
-def refuse_unknown(arguments: Mapping[str, Any]) -> None:
+def require_known_study(arguments: Mapping[str, Any]) -> None:
     """Refuse the name of a study that conf/ does not have: what trains here begins no study by a slip of the pen.
 
     Raises:
@@ -254,7 +254,7 @@ def refuse_unknown(arguments: Mapping[str, Any]) -> None:
 
 def open_study(
     arguments: Mapping[str, Any], config: Config, out: Output, points: Sequence[DesignPoint], *, keep: bool = True
-) -> Opened:
+) -> TrainingSession:
     """Connect, agree on the settings, prepare the data, warn of repetition: all before any training.
 
     ``keep``: the settings for workers to come, which a worker's own are not.
@@ -267,7 +267,7 @@ def open_study(
     study.settle_data(prepared.data_hash, (prepared.folder / "data.json").read_text(encoding="utf-8"))
     for warning in sorted({text for point in points for text in prepared.check(point)}):
         out.progress(f"warning: {warning}")
-    return Opened(registry=registry, study=study, prepared=prepared)
+    return TrainingSession(registry=registry, study=study, prepared=prepared)
 
 
 def _along(config: Config) -> dict[str, Any] | None:
@@ -276,27 +276,27 @@ def _along(config: Config) -> dict[str, Any] | None:
         return None
     from skillscale.lm.train import follower
 
-    runs = follower.along(config.train)
+    runs = follower.run_as_follower(config.train)
     return None if runs is None else {"study": config.study.name, "along": runs}
 
 
-def _registry(arguments: Mapping[str, Any]) -> "Registry":
-    from skillscale.tracking import Registry
+def _registry(arguments: Mapping[str, Any]) -> "StudyStore":
+    from skillscale.tracking import StudyStore
 
-    return Registry.open(
+    return StudyStore.open(
         arguments["tracking"], cache=arguments.get("cache"), storage=arguments.get("storage", ""),
         patience_s=arguments.get("patience_s"),
     )  # fmt: skip
 
 
-def _prepared(arguments: Mapping[str, Any], config: Config, out: Output) -> "Prepared":
+def _prepared(arguments: Mapping[str, Any], config: Config, out: Output) -> "PreparedData":
     from skillscale.lm.data.prepare import prepare as prepare_data
 
     return prepare_data(config, arguments["cache"], progress=out.progress)
 
 
-def _desk(arguments: Mapping[str, Any], config: Config, opened: Opened, out: Output) -> Desk:
-    return Desk(config=config, prepared=opened.prepared, cache=Path(arguments["cache"]), out=out)
+def _desk(arguments: Mapping[str, Any], config: Config, opened: TrainingSession, out: Output) -> WorkerContext:
+    return WorkerContext(config=config, prepared=opened.prepared, cache=Path(arguments["cache"]), out=out)
 
 
 def _asked_point(arguments: Mapping[str, Any], config: Config) -> DesignPoint:
@@ -305,7 +305,7 @@ def _asked_point(arguments: Mapping[str, Any], config: Config) -> DesignPoint:
     n_tokens, flops = arguments["n_tokens"], arguments["flops"]
     if (n_tokens is None) == (flops is None):
         raise InputError("a point needs --n_tokens or --flops, one of them")
-    n_params = reached(arguments["n_params"], config)
+    n_params = nearest_size(arguments["n_params"], config)
     return DesignPoint(
         n_params=n_params, n_tokens=n_tokens or round(flops / (6 * n_params)), mix=mix, seed=arguments["seed"]
     )

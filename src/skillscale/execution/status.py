@@ -11,7 +11,7 @@ from skillscale.errors import SkillscaleError
 from skillscale.execution.grid import cost
 from skillscale.formatting import compact, count, plural
 from skillscale.record import RunRecord
-from skillscale.tracking import EVALUATED, TRAINER, Planned, Study, is_alive, link, run_path
+from skillscale.tracking import EVALUATED, TRAINER, PlannedPoint, Study, is_alive, link, run_path
 
 FOUND = "found"  # what fits and reports keep with the plan, for the description
 _EVERY_S = 30.0
@@ -26,7 +26,7 @@ _Call = Mapping[str, list[tuple[int, float, int]]]  # what an analysis logged: (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Width:
+class IntervalWidth:
     """The widest interval of N* that an analysis found: ``half_width`` in ln N, after ``runs`` runs of ``flops``.
 
     ``at_s``: when, since the epoch.
@@ -45,7 +45,7 @@ class Width:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class StudyStatus:
     """How far a study is.
 
     Args:
@@ -65,11 +65,11 @@ class Standing:
     study: str
     now_s: float
     began_s: float
-    points: tuple[Planned, ...]
+    points: tuple[PlannedPoint, ...]
     alive: frozenset[str] = frozenset()
     tokens: Mapping[str, int] = field(default_factory=dict)
     finished: tuple[RunRecord, ...] = ()
-    widths: tuple[Width, ...] = ()
+    widths: tuple[IntervalWidth, ...] = ()
     is_sampled: bool = False
     flops_left: float = 0.0
     trainer: str = ""
@@ -89,12 +89,12 @@ class Standing:
         }
 
     @property
-    def running(self) -> list[Planned]:
+    def running(self) -> list[PlannedPoint]:
         """The points that a living process works on, the longest first."""
         now = [each for each in self.points if each.status == "RUNNING" and each.owner in self.alive]
         return sorted(now, key=lambda each: each.claimed_ms)
 
-    def share(self, one: Planned) -> float | None:
+    def share(self, one: PlannedPoint) -> float | None:
         """Of the tokens of a running point; None where there is no curve."""
         done = self.tokens.get(one.run_id)
         return None if done is None else done / one.point.n_tokens
@@ -142,7 +142,7 @@ class Standing:
             left += self.flops_left * took / math.fsum(each.point.flops for each in ended)
         return self.now_s + max([left / len(busy), *rests])
 
-    def _rest_s(self, one: Planned, rate: float) -> float:
+    def _rest_s(self, one: PlannedPoint, rate: float) -> float:
         share = self.share(one)
         if share is not None:
             return rate * cost(one.point) * max(1 - share, 0.0)
@@ -154,7 +154,7 @@ class Standing:
         return Counter(each.reason for each in self.points if each.status == "FAILED").most_common()
 
 
-def standing_of(study: Study) -> Standing:
+def study_status(study: Study) -> StudyStatus:
     """How far a study of the registry is.
 
     Raises:
@@ -166,7 +166,7 @@ def standing_of(study: Study) -> Standing:
     sampled, settings = study.is_sampled(), study.settings()
     logged = study.analysis_metrics("sample", _LOGGED)
     fitted = study.analysis_metrics("fit", _LOGGED) + study.analysis_metrics("report", _LOGGED)
-    return Standing(
+    return StudyStatus(
         study=study.name,
         now_s=time.time(),
         began_s=study.began_ms() / 1000,
@@ -182,14 +182,14 @@ def standing_of(study: Study) -> Standing:
     )
 
 
-def _widths(source: str, logged: Sequence[_Call]) -> list[Width]:
+def _widths(source: str, logged: Sequence[_Call]) -> list[IntervalWidth]:
     """One for each number of runs: the last that was found then."""
-    found: dict[int, Width] = {}
+    found: dict[int, IntervalWidth] = {}
     for call in logged:
         flops = {runs: value for runs, value, _ in call.get("flops_finished", ())}
         for runs, half, at_ms in call.get("half_width", ()):
             if runs not in found or found[runs].at_s <= at_ms / 1000:
-                found[runs] = Width(
+                found[runs] = IntervalWidth(
                     source=source, half_width=half, runs=runs, flops=flops.get(runs, math.nan), at_s=at_ms / 1000
                 )
     return [found[runs] for runs in sorted(found)]
@@ -202,12 +202,12 @@ def _left(logged: Sequence[_Call]) -> float:
     return max(budget[-1][1] - spent[-1][1], 0.0) if budget and spent else 0.0
 
 
-def clock(seconds: float) -> str:
+def format_utc(seconds: float) -> str:
     """Seconds since the epoch as ``2026-01-31 14:05 UTC``: who reads it may be anywhere."""
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
-def described(standing: Standing, study: Study, found: Mapping[str, Any]) -> str:
+def status_markdown(standing: StudyStatus, study: Study, found: Mapping[str, Any]) -> str:
     """The description of a study, in markdown.
 
     Args:
@@ -229,7 +229,7 @@ def described(standing: Standing, study: Study, found: Mapping[str, Any]) -> str
     return text if len(text) <= _LIMIT else text[:_LIMIT].rpartition("\n")[0] + "\n\n…"
 
 
-def _state(standing: Standing) -> str:
+def _state(standing: StudyStatus) -> str:
     counts = standing.counts
     others = [f"{counts[name]} {name}" for name in ("running", "failed", "waiting") if counts[name]]
     told = ", ".join([f"{counts['finished']} of {counts['planned']} points done", *others])
@@ -240,27 +240,25 @@ def _state(standing: Standing) -> str:
     return f"{told}; nobody is at work, the same command goes on"
 
 
-def _cost(standing: Standing) -> str:
+def _cost(standing: StudyStatus) -> str:
     done, planned = standing.flops
     return f"{compact(done)} of {compact(planned)} FLOP (6 N D) spent"
 
 
-def _times(standing: Standing) -> str:
-    began = f"Begun {clock(standing.began_s)}"
+def _times(standing: StudyStatus) -> str:
+    began = f"Begun {format_utc(standing.began_s)}"
     if standing.is_over:
-        return began if standing.ended_s is None else f"{began}, last run ended {clock(standing.ended_s)}"
+        return began if standing.ended_s is None else f"{began}, last run ended {format_utc(standing.ended_s)}"
     end = standing.expected_end_s
-    rate = f"{plural(len(standing.running), 'worker')} at work, told {clock(standing.now_s)}"
-    return f"{began}, expected to end {clock(end)} ({rate})" if end else f"{began} ({rate})"
+    rate = f"{plural(len(standing.running), 'worker')} at work, told {format_utc(standing.now_s)}"
+    return f"{began}, expected to end {format_utc(end)} ({rate})" if end else f"{began} ({rate})"
 
 
 def _files(kind: str, one: Mapping[str, Any], study: Study) -> str:
     """The latest fit or report, with links to its files."""
     where, run_id = study.study_experiment_id, one["run_id"]
     files = " · ".join(link(name.rpartition("/")[2], run_path(where, run_id, name)) for name in one["files"])
-    return (
-        f"{link(f'Last {kind}', run_path(where, run_id))} ({clock(one['at_s'])}, {plural(one['runs'], 'run')}): {files}"
-    )
+    return f"{link(f'Last {kind}', run_path(where, run_id))} ({format_utc(one['at_s'])}, {plural(one['runs'], 'run')}): {files}"
 
 
 def _optima(one: Mapping[str, Any], study: Study) -> list[str]:
@@ -290,7 +288,7 @@ def optima_rows(frame: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:
     return [{"skill": skill, "at": at} for skill, at in rows.items()]
 
 
-class Describer:
+class StatusPublisher:
     """Keeps the description of a study current; that it can't be written is told, and stops nothing.
 
     Args:
@@ -312,7 +310,7 @@ class Describer:
         try:
             if not now and time.time() - self._study.described_ms() / 1000 < _EVERY_S:
                 return False
-            describe(self._study)
+            publish_status(self._study)
         except (SkillscaleError, OSError) as error:
             self._next_s += _AFTER_FAILURE_S
             if not self._failed:
@@ -322,13 +320,13 @@ class Describer:
         return True
 
 
-def describe(study: Study) -> None:
+def publish_status(study: Study) -> None:
     """Describe a study in the MLflow UI as it is now.
 
     Raises:
         TrackingError: the store failed.
     """
-    standing = standing_of(study)
+    standing = study_status(study)
     records = standing.finished
     skills = list(dict.fromkeys(name for one in records for name in one.skills))
     shares: dict[str, set[float]] = {}
@@ -337,11 +335,11 @@ def describe(study: Study) -> None:
             shares.setdefault(category, set()).add(share)
     mixed = len({one.point.mix for one in records}) > 1
     varied = [name for name, seen in shares.items() if mixed and (len(seen) > 1 or 0 not in seen)]
-    note = described(standing, study, study.remembered(FOUND) or {})
+    note = status_markdown(standing, study, study.remembered(FOUND) or {})
     study.describe(note, skills=skills, mixes=varied, per_byte=standing.is_evaluated)
 
 
-def remember_findings(
+def store_fit_summary(
     study: Study, kind: str, *, run_id: str, files: Sequence[str], optima: Sequence[Mapping[Any, Any]], runs: int,
     level: float,
 ) -> None:  # fmt: skip

@@ -21,9 +21,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from skillscale.cli.output import Output
-from skillscale.errors import DivergedError, InputError, TakenOverError, TrainingError
+from skillscale.errors import DivergedError, InputError, LeaseLostError, TrainingError
 from skillscale.execution.worker import work
-from skillscale.execution.worker_pool import orphaned
+from skillscale.execution.worker_pool import parent_exited
 from skillscale.record import Measurement, RunRecord
 
 if TYPE_CHECKING:
@@ -37,14 +37,14 @@ _READY, _REFUSED, _LOSSES, _FAILED = "ready", "refused", "losses", "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trainer:
+class UserTrainer:
     """A function ``(n_params, n_tokens, mix, seed) -> {skill: loss or (loss, sem)}`` in a file."""
 
     path: Path
     function: str
 
     @classmethod
-    def parse(cls, text: str) -> "Trainer":
+    def parse(cls, text: str) -> "UserTrainer":
         """Read ``FILE.py:function``.
 
         Raises:
@@ -66,25 +66,25 @@ class Trainer:
         return f"{self.path}:{self.function}"
 
 
-def drive(arguments: Mapping[str, Any], name: str, out: Output) -> int:
+def train_with_user_trainer(arguments: Mapping[str, Any], name: str, out: Output) -> int:
     """Make the runs that wait in a study's queue with the user's trainer; return how many were ended.
 
     Raises:
         InputError: the study is not this trainer's, or the trainer can't be loaded.
         TrackingError: there is no such study.
     """
-    from skillscale.tracking import Registry
+    from skillscale.tracking import StudyStore
 
-    trainer = Trainer.parse(arguments["trainer"])
-    registry = Registry.open(arguments["tracking"], cache=arguments["cache"], storage=arguments.get("storage", ""))
+    trainer = UserTrainer.parse(arguments["trainer"])
+    registry = StudyStore.open(arguments["tracking"], cache=arguments["cache"], storage=arguments.get("storage", ""))
     skills = registry.driven_skills(registry.study(name)) or ()
     study = registry.open_driven(name, trainer=trainer.name, skills=skills)
     asked = {name: arguments.get(name, False) for name in ("retry_failed", "sampled", "stay")}
-    with TrainerProcess(trainer, skills, arguments["timeout_s"]) as process:
+    with UserTrainerProcess(trainer, skills, arguments["timeout_s"]) as process:
         return work(study, lambda writer: train_claimed(writer, process), out, **asked)
 
 
-def train_claimed(writer: "RunWriter", process: "TrainerProcess") -> RunRecord:
+def train_claimed(writer: "RunWriter", process: "UserTrainerProcess") -> RunRecord:
     """Make the run of a claim.
 
     Raises:
@@ -105,7 +105,7 @@ def train_claimed(writer: "RunWriter", process: "TrainerProcess") -> RunRecord:
         return writer.finish(skills={name: Measurement(loss=loss, sem=sem) for name, (loss, sem) in losses.items()})
 
 
-class TrainerProcess:
+class UserTrainerProcess:
     """The process of a trainer; a context manager. One that hung or died is started anew for the next point.
 
     Args:
@@ -114,14 +114,14 @@ class TrainerProcess:
         timeout_s: longest time of one run, s; None: no limit.
     """
 
-    def __init__(self, trainer: Trainer, skills: Sequence[str], timeout_s: float | None = None) -> None:
+    def __init__(self, trainer: UserTrainer, skills: Sequence[str], timeout_s: float | None = None) -> None:
         self._trainer = trainer
         self._skills = tuple(skills)
         self._timeout_s = timeout_s
         self._process: Any = None
         self._connection: Connection | None = None
 
-    def __enter__(self) -> "TrainerProcess":
+    def __enter__(self) -> "UserTrainerProcess":
         self._start()
         return self
 
@@ -175,12 +175,12 @@ class TrainerProcess:
         assert self._connection is not None
         until = time.monotonic() + (math.inf if limit_s is None else limit_s)
         while not self._connection.poll(min(_POLL_S, max(until - time.monotonic(), 0.0))):
-            if orphaned():
+            if parent_exited():
                 self._end()
                 raise TrainingError("stopped: the command that started this worker is gone")
             try:
                 watch()
-            except TakenOverError:
+            except LeaseLostError:
                 self._end()
                 raise
             if time.monotonic() >= until:
@@ -237,7 +237,7 @@ def _serve(connection: Connection, path: str, function: str, skills: Sequence[st
         except EOFError:
             return
         try:
-            said: tuple[str, Any] = _LOSSES, checked(train(n_params, n_tokens, mix, seed), skills)
+            said: tuple[str, Any] = _LOSSES, check_losses(train(n_params, n_tokens, mix, seed), skills)
         except (Exception, SystemExit) as error:
             if not isinstance(error, _BadAnswerError):
                 traceback.print_exc()
@@ -245,7 +245,7 @@ def _serve(connection: Connection, path: str, function: str, skills: Sequence[st
         connection.send(said)
 
 
-def checked(answer: Any, skills: Sequence[str]) -> dict[str, tuple[float, float]]:
+def check_losses(answer: Any, skills: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Loss and sem of each skill, from what a trainer returned.
 
     Raises:

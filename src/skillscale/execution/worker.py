@@ -12,27 +12,27 @@ import yaml
 from skillscale import __version__
 from skillscale.cli.output import Output
 from skillscale.config import Config
-from skillscale.errors import DamagedCheckpointError, DivergedError, TakenOverError, TrainingError
-from skillscale.execution.status import Describer
-from skillscale.execution.worker_pool import next_claim, orphaned
+from skillscale.errors import DamagedCheckpointError, DivergedError, LeaseLostError, TrainingError
+from skillscale.execution.status import StatusPublisher
+from skillscale.execution.worker_pool import next_claim, parent_exited
 from skillscale.point import DesignPoint, digest
 from skillscale.record import DataSet, Provenance, RunRecord, State
 
 if TYPE_CHECKING:
-    from skillscale.lm.data.prepare import Prepared
-    from skillscale.lm.train.cooldown_branches import Trunk
-    from skillscale.lm.train.loop import Progress
+    from skillscale.lm.data.prepare import PreparedData
+    from skillscale.lm.train.cooldown_branches import StablePhaseCheckpoint
+    from skillscale.lm.train.loop import TrainProgress
     from skillscale.tracking import RunWriter, Study
 
 _TELL_EVERY_S = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Desk:
+class WorkerContext:
     """What a worker needs to train any point of a study: settings, data, a folder for checkpoints, a place to speak."""
 
     config: Config
-    prepared: "Prepared"
+    prepared: "PreparedData"
     cache: Path
     out: Output
 
@@ -47,37 +47,37 @@ def work(
     worker stays with a trunk, whose state it has at hand.
     """
     ended, trunk = 0, ""
-    describer = Describer(study, out.progress)
+    describer = StatusPublisher(study, out.progress)
     asked = {"retry_failed": retry_failed, "sampled": sampled, "stay": stay}
     while (writer := next_claim(study, trunk=trunk, **asked)) is not None:
         began = time.monotonic()
-        out.progress(f"takes {named(writer.point)}")
+        out.progress(f"takes {format_point(writer.point)}")
         try:
             record = train(writer)
-        except TakenOverError as error:
-            out.progress(f"{named(writer.point)}: {error}")
+        except LeaseLostError as error:
+            out.progress(f"{format_point(writer.point)}: {error}")
             continue
         trunk = record.optimisation.trunk if record.optimisation else ""
         ended += 1
         done = study.progress()
-        out.progress(f"[{done.finished}/{done.planned}] {told(record)} ({time.monotonic() - began:.1f} s)")
+        out.progress(f"[{done.finished}/{done.planned}] {describe_run(record)} ({time.monotonic() - began:.1f} s)")
         describer.refresh()  # workers of a cluster have nobody else who would
     return ended
 
 
-def train_claimed(writer: "RunWriter", desk: Desk, study: "Study") -> RunRecord:
+def train_claimed(writer: "RunWriter", desk: WorkerContext, study: "Study") -> RunRecord:
     """Train, measure and record the point of a claim. A run that diverges is recorded as failed, with its reason.
 
     Raises:
         Stopped: the process that started us is gone; the run is marked as killed and can be claimed again.
-        TakenOverError: the point was given to another, as our heartbeat was not seen for too long.
+        LeaseLostError: the point was given to another, as our heartbeat was not seen for too long.
         TrainingError: out of disk, or a checkpoint that can't be used; the run is marked in the same way.
     """
     from skillscale.lm import run
-    from skillscale.lm.train.loop import Stopped
+    from skillscale.lm.train.loop import TrainingInterrupted
 
     with writer:
-        recipe = run.derive(writer.point, desk.config, desk.prepared)
+        recipe = run.training_recipe(writer.point, desk.config, desk.prepared)
         writer.begin(
             size=recipe.size,
             optimisation=recipe.optimisation,
@@ -92,14 +92,14 @@ def train_claimed(writer: "RunWriter", desk: Desk, study: "Study") -> RunRecord:
         measure = partial(
             run.train_and_measure, recipe, desk.config, desk.prepared, checkpoint=checkpoint, trunk=trunk,
             on_progress=_teller(writer, desk.out),
-            should_stop=lambda: orphaned() or not writer.goes_on(),
+            should_stop=lambda: parent_exited() or not writer.goes_on(),
         )  # fmt: skip
         try:
             try:
                 outcome = measure()
             except DamagedCheckpointError as error:
                 aside = checkpoint.replace(checkpoint.with_suffix(".damaged"))
-                desk.out.progress(f"{named(writer.point)}: trained anew, for {error} (moved to {aside.name})")
+                desk.out.progress(f"{format_point(writer.point)}: trained anew, for {error} (moved to {aside.name})")
                 outcome = measure()
         except DivergedError as error:
             checkpoint.unlink(missing_ok=True)
@@ -109,7 +109,7 @@ def train_claimed(writer: "RunWriter", desk: Desk, study: "Study") -> RunRecord:
         except TrainingError as error:
             writer.kill(str(error))
             raise
-        except Stopped:
+        except TrainingInterrupted:
             writer.refuse_lost()
             writer.kill("stopped: the command that started this worker is gone")
             raise
@@ -127,14 +127,14 @@ def train_claimed(writer: "RunWriter", desk: Desk, study: "Study") -> RunRecord:
         return record
 
 
-def _trunk(writer: "RunWriter", desk: Desk, study: "Study") -> "Trunk":
+def _trunk(writer: "RunWriter", desk: WorkerContext, study: "Study") -> "StablePhaseCheckpoint":
     """The file that the runs of a trunk share in this study; longer ones go on from what this one leaves."""
-    from skillscale.lm.train.cooldown_branches import Trunk
+    from skillscale.lm.train.cooldown_branches import StablePhaseCheckpoint
 
     point = writer.point
     name = digest([study.name, point.trunk, desk.config.hash, desk.prepared.data_hash])
     longer = any(other.n_tokens > point.n_tokens for other in _waiting(point, study))
-    return Trunk(path=desk.cache / "trunks" / f"{name}.pt", goes_on=longer)
+    return StablePhaseCheckpoint(path=desk.cache / "trunks" / f"{name}.pt", goes_on=longer)
 
 
 def _waiting(point: DesignPoint, study: "Study") -> list[DesignPoint]:
@@ -143,13 +143,13 @@ def _waiting(point: DesignPoint, study: "Study") -> list[DesignPoint]:
     return [each.point for each in alike if each.status not in ("FINISHED", "FAILED")]
 
 
-def _forget(trunk: "Trunk | None", writer: "RunWriter", study: "Study") -> None:
+def _forget(trunk: "StablePhaseCheckpoint | None", writer: "RunWriter", study: "Study") -> None:
     """Delete the state of a trunk that no point waits for any more."""
     if trunk is not None and not _waiting(writer.point, study):
         trunk.forget()
 
 
-def data_sets(prepared: "Prepared") -> list[DataSet]:
+def data_sets(prepared: "PreparedData") -> list[DataSet]:
     """The data that go into every run of a study, for the registry's data set column."""
     names = [(name, "training") for name in prepared.categories]
     names += [(name, "evaluation") for name in (*prepared.sets, *prepared.validation)]
@@ -158,14 +158,14 @@ def data_sets(prepared: "Prepared") -> list[DataSet]:
     ]
 
 
-def told(record: RunRecord) -> str:
+def describe_run(record: RunRecord) -> str:
     """One line about a run that ended."""
     losses = ", ".join(f"{name} {value.loss:.3f}" for name, value in record.skills.items())
     outcome = losses if record.state is State.FINISHED else f"{record.state}: {record.reason}"
-    return f"{named(record.point)}: {outcome}"
+    return f"{format_point(record.point)}: {outcome}"
 
 
-def named(point: DesignPoint) -> str:
+def format_point(point: DesignPoint) -> str:
     """A point for a person: ``C 1.6e+11, N 3.1e+04, D 8.6e+05, seed 0``."""
     return f"C {point.flops:.2g}, N {point.n_params:.3g}, D {point.n_tokens:.3g}, seed {point.seed}"
 
@@ -176,16 +176,16 @@ def _log_curve(writer: "RunWriter", curve: Sequence[tuple[int, float]]) -> None:
         writer.curve(tokens, loss)
 
 
-def _teller(writer: "RunWriter", out: Output) -> "Callable[[Progress], None]":
+def _teller(writer: "RunWriter", out: Output) -> "Callable[[TrainProgress], None]":
     told_at = time.monotonic()
 
-    def tell(progress: "Progress") -> None:
+    def tell(progress: "TrainProgress") -> None:
         nonlocal told_at
         _log_curve(writer, progress.curve)
         if time.monotonic() - told_at < _TELL_EVERY_S:
             return
         told_at = time.monotonic()
         share = progress.tokens / writer.point.n_tokens
-        out.progress(f"    {named(writer.point)}: {share:.0%} of the tokens, loss {progress.loss:.3f}")
+        out.progress(f"    {format_point(writer.point)}: {share:.0%} of the tokens, loss {progress.loss:.3f}")
 
     return tell

@@ -69,7 +69,7 @@ class Interval:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
+class IsoflopCurve:
     """The fitted isoFLOP curve: ln L = polynomial in x = ln N - ``centre``, lowest power first.
 
     ``shared`` curves: the first three coefficients, a parabola, are the budget's own, any further ones the skill's.
@@ -88,7 +88,7 @@ class Curve:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Minimum:
+class IsoflopMinimum:
     """The compute optimum of one skill at one budget and mix.
 
     ``N``: N*(C) with interval (known only where ``status`` is ok); ``loss``: L at N*; ``curvature``: d2 ln L / d(ln N)2
@@ -107,7 +107,7 @@ class Minimum:
     N: Interval = field(default_factory=Interval)
     loss: float = math.nan
     curvature: Interval = field(default_factory=Interval)
-    curve: Curve | None = None
+    curve: IsoflopCurve | None = None
     draws: Array = field(default_factory=lambda: np.empty((0, 2)), repr=False, compare=False)
 
     @property
@@ -152,7 +152,7 @@ class PowerLaw:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Residual:
+class SizeGap:
     """ln N*(skill) - ln N*(aggregate) at a budget, or pooled over the budgets (``C`` is NaN).
 
     Pooled is the plain mean over the budgets that have both minima. Positive: the skill wants more parameters than the
@@ -190,7 +190,7 @@ class Residual:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Starts:
+class MultiStart:
     """How far an optimum can be trusted: starts tried, how many reached it (1e-6 relative), and the next basin's gap.
 
     ``gap``: (F of the next basin - F) / F, infinite where no other basin was met.
@@ -202,7 +202,7 @@ class Starts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LawFit:
+class LawSummary:
     """The law of one skill as it holds at one mix: a summary of its ``Fitted``, with an empty ``law`` where refused.
 
     ``theta``: the law's parameters by name (chinchilla: E, A, B, alpha, beta); ``objective`` names what was minimised,
@@ -221,14 +221,14 @@ class LawFit:
     n_runs: int
     objective: str
     F: float
-    starts: Starts
+    starts: MultiStart
     theta: Mapping[str, Interval]
     a: Interval
     noise: float = field(metadata={"unit": "ln L, robust sd of a run about the law"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frontier:
+class CurveVersusLaw:
     """N*(C) by the parabola of that budget and by the parametric law; ``disagreement``: ln law - ln parabola."""
 
     mix: str
@@ -245,7 +245,7 @@ class Frontier:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unusable:
+class ExcludedRun:
     """A run, or one skill of a run, that was left out. ``skill`` is empty where the whole run was."""
 
     run_id: str
@@ -256,15 +256,17 @@ class Unusable:
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
 
 
-def by_reason(unusable: Iterable[Unusable]) -> dict[tuple[str, str], list[Unusable]]:
+def group_by_reason(unusable: Iterable[ExcludedRun]) -> dict[tuple[str, str], list[ExcludedRun]]:
     """What was left out, by skill and reason; reasons that differ in their numbers alone are one, with their span."""
-    alike: dict[tuple[str, str], list[Unusable]] = {}
+    alike: dict[tuple[str, str], list[ExcludedRun]] = {}
     for one in unusable:
         alike.setdefault((one.skill, _NUMBER.sub("#", one.reason)), []).append(one)
     return {(skill, _spanned([one.reason for one in ones])): ones for (skill, _), ones in alike.items()}
 
 
-def told_by_reason(unusable: Iterable[Unusable], shown: int, names: Mapping[str, str] | None = None) -> list[str]:
+def describe_exclusions(
+    unusable: Iterable[ExcludedRun], shown: int, names: Mapping[str, str] | None = None
+) -> list[str]:
     """A line for each reason, with how many and the first of them, and at last one for those beyond ``shown``.
 
     Args:
@@ -272,7 +274,7 @@ def told_by_reason(unusable: Iterable[Unusable], shown: int, names: Mapping[str,
         shown: reasons, at most.
         names: of runs, for a person; a run that has none is told by its id.
     """
-    known, reasons = names or {}, by_reason(unusable)
+    known, reasons = names or {}, group_by_reason(unusable)
     lines = []
     for (skill, reason), ones in list(reasons.items())[:shown]:
         first = ", ".join(known.get(one.run_id, one.run_id) for one in ones[:3])
@@ -307,7 +309,7 @@ def table(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyFits:
+class StudyResults:
     """A study's fits. Every interval comes from one set of resamples of the runs, shared by all skills.
 
     ``runs``: the usable input rows with their budget in column ``C``; ``skills`` and ``aggregates`` in input order (the
@@ -319,12 +321,12 @@ class StudyFits:
     level: float
     resamples: int
     runs: pd.DataFrame = field(repr=False, compare=False)
-    minima: tuple[Minimum, ...]
+    minima: tuple[IsoflopMinimum, ...]
     power_laws: tuple[PowerLaw, ...]
-    residuals: tuple[Residual, ...]
-    laws: tuple[LawFit, ...]
-    frontier: tuple[Frontier, ...]
-    unusable: tuple[Unusable, ...]
+    residuals: tuple[SizeGap, ...]
+    laws: tuple[LawSummary, ...]
+    frontier: tuple[CurveVersusLaw, ...]
+    unusable: tuple[ExcludedRun, ...]
     curve: str = field(default="shared", metadata={"unit": "isoFLOP method, of skillscale.laws.isoflop.curves.CURVES"})
     whole: bool = field(default=True, metadata={"unit": "whether C = 6 N D with N as counted, so that D* = C / 6 N*"})
 

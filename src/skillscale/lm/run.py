@@ -10,25 +10,25 @@ import numpy as np
 
 from skillscale.config import Config
 from skillscale.lm.data.mixture import MixStream
-from skillscale.lm.data.prepare import Prepared
+from skillscale.lm.data.prepare import PreparedData
 from skillscale.lm.evaluation import skills
 from skillscale.lm.model import flops
 from skillscale.lm.model.shape import shape_for
 from skillscale.lm.train import cooldown_branches as trunks
 from skillscale.lm.train import follower, hyperparameters
-from skillscale.lm.train.devices import chosen_device
-from skillscale.lm.train.loop import Progress, Trained, train
-from skillscale.lm.train.process_group import check_shares, team_for
+from skillscale.lm.train.devices import select_device
+from skillscale.lm.train.loop import TrainedModel, TrainProgress, train
+from skillscale.lm.train.process_group import check_shares, process_group_for
 from skillscale.point import DesignPoint
-from skillscale.record import CategoryUse, Measurement, Optimisation, Size, Spending
+from skillscale.record import DataUse, Measurement, ModelSize, OptimizerPlan, RunCost
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class RunResult:
     """What a finished run has to tell. ``curve``: (tokens seen, mean training loss since the last row)."""
 
-    spending: Spending
-    uses: Mapping[str, CategoryUse]
+    spending: RunCost
+    uses: Mapping[str, DataUse]
     exposures: float | None
     sets: Mapping[str, Measurement]
     skills: Mapping[str, Measurement]
@@ -37,15 +37,15 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class TrainingRecipe:
     """What the rules derive for a point before anything is trained."""
 
     point: DesignPoint
-    size: Size
-    optimisation: Optimisation
+    size: ModelSize
+    optimisation: OptimizerPlan
 
 
-def derive(point: DesignPoint, config: Config, prepared: Prepared) -> Recipe:
+def training_recipe(point: DesignPoint, config: Config, prepared: PreparedData) -> TrainingRecipe:
     """Shape, learning rate, batch and warm-up of a point.
 
     Raises:
@@ -56,27 +56,27 @@ def derive(point: DesignPoint, config: Config, prepared: Prepared) -> Recipe:
     optimisation = derived(point, size, config.train, context=config.model.context)
     if config.train.n_devices > 1:
         check_shares(_batches(point, size, optimisation, config), config.train.n_devices)
-    return Recipe(point=point, size=size, optimisation=optimisation)
+    return TrainingRecipe(point=point, size=size, optimisation=optimisation)
 
 
-def _batches(point: DesignPoint, size: Size, optimisation: Optimisation, config: Config) -> list[int]:
+def _batches(point: DesignPoint, size: ModelSize, optimisation: OptimizerPlan, config: Config) -> list[int]:
     """Sequences of the batches that a run has."""
     if not optimisation.trunk:
         return [optimisation.batch_sequences]
-    whole = trunks.branch(point.n_tokens, size.n_params_nonembed, config.train, context=config.model.context)
+    whole = trunks.cooldown_branch(point.n_tokens, size.n_params_nonembed, config.train, context=config.model.context)
     return [int(batch) for batch in np.unique(np.diff(whole.firsts))]
 
 
 def train_and_measure(
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     config: Config,
-    prepared: Prepared,
+    prepared: PreparedData,
     *,
     checkpoint: Path | None = None,
-    trunk: trunks.Trunk | None = None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    trunk: trunks.StablePhaseCheckpoint | None = None,
+    on_progress: Callable[[TrainProgress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Outcome:
+) -> RunResult:
     """Train the model of a recipe and measure every evaluation set.
 
     On several devices this is the first process of a team, which starts the others or was started beside them.
@@ -95,9 +95,9 @@ def train_and_measure(
     """
     point, size, optimisation = recipe.point, recipe.size, recipe.optimisation
     stream = MixStream(prepared.categories, mix=point.mix, seed=point.seed, context=config.model.context)
-    team = team_for(config.train, chosen_device(config.train.device, config.train.devices))
-    follower.call(team, point, size, optimisation, config.train, prepared.categories)
-    with trunks.Turn(trunk) if trunk is not None and optimisation.trunk else nullcontext() as turn:
+    team = process_group_for(config.train, select_device(config.train.device, config.train.devices))
+    follower.announce_run(team, point, size, optimisation, config.train, prepared.categories)
+    with trunks.StablePhaseLease(trunk) if trunk is not None and optimisation.trunk else nullcontext() as turn:
         trained = train(
             point,
             size=size,
@@ -112,11 +112,13 @@ def train_and_measure(
         )
     began = time.perf_counter()
     device = next(trained.model.parameters()).device
-    measured = skills.measure(trained.model, prepared, config.skills, context=config.model.context, device=device)
+    measured = skills.evaluate_skills(
+        trained.model, prepared, config.skills, context=config.model.context, device=device
+    )
     eval_s = time.perf_counter() - began
     peak = team.size * flops.matmul_peak(device.type, config.train.precision)
     uses = stream.usage(trained.n_tokens // config.model.context)
-    return Outcome(
+    return RunResult(
         spending=_spending(size, trained, eval_s=eval_s, peak=peak),
         uses=uses,
         exposures=_exposures(prepared, uses),
@@ -127,15 +129,15 @@ def train_and_measure(
     )
 
 
-def _exposures(prepared: Prepared, uses: Mapping[str, CategoryUse]) -> float | None:
+def _exposures(prepared: PreparedData, uses: Mapping[str, DataUse]) -> float | None:
     """Mean mentions a fact that the run saw, where facts are counted."""
     facts = prepared.facts
     return facts.exposures(uses[facts.category].tokens) if facts and facts.category in uses else None
 
 
-def _spending(size: Size, trained: Trained, *, eval_s: float, peak: float) -> Spending:
-    return Spending(
-        flops_exact=float(flops.per_token(size) * trained.n_tokens),
+def _spending(size: ModelSize, trained: TrainedModel, *, eval_s: float, peak: float) -> RunCost:
+    return RunCost(
+        flops_exact=float(flops.flops_per_token(size) * trained.n_tokens),
         tokens_per_s=trained.tokens_per_s,
         matmul_share=6 * size.n_params * trained.tokens_per_s / peak,
         train_s=trained.seconds,

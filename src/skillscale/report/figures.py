@@ -19,7 +19,7 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from skillscale.formatting import count, percent, power
-from skillscale.laws.results import Minimum, PowerLaw, Residual, Status, StudyFits, Verdict
+from skillscale.laws.results import IsoflopMinimum, PowerLaw, SizeGap, Status, StudyResults, Verdict
 from skillscale.report.style import (
     GREY,
     INK,
@@ -48,7 +48,7 @@ _RATIO_STEPS = (
 _SEED_MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">")
 
 
-def isoflop(fits: StudyFits, mix: str) -> Figure:
+def isoflop(fits: StudyResults, mix: str) -> Figure:
     """Loss against N: a panel a skill and aggregate, a colour a budget, with runs, parabolas, optima and refusals."""
     with mpl.rc_context(STYLE):
         names = (*fits.skills, *fits.aggregates)
@@ -68,7 +68,7 @@ def isoflop(fits: StudyFits, mix: str) -> Figure:
         return figure
 
 
-def _refusal(fits: StudyFits, mix: str, name: str) -> str:
+def _refusal(fits: StudyResults, mix: str, name: str) -> str:
     """Why the dashed curves of a panel have no optimum, short enough for its head."""
     refused: dict[str, list[float]] = {}
     every = [one for one in fits.minima if (one.mix, one.skill) == (mix, name)]
@@ -104,7 +104,7 @@ def _part_labels(figure: Figure, panels: Sequence[Axes]) -> None:
 
 
 def _isoflop_panel(
-    panel: Axes, name: str, runs: pd.DataFrame, minima: Sequence[Minimum], colours: dict[float, str]
+    panel: Axes, name: str, runs: pd.DataFrame, minima: Sequence[IsoflopMinimum], colours: dict[float, str]
 ) -> None:
     for C, seed in sorted(set(zip(runs["C"].tolist(), runs["seed"].tolist(), strict=True))):
         group = runs[(runs["C"] == C) & (runs["seed"] == seed) & runs[name].notna()]
@@ -118,7 +118,7 @@ def _isoflop_panel(
     panel.margins(y=0.1)
 
 
-def _isoflop_curve(panel: Axes, minimum: Minimum, colour: str) -> None:
+def _isoflop_curve(panel: Axes, minimum: IsoflopMinimum, colour: str) -> None:
     found = minimum.status is Status.OK
     curve = minimum.curve
     if curve is not None:
@@ -143,7 +143,7 @@ def _interval_x(panel: Axes, interval: object, y: float, colour: str) -> None:
                markeredgewidth=0.9, gid="optimum", zorder=5)  # fmt: skip
 
 
-def _isoflop_key(runs: pd.DataFrame, fits: StudyFits) -> list[Line2D]:
+def _isoflop_key(runs: pd.DataFrame, fits: StudyResults) -> list[Line2D]:
     most = max(len(_seeds(runs, C)) for C in runs["C"].unique())
     key = [
         Line2D([], [], linestyle="none", marker=marker, color=SOFT, markersize=4, label=f"{nth} seed of a budget")
@@ -157,7 +157,7 @@ def _isoflop_key(runs: pd.DataFrame, fits: StudyFits) -> list[Line2D]:
     return key
 
 
-def optima(fits: StudyFits, mix: str) -> Figure:
+def optima(fits: StudyResults, mix: str) -> Figure:
     """N* against C: a panel a skill with its interval at each budget, its power law, and the law's frontier dashed.
 
     The aggregate stands in every panel in grey, to compare with.
@@ -180,7 +180,7 @@ def optima(fits: StudyFits, mix: str) -> Figure:
         return figure
 
 
-def _optima_series(panel: Axes, fits: StudyFits, key: tuple[str, str], colour: str, *, shift: float) -> None:
+def _optima_series(panel: Axes, fits: StudyResults, key: tuple[str, str], colour: str, *, shift: float) -> None:
     """``shift`` moves the points a little along C, so that intervals of two series don't hide each other."""
     law = next((one for one in fits.power_laws if (one.mix, one.skill) == key and one.status is Status.OK), None)
     if law is not None:
@@ -194,7 +194,7 @@ def _optima_series(panel: Axes, fits: StudyFits, key: tuple[str, str], colour: s
             )  # fmt: skip
 
 
-def _frontier(panel: Axes, fits: StudyFits, key: tuple[str, str], colour: str) -> None:
+def _frontier(panel: Axes, fits: StudyResults, key: tuple[str, str], colour: str) -> None:
     points = _frontier_points(fits, key)
     if len(points) > 1:
         panel.plot(*zip(*points, strict=True), color=colour, linestyle=(0, (3, 2)), linewidth=0.9, gid="frontier")
@@ -202,7 +202,7 @@ def _frontier(panel: Axes, fits: StudyFits, key: tuple[str, str], colour: str) -
         panel.text(0.04, 0.94, "no optimum could be claimed", transform=panel.transAxes, va="top", color=SOFT)
 
 
-def _frontier_points(fits: StudyFits, key: tuple[str, str]) -> list[tuple[float, float]]:
+def _frontier_points(fits: StudyResults, key: tuple[str, str]) -> list[tuple[float, float]]:
     if not any((one.mix, one.skill) == key and one.status is Status.OK for one in fits.laws):
         return []
     mine = [one for one in fits.frontier if (one.mix, one.skill) == key]
@@ -217,7 +217,7 @@ def _power_law(panel: Axes, law: PowerLaw, budgets: Sequence[float], colour: str
         panel.fill_between(grid, [one.lo for one in at], [one.hi for one in at], color=colour, alpha=0.13, linewidth=0)
 
 
-def _optima_axes(panels: Sequence[Axes], fits: StudyFits, mix: str) -> None:
+def _optima_axes(panels: Sequence[Axes], fits: StudyResults, mix: str) -> None:
     budgets = _budgets(fits, mix)
     known = [bound for one in fits.minima if one.mix == mix and one.N.known for bound in (one.N.lo, one.N.hi)]
     runs = fits.runs.loc[fits.runs["mix"] == mix, "N"]
@@ -227,7 +227,7 @@ def _optima_axes(panels: Sequence[Axes], fits: StudyFits, mix: str) -> None:
         log_axis(panel.yaxis, min(bounds) / 1.25, max(bounds) * 1.25, count)
 
 
-def _optima_key(fits: StudyFits, reference: str | None) -> list[Line2D]:
+def _optima_key(fits: StudyResults, reference: str | None) -> list[Line2D]:
     key = [Line2D([], [], color=INK, marker="D", markersize=4.5, markeredgecolor="white", linestyle="none",
                   label=f"optimum, {_level(fits)} interval")]  # fmt: skip
     if any(one.status is Status.OK for one in fits.power_laws):
@@ -247,7 +247,7 @@ def _optima_key(fits: StudyFits, reference: str | None) -> list[Line2D]:
     return key
 
 
-def residuals(fits: StudyFits, mix: str) -> Figure:
+def residuals(fits: StudyResults, mix: str) -> Figure:
     """N*(skill) against N*(aggregate): at each budget and pooled, with intervals, and the verdict in words."""
     with mpl.rc_context(STYLE):
         rows = _residual_rows(fits, mix)
@@ -271,7 +271,7 @@ def residuals(fits: StudyFits, mix: str) -> Figure:
         return figure
 
 
-def _residual_rows(fits: StudyFits, mix: str) -> list[tuple[str, list[Residual]]]:
+def _residual_rows(fits: StudyResults, mix: str) -> list[tuple[str, list[SizeGap]]]:
     aggregate = fits.aggregates[0] if fits.aggregates else ""
     rows = []
     for skill in fits.skills:
@@ -280,7 +280,7 @@ def _residual_rows(fits: StudyFits, mix: str) -> list[tuple[str, list[Residual]]
     return [(skill, group) for skill, group in rows if group]
 
 
-def _reach(values: Iterable[Residual]) -> float:
+def _reach(values: Iterable[SizeGap]) -> float:
     """Half-width of the axis in ln ratio: whole intervals where they fit within a factor 6, else cut with an arrow."""
     estimates = [abs(one.value.value) for one in values if one.value.known]
     bounds = [abs(bound) for one in values if one.value.known for bound in (one.value.lo, one.value.hi)]
@@ -288,7 +288,7 @@ def _reach(values: Iterable[Residual]) -> float:
     return 1.08 * min(widest, max([math.log(6), *(1.2 * one for one in estimates)]))
 
 
-def _residual_row(axes: Axes, one: Residual, y: float, colour: str, reach: float, level: float) -> None:
+def _residual_row(axes: Axes, one: SizeGap, y: float, colour: str, reach: float, level: float) -> None:
     beside = axes.get_yaxis_transform()
     if not one.value.known:
         axes.text(1.015, y, f"{one.status}", transform=beside, va="center", fontsize=7, color=SOFT, gid="refused")
@@ -331,13 +331,13 @@ def _ratio_ticks(reach: float) -> list[float]:
     return sorted([0.0, *(tick for pair in pairs if max(map(abs, pair)) < reach for tick in pair)])
 
 
-def _budgets(fits: StudyFits, mix: str) -> list[float]:
+def _budgets(fits: StudyResults, mix: str) -> list[float]:
     return sorted(
         {float(C) for C in fits.runs.loc[fits.runs["mix"] == mix, "C"]} | {m.C for m in fits.minima if m.mix == mix}
     )
 
 
-def _budget_colours(fits: StudyFits, mix: str) -> dict[float, str]:
+def _budget_colours(fits: StudyResults, mix: str) -> dict[float, str]:
     """Along viridis, short of its lightest end, which doesn't print."""
     budgets = _budgets(fits, mix)
     places = np.linspace(0.05, 0.78, len(budgets)) if len(budgets) > 1 else [0.25]
@@ -359,9 +359,9 @@ def _marker(seeds: Sequence[int], seed: int) -> str:
     return _SEED_MARKERS[seeds.index(seed) % len(_SEED_MARKERS)]
 
 
-def _title(fits: StudyFits, name: str) -> str:
+def _title(fits: StudyResults, name: str) -> str:
     return f"{name} (aggregate)" if name in fits.aggregates and name != "aggregate" else name
 
 
-def _level(fits: StudyFits) -> str:
+def _level(fits: StudyResults) -> str:
     return f"{100 * fits.level:.3g} %"

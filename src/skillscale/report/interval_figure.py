@@ -15,7 +15,7 @@ _FAR = 3.0  # ratio of the ends of FLOPs, from which their axis is logarithmic
 
 
 @dataclass(frozen=True, kw_only=True)
-class WidthLine:
+class IntervalSeries:
     """Half widths ``half``, in ln N, of one target at compute ``C``, FLOP, by the ``flops`` of the finished runs.
 
     ``name``: the skill, of a difference the first one.
@@ -28,7 +28,7 @@ class WidthLine:
     half: tuple[float, ...]
 
 
-def half_widths(lines: Sequence[WidthLine], *, level: float = 0.9, wanted: float = 0.0) -> Figure:
+def half_widths(lines: Sequence[IntervalSeries], *, level: float = 0.9, wanted: float = 0.0) -> Figure:
     """A panel a target compute: a line a skill, differences in grey; ``wanted``: the half width asked for, dashed."""
     with mpl.rc_context(STYLE):
         known = [one for one in lines if one.flops]
@@ -46,7 +46,7 @@ def half_widths(lines: Sequence[WidthLine], *, level: float = 0.9, wanted: float
         return figure
 
 
-def _panel(panel: Axes, lines: Sequence[WidthLine], colours: dict[str, str], wanted: float) -> None:
+def _panel(panel: Axes, lines: Sequence[IntervalSeries], colours: dict[str, str], wanted: float) -> None:
     for one in lines:
         if one.is_difference:
             panel.plot(one.flops, one.half, color=GREY, linewidth=0.7, marker=".", markersize=2, gid="difference")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from skillscale.formatting import count, power
-from skillscale.laws.fit.skill_law import Fitted
+from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.report.laws import Laws
 from skillscale.report.style import GREY, INK, SKILL_COLOURS, STYLE, WIDTH, label_axes, log_axis, make_panels
 
@@ -23,13 +23,13 @@ _OFF = 0.05  # width of the axis of errors that is never gone below, in ln L
 
 def of_laws(laws: Laws, flops: Sequence[float]) -> dict[str, Figure]:
     """Every figure there is to draw, by file name; none where no skill has a law."""
-    fitted = {name: one for name, one in laws.items() if isinstance(one, Fitted)}
+    fitted = {name: one for name, one in laws.items() if isinstance(one, FittedLaw)}
     if not fitted:
         return {}
     return {"law-optima": optima_by_law(fitted, flops), "law-errors": errors_about_law(fitted)}
 
 
-def optima_by_law(fitted: dict[str, Fitted], flops: Sequence[float]) -> Figure:
+def optima_by_law(fitted: dict[str, FittedLaw], flops: Sequence[float]) -> Figure:
     """N*(C) of each skill with its interval, solid within the compute of the runs and dashed beyond."""
     with mpl.rc_context(STYLE):
         figure, panels = make_panels(len(fitted), height=2.2, share_y=True)
@@ -49,7 +49,7 @@ def optima_by_law(fitted: dict[str, Fitted], flops: Sequence[float]) -> Figure:
         return figure
 
 
-def _optimum_line(panel: Axes, one: Fitted, first: float, last: float, colour: str) -> list[float]:
+def _optimum_line(panel: Axes, one: FittedLaw, first: float, last: float, colour: str) -> list[float]:
     C = np.geomspace(first, last, _STEPS)
     value, drawn = one.log_optima_of(one.fit.theta[None], C)[0], one.optima_over_laws(C)
     tails = [(1 - one.level) / 2, (1 + one.level) / 2]
@@ -69,7 +69,7 @@ def _optimum_line(panel: Axes, one: Fitted, first: float, last: float, colour: s
     return [*np.clip(lo, N / 30, None).tolist(), *np.clip(hi, None, N * 30).tolist()]
 
 
-def errors_about_law(fitted: dict[str, Fitted]) -> Figure:
+def errors_about_law(fitted: dict[str, FittedLaw]) -> Figure:
     """Each run's loss over the law's, less one, against its compute; the colour tells its size."""
     with mpl.rc_context(STYLE):
         number = len(fitted)
@@ -94,7 +94,7 @@ def errors_about_law(fitted: dict[str, Fitted]) -> Figure:
         return figure
 
 
-def _error_panel(panel: Axes, one: Fitted, norm: LogNorm) -> None:
+def _error_panel(panel: Axes, one: FittedLaw, norm: LogNorm) -> None:
     C, error = 6 * one.points.N * one.points.D, 100 * np.expm1(one.fit.residuals)
     reach = 100 * max(_OFF / 5, float(np.quantile(np.abs(one.fit.residuals), 0.995)) * 1.3)
     outside = np.abs(error) > reach

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from skillscale.formatting import compact, count
-from skillscale.laws.fit.request import Refused
-from skillscale.laws.fit.skill_law import Fitted
+from skillscale.laws.fit.request import UnfittedSkill
+from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.results import Interval
 
-Laws = Mapping[str, Fitted | Refused]
+Laws = Mapping[str, FittedLaw | UnfittedSkill]
 NOTES = 8  # doubts shown in the terminal
 
 
@@ -23,15 +23,17 @@ def plain_laws(laws: Laws, flops: Sequence[float]) -> dict[str, Any]:
         laws: by skill.
         flops: computes at which optima are told.
     """
-    return {name: _refused(one) if isinstance(one, Refused) else _fitted(one, flops) for name, one in laws.items()}
+    return {
+        name: _refused(one) if isinstance(one, UnfittedSkill) else _fitted(one, flops) for name, one in laws.items()
+    }
 
 
-def law_weights(one: Fitted) -> dict[str, float]:
+def law_weights(one: FittedLaw) -> dict[str, float]:
     """The law and its rivals by name, with their weights."""
     return {each.law.name: each.weight for each in (one, *one.rivals)}
 
 
-def _over_laws(one: Fitted, flops: Sequence[float]) -> dict[str, Any]:
+def _over_laws(one: FittedLaw, flops: Sequence[float]) -> dict[str, Any]:
     """N* under all laws that did nearly as well, each by its weight: the median of the mixture and its interval."""
     drawn = one.optima_over_laws(list(flops))
     tails = [0.5, (1 - one.level) / 2, (1 + one.level) / 2]
@@ -45,7 +47,7 @@ def _over_laws(one: Fitted, flops: Sequence[float]) -> dict[str, Any]:
     return {"weights": law_weights(one), "optima": optima}
 
 
-def without_optimum(one: Fitted, C: float) -> str:
+def without_optimum(one: FittedLaw, C: float) -> str:
     """Why N* has no interval over laws; empty where it has one."""
     share = float((~np.isfinite(one.optima_over_laws([C]))).mean())
     if share <= 0.01:
@@ -56,14 +58,14 @@ def without_optimum(one: Fitted, C: float) -> str:
     )
 
 
-def _refused(one: Refused) -> dict[str, Any]:
+def _refused(one: UnfittedSkill) -> dict[str, Any]:
     return {
         "law": None, "n_runs": one.n_runs, "objective": None, "theta": {}, "intervals": {},
         "starts": {"tried": 0, "agree": 0}, "status": "refused", "reason": one.reason, "warnings": [], "optima": [],
     }  # fmt: skip
 
 
-def _fitted(one: Fitted, flops: Sequence[float]) -> dict[str, Any]:
+def _fitted(one: FittedLaw, flops: Sequence[float]) -> dict[str, Any]:
     theta = one.theta
     return {
         "law": one.law.name,
@@ -87,7 +89,7 @@ def _fitted(one: Fitted, flops: Sequence[float]) -> dict[str, Any]:
     } | _of_choice(one, flops)
 
 
-def _of_choice(one: Fitted, flops: Sequence[float]) -> dict[str, Any]:
+def _of_choice(one: FittedLaw, flops: Sequence[float]) -> dict[str, Any]:
     """What only a law has that was chosen by held-out runs."""
     if not one.setting:
         return {}
@@ -108,7 +110,7 @@ def law_frame(laws: Laws) -> pd.DataFrame:
     """One row a skill: law, each parameter with _lo and _hi, a, F, objective, starts, noise, n_runs, status, reason."""
     rows = []
     for name, one in laws.items():
-        if isinstance(one, Refused):
+        if isinstance(one, UnfittedSkill):
             rows.append({"skill": name, "n_runs": one.n_runs, "status": "refused", "reason": one.reason})
             continue
         row: dict[str, object] = {"skill": name, "law": one.law.name}
@@ -128,7 +130,7 @@ def optima_frame(laws: Laws, flops: Sequence[float]) -> pd.DataFrame:
     """
     rows = []
     for name, one in laws.items():
-        if isinstance(one, Refused):
+        if isinstance(one, UnfittedSkill):
             continue
         largest = float((6 * one.points.N * one.points.D).max())
         for C in flops:
@@ -145,7 +147,7 @@ def errors_frame(laws: Laws) -> pd.DataFrame:
             {"skill": name, "N": one.points.N, "D": one.points.D, "loss": one.points.L, "error": one.fit.residuals}
         )
         for name, one in laws.items()
-        if isinstance(one, Fitted)
+        if isinstance(one, FittedLaw)
     ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["skill", "N", "D", "loss", "error"])
 
@@ -156,7 +158,7 @@ def law_text(laws: Laws, flops: Sequence[float]) -> str:
     rows = [["skill", "law", "E", "alpha", "beta", "a", *(f"N* at {compact(C)}" for C in shown), "starts", "noise"]]
     notes: list[str] = []
     for name, one in laws.items():
-        if isinstance(one, Refused):
+        if isinstance(one, UnfittedSkill):
             rows.append([name, "refused", *[""] * (len(rows[0]) - 2)])
             notes.append(f"{name}: {one.reason}")
             continue
@@ -170,7 +172,7 @@ def law_text(laws: Laws, flops: Sequence[float]) -> str:
     widths = [max(len(row[at]) for row in rows) for at in kept]
     lines = ["  ".join(row[at].ljust(width) for at, width in zip(kept, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("─" * width for width in widths))
-    level = next((one.level for one in laws.values() if isinstance(one, Fitted)), math.nan)
+    level = next((one.level for one in laws.values() if isinstance(one, FittedLaw)), math.nan)
     if math.isfinite(level):
         lines.append(f"In brackets: {100 * level:.3g} % intervals. a: exponent of N* ~ C^a.")
     lines += _over_laws_told(laws, shown)
@@ -180,7 +182,7 @@ def law_text(laws: Laws, flops: Sequence[float]) -> str:
     return "\n".join([*lines, *notes[:NOTES], *more])
 
 
-def _weights_told(one: Fitted) -> str:
+def _weights_told(one: FittedLaw) -> str:
     """The chosen law and its rivals with their weights; empty where there are none."""
     return ", ".join(f"{name} {weight:.2f}" for name, weight in law_weights(one).items()) if one.rivals else ""
 
@@ -190,7 +192,7 @@ def _over_laws_told(laws: Laws, flops: Sequence[float]) -> list[str]:
     by_weights: dict[str, list[str]] = {}
     lost = []
     for name, one in laws.items():
-        if isinstance(one, Refused) or not one.rivals:
+        if isinstance(one, UnfittedSkill) or not one.rivals:
             continue
         by_weights.setdefault(_weights_told(one), []).append(name)
         reason = next((why for why in (without_optimum(one, C) for C in flops) if why), "")

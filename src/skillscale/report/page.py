@@ -10,13 +10,13 @@ import jinja2
 import pandas as pd
 
 from skillscale.formatting import MISSING, count, duration, plural, power
-from skillscale.laws.fit.skill_law import Fitted
-from skillscale.laws.results import StudyFits, Verdict, by_reason
+from skillscale.laws.fit.skill_law import FittedLaw
+from skillscale.laws.results import StudyResults, Verdict, group_by_reason
 from skillscale.record import RunRecord, State
 from skillscale.report import figures, law_figures, style, tables, verdict_text
 from skillscale.report import laws as tables_of_laws
 from skillscale.report.laws import Laws
-from skillscale.report.sections import Drawn, Part, drawn_of, table_of
+from skillscale.report.sections import Figure, Section, figure_section, table_section
 
 _MIXES = 3  # most mixes that have figures each
 _GREEK = {"alpha": "α", "beta": "β"}
@@ -28,7 +28,7 @@ _CAPACITY = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class DataNotice:
     """Where data came from, and on what terms."""
 
     name: str
@@ -38,7 +38,7 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Background:
+class ReportContext:
     """What the page tells beside the fits; each part is left out of the page where it is empty.
 
     ``counted``: what N counts, in words; ``elsewhere``: whether others trained the runs, so that nobody knows more of
@@ -53,7 +53,7 @@ class Background:
     version: str = ""
     counted: str = ""
     elsewhere: bool = False
-    sources: tuple[Source, ...] = ()
+    sources: tuple[DataNotice, ...] = ()
     exposures: Mapping[str, float] = field(default_factory=dict)
     facts: str = ""
     commands: tuple[str, ...] = ()
@@ -61,9 +61,9 @@ class Background:
 
 
 def page(
-    study: str, records: Sequence[RunRecord], fits: StudyFits, background: Background | None = None, *,
+    study: str, records: Sequence[RunRecord], fits: StudyResults, background: ReportContext | None = None, *,
     laws: Laws | None = None, flops: Sequence[float] = (), drawn: Mapping[str, bytes] | None = None,
-    differences: Sequence[Drawn] = (), base: str = "",
+    differences: Sequence[Figure] = (), base: str = "",
 ) -> str:  # fmt: skip
     """The study as one HTML text with no script and nothing fetched from outside.
 
@@ -78,8 +78,8 @@ def page(
         differences: figures of how skills differ.
         base: the mix that has figures of its own where there are too many for all to have them.
     """
-    about = background or Background()
-    mixes = told_mixes(fits, base)
+    about = background or ReportContext()
+    mixes = shown_mixes(fits, base)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["firm"] = _firm
     template = environment.from_string(
@@ -102,7 +102,7 @@ def page(
     )
 
 
-def told_mixes(fits: StudyFits, base: str) -> tuple[str, ...]:
+def shown_mixes(fits: StudyResults, base: str) -> tuple[str, ...]:
     """The mixes that have tables and figures each: all where they are few, else the base mix alone."""
     return fits.mixes if len(fits.mixes) <= _MIXES or base not in fits.mixes else (base,)
 
@@ -112,13 +112,13 @@ def _firm(text: str) -> str:
     return text.replace(" %", "\u00a0%")
 
 
-def _footer(about: Background) -> str:
+def _footer(about: ReportContext) -> str:
     return f"Made by {f'skillscale {about.version}'.strip()}{f' on {about.made}' if about.made else ''}."
 
 
-def _lede(fits: StudyFits, mixes: Sequence[str], laws: Laws) -> str:
+def _lede(fits: StudyResults, mixes: Sequence[str], laws: Laws) -> str:
     budgets = sorted({one.C for one in fits.minima})
-    if not budgets and any(isinstance(one, Fitted) for one in laws.values()):
+    if not budgets and any(isinstance(one, FittedLaw) for one in laws.values()):
         return (
             f"The loss of {_skills_of(laws, fits)} as a law of parameters and tokens. The runs are no isoFLOP "
             "study: no budget holds 4 sizes, so that optima are told by the laws alone."
@@ -133,7 +133,7 @@ def _lede(fits: StudyFits, mixes: Sequence[str], laws: Laws) -> str:
     )
 
 
-def _skills_of(laws: Laws, fits: StudyFits) -> str:
+def _skills_of(laws: Laws, fits: StudyResults) -> str:
     """``2 skills``; ``2 skills on 3 mixes`` where mixes have names alone, and each has laws of its own."""
     names = (*fits.skills, *fits.aggregates)
     mix_of = {f"{mix}/{name}": mix for mix in fits.runs["mix"].astype(str).unique() for name in names}
@@ -142,7 +142,7 @@ def _skills_of(laws: Laws, fits: StudyFits) -> str:
     return plural(len(skills), "skill") + (f" on {plural(len(mixes), 'mix')}" if mixes else "")
 
 
-def _headline(records: Sequence[RunRecord], about: Background) -> list[dict[str, str]]:
+def _headline(records: Sequence[RunRecord], about: ReportContext) -> list[dict[str, str]]:
     done = [one for one in records if one.state is State.FINISHED]
     lost = len(records) - len(done)
     exact = [one.spending.flops_exact for one in done if one.spending is not None]
@@ -169,7 +169,7 @@ def _headline(records: Sequence[RunRecord], about: Background) -> list[dict[str,
     return [{"label": label, "value": value, "note": note} for label, value, note in items if value]
 
 
-def _headline_of_table(fits: StudyFits) -> list[dict[str, str]]:
+def _headline_of_table(fits: StudyResults) -> list[dict[str, str]]:
     runs = fits.runs
     if runs.empty or "cluster" not in runs:
         return []
@@ -188,10 +188,10 @@ def _span(values: Sequence[float]) -> str:
     return f"{count(min(values), 2)} to {count(max(values), 2)}" if values else ""
 
 
-def _verdicts(fits: StudyFits, mix: str, *, named: bool) -> list[dict[str, object]]:
+def _verdicts(fits: StudyResults, mix: str, *, named: bool) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for skill in fits.skills:
-        one = verdict_text.pooled_residual(fits, mix, skill)
+        one = verdict_text.pooled_size_gap(fits, mix, skill)
         rows.append(
             {
                 "skill": f"{skill} ({mix})" if named else skill,
@@ -203,39 +203,39 @@ def _verdicts(fits: StudyFits, mix: str, *, named: bool) -> list[dict[str, objec
     return rows
 
 
-def _figures(fits: StudyFits, mix: str, number: int, *, named: bool) -> list[Drawn]:
+def _figures(fits: StudyResults, mix: str, number: int, *, named: bool) -> list[Figure]:
     of = f" (mix {mix})" if named else ""
     level = f"{100 * fits.level:.3g} %"
     minima = _only(fits.minima_table(), mix)
     return [
-        drawn_of(
+        figure_section(
             f"isoflop-{number}", f"IsoFLOP curves{of}", style.svg(figures.isoflop(fits, mix)),
             f"Each point is a run of the grid, each curve {_curve_kind(fits)} in log N, fitted to one budget's. "
             f"Diamonds are the compute optima N*, black bars their {level} intervals. A dashed curve has no optimum "
             f"that could be claimed; the table says why.",
-            (table_of("Optima", minima),),
+            (table_section("Optima", minima),),
         ),
-        drawn_of(
+        figure_section(
             f"optima-{number}", f"Optimal size against compute{of}", style.svg(figures.optima(fits, mix)),
             f"N*(C) of each skill with {level} intervals, and the power law through them with its band; the aggregate "
             f"in grey. Dashed: the optimum by the skill's law, which is one for all budgets. Where "
             f"the two part, at least one form does not hold here. Points are shifted a little along C to stay apart.",
             (
-                table_of("Power laws N* = k C^a", _only(fits.power_law_table(), mix)),
-                table_of("N* by isoFLOP curve and by law", _only(fits.frontier_table(), mix)),
+                table_section("Power laws N* = k C^a", _only(fits.power_law_table(), mix)),
+                table_section("N* by isoFLOP curve and by law", _only(fits.frontier_table(), mix)),
             ),
         ),
-        drawn_of(
+        figure_section(
             f"residuals-{number}", f"Residuals{of}", style.svg(figures.residuals(fits, mix)),
             f"How many more parameters the skill's optimum has than the aggregate's: at each budget (dots) and pooled "
             f"over budgets (diamonds), with {level} intervals. An interval that crosses the vertical line shows no "
             f"difference.",
-            (table_of("Residuals, ln N*(skill) − ln N*(aggregate)", _only(fits.residual_table(), mix)),),
+            (table_section("Residuals, ln N*(skill) − ln N*(aggregate)", _only(fits.residual_table(), mix)),),
         ),
     ]  # fmt: skip
 
 
-def _curve_kind(fits: StudyFits) -> str:
+def _curve_kind(fits: StudyResults) -> str:
     degree = max((len(one.curve.coefficients) - 1 for one in fits.minima if one.curve is not None), default=2)
     return "a parabola" if degree == 2 else f"a polynomial of degree {degree}"
 
@@ -252,13 +252,13 @@ def _only(table: pd.DataFrame, mix: str) -> pd.DataFrame:
     return mine.drop(columns=[*same, *silent])
 
 
-def _law_figures(laws: Laws, flops: Sequence[float], given: Mapping[str, bytes] | None) -> list[Drawn]:
+def _law_figures(laws: Laws, flops: Sequence[float], given: Mapping[str, bytes] | None) -> list[Figure]:
     told = {
         "law-optima": (
             "Optimal size by the law",
             "N*(C) of each skill's law with its interval; dashed beyond the largest run (dotted line). The interval "
             "owns the runs' noise; whether the form holds so far out is another question, for held-out larger runs.",
-            (table_of("N* by law", tables_of_laws.optima_frame(laws, flops)),),
+            (table_section("N* by law", tables_of_laws.optima_frame(laws, flops)),),
         ),
         "law-errors": (
             "How far the runs lie from the law",
@@ -269,27 +269,27 @@ def _law_figures(laws: Laws, flops: Sequence[float], given: Mapping[str, bytes] 
     }
     if given is None:
         given = {name: style.svg(figure) for name, figure in law_figures.of_laws(laws, flops).items()}
-    return [drawn_of(name, told[name][0], image, *told[name][1:]) for name, image in given.items()]
+    return [figure_section(name, told[name][0], image, *told[name][1:]) for name, image in given.items()]
 
 
-def _laws(laws: Laws, flops: Sequence[float], fits: StudyFits) -> Part | None:
+def _laws(laws: Laws, flops: Sequence[float], fits: StudyResults) -> Section | None:
     """Each skill's law: its form in words, its parameters with intervals, what the runs can't tell, and the curves."""
-    beside = tuple(text for text in (verdict_text.frontiers(fits),) if text)
+    beside = tuple(text for text in (verdict_text.compare_curve_and_law(fits),) if text)
     if not laws and not beside:
         return None
-    forms = {one.law.name: type(one.law).__doc__ or "" for one in laws.values() if isinstance(one, Fitted)}
+    forms = {one.law.name: type(one.law).__doc__ or "" for one in laws.values() if isinstance(one, FittedLaw)}
     formulas = tuple(f"{name}: {' '.join(text.split(chr(10) * 2)[0].split())}" for name, text in forms.items())
     doubts = tuple(
         f"{name}: {doubt}"
         for name, one in laws.items()
-        for doubt in (one.reason, *(one.warnings if isinstance(one, Fitted) else ()))
+        for doubt in (one.reason, *(one.warnings if isinstance(one, FittedLaw) else ()))
         if doubt
     )
     shown = (
-        table_of("Laws", _fitted_frame(laws), folded=False),
-        table_of("N* by law", tables_of_laws.optima_frame(laws, flops)),
+        table_section("Laws", _fitted_frame(laws), folded=False),
+        table_section("N* by law", tables_of_laws.optima_frame(laws, flops)),
     )
-    return Part(
+    return Section(
         name="laws", title="Law of each skill", paragraphs=(*formulas, *beside), bullets=doubts,
         tables=shown if laws else (),
     )  # fmt: skip
@@ -298,7 +298,7 @@ def _laws(laws: Laws, flops: Sequence[float], fits: StudyFits) -> Part | None:
 def _fitted_frame(laws: Laws) -> pd.DataFrame:
     rows = []
     for name, one in laws.items():
-        if not isinstance(one, Fitted):
+        if not isinstance(one, FittedLaw):
             rows.append({"skill": name, "status": "refused"})
             continue
         row = {"skill": name}
@@ -309,7 +309,7 @@ def _fitted_frame(laws: Laws) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna(MISSING)
 
 
-def _parts(records: Sequence[RunRecord], fits: StudyFits, about: Background) -> list[Part | None]:
+def _parts(records: Sequence[RunRecord], fits: StudyResults, about: ReportContext) -> list[Section | None]:
     return [
         _runs(records, fits),
         _exposures(records, about),
@@ -325,7 +325,7 @@ def _with_interval(value: float, lo: float, hi: float) -> str:
     return f"{value:.3g} [{lo:.3g}, {hi:.3g}]" if math.isfinite(lo) and math.isfinite(hi) else f"{value:.3g}"
 
 
-def _runs(records: Sequence[RunRecord], fits: StudyFits) -> Part | None:
+def _runs(records: Sequence[RunRecord], fits: StudyResults) -> Section | None:
     """What became of the runs, and all that was left out."""
     if not records and not fits.unusable:
         return None
@@ -337,14 +337,14 @@ def _runs(records: Sequence[RunRecord], fits: StudyFits) -> Part | None:
     left_out = [one for one in fits.unusable if one.run_id not in unfinished]
     bullets += [
         f"{len(ones)} left out{f' of {skill}' if skill else ''}: {reason}"
-        for (skill, reason), ones in by_reason(left_out).items()
+        for (skill, reason), ones in group_by_reason(left_out).items()
     ]
     shown = [
-        table_of("By state", tables.states_frame(records), folded=False),
-        table_of(f"All {plural(len(records), 'run')}", _run_list(records)),
+        table_section("By state", tables.states_frame(records), folded=False),
+        table_section(f"All {plural(len(records), 'run')}", _run_list(records)),
     ]
-    named = [table_of("Left out", tables.left_out_frame(left_out))] if left_out else []
-    return Part(
+    named = [table_section("Left out", tables.left_out_frame(left_out))] if left_out else []
+    return Section(
         name="runs", title="Runs", bullets=tuple(bullets), tables=(*(shown if records else ()), *named),
     )  # fmt: skip
 
@@ -358,7 +358,7 @@ def _run_list(records: Sequence[RunRecord]) -> pd.DataFrame:
     return filled.rename(columns=losses).assign(run_id=filled["run_id"].str[:8])
 
 
-def _exposures(records: Sequence[RunRecord], about: Background) -> Part | None:
+def _exposures(records: Sequence[RunRecord], about: ReportContext) -> Section | None:
     if not about.exposures:
         return None
     rows = [
@@ -370,32 +370,36 @@ def _exposures(records: Sequence[RunRecord], about: Background) -> Part | None:
     table["flops"] = table["flops"].map(lambda flops: float(f"{flops:.1e}"))
     table = table.groupby(["flops", "n_params"], as_index=False).mean().sort_values(["flops", "n_params"])
     few, many = table["mentions a fact"].min(), table["mentions a fact"].max()
-    return Part(
+    return Section(
         name="exposures",
         title="How often a fact was seen",
         paragraphs=(
             f"{about.facts} A run saw each fact {count(few, 2)} to {count(many, 2)} times in the mean.".strip(),
             _CAPACITY,
         ),
-        tables=(table_of("Mean mentions by budget and size", table),),
+        tables=(table_section("Mean mentions by budget and size", table),),
     )
 
 
-def _sources(about: Background) -> Part | None:
+def _sources(about: ReportContext) -> Section | None:
     if not about.sources:
         return None
     table = pd.DataFrame([(one.name, one.version, one.licence, one.notice) for one in about.sources])
     table.columns = pd.Index(["source", "version", "licence", "notice"])
-    return Part(name="sources", title="Data sources and licences", tables=(table_of("Sources", table, folded=False),))
+    return Section(
+        name="sources", title="Data sources and licences", tables=(table_section("Sources", table, folded=False),)
+    )
 
 
-def _settings(about: Background) -> Part | None:
+def _settings(about: ReportContext) -> Section | None:
     if not about.config:
         return None
-    return Part(name="settings", title="Settings", code=about.config, code_title="The resolved settings of this study")
+    return Section(
+        name="settings", title="Settings", code=about.config, code_title="The resolved settings of this study"
+    )
 
 
-def _again(about: Background) -> Part | None:
+def _again(about: ReportContext) -> Section | None:
     if not about.commands:
         return None
-    return Part(name="again", title="To make this again", code="\n".join(about.commands))
+    return Section(name="again", title="To make this again", code="\n".join(about.commands))

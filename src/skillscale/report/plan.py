@@ -10,8 +10,15 @@ from typing import Any
 from skillscale.formatting import compact, count, join
 from skillscale.laws.optimum.ensemble import SkillLaw
 from skillscale.laws.optimum.optimum import Optimum
-from skillscale.laws.optimum.plan import Cheap, Frontier, Misled, Plan, Price, Step
-from skillscale.laws.results import Interval, Residual, Verdict
+from skillscale.laws.optimum.plan import (
+    NearOptimalSizes,
+    Plan,
+    SizeCost,
+    TradeoffFrontier,
+    TradeoffPoint,
+    ValidationChoiceCost,
+)
+from skillscale.laws.results import Interval, SizeGap, Verdict
 from skillscale.report.tables import MAX_WIDTH, aligned
 from skillscale.report.worth import (
     ends,
@@ -33,7 +40,7 @@ _NEVER = 100.0  # in units of C: what would take more is said not to be made up 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class PlanContext:
     """What plans were asked of: ``budgets`` in words, ``skills`` without aggregates, the ``convention`` of N.
 
     ``mixless``: why nothing is told of other mixes, where it is not.
@@ -47,7 +54,7 @@ class Asked:
     mixless: str
 
 
-def plain_plan(one: Plan, asked: Asked, at: int) -> dict[str, Any]:
+def plain_plan(one: Plan, asked: PlanContext, at: int) -> dict[str, Any]:
     """What ``plan --json`` prints of one budget; null is unknown, and a price that no compute makes up for."""
     optimum = one.optimum
     told = {name: _loss_of(one, name) for name in one.losses}
@@ -64,7 +71,7 @@ def plain_plan(one: Plan, asked: Asked, at: int) -> dict[str, Any]:
             "losses": {name: _valued(each) for name, each in one.best_losses.items()}
         },
         "validation": None if one.misled is None else _plain_misled(one.misled),
-        "not_told": not_told(one, asked),
+        "not_told": undetermined(one, asked),
     }  # fmt: skip
 
 
@@ -80,26 +87,26 @@ def _valued(value: Interval) -> dict[str, Any]:
     return {"value": value.value, "interval": ends(value)}
 
 
-def _plain_price(one: Price) -> dict[str, Any]:
+def _plain_price(one: SizeCost) -> dict[str, Any]:
     told = {name: _valued(getattr(one, name)) for name in ("more", "compute", "change")}
     return {"n_params": one.N, "n_tokens": one.D, **told, "asked": one.asked}
 
 
-def _plain_cheap(one: Cheap) -> dict[str, Any]:
+def _plain_cheap(one: NearOptimalSizes) -> dict[str, Any]:
     return {
         "tolerance": one.tolerance, "n_params": [one.lo, one.hi], "sure": [one.sure_lo, one.sure_hi],
         "chance": one.chance,
     }  # fmt: skip
 
 
-def _plain_frontier(one: Frontier) -> dict[str, Any]:
+def _plain_frontier(one: TradeoffFrontier) -> dict[str, Any]:
     return {
         "skill": one.skill, "rest": dict(one.rest), "planned": one.planned, "with_mix": one.with_mix,
         "steps": [_plain_step(step) for step in one.steps],
     }  # fmt: skip
 
 
-def _plain_step(one: Step) -> dict[str, Any]:
+def _plain_step(one: TradeoffPoint) -> dict[str, Any]:
     return {
         "weight": one.weight, "n_params": one.N.value, "interval": ends(one.N), "n_tokens": one.D, "mix": dict(one.mix),
         "loss": one.own, "rest_loss": one.rest, "change": _valued(one.own_change),
@@ -107,7 +114,7 @@ def _plain_step(one: Step) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _plain_misled(one: Misled) -> dict[str, Any]:
+def _plain_misled(one: ValidationChoiceCost) -> dict[str, Any]:
     return {
         "weights": dict(one.optimum.weights), "n_params": one.optimum.N.value, "interval": ends(one.optimum.N),
         "n_tokens": one.optimum.D.value, **plain_effect(one.effect),
@@ -115,7 +122,7 @@ def _plain_misled(one: Misled) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def not_told(one: Plan, asked: Asked) -> list[str]:
+def undetermined(one: Plan, asked: PlanContext) -> list[str]:
     """What the runs do not tell about this plan, in sentences."""
     optimum, said = one.optimum, []
     if optimum.extrapolation > 1.01:
@@ -143,13 +150,13 @@ def not_told(one: Plan, asked: Asked) -> list[str]:
     return said
 
 
-def plan_text(plans: Sequence[Plan], laws: Mapping[str, SkillLaw], asked: Asked) -> str:
+def plan_text(plans: Sequence[Plan], laws: Mapping[str, SkillLaw], asked: PlanContext) -> str:
     """All that a plan says, budget by budget; then which laws it rests on and what is doubted about them."""
     blocks = ["\n".join(_block(one, asked, at)) for at, one in enumerate(plans)]
     return "\n\n\n".join([*blocks, "\n".join(_foot(laws, asked.level))])
 
 
-def _block(one: Plan, asked: Asked, at: int) -> list[str]:
+def _block(one: Plan, asked: PlanContext, at: int) -> list[str]:
     optimum = one.optimum
     weights = " + ".join(f"{weight:.3g} {name}" for name, weight in optimum.weights.items() if weight)
     lines = [f"plan for {asked.budgets[at]}", f"worth: {weights}{_mix_told(optimum, asked)}", ""]
@@ -167,13 +174,13 @@ def _block(one: Plan, asked: Asked, at: int) -> list[str]:
         lines += ["", *_best_lines(one.best, one.best_losses)]
     if one.misled is not None:
         lines += ["", *_misled_lines(one.misled)]
-    unknown = not_told(one, asked)
+    unknown = undetermined(one, asked)
     if unknown:
         lines += ["", "what the runs do not tell:", *(line for said in unknown for line in _wrapped(f"- {said}"))]
     return lines
 
 
-def _mix_told(optimum: Optimum, asked: Asked) -> str:
+def _mix_told(optimum: Optimum, asked: PlanContext) -> str:
     if not optimum.mix:
         return ""
     shares = ", ".join(f"{name} {share.value:.3g}" for name, share in optimum.mix.items())
@@ -201,7 +208,7 @@ def _table(columns: Sequence[list[str]]) -> list[str]:
     return aligned(filled) if filled else []
 
 
-def _verdict(one: Residual, level: float) -> str:
+def _verdict(one: SizeGap, level: float) -> str:
     return "" if one.verdict is Verdict.UNRESOLVED else one.said(level)
 
 
@@ -253,7 +260,7 @@ def _share(value: float) -> str:
     return f"{percent:.2g}" if percent < 99.5 else f"{percent:.0f}"
 
 
-def _frontier_tables(several: Sequence[Frontier], skills: Sequence[str]) -> list[str]:
+def _frontier_tables(several: Sequence[TradeoffFrontier], skills: Sequence[str]) -> list[str]:
     lines, told = [], {one.skill for one in several}
     for with_mix in (False, True):
         some = [one for one in several if one.with_mix is with_mix and len(one.steps) > 1]
@@ -265,13 +272,13 @@ def _frontier_tables(several: Sequence[Frontier], skills: Sequence[str]) -> list
     return lines[1:]
 
 
-def _rest_told(some: Sequence[Frontier]) -> str:
+def _rest_told(some: Sequence[TradeoffFrontier]) -> str:
     """How the others are weighed among themselves."""
     alike = all(len(set(one.rest.values())) <= 1 for one in some)
     return "(the rest all alike)" if alike else "(the rest as worth has it, or alike where it names no other)"
 
 
-def _frontier_table(some: Sequence[Frontier], *, with_mix: bool) -> list[str]:
+def _frontier_table(some: Sequence[TradeoffFrontier], *, with_mix: bool) -> list[str]:
     first, middle, last = ([_step_at(one, weight) for one in some] for weight in (0.0, 0.5, 1.0))
     columns = [
         ["skill", *(one.skill for one in some)],
@@ -288,7 +295,7 @@ def _frontier_table(some: Sequence[Frontier], *, with_mix: bool) -> list[str]:
     return aligned(columns)
 
 
-def _step_at(one: Frontier, weight: float) -> Step | None:
+def _step_at(one: TradeoffFrontier, weight: float) -> TradeoffPoint | None:
     """None where that weight has no optimum."""
     return next((step for step in one.steps if math.isclose(step.weight, weight, abs_tol=1e-9)), None)
 
@@ -309,7 +316,7 @@ def _best_lines(best: Optimum, losses: Mapping[str, Interval]) -> list[str]:
     )
 
 
-def _misled_lines(one: Misled) -> list[str]:
+def _misled_lines(one: ValidationChoiceCost) -> list[str]:
     effect, chosen = one.effect, one.optimum
     weights = " + ".join(f"{weight:.3g} {name}" for name, weight in chosen.weights.items() if weight)
     told = (
@@ -349,7 +356,7 @@ def _foot(laws: Mapping[str, SkillLaw], level: float) -> list[str]:
     )
     by_law: dict[str, list[str]] = {}
     for name, one in laws.items():
-        by_law.setdefault(laws_told(one), []).append(name)
+        by_law.setdefault(law_rows(one), []).append(name)
     lines += [line for told, names in by_law.items() for line in _wrapped(f"laws of {', '.join(names)}: {told}")]
     by_doubt: dict[str, list[str]] = {}
     for name, one in laws.items():
@@ -363,7 +370,7 @@ def _foot(laws: Mapping[str, SkillLaw], level: float) -> list[str]:
     return lines
 
 
-def laws_told(one: SkillLaw) -> str:
+def law_rows(one: SkillLaw) -> str:
     """The chosen law and its rivals with their weights."""
     return (
         ", ".join(f"{each.law.name} {each.weight:.2f}" for each in (one, *one.rivals)) if one.rivals else one.law.name

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from skillscale.formatting import count, power
 from skillscale.laws.forms.nd import Array
 from skillscale.laws.optimum.ensemble import Ensemble, SkillLaw, shares_of
-from skillscale.laws.optimum.plan import AROUND, Frontier, Plan
+from skillscale.laws.optimum.plan import AROUND, Plan, TradeoffFrontier
 from skillscale.report.style import GREY, INK, SKILL_COLOURS, STYLE, WIDTH, log_axis
 
 _POINTS = 121
@@ -76,7 +76,7 @@ def _above_least(laws: Mapping[str, SkillLaw], weights: Mapping[str, float], one
     return np.asarray(values / least - 1)
 
 
-def _frontiers(panel: Axes, several: Sequence[Frontier], colours: Mapping[str, str]) -> None:
+def _frontiers(panel: Axes, several: Sequence[TradeoffFrontier], colours: Mapping[str, str]) -> None:
     """Change of a skill's loss against that of the rest, as its weight goes from 0 to 1; the plan is at 0, 0."""
     panel.set_title("what a skill and the rest trade")
     for one in (each for each in several if each.steps):

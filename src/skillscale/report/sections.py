@@ -30,7 +30,7 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class Figure:
     """A figure of the page; without an image the caption says what is missing."""
 
     name: str
@@ -42,7 +42,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Section:
     """A section below the figures."""
 
     name: str
@@ -54,13 +54,13 @@ class Part:
     code_title: str = ""
 
 
-def drawn_of(name: str, title: str, svg: bytes, caption: str, behind: tuple[Table, ...]) -> Drawn:
+def figure_section(name: str, title: str, svg: bytes, caption: str, behind: tuple[Table, ...]) -> Figure:
     """A figure with its caption, and the tables behind it."""
     image = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-    return Drawn(name=name, title=title, image=image, alt=f"{title}. {caption}", caption=caption, tables=behind)
+    return Figure(name=name, title=title, image=image, alt=f"{title}. {caption}", caption=caption, tables=behind)
 
 
-def table_of(title: str, frame: pd.DataFrame, *, folded: bool = True) -> Table:
+def table_section(title: str, frame: pd.DataFrame, *, folded: bool = True) -> Table:
     """A frame as a table of texts, folded away or open."""
     numbers = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
     return Table(

@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from skillscale.formatting import count, percent, power
-from skillscale.laws.results import Minimum, Residual, Status, StudyFits
+from skillscale.laws.results import IsoflopMinimum, SizeGap, Status, StudyResults
 from skillscale.laws.skills.crossover import CrossoverStudy
 from skillscale.laws.skills.share_effects import ShareStudy
 from skillscale.laws.skills.skill_study import SkillStudy
-from skillscale.laws.skills.validation_similarity import LikenessStudy
-from skillscale.laws.skills.verdicts import SplitVerdict
+from skillscale.laws.skills.validation_similarity import ValidationSimilarityStudy
+from skillscale.laws.skills.verdicts import ConfirmedVerdict
 from skillscale.report.style import (
     GREY,
     INK,
@@ -37,7 +37,7 @@ PUBLISHED_SHIFTS = ((0.5, "Roberts et al. 2025: nearly 50 % at most"), (0.3, "th
 _WIDEST = math.log(6)  # half width of the axis of residuals that intervals are cut at
 
 
-def splits(verdicts: Sequence[SplitVerdict]) -> Figure:
+def splits(verdicts: Sequence[ConfirmedVerdict]) -> Figure:
     """Pooled residuals: a skill's two splits (diamonds; the held-out one hollow) with their data sets (dots) below."""
     with mpl.rc_context(STYLE):
         blocks = [(one, _split_rows(one)) for one in verdicts]
@@ -71,11 +71,11 @@ def splits(verdicts: Sequence[SplitVerdict]) -> Figure:
         return figure
 
 
-def _said(one: SplitVerdict) -> str:
+def _said(one: ConfirmedVerdict) -> str:
     return f"{one.verdict}; {one.confirmation}"
 
 
-def _split_rows(one: SplitVerdict) -> list[tuple[str, Residual, dict[str, bool]]]:
+def _split_rows(one: ConfirmedVerdict) -> list[tuple[str, SizeGap, dict[str, bool]]]:
     rows = []
     for name, mean, sets, hollow in (
         ("hypothesis split", one.hypothesis, one.hypothesis_sets, False),
@@ -86,13 +86,13 @@ def _split_rows(one: SplitVerdict) -> list[tuple[str, Residual, dict[str, bool]]
     return rows
 
 
-def _reach(residuals: Sequence[Residual]) -> float:
+def _reach(residuals: Sequence[SizeGap]) -> float:
     ends = [abs(x) for one in residuals if one.value.known for x in (one.value.lo, one.value.hi)]
     return 1.08 * min(max([0.1, *ends]), _WIDEST)
 
 
 def _residual_row(
-    axes: Axes, one: Residual, y: float, colour: str, reach: float, *, hollow: bool, mean: bool
+    axes: Axes, one: SizeGap, y: float, colour: str, reach: float, *, hollow: bool, mean: bool
 ) -> None:  # fmt: skip
     beside = axes.get_yaxis_transform()
     if not one.value.known:
@@ -150,7 +150,7 @@ def _shade(share: float, shares: "pd.Series[float]") -> str:
     return str(to_hex(colormaps["viridis"](0.9 * at)))
 
 
-def _mix_curve(panel: Axes, one: Minimum, colour: str) -> None:
+def _mix_curve(panel: Axes, one: IsoflopMinimum, colour: str) -> None:
     if one.curve is None:
         return
     N = np.geomspace(one.curve.N_min, one.curve.N_max, 100)
@@ -216,7 +216,7 @@ def crossover(found: CrossoverStudy) -> Figure:
         return figure
 
 
-def likeness(found: LikenessStudy, C: float) -> Figure:
+def likeness(found: ValidationSimilarityStudy, C: float) -> Figure:
     """Loss of every validation set against the ratio of two categories, each less its mean and over its scatter."""
     with mpl.rc_context(STYLE):
         told = [one for one in found.likenesses if math.isnan(one.C)]
@@ -274,7 +274,7 @@ def shifts(study: SkillStudy) -> Figure:
         return figure
 
 
-def published(fits: StudyFits, mix: str, theirs: pd.DataFrame) -> Figure:
+def published(fits: StudyResults, mix: str, theirs: pd.DataFrame) -> Figure:
     """N*(C) of this study (filled) and of another (hollow), and each skill's N* against its own aggregate's."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
@@ -316,7 +316,7 @@ def published(fits: StudyFits, mix: str, theirs: pd.DataFrame) -> Figure:
         return figure
 
 
-def _ratios(panel: Axes, fits: StudyFits, mix: str, name: str, theirs: pd.DataFrame, colour: str) -> None:
+def _ratios(panel: Axes, fits: StudyResults, mix: str, name: str, theirs: pd.DataFrame, colour: str) -> None:
     """A skill's residuals: this study's with intervals, those of the others' optima without."""
     aggregate = next(iter(fits.aggregates), "")
     for one in fits.residuals:

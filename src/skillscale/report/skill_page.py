@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from skillscale.formatting import count, join, percent, plural, power
-from skillscale.laws.results import Interval, Status, StudyFits, Verdict
-from skillscale.laws.skills.crossover import Crossing, Crossover
+from skillscale.laws.results import Interval, Status, StudyResults, Verdict
+from skillscale.laws.skills.crossover import Crossover, CrossoverOutcome
 from skillscale.laws.skills.regression import LEAST
 from skillscale.laws.skills.skill_study import PAIR, SkillStudy, last_shift
 from skillscale.laws.skills.validation_shift import composition_table
-from skillscale.laws.skills.verdicts import Confirmation, SplitVerdict, needed_table, split_table
+from skillscale.laws.skills.verdicts import Confirmation, ConfirmedVerdict, confirmed_verdict_table, required_runs_table
 from skillscale.report import skill_figures, style
-from skillscale.report.sections import Drawn, drawn_of, table_of
+from skillscale.report.sections import Figure, figure_section, table_section
 
 _ABSENT = re.compile(r" at \d+ of \d+")  # each names a mix that a line is without
 _FAR = 1000.0  # factor between the budgets of two studies that is worth a word
@@ -25,8 +25,8 @@ _PUBLISHED_SLOPES = (
 
 
 def skill_figures_of(
-    study: SkillStudy | None, categories: Mapping[str, str], *, fits: StudyFits, beside: tuple[str, pd.DataFrame] | None
-) -> list[Drawn]:  # fmt: skip
+    study: SkillStudy | None, categories: Mapping[str, str], *, fits: StudyResults, beside: tuple[str, pd.DataFrame] | None
+) -> list[Figure]:  # fmt: skip
     """Every figure that the runs allow; in place of one that they don't, what it takes.
 
     Args:
@@ -40,7 +40,7 @@ def skill_figures_of(
     return [*_splits(study), *_shifts(study), *_mixes(study, categories), *_beside(study, fits, beside)]
 
 
-def _beside(study: SkillStudy, fits: StudyFits, beside: tuple[str, pd.DataFrame] | None) -> list[Drawn]:
+def _beside(study: SkillStudy, fits: StudyResults, beside: tuple[str, pd.DataFrame] | None) -> list[Figure]:
     """Published optima of skills of the same names beside the study's own."""
     if beside is None:
         return []
@@ -49,17 +49,17 @@ def _beside(study: SkillStudy, fits: StudyFits, beside: tuple[str, pd.DataFrame]
     if known.empty or study.base not in fits.mixes:
         return []
     return [
-        drawn_of(
+        figure_section(
             "published", f"Beside {name}", style.svg(skill_figures.published(fits, study.base, known)),
             f"This study's optima with their intervals, and those of {name}, hollow. Skills of the same name are "
             f"measured on other data sets there{_apart(fits, known)}: what agrees or differs is the order of the "
             "skills, not more.",
-            (table_of(f"Optima of {name}", _short(theirs), folded=True),),
+            (table_section(f"Optima of {name}", _short(theirs), folded=True),),
         )
     ]  # fmt: skip
 
 
-def _apart(fits: StudyFits, theirs: pd.DataFrame) -> str:
+def _apart(fits: StudyResults, theirs: pd.DataFrame) -> str:
     """How far apart two studies' budgets are, where they don't meet."""
     ours = [one.C for one in fits.minima]
     gap = max(float(theirs["C"].min()) / max(ours), min(ours) / float(theirs["C"].max()))
@@ -71,9 +71,9 @@ def skill_frames(study: SkillStudy | None) -> dict[str, pd.DataFrame]:
     if study is None:
         return {}
     found = {
-        "splits": split_table(study.verdicts),
+        "splits": confirmed_verdict_table(study.verdicts),
         "composition_shifts": composition_table(study.shifts),
-        "runs_needed": needed_table(study.needed),
+        "runs_needed": required_runs_table(study.needed),
         "optima_of_every_set": study.fits.minima_table(),
     }
     if study.shares is not None:
@@ -90,7 +90,7 @@ def skill_frames(study: SkillStudy | None) -> dict[str, pd.DataFrame]:
     return found
 
 
-def _splits(study: SkillStudy) -> list[Drawn]:
+def _splits(study: SkillStudy) -> list[Figure]:
     title = "Verdicts on two splits"
     if not study.verdicts:
         why = "The runs have no aggregate to compare skills with: weigh evaluation sets in `study.aggregate`, or in "
@@ -107,10 +107,14 @@ def _splits(study: SkillStudy) -> list[Drawn]:
         f"{100 * study.fits.level:.3g} % intervals, pooled over budgets."
     )
     tables = (
-        table_of("Residuals of skills and data sets", _short(split_table(study.verdicts)), folded=True),
-        table_of("How many times the runs a claim would need", _short(needed_table(study.needed)), folded=True),
+        table_section(
+            "Residuals of skills and data sets", _short(confirmed_verdict_table(study.verdicts)), folded=True
+        ),
+        table_section(
+            "How many times the runs a claim would need", _short(required_runs_table(study.needed)), folded=True
+        ),
     )
-    return [drawn_of("splits", title, style.svg(skill_figures.splits(study.verdicts)), caption, tables)]
+    return [figure_section("splits", title, style.svg(skill_figures.splits(study.verdicts)), caption, tables)]
 
 
 def _without_split(study: SkillStudy) -> str:
@@ -126,7 +130,7 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _verdict(one: SplitVerdict) -> str:
+def _verdict(one: ConfirmedVerdict) -> str:
     if not one.hypothesis.value.known:
         return f"{one.skill}: {one.hypothesis.reason}."
     here = f"{percent(one.hypothesis.value.value)} {_ends(one.hypothesis.value)}"
@@ -151,7 +155,7 @@ def _ends(value: Interval) -> str:
     return f"[{percent(value.lo)}, {percent(value.hi)}]"
 
 
-def _shifts(study: SkillStudy) -> list[Drawn]:
+def _shifts(study: SkillStudy) -> list[Figure]:
     title = "A validation set of another composition"
     mine = [one for one in study.shifts if one.mix == study.base]
     last = last_shift(study)
@@ -167,11 +171,11 @@ def _shifts(study: SkillStudy) -> list[Drawn]:
         f"{last.extremes[1]}, {surely} there. The estimate of a largest difference is too large where noise is; the "
         "interval owns that, budget by budget, and begins at 0 where no two skills can be told apart."
     )
-    table = table_of("Shift of N* by validation set", _short(composition_table(mine)), folded=True)
-    return [drawn_of("composition", title, style.svg(skill_figures.shifts(study)), caption, (table,))]
+    table = table_section("Shift of N* by validation set", _short(composition_table(mine)), folded=True)
+    return [figure_section("composition", title, style.svg(skill_figures.shifts(study)), caption, (table,))]
 
 
-def _mixes(study: SkillStudy, categories: Mapping[str, str]) -> list[Drawn]:
+def _mixes(study: SkillStudy, categories: Mapping[str, str]) -> list[Figure]:
     n_mixes = len(study.fits.mixes)
     skills = [name for name in categories if name in study.fits.skills]
     if study.shares is None or not any(one.line is not None for one in study.shares.effects):
@@ -179,21 +183,21 @@ def _mixes(study: SkillStudy, categories: Mapping[str, str]) -> list[Drawn]:
     smallest = min(one.C for one in study.fits.minima)
     own = {name: categories[name] for name in skills}
     found = [
-        drawn_of(
+        figure_section(
             "mixes", f"Data mixes at {power(smallest)} FLOP", style.svg(skill_figures.mixes(study, own, smallest)),
             f"IsoFLOP curves of {n_mixes} mixes at the smallest budget; the colour tells the share of the skill's own "
             "category. Other budgets are in the table.",
-            (table_of("Optima of every mix", _short(study.fits.minima_table()), folded=True),),
+            (table_section("Optima of every mix", _short(study.fits.minima_table()), folded=True),),
         ),
-        drawn_of(
+        figure_section(
             "shares", "Optimal size against the share of the skill's data",
             style.svg(skill_figures.shares(study.shares, skills)),
             f"{_elasticities(study, skills)} {_equal(study)} {_PUBLISHED_SLOPES} Were a skill to learn from the tokens "
             "of its own category alone, the elasticity would be β/(α+β), about .45 with their exponents.",
             (
-                table_of("Slopes and elasticities", _short(study.shares.effect_table()), folded=True),
-                table_of("Skills at equal share", _short(study.shares.equal_share_table()), folded=True),
-                table_of("Differences of slopes", _short(study.shares.difference_table()), folded=True),
+                table_section("Slopes and elasticities", _short(study.shares.effect_table()), folded=True),
+                table_section("Skills at equal share", _short(study.shares.equal_share_table()), folded=True),
+                table_section("Differences of slopes", _short(study.shares.difference_table()), folded=True),
             ),
         ),
     ]  # fmt: skip
@@ -253,18 +257,18 @@ def _equal(study: SkillStudy) -> str:
     return f"N*({mine[0].first}) / N*({mine[0].second}) at equal share: {'; '.join(told)}."
 
 
-def _ratios(study: SkillStudy, smallest: float) -> list[Drawn]:
+def _ratios(study: SkillStudy, smallest: float) -> list[Figure]:
     found = []
     if study.crossover is not None and study.crossover.crossovers:
         over_all = study.crossover.crossovers[-1]
         found.append(
-            drawn_of(
+            figure_section(
                 "crossover", "Where two skills want the same size",
                 style.svg(skill_figures.crossover(study.crossover)),
                 f"{_crossing(over_all)}{_PUBLISHED_CROSSING if study.pair == PAIR else ''}",
                 (
-                    table_of("Crossings", _short(study.crossover.crossover_table()), folded=True),
-                    table_of("Optima by ratio", _short(study.crossover.points_table()), folded=True),
+                    table_section("Crossings", _short(study.crossover.crossover_table()), folded=True),
+                    table_section("Optima by ratio", _short(study.crossover.points_table()), folded=True),
                 ),
             )
         )  # fmt: skip
@@ -275,13 +279,13 @@ def _ratios(study: SkillStudy, smallest: float) -> list[Drawn]:
                 alike.setdefault(one.like, []).append(one.column.removeprefix("set/"))
         told = "; ".join(f"{like}: {join(names)}" for like, names in alike.items())
         found.append(
-            drawn_of(
+            figure_section(
                 "likeness", "What each validation set is like",
                 style.svg(skill_figures.likeness(study.likeness, smallest)),
                 f"Loss at the optimum of each mix, less its mean over mixes and over its scatter, at {power(smallest)} "
                 f"FLOP, beside those of the two skills; the data sets they are the means of are left out. By all "
                 f"budgets: {told}. Each is told by itself: of ten, one may be told wrongly at this level.",
-                (table_of("Likeness", _short(study.likeness.likeness_table()), folded=True),),
+                (table_section("Likeness", _short(study.likeness.likeness_table()), folded=True),),
             )
         )  # fmt: skip
     return found
@@ -296,9 +300,9 @@ def _crossing(one: Crossover) -> str:
         f"N*({one.first}) against N*({one.second}): {low} at the least ratio of {one.over} to {one.under} run, {high} "
         "at the largest."
     )
-    if one.outcome is Crossing.FOUND:
+    if one.outcome is CrossoverOutcome.FOUND:
         return f"Over the budgets, {which} cross at a ratio of {_ratio(one.ratio)}. {ends}"
-    if one.outcome is Crossing.NONE:
+    if one.outcome is CrossoverOutcome.NONE:
         return f"Over the budgets, {which} don't cross within the ratios that were run. {ends}"
     return f"Over the budgets, whether {which} cross is not resolved. {ends}"
 
@@ -316,5 +320,5 @@ def _short(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns=silent)
 
 
-def _missing(name: str, title: str, what: str) -> Drawn:
-    return Drawn(name=name, title=title, image="", alt="", caption=what, tables=())
+def _missing(name: str, title: str, what: str) -> Figure:
+    return Figure(name=name, title=title, image="", alt="", caption=what, tables=())

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from skillscale.formatting import compact, count, percent
-from skillscale.laws.results import Minimum, Status, StudyFits, Unusable
+from skillscale.laws.results import ExcludedRun, IsoflopMinimum, Status, StudyResults
 from skillscale.record import Measurement, RunRecord
-from skillscale.report.verdict_text import pooled_residual, the
+from skillscale.report.verdict_text import article, pooled_size_gap
 
 MAX_WIDTH = 110
 _NAME_WIDTH = 18
@@ -17,7 +17,7 @@ _GAP = "  "
 _RUN_COLUMNS = ("run_id", "state", "reason", "flops", "n_params", "n_tokens", "mix", "seed")  # of a table without runs
 
 
-def verdict_table(fits: StudyFits, mix: str) -> str:
+def verdict_table(fits: StudyResults, mix: str) -> str:
     """Skill, N*(C) with interval at as many budgets as fit, residual with interval, verdict; what is refused as notes.
 
     Plain text, at most ``MAX_WIDTH`` characters wide. The largest budget is always there; the rest is in the frames.
@@ -32,7 +32,7 @@ def verdict_table(fits: StudyFits, mix: str) -> str:
     hidden = len(budgets) - len(shown)
     lines = aligned(columns)
     lines += _wrapped(
-        f"N*: parameters at the optimum of a budget in FLOP. Residual: N* against that of {the(_reference(fits))}, "
+        f"N*: parameters at the optimum of a budget in FLOP. Residual: N* against that of {article(_reference(fits))}, "
         f"over budgets. In brackets: {100 * fits.level:.3g} % intervals."
     )
     if hidden:
@@ -42,7 +42,7 @@ def verdict_table(fits: StudyFits, mix: str) -> str:
     return "\n".join(lines)
 
 
-def _columns(fits: StudyFits, mix: str, budgets: Sequence[float], notes: list[str]) -> list[list[str]]:
+def _columns(fits: StudyResults, mix: str, budgets: Sequence[float], notes: list[str]) -> list[list[str]]:
     names = (*fits.skills, *fits.aggregates)
     optima = [
         [f"N* at {compact(C)}", *(_optimum(_minimum(fits, mix, name, C), notes) for name in names)] for C in budgets
@@ -50,11 +50,11 @@ def _columns(fits: StudyFits, mix: str, budgets: Sequence[float], notes: list[st
     return [["skill", *(_shortened(name) for name in names)], *optima, *_verdict_columns(fits, mix, names, notes)]
 
 
-def _verdict_columns(fits: StudyFits, mix: str, names: Sequence[str], notes: list[str]) -> list[list[str]]:
+def _verdict_columns(fits: StudyResults, mix: str, names: Sequence[str], notes: list[str]) -> list[list[str]]:
     """Residual and verdict; a refusal's reason becomes a note."""
     values, verdicts = ["residual, %"], ["verdict"]
     for name in names:
-        one = pooled_residual(fits, mix, name)
+        one = pooled_size_gap(fits, mix, name)
         if one is None:
             values.append("reference" if name == _reference(fits) else "–")
             verdicts.append("–")
@@ -70,7 +70,7 @@ def _verdict_columns(fits: StudyFits, mix: str, names: Sequence[str], notes: lis
     return [values, verdicts]
 
 
-def _optimum(minimum: Minimum | None, notes: list[str]) -> str:
+def _optimum(minimum: IsoflopMinimum | None, notes: list[str]) -> str:
     if minimum is None:
         return "–"
     if minimum.status is not Status.OK:
@@ -79,7 +79,7 @@ def _optimum(minimum: Minimum | None, notes: list[str]) -> str:
     return f"{value} [{lo}, {hi}]"
 
 
-def _minimum(fits: StudyFits, mix: str, name: str, C: float) -> Minimum | None:
+def _minimum(fits: StudyResults, mix: str, name: str, C: float) -> IsoflopMinimum | None:
     return next((one for one in fits.minima if (one.mix, one.skill, one.C) == (mix, name, C)), None)
 
 
@@ -94,7 +94,7 @@ def _shown_first(budgets: Sequence[float]) -> list[float]:
     return [budgets[-1], budgets[0], *reversed(budgets[1:-1])] if len(budgets) > 1 else list(budgets)
 
 
-def _reference(fits: StudyFits) -> str:
+def _reference(fits: StudyResults) -> str:
     return fits.aggregates[0] if fits.aggregates else ""
 
 
@@ -120,7 +120,7 @@ def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, MAX_WIDTH, subsequent_indent="    ")
 
 
-def frames(fits: StudyFits, records: Sequence[RunRecord]) -> dict[str, pd.DataFrame]:
+def frames(fits: StudyResults, records: Sequence[RunRecord]) -> dict[str, pd.DataFrame]:
     """Every table behind the figures, by file stem: write each as CSV."""
     return {
         "runs": runs_frame(records),
@@ -133,7 +133,7 @@ def frames(fits: StudyFits, records: Sequence[RunRecord]) -> dict[str, pd.DataFr
     }
 
 
-def left_out_frame(unusable: Sequence[Unusable]) -> pd.DataFrame:
+def left_out_frame(unusable: Sequence[ExcludedRun]) -> pd.DataFrame:
     """One row a run, or a skill of a run, that was left out: run_id, skill, reason."""
     rows = [(one.run_id, one.skill, one.reason) for one in unusable]
     return pd.DataFrame(rows, columns=["run_id", "skill", "reason"])
@@ -173,7 +173,7 @@ def _losses(group: str, measured: Mapping[str, Measurement]) -> dict[str, float]
     }
 
 
-def curves_frame(fits: StudyFits, points: int = 60) -> pd.DataFrame:
+def curves_frame(fits: StudyResults, points: int = 60) -> pd.DataFrame:
     """The isoFLOP curves as drawn: mix, skill, C, status, N, loss."""
     rows = [
         (one.mix, one.skill, one.C, str(one.status), N, loss)

@@ -3,12 +3,12 @@
 import math
 
 from skillscale.formatting import join, percent, plural, power
-from skillscale.laws.results import Frontier, Residual, Status, StudyFits, Verdict
+from skillscale.laws.results import CurveVersusLaw, SizeGap, Status, StudyResults, Verdict
 
 _OUT_OF_REACH = 50.0
 
 
-def pooled_residual(fits: StudyFits, mix: str, skill: str) -> Residual | None:
+def pooled_size_gap(fits: StudyResults, mix: str, skill: str) -> SizeGap | None:
     """The residual of a skill over all budgets against the first aggregate."""
     aggregate = fits.aggregates[0] if fits.aggregates else ""
     return next(
@@ -21,18 +21,18 @@ def pooled_residual(fits: StudyFits, mix: str, skill: str) -> Residual | None:
     )
 
 
-def the(aggregate: str) -> str:
+def article(aggregate: str) -> str:
     """An aggregate as a sentence names it."""
     return "the aggregate" if aggregate in ("", "aggregate") else aggregate
 
 
-def verdict(fits: StudyFits, residual: Residual) -> str:
+def verdict(fits: StudyResults, residual: SizeGap) -> str:
     """What is shown about one skill, with its interval; where nothing is, that."""
     if not residual.value.known:
         return f"Nothing can be said of {residual.skill}: {residual.status}. {_sentence(residual.reason)}"
     level = f"{100 * fits.level:.3g} % interval"
     span = f"{percent(residual.value.lo)} to {percent(residual.value.hi)}"
-    over, of = _over(fits, residual), the(residual.aggregate)
+    over, of = _over(fits, residual), article(residual.aggregate)
     if residual.verdict is Verdict.UNRESOLVED:
         return (
             f"Not resolved: {over}, the optimum of {residual.skill} has {_amount(residual.value.value)} parameters "
@@ -47,7 +47,7 @@ def verdict(fits: StudyFits, residual: Residual) -> str:
     )
 
 
-def _over(fits: StudyFits, residual: Residual) -> str:
+def _over(fits: StudyResults, residual: SizeGap) -> str:
     """How many of the study's budgets a pooled residual rests on."""
     there = len({one.C for one in fits.minima if one.mix == residual.mix})
     if residual.n_budgets < there:
@@ -61,7 +61,7 @@ def _amount(log_ratio: float) -> str:
     )
 
 
-def _after_holm(fits: StudyFits, residual: Residual) -> str:
+def _after_holm(fits: StudyResults, residual: SizeGap) -> str:
     """Several skills compared at once make some interval miss zero by chance; say so where that is all there is."""
     if not math.isfinite(residual.p_holm) or residual.p_holm <= 1 - fits.level:
         return ""
@@ -70,7 +70,7 @@ def _after_holm(fits: StudyFits, residual: Residual) -> str:
     return f" Taken as one of {compared} comparisons it does not stand ({corrected}): a hint."
 
 
-def _signs(fits: StudyFits, residual: Residual) -> str:
+def _signs(fits: StudyResults, residual: SizeGap) -> str:
     """How many single budgets agree in sign."""
     same = (residual.mix, residual.skill, residual.aggregate)
     single = [
@@ -84,9 +84,9 @@ def _signs(fits: StudyFits, residual: Residual) -> str:
     return f" The estimate has this sign at {agree} of {len(single)} budgets."
 
 
-def how_to_read(fits: StudyFits) -> str:
+def how_to_read(fits: StudyResults) -> str:
     """What a verdict rests on."""
-    aggregate = the(fits.aggregates[0] if fits.aggregates else "")
+    aggregate = article(fits.aggregates[0] if fits.aggregates else "")
     return (
         f"A skill is called capacity-hungry (its best model is larger than that of {aggregate}) or data-hungry "
         f"(smaller) only where the {100 * fits.level:.3g} % interval of its residual, ln N*(skill) − "
@@ -96,7 +96,7 @@ def how_to_read(fits: StudyFits) -> str:
     )
 
 
-def frontiers(fits: StudyFits) -> str:
+def compare_curve_and_law(fits: StudyResults) -> str:
     """Whether the law's optima agree with those of the isoFLOP curves; empty where there is nothing to compare.
 
     Laws that were refused are left out. At a level of 90 %, one comparison in ten differs by chance.
@@ -105,7 +105,7 @@ def frontiers(fits: StudyFits) -> str:
     compared = [one for one in fits.frontier if one.disagreement.known and (one.mix, one.skill) in fitted]
     if not compared:
         return ""
-    apart: dict[tuple[str, str], list[Frontier]] = {}
+    apart: dict[tuple[str, str], list[CurveVersusLaw]] = {}
     for one in compared:
         if one.disagrees:
             apart.setdefault((one.mix, one.skill), []).append(one)
@@ -126,7 +126,7 @@ def frontiers(fits: StudyFits) -> str:
     )
 
 
-def what_to_run(fits: StudyFits) -> list[str]:
+def what_to_run(fits: StudyResults) -> list[str]:
     """Each distinct lack with its cure, once, and how far the unresolved skills are from a verdict."""
     lacks: dict[tuple[str, str], list[str]] = {}
     for minimum in fits.minima:
@@ -143,11 +143,11 @@ def what_to_run(fits: StudyFits) -> list[str]:
     return missing + [_runs_needed(one) for one in fits.residuals if _open(one)]
 
 
-def _open(one: Residual) -> bool:
+def _open(one: SizeGap) -> bool:
     return one.pooled and one.verdict is Verdict.UNRESOLVED and one.value.known and one.value.value != 0
 
 
-def _runs_needed(residual: Residual) -> str:
+def _runs_needed(residual: SizeGap) -> str:
     """An interval's width falls with the square root of the runs: a rough guide, if the estimate is about right."""
     value, lo, hi = residual.value.value, residual.value.lo, residual.value.hi
     towards_zero = value - lo if value > 0 else hi - value

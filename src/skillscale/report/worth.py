@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skillscale.formatting import MISSING, compact, count, percent
-from skillscale.laws.optimum.optimum import Optimum, ValidationEffect
-from skillscale.laws.optimum.weighted_optimum import Worth
-from skillscale.laws.results import Interval, Residual
+from skillscale.laws.optimum.optimum import Optimum, ValidationMismatch
+from skillscale.laws.optimum.weighted_optimum import WeightedOptimum
+from skillscale.laws.results import Interval, SizeGap
 from skillscale.report.tables import aligned
 
 
-def plain_worth(found: Mapping[str, Sequence[Worth]], convention: str) -> list[dict[str, Any]]:
+def weighted_optima_as_dict(found: Mapping[str, Sequence[WeightedOptimum]], convention: str) -> list[dict[str, Any]]:
     """What ``fit --worth --json`` prints under ``optima``: one object a compute (and named mix); null is unknown.
 
     Args:
@@ -23,7 +23,7 @@ def plain_worth(found: Mapping[str, Sequence[Worth]], convention: str) -> list[d
     ]
 
 
-def _plain(one: Worth) -> dict[str, Any]:
+def _plain(one: WeightedOptimum) -> dict[str, Any]:
     optimum = one.optimum
     return {
         **plain_optimum(optimum),
@@ -52,7 +52,7 @@ def plain_best(one: Optimum) -> dict[str, Any]:
     return {**plain_optimum(one), "mix": shares, "starts": starts}
 
 
-def plain_residual(one: Residual) -> dict[str, Any]:
+def plain_residual(one: SizeGap) -> dict[str, Any]:
     """``value``: ln N*(skill) - ln N* of the worth."""
     return {
         "value": one.value.value, "interval": ends(one.value), "p": one.p, "p_holm": one.p_holm,
@@ -60,7 +60,7 @@ def plain_residual(one: Residual) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def plain_effect(one: ValidationEffect) -> dict[str, Any]:
+def plain_effect(one: ValidationMismatch) -> dict[str, Any]:
     """``shift``: in ln N; ``cost``: nats per token; ``compute``: share of C that makes up for it."""
     told = {name: getattr(one, name) for name in ("shift", "cost", "compute", "largest")}
     plain: dict[str, Any] = {name: {"value": each.value, "interval": ends(each)} for name, each in told.items()}
@@ -72,13 +72,13 @@ def ends(value: Interval) -> list[float]:
     return [value.lo, value.hi]
 
 
-def worth_text(found: Mapping[str, Sequence[Worth]], convention: str, level: float) -> str:
+def worth_text(found: Mapping[str, Sequence[WeightedOptimum]], convention: str, level: float) -> str:
     """Tables for the terminal: the optimum of each compute, each skill's residual, the best mix; then what is odd."""
     blocks = ["\n".join(_block(mix, several, convention)) for mix, several in found.items() if several]
     return "\n\n".join([*blocks, f"In brackets: {100 * level:.3g} % intervals."])
 
 
-def _block(mix: str, several: Sequence[Worth], convention: str) -> list[str]:
+def _block(mix: str, several: Sequence[WeightedOptimum], convention: str) -> list[str]:
     weights = " + ".join(f"{weight:.3g} {name}" for name, weight in several[0].optimum.weights.items() if weight)
     counted = f" N: {convention}." if convention else ""
     lines = [
@@ -114,7 +114,7 @@ def _block(mix: str, several: Sequence[Worth], convention: str) -> list[str]:
     return lines + [f"at {C}: {reason}" for C, reason in dict.fromkeys(_notes(several)) if reason]
 
 
-def _notes(several: Sequence[Worth]) -> list[tuple[str, str]]:
+def _notes(several: Sequence[WeightedOptimum]) -> list[tuple[str, str]]:
     """What is to be known at each compute: of the optima, and why a residual is not told."""
     notes = []
     for one in several:

@@ -6,11 +6,19 @@ costs that skill of that row alone. What would make every number wrong (a column
 shares in percent) is an ``InputError`` with its cure; what may be meant is a note.
 """
 
-from skillscale.runs.column_map import Columns, SkillColumns, parse_columns, read_columns
+from skillscale.runs.column_map import ColumnMap, LossColumns, parse_columns, read_columns
 from skillscale.runs.files import files_of
-from skillscale.runs.run_table import RunTable, add_aggregates, read_table, run_columns, table_of
+from skillscale.runs.run_table import RunTable, add_aggregates, make_run_table, read_table, run_columns
 
 __all__ = [
-    "Columns", "RunTable", "SkillColumns", "add_aggregates", "files_of", "parse_columns", "read_columns", "read_table",
-    "run_columns", "table_of",
+    "ColumnMap",
+    "LossColumns",
+    "RunTable",
+    "add_aggregates",
+    "files_of",
+    "make_run_table",
+    "parse_columns",
+    "read_columns",
+    "read_table",
+    "run_columns",
 ]  # fmt: skip

@@ -23,7 +23,7 @@ _ROUNDING = 2.0**-52  # of each number in a sum of shares or weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class SkillColumns:
+class LossColumns:
     """The columns of a skill: its loss (nats per token), and the loss's standard error where there is one."""
 
     loss: str
@@ -59,7 +59,7 @@ class Join:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Columns:
+class ColumnMap:
     """Which column of a table is what. Empty: the table has none.
 
     ``n_params`` by convention of N, the first by default (one column alone has the convention ""); ``mix`` by category,
@@ -76,7 +76,7 @@ class Columns:
 
     n_params: Mapping[str, str]
     n_tokens: str
-    skills: Mapping[str, SkillColumns]
+    skills: Mapping[str, LossColumns]
     flops: str = ""
     budget: str = ""
     run: tuple[str, ...] = ()
@@ -101,7 +101,7 @@ class Columns:
             _check_aggregate(name, weights, tuple(self.skills))
         for name, unit in self.units.items():
             if name not in (*_NUMBERS, "skills", *self.skills):
-                advice = near(name, (*_NUMBERS, *self.skills))
+                advice = did_you_mean(name, (*_NUMBERS, *self.skills))
                 raise InputError(f"units has {name!r}{advice}; it takes {', '.join(_NUMBERS)}, skills, or one skill")
             if not (math.isfinite(unit) and unit > 0):
                 raise InputError(f"the unit of {name} must be a number above 0, as in 1e6, but it is {unit}")
@@ -132,7 +132,7 @@ class Columns:
         if convention not in self.n_params:
             there = ", ".join(name for name in self.n_params if name) or "only the one column that n_params names"
             raise InputError(
-                f"n_params has no convention {convention!r}{near(convention, self.n_params)}; it has {there}"
+                f"n_params has no convention {convention!r}{did_you_mean(convention, self.n_params)}; it has {there}"
             )
         return self.n_params[convention]
 
@@ -141,7 +141,7 @@ class Columns:
         return self.units.get(skill, 1.0) * self.units.get(key, 1.0) if skill else self.units.get(key, 1.0)
 
 
-def read_columns(path: Path | str) -> Columns:
+def read_columns(path: Path | str) -> ColumnMap:
     """The mapping of a table's columns, from a YAML file.
 
     Raises:
@@ -150,7 +150,7 @@ def read_columns(path: Path | str) -> Columns:
     return parse_columns(read_yaml(Path(path)), place=str(path))
 
 
-def parse_columns(raw: Mapping[str, Any], *, place: str = "the mapping of columns") -> Columns:
+def parse_columns(raw: Mapping[str, Any], *, place: str = "the mapping of columns") -> ColumnMap:
     """The mapping of a table's columns, from plain values as a YAML file holds them.
 
     Args:
@@ -160,7 +160,7 @@ def parse_columns(raw: Mapping[str, Any], *, place: str = "the mapping of column
     Raises:
         InputError: unknown keys, or values that name no column.
     """
-    unknown = [f"{key!r}{near(str(key), KEYS)}" for key in raw if key not in KEYS]
+    unknown = [f"{key!r}{did_you_mean(str(key), KEYS)}" for key in raw if key not in KEYS]
     if unknown:
         raise InputError(f"{place} has unknown keys: {', '.join(unknown)}; it takes {', '.join(KEYS)}")
     absent = [key for key in REQUIRED if not raw.get(key)]
@@ -168,7 +168,7 @@ def parse_columns(raw: Mapping[str, Any], *, place: str = "the mapping of column
         raise InputError(f"{place} must name the columns of {', '.join(absent)}, as in n_params: params")
     mix = raw.get("mix") or {}
     shares = _columns_by_name("mix", mix) if isinstance(mix, Mapping) else {}
-    return Columns(
+    return ColumnMap(
         n_params=_columns_by_name("n_params", raw["n_params"]),
         n_tokens=_column("n_tokens", raw["n_tokens"]),
         skills=_skills(raw["skills"]),
@@ -190,7 +190,7 @@ def parse_columns(raw: Mapping[str, Any], *, place: str = "the mapping of column
     )
 
 
-def _check_splits(columns: "Columns") -> None:
+def _check_splits(columns: "ColumnMap") -> None:
     """Refuse a split or a set that names no skill, or names one to be judged."""
     known = tuple(columns.skills)
     named = [(f"splits.{skill}", name) for skill, one in columns.splits.items() for name in (skill, *one.names)]
@@ -198,7 +198,7 @@ def _check_splits(columns: "Columns") -> None:
     named += [("categories", name) for name in columns.categories]
     for key, name in named:
         if name not in known:
-            raise InputError(f"{key} names no skill: {name!r}{near(name, known)}; there are {some(known)}")
+            raise InputError(f"{key} names no skill: {name!r}{did_you_mean(name, known)}; there are {some(known)}")
     parts = [*columns.sets, *(name for one in columns.splits.values() for name in one.names)]
     for name in columns.splits:
         if name in parts:
@@ -224,7 +224,7 @@ def _check_aggregate(name: str, weights: Mapping[str, float], skills: tuple[str,
     for skill in weights:
         if skill not in skills:
             raise InputError(
-                f"validation {name} names no skill: {skill!r}{near(skill, skills)}; there are {some(skills)}"
+                f"validation {name} names no skill: {skill!r}{did_you_mean(skill, skills)}; there are {some(skills)}"
             )
     if not weights or min(weights.values()) < 0 or not 0 < math.fsum(weights.values()) < math.inf:
         raise InputError(f"validation {name} must have weights from 0, not all 0, but it is {dict(weights)}")
@@ -246,23 +246,23 @@ def is_one(total: float, count: int) -> bool:
     return abs(total - 1) <= count * _ROUNDING
 
 
-def _skills(value: Any) -> dict[str, SkillColumns]:
+def _skills(value: Any) -> dict[str, LossColumns]:
     if isinstance(value, list):
         names = [_column("skills", one) for one in value]
-        return {name: SkillColumns(loss=name) for name in names}
+        return {name: LossColumns(loss=name) for name in names}
     if not isinstance(value, Mapping):
         name = _column("skills", value)
-        return {name: SkillColumns(loss=name)}
+        return {name: LossColumns(loss=name)}
     return {str(name): _skill(str(name), one) for name, one in value.items()}
 
 
-def _skill(name: str, value: Any) -> SkillColumns:
+def _skill(name: str, value: Any) -> LossColumns:
     if not isinstance(value, Mapping):
-        return SkillColumns(loss=_column(f"skills.{name}", value))
-    unknown = [f"{key!r}{near(str(key), ('loss', 'sem'))}" for key in value if key not in ("loss", "sem")]
+        return LossColumns(loss=_column(f"skills.{name}", value))
+    unknown = [f"{key!r}{did_you_mean(str(key), ('loss', 'sem'))}" for key in value if key not in ("loss", "sem")]
     if unknown or "loss" not in value:
         raise InputError(f"skill {name} takes the columns loss and sem, but has {', '.join(unknown) or 'no loss'}")
-    return SkillColumns(
+    return LossColumns(
         loss=_column(f"skills.{name}.loss", value["loss"]), sem=_column(f"skills.{name}.sem", value.get("sem", ""))
     )
 
@@ -340,7 +340,7 @@ def as_number(value: str | float) -> float | None:
         return None
 
 
-def near(name: str, known: Iterable[str], *, sign: str = "") -> str:
+def did_you_mean(name: str, known: Iterable[str], *, sign: str = "") -> str:
     """Advice on a name that is not there; in brackets unless a sign goes before it.
 
     What names share up to a dot, as in ``params.lr``, makes them no more alike, but for names of a letter or two.

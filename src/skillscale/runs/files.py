@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from skillscale.errors import InputError
-from skillscale.laws.results import Unusable
-from skillscale.runs.column_map import Columns, Join, some
+from skillscale.laws.results import ExcludedRun
+from skillscale.runs.column_map import ColumnMap, Join, some
 from skillscale.runs.lm_eval import MODEL, read_results
 
 FILE, STEP, STATE, NAME = "file", "_step", "State", "Name"  # ours; then names of W&B
@@ -32,7 +32,7 @@ _NO_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  #
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sheet:
+class RawTable:
     """Rows of one or several files.
 
     ``frame``: the cells that are wanted; ``names``: of all columns that there are; ``labels``: unique names of the
@@ -44,11 +44,11 @@ class Sheet:
     names: tuple[str, ...]
     labels: tuple[str, ...] | None = None
     run: str = ""
-    unusable: tuple[Unusable, ...] = ()
+    unusable: tuple[ExcludedRun, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def read_sheet(path: Path, columns: Columns) -> Sheet:
+def read_raw_table(path: Path, columns: ColumnMap) -> RawTable:
     """The rows that a mapping of columns is about, joined with another file, without W&B runs that did not finish.
 
     Raises:
@@ -64,14 +64,14 @@ def read_sheet(path: Path, columns: Columns) -> Sheet:
     return _finished(sheet, path.name) if STATE not in columns.where else sheet
 
 
-def files_of(path: Path, columns: Columns) -> list[Path]:
+def files_of(path: Path, columns: ColumnMap) -> list[Path]:
     """The files that are read, in order: what names their content."""
     other = _beside(path, columns.join) if columns.join else None
     own = [one for one, _ in _members(path, leave=other)] if path.is_dir() else [path]
     return [*own, *([other] if other else [])]
 
 
-def _one(path: Path, wanted: Set[str], columns: Columns) -> Sheet:
+def _one(path: Path, wanted: Set[str], columns: ColumnMap) -> RawTable:
     if path.suffix.lower() != _RESULTS:
         sheet = _rows(path, wanted)
         if _is_history(sheet):  # of one run, unless the mapping tells runs apart
@@ -80,14 +80,14 @@ def _one(path: Path, wanted: Set[str], columns: Columns) -> Sheet:
     return _results([(path, path.name)], columns, path.name)
 
 
-def _results(files: Sequence[tuple[Path, str]], columns: Columns, place: str) -> Sheet:
+def _results(files: Sequence[tuple[Path, str]], columns: ColumnMap, place: str) -> RawTable:
     """Checkpoints of the harness; those of one model are one run."""
     read = read_results(files, columns, place)
-    return Sheet(frame=read.frame, names=tuple(map(str, read.frame.columns)), run=MODEL, unusable=read.unusable,
+    return RawTable(frame=read.frame, names=tuple(map(str, read.frame.columns)), run=MODEL, unusable=read.unusable,
                  notes=read.notes)  # fmt: skip
 
 
-def _folder(path: Path, wanted: Set[str], columns: Columns, *, leave: Path | None) -> Sheet:
+def _folder(path: Path, wanted: Set[str], columns: ColumnMap, *, leave: Path | None) -> RawTable:
     """Result files of the harness, or else histories, each of a run of its own."""
     members = _members(path, leave=leave)
     if not members:
@@ -102,7 +102,7 @@ def _folder(path: Path, wanted: Set[str], columns: Columns, *, leave: Path | Non
         try:
             sheets.append(_with_file(_rows(file, wanted), _plain_name(name)))
         except InputError as error:
-            unusable.append(Unusable(run_id=name, skill="", reason=str(error)))
+            unusable.append(ExcludedRun(run_id=name, skill="", reason=str(error)))
     if not sheets:
         raise InputError(f"no file of {path} can be read; the first: {unusable[0].reason}")
     names = tuple(dict.fromkeys(name for sheet in sheets for name in sheet.names))
@@ -110,7 +110,7 @@ def _folder(path: Path, wanted: Set[str], columns: Columns, *, leave: Path | Non
     frames = [sheet.frame.dropna(axis=1, how="all") for sheet in sheets]
     kept = dict.fromkeys(str(name) for sheet in sheets for name in sheet.frame.columns)
     frame = pd.concat(frames, ignore_index=True).reindex(columns=list(kept))
-    whole = Sheet(frame=frame, names=names, run=FILE, unusable=tuple(unusable))
+    whole = RawTable(frame=frame, names=names, run=FILE, unusable=tuple(unusable))
     return _history(whole, columns, path.name)
 
 
@@ -125,7 +125,7 @@ def _members(path: Path, *, leave: Path | None) -> list[tuple[Path, str]]:
     return named or results or tables
 
 
-def _rows(path: Path, wanted: Set[str] | None) -> Sheet:
+def _rows(path: Path, wanted: Set[str] | None) -> RawTable:
     """The rows of one table; all of its columns where none are named.
 
     Raises:
@@ -142,7 +142,7 @@ def _rows(path: Path, wanted: Set[str] | None) -> Sheet:
     try:
         if kind in _PARQUET:
             frame = pd.read_parquet(path)
-            return Sheet(frame=frame, names=tuple(map(str, frame.columns)))
+            return RawTable(frame=frame, names=tuple(map(str, frame.columns)))
         if kind in _LINES:
             return _read_lines(path, wanted)
         return _read_csv(path, _SEPARATORS[kind], wanted)
@@ -152,16 +152,16 @@ def _rows(path: Path, wanted: Set[str] | None) -> Sheet:
         raise InputError(f"{path} can't be read as a table: {' '.join(str(error).split())}") from error
 
 
-def _read_csv(path: Path, separator: str, wanted: Set[str] | None) -> Sheet:
+def _read_csv(path: Path, separator: str, wanted: Set[str] | None) -> RawTable:
     names = [str(name) for name in pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]]
     kept = [name for name in dict.fromkeys(names) if wanted is None or name in wanted]
     # The default of pandas before 3.1 is off by one in the last digit; later ones refuse to be told
     exact: dict[str, Any] = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
     frame: pd.DataFrame = pd.read_csv(path, sep=separator, usecols=kept, low_memory=False, **exact)
-    return Sheet(frame=frame, names=tuple(names))
+    return RawTable(frame=frame, names=tuple(names))
 
 
-def _read_lines(path: Path, wanted: Set[str] | None) -> Sheet:
+def _read_lines(path: Path, wanted: Set[str] | None) -> RawTable:
     """A JSON object a line; what is nested is named ``config.lr``."""
     names: dict[str, None] = {}
     rows = []
@@ -172,7 +172,7 @@ def _read_lines(path: Path, wanted: Set[str] | None) -> Sheet:
             cells = dict(_cells(_json_line(line, f"line {number} of {path}")))
             names |= dict.fromkeys(cells)
             rows.append({name: cell for name, cell in cells.items() if wanted is None or name in wanted})
-    return Sheet(frame=pd.DataFrame(rows), names=tuple(names))
+    return RawTable(frame=pd.DataFrame(rows), names=tuple(names))
 
 
 def _json_line(line: str, place: str) -> Mapping[str, Any]:
@@ -195,13 +195,13 @@ def _cells(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{name}", _NO_NUMBERS.get(value, value) if isinstance(value, str) else value
 
 
-def _with_file(sheet: Sheet, name: str) -> Sheet:
+def _with_file(sheet: RawTable, name: str) -> RawTable:
     if FILE in sheet.names:
         return sheet
     return replace(sheet, frame=sheet.frame.assign(**{FILE: name}), names=(*sheet.names, FILE))
 
 
-def _history(sheet: Sheet, columns: Columns, place: str) -> Sheet:
+def _history(sheet: RawTable, columns: ColumnMap, place: str) -> RawTable:
     """Without the rows of a history at which nothing was evaluated: training logs far more often.
 
     Raises:
@@ -223,7 +223,7 @@ def _history(sheet: Sheet, columns: Columns, place: str) -> Sheet:
     return replace(sheet, frame=sheet.frame[told].reset_index(drop=True), notes=(*sheet.notes, note))
 
 
-def _is_history(sheet: Sheet) -> bool:
+def _is_history(sheet: RawTable) -> bool:
     """A run table has the last step of each run, but also its state."""
     return STEP in sheet.names and STATE not in sheet.names
 
@@ -233,7 +233,7 @@ def _beside(path: Path, join: Join) -> Path:
     return (path if path.is_dir() else path.parent) / join.file
 
 
-def _joined(sheet: Sheet, join: Join, other: Path, place: str) -> Sheet:
+def _joined(sheet: RawTable, join: Join, other: Path, place: str) -> RawTable:
     """The rows with the columns of the row of the other file that they agree with.
 
     Raises:
@@ -274,7 +274,7 @@ def _joined(sheet: Sheet, join: Join, other: Path, place: str) -> Sheet:
     )
 
 
-def _finished(sheet: Sheet, place: str) -> Sheet:
+def _finished(sheet: RawTable, place: str) -> RawTable:
     """Without the W&B runs that did not finish, and with the rows of a run table named as the runs are.
 
     Raises:
@@ -299,7 +299,7 @@ def _finished(sheet: Sheet, place: str) -> Sheet:
     return replace(taken, frame=sheet.frame[kept].reset_index(drop=True))
 
 
-def _labels(sheet: Sheet) -> tuple[str, ...]:
+def _labels(sheet: RawTable) -> tuple[str, ...]:
     """The names that the runs have in W&B, where each row is one; with the row where several have one."""
     if NAME not in sheet.frame.columns:
         return tuple(f"row {at}" for at in range(1, len(sheet.frame) + 1))
@@ -309,10 +309,10 @@ def _labels(sheet: Sheet) -> tuple[str, ...]:
     return tuple(f"row {at} {name}" if again else name for at, (name, again) in rows)
 
 
-def _taken(sheet: Sheet, kept: npt.NDArray[np.bool_], left: Sequence[tuple[str, str]]) -> Sheet:
+def _taken(sheet: RawTable, kept: npt.NDArray[np.bool_], left: Sequence[tuple[str, str]]) -> RawTable:
     """The names of the rows that are kept, and the others as left out."""
     labels = sheet.labels and tuple(label for label, there in zip(sheet.labels, kept, strict=True) if there)
-    unusable = tuple(Unusable(run_id=run, skill="", reason=why) for run, why in left)
+    unusable = tuple(ExcludedRun(run_id=run, skill="", reason=why) for run, why in left)
     return replace(sheet, labels=labels, unusable=sheet.unusable + unusable)
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 
 from skillscale.errors import InputError
-from skillscale.laws.results import Unusable
-from skillscale.runs.column_map import Columns, some
+from skillscale.laws.results import ExcludedRun
+from skillscale.runs.column_map import ColumnMap, some
 
 MODEL = "model"
 _LARGEST = 2**26  # bytes: result files have some thousands, as samples are in files of their own
@@ -26,11 +26,11 @@ _MADE_WITH = {"versions": "version", "n-shot": "number of shots", "n-samples": "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoints:
+class LmEvalResults:
     """A row a checkpoint: ``file``, ``model``, ``revision``, ``model_num_parameters`` and ``TASK/METRIC[,FILTER]``."""
 
     frame: pd.DataFrame
-    unusable: tuple[Unusable, ...]
+    unusable: tuple[ExcludedRun, ...]
     notes: tuple[str, ...]
 
 
@@ -49,7 +49,7 @@ class _File:
     made_with: Mapping[str, Mapping[str, str]]
 
 
-def read_results(files: Sequence[tuple[Path, str]], columns: Columns, place: str) -> Checkpoints:
+def read_results(files: Sequence[tuple[Path, str]], columns: ColumnMap, place: str) -> LmEvalResults:
     """The checkpoints of result files; several files of one checkpoint are one row, in which the newest counts.
 
     Args:
@@ -65,7 +65,7 @@ def read_results(files: Sequence[tuple[Path, str]], columns: Columns, place: str
         try:
             read.append(_read(path, name))
         except InputError as error:
-            unusable.append(Unusable(run_id=name, skill="", reason=str(error)))
+            unusable.append(ExcludedRun(run_id=name, skill="", reason=str(error)))
     if not read:
         raise InputError(
             f"no file of {place} has results of the lm-evaluation-harness; the first: {unusable[0].reason}"
@@ -82,7 +82,7 @@ def read_results(files: Sequence[tuple[Path, str]], columns: Columns, place: str
         row.update({**own, **one.metrics})
     if told := [column.loss for column in columns.skills.values() if column.loss in again]:
         notes.append(f"{some(told)} came more than once for a checkpoint; the newest file counts")
-    return Checkpoints(frame=pd.DataFrame(list(rows.values())), unusable=tuple(unusable), notes=tuple(notes))
+    return LmEvalResults(frame=pd.DataFrame(list(rows.values())), unusable=tuple(unusable), notes=tuple(notes))
 
 
 def _read(path: Path, name: str) -> _File:
@@ -138,7 +138,7 @@ def _rising(told: Any) -> Iterator[str]:
         yield from (f"{task}/{name}" for name, is_higher in _mapping(metrics).items() if is_higher is True)
 
 
-def _units(columns: Columns, read: Sequence[_File]) -> Iterator[str]:
+def _units(columns: ColumnMap, read: Sequence[_File]) -> Iterator[str]:
     """What each skill's loss is a loss of.
 
     Raises:
@@ -167,7 +167,7 @@ def _units(columns: Columns, read: Sequence[_File]) -> Iterator[str]:
             yield f"{skill} is {column.loss}: in {'nats' if nats else 'bits'} per byte, not nats per token{cure}"
 
 
-def _differences(columns: Columns, read: Sequence[_File]) -> Iterator[str]:
+def _differences(columns: ColumnMap, read: Sequence[_File]) -> Iterator[str]:
     """Why the metrics of a task may not compare between checkpoints."""
     for skill, column in columns.skills.items():
         task = column.loss.rpartition("/")[0]

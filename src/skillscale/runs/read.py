@@ -13,13 +13,13 @@ from skillscale.commands.import_runs import imported_table
 from skillscale.config import Config, SkillConfig
 from skillscale.errors import FitError, InputError
 from skillscale.formatting import plural
-from skillscale.laws.results import Unusable, told_by_reason
-from skillscale.laws.skills.skill_study import Measured
-from skillscale.laws.skills.verdicts import SkillSplit
+from skillscale.laws.results import ExcludedRun, describe_exclusions
+from skillscale.laws.skills.skill_study import MeasuredColumns
+from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import AGGREGATE
 from skillscale.record import Measurement, RunRecord, State
 from skillscale.runs import RunTable, add_aggregates, read_columns, read_table, run_columns
-from skillscale.tracking import Registry, Study
+from skillscale.tracking import Study, StudyStore
 
 TOTAL, NONEMBED = "total", "nonembed"  # what N counts of a model that was trained here
 _IN_WORDS = {TOTAL: "the embedding counted once", NONEMBED: "without the embedding"}
@@ -30,12 +30,12 @@ _ISOFLOP_SIZES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Runs:
+class LoadedRuns:
     """Runs to fit, and the study they are of; a table that was given directly has no study and no records."""
 
     table: RunTable
     name: str
-    registry: Registry | None = None
+    registry: StudyStore | None = None
     study: Study | None = None
     records: tuple[RunRecord, ...] = ()
     trained: bool = False
@@ -55,7 +55,7 @@ class Runs:
         return _IN_WORDS[self.table.convention] if self.trained else self.table.convention
 
     @property
-    def of_grid(self) -> "Runs":
+    def of_grid(self) -> "LoadedRuns":
         """Without those that the sampler chose: at a budget's edge they have no neighbours, and seeds of their own.
 
         Where N is without the embedding, the runs of a budget stay those of one total 6 N D, which alone is what they
@@ -73,10 +73,10 @@ class Runs:
         return not (self.trained and self.table.convention == NONEMBED)
 
     @property
-    def measured(self) -> Measured:
+    def measured(self) -> MeasuredColumns:
         """Which columns are what, of those that any run has measured."""
         table = self.table
-        return Measured(
+        return MeasuredColumns(
             skills=tuple(name for name in table.judged if table.runs[name].notna().any()),
             aggregates=tuple(name for name in table.aggregates if table.runs[name].notna().any()),
             splits=table.splits, categories=table.own_categories, validation=table.validation,
@@ -94,7 +94,7 @@ class Runs:
         return bool((sizes >= _ISOFLOP_SIZES).mean() >= 0.5)
 
 
-def read_runs(arguments: Mapping[str, Any], config: Config) -> Runs:
+def read_runs(arguments: Mapping[str, Any], config: Config) -> LoadedRuns:
     """The runs that ``--table`` or ``--study`` name.
 
     Raises:
@@ -107,10 +107,10 @@ def read_runs(arguments: Mapping[str, Any], config: Config) -> Runs:
             raise InputError(f"--table {arguments['table']} needs --columns FILE, which tells what its columns are")
         columns = read_columns(arguments["columns"])
         table = read_table(arguments["table"], columns, convention=arguments["convention"])
-        return Runs(table=table, name=Path(arguments["table"]).stem)
+        return LoadedRuns(table=table, name=Path(arguments["table"]).stem)
     if arguments.get("columns"):
         raise InputError("--columns tells what the columns of a table are; give --table FILE too")
-    registry = Registry.open(arguments["tracking"], storage=arguments.get("storage", ""))
+    registry = StudyStore.open(arguments["tracking"], storage=arguments.get("storage", ""))
     study = registry.study(config.study.name)
     imported = imported_table(registry, study)
     _check_convention(arguments.get("convention") or "", imported)
@@ -127,7 +127,7 @@ def read_runs(arguments: Mapping[str, Any], config: Config) -> Runs:
         raise FitError(
             f"no run of study {study.name} is finished; train some with `skillscale main` or `skillscale grid`"
         )
-    return Runs(
+    return LoadedRuns(
         table=table,
         name=study.name,
         registry=registry,
@@ -253,14 +253,14 @@ def _nonembed(record: RunRecord) -> float:
     return float(record.size.n_params_nonembed)
 
 
-def splits_of(skills: Sequence[SkillConfig]) -> tuple[SkillSplit, ...]:
+def splits_of(skills: Sequence[SkillConfig]) -> tuple[SkillColumns, ...]:
     """The columns of each skill; a split of one set is that set."""
 
     def several(names: Sequence[str]) -> tuple[str, ...]:
         return tuple(f"set/{name}" for name in names) if len(names) > 1 else ()
 
     return tuple(
-        SkillSplit(
+        SkillColumns(
             skill=one.name, hypothesis=one.name, held_out=f"{one.name} held-out" if one.held_out else "",
             hypothesis_sets=several(one.hypothesis), held_out_sets=several(one.held_out),
         )
@@ -279,7 +279,7 @@ def _details(config: Config) -> dict[str, tuple[str, str]]:
     return _split_details(splits_of(config.skills.skills)) | {name: ("set", name.removeprefix("set/")) for name in sets}
 
 
-def _split_details(splits: Sequence[SkillSplit]) -> dict[str, tuple[str, str]]:
+def _split_details(splits: Sequence[SkillColumns]) -> dict[str, tuple[str, str]]:
     held_out = {one.held_out: ("held_out", one.skill) for one in splits if one.held_out}
     sets = [column for one in splits for column in (*one.hypothesis_sets, *one.held_out_sets)]
     return held_out | {column: ("set", column.removeprefix("set/")) for column in sets}
@@ -307,7 +307,7 @@ def table_of_records(records: Sequence[RunRecord], skills: Sequence[str], *, bud
     categories = sorted({name for record in finished for name in record.point.mix.shares})
     rows = [_row(record, skills, categories, budgets) for record in finished]
     unusable = tuple(
-        Unusable(run_id=record.run_id, skill="", reason=f"it is {record.state}{_because(record.reason)}")
+        ExcludedRun(run_id=record.run_id, skill="", reason=f"it is {record.state}{_because(record.reason)}")
         for record in records
         if record.state is not State.FINISHED
     )
@@ -351,7 +351,7 @@ def nominal_budget(flops: float, budgets: Sequence[float]) -> float:
     return nearest if nearest > 0 and abs(math.log(flops / nearest)) < 0.05 else math.nan
 
 
-def tell_left_out(runs: Runs, out: Output) -> None:
+def print_excluded(runs: LoadedRuns, out: Output) -> None:
     """Say how many rows can't be used and why, and what is odd about the table: to the log, never in the answer.
 
     What an import left out, it has told already, and won't change: that is one line.
@@ -360,15 +360,15 @@ def tell_left_out(runs: Runs, out: Output) -> None:
     for note in table.notes:
         out.progress(f"note: {note}")
     if not (runs.imported and table.unusable):
-        tell_unusable(table.unusable, out)
+        print_exclusions(table.unusable, out)
         return
     rows = sum(not one.skill for one in table.unusable)
     out.progress(f"left out by the import: {plural(rows, 'run')}, {len(table.unusable) - rows} losses")
 
 
-def tell_unusable(unusable: Sequence[Unusable], out: Output) -> None:
+def print_exclusions(unusable: Sequence[ExcludedRun], out: Output) -> None:
     """Say how many rows and losses were left out and why, with the names of the first."""
-    for line in told_by_reason(unusable, _SHOWN):
+    for line in describe_exclusions(unusable, _SHOWN):
         out.progress(f"left out: {line}")
 
 

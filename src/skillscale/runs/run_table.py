@@ -12,11 +12,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from skillscale.errors import InputError
-from skillscale.laws.results import Unusable
-from skillscale.laws.skills.verdicts import SkillSplit
+from skillscale.laws.results import ExcludedRun
+from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import MAX_PARAMS, MAX_TOKENS, OWN_COLUMNS, Mix
-from skillscale.runs.column_map import Columns, as_number, is_one, near, some
-from skillscale.runs.files import read_sheet
+from skillscale.runs.column_map import ColumnMap, as_number, did_you_mean, is_one, some
+from skillscale.runs.files import read_raw_table
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -52,9 +52,9 @@ class RunTable:
     categories: tuple[str, ...] = ()
     weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     convention: str = ""
-    unusable: tuple[Unusable, ...] = ()
+    unusable: tuple[ExcludedRun, ...] = ()
     notes: tuple[str, ...] = ()
-    splits: tuple[SkillSplit, ...] = ()
+    splits: tuple[SkillColumns, ...] = ()
     categories_of: Mapping[str, str] = field(default_factory=dict)
     validation: tuple[str, ...] = ()
     sampled: frozenset[str] = frozenset()
@@ -82,7 +82,7 @@ class RunTable:
         return {name: category for name, category in told.items() if category in self.categories}
 
 
-def read_table(path: Path | str, columns: Columns, *, convention: str = "") -> RunTable:
+def read_table(path: Path | str, columns: ColumnMap, *, convention: str = "") -> RunTable:
     """The runs of a table, of W&B exports, or of result files of the lm-evaluation-harness.
 
     Args:
@@ -95,17 +95,17 @@ def read_table(path: Path | str, columns: Columns, *, convention: str = "") -> R
         InputError: what makes the table as a whole unusable, with the cure.
     """
     path = Path(path)
-    sheet = read_sheet(path, columns)
+    sheet = read_raw_table(path, columns)
     _check_names(pd.DataFrame(columns=list(sheet.names)), columns, path.name)
     if not columns.run and sheet.run:
         columns = replace(columns, run=(sheet.run,))
-    table = table_of(sheet.frame, columns, convention=convention, labels=sheet.labels, place=path.name)
+    table = make_run_table(sheet.frame, columns, convention=convention, labels=sheet.labels, place=path.name)
     return replace(table, unusable=sheet.unusable + table.unusable, notes=sheet.notes + table.notes)
 
 
-def table_of(
+def make_run_table(
     frame: pd.DataFrame,
-    columns: Columns,
+    columns: ColumnMap,
     *,
     convention: str = "",
     labels: Sequence[str] | None = None,
@@ -150,10 +150,10 @@ def table_of(
     )
 
 
-def splits_of(columns: Columns) -> tuple[SkillSplit, ...]:
+def splits_of(columns: ColumnMap) -> tuple[SkillColumns, ...]:
     """The splits of the skills that have a held-out one."""
     return tuple(
-        SkillSplit(
+        SkillColumns(
             skill=name, hypothesis=name, held_out=one.held_out, hypothesis_sets=one.hypothesis_sets,
             held_out_sets=one.held_out_sets,
         )
@@ -178,11 +178,11 @@ class _Reading:
     Arrays here have one entry a kept row; ``good`` marks those that are still usable.
     """
 
-    def __init__(self, frame: pd.DataFrame, columns: Columns, labels: npt.NDArray[np.object_], place: str) -> None:
+    def __init__(self, frame: pd.DataFrame, columns: ColumnMap, labels: npt.NDArray[np.object_], place: str) -> None:
         self.columns = columns
         self.place = place
         self.notes: list[str] = []
-        self._left_out: list[tuple[int, Unusable]] = []
+        self._left_out: list[tuple[int, ExcludedRun]] = []
         kept = self._where(frame)
         self.rows = frame[kept]
         self._labels = labels[kept]
@@ -324,7 +324,7 @@ class _Reading:
         )
         reason = f"no usable row has a loss (column {column}){why}"
         self.notes.append(f"{name} is left out: {reason}")
-        self._left_out.append((first, Unusable(run_id=EVERY_ROW, skill=name, reason=reason)))
+        self._left_out.append((first, ExcludedRun(run_id=EVERY_ROW, skill=name, reason=reason)))
 
     def budgets(self, runs: pd.DataFrame) -> Floats:
         """C of every row: the nominal budget, or else the FLOP that the table tells, or NaN."""
@@ -351,7 +351,7 @@ class _Reading:
         runs = runs[self.good]
         twice = runs.duplicated([*same, *skills]).to_numpy()
         for at in runs.index[twice]:
-            self._left_out.append((int(at), Unusable(run_id=self.run_id[at], skill="", reason="listed twice")))
+            self._left_out.append((int(at), ExcludedRun(run_id=self.run_id[at], skill="", reason="listed twice")))
         runs = runs[~twice].reset_index(drop=True)
         self._note_clusters(runs, same)
         self._note_spread(runs)
@@ -364,7 +364,7 @@ class _Reading:
         ]
         return add_aggregates(runs, weights)[run_columns(skills, tuple(weights), map(str, runs.columns))]
 
-    def unusable(self) -> tuple[Unusable, ...]:
+    def unusable(self) -> tuple[ExcludedRun, ...]:
         """What was left out, in the order of the table; a cell of a row that is out anyway is not named."""
         whole = {at for at, one in self._left_out if not one.skill}
         ordered = sorted(self._left_out, key=lambda pair: pair[0])
@@ -436,7 +436,7 @@ class _Reading:
         """Leave out the rows that are bad, or one skill of them; the reasons are those of the bad rows in turn."""
         for at, reason in zip(np.flatnonzero(bad), reasons, strict=True):
             if self.good[at]:
-                self._left_out.append((int(at), Unusable(run_id=self.run_id[at], skill=skill, reason=reason)))
+                self._left_out.append((int(at), ExcludedRun(run_id=self.run_id[at], skill=skill, reason=reason)))
         if not skill:
             self.good &= ~bad
 
@@ -574,11 +574,11 @@ class _Reading:
             )
 
 
-def _check_names(frame: pd.DataFrame, columns: Columns, place: str) -> None:
+def _check_names(frame: pd.DataFrame, columns: ColumnMap, place: str) -> None:
     there = list(frame.columns)
     absent = [(key, column) for key, column in columns.named() if column not in there]
     if absent:
-        named = ", ".join(f"{column!r} (for {key}{near(column, there, sign=';')})" for key, column in absent)
+        named = ", ".join(f"{column!r} (for {key}{did_you_mean(column, there, sign=';')})" for key, column in absent)
         shown = ", ".join(there[:40]) + (f" and {len(there) - 40} more" if len(there) > 40 else "")
         raise InputError(f"{place} has no column {named}; it has {shown}")
     for name in {column for _, column in columns.named()}:
@@ -623,7 +623,7 @@ def _rising_pairs(runs: pd.DataFrame, name: str) -> tuple[int, int]:
     return int((rows[name].diff().to_numpy()[step] > 0).sum()), int(step.sum())
 
 
-def _usable_weights(columns: Columns, skills: Sequence[str]) -> dict[str, Mapping[str, float]]:
+def _usable_weights(columns: ColumnMap, skills: Sequence[str]) -> dict[str, Mapping[str, float]]:
     """The aggregates whose every skill has losses."""
     return {name: weights for name, weights in columns.validation.items() if set(weights) <= set(skills)}
 

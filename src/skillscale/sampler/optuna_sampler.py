@@ -20,13 +20,13 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from skillscale.design.proposal import Advice, Ending
-from skillscale.design.propose import Wish, propose
-from skillscale.design.space import History, Space
-from skillscale.design.targets import Answer, Target, default_targets
+from skillscale.design.proposal import Recommendation, StopReason
+from skillscale.design.propose import DesignGoal, propose
+from skillscale.design.space import DesignSpace, RunHistory
+from skillscale.design.targets import Target, TargetEstimates, default_targets
 from skillscale.errors import InputError
-from skillscale.record import Why
-from skillscale.sampler.search_space import NAMES, Parameters
+from skillscale.record import ProposalReason
+from skillscale.sampler.search_space import NAMES, SearchSpaceMap
 
 PROPOSAL, WHY = "skillscale:proposal", "skillscale/why"  # a system and a user attribute of each trial
 VALUE = "value"  # the skill that a study without named losses has
@@ -69,7 +69,7 @@ class SkillLawSampler(BaseSampler):
 
     def __init__(
         self, *, skills: Sequence[str] = (), categories: Sequence[str] = (), least: Mapping[str, float] | None = None,
-        space: Space | None = None, targets: Sequence[Target] = (), budget: float | None = None,
+        space: DesignSpace | None = None, targets: Sequence[Target] = (), budget: float | None = None,
         names: Mapping[str, str] | None = None, search_space: Mapping[str, BaseDistribution] | None = None,
         seed: int | None = None, independent: BaseSampler | None = None,
     ) -> None:  # fmt: skip
@@ -159,10 +159,10 @@ class SkillLawSampler(BaseSampler):
             asking = 1 + sum(other < trial.number for other in met)  # each of those that met goes another way
         return params
 
-    def _parameters(self, given: Mapping[str, BaseDistribution]) -> Parameters | None:
-        return Parameters.found(given, **self._known)  # type: ignore[arg-type]  # one dict for three keywords
+    def _parameters(self, given: Mapping[str, BaseDistribution]) -> SearchSpaceMap | None:
+        return SearchSpaceMap.found(given, **self._known)  # type: ignore[arg-type]  # one dict for three keywords
 
-    def _read(self, study: Study, trial: FrozenTrial, parameters: Parameters) -> tuple[list[_Row], int]:
+    def _read(self, study: Study, trial: FrozenTrial, parameters: SearchSpaceMap) -> tuple[list[_Row], int]:
         """The other trials by number, and how many that began before this one still ask what to run.
 
         Those that have ended are read once.
@@ -182,21 +182,21 @@ class SkillLawSampler(BaseSampler):
                 asking += _is_asking(one, trial)
         return rows, asking
 
-    def _advice(self, rows: Sequence[_Row], space: Space, count: int) -> Advice:
+    def _advice(self, rows: Sequence[_Row], space: DesignSpace, count: int) -> Recommendation:
         """Advice on the next runs."""
         history, wish = self._asked(rows, space)
         return propose(history, space, wish, count=count, seed=self._seed)
 
-    def _beyond(self, rows: Sequence[_Row], space: Space, ended: Advice, count: int) -> Advice:
+    def _beyond(self, rows: Sequence[_Row], space: DesignSpace, ended: Recommendation, count: int) -> Recommendation:
         """What would be next after the end, and the ending."""
         history, wish = self._asked(rows, space)
         again, wish = replace(space, replicates=_ENDLESS), replace(wish, left=self._ahead(space))
         more = propose(history, again, wish, count=count, seed=self._seed)
         if not more.proposals:  # nothing is worth its cost: something within the limits, all the same
-            more = propose(History.empty(history.skills, len(space.categories)), again, wish, count=count)
-        return replace(ended, proposals=more.proposals, ending=ended.ending or Ending.SPENT)
+            more = propose(RunHistory.empty(history.skills, len(space.categories)), again, wish, count=count)
+        return replace(ended, proposals=more.proposals, ending=ended.ending or StopReason.SPENT)
 
-    def _asked(self, rows: Sequence[_Row], space: Space) -> tuple[History, Wish]:
+    def _asked(self, rows: Sequence[_Row], space: DesignSpace) -> tuple[RunHistory, DesignGoal]:
         """What is known, and what is wished."""
         told = sorted({name for row in rows for name in row.losses} - {VALUE})
         skills = self._skills or tuple(told) or (VALUE,)
@@ -206,7 +206,7 @@ class SkillLawSampler(BaseSampler):
         history = _history(rows, skills, space)
         spent = float(space.cost(history.N, history.D).sum())
         left = self._ahead(space) if self._budget is None else self._budget - spent
-        return history, Wish(targets=targets, left=max(left, 0.0))
+        return history, DesignGoal(targets=targets, left=max(left, 0.0))
 
     def _warn_of(self, unasked: set[str]) -> None:
         """Say once of a skill that trials tell of it and nobody asked: the name may be a slip."""
@@ -216,7 +216,7 @@ class SkillLawSampler(BaseSampler):
             )
         self._warned |= unasked
 
-    def _ahead(self, space: Space) -> float:
+    def _ahead(self, space: DesignSpace) -> float:
         """FLOP that a plan without a budget looks ahead."""
         return _HORIZON * float(space.cost(1.0, space.flops[1] / 6))
 
@@ -240,7 +240,7 @@ def _is_told_the_end(trial: FrozenTrial) -> bool:
     return trial.system_attrs.get(PROPOSAL, {}).get("ending") is not None
 
 
-def _met(run: tuple[float, float, tuple[float, ...]] | None, rows: Sequence[_Row], space: Space) -> list[int]:
+def _met(run: tuple[float, float, tuple[float, ...]] | None, rows: Sequence[_Row], space: DesignSpace) -> list[int]:
     """Trials at the same run that have measured nothing yet, or all there where it has been made as often as it may."""
     same = [row for row in rows if run is not None and _place(row.N, row.D) == _place(*run[:2]) and row.h == run[2]]
     waiting = [row.number for row in same if not row.losses]
@@ -260,7 +260,7 @@ def _is_asking(one: FrozenTrial, mine: FrozenTrial) -> bool:
     return abs(mine.datetime_start - one.datetime_start) < _ASKS_AT_MOST
 
 
-def _row(trial: FrozenTrial, parameters: Parameters) -> _Row | None:
+def _row(trial: FrozenTrial, parameters: SearchSpaceMap) -> _Row | None:
     """What a trial tells; None where its run is not known."""
     proposed = trial.system_attrs.get(PROPOSAL, {}).get("params", {})
     run = parameters.run_of({**proposed, **trial.params})
@@ -280,10 +280,10 @@ def _losses(trial: FrozenTrial) -> Iterator[tuple[str, tuple[float, float]]]:
             yield name, (float(loss), float(sem) if isinstance(sem, int | float) else math.nan)
 
 
-def _history(rows: Sequence[_Row], skills: Sequence[str], space: Space) -> History:
+def _history(rows: Sequence[_Row], skills: Sequence[str], space: DesignSpace) -> RunHistory:
     unknown = (math.nan, math.nan)
     both = {name: np.array([row.losses.get(name, unknown) for row in rows]).reshape(-1, 2) for name in skills}
-    return History(
+    return RunHistory(
         N=np.array([row.N for row in rows]), D=np.array([row.D for row in rows]),
         h=np.array([row.h for row in rows]).reshape(-1, len(space.categories)) if space.categories else None,
         log_L={name: np.log(each[:, 0]) for name, each in both.items()},
@@ -296,7 +296,7 @@ def _finished(rows: Sequence[_Row]) -> float:
     return sum(6 * row.N * row.D for row in rows if row.losses)
 
 
-def _half_widths(answer: Answer) -> dict[str, float]:
+def _half_widths(answer: TargetEstimates) -> dict[str, float]:
     """Half width of each target's interval but those of differences, by the target's name."""
     half = ((answer.hi - answer.lo) / 2).tolist()
     pairs = zip(answer.targets, half, strict=True)
@@ -304,11 +304,11 @@ def _half_widths(answer: Answer) -> dict[str, float]:
 
 
 def _explain(
-    study: Study, trial: FrozenTrial, advice: Advice, number: int, params: Mapping[str, Any], finished: float
+    study: Study, trial: FrozenTrial, advice: Recommendation, number: int, params: Mapping[str, Any], finished: float
 ) -> None:
     """Write why, and the parameters at once: other processes see them before the objective asks for them."""
     one = advice.proposals[number]
-    why = Why(purpose=str(one.purpose), cost=one.cost, fall=one.fall, laws=advice.laws)
+    why = ProposalReason(purpose=str(one.purpose), cost=one.cost, fall=one.fall, laws=advice.laws)
     told = {**asdict(why), "params": dict(params), "ending": None if advice.ending is None else str(advice.ending)}
     if advice.answer is not None and math.isfinite(advice.answer.widest):
         told |= {"half_width": advice.answer.widest, "half_widths": _half_widths(advice.answer), "finished": finished}

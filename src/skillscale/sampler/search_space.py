@@ -14,7 +14,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from skillscale.design.proposal import Proposal
-from skillscale.design.space import Space
+from skillscale.design.space import DesignSpace
 from skillscale.errors import InputError
 from skillscale.laws.forms.nd import Array
 from skillscale.point import Mix, coordinates_of_mix, mix_of_coordinates
@@ -38,7 +38,7 @@ NAMES = {kind: kind for kind in _KINDS} | {MIX: MIX}  # of the parameters, where
 
 
 @dataclass(frozen=True, kw_only=True)
-class Axis:
+class SearchAxis:
     """A parameter that is one of the quantities, or a logarithm of it."""
 
     name: str
@@ -57,10 +57,10 @@ class Axis:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parameters:
+class SearchSpaceMap:
     """The parameters that tell a run: two ``axes``, and names of the mix's ``coordinates`` where it is chosen."""
 
-    axes: tuple[Axis, Axis]
+    axes: tuple[SearchAxis, SearchAxis]
     coordinates: tuple[str, ...]
     categories: tuple[str, ...]
     least: Mapping[str, float]
@@ -70,13 +70,15 @@ class Parameters:
     def found(
         cls, given: Mapping[str, BaseDistribution], *, names: Mapping[str, str], categories: tuple[str, ...],
         least: Mapping[str, float],
-    ) -> "Parameters | None":  # fmt: skip
+    ) -> "SearchSpaceMap | None":  # fmt: skip
         """Those among a study's parameters; None where they don't tell N and D."""
-        axes: dict[str, Axis] = {}
+        axes: dict[str, SearchAxis] = {}
         for kind, (scale, quantity) in _KINDS.items():
             one = given.get(names[kind])
             if isinstance(one, FloatDistribution | IntDistribution) and (scale or one.low > 0):
-                axes.setdefault(quantity, Axis(name=names[kind], quantity=quantity, scale=scale, distribution=one))
+                axes.setdefault(
+                    quantity, SearchAxis(name=names[kind], quantity=quantity, scale=scale, distribution=one)
+                )
         if len(axes) < 2:
             return None
         first, second = list(axes.values())[:2]
@@ -88,7 +90,7 @@ class Parameters:
             distributions={name: given[name] for name in used},
         )  # fmt: skip
 
-    def space(self, limits: Space | None) -> Space:
+    def space(self, limits: DesignSpace | None) -> DesignSpace:
         """What both the distributions and further limits allow.
 
         Raises:
@@ -99,7 +101,7 @@ class Parameters:
         reach = {name: [_log(name, *corner) for corner in corners] for name in _QUANTITIES}
         ends = {name: given.get(name, (min(reach[name]), max(reach[name]))) for name in _QUANTITIES}
         bounds = {name: (math.exp(low), math.exp(high)) for name, (low, high) in ends.items()}
-        wide, limits = limits is None, limits or Space(flops=bounds["flops"])
+        wide, limits = limits is None, limits or DesignSpace(flops=bounds["flops"])
         both = {name: _common(name, bounds[name], getattr(limits, name), wide=wide) for name in _QUANTITIES}
         mixes = None
         if self.categories:

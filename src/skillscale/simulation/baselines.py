@@ -11,8 +11,8 @@ from functools import partial
 import numpy as np
 from scipy.stats import qmc
 
-from skillscale.design.propose import Wish, propose
-from skillscale.design.space import History, Space
+from skillscale.design.propose import DesignGoal, propose
+from skillscale.design.space import DesignSpace, RunHistory
 from skillscale.design.targets import Target
 from skillscale.errors import InputError
 from skillscale.laws.forms.nd import Array
@@ -26,7 +26,7 @@ _HALVINGS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
+class FixedDesign:
     """Runs in a fixed order, whatever they tell: ``N``, ``D`` (n,), shares ``h`` (n, n_categories) or None.
 
     ``first``: runs that were there before the plan's.
@@ -37,7 +37,7 @@ class Planned:
     h: Array | None = field(default=None, repr=False)
     first: int = 0
 
-    def next_runs(self, history: History, left: float, count: int, rng: np.random.Generator) -> Runs:
+    def next_runs(self, history: RunHistory, left: float, count: int, rng: np.random.Generator) -> Runs:
         """The runs of the plan that follow on those made."""
         del left, rng
         some = slice(len(history) - self.first, len(history) - self.first + count)
@@ -45,19 +45,19 @@ class Planned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ours:
+class BayesianDesign:
     """Runs that ``propose`` chooses."""
 
-    space: Space = field(repr=False)
+    space: DesignSpace = field(repr=False)
     targets: tuple[Target, ...] = field(repr=False)
     width: float = 0.0
     seed: int = 0
     most: float = math.inf
 
-    def next_runs(self, history: History, left: float, count: int, rng: np.random.Generator) -> Runs:
+    def next_runs(self, history: RunHistory, left: float, count: int, rng: np.random.Generator) -> Runs:
         """What is proposed; none where it ends."""
         del rng
-        wish = Wish(targets=self.targets, left=left, width=self.width, runs=self.most - len(history))
+        wish = DesignGoal(targets=self.targets, left=left, width=self.width, runs=self.most - len(history))
         found = propose(history, self.space, wish, count=count, seed=self.seed).proposals
         N, D = np.array([one.N for one in found]), np.array([one.D for one in found])
         return (
@@ -70,7 +70,7 @@ class Ours:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class IsoflopGridShape:
     """An isoFLOP grid: at each of ``budgets``, even in ln C, ``sizes`` even in ln N from 1/span to span of the middle.
 
     The largest budget is ``reach`` times the smallest.
@@ -87,19 +87,19 @@ class Shape:
         return f"grid-{self.sizes}x{self.budgets}-{self.span:g}"
 
 
-USUAL = Shape()
+USUAL = IsoflopGridShape()
 SHAPES = (
     USUAL,
-    *(Shape(span=span) for span in (2.0, 8.0, 16.0)),
-    Shape(sizes=11, budgets=3, span=8.0),
-    Shape(sizes=5, span=8.0),
-    Shape(budgets=3, span=8.0),
-    Shape(sizes=9, budgets=3, span=16.0),
-    Shape(sizes=5, budgets=9),
+    *(IsoflopGridShape(span=span) for span in (2.0, 8.0, 16.0)),
+    IsoflopGridShape(sizes=11, budgets=3, span=8.0),
+    IsoflopGridShape(sizes=5, span=8.0),
+    IsoflopGridShape(budgets=3, span=8.0),
+    IsoflopGridShape(sizes=9, budgets=3, span=16.0),
+    IsoflopGridShape(sizes=5, budgets=9),
 )
 
 
-def isoflop_grid(space: Space, budget: float, shape: Shape = USUAL) -> Planned:
+def isoflop_grid(space: DesignSpace, budget: float, shape: IsoflopGridShape = USUAL) -> FixedDesign:
     """A grid that spends a budget, cheapest runs first; each mix gets the same, but for runs past its supply.
 
     The largest of its budgets follows from what may be spent, up to the largest run of the space. A budget beyond that
@@ -130,10 +130,10 @@ def isoflop_grid(space: Space, budget: float, shape: Shape = USUAL) -> Planned:
     N, D = np.tile(N, space.n_mixes), np.tile(D, space.n_mixes)
     order = np.argsort(N * D, kind="stable")
     order = order[space.allows(N, D, h)[order]]
-    return Planned(N=N[order], D=D[order], h=None if h is None else h[order])
+    return FixedDesign(N=N[order], D=D[order], h=None if h is None else h[order])
 
 
-def _grid_for(space: Space, shape: Shape, budget: float, *, fewest: int) -> tuple[Array, Array] | None:
+def _grid_for(space: DesignSpace, shape: IsoflopGridShape, budget: float, *, fewest: int) -> tuple[Array, Array] | None:
     """The grid with the largest runs that a budget buys, with as many rungs as it buys."""
     for budgets in range(shape.budgets, fewest - 1, -1):
         made = partial(_rungs, space, shape, budgets=budgets)
@@ -147,7 +147,7 @@ def _grid_for(space: Space, shape: Shape, budget: float, *, fewest: int) -> tupl
     return None
 
 
-def _rungs(space: Space, shape: Shape, top: float, budgets: int) -> tuple[Array, Array]:
+def _rungs(space: DesignSpace, shape: IsoflopGridShape, top: float, budgets: int) -> tuple[Array, Array]:
     """N and D of a grid whose largest budget is ``top``."""
     lowest = max(space.flops[0], top / shape.reach)
     ladder = np.geomspace(lowest, top, budgets) if budgets > 1 else np.array([top])
@@ -155,7 +155,7 @@ def _rungs(space: Space, shape: Shape, top: float, budgets: int) -> tuple[Array,
     return np.concatenate(N), np.concatenate([C / (6 * sizes) for C, sizes in zip(ladder, N, strict=True)])
 
 
-def _sizes(space: Space, shape: Shape, C: float) -> Array:
+def _sizes(space: DesignSpace, shape: IsoflopGridShape, C: float) -> Array:
     """Sizes at a budget, within the limits; the nearest of the ladder where models come in one."""
     least, most = zip(*_limits(space, C), strict=True)
     low, high = max(least), min(most)
@@ -170,30 +170,30 @@ def _sizes(space: Space, shape: Shape, C: float) -> Array:
     return N
 
 
-def _limits(space: Space, C: float) -> Iterable[tuple[float, float]]:
+def _limits(space: DesignSpace, C: float) -> Iterable[tuple[float, float]]:
     """Least and largest N at a budget, by each limit of the space."""
     yield space.n_params
     yield C / 6 / space.n_tokens[1], C / 6 / space.n_tokens[0]
     yield math.sqrt(C / 6 / space.ratio[1]), math.sqrt(C / 6 / space.ratio[0])
 
 
-def sobol(space: Space, budget: float, seed: int = 0) -> Planned:
+def sobol(space: DesignSpace, budget: float, seed: int = 0) -> FixedDesign:
     """Points of a scrambled Sobol sequence in ln C, ln D/N and the mixes, as long as the budget lasts."""
     return spread(space, budget, seed, top=largest(space, budget))
 
 
-def spread(space: Space, budget: float, seed: int, *, top: float) -> Planned:
+def spread(space: DesignSpace, budget: float, seed: int, *, top: float) -> FixedDesign:
     """Sobol points whose runs take at most ``top`` FLOP, as long as the budget lasts."""
     unit = qmc.Sobol(3, rng=np.random.default_rng(seed)).random(_SPREAD)
     return _spread(space, budget, np.asarray(unit), top)
 
 
-def uniform(space: Space, budget: float, seed: int = 0) -> Planned:
+def uniform(space: DesignSpace, budget: float, seed: int = 0) -> FixedDesign:
     """Points at random in ln C, ln D/N and the mixes, as long as the budget lasts."""
     return _spread(space, budget, np.random.default_rng(seed).random((_SPREAD, 3)), largest(space, budget))
 
 
-def latin(space: Space, budget: float, seed: int = 0) -> Planned:
+def latin(space: DesignSpace, budget: float, seed: int = 0) -> FixedDesign:
     """A Latin hypercube in ln C, ln D/N and the mixes, of as many points as the budget is expected to buy."""
     rng = np.random.default_rng(seed)
     top = largest(space, budget)
@@ -202,7 +202,7 @@ def latin(space: Space, budget: float, seed: int = 0) -> Planned:
     return _spread(space, budget, np.vstack(cubes), top)
 
 
-def largest(space: Space, budget: float) -> float:
+def largest(space: DesignSpace, budget: float) -> float:
     """FLOPs of the largest run with which runs even in ln C are ``LEAST_RUNS``, or that of the space."""
     low, high = (math.log(C) for C in space.flops)
     if budget >= LEAST_RUNS * _mean_cost(space, space.flops[1]):
@@ -214,14 +214,14 @@ def largest(space: Space, budget: float) -> float:
     return math.exp(low)
 
 
-def _mean_cost(space: Space, top: float) -> float:
+def _mean_cost(space: DesignSpace, top: float) -> float:
     """Mean cost of runs even in ln C up to ``top``."""
     span = math.log(top / space.flops[0])
     assert space.overhead is not None
     return space.overhead + (top if span < 1e-9 else (top - space.flops[0]) / span)
 
 
-def _spread(space: Space, budget: float, unit: Array, top: float) -> Planned:
+def _spread(space: DesignSpace, budget: float, unit: Array, top: float) -> FixedDesign:
     """Points of the unit cube (n, 3) as runs, as many as the budget pays for; one that it doesn't pay for is passed."""
     C = _between((space.flops[0], top), unit[:, 0])
     if space.sizes:
@@ -240,29 +240,29 @@ def _spread(space: Space, budget: float, unit: Array, top: float) -> Planned:
         if cost[at] <= left:
             left -= cost[at]
             taken.append(at)
-    return Planned(N=N[taken], D=D[taken], h=None if h is None else h[taken])
+    return FixedDesign(N=N[taken], D=D[taken], h=None if h is None else h[taken])
 
 
 def _between(ends: tuple[float, float], unit: Array) -> Array:
     return np.asarray(np.exp(math.log(ends[0]) + unit * math.log(ends[1] / ends[0])))
 
 
-def ours(space: Space, wish: Wish, seed: int = 0) -> Ours:
+def bayesian_design(space: DesignSpace, wish: DesignGoal, seed: int = 0) -> BayesianDesign:
     """Runs that ``propose`` chooses."""
-    return Ours(space=space, targets=wish.targets, width=wish.width, seed=seed, most=wish.runs)
+    return BayesianDesign(space=space, targets=wish.targets, width=wish.width, seed=seed, most=wish.runs)
 
 
-def _grid(shape: Shape) -> "Maker":
+def _grid(shape: IsoflopGridShape) -> "Maker":
     return lambda space, wish, _seed: isoflop_grid(space, wish.left, shape)
 
 
-def _planned(make: Callable[[Space, float, int], Planned]) -> "Maker":
+def _planned(make: Callable[[DesignSpace, float, int], FixedDesign]) -> "Maker":
     return lambda space, wish, seed: make(space, wish.left, seed)
 
 
-Maker = Callable[[Space, Wish, int], Design]
+Maker = Callable[[DesignSpace, DesignGoal, int], Design]
 DESIGNS: Mapping[str, Maker] = {
-    "ours": ours,
+    "ours": bayesian_design,
     "grid": _grid(USUAL),
     **{shape.name: _grid(shape) for shape in SHAPES[1:]},
     "random": _planned(uniform),

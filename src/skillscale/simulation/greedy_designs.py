@@ -11,13 +11,13 @@ from enum import StrEnum
 
 import numpy as np
 
-from skillscale.design.propose import Wish
-from skillscale.design.space import History, Space
-from skillscale.laws.fit.data import Points
-from skillscale.laws.fit.fit import Fit
+from skillscale.design.propose import DesignGoal
+from skillscale.design.space import DesignSpace, RunHistory
+from skillscale.laws.fit.data import RunData
+from skillscale.laws.fit.fit import FitResult
 from skillscale.laws.fit.newton import minimise
 from skillscale.laws.forms.nd import Array, Law
-from skillscale.simulation.baselines import Maker, Planned, largest, spread
+from skillscale.simulation.baselines import FixedDesign, Maker, largest, spread
 from skillscale.simulation.one_law import fit_one
 from skillscale.simulation.replay import NO_RUNS, Runs
 
@@ -31,7 +31,7 @@ _TOLD = 6.0  # of -2 ln likelihood, beyond which a basin plays no part
 _STEPS = 9
 
 
-class Criterion(StrEnum):
+class DesignCriterion(StrEnum):
     """What a run is chosen by."""
 
     D_OPTIMAL = "d-optimal"
@@ -40,14 +40,14 @@ class Criterion(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Greedy:
+class GreedyDesign:
     """Runs by a criterion, after a start of Sobol points; those under way count as made."""
 
-    space: Space = field(repr=False)
-    criterion: Criterion
-    start: Planned = field(repr=False)
+    space: DesignSpace = field(repr=False)
+    criterion: DesignCriterion
+    start: FixedDesign = field(repr=False)
 
-    def next_runs(self, history: History, left: float, count: int, rng: np.random.Generator) -> Runs:
+    def next_runs(self, history: RunHistory, left: float, count: int, rng: np.random.Generator) -> Runs:
         """The best of a lattice, shifted at random at each call, that the budget pays for."""
         if len(history) < START:
             return self.start.next_runs(history, left, min(count, START - len(history)), rng)
@@ -74,12 +74,12 @@ class Greedy:
         fits = self.space.allows(N, D, h)
         return N[fits], D[fits], h[fits]
 
-    def _model(self, history: History, skill: str) -> "_Model | None":
+    def _model(self, history: RunHistory, skill: str) -> "_Model | None":
         found = fit_one(history, self.space, skill)
         if found is None:
             return None
         fit, points = found
-        Q, weights = _basins(fit, points) if self.criterion is Criterion.MSPE else (fit.q[None], np.ones(1))
+        Q, weights = _basins(fit, points) if self.criterion is DesignCriterion.MSPE else (fit.q[None], np.ones(1))
         noise = max(fit.noise, LEAST_NOISE)
         h = None if history.h is None or not fit.law.needs_mix else history.h
         jac = fit.law.jacobian(Q, fit.law.covariates(history.N, history.D, h))
@@ -89,7 +89,7 @@ class Greedy:
         return _Model(law=fit.law, Q=Q, weights=weights, free=free, covariance=np.linalg.inv(information), noise=noise)
 
 
-def _basins(fit: Fit, points: Points) -> tuple[Array, Array]:
+def _basins(fit: FitResult, points: RunData) -> tuple[Array, Array]:
     """Optima (K, p) that many starts end in, and their shares of the likelihood."""
     problem = fit.problem(points)
     seeds = fit.law.seeds(points.covariates(fit.law), points.log_L, np.asarray(points.weights))[:, list(fit.free)]
@@ -118,10 +118,10 @@ class _Model:
     covariance: Array
     noise: float
 
-    def view(self, candidates: Runs, places: Runs) -> "View":
+    def view(self, candidates: Runs, places: Runs) -> "CandidateCovariance":
         """What it says at candidates and over the space."""
         here, there = (self.law.covariates(N, D, h if self.law.needs_mix else None) for N, D, h in (candidates, places))
-        return View.of(
+        return CandidateCovariance.of(
             self.weights, self.noise, self.covariance,
             (self.law.jacobian(self.Q, here)[..., self.free], self.law.jacobian(self.Q, there)[..., self.free]),
             (self.law.log_loss(self.Q, here), self.law.log_loss(self.Q, there)),
@@ -129,7 +129,7 @@ class _Model:
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class CandidateCovariance:
     """What a skill's model says at candidates and over the space.
 
     ``mutual``: (K, n, n) covariance of ln L at candidates in each of K basins; ``across``: (K, m, n) that with m places
@@ -146,7 +146,7 @@ class View:
     @classmethod
     def of(
         cls, weights: Array, noise: float, covariance: Array, rows: tuple[Array, Array], told: tuple[Array, Array]
-    ) -> "View":
+    ) -> "CandidateCovariance":
         """From the model's basins.
 
         Args:
@@ -164,22 +164,22 @@ class View:
             between=f.T @ f, between_across=F.T @ f,
         )  # fmt: skip
 
-    def gain(self, criterion: Criterion) -> Array:
+    def gain(self, criterion: DesignCriterion) -> Array:
         """Of each candidate, (n,)."""
         own = np.einsum("knn->kn", self.mutual)
-        if criterion is Criterion.D_OPTIMAL:
+        if criterion is DesignCriterion.D_OPTIMAL:
             return np.asarray(self.weights @ np.log1p(own / self.noise**2))
         within = self.weights @ ((self.across**2).mean(1) / (own + self.noise**2))
-        if criterion is Criterion.V_OPTIMAL:
+        if criterion is DesignCriterion.V_OPTIMAL:
             return np.asarray(within)
         spread = np.diag(self.between) + self.noise**2
         return np.asarray(within + (self.between_across**2).mean(0) / spread)
 
-    def after(self, at: int) -> "View":
+    def after(self, at: int) -> "CandidateCovariance":
         """With candidate number ``at`` made."""
         step = self.mutual[:, :, at] / (self.mutual[:, at, at] + self.noise**2)[:, None]
         share = self.between[:, at] / (self.between[at, at] + self.noise**2)
-        return View(
+        return CandidateCovariance(
             weights=self.weights, noise=self.noise,
             mutual=self.mutual - step[:, :, None] * self.mutual[:, None, :, at],
             across=self.across - self.across[:, :, at, None] * step[:, None, :],
@@ -188,12 +188,12 @@ class View:
         )  # fmt: skip
 
 
-def _maker(criterion: Criterion) -> Maker:
-    def make(space: Space, wish: Wish, seed: int) -> Greedy:
+def _maker(criterion: DesignCriterion) -> Maker:
+    def make(space: DesignSpace, wish: DesignGoal, seed: int) -> GreedyDesign:
         top = min(max(space.flops[0], START_SHARE * space.flops[1]), largest(space, wish.left))
-        return Greedy(space=space, criterion=criterion, start=spread(space, wish.left, seed, top=top))
+        return GreedyDesign(space=space, criterion=criterion, start=spread(space, wish.left, seed, top=top))
 
     return make
 
 
-GREEDY: dict[str, Maker] = {criterion.value: _maker(criterion) for criterion in Criterion}
+GREEDY: dict[str, Maker] = {criterion.value: _maker(criterion) for criterion in DesignCriterion}

@@ -2,23 +2,25 @@
 
 import numpy as np
 
-from skillscale.design.space import History, Space
+from skillscale.design.space import DesignSpace, RunHistory
 from skillscale.errors import FitError
-from skillscale.laws.fit.data import Points
-from skillscale.laws.fit.fit import Fit, fit_law
+from skillscale.laws.fit.data import RunData
+from skillscale.laws.fit.fit import FitResult, fit_law
 from skillscale.laws.forms.catalogue import LAWS
 from skillscale.laws.forms.nd import Prior
 
 _BELIEFS = {"alpha": Prior(0.36, 0.1), "beta": Prior(0.36, 0.1)}  # as fits of language models have them
 
 
-def fit_one(history: History, space: Space, skill: str, *, starts: int = 2) -> tuple[Fit, Points] | None:
+def fit_one(
+    history: RunHistory, space: DesignSpace, skill: str, *, starts: int = 2
+) -> tuple[FitResult, RunData] | None:
     """The fit and its runs; None where the runs can't carry the law."""
     rows = history.having(skill)
     mixed = space.n_mixes > 1 and history.h is not None
     if not rows.any():
         return None
-    points = Points(
+    points = RunData(
         N=history.N[rows], D=history.D[rows], L=np.exp(history.log_L[skill][rows]),
         h=history.h[rows] if mixed and history.h is not None else None, categories=space.categories if mixed else (),
     )  # fmt: skip

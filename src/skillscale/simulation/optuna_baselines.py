@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import optuna
 
-from skillscale.design.space import History, Space
+from skillscale.design.space import DesignSpace, RunHistory
 from skillscale.laws.forms.nd import Array
 from skillscale.simulation.baselines import Maker, largest
 from skillscale.simulation.replay import NO_RUNS, Runs
@@ -26,14 +26,14 @@ def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class OptunaBaseline:
     """Runs in ln C, ln D/N and number of the mix that an Optuna sampler asks for; running ones have no value yet."""
 
-    space: Space = field(repr=False)
+    space: DesignSpace = field(repr=False)
     sampler: str
     top: float = field(metadata={"unit": "FLOP of the largest run"})
 
-    def next_runs(self, history: History, left: float, count: int, rng: np.random.Generator) -> Runs:
+    def next_runs(self, history: RunHistory, left: float, count: int, rng: np.random.Generator) -> Runs:
         """Asked of a study that has been told the history."""
         assert self.space.overhead is not None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -76,7 +76,7 @@ class Search:
             N = min(self.space.sizes, key=lambda size: abs(math.log(size / N)))
         return np.array([N]), np.array([C / (6 * N)])
 
-    def _told(self, history: History) -> list[optuna.trial.FrozenTrial]:
+    def _told(self, history: RunHistory) -> list[optuna.trial.FrozenTrial]:
         """The runs as trials: finished ones with the mean of the skills' ln L."""
         mean = np.mean(list(history.log_L.values()), axis=0) if len(history) else np.zeros(0)
         trials = []
@@ -103,7 +103,7 @@ def _within(value: float, ends: tuple[float, float]) -> float:
 
 
 def _maker(sampler: str) -> Maker:
-    return lambda space, wish, _seed: Search(space=space, sampler=sampler, top=largest(space, wish.left))
+    return lambda space, wish, _seed: OptunaBaseline(space=space, sampler=sampler, top=largest(space, wish.left))
 
 
 MAKERS: Mapping[str, Maker] = {name: _maker(name) for name in NAMES}

@@ -9,10 +9,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from skillscale.design.space import History
-from skillscale.design.targets import Answer, Quantity, Target
+from skillscale.design.space import RunHistory
+from skillscale.design.targets import Quantity, Target, TargetEstimates
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.isoflop.curves import OUTSIDE, Isoflops, fit_isoflops
+from skillscale.laws.isoflop.curves import OUTSIDE, IsoflopFit, fit_isoflops
 from skillscale.laws.uncertainty.resamples import Resamples
 
 DRAWS = 500
@@ -23,8 +23,8 @@ _UNTOLD = 3.0  # of ln N, half width where no budget has curves
 
 
 def answer_by_parabolas(
-    history: History, targets: tuple[Target, ...], level: float = 0.9, *, curve: str = "quadratic", seed: int = 0
-) -> Answer:
+    history: RunHistory, targets: tuple[Target, ...], level: float = 0.9, *, curve: str = "quadratic", seed: int = 0
+) -> TargetEstimates:
     """Ln N* of the skills and their differences, as ``isoflop`` has them.
 
     Args:
@@ -42,10 +42,10 @@ def answer_by_parabolas(
             value, drawn = value - other, drawn - others
         rows.append((value, *np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]), drawn.std()))
     value, lo, hi, sd = np.array(rows).T
-    return Answer(targets=targets, value=value, lo=lo, hi=hi, sd=sd, level=level)
+    return TargetEstimates(targets=targets, value=value, lo=lo, hi=hi, sd=sd, level=level)
 
 
-def _told(history: History, target: Target, skill: str, curve: str, seed: int) -> tuple[float, Array]:
+def _told(history: RunHistory, target: Target, skill: str, curve: str, seed: int) -> tuple[float, Array]:
     """Estimate and draws (K,) of ln N*."""
     nothing = np.array([-_UNTOLD, _UNTOLD])
     if target.quantity is Quantity.LOSS:
@@ -82,7 +82,7 @@ def _told(history: History, target: Target, skill: str, curve: str, seed: int) -
     return float(weights @ minima[kept]), drawn[:, kept] @ weights
 
 
-def _vertices(fit: Isoflops, c: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
+def _vertices(fit: IsoflopFit, c: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Ln N of the vertices of parabolas (..., n_budgets, 5), and which of them are minima; others are the middle."""
     convex = c[..., 2] > 0
     x = np.where(convex, -c[..., 1] / np.where(convex, 2 * c[..., 2], 1.0), 0.0)

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from skillscale.design.allocation import expected_counts
-from skillscale.design.discrepancy import surface_over
-from skillscale.design.model_averaging import Averaged, averaged_over
-from skillscale.design.priors import offered
-from skillscale.design.propose import START, Wish, problem_of
-from skillscale.design.space import History, Space
+from skillscale.design.allocation import allocate_runs
+from skillscale.design.discrepancy import discrepancy_basis
+from skillscale.design.model_averaging import ModelAverage, average_over
+from skillscale.design.priors import candidate_laws
+from skillscale.design.propose import START, DesignGoal, allocation_problem
+from skillscale.design.space import DesignSpace, RunHistory
 from skillscale.design.targets import Quantity, Target
 from skillscale.errors import InputError
 from skillscale.laws.forms.nd import Array
@@ -50,24 +50,24 @@ class Pool:
     def __len__(self) -> int:
         return len(self.N)
 
-    def runs(self, at: npt.ArrayLike) -> History:
+    def runs(self, at: npt.ArrayLike) -> RunHistory:
         """Some of its runs, as under way."""
         rows = np.asarray(at)
-        return History(N=self.N[rows], D=self.D[rows], h=None if self.h is None else self.h[rows])
+        return RunHistory(N=self.N[rows], D=self.D[rows], h=None if self.h is None else self.h[rows])
 
-    def space(self, targets: Sequence[Target]) -> Space:
+    def space(self, targets: Sequence[Target]) -> DesignSpace:
         """What the pool and the targets span, over which laws are believed."""
         C = 6 * self.N * self.D
         N, total = (np.array([getattr(one, name) for one in targets if one.N is not None]) for name in ("N", "C"))
         ratio = np.append(self.D / self.N, total / (6 * N**2) if len(N) else [])
-        return Space(
+        return DesignSpace(
             flops=(C.min() * (1 - _EDGE), C.max() * (1 + _EDGE)),
             ratio=(ratio.min() * (1 - _EDGE), ratio.max() * (1 + _EDGE)), categories=self.categories,
             mixes=None if self.h is None else np.unique(self.h, axis=0), overhead=0.0,
         )  # fmt: skip
 
 
-def losses_at(runs: History, skills: Sequence[str]) -> tuple[Target, ...]:
+def losses_at(runs: RunHistory, skills: Sequence[str]) -> tuple[Target, ...]:
     """The loss of every skill at every run, as targets."""
     return tuple(
         Target(
@@ -79,15 +79,15 @@ def losses_at(runs: History, skills: Sequence[str]) -> tuple[Target, ...]:
     )  # fmt: skip
 
 
-def believed(history: History, pool: Pool, targets: Sequence[Target]) -> dict[str, Averaged]:
+def believed(history: RunHistory, pool: Pool, targets: Sequence[Target]) -> dict[str, ModelAverage]:
     """What runs tell of every skill that the targets name, over what the pool and the targets span."""
     space = pool.space(targets)
-    surface = surface_over(space, max(target.C for target in targets))
-    return averaged_over(history, offered(space), surface, targets)
+    surface = discrepancy_basis(space, max(target.C for target in targets))
+    return average_over(history, candidate_laws(space), surface, targets)
 
 
 def choose(
-    history: History, pool: Pool, wish: Wish, open_runs: Sequence[int], *, count: int = 1, seed: int = 0
+    history: RunHistory, pool: Pool, wish: DesignGoal, open_runs: Sequence[int], *, count: int = 1, seed: int = 0
 ) -> tuple[int, ...]:
     """The next runs to make, as places in the pool; none where none that is open can be paid for.
 
@@ -110,8 +110,8 @@ def choose(
         return _spread(pool, payable, wish.left, min(count, START - len(history)), seed)
     known = believed(history, pool, wish.targets)
     losses = all(target.quantity is Quantity.LOSS for target in wish.targets)
-    problem = problem_of(known, wish.targets, pool.runs(payable), history, total=losses)
-    counts = expected_counts(problem, cost[payable], left=wish.left, runs=wish.runs, most=1.0)
+    problem = allocation_problem(known, wish.targets, pool.runs(payable), history, total=losses)
+    counts = allocate_runs(problem, cost[payable], left=wish.left, runs=wish.runs, most=1.0)
     order = np.argsort(cost[payable], kind="stable")
     along = np.cumsum(counts[order])
     turns = np.arange(count) + 0.5

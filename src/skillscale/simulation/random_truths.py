@@ -27,7 +27,7 @@ _USUAL = math.log(50)  # an optimum further than this from 20 tokens a parameter
 LogLoss = Callable[[Array, Array, Array | None], Array]
 
 
-class Kind(StrEnum):
+class TruthFamily(StrEnum):
     """What the truth looks like.
 
     ``add``: Chinchilla's form; ``real``: coupled terms and a drifting exponent; ``far``: Farseer's form; ``corr``:
@@ -45,7 +45,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
+class RandomTruth:
     """Skills whose losses are known: ``log_loss`` of each at (N, D, h)."""
 
     kind: str
@@ -83,21 +83,21 @@ def _lowest(log_loss: Callable[[Array, Array], Array], C: float) -> float:
     return middle
 
 
-def random_world(kind: Kind, seed: int, categories: tuple[str, ...] = ()) -> World:
+def random_truth(kind: TruthFamily, seed: int, categories: tuple[str, ...] = ()) -> RandomTruth:
     """A world of a kind; with ``categories`` their shares count as effective data.
 
     In mixed worlds of kind ``far`` the shares count in a way that no offered law has: with diminishing returns, and on
     the floor as well.
     """
-    rng = np.random.default_rng([seed, list(Kind).index(kind), len(categories)])
-    bad = _BAD_SHARE if kind is Kind.HP else 0.0
-    return World(
+    rng = np.random.default_rng([seed, list(TruthFamily).index(kind), len(categories)])
+    bad = _BAD_SHARE if kind is TruthFamily.HP else 0.0
+    return RandomTruth(
         kind=kind, log_loss={skill: _random_skill(kind, skill, rng, categories) for skill in SKILLS},
         categories=categories, bad=bad,
     )  # fmt: skip
 
 
-def _random_skill(kind: Kind, skill: str, rng: np.random.Generator, categories: tuple[str, ...]) -> LogLoss:
+def _random_skill(kind: TruthFamily, skill: str, rng: np.random.Generator, categories: tuple[str, ...]) -> LogLoss:
     bare = _BARE[kind](_AHEAD[skill], rng)
     if not categories:
         return lambda N, D, _: bare(N, D)
@@ -105,7 +105,7 @@ def _random_skill(kind: Kind, skill: str, rng: np.random.Generator, categories: 
     log_t = rng.normal(scale=0.6, size=len(categories))
     log_t[own] += 1.2
     t = np.exp(log_t - np.log(np.mean(np.exp(log_t))))
-    rho, floor = (rng.uniform(0.5, 0.8), rng.uniform(0.0, 0.05)) if kind is Kind.FAR else (1.0, 0.0)
+    rho, floor = (rng.uniform(0.5, 0.8), rng.uniform(0.0, 0.05)) if kind is TruthFamily.FAR else (1.0, 0.0)
 
     def mixed(N: Array, D: Array, h: Array | None) -> Array:
         assert h is not None
@@ -225,6 +225,6 @@ def _bend(ahead: float, rng: np.random.Generator) -> Callable[[Array, Array], Ar
     return log_loss
 
 
-_BARE: Mapping[Kind, Callable[[float, np.random.Generator], Callable[[Array, Array], Array]]] = {
-    Kind.ADD: _add, Kind.REAL: _real, Kind.FAR: _far, Kind.CORR: _corr, Kind.HP: _hp, Kind.BEND: _bend,
+_BARE: Mapping[TruthFamily, Callable[[float, np.random.Generator], Callable[[Array, Array], Array]]] = {
+    TruthFamily.ADD: _add, TruthFamily.REAL: _real, TruthFamily.FAR: _far, TruthFamily.CORR: _corr, TruthFamily.HP: _hp, TruthFamily.BEND: _bend,
 }  # fmt: skip

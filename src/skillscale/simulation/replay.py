@@ -8,10 +8,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from skillscale.design.space import History, Space
+from skillscale.design.space import DesignSpace, RunHistory
 from skillscale.errors import InputError
 from skillscale.laws.forms.nd import Array
-from skillscale.simulation.random_truths import World
+from skillscale.simulation.random_truths import RandomTruth
 
 Runs = tuple[Array, Array, Array | None]  # N, D (n,), shares (n, n_categories) or None
 Measure = Callable[[Array, Array, Array | None], tuple[Mapping[str, Array], Mapping[str, Array]]]
@@ -22,12 +22,12 @@ _SLACK = 1e-9
 class Design(Protocol):
     """What chooses runs. It remembers nothing: all it goes by is the history, and what it was made with."""
 
-    def next_runs(self, history: History, left: float, count: int, rng: np.random.Generator) -> Runs:
+    def next_runs(self, history: RunHistory, left: float, count: int, rng: np.random.Generator) -> Runs:
         """At most ``count`` runs that together cost at most ``left``, in FLOP with overheads; none to end."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class ReplaySettings:
     """On which terms a design is tried.
 
     ``batch``: runs asked for at once; ``workers``: runs under way at once, each as long as its FLOPs; ``most``: runs in
@@ -40,7 +40,7 @@ class Terms:
     most: int | None = None
 
 
-def measured(world: World, rng: np.random.Generator) -> Measure:
+def measure_run(world: RandomTruth, rng: np.random.Generator) -> Measure:
     """Runs of a world, without standard errors: nobody knows them."""
 
     def measure(N: Array, D: Array, h: Array | None) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
@@ -51,8 +51,14 @@ def measured(world: World, rng: np.random.Generator) -> Measure:
 
 
 def run_design(
-    measure: Measure, design: Design, space: Space, start: History, terms: Terms, *, rng: np.random.Generator
-) -> History:
+    measure: Measure,
+    design: Design,
+    space: DesignSpace,
+    start: RunHistory,
+    terms: ReplaySettings,
+    *,
+    rng: np.random.Generator,
+) -> RunHistory:
     """All runs that the design makes, ``start`` included.
 
     A worker that is free takes the next of the runs asked for; where there is none left, the design is asked again,
@@ -91,7 +97,9 @@ def run_design(
             ended[at] = True
 
 
-def _asked(design: Design, space: Space, seen: History, left: float, count: int, rng: np.random.Generator) -> Runs:
+def _asked(
+    design: Design, space: DesignSpace, seen: RunHistory, left: float, count: int, rng: np.random.Generator
+) -> Runs:
     """What a design asks for, as far as it may be paid for."""
     N, D, h = design.next_runs(seen, left, count, rng)
     outside = ~space.allows(N, D, h)
@@ -105,7 +113,7 @@ def _asked(design: Design, space: Space, seen: History, left: float, count: int,
     return N[paid], D[paid], None if h is None else h[paid]
 
 
-def _seen(known: History, ended: npt.NDArray[np.bool_]) -> History:
+def _seen(known: RunHistory, ended: npt.NDArray[np.bool_]) -> RunHistory:
     """The runs as a design may see them: without the losses of those under way."""
     return replace(
         known, log_L={name: np.where(ended, log_L, np.nan) for name, log_L in known.log_L.items()},

@@ -14,12 +14,12 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.optimize import minimize_scalar
 
-from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.data import RunData
 from skillscale.laws.forms.nd import Array, Drifting, Law
 
 
 @dataclass(frozen=True, kw_only=True)
-class Truth:
+class PlantedLaw:
     """L = E + (e^(u/k) + e^(v/k))^k, u = ln A - alpha x, v = ln B - beta e^(g x) y, x = ln N/N0, y = ln D/D0.
 
     k = 1, g = 0 is Chinchilla; k < 1 couples the two terms, g lets the data exponent drift with N. ``A`` and ``B`` are
@@ -48,7 +48,7 @@ class Truth:
         beta: float,
         k: float = 1.0,
         g: float = 0.0,
-    ) -> "Truth":
+    ) -> "PlantedLaw":
         """The truth whose optimum at budget C is N, where the loss is L and ``reducible`` the share above E."""
         total = (reducible * L) ** (1 / k)
         A, B = (beta / (alpha + beta) * total) ** k, (alpha / (alpha + beta) * total) ** k
@@ -83,7 +83,7 @@ class Grid:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise:
+class NoiseModel:
     """Errors of ln L.
 
     ``run``: sd of a run, of whose variance ``shared`` is common to all skills; ``seed_level`` and ``seed_tilt``: sd of
@@ -99,11 +99,11 @@ class Noise:
 
 
 def simulate_study(
-    truths: Mapping[str, Truth], rng: np.random.Generator, *, grid: Grid | None = None, noise: Noise | None = None,
+    truths: Mapping[str, PlantedLaw], rng: np.random.Generator, *, grid: Grid | None = None, noise: NoiseModel | None = None,
     mix: str = "all=1",
 ) -> pd.DataFrame:  # fmt: skip
     """Runs of a study, one row each: run_id, C, N, D, mix, seed, and a loss column a truth."""
-    grid, noise = grid or Grid(), noise or Noise()
+    grid, noise = grid or Grid(), noise or NoiseModel()
     rows: list[dict[str, object]] = []
     size_step = np.linspace(-math.log(grid.span), math.log(grid.span), grid.sizes)
     streams = rng.normal(size=(grid.seeds, 2))
@@ -128,9 +128,9 @@ def simulate_study(
     return pd.DataFrame(rows)
 
 
-def random_truth(
+def random_planted_law(
     rng: np.random.Generator, *, kind: str = "chinchilla", C: float = 1.6e11, off_centre: float = 1.6
-) -> Truth:
+) -> PlantedLaw:
     """A truth at the scale of the main study.
 
     Args:
@@ -140,7 +140,7 @@ def random_truth(
         off_centre: the optimum lies within this factor of the default grid's centre (about 4e4 at the middle budget).
     """
     drifting = kind == "drifting"
-    return Truth.at_optimum(
+    return PlantedLaw.at_optimum(
         N=0.1 * math.sqrt(C) * off_centre ** rng.uniform(-1, 1),
         C=C,
         L=rng.uniform(2, 4),
@@ -152,14 +152,14 @@ def random_truth(
     )
 
 
-def demo_study(seed: int = 0, *, noise: Noise | None = None) -> tuple[pd.DataFrame, dict[str, Truth]]:
+def demo_study(seed: int = 0, *, noise: NoiseModel | None = None) -> tuple[pd.DataFrame, dict[str, PlantedLaw]]:
     """A study with a capacity-hungry, a data-hungry and an average skill, its ``aggregate``, and the truths."""
     at = {"C": 1.6e11, "reducible": 0.5}
     truths = {
-        "knowledge": Truth.at_optimum(N=5.6e4, L=3.6, alpha=0.42, beta=0.36, **at),
-        "code": Truth.at_optimum(N=3.0e4, L=2.4, alpha=0.38, beta=0.40, **at),
-        "prose": Truth.at_optimum(N=4.1e4, L=3.1, alpha=0.40, beta=0.38, **at),
-        "aggregate": Truth.at_optimum(N=4.1e4, L=3.0, alpha=0.40, beta=0.38, **at),
+        "knowledge": PlantedLaw.at_optimum(N=5.6e4, L=3.6, alpha=0.42, beta=0.36, **at),
+        "code": PlantedLaw.at_optimum(N=3.0e4, L=2.4, alpha=0.38, beta=0.40, **at),
+        "prose": PlantedLaw.at_optimum(N=4.1e4, L=3.1, alpha=0.40, beta=0.38, **at),
+        "aggregate": PlantedLaw.at_optimum(N=4.1e4, L=3.0, alpha=0.40, beta=0.38, **at),
     }
     return simulate_study(truths, np.random.default_rng(seed), noise=noise), truths
 
@@ -168,7 +168,7 @@ CENTRE_C = 1.6e11  # of the designs below, where 4e4 parameters see 6.7e5 tokens
 NAMES = ("code", "prose", "wiki")
 
 
-class Errors(StrEnum):
+class NoiseDraws(StrEnum):
     """Kinds of noise of simulated runs."""
 
     EVEN = "even"
@@ -176,7 +176,7 @@ class Errors(StrEnum):
     CLUSTERED = "clustered"
     OUTLIERS = "outliers"
 
-    def draw(self, points: Points, rng: np.random.Generator, x: Array) -> Array:
+    def draw(self, points: RunData, rng: np.random.Generator, x: Array) -> Array:
         """Errors of ln L, (n,), of runs at x = ln N about the design's centre; .005 on the whole.
 
         ``uneven``: three times as large at the smallest N as at the largest; ``clustered``: .004 for all checkpoints of
@@ -184,19 +184,19 @@ class Errors(StrEnum):
         """
         return np.asarray(self.draw_skills(points, rng, x, skills=1)[0])
 
-    def draw_skills(self, points: Points, rng: np.random.Generator, x: Array, *, skills: int) -> Array:
+    def draw_skills(self, points: RunData, rng: np.random.Generator, x: Array, *, skills: int) -> Array:
         """Errors (skills, n) of the same runs in several skills: half their variance is the run's, alike in all.
 
         An outlier is one in every skill: the run went wrong.
         """
         error = 0.005 * _shared_in_part(rng, skills, len(x))
         match self:
-            case Errors.UNEVEN:
+            case NoiseDraws.UNEVEN:
                 return np.asarray(error * 3 ** (-x / _SPAN))
-            case Errors.CLUSTERED:
+            case NoiseDraws.CLUSTERED:
                 of_run = 0.004 * _shared_in_part(rng, skills, points.n_clusters)
                 return np.asarray(0.3 * error + of_run[:, np.asarray(points.clusters)])
-            case Errors.OUTLIERS:
+            case NoiseDraws.OUTLIERS:
                 return np.asarray(error + 0.05 * (rng.random(len(x)) < 0.02))
         return error
 
@@ -210,7 +210,7 @@ def _shared_in_part(rng: np.random.Generator, skills: int, n: int) -> Array:
     return own if skills == 1 else (own + rng.normal(size=n)) / math.sqrt(2)
 
 
-def design_points(rng: np.random.Generator, *, mixed: bool = False, checkpoints: int = 1) -> Points:
+def design_points(rng: np.random.Generator, *, mixed: bool = False, checkpoints: int = 1) -> RunData:
     """Runs at five budgets, 256-fold in all, sizes over +-8x about their optima; the losses are still 1.
 
     Args:
@@ -223,7 +223,7 @@ def design_points(rng: np.random.Generator, *, mixed: bool = False, checkpoints:
     N = 0.1 * np.sqrt(C) * np.tile(np.geomspace(1 / 8, 8, sizes), 5)
     h = np.repeat(0.04 + 0.88 * rng.dirichlet(np.ones(3), len(N)), checkpoints, axis=0)
     D = np.outer(C / (6 * N), np.geomspace(1 / 8, 1, checkpoints) if checkpoints > 1 else [1.0]).ravel()
-    return Points(
+    return RunData(
         N=np.repeat(N, checkpoints), D=D, L=np.ones(len(D)), h=h if mixed else None,
         categories=NAMES if mixed else (), clusters=np.repeat(np.arange(len(N)), checkpoints),
     )  # fmt: skip
@@ -293,7 +293,7 @@ def _competing(base: list[float], rng: np.random.Generator, m: int) -> Array:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planted:
+class SimulatedSkill:
     """A simulated study of one skill under one law.
 
     ``q``: the truth's log-parameters, for ``law``, which is bound to the runs' centre. ``far``: 10 times the largest
@@ -302,7 +302,7 @@ class Planted:
 
     law: Law
     q: Array
-    points: Points
+    points: RunData
     far: float = field(metadata={"unit": "FLOP"})
     log_optimum: float
     new_error: float
@@ -313,12 +313,12 @@ class Planted:
         return None if self.points.h is None else self.points.h.mean(0)
 
 
-def plant(law: Law, errors: Errors, rng: np.random.Generator, *, edge: bool = False) -> Planted:
+def plant(law: Law, errors: NoiseDraws, rng: np.random.Generator, *, edge: bool = False) -> SimulatedSkill:
     """A random truth of the law, and runs with errors of that kind; the optimum is within 20-fold of the centre's."""
     return _plant(law, errors, rng, names=NAMES[:1], edge=edge)[NAMES[0]]
 
 
-def plant_skills(law: Law, errors: Errors, rng: np.random.Generator) -> dict[str, Planted]:
+def plant_skills(law: Law, errors: NoiseDraws, rng: np.random.Generator) -> dict[str, SimulatedSkill]:
     """The same for a law of all skills at once: a study of every category as a skill, with one truth and the same runs.
 
     Half the variance of a run's error is alike in all skills.
@@ -327,9 +327,9 @@ def plant_skills(law: Law, errors: Errors, rng: np.random.Generator) -> dict[str
 
 
 def _plant(
-    law: Law, errors: Errors, rng: np.random.Generator, *, names: tuple[str, ...], edge: bool = False
-) -> dict[str, Planted]:
-    several = (3 if law.needs_mix else 5) if errors is Errors.CLUSTERED else 1
+    law: Law, errors: NoiseDraws, rng: np.random.Generator, *, names: tuple[str, ...], edge: bool = False
+) -> dict[str, SimulatedSkill]:
+    several = (3 if law.needs_mix else 5) if errors is NoiseDraws.CLUSTERED else 1
     design = design_points(rng, mixed=law.needs_mix, checkpoints=several)
     laws = [design.bind(law).for_skill(name) for name in names]
     mix = None if design.h is None else design.h.mean(0)
@@ -344,9 +344,9 @@ def _plant(
     found = {}
     for name, own, error, (_, far) in zip(names, laws, noise, log_N, strict=True):
         L = np.exp(own.log_loss(q[None], design.covariates(own))[0] + error)
-        one = Points(N=np.exp([far]), D=np.ones(1), L=np.ones(1))
+        one = RunData(N=np.exp([far]), D=np.ones(1), L=np.ones(1))
         new = float(errors.draw(one, rng, np.array([far - middle]))[0])
-        found[name] = Planted(
+        found[name] = SimulatedSkill(
             law=own, q=q, points=replace(design, L=L), far=budgets[1], log_optimum=float(far), new_error=new
         )
     return found

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from skillscale.design.space import Space
+from skillscale.design.space import DesignSpace
 from skillscale.design.targets import Quantity, Target
 from skillscale.laws.forms.nd import Array
 from skillscale.point import Mix
-from skillscale.simulation.random_truths import SKILLS, Kind, random_world
-from skillscale.simulation.replay import Measure, measured
-from skillscale.simulation.user_function import WorldFile
+from skillscale.simulation.random_truths import SKILLS, TruthFamily, random_truth
+from skillscale.simulation.replay import Measure, measure_run
+from skillscale.simulation.user_function import GroundTruthFile
 
 SEEDS = 64  # averaged over, those of the reference alone: runs of designs have seeds below FIRST_SEED
 FIRST_SEED = 10**9
@@ -31,7 +31,7 @@ _ROUNDS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class GroundTruth:
     """A world whose truth is known.
 
     ``measure``: what makes its runs, by chance; ``log_optimum``: ln N* by (skill, C, shares); ``log_loss``: ln L
@@ -56,20 +56,22 @@ class Known:
         return log_N
 
 
-def of_kind(kind: Kind, seed: int, space: Space) -> Known:
+def truth_of_family(kind: TruthFamily, seed: int, space: DesignSpace) -> GroundTruth:
     """A random world of a kind, with the categories of the space."""
-    world = random_world(kind, seed, space.categories)
+    world = random_truth(kind, seed, space.categories)
 
     def log_loss(skill: str, N: float, D: float, h: Array | None) -> float:
         return float(world.log_loss[skill](np.array([N]), np.array([D]), None if h is None else h[None])[0])
 
-    return Known(
-        skills=SKILLS, measure=lambda rng: measured(world, rng), log_loss=log_loss,
+    return GroundTruth(
+        skills=SKILLS, measure=lambda rng: measure_run(world, rng), log_loss=log_loss,
         log_optimum=lambda skill, C, h: float(world.log_optimum(skill, C, h)[0]),
     )  # fmt: skip
 
 
-def of_file(file: WorldFile, space: Space, mix: Mix | None, *, told: Callable[[str], None]) -> Known:
+def truth_from_file(
+    file: GroundTruthFile, space: DesignSpace, mix: Mix | None, *, told: Callable[[str], None]
+) -> GroundTruth:
     """The world of a file.
 
     Args:
@@ -94,7 +96,7 @@ def of_file(file: WorldFile, space: Space, mix: Mix | None, *, told: Callable[[s
             f"{file.path} has no `optimum`, and none can be searched for: losses tells another loss for the same "
             "arguments; draw its noise from the seed it is given, or define optimum(skill, flops, mix)"
         )
-    return Known(
+    return GroundTruth(
         skills=tuple(again[0]), measure=world.measure, log_loss=world.log_loss, lacking=lacking,
         log_optimum=_unknown if lacking else world.log_optimum,
     )  # fmt: skip
@@ -121,7 +123,7 @@ class _Shares:
 class _FileWorld:
     """Runs and references of a file; references are kept, because they take many runs."""
 
-    file: WorldFile
+    file: GroundTruthFile
     shares: _Shares
     seeds: int
     told: Callable[[str], None]

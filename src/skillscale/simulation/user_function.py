@@ -23,7 +23,7 @@ Loss = tuple[float, float]  # nats per token and its standard error, 0 where it 
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorldFile:
+class GroundTruthFile:
     """The functions of a file. ``skills``: what ``losses`` told at its first call, which every other must tell."""
 
     path: Path
@@ -31,7 +31,7 @@ class WorldFile:
     place: Callable[..., Any] | None = None
     skills: tuple[str, ...] = ()
 
-    def of_skills(self, skills: tuple[str, ...]) -> "WorldFile":
+    def of_skills(self, skills: tuple[str, ...]) -> "GroundTruthFile":
         """The same, every run of which must tell these skills."""
         return replace(self, skills=skills)
 
@@ -93,7 +93,7 @@ class WorldFile:
         return InputError(f"{self.path}: {name}({arguments}) {what}")
 
 
-def load(path: Path) -> WorldFile:
+def load(path: Path) -> GroundTruthFile:
     """Run a file, and take its functions.
 
     Raises:
@@ -113,7 +113,7 @@ def load(path: Path) -> WorldFile:
         )
     if place is not None and not callable(place):
         raise InputError(f"optimum of {path} is no function; define optimum(skill, flops, mix), or leave it out")
-    return WorldFile(path=path, tell=tell, place=place)
+    return GroundTruthFile(path=path, tell=tell, place=place)
 
 
 def _run(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ _DATABASES = ("postgresql", "mysql", "mssql")
 _NOISY = ("mlflow.store.db.utils", "alembic.runtime.migration", "mlflow.utils.rest_utils")
 
 
-def settle_uri(uri: str = "") -> str:
+def resolve_uri(uri: str = "") -> str:
     """The tracking URI in full, so that it means the same from every folder and process.
 
     Raises:
@@ -57,7 +57,7 @@ def file_lock(uri: str, cache: Path) -> FileLock:
 
 
 @contextmanager
-def held(lock: FileLock) -> Iterator[None]:
+def lock_file(lock: FileLock) -> Iterator[None]:
     """Hold a lock, waiting for it within reason."""
     try:
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)

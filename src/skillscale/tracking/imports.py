@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from skillscale.point import DesignPoint
 from skillscale.record import TAG, Measurement, RunRecord, State, budget_label, metrics_of, params_of
 from skillscale.tracking.owner import current_owner
-from skillscale.tracking.sql_reader import Row, Wanted
-from skillscale.tracking.store import Batch, Store, now_ms, tag
+from skillscale.tracking.sql_reader import Row, RunFilter
+from skillscale.tracking.store import RunUpdate, Store, now_ms, tag
 from skillscale.tracking.study import Study, pack, run_tags, unpack
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class ImportedRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class ImportSource:
     """Where imported runs come from: a name, the digest of all that was read, and what it holds as JSON text."""
 
     name: str
@@ -52,7 +52,7 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Added:
+class ImportCount:
     """What became of the runs to import."""
 
     new: int
@@ -60,7 +60,7 @@ class Added:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForeignRun:
+class ExternalRun:
     """A run of any experiment.
 
     ``told`` by ``params.NAME``, ``metrics.NAME`` (the last value), ``tags.NAME``, ``run_id`` and ``run_name``.
@@ -71,19 +71,19 @@ class ForeignRun:
     told: Mapping[str, str | float]
 
 
-class Imports:
+class ImportedStudy:
     """The imported runs of a study."""
 
     def __init__(self, store: Store, study: Study) -> None:
         self.study = study
         self._store = store
 
-    def sources(self) -> list[Source]:
+    def sources(self) -> list[ImportSource]:
         """Where the runs come from, in the order of their import."""
         tags = self._store.run(self.study.plan_id).data.tags
         found = [json.loads(text) for text in unpack(tags, _SOURCE)]
         return [
-            Source(
+            ImportSource(
                 name=one["name"],
                 content=one["content"],
                 described=self._store.read_text(self.study.plan_id, one["described"]),
@@ -91,7 +91,7 @@ class Imports:
             for one in found
         ]
 
-    def add_source(self, source: Source) -> None:
+    def add_source(self, source: ImportSource) -> None:
         """Keep a source with the plan, once."""
         with self._store.locked():
             tags = self._store.run(self.study.plan_id).data.tags
@@ -102,9 +102,9 @@ class Imports:
             name = f"sources/{source.content}.json"
             self._store.write_text(self.study.plan_id, source.described, name)
             text = json.dumps({"name": source.name, "content": source.content, "described": name})
-            self._store.write(self.study.plan_id, Batch(tags={f"{TAG}{_SOURCE}.{len(found):04d}": text}))
+            self._store.write(self.study.plan_id, RunUpdate(tags={f"{TAG}{_SOURCE}.{len(found):04d}": text}))
 
-    def add(self, runs: Sequence[ImportedRun], progress: Callable[[int, int], None]) -> Added:
+    def add(self, runs: Sequence[ImportedRun], progress: Callable[[int, int], None]) -> ImportCount:
         """Write the runs that are not there yet, each finished.
 
         Args:
@@ -121,7 +121,7 @@ class Imports:
             for at, run in enumerate(new, 1):
                 self._write(run, begun.get(run.content))
                 progress(at, len(new))
-        return Added(new=len(new), there=len(runs) - len(new))
+        return ImportCount(new=len(new), there=len(runs) - len(new))
 
     def exact(self) -> list[tuple[str, str]]:
         """Content and exact text of every imported run, each content once, in order of writing."""
@@ -129,7 +129,7 @@ class Imports:
         return list({tag(run, "content"): "".join(unpack(run.data.tags, "exact")) for run in finished}.items())
 
     def _runs(self) -> "list[Run | Row]":
-        return list(self._store.read(self.study.experiment_id, Wanted(kind="point")))
+        return list(self._store.read(self.study.experiment_id, RunFilter(kind="point")))
 
     def _write(self, run: ImportedRun, begun: "Run | Row | None") -> None:
         """One run, in a new MLflow run or in that of a process that was stopped."""
@@ -141,7 +141,7 @@ class Imports:
         tags = {} if begun is None else {f"{TAG}state": str(State.FINISHED), f"{TAG}reason": ""}
         at = now_ms()
         metrics = tuple((key, value, at, 0) for key, value in metrics_of(record).items() if key not in written)
-        self._store.write(run_id, Batch(metrics=metrics, params=params_of(record), tags=tags))
+        self._store.write(run_id, RunUpdate(metrics=metrics, params=params_of(record), tags=tags))
         self._store.set_status(run_id, "FINISHED")
 
     def _create(self, run: ImportedRun) -> str:
@@ -165,14 +165,14 @@ class Imports:
 _STORED_INFINITY = (sys.float_info.max, -sys.float_info.max)
 
 
-def foreign_run(run: "Run | Row") -> ForeignRun:
+def external_run(run: "Run | Row") -> ExternalRun:
     """Params, metrics and tags of a run under one kind of key."""
     told: dict[str, str | float] = {"run_id": run.info.run_id, "run_name": run.info.run_name or ""}
     for kind in ("params", "metrics", "tags"):
         told |= {sys.intern(f"{kind}.{name}"): value for name, value in getattr(run.data, kind).items()}
     for name in [name for name, value in told.items() if value in _STORED_INFINITY]:
         told[name] = math.copysign(math.inf, float(told[name]))
-    return ForeignRun(run_id=run.info.run_id, status=run.info.status, told=told)
+    return ExternalRun(run_id=run.info.run_id, status=run.info.status, told=told)
 
 
 def _note(run: ImportedRun) -> str:

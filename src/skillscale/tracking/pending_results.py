@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 from skillscale.errors import TrackingError
 from skillscale.point import digest
 from skillscale.tracking.owner import is_alive
-from skillscale.tracking.store import Batch, Store, tag
+from skillscale.tracking.store import RunUpdate, Store, tag
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ending:
+class PendingResult:
     """The last words of a run: its status and all that was still to be written."""
 
     run_id: str
     attempt: int
     status: str
-    batch: Batch
+    batch: RunUpdate
 
 
-def keep(store: Store, ending: Ending) -> Path:
+def store_pending(store: Store, ending: PendingResult) -> Path:
     """Write an ending to the spool of this store.
 
     Raises:
@@ -44,12 +44,12 @@ def keep(store: Store, ending: Ending) -> Path:
     return path
 
 
-def waiting(store: Store) -> bool:
+def pending_results(store: Store) -> bool:
     """Whether anything is kept for this store."""
     return any(_folder(store).glob("*.json"))
 
 
-def flush(store: Store) -> list[str]:
+def flush_pending(store: Store) -> list[str]:
     """Write every kept ending of this store; return the runs that were closed.
 
     An ending is dropped if its run is gone, is finished, or is being trained again.
@@ -66,19 +66,19 @@ def flush(store: Store) -> list[str]:
     return done
 
 
-def _is_open(run: "Run", ending: Ending) -> bool:
+def _is_open(run: "Run", ending: PendingResult) -> bool:
     status = run.info.status
     taken_again = tag(run, "attempt") != str(ending.attempt) and is_alive(tag(run, "owner")) is not False
     return status != "FINISHED" and not (status == "RUNNING" and taken_again)
 
 
-def _read(path: Path) -> Ending:
+def _read(path: Path) -> PendingResult:
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
         batch = plain["batch"]
         metrics = tuple((str(key), float(value), int(at), int(step)) for key, value, at, step in batch["metrics"])
-        kept = Batch(metrics=metrics, params=batch["params"], tags=batch["tags"])
-        return Ending(run_id=plain["run_id"], attempt=int(plain["attempt"]), status=plain["status"], batch=kept)
+        kept = RunUpdate(metrics=metrics, params=batch["params"], tags=batch["tags"])
+        return PendingResult(run_id=plain["run_id"], attempt=int(plain["attempt"]), status=plain["status"], batch=kept)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrackingError(
             f"{path} holds no results that can be read ({error}); move it away, then start again"

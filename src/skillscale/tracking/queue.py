@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from filelock import FileLock
 
 from skillscale.cli.output import without_password
-from skillscale.errors import InputError, TakenOverError, TrackingError
+from skillscale.errors import InputError, LeaseLostError, TrackingError
 from skillscale.point import MAX_PARAMS, MAX_TOKENS
 from skillscale.tracking.owner import is_alive
 
@@ -49,7 +49,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class QueueItem:
     """A key of the queue as it stands.
 
     ``status``: WAITING, RUNNING, FINISHED or FAILED. ``attempt``: how often it was taken before, and once more.
@@ -70,10 +70,10 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class PriorOutcome:
     """What became of a key before it was in the queue.
 
-    ``status``: FINISHED, FAILED. ``value``: as ``Ticket.finish`` has it. ``told``: what else an ``Entry`` tells of it.
+    ``status``: FINISHED, FAILED. ``value``: as ``Lease.finish`` has it. ``told``: what else an ``QueueItem`` tells of it.
     """
 
     status: str
@@ -81,7 +81,7 @@ class Ended:
     told: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Queue:
+class PointQueue:
     """The keys of one study in a storage, shared by machines.
 
     Args:
@@ -106,7 +106,7 @@ class Queue:
         self.name = name
         self.patience_s = self._agreed_patience(patience_s)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[QueueItem]:
         """Every key in the order in which they were added. Holders that are lost are given up by looking."""
         by_key: dict[str, list[FrozenTrial]] = {}
         for trial in self._trials():
@@ -123,7 +123,7 @@ class Queue:
         return found
 
     def add(
-        self, jobs: Sequence[tuple[str, Mapping[str, Any]]], ended: Mapping[str, Ended] = MappingProxyType({})
+        self, jobs: Sequence[tuple[str, Mapping[str, Any]]], ended: Mapping[str, PriorOutcome] = MappingProxyType({})
     ) -> int:
         """Append keys with their plain values, those there are aside; return how many were appended.
 
@@ -137,24 +137,24 @@ class Queue:
             if key not in held:
                 held.add(key)
                 added += 1
-                one = ended.get(key, Ended(status="WAITING"))
+                one = ended.get(key, PriorOutcome(status="WAITING"))
                 self._append({"key": key, **values, **one.told}, one.status, one.value)
         return added
 
-    def take(self, entry: Entry, owner: str) -> "Ticket | None":
+    def take(self, entry: QueueItem, owner: str) -> "Lease | None":
         """Hold a key that waits; None where another was quicker."""
         from optuna.trial import TrialState
 
         if not self.change(entry.number, TrialState.RUNNING):
             return None
-        return Ticket(self, entry.number, owner, entry.values.get("point", {}))
+        return Lease(self, entry.number, owner, entry.values.get("point", {}))
 
-    def again(self, entry: Entry) -> None:
+    def again(self, entry: QueueItem) -> None:
         """Let a key that failed wait once more."""
         self._append({"key": entry.key, **entry.values, "after": entry.number}, "WAITING")
 
     @contextmanager
-    def alone(self, what: str, owner: str, *, wait: bool = True) -> Iterator["Ticket"]:
+    def alone(self, what: str, owner: str, *, wait: bool = True) -> Iterator["Lease"]:
         """Hold a lock that all machines share, for as long as its holder's heart beats.
 
         Args:
@@ -165,7 +165,7 @@ class Queue:
         Raises:
             TrackingError: another holds it.
         """
-        with Ticket(self, self._append({"lock": what}), owner) as ticket:
+        with Lease(self, self._append({"lock": what}), owner) as ticket:
             until = time.monotonic() + _LOCK_WAIT_S
             while (first := self._first_holder(what, ticket.number)).number != ticket.number:
                 if not wait or time.monotonic() > until:
@@ -207,7 +207,7 @@ class Queue:
         """Write values to a trial that is held.
 
         Raises:
-            TakenOverError: it is not any more.
+            LeaseLostError: it is not any more.
         """
         for name, value in values.items():
             self._tell(partial(self._write, number, name, value))
@@ -218,7 +218,7 @@ class Queue:
         Not before it ends: every look reads those that wait or run anew.
 
         Raises:
-            TakenOverError: it is not held any more.
+            LeaseLostError: it is not held any more.
         """
         params, distributions = _plotted(point)
         for name, value in params.items():
@@ -230,13 +230,13 @@ class Queue:
         try:
             self._reach(write)
         except UpdateFinishedTrialError as error:
-            raise TakenOverError(_LATE) from error
+            raise LeaseLostError(_LATE) from error
 
     def beat(self, number: int, count: int) -> None:
         """Write a heartbeat, once: what fails is tried at the next.
 
         Raises:
-            TakenOverError: the holder was given up.
+            LeaseLostError: the holder was given up.
             TrackingError: the storage does not answer.
         """
         from optuna.exceptions import UpdateFinishedTrialError
@@ -244,7 +244,7 @@ class Queue:
         try:
             self._reach(partial(self._write, number, "beat", count), 0.0)
         except UpdateFinishedTrialError as error:
-            raise TakenOverError("given up") from error
+            raise LeaseLostError("given up") from error
 
     def _trials(self) -> "list[FrozenTrial]":
         """All trials by number, after those whose holders are lost were given up."""
@@ -298,7 +298,7 @@ class Queue:
         if deaths < MAX_DEATHS:
             self._append({**values, "key": earlier[-1].user_attrs["key"]}, "WAITING")
             return
-        ended = {"reason": died(deaths), "ended_ms": int(time.time() * 1000)}
+        ended = {"reason": worker_death_reason(deaths), "ended_ms": int(time.time() * 1000)}
         self._append({**values, "key": earlier[-1].user_attrs["key"], **ended}, "FAILED")
 
     def _append(self, values: Mapping[str, Any], status: str = "RUNNING", value: float | None = None) -> int:
@@ -326,7 +326,7 @@ class Queue:
     def _first_holder(self, what: str, own: int) -> "FrozenTrial":
         holders = self._holders(what)
         if own not in [one.number for one in holders]:
-            raise TakenOverError(f"this process was away too long to hold {what}; try again")
+            raise LeaseLostError(f"this process was away too long to hold {what}; try again")
         return holders[0]
 
     def _holders(self, what: str) -> "list[FrozenTrial]":
@@ -346,13 +346,15 @@ class Queue:
         return _reach(self._url, call, patience_s)
 
 
-class Ticket:
+class Lease:
     """A key that this process holds: a thread writes its heartbeats until it is ended. A context manager.
 
     Left without an end, it is released: the key waits again.
     """
 
-    def __init__(self, queue: Queue, number: int, owner: str, point: Mapping[str, Any] = MappingProxyType({})) -> None:
+    def __init__(
+        self, queue: PointQueue, number: int, owner: str, point: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         self.number = number
         self._point = point
         self.is_lost = False
@@ -361,12 +363,12 @@ class Ticket:
         self._ended = threading.Event()
         try:
             queue.mark(number, owner=owner, beat=1, claimed_ms=int(time.time() * 1000))
-        except TakenOverError:
+        except LeaseLostError:
             self.is_lost = True
         self._heart = threading.Thread(target=self._beat, daemon=True, name=f"heartbeat of trial {number}")
         self._heart.start()
 
-    def __enter__(self) -> "Ticket":
+    def __enter__(self) -> "Lease":
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
@@ -381,20 +383,20 @@ class Ticket:
         """Make sure that the key is still held, before what must not be done by two.
 
         Raises:
-            TakenOverError: another has it.
+            LeaseLostError: another has it.
         """
         from optuna.trial import TrialState
 
         if not self.is_lost:
             self.is_lost = self._queue.state(self.number) is not TrialState.RUNNING
         if self.is_lost:
-            raise TakenOverError(_LATE)
+            raise LeaseLostError(_LATE)
 
     def name_run(self, run_id: str) -> None:
         """Tell which run belongs to the key.
 
         Raises:
-            TakenOverError: another has it.
+            LeaseLostError: another has it.
         """
         self._queue.mark(self.number, run_id=run_id)
 
@@ -427,7 +429,7 @@ class Ticket:
                 self._queue.plot(self.number, self._point)
             self._queue.mark(self.number, reason=reason, ended_ms=int(time.time() * 1000), **marks)
             self.is_lost = not self._queue.change(self.number, state, value)
-        except TakenOverError:
+        except LeaseLostError:
             self.is_lost = True
 
     def _beat(self) -> None:
@@ -438,7 +440,7 @@ class Ticket:
             count += 1
             try:
                 self._queue.beat(self.number, count)
-            except TakenOverError:
+            except LeaseLostError:
                 self.is_lost = self.is_lost or not self._ended.is_set()
                 return
             except TrackingError:
@@ -468,9 +470,9 @@ def _deaths(earlier: "list[FrozenTrial]") -> int:
     return sum(not one.user_attrs.get("released", False) for one in earlier)
 
 
-def _entry(key: str, trial: "FrozenTrial", earlier: "list[FrozenTrial]") -> Entry:
+def _entry(key: str, trial: "FrozenTrial", earlier: "list[FrozenTrial]") -> QueueItem:
     attributes = trial.user_attrs
-    return Entry(
+    return QueueItem(
         key=key,
         number=trial.number,
         status=_STATUS[trial.state.name],
@@ -499,17 +501,17 @@ def _plotted(point: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, BaseD
     return {**sizes, **shares}, distributions | {name: FloatDistribution(0.0, 1.0) for name in shares}
 
 
-def died(times: int) -> str:
+def worker_death_reason(times: int) -> str:
     """Why a point failed whose processes keep dying."""
     return f"its process died {times} times (out of memory?); try again with --retry_failed"
 
 
-def locks(url: str, patience_s: float | None = None) -> Queue:
+def lock_queue(url: str, patience_s: float | None = None) -> PointQueue:
     """The locks that all studies of a storage share, in an Optuna study of their own."""
-    return Queue(url, _LOCKS, patience_s)
+    return PointQueue(url, _LOCKS, patience_s)
 
 
-def settle_storage(url: str) -> str:
+def resolve_storage(url: str) -> str:
     """A storage's address in full: of a database, or the absolute path of a journal file.
 
     Raises:

@@ -11,28 +11,28 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
 
-from skillscale.errors import TakenOverError, TrackingError
+from skillscale.errors import LeaseLostError, TrackingError
 from skillscale.point import DesignPoint
 from skillscale.record import (
     CURVE,
     TAG,
-    CategoryUse,
     Checkpoint,
     DataSet,
+    DataUse,
     Measurement,
-    Optimisation,
+    ModelSize,
+    OptimizerPlan,
+    ProposalReason,
     Provenance,
+    RunCost,
     RunRecord,
-    Size,
-    Spending,
     State,
-    Why,
     metrics_of,
     params_of,
 )
-from skillscale.tracking.pending_results import Ending, keep
-from skillscale.tracking.queue import Ticket
-from skillscale.tracking.store import Batch, Store, now_ms, tag
+from skillscale.tracking.pending_results import PendingResult, store_pending
+from skillscale.tracking.queue import Lease
+from skillscale.tracking.store import RunUpdate, Store, now_ms, tag
 from skillscale.tracking.ui import link, run_path
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Claim:
     owner: str
     attempt: int = 1
     deaths: int = 0
-    why: Why | None = None
+    why: ProposalReason | None = None
 
 
 class RunWriter:
@@ -69,7 +69,7 @@ class RunWriter:
     ``ticket``: of the storage's queue, where the point came from one. Who has lost it writes nothing more.
     """
 
-    def __init__(self, store: Store, claim: Claim, ticket: Ticket | None = None) -> None:
+    def __init__(self, store: Store, claim: Claim, ticket: Lease | None = None) -> None:
         self.claim = claim
         self._ticket = ticket
         self._store = store
@@ -112,7 +112,7 @@ class RunWriter:
                 self._ticket.abandon()
 
     def _leave(self, error: BaseException | None) -> None:
-        if self._ended or isinstance(error, TakenOverError):
+        if self._ended or isinstance(error, LeaseLostError):
             return
         if error is None:
             self.kill("left without a result")
@@ -127,8 +127,8 @@ class RunWriter:
     def begin(
         self,
         *,
-        size: Size | None = None,
-        optimisation: Optimisation | None = None,
+        size: ModelSize | None = None,
+        optimisation: OptimizerPlan | None = None,
         provenance: Provenance | None = None,
         checkpoint: Checkpoint | None = None,
         config_yaml: str = "",
@@ -159,7 +159,7 @@ class RunWriter:
         if version and self._params.get("code_version", version) != version:
             tags[f"{TAG}code_version_{self.claim.attempt}"] = version
         new = {key: value for key, value in params.items() if key not in self._params}
-        self._store.write(self.run_id, Batch(metrics=self._numbers(), params=new, tags=tags))
+        self._store.write(self.run_id, RunUpdate(metrics=self._numbers(), params=new, tags=tags))
         if config_yaml and not self._has_inputs:
             self._store.write_inputs(self.run_id, data)
             self._config_yaml = config_yaml
@@ -176,7 +176,7 @@ class RunWriter:
         """Make sure that the point is still held, as far as is known here.
 
         Raises:
-            TakenOverError: it was given to another; the run is theirs.
+            LeaseLostError: it was given to another; the run is theirs.
         """
         if self._ticket is not None and self._ticket.is_lost:
             self._ticket.check()
@@ -194,10 +194,10 @@ class RunWriter:
         self,
         *,
         skills: Mapping[str, Measurement],
-        spending: Spending | None = None,
+        spending: RunCost | None = None,
         sets: Mapping[str, Measurement] = MappingProxyType({}),
         skills_held_out: Mapping[str, Measurement] = MappingProxyType({}),
-        uses: Mapping[str, CategoryUse] = MappingProxyType({}),
+        uses: Mapping[str, DataUse] = MappingProxyType({}),
         exposures: float | None = None,
     ) -> RunRecord:
         """Write the results and close the run as finished.
@@ -227,19 +227,19 @@ class RunWriter:
     def _end(self, state: State, reason: str) -> RunRecord:
         self._record = replace(self._record, state=state, reason=reason[:_REASON_LIMIT])
         tags = {f"{TAG}state": str(state), f"{TAG}reason": self._record.reason, "mlflow.note.content": self._note()}
-        batch = Batch(metrics=(*self._curve, *self._numbers()), tags=tags)
+        batch = RunUpdate(metrics=(*self._curve, *self._numbers()), tags=tags)
         self._ended = True
         if self._ticket is not None:
             self._ticket.check()
-        ending = Ending(run_id=self.run_id, attempt=self.claim.attempt, status=state.name, batch=batch)
+        ending = PendingResult(run_id=self.run_id, attempt=self.claim.attempt, status=state.name, batch=batch)
         try:
             self._refuse_other(self._store.run(self.run_id))
             self._store.write(self.run_id, batch)
             self._store.set_status(self.run_id, state.name)
-        except TakenOverError:
+        except LeaseLostError:
             raise
         except TrackingError as error:
-            path = keep(self._store, ending)
+            path = store_pending(self._store, ending)
             raise TrackingError(
                 f"{error} (the run's results are kept in {path}; starting the study again writes them)"
             ) from error
@@ -262,11 +262,11 @@ class RunWriter:
         """A process that hung for long may wake up when its point was given to another: then its words count no more.
 
         Raises:
-            TakenOverError: the run is at another attempt, or finished.
+            LeaseLostError: the run is at another attempt, or finished.
         """
         attempt = int(tag(run, "attempt") or 1)
         if attempt != self.claim.attempt or run.info.status == "FINISHED":
-            raise TakenOverError(
+            raise LeaseLostError(
                 f"run {self.run_id} of point {self.point.key} was taken over by {tag(run, 'owner')} (attempt "
                 f"{attempt}; this is {self.claim.attempt}): what this process has is not written"
             )
@@ -286,7 +286,7 @@ class RunWriter:
         if self._ticket is not None and self._ticket.is_lost:
             return
         try:
-            self._store.write(self.run_id, Batch(metrics=tuple(self._curve)))
+            self._store.write(self.run_id, RunUpdate(metrics=tuple(self._curve)))
         except TrackingError as error:
             _log.warning("the loss curve waits in memory: %s", error)
             self._wait_s = _RETRY_AFTER_S
@@ -342,7 +342,7 @@ class AnalysisWriter:
             state = State.FAILED if isinstance(error, Exception) else State.KILLED
             reason = f"{type(error).__name__}: {error}"[:_REASON_LIMIT]
         try:
-            self._store.write(self.run_id, Batch(tags={f"{TAG}state": str(state), f"{TAG}reason": reason}))
+            self._store.write(self.run_id, RunUpdate(tags={f"{TAG}state": str(state), f"{TAG}reason": reason}))
             self._store.set_status(self.run_id, state.name)
         except TrackingError as second:
             if error is None:
@@ -364,7 +364,7 @@ class AnalysisWriter:
         if note:
             named["mlflow.note.content"] = note
         points = tuple((key, float(value), at, step) for key, value in (metrics or {}).items())
-        self._store.write(self.run_id, Batch(metrics=points, params=dict(params or {}), tags=named))
+        self._store.write(self.run_id, RunUpdate(metrics=points, params=dict(params or {}), tags=named))
 
     def file(self, name: str, content: str | bytes) -> None:
         """Write a figure, table or page; ``name`` may hold folders, as in ``figures/isoflop.svg``."""
@@ -398,7 +398,7 @@ class AnalysisWriter:
         named = {f"{TAG}{key}": value for key, value in (tags or {}).items()}
         address = register_law(self._store, self.run_id, name, document, note=note, tags=named)
         for run_id in (self.run_id, *runs):
-            self._store.write(run_id, Batch(tags={f"{TAG}law": address}))
+            self._store.write(run_id, RunUpdate(tags={f"{TAG}law": address}))
         return address
 
     def used(self, data: Iterable[DataSet]) -> None:

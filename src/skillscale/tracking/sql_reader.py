@@ -22,7 +22,7 @@ _ANALYSED_ROWS = 1000  # of each index, which is plenty for its selectivity
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class RunFilter:
     """Which runs of an experiment: of a kind of ours, finished or not, ended from a time (ms) on; by default all.
 
     ``tags_only``: their params and metrics are not looked at, and may be absent.
@@ -74,7 +74,7 @@ class Tables:
         """Whether the schema is one that can be read here."""
         return all(revision in KNOWN for (revision,) in self._rows("SELECT version_num FROM alembic_version"))
 
-    def pages(self, experiment_id: str, wanted: Wanted) -> Iterator[list[Row]]:
+    def pages(self, experiment_id: str, wanted: RunFilter) -> Iterator[list[Row]]:
         """The runs that are wanted and not deleted, oldest first."""
         rows = self._rows(_statement(experiment_id, wanted))
         for first in range(0, len(rows), _RUNS_PER_PAGE):
@@ -122,7 +122,7 @@ class Tables:
             return list(connection.execute(text(statement) if isinstance(statement, str) else statement).all())
 
 
-def _statement(experiment_id: str, wanted: Wanted) -> Any:
+def _statement(experiment_id: str, wanted: RunFilter) -> Any:
     from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
     from sqlalchemy import exists, select
 

@@ -23,12 +23,12 @@ from skillscale.tracking.connection import (
     FIRST_PATIENCE,
     check_database,
     file_lock,
-    held,
     is_current,
+    lock_file,
     reaching,
     sqlite_path,
 )
-from skillscale.tracking.sql_reader import Row, Tables, Wanted
+from skillscale.tracking.sql_reader import Row, RunFilter, Tables
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class RunUpdate:
     """What is written to a run in one go: metrics as (key, value, time in ms, step), params, tags."""
 
     metrics: tuple[tuple[str, float, int, int], ...] = ()
@@ -81,7 +81,7 @@ class Store:
                 if is_current(uri):
                     return cls(uri, cache, MlflowClient(uri))
                 # Two processes that create the schema at once break it for ever.
-                with held(file_lock(uri, cache)):
+                with lock_file(file_lock(uri, cache)):
                     return cls(uri, cache, MlflowClient(uri))
         with reaching(uri, FIRST_PATIENCE):
             client = MlflowClient(uri)
@@ -96,7 +96,7 @@ class Store:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Shut out every other process of this machine that uses the store; may be nested."""
-        with held(self._lock):
+        with lock_file(self._lock):
             yield
 
     @contextmanager
@@ -200,12 +200,12 @@ class Store:
                 if not (token := page.token):
                     return found
 
-    def read(self, experiment_id: str, wanted: Wanted | None = None) -> "Iterator[Run | Row]":
+    def read(self, experiment_id: str, wanted: RunFilter | None = None) -> "Iterator[Run | Row]":
         """The runs that are wanted, without the names of their data sets, oldest first.
 
         Straight from the tables of a database whose schema is known, a page at a time; else by MLflow's search.
         """
-        wanted = wanted or Wanted()
+        wanted = wanted or RunFilter()
         with reaching(self.uri):
             tables = self._tables if self._tables is not None and self._tables.is_known() else None
         if tables is None:
@@ -229,7 +229,7 @@ class Store:
         except TrackingError as error:
             _log.warning("sorting runs in the MLflow UI may be slow: %s", error)
 
-    def write(self, run_id: str, batch: Batch) -> None:
+    def write(self, run_id: str, batch: RunUpdate) -> None:
         """Write a batch in as few calls as MLflow's limits allow."""
         from mlflow.entities import Metric, Param, RunTag
 

@@ -20,12 +20,12 @@ from skillscale.errors import InputError, TrackingError
 from skillscale.point import check_skill_name, digest
 from skillscale.record import TAG, State
 from skillscale.tracking import pending_results
-from skillscale.tracking.connection import settle_uri, sqlite_path
-from skillscale.tracking.imports import IMPORTED, ForeignRun, Imports, foreign_run
+from skillscale.tracking.connection import resolve_uri, sqlite_path
+from skillscale.tracking.imports import IMPORTED, ExternalRun, ImportedStudy, external_run
 from skillscale.tracking.owner import current_owner
-from skillscale.tracking.queue import locks, settle_storage
+from skillscale.tracking.queue import lock_queue, resolve_storage
 from skillscale.tracking.run_writer import AnalysisWriter
-from skillscale.tracking.store import Batch, Store
+from skillscale.tracking.store import RunUpdate, Store
 from skillscale.tracking.study import Study, find_plan, missing, pack, run_tags, unpack
 from skillscale.tracking.ui import NOTE, analyses_view, link, runs_path, runs_view
 
@@ -39,7 +39,7 @@ _ML_PAGE = {"mlflow.experimentKind": "custom_model_development"}
 _SHOWN_DIFFERENCES = 6
 
 
-class Registry:
+class StudyStore:
     """All studies of one tracking store."""
 
     def __init__(self, store: Store, storage: str = "", patience_s: float | None = None) -> None:
@@ -51,7 +51,7 @@ class Registry:
     def open(
         cls, uri: str = "", *, cache: Path | None = None, create: bool = True, storage: str = "",
         patience_s: float | None = None,
-    ) -> "Registry":  # fmt: skip
+    ) -> "StudyStore":  # fmt: skip
         """Connect to a tracking store.
 
         Args:
@@ -67,12 +67,12 @@ class Registry:
             TrackingError: unreachable, not writable, not there, or written by another version of MLflow.
         """
         default = os.environ.get("SKILLSCALE_CACHE") or Path.home() / ".cache" / "skillscale"
-        settled = settle_uri(uri)
+        settled = resolve_uri(uri)
         if not create and settled.startswith("sqlite:") and not sqlite_path(settled).is_file():
             raise TrackingError(f"there is no tracking store {sqlite_path(settled)}; give the one that holds the runs")
         shared = storage or os.environ.get("SKILLSCALE_STORAGE", "")
         store = Store.open(settled, cache or Path(default))
-        return cls(store, settle_storage(shared) if shared else "", patience_s)
+        return cls(store, resolve_storage(shared) if shared else "", patience_s)
 
     @property
     def uri(self) -> str:
@@ -126,7 +126,7 @@ class Registry:
             with self._store.locked():
                 yield
             return
-        with locks(self.storage, self._patience_s).alone(f"study {name!r}", current_owner()):
+        with lock_queue(self.storage, self._patience_s).alone(f"study {name!r}", current_owner()):
             yield
 
     def open_study(self, name: str, config: Config, *, keep: bool = True) -> Study:
@@ -219,7 +219,7 @@ class Registry:
         _refuse_differences(name, stored, settings)
         return self._study(name, points, study, plan.info.run_id), plan.data.tags
 
-    def open_imports(self, name: str, *, metrics: Iterable[str] = ()) -> Imports:
+    def open_imports(self, name: str, *, metrics: Iterable[str] = ()) -> ImportedStudy:
         """Find the imported runs of a study, or begin a study for them.
 
         Args:
@@ -241,13 +241,13 @@ class Registry:
                     "into another study"
                 )
             plan_id = plan.info.run_id if plan is not None else self._begin(study, points, name, {IMPORTED: True})
-        return Imports(self._store, self._study(name, points, study, plan_id))
+        return ImportedStudy(self._store, self._study(name, points, study, plan_id))
 
-    def imports(self, study: Study) -> Imports | None:
+    def imports(self, study: Study) -> ImportedStudy | None:
         """The imported runs of a study; None if it was begun by training."""
-        return Imports(self._store, study) if IMPORTED in study.settings() else None
+        return ImportedStudy(self._store, study) if IMPORTED in study.settings() else None
 
-    def experiment_runs(self, name: str) -> list[ForeignRun]:
+    def experiment_runs(self, name: str) -> list[ExternalRun]:
         """Runs of any experiment, ours or not, oldest first.
 
         Raises:
@@ -259,7 +259,7 @@ class Registry:
             near = difflib.get_close_matches(name, there, n=1)
             advice = f" (did you mean {near[0]}?)" if near else ""
             raise InputError(f"{self.place} has no experiment {name!r}{advice}; it has {', '.join(sorted(there))}")
-        return [foreign_run(run) for run in self._store.read(found[0])]
+        return [external_run(run) for run in self._store.read(found[0])]
 
     def law_text(self, address: str) -> str:
         """The document of a registered law as JSON text, by ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
@@ -296,10 +296,10 @@ class Registry:
 
     def flush_spool(self) -> list[str]:
         """Write the results that the store would not take earlier; return the runs that were closed."""
-        if not pending_results.waiting(self._store):
+        if not pending_results.pending_results(self._store):
             return []
         with self._store.locked():
-            return pending_results.flush(self._store)
+            return pending_results.flush_pending(self._store)
 
     def annotate_launcher(
         self, study: Study | None, *, note: str, tags: Mapping[str, str] | None = None, result: object = None
@@ -315,7 +315,7 @@ class Registry:
         if study is not None:
             named[f"{TAG}study"] = study.name
             note = f"{note}\n\n[Runs of study {study.name}]({runs_path(study.experiment_id)})"
-        self._store.write(run_id, Batch(tags=named | {f"{TAG}kind": "launcher", NOTE: note}))
+        self._store.write(run_id, RunUpdate(tags=named | {f"{TAG}kind": "launcher", NOTE: note}))
         if result is not None:
             self._store.write_text(run_id, json.dumps(result, indent=2), "skillscale/result.json")
         return True
@@ -356,7 +356,7 @@ class Registry:
         if name == last:
             return
         self._store.write_text(plan_id, yaml.safe_dump(config.as_dict(), sort_keys=False), f"config-{name}.yaml")
-        self._store.write(plan_id, Batch(tags={f"{TAG}config": name}))
+        self._store.write(plan_id, RunUpdate(tags={f"{TAG}config": name}))
 
 
 def _made(settings: Mapping[str, Any]) -> str:

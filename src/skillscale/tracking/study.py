@@ -9,14 +9,22 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from skillscale.errors import InputError, TakenOverError, TrackingError
+from skillscale.errors import InputError, LeaseLostError, TrackingError
 from skillscale.point import DesignPoint
-from skillscale.record import CURVE, TAG, RunRecord, State, Why, budget_label, read_record, run_name
+from skillscale.record import CURVE, TAG, ProposalReason, RunRecord, State, budget_label, read_record, run_name
 from skillscale.tracking.owner import current_owner, is_alive
-from skillscale.tracking.queue import MAX_DEATHS, Ended, Entry, Queue, Ticket, died, locks
+from skillscale.tracking.queue import (
+    MAX_DEATHS,
+    Lease,
+    PointQueue,
+    PriorOutcome,
+    QueueItem,
+    lock_queue,
+    worker_death_reason,
+)
 from skillscale.tracking.run_writer import AnalysisWriter, Claim, RunWriter
-from skillscale.tracking.sql_reader import Row, Wanted
-from skillscale.tracking.store import Batch, Store, now_ms, tag
+from skillscale.tracking.sql_reader import Row, RunFilter
+from skillscale.tracking.store import RunUpdate, Store, now_ms, tag
 from skillscale.tracking.ui import NOTE, analyses_view, link, runs_path, runs_view
 
 if TYPE_CHECKING:
@@ -36,7 +44,7 @@ _POINT_RUNS = f"tags.`{TAG}kind` = 'point'"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class StudyProgress:
     """Points of the plan by what became of them; ``waiting`` were not begun. Killed ones are claimed again."""
 
     planned: int
@@ -48,7 +56,7 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reaped:
+class ClosedRun:
     """A run that was closed because its owner is gone."""
 
     run_id: str
@@ -72,7 +80,7 @@ class _Seen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
+class PlannedPoint:
     """A point of the plan and what became of it: ``status`` as MLflow has it, empty where it was not begun.
 
     ``run_id``, ``owner`` and ``claimed_ms`` are of the run that counts, and of its last attempt.
@@ -82,7 +90,7 @@ class Planned:
     status: str
     reason: str
     end_ms: int
-    why: Why | None
+    why: ProposalReason | None
     run_id: str = ""
     owner: str = ""
     claimed_ms: int = 0
@@ -112,7 +120,7 @@ class Study:
         self._all_again_at = 0.0
         self._runs: dict[str, _Seen] = {}
         self._has_mixes = False
-        self._found: Queue | None = None
+        self._found: PointQueue | None = None
         self._is_alone = False
 
     @property
@@ -122,11 +130,11 @@ class Study:
         return f"{base}/{runs_path(self.experiment_id)}"
 
     @property
-    def _queue(self) -> Queue | None:
+    def _queue(self) -> PointQueue | None:
         """The queue in the storage; None where the plan is the queue, as it is until somebody changes it there."""
         return self._find_queue(move=False)
 
-    def _find_queue(self, *, move: bool) -> Queue | None:
+    def _find_queue(self, *, move: bool) -> PointQueue | None:
         """The queue, where points are added or claimed: with ``move`` the plan goes into the storage that was given."""
         if self._found is not None or self._is_alone:
             return self._found
@@ -139,23 +147,23 @@ class Study:
                 )
             self._is_alone = True
         elif tags.get(_QUEUE) or move:
-            queue = Queue(self._storage, f"{self.name} {self.plan_id[:8]}", self._patience_s)
+            queue = PointQueue(self._storage, f"{self.name} {self.plan_id[:8]}", self._patience_s)
             if not tags.get(_QUEUE):
                 self._share(queue, tags)
             self._found = queue
         return self._found
 
-    def _share(self, queue: Queue, tags: Mapping[str, str]) -> None:
+    def _share(self, queue: PointQueue, tags: Mapping[str, str]) -> None:
         """Move the plan's points into the queue, with what became of them."""
         whys, runs = _whys(tags), self._look()
         losses = {key: one.mean_loss for key, one in self._records.items()}
         ended = {
-            key: Ended(status=run.status, value=losses.get(key), told=_told_of(run))
+            key: PriorOutcome(status=run.status, value=losses.get(key), told=_told_of(run))
             for key, run in runs.items()
             if run.status in ("FINISHED", "FAILED")
         }
         queue.add([(point.key, _job(point, whys.get(point.key))) for point in _points(tags)], ended)
-        self._store.write(self.plan_id, Batch(tags={_QUEUE: "storage"}))
+        self._store.write(self.plan_id, RunUpdate(tags={_QUEUE: "storage"}))
 
     @property
     def link(self) -> str:
@@ -190,7 +198,7 @@ class Study:
         view = runs_view(skills, mixes, per_byte=per_byte)
         self._store.tag_experiment(self.experiment_id, {NOTE: note, **view})
         self._store.tag_experiment(self.study_experiment_id, {NOTE: note, **analyses_view(skills)})
-        self._store.write(self.plan_id, Batch(tags={NOTE: note, _DESCRIBED: str(now_ms())}))
+        self._store.write(self.plan_id, RunUpdate(tags={NOTE: note, _DESCRIBED: str(now_ms())}))
 
     def points(self) -> tuple[DesignPoint, ...]:
         """The points of the plan, in its order.
@@ -202,7 +210,7 @@ class Study:
             return tuple(_planned_entry(one).point for one in self._queue.entries())
         return _points(self._store.run(self.plan_id).data.tags)
 
-    def planned(self) -> list[Planned]:
+    def planned(self) -> list[PlannedPoint]:
         """The points of the plan with what became of them, in its order; ``why`` is told of those that were sampled."""
         if self._queue is not None:
             return [_planned_entry(one) for one in self._queue.entries()]
@@ -210,7 +218,7 @@ class Study:
         runs, whys = self._look(), _whys(tags)
         return [_planned(point, runs.get(point.key), whys.get(point.key)) for point in _points(tags)]
 
-    def add_points(self, points: Iterable[DesignPoint], why: Mapping[str, Why] | None = None) -> int:
+    def add_points(self, points: Iterable[DesignPoint], why: Mapping[str, ProposalReason] | None = None) -> int:
         """Append the points that the plan does not hold yet; return how many those were.
 
         Args:
@@ -231,7 +239,7 @@ class Study:
             parts = [plain[at : at + _POINTS_PER_TAG] for at in range(0, len(plain), _POINTS_PER_TAG)]
             texts = {part_key("points", len(chunks) + at): json.dumps(part) for at, part in enumerate(parts)}
             reasons = {f"{_WHY}{key}": one.as_text() for key, one in (why or {}).items() if key in new}
-            self._store.write(self.plan_id, Batch(tags={**reasons, **texts}))
+            self._store.write(self.plan_id, RunUpdate(tags={**reasons, **texts}))
         return len(new)
 
     def remembered(self, what: str) -> Any:
@@ -242,7 +250,7 @@ class Study:
     def remember(self, what: str, value: object) -> None:
         """Keep plain values with the plan, in place of those that were kept under this name."""
         old = [key for key in self._store.run(self.plan_id).data.tags if key.startswith(f"{TAG}{what}.")]
-        self._store.write(self.plan_id, Batch(tags=dict.fromkeys(old, "") | pack(what, json.dumps(value))))
+        self._store.write(self.plan_id, RunUpdate(tags=dict.fromkeys(old, "") | pack(what, json.dumps(value))))
 
     @contextmanager
     def sampling(self) -> Iterator[None]:
@@ -256,11 +264,11 @@ class Study:
                 yield
             return
         with self._store.alone(self._choosing):
-            self._store.write(self.plan_id, Batch(tags={_SAMPLER: current_owner()}))
+            self._store.write(self.plan_id, RunUpdate(tags={_SAMPLER: current_owner()}))
             try:
                 yield
             finally:
-                self._store.write(self.plan_id, Batch(tags={_SAMPLER: ""}))
+                self._store.write(self.plan_id, RunUpdate(tags={_SAMPLER: ""}))
 
     def is_sampled(self) -> bool:
         """Whether a process, living as far as can be known, is adding points to the queue."""
@@ -274,8 +282,8 @@ class Study:
         return f"choosing the points of study {self.name!r}"
 
     @cached_property
-    def _locks(self) -> Queue:
-        return locks(self._storage, self._patience_s)
+    def _locks(self) -> PointQueue:
+        return lock_queue(self._storage, self._patience_s)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -301,7 +309,7 @@ class Study:
             plan = self._store.run(self.plan_id)
             stored = tag(plan, "data_hash")
             if not stored:
-                self._store.write(self.plan_id, Batch(tags={f"{TAG}data_hash": data_hash}))
+                self._store.write(self.plan_id, RunUpdate(tags={f"{TAG}data_hash": data_hash}))
             elif stored != data_hash:
                 raise InputError(
                     f"study {self.name!r} was begun on other data or another tokenizer: data_hash was {stored}, now "
@@ -309,7 +317,7 @@ class Study:
                 )
             if described and not tag(plan, "data_described"):
                 self._store.write_text(self.plan_id, described, _DATA_FILE)
-                self._store.write(self.plan_id, Batch(tags={f"{TAG}data_described": _DATA_FILE}))
+                self._store.write(self.plan_id, RunUpdate(tags={f"{TAG}data_described": _DATA_FILE}))
 
     def data_description(self) -> str:
         """What the data are, as ``settle_data`` was told; an empty text if it was not."""
@@ -346,7 +354,7 @@ class Study:
         return None
 
     def _claim_shared(
-        self, queue: Queue, owner: str, *, retry_failed: bool, only: str, sampled: bool, trunk: str
+        self, queue: PointQueue, owner: str, *, retry_failed: bool, only: str, sampled: bool, trunk: str
     ) -> RunWriter | None:
         """Take the next point that waits in the storage's queue."""
         everything = queue.entries()
@@ -362,7 +370,7 @@ class Study:
                 return writer
         return None
 
-    def _hold(self, entry: Entry, ticket: Ticket, owner: str) -> RunWriter | None:
+    def _hold(self, entry: QueueItem, ticket: Lease, owner: str) -> RunWriter | None:
         """The run of a point that is held: a new one, or the one begun. None where it turns out to be finished."""
         try:
             runs = self._store.search([self.experiment_id], f"{_POINT_RUNS} and tags.`{TAG}point_key` = '{entry.key}'")
@@ -383,7 +391,7 @@ class Study:
         assert writer is not None, "the queue counts deaths"
         try:
             ticket.name_run(writer.run_id)
-        except TakenOverError as error:
+        except LeaseLostError as error:
             if not begun:
                 self._close(writer.run_id, State.KILLED, str(error), 0)
             return None
@@ -394,10 +402,10 @@ class Study:
         entries = [] if self._queue is None else _wanted(self._queue.entries(), sampled=sampled)
         return any(one.status in ("WAITING", "RUNNING") for one in entries)
 
-    def progress(self) -> Progress:
+    def progress(self) -> StudyProgress:
         """How far the plan is."""
         found = [each.status for each in self.planned()]
-        return Progress(
+        return StudyProgress(
             planned=len(found),
             finished=found.count("FINISHED"),
             running=found.count("RUNNING"),
@@ -417,7 +425,7 @@ class Study:
         running = self._store.search([self.experiment_id], f"{_POINT_RUNS} and attributes.status = 'RUNNING'")
         return {run.info.run_id: tag(run, "owner") for run in running if is_alive(tag(run, "owner")) is alive}
 
-    def reap(self, *, others_after_s: float | None = None) -> list[Reaped]:
+    def reap(self, *, others_after_s: float | None = None) -> list[ClosedRun]:
         """Close the runs whose owner is gone as killed, and say which.
 
         Args:
@@ -438,17 +446,17 @@ class Study:
                 reason = f"owner {owner} is gone" if alive is False else f"owner {owner} is not heard of"
                 deaths = int(tag(run, "deaths") or 0) + 1
                 self._close(run.info.run_id, State.KILLED, reason, deaths)
-                reaped.append(Reaped(run_id=run.info.run_id, run_name=run.info.run_name, owner=owner, reason=reason))
+                reaped.append(ClosedRun(run_id=run.info.run_id, run_name=run.info.run_name, owner=owner, reason=reason))
         return reaped
 
-    def _reap_shared(self, queue: Queue) -> list[Reaped]:
+    def _reap_shared(self, queue: PointQueue) -> list[ClosedRun]:
         """Watch the hearts of those that run for as long as the patience, then close what is left."""
         until = time.monotonic() + queue.patience_s * 1.1
         while time.monotonic() < until and any(_is_elsewhere(one) for one in queue.entries()):
             time.sleep(min(1.0, queue.patience_s / 10))
         return self.close_left()
 
-    def close_left(self) -> list[Reaped]:
+    def close_left(self) -> list[ClosedRun]:
         """Close the runs of a storage's queue that nobody holds: they are killed, or failed as their point is."""
         if self._queue is None:
             return []
@@ -466,12 +474,12 @@ class Study:
             self._close(
                 run.info.run_id, State.FAILED if entry.status == "FAILED" else State.KILLED, reason, entry.deaths
             )
-            reaped.append(Reaped(run_id=run.info.run_id, run_name=run.info.run_name, owner=owner, reason=reason))
+            reaped.append(ClosedRun(run_id=run.info.run_id, run_name=run.info.run_name, owner=owner, reason=reason))
         return reaped
 
     def records(self) -> list[RunRecord]:
         """Every training run of the study, in order of their beginning; runs that are not ours are left out."""
-        return [self._read(run) for run in self._store.read(self.experiment_id, Wanted(kind="point"))]
+        return [self._read(run) for run in self._store.read(self.experiment_id, RunFilter(kind="point"))]
 
     def finished(self) -> list[RunRecord]:
         """The finished training runs, in order of their end; those that were read before are not read again."""
@@ -502,7 +510,7 @@ class Study:
             for run in runs
         ]
 
-    def _create(self, planned: Planned, owner: str, ticket: Ticket | None = None) -> RunWriter:
+    def _create(self, planned: PlannedPoint, owner: str, ticket: Lease | None = None) -> RunWriter:
         point, why = planned.point, planned.why
         name = run_name(point, tells_mix=self._has_mixes)
         tags = {
@@ -521,15 +529,15 @@ class Study:
         run_id = self._store.create_run(self.experiment_id, name, run_tags(tags))
         return RunWriter(self._store, Claim(run_id=run_id, study=self.name, point=point, owner=owner, why=why), ticket)
 
-    def _resume(self, planned: Planned, run: _Seen, owner: str, ticket: Ticket | None = None) -> RunWriter | None:
+    def _resume(self, planned: PlannedPoint, run: _Seen, owner: str, ticket: Lease | None = None) -> RunWriter | None:
         """Take over a run; or give it up as failed when its processes keep dying."""
         deaths = run.deaths + (run.status == "RUNNING")
         if deaths >= MAX_DEATHS:
-            self._close(run.run_id, State.FAILED, died(deaths), deaths)
+            self._close(run.run_id, State.FAILED, worker_death_reason(deaths), deaths)
             return None
         tags = {"owner": owner, "attempt": str(run.attempt + 1), "deaths": str(deaths), "reason": ""}
         tags |= {"state": str(State.RUNNING), "claimed": f"{time.time():.3f}"}
-        self._store.write(run.run_id, Batch(tags={f"{TAG}{key}": value for key, value in tags.items()}))
+        self._store.write(run.run_id, RunUpdate(tags={f"{TAG}{key}": value for key, value in tags.items()}))
         self._store.set_status(run.run_id, "RUNNING")
         claim = Claim(
             run_id=run.run_id, study=self.name, point=planned.point, owner=owner, attempt=run.attempt + 1,
@@ -539,7 +547,7 @@ class Study:
 
     def _close(self, run_id: str, state: State, reason: str, deaths: int) -> None:
         tags = {f"{TAG}state": str(state), f"{TAG}reason": reason, f"{TAG}deaths": str(deaths)}
-        self._store.write(run_id, Batch(tags=tags))
+        self._store.write(run_id, RunUpdate(tags=tags))
         self._store.set_status(run_id, state.name)
 
     def _look(self) -> dict[str, _Seen]:
@@ -548,7 +556,7 @@ class Study:
         Finished runs stay so, and reading a run costs milliseconds: only those that finished since are read again.
         """
         # In this order: a run that ends between the two readings is then in both, the other way round in neither.
-        unfinished = self._store.read(self.experiment_id, Wanted(kind="point", finished=False, tags_only=True))
+        unfinished = self._store.read(self.experiment_id, RunFilter(kind="point", finished=False, tags_only=True))
         begun = {tag(run, "point_key"): _seen(run) for run in unfinished}
         began = time.monotonic()
         if began >= self._all_again_at:
@@ -563,7 +571,7 @@ class Study:
 
     def _add_finished(self, since_ms: int) -> None:
         """Read the runs that finished from a time on; the records of those that are known are not made again."""
-        for run in self._store.read(self.experiment_id, Wanted(kind="point", finished=True, ended_from_ms=since_ms)):
+        for run in self._store.read(self.experiment_id, RunFilter(kind="point", finished=True, ended_from_ms=since_ms)):
             key = tag(run, "point_key")
             if key not in self._finished:
                 self._records[key] = self._read(run)
@@ -633,21 +641,23 @@ def _points(tags: Mapping[str, str]) -> tuple[DesignPoint, ...]:
     return tuple(DesignPoint.from_dict(plain) for chunk in unpack(tags, "points") for plain in json.loads(chunk))
 
 
-def _whys(tags: Mapping[str, str]) -> dict[str, Why]:
+def _whys(tags: Mapping[str, str]) -> dict[str, ProposalReason]:
     """Why points were sampled, by their keys."""
-    return {key.removeprefix(_WHY): Why.from_text(text) for key, text in tags.items() if key.startswith(_WHY)}
+    return {
+        key.removeprefix(_WHY): ProposalReason.from_text(text) for key, text in tags.items() if key.startswith(_WHY)
+    }
 
 
-def _planned(point: DesignPoint, run: _Seen | None, why: Why | None) -> Planned:
+def _planned(point: DesignPoint, run: _Seen | None, why: ProposalReason | None) -> PlannedPoint:
     if run is None:
-        return Planned(point=point, status="", reason="", end_ms=0, why=why)
-    return Planned(
+        return PlannedPoint(point=point, status="", reason="", end_ms=0, why=why)
+    return PlannedPoint(
         point=point, status=run.status, reason=run.reason, end_ms=run.end_ms, why=why, run_id=run.run_id,
         owner=run.owner, claimed_ms=run.claimed_ms,
     )  # fmt: skip
 
 
-def _job(point: DesignPoint, why: Why | None) -> dict[str, Any]:
+def _job(point: DesignPoint, why: ProposalReason | None) -> dict[str, Any]:
     """A point as plain values of a queue."""
     return {"point": point.as_dict(), **({} if why is None else {"why": why.as_text()})}
 
@@ -660,31 +670,31 @@ def _told_of(run: _Seen) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _planned_entry(entry: Entry) -> Planned:
+def _planned_entry(entry: QueueItem) -> PlannedPoint:
     status = {"WAITING": "" if entry.attempt == 1 else "KILLED"}.get(entry.status, entry.status)
     why = entry.values.get("why")
-    return Planned(
+    return PlannedPoint(
         point=DesignPoint.from_dict(entry.values["point"]), status=status, reason=entry.reason, end_ms=entry.ended_ms,
         run_id=entry.run_id, owner=entry.owner, claimed_ms=entry.claimed_ms,
-        why=None if why is None else Why.from_text(why),
+        why=None if why is None else ProposalReason.from_text(why),
     )  # fmt: skip
 
 
-def _wanted(entries: Iterable[Entry], *, only: str = "", sampled: bool = False) -> list[Entry]:
+def _wanted(entries: Iterable[QueueItem], *, only: str = "", sampled: bool = False) -> list[QueueItem]:
     """Of a queue's entries those of a key, or those that the sampler chose."""
     return [one for one in entries if only in ("", one.key) and not (sampled and "why" not in one.values)]
 
 
-def _failed_before(entry: Entry, at_ms: int) -> bool:
+def _failed_before(entry: QueueItem, at_ms: int) -> bool:
     return entry.status == "FAILED" and entry.ended_ms < at_ms
 
 
-def _is_elsewhere(entry: Entry) -> bool:
+def _is_elsewhere(entry: QueueItem) -> bool:
     """Whether nothing but its heartbeat tells of a holder."""
     return entry.status == "RUNNING" and is_alive(entry.owner) is None
 
 
-def _told(why: Why | None) -> dict[str, str]:
+def _told(why: ProposalReason | None) -> dict[str, str]:
     """Tags of a run that the sampler chose."""
     if why is None:
         return {}

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from skillscale.errors import InputError
 
 
-class Started(Protocol):
+class WorkerHandle(Protocol):
     """A worker that was started: what ``subprocess.Popen`` has, wherever it runs."""
 
     def poll(self) -> int | None:
@@ -32,7 +32,7 @@ class Started(Protocol):
 class Launcher(Protocol):
     """What starts workers."""
 
-    def start(self, words: Sequence[str], environment: Mapping[str, str]) -> Started:
+    def start(self, words: Sequence[str], environment: Mapping[str, str]) -> WorkerHandle:
         """Start one: ``python WORDS`` with these variables over those it would have."""
 
 

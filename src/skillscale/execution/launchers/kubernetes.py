@@ -20,7 +20,7 @@ _GRACE_S = 60  # a worker that is asked to end marks its run and writes a checkp
 _USER = 1000  # that of docker/Dockerfile
 
 
-def job(study: str, words: Sequence[str], workers: int, options: Mapping[str, Any]) -> dict[str, Any]:
+def job_manifest(study: str, words: Sequence[str], workers: int, options: Mapping[str, Any]) -> dict[str, Any]:
     """A Job of the API ``batch/v1``: each index is a worker until the study's points are done.
 
     Addresses and passwords come from a Secret, whose keys are the variables' names. A pod whose node is lost is made
@@ -35,7 +35,7 @@ def job(study: str, words: Sequence[str], workers: int, options: Mapping[str, An
     Raises:
         InputError: an option that there is not.
     """
-    told = settled(options)
+    told = check_job_options(options)
     name = job_name(study)
     labels = {"app.kubernetes.io/name": "skillscale", "app.kubernetes.io/component": "worker"}
     return {
@@ -59,7 +59,7 @@ def job(study: str, words: Sequence[str], workers: int, options: Mapping[str, An
     }
 
 
-def settled(options: Mapping[str, Any]) -> dict[str, Any]:
+def check_job_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """All options, by default where they are not given.
 
     Raises:

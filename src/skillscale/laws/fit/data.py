@@ -13,7 +13,7 @@ CONFOUNDED = 0.05  # sd of ln D left after a parabola in ln N, below which N and
 
 
 @dataclass(frozen=True, kw_only=True)
-class Points:
+class RunData:
     """Losses to fit: N parameters, D tokens, L nats per token, each (n,).
 
     ``weights``: non-negative, (n,). ``h``: shares of ``categories``, (n, n_categories), where the mix differs between
@@ -82,16 +82,16 @@ class Points:
         """The runs as a law sees them."""
         return law.covariates(self.N, self.D, self.h if law.needs_mix else None)
 
-    def take(self, rows: npt.NDArray[np.generic]) -> "Points":
+    def take(self, rows: npt.NDArray[np.generic]) -> "RunData":
         """The runs at ``rows``, a mask or places."""
-        return Points(
+        return RunData(
             N=self.N[rows], D=self.D[rows], L=self.L[rows], weights=np.asarray(self.weights)[rows],
             h=None if self.h is None else self.h[rows], categories=self.categories,
             clusters=np.asarray(self.labels)[rows],
         )  # fmt: skip
 
 
-def check_identified(points: Points, *, n_parameters: int, told: str = "") -> None:
+def check_identified(points: RunData, *, n_parameters: int, told: str = "") -> None:
     """Refuse runs that can't carry a law in N and D.
 
     Args:

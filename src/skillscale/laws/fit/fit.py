@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from skillscale.errors import FitError
-from skillscale.laws.fit.data import Points, check_identified
-from skillscale.laws.fit.newton import Part, Problem, minimise
+from skillscale.laws.fit.data import RunData, check_identified
+from skillscale.laws.fit.newton import FitProblem, SkillBlock, minimise
 from skillscale.laws.fit.objective import DELTA, EFFICIENT, HUBER, Objective, dispersion
 from skillscale.laws.forms.catalogue import CHINCHILLA
 from skillscale.laws.forms.nd import Array, Law, Prior
-from skillscale.laws.results import Starts
+from skillscale.laws.results import MultiStart
 
 AGREE = 1e-6  # relative difference of F below which two starts found the same optimum
 STARTS = 6
@@ -34,7 +34,7 @@ _SETTLED = 0.02  # relative change of the noise between two rounds at which weak
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class FitResult:
     """A fitted law. ``theta``: natural parameters; ``q``: log-parameters of the ``law``, which is bound to its centre.
 
     ``F``: the objective without priors; ``penalty``: what weak priors add to it; ``phi``: the scale at which F / phi is
@@ -49,7 +49,7 @@ class Fit:
     penalty: float
     phi: float
     objective: Objective
-    starts: Starts
+    starts: MultiStart
     residuals: Array = field(repr=False, metadata={"unit": "ln L - ln law, (n,)"})
     converged: bool
     free: tuple[int, ...]
@@ -71,21 +71,21 @@ class Fit:
         return noise_of(self.residuals, self.n_free)
 
     def problem(
-        self, points: Points, *, log_L: Array | None = None, weights: Array | None = None, mean: Array | None = None
-    ) -> Problem:
+        self, points: RunData, *, log_L: Array | None = None, weights: Array | None = None, mean: Array | None = None
+    ) -> FitProblem:
         """The minimisation that this fit solved, with other responses or weights, (n,) or (K, n), or priors' means."""
         given, precision = self.prior
         part = _part(
             self.law, points, self.objective, T=np.eye(len(self.q))[:, list(self.free)],
             offset=np.where(np.isin(np.arange(len(self.q)), self.free), 0.0, self.q), log_L=log_L, weights=weights,
         )  # fmt: skip
-        return Problem(parts=(part,), mean=given if mean is None else mean, precision=precision * self.phi)
+        return FitProblem(parts=(part,), mean=given if mean is None else mean, precision=precision * self.phi)
 
 
 def fit_law(
-    points: Points, *, law: Law = CHINCHILLA, objective: Objective | None = HUBER, starts: int = STARTS,
+    points: RunData, *, law: Law = CHINCHILLA, objective: Objective | None = HUBER, starts: int = STARTS,
     pins: Mapping[str, float] | None = None, begin: Array | None = None, beliefs: Mapping[str, Prior] | None = None,
-) -> Fit:  # fmt: skip
+) -> FitResult:  # fmt: skip
     """Fit a law to runs.
 
     Args:
@@ -104,7 +104,7 @@ def fit_law(
     """
     if objective is None:
         once = partial(fit_law, points, law=law, pins=pins, begin=begin, beliefs=beliefs)
-        return once(objective=efficient(once(objective=HUBER, starts=_PILOT_STARTS).noise), starts=starts)
+        return once(objective=efficient_objective(once(objective=HUBER, starts=_PILOT_STARTS).noise), starts=starts)
     bound = law if law.x0 or law.y0 else points.bind(law)
     pinned = dict(bound.pin(name, value) for name, value in (pins or {}).items())
     n_log = len(bound.log_names)
@@ -131,7 +131,7 @@ def _is_known(law: Law, name: str, known: set[int]) -> bool:
     return name in law.parameters and law.pin(name, 0.5)[0] in known
 
 
-def efficient(noise: float) -> Objective:
+def efficient_objective(noise: float) -> Objective:
     """Huber with delta twice the noise, at least .001: 99 % as efficient as least squares without outliers."""
     return Objective(delta=max(EFFICIENT * noise, DELTA))
 
@@ -142,7 +142,12 @@ def noise_of(r: Array, n_parameters: int) -> float:
 
 
 def refit(
-    fit: Fit, points: Points, log_L: Array | None = None, *, weights: Array | None = None, mean: Array | None = None
+    fit: FitResult,
+    points: RunData,
+    log_L: Array | None = None,
+    *,
+    weights: Array | None = None,
+    mean: Array | None = None,
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Fit K resamples of the runs at once, each from the optimum of ``fit``.
 
@@ -161,7 +166,7 @@ def refit(
 
 
 def solve(
-    problem: Problem, Q: Array, *, typical: float, enough: float = 0.0
+    problem: FitProblem, Q: Array, *, typical: float, enough: float = 0.0
 ) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
     """Minimise, a kinked objective through ever sharper smooth ones.
 
@@ -181,17 +186,17 @@ def solve(
         kinked = any(part.objective.corner == 0 for part in problem.parts)
         scale = max((part.objective.delta for part in smooth.parts), default=1.0) if kinked else 1.0
         # |r| is Huber / delta: a penalty on |r| weighs delta times as much beside the Huber loss
-        smooth = Problem(parts=smooth.parts, mean=smooth.mean, precision=smooth.precision * scale)
+        smooth = FitProblem(parts=smooth.parts, mean=smooth.mean, precision=smooth.precision * scale)
         Q, _, converged = minimise(smooth, Q, enough=enough)
     return Q, problem.value(Q), converged
 
 
 def _part(
-    law: Law, points: Points, objective: Objective, *, T: Array, offset: Array, log_L: Array | None = None,
+    law: Law, points: RunData, objective: Objective, *, T: Array, offset: Array, log_L: Array | None = None,
     weights: Array | None = None,
-) -> Part:  # fmt: skip
+) -> SkillBlock:  # fmt: skip
     given = points.log_L if log_L is None else log_L
-    return Part(
+    return SkillBlock(
         law=law, z=points.covariates(law), responses=np.exp(given) if objective.on == "raw" else given,
         weights=np.asarray(points.weights) if weights is None else weights, objective=objective, T=T, offset=offset,
     )  # fmt: skip
@@ -211,13 +216,15 @@ def _prior_on(priors: Mapping[int, Prior], free: tuple[int, ...]) -> tuple[Array
     return mean, np.diag(precision)
 
 
-def _finish(points: Points, part: Part, Q: Array, free: tuple[int, ...], prior: tuple[Array, Array]) -> Fit:
+def _finish(
+    points: RunData, part: SkillBlock, Q: Array, free: tuple[int, ...], prior: tuple[Array, Array]
+) -> FitResult:
     """Follow the starts; with weak priors, let the noise that weighs them settle."""
     mean, precision = prior
     r = part.errors(Q[:1])[0]
     phi = dispersion(part.objective, r, part.weights, len(free))
     for _ in range(_PRIOR_ROUNDS):
-        problem = Problem(parts=(part,), mean=mean, precision=precision * phi)
+        problem = FitProblem(parts=(part,), mean=mean, precision=precision * phi)
         Q, F, converged = solve(problem, Q, typical=float(np.median(np.abs(r))))
         if not np.isfinite(F).any():
             raise FitError(
@@ -231,14 +238,14 @@ def _finish(points: Points, part: Part, Q: Array, free: tuple[int, ...], prior: 
     q = part.q(Q[best : best + 1])
     bare = float(part.objective.total(r, part.weights))
     residuals = points.log_L - part.law.log_loss(q, part.z)[0]
-    return Fit(
+    return FitResult(
         law=part.law, theta=part.law.theta(q)[0], q=q[0], F=bare, penalty=float(F[best]) - bare, phi=phi,
-        objective=part.objective, starts=agreement(F), residuals=residuals, converged=bool(converged[best]), free=free,
+        objective=part.objective, starts=start_agreement(F), residuals=residuals, converged=bool(converged[best]), free=free,
         prior=prior,
     )  # fmt: skip
 
 
-def _best_seeds(part: Part, seeds: Array, *, count: int) -> Array:
+def _best_seeds(part: SkillBlock, seeds: Array, *, count: int) -> Array:
     """The ``count`` best seeds that are apart: each next one is the best outside the others' neighbourhood."""
     F = _rank(part, seeds)
     chosen: list[int] = []
@@ -248,16 +255,16 @@ def _best_seeds(part: Part, seeds: Array, *, count: int) -> Array:
     return seeds[chosen]
 
 
-def _rank(part: Part, seeds: Array) -> Array:
+def _rank(part: SkillBlock, seeds: Array) -> Array:
     """Objective of each seed."""
     P = seeds.shape[1]
     smooth = replace(part, objective=part.objective.smoothed(1e-3)[0])
     with np.errstate(over="ignore", invalid="ignore"):
-        F = Problem(parts=(smooth,), mean=np.zeros(P), precision=np.zeros((P, P))).value(seeds)
+        F = FitProblem(parts=(smooth,), mean=np.zeros(P), precision=np.zeros((P, P))).value(seeds)
     return np.where(np.isfinite(F), F, np.inf)
 
 
-def _few(points: Points) -> Points:
+def _few(points: RunData) -> RunData:
     """The runs that seeds are found on: all, or a fixed draw; every k-th could fall in step with a grid."""
     used = np.flatnonzero(np.asarray(points.weights) > 0)
     if len(used) <= RANKED:
@@ -265,9 +272,11 @@ def _few(points: Points) -> Points:
     return points.take(np.sort(np.random.default_rng(0).choice(used, RANKED, replace=False)))
 
 
-def agreement(F: Array) -> Starts:
+def start_agreement(F: Array) -> MultiStart:
     """How many starts agree on the least F, and the gap of the next basin."""
     best = float(np.nanmin(F))
     apart = (F - best) / max(best, NO_ERROR)
     others = apart[apart > AGREE]
-    return Starts(tried=len(F), agree=int((apart <= AGREE).sum()), gap=float(others.min()) if len(others) else math.inf)
+    return MultiStart(
+        tried=len(F), agree=int((apart <= AGREE).sum()), gap=float(others.min()) if len(others) else math.inf
+    )

@@ -7,13 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from skillscale.errors import FitError, InputError
-from skillscale.laws.fit.data import Points
-from skillscale.laws.fit.fit import Fit, agreement, efficient, fit_law, noise_of, solve
-from skillscale.laws.fit.newton import Part, Problem
+from skillscale.laws.fit.data import RunData
+from skillscale.laws.fit.fit import FitResult, efficient_objective, fit_law, noise_of, solve, start_agreement
+from skillscale.laws.fit.newton import FitProblem, SkillBlock
 from skillscale.laws.fit.objective import HUBER, Objective, dispersion
 from skillscale.laws.forms.catalogue import CHINCHILLA
 from skillscale.laws.forms.nd import Array, Law
-from skillscale.laws.results import Starts
+from skillscale.laws.results import MultiStart
 
 _JOINT_STARTS = 4
 _ROUNDS = 8  # in which each skill's noise, by which it weighs, settles
@@ -21,7 +21,7 @@ _SETTLED = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sharing:
+class ParameterSharing:
     """What the skills have in common, by the law's names (``E``, ``alpha``, ``exponents``, ``transfer``).
 
     ``pinned``: given values; ``shared``: one value for all skills; ``pooled``: own values that scatter about a common
@@ -57,16 +57,16 @@ class JointFit:
     ``starts`` and ``F`` are of the whole; each skill's fit carries the whole's starts and its own part of F.
     """
 
-    fits: Mapping[str, Fit]
-    problem: Problem
+    fits: Mapping[str, FitResult]
+    problem: FitProblem
     Q: Array
     F: float
-    starts: Starts
+    starts: MultiStart
 
 
 def fit_skills(
-    data: Mapping[str, Points], *, law: Law = CHINCHILLA, objective: Objective | None = HUBER,
-    sharing: Sharing | None = None,
+    data: Mapping[str, RunData], *, law: Law = CHINCHILLA, objective: Objective | None = HUBER,
+    sharing: ParameterSharing | None = None,
 ) -> JointFit:  # fmt: skip
     """Fit a law to the runs of several skills, with what they share.
 
@@ -84,7 +84,7 @@ def fit_skills(
     """
     if not data:
         raise FitError("there is no skill to fit; name at least one")
-    how = sharing or Sharing()
+    how = sharing or ParameterSharing()
     bound = _common(data).bind(law)
     begun = {name: _begin(name, points, bound, objective, how) for name, points in data.items()}
     layout = _Layout.of([one.law for one in begun.values()], how)
@@ -106,10 +106,10 @@ def fit_skills(
             ]
         )
         if objective is None and bound.joint:
-            objectives = [efficient(noise_of(r, len(row))) for r, row in zip(errors, layout.at, strict=True)]
+            objectives = [efficient_objective(noise_of(r, len(row))) for r, row in zip(errors, layout.at, strict=True)]
         if np.all(np.abs(np.log(phis / before)) < _SETTLED):
             break
-    starts = agreement(F)
+    starts = start_agreement(F)
     fits = {
         name: _of_skill(problem.parts[s], points, Q[best : best + 1], starts, converged=bool(converged[best]))
         for s, (name, points) in enumerate(data.items())
@@ -118,12 +118,12 @@ def fit_skills(
 
 
 def _problem(
-    data: Mapping[str, Points], layout: "_Layout", how: Sharing, phis: Array, objectives: Sequence[Objective]
-) -> Problem:
+    data: Mapping[str, RunData], layout: "_Layout", how: ParameterSharing, phis: Array, objectives: Sequence[Objective]
+) -> FitProblem:
     """All skills' runs, each divided by its noise over the skills' typical one."""
     phi = float(np.exp(np.mean(np.log(phis))))
     parts = tuple(
-        Part(
+        SkillBlock(
             law=own, z=points.covariates(own), responses=points.L if one.on == "raw" else points.log_L,
             weights=np.asarray(points.weights) * (phi / its_phi), objective=one, T=T, offset=offset,
         )
@@ -132,16 +132,16 @@ def _problem(
         )
     )  # fmt: skip
     mean, precision = layout.penalty(how)
-    return Problem(parts=parts, mean=mean, precision=precision * phi)
+    return FitProblem(parts=parts, mean=mean, precision=precision * phi)
 
 
-def _common(data: Mapping[str, Points]) -> Points:
+def _common(data: Mapping[str, RunData]) -> RunData:
     """All runs of all skills, to find one centre."""
     some = next(iter(data.values()))
     stacked = {letter: np.concatenate([getattr(points, letter) for points in data.values()]) for letter in "NDL"}
     weights = np.concatenate([np.asarray(points.weights) for points in data.values()])
     h = None if some.h is None else np.vstack([np.asarray(points.h) for points in data.values()])
-    return Points(**stacked, weights=weights, h=h, categories=some.categories)
+    return RunData(**stacked, weights=weights, h=h, categories=some.categories)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +154,7 @@ class _Begun:
     objective: Objective
 
 
-def _begin(name: str, points: Points, bound: Law, objective: Objective | None, how: Sharing) -> _Begun:
+def _begin(name: str, points: RunData, bound: Law, objective: Objective | None, how: ParameterSharing) -> _Begun:
     """A skill's own fit; where all skills share the law, a guess, for one skill can't tell it."""
     own = bound.for_skill(name)
     if not bound.joint:
@@ -162,7 +162,9 @@ def _begin(name: str, points: Points, bound: Law, objective: Objective | None, h
         return _Begun(law=own, q=fit.q, phi=fit.phi, objective=fit.objective)
     seeds = own.seeds(points.covariates(own), points.log_L, np.asarray(points.weights))
     phi = float(np.var(points.log_L))
-    return _Begun(law=own, q=seeds[len(seeds) // 2], phi=phi, objective=objective or efficient(float(np.sqrt(phi))))
+    return _Begun(
+        law=own, q=seeds[len(seeds) // 2], phi=phi, objective=objective or efficient_objective(float(np.sqrt(phi)))
+    )
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ class _Layout:
     size: int
 
     @classmethod
-    def of(cls, laws: Sequence[Law], how: Sharing) -> "_Layout":
+    def of(cls, laws: Sequence[Law], how: ParameterSharing) -> "_Layout":
         law = laws[0]
         pinned = {law.pin(name, value)[0] for name, value in how.pinned.items()}
         everywhere = len(law.log_names) if law.joint else 0
@@ -191,7 +193,7 @@ class _Layout:
             at.append(row)
         return cls(tuple(laws), tuple(at), size)
 
-    def maps(self, how: Sharing) -> list[tuple[Array, Array]]:
+    def maps(self, how: ParameterSharing) -> list[tuple[Array, Array]]:
         """T (p, P) and offset (p,) of each skill."""
         pins = dict(self.laws[0].pin(name, value) for name, value in how.pinned.items())
         found = []
@@ -202,7 +204,7 @@ class _Layout:
             found.append((T, offset))
         return found
 
-    def penalty(self, how: Sharing) -> tuple[Array, Array]:
+    def penalty(self, how: ParameterSharing) -> tuple[Array, Array]:
         """Mean and precision of weak priors and pooling; a pooled log-parameter has no other prior."""
         mean, precision = np.zeros(self.size), np.zeros((self.size, self.size))
         pooled = {j: sd for name, sd in how.pooled.items() for j in self.laws[0].places(name)}
@@ -232,12 +234,12 @@ class _Layout:
         return [own[row >= 0] for row, own in zip(self.at, q, strict=True)]
 
 
-def _of_skill(part: Part, points: Points, Q: Array, starts: Starts, *, converged: bool) -> Fit:
+def _of_skill(part: SkillBlock, points: RunData, Q: Array, starts: MultiStart, *, converged: bool) -> FitResult:
     q = part.q(Q)
     r = part.errors(Q)[0]
     free = tuple(int(j) for j in np.flatnonzero(part.T.any(1)))
     weights = np.asarray(points.weights)
-    return Fit(
+    return FitResult(
         law=part.law, theta=part.law.theta(q)[0], q=q[0], F=float(part.objective.total(r, weights)), penalty=0.0,
         phi=dispersion(part.objective, r, weights, len(free)), objective=part.objective, starts=starts,
         residuals=points.log_L - part.law.log_loss(q, part.z)[0], converged=converged, free=free,

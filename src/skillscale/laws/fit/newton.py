@@ -25,7 +25,7 @@ BLOCK = 10_000  # problems times runs worked on at once: they fit a cache, small
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class SkillBlock:
     """One skill's runs: ``responses`` (ln L, or L on the raw scale) and ``weights``, each (n,) or (K, n).
 
     ``T``: (p, P), ``offset``: (p,).
@@ -43,12 +43,12 @@ class Part:
         """The law's log-parameters, (K, p)."""
         return Q @ self.T.T + self.offset
 
-    def rows(self, rows: npt.NDArray[np.intp]) -> "Part":
+    def rows(self, rows: npt.NDArray[np.intp]) -> "SkillBlock":
         """The same for some of the K problems."""
         picked = {name: x[rows] for name in ("responses", "weights") if (x := getattr(self, name)).ndim == 2}
         return replace(self, **picked) if picked else self
 
-    def block(self, problems: slice, runs: slice) -> "Part":
+    def block(self, problems: slice, runs: slice) -> "SkillBlock":
         """The same for some of the K problems and some of the runs, without a copy."""
         picked = {}
         for name in ("responses", "weights"):
@@ -65,19 +65,19 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
+class FitProblem:
     """Parts that share unknowns, with a quadratic penalty (``mean`` (P,) or (K, P), ``precision`` (P, P))."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[SkillBlock, ...]
     mean: Array
     precision: Array
 
-    def with_objectives(self, objectives: Sequence[Objective]) -> "Problem":
+    def with_objectives(self, objectives: Sequence[Objective]) -> "FitProblem":
         """The same runs under other objectives, one a part."""
         pairs = zip(self.parts, objectives, strict=True)
         return replace(self, parts=tuple(replace(part, objective=one) for part, one in pairs))
 
-    def rows(self, rows: npt.NDArray[np.intp]) -> "Problem":
+    def rows(self, rows: npt.NDArray[np.intp]) -> "FitProblem":
         """The same for some of the K problems."""
         mean = self.mean[rows] if self.mean.ndim == 2 else self.mean
         return replace(self, parts=tuple(part.rows(rows) for part in self.parts), mean=mean)
@@ -109,7 +109,7 @@ class Problem:
         gradient += (Q - self.mean) @ self.precision
         return gradient, H + self.precision, np.sqrt(square + np.diag(self.precision)) + 1e-150
 
-    def _blocks(self, K: int) -> Iterator[tuple[Part, slice]]:
+    def _blocks(self, K: int) -> Iterator[tuple[SkillBlock, slice]]:
         """Every part, cut into blocks of problems and runs; F and its derivatives are sums over them."""
         for part in self.parts:
             n = len(part.z)
@@ -123,7 +123,7 @@ class Problem:
                     yield part.block(problems, slice(run, run + BLOCK)), problems
 
 
-def _of_part(part: Part, Q: Array) -> tuple[Array, Array, Array]:
+def _of_part(part: SkillBlock, Q: Array) -> tuple[Array, Array, Array]:
     """One part's gradient, Hessian and squared scales."""
     jet = part.law.jet(part.q(Q), part.z)
     if part.objective.on == "raw":
@@ -138,7 +138,7 @@ def _of_part(part: Part, Q: Array) -> tuple[Array, Array, Array]:
 
 
 def minimise(
-    problem: Problem, Q: Array, *, max_steps: int = MAX_STEPS, enough: float = 0.0
+    problem: FitProblem, Q: Array, *, max_steps: int = MAX_STEPS, enough: float = 0.0
 ) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
     """Follow K starts to their minima at once.
 
@@ -177,7 +177,7 @@ def minimise(
     return Q, F, done
 
 
-def _tried(problem: Problem, Q: Array, damping: Array, *, slow: bool) -> tuple[Array, Array, Array]:
+def _tried(problem: FitProblem, Q: Array, damping: Array, *, slow: bool) -> tuple[Array, Array, Array]:
     """Where the next step leads (K, P), F there (K,), and the fall of F that the undamped quadratic model promises."""
     with np.errstate(over="ignore", invalid="ignore"):
         gradient, H, scale = problem.derivatives(Q)

@@ -15,7 +15,7 @@ _SUM = 1e-3  # by which shares may miss 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Losses:
+class PredictedLoss:
     """Losses in nats per token, each (n,); an end that is not known is NaN.
 
     ``lo``, ``hi``: where the law lies, the mean of many runs. ``new_lo``, ``new_hi``: where one more run would fall.
@@ -27,15 +27,15 @@ class Losses:
     new_lo: Array
     new_hi: Array
 
-    def scaled(self, factor: Array) -> "Losses":
+    def scaled(self, factor: Array) -> "PredictedLoss":
         """All of them times a factor, (n,)."""
-        return Losses(**{one.name: getattr(self, one.name) * factor for one in fields(self)})
+        return PredictedLoss(**{one.name: getattr(self, one.name) * factor for one in fields(self)})
 
 
 def predict(
     law: Law, theta: Array, q: Array, N: npt.ArrayLike, D: npt.ArrayLike, h: npt.ArrayLike | None = None, *,
     level: float, noise: float,
-) -> Losses:  # fmt: skip
+) -> PredictedLoss:  # fmt: skip
     """Losses of a law, and how far they can be trusted.
 
     Args:
@@ -63,7 +63,9 @@ def predict(
     lo, hi = np.nanquantile(told, tails, axis=0)
     new_lo, new_hi = (_mixture_end(told, noise, tail) for tail in tails)
     ends = (np.where(unknown, np.nan, np.exp(end)) for end in (lo, hi, new_lo, new_hi))
-    return Losses(value=law.loss(theta, N, D, h), **dict(zip(("lo", "hi", "new_lo", "new_hi"), ends, strict=True)))
+    return PredictedLoss(
+        value=law.loss(theta, N, D, h), **dict(zip(("lo", "hi", "new_lo", "new_hi"), ends, strict=True))
+    )
 
 
 def _mixture_end(centres: Array, sd: float, tail: float) -> Array:

@@ -9,17 +9,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from skillscale.errors import FitError
-from skillscale.laws.fit.data import Points
-from skillscale.laws.fit.fit import Fit, fit_law
+from skillscale.laws.fit.data import RunData
+from skillscale.laws.fit.fit import FitResult, fit_law
 from skillscale.laws.fit.mix_effects import MixEffects
 from skillscale.laws.fit.objective import HUBER, Objective
-from skillscale.laws.fit.predict import Losses, predict
+from skillscale.laws.fit.predict import PredictedLoss, predict
 from skillscale.laws.forms.catalogue import CHINCHILLA
 from skillscale.laws.forms.nd import Array, Law
 from skillscale.laws.results import Interval, Status
-from skillscale.laws.selection.extrapolation import Forecast, clustered
-from skillscale.laws.uncertainty.bootstrap import Chance, Method, draws, new_run_sd, resampled
-from skillscale.laws.uncertainty.diagnostics import believed, doubts
+from skillscale.laws.selection.extrapolation import Extrapolation, by_cluster
+from skillscale.laws.uncertainty.bootstrap import ClusterResamples, ResamplingMethod, draws, new_run_sd, resample
+from skillscale.laws.uncertainty.diagnostics import diagnose_fit, prior_dominated
 from skillscale.laws.uncertainty.resamples import interval
 
 LEVEL = 0.9
@@ -27,7 +27,7 @@ FLAT_E = 0.01  # E below this share of the lowest loss can't be told from 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
+class FittedLaw:
     """A law fitted to one skill, with draws of its log-parameters (K, p) that stand for what the runs leave open.
 
     ``one_step``: whether draws are one step of the curvature because their whole way would be long.
@@ -37,8 +37,8 @@ class Fitted:
     """
 
     skill: str
-    fit: Fit
-    points: Points = field(repr=False)
+    fit: FitResult
+    points: RunData = field(repr=False)
     q: Array = field(repr=False)
     level: float
     status: Status
@@ -47,7 +47,7 @@ class Fitted:
     effects: MixEffects = field(default_factory=MixEffects, repr=False)
     setting: str = ""
     weight: float = 1.0
-    rivals: "tuple[Fitted, ...]" = field(default=(), repr=False)
+    rivals: "tuple[FittedLaw, ...]" = field(default=(), repr=False)
     # What was found before, by compute and mix: text, tables and figures ask for the same optima
     _optima: dict[tuple[float, tuple[float, ...] | None], Array] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -75,12 +75,12 @@ class Fitted:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Why intervals may not cover although the fit is ok, each with its cure."""
-        return doubts(self.fit, self.points, self.q, one_step=self.one_step)
+        return diagnose_fit(self.fit, self.points, self.q, one_step=self.one_step)
 
     @property
     def believed(self) -> tuple[str, ...]:
         """Log-parameters that weak beliefs, or the skills that they are pooled with, decide more than the runs do."""
-        return believed(self.fit, self.q)
+        return prior_dominated(self.fit, self.q)
 
     @property
     def exponent(self) -> Interval:
@@ -151,7 +151,7 @@ class Fitted:
         value = float(self.log_optima_of(self.fit.theta[None], [C], h)[0, 0])
         return interval(value, self.optima_over_laws([C], h)[:, 0], self.level).map(math.exp)
 
-    def loss(self, N: npt.ArrayLike, D: npt.ArrayLike, h: npt.ArrayLike | None = None) -> Losses:
+    def loss(self, N: npt.ArrayLike, D: npt.ArrayLike, h: npt.ArrayLike | None = None) -> PredictedLoss:
         """L in nats per token at N parameters and D tokens, with the intervals of the law and of a new run there.
 
         Args:
@@ -168,10 +168,10 @@ class Fitted:
 
 
 def fit_skill(
-    skill: str, points: Points, *, law: Law = CHINCHILLA, objective: Objective | None = HUBER,
-    pins: Mapping[str, float] | None = None, method: Method = Method.WILD, resamples: int = 1000, seed: int = 0,
-    level: float = LEVEL, budgets: npt.NDArray[np.generic] | None = None, chance: Chance | None = None,
-) -> Fitted:  # fmt: skip
+    skill: str, points: RunData, *, law: Law = CHINCHILLA, objective: Objective | None = HUBER,
+    pins: Mapping[str, float] | None = None, method: ResamplingMethod = ResamplingMethod.WILD, resamples: int = 1000, seed: int = 0,
+    level: float = LEVEL, budgets: npt.NDArray[np.generic] | None = None, chance: ClusterResamples | None = None,
+) -> FittedLaw:  # fmt: skip
     """Fit a law to a skill, with draws for its intervals.
 
     Args:
@@ -194,33 +194,33 @@ def fit_skill(
     bound = points.bind(law).for_skill(skill)
     fit = fit_law(points, law=bound, objective=objective, pins=pins)
     q = draws(fit, points, method=method, count=resamples, seed=seed, budgets=budgets, chance=chance)
-    reason = untold(fit, fit.law.theta(q), level, float(points.L.min()))
-    return Fitted(
+    reason = undetermined_parameters(fit, fit.law.theta(q), level, float(points.L.min()))
+    return FittedLaw(
         skill=skill, fit=fit, points=points, q=q, level=level,
         status=Status.NOT_IDENTIFIED if reason else Status.OK, reason=reason,
     )  # fmt: skip
 
 
-def fitted_as(
-    told: Forecast, *, level: float = LEVEL, budgets: npt.NDArray[np.generic] | None = None,
-    chance: Chance | None = None, weight: float = 1.0,
-) -> Fitted:  # fmt: skip
+def skill_law_from(
+    told: Extrapolation, *, level: float = LEVEL, budgets: npt.NDArray[np.generic] | None = None,
+    chance: ClusterResamples | None = None, weight: float = 1.0,
+) -> FittedLaw:  # fmt: skip
     """A forecast's own fit, with draws for the intervals of what it tells.
 
     Args:
         told: the forecast, with the beliefs, pooled exponents and mix effects of its setting.
         level: of the intervals.
         budgets: (n,) labels, where ``chance`` resamples budgets.
-        chance: what befalls clusters, those of ``clustered``; None: 1000 wild resamples.
+        chance: what befalls clusters, those of ``by_cluster``; None: 1000 wild resamples.
         weight: of this law among its rivals.
 
     Raises:
         FitError: fewer than 3 clusters to resample.
     """
     points, fit = told.points, told.fit
-    q = draws(fit, clustered(points), budgets=budgets, chance=chance)
-    reason = untold(fit, fit.law.theta(q), level, float(points.L.min()))
-    return Fitted(
+    q = draws(fit, by_cluster(points), budgets=budgets, chance=chance)
+    reason = undetermined_parameters(fit, fit.law.theta(q), level, float(points.L.min()))
+    return FittedLaw(
         skill=told.skill, points=points, q=q, level=level, effects=told.effects, setting=told.setting.name,
         # What is left beside the mix effects is the noise of what is told
         fit=replace(fit, residuals=fit.residuals - told.effects.of(points.h, len(points))),
@@ -229,10 +229,10 @@ def fitted_as(
 
 
 def fit_together(
-    data: Mapping[str, Points], *, law: Law | Mapping[str, Law] = CHINCHILLA, objective: Objective | None = HUBER,
-    pins: Mapping[str, float] | None = None, method: Method = Method.WILD, resamples: int = 1000, seed: int = 0,
+    data: Mapping[str, RunData], *, law: Law | Mapping[str, Law] = CHINCHILLA, objective: Objective | None = HUBER,
+    pins: Mapping[str, float] | None = None, method: ResamplingMethod = ResamplingMethod.WILD, resamples: int = 1000, seed: int = 0,
     level: float = LEVEL, budgets: Mapping[str, npt.NDArray[np.generic]] | None = None,
-) -> dict[str, Fitted]:  # fmt: skip
+) -> dict[str, FittedLaw]:  # fmt: skip
     """Fit each skill by itself, with resamples that all share: draw k of every skill is of one resample.
 
     Errors of skills that were measured on one run go together, so that only such draws tell how well a difference
@@ -253,7 +253,7 @@ def fit_together(
         FitError: a skill's runs can't carry the law, or one label names different runs in two skills.
         InputError: the law needs a mix that the runs don't tell, or a parameter can't be pinned.
     """
-    chance = shared_chance(data, method=method, count=resamples, seed=seed, budgets=budgets)
+    chance = shared_resamples(data, method=method, count=resamples, seed=seed, budgets=budgets)
     return {
         name: fit_skill(
             name, points, law=law if isinstance(law, Law) else law[name], objective=objective, pins=pins, level=level,
@@ -263,10 +263,10 @@ def fit_together(
     }  # fmt: skip
 
 
-def shared_chance(
-    data: Mapping[str, Points], *, method: Method = Method.WILD, count: int = 1000, seed: int = 0,
+def shared_resamples(
+    data: Mapping[str, RunData], *, method: ResamplingMethod = ResamplingMethod.WILD, count: int = 1000, seed: int = 0,
     budgets: Mapping[str, npt.NDArray[np.generic]] | None = None,
-) -> Chance:  # fmt: skip
+) -> ClusterResamples:  # fmt: skip
     """What befalls the runs of several skills in each resample.
 
     Raises:
@@ -275,11 +275,11 @@ def shared_chance(
     if not data:
         raise FitError("there is no skill to fit; name at least one")
     _check_same_runs(data)
-    labels = [resampled(points, method, budgets[name] if budgets else None) for name, points in data.items()]
-    return Chance.draw(np.concatenate(labels), method, count=count, seed=seed)
+    labels = [resample(points, method, budgets[name] if budgets else None) for name, points in data.items()]
+    return ClusterResamples.draw(np.concatenate(labels), method, count=count, seed=seed)
 
 
-def _check_same_runs(data: Mapping[str, Points]) -> None:
+def _check_same_runs(data: Mapping[str, RunData]) -> None:
     """Refuse labels, such as the default ones by place, that stand for other runs in another skill."""
     known: dict[str, tuple[str, set[float]]] = {}
     for skill, points in data.items():
@@ -295,7 +295,7 @@ def _check_same_runs(data: Mapping[str, Points]) -> None:
                 )
 
 
-def untold(fit: Fit, theta: Array, level: float, lowest_loss: float) -> str:
+def undetermined_parameters(fit: FitResult, theta: Array, level: float, lowest_loss: float) -> str:
     """Why the runs can't tell the law's parameters, with the cure; empty where they can."""
     bands = {name: interval(float(fit.theta[j]), theta[:, j], level) for j, name in enumerate(fit.law.parameters)}
     free = set(fit.free)
@@ -315,7 +315,7 @@ def untold(fit: Fit, theta: Array, level: float, lowest_loss: float) -> str:
     )
 
 
-def points_by_skill(runs: pd.DataFrame, skills: Sequence[str], categories: Sequence[str] = ()) -> dict[str, Points]:
+def split_by_skill(runs: pd.DataFrame, skills: Sequence[str], categories: Sequence[str] = ()) -> dict[str, RunData]:
     """Each skill's runs from a table of usable runs; a run without the skill's loss is left out for it alone.
 
     Args:
@@ -333,7 +333,7 @@ def points_by_skill(runs: pd.DataFrame, skills: Sequence[str], categories: Seque
         if not there.any():
             raise FitError(f"no run has a loss for {skill}; leave it out, or measure it")
         some = runs[there]
-        found[skill] = Points(
+        found[skill] = RunData(
             N=some["N"].to_numpy(dtype=float), D=some["D"].to_numpy(dtype=float), L=some[skill].to_numpy(dtype=float),
             h=some[[f"mix/{name}" for name in categories]].to_numpy(dtype=float) if categories else None,
             categories=tuple(categories), clusters=clusters[there].to_numpy(),

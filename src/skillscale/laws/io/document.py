@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from skillscale.errors import InputError
-from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.mix_effects import MixEffects
-from skillscale.laws.fit.predict import Losses, predict
-from skillscale.laws.fit.skill_law import Fitted
+from skillscale.laws.fit.predict import PredictedLoss, predict
+from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.forms.catalogue import LAWS
 from skillscale.laws.forms.nd import Array, Law
 from skillscale.laws.results import Interval
@@ -34,7 +34,7 @@ class SavedLaw:
 
     ``runs``: ids of the runs it was fitted to, those of MLflow or the table's own, checkpoints of one run counted once;
     ``n_runs``: losses, checkpoints counted each; ``digest``: of all that was fitted. ``effects``, ``setting``,
-    ``weight`` and ``rivals`` are those of ``Fitted``; ``sizes``, ``shares`` and ``warnings`` too, where the document
+    ``weight`` and ``rivals`` are those of ``FittedLaw``; ``sizes``, ``shares`` and ``warnings`` too, where the document
     tells them.
     """
 
@@ -76,7 +76,7 @@ class SavedLaw:
         asked = (self.law.categories, self.effects.categories, *(one.categories for one in self.rivals))
         return next((names for names in asked if names), ())
 
-    def loss(self, N: npt.ArrayLike, D: npt.ArrayLike, h: npt.ArrayLike | None = None) -> Losses:
+    def loss(self, N: npt.ArrayLike, D: npt.ArrayLike, h: npt.ArrayLike | None = None) -> PredictedLoss:
         """L in nats per token with the intervals of the law and of a new run; at the runs' mean mix where h is None.
 
         Raises:
@@ -100,7 +100,7 @@ class SavedLaw:
 
 
 @dataclass(frozen=True, kw_only=True)
-class About:
+class LawMetadata:
     """What a document's laws have in common.
 
     ``convention``: of N; ``aggregates``: skills that are means of others; ``mixes``: of each skill the named mix whose
@@ -112,7 +112,7 @@ class About:
     mixes: Mapping[str, str] = field(default_factory=dict)
 
 
-def document(fitted: Mapping[str, Fitted], about: About | None = None) -> dict[str, Any]:
+def law_document(fitted: Mapping[str, FittedLaw], about: LawMetadata | None = None) -> dict[str, Any]:
     """Fitted laws as plain values."""
     common = {} if about is None else {
         "convention": about.convention, "aggregates": list(about.aggregates), "mixes": dict(about.mixes)
@@ -120,16 +120,16 @@ def document(fitted: Mapping[str, Fitted], about: About | None = None) -> dict[s
     return {"schema": SCHEMA, **common, "skills": {name: _skill(one) for name, one in fitted.items()}}
 
 
-def read_about(plain: Mapping[str, Any]) -> About:
+def read_metadata(plain: Mapping[str, Any]) -> LawMetadata:
     """What a document's laws have in common; documents of earlier versions tell nothing of it."""
-    return About(
+    return LawMetadata(
         convention=str(plain.get("convention", "")), aggregates=tuple(map(str, plain.get("aggregates") or ())),
         mixes=dict(plain.get("mixes") or {}),
     )  # fmt: skip
 
 
 def read_document(plain: Mapping[str, Any], *, place: str = "this document") -> dict[str, SavedLaw]:
-    """Inverse of ``document``, by skill.
+    """Inverse of ``law_document``, by skill.
 
     Raises:
         InputError: another schema, a law that is not known here, or parts are missing.
@@ -142,7 +142,7 @@ def read_document(plain: Mapping[str, Any], *, place: str = "this document") -> 
     return {name: _read_skill(name, one, place) for name, one in dict(plain.get("skills") or {}).items()}
 
 
-def _skill(one: Fitted) -> dict[str, Any]:
+def _skill(one: FittedLaw) -> dict[str, Any]:
     """One law with its rivals; each rival's draws are in the proportion of its weight, and it has no rivals."""
     told = _law(one) | {"warnings": list(one.warnings)}
     if one.setting:
@@ -150,7 +150,7 @@ def _skill(one: Fitted) -> dict[str, Any]:
     return told
 
 
-def _law(one: Fitted) -> dict[str, Any]:
+def _law(one: FittedLaw) -> dict[str, Any]:
     law, points = one.law, one.points
     keep = np.linspace(0, len(one.q) - 1, min(DRAWS, len(one.q))).astype(int)
     own = getattr(law, "own", "")
@@ -172,12 +172,12 @@ def _law(one: Fitted) -> dict[str, Any]:
     return told
 
 
-def run_ids(points: Points) -> list[str]:
+def run_ids(points: RunData) -> list[str]:
     """The runs by their labels, each once, in the order of the table."""
     return list(dict.fromkeys(np.asarray(points.labels).astype(str).tolist()))
 
 
-def digest(points: Points) -> str:
+def digest(points: RunData) -> str:
     """SHA-256 of what was fitted: run, N, D, loss, weight and shares of every row; the order of rows is no matter."""
     labels = np.asarray(points.labels).astype(str).tolist()
     numbers = [points.N, points.D, points.L, np.asarray(points.weights), *(() if points.h is None else points.h.T)]

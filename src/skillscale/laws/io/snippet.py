@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from skillscale.errors import InputError
-from skillscale.laws.io.document import About, SavedLaw, formula
+from skillscale.laws.io.document import LawMetadata, SavedLaw, formula
 
 # Each is the body of a function of N, D, shares h (a row a category) and the numbers of the law
 _X, _Y = 'x = np.log(N) - p["x0"]', 'y = np.log(D) - p["y0"]'
@@ -73,7 +73,7 @@ _ABOUT_CENTRE = ("drifting", "farseer", "separable", "separable_transient")
 _FARSEER = ("rate", "term", "floor")
 
 
-def snippet(laws: Mapping[str, SavedLaw], about: About, *, source: str) -> str:
+def snippet(laws: Mapping[str, SavedLaw], about: LawMetadata, *, source: str) -> str:
     """A Python file that defines ``loss(skill, N, D, mix=None)``, in the unit of the runs' losses.
 
     Args:

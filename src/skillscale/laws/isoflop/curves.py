@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from skillscale.errors import InputError
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.results import Curve, Interval, Minimum, Status
+from skillscale.laws.results import Interval, IsoflopCurve, IsoflopMinimum, Status
 from skillscale.laws.uncertainty.resamples import interval
 
 CURVES = ("shared", "quadratic", "cubic")
@@ -45,7 +45,7 @@ FORM_SPAN = math.log(8)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawnMinima:
+class BootstrapMinima:
     """What K resamples of the errors make of a skill's minima.
 
     ``optima`` (ln N*) and ``curvature``: (K, n_budgets); ``rise``: (K, n_budgets, 2), ln L at the smallest and at the
@@ -59,10 +59,10 @@ class DrawnMinima:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Isoflops:
+class IsoflopFit:
     """The isoFLOP curves of one skill and mix, fitted together on ln L.
 
-    They are the least-squares curves of values in which outliers were drawn in (``drawn_in``), ``residuals`` those of
+    They are the least-squares curves of values in which outliers were drawn in (``bootstrap_minima``), ``residuals`` those of
     these values: so ``projection`` and ``leverage`` are those of least squares, and so is every resample.
 
     ``coefficients``: (n_budgets, 5), lowest power first; ``projection``: (n_budgets, 5, n) from ln L to them, which
@@ -94,7 +94,7 @@ class Isoflops:
         x, curvature = lowest(self.coefficients, self.half_widths)
         return self.centres + x, curvature
 
-    def drawn_minima(self, errors: Array, form: Array) -> DrawnMinima:
+    def drawn_minima(self, errors: Array, form: Array) -> BootstrapMinima:
         """The minima of resampled curves.
 
         Args:
@@ -109,17 +109,17 @@ class Isoflops:
         off = form[:, :1] * FORM[self.degree, self.shared] + form[:, 1:] * FORM_TREND * (log_C - log_C.mean())
         estimate = np.clip(lowest(self.coefficients, half)[0], -half, half)
         levels = _polynomial(drawn, np.column_stack([-half, half, estimate]))
-        return DrawnMinima(
+        return BootstrapMinima(
             optima=self.centres + x + off * (half / FORM_SPAN) ** 2, curvature=curvature,
             rise=levels[..., :2] - levels[..., 2:], level=levels[..., 2],
         )  # fmt: skip
 
-    def curve(self, b: int) -> Curve:
+    def curve(self, b: int) -> IsoflopCurve:
         """The fitted curve of budget number ``b``."""
         mine = np.equal(self.C, self.budgets[b])
         sizes, freedom = self.N[mine], max(float((1 - self.leverage[mine]).sum()), 1.0)
         fitted = self.coefficients[b, : 1 + self.degree + self.shared]
-        return Curve(
+        return IsoflopCurve(
             centre=float(self.centres[b]), coefficients=tuple(float(c) for c in fitted), N_min=float(sizes.min()),
             N_max=float(sizes.max()), noise=math.sqrt(float((self.residuals[mine] ** 2).sum()) / freedom),
         )  # fmt: skip
@@ -168,7 +168,7 @@ def _derivative(c: Array) -> Array:
 def fit_isoflops(
     C: Array, N: Array, L: Array, *, seeds: npt.ArrayLike | None = None, curve: str = "shared",
     shared: int | None = None, huber: float = HUBER,
-) -> Isoflops | None:  # fmt: skip
+) -> IsoflopFit | None:  # fmt: skip
     """Fit one skill's isoFLOP curves, all budgets together.
 
     Args:
@@ -204,18 +204,18 @@ def fit_isoflops(
         C[used], np.log(N[used]), labels[used], budgets=budgets, centres=centres, degree=degree, shared=terms
     )
     inverse = np.asarray(np.linalg.pinv(design), dtype=float)
-    log_L = drawn_in(np.log(L[used]), C[used], design, inverse, huber=huber)
+    log_L = bootstrap_minima(np.log(L[used]), C[used], design, inverse, huber=huber)
     projection = np.zeros((len(budgets), 5, int(used.sum())))
     projection[:, : degree + 1] = inverse[:own].reshape(len(budgets), degree + 1, -1)
     projection[:, degree + 1 : degree + 1 + terms] = inverse[own : own + terms]
-    return Isoflops(
+    return IsoflopFit(
         budgets=budgets, too_few=too_few, centres=centres, coefficients=projection @ log_L, projection=projection,
         residuals=log_L - design @ (inverse @ log_L), leverage=np.einsum("np,pn->n", design, inverse),
         used=used, C=C[used], N=N[used], degree=degree, shared=terms,
     )  # fmt: skip
 
 
-def drawn_in(log_L: Array, C: Array, design: Array, inverse: Array, *, huber: float) -> Array:
+def bootstrap_minima(log_L: Array, C: Array, design: Array, inverse: Array, *, huber: float) -> Array:
     """Values (n,) whose least squares is the Huber fit of ``log_L``, and has its standard errors.
 
     Huber's fit is where psi(residuals) is orthogonal to the design: least squares of fit + psi (pseudo-values, Bickel
@@ -309,7 +309,7 @@ def distinct_sizes(N: Array) -> int:
     return len(np.unique(np.round(np.log(N), 3)))
 
 
-def find_minima(fit: Isoflops, drawn: DrawnMinima, *, level: float, mix: str, skill: str) -> list[Minimum]:
+def find_minima(fit: IsoflopFit, drawn: BootstrapMinima, *, level: float, mix: str, skill: str) -> list[IsoflopMinimum]:
     """The compute optimum at each budget with its interval, or the reason for refusing it.
 
     Args:
@@ -321,7 +321,7 @@ def find_minima(fit: Isoflops, drawn: DrawnMinima, *, level: float, mix: str, sk
     """
     x, curved = fit.minima()
     found = [
-        Minimum(
+        IsoflopMinimum(
             mix=mix, skill=skill, C=C, n_runs=runs, n_sizes=count, status=Status.TOO_FEW,
             reason=f"{count} distinct sizes; a curve needs {fit.degree + 2}, better 7 over +-8x",
         )
@@ -333,11 +333,11 @@ def find_minima(fit: Isoflops, drawn: DrawnMinima, *, level: float, mix: str, sk
         curvature = interval(float(curved[b]), drawn.curvature[:, b], level)
         curve = fit.curve(b)
         rises = np.quantile(drawn.rise[:, b], (1 - level) / 2, axis=0) > 0
-        status, reason = judge(log_N, curvature.value, curve, rises=(bool(rises[0]), bool(rises[1])))
+        status, reason = check_minimum(log_N, curvature.value, curve, rises=(bool(rises[0]), bool(rises[1])))
         ok = status is Status.OK
         N = log_N.map(math.exp) if ok else Interval()
         found.append(
-            Minimum(
+            IsoflopMinimum(
                 mix=mix, skill=skill, C=C, status=status, reason=reason, n_runs=int(mine.sum()),
                 n_sizes=distinct_sizes(fit.N[mine]), N=N, loss=float(curve.loss(N.value)) if ok else math.nan,
                 curvature=curvature, curve=curve, draws=np.column_stack([drawn.optima[:, b], drawn.level[:, b]]),
@@ -346,7 +346,9 @@ def find_minima(fit: Isoflops, drawn: DrawnMinima, *, level: float, mix: str, sk
     return sorted(found, key=lambda minimum: minimum.C)
 
 
-def judge(log_N: Interval, curvature: float, curve: Curve, *, rises: tuple[bool, bool]) -> tuple[Status, str]:
+def check_minimum(
+    log_N: Interval, curvature: float, curve: IsoflopCurve, *, rises: tuple[bool, bool]
+) -> tuple[Status, str]:
     """Whether a minimum stands, and if not why and what to run.
 
     A curve through pure noise has a minimum somewhere in a third of all cases, so more is asked than a positive

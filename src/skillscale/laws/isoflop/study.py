@@ -14,78 +14,78 @@ import numpy as np
 import pandas as pd
 
 from skillscale.errors import FitError, InputError
-from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import refit
-from skillscale.laws.fit.request import Refused, Request, fit_all
-from skillscale.laws.fit.skill_law import Fitted, points_by_skill
+from skillscale.laws.fit.request import FitRequest, UnfittedSkill, fit_all
+from skillscale.laws.fit.skill_law import FittedLaw, split_by_skill
 from skillscale.laws.forms.catalogue import CHINCHILLA
 from skillscale.laws.forms.nd import Array, Law
 from skillscale.laws.isoflop.curves import check_curve, distinct_sizes, find_minima, fit_isoflops, min_sizes
 from skillscale.laws.results import (
-    Frontier,
+    CurveVersusLaw,
+    ExcludedRun,
     Interval,
-    LawFit,
-    Minimum,
+    IsoflopMinimum,
+    LawSummary,
+    MultiStart,
     PowerLaw,
-    Residual,
-    Starts,
+    SizeGap,
     Status,
-    StudyFits,
-    Unusable,
+    StudyResults,
     Verdict,
-    by_reason,
+    group_by_reason,
 )  # fmt: skip
-from skillscale.laws.uncertainty.bootstrap import Spread
+from skillscale.laws.uncertainty.bootstrap import ParameterCovariance
 from skillscale.laws.uncertainty.resamples import Resamples, as_family, interval, spread, two_sided_p
 
 COLUMNS = ("run_id", "C", "N", "D", "mix", "seed")
 BUDGET_GAP = (
     0.1  # in ln C: runs without a nominal budget are one budget up to here, and no run may miss its own by more
 )
-Laws = Mapping[tuple[str, str], Fitted | Refused]  # by mix and skill; one law may be that of several mixes
+Laws = Mapping[tuple[str, str], FittedLaw | UnfittedSkill]  # by mix and skill; one law may be that of several mixes
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Beside:
     """A skill's law at one mix, beside the curves; ``paired``: (K, p) log-parameters of the curves' own resamples."""
 
-    one: Fitted | Refused
+    one: FittedLaw | UnfittedSkill
     h: Array | None
     paired: Array
 
     def on_budget(self, N: Array, D: Array, C: Array, L: Array) -> Array:
         """Losses (n,) as they would be with D = C / 6 N: a whole number of batches misses the budget a little."""
-        if isinstance(self.one, Refused):
+        if isinstance(self.one, UnfittedSkill):
             return L
         law, theta = self.one.law, self.one.fit.theta
         return np.asarray(L * law.loss(theta, N, C / (6 * N), self.h) / law.loss(theta, N, D, self.h))
 
-    def summary(self, *, mix: str, skill: str, n_runs: int, level: float) -> LawFit:
+    def summary(self, *, mix: str, skill: str, n_runs: int, level: float) -> LawSummary:
         """What the study tells of the law."""
         one = self.one
-        if isinstance(one, Refused):
-            return LawFit(
+        if isinstance(one, UnfittedSkill):
+            return LawSummary(
                 mix=mix, skill=skill, law="", status=Status.NOT_IDENTIFIED, reason=one.reason, n_runs=n_runs,
-                objective="", F=math.nan, starts=Starts(tried=0, agree=0, gap=math.nan), theta={}, a=Interval(),
+                objective="", F=math.nan, starts=MultiStart(tried=0, agree=0, gap=math.nan), theta={}, a=Interval(),
                 noise=math.nan,
             )  # fmt: skip
         a = one.law.optimum_exponent(np.vstack([one.fit.theta, one.law.theta(one.q)]), h=self.h)
-        return LawFit(
+        return LawSummary(
             mix=mix, skill=skill, law=one.law.name, status=one.status, reason=one.reason, n_runs=one.n_runs,
             objective=one.fit.objective.name, F=one.fit.F, starts=one.fit.starts, theta=one.theta,
             a=interval(float(a[0]), a[1:], level), noise=one.fit.noise,
         )  # fmt: skip
 
-    def frontier(self, minimum: Minimum, *, optimum: float, draws: Array, level: float) -> Frontier:
+    def frontier(self, minimum: IsoflopMinimum, *, optimum: float, draws: Array, level: float) -> CurveVersusLaw:
         """N* of the law beside that of a curve, whose ln N* is ``optimum`` with ``draws`` (K,)."""
         law, disagreement = Interval(), Interval()
-        if isinstance(self.one, Fitted):
+        if isinstance(self.one, FittedLaw):
             value, drawn = (x[..., 0] for x in self.one.log_optimum([minimum.C], self.h))
             theta = self.one.law.theta(self.paired)
             paired = self.one.law.log_optimum(theta, [minimum.C], self.h)[:, 0]
             law = interval(float(value), drawn, level).map(math.exp)
             disagreement = interval(float(value) - optimum, paired - draws, level)
-        return Frontier(
+        return CurveVersusLaw(
             mix=minimum.mix, skill=minimum.skill, C=minimum.C, parabola=minimum.N, law=law, disagreement=disagreement
         )
 
@@ -95,7 +95,7 @@ class _Column:
     """One skill of one mix: its minima, and ln N* by budget with its draws, (n_budgets,) and (K, n_budgets)."""
 
     skill: str
-    minima: list[Minimum]
+    minima: list[IsoflopMinimum]
     budgets: tuple[float, ...]
     optima: Array
     draws: Array
@@ -111,7 +111,7 @@ class _Column:
 def fit_study(
     runs: pd.DataFrame, *, skills: Sequence[str], aggregates: Sequence[str], level: float = 0.9, resamples: int = 1000,
     seed: int = 0, law: Law = CHINCHILLA, curve: str = "shared", laws: Laws | None = None,
-) -> StudyFits:  # fmt: skip
+) -> StudyResults:  # fmt: skip
     """Fit every skill and aggregate of a study, mix by mix.
 
     Args:
@@ -143,7 +143,7 @@ def fit_study(
     rngs = {mix: np.random.default_rng([seed, number]) for number, mix in enumerate(parts)}
     luck = _luck(usable, resamples, next(iter(rngs.values())))
     if laws is None:
-        laws = _laws_by_mix(parts, names, Request(law=law, resamples=resamples, seed=seed, level=level))
+        laws = _laws_by_mix(parts, names, FitRequest(law=law, resamples=resamples, seed=seed, level=level))
     beside = {
         name: _beside(name, laws, parts, luck, rng=np.random.default_rng([seed, number, 1]))
         for number, name in enumerate(names)
@@ -161,7 +161,7 @@ def fit_study(
             frontier += _frontier(column, own, level=level)
         for aggregate in aggregates:
             residuals += _residuals([columns[s] for s in skills], columns[aggregate], mix=mix, level=level)
-    return StudyFits(
+    return StudyResults(
         skills=tuple(skills), aggregates=tuple(aggregates), level=level, resamples=resamples, runs=usable,
         minima=tuple(minima), power_laws=tuple(power_laws), residuals=tuple(residuals), laws=tuple(summaries),
         frontier=tuple(frontier), unusable=tuple(unusable), curve=curve,
@@ -184,12 +184,12 @@ def _luck(usable: pd.DataFrame, count: int, rng: np.random.Generator) -> dict[st
     return {str(mix): whole.of(codes[mixes == mix]) for mix in np.unique(mixes)}
 
 
-def _laws_by_mix(parts: Mapping[str, pd.DataFrame], names: Sequence[str], request: Request) -> Laws:
+def _laws_by_mix(parts: Mapping[str, pd.DataFrame], names: Sequence[str], request: FitRequest) -> Laws:
     """One law a mix and skill, each fitted by itself."""
-    found: dict[tuple[str, str], Fitted | Refused] = {}
+    found: dict[tuple[str, str], FittedLaw | UnfittedSkill] = {}
     for mix, rows in parts.items():
         there = [name for name in names if rows[name].notna().any()]
-        found |= {(mix, name): one for name, one in fit_all(points_by_skill(rows, there), request).items()}
+        found |= {(mix, name): one for name, one in fit_all(split_by_skill(rows, there), request).items()}
     return found
 
 
@@ -197,12 +197,12 @@ def _beside(
     name: str, laws: Laws, parts: Mapping[str, pd.DataFrame], luck: Mapping[str, Resamples], *, rng: np.random.Generator
 ) -> dict[str, _Beside]:
     """A skill's law at each mix, ready to be laid beside the curves."""
-    none = Refused(skill=name, n_runs=0, reason=f"{name} has no law here; fit it too")
+    none = UnfittedSkill(skill=name, n_runs=0, reason=f"{name} has no law here; fit it too")
     own = {mix: laws.get((mix, name), none) for mix in parts}
     drawn: dict[int, Array] = {}
     found = {}
     for mix, one in own.items():
-        if isinstance(one, Refused):
+        if isinstance(one, UnfittedSkill):
             found[mix] = _Beside(one=one, h=None, paired=np.empty((0, 0)))
             continue
         if id(one) not in drawn:
@@ -213,7 +213,7 @@ def _beside(
     return found
 
 
-def _shares(one: Fitted, rows: pd.DataFrame) -> Array | None:
+def _shares(one: FittedLaw, rows: pd.DataFrame) -> Array | None:
     """Shares (n, n_categories) of runs, where the law asks for them."""
     if not one.law.needs_mix:
         return None
@@ -221,7 +221,11 @@ def _shares(one: Fitted, rows: pd.DataFrame) -> Array | None:
 
 
 def _paired(
-    one: Fitted, name: str, parts: Mapping[str, pd.DataFrame], luck: Mapping[str, Resamples], rng: np.random.Generator
+    one: FittedLaw,
+    name: str,
+    parts: Mapping[str, pd.DataFrame],
+    luck: Mapping[str, Resamples],
+    rng: np.random.Generator,
 ) -> Array:
     """Log-parameters (K, p) of a law whose runs have the errors that the curves' resamples have.
 
@@ -235,14 +239,14 @@ def _paired(
     present = {mix: rows[name].notna().to_numpy() for mix, rows in parts.items()}
     runs = pd.concat([rows[present[mix]] for mix, rows in parts.items()])
     h = _shares(one, runs)
-    points = Points(
+    points = RunData(
         N=runs["N"].to_numpy(dtype=float), D=runs["D"].to_numpy(dtype=float), L=runs[name].to_numpy(dtype=float), h=h,
         categories=() if h is None else one.law.categories,
     )  # fmt: skip
     fit, free = one.fit, list(one.fit.free)
     problem = fit.problem(points)
     jac = fit.law.jacobian(fit.q[None], problem.parts[0].z)[0][:, free]
-    leverage = (Spread.of(jac, problem.precision, np.arange(len(points))).basis ** 2).sum(1)
+    leverage = (ParameterCovariance.of(jac, problem.precision, np.arange(len(points))).basis ** 2).sum(1)
     told = fit.law.log_loss(fit.q[None], problem.parts[0].z)[0]
     # A run that is an outlier to the Huber loss is one to the resamples too: its error may be drawn like any other.
     cuts = np.cumsum([mask.sum() for mask in present.values()])[:-1]
@@ -268,35 +272,35 @@ def _check_request(runs: pd.DataFrame, names: list[str], level: float, resamples
     return names
 
 
-def usable_runs(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, list[Unusable]]:
+def usable_runs(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, list[ExcludedRun]]:
     """The runs that can be fitted, their budgets filled in, and what was left out and why.
 
     A loss that is missing or not positive costs that skill of that run alone (NaN in the result).
     """
-    left_out: list[Unusable] = []
+    left_out: list[ExcludedRun] = []
     frame = runs.reset_index(drop=True).copy()
     frame["run_id"], frame["mix"] = frame["run_id"].astype(str), frame["mix"].astype(str)
     for letter in ("N", "D", "C", *names):
         frame[letter] = pd.to_numeric(frame[letter], errors="coerce").astype(float)
     twice = frame.duplicated("run_id")
-    left_out += [Unusable(run_id=run, skill="", reason="listed twice") for run in frame.loc[twice, "run_id"]]
+    left_out += [ExcludedRun(run_id=run, skill="", reason="listed twice") for run in frame.loc[twice, "run_id"]]
     frame = frame[~twice]
     for letter in ("N", "D"):
         good = np.isfinite(frame[letter]) & (frame[letter] > 0)
         for run, value in frame.loc[~good, ["run_id", letter]].itertuples(index=False):
-            left_out.append(Unusable(run_id=run, skill="", reason=f"{letter} is {value}, not a positive number"))
+            left_out.append(ExcludedRun(run_id=run, skill="", reason=f"{letter} is {value}, not a positive number"))
         frame = frame[good]
     frame = _with_budgets(frame, left_out)
     for name in names:
         bad = ~(np.isfinite(frame[name]) & (frame[name] > 0))
         for run, value in frame.loc[bad, ["run_id", name]].itertuples(index=False):
             reason = "no loss" if math.isnan(value) else f"loss is {value}, not a positive number"
-            left_out.append(Unusable(run_id=run, skill=name, reason=reason))
+            left_out.append(ExcludedRun(run_id=run, skill=name, reason=reason))
         frame.loc[bad, name] = np.nan
     return frame.reset_index(drop=True), left_out
 
 
-def _with_budgets(frame: pd.DataFrame, left_out: list[Unusable]) -> pd.DataFrame:
+def _with_budgets(frame: pd.DataFrame, left_out: list[ExcludedRun]) -> pd.DataFrame:
     """Fill in missing budgets from 6 N D, and leave out the runs that miss their own."""
     frame = frame.copy()
     log_C = pd.Series(np.log(6 * frame["N"] * frame["D"]))
@@ -307,13 +311,13 @@ def _with_budgets(frame: pd.DataFrame, left_out: list[Unusable]) -> pd.DataFrame
     off = np.abs(log_C - np.log(frame["C"])) > BUDGET_GAP
     for run, ratio in zip(frame.loc[off, "run_id"], np.exp(log_C - np.log(frame["C"]))[off], strict=True):
         reason = f"6 N D is {ratio:.3g} times its budget, so that no isoFLOP curve can hold it"
-        left_out.append(Unusable(run_id=run, skill="", reason=reason))
+        left_out.append(ExcludedRun(run_id=run, skill="", reason=reason))
     kept: pd.DataFrame = frame[~off]
     return kept
 
 
-def _counts(unusable: list[Unusable]) -> str:
-    return ", ".join(f"{len(ones)} {reason}" for (_, reason), ones in by_reason(unusable).items()) or "no rows"
+def _counts(unusable: list[ExcludedRun]) -> str:
+    return ", ".join(f"{len(ones)} {reason}" for (_, reason), ones in group_by_reason(unusable).items()) or "no rows"
 
 
 def _fit_column(
@@ -328,7 +332,7 @@ def _fit_column(
     curves = fit_isoflops(C, N, law.on_budget(N, D, C, L), seeds=seeds, curve=curve) if len(L) else None
     if curves is None:
         minima = [
-            Minimum(
+            IsoflopMinimum(
                 mix=mix, skill=name, C=float(b), status=Status.TOO_FEW, n_runs=int(np.equal(C, b).sum()),
                 n_sizes=distinct_sizes(N[np.equal(C, b)]),
                 reason=f"a curve needs {min_sizes(curve)} distinct sizes, better 7 over +-8x",
@@ -369,7 +373,7 @@ def _power_law(column: _Column, *, mix: str, level: float) -> PowerLaw:
     )  # fmt: skip
 
 
-def _residuals(skills: list[_Column], aggregate: _Column, *, mix: str, level: float) -> list[Residual]:
+def _residuals(skills: list[_Column], aggregate: _Column, *, mix: str, level: float) -> list[SizeGap]:
     """Residuals of every skill against one aggregate; Holm's correction is over the pooled ones."""
     found, pooled = [], []
     for skill in skills:
@@ -389,7 +393,7 @@ def _residuals(skills: list[_Column], aggregate: _Column, *, mix: str, level: fl
 def _residual(
     skill: _Column, aggregate: _Column, mix: str, *, C: float, pairs: Sequence[tuple[float, Array]] = (),
     level: float = math.nan, status: Status = Status.TOO_FEW_BUDGETS, reason: str = "no budget has both minima",
-) -> Residual:  # fmt: skip
+) -> SizeGap:  # fmt: skip
     """The residual of one budget, or the mean of several."""
     value, p, verdict = Interval(), math.nan, Verdict.UNRESOLVED
     if pairs:
@@ -399,7 +403,7 @@ def _residual(
         value, p = interval(float(np.mean([estimate for estimate, _ in pairs])), pooled, level), two_sided_p(pooled)
         if value.excludes_zero:
             verdict = Verdict.CAPACITY if value.value > 0 else Verdict.DATA
-    return Residual(
+    return SizeGap(
         mix=mix, skill=skill.skill, aggregate=aggregate.skill, C=C, status=status, reason=reason, n_budgets=len(pairs),
         value=value, p=p, p_holm=math.nan, verdict=verdict,
     )  # fmt: skip
@@ -416,7 +420,7 @@ def _blame(skill: _Column, aggregate: _Column, C: float) -> tuple[Status, str] |
     return None
 
 
-def _frontier(column: _Column, law: _Beside, *, level: float) -> list[Frontier]:
+def _frontier(column: _Column, law: _Beside, *, level: float) -> list[CurveVersusLaw]:
     """N*(C) of the curve beside the law's, wherever the curve has one."""
     return [
         law.frontier(minimum, optimum=optimum, draws=draws, level=level)

@@ -2,7 +2,7 @@
 
 Rows of an ensemble: the estimate of the chosen law first, then draws, of each law as many as its weight says. Row k is
 of one resample, and of one law, in every skill; so intervals own the choice of law as those of single skills do
-(``Fitted.optima_over_laws``). Laws that were read from a document serve as fresh fits do.
+(``FittedLaw.optima_over_laws``). Laws that were read from a document serve as fresh fits do.
 """
 
 import difflib
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from skillscale.errors import InputError
-from skillscale.laws.fit.skill_law import Fitted
+from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.forms.nd import Array
 from skillscale.laws.io.document import SavedLaw
-from skillscale.laws.optimum.weighted_loss import Blend, Rows
+from skillscale.laws.optimum.weighted_loss import Rows, WeightedLoss
 
-SkillLaw = Fitted | SavedLaw
+SkillLaw = FittedLaw | SavedLaw
 Mixed = Mapping[str, float] | Sequence[float] | Array  # shares by name, or in the order of the categories
 _SUM = 1e-6
 
@@ -26,7 +26,7 @@ _SUM = 1e-6
 class Ensemble:
     """A blend a law, ``parts``: the first is of the chosen laws, and its first row is the estimate."""
 
-    parts: tuple[Blend, ...] = field(repr=False)
+    parts: tuple[WeightedLoss, ...] = field(repr=False)
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
@@ -46,7 +46,7 @@ class Ensemble:
             some = [several[at] for several in members]
             added = tuple(_added(one, h) for one, _ in some)
             parts.append(
-                Blend(
+                WeightedLoss(
                     laws=tuple(one.law for one, _ in some), q=tuple(q for _, q in some), weights=own,
                     offsets=added if any(added) else (),
                 )
@@ -54,12 +54,12 @@ class Ensemble:
         return cls(parts=tuple(parts))
 
     @property
-    def chosen(self) -> Blend:
+    def chosen(self) -> WeightedLoss:
         """The chosen laws: estimate and draws."""
         return self.parts[0]
 
     @property
-    def estimate(self) -> Blend:
+    def estimate(self) -> WeightedLoss:
         """The chosen laws as fitted, one row."""
         return self.chosen.take(np.zeros(1, dtype=np.intp))
 
@@ -98,7 +98,7 @@ class Ensemble:
         places = [np.atleast_1d(np.asarray(one, dtype=float))[:, None] for one in (s, t)]
         mix = [] if h is None else [h[:, None, :]]
 
-        def of(part: Blend, s: Array, t: Array, *shares: Array) -> Array:
+        def of(part: WeightedLoss, s: Array, t: Array, *shares: Array) -> Array:
             told = part.losses(s, t, shares[0] if shares else None)
             return np.array([np.broadcast_to(one.value[:, 0], (len(part),)) for one in told]).T
 

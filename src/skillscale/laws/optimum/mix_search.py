@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from skillscale.laws.fit.barrier import minimise_inside
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.optimum.weighted_loss import Blend, derivatives
+from skillscale.laws.optimum.weighted_loss import WeightedLoss, derivatives
 from skillscale.laws.results import Interval, Status
 
 _AT_BOUND = 1e-4  # a share this near to a bound is on it
@@ -30,7 +30,7 @@ class MixSearch:
     corners: Array = field(metadata={"unit": "mixes to start from, (n, n_categories)"})
 
     @classmethod
-    def over(cls, blend: Blend, t: float, low: Array, high: Array, N: float | None) -> "MixSearch":
+    def over(cls, blend: WeightedLoss, t: float, low: Array, high: Array, N: float | None) -> "MixSearch":
         """Over the mixes within bounds, and over N unless it is given."""
         grid = blend.grid(t)
         ends = (grid[0], grid[-1]) if N is None else (math.log(N), math.log(N))
@@ -44,12 +44,12 @@ class MixSearch:
             corners.append((1 - _INWARD) * _filled(least, np.maximum(high, least)) + _INWARD * corners[0])
         return cls(t=t, lower=lower, upper=upper, free=free, corners=np.array(corners))
 
-    def starts(self, blend: Blend) -> Array:
+    def starts(self, blend: WeightedLoss) -> Array:
         """Each corner with the best N there, (n, 1 + n_categories)."""
         here = blend.take(np.zeros(len(self.corners), dtype=np.intp))
         return self.placed(here, self.corners)
 
-    def placed(self, blend: Blend, h: Array) -> Array:
+    def placed(self, blend: WeightedLoss, h: Array) -> Array:
         """Mixes (K, n_categories) with each row's best N beside them."""
         middle = (self.lower[0] + self.upper[0]) / 2
         if 0 not in self.free:
@@ -57,7 +57,7 @@ class MixSearch:
         s = blend.log_optimum(self.t, h)
         return np.column_stack([np.where(np.isfinite(s), s, middle), h])
 
-    def solve(self, blend: Blend, X: Array) -> tuple[Array, Array]:
+    def solve(self, blend: WeightedLoss, X: Array) -> tuple[Array, Array]:
         """From places X, a row each, to the least weighted loss: places and losses."""
         X = X.copy()
         if not len(self.free):
@@ -81,7 +81,7 @@ class MixSearch:
         h[np.arange(len(h)), room] += 1 - h.sum(1)
         return np.column_stack([X[:, 0], h])
 
-    def draws(self, blend: Blend, best: Array) -> Array:
+    def draws(self, blend: WeightedLoss, best: Array) -> Array:
         """Each draw's optimum, from that of the estimate and from the middle of the bounds; NaN where it has none."""
         middle = self.corners[0]
         near = np.tile((1 - _INWARD) * best[1:] + _INWARD * middle, (len(blend), 1))

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from skillscale.errors import FitError, InputError
-from skillscale.laws.fit.fit import agreement
+from skillscale.laws.fit.fit import start_agreement
 from skillscale.laws.forms.autodiff import leaves
 from skillscale.laws.forms.nd import Array
 from skillscale.laws.optimum.ensemble import Ensemble, Mixed, SkillLaw, categories_of, check_known, shares_of
 from skillscale.laws.optimum.mix_search import MixSearch
-from skillscale.laws.optimum.weighted_loss import Blend, Rows, of_jet
-from skillscale.laws.results import Interval, Residual, Starts, Status, Verdict
+from skillscale.laws.optimum.weighted_loss import Rows, WeightedLoss, of_jet
+from skillscale.laws.results import Interval, MultiStart, SizeGap, Status, Verdict
 from skillscale.laws.uncertainty.resamples import interval, two_sided_p
 
 _SUM = 1e-6
@@ -48,12 +48,12 @@ class Optimum:
     status: Status
     reason: str
     extrapolation: float = field(metadata={"unit": "C / largest 6 N D fitted"})
-    starts: Starts | None = None
+    starts: MultiStart | None = None
     draws: Array = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValidationEffect:
+class ValidationMismatch:
     """What choosing N by a validation set of another composition does.
 
     ``shift``: ln N*(used) - ln N*(wanted); ``cost``: the wanted loss at N*(used) less the least one; ``compute``: by
@@ -89,7 +89,7 @@ def weighted_optimum(
         InputError: an unknown skill or category, weights or shares out of range, or draws that don't belong together.
     """
     own = normalised(weights, fitted)
-    t, shares = log_budget(C), shares_of(fitted, h)
+    t, shares = log_tokens_times_params(C), shares_of(fitted, h)
     laws = Ensemble.of(fitted, own, shares)
     s = laws.log_optimum(t, shares)
     mix = (
@@ -103,9 +103,9 @@ def weighted_optimum(
     return _optimum(fitted, laws, own, C, s, shares, mix=mix, status=status, reason=reason)
 
 
-def residual(
+def size_gap(
     fitted: Mapping[str, SkillLaw], C: float, skill: str, aggregate: Mapping[str, float], h: Mixed | None = None
-) -> Residual:
+) -> SizeGap:
     """Ln N*(skill) - ln N*(aggregate) at a budget, with a verdict where the interval excludes 0.
 
     Args:
@@ -127,10 +127,10 @@ def residual(
     else:
         difference = math.log(one.N.value) - math.log(common.N.value)
         drawn = one.draws - common.draws
-        value, p = interval(difference, drawn, level_of(fitted)), two_sided_p(drawn)
+        value, p = interval(difference, drawn, shared_level(fitted)), two_sided_p(drawn)
         if value.excludes_zero:
             verdict = Verdict.CAPACITY if value.value > 0 else Verdict.DATA
-    return Residual(
+    return SizeGap(
         mix="", skill=skill, aggregate=_told(common.weights), C=C, status=status, reason=reason, n_budgets=1,
         value=value, p=p, p_holm=math.nan, verdict=verdict,
     )  # fmt: skip
@@ -139,7 +139,7 @@ def residual(
 def validation_effect(
     fitted: Mapping[str, SkillLaw], C: float, wanted: Mapping[str, float], used: Mapping[str, float],
     h: Mixed | None = None, *, among: Sequence[str] = (),
-) -> ValidationEffect:  # fmt: skip
+) -> ValidationMismatch:  # fmt: skip
     """What it costs to choose N by a validation set of the composition ``used`` where ``wanted`` is what counts.
 
     The largest shift over all compositions lies between two single skills. For, along a budget, let each skill's loss
@@ -159,7 +159,7 @@ def validation_effect(
         InputError: as ``weighted_optimum``.
     """
     weights = [normalised(one, fitted) for one in (wanted, used)]
-    t, shares, level = log_budget(C), shares_of(fitted, h), level_of(fitted)
+    t, shares, level = log_tokens_times_params(C), shares_of(fitted, h), shared_level(fitted)
     right, wrong = (Ensemble.of(fitted, one, shares) for one in weights)
     best, chosen = right.log_optimum(t, shares), wrong.log_optimum(t, shares)
     least, had = (right.at(s, t, shares) for s in (best, chosen))
@@ -174,7 +174,7 @@ def validation_effect(
     notes = [f"no interior minimum for {' and '.join(dict.fromkeys(lacking))}"] if lacking else []
     notes += [f"the loss of {', '.join(wavy)} has several minima: the largest shift is not proven"] if wavy else []
     notes += [] if known else ["some skill alone has no interior minimum, so that the largest shift is unknown"]
-    return ValidationEffect(
+    return ValidationMismatch(
         C=C, wanted=weights[0], used=weights[1], shift=_interval(chosen - best, level),
         cost=_interval(had - least, level), compute=_interval(np.expm1(more - t), level),
         largest=_interval(np.expm1(single[high] - single[low]), level) if known else Interval(),
@@ -213,7 +213,7 @@ def best_mix(
         raise InputError(f"{names} knows nothing of the mix; fit a law that does, such as separable")
     if N is not None and not (math.isfinite(N) and N > 0):
         raise InputError(f"N must be above 0 parameters, but it is {N}; leave it out to have it optimised")
-    laws, t = Ensemble.of(fitted, own), log_budget(C)
+    laws, t = Ensemble.of(fitted, own), log_tokens_times_params(C)
     lower, upper = _limits(bounds or {}, categories)
     found = MixSearch.over(laws.chosen, t, lower, upper, N)
     X, F = found.solve(laws.chosen.take(np.zeros(len(found.corners), dtype=np.intp)), found.starts(laws.chosen))
@@ -223,11 +223,11 @@ def best_mix(
     some = laws.take(_few(laws, draws))
     own_draws = (some.chosen.take(np.arange(1, len(some.chosen))), *some.parts[1:])
     X = np.vstack([X[best], *(found.draws(part, X[best]) for part in own_draws if len(part))])
-    h, level = X[:, 1:], level_of(fitted)
+    h, level = X[:, 1:], shared_level(fitted)
     mix = {k: interval(float(h[0, i]), h[1:, i], level) for i, k in enumerate(categories)}
     s = np.where(found.inside(X[:, 0]), X[:, 0], np.nan)
     status, reason = found.verdict(s[0], mix, shares_run(fitted))
-    return _optimum(fitted, some, own, C, s, h, mix=mix, status=status, reason=reason, starts=agreement(F))
+    return _optimum(fitted, some, own, C, s, h, mix=mix, status=status, reason=reason, starts=start_agreement(F))
 
 
 def _few(laws: Ensemble, draws: int) -> list[Rows]:
@@ -262,7 +262,7 @@ def normalised(weights: Mapping[str, float], fitted: Mapping[str, SkillLaw]) -> 
     return {name: weight / total for name, weight in weights.items()}
 
 
-def log_budget(C: float) -> float:
+def log_tokens_times_params(C: float) -> float:
     """Ln(C / 6) = ln N + ln D.
 
     Raises:
@@ -273,7 +273,7 @@ def log_budget(C: float) -> float:
     return math.log(C / 6)
 
 
-def level_of(fitted: Mapping[str, SkillLaw]) -> float:
+def shared_level(fitted: Mapping[str, SkillLaw]) -> float:
     """Of all intervals, two-sided."""
     return next(iter(fitted.values())).level
 
@@ -289,7 +289,7 @@ def _told(weights: Mapping[str, float]) -> str:
     return next(iter(parts)) if len(parts) == 1 else " + ".join(f"{w:.3g} {name}" for name, w in parts.items())
 
 
-def _minima(blend: Blend, t: float, h: Array | None) -> int:
+def _minima(blend: WeightedLoss, t: float, h: Array | None) -> int:
     """How many dips the loss of one row has along a budget."""
     _, values = blend.along(t, h)
     steps = np.sign(np.diff(values[0][np.isfinite(values[0])]))
@@ -297,7 +297,7 @@ def _minima(blend: Blend, t: float, h: Array | None) -> int:
     return int(((turns[:-1] < 0) & (turns[1:] > 0)).sum())
 
 
-def _at_the_end(blend: Blend, t: float, h: Array | None) -> str:
+def _at_the_end(blend: WeightedLoss, t: float, h: Array | None) -> str:
     grid, values = blend.along(t, h)
     if not np.isfinite(values[0]).any():
         return "the law has no loss at this budget; look at its parameters"
@@ -310,10 +310,10 @@ def _at_the_end(blend: Blend, t: float, h: Array | None) -> str:
 
 def _optimum(
     fitted: Mapping[str, SkillLaw], laws: Ensemble, weights: Mapping[str, float], C: float, s: Array, h: Array | None,
-    *, mix: Mapping[str, Interval], status: Status, reason: str, starts: Starts | None = None,
+    *, mix: Mapping[str, Interval], status: Status, reason: str, starts: MultiStart | None = None,
 ) -> Optimum:  # fmt: skip
     """An optimum from ln N of the estimate and the draws, (K,)."""
-    t, level = log_budget(C), level_of(fitted)
+    t, level = log_tokens_times_params(C), shared_level(fitted)
     losses = laws.losses(s, t, h)
     used = [fitted[name] for name, weight in weights.items() if weight]
     reach = min(one.reach[1] for one in used)
@@ -353,7 +353,7 @@ def _more_compute(right: Ensemble, wrong: Ensemble, s: Array, t: float, h: Array
     return np.concatenate(told)
 
 
-def _more_of(right: Blend, wrong: Blend, s: Array, t: float, h: Array | None, least: Array) -> Array:
+def _more_of(right: WeightedLoss, wrong: WeightedLoss, s: Array, t: float, h: Array | None, least: Array) -> Array:
     """The same for one law: Newton on (s, t), where the wrong slope by s is 0 and the right loss is ``least``."""
     X = np.column_stack([s, np.full(len(s), t)])
     mix = None if h is None else h[:, None, :]

@@ -16,18 +16,18 @@ from skillscale.laws.forms.nd import Array
 from skillscale.laws.optimum.ensemble import Ensemble, Mixed, SkillLaw, categories_of, shares_of
 from skillscale.laws.optimum.optimum import (
     Optimum,
-    ValidationEffect,
+    ValidationMismatch,
     best_mix,
-    level_of,
-    log_budget,
+    log_tokens_times_params,
     normalised,
-    residual,
+    shared_level,
     shares_run,
+    size_gap,
     validation_effect,
     weighted_optimum,
 )
-from skillscale.laws.optimum.weighted_loss import Blend
-from skillscale.laws.results import Interval, Residual
+from skillscale.laws.optimum.weighted_loss import WeightedLoss
+from skillscale.laws.results import Interval, SizeGap
 from skillscale.laws.uncertainty.resamples import as_family, interval
 
 ROUND = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)  # times powers of ten: sizes that people train
@@ -41,7 +41,7 @@ _GRID = 400
 
 
 @dataclass(frozen=True, kw_only=True)
-class Price:
+class SizeCost:
     """What a size costs at the budget.
 
     ``more``: its weighted loss above the least there is; ``compute``: by which share C must grow, all of it into tokens
@@ -58,7 +58,7 @@ class Price:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cheap:
+class NearOptimalSizes:
     """Sizes that cost less than ``tolerance`` of C, between ``lo`` and ``hi``, by the law.
 
     ``sure_lo``, ``sure_hi``: those that do in as many draws as the level's upper end asks for, 95 % at a level of 90 %;
@@ -74,7 +74,7 @@ class Cheap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class TradeoffPoint:
     """The best N, and mix where that is free, when the skill has this weight; ``own`` and ``rest``: losses there.
 
     ``own_change``, ``rest_change``: those losses less the ones of the plan, in ln L.
@@ -91,7 +91,7 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frontier:
+class TradeoffFrontier:
     """What a skill and the rest trade, from no weight on the skill to all of it; ``planned``: its weight in the plan.
 
     ``rest``: weights of the others among themselves. ``with_mix``: whether the mix moves along, or N alone.
@@ -101,18 +101,18 @@ class Frontier:
     rest: Mapping[str, float]
     planned: float
     with_mix: bool
-    steps: tuple[Step, ...]
+    steps: tuple[TradeoffPoint, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Misled:
+class ValidationChoiceCost:
     """What one would have chosen by a validation set of another composition, and what that costs.
 
     ``effect``: at the plan's mix; ``optimum``: N, D there. ``best``: the mix, N and D it would have chosen where the
     mix is free, else None; ``best_change``: the wanted loss there less that of the plan's own best mix.
     """
 
-    effect: ValidationEffect
+    effect: ValidationMismatch
     optimum: Optimum
     best: Optimum | None
     best_change: Interval = field(metadata={"unit": "nats per token"})
@@ -133,17 +133,17 @@ class Plan:
     losses: Mapping[str, Interval]
     scatter: Mapping[str, float]
     own: Mapping[str, Optimum]
-    residuals: tuple[Residual, ...]
-    prices: tuple[Price, ...]
-    cheap: Cheap
-    frontiers: tuple[Frontier, ...]
+    residuals: tuple[SizeGap, ...]
+    prices: tuple[SizeCost, ...]
+    cheap: NearOptimalSizes
+    frontiers: tuple[TradeoffFrontier, ...]
     best: Optimum | None
     best_losses: Mapping[str, Interval]
-    misled: Misled | None
+    misled: ValidationChoiceCost | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class PlanRequest:
     """What a plan is for.
 
     Args:
@@ -169,7 +169,7 @@ class Wish:
             raise InputError(f"a tolerance is a share of C between 0 and 1, as .01, but it is {self.tolerance}")
 
 
-def plan(laws: Mapping[str, SkillLaw], C: float, wish: Wish) -> Plan:
+def plan(laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest) -> Plan:
     """The plan for a budget of C, FLOP.
 
     Args:
@@ -185,17 +185,17 @@ def plan(laws: Mapping[str, SkillLaw], C: float, wish: Wish) -> Plan:
     optimum = weighted_optimum(laws, C, weights, wish.h)
     shares = shares_of(laws, wish.h)
     ensemble = Ensemble.of(laws, weights, shares)
-    best = best_mix(laws, C, weights, wish.bounds) if mixed(laws, weights) else None
-    level, s = level_of(laws), np.array([math.log(optimum.N.value)])
-    losses = ensemble.losses(s, log_budget(C), shares)
+    best = best_mix(laws, C, weights, wish.bounds) if with_shares(laws, weights) else None
+    level, s = shared_level(laws), np.array([math.log(optimum.N.value)])
+    losses = ensemble.losses(s, log_tokens_times_params(C), shares)
     return Plan(
         optimum=optimum, loss=_interval(ensemble.weights @ losses, level),
         losses={name: _interval(own, level) for name, own in zip(laws, losses, strict=True)},
         scatter={name: one.noise for name, one in laws.items()},
         own={name: weighted_optimum(laws, C, {name: 1.0}, wish.h) for name in laws},
         residuals=_residuals(laws, C, weights, wish.h),
-        prices=prices(laws, C, wish, optimum), cheap=cheap(laws, C, wish, optimum),
-        frontiers=frontiers(laws, C, wish, optimum, best),
+        prices=size_costs(laws, C, wish, optimum), cheap=near_optimal_sizes(laws, C, wish, optimum),
+        frontiers=tradeoff_frontiers(laws, C, wish, optimum, best),
         best=best, best_losses={} if best is None else _losses_at(laws, C, best),
         misled=_misled(laws, C, wish, best) if wish.validation else None,
     )  # fmt: skip
@@ -203,9 +203,9 @@ def plan(laws: Mapping[str, SkillLaw], C: float, wish: Wish) -> Plan:
 
 def _residuals(
     laws: Mapping[str, SkillLaw], C: float, weights: Mapping[str, float], h: Mixed | None
-) -> tuple[Residual, ...]:  # fmt: skip
+) -> tuple[SizeGap, ...]:  # fmt: skip
     """Of every loss, with Holm's p over them; one that is all that counts is the plan's own, and none of them."""
-    found = {name: residual(laws, C, name, weights, h) for name in laws}
+    found = {name: size_gap(laws, C, name, weights, h) for name in laws}
     others = [name for name in laws if weights.get(name, 0.0) < 1]
     found |= dict(zip(others, as_family([found[name] for name in others]), strict=True))
     return tuple(found.values())
@@ -231,7 +231,7 @@ def within_runs(
     return every if low.sum() <= 1 <= high.sum() else dict(bounds)
 
 
-def mixed(laws: Mapping[str, SkillLaw], weights: Mapping[str, float]) -> bool:
+def with_shares(laws: Mapping[str, SkillLaw], weights: Mapping[str, float]) -> bool:
     """Whether the chosen law of a skill with weight knows of mixes."""
     return any(laws[name].law.needs_mix for name, weight in weights.items() if weight)
 
@@ -244,7 +244,7 @@ def round_sizes(N: float) -> list[float]:
     return [size for size in every if N / AROUND <= size <= N * AROUND]
 
 
-def prices(laws: Mapping[str, SkillLaw], C: float, wish: Wish, optimum: Optimum) -> tuple[Price, ...]:
+def size_costs(laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest, optimum: Optimum) -> tuple[SizeCost, ...]:
     """What round sizes about N* cost, N* itself, and the sizes that were asked for; smallest first.
 
     Args:
@@ -255,7 +255,7 @@ def prices(laws: Mapping[str, SkillLaw], C: float, wish: Wish, optimum: Optimum)
     """
     planned, known = optimum.N.value, math.isfinite(optimum.N.value)
     sizes = {float(size) for size in wish.sizes} | ({*round_sizes(planned), planned} if known else set())
-    t, shares, level = log_budget(C), shares_of(laws, wish.h), level_of(laws)
+    t, shares, level = log_tokens_times_params(C), shares_of(laws, wish.h), shared_level(laws)
     ensemble = Ensemble.of(laws, optimum.weights, shares)
     best = np.r_[math.log(planned), optimum.draws]
     least = ensemble.at(best, t, shares)
@@ -275,17 +275,17 @@ def _price(
     level: float,
     *,
     asked: bool,
-) -> Price:
+) -> SizeCost:
     had = _at(ensemble, math.log(N), t, h)
     log_more = ensemble.each(lambda part, least: _more_tokens(part, math.log(N), t, h, least), least)
     D = math.exp(t) / N
-    return Price(
+    return SizeCost(
         N=N, D=D, asked=asked, more=_interval(np.maximum(had - least, 0.0), level),
         compute=_open_interval(np.expm1(log_more), level), change=_interval(had - reference, level),
     )  # fmt: skip
 
 
-def _more_tokens(part: Blend, s: float, t: float, h: Array | None, least: Array) -> Array:
+def _more_tokens(part: WeightedLoss, s: float, t: float, h: Array | None, least: Array) -> Array:
     """Ln(C' / C) at which ln N = s reaches the loss ``least`` (K,) by more tokens; infinite where it never does."""
     low, high = np.zeros(len(part)), np.full(len(part), _REACH)
     size = np.full((1, 1), s)
@@ -303,7 +303,7 @@ def _more_tokens(part: Blend, s: float, t: float, h: Array | None, least: Array)
     return np.where(np.isfinite(least), np.where(never, np.inf, high), np.nan)
 
 
-def cheap(laws: Mapping[str, SkillLaw], C: float, wish: Wish, optimum: Optimum) -> Cheap:
+def near_optimal_sizes(laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest, optimum: Optimum) -> NearOptimalSizes:
     """The sizes that cost less than the tolerance: those that reach the least loss with so much more compute.
 
     Args:
@@ -312,7 +312,7 @@ def cheap(laws: Mapping[str, SkillLaw], C: float, wish: Wish, optimum: Optimum) 
         wish: with the weights, the mix and the tolerance.
         optimum: of these weights at this mix.
     """
-    t, shares, level = log_budget(C), shares_of(laws, wish.h), level_of(laws)
+    t, shares, level = log_tokens_times_params(C), shares_of(laws, wish.h), shared_level(laws)
     ensemble = Ensemble.of(laws, optimum.weights, shares)
     best = np.r_[math.log(optimum.N.value), optimum.draws]
     least = ensemble.at(best, t, shares)
@@ -325,13 +325,13 @@ def cheap(laws: Mapping[str, SkillLaw], C: float, wish: Wish, optimum: Optimum) 
     sure_lo, sure_hi = _sure(lo[1:], hi[1:], tail)
     planned = best[0]
     within = (lo[1:] <= planned) & (planned <= hi[1:])
-    return Cheap(
+    return NearOptimalSizes(
         tolerance=wish.tolerance, lo=math.exp(lo[0]), hi=math.exp(hi[0]), sure_lo=math.exp(sure_lo),
         sure_hi=math.exp(sure_hi), chance=float(within.mean()) if len(within) else math.nan,
     )  # fmt: skip
 
 
-def _edge(part: Blend, s: Array, t: float, h: Array | None, least: Array, side: float) -> Array:
+def _edge(part: WeightedLoss, s: Array, t: float, h: Array | None, least: Array, side: float) -> Array:
     """Ln N on one side of s (K,) at which the loss at t rises to ``least`` (K,)."""
     inside, outside = s, s + side * _REACH
     for _ in range(_HALVINGS):
@@ -351,9 +351,9 @@ def _sure(lo: Array, hi: Array, share: float) -> tuple[float, float]:
     return (float(places[inside][0]), float(places[inside][-1])) if inside.any() else (math.nan, math.nan)
 
 
-def frontiers(
-    laws: Mapping[str, SkillLaw], C: float, wish: Wish, optimum: Optimum, best: Optimum | None
-) -> tuple[Frontier, ...]:
+def tradeoff_frontiers(
+    laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest, optimum: Optimum, best: Optimum | None
+) -> tuple[TradeoffFrontier, ...]:
     """What each skill and the rest trade; of two skills once, for it is the same seen from both.
 
     Args:
@@ -376,8 +376,8 @@ def frontiers(
 
 
 def _frontier(
-    laws: Mapping[str, SkillLaw], C: float, wish: Wish, skill: str, names: Sequence[str], planned: Optimum
-) -> Frontier:
+    laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest, skill: str, names: Sequence[str], planned: Optimum
+) -> TradeoffFrontier:
     with_mix = planned.starts is not None
     others = {name: planned.weights.get(name, 0.0) for name in names if name != skill}
     rest = normalised(others if any(others.values()) else dict.fromkeys(others, 1.0), laws)
@@ -392,8 +392,8 @@ def _frontier(
             else weighted_optimum(laws, C, weights, wish.h)
         )
         if math.isfinite(one.N.value):
-            steps.append(_step(weight, one, _two(laws, C, one, skill, rest, wish.h), reference, level_of(laws)))
-    return Frontier(skill=skill, rest=rest, planned=have, with_mix=with_mix, steps=tuple(steps))
+            steps.append(_step(weight, one, _two(laws, C, one, skill, rest, wish.h), reference, shared_level(laws)))
+    return TradeoffFrontier(skill=skill, rest=rest, planned=have, with_mix=with_mix, steps=tuple(steps))
 
 
 def _two(
@@ -402,28 +402,28 @@ def _two(
     """Ln of the skill's loss and of the rest's at the N, and mix, of an optimum, each (K,)."""
     shares = shares_of(laws, {k: share.value for k, share in one.mix.items()} if one.starts is not None else h)
     ensemble = Ensemble.of(laws, rest, shares)
-    losses = ensemble.losses(np.array([math.log(one.N.value)]), log_budget(C), shares)
+    losses = ensemble.losses(np.array([math.log(one.N.value)]), log_tokens_times_params(C), shares)
     return np.log(losses[list(laws).index(skill)]), np.log(ensemble.weights @ losses)
 
 
 def _step(
     weight: float, one: Optimum, two: tuple[Array, Array], reference: tuple[Array, Array], level: float
-) -> Step:  # fmt: skip
-    return Step(
+) -> TradeoffPoint:  # fmt: skip
+    return TradeoffPoint(
         weight=weight, N=one.N, D=one.D.value, mix={name: share.value for name, share in one.mix.items()},
         own=math.exp(two[0][0]), rest=math.exp(two[1][0]),
         own_change=_interval(two[0] - reference[0], level), rest_change=_interval(two[1] - reference[1], level),
     )  # fmt: skip
 
 
-def _misled(laws: Mapping[str, SkillLaw], C: float, wish: Wish, best: Optimum | None) -> Misled:
+def _misled(laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest, best: Optimum | None) -> ValidationChoiceCost:
     used = normalised(wish.validation, laws)
     there = None
     change = Interval()
-    if best is not None and mixed(laws, used):
+    if best is not None and with_shares(laws, used):
         there = best_mix(laws, C, used, wish.bounds)
-        change = _interval(_wanted(laws, C, best, there) - _wanted(laws, C, best, best), level_of(laws))
-    return Misled(
+        change = _interval(_wanted(laws, C, best, there) - _wanted(laws, C, best, best), shared_level(laws))
+    return ValidationChoiceCost(
         effect=validation_effect(laws, C, wish.weights, used, wish.h, among=wish.skills),
         optimum=weighted_optimum(laws, C, used, wish.h), best=there, best_change=change,
     )  # fmt: skip
@@ -432,14 +432,14 @@ def _misled(laws: Mapping[str, SkillLaw], C: float, wish: Wish, best: Optimum | 
 def _wanted(laws: Mapping[str, SkillLaw], C: float, wanted: Optimum, there: Optimum) -> Array:
     """The wanted loss at the N and mix of an optimum, (K,)."""
     shares = shares_of(laws, {k: share.value for k, share in there.mix.items()})
-    return _at(Ensemble.of(laws, wanted.weights, shares), math.log(there.N.value), log_budget(C), shares)
+    return _at(Ensemble.of(laws, wanted.weights, shares), math.log(there.N.value), log_tokens_times_params(C), shares)
 
 
 def _losses_at(laws: Mapping[str, SkillLaw], C: float, one: Optimum) -> dict[str, Interval]:
     shares = shares_of(laws, {k: share.value for k, share in one.mix.items()})
     ensemble = Ensemble.of(laws, one.weights, shares)
-    losses = ensemble.losses(np.array([math.log(one.N.value)]), log_budget(C), shares)
-    return {name: _interval(own, level_of(laws)) for name, own in zip(laws, losses, strict=True)}
+    losses = ensemble.losses(np.array([math.log(one.N.value)]), log_tokens_times_params(C), shares)
+    return {name: _interval(own, shared_level(laws)) for name, own in zip(laws, losses, strict=True)}
 
 
 def _at(ensemble: Ensemble, s: float, t: float, h: Array | None) -> Array:

@@ -21,7 +21,7 @@ _quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # a draw
 
 
 @dataclass(frozen=True, kw_only=True)
-class Blend:
+class WeightedLoss:
     """sum_s w_s L_s: laws with log-parameters ``q``, one (K, p) a law, and ``weights`` that sum to 1.
 
     ``offsets``: what a mix that was run adds to ln L of each law; none where it is empty.
@@ -35,7 +35,7 @@ class Blend:
     def __len__(self) -> int:
         return len(self.q[0])
 
-    def take(self, rows: Rows) -> "Blend":
+    def take(self, rows: Rows) -> "WeightedLoss":
         """Some of the rows."""
         return replace(self, q=tuple(q[rows] for q in self.q))
 
@@ -89,7 +89,7 @@ class Blend:
         return s
 
 
-def _bracketed(blend: Blend, s: Array, t: float, h: Array | None, *, width: float) -> Array:
+def _bracketed(blend: WeightedLoss, s: Array, t: float, h: Array | None, *, width: float) -> Array:
     """Newton steps from within a bracket of +-width about s, (K,), that fall back on halving it."""
     low, high = s - width, s + width
     for _ in range(_STEPS):
@@ -106,7 +106,7 @@ def _bracketed(blend: Blend, s: Array, t: float, h: Array | None, *, width: floa
     return s
 
 
-def derivatives(blend: Blend, X: Array, t: float, h: Array | None) -> tuple[Array, Array, Array]:
+def derivatives(blend: WeightedLoss, X: Array, t: float, h: Array | None) -> tuple[Array, Array, Array]:
     """The weighted loss (K,) with its slopes (K, P) and second derivatives (K, P, P) by the columns of X.
 
     X is s = ln N alone (K, 1), or s and then the shares of all categories (K, 1 + m), in which case ``h`` is not read.

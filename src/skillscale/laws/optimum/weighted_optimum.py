@@ -7,17 +7,17 @@ from skillscale.errors import InputError
 from skillscale.laws.optimum.ensemble import SkillLaw
 from skillscale.laws.optimum.optimum import (
     Optimum,
-    ValidationEffect,
+    ValidationMismatch,
     best_mix,
-    residual,
+    size_gap,
     validation_effect,
     weighted_optimum,
 )
-from skillscale.laws.results import Residual
+from skillscale.laws.results import SizeGap
 
 
 @dataclass(frozen=True, kw_only=True)
-class Worth:
+class WeightedOptimum:
     """What is best at one compute for skills of a given worth.
 
     ``optimum``: at the runs' mean mix; ``residuals``: of each skill's N* against it; ``equal``: what choosing N by
@@ -26,15 +26,15 @@ class Worth:
     """
 
     optimum: Optimum
-    residuals: tuple[Residual, ...]
-    equal: ValidationEffect | None
+    residuals: tuple[SizeGap, ...]
+    equal: ValidationMismatch | None
     best: Optimum | None
 
 
-def of_worth(
+def weighted_optima(
     fitted: Mapping[str, SkillLaw], flops: Sequence[float], weights: Mapping[str, float], *, equal: Sequence[str],
     bounds: Mapping[str, tuple[float, float]] | None = None,
-) -> tuple[Worth, ...]:  # fmt: skip
+) -> tuple[WeightedOptimum, ...]:  # fmt: skip
     """What is best for skills of a given worth, at each compute.
 
     Args:
@@ -53,9 +53,9 @@ def of_worth(
         names = ", ".join(sorted({one.law.name for one in fitted.values()}))
         raise InputError(f"bounds on the mix need a law that knows of it, such as separable, but it is {names}")
     return tuple(
-        Worth(
+        WeightedOptimum(
             optimum=weighted_optimum(fitted, C, weights),
-            residuals=tuple(residual(fitted, C, name, weights) for name in fitted),
+            residuals=tuple(size_gap(fitted, C, name, weights) for name in fitted),
             equal=validation_effect(fitted, C, weights, dict.fromkeys(equal, 1.0)) if len(equal) > 1 else None,
             best=best_mix(fitted, C, weights, bounds) if mixed else None,
         )

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from skillscale.errors import FitError
-from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.objective import Objective
 from skillscale.laws.forms.nd import Array
 from skillscale.laws.selection.holdout import NEAR, run_shares
-from skillscale.laws.selection.selection import Choice, Outlook, Tell, choose, why_not
+from skillscale.laws.selection.selection import LawSelection, PredictiveEnsemble, Tell, ineligible_reason, select_law
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +67,9 @@ class Backtest:
 
 
 def backtest(
-    fitted: Mapping[str, Points], larger: Mapping[str, Points], *, letter: str, laws: Sequence[str] = (),
+    fitted: Mapping[str, RunData], larger: Mapping[str, RunData], *, letter: str, laws: Sequence[str] = (),
     objective: Objective | None = None, level: float = 0.9, tell: Tell | None = None,
-) -> tuple[Choice, dict[str, Backtest]]:  # fmt: skip
+) -> tuple[LawSelection, dict[str, Backtest]]:  # fmt: skip
     """Choose a law by the fitted runs alone, and predict the larger ones.
 
     Args:
@@ -84,12 +84,12 @@ def backtest(
     Raises:
         FitError: the runs of no skill can carry a law.
     """
-    reasons = {name: why_not(points, letter) for name, points in fitted.items()}
+    reasons = {name: ineligible_reason(points, letter) for name, points in fitted.items()}
     able = {name: points for name, points in fitted.items() if not reasons[name]}
     if not able:
         name, reason = next(iter(reasons.items()))
         raise FitError(f"{name}: {reason}")
-    choice = choose(able, letter=letter, laws=laws, objective=objective, tell=tell)
+    choice = select_law(able, letter=letter, laws=laws, objective=objective, tell=tell)
     outlooks = choice.fitted(able, tell=tell)
     return choice, {
         name: _of_skill(name, outlooks[name], fitted[name], larger[name], level)
@@ -99,11 +99,11 @@ def backtest(
     }
 
 
-def _refused(name: str, fitted: Points, larger: Points, reason: str) -> Backtest:
+def _refused(name: str, fitted: RunData, larger: RunData, reason: str) -> Backtest:
     return Backtest(skill=name, law="", setting="", n_fitted=len(fitted), n_predicted=len(larger), reason=reason)
 
 
-def _of_skill(name: str, outlook: Outlook, fitted: Points, larger: Points, level: float) -> Backtest:
+def _of_skill(name: str, outlook: PredictiveEnsemble, fitted: RunData, larger: RunData, level: float) -> Backtest:
     table = predictions(outlook, larger, level)
     one = outlook.chosen
     seen = np.isin(table["run"], np.asarray(fitted.labels).astype(str))
@@ -116,7 +116,7 @@ def _of_skill(name: str, outlook: Outlook, fitted: Points, larger: Points, level
     )  # fmt: skip
 
 
-def predictions(outlook: Outlook, where: Points, level: float) -> pd.DataFrame:
+def predictions(outlook: PredictiveEnsemble, where: RunData, level: float) -> pd.DataFrame:
     """Predicted losses beside the measured ones, in nats per token."""
     columns: dict[str, Array] = {"N": where.N, "D": where.D, "loss": where.L}
     columns["predicted"] = np.exp(outlook.chosen.log_loss(where))

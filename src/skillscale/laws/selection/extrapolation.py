@@ -13,13 +13,13 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from skillscale.errors import InputError
-from skillscale.laws.fit.data import Points
-from skillscale.laws.fit.fit import Fit, efficient, fit_law
+from skillscale.laws.fit.data import RunData
+from skillscale.laws.fit.fit import FitResult, efficient_objective, fit_law
 from skillscale.laws.fit.joint import fit_skills
 from skillscale.laws.fit.mix_effects import MixEffects, mix_names
 from skillscale.laws.fit.objective import Objective
 from skillscale.laws.forms.nd import Array, Law, Prior
-from skillscale.laws.selection.holdout import Limit, mix_codes, run_shares, thinned, without_early
+from skillscale.laws.selection.holdout import Cutoff, checkpoint_weights, mix_codes, run_shares, without_early
 from skillscale.laws.uncertainty.bootstrap import Codes, sandwich
 
 # Exponents of published laws lie within .2 to .6; runs of three sizes tell more than this, runs of two do not.
@@ -36,10 +36,10 @@ _WIDE = 0.5  # sd of ln L beyond which a line through the optimum says nothing m
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class PredictionSetting:
     """How to predict: a law; ``after``: checkpoints before this share of their run's last D are left out.
 
-    Weak beliefs about exponents and terms are part of every setting (``beliefs_of``), but for laws of all skills.
+    Weak beliefs about exponents and terms are part of every setting (``weak_priors``), but for laws of all skills.
     ``effects``: whether what a mix added in smaller runs is added again; ``pooled``: whether the skills' exponents
     lean together, by as much as they scatter; ``objective``: of the fit, None: Huber with delta twice the noise.
     """
@@ -62,7 +62,7 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forecast:
+class Extrapolation:
     """A skill's law, fitted to be extrapolated.
 
     ``points``: what it was fitted to; ``covariance``: of the free log-parameters; ``freedom``: its degrees of freedom;
@@ -72,45 +72,45 @@ class Forecast:
     """
 
     skill: str
-    setting: Setting
-    fit: Fit
-    points: Points = field(repr=False)
+    setting: PredictionSetting
+    fit: FitResult
+    points: RunData = field(repr=False)
     covariance: Array = field(repr=False)
     freedom: float
     effects: MixEffects = field(repr=False)
     noise: float
-    limit: Limit
+    limit: Cutoff
     rate: float = 0.0
     near_duplicates: int = 0
 
-    def log_loss(self, where: Points) -> Array:
+    def log_loss(self, where: RunData) -> Array:
         """Ln L at the N, D and mix of some runs, (n,); their losses are not looked at."""
         law = self.fit.law
         told = law.log_loss(self.fit.q[None], where.covariates(law))[0]
         return np.asarray(told + self.effects.of(where.h, len(where)))
 
-    def variance(self, where: Points) -> Array:
+    def variance(self, where: RunData) -> Array:
         """Of ln L of a new run there, but for the discrepancy, (n,), to first order."""
         law = self.fit.law
         jac = law.jacobian(self.fit.q[None], where.covariates(law))[0][:, list(self.fit.free)]
         told = np.einsum("np,pq,nq->n", jac, self.covariance, jac)
         return np.asarray(np.minimum(told, _WIDE**2) + self.noise**2)
 
-    def sd(self, where: Points) -> Array:
+    def sd(self, where: RunData) -> Array:
         """Of ln L of a new run there, (n,)."""
         return np.sqrt(self.variance(where) + (self.rate * self.limit.reach(where)) ** 2)
 
-    def interval(self, where: Points, level: float) -> tuple[Array, Array]:
+    def interval(self, where: RunData, level: float) -> tuple[Array, Array]:
         """Both ends of ln L of a new run there, two-sided, each (n,)."""
         half = float(student_t.ppf((1 + level) / 2, self.freedom)) * self.sd(where)
         middle = self.log_loss(where)
         return middle - half, middle + half
 
-    def draws(self, where: Points, *, count: int, rng: np.random.Generator) -> Array:
+    def draws(self, where: RunData, *, count: int, rng: np.random.Generator) -> Array:
         """Ln L of new runs there, (count, n), each run's by itself."""
         return self.log_loss(where) + self.sd(where) * rng.standard_t(self.freedom, size=(count, len(where)))
 
-    def with_effects(self) -> "Forecast":
+    def with_effects(self) -> "Extrapolation":
         """The same with what each mix adds, and the noise that this leaves."""
         errors = self.fit.residuals
         effects = mix_effects(self.points, errors)
@@ -123,10 +123,10 @@ class Forecast:
         return replace(self, effects=known, noise=noise, setting=replace(self.setting, effects=True))
 
 
-def forecasts(
-    data: Mapping[str, Points], setting: Setting, limit: Limit, *, tell: Callable[[str], None] | None = None,
+def extrapolate(
+    data: Mapping[str, RunData], setting: PredictionSetting, limit: Cutoff, *, tell: Callable[[str], None] | None = None,
     starts: int = 1,
-) -> dict[str, Forecast]:  # fmt: skip
+) -> dict[str, Extrapolation]:  # fmt: skip
     """Fit every skill under one setting.
 
     Args:
@@ -142,7 +142,7 @@ def forecasts(
     """
     kept, alike = {}, {}
     for name, points in data.items():
-        kept[name], alike[name] = thinned(without_early(points, setting.after))
+        kept[name], alike[name] = checkpoint_weights(without_early(points, setting.after))
     setting = replace(setting, pooled=setting.pooled and len(data) > 1)
     fits = _fitted(kept, setting, tell or (lambda _: None), starts)
     found = {
@@ -152,7 +152,7 @@ def forecasts(
     return {name: one.with_effects() for name, one in found.items()} if setting.effects else found
 
 
-def pooled(told: Mapping[str, Forecast]) -> dict[str, Forecast]:
+def pooled(told: Mapping[str, Extrapolation]) -> dict[str, Extrapolation]:
     """Forecasts without mix effects again, the exponents believed to scatter about a mean as they do over skills."""
     fits = _pooled_fits({name: one.points for name, one in told.items()}, {name: one.fit for name, one in told.items()})
     return {
@@ -161,7 +161,9 @@ def pooled(told: Mapping[str, Forecast]) -> dict[str, Forecast]:
     }
 
 
-def _fitted(data: Mapping[str, Points], setting: Setting, tell: Callable[[str], None], starts: int) -> dict[str, Fit]:
+def _fitted(
+    data: Mapping[str, RunData], setting: PredictionSetting, tell: Callable[[str], None], starts: int
+) -> dict[str, FitResult]:
     if setting.law.joint:
         tell(f"{setting.law.name} over {len(data)} skills")
         return dict(fit_skills(data, law=setting.law, objective=setting.objective).fits)
@@ -172,17 +174,19 @@ def _fitted(data: Mapping[str, Points], setting: Setting, tell: Callable[[str], 
     return _pooled_fits(data, fits, starts) if setting.pooled else fits
 
 
-def _fit_alone(points: Points, law: Law, objective: Objective | None, starts: int) -> Fit:
+def _fit_alone(points: RunData, law: Law, objective: Objective | None, starts: int) -> FitResult:
     """With the objective asked for; else the efficient Huber fit, from a rough one that tells the noise."""
-    beliefs = beliefs_of(law, points)
+    beliefs = weak_priors(law, points)
     if objective is not None:
         return fit_law(points, law=law, objective=objective, starts=max(starts, _STARTS), beliefs=beliefs)
     rough = fit_law(points, law=law, objective=_ROUGH, starts=_STARTS, beliefs=beliefs)
     begin = rough.q[None] if starts == 1 else None
-    return fit_law(points, law=law, objective=efficient(rough.noise), starts=starts, begin=begin, beliefs=beliefs)
+    return fit_law(
+        points, law=law, objective=efficient_objective(rough.noise), starts=starts, begin=begin, beliefs=beliefs
+    )
 
 
-def beliefs_of(law: Law, points: Points) -> dict[str, Prior]:
+def weak_priors(law: Law, points: RunData) -> dict[str, Prior]:
     """Weak beliefs that keep a prediction sensible where runs tell too little, for what the law has of it."""
     third = float(np.average(points.log_L, weights=points.weights)) - math.log(3)
     terms = {name: Prior(third, TERM_SD) for name in _TERMS if name in law.log_names}
@@ -197,19 +201,19 @@ def _has(law: Law, name: str) -> bool:
         return False
 
 
-def _pooled_fits(data: Mapping[str, Points], fits: Mapping[str, Fit], starts: int = 1) -> dict[str, Fit]:
+def _pooled_fits(data: Mapping[str, RunData], fits: Mapping[str, FitResult], starts: int = 1) -> dict[str, FitResult]:
     scatter = _scatter(data, fits)
     return {
         name: fit_law(
             data[name], law=fit.law, objective=fit.objective, starts=starts,
             begin=fit.q[None] if starts == 1 else None,
-            beliefs=beliefs_of(fit.law, data[name]) | scatter,
+            beliefs=weak_priors(fit.law, data[name]) | scatter,
         )
         for name, fit in fits.items()
     }  # fmt: skip
 
 
-def _scatter(data: Mapping[str, Points], fits: Mapping[str, Fit]) -> dict[str, Prior]:
+def _scatter(data: Mapping[str, RunData], fits: Mapping[str, FitResult]) -> dict[str, Prior]:
     """Mean and sd over skills of what is pooled, in units of q.
 
     What the runs leave open of each counts as scatter too: estimates that a weak belief has drawn together agree on
@@ -226,23 +230,25 @@ def _scatter(data: Mapping[str, Points], fits: Mapping[str, Fit]) -> dict[str, P
     return beliefs
 
 
-def _finished(name: str, fit: Fit, points: Points, setting: Setting, limit: Limit, near_duplicates: int) -> Forecast:
+def _finished(
+    name: str, fit: FitResult, points: RunData, setting: PredictionSetting, limit: Cutoff, near_duplicates: int
+) -> Extrapolation:
     covariance, freedom = _covariance(fit, points)
-    return Forecast(
+    return Extrapolation(
         skill=name, setting=setting, fit=fit, points=points, covariance=covariance, freedom=freedom,
         effects=MixEffects(), noise=_noise(points, fit.residuals, fit.n_free), limit=limit,
         near_duplicates=near_duplicates,
     )  # fmt: skip
 
 
-def _covariance(fit: Fit, points: Points) -> tuple[Array, float]:
+def _covariance(fit: FitResult, points: RunData) -> tuple[Array, float]:
     """Cluster-robust covariance of the free log-parameters, what is believed beforehand counted as a measurement."""
-    codes = np.asarray(clustered(points).clusters)
+    codes = np.asarray(by_cluster(points).clusters)
     bread = sandwich(fit.problem(points), fit.q[list(fit.free)], codes, phi=fit.phi)
     return bread.covariance, bread.freedom
 
 
-def clustered(points: Points) -> Points:
+def by_cluster(points: RunData) -> RunData:
     """The same runs with the mixes as clusters where there are several runs of each: a mix's misfit recurs."""
     codes = mix_codes(points)
     if points.h is None or not _FEW_MIXES <= int(codes.max()) + 1 < points.n_clusters:
@@ -251,7 +257,7 @@ def clustered(points: Points) -> Points:
     return replace(points, clusters=names, labels=names)
 
 
-def _noise(points: Points, errors: Array, n_free: int) -> float:
+def _noise(points: RunData, errors: Array, n_free: int) -> float:
     """Sd of a finished run about the law, per degree of freedom that the runs leave.
 
     Of the larger half of the runs by 6 N D, which those to be predicted are more like: small runs on few tokens are
@@ -264,7 +270,7 @@ def _noise(points: Points, errors: Array, n_free: int) -> float:
     return math.sqrt(float(np.average(errors[some] ** 2, weights=weights)) * n / max(n - min(n_free, n - 1), 1))
 
 
-def mix_effects(points: Points, errors: Array) -> Array:
+def mix_effects(points: RunData, errors: Array) -> Array:
     """What each mix adds to ln L at every size, (n_mixes,): its mean error, shrunk by how little it recurs.
 
     Errors of late checkpoints, less the mean of their size, are averaged over each run; the share of their variance
@@ -283,7 +289,7 @@ def mix_effects(points: Points, errors: Array) -> Array:
     return np.asarray(means * (between / (between + within / counts))) if between > 0 else np.zeros(0)
 
 
-def _run_errors(points: Points, errors: Array, mixes: Codes) -> tuple[Array, Codes]:
+def _run_errors(points: RunData, errors: Array, mixes: Codes) -> tuple[Array, Codes]:
     """Mean late error of each run, less that of its size, and the mix of each run."""
     runs, late = np.asarray(points.clusters), run_shares(points) >= LATE
     sizes = np.unique(np.round(np.log(points.N), 3), return_inverse=True)[1]
@@ -298,7 +304,7 @@ def _mean_by(codes: Codes, values: Array, n: int) -> Array:
     return np.asarray(np.bincount(codes, weights=values, minlength=n) / np.maximum(counts, 1))
 
 
-def excess_rate(told: Mapping[str, Forecast], held: Mapping[str, Points]) -> float:
+def excess_rate(told: Mapping[str, Extrapolation], held: Mapping[str, RunData]) -> float:
     """Discrepancy per unit of reach that explains what errors of predictions have beyond parameters and noise.
 
     Averaged over skills: one form misses alike in all of them, and one skill alone tells its size from one draw.
@@ -312,6 +318,6 @@ def excess_rate(told: Mapping[str, Forecast], held: Mapping[str, Points]) -> flo
     return math.sqrt(float(np.mean(excess)) / max(float(np.mean(reach)), 1e-300))
 
 
-def calibrated(told: Mapping[str, Forecast], rate: float) -> dict[str, Forecast]:
+def with_discrepancy(told: Mapping[str, Extrapolation], rate: float) -> dict[str, Extrapolation]:
     """The same forecasts with a discrepancy per unit of reach."""
     return {name: replace(one, rate=rate) for name, one in told.items()}

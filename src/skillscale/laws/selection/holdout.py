@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skillscale.errors import InputError
-from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.mix_effects import mix_names
 from skillscale.laws.forms.nd import Array
 
@@ -22,7 +22,7 @@ _LEAST_ROWS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limit:
+class Cutoff:
     """The largest size (``letter`` N, parameters) or compute (C = 6 N D, FLOP) that is fitted.
 
     Raises:
@@ -36,20 +36,20 @@ class Limit:
         if self.letter not in ("N", "C") or not self.value > 0:
             raise InputError(f"a limit is of N or C and above 0, but it is {self.letter} = {self.value}")
 
-    def sizes(self, points: Points) -> Array:
+    def sizes(self, points: RunData) -> Array:
         """What is limited, (n,)."""
         return points.N if self.letter == "N" else 6 * points.N * points.D
 
-    def fits(self, points: Points) -> Mask:
+    def fits(self, points: RunData) -> Mask:
         """Runs at or below the limit."""
         return np.asarray(self.sizes(points) <= self.value * (1 + 1e-9))
 
-    def reach(self, points: Points) -> Array:
+    def reach(self, points: RunData) -> Array:
         """How far beyond the limit each run lies, in logarithms, (n,); 0 below it."""
         return np.maximum(np.log(self.sizes(points) / self.value), 0.0)
 
 
-def inner_limits(data: Mapping[str, Points], letter: str) -> tuple[Limit, ...]:
+def inner_cutoffs(data: Mapping[str, RunData], letter: str) -> tuple[Cutoff, ...]:
     """Limits within runs that are to be fitted: the largest level held out, and the two largest.
 
     Args:
@@ -59,38 +59,38 @@ def inner_limits(data: Mapping[str, Points], letter: str) -> tuple[Limit, ...]:
     Returns:
         limits, each with two sizes or more to fit for some skill; none where the runs have too few.
     """
-    probe = Limit(letter=letter, value=1.0)
+    probe = Cutoff(letter=letter, value=1.0)
     sizes = np.concatenate([probe.sizes(points) for points in data.values()])
-    found = levels(sizes)
+    found = cutoffs(sizes)
     if len(found) > MANY_LEVELS:
         tops = [float(np.quantile(sizes, share)) for share in _QUANTILES]
     else:
         tops = [float(top) for top in found[-2 : -_FOLDS - 2 : -1]]
-    limits = [Limit(letter=letter, value=top) for top in tops]
-    return tuple(limit for limit in limits if any(leaves_enough(limit, points) for points in data.values()))
+    limits = [Cutoff(letter=letter, value=top) for top in tops]
+    return tuple(limit for limit in limits if any(has_enough_left(limit, points) for points in data.values()))
 
 
-def levels(values: Array) -> Array:
+def cutoffs(values: Array) -> Array:
     """The largest value of each level, in order."""
     ordered = np.unique(values)
     ends = np.append(np.diff(np.log(ordered)) > ALIKE, True)
     return np.asarray(ordered[ends])
 
 
-def leaves_enough(limit: Limit, points: Points) -> bool:
+def has_enough_left(limit: Cutoff, points: RunData) -> bool:
     """Whether a limit leaves a skill two sizes to fit, and something to predict."""
     fitted = limit.fits(points)
     if not _LEAST_ROWS <= fitted.sum() <= len(points) - 1:
         return False
-    return len(levels(points.N[fitted])) >= 2
+    return len(cutoffs(points.N[fitted])) >= 2
 
 
-def without_early(points: Points, share: float) -> Points:
+def without_early(points: RunData, share: float) -> RunData:
     """The runs without checkpoints below a share of their run's last D."""
     return points if share <= 0 else points.take(run_shares(points) >= share)
 
 
-def run_shares(points: Points) -> Array:
+def run_shares(points: RunData) -> Array:
     """D of each checkpoint as a share of its run's last, (n,)."""
     codes = np.asarray(points.clusters)
     last = np.zeros(points.n_clusters)
@@ -98,13 +98,13 @@ def run_shares(points: Points) -> Array:
     return np.asarray(points.D / last[codes])
 
 
-def has_checkpoints(points: Points, *, least: int = 4) -> bool:
+def has_checkpoints(points: RunData, *, least: int = 4) -> bool:
     """Whether the typical run has several checkpoints, at several D."""
     counts = np.bincount(np.asarray(points.clusters))
     return bool(np.median(counts) >= least and np.median(run_shares(points)) < 1 - NEAR)
 
 
-def thinned(points: Points) -> tuple[Points, int]:
+def checkpoint_weights(points: RunData) -> tuple[RunData, int]:
     """Checkpoints of one run within 1 % in D weigh as one together; and how many weigh less so."""
     order = np.lexsort((points.D, np.asarray(points.clusters)))
     codes, log_D = np.asarray(points.clusters)[order], np.log(points.D[order])
@@ -117,7 +117,7 @@ def thinned(points: Points) -> tuple[Points, int]:
     return replace(points, weights=np.asarray(points.weights) / alike), int((alike > 1).sum())
 
 
-def mix_codes(points: Points) -> npt.NDArray[np.intp]:
+def mix_codes(points: RunData) -> npt.NDArray[np.intp]:
     """Which mix each run has, by its shares to .1 %, (n,)."""
     if points.h is None:
         return np.zeros(len(points), dtype=np.intp)

@@ -6,15 +6,17 @@ from dataclasses import replace
 import numpy as np
 
 from skillscale.errors import FitError
-from skillscale.laws.fit.data import Points
-from skillscale.laws.fit.request import Refused, Request
-from skillscale.laws.fit.skill_law import Fitted, fitted_as
-from skillscale.laws.selection.extrapolation import Forecast, clustered, forecasts
-from skillscale.laws.selection.selection import Choice, Outlook, whole
-from skillscale.laws.uncertainty.bootstrap import Chance, resampled
+from skillscale.laws.fit.data import RunData
+from skillscale.laws.fit.request import FitRequest, UnfittedSkill
+from skillscale.laws.fit.skill_law import FittedLaw, skill_law_from
+from skillscale.laws.selection.extrapolation import Extrapolation, by_cluster, extrapolate
+from skillscale.laws.selection.selection import LawSelection, PredictiveEnsemble, all_runs
+from skillscale.laws.uncertainty.bootstrap import ClusterResamples, resample
 
 
-def fit_chosen(data: Mapping[str, Points], choice: Choice, request: Request) -> dict[str, Fitted | Refused]:
+def fit_selected(
+    data: Mapping[str, RunData], choice: LawSelection, request: FitRequest
+) -> dict[str, FittedLaw | UnfittedSkill]:
     """Every skill under the chosen setting: pooled exponents, weak beliefs and mix effects are those of the choice.
 
     Rivals of the chosen law are fitted too, and share the draws by their weights. A skill that can't carry the chosen
@@ -34,7 +36,9 @@ def fit_chosen(data: Mapping[str, Points], choice: Choice, request: Request) -> 
     }  # fmt: skip
 
 
-def _outlooks(data: Mapping[str, Points], choice: Choice) -> tuple[dict[str, Outlook], dict[str, Refused]]:
+def _outlooks(
+    data: Mapping[str, RunData], choice: LawSelection
+) -> tuple[dict[str, PredictiveEnsemble], dict[str, UnfittedSkill]]:
     try:
         return choice.fitted(data), {}
     except FitError:
@@ -43,24 +47,24 @@ def _outlooks(data: Mapping[str, Points], choice: Choice) -> tuple[dict[str, Out
         return choice.fitted(able) if able else {}, refused
 
 
-def _refused(data: Mapping[str, Points], choice: Choice) -> dict[str, Refused]:
+def _refused(data: Mapping[str, RunData], choice: LawSelection) -> dict[str, UnfittedSkill]:
     """Skills whose runs can't carry the chosen law."""
     found = {}
     for name, points in data.items():
         one = {name: points}
         try:
-            forecasts(one, replace(choice.chosen.setting, pooled=False), whole(one, choice.letter))
+            extrapolate(one, replace(choice.chosen.setting, pooled=False), all_runs(one, choice.letter))
         except FitError as error:
-            found[name] = Refused(skill=name, n_runs=len(points), reason=str(error))
+            found[name] = UnfittedSkill(skill=name, n_runs=len(points), reason=str(error))
     return found
 
 
-def _chance(members: Sequence[Forecast], request: Request) -> Chance:
-    labels = [resampled(clustered(one.points), request.method, request.budget_labels(one.points)) for one in members]
-    return Chance.draw(np.concatenate(labels), request.method, count=request.resamples, seed=request.seed)
+def _chance(members: Sequence[Extrapolation], request: FitRequest) -> ClusterResamples:
+    labels = [resample(by_cluster(one.points), request.method, request.budget_labels(one.points)) for one in members]
+    return ClusterResamples.draw(np.concatenate(labels), request.method, count=request.resamples, seed=request.seed)
 
 
-def _told(outlook: Outlook, request: Request, chance: Chance | None) -> Fitted:
+def _told(outlook: PredictiveEnsemble, request: FitRequest, chance: ClusterResamples | None) -> FittedLaw:
     """The chosen law; each rival with as many draws as it has weight."""
     told, *others = zip(outlook.members, outlook.weights, strict=True)
     rivals = []
@@ -71,6 +75,6 @@ def _told(outlook: Outlook, request: Request, chance: Chance | None) -> Fitted:
     return replace(_fitted(one, float(weight), request, chance), rivals=tuple(rivals))
 
 
-def _fitted(one: Forecast, weight: float, request: Request, chance: Chance | None) -> Fitted:
+def _fitted(one: Extrapolation, weight: float, request: FitRequest, chance: ClusterResamples | None) -> FittedLaw:
     budgets = request.budget_labels(one.points)
-    return fitted_as(one, level=request.level, budgets=budgets, chance=chance, weight=weight)
+    return skill_law_from(one, level=request.level, budgets=budgets, chance=chance, weight=weight)

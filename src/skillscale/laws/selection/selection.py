@@ -14,22 +14,29 @@ import numpy.typing as npt
 import pandas as pd
 
 from skillscale.errors import FitError
-from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import STARTS
 from skillscale.laws.fit.objective import Objective
 from skillscale.laws.forms.catalogue import CHINCHILLA, LAWS
 from skillscale.laws.forms.nd import Array, Law
-from skillscale.laws.selection.extrapolation import Forecast, Setting, calibrated, excess_rate, forecasts, pooled
+from skillscale.laws.selection.extrapolation import (
+    Extrapolation,
+    PredictionSetting,
+    excess_rate,
+    extrapolate,
+    pooled,
+    with_discrepancy,
+)
 from skillscale.laws.selection.holdout import (
     NEAR,
-    Limit,
+    Cutoff,
+    checkpoint_weights,
+    cutoffs,
     has_checkpoints,
-    inner_limits,
-    leaves_enough,
-    levels,
+    has_enough_left,
+    inner_cutoffs,
     mix_codes,
     run_shares,
-    thinned,
     without_early,
 )
 
@@ -51,14 +58,14 @@ _FEWEST_RISING = 3  # degrees of freedom below which a rise is chance
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class CandidateLaw:
     """A setting, and how it predicted held-out larger runs.
 
     ``errors``: mean relative error by skill; ``by_run``: its mean over skills by held-out run; ``rate``: discrepancy in
     ln L per e-fold; ``reason``: why it could not be tried, else empty.
     """
 
-    setting: Setting
+    setting: PredictionSetting
     n_parameters: int = 0
     errors: Mapping[str, float] = field(default_factory=dict)
     by_run: "pd.Series[float]" = field(default_factory=lambda: pd.Series(dtype=float), repr=False, compare=False)
@@ -72,18 +79,18 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outlook:
+class PredictiveEnsemble:
     """One skill's predictions: by the chosen law, which is the first of ``members``, and by all, each by its weight."""
 
-    members: tuple[Forecast, ...]
+    members: tuple[Extrapolation, ...]
     weights: Array
 
     @property
-    def chosen(self) -> Forecast:
+    def chosen(self) -> Extrapolation:
         """The single law's."""
         return self.members[0]
 
-    def interval(self, where: Points, level: float) -> tuple[Array, Array]:
+    def interval(self, where: RunData, level: float) -> tuple[Array, Array]:
         """Both ends of ln L of new runs about the chosen law, how far its rivals differ included; each (n,)."""
         middle = self.chosen.log_loss(where)
         apart = np.array([one.log_loss(where) - middle for one in self.members])
@@ -91,25 +98,25 @@ class Outlook:
         widened = np.sqrt(1 + self.weights @ apart**2 / self.chosen.sd(where) ** 2)
         return middle - (middle - low) * widened, middle + (high - middle) * widened
 
-    def mean_log_loss(self, where: Points) -> Array:
+    def mean_log_loss(self, where: RunData) -> Array:
         """Ln L averaged over the laws, (n,)."""
         return np.asarray(self.weights @ np.array([one.log_loss(where) for one in self.members]))
 
-    def draws(self, where: Points, *, count: int = _DRAWS, seed: int = 0) -> Array:
+    def draws(self, where: RunData, *, count: int = _DRAWS, seed: int = 0) -> Array:
         """Ln L of new runs, (count, n), each draw from one of the laws."""
         rng = np.random.default_rng(seed)
         counts = rng.multinomial(count, self.weights)
         parts = zip(self.members, counts, strict=True)
         return np.concatenate([one.draws(where, count=int(n), rng=rng) for one, n in parts if n])
 
-    def mean_interval(self, where: Points, level: float) -> tuple[Array, Array]:
+    def mean_interval(self, where: RunData, level: float) -> tuple[Array, Array]:
         """Both ends of ln L of new runs under the mixture of laws, each (n,)."""
         low, high = np.quantile(self.draws(where), [(1 - level) / 2, (1 + level) / 2], axis=0)
         return low, high
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class LawSelection:
     """The chosen setting, and every candidate with its error, best first.
 
     ``letter``: what told a larger run; ``limits``: of the inner hold-outs; none where the runs have too few sizes, so
@@ -117,12 +124,12 @@ class Choice:
     """
 
     letter: str
-    limits: tuple[Limit, ...]
-    chosen: Candidate
-    candidates: tuple[Candidate, ...]
+    limits: tuple[Cutoff, ...]
+    chosen: CandidateLaw
+    candidates: tuple[CandidateLaw, ...]
 
     @property
-    def rivals(self) -> tuple[Candidate, ...]:
+    def rivals(self) -> tuple[CandidateLaw, ...]:
         """The chosen one, and other laws that did nearly as well, one setting each."""
         near = [one for one in self.candidates if one.error <= RIVAL * self.chosen.error]
         found = {self.chosen.setting.law.name: self.chosen}
@@ -156,17 +163,17 @@ class Choice:
             for one in self.candidates
         )
 
-    def fitted(self, data: Mapping[str, Points], *, tell: Tell | None = None) -> dict[str, Outlook]:
+    def fitted(self, data: Mapping[str, RunData], *, tell: Tell | None = None) -> dict[str, PredictiveEnsemble]:
         """The chosen law, from many starts, and its rivals, fitted to all runs and ready to predict larger ones.
 
         Raises:
             FitError: the runs of a skill can't carry the chosen law.
         """
-        limit = whole(data, self.letter)
+        limit = all_runs(data, self.letter)
         members = []
         for one in self.rivals:
             try:
-                told = forecasts(data, one.setting, limit, tell=tell, starts=STARTS if one is self.chosen else 1)
+                told = extrapolate(data, one.setting, limit, tell=tell, starts=STARTS if one is self.chosen else 1)
             except FitError:
                 if one is self.chosen:
                     raise
@@ -174,19 +181,20 @@ class Choice:
             members.append((told, one))
         kept = [one for _, one in members]
         weights = np.array([w for one, w in zip(self.rivals, self.weights, strict=True) if one in kept])
-        found = [calibrated(told, one.rate if math.isfinite(one.rate) else UNKNOWN_RATE) for told, one in members]
+        found = [with_discrepancy(told, one.rate if math.isfinite(one.rate) else UNKNOWN_RATE) for told, one in members]
         return {
-            name: Outlook(members=tuple(told[name] for told in found), weights=weights / weights.sum()) for name in data
+            name: PredictiveEnsemble(members=tuple(told[name] for told in found), weights=weights / weights.sum())
+            for name in data
         }
 
 
-def whole(data: Mapping[str, Points], letter: str) -> Limit:
+def all_runs(data: Mapping[str, RunData], letter: str) -> Cutoff:
     """The limit that all of these runs lie within."""
-    probe = Limit(letter=letter, value=1.0)
-    return Limit(letter=letter, value=max(float(probe.sizes(points).max()) for points in data.values()))
+    probe = Cutoff(letter=letter, value=1.0)
+    return Cutoff(letter=letter, value=max(float(probe.sizes(points).max()) for points in data.values()))
 
 
-def candidates(data: Mapping[str, Points], laws: Sequence[str] = ()) -> tuple[Setting, ...]:
+def candidates(data: Mapping[str, RunData], laws: Sequence[str] = ()) -> tuple[PredictionSetting, ...]:
     """Settings that make sense for these runs: laws of N and D, laws of the mix where it varies, and what to leave out.
 
     Args:
@@ -197,13 +205,13 @@ def candidates(data: Mapping[str, Points], laws: Sequence[str] = ()) -> tuple[Se
     some = next(iter(data.values()))
     checkpoints = any(has_checkpoints(points) for points in data.values())
     return tuple(
-        Setting(law=LAWS[name], after=after)
+        PredictionSetting(law=LAWS[name], after=after)
         for name in (laws or _sensible(some, checkpoints=checkpoints))
         for after in _early(LAWS[name], thorough=bool(laws) or some.h is None, checkpoints=checkpoints)
     )
 
 
-def _sensible(points: Points, *, checkpoints: bool) -> list[str]:
+def _sensible(points: RunData, *, checkpoints: bool) -> list[str]:
     names = list(PLAIN) + (["farseer"] if points.n_clusters >= MANY and points.h is None else [])
     if points.h is not None:
         names += [*OF_MIX, *([TRANSIENT] if checkpoints else [])]
@@ -217,15 +225,15 @@ def _early(law: Law, *, thorough: bool, checkpoints: bool) -> tuple[float, ...]:
     return EARLY
 
 
-def fitted_points(points: Points, setting: Setting) -> Points:
+def data_for_setting(points: RunData, setting: PredictionSetting) -> RunData:
     """The checkpoints that a setting is fitted to, near-duplicates weighing as one."""
-    return thinned(without_early(points, setting.after))[0]
+    return checkpoint_weights(without_early(points, setting.after))[0]
 
 
-def choose(
-    data: Mapping[str, Points], *, letter: str = "N", laws: Sequence[str] = (), objective: Objective | None = None,
+def select_law(
+    data: Mapping[str, RunData], *, letter: str = "N", laws: Sequence[str] = (), objective: Objective | None = None,
     tell: Tell | None = None,
-) -> Choice:  # fmt: skip
+) -> LawSelection:  # fmt: skip
     """The setting with the least mean relative error on the larger of these runs, each time fitted to the smaller.
 
     Args:
@@ -261,12 +269,12 @@ def choose(
         # Pooling leaves less to the runs' noise, so that it needs to be no worse, not better
         best = min((one for one in more if one.error <= best.error), key=lambda one: one.error, default=best)
     tried.sort(key=lambda one: one.error)
-    return Choice(letter=limits[0].letter, limits=limits, chosen=best, candidates=tuple(tried))
+    return LawSelection(letter=limits[0].letter, limits=limits, chosen=best, candidates=tuple(tried))
 
 
-def why_not(points: Points, letter: str = "N") -> str:
+def ineligible_reason(points: RunData, letter: str = "N") -> str:
     """Why a skill's runs can have no part in a choice: not even the plainest law can be told; empty where it can."""
-    if len(levels(points.N)) < 2:
+    if len(cutoffs(points.N)) < 2:
         return (
             f"the runs to fit have one size only, N = {points.N[0]:.4g}; what N does to the loss can't be told: add "
             "sizes, or raise the limit of a backtest"
@@ -278,13 +286,13 @@ def why_not(points: Points, letter: str = "N") -> str:
             "so that what is believed beforehand would decide the law; check the columns, or name a law with --law"
         )
     try:
-        forecasts({"": points}, Setting(law=CHINCHILLA), whole({"": points}, letter))
+        extrapolate({"": points}, PredictionSetting(law=CHINCHILLA), all_runs({"": points}, letter))
     except FitError as error:
         return str(error)
     return ""
 
 
-def _rise_with_D(points: Points) -> tuple[float, float]:
+def _rise_with_D(points: RunData) -> tuple[float, float]:
     """Slope of ln L by ln D within runs of one size and mix, and its standard error; -inf and 0 where none can be told.
 
     Early checkpoints are left out, for a warm-up may raise a loss.
@@ -304,7 +312,7 @@ def _centred(group: npt.NDArray[np.intp], values: Array) -> Array:
     return np.asarray(values - (np.bincount(group, weights=values) / counts)[group])
 
 
-def _least(tried: Sequence[Candidate]) -> dict[str, float]:
+def _least(tried: Sequence[CandidateLaw]) -> dict[str, float]:
     """The least error of each law that could be tried."""
     found: dict[str, float] = {}
     for one in tried:
@@ -313,37 +321,41 @@ def _least(tried: Sequence[Candidate]) -> dict[str, float]:
     return found
 
 
-def _holdable(data: Mapping[str, Points], letter: str) -> tuple[tuple[Limit, ...], dict[str, Points]]:
+def _holdable(data: Mapping[str, RunData], letter: str) -> tuple[tuple[Cutoff, ...], dict[str, RunData]]:
     """Limits to hold out beyond, and the skills whose runs have enough on both sides of each.
 
     Where sizes are too few, the runs of most compute are held out, such as the last checkpoints of the largest size.
     """
     for one_letter in dict.fromkeys((letter, "C")):
-        limits = inner_limits(data, one_letter)
+        limits = inner_cutoffs(data, one_letter)
         while limits:
-            able = {name: points for name, points in data.items() if all(leaves_enough(one, points) for one in limits)}
+            able = {
+                name: points for name, points in data.items() if all(has_enough_left(one, points) for one in limits)
+            }
             if able:
                 return limits, able
             limits = limits[:-1]
     return (), {}
 
 
-def _unchosen(data: Mapping[str, Points], letter: str, settings: Sequence[Setting], *, named: bool) -> Choice:
+def _unchosen(
+    data: Mapping[str, RunData], letter: str, settings: Sequence[PredictionSetting], *, named: bool
+) -> LawSelection:
     """Without sizes to hold out: the law that was named, or the plainest that sees what varies."""
     plain = "chinchilla" if next(iter(data.values())).h is None else "separable"
     setting = settings[0] if named else next(one for one in settings if one.law.name == plain and not one.after)
-    only = Candidate(setting=setting, reason="too few sizes to hold out the larger ones")
-    return Choice(letter=letter, limits=(), chosen=only, candidates=(only,))
+    only = CandidateLaw(setting=setting, reason="too few sizes to hold out the larger ones")
+    return LawSelection(letter=letter, limits=(), chosen=only, candidates=(only,))
 
 
-def _best(able: Sequence[Candidate]) -> Candidate:
+def _best(able: Sequence[CandidateLaw]) -> CandidateLaw:
     """The fewest parameters among those that the held-out runs can't tell from the best."""
     best = min(able, key=lambda one: one.error)
     level = [one for one in able if _ties(one, best)]
     return min(level, key=lambda one: (one.n_parameters, one.error))
 
 
-def _ties(one: Candidate, best: Candidate) -> bool:
+def _ties(one: CandidateLaw, best: CandidateLaw) -> bool:
     """Whether errors differ by less than the standard error of their difference over held-out runs."""
     apart = (one.by_run - best.by_run).dropna()
     if one is best or len(apart) < 2:
@@ -351,17 +363,19 @@ def _ties(one: Candidate, best: Candidate) -> bool:
     return float(apart.mean()) < float(apart.std(ddof=1)) / math.sqrt(len(apart))
 
 
-def _tried(data: Mapping[str, Points], setting: Setting, limits: Sequence[Limit], tell: Tell | None) -> list[Candidate]:
+def _tried(
+    data: Mapping[str, RunData], setting: PredictionSetting, limits: Sequence[Cutoff], tell: Tell | None
+) -> list[CandidateLaw]:
     """The setting on every inner hold-out, without and with mix effects."""
     plain: list[_Trial] = []
     mixed: list[_Trial] = []
     for limit in limits:
         fitted, held = _parted(data, limit)
         try:
-            told = forecasts(fitted, replace(setting, pooled=False), limit, tell=tell)
+            told = extrapolate(fitted, replace(setting, pooled=False), limit, tell=tell)
             told = pooled(told) if setting.pooled else told
         except FitError as error:
-            return [Candidate(setting=setting, reason=str(error))]
+            return [CandidateLaw(setting=setting, reason=str(error))]
         plain.append(_Trial.of(told, held))
         with_effects = {name: one.with_effects() for name, one in told.items()}
         if any(len(one.effects) for one in with_effects.values()):
@@ -373,7 +387,7 @@ def _tried(data: Mapping[str, Points], setting: Setting, limits: Sequence[Limit]
     return found
 
 
-def _parted(data: Mapping[str, Points], limit: Limit) -> tuple[dict[str, Points], dict[str, Points]]:
+def _parted(data: Mapping[str, RunData], limit: Cutoff) -> tuple[dict[str, RunData], dict[str, RunData]]:
     fits = {name: limit.fits(points) for name, points in data.items()}
     return (
         {name: points.take(fits[name]) for name, points in data.items()},
@@ -390,7 +404,7 @@ class _Trial:
     n_parameters: int
 
     @classmethod
-    def of(cls, told: Mapping[str, Forecast], held: Mapping[str, Points]) -> "_Trial":
+    def of(cls, told: Mapping[str, Extrapolation], held: Mapping[str, RunData]) -> "_Trial":
         frames = [
             pd.DataFrame(
                 {
@@ -405,10 +419,10 @@ class _Trial:
         return cls(pd.concat(frames, ignore_index=True), excess_rate(told, held), size)
 
 
-def _candidate(setting: Setting, trials: Sequence[_Trial]) -> Candidate:
+def _candidate(setting: PredictionSetting, trials: Sequence[_Trial]) -> CandidateLaw:
     by_skill = pd.DataFrame([trial.rows.groupby("skill")["error"].mean() for trial in trials])
     by_run = [trial.rows.groupby("run")["error"].mean().add_prefix(f"{at}/") for at, trial in enumerate(trials)]
-    return Candidate(
+    return CandidateLaw(
         setting=setting, n_parameters=max(trial.n_parameters for trial in trials),
         errors={str(name): float(error) for name, error in by_skill.mean().items()}, by_run=pd.concat(by_run),
         rate=math.sqrt(float(np.mean([trial.rate**2 for trial in trials]))),

@@ -15,19 +15,19 @@ import numpy as np
 import pandas as pd
 
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.results import Interval, Status, StudyFits, bounds, table
+from skillscale.laws.results import Interval, Status, StudyResults, bounds, table
 from skillscale.laws.skills.regression import (
     LEAST,
-    Line,
-    MixLuck,
-    Optima,
+    FittedLine,
+    MixEffectDraws,
+    MixOptima,
     check_names,
     fit_line,
+    interval_of_line,
     mean_line,
+    pooled_interval,
     shares_of,
     slope_interval,
-    told,
-    told_over,
 )
 from skillscale.laws.uncertainty.resamples import interval
 
@@ -35,7 +35,7 @@ _STEPS = 801  # places between the smallest and the largest ratio where d is loo
 _DISTINCT = 0.01  # in ln ratio: mixes nearer than this are one
 
 
-class Crossing(StrEnum):
+class CrossoverOutcome(StrEnum):
     """What became of the search for a ratio where two skills' optima cross."""
 
     FOUND = "they cross"
@@ -60,11 +60,11 @@ class Crossover:
     C: float
     status: Status
     reason: str
-    outcome: Crossing = Crossing.UNRESOLVED
+    outcome: CrossoverOutcome = CrossoverOutcome.UNRESOLVED
     ratio: Interval = field(default_factory=Interval)
     slope: Interval = field(default_factory=Interval)
     ends: tuple[Interval, Interval] = (Interval(), Interval())
-    line: Line | None = field(default=None, repr=False)
+    line: FittedLine | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ class CrossoverStudy:
 
 
 def crossover_study(
-    fits: StudyFits, first: str, second: str, *, over: str, under: str, seed: int = 0
+    fits: StudyResults, first: str, second: str, *, over: str, under: str, seed: int = 0
 ) -> CrossoverStudy:  # fmt: skip
     """Look for the ratio of two categories at which two columns want the same N.
 
@@ -126,11 +126,11 @@ def crossover_study(
     """
     check_names(fits, (first, second))
     ratios = log_ratios(fits, over, under)
-    luck = MixLuck.draw(fits.mixes, fits.resamples, np.random.default_rng([seed, 11]))
+    luck = MixEffectDraws.draw(fits.mixes, fits.resamples, np.random.default_rng([seed, 11]))
     found, lines, gaps, points = [], [], [], []
     names: dict[str, Any] = {"first": first, "second": second, "over": over, "under": under}
     for C in sorted({one.C for one in fits.minima}):
-        own, other = Optima.of(fits, first, C), Optima.of(fits, second, C)
+        own, other = MixOptima.of(fits, first, C), MixOptima.of(fits, second, C)
         points += _points(own, other, ratios, fits.level)
         gap = own.minus(other).only({mix: mix in ratios for mix in own.mixes}, f"{over} or {under} has no share")
         gaps.append(gap)
@@ -138,18 +138,20 @@ def crossover_study(
         distinct = len(np.unique(np.round(x / _DISTINCT)))
         if distinct < LEAST:
             reason = f"{distinct} distinct ratios with both optima; a line takes {LEAST}, better 5"
-            reason += f"; {told(gap.left_out)}" if gap.left_out else ""
+            reason += f"; {interval_of_line(gap.left_out)}" if gap.left_out else ""
             found.append(Crossover(**names, C=C, status=Status.TOO_FEW_MIXES, reason=reason))
             continue
         lines.append(fit_line(gap, x, luck))
-        found.append(crossing(lines[-1], names | {"C": C, "reason": told(gap.left_out)}, fits.level))
+        found.append(
+            crossover_of_line(lines[-1], names | {"C": C, "reason": interval_of_line(gap.left_out)}, fits.level)
+        )
     if lines:
-        reason = "; ".join(filter(None, [f"mean over {len(lines)} of {len(gaps)} budgets", told_over(gaps)]))
-        found.append(crossing(mean_line(lines), names | {"C": math.nan, "reason": reason}, fits.level))
+        reason = "; ".join(filter(None, [f"mean over {len(lines)} of {len(gaps)} budgets", pooled_interval(gaps)]))
+        found.append(crossover_of_line(mean_line(lines), names | {"C": math.nan, "reason": reason}, fits.level))
     return CrossoverStudy(level=fits.level, crossovers=tuple(found), points=table(points))
 
 
-def log_ratios(fits: StudyFits, over: str, under: str) -> dict[str, float]:
+def log_ratios(fits: StudyResults, over: str, under: str) -> dict[str, float]:
     """Ln of the ratio of two categories' shares in each mix that has both.
 
     Raises:
@@ -160,7 +162,7 @@ def log_ratios(fits: StudyFits, over: str, under: str) -> dict[str, float]:
     return {mix: math.log(a[mix] / b[mix]) for mix in fits.mixes if a[mix] > 0 and b[mix] > 0}
 
 
-def crossing(line: Line, names: dict[str, Any], level: float) -> Crossover:
+def crossover_of_line(line: FittedLine, names: dict[str, Any], level: float) -> Crossover:
     """What a line of differences says of its zero; nothing where it is a mean of lines of no ratio in common."""
     if line.apart:
         return Crossover(**names | {"reason": f"{names['reason']}; {line.apart}"}, status=Status.BEYOND)
@@ -172,18 +174,18 @@ def crossing(line: Line, names: dict[str, Any], level: float) -> Crossover:
     apart = ends[0].excludes_zero and ends[1].excludes_zero
     signs = ends[0].value * ends[1].value
     if apart and signs < 0:
-        outcome = Crossing.FOUND
+        outcome = CrossoverOutcome.FOUND
     elif apart and not open_.any():
-        outcome = Crossing.NONE
+        outcome = CrossoverOutcome.NONE
     else:
-        outcome = Crossing.UNRESOLVED
+        outcome = CrossoverOutcome.UNRESOLVED
     return Crossover(
         **names, status=Status.OK, outcome=outcome, slope=slope_interval(line, level), ends=(ends[0], ends[1]),
         ratio=_ratio(line, x, open_), line=line,
     )  # fmt: skip
 
 
-def _ratio(line: Line, x: Array, open_: np.ndarray[Any, np.dtype[np.bool_]]) -> Interval:
+def _ratio(line: FittedLine, x: Array, open_: np.ndarray[Any, np.dtype[np.bool_]]) -> Interval:
     """The zero of the line with the set of ratios that can't be told from it."""
     if not open_.any():
         return Interval()
@@ -195,10 +197,10 @@ def _ratio(line: Line, x: Array, open_: np.ndarray[Any, np.dtype[np.bool_]]) -> 
     )  # fmt: skip
 
 
-def _points(own: Optima, other: Optima, ratios: dict[str, float], level: float) -> list[dict[str, Any]]:
+def _points(own: MixOptima, other: MixOptima, ratios: dict[str, float], level: float) -> list[dict[str, Any]]:
     gap = own.minus(other)
 
-    def N(optima: Optima, mix: str) -> Interval:
+    def N(optima: MixOptima, mix: str) -> Interval:
         at = optima.mixes.index(mix)
         return interval(float(optima.value[at]), optima.draws[:, at], level).map(math.exp)
 

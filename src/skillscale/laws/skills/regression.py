@@ -19,7 +19,7 @@ from scipy.stats import chi2
 
 from skillscale.errors import InputError
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.results import Interval, Minimum, Status, StudyFits
+from skillscale.laws.results import Interval, IsoflopMinimum, Status, StudyResults
 from skillscale.laws.uncertainty.resamples import interval, spread
 
 LEAST = 3  # mixes for a line whose scatter can be seen
@@ -27,7 +27,7 @@ _SD = 1e-6  # least error of ln N*, for weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixLuck:
+class MixEffectDraws:
     """What the K draws add to each mix beyond its runs' noise, the same at every budget, for a mix stays what it is.
 
     ``effects``: (K, n_mixes) standard normals; ``uniforms``: (K,) that become the chi2 of the mixes' freedom.
@@ -38,7 +38,7 @@ class MixLuck:
     uniforms: Array = field(repr=False)
 
     @classmethod
-    def draw(cls, mixes: Sequence[str], count: int, rng: np.random.Generator) -> "MixLuck":
+    def draw(cls, mixes: Sequence[str], count: int, rng: np.random.Generator) -> "MixEffectDraws":
         """Draw for ``count`` resamples."""
         return cls(
             mixes=tuple(mixes), effects=rng.normal(size=(count, len(mixes))), uniforms=1 - rng.random(count)
@@ -55,7 +55,7 @@ class MixLuck:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class FittedLine:
     """y = level + slope (x - centre) through mixes from ``lo`` to ``hi`` of x.
 
     ``draws``: (K, 2) level and slope; ``tau``: sd of a mix about the line beyond its runs' noise; ``p_scatter``: the
@@ -87,7 +87,7 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optima:
+class MixOptima:
     """The optima of one column at one budget in the mixes that have them.
 
     ``value``: ln N* (n,), with ``draws`` (K, n); ``left_out``: mixes whose minimum was refused, with the reason.
@@ -101,7 +101,7 @@ class Optima:
     left_out: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def of(cls, fits: StudyFits, column: str, C: float) -> "Optima":
+    def of(cls, fits: StudyResults, column: str, C: float) -> "MixOptima":
         """Those of a study."""
         there = [one for one in fits.minima if one.skill == column and one.C == C]
         good = [one for one in there if one.status is Status.OK]
@@ -113,35 +113,35 @@ class Optima:
             left_out=refused + tuple((mix, "no runs at this budget") for mix in lacking),
         )  # fmt: skip
 
-    def only(self, keep: Mapping[str, bool], why: str) -> "Optima":
+    def only(self, keep: Mapping[str, bool], why: str) -> "MixOptima":
         """Without the mixes that are not to be kept, which are left out for the reason given."""
         at = [i for i, mix in enumerate(self.mixes) if keep[mix]]
         gone = tuple((mix, why) for mix in self.mixes if not keep[mix])
-        return Optima(
+        return MixOptima(
             column=self.column, C=self.C, mixes=tuple(self.mixes[i] for i in at), value=self.value[at],
             draws=self.draws[:, at], left_out=self.left_out + gone,
         )  # fmt: skip
 
-    def minus(self, other: "Optima") -> "Optima":
+    def minus(self, other: "MixOptima") -> "MixOptima":
         """Differences of ln N* in the mixes that both have."""
         both = [mix for mix in self.mixes if mix in other.mixes]
         own, its = ([one.mixes.index(mix) for mix in both] for one in (self, other))
         lost = tuple((mix, f"no optimum of {other.column}") for mix in self.mixes if mix not in both)
-        return Optima(
+        return MixOptima(
             column=f"{self.column} - {other.column}", C=self.C, mixes=tuple(both),
             value=self.value[own] - other.value[its], draws=self.draws[:, own] - other.draws[:, its],
             left_out=self.left_out + lost,
         )  # fmt: skip
 
 
-def log_N(minimum: Minimum) -> float:
+def log_N(minimum: IsoflopMinimum) -> float:
     """Ln N* of a minimum that stands."""
     return math.log(minimum.N.value)
 
 
 def fit_line(
-    optima: Optima, x: Array, luck: MixLuck, *, values: Array | None = None, drawn: Array | None = None
-) -> Line:
+    optima: MixOptima, x: Array, luck: MixEffectDraws, *, values: Array | None = None, drawn: Array | None = None
+) -> FittedLine:
     """The line through the optima of ``LEAST`` mixes or more, each weighed by its precision.
 
     Args:
@@ -157,19 +157,19 @@ def fit_line(
     centre = float(np.average(x, weights=weights))
     project = _projection(x - centre, weights)
     level, slope = project @ y
-    return Line(
+    return FittedLine(
         centre=centre, level=float(level), slope=float(slope), lo=float(x.min()), hi=float(x.max()), tau=tau,
         p_scatter=p_scatter, draws=(draws + luck.of(optima.mixes, tau)) @ project.T,
     )  # fmt: skip
 
 
-def mean_line(lines: Sequence[Line]) -> Line:
+def mean_line(lines: Sequence[FittedLine]) -> FittedLine:
     """The plain mean of lines of several budgets, over the x that all of them have.
 
     Its ``p_scatter`` is Bonferroni's bound: the number of budgets times the least of theirs.
     """
     centre = float(np.mean([line.centre for line in lines]))
-    return Line(
+    return FittedLine(
         centre=centre, level=float(np.mean([line.at(centre) for line in lines])),
         slope=float(np.mean([line.slope for line in lines])), lo=max(line.lo for line in lines),
         hi=min(line.hi for line in lines), tau=float(np.mean([line.tau for line in lines])),
@@ -196,7 +196,7 @@ def _scatter(x: Array, y: Array, draws: Array, sd: Array) -> tuple[float, float]
     return math.sqrt(max(excess, 0.0) / room), float((1 + (noise >= found).sum()) / (1 + len(noise)))
 
 
-def check_names(fits: StudyFits, columns: Sequence[str], categories: Sequence[str] = ()) -> None:
+def check_names(fits: StudyResults, columns: Sequence[str], categories: Sequence[str] = ()) -> None:
     """Check that columns were fitted, and that the runs' mixes have the categories.
 
     Raises:
@@ -212,7 +212,7 @@ def check_names(fits: StudyFits, columns: Sequence[str], categories: Sequence[st
             raise InputError(f"the runs' mixes have no category {category}; they have {', '.join(there) or 'none'}")
 
 
-def shares_of(fits: StudyFits, category: str) -> dict[str, float]:
+def shares_of(fits: StudyResults, category: str) -> dict[str, float]:
     """Share of a category in each mix.
 
     Raises:
@@ -221,17 +221,17 @@ def shares_of(fits: StudyFits, category: str) -> dict[str, float]:
     return {str(mix): float(share) for mix, share in fits.runs.groupby("mix")[f"mix/{category}"].mean().items()}
 
 
-def told(left_out: Iterable[tuple[str, str]]) -> str:
+def interval_of_line(left_out: Iterable[tuple[str, str]]) -> str:
     """Mixes that were left out, by name and reason."""
     return "; ".join(f"without {mix} ({why})" for mix, why in left_out)
 
 
-def told_over(budgets: Sequence[Optima]) -> str:
+def pooled_interval(budgets: Sequence[MixOptima]) -> str:
     """Mixes that were left out at some budgets, by name and the number of them."""
     times = Counter(mix for one in budgets for mix, _ in one.left_out)
     return f"without {', '.join(f'{mix} at {n} of {len(budgets)}' for mix, n in times.items())}" if times else ""
 
 
-def slope_interval(line: Line, level: float) -> Interval:
+def slope_interval(line: FittedLine, level: float) -> Interval:
     """The slope with its interval."""
     return interval(line.slope, line.draws[:, 1], level)

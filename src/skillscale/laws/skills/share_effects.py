@@ -16,19 +16,19 @@ import pandas as pd
 
 from skillscale.errors import InputError
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.results import Interval, Status, StudyFits, bounds, table
+from skillscale.laws.results import Interval, Status, StudyResults, bounds, table
 from skillscale.laws.skills.regression import (
     LEAST,
-    Line,
-    MixLuck,
-    Optima,
+    FittedLine,
+    MixEffectDraws,
+    MixOptima,
     check_names,
     fit_line,
+    interval_of_line,
     mean_line,
+    pooled_interval,
     shares_of,
     slope_interval,
-    told,
-    told_over,
 )
 from skillscale.laws.uncertainty.resamples import holm, interval, two_sided_p
 
@@ -60,11 +60,11 @@ class ShareEffect:
     p: float = math.nan
     p_holm: float = math.nan
     p_scatter: float = math.nan
-    line: Line | None = field(default=None, repr=False, metadata={"unit": "ln N* by ln share"})
+    line: FittedLine | None = field(default=None, repr=False, metadata={"unit": "ln N* by ln share"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class EqualShare:
+class EqualShareComparison:
     """N*(first) / N*(second) where each has the same ``share`` of its own category, with the p of being 1.
 
     The mean over budgets is over those where both have a line, whose number is in ``reason``.
@@ -104,7 +104,7 @@ class ShareStudy:
 
     level: float
     effects: tuple[ShareEffect, ...]
-    equal: tuple[EqualShare, ...]
+    equal: tuple[EqualShareComparison, ...]
     differences: tuple[SlopeDifference, ...]
     points: pd.DataFrame = field(repr=False, compare=False)
 
@@ -168,9 +168,9 @@ class ShareStudy:
 class _Lines:
     """The three lines of a column at a budget, ln N* by ln share the last; ``slope`` in units of ``scale``."""
 
-    slope: Line
-    relative: Line
-    elasticity: Line
+    slope: FittedLine
+    relative: FittedLine
+    elasticity: FittedLine
     scale: float
 
 
@@ -192,7 +192,7 @@ class _Pair:
 
 
 def share_study(
-    fits: StudyFits, categories: Mapping[str, str], *, pairs: Sequence[tuple[str, str]] | None = None,
+    fits: StudyResults, categories: Mapping[str, str], *, pairs: Sequence[tuple[str, str]] | None = None,
     at: Sequence[float] = AT, seed: int = 0,
 ) -> ShareStudy:  # fmt: skip
     """Fit N* of each column against the share of its category, and compare columns at equal shares.
@@ -213,7 +213,7 @@ def share_study(
     effects, points = [], []
     lines: dict[tuple[str, float], _Lines] = {}
     for column, category in categories.items():
-        luck, shares = MixLuck.draw(fits.mixes, fits.resamples, rng), shares_of(fits, category)
+        luck, shares = MixEffectDraws.draw(fits.mixes, fits.resamples, rng), shares_of(fits, category)
         points += _points(fits, column, category, shares)
         optima = [_optima(fits, column, C, category, shares) for C in budgets]
         for one in optima:
@@ -233,13 +233,13 @@ def share_study(
     )  # fmt: skip
 
 
-def _check(fits: StudyFits, categories: Mapping[str, str], pairs: Sequence[tuple[str, str]]) -> None:
+def _check(fits: StudyResults, categories: Mapping[str, str], pairs: Sequence[tuple[str, str]]) -> None:
     check_names(fits, list(categories), list(categories.values()))
     for name in {name for pair in pairs for name in pair} - set(categories):
         raise InputError(f"{name} is to be compared, but has no category; name it in categories")
 
 
-def _points(fits: StudyFits, column: str, category: str, shares: Mapping[str, float]) -> list[dict[str, Any]]:
+def _points(fits: StudyResults, column: str, category: str, shares: Mapping[str, float]) -> list[dict[str, Any]]:
     return [
         {"skill": column, "category": category, "C": one.C, "mix": one.mix, "share": shares[one.mix]}
         | bounds("N", one.N)
@@ -249,20 +249,20 @@ def _points(fits: StudyFits, column: str, category: str, shares: Mapping[str, fl
     ]
 
 
-def _optima(fits: StudyFits, column: str, C: float, category: str, shares: Mapping[str, float]) -> Optima:
+def _optima(fits: StudyResults, column: str, C: float, category: str, shares: Mapping[str, float]) -> MixOptima:
     """Those of the mixes that have some of the category."""
-    every = Optima.of(fits, column, C)
+    every = MixOptima.of(fits, column, C)
     return every.only({mix: shares[mix] > 0 for mix in every.mixes}, f"no share of {category} above 0")
 
 
 def _effect(
-    some: Optima, category: str, shares: Mapping[str, float], luck: MixLuck, level: float
+    some: MixOptima, category: str, shares: Mapping[str, float], luck: MixEffectDraws, level: float
 ) -> tuple[ShareEffect, _Lines | None]:
     x = np.array([shares[mix] for mix in some.mixes])
     distinct = len(np.unique(np.round(x / _DISTINCT)))
     names: dict[str, Any] = {"skill": some.column, "category": category, "C": some.C, "mixes": some.mixes}
     if distinct < LEAST:
-        lost = f"; {told(some.left_out)}" if some.left_out else ""
+        lost = f"; {interval_of_line(some.left_out)}" if some.left_out else ""
         reason = f"{distinct} distinct shares of {category} with an optimum; a line takes {LEAST}, better 5{lost}"
         return ShareEffect(**names, status=Status.TOO_FEW_MIXES, reason=reason), None
     scale = math.exp(float(some.value.mean()))
@@ -271,7 +271,7 @@ def _effect(
         relative=fit_line(some, x, luck), elasticity=fit_line(some, np.log(x), luck), scale=scale,
     )  # fmt: skip
     effect = ShareEffect(
-        **names, status=Status.OK, reason=told(some.left_out), slope=_slope(lines, level),
+        **names, status=Status.OK, reason=interval_of_line(some.left_out), slope=_slope(lines, level),
         relative=slope_interval(lines.relative, level), elasticity=slope_interval(lines.elasticity, level),
         p=two_sided_p(lines.elasticity.draws[:, 1]), p_scatter=lines.elasticity.p_scatter, line=lines.elasticity,
     )  # fmt: skip
@@ -284,15 +284,15 @@ def _slope(lines: _Lines, level: float) -> Interval:
 
 def _mean(own: Sequence[_Lines]) -> _Lines:
     """Mean over budgets; the slope in parameters is none, for its scale grows with N*."""
-    parts: list[Callable[[_Lines], Line]] = [lambda one: one.relative, lambda one: one.elasticity]
+    parts: list[Callable[[_Lines], FittedLine]] = [lambda one: one.relative, lambda one: one.elasticity]
     relative, elasticity = (mean_line([part(one) for one in own]) for part in parts)
     return _Lines(slope=relative, relative=relative, elasticity=elasticity, scale=math.nan)
 
 
-def _pooled(category: str, optima: Sequence[Optima], own: Sequence[_Lines], level: float) -> ShareEffect:
+def _pooled(category: str, optima: Sequence[MixOptima], own: Sequence[_Lines], level: float) -> ShareEffect:
     """The mean of a column's lines, where budgets have any, with the mixes that it does without."""
     names: dict[str, Any] = {"skill": optima[0].column, "category": category, "C": math.nan}
-    lost = told_over(optima)
+    lost = pooled_interval(optima)
     if not own:
         reason = f"no budget has {LEAST} mixes of distinct share with an optimum"
         return ShareEffect(**names, status=Status.TOO_FEW_MIXES, reason=_joined(reason, lost))
@@ -352,7 +352,7 @@ def _pair_over(
     return _Pair(**about, status=Status.OK, reason=reason, lines=two)
 
 
-def _gap(one: Line, other: Line, scales: tuple[float, float] = (1.0, 1.0)) -> tuple[float, Array]:
+def _gap(one: FittedLine, other: FittedLine, scales: tuple[float, float] = (1.0, 1.0)) -> tuple[float, Array]:
     """Difference of two slopes with its draws."""
     a, b = scales
     return a * one.slope - b * other.slope, a * one.draws[:, 1] - b * other.draws[:, 1]
@@ -372,16 +372,16 @@ def _difference(pair: _Pair, level: float) -> SlopeDifference:
     )  # fmt: skip
 
 
-def _equal(pair: _Pair, share: float, level: float) -> EqualShare:
+def _equal(pair: _Pair, share: float, level: float) -> EqualShareComparison:
     if pair.lines is None:
-        return EqualShare(**pair.named, share=share, status=pair.status)
+        return EqualShareComparison(**pair.named, share=share, status=pair.status)
     one, other = (each.elasticity for each in pair.lines)
     x = math.log(share)
     for name, line in ((pair.first, one), (pair.second, other)):
         if not line.lo <= x <= line.hi:
             reason = f"{name} has mixes of share {math.exp(line.lo):.3g} to {math.exp(line.hi):.3g}; run one beyond"
             named = pair.named | {"reason": _joined(pair.reason, reason)}
-            return EqualShare(**named, share=share, status=Status.BEYOND)
+            return EqualShareComparison(**named, share=share, status=Status.BEYOND)
     drawn = one.drawn_at(x) - other.drawn_at(x)
     ratio = interval(one.at(x) - other.at(x), drawn, level).map(math.exp)
-    return EqualShare(**pair.named, share=share, status=Status.OK, ratio=ratio, p=two_sided_p(drawn))
+    return EqualShareComparison(**pair.named, share=share, status=Status.OK, ratio=ratio, p=two_sided_p(drawn))

@@ -7,19 +7,25 @@ from itertools import combinations
 import pandas as pd
 
 from skillscale.laws.isoflop.study import Laws, fit_study
-from skillscale.laws.results import StudyFits
+from skillscale.laws.results import StudyResults
 from skillscale.laws.skills.crossover import CrossoverStudy, crossover_study, log_ratios
 from skillscale.laws.skills.regression import LEAST
 from skillscale.laws.skills.share_effects import ShareStudy, share_study
 from skillscale.laws.skills.validation_shift import CompositionShift, composition_shifts
-from skillscale.laws.skills.validation_similarity import LikenessStudy, likeness_study
-from skillscale.laws.skills.verdicts import RunsNeeded, SkillSplit, SplitVerdict, runs_needed, split_verdicts
+from skillscale.laws.skills.validation_similarity import ValidationSimilarityStudy, similarity_study
+from skillscale.laws.skills.verdicts import (
+    ConfirmedVerdict,
+    RequiredRuns,
+    SkillColumns,
+    confirmed_verdicts,
+    required_runs,
+)
 
 PAIR = ("knowledge", "code")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MeasuredColumns:
     """What is measured on the runs, by the columns of their table.
 
     ``skills``: means over each skill's hypothesis split; ``splits``: of the skills that have several data sets;
@@ -28,7 +34,7 @@ class Measured:
 
     skills: tuple[str, ...]
     aggregates: tuple[str, ...]
-    splits: tuple[SkillSplit, ...] = ()
+    splits: tuple[SkillColumns, ...] = ()
     categories: Mapping[str, str]
     validation: tuple[str, ...] = ()
 
@@ -38,14 +44,14 @@ class Measured:
         of_splits = [name for one in self.splits for name in one.others]
         return tuple(dict.fromkeys([*self.skills, *of_splits, *self.validation]))
 
-    def among(self, columns: Sequence[str]) -> tuple[SkillSplit, ...]:
+    def among(self, columns: Sequence[str]) -> tuple[SkillColumns, ...]:
         """The splits of every skill among some columns, with what of them is there too."""
 
         def there(names: Sequence[str]) -> tuple[str, ...]:
             return tuple(name for name in names if name in columns)
 
         known = {one.skill: one for one in self.splits}
-        every = [known.get(name, SkillSplit(skill=name, hypothesis=name)) for name in self.skills if name in columns]
+        every = [known.get(name, SkillColumns(skill=name, hypothesis=name)) for name in self.skills if name in columns]
         return tuple(
             replace(
                 one, held_out=one.held_out if one.held_out in columns else "",
@@ -64,18 +70,18 @@ class SkillStudy:
     """
 
     base: str
-    fits: StudyFits
-    verdicts: tuple[SplitVerdict, ...] = ()
+    fits: StudyResults
+    verdicts: tuple[ConfirmedVerdict, ...] = ()
     shifts: tuple[CompositionShift, ...] = ()
-    needed: tuple[RunsNeeded, ...] = ()
+    needed: tuple[RequiredRuns, ...] = ()
     pair: tuple[str, str] | None = None
     shares: ShareStudy | None = None
     crossover: CrossoverStudy | None = None
-    likeness: LikenessStudy | None = None
+    likeness: ValidationSimilarityStudy | None = None
 
 
 def skill_study(
-    runs: pd.DataFrame, measured: Measured, *, base: str, level: float, resamples: int, curve: str = "shared",
+    runs: pd.DataFrame, measured: MeasuredColumns, *, base: str, level: float, resamples: int, curve: str = "shared",
     laws: Laws | None = None,
 ) -> SkillStudy:  # fmt: skip
     """Fit every column of a study, and compare.
@@ -107,23 +113,23 @@ def skill_study(
         base=base, fits=fits, pair=pair,
         verdicts=_verdicts(fits, measured.among(columns), base),
         shifts=composition_shifts(fits, skills) if len(skills) > 1 else (),
-        needed=tuple(one for one in runs_needed(fits) if one.mix == base and one.skill in skills),
+        needed=tuple(one for one in required_runs(fits) if one.mix == base and one.skill in skills),
         shares=share_study(fits, own) if several and own else None,
         crossover=_crossover(fits, pair, own) if pair else None,
         likeness=_likeness(fits, pair, own, [name for name in columns if name not in parts]) if pair else None,
     )  # fmt: skip
 
 
-def _verdicts(fits: StudyFits, splits: Sequence[SkillSplit], base: str) -> tuple[SplitVerdict, ...]:
-    return split_verdicts(fits, splits, mix=base) if splits and fits.aggregates and base in fits.mixes else ()
+def _verdicts(fits: StudyResults, splits: Sequence[SkillColumns], base: str) -> tuple[ConfirmedVerdict, ...]:
+    return confirmed_verdicts(fits, splits, mix=base) if splits and fits.aggregates and base in fits.mixes else ()
 
 
-def _parts(measured: Measured, pair: Sequence[str]) -> set[str]:
+def _parts(measured: MeasuredColumns, pair: Sequence[str]) -> set[str]:
     """Two skills and the data sets they are the mean of, which would be like them by construction."""
     return {*pair, *(name for one in measured.splits if one.skill in pair for name in one.hypothesis_sets)}
 
 
-def _pair(fits: StudyFits, categories: Mapping[str, str]) -> tuple[str, str] | None:
+def _pair(fits: StudyResults, categories: Mapping[str, str]) -> tuple[str, str] | None:
     """The two skills to compare over ratios: knowledge and code where they can be, as in Roberts et al. 2025.
 
     Else those the ratio of whose categories varies most over the mixes.
@@ -138,16 +144,16 @@ def _pair(fits: StudyFits, categories: Mapping[str, str]) -> tuple[str, str] | N
     return PAIR if PAIR in spans else max(spans, key=lambda pair: spans[pair], default=None)
 
 
-def _crossover(fits: StudyFits, pair: tuple[str, str], categories: Mapping[str, str]) -> CrossoverStudy:
+def _crossover(fits: StudyResults, pair: tuple[str, str], categories: Mapping[str, str]) -> CrossoverStudy:
     first, second = pair
     return crossover_study(fits, first, second, over=categories[second], under=categories[first])
 
 
 def _likeness(
-    fits: StudyFits, pair: tuple[str, str], categories: Mapping[str, str], columns: Sequence[str]
-) -> LikenessStudy:
+    fits: StudyResults, pair: tuple[str, str], categories: Mapping[str, str], columns: Sequence[str]
+) -> ValidationSimilarityStudy:
     first, second = pair
-    return likeness_study(
+    return similarity_study(
         fits, columns, first=first, second=second, over=categories[second], under=categories[first]
     )  # fmt: skip
 

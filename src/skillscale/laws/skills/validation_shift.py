@@ -20,7 +20,7 @@ import pandas as pd
 
 from skillscale.errors import InputError
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.results import Interval, Minimum, Status, StudyFits, bounds, table
+from skillscale.laws.results import Interval, IsoflopMinimum, Status, StudyResults, bounds, table
 from skillscale.laws.skills.regression import check_names, log_N
 from skillscale.laws.uncertainty.resamples import spread
 
@@ -46,7 +46,7 @@ class CompositionShift:
     extremes: tuple[str, str] = ("", "")
 
 
-def composition_shifts(fits: StudyFits, columns: Sequence[str]) -> tuple[CompositionShift, ...]:
+def composition_shifts(fits: StudyResults, columns: Sequence[str]) -> tuple[CompositionShift, ...]:
     """The largest shift at each mix and budget; columns whose minimum is refused there are left out by name.
 
     Raises:
@@ -77,7 +77,7 @@ def composition_table(shifts: Sequence[CompositionShift]) -> pd.DataFrame:
     )
 
 
-def _shift(minima: Sequence[Minimum], mix: str, C: float, level: float) -> CompositionShift:
+def _shift(minima: Sequence[IsoflopMinimum], mix: str, C: float, level: float) -> CompositionShift:
     good = [one for one in minima if one.status is Status.OK]
     lost = [f"without {one.skill} ({one.status})" for one in minima if one.status is not Status.OK]
     names = tuple(one.skill for one in good)

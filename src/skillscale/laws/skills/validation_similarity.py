@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.results import Interval, Minimum, Status, StudyFits, bounds, table
+from skillscale.laws.results import Interval, IsoflopMinimum, Status, StudyResults, bounds, table
 from skillscale.laws.skills.crossover import log_ratios
 from skillscale.laws.skills.regression import LEAST, check_names
 from skillscale.laws.uncertainty.resamples import interval
@@ -30,7 +30,7 @@ ALIKE = 0.7  # a correlation, noise taken off, surely below this is none: half o
 
 
 @dataclass(frozen=True, kw_only=True)
-class Likeness:
+class ValidationSimilarity:
     """What a column follows across the mixes, ``like`` one of the two skills, "neither" or "not resolved".
 
     ``to_first``, ``to_second``: correlations of the noisy profiles, nearer to 0 than without noise and their draws
@@ -53,11 +53,11 @@ class Likeness:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LikenessStudy:
+class ValidationSimilarityStudy:
     """The likeness of every column at each budget and over all, with the profiles behind it."""
 
     level: float
-    likenesses: tuple[Likeness, ...]
+    likenesses: tuple[ValidationSimilarity, ...]
     profiles: pd.DataFrame = field(repr=False, compare=False)
 
     def likeness_table(self) -> pd.DataFrame:
@@ -94,9 +94,9 @@ class _Profile:
     draws: Array
 
 
-def likeness_study(
-    fits: StudyFits, columns: Sequence[str], *, first: str, second: str, over: str, under: str
-) -> LikenessStudy:  # fmt: skip
+def similarity_study(
+    fits: StudyResults, columns: Sequence[str], *, first: str, second: str, over: str, under: str
+) -> ValidationSimilarityStudy:  # fmt: skip
     """Tell which of two skills each validation set follows over the mixes, in order of a ratio of two categories.
 
     Args:
@@ -119,11 +119,11 @@ def likeness_study(
         found += [_likeness([three[C]], about | {"C": C}, fits.level) for C in budgets]
         found.append(_likeness(list(three.values()), about | {"C": math.nan}, fits.level))
     rows = [row for (name, C), profile in profiles.items() for row in _rows(name, C, profile, ratios, fits.level)]
-    return LikenessStudy(level=fits.level, likenesses=tuple(found), profiles=table(rows))
+    return ValidationSimilarityStudy(level=fits.level, likenesses=tuple(found), profiles=table(rows))
 
 
-def _profile(fits: StudyFits, name: str, C: float, ratios: dict[str, float]) -> _Profile:
-    good: list[Minimum] = [
+def _profile(fits: StudyResults, name: str, C: float, ratios: dict[str, float]) -> _Profile:
+    good: list[IsoflopMinimum] = [
         one for one in fits.minima if one.skill == name and one.C == C and one.status is Status.OK and one.mix in ratios
     ]
     good.sort(key=lambda one: ratios[one.mix])
@@ -134,7 +134,7 @@ def _profile(fits: StudyFits, name: str, C: float, ratios: dict[str, float]) -> 
     )  # fmt: skip
 
 
-def _likeness(budgets: Sequence[Sequence[_Profile]], about: dict[str, Any], level: float) -> Likeness:
+def _likeness(budgets: Sequence[Sequence[_Profile]], about: dict[str, Any], level: float) -> ValidationSimilarity:
     """Likeness of the first profile of each budget to the second and third, over all budgets given."""
     parts: list[list[Array]] = [[], [], []]
     n_mixes = 0
@@ -149,7 +149,7 @@ def _likeness(budgets: Sequence[Sequence[_Profile]], about: dict[str, Any], leve
             part.append(values - values.mean(axis=1, keepdims=True))
     if not n_mixes:
         reason = f"fewer than {LEAST} mixes where all three columns have an optimum"
-        return Likeness(**about, status=Status.TOO_FEW_MIXES, reason=reason)
+        return ValidationSimilarity(**about, status=Status.TOO_FEW_MIXES, reason=reason)
     own, near, far = (np.hstack(part) for part in parts)
     to_first, to_second = _correlation(own, near), _correlation(own, far)
     gap = to_first - to_second
@@ -163,7 +163,7 @@ def _likeness(budgets: Sequence[Sequence[_Profile]], about: dict[str, Any], leve
         told["like"] = about["second"]
     elif _band(_beyond_noise(own, own), level).lo <= 0:
         told["reason"] = "its changes with the mix can't be told from noise; add seeds, or mixes further apart"
-    return Likeness(
+    return ValidationSimilarity(
         **about, **told, status=Status.OK, to_first=bands[0], to_second=bands[1], difference=bands[2],
         chance=float((gap[1:] > 0).mean()), n_mixes=n_mixes,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from scipy.stats import norm
 
 from skillscale.errors import InputError
 from skillscale.laws.isoflop.curves import DEGREES, FORM, FORM_SPAN
-from skillscale.laws.results import Interval, Residual, Status, StudyFits, Verdict, bounds, table
+from skillscale.laws.results import Interval, SizeGap, Status, StudyResults, Verdict, bounds, table
 from skillscale.laws.uncertainty.resamples import as_family
 
 
@@ -31,7 +31,7 @@ class Confirmation(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SkillSplit:
+class SkillColumns:
     """The columns of a skill: its mean on each split, and the data sets that the means are of.
 
     ``held_out`` is empty where there is no such split.
@@ -50,7 +50,7 @@ class SkillSplit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitVerdict:
+class ConfirmedVerdict:
     """A skill's verdict on the hypothesis split, and whether the held-out split confirms it.
 
     ``hypothesis``: its pooled residual, with Holm's p over the skills; ``held_out``: likewise, over the skills that had
@@ -64,15 +64,15 @@ class SplitVerdict:
     aggregate: str
     verdict: Verdict
     confirmation: Confirmation
-    hypothesis: Residual
-    held_out: Residual
-    hypothesis_sets: tuple[Residual, ...] = ()
-    held_out_sets: tuple[Residual, ...] = ()
+    hypothesis: SizeGap
+    held_out: SizeGap
+    hypothesis_sets: tuple[SizeGap, ...] = ()
+    held_out_sets: tuple[SizeGap, ...] = ()
 
 
-def split_verdicts(
-    fits: StudyFits, splits: Sequence[SkillSplit], *, aggregate: str = "", mix: str = ""
-) -> tuple[SplitVerdict, ...]:  # fmt: skip
+def confirmed_verdicts(
+    fits: StudyResults, splits: Sequence[SkillColumns], *, aggregate: str = "", mix: str = ""
+) -> tuple[ConfirmedVerdict, ...]:  # fmt: skip
     """Decide each skill on its hypothesis split, and confirm it on the held-out one.
 
     Args:
@@ -104,7 +104,7 @@ def split_verdicts(
     )
     sets = [{one.skill: one for one in as_family([pooled[name] for name in family])} for family in names]
     return tuple(
-        SplitVerdict(
+        ConfirmedVerdict(
             skill=split.skill, mix=one.mix, aggregate=one.aggregate, verdict=verdict, hypothesis=one, held_out=other,
             confirmation=_confirmation(verdict, other) if split.held_out else Confirmation.NO_SPLIT,
             hypothesis_sets=tuple(sets[0][name] for name in split.hypothesis_sets),
@@ -114,7 +114,7 @@ def split_verdicts(
     )  # fmt: skip
 
 
-def split_table(verdicts: Sequence[SplitVerdict]) -> pd.DataFrame:
+def confirmed_verdict_table(verdicts: Sequence[ConfirmedVerdict]) -> pd.DataFrame:
     """One row a skill and one a data set.
 
     Columns: skill column split (hypothesis, held-out) level (skill, data set) residual residual_lo residual_hi p p_holm
@@ -134,7 +134,7 @@ def split_table(verdicts: Sequence[SplitVerdict]) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def _unasked(held_out: Residual | None, hypothesis: Residual) -> Residual:
+def _unasked(held_out: SizeGap | None, hypothesis: SizeGap) -> SizeGap:
     """A held-out residual that nothing was asked of; one without a value where there is no such split."""
     if held_out is not None:
         return replace(held_out, p_holm=math.nan)
@@ -144,11 +144,11 @@ def _unasked(held_out: Residual | None, hypothesis: Residual) -> Residual:
     )  # fmt: skip
 
 
-def _columns(split: SkillSplit) -> tuple[str, ...]:
+def _columns(split: SkillColumns) -> tuple[str, ...]:
     return (split.hypothesis, *split.others)
 
 
-def _pooled(fits: StudyFits, aggregate: str, mix: str) -> dict[str, Residual]:
+def _pooled(fits: StudyResults, aggregate: str, mix: str) -> dict[str, SizeGap]:
     if aggregate not in fits.aggregates:
         raise InputError(f"there is no aggregate {aggregate or 'at all'}; there is {', '.join(fits.aggregates)}")
     if mix not in fits.mixes:
@@ -156,11 +156,11 @@ def _pooled(fits: StudyFits, aggregate: str, mix: str) -> dict[str, Residual]:
     return {one.skill: one for one in fits.residuals if one.pooled and (one.aggregate, one.mix) == (aggregate, mix)}
 
 
-def _standing(residual: Residual, level: float) -> Verdict:
+def _standing(residual: SizeGap, level: float) -> Verdict:
     return residual.verdict if residual.p_holm <= 1 - level else Verdict.UNRESOLVED
 
 
-def _confirmation(verdict: Verdict, held_out: Residual) -> Confirmation:
+def _confirmation(verdict: Verdict, held_out: SizeGap) -> Confirmation:
     if verdict is Verdict.UNRESOLVED:
         return Confirmation.NOTHING
     if not held_out.value.excludes_zero:
@@ -170,7 +170,7 @@ def _confirmation(verdict: Verdict, held_out: Residual) -> Confirmation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunsNeeded:
+class RequiredRuns:
     """By which factor the replicates of a study must grow for a claim about a pooled residual.
 
     ``noise``: standard error that falls with the square root of the replicates; ``form``: what the curve's form leaves,
@@ -197,7 +197,7 @@ class RunsNeeded:
     to_delta: float = math.nan
 
 
-def runs_needed(fits: StudyFits, *, delta: float = 0.05) -> tuple[RunsNeeded, ...]:
+def required_runs(fits: StudyResults, *, delta: float = 0.05) -> tuple[RequiredRuns, ...]:
     """What each pooled residual of a study needs.
 
     Args:
@@ -212,7 +212,7 @@ def runs_needed(fits: StudyFits, *, delta: float = 0.05) -> tuple[RunsNeeded, ..
     return tuple(_needed(one, fits, delta) for one in fits.residuals if one.pooled)
 
 
-def needed_table(needed: Sequence[RunsNeeded]) -> pd.DataFrame:
+def required_runs_table(needed: Sequence[RequiredRuns]) -> pd.DataFrame:
     """One row a mix, skill and aggregate.
 
     Columns: mix skill aggregate, residual with bounds, noise form to_resolve to_resolve_surely delta to_delta status
@@ -228,16 +228,16 @@ def needed_table(needed: Sequence[RunsNeeded]) -> pd.DataFrame:
     )
 
 
-def _needed(pooled: Residual, fits: StudyFits, delta: float) -> RunsNeeded:
+def _needed(pooled: SizeGap, fits: StudyResults, delta: float) -> RequiredRuns:
     names: dict[str, Any] = {"skill": pooled.skill, "aggregate": pooled.aggregate, "mix": pooled.mix}
     if not pooled.value.known:
-        return RunsNeeded(**names, status=pooled.status, reason=pooled.reason or "no interval")
+        return RequiredRuns(**names, status=pooled.status, reason=pooled.reason or "no interval")
     z = float(norm.ppf((1 + fits.level) / 2))
     se = (pooled.value.hi - pooled.value.lo) / 2 / z
     form = min(_form_sd(pooled, fits), se)
     noise = math.sqrt(se**2 - form**2)
     size = abs(pooled.value.value)
-    return RunsNeeded(
+    return RequiredRuns(
         **names, status=Status.OK, reason="", value=pooled.value, noise=noise, form=form,
         to_resolve=replicates(size / z, noise, form), delta=delta,
         to_resolve_surely=replicates(size / (z + float(norm.ppf(0.8))), noise, form),
@@ -252,7 +252,7 @@ def replicates(target: float, noise: float, form: float) -> float:
     return max(1.0, noise**2 / (target**2 - form**2))
 
 
-def _form_sd(pooled: Residual, fits: StudyFits) -> float:
+def _form_sd(pooled: SizeGap, fits: StudyResults) -> float:
     """Sd of what the form of two curves, drawn apart, leaves in the mean over budgets of their difference."""
     budgets = {one.C for one in fits.residuals if _same(one, pooled) and one.status is Status.OK and not one.pooled}
     parts = []
@@ -268,5 +268,5 @@ def _form_sd(pooled: Residual, fits: StudyFits) -> float:
     return math.hypot(*parts)
 
 
-def _same(one: Residual, other: Residual) -> bool:
+def _same(one: SizeGap, other: SizeGap) -> bool:
     return (one.mix, one.skill, one.aggregate) == (other.mix, other.skill, other.aggregate)

@@ -24,9 +24,9 @@ import numpy.typing as npt
 from scipy.stats import chi2
 
 from skillscale.errors import FitError, InputError
-from skillscale.laws.fit.data import Points
-from skillscale.laws.fit.fit import Fit, refit
-from skillscale.laws.fit.newton import Problem
+from skillscale.laws.fit.data import RunData
+from skillscale.laws.fit.fit import FitResult, refit
+from skillscale.laws.fit.newton import FitProblem
 from skillscale.laws.fit.objective import LEAST_SQUARES, density
 from skillscale.laws.forms.nd import Array
 
@@ -39,7 +39,7 @@ _LEAST_SLACK = 0.1  # of a run's 1 - leverage: one that the law passes through w
 _NORMAL_WITHIN_3 = 0.9733  # variance of a standard normal that was cut at 3
 
 
-class Method(StrEnum):
+class ResamplingMethod(StrEnum):
     """How draws are made."""
 
     WILD = "wild"
@@ -49,7 +49,7 @@ class Method(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chance:
+class ClusterResamples:
     """What befalls named clusters in K resamples: one set for all skills, so that their differences are paired.
 
     A sign (wild), a count (run, budget) or a normal (laplace) of each cluster in each of the resamples from ``first``
@@ -58,17 +58,19 @@ class Chance:
     """
 
     labels: Labels
-    method: Method
+    method: ResamplingMethod
     seed: int
     count: int
     first: int = 0
 
     @classmethod
-    def draw(cls, labels: npt.NDArray[np.generic], method: Method, *, count: int, seed: int) -> "Chance":
+    def draw(
+        cls, labels: npt.NDArray[np.generic], method: ResamplingMethod, *, count: int, seed: int
+    ) -> "ClusterResamples":
         """``count`` resamples of these clusters; a label may come more than once."""
         return cls(labels=np.unique(np.asarray(labels).astype(str)), method=method, seed=seed, count=count)
 
-    def rows(self, first: int, count: int) -> "Chance":
+    def rows(self, first: int, count: int) -> "ClusterResamples":
         """Some of the resamples."""
         return replace(self, first=self.first + first, count=min(count, self.count - first))
 
@@ -81,9 +83,9 @@ class Chance:
     def _row(self, rng: np.random.Generator) -> Array:
         """What befalls each cluster in a resample, (n_labels,)."""
         n = len(self.labels)
-        if self.method is Method.WILD:
+        if self.method is ResamplingMethod.WILD:
             return np.asarray(2 * rng.integers(2, size=n) - 1, dtype=float)
-        if self.method is Method.LAPLACE:
+        if self.method is ResamplingMethod.LAPLACE:
             return rng.standard_normal(n)
         return np.bincount(rng.integers(n, size=n), minlength=n).astype(float)
 
@@ -99,7 +101,7 @@ class Chance:
 
     def factors(self, labels: Labels, freedom: float) -> Array:
         """By how much each cluster's errors or pull is multiplied, (K, n_labels), with Student's tails."""
-        if self.method in (Method.RUN, Method.BUDGET):
+        if self.method in (ResamplingMethod.RUN, ResamplingMethod.BUDGET):
             return self.of(labels) - 1
         return self.of(labels) * self.student(freedom)
 
@@ -107,13 +109,13 @@ class Chance:
         """One scale a resample, (K, 1): Student's tails for the degrees of freedom."""
         return np.asarray(np.sqrt(freedom / chi2.ppf(self.uniforms, freedom)))
 
-    def alone(self, points: Points) -> np.random.Generator:
+    def alone(self, points: RunData) -> np.random.Generator:
         """Of one fit's own: its priors' errors are no other's, though its runs may be."""
         return np.random.default_rng([self.seed, zlib.crc32(points.L.tobytes())])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sandwich:
+class SandwichCovariance:
     """The curvature of a problem at its optimum, and what pulled on it: each cluster, and the weak priors.
 
     ``H``: (P, P) Hessian; ``pulls``: (n_clusters, P) gradients, inflated for leverage (CR3); ``beliefs``: (P, P), whose
@@ -143,8 +145,8 @@ class Sandwich:
 
 
 def draws(
-    fit: Fit, points: Points, *, method: Method = Method.WILD, count: int = 1000, seed: int = 0,
-    budgets: npt.NDArray[np.generic] | None = None, one_step: bool | None = None, chance: Chance | None = None,
+    fit: FitResult, points: RunData, *, method: ResamplingMethod = ResamplingMethod.WILD, count: int = 1000, seed: int = 0,
+    budgets: npt.NDArray[np.generic] | None = None, one_step: bool | None = None, chance: ClusterResamples | None = None,
 ) -> Array:  # fmt: skip
     """Log-parameters (count, p) of resampled fits.
 
@@ -165,13 +167,13 @@ def draws(
         InputError: budgets are resampled and not told.
     """
     method = method if chance is None else chance.method
-    labels, codes = np.unique(resampled(points, method, budgets), return_inverse=True)
+    labels, codes = np.unique(resample(points, method, budgets), return_inverse=True)
     if len(labels) < _LEAST_CLUSTERS:
         raise FitError(
             f"{len(labels)} clusters can't be resampled by {method}; it takes {_LEAST_CLUSTERS}: resample by run, or "
             "add some"
         )
-    luck = Chance.draw(labels, method, count=count, seed=seed) if chance is None else chance
+    luck = ClusterResamples.draw(labels, method, count=count, seed=seed) if chance is None else chance
     count = luck.count
     quick = one_step if one_step is not None else count * len(points) * fit.n_free > EXACT
     normal = luck.alone(points).normal(size=(count, fit.n_free))
@@ -184,37 +186,37 @@ def draws(
 class _Resampling:
     """Follows some resamples at a time, so that memory stays flat in their number."""
 
-    def __init__(self, fit: Fit, points: Points, labels: Labels, codes: Codes, *, quick: bool) -> None:
+    def __init__(self, fit: FitResult, points: RunData, labels: Labels, codes: Codes, *, quick: bool) -> None:
         self.fit, self.points, self.labels, self.codes, self.quick = fit, points, labels, codes, quick
         self.center, self.problem = fit.q[list(fit.free)], fit.problem(points)
         self.bread = sandwich(self.problem, self.center, codes, phi=fit.phi)
 
-    def some(self, luck: "Chance", normal: Array) -> Array:
+    def some(self, luck: "ClusterResamples", normal: Array) -> Array:
         """Log-parameters of the resamples in ``luck``; ``normal``: what befalls the priors in each."""
-        if not self.quick and luck.method in (Method.RUN, Method.BUDGET):
+        if not self.quick and luck.method in (ResamplingMethod.RUN, ResamplingMethod.BUDGET):
             weights = luck.of(self.labels)[:, self.codes] * np.asarray(self.points.weights)
             means = _prior_means(self.fit, normal, about=self.fit.prior[0])
             return refit(self.fit, self.points, weights=weights, mean=means)[0]
         moves = self.bread.step(luck.factors(self.labels, self.bread.freedom), normal)
-        if self.quick or luck.method is Method.LAPLACE:
+        if self.quick or luck.method is ResamplingMethod.LAPLACE:
             return self.problem.parts[0].q(self.center + moves)
         return _followed(self.fit, self.points, moves)
 
 
-def resampled(points: Points, method: Method, budgets: npt.NDArray[np.generic] | None = None) -> Labels:
+def resample(points: RunData, method: ResamplingMethod, budgets: npt.NDArray[np.generic] | None = None) -> Labels:
     """Label of what each run is resampled with, (n,).
 
     Raises:
         InputError: budgets are resampled and not told.
     """
-    if method is not Method.BUDGET:
+    if method is not ResamplingMethod.BUDGET:
         return np.asarray(points.labels).astype(str)
     if budgets is None:
         raise InputError("resampling by budget needs the budget of every run; give `budgets`, or resample by run")
     return np.asarray(budgets).astype(str)
 
 
-def sandwich(problem: Problem, Q: Array, codes: Codes, *, phi: float = 0.0) -> Sandwich:
+def sandwich(problem: FitProblem, Q: Array, codes: Codes, *, phi: float = 0.0) -> SandwichCovariance:
     """Curvature and pulls at the optimum of a problem of one or several parts whose clusters are coded alike.
 
     The curvature is Gauss and Newton's, with rho'' smoothed where the loss curves at few errors only (Powell 1991).
@@ -226,13 +228,13 @@ def sandwich(problem: Problem, Q: Array, codes: Codes, *, phi: float = 0.0) -> S
         phi: scale of the objective, which tells the priors' own errors; 0 leaves them out.
     """
     jac, errors = _stacked(problem, Q)
-    spread = Spread.of(jac, problem.precision, codes)
+    spread = ParameterCovariance.of(jac, problem.precision, codes)
     share = spread.parameters / len(problem.parts)
     bend = np.concatenate([density(part.objective, part.errors(Q[None])[0], share) for part in problem.parts])
     H: Array = problem.precision + jac.T @ (bend[:, None] * jac)
     pulls = np.zeros((int(codes.max()) + 1, len(Q)))
     np.add.at(pulls, codes, spread.inflate(errors, 1.0)[:, None] * jac)
-    return Sandwich(
+    return SandwichCovariance(
         H=H,
         pulls=pulls,
         beliefs=math.sqrt(phi) * _root(problem.precision),
@@ -240,7 +242,7 @@ def sandwich(problem: Problem, Q: Array, codes: Codes, *, phi: float = 0.0) -> S
     )
 
 
-def _stacked(problem: Problem, Q: Array) -> tuple[Array, Array]:
+def _stacked(problem: FitProblem, Q: Array) -> tuple[Array, Array]:
     """Jacobian (n, P) and rho' (n,) of all parts' runs, one after the other, each times the root of its weight."""
     roots = [np.sqrt(np.broadcast_to(part.weights, (len(part.z),))) for part in problem.parts]
     jacs = [part.law.jacobian(part.q(Q[None]), part.z)[0] @ part.T for part in problem.parts]
@@ -256,7 +258,7 @@ def _root(precision: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Spread:
+class ParameterCovariance:
     """How a fit shrinks the errors of the runs it was made of: ``basis`` (n, P) spans what the fit can follow.
 
     ``codes``: clusters, (n,); the fit takes basis basis' off the errors.
@@ -266,7 +268,7 @@ class Spread:
     codes: Codes
 
     @classmethod
-    def of(cls, jac: Array, precision: Array, codes: Codes) -> "Spread":
+    def of(cls, jac: Array, precision: Array, codes: Codes) -> "ParameterCovariance":
         """From weighted rows of the Jacobian (n, P) and the priors' precision."""
         gram = jac.T @ jac + precision
         scale = np.sqrt(np.diag(gram)) + 1e-150
@@ -304,7 +306,7 @@ class Spread:
         return np.asarray(errors + (self.basis * grown[self.codes]).sum(1))
 
 
-def _followed(fit: Fit, points: Points, moves: Array) -> Array:
+def _followed(fit: FitResult, points: RunData, moves: Array) -> Array:
     """Log-parameters (K, p) whose losses are the nearest to those that ``moves`` (K, n_free) promise to first order.
 
     Runs tell losses, so that errors are symmetric there, not in E or an exponent that they hardly tell.
@@ -316,9 +318,9 @@ def _followed(fit: Fit, points: Points, moves: Array) -> Array:
     return refit(squares, points, points.log_L - fit.residuals + moves @ jac.T, mean=center + moves)[0]
 
 
-def _spread(fit: Fit, points: Points, codes: Codes) -> Spread:
+def _spread(fit: FitResult, points: RunData, codes: Codes) -> ParameterCovariance:
     problem = fit.problem(points)
-    return Spread.of(_stacked(problem, fit.q[list(fit.free)])[0], problem.precision, codes)
+    return ParameterCovariance.of(_stacked(problem, fit.q[list(fit.free)])[0], problem.precision, codes)
 
 
 def _bulk(errors: Array) -> float:
@@ -328,14 +330,14 @@ def _bulk(errors: Array) -> float:
     return math.sqrt(float(np.mean(kept**2)) / _NORMAL_WITHIN_3) if len(kept) else 0.0
 
 
-def _prior_means(fit: Fit, normal: Array, *, about: Array) -> Array:
+def _prior_means(fit: FitResult, normal: Array, *, about: Array) -> Array:
     """Means of the weak priors (K, n_free), each drawn again about the given ones (n_free,)."""
     precision = np.diag(fit.prior[1])
     sd = np.where(precision > 0, 1 / np.sqrt(np.where(precision > 0, precision, 1.0)), 0.0)
     return np.asarray(about + normal * sd)
 
 
-def new_run_sd(fit: Fit, points: Points) -> float:
+def new_run_sd(fit: FitResult, points: RunData) -> float:
     """Sd of a new run about the law, in ln L: its cluster's part and its own, inflated for leverage.
 
     It is that of the bulk of the runs: outliers (beyond 3 robust sd) are left out, for they would widen every

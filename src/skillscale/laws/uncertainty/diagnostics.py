@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import f as f_distribution
 
-from skillscale.laws.fit.data import Points
-from skillscale.laws.fit.fit import Fit
+from skillscale.laws.fit.data import RunData
+from skillscale.laws.fit.fit import FitResult
 from skillscale.laws.forms.nd import Array
 from skillscale.laws.uncertainty.resamples import spread
 
@@ -32,7 +32,7 @@ _ONE_STEP = (
 )
 
 
-def doubts(fit: Fit, points: Points, q: Array | None = None, *, one_step: bool = False) -> tuple[str, ...]:
+def diagnose_fit(fit: FitResult, points: RunData, q: Array | None = None, *, one_step: bool = False) -> tuple[str, ...]:
     """Reasons for which intervals may not cover, each with its cure; none where nothing speaks against them.
 
     Args:
@@ -49,14 +49,14 @@ def doubts(fit: Fit, points: Points, q: Array | None = None, *, one_step: bool =
     return tuple(reason for reason in found if reason)
 
 
-def _few(points: Points) -> str:
+def _few(points: RunData) -> str:
     n = points.n_clusters
     if n >= FEW_CLUSTERS:
         return ""
     return f"{n} independent runs tell their own noise poorly; intervals are rough below {FEW_CLUSTERS}: add runs"
 
 
-def _starts(fit: Fit) -> str:
+def _starts(fit: FitResult) -> str:
     tried, agree = fit.starts.tried, fit.starts.agree
     units = fit.starts.gap * (fit.F + fit.penalty) / fit.phi if fit.phi > 0 else math.inf
     if units < NEAR:
@@ -69,10 +69,10 @@ def _starts(fit: Fit) -> str:
     return ""
 
 
-def _shape(fit: Fit, points: Points) -> str:
+def _shape(fit: FitResult, points: RunData) -> str:
     z = points.covariates(fit.law)
     x, y = (np.asarray(one) / max(float(np.std(one)), 1e-12) for one in (z.x, z.y))
-    p = pattern(fit, points, np.column_stack([x * y, x**2 * y, x * y**2, x**2, y**2]))
+    p = residual_pattern_p(fit, points, np.column_stack([x * y, x**2 * y, x * y**2, x**2, y**2]))
     if p >= RARE:
         return ""
     return (
@@ -87,20 +87,20 @@ def _perhaps(p: float) -> str:
     return "perhaps " if p >= SURE else ""
 
 
-def _mix(fit: Fit, points: Points) -> str:
+def _mix(fit: FitResult, points: RunData) -> str:
     if points.h is None or float(points.h.std(0).max()) < 1e-3:
         return ""
     z = points.covariates(fit.law)
     h = (points.h - points.h.mean(0))[:, :-1]
     columns = [h * np.asarray(z.x)[:, None], h * np.asarray(z.y)[:, None]] if fit.law.needs_mix else [h]
-    p = pattern(fit, points, np.hstack(columns))
+    p = residual_pattern_p(fit, points, np.hstack(columns))
     if p >= RARE:
         return ""
     cure = "compare laws by backtest" if fit.law.needs_mix else "choose a law that takes the mix, or fit each mix alone"
     return f"residuals go with the mix (p = {p:.1g}), which {fit.law.name} {_perhaps(p)}leaves out so; {cure}"
 
 
-def _noise(fit: Fit, points: Points) -> str:
+def _noise(fit: FitResult, points: RunData) -> str:
     z = points.covariates(fit.law)
     size = np.abs(fit.residuals)
     size = np.minimum(size, _CLIP * 1.4826 * np.median(size))
@@ -119,7 +119,7 @@ def _noise(fit: Fit, points: Points) -> str:
     )
 
 
-def _outliers(fit: Fit) -> str:
+def _outliers(fit: FitResult) -> str:
     n = int((np.abs(fit.residuals) > FAR * fit.noise).sum())
     if not n:
         return ""
@@ -134,14 +134,14 @@ def _failed(q: Array) -> str:
     return f"{share:.0%} of the resamples could not be fitted; add runs or pin a parameter" if share > 0.01 else ""
 
 
-def believed(fit: Fit, q: Array) -> tuple[str, ...]:
+def prior_dominated(fit: FitResult, q: Array) -> tuple[str, ...]:
     """Log-parameters that a weak prior of the fit decides more than its runs do: draws (K, p) as wide as the prior."""
     told = sorted(_beliefs(fit).items())
     return tuple(fit.law.log_names[j] for j, sd in told if float(np.nanstd(q[:, j])) > BELIEVED * sd)
 
 
-def _believed(fit: Fit, q: Array) -> str:
-    names = believed(fit, q)
+def _believed(fit: FitResult, q: Array) -> str:
+    names = prior_dominated(fit, q)
     if not names:
         return ""
     return (
@@ -150,14 +150,14 @@ def _believed(fit: Fit, q: Array) -> str:
     )
 
 
-def _beliefs(fit: Fit) -> dict[int, float]:
+def _beliefs(fit: FitResult) -> dict[int, float]:
     """Sd of what was believed beforehand of free log-parameters, by place: the fit's own beliefs over the law's."""
     own = np.diag(fit.prior[1])
     of_law = {j: prior.sd for j, prior in fit.law.priors.items() if j in fit.free}
     return of_law | {j: float(one) ** -0.5 for j, one in zip(fit.free, own, strict=True) if one > 0}
 
 
-def _skewed(fit: Fit, q: Array) -> str:
+def _skewed(fit: FitResult, q: Array) -> str:
     lo, mid, hi = np.nanquantile(q[:, list(fit.free)], [0.05, 0.5, 0.95], axis=0)
     ratio = np.maximum(hi - mid, 1e-300) / np.maximum(mid - lo, 1e-300)
     told_before = _beliefs(fit)
@@ -171,7 +171,7 @@ def _skewed(fit: Fit, q: Array) -> str:
     return f"the draws of {', '.join(names)} are lopsided: the runs bound it on one side only; pin or share it"
 
 
-def _bent(fit: Fit, points: Points, q: Array) -> str:
+def _bent(fit: FitResult, points: RunData, q: Array) -> str:
     """Whether one step in the parameters moves the losses otherwise than the runs' errors do, which is to first order.
 
     Looked at where the runs are, and said where it is so at a tenth of them. Draws whose losses were followed stay on
@@ -199,7 +199,7 @@ def _bent(fit: Fit, points: Points, q: Array) -> str:
     )
 
 
-def pattern(fit: Fit, points: Points, columns: Array) -> float:
+def residual_pattern_p(fit: FitResult, points: RunData, columns: Array) -> float:
     """P of what the residuals have in common with columns (n, m) by chance alone; 1 where the runs are too few.
 
     A score test: columns without what the law could follow, cluster by cluster, so that neither checkpoints of one run
@@ -225,7 +225,7 @@ def _orthonormal(columns: Array) -> Array:
     return np.asarray(u[:, s > 1e-6 * s[0]] if len(s) else u)
 
 
-def _chance(scores: Array, points: Points, *, spent: int) -> float:
+def _chance(scores: Array, points: RunData, *, spent: int) -> float:
     """P that scores (n, m), summed by cluster, have mean 0: Hotelling's T2, ``spent`` degrees of freedom taken off."""
     codes: npt.NDArray[np.intp] = np.asarray(points.clusters)
     m, n = scores.shape[1], points.n_clusters

@@ -6,13 +6,20 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from skillscale.laws.fit.data import Points
+from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import REFINED, solve
 from skillscale.laws.fit.joint import JointFit
-from skillscale.laws.fit.newton import Problem
+from skillscale.laws.fit.newton import FitProblem
 from skillscale.laws.fit.objective import LEAST_SQUARES
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.uncertainty.bootstrap import Chance, Codes, Labels, Method, Sandwich, sandwich
+from skillscale.laws.uncertainty.bootstrap import (
+    ClusterResamples,
+    Codes,
+    Labels,
+    ResamplingMethod,
+    SandwichCovariance,
+    sandwich,
+)
 
 EXACT = 20_000_000  # resamples x runs of all skills x unknowns up to which each resample is followed to its minimum
 
@@ -25,8 +32,8 @@ class JointDraws:
     one_step: bool
 
 
-def joint_draws(
-    joint: JointFit, data: Mapping[str, Points], *, labels: Callable[[Points], Labels], method: Method = Method.WILD,
+def joint_bootstrap(
+    joint: JointFit, data: Mapping[str, RunData], *, labels: Callable[[RunData], Labels], method: ResamplingMethod = ResamplingMethod.WILD,
     count: int, seed: int, one_step: bool | None = None,
 ) -> JointDraws:  # fmt: skip
     """Log-parameters of each skill from resamples of the runs that all skills share.
@@ -44,13 +51,15 @@ def joint_draws(
     _, codes = np.unique(np.concatenate([labels(points) for points in data.values()]), return_inverse=True)
     phi = math.exp(np.mean([math.log(max(fit.phi, 1e-300)) for fit in joint.fits.values()]))
     bread = sandwich(joint.problem, joint.Q, codes, phi=phi)
-    luck = Chance.draw(np.concatenate([labels(points) for points in data.values()]), method, count=count, seed=seed)
+    luck = ClusterResamples.draw(
+        np.concatenate([labels(points) for points in data.values()]), method, count=count, seed=seed
+    )
     normal = np.random.default_rng([seed, 1]).normal(size=(count, len(joint.Q)))
     long = count * len(codes) * len(joint.Q) > EXACT
-    quick = method is not Method.LAPLACE and (long if one_step is None else one_step)
-    if quick or method is Method.LAPLACE:
+    quick = method is not ResamplingMethod.LAPLACE and (long if one_step is None else one_step)
+    if quick or method is ResamplingMethod.LAPLACE:
         Q = joint.Q + bread.step(luck.factors(luck.labels, bread.freedom), normal)
-    elif method is Method.WILD:
+    elif method is ResamplingMethod.WILD:
         Q = _moved(joint, data, joint.Q + bread.step(luck.factors(luck.labels, bread.freedom), normal), phi)
     else:
         Q = _recounted(joint, luck.of(luck.labels), codes, bread, normal, phi)
@@ -58,7 +67,7 @@ def joint_draws(
     return JointDraws(q=q, one_step=quick)
 
 
-def _moved(joint: JointFit, data: Mapping[str, Points], goals: Array, phi: float) -> Array:
+def _moved(joint: JointFit, data: Mapping[str, RunData], goals: Array, phi: float) -> Array:
     """Unknowns (K, P) whose losses are the nearest to those that ``goals`` (K, P) promise to first order."""
     squares = {name: max(fit.noise, 1e-150) ** 2 for name, fit in joint.fits.items()}
     typical = math.exp(np.mean(np.log(list(squares.values()))))
@@ -69,11 +78,13 @@ def _moved(joint: JointFit, data: Mapping[str, Points], goals: Array, phi: float
         weights = np.asarray(points.weights) * (typical / squares[name])
         parts.append(replace(part, responses=promised, weights=weights, objective=LEAST_SQUARES))
     precision = joint.problem.precision * (typical / phi)
-    problem = Problem(parts=tuple(parts), mean=goals, precision=precision)
+    problem = FitProblem(parts=tuple(parts), mean=goals, precision=precision)
     return solve(problem, goals, typical=math.sqrt(typical), enough=REFINED * typical)[0]
 
 
-def _recounted(joint: JointFit, counts: Array, codes: Codes, bread: Sandwich, normal: Array, phi: float) -> Array:
+def _recounted(
+    joint: JointFit, counts: Array, codes: Codes, bread: SandwichCovariance, normal: Array, phi: float
+) -> Array:
     """Unknowns (K, P) of fits to the runs, each counted as often as ``counts`` (K, n_labels) says."""
     parts, first = [], 0
     for part in joint.problem.parts:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy.stats import chi2
 
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.results import Interval, Residual
+from skillscale.laws.results import Interval, SizeGap
 
 Indices = npt.NDArray[np.intp]
 
@@ -150,7 +150,7 @@ def holm(p: Array) -> Array:
     return adjusted
 
 
-def as_family(residuals: Sequence[Residual]) -> list[Residual]:
+def as_family(residuals: Sequence[SizeGap]) -> list[SizeGap]:
     """The residuals with Holm's p over all of them that have a p; the others without."""
     known = [i for i, one in enumerate(residuals) if np.isfinite(one.p)]
     found = [replace(one, p_holm=float("nan")) for one in residuals]

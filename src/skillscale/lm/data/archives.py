@@ -31,7 +31,7 @@ _MESSAGE_LINES = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class Archive:
     """An archive on a package registry. ``size`` in bytes; ``notice``: what its licence asks to be said."""
 
     name: str
@@ -49,19 +49,19 @@ class Source:
         return f"{self.name} {self.version}"
 
 
-def read_sources(path: Path | None = None) -> dict[str, Source]:
+def read_sources(path: Path | None = None) -> dict[str, Archive]:
     """The pinned archives by name."""
     raw = read_yaml(path or conf_folder() / "sources.yaml")["sources"]
-    return {source.name: source for source in TypeAdapter(list[Source]).validate_python(raw)}
+    return {source.name: source for source in TypeAdapter(list[Archive]).validate_python(raw)}
 
 
-def fetch(source: Source, cache: Path) -> Path:
+def fetch(source: Archive, cache: Path) -> Path:
     """Path of the verified archive of one source; see ``fetch_all``."""
     return fetch_all([source], cache)[source.name]
 
 
 def fetch_all(
-    sources: Sequence[Source], cache: Path, *, progress: Callable[[str], None] = lambda _: None
+    sources: Sequence[Archive], cache: Path, *, progress: Callable[[str], None] = lambda _: None
 ) -> dict[str, Path]:
     """Verified archives by source name, from ``SKILLSCALE_SOURCES``, the cache, or the registries.
 
@@ -81,7 +81,7 @@ def fetch_all(
     return {source.name: found[source.name] or folder / source.filename for source in sources}
 
 
-def _at_hand(source: Source, folder: Path) -> Path | None:
+def _at_hand(source: Archive, folder: Path) -> Path | None:
     given = os.environ.get(FOLDER_VARIABLE, "")
     if given:
         if not Path(given).is_dir():
@@ -97,7 +97,7 @@ def _at_hand(source: Source, folder: Path) -> Path | None:
     return None
 
 
-def _verify(path: Path, source: Source, *, cure: str) -> None:
+def _verify(path: Path, source: Archive, *, cure: str) -> None:
     with path.open("rb") as file:
         digest = sha256()
         while block := file.read(1 << 20):
@@ -109,7 +109,7 @@ def _verify(path: Path, source: Source, *, cure: str) -> None:
         )
 
 
-def _download(missing: Sequence[Source], folder: Path) -> None:
+def _download(missing: Sequence[Archive], folder: Path) -> None:
     """Through a temporary folder, so that ``folder`` never holds half a file."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as place:
         temporary = Path(place)
@@ -125,7 +125,7 @@ def _download(missing: Sequence[Source], folder: Path) -> None:
             path.replace(folder / source.filename)
 
 
-def _pip_download(wanted: Sequence[Source], folder: Path) -> None:
+def _pip_download(wanted: Sequence[Archive], folder: Path) -> None:
     """One pip call for all wheels. Wheels only: building an sdist would run its code."""
     requirements = folder / "requirements.txt"
     requirements.write_text("".join(f"{one.name}=={one.version} --hash=sha256:{one.sha256}\n" for one in wanted))
@@ -135,7 +135,7 @@ def _pip_download(wanted: Sequence[Source], folder: Path) -> None:
     _run([*command, *options, *target], folder, wanted)
 
 
-def _npm_pack(wanted: Sequence[Source], folder: Path) -> None:
+def _npm_pack(wanted: Sequence[Archive], folder: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise DataError(
@@ -146,7 +146,7 @@ def _npm_pack(wanted: Sequence[Source], folder: Path) -> None:
         _run([npm, "pack", "--ignore-scripts", "--silent", f"{one.name}@{one.version}"], folder, [one])
 
 
-def _run(command: Sequence[str], folder: Path, wanted: Sequence[Source]) -> None:
+def _run(command: Sequence[str], folder: Path, wanted: Sequence[Archive]) -> None:
     try:
         done = subprocess.run(  # noqa: S603 - fixed arguments, no shell
             command, cwd=folder, capture_output=True, text=True, timeout=_DOWNLOAD_SECONDS, check=False
@@ -163,7 +163,7 @@ def _run(command: Sequence[str], folder: Path, wanted: Sequence[Source]) -> None
         )
 
 
-def _by_hand(wanted: Sequence[Source]) -> str:
+def _by_hand(wanted: Sequence[Archive]) -> str:
     files = ", ".join(one.filename for one in wanted)
     return f"put {files} into a folder by hand and set {FOLDER_VARIABLE} to it"
 
@@ -185,7 +185,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
         raise
 
 
-def members(archive: Path, keep: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+def archive_members(archive: Path, keep: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     """Names and bytes of an archive's files, sorted by name. Nothing is unpacked to disk, and nothing run.
 
     Raises:
@@ -205,12 +205,12 @@ def members(archive: Path, keep: Callable[[str], bool]) -> Iterator[tuple[str, b
         raise DataError(f"{archive} can't be read as an archive: {error}; delete it and start again") from error
 
 
-def member(archive: Path, name: str) -> bytes:
+def archive_member(archive: Path, name: str) -> bytes:
     """One file of an archive.
 
     Raises:
         DataError: the archive has no such file.
     """
-    for _, content in members(archive, lambda path: path == name):
+    for _, content in archive_members(archive, lambda path: path == name):
         return content
     raise DataError(f"{archive} holds no {name}; the pinned archive does, so delete it and start again")

@@ -30,7 +30,7 @@ def origin(path: str, split: str, *, embedded: Path | None, cache: Path) -> Orig
         return Origin(fingerprint=f"{folder.name}/{file.relative_to(folder)}")
     files = documents.local_files(path)
     if not files:
-        revision = remembered(cache, path, [], lambda: documents.hub_revision(path))
+        revision = remembered_fingerprint(cache, path, [], lambda: documents.hub_revision(path))
         return Origin(fingerprint=f"{path}@{revision}", revision=revision)
     root = Path(path) if Path(path).is_dir() else Path(path).parent
     return Origin(fingerprint=digest([[str(file.relative_to(root)), _content(file, cache)] for file in files], 16))
@@ -39,10 +39,10 @@ def origin(path: str, split: str, *, embedded: Path | None, cache: Path) -> Orig
 def _content(file: Path, cache: Path) -> str | None:
     stat = file.stat()
     state = [stat.st_size, stat.st_mtime_ns]
-    return remembered(cache, str(file.resolve()), state, lambda: documents.fingerprint(file))
+    return remembered_fingerprint(cache, str(file.resolve()), state, lambda: documents.fingerprint(file))
 
 
-def remembered(cache: Path, name: str, state: list[int], find: Callable[[], str | None]) -> str | None:
+def remembered_fingerprint(cache: Path, name: str, state: list[int], find: Callable[[], str | None]) -> str | None:
     """``find()``, asked once for a name in a state; an answer of none is not kept."""
     place = cache / "origins" / f"{digest(name, 16)}.json"
     if place.is_file():

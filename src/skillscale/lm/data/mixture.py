@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from skillscale.errors import InputError
-from skillscale.lm.data.token_arrays import Tokens
+from skillscale.lm.data.token_arrays import TokenArray
 from skillscale.point import Mix
-from skillscale.record import CategoryUse
+from skillscale.record import DataUse
 
 Ints = npt.NDArray[np.int64]
 Bits: TypeAlias = npt.NDArray[np.uint64]
@@ -37,7 +37,7 @@ class MixStream:
         InputError: the mix names a category there is none of, or one too small for a single block.
     """
 
-    def __init__(self, categories: Mapping[str, Tokens], mix: Mix, *, seed: int, context: int) -> None:
+    def __init__(self, categories: Mapping[str, TokenArray], mix: Mix, *, seed: int, context: int) -> None:
         for name in mix.shares:
             if name not in categories:
                 raise InputError(f"mix names no category: {name!r}; there are {', '.join(categories)}")
@@ -65,12 +65,12 @@ class MixStream:
             done += taken
         return out
 
-    def usage(self, count: int) -> Mapping[str, CategoryUse]:
+    def usage(self, count: int) -> Mapping[str, DataUse]:
         """What the first ``count`` sequences hold of each category: tokens trained on, and epochs."""
         number, inside = divmod(count, _PLAN)
         ranks = self._ranks_before(number) + self._counts(number, inside)
         return {
-            name: CategoryUse(tokens=int(rank) * self.context, epochs=float(rank / blocks))
+            name: DataUse(tokens=int(rank) * self.context, epochs=float(rank / blocks))
             for name, rank, blocks in zip(self.names, ranks, self._n_blocks, strict=True)
         }
 
@@ -101,11 +101,11 @@ class MixStream:
             blocks = int(self._n_blocks[category])
             epoch, position = np.divmod(before + np.arange(len(rows)), blocks)
             keys = _mixed(self._keys[category] + epoch.astype(np.uint64) * np.uint64(_PHI))
-            starts[rows] = permuted(position, blocks, keys) * self.context
+            starts[rows] = permutation(position, blocks, keys) * self.context
         return categories, starts
 
 
-def n_blocks(tokens: Tokens, context: int, *, name: str) -> int:
+def n_blocks(tokens: TokenArray, context: int, *, name: str) -> int:
     """Blocks of ``context`` targets in a token array; neighbours share the token between them.
 
     Raises:
@@ -120,7 +120,7 @@ def n_blocks(tokens: Tokens, context: int, *, name: str) -> int:
     return blocks
 
 
-def permuted(position: Ints, size: int, keys: Bits) -> Ints:
+def permutation(position: Ints, size: int, keys: Bits) -> Ints:
     """Where a keyed permutation of 0 .. size - 1 sends each position; no table, so any size.
 
     A Feistel network on the next even power of two, walked until it falls below ``size``

@@ -15,14 +15,21 @@ from typing import Any
 from skillscale.config import CategoryConfig, Config, DataConfig, EvalSetConfig, SourceConfig, kept_settings, plain
 from skillscale.errors import InputError
 from skillscale.lm.data import tokenizer as tokenizers
-from skillscale.lm.data.cache import Progress, full_disk_named, make_once
+from skillscale.lm.data.cache import Progress, make_once, name_full_disk
 from skillscale.lm.data.documents import EMBEDDED, read_rows
 from skillscale.lm.data.fingerprints import Origin, origin
 from skillscale.lm.data.mixture import n_blocks
-from skillscale.lm.data.splits import Category, clipped, sample
-from skillscale.lm.data.token_arrays import Tokens, open_tokens, write_tokens
+from skillscale.lm.data.splits import CategoryTexts, sample, truncate
+from skillscale.lm.data.token_arrays import TokenArray, open_tokens, write_tokens
 from skillscale.lm.data.tokenizer import Tokenizer
-from skillscale.lm.evaluation.items import ItemSet, items_of_documents, items_of_rows, open_items, report, save_items
+from skillscale.lm.evaluation.items import (
+    ItemSet,
+    export_items,
+    items_of_documents,
+    items_of_rows,
+    open_items,
+    save_items,
+)
 from skillscale.point import DesignPoint, digest
 
 RECIPE = 1  # raise it when the same settings and sources come to give other arrays
@@ -31,7 +38,7 @@ _SCANNED = 32  # the tokenizer's sample of a category is drawn from so many time
 
 
 @dataclass(frozen=True, kw_only=True)
-class FactLoad:
+class FactCount:
     """The facts that a category's training tokens mention. ``bits``: their entropy, an upper bound."""
 
     category: str
@@ -45,18 +52,18 @@ class FactLoad:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PreparedData:
     """Data ready to train on and to measure. ``folder`` holds ``data.json``; ``notices``: the sources' licences."""
 
     folder: Path
     data_hash: str
     tokenizer: Tokenizer
-    categories: Mapping[str, Tokens]
+    categories: Mapping[str, TokenArray]
     validation: Mapping[str, ItemSet]
     sets: Mapping[str, ItemSet]
     context: int
     notices: tuple[str, ...] = ()
-    facts: FactLoad | None = None
+    facts: FactCount | None = None
 
     def check(self, point: DesignPoint) -> list[str]:
         """Warnings on a point: the categories that it must repeat, with the number of epochs.
@@ -89,14 +96,14 @@ class _Site:
         return origin(source.path, source.split, embedded=self.embedded, cache=self.cache)
 
 
-def prepare(config: Config, cache: Path, *, progress: Progress) -> Prepared:
+def prepare(config: Config, cache: Path, *, progress: Progress) -> PreparedData:
     """Read, tokenise and cache everything that ``config`` trains on and measures; at once if it is there.
 
     Raises:
         InputError: a source, column or template that can't be used.
         TrainingError: the disk is full.
     """
-    with full_disk_named(cache):
+    with name_full_disk(cache):
         embedded = embedded_corpora(_paths(config), config.data, cache, progress=progress)
         site = _Site(cache=cache, embedded=embedded, progress=progress)
         # whatever can be wrong with a source, a set or a template comes up before the long work, the tokens
@@ -126,12 +133,12 @@ def _paths(config: Config) -> list[str]:
     return paths
 
 
-def _category(one: CategoryConfig, site: _Site) -> Category:
+def _category(one: CategoryConfig, site: _Site) -> CategoryTexts:
     if one.validation is None and one.validation_share == 0:
         raise InputError(f"category {one.name} has no validation set; give `validation`, or a validation_share above 0")
     if one.max_bytes is None and len({source.weight for source in one.sources}) > 1:
         raise InputError(f"category {one.name} weighs its sources, but reads all of each; give max_bytes or no weights")
-    return Category(
+    return CategoryTexts(
         config=one,
         origins=tuple(site.origin(source) for source in one.sources),
         validation_origin=site.origin(one.validation) if one.validation else None,
@@ -139,7 +146,7 @@ def _category(one: CategoryConfig, site: _Site) -> Category:
     )
 
 
-def _tokenizer(data: DataConfig, categories: Sequence[Category], site: _Site) -> Tokenizer:
+def _tokenizer(data: DataConfig, categories: Sequence[CategoryTexts], site: _Site) -> Tokenizer:
     if data.tokenizer:
         loaded = tokenizers.load(Path(data.tokenizer))
         if loaded.vocab_size != data.vocab_size:
@@ -153,13 +160,13 @@ def _tokenizer(data: DataConfig, categories: Sequence[Category], site: _Site) ->
     def make(folder: Path) -> None:
         site.progress(f"training a tokenizer of {data.vocab_size} entries")
         each = data.tokenizer_bytes // len(categories)
-        texts = [text for one in categories for text in sample(clipped(one.training(), _SCANNED * each), each)]
+        texts = [text for one in categories for text in sample(truncate(one.training(), _SCANNED * each), each)]
         (folder / "tokenizer.json").write_text(tokenizers.train(texts, data.vocab_size).text, encoding="utf-8")
 
     return tokenizers.load(make_once(site.cache / "tokenizers" / key, make, progress=site.progress) / "tokenizer.json")
 
 
-def _make_tokens(one: Category, tokenizer: Tokenizer, site: _Site) -> Path:
+def _make_tokens(one: CategoryTexts, tokenizer: Tokenizer, site: _Site) -> Path:
     name = one.config.name
     key = digest([RECIPE, _texts_key(one), tokenizer.hash])
 
@@ -168,7 +175,7 @@ def _make_tokens(one: Category, tokenizer: Tokenizer, site: _Site) -> Path:
         items = items_of_documents(f"val/{name}", held.excerpts, tokenizer)
         save_items(items, folder / "validation")
         write_tokens(one.training(held.hashes), tokenizer, folder, label=name, progress=site.progress)
-        report(items, 0, site.progress)
+        export_items(items, 0, site.progress)
 
     return make_once(site.cache / "tokens" / f"{name}-{key}", make, progress=site.progress)
 
@@ -180,12 +187,12 @@ def _make_items(one: EvalSetConfig, known: Origin, *, tokenizer: Tokenizer, site
         rows = read_rows(one.path, config=one.config, split=one.split, embedded=site.embedded, revision=known.revision)
         items, dropped = items_of_rows(rows, one, tokenizer)
         save_items(items, folder)
-        report(items, dropped, site.progress)
+        export_items(items, dropped, site.progress)
 
     return make_once(site.cache / "items" / f"{one.name}-{key}", make, progress=site.progress)
 
 
-def _texts_key(one: Category) -> dict[str, Any]:
+def _texts_key(one: CategoryTexts) -> dict[str, Any]:
     """What decides a category's texts."""
     validation = one.config.validation
     settings: dict[str, Any] = plain(one.config)
@@ -203,11 +210,11 @@ def _settings(source: SourceConfig | EvalSetConfig, known: Origin) -> dict[str, 
 
 def _assembled(
     site: _Site, tokenizer: Tokenizer, context: int, *, tokens: Mapping[str, Path], sets: Mapping[str, Path]
-) -> Prepared:
+) -> PreparedData:
     categories = {name: open_tokens(folder) for name, folder in tokens.items()}
     data_hash = digest([[folder.name for folder in (*tokens.values(), *sets.values())], tokenizer.hash])
     manifest = _manifest(site.embedded)
-    prepared = Prepared(
+    prepared = PreparedData(
         folder=site.cache / "data" / data_hash,
         data_hash=data_hash,
         tokenizer=tokenizer,
@@ -222,7 +229,7 @@ def _assembled(
     return prepared
 
 
-def _describe(prepared: Prepared, folder: Path) -> None:
+def _describe(prepared: PreparedData, folder: Path) -> None:
     """``data.json``, what the data are, for the record; and the tokenizer beside it."""
     described = {
         "data_hash": prepared.data_hash,
@@ -257,10 +264,12 @@ def _notices(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _facts(manifest: Mapping[str, Any], categories: Mapping[str, Tokens]) -> FactLoad | None:
+def _facts(manifest: Mapping[str, Any], categories: Mapping[str, TokenArray]) -> FactCount | None:
     facts, category = manifest.get("facts"), "knowledge"
     if not facts or category not in categories:
         return None
     tokens = categories[category]
     density = float(facts["mentions_per_byte"]) * tokens.n_bytes / tokens.n_tokens
-    return FactLoad(category=category, count=int(facts["count"]), bits=float(facts["bits"]), mentions_per_token=density)
+    return FactCount(
+        category=category, count=int(facts["count"]), bits=float(facts["bits"]), mentions_per_token=density
+    )

@@ -17,7 +17,7 @@ _SCANNED = 4  # validation texts are drawn from so many times their bytes: a lon
 
 
 @dataclass(frozen=True, kw_only=True)
-class Category:
+class CategoryTexts:
     """A category whose sources were found: ``origins`` in their order."""
 
     config: CategoryConfig
@@ -37,7 +37,7 @@ class Category:
         for source, known, limit in zip(self.config.sources, self.origins, self._limits, strict=True):
             yield from read_documents(source, embedded=self.embedded, max_bytes=limit, revision=known.revision)
 
-    def validation(self) -> "Held":
+    def validation(self) -> "HeldOutTexts":
         """Excerpts of ``validation``, or of the documents that the share cuts off: ``validation_bytes`` at most.
 
         Raises:
@@ -46,14 +46,14 @@ class Category:
         hashes: set[int] = set()
         n_bytes = self.config.validation_bytes
         offered = _excerpts(self._validation_texts(), max(1, n_bytes // _EXCERPTS), hashes)
-        excerpts = sample(clipped(offered, _SCANNED * n_bytes), n_bytes)
+        excerpts = sample(truncate(offered, _SCANNED * n_bytes), n_bytes)
         if len(excerpts) < MIN_ITEMS:
             place = f"`validation` ({self.config.validation.path})" if self.config.validation else "validation_share"
             raise InputError(
                 f"category {self.config.name}: {place} leaves {len(excerpts)} documents to validate on, but a standard "
                 f"error needs {MIN_ITEMS}; raise validation_share or validation_bytes, or give another `validation`"
             )
-        return Held(excerpts=tuple(excerpts), hashes=frozenset(hashes))
+        return HeldOutTexts(excerpts=tuple(excerpts), hashes=frozenset(hashes))
 
     def training(self, held: Collection[int] = ()) -> Iterator[str]:
         """The texts to train on: none that the share cuts off, and none whose hash is in ``held``.
@@ -64,7 +64,7 @@ class Category:
         share = 0.0 if self.config.validation else self.config.validation_share
         left = 0
         for text in self._all():
-            if not in_share(text, share) and text_hash(text) not in held:
+            if not in_split(text, share) and text_hash(text) not in held:
                 left += 1
                 yield text
         if not left:
@@ -75,13 +75,13 @@ class Category:
 
     def _validation_texts(self) -> Iterator[str]:
         if self.config.validation is None:
-            return (text for text in self._all() if in_share(text, self.config.validation_share))
+            return (text for text in self._all() if in_split(text, self.config.validation_share))
         revision = self.validation_origin.revision if self.validation_origin else None
         return read_documents(self.config.validation, embedded=self.embedded, revision=revision)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class HeldOutTexts:
     """What is kept from training: excerpts to measure, and the hashes of the whole documents they are from."""
 
     excerpts: tuple[str, ...]
@@ -93,7 +93,7 @@ def text_hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def in_share(text: str, share: float) -> bool:
+def in_split(text: str, share: float) -> bool:
     """Whether a text belongs to the given share of all texts, by its hash: copies go together."""
     return text_hash(text) < share * 2.0**64
 
@@ -120,7 +120,7 @@ def sample(texts: Iterable[str], n_bytes: int) -> list[str]:
     return found
 
 
-def clipped(texts: Iterable[str], n_bytes: int) -> Iterator[str]:
+def truncate(texts: Iterable[str], n_bytes: int) -> Iterator[str]:
     """Texts until ``n_bytes`` have passed."""
     for text in texts:
         yield text

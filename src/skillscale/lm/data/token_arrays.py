@@ -17,7 +17,7 @@ _REPORT = 8 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tokens:
+class TokenArray:
     """A category's training tokens. ``array``: 1-d, memory-mapped; ``n_bytes``: of the text; ``folder``: theirs."""
 
     array: Ids
@@ -68,12 +68,12 @@ def write_tokens(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, *, la
     progress(f"{label}: {n_documents} documents, {n_bytes / 1e6:.1f} MB, {n_tokens / 1e6:.2f} M tokens")
 
 
-def open_tokens(folder: Path) -> Tokens:
+def open_tokens(folder: Path) -> TokenArray:
     """The tokens that ``write_tokens`` left in a folder, memory-mapped."""
     header = _Header(**json.loads((folder / "tokens.json").read_text(encoding="utf-8")))
     array = np.memmap(folder / "tokens.bin", dtype=header.dtype, mode="r", shape=(header.n_tokens,))
     # a plain view of the map: np.memmap's own indexing costs several times as much
-    return Tokens(array=np.asarray(array), n_documents=header.n_documents, n_bytes=header.n_bytes, folder=folder)
+    return TokenArray(array=np.asarray(array), n_documents=header.n_documents, n_bytes=header.n_bytes, folder=folder)
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:

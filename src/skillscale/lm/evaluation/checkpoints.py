@@ -10,14 +10,14 @@ import torch
 
 from skillscale.config import Config, SkillsConfig
 from skillscale.errors import DivergedError, InputError
-from skillscale.lm.data.cache import Progress, full_disk_named
+from skillscale.lm.data.cache import Progress, name_full_disk
 from skillscale.lm.data.documents import read_rows
 from skillscale.lm.data.fingerprints import origin
 from skillscale.lm.data.prepare import embedded_corpora
-from skillscale.lm.evaluation.hf_folder import Folder
-from skillscale.lm.evaluation.hf_model import Causal
-from skillscale.lm.evaluation.items import ItemSet, pack, pairs_of_rows
-from skillscale.lm.evaluation.skills import Measured, evaluate, of_sets
+from skillscale.lm.evaluation.hf_folder import CheckpointFolder
+from skillscale.lm.evaluation.hf_model import CausalLM
+from skillscale.lm.evaluation.items import ItemSet, pack_windows, pairs_of_rows
+from skillscale.lm.evaluation.skills import EvaluationResult, aggregate_skills, evaluate_windows
 from skillscale.point import digest
 from skillscale.record import Measurement
 
@@ -25,21 +25,21 @@ _LOGITS = 2**27  # in one call of a model: half a gigabyte of float32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Texts:
+class EvaluationTexts:
     """(prompt, completion) of every item by evaluation set; ``data_hash`` names all of them by content."""
 
     sets: Mapping[str, Sequence[tuple[str, str]]]
     data_hash: str
 
 
-def read_texts(config: Config, cache: Path, *, progress: Progress) -> Texts:
+def read_texts(config: Config, cache: Path, *, progress: Progress) -> EvaluationTexts:
     """Read the evaluation sets of the skills; embedded corpora are made where they are needed.
 
     Raises:
         InputError: a source, column or template that can't be used.
         TrainingError: the disk is full.
     """
-    with full_disk_named(cache):
+    with name_full_disk(cache):
         paths = [one.path for one in config.skills.sets]
         embedded = embedded_corpora(paths, config.data, cache, progress=progress)
         found: dict[str, list[tuple[str, str]]] = {}
@@ -49,12 +49,18 @@ def read_texts(config: Config, cache: Path, *, progress: Progress) -> Texts:
             found[one.name], dropped = pairs_of_rows(rows, one)
             left_out = f"; {dropped} rows without a completion left out" if dropped else ""
             progress(f"{one.name}: {len(found[one.name])} items{left_out}")
-    return Texts(sets=found, data_hash=digest(found))
+    return EvaluationTexts(sets=found, data_hash=digest(found))
 
 
 def measure(
-    model: Causal, folder: Folder, texts: Texts, skills: SkillsConfig, *, context: int, batch_tokens: int | None = None
-) -> Measured:
+    model: CausalLM,
+    folder: CheckpointFolder,
+    texts: EvaluationTexts,
+    skills: SkillsConfig,
+    *,
+    context: int,
+    batch_tokens: int | None = None,
+) -> EvaluationResult:
     """Measure a checkpoint on every set.
 
     Args:
@@ -71,7 +77,7 @@ def measure(
     """
     size = batch_tokens or max(1, _LOGITS // folder.tokenizer.vocab_size)
     device = next(model.parameters()).device
-    return of_sets(
+    return aggregate_skills(
         {
             name: _loss(model, _items(name, pairs, folder), context=context, device=device, batch_tokens=size)
             for name, pairs in texts.sets.items()
@@ -80,21 +86,21 @@ def measure(
     )
 
 
-def _loss(model: Causal, items: ItemSet, *, context: int, device: torch.device, batch_tokens: int) -> Measurement:
+def _loss(model: CausalLM, items: ItemSet, *, context: int, device: torch.device, batch_tokens: int) -> Measurement:
     try:
-        return evaluate(model, items, context=context, device=device, batch_tokens=batch_tokens)
+        return evaluate_windows(model, items, context=context, device=device, batch_tokens=batch_tokens)
     except DivergedError as error:
         # Nothing was trained here whose learning rate could be lowered
         raise DivergedError(f"the loss on {items.name} is no number; try another --dtype, or other weights") from error
 
 
-def _items(name: str, pairs: Sequence[tuple[str, str]], folder: Folder) -> ItemSet:
+def _items(name: str, pairs: Sequence[tuple[str, str]], folder: CheckpointFolder) -> ItemSet:
     """Items as the checkpoint's tokenizer writes them.
 
     Raises:
         InputError: a completion becomes no token, or unknown ones: its bytes would count, and cost nothing.
     """
-    items = pack(name, pairs, folder.tokenizer)
+    items = pack_windows(name, pairs, folder.tokenizer)
     n_unknown = 0 if folder.unknown is None else int((_targets(items) == folder.unknown).sum())
     if n_unknown or items.completion_tokens.min() < 1:
         what = f"{n_unknown} of its target tokens are unknown ones" if n_unknown else "of a completion nothing is left"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from skillscale.errors import InputError
-from skillscale.lm.data.fingerprints import remembered
+from skillscale.lm.data.fingerprints import remembered_fingerprint
 from skillscale.lm.data.tokenizer import Tokenizer
 from skillscale.point import digest
 
@@ -23,7 +23,7 @@ _DOWNLOADED = ".cache/huggingface/download/config.json.metadata"  # of `hf downl
 
 
 @dataclass(frozen=True, kw_only=True)
-class Folder:
+class CheckpointFolder:
     """A checkpoint that can be read. ``config``: what config.json holds; ``revision``: of the hub, empty if not known.
 
     ``first_token``: what stands before every text; its id is the tokenizer's ``end_of_text``. ``unknown``: id of the
@@ -49,7 +49,7 @@ class Folder:
         return digest([self.sha256(cache), self.tokenizer.end_of_text], 16)
 
 
-def open_folder(path: Path, *, name: str = "", first_token: str = "") -> Folder:
+def open_folder(path: Path, *, name: str = "", first_token: str = "") -> CheckpointFolder:
     """Look at a checkpoint.
 
     Args:
@@ -70,7 +70,7 @@ def open_folder(path: Path, *, name: str = "", first_token: str = "") -> Folder:
     text = _tokenizer_text(path)
     first, number = _first(path, text, config, first_token)
     tokenizer = Tokenizer(text, name=f"tokenizer of {path}", end_of_text=number)
-    return Folder(
+    return CheckpointFolder(
         name=name or _hub_name(path) or path.resolve().name, path=path, config=config, tokenizer=tokenizer,
         first_token=first, unknown=_unknown(text), weights=weights, revision=_revision(path),
     )  # fmt: skip
@@ -206,6 +206,6 @@ def _sha256(file: Path, cache: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
     stat = file.stat()
-    found = remembered(cache, f"sha256 {file.resolve()}", [stat.st_size, stat.st_mtime_ns], read)
+    found = remembered_fingerprint(cache, f"sha256 {file.resolve()}", [stat.st_size, stat.st_mtime_ns], read)
     assert found is not None
     return found

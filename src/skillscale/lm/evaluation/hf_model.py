@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from skillscale.errors import DivergedError, InputError, TrainingError
-from skillscale.lm.evaluation.hf_folder import Folder
-from skillscale.record import Size
+from skillscale.lm.evaluation.hf_folder import CheckpointFolder
+from skillscale.record import ModelSize
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 _PROBE = 16  # positions
@@ -21,7 +21,7 @@ _SAME = 1e-3
 _SHOWN = 3
 
 
-class Causal(torch.nn.Module):
+class CausalLM(torch.nn.Module):
     """ids (batch, time) -> logits (batch, time, vocabulary). Every window begins with the first token.
 
     Many models hold on to it from everywhere (Xiao et al. 2023): a window from the middle of a text gets it in place of
@@ -41,7 +41,7 @@ class Causal(torch.nn.Module):
         return logits
 
 
-def size_of(folder: Folder) -> Size:
+def size_of(folder: CheckpointFolder) -> ModelSize:
     """Parameters and shape of a checkpoint, from its config alone: each tensor once, however often it is used.
 
     ``n_params_embed``: lookup tables (of tokens, and of positions where they are learned) and the output head.
@@ -64,14 +64,14 @@ def size_of(folder: Folder) -> Size:
             f"{rows} tokens; they are not of one checkpoint"
         )
     n_params, n_embed = _count(model)
-    return Size(
+    return ModelSize(
         n_params=n_params, n_params_nonembed=n_params - n_embed, n_params_embed=n_embed,
         depth=_whole(shape, "num_hidden_layers"), width=_whole(shape, "hidden_size"),
         n_heads=_whole(shape, "num_attention_heads"), vocab_size=rows, context=_whole(shape, "max_position_embeddings"),
     )  # fmt: skip
 
 
-def load(folder: Folder, *, dtype: str, device: str) -> Causal:
+def load(folder: CheckpointFolder, *, dtype: str, device: str) -> CausalLM:
     """Read a checkpoint's weights.
 
     Args:
@@ -98,7 +98,7 @@ def load(folder: Folder, *, dtype: str, device: str) -> Causal:
     except Exception as error:  # whatever weights of others make the library raise
         raise InputError(f"{folder.name} can't be read: {_line(error)}; download it again") from error
     _check_complete(folder, info)
-    causal = Causal(model, folder.tokenizer.end_of_text)
+    causal = CausalLM(model, folder.tokenizer.end_of_text)
     _try_out(causal, folder, dtype=dtype, device=device)
     return causal
 
@@ -117,7 +117,7 @@ def _library() -> Any:
     return transformers
 
 
-def _config(transformers: Any, folder: Folder) -> Any:
+def _config(transformers: Any, folder: CheckpointFolder) -> Any:
     """The checkpoint's config, of a causal language model that transformers has itself."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -150,7 +150,7 @@ def _count(model: torch.nn.Module) -> tuple[int, int]:
     return sum(one.numel() for one in model.parameters()), sum(embed.values())
 
 
-def _check_complete(folder: Folder, info: Mapping[str, Any]) -> None:
+def _check_complete(folder: CheckpointFolder, info: Mapping[str, Any]) -> None:
     """Refuse weights of another model: what is missing would be random numbers."""
     for key, what in (("missing_keys", "lacks"), ("mismatched_keys", "has of another shape")):
         found = sorted(str(one) for one in info.get(key) or ())
@@ -162,7 +162,7 @@ def _check_complete(folder: Folder, info: Mapping[str, Any]) -> None:
             )
 
 
-def _try_out(model: Causal, folder: Folder, *, dtype: str, device: str) -> None:
+def _try_out(model: CausalLM, folder: CheckpointFolder, *, dtype: str, device: str) -> None:
     """Read two texts that differ in their second half alone: the first halves must give the same logits, of numbers.
 
     Raises:

@@ -60,7 +60,7 @@ class Windows:
         return len(self.starts)
 
 
-def cut(items: ItemSet, context: int) -> Windows:
+def cut_windows(items: ItemSet, context: int) -> Windows:
     """Windows in which every target token stands exactly once.
 
     An item that fits is one window; of a longer one the prompt loses its beginning; a completion longer than the
@@ -84,7 +84,7 @@ def items_of_rows(rows: Iterable[Mapping[str, Any]], one: EvalSetConfig, tokeniz
         InputError: a template or ``where`` that doesn't suit the columns, or too few items.
     """
     pairs, dropped = pairs_of_rows(rows, one)
-    return pack(one.name, pairs, tokenizer), dropped
+    return pack_windows(one.name, pairs, tokenizer), dropped
 
 
 def pairs_of_rows(rows: Iterable[Mapping[str, Any]], one: EvalSetConfig) -> tuple[list[tuple[str, str]], int]:
@@ -123,10 +123,10 @@ def _counts(row: Mapping[str, Any], one: EvalSetConfig) -> bool:
 
 def items_of_documents(name: str, texts: Sequence[str], tokenizer: Tokenizer) -> ItemSet:
     """Whole documents as items: nothing but end-of-text before them."""
-    return pack(name, [("", text) for text in texts], tokenizer)
+    return pack_windows(name, [("", text) for text in texts], tokenizer)
 
 
-def pack(name: str, pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> ItemSet:
+def pack_windows(name: str, pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> ItemSet:
     """Items of (prompt, completion) texts, tokenised as one text each."""
     rows, prompts = [], []
     for prompt, completion in pairs:
@@ -155,7 +155,7 @@ def open_items(name: str, folder: Path) -> ItemSet:
     return ItemSet(name=name, **loaded)
 
 
-def report(items: ItemSet, dropped: int, progress: Progress) -> None:
+def export_items(items: ItemSet, dropped: int, progress: Progress) -> None:
     """Say what a set holds, and what was left out."""
     left_out = f"; {dropped} rows without a completion left out" if dropped else ""
     progress(f"{items.name}: {len(items)} items, {int(items.completion_tokens.sum())} target tokens{left_out}")

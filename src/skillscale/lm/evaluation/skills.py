@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from skillscale.config import SkillsConfig
 from skillscale.errors import DivergedError
-from skillscale.lm.data.prepare import Prepared
-from skillscale.lm.evaluation.items import ItemSet, Windows, cut
+from skillscale.lm.data.prepare import PreparedData
+from skillscale.lm.evaluation.items import ItemSet, Windows, cut_windows
 from skillscale.record import Measurement, pooled
 
 Model = Callable[[Tensor], Tensor]
@@ -22,7 +22,7 @@ BATCH_TOKENS = 8_192  # on a CPU larger batches are slower, by cache misses
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class EvaluationResult:
     """Every set (``val/CATEGORY`` for validation sets), and the skills of both splits."""
 
     sets: Mapping[str, Measurement]
@@ -30,15 +30,15 @@ class Measured:
     skills_held_out: Mapping[str, Measurement] = field(default_factory=dict)
 
 
-def measure(
+def evaluate_skills(
     model: Model,
-    prepared: Prepared,
+    prepared: PreparedData,
     skills: SkillsConfig,
     *,
     context: int,
     device: str | torch.device | None = None,
     batch_tokens: int = BATCH_TOKENS,
-) -> Measured:
+) -> EvaluationResult:
     """Measure every set once; a skill is the unweighted mean over its sets.
 
     Raises:
@@ -46,15 +46,15 @@ def measure(
     """
     everything = {f"val/{name}": items for name, items in prepared.validation.items()} | dict(prepared.sets)
     sets = {
-        name: evaluate(model, items, context=context, device=device, batch_tokens=batch_tokens)
+        name: evaluate_windows(model, items, context=context, device=device, batch_tokens=batch_tokens)
         for name, items in everything.items()
     }
-    return of_sets(sets, skills)
+    return aggregate_skills(sets, skills)
 
 
-def of_sets(sets: Mapping[str, Measurement], skills: SkillsConfig) -> Measured:
+def aggregate_skills(sets: Mapping[str, Measurement], skills: SkillsConfig) -> EvaluationResult:
     """The skills from the sets they are made of."""
-    return Measured(
+    return EvaluationResult(
         sets=sets,
         skills={skill.name: pooled([sets[name] for name in skill.hypothesis]) for skill in skills.skills},
         skills_held_out={
@@ -63,7 +63,7 @@ def of_sets(sets: Mapping[str, Measurement], skills: SkillsConfig) -> Measured:
     )
 
 
-def evaluate(
+def evaluate_windows(
     model: Model,
     items: ItemSet,
     *,
@@ -82,7 +82,7 @@ def evaluate(
     Raises:
         DivergedError: the loss is no number.
     """
-    windows = cut(items, context)
+    windows = cut_windows(items, context)
     device = _device(model) if device is None else torch.device(device)
     nll = np.zeros(len(items))
     parts = [

@@ -60,7 +60,7 @@ def _is_plain_cpu(x: Tensor) -> bool:
     )
 
 
-def times(x: Tensor, weight: Tensor) -> Tensor:
+def matmul(x: Tensor, weight: Tensor) -> Tensor:
     """X W^T by oneDNN; the operator is the one that compiled models call."""
     product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, None, "none", [], "")  # noqa: SLF001  no public name
     return product
@@ -69,20 +69,20 @@ def times(x: Tensor, weight: Tensor) -> Tensor:
 def _summed(grad_MxO: Tensor, x_MxI: Tensor) -> Tensor:
     """grad^T x, (O, I): the narrower of the two is the one that has to be transposed in memory."""
     if x_MxI.shape[1] <= grad_MxO.shape[1]:
-        return times(x_MxI.t(), grad_MxO.t()).t()
-    return times(grad_MxO.t(), x_MxI.t())
+        return matmul(x_MxI.t(), grad_MxO.t()).t()
+    return matmul(grad_MxO.t(), x_MxI.t())
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return times(x, weight)
+        return matmul(x, weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        return times(grad, weight.t()), _summed(grad.flatten(0, -2), x.flatten(0, -2))
+        return matmul(grad, weight.t()), _summed(grad.flatten(0, -2), x.flatten(0, -2))
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -95,12 +95,12 @@ class _HeadLoss(torch.autograd.Function):
         losses = []
         for first in range(0, len(hidden), rows):
             part, target = hidden[first : first + rows], targets[first : first + rows, None]
-            logits = times(part, table)
+            logits = matmul(part, table)
             shares = logits.softmax(1)
             # ln sum exp from the largest logit and its share, without a second exponential of all
             losses.append((logits.amax(1) - shares.amax(1).log() - logits.gather(1, target)[:, 0]).sum())
             shares.scatter_add_(1, target, shares.new_full((len(part), 1), -1.0))
-            to_hidden[first : first + rows] = times(shares, table.t())
+            to_hidden[first : first + rows] = matmul(shares, table.t())
             to_table += _summed(shares, part)
         ctx.save_for_backward(to_hidden, to_table)
         return torch.stack(losses).sum() / len(hidden)

@@ -5,13 +5,13 @@ from functools import lru_cache
 
 import torch
 
-from skillscale.record import Size
+from skillscale.record import ModelSize
 
 _PEAK_SIDE = 1024
 _PEAK_TRIALS = 8
 
 
-def per_token(size: Size) -> int:
+def flops_per_token(size: ModelSize) -> int:
     """FLOP of forward and backward a token: 6 (12 L d^2 + V d) + 12 L T d.
 
     Every matrix product counts two FLOP a multiply-add, and its backward pass twice its forward pass. Attention is

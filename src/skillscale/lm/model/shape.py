@@ -15,7 +15,7 @@ from itertools import count
 
 from skillscale.config import ModelConfig
 from skillscale.errors import InputError
-from skillscale.record import Size
+from skillscale.record import ModelSize
 
 # One layer can't form induction heads (Olsson et al. 2022, arXiv 2209.11895): a ladder that begins with one-layer
 # models has a kink in its losses where the second layer comes in.
@@ -32,13 +32,13 @@ _NARROW, _WIDE = 0.75, 1.5
 _STEPS_IN_HEAD = 16
 
 
-def shape_for(n_params: float, *, vocab_size: int, model: ModelConfig) -> Size:
+def shape_for(n_params: float, *, vocab_size: int, model: ModelConfig) -> ModelSize:
     """The model whose total size is nearest, in log N, to the one asked for.
 
     Raises:
         InputError: no model is that small or that large.
     """
-    sizes = rungs(vocab_size, model)
+    sizes = buildable_sizes(vocab_size, model)
     if not (math.isfinite(n_params) and sizes[0] / 2 <= n_params <= sizes[-1]):
         raise InputError(
             f"n_params is {n_params:.4g}, but models over {vocab_size} tokens have {sizes[0]:,} to {sizes[-1]:,} "
@@ -47,19 +47,21 @@ def shape_for(n_params: float, *, vocab_size: int, model: ModelConfig) -> Size:
     above = min(bisect.bisect_left(sizes, n_params), len(sizes) - 1)
     nearest = min(sizes[max(above - 1, 0) : above + 1], key=lambda size: abs(math.log(size / n_params)))
     depth, width = _shapes(vocab_size, model)[nearest]
-    return sized(depth, width, vocab_size=vocab_size, model=model)
+    return model_size(depth, width, vocab_size=vocab_size, model=model)
 
 
-def ladder(*, vocab_size: int, model: ModelConfig, smallest: float = 1e4, largest: float = 1e10) -> list[Size]:
+def size_ladder(
+    *, vocab_size: int, model: ModelConfig, smallest: float = 1e4, largest: float = 1e10
+) -> list[ModelSize]:
     """Every size from ``smallest`` to ``largest``, ascending."""
-    inside = [n for n in rungs(vocab_size, model) if smallest <= n <= largest]
+    inside = [n for n in buildable_sizes(vocab_size, model) if smallest <= n <= largest]
     return [shape_for(n, vocab_size=vocab_size, model=model) for n in inside]
 
 
-def sized(depth: int, width: int, *, vocab_size: int, model: ModelConfig) -> Size:
+def model_size(depth: int, width: int, *, vocab_size: int, model: ModelConfig) -> ModelSize:
     """The sizes of a shape, under each convention."""
     embed, total = vocab_size * width, _total(depth, width, vocab_size)
-    return Size(
+    return ModelSize(
         n_params=total,
         n_params_nonembed=total - embed,
         n_params_embed=embed,
@@ -71,7 +73,7 @@ def sized(depth: int, width: int, *, vocab_size: int, model: ModelConfig) -> Siz
     )
 
 
-def rungs(vocab_size: int, model: ModelConfig) -> list[int]:
+def buildable_sizes(vocab_size: int, model: ModelConfig) -> list[int]:
     """Every total size that can be built, ascending."""
     return list(_shapes(vocab_size, model))
 

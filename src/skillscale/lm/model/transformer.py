@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from skillscale.lm.model.cpu_kernels import Linear, next_token_loss
-from skillscale.record import Size
+from skillscale.record import ModelSize
 
 _ROPE_BASE = 10_000.0
 # Standard deviation of embeddings in the stream, and of the first logits. At 0.02 in both, the custom, the random first
@@ -31,7 +31,7 @@ class Transformer(nn.Module):
         checkpointed: training keeps only what enters each block, and computes the block again on the way back.
     """
 
-    def __init__(self, size: Size, *, seed: int, checkpointed: bool = False) -> None:
+    def __init__(self, size: ModelSize, *, seed: int, checkpointed: bool = False) -> None:
         super().__init__()
         self.size = size
         self.embed = nn.Embedding(size.vocab_size, size.width)
@@ -41,7 +41,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(size.width, bias=False)
         self.cos: Tensor
         self.sin: Tensor
-        for name, table in zip(("cos", "sin"), rotations(size.context, size.width // size.n_heads), strict=True):
+        for name, table in zip(("cos", "sin"), rotary_angles(size.context, size.width // size.n_heads), strict=True):
             self.register_buffer(name, table, persistent=False)
         built = sum(parameter.numel() for parameter in self.parameters())
         assert built == size.n_params, f"built {built} parameters, but the shape counts {size.n_params}"
@@ -106,19 +106,19 @@ class Block(nn.Module):
         heads = self.query_key_value(x_BxTxd).view(batch, length, 3, self.n_heads, width // self.n_heads)
         q_BxHxTxK, k_BxHxTxK, v_BxHxTxK = heads.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = functional.scaled_dot_product_attention(
-            turned(q_BxHxTxK, cos_TxK, sin_TxK), turned(k_BxHxTxK, cos_TxK, sin_TxK), v_BxHxTxK, is_causal=True
+            rotate(q_BxHxTxK, cos_TxK, sin_TxK), rotate(k_BxHxTxK, cos_TxK, sin_TxK), v_BxHxTxK, is_causal=True
         )
         out_BxTxd: Tensor = self.attention_out(mixed.transpose(1, 2).reshape(batch, length, width))
         return out_BxTxd
 
 
-def rotations(context: int, head_dim: int) -> tuple[Tensor, Tensor]:
+def rotary_angles(context: int, head_dim: int) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines (T, K) of rotary positions (Su et al. 2021, arXiv 2104.09864), halves as pairs."""
     rates = _ROPE_BASE ** -(torch.arange(0, head_dim, 2) / head_dim)
     angles = torch.outer(torch.arange(context, dtype=torch.float32), rates)
     return torch.cat((angles.cos(), angles.cos()), -1), torch.cat((-angles.sin(), angles.sin()), -1)
 
 
-def turned(x_BxHxTxK: Tensor, cos_TxK: Tensor, sin_TxK: Tensor) -> Tensor:
+def rotate(x_BxHxTxK: Tensor, cos_TxK: Tensor, sin_TxK: Tensor) -> Tensor:
     """Each pair (i, i + K/2) turned by its position's angle."""
     return x_BxHxTxK * cos_TxK + x_BxHxTxK.roll(x_BxHxTxK.shape[-1] // 2, -1) * sin_TxK

@@ -25,7 +25,7 @@ from skillscale.config import TrainConfig
 from skillscale.errors import InputError, TrainingError
 from skillscale.lm.train import hyperparameters
 from skillscale.point import DesignPoint
-from skillscale.record import Optimisation, Size
+from skillscale.record import ModelSize, OptimizerPlan
 
 State: TypeAlias = dict[str, Any]
 # Of what the rule gives; chosen by hand on a few runs of 3e4 parameters and one seed (docs/branching.md)
@@ -38,7 +38,7 @@ _LOOK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Branch:
+class CooldownBranch:
     """The steps of a run on a trunk.
 
     ``firsts``: (steps + 1,) sequences seen before each step, the last before one that is not taken; ``fork``: steps on
@@ -77,7 +77,7 @@ class Branch:
         return rate * (1 - (1 - self.config.decay_to) * math.sqrt((first - fork) / (end - fork)))
 
 
-def branch(n_tokens: int, n_params_nonembed: int, config: TrainConfig, *, context: int) -> Branch:
+def cooldown_branch(n_tokens: int, n_params_nonembed: int, config: TrainConfig, *, context: int) -> CooldownBranch:
     """The run of D tokens, to the nearest whole batch, on the trunk of a size.
 
     Raises:
@@ -89,17 +89,17 @@ def branch(n_tokens: int, n_params_nonembed: int, config: TrainConfig, *, contex
     if len(firsts) > 2 and abs(firsts[-2] * context - n_tokens) <= abs(firsts[-1] * context - n_tokens):
         firsts = firsts[:-1]
     fork = int(np.abs(firsts[:-1] - (1 - config.decay_share) * firsts[-1]).argmin())
-    return Branch(firsts=firsts, fork=fork, n_params_nonembed=n_params_nonembed, context=context, config=config)
+    return CooldownBranch(firsts=firsts, fork=fork, n_params_nonembed=n_params_nonembed, context=context, config=config)
 
 
-def derive(point: DesignPoint, size: Size, config: TrainConfig, *, context: int) -> Optimisation:
+def branch_plan(point: DesignPoint, size: ModelSize, config: TrainConfig, *, context: int) -> OptimizerPlan:
     """The optimisation of a branch: its rate at the fork, which is the highest, and its last batch.
 
     Raises:
-        InputError: as ``branch``.
+        InputError: as ``cooldown_branch``.
     """
-    own = branch(point.n_tokens, size.n_params_nonembed, config, context=context)
-    return Optimisation(
+    own = cooldown_branch(point.n_tokens, size.n_params_nonembed, config, context=context)
+    return OptimizerPlan(
         lr=own.rate(own.fork),
         batch_sequences=int(own.firsts[-1] - own.firsts[-2]),
         steps=own.steps,
@@ -138,7 +138,7 @@ def _doubles_at(count: int, config: TrainConfig, context: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trunk:
+class StablePhaseCheckpoint:
     """Where a trunk's state is kept for the branches to come. ``goes_on``: whether a longer branch will want it."""
 
     path: Path
@@ -150,15 +150,15 @@ class Trunk:
             path.unlink(missing_ok=True)
 
 
-class Turn:
+class StablePhaseLease:
     """One process at a time moves a trunk forward; the others wait for it, and take what it leaves."""
 
-    def __init__(self, trunk: Trunk) -> None:
+    def __init__(self, trunk: StablePhaseCheckpoint) -> None:
         self.trunk = trunk
         self._lock = FileLock(_lock_of(trunk.path))
         self._leaves = trunk.goes_on
 
-    def __enter__(self) -> "Turn":
+    def __enter__(self) -> "StablePhaseLease":
         self.trunk.path.parent.mkdir(parents=True, exist_ok=True)
         return self
 

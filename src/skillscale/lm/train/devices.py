@@ -27,14 +27,14 @@ from torch.optim import Optimizer
 from skillscale.config import TrainConfig
 from skillscale.errors import InputError
 from skillscale.lm.model.transformer import Transformer
-from skillscale.lm.train.process_group import ALONE, Team
+from skillscale.lm.train.process_group import ALONE, ProcessGroup
 
 State = dict[str, Any]
 _GRAPHS = ("reduce-overhead", "max-autotune")
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-def chosen_device(wanted: str, count: int = 1) -> str:
+def select_device(wanted: str, count: int = 1) -> str:
     """``cpu`` or ``cuda``.
 
     Raises:
@@ -55,13 +55,13 @@ def chosen_device(wanted: str, count: int = 1) -> str:
     return "cuda"
 
 
-def fabric_for(config: TrainConfig, team: Team = ALONE) -> Fabric:
+def fabric_for(config: TrainConfig, team: ProcessGroup = ALONE) -> Fabric:
     """Lightning's door to the devices of a run, opened.
 
     Raises:
         InputError: a device that is not there.
     """
-    device = chosen_device(config.device, config.devices)
+    device = select_device(config.device, config.devices)
     if team.environment is None:
         return Fabric(accelerator=device, devices=1, precision=config.precision)
     fabric = Fabric(
@@ -87,11 +87,11 @@ def strategy(config: TrainConfig) -> Strategy:
     Weights and gradients travel in float32 in either: the same arithmetic as on one device, whatever the precision.
     """
     if is_sharded(config):
-        return ModelParallelStrategy(sharded, data_parallel_size=config.n_devices, tensor_parallel_size=1)
+        return ModelParallelStrategy(shard, data_parallel_size=config.n_devices, tensor_parallel_size=1)
     return DDPStrategy(gradient_as_bucket_view=True)
 
 
-def sharded(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
+def shard(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
     """A model whose blocks, and what is around them, are each kept in parts (FSDP, as torch's ``fully_shard``)."""
     assert isinstance(model, Transformer)
     for block in model.blocks:
@@ -105,7 +105,7 @@ def has_graphs(config: TrainConfig, device: str) -> bool:
     return device == "cuda" and config.compile in _GRAPHS
 
 
-def compiled(model: nn.Module, config: TrainConfig, device: str) -> nn.Module:
+def compile_model(model: nn.Module, config: TrainConfig, device: str) -> nn.Module:
     """The model as ``train.compile`` wants it; weights and their names stay those of ``model``.
 
     Raises:
@@ -140,7 +140,7 @@ def _options(mode: str) -> dict[str, Any]:
     return {"mode": mode}
 
 
-def whole_state(model: nn.Module, optimizer: Optimizer) -> tuple[State, State]:
+def gather_state(model: nn.Module, optimizer: Optimizer) -> tuple[State, State]:
     """Weights and moments put together from all devices, as one device names them; empty on all but the first."""
     weights = get_model_state_dict(model, options=_WHOLE)
     if not optimizer.state:  # before the first step; torch would make one
@@ -154,8 +154,8 @@ def whole_state(model: nn.Module, optimizer: Optimizer) -> tuple[State, State]:
     return weights, {"state": {index[name]: kept["state"][name] for name in names}, "param_groups": groups}
 
 
-def take_whole_state(model: nn.Module, optimizer: Optimizer, weights: State, moments: State) -> None:
-    """Inverse of ``whole_state``: each device takes its parts."""
+def load_gathered_state(model: nn.Module, optimizer: Optimizer, weights: State, moments: State) -> None:
+    """Inverse of ``gather_state``: each device takes its parts."""
     options = StateDictOptions(full_state_dict=True)
     set_model_state_dict(model, weights, options=options)
     if not moments["state"]:
@@ -168,7 +168,7 @@ def take_whole_state(model: nn.Module, optimizer: Optimizer, weights: State, mom
     set_optimizer_state_dict(model, optimizer, kept, options=options)
 
 
-def whole_model(model: Transformer, device: torch.device, *, is_first: bool) -> Transformer:
+def gather_model(model: Transformer, device: torch.device, *, is_first: bool) -> Transformer:
     """A sharded model put together on the first device, which measures it; the others keep theirs."""
     weights = cast("dict[str, Tensor]", get_model_state_dict(model, options=_WHOLE))
     if not is_first:

@@ -11,13 +11,13 @@ says where those in conf/train.yaml come from.
 from skillscale.config import TrainConfig
 from skillscale.errors import InputError
 from skillscale.point import DesignPoint
-from skillscale.record import Optimisation, Size
+from skillscale.record import ModelSize, OptimizerPlan
 
 # Fewer updates than this leave no room for a warm-up and a decay (assumption, not tuned)
 MIN_STEPS = 100
 
 
-def derive(point: DesignPoint, size: Size, config: TrainConfig, *, context: int) -> Optimisation:
+def optimizer_plan(point: DesignPoint, size: ModelSize, config: TrainConfig, *, context: int) -> OptimizerPlan:
     """The optimisation of a point; D is rounded to whole batches (``n_tokens`` of the result times the context).
 
     Raises:
@@ -26,7 +26,7 @@ def derive(point: DesignPoint, size: Size, config: TrainConfig, *, context: int)
     sequences = whole_sequences(point.n_tokens, context)
     batch = min(batch_sequences(point.n_tokens, config, context=context), max(1, sequences // MIN_STEPS))
     steps = max(1, round(point.n_tokens / (batch * context)))
-    return Optimisation(
+    return OptimizerPlan(
         lr=learning_rate(size.n_params_nonembed, point.n_tokens, config),
         batch_sequences=batch,
         steps=steps,

@@ -19,10 +19,10 @@ from skillscale.config import TrainConfig
 from skillscale.errors import DamagedCheckpointError, DivergedError, SkillscaleError, TrainingError
 from skillscale.lm.model.transformer import Transformer
 from skillscale.lm.train import devices
-from skillscale.lm.train.cooldown_branches import Turn, branch
-from skillscale.lm.train.process_group import ALONE, Team, Word
+from skillscale.lm.train.cooldown_branches import StablePhaseLease, cooldown_branch
+from skillscale.lm.train.process_group import ALONE, ControlMessage, ProcessGroup
 from skillscale.point import DesignPoint, digest
-from skillscale.record import Optimisation, Size
+from skillscale.record import ModelSize, OptimizerPlan
 
 CURVE_POINTS = 100
 # A batch goes through in parts of this many tokens: on a CPU the activations of 2048 stay in reach of the cache
@@ -35,19 +35,19 @@ _TIMED_STEPS = 20
 _OF_TRUNK = ("decay_steps", "trunk")
 
 
-class Stream(Protocol):
+class BatchStream(Protocol):
     """Training sequences by index: the same whatever the batch."""
 
     def batch(self, first: int, count: int) -> npt.NDArray[np.int64]:
         """Sequences ``first`` to ``first + count - 1``: (count, context + 1) token ids."""
 
 
-class Stopped(SkillscaleError):  # noqa: N818  an outcome that was asked for, not an error
+class TrainingInterrupted(SkillscaleError):  # noqa: N818  an outcome that was asked for, not an error
     """Training was told to stop; the checkpoint, where one was asked for, holds what was done."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class TrainProgress:
     """Where a run is: steps, tokens seen, loss of the last batch in nats per token, and the curve so far."""
 
     step: int
@@ -58,7 +58,7 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainedModel:
     """A trained model. ``curve``: (tokens seen, mean loss since the last row); ``seconds``: of all sittings.
 
     ``n_taken``: tokens of ``n_tokens`` that another run went through, whose state this one took.
@@ -93,16 +93,16 @@ class _Ledger:
 def train(
     point: DesignPoint,
     *,
-    size: Size,
-    optimisation: Optimisation,
-    stream: Stream,
+    size: ModelSize,
+    optimisation: OptimizerPlan,
+    stream: BatchStream,
     config: TrainConfig,
     checkpoint: Path | None = None,
-    turn: Turn | None = None,
-    team: Team = ALONE,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    turn: StablePhaseLease | None = None,
+    team: ProcessGroup = ALONE,
+    on_progress: Callable[[TrainProgress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Trained:
+) -> TrainedModel:
     """Train the model of a point on the first sequences of its stream.
 
     A checkpoint that is there is resumed, and ends in the same weights as a run that was never stopped; so does what
@@ -124,9 +124,9 @@ def train(
 
 
 def _trained(
-    loop: "_Loop", point: DesignPoint, size: Size, stream: Stream, *, checkpoint: Path | None, turn: Turn | None,
-    on_progress: Callable[[Progress], None], should_stop: Callable[[], bool],
-) -> Trained:  # fmt: skip
+    loop: "_Loop", point: DesignPoint, size: ModelSize, stream: BatchStream, *, checkpoint: Path | None, turn: StablePhaseLease | None,
+    on_progress: Callable[[TrainProgress], None], should_stop: Callable[[], bool],
+) -> TrainedModel:  # fmt: skip
     optimisation, config, team = loop.optimisation, loop.config, loop.team
     identity = digest([point.as_dict(), asdict(size), _plain(optimisation), config.arithmetic])
     of_trunk = digest([point.trunk, asdict(size), config.arithmetic])
@@ -152,7 +152,9 @@ def _trained(
             ledger.seconds = before + time.monotonic() - began
             if checkpoint:
                 loop.save(checkpoint, ledger, identity)
-            raise Stopped(f"stopped after {ledger.step} of {optimisation.steps} steps; start it again to go on")
+            raise TrainingInterrupted(
+                f"stopped after {ledger.step} of {optimisation.steps} steps; start it again to go on"
+            )
         team.go_on(partial(loop.state, ledger))
         ledger.losses.append(loop.step(stream.batch(*loop.share(ledger.step)), ledger.step))
         ledger.step += 1
@@ -174,7 +176,7 @@ def _trained(
     model = loop.whole_model()
     loop.check(model)
     on_progress(_progress(loop, ledger, ledger.curve[-1][1]))
-    return Trained(
+    return TrainedModel(
         model=model,
         curve=tuple(ledger.curve),
         n_tokens=loop.tokens(ledger.step),
@@ -183,14 +185,14 @@ def _trained(
     )
 
 
-def _plain(optimisation: Optimisation) -> dict[str, Any]:
+def _plain(optimisation: OptimizerPlan) -> dict[str, Any]:
     """What names a run's checkpoint; without a trunk as before there were any."""
     return {key: value for key, value in asdict(optimisation).items() if optimisation.trunk or key not in _OF_TRUNK}
 
 
-def step_seconds(size: Size, *, batch_sequences: int, config: TrainConfig) -> float:
+def step_seconds(size: ModelSize, *, batch_sequences: int, config: TrainConfig) -> float:
     """Least seconds of a step of this shape on one device here, on random tokens: other load only adds."""
-    optimisation = Optimisation(lr=1e-6, batch_sequences=batch_sequences, steps=_TIMED_STEPS, warmup_steps=0)
+    optimisation = OptimizerPlan(lr=1e-6, batch_sequences=batch_sequences, steps=_TIMED_STEPS, warmup_steps=0)
     alone = replace(config, devices=1, nodes=1, strategy="auto")
     loop = _Loop(size, optimisation, alone, seed=0)
     ids = np.random.default_rng(0).integers(0, size.vocab_size, (batch_sequences, size.context + 1))
@@ -210,7 +212,7 @@ def curve_steps(steps: int) -> frozenset[int]:
     return frozenset(round(steps * (row + 1) / rows) for row in range(rows))
 
 
-def learning_rate_at(step: int, optimisation: Optimisation, *, decay_to: float) -> float:
+def learning_rate_at(step: int, optimisation: OptimizerPlan, *, decay_to: float) -> float:
     """Rate of a step, from 0: linear up to the peak, then linear down to ``decay_to`` of it after the last step.
 
     A linear decay to near zero beats the cosine at equal tokens (Bergsma et al. 2025, arXiv 2502.15938), and a decay
@@ -227,23 +229,23 @@ class _Loop:
 
     def __init__(
         self,
-        size: Size,
-        optimisation: Optimisation,
+        size: ModelSize,
+        optimisation: OptimizerPlan,
         config: TrainConfig,
         *,
         seed: int,
         n_tokens: int = 0,
-        team: Team = ALONE,
+        team: ProcessGroup = ALONE,
     ) -> None:
         self.optimisation, self.config, self.context, self.team = optimisation, config, size.context, team
         self.branch = None
         if optimisation.trunk:
-            self.branch = branch(n_tokens, size.n_params_nonembed, config, context=size.context)
+            self.branch = cooldown_branch(n_tokens, size.n_params_nonembed, config, context=size.context)
         self.fabric = devices.fabric_for(config, team)
         device = self.fabric.device.type
         torch.set_num_threads(config.threads)
         self.model = Transformer(size, seed=seed, checkpointed=config.checkpoint_activations)
-        self.wrapped = self.fabric.setup_module(devices.compiled(self.model, config, device))
+        self.wrapped = self.fabric.setup_module(devices.compile_model(self.model, config, device))
         self.adamw = torch.optim.AdamW(
             weight_groups(self.model, config.weight_decay),
             lr=optimisation.lr,
@@ -332,7 +334,7 @@ class _Loop:
         """The model as the first process measures it."""
         if not devices.is_sharded(self.config):
             return self.model
-        return devices.whole_model(self.model, self.fabric.device, is_first=self.team.is_first)
+        return devices.gather_model(self.model, self.fabric.device, is_first=self.team.is_first)
 
     def check(self, model: nn.Module) -> None:
         """Refuse weights that the last update broke: no loss has seen them yet.
@@ -356,7 +358,7 @@ class _Loop:
         Raises:
             TrainingError: it can't be written.
         """
-        self.team.said(Word.SAVE)
+        self.team.said(ControlMessage.SAVE)
         state = {"identity": identity, **self.state(ledger)}
         partial = path.with_name(f"{path.name}.partial")
         try:
@@ -375,7 +377,7 @@ class _Loop:
     def state(self, ledger: _Ledger) -> dict[str, Any]:
         """What a checkpoint holds, of whatever devices; with a sharded model all processes help."""
         if devices.is_sharded(self.config):
-            weights, moments = devices.whole_state(self.model, self.adamw)
+            weights, moments = devices.gather_state(self.model, self.adamw)
         else:
             weights, moments = self.model.state_dict(), self.adamw.state_dict()
         done = {**asdict(ledger), "losses": [float(loss) for loss in ledger.losses]}
@@ -402,7 +404,7 @@ class _Loop:
     def resume(self, state: Mapping[str, Any]) -> _Ledger:
         """Take weights and moments from a checkpoint, and return what the run had done."""
         if devices.is_sharded(self.config):
-            devices.take_whole_state(self.model, self.adamw, state["model"], state["optimizer"])
+            devices.load_gathered_state(self.model, self.adamw, state["model"], state["optimizer"])
         else:
             self.model.load_state_dict(state["model"])
             self.adamw.load_state_dict(state["optimizer"])
@@ -422,6 +424,6 @@ def weight_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
-def _progress(loop: _Loop, ledger: _Ledger, loss: float) -> Progress:
+def _progress(loop: _Loop, ledger: _Ledger, loss: float) -> TrainProgress:
     steps, tokens = loop.optimisation.steps, loop.tokens(ledger.step)
-    return Progress(step=ledger.step, steps=steps, tokens=tokens, loss=loss, curve=tuple(ledger.curve))
+    return TrainProgress(step=ledger.step, steps=steps, tokens=tokens, loss=loss, curve=tuple(ledger.curve))

@@ -41,7 +41,7 @@ _LOOK_EVERY_S = 1.0
 _GRACE_S = 30.0
 
 
-class Word(IntEnum):
+class ControlMessage(IntEnum):
     """What the first one says."""
 
     GO = 0  # take the next step
@@ -52,11 +52,11 @@ class Word(IntEnum):
     END = 5  # no run will come
 
 
-class LeftError(SkillscaleError):
+class LeaderExitedError(SkillscaleError):
     """The first process left the run that this one trains along with; it says why."""
 
 
-class Team:
+class ProcessGroup:
     """The processes of a run. ``rank``: of this one, 0 for the first; ``size``: how many; alone unless told."""
 
     def __init__(self, rank: int = 0, size: int = 1, environment: ClusterEnvironment | None = None) -> None:
@@ -69,13 +69,13 @@ class Team:
         """Whether this process claims, writes and measures."""
         return self.rank == 0
 
-    def said(self, word: Word = Word.GO, load: bytes = b"") -> tuple[Word, bytes]:
+    def said(self, word: ControlMessage = ControlMessage.GO, load: bytes = b"") -> tuple[ControlMessage, bytes]:
         """What the first one says; what the others give here counts for nothing."""
         if self._line is None or self.is_lost:
             return word, load
         head = torch.tensor([word, len(load)])
         distributed.broadcast(head, 0, group=self._line)
-        word, length = Word(int(head[0])), int(head[1])
+        word, length = ControlMessage(int(head[0])), int(head[1])
         told = torch.frombuffer(bytearray(load), dtype=torch.uint8) if load else torch.empty(length, dtype=torch.uint8)
         for part in torch.split(told, _AT_ONCE) if length else ():
             distributed.broadcast(part, 0, group=self._line)
@@ -88,25 +88,25 @@ class Team:
         file = io.BytesIO()
         if state is not None and self.is_first:
             torch.save(state, file)
-        word, load = self.said(Word.STATE, file.getvalue())
+        word, load = self.said(ControlMessage.STATE, file.getvalue())
         if self.is_first:
             return state
-        if word is not Word.STATE:
-            raise LeftError("the first process left this run before its first step")
+        if word is not ControlMessage.STATE:
+            raise LeaderExitedError("the first process left this run before its first step")
         return torch.load(io.BytesIO(load), map_location="cpu", weights_only=True) if load else None
 
     def go_on(self, save: Callable[[], object]) -> None:
         """Take the next step when the first one says so; until then help it to put states together.
 
         Raises:
-            LeftError: it leaves this run.
+            LeaderExitedError: it leaves this run.
         """
-        word, _ = self.said(Word.GO)
-        while word is Word.SAVE:
+        word, _ = self.said(ControlMessage.GO)
+        while word is ControlMessage.SAVE:
             save()
             word, _ = self.said()
-        if word is not Word.GO:
-            raise LeftError("the first process left this run")
+        if word is not ControlMessage.GO:
+            raise LeaderExitedError("the first process left this run")
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -118,7 +118,7 @@ class Team:
             yield
         except SkillscaleError:
             if self.is_first:
-                self.said(Word.OVER)
+                self.said(ControlMessage.OVER)
             raise
         except BaseException:
             self.is_lost = self.size > 1
@@ -135,16 +135,16 @@ class Team:
         return first + self.rank * own, own
 
 
-ALONE = Team()
+ALONE = ProcessGroup()
 
 
-def team_for(config: TrainConfig, device: str) -> Team:
+def process_group_for(config: TrainConfig, device: str) -> ProcessGroup:
     """The processes that share the runs of this one, brought together once; ``device``: cpu or cuda.
 
     Raises:
         InputError: they can't be brought together from how this process was started.
     """
-    return ALONE if config.n_devices == 1 else formed(device, config.devices, config.nodes)
+    return ALONE if config.n_devices == 1 else form_process_group(device, config.devices, config.nodes)
 
 
 def check_shares(batches: Iterable[int], size: int) -> None:
@@ -162,14 +162,14 @@ def check_shares(batches: Iterable[int], size: int) -> None:
 
 
 @lru_cache(maxsize=1)
-def formed(device: str, devices: int, nodes: int) -> Team:
+def form_process_group(device: str, devices: int, nodes: int) -> ProcessGroup:
     """The team of so many devices a node; those that nobody started are started here.
 
     Raises:
-        InputError: as ``team_for``.
+        InputError: as ``process_group_for``.
     """
     size, started = devices * nodes, []
-    environment = started_by(size)
+    environment = detect_launcher(size)
     if environment is None:
         if nodes > 1:
             raise InputError(
@@ -178,13 +178,13 @@ def formed(device: str, devices: int, nodes: int) -> Team:
             )
         environment, started = TorchElasticEnvironment(), _start(device, devices)
     Fabric(accelerator=device, devices=devices, num_nodes=nodes, strategy="ddp", plugins=[environment]).launch()
-    team = Team(environment.global_rank(), size, environment)
+    team = ProcessGroup(environment.global_rank(), size, environment)
     if team.is_first:
         atexit.register(_dismiss, team, started)
     return team
 
 
-def started_by(size: int) -> ClusterEnvironment | None:
+def detect_launcher(size: int) -> ClusterEnvironment | None:
     """Who started this process as one of those that a run needs; None: nobody.
 
     Raises:
@@ -236,11 +236,11 @@ def _watch(started: "Sequence[subprocess.Popen[bytes]]") -> None:
     os._exit(1)
 
 
-def _dismiss(team: Team, started: "Sequence[subprocess.Popen[bytes]]") -> None:
+def _dismiss(team: ProcessGroup, started: "Sequence[subprocess.Popen[bytes]]") -> None:
     """At the end of the first one: let the others go, or end them where they would not hear."""
     if not any(each.poll() for each in started):
         with suppress(RuntimeError):
-            team.said(Word.END)
+            team.said(ControlMessage.END)
     for each in started:
         try:
             each.wait(0 if team.is_lost else _GRACE_S)

@@ -7,17 +7,17 @@ import numpy as np
 
 from skillscale.config import Config
 from skillscale.errors import InputError
-from skillscale.lm.model.shape import rungs
+from skillscale.lm.model.shape import buildable_sizes
 from skillscale.point import Mix
 from skillscale.runs import RunTable
-from skillscale.runs.column_map import near, some
-from skillscale.sampler.study.problem import Known
+from skillscale.runs.column_map import did_you_mean, some
+from skillscale.sampler.study.problem import StudyContext
 
 _UPDATES = 200  # with the smallest batch: runs of fewer lie off the laws by several per cent (docs/sampling.md)
 _MOST_MIXES = 32  # of a table, the most frequent ones, that a design looks at
 
 
-def known_of_config(config: Config, described: str = "") -> Known:
+def context_from_config(config: Config, described: str = "") -> StudyContext:
     """Of a study that is trained here: its ladder of sizes, its base mix and others, its largest budget.
 
     Args:
@@ -25,11 +25,11 @@ def known_of_config(config: Config, described: str = "") -> Known:
         described: what its data are, as JSON text; empty where nobody knows yet.
     """
     categories = json.loads(described or "{}").get("categories", {})
-    return Known(
+    return StudyContext(
         skills=tuple(skill.name for skill in config.skills.skills),
         mixes=config.study.mix_values,
         flops_max=max(config.study.budgets),
-        sizes=tuple(rungs(config.data.vocab_size, config.model)),
+        sizes=tuple(buildable_sizes(config.data.vocab_size, config.model)),
         least_tokens=config.model.context,
         usual_tokens=_UPDATES * max(config.train.batch_min, config.model.context),
         unique={name: float(one["tokens"]) for name, one in categories.items()},
@@ -37,7 +37,7 @@ def known_of_config(config: Config, described: str = "") -> Known:
     )
 
 
-def known_of_table(table: RunTable) -> Known:
+def context_from_table(table: RunTable) -> StudyContext:
     """Of runs by others: their mixes, the most frequent first, and the largest 6 N D.
 
     Raises:
@@ -54,10 +54,10 @@ def known_of_table(table: RunTable) -> Known:
     if not measured:
         raise InputError("no run of the table has measured any skill; give one with losses")
     largest = float((6 * runs["N"] * runs["D"]).max())
-    return Known(skills=measured, mixes=_mixes(table), flops_max=largest, categories=table.categories)
+    return StudyContext(skills=measured, mixes=_mixes(table), flops_max=largest, categories=table.categories)
 
 
-def of_named_mix(table: RunTable, name: str) -> RunTable:
+def filter_mix(table: RunTable, name: str) -> RunTable:
     """The runs of one mix that is named without its shares.
 
     Raises:
@@ -69,7 +69,7 @@ def of_named_mix(table: RunTable, name: str) -> RunTable:
         )
     names = sorted(set(table.runs["mix"]))
     if name not in names:
-        raise InputError(f"no run is on a mix named {name!r}{near(name, names)}; there are {some(names)}")
+        raise InputError(f"no run is on a mix named {name!r}{did_you_mean(name, names)}; there are {some(names)}")
     return replace(table, runs=table.runs[table.runs["mix"] == name].reset_index(drop=True))
 
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skillscale.cli.output import Output
-from skillscale.design.proposal import Advice, Ending, Proposal
-from skillscale.design.targets import Answer, Quantity, Target
+from skillscale.design.proposal import Proposal, Recommendation, StopReason
+from skillscale.design.targets import Quantity, Target, TargetEstimates
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import Why
-from skillscale.sampler.study.problem import Order
+from skillscale.record import ProposalReason
+from skillscale.sampler.study.problem import SamplingProblem
 
 _ALL = Mix({"all": 1.0})  # of a point where the mix plays no part
 _LITTLE = 0.01  # mean narrowing by one run below which it is said that none tells much
@@ -21,7 +21,7 @@ _NAMES = {
 }
 
 
-def points_of(proposals: Sequence[Proposal], order: Order, first_seed: int) -> list[DesignPoint]:
+def to_points(proposals: Sequence[Proposal], order: SamplingProblem, first_seed: int) -> list[DesignPoint]:
     """Proposals as points, each with a seed of its own: no two runs share their noise, and none is made twice."""
     return [
         DesignPoint(
@@ -31,12 +31,14 @@ def points_of(proposals: Sequence[Proposal], order: Order, first_seed: int) -> l
     ]
 
 
-def reason_of(proposal: Proposal, advice: Advice) -> Why:
+def to_reason(proposal: Proposal, advice: Recommendation) -> ProposalReason:
     """Why a point is proposed, for its run."""
-    return Why(purpose=str(proposal.purpose), cost=proposal.cost, fall=proposal.fall, laws=advice.laws)
+    return ProposalReason(purpose=str(proposal.purpose), cost=proposal.cost, fall=proposal.fall, laws=advice.laws)
 
 
-def plain_advice(advice: Advice, points: Sequence[DesignPoint], order: Order) -> dict[str, Any]:
+def recommendation_as_dict(
+    advice: Recommendation, points: Sequence[DesignPoint], order: SamplingProblem
+) -> dict[str, Any]:
     """Advice as plain values."""
     known = [] if advice.answer is None else [
         {
@@ -59,7 +61,7 @@ def plain_advice(advice: Advice, points: Sequence[DesignPoint], order: Order) ->
     }
 
 
-def point_rows(advice: Advice, points: Sequence[DesignPoint]) -> list[dict[str, Any]]:
+def point_rows(advice: Recommendation, points: Sequence[DesignPoint]) -> list[dict[str, Any]]:
     """One row a point: what to run, what it costs, why, and what it is expected to bring."""
     return [
         {
@@ -70,14 +72,16 @@ def point_rows(advice: Advice, points: Sequence[DesignPoint]) -> list[dict[str, 
             "seed": point.seed,
             "cost": proposal.cost,
             "purpose": str(proposal.purpose),
-            "gain": reason_of(proposal, advice).gain,
+            "gain": to_reason(proposal, advice).gain,
             "fall": dict(proposal.fall),
         }
         for point, proposal in zip(points, advice.proposals, strict=True)
     ]
 
 
-def tell(advice: Advice, points: Sequence[DesignPoint], order: Order, out: Output) -> None:
+def print_recommendation(
+    advice: Recommendation, points: Sequence[DesignPoint], order: SamplingProblem, out: Output
+) -> None:
     """The advice for a person: what is known, what to run next and why, how much more it takes."""
     for note in (*order.notes, *advice.warnings):
         out.text(f"note: {note}")
@@ -95,7 +99,7 @@ def tell(advice: Advice, points: Sequence[DesignPoint], order: Order, out: Outpu
         if advice.to_halve is not None and math.isfinite(advice.to_halve)
         else ""
     )
-    little = bool(points) and all(one.fall and reason_of(one, advice).gain < _LITTLE for one in advice.proposals)
+    little = bool(points) and all(one.fall and to_reason(one, advice).gain < _LITTLE for one in advice.proposals)
     if little:
         beside = f"; {halving}" if halving else ""
         out.text(f"no run tells much by itself: each narrows the intervals by under {_LITTLE:.0%} in the mean{beside}")
@@ -106,7 +110,7 @@ def tell(advice: Advice, points: Sequence[DesignPoint], order: Order, out: Outpu
             "run alone. The plan is for the whole budget, and begins with its cheapest runs"
         )
     if advice.ending is not None:
-        out.text(ending_text(advice, order))
+        out.text(stop_text(advice, order))
     if advice.expected is not None:
         out.text(
             f"when the budget of {order.budget:.3g} FLOP is spent, the widest is expected at {_factor(advice.expected)}"
@@ -115,7 +119,7 @@ def tell(advice: Advice, points: Sequence[DesignPoint], order: Order, out: Outpu
         out.text(halving)
 
 
-def widths(answer: Answer) -> dict[str, float]:
+def widths(answer: TargetEstimates) -> dict[str, float]:
     """Half width of each known interval, and the widest, by names that can be metrics."""
     found = {width_name(target): (hi - lo) / 2 for target, _, lo, hi in _rows(answer)}
     return {name: half for name, half in {**found, "half_width": answer.widest}.items() if math.isfinite(half)}
@@ -127,26 +131,26 @@ def width_name(target: Target) -> str:
     return f"half_width/{target.skill}{other} {target.C:.3g}".replace("+", "")
 
 
-def ending_text(advice: Advice, order: Order) -> str:
+def stop_text(advice: Recommendation, order: SamplingProblem) -> str:
     """Why there is nothing to run."""
     widest = "" if advice.answer is None else f": the widest interval is {_factor(advice.answer.widest)}"
-    if advice.ending is Ending.PRECISE:
+    if advice.ending is StopReason.PRECISE:
         return f"precise enough{widest}, and {_factor(order.width)} was asked for"
-    if advice.ending is Ending.EXHAUSTED:
+    if advice.ending is StopReason.EXHAUSTED:
         return f"all that may be run has been, as often as replicates allows{widest}; raise it, or allow other runs"
-    if advice.ending is Ending.SPENT:
+    if advice.ending is StopReason.SPENT:
         runs = "" if order.runs is None else f", or of {order.runs} runs,"
         return f"the budget of {order.budget:.3g} FLOP{runs} is spent{widest}; raise it to go on"
     return f"no run is worth its cost any more{widest}"
 
 
-def _table(advice: Advice, points: Sequence[DesignPoint]) -> str:
+def _table(advice: Recommendation, points: Sequence[DesignPoint]) -> str:
     """One row for runs that are alike but for their seeds."""
     mixed = len({str(point.mix) for point in points}) > 1 or len(points[0].mix.shares) > 1
     seeds: dict[tuple[str, str], list[str]] = {}
     for point, proposal in zip(points, advice.proposals, strict=True):
         what = f"{point.flops:>10.3g}{point.n_params:>18,}{point.n_tokens:>22,}{point.n_tokens / point.n_params:>9.3g}"
-        why = f"{proposal.cost:>10.3g}  {reason_of(proposal, advice).sentence}" + (f"; on {point.mix}" if mixed else "")
+        why = f"{proposal.cost:>10.3g}  {to_reason(proposal, advice).sentence}" + (f"; on {point.mix}" if mixed else "")
         seeds.setdefault((what, why), []).append(str(point.seed))
     several = len(seeds) < len(points)
     rows = [(what, f"x{len(own)}" if several else "", ",".join(own), why) for (what, why), own in seeds.items()]
@@ -155,7 +159,7 @@ def _table(advice: Advice, points: Sequence[DesignPoint]) -> str:
     return "\n".join([head, *(f"{what}{n:>{times}}{own:>{wide}}{why}" for what, n, own, why in rows)])
 
 
-def _rows(answer: Answer) -> list[tuple[Target, float, float, float]]:
+def _rows(answer: TargetEstimates) -> list[tuple[Target, float, float, float]]:
     """Targets with value and interval, which are logarithms."""
     columns = (answer.value.tolist(), answer.lo.tolist(), answer.hi.tolist())
     return list(zip(answer.targets, *columns, strict=True))
@@ -176,7 +180,7 @@ def _factor(half_width: float) -> str:
     return f"a factor of {math.exp(half_width):.3g} up or down" if half_width < _NOT_KNOWN else "not known yet"
 
 
-def _mix(proposal: Proposal, order: Order) -> Mix:
+def _mix(proposal: Proposal, order: SamplingProblem) -> Mix:
     if not order.mixes:
         return _ALL
     if not proposal.h:

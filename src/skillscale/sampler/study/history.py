@@ -6,15 +6,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from skillscale.design.space import History
+from skillscale.design.space import RunHistory
 from skillscale.point import DesignPoint, Mix
 from skillscale.runs import RunTable
-from skillscale.sampler.study.problem import Order
+from skillscale.sampler.study.problem import SamplingProblem
 
 _SHARE_TOLERANCE = 5e-3  # of a share: whole batches make what was trained on differ a little from what was asked for
 
 
-def history_of(table: RunTable | None, order: Order, pending: Sequence[DesignPoint] = ()) -> History:
+def run_history(table: RunTable | None, order: SamplingProblem, pending: Sequence[DesignPoint] = ()) -> RunHistory:
     """What is known and what is under way.
 
     Where one mix alone may be trained on, runs on others tell nothing, and are left out.
@@ -24,7 +24,7 @@ def history_of(table: RunTable | None, order: Order, pending: Sequence[DesignPoi
         order: whose skills and categories count.
         pending: points that are under way, or that failed: the design looks elsewhere in both cases.
     """
-    history = History.empty(order.skills, len(order.space.categories))
+    history = RunHistory.empty(order.skills, len(order.space.categories))
     if table is not None and not table.runs.empty:
         history = _with_table(history, table, order)
     if not pending:
@@ -35,7 +35,7 @@ def history_of(table: RunTable | None, order: Order, pending: Sequence[DesignPoi
     return history.with_runs(N, D, np.array(shares).reshape(len(alike), -1) if order.space.categories else None)
 
 
-def _with_table(history: History, table: RunTable, order: Order) -> History:
+def _with_table(history: RunHistory, table: RunTable, order: SamplingProblem) -> RunHistory:
     runs = table.runs[_counted(table, order)]
     loss = {name: _column(runs, name) for name in order.skills}
     loss = {name: np.where(values > 0, values, np.nan) for name, values in loss.items()}
@@ -51,7 +51,7 @@ def _with_table(history: History, table: RunTable, order: Order) -> History:
     )  # fmt: skip
 
 
-def _counted(table: RunTable, order: Order) -> npt.NDArray[np.bool_]:
+def _counted(table: RunTable, order: SamplingProblem) -> npt.NDArray[np.bool_]:
     """Which runs tell something: all of them, or those on the one mix that is asked about."""
     shares = table.runs[[f"mix/{name}" for name in table.categories]].to_numpy(dtype=float)
     known = set(order.space.categories)
@@ -64,7 +64,7 @@ def _counted(table: RunTable, order: Order) -> npt.NDArray[np.bool_]:
     return np.asarray((np.abs(shares - asked) <= _SHARE_TOLERANCE).all(1))
 
 
-def _is_mix(mix: Mix, order: Order) -> bool:
+def _is_mix(mix: Mix, order: SamplingProblem) -> bool:
     return not order.mixes or mix == order.mixes[0]
 
 

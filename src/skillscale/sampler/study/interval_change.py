@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from skillscale.design.model_averaging import NOTHING_TOLD
-from skillscale.design.targets import Answer
+from skillscale.design.targets import TargetEstimates
 from skillscale.laws.forms.nd import Array
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class WidthChange:
     """A half width, in ln N, before some runs and after them."""
 
     before: float
@@ -35,27 +35,27 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Narrowing:
+class IntervalReduction:
     """The intervals of the same targets before and after ``n_runs`` runs.
 
     ``flops``: 6 N D of those runs; ``flops_before``: of the runs that were there.
     """
 
-    before: Answer
-    after: Answer
+    before: TargetEstimates
+    after: TargetEstimates
     n_runs: int
     flops: float = field(metadata={"unit": "FLOP"})
     flops_before: float = field(metadata={"unit": "FLOP"})
 
     @property
-    def widest(self) -> Change:
+    def widest(self) -> WidthChange:
         """Of the widest interval, which may be another one afterwards."""
-        return Change(before=float(_half(self.before).max()), after=float(_half(self.after).max()))
+        return WidthChange(before=float(_half(self.before).max()), after=float(_half(self.after).max()))
 
     @property
-    def mean(self) -> Change:
+    def mean(self) -> WidthChange:
         """Of the mean over all targets."""
-        return Change(before=float(_half(self.before).mean()), after=float(_half(self.after).mean()))
+        return WidthChange(before=float(_half(self.before).mean()), after=float(_half(self.after).mean()))
 
     @property
     def expected(self) -> float:
@@ -93,6 +93,6 @@ class Narrowing:
         }  # fmt: skip
 
 
-def _half(answer: Answer) -> Array:
+def _half(answer: TargetEstimates) -> Array:
     """Half widths, (n_targets,); to know nothing more exactly is no gain."""
     return np.fmin((answer.hi - answer.lo) / 2, NOTHING_TOLD)

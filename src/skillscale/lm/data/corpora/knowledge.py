@@ -14,9 +14,9 @@ from itertools import accumulate
 from pathlib import Path
 from random import Random
 
-from skillscale.lm.data.archives import Source, member
+from skillscale.lm.data.archives import Archive, archive_member
 from skillscale.lm.data.corpora import fact_phrasings, facts
-from skillscale.lm.data.corpora.contamination import drop_asked, drop_shared, prompts_asked
+from skillscale.lm.data.corpora.contamination import drop_prompts, drop_shared, prompts_in
 from skillscale.lm.data.corpora.facts import ASKED, TOLD, UNSEEN, Entity, Section
 from skillscale.lm.data.corpora.items import Corpus, Document, Item, by_hash, seeded, share, spread
 
@@ -68,13 +68,13 @@ class Mention:
     asks: bool
 
 
-def build(archives: Mapping[str, Path], sources: Mapping[str, Source], *, preset: str, popularity: float) -> Corpus:
+def build(archives: Mapping[str, Path], sources: Mapping[str, Archive], *, preset: str, popularity: float) -> Corpus:
     """The corpus of a preset; ``popularity``: exponent of the mentions' fall with rank."""
     sizes = PRESETS[preset]
     table = facts.read_countries(archives[facts.COUNTRIES])
     places = facts.read_cities(archives[facts.CITIES])
     chemistry = facts.read_elements(archives[facts.ELEMENTS])
-    airport_rows = member(archives[facts.AIRPORTS], "airportsdata/airports.csv").decode("utf-8")
+    airport_rows = archive_member(archives[facts.AIRPORTS], "airportsdata/airports.csv").decode("utf-8")
     nations = facts.countries(table, len(table))
     entities = [
         *facts.cities(places, table, sizes.cities),
@@ -121,13 +121,13 @@ def from_entities(
         counter.update((mention.entity.kind, mention.entity.name, relation) for relation in mention.relations)
     seeded("knowledge-order").shuffle(train)
     later = stream(told, seed="validation", popularity=popularity, max_bytes=validation_bytes)
-    questions = prompts_asked(document.text for document in train)
+    questions = prompts_in(document.text for document in train)
     sets, dropped = {}, {}
     for name, group in (("knowledge_qa", TOLD), ("knowledge_qa_unseen", UNSEEN), ("knowledge_qa_trainhalf", ASKED)):
         items = question_items(entities, group=group, popularity=popularity, exposures=exposures)
         counts = {"checked": len(items), "dropped": 0}
         if group != ASKED:
-            items, counts = drop_asked(items, questions)
+            items, counts = drop_prompts(items, questions)
         if group != UNSEEN:
             stated = [item for item in items if item.meta["exposures"]]
             counts["never_stated"], items = len(items) - len(stated), stated

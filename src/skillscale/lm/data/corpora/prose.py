@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
-from skillscale.lm.data.archives import Source, members
+from skillscale.lm.data.archives import Archive, archive_members
 from skillscale.lm.data.corpora.contamination import drop_shared
 from skillscale.lm.data.corpora.items import Corpus, Document, Item, by_hash, chunks, clean, seeded, spread
 
@@ -19,14 +19,14 @@ SET_ITEMS = 400
 _SENTENCE = re.compile(r"(?<=[.!?;:])\s+|\n+")
 
 
-def build(archives: Mapping[str, Path], sources: Mapping[str, Source], *, preset: str) -> Corpus:
+def build(archives: Mapping[str, Path], sources: Mapping[str, Archive], *, preset: str) -> Corpus:
     """Whole speeches to train on; others, by file, for validation and as a held-out set."""
     return split(dict(speeches(archives[SPEECHES])), label=sources[SPEECHES].label, max_bytes=MAX_BYTES.get(preset))
 
 
 def speeches(archive: Path) -> Iterator[tuple[str, str]]:
     """Name and text of each speech."""
-    for path, content in members(archive, lambda path: "/speeches/" in path and path.endswith(".txt")):
+    for path, content in archive_members(archive, lambda path: "/speeches/" in path and path.endswith(".txt")):
         yield Path(path).stem, clean(content.decode("utf-8"))
 
 

@@ -12,7 +12,7 @@ from math import log
 from random import Random
 from typing import NamedTuple
 
-from skillscale.lm.data.corpora.contamination import drop_asked
+from skillscale.lm.data.corpora.contamination import drop_prompts
 from skillscale.lm.data.corpora.items import Corpus, Document, Item, seeded
 
 DOCUMENTS = {"tiny": 70_000, "small": 120_000, "medium": 300_000, "full": 600_000}
@@ -456,7 +456,7 @@ def from_counts(documents: int, *, validation: int, items: int) -> Corpus:
         asked.add(prompt(task))
         answers[kind][task.answer] += 1
     seeded("reasoning-order").shuffle(train)
-    kept, dropped = drop_asked(list(_items(items, answers)), asked)
+    kept, dropped = drop_prompts(list(_items(items, answers)), asked)
     later = tasks("validation", validation)
     return Corpus(
         train=train,
