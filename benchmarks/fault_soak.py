@@ -4,7 +4,7 @@
     python benchmarks/fault_soak.py --times 1 --drills server_killed             an MLflow server over sqlite
     python benchmarks/fault_soak.py --times 1 --drills postgres_killed --postgres /usr/lib/postgresql/15/bin
 
-Drills are those of tests/fault_drills.py: studies of twelve points that cost nothing, and are the same whoever makes
+Drills are those of tests/support/fault_drills.py: studies of twelve points that cost nothing, and are the same whoever makes
 them. Each time another seed decides whom and when it hits; then workers are started until no point waits for one.
 **Lost**: neither finished nor failed with a reason; **doubled**: finished twice, or a number written twice; **left
 running**: by nobody; **same law**: the fitted parameters are those of the undisturbed study, digit by digit. Rows are
@@ -24,7 +24,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "1")
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from fault_drills import DRILLS, Outcome, Scene, Service, disturbed, free_port, mlflow_server, service_killed
 

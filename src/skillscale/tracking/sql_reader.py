@@ -15,7 +15,7 @@ from skillscale.record import TAG
 if TYPE_CHECKING:
     from mlflow.entities import RunInfo
 
-KNOWN = ("dc11669786a5",)  # MLflow 3.17; add one when tests/test_tables.py passes on it
+KNOWN = ("dc11669786a5",)  # MLflow 3.17; add one when tests/tracking/test_sql_reader.py passes on it
 _RUNS_PER_PAGE = 500  # each page ends its transaction: a reader of sqlite keeps writers waiting
 _LOCK_PATIENCE_S = 60
 _ANALYSED_ROWS = 1000  # of each index, which is plenty for its selectivity

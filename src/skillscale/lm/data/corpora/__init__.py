@@ -26,7 +26,7 @@ from skillscale.lm.data.corpora import biographies, code, knowledge, programs, p
 from skillscale.lm.data.corpora.items import Corpus, Document, Item, announce
 from skillscale.point import digest
 
-# Raise it when a builder makes other text from the same archives (tests/test_corpora.py notices)
+# Raise it when a builder makes other text from the same archives (tests/lm/data/test_corpora.py notices)
 RECIPE = 1
 CATEGORIES = ("knowledge", "code", "prose", "reasoning")
 SETS = (

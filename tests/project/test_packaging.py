@@ -17,7 +17,7 @@ from optuna.distributions import FloatDistribution
 import skillscale
 from skillscale.sampler import SkillLawSampler
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REGISTRY = ROOT / "hub" / "package"
 
 

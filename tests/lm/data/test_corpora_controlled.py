@@ -14,7 +14,8 @@ import pytest
 from skillscale import config
 from skillscale.errors import InputError
 from skillscale.lm.data import corpora
-from skillscale.lm.data.corpora import biographies, programs
+from skillscale.lm.data.corpora import biographies as bios
+from skillscale.lm.data.corpora import programs as progs
 from skillscale.lm.data.corpora.facts import ASKED, TOLD, UNSEEN
 from skillscale.lm.data.corpora.items import Corpus, Item, seeded
 
@@ -23,44 +24,44 @@ PEOPLE = 80
 
 @pytest.fixture(scope="module")
 def biographies() -> Corpus:
-    return biographies.build(people=PEOPLE, popularity=0.0, stream_bytes=200_000, validation_bytes=5_000)
+    return bios.build(people=PEOPLE, popularity=0.0, stream_bytes=200_000, validation_bytes=5_000)
 
 
 @pytest.fixture(scope="module")
 def programs() -> Corpus:
-    return programs.build(stream_bytes=150_000, validation_bytes=5_000)
+    return progs.build(stream_bytes=150_000, validation_bytes=5_000)
 
 
-def by_name(count: int = PEOPLE) -> dict[str, biographies.Person]:
-    return {person.name: person for person in biographies.make_people(count)}
+def by_name(count: int = PEOPLE) -> dict[str, bios.Person]:
+    return {person.name: person for person in bios.make_people(count)}
 
 
-def person_of(item: Item) -> biographies.Person:
+def person_of(item: Item) -> bios.Person:
     (name,) = re.findall(r"\b[BDGKPT]\w+ [BDGKPT]\w+\b", item.prompt.replace("Q: ", "q: "))[:1]
     return by_name()[name]
 
 
 def test_a_person_has_47_59_bits() -> None:
     bits = 16.0362 + 7.6439 + 8.2288 + 6.6439 + 8.0389 + 1
-    assert pytest.approx(bits, abs=1e-3) == biographies.PERSON_BITS
+    assert pytest.approx(bits, abs=1e-3) == bios.PERSON_BITS
 
 
 def test_the_words_of_a_relation_are_as_many_as_its_bits_say() -> None:
-    words = {relation: biographies.words_of(relation) for relation in ("birth_city", "university", "major", "employer")}
+    words = {relation: bios.words_of(relation) for relation in ("birth_city", "university", "major", "employer")}
     for relation, found in words.items():
-        assert len(found) == len(set(found)) == biographies.CHOICES[relation]
-    assert set(biographies.works_in(words)) == set(words["employer"])
-    assert set(biographies.works_in(words).values()) <= set(words["birth_city"])
+        assert len(found) == len(set(found)) == bios.CHOICES[relation]
+    assert set(bios.works_in(words)) == set(words["employer"])
+    assert set(bios.works_in(words).values()) <= set(words["birth_city"])
 
 
 def test_attributes_are_drawn_evenly_and_each_by_itself() -> None:
     """Chi squared of each attribute, and of gender against major, within five of its deviations."""
-    people = biographies.make_people(20_000)
+    people = bios.make_people(20_000)
     for relation in ("birth_city", "university", "major", "employer"):
         counts = Counter(one.values[relation] for one in people)
-        expected = len(people) / biographies.CHOICES[relation]
-        chi = sum((counts[word] - expected) ** 2 / expected for word in biographies.words_of(relation))
-        freedom = biographies.CHOICES[relation] - 1
+        expected = len(people) / bios.CHOICES[relation]
+        chi = sum((counts[word] - expected) ** 2 / expected for word in bios.words_of(relation))
+        freedom = bios.CHOICES[relation] - 1
         assert abs(chi - freedom) < 5 * math.sqrt(2 * freedom), relation
     assert len({one.values["birthday"] for one in people}) == pytest.approx(
         67_200 * (1 - math.exp(-len(people) / 67_200)), rel=0.02
@@ -71,9 +72,9 @@ def test_attributes_are_drawn_evenly_and_each_by_itself() -> None:
 
 
 def test_half_are_asked_about_and_more_people_change_nobody() -> None:
-    few, many = biographies.make_people(50), biographies.make_people(500)
+    few, many = bios.make_people(50), bios.make_people(500)
     assert [one.values for one in few] == [one.values for one in many[: len(few)]]
-    assert Counter(one.group for one in many) == {ASKED: 250, TOLD: 250, UNSEEN: biographies.UNSEEN_PEOPLE}
+    assert Counter(one.group for one in many) == {ASKED: 250, TOLD: 250, UNSEEN: bios.UNSEEN_PEOPLE}
     assert len({one.name for one in many}) == len(many)
 
 
@@ -106,9 +107,7 @@ def test_sets_ask_about_their_group_and_answer_rightly(biographies: Corpus) -> N
             assert person.group == group
             assert item.completion.strip().rstrip(".") == person.values[str(item.meta["relation"])]
             assert item.meta["exposures"] == statements[person.name]
-            assert item.meta["ideal_nll"] == pytest.approx(
-                math.log(biographies.CHOICES[str(item.meta["relation"])]), abs=1e-6
-            )
+            assert item.meta["ideal_nll"] == pytest.approx(math.log(bios.CHOICES[str(item.meta["relation"])]), abs=1e-6)
 
 
 def test_no_question_of_the_evaluation_is_asked_in_training(biographies: Corpus) -> None:
@@ -119,11 +118,11 @@ def test_no_question_of_the_evaluation_is_asked_in_training(biographies: Corpus)
 
 
 def test_a_statement_to_complete_is_the_end_of_a_biography(biographies: Corpus) -> None:
-    phrases = {verb for verbs in biographies.STATEMENTS.values() for verb in verbs}
+    phrases = {verb for verbs in bios.STATEMENTS.values() for verb in verbs}
     for item in biographies.sets["bios_stated"]:
         last = item.text.removesuffix(item.completion).rpartition(". ")[2].partition(" ")[2]
         assert last in phrases
-        assert last in biographies.STATEMENTS[str(item.meta["relation"])]
+        assert last in bios.STATEMENTS[str(item.meta["relation"])]
         assert item.text.count(".") == 6
 
 
@@ -148,11 +147,11 @@ def test_the_load_counts_bits_and_mentions(biographies: Corpus) -> None:
 
 
 def test_mentions_are_even_or_fall_with_rank() -> None:
-    people = biographies.make_people(100)[:100]
+    people = bios.make_people(100)[:100]
     for popularity in (0.0, 1.0):
         mentions = Counter(
             person.rank
-            for person, _, asked in biographies.stream(people, seed="t", popularity=popularity, max_bytes=2_000_000)
+            for person, _, asked in bios.stream(people, seed="t", popularity=popularity, max_bytes=2_000_000)
             if not asked
         )
         weights = [(rank + 20) ** -popularity for rank in range(100)]
@@ -180,7 +179,7 @@ def test_programs_of_the_sets_are_new(programs: Corpus) -> None:
     assert not {item.prompt.removesuffix("# Output:") for item in outputs} & trained
     assert not {item.completion for item in texts} & trained
     for item in outputs[:50]:
-        assert item.completion == f" {programs.printed(item.prompt)}\n"
+        assert item.completion == f" {progs.printed(item.prompt)}\n"
     # by counting outputs alone, a guesser pays the entropy of the outputs, about
     counts = Counter(document.text.rpartition("# Output:")[2] for document in programs.train)
     entropy = -sum(n / counts.total() * math.log(n / counts.total()) for n in counts.values())
@@ -190,26 +189,26 @@ def test_programs_of_the_sets_are_new(programs: Corpus) -> None:
 
 def test_a_program_can_do_nothing_but_print() -> None:
     with pytest.raises(ImportError):
-        programs.printed("import os\nprint(1)\n")
+        progs.printed("import os\nprint(1)\n")
     with pytest.raises(NameError):
-        programs.printed("open('x')\nprint(1)\n")
+        progs.printed("open('x')\nprint(1)\n")
 
 
 def test_programs_end_at_every_seed() -> None:
     rng = seeded("many")
-    assert all(programs.printed(programs.program(rng)) for _ in range(3_000))
+    assert all(progs.printed(progs.program(rng)) for _ in range(3_000))
 
 
 def test_the_folder_has_both_corpora_and_no_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(biographies.build.__kwdefaults__, "stream_bytes", 30_000)
-    monkeypatch.setitem(programs.build.__kwdefaults__, "stream_bytes", 30_000)
+    monkeypatch.setitem(bios.build.__kwdefaults__, "stream_bytes", 30_000)
+    monkeypatch.setitem(progs.build.__kwdefaults__, "stream_bytes", 30_000)
     made = {
         people: corpora.build(tmp_path, preset="controlled", popularity=0, people=people, progress=lambda _: None)
         for people in (20, 40)
     }
     assert made[20] != made[40]
     manifest = json.loads((made[40] / "manifest.json").read_text())
-    assert manifest["facts"]["bits"] == pytest.approx(40 * biographies.PERSON_BITS, abs=0.06)
+    assert manifest["facts"]["bits"] == pytest.approx(40 * bios.PERSON_BITS, abs=0.06)
     assert (set(manifest["categories"]), manifest["sources"]) == ({"bios", "progs"}, [])
     assert set(manifest["sets"]) == set(corpora.CONTROLLED_SETS)
 

@@ -208,7 +208,7 @@ def test_slurm_takes_the_options_that_are_shown(tmp_path, slurm_on_path):
     (shown,) = [
         one.help for entry in cli.ENTRIES if entry.name == "grid" for one in entry.parameters if one.name == "launch"
     ]
-    page = (Path(__file__).parents[1] / "docs" / "cluster.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
     examples = [shown.rpartition("as in ")[2], *re.findall(r"--launch ([^`\s]*gpus_per_node[^`\s]*)", page)]
     assert len(examples) >= 3
     for example in examples:

@@ -181,7 +181,7 @@ def check_done(cluster, *, points):
 
 def test_a_server_with_users_is_reached_by_variables_alone(tmp_path):
     pytest.importorskip("flask_wtf", reason="pip install -c constraints.txt -e '.[server]'")
-    shipped = (Path(__file__).parents[1] / "docker" / "mlflow-auth.ini").read_text()
+    shipped = (Path(__file__).parents[2] / "docker" / "mlflow-auth.ini").read_text()
     (tmp_path / "auth.ini").write_text(shipped.replace("/cache/users.db", str(tmp_path / "users.db")))
     given = small_study.write(tmp_path, sizes=2, budgets=[1e9])
     del given[given.index("--tracking") : given.index("--tracking") + 2]

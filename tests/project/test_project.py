@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from skillscale import cli, config
 from skillscale.execution.grid import grid_points
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()

@@ -9,7 +9,7 @@ import pytest
 import small_study
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
-from test_campaign import registry
+from test_session import registry
 
 from skillscale import config
 from skillscale.cli import main

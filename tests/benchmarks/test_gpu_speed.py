@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-PATH = Path(__file__).parents[1] / "benchmarks" / "gpu_speed.py"
+PATH = Path(__file__).parents[2] / "benchmarks" / "gpu_speed.py"
 SMALL = ["--device", "cpu", "--sizes", "1e4", "--compile", "off", "--checkpoint", "false", "--precision", "32-true"]
 SMALL += ["--context", "16", "--vocab_size", "300", "--tokens", "32", "--seconds", "0.01"]
 

@@ -20,7 +20,7 @@ from skillscale.lm.train import devices, process_group
 from skillscale.lm.train.process_group import ALONE, check_shares, detect_launcher, process_group_for
 from skillscale.point import DesignPoint, Mix
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[2] / "support"
 TWO = {"devices": 2, "device": "cpu"}
 SLURM = {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "4"}
@@ -32,7 +32,7 @@ def config(**changed):
 
 
 def started(folder, runs, **options):
-    words = [sys.executable, str(HERE / "team_runs.py"), str(folder), json.dumps(runs)]
+    words = [sys.executable, str(SUPPORT / "team_runs.py"), str(folder), json.dumps(runs)]
     return subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )

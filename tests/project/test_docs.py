@@ -16,7 +16,7 @@ import yaml
 
 from skillscale import cli, config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def loaded(path):

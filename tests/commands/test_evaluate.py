@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_standing import client
-from test_view import state
+from test_status import client
+from test_ui import state
 
 from skillscale.cli import ENTRIES, main
 from skillscale.config import EvalSetConfig, SkillConfig, SkillsConfig, load
@@ -30,7 +30,7 @@ from skillscale.tracking import StudyStore
 # MLflow 3.17 on SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
-SAMPLES = Path(__file__).parent / "samples"
+SAMPLES = Path(__file__).parents[1] / "samples"
 _SPEC = importlib.util.spec_from_file_location("samples_checkpoints", SAMPLES / "checkpoints.py")
 samples = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(samples)
