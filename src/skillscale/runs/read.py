@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from skillscale.cli.output import Output
-from skillscale.commands.import_runs import imported_table
 from skillscale.config import Config, SkillConfig
 from skillscale.errors import FitError, InputError
 from skillscale.formatting import plural
@@ -19,6 +18,7 @@ from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import AGGREGATE
 from skillscale.record import Measurement, RunRecord, State
 from skillscale.runs import RunTable, add_aggregates, read_columns, read_table, run_columns
+from skillscale.runs.imported import imported_table
 from skillscale.tracking import Study, StudyStore
 
 TOTAL, NONEMBED = "total", "nonembed"  # what N counts of a model that was trained here
