@@ -17,7 +17,7 @@ import yaml
 from skillscale import cli
 from skillscale.cli.output import Output
 from skillscale.commands import import_runs as imports
-from skillscale.commands.import_runs import imported_table
+from skillscale.runs.imported import imported_table
 from skillscale.config import load
 from skillscale.errors import InputError, TrackingError
 from skillscale.point import DesignPoint, Mix

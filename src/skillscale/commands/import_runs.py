@@ -31,7 +31,7 @@ from skillscale.runs import (
     read_table,
     run_columns,
 )
-from skillscale.runs.imported import table_from_tracking
+from skillscale.runs.imported import metric_name, table_from_tracking
 from skillscale.tracking import ImportCount, ImportedRun, ImportSource, StudyStore
 
 _WORDS = ("run_id", "cluster", "mix", "seed")  # columns of runs that are no floats
