@@ -54,18 +54,18 @@ class Interval:
     hi: float = math.nan
 
     @property
-    def known(self) -> bool:
+    def is_finite(self) -> bool:
         """Whether there is an estimate with both bounds."""
         return all(math.isfinite(x) for x in (self.value, self.lo, self.hi))
 
     @property
     def excludes_zero(self) -> bool:
         """Whether the whole interval lies on one side of zero."""
-        return self.known and (self.lo > 0 or self.hi < 0)
+        return self.is_finite and (self.lo > 0 or self.hi < 0)
 
     def map(self, f: Callable[[float], float]) -> "Interval":
         """The interval of an increasing function of the quantity, such as exp."""
-        return Interval(value=f(self.value), lo=f(self.lo), hi=f(self.hi)) if self.known else Interval()
+        return Interval(value=f(self.value), lo=f(self.lo), hi=f(self.hi)) if self.is_finite else Interval()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class IsoflopMinimum:
     @property
     def D(self) -> Interval:
         """D* = C / (6 N*), in tokens; its bounds are N's, exchanged."""
-        if not self.N.known:
+        if not self.N.is_finite:
             return Interval()
         return Interval(value=self.C / (6 * self.N.value), lo=self.C / (6 * self.N.hi), hi=self.C / (6 * self.N.lo))
 
@@ -178,7 +178,7 @@ class SizeGap:
         """Whether this is the mean over budgets."""
         return math.isnan(self.C)
 
-    def said(self, level: float) -> str:
+    def describe_verdict(self, level: float) -> str:
         """The verdict in words; a hint where it does not stand as one of several (Holm's p above 1 - level)."""
         hint = self.verdict is not Verdict.UNRESOLVED and self.p_holm > 1 - level
         return f"hint: {self.verdict}" if hint else str(self.verdict)
@@ -323,12 +323,12 @@ class StudyResults:
     runs: pd.DataFrame = field(repr=False, compare=False)
     minima: tuple[IsoflopMinimum, ...]
     power_laws: tuple[PowerLaw, ...]
-    residuals: tuple[SizeGap, ...]
+    size_gaps: tuple[SizeGap, ...]
     laws: tuple[LawSummary, ...]
-    frontier: tuple[CurveVersusLaw, ...]
-    unusable: tuple[ExcludedRun, ...]
+    curve_versus_law: tuple[CurveVersusLaw, ...]
+    excluded: tuple[ExcludedRun, ...]
     curve: str = field(default="shared", metadata={"unit": "isoFLOP method, of skillscale.laws.isoflop.curves.CURVES"})
-    whole: bool = field(default=True, metadata={"unit": "whether C = 6 N D with N as counted, so that D* = C / 6 N*"})
+    C_is_6ND: bool = field(default=True, metadata={"unit": "whether C = 6 N D with N as counted, so that D* = C / 6 N*"})
 
     @property
     def mixes(self) -> tuple[str, ...]:
@@ -344,7 +344,7 @@ class StudyResults:
         return table(
             {"mix": m.mix, "skill": m.skill, "C": m.C}
             | bounds("N", m.N)
-            | ({"D": m.D.value} if self.whole else {})
+            | ({"D": m.D.value} if self.C_is_6ND else {})
             | {"loss": m.loss}
             | bounds("curvature", m.curvature)
             | {"n_runs": m.n_runs, "n_sizes": m.n_sizes, "status": str(m.status), "reason": m.reason}
@@ -360,7 +360,7 @@ class StudyResults:
             for law in self.power_laws
         )
 
-    def residual_table(self) -> pd.DataFrame:
+    def size_gap_table(self) -> pd.DataFrame:
         """One row a mix, skill, aggregate and budget, and one pooled (C is NaN).
 
         Columns: mix skill aggregate C residual residual_lo residual_hi ratio p p_holm verdict n_budgets status reason.
@@ -370,7 +370,7 @@ class StudyResults:
             | bounds("residual", r.value)
             | {"ratio": r.ratio.value, "p": r.p, "p_holm": r.p_holm, "verdict": str(r.verdict)}
             | {"n_budgets": r.n_budgets, "status": str(r.status), "reason": r.reason}
-            for r in self.residuals
+            for r in self.size_gaps
         )
 
     def law_table(self) -> pd.DataFrame:
@@ -389,7 +389,7 @@ class StudyResults:
             for fit in self.laws
         )
 
-    def frontier_table(self) -> pd.DataFrame:
+    def curve_versus_law_table(self) -> pd.DataFrame:
         """One row a mix, skill and budget.
 
         Columns: mix skill C, then parabola, law and disagreement, each with _lo and _hi, and disagrees.
@@ -400,5 +400,5 @@ class StudyResults:
             | bounds("law", f.law)
             | bounds("disagreement", f.disagreement)
             | {"disagrees": f.disagrees}
-            for f in self.frontier
+            for f in self.curve_versus_law
         )
