@@ -142,7 +142,10 @@ def frontiers(by_skill):
     """A study whose law lies apart from the curves by the interval given, at every budget."""
     fits = studies.fits(RESIDUALS)
     return replace(
-        fits, curve_versus_law=tuple(replace(one, disagreement=by_skill.get(one.skill, Interval())) for one in fits.curve_versus_law)
+        fits,
+        curve_versus_law=tuple(
+            replace(one, disagreement=by_skill.get(one.skill, Interval())) for one in fits.curve_versus_law
+        ),
     )
 
 

@@ -103,7 +103,9 @@ def fits(
     for skill, pooled in residuals.items():
         for C in budgets:
             out = (skill, C) in refused
-            wide = Interval(value=pooled.value, lo=pooled.lo - 0.1, hi=pooled.hi + 0.1) if pooled.is_finite else Interval()
+            wide = (
+                Interval(value=pooled.value, lo=pooled.lo - 0.1, hi=pooled.hi + 0.1) if pooled.is_finite else Interval()
+            )
             per_budget.append(
                 residual(skill, Interval() if out else wide, C=C, reason=NOT_BRACKETED if out else "", n_budgets=1)
             )

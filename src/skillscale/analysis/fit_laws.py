@@ -108,7 +108,9 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
 
 def require_a_fit(found: FitResults) -> None:
     """Refuse runs that nothing could be fitted to, with each reason once."""
-    if any(isinstance(one, FittedLaw) for one in found.laws.values()) or any(one.N.is_finite for one in found.fits.minima):
+    if any(isinstance(one, FittedLaw) for one in found.laws.values()) or any(
+        one.N.is_finite for one in found.fits.minima
+    ):
         return
     reasons: dict[str, list[str]] = {}
     for one in found.laws.values():
@@ -575,7 +577,9 @@ def _log_findings(run: AnalysisWriter, found: FitResults, runs: LoadedRuns) -> N
     fitted = {name: one for name, one in found.laws.items() if isinstance(one, FittedLaw)}
     run.file("law.json", law_json(found))
     metrics = {f"N_star_exponent/{law.skill}": law.a.value for law in fits.power_laws if law.a.is_finite}
-    metrics |= {f"residual/{one.skill}": one.value.value for one in fits.size_gaps if one.pooled and one.value.is_finite}
+    metrics |= {
+        f"residual/{one.skill}": one.value.value for one in fits.size_gaps if one.pooled and one.value.is_finite
+    }
     metrics |= {f"law_exponent/{name}": one.exponent.value for name, one in fitted.items() if one.exponent.is_finite}
     run.log(metrics=metrics, params={"level": str(fits.level), "resamples": str(fits.resamples)})
     run.log(metrics=_half_widths(optima, runs.records), step=len(runs.table.runs))

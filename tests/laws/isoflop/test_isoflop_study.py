@@ -79,7 +79,11 @@ def test_parametric_law_agrees_with_the_parabolas_where_it_is_true(demo):
         assert law.theta["alpha"].value == pytest.approx(truths[law.skill].alpha, abs=0.03)
     inside = [f.disagreement.lo < 0 < f.disagreement.hi for f in fits.curve_versus_law]
     assert np.mean(inside) > 0.7
-    assert [f.disagrees for f in fits.curve_versus_law] == [not ok for ok in inside] == [*fits.curve_versus_law_table()["disagrees"]]
+    assert (
+        [f.disagrees for f in fits.curve_versus_law]
+        == [not ok for ok in inside]
+        == [*fits.curve_versus_law_table()["disagrees"]]
+    )
 
 
 def test_a_law_of_the_wrong_form_disagrees_with_the_curves():

@@ -344,7 +344,11 @@ def test_draws_that_ran_away_are_no_optima():
     found = best_mix(fitted, 1e12, WEIGHTS, BOUNDS)
     assert found.status is Status.NOT_IDENTIFIED
     assert found.reason.startswith("some draws have no best mix")
-    assert (found.N.is_finite, found.mix["code"].is_finite, math.isfinite(found.mix["code"].value)) == (False, False, True)
+    assert (found.N.is_finite, found.mix["code"].is_finite, math.isfinite(found.mix["code"].value)) == (
+        False,
+        False,
+        True,
+    )
     assert np.isnan(found.draws).sum() == 1
     assert not weighted_optimum(fitted, 1e12, WEIGHTS, MIX).N.is_finite
 
