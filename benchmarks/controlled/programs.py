@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
-from skillscale.lm.data.corpora.items import Corpus, Document, Item, seeded
+from skillscale.lm.data.corpora.items import Corpus, Document, Item, seeded_rng
 
 LABEL = "made: programs"
 STREAM_BYTES = 40_000_000
@@ -60,7 +60,7 @@ def build(*, stream_bytes: int = STREAM_BYTES, validation_bytes: int = VALIDATIO
 
 def programs(seed: str, max_bytes: int) -> Iterator[tuple[str, str]]:
     """Yield programs with their outputs until their documents reach ``max_bytes``."""
-    rng = seeded("progs", seed)
+    rng = seeded_rng("progs", seed)
     size = 0
     while size < max_bytes:
         source = program(rng)

@@ -9,7 +9,7 @@ import pytest
 
 from skillscale.config import SourceConfig
 from skillscale.errors import InputError
-from skillscale.lm.data.documents import fingerprint, hub_revision, local_files, read_documents, read_rows
+from skillscale.lm.data.documents import fetch_hub_revision, find_local_files, hash_file, read_documents, read_rows
 
 TEXTS = ["first text, é and 漢字", "second\n\ntext", "third"]
 
@@ -84,14 +84,14 @@ def test_a_byte_that_is_not_utf8_is_named_by_its_position(tmp_path: Path, place:
 def test_characters_across_the_chunk_border_are_utf8(tmp_path: Path) -> None:
     file = tmp_path / "fine.txt"
     file.write_bytes(b"a" * ((1 << 20) - 1) + "漢é".encode())
-    assert len(fingerprint(file)) == 32
+    assert len(hash_file(file)) == 32
 
 
 def test_a_file_cut_within_a_character_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "cut.jsonl"
     file.write_bytes(b'{"text": "caf\xc3')
     with pytest.raises(InputError, match="not UTF-8: byte 13 is 0xc3"):
-        fingerprint(file)
+        hash_file(file)
 
 
 def test_sources_that_hold_nothing_are_named(tmp_path: Path) -> None:
@@ -109,13 +109,13 @@ def test_sources_that_hold_nothing_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["no/such/folder/x.parquet", "here.jsonl", "./nowhere", "a/b/c"])
 def test_a_missing_file_is_not_taken_for_a_hub_id(path: str) -> None:
     with pytest.raises(InputError, match=r"does not exist.*check the path"):
-        local_files(path)
+        find_local_files(path)
 
 
 def test_an_unknown_kind_of_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.docx").write_text("x")
     with pytest.raises(InputError, match=r"of no known kind; give \.parquet, \.jsonl"):
-        local_files(str(tmp_path / "a.docx"))
+        find_local_files(str(tmp_path / "a.docx"))
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv"])
@@ -154,7 +154,7 @@ def test_a_hub_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "is_offline_mode", lambda: True)
-    assert hub_revision("nobody/nothing") is None
+    assert fetch_hub_revision("nobody/nothing") is None
     with pytest.raises(
         InputError, match=r"hub data set nobody/nothing can't be read: .*network.*or give a local folder"
     ):
@@ -167,7 +167,7 @@ def test_a_hub_that_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", refuse)
     with pytest.raises(InputError, match="nobody/nothing can't be read: name or service not known; check the id"):
-        hub_revision("nobody/nothing")
+        fetch_hub_revision("nobody/nothing")
 
 
 def test_embedded_names_lead_to_files_and_wrong_ones_are_named(tmp_path: Path) -> None:

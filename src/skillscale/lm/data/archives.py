@@ -49,7 +49,7 @@ class Archive:
         return f"{self.name} {self.version}"
 
 
-def read_sources(path: Path | None = None) -> dict[str, Archive]:
+def read_pinned_archives(path: Path | None = None) -> dict[str, Archive]:
     """The pinned archives by name."""
     raw = read_yaml(path or conf_folder() / "sources.yaml")["sources"]
     return {source.name: source for source in TypeAdapter(list[Archive]).validate_python(raw)}
@@ -69,7 +69,7 @@ def fetch_all(
         DataError: an archive can't be had, or is not the pinned one.
     """
     folder = cache / "sources"
-    with disk_errors(folder):
+    with explain_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
             found = {source.name: _at_hand(source, folder) for source in sources}
@@ -169,7 +169,7 @@ def _by_hand(wanted: Sequence[Archive]) -> str:
 
 
 @contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
+def explain_disk_errors(folder: Path) -> Iterator[None]:
     """Turn a full or forbidden disk into a message with its cure.
 
     Raises:
@@ -185,7 +185,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
         raise
 
 
-def archive_members(archive: Path, keep: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+def read_members(archive: Path, keep: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     """Names and bytes of an archive's files, sorted by name. Nothing is unpacked to disk, and nothing run.
 
     Raises:
@@ -205,12 +205,12 @@ def archive_members(archive: Path, keep: Callable[[str], bool]) -> Iterator[tupl
         raise DataError(f"{archive} can't be read as an archive: {error}; delete it and start again") from error
 
 
-def archive_member(archive: Path, name: str) -> bytes:
+def read_member(archive: Path, name: str) -> bytes:
     """One file of an archive.
 
     Raises:
         DataError: the archive has no such file.
     """
-    for _, content in archive_members(archive, lambda path: path == name):
+    for _, content in read_members(archive, lambda path: path == name):
         return content
     raise DataError(f"{archive} holds no {name}; the pinned archive does, so delete it and start again")

@@ -26,7 +26,7 @@ def make_once(folder: Path, make: Callable[[Path], None], *, progress: Progress)
 
 
 @contextmanager
-def name_full_disk(cache: Path) -> Iterator[None]:
+def explain_full_disk(cache: Path) -> Iterator[None]:
     """Turn the system's error of a full disk into one that says what to do.
 
     Raises:

@@ -68,7 +68,7 @@ def read_rows(
         raise InputError(f"{path} holds no rows in split {split!r}; name another split or source")
 
 
-def embedded_file(path: str, split: str, embedded: Path | None) -> Path:
+def find_embedded_file(path: str, split: str, embedded: Path | None) -> Path:
     """The parquet file behind ``embedded:NAME``: a category's split, or an evaluation set.
 
     Raises:
@@ -88,7 +88,7 @@ def embedded_file(path: str, split: str, embedded: Path | None) -> Path:
     )
 
 
-def local_files(path: str) -> list[Path]:
+def find_local_files(path: str) -> list[Path]:
     """The files behind a local path, sorted; none for what can only be a hub id.
 
     Raises:
@@ -109,7 +109,7 @@ def local_files(path: str) -> list[Path]:
     return []
 
 
-def fingerprint(file: Path) -> str:
+def hash_file(file: Path) -> str:
     """Hash of a file's bytes, which are checked on the way.
 
     Raises:
@@ -129,7 +129,7 @@ def fingerprint(file: Path) -> str:
     return content.hexdigest()
 
 
-def hub_revision(path: str) -> str | None:
+def fetch_hub_revision(path: str) -> str | None:
     """The commit a hub id stands for now; none when the hub is switched off and only local copies can serve.
 
     Raises:
@@ -192,10 +192,10 @@ def _batches(
     streaming: bool = True,
 ) -> Iterator[Mapping[str, list[Any]]]:
     if path.startswith(EMBEDDED):
-        path = str(embedded_file(path, split, embedded))
-    files = local_files(path)
+        path = str(find_embedded_file(path, split, embedded))
+    files = find_local_files(path)
     for file in files:
-        fingerprint(file)
+        hash_file(file)
     if files and all(file.suffix == ".txt" for file in files):
         for file in files:
             yield from ({"text": [text]} for text in _txt_documents(file))

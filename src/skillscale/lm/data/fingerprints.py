@@ -18,19 +18,19 @@ class Origin:
     revision: str | None = None
 
 
-def origin(path: str, split: str, *, embedded: Path | None, cache: Path) -> Origin:
+def find_origin(path: str, split: str, *, embedded: Path | None, cache: Path) -> Origin:
     """Find a source and name its content: files by their bytes, hub data by the commit that this cache saw first.
 
     Raises:
         InputError: the source is missing, empty, unreachable or not UTF-8.
     """
     if path.startswith(documents.EMBEDDED):
-        file = documents.embedded_file(path, split, embedded)
+        file = documents.find_embedded_file(path, split, embedded)
         folder = file.parent.parent
         return Origin(fingerprint=f"{folder.name}/{file.relative_to(folder)}")
-    files = documents.local_files(path)
+    files = documents.find_local_files(path)
     if not files:
-        revision = remembered_fingerprint(cache, path, [], lambda: documents.hub_revision(path))
+        revision = cached_fingerprint(cache, path, [], lambda: documents.fetch_hub_revision(path))
         return Origin(fingerprint=f"{path}@{revision}", revision=revision)
     root = Path(path) if Path(path).is_dir() else Path(path).parent
     return Origin(fingerprint=digest([[str(file.relative_to(root)), _content(file, cache)] for file in files], 16))
@@ -39,10 +39,10 @@ def origin(path: str, split: str, *, embedded: Path | None, cache: Path) -> Orig
 def _content(file: Path, cache: Path) -> str | None:
     stat = file.stat()
     state = [stat.st_size, stat.st_mtime_ns]
-    return remembered_fingerprint(cache, str(file.resolve()), state, lambda: documents.fingerprint(file))
+    return cached_fingerprint(cache, str(file.resolve()), state, lambda: documents.hash_file(file))
 
 
-def remembered_fingerprint(cache: Path, name: str, state: list[int], find: Callable[[], str | None]) -> str | None:
+def cached_fingerprint(cache: Path, name: str, state: list[int], find: Callable[[], str | None]) -> str | None:
     """``find()``, asked once for a name in a state; an answer of none is not kept."""
     place = cache / "origins" / f"{digest(name, 16)}.json"
     if place.is_file():

@@ -44,7 +44,7 @@ class MixStream:
         self.names = tuple(name for name in categories if name in mix.shares)
         self.context = context
         self._arrays = [categories[name].array for name in self.names]
-        self._n_blocks = np.array([n_blocks(categories[name], context, name=name) for name in self.names])
+        self._n_blocks = np.array([count_blocks(categories[name], context, name=name) for name in self.names])
         self._edges = np.cumsum([mix.shares[name] for name in self.names])[:-1]
         self._start = _hashed(f"{seed}/mix")
         self._keys = np.array([_hashed(f"{seed}/blocks/{name}") for name in self.names], dtype=np.uint64)
@@ -105,7 +105,7 @@ class MixStream:
         return categories, starts
 
 
-def n_blocks(tokens: TokenArray, context: int, *, name: str) -> int:
+def count_blocks(tokens: TokenArray, context: int, *, name: str) -> int:
     """Blocks of ``context`` targets in a token array; neighbours share the token between them.
 
     Raises:

@@ -15,19 +15,19 @@ from typing import Any
 from skillscale.config import CategoryConfig, Config, DataConfig, EvalSetConfig, SourceConfig, kept_settings, plain
 from skillscale.errors import InputError
 from skillscale.lm.data import tokenizer as tokenizers
-from skillscale.lm.data.cache import Progress, make_once, name_full_disk
+from skillscale.lm.data.cache import Progress, explain_full_disk, make_once
 from skillscale.lm.data.documents import EMBEDDED, read_rows
-from skillscale.lm.data.fingerprints import Origin, origin
-from skillscale.lm.data.mixture import n_blocks
+from skillscale.lm.data.fingerprints import Origin, find_origin
+from skillscale.lm.data.mixture import count_blocks
 from skillscale.lm.data.splits import CategoryTexts, sample, truncate
 from skillscale.lm.data.token_arrays import TokenArray, open_tokens, write_tokens
 from skillscale.lm.data.tokenizer import Tokenizer
 from skillscale.lm.evaluation.items import (
     ItemSet,
-    export_items,
-    items_of_documents,
-    items_of_rows,
+    make_items_from_documents,
+    make_items_from_rows,
     open_items,
+    report_items,
     save_items,
 )
 from skillscale.point import DesignPoint, digest
@@ -74,7 +74,7 @@ class PreparedData:
         """
         warnings = []
         for name, share in point.mix.shares.items():
-            n_blocks(self.categories[name], self.context, name=name)
+            count_blocks(self.categories[name], self.context, name=name)
             wanted, there = share * point.n_tokens, self.categories[name].n_tokens
             if wanted > _REPEATED * there:
                 warnings.append(
@@ -94,7 +94,7 @@ class _Site:
     progress: Progress
 
     def origin(self, source: SourceConfig | EvalSetConfig) -> Origin:
-        return origin(source.path, source.split, embedded=self.embedded, cache=self.cache)
+        return find_origin(source.path, source.split, embedded=self.embedded, cache=self.cache)
 
 
 def prepare(config: Config, cache: Path, *, progress: Progress) -> PreparedData:
@@ -104,7 +104,7 @@ def prepare(config: Config, cache: Path, *, progress: Progress) -> PreparedData:
         InputError: a source, column or template that can't be used.
         TrainingError: the disk is full.
     """
-    with name_full_disk(cache):
+    with explain_full_disk(cache):
         embedded = embedded_corpora(_paths(config), config.data, cache, progress=progress)
         site = _Site(cache=cache, embedded=embedded, progress=progress)
         # whatever can be wrong with a source, a set or a template comes up before the long work, the tokens
@@ -174,10 +174,10 @@ def _make_tokens(one: CategoryTexts, tokenizer: Tokenizer, site: _Site) -> Path:
 
     def make(folder: Path) -> None:
         held = one.validation()
-        items = items_of_documents(f"val/{name}", held.excerpts, tokenizer)
+        items = make_items_from_documents(f"val/{name}", held.excerpts, tokenizer)
         save_items(items, folder / "validation")
         write_tokens(one.training(held.hashes), tokenizer, folder, label=name, progress=site.progress)
-        export_items(items, 0, site.progress)
+        report_items(items, 0, site.progress)
 
     return make_once(site.cache / "tokens" / f"{name}-{key}", make, progress=site.progress)
 
@@ -187,9 +187,9 @@ def _make_items(one: EvalSetConfig, known: Origin, *, tokenizer: Tokenizer, site
 
     def make(folder: Path) -> None:
         rows = read_rows(one.path, config=one.config, split=one.split, embedded=site.embedded, revision=known.revision)
-        items, dropped = items_of_rows(rows, one, tokenizer)
+        items, dropped = make_items_from_rows(rows, one, tokenizer)
         save_items(items, folder)
-        export_items(items, dropped, site.progress)
+        report_items(items, dropped, site.progress)
 
     return make_once(site.cache / "items" / f"{one.name}-{key}", make, progress=site.progress)
 

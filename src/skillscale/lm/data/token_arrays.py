@@ -39,14 +39,14 @@ class _Header:
     n_bytes: int
 
 
-def token_type(vocab_size: int) -> str:
+def token_dtype(vocab_size: int) -> str:
     """The smallest type that holds every id."""
     return "uint16" if vocab_size <= 2**16 else "uint32"
 
 
 def write_tokens(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, *, label: str, progress: Progress) -> None:
     """Encode texts batch by batch into ``folder``; plain writes, as a full disk would kill a memory map's writer."""
-    dtype = token_type(tokenizer.vocab_size)
+    dtype = token_dtype(tokenizer.vocab_size)
     n_tokens = n_documents = n_bytes = reported = 0
     with (folder / "tokens.bin").open("wb") as file:
         for batch in _batches(texts):

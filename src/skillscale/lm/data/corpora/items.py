@@ -50,12 +50,12 @@ class Corpus:
     dropped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
-def seeded(*parts: Scalar) -> Random:
+def seeded_rng(*parts: Scalar) -> Random:
     """A random source of its own for each purpose, the same on every machine."""
     return Random(_number(parts))  # noqa: S311 - draws data, no secrets
 
 
-def share(*parts: Scalar) -> float:
+def hash_uniform(*parts: Scalar) -> float:
     """A number in [0, 1) that depends on the parts only: splits by it survive changes elsewhere."""
     return _number(parts) / 2**64
 
@@ -65,9 +65,9 @@ def _number(parts: tuple[Scalar, ...]) -> int:
     return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big")
 
 
-def by_hash(names: list[str], salt: str) -> list[str]:
+def sort_by_hash(names: list[str], salt: str) -> list[str]:
     """The names in a scrambled order that does not depend on which others there are."""
-    return sorted(names, key=lambda name: (share(salt, name), name))
+    return sorted(names, key=lambda name: (hash_uniform(salt, name), name))
 
 
 def clean(text: str) -> str:
@@ -76,7 +76,7 @@ def clean(text: str) -> str:
     return "\n".join(line.rstrip() for line in lines).strip("\n") + "\n"
 
 
-def chunks(pieces: list[str], *, low: int, high: int) -> Iterator[str]:
+def join_chunks(pieces: list[str], *, low: int, high: int) -> Iterator[str]:
     """Join consecutive pieces into separate stretches of ``low`` to ``high`` bytes; longer pieces are skipped."""
     taken: list[str] = []
     size = 0
@@ -93,10 +93,10 @@ def chunks(pieces: list[str], *, low: int, high: int) -> Iterator[str]:
         yield "".join(taken)
 
 
-def spread(groups: Mapping[str, list[str]], count: int, salt: str) -> list[tuple[str, str]]:
+def take_in_turn(groups: Mapping[str, list[str]], count: int, salt: str) -> list[tuple[str, str]]:
     """Up to ``count`` (group, text) pairs, from each group in turn, so that a long file does not fill a set."""
-    queues = {name: by_hash(list(dict.fromkeys(texts)), salt) for name, texts in groups.items()}
-    order = by_hash(list(queues), salt)
+    queues = {name: sort_by_hash(list(dict.fromkeys(texts)), salt) for name, texts in groups.items()}
+    order = sort_by_hash(list(queues), salt)
     longest = max(map(len, queues.values()), default=0)
     turns = ((name, queues[name][turn]) for turn in range(longest) for name in order if turn < len(queues[name]))
     return [pair for pair, _ in zip(turns, range(count), strict=False)]

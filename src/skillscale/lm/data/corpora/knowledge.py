@@ -14,11 +14,19 @@ from itertools import accumulate
 from pathlib import Path
 from random import Random
 
-from skillscale.lm.data.archives import Archive, archive_member
+from skillscale.lm.data.archives import Archive, read_member
 from skillscale.lm.data.corpora import fact_phrasings, facts
-from skillscale.lm.data.corpora.contamination import drop_prompts, drop_shared, prompts_in
+from skillscale.lm.data.corpora.contamination import drop_overlapping, drop_prompts, find_prompts
 from skillscale.lm.data.corpora.facts import QUESTIONED, STATED, UNSEEN, Entity, Section
-from skillscale.lm.data.corpora.items import Corpus, Document, Item, by_hash, seeded, share, spread
+from skillscale.lm.data.corpora.items import (
+    Corpus,
+    Document,
+    Item,
+    hash_uniform,
+    seeded_rng,
+    sort_by_hash,
+    take_in_turn,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,26 +82,26 @@ def build(archives: Mapping[str, Path], sources: Mapping[str, Archive], *, prese
     table = facts.read_countries(archives[facts.COUNTRIES])
     places = facts.read_cities(archives[facts.CITIES])
     chemistry = facts.read_elements(archives[facts.ELEMENTS])
-    airport_rows = archive_member(archives[facts.AIRPORTS], "airportsdata/airports.csv").decode("utf-8")
-    nations = facts.countries(table, len(table))
+    airport_rows = read_member(archives[facts.AIRPORTS], "airportsdata/airports.csv").decode("utf-8")
+    nations = facts.make_countries(table, len(table))
     entities = [
-        *facts.cities(places, table, sizes.cities),
-        *facts.airports(airport_rows, table, places, sizes.airports),
+        *facts.make_cities(places, table, sizes.cities),
+        *facts.make_airports(airport_rows, table, places, sizes.airports),
         *nations,
-        *facts.elements(chemistry),
-        *(facts.words(archives[facts.WORDS], sizes.words) if sizes.words else []),
+        *facts.make_elements(chemistry),
+        *(facts.make_words(archives[facts.WORDS], sizes.words) if sizes.words else []),
     ]
     unseen = {entity.values["domain"] for entity in nations if entity.group == UNSEEN and "domain" in entity.values}
-    sections = list(facts.factbook(archives[facts.FACTBOOK], frozenset(unseen)))
+    sections = list(facts.read_factbook(archives[facts.FACTBOOK], frozenset(unseen)))
     book = sources[facts.FACTBOOK].label
-    asides = [Document(text, sources[facts.ELEMENTS].label) for text in facts.element_notes(chemistry)]
-    asides += [Document(text, book) for text in factbook_texts(sections, max_bytes=sizes.factbook_bytes)]
+    asides = [Document(text, sources[facts.ELEMENTS].label) for text in facts.describe_elements(chemistry)]
+    asides += [Document(text, book) for text in sample_factbook(sections, max_bytes=sizes.factbook_bytes)]
     labels = {kind: sources[name].label for kind, name in _ORIGINS.items() if name in sources}
     corpus = from_entities(
         entities, asides, labels=labels, zipf_exponent=zipf_exponent, stream_bytes=sizes.stream_bytes
     )
     pages = [one.text for one in sections if not one.held_out]
-    texts, shared = drop_shared(section_items([one for one in sections if one.held_out]), pages)
+    texts, shared = drop_overlapping(make_section_items([one for one in sections if one.held_out]), pages)
     return Corpus(
         train=corpus.train,
         validation=corpus.validation,
@@ -117,20 +125,20 @@ def from_entities(
     exposures: Counter[tuple[str, str, str]] = Counter()
     asked: Counter[tuple[str, str, str]] = Counter()
     train = list(asides)
-    for mention in stream(told, seed="train", zipf_exponent=zipf_exponent, max_bytes=stream_bytes):
+    for mention in stream_mentions(told, seed="train", zipf_exponent=zipf_exponent, max_bytes=stream_bytes):
         train.append(Document(mention.text, labels[mention.entity.kind]))
         counter = asked if mention.asks else exposures
         counter.update((mention.entity.kind, mention.entity.name, relation) for relation in mention.relations)
-    seeded("knowledge-order").shuffle(train)
-    later = stream(told, seed="validation", zipf_exponent=zipf_exponent, max_bytes=validation_bytes)
-    questions = prompts_in(document.text for document in train)
+    seeded_rng("knowledge-order").shuffle(train)
+    later = stream_mentions(told, seed="validation", zipf_exponent=zipf_exponent, max_bytes=validation_bytes)
+    questions = find_prompts(document.text for document in train)
     sets, dropped = {}, {}
     for name, group in (
         ("knowledge_qa", STATED),
         ("knowledge_qa_unseen", UNSEEN),
         ("knowledge_qa_trainhalf", QUESTIONED),
     ):
-        items = question_items(entities, group=group, zipf_exponent=zipf_exponent, exposures=exposures)
+        items = make_question_items(entities, group=group, zipf_exponent=zipf_exponent, exposures=exposures)
         counts = {"checked": len(items), "dropped": 0}
         if group != QUESTIONED:
             items, counts = drop_prompts(items, questions)
@@ -142,7 +150,7 @@ def from_entities(
         train=train,
         validation=[Document(mention.text, labels[mention.entity.kind]) for mention in later],
         sets=sets,
-        facts=load(told, train, exposures=exposures, asked=asked),
+        facts=count_facts(told, train, exposures=exposures, asked=asked),
         dropped=dropped,
     )
 
@@ -152,9 +160,11 @@ def rank_weights(count: int, zipf_exponent: float) -> list[float]:
     return [round((rank + RANK_OFFSET) ** -zipf_exponent, 15) for rank in range(count)]
 
 
-def stream(entities: Sequence[Entity], *, seed: str, zipf_exponent: float, max_bytes: int) -> Iterator[Mention]:
+def stream_mentions(
+    entities: Sequence[Entity], *, seed: str, zipf_exponent: float, max_bytes: int
+) -> Iterator[Mention]:
     """Endless mentions of entities, kinds and ranks by weight, cut at ``max_bytes``."""
-    rng = seeded("knowledge", seed)
+    rng = seeded_rng("knowledge", seed)
     kinds: dict[str, list[Entity]] = defaultdict(list)
     for entity in entities:
         kinds[entity.kind].append(entity)
@@ -179,19 +189,20 @@ def _told(entity: Entity, rng: Random) -> Mention:
     rng.shuffle(relations)
     kept = relations[: rng.randint(min(2, len(relations)), len(relations))]
     as_record = rng.random() < RECORD_SHARE
-    text = fact_phrasings.record(entity, kept) if as_record else fact_phrasings.profile(entity, kept, rng)
+    text = fact_phrasings.write_record(entity, kept) if as_record else fact_phrasings.write_profile(entity, kept, rng)
     return Mention(text=text, entity=entity, relations=tuple(kept), asks=False)
 
 
 def _asked(entity: Entity, rng: Random) -> Mention:
     kept = rng.sample(list(entity.values), min(rng.randint(1, 2), len(entity.values)))
     text = "".join(
-        fact_phrasings.question(entity, relation, rng) + fact_phrasings.answer(entity, relation) for relation in kept
+        fact_phrasings.write_question(entity, relation, rng) + fact_phrasings.write_answer(entity, relation)
+        for relation in kept
     )
     return Mention(text=text, entity=entity, relations=tuple(kept), asks=True)
 
 
-def question_items(
+def make_question_items(
     entities: Sequence[Entity], *, group: str, zipf_exponent: float, exposures: Mapping[tuple[str, str, str], int]
 ) -> list[Item]:
     """One question a fact of a group, in random order, drawn without replacement by the weight of its mentions.
@@ -199,7 +210,7 @@ def question_items(
     ``ideal_nll``: nats a guesser pays who knows the answers of the relation and how often each is mentioned, but not
     the entity; ``exposures``: statements of the fact in the training text.
     """
-    mass = answer_masses(entities, zipf_exponent)
+    mass = answer_weights(entities, zipf_exponent)
     drawn: list[tuple[float, Item]] = []
     for entity in entities:
         if entity.group != group:
@@ -209,8 +220,8 @@ def question_items(
             weight = KIND_WEIGHTS[entity.kind] * (entity.rank + RANK_OFFSET) ** -zipf_exponent
             total, of_value = mass[entity.kind, relation]
             item = Item(
-                prompt=fact_phrasings.question(entity, relation, seeded("ask", *key)),
-                completion=fact_phrasings.answer(entity, relation),
+                prompt=fact_phrasings.write_question(entity, relation, seeded_rng("ask", *key)),
+                completion=fact_phrasings.write_answer(entity, relation),
                 meta={
                     "kind": entity.kind,
                     "relation": relation,
@@ -220,15 +231,15 @@ def question_items(
                 },
             )
             # Efraimidis & Spirakis 2006: the largest u^(1/w) are a weighted sample without replacement
-            drawn.append((-math.log(1.0 - share("draw", *key)) / weight, item))
+            drawn.append((-math.log(1.0 - hash_uniform("draw", *key)) / weight, item))
     drawn.sort(key=lambda pair: pair[0])
     most = max(SET_ITEMS.values())
     taken = [item for _, item in drawn[:most]]
-    seeded("question-order", group).shuffle(taken)
+    seeded_rng("question-order", group).shuffle(taken)
     return taken
 
 
-def answer_masses(
+def answer_weights(
     entities: Sequence[Entity], zipf_exponent: float
 ) -> dict[tuple[str, str], tuple[float, Mapping[str, float]]]:
     """Per relation: total weight, and the weight of each answer."""
@@ -239,7 +250,7 @@ def answer_masses(
     return {key: (math.fsum(answers.values()), answers) for key, answers in masses.items()}
 
 
-def load(
+def count_facts(
     entities: Sequence[Entity],
     train: Sequence[Document],
     *,
@@ -257,7 +268,7 @@ def load(
     by_kind = Counter(entity.kind for entity in entities)
     return {
         "count": count,
-        "bits": round(entropy_bits(entities), 1),
+        "bits": round(count_entropy_bits(entities), 1),
         "entities": dict(sorted(by_kind.items())),
         "mentions": mentions,
         "mentions_in_questions": sum(asked.values()),
@@ -268,7 +279,7 @@ def load(
     }
 
 
-def entropy_bits(entities: Sequence[Entity]) -> float:
+def count_entropy_bits(entities: Sequence[Entity]) -> float:
     """Sum over relations of n H, with H the entropy of the answers over the n entities, in bits."""
     answers: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for entity in entities:
@@ -277,12 +288,12 @@ def entropy_bits(entities: Sequence[Entity]) -> float:
     return math.fsum(n * math.log2(counts.total() / n) for counts in answers.values() for n in counts.values())
 
 
-def factbook_texts(sections: Sequence[Section], *, max_bytes: int) -> list[str]:
+def sample_factbook(sections: Sequence[Section], *, max_bytes: int) -> list[str]:
     """Sections of countries that are not held out, in a scrambled order, up to a size."""
     texts = {section.heading: section.text for section in sections if not section.held_out}
     taken: list[str] = []
     size = 0
-    for heading in by_hash(list(texts), "factbook"):
+    for heading in sort_by_hash(list(texts), "factbook"):
         length = len(texts[heading].encode())
         if size + length <= max_bytes:
             taken.append(texts[heading])
@@ -290,7 +301,7 @@ def factbook_texts(sections: Sequence[Section], *, max_bytes: int) -> list[str]:
     return taken
 
 
-def section_items(sections: Sequence[Section]) -> list[Item]:
+def make_section_items(sections: Sequence[Section]) -> list[Item]:
     """Heading and title of a Factbook line -> the line, for held-out countries."""
     items: dict[str, Item] = {}
     groups: dict[str, list[str]] = defaultdict(list)
@@ -302,4 +313,4 @@ def section_items(sections: Sequence[Section]) -> list[Item]:
             if item.n_bytes <= ITEM_BYTES and len(item.completion.encode()) >= _MIN_TEXT_BYTES:
                 items[item.text] = item
                 groups[section.country].append(item.text)
-    return [items[text] for _, text in spread(groups, 2 * SET_ITEMS["knowledge_text"], "factbook")]
+    return [items[text] for _, text in take_in_turn(groups, 2 * SET_ITEMS["knowledge_text"], "factbook")]

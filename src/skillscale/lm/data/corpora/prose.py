@@ -5,9 +5,18 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
-from skillscale.lm.data.archives import Archive, archive_members
-from skillscale.lm.data.corpora.contamination import drop_shared
-from skillscale.lm.data.corpora.items import Corpus, Document, Item, by_hash, chunks, clean, seeded, spread
+from skillscale.lm.data.archives import Archive, read_members
+from skillscale.lm.data.corpora.contamination import drop_overlapping
+from skillscale.lm.data.corpora.items import (
+    Corpus,
+    Document,
+    Item,
+    clean,
+    join_chunks,
+    seeded_rng,
+    sort_by_hash,
+    take_in_turn,
+)
 
 SPEECHES = "sotu"
 SOURCES = (SPEECHES,)
@@ -21,18 +30,20 @@ _SENTENCE = re.compile(r"(?<=[.!?;:])\s+|\n+")
 
 def build(archives: Mapping[str, Path], sources: Mapping[str, Archive], *, preset: str) -> Corpus:
     """Whole speeches to train on; others, by file, for validation and as a held-out set."""
-    return split(dict(speeches(archives[SPEECHES])), label=sources[SPEECHES].label, max_bytes=MAX_BYTES.get(preset))
+    return split_by_file(
+        dict(read_speeches(archives[SPEECHES])), label=sources[SPEECHES].label, max_bytes=MAX_BYTES.get(preset)
+    )
 
 
-def speeches(archive: Path) -> Iterator[tuple[str, str]]:
+def read_speeches(archive: Path) -> Iterator[tuple[str, str]]:
     """Name and text of each speech."""
-    for path, content in archive_members(archive, lambda path: "/speeches/" in path and path.endswith(".txt")):
+    for path, content in read_members(archive, lambda path: "/speeches/" in path and path.endswith(".txt")):
         yield Path(path).stem, clean(content.decode("utf-8"))
 
 
-def split(files: Mapping[str, str], *, label: str, max_bytes: int | None = None) -> Corpus:
+def split_by_file(files: Mapping[str, str], *, label: str, max_bytes: int | None = None) -> Corpus:
     """Split by file; ``max_bytes`` bounds what is trained on."""
-    order = by_hash(list(files), "prose-files")
+    order = sort_by_hash(list(files), "prose-files")
     held, checked = order[:HELD_OUT_FILES], order[HELD_OUT_FILES : HELD_OUT_FILES + VALIDATION_FILES]
     train: list[Document] = []
     size = 0
@@ -40,8 +51,10 @@ def split(files: Mapping[str, str], *, label: str, max_bytes: int | None = None)
         if max_bytes is None or size < max_bytes:
             train.append(Document(files[name], label))
             size += len(files[name].encode())
-    seeded("prose-order").shuffle(train)
-    items, dropped = drop_shared(chunk_items({name: files[name] for name in held}), [one.text for one in train])
+    seeded_rng("prose-order").shuffle(train)
+    items, dropped = drop_overlapping(
+        make_chunk_items({name: files[name] for name in held}), [one.text for one in train]
+    )
     return Corpus(
         train=train,
         validation=[Document(files[name], label) for name in checked],
@@ -50,19 +63,20 @@ def split(files: Mapping[str, str], *, label: str, max_bytes: int | None = None)
     )
 
 
-def chunk_items(files: Mapping[str, str]) -> list[Item]:
+def make_chunk_items(files: Mapping[str, str]) -> list[Item]:
     """Stretches of whole sentences of held-out files, measured without a prompt."""
     low, high = CHUNK_BYTES
     groups = {
-        name: [one.strip() + "\n" for one in chunks(sentences(text), low=low, high=high)]
+        name: [one.strip() + "\n" for one in join_chunks(split_sentences(text), low=low, high=high)]
         for name, text in files.items()
     }
     return [
-        Item(prompt="", completion=text, meta={"file": name}) for name, text in spread(groups, 2 * SET_ITEMS, "prose")
+        Item(prompt="", completion=text, meta={"file": name})
+        for name, text in take_in_turn(groups, 2 * SET_ITEMS, "prose")
     ]
 
 
-def sentences(text: str) -> list[str]:
+def split_sentences(text: str) -> list[str]:
     """The text cut after each sentence and paragraph; joined again, the pieces give the text."""
     cuts = [0, *(match.end() for match in _SENTENCE.finditer(text)), len(text)]
     return [text[start:end] for start, end in pairwise(cuts) if end > start]

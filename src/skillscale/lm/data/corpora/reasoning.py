@@ -13,7 +13,7 @@ from random import Random
 from typing import NamedTuple
 
 from skillscale.lm.data.corpora.contamination import drop_prompts
-from skillscale.lm.data.corpora.items import Corpus, Document, Item, seeded
+from skillscale.lm.data.corpora.items import Corpus, Document, Item, seeded_rng
 
 DOCUMENTS = {"tiny": 70_000, "small": 120_000, "medium": 300_000, "full": 600_000}
 VALIDATION_DOCUMENTS = 3_000
@@ -451,24 +451,24 @@ def from_counts(documents: int, *, validation: int, items: int) -> Corpus:
     train: list[Document] = []
     asked: set[str] = set()
     answers: dict[str, Counter[str]] = defaultdict(Counter)
-    for kind, task, with_steps in tasks("train", documents):
-        train.append(Document(document(task, with_steps=with_steps), f"{LABEL} {kind}"))
-        asked.add(prompt(task))
+    for kind, task, with_steps in draw_tasks("train", documents):
+        train.append(Document(write_document(task, with_steps=with_steps), f"{LABEL} {kind}"))
+        asked.add(write_prompt(task))
         answers[kind][task.answer] += 1
-    seeded("reasoning-order").shuffle(train)
+    seeded_rng("reasoning-order").shuffle(train)
     kept, dropped = drop_prompts(list(_items(items, answers)), asked)
-    later = tasks("validation", validation)
+    later = draw_tasks("validation", validation)
     return Corpus(
         train=train,
-        validation=[Document(document(task, with_steps=steps), f"{LABEL} {kind}") for kind, task, steps in later],
+        validation=[Document(write_document(task, with_steps=steps), f"{LABEL} {kind}") for kind, task, steps in later],
         sets={"reasoning_qa": kept},
         dropped={"reasoning_qa": dropped},
     )
 
 
-def tasks(seed: str, count: int) -> Iterator[tuple[str, Task, bool]]:
+def draw_tasks(seed: str, count: int) -> Iterator[tuple[str, Task, bool]]:
     """Kind, task, and whether its steps are shown."""
-    rng = seeded("reasoning", seed)
+    rng = seeded_rng("reasoning", seed)
     kinds = list(MAKERS)
     for place in range(count):
         kind = kinds[place % len(kinds)]
@@ -476,29 +476,29 @@ def tasks(seed: str, count: int) -> Iterator[tuple[str, Task, bool]]:
         yield kind, task, bool(task.steps) and rng.random() < STEPS_SHARE
 
 
-def prompt(task: Task) -> str:
+def write_prompt(task: Task) -> str:
     """How a question stands in documents and items."""
     return f"Q: {task.question}\nA:"
 
 
-def document(task: Task, *, with_steps: bool) -> str:
+def write_document(task: Task, *, with_steps: bool) -> str:
     """A training text; steps stand before ``A:``."""
     if with_steps:
         return f"Q: {task.question}\nSteps: {task.steps}.\nA: {task.answer}\n"
-    return f"{prompt(task)} {task.answer}\n"
+    return f"{write_prompt(task)} {task.answer}\n"
 
 
 def _items(count: int, answers: dict[str, Counter[str]]) -> Iterator[Item]:
     """``ideal_nll``: nats of a guesser who knows only how often the kind has each answer in training."""
     seen: set[str] = set()
-    for kind, task, _ in tasks("items", count):
-        if prompt(task) in seen:
+    for kind, task, _ in draw_tasks("items", count):
+        if write_prompt(task) in seen:
             continue
-        seen.add(prompt(task))
+        seen.add(write_prompt(task))
         known = answers[kind]
         guess = log((known.total() + len(known) + 1) / (known[task.answer] + 1))
         yield Item(
-            prompt=prompt(task),
+            prompt=write_prompt(task),
             completion=f" {task.answer}\n",
             meta={"task": kind, "ideal_nll": round(guess, 6)},
         )
