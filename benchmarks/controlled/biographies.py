@@ -101,10 +101,9 @@ def build(
 
 
 def make_people(count: int) -> list[Person]:
-    """Make ``count`` people to train on, every other one questioned, then the unseen; more people change no earlier one.
+    """Make ``count`` people to train on, every other one questioned, and then ``UNSEEN_PEOPLE`` more.
 
-    Returns:
-        ``count + UNSEEN_PEOPLE`` people.
+    A larger ``count`` does not change the first people.
     """
     rng = seeded_rng("bios", "people")
     words = {relation: words_of(relation) for relation in _WORD_SYLLABLES}
@@ -259,7 +258,7 @@ def words_of(relation: str) -> list[str]:
 
 
 def employer_cities(words: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Return the city of each employer; employers with one first syllable share it, so that it takes little to store."""
+    """Return the city of each employer: one city for each first syllable, so that it takes little to store."""
     rng = seeded_rng("bios", "seats")
     seats = {first: rng.choice(words["birth_city"]) for first in _FIRST}
     return {employer: seats[employer[:2]] for employer in words["employer"]}

@@ -76,7 +76,7 @@ def document(source: str, output: str) -> str:
 
 
 def output_item(source: str, output: str, answers: Mapping[str, int]) -> Item:
-    """Make an item; ``ideal_nll``: nats of a guesser who knows the outputs' frequencies in training, not the program."""
+    """Make an item; ``ideal_nll``: nats of a guesser who knows only how often training has each output."""
     total = sum(answers.values())
     guess = math.log((total + len(answers) + 1) / (answers.get(output, 0) + 1))
     return Item(prompt=source + OUTPUT, completion=f" {output}\n", meta={"ideal_nll": round(guess, 6)})

@@ -1,8 +1,8 @@
-"""The knowledge corpus: real facts in ever new words, and World Factbook pages.
+"""The knowledge corpus: real facts in varied wording, and World Factbook pages.
 
-Half of the entities are told and asked about in training, half are only told: their questions are the evaluation
-(after Allen-Zhu & Li 2024, Physics of Language Models 3.1). More bytes mean more mentions in other words and another
-order, never the same text again.
+Training states the facts of all entities and asks questions about half of them. Questions about the other half are the
+evaluation (after Allen-Zhu & Li 2024, Physics of Language Models 3.1). More bytes mean more mentions, in other words
+and another order.
 """
 
 import math
@@ -31,7 +31,7 @@ from skillscale.lm.data.corpora.items import (
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """How many entities of each kind, and how many bytes of text: of facts, and of the Factbook."""
+    """Number of entities of each kind, and bytes of text about facts and from the Factbook."""
 
     cities: int
     airports: int
@@ -62,13 +62,13 @@ _MIN_TEXT_BYTES = 60
 
 
 def source_names(preset: str) -> tuple[str, ...]:
-    """Names of the archives a preset reads; only those with words need npm."""
+    """Return the names of the archives that a preset reads; only presets with words need npm."""
     return (*SOURCES, facts.WORDS) if PRESETS[preset].words else SOURCES
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mention:
-    """A text about an entity, and the relations whose answers it gives."""
+    """A text about an entity, and the relations that it states or asks about."""
 
     text: str
     entity: Entity
@@ -77,7 +77,7 @@ class Mention:
 
 
 def build(archives: Mapping[str, Path], sources: Mapping[str, Archive], *, preset: str, zipf_exponent: float) -> Corpus:
-    """The corpus of a preset; ``zipf_exponent``: exponent of the mentions' fall with rank."""
+    """Build the corpus of a preset; ``zipf_exponent``: decay of an entity's mentions with its rank."""
     sizes = PRESETS[preset]
     table = facts.read_countries(archives[facts.COUNTRIES])
     places = facts.read_cities(archives[facts.CITIES])
@@ -100,8 +100,9 @@ def build(archives: Mapping[str, Path], sources: Mapping[str, Archive], *, prese
     corpus = from_entities(
         entities, asides, labels=labels, zipf_exponent=zipf_exponent, stream_bytes=sizes.stream_bytes
     )
-    pages = [one.text for one in sections if not one.held_out]
-    texts, shared = drop_overlapping(make_section_items([one for one in sections if one.held_out]), pages)
+    pages = [section.text for section in sections if not section.held_out]
+    held_out = [section for section in sections if section.held_out]
+    texts, shared = drop_overlapping(make_section_items(held_out), pages)
     return Corpus(
         train=corpus.train,
         validation=corpus.validation,
@@ -120,17 +121,17 @@ def from_entities(
     stream_bytes: int,
     validation_bytes: int = VALIDATION_BYTES,
 ) -> Corpus:
-    """Stream, counts and question sets of some entities; ``asides`` are strewn among the stream."""
-    told = [entity for entity in entities if entity.group != UNSEEN]
+    """Build stream, counts and question sets of entities; ``asides``: other texts, shuffled into the stream."""
+    described = [entity for entity in entities if entity.group != UNSEEN]
     exposures: Counter[tuple[str, str, str]] = Counter()
-    asked: Counter[tuple[str, str, str]] = Counter()
+    questioned: Counter[tuple[str, str, str]] = Counter()
     train = list(asides)
-    for mention in stream_mentions(told, seed="train", zipf_exponent=zipf_exponent, max_bytes=stream_bytes):
+    for mention in stream_mentions(described, seed="train", zipf_exponent=zipf_exponent, max_bytes=stream_bytes):
         train.append(Document(mention.text, labels[mention.entity.kind]))
-        counter = asked if mention.asks else exposures
+        counter = questioned if mention.asks else exposures
         counter.update((mention.entity.kind, mention.entity.name, relation) for relation in mention.relations)
     seeded_rng("knowledge-order").shuffle(train)
-    later = stream_mentions(told, seed="validation", zipf_exponent=zipf_exponent, max_bytes=validation_bytes)
+    later = stream_mentions(described, seed="validation", zipf_exponent=zipf_exponent, max_bytes=validation_bytes)
     questions = find_prompts(document.text for document in train)
     sets, dropped = {}, {}
     for name, group in (
@@ -150,20 +151,20 @@ def from_entities(
         train=train,
         validation=[Document(mention.text, labels[mention.entity.kind]) for mention in later],
         sets=sets,
-        facts=count_facts(told, train, exposures=exposures, asked=asked),
+        facts=count_facts(described, train, exposures=exposures, questioned=questioned),
         dropped=dropped,
     )
 
 
 def rank_weights(count: int, zipf_exponent: float) -> list[float]:
-    """Weight of each rank: (rank + 20)^-zipf_exponent; 0 is uniform."""
+    """Return the weight of each rank: (rank + 20)^-zipf_exponent; 0 gives uniform weights."""
     return [round((rank + RANK_OFFSET) ** -zipf_exponent, 15) for rank in range(count)]
 
 
 def stream_mentions(
     entities: Sequence[Entity], *, seed: str, zipf_exponent: float, max_bytes: int
 ) -> Iterator[Mention]:
-    """Endless mentions of entities, kinds and ranks by weight, cut at ``max_bytes``."""
+    """Yield mentions of entities, drawn by the weights of kind and rank, until ``max_bytes``."""
     rng = seeded_rng("knowledge", seed)
     kinds: dict[str, list[Entity]] = defaultdict(list)
     for entity in entities:
@@ -176,15 +177,15 @@ def stream_mentions(
         name = names[bisect(kind_sums, rng.random() * kind_sums[-1])]
         sums = rank_sums[name]
         entity = kinds[name][min(bisect(sums, rng.random() * sums[-1]), len(sums) - 1)]
-        mentions = [_told(entity, rng)]
+        mentions = [_statement_mention(entity, rng)]
         if entity.group == QUESTIONED and rng.random() < QUESTION_SHARE:
-            mentions.append(_asked(entity, rng))
+            mentions.append(_question_mention(entity, rng))
         for mention in mentions:
             size += len(mention.text.encode())
             yield mention
 
 
-def _told(entity: Entity, rng: Random) -> Mention:
+def _statement_mention(entity: Entity, rng: Random) -> Mention:
     relations = list(entity.values)
     rng.shuffle(relations)
     kept = relations[: rng.randint(min(2, len(relations)), len(relations))]
@@ -193,7 +194,7 @@ def _told(entity: Entity, rng: Random) -> Mention:
     return Mention(text=text, entity=entity, relations=tuple(kept), asks=False)
 
 
-def _asked(entity: Entity, rng: Random) -> Mention:
+def _question_mention(entity: Entity, rng: Random) -> Mention:
     kept = rng.sample(list(entity.values), min(rng.randint(1, 2), len(entity.values)))
     text = "".join(
         fact_phrasings.write_question(entity, relation, rng) + fact_phrasings.write_answer(entity, relation)
@@ -205,12 +206,12 @@ def _asked(entity: Entity, rng: Random) -> Mention:
 def make_question_items(
     entities: Sequence[Entity], *, group: str, zipf_exponent: float, exposures: Mapping[tuple[str, str, str], int]
 ) -> list[Item]:
-    """One question a fact of a group, in random order, drawn without replacement by the weight of its mentions.
+    """Make one question for each fact of a group, sampled without replacement by the weight of its mentions.
 
-    ``ideal_nll``: nats a guesser pays who knows the answers of the relation and how often each is mentioned, but not
-    the entity; ``exposures``: statements of the fact in the training text.
+    ``ideal_nll``: nats that a guesser pays who knows the answers of the relation and their frequencies, but not the
+    entity; ``exposures``: statements of the fact in the training text.
     """
-    mass = answer_weights(entities, zipf_exponent)
+    masses = answer_weights(entities, zipf_exponent)
     drawn: list[tuple[float, Item]] = []
     for entity in entities:
         if entity.group != group:
@@ -218,7 +219,7 @@ def make_question_items(
         for relation, value in entity.values.items():
             key = (entity.kind, entity.name, relation)
             weight = KIND_WEIGHTS[entity.kind] * (entity.rank + RANK_OFFSET) ** -zipf_exponent
-            total, of_value = mass[entity.kind, relation]
+            total, weight_of = masses[entity.kind, relation]
             item = Item(
                 prompt=fact_phrasings.write_question(entity, relation, seeded_rng("ask", *key)),
                 completion=fact_phrasings.write_answer(entity, relation),
@@ -227,14 +228,13 @@ def make_question_items(
                     "relation": relation,
                     "rank": entity.rank,
                     "exposures": exposures.get(key, 0),
-                    "ideal_nll": round(math.log(total / of_value[value]), 6),
+                    "ideal_nll": round(math.log(total / weight_of[value]), 6),
                 },
             )
-            # Efraimidis & Spirakis 2006: the largest u^(1/w) are a weighted sample without replacement
+            # Efraimidis & Spirakis 2006: the items of largest u^(1/w) are a weighted sample without replacement
             drawn.append((-math.log(1.0 - hash_uniform("draw", *key)) / weight, item))
     drawn.sort(key=lambda pair: pair[0])
-    most = max(SET_ITEMS.values())
-    taken = [item for _, item in drawn[:most]]
+    taken = [item for _, item in drawn[: max(SET_ITEMS.values())]]
     seeded_rng("question-order", group).shuffle(taken)
     return taken
 
@@ -242,7 +242,7 @@ def make_question_items(
 def answer_weights(
     entities: Sequence[Entity], zipf_exponent: float
 ) -> dict[tuple[str, str], tuple[float, Mapping[str, float]]]:
-    """Per relation: total weight, and the weight of each answer."""
+    """Return for each relation the total weight, and the weight of each answer."""
     masses: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for entity in entities:
         for relation, value in entity.values.items():
@@ -255,15 +255,15 @@ def count_facts(
     train: Sequence[Document],
     *,
     exposures: Mapping[tuple[str, str, str], int],
-    asked: Mapping[tuple[str, str, str], int],
+    questioned: Mapping[tuple[str, str, str], int],
 ) -> dict[str, object]:
-    """How much there is to know, and how often training says it.
+    """Count the facts, and how often training mentions them.
 
-    ``bits``: sum of the marginal entropies of the answers, an upper bound of the load. A run that sees T bytes of this
-    corpus has ``mentions_per_byte`` T / ``count`` mean exposures a fact.
+    ``bits``: sum of the marginal entropies of the answers, an upper bound of the information in the facts. A run that
+    sees T bytes of this corpus has ``mentions_per_byte`` T / ``count`` mean exposures a fact.
     """
     size = sum(len(document.text.encode()) for document in train)
-    mentions = sum(exposures.values()) + sum(asked.values())
+    mentions = sum(exposures.values()) + sum(questioned.values())
     count = sum(len(entity.values) for entity in entities)
     by_kind = Counter(entity.kind for entity in entities)
     return {
@@ -271,8 +271,8 @@ def count_facts(
         "bits": round(count_entropy_bits(entities), 1),
         "entities": dict(sorted(by_kind.items())),
         "mentions": mentions,
-        "mentions_in_questions": sum(asked.values()),
-        "facts_mentioned": len(set(exposures) | set(asked)),
+        "mentions_in_questions": sum(questioned.values()),
+        "facts_mentioned": len(set(exposures) | set(questioned)),
         "train_bytes": size,
         "mentions_per_byte": mentions / size,
         "mean_exposures": mentions / count,
@@ -280,7 +280,7 @@ def count_facts(
 
 
 def count_entropy_bits(entities: Sequence[Entity]) -> float:
-    """Sum over relations of n H, with H the entropy of the answers over the n entities, in bits."""
+    """Sum n H over relations, with H the entropy of the answers over the n entities, in bits."""
     answers: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for entity in entities:
         for relation, value in entity.values.items():
@@ -289,7 +289,7 @@ def count_entropy_bits(entities: Sequence[Entity]) -> float:
 
 
 def sample_factbook(sections: Sequence[Section], *, max_bytes: int) -> list[str]:
-    """Sections of countries that are not held out, in a scrambled order, up to a size."""
+    """Return sections of countries that are not held out, in a scrambled order, up to ``max_bytes``."""
     texts = {section.heading: section.text for section in sections if not section.held_out}
     taken: list[str] = []
     size = 0
@@ -302,7 +302,7 @@ def sample_factbook(sections: Sequence[Section], *, max_bytes: int) -> list[str]
 
 
 def make_section_items(sections: Sequence[Section]) -> list[Item]:
-    """Heading and title of a Factbook line -> the line, for held-out countries."""
+    """Make items with heading and title of a Factbook line as prompt and the line as completion."""
     items: dict[str, Item] = {}
     groups: dict[str, list[str]] = defaultdict(list)
     for section in sections:
