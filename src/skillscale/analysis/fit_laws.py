@@ -256,7 +256,9 @@ def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
     if runs.registry is not None and runs.study is not None:
         told["ui"] = runs.registry.ui_command
         out.text(f"UI:    {runs.registry.ui_command}\n       {runs.study.chart_link}")
-        runs.registry.annotate_launcher(runs.study, note=f"Report of study {runs.study.name}", result=found.as_dict())
+        runs.registry.annotate_mlflow_project_run(
+            runs.study, note=f"Report of study {runs.study.name}", result=found.as_dict()
+        )
     return told
 
 

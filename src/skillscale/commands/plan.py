@@ -102,7 +102,9 @@ def plan(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
     out.text("".join(f"\nno law of {name}: {reason}" for name, reason in known.refused.items()).rstrip())
     registry, study = (known.runs.registry, known.runs.study) if known.runs is not None else (known.registry, None)
     if registry is not None:
-        registry.annotate_launcher(study, note=f"Plan by the runs of {known.name}", result=json.loads(to_json(told)))
+        registry.annotate_mlflow_project_run(
+            study, note=f"Plan by the runs of {known.name}", result=json.loads(to_json(told))
+        )
     return told
 
 

@@ -104,7 +104,7 @@ def sample_after(
     They may cost a share of the grid's FLOPs, in as many runs of its number (``sample.after_grid``); those that were
     sampled before count. Where there is nothing to sample, or runs fail, the grid's results stand: it says why.
     """
-    registry = StudyStore.open(arguments["tracking"], cache=arguments["cache"], storage=arguments.get("storage", ""))
+    registry = StudyStore.open(arguments["tracking"], cache=arguments["cache"], queue=arguments.get("storage", ""))
     study = registry.study(config.study.name)
     share = config.sample.after_grid
     asked = replace(
@@ -156,10 +156,10 @@ def _opened(arguments: Mapping[str, Any], config: Config, out: Output) -> tuple[
             raise InputError("--trainer needs --wanted: the skills whose losses the function returns, as in code,prose")
         order = build_problem(asked, StudyContext(skills=asked.wanted))
         registry = StudyStore.open(
-            arguments["tracking"], cache=arguments["cache"], storage=arguments["storage"],
-            patience_s=arguments["patience_s"],
+            arguments["tracking"], cache=arguments["cache"], queue=arguments["storage"],
+            heartbeat_timeout_s=arguments["patience_s"],
         )  # fmt: skip
-        study = registry.open_driven(config.study.name, trainer=trainer.name, skills=asked.wanted)
+        study = registry.open_trainer_study(config.study.name, trainer=trainer.name, skills=asked.wanted)
         arguments = {**arguments, "trainer": str(trainer), "tracking": registry.uri}
         table_of: Callable[[Sequence[RunRecord]], RunTable] = lambda records: table_of_records(records, asked.wanted)  # noqa: E731
     else:
@@ -180,7 +180,7 @@ def _agree(job: _Job, *, replan: bool) -> None:
     Raises:
         InputError: naming what differs.
     """
-    now, stored = job.order.as_dict(), job.study.remembered(SAMPLING_PROBLEM)
+    now, stored = job.order.as_dict(), job.study.get_json(SAMPLING_PROBLEM)
     if stored == now:
         return
     if stored is not None and not replan:
@@ -190,7 +190,7 @@ def _agree(job: _Job, *, replan: bool) -> None:
             f"study {job.study.name!r} was sampled with another space or other targets: {told}. Give those values, or "
             "go on with the new ones with --replan: every run still counts"
         )
-    job.study.remember(SAMPLING_PROBLEM, now)
+    job.study.put_json(SAMPLING_PROBLEM, now)
 
 
 def _short(value: object) -> str:
@@ -202,7 +202,7 @@ def _sampled(job: _Job, arguments: Mapping[str, Any]) -> Recommendation:
     """Choose and train until it is enough; return the last advice."""
     workers: list[WorkerHandle] = []
     try:
-        with job.study.sampling(), job.study.analysis(IntervalLog.KIND) as summary:
+        with job.study.sampling_lock(), job.study.analysis(IntervalLog.KIND) as summary:
             chart = IntervalLog(job.study, job.order, summary)
             try:
                 return _run(job, arguments, workers, chart)

@@ -22,7 +22,7 @@ def watch(arguments: Mapping[str, Any], config: Config | None, out: Output) -> d
     Raises:
         TrackingError: the registry is not there, has no such study, or fails.
     """
-    registry = StudyStore.open(arguments["tracking"], create=False, storage=arguments["storage"])
+    registry = StudyStore.open(arguments["tracking"], create=False, queue=arguments["storage"])
     study = registry.study(arguments["study"])
     once, every_s = arguments["once"], arguments["every"]
     shown = 0

@@ -163,7 +163,7 @@ def study_status(study: Study) -> StudyStatus:
     points = tuple(study.planned())
     busy = [each for each in points if each.status == "RUNNING" and is_alive(each.owner) is not False]
     curves = {each.run_id: study.curve(each.run_id) for each in busy if each.run_id}  # one that is just held has none
-    sampled, settings = study.is_sampled(), study.settings()
+    sampled, settings = study.is_sampling(), study.settings()
     logged = study.analysis_metrics("sample", _LOGGED)
     fitted = study.analysis_metrics("fit", _LOGGED) + study.analysis_metrics("report", _LOGGED)
     return StudyStatus(
@@ -335,7 +335,7 @@ def publish_status(study: Study) -> None:
             shares.setdefault(category, set()).add(share)
     mixed = len({one.point.mix for one in records}) > 1
     varied = [name for name, seen in shares.items() if mixed and (len(seen) > 1 or 0 not in seen)]
-    note = status_markdown(standing, study, study.remembered(FOUND) or {})
+    note = status_markdown(standing, study, study.get_json(FOUND) or {})
     study.describe(note, skills=skills, mixes=varied, per_byte=standing.is_evaluated)
 
 
@@ -354,7 +354,7 @@ def store_fit_summary(
         runs: that were fitted.
         level: of the intervals.
     """
-    kept = study.remembered(FOUND) or {}
+    kept = study.get_json(FOUND) or {}
     rows = optima_rows(optima)[: _ROWS + 1]
     one = {"run_id": run_id, "at_s": time.time(), "files": list(files), "runs": runs, "level": level, "optima": rows}
-    study.remember(FOUND, {name: value for name, value in kept.items() if name != kind} | {kind: one})
+    study.put_json(FOUND, {name: value for name, value in kept.items() if name != kind} | {kind: one})
