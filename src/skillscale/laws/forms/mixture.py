@@ -224,7 +224,7 @@ class Separable(MixtureLaw):
 
     ``skill_category``: the category with the skill's name, if there is one. More of it lowers the loss by a power law
     (h_own and c in the formula). Of all forms tried on published mixtures this one predicted larger runs best
-    (docs/results.md). Its compute optimum does not depend on the mix.
+    (docs/research/results.md). Its compute optimum does not depend on the mix.
     """
 
     skill_category: str = ""
