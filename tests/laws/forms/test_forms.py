@@ -143,7 +143,7 @@ def test_a_skill_that_is_no_category_is_refused_where_categories_are_the_skills(
 
 
 def test_what_cant_be_fixed_says_what_can():
-    with pytest.raises(InputError, match="A of chinchilla can't be fixed. Fix one of: E, alpha, beta"):
+    with pytest.raises(InputError, match=r"A of chinchilla can't be fixed\. Fix one of: E, alpha, beta"):
         LAWS["chinchilla"].fix("A", 3.0)
     with pytest.raises(InputError, match="E of chinchilla must be above 0"):
         LAWS["chinchilla"].fix("E", -3.0)
