@@ -6,7 +6,6 @@ of the same name in the folder that ``SKILLSCALE_CONF`` names.
 """
 
 import contextlib
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -17,6 +16,7 @@ import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from skillscale.errors import InputError
+from skillscale.formatting import did_you_mean
 from skillscale.point import Mix, check_skill_name, digest
 
 NOUNS = ("data", "skills", "model", "train", "study", "sample")
@@ -489,7 +489,7 @@ def check_mix(mix: Mix, data: DataConfig) -> None:
     """
     for name in mix.shares:
         if name not in data.category_names:
-            near = _near(name, data.category_names)
+            near = did_you_mean(name, data.category_names)
             raise InputError(f"mix names no category: {name!r}; {data.name} has {', '.join(data.category_names)}{near}")
 
 
@@ -656,7 +656,8 @@ def _override(raw: dict[str, dict[str, Any]], dotted: str, text: str) -> None:
     noun, dot, key = dotted.partition(".")
     if noun not in raw or not dot:
         raise InputError(
-            f"unknown setting {dotted!r}; settings read NOUN.key, with the nouns {', '.join(NOUNS)}{_near(noun, NOUNS)}"
+            f"unknown setting {dotted!r}; settings read NOUN.key, with the nouns {', '.join(NOUNS)}"
+            f"{did_you_mean(noun, NOUNS)}"
         )
     target: Any = raw[noun]
     *path, last = key.split(".")
@@ -683,18 +684,13 @@ def _problem(noun: str, problem: Any, known: list[str]) -> str:
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         name = str(problem["loc"][-1])
         choices = f"; {noun} has {', '.join(known)}" if len(problem["loc"]) == 1 else ""
-        return f"unknown setting {place}{_near(name, known)}{choices}"
+        return f"unknown setting {place}{did_you_mean(name, known)}{choices}"
     if problem["type"] in ("missing", "missing_argument"):
         return f"{place} is missing; give it in the file or as --{place} VALUE"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return message
     return f"{place}: {message[0].lower()}{message[1:]}, but it is {problem['input']!r}"
-
-
-def _near(name: str, known: tuple[str, ...] | list[str]) -> str:
-    match = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {match[0]}?)" if match else ""
 
 
 def _refuse_repeats(what: str, names: list[str]) -> None:
