@@ -9,7 +9,7 @@ from typing import Any
 
 from skillscale.errors import SkillscaleError
 from skillscale.execution.grid import cost
-from skillscale.formatting import format_count, format_flops, plural
+from skillscale.formatting import format_count, format_flops, format_interval, plural
 from skillscale.record import RunRecord
 from skillscale.tracking import EVALUATED, TRAINER, PlannedPoint, Study, is_alive, link, run_path
 
