@@ -127,7 +127,7 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 def nearest_names(name: str, names: Iterable[str], most: int = 2) -> list[str]:
     """Return the names that a misspelt one may stand for, the nearest first."""
-    candidates, rest = list(names), name.rpartition(".")[2]
+    candidates, rest = list(names), name.replace("-", "_").rpartition(".")[2]
     rest = rest if len(rest) > 2 else name  # what follows a dot is no help when it has a letter or two
     start = name.removesuffix(rest)
     by_rest = {candidate.removeprefix(start): candidate for candidate in candidates}

@@ -155,9 +155,7 @@ def errors_frame(laws: Laws) -> pd.DataFrame:
 def law_text(laws: Laws, flops: Sequence[float]) -> str:
     """A table for the terminal: a skill a line with its law, main parameters, exponent and optima; then the doubts."""
     shown = [C for C in flops if math.isfinite(C)][:3]
-    rows = [
-        ["skill", "law", "E", "alpha", "beta", "a", *(f"N* at {format_flops(C)}" for C in shown), "starts", "noise"]
-    ]
+    rows = [["skill", "law", "E", "alpha", "beta", "a", *(f"N* at {format_flops(C)}" for C in shown), "starts", "noise"]]
     notes: list[str] = []
     for name, one in laws.items():
         if isinstance(one, UnfittedSkill):
@@ -206,14 +204,10 @@ def _over_laws_told(laws: Laws, flops: Sequence[float]) -> list[str]:
 def _cell(value: Interval | None) -> str:
     if value is None or not np.isfinite(value.value):
         return ""
-    return f"{value.value:.3g} [{value.lo:.3g}, {value.hi:.3g}]" if value.known else f"{value.value:.3g}"
+    return f"{value.value:.3g} [{value.lo:.3g}, {value.hi:.3g}]" if value.is_finite else f"{value.value:.3g}"
 
 
 def _size(N: Interval) -> str:
     if not np.isfinite(N.value):
         return "none"
-    return (
-        f"{format_count(N.value, 2)} [{format_count(N.lo, 2)}, {format_count(N.hi, 2)}]"
-        if N.known
-        else format_count(N.value, 2)
-    )
+    return f"{format_count(N.value, 2)} [{format_count(N.lo, 2)}, {format_count(N.hi, 2)}]" if N.is_finite else format_count(N.value, 2)
