@@ -141,7 +141,7 @@ def test_a_study_in_the_registry_is_predicted_as_its_table_is(backtest, tmp_path
         (("--max_params", "2e9"), 2, "no run has more than 2B parameters, the largest 1B"),
         (("--max_params", "1e6"), 2, "no run has 1M parameters or less, the smallest 10M"),
         (("--max_params", "1e8", "--law", "chinchila"), 2, "did you mean chinchilla?"),
-        (("--max_params", "1e8", "--law", "separable"), 2, "the law separable needs a mix, but the runs tell none"),
+        (("--max_params", "1e8", "--law", "separable"), 2, "the law separable needs a mix, but the runs have none"),
         (("--max_params", "2e7"), 1, "one size only"),
         (("--max_params", "-3"), 2, "must be a number above 0"),
     ],
