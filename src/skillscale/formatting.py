@@ -129,7 +129,7 @@ def nearest_names(name: str, names: Iterable[str], most: int = 2) -> list[str]:
     """Return the names that a misspelt one may stand for, the nearest first."""
     candidates, rest = list(names), name.replace("-", "_").rpartition(".")[2]
     rest = rest if len(rest) > 2 else name  # what follows a dot is no help when it has a letter or two
-    start = name.removesuffix(rest)
+    start = name[: len(name) - len(rest)]
     by_rest = {candidate.removeprefix(start): candidate for candidate in candidates}
     near = [by_rest[match] for match in difflib.get_close_matches(rest, by_rest, n=most)]
     near = near or [candidate for candidate in candidates if candidate and candidate.lower() == name.lower()]

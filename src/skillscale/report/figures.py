@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from skillscale.formatting import format_log_ratio, power
+from skillscale.formatting import format_count, format_log_ratio, power
 from skillscale.laws.results import IsoflopMinimum, PowerLaw, SizeGap, Status, StudyResults, Verdict
 from skillscale.report.style import (
     GREY,

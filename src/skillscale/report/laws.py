@@ -155,7 +155,9 @@ def errors_frame(laws: Laws) -> pd.DataFrame:
 def law_text(laws: Laws, flops: Sequence[float]) -> str:
     """A table for the terminal: a skill a line with its law, main parameters, exponent and optima; then the doubts."""
     shown = [C for C in flops if math.isfinite(C)][:3]
-    rows = [["skill", "law", "E", "alpha", "beta", "a", *(f"N* at {format_flops(C)}" for C in shown), "starts", "noise"]]
+    rows = [
+        ["skill", "law", "E", "alpha", "beta", "a", *(f"N* at {format_flops(C)}" for C in shown), "starts", "noise"]
+    ]
     notes: list[str] = []
     for name, one in laws.items():
         if isinstance(one, UnfittedSkill):
@@ -210,4 +212,8 @@ def _cell(value: Interval | None) -> str:
 def _size(N: Interval) -> str:
     if not np.isfinite(N.value):
         return "none"
-    return f"{format_count(N.value, 2)} [{format_count(N.lo, 2)}, {format_count(N.hi, 2)}]" if N.is_finite else format_count(N.value, 2)
+    return (
+        f"{format_count(N.value, 2)} [{format_count(N.lo, 2)}, {format_count(N.hi, 2)}]"
+        if N.is_finite
+        else format_count(N.value, 2)
+    )

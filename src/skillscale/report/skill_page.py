@@ -121,9 +121,7 @@ def _without_split(study: SkillStudy) -> str:
     lacking = [one.skill for one in study.verdicts if one.confirmation is Confirmation.NO_SPLIT]
     if not lacking:
         return ""
-    return (
-        f"{_capital(join_words(lacking))}: no held-out split; name one of other data sets in the skills file (`held_out`). "
-    )
+    return f"{_capital(join_words(lacking))}: no held-out split; name one of other data sets in the skills file (`held_out`). "
 
 
 def _capital(text: str) -> str:
@@ -147,7 +145,11 @@ def _verdict(one: ConfirmedVerdict) -> str:
         Confirmation.NOT_CONFIRMED: "but not confirmed on the held-out split",
         Confirmation.NO_SPLIT: "with no held-out split to confirm it",
     }.get(one.confirmation, "")
-    held = f" ({format_log_ratio(one.held_out.value.value)} {_ends(one.held_out.value)})" if one.held_out.value.is_finite else ""
+    held = (
+        f" ({format_log_ratio(one.held_out.value.value)} {_ends(one.held_out.value)})"
+        if one.held_out.value.is_finite
+        else ""
+    )
     return f"{one.skill}: {one.verdict} ({here}), {there}{held}."
 
 
