@@ -19,6 +19,7 @@ from skillscale.cli.output import Output, to_json
 from skillscale.config import Config
 from skillscale.errors import FitError, InputError, TrackingError
 from skillscale.execution.status import StatusPublisher, store_fit_summary
+from skillscale.formatting import did_you_mean
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
 from skillscale.laws.fit.joint import ParameterSharing
@@ -39,7 +40,6 @@ from skillscale.laws.uncertainty.bootstrap import ResamplingMethod
 from skillscale.point import digest
 from skillscale.record import DataSet, RunRecord, State
 from skillscale.runs import RunTable
-from skillscale.runs.column_map import did_you_mean
 from skillscale.runs.published_optima import read_optima
 from skillscale.runs.read import LoadedRuns, print_excluded, print_exclusions, read_runs
 from skillscale.tracking import AnalysisWriter, StudyStore
@@ -560,7 +560,7 @@ def _sources(notices: Sequence[str]) -> "tuple[DataNotice, ...]":
 
 def _facts(facts: Mapping[str, Any] | None) -> str:
     """One sentence on the facts of the training text, or nothing where none are counted."""
-    from skillscale.formatting import count as number
+    from skillscale.formatting import format_count as number
 
     if not facts:
         return ""

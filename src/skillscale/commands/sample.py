@@ -29,6 +29,7 @@ from skillscale.execution.worker_pool import (
     stop_workers,
     worker_options,
 )
+from skillscale.formatting import shorten
 from skillscale.point import DesignPoint
 from skillscale.record import RunRecord
 from skillscale.runs import RunTable
@@ -185,17 +186,14 @@ def _agree(job: _Job, *, replan: bool) -> None:
         return
     if stored is not None and not replan:
         differ = [name for name in now if stored.get(name) != now[name]]
-        told = "; ".join(f"{name} was {_short(stored.get(name))}, now {_short(now[name])}" for name in differ)
+        told = "; ".join(
+            f"{name} was {shorten(str(stored.get(name)))}, now {shorten(str(now[name]))}" for name in differ
+        )
         raise InputError(
             f"study {job.study.name!r} was sampled with another space or other targets: {told}. Give those values, or "
             "go on with the new ones with --replan: every run still counts"
         )
     job.study.put_json(SAMPLING_PROBLEM, now)
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) < 120 else f"{text[:117]}..."
 
 
 def _sampled(job: _Job, arguments: Mapping[str, Any]) -> Recommendation:

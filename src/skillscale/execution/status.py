@@ -9,7 +9,7 @@ from typing import Any
 
 from skillscale.errors import SkillscaleError
 from skillscale.execution.grid import cost
-from skillscale.formatting import compact, count, plural
+from skillscale.formatting import format_count, format_flops, format_interval, plural
 from skillscale.record import RunRecord
 from skillscale.tracking import EVALUATED, TRAINER, PlannedPoint, Study, is_alive, link, run_path
 
@@ -242,7 +242,7 @@ def _state(standing: StudyStatus) -> str:
 
 def _cost(standing: StudyStatus) -> str:
     done, planned = standing.flops
-    return f"{compact(done)} of {compact(planned)} FLOP (6 N D) spent"
+    return f"{format_flops(done)} of {format_flops(planned)} FLOP (6 N D) spent"
 
 
 def _times(standing: StudyStatus) -> str:
@@ -283,8 +283,8 @@ def optima_rows(frame: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:
     """Rows of ``law_optima.csv`` as texts, one for each skill: N* with its interval at each C."""
     rows: dict[str, dict[str, str]] = {}
     for one in frame:
-        interval = f" [{count(one['N_lo'], 2)}, {count(one['N_hi'], 2)}]" if math.isfinite(one["N"]) else ""
-        rows.setdefault(str(one["skill"]), {})[compact(one["C"])] = f"{count(one['N'], 2)}{interval}"
+        optimum = format_interval(one["N"], one["N_lo"], one["N_hi"], lambda N: format_count(N, 2))
+        rows.setdefault(str(one["skill"]), {})[format_flops(one["C"])] = optimum
     return [{"skill": skill, "at": at} for skill, at in rows.items()]
 
 

@@ -1,6 +1,5 @@
 """The registry: where studies are opened, found, and told to the run that ``mlflow run`` made for us."""
 
-import difflib
 import json
 import os
 import re
@@ -17,6 +16,7 @@ import yaml
 from skillscale.cli.output import without_password
 from skillscale.config import Config, resolve
 from skillscale.errors import InputError, TrackingError
+from skillscale.formatting import did_you_mean
 from skillscale.point import check_skill_name, digest
 from skillscale.record import TAG, State
 from skillscale.tracking import pending_results
@@ -256,9 +256,8 @@ class StudyStore:
         found = self._store.find_experiment(name)
         if found is None:
             there = [one for _, one, _ in self._store.experiments("")]
-            near = difflib.get_close_matches(name, there, n=1)
-            advice = f" (did you mean {near[0]}?)" if near else ""
-            raise InputError(f"{self.place} has no experiment {name!r}{advice}; it has {', '.join(sorted(there))}")
+            near = did_you_mean(name, there)
+            raise InputError(f"{self.place} has no experiment {name!r}{near}; it has {', '.join(sorted(there))}")
         return [external_run(run) for run in self._store.read(found[0])]
 
     def law_text(self, address: str) -> str:
