@@ -37,7 +37,10 @@ def test_nominal_budgets_and_budgets_from_6ND(nominal):
         (runs(np.geomspace(1e18, 1e19, 40)), "budgets overlap: compute rises without a gap of 10 %"),
         (runs((1e18, 1e19)), "too few budgets to resample: 2 of at least 3. Set `budget:` of each run"),
         (runs(np.geomspace(1e18, 1e20, 9), sizes=1), "runs without another run at their budget: 100 %"),
-        (runs().assign(cluster=["a", *"bcde", *"abcdefg"]), "checkpoints of one run, or branches of one trunk, have several budgets: a and"),
+        (
+            runs().assign(cluster=["a", *"bcde", *"abcdefg"]),
+            "checkpoints of one run, or branches of one trunk, have several budgets: a and",
+        ),
     ],
 )
 def test_tables_without_budgets_are_refused_with_the_cure(frame, message):

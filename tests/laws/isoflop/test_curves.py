@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from skillscale.errors import InputError
-from skillscale.laws.isoflop.curves import CURVES, huber_pseudo_values, find_minima, fit_isoflops, lowest
+from skillscale.laws.isoflop.curves import CURVES, find_minima, fit_isoflops, huber_pseudo_values, lowest
 from skillscale.laws.results import IsoflopMinimum, Status
 from skillscale.laws.uncertainty.resamples import Resamples
 from skillscale.simulation.studies import Grid, NoiseModel, PlantedLaw, random_planted_law, simulate_study
@@ -144,7 +144,7 @@ def test_a_cubic_needs_a_size_more():
 
 
 def test_an_unknown_curve_is_refused_with_those_that_there_are():
-    with pytest.raises(InputError, match="'quartic'. Use one of shared, quadratic, cubic"):
+    with pytest.raises(InputError, match=r"'quartic'\. Use one of shared, quadratic, cubic"):
         fit_isoflops(*parabolas((2e4,))[:3], curve="quartic")
 
 
