@@ -144,7 +144,7 @@ def told_of(gains, alike):
     )
     answer = io.StringIO()
     print_recommendation(
-        Recommendation(proposals=proposals, to_halve=3e22), to_points(proposals, order, 7), order, Output(answer=answer)
+        Recommendation(proposals=proposals, flops_to_halve=3e22), to_points(proposals, order, 7), order, Output(answer=answer)
     )
     return answer.getvalue().splitlines()
 
@@ -182,7 +182,7 @@ def test_runs_at_one_size_are_a_beginning_too(tmp_path, capsys):
         (["--wanted", "cod"], "did you mean code?"),
         (["--target_flops", "1e10"], "below the least run"),
         (["--budget", "1"], "below the cheapest run"),
-        (["--sample.n_params", "[1, 2]"], "nothing may be run"),
+        (["--sample.n_params", "[1, 2]"], "the limits allow no run"),
         (["--mixes", "a=.5,c=.5"], "no category: 'c'"),
     ],
 )
