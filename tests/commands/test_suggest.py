@@ -139,7 +139,7 @@ def told_of(gains, alike):
     """What is said of a run for each gain, the first ``alike`` of them the same but for the seed."""
     order = build_problem(load().sample, StudyContext(skills=("code",), flops_max=1e20))
     proposals = tuple(
-        Proposal(N=1e8 * (1 + max(at - alike + 1, 0)), D=2e9, cost=2e18, purpose=Purpose.PLAN, fall={"x": gain})
+        Proposal(N=1e8 * (1 + max(at - alike + 1, 0)), D=2e9, cost=2e18, purpose=Purpose.PLAN, narrowing={"x": gain})
         for at, gain in enumerate(gains)
     )
     answer = io.StringIO()

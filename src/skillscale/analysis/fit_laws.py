@@ -19,6 +19,7 @@ from skillscale.cli.output import Output, to_json
 from skillscale.config import Config
 from skillscale.errors import FitError, InputError, TrackingError
 from skillscale.execution.status import StatusPublisher, store_fit_summary
+from skillscale.formatting import did_you_mean
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
 from skillscale.laws.fit.joint import ParameterSharing
@@ -39,7 +40,6 @@ from skillscale.laws.uncertainty.bootstrap import ResamplingMethod
 from skillscale.point import digest
 from skillscale.record import DataSet, RunRecord, State
 from skillscale.runs import RunTable
-from skillscale.runs.column_map import did_you_mean
 from skillscale.runs.published_optima import read_optima
 from skillscale.runs.read import LoadedRuns, print_excluded, print_exclusions, read_runs
 from skillscale.tracking import AnalysisWriter, StudyStore
@@ -108,7 +108,9 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
 
 def require_a_fit(found: FitResults) -> None:
     """Refuse runs that nothing could be fitted to, with each reason once."""
-    if any(isinstance(one, FittedLaw) for one in found.laws.values()) or any(one.N.known for one in found.fits.minima):
+    if any(isinstance(one, FittedLaw) for one in found.laws.values()) or any(
+        one.N.is_finite for one in found.fits.minima
+    ):
         return
     reasons: dict[str, list[str]] = {}
     for one in found.laws.values():
@@ -256,7 +258,9 @@ def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
     if runs.registry is not None and runs.study is not None:
         told["ui"] = runs.registry.ui_command
         out.text(f"UI:    {runs.registry.ui_command}\n       {runs.study.chart_link}")
-        runs.registry.annotate_launcher(runs.study, note=f"Report of study {runs.study.name}", result=found.as_dict())
+        runs.registry.annotate_mlflow_project_run(
+            runs.study, note=f"Report of study {runs.study.name}", result=found.as_dict()
+        )
     return told
 
 
@@ -374,8 +378,8 @@ def _study_fits(
     if not of_grid.has_isoflops:
         return StudyResults(
             skills=table.judged, aggregates=table.aggregates, level=settings.level, resamples=settings.resamples,
-            curve=curve, runs=table.runs, minima=(), power_laws=(), residuals=(), laws=(), frontier=(),
-            unusable=table.unusable,
+            curve=curve, runs=table.runs, minima=(), power_laws=(), size_gaps=(), laws=(), curve_versus_law=(),
+            excluded=table.unusable,
         )  # fmt: skip
     fits = fit_study(
         grid, skills=table.judged, aggregates=table.aggregates, level=settings.level,
@@ -383,9 +387,9 @@ def _study_fits(
         laws=_laws_by_mix(runs, laws, grid),
     )  # fmt: skip
     known = {(one.run_id, one.skill) for one in table.unusable}
-    more = [one for one in fits.unusable if (one.run_id, one.skill) not in known]
+    more = [one for one in fits.excluded if (one.run_id, one.skill) not in known]
     print_exclusions(more, out)
-    return replace(fits, unusable=(*table.unusable, *more), whole=runs.whole)
+    return replace(fits, excluded=(*table.unusable, *more), C_is_6ND=runs.whole)
 
 
 def _laws_by_mix(
@@ -489,11 +493,11 @@ def results_as_dict(fits: StudyResults) -> dict[str, Any]:
     named = {
         "minima": fits.minima_table(),
         "power_laws": fits.power_law_table(),
-        "residuals": fits.residual_table(),
+        "residuals": fits.size_gap_table(),
         "laws": fits.law_table(),
-        "frontier": fits.frontier_table(),
+        "frontier": fits.curve_versus_law_table(),
     }
-    left_out = [{"run": one.run_id, "skill": one.skill, "reason": one.reason} for one in fits.unusable]
+    left_out = [{"run": one.run_id, "skill": one.skill, "reason": one.reason} for one in fits.excluded]
     tables = {name: table.to_dict(orient="records") for name, table in named.items()}
     return {"level": fits.level, **tables, "unusable": left_out}
 
@@ -556,7 +560,7 @@ def _sources(notices: Sequence[str]) -> "tuple[DataNotice, ...]":
 
 def _facts(facts: Mapping[str, Any] | None) -> str:
     """One sentence on the facts of the training text, or nothing where none are counted."""
-    from skillscale.formatting import count as number
+    from skillscale.formatting import format_count as number
 
     if not facts:
         return ""
@@ -574,9 +578,11 @@ def _log_findings(run: AnalysisWriter, found: FitResults, runs: LoadedRuns) -> N
         run.file(f"tables/{name}.csv", table.to_csv(index=False))
     fitted = {name: one for name, one in found.laws.items() if isinstance(one, FittedLaw)}
     run.file("law.json", law_json(found))
-    metrics = {f"N_star_exponent/{law.skill}": law.a.value for law in fits.power_laws if law.a.known}
-    metrics |= {f"residual/{one.skill}": one.value.value for one in fits.residuals if one.pooled and one.value.known}
-    metrics |= {f"law_exponent/{name}": one.exponent.value for name, one in fitted.items() if one.exponent.known}
+    metrics = {f"N_star_exponent/{law.skill}": law.a.value for law in fits.power_laws if law.a.is_finite}
+    metrics |= {
+        f"residual/{one.skill}": one.value.value for one in fits.size_gaps if one.pooled and one.value.is_finite
+    }
+    metrics |= {f"law_exponent/{name}": one.exponent.value for name, one in fitted.items() if one.exponent.is_finite}
     run.log(metrics=metrics, params={"level": str(fits.level), "resamples": str(fits.resamples)})
     run.log(metrics=_half_widths(optima, runs.records), step=len(runs.table.runs))
     if runs.study is not None:

@@ -22,7 +22,7 @@ from skillscale.design.space import DesignSpace, RunHistory
 from skillscale.design.targets import Quantity, QueryPoint, Target, TargetEstimates
 from skillscale.laws.forms.nd import Array, Law
 
-TEMPER = 0.35  # power of the evidence; with 1, laws become more certain than their intervals cover (docs/sampling.md)
+TEMPER = 0.35  # power of the evidence; with 1, intervals are too narrow to cover (docs/research/sampling.md)
 _NEGLIGIBLE = 0.01  # weight below which a law is dropped
 _RUNS_TO_RESOLVE = 20.0  # runs that together must resolve a direction, or it is left to the prior
 _RESOLVED = 0.05  # least weight of a resolved direction, in units of the noise

@@ -21,7 +21,7 @@ from skillscale.laws.forms.nd import Array, Covariates, Law
 
 SCALES = np.array([0.0002, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016])  # of the discrepancy, in ln L
 NOISES = np.geomspace(0.0008, 0.05, 25)  # of a run, in ln L
-_SCALE_PRIOR, _NOISE_PRIOR = (0.002, 1.0), (0.005, 1.0)  # median and sd of the logarithm (docs/sampling.md)
+_SCALE_PRIOR, _NOISE_PRIOR = (0.002, 1.0), (0.005, 1.0)  # median and sd of the logarithm (docs/research/sampling.md)
 FREEDOM = 5.0  # degrees of freedom of the Student-t errors
 _EQUIVALENT_SD = math.sqrt((FREEDOM + 3) / (FREEDOM + 1))  # sd of normal errors as informative as Student-t of scale 1
 _BAD_SHARE, _BAD_SD = 0.03, 10.0  # prior share of bad runs, and sd of their error in units of the noise (not tuned)
@@ -85,7 +85,7 @@ class LawPosterior:
         moved = Covariates(jets[p] + (log_N - self.law.x0), (total - log_N - self.law.y0) - jets[p], shares)
         jet = self.law.form(jets[:p], moved)
         H = np.zeros((p + 1, p + 1))
-        H[np.ix_(jet.support, jet.support)] = jet.second(np.ones((1, 1)))[0]
+        H[np.ix_(jet.support, jet.support)] = jet.weighted_hessian(np.ones((1, 1)))[0]
         mix = None if h is None else h[None]
         slopes = self.discrepancy.slopes(np.array([log_N]), np.array([total - log_N]), mix)[0]
         return log_N - float(slopes @ self.w) / H[p, p], -np.concatenate([H[:p, p], slopes]) / H[p, p]

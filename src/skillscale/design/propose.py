@@ -20,6 +20,7 @@ from skillscale.design.priors import candidate_laws, law_name
 from skillscale.design.proposal import Proposal, Purpose, Recommendation, StopReason
 from skillscale.design.space import DesignSpace, RunHistory
 from skillscale.design.targets import QueryPoint, Target, TargetEstimates
+from skillscale.formatting import format_percent
 from skillscale.laws.forms.nd import Array
 
 START = 8  # runs before the first plan
@@ -356,7 +357,7 @@ def _warnings(averages: dict[str, ModelAverage], space: DesignSpace) -> tuple[st
         if best.scale > MISFIT:
             warnings.append(
                 f"none of the sampler's {len(laws)} laws ({', '.join(laws)}{mixed}) fits {skill}: systematic misfit "
-                f"about {100 * best.scale:.1f} % of the loss. Extrapolated optima are less certain than any single "
+                f"about {format_percent(best.scale)} of the loss. Extrapolated optima are less certain than any single "
                 "law's interval suggests. Another law may fit better"
             )
         if n_low:

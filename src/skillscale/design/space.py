@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skillscale.errors import InputError
+from skillscale.formatting import format_count, format_flops, format_number
 from skillscale.laws.forms.nd import Array
 
 OVERHEAD = 0.01  # default overhead of a run, in largest runs; it prevents plans of thousands of tiny runs
@@ -25,9 +26,9 @@ class DesignSpace:
     """The allowed runs.
 
     ``flops``: smallest and largest 6 N D of a run. ``n_params``, ``n_tokens``, ``ratio`` (D / N): smallest and largest,
-    by default those for which recipes are tuned (outside, runs mislead more than they inform: docs/sampling.md).
-    ``sizes``: the only N, where models come in a ladder. ``categories``: of the mixes. ``mixes``: shares to train on,
-    (m, n_categories). ``supply``: most tokens of each category that a run may see (its unique tokens times the allowed
+    by default those for which recipes are tuned (runs outside mislead more than they inform:
+    docs/research/sampling.md). ``sizes``: the only N, where models come in a ladder. ``categories``: of the mixes.
+    ``mixes``: shares to train on, (m, n_categories). ``supply``: most tokens of each category that a run may see (its unique tokens times the allowed
     epochs), (n_categories,). ``overhead``: cost of a run in addition to 6 N D. ``replicates``: most runs of a point,
     each with another seed.
 
@@ -61,9 +62,10 @@ class DesignSpace:
             )
         if not len(self.lattice()[0]):
             raise InputError(
-                f"the limits allow no run: no (N, D) has 6 N D from {self.flops[0]:.3g} to {self.flops[1]:.3g}, D/N "
-                f"from {self.ratio[0]:g} to {self.ratio[1]:g}, N from {self.n_params[0]:.3g} to {self.n_params[1]:.3g} "
-                f"and D from {self.n_tokens[0]:.3g} to {self.n_tokens[1]:.3g}. Widen the narrowest of these limits"
+                f"the limits allow no run: no (N, D) has 6 N D from {format_flops(self.flops[0])} to "
+                f"{format_flops(self.flops[1])}, D/N from {format_number(self.ratio[0])} to "
+                f"{format_number(self.ratio[1])}, N from {_format_range(self.n_params)} and D from "
+                f"{_format_range(self.n_tokens)}. Widen the narrowest of these limits"
             )
 
     @property
@@ -112,6 +114,10 @@ class DesignSpace:
         low = max(self.ratio[0], self.n_tokens[0] / self.n_params[1], self.flops[0] / 6 / self.n_params[1] ** 2)
         high = min(self.ratio[1], self.n_tokens[1] / self.n_params[0], self.flops[1] / 6 / self.n_params[0] ** 2)
         return low, max(low, high)
+
+
+def _format_range(ends: tuple[float, float]) -> str:
+    return f"{format_count(ends[0])} to {format_count(ends[1]) if math.isfinite(ends[1]) else 'any number'}"
 
 
 def _even(ends: tuple[float, float], shift: float, steps: int) -> Array:

@@ -9,7 +9,7 @@ from importlib import resources
 import jinja2
 import pandas as pd
 
-from skillscale.formatting import MISSING, count, duration, plural, power
+from skillscale.formatting import MISSING, format_count, format_duration, plural, power
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.results import StudyResults, Verdict, group_by_reason
 from skillscale.record import RunRecord, State
@@ -157,9 +157,9 @@ def _headline(records: Sequence[RunRecord], about: ReportContext) -> list[dict[s
             f"{power(math.fsum(one.point.flops for one in done))} FLOP",
             f"{power(math.fsum(exact))} counted exactly" if exact and len(exact) == len(done) else "",
         ),
-        ("Training tokens", count(math.fsum(one.point.n_tokens for one in done)), repeated),
+        ("Training tokens", format_count(math.fsum(one.point.n_tokens for one in done)), repeated),
         ("Sizes", _span([one.point.n_params for one in done]), f"parameters{f', {counted}' if counted else ''}"),
-        ("Time in runs", duration(seconds) if seconds else "", "training and evaluation, summed over workers"),
+        ("Time in runs", format_duration(seconds) if seconds else "", "training and evaluation, summed over workers"),
         (
             "Run",
             about.first_run or about.last_run,
@@ -185,7 +185,7 @@ def _headline_of_table(fits: StudyResults) -> list[dict[str, str]]:
 
 
 def _span(values: Sequence[float]) -> str:
-    return f"{count(min(values), 2)} to {count(max(values), 2)}" if values else ""
+    return f"{format_count(min(values), 2)} to {format_count(max(values), 2)}" if values else ""
 
 
 def _verdicts(fits: StudyResults, mix: str, *, named: bool) -> list[dict[str, object]]:
@@ -195,8 +195,8 @@ def _verdicts(fits: StudyResults, mix: str, *, named: bool) -> list[dict[str, ob
         rows.append(
             {
                 "skill": f"{skill} ({mix})" if named else skill,
-                "verdict": one.said(fits.level) if one else str(Verdict.UNRESOLVED),
-                "shown": one is not None and one.said(fits.level) in (Verdict.CAPACITY, Verdict.DATA),
+                "verdict": one.describe_verdict(fits.level) if one else str(Verdict.UNRESOLVED),
+                "shown": one is not None and one.describe_verdict(fits.level) in (Verdict.CAPACITY, Verdict.DATA),
                 "sentence": verdict_text.verdict(fits, one) if one else f"No residual of {skill} was fitted.",
             }
         )
@@ -222,7 +222,7 @@ def _figures(fits: StudyResults, mix: str, number: int, *, named: bool) -> list[
             f"the two part, at least one form does not hold here. Points are shifted a little along C to stay apart.",
             (
                 table_section("Power laws N* = k C^a", _only(fits.power_law_table(), mix)),
-                table_section("N* by isoFLOP curve and by law", _only(fits.frontier_table(), mix)),
+                table_section("N* by isoFLOP curve and by law", _only(fits.curve_versus_law_table(), mix)),
             ),
         ),
         figure_section(
@@ -230,7 +230,7 @@ def _figures(fits: StudyResults, mix: str, number: int, *, named: bool) -> list[
             f"How many more parameters the skill's optimum has than the aggregate's: at each budget (dots) and pooled "
             f"over budgets (diamonds), with {level} intervals. An interval that crosses the vertical line shows no "
             f"difference.",
-            (table_section("Residuals, ln N*(skill) − ln N*(aggregate)", _only(fits.residual_table(), mix)),),
+            (table_section("Residuals, ln N*(skill) − ln N*(aggregate)", _only(fits.size_gap_table(), mix)),),
         ),
     ]  # fmt: skip
 
@@ -327,14 +327,14 @@ def _with_interval(value: float, lo: float, hi: float) -> str:
 
 def _runs(records: Sequence[RunRecord], fits: StudyResults) -> Section | None:
     """What became of the runs, and all that was left out."""
-    if not records and not fits.unusable:
+    if not records and not fits.excluded:
         return None
     reasons = Counter(
         (str(one.state), one.reason or "no reason recorded") for one in records if one.state is not State.FINISHED
     )
     bullets = [f"{number} {state}: {reason}" for (state, reason), number in reasons.items()]
     unfinished = {one.run_id for one in records if one.state is not State.FINISHED}
-    left_out = [one for one in fits.unusable if one.run_id not in unfinished]
+    left_out = [one for one in fits.excluded if one.run_id not in unfinished]
     bullets += [
         f"{len(ones)} left out{f' of {skill}' if skill else ''}: {reason}"
         for (skill, reason), ones in group_by_reason(left_out).items()
@@ -374,7 +374,7 @@ def _exposures(records: Sequence[RunRecord], about: ReportContext) -> Section | 
         name="exposures",
         title="How often a fact was seen",
         paragraphs=(
-            f"{about.facts} A run saw each fact {count(few, 2)} to {count(many, 2)} times in the mean.".strip(),
+            f"{about.facts} A run saw each fact {format_count(few, 2)} to {format_count(many, 2)} times in the mean.".strip(),
             _CAPACITY,
         ),
         tables=(table_section("Mean mentions by budget and size", table),),

@@ -2,7 +2,7 @@
 
 import math
 
-from skillscale.formatting import join, percent, plural, power
+from skillscale.formatting import format_log_ratio, join_words, plural, power
 from skillscale.laws.results import CurveVersusLaw, SizeGap, Status, StudyResults, Verdict
 
 _OUT_OF_REACH = 50.0
@@ -14,7 +14,7 @@ def pooled_size_gap(fits: StudyResults, mix: str, skill: str) -> SizeGap | None:
     return next(
         (
             one
-            for one in fits.residuals
+            for one in fits.size_gaps
             if one.pooled and (one.mix, one.skill, one.aggregate) == (mix, skill, aggregate)
         ),
         None,
@@ -28,10 +28,10 @@ def article(aggregate: str) -> str:
 
 def verdict(fits: StudyResults, residual: SizeGap) -> str:
     """What is shown about one skill, with its interval; where nothing is, that."""
-    if not residual.value.known:
+    if not residual.value.is_finite:
         return f"Nothing can be said of {residual.skill}: {residual.status}. {_sentence(residual.reason)}"
     level = f"{100 * fits.level:.3g} % interval"
-    span = f"{percent(residual.value.lo)} to {percent(residual.value.hi)}"
+    span = f"{format_log_ratio(residual.value.lo)} to {format_log_ratio(residual.value.hi)}"
     over, of = _over(fits, residual), article(residual.aggregate)
     if residual.verdict is Verdict.UNRESOLVED:
         return (
@@ -57,7 +57,9 @@ def _over(fits: StudyResults, residual: SizeGap) -> str:
 
 def _amount(log_ratio: float) -> str:
     return (
-        f"{percent(abs(log_ratio)).lstrip('+')} more" if log_ratio >= 0 else f"{percent(log_ratio).lstrip('−')} fewer"
+        f"{format_log_ratio(abs(log_ratio)).lstrip('+')} more"
+        if log_ratio >= 0
+        else f"{format_log_ratio(log_ratio).lstrip('−')} fewer"
     )
 
 
@@ -65,7 +67,7 @@ def _after_holm(fits: StudyResults, residual: SizeGap) -> str:
     """Several skills compared at once make some interval miss zero by chance; say so where that is all there is."""
     if not math.isfinite(residual.p_holm) or residual.p_holm <= 1 - fits.level:
         return ""
-    compared = sum(1 for one in fits.residuals if one.pooled and one.mix == residual.mix)
+    compared = sum(1 for one in fits.size_gaps if one.pooled and one.mix == residual.mix)
     corrected = f"p = {residual.p_holm:.2g} after Holm's correction"
     return f" Taken as one of {compared} comparisons it does not stand ({corrected}): a hint."
 
@@ -75,8 +77,8 @@ def _signs(fits: StudyResults, residual: SizeGap) -> str:
     same = (residual.mix, residual.skill, residual.aggregate)
     single = [
         one.value.value
-        for one in fits.residuals
-        if not one.pooled and (one.mix, one.skill, one.aggregate) == same and one.value.known
+        for one in fits.size_gaps
+        if not one.pooled and (one.mix, one.skill, one.aggregate) == same and one.value.is_finite
     ]
     if len(single) < 2:
         return ""
@@ -102,7 +104,7 @@ def compare_curve_and_law(fits: StudyResults) -> str:
     Laws that were refused are left out. At a level of 90 %, one comparison in ten differs by chance.
     """
     fitted = {(one.mix, one.skill) for one in fits.laws if one.status is Status.OK}
-    compared = [one for one in fits.frontier if one.disagreement.known and (one.mix, one.skill) in fitted]
+    compared = [one for one in fits.curve_versus_law if one.disagreement.is_finite and (one.mix, one.skill) in fitted]
     if not compared:
         return ""
     apart: dict[tuple[str, str], list[CurveVersusLaw]] = {}
@@ -118,10 +120,10 @@ def compare_curve_and_law(fits: StudyResults) -> str:
         total = sum(1 for one in compared if (one.mix, one.skill) == (mix, skill))
         mean = sum(one.disagreement.value for one in ones) / len(ones)
         named = f"{skill} of mix {mix}" if len(fits.mixes) > 1 else skill
-        parts.append(f"{named} at {len(ones)} of {plural(total, 'budget')} ({percent(mean)} on average)")
+        parts.append(f"{named} at {len(ones)} of {plural(total, 'budget')} ({format_log_ratio(mean)} on average)")
     chance = (1 - fits.level) * len(compared)
     return (
-        f"The law's optimum differs from the isoFLOP curve's by more than their errors for {join(parts)}: there at "
+        f"The law's optimum differs from the isoFLOP curve's by more than their errors for {join_words(parts)}: there at "
         f"least one form does not hold. Of {len(compared)} such comparisons about {chance:.2g} would differ by chance."
     )
 
@@ -137,14 +139,14 @@ def what_to_run(fits: StudyResults) -> list[str]:
             if fit.status is not Status.OK:
                 lacks.setdefault((fit.reason, what), []).append(fit.skill)
     missing = [
-        f"{_capital(what)} {join(ones)}{' FLOP' if what.endswith(' at') else ''}: {_uncapital(_sentence(reason))}"
+        f"{_capital(what)} {join_words(ones)}{' FLOP' if what.endswith(' at') else ''}: {_uncapital(_sentence(reason))}"
         for (reason, what), ones in lacks.items()
     ]
-    return missing + [_runs_needed(one) for one in fits.residuals if _open(one)]
+    return missing + [_runs_needed(one) for one in fits.size_gaps if _open(one)]
 
 
 def _open(one: SizeGap) -> bool:
-    return one.pooled and one.verdict is Verdict.UNRESOLVED and one.value.known and one.value.value != 0
+    return one.pooled and one.verdict is Verdict.UNRESOLVED and one.value.is_finite and one.value.value != 0
 
 
 def _runs_needed(residual: SizeGap) -> str:
@@ -154,11 +156,11 @@ def _runs_needed(residual: SizeGap) -> str:
     factor = (towards_zero / value) ** 2
     if factor > _OUT_OF_REACH:
         return (
-            f"{_capital(residual.skill)}: no practical number of such runs would tell {percent(value)} from zero; a "
+            f"{_capital(residual.skill)}: no practical number of such runs would tell {format_log_ratio(value)} from zero; a "
             f"larger span of budgets or longer evaluation sets might."
         )
     return (
-        f"{_capital(residual.skill)}: if its difference is really {percent(value)}, about {max(2, math.ceil(factor))} "
+        f"{_capital(residual.skill)}: if its difference is really {format_log_ratio(value)}, about {max(2, math.ceil(factor))} "
         f"times as many runs (more seeds or sizes) would bring the interval to the edge of zero."
     )
 
