@@ -65,7 +65,10 @@ def simulate(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
     first = world(0)
     targets = _targets(first.skills, space, arguments)
     wish = DesignGoal(
-        targets=targets, budget=terms.budget, target_half_width=arguments["width"] or 0.0, max_runs=terms.most or math.inf
+        targets=targets,
+        budget=terms.budget,
+        target_half_width=arguments["width"] or 0.0,
+        max_runs=terms.most or math.inf,
     )
     found = {}
     for name, make in makers.items():

@@ -309,9 +309,17 @@ def _explain(
     """Write why, and the parameters at once: other processes see them before the objective asks for them."""
     one = advice.proposals[number]
     why = ProposalReason(purpose=str(one.purpose), cost=one.cost, fall=one.narrowing, laws=advice.law_weights)
-    told = {**asdict(why), "params": dict(params), "ending": None if advice.stop_reason is None else str(advice.stop_reason)}
+    told = {
+        **asdict(why),
+        "params": dict(params),
+        "ending": None if advice.stop_reason is None else str(advice.stop_reason),
+    }
     if advice.estimates is not None and math.isfinite(advice.estimates.widest_half_width):
-        told |= {"half_width": advice.estimates.widest_half_width, "half_widths": _half_widths(advice.estimates), "finished": finished}
+        told |= {
+            "half_width": advice.estimates.widest_half_width,
+            "half_widths": _half_widths(advice.estimates),
+            "finished": finished,
+        }
     storage, trial_id = study._storage, trial._trial_id  # noqa: SLF001 - samplers have no public way to write
     storage.set_trial_system_attr(trial_id, PROPOSAL, told)
     storage.set_trial_user_attr(trial_id, WHY, why.sentence)

@@ -34,7 +34,9 @@ def to_points(proposals: Sequence[Proposal], order: SamplingProblem, first_seed:
 
 def to_reason(proposal: Proposal, advice: Recommendation) -> ProposalReason:
     """Why a point is proposed, for its run."""
-    return ProposalReason(purpose=str(proposal.purpose), cost=proposal.cost, fall=proposal.narrowing, laws=advice.law_weights)
+    return ProposalReason(
+        purpose=str(proposal.purpose), cost=proposal.cost, fall=proposal.narrowing, laws=advice.law_weights
+    )
 
 
 def recommendation_as_dict(
@@ -123,7 +125,9 @@ def print_recommendation(
 def widths(answer: TargetEstimates) -> dict[str, float]:
     """Half width of each known interval, and the widest, by names that can be metrics."""
     found = {width_name(target): (hi - lo) / 2 for target, _, lo, hi in _rows(answer)}
-    return {name: half for name, half in {**found, "half_width": answer.widest_half_width}.items() if math.isfinite(half)}
+    return {
+        name: half for name, half in {**found, "half_width": answer.widest_half_width}.items() if math.isfinite(half)
+    }
 
 
 def width_name(target: Target) -> str:
@@ -134,7 +138,9 @@ def width_name(target: Target) -> str:
 
 def stop_text(advice: Recommendation, order: SamplingProblem) -> str:
     """Why there is nothing to run."""
-    widest = "" if advice.estimates is None else f": the widest interval is {_factor(advice.estimates.widest_half_width)}"
+    widest = (
+        "" if advice.estimates is None else f": the widest interval is {_factor(advice.estimates.widest_half_width)}"
+    )
     if advice.stop_reason is StopReason.PRECISE:
         return f"precise enough{widest}, and {_factor(order.width)} was asked for"
     if advice.stop_reason is StopReason.EXHAUSTED:

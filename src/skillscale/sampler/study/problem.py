@@ -60,7 +60,9 @@ class SamplingProblem:
     def wish(self, spent: float, made: int = 0) -> DesignGoal:
         """What to learn with what ``made`` runs, which cost ``spent`` FLOP, have left of the budget."""
         runs = math.inf if self.runs is None else max(self.runs - made, 0)
-        return DesignGoal(targets=self.targets, budget=max(self.budget - spent, 0.0), target_half_width=self.width, max_runs=runs)
+        return DesignGoal(
+            targets=self.targets, budget=max(self.budget - spent, 0.0), target_half_width=self.width, max_runs=runs
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Space and targets as plain values by the names of the settings; when it is enough may change as one goes."""
