@@ -14,7 +14,7 @@ import pandas as pd
 from skillscale.errors import InputError
 from skillscale.laws.results import ExcludedRun
 from skillscale.laws.skills.verdicts import SkillColumns
-from skillscale.point import MAX_PARAMS, MAX_TOKENS, OWN_COLUMNS, Mix
+from skillscale.point import MAX_PARAMS, MAX_TOKENS, RESERVED_COLUMNS, Mix
 from skillscale.runs.column_map import ColumnMap, as_number, did_you_mean, is_one, some
 from skillscale.runs.files import read_raw_table
 
@@ -163,7 +163,7 @@ def splits_of(columns: ColumnMap) -> tuple[SkillColumns, ...]:
 
 def run_columns(skills: Sequence[str], aggregates: Sequence[str], rest: Iterable[str]) -> list[str]:
     """The columns of ``RunTable.runs`` in order; of the rest, shares and standard errors are taken."""
-    return [*OWN_COLUMNS, *skills, *aggregates, *(name for name in rest if name.startswith(("sem/", "mix/")))]
+    return [*RESERVED_COLUMNS, *skills, *aggregates, *(name for name in rest if name.startswith(("sem/", "mix/")))]
 
 
 def add_aggregates(runs: pd.DataFrame, weights: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
