@@ -2,7 +2,7 @@
 
     python benchmarks/law_coverage.py coverage --studies 500 --laws chinchilla,coupled --noise even,clustered
     python benchmarks/law_coverage.py warnings --studies 100 --laws drifting --fitted chinchilla
-    python benchmarks/law_coverage.py page    the tables of docs/coverage.md
+    python benchmarks/law_coverage.py page    the tables of docs/research/coverage.md
 
 ``coverage``: of alpha and beta, the exponent a of N*(C) at the centre, ln N* at 10 times the largest budget, ln L at
 that optimum, and ln L of a new run there. ``pulls``: variance of (estimate - truth) / half width x 1.645. ``unknown``:
@@ -112,7 +112,10 @@ def hits(study: SimulatedSkill, fit: FitResult, q: np.ndarray, rng: np.random.Ge
         of_truth, of_draws = error.get(name, (0.0, 0.0))
         band, aim = interval(float(value), np.array(drawn) + of_draws, LEVEL), float(truth) + of_truth
         half = (band.hi - band.lo) / 2
-        found[name] = (float(band.lo <= aim <= band.hi) if band.known else math.nan, (band.value - aim) / half * 1.645)
+        found[name] = (
+            float(band.lo <= aim <= band.hi) if band.is_finite else math.nan,
+            (band.value - aim) / half * 1.645,
+        )
     return found
 
 

@@ -140,7 +140,7 @@ def test_a_study_in_the_registry_is_predicted_as_its_table_is(backtest, tmp_path
         (("--max_params", "2e9"), 2, "no run has more than 2e+09 parameters, the largest 1e+09"),
         (("--max_params", "1e6"), 2, "no run has 1e+06 parameters or less, the smallest 1e+07"),
         (("--max_params", "1e8", "--law", "chinchila"), 2, "did you mean chinchilla?"),
-        (("--max_params", "1e8", "--law", "separable"), 2, "the law separable needs a mix, but the runs tell none"),
+        (("--max_params", "1e8", "--law", "separable"), 2, "the law separable needs a mix, but the runs have none"),
         (("--max_params", "2e7"), 1, "one size only"),
         (("--max_params", "-3"), 2, "must be a number above 0"),
     ],

@@ -11,6 +11,7 @@ from skillscale.cli import main
 from skillscale.execution import cost
 from skillscale.execution.grid import grid_points
 
+CONTROLLED = "benchmarks/controlled/study.yaml"
 ACCELERATOR = cost.Accelerator(flops_per_s=1e15, utilisation=0.5)
 
 
@@ -36,8 +37,9 @@ def timed(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("study", ["skills-paper", "mix-ablation-paper", "ratio-gpu", "skills-night", "controlled"])
-def test_no_step_is_timed_that_takes_long(study, timed):
+@pytest.mark.parametrize("study", ["skills-paper", "mix-ablation-paper", "ratio-gpu", "skills-night", CONTROLLED])
+def test_no_step_is_timed_that_takes_long(study, timed, root, monkeypatch):
+    monkeypatch.chdir(root)
     answer = io.StringIO()
     assert main(["grid", "--study", study, "--dry_run", "--model.context", "1024", "--mfu", "0.5"], answer=answer) == 0
     assert timed

@@ -8,8 +8,8 @@ from skillscale.cli.entry import Entry, Parameter
 # One for each of those who come: with a laptop, with a table, with a cluster
 BEGINNINGS = {
     "skillscale main": "a laptop: a study from data to page, some ten minutes",
-    "skillscale fit --table runs.csv --columns map.yaml": "a table of runs: laws and optima; docs/howto/own-runs.md",
-    "skillscale grid --study skills-gpu --dry_run": "a cluster: points and GPU-hours; then docs/cluster.md",
+    "skillscale fit --table runs.csv --columns map.yaml": "a table of runs: laws and optima; docs/guide/howto/own-runs.md",
+    "skillscale grid --study skills-gpu --dry_run": "a cluster: points and GPU-hours; then docs/guide/howto/cluster.md",
 }
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skillscale import config, errors
+from skillscale import errors
+from skillscale.config import readers
 from skillscale.point import Mix
 
 
@@ -161,7 +162,7 @@ def figure_file(text: str) -> str:
 
 def launch_options(text: str) -> dict[str, Any]:
     """Options of a launcher between commas, as in ``num_gpus=1,address=auto``; numbers are read as such."""
-    return {name: config.scalar(value) for name, value in named(str)(text).items()}
+    return {name: readers.scalar(value) for name, value in named(str)(text).items()}
 
 
 def cache_folder(text: str) -> Path:

@@ -20,7 +20,7 @@ from skillscale.laws.forms.nd import Array, Covariates, Law
 
 SCALES = np.array([0.0002, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016])  # of the discrepancy, in ln L
 NOISES = np.geomspace(0.0008, 0.05, 25)  # of a run, in ln L
-_SCALE, _NOISE = (0.002, 1.0), (0.005, 1.0)  # median and sd of the logarithm: tried in docs/sampling.md
+_SCALE, _NOISE = (0.002, 1.0), (0.005, 1.0)  # median and sd of the logarithm: tried in docs/research/sampling.md
 FREEDOM = 5.0  # of Student's distribution of errors
 _CORE = math.sqrt((FREEDOM + 3) / (FREEDOM + 1))  # sd of the normal errors that tell as much as Student's of scale 1
 _WRONG, _WRONG_BY = 0.03, 10.0  # share of runs that go wrong, and by how much in units of the noise: not tuned
@@ -79,7 +79,7 @@ class LawPosterior:
         moved = Covariates(jets[p] + (at - self.law.x0), (total - at - self.law.y0) - jets[p], shares)
         jet = self.law.form(jets[:p], moved)
         H = np.zeros((p + 1, p + 1))
-        H[np.ix_(jet.support, jet.support)] = jet.second(np.ones((1, 1)))[0]
+        H[np.ix_(jet.support, jet.support)] = jet.weighted_hessian(np.ones((1, 1)))[0]
         mix = None if h is None else h[None]
         slopes = self.surface.slopes(np.array([at]), np.array([total - at]), mix)[0]
         return at - float(slopes @ self.w) / H[p, p], -np.concatenate([H[:p, p], slopes]) / H[p, p]
