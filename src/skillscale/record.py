@@ -10,7 +10,8 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from skillscale.point import DesignPoint, short
+from skillscale.formatting import format_count, format_flops, format_percent
+from skillscale.point import DesignPoint
 
 _T = TypeVar("_T")
 _MAX_TARGETS, _MAX_SKILLS, _MAX_LAWS = 16, 12, 4  # kept in the tag of a proposal's reason
@@ -155,12 +156,12 @@ class ProposalReason:
 
     @property
     def sentence(self) -> str:
-        """As in ``plan: 1.3e12 FLOP, narrows intervals by 3.1 % on average, most by 12.0 % (ln N*(code) at 1e+21)``."""
-        text = f"{self.purpose}: {format_budget(self.cost)} FLOP"
+        """As in ``plan: 1.3e12 FLOP, narrows intervals by 3.1 % on average, most by 12 % (ln N*(code) at 1e+21)``."""
+        text = f"{self.purpose}: {format_flops(self.cost)} FLOP"
         if self.narrowing:
             target, largest = max(self.narrowing.items(), key=lambda item: item[1])
-            text += f", narrows intervals by {100 * self.mean_narrowing:.1f} % on average"
-            text += f", most by {100 * largest:.1f} % ({target})"
+            text += f", narrows intervals by {format_percent(self.mean_narrowing)} on average"
+            text += f", most by {format_percent(largest)} ({target})"
         return text
 
     def as_text(self) -> str:
@@ -234,10 +235,10 @@ def format_budget(flops: float) -> str:
 
 def format_run_name(point: DesignPoint, *, with_mix: bool = False) -> str:
     """Format ``N 31.3k D 1.28M seed 1``; with the mix also its percentages, ``code 30 prose 70``."""
-    name = f"N {short(point.n_params)} D {short(point.n_tokens)} seed {point.seed}"
+    name = f"N {format_count(point.n_params)} D {format_count(point.n_tokens)} seed {point.seed}"
     if not with_mix:
         return name
-    shares = " ".join(f"{category} {short(100 * share)}" for category, share in point.mix.shares.items())
+    shares = " ".join(f"{category} {format_count(100 * share)}" for category, share in point.mix.shares.items())
     return f"{name} {shares}"[:_NAME_LIMIT]
 
 

@@ -117,7 +117,7 @@ def test_points_are_chosen_and_trained_through_a_storage(tmp_path, capsys):
     assert {one.state for one in records} == {RunState.FINISHED}
     assert all(one.purpose for one in records)
     code, _, log = answer(words(tmp_path, GOOD, "--points", "1"), capsys)
-    assert (code, "SKILLSCALE_STORAGE" in log) == (2, True), "its queue is in the storage"
+    assert (code, "SKILLSCALE_QUEUE" in log) == (2, True), "its queue is in the storage"
 
 
 def test_losses_and_their_errors_are_those_that_the_trainer_returned(sampled):
@@ -342,7 +342,7 @@ def test_why_is_read_back_as_written():
     )
     assert ProposalReason.from_text(why.as_text()) == why
     assert why.sentence == (
-        "plan: 1e15 FLOP, narrows intervals by 12.5 % on average, most by 12.5 % (ln N*(code) at 1e+21)"
+        "plan: 1e15 FLOP, narrows intervals by 12 % on average, most by 12 % (ln N*(code) at 1e+21)"
     )
 
 

@@ -19,6 +19,7 @@ from skillscale.cli.output import Output, to_json
 from skillscale.config import Config
 from skillscale.errors import FitError, InputError, TrackingError
 from skillscale.execution.status import StatusPublisher, store_fit_summary
+from skillscale.formatting import did_you_mean
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
 from skillscale.laws.fit.joint import ParameterSharing
@@ -39,7 +40,6 @@ from skillscale.laws.uncertainty.bootstrap import ResamplingMethod
 from skillscale.point import digest
 from skillscale.record import DataSet, RunRecord, RunState
 from skillscale.runs import RunTable
-from skillscale.runs.column_map import did_you_mean
 from skillscale.runs.published_optima import read_optima
 from skillscale.runs.read import LoadedRuns, print_excluded, print_exclusions, read_runs
 from skillscale.tracking import AnalysisWriter, StudyStore
@@ -258,7 +258,9 @@ def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
     if runs.registry is not None and runs.study is not None:
         told["ui"] = runs.registry.ui_command
         out.text(f"UI:    {runs.registry.ui_command}\n       {runs.study.chart_link}")
-        runs.registry.annotate_launcher(runs.study, note=f"Report of study {runs.study.name}", result=found.as_dict())
+        runs.registry.annotate_mlflow_project_run(
+            runs.study, note=f"Report of study {runs.study.name}", result=found.as_dict()
+        )
     return told
 
 
@@ -558,7 +560,7 @@ def _sources(notices: Sequence[str]) -> "tuple[DataNotice, ...]":
 
 def _facts(facts: Mapping[str, Any] | None) -> str:
     """One sentence on the facts of the training text, or nothing where none are counted."""
-    from skillscale.formatting import count as number
+    from skillscale.formatting import format_count as number
 
     if not facts:
         return ""

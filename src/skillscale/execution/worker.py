@@ -92,7 +92,7 @@ def train_claimed(writer: "RunWriter", desk: WorkerContext, study: "Study") -> R
         measure = partial(
             run.train_and_measure, recipe, desk.config, desk.prepared, checkpoint=checkpoint, trunk=trunk,
             on_progress=_teller(writer, desk.out),
-            should_stop=lambda: parent_exited() or not writer.goes_on(),
+            should_stop=lambda: parent_exited() or not writer.keep_alive(),
         )  # fmt: skip
         try:
             try:
@@ -110,7 +110,7 @@ def train_claimed(writer: "RunWriter", desk: WorkerContext, study: "Study") -> R
             writer.kill(str(error))
             raise
         except TrainingInterrupted:
-            writer.refuse_lost()
+            writer.check_lease()
             writer.kill("stopped: the command that started this worker is gone")
             raise
         _log_curve(writer, outcome.curve)
