@@ -9,7 +9,7 @@ another sampler, by default a random one.
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -308,9 +308,12 @@ def _explain(
 ) -> None:
     """Write why, and the parameters at once: other processes see them before the objective asks for them."""
     one = advice.proposals[number]
-    why = ProposalReason(purpose=str(one.purpose), cost=one.cost, fall=one.narrowing, laws=advice.law_weights)
+    why = ProposalReason(purpose=str(one.purpose), cost=one.cost, narrowing=one.narrowing, laws=advice.law_weights)
     told = {
-        **asdict(why),
+        "purpose": why.purpose,
+        "cost": why.cost,
+        "fall": why.narrowing,
+        "laws": why.laws,
         "params": dict(params),
         "ending": None if advice.stop_reason is None else str(advice.stop_reason),
     }
