@@ -102,7 +102,9 @@ def print_recommendation(
         if advice.flops_to_halve is not None and math.isfinite(advice.flops_to_halve)
         else ""
     )
-    little = bool(points) and all(one.narrowing and to_reason(one, advice).mean_narrowing < _LITTLE for one in advice.proposals)
+    little = bool(points) and all(
+        one.narrowing and to_reason(one, advice).mean_narrowing < _LITTLE for one in advice.proposals
+    )
     if little:
         beside = f"; {halving}" if halving else ""
         out.text(f"no run tells much by itself: each narrows the intervals by under {_LITTLE:.0%} in the mean{beside}")
