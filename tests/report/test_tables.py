@@ -5,7 +5,7 @@ import report_studies as studies
 from report_studies import BUDGETS, MIX, NOT_BRACKETED
 
 from skillscale.laws.results import Interval
-from skillscale.record import State
+from skillscale.record import RunState
 from skillscale.report import tables
 
 RESIDUALS = {
@@ -57,7 +57,7 @@ def test_a_refusal_stands_in_place_of_the_number_with_its_reason_once():
 def test_the_runs_frame_has_every_run_and_leaves_missing_losses_missing():
     fits = studies.fits(RESIDUALS)
     records = studies.records(fits.runs, fits.skills)
-    records[0] = replace(records[0], state=State.FAILED, reason="diverged", skills={})
+    records[0] = replace(records[0], state=RunState.FAILED, reason="diverged", skills={})
     frame = tables.runs_frame(records)
     assert len(frame) == len(records)
     assert frame["skill_loss/code"].isna().tolist() == [True] + [False] * (len(records) - 1)

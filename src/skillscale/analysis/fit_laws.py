@@ -38,7 +38,7 @@ from skillscale.laws.selection.selection import LawSelection, data_for_setting, 
 from skillscale.laws.skills.skill_study import SkillStudy, skill_study
 from skillscale.laws.uncertainty.bootstrap import ResamplingMethod
 from skillscale.point import digest
-from skillscale.record import DataSet, RunRecord, State
+from skillscale.record import DataSet, RunRecord, RunState
 from skillscale.runs import RunTable
 from skillscale.runs.published_optima import read_optima
 from skillscale.runs.read import LoadedRuns, print_excluded, print_exclusions, read_runs
@@ -195,7 +195,7 @@ def _register(run: AnalysisWriter, runs: LoadedRuns, found: FitResults, name: st
     """Register the laws, bound to the runs behind them; returns their address."""
     note, tags, ids = _note(runs, found), {"runs_of": runs.name, "runs": str(len(runs.table.runs))}, []
     if runs.study is not None:
-        ids = [one.run_id for one in runs.records if one.state is State.FINISHED]
+        ids = [one.run_id for one in runs.records if one.state is RunState.FINISHED]
         note += f"\n\nStudy {runs.study.name}: {runs.study.link}"
         tags |= {"study": runs.study.name, "runs_digest": digest(sorted(ids))}
     return run.register(name, law_json(found), note=note, tags=tags, runs=ids[:_LINKED_RUNS])
@@ -586,7 +586,7 @@ def _log_findings(run: AnalysisWriter, found: FitResults, runs: LoadedRuns) -> N
     run.log(metrics=metrics, params={"level": str(fits.level), "resamples": str(fits.resamples)})
     run.log(metrics=_half_widths(optima, runs.records), step=len(runs.table.runs))
     if runs.study is not None:
-        ids = sorted(one.run_id for one in runs.records if one.state is State.FINISHED)
+        ids = sorted(one.run_id for one in runs.records if one.state is RunState.FINISHED)
         source = f"experiment {runs.study.experiment_id}"
         run.used([DataSet(name=f"runs of {runs.name}", digest=digest(ids), role="fitting", source=source)])
 
@@ -599,6 +599,6 @@ def _half_widths(optima: pd.DataFrame, records: Sequence[RunRecord]) -> dict[str
         for skill, C, each in zip(optima["skill"], optima["C"], half, strict=True)
         if np.isfinite(each)
     }
-    done = [one.point.flops for one in records if one.state is State.FINISHED]
+    done = [one.point.flops for one in records if one.state is RunState.FINISHED]
     widest = {"half_width": max(named.values())} if named else {}
     return {"runs": float(len(done)), "flops_finished": sum(done), **widest, **named}

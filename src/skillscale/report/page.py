@@ -12,7 +12,7 @@ import pandas as pd
 from skillscale.formatting import MISSING, format_count, format_duration, plural, power
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.results import StudyResults, Verdict, group_by_reason
-from skillscale.record import RunRecord, State
+from skillscale.record import RunRecord, RunState
 from skillscale.report import figures, law_figures, style, tables, verdict_text
 from skillscale.report import laws as tables_of_laws
 from skillscale.report.laws import Laws
@@ -143,10 +143,10 @@ def _skills_of(laws: Laws, fits: StudyResults) -> str:
 
 
 def _headline(records: Sequence[RunRecord], about: ReportContext) -> list[dict[str, str]]:
-    done = [one for one in records if one.state is State.FINISHED]
+    done = [one for one in records if one.state is RunState.FINISHED]
     lost = len(records) - len(done)
-    exact = [one.spending.flops_exact for one in done if one.spending is not None]
-    seconds = math.fsum(one.spending.train_s + one.spending.eval_s for one in done if one.spending is not None)
+    exact = [one.cost.flops_exact for one in done if one.cost is not None]
+    seconds = math.fsum(one.cost.train_s + one.cost.eval_s for one in done if one.cost is not None)
     sampled = sum(1 for one in done if one.purpose)
     counted, repeated = (about.counted, "") if about.elsewhere else ("embedding counted once", "repetitions counted")
     notes = [f"{sampled} chosen by the sampler"] * bool(sampled) + [f"{lost} not finished"] * bool(lost)
@@ -330,10 +330,10 @@ def _runs(records: Sequence[RunRecord], fits: StudyResults) -> Section | None:
     if not records and not fits.excluded:
         return None
     reasons = Counter(
-        (str(one.state), one.reason or "no reason recorded") for one in records if one.state is not State.FINISHED
+        (str(one.state), one.reason or "no reason recorded") for one in records if one.state is not RunState.FINISHED
     )
     bullets = [f"{number} {state}: {reason}" for (state, reason), number in reasons.items()]
-    unfinished = {one.run_id for one in records if one.state is not State.FINISHED}
+    unfinished = {one.run_id for one in records if one.state is not RunState.FINISHED}
     left_out = [one for one in fits.excluded if one.run_id not in unfinished]
     bullets += [
         f"{len(ones)} left out{f' of {skill}' if skill else ''}: {reason}"

@@ -146,7 +146,7 @@ def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
 
 
 def _run_row(record: RunRecord) -> dict[str, object]:
-    point, size, spending = record.point, record.size, record.spending
+    point, size, cost = record.point, record.size, record.cost
     row: dict[str, object] = {
         "run_id": record.run_id,
         "state": str(record.state),
@@ -157,9 +157,9 @@ def _run_row(record: RunRecord) -> dict[str, object]:
         "n_tokens": point.n_tokens,
         "mix": str(point.mix),
         "seed": point.seed,
-        "flops_exact": spending.flops_exact if spending else None,
-        "tokens_per_s": spending.tokens_per_s if spending else None,
-        "train_s": spending.train_s if spending else None,
+        "flops_exact": cost.flops_exact if cost else None,
+        "tokens_per_s": cost.tokens_per_s if cost else None,
+        "train_s": cost.train_s if cost else None,
     }
     for group, measured in (("skill", record.skills), ("held_out", record.skills_held_out), ("set", record.sets)):
         row.update(_losses(group, measured))

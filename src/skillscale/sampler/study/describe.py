@@ -34,7 +34,7 @@ def to_points(proposals: Sequence[Proposal], order: SamplingProblem, first_seed:
 
 def to_reason(proposal: Proposal, advice: Recommendation) -> ProposalReason:
     """Why a point is proposed, for its run."""
-    return ProposalReason(purpose=str(proposal.purpose), cost=proposal.cost, fall=proposal.fall, laws=advice.laws)
+    return ProposalReason(purpose=str(proposal.purpose), cost=proposal.cost, narrowing=proposal.fall, laws=advice.laws)
 
 
 def recommendation_as_dict(
@@ -73,7 +73,7 @@ def point_rows(advice: Recommendation, points: Sequence[DesignPoint]) -> list[di
             "seed": point.seed,
             "cost": proposal.cost,
             "purpose": str(proposal.purpose),
-            "gain": to_reason(proposal, advice).gain,
+            "gain": to_reason(proposal, advice).mean_narrowing,
             "fall": dict(proposal.fall),
         }
         for point, proposal in zip(points, advice.proposals, strict=True)
@@ -100,7 +100,9 @@ def print_recommendation(
         if advice.to_halve is not None and math.isfinite(advice.to_halve)
         else ""
     )
-    little = bool(points) and all(one.fall and to_reason(one, advice).gain < _LITTLE for one in advice.proposals)
+    little = bool(points) and all(
+        one.fall and to_reason(one, advice).mean_narrowing < _LITTLE for one in advice.proposals
+    )
     if little:
         beside = f"; {halving}" if halving else ""
         out.text(f"no run tells much by itself: each narrows the intervals by under {_LITTLE:.0%} in the mean{beside}")
