@@ -75,7 +75,7 @@ def test_imported_runs_without_size_or_spending_are_listed():
 
 def test_drawn_curves_are_among_the_frames():
     fits = studies.fits(RESIDUALS)
-    frames = tables.frames(fits, studies.records(fits.runs, fits.skills))
+    frames = tables.study_frames(fits, studies.records(fits.runs, fits.skills))
     assert {"runs", "optima", "isoflop_curves", "power_laws", "residuals", "frontier", "left_out"} == set(frames)
     curve = frames["isoflop_curves"].query("skill == 'code' and C == 5e10")
     best = next(one for one in fits.minima if (one.skill, one.C) == ("code", 5e10))
