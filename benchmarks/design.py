@@ -71,7 +71,9 @@ def compute(cell: Cell) -> list[dict[str, object]]:
     space = DesignSpace(flops=FLOPS, categories=CATEGORIES if mixed else (), mixes=MIXES if mixed else None, **wide)
     mixes = [tuple(mix) for mix in MIXES] if mixed else [()]
     wish = DesignGoal(
-        targets=default_targets(SKILLS, largest=UNIT, computes=(TARGET,), mixes=mixes), budget=budget * UNIT, max_runs=MOST
+        targets=default_targets(SKILLS, largest=UNIT, computes=(TARGET,), mixes=mixes),
+        budget=budget * UNIT,
+        max_runs=MOST,
     )
     asked = tuple(target for target in wish.targets if target.quantity is Quantity.OPTIMUM)
     begin = time.perf_counter()

@@ -144,7 +144,10 @@ def told_of(gains, alike):
     )
     answer = io.StringIO()
     print_recommendation(
-        Recommendation(proposals=proposals, flops_to_halve=3e22), to_points(proposals, order, 7), order, Output(answer=answer)
+        Recommendation(proposals=proposals, flops_to_halve=3e22),
+        to_points(proposals, order, 7),
+        order,
+        Output(answer=answer),
     )
     return answer.getvalue().splitlines()
 

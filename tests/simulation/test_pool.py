@@ -109,7 +109,9 @@ def test_a_plan_counts_no_candidate_more_often_than_allowed(total):
     question = SkillInformation(
         M=np.eye(3), b=rng.normal(size=(30, 3)), gradients=rng.normal(size=(2, 3)), current_variances=np.ones(2)
     )
-    problem = AllocationProblem(information=[question], combine=np.eye(2), weights=np.array([1.0, 2.0]), by_mean_variance=total)
+    problem = AllocationProblem(
+        information=[question], combine=np.eye(2), weights=np.array([1.0, 2.0]), by_mean_variance=total
+    )
     cost = np.exp(rng.normal(size=30))
     free = allocate_runs(problem, cost, budget=8.0, max_runs=math.inf)
     once = allocate_runs(problem, cost, budget=8.0, max_runs=math.inf, max_count=1.0)
