@@ -153,9 +153,9 @@ def told_of(gains, alike):
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_row():
-    rows = [line.split() for line in told_of([0.02] * 4, alike=3) if "plan: for" in line]
+    rows = [line.split() for line in told_of([0.02] * 4, alike=3) if "plan: " in line]
     assert [row[1:2] + row[4:6] for row in rows] == [["100,000,000", "x3", "7,8,9"], ["200,000,000", "x1", "10"]]
-    rows = [line.split() for line in told_of([0.02] * 2, alike=1) if "plan: for" in line]
+    rows = [line.split() for line in told_of([0.02] * 2, alike=1) if "plan: " in line]
     assert [row[4] for row in rows] == ["7", "8"], "no such column where no two are alike"
 
 

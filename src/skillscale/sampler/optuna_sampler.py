@@ -309,7 +309,7 @@ def _explain(
     """Write why, and the parameters at once: other processes see them before the objective asks for them."""
     one = advice.proposals[number]
     why = ProposalReason(purpose=str(one.purpose), cost=one.cost, narrowing=one.narrowing, laws=advice.law_weights)
-    told = {
+    told: dict[str, Any] = {
         "purpose": why.purpose,
         "cost": why.cost,
         "fall": why.narrowing,
