@@ -70,8 +70,8 @@ def plan(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
         FitError: a skill that is worth something has no law.
     """
     from skillscale.report import style
-    from skillscale.report.plan import PlanContext, law_rows, plain_plan, plan_text
-    from skillscale.report.plan_figure import plan_figure
+    from skillscale.report.plan import PlanContext, plan_as_dict, plan_text, weighted_law_names
+    from skillscale.report.plan_figure import draw_plan
 
     budgets = budgets_from_options(arguments)
     known = _known(arguments, config, out)
@@ -83,12 +83,12 @@ def plan(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
     )  # fmt: skip
     told: dict[str, Any] = {
         "source": known.name, "convention": known.convention, "level": asked.level,
-        "laws": {name: law_rows(one) for name, one in known.laws.items()}, "refused": dict(known.refused),
+        "laws": {name: weighted_law_names(one) for name, one in known.laws.items()}, "refused": dict(known.refused),
         "warnings": {name: list(one.warnings) for name, one in known.laws.items()},
-        "plans": [plain_plan(one, asked, at) for at, one in enumerate(plans)],
+        "plans": [plan_as_dict(one, asked, at) for at, one in enumerate(plans)],
     }  # fmt: skip
-    text, figure = plan_text(plans, known.laws, asked), plan_figure(plans, known.laws, known.skills)
-    files = {"svg": style.svg(figure), "png": style.png(figure)}
+    text, figure = plan_text(plans, known.laws, asked), draw_plan(plans, known.laws, known.skills)
+    files = {"svg": style.to_svg(figure), "png": style.to_png(figure)}
     opened = known.opened()
     if opened is not None:
         with opened as run:

@@ -14,7 +14,7 @@ from skillscale.config import Config
 from skillscale.design.propose import propose
 from skillscale.formatting import join_first
 from skillscale.point import DesignPoint
-from skillscale.record import State
+from skillscale.record import RunState
 from skillscale.runs import ColumnMap, RunTable, read_columns
 from skillscale.runs.read import LoadedRuns, print_excluded, read_runs
 from skillscale.sampler.study import (
@@ -75,7 +75,7 @@ def _known(runs: LoadedRuns, config: Config) -> StudyContext:
 
 
 def _under_way(runs: LoadedRuns) -> Sequence[DesignPoint]:
-    return [one.point for one in runs.records if one.state in (State.RUNNING, State.FAILED, State.KILLED)]
+    return [one.point for one in runs.records if one.state in (RunState.RUNNING, RunState.FAILED, RunState.KILLED)]
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

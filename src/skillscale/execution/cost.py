@@ -59,7 +59,7 @@ def print_cost(
     costs = ("s a run here", seconds) if is_for_here else ("GPU-hours a run", accelerator.hours_each(points, config))
     _tell_points(points, *costs, config, out)
     if spent < total:
-        trunks = len({point.trunk for point in points})
+        trunks = len({point.stable_phase for point in points})
         out.text(
             f"{trunks} trunks serve the {len(points)} runs for {format_flops(spent)} FLOP, "
             f"{format_percent(spent / total, 3)} of what they take each by itself; the last {format_percent(config.train.decay_share)} of a run are its own"

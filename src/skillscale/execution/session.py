@@ -21,7 +21,7 @@ from skillscale.execution.worker_pool import (
     worker_options,
 )
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import State
+from skillscale.record import RunState
 
 if TYPE_CHECKING:
     from skillscale.execution.launchers import WorkerHandle
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 _LOOK_EVERY_S = 0.5
 _TELL_EVERY_S = 30.0
 _NOT_TRAINED = {
-    State.FINISHED: "this point is in the study already: it is not trained again",
-    State.FAILED: "this point failed before; --retry_failed trains it once more",
-    State.RUNNING: "another process is training this point",
-    State.KILLED: "this point was killed, and could not be taken up again",
+    RunState.FINISHED: "this point is in the study already: it is not trained again",
+    RunState.FAILED: "this point failed before; --retry_failed trains it once more",
+    RunState.RUNNING: "another process is training this point",
+    RunState.KILLED: "this point was killed, and could not be taken up again",
 }
 
 

@@ -14,7 +14,7 @@ from skillscale.laws.fit.skill_law import FittedLaw, fit_together
 from skillscale.laws.forms.catalogue import CHINCHILLA
 from skillscale.laws.io.document import law_document, read_document
 from skillscale.laws.optimum.optimum import validation_effect, weighted_optimum
-from skillscale.laws.optimum.plan import PlanRequest, plan, round_sizes, size_costs, clip_bounds_to_runs
+from skillscale.laws.optimum.plan import PlanRequest, clip_bounds_to_runs, plan, round_sizes, size_costs
 
 C = 6 * math.exp(sum(CENTRE))
 WEIGHTS = {"code": 0.3, "prose": 0.7}
@@ -150,7 +150,10 @@ def test_the_frontier_of_two_skills_is_that_of_a_grid_of_weights(plain):
     for step in one.points:
         N, _ = best_of(plain, weights={"code": step.weight, "prose": 1 - step.weight})
         assert step.N.value == pytest.approx(N, rel=3e-4)
-        for name, told, change in (("code", step.skill_loss, step.skill_change), ("prose", step.rest_loss, step.rest_change)):
+        for name, told, change in (
+            ("code", step.skill_loss, step.skill_change),
+            ("prose", step.rest_loss, step.rest_change),
+        ):
             assert told == pytest.approx(loss(plain, step.N.value, {name: 1.0}).item(), rel=1e-12)
             drawn = [
                 np.log(loss(plain, np.array([step.N.value, planned]), {name: 1.0}, row=k)) @ [1, -1] for k in range(60)

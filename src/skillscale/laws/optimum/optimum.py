@@ -17,7 +17,14 @@ from skillscale.errors import FitError, InputError
 from skillscale.laws.fit.fit import start_agreement
 from skillscale.laws.forms.autodiff import leaves
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.optimum.ensemble import Ensemble, MixShares, SkillLaw, shared_categories, require_known, resolve_shares
+from skillscale.laws.optimum.ensemble import (
+    Ensemble,
+    MixShares,
+    SkillLaw,
+    require_known,
+    resolve_shares,
+    shared_categories,
+)
 from skillscale.laws.optimum.mix_search import MixSearch
 from skillscale.laws.optimum.weighted_loss import Rows, WeightedLoss, of_jet
 from skillscale.laws.results import Interval, MultiStart, SizeGap, Status, Verdict

@@ -13,15 +13,15 @@ import numpy as np
 
 from skillscale.errors import InputError
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.optimum.ensemble import Ensemble, MixShares, SkillLaw, shared_categories, resolve_shares
+from skillscale.laws.optimum.ensemble import Ensemble, MixShares, SkillLaw, resolve_shares, shared_categories
 from skillscale.laws.optimum.optimum import (
     Optimum,
     ValidationMismatch,
     best_mix,
     log_tokens_times_params,
     normalise,
-    shared_level,
     share_range,
+    shared_level,
     size_gap,
     validation_effect,
     weighted_optimum,
@@ -261,7 +261,8 @@ def size_costs(laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest, optimu
     least = ensemble.at(best, t, shares)
     reference = _at(ensemble, math.log(planned), t, shares)
     return tuple(
-        _price(ensemble, size, t, shares, least, reference, level, requested=size in wish.sizes) for size in sorted(sizes)
+        _price(ensemble, size, t, shares, least, reference, level, requested=size in wish.sizes)
+        for size in sorted(sizes)
     )
 
 

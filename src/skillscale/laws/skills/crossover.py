@@ -21,12 +21,12 @@ from skillscale.laws.skills.regression import (
     FittedLine,
     MixEffectDraws,
     MixOptima,
+    category_shares,
     check_names,
     fit_line,
     interval_of_line,
     mean_line,
     pooled_interval,
-    category_shares,
     slope_interval,
 )
 from skillscale.laws.uncertainty.resamples import interval
