@@ -308,7 +308,7 @@ def _explain(
 ) -> None:
     """Write why, and the parameters at once: other processes see them before the objective asks for them."""
     one = advice.proposals[number]
-    why = ProposalReason(purpose=str(one.purpose), cost=one.cost, fall=one.fall, laws=advice.laws)
+    why = ProposalReason(purpose=str(one.purpose), cost=one.cost, narrowing=one.fall, laws=advice.laws)
     told = {**asdict(why), "params": dict(params), "ending": None if advice.ending is None else str(advice.ending)}
     if advice.answer is not None and math.isfinite(advice.answer.widest):
         told |= {"half_width": advice.answer.widest, "half_widths": _half_widths(advice.answer), "finished": finished}

@@ -7,6 +7,7 @@ from typing import Any
 from skillscale.cli.output import Output
 from skillscale.design.proposal import Proposal, Recommendation, StopReason
 from skillscale.design.targets import Quantity, Target, TargetEstimates
+from skillscale.formatting import format_count, format_flops, format_interval
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import ProposalReason
 from skillscale.sampler.study.problem import SamplingProblem
@@ -33,7 +34,7 @@ def to_points(proposals: Sequence[Proposal], order: SamplingProblem, first_seed:
 
 def to_reason(proposal: Proposal, advice: Recommendation) -> ProposalReason:
     """Why a point is proposed, for its run."""
-    return ProposalReason(purpose=str(proposal.purpose), cost=proposal.cost, fall=proposal.fall, laws=advice.laws)
+    return ProposalReason(purpose=str(proposal.purpose), cost=proposal.cost, narrowing=proposal.fall, laws=advice.laws)
 
 
 def recommendation_as_dict(
@@ -72,7 +73,7 @@ def point_rows(advice: Recommendation, points: Sequence[DesignPoint]) -> list[di
             "seed": point.seed,
             "cost": proposal.cost,
             "purpose": str(proposal.purpose),
-            "gain": to_reason(proposal, advice).gain,
+            "gain": to_reason(proposal, advice).mean_narrowing,
             "fall": dict(proposal.fall),
         }
         for point, proposal in zip(points, advice.proposals, strict=True)
@@ -99,7 +100,9 @@ def print_recommendation(
         if advice.to_halve is not None and math.isfinite(advice.to_halve)
         else ""
     )
-    little = bool(points) and all(one.fall and to_reason(one, advice).gain < _LITTLE for one in advice.proposals)
+    little = bool(points) and all(
+        one.fall and to_reason(one, advice).mean_narrowing < _LITTLE for one in advice.proposals
+    )
     if little:
         beside = f"; {halving}" if halving else ""
         out.text(f"no run tells much by itself: each narrows the intervals by under {_LITTLE:.0%} in the mean{beside}")
@@ -166,13 +169,13 @@ def _rows(answer: TargetEstimates) -> list[tuple[Target, float, float, float]]:
 
 
 def _named(target: Target) -> str:
-    return f"{_NAMES[target.quantity].format(skill=target.skill, other=target.other)} at {target.C:.3g}"
+    return f"{_NAMES[target.quantity].format(skill=target.skill, other=target.other)} at {format_flops(target.C)}"
 
 
 def _interval(value: float, lo: float, hi: float) -> str:
     if not (math.isfinite(value) and hi - lo < 2 * _NOT_KNOWN):
         return "not known yet"
-    return f"{math.exp(value):.3g} [{math.exp(lo):.3g}, {math.exp(hi):.3g}]"
+    return format_interval(math.exp(value), math.exp(lo), math.exp(hi), format_count)
 
 
 def _factor(half_width: float) -> str:
