@@ -19,7 +19,7 @@ from skillscale.config import Config, is_shipped, plain
 from skillscale.errors import DivergedError, InputError, TrainingError
 from skillscale.execution.status import StatusPublisher
 from skillscale.point import DesignPoint, Mix, digest
-from skillscale.record import Checkpoint, DataSet, Measurement, ModelSize, Provenance, RunRecord, State
+from skillscale.record import Checkpoint, DataSet, Measurement, ModelSize, Provenance, RunRecord, RunState
 
 if TYPE_CHECKING:
     from skillscale.lm.evaluation.checkpoints import EvaluationTexts
@@ -78,7 +78,7 @@ def evaluate(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
         config.study.name, measured_settings(arguments, config), metrics=_metric_names(asked, config)
     )
     texts = read_texts(config, arguments["cache"], progress=out.progress)
-    study.settle_data(texts.data_hash)
+    study.bind_data(texts.data_hash)
     bench = _Bench(study=study, texts=texts, config=config, arguments=arguments, out=out)
     told = _settle_all(asked, bench)
     out.text(f"UI: {registry.ui_command}\n    {study.chart_link}")
@@ -222,7 +222,7 @@ def _settle(one: CheckpointRequest, bench: _Bench, *, place: str) -> dict[str, A
     writer = bench.study.claim(only=one.point.key, retry_failed=bench.arguments["retry_failed"])
     if writer is None:
         record = next(each for each in reversed(bench.study.records()) if each.point.key == one.point.key)
-        note = "--retry_failed measures it once more" if record.state is State.FAILED else "another process has it"
+        note = "--retry_failed measures it once more" if record.state is RunState.FAILED else "another process has it"
         return _tell(record, bench.out, place=place, note=note)
     record = _record(writer, one, name, bench)
     return _tell(record, bench.out, place=place, note=f"{time.monotonic() - began:.1f} s", new=True)

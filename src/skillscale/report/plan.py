@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from skillscale.formatting import compact, count, join
+from skillscale.formatting import format_count, format_flops, join_words
 from skillscale.laws.optimum.ensemble import SkillLaw
 from skillscale.laws.optimum.optimum import Optimum
 from skillscale.laws.optimum.plan import (
@@ -19,16 +19,16 @@ from skillscale.laws.optimum.plan import (
     ValidationChoiceCost,
 )
 from skillscale.laws.results import Interval, SizeGap, Verdict
-from skillscale.report.tables import MAX_WIDTH, aligned
-from skillscale.report.worth import (
-    ends,
+from skillscale.report.tables import MAX_WIDTH, align_columns
+from skillscale.report.weighted_optima import (
+    best_mix_as_dict,
+    interval_ends,
     loss_text,
-    plain_best,
-    plain_effect,
-    plain_optimum,
-    plain_residual,
+    mismatch_as_dict,
+    optimum_as_dict,
     ratio_text,
     share_text,
+    size_gap_as_dict,
     size_text,
 )
 
@@ -54,47 +54,49 @@ class PlanContext:
     mixless: str
 
 
-def plain_plan(one: Plan, asked: PlanContext, at: int) -> dict[str, Any]:
+def plan_as_dict(one: Plan, asked: PlanContext, at: int) -> dict[str, Any]:
     """What ``plan --json`` prints of one budget; null is unknown, and a price that no compute makes up for."""
     optimum = one.optimum
     told = {name: _loss_of(one, name) for name in one.losses}
     return {
-        **plain_optimum(optimum), "budget": asked.budgets[at], "extrapolation": optimum.extrapolation,
-        "tokens_interval": ends(optimum.D), "worth": dict(optimum.weights),
+        **optimum_as_dict(optimum), "budget": asked.budgets[at], "extrapolation": optimum.extrapolation,
+        "tokens_interval": interval_ends(optimum.D), "worth": dict(optimum.weights),
         "mix": {name: share.value for name, share in optimum.mix.items()},
-        "loss": one.loss.value, "loss_interval": ends(one.loss), "losses": told,
-        "residuals": {each.skill: plain_residual(each) for each in one.size_gaps},
-        "prices": [_plain_price(each) for each in one.prices],
-        "cheap": _plain_cheap(one.cheap),
+        "loss": one.loss.value, "loss_interval": interval_ends(one.loss), "losses": told,
+        "residuals": {each.skill: size_gap_as_dict(each) for each in one.size_gaps},
+        "prices": [_plain_price(each) for each in one.size_costs],
+        "cheap": _plain_cheap(one.near_optimal),
         "frontiers": [_plain_frontier(each) for each in one.frontiers],
-        "best_mix": None if one.best is None else plain_best(one.best) | {
+        "best_mix": None if one.best is None else best_mix_as_dict(one.best) | {
             "losses": {name: _valued(each) for name, each in one.best_losses.items()}
         },
-        "validation": None if one.misled is None else _plain_misled(one.misled),
+        "validation": None if one.validation_cost is None else _plain_misled(one.validation_cost),
         "not_told": undetermined(one, asked),
     }  # fmt: skip
 
 
 def _loss_of(one: Plan, name: str) -> dict[str, Any]:
-    own = one.own[name].N
+    own = one.skill_optima[name].N
     return {
-        "loss": one.losses[name].value, "interval": ends(one.losses[name]), "scatter": one.scatter[name],
-        "own_n_params": {"value": own.value, "interval": ends(own)},
+        "loss": one.losses[name].value, "interval": interval_ends(one.losses[name]), "scatter": one.scatter[name],
+        "own_n_params": {"value": own.value, "interval": interval_ends(own)},
     }  # fmt: skip
 
 
 def _valued(value: Interval) -> dict[str, Any]:
-    return {"value": value.value, "interval": ends(value)}
+    return {"value": value.value, "interval": interval_ends(value)}
 
 
 def _plain_price(one: SizeCost) -> dict[str, Any]:
-    told = {name: _valued(getattr(one, name)) for name in ("more", "compute", "change")}
-    return {"n_params": one.N, "n_tokens": one.D, **told, "asked": one.asked}
+    return {
+        "n_params": one.N, "n_tokens": one.D, "more": _valued(one.excess), "compute": _valued(one.compute),
+        "change": _valued(one.change), "asked": one.requested,
+    }  # fmt: skip
 
 
 def _plain_cheap(one: NearOptimalSizes) -> dict[str, Any]:
     return {
-        "tolerance": one.tolerance, "n_params": [one.lo, one.hi], "sure": [one.sure_lo, one.sure_hi],
+        "tolerance": one.tolerance, "n_params": [one.lo, one.hi], "sure": [one.confident_lo, one.confident_hi],
         "chance": one.chance,
     }  # fmt: skip
 
@@ -102,23 +104,23 @@ def _plain_cheap(one: NearOptimalSizes) -> dict[str, Any]:
 def _plain_frontier(one: TradeoffFrontier) -> dict[str, Any]:
     return {
         "skill": one.skill, "rest": dict(one.rest), "planned": one.planned, "with_mix": one.with_mix,
-        "steps": [_plain_step(step) for step in one.steps],
+        "steps": [_plain_step(step) for step in one.points],
     }  # fmt: skip
 
 
 def _plain_step(one: TradeoffPoint) -> dict[str, Any]:
     return {
-        "weight": one.weight, "n_params": one.N.value, "interval": ends(one.N), "n_tokens": one.D, "mix": dict(one.mix),
-        "loss": one.own, "rest_loss": one.rest, "change": _valued(one.own_change),
+        "weight": one.weight, "n_params": one.N.value, "interval": interval_ends(one.N), "n_tokens": one.D, "mix": dict(one.mix),
+        "loss": one.skill_loss, "rest_loss": one.rest_loss, "change": _valued(one.skill_change),
         "rest_change": _valued(one.rest_change),
     }  # fmt: skip
 
 
 def _plain_misled(one: ValidationChoiceCost) -> dict[str, Any]:
     return {
-        "weights": dict(one.optimum.weights), "n_params": one.optimum.N.value, "interval": ends(one.optimum.N),
-        "n_tokens": one.optimum.D.value, **plain_effect(one.effect),
-        "best_mix": None if one.best is None else plain_best(one.best) | {"change": _valued(one.best_change)},
+        "weights": dict(one.optimum.weights), "n_params": one.optimum.N.value, "interval": interval_ends(one.optimum.N),
+        "n_tokens": one.optimum.D.value, **mismatch_as_dict(one.effect),
+        "best_mix": None if one.best is None else best_mix_as_dict(one.best) | {"change": _valued(one.best_change)},
     }  # fmt: skip
 
 
@@ -127,21 +129,21 @@ def undetermined(one: Plan, asked: PlanContext) -> list[str]:
     optimum, said = one.optimum, []
     if optimum.extrapolation > 1.01:
         said.append(
-            f"What happens beyond {compact(optimum.C / optimum.extrapolation)} FLOP, the largest run: this plan is "
+            f"What happens beyond {format_flops(optimum.C / optimum.extrapolation)} FLOP, the largest run: this plan is "
             f"{optimum.extrapolation:.3g} times that, where the form of the law alone carries it."
         )
     known = [note for note in optimum.reason.split("; ") if "times the largest" not in note]
     if any(known):
         said.append(f"{_capital('; '.join(known))}.")
-    if optimum.N.is_finite and not math.isfinite(one.cheap.sure_lo):
+    if optimum.N.is_finite and not math.isfinite(one.near_optimal.confident_lo):
         said.append(
-            f"N* to within {100 * one.cheap.tolerance:.3g} % of compute: the planned N loses less than that in "
-            f"{100 * one.cheap.chance:.0f} % of the draws, and no size does in enough of them to be sure."
+            f"N* to within {100 * one.near_optimal.tolerance:.3g} % of compute: the planned N loses less than that in "
+            f"{100 * one.near_optimal.chance:.0f} % of the draws, and no size does in enough of them to be sure."
         )
     open_ = [each.skill for each in one.size_gaps if each.verdict is Verdict.UNRESOLVED and each.value.is_finite]
     open_ = [name for name in open_ if name in asked.skills and optimum.weights.get(name) != 1]
     if open_:
-        said.append(f"Whether the N* of {join(open_)} alone is larger or smaller than the plan's.")
+        said.append(f"Whether the N* of {join_words(open_)} alone is larger or smaller than the plan's.")
     if one.best is None:
         said.append(f"What another mix would do: {asked.mixless}.")
     else:
@@ -160,7 +162,9 @@ def _block(one: Plan, asked: PlanContext, at: int) -> list[str]:
     optimum = one.optimum
     weights = " + ".join(f"{weight:.3g} {name}" for name, weight in optimum.weights.items() if weight)
     lines = [f"plan for {asked.budgets[at]}", f"worth: {weights}{_mix_told(optimum, asked)}", ""]
-    per = f", {count(optimum.D.value / optimum.N.value, 2)} a parameter" if math.isfinite(optimum.N.value) else ""
+    per = (
+        f", {format_count(optimum.D.value / optimum.N.value, 2)} a parameter" if math.isfinite(optimum.N.value) else ""
+    )
     counted = f" parameters{f' ({asked.convention})' if asked.convention else ''}" if per else ""
     lines += [
         f"N*    {size_text(optimum.N)}{counted}",
@@ -172,8 +176,8 @@ def _block(one: Plan, asked: PlanContext, at: int) -> list[str]:
         lines += ["", *_frontier_tables(one.frontiers, asked.skills)]
     if one.best is not None:
         lines += ["", *_best_lines(one.best, one.best_losses)]
-    if one.misled is not None:
-        lines += ["", *_misled_lines(one.misled)]
+    if one.validation_cost is not None:
+        lines += ["", *_misled_lines(one.validation_cost)]
     unknown = undetermined(one, asked)
     if unknown:
         lines += ["", "what the runs do not tell:", *(line for said in unknown for line in _wrapped(f"- {said}"))]
@@ -195,7 +199,7 @@ def _skill_table(one: Plan, skills: Sequence[str], level: float) -> list[str]:
             ["skill", *names],
             ["loss at N*", *(loss_text(one.losses[name]) for name in names)],
             ["one run, ±", *(f"{100 * one.scatter[name]:.2g} %" for name in names)],
-            ["its own N*", *(size_text(one.own[name].N) for name in names)],
+            ["its own N*", *(size_text(one.skill_optima[name].N) for name in names)],
             ["against the plan's", *(ratio_text(by_name[name].value) for name in names)],
             ["", *(_verdict(by_name[name], level) if name in skills else "" for name in names)],
         ]
@@ -205,7 +209,7 @@ def _skill_table(one: Plan, skills: Sequence[str], level: float) -> list[str]:
 def _table(columns: Sequence[list[str]]) -> list[str]:
     """Without columns that are empty."""
     filled = [column for column in columns if any(column[1:])]
-    return aligned(filled) if filled else []
+    return align_columns(filled) if filled else []
 
 
 def _verdict(one: SizeGap, level: float) -> str:
@@ -214,22 +218,22 @@ def _verdict(one: SizeGap, level: float) -> str:
 
 def _price_table(one: Plan) -> list[str]:
     planned = one.optimum.N.value
-    marks = ["asked" if each.asked else "N*" if math.isclose(each.N, planned) else "" for each in one.prices]
+    marks = ["asked" if each.requested else "N*" if math.isclose(each.N, planned) else "" for each in one.size_costs]
     lines = _table(
         [
-            ["N", *(count(each.N, 3) for each in one.prices)],
-            ["D", *(count(each.D, 2) for each in one.prices)],
-            ["loss above the least", *(_more(each.more) for each in one.prices)],
-            ["compute to make up for it, % of C", *(_compute(each.compute) for each in one.prices)],
+            ["N", *(format_count(each.N, 3) for each in one.size_costs)],
+            ["D", *(format_count(each.D, 2) for each in one.size_costs)],
+            ["loss above the least", *(_more(each.excess) for each in one.size_costs)],
+            ["compute to make up for it, % of C", *(_compute(each.compute) for each in one.size_costs)],
             ["", *marks],
         ]
     )
-    cheap, share = one.cheap, f"{100 * one.cheap.tolerance:.3g} %"
+    cheap, share = one.near_optimal, f"{100 * one.near_optimal.tolerance:.3g} %"
     if math.isfinite(cheap.lo):
-        told = f"By the law, sizes from {count(cheap.lo, 2)} to {count(cheap.hi, 2)} cost less than {share} of C"
+        told = f"By the law, sizes from {format_count(cheap.lo, 2)} to {format_count(cheap.hi, 2)} cost less than {share} of C"
         sure = (
-            f"; surely so from {count(cheap.sure_lo, 2)} to {count(cheap.sure_hi, 2)}."
-            if math.isfinite(cheap.sure_lo)
+            f"; surely so from {format_count(cheap.confident_lo, 2)} to {format_count(cheap.confident_hi, 2)}."
+            if math.isfinite(cheap.confident_lo)
             else f"; in the draws N* itself does in {100 * cheap.chance:.0f} %, for N* is not known better."
         )
         lines += _wrapped(told + sure)
@@ -263,12 +267,16 @@ def _share(value: float) -> str:
 def _frontier_tables(several: Sequence[TradeoffFrontier], skills: Sequence[str]) -> list[str]:
     lines, told = [], {one.skill for one in several}
     for with_mix in (False, True):
-        some = [one for one in several if one.with_mix is with_mix and len(one.steps) > 1]
+        some = [one for one in several if one.with_mix is with_mix and len(one.points) > 1]
         if some:
             what = "N and the mix follow" if with_mix else "N follows"
             lines += ["", f"as a skill's weight goes from 0 to 1 and {what} {_rest_told(some)}:"]
             lines += _frontier_table(some, with_mix=with_mix)
-            lines += [f"({join([name for name in skills if name not in told])}: the reverse)"] if len(told) == 1 else []
+            lines += (
+                [f"({join_words([name for name in skills if name not in told])}: the reverse)"]
+                if len(told) == 1
+                else []
+            )
     return lines[1:]
 
 
@@ -284,20 +292,20 @@ def _frontier_table(some: Sequence[TradeoffFrontier], *, with_mix: bool) -> list
         ["skill", *(one.skill for one in some)],
         ["weight in the plan", *(f"{one.planned:.2g}" for one in some)],
         *(
-            [title, *(count(step.N.value, 2) if step else "none" for step in steps)]
+            [title, *(format_count(step.N.value, 2) if step else "none" for step in steps)]
             for title, steps in (("N* at 0", first), ("at 0.5", middle), ("at 1", last))
         ),
-        ["at 1: its loss", *(ratio_text(step.own_change) if step else "" for step in last)],
+        ["at 1: its loss", *(ratio_text(step.skill_change) if step else "" for step in last)],
         ["the rest's", *(ratio_text(step.rest_change) if step else "" for step in last)],
     ]
     if with_mix:
         columns.append(["mix at 1", *(_shares(step.mix) if step else "" for step in last)])
-    return aligned(columns)
+    return align_columns(columns)
 
 
 def _step_at(one: TradeoffFrontier, weight: float) -> TradeoffPoint | None:
     """None where that weight has no optimum."""
-    return next((step for step in one.steps if math.isclose(step.weight, weight, abs_tol=1e-9)), None)
+    return next((step for step in one.points if math.isclose(step.weight, weight, abs_tol=1e-9)), None)
 
 
 def _shares(mix: Mapping[str, float]) -> str:
@@ -308,7 +316,7 @@ def _shares(mix: Mapping[str, float]) -> str:
 def _best_lines(best: Optimum, losses: Mapping[str, Interval]) -> list[str]:
     lines = [
         "the best mix, each share within what the runs had, with the N that is best there:",
-        *aligned([["category", *best.mix], ["share", *(share_text(share) for share in best.mix.values())]]),
+        *align_columns([["category", *best.mix], ["share", *(share_text(share) for share in best.mix.values())]]),
     ]
     changes = [f"{name} {loss_text(loss)}" for name, loss in losses.items()]
     return lines + _wrapped(
@@ -356,7 +364,7 @@ def _foot(laws: Mapping[str, SkillLaw], level: float) -> list[str]:
     )
     by_law: dict[str, list[str]] = {}
     for name, one in laws.items():
-        by_law.setdefault(law_rows(one), []).append(name)
+        by_law.setdefault(weighted_law_names(one), []).append(name)
     lines += [line for told, names in by_law.items() for line in _wrapped(f"laws of {', '.join(names)}: {told}")]
     by_doubt: dict[str, list[str]] = {}
     for name, one in laws.items():
@@ -370,7 +378,7 @@ def _foot(laws: Mapping[str, SkillLaw], level: float) -> list[str]:
     return lines
 
 
-def law_rows(one: SkillLaw) -> str:
+def weighted_law_names(one: SkillLaw) -> str:
     """The chosen law and its rivals with their weights."""
     return (
         ", ".join(f"{each.law.name} {each.weight:.2f}" for each in (one, *one.rivals)) if one.rivals else one.law.name

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from skillscale.formatting import MISSING, compact, count
+from skillscale.formatting import MISSING, format_count, format_flops
 
 _PLAIN = frozenset({"seed", "n_runs", "n_sizes", "n_budgets", "n_mixes", "n_columns", "runs", "tried", "agree"})
 
@@ -54,13 +54,13 @@ class Section:
     code_title: str = ""
 
 
-def figure_section(name: str, title: str, svg: bytes, caption: str, behind: tuple[Table, ...]) -> Figure:
+def make_figure(name: str, title: str, svg: bytes, caption: str, behind: tuple[Table, ...]) -> Figure:
     """A figure with its caption, and the tables behind it."""
     image = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
     return Figure(name=name, title=title, image=image, alt=f"{title}. {caption}", caption=caption, tables=behind)
 
 
-def table_section(title: str, frame: pd.DataFrame, *, folded: bool = True) -> Table:
+def make_table(title: str, frame: pd.DataFrame, *, folded: bool = True) -> Table:
     """A frame as a table of texts, folded away or open."""
     numbers = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
     return Table(
@@ -82,6 +82,6 @@ def _cell(name: str, value: object) -> str:
     if name in _PLAIN:
         return str(int(value))  # type: ignore[call-overload]
     if name in ("C", "flops"):
-        return compact(float(value))  # type: ignore[arg-type]
+        return format_flops(float(value))  # type: ignore[arg-type]
     number = float(value)  # type: ignore[arg-type]
-    return count(number) if abs(number) >= 1000 else f"{number:.4g}"
+    return format_count(number) if abs(number) >= 1000 else f"{number:.4g}"

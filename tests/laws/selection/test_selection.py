@@ -25,7 +25,7 @@ from skillscale.laws.selection.holdout import (
 )
 from skillscale.laws.selection.selected import fit_selected
 from skillscale.laws.selection.selection import candidates, ineligible_reason, select_law
-from skillscale.report.laws import law_text, optima_frame, plain_laws
+from skillscale.report.laws import law_text, laws_as_dict, optima_frame
 
 SIZES = np.geomspace(1e8, 1.6e9, 5)
 THETAS = {"code": [0.9, 250.0, 900.0, 0.38, 0.36], "prose": [1.8, 480.0, 2100.0, 0.35, 0.37]}
@@ -52,7 +52,7 @@ def of_mixes(seed=0, n_mixes=24, effect=0.0, noise=0.002, checkpoints=6, transie
     shares = np.linspace(0.1, 1.0, checkpoints) if checkpoints > 1 else np.ones(1)
     D = np.outer(40 * N**0.7 * 1e8**0.3, shares)
     rows = np.repeat(run, checkpoints)
-    law = LAWS["separable_transient" if transient else "separable"].bound_to(np.log(3e8), np.log(8e9), CATEGORIES)
+    law = LAWS["separable_transient" if transient else "separable"].bind(np.log(3e8), np.log(8e9), CATEGORIES)
     theta = [1.6, 0.5, 0.6, 0.4, 0.37, 0.0, 0.3, -0.2, -0.1, 0.1, *([1.0, 8.0, 0.1] if transient else [])]
     law = law.for_skill("code")
     L = law.loss(np.array(theta), N[rows], D.ravel(), h[mix[rows]])
@@ -211,7 +211,8 @@ def test_tables_give_the_interval_over_laws_and_why_there_is_none():
     lost = replace(told, q=np.where(np.arange(100)[:, None] < 5, np.nan, told.q))
     assert "code: N* has no interval over laws; " in law_text({"code": lost}, [1e22])
     assert (
-        "have no optimum at 1e22 FLOP" in plain_laws({"code": lost}, [1e22])["code"]["over_laws"]["optima"][0]["reason"]
+        "have no optimum at 1e22 FLOP"
+        in laws_as_dict({"code": lost}, [1e22])["code"]["over_laws"]["optima"][0]["reason"]
     )
 
 
