@@ -120,7 +120,7 @@ def test_an_unknown_kind_of_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv"])
 def test_a_missing_column_names_those_there_are(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(InputError, match="no column 'content'. Set its `column` to one of text, url"):
+    with pytest.raises(InputError, match=r"no column 'content'\. Set its `column` to one of text, url"):
         list(read_documents(SourceConfig(path=str(write(tmp_path, kind)), column="content")))
 
 
@@ -166,7 +166,7 @@ def test_a_hub_that_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("name or service not known\nmore")
 
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", refuse)
-    with pytest.raises(InputError, match="nobody/nothing can't be read: name or service not known. Check the id"):
+    with pytest.raises(InputError, match=r"nobody/nothing can't be read: name or service not known\. Check the id"):
         fetch_hub_revision("nobody/nothing")
 
 
