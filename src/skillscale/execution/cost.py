@@ -14,7 +14,7 @@ from skillscale.execution.grid import tokens_to_train
 from skillscale.formatting import format_count, format_duration, format_flops, format_number, format_percent
 from skillscale.lm.model.shape import shape_for, size_ladder
 from skillscale.lm.train import hyperparameters
-from skillscale.lm.train.loop import step_seconds
+from skillscale.lm.train.stepper import step_seconds
 from skillscale.point import DesignPoint
 from skillscale.record import ModelSize
 
@@ -62,7 +62,7 @@ def print_cost(
         trunks = len({point.stable_phase for point in points})
         out.text(
             f"{trunks} trunks serve the {len(points)} runs for {format_flops(spent)} FLOP, "
-            f"{format_percent(spent / total, 3)} of what they take each by itself; the last {format_percent(config.train.decay_share)} of a run are its own"
+            f"{format_percent(spent / total, 3)} of what they take each by itself; the last {format_percent(config.train.cooldown_fraction)} of a run are its own"
         )
     here = f"{format_duration(3600 * hours)} with {n_workers} workers"
     gpus = (
@@ -131,8 +131,10 @@ def _work(points: Sequence[DesignPoint], config: Config) -> npt.NDArray[np.float
 def _training(points: Sequence[DesignPoint], config: Config | None) -> npt.NDArray[np.float64]:
     """6 N times the tokens that each point takes itself, (n,); all of its own where there is no ``config``."""
     n = np.array([point.n_params for point in points], dtype=float)
-    branches = config is not None and config.train.schedule == "trunk"
-    own = tokens_to_train(points, config.train.decay_share) if config and branches else [p.n_tokens for p in points]
+    branches = config is not None and config.train.schedule == "wsd"
+    own = (
+        tokens_to_train(points, config.train.cooldown_fraction) if config and branches else [p.n_tokens for p in points]
+    )
     return np.asarray(6 * n * np.array(own, dtype=float))
 
 

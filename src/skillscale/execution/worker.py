@@ -20,8 +20,8 @@ from skillscale.record import DataSet, Provenance, RunRecord, RunState
 
 if TYPE_CHECKING:
     from skillscale.lm.data.prepare import PreparedData
-    from skillscale.lm.train.cooldown_branches import StablePhaseCheckpoint
     from skillscale.lm.train.loop import TrainProgress
+    from skillscale.lm.train.stable_phase import StablePhaseCheckpoint
     from skillscale.tracking import RunWriter, Study
 
 _TELL_EVERY_S = 15.0
@@ -90,7 +90,7 @@ def train_claimed(writer: "RunWriter", desk: WorkerContext, study: "Study") -> R
         checkpoint = desk.cache / "checkpoints" / f"{writer.run_id}.pt"
         trunk = _trunk(writer, desk, study) if recipe.optimizer_plan.stable_phase else None
         measure = partial(
-            run.train_and_measure, recipe, desk.config, desk.prepared, checkpoint=checkpoint, trunk=trunk,
+            run.train_and_measure, recipe, desk.config, desk.prepared, checkpoint=checkpoint, stable_phase=trunk,
             on_progress=_teller(writer, desk.out),
             should_stop=lambda: parent_exited() or not writer.keep_alive(),
         )  # fmt: skip
@@ -129,12 +129,12 @@ def train_claimed(writer: "RunWriter", desk: WorkerContext, study: "Study") -> R
 
 def _trunk(writer: "RunWriter", desk: WorkerContext, study: "Study") -> "StablePhaseCheckpoint":
     """The file that the runs of a trunk share in this study; longer ones go on from what this one leaves."""
-    from skillscale.lm.train.cooldown_branches import StablePhaseCheckpoint
+    from skillscale.lm.train.stable_phase import StablePhaseCheckpoint
 
     point = writer.point
     name = digest([study.name, point.stable_phase, desk.config.hash, desk.prepared.data_hash])
     longer = any(other.n_tokens > point.n_tokens for other in _waiting(point, study))
-    return StablePhaseCheckpoint(path=desk.cache / "trunks" / f"{name}.pt", goes_on=longer)
+    return StablePhaseCheckpoint(path=desk.cache / "trunks" / f"{name}.pt", is_reused=longer)
 
 
 def _waiting(point: DesignPoint, study: "Study") -> list[DesignPoint]:
@@ -150,7 +150,7 @@ def _waiting(point: DesignPoint, study: "Study") -> list[DesignPoint]:
 def _forget(trunk: "StablePhaseCheckpoint | None", writer: "RunWriter", study: "Study") -> None:
     """Delete the state of a trunk that no point waits for any more."""
     if trunk is not None and not _waiting(writer.point, study):
-        trunk.forget()
+        trunk.delete()
 
 
 def data_sets(prepared: "PreparedData") -> list[DataSet]:
