@@ -111,7 +111,7 @@ def test_graphs_are_those_of_a_gpu():
 def test_off_is_off_though_yaml_reads_it_as_false(text, value):
     settings = load(overrides={"train.compile": text})
     assert settings.train.compile == value
-    assert resolve(settings.as_dict()) == settings
+    assert resolve(settings.as_dict()).train == settings.train
 
 
 def gradients(model, ids):

@@ -1,5 +1,6 @@
 """One optimizer step: its micro-batches, its weight decay, its time."""
 
+import copy
 import time
 from dataclasses import replace
 
@@ -50,7 +51,7 @@ def test_a_restored_stepper_takes_the_same_steps_to_the_last_bit():
     first, second = (TrainStepper(SIZE, CONFIG, lr=0.01, seed=seed) for seed in (0, 1))
     losses(first, 3)
     state = TrainingState(step=3, losses=[torch.tensor(1.5)])
-    restored = second.restore(first.snapshot(state))
+    restored = second.restore(copy.deepcopy(first.snapshot(state)))
     assert (restored.step, restored.losses) == (3, state.losses)
     assert losses(second) == losses(first)
 
