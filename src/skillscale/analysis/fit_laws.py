@@ -304,7 +304,7 @@ def fit_all_laws(runs: LoadedRuns, arguments: Mapping[str, Any], config: Config,
     laws |= {name: UnfittedSkill(skill=name, n_runs=0, reason=why) for name, why in runs.table.lost.items()}
     given = arguments.get("flops")
     fitted = [one for one in laws.values() if isinstance(one, FittedLaw)]
-    largest = max((float((6 * one.points.N * one.points.D).max()) for one in fitted), default=float("nan"))
+    largest = max((float((6 * one.runs.N * one.runs.D).max()) for one in fitted), default=float("nan"))
     flops = tuple(given) if given else tuple(float(f"{factor * largest:.3g}") for factor in BEYOND)
     means = {_named(mix, name, runs) for mix in runs.groups for name in runs.table.aggregates}
     return FitResults(
@@ -349,7 +349,7 @@ def laws_of(table: RunTable, mix: str, arguments: Mapping[str, Any], config: Con
         notes.append(f"law{f' of {mix}' if mix else ''}: {chosen.name}{_because(choice)}")
         found = fit_selected(able, choice, request)
     else:
-        asked = "without weak beliefs, and with what was asked to be pinned, shared or pooled"
+        asked = "without weak priors, and with what was asked to be pinned, shared or pooled"
         notes.append(f"law{f' of {mix}' if mix else ''}: {chosen.law.name}, {asked}; {chosen.name}{_because(choice)}")
         found = fit_all({name: data_for_setting(points, chosen) for name, points in able.items()}, request)
     return {name: refused[name] if name in refused else found[name] for name in data}, notes
@@ -420,7 +420,7 @@ def varied_categories(table: RunTable) -> tuple[str, ...]:
 
 def _because(choice: LawSelection) -> str:
     """How the law was chosen, in words."""
-    if not choice.limits:
+    if not choice.cutoffs:
         return f", for {choice.chosen.reason} to choose by"
     others = [one for one in choice.candidates if one.setting.law != choice.chosen.setting.law and one.errors]
     beside = f"; {others[0].setting.name} {others[0].error:.2%}" if others else ""
@@ -434,7 +434,7 @@ def _request(arguments: Mapping[str, Any], config: Config, law: Law, table: RunT
         law=law,
         objective=objective_from_options(arguments),
         sharing=ParameterSharing(
-            pinned=dict(arguments.get("pin") or {}), shared=tuple(arguments.get("share") or ()),
+            fixed=dict(arguments.get("pin") or {}), tied=tuple(arguments.get("share") or ()),
             pooled=dict(arguments.get("pool") or {}),
         ),
         method=method,

@@ -58,7 +58,7 @@ def _runs(path: Path, arguments: Mapping[str, Any], config: Config, out: Output)
 def _laws(path: Path, arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     _check_free(arguments, path)
     plain, source = _document(arguments, config, out)
-    laws = read_document(plain, place=source)
+    laws = read_document(plain, source=source)
     if not laws:
         raise InputError(f"{source} holds no law; fit the runs again")
     is_python = path.suffix.lower() == ".py"

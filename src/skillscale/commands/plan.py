@@ -166,7 +166,7 @@ def load_document(address: str, tracking: str) -> tuple[dict[str, Any], str, Stu
 
 
 def _read(plain: Mapping[str, Any], place: str, mix: str, name: str, registry: StudyStore | None) -> LoadedLaws:
-    found, about = read_document(plain, place=place), read_metadata(plain)
+    found, about = read_document(plain, source=place), read_metadata(plain)
     if not found:
         raise InputError(f"{place} holds no law; fit the runs again")
     laws = _of_mix(found, about, mix)

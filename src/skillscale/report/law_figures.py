@@ -33,7 +33,7 @@ def optima_by_law(fitted: dict[str, FittedLaw], flops: Sequence[float]) -> Figur
     """N*(C) of each skill with its interval, solid within the compute of the runs and dashed beyond."""
     with mpl.rc_context(STYLE):
         figure, panels = make_panels(len(fitted), height=2.2, share_y=True)
-        ends = [(6 * one.points.N * one.points.D) for one in fitted.values()]
+        ends = [(6 * one.runs.N * one.runs.D) for one in fitted.values()]
         first, last = min(float(C.min()) for C in ends), max(*flops, *(float(C.max()) for C in ends))
         bounds: list[float] = []
         for at, (panel, (name, one)) in enumerate(zip(panels, fitted.items(), strict=True)):
@@ -51,7 +51,7 @@ def optima_by_law(fitted: dict[str, FittedLaw], flops: Sequence[float]) -> Figur
 
 def _optimum_line(panel: Axes, one: FittedLaw, first: float, last: float, colour: str) -> list[float]:
     C = np.geomspace(first, last, _STEPS)
-    value, drawn = one.log_optima_of(one.fit.theta[None], C)[0], one.optima_over_laws(C)
+    value, drawn = one.log_optima_for(one.fit.theta[None], C)[0], one.ensemble_log_optima(C)
     tails = [(1 - one.level) / 2, (1 + one.level) / 2]
     there = np.isfinite(value) & (np.isfinite(drawn).mean(0) > 0.99)
     if not there.any():
@@ -59,7 +59,7 @@ def _optimum_line(panel: Axes, one: FittedLaw, first: float, last: float, colour
         return []
     lo, hi = np.exp(np.nanquantile(drawn[:, there], tails, axis=0))
     N, at = np.exp(value[there]), C[there]
-    largest = float((6 * one.points.N * one.points.D).max())
+    largest = float((6 * one.runs.N * one.runs.D).max())
     inside = at <= largest * 1.01
     panel.fill_between(at, lo, hi, color=colour, alpha=0.18, linewidth=0)
     panel.plot(at[inside], N[inside], color=colour, linewidth=1.4, gid="optimum")
@@ -76,7 +76,7 @@ def errors_about_law(fitted: dict[str, FittedLaw]) -> Figure:
         figure = Figure(figsize=(WIDTH, 1.7 * math.ceil(number / 2) + 0.7), layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.subplots(math.ceil(number / 2), min(number, 2), squeeze=False, sharex=True)
-        sizes = np.concatenate([one.points.N for one in fitted.values()])
+        sizes = np.concatenate([one.runs.N for one in fitted.values()])
         norm = LogNorm(sizes.min() / 1.01, sizes.max() * 1.01)
         panels = list(grid.flat)
         for panel, (name, one) in zip(panels, fitted.items(), strict=False):
@@ -95,11 +95,11 @@ def errors_about_law(fitted: dict[str, FittedLaw]) -> Figure:
 
 
 def _error_panel(panel: Axes, one: FittedLaw, norm: LogNorm) -> None:
-    C, error = 6 * one.points.N * one.points.D, 100 * np.expm1(one.fit.residuals)
+    C, error = 6 * one.runs.N * one.runs.D, 100 * np.expm1(one.fit.residuals)
     reach = 100 * max(_OFF / 5, float(np.quantile(np.abs(one.fit.residuals), 0.995)) * 1.3)
     outside = np.abs(error) > reach
     panel.axhline(0, color=INK, linewidth=0.8)
-    panel.scatter(C, np.clip(error, -reach, reach), c=colormaps["viridis"](norm(one.points.N)), s=8, linewidths=0)
+    panel.scatter(C, np.clip(error, -reach, reach), c=colormaps["viridis"](norm(one.runs.N)), s=8, linewidths=0)
     if outside.any():
         panel.text(0.99, 0.95, f"{outside.sum()} beyond the axis", transform=panel.transAxes, ha="right", va="top",
                    fontsize=7, color=GREY)  # fmt: skip

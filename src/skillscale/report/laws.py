@@ -35,7 +35,7 @@ def law_weights(one: FittedLaw) -> dict[str, float]:
 
 def _over_laws(one: FittedLaw, flops: Sequence[float]) -> dict[str, Any]:
     """N* under all laws that did nearly as well, each by its weight: the median of the mixture and its interval."""
-    drawn = one.optima_over_laws(list(flops))
+    drawn = one.ensemble_log_optima(list(flops))
     tails = [0.5, (1 - one.level) / 2, (1 + one.level) / 2]
     optima = []
     for at, C in enumerate(flops):
@@ -49,7 +49,7 @@ def _over_laws(one: FittedLaw, flops: Sequence[float]) -> dict[str, Any]:
 
 def without_optimum(one: FittedLaw, C: float) -> str:
     """Why N* has no interval over laws; empty where it has one."""
-    share = float((~np.isfinite(one.optima_over_laws([C]))).mean())
+    share = float((~np.isfinite(one.ensemble_log_optima([C]))).mean())
     if share <= 0.01:
         return ""
     return (
@@ -70,7 +70,7 @@ def _fitted(one: FittedLaw, flops: Sequence[float]) -> dict[str, Any]:
     return {
         "law": one.law.name,
         "n_runs": one.n_runs,
-        "n_clusters": one.points.n_clusters,
+        "n_clusters": one.runs.n_clusters,
         "objective": one.fit.objective.name,
         "F": one.fit.F,
         "theta": one.fit.parameters,
@@ -93,7 +93,7 @@ def _of_choice(one: FittedLaw, flops: Sequence[float]) -> dict[str, Any]:
     """What only a law has that was chosen by held-out runs."""
     if not one.setting:
         return {}
-    told: dict[str, Any] = {"setting": one.setting, "believed": list(one.believed)}
+    told: dict[str, Any] = {"setting": one.setting, "believed": list(one.prior_dominated)}
     return told | ({"over_laws": _over_laws(one, flops)} if one.rivals else {})
 
 
@@ -132,9 +132,9 @@ def optima_frame(laws: Laws, flops: Sequence[float]) -> pd.DataFrame:
     for name, one in laws.items():
         if isinstance(one, UnfittedSkill):
             continue
-        largest = float((6 * one.points.N * one.points.D).max())
+        largest = float((6 * one.runs.N * one.runs.D).max())
         for C in flops:
-            N = one.told_optimum(C)
+            N = one.ensemble_optimum(C)
             D = C / (6 * N.value) if math.isfinite(N.value) else math.nan
             rows.append((name, one.law.name, C, N.value, N.lo, N.hi, D, C / largest, _weights_told(one)))
     return pd.DataFrame(rows, columns=["skill", "law", "C", "N", "N_lo", "N_hi", "D", "beyond", "over"])
@@ -143,9 +143,7 @@ def optima_frame(laws: Laws, flops: Sequence[float]) -> pd.DataFrame:
 def errors_frame(laws: Laws) -> pd.DataFrame:
     """One row a loss fitted: skill, N, D, loss, and its error ln L - ln law."""
     parts = [
-        pd.DataFrame(
-            {"skill": name, "N": one.points.N, "D": one.points.D, "loss": one.points.L, "error": one.fit.residuals}
-        )
+        pd.DataFrame({"skill": name, "N": one.runs.N, "D": one.runs.D, "loss": one.runs.L, "error": one.fit.residuals})
         for name, one in laws.items()
         if isinstance(one, FittedLaw)
     ]
@@ -164,7 +162,7 @@ def law_text(laws: Laws, flops: Sequence[float]) -> str:
             continue
         theta = one.theta
         cells = [_cell(theta.get(letter)) for letter in ("E", "alpha", "beta")]
-        optima = [_size(one.told_optimum(C)) for C in shown]
+        optima = [_size(one.ensemble_optimum(C)) for C in shown]
         starts = f"{one.fit.starts.agree}/{one.fit.starts.tried}"
         rows.append([name, one.law.name, *cells, _cell(one.exponent), *optima, starts, f"{one.fit.noise:.2%}"])
         notes += [f"{name}: {doubt}" for doubt in ([one.reason] if one.reason else []) + list(one.warnings)]

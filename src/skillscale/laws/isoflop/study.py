@@ -36,7 +36,7 @@ from skillscale.laws.results import (
     group_by_reason,
 )  # fmt: skip
 from skillscale.laws.uncertainty.bootstrap import ParameterCovariance
-from skillscale.laws.uncertainty.resamples import Resamples, as_family, interval, spread, two_sided_p
+from skillscale.laws.uncertainty.resamples import Resamples, interval, robust_sd, two_sided_p, with_holm_p
 
 COLUMNS = ("run_id", "C", "N", "D", "mix", "seed")
 BUDGET_GAP = (
@@ -181,7 +181,7 @@ def _luck(usable: pd.DataFrame, count: int, rng: np.random.Generator) -> dict[st
     trunks = usable["cluster"].astype(str).to_numpy()[first] if "cluster" in usable.columns else None
     whole = Resamples.draw(usable["C"].to_numpy()[first], count, rng, clusters=trunks)
     mixes = usable["mix"].to_numpy()
-    return {str(mix): whole.of(codes[mixes == mix]) for mix in np.unique(mixes)}
+    return {str(mix): whole.select(codes[mixes == mix]) for mix in np.unique(mixes)}
 
 
 def _laws_by_mix(parts: Mapping[str, pd.DataFrame], names: Sequence[str], request: FitRequest) -> Laws:
@@ -244,14 +244,14 @@ def _paired(
         categories=() if h is None else one.law.categories,
     )  # fmt: skip
     fit, free = one.fit, list(one.fit.free)
-    problem = fit.problem(points)
-    jac = fit.law.jacobian(fit.q[None], problem.parts[0].z)[0][:, free]
-    leverage = (ParameterCovariance.of(jac, problem.precision, np.arange(len(points))).basis ** 2).sum(1)
-    told = fit.law.log_loss(fit.q[None], problem.parts[0].z)[0]
+    problem = fit.build_problem(points)
+    jac = fit.law.jacobian(fit.q[None], problem.blocks[0].z)[0][:, free]
+    leverage = (ParameterCovariance.from_jacobian(jac, problem.precision, np.arange(len(points))).basis ** 2).sum(1)
+    told = fit.law.log_loss(fit.q[None], problem.blocks[0].z)[0]
     # A run that is an outlier to the Huber loss is one to the resamples too: its error may be drawn like any other.
     cuts = np.cumsum([mask.sum() for mask in present.values()])[:-1]
     pieces = zip(present, np.split(points.log_L - told, cuts), np.split(leverage, cuts), strict=True)
-    errors = [luck[mix].errors(residuals, shrunk, present[mix]) for mix, residuals, shrunk in pieces]
+    errors = [luck[mix].draw_errors(residuals, shrunk, present[mix]) for mix, residuals, shrunk in pieces]
     # A weak prior is one more observation: its error is drawn as well, about what the fit makes of it.
     precision = np.diag(fit.prior[1])
     sd = np.where(precision > 0, 1 / np.sqrt(np.where(precision > 0, precision, 1.0)), 0.0)
@@ -343,7 +343,7 @@ def _fit_column(
         return _Column(skill=name, minima=minima, budgets=(), optima=np.empty(0), draws=blank)
     used = present.copy()
     used[present] = curves.used
-    drawn = curves.drawn_minima(resamples.errors(curves.residuals, curves.leverage, used), form)
+    drawn = curves.drawn_minima(resamples.draw_errors(curves.residuals, curves.leverage, used), form)
     return _Column(
         skill=name, minima=find_minima(curves, drawn, level=level, mix=mix, skill=name), budgets=curves.budgets,
         optima=curves.minima()[0], draws=drawn.optima,
@@ -360,7 +360,7 @@ def _power_law(column: _Column, *, mix: str, level: float) -> PowerLaw:
             intercept=math.nan, centre=math.nan, level=level, draws=np.empty((0, 2)),
         )  # fmt: skip
     log_C, draws = np.log(np.array(column.budgets)[kept]), column.draws[:, kept]
-    weights = 1 / np.maximum(spread(draws), 1e-9) ** 2
+    weights = 1 / np.maximum(robust_sd(draws), 1e-9) ** 2
     centre = float(np.average(log_C, weights=weights))
     share = weights / weights.sum()
     slope = share * (log_C - centre) / (share @ (log_C - centre) ** 2)
@@ -387,7 +387,7 @@ def _residuals(skills: list[_Column], aggregate: _Column, *, mix: str, level: fl
             pairs.append((own - common, own_draws - common_draws))
             found.append(_residual(skill, aggregate, mix, C=C, pairs=pairs[-1:], level=level))
         pooled.append(_residual(skill, aggregate, mix, C=math.nan, pairs=pairs, level=level))
-    return found + as_family(pooled)
+    return found + with_holm_p(pooled)
 
 
 def _residual(

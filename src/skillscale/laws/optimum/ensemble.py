@@ -2,7 +2,7 @@
 
 Rows of an ensemble: the estimate of the chosen law first, then draws, of each law as many as its weight says. Row k is
 of one resample, and of one law, in every skill; so intervals own the choice of law as those of single skills do
-(``FittedLaw.optima_over_laws``). Laws that were read from a document serve as fresh fits do.
+(``FittedLaw.ensemble_log_optima``). Laws that were read from a document serve as fresh fits do.
 """
 
 import difflib
@@ -114,7 +114,7 @@ def _members(one: SkillLaw) -> list[tuple[SkillLaw, Array]]:
 def _added(one: SkillLaw, h: Array | None) -> float:
     """What a mix adds to ln L beyond the law, where it was run."""
     known = h is not None and len(one.effects) and h.shape[1] == len(one.effects.categories)
-    return float(one.effects.of(h, 1)[0]) if known else 0.0
+    return float(one.effects.offsets_for(h, 1)[0]) if known else 0.0
 
 
 def _check_together(laws: Mapping[str, SkillLaw]) -> None:

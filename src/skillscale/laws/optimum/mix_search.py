@@ -70,7 +70,7 @@ class MixSearch:
             F, g, H = derivatives(blend.take(rows), whole, self.t, None)
             return F, g[:, at], H[:, at[:, None], at[None, :]]
 
-        X[:, at], F = minimise_inside(f, X[:, at], lower=self.lower[at], upper=self.upper[at], tied=at > 0)
+        X[:, at], F = minimise_inside(f, X[:, at], lower=self.lower[at], upper=self.upper[at], fixed_sum=at > 0)
         return self._snapped(X), F
 
     def _snapped(self, X: Array) -> Array:

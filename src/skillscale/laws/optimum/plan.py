@@ -28,7 +28,7 @@ from skillscale.laws.optimum.optimum import (
 )
 from skillscale.laws.optimum.weighted_loss import WeightedLoss
 from skillscale.laws.results import Interval, SizeGap
-from skillscale.laws.uncertainty.resamples import as_family, interval
+from skillscale.laws.uncertainty.resamples import interval, with_holm_p
 
 ROUND = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)  # times powers of ten: sizes that people train
 AROUND = 4.0  # factor about N* within which round sizes are priced
@@ -207,7 +207,7 @@ def _residuals(
     """Of every loss, with Holm's p over them; one that is all that counts is the plan's own, and none of them."""
     found = {name: size_gap(laws, C, name, weights, h) for name in laws}
     others = [name for name in laws if weights.get(name, 0.0) < 1]
-    found |= dict(zip(others, as_family([found[name] for name in others]), strict=True))
+    found |= dict(zip(others, with_holm_p([found[name] for name in others]), strict=True))
     return tuple(found.values())
 
 
