@@ -310,7 +310,7 @@ def test_a_trainer_that_cannot_be_loaded_ends_the_command(sampled, place, capfd)
     [
         (["--budget", "1e13"], "below the cheapest run"),
         (["--target_flops", "1e12"], "below the least run"),
-        (["--sample.ratio", "[1, 2]", "--sample.n_params", "[1, 10]"], "nothing may be run"),
+        (["--sample.ratio", "[1, 2]", "--sample.n_params", "[1, 10]"], "the limits allow no run"),
         (["--sample.weights", "{cod: 2}"], "did you mean code?"),
         (["--sample.epochs", "4"], "limit sample.n_tokens"),
         (["--sample.epoch", "4"], "did you mean epochs?"),

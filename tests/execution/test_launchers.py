@@ -208,8 +208,9 @@ def test_slurm_takes_the_options_that_are_shown(tmp_path, slurm_on_path):
     (shown,) = [
         one.help for entry in cli.ENTRIES if entry.name == "grid" for one in entry.parameters if one.name == "launch"
     ]
-    page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
-    examples = [shown.rpartition("as in ")[2], *re.findall(r"--launch ([^`\s]*gpus_per_node[^`\s]*)", page)]
+    page = (Path(__file__).parents[2] / "docs" / "guide" / "howto" / "cluster.md").read_text()
+    on_page = re.findall(r"--launch(?:er_options)? ([^`\s]*gpus_per_node[^`\s]*)", page)
+    examples = [shown.rpartition("as in ")[2], *on_page]
     assert len(examples) >= 3
     for example in examples:
         launcher("slurm", launch_options(example), tmp_path)

@@ -260,7 +260,7 @@ def _ask(job: _Job, planned: Sequence[PlannedPoint], count: int, chart: Interval
     for point in points:
         mix = f", on {point.mix}" if job.order.space.categories else ""
         job.out.progress(f"chosen: {format_point(point)}{mix}; {reasons[point.key].sentence}")
-    chart.log(advice.answer, runs=len(records), finished=_flops(records), spent=spent)
+    chart.log(advice.estimates, runs=len(records), finished=_flops(records), spent=spent)
     return advice
 
 

@@ -64,7 +64,12 @@ def simulate(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
     world = _world(arguments["world"], space, mix, out)
     first = world(0)
     targets = _targets(first.skills, space, arguments)
-    wish = DesignGoal(targets=targets, left=terms.budget, width=arguments["width"] or 0.0, runs=terms.most or math.inf)
+    wish = DesignGoal(
+        targets=targets,
+        budget=terms.budget,
+        target_half_width=arguments["width"] or 0.0,
+        max_runs=terms.most or math.inf,
+    )
     found = {}
     for name, make in makers.items():
         tries = []

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from skillscale.formatting import format_count, power
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.optimum.ensemble import Ensemble, SkillLaw, shares_of
+from skillscale.laws.optimum.ensemble import Ensemble, SkillLaw, resolve_shares
 from skillscale.laws.optimum.plan import AROUND, Plan, TradeoffFrontier
 from skillscale.report.style import GREY, INK, SKILL_COLOURS, STYLE, WIDTH, set_log_axis
 
@@ -45,11 +45,11 @@ def _draw_losses(panel: Axes, plan: Plan, laws: Mapping[str, SkillLaw], colours:
     if not math.isfinite(plan.optimum.N.value):
         panel.text(0.5, 0.5, "no optimum in range", transform=panel.transAxes, ha="center", color=GREY)
         return
-    requested = [price.N for price in plan.prices if price.asked]
+    requested = [size.N for size in plan.size_costs if size.requested]
     first, last = (f([plan.optimum.N.value / AROUND, plan.optimum.N.value * AROUND, *requested]) for f in (min, max))
     s = np.linspace(math.log(first), math.log(last), _POINTS)
     curves = {"weighted": (dict(plan.optimum.weights), plan.optimum.N, INK)}
-    curves |= {name: ({name: 1.0}, plan.own[name].N, colour) for name, colour in colours.items()}
+    curves |= {name: ({name: 1.0}, plan.skill_optima[name].N, colour) for name, colour in colours.items()}
     for at, (name, (weights, N, colour)) in enumerate(curves.items()):
         first_one = at == 0
         above = 100 * _above_least(laws, weights, plan, s)
@@ -67,7 +67,7 @@ def _draw_losses(panel: Axes, plan: Plan, laws: Mapping[str, SkillLaw], colours:
 
 def _above_least(laws: Mapping[str, SkillLaw], weights: Mapping[str, float], plan: Plan, s: Array) -> Array:
     """Return the estimated loss along the budget relative to its minimum, minus 1, (n,)."""
-    shares = shares_of(laws, {name: share.value for name, share in plan.optimum.mix.items()} or None)
+    shares = resolve_shares(laws, {name: share.value for name, share in plan.optimum.mix.items()} or None)
     estimate = Ensemble(parts=(Ensemble.of(laws, weights, shares).estimate,))
     t = math.log(plan.optimum.C / 6)
     values = np.array([estimate.at(np.array([place]), t, shares)[0] for place in s])
@@ -79,10 +79,10 @@ def _above_least(laws: Mapping[str, SkillLaw], weights: Mapping[str, float], pla
 def _draw_tradeoffs(panel: Axes, frontiers: Sequence[TradeoffFrontier], colours: Mapping[str, str]) -> None:
     """Draw the loss of each skill against that of the others as its weight goes from 0 to 1. The plan is at 0, 0."""
     panel.set_title("trade-offs between a skill and the others")
-    for frontier in (frontier for frontier in frontiers if frontier.steps):
+    for frontier in (frontier for frontier in frontiers if frontier.points):
         x, y = (
             [100 * math.expm1(change.value) for change in changes]
-            for changes in zip(*((step.rest_change, step.own_change) for step in frontier.steps), strict=True)
+            for changes in zip(*((step.rest_change, step.skill_change) for step in frontier.points), strict=True)
         )
         colour, line = colours.get(frontier.skill, GREY), (0, (4, 2)) if frontier.with_mix else "-"
         panel.plot(x, y, color=colour, linewidth=1.2, linestyle=line, gid="frontier")

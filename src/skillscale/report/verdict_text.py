@@ -32,7 +32,7 @@ def explain_verdict(fits: StudyResults, gap: SizeGap) -> str:
         return f"No verdict on {gap.skill}: {gap.status}. {_sentence(gap.reason)}"
     level = f"{format_percent(fits.level, 3)} interval"
     ends = f"{format_log_ratio(gap.value.lo)} to {format_log_ratio(gap.value.hi)}"
-    over, of = _over_budgets(fits, gap), article(gap.aggregate)
+    over, reference = _over_budgets(fits, gap), article(gap.aggregate)
     if gap.verdict is Verdict.UNRESOLVED:
         return (
             f"Not resolved: {over}, the optimum of {gap.skill} has {_more_or_fewer(gap.value.value)} parameters "

@@ -13,18 +13,17 @@ from skillscale.formatting import (
     format_number,
     format_percent,
 )
-from skillscale.laws.optimum.optimum import Optimum, ValidationMismatch
-from skillscale.laws.optimum.weighted_optimum import WeightedOptimum
+from skillscale.laws.optimum.optimum import Optimum, OptimumSummary, ValidationMismatch
 from skillscale.laws.results import Interval, SizeGap
 from skillscale.report.tables import align_columns
 
 
-def weighted_optima_as_dict(optima: Mapping[str, Sequence[WeightedOptimum]], convention: str) -> list[dict[str, Any]]:
-    """What ``fit --worth --json`` prints under ``optima``: one object a compute (and named mix); null is unknown.
+def weighted_optima_as_dict(optima: Mapping[str, Sequence[OptimumSummary]], convention: str) -> list[dict[str, Any]]:
+    """Return what ``fit --json`` prints under ``optima``: one object per compute and named mix. Unknown is null.
 
     Args:
         found: by the name of the mix whose runs were fitted, empty where all were at once.
-        convention: of N.
+        convention: words for what N counts.
     """
     return [
         {"runs_of": mix, "convention": convention, **_weighted_optimum_as_dict(optimum)}
@@ -33,12 +32,12 @@ def weighted_optima_as_dict(optima: Mapping[str, Sequence[WeightedOptimum]], con
     ]
 
 
-def _weighted_optimum_as_dict(weighted: WeightedOptimum) -> dict[str, Any]:
-    best = weighted.optimum
+def _weighted_optimum_as_dict(weighted: OptimumSummary) -> dict[str, Any]:
+    optimum = weighted.optimum
     return {
-        **optimum_as_dict(best),
-        "worth": dict(best.weights),
-        "mix": {name: share.value for name, share in best.mix.items()},
+        **optimum_as_dict(optimum),
+        "worth": dict(optimum.weights),
+        "mix": {name: share.value for name, share in optimum.mix.items()},
         "residuals": {gap.skill: size_gap_as_dict(gap) for gap in weighted.size_gaps},
         "equal_weights": None if weighted.equal is None else mismatch_as_dict(weighted.equal),
         "best_mix": None if weighted.best is None else best_mix_as_dict(weighted.best),
@@ -84,13 +83,13 @@ def interval_ends(value: Interval) -> list[float]:
     return [value.lo, value.hi]
 
 
-def weighted_optima_text(optima: Mapping[str, Sequence[WeightedOptimum]], convention: str, level: float) -> str:
+def weighted_optima_text(optima: Mapping[str, Sequence[OptimumSummary]], convention: str, level: float) -> str:
     """Return tables for the terminal: optima, residuals and best mix at each compute, then notes."""
     blocks = ["\n".join(_block(mix, of_mix, convention)) for mix, of_mix in optima.items() if of_mix]
     return "\n\n".join([*blocks, f"Brackets: {format_percent(level, 3)} intervals."])
 
 
-def _block(mix: str, optima: Sequence[WeightedOptimum], convention: str) -> list[str]:
+def _block(mix: str, optima: Sequence[OptimumSummary], convention: str) -> list[str]:
     counted = f" N: {convention}." if convention else ""
     weights = f"weights: {weights_text(optima[0].optimum.weights)}{f' on {mix}' if mix else ''}."
     lines = [f"{weights}{counted} Equal weights: N* if all skills had the same weight."]
@@ -120,7 +119,7 @@ def _best_mix_column(C: float, optimum: Optimum) -> list[str]:
     return [f"at {format_flops(C)}", *shares, size_text(optimum.N), loss_text(optimum.loss)]
 
 
-def _notes(optima: Sequence[WeightedOptimum]) -> list[tuple[str, str]]:
+def _notes(optima: Sequence[OptimumSummary]) -> list[tuple[str, str]]:
     """Return the notes on optima, and the reasons for missing residuals, with their compute."""
     notes = []
     for weighted in optima:

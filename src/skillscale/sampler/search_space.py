@@ -164,7 +164,7 @@ def _common(name: str, bounds: tuple[float, float], limits: tuple[float, float],
     if wide:
         return bounds
     raise InputError(
-        f"nothing may be run: the study's parameters have {name} from {bounds[0]:.3g} to {bounds[1]:.3g}, and the "
+        f"the limits allow no run: the study's parameters have {name} from {bounds[0]:.3g} to {bounds[1]:.3g}, and the "
         f"limits {limits[0]:.3g} to {limits[1]:.3g}; widen one of them"
     )
 
