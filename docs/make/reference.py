@@ -18,7 +18,7 @@ ENVIRONMENT = {
     "SKILLSCALE_CACHE": "folder of prepared data, where `--cache` names none; without it `~/.cache/skillscale`",
     "SKILLSCALE_CONF": "folder of settings of your own, laid out as `conf/` is: its files come before the shipped ones",
     "SKILLSCALE_SOURCES": "folder with the archives of the embedded corpora, for machines without a network",
-    "SKILLSCALE_STORAGE": "the queue that machines share, where `--storage` names none (docs/guide/howto/cluster.md)",
+    "SKILLSCALE_QUEUE": "the queue that machines share, where `--queue` names none (docs/guide/howto/cluster.md)",
     "HF_TOKEN": "for data of the Hugging Face hub that ask for one",
 }
 EXIT_CODES = {
@@ -35,6 +35,7 @@ NOUNS = {
     "model": config.ModelConfig,
     "train": config.TrainConfig,
     "sample": config.SampleConfig,
+    "laws": config.LawConfig,
 }
 
 
@@ -150,7 +151,7 @@ def _of_class(kind: type, place: str, file: Path | None = None) -> Iterator[str]
         held = [part for part in _parts(hint) if dataclasses.is_dataclass(part)]
         inner += [(f"{place}.{one.name}", part) for part in held if isinstance(part, type)]
         says = said[one.name]
-        if one.name in above and place == "sample":  # whose file is commented key by key
+        if one.name in above and place in ("sample", "laws"):  # whose files are commented key by key
             says += f" {above[one.name]}"
         yield f"| `{one.name}` | {_kind(hint)} | {_value(one, values, held)} | {_text(says)} |"
     yield ""

@@ -1,4 +1,4 @@
-"""The walk of docs/guide/howto/cluster.md: PostgreSQL, an MLflow server, four workers that know two addresses; some are lost."""
+"""The walk of docs/guide/howto/cluster.md: PostgreSQL, an MLflow server, four workers; some are lost."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import small_study
 from storages import PASSWORD, postgresql
 
 from skillscale.errors import TrackingError
-from skillscale.record import State
+from skillscale.record import RunState
 from skillscale.tracking import StudyStore
 
 pytestmark = pytest.mark.slow
@@ -86,7 +86,7 @@ class Cluster:
 
     def command(self, host, *words):
         path = os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")])
-        variables = {"SKILLSCALE_STORAGE": self.storage, "MLFLOW_TRACKING_URI": self.tracking}
+        variables = {"SKILLSCALE_QUEUE": self.storage, "MLFLOW_TRACKING_URI": self.tracking}
         variables |= {"PRETENDED_HOST": host, "PYTHONPATH": path, "SKILLSCALE_CACHE": str(self.folder / "cache")}
         with (self.folder / f"{host}.log").open("ab") as log:
             return subprocess.Popen(
@@ -104,7 +104,7 @@ class Cluster:
         return (self.folder / f"{host}.log").read_text()
 
     def study(self):
-        return StudyStore.open(self.tracking, cache=self.folder / "looking", storage=self.storage).study("small")
+        return StudyStore.open(self.tracking, cache=self.folder / "looking", queue=self.storage).study("small")
 
     def holders(self):
         """Host and pid of those who train just now."""
@@ -172,7 +172,7 @@ def check_done(cluster, *, points):
     progress = study.progress()
     assert (progress.planned, progress.finished) == (points, points)
     records = study.records()
-    assert {one.state for one in records} == {State.FINISHED}
+    assert {one.state for one in records} == {RunState.FINISHED}
     assert len({one.point.key for one in records}) == len(records) == points
     for record in records:
         steps = [step for step, _ in study.curve(record.run_id)]

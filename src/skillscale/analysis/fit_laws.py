@@ -19,6 +19,7 @@ from skillscale.cli.output import Output, to_json
 from skillscale.config import Config
 from skillscale.errors import FitError, InputError, TrackingError
 from skillscale.execution.status import StatusPublisher, store_fit_summary
+from skillscale.formatting import did_you_mean
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
 from skillscale.laws.fit.joint import ParameterSharing
@@ -30,16 +31,15 @@ from skillscale.laws.forms.nd import Law
 from skillscale.laws.io.document import LawMetadata, law_document
 from skillscale.laws.isoflop.budgets import budget_of_runs
 from skillscale.laws.isoflop.study import fit_study
-from skillscale.laws.optimum.weighted_optimum import WeightedOptimum, weighted_optima
+from skillscale.laws.optimum.optimum import OptimumSummary, summarise_optima
 from skillscale.laws.results import StudyResults
 from skillscale.laws.selection.selected import fit_selected
 from skillscale.laws.selection.selection import LawSelection, data_for_setting, ineligible_reason, select_law
 from skillscale.laws.skills.skill_study import SkillStudy, skill_study
 from skillscale.laws.uncertainty.bootstrap import ResamplingMethod
 from skillscale.point import digest
-from skillscale.record import DataSet, RunRecord, State
+from skillscale.record import DataSet, RunRecord, RunState
 from skillscale.runs import RunTable
-from skillscale.runs.column_map import did_you_mean
 from skillscale.runs.published_optima import read_optima
 from skillscale.runs.read import LoadedRuns, print_excluded, print_exclusions, read_runs
 from skillscale.tracking import AnalysisWriter, StudyStore
@@ -66,9 +66,9 @@ class FitResults:
 
     def as_dict(self) -> dict[str, Any]:
         """The answer of ``fit --json``."""
-        from skillscale.report.laws import plain_laws
+        from skillscale.report.laws import laws_as_dict
 
-        return {"skills": plain_laws(self.laws, self.flops), **results_as_dict(self.fits)}
+        return {"skills": laws_as_dict(self.laws, self.flops), **results_as_dict(self.fits)}
 
 
 def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
         FitError: no skill has a law or an isoFLOP optimum.
     """
     from skillscale.report.laws import law_text
-    from skillscale.report.worth import weighted_optima_as_dict, worth_text
+    from skillscale.report.weighted_optima import weighted_optima_as_dict, weighted_optima_text
 
     runs = read_runs(arguments, config)
     _check_worth(runs, arguments)
@@ -100,7 +100,7 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
     _tell_verdicts(found.fits, _base_mix(found.fits, config), out)
     out.text(law_text(found.laws, found.flops))
     if worth:
-        out.text("\n" + worth_text(worth, runs.convention, config.study.level))
+        out.text("\n" + weighted_optima_text(worth, runs.convention, config.study.level))
     if "registered" in told:
         out.text(f"registered as {told['registered']}")
     return told
@@ -144,7 +144,7 @@ def check_names(what: str, given: Mapping[str, Any], known: Sequence[str], place
             raise InputError(f"--{what} names {name}, which {place} lacks{did_you_mean(name, known)}; there is {there}")
 
 
-def _worth(runs: LoadedRuns, found: FitResults, arguments: Mapping[str, Any]) -> dict[str, tuple[WeightedOptimum, ...]]:
+def _worth(runs: LoadedRuns, found: FitResults, arguments: Mapping[str, Any]) -> dict[str, tuple[OptimumSummary, ...]]:
     """What is best for skills of the worth that was asked about, by named mix; empty where none was.
 
     Raises:
@@ -162,7 +162,7 @@ def _worth(runs: LoadedRuns, found: FitResults, arguments: Mapping[str, Any]) ->
                 raise FitError(f"{name} is worth something, but could not be fitted: {refused.reason}")
         fitted = {name: one for name, one in laws.items() if isinstance(one, FittedLaw)}
         equal = [name for name in runs.table.judged if name in fitted]
-        optima[mix if len(runs.groups) > 1 else ""] = weighted_optima(
+        optima[mix if len(runs.groups) > 1 else ""] = summarise_optima(
             fitted, found.flops, weights, equal=equal, bounds=arguments.get("bounds")
         )
     return optima
@@ -195,7 +195,7 @@ def _register(run: AnalysisWriter, runs: LoadedRuns, found: FitResults, name: st
     """Register the laws, bound to the runs behind them; returns their address."""
     note, tags, ids = _note(runs, found), {"runs_of": runs.name, "runs": str(len(runs.table.runs))}, []
     if runs.study is not None:
-        ids = [one.run_id for one in runs.records if one.state is State.FINISHED]
+        ids = [one.run_id for one in runs.records if one.state is RunState.FINISHED]
         note += f"\n\nStudy {runs.study.name}: {runs.study.link}"
         tags |= {"study": runs.study.name, "runs_digest": digest(sorted(ids))}
     return run.register(name, law_json(found), note=note, tags=tags, runs=ids[:_LINKED_RUNS])
@@ -222,21 +222,21 @@ def _describe(
 def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
     """Fit, and write figures, tables and the page."""
     from skillscale.report import style
-    from skillscale.report.law_figures import of_laws
-    from skillscale.report.page import page
-    from skillscale.report.skill_page import skill_figures_of, skill_frames
+    from skillscale.report.law_figures import draw_law_figures
+    from skillscale.report.page import render_page
+    from skillscale.report.skill_page import make_skill_figures, skill_frames
 
     runs = read_runs(arguments, config)
     found = fit_all_laws(runs, arguments, config, out)
     path = Path(arguments["page"] or f"skillscale-{runs.name}.html").absolute()
     about = _background(arguments, config, runs)
-    figures = of_laws(found.laws, found.flops)
-    drawn = {name: style.svg(figure) for name, figure in figures.items()}
+    figures = draw_law_figures(found.laws, found.flops)
+    drawn = {name: style.to_svg(figure) for name, figure in figures.items()}
     study = _skill_study(runs, config, found, arguments)
-    html = page(
+    html = render_page(
         runs.name, runs.records, found.fits, about, laws=found.laws, flops=found.flops, drawn=drawn,
         base=study.base if study else "",
-        differences=skill_figures_of(study, runs.table.own_categories, fits=found.fits, beside=_beside(arguments)),
+        differences=make_skill_figures(study, runs.table.own_categories, fits=found.fits, beside=_beside(arguments)),
     )  # fmt: skip
     path.write_text(html, encoding="utf-8")
     told: dict[str, Any] = {**found.as_dict(), "page": path}
@@ -244,7 +244,7 @@ def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
         with runs.study.analysis("report") as run:
             _log_findings(run, found, runs)
             files = {f"{name}.svg": content for name, content in drawn.items()}
-            files |= {f"{name}.png": style.png(figure) for name, figure in figures.items()}
+            files |= {f"{name}.png": style.to_png(figure) for name, figure in figures.items()}
             files = _isoflop_figures(found.fits, _base_mix(found.fits, config)) | files
             for name, content in files.items():
                 run.file(f"figures/{name}", content)
@@ -258,7 +258,9 @@ def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
     if runs.registry is not None and runs.study is not None:
         told["ui"] = runs.registry.ui_command
         out.text(f"UI:    {runs.registry.ui_command}\n       {runs.study.chart_link}")
-        runs.registry.annotate_launcher(runs.study, note=f"Report of study {runs.study.name}", result=found.as_dict())
+        runs.registry.annotate_mlflow_project_run(
+            runs.study, note=f"Report of study {runs.study.name}", result=found.as_dict()
+        )
     return told
 
 
@@ -516,13 +518,13 @@ def _isoflop_figures(fits: StudyResults, base: str) -> dict[str, bytes]:
     from skillscale.report import figures, style
     from skillscale.report.page import shown_mixes
 
-    drawn = {"isoflop": figures.isoflop, "optima": figures.optima, "residuals": figures.residuals}
+    drawn = {"isoflop": figures.draw_isoflop_curves, "optima": figures.draw_optima, "residuals": figures.draw_size_gaps}
     files: dict[str, bytes] = {}
     for at, mix in enumerate(shown_mixes(fits, base)):
         for name, draw in drawn.items():
             figure = draw(fits, mix)
             stem = name if at == 0 else f"{name}-{at + 1}"
-            files |= {f"{stem}.svg": style.svg(figure), f"{stem}.png": style.png(figure)}
+            files |= {f"{stem}.svg": style.to_svg(figure), f"{stem}.png": style.to_png(figure)}
     return files
 
 
@@ -558,7 +560,7 @@ def _sources(notices: Sequence[str]) -> "tuple[DataNotice, ...]":
 
 def _facts(facts: Mapping[str, Any] | None) -> str:
     """One sentence on the facts of the training text, or nothing where none are counted."""
-    from skillscale.formatting import count as number
+    from skillscale.formatting import format_count as number
 
     if not facts:
         return ""
@@ -568,11 +570,11 @@ def _facts(facts: Mapping[str, Any] | None) -> str:
 
 def _log_findings(run: AnalysisWriter, found: FitResults, runs: LoadedRuns) -> None:
     from skillscale.report.laws import errors_frame, law_frame, optima_frame
-    from skillscale.report.tables import frames
+    from skillscale.report.tables import study_frames
 
     fits, optima = found.fits, optima_frame(found.laws, found.flops)
     tables = {"laws": law_frame(found.laws), "law_optima": optima}
-    for name, table in (frames(fits, runs.records) | tables | {"law_errors": errors_frame(found.laws)}).items():
+    for name, table in (study_frames(fits, runs.records) | tables | {"law_errors": errors_frame(found.laws)}).items():
         run.file(f"tables/{name}.csv", table.to_csv(index=False))
     fitted = {name: one for name, one in found.laws.items() if isinstance(one, FittedLaw)}
     run.file("law.json", law_json(found))
@@ -584,7 +586,7 @@ def _log_findings(run: AnalysisWriter, found: FitResults, runs: LoadedRuns) -> N
     run.log(metrics=metrics, params={"level": str(fits.level), "resamples": str(fits.resamples)})
     run.log(metrics=_half_widths(optima, runs.records), step=len(runs.table.runs))
     if runs.study is not None:
-        ids = sorted(one.run_id for one in runs.records if one.state is State.FINISHED)
+        ids = sorted(one.run_id for one in runs.records if one.state is RunState.FINISHED)
         source = f"experiment {runs.study.experiment_id}"
         run.used([DataSet(name=f"runs of {runs.name}", digest=digest(ids), role="fitting", source=source)])
 
@@ -597,6 +599,6 @@ def _half_widths(optima: pd.DataFrame, records: Sequence[RunRecord]) -> dict[str
         for skill, C, each in zip(optima["skill"], optima["C"], half, strict=True)
         if np.isfinite(each)
     }
-    done = [one.point.flops for one in records if one.state is State.FINISHED]
+    done = [one.point.flops for one in records if one.state is RunState.FINISHED]
     widest = {"half_width": max(named.values())} if named else {}
     return {"runs": float(len(done)), "flops_finished": sum(done), **widest, **named}

@@ -18,9 +18,9 @@ from skillscale import __version__, config, errors
 from skillscale.cli import completion
 from skillscale.cli.entries import ENTRIES
 from skillscale.cli.entry import Entry
-from skillscale.cli.output import Output, without_password
+from skillscale.cli.output import Output
 from skillscale.cli.usage import overview, usage
-from skillscale.cli.values import near
+from skillscale.formatting import did_you_mean
 
 INTERRUPTED, TERMINATED = 130, 143
 _CURES = {
@@ -140,7 +140,7 @@ def _named(name: str, entries: Sequence[Entry]) -> Entry:
         if entry.name == name:
             return entry
     names = [entry.name for entry in entries]
-    raise errors.InputError(f"unknown entry {name!r}{near(name, names)}; there are {', '.join(names)}")
+    raise errors.InputError(f"unknown entry {name!r}{did_you_mean(name, names)}; there are {', '.join(names)}")
 
 
 def _pairs(words: Sequence[str], entry: Entry) -> dict[str, str]:
@@ -153,7 +153,7 @@ def _pairs(words: Sequence[str], entry: Entry) -> dict[str, str]:
         if not word.startswith("--") or not name:
             raise errors.InputError(f"{word!r} stands where a parameter should; write --NAME VALUE")
         if name not in declared and not ("." in name and entry.nouns):
-            hint = _INSTEAD.get(name) or near(name, declared)
+            hint = _INSTEAD.get(name) or did_you_mean(name.replace("-", "_"), declared)
             also = ", and settings as --NOUN.key VALUE" if entry.nouns else "; it reads no settings"
             raise errors.InputError(f"{entry.name} has no parameter --{name}{hint}; it has {', '.join(declared)}{also}")
         if name in given:
@@ -173,7 +173,7 @@ def _value(name: str, rest: list[str], *, is_flag: bool) -> str:
 
 
 def _complain(message: str, code: int) -> int:
-    sys.stderr.write(f"skillscale: error: {without_password(' '.join(message.split()))}\n")
+    sys.stderr.write(f"skillscale: error: {errors.without_password(' '.join(message.split()))}\n")
     return code
 
 

@@ -205,7 +205,7 @@ _STORAGE = Parameter(
     name="storage",
     group=_MACHINES,
     help="where machines share the points: a journal file, sqlite:///FILE or postgresql+psycopg2://...; "
-    "empty: SKILLSCALE_STORAGE, or none: one machine",
+    "empty: SKILLSCALE_QUEUE, or none: one machine",
 )
 _PATIENCE = Parameter(
     name="patience_s",

@@ -1,15 +1,15 @@
 """Readers of parameters: from the text on the command line to a value, or an error that tells what it should be."""
 
-import difflib
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from skillscale import errors
 from skillscale.config import readers
+from skillscale.formatting import did_you_mean
 from skillscale.point import Mix
 
 
@@ -136,7 +136,7 @@ class OneOf:
         """
         if text not in self.choices:
             words = ", ".join(self.choices)
-            raise errors.InputError(f"must be one of {words}, but it is {text!r}{near(text, self.choices)}")
+            raise errors.InputError(f"must be one of {words}, but it is {text!r}{did_you_mean(text, self.choices)}")
         return text
 
 
@@ -168,12 +168,6 @@ def launch_options(text: str) -> dict[str, Any]:
 def cache_folder(text: str) -> Path:
     """The folder of what can be made again; empty is SKILLSCALE_CACHE, or .cache/skillscale in the home."""
     return Path(text or os.environ.get("SKILLSCALE_CACHE") or Path.home() / ".cache" / "skillscale").expanduser()
-
-
-def near(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """``(did you mean ...?)``, where one of those known is near."""
-    match = difflib.get_close_matches(name.replace("-", "_"), list(known), n=1)
-    return f" (did you mean {match[0]}?)" if match else ""
 
 
 def _whole(text: str, least: int) -> int:

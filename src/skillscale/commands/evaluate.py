@@ -19,7 +19,7 @@ from skillscale.config import Config, is_shipped, plain
 from skillscale.errors import DivergedError, InputError, TrainingError
 from skillscale.execution.status import StatusPublisher
 from skillscale.point import DesignPoint, Mix, digest
-from skillscale.record import Checkpoint, DataSet, Measurement, ModelSize, Provenance, RunRecord, State
+from skillscale.record import Checkpoint, DataSet, Measurement, ModelSize, Provenance, RunRecord, RunState
 
 if TYPE_CHECKING:
     from skillscale.lm.evaluation.checkpoints import EvaluationTexts
@@ -78,7 +78,7 @@ def evaluate(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
         config.study.name, measured_settings(arguments, config), metrics=_metric_names(asked, config)
     )
     texts = read_texts(config, arguments["cache"], progress=out.progress)
-    study.settle_data(texts.data_hash)
+    study.bind_data(texts.data_hash)
     bench = _Bench(study=study, texts=texts, config=config, arguments=arguments, out=out)
     told = _settle_all(asked, bench)
     out.text(f"UI: {registry.ui_command}\n    {study.chart_link}")
@@ -151,7 +151,7 @@ def _table_rows(arguments: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def _look(row: Mapping[str, str], first_token: str) -> CheckpointRequest:
     from skillscale.lm.evaluation.hf_folder import open_folder
-    from skillscale.lm.evaluation.hf_model import size_of
+    from skillscale.lm.evaluation.hf_model import read_model_size
 
     place = Path(row["checkpoint"]).expanduser()
     n_tokens, seed = _number(row["n_tokens"], "n_tokens", place), _number(row["seed"] or "0", "seed", place)
@@ -159,7 +159,7 @@ def _look(row: Mapping[str, str], first_token: str) -> CheckpointRequest:
     # A folder of the hub's cache is known by its name there
     is_snapshot = place.absolute().parent.name == "snapshots"
     folder = open_folder(place, name="" if is_snapshot or place == Path() else row["name"], first_token=first_token)
-    size = size_of(folder)
+    size = read_model_size(folder)
     point = DesignPoint(n_params=size.n_params, n_tokens=n_tokens, mix=mix, seed=seed)
     return CheckpointRequest(folder=folder, size=size, point=point, training_run=row["training_run"])
 
@@ -222,7 +222,7 @@ def _settle(one: CheckpointRequest, bench: _Bench, *, place: str) -> dict[str, A
     writer = bench.study.claim(only=one.point.key, retry_failed=bench.arguments["retry_failed"])
     if writer is None:
         record = next(each for each in reversed(bench.study.records()) if each.point.key == one.point.key)
-        note = "--retry_failed measures it once more" if record.state is State.FAILED else "another process has it"
+        note = "--retry_failed measures it once more" if record.state is RunState.FAILED else "another process has it"
         return _tell(record, bench.out, place=place, note=note)
     record = _record(writer, one, name, bench)
     return _tell(record, bench.out, place=place, note=f"{time.monotonic() - began:.1f} s", new=True)
@@ -283,10 +283,10 @@ def _record(writer: "RunWriter", one: CheckpointRequest, name: str, bench: _Benc
 
 def _measured(one: CheckpointRequest, bench: _Bench) -> "EvaluationResult":
     from skillscale.lm.evaluation.checkpoints import measure
-    from skillscale.lm.evaluation.hf_model import load
+    from skillscale.lm.evaluation.hf_model import load_checkpoint
 
     arguments = bench.arguments
-    model = load(one.folder, dtype=arguments["dtype"], device=arguments["device"])
+    model = load_checkpoint(one.folder, dtype=arguments["dtype"], device=arguments["device"])
     return measure(
         model, one.folder, bench.texts, bench.config.skills, context=arguments["context"],
         batch_tokens=arguments["batch_tokens"],

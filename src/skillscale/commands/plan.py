@@ -10,15 +10,14 @@ from skillscale.analysis.fit_laws import check_names, laws_of
 from skillscale.cli.output import Output, to_json
 from skillscale.config import Config
 from skillscale.errors import FitError, InputError
-from skillscale.formatting import join
+from skillscale.formatting import did_you_mean, join_words
 from skillscale.laws.fit.request import UnfittedSkill
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.io.document import LawMetadata, read_document, read_metadata
-from skillscale.laws.optimum.ensemble import SkillLaw, categories_of
+from skillscale.laws.optimum.ensemble import SkillLaw, shared_categories
 from skillscale.laws.optimum.plan import Plan, PlanRequest
 from skillscale.laws.optimum.plan import plan as plan_for
 from skillscale.point import Mix
-from skillscale.runs.column_map import did_you_mean
 from skillscale.runs.read import LoadedRuns, print_excluded, read_runs
 from skillscale.tracking import AnalysisWriter, StudyStore
 
@@ -71,8 +70,8 @@ def plan(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
         FitError: a skill that is worth something has no law.
     """
     from skillscale.report import style
-    from skillscale.report.plan import PlanContext, law_rows, plain_plan, plan_text
-    from skillscale.report.plan_figure import plan_figure
+    from skillscale.report.plan import PlanContext, plan_as_dict, plan_text, weighted_law_names
+    from skillscale.report.plan_figure import draw_plan
 
     budgets = budgets_from_options(arguments)
     known = _known(arguments, config, out)
@@ -84,12 +83,12 @@ def plan(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
     )  # fmt: skip
     told: dict[str, Any] = {
         "source": known.name, "convention": known.convention, "level": asked.level,
-        "laws": {name: law_rows(one) for name, one in known.laws.items()}, "refused": dict(known.refused),
+        "laws": {name: weighted_law_names(one) for name, one in known.laws.items()}, "refused": dict(known.refused),
         "warnings": {name: list(one.warnings) for name, one in known.laws.items()},
-        "plans": [plain_plan(one, asked, at) for at, one in enumerate(plans)],
+        "plans": [plan_as_dict(one, asked, at) for at, one in enumerate(plans)],
     }  # fmt: skip
-    text, figure = plan_text(plans, known.laws, asked), plan_figure(plans, known.laws, known.skills)
-    files = {"svg": style.svg(figure), "png": style.png(figure)}
+    text, figure = plan_text(plans, known.laws, asked), draw_plan(plans, known.laws, known.skills)
+    files = {"svg": style.to_svg(figure), "png": style.to_png(figure)}
     opened = known.opened()
     if opened is not None:
         with opened as run:
@@ -102,7 +101,9 @@ def plan(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
     out.text("".join(f"\nno law of {name}: {reason}" for name, reason in known.refused.items()).rstrip())
     registry, study = (known.runs.registry, known.runs.study) if known.runs is not None else (known.registry, None)
     if registry is not None:
-        registry.annotate_launcher(study, note=f"Plan by the runs of {known.name}", result=json.loads(to_json(told)))
+        registry.annotate_mlflow_project_run(
+            study, note=f"Plan by the runs of {known.name}", result=json.loads(to_json(told))
+        )
     return told
 
 
@@ -220,7 +221,7 @@ def _fitted(arguments: Mapping[str, Any], config: Config, out: Output) -> Loaded
 
 def _mixless(known: LoadedLaws) -> str:
     """Why laws that no mix enters tell nothing of others; where their runs are not at hand, only that none does."""
-    laws = join(sorted({one.law.name for one in known.laws.values() if not one.law.needs_mix}))
+    laws = join_words(sorted({one.law.name for one in known.laws.values() if not one.law.needs_mix}))
     if known.named:
         return "the mixes have names without shares, and each has laws of its own; --mix NAME plans for another"
     if known.runs is None:
@@ -246,7 +247,7 @@ def _wish(arguments: Mapping[str, Any], known: LoadedLaws) -> PlanRequest:
         check_names(what, given, names, known.name)
         if arguments[what] and not any(arguments[what].values()):
             raise InputError(f"--{what} sums to 0; give at least one skill a weight above 0")
-    categories = categories_of(known.laws)
+    categories = shared_categories(known.laws)
     check_names("bounds", arguments["bounds"], categories, f"the law of {known.name}")
     shares = _shares(arguments["mix"], categories, known)
     return PlanRequest(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.execution.grid import tokens_to_train
+from skillscale.formatting import format_count, format_duration, format_flops, format_number, format_percent
 from skillscale.lm.model.shape import shape_for, size_ladder
 from skillscale.lm.train import hyperparameters
 from skillscale.lm.train.loop import step_seconds
@@ -24,7 +25,6 @@ _TIMED_SIZES = 5
 _BYTES_PER_TOKEN = 2.0
 _DEFAULT_ITEMS = 2000
 _LONGEST_HERE_H = 30 * 24.0  # beyond it nobody trains here, and the answer counts an accelerator's time
-_YEAR_H, _IN_MINUTES_H = 365 * 24.0, 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,22 +59,22 @@ def print_cost(
     costs = ("s a run here", seconds) if is_for_here else ("GPU-hours a run", accelerator.hours_each(points, config))
     _tell_points(points, *costs, config, out)
     if spent < total:
-        trunks = len({point.trunk for point in points})
+        trunks = len({point.stable_phase for point in points})
         out.text(
-            f"{trunks} trunks serve the {len(points)} runs for {spent:.3g} FLOP, {spent / total:.1%} of what they take "
-            f"each by itself; the last {config.train.decay_share:.0%} of a run are its own"
+            f"{trunks} trunks serve the {len(points)} runs for {format_flops(spent)} FLOP, "
+            f"{format_percent(spent / total, 3)} of what they take each by itself; the last {format_percent(config.train.decay_share)} of a run are its own"
         )
-    here = f"{_duration(hours)} with {n_workers} workers"
+    here = f"{format_duration(3600 * hours)} with {n_workers} workers"
     gpus = (
-        f"{elsewhere:.3g} GPU-hours at {accelerator.utilisation:.3g} of {accelerator.flops_per_s:.3g} FLOP/s (--mfu, "
-        "--gpu_flops)"
+        f"{format_count(elsewhere)} GPU-hours at {format_number(accelerator.utilisation)} of "
+        f"{format_flops(accelerator.flops_per_s)} FLOP/s (--mfu, --gpu_flops)"
     )
     first, second = f"{here} on this machine", f"elsewhere about {gpus}"
     if not is_for_here:
         first, second = gpus, f"on this machine it would take {here}"
     out.text(
-        f"{len(points)} runs, {total:.3g} FLOP (6 N D), about {first}, evaluation included, preparation of the data "
-        f"not\n{second}"
+        f"{len(points)} runs, {format_flops(total)} FLOP (6 N D), about {first}, evaluation included, "
+        f"preparation of the data not\n{second}"
     )
     rungs = size_ladder(vocab_size=config.data.vocab_size, model=config.model)
     _tell_ladder(rungs, out)
@@ -87,15 +87,6 @@ def print_cost(
         "workers": n_workers,
         "ladder": rungs,
     }
-
-
-def _duration(hours: float) -> str:
-    """Hours, with minutes where they are few; as days or years where no one would count them."""
-    if hours > _YEAR_H:
-        return f"{hours / _YEAR_H:,.1f} years"
-    if hours > _LONGEST_HERE_H:
-        return f"{hours / 24:.0f} days"
-    return f"{hours:.3g} hours" + (f" ({hours * 60:.3g} minutes)" if hours < _IN_MINUTES_H else "")
 
 
 def _tell_points(

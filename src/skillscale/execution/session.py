@@ -21,7 +21,7 @@ from skillscale.execution.worker_pool import (
     worker_options,
 )
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import State
+from skillscale.record import RunState
 
 if TYPE_CHECKING:
     from skillscale.execution.launchers import WorkerHandle
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 _LOOK_EVERY_S = 0.5
 _TELL_EVERY_S = 30.0
 _NOT_TRAINED = {
-    State.FINISHED: "this point is in the study already: it is not trained again",
-    State.FAILED: "this point failed before; --retry_failed trains it once more",
-    State.RUNNING: "another process is training this point",
-    State.KILLED: "this point was killed, and could not be taken up again",
+    RunState.FINISHED: "this point is in the study already: it is not trained again",
+    RunState.FAILED: "this point failed before; --retry_failed trains it once more",
+    RunState.RUNNING: "another process is training this point",
+    RunState.KILLED: "this point was killed, and could not be taken up again",
 }
 
 
@@ -87,7 +87,7 @@ def train(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str
         "skills": record.skills,
         "sets": record.sets,
     }
-    opened.registry.annotate_launcher(opened.study, note=f"One point: {format_point(point)}, {record.state}")
+    opened.registry.annotate_mlflow_project_run(opened.study, note=f"One point: {format_point(point)}, {record.state}")
     return result
 
 
@@ -114,14 +114,14 @@ def worker(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
         ended = train_with_user_trainer(arguments, config.study.name, out)
         return {"study": config.study.name, "ended": ended}
     registry = _registry(arguments)
-    if registry.storage:
+    if registry.queue:
         kept = registry.kept_config(config.study.name)
         config = overridden(kept, {name: text for name, text in arguments.items() if "." in name})
     else:
         require_known_study(arguments)
     if (along := _along(config)) is not None:
         return along
-    opened = open_study(arguments, config, out, [], keep=not registry.storage)
+    opened = open_study(arguments, config, out, [], keep=not registry.queue)
     desk = _desk(arguments, config, opened, out)
     ended = work(opened.study, lambda writer: train_claimed(writer, desk, opened.study), out, **asked)
     return {"study": opened.study.name, "ended": ended}
@@ -132,7 +132,7 @@ def reap(arguments: Mapping[str, Any], config: Config | None, out: Output) -> di
     registry = _registry(arguments)
     names = [arguments["study"]] if arguments["study"] else registry.study_names()
     patience = arguments["others_after_s"]
-    reaped = [(name, one) for name in names for one in registry.study(name).reap(others_after_s=patience)]
+    reaped = [(name, one) for name in names for one in registry.study(name).close_stale(stale_after_s=patience)]
     for name, one in reaped:
         out.text(f"{name}: {one.run_name} closed: {one.reason}")
     out.text(f"{len(reaped)} runs closed in {len(names)} studies")
@@ -166,14 +166,16 @@ def train_all(
             _run_workers(opened.study, arguments, out, describer)
     finally:
         describer.refresh(now=True)
-    opened.study.close_left()
+    opened.study.close_lost()
     done = opened.study.progress()
     if done.failed:
         out.progress(f"{done.failed} points failed; their runs in the registry say why (--retry_failed tries again)")
     if done.finished + done.failed < done.planned:
         raise TrainingError(_unfinished(opened.study))
     opened.registry.gather_statistics()
-    opened.registry.annotate_launcher(opened.study, note=f"{done.finished} of {done.planned} points are trained")
+    opened.registry.annotate_mlflow_project_run(
+        opened.study, note=f"{done.finished} of {done.planned} points are trained"
+    )
     return {
         "study": opened.study.name,
         "tracking": opened.registry.place,
@@ -264,7 +266,7 @@ def open_study(
         registry.open_study(config.study.name, config, keep=keep)
     prepared = _prepared(arguments, config, out)
     study = registry.open_study(config.study.name, config, keep=keep)
-    study.settle_data(prepared.data_hash, (prepared.folder / "data.json").read_text(encoding="utf-8"))
+    study.bind_data(prepared.data_hash, (prepared.folder / "data.json").read_text(encoding="utf-8"))
     for warning in sorted({text for point in points for text in prepared.check(point)}):
         out.progress(f"warning: {warning}")
     return TrainingSession(registry=registry, study=study, prepared=prepared)
@@ -284,8 +286,8 @@ def _registry(arguments: Mapping[str, Any]) -> "StudyStore":
     from skillscale.tracking import StudyStore
 
     return StudyStore.open(
-        arguments["tracking"], cache=arguments.get("cache"), storage=arguments.get("storage", ""),
-        patience_s=arguments.get("patience_s"),
+        arguments["tracking"], cache=arguments.get("cache"), queue=arguments.get("storage", ""),
+        heartbeat_timeout_s=arguments.get("patience_s"),
     )  # fmt: skip
 
 

@@ -76,9 +76,9 @@ def train_with_user_trainer(arguments: Mapping[str, Any], name: str, out: Output
     from skillscale.tracking import StudyStore
 
     trainer = UserTrainer.parse(arguments["trainer"])
-    registry = StudyStore.open(arguments["tracking"], cache=arguments["cache"], storage=arguments.get("storage", ""))
-    skills = registry.driven_skills(registry.study(name)) or ()
-    study = registry.open_driven(name, trainer=trainer.name, skills=skills)
+    registry = StudyStore.open(arguments["tracking"], cache=arguments["cache"], queue=arguments.get("storage", ""))
+    skills = registry.trainer_skills(registry.study(name)) or ()
+    study = registry.open_trainer_study(name, trainer=trainer.name, skills=skills)
     asked = {name: arguments.get(name, False) for name in ("retry_failed", "sampled", "stay")}
     with UserTrainerProcess(trainer, skills, arguments["timeout_s"]) as process:
         return work(study, lambda writer: train_claimed(writer, process), out, **asked)
@@ -95,7 +95,7 @@ def train_claimed(writer: "RunWriter", process: "UserTrainerProcess") -> RunReco
         writer.begin()
         try:
             losses = process.ask(
-                point.n_params, point.n_tokens, dict(point.mix.shares), point.seed, watch=writer.refuse_lost
+                point.n_params, point.n_tokens, dict(point.mix.shares), point.seed, watch=writer.check_lease
             )
         except DivergedError as error:
             return writer.fail(str(error))

@@ -16,7 +16,7 @@ from skillscale.errors import DamagedCheckpointError, DivergedError, LeaseLostEr
 from skillscale.execution.status import StatusPublisher
 from skillscale.execution.worker_pool import next_claim, parent_exited
 from skillscale.point import DesignPoint, digest
-from skillscale.record import DataSet, Provenance, RunRecord, State
+from skillscale.record import DataSet, Provenance, RunRecord, RunState
 
 if TYPE_CHECKING:
     from skillscale.lm.data.prepare import PreparedData
@@ -57,7 +57,7 @@ def work(
         except LeaseLostError as error:
             out.progress(f"{format_point(writer.point)}: {error}")
             continue
-        trunk = record.optimisation.trunk if record.optimisation else ""
+        trunk = record.optimizer_plan.stable_phase if record.optimizer_plan else ""
         ended += 1
         done = study.progress()
         out.progress(f"[{done.finished}/{done.planned}] {describe_run(record)} ({time.monotonic() - began:.1f} s)")
@@ -80,7 +80,7 @@ def train_claimed(writer: "RunWriter", desk: WorkerContext, study: "Study") -> R
         recipe = run.training_recipe(writer.point, desk.config, desk.prepared)
         writer.begin(
             size=recipe.size,
-            optimisation=recipe.optimisation,
+            optimizer_plan=recipe.optimizer_plan,
             provenance=Provenance(
                 config_hash=desk.config.hash, data_hash=desk.prepared.data_hash, code_version=__version__
             ),
@@ -88,11 +88,11 @@ def train_claimed(writer: "RunWriter", desk: WorkerContext, study: "Study") -> R
             data=data_sets(desk.prepared),
         )
         checkpoint = desk.cache / "checkpoints" / f"{writer.run_id}.pt"
-        trunk = _trunk(writer, desk, study) if recipe.optimisation.trunk else None
+        trunk = _trunk(writer, desk, study) if recipe.optimizer_plan.stable_phase else None
         measure = partial(
             run.train_and_measure, recipe, desk.config, desk.prepared, checkpoint=checkpoint, trunk=trunk,
             on_progress=_teller(writer, desk.out),
-            should_stop=lambda: parent_exited() or not writer.goes_on(),
+            should_stop=lambda: parent_exited() or not writer.keep_alive(),
         )  # fmt: skip
         try:
             try:
@@ -110,16 +110,16 @@ def train_claimed(writer: "RunWriter", desk: WorkerContext, study: "Study") -> R
             writer.kill(str(error))
             raise
         except TrainingInterrupted:
-            writer.refuse_lost()
+            writer.check_lease()
             writer.kill("stopped: the command that started this worker is gone")
             raise
         _log_curve(writer, outcome.curve)
         record = writer.finish(
-            spending=outcome.spending,
+            cost=outcome.cost,
             sets=outcome.sets,
             skills=outcome.skills,
             skills_held_out=outcome.skills_held_out,
-            uses=outcome.uses,
+            data_use=outcome.data_use,
             exposures=outcome.exposures,
         )
         checkpoint.unlink(missing_ok=True)
@@ -132,14 +132,18 @@ def _trunk(writer: "RunWriter", desk: WorkerContext, study: "Study") -> "StableP
     from skillscale.lm.train.cooldown_branches import StablePhaseCheckpoint
 
     point = writer.point
-    name = digest([study.name, point.trunk, desk.config.hash, desk.prepared.data_hash])
+    name = digest([study.name, point.stable_phase, desk.config.hash, desk.prepared.data_hash])
     longer = any(other.n_tokens > point.n_tokens for other in _waiting(point, study))
     return StablePhaseCheckpoint(path=desk.cache / "trunks" / f"{name}.pt", goes_on=longer)
 
 
 def _waiting(point: DesignPoint, study: "Study") -> list[DesignPoint]:
     """The other points of a point's trunk that are still to be trained, or are being trained."""
-    alike = [each for each in study.planned() if each.point.trunk == point.trunk and each.point.key != point.key]
+    alike = [
+        each
+        for each in study.planned()
+        if each.point.stable_phase == point.stable_phase and each.point.key != point.key
+    ]
     return [each.point for each in alike if each.status not in ("FINISHED", "FAILED")]
 
 
@@ -161,7 +165,7 @@ def data_sets(prepared: "PreparedData") -> list[DataSet]:
 def describe_run(record: RunRecord) -> str:
     """One line about a run that ended."""
     losses = ", ".join(f"{name} {value.loss:.3f}" for name, value in record.skills.items())
-    outcome = losses if record.state is State.FINISHED else f"{record.state}: {record.reason}"
+    outcome = losses if record.state is RunState.FINISHED else f"{record.state}: {record.reason}"
     return f"{format_point(record.point)}: {outcome}"
 
 

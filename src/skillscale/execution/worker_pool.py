@@ -41,7 +41,7 @@ def start_worker(
     words = worker_argv(arguments, retry_failed=retry_failed, sampled=sampled, stay=False)
     environment = {"MLFLOW_TRACKING_URI": tracking}
     if storage := storage_address(arguments):
-        environment["SKILLSCALE_STORAGE"] = storage
+        environment["SKILLSCALE_QUEUE"] = storage
     return _launcher(arguments).start(["-m", "skillscale", *words], environment)
 
 
@@ -95,7 +95,7 @@ def worker_argv(
 
 def storage_address(arguments: Mapping[str, Any]) -> str:
     """The address of the storage that machines share; empty where there is none."""
-    given = arguments.get("storage") or os.environ.get("SKILLSCALE_STORAGE", "")
+    given = arguments.get("storage") or os.environ.get("SKILLSCALE_QUEUE", "")
     return resolve_storage(given) if given else ""
 
 
@@ -108,7 +108,7 @@ def is_external_launcher(arguments: Mapping[str, Any]) -> bool:
     name = arguments.get("launcher", "local")
     if name != "local" and not storage_address(arguments):
         raise InputError(
-            f"--launcher {name} needs --storage (or SKILLSCALE_STORAGE), where its workers share the points: "
+            f"--launcher {name} needs --storage (or SKILLSCALE_QUEUE), where its workers share the points: "
             "postgresql+psycopg2://USER:PASSWORD@HOST/NAME, or a file for those of one machine"
         )
     return name in ("none", "kubernetes")
@@ -119,14 +119,12 @@ def print_worker_command(arguments: Mapping[str, Any], out: Output, *, sampled: 
     words = worker_argv(arguments, retry_failed=False, sampled=sampled, stay=True, elsewhere=True)
     if arguments["launcher"] == "none":
         told = shlex.join(_but_defaults(words))
-        out.progress(f"with SKILLSCALE_STORAGE and MLFLOW_TRACKING_URI, on any machine: skillscale {told}")
+        out.progress(f"with SKILLSCALE_QUEUE and MLFLOW_TRACKING_URI, on any machine: skillscale {told}")
         return {"worker": words}
     manifest = job_manifest(arguments["study_name"], words, arguments["workers"], arguments["launch"] or {})
     path = Path(arguments["file"] or f"{arguments['study_name']}-job.yaml")
     path.write_text(yaml.safe_dump(manifest, sort_keys=False), encoding="utf-8")
-    out.progress(
-        f"{path} is written: kubectl apply -f {path} (its secret holds SKILLSCALE_STORAGE, MLFLOW_TRACKING_URI)"
-    )
+    out.progress(f"{path} is written: kubectl apply -f {path} (its secret holds SKILLSCALE_QUEUE, MLFLOW_TRACKING_URI)")
     return {"worker": words, "manifest": str(path)}
 
 
@@ -158,9 +156,9 @@ def next_claim(
     """
     wait_s = _FIRST_WAIT_S
     while not parent_exited():
-        filling = study.is_sampled()  # before the claim: what is added between the two is claimed
-        writer = study.claim(retry_failed=retry_failed, sampled=sampled, trunk=trunk)
-        if writer is not None or not (filling or (stay and study.is_under_way(sampled=sampled))):
+        filling = study.is_sampling()  # before the claim: what is added between the two is claimed
+        writer = study.claim(retry_failed=retry_failed, sampled_only=sampled, trunk=trunk)
+        if writer is not None or not (filling or (stay and study.is_under_way(sampled_only=sampled))):
             return writer
         time.sleep(wait_s)
         wait_s = min(wait_s * _LONGER_BY, _LONGEST_WAIT_S)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from skillscale.formatting import count, join, percent, plural, power
+from skillscale.formatting import format_count, format_log_ratio, join_words, plural, power
 from skillscale.laws.results import Interval, Status, StudyResults, Verdict
 from skillscale.laws.skills.crossover import Crossover, CrossoverOutcome
 from skillscale.laws.skills.regression import LEAST
@@ -14,7 +14,7 @@ from skillscale.laws.skills.skill_study import PAIR, SkillStudy, last_shift
 from skillscale.laws.skills.validation_shift import composition_table
 from skillscale.laws.skills.verdicts import Confirmation, ConfirmedVerdict, confirmed_verdict_table, required_runs_table
 from skillscale.report import skill_figures, style
-from skillscale.report.sections import Figure, figure_section, table_section
+from skillscale.report.sections import Figure, make_figure, make_table
 
 _ABSENT = re.compile(r" at \d+ of \d+")  # each names a mix that a line is without
 _FAR = 1000.0  # factor between the budgets of two studies that is worth a word
@@ -24,7 +24,7 @@ _PUBLISHED_SLOPES = (
 )
 
 
-def skill_figures_of(
+def make_skill_figures(
     study: SkillStudy | None, categories: Mapping[str, str], *, fits: StudyResults, beside: tuple[str, pd.DataFrame] | None
 ) -> list[Figure]:  # fmt: skip
     """Every figure that the runs allow; in place of one that they don't, what it takes.
@@ -49,12 +49,12 @@ def _beside(study: SkillStudy, fits: StudyResults, beside: tuple[str, pd.DataFra
     if known.empty or study.base not in fits.mixes:
         return []
     return [
-        figure_section(
-            "published", f"Beside {name}", style.svg(skill_figures.published(fits, study.base, known)),
+        make_figure(
+            "published", f"Beside {name}", style.to_svg(skill_figures.draw_published(fits, study.base, known)),
             f"This study's optima with their intervals, and those of {name}, hollow. Skills of the same name are "
             f"measured on other data sets there{_apart(fits, known)}: what agrees or differs is the order of the "
             "skills, not more.",
-            (table_section(f"Optima of {name}", _short(theirs), folded=True),),
+            (make_table(f"Optima of {name}", _short(theirs), folded=True),),
         )
     ]  # fmt: skip
 
@@ -107,23 +107,19 @@ def _splits(study: SkillStudy) -> list[Figure]:
         f"{100 * study.fits.level:.3g} % intervals, pooled over budgets."
     )
     tables = (
-        table_section(
-            "Residuals of skills and data sets", _short(confirmed_verdict_table(study.verdicts)), folded=True
-        ),
-        table_section(
+        make_table("Residuals of skills and data sets", _short(confirmed_verdict_table(study.verdicts)), folded=True),
+        make_table(
             "How many times the runs a claim would need", _short(required_runs_table(study.needed)), folded=True
         ),
     )
-    return [figure_section("splits", title, style.svg(skill_figures.splits(study.verdicts)), caption, tables)]
+    return [make_figure("splits", title, style.to_svg(skill_figures.draw_splits(study.verdicts)), caption, tables)]
 
 
 def _without_split(study: SkillStudy) -> str:
     lacking = [one.skill for one in study.verdicts if one.confirmation is Confirmation.NO_SPLIT]
     if not lacking:
         return ""
-    return (
-        f"{_capital(join(lacking))}: no held-out split; name one of other data sets in the skills file (`held_out`). "
-    )
+    return f"{_capital(join_words(lacking))}: no held-out split; name one of other data sets in the skills file (`held_out`). "
 
 
 def _capital(text: str) -> str:
@@ -133,7 +129,7 @@ def _capital(text: str) -> str:
 def _verdict(one: ConfirmedVerdict) -> str:
     if not one.hypothesis.value.is_finite:
         return f"{one.skill}: {one.hypothesis.reason}."
-    here = f"{percent(one.hypothesis.value.value)} {_ends(one.hypothesis.value)}"
+    here = f"{format_log_ratio(one.hypothesis.value.value)} {_ends(one.hypothesis.value)}"
     if one.verdict is Verdict.UNRESOLVED and one.hypothesis.value.excludes_zero:
         return (
             f"{one.skill}: its interval leaves out zero ({here}), but not after Holm's correction for looking at "
@@ -147,12 +143,16 @@ def _verdict(one: ConfirmedVerdict) -> str:
         Confirmation.NOT_CONFIRMED: "but not confirmed on the held-out split",
         Confirmation.NO_SPLIT: "with no held-out split to confirm it",
     }.get(one.confirmation, "")
-    held = f" ({percent(one.held_out.value.value)} {_ends(one.held_out.value)})" if one.held_out.value.is_finite else ""
+    held = (
+        f" ({format_log_ratio(one.held_out.value.value)} {_ends(one.held_out.value)})"
+        if one.held_out.value.is_finite
+        else ""
+    )
     return f"{one.skill}: {one.verdict} ({here}), {there}{held}."
 
 
 def _ends(value: Interval) -> str:
-    return f"[{percent(value.lo)}, {percent(value.hi)}]"
+    return f"[{format_log_ratio(value.lo)}, {format_log_ratio(value.hi)}]"
 
 
 def _shifts(study: SkillStudy) -> list[Figure]:
@@ -171,8 +171,8 @@ def _shifts(study: SkillStudy) -> list[Figure]:
         f"{last.extremes[1]}, {surely} there. The estimate of a largest difference is too large where noise is; the "
         "interval owns that, budget by budget, and begins at 0 where no two skills can be told apart."
     )
-    table = table_section("Shift of N* by validation set", _short(composition_table(mine)), folded=True)
-    return [figure_section("composition", title, style.svg(skill_figures.shifts(study)), caption, (table,))]
+    table = make_table("Shift of N* by validation set", _short(composition_table(mine)), folded=True)
+    return [make_figure("composition", title, style.to_svg(skill_figures.draw_shifts(study)), caption, (table,))]
 
 
 def _mixes(study: SkillStudy, categories: Mapping[str, str]) -> list[Figure]:
@@ -183,21 +183,21 @@ def _mixes(study: SkillStudy, categories: Mapping[str, str]) -> list[Figure]:
     smallest = min(one.C for one in study.fits.minima)
     own = {name: categories[name] for name in skills}
     found = [
-        figure_section(
-            "mixes", f"Data mixes at {power(smallest)} FLOP", style.svg(skill_figures.mixes(study, own, smallest)),
+        make_figure(
+            "mixes", f"Data mixes at {power(smallest)} FLOP", style.to_svg(skill_figures.draw_mixes(study, own, smallest)),
             f"IsoFLOP curves of {n_mixes} mixes at the smallest budget; the colour tells the share of the skill's own "
             "category. Other budgets are in the table.",
-            (table_section("Optima of every mix", _short(study.fits.minima_table()), folded=True),),
+            (make_table("Optima of every mix", _short(study.fits.minima_table()), folded=True),),
         ),
-        figure_section(
+        make_figure(
             "shares", "Optimal size against the share of the skill's data",
-            style.svg(skill_figures.shares(study.shares, skills)),
+            style.to_svg(skill_figures.draw_shares(study.shares, skills)),
             f"{_elasticities(study, skills)} {_equal(study)} {_PUBLISHED_SLOPES} Were a skill to learn from the tokens "
             "of its own category alone, the elasticity would be β/(α+β), about .45 with their exponents.",
             (
-                table_section("Slopes and elasticities", _short(study.shares.effect_table()), folded=True),
-                table_section("Skills at equal share", _short(study.shares.equal_share_table()), folded=True),
-                table_section("Differences of slopes", _short(study.shares.difference_table()), folded=True),
+                make_table("Slopes and elasticities", _short(study.shares.effect_table()), folded=True),
+                make_table("Skills at equal share", _short(study.shares.equal_share_table()), folded=True),
+                make_table("Differences of slopes", _short(study.shares.difference_table()), folded=True),
             ),
         ),
     ]  # fmt: skip
@@ -252,7 +252,7 @@ def _equal(study: SkillStudy) -> str:
         if math.isnan(one.C) and {one.first, one.second} == set(study.pair) and one.ratio.is_finite
     ]
     if not mine:
-        return f"At equal share {join(list(study.pair))} can't be compared: no share is within both ranges."
+        return f"At equal share {join_words(list(study.pair))} can't be compared: no share is within both ranges."
     told = [f"{one.ratio.value:.2f} [{one.ratio.lo:.2f}, {one.ratio.hi:.2f}] at {one.share:g}" for one in mine]
     return f"N*({mine[0].first}) / N*({mine[0].second}) at equal share: {'; '.join(told)}."
 
@@ -262,13 +262,13 @@ def _ratios(study: SkillStudy, smallest: float) -> list[Figure]:
     if study.crossover is not None and study.crossover.crossovers:
         over_all = study.crossover.crossovers[-1]
         found.append(
-            figure_section(
+            make_figure(
                 "crossover", "Where two skills want the same size",
-                style.svg(skill_figures.crossover(study.crossover)),
+                style.to_svg(skill_figures.draw_crossover(study.crossover)),
                 f"{_crossing(over_all)}{_PUBLISHED_CROSSING if study.pair == PAIR else ''}",
                 (
-                    table_section("Crossings", _short(study.crossover.crossover_table()), folded=True),
-                    table_section("Optima by ratio", _short(study.crossover.points_table()), folded=True),
+                    make_table("Crossings", _short(study.crossover.crossover_table()), folded=True),
+                    make_table("Optima by ratio", _short(study.crossover.points_table()), folded=True),
                 ),
             )
         )  # fmt: skip
@@ -277,15 +277,15 @@ def _ratios(study: SkillStudy, smallest: float) -> list[Figure]:
         for one in study.likeness.likenesses:
             if math.isnan(one.C):
                 alike.setdefault(one.like, []).append(one.column.removeprefix("set/"))
-        told = "; ".join(f"{like}: {join(names)}" for like, names in alike.items())
+        told = "; ".join(f"{like}: {join_words(names)}" for like, names in alike.items())
         found.append(
-            figure_section(
+            make_figure(
                 "likeness", "What each validation set is like",
-                style.svg(skill_figures.likeness(study.likeness, smallest)),
+                style.to_svg(skill_figures.draw_similarity(study.likeness, smallest)),
                 f"Loss at the optimum of each mix, less its mean over mixes and over its scatter, at {power(smallest)} "
                 f"FLOP, beside those of the two skills; the data sets they are the means of are left out. By all "
                 f"budgets: {told}. Each is told by itself: of ten, one may be told wrongly at this level.",
-                (table_section("Likeness", _short(study.likeness.likeness_table()), folded=True),),
+                (make_table("Likeness", _short(study.likeness.likeness_table()), folded=True),),
             )
         )  # fmt: skip
     return found
@@ -295,7 +295,7 @@ def _crossing(one: Crossover) -> str:
     if one.status is not Status.OK:
         return f"Nothing can be said of a crossing: {one.reason}."
     which = f"{one.first} and {one.second}"
-    low, high = (f"{percent(end.value)} {_ends(end)}" for end in one.ends)
+    low, high = (f"{format_log_ratio(end.value)} {_ends(end)}" for end in one.ends)
     ends = (
         f"N*({one.first}) against N*({one.second}): {low} at the least ratio of {one.over} to {one.under} run, {high} "
         "at the largest."
@@ -309,9 +309,9 @@ def _crossing(one: Crossover) -> str:
 
 def _ratio(value: Interval) -> str:
     def side(x: float, beyond: str) -> str:
-        return count(x, 2) if 0 < x < math.inf else beyond
+        return format_count(x, 2) if 0 < x < math.inf else beyond
 
-    return f"{count(value.value, 2)} [{side(value.lo, 'below those run')}, {side(value.hi, 'above those run')}]"
+    return f"{format_count(value.value, 2)} [{side(value.lo, 'below those run')}, {side(value.hi, 'above those run')}]"
 
 
 def _short(frame: pd.DataFrame) -> pd.DataFrame:

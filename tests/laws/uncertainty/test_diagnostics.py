@@ -125,7 +125,7 @@ def test_a_parameter_that_a_prior_determines_is_reported():
 
 
 @pytest.mark.parametrize(
-    ("name", "method", "bent"),
+    ("name", "method", "nonlinear"),
     [
         ("additive_mixture", ResamplingMethod.LAPLACE, True),
         ("additive_mixture", ResamplingMethod.WILD, False),
