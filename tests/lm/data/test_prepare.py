@@ -276,7 +276,9 @@ def test_weights_without_a_limit_are_refused(tmp_path: Path) -> None:
 def test_a_wrong_template_names_the_columns_and_leaves_no_items(tmp_path: Path) -> None:
     raw = raw_config(tmp_path)
     raw["skills"]["sets"][0]["completion"] = "{answer}"
-    with pytest.raises(InputError, match=r"unknown column in template '{answer}': 'answer'\. Choose from prompt, completion"):
+    with pytest.raises(
+        InputError, match=r"unknown column in template '{answer}': 'answer'\. Choose from prompt, completion"
+    ):
         prepare(configs.resolve(raw), tmp_path / "cache", progress=lambda _: None)
     assert [path.suffix for path in (tmp_path / "cache" / "items").iterdir()] in ([], [".lock"])
 
