@@ -1,6 +1,8 @@
 """How the report writes numbers: sizes, FLOP, ratios and intervals, always in the same way."""
 
+import difflib
 import math
+from collections.abc import Iterable
 
 from skillscale.point import short
 
@@ -63,3 +65,9 @@ def join(names: list[str]) -> str:
 def plural(number: int, noun: str) -> str:
     """``1 run``, ``2 runs``, ``2 mixes``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}{'es' if noun.endswith('x') else 's'}"
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return ``(did you mean NAME?)`` with the nearest of ``names``, or nothing."""
+    match = difflib.get_close_matches(name.replace("-", "_"), list(names), n=1)
+    return f" (did you mean {match[0]}?)" if match else ""

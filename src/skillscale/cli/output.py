@@ -29,6 +29,7 @@ class Output:
     """
 
     as_json: bool = False
+    words: tuple[str, ...] = ()
     answer: TextIO = field(default_factory=lambda: sys.stdout)
     log: TextIO = field(default_factory=lambda: sys.stderr)
 

@@ -1,11 +1,23 @@
-"""Settings: their schema, and how files and overrides become them."""
+"""Settings: their schema, how files and overrides become them, and the options of commands."""
 
+from skillscale.config.load import (
+    conf_file,
+    conf_folder,
+    conf_folders,
+    conf_names,
+    is_shipped,
+    load,
+    overridden,
+    read_yaml,
+    resolve,
+)
 from skillscale.config.schema import (
     NOUNS,
     CategoryConfig,
     Config,
     DataConfig,
     EvalSetConfig,
+    LawConfig,
     ModelConfig,
     SampleConfig,
     SkillConfig,
@@ -14,18 +26,8 @@ from skillscale.config.schema import (
     StudyConfig,
     TrainConfig,
     check_mix,
-    conf_file,
-    conf_folder,
-    conf_folders,
-    conf_names,
-    is_shipped,
     kept_settings,
-    load,
-    overridden,
     plain,
-    read_yaml,
-    resolve,
-    scalar,
 )
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "EvalSetConfig",
+    "LawConfig",
     "ModelConfig",
     "SampleConfig",
     "SkillConfig",
@@ -53,5 +56,4 @@ __all__ = [
     "plain",
     "read_yaml",
     "resolve",
-    "scalar",
 ]

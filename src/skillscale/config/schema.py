@@ -1,25 +1,21 @@
-"""From ``conf/*.yaml`` and overrides to frozen, checked values; unknown keys are refused.
+"""The schema of the settings in ``conf/``: frozen values with a check of every field.
 
-Each noun (data, skills, model, train, study, sample) has one file, and each default one home: that file. A setting is
-overridden by ``--NOUN.key value`` on the command line or ``-P NOUN.key=value`` through MLflow, and a whole file by one
-of the same name in the folder that ``SKILLSCALE_CONF`` names.
+Each noun (data, skills, model, train, study, sample, laws) is a class, and the defaults are in its file of ``conf/``.
 """
 
 import contextlib
-import difflib
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field
 
+from skillscale.config.readers import finite, key_values
 from skillscale.errors import InputError
+from skillscale.formatting import did_you_mean
 from skillscale.point import Mix, check_skill_name, digest
 
-NOUNS = ("data", "skills", "model", "train", "study", "sample")
+NOUNS = ("data", "skills", "model", "train", "study", "sample", "laws")
 # Settings of training that say where and how fast, and move no more than the last digits of a loss
 _WHERE_AND_HOW = (
     "device", "threads", "checkpoint_every_s", "devices", "nodes", "strategy", "compile", "checkpoint_activations",
@@ -433,9 +429,53 @@ class SampleConfig:
         return tuple(Mix(shares) for shares in self.mixes)
 
 
+def _names(value: object) -> object:
+    """Return the names in ``a,b`` or in a YAML list."""
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+def _numbers_by_name(value: object) -> object:
+    """Return the numbers in ``a=1,b=2`` or in a YAML mapping."""
+    return key_values(finite)(value) if isinstance(value, str) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class LawConfig:
+    """How laws are fitted.
+
+    Args:
+        law: Name of the law; empty: the one that best predicts larger runs that are held out.
+        objective: Loss function of the residuals of ln L; with ``_raw``: of L.
+        huber_delta: Residual at which Huber's loss turns linear, in ln L; null: twice the noise of the runs.
+        weights: Weight runs equally, or by 1 / sem^2.
+        fix: Parameters with given values, as in ``alpha=0.34``.
+        tie: Parameters that all skills share, as in ``exponents,E``.
+        partial_pool: Parameters that lean together, with the standard deviation between skills: ``alpha=0.05``.
+        bootstrap: What is resampled for intervals: signs of residuals (wild), runs, budgets; laplace: none, quick.
+        isoflop_curve: Polynomial of each isoFLOP curve: ``shared`` shape across budgets, or independent ones.
+    """
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    law: str
+    objective: Literal[
+        "huber", "least_squares", "least_absolute", "huber_raw", "least_squares_raw", "least_absolute_raw"
+    ]
+    huber_delta: Positive | None
+    weights: Literal["equal", "sem"]
+    fix: Annotated[Mapping[str, float], BeforeValidator(_numbers_by_name)]
+    tie: Annotated[tuple[str, ...], BeforeValidator(_names)]
+    partial_pool: Annotated[Mapping[str, Positive], BeforeValidator(_numbers_by_name)]
+    bootstrap: Literal["wild", "run", "budget", "laplace"]
+    isoflop_curve: Literal["shared", "quadratic", "cubic"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """All settings of a command, resolved."""
+    """All settings of a command, resolved.
+
+    ``overrides`` names the settings that were given on the command line.
+    """
 
     data: DataConfig
     skills: SkillsConfig
@@ -443,6 +483,8 @@ class Config:
     train: TrainConfig
     study: StudyConfig
     sample: SampleConfig
+    laws: LawConfig
+    overrides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for mix in self.study.mix_values:
@@ -469,7 +511,7 @@ class Config:
         """The settings that decide what a run measures: two runs of one study must agree on all of them."""
         whole = self.as_dict()
         whole["train"] = plain(self.train.arithmetic)
-        del whole["study"], whole["sample"]
+        del whole["study"], whole["sample"], whole["laws"]
         whole["skills"]["sets"] = [kept_settings(one) for one in whole["skills"]["sets"]]
         if self.data.people is None:  # as before there was such a setting
             del whole["data"]["people"]
@@ -489,7 +531,7 @@ def check_mix(mix: Mix, data: DataConfig) -> None:
     """
     for name in mix.shares:
         if name not in data.category_names:
-            near = _near(name, data.category_names)
+            near = did_you_mean(name, data.category_names)
             raise InputError(f"mix names no category: {name!r}; {data.name} has {', '.join(data.category_names)}{near}")
 
 
@@ -507,194 +549,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
     return value
-
-
-def conf_folder() -> Path:
-    """The shipped ``conf``: beside the source in a checkout, inside the package when installed."""
-    package = Path(__file__).parents[1]
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parents[1] / "conf"
-
-
-def conf_folders() -> tuple[Path, ...]:
-    """Where files of settings are looked for: the user's own folder (``SKILLSCALE_CONF``), then the shipped one.
-
-    Raises:
-        InputError: SKILLSCALE_CONF names no folder.
-    """
-    own = os.environ.get("SKILLSCALE_CONF")
-    if not own:
-        return (conf_folder(),)
-    folder = Path(own).expanduser()
-    if not folder.is_dir():
-        raise InputError(f"SKILLSCALE_CONF must name a folder of settings laid out as conf/ is, but it is {own!r}")
-    return folder, conf_folder()
-
-
-def conf_file(noun: str, name: str) -> Path:
-    """The YAML file of a noun: a path as given, or ``NOUN.yaml`` or ``NOUN/NAME.yaml`` of the first folder that has it.
-
-    Raises:
-        InputError: there is none.
-    """
-    if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise InputError(f"{noun} file {name} does not exist; give a YAML file, or one of {_known(noun)}")
-        return path
-    for folder in conf_folders():
-        path = folder / noun / f"{name}.yaml" if name else folder / f"{noun}.yaml"
-        if path.is_file():
-            return path
-    raise InputError(f"there is no {noun} named {name!r}; give a YAML file, or one of {_known(noun)}")
-
-
-def conf_names(noun: str) -> tuple[str, ...]:
-    """Names of the files that a noun can be chosen from, as in ``--study NAME``."""
-    return tuple(sorted({path.stem for folder in conf_folders() for path in (folder / noun).glob("*.yaml")}))
-
-
-def is_shipped(noun: str, name: str) -> bool:
-    """Whether a name is a YAML file, or that of one in the folders of settings."""
-    return name.endswith((".yaml", ".yml")) or name in conf_names(noun)
-
-
-def _known(noun: str) -> str:
-    return ", ".join(conf_names(noun)) or f"{noun}.yaml"
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
-
-    Raises:
-        InputError: unreadable, not UTF-8, not YAML, or no mapping.
-    """
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} can't be read as YAML: {error}") from error
-    if not isinstance(loaded, dict):
-        raise InputError(f"{path} must hold a mapping of keys to values, but holds {type(loaded).__name__}")
-    return loaded
-
-
-def load(
-    *,
-    data: str = "",
-    skills: str = "",
-    study: str = "main",
-    overrides: Mapping[str, str] | None = None,
-) -> Config:
-    """Read the files, lay the overrides over them, check everything.
-
-    Args:
-        data: a shipped name or a path to a YAML file; empty: the study's own.
-        skills: likewise.
-        study: a shipped name or a path to a YAML file.
-        overrides: ``{"train.lr_coefficient": "0.3"}``; values are read as YAML.
-
-    Raises:
-        InputError: a file, key or value that can't be used, with the cure.
-    """
-    of_study = read_yaml(conf_file("study", study))
-    names = {"study": study} | {
-        noun: given or str(of_study.get(noun, "embedded")) for noun, given in (("data", data), ("skills", skills))
-    }
-    raw = {noun: read_yaml(conf_file(noun, names.get(noun, ""))) for noun in NOUNS}
-    for dotted, text in (overrides or {}).items():
-        _override(raw, dotted, text)
-    return resolve(raw)
-
-
-def overridden(config: Config, overrides: Mapping[str, str]) -> Config:
-    """Settings with overrides laid over them, as ``load`` lays them over the files.
-
-    Raises:
-        InputError: a key or value that can't be used.
-    """
-    raw = config.as_dict()
-    for dotted, text in overrides.items():
-        _override(raw, dotted, text)
-    return resolve(raw)
-
-
-def scalar(text: str) -> Any:
-    """A number, a flag or a text, as YAML reads it.
-
-    Raises:
-        InputError: it is none of them.
-    """
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{text!r} is no YAML value ({error})") from error
-    if isinstance(value, dict | list):
-        raise InputError(f"must be one value, but it is {text!r}")
-    return text if value is None else value
-
-
-def resolve(raw: Mapping[str, Any]) -> Config:
-    """Checked values from plain ones; inverse of ``Config.as_dict``.
-
-    Raises:
-        InputError: an unknown key or a bad value.
-    """
-    unknown = sorted(set(raw) - set(NOUNS))
-    if unknown:
-        raise InputError(f"unknown settings {', '.join(unknown)}; there are {', '.join(NOUNS)}")
-    return Config(
-        data=_check(DataConfig, "data", raw["data"]),
-        skills=_check(SkillsConfig, "skills", raw["skills"]),
-        model=_check(ModelConfig, "model", raw["model"]),
-        train=_check(TrainConfig, "train", raw["train"]),
-        study=_check(StudyConfig, "study", raw["study"]),
-        sample=_check(SampleConfig, "sample", raw["sample"]),
-    )
-
-
-def _override(raw: dict[str, dict[str, Any]], dotted: str, text: str) -> None:
-    noun, dot, key = dotted.partition(".")
-    if noun not in raw or not dot:
-        raise InputError(
-            f"unknown setting {dotted!r}; settings read NOUN.key, with the nouns {', '.join(NOUNS)}{_near(noun, NOUNS)}"
-        )
-    target: Any = raw[noun]
-    *path, last = key.split(".")
-    for part in path:
-        target = target.get(part) if isinstance(target, dict) else None
-        if not isinstance(target, dict):
-            raise InputError(f"unknown setting {dotted!r}: {part!r} holds no keys in {noun}")
-    try:
-        target[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{dotted} can't be read: {text!r} is no YAML value ({error})") from error
-
-
-def _check(kind: type[_T], noun: str, raw: Any) -> _T:
-    try:
-        return TypeAdapter(kind).validate_python(raw)
-    except ValidationError as error:
-        known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-        raise InputError("; ".join(_problem(noun, one, known) for one in error.errors()[:5])) from error
-
-
-def _problem(noun: str, problem: Any, known: list[str]) -> str:
-    place = ".".join([noun, *map(str, problem["loc"])])
-    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        name = str(problem["loc"][-1])
-        choices = f"; {noun} has {', '.join(known)}" if len(problem["loc"]) == 1 else ""
-        return f"unknown setting {place}{_near(name, known)}{choices}"
-    if problem["type"] in ("missing", "missing_argument"):
-        return f"{place} is missing; give it in the file or as --{place} VALUE"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return message
-    return f"{place}: {message[0].lower()}{message[1:]}, but it is {problem['input']!r}"
-
-
-def _near(name: str, known: tuple[str, ...] | list[str]) -> str:
-    match = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {match[0]}?)" if match else ""
 
 
 def _refuse_repeats(what: str, names: list[str]) -> None:

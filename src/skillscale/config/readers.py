@@ -1,19 +1,21 @@
-"""Readers of parameters: from the text on the command line to a value, or an error that tells what it should be."""
+"""Read the text of an option into a value, or raise an error that says what the text should be."""
 
-import difflib
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skillscale import config, errors
+import yaml
+
+from skillscale import errors
+from skillscale.formatting import did_you_mean
 from skillscale.point import Mix
 
 
 def finite(text: str) -> float:
-    """A finite number."""
+    """Read a finite number."""
     number = _number(text)
     if not math.isfinite(number):
         raise errors.InputError(f"must hold finite numbers, but one is {text!r}")
@@ -28,37 +30,37 @@ def _number(text: str) -> float:
 
 
 def flag(text: str) -> bool:
-    """``true`` or ``false``."""
+    """Read ``true`` or ``false``."""
     if text not in ("true", "false"):
         raise errors.InputError(f"must be true or false, but it is {text!r}")
     return text == "true"
 
 
 def count(text: str) -> int:
-    """A whole number from 1; ``2e5`` is one."""
+    """Read a whole number from 1, as in 200000 or 2e5."""
     return _whole(text, 1)
 
 
 def seed(text: str) -> int:
-    """A whole number from 0."""
+    """Read a whole number from 0."""
     return _whole(text, 0)
 
 
-def window(text: str) -> int:
-    """A whole number from 8."""
+def context_length(text: str) -> int:
+    """Read a number of tokens from 8."""
     return _whole(text, 8)
 
 
 def positive(text: str) -> float:
-    """A finite number above 0."""
+    """Read a finite number above 0."""
     number = _number(text)
     if not (math.isfinite(number) and number > 0):
         raise errors.InputError(f"must be a number above 0, as in 200000 or 2e5, but it is {text!r}")
     return number
 
 
-def amount(text: str) -> float:
-    """A finite number from 0."""
+def nonnegative(text: str) -> float:
+    """Read a finite number from 0."""
     number = _number(text)
     if not (math.isfinite(number) and number >= 0):
         raise errors.InputError(f"must be a number from 0, as in 0.01, but it is {text!r}")
@@ -66,7 +68,7 @@ def amount(text: str) -> float:
 
 
 def share(text: str) -> float:
-    """A share above 0 and up to 1."""
+    """Read a share above 0 and up to 1."""
     number = _number(text)
     if not 0 < number <= 1:
         raise errors.InputError(f"must be a share above 0 and up to 1, as in 0.4 for 40 %, but it is {text!r}")
@@ -74,78 +76,73 @@ def share(text: str) -> float:
 
 
 def optional(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Read as ``read``, with None for the empty text."""
+    """Return a reader that gives None for the empty text."""
     return lambda text: read(text) if text else None
 
 
-def several(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...] | None]:
-    """Read values between commas, with None for the empty text."""
+def list_of(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...] | None]:
+    """Return a reader of values between commas, with None for the empty text."""
     return lambda text: tuple(read(part.strip()) for part in text.split(",")) if text.strip() else None
 
 
 def mixes(text: str) -> tuple[Mix, ...] | None:
-    """Mixes between semicolons, as in ``code=.5,prose=.5; code=1``, with None for the empty text."""
+    """Read mixes between semicolons, as in ``code=0.5,prose=0.5; code=1``; None for the empty text."""
     return tuple(Mix.parse(part) for part in text.split(";") if part.strip()) or None
 
 
-def mixes_or_name(text: str) -> tuple[Mix, ...] | str | None:
-    """Mixes as ``mixes`` reads them; without any share the name of one, as a table of runs may have it."""
-    return text.strip() if text.strip() and "=" not in text else mixes(text)
-
-
-def named(read: Callable[[str], Any]) -> Callable[[str], dict[str, Any]]:
-    """Read ``alpha=.34,E=1.7`` as values by name; the empty text has none."""
+def key_values(read: Callable[[str], Any]) -> Callable[[str], dict[str, Any]]:
+    """Return a reader of values by name, as in ``alpha=0.34,E=1.7``; the empty text has none."""
 
     def read_pairs(text: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for part in filter(None, (one.strip() for one in text.split(","))):
+        values: dict[str, Any] = {}
+        for part in filter(None, (item.strip() for item in text.split(","))):
             name, sign, value = part.partition("=")
-            if not sign or not name.strip() or name.strip() in found:
+            if not sign or not name.strip() or name.strip() in values:
                 raise errors.InputError(f"must read NAME=VALUE,... with each name once, but it is {text!r}")
-            found[name.strip()] = read(value.strip())
-        return found
+            values[name.strip()] = read(value.strip())
+        return values
 
     return read_pairs
 
 
 def bounds(text: str) -> dict[str, tuple[float, float]]:
-    """Ranges of shares between commas, as in ``code=.1:.5,prose=0:.3``; the empty text has none."""
-    return named(_range)(text)
+    """Read ranges of shares between commas, as in ``code=0.1:0.5,prose=0:0.3``; the empty text has none."""
+    return key_values(_range)(text)
 
 
 def _range(text: str) -> tuple[float, float]:
     least, sign, most = text.partition(":")
     low, high = _number(least), _number(most)
     if not sign or not 0 <= low <= high <= 1:
-        raise errors.InputError(f"must hold ranges of shares from 0 to 1, as in code=.1:.5, but one is {text!r}")
+        raise errors.InputError(f"must hold ranges of shares from 0 to 1, as in code=0.1:0.5, but one is {text!r}")
     return low, high
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """Reads one of some words."""
+    """Reader of one word out of several."""
 
     choices: tuple[str, ...]
 
     def __call__(self, text: str) -> str:
-        """The word.
+        """Return the word.
 
         Raises:
-            InputError: it is none of them.
+            InputError: The text is none of the words.
         """
         if text not in self.choices:
             words = ", ".join(self.choices)
-            raise errors.InputError(f"must be one of {words}, but it is {text!r}{near(text, self.choices)}")
+            raise errors.InputError(f"must be one of {words}, but it is {text!r}{did_you_mean(text, self.choices)}")
         return text
 
 
 def one_of(*choices: str) -> OneOf:
-    """One of some words."""
+    """Return a reader of one word out of ``choices``."""
     return OneOf(choices)
 
 
 def page_file(text: str) -> str:
-    """A file in a folder that is there; empty for the default name."""
+    """Read the path of a file in a folder that exists; empty for the default name."""
     path = Path(text)
     if text and (path.is_dir() or not path.absolute().parent.is_dir()):
         raise errors.InputError(f"must name a file in a folder that exists, but it is {text!r}")
@@ -153,26 +150,35 @@ def page_file(text: str) -> str:
 
 
 def figure_file(text: str) -> str:
-    """An SVG or PNG file in a folder that is there; empty for none."""
+    """Read the path of an SVG or PNG file in a folder that exists; empty for none."""
     if text and Path(text).suffix.lower() not in (".svg", ".png"):
         raise errors.InputError(f"must end in .svg or .png, but it is {text!r}")
     return page_file(text)
 
 
-def launch_options(text: str) -> dict[str, Any]:
-    """Options of a launcher between commas, as in ``num_gpus=1,address=auto``; numbers are read as such."""
-    return {name: config.scalar(value) for name, value in named(str)(text).items()}
+def launcher_options(text: str) -> dict[str, Any]:
+    """Read options of a launcher, as in ``num_gpus=1,address=auto``; numbers become numbers."""
+    return {name: scalar(value) for name, value in key_values(str)(text).items()}
 
 
-def cache_folder(text: str) -> Path:
-    """The folder of what can be made again; empty is SKILLSCALE_CACHE, or .cache/skillscale in the home."""
+def scalar(text: str) -> Any:
+    """Read a number, a flag or a text as YAML reads it.
+
+    Raises:
+        InputError: The text is a list, a mapping or no YAML.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise errors.InputError(f"{text!r} is no YAML value ({error}). Quote it.") from error
+    if isinstance(value, dict | list):
+        raise errors.InputError(f"must be one value, but it is {text!r}")
+    return text if value is None else value
+
+
+def cache_folder(text: str = "") -> Path:
+    """Return the folder of what can be made again; empty: SKILLSCALE_CACHE, or ~/.cache/skillscale."""
     return Path(text or os.environ.get("SKILLSCALE_CACHE") or Path.home() / ".cache" / "skillscale").expanduser()
-
-
-def near(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """``(did you mean ...?)``, where one of those known is near."""
-    match = difflib.get_close_matches(name.replace("-", "_"), list(known), n=1)
-    return f" (did you mean {match[0]}?)" if match else ""
 
 
 def _whole(text: str, least: int) -> int:
