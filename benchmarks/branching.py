@@ -254,19 +254,19 @@ def scored(frame: pd.DataFrame, shared: float, study: int) -> list[dict[str, obj
         power = fits.power_laws[0]
         rows += [tested(way, "a", power.a, slope), tested(way, "N* far", log_of(power.N(FAR)), optima[FAR])]
         rows += [tested(way, "N*", log_of(one.N), optima[one.C]) for one in fits.minima if one.status is Status.OK]
-        rows += [tested(way, "law's N*", log_of(one.law), optima[one.C]) for one in fits.frontier]
+        rows += [tested(way, "law's N*", log_of(one.law), optima[one.C]) for one in fits.curve_versus_law]
     return rows
 
 
 def log_of(interval: Interval) -> Interval:
     """Of ln N."""
-    return interval.map(math.log) if interval.known else interval
+    return interval.map(math.log) if interval.is_finite else interval
 
 
 def tested(way: str, what: str, interval: Interval, truth: float) -> dict[str, object]:
     """A row of the table; empty where there is no interval."""
     row: dict[str, object] = {"resampled by": way, "of": what, "covered": "", "half": "", "square": ""}
-    if interval.known:
+    if interval.is_finite:
         row["covered"] = int(interval.lo <= truth <= interval.hi)
         row |= {"half": round((interval.hi - interval.lo) / 2, 5), "square": round((interval.value - truth) ** 2, 7)}
     return row

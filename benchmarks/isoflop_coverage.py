@@ -169,7 +169,7 @@ def outliers(cell: Row) -> list[Row]:
 
 def covers(interval: Interval, truth: float) -> float:
     """1 or 0; NaN where there is no interval."""
-    return float(interval.lo <= truth <= interval.hi) if interval.known else math.nan
+    return float(interval.lo <= truth <= interval.hi) if interval.is_finite else math.nan
 
 
 def coverage(cell: Row) -> list[Row]:
@@ -197,8 +197,8 @@ def _score(runs: pd.DataFrame, truths: dict[str, PlantedLaw]) -> dict[str, list[
     log_C = np.log(budgets) - np.log(budgets).mean()
     a = float(right["skill"] @ log_C / (log_C @ log_C))
     gap = {C: at["skill"][C] - at["aggregate"][C] for C in budgets}
-    single = [r for r in fits.residuals if not r.pooled and r.status is Status.OK]
-    pooled = next(r for r in fits.residuals if r.pooled)
+    single = [r for r in fits.size_gaps if not r.pooled and r.status is Status.OK]
+    pooled = next(r for r in fits.size_gaps if r.pooled)
     law = next(p for p in fits.power_laws if p.skill == "skill")
     far = 10 * budgets[-1]
     return {
@@ -210,7 +210,7 @@ def _score(runs: pd.DataFrame, truths: dict[str, PlantedLaw]) -> dict[str, list[
         "pooled": [covers(pooled.value, float(np.mean(list(gap.values()))))],
         "a": [covers(law.a, a)],
         "N*(10x)": [covers(law.N(far), truths["skill"].optimum(far))],
-        "law N*": [covers(f.law, math.exp(at["skill"][f.C])) for f in fits.frontier if f.skill == "skill"],
+        "law N*": [covers(f.law, math.exp(at["skill"][f.C])) for f in fits.curve_versus_law if f.skill == "skill"],
         "law alpha": [
             covers(f.theta["alpha"], truths["skill"].alpha)
             for f in fits.laws

@@ -112,7 +112,10 @@ def hits(study: SimulatedSkill, fit: FitResult, q: np.ndarray, rng: np.random.Ge
         of_truth, of_draws = error.get(name, (0.0, 0.0))
         band, aim = interval(float(value), np.array(drawn) + of_draws, LEVEL), float(truth) + of_truth
         half = (band.hi - band.lo) / 2
-        found[name] = (float(band.lo <= aim <= band.hi) if band.known else math.nan, (band.value - aim) / half * 1.645)
+        found[name] = (
+            float(band.lo <= aim <= band.hi) if band.is_finite else math.nan,
+            (band.value - aim) / half * 1.645,
+        )
     return found
 
 

@@ -86,7 +86,7 @@ def tables(config: Config) -> None:
         resamples=config.study.resamples,
     )  # fmt: skip
     frames = skill_frames(study) | {
-        "residuals": study.fits.residual_table(),
+        "residuals": study.fits.size_gap_table(),
         "power_laws": study.fits.power_law_table(),
     }
     for name, frame in frames.items():

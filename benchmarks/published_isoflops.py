@@ -82,13 +82,13 @@ def exponents(runs: pd.DataFrame, fits: StudyResults, *, sizes: str) -> list[dic
     found = []
     for law, fit in zip(fits.power_laws, fits.laws, strict=True):
         minima = [m for m in fits.minima if m.mix == law.mix]
-        beside = [f.disagreement for f in fits.frontier if f.mix == law.mix]
+        beside = [f.disagreement for f in fits.curve_versus_law if f.mix == law.mix]
         mine = runs[runs["mix"] == law.mix]["run_id"]
         common = {
             "setting": law.mix,
             "sizes": sizes,
             "runs": len(mine),
-            "unusable": len({u.run_id for u in fits.unusable} & set(mine)),
+            "unusable": len({u.run_id for u in fits.excluded} & set(mine)),
         }
         refused = Counter(_short(m.status, m.reason) for m in minima if m.status is not Status.OK)
         found.append(

@@ -153,8 +153,8 @@ def level(cell: Row, study: int) -> Hits:
     rng = np.random.default_rng([1, study])
     luck = Luck(run=number(cell, "noise"), level=number(cell, "seed level"), tilt=number(cell, "seed tilt"))
     fits = fit(simulate({"m": truths}, sizes, int(number(cell, "seeds")), luck, rng), names, ["aggregate"], study)
-    pooled = [one for one in fits.residuals if one.pooled]
-    single = [one for one in fits.residuals if not one.pooled and one.status is Status.OK]
+    pooled = [one for one in fits.size_gaps if one.pooled]
+    single = [one for one in fits.size_gaps if not one.pooled and one.status is Status.OK]
     told = confirmed_verdicts(
         fits, [SkillColumns(skill=s, hypothesis=s, held_out=s.replace("s", "t")) for s in names[:3]]
     )
@@ -183,7 +183,7 @@ def power(cell: Row, study: int) -> Hits:
     runs = simulate({"m": truths}, sizes, int(number(cell, "seeds")), Luck(run=number(cell, "noise")), rng)
     fits = fit(runs, list(gaps), ["aggregate"], study)
     found: Hits = {"minima kept": [float(one.status is Status.OK) for one in fits.minima]}
-    for one in (one for one in fits.residuals if one.pooled):
+    for one in (one for one in fits.size_gaps if one.pooled):
         right = {1: Verdict.CAPACITY, -1: Verdict.DATA, 0: Verdict.UNRESOLVED}[int(np.sign(gaps[one.skill]))]
         found[f"found, {one.skill}"] = [float(one.verdict is right)]
         note(found, "wrong sign" if gaps[one.skill] else "false verdict", float(wrong(one.verdict, right)))
@@ -308,7 +308,7 @@ def ratio(cell: Row, study: int) -> Hits:
 
 def covers(found: Interval, right: float) -> float:
     """1 or 0; NaN where there is no interval."""
-    return float(found.lo <= right <= found.hi) if found.known else math.nan
+    return float(found.lo <= right <= found.hi) if found.is_finite else math.nan
 
 
 def wrong(verdict: Verdict, right: Verdict) -> bool:

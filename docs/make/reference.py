@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import re
+import sys
 import textwrap
 import types
 import typing
@@ -240,3 +241,10 @@ def _text(text: str) -> str:
 
 def _sentence(text: str) -> str:
     return f"{_text(text[0].upper() + text[1:])}."
+
+
+if __name__ == "__main__":  # python docs/make/reference.py FOLDER
+    for name, text in pages().items():
+        target = Path(sys.argv[1], name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")

@@ -17,12 +17,12 @@ import yaml
 from skillscale import cli
 from skillscale.cli.output import Output
 from skillscale.commands import import_runs as imports
-from skillscale.runs.imported import imported_table
 from skillscale.config import load
 from skillscale.errors import InputError, TrackingError
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import State
 from skillscale.runs import parse_columns, read_table
+from skillscale.runs.imported import imported_table
 from skillscale.runs.read import print_excluded, read_runs
 from skillscale.tracking import StudyStore
 from skillscale.tracking.store import Store

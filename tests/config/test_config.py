@@ -67,7 +67,7 @@ def test_mixes_are_made_by_multiplying_one_category_and_dividing_by_the_sum():
     mixes = config.load(
         overrides={
             "study.mixes": "[{knowledge: .58, code: .2, prose: .22}]",
-            "study.multiplied": "{knowledge: [.2, 1, 2, 3, 4], code: [.5, 1, 2, 3, 4, 18], prose: [2, 3, 4]}",
+            "study.mix_multipliers": "{knowledge: [.2, 1, 2, 3, 4], code: [.5, 1, 2, 3, 4, 18], prose: [2, 3, 4]}",
         }
     ).study.mix_values
     assert len(mixes) == 13
@@ -75,7 +75,7 @@ def test_mixes_are_made_by_multiplying_one_category_and_dividing_by_the_sum():
     assert mixes[1].shares["knowledge"] == pytest.approx(0.2 * 0.58 / (0.2 * 0.58 + 0.42))
     assert mixes[1].shares["code"] / mixes[1].shares["prose"] == pytest.approx(0.2 / 0.22)
     with pytest.raises(InputError, match="poetry can't be multiplied"):
-        _ = config.load(overrides={"study.multiplied": "{poetry: [2]}"})
+        _ = config.load(overrides={"study.mix_multipliers": "{poetry: [2]}"})
 
 
 def test_settings_that_came_later_leave_the_name_of_what_is_measured():

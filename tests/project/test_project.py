@@ -146,7 +146,7 @@ def test_the_papers_ablation_has_its_thirteen_mixes(scale):
     settings = config.load(study=f"mix-ablation-{scale}").study
     assert len(settings.mix_values) == 13
     assert settings.mix_values[0].shares == pytest.approx({"knowledge": 0.5844, "code": 0.1992, "web": 0.2164})
-    assert settings.multiplied["code"] == (0.5, 2, 3, 4, 18)
+    assert settings.mix_multipliers["code"] == (0.5, 2, 3, 4, 18)
     assert len(settings.budgets) >= 2
 
 

@@ -100,7 +100,7 @@ def test_users_text_is_escaped():
 
 def test_the_verdict_follows_the_interval():
     fits = studies.fits(RESIDUALS | {"prose": Interval(value=0.3, lo=0.1, hi=0.5)})
-    words = {one.skill: verdict_text.verdict(fits, one) for one in fits.residuals if one.pooled}
+    words = {one.skill: verdict_text.verdict(fits, one) for one in fits.size_gaps if one.pooled}
     assert words["knowledge"].startswith("Over 3 budgets, the optimum of knowledge has 30 % fewer parameters")
     assert "(90 % interval: −39 % to −18 %)" in words["knowledge"]
     assert "wants more tokens" in words["knowledge"]
@@ -115,9 +115,9 @@ def test_the_sign_at_single_budgets_is_counted():
     one = verdict_text.pooled_size_gap(fits, MIX, "knowledge")
     turned = [
         replace(r, value=Interval(value=0.1, lo=-1, hi=1)) if r.skill == "knowledge" and BUDGETS[0] == r.C else r
-        for r in fits.residuals
+        for r in fits.size_gaps
     ]
-    assert "this sign at 2 of 3 budgets" in verdict_text.verdict(replace(fits, residuals=tuple(turned)), one)
+    assert "this sign at 2 of 3 budgets" in verdict_text.verdict(replace(fits, size_gaps=tuple(turned)), one)
 
 
 def test_a_verdict_that_many_comparisons_undo_is_called_a_hint():
@@ -142,7 +142,10 @@ def frontiers(by_skill):
     """A study whose law lies apart from the curves by the interval given, at every budget."""
     fits = studies.fits(RESIDUALS)
     return replace(
-        fits, frontier=tuple(replace(one, disagreement=by_skill.get(one.skill, Interval())) for one in fits.frontier)
+        fits,
+        curve_versus_law=tuple(
+            replace(one, disagreement=by_skill.get(one.skill, Interval())) for one in fits.curve_versus_law
+        ),
     )
 
 
@@ -200,7 +203,7 @@ def test_skills_are_counted_once_however_many_mixes_have_laws_of_their_own():
 
 def test_a_study_without_runs_says_so():
     fits = studies.fits(RESIDUALS)
-    empty = replace(fits, runs=fits.runs.head(0), minima=(), power_laws=(), residuals=(), laws=(), frontier=())
+    empty = replace(fits, runs=fits.runs.head(0), minima=(), power_laws=(), size_gaps=(), laws=(), curve_versus_law=())
     reader = read(page("empty", [], empty))
     assert "Finish some runs" in reader.text
     assert not any(tag == "img" for tag, _, _ in reader.attributes)

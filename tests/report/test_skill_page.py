@@ -119,7 +119,7 @@ def test_a_column_without_losses_costs_itself_alone():
     found = skill_study(table, MEASURED, base=BASE, level=0.9, resamples=200)
     knowledge, code = found.verdicts
     assert [one.skill for one in knowledge.hypothesis_sets] == ["set/b"]
-    assert (code.confirmation, code.held_out.value.known) == (Confirmation.NO_SPLIT, False)
+    assert (code.confirmation, code.held_out.value.is_finite) == (Confirmation.NO_SPLIT, False)
 
 
 def test_mixes_have_every_figure_and_the_tables_behind_them(several):

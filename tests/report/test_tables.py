@@ -80,4 +80,4 @@ def test_drawn_curves_are_among_the_frames():
     curve = frames["isoflop_curves"].query("skill == 'code' and C == 5e10")
     best = next(one for one in fits.minima if (one.skill, one.C) == ("code", 5e10))
     assert curve["loss"].min() == pytest.approx(best.loss, rel=1e-3)
-    assert len(frames["residuals"]) == len(fits.residuals)
+    assert len(frames["residuals"]) == len(fits.size_gaps)

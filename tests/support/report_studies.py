@@ -92,7 +92,7 @@ def fits(
     seeds: int = 2, p_holm: float = 0.01,
 ) -> StudyResults:  # fmt: skip
     """A study with one pooled residual a skill; ``refused``: (skill, budget) whose minimum is refused."""
-    ratios = {skill: math.exp(value.value) if value.known else 1.0 for skill, value in residuals.items()}
+    ratios = {skill: math.exp(value.value) if value.is_finite else 1.0 for skill, value in residuals.items()}
     runs = planted_runs({**ratios, "aggregate": 1.0}, budgets=budgets, seeds=seeds)
     names = (*residuals, "aggregate")
     minima = tuple(
@@ -103,25 +103,27 @@ def fits(
     for skill, pooled in residuals.items():
         for C in budgets:
             out = (skill, C) in refused
-            wide = Interval(value=pooled.value, lo=pooled.lo - 0.1, hi=pooled.hi + 0.1) if pooled.known else Interval()
+            wide = (
+                Interval(value=pooled.value, lo=pooled.lo - 0.1, hi=pooled.hi + 0.1) if pooled.is_finite else Interval()
+            )
             per_budget.append(
                 residual(skill, Interval() if out else wide, C=C, reason=NOT_BRACKETED if out else "", n_budgets=1)
             )
         whole = Interval() if all((skill, C) in refused for C in budgets) else pooled
-        reason = "" if whole.known else "no budget has an optimum for both; widen the sizes"
+        reason = "" if whole.is_finite else "no budget has an optimum for both; widen the sizes"
         per_budget.append(residual(skill, whole, reason=reason, n_budgets=len(budgets), p_holm=p_holm))
     return StudyResults(
         skills=tuple(residuals), aggregates=("aggregate",), level=0.9, resamples=200, runs=runs, minima=minima,
-        power_laws=tuple(_power_law(name, found, len(budgets)) for name in names), residuals=tuple(per_budget),
+        power_laws=tuple(_power_law(name, found, len(budgets)) for name in names), size_gaps=tuple(per_budget),
         laws=tuple(_law(name, len(runs)) for name in names),
-        frontier=tuple(
+        curve_versus_law=tuple(
             CurveVersusLaw(
                 mix=MIX, skill=one.skill, C=one.C, parabola=one.N, law=Interval(value=one.N.value * 0.93),
                 disagreement=Interval(value=math.log(0.93)),
             )
             for one in found
         ),
-        unusable=(),
+        excluded=(),
     )  # fmt: skip
 
 

@@ -108,7 +108,9 @@ def fit(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, 
 
 def require_a_fit(found: FitResults) -> None:
     """Refuse runs that nothing could be fitted to, with each reason once."""
-    if any(isinstance(one, FittedLaw) for one in found.laws.values()) or any(one.N.known for one in found.fits.minima):
+    if any(isinstance(one, FittedLaw) for one in found.laws.values()) or any(
+        one.N.is_finite for one in found.fits.minima
+    ):
         return
     reasons: dict[str, list[str]] = {}
     for one in found.laws.values():
@@ -374,8 +376,8 @@ def _study_fits(
     if not of_grid.has_isoflops:
         return StudyResults(
             skills=table.judged, aggregates=table.aggregates, level=settings.level, resamples=settings.resamples,
-            curve=curve, runs=table.runs, minima=(), power_laws=(), residuals=(), laws=(), frontier=(),
-            unusable=table.unusable,
+            curve=curve, runs=table.runs, minima=(), power_laws=(), size_gaps=(), laws=(), curve_versus_law=(),
+            excluded=table.unusable,
         )  # fmt: skip
     fits = fit_study(
         grid, skills=table.judged, aggregates=table.aggregates, level=settings.level,
@@ -383,9 +385,9 @@ def _study_fits(
         laws=_laws_by_mix(runs, laws, grid),
     )  # fmt: skip
     known = {(one.run_id, one.skill) for one in table.unusable}
-    more = [one for one in fits.unusable if (one.run_id, one.skill) not in known]
+    more = [one for one in fits.excluded if (one.run_id, one.skill) not in known]
     print_exclusions(more, out)
-    return replace(fits, unusable=(*table.unusable, *more), whole=runs.whole)
+    return replace(fits, excluded=(*table.unusable, *more), C_is_6ND=runs.whole)
 
 
 def _laws_by_mix(
@@ -489,11 +491,11 @@ def results_as_dict(fits: StudyResults) -> dict[str, Any]:
     named = {
         "minima": fits.minima_table(),
         "power_laws": fits.power_law_table(),
-        "residuals": fits.residual_table(),
+        "residuals": fits.size_gap_table(),
         "laws": fits.law_table(),
-        "frontier": fits.frontier_table(),
+        "frontier": fits.curve_versus_law_table(),
     }
-    left_out = [{"run": one.run_id, "skill": one.skill, "reason": one.reason} for one in fits.unusable]
+    left_out = [{"run": one.run_id, "skill": one.skill, "reason": one.reason} for one in fits.excluded]
     tables = {name: table.to_dict(orient="records") for name, table in named.items()}
     return {"level": fits.level, **tables, "unusable": left_out}
 
@@ -574,9 +576,11 @@ def _log_findings(run: AnalysisWriter, found: FitResults, runs: LoadedRuns) -> N
         run.file(f"tables/{name}.csv", table.to_csv(index=False))
     fitted = {name: one for name, one in found.laws.items() if isinstance(one, FittedLaw)}
     run.file("law.json", law_json(found))
-    metrics = {f"N_star_exponent/{law.skill}": law.a.value for law in fits.power_laws if law.a.known}
-    metrics |= {f"residual/{one.skill}": one.value.value for one in fits.residuals if one.pooled and one.value.known}
-    metrics |= {f"law_exponent/{name}": one.exponent.value for name, one in fitted.items() if one.exponent.known}
+    metrics = {f"N_star_exponent/{law.skill}": law.a.value for law in fits.power_laws if law.a.is_finite}
+    metrics |= {
+        f"residual/{one.skill}": one.value.value for one in fits.size_gaps if one.pooled and one.value.is_finite
+    }
+    metrics |= {f"law_exponent/{name}": one.exponent.value for name, one in fitted.items() if one.exponent.is_finite}
     run.log(metrics=metrics, params={"level": str(fits.level), "resamples": str(fits.resamples)})
     run.log(metrics=_half_widths(optima, runs.records), step=len(runs.table.runs))
     if runs.study is not None:

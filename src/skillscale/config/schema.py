@@ -322,7 +322,8 @@ class StudyConfig:
         data: name in conf/ that the study takes where the command names no other.
         skills: the same for the skills.
         mixes: shares of the categories; the first is the base.
-        multiplied: of a category, factors of its weight in the base mix, each one more mix (Roberts et al. 2025).
+        mix_multipliers: factors by category. Each multiplies the category's weight in the base mix and adds one mix
+            (Roberts et al. 2025).
         budgets: of the isoFLOP grid, FLOP (6 N D).
         sizes: models at each budget.
         span: sizes run from the expected optimum / span to optimum x span.
@@ -343,7 +344,7 @@ class StudyConfig:
     data: str = "embedded"
     skills: str = "embedded"
     mixes: Annotated[tuple[Mapping[str, float], ...], Field(min_length=1)]
-    multiplied: Mapping[str, tuple[Positive, ...]] = Field(default_factory=dict)
+    mix_multipliers: Mapping[str, tuple[Positive, ...]] = Field(default_factory=dict)
     budgets: Annotated[tuple[Positive, ...], Field(min_length=1)]
     sizes: Annotated[int, Field(ge=1, le=100)]
     span: Annotated[float, Field(ge=1)]
@@ -368,7 +369,7 @@ class StudyConfig:
         """The mixes, those made by multiplying included, each once; checked."""
         base = Mix(self.mixes[0])
         named = [Mix(shares) for shares in self.mixes]
-        made = [base.multiplied(name, factor) for name, factors in self.multiplied.items() for factor in factors]
+        made = [base.multiplied(name, factor) for name, factors in self.mix_multipliers.items() for factor in factors]
         return tuple(dict.fromkeys([*named, *made]))
 
 

@@ -1,7 +1,7 @@
-"""What a fitted study says: frozen values, each with its interval and its status, and the tables made of them.
+"""Results of a fitted study: frozen values, each with its interval and its status, and the tables made of them.
 
-Logarithms are natural, N in parameters, D in tokens, C in FLOP, L in nats per token. An interval is at the study's
-``level`` (two-sided). A quantity that the runs can't give is NaN beside a status that says why, never a guess.
+Logarithms are natural. N is in parameters, D in tokens, C in FLOP, L in nats per token. An interval is two-sided, at
+the study's ``level``. A quantity that the runs cannot determine is NaN, and its status says why. It is never a guess.
 """
 
 import math
@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +18,9 @@ Array = npt.NDArray[np.float64]
 
 
 class Status(StrEnum):
-    """What became of a fit. Only ``OK`` carries numbers to rely on; the others say what the runs lack.
+    """Outcome of a fit. Only ``OK`` has numbers to rely on. Every other status says what the runs lack.
 
-    An optimum ``ON_BOUND`` is good for the bounds it was given: other bounds would move it.
+    An optimum ``ON_BOUND`` holds for the bounds given. Other bounds would move it.
     """
 
     OK = "ok"
@@ -38,7 +37,7 @@ class Status(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a skill wants beside the aggregate; the first two only where the interval excludes zero."""
+    """A skill's needs compared with the aggregate. The first two require an interval that excludes zero."""
 
     CAPACITY = "capacity-hungry"
     DATA = "data-hungry"
@@ -47,32 +46,33 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """An estimate with its interval at the study's level; NaN bounds where none could be had."""
+    """An estimate with its interval at the study's level. The bounds are NaN where there is no interval."""
 
     value: float = math.nan
     lo: float = math.nan
     hi: float = math.nan
 
     @property
-    def known(self) -> bool:
-        """Whether there is an estimate with both bounds."""
+    def is_finite(self) -> bool:
+        """Whether the estimate and both bounds are finite."""
         return all(math.isfinite(x) for x in (self.value, self.lo, self.hi))
 
     @property
     def excludes_zero(self) -> bool:
         """Whether the whole interval lies on one side of zero."""
-        return self.known and (self.lo > 0 or self.hi < 0)
+        return self.is_finite and (self.lo > 0 or self.hi < 0)
 
     def map(self, f: Callable[[float], float]) -> "Interval":
-        """The interval of an increasing function of the quantity, such as exp."""
-        return Interval(value=f(self.value), lo=f(self.lo), hi=f(self.hi)) if self.known else Interval()
+        """Return the interval of an increasing function of the quantity, such as exp."""
+        return Interval(value=f(self.value), lo=f(self.lo), hi=f(self.hi)) if self.is_finite else Interval()
 
 
 @dataclass(frozen=True, kw_only=True)
 class IsoflopCurve:
-    """The fitted isoFLOP curve: ln L = polynomial in x = ln N - ``centre``, lowest power first.
+    """A fitted isoFLOP curve: ln L = polynomial in x = ln N - ``centre``, lowest power first.
 
-    ``shared`` curves: the first three coefficients, a parabola, are the budget's own, any further ones the skill's.
+    In ``shared`` curves the first three coefficients, a parabola, belong to the budget. Further ones belong to the
+    skill.
     """
 
     centre: float = field(metadata={"unit": "ln parameters"})
@@ -82,7 +82,7 @@ class IsoflopCurve:
     noise: float = field(metadata={"unit": "ln L, sd of a run about the curve"})
 
     def loss(self, N: npt.ArrayLike) -> Array:
-        """L of the curve at sizes N, in nats per token."""
+        """Return L of the curve at sizes N, in nats per token."""
         x = np.log(np.asarray(N, dtype=float)) - self.centre
         return np.asarray(np.exp(np.polynomial.polynomial.polyval(x, self.coefficients)))
 
@@ -91,10 +91,10 @@ class IsoflopCurve:
 class IsoflopMinimum:
     """The compute optimum of one skill at one budget and mix.
 
-    ``N``: N*(C) with interval (known only where ``status`` is ok); ``loss``: L at N*; ``curvature``: d2 ln L / d(ln N)2
-    at N*, with interval; ``curve`` is there wherever a curve could be fitted, refused ones included; so are ``draws``:
-    (n_draws, 2) ln N* and ln L at the estimated N* of the resamples, whose rows are the same for all skills, budgets
-    and mixes.
+    ``N``: N*(C) with interval, NaN unless ``status`` is ok. ``loss``: L at N*. ``curvature``: d2 ln L / d(ln N)2 at N*,
+    with interval. ``curve`` exists wherever a curve could be fitted, also where its minimum was refused. So do
+    ``draws``, (n_draws, 2): ln N* and ln L at the estimated N* in each resample. Row k is the same resample for all
+    skills, budgets and mixes.
     """
 
     mix: str
@@ -112,8 +112,8 @@ class IsoflopMinimum:
 
     @property
     def D(self) -> Interval:
-        """D* = C / (6 N*), in tokens; its bounds are N's, exchanged."""
-        if not self.N.known:
+        """D* = C / (6 N*), in tokens. The lower bound of N gives the upper bound of D."""
+        if not self.N.is_finite:
             return Interval()
         return Interval(value=self.C / (6 * self.N.value), lo=self.C / (6 * self.N.hi), hi=self.C / (6 * self.N.lo))
 
@@ -122,7 +122,7 @@ class IsoflopMinimum:
 class PowerLaw:
     """N*(C) = k C^a through the minima of one skill: ln N* = ``intercept`` + a (ln C - ``centre``).
 
-    ``draws``: (n_draws, 2) intercept and a of the resamples; the rows are the same resamples for every skill.
+    ``draws``: (n_draws, 2) intercept and a of the resamples. Row k is the same resample for every skill.
     """
 
     mix: str
@@ -142,7 +142,7 @@ class PowerLaw:
         return math.exp(self.intercept - self.a.value * self.centre)
 
     def N(self, C: float) -> Interval:
-        """N* at any C, in parameters, with its interval; unknown where the power law is."""
+        """Return N* at any C, in parameters, with its interval. It is NaN where the power law was refused."""
         if self.status is not Status.OK:
             return Interval()
         step = math.log(C) - self.centre
@@ -155,10 +155,10 @@ class PowerLaw:
 class SizeGap:
     """ln N*(skill) - ln N*(aggregate) at a budget, or pooled over the budgets (``C`` is NaN).
 
-    Pooled is the plain mean over the budgets that have both minima. Positive: the skill wants more parameters than the
-    aggregate. ``p``: two-sided, of no difference; ``p_holm``: the same after Holm's step-down over the pooled
-    comparisons with one aggregate in one mix, or over the losses of a plan (NaN elsewhere). ``verdict`` rests on the
-    interval.
+    Pooled means the plain mean over the budgets that have both minima. Positive: the skill needs more parameters than
+    the aggregate. ``p``: two-sided p-value of no difference. ``p_holm``: the same after Holm's step-down over the
+    pooled comparisons with one aggregate in one mix, or over the losses of a plan (NaN elsewhere). ``verdict`` rests on
+    the interval.
     """
 
     mix: str
@@ -178,22 +178,22 @@ class SizeGap:
         """Whether this is the mean over budgets."""
         return math.isnan(self.C)
 
-    def said(self, level: float) -> str:
-        """The verdict in words; a hint where it does not stand as one of several (Holm's p above 1 - level)."""
+    def describe_verdict(self, level: float) -> str:
+        """Return the verdict in words. It is a hint where Holm's p is above 1 - level."""
         hint = self.verdict is not Verdict.UNRESOLVED and self.p_holm > 1 - level
         return f"hint: {self.verdict}" if hint else str(self.verdict)
 
     @property
     def ratio(self) -> Interval:
-        """N*(skill) / N*(aggregate)."""
+        """N*(skill) / N*(aggregate), with interval."""
         return self.value.map(math.exp)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MultiStart:
-    """How far an optimum can be trusted: starts tried, how many reached it (1e-6 relative), and the next basin's gap.
+    """Agreement of the starts of a fit: how many were tried, and how many reached the optimum (1e-6 relative).
 
-    ``gap``: (F of the next basin - F) / F, infinite where no other basin was met.
+    ``gap``: (F of the next basin - F) / F, infinite where no start ended in another basin.
     """
 
     tried: int
@@ -203,14 +203,13 @@ class MultiStart:
 
 @dataclass(frozen=True, kw_only=True)
 class LawSummary:
-    """The law of one skill as it holds at one mix: a summary of its ``Fitted``, with an empty ``law`` where refused.
+    """The law of one skill at one mix: a summary of its ``FittedLaw``, with an empty ``law`` where the fit was refused.
 
-    ``theta``: the law's parameters by name (chinchilla: E, A, B, alpha, beta); ``objective`` names what was minimised,
-    ``F`` is its value (a sum over runs); ``a``: exponent of the law's own N*(C),
-    at this mix.
+    ``theta``: the law's parameters (chinchilla: E, A, B, alpha, beta). ``objective`` is the name of the objective and
+    ``F`` its value, a sum over runs. ``a``: exponent of the law's N*(C) at this mix.
 
-    The intervals own the runs' noise and take the form for true: where the frontier disagrees with the parabolas, the
-    form is off by more than they say.
+    The intervals include the runs' noise and assume that the form is correct. Where the law disagrees with the isoFLOP
+    curves, the misfit of the form is larger than the intervals.
     """
 
     mix: str
@@ -229,7 +228,7 @@ class LawSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class CurveVersusLaw:
-    """N*(C) by the parabola of that budget and by the parametric law; ``disagreement``: ln law - ln parabola."""
+    """N*(C) from the isoFLOP curve of a budget and from the parametric law. ``disagreement``: ln law - ln parabola."""
 
     mix: str
     skill: str
@@ -240,13 +239,13 @@ class CurveVersusLaw:
 
     @property
     def disagrees(self) -> bool:
-        """Whether the two differ by more than their errors, so that at least one form does not hold here."""
+        """Whether the two differ by more than their errors, so that at least one form is wrong here."""
         return self.disagreement.excludes_zero
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExcludedRun:
-    """A run, or one skill of a run, that was left out. ``skill`` is empty where the whole run was."""
+    """A run, or one skill of a run, that was excluded. ``skill`` is empty where the whole run was."""
 
     run_id: str
     skill: str
@@ -256,38 +255,38 @@ class ExcludedRun:
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
 
 
-def group_by_reason(unusable: Iterable[ExcludedRun]) -> dict[tuple[str, str], list[ExcludedRun]]:
-    """What was left out, by skill and reason; reasons that differ in their numbers alone are one, with their span."""
-    alike: dict[tuple[str, str], list[ExcludedRun]] = {}
-    for one in unusable:
-        alike.setdefault((one.skill, _NUMBER.sub("#", one.reason)), []).append(one)
-    return {(skill, _spanned([one.reason for one in ones])): ones for (skill, _), ones in alike.items()}
+def group_by_reason(excluded: Iterable[ExcludedRun]) -> dict[tuple[str, str], list[ExcludedRun]]:
+    """Group excluded runs by skill and reason. Reasons that differ only in their numbers become one, with ranges."""
+    groups: dict[tuple[str, str], list[ExcludedRun]] = {}
+    for run in excluded:
+        groups.setdefault((run.skill, _NUMBER.sub("#", run.reason)), []).append(run)
+    return {(skill, _with_ranges([run.reason for run in runs])): runs for (skill, _), runs in groups.items()}
 
 
 def describe_exclusions(
-    unusable: Iterable[ExcludedRun], shown: int, names: Mapping[str, str] | None = None
+    excluded: Iterable[ExcludedRun], shown: int, names: Mapping[str, str] | None = None
 ) -> list[str]:
-    """A line for each reason, with how many and the first of them, and at last one for those beyond ``shown``.
+    """Return a line for each reason, with the count and the first runs, and a last line for the reasons not shown.
 
     Args:
-        unusable: what was left out.
-        shown: reasons, at most.
-        names: of runs, for a person; a run that has none is told by its id.
+        excluded: excluded runs.
+        shown: largest number of reasons to show.
+        names: readable names by run id. A run without a name is shown by its id.
     """
-    known, reasons = names or {}, group_by_reason(unusable)
+    names, reasons = names or {}, group_by_reason(excluded)
     lines = []
-    for (skill, reason), ones in list(reasons.items())[:shown]:
-        first = ", ".join(known.get(one.run_id, one.run_id) for one in ones[:3])
-        more = f" and {len(ones) - 3} more" if len(ones) > 3 else ""
-        lines.append(f"{len(ones)} ({first}{more}): {f'{skill}: ' if skill else ''}{reason}")
+    for (skill, reason), runs in list(reasons.items())[:shown]:
+        first = ", ".join(names.get(run.run_id, run.run_id) for run in runs[:3])
+        more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
+        lines.append(f"{len(runs)} ({first}{more}): {f'{skill}: ' if skill else ''}{reason}")
     if len(reasons) > shown:
-        rest = sum(len(ones) for ones in list(reasons.values())[shown:])
+        rest = sum(len(runs) for runs in list(reasons.values())[shown:])
         lines.append(f"{rest} more, for {len(reasons) - shown} other reasons")
     return lines
 
 
-def _spanned(reasons: list[str]) -> str:
-    """The first of some reasons, each of its numbers as ``least to most`` where they differ."""
+def _with_ranges(reasons: list[str]) -> str:
+    """Return the first of several reasons. Numbers that differ between the reasons become ``least to most``."""
     numbers = iter(zip(*(_NUMBER.findall(reason) for reason in reasons), strict=True))
 
     def span(_: re.Match[str]) -> str:
@@ -298,22 +297,22 @@ def _spanned(reasons: list[str]) -> str:
 
 
 def bounds(name: str, value: Interval) -> dict[str, float]:
-    """An interval as three columns of a table."""
+    """Return an interval as three columns of a table."""
     return {name: value.value, f"{name}_lo": value.lo, f"{name}_hi": value.hi}
 
 
-def table(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Rows as a table that can be asked for a mix and skill even when there are none."""
-    found = pd.DataFrame(list(rows))
-    return found if len(found.columns) else pd.DataFrame(columns=["mix", "skill"])
+def table(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
+    """Return rows as a table. It has the columns mix and skill even where there are no rows."""
+    frame = pd.DataFrame(list(rows))
+    return frame if len(frame.columns) else pd.DataFrame(columns=["mix", "skill"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyResults:
-    """A study's fits. Every interval comes from one set of resamples of the runs, shared by all skills.
+    """The fits of a study. Every interval comes from one set of resamples of the runs, shared by all skills.
 
-    ``runs``: the usable input rows with their budget in column ``C``; ``skills`` and ``aggregates`` in input order (the
-    first aggregate is the one compared with, unless a residual names another).
+    ``runs``: the usable input rows with their budget in column ``C``. ``skills`` and ``aggregates`` are in input order.
+    The first aggregate is the reference, unless a size gap names another.
     """
 
     skills: tuple[str, ...]
@@ -323,20 +322,20 @@ class StudyResults:
     runs: pd.DataFrame = field(repr=False, compare=False)
     minima: tuple[IsoflopMinimum, ...]
     power_laws: tuple[PowerLaw, ...]
-    residuals: tuple[SizeGap, ...]
+    size_gaps: tuple[SizeGap, ...]
     laws: tuple[LawSummary, ...]
-    frontier: tuple[CurveVersusLaw, ...]
-    unusable: tuple[ExcludedRun, ...]
+    curve_versus_law: tuple[CurveVersusLaw, ...]
+    excluded: tuple[ExcludedRun, ...]
     curve: str = field(default="shared", metadata={"unit": "isoFLOP method, of skillscale.laws.isoflop.curves.CURVES"})
-    whole: bool = field(default=True, metadata={"unit": "whether C = 6 N D with N as counted, so that D* = C / 6 N*"})
+    C_is_6ND: bool = field(default=True, metadata={"unit": "C = 6 N D with N as counted, so that D* = C / 6 N*"})
 
     @property
     def mixes(self) -> tuple[str, ...]:
         """The mixes that were fitted, in the order of the runs."""
-        return tuple(dict.fromkeys(one.mix for one in self.minima))
+        return tuple(dict.fromkeys(minimum.mix for minimum in self.minima))
 
     def minima_table(self) -> pd.DataFrame:
-        """One row a mix, skill and budget.
+        """Return one row per mix, skill and budget.
 
         Columns: mix skill C N N_lo N_hi D (where N counts all parameters) loss curvature curvature_lo curvature_hi
         n_runs n_sizes status reason.
@@ -344,7 +343,7 @@ class StudyResults:
         return table(
             {"mix": m.mix, "skill": m.skill, "C": m.C}
             | bounds("N", m.N)
-            | ({"D": m.D.value} if self.whole else {})
+            | ({"D": m.D.value} if self.C_is_6ND else {})
             | {"loss": m.loss}
             | bounds("curvature", m.curvature)
             | {"n_runs": m.n_runs, "n_sizes": m.n_sizes, "status": str(m.status), "reason": m.reason}
@@ -352,7 +351,7 @@ class StudyResults:
         )
 
     def power_law_table(self) -> pd.DataFrame:
-        """One row a mix and skill: mix skill k a a_lo a_hi n_budgets status reason."""
+        """Return one row per mix and skill: mix skill k a a_lo a_hi n_budgets status reason."""
         return table(
             {"mix": law.mix, "skill": law.skill, "k": law.k}
             | bounds("a", law.a)
@@ -360,21 +359,22 @@ class StudyResults:
             for law in self.power_laws
         )
 
-    def residual_table(self) -> pd.DataFrame:
-        """One row a mix, skill, aggregate and budget, and one pooled (C is NaN).
+    def size_gap_table(self) -> pd.DataFrame:
+        """Return one row per mix, skill, aggregate and budget, and one pooled (C is NaN).
 
         Columns: mix skill aggregate C residual residual_lo residual_hi ratio p p_holm verdict n_budgets status reason.
         """
+        # The column of the size gap is named residual, as in the files of version 0.1.
         return table(
-            {"mix": r.mix, "skill": r.skill, "aggregate": r.aggregate, "C": r.C}
-            | bounds("residual", r.value)
-            | {"ratio": r.ratio.value, "p": r.p, "p_holm": r.p_holm, "verdict": str(r.verdict)}
-            | {"n_budgets": r.n_budgets, "status": str(r.status), "reason": r.reason}
-            for r in self.residuals
+            {"mix": gap.mix, "skill": gap.skill, "aggregate": gap.aggregate, "C": gap.C}
+            | bounds("residual", gap.value)
+            | {"ratio": gap.ratio.value, "p": gap.p, "p_holm": gap.p_holm, "verdict": str(gap.verdict)}
+            | {"n_budgets": gap.n_budgets, "status": str(gap.status), "reason": gap.reason}
+            for gap in self.size_gaps
         )
 
     def law_table(self) -> pd.DataFrame:
-        """One row a mix and skill.
+        """Return one row per mix and skill.
 
         Columns: mix skill law, each parameter with _lo and _hi, a a_lo a_hi F objective starts agree gap noise n_runs
         status reason.
@@ -389,16 +389,16 @@ class StudyResults:
             for fit in self.laws
         )
 
-    def frontier_table(self) -> pd.DataFrame:
-        """One row a mix, skill and budget.
+    def curve_versus_law_table(self) -> pd.DataFrame:
+        """Return one row per mix, skill and budget.
 
         Columns: mix skill C, then parabola, law and disagreement, each with _lo and _hi, and disagrees.
         """
         return table(
-            {"mix": f.mix, "skill": f.skill, "C": f.C}
-            | bounds("parabola", f.parabola)
-            | bounds("law", f.law)
-            | bounds("disagreement", f.disagreement)
-            | {"disagrees": f.disagrees}
-            for f in self.frontier
+            {"mix": pair.mix, "skill": pair.skill, "C": pair.C}
+            | bounds("parabola", pair.parabola)
+            | bounds("law", pair.law)
+            | bounds("disagreement", pair.disagreement)
+            | {"disagrees": pair.disagrees}
+            for pair in self.curve_versus_law
         )

@@ -186,7 +186,7 @@ def _optima_series(panel: Axes, fits: StudyResults, key: tuple[str, str], colour
     if law is not None:
         _power_law(panel, law, _budgets(fits, key[0]), colour)
     for one in fits.minima:
-        if (one.mix, one.skill) == key and one.N.known:
+        if (one.mix, one.skill) == key and one.N.is_finite:
             panel.errorbar(
                 [one.C * shift], [one.N.value], yerr=[[one.N.value - one.N.lo], [one.N.hi - one.N.value]], color=colour,
                 marker="D", markersize=4.5, markeredgecolor="white", elinewidth=1.2, capsize=2.5, gid="optimum",
@@ -198,14 +198,14 @@ def _frontier(panel: Axes, fits: StudyResults, key: tuple[str, str], colour: str
     points = _frontier_points(fits, key)
     if len(points) > 1:
         panel.plot(*zip(*points, strict=True), color=colour, linestyle=(0, (3, 2)), linewidth=0.9, gid="frontier")
-    if not any((one.mix, one.skill) == key and one.N.known for one in fits.minima):
+    if not any((one.mix, one.skill) == key and one.N.is_finite for one in fits.minima):
         panel.text(0.04, 0.94, "no optimum could be claimed", transform=panel.transAxes, va="top", color=SOFT)
 
 
 def _frontier_points(fits: StudyResults, key: tuple[str, str]) -> list[tuple[float, float]]:
     if not any((one.mix, one.skill) == key and one.status is Status.OK for one in fits.laws):
         return []
-    mine = [one for one in fits.frontier if (one.mix, one.skill) == key]
+    mine = [one for one in fits.curve_versus_law if (one.mix, one.skill) == key]
     return sorted((one.C, one.law.value) for one in mine if math.isfinite(one.law.value))
 
 
@@ -213,13 +213,13 @@ def _power_law(panel: Axes, law: PowerLaw, budgets: Sequence[float], colour: str
     grid = np.geomspace(budgets[0] / 1.3, budgets[-1] * 1.3, 40)
     at = [law.N(float(C)) for C in grid]
     panel.plot(grid, [one.value for one in at], color=colour, linewidth=1.3, gid="power law")
-    if all(one.known for one in at):
+    if all(one.is_finite for one in at):
         panel.fill_between(grid, [one.lo for one in at], [one.hi for one in at], color=colour, alpha=0.13, linewidth=0)
 
 
 def _optima_axes(panels: Sequence[Axes], fits: StudyResults, mix: str) -> None:
     budgets = _budgets(fits, mix)
-    known = [bound for one in fits.minima if one.mix == mix and one.N.known for bound in (one.N.lo, one.N.hi)]
+    known = [bound for one in fits.minima if one.mix == mix and one.N.is_finite for bound in (one.N.lo, one.N.hi)]
     runs = fits.runs.loc[fits.runs["mix"] == mix, "N"]
     bounds = known or [float(runs.min()), float(runs.max())]
     for panel in panels:
@@ -232,7 +232,7 @@ def _optima_key(fits: StudyResults, reference: str | None) -> list[Line2D]:
                   label=f"optimum, {_level(fits)} interval")]  # fmt: skip
     if any(one.status is Status.OK for one in fits.power_laws):
         key.append(Line2D([], [], color=INK, linewidth=1.3, label="power law through the optima"))
-    if any(len(_frontier_points(fits, (one.mix, one.skill))) > 1 for one in fits.frontier):
+    if any(len(_frontier_points(fits, (one.mix, one.skill))) > 1 for one in fits.curve_versus_law):
         key.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (3, 2)), label="by the law"))
     if reference is not None:
         key.append(
@@ -275,22 +275,22 @@ def _residual_rows(fits: StudyResults, mix: str) -> list[tuple[str, list[SizeGap
     aggregate = fits.aggregates[0] if fits.aggregates else ""
     rows = []
     for skill in fits.skills:
-        mine = [one for one in fits.residuals if (one.mix, one.skill, one.aggregate) == (mix, skill, aggregate)]
+        mine = [one for one in fits.size_gaps if (one.mix, one.skill, one.aggregate) == (mix, skill, aggregate)]
         rows.append((skill, sorted(mine, key=lambda one: math.inf if one.pooled else one.C)))
     return [(skill, group) for skill, group in rows if group]
 
 
 def _reach(values: Iterable[SizeGap]) -> float:
     """Half-width of the axis in ln ratio: whole intervals where they fit within a factor 6, else cut with an arrow."""
-    estimates = [abs(one.value.value) for one in values if one.value.known]
-    bounds = [abs(bound) for one in values if one.value.known for bound in (one.value.lo, one.value.hi)]
+    estimates = [abs(one.value.value) for one in values if one.value.is_finite]
+    bounds = [abs(bound) for one in values if one.value.is_finite for bound in (one.value.lo, one.value.hi)]
     widest = max([0.1, *bounds])
     return 1.08 * min(widest, max([math.log(6), *(1.2 * one for one in estimates)]))
 
 
 def _residual_row(axes: Axes, one: SizeGap, y: float, colour: str, reach: float, level: float) -> None:
     beside = axes.get_yaxis_transform()
-    if not one.value.known:
+    if not one.value.is_finite:
         axes.text(1.015, y, f"{one.status}", transform=beside, va="center", fontsize=7, color=SOFT, gid="refused")
         return
     lo, hi = max(one.value.lo, -reach), min(one.value.hi, reach)
@@ -303,8 +303,8 @@ def _residual_row(axes: Axes, one: SizeGap, y: float, colour: str, reach: float,
               color=colour, markeredgecolor="white", markeredgewidth=0.8, zorder=4,
               gid="pooled" if one.pooled else "residual")  # fmt: skip
     words = f"{percent(one.value.value)}  [{percent(one.value.lo)}, {percent(one.value.hi)}]"
-    stands = one.pooled and one.said(level) in (Verdict.CAPACITY, Verdict.DATA)
-    axes.text(1.015, y, f"{words}  {one.said(level)}" if one.pooled else words, transform=beside, va="center",
+    stands = one.pooled and one.describe_verdict(level) in (Verdict.CAPACITY, Verdict.DATA)
+    axes.text(1.015, y, f"{words}  {one.describe_verdict(level)}" if one.pooled else words, transform=beside, va="center",
               fontsize=7.5 if one.pooled else 7, color=INK if one.pooled else SOFT,
               weight="bold" if stands else "normal")  # fmt: skip
 

@@ -204,10 +204,10 @@ def _over_laws_told(laws: Laws, flops: Sequence[float]) -> list[str]:
 def _cell(value: Interval | None) -> str:
     if value is None or not np.isfinite(value.value):
         return ""
-    return f"{value.value:.3g} [{value.lo:.3g}, {value.hi:.3g}]" if value.known else f"{value.value:.3g}"
+    return f"{value.value:.3g} [{value.lo:.3g}, {value.hi:.3g}]" if value.is_finite else f"{value.value:.3g}"
 
 
 def _size(N: Interval) -> str:
     if not np.isfinite(N.value):
         return "none"
-    return f"{count(N.value, 2)} [{count(N.lo, 2)}, {count(N.hi, 2)}]" if N.known else count(N.value, 2)
+    return f"{count(N.value, 2)} [{count(N.lo, 2)}, {count(N.hi, 2)}]" if N.is_finite else count(N.value, 2)

@@ -195,8 +195,8 @@ def _verdicts(fits: StudyResults, mix: str, *, named: bool) -> list[dict[str, ob
         rows.append(
             {
                 "skill": f"{skill} ({mix})" if named else skill,
-                "verdict": one.said(fits.level) if one else str(Verdict.UNRESOLVED),
-                "shown": one is not None and one.said(fits.level) in (Verdict.CAPACITY, Verdict.DATA),
+                "verdict": one.describe_verdict(fits.level) if one else str(Verdict.UNRESOLVED),
+                "shown": one is not None and one.describe_verdict(fits.level) in (Verdict.CAPACITY, Verdict.DATA),
                 "sentence": verdict_text.verdict(fits, one) if one else f"No residual of {skill} was fitted.",
             }
         )
@@ -222,7 +222,7 @@ def _figures(fits: StudyResults, mix: str, number: int, *, named: bool) -> list[
             f"the two part, at least one form does not hold here. Points are shifted a little along C to stay apart.",
             (
                 table_section("Power laws N* = k C^a", _only(fits.power_law_table(), mix)),
-                table_section("N* by isoFLOP curve and by law", _only(fits.frontier_table(), mix)),
+                table_section("N* by isoFLOP curve and by law", _only(fits.curve_versus_law_table(), mix)),
             ),
         ),
         figure_section(
@@ -230,7 +230,7 @@ def _figures(fits: StudyResults, mix: str, number: int, *, named: bool) -> list[
             f"How many more parameters the skill's optimum has than the aggregate's: at each budget (dots) and pooled "
             f"over budgets (diamonds), with {level} intervals. An interval that crosses the vertical line shows no "
             f"difference.",
-            (table_section("Residuals, ln N*(skill) − ln N*(aggregate)", _only(fits.residual_table(), mix)),),
+            (table_section("Residuals, ln N*(skill) − ln N*(aggregate)", _only(fits.size_gap_table(), mix)),),
         ),
     ]  # fmt: skip
 
@@ -327,14 +327,14 @@ def _with_interval(value: float, lo: float, hi: float) -> str:
 
 def _runs(records: Sequence[RunRecord], fits: StudyResults) -> Section | None:
     """What became of the runs, and all that was left out."""
-    if not records and not fits.unusable:
+    if not records and not fits.excluded:
         return None
     reasons = Counter(
         (str(one.state), one.reason or "no reason recorded") for one in records if one.state is not State.FINISHED
     )
     bullets = [f"{number} {state}: {reason}" for (state, reason), number in reasons.items()]
     unfinished = {one.run_id for one in records if one.state is not State.FINISHED}
-    left_out = [one for one in fits.unusable if one.run_id not in unfinished]
+    left_out = [one for one in fits.excluded if one.run_id not in unfinished]
     bullets += [
         f"{len(ones)} left out{f' of {skill}' if skill else ''}: {reason}"
         for (skill, reason), ones in group_by_reason(left_out).items()

@@ -63,7 +63,7 @@ def plain_plan(one: Plan, asked: PlanContext, at: int) -> dict[str, Any]:
         "tokens_interval": ends(optimum.D), "worth": dict(optimum.weights),
         "mix": {name: share.value for name, share in optimum.mix.items()},
         "loss": one.loss.value, "loss_interval": ends(one.loss), "losses": told,
-        "residuals": {each.skill: plain_residual(each) for each in one.residuals},
+        "residuals": {each.skill: plain_residual(each) for each in one.size_gaps},
         "prices": [_plain_price(each) for each in one.prices],
         "cheap": _plain_cheap(one.cheap),
         "frontiers": [_plain_frontier(each) for each in one.frontiers],
@@ -133,12 +133,12 @@ def undetermined(one: Plan, asked: PlanContext) -> list[str]:
     known = [note for note in optimum.reason.split("; ") if "times the largest" not in note]
     if any(known):
         said.append(f"{_capital('; '.join(known))}.")
-    if optimum.N.known and not math.isfinite(one.cheap.sure_lo):
+    if optimum.N.is_finite and not math.isfinite(one.cheap.sure_lo):
         said.append(
             f"N* to within {100 * one.cheap.tolerance:.3g} % of compute: the planned N loses less than that in "
             f"{100 * one.cheap.chance:.0f} % of the draws, and no size does in enough of them to be sure."
         )
-    open_ = [each.skill for each in one.residuals if each.verdict is Verdict.UNRESOLVED and each.value.known]
+    open_ = [each.skill for each in one.size_gaps if each.verdict is Verdict.UNRESOLVED and each.value.is_finite]
     open_ = [name for name in open_ if name in asked.skills and optimum.weights.get(name) != 1]
     if open_:
         said.append(f"Whether the N* of {join(open_)} alone is larger or smaller than the plan's.")
@@ -189,7 +189,7 @@ def _mix_told(optimum: Optimum, asked: PlanContext) -> str:
 
 def _skill_table(one: Plan, skills: Sequence[str], level: float) -> list[str]:
     names = list(one.losses)
-    by_name = {each.skill: each for each in one.residuals}
+    by_name = {each.skill: each for each in one.size_gaps}
     return _table(
         [
             ["skill", *names],
@@ -209,7 +209,7 @@ def _table(columns: Sequence[list[str]]) -> list[str]:
 
 
 def _verdict(one: SizeGap, level: float) -> str:
-    return "" if one.verdict is Verdict.UNRESOLVED else one.said(level)
+    return "" if one.verdict is Verdict.UNRESOLVED else one.describe_verdict(level)
 
 
 def _price_table(one: Plan) -> list[str]:
@@ -237,7 +237,7 @@ def _price_table(one: Plan) -> list[str]:
 
 
 def _more(value: Interval) -> str:
-    if not value.known:
+    if not value.is_finite:
         return "–" if math.isnan(value.value) else f"{value.value:.2g}"
     if value.value < _NOTHING:
         return f"0, at most {value.hi:.2g}"
@@ -326,7 +326,7 @@ def _misled_lines(one: ValidationChoiceCost) -> list[str]:
         else "no N, for there is no optimum."
     )
     lines = _wrapped(f"chosen by a validation set of {weights}: {told}")
-    if effect.largest.known:
+    if effect.largest.is_finite:
         low, high = effect.extremes
         apart = effect.largest.map(math.log1p)
         lines += _wrapped(
@@ -343,7 +343,7 @@ def _misled_lines(one: ValidationChoiceCost) -> list[str]:
 
 
 def _more_or_less(value: Interval) -> str:
-    return f"{value.value:+.2g} [{value.lo:+.2g}, {value.hi:+.2g}]" if value.known else f"{value.value:+.2g}"
+    return f"{value.value:+.2g} [{value.lo:+.2g}, {value.hi:+.2g}]" if value.is_finite else f"{value.value:+.2g}"
 
 
 def _foot(laws: Mapping[str, SkillLaw], level: float) -> list[str]:

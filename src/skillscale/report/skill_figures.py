@@ -87,7 +87,7 @@ def _split_rows(one: ConfirmedVerdict) -> list[tuple[str, SizeGap, dict[str, boo
 
 
 def _reach(residuals: Sequence[SizeGap]) -> float:
-    ends = [abs(x) for one in residuals if one.value.known for x in (one.value.lo, one.value.hi)]
+    ends = [abs(x) for one in residuals if one.value.is_finite for x in (one.value.lo, one.value.hi)]
     return 1.08 * min(max([0.1, *ends]), _WIDEST)
 
 
@@ -95,7 +95,7 @@ def _residual_row(
     axes: Axes, one: SizeGap, y: float, colour: str, reach: float, *, hollow: bool, mean: bool
 ) -> None:  # fmt: skip
     beside = axes.get_yaxis_transform()
-    if not one.value.known:
+    if not one.value.is_finite:
         axes.text(1.015, y, str(one.status), transform=beside, va="center", fontsize=7, color=SOFT)
         return
     lo, hi = max(one.value.lo, -reach), min(one.value.hi, reach)
@@ -256,7 +256,7 @@ def shifts(study: SkillStudy) -> Figure:
         figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
-        mine = [one for one in study.shifts if one.mix == study.base and one.largest.known]
+        mine = [one for one in study.shifts if one.mix == study.base and one.largest.is_finite]
         for (at, words), dash in zip(PUBLISHED_SHIFTS, ((4, 2), (1, 2)), strict=True):
             axes.axhline(at, color=GREY, linewidth=1.1, linestyle=(0, dash), label=words)
         for one in mine:
@@ -319,8 +319,8 @@ def published(fits: StudyResults, mix: str, theirs: pd.DataFrame) -> Figure:
 def _ratios(panel: Axes, fits: StudyResults, mix: str, name: str, theirs: pd.DataFrame, colour: str) -> None:
     """A skill's residuals: this study's with intervals, those of the others' optima without."""
     aggregate = next(iter(fits.aggregates), "")
-    for one in fits.residuals:
-        if (one.mix, one.skill, one.aggregate) == (mix, name, aggregate) and one.value.known and not one.pooled:
+    for one in fits.size_gaps:
+        if (one.mix, one.skill, one.aggregate) == (mix, name, aggregate) and one.value.is_finite and not one.pooled:
             panel.plot([one.C, one.C], [one.value.lo, one.value.hi], color=colour, linewidth=0.8)
             panel.plot([one.C], [one.value.value], marker="o", markersize=3.5, color=colour, gid="optimum")
     common = theirs[theirs["skill"] == "aggregate"].set_index("C")["N"]

@@ -95,7 +95,7 @@ def _splits(study: SkillStudy) -> list[Figure]:
     if not study.verdicts:
         why = "The runs have no aggregate to compare skills with: weigh evaluation sets in `study.aggregate`, or in "
         return [_missing("splits", title, f"{why}`validation` of a table's columns.")]
-    if not any(one.hypothesis.value.known for one in study.verdicts):
+    if not any(one.hypothesis.value.is_finite for one in study.verdicts):
         reasons = "; ".join(dict.fromkeys(one.hypothesis.reason for one in study.verdicts if one.hypothesis.reason))
         return [_missing("splits", title, f"No skill has a residual: {reasons}.")]
     told = " ".join(_verdict(one) for one in study.verdicts)
@@ -131,7 +131,7 @@ def _capital(text: str) -> str:
 
 
 def _verdict(one: ConfirmedVerdict) -> str:
-    if not one.hypothesis.value.known:
+    if not one.hypothesis.value.is_finite:
         return f"{one.skill}: {one.hypothesis.reason}."
     here = f"{percent(one.hypothesis.value.value)} {_ends(one.hypothesis.value)}"
     if one.verdict is Verdict.UNRESOLVED and one.hypothesis.value.excludes_zero:
@@ -147,7 +147,7 @@ def _verdict(one: ConfirmedVerdict) -> str:
         Confirmation.NOT_CONFIRMED: "but not confirmed on the held-out split",
         Confirmation.NO_SPLIT: "with no held-out split to confirm it",
     }.get(one.confirmation, "")
-    held = f" ({percent(one.held_out.value.value)} {_ends(one.held_out.value)})" if one.held_out.value.known else ""
+    held = f" ({percent(one.held_out.value.value)} {_ends(one.held_out.value)})" if one.held_out.value.is_finite else ""
     return f"{one.skill}: {one.verdict} ({here}), {there}{held}."
 
 
@@ -231,7 +231,7 @@ def _elasticities(study: SkillStudy, skills: Sequence[str]) -> str:
     told = []
     for name in skills:
         one = pooled.get(name)
-        if one is None or one.status is not Status.OK or not one.elasticity.known:
+        if one is None or one.status is not Status.OK or not one.elasticity.is_finite:
             told.append(f"{name}: {one.reason if one else 'no optima'}")
             continue
         value = one.elasticity
@@ -249,7 +249,7 @@ def _equal(study: SkillStudy) -> str:
     mine = [
         one
         for one in study.shares.equal
-        if math.isnan(one.C) and {one.first, one.second} == set(study.pair) and one.ratio.known
+        if math.isnan(one.C) and {one.first, one.second} == set(study.pair) and one.ratio.is_finite
     ]
     if not mine:
         return f"At equal share {join(list(study.pair))} can't be compared: no share is within both ranges."

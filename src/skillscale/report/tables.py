@@ -58,12 +58,12 @@ def _verdict_columns(fits: StudyResults, mix: str, names: Sequence[str], notes: 
         if one is None:
             values.append("reference" if name == _reference(fits) else "–")
             verdicts.append("–")
-        elif one.value.known:
+        elif one.value.is_finite:
             value, lo, hi = (
                 percent(number).removesuffix(" %") for number in (one.value.value, one.value.lo, one.value.hi)
             )
             values.append(f"{value} [{lo}, {hi}]")
-            verdicts.append(one.said(fits.level))
+            verdicts.append(one.describe_verdict(fits.level))
         else:
             values.append("–")
             verdicts.append(f"{one.verdict} {_mark(notes, one.reason)}")
@@ -127,9 +127,9 @@ def frames(fits: StudyResults, records: Sequence[RunRecord]) -> dict[str, pd.Dat
         "optima": fits.minima_table(),
         "isoflop_curves": curves_frame(fits),
         "power_laws": fits.power_law_table(),
-        "residuals": fits.residual_table(),
-        "frontier": fits.frontier_table(),
-        "left_out": left_out_frame(fits.unusable),
+        "residuals": fits.size_gap_table(),
+        "frontier": fits.curve_versus_law_table(),
+        "left_out": left_out_frame(fits.excluded),
     }
 
 

@@ -14,7 +14,7 @@ def pooled_size_gap(fits: StudyResults, mix: str, skill: str) -> SizeGap | None:
     return next(
         (
             one
-            for one in fits.residuals
+            for one in fits.size_gaps
             if one.pooled and (one.mix, one.skill, one.aggregate) == (mix, skill, aggregate)
         ),
         None,
@@ -28,7 +28,7 @@ def article(aggregate: str) -> str:
 
 def verdict(fits: StudyResults, residual: SizeGap) -> str:
     """What is shown about one skill, with its interval; where nothing is, that."""
-    if not residual.value.known:
+    if not residual.value.is_finite:
         return f"Nothing can be said of {residual.skill}: {residual.status}. {_sentence(residual.reason)}"
     level = f"{100 * fits.level:.3g} % interval"
     span = f"{percent(residual.value.lo)} to {percent(residual.value.hi)}"
@@ -65,7 +65,7 @@ def _after_holm(fits: StudyResults, residual: SizeGap) -> str:
     """Several skills compared at once make some interval miss zero by chance; say so where that is all there is."""
     if not math.isfinite(residual.p_holm) or residual.p_holm <= 1 - fits.level:
         return ""
-    compared = sum(1 for one in fits.residuals if one.pooled and one.mix == residual.mix)
+    compared = sum(1 for one in fits.size_gaps if one.pooled and one.mix == residual.mix)
     corrected = f"p = {residual.p_holm:.2g} after Holm's correction"
     return f" Taken as one of {compared} comparisons it does not stand ({corrected}): a hint."
 
@@ -75,8 +75,8 @@ def _signs(fits: StudyResults, residual: SizeGap) -> str:
     same = (residual.mix, residual.skill, residual.aggregate)
     single = [
         one.value.value
-        for one in fits.residuals
-        if not one.pooled and (one.mix, one.skill, one.aggregate) == same and one.value.known
+        for one in fits.size_gaps
+        if not one.pooled and (one.mix, one.skill, one.aggregate) == same and one.value.is_finite
     ]
     if len(single) < 2:
         return ""
@@ -102,7 +102,7 @@ def compare_curve_and_law(fits: StudyResults) -> str:
     Laws that were refused are left out. At a level of 90 %, one comparison in ten differs by chance.
     """
     fitted = {(one.mix, one.skill) for one in fits.laws if one.status is Status.OK}
-    compared = [one for one in fits.frontier if one.disagreement.known and (one.mix, one.skill) in fitted]
+    compared = [one for one in fits.curve_versus_law if one.disagreement.is_finite and (one.mix, one.skill) in fitted]
     if not compared:
         return ""
     apart: dict[tuple[str, str], list[CurveVersusLaw]] = {}
@@ -140,11 +140,11 @@ def what_to_run(fits: StudyResults) -> list[str]:
         f"{_capital(what)} {join(ones)}{' FLOP' if what.endswith(' at') else ''}: {_uncapital(_sentence(reason))}"
         for (reason, what), ones in lacks.items()
     ]
-    return missing + [_runs_needed(one) for one in fits.residuals if _open(one)]
+    return missing + [_runs_needed(one) for one in fits.size_gaps if _open(one)]
 
 
 def _open(one: SizeGap) -> bool:
-    return one.pooled and one.verdict is Verdict.UNRESOLVED and one.value.known and one.value.value != 0
+    return one.pooled and one.verdict is Verdict.UNRESOLVED and one.value.is_finite and one.value.value != 0
 
 
 def _runs_needed(residual: SizeGap) -> str:

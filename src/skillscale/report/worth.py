@@ -29,7 +29,7 @@ def _plain(one: WeightedOptimum) -> dict[str, Any]:
         **plain_optimum(optimum),
         "worth": dict(optimum.weights),
         "mix": {name: share.value for name, share in optimum.mix.items()},
-        "residuals": {each.skill: plain_residual(each) for each in one.residuals},
+        "residuals": {each.skill: plain_residual(each) for each in one.size_gaps},
         "equal_weights": None if one.equal is None else plain_effect(one.equal),
         "best_mix": None if one.best is None else plain_best(one.best),
     }
@@ -92,9 +92,9 @@ def _block(mix: str, several: Sequence[WeightedOptimum], convention: str) -> lis
         ["N by equal weights", *(ratio_text(one.equal.shift) if one.equal else "" for one in several)],
         ["cost, % of C", *(_cost(one.equal.compute) if one.equal else "" for one in several)],
     )
-    names = [one.skill for one in several[0].residuals]
+    names = [one.skill for one in several[0].size_gaps]
     residuals = [
-        [f"residual at {compact(one.optimum.C)}", *(ratio_text(each.value) for each in one.residuals)]
+        [f"residual at {compact(one.optimum.C)}", *(ratio_text(each.value) for each in one.size_gaps)]
         for one in several
     ]
     lines += ["", *_table(["skill", *names], *residuals)]
@@ -120,7 +120,7 @@ def _notes(several: Sequence[WeightedOptimum]) -> list[tuple[str, str]]:
     for one in several:
         C = compact(one.optimum.C)
         notes += [(C, each.reason) for each in (one.optimum, one.best) if each]
-        notes += [(C, f"residual of {each.skill}: {each.reason}") for each in one.residuals if not each.value.known]
+        notes += [(C, f"residual of {each.skill}: {each.reason}") for each in one.size_gaps if not each.value.is_finite]
     return notes
 
 
@@ -134,7 +134,7 @@ def size_text(value: Interval) -> str:
         return "none"
     return (
         f"{count(value.value, 2)} [{count(value.lo, 2)}, {count(value.hi, 2)}]"
-        if value.known
+        if value.is_finite
         else count(value.value, 2)
     )
 
@@ -143,19 +143,19 @@ def loss_text(value: Interval) -> str:
     """``2.406 [2.314, 2.49]``."""
     if math.isnan(value.value):
         return MISSING
-    return f"{value.value:.4g} [{value.lo:.4g}, {value.hi:.4g}]" if value.known else f"{value.value:.4g}"
+    return f"{value.value:.4g} [{value.lo:.4g}, {value.hi:.4g}]" if value.is_finite else f"{value.value:.4g}"
 
 
 def share_text(value: Interval) -> str:
     """``0.32 [0.25, 0.41]``."""
-    return f"{value.value:.2f} [{value.lo:.2f}, {value.hi:.2f}]" if value.known else f"{value.value:.2f}"
+    return f"{value.value:.2f} [{value.lo:.2f}, {value.hi:.2f}]" if value.is_finite else f"{value.value:.2f}"
 
 
 def ratio_text(value: Interval) -> str:
     """A difference of logarithms, signed, in per cent."""
     told, lo, hi = (percent(number) for number in (value.value, value.lo, value.hi))
-    return f"{told} [{lo}, {hi}]".replace(" %", "") + " %" if value.known else told
+    return f"{told} [{lo}, {hi}]".replace(" %", "") + " %" if value.is_finite else told
 
 
 def _cost(value: Interval) -> str:
-    return f"{100 * value.value:.2g} [{100 * value.lo:.2g}, {100 * value.hi:.2g}]" if value.known else "–"
+    return f"{100 * value.value:.2g} [{100 * value.lo:.2g}, {100 * value.hi:.2g}]" if value.is_finite else "–"

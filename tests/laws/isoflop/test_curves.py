@@ -165,7 +165,7 @@ def test_refusals(curve, runs, status, words):
     for minimum in found:
         assert minimum.status is not Status.OK
         assert minimum.reason
-        assert not minimum.N.known
+        assert not minimum.N.is_finite
         assert math.isnan(minimum.loss)
         assert minimum.curve is not None
     assert any(words in m.reason for m in found)

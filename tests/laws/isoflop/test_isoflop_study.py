@@ -29,7 +29,7 @@ def demo() -> tuple[pd.DataFrame, dict[str, PlantedLaw], StudyResults]:
 
 
 def pooled(fits: StudyResults) -> dict:
-    return {r.skill: r for r in fits.residuals if r.pooled}
+    return {r.skill: r for r in fits.size_gaps if r.pooled}
 
 
 def test_planted_verdicts_are_found(demo):
@@ -49,9 +49,9 @@ def test_tables_hold_one_row_a_thing(demo):
     _, _, fits = demo
     assert len(fits.minima_table()) == 4 * 3
     assert len(fits.power_law_table()) == 4
-    assert len(fits.residual_table()) == 3 * (3 + 1)
+    assert len(fits.size_gap_table()) == 3 * (3 + 1)
     assert len(fits.law_table()) == 4
-    assert len(fits.frontier_table()) == 4 * 3
+    assert len(fits.curve_versus_law_table()) == 4 * 3
     assert set(fits.minima_table()["status"]) == {"ok"}
     table = fits.minima_table()
     assert (table["N_lo"] < table["N"]).all()
@@ -77,16 +77,20 @@ def test_parametric_law_agrees_with_the_parabolas_where_it_is_true(demo):
         assert law.status is Status.OK
         assert law.starts.agree == law.starts.tried
         assert law.theta["alpha"].value == pytest.approx(truths[law.skill].alpha, abs=0.03)
-    inside = [f.disagreement.lo < 0 < f.disagreement.hi for f in fits.frontier]
+    inside = [f.disagreement.lo < 0 < f.disagreement.hi for f in fits.curve_versus_law]
     assert np.mean(inside) > 0.7
-    assert [f.disagrees for f in fits.frontier] == [not ok for ok in inside] == [*fits.frontier_table()["disagrees"]]
+    assert (
+        [f.disagrees for f in fits.curve_versus_law]
+        == [not ok for ok in inside]
+        == [*fits.curve_versus_law_table()["disagrees"]]
+    )
 
 
 def test_a_law_of_the_wrong_form_disagrees_with_the_curves():
     truth = PlantedLaw.at_optimum(N=4e4, C=1.6e11, L=3.0, reducible=0.6, alpha=0.3, beta=0.6, k=0.4, g=0.08)
     runs = simulate_study({"skill": truth}, np.random.default_rng(0), noise=NoiseModel(run=0.001, seed_level=0))
     fits = fit_study(runs, skills=["skill"], aggregates=[], resamples=300)
-    assert any(f.disagrees for f in fits.frontier)
+    assert any(f.disagrees for f in fits.curve_versus_law)
 
 
 def test_a_law_of_several_mixes_is_told_beside_the_curves_of_each():
@@ -109,7 +113,7 @@ def test_a_law_of_several_mixes_is_told_beside_the_curves_of_each():
     fits = fit_study(runs, skills=["skill"], aggregates=[], resamples=200, laws=laws)
     assert [(fit.mix, fit.n_runs) for fit in fits.laws] == [("even", 72), ("lean", 72), ("rich", 72)]
     assert all(fit.theta == one.theta for fit in fits.laws)
-    for found in fits.frontier:
+    for found in fits.curve_versus_law:
         share = {"even": 0.5, "lean": 0.2, "rich": 0.8}[found.mix]
         assert found.law.value == pytest.approx(one.optimum(found.C, [share, 1 - share]).value)
         assert found.disagreement.hi - found.disagreement.lo < 1.5
@@ -119,7 +123,7 @@ def test_the_laws_of_others_serve_and_a_skill_without_one_says_so(demo):
     runs, _, _ = demo
     fits = fit(runs, laws={("all=1", name): UnfittedSkill(skill=name, n_runs=42, reason="too odd") for name in SKILLS})
     assert [one.reason for one in fits.laws] == ["too odd"] * 3 + ["aggregate has no law here; fit it too"]
-    assert all(not one.law.known and one.parabola.known for one in fits.frontier)
+    assert all(not one.law.is_finite and one.parabola.is_finite for one in fits.curve_versus_law)
 
 
 @pytest.mark.parametrize("curve", ["quadratic", "cubic"])
@@ -137,9 +141,9 @@ def test_a_plain_curve_changes_the_minima_and_leaves_the_law(demo, curve):
 
 def test_the_same_seed_gives_the_same_intervals(demo):
     runs, _, fits = demo
-    pd.testing.assert_frame_equal(fits.residual_table(), fit(runs).residual_table())
-    other = fit(runs, seed=1).residual_table()
-    assert not other["residual_lo"].equals(fits.residual_table()["residual_lo"])
+    pd.testing.assert_frame_equal(fits.size_gap_table(), fit(runs).size_gap_table())
+    other = fit(runs, seed=1).size_gap_table()
+    assert not other["residual_lo"].equals(fits.size_gap_table()["residual_lo"])
 
 
 def test_a_shared_error_narrows_the_residual_not_the_optimum():
@@ -160,7 +164,7 @@ def test_bad_rows_are_named_and_cost_no_more_than_they_must():
     runs.loc[3, "D"] *= 2
     runs = pd.concat([runs, runs.iloc[[10]]])
     fits = fit(runs)
-    named = {(u.run_id, u.skill): u.reason for u in fits.unusable}
+    named = {(u.run_id, u.skill): u.reason for u in fits.excluded}
     assert named == {
         ("run-000", "code"): "no loss",
         ("run-001", "prose"): "loss is -1.0, not a positive number",
@@ -210,7 +214,7 @@ def test_one_budget_gives_minima_and_says_what_the_rest_needs():
     runs, _ = demo_study(0)
     fits = fit(runs[runs["C"] == 1.6e11])
     assert all(m.status is Status.OK for m in fits.minima)
-    assert all(p.status is Status.TOO_FEW_BUDGETS and not p.N(1e12).known for p in fits.power_laws)
+    assert all(p.status is Status.TOO_FEW_BUDGETS and not p.N(1e12).is_finite for p in fits.power_laws)
     assert all(law.status is Status.NOT_IDENTIFIED and "second budget" in law.reason for law in fits.laws)
     assert pooled(fits)["knowledge"].verdict is Verdict.CAPACITY
 
@@ -219,7 +223,7 @@ def test_a_refused_minimum_takes_its_residual_with_it():
     runs, _ = demo_study(0)
     low = (runs["C"] == 5e10) & (runs["N"] > 2e4)
     fits = fit(runs.assign(code=runs["code"].where(~low)))
-    refused = next(r for r in fits.residuals if r.skill == "code" and r.C == 5e10)
+    refused = next(r for r in fits.size_gaps if r.skill == "code" and r.C == 5e10)
     assert refused.status is not Status.OK
     assert refused.reason.startswith("code: ")
     assert refused.verdict is Verdict.UNRESOLVED
@@ -273,7 +277,7 @@ def test_a_skill_without_any_loss_costs_itself_alone():
     runs, _ = demo_study(0)
     fits = fit(runs.assign(code=np.nan))
     assert pooled(fits)["code"].verdict is Verdict.UNRESOLVED
-    assert not pooled(fits)["code"].value.known
+    assert not pooled(fits)["code"].value.is_finite
     assert pooled(fits)["knowledge"].verdict is Verdict.CAPACITY
 
 
@@ -293,7 +297,7 @@ def coverage(studies: int, *, seeds: int, noise: float, resamples: int) -> dict[
         own, common = (np.log([truths[name].optimum(C) for C in budgets]) for name in ("skill", "aggregate"))
         gap = dict(zip(budgets, own - common, strict=True))
         hits["N"] += [covers(m.N, truths[m.skill].optimum(m.C)) for m in fits.minima if m.status is Status.OK]
-        for residual in fits.residuals:
+        for residual in fits.size_gaps:
             right = float(np.mean(own - common)) if residual.pooled else gap.get(residual.C, math.nan)
             hits["pooled" if residual.pooled else "residual"].append(covers(residual.value, right))
         log_C = np.log(budgets) - np.log(budgets).mean()
@@ -322,7 +326,7 @@ def test_published_sweeps_give_about_their_published_exponents(root, tables, cur
     wanted = {"porian rw base long kaplan kaplan train": 0.84, "porian rw tuned short const standard val": 0.5}
     chosen = runs[runs["mix"].isin(wanted)]
     fits = fit_study(chosen, skills=["loss"], aggregates=[], curve=curve, resamples=200)
-    assert not fits.unusable
+    assert not fits.excluded
     assert len(fits.runs) == len(chosen)
     for law in fits.power_laws:
         assert law.a.value == pytest.approx(wanted[law.mix], abs=0.06)

@@ -201,7 +201,7 @@ def test_no_interior_minimum():
     found = weighted_optimum(fitted, 1e12, {"code": 1})
     assert found.status is Status.NO_MINIMUM
     assert found.reason.startswith("no interior minimum: the loss falls up to the smallest N looked at")
-    assert not found.N.known
+    assert not found.N.is_finite
     assert size_gap(fitted, 1e12, "code", {"code": 1}).status is Status.NO_MINIMUM
     assert validation_effect(fitted, 1e12, {"code": 1}, {"code": 2}).status is Status.NO_MINIMUM
 
@@ -344,9 +344,13 @@ def test_draws_that_ran_away_are_no_optima():
     found = best_mix(fitted, 1e12, WEIGHTS, BOUNDS)
     assert found.status is Status.NOT_IDENTIFIED
     assert found.reason.startswith("some draws have no best mix")
-    assert (found.N.known, found.mix["code"].known, math.isfinite(found.mix["code"].value)) == (False, False, True)
+    assert (found.N.is_finite, found.mix["code"].is_finite, math.isfinite(found.mix["code"].value)) == (
+        False,
+        False,
+        True,
+    )
     assert np.isnan(found.draws).sum() == 1
-    assert not weighted_optimum(fitted, 1e12, WEIGHTS, MIX).N.known
+    assert not weighted_optimum(fitted, 1e12, WEIGHTS, MIX).N.is_finite
 
 
 def test_mixes_beyond_the_runs_are_named():

@@ -65,12 +65,12 @@ def wish(**more) -> PlanRequest:
 
 
 def test_verdicts_on_the_skills_of_a_plan_are_told_as_a_family(plain):
-    code, prose = plan(plain, C, wish()).residuals
+    code, prose = plan(plain, C, wish()).size_gaps
     least, most = sorted((code.p, prose.p))
     assert sorted((code.p_holm, prose.p_holm)) == pytest.approx(
         sorted((min(1.0, 2 * least), min(1.0, max(2 * least, most))))
     )
-    alone, other = plan(plain, C, wish(weights={"code": 1.0})).residuals
+    alone, other = plan(plain, C, wish(weights={"code": 1.0})).size_gaps
     assert math.isnan(alone.p_holm)
     assert other.p_holm == other.p
 

@@ -29,7 +29,7 @@ def test_it_is_what_the_optima_are_one_by_one(name):
     one, far = weighted_optima(laws, [1e11, 1e12], WEIGHTS, equal=list(laws))
     assert (one.optimum.C, far.optimum.C) == (1e11, 1e12)
     assert one.optimum == weighted_optimum(laws, 1e11, WEIGHTS)
-    assert one.residuals[0] == size_gap(laws, 1e11, "code", WEIGHTS)
+    assert one.size_gaps[0] == size_gap(laws, 1e11, "code", WEIGHTS)
     assert one.equal == validation_effect(laws, 1e11, WEIGHTS, {"code": 1, "prose": 1})
     assert (one.best is None) == (name == "chinchilla")
     if one.best is not None:

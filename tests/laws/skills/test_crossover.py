@@ -49,7 +49,7 @@ def test_a_slope_that_may_be_zero_leaves_the_interval_open():
     told = found(0.01, 0.05, (0.02, 0.05))
     assert told.outcome is CrossoverOutcome.UNRESOLVED
     assert (told.ratio.lo, told.ratio.hi) == (0.0, math.inf)
-    assert not told.ratio.known
+    assert not told.ratio.is_finite
 
 
 def test_one_side_alone_may_be_bounded():
@@ -160,7 +160,7 @@ def likeness_of(size: float, kind: str, rng: np.random.Generator) -> str:
     runs = pd.DataFrame({"mix": names, "mix/code": np.linspace(0.1, 0.9, 13), "mix/knowledge": 0.5})
     fits = StudyResults(
         skills=("own", "knowledge", "code"), aggregates=(), level=0.9, resamples=200, runs=runs, minima=tuple(minima),
-        power_laws=(), residuals=(), laws=(), frontier=(), unusable=(),
+        power_laws=(), size_gaps=(), laws=(), curve_versus_law=(), excluded=(),
     )  # fmt: skip
     study = similarity_study(fits, ["own"], first="knowledge", second="code", over="code", under="knowledge")
     return study.likenesses[-1].like

@@ -53,7 +53,7 @@ def test_planted_elasticities_are_found(fits):
         found = pooled[skill].elasticity
         assert found.lo < right < found.hi
         assert found.hi - found.lo < 0.2
-        assert not pooled[skill].slope.known
+        assert not pooled[skill].slope.is_finite
     assert pooled["knowledge"].elasticity.excludes_zero
     assert pooled["knowledge"].p < 0.05
     (difference,) = (one for one in told.differences if math.isnan(one.C))
@@ -76,7 +76,7 @@ def test_skills_are_compared_at_equal_share_and_not_beyond_their_mixes(fits):
         right = math.exp((ELASTICITY["knowledge"] - ELASTICITY["code"]) * math.log(share / 0.5))
         assert by_share[share].ratio.lo < right < by_share[share].ratio.hi
     assert by_share[0.6].status is Status.BEYOND
-    assert not by_share[0.6].ratio.known
+    assert not by_share[0.6].ratio.is_finite
     assert "code has mixes of share 0.175 to 0.45" in by_share[0.6].reason
 
 
@@ -171,17 +171,17 @@ def test_budgets_without_a_share_in_common_have_no_mean():
     told = share_study(cut, {"knowledge": "knowledge", "code": "code"}, at=(0.3,))
     for one in (*told.effects, *told.differences):
         assert one.status is (Status.BEYOND if math.isnan(one.C) else Status.OK)
-        assert one.elasticity.known is not math.isnan(one.C)
+        assert one.elasticity.is_finite is not math.isnan(one.C)
     for one in (told.effects[-1], told.differences[-1], told.equal[-1]):
         assert one.status is Status.BEYOND
         assert "no range in common" in one.reason
-    assert not told.equal[-1].ratio.known
+    assert not told.equal[-1].ratio.is_finite
     *single, over_all = crossover_study(cut, "code", "knowledge", over="code", under="knowledge").crossovers
     assert {one.status for one in single} == {Status.OK}
     assert over_all.status is Status.BEYOND
     assert over_all.outcome is CrossoverOutcome.UNRESOLVED
     assert "no range in common" in over_all.reason
-    assert not over_all.ratio.known
+    assert not over_all.ratio.is_finite
 
 
 def test_elasticities_of_several_skills_are_corrected_for_their_number(fits):

@@ -83,7 +83,7 @@ def test_a_refused_column_is_left_out_by_name():
     assert all(len(one.columns) == 3 for one in rest)
     (alone, *_) = composition_shifts(fits, ["code", "prose"])
     assert alone.status is Status.TOO_FEW
-    assert not alone.largest.known
+    assert not alone.largest.is_finite
 
 
 def test_requests_that_make_no_sense_are_refused():

@@ -73,8 +73,8 @@ def test_holms_families_are_skills_and_data_sets(fits):
 
 def test_an_interval_that_excludes_zero_is_no_verdict_where_holm_denies_it(fits):
     """p = .06 of one in four: its own interval at 90 % excludes zero, the family's does not."""
-    weak = [replace(r, p=0.06) if r.pooled and r.skill in ("hungry", "turned", "alone") else r for r in fits.residuals]
-    told = confirmed_verdicts(replace(fits, residuals=tuple(weak)), SPLITS)
+    weak = [replace(r, p=0.06) if r.pooled and r.skill in ("hungry", "turned", "alone") else r for r in fits.size_gaps]
+    told = confirmed_verdicts(replace(fits, size_gaps=tuple(weak)), SPLITS)
     assert {one.verdict for one in told} == {Verdict.UNRESOLVED}
     assert told[0].hypothesis.value.excludes_zero
 

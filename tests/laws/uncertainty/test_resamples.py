@@ -96,8 +96,8 @@ def test_an_interval_needs_its_draws():
     assert interval(1.0, np.linspace(0, 2, 1001), 0.9) == Interval(
         value=1.0, lo=pytest.approx(0.1), hi=pytest.approx(1.9)
     )
-    assert not interval(1.0, np.append(np.ones(50), np.full(50, np.inf)), 0.9).known
-    assert not interval(np.nan, np.ones(100), 0.9).known
+    assert not interval(1.0, np.append(np.ones(50), np.full(50, np.inf)), 0.9).is_finite
+    assert not interval(np.nan, np.ones(100), 0.9).is_finite
 
 
 def test_a_part_of_the_runs_has_the_luck_of_the_whole():

@@ -163,8 +163,8 @@ def fit_study(
             residuals += _residuals([columns[s] for s in skills], columns[aggregate], mix=mix, level=level)
     return StudyResults(
         skills=tuple(skills), aggregates=tuple(aggregates), level=level, resamples=resamples, runs=usable,
-        minima=tuple(minima), power_laws=tuple(power_laws), residuals=tuple(residuals), laws=tuple(summaries),
-        frontier=tuple(frontier), unusable=tuple(unusable), curve=curve,
+        minima=tuple(minima), power_laws=tuple(power_laws), size_gaps=tuple(residuals), laws=tuple(summaries),
+        curve_versus_law=tuple(frontier), excluded=tuple(unusable), curve=curve,
     )  # fmt: skip
 
 

@@ -102,7 +102,7 @@ class MixSearch:
             return Status.NO_MINIMUM, "no interior minimum: the loss falls up to the end of the N looked at; add runs"
         low, high = dict(zip(mix, self.lower[1:], strict=True)), dict(zip(mix, self.upper[1:], strict=True))
         loose = [k for k in mix if high[k] - low[k] > _FIXED]
-        if not all(mix[k].known for k in loose):
+        if not all(mix[k].is_finite for k in loose):
             return (
                 Status.NOT_IDENTIFIED,
                 "some draws have no best mix, so that it has no interval; add runs or pool fits",

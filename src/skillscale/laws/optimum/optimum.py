@@ -318,7 +318,7 @@ def _optimum(
     used = [fitted[name] for name, weight in weights.items() if weight]
     reach = min(one.reach[1] for one in used)
     log_N = _interval(s, level)
-    if status is Status.OK and not log_N.known:
+    if status is Status.OK and not log_N.is_finite:
         status = Status.NOT_IDENTIFIED
         reason = f"{np.mean(~np.isfinite(s[1:])):.0%} of the draws have no interior minimum; add runs"
     notes = [reason, *_notes(used, C / reach, math.exp(s[0]))]

@@ -124,7 +124,7 @@ class Plan:
 
     ``optimum``: N and D at the runs' mean mix, or the one that was given; ``losses``, ``loss``: of each skill and
     weighted, at the planned N; ``scatter``: sd of one run about the law, ln L; ``own``: the optimum of each skill by
-    itself, ``residuals``: how far its N is from the planned one; ``best``: the best mix with its N and D,
+    itself, ``size_gaps``: how far its N is from the planned one; ``best``: the best mix with its N and D,
     None where no law knows of mixes; ``best_losses``: at that N and mix.
     """
 
@@ -133,7 +133,7 @@ class Plan:
     losses: Mapping[str, Interval]
     scatter: Mapping[str, float]
     own: Mapping[str, Optimum]
-    residuals: tuple[SizeGap, ...]
+    size_gaps: tuple[SizeGap, ...]
     prices: tuple[SizeCost, ...]
     cheap: NearOptimalSizes
     frontiers: tuple[TradeoffFrontier, ...]
@@ -193,7 +193,7 @@ def plan(laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest) -> Plan:
         losses={name: _interval(own, level) for name, own in zip(laws, losses, strict=True)},
         scatter={name: one.noise for name, one in laws.items()},
         own={name: weighted_optimum(laws, C, {name: 1.0}, wish.h) for name in laws},
-        residuals=_residuals(laws, C, weights, wish.h),
+        size_gaps=_residuals(laws, C, weights, wish.h),
         prices=size_costs(laws, C, wish, optimum), cheap=near_optimal_sizes(laws, C, wish, optimum),
         frontiers=tradeoff_frontiers(laws, C, wish, optimum, best),
         best=best, best_losses={} if best is None else _losses_at(laws, C, best),

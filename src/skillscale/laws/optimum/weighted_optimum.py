@@ -20,13 +20,13 @@ from skillscale.laws.results import SizeGap
 class WeightedOptimum:
     """What is best at one compute for skills of a given worth.
 
-    ``optimum``: at the runs' mean mix; ``residuals``: of each skill's N* against it; ``equal``: what choosing N by
+    ``optimum``: at the runs' mean mix; ``size_gaps``: of each skill's N* against it; ``equal``: what choosing N by
     equal weights of all skills does instead, None where there is one skill; ``best``: the mix, N and D that are best at
     once, None where no law knows of a mix.
     """
 
     optimum: Optimum
-    residuals: tuple[SizeGap, ...]
+    size_gaps: tuple[SizeGap, ...]
     equal: ValidationMismatch | None
     best: Optimum | None
 
@@ -55,7 +55,7 @@ def weighted_optima(
     return tuple(
         WeightedOptimum(
             optimum=weighted_optimum(fitted, C, weights),
-            residuals=tuple(size_gap(fitted, C, name, weights) for name in fitted),
+            size_gaps=tuple(size_gap(fitted, C, name, weights) for name in fitted),
             equal=validation_effect(fitted, C, weights, dict.fromkeys(equal, 1.0)) if len(equal) > 1 else None,
             best=best_mix(fitted, C, weights, bounds) if mixed else None,
         )

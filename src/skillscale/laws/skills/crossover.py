@@ -48,7 +48,7 @@ class Crossover:
     """Where N* of ``first`` and ``second`` cross, as the ratio of category ``over`` to ``under``.
 
     ``ratio``: its value is NaN where the lines don't meet between the ratios run, its bounds are 0 or infinite where
-    the interval reaches beyond them (so that ``ratio.known`` is false); it is empty, all NaN, where ``outcome`` is that
+    the interval reaches beyond them (so that ``ratio.is_finite`` is false); it is empty, all NaN, where ``outcome`` is that
     there is no crossing. ``slope``: d [ln N*(first) - ln N*(second)] / d ln ratio. ``ends``: the difference at the
     smallest and at the largest ratio run. ``C`` is NaN for the mean over budgets.
     """

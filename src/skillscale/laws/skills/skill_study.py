@@ -160,5 +160,5 @@ def _likeness(
 
 def last_shift(study: SkillStudy) -> CompositionShift | None:
     """What another validation set does at the largest budget of the base mix: named before anything was looked at."""
-    known = [one for one in study.shifts if one.mix == study.base and one.largest.known]
+    known = [one for one in study.shifts if one.mix == study.base and one.largest.is_finite]
     return max(known, key=lambda one: one.C, default=None)

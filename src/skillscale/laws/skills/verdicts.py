@@ -153,7 +153,7 @@ def _pooled(fits: StudyResults, aggregate: str, mix: str) -> dict[str, SizeGap]:
         raise InputError(f"there is no aggregate {aggregate or 'at all'}; there is {', '.join(fits.aggregates)}")
     if mix not in fits.mixes:
         raise InputError(f"no mix {mix} was fitted; there is {', '.join(fits.mixes)}")
-    return {one.skill: one for one in fits.residuals if one.pooled and (one.aggregate, one.mix) == (aggregate, mix)}
+    return {one.skill: one for one in fits.size_gaps if one.pooled and (one.aggregate, one.mix) == (aggregate, mix)}
 
 
 def _standing(residual: SizeGap, level: float) -> Verdict:
@@ -209,7 +209,7 @@ def required_runs(fits: StudyResults, *, delta: float = 0.05) -> tuple[RequiredR
     """
     if not delta > 0:
         raise InputError(f"delta must be positive, a half width in ln N, but it is {delta}; .05 is 5 % of N*")
-    return tuple(_needed(one, fits, delta) for one in fits.residuals if one.pooled)
+    return tuple(_needed(one, fits, delta) for one in fits.size_gaps if one.pooled)
 
 
 def required_runs_table(needed: Sequence[RequiredRuns]) -> pd.DataFrame:
@@ -230,7 +230,7 @@ def required_runs_table(needed: Sequence[RequiredRuns]) -> pd.DataFrame:
 
 def _needed(pooled: SizeGap, fits: StudyResults, delta: float) -> RequiredRuns:
     names: dict[str, Any] = {"skill": pooled.skill, "aggregate": pooled.aggregate, "mix": pooled.mix}
-    if not pooled.value.known:
+    if not pooled.value.is_finite:
         return RequiredRuns(**names, status=pooled.status, reason=pooled.reason or "no interval")
     z = float(norm.ppf((1 + fits.level) / 2))
     se = (pooled.value.hi - pooled.value.lo) / 2 / z
@@ -254,7 +254,7 @@ def replicates(target: float, noise: float, form: float) -> float:
 
 def _form_sd(pooled: SizeGap, fits: StudyResults) -> float:
     """Sd of what the form of two curves, drawn apart, leaves in the mean over budgets of their difference."""
-    budgets = {one.C for one in fits.residuals if _same(one, pooled) and one.status is Status.OK and not one.pooled}
+    budgets = {one.C for one in fits.size_gaps if _same(one, pooled) and one.status is Status.OK and not one.pooled}
     parts = []
     for name in (pooled.skill, pooled.aggregate):
         widths = []
