@@ -7,15 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-<<<<<<<< HEAD:src/skillscale/config/readers.py
 import yaml
 
 from skillscale import errors
 from skillscale.formatting import did_you_mean
-========
-from skillscale import errors
-from skillscale.config import readers
->>>>>>>> main:src/skillscale/cli/values.py
 from skillscale.point import Mix
 
 
@@ -161,15 +156,9 @@ def figure_file(text: str) -> str:
     return page_file(text)
 
 
-<<<<<<<< HEAD:src/skillscale/config/readers.py
 def launcher_options(text: str) -> dict[str, Any]:
     """Read options of a launcher, as in ``num_gpus=1,address=auto``; numbers become numbers."""
     return {name: scalar(value) for name, value in key_values(str)(text).items()}
-========
-def launch_options(text: str) -> dict[str, Any]:
-    """Options of a launcher between commas, as in ``num_gpus=1,address=auto``; numbers are read as such."""
-    return {name: readers.scalar(value) for name, value in named(str)(text).items()}
->>>>>>>> main:src/skillscale/cli/values.py
 
 
 def scalar(text: str) -> Any:
