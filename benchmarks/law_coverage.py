@@ -2,7 +2,7 @@
 
     python benchmarks/law_coverage.py coverage --studies 500 --laws chinchilla,coupled --noise even,clustered
     python benchmarks/law_coverage.py warnings --studies 100 --laws drifting --fitted chinchilla
-    python benchmarks/law_coverage.py page    the tables of docs/coverage.md
+    python benchmarks/law_coverage.py page    the tables of docs/research/coverage.md
 
 ``coverage``: of alpha and beta, the exponent a of N*(C) at the centre, ln N* at 10 times the largest budget, ln L at
 that optimum, and ln L of a new run there. ``pulls``: variance of (estimate - truth) / half width x 1.645. ``unknown``:

@@ -19,7 +19,7 @@ _OUTSIDE = re.compile(r"\]\(((?:\.\./)+[^)#\s]+)(#[^)]*)?\)")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the reference, and every file outside docs/ that a page links to."""
     story = json.loads((ROOT / "examples" / "story.ipynb").read_text(encoding="utf-8"))
-    for place, text in {**_beside("reference").pages(), "story.md": _beside("notebook").page(story)}.items():
+    for place, text in {**_beside("reference").pages(), "guide/story.md": _beside("notebook").page(story)}.items():
         files.append(File.generated(config, place, content=text))
     for page in files.documentation_pages():
         if page.generated_by is None:

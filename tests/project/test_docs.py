@@ -89,7 +89,7 @@ def test_the_reference_has_every_entry_and_every_parameter_with_its_help(site):
         assert "\n".join(["```bash", *entry.examples, "```"]) in part
         assert all(f"| {title or 'parameter'} | default | |" in part for title in entry.groups)
         assert ("It reads no settings." in part) == (not entry.nouns)
-    assert "worker" in site["reference/commands.html"].read_text()
+    assert "worker" in site["guide/reference/commands.html"].read_text()
 
 
 def classes(kind):
@@ -134,7 +134,7 @@ def test_every_environment_variable_that_is_read_is_told():
 
 
 def test_the_own_law_of_the_guide_finds_what_was_planted(capsys):
-    page = (ROOT / "docs" / "howto" / "own-law.md").read_text()
+    page = (ROOT / "docs" / "guide" / "howto" / "own-law.md").read_text()
     code, told = re.findall(r"```(?:python|text)\n(.*?)```", page, re.DOTALL)[:2]
     space = {"__name__": "own_law"}
     exec(compile(code, "own-law.md", "exec"), space)  # as a reader would paste it

@@ -238,7 +238,7 @@ class TrainConfig:
         batch_min: least batch, tokens.
         batch_max: largest batch, tokens.
         schedule: linear: each run by itself, its rate falling over all of it; trunk: runs that differ in D alone share
-            their tokens up to the last part of each (docs/branching.md).
+            their tokens up to the last part of each (docs/guide/howto/branching.md).
         decay_share: of a run's tokens, in which its rate falls, where runs share a trunk.
         warmup_share: of the steps, in which the learning rate rises from 0.
         decay_to: share of the peak at which the learning rate ends.

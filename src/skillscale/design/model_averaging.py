@@ -21,7 +21,7 @@ from skillscale.design.space import DesignSpace, RunHistory
 from skillscale.design.targets import Quantity, QueryPoint, Target, TargetEstimates
 from skillscale.laws.forms.nd import Array, Law
 
-TEMPER = 0.35  # power of the evidence; 1 lets laws be certain of more than they cover (docs/sampling.md)
+TEMPER = 0.35  # power of the evidence; 1 lets laws be certain of more than they cover (docs/research/sampling.md)
 _NEGLIGIBLE = 0.01  # weight of a law that is left out
 _RICHNESS = 20.0  # runs for which a direction that no candidate can tell apart is left to its prior
 _APART = 0.05  # of such a direction's weight, in units of the noise

@@ -20,7 +20,7 @@ from skillscale.laws.forms.nd import Array, Covariates, Law
 
 SCALES = np.array([0.0002, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016])  # of the discrepancy, in ln L
 NOISES = np.geomspace(0.0008, 0.05, 25)  # of a run, in ln L
-_SCALE, _NOISE = (0.002, 1.0), (0.005, 1.0)  # median and sd of the logarithm: tried in docs/sampling.md
+_SCALE, _NOISE = (0.002, 1.0), (0.005, 1.0)  # median and sd of the logarithm: tried in docs/research/sampling.md
 FREEDOM = 5.0  # of Student's distribution of errors
 _CORE = math.sqrt((FREEDOM + 3) / (FREEDOM + 1))  # sd of the normal errors that tell as much as Student's of scale 1
 _WRONG, _WRONG_BY = 0.03, 10.0  # share of runs that go wrong, and by how much in units of the noise: not tuned

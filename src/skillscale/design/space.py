@@ -25,7 +25,7 @@ class DesignSpace:
     """What may be run.
 
     ``flops``: least and largest 6 N D of one run; ``n_params``, ``n_tokens``, ``ratio`` (D / N): least and largest, by
-    default what recipes are tuned for (docs/sampling.md: beyond it runs mislead more than they tell);
+    default what recipes are tuned for (docs/research/sampling.md: beyond it runs mislead more than they tell);
     ``sizes``: the only N there are, where models come in a ladder; ``mixes``: shares that may be trained on, (m,
     n_categories), of ``categories``; ``supply``: most tokens of each category that one run may see (its unique tokens
     times the epochs allowed), (n_categories,); ``overhead``: FLOPs that a run costs beside its own; ``replicates``:

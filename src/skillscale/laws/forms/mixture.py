@@ -221,7 +221,7 @@ class Separable(MixtureLaw):
     terms in nats per token (the drift g of the data exponent makes that centre part of the law, as in ``Drifting``).
     ``s`` sums to 0; the factor is 1 at equal shares.
     ``own``: the skill's own category, where it has one: more of it helps by a power. Of all forms tried on published
-    mixtures it predicted larger runs best (docs/results.md). The compute optimum does not depend on the mix under it.
+    mixtures it predicted larger runs best (docs/research/results.md). The compute optimum does not depend on the mix under it.
     """
 
     own: str = ""

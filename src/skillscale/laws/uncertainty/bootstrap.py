@@ -289,7 +289,7 @@ class ParameterCovariance:
         """Errors (n,) as they were before the fit followed them: (1 - leverage)^-power, by blocks of clusters.
 
         Power 1/2 makes their variance right on average (HC2; CR2 of Bell & McCaffrey 2002). Power 1 (HC3, the
-        jackknife's) makes up for how few runs decide a parameter as well: its intervals cover best (docs/coverage.md).
+        jackknife's) makes up for how few runs decide a parameter as well: its intervals cover best (docs/research/coverage.md).
         """
         slack = np.maximum(1 - (self.basis**2).sum(1), _LEAST_SLACK)
         n_clusters = int(self.codes.max()) + 1

@@ -2,7 +2,7 @@
 
 Torch multiplies float32 matrices with MKL, which runs AVX2 code on AVX-512 processors of other makers than its own;
 oneDNN, which comes with torch as well, asks the processor itself: 184 against 87 GFLOP/s on a square product
-(docs/speed.md). And the head costs least where logits are used while they are in the cache. What is too small to gain,
+(docs/research/speed.md). And the head costs least where logits are used while they are in the cache. What is too small to gain,
 other devices and precisions, and `torch.compile` take torch's own. The choice depends on shapes alone, never on a
 clock: the same run gives the same bits.
 """
@@ -20,7 +20,7 @@ HAS_ONEDNN = (
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 )
 # Multiply-adds of a product, and logits of a loss, below which the calls around them cost more than is gained
-# (measured at 3e4 and 2e5 parameters with 2 and 8 sequences, docs/lab-book.md)
+# (measured at 3e4 and 2e5 parameters with 2 and 8 sequences, docs/research/lab-book.md)
 _WORTH_PRODUCT = 1 << 23
 _WORTH_LOGITS = 1 << 19
 # Logits are made, used and forgotten for this many at a time: 1 MiB, about what a core's second cache holds

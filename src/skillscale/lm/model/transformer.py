@@ -15,7 +15,7 @@ from skillscale.record import ModelSize
 
 _ROPE_BASE = 10_000.0
 # Standard deviation of embeddings in the stream, and of the first logits. At 0.02 in both, the custom, the random first
-# outputs of the blocks drown the tokens, and short runs end 0.3 to 0.6 nats higher (docs/decisions.md).
+# outputs of the blocks drown the tokens, and short runs end 0.3 to 0.6 nats higher (docs/research/decisions.md).
 _FIRST_STD = 0.5
 
 

@@ -7,7 +7,7 @@ from the state that another left behind ends in the same bits as one that was tr
 
 A plateau and a short decay instead of a decay from the start: Hu et al. 2024 (arXiv 2404.06395); as 1 - sqrt: Hägele et
 al. 2024 (arXiv 2405.18392). A batch that grows with t: no one batch fits D that lie 30 times apart, and small ones win
-early. docs/branching.md has what it costs.
+early. docs/guide/howto/branching.md has what it costs.
 """
 
 import math
@@ -28,7 +28,7 @@ from skillscale.point import DesignPoint
 from skillscale.record import ModelSize, OptimizerPlan
 
 State: TypeAlias = dict[str, Any]
-# Of what the rule gives; chosen by hand on a few runs of 3e4 parameters and one seed (docs/branching.md)
+# Of what the rule gives; chosen by hand on a few runs of 3e4 parameters and one seed (docs/guide/howto/branching.md)
 LR_FACTOR = 0.7
 BATCH_FACTOR = 1.5
 # Updates over which the rate rises; a share of D would know D (assumption, not tuned)

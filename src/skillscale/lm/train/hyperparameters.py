@@ -4,7 +4,7 @@
     batch (tokens) = batch_coefficient D^batch_tokens_exponent, from batch_min to batch_max
 
 The form is the Step Law's (Li et al. 2025, arXiv 2503.04715), and as there N leaves the embedding out. The law's own
-coefficients are made for 6e7 parameters and more: at 1e4 its learning rate is several times too high. docs/decisions.md
+coefficients are made for 6e7 parameters and more: at 1e4 its learning rate is several times too high. docs/research/decisions.md
 says where those in conf/train.yaml come from.
 """
 

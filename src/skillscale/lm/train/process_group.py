@@ -174,7 +174,7 @@ def form_process_group(device: str, devices: int, nodes: int) -> ProcessGroup:
         if nodes > 1:
             raise InputError(
                 f"train.nodes is {nodes}, but neither srun nor torchrun started this process as one of {size}: start "
-                f"the same command on every node, {devices} processes each (docs/cluster.md)"
+                f"the same command on every node, {devices} processes each (docs/guide/howto/cluster.md)"
             )
         environment, started = TorchElasticEnvironment(), _start(device, devices)
     Fabric(accelerator=device, devices=devices, num_nodes=nodes, strategy="ddp", plugins=[environment]).launch()

@@ -13,7 +13,9 @@ from skillscale.runs import RunTable
 from skillscale.runs.column_map import did_you_mean, some
 from skillscale.sampler.study.problem import StudyContext
 
-_UPDATES = 200  # with the smallest batch: runs of fewer lie off the laws by several per cent (docs/sampling.md)
+_UPDATES = (
+    200  # with the smallest batch: runs of fewer lie off the laws by several per cent (docs/research/sampling.md)
+)
 _MOST_MIXES = 32  # of a table, the most frequent ones, that a design looks at
 
 
