@@ -5,6 +5,7 @@ command line or ``-P NOUN.key=value`` through MLflow. A file of the same name in
 names replaces a whole file.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -128,7 +129,7 @@ def load(
     raw = {noun: read_yaml(conf_file(noun, names.get(noun, ""))) for noun in NOUNS}
     for dotted, value in (overrides or {}).items():
         _override(raw, dotted, value)
-    return replace(resolve(raw), overrides=tuple(overrides or ()))
+    return replace(resolve(raw), overrides=_texts(overrides or {}))
 
 
 def overridden(config: Config, overrides: Mapping[str, Any]) -> Config:
@@ -140,7 +141,11 @@ def overridden(config: Config, overrides: Mapping[str, Any]) -> Config:
     raw = config.as_dict()
     for dotted, value in overrides.items():
         _override(raw, dotted, value)
-    return replace(resolve(raw), overrides=tuple(overrides))
+    return replace(resolve(raw), overrides=_texts(overrides))
+
+
+def _texts(overrides: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value if isinstance(value, str) else json.dumps(plain(value)) for name, value in overrides.items()}
 
 
 def resolve(raw: Mapping[str, Any]) -> Config:

@@ -5,7 +5,7 @@ Each noun (data, skills, model, train, study, sample, laws) is a class, and the 
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -475,7 +475,7 @@ class LawConfig:
 class Config:
     """All settings of a command, resolved.
 
-    ``overrides`` names the settings that were given on the command line.
+    ``overrides`` has the settings that were given on the command line, as texts by their dotted names.
     """
 
     data: DataConfig
@@ -485,7 +485,7 @@ class Config:
     study: StudyConfig
     sample: SampleConfig
     laws: LawConfig
-    overrides: tuple[str, ...] = ()
+    overrides: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for mix in self.study.mix_values:
