@@ -102,7 +102,7 @@ def fill(tracking: str, n_runs: int) -> None:
     from mlflow.store.tracking.dbmodels import models
 
     registry = StudyStore.open(tracking, cache=_cache())
-    study = registry.open_driven(STUDY, trainer=TRAINER, skills=SKILLS)
+    study = registry.open_trainer_study(STUDY, trainer=TRAINER, skills=SKILLS)
     rng, at = np.random.default_rng(0), int(time.time() * 1000)
     spending = RunCost(flops_exact=1.0, tokens_per_s=1e4, matmul_share=0.4, train_s=10.0, eval_s=1.0)
     engine = sqlalchemy.create_engine(tracking)

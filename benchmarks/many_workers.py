@@ -81,7 +81,7 @@ def claim_seconds(running: int, planned: int) -> float:
 
     mix = Mix({"code": 1.0})
     with tempfile.TemporaryDirectory() as folder:
-        study = StudyStore.open(f"sqlite:///{folder}/runs.db", cache=Path(folder)).open_driven(
+        study = StudyStore.open(f"sqlite:///{folder}/runs.db", cache=Path(folder)).open_trainer_study(
             "many", trainer="law.py:train", skills=("code",)
         )
         study.add_points([DesignPoint(n_params=10_000, n_tokens=10**6, mix=mix, seed=one) for one in range(planned)])

@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A store or a run named outside would receive what the tests log, and settings from outside would change what they run
 for name in (
     "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "SKILLSCALE_CONF",
-    "SKILLSCALE_STORAGE",
+    "SKILLSCALE_QUEUE",
 ):  # fmt: skip
     os.environ.pop(name, None)
 

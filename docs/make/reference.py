@@ -18,7 +18,7 @@ ENVIRONMENT = {
     "SKILLSCALE_CACHE": "folder of prepared data, where `--cache` names none; without it `~/.cache/skillscale`",
     "SKILLSCALE_CONF": "folder of settings of your own, laid out as `conf/` is: its files come before the shipped ones",
     "SKILLSCALE_SOURCES": "folder with the archives of the embedded corpora, for machines without a network",
-    "SKILLSCALE_STORAGE": "the queue that machines share, where `--storage` names none (docs/guide/howto/cluster.md)",
+    "SKILLSCALE_QUEUE": "the queue that machines share, where `--queue` names none (docs/guide/howto/cluster.md)",
     "HF_TOKEN": "for data of the Hugging Face hub that ask for one",
 }
 EXIT_CODES = {

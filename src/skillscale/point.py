@@ -28,7 +28,6 @@ OWN_COLUMNS = ("run_id", "cluster", "C", "N", "D", "mix", "seed")  # of a table 
 MAX_PARAMS = 10**13
 MAX_TOKENS = 10**16
 _SHARE_TOLERANCE = 1e-6
-_STEPS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 _NOTHING = 1e-12  # a share that rounding alone makes
 
 
@@ -43,17 +42,6 @@ def check_skill_name(name: str) -> None:
             f"{name!r} can't name a skill: the table of runs has a column of that name; take another, such as "
             f"'{name.replace('/', '_')}_skill'"
         )
-
-
-def short(value: float, digits: int = 3) -> str:
-    """A finite number for a person: ``34_600`` as ``34.6k``, ``2.87e8`` as ``287M``."""
-    if value == 0:
-        return "0"
-    rounded = float(f"{value:.{digits}g}")
-    step, suffix = next((one for one in _STEPS if abs(rounded) >= one[0]), (1.0, ""))
-    scaled = rounded / step
-    text = f"{scaled:.{max(0, digits - 1 - math.floor(math.log10(abs(scaled))))}f}"
-    return (text.rstrip("0").rstrip(".") if "." in text else text) + suffix
 
 
 def digest(value: object, size: int = 8) -> str:

@@ -10,7 +10,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
 from typing import TypeVar
 
-from skillscale.point import DesignPoint, short
+from skillscale.formatting import format_count
+from skillscale.point import DesignPoint
 
 _T = TypeVar("_T")
 _FALLS_KEPT, _SKILLS_KEPT, _WEIGHTS_KEPT = 16, 12, 4
@@ -229,10 +230,10 @@ def budget_label(flops: float) -> str:
 
 def run_name(point: DesignPoint, *, tells_mix: bool = False) -> str:
     """As in ``N 31.3k D 1.28M seed 1``; in a study of several mixes with percentages, ``code 30 prose 70``."""
-    name = f"N {short(point.n_params)} D {short(point.n_tokens)} seed {point.seed}"
+    name = f"N {format_count(point.n_params)} D {format_count(point.n_tokens)} seed {point.seed}"
     if not tells_mix:
         return name
-    shares = " ".join(f"{category} {short(100 * share)}" for category, share in point.mix.shares.items())
+    shares = " ".join(f"{category} {format_count(100 * share)}" for category, share in point.mix.shares.items())
     return f"{name} {shares}"[:_NAME_LIMIT]
 
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from skillscale.cli import ENTRIES, main
+from skillscale.formatting import format_percent
 from skillscale.laws.forms.catalogue import CHINCHILLA
 
 THETA = {"code": [0.9, 250.0, 900.0, 0.38, 0.36], "prose": [1.8, 480.0, 2100.0, 0.35, 0.37]}
@@ -80,7 +81,7 @@ def test_later_checkpoints_of_fitted_runs_are_counted_and_new_runs_scored_apart(
     later = (~below & frame["run"].isin(frame.loc[below, "run"])).sum()
     assert later > 0
     assert (one["n_of_fitted_runs"], one["unseen"]["n_predicted"]) == (later, one["n_predicted"] - later)
-    assert f"note: {later / one['n_predicted']:.0%} of the losses predicted are later checkpoints" in told
+    assert f"note: {format_percent(later / one['n_predicted'])} of the losses predicted are later checkpoints" in told
     _, alone, told = backtest(frame, *words)
     assert (alone["skills"]["code"]["n_of_fitted_runs"], "later checkpoints" in told) == (0, False)
 
@@ -137,10 +138,10 @@ def test_a_study_in_the_registry_is_predicted_as_its_table_is(backtest, tmp_path
     [
         ((), 2, "needs one of --max_flops C and --max_params N"),
         (("--max_flops", "1e19", "--max_params", "1e8"), 2, "needs one of"),
-        (("--max_params", "2e9"), 2, "no run has more than 2e+09 parameters, the largest 1e+09"),
-        (("--max_params", "1e6"), 2, "no run has 1e+06 parameters or less, the smallest 1e+07"),
+        (("--max_params", "2e9"), 2, "no run has more than 2B parameters, the largest 1B"),
+        (("--max_params", "1e6"), 2, "no run has 1M parameters or less, the smallest 10M"),
         (("--max_params", "1e8", "--law", "chinchila"), 2, "did you mean chinchilla?"),
-        (("--max_params", "1e8", "--law", "separable"), 2, "the law separable needs a mix, but the runs tell none"),
+        (("--max_params", "1e8", "--law", "separable"), 2, "the law separable needs a mix, but the runs have none"),
         (("--max_params", "2e7"), 1, "one size only"),
         (("--max_params", "-3"), 2, "must be a number above 0"),
     ],

@@ -117,7 +117,7 @@ def test_points_are_chosen_and_trained_through_a_storage(tmp_path, capsys):
     assert {one.state for one in records} == {State.FINISHED}
     assert all(one.purpose for one in records)
     code, _, log = answer(words(tmp_path, GOOD, "--points", "1"), capsys)
-    assert (code, "SKILLSCALE_STORAGE" in log) == (2, True), "its queue is in the storage"
+    assert (code, "SKILLSCALE_QUEUE" in log) == (2, True), "its queue is in the storage"
 
 
 def test_losses_and_their_errors_are_those_that_the_trainer_returned(sampled):

@@ -99,8 +99,8 @@ def test_what_is_not_there_is_told_and_made_by_nobody(words, tmp_path, capsys):
 def shared(registry, tmp_path):  # noqa: F811
     """The words for a study whose queue is in a storage, of which most runs of a law are done."""
     storage = str(tmp_path / "queue.journal")
-    opened = StudyStore.open(registry.uri, cache=tmp_path / "cache", storage=storage)
-    study = opened.open_driven("many", trainer="train.py:train", skills=["code"])  # noqa: F811
+    opened = StudyStore.open(registry.uri, cache=tmp_path / "cache", queue=storage)
+    study = opened.open_trainer_study("many", trainer="train.py:train", skills=["code"])  # noqa: F811
     study.add_points([point(round(10**a), round(10**b)) for a in (4, 4.5, 5, 5.5) for b in (5.5, 6, 6.5, 7)])
     for _ in range(15):
         with study.claim() as writer:
@@ -113,9 +113,9 @@ def shared(registry, tmp_path):  # noqa: F811
 
 def test_a_study_of_a_storage_is_watched_and_its_description_kept_by_a_fit(shared, registry, capsys, monkeypatch):  # noqa: F811
     study, words, storage = shared  # noqa: F811
-    monkeypatch.delenv("SKILLSCALE_STORAGE", raising=False)
+    monkeypatch.delenv("SKILLSCALE_QUEUE", raising=False)
     assert cli.main(["watch", *words, "--once"]) == 2
-    assert "set SKILLSCALE_STORAGE to its address, or give that with --storage" in capsys.readouterr().err
+    assert "set SKILLSCALE_QUEUE to its address, or give that with --queue" in capsys.readouterr().err
     assert cli.main(["watch", *words, "--once", "--storage", storage]) == 0
     assert "points     15 of 16 done, 1 waiting" in capsys.readouterr().out
     assert cli.main(["fit", *words, "--law", "chinchilla", "--study.resamples", "100", "--storage", storage]) == 0

@@ -86,7 +86,7 @@ class Cluster:
 
     def command(self, host, *words):
         path = os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")])
-        variables = {"SKILLSCALE_STORAGE": self.storage, "MLFLOW_TRACKING_URI": self.tracking}
+        variables = {"SKILLSCALE_QUEUE": self.storage, "MLFLOW_TRACKING_URI": self.tracking}
         variables |= {"PRETENDED_HOST": host, "PYTHONPATH": path, "SKILLSCALE_CACHE": str(self.folder / "cache")}
         with (self.folder / f"{host}.log").open("ab") as log:
             return subprocess.Popen(
@@ -104,7 +104,7 @@ class Cluster:
         return (self.folder / f"{host}.log").read_text()
 
     def study(self):
-        return StudyStore.open(self.tracking, cache=self.folder / "looking", storage=self.storage).study("small")
+        return StudyStore.open(self.tracking, cache=self.folder / "looking", queue=self.storage).study("small")
 
     def holders(self):
         """Host and pid of those who train just now."""

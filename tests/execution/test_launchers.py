@@ -27,13 +27,13 @@ from skillscale.execution.launchers.local import PARENT, Local, visible_gpus
 from skillscale.execution.worker_pool import print_worker_command, worker_argv
 
 ADDRESS = f"postgresql+psycopg2://me:{PASSWORD}@host/x"
-ENVIRONMENT = {"SKILLSCALE_STORAGE": ADDRESS, "MLFLOW_TRACKING_URI": "http://host:5000"}
+ENVIRONMENT = {"SKILLSCALE_QUEUE": ADDRESS, "MLFLOW_TRACKING_URI": "http://host:5000"}
 WORDS = ["worker", "--study", "main", "--retry_failed", "false", "--sampled", "false", "--stay", "true"]
 
 
 def told(folder: Path, then: str = "") -> list[str]:
     """Words of a worker that writes down what it was given, and goes on with ``then``."""
-    names = ("SKILLSCALE_STORAGE", "MLFLOW_TRACKING_URI", PARENT)
+    names = ("SKILLSCALE_QUEUE", "MLFLOW_TRACKING_URI", PARENT)
     script = folder / "worker.py"
     script.write_text(
         "import json, os, pathlib, signal, sys, time\n"
@@ -82,7 +82,7 @@ def test_a_local_worker_has_the_addresses_and_ends_when_asked(tmp_path):
     assert worker.poll() is None
     worker.send_signal(signal.SIGTERM)
     assert worker.wait() == -signal.SIGTERM
-    assert "SKILLSCALE_STORAGE" not in os.environ
+    assert "SKILLSCALE_QUEUE" not in os.environ
 
 
 def gpus_of_workers(folder, count, **told_to):
@@ -143,7 +143,7 @@ def test_slurm_jobs_of_this_machine_are_started_and_cancelled(tmp_path):
     endless.send_signal(signal.SIGTERM)
     wait_for(lambda: endless.poll() is not None and is_gone(pid))
     assert written_secrets(tmp_path) == []
-    assert "SKILLSCALE_STORAGE" not in os.environ
+    assert "SKILLSCALE_QUEUE" not in os.environ
 
 
 STAND_INS = {

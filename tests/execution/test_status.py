@@ -46,7 +46,7 @@ def registry(empty_store, tmp_path):
 
 @pytest.fixture
 def study(registry):
-    opened = registry.open_driven("one", trainer="train.py:train", skills=["code", "prose"])
+    opened = registry.open_trainer_study("one", trainer="train.py:train", skills=["code", "prose"])
     opened.add_points([point(seed=seed) for seed in range(4)])
     return opened
 

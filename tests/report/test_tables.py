@@ -43,7 +43,7 @@ def test_the_table_is_never_wider_than_a_terminal(n_budgets):
     fits = studies.fits(long, budgets=budgets, refused=[(name, budgets[0]) for name in long])
     text = tables.verdict_table(fits, MIX)
     assert max(map(len, text.splitlines())) <= tables.MAX_WIDTH
-    assert f"N* at {tables.compact(budgets[-1])}" in text
+    assert f"N* at {tables.format_flops(budgets[-1])}" in text
     assert ("Budgets not shown here" in text) == (n_budgets == 9)
 
 

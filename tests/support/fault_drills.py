@@ -246,8 +246,8 @@ def opened(uri: str, folder: str) -> Any:
     """The study as whoever works on it opens it, with the queue that the folder's file ``storage`` names, if any."""
     from skillscale.tracking import StudyStore
 
-    registry = StudyStore.open(uri, cache=Path(folder) / "cache", storage=_storage(folder))
-    return registry.open_driven(NAME, trainer=TRAINER, skills=SKILLS)
+    registry = StudyStore.open(uri, cache=Path(folder) / "cache", queue=_storage(folder))
+    return registry.open_trainer_study(NAME, trainer=TRAINER, skills=SKILLS)
 
 
 def _storage(folder: str) -> str:
@@ -318,7 +318,7 @@ def woken_late(scene: Scene) -> None:
     """A worker of another machine hangs in a point, which is taken from it and finished; then it wakes up."""
     scene.start(1, Orders(trainer=Trainer(stall_at=(0,)), host="elsewhere"))
     scene.wait_for(lambda: _is_stopped(scene.crew[0].pid))
-    scene.study.reap(others_after_s=0.0)
+    scene.study.close_stale(stale_after_s=0.0)
     scene.start(WORKERS - 1)
     scene.wait_for_points(len(points()))
     os.kill(scene.crew[0].pid, signal.SIGCONT)
@@ -335,7 +335,7 @@ def machine_lost(scene: Scene) -> None:
     scene.kill_one()
     scene.start(1)
     scene.wait()
-    scene.study.reap(others_after_s=0.0)
+    scene.study.close_stale(stale_after_s=0.0)
 
 
 def disk_full(scene: Scene) -> None:

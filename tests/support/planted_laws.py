@@ -25,8 +25,8 @@ THETA: dict[str, list[float]] = {
 
 
 def bound(name: str) -> Law:
-    """The law of that name about the centre of the runs, as it tells the loss of code."""
-    return LAWS[name].bound_to(*CENTRE, CATEGORIES).for_skill("code")
+    """The law of that name about the centre of the runs, as the law of code."""
+    return LAWS[name].bind(*CENTRE, CATEGORIES).for_skill("code")
 
 
 def truth(name: str) -> Array:

@@ -360,12 +360,12 @@ def test_a_stopped_process_is_given_up_and_goes_on_to_find_its_point_taken(tmp_p
     queue = PointQueue(url, "one", QUICK_S)
     queue.add(JOBS[:1])
     code = (
-        "import sys, time; from skillscale.tracking.queue import Queue; from skillscale.errors import TakenOverError\n"
-        f"queue = Queue({url!r}, 'one'); ticket = queue.take(queue.entries()[0], {ELSEWHERE!r})\n"
+        "import sys, time; from skillscale.tracking.queue import PointQueue; from skillscale.errors import LeaseLostError\n"
+        f"queue = PointQueue({url!r}, 'one'); ticket = queue.take(queue.entries()[0], {ELSEWHERE!r})\n"
         "print('held', flush=True)\n"
         "sys.stdin.readline()\n"
         "try: ticket.check()\n"
-        "except TakenOverError: print('lost', flush=True)\n"
+        "except LeaseLostError: print('lost', flush=True)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True)
     assert process.stdout.readline() == "held\n"

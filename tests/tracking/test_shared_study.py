@@ -37,7 +37,9 @@ def opened(tmp_path, config, made):
     def open_registry(storage="queue.journal"):
         uri = f"sqlite:///{tmp_path / 'runs.db'}"
         given = str(tmp_path / storage) if storage else ""
-        return StudyStore.open(uri, cache=tmp_path / "cache", storage=given, patience_s=QUICK_S if storage else None)
+        return StudyStore.open(
+            uri, cache=tmp_path / "cache", queue=given, heartbeat_timeout_s=QUICK_S if storage else None
+        )
 
     return open_registry
 
@@ -60,7 +62,7 @@ def test_points_go_out_once_and_records_come_back_as_without_a_storage(opened, c
     assert study.add_points([point(seed=seed) for seed in range(2)], {point(seed=1).key: why}) == 2
     other = opened().study("one")
     assert [one.why for one in other.planned()] == [None, why]
-    assert other.is_under_way(sampled=True)
+    assert other.is_under_way(sampled_only=True)
     assert other.points() == (point(seed=0), point(seed=1))
     with study.claim() as writer, other.claim() as second:
         assert {writer.point.seed, second.point.seed} == {0, 1}
@@ -141,9 +143,9 @@ def test_runs_that_nobody_holds_are_closed_and_go_on_later(opened, config):
     study = opened().open_study("one", config)
     study.add_points([point()])
     writer = study.claim(ELSEWHERE)
-    assert study.close_left() == [], "it may live"
+    assert study.close_lost() == [], "it may live"
     writer._ticket.abandon()
-    (reaped,) = opened().study("one").reap()
+    (reaped,) = opened().study("one").close_stale()
     assert (reaped.run_id, reaped.owner) == (writer.run_id, ELSEWHERE)
     assert [one.state for one in study.records()] == [State.KILLED]
     assert study.claim().run_id == writer.run_id
@@ -168,7 +170,7 @@ def test_a_plan_moves_into_the_storage_with_what_became_of_it_and_stays_there(op
     assert {one.reason for one in before} == {"", "diverged"}
     progress = shared.progress()
     assert (progress.planned, progress.finished, progress.failed, progress.waiting) == (3, 1, 1, 1)
-    with pytest.raises(InputError, match="SKILLSCALE_STORAGE"):
+    with pytest.raises(InputError, match="SKILLSCALE_QUEUE"):
         opened("").study("one").claim()
     assert len(opened("").study("one").finished()) == 1, "reading needs no storage"
 
@@ -185,11 +187,11 @@ def test_a_worker_finds_the_settings_in_the_registry(opened, config):
 
 def test_points_are_chosen_by_one_at_a_time(opened, config):
     study, other = (opened().open_study("one", config) for _ in range(2))
-    with study.sampling():
-        assert other.is_sampled()
-        with pytest.raises(TrackingError, match="another process is at choosing"), other.sampling():
+    with study.sampling_lock():
+        assert other.is_sampling()
+        with pytest.raises(TrackingError, match="another process is at choosing"), other.sampling_lock():
             pass
-    assert not other.is_sampled()
+    assert not other.is_sampling()
 
 
 def test_no_lock_of_this_machine_is_held_while_points_are_shared_out(opened, config, monkeypatch):
@@ -198,15 +200,15 @@ def test_no_lock_of_this_machine_is_held_while_points_are_shared_out(opened, con
     def refuse(*_):
         raise AssertionError("a lock of one machine")
 
-    monkeypatch.setattr("skillscale.tracking.store.held", refuse)
+    monkeypatch.setattr("skillscale.tracking.store.lock_file", refuse)
     opened().open_study("one", config)
-    study.settle_data("abc")
+    study.bind_data("abc")
     study.add_points([point()])
     with study.claim() as writer:
         begin(writer)
         writer.finish(**RESULTS)
     with pytest.raises(InputError, match="other data"):
-        study.settle_data("def")
+        study.bind_data("def")
 
 
 @pytest.fixture
@@ -225,7 +227,7 @@ def _on_a_file(folder):
 
 def test_passwords_are_in_no_record_and_no_message(tmp_path, config, secretive, made, monkeypatch, capfd):
     (tmp_path / "runs.db").write_bytes(made)
-    monkeypatch.setenv("SKILLSCALE_STORAGE", secretive)
+    monkeypatch.setenv("SKILLSCALE_QUEUE", secretive)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
     registry = StudyStore.open(f"sqlite:///{tmp_path / 'runs.db'}", cache=tmp_path / "cache")
     study = registry.open_study("one", config)
@@ -238,7 +240,7 @@ def test_passwords_are_in_no_record_and_no_message(tmp_path, config, secretive, 
     assert [path for path in written if PASSWORD.encode() in path.read_bytes()] == []
     captured = capfd.readouterr()
     assert PASSWORD not in captured.out + captured.err
-    assert os.environ["SKILLSCALE_STORAGE"] == secretive
+    assert os.environ["SKILLSCALE_QUEUE"] == secretive
 
 
 def test_what_the_commands_say_has_no_password():

@@ -122,7 +122,7 @@ def worker(code: str, uri: str, processes: int = 1) -> subprocess.Popen[str]:
         "from test_tracking import *\n"
         "import mlflow.tracking, mlflow.store.tracking.sqlalchemy_store\n"
         f"any(os.fork() == 0 for _ in range({processes - 1}))  # a child forks no more\n"
-        "study = Registry.open(sys.argv[1]).open_study('one', load(study='smoke'))\n" + code
+        "study = StudyStore.open(sys.argv[1]).open_study('one', load(study='smoke'))\n" + code
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     words = [sys.executable, "-c", script, uri]
@@ -274,8 +274,8 @@ def test_the_point_of_a_process_killed_with_sigkill_goes_on_in_the_same_run(regi
         other.fail("diverged: loss is nan")
         process.kill()
 
-    (reaped,) = study.reap()
-    assert (reaped.run_id, study.reap()) == (run_id, [])
+    (reaped,) = study.close_stale()
+    assert (reaped.run_id, study.close_stale()) == (run_id, [])
     assert [one.state for one in study.records()] == [State.KILLED, State.FAILED]
     with study.claim() as writer:
         assert (writer.run_id, writer.claim.attempt, writer.logged_tokens) == (run_id, 2, 2000)
@@ -321,10 +321,10 @@ def test_owners_are_told_apart_by_more_than_their_number():
 
 def test_runs_of_other_machines_are_closed_only_by_age(study):
     study.claim("elsewhere:1:0")
-    assert study.reap() == []
-    assert study.reap(others_after_s=3600) == []
+    assert study.close_stale() == []
+    assert study.close_stale(stale_after_s=3600) == []
     time.sleep(0.01)
-    (reaped,) = study.reap(others_after_s=0.001)
+    (reaped,) = study.close_stale(stale_after_s=0.001)
     assert "elsewhere:1:0" in reaped.reason
 
 
@@ -399,10 +399,10 @@ def test_a_study_may_grow(registry, study, config):
 
 
 def test_a_study_refuses_other_data(registry, study):
-    study.settle_data("first")
-    study.settle_data("first")
+    study.bind_data("first")
+    study.bind_data("first")
     with pytest.raises(InputError, match="data_hash was first, now second"):
-        registry.study("one").settle_data("second")
+        registry.study("one").bind_data("second")
 
 
 def test_names_that_cannot_be_used_are_refused(registry, study, config):
@@ -440,19 +440,19 @@ def test_the_launchers_run_is_told_and_its_params_left_alone(registry, study, mo
     mlflow = client(registry)
     launcher = mlflow.create_run(mlflow.create_experiment("launchers")).info.run_id
     mlflow.log_param(launcher, "n_params", "'2e4'")
-    assert registry.annotate_launcher(study, note="done") is False
+    assert registry.annotate_mlflow_project_run(study, note="done") is False
     monkeypatch.setenv("MLFLOW_RUN_ID", launcher)
     with study.claim() as writer:
         begin(writer)
         writer.finish(**RESULTS)
-    assert registry.annotate_launcher(study, note="done", tags={"points": "1"}, result={"points": 1}) is True
+    assert registry.annotate_mlflow_project_run(study, note="done", tags={"points": "1"}, result={"points": 1}) is True
     run = mlflow.get_run(launcher)
     assert run.data.params == {"n_params": "'2e4'"}
     assert run.data.metrics == {}
     assert run.data.tags["skillscale.points"] == "1"
     assert study.experiment_id in run.data.tags["mlflow.note.content"]
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
-    assert registry.annotate_launcher(study, note="done") is False, "a launcher of another store"
+    assert registry.annotate_mlflow_project_run(study, note="done") is False, "a launcher of another store"
 
 
 # Stores that can't be used
@@ -520,7 +520,7 @@ def test_results_outlive_a_full_disk(registry, study, config, tmp_path):
 
     record = again.records()[0]
     assert (record.run_id, record.state, record.sets) == (writer.run_id, State.FINISHED, many)
-    assert registry.flush_spool() == []
+    assert registry.flush_pending() == []
 
 
 def test_importing_the_room_loads_no_mlflow():

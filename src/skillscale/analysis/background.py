@@ -11,7 +11,7 @@ import yaml
 from skillscale import __version__
 from skillscale.config import Config
 from skillscale.config.options import SourceOptions
-from skillscale.formatting import count
+from skillscale.formatting import format_count
 from skillscale.runs.read import LoadedRuns
 
 if TYPE_CHECKING:
@@ -57,5 +57,5 @@ def _facts_sentence(facts: Mapping[str, Any] | None) -> str:
     """Return one sentence on the facts of the training text; nothing where none are counted."""
     if not facts:
         return ""
-    bits = count(facts["bits"], 3)
+    bits = format_count(facts["bits"], 3)
     return f"The text of {facts['category']} has {facts['count']:,} facts, at most {bits} bits in all."

@@ -11,6 +11,7 @@ from skillscale.analysis.fit_laws import law_by_name, objective_from_options, va
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.errors import FitError, InputError
+from skillscale.formatting import format_count, format_flops, format_percent
 from skillscale.laws.fit.objective import Objective
 from skillscale.laws.fit.skill_law import split_by_skill
 from skillscale.laws.selection.backtest import Backtest, Score
@@ -38,6 +39,10 @@ class _Limit:
     def unit(self) -> str:
         return "FLOP" if self.name == "max_flops" else "parameters"
 
+    def text(self, value: float) -> str:
+        """Write a size in the unit of the limit."""
+        return f"{format_flops(value) if self.letter == 'C' else format_count(value)} {self.unit}"
+
     def parts(self, table: RunTable) -> tuple[RunTable, RunTable]:
         """The runs at or below the limit, and those above.
 
@@ -50,12 +55,12 @@ class _Limit:
         below = size <= self.value * (1 + _TOLERANCE)
         if below.all():
             raise InputError(
-                f"no run has more than {self.value:.4g} {self.unit}, the largest {size.max():.4g}, so that there is "
+                f"no run has more than {self.text(self.value)}, the largest {self.text(size.max())}, so that there is "
                 f"nothing to predict; give a smaller --{self.name}"
             )
         if not below.any():
             raise InputError(
-                f"no run has {self.value:.4g} {self.unit} or less, the smallest {size.min():.4g}, so that there is "
+                f"no run has {self.text(self.value)} or less, the smallest {self.text(size.min())}, so that there is "
                 f"nothing to fit; give a larger --{self.name}"
             )
         return (
@@ -164,12 +169,12 @@ def _mean(skills: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _text(skills: Mapping[str, Mapping[str, Any]], level: float) -> str:
-    rows = [["skill", "law", "fitted", "predicted", "error", f"in {100 * level:.3g} % interval", "half width"]]
+    rows = [["skill", "law", "fitted", "predicted", "error", f"in {format_percent(level, 3)} interval", "half width"]]
     for name, one in skills.items():
-        numbers = [_percent(one[key]) for key in ("mean_relative_error", "coverage", "half_width")]
+        numbers = [format_percent(one[key]) for key in ("mean_relative_error", "coverage", "half_width")]
         rows.append([name, one["law"] or "refused", str(one["n_fitted"]), str(one["n_predicted"]), *numbers])
     mean = _mean(skills)
-    rows.append(["mean", "", "", "", _percent(mean["mean_relative_error"]), _percent(mean["coverage"]), ""])
+    rows.append(["mean", "", "", "", format_percent(mean["mean_relative_error"]), format_percent(mean["coverage"]), ""])
     return "\n".join([_table(rows), *(f"{name}: {one['reason']}" for name, one in skills.items() if one["reason"])])
 
 
@@ -180,11 +185,14 @@ def _seen_note(skills: Mapping[str, Mapping[str, Any]]) -> str:
     seen = sum(one["n_of_fitted_runs"] for one in told)
     if not seen:
         return ""
-    share = f"{seen / rows:.0%} of the losses predicted are later checkpoints of runs whose earlier ones were fitted"
+    share = (
+        f"{format_percent(seen / rows)} of the losses predicted are later checkpoints of runs whose earlier ones were "
+        "fitted"
+    )
     errors = [one["unseen"]["mean_relative_error"] for one in told if one["unseen"]["n_predicted"]]
     if not errors:
         return f"{share}: no run that is new was predicted; hold out sizes with --max_params to try that"
-    return f"{share}; of the other runs alone the mean relative error is {_percent(float(np.mean(errors)))}"
+    return f"{share}; of the other runs alone the mean relative error is {format_percent(float(np.mean(errors)))}"
 
 
 def _choice_text(choices: Mapping[str, list[dict[str, Any]]]) -> str:
@@ -193,7 +201,7 @@ def _choice_text(choices: Mapping[str, list[dict[str, Any]]]) -> str:
     for mix, found in choices.items():
         rows = [["tried on the larger of the fitted runs", "error", "parameters", "weight", ""]]
         for one in found[:_EXPLAINED]:
-            told = [_percent(one["error"]), str(one["n_parameters"] or "–"), f"{one['weight']:.2f}"]
+            told = [format_percent(one["error"]), str(one["n_parameters"] or "–"), f"{one['weight']:.2f}"]
             rows.append([one["setting"], *told, "chosen" if one["chosen"] else one["reason"]])
         title = f"\n{mix}\n" if len(choices) > 1 else "\n"
         parts.append(title + _table(rows))
@@ -204,10 +212,6 @@ def _table(rows: list[list[str]]) -> str:
     from skillscale.report.tables import aligned
 
     return "\n".join(aligned(list(zip(*rows, strict=True))))
-
-
-def _percent(value: float) -> str:
-    return f"{value:.2%}" if math.isfinite(value) else "–"
 
 
 def _listed(refused: Mapping[str, str]) -> str:

@@ -78,7 +78,7 @@ def evaluate(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
         config.study.name, measured_settings(arguments, config), metrics=_metric_names(asked, config)
     )
     texts = read_texts(config, arguments["cache"], progress=out.progress)
-    study.settle_data(texts.data_hash)
+    study.bind_data(texts.data_hash)
     bench = _Bench(study=study, texts=texts, config=config, arguments=arguments, out=out)
     told = _settle_all(asked, bench)
     out.text(f"UI: {registry.ui_command}\n    {study.chart_link}")

@@ -19,7 +19,7 @@ from skillscale.cli.output import Output
 from skillscale.config import Config, plain
 from skillscale.errors import InputError
 from skillscale.execution.status import StatusPublisher
-from skillscale.formatting import duration
+from skillscale.formatting import format_duration
 from skillscale.laws.results import describe_exclusions
 from skillscale.point import DesignPoint, Mix, digest
 from skillscale.record import Measurement
@@ -206,7 +206,7 @@ def _teller(out: Output) -> Callable[[int, int], None]:
         nonlocal told
         now = time.monotonic()
         if now - told > _TELL_EVERY_S:
-            rest = duration((now - began) * (planned - done) / done)
+            rest = format_duration((now - began) * (planned - done) / done)
             out.progress(f"{done} of {planned} runs written, about {rest} left")
             told = now
 

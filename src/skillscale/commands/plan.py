@@ -10,7 +10,7 @@ from skillscale.analysis.fit_laws import check_names, laws_of
 from skillscale.cli.output import Output, to_json
 from skillscale.config import Config
 from skillscale.errors import FitError, InputError
-from skillscale.formatting import join
+from skillscale.formatting import did_you_mean, join_words
 from skillscale.laws.fit.request import UnfittedSkill
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.io.document import LawMetadata, read_document, read_metadata
@@ -18,7 +18,6 @@ from skillscale.laws.optimum.ensemble import SkillLaw, categories_of
 from skillscale.laws.optimum.plan import Plan, PlanRequest
 from skillscale.laws.optimum.plan import plan as plan_for
 from skillscale.point import Mix
-from skillscale.runs.column_map import did_you_mean
 from skillscale.runs.read import LoadedRuns, print_excluded, read_runs
 from skillscale.tracking import AnalysisWriter, StudyStore
 
@@ -102,7 +101,9 @@ def plan(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
     out.text("".join(f"\nno law of {name}: {reason}" for name, reason in known.refused.items()).rstrip())
     registry, study = (known.runs.registry, known.runs.study) if known.runs is not None else (known.registry, None)
     if registry is not None:
-        registry.annotate_launcher(study, note=f"Plan by the runs of {known.name}", result=json.loads(to_json(told)))
+        registry.annotate_mlflow_project_run(
+            study, note=f"Plan by the runs of {known.name}", result=json.loads(to_json(told))
+        )
     return told
 
 
@@ -220,7 +221,7 @@ def _fitted(arguments: Mapping[str, Any], config: Config, out: Output) -> Loaded
 
 def _mixless(known: LoadedLaws) -> str:
     """Why laws that no mix enters tell nothing of others; where their runs are not at hand, only that none does."""
-    laws = join(sorted({one.law.name for one in known.laws.values() if not one.law.needs_mix}))
+    laws = join_words(sorted({one.law.name for one in known.laws.values() if not one.law.needs_mix}))
     if known.named:
         return "the mixes have names without shares, and each has laws of its own; --mix NAME plans for another"
     if known.runs is None:

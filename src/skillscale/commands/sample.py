@@ -29,6 +29,7 @@ from skillscale.execution.worker_pool import (
     stop_workers,
     worker_options,
 )
+from skillscale.formatting import shorten
 from skillscale.point import DesignPoint
 from skillscale.record import RunRecord
 from skillscale.runs import RunTable
@@ -104,7 +105,7 @@ def sample_after(
     They may cost a share of the grid's FLOPs, in as many runs of its number (``sample.after_grid``); those that were
     sampled before count. Where there is nothing to sample, or runs fail, the grid's results stand: it says why.
     """
-    registry = StudyStore.open(arguments["tracking"], cache=arguments["cache"], storage=arguments.get("storage", ""))
+    registry = StudyStore.open(arguments["tracking"], cache=arguments["cache"], queue=arguments.get("storage", ""))
     study = registry.study(config.study.name)
     share = config.sample.after_grid
     asked = replace(
@@ -156,10 +157,10 @@ def _opened(arguments: Mapping[str, Any], config: Config, out: Output) -> tuple[
             raise InputError("--trainer needs --wanted: the skills whose losses the function returns, as in code,prose")
         order = build_problem(asked, StudyContext(skills=asked.wanted))
         registry = StudyStore.open(
-            arguments["tracking"], cache=arguments["cache"], storage=arguments["storage"],
-            patience_s=arguments["patience_s"],
+            arguments["tracking"], cache=arguments["cache"], queue=arguments["storage"],
+            heartbeat_timeout_s=arguments["patience_s"],
         )  # fmt: skip
-        study = registry.open_driven(config.study.name, trainer=trainer.name, skills=asked.wanted)
+        study = registry.open_trainer_study(config.study.name, trainer=trainer.name, skills=asked.wanted)
         arguments = {**arguments, "trainer": str(trainer), "tracking": registry.uri}
         table_of: Callable[[Sequence[RunRecord]], RunTable] = lambda records: table_of_records(records, asked.wanted)  # noqa: E731
     else:
@@ -180,29 +181,26 @@ def _agree(job: _Job, *, replan: bool) -> None:
     Raises:
         InputError: naming what differs.
     """
-    now, stored = job.order.as_dict(), job.study.remembered(SAMPLING_PROBLEM)
+    now, stored = job.order.as_dict(), job.study.get_json(SAMPLING_PROBLEM)
     if stored == now:
         return
     if stored is not None and not replan:
         differ = [name for name in now if stored.get(name) != now[name]]
-        told = "; ".join(f"{name} was {_short(stored.get(name))}, now {_short(now[name])}" for name in differ)
+        told = "; ".join(
+            f"{name} was {shorten(str(stored.get(name)))}, now {shorten(str(now[name]))}" for name in differ
+        )
         raise InputError(
             f"study {job.study.name!r} was sampled with another space or other targets: {told}. Give those values, or "
             "go on with the new ones with --replan: every run still counts"
         )
-    job.study.remember(SAMPLING_PROBLEM, now)
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) < 120 else f"{text[:117]}..."
+    job.study.put_json(SAMPLING_PROBLEM, now)
 
 
 def _sampled(job: _Job, arguments: Mapping[str, Any]) -> Recommendation:
     """Choose and train until it is enough; return the last advice."""
     workers: list[WorkerHandle] = []
     try:
-        with job.study.sampling(), job.study.analysis(IntervalLog.KIND) as summary:
+        with job.study.sampling_lock(), job.study.analysis(IntervalLog.KIND) as summary:
             chart = IntervalLog(job.study, job.order, summary)
             try:
                 return _run(job, arguments, workers, chart)

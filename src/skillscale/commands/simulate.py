@@ -1,6 +1,5 @@
 """``simulate``: designs tried on known worlds, random ones of a kind or that of a file, and how well each did."""
 
-import difflib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from skillscale.design.propose import DesignGoal
 from skillscale.design.space import DesignSpace, RunHistory
 from skillscale.design.targets import Quantity, Target, default_targets
 from skillscale.errors import InputError
+from skillscale.formatting import did_you_mean
 from skillscale.laws.forms.nd import Array
 from skillscale.point import Mix
 from skillscale.simulation import user_function
@@ -132,9 +132,7 @@ def _makers(names: Sequence[str]) -> dict[str, Maker]:
     for name in names:
         if name not in there:
             known = [*DESIGNS, *GREEDY, *SEARCHES]
-            near = difflib.get_close_matches(name, known, n=1)
-            told = f" (did you mean {near[0]}?)" if near else ""
-            raise InputError(f"there is no design {name!r}{told}; there are {', '.join(known)}")
+            raise InputError(f"there is no design {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}")
     return {name: there[name] for name in names}
 
 

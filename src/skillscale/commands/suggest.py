@@ -12,10 +12,10 @@ from typing import Any
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.design.propose import propose
+from skillscale.formatting import join_first
 from skillscale.point import DesignPoint
 from skillscale.record import State
 from skillscale.runs import ColumnMap, RunTable, read_columns
-from skillscale.runs.column_map import some
 from skillscale.runs.read import LoadedRuns, print_excluded, read_runs
 from skillscale.sampler.study import (
     SAMPLING_PROBLEM,
@@ -48,7 +48,7 @@ def suggest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[s
             f"note: {len(runs.table.runs) - len(history)} runs are on other mixes than {order.mixes[0]}: left out"
         )
     if waiting := int(runs.table.runs[list(order.skills)].isna().all(axis=1).sum()):
-        out.progress(f"note: {waiting} runs have no loss of {some(order.skills)} yet: they count as under way")
+        out.progress(f"note: {waiting} runs have no loss of {join_first(order.skills)} yet: they count as under way")
     advice = propose(
         history, order.space, order.wish(0.0), count=arguments["count"], seed=config.study.first_seed, forecast=True
     )
@@ -70,7 +70,7 @@ def _known(runs: LoadedRuns, config: Config) -> StudyContext:
     if runs.trained and runs.study is not None:
         return context_from_config(config, runs.study.data_description())
     known = context_from_table(runs.table)
-    sampled = runs.study.remembered(SAMPLING_PROBLEM) if runs.study is not None else None
+    sampled = runs.study.get_json(SAMPLING_PROBLEM) if runs.study is not None else None
     return known if sampled is None else replace(known, flops_max=sampled["flops"][1])
 
 

@@ -41,7 +41,7 @@ def train(options: TrainOptions, config: Config, out: Output) -> dict[str, Any]:
     out.text(f"{format_point(point)}: {record.state} {record.reason}".rstrip())
     for name, value in record.skills.items():
         out.text(f"  {name:<22}{value.loss:8.4f} ± {value.sem:.4f} nats/token  {value.bpb:7.4f} bits/byte")
-    store.annotate_launcher(study, note=f"One point: {format_point(point)}, {record.state}")
+    store.annotate_mlflow_project_run(study, note=f"One point: {format_point(point)}, {record.state}")
     return {
         "run_id": record.run_id, "study": record.study, "state": record.state, "reason": record.reason,
         "point": record.point.as_dict(), "trained": writer is not None, "skills": record.skills, "sets": record.sets,

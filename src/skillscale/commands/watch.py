@@ -9,7 +9,7 @@ from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.execution.status import IntervalWidth, StudyStatus, format_utc, study_status
 from skillscale.execution.worker import format_point
-from skillscale.formatting import compact, duration, plural
+from skillscale.formatting import format_duration, format_flops, plural
 from skillscale.tracking import PlannedPoint, StudyStore
 
 _WIDTHS = 6  # steps that are shown of how the interval falls
@@ -22,7 +22,7 @@ def watch(arguments: Mapping[str, Any], config: Config | None, out: Output) -> d
     Raises:
         TrackingError: the registry is not there, has no such study, or fails.
     """
-    registry = StudyStore.open(arguments["tracking"], create=False, storage=arguments["storage"])
+    registry = StudyStore.open(arguments["tracking"], create=False, queue=arguments["storage"])
     study = registry.study(arguments["study"])
     once, every_s = arguments["once"], arguments["every"]
     shown = 0
@@ -44,7 +44,7 @@ def status_lines(standing: StudyStatus) -> list[str]:
     lines = [
         f"study {standing.study}, {format_utc(standing.now_s)}",
         f"points     {counts['finished']} of {counts['planned']} done{f', {points}' if points else ''}",
-        f"FLOP       {compact(done)} of {compact(planned)} spent{share}",
+        f"FLOP       {format_flops(done)} of {format_flops(planned)} spent{share}",
         f"time       {_time(standing)}",
     ]
     lines += [line for source in ("sample", "fit") if (line := _falling(source, standing.widths))]
@@ -57,10 +57,10 @@ def _time(standing: StudyStatus) -> str:
     began = f"begun {format_utc(standing.began_s)}"
     if standing.is_over:
         return began if standing.ended_s is None else f"{began}, the last run ended {format_utc(standing.ended_s)}"
-    ago = f"{began}, {duration(standing.now_s - standing.began_s)} ago"
+    ago = f"{began}, {format_duration(standing.now_s - standing.began_s)} ago"
     end = standing.expected_end_s
     if end is not None:
-        return f"{ago}; expected to end {format_utc(end)}, in {duration(end - standing.now_s)}"
+        return f"{ago}; expected to end {format_utc(end)}, in {format_duration(end - standing.now_s)}"
     if standing.running:
         return f"{ago}; when it will end is not known yet"
     if standing.is_sampled:
@@ -89,7 +89,7 @@ def _falling(source: str, widths: Sequence[IntervalWidth]) -> str:
 def _worker(one: PlannedPoint, standing: StudyStatus) -> str:
     share, owner = standing.share(one), one.owner.rpartition(":")[0]  # without what tells processes of one number apart
     at = f", {share:.0%} of its tokens" if share is not None else ""
-    return f"{owner}: {format_point(one.point)}, for {duration(standing.now_s - one.claimed_ms / 1000)}{at}"
+    return f"{owner}: {format_point(one.point)}, for {format_duration(standing.now_s - one.claimed_ms / 1000)}{at}"
 
 
 def _show(lines: Sequence[str], shown: int, out: Output) -> int:

@@ -99,8 +99,7 @@ class DataConfig:
         vocab_size: of the tokenizer that is trained, tokens.
         tokenizer_bytes: of text that it is trained on.
         preset: which embedded corpora are made; it plays no part for other data.
-        popularity: how steeply mentions of an entity fall with its rank; 0: all are told of equally often.
-        people: those of the preset ``controlled``, which has them in place of real facts.
+        zipf_exponent: decay of an entity's mentions with its rank; 0: equal mentions.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -110,17 +109,11 @@ class DataConfig:
     tokenizer: str = ""
     vocab_size: Annotated[int, Field(ge=257, le=1_000_000)] = 512
     tokenizer_bytes: Count = 8_000_000
-    preset: Literal["tiny", "small", "medium", "full", "controlled"] = "tiny"
-    popularity: Annotated[float, Field(ge=0, le=3)] = 0.75
-    people: Annotated[int, Field(ge=10, le=100_000)] | None = None
+    preset: Literal["tiny", "small", "medium", "full"] = "tiny"
+    zipf_exponent: Annotated[float, Field(ge=0, le=3)] = 0.75
 
     def __post_init__(self) -> None:
         _refuse_repeats("category", [category.name for category in self.categories])
-        if (self.preset == "controlled") != (self.people is not None):
-            raise InputError(
-                f"data.people belongs to data.preset controlled, but it is {self.people} with preset {self.preset}; "
-                "give both, as conf/data/controlled.yaml does, or neither"
-            )
 
     @property
     def category_names(self) -> tuple[str, ...]:
@@ -514,8 +507,6 @@ class Config:
         whole["train"] = plain(self.train.arithmetic)
         del whole["study"], whole["sample"], whole["laws"]
         whole["skills"]["sets"] = [kept_settings(one) for one in whole["skills"]["sets"]]
-        if self.data.people is None:  # as before there was such a setting
-            del whole["data"]["people"]
         return whole
 
     @property

@@ -79,7 +79,7 @@ class LawPosterior:
         moved = Covariates(jets[p] + (at - self.law.x0), (total - at - self.law.y0) - jets[p], shares)
         jet = self.law.form(jets[:p], moved)
         H = np.zeros((p + 1, p + 1))
-        H[np.ix_(jet.support, jet.support)] = jet.second(np.ones((1, 1)))[0]
+        H[np.ix_(jet.support, jet.support)] = jet.weighted_hessian(np.ones((1, 1)))[0]
         mix = None if h is None else h[None]
         slopes = self.surface.slopes(np.array([at]), np.array([total - at]), mix)[0]
         return at - float(slopes @ self.w) / H[p, p], -np.concatenate([H[:p, p], slopes]) / H[p, p]

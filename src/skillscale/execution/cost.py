@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from skillscale.config import Config
 from skillscale.execution.grid import tokens_to_train
-from skillscale.formatting import format_flops, format_percent
+from skillscale.formatting import format_count, format_duration, format_flops, format_number, format_percent
 from skillscale.lm.model.shape import shape_for, size_ladder
 from skillscale.lm.train import hyperparameters
 from skillscale.lm.train.loop import step_seconds
@@ -24,7 +24,6 @@ _TIMED_SIZES = 5
 _BYTES_PER_TOKEN = 2.0
 _DEFAULT_ITEMS = 2000
 _LONGEST_HERE_H = 30 * 24.0  # beyond it nobody trains here, and the answer counts an accelerator's time
-_YEAR_H, _IN_MINUTES_H = 365 * 24.0, 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +87,9 @@ class GridCost:
                 f"{format_percent(self.flops_spent / self.flops)} of the cost of separate runs. The last "
                 f"{format_percent(self.config.train.decay_share)} of a run are not shared."
             )
-        here = f"{_duration(self.hours)} with {self.n_workers} workers"
+        here = f"{format_duration(3600 * self.hours)} with {self.n_workers} workers"
         gpus = (
-            f"{self.accelerator.hours(self.points, self.config):.3g} GPU-hours at {self.accelerator.utilisation:.3g} of "
+            f"{format_count(self.accelerator.hours(self.points, self.config))} GPU-hours at {format_number(self.accelerator.utilisation)} of "
             f"{format_flops(self.accelerator.flops_per_s)} FLOP/s (--mfu, --gpu_flops)"
         )
         first, second = f"{here} on this machine", f"elsewhere about {gpus}"
@@ -126,15 +125,6 @@ def grid_cost(
         points=points, config=config, n_workers=n_workers, seconds=expected_seconds(points, config),
         accelerator=accelerator,
     )  # fmt: skip
-
-
-def _duration(hours: float) -> str:
-    """Hours, with minutes where they are few; as days or years where no one would count them."""
-    if hours > _YEAR_H:
-        return f"{hours / _YEAR_H:,.1f} years"
-    if hours > _LONGEST_HERE_H:
-        return f"{hours / 24:.0f} days"
-    return f"{hours:.3g} hours" + (f" ({hours * 60:.3g} minutes)" if hours < _IN_MINUTES_H else "")
 
 
 def _point_lines(

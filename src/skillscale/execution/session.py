@@ -72,7 +72,7 @@ class TrainedPoints:
 def open_store(study: StudyOptions, queue: QueueOptions) -> StudyStore:
     """Open the tracking store of a study, with its queue."""
     return StudyStore.open(
-        study.tracking, cache=study.cache, storage=queue.queue, patience_s=queue.heartbeat_timeout_s
+        study.tracking, cache=study.cache, queue=queue.queue, heartbeat_timeout_s=queue.heartbeat_timeout_s
     )
 
 
@@ -96,7 +96,7 @@ def open_session(
         store.open_study(config.study.name, config, keep=keep)
     prepared = prepare(config, cache, progress=progress)
     study = store.open_study(config.study.name, config, keep=keep)
-    study.settle_data(prepared.data_hash, (prepared.folder / "data.json").read_text(encoding="utf-8"))
+    study.bind_data(prepared.data_hash, (prepared.folder / "data.json").read_text(encoding="utf-8"))
     for warning in sorted({text for point in points for text in prepared.check(point)}):
         progress(f"warning: {warning}")
     return TrainingSession(store=store, study=study, prepared=prepared, config=config, cache=cache)
@@ -146,14 +146,14 @@ def train_all(
         train_queue(study, pool, publisher, retry_failed=options.queue.retry_failed, progress=progress)
     finally:
         publisher.refresh(now=True)
-    study.close_left()
+    study.close_lost()
     done = study.progress()
     if done.failed:
         progress(f"{done.failed} points failed. Their runs in the store say why. --retry_failed trains them once more.")
     if done.finished + done.failed < done.planned:
         raise TrainingError(_unfinished_text(study))
     session.store.gather_statistics()
-    session.store.annotate_launcher(study, note=f"{done.finished} of {done.planned} points are trained")
+    session.store.annotate_mlflow_project_run(study, note=f"{done.finished} of {done.planned} points are trained")
     return TrainedPoints(
         study=study.name, tracking=session.store.place, planned=done.planned, finished=done.finished,
         failed=done.failed, seconds=time.monotonic() - began_s,

@@ -9,7 +9,7 @@ from typing import Any
 
 from skillscale.errors import SkillscaleError
 from skillscale.execution.grid import cost
-from skillscale.formatting import compact, count, plural
+from skillscale.formatting import format_count, format_flops, format_interval, plural
 from skillscale.record import RunRecord
 from skillscale.tracking import EVALUATED, TRAINER, PlannedPoint, Study, is_alive, link, run_path
 
@@ -163,7 +163,7 @@ def study_status(study: Study) -> StudyStatus:
     points = tuple(study.planned())
     busy = [each for each in points if each.status == "RUNNING" and is_alive(each.owner) is not False]
     curves = {each.run_id: study.curve(each.run_id) for each in busy if each.run_id}  # one that is just held has none
-    sampled, settings = study.is_sampled(), study.settings()
+    sampled, settings = study.is_sampling(), study.settings()
     logged = study.analysis_metrics("sample", _LOGGED)
     fitted = study.analysis_metrics("fit", _LOGGED) + study.analysis_metrics("report", _LOGGED)
     return StudyStatus(
@@ -242,7 +242,7 @@ def _state(standing: StudyStatus) -> str:
 
 def _cost(standing: StudyStatus) -> str:
     done, planned = standing.flops
-    return f"{compact(done)} of {compact(planned)} FLOP (6 N D) spent"
+    return f"{format_flops(done)} of {format_flops(planned)} FLOP (6 N D) spent"
 
 
 def _times(standing: StudyStatus) -> str:
@@ -283,8 +283,8 @@ def optima_rows(frame: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:
     """Rows of ``law_optima.csv`` as texts, one for each skill: N* with its interval at each C."""
     rows: dict[str, dict[str, str]] = {}
     for one in frame:
-        interval = f" [{count(one['N_lo'], 2)}, {count(one['N_hi'], 2)}]" if math.isfinite(one["N"]) else ""
-        rows.setdefault(str(one["skill"]), {})[compact(one["C"])] = f"{count(one['N'], 2)}{interval}"
+        optimum = format_interval(one["N"], one["N_lo"], one["N_hi"], lambda N: format_count(N, 2))
+        rows.setdefault(str(one["skill"]), {})[format_flops(one["C"])] = optimum
     return [{"skill": skill, "at": at} for skill, at in rows.items()]
 
 
@@ -335,7 +335,7 @@ def publish_status(study: Study) -> None:
             shares.setdefault(category, set()).add(share)
     mixed = len({one.point.mix for one in records}) > 1
     varied = [name for name, seen in shares.items() if mixed and (len(seen) > 1 or 0 not in seen)]
-    note = status_markdown(standing, study, study.remembered(FOUND) or {})
+    note = status_markdown(standing, study, study.get_json(FOUND) or {})
     study.describe(note, skills=skills, mixes=varied, per_byte=standing.is_evaluated)
 
 
@@ -354,7 +354,7 @@ def store_fit_summary(
         runs: that were fitted.
         level: of the intervals.
     """
-    kept = study.remembered(FOUND) or {}
+    kept = study.get_json(FOUND) or {}
     rows = optima_rows(optima)[: _ROWS + 1]
     one = {"run_id": run_id, "at_s": time.time(), "files": list(files), "runs": runs, "level": level, "optima": rows}
-    study.remember(FOUND, {name: value for name, value in kept.items() if name != kind} | {kind: one})
+    study.put_json(FOUND, {name: value for name, value in kept.items() if name != kind} | {kind: one})

@@ -83,8 +83,8 @@ def train_with_user_trainer(
         TrackingError: There is no such study.
     """
     trainer = UserTrainer.parse(options.trainer)
-    skills = store.driven_skills(store.study(name)) or ()
-    study = store.open_driven(name, trainer=trainer.name, skills=skills)
+    skills = store.trainer_skills(store.study(name)) or ()
+    study = store.open_trainer_study(name, trainer=trainer.name, skills=skills)
     with UserTrainerProcess(trainer, skills, options.timeout_s) as process:
         return work(study, lambda writer: train_claimed(writer, process), progress, **which)
 
@@ -100,7 +100,7 @@ def train_claimed(writer: "RunWriter", process: "UserTrainerProcess") -> RunReco
         writer.begin()
         try:
             losses = process.ask(
-                point.n_params, point.n_tokens, dict(point.mix.shares), point.seed, watch=writer.refuse_lost
+                point.n_params, point.n_tokens, dict(point.mix.shares), point.seed, watch=writer.check_lease
             )
         except DivergedError as error:
             return writer.fail(str(error))

@@ -91,7 +91,7 @@ def train_claimed(writer: "RunWriter", context: WorkerContext, study: "Study") -
         measure = partial(
             run.train_and_measure, recipe, context.config, context.prepared, checkpoint=checkpoint, trunk=trunk,
             on_progress=_progress_reporter(writer, context.progress),
-            should_stop=lambda: parent_exited() or not writer.goes_on(),
+            should_stop=lambda: parent_exited() or not writer.keep_alive(),
         )  # fmt: skip
         try:
             try:
@@ -109,7 +109,7 @@ def train_claimed(writer: "RunWriter", context: WorkerContext, study: "Study") -
             writer.kill(str(error))
             raise
         except TrainingInterrupted:
-            writer.refuse_lost()
+            writer.check_lease()
             writer.kill("stopped: the command that started this worker is gone")
             raise
         _log_curve(writer, outcome.curve)

@@ -169,8 +169,8 @@ def next_claim(
     wait_s = _FIRST_WAIT_S
     while not parent_exited():
         filling = study.is_sampling()  # before the claim: a point that is added between the two is claimed
-        writer = study.claim(retry_failed=retry_failed, sampled=sampled_only, trunk=trunk)
-        if writer is not None or not (filling or (wait_for_others and study.is_under_way(sampled=sampled_only))):
+        writer = study.claim(retry_failed=retry_failed, sampled_only=sampled_only, trunk=trunk)
+        if writer is not None or not (filling or (wait_for_others and study.is_under_way(sampled_only=sampled_only))):
             return writer
         time.sleep(wait_s)
         wait_s = min(wait_s * _WAIT_FACTOR, _LONGEST_WAIT_S)

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from skillscale.formatting import count, percent, power
+from skillscale.formatting import format_count, format_log_ratio, power
 from skillscale.laws.results import IsoflopMinimum, PowerLaw, SizeGap, Status, StudyResults, Verdict
 from skillscale.report.style import (
     GREY,
@@ -61,7 +61,7 @@ def isoflop(fits: StudyResults, mix: str) -> Figure:
             panel.set_title(_refusal(fits, mix, name), loc="right", fontsize=7, fontweight="normal", color=SOFT)
         sizes = runs["N"].to_numpy(dtype=float)
         for panel in panels:
-            log_axis(panel.xaxis, sizes.min() / 1.3, sizes.max() * 3, count)
+            log_axis(panel.xaxis, sizes.min() / 1.3, sizes.max() * 3, format_count)
         label_axes(panels, "N, parameters", "loss, nats per token")
         draw_key(figure, _isoflop_key(runs, fits))
         _part_labels(figure, panels)
@@ -224,7 +224,7 @@ def _optima_axes(panels: Sequence[Axes], fits: StudyResults, mix: str) -> None:
     bounds = known or [float(runs.min()), float(runs.max())]
     for panel in panels:
         log_axis(panel.xaxis, budgets[0] / 1.6, budgets[-1] * 1.6, power, at=budgets)
-        log_axis(panel.yaxis, min(bounds) / 1.25, max(bounds) * 1.25, count)
+        log_axis(panel.yaxis, min(bounds) / 1.25, max(bounds) * 1.25, format_count)
 
 
 def _optima_key(fits: StudyResults, reference: str | None) -> list[Line2D]:
@@ -302,7 +302,7 @@ def _residual_row(axes: Axes, one: SizeGap, y: float, colour: str, reach: float,
     axes.plot([one.value.value], [y], marker="D" if one.pooled else "o", markersize=7 if one.pooled else 4.5,
               color=colour, markeredgecolor="white", markeredgewidth=0.8, zorder=4,
               gid="pooled" if one.pooled else "residual")  # fmt: skip
-    words = f"{percent(one.value.value)}  [{percent(one.value.lo)}, {percent(one.value.hi)}]"
+    words = f"{format_log_ratio(one.value.value)}  [{format_log_ratio(one.value.lo)}, {format_log_ratio(one.value.hi)}]"
     stands = one.pooled and one.describe_verdict(level) in (Verdict.CAPACITY, Verdict.DATA)
     axes.text(1.015, y, f"{words}  {one.describe_verdict(level)}" if one.pooled else words, transform=beside, va="center",
               fontsize=7.5 if one.pooled else 7, color=INK if one.pooled else SOFT,
@@ -315,7 +315,7 @@ def _residual_axes(axes: Axes, reach: float, ticks: Sequence[float], labels: Seq
     axes.set_yticks(list(ticks), list(labels), fontsize=7)
     axes.tick_params(axis="y", length=0)
     at = _ratio_ticks(reach)
-    axes.set_xticks(at, [percent(value) if value else "0" for value in at])
+    axes.set_xticks(at, [format_log_ratio(value) if value else "0" for value in at])
     axes.grid(axis="x")
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("parameters at the optimum, against the aggregate's (log scale)")

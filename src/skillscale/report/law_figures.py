@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from skillscale.formatting import count, power
+from skillscale.formatting import format_count, power
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.report.laws import Laws
 from skillscale.report.style import GREY, INK, SKILL_COLOURS, STYLE, WIDTH, label_axes, log_axis, make_panels
@@ -44,7 +44,7 @@ def optima_by_law(fitted: dict[str, FittedLaw], flops: Sequence[float]) -> Figur
         for panel in panels:
             log_axis(panel.xaxis, first / 1.3, last * 1.3, power)
             if known:
-                log_axis(panel.yaxis, min(known) / 1.3, max(known) * 1.3, count)
+                log_axis(panel.yaxis, min(known) / 1.3, max(known) * 1.3, format_count)
         label_axes(panels, "C = 6 N D, FLOP", "N*, parameters")
         return figure
 
@@ -87,7 +87,7 @@ def errors_about_law(fitted: dict[str, FittedLaw]) -> Figure:
         label_axes(panels[:number], "C = 6 N D, FLOP", "loss over law, %")
         handles = [
             Line2D([], [], linestyle="none", marker="o", markersize=4, color=colormaps["viridis"](float(norm(N))),
-                   label=f"N = {count(float(N), 2)}")
+                   label=f"N = {format_count(float(N), 2)}")
             for N in np.quantile(sizes, [0, 0.5, 1])
         ]  # fmt: skip
         figure.legend(handles=handles, loc="outside lower center", ncols=3)

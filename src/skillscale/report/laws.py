@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skillscale.formatting import compact, count
+from skillscale.formatting import format_count, format_flops
 from skillscale.laws.fit.request import UnfittedSkill
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.results import Interval
@@ -53,7 +53,7 @@ def without_optimum(one: FittedLaw, C: float) -> str:
     if share <= 0.01:
         return ""
     return (
-        f"{share:.1%} of the draws have no optimum at {compact(C)} FLOP, above 1 %: the runs don't tell there where N "
+        f"{share:.1%} of the draws have no optimum at {format_flops(C)} FLOP, above 1 %: the runs don't tell there where N "
         "stops to pay"
     )
 
@@ -155,7 +155,9 @@ def errors_frame(laws: Laws) -> pd.DataFrame:
 def law_text(laws: Laws, flops: Sequence[float]) -> str:
     """A table for the terminal: a skill a line with its law, main parameters, exponent and optima; then the doubts."""
     shown = [C for C in flops if math.isfinite(C)][:3]
-    rows = [["skill", "law", "E", "alpha", "beta", "a", *(f"N* at {compact(C)}" for C in shown), "starts", "noise"]]
+    rows = [
+        ["skill", "law", "E", "alpha", "beta", "a", *(f"N* at {format_flops(C)}" for C in shown), "starts", "noise"]
+    ]
     notes: list[str] = []
     for name, one in laws.items():
         if isinstance(one, UnfittedSkill):
@@ -210,4 +212,8 @@ def _cell(value: Interval | None) -> str:
 def _size(N: Interval) -> str:
     if not np.isfinite(N.value):
         return "none"
-    return f"{count(N.value, 2)} [{count(N.lo, 2)}, {count(N.hi, 2)}]" if N.is_finite else count(N.value, 2)
+    return (
+        f"{format_count(N.value, 2)} [{format_count(N.lo, 2)}, {format_count(N.hi, 2)}]"
+        if N.is_finite
+        else format_count(N.value, 2)
+    )

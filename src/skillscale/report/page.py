@@ -9,7 +9,7 @@ from importlib import resources
 import jinja2
 import pandas as pd
 
-from skillscale.formatting import MISSING, count, duration, plural, power
+from skillscale.formatting import MISSING, format_count, format_duration, plural, power
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.results import StudyResults, Verdict, group_by_reason
 from skillscale.record import RunRecord, State
@@ -157,9 +157,9 @@ def _headline(records: Sequence[RunRecord], about: ReportContext) -> list[dict[s
             f"{power(math.fsum(one.point.flops for one in done))} FLOP",
             f"{power(math.fsum(exact))} counted exactly" if exact and len(exact) == len(done) else "",
         ),
-        ("Training tokens", count(math.fsum(one.point.n_tokens for one in done)), repeated),
+        ("Training tokens", format_count(math.fsum(one.point.n_tokens for one in done)), repeated),
         ("Sizes", _span([one.point.n_params for one in done]), f"parameters{f', {counted}' if counted else ''}"),
-        ("Time in runs", duration(seconds) if seconds else "", "training and evaluation, summed over workers"),
+        ("Time in runs", format_duration(seconds) if seconds else "", "training and evaluation, summed over workers"),
         (
             "Run",
             about.first_run or about.last_run,
@@ -185,7 +185,7 @@ def _headline_of_table(fits: StudyResults) -> list[dict[str, str]]:
 
 
 def _span(values: Sequence[float]) -> str:
-    return f"{count(min(values), 2)} to {count(max(values), 2)}" if values else ""
+    return f"{format_count(min(values), 2)} to {format_count(max(values), 2)}" if values else ""
 
 
 def _verdicts(fits: StudyResults, mix: str, *, named: bool) -> list[dict[str, object]]:
@@ -374,7 +374,7 @@ def _exposures(records: Sequence[RunRecord], about: ReportContext) -> Section | 
         name="exposures",
         title="How often a fact was seen",
         paragraphs=(
-            f"{about.facts} A run saw each fact {count(few, 2)} to {count(many, 2)} times in the mean.".strip(),
+            f"{about.facts} A run saw each fact {format_count(few, 2)} to {format_count(many, 2)} times in the mean.".strip(),
             _CAPACITY,
         ),
         tables=(table_section("Mean mentions by budget and size", table),),

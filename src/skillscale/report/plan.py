@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from skillscale.formatting import compact, count, join
+from skillscale.formatting import format_count, format_flops, join_words
 from skillscale.laws.optimum.ensemble import SkillLaw
 from skillscale.laws.optimum.optimum import Optimum
 from skillscale.laws.optimum.plan import (
@@ -127,7 +127,7 @@ def undetermined(one: Plan, asked: PlanContext) -> list[str]:
     optimum, said = one.optimum, []
     if optimum.extrapolation > 1.01:
         said.append(
-            f"What happens beyond {compact(optimum.C / optimum.extrapolation)} FLOP, the largest run: this plan is "
+            f"What happens beyond {format_flops(optimum.C / optimum.extrapolation)} FLOP, the largest run: this plan is "
             f"{optimum.extrapolation:.3g} times that, where the form of the law alone carries it."
         )
     known = [note for note in optimum.reason.split("; ") if "times the largest" not in note]
@@ -141,7 +141,7 @@ def undetermined(one: Plan, asked: PlanContext) -> list[str]:
     open_ = [each.skill for each in one.size_gaps if each.verdict is Verdict.UNRESOLVED and each.value.is_finite]
     open_ = [name for name in open_ if name in asked.skills and optimum.weights.get(name) != 1]
     if open_:
-        said.append(f"Whether the N* of {join(open_)} alone is larger or smaller than the plan's.")
+        said.append(f"Whether the N* of {join_words(open_)} alone is larger or smaller than the plan's.")
     if one.best is None:
         said.append(f"What another mix would do: {asked.mixless}.")
     else:
@@ -160,7 +160,9 @@ def _block(one: Plan, asked: PlanContext, at: int) -> list[str]:
     optimum = one.optimum
     weights = " + ".join(f"{weight:.3g} {name}" for name, weight in optimum.weights.items() if weight)
     lines = [f"plan for {asked.budgets[at]}", f"worth: {weights}{_mix_told(optimum, asked)}", ""]
-    per = f", {count(optimum.D.value / optimum.N.value, 2)} a parameter" if math.isfinite(optimum.N.value) else ""
+    per = (
+        f", {format_count(optimum.D.value / optimum.N.value, 2)} a parameter" if math.isfinite(optimum.N.value) else ""
+    )
     counted = f" parameters{f' ({asked.convention})' if asked.convention else ''}" if per else ""
     lines += [
         f"N*    {size_text(optimum.N)}{counted}",
@@ -217,8 +219,8 @@ def _price_table(one: Plan) -> list[str]:
     marks = ["asked" if each.asked else "N*" if math.isclose(each.N, planned) else "" for each in one.prices]
     lines = _table(
         [
-            ["N", *(count(each.N, 3) for each in one.prices)],
-            ["D", *(count(each.D, 2) for each in one.prices)],
+            ["N", *(format_count(each.N, 3) for each in one.prices)],
+            ["D", *(format_count(each.D, 2) for each in one.prices)],
             ["loss above the least", *(_more(each.more) for each in one.prices)],
             ["compute to make up for it, % of C", *(_compute(each.compute) for each in one.prices)],
             ["", *marks],
@@ -226,9 +228,9 @@ def _price_table(one: Plan) -> list[str]:
     )
     cheap, share = one.cheap, f"{100 * one.cheap.tolerance:.3g} %"
     if math.isfinite(cheap.lo):
-        told = f"By the law, sizes from {count(cheap.lo, 2)} to {count(cheap.hi, 2)} cost less than {share} of C"
+        told = f"By the law, sizes from {format_count(cheap.lo, 2)} to {format_count(cheap.hi, 2)} cost less than {share} of C"
         sure = (
-            f"; surely so from {count(cheap.sure_lo, 2)} to {count(cheap.sure_hi, 2)}."
+            f"; surely so from {format_count(cheap.sure_lo, 2)} to {format_count(cheap.sure_hi, 2)}."
             if math.isfinite(cheap.sure_lo)
             else f"; in the draws N* itself does in {100 * cheap.chance:.0f} %, for N* is not known better."
         )
@@ -268,7 +270,11 @@ def _frontier_tables(several: Sequence[TradeoffFrontier], skills: Sequence[str])
             what = "N and the mix follow" if with_mix else "N follows"
             lines += ["", f"as a skill's weight goes from 0 to 1 and {what} {_rest_told(some)}:"]
             lines += _frontier_table(some, with_mix=with_mix)
-            lines += [f"({join([name for name in skills if name not in told])}: the reverse)"] if len(told) == 1 else []
+            lines += (
+                [f"({join_words([name for name in skills if name not in told])}: the reverse)"]
+                if len(told) == 1
+                else []
+            )
     return lines[1:]
 
 
@@ -284,7 +290,7 @@ def _frontier_table(some: Sequence[TradeoffFrontier], *, with_mix: bool) -> list
         ["skill", *(one.skill for one in some)],
         ["weight in the plan", *(f"{one.planned:.2g}" for one in some)],
         *(
-            [title, *(count(step.N.value, 2) if step else "none" for step in steps)]
+            [title, *(format_count(step.N.value, 2) if step else "none" for step in steps)]
             for title, steps in (("N* at 0", first), ("at 0.5", middle), ("at 1", last))
         ),
         ["at 1: its loss", *(ratio_text(step.own_change) if step else "" for step in last)],

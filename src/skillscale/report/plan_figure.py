@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from skillscale.formatting import count, power
+from skillscale.formatting import format_count, power
 from skillscale.laws.forms.nd import Array
 from skillscale.laws.optimum.ensemble import Ensemble, SkillLaw, shares_of
 from skillscale.laws.optimum.plan import AROUND, Plan, TradeoffFrontier
@@ -59,7 +59,7 @@ def _losses(panel: Axes, one: Plan, laws: Mapping[str, SkillLaw], colours: Mappi
     panel.axhline(0, color=GREY, linewidth=0.6)
     panel.set_ylim(-(len(shown) + 0.8) * _LINE, _ABOVE)
     panel.set_yticks(np.arange(0, _ABOVE + 1, 2))
-    log_axis(panel.xaxis, first, last, count)
+    log_axis(panel.xaxis, first, last, format_count)
     panel.set_xlabel("N, parameters (bars: N* with its interval)")
     panel.set_ylabel("loss above its least, %")
     panel.grid(axis="x")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from skillscale.formatting import MISSING, compact, count
+from skillscale.formatting import MISSING, format_count, format_flops
 
 _PLAIN = frozenset({"seed", "n_runs", "n_sizes", "n_budgets", "n_mixes", "n_columns", "runs", "tried", "agree"})
 
@@ -82,6 +82,6 @@ def _cell(name: str, value: object) -> str:
     if name in _PLAIN:
         return str(int(value))  # type: ignore[call-overload]
     if name in ("C", "flops"):
-        return compact(float(value))  # type: ignore[arg-type]
+        return format_flops(float(value))  # type: ignore[arg-type]
     number = float(value)  # type: ignore[arg-type]
-    return count(number) if abs(number) >= 1000 else f"{number:.4g}"
+    return format_count(number) if abs(number) >= 1000 else f"{number:.4g}"

@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from skillscale.formatting import count, percent, power
+from skillscale.formatting import format_count, format_log_ratio, power
 from skillscale.laws.results import IsoflopMinimum, SizeGap, Status, StudyResults
 from skillscale.laws.skills.crossover import CrossoverStudy
 from skillscale.laws.skills.share_effects import ShareStudy
@@ -66,7 +66,7 @@ def splits(verdicts: Sequence[ConfirmedVerdict]) -> Figure:
             x for x in (-0.83, -0.67, -0.5, -0.33, -0.2, -0.1, 0, 0.1, 0.25, 0.5, 1, 2, 5) if abs(math.log1p(x)) < reach
         ]
         shown = [x for x in at if x == 0 or abs(math.log1p(x)) > reach / 8]
-        axes.set_xticks([math.log1p(x) for x in shown], [percent(math.log1p(x)) if x else "0" for x in shown])
+        axes.set_xticks([math.log1p(x) for x in shown], [format_log_ratio(math.log1p(x)) if x else "0" for x in shown])
         axes.set_xlabel("N*(skill) against N*(aggregate)")
         return figure
 
@@ -105,7 +105,7 @@ def _residual_row(
     if abs(one.value.value) <= reach:
         axes.plot([one.value.value], [y], marker="D" if mean else "o", markersize=6.5 if mean else 4, color=colour,
                   markerfacecolor="white" if hollow else colour, markeredgecolor=colour, gid="residual")  # fmt: skip
-    words = f"{percent(one.value.value)}  [{percent(one.value.lo)}, {percent(one.value.hi)}]"
+    words = f"{format_log_ratio(one.value.value)}  [{format_log_ratio(one.value.lo)}, {format_log_ratio(one.value.hi)}]"
     axes.text(1.015, y, words, transform=beside, va="center", fontsize=7, color=INK if mean else SOFT)
 
 
@@ -133,7 +133,7 @@ def mixes(study: SkillStudy, skills: Mapping[str, str], C: float) -> Figure:
                             color=SOFT, fontweight="normal")  # fmt: skip
             panel.grid(axis="y")
         for panel in panels:
-            log_axis(panel.xaxis, float(runs["N"].min()) / 1.3, float(runs["N"].max()) * 1.3, count)
+            log_axis(panel.xaxis, float(runs["N"].min()) / 1.3, float(runs["N"].max()) * 1.3, format_count)
         label_axes(panels, "N, parameters", "loss, nats per token")
         draw_key(figure, [
             Line2D([], [], color=to_hex(colormaps["viridis"](0.0)), label="least share of the skill's own category"),
@@ -181,7 +181,7 @@ def shares(found: ShareStudy, skills: Sequence[str]) -> Figure:
             panel.set_title(skill)
             panel.grid()
         for panel in panels:
-            log_axis(panel.yaxis, float(known["N"].min()) / 1.6, float(known["N"].max()) * 1.6, count)
+            log_axis(panel.yaxis, float(known["N"].min()) / 1.6, float(known["N"].max()) * 1.6, format_count)
         label_axes(panels, "share of the skill's own category", "N*, parameters")
         draw_key(figure, _budget_key(colours))
         return figure
@@ -302,7 +302,7 @@ def published(fits: StudyResults, mix: str, theirs: pd.DataFrame) -> Figure:
             log_axis(panel.xaxis, first, last, power, at=decades[:: math.ceil(len(decades) / 5)])
             panel.set_xlabel("C, FLOP")
             panel.grid()
-        log_axis(left.yaxis, float(every["N"].min()) / 2, float(every["N"].max()) * 2, count)
+        log_axis(left.yaxis, float(every["N"].min()) / 2, float(every["N"].max()) * 2, format_count)
         left.set_ylabel("N*, parameters")
         right.set_ylabel("ln N*(skill) − ln N*(aggregate)")
         keys = [

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from skillscale.formatting import count, join, percent, plural, power
+from skillscale.formatting import format_count, format_log_ratio, join_words, plural, power
 from skillscale.laws.results import Interval, Status, StudyResults, Verdict
 from skillscale.laws.skills.crossover import Crossover, CrossoverOutcome
 from skillscale.laws.skills.regression import LEAST
@@ -121,9 +121,7 @@ def _without_split(study: SkillStudy) -> str:
     lacking = [one.skill for one in study.verdicts if one.confirmation is Confirmation.NO_SPLIT]
     if not lacking:
         return ""
-    return (
-        f"{_capital(join(lacking))}: no held-out split; name one of other data sets in the skills file (`held_out`). "
-    )
+    return f"{_capital(join_words(lacking))}: no held-out split; name one of other data sets in the skills file (`held_out`). "
 
 
 def _capital(text: str) -> str:
@@ -133,7 +131,7 @@ def _capital(text: str) -> str:
 def _verdict(one: ConfirmedVerdict) -> str:
     if not one.hypothesis.value.is_finite:
         return f"{one.skill}: {one.hypothesis.reason}."
-    here = f"{percent(one.hypothesis.value.value)} {_ends(one.hypothesis.value)}"
+    here = f"{format_log_ratio(one.hypothesis.value.value)} {_ends(one.hypothesis.value)}"
     if one.verdict is Verdict.UNRESOLVED and one.hypothesis.value.excludes_zero:
         return (
             f"{one.skill}: its interval leaves out zero ({here}), but not after Holm's correction for looking at "
@@ -147,12 +145,16 @@ def _verdict(one: ConfirmedVerdict) -> str:
         Confirmation.NOT_CONFIRMED: "but not confirmed on the held-out split",
         Confirmation.NO_SPLIT: "with no held-out split to confirm it",
     }.get(one.confirmation, "")
-    held = f" ({percent(one.held_out.value.value)} {_ends(one.held_out.value)})" if one.held_out.value.is_finite else ""
+    held = (
+        f" ({format_log_ratio(one.held_out.value.value)} {_ends(one.held_out.value)})"
+        if one.held_out.value.is_finite
+        else ""
+    )
     return f"{one.skill}: {one.verdict} ({here}), {there}{held}."
 
 
 def _ends(value: Interval) -> str:
-    return f"[{percent(value.lo)}, {percent(value.hi)}]"
+    return f"[{format_log_ratio(value.lo)}, {format_log_ratio(value.hi)}]"
 
 
 def _shifts(study: SkillStudy) -> list[Figure]:
@@ -252,7 +254,7 @@ def _equal(study: SkillStudy) -> str:
         if math.isnan(one.C) and {one.first, one.second} == set(study.pair) and one.ratio.is_finite
     ]
     if not mine:
-        return f"At equal share {join(list(study.pair))} can't be compared: no share is within both ranges."
+        return f"At equal share {join_words(list(study.pair))} can't be compared: no share is within both ranges."
     told = [f"{one.ratio.value:.2f} [{one.ratio.lo:.2f}, {one.ratio.hi:.2f}] at {one.share:g}" for one in mine]
     return f"N*({mine[0].first}) / N*({mine[0].second}) at equal share: {'; '.join(told)}."
 
@@ -277,7 +279,7 @@ def _ratios(study: SkillStudy, smallest: float) -> list[Figure]:
         for one in study.likeness.likenesses:
             if math.isnan(one.C):
                 alike.setdefault(one.like, []).append(one.column.removeprefix("set/"))
-        told = "; ".join(f"{like}: {join(names)}" for like, names in alike.items())
+        told = "; ".join(f"{like}: {join_words(names)}" for like, names in alike.items())
         found.append(
             figure_section(
                 "likeness", "What each validation set is like",
@@ -295,7 +297,7 @@ def _crossing(one: Crossover) -> str:
     if one.status is not Status.OK:
         return f"Nothing can be said of a crossing: {one.reason}."
     which = f"{one.first} and {one.second}"
-    low, high = (f"{percent(end.value)} {_ends(end)}" for end in one.ends)
+    low, high = (f"{format_log_ratio(end.value)} {_ends(end)}" for end in one.ends)
     ends = (
         f"N*({one.first}) against N*({one.second}): {low} at the least ratio of {one.over} to {one.under} run, {high} "
         "at the largest."
@@ -309,9 +311,9 @@ def _crossing(one: Crossover) -> str:
 
 def _ratio(value: Interval) -> str:
     def side(x: float, beyond: str) -> str:
-        return count(x, 2) if 0 < x < math.inf else beyond
+        return format_count(x, 2) if 0 < x < math.inf else beyond
 
-    return f"{count(value.value, 2)} [{side(value.lo, 'below those run')}, {side(value.hi, 'above those run')}]"
+    return f"{format_count(value.value, 2)} [{side(value.lo, 'below those run')}, {side(value.hi, 'above those run')}]"
 
 
 def _short(frame: pd.DataFrame) -> pd.DataFrame:

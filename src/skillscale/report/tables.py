@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from skillscale.formatting import compact, count, percent
+from skillscale.formatting import format_count, format_flops, format_log_ratio
 from skillscale.laws.results import ExcludedRun, IsoflopMinimum, Status, StudyResults
 from skillscale.record import Measurement, RunRecord
 from skillscale.report.verdict_text import article, pooled_size_gap
@@ -45,7 +45,8 @@ def verdict_table(fits: StudyResults, mix: str) -> str:
 def _columns(fits: StudyResults, mix: str, budgets: Sequence[float], notes: list[str]) -> list[list[str]]:
     names = (*fits.skills, *fits.aggregates)
     optima = [
-        [f"N* at {compact(C)}", *(_optimum(_minimum(fits, mix, name, C), notes) for name in names)] for C in budgets
+        [f"N* at {format_flops(C)}", *(_optimum(_minimum(fits, mix, name, C), notes) for name in names)]
+        for C in budgets
     ]
     return [["skill", *(_shortened(name) for name in names)], *optima, *_verdict_columns(fits, mix, names, notes)]
 
@@ -60,7 +61,7 @@ def _verdict_columns(fits: StudyResults, mix: str, names: Sequence[str], notes: 
             verdicts.append("–")
         elif one.value.is_finite:
             value, lo, hi = (
-                percent(number).removesuffix(" %") for number in (one.value.value, one.value.lo, one.value.hi)
+                format_log_ratio(number).removesuffix(" %") for number in (one.value.value, one.value.lo, one.value.hi)
             )
             values.append(f"{value} [{lo}, {hi}]")
             verdicts.append(one.describe_verdict(fits.level))
@@ -75,7 +76,7 @@ def _optimum(minimum: IsoflopMinimum | None, notes: list[str]) -> str:
         return "–"
     if minimum.status is not Status.OK:
         return f"{minimum.status} {_mark(notes, minimum.reason)}"
-    value, lo, hi = (count(number, 2) for number in (minimum.N.value, minimum.N.lo, minimum.N.hi))
+    value, lo, hi = (format_count(number, 2) for number in (minimum.N.value, minimum.N.lo, minimum.N.hi))
     return f"{value} [{lo}, {hi}]"
 
 

@@ -2,7 +2,7 @@
 
 import math
 
-from skillscale.formatting import join, percent, plural, power
+from skillscale.formatting import format_log_ratio, join_words, plural, power
 from skillscale.laws.results import CurveVersusLaw, SizeGap, Status, StudyResults, Verdict
 
 _OUT_OF_REACH = 50.0
@@ -31,7 +31,7 @@ def verdict(fits: StudyResults, residual: SizeGap) -> str:
     if not residual.value.is_finite:
         return f"Nothing can be said of {residual.skill}: {residual.status}. {_sentence(residual.reason)}"
     level = f"{100 * fits.level:.3g} % interval"
-    span = f"{percent(residual.value.lo)} to {percent(residual.value.hi)}"
+    span = f"{format_log_ratio(residual.value.lo)} to {format_log_ratio(residual.value.hi)}"
     over, of = _over(fits, residual), article(residual.aggregate)
     if residual.verdict is Verdict.UNRESOLVED:
         return (
@@ -57,7 +57,9 @@ def _over(fits: StudyResults, residual: SizeGap) -> str:
 
 def _amount(log_ratio: float) -> str:
     return (
-        f"{percent(abs(log_ratio)).lstrip('+')} more" if log_ratio >= 0 else f"{percent(log_ratio).lstrip('−')} fewer"
+        f"{format_log_ratio(abs(log_ratio)).lstrip('+')} more"
+        if log_ratio >= 0
+        else f"{format_log_ratio(log_ratio).lstrip('−')} fewer"
     )
 
 
@@ -118,10 +120,10 @@ def compare_curve_and_law(fits: StudyResults) -> str:
         total = sum(1 for one in compared if (one.mix, one.skill) == (mix, skill))
         mean = sum(one.disagreement.value for one in ones) / len(ones)
         named = f"{skill} of mix {mix}" if len(fits.mixes) > 1 else skill
-        parts.append(f"{named} at {len(ones)} of {plural(total, 'budget')} ({percent(mean)} on average)")
+        parts.append(f"{named} at {len(ones)} of {plural(total, 'budget')} ({format_log_ratio(mean)} on average)")
     chance = (1 - fits.level) * len(compared)
     return (
-        f"The law's optimum differs from the isoFLOP curve's by more than their errors for {join(parts)}: there at "
+        f"The law's optimum differs from the isoFLOP curve's by more than their errors for {join_words(parts)}: there at "
         f"least one form does not hold. Of {len(compared)} such comparisons about {chance:.2g} would differ by chance."
     )
 
@@ -137,7 +139,7 @@ def what_to_run(fits: StudyResults) -> list[str]:
             if fit.status is not Status.OK:
                 lacks.setdefault((fit.reason, what), []).append(fit.skill)
     missing = [
-        f"{_capital(what)} {join(ones)}{' FLOP' if what.endswith(' at') else ''}: {_uncapital(_sentence(reason))}"
+        f"{_capital(what)} {join_words(ones)}{' FLOP' if what.endswith(' at') else ''}: {_uncapital(_sentence(reason))}"
         for (reason, what), ones in lacks.items()
     ]
     return missing + [_runs_needed(one) for one in fits.size_gaps if _open(one)]
@@ -154,11 +156,11 @@ def _runs_needed(residual: SizeGap) -> str:
     factor = (towards_zero / value) ** 2
     if factor > _OUT_OF_REACH:
         return (
-            f"{_capital(residual.skill)}: no practical number of such runs would tell {percent(value)} from zero; a "
+            f"{_capital(residual.skill)}: no practical number of such runs would tell {format_log_ratio(value)} from zero; a "
             f"larger span of budgets or longer evaluation sets might."
         )
     return (
-        f"{_capital(residual.skill)}: if its difference is really {percent(value)}, about {max(2, math.ceil(factor))} "
+        f"{_capital(residual.skill)}: if its difference is really {format_log_ratio(value)}, about {max(2, math.ceil(factor))} "
         f"times as many runs (more seeds or sizes) would bring the interval to the edge of zero."
     )
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from skillscale.formatting import MISSING, compact, count, percent
+from skillscale.formatting import MISSING, format_count, format_flops, format_log_ratio
 from skillscale.laws.optimum.optimum import Optimum, ValidationMismatch
 from skillscale.laws.optimum.weighted_optimum import WeightedOptimum
 from skillscale.laws.results import Interval, SizeGap
@@ -85,7 +85,7 @@ def _block(mix: str, several: Sequence[WeightedOptimum], convention: str) -> lis
         f"worth: {weights}{f' on {mix}' if mix else ''}.{counted} By equal weights: N if all skills weighed alike."
     ]
     lines += _table(
-        ["C", *(compact(one.optimum.C) for one in several)],
+        ["C", *(format_flops(one.optimum.C) for one in several)],
         ["N*", *(size_text(one.optimum.N) for one in several)],
         ["D*", *(size_text(one.optimum.D) for one in several)],
         ["loss", *(loss_text(one.optimum.loss) for one in several)],
@@ -94,7 +94,7 @@ def _block(mix: str, several: Sequence[WeightedOptimum], convention: str) -> lis
     )
     names = [one.skill for one in several[0].size_gaps]
     residuals = [
-        [f"residual at {compact(one.optimum.C)}", *(ratio_text(each.value) for each in one.size_gaps)]
+        [f"residual at {format_flops(one.optimum.C)}", *(ratio_text(each.value) for each in one.size_gaps)]
         for one in several
     ]
     lines += ["", *_table(["skill", *names], *residuals)]
@@ -103,7 +103,7 @@ def _block(mix: str, several: Sequence[WeightedOptimum], convention: str) -> lis
         names = ["best mix", *best[0][1].mix, "N*", "loss"]
         told = [
             [
-                f"at {compact(C)}",
+                f"at {format_flops(C)}",
                 *(share_text(share) for share in each.mix.values()),
                 size_text(each.N),
                 loss_text(each.loss),
@@ -118,7 +118,7 @@ def _notes(several: Sequence[WeightedOptimum]) -> list[tuple[str, str]]:
     """What is to be known at each compute: of the optima, and why a residual is not told."""
     notes = []
     for one in several:
-        C = compact(one.optimum.C)
+        C = format_flops(one.optimum.C)
         notes += [(C, each.reason) for each in (one.optimum, one.best) if each]
         notes += [(C, f"residual of {each.skill}: {each.reason}") for each in one.size_gaps if not each.value.is_finite]
     return notes
@@ -133,9 +133,9 @@ def size_text(value: Interval) -> str:
     if not math.isfinite(value.value):
         return "none"
     return (
-        f"{count(value.value, 2)} [{count(value.lo, 2)}, {count(value.hi, 2)}]"
+        f"{format_count(value.value, 2)} [{format_count(value.lo, 2)}, {format_count(value.hi, 2)}]"
         if value.is_finite
-        else count(value.value, 2)
+        else format_count(value.value, 2)
     )
 
 
@@ -153,7 +153,7 @@ def share_text(value: Interval) -> str:
 
 def ratio_text(value: Interval) -> str:
     """A difference of logarithms, signed, in per cent."""
-    told, lo, hi = (percent(number) for number in (value.value, value.lo, value.hi))
+    told, lo, hi = (format_log_ratio(number) for number in (value.value, value.lo, value.hi))
     return f"{told} [{lo}, {hi}]".replace(" %", "") + " %" if value.is_finite else told
 
 

@@ -1,14 +1,14 @@
 """Which column of a table is what: read from a small YAML, unknown keys refused with the nearest known one."""
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from skillscale.config import read_yaml
 from skillscale.errors import InputError
+from skillscale.formatting import did_you_mean, join_first
 from skillscale.point import AGGREGATE, check_skill_name
 
 KEYS = (
@@ -198,7 +198,9 @@ def _check_splits(columns: "ColumnMap") -> None:
     named += [("categories", name) for name in columns.categories]
     for key, name in named:
         if name not in known:
-            raise InputError(f"{key} names no skill: {name!r}{did_you_mean(name, known)}; there are {some(known)}")
+            raise InputError(
+                f"{key} names no skill: {name!r}{did_you_mean(name, known)}; there are {join_first(known)}"
+            )
     parts = [*columns.sets, *(name for one in columns.splits.values() for name in one.names)]
     for name in columns.splits:
         if name in parts:
@@ -224,7 +226,7 @@ def _check_aggregate(name: str, weights: Mapping[str, float], skills: tuple[str,
     for skill in weights:
         if skill not in skills:
             raise InputError(
-                f"validation {name} names no skill: {skill!r}{did_you_mean(skill, skills)}; there are {some(skills)}"
+                f"validation {name} names no skill: {skill!r}{did_you_mean(skill, skills)}; there are {join_first(skills)}"
             )
     if not weights or min(weights.values()) < 0 or not 0 < math.fsum(weights.values()) < math.inf:
         raise InputError(f"validation {name} must have weights from 0, not all 0, but it is {dict(weights)}")
@@ -338,25 +340,3 @@ def as_number(value: str | float) -> float | None:
         return float(value)
     except ValueError:
         return None
-
-
-def did_you_mean(name: str, known: Iterable[str], *, sign: str = "") -> str:
-    """Advice on a name that is not there; in brackets unless a sign goes before it.
-
-    What names share up to a dot, as in ``params.lr``, makes them no more alike, but for names of a letter or two.
-    """
-    names, rest = list(known), name.rpartition(".")[2]
-    rest = rest if len(rest) > 2 else name
-    start = name.removesuffix(rest)
-    by_rest = {one.removeprefix(start): one for one in names}
-    found = [by_rest[one] for one in difflib.get_close_matches(rest, by_rest, n=2)]
-    found = found or [one for one in names if one and one.lower() == name.lower()]
-    found = found or [one for one in names if len(rest) > 2 and rest.lower() in one.lower()][:2]
-    if not found:
-        return ""
-    return f"{sign} did you mean {' or '.join(found)}?" if sign else f" (did you mean {' or '.join(found)}?)"
-
-
-def some(names: Sequence[str]) -> str:
-    """The first of many names."""
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -16,8 +16,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from skillscale.errors import InputError
+from skillscale.formatting import join_first
 from skillscale.laws.results import ExcludedRun
-from skillscale.runs.column_map import ColumnMap, Join, some
+from skillscale.runs.column_map import ColumnMap, Join
 from skillscale.runs.lm_eval import MODEL, read_results
 
 FILE, STEP, STATE, NAME = "file", "_step", "State", "Name"  # ours; then names of W&B
@@ -245,7 +246,7 @@ def _joined(sheet: RawTable, join: Join, other: Path, place: str) -> RawTable:
         *((name, more.names, other.name) for name in join.by.values()),
     ):
         if name not in names:
-            raise InputError(f"join goes by {name!r}, which {where} lacks; it has {some(names)}")
+            raise InputError(f"join goes by {name!r}, which {where} lacks; it has {join_first(names)}")
     own, theirs = _keys(sheet.frame[list(join.by)]), _keys(more.frame[list(join.by.values())])
     place_of: dict[tuple[str, ...], int] = {}
     for at, key in enumerate(theirs):
@@ -326,7 +327,7 @@ def _plain(cell: Any) -> str:
 
 
 def _some_keys(keys: Sequence[tuple[str, ...]]) -> str:
-    return some([" ".join(key) for key in dict.fromkeys(keys)])
+    return join_first([" ".join(key) for key in dict.fromkeys(keys)])
 
 
 def _plain_name(name: str) -> str:

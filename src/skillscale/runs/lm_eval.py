@@ -14,8 +14,9 @@ from typing import Any
 import pandas as pd
 
 from skillscale.errors import InputError
+from skillscale.formatting import join_first
 from skillscale.laws.results import ExcludedRun
-from skillscale.runs.column_map import ColumnMap, some
+from skillscale.runs.column_map import ColumnMap
 
 MODEL = "model"
 _LARGEST = 2**26  # bytes: result files have some thousands, as samples are in files of their own
@@ -81,7 +82,7 @@ def read_results(files: Sequence[tuple[Path, str]], columns: ColumnMap, place: s
         own = {"file": one.name, MODEL: one.model, "revision": one.revision, "model_num_parameters": one.n_params}
         row.update({**own, **one.metrics})
     if told := [column.loss for column in columns.skills.values() if column.loss in again]:
-        notes.append(f"{some(told)} came more than once for a checkpoint; the newest file counts")
+        notes.append(f"{join_first(told)} came more than once for a checkpoint; the newest file counts")
     return LmEvalResults(frame=pd.DataFrame(list(rows.values())), unusable=tuple(unusable), notes=tuple(notes))
 
 
@@ -174,9 +175,9 @@ def _differences(columns: ColumnMap, read: Sequence[_File]) -> Iterator[str]:
         for key, words in _MADE_WITH.items():
             values = dict.fromkeys(one.made_with[key][task] for one in read if task in one.made_with[key])
             if len(values) > 1:
-                yield f"{skill}: the {words} of {task} differs between files ({some(list(values))}): do they compare?"
+                yield f"{skill}: the {words} of {task} differs between files ({join_first(list(values))}): do they compare?"
     if limited := [one.name for one in read if one.limit]:
-        yield f"{len(limited)} of {len(read)} files were made with --limit, on some documents alone: {some(limited)}"
+        yield f"{len(limited)} of {len(read)} files were made with --limit, on some documents alone: {join_first(limited)}"
 
 
 def _arguments(told: Any) -> Mapping[str, Any]:

@@ -110,12 +110,12 @@ def read_runs(arguments: Mapping[str, Any], config: Config) -> LoadedRuns:
         return LoadedRuns(table=table, name=Path(arguments["table"]).stem)
     if arguments.get("columns"):
         raise InputError("--columns tells what the columns of a table are; give --table FILE too")
-    registry = StudyStore.open(arguments["tracking"], storage=arguments.get("storage", ""))
+    registry = StudyStore.open(arguments["tracking"], queue=arguments.get("storage", ""))
     study = registry.study(config.study.name)
     imported = imported_table(registry, study)
     _check_convention(arguments.get("convention") or "", imported)
     records = tuple(study.records())
-    driven, evaluated = registry.driven_skills(study), registry.evaluated(study)
+    driven, evaluated = registry.trainer_skills(study), registry.evaluated(study)
     convention = str(arguments.get("convention") or TOTAL)
     if imported is not None:
         table = imported

@@ -12,10 +12,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from skillscale.errors import InputError
+from skillscale.formatting import did_you_mean, join_first
 from skillscale.laws.results import ExcludedRun
 from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import MAX_PARAMS, MAX_TOKENS, OWN_COLUMNS, Mix
-from skillscale.runs.column_map import ColumnMap, as_number, did_you_mean, is_one, some
+from skillscale.runs.column_map import ColumnMap, as_number, is_one
 from skillscale.runs.files import read_raw_table
 
 Floats = npt.NDArray[np.float64]
@@ -293,7 +294,7 @@ class _Reading:
         if not kept:
             raise InputError(
                 f"no skill of {self.place} has a positive number as its loss in any usable row "
-                f"({some([one.loss for one in self.columns.skills.values()])}); name columns of losses under skills"
+                f"({join_first([one.loss for one in self.columns.skills.values()])}); name columns of losses under skills"
             )
         for name in kept:
             self._sem(runs, name)
@@ -379,7 +380,7 @@ class _Reading:
             if not kept.any():
                 raise InputError(
                     f"where leaves no row of {self.place} at {column} = {' or '.join(map(str, values))}; that column "
-                    f"has {some([_plain_text(value) for value in frame[column].dropna().unique()])}"
+                    f"has {join_first([_plain_text(value) for value in frame[column].dropna().unique()])}"
                 )
         if not kept.all():
             self.notes.append(f"where keeps {kept.sum()} of {_rows(len(frame))}")
@@ -578,7 +579,7 @@ def _check_names(frame: pd.DataFrame, columns: ColumnMap, place: str) -> None:
     there = list(frame.columns)
     absent = [(key, column) for key, column in columns.named() if column not in there]
     if absent:
-        named = ", ".join(f"{column!r} (for {key}{did_you_mean(column, there, sign=';')})" for key, column in absent)
+        named = ", ".join(f"{column!r} for {key}{did_you_mean(column, there)}" for key, column in absent)
         shown = ", ".join(there[:40]) + (f" and {len(there) - 40} more" if len(there) > 40 else "")
         raise InputError(f"{place} has no column {named}; it has {shown}")
     for name in {column for _, column in columns.named()}:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from skillscale.errors import InputError
+from skillscale.formatting import shorten
 
 _WANTED = "let it return {skill: loss} or {skill: (loss, sem)} in nats per token, the same skills for every run"
 Loss = tuple[float, float]  # nats per token and its standard error, 0 where it is not told
@@ -44,7 +45,7 @@ class GroundTruthFile:
         given = {"n_params": round(n_params), "n_tokens": round(n_tokens), "mix": dict(mix), "seed": int(seed)}
         told = self._call(self.tell, "losses", given)
         if not isinstance(told, Mapping) or not told:
-            raise self._bad("losses", given, f"returned {_short(told)}; {_WANTED}")
+            raise self._bad("losses", given, f"returned {shorten(repr(told))}; {_WANTED}")
         found = {str(name): self._loss(str(name), value, given) for name, value in told.items()}
         for what, names in (
             ("lacks", [name for name in self.skills if name not in found]),
@@ -68,7 +69,9 @@ class GroundTruthFile:
         told = self._call(self.place, "optimum", given)
         number = _number(told)
         if not (math.isfinite(number) and number > 0):
-            raise self._bad("optimum", given, f"returned {_short(told)}; let it return n_params, a number above 0")
+            raise self._bad(
+                "optimum", given, f"returned {shorten(repr(told))}; let it return n_params, a number above 0"
+            )
         return number
 
     def _loss(self, name: str, value: Any, given: Mapping[str, Any]) -> Loss:
@@ -77,7 +80,7 @@ class GroundTruthFile:
         if len(numbers) == 2 and 0 < numbers[0] < math.inf and 0 <= numbers[1] < math.inf:
             return numbers[0], numbers[1]
         raise self._bad(
-            "losses", given, f"returned {_short(value)} for {name}; let it return a loss above 0, or (loss, sem)"
+            "losses", given, f"returned {shorten(repr(value))} for {name}; let it return a loss above 0, or (loss, sem)"
         )
 
     def _call(self, function: Callable[..., Any], name: str, given: Mapping[str, Any]) -> Any:
@@ -136,8 +139,3 @@ def _number(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         return math.nan
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

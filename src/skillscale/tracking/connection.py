@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from skillscale.cli.output import without_password
 from skillscale.errors import TrackingError
+from skillscale.formatting import shorten
 from skillscale.point import digest
 
 # Standard output belongs to the commands' JSON; MLflow would print a link there whenever a run ends.
@@ -186,11 +187,11 @@ def _explained(uri: str, error: Exception) -> TrackingError:
     place = without_password(uri)
     if "disk is full" in low or "no space left" in low or "disk i/o error" in low or "file too large" in low:
         return TrackingError(
-            f"no room to write to {place} ({_short(text)}); free some disk, then start again: the study goes on"
+            f"no room to write to {place} ({shorten(text, 200)}); free some disk, then start again: the study goes on"
         )
     if "out-of-date database schema" in low:
         return TrackingError(
-            f"{place} has the schema of another MLflow ({_short(text)}); back it up, then run "
+            f"{place} has the schema of another MLflow ({shorten(text, 200)}); back it up, then run "
             f"`mlflow db upgrade {place}`"
         )
     if "can't locate revision" in low:
@@ -199,13 +200,9 @@ def _explained(uri: str, error: Exception) -> TrackingError:
         return TrackingError(f"{place} is locked by another process; end it or wait, then start again")
     if "not authenticated" in low or "error code 403" in low:
         return TrackingError(
-            f"the tracking store {place} lets only its users in ({_short(text)}); set MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD to those of one who may write"
+            f"the tracking store {place} lets only its users in ({shorten(text, 200)}); set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to those of one who may write"
         )
     if "api request to" in low or "connection" in low or "max retries" in low or "timed out" in low:
-        return _unreachable(uri, _short(text))
-    return TrackingError(f"the tracking store {place} refused: {_short(text)}")
-
-
-def _short(text: str, limit: int = 200) -> str:
-    return text if len(text) <= limit else f"{text[:limit]}..."
+        return _unreachable(uri, shorten(text, 200))
+    return TrackingError(f"the tracking store {place} refused: {shorten(text, 200)}")

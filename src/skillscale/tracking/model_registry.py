@@ -103,7 +103,7 @@ def _save(folder: Path, saved: Path, document: str) -> None:
         import mlflow.pyfunc
 
         mlflow.pyfunc.save_model(
-            path=str(saved), python_model=str(package / "law_model.py"), artifacts={"law": str(text)},
+            path=str(saved), python_model=str(package / "tracking" / "law_pyfunc.py"), artifacts={"law": str(text)},
             code_paths=[str(package)], signature=_signature(document), pip_requirements=needs,
             input_example=_example(document),
         )  # fmt: skip

@@ -527,7 +527,7 @@ def resolve_storage(url: str) -> str:
     if scheme.partition("+")[0] in ("postgresql", "mysql"):
         return url
     raise InputError(
-        f"--storage {without_password(url)!r} can't hold a queue; give a journal file (queue.journal), "
+        f"--queue {without_password(url)!r} can't hold a queue; give a journal file (queue.journal), "
         "sqlite:///queue.db, or postgresql+psycopg2://USER:PASSWORD@HOST/NAME for several machines"
     )
 
@@ -549,7 +549,7 @@ def open_storage(url: str) -> "BaseStorage":
         try:
             Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise TrackingError(f"the folder of {url} can't be made: {error}; give --storage another place") from error
+            raise TrackingError(f"the folder of {url} can't be made: {error}; give --queue another place") from error
     if "://" not in url:
         return JournalStorage(JournalFileBackend(url))
     engine: dict[str, Any] = {"pool_pre_ping": True}
@@ -559,10 +559,10 @@ def open_storage(url: str) -> "BaseStorage":
         with _guard(url):  # two that create the tables of a file at once break it
             return get_storage(_reach(url, lambda: RDBStorage(url, engine_kwargs=engine), _FIRST_S))
     except ArgumentError as error:
-        raise InputError(f"--storage {without_password(url)!r} is no address of a database") from error
+        raise InputError(f"--queue {without_password(url)!r} is no address of a database") from error
     except ImportError as error:
         raise InputError(
-            f"the driver of --storage {without_password(url)} is not installed; pip install -c constraints.txt -e "
+            f"the driver of --queue {without_password(url)} is not installed; pip install -c constraints.txt -e "
             "'.[postgresql]'"
         ) from error
 
@@ -606,7 +606,7 @@ def _reach(url: str, call: Callable[[], _T], patience_s: float) -> _T:
                 text = " ".join(str(error.__cause__ or error).split())
                 raise TrackingError(
                     f"the storage {without_password(url)} does not answer ({without_password(text)[:300]}); start it, "
-                    "or give another --storage"
+                    "or give another --queue"
                 ) from None  # its own text may hold the address in full
         time.sleep(wait_s)
         wait_s = min(2 * wait_s, 5.0)

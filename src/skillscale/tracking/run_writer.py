@@ -165,14 +165,14 @@ class RunWriter:
             self._config_yaml = config_yaml
             self._keep_config()
 
-    def goes_on(self) -> bool:
+    def keep_alive(self) -> bool:
         """A sign of the work; False once the point was given to another, and all that is left is to stop."""
         if self._ticket is None:
             return True
         self._ticket.sign()
         return not self._ticket.is_lost
 
-    def refuse_lost(self) -> None:
+    def check_lease(self) -> None:
         """Make sure that the point is still held, as far as is known here.
 
         Raises:

@@ -1,6 +1,5 @@
 """The registry: where studies are opened, found, and told to the run that ``mlflow run`` made for us."""
 
-import difflib
 import json
 import os
 import re
@@ -17,6 +16,7 @@ import yaml
 from skillscale.cli.output import without_password
 from skillscale.config import Config, resolve
 from skillscale.errors import InputError, TrackingError
+from skillscale.formatting import did_you_mean
 from skillscale.point import check_skill_name, digest
 from skillscale.record import TAG, State
 from skillscale.tracking import pending_results
@@ -42,15 +42,15 @@ _SHOWN_DIFFERENCES = 6
 class StudyStore:
     """All studies of one tracking store."""
 
-    def __init__(self, store: Store, storage: str = "", patience_s: float | None = None) -> None:
+    def __init__(self, store: Store, queue: str = "", heartbeat_timeout_s: float | None = None) -> None:
         self._store = store
-        self._patience_s = patience_s
-        self.storage = storage
+        self._heartbeat_timeout_s = heartbeat_timeout_s
+        self.queue = queue
 
     @classmethod
     def open(
-        cls, uri: str = "", *, cache: Path | None = None, create: bool = True, storage: str = "",
-        patience_s: float | None = None,
+        cls, uri: str = "", *, cache: Path | None = None, create: bool = True, queue: str = "",
+        heartbeat_timeout_s: float | None = None,
     ) -> "StudyStore":  # fmt: skip
         """Connect to a tracking store.
 
@@ -59,9 +59,9 @@ class StudyStore:
             cache: folder for locks of servers and for results that a store would not take; by default
                 ``SKILLSCALE_CACHE``, or ``.cache/skillscale`` in the home.
             create: make a sqlite store where there is none.
-            storage: where machines share the points of studies: a journal file, or an address of a database; empty:
-                ``SKILLSCALE_STORAGE``, or none, and processes of this machine alone share them.
-            patience_s: age of a heartbeat in the storage at which its holder is given up; None: as it was.
+            queue: where machines share the points of studies: a journal file, or an address of a database; empty:
+                ``SKILLSCALE_QUEUE``, or none, and processes of this machine alone share them.
+            heartbeat_timeout_s: age of a heartbeat in the storage at which its holder is given up; None: as it was.
 
         Raises:
             TrackingError: unreachable, not writable, not there, or written by another version of MLflow.
@@ -70,9 +70,9 @@ class StudyStore:
         settled = resolve_uri(uri)
         if not create and settled.startswith("sqlite:") and not sqlite_path(settled).is_file():
             raise TrackingError(f"there is no tracking store {sqlite_path(settled)}; give the one that holds the runs")
-        shared = storage or os.environ.get("SKILLSCALE_STORAGE", "")
+        shared = queue or os.environ.get("SKILLSCALE_QUEUE", "")
         store = Store.open(settled, cache or Path(default))
-        return cls(store, resolve_storage(shared) if shared else "", patience_s)
+        return cls(store, resolve_storage(shared) if shared else "", heartbeat_timeout_s)
 
     @property
     def uri(self) -> str:
@@ -122,11 +122,11 @@ class StudyStore:
     @contextmanager
     def _alone(self, name: str) -> Iterator[None]:
         """Shut out whoever begins or changes a study: of all machines that share the storage, or of this one."""
-        if not self.storage:
+        if not self.queue:
             with self._store.locked():
                 yield
             return
-        with lock_queue(self.storage, self._patience_s).alone(f"study {name!r}", current_owner()):
+        with lock_queue(self.queue, self._heartbeat_timeout_s).alone(f"study {name!r}", current_owner()):
             yield
 
     def open_study(self, name: str, config: Config, *, keep: bool = True) -> Study:
@@ -149,7 +149,7 @@ class StudyStore:
                 self._keep_config(study.plan_id, plan_tags.get(f"{TAG}config", ""), config)
         return study
 
-    def open_driven(self, name: str, *, trainer: str, skills: Sequence[str]) -> Study:
+    def open_trainer_study(self, name: str, *, trainer: str, skills: Sequence[str]) -> Study:
         """Find or begin a study whose runs a trainer of the user's makes.
 
         Args:
@@ -167,7 +167,7 @@ class StudyStore:
         with self._alone(name):
             return self._settle(name, {TRAINER: trainer, "skills": sorted(skills)})[0]
 
-    def driven_skills(self, study: Study) -> tuple[str, ...] | None:
+    def trainer_skills(self, study: Study) -> tuple[str, ...] | None:
         """The skills of a study whose runs a trainer of the user's makes; None if it is another study."""
         stored = study.settings()
         return tuple(stored["skills"]) if TRAINER in stored else None
@@ -188,18 +188,18 @@ class StudyStore:
         settings = dict(_flat("", json.loads(json.dumps(measured))))
         with self._store.locked():
             study = self._settle(name, {EVALUATED: True, **settings})[0]
-            if study.remembered(EVALUATED) is None:
-                study.remember(EVALUATED, measured)
+            if study.get_json(EVALUATED) is None:
+                study.put_json(EVALUATED, measured)
         return study
 
     def evaluated(self, study: Study) -> Mapping[str, Any] | None:
         """What ``open_evaluated`` was told is measured; None of a study of other runs."""
-        found: Mapping[str, Any] | None = study.remembered(EVALUATED)
+        found: Mapping[str, Any] | None = study.get_json(EVALUATED)
         return found
 
     def _settle(self, name: str, settings: Mapping[str, Any]) -> tuple[Study, Mapping[str, str]]:
         """A study, begun or found with these settings, and the tags of its plan."""
-        self.flush_spool()
+        self.flush_pending()
         points = self._experiment(name, "points")
         study = self._experiment(name + _STUDY_SUFFIX, "study")
         plan = find_plan(self._store, study)
@@ -256,9 +256,8 @@ class StudyStore:
         found = self._store.find_experiment(name)
         if found is None:
             there = [one for _, one, _ in self._store.experiments("")]
-            near = difflib.get_close_matches(name, there, n=1)
-            advice = f" (did you mean {near[0]}?)" if near else ""
-            raise InputError(f"{self.place} has no experiment {name!r}{advice}; it has {', '.join(sorted(there))}")
+            near = did_you_mean(name, there)
+            raise InputError(f"{self.place} has no experiment {name!r}{near}; it has {', '.join(sorted(there))}")
         return [external_run(run) for run in self._store.read(found[0])]
 
     def law_text(self, address: str) -> str:
@@ -294,14 +293,14 @@ class StudyStore:
         """After many runs: keep the sorting of the MLflow UI quick on sqlite, as far as others let us write."""
         self._store.gather_statistics()
 
-    def flush_spool(self) -> list[str]:
+    def flush_pending(self) -> list[str]:
         """Write the results that the store would not take earlier; return the runs that were closed."""
         if not pending_results.pending_results(self._store):
             return []
         with self._store.locked():
             return pending_results.flush_pending(self._store)
 
-    def annotate_launcher(
+    def annotate_mlflow_project_run(
         self, study: Study | None, *, note: str, tags: Mapping[str, str] | None = None, result: object = None
     ) -> bool:
         """Tell the run that ``mlflow run`` made for this process what came of it; False if there is none.
@@ -323,7 +322,7 @@ class StudyStore:
     def _study(self, name: str, points: str, study: str, plan_id: str) -> Study:
         return Study(
             self._store, name=name, experiment_id=points, study_experiment_id=study, plan_id=plan_id,
-            storage=self.storage, patience_s=self._patience_s,
+            storage=self.queue, patience_s=self._heartbeat_timeout_s,
         )  # fmt: skip
 
     def _experiment(self, name: str, kind: str) -> str:

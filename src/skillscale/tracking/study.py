@@ -142,8 +142,8 @@ class Study:
         if not self._storage:
             if tags.get(_QUEUE):
                 raise InputError(
-                    f"the queue of study {self.name!r} is in a storage that machines share; set SKILLSCALE_STORAGE to "
-                    "its address, or give that with --storage where an entry has it"
+                    f"the queue of study {self.name!r} is in a storage that machines share; set SKILLSCALE_QUEUE to "
+                    "its address, or give that with --queue where an entry has it"
                 )
             self._is_alone = True
         elif tags.get(_QUEUE) or move:
@@ -242,18 +242,18 @@ class Study:
             self._store.write(self.plan_id, RunUpdate(tags={**reasons, **texts}))
         return len(new)
 
-    def remembered(self, what: str) -> Any:
-        """What ``remember`` kept with the plan; None if nothing."""
+    def get_json(self, what: str) -> Any:
+        """What ``put_json`` kept with the plan; None if nothing."""
         text = "".join(unpack(self._store.run(self.plan_id).data.tags, what))
         return json.loads(text) if text else None
 
-    def remember(self, what: str, value: object) -> None:
+    def put_json(self, what: str, value: object) -> None:
         """Keep plain values with the plan, in place of those that were kept under this name."""
         old = [key for key in self._store.run(self.plan_id).data.tags if key.startswith(f"{TAG}{what}.")]
         self._store.write(self.plan_id, RunUpdate(tags=dict.fromkeys(old, "") | pack(what, json.dumps(value))))
 
     @contextmanager
-    def sampling(self) -> Iterator[None]:
+    def sampling_lock(self) -> Iterator[None]:
         """While points are added to the queue by this process alone; workers wait for more of them meanwhile.
 
         Raises:
@@ -270,7 +270,7 @@ class Study:
             finally:
                 self._store.write(self.plan_id, RunUpdate(tags={_SAMPLER: ""}))
 
-    def is_sampled(self) -> bool:
+    def is_sampling(self) -> bool:
         """Whether a process, living as far as can be known, is adding points to the queue."""
         if self._queue is not None:
             return self._locks.is_locked(self._choosing)
@@ -295,7 +295,7 @@ class Study:
         with self._locks.alone(f"study {self.name!r}", current_owner()):
             yield
 
-    def settle_data(self, data_hash: str, described: str = "") -> None:
+    def bind_data(self, data_hash: str, described: str = "") -> None:
         """Bind the study to its prepared data at first, and refuse other data later.
 
         Args:
@@ -320,22 +320,30 @@ class Study:
                 self._store.write(self.plan_id, RunUpdate(tags={f"{TAG}data_described": _DATA_FILE}))
 
     def data_description(self) -> str:
-        """What the data are, as ``settle_data`` was told; an empty text if it was not."""
+        """What the data are, as ``bind_data`` was told; an empty text if it was not."""
         name = tag(self._store.run(self.plan_id), "data_described")
         return self._store.read_text(self.plan_id, name) if name else ""
 
     def claim(
-        self, owner: str = "", *, retry_failed: bool = False, only: str = "", sampled: bool = False, trunk: str = ""
+        self,
+        owner: str = "",
+        *,
+        retry_failed: bool = False,
+        only: str = "",
+        sampled_only: bool = False,
+        trunk: str = "",
     ) -> RunWriter | None:
         """Take the next point that is not finished and that no living process holds, or None.
 
         A point whose run was killed, or whose owner is gone, goes on in the same MLflow run. A point that failed
         before this study was opened is tried in a new run with ``retry_failed``. ``only``: the key of the one point
-        that is wanted. ``sampled``: take only points that the sampler chose. ``trunk``: take points of this name first.
+        that is wanted. ``sampled_only``: take only points that the sampler chose. ``trunk``: take points of this name first.
         """
         owner = owner or current_owner()
         if (queue := self._find_queue(move=True)) is not None:
-            return self._claim_shared(queue, owner, retry_failed=retry_failed, only=only, sampled=sampled, trunk=trunk)
+            return self._claim_shared(
+                queue, owner, retry_failed=retry_failed, only=only, sampled_only=sampled_only, trunk=trunk
+            )
         if not self._finished_until_ms:
             self._look()  # the long reading of a first look, outside the lock
         with self._store.locked():
@@ -343,7 +351,7 @@ class Study:
             self._has_mixes = len({each.point.mix for each in planned}) > 1
             for each in sorted(planned, key=lambda one: bool(trunk) and one.point.trunk != trunk):
                 point = each.point
-                if (only and point.key != only) or (sampled and each.why is None):
+                if (only and point.key != only) or (sampled_only and each.why is None):
                     continue
                 run = self._runs.get(point.key) or self._missed(point.key)
                 if run is None or (run.status == "FAILED" and retry_failed and run.end_ms < self._opened_ms):
@@ -354,16 +362,16 @@ class Study:
         return None
 
     def _claim_shared(
-        self, queue: PointQueue, owner: str, *, retry_failed: bool, only: str, sampled: bool, trunk: str
+        self, queue: PointQueue, owner: str, *, retry_failed: bool, only: str, sampled_only: bool, trunk: str
     ) -> RunWriter | None:
         """Take the next point that waits in the storage's queue."""
         everything = queue.entries()
         self._has_mixes = len({_planned_entry(one).point.mix for one in everything}) > 1
-        entries = _wanted(everything, only=only, sampled=sampled)
+        entries = _wanted(everything, only=only, sampled_only=sampled_only)
         if failed := [one for one in entries if retry_failed and _failed_before(one, self._opened_ms)]:
             for entry in failed:
                 queue.again(entry)
-            entries = _wanted(queue.entries(), only=only, sampled=sampled)
+            entries = _wanted(queue.entries(), only=only, sampled_only=sampled_only)
         for entry in sorted(entries, key=lambda one: bool(trunk) and _planned_entry(one).point.trunk != trunk):
             ticket = queue.take(entry, owner) if entry.status == "WAITING" else None
             if ticket is not None and (writer := self._hold(entry, ticket, owner)) is not None:
@@ -397,9 +405,9 @@ class Study:
             return None
         return writer
 
-    def is_under_way(self, *, sampled: bool = False) -> bool:
+    def is_under_way(self, *, sampled_only: bool = False) -> bool:
         """Whether points of the storage's queue wait or are held, so that more may be left by those who are lost."""
-        entries = [] if self._queue is None else _wanted(self._queue.entries(), sampled=sampled)
+        entries = [] if self._queue is None else _wanted(self._queue.entries(), sampled_only=sampled_only)
         return any(one.status in ("WAITING", "RUNNING") for one in entries)
 
     def progress(self) -> StudyProgress:
@@ -425,11 +433,11 @@ class Study:
         running = self._store.search([self.experiment_id], f"{_POINT_RUNS} and attributes.status = 'RUNNING'")
         return {run.info.run_id: tag(run, "owner") for run in running if is_alive(tag(run, "owner")) is alive}
 
-    def reap(self, *, others_after_s: float | None = None) -> list[ClosedRun]:
+    def close_stale(self, *, stale_after_s: float | None = None) -> list[ClosedRun]:
         """Close the runs whose owner is gone as killed, and say which.
 
         Args:
-            others_after_s: also close runs of other machines that were claimed longer ago; without it they are left
+            stale_after_s: also close runs of other machines that were claimed longer ago; without it they are left
                 alone, because nobody here can know whether they live. With a storage their hearts tell.
         """
         reaped = [] if self._queue is None else self._reap_shared(self._queue)
@@ -440,7 +448,7 @@ class Study:
                 owner = tag(run, "owner")
                 alive = is_alive(owner) if owner else True
                 claimed = float(tag(run, "claimed") or run.info.start_time / 1000)
-                old = alive is None and others_after_s is not None and time.time() - claimed > others_after_s
+                old = alive is None and stale_after_s is not None and time.time() - claimed > stale_after_s
                 if alive is not False and not old:
                     continue
                 reason = f"owner {owner} is gone" if alive is False else f"owner {owner} is not heard of"
@@ -454,9 +462,9 @@ class Study:
         until = time.monotonic() + queue.patience_s * 1.1
         while time.monotonic() < until and any(_is_elsewhere(one) for one in queue.entries()):
             time.sleep(min(1.0, queue.patience_s / 10))
-        return self.close_left()
+        return self.close_lost()
 
-    def close_left(self) -> list[ClosedRun]:
+    def close_lost(self) -> list[ClosedRun]:
         """Close the runs of a storage's queue that nobody holds: they are killed, or failed as their point is."""
         if self._queue is None:
             return []
@@ -680,9 +688,9 @@ def _planned_entry(entry: QueueItem) -> PlannedPoint:
     )  # fmt: skip
 
 
-def _wanted(entries: Iterable[QueueItem], *, only: str = "", sampled: bool = False) -> list[QueueItem]:
+def _wanted(entries: Iterable[QueueItem], *, only: str = "", sampled_only: bool = False) -> list[QueueItem]:
     """Of a queue's entries those of a key, or those that the sampler chose."""
-    return [one for one in entries if only in ("", one.key) and not (sampled and "why" not in one.values)]
+    return [one for one in entries if only in ("", one.key) and not (sampled_only and "why" not in one.values)]
 
 
 def _failed_before(entry: QueueItem, at_ms: int) -> bool:

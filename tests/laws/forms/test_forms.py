@@ -42,10 +42,10 @@ def test_jacobian_is_the_slope(name):
 
 
 @EVERY_LAW
-def test_second_order_is_the_slope_of_the_jacobian(name):
+def test_weighted_hessian_is_the_slope_of_the_jacobian(name):
     law, z, q, h = bound(name), covariates(name), stack(name), 1e-6
     v = np.random.default_rng(1).normal(size=(len(q), len(z)))
-    H = law.second_order(q, z, v)
+    H = law.weighted_hessian(q, z, v)
     for j in range(q.shape[1]):
         step = np.zeros(q.shape[1])
         step[j] = h
@@ -63,8 +63,8 @@ def test_optimum_is_where_the_loss_is_least(name):
 
         grid = np.linspace(5, 24, 600)
         near = grid[int(np.argmin([loss(x) for x in grid]))]
-        found = minimize_scalar(loss, bounds=(near - 0.1, near + 0.1), method="bounded", options={"xatol": 1e-10}).x
-        assert law.log_optimum(theta[None], C, MIX)[0, 0] == pytest.approx(found, abs=2e-5)
+        best = minimize_scalar(loss, bounds=(near - 0.1, near + 0.1), method="bounded", options={"xatol": 1e-10}).x
+        assert law.log_optimum(theta[None], C, MIX)[0, 0] == pytest.approx(best, abs=2e-5)
     near = law.log_optimum(theta[None], [1e11, 1.01e11], MIX)[0]
     slope = (near[1] - near[0]) / math.log(1.01)
     assert law.optimum_exponent(theta[None], 1e11 * math.sqrt(1.01), MIX)[0] == pytest.approx(slope, rel=1e-3)
@@ -88,7 +88,7 @@ def test_the_centre_of_the_data_is_no_part_of_what_a_law_predicts(name):
     if name in ("drifting", "separable", "separable_transient"):
         pytest.skip("the centre is part of this law")
     here, theta = bound(name), truth(name)
-    there = LAWS[name].bound_to(3.0, 9.0, CATEGORIES).for_skill("code")
+    there = LAWS[name].bind(3.0, 9.0, CATEGORIES).for_skill("code")
     np.testing.assert_allclose(here.loss(theta, 1e5, 1e6, MIX), there.loss(theta, 1e5, 1e6, MIX), rtol=1e-9)
 
 
@@ -131,19 +131,19 @@ def test_no_optimum_where_an_exponent_is_negative():
 
 
 def test_a_law_that_needs_a_mix_says_so():
-    with pytest.raises(InputError, match="effective_data needs a mix, but the runs tell none"):
-        LAWS["effective_data"].bound_to(1.0, 2.0)
-    with pytest.raises(InputError, match="give the shares of code, prose, wiki"):
+    with pytest.raises(InputError, match="effective_data needs a mix, but the runs have none"):
+        LAWS["effective_data"].bind(1.0, 2.0)
+    with pytest.raises(InputError, match="Give the shares of code, prose, wiki"):
         bound("separable").loss(truth("separable"), 1e4, 1e6)
 
 
 def test_a_skill_that_is_no_category_is_refused_where_categories_are_the_skills():
     with pytest.raises(InputError, match="poetry is none of code, prose, wiki"):
-        LAWS["capacity_competition"].bound_to(1.0, 2.0, CATEGORIES).for_skill("poetry")
+        LAWS["capacity_competition"].bind(1.0, 2.0, CATEGORIES).for_skill("poetry")
 
 
-def test_what_cant_be_pinned_says_what_can():
-    with pytest.raises(InputError, match="A of chinchilla can't be pinned; it takes E, alpha, beta"):
-        LAWS["chinchilla"].pin("A", 3.0)
+def test_what_cant_be_fixed_says_what_can():
+    with pytest.raises(InputError, match=r"A of chinchilla can't be fixed\. Fix one of: E, alpha, beta"):
+        LAWS["chinchilla"].fix("A", 3.0)
     with pytest.raises(InputError, match="E of chinchilla must be above 0"):
-        LAWS["chinchilla"].pin("E", -3.0)
+        LAWS["chinchilla"].fix("E", -3.0)

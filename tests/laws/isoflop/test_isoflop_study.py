@@ -97,7 +97,7 @@ def test_a_law_of_several_mixes_is_told_beside_the_curves_of_each():
     """One law over all mixes: each mix has the optima of its own shares, and the law its intervals from all runs."""
     budgets = np.repeat([1e18, 1e19, 1e20], 8)
     N = np.sqrt(budgets / 120) * np.tile(np.geomspace(1 / 8, 8, 8), 3)
-    law, rng, parts = LAWS["separable"].bound_to(18.0, 22.0, ("a", "b")), np.random.default_rng(0), []
+    law, rng, parts = LAWS["separable"].bind(18.0, 22.0, ("a", "b")), np.random.default_rng(0), []
     theta = law.theta(np.array([[0.5, -0.5, -0.5, 0.35, 0.36, 0.0, 0.15, -0.1]]))[0]
     for mix, share in {"even": 0.5, "lean": 0.2, "rich": 0.8}.items():
         h = np.array([share, 1 - share])

@@ -177,7 +177,7 @@ def test_residual_is_paired_and_has_a_verdict():
 
 
 def test_many_draws_take_no_time():
-    law = CHINCHILLA.bound_to(*(np.log([4e4, 6e5])))
+    law = CHINCHILLA.bind(*(np.log([4e4, 6e5])))
     q = law.log_parameters(np.array([SKILLS["code"]]))[0]
     fitted = {name: known(law, q, name, spread=0.02, draws=1000) for name in "abcd"}
     began = time.process_time()

@@ -52,7 +52,7 @@ def of_mixes(seed=0, n_mixes=24, effect=0.0, noise=0.002, checkpoints=6, transie
     shares = np.linspace(0.1, 1.0, checkpoints) if checkpoints > 1 else np.ones(1)
     D = np.outer(40 * N**0.7 * 1e8**0.3, shares)
     rows = np.repeat(run, checkpoints)
-    law = LAWS["separable_transient" if transient else "separable"].bound_to(np.log(3e8), np.log(8e9), CATEGORIES)
+    law = LAWS["separable_transient" if transient else "separable"].bind(np.log(3e8), np.log(8e9), CATEGORIES)
     theta = [1.6, 0.5, 0.6, 0.4, 0.37, 0.0, 0.3, -0.2, -0.1, 0.1, *([1.0, 8.0, 0.1] if transient else [])]
     law = law.for_skill("code")
     L = law.loss(np.array(theta), N[rows], D.ravel(), h[mix[rows]])

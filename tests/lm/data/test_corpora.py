@@ -31,7 +31,7 @@ def test_items_begin_and_end_where_tokens_do() -> None:
 def tiny_corpora() -> dict[str, Corpus]:
     return {
         "knowledge": knowledge.from_entities(
-            entities(), [], labels=LABELS, popularity=0.75, stream_bytes=20_000, validation_bytes=2_000
+            entities(), [], labels=LABELS, zipf_exponent=0.75, stream_bytes=20_000, validation_bytes=2_000
         ),
         "code": Corpus(
             train=[Document(SOURCE, "t")],
@@ -55,7 +55,7 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Corpus]:
 
 def test_build_writes_the_folder_once(stubbed: dict[str, Corpus], tmp_path: Path) -> None:
     said: list[str] = []
-    folder = corpora.build(tmp_path, preset="tiny", popularity=0.75, progress=said.append)
+    folder = corpora.build(tmp_path, preset="tiny", zipf_exponent=0.75, progress=said.append)
     for name, made in stubbed.items():
         table = pq.read_table(folder / name / "train.parquet").to_pylist()
         assert [(row["text"], row["source"]) for row in table] == [tuple(one) for one in made.train]
@@ -70,9 +70,9 @@ def test_build_writes_the_folder_once(stubbed: dict[str, Corpus], tmp_path: Path
     assert manifest["sets"]["reasoning_qa"]["contamination"] == stubbed["reasoning"].dropped["reasoning_qa"]
     assert {source["name"] for source in manifest["sources"]} == set(corpora.needed("tiny"))
     heard = len(said)
-    assert corpora.build(tmp_path, preset="tiny", popularity=0.75, progress=said.append) == folder
+    assert corpora.build(tmp_path, preset="tiny", zipf_exponent=0.75, progress=said.append) == folder
     assert len(said) == heard, "a second call builds nothing"
-    assert corpora.build(tmp_path, preset="tiny", popularity=0.5, progress=said.append) != folder
+    assert corpora.build(tmp_path, preset="tiny", zipf_exponent=0.5, progress=said.append) != folder
 
 
 def test_a_build_that_fails_leaves_nothing(
@@ -85,13 +85,13 @@ def test_a_build_that_fails_leaves_nothing(
 
     monkeypatch.setattr(reasoning, "build", broken)
     with pytest.raises(RuntimeError, match="planted"):
-        corpora.build(tmp_path, preset="tiny", popularity=0.75, progress=lambda _: None)
+        corpora.build(tmp_path, preset="tiny", zipf_exponent=0.75, progress=lambda _: None)
     assert [path.suffix for path in (tmp_path / "corpora").iterdir()] == [".lock"]
 
 
 def test_an_unknown_preset_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'huge' does not exist; there are tiny, small, medium, full"):
-        corpora.build(tmp_path, preset="huge", popularity=0.75, progress=lambda _: None)
+    with pytest.raises(InputError, match=r"'huge' does not exist. Choose tiny, small, medium, full\."):
+        corpora.build(tmp_path, preset="huge", zipf_exponent=0.75, progress=lambda _: None)
 
 
 PRINT_DIGESTS = """
@@ -122,20 +122,21 @@ RECIPE_1 = "9187c1e3623d8649"
 def test_the_recipe_has_a_number() -> None:
     assert corpora.RECIPE == 1
     assert fingerprint() == RECIPE_1, (
-        "the builders make other text than recipe 1 did: raise skillscale.lm.data.corpora.RECIPE, so that caches and data "
-        "hashes change with it, and write the new fingerprint here"
+        "the builders make other text than recipe 1 did: raise skillscale.lm.data.corpora.RECIPE, so that caches and "
+        "data hashes change with it, and write the new fingerprint here"
     )
 
 
 def test_bytes_do_not_depend_on_the_hash_seed(root: Path) -> None:
-    env = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root / "tests")])}
+    folders = os.pathsep.join([str(root / "src"), str(Path(__file__).parent)])
+    env = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": folders}
     done = subprocess.run([sys.executable, "-c", PRINT_DIGESTS], env=env, cwd=root, capture_output=True, text=True)
     assert done.stdout.strip() == fingerprint(), done.stderr
 
 
 @pytest.mark.slow
 def test_the_default_is_the_same_everywhere(tmp_path: Path) -> None:
-    folder = corpora.build(tmp_path, preset="tiny", popularity=0.75, progress=lambda _: None)
+    folder = corpora.build(tmp_path, preset="tiny", zipf_exponent=0.75, progress=lambda _: None)
     manifest = json.loads((folder / "manifest.json").read_text())
     megabytes = {name: one["train"]["bytes"] / 1e6 for name, one in manifest["categories"].items()}
     assert 10 < megabytes["knowledge"] < 13

@@ -8,7 +8,7 @@ import pytest
 
 from skillscale.lm.data.corpora import fact_phrasings, facts, knowledge
 from skillscale.lm.data.corpora.contamination import prompts_in
-from skillscale.lm.data.corpora.facts import ASKED, TOLD, UNSEEN, Entity
+from skillscale.lm.data.corpora.facts import QUESTIONED, STATED, UNSEEN, Entity
 from skillscale.lm.data.corpora.items import Corpus, Document
 
 LABELS = {"city": "test", "element": "test"}
@@ -37,14 +37,14 @@ def corpus() -> Corpus:
         entities(),
         [Document("An aside.\n", "test")],
         labels=LABELS,
-        popularity=0.75,
+        zipf_exponent=0.75,
         stream_bytes=150_000,
         validation_bytes=5_000,
     )
 
 
 def test_groups_all_occur() -> None:
-    assert {entity.group for entity in entities()} == {ASKED, TOLD, UNSEEN}
+    assert {entity.group for entity in entities()} == {QUESTIONED, STATED, UNSEEN}
 
 
 def test_told_entities_are_stated_but_never_asked_about(corpus: Corpus) -> None:
@@ -52,13 +52,13 @@ def test_told_entities_are_stated_but_never_asked_about(corpus: Corpus) -> None:
     for entity in entities():
         asked = re.findall(rf"^Q: .*\b{entity.name}\b.*$", text, re.MULTILINE)
         stated = re.findall(rf"^(?!Q:).*\b{entity.name}\b.*$", text, re.MULTILINE)
-        assert bool(asked) == (entity.group == ASKED), entity
+        assert bool(asked) == (entity.group == QUESTIONED), entity
         assert bool(stated) == (entity.group != UNSEEN), entity
 
 
 def test_questions_of_each_set_are_about_its_group_and_rightly_answered(corpus: Corpus) -> None:
     by_name = {entity.name: entity for entity in entities()}
-    groups = {"knowledge_qa": TOLD, "knowledge_qa_unseen": UNSEEN, "knowledge_qa_trainhalf": ASKED}
+    groups = {"knowledge_qa": STATED, "knowledge_qa_unseen": UNSEEN, "knowledge_qa_trainhalf": QUESTIONED}
     for name, group in groups.items():
         assert corpus.sets[name]
         for item in corpus.sets[name]:
@@ -98,21 +98,21 @@ def test_load_of_facts(corpus: Corpus) -> None:
 
 
 def test_ideal_guesser_pays_the_entropy_of_a_uniform_relation() -> None:
-    items = knowledge.question_items(entities(64), group=TOLD, popularity=0.0, exposures={})
+    items = knowledge.question_items(entities(64), group=STATED, zipf_exponent=0.0, exposures={})
     paid = {item.meta["relation"]: item.meta["ideal_nll"] for item in items}
     assert paid["population"] == pytest.approx(math.log(64), abs=1e-5)
     assert paid["country"] == pytest.approx(math.log(4), abs=1e-5)
 
 
-@pytest.mark.parametrize("popularity", [0.0, 0.75, 1.5])
-def test_mentions_fall_with_rank_as_the_exponent_says(popularity: float) -> None:
+@pytest.mark.parametrize("zipf_exponent", [0.0, 0.75, 1.5])
+def test_mentions_fall_with_rank_as_the_exponent_says(zipf_exponent: float) -> None:
     some = entities(200)
     mentions = Counter(
         mention.entity.rank
-        for mention in knowledge.stream(some, seed="t", popularity=popularity, max_bytes=1_500_000)
+        for mention in knowledge.stream(some, seed="t", zipf_exponent=zipf_exponent, max_bytes=1_500_000)
         if not mention.asks
     )
-    weights = knowledge.weights(200, popularity)
+    weights = knowledge.rank_weights(200, zipf_exponent)
     share = sum(mentions[rank] for rank in range(40)) / mentions.total()
     expected = sum(weights[:40]) / sum(weights)
     assert share == pytest.approx(expected, abs=4 * math.sqrt(expected / mentions.total()))

@@ -335,12 +335,13 @@ def test_embedded_corpora_bring_notices_and_facts(tmp_path: Path, monkeypatch: p
     pd.DataFrame({"text": texts(100), "source": "s"}).to_parquet(folder / "knowledge" / "train.parquet")
     pd.DataFrame({"text": texts(9, 5), "source": "s"}).to_parquet(folder / "knowledge" / "validation.parquet")
     manifest = {
+        "recipe": 1,
         "sources": [{"name": "cities", "version": "1.0", "licence": "CC-BY 4.0", "sha256": "0"}],
         "facts": {"count": 50, "bits": 400.0, "mentions_per_byte": 0.25},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     corpora = types.ModuleType("skillscale.lm.data.corpora")
-    corpora.build = lambda cache, *, preset, popularity, people, progress: folder  # type: ignore[attr-defined]
+    corpora.build = lambda cache, *, preset, zipf_exponent, progress: folder  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "skillscale.lm.data.corpora", corpora)
     raw = raw_config(tmp_path / "files")
     raw["data"]["categories"] = [
@@ -357,6 +358,13 @@ def test_embedded_corpora_bring_notices_and_facts(tmp_path: Path, monkeypatch: p
     knowledge = prepared.categories["knowledge"]
     assert prepared.facts.exposures(knowledge.n_tokens) == pytest.approx(knowledge.n_bytes / 4 / 50)
     assert prepared.facts.exposures(0) == 0
+    for category in raw["data"]["categories"]:
+        category["sources"] = [{"path": str(folder / "knowledge" / "train.parquet")}]
+        category["validation"] = {"path": str(folder / "knowledge" / "validation.parquet")}
+    assert prepare(configs.resolve(raw), tmp_path / "cache", progress=lambda _: None).facts == prepared.facts
+    (folder / "manifest.json").write_text("of another program")
+    elsewhere = prepare(configs.resolve(raw), tmp_path / "cache", progress=lambda _: None)
+    assert (elsewhere.facts, elsewhere.notices) == (None, ())
 
 
 # --- the large configuration, on folders of the hub's schemas ---

@@ -76,7 +76,7 @@ class RunData:
         """The law about the centre of these runs."""
         weights = np.asarray(self.weights)
         x0, y0 = (float(np.average(np.log(z), weights=weights)) for z in (self.N, self.D))
-        return law.bound_to(x0, y0, self.categories)
+        return law.bind(x0, y0, self.categories)
 
     def covariates(self, law: Law) -> Covariates:
         """The runs as a law sees them."""

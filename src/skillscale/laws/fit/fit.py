@@ -106,7 +106,7 @@ def fit_law(
         once = partial(fit_law, points, law=law, pins=pins, begin=begin, beliefs=beliefs)
         return once(objective=efficient_objective(once(objective=HUBER, starts=_PILOT_STARTS).noise), starts=starts)
     bound = law if law.x0 or law.y0 else points.bind(law)
-    pinned = dict(bound.pin(name, value) for name, value in (pins or {}).items())
+    pinned = dict(bound.fix(name, value) for name, value in (pins or {}).items())
     n_log = len(bound.log_names)
     free = tuple(j for j in range(n_log) if j not in pinned)
     priors = {**bound.priors, **{_place(bound, name): prior for name, prior in (beliefs or {}).items()}}
@@ -128,7 +128,7 @@ def fit_law(
 
 
 def _is_known(law: Law, name: str, known: set[int]) -> bool:
-    return name in law.parameters and law.pin(name, 0.5)[0] in known
+    return name in law.parameters and law.fix(name, 0.5)[0] in known
 
 
 def efficient_objective(noise: float) -> Objective:
@@ -204,7 +204,7 @@ def _part(
 
 def _place(law: Law, name: str) -> int:
     """Place in q of a log-parameter, by its name or its parameter's."""
-    return law.log_names.index(name) if name in law.log_names else law.places(name)[0]
+    return law.log_names.index(name) if name in law.log_names else law.positions(name)[0]
 
 
 def _prior_on(priors: Mapping[int, Prior], free: tuple[int, ...]) -> tuple[Array, Array]:

@@ -178,9 +178,9 @@ class _Layout:
     @classmethod
     def of(cls, laws: Sequence[Law], how: ParameterSharing) -> "_Layout":
         law = laws[0]
-        pinned = {law.pin(name, value)[0] for name, value in how.pinned.items()}
+        pinned = {law.fix(name, value)[0] for name, value in how.pinned.items()}
         everywhere = len(law.log_names) if law.joint else 0
-        one = set(range(everywhere)) | {j for name in how.shared for j in law.places(name)}
+        one = set(range(everywhere)) | {j for name in how.shared for j in law.positions(name)}
         common = {j: column for column, j in enumerate(sorted(one - pinned))}
         size, at = len(common), []
         for own in laws:
@@ -195,7 +195,7 @@ class _Layout:
 
     def maps(self, how: ParameterSharing) -> list[tuple[Array, Array]]:
         """T (p, P) and offset (p,) of each skill."""
-        pins = dict(self.laws[0].pin(name, value) for name, value in how.pinned.items())
+        pins = dict(self.laws[0].fix(name, value) for name, value in how.pinned.items())
         found = []
         for row in self.at:
             T, offset = np.zeros((len(row), self.size)), np.zeros(len(row))
@@ -207,7 +207,7 @@ class _Layout:
     def penalty(self, how: ParameterSharing) -> tuple[Array, Array]:
         """Mean and precision of weak priors and pooling; a pooled log-parameter has no other prior."""
         mean, precision = np.zeros(self.size), np.zeros((self.size, self.size))
-        pooled = {j: sd for name, sd in how.pooled.items() for j in self.laws[0].places(name)}
+        pooled = {j: sd for name, sd in how.pooled.items() for j in self.laws[0].positions(name)}
         for law, row in zip(self.laws, self.at, strict=True):
             for j, prior in law.priors.items():
                 if j not in pooled and row[j] >= 0:

@@ -133,7 +133,7 @@ def _of_part(part: SkillBlock, Q: Array) -> tuple[Array, Array, Array]:
     jac = np.zeros((K, 0, n)) if jet.jac is None else np.broadcast_to(jet.jac, (K, len(jet.support), n))
     slope, bend = w * part.objective.slope(r), w * part.objective.bend(r)
     T = part.T[list(jet.support)]
-    own = (bend[:, None] * jac) @ np.swapaxes(jac, 1, 2) - jet.second(slope)
+    own = (bend[:, None] * jac) @ np.swapaxes(jac, 1, 2) - jet.weighted_hessian(slope)
     return -(jac @ slope[..., None])[..., 0] @ T, T.T @ own @ T, (jac**2 @ w[..., None])[..., 0] @ T**2
 
 

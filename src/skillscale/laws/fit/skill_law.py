@@ -302,7 +302,7 @@ def undetermined_parameters(fit: FitResult, theta: Array, level: float, lowest_l
     if "E" in bands and 0 in free and not bands["E"].lo > FLAT_E * lowest_loss:
         return "the runs can't tell E from 0; add larger budgets, or pin or share E"
     for name, (low, high) in fit.law.bounds.items():
-        at, _ = fit.law.pin(name, 0.5)
+        at, _ = fit.law.fix(name, 0.5)
         if at in free and not (bands[name].lo > low and bands[name].hi < high):
             letter = "N" if name == "alpha" else "D"
             told = f"{bands[name].value:.3g} [{bands[name].lo:.3g}, {bands[name].hi:.3g}]"

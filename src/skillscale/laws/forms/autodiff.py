@@ -1,9 +1,9 @@
-"""Numbers that carry their exact first and second derivatives, on stacks: what laws are written in.
+"""Dual numbers with exact first and second derivatives, on stacks. Laws are written in them.
 
-A ``Jet`` is a value per problem and point, (K, n), with its derivatives by the parameters it depends on. A law writes
-its formula once, with ``+ - * /``, ``exp``, ``log``, ``growth`` and ``logsumexp``; its Jacobian and its second order
-follow by the chain rule, to machine precision. The full Hessian (K, n, p, p) is never formed: a fit needs only
-sum_i v_i H_i, which is gathered from the formula's operations, each visited once with the weight that v gives it.
+A ``Jet`` holds one value per problem and point, (K, n), and its derivatives by the parameters that it depends on. A law
+writes its formula once, with ``+ - * /``, ``exp``, ``log``, ``growth`` and ``logsumexp``. The chain rule then gives its
+Jacobian and its second derivatives to machine precision. The full Hessian (K, n, p, p) is never formed: a fit needs
+only sum_i v_i H_i, which one backward pass over the formula's operations collects.
 """
 
 import math
@@ -19,58 +19,59 @@ Indices = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class Jet:
-    """Values (K, n) with first derivatives (K, s, n) by the s parameters named in ``support``.
+    """A dual number (a "jet", as in Ceres): values (K, n) and derivatives (K, s, n) by the s parameters in ``support``.
 
-    Any of K and n may be 1 where all problems or points agree. A jet without ``jac`` is a constant, or a value whose
-    derivatives nobody asked for. ``operands``: what it was made of, with its slopes by them; ``curved``: pairs of
-    operands with its second derivatives by them (a pair of two stands for both orders); ``self_curved``: the factor of
-    its own gradient's outer product, where that is part of its second derivative.
+    Either K or n may be 1 where all problems or points agree. A jet without ``jac`` is a constant.
+
+    ``operands``: the jets it was computed from, each with the slope by it. ``cross_terms``: pairs of operands with the
+    second derivative by both (a pair of two different operands stands for both orders). ``self_curvature``: factor of
+    the outer product of its gradient with itself, where the second derivative has such a term.
     """
 
     value: Array
     support: Indices = ()
     jac: Array | None = None
     operands: "tuple[tuple[Jet, Array], ...]" = ()
-    curved: "tuple[tuple[Jet, Jet, Array], ...]" = ()
-    self_curved: float = 0.0
+    cross_terms: "tuple[tuple[Jet, Jet, Array], ...]" = ()
+    self_curvature: float = 0.0
 
-    def second(self, v: Array) -> Array:
-        """sum_i v_i d2 value_i / dq dq' over the points, (K, s, s), for weights v (K, n)."""
+    def weighted_hessian(self, v: Array) -> Array:
+        """Return sum_i v_i d2 value_i / dq dq' over the points, (K, s, s), for weights v (K, n)."""
         H = np.zeros((len(v), len(self.support), len(self.support)))
         weight = {id(self): v}
-        for jet in _from_the_root(self):
+        for jet in _reverse_order(self):
             w = weight[id(jet)]
             for operand, slope in jet.operands:
                 if operand.operands:
-                    known = weight.get(id(operand))
-                    weight[id(operand)] = w * slope if known is None else known + w * slope
-            for first, other, bend in jet.curved:
-                _add(H, first, w * bend, other, self.support)
+                    so_far = weight.get(id(operand))
+                    weight[id(operand)] = w * slope if so_far is None else so_far + w * slope
+            for first, other, curvature in jet.cross_terms:
+                _add(H, first, w * curvature, other, self.support)
                 if first is not other:
-                    _add(H, other, w * bend, first, self.support)
-            if jet.self_curved:
-                _add(H, jet, w * jet.self_curved, jet, self.support)
+                    _add(H, other, w * curvature, first, self.support)
+            if jet.self_curvature:
+                _add(H, jet, w * jet.self_curvature, jet, self.support)
         return H
 
-    __array_ufunc__ = None  # so that array * jet comes here
+    __array_ufunc__ = None  # numpy then leaves array * jet to Jet.__rmul__
 
     def __add__(self, other: "Jet | npt.ArrayLike") -> "Jet":
         b = as_jet(other)
-        return _combined(self.value + b.value, [(self, _ONE), (b, _ONE)])
+        return _compose(self.value + b.value, [(self, _ONE), (b, _ONE)])
 
     def __neg__(self) -> "Jet":
-        return _combined(-self.value, [(self, -_ONE)])
+        return _compose(-self.value, [(self, -_ONE)])
 
     def __sub__(self, other: "Jet | npt.ArrayLike") -> "Jet":
         b = as_jet(other)
-        return _combined(self.value - b.value, [(self, _ONE), (b, -_ONE)])
+        return _compose(self.value - b.value, [(self, _ONE), (b, -_ONE)])
 
     def __rsub__(self, other: npt.ArrayLike) -> "Jet":
         return as_jet(other) - self
 
     def __mul__(self, other: "Jet | npt.ArrayLike") -> "Jet":
         b = as_jet(other)
-        return _combined(self.value * b.value, [(self, b.value), (b, self.value)], [(self, b, _ONE)])
+        return _compose(self.value * b.value, [(self, b.value), (b, self.value)], [(self, b, _ONE)])
 
     def __truediv__(self, other: "Jet | npt.ArrayLike") -> "Jet":
         return self * reciprocal(as_jet(other))
@@ -83,52 +84,55 @@ _ONE = np.ones((1, 1))
 
 
 def leaves(q: Array, *, derivatives: bool) -> tuple[Jet, ...]:
-    """The columns of parameters (K, p) as jets, each (K, 1)."""
-    one = np.ones((1, 1, 1)) if derivatives else None
-    return tuple(Jet(q[:, j : j + 1], (j,) if derivatives else (), one) for j in range(q.shape[1]))
+    """Return the columns of parameters (K, p) as jets, each (K, 1)."""
+    unit = np.ones((1, 1, 1)) if derivatives else None
+    return tuple(Jet(q[:, j : j + 1], (j,) if derivatives else (), unit) for j in range(q.shape[1]))
 
 
 def as_jet(value: "Jet | npt.ArrayLike") -> Jet:
-    """A constant, as a jet; (n,) becomes (1, n)."""
+    """Return a constant as a jet. Shape (n,) becomes (1, n)."""
     return value if isinstance(value, Jet) else Jet(np.atleast_2d(np.asarray(value, dtype=float)))
 
 
 def exp(a: Jet) -> Jet:
-    """e^a."""
+    """Return e^a."""
     value = np.exp(a.value)
-    return _combined(value, [(a, value)], [(a, a, value)])
+    return _compose(value, [(a, value)], [(a, a, value)])
 
 
 def log(a: Jet) -> Jet:
-    """Ln a."""
+    """Return ln a."""
     slope = 1 / a.value
-    return _combined(np.log(a.value), [(a, slope)], [(a, a, -(slope**2))])
+    return _compose(np.log(a.value), [(a, slope)], [(a, a, -(slope**2))])
 
 
 def reciprocal(a: Jet) -> Jet:
-    """1 / a."""
+    """Return 1 / a."""
     value = 1 / a.value
-    return _combined(value, [(a, -(value**2))], [(a, a, 2 * value**3)])
+    return _compose(value, [(a, -(value**2))], [(a, a, 2 * value**3)])
 
 
 def growth(t: Jet) -> Jet:
-    """The quotient of e^t - 1 by t, 1 at t = 0; x times that of a x is a straight line that bends by a."""
+    """Return (e^t - 1) / t, and 1 at t = 0. With t = a x, x times that is a straight line in x that bends by a."""
     near = np.abs(t.value) < _NEAR
     safe = np.where(near, 1.0, t.value)
     e = np.exp(np.minimum(safe, 700.0))
     far = ((e - 1) / safe, (e * (safe - 1) + 1) / safe**2, (e * (safe**2 - 2 * safe + 2) - 2) / safe**3)
     close = [np.polynomial.polynomial.polyval(np.where(near, t.value, 0.0), series) for series in _GROWTH]
-    value, slope, bend = (np.where(near, c, f) for c, f in zip(close, far, strict=True))
-    return _combined(value, [(t, slope)], [(t, t, bend)])
+    value, slope, curvature = (np.where(near, c, f) for c, f in zip(close, far, strict=True))
+    return _compose(value, [(t, slope)], [(t, t, curvature)])
 
 
-_NEAR = 0.5  # within which the series is used, for the quotients cancel
+_NEAR = 0.5  # below this |t| the series is used, because the quotients cancel
 _SERIES = np.array([1 / math.factorial(k + 1) for k in range(18)])
 _GROWTH = (_SERIES, np.polynomial.polynomial.polyder(_SERIES), np.polynomial.polynomial.polyder(_SERIES, 2))
 
 
 def logsumexp(*terms: "Jet | npt.ArrayLike") -> Jet:
-    """Ln sum_j e^(term_j): derivatives are the terms' shares p, and diag(p) - p p'. A term may be -inf."""
+    """Return ln sum_j e^(term_j). A term may be -inf.
+
+    With p the terms' shares of the sum, the gradient by the terms is p and the Hessian is diag(p) - p p'.
+    """
     jets = [as_jet(term) for term in terms]
     top = jets[0].value
     for jet in jets[1:]:
@@ -145,30 +149,30 @@ def logsumexp(*terms: "Jet | npt.ArrayLike") -> Jet:
     live = [(jet, share / np.where(total > 0, total, 1.0)) for jet, share in zip(jets, shares, strict=True)]
     live = [(jet, share) for jet, share in live if jet.jac is not None]
     support = _union([jet for jet, _ in live])
-    bends = tuple((jet, jet, share) for jet, share in live)
-    return Jet(value, support, _sum_jac(live, support), tuple(live), bends, -1.0)
+    curvatures = tuple((jet, jet, share) for jet, share in live)
+    return Jet(value, support, _sum_jac(live, support), tuple(live), curvatures, -1.0)
 
 
-def _combined(
-    value: Array, operands: Sequence[tuple[Jet, Array]], curved: Sequence[tuple[Jet, Jet, Array]] = ()
+def _compose(
+    value: Array, operands: Sequence[tuple[Jet, Array]], cross_terms: Sequence[tuple[Jet, Jet, Array]] = ()
 ) -> Jet:
-    """A function of jets from its value, its slopes by each, and its second derivatives by pairs of them."""
+    """Build a function of jets from its value, its slopes and its second derivatives by pairs of operands."""
     live = tuple((jet, slope) for jet, slope in operands if jet.jac is not None)
     if not live:
         return Jet(value)
     support = _union([jet for jet, _ in live])
-    bent = tuple(one for one in curved if one[0].jac is not None and one[1].jac is not None)
-    return Jet(value, support, _sum_jac(live, support), live, bent)
+    curved_pairs = tuple(pair for pair in cross_terms if pair[0].jac is not None and pair[1].jac is not None)
+    return Jet(value, support, _sum_jac(live, support), live, curved_pairs)
 
 
-def _from_the_root(root: Jet) -> list[Jet]:
-    """All jets that a jet was made of, each after every one that was made of it."""
+def _reverse_order(root: Jet) -> list[Jet]:
+    """List a jet and all jets it was computed from, each after every jet that depends on it."""
     order: list[Jet] = []
     seen: set[int] = set()
     stack: list[tuple[Jet, bool]] = [(root, False)]
     while stack:
-        jet, left = stack.pop()
-        if left:
+        jet, expanded = stack.pop()
+        if expanded:
             order.append(jet)
         elif id(jet) not in seen:
             seen.add(id(jet))
@@ -185,19 +189,19 @@ def _union(jets: Sequence[Jet]) -> Indices:
 
 
 def _sum_jac(live: Sequence[tuple[Jet, Array]], support: Indices) -> Array:
-    """sum_j slope_j J_j in the columns of ``support``."""
+    """Return sum_j slope_j J_j in the columns of ``support``."""
     scaled = [(jet, slope[:, None] * jet.jac) for jet, slope in live if jet.jac is not None]
     if len(scaled) == 1:
         return scaled[0][1]
-    K, n = (max(one.shape[axis] for _, one in scaled) for axis in (0, 2))
+    K, n = (max(part.shape[axis] for _, part in scaled) for axis in (0, 2))
     jac = np.zeros((K, len(support), n))
-    for jet, one in scaled:
-        jac[:, _rows(jet.support, support)] += one
+    for jet, part in scaled:
+        jac[:, _positions(jet.support, support)] += part
     return jac
 
 
-def _rows(some: Indices, support: Indices) -> slice | list[int]:
-    """Where some parameters are among those of ``support``."""
+def _positions(some: Indices, support: Indices) -> slice | list[int]:
+    """Return the positions of some parameters among those of ``support``."""
     if len(some) == len(support):
         return slice(None)
     at = [support.index(j) for j in some]
@@ -205,13 +209,13 @@ def _rows(some: Indices, support: Indices) -> slice | list[int]:
 
 
 def _outer(a: Array, v: Array, b: Array) -> Array:
-    """sum_i v_i a_i b_i', (K, s_a, s_b); a point axis of 1 in a, v or b stands for all points."""
+    """Return sum_i v_i a_i b_i', (K, s_a, s_b). A point axis of length 1 stands for all points."""
     n = max(a.shape[2], v.shape[1], b.shape[2])
     if a.shape[2] == 1 and b.shape[2] == 1:
         total = v.sum(1) if v.shape[1] == n else v[:, 0] * n
         return np.asarray(total[:, None, None] * a * np.swapaxes(b, 1, 2))
-    left = np.broadcast_to(v[:, None] * a, (max(len(v), len(a)), a.shape[1], n))
-    return left @ np.swapaxes(np.broadcast_to(b, (*b.shape[:2], n)), 1, 2)
+    weighted = np.broadcast_to(v[:, None] * a, (max(len(v), len(a)), a.shape[1], n))
+    return weighted @ np.swapaxes(np.broadcast_to(b, (*b.shape[:2], n)), 1, 2)
 
 
 def _add(H: Array, first: Jet, v: Array, other: Jet, support: Indices) -> None:

@@ -1,4 +1,4 @@
-"""The laws there are, by name: one line each."""
+"""All laws, keyed by their registered name."""
 
 from skillscale.laws.forms.competition import CapacityCompetition
 from skillscale.laws.forms.mixture import AdditiveMixture, EffectiveData, JointMixture, Separable, SeparableTransient

@@ -1,4 +1,4 @@
-"""Capacity competition: one law for the losses of all categories, which share the parameters of the model."""
+"""Capacity competition: one law for all categories, which compete for the parameters of the model."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,30 +11,33 @@ from skillscale.errors import InputError
 from skillscale.laws.forms.autodiff import Jet, as_jet, exp, logsumexp
 from skillscale.laws.forms.nd import Array, Covariates, Law, Prior, log_shares
 
-_NEWTON = 60  # steps of the split of N, whose equation is convex
+_NEWTON = 60  # most Newton steps for the split of N, whose equation is convex
 
 
 @dataclass(frozen=True)
 class CapacityCompetition(Law):
-    """L_i = E_i + c_i x_i(h)^-b_i + A_i (D h_i)^-a_i: categories compete for N (Dai & Zheng 2026).
+    """L_i = E_i + c_i x_i(h)^-b_i + A_i (D h_i)^-a_i, where categories compete for N (Dai & Zheng 2026).
 
-    x(h) is the split of N that minimises sum_i h_i c_i x_i^-b_i. Every skill is a category, and all share their c and
-    b: the law is fitted to all skills at once. ``own``: the skill whose loss this value tells.
+    The split x(h) of N minimises sum_i h_i c_i x_i^-b_i. Every skill is a category, and all skills share c and b, so
+    the law is fitted to all skills at once. ``skill_category``: the category whose loss this law returns.
     """
 
-    own: str = ""
+    skill_category: str = ""
     name: ClassVar[str] = "capacity_competition"
     needs_mix: ClassVar[bool] = True
     joint: ClassVar[bool] = True
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """E, c, b, A and a of each category."""
+        """Names of E, c, b, A and a of each category."""
         return tuple(f"{letter}_{category}" for letter in "EcbAa" for category in self.categories)
 
     @property
     def log_names(self) -> tuple[str, ...]:
-        """Ln E, ln c', ln b, ln A', ln a of each category; c' and A' at the centre of the data, at equal shares."""
+        """Names of ln E, ln c', ln b, ln A' and ln a of each category.
+
+        c' and A' are the terms at the centre of the data, at equal shares.
+        """
         return tuple(
             f"{letter}_{category}"
             for letter in ("ln E", "ln c'", "ln b", "ln A'", "ln a")
@@ -42,47 +45,47 @@ class CapacityCompetition(Law):
         )
 
     def for_skill(self, skill: str) -> Self:
-        """The law as it tells the loss of a skill.
+        """Return the law of one skill's loss.
 
         Raises:
             InputError: the skill is not a category.
         """
         if skill not in self.categories:
             raise InputError(
-                f"{self.name} tells the loss of categories of the mix, but {skill} is none of "
-                f"{', '.join(self.categories)}; leave it out or choose another law"
+                f"{self.name} predicts the loss of mix categories, but {skill} is none of "
+                f"{', '.join(self.categories)}. Drop the skill or choose another law."
             )
-        return replace(self, own=skill)
+        return replace(self, skill_category=skill)
 
     def form(self, q: Sequence[Jet], z: Covariates) -> Jet:
-        """Ln L of the ``own`` category."""
+        """Return ln L of ``skill_category``."""
         m = len(self.categories)
-        i = self.categories.index(self.own)
+        i = self.categories.index(self.skill_category)
         e, c, log_b, A, log_a = (q[k * m : (k + 1) * m] for k in range(5))
-        b = [exp(one) for one in log_b]
+        b = [exp(log_exponent) for log_exponent in log_b]
         log_h = log_shares(z.h)
-        own_x = self._split(c, b, log_b, log_h, z.x)[i]
+        log_capacity = self._split_capacity(c, b, log_b, log_h, z.x)[i]
         data = z.y + log_h[..., i] + math.log(m)
-        return logsumexp(e[i], c[i] - b[i] * (own_x + math.log(m)), A[i] - exp(log_a[i]) * data)
+        return logsumexp(e[i], c[i] - b[i] * (log_capacity + math.log(m)), A[i] - exp(log_a[i]) * data)
 
-    def _split(
+    def _split_capacity(
         self, c: Sequence[Jet], b: Sequence[Jet], log_b: Sequence[Jet], log_h: Any, x: "Array | Jet"
     ) -> list[Jet]:
-        """Ln of each category's part of N: h_i c_i b_i x_i^-(b_i + 1) alike for all, summing to N.
+        """Return ln of each category's part of N: h_i c_i b_i x_i^-(b_i + 1) is equal for all, and the parts sum to N.
 
-        The multiplier is found by Newton steps; two more with derivatives, where any are asked for, make it exact to
-        second order.
+        Newton steps find the multiplier. Where derivatives are needed, two more steps on jets give exact second
+        derivatives.
         """
-        slope = [exp(-_log1p_exp(one)) for one in log_b]
+        slope = [exp(-_log1p_exp(log_exponent)) for log_exponent in log_b]
         level = [log_h[..., i] + c[i] + log_b[i] - b[i] * math.log(len(b)) for i in range(len(b))]
         target = as_jet(x)
-        mu = Jet(_multiplier([one.value for one in slope], [one.value for one in level], target.value))
-        for _ in range(2 if any(one.jac is not None for one in (*slope, *level, target)) else 0):
+        mu = Jet(_multiplier([rate.value for rate in slope], [top.value for top in level], target.value))
+        for _ in range(2 if any(jet.jac is not None for jet in (*slope, *level, target)) else 0):
             mu = mu + _split_step(slope, level, target, mu)
-        return [rate * (one - mu) for rate, one in zip(slope, level, strict=True)]
+        return [rate * (top - mu) for rate, top in zip(slope, level, strict=True)]
 
     def seeds(self, z: Covariates, log_L: Array, weights: Array) -> Array:
-        """Each category starts from its own power laws at its share."""
+        """Return starts where every category has the same power laws in its share."""
         del z, weights
         m = len(self.categories)
         level = float(np.median(log_L))
@@ -98,12 +101,12 @@ class CapacityCompetition(Law):
 
     @property
     def priors(self) -> Mapping[int, Prior]:
-        """Exponents of .35 within a factor of 2."""
+        """Priors of the exponents b and a: 0.35 within a factor of 2 (assumption)."""
         m = len(self.categories)
         return {k * m + i: Prior(math.log(0.35), 0.7) for k in (2, 4) for i in range(m)}
 
     def theta(self, q: Array) -> Array:
-        """Natural parameters: c for x in parameters, A for tokens of the category."""
+        """Return the natural parameters: c for x in parameters, A for tokens of the category."""
         m = len(self.categories)
         e, c, log_b, A, log_a = (q[:, k * m : (k + 1) * m] for k in range(5))
         b, a = np.exp(log_b), np.exp(log_a)
@@ -113,7 +116,7 @@ class CapacityCompetition(Law):
             return np.column_stack([np.exp(e), c_raw, b, A_raw, a])
 
     def log_parameters(self, theta: Array) -> Array:
-        """Inverse of ``theta``."""
+        """Return log-parameters, the inverse of ``theta``."""
         m = len(self.categories)
         E, c, b, A, a = (theta[:, k * m : (k + 1) * m] for k in range(5))
         with np.errstate(divide="ignore"):
@@ -123,9 +126,10 @@ class CapacityCompetition(Law):
 
 
 def _multiplier(slope: Sequence[Array], level: Sequence[Array], target: Array) -> Array:
-    """The mu at which ln sum_i exp(slope_i (level_i - mu)) is the target.
+    """Return the mu that solves ln sum_i exp(slope_i (level_i - mu)) = target.
 
-    The first guess gives all to the largest part, which is too low; Newton steps climb from there on a convex curve.
+    The first guess gives all parameters to the largest part and is too low. Newton steps climb from there on a convex
+    curve.
     """
     rates, tops = np.stack(np.broadcast_arrays(*slope)), np.stack(np.broadcast_arrays(*level))
     mu = (tops - target / rates).max(0)
@@ -142,8 +146,8 @@ def _multiplier(slope: Sequence[Array], level: Sequence[Array], target: Array) -
 
 
 def _split_step(slope: Sequence[Jet], level: Sequence[Jet], target: Jet, mu: Jet) -> Jet:
-    """Newton step of mu towards sum_i x_i(mu) = N, ln x_i = slope_i (level_i - mu)."""
-    parts = [rate * (one - mu) for rate, one in zip(slope, level, strict=True)]
+    """Return one Newton step of mu towards sum_i x_i(mu) = N, with ln x_i = slope_i (level_i - mu)."""
+    parts = [rate * (top - mu) for rate, top in zip(slope, level, strict=True)]
     total = logsumexp(*parts)
     fall = parts[0] - total
     pull = exp(fall) * slope[0]

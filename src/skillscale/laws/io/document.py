@@ -153,7 +153,7 @@ def _skill(one: FittedLaw) -> dict[str, Any]:
 def _law(one: FittedLaw) -> dict[str, Any]:
     law, points = one.law, one.points
     keep = np.linspace(0, len(one.q) - 1, min(DRAWS, len(one.q))).astype(int)
-    own = getattr(law, "own", "")
+    own = getattr(law, "skill_category", "")
     mix = {} if one.mean_mix is None else dict(zip(law.categories, one.mean_mix.tolist(), strict=True))
     told = {
         "law": law.name, "formula": formula(law), "x0": law.x0, "y0": law.y0, "categories": list(law.categories),
@@ -207,7 +207,7 @@ def _read_skill(name: str, plain: Mapping[str, Any], place: str) -> SavedLaw:
             f"{', '.join(LAWS)}"
         )
     try:
-        law = LAWS[plain["law"]].bound_to(plain["x0"], plain["y0"], tuple(plain["categories"])).for_skill(plain["own"])
+        law = LAWS[plain["law"]].bind(plain["x0"], plain["y0"], tuple(plain["categories"])).for_skill(plain["own"])
         theta = np.array([float(plain["theta"][parameter]) for parameter in law.parameters])
         return SavedLaw(
             skill=name, law=law, theta=theta, q=np.array(plain["draws"], dtype=float),

@@ -146,7 +146,7 @@ def _values(one: SavedLaw) -> dict[str, Any]:
                 values[name] = value
     if law.name in _ABOUT_CENTRE:
         values |= {"x0": float(law.x0), "y0": float(law.y0)}
-    if own := getattr(law, "own", ""):
+    if own := getattr(law, "skill_category", ""):
         values["own"] = categories.index(own)
     asked = categories or one.effects.categories
     if asked:

@@ -5,13 +5,13 @@ of one resample, and of one law, in every skill; so intervals own the choice of 
 (``FittedLaw.optima_over_laws``). Laws that were read from a document serve as fresh fits do.
 """
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from skillscale.errors import InputError
+from skillscale.formatting import did_you_mean
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.forms.nd import Array
 from skillscale.laws.io.document import SavedLaw
@@ -132,9 +132,7 @@ def check_known(what: str, name: str, known: Iterable[str]) -> None:
     """
     names = list(known)
     if name not in names:
-        match = difflib.get_close_matches(name, names, n=1)
-        near = f" (did you mean {match[0]}?)" if match else ""
-        raise InputError(f"no {what} {name} was fitted{near}; there is {', '.join(names)}")
+        raise InputError(f"no {what} {name} was fitted{did_you_mean(name, names)}; there is {', '.join(names)}")
 
 
 def categories_of(laws: Mapping[str, SkillLaw]) -> tuple[str, ...]:

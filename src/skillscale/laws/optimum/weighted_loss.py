@@ -123,5 +123,5 @@ def of_jet(jet: Jet, P: int, K: int) -> tuple[Array, Array, Array]:
     if jet.jac is not None:
         at = np.array(jet.support)
         slope[:, at] = jet.jac[..., 0]
-        bend[:, at[:, None], at[None, :]] = jet.second(np.ones((K, 1)))
+        bend[:, at[:, None], at[None, :]] = jet.weighted_hessian(np.ones((K, 1)))
     return np.broadcast_to(jet.value[:, 0], (K,)), slope, bend

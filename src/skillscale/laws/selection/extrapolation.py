@@ -196,7 +196,7 @@ def weak_priors(law: Law, points: RunData) -> dict[str, Prior]:
 def _has(law: Law, name: str) -> bool:
     """Whether one log-parameter alone decides a parameter of that name."""
     try:
-        return name in law.parameters and bool(law.places(name))
+        return name in law.parameters and bool(law.positions(name))
     except InputError:
         return False
 
@@ -223,7 +223,7 @@ def _scatter(data: Mapping[str, RunData], fits: Mapping[str, FitResult]) -> dict
     unsure = {name: np.diag(_covariance(fit, data[name])[0]) for name, fit in fits.items()}
     for name, least in POOLED.items():
         if all(_has(fit.law, name) for fit in fits.values()):
-            places = {skill: fit.law.places(name)[0] for skill, fit in fits.items()}
+            places = {skill: fit.law.positions(name)[0] for skill, fit in fits.items()}
             values = np.array([fit.q[places[skill]] for skill, fit in fits.items()])
             open_ = np.mean([unsure[skill][fits[skill].free.index(at)] for skill, at in places.items()])
             beliefs[name] = Prior(float(values.mean()), max(math.sqrt(float(values.var(ddof=1) + open_)), least))

@@ -33,6 +33,7 @@ from skillscale.lm.evaluation.items import (
 from skillscale.point import DesignPoint, digest
 
 RECIPE = 1  # raise it when the same settings and sources come to give other arrays
+_FACTS_CATEGORY = "knowledge"
 _REPEATED = 1.05  # a category read so many times over is worth a warning
 _SCANNED = 32  # the tokenizer's sample of a category is drawn from so many times its size
 
@@ -112,7 +113,8 @@ def prepare(config: Config, cache: Path, *, progress: Progress) -> PreparedData:
         tokenizer = _tokenizer(config.data, categories, site)
         items = {one.name: _make_items(one, known, tokenizer=tokenizer, site=site) for one, known in sets}
         tokens = {one.config.name: _make_tokens(one, tokenizer, site) for one in categories}
-        return _assembled(site, tokenizer, config.model.context, tokens=tokens, sets=items)
+        manifest = _manifest(embedded or _corpora_folder(config.data))
+        return _assembled(site, tokenizer, config.model.context, tokens=tokens, sets=items, manifest=manifest)
 
 
 def embedded_corpora(paths: Iterable[str], data: DataConfig, cache: Path, *, progress: Progress) -> Path | None:
@@ -121,7 +123,7 @@ def embedded_corpora(paths: Iterable[str], data: DataConfig, cache: Path, *, pro
         return None
     from skillscale.lm.data.corpora import build
 
-    folder: Path = build(cache, preset=data.preset, popularity=data.popularity, people=data.people, progress=progress)
+    folder: Path = build(cache, preset=data.preset, zipf_exponent=data.zipf_exponent, progress=progress)
     return folder
 
 
@@ -209,11 +211,16 @@ def _settings(source: SourceConfig | EvalSetConfig, known: Origin) -> dict[str, 
 
 
 def _assembled(
-    site: _Site, tokenizer: Tokenizer, context: int, *, tokens: Mapping[str, Path], sets: Mapping[str, Path]
+    site: _Site,
+    tokenizer: Tokenizer,
+    context: int,
+    *,
+    tokens: Mapping[str, Path],
+    sets: Mapping[str, Path],
+    manifest: Mapping[str, Any],
 ) -> PreparedData:
     categories = {name: open_tokens(folder) for name, folder in tokens.items()}
     data_hash = digest([[folder.name for folder in (*tokens.values(), *sets.values())], tokenizer.hash])
-    manifest = _manifest(site.embedded)
     prepared = PreparedData(
         folder=site.cache / "data" / data_hash,
         data_hash=data_hash,
@@ -250,11 +257,21 @@ def _describe(prepared: PreparedData, folder: Path) -> None:
     (folder / "tokenizer.json").write_text(prepared.tokenizer.text, encoding="utf-8")
 
 
-def _manifest(embedded: Path | None) -> Mapping[str, Any]:
-    if embedded is None:
+def _corpora_folder(data: DataConfig) -> Path | None:
+    """Return the folder of ``FOLDER/CORPUS/train.parquet``, the local file of the category whose facts are counted."""
+    paths = [Path(category.sources[0].path) for category in data.categories if category.name == _FACTS_CATEGORY]
+    return paths[0].absolute().parents[1] if paths and paths[0].is_file() else None
+
+
+def _manifest(folder: Path | None) -> Mapping[str, Any]:
+    """Return the manifest that ``lm.data.corpora`` wrote to a folder; empty for other folders."""
+    if folder is None or not (folder / "manifest.json").is_file():
         return {}
-    found: Mapping[str, Any] = json.loads((embedded / "manifest.json").read_text(encoding="utf-8"))
-    return found
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except ValueError:  # a file of that name that another program wrote
+        return {}
+    return manifest if isinstance(manifest, dict) and "recipe" in manifest else {}
 
 
 def _notices(manifest: Mapping[str, Any]) -> tuple[str, ...]:
@@ -265,11 +282,11 @@ def _notices(manifest: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _facts(manifest: Mapping[str, Any], categories: Mapping[str, TokenArray]) -> FactCount | None:
-    facts, category = manifest.get("facts"), "knowledge"
-    if not facts or category not in categories:
+    facts = manifest.get("facts")
+    if not facts or _FACTS_CATEGORY not in categories:
         return None
-    tokens = categories[category]
+    tokens = categories[_FACTS_CATEGORY]
     density = float(facts["mentions_per_byte"]) * tokens.n_bytes / tokens.n_tokens
     return FactCount(
-        category=category, count=int(facts["count"]), bits=float(facts["bits"]), mentions_per_token=density
+        category=_FACTS_CATEGORY, count=int(facts["count"]), bits=float(facts["bits"]), mentions_per_token=density
     )

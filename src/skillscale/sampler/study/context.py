@@ -7,10 +7,10 @@ import numpy as np
 
 from skillscale.config import Config
 from skillscale.errors import InputError
+from skillscale.formatting import did_you_mean, join_first
 from skillscale.lm.model.shape import buildable_sizes
 from skillscale.point import Mix
 from skillscale.runs import RunTable
-from skillscale.runs.column_map import did_you_mean, some
 from skillscale.sampler.study.problem import StudyContext
 
 _UPDATES = (
@@ -49,8 +49,8 @@ def context_from_table(table: RunTable) -> StudyContext:
     names = sorted(set(runs["mix"]))
     if not table.categories and len(names) > 1:
         raise InputError(
-            f"the runs are of {len(names)} mixes that are named without their shares ({some(names)}), and each needs a "
-            "design of its own; give --mixes NAME, one of them"
+            f"the runs are of {len(names)} mixes that are named without their shares ({join_first(names)}), and each "
+            "needs a design of its own; give --mixes NAME, one of them"
         )
     measured = tuple(name for name in table.judged if runs[name].notna().any())
     if not measured:
@@ -67,11 +67,11 @@ def filter_mix(table: RunTable, name: str) -> RunTable:
     """
     if table.categories:
         raise InputError(
-            f"--mixes must hold shares of {some(table.categories)}, as in a=.5,b=.5; a=1, but it is {name!r}"
+            f"--mixes must hold shares of {join_first(table.categories)}, as in a=.5,b=.5; a=1, but it is {name!r}"
         )
     names = sorted(set(table.runs["mix"]))
     if name not in names:
-        raise InputError(f"no run is on a mix named {name!r}{did_you_mean(name, names)}; there are {some(names)}")
+        raise InputError(f"no run is on a mix named {name!r}{did_you_mean(name, names)}; there are {join_first(names)}")
     return replace(table, runs=table.runs[table.runs["mix"] == name].reset_index(drop=True))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from skillscale.cli.output import Output
 from skillscale.design.proposal import Proposal, Recommendation, StopReason
 from skillscale.design.targets import Quantity, Target, TargetEstimates
+from skillscale.formatting import format_count, format_flops, format_interval
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import ProposalReason
 from skillscale.sampler.study.problem import SamplingProblem
@@ -166,13 +167,13 @@ def _rows(answer: TargetEstimates) -> list[tuple[Target, float, float, float]]:
 
 
 def _named(target: Target) -> str:
-    return f"{_NAMES[target.quantity].format(skill=target.skill, other=target.other)} at {target.C:.3g}"
+    return f"{_NAMES[target.quantity].format(skill=target.skill, other=target.other)} at {format_flops(target.C)}"
 
 
 def _interval(value: float, lo: float, hi: float) -> str:
     if not (math.isfinite(value) and hi - lo < 2 * _NOT_KNOWN):
         return "not known yet"
-    return f"{math.exp(value):.3g} [{math.exp(lo):.3g}, {math.exp(hi):.3g}]"
+    return format_interval(math.exp(value), math.exp(lo), math.exp(hi), format_count)
 
 
 def _factor(half_width: float) -> str:

