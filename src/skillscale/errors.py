@@ -1,5 +1,7 @@
 """The errors a user can cause or cure. Each message says what is wrong, the value, and what to do."""
 
+import re
+
 
 class SkillscaleError(Exception):
     """Base of every error that the command line prints as one line, without a traceback."""
@@ -35,3 +37,12 @@ class DivergedError(TrainingError):
 
 class DataError(SkillscaleError, RuntimeError):
     """Data can't be downloaded, verified or written."""
+
+
+# Of an address, wherever it stands: USER:PASSWORD@, with any @ inside, and what drivers take as ?password=
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)\S+(@)|([?&;]password=)[^&;\s'\"]+", re.IGNORECASE)
+
+
+def without_password(text: str) -> str:
+    """An address, or a text that holds addresses, that may be shown."""
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[3]}...{found[2] or ''}", text)

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from skillscale import __version__, cli
 from skillscale.cli.entry import Entry, Parameter
-from skillscale.cli.output import Output
 from skillscale.cli.usage import BEGINNINGS
 from skillscale.cli.values import count, flag
+
+from skillscale import __version__, cli
+from skillscale.cli.output import Output
 from skillscale.errors import InputError, TrackingError
 from skillscale.point import Mix
 

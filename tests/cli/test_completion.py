@@ -6,9 +6,9 @@ import shutil
 import subprocess
 
 import pytest
+from skillscale.cli.values import one_of
 
 from skillscale import cli, config
-from skillscale.cli.values import one_of
 from skillscale.errors import InputError
 
 SHELLS = ("bash", "zsh", "fish")

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import ray_clusters
 import yaml
+from skillscale.cli.values import launch_options
 from storages import PASSWORD
 
 from skillscale import cli
 from skillscale.cli.output import Output
-from skillscale.cli.values import launch_options
 from skillscale.errors import InputError
 from skillscale.execution import launchers
 from skillscale.execution.launchers import launcher

@@ -99,9 +99,7 @@ class FitResults:
         raise FitError(f"no skill can be fitted. {text or 'No run has a loss'}")
 
 
-def fit_runs(
-    runs: LoadedRuns, laws: LawConfig, study: StudyConfig, flops: Sequence[float] | None = None
-) -> FitResults:
+def fit_runs(runs: LoadedRuns, laws: LawConfig, study: StudyConfig, flops: Sequence[float] | None = None) -> FitResults:
     """Fit the law of every skill, and isoFLOP curves where the runs are an isoFLOP study.
 
     Args:
@@ -315,7 +313,9 @@ def _weighted(
     """
     if laws.weights != "sem":
         return data
-    columns = {name: f"sem/{name}" for name in data if table.runs.get(f"sem/{name}", pd.Series(dtype=float)).gt(0).any()}
+    columns = {
+        name: f"sem/{name}" for name in data if table.runs.get(f"sem/{name}", pd.Series(dtype=float)).gt(0).any()
+    }
     if not columns:
         raise InputError(
             "--laws.weights sem needs standard errors, and no run has any. Name their columns as `sem:` beside each "

@@ -43,7 +43,9 @@ def log_results(run: AnalysisWriter, results: FitResults, runs: LoadedRuns) -> N
         run.file(f"tables/{name}.csv", table.to_csv(index=False))
     run.file("law.json", results.law_json())
     metrics = {f"N_star_exponent/{law.skill}": law.a.value for law in curves.power_laws if law.a.is_finite}
-    metrics |= {f"residual/{gap.skill}": gap.value.value for gap in curves.residuals if gap.pooled and gap.value.is_finite}
+    metrics |= {
+        f"residual/{gap.skill}": gap.value.value for gap in curves.residuals if gap.pooled and gap.value.is_finite
+    }
     metrics |= {
         f"law_exponent/{name}": law.exponent.value for name, law in results.fitted.items() if law.exponent.is_finite
     }

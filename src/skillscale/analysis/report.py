@@ -71,7 +71,9 @@ def make_report(
         run.file("page.html", html)
     images = [f"figures/{name}" for name in figures if name.endswith(".png")]
     publish_results("report", run, results, runs, files=["page.html", "law.json", *images], progress=progress)
-    runs.store.annotate_mlflow_project_run(runs.study, note=f"Report of study {runs.study.name}", result=results.as_dict())
+    runs.store.annotate_mlflow_project_run(
+        runs.study, note=f"Report of study {runs.study.name}", result=results.as_dict()
+    )
     text += f"\nUI:    {runs.store.ui_command}\n       {runs.study.chart_link}"
     return Report(results=results, page=path, text=text, ui=runs.store.ui_command)
 

@@ -12,7 +12,9 @@ def close_stale(options: CloseStaleOptions, config: Config, out: Output) -> dict
     """Close the runs whose process has ended."""
     store = StudyStore.open(options.tracking, queue=options.queue)
     names = [options.study] if options.study else store.study_names()
-    closed = [(name, run) for name in names for run in store.study(name).close_stale(stale_after_s=options.stale_after_s)]
+    closed = [
+        (name, run) for name in names for run in store.study(name).close_stale(stale_after_s=options.stale_after_s)
+    ]
     for name, run in closed:
         out.text(f"{name}: {run.run_name} closed: {run.reason}")
     out.text(f"{len(closed)} runs closed in {len(names)} studies")

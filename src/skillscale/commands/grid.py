@@ -13,9 +13,7 @@ def grid(options: GridOptions, config: Config, out: Output) -> dict[str, Any]:
     """Train the points of the study with several workers; with ``dry_run`` list them and their cost."""
     for mix in options.mixes or ():
         check_mix(mix, config.data)
-    found = grid_points(
-        config, budgets=options.budgets, sizes=options.sizes, mixes=options.mixes, seeds=options.seeds
-    )
+    found = grid_points(config, budgets=options.budgets, sizes=options.sizes, mixes=options.mixes, seeds=options.seeds)
     points = [grid_point.point for grid_point in found]
     if not options.dry_run:
         return train_all(points, options.training, config, out.progress).as_dict()

@@ -25,10 +25,9 @@ from skillscale.config.schema import (
     SkillsConfig,
     StudyConfig,
     TrainConfig,
-    plain,
 )
 from skillscale.errors import InputError
-from skillscale.formatting import did_you_mean
+from skillscale.formatting import did_you_mean, to_plain
 
 _T = TypeVar("_T")
 
@@ -145,7 +144,7 @@ def overridden(config: Config, overrides: Mapping[str, Any]) -> Config:
 
 
 def _texts(overrides: Mapping[str, Any]) -> dict[str, str]:
-    return {name: value if isinstance(value, str) else json.dumps(plain(value)) for name, value in overrides.items()}
+    return {name: value if isinstance(value, str) else json.dumps(to_plain(value)) for name, value in overrides.items()}
 
 
 def resolve(raw: Mapping[str, Any]) -> Config:
@@ -181,7 +180,7 @@ def _override(raw: dict[str, dict[str, Any]], dotted: str, value: Any) -> None:
         if not isinstance(target, dict):
             raise InputError(f"unknown setting {dotted!r}: {part!r} holds no keys in {noun}")
     try:
-        target[last] = yaml.safe_load(value) if isinstance(value, str) else plain(value)
+        target[last] = yaml.safe_load(value) if isinstance(value, str) else to_plain(value)
     except yaml.YAMLError as error:
         raise InputError(f"{dotted} cannot be read: {value!r} is no YAML value ({error}). Quote it.") from error
 

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from skillscale.config.readers import finite, key_values
 from skillscale.errors import InputError
-from skillscale.formatting import did_you_mean
+from skillscale.formatting import did_you_mean, to_plain
 from skillscale.point import Mix, check_skill_name, digest
 
 NOUNS = ("data", "skills", "model", "train", "study", "sample", "laws")
@@ -498,13 +498,13 @@ class Config:
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved settings as plain values, ready for YAML or JSON."""
-        return {noun: plain(getattr(self, noun)) for noun in NOUNS}
+        return {noun: to_plain(getattr(self, noun)) for noun in NOUNS}
 
     @property
     def measured_dict(self) -> dict[str, Any]:
         """The settings that decide what a run measures: two runs of one study must agree on all of them."""
         whole = self.as_dict()
-        whole["train"] = plain(self.train.arithmetic)
+        whole["train"] = to_plain(self.train.arithmetic)
         del whole["study"], whole["sample"], whole["laws"]
         whole["skills"]["sets"] = [kept_settings(one) for one in whole["skills"]["sets"]]
         return whole
@@ -530,17 +530,6 @@ def check_mix(mix: Mix, data: DataConfig) -> None:
 def kept_settings(evaluation_set: Mapping[str, Any]) -> dict[str, Any]:
     """A set's settings without an empty ``where``: what was measured before there was one keeps its name."""
     return {key: value for key, value in evaluation_set.items() if key != "where" or value}
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, tuples and mappings as dicts and lists."""
-    if hasattr(value, "__dataclass_fields__"):
-        return plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    return value
 
 
 def _refuse_repeats(what: str, names: list[str]) -> None:

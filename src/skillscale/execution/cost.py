@@ -117,9 +117,7 @@ class GridCost:
         return size_ladder(vocab_size=self.config.data.vocab_size, model=self.config.model)
 
 
-def grid_cost(
-    points: Sequence[DesignPoint], config: Config, n_workers: int, accelerator: Accelerator
-) -> GridCost:
+def grid_cost(points: Sequence[DesignPoint], config: Config, n_workers: int, accelerator: Accelerator) -> GridCost:
     """Time some training steps on this machine, and estimate the cost of every point; train nothing."""
     return GridCost(
         points=points, config=config, n_workers=n_workers, seconds=expected_seconds(points, config),

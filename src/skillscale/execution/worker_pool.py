@@ -87,7 +87,9 @@ class WorkerPool:
         argv = self.argv(retry_failed=False, wait_for_others=True, local=False)
         if self.options.launcher == "none":
             words = shlex.join(_without_defaults(argv))
-            text = f"Start workers on any machine, with SKILLSCALE_QUEUE and MLFLOW_TRACKING_URI set: skillscale {words}"
+            text = (
+                f"Start workers on any machine, with SKILLSCALE_QUEUE and MLFLOW_TRACKING_URI set: skillscale {words}"
+            )
             return ExternalCommand(argv=tuple(argv), text=text)
         path = Path(self.options.job_file or f"{self.study}-job.yaml")
         manifest = job_manifest(self.study, argv, self.options.workers, dict(self.options.launcher_options))

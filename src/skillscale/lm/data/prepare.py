@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from skillscale.config import CategoryConfig, Config, DataConfig, EvalSetConfig, SourceConfig, kept_settings, plain
+from skillscale.config import CategoryConfig, Config, DataConfig, EvalSetConfig, SourceConfig, kept_settings
 from skillscale.errors import InputError
+from skillscale.formatting import to_plain
 from skillscale.lm.data import tokenizer as tokenizers
 from skillscale.lm.data.cache import Progress, make_once, name_full_disk
 from skillscale.lm.data.documents import EMBEDDED, read_rows
@@ -197,7 +198,7 @@ def _make_items(one: EvalSetConfig, known: Origin, *, tokenizer: Tokenizer, site
 def _texts_key(one: CategoryTexts) -> dict[str, Any]:
     """What decides a category's texts."""
     validation = one.config.validation
-    settings: dict[str, Any] = plain(one.config)
+    settings: dict[str, Any] = to_plain(one.config)
     return settings | {
         "sources": [_settings(source, known) for source, known in zip(one.config.sources, one.origins, strict=True)],
         "validation": _settings(validation, one.validation_origin) if validation and one.validation_origin else None,
@@ -206,7 +207,7 @@ def _texts_key(one: CategoryTexts) -> dict[str, Any]:
 
 def _settings(source: SourceConfig | EvalSetConfig, known: Origin) -> dict[str, Any]:
     """What decides a source's rows, wherever it lies and however it is fetched."""
-    kept = {key: value for key, value in kept_settings(plain(source)).items() if key not in ("path", "streaming")}
+    kept = {key: value for key, value in kept_settings(to_plain(source)).items() if key not in ("path", "streaming")}
     return kept | {"fingerprint": known.fingerprint}
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skillscale.config import EvalSetConfig, plain
+from skillscale.config import EvalSetConfig
 from skillscale.errors import InputError
+from skillscale.formatting import to_plain
 from skillscale.lm.data.cache import Progress
 from skillscale.lm.data.splits import MIN_ITEMS
 from skillscale.lm.data.token_arrays import Ids, token_type
@@ -107,7 +108,7 @@ def pairs_of_rows(rows: Iterable[Mapping[str, Any]], one: EvalSetConfig) -> tupl
 
 
 def _what_chose(one: EvalSetConfig) -> str:
-    where = f"the values of where {plain(one.where)} and " if one.where else ""
+    where = f"the values of where {to_plain(one.where)} and " if one.where else ""
     return f"{where}the template {one.completion!r}"
 
 
