@@ -239,7 +239,7 @@ def test_values_are_typed_and_empty_ones_derived(tmp_path, monkeypatch):
     ("words", "message"),
     [
         (["--mix", "code=.7,prose=.7"], "--mix: mix must sum to 1"),
-        (["--mix", "code"], "--mix: mix item 'code' must read CATEGORY=SHARE"),
+        (["--mix", "code"], "--mix: mix item 'code' is not CATEGORY=SHARE"),
         (["--seed", "-1"], "--seed: must be a whole number from 0"),
         (["--flops", "inf"], "--flops: must be a number above 0"),
         (["--n_tokens", "zero"], "--n_tokens: must be a whole number from 1"),

@@ -23,7 +23,7 @@ from skillscale.lm.evaluation.checkpoints import EvaluationTexts, measure
 from skillscale.lm.evaluation.hf_folder import open_folder
 from skillscale.lm.evaluation.hf_model import size_of
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import Measurement, RunRecord, State
+from skillscale.record import Measurement, RunRecord, RunState
 from skillscale.runs.read import evaluated_table, read_runs
 from skillscale.tracking import StudyStore
 
@@ -412,12 +412,12 @@ def test_both_splits_and_their_sets_are_told_in_nats_per_byte():
         return Measurement(loss=9.0, sem=0.9, bpb=bits, bpb_sem=bits / 10, count=2, tokens=2)
 
     record = RunRecord(
-        run_id="one", study="made", state=State.FINISHED, reason="",
+        run_id="one", study="made", state=RunState.FINISHED, reason="",
         point=DesignPoint(n_params=100, n_tokens=2_000, mix=Mix({"code": 0.5, "prose": 0.5})),
         skills={"making": measured(1.0)}, skills_held_out={"making": measured(2.0)},
         sets={"a": measured(3.0), "b": measured(4.0), "c": measured(5.0)},
     )  # fmt: skip
-    failed = replace(record, run_id="two", state=State.FAILED, reason="no numbers")
+    failed = replace(record, run_id="two", state=RunState.FAILED, reason="no numbers")
     skill = {"name": "making", "hypothesis": ["a", "b"], "held_out": ["c"], "category": "code"}
     table = evaluated_table([record, failed], {"skills": [skill]})
     nats = {"making": 1, "sem/making": 0.1, "making held-out": 2, "set/a": 3, "set/b": 4}

@@ -50,7 +50,7 @@ def trained(tmp_path_factory):
     first = settings.study.mix_values[0]
     points = [
         DesignPoint(n_params=n, n_tokens=round(C / 6 / n), mix=mix, seed=seed)
-        for mix, budgets in ((first, settings.study.budgets), (first.multiplied("code", 3), settings.study.budgets[:1]))
+        for mix, budgets in ((first, settings.study.budgets), (first.multiply("code", 3), settings.study.budgets[:1]))
         for C in budgets
         for seed, n in enumerate((7_001, 15_003, 32_007, 71_013))
     ]

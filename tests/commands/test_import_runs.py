@@ -20,7 +20,7 @@ from skillscale.commands import import_runs as imports
 from skillscale.config import load
 from skillscale.errors import InputError, TrackingError
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import State
+from skillscale.record import RunState
 from skillscale.runs import parse_columns, read_table
 from skillscale.runs.imported import imported_table
 from skillscale.runs.read import print_excluded, read_runs
@@ -160,7 +160,7 @@ def test_an_imported_study_counts_n_as_it_was_imported(uri, registry):
 def test_records_and_the_columns_of_the_ui_show_the_runs(registry):
     do_import(frame=digitised())
     records = registry.study("theirs").records()
-    assert {record.state for record in records} == {State.FINISHED}
+    assert {record.state for record in records} == {RunState.FINISHED}
     first = records[0]
     mix = Mix({"code": 1 / 3, "prose": 2 / 3})
     assert first.point == DesignPoint(n_params=33_333_333, n_tokens=142_857_143, mix=mix, seed=0)
@@ -249,11 +249,11 @@ def test_the_same_command_goes_on_after_a_stop(registry, monkeypatch):
         do_import()
     monkeypatch.setattr(Store, "set_status", whole)
     study = registry.study("theirs")
-    assert [record.state for record in study.records()] == [State.FINISHED, State.FINISHED, State.RUNNING]
+    assert [record.state for record in study.records()] == [RunState.FINISHED, RunState.FINISHED, RunState.RUNNING]
     assert "3 of 5 rows are not imported yet; run the import again" in imported_table(registry, study).notes
     answer = do_import()
     assert (answer["new"], answer["there"]) == (3, 2)
-    assert [record.state for record in study.records()] == [State.FINISHED] * 5
+    assert [record.state for record in study.records()] == [RunState.FINISHED] * 5
     assert_same(imported_table(registry, study), read_table("runs.csv", parse_columns(SHARES)))
     run_id = study.records()[2].run_id
     with sqlite3.connect("mlflow.db") as database:

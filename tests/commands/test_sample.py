@@ -20,7 +20,7 @@ from skillscale.config import load
 from skillscale.design.targets import TargetEstimates, default_targets
 from skillscale.errors import DivergedError, InputError
 from skillscale.execution import user_trainer
-from skillscale.record import ProposalReason, State
+from skillscale.record import ProposalReason, RunState
 from skillscale.sampler.study import IntervalLog, IntervalReduction, StudyContext, build_problem, context_from_config
 from skillscale.tracking import StudyStore
 
@@ -106,7 +106,7 @@ def test_a_second_call_goes_on_and_no_run_is_made_twice(sampled):
     assert (told["chosen"], told["finished"], told["failed"]) == (6, 6, 0)
     assert "4 runs to begin with" in log
     assert len({one.point.key for one in records}) == len(records) == 6
-    assert {one.state for one in records} == {State.FINISHED}
+    assert {one.state for one in records} == {RunState.FINISHED}
 
 
 def test_points_are_chosen_and_trained_through_a_storage(tmp_path, capsys):
@@ -114,7 +114,7 @@ def test_points_are_chosen_and_trained_through_a_storage(tmp_path, capsys):
     code, told, log = answer(given, capsys)
     assert (code, told["chosen"], told["finished"]) == (0, 3, 3), log
     records = study(tmp_path).records()
-    assert {one.state for one in records} == {State.FINISHED}
+    assert {one.state for one in records} == {RunState.FINISHED}
     assert all(one.purpose for one in records)
     code, _, log = answer(words(tmp_path, GOOD, "--points", "1"), capsys)
     assert (code, "SKILLSCALE_QUEUE" in log) == (2, True), "its queue is in the storage"
@@ -244,7 +244,7 @@ def test_a_trainer_that_fails_now_and_then_loses_those_runs_alone(sampled, place
     given = [*words(place, body, name="patchy", store=sampled[0]), "--points", "4", "--workers", "1"]
     code, told, log = answer([*given, "--mixes", "code=.5,prose=.5; code=.2,prose=.8"], capsys)
     assert (code, told["chosen"], told["finished"], told["failed"]) == (0, 4, 3, 1)
-    (failed,) = [one for one in study(sampled[0], "patchy").records() if one.state is State.FAILED]
+    (failed,) = [one for one in study(sampled[0], "patchy").records() if one.state is RunState.FAILED]
     assert (failed.point.seed, "AssertionError: out of memory" in failed.reason) == (1, True)
     chosen = [line for line in log.splitlines() if line.startswith("chosen")]
     assert all(", on code=0." in line for line in chosen), chosen
@@ -257,7 +257,7 @@ def test_after_five_failures_in_a_row_it_stops_with_a_summary(sampled, place, ca
     assert "the last 5 runs all failed" in log
     assert "OSError: disk" in log.splitlines()[-1]
     records = study(sampled[0], "failing").records()
-    assert {one.state for one in records} == {State.FAILED}
+    assert {one.state for one in records} == {RunState.FAILED}
     assert all("OSError: disk" in one.reason for one in records)
     assert len(records) >= 5
 
@@ -278,7 +278,7 @@ def test_killing_the_command_loses_no_run_and_the_next_call_goes_on(place):
     subprocess.run(given, check=True, capture_output=True, timeout=120)
     records = study(place).records()
     assert before < {one.run_id for one in records}
-    assert {one.state for one in records} == {State.FINISHED}
+    assert {one.state for one in records} == {RunState.FINISHED}
     assert len({one.point.key for one in records}) == len(records)
 
 
@@ -310,7 +310,7 @@ def test_a_trainer_that_cannot_be_loaded_ends_the_command(sampled, place, capfd)
     [
         (["--budget", "1e13"], "below the cheapest run"),
         (["--target_flops", "1e12"], "below the least run"),
-        (["--sample.ratio", "[1, 2]", "--sample.n_params", "[1, 10]"], "nothing may be run"),
+        (["--sample.ratio", "[1, 2]", "--sample.n_params", "[1, 10]"], "the limits allow no run"),
         (["--sample.weights", "{cod: 2}"], "did you mean code?"),
         (["--sample.epochs", "4"], "limit sample.n_tokens"),
         (["--sample.epoch", "4"], "did you mean epochs?"),
@@ -338,11 +338,11 @@ def test_a_study_of_conf_is_not_begun_by_a_slip_of_the_pen(place, capsys):
 
 def test_why_is_read_back_as_written():
     why = ProposalReason(
-        purpose="plan", cost=1e15, fall={"ln N*(code) at 1e+21": 0.125}, laws={"code": {"chinchilla": 0.75}}
+        purpose="plan", cost=1e15, narrowing={"ln N*(code) at 1e+21": 0.125}, laws={"code": {"chinchilla": 0.75}}
     )
     assert ProposalReason.from_text(why.as_text()) == why
     assert why.sentence == (
-        "plan: for 1e+15 FLOP, intervals narrow by 12.5% in the mean, most by 12.5%: ln N*(code) at 1e+21"
+        "plan: 1e15 FLOP, narrows intervals by 12 % on average, most by 12 % (ln N*(code) at 1e+21)"
     )
 
 

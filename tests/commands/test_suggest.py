@@ -139,20 +139,23 @@ def told_of(gains, alike):
     """What is said of a run for each gain, the first ``alike`` of them the same but for the seed."""
     order = build_problem(load().sample, StudyContext(skills=("code",), flops_max=1e20))
     proposals = tuple(
-        Proposal(N=1e8 * (1 + max(at - alike + 1, 0)), D=2e9, cost=2e18, purpose=Purpose.PLAN, fall={"x": gain})
+        Proposal(N=1e8 * (1 + max(at - alike + 1, 0)), D=2e9, cost=2e18, purpose=Purpose.PLAN, narrowing={"x": gain})
         for at, gain in enumerate(gains)
     )
     answer = io.StringIO()
     print_recommendation(
-        Recommendation(proposals=proposals, to_halve=3e22), to_points(proposals, order, 7), order, Output(answer=answer)
+        Recommendation(proposals=proposals, flops_to_halve=3e22),
+        to_points(proposals, order, 7),
+        order,
+        Output(answer=answer),
     )
     return answer.getvalue().splitlines()
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_row():
-    rows = [line.split() for line in told_of([0.02] * 4, alike=3) if "plan: for" in line]
+    rows = [line.split() for line in told_of([0.02] * 4, alike=3) if "plan: " in line]
     assert [row[1:2] + row[4:6] for row in rows] == [["100,000,000", "x3", "7,8,9"], ["200,000,000", "x1", "10"]]
-    rows = [line.split() for line in told_of([0.02] * 2, alike=1) if "plan: for" in line]
+    rows = [line.split() for line in told_of([0.02] * 2, alike=1) if "plan: " in line]
     assert [row[4] for row in rows] == ["7", "8"], "no such column where no two are alike"
 
 
@@ -182,7 +185,7 @@ def test_runs_at_one_size_are_a_beginning_too(tmp_path, capsys):
         (["--wanted", "cod"], "did you mean code?"),
         (["--target_flops", "1e10"], "below the least run"),
         (["--budget", "1"], "below the cheapest run"),
-        (["--sample.n_params", "[1, 2]"], "nothing may be run"),
+        (["--sample.n_params", "[1, 2]"], "the limits allow no run"),
         (["--mixes", "a=.5,c=.5"], "no category: 'c'"),
     ],
 )

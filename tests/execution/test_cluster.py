@@ -17,7 +17,7 @@ import small_study
 from storages import PASSWORD, postgresql
 
 from skillscale.errors import TrackingError
-from skillscale.record import State
+from skillscale.record import RunState
 from skillscale.tracking import StudyStore
 
 pytestmark = pytest.mark.slow
@@ -172,7 +172,7 @@ def check_done(cluster, *, points):
     progress = study.progress()
     assert (progress.planned, progress.finished) == (points, points)
     records = study.records()
-    assert {one.state for one in records} == {State.FINISHED}
+    assert {one.state for one in records} == {RunState.FINISHED}
     assert len({one.point.key for one in records}) == len(records) == points
     for record in records:
         steps = [step for step, _ in study.curve(record.run_id)]

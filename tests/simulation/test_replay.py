@@ -36,7 +36,7 @@ def losses(n_params, n_tokens, mix, seed):
 def wish(budget, space=SPACE):
     mixes = () if space.mixes is None else [tuple(mix) for mix in space.mixes]
     return DesignGoal(
-        targets=default_targets(SKILLS, largest=UNIT, computes=[1e21], mixes=mixes), left=budget * UNIT, runs=24
+        targets=default_targets(SKILLS, largest=UNIT, computes=[1e21], mixes=mixes), budget=budget * UNIT, max_runs=24
     )
 
 
@@ -115,7 +115,7 @@ class Watcher:
         self.seen = []
 
     def next_runs(self, history, left, count, rng):
-        self.seen.append((len(history), int(history.having("code").sum())))
+        self.seen.append((len(history), int(history.measured("code").sum())))
         N = np.full(count, 3e7)
         return N, 1e18 / (6 * N), None
 
@@ -130,7 +130,7 @@ def test_runs_under_way_are_shown_without_their_losses(workers, batch, pending):
         ReplaySettings(budget=2 * UNIT, workers=workers, batch=batch), rng=np.random.default_rng(0),
     )  # fmt: skip
     assert {made - known for made, known in watcher.seen} == pending
-    assert history.having("code").all()
+    assert history.measured("code").all()
     assert SPACE.cost(history.N, history.D).sum() <= 2 * UNIT
 
 

@@ -6,11 +6,11 @@ import time
 
 import pytest
 from storages import PASSWORD
-from test_tracking import DATA, OPTIMISATION, PROVENANCE, RESULTS, SIZE, point
+from test_tracking import DATA, OPTIMIZER_PLAN, PROVENANCE, RESULTS, SIZE, point
 
 from skillscale.config import load
 from skillscale.errors import InputError, LeaseLostError, TrackingError
-from skillscale.record import ProposalReason, State
+from skillscale.record import ProposalReason, RunState
 from skillscale.tracking import StudyStore, current_owner
 
 QUICK_S = 1.5
@@ -45,7 +45,7 @@ def opened(tmp_path, config, made):
 
 
 def begin(writer):
-    writer.begin(size=SIZE, optimisation=OPTIMISATION, provenance=PROVENANCE, config_yaml="a: 1\n", data=DATA)
+    writer.begin(size=SIZE, optimizer_plan=OPTIMIZER_PLAN, provenance=PROVENANCE, config_yaml="a: 1\n", data=DATA)
 
 
 def wait_for(condition, seconds=20.0):
@@ -58,7 +58,7 @@ def wait_for(condition, seconds=20.0):
 
 def test_points_go_out_once_and_records_come_back_as_without_a_storage(opened, config):
     study = opened().open_study("one", config)
-    why = ProposalReason(purpose="plan", cost=1e12, fall={"ln N*(code)": 0.1}, laws={"code": {"chinchilla": 1.0}})
+    why = ProposalReason(purpose="plan", cost=1e12, narrowing={"ln N*(code)": 0.1}, laws={"code": {"chinchilla": 1.0}})
     assert study.add_points([point(seed=seed) for seed in range(2)], {point(seed=1).key: why}) == 2
     other = opened().study("one")
     assert [one.why for one in other.planned()] == [None, why]
@@ -92,12 +92,12 @@ def test_a_lost_point_goes_on_in_the_same_run_and_its_late_holder_writes_nothing
     assert (again.run_id, again.claim.attempt, again.claim.deaths) == (lost.run_id, 2, 1)
     with pytest.raises(LeaseLostError, match="given to another"), lost:
         lost.finish(**RESULTS)
-    assert [one.state for one in other.records()] == [State.RUNNING]
+    assert [one.state for one in other.records()] == [RunState.RUNNING]
     with again:
         begin(again)
         again.finish(**RESULTS)
     (record,) = study.records()
-    assert (record.run_id, record.state) == (lost.run_id, State.FINISHED)
+    assert (record.run_id, record.state) == (lost.run_id, RunState.FINISHED)
     assert study.progress().finished == 1
 
 
@@ -147,7 +147,7 @@ def test_runs_that_nobody_holds_are_closed_and_go_on_later(opened, config):
     writer._ticket.abandon()
     (reaped,) = opened().study("one").close_stale()
     assert (reaped.run_id, reaped.owner) == (writer.run_id, ELSEWHERE)
-    assert [one.state for one in study.records()] == [State.KILLED]
+    assert [one.state for one in study.records()] == [RunState.KILLED]
     assert study.claim().run_id == writer.run_id
 
 

@@ -231,9 +231,9 @@ def _choice_text(choices: Mapping[str, list[dict[str, Any]]]) -> str:
 
 
 def _table(rows: list[list[str]]) -> str:
-    from skillscale.report.tables import aligned
+    from skillscale.report.tables import align_columns
 
-    return "\n".join(aligned(list(zip(*rows, strict=True))))
+    return "\n".join(align_columns(list(zip(*rows, strict=True))))
 
 
 def _listed(refused: Mapping[str, str]) -> str:

@@ -75,9 +75,9 @@ class FitResults:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the answer of ``fit --json``."""
-        from skillscale.report.laws import plain_laws
+        from skillscale.report.laws import laws_as_dict
 
-        return {"skills": plain_laws(self.laws, self.flops), **curves_as_dict(self.curves)}
+        return {"skills": laws_as_dict(self.laws, self.flops), **curves_as_dict(self.curves)}
 
     def law_json(self) -> str:
         """Return the laws as the JSON text that is registered."""

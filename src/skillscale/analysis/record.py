@@ -9,7 +9,7 @@ from skillscale.analysis.fit_laws import FitResults
 from skillscale.errors import TrackingError
 from skillscale.execution.status import StatusPublisher, store_fit_summary
 from skillscale.point import digest
-from skillscale.record import DataSet, RunRecord, State
+from skillscale.record import DataSet, RunRecord, RunState
 from skillscale.runs.read import LoadedRuns
 from skillscale.tracking import AnalysisWriter, StudyStore
 
@@ -35,11 +35,11 @@ def open_record(runs: LoadedRuns, register: str, tracking: str) -> AnalysisWrite
 def log_results(run: AnalysisWriter, results: FitResults, runs: LoadedRuns) -> None:
     """Write tables, laws and metrics of a fit to its run."""
     from skillscale.report.laws import errors_frame, law_frame, optima_frame
-    from skillscale.report.tables import frames
+    from skillscale.report.tables import study_frames
 
     curves, optima = results.curves, optima_frame(results.laws, results.flops)
     tables = {"laws": law_frame(results.laws), "law_optima": optima, "law_errors": errors_frame(results.laws)}
-    for name, table in (frames(curves, runs.records) | tables).items():
+    for name, table in (study_frames(curves, runs.records) | tables).items():
         run.file(f"tables/{name}.csv", table.to_csv(index=False))
     run.file("law.json", results.law_json())
     metrics = {f"N_star_exponent/{law.skill}": law.a.value for law in curves.power_laws if law.a.is_finite}
@@ -52,7 +52,7 @@ def log_results(run: AnalysisWriter, results: FitResults, runs: LoadedRuns) -> N
     run.log(metrics=metrics, params={"level": str(curves.level), "resamples": str(curves.resamples)})
     run.log(metrics=_half_widths(optima, runs.records), step=len(runs.table.runs))
     if runs.study is not None:
-        ids = sorted(record.run_id for record in runs.records if record.state is State.FINISHED)
+        ids = sorted(record.run_id for record in runs.records if record.state is RunState.FINISHED)
         source = f"experiment {runs.study.experiment_id}"
         run.used([DataSet(name=f"runs of {runs.name}", digest=digest(ids), role="fitting", source=source)])
 
@@ -66,7 +66,7 @@ def register_laws(run: AnalysisWriter, results: FitResults, runs: LoadedRuns, na
     )
     tags, ids = {"runs_of": runs.name, "runs": str(len(runs.table.runs))}, []
     if runs.study is not None:
-        ids = [record.run_id for record in runs.records if record.state is State.FINISHED]
+        ids = [record.run_id for record in runs.records if record.state is RunState.FINISHED]
         note += f"\n\nStudy {runs.study.name}: {runs.study.link}"
         tags |= {"study": runs.study.name, "runs_digest": digest(sorted(ids))}
     return run.register(name, results.law_json(), note=note, tags=tags, runs=ids[:_LINKED_RUNS])
@@ -108,6 +108,6 @@ def _half_widths(optima: pd.DataFrame, records: Sequence[RunRecord]) -> dict[str
         for skill, C, width in zip(optima["skill"], optima["C"], half, strict=True)
         if np.isfinite(width)
     }
-    flops = [record.point.flops for record in records if record.state is State.FINISHED]
+    flops = [record.point.flops for record in records if record.state is RunState.FINISHED]
     widest = {"half_width": max(named.values())} if named else {}
     return {"runs": float(len(flops)), "flops_finished": sum(flops), **widest, **named}

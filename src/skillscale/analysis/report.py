@@ -16,7 +16,7 @@ from skillscale.config.options import SourceOptions
 from skillscale.laws.results import StudyResults
 from skillscale.laws.skills.skill_study import SkillStudy
 from skillscale.report import style
-from skillscale.report.skill_page import skill_figures_of, skill_frames
+from skillscale.report.skill_page import make_skill_figures, skill_frames
 from skillscale.runs.published_optima import read_optima
 from skillscale.runs.read import LoadedRuns, exclusion_lines, read_runs
 
@@ -83,15 +83,15 @@ def _page(
     compare_with: str,
 ) -> tuple[str, dict[str, Any]]:  # fmt: skip
     """Return the page as HTML, and the figures of the laws."""
-    from skillscale.report.law_figures import of_laws
-    from skillscale.report.page import page
+    from skillscale.report.law_figures import draw_law_figures
+    from skillscale.report.page import render_page
 
-    figures = of_laws(results.laws, results.flops)
-    html = page(
+    figures = draw_law_figures(results.laws, results.flops)
+    html = render_page(
         runs.name, runs.records, results.curves, report_context(source, config, runs), laws=results.laws,
-        flops=results.flops, drawn={name: style.svg(figure) for name, figure in figures.items()},
+        flops=results.flops, drawn={name: style.to_svg(figure) for name, figure in figures.items()},
         base=skill_study.base if skill_study else "",
-        differences=skill_figures_of(
+        differences=make_skill_figures(
             skill_study, runs.table.own_categories, fits=results.curves, beside=_published(compare_with)
         ),
     )  # fmt: skip
@@ -107,7 +107,7 @@ def _figure_files(results: FitResults, base: str, law_figures: dict[str, Any]) -
     """Return every figure by file name, as SVG for print and PNG for the UI."""
     files = _isoflop_figures(results.curves, base)
     for name, figure in law_figures.items():
-        files |= {f"{name}.svg": style.svg(figure), f"{name}.png": style.png(figure)}
+        files |= {f"{name}.svg": style.to_svg(figure), f"{name}.png": style.to_png(figure)}
     return files
 
 
@@ -115,11 +115,11 @@ def _isoflop_figures(curves: StudyResults, base: str) -> dict[str, bytes]:
     from skillscale.report import figures
     from skillscale.report.page import shown_mixes
 
-    drawings = {"isoflop": figures.isoflop, "optima": figures.optima, "residuals": figures.residuals}
+    drawings = {"isoflop": figures.draw_isoflop_curves, "optima": figures.draw_optima, "residuals": figures.draw_size_gaps}
     files: dict[str, bytes] = {}
     for at, mix in enumerate(shown_mixes(curves, base)):
         for name, draw in drawings.items():
             figure = draw(curves, mix)
             stem = name if at == 0 else f"{name}-{at + 1}"
-            files |= {f"{stem}.svg": style.svg(figure), f"{stem}.png": style.png(figure)}
+            files |= {f"{stem}.svg": style.to_svg(figure), f"{stem}.png": style.to_png(figure)}
     return files

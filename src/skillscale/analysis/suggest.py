@@ -11,7 +11,7 @@ from skillscale.design.proposal import Recommendation
 from skillscale.design.propose import propose
 from skillscale.formatting import join_first
 from skillscale.point import DesignPoint
-from skillscale.record import State
+from skillscale.record import RunState
 from skillscale.runs import ColumnMap, RunTable
 from skillscale.runs.read import LoadedRuns
 from skillscale.sampler.study import (
@@ -109,7 +109,7 @@ def _context(runs: LoadedRuns, config: Config) -> StudyContext:
 
 
 def _under_way(runs: LoadedRuns) -> Sequence[DesignPoint]:
-    return [record.point for record in runs.records if record.state in (State.RUNNING, State.FAILED, State.KILLED)]
+    return [record.point for record in runs.records if record.state in (RunState.RUNNING, RunState.FAILED, RunState.KILLED)]
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

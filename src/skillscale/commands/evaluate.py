@@ -21,7 +21,7 @@ from skillscale.errors import DivergedError, InputError, TrainingError
 from skillscale.execution.status import StatusPublisher
 from skillscale.formatting import to_plain
 from skillscale.point import DesignPoint, Mix, digest
-from skillscale.record import Checkpoint, DataSet, Measurement, ModelSize, Provenance, RunRecord, State
+from skillscale.record import Checkpoint, DataSet, Measurement, ModelSize, Provenance, RunRecord, RunState
 
 if TYPE_CHECKING:
     from skillscale.lm.evaluation.checkpoints import EvaluationTexts
@@ -224,7 +224,7 @@ def _settle(one: CheckpointRequest, bench: _Bench, *, place: str) -> dict[str, A
     writer = bench.study.claim(only=one.point.key, retry_failed=bench.options.retry_failed)
     if writer is None:
         record = next(each for each in reversed(bench.study.records()) if each.point.key == one.point.key)
-        note = "--retry_failed measures it once more" if record.state is State.FAILED else "another process has it"
+        note = "--retry_failed measures it once more" if record.state is RunState.FAILED else "another process has it"
         return _tell(record, bench.out, place=place, note=note)
     record = _record(writer, one, name, bench)
     return _tell(record, bench.out, place=place, note=f"{time.monotonic() - began:.1f} s", new=True)

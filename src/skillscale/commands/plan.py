@@ -23,8 +23,8 @@ def plan(options: PlanOptions, config: Config, out: Output) -> dict[str, Any]:
         FitError: A skill with a weight has no law.
     """
     from skillscale.report import style
-    from skillscale.report.plan import PlanContext, law_rows, plain_plan, plan_text
-    from skillscale.report.plan_figure import plan_figure
+    from skillscale.report.plan import PlanContext, plan_as_dict, plan_text, weighted_law_names
+    from skillscale.report.plan_figure import draw_plan
 
     budgets = read_budgets(options.budget)
     loaded = _load(options, config, out)
@@ -36,12 +36,12 @@ def plan(options: PlanOptions, config: Config, out: Output) -> dict[str, Any]:
     )  # fmt: skip
     answer: dict[str, Any] = {
         "source": loaded.name, "convention": loaded.convention, "level": context.level,
-        "laws": {name: law_rows(law) for name, law in loaded.laws.items()}, "refused": dict(loaded.unfitted),
+        "laws": {name: weighted_law_names(law) for name, law in loaded.laws.items()}, "refused": dict(loaded.unfitted),
         "warnings": {name: list(law.warnings) for name, law in loaded.laws.items()},
-        "plans": [plain_plan(planned, context, at) for at, planned in enumerate(plans)],
+        "plans": [plan_as_dict(planned, context, at) for at, planned in enumerate(plans)],
     }  # fmt: skip
-    text, figure = plan_text(plans, loaded.laws, context), plan_figure(plans, loaded.laws, loaded.skills)
-    figures = {"svg": style.svg(figure), "png": style.png(figure)}
+    text, figure = plan_text(plans, loaded.laws, context), draw_plan(plans, loaded.laws, loaded.skills)
+    figures = {"svg": style.to_svg(figure), "png": style.to_png(figure)}
     record = loaded.open_record()
     if record is not None:
         with record as run:

@@ -11,13 +11,13 @@ from skillscale.execution.session import follower_runs, open_session, open_store
 from skillscale.execution.status import StatusPublisher
 from skillscale.execution.worker import format_point, train_claimed
 from skillscale.point import DesignPoint
-from skillscale.record import State
+from skillscale.record import RunState
 
 _NOT_TRAINED = {
-    State.FINISHED: "this point is in the study already: it is not trained again",
-    State.FAILED: "this point failed before; --retry_failed trains it once more",
-    State.RUNNING: "another process is training this point",
-    State.KILLED: "this point was killed, and could not be taken up again",
+    RunState.FINISHED: "this point is in the study already: it is not trained again",
+    RunState.FAILED: "this point failed before; --retry_failed trains it once more",
+    RunState.RUNNING: "another process is training this point",
+    RunState.KILLED: "this point was killed, and could not be taken up again",
 }
 
 

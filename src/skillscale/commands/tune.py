@@ -248,13 +248,13 @@ def _try(
     )
     tried = replace(config, train=changed)
     recipe = run.training_recipe(point, tried, prepared)
-    batch_tokens = recipe.optimisation.batch_sequences * config.model.context
+    batch_tokens = recipe.optimizer_plan.batch_sequences * config.model.context
     trial.set_user_attr("n_params_nonembed", recipe.size.n_params_nonembed)
-    trial.set_user_attr("lr", recipe.optimisation.lr)
+    trial.set_user_attr("lr", recipe.optimizer_plan.lr)
     trial.set_user_attr("batch_tokens", batch_tokens)
     with study.analysis("trial", name=f"tune {format_point(point)}") as record:
         record.log(params={"n_params": str(point.n_params), "n_tokens": str(point.n_tokens)})
-        record.log(metrics={"lr": recipe.optimisation.lr, "batch_tokens": batch_tokens})
+        record.log(metrics={"lr": recipe.optimizer_plan.lr, "batch_tokens": batch_tokens})
         try:
             outcome = run.train_and_measure(recipe, tried, prepared)
         except DivergedError as error:

@@ -362,7 +362,7 @@ class StudyConfig:
         """The mixes, those made by multiplying included, each once; checked."""
         base = Mix(self.mixes[0])
         named = [Mix(shares) for shares in self.mixes]
-        made = [base.multiplied(name, factor) for name, factors in self.mix_multipliers.items() for factor in factors]
+        made = [base.multiply(name, factor) for name, factors in self.mix_multipliers.items() for factor in factors]
         return tuple(dict.fromkeys([*named, *made]))
 
 

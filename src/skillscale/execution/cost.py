@@ -81,7 +81,7 @@ class GridCost:
         costs = self.seconds if is_for_here else self.accelerator.hours_each(self.points, self.config)
         lines = _point_lines(self.points, "s a run here" if is_for_here else "GPU-hours a run", costs, self.config)
         if self.flops_spent < self.flops:
-            trunks = len({point.trunk for point in self.points})
+            trunks = len({point.stable_phase for point in self.points})
             lines.append(
                 f"{trunks} trunks serve the {len(self.points)} runs for {format_flops(self.flops_spent)} FLOP, "
                 f"{format_percent(self.flops_spent / self.flops)} of the cost of separate runs. The last "

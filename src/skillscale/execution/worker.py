@@ -15,7 +15,7 @@ from skillscale.errors import DamagedCheckpointError, DivergedError, LeaseLostEr
 from skillscale.execution.status import StatusPublisher
 from skillscale.execution.worker_pool import next_claim, parent_exited
 from skillscale.point import DesignPoint, digest
-from skillscale.record import DataSet, Provenance, RunRecord, State
+from skillscale.record import DataSet, Provenance, RunRecord, RunState
 
 if TYPE_CHECKING:
     from skillscale.lm.data.prepare import PreparedData
@@ -56,7 +56,7 @@ def work(
         except LeaseLostError as error:
             progress(f"{format_point(writer.point)}: {error}")
             continue
-        trunk = record.optimisation.trunk if record.optimisation else ""
+        trunk = record.optimizer_plan.stable_phase if record.optimizer_plan else ""
         ended += 1
         done = study.progress()
         progress(f"[{done.finished}/{done.planned}] {describe_run(record)} ({time.monotonic() - began_s:.1f} s)")
@@ -79,7 +79,7 @@ def train_claimed(writer: "RunWriter", context: WorkerContext, study: "Study") -
         recipe = run.training_recipe(writer.point, context.config, context.prepared)
         writer.begin(
             size=recipe.size,
-            optimisation=recipe.optimisation,
+            optimizer_plan=recipe.optimizer_plan,
             provenance=Provenance(
                 config_hash=context.config.hash, data_hash=context.prepared.data_hash, code_version=__version__
             ),
@@ -87,7 +87,7 @@ def train_claimed(writer: "RunWriter", context: WorkerContext, study: "Study") -
             data=data_sets(context.prepared),
         )
         checkpoint = context.cache / "checkpoints" / f"{writer.run_id}.pt"
-        trunk = _trunk(writer, context, study) if recipe.optimisation.trunk else None
+        trunk = _trunk(writer, context, study) if recipe.optimizer_plan.stable_phase else None
         measure = partial(
             run.train_and_measure, recipe, context.config, context.prepared, checkpoint=checkpoint, trunk=trunk,
             on_progress=_progress_reporter(writer, context.progress),
@@ -114,11 +114,11 @@ def train_claimed(writer: "RunWriter", context: WorkerContext, study: "Study") -
             raise
         _log_curve(writer, outcome.curve)
         record = writer.finish(
-            spending=outcome.spending,
+            cost=outcome.cost,
             sets=outcome.sets,
             skills=outcome.skills,
             skills_held_out=outcome.skills_held_out,
-            uses=outcome.uses,
+            data_use=outcome.data_use,
             exposures=outcome.exposures,
         )
         checkpoint.unlink(missing_ok=True)
@@ -131,14 +131,14 @@ def _trunk(writer: "RunWriter", context: WorkerContext, study: "Study") -> "Stab
     from skillscale.lm.train.cooldown_branches import StablePhaseCheckpoint
 
     point = writer.point
-    name = digest([study.name, point.trunk, context.config.hash, context.prepared.data_hash])
+    name = digest([study.name, point.stable_phase, context.config.hash, context.prepared.data_hash])
     longer = any(other.n_tokens > point.n_tokens for other in _waiting(point, study))
     return StablePhaseCheckpoint(path=context.cache / "trunks" / f"{name}.pt", goes_on=longer)
 
 
 def _waiting(point: DesignPoint, study: "Study") -> list[DesignPoint]:
     """The other points of a point's trunk that are still to be trained, or are being trained."""
-    alike = [each for each in study.planned() if each.point.trunk == point.trunk and each.point.key != point.key]
+    alike = [each for each in study.planned() if each.point.stable_phase == point.stable_phase and each.point.key != point.key]
     return [each.point for each in alike if each.status not in ("FINISHED", "FAILED")]
 
 
@@ -160,7 +160,7 @@ def data_sets(prepared: "PreparedData") -> list[DataSet]:
 def describe_run(record: RunRecord) -> str:
     """One line about a run that ended."""
     losses = ", ".join(f"{name} {value.loss:.3f}" for name, value in record.skills.items())
-    outcome = losses if record.state is State.FINISHED else f"{record.state}: {record.reason}"
+    outcome = losses if record.state is RunState.FINISHED else f"{record.state}: {record.reason}"
     return f"{format_point(record.point)}: {outcome}"
 
 

@@ -27,10 +27,10 @@ from skillscale.report.style import (
     SOFT,
     STYLE,
     WIDTH,
-    draw_key,
+    draw_legend,
     label_axes,
-    log_axis,
     make_panels,
+    set_log_axis,
 )
 
 # Ticks of the residuals in per cent, as pairs below and above 0, finest first
@@ -48,7 +48,7 @@ _RATIO_STEPS = (
 _SEED_MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">")
 
 
-def isoflop(fits: StudyResults, mix: str) -> Figure:
+def draw_isoflop_curves(fits: StudyResults, mix: str) -> Figure:
     """Loss against N: a panel a skill and aggregate, a colour a budget, with runs, parabolas, optima and refusals."""
     with mpl.rc_context(STYLE):
         names = (*fits.skills, *fits.aggregates)
@@ -61,9 +61,9 @@ def isoflop(fits: StudyResults, mix: str) -> Figure:
             panel.set_title(_refusal(fits, mix, name), loc="right", fontsize=7, fontweight="normal", color=SOFT)
         sizes = runs["N"].to_numpy(dtype=float)
         for panel in panels:
-            log_axis(panel.xaxis, sizes.min() / 1.3, sizes.max() * 3, format_count)
+            set_log_axis(panel.xaxis, sizes.min() / 1.3, sizes.max() * 3, format_count)
         label_axes(panels, "N, parameters", "loss, nats per token")
-        draw_key(figure, _isoflop_key(runs, fits))
+        draw_legend(figure, _isoflop_key(runs, fits))
         _part_labels(figure, panels)
         return figure
 
@@ -157,7 +157,7 @@ def _isoflop_key(runs: pd.DataFrame, fits: StudyResults) -> list[Line2D]:
     return key
 
 
-def optima(fits: StudyResults, mix: str) -> Figure:
+def draw_optima(fits: StudyResults, mix: str) -> Figure:
     """N* against C: a panel a skill with its interval at each budget, its power law, and the law's frontier dashed.
 
     The aggregate stands in every panel in grey, to compare with.
@@ -176,7 +176,7 @@ def optima(fits: StudyResults, mix: str) -> Figure:
             panel.grid()
         _optima_axes(panels, fits, mix)
         label_axes(panels, "C = 6 N D, FLOP", "N*, parameters")
-        draw_key(figure, _optima_key(fits, reference))
+        draw_legend(figure, _optima_key(fits, reference))
         return figure
 
 
@@ -223,8 +223,8 @@ def _optima_axes(panels: Sequence[Axes], fits: StudyResults, mix: str) -> None:
     runs = fits.runs.loc[fits.runs["mix"] == mix, "N"]
     bounds = known or [float(runs.min()), float(runs.max())]
     for panel in panels:
-        log_axis(panel.xaxis, budgets[0] / 1.6, budgets[-1] * 1.6, power, at=budgets)
-        log_axis(panel.yaxis, min(bounds) / 1.25, max(bounds) * 1.25, format_count)
+        set_log_axis(panel.xaxis, budgets[0] / 1.6, budgets[-1] * 1.6, power, at=budgets)
+        set_log_axis(panel.yaxis, min(bounds) / 1.25, max(bounds) * 1.25, format_count)
 
 
 def _optima_key(fits: StudyResults, reference: str | None) -> list[Line2D]:
@@ -247,7 +247,7 @@ def _optima_key(fits: StudyResults, reference: str | None) -> list[Line2D]:
     return key
 
 
-def residuals(fits: StudyResults, mix: str) -> Figure:
+def draw_size_gaps(fits: StudyResults, mix: str) -> Figure:
     """N*(skill) against N*(aggregate): at each budget and pooled, with intervals, and the verdict in words."""
     with mpl.rc_context(STYLE):
         rows = _residual_rows(fits, mix)

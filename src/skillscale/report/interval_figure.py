@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from skillscale.formatting import power
-from skillscale.report.style import GREY, INK, SKILL_COLOURS, STYLE, draw_key, label_axes, log_axis, make_panels
+from skillscale.report.style import GREY, INK, SKILL_COLOURS, STYLE, draw_legend, label_axes, make_panels, set_log_axis
 
 _FAR = 3.0  # ratio of the ends of FLOPs, from which their axis is logarithmic
 
@@ -28,7 +28,7 @@ class IntervalSeries:
     half: tuple[float, ...]
 
 
-def half_widths(lines: Sequence[IntervalSeries], *, level: float = 0.9, wanted: float = 0.0) -> Figure:
+def draw_half_widths(lines: Sequence[IntervalSeries], *, level: float = 0.9, wanted: float = 0.0) -> Figure:
     """A panel a target compute: a line a skill, differences in grey; ``wanted``: the half width asked for, dashed."""
     with mpl.rc_context(STYLE):
         known = [one for one in lines if one.flops]
@@ -42,7 +42,7 @@ def half_widths(lines: Sequence[IntervalSeries], *, level: float = 0.9, wanted: 
             panel.set_title(f"N* at C = {power(C)}")
             _axes(panel, *ends)
         label_axes(panels, "FLOP of finished runs, 6 N D", f"half width of {level:.0%} interval, ln N*")
-        draw_key(figure, _key(colours, has_differences=any(one.is_difference for one in known), wanted=wanted))
+        draw_legend(figure, _key(colours, has_differences=any(one.is_difference for one in known), wanted=wanted))
         return figure
 
 
@@ -60,13 +60,13 @@ def _panel(panel: Axes, lines: Sequence[IntervalSeries], colours: dict[str, str]
 
 def _axes(panel: Axes, flops: tuple[float, float], half: tuple[float, float]) -> None:
     if flops[1] > _FAR * flops[0]:
-        log_axis(panel.xaxis, flops[0] / 1.1, flops[1] * 1.1, power)
+        set_log_axis(panel.xaxis, flops[0] / 1.1, flops[1] * 1.1, power)
     else:
         room = 0.05 * (flops[1] - flops[0]) or 0.1 * flops[1]
         panel.set_xlim(flops[0] - room, flops[1] + room)
         panel.locator_params(axis="x", nbins=4)
         panel.xaxis.set_major_formatter(lambda value, _: power(value))
-    log_axis(panel.yaxis, half[0] / 1.2, half[1] * 1.2, lambda value: f"{value:g}")
+    set_log_axis(panel.yaxis, half[0] / 1.2, half[1] * 1.2, lambda value: f"{value:g}")
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:

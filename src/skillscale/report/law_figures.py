@@ -15,21 +15,21 @@ from matplotlib.lines import Line2D
 from skillscale.formatting import format_count, power
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.report.laws import Laws
-from skillscale.report.style import GREY, INK, SKILL_COLOURS, STYLE, WIDTH, label_axes, log_axis, make_panels
+from skillscale.report.style import GREY, INK, SKILL_COLOURS, STYLE, WIDTH, label_axes, make_panels, set_log_axis
 
 _STEPS = 24  # computes at which N*(C) is drawn
 _OFF = 0.05  # width of the axis of errors that is never gone below, in ln L
 
 
-def of_laws(laws: Laws, flops: Sequence[float]) -> dict[str, Figure]:
+def draw_law_figures(laws: Laws, flops: Sequence[float]) -> dict[str, Figure]:
     """Every figure there is to draw, by file name; none where no skill has a law."""
     fitted = {name: one for name, one in laws.items() if isinstance(one, FittedLaw)}
     if not fitted:
         return {}
-    return {"law-optima": optima_by_law(fitted, flops), "law-errors": errors_about_law(fitted)}
+    return {"law-optima": draw_law_optima(fitted, flops), "law-errors": draw_law_errors(fitted)}
 
 
-def optima_by_law(fitted: dict[str, FittedLaw], flops: Sequence[float]) -> Figure:
+def draw_law_optima(fitted: dict[str, FittedLaw], flops: Sequence[float]) -> Figure:
     """N*(C) of each skill with its interval, solid within the compute of the runs and dashed beyond."""
     with mpl.rc_context(STYLE):
         figure, panels = make_panels(len(fitted), height=2.2, share_y=True)
@@ -42,9 +42,9 @@ def optima_by_law(fitted: dict[str, FittedLaw], flops: Sequence[float]) -> Figur
             panel.grid(visible=True)
         known = [bound for bound in bounds if math.isfinite(bound) and bound > 0]
         for panel in panels:
-            log_axis(panel.xaxis, first / 1.3, last * 1.3, power)
+            set_log_axis(panel.xaxis, first / 1.3, last * 1.3, power)
             if known:
-                log_axis(panel.yaxis, min(known) / 1.3, max(known) * 1.3, format_count)
+                set_log_axis(panel.yaxis, min(known) / 1.3, max(known) * 1.3, format_count)
         label_axes(panels, "C = 6 N D, FLOP", "N*, parameters")
         return figure
 
@@ -69,7 +69,7 @@ def _optimum_line(panel: Axes, one: FittedLaw, first: float, last: float, colour
     return [*np.clip(lo, N / 30, None).tolist(), *np.clip(hi, None, N * 30).tolist()]
 
 
-def errors_about_law(fitted: dict[str, FittedLaw]) -> Figure:
+def draw_law_errors(fitted: dict[str, FittedLaw]) -> Figure:
     """Each run's loss over the law's, less one, against its compute; the colour tells its size."""
     with mpl.rc_context(STYLE):
         number = len(fitted)
@@ -104,5 +104,5 @@ def _error_panel(panel: Axes, one: FittedLaw, norm: LogNorm) -> None:
         panel.text(0.99, 0.95, f"{outside.sum()} beyond the axis", transform=panel.transAxes, ha="right", va="top",
                    fontsize=7, color=GREY)  # fmt: skip
     panel.set_ylim(-1.05 * reach, 1.05 * reach)
-    log_axis(panel.xaxis, float(C.min()) / 1.3, float(C.max()) * 1.3, power)
+    set_log_axis(panel.xaxis, float(C.min()) / 1.3, float(C.max()) * 1.3, power)
     panel.grid(axis="y")

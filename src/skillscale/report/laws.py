@@ -13,10 +13,10 @@ from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.results import Interval
 
 Laws = Mapping[str, FittedLaw | UnfittedSkill]
-NOTES = 8  # doubts shown in the terminal
+MAX_NOTES = 8  # doubts shown in the terminal
 
 
-def plain_laws(laws: Laws, flops: Sequence[float]) -> dict[str, Any]:
+def laws_as_dict(laws: Laws, flops: Sequence[float]) -> dict[str, Any]:
     """What ``fit --json`` prints under ``skills``: one object a skill; what is not known is null.
 
     Args:
@@ -42,12 +42,12 @@ def _over_laws(one: FittedLaw, flops: Sequence[float]) -> dict[str, Any]:
         known = drawn[np.isfinite(drawn[:, at]), at]
         enough = bool(len(known)) and len(known) >= 0.99 * len(drawn)
         N, lo, hi = np.exp(np.quantile(known, tails)).tolist() if enough else (math.nan,) * 3
-        reason = "" if enough else without_optimum(one, C)
+        reason = "" if enough else missing_interval_reason(one, C)
         optima.append({"flops": C, "n_params": N, "interval": [lo, hi], "reason": reason})
     return {"weights": law_weights(one), "optima": optima}
 
 
-def without_optimum(one: FittedLaw, C: float) -> str:
+def missing_interval_reason(one: FittedLaw, C: float) -> str:
     """Why N* has no interval over laws; empty where it has one."""
     share = float((~np.isfinite(one.optima_over_laws([C]))).mean())
     if share <= 0.01:
@@ -179,9 +179,11 @@ def law_text(laws: Laws, flops: Sequence[float]) -> str:
         lines.append(f"In brackets: {100 * level:.3g} % intervals. a: exponent of N* ~ C^a.")
     lines += _over_laws_told(laws, shown)
     more = (
-        [f"{len(notes) - NOTES} more doubts: --json and the page of `report` tell them"] if len(notes) > NOTES else []
+        [f"{len(notes) - MAX_NOTES} more doubts: --json and the page of `report` tell them"]
+        if len(notes) > MAX_NOTES
+        else []
     )
-    return "\n".join([*lines, *notes[:NOTES], *more])
+    return "\n".join([*lines, *notes[:MAX_NOTES], *more])
 
 
 def _weights_told(one: FittedLaw) -> str:
@@ -197,7 +199,7 @@ def _over_laws_told(laws: Laws, flops: Sequence[float]) -> list[str]:
         if isinstance(one, UnfittedSkill) or not one.rivals:
             continue
         by_weights.setdefault(_weights_told(one), []).append(name)
-        reason = next((why for why in (without_optimum(one, C) for C in flops) if why), "")
+        reason = next((why for why in (missing_interval_reason(one, C) for C in flops) if why), "")
         lost += [f"{name}: N* has no interval over laws; {reason}"] if reason else []
     told = [f"N* of {', '.join(names)}: intervals over {weights}." for weights, names in by_weights.items()]
     return told + lost

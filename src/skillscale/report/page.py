@@ -12,11 +12,11 @@ import pandas as pd
 from skillscale.formatting import MISSING, format_count, format_duration, plural, power
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.results import StudyResults, Verdict, group_by_reason
-from skillscale.record import RunRecord, State
+from skillscale.record import RunRecord, RunState
 from skillscale.report import figures, law_figures, style, tables, verdict_text
 from skillscale.report import laws as tables_of_laws
 from skillscale.report.laws import Laws
-from skillscale.report.sections import Figure, Section, figure_section, table_section
+from skillscale.report.sections import Figure, Section, make_figure, make_table
 
 _MIXES = 3  # most mixes that have figures each
 _GREEK = {"alpha": "α", "beta": "β"}
@@ -60,7 +60,7 @@ class ReportContext:
     config: str = ""
 
 
-def page(
+def render_page(
     study: str, records: Sequence[RunRecord], fits: StudyResults, background: ReportContext | None = None, *,
     laws: Laws | None = None, flops: Sequence[float] = (), drawn: Mapping[str, bytes] | None = None,
     differences: Sequence[Figure] = (), base: str = "",
@@ -90,8 +90,8 @@ def page(
         lede=_lede(fits, mixes, laws or {}) + (f" N counts: {about.counted}." if about.counted and mixes else ""),
         headline=_headline(records, about) if records else _headline_of_table(fits),
         verdicts=[row for mix in mixes for row in _verdicts(fits, mix, named=len(mixes) > 1)],
-        how_to_read=verdict_text.how_to_read(fits) if mixes else "",
-        to_run=verdict_text.what_to_run(fits) if mixes else (),
+        how_to_read=verdict_text.explain_method(fits) if mixes else "",
+        to_run=verdict_text.missing_runs(fits) if mixes else (),
         figures=[
             *(one for number, mix in enumerate(mixes) for one in _figures(fits, mix, number, named=len(mixes) > 1)),
             *differences,
@@ -143,10 +143,10 @@ def _skills_of(laws: Laws, fits: StudyResults) -> str:
 
 
 def _headline(records: Sequence[RunRecord], about: ReportContext) -> list[dict[str, str]]:
-    done = [one for one in records if one.state is State.FINISHED]
+    done = [one for one in records if one.state is RunState.FINISHED]
     lost = len(records) - len(done)
-    exact = [one.spending.flops_exact for one in done if one.spending is not None]
-    seconds = math.fsum(one.spending.train_s + one.spending.eval_s for one in done if one.spending is not None)
+    exact = [one.cost.flops_exact for one in done if one.cost is not None]
+    seconds = math.fsum(one.cost.train_s + one.cost.eval_s for one in done if one.cost is not None)
     sampled = sum(1 for one in done if one.purpose)
     counted, repeated = (about.counted, "") if about.elsewhere else ("embedding counted once", "repetitions counted")
     notes = [f"{sampled} chosen by the sampler"] * bool(sampled) + [f"{lost} not finished"] * bool(lost)
@@ -197,7 +197,7 @@ def _verdicts(fits: StudyResults, mix: str, *, named: bool) -> list[dict[str, ob
                 "skill": f"{skill} ({mix})" if named else skill,
                 "verdict": one.describe_verdict(fits.level) if one else str(Verdict.UNRESOLVED),
                 "shown": one is not None and one.describe_verdict(fits.level) in (Verdict.CAPACITY, Verdict.DATA),
-                "sentence": verdict_text.verdict(fits, one) if one else f"No residual of {skill} was fitted.",
+                "sentence": verdict_text.explain_verdict(fits, one) if one else f"No residual of {skill} was fitted.",
             }
         )
     return rows
@@ -208,29 +208,29 @@ def _figures(fits: StudyResults, mix: str, number: int, *, named: bool) -> list[
     level = f"{100 * fits.level:.3g} %"
     minima = _only(fits.minima_table(), mix)
     return [
-        figure_section(
-            f"isoflop-{number}", f"IsoFLOP curves{of}", style.svg(figures.isoflop(fits, mix)),
+        make_figure(
+            f"isoflop-{number}", f"IsoFLOP curves{of}", style.to_svg(figures.draw_isoflop_curves(fits, mix)),
             f"Each point is a run of the grid, each curve {_curve_kind(fits)} in log N, fitted to one budget's. "
             f"Diamonds are the compute optima N*, black bars their {level} intervals. A dashed curve has no optimum "
             f"that could be claimed; the table says why.",
-            (table_section("Optima", minima),),
+            (make_table("Optima", minima),),
         ),
-        figure_section(
-            f"optima-{number}", f"Optimal size against compute{of}", style.svg(figures.optima(fits, mix)),
+        make_figure(
+            f"optima-{number}", f"Optimal size against compute{of}", style.to_svg(figures.draw_optima(fits, mix)),
             f"N*(C) of each skill with {level} intervals, and the power law through them with its band; the aggregate "
             f"in grey. Dashed: the optimum by the skill's law, which is one for all budgets. Where "
             f"the two part, at least one form does not hold here. Points are shifted a little along C to stay apart.",
             (
-                table_section("Power laws N* = k C^a", _only(fits.power_law_table(), mix)),
-                table_section("N* by isoFLOP curve and by law", _only(fits.curve_versus_law_table(), mix)),
+                make_table("Power laws N* = k C^a", _only(fits.power_law_table(), mix)),
+                make_table("N* by isoFLOP curve and by law", _only(fits.curve_versus_law_table(), mix)),
             ),
         ),
-        figure_section(
-            f"residuals-{number}", f"Residuals{of}", style.svg(figures.residuals(fits, mix)),
+        make_figure(
+            f"residuals-{number}", f"Residuals{of}", style.to_svg(figures.draw_size_gaps(fits, mix)),
             f"How many more parameters the skill's optimum has than the aggregate's: at each budget (dots) and pooled "
             f"over budgets (diamonds), with {level} intervals. An interval that crosses the vertical line shows no "
             f"difference.",
-            (table_section("Residuals, ln N*(skill) − ln N*(aggregate)", _only(fits.size_gap_table(), mix)),),
+            (make_table("Residuals, ln N*(skill) − ln N*(aggregate)", _only(fits.size_gap_table(), mix)),),
         ),
     ]  # fmt: skip
 
@@ -258,7 +258,7 @@ def _law_figures(laws: Laws, flops: Sequence[float], given: Mapping[str, bytes] 
             "Optimal size by the law",
             "N*(C) of each skill's law with its interval; dashed beyond the largest run (dotted line). The interval "
             "owns the runs' noise; whether the form holds so far out is another question, for held-out larger runs.",
-            (table_section("N* by law", tables_of_laws.optima_frame(laws, flops)),),
+            (make_table("N* by law", tables_of_laws.optima_frame(laws, flops)),),
         ),
         "law-errors": (
             "How far the runs lie from the law",
@@ -268,8 +268,8 @@ def _law_figures(laws: Laws, flops: Sequence[float], given: Mapping[str, bytes] 
         ),
     }
     if given is None:
-        given = {name: style.svg(figure) for name, figure in law_figures.of_laws(laws, flops).items()}
-    return [figure_section(name, told[name][0], image, *told[name][1:]) for name, image in given.items()]
+        given = {name: style.to_svg(figure) for name, figure in law_figures.draw_law_figures(laws, flops).items()}
+    return [make_figure(name, told[name][0], image, *told[name][1:]) for name, image in given.items()]
 
 
 def _laws(laws: Laws, flops: Sequence[float], fits: StudyResults) -> Section | None:
@@ -286,8 +286,8 @@ def _laws(laws: Laws, flops: Sequence[float], fits: StudyResults) -> Section | N
         if doubt
     )
     shown = (
-        table_section("Laws", _fitted_frame(laws), folded=False),
-        table_section("N* by law", tables_of_laws.optima_frame(laws, flops)),
+        make_table("Laws", _fitted_frame(laws), folded=False),
+        make_table("N* by law", tables_of_laws.optima_frame(laws, flops)),
     )
     return Section(
         name="laws", title="Law of each skill", paragraphs=(*formulas, *beside), bullets=doubts,
@@ -330,20 +330,20 @@ def _runs(records: Sequence[RunRecord], fits: StudyResults) -> Section | None:
     if not records and not fits.excluded:
         return None
     reasons = Counter(
-        (str(one.state), one.reason or "no reason recorded") for one in records if one.state is not State.FINISHED
+        (str(one.state), one.reason or "no reason recorded") for one in records if one.state is not RunState.FINISHED
     )
     bullets = [f"{number} {state}: {reason}" for (state, reason), number in reasons.items()]
-    unfinished = {one.run_id for one in records if one.state is not State.FINISHED}
+    unfinished = {one.run_id for one in records if one.state is not RunState.FINISHED}
     left_out = [one for one in fits.excluded if one.run_id not in unfinished]
     bullets += [
         f"{len(ones)} left out{f' of {skill}' if skill else ''}: {reason}"
         for (skill, reason), ones in group_by_reason(left_out).items()
     ]
     shown = [
-        table_section("By state", tables.states_frame(records), folded=False),
-        table_section(f"All {plural(len(records), 'run')}", _run_list(records)),
+        make_table("By state", tables.states_frame(records), folded=False),
+        make_table(f"All {plural(len(records), 'run')}", _run_list(records)),
     ]
-    named = [table_section("Left out", tables.left_out_frame(left_out))] if left_out else []
+    named = [make_table("Left out", tables.excluded_frame(left_out))] if left_out else []
     return Section(
         name="runs", title="Runs", bullets=tuple(bullets), tables=(*(shown if records else ()), *named),
     )  # fmt: skip
@@ -377,7 +377,7 @@ def _exposures(records: Sequence[RunRecord], about: ReportContext) -> Section | 
             f"{about.facts} A run saw each fact {format_count(few, 2)} to {format_count(many, 2)} times in the mean.".strip(),
             _CAPACITY,
         ),
-        tables=(table_section("Mean mentions by budget and size", table),),
+        tables=(make_table("Mean mentions by budget and size", table),),
     )
 
 
@@ -387,7 +387,7 @@ def _sources(about: ReportContext) -> Section | None:
     table = pd.DataFrame([(one.name, one.version, one.licence, one.notice) for one in about.sources])
     table.columns = pd.Index(["source", "version", "licence", "notice"])
     return Section(
-        name="sources", title="Data sources and licences", tables=(table_section("Sources", table, folded=False),)
+        name="sources", title="Data sources and licences", tables=(make_table("Sources", table, folded=False),)
     )
 
 

@@ -19,16 +19,16 @@ from skillscale.laws.optimum.plan import (
     ValidationChoiceCost,
 )
 from skillscale.laws.results import Interval, SizeGap, Verdict
-from skillscale.report.tables import MAX_WIDTH, aligned
-from skillscale.report.worth import (
-    ends,
+from skillscale.report.tables import MAX_WIDTH, align_columns
+from skillscale.report.weighted_optima import (
+    best_mix_as_dict,
+    interval_ends,
     loss_text,
-    plain_best,
-    plain_effect,
-    plain_optimum,
-    plain_residual,
+    mismatch_as_dict,
+    optimum_as_dict,
     ratio_text,
     share_text,
+    size_gap_as_dict,
     size_text,
 )
 
@@ -54,20 +54,20 @@ class PlanContext:
     mixless: str
 
 
-def plain_plan(one: Plan, asked: PlanContext, at: int) -> dict[str, Any]:
+def plan_as_dict(one: Plan, asked: PlanContext, at: int) -> dict[str, Any]:
     """What ``plan --json`` prints of one budget; null is unknown, and a price that no compute makes up for."""
     optimum = one.optimum
     told = {name: _loss_of(one, name) for name in one.losses}
     return {
-        **plain_optimum(optimum), "budget": asked.budgets[at], "extrapolation": optimum.extrapolation,
-        "tokens_interval": ends(optimum.D), "worth": dict(optimum.weights),
+        **optimum_as_dict(optimum), "budget": asked.budgets[at], "extrapolation": optimum.extrapolation,
+        "tokens_interval": interval_ends(optimum.D), "worth": dict(optimum.weights),
         "mix": {name: share.value for name, share in optimum.mix.items()},
-        "loss": one.loss.value, "loss_interval": ends(one.loss), "losses": told,
-        "residuals": {each.skill: plain_residual(each) for each in one.size_gaps},
+        "loss": one.loss.value, "loss_interval": interval_ends(one.loss), "losses": told,
+        "residuals": {each.skill: size_gap_as_dict(each) for each in one.size_gaps},
         "prices": [_plain_price(each) for each in one.prices],
         "cheap": _plain_cheap(one.cheap),
         "frontiers": [_plain_frontier(each) for each in one.frontiers],
-        "best_mix": None if one.best is None else plain_best(one.best) | {
+        "best_mix": None if one.best is None else best_mix_as_dict(one.best) | {
             "losses": {name: _valued(each) for name, each in one.best_losses.items()}
         },
         "validation": None if one.misled is None else _plain_misled(one.misled),
@@ -78,13 +78,13 @@ def plain_plan(one: Plan, asked: PlanContext, at: int) -> dict[str, Any]:
 def _loss_of(one: Plan, name: str) -> dict[str, Any]:
     own = one.own[name].N
     return {
-        "loss": one.losses[name].value, "interval": ends(one.losses[name]), "scatter": one.scatter[name],
-        "own_n_params": {"value": own.value, "interval": ends(own)},
+        "loss": one.losses[name].value, "interval": interval_ends(one.losses[name]), "scatter": one.scatter[name],
+        "own_n_params": {"value": own.value, "interval": interval_ends(own)},
     }  # fmt: skip
 
 
 def _valued(value: Interval) -> dict[str, Any]:
-    return {"value": value.value, "interval": ends(value)}
+    return {"value": value.value, "interval": interval_ends(value)}
 
 
 def _plain_price(one: SizeCost) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _plain_frontier(one: TradeoffFrontier) -> dict[str, Any]:
 
 def _plain_step(one: TradeoffPoint) -> dict[str, Any]:
     return {
-        "weight": one.weight, "n_params": one.N.value, "interval": ends(one.N), "n_tokens": one.D, "mix": dict(one.mix),
+        "weight": one.weight, "n_params": one.N.value, "interval": interval_ends(one.N), "n_tokens": one.D, "mix": dict(one.mix),
         "loss": one.own, "rest_loss": one.rest, "change": _valued(one.own_change),
         "rest_change": _valued(one.rest_change),
     }  # fmt: skip
@@ -116,9 +116,9 @@ def _plain_step(one: TradeoffPoint) -> dict[str, Any]:
 
 def _plain_misled(one: ValidationChoiceCost) -> dict[str, Any]:
     return {
-        "weights": dict(one.optimum.weights), "n_params": one.optimum.N.value, "interval": ends(one.optimum.N),
-        "n_tokens": one.optimum.D.value, **plain_effect(one.effect),
-        "best_mix": None if one.best is None else plain_best(one.best) | {"change": _valued(one.best_change)},
+        "weights": dict(one.optimum.weights), "n_params": one.optimum.N.value, "interval": interval_ends(one.optimum.N),
+        "n_tokens": one.optimum.D.value, **mismatch_as_dict(one.effect),
+        "best_mix": None if one.best is None else best_mix_as_dict(one.best) | {"change": _valued(one.best_change)},
     }  # fmt: skip
 
 
@@ -207,7 +207,7 @@ def _skill_table(one: Plan, skills: Sequence[str], level: float) -> list[str]:
 def _table(columns: Sequence[list[str]]) -> list[str]:
     """Without columns that are empty."""
     filled = [column for column in columns if any(column[1:])]
-    return aligned(filled) if filled else []
+    return align_columns(filled) if filled else []
 
 
 def _verdict(one: SizeGap, level: float) -> str:
@@ -298,7 +298,7 @@ def _frontier_table(some: Sequence[TradeoffFrontier], *, with_mix: bool) -> list
     ]
     if with_mix:
         columns.append(["mix at 1", *(_shares(step.mix) if step else "" for step in last)])
-    return aligned(columns)
+    return align_columns(columns)
 
 
 def _step_at(one: TradeoffFrontier, weight: float) -> TradeoffPoint | None:
@@ -314,7 +314,7 @@ def _shares(mix: Mapping[str, float]) -> str:
 def _best_lines(best: Optimum, losses: Mapping[str, Interval]) -> list[str]:
     lines = [
         "the best mix, each share within what the runs had, with the N that is best there:",
-        *aligned([["category", *best.mix], ["share", *(share_text(share) for share in best.mix.values())]]),
+        *align_columns([["category", *best.mix], ["share", *(share_text(share) for share in best.mix.values())]]),
     ]
     changes = [f"{name} {loss_text(loss)}" for name, loss in losses.items()]
     return lines + _wrapped(
@@ -362,7 +362,7 @@ def _foot(laws: Mapping[str, SkillLaw], level: float) -> list[str]:
     )
     by_law: dict[str, list[str]] = {}
     for name, one in laws.items():
-        by_law.setdefault(law_rows(one), []).append(name)
+        by_law.setdefault(weighted_law_names(one), []).append(name)
     lines += [line for told, names in by_law.items() for line in _wrapped(f"laws of {', '.join(names)}: {told}")]
     by_doubt: dict[str, list[str]] = {}
     for name, one in laws.items():
@@ -376,7 +376,7 @@ def _foot(laws: Mapping[str, SkillLaw], level: float) -> list[str]:
     return lines
 
 
-def law_rows(one: SkillLaw) -> str:
+def weighted_law_names(one: SkillLaw) -> str:
     """The chosen law and its rivals with their weights."""
     return (
         ", ".join(f"{each.law.name} {each.weight:.2f}" for each in (one, *one.rivals)) if one.rivals else one.law.name

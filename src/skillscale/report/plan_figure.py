@@ -14,14 +14,14 @@ from skillscale.formatting import format_count, power
 from skillscale.laws.forms.nd import Array
 from skillscale.laws.optimum.ensemble import Ensemble, SkillLaw, shares_of
 from skillscale.laws.optimum.plan import AROUND, Plan, TradeoffFrontier
-from skillscale.report.style import GREY, INK, SKILL_COLOURS, STYLE, WIDTH, log_axis
+from skillscale.report.style import GREY, INK, SKILL_COLOURS, STYLE, WIDTH, set_log_axis
 
 _POINTS = 121
 _ABOVE = 6.0  # %, up to where the curves are shown
 _LINE = 0.45  # %, between the bars of N* under the curves
 
 
-def plan_figure(plans: Sequence[Plan], laws: Mapping[str, SkillLaw], skills: Sequence[str]) -> Figure:
+def draw_plan(plans: Sequence[Plan], laws: Mapping[str, SkillLaw], skills: Sequence[str]) -> Figure:
     """A row a budget: loss against N, in per cent above each one's least, and the frontiers between skills."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.1 * len(plans) + 0.5), layout="constrained")
@@ -59,7 +59,7 @@ def _losses(panel: Axes, one: Plan, laws: Mapping[str, SkillLaw], colours: Mappi
     panel.axhline(0, color=GREY, linewidth=0.6)
     panel.set_ylim(-(len(shown) + 0.8) * _LINE, _ABOVE)
     panel.set_yticks(np.arange(0, _ABOVE + 1, 2))
-    log_axis(panel.xaxis, first, last, format_count)
+    set_log_axis(panel.xaxis, first, last, format_count)
     panel.set_xlabel("N, parameters (bars: N* with its interval)")
     panel.set_ylabel("loss above its least, %")
     panel.grid(axis="x")

@@ -54,13 +54,13 @@ class Section:
     code_title: str = ""
 
 
-def figure_section(name: str, title: str, svg: bytes, caption: str, behind: tuple[Table, ...]) -> Figure:
+def make_figure(name: str, title: str, svg: bytes, caption: str, behind: tuple[Table, ...]) -> Figure:
     """A figure with its caption, and the tables behind it."""
     image = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
     return Figure(name=name, title=title, image=image, alt=f"{title}. {caption}", caption=caption, tables=behind)
 
 
-def table_section(title: str, frame: pd.DataFrame, *, folded: bool = True) -> Table:
+def make_table(title: str, frame: pd.DataFrame, *, folded: bool = True) -> Table:
     """A frame as a table of texts, folded away or open."""
     numbers = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
     return Table(

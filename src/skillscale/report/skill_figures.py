@@ -27,17 +27,17 @@ from skillscale.report.style import (
     SOFT,
     STYLE,
     WIDTH,
-    draw_key,
+    draw_legend,
     label_axes,
-    log_axis,
     make_panels,
+    set_log_axis,
 )
 
 PUBLISHED_SHIFTS = ((0.5, "Roberts et al. 2025: nearly 50 % at most"), (0.3, "the same: up to 30 % at low budgets"))
 _WIDEST = math.log(6)  # half width of the axis of residuals that intervals are cut at
 
 
-def splits(verdicts: Sequence[ConfirmedVerdict]) -> Figure:
+def draw_splits(verdicts: Sequence[ConfirmedVerdict]) -> Figure:
     """Pooled residuals: a skill's two splits (diamonds; the held-out one hollow) with their data sets (dots) below."""
     with mpl.rc_context(STYLE):
         blocks = [(one, _split_rows(one)) for one in verdicts]
@@ -109,7 +109,7 @@ def _residual_row(
     axes.text(1.015, y, words, transform=beside, va="center", fontsize=7, color=INK if mean else SOFT)
 
 
-def mixes(study: SkillStudy, skills: Mapping[str, str], C: float) -> Figure:
+def draw_mixes(study: SkillStudy, skills: Mapping[str, str], C: float) -> Figure:
     """IsoFLOP curves of every mix at one budget, a panel a skill, coloured by the share of the skill's own category.
 
     Args:
@@ -133,9 +133,9 @@ def mixes(study: SkillStudy, skills: Mapping[str, str], C: float) -> Figure:
                             color=SOFT, fontweight="normal")  # fmt: skip
             panel.grid(axis="y")
         for panel in panels:
-            log_axis(panel.xaxis, float(runs["N"].min()) / 1.3, float(runs["N"].max()) * 1.3, format_count)
+            set_log_axis(panel.xaxis, float(runs["N"].min()) / 1.3, float(runs["N"].max()) * 1.3, format_count)
         label_axes(panels, "N, parameters", "loss, nats per token")
-        draw_key(figure, [
+        draw_legend(figure, [
             Line2D([], [], color=to_hex(colormaps["viridis"](0.0)), label="least share of the skill's own category"),
             Line2D([], [], color=to_hex(colormaps["viridis"](0.9)), label="largest share"),
             Line2D([], [], color=INK, marker="D", markersize=4, linestyle="none", label="optimum"),
@@ -161,7 +161,7 @@ def _mix_curve(panel: Axes, one: IsoflopMinimum, colour: str) -> None:
                    markeredgewidth=0.6, gid="optimum")  # fmt: skip
 
 
-def shares(found: ShareStudy, skills: Sequence[str]) -> Figure:
+def draw_shares(found: ShareStudy, skills: Sequence[str]) -> Figure:
     """N* of each mix against the share of the skill's own category, a colour a budget, with the line of each budget."""
     with mpl.rc_context(STYLE):
         figure, panels = make_panels(len(skills), height=2.4, share_y=True)
@@ -181,13 +181,13 @@ def shares(found: ShareStudy, skills: Sequence[str]) -> Figure:
             panel.set_title(skill)
             panel.grid()
         for panel in panels:
-            log_axis(panel.yaxis, float(known["N"].min()) / 1.6, float(known["N"].max()) * 1.6, format_count)
+            set_log_axis(panel.yaxis, float(known["N"].min()) / 1.6, float(known["N"].max()) * 1.6, format_count)
         label_axes(panels, "share of the skill's own category", "N*, parameters")
-        draw_key(figure, _budget_key(colours))
+        draw_legend(figure, _budget_key(colours))
         return figure
 
 
-def crossover(found: CrossoverStudy) -> Figure:
+def draw_crossover(found: CrossoverStudy) -> Figure:
     """How far apart two skills' optima are at each ratio of their categories, a panel a budget."""
     with mpl.rc_context(STYLE):
         budgets = [one for one in found.crossovers if not math.isnan(one.C)]
@@ -208,7 +208,9 @@ def crossover(found: CrossoverStudy) -> Figure:
             panel.set_title(str(one.outcome), loc="right", fontsize=7, fontweight="normal", color=SOFT)
             panel.grid()
             if len(points):
-                log_axis(panel.xaxis, float(points["ratio"].min()) / 1.3, float(points["ratio"].max()) * 1.3, _ratio)
+                set_log_axis(
+                    panel.xaxis, float(points["ratio"].min()) / 1.3, float(points["ratio"].max()) * 1.3, _ratio
+                )
         some = budgets[0]
         label_axes(
             panels, f"share of {some.over} / share of {some.under}", f"ln N*({some.first}) − ln N*({some.second})"
@@ -216,7 +218,7 @@ def crossover(found: CrossoverStudy) -> Figure:
         return figure
 
 
-def likeness(found: ValidationSimilarityStudy, C: float) -> Figure:
+def draw_similarity(found: ValidationSimilarityStudy, C: float) -> Figure:
     """Loss of every validation set against the ratio of two categories, each less its mean and over its scatter."""
     with mpl.rc_context(STYLE):
         told = [one for one in found.likenesses if math.isnan(one.C)]
@@ -231,12 +233,12 @@ def likeness(found: ValidationSimilarityStudy, C: float) -> Figure:
             panel.set_title(f"like: {one.like}", loc="right", fontsize=7, fontweight="normal", color=SOFT)
             panel.grid()
             if len(profiles):
-                log_axis(
+                set_log_axis(
                     panel.xaxis, float(profiles["ratio"].min()) / 1.3, float(profiles["ratio"].max()) * 1.3, _ratio
                 )
         if told:
             label_axes(panels, "ratio of shares", "loss, normalised")
-            draw_key(figure, [
+            draw_legend(figure, [
                 Line2D([], [], color=SKILL_COLOURS[0], label=told[0].first),
                 Line2D([], [], color=SKILL_COLOURS[1], label=told[0].second),
                 Line2D([], [], color=INK, label="the validation set"),
@@ -250,7 +252,7 @@ def _profile(panel: Axes, profiles: pd.DataFrame, name: str, colour: str, width:
         panel.plot(mine["ratio"], mine["normalised"], color=colour, linewidth=width, marker="o", markersize=2.5)
 
 
-def shifts(study: SkillStudy) -> Figure:
+def draw_shifts(study: SkillStudy) -> Figure:
     """The largest shift of N* by the composition of the validation set, at each budget of the base mix."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
@@ -264,7 +266,7 @@ def shifts(study: SkillStudy) -> Figure:
             axes.plot([one.C], [one.largest.value], marker="D", color=SKILL_COLOURS[0], markeredgecolor="white")
         if mine:
             budgets = sorted(one.C for one in mine)
-            log_axis(axes.xaxis, budgets[0] / 1.6, budgets[-1] * 1.6, power, at=budgets)
+            set_log_axis(axes.xaxis, budgets[0] / 1.6, budgets[-1] * 1.6, power, at=budgets)
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         axes.set_xlabel("C = 6 N D, FLOP")
@@ -274,7 +276,7 @@ def shifts(study: SkillStudy) -> Figure:
         return figure
 
 
-def published(fits: StudyResults, mix: str, theirs: pd.DataFrame) -> Figure:
+def draw_published(fits: StudyResults, mix: str, theirs: pd.DataFrame) -> Figure:
     """N*(C) of this study (filled) and of another (hollow), and each skill's N* against its own aggregate's."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
@@ -299,10 +301,10 @@ def published(fits: StudyResults, mix: str, theirs: pd.DataFrame) -> Figure:
         first, last = float(every["C"].min()) / 3, float(every["C"].max()) * 3
         decades = [10.0**k for k in range(math.ceil(math.log10(first)), math.floor(math.log10(last)) + 1)]
         for panel in (left, right):
-            log_axis(panel.xaxis, first, last, power, at=decades[:: math.ceil(len(decades) / 5)])
+            set_log_axis(panel.xaxis, first, last, power, at=decades[:: math.ceil(len(decades) / 5)])
             panel.set_xlabel("C, FLOP")
             panel.grid()
-        log_axis(left.yaxis, float(every["N"].min()) / 2, float(every["N"].max()) * 2, format_count)
+        set_log_axis(left.yaxis, float(every["N"].min()) / 2, float(every["N"].max()) * 2, format_count)
         left.set_ylabel("N*, parameters")
         right.set_ylabel("ln N*(skill) − ln N*(aggregate)")
         keys = [

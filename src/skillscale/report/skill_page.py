@@ -14,7 +14,7 @@ from skillscale.laws.skills.skill_study import PAIR, SkillStudy, last_shift
 from skillscale.laws.skills.validation_shift import composition_table
 from skillscale.laws.skills.verdicts import Confirmation, ConfirmedVerdict, confirmed_verdict_table, required_runs_table
 from skillscale.report import skill_figures, style
-from skillscale.report.sections import Figure, figure_section, table_section
+from skillscale.report.sections import Figure, make_figure, make_table
 
 _ABSENT = re.compile(r" at \d+ of \d+")  # each names a mix that a line is without
 _FAR = 1000.0  # factor between the budgets of two studies that is worth a word
@@ -24,7 +24,7 @@ _PUBLISHED_SLOPES = (
 )
 
 
-def skill_figures_of(
+def make_skill_figures(
     study: SkillStudy | None, categories: Mapping[str, str], *, fits: StudyResults, beside: tuple[str, pd.DataFrame] | None
 ) -> list[Figure]:  # fmt: skip
     """Every figure that the runs allow; in place of one that they don't, what it takes.
@@ -49,12 +49,12 @@ def _beside(study: SkillStudy, fits: StudyResults, beside: tuple[str, pd.DataFra
     if known.empty or study.base not in fits.mixes:
         return []
     return [
-        figure_section(
-            "published", f"Beside {name}", style.svg(skill_figures.published(fits, study.base, known)),
+        make_figure(
+            "published", f"Beside {name}", style.to_svg(skill_figures.draw_published(fits, study.base, known)),
             f"This study's optima with their intervals, and those of {name}, hollow. Skills of the same name are "
             f"measured on other data sets there{_apart(fits, known)}: what agrees or differs is the order of the "
             "skills, not more.",
-            (table_section(f"Optima of {name}", _short(theirs), folded=True),),
+            (make_table(f"Optima of {name}", _short(theirs), folded=True),),
         )
     ]  # fmt: skip
 
@@ -107,14 +107,12 @@ def _splits(study: SkillStudy) -> list[Figure]:
         f"{100 * study.fits.level:.3g} % intervals, pooled over budgets."
     )
     tables = (
-        table_section(
-            "Residuals of skills and data sets", _short(confirmed_verdict_table(study.verdicts)), folded=True
-        ),
-        table_section(
+        make_table("Residuals of skills and data sets", _short(confirmed_verdict_table(study.verdicts)), folded=True),
+        make_table(
             "How many times the runs a claim would need", _short(required_runs_table(study.needed)), folded=True
         ),
     )
-    return [figure_section("splits", title, style.svg(skill_figures.splits(study.verdicts)), caption, tables)]
+    return [make_figure("splits", title, style.to_svg(skill_figures.draw_splits(study.verdicts)), caption, tables)]
 
 
 def _without_split(study: SkillStudy) -> str:
@@ -173,8 +171,8 @@ def _shifts(study: SkillStudy) -> list[Figure]:
         f"{last.extremes[1]}, {surely} there. The estimate of a largest difference is too large where noise is; the "
         "interval owns that, budget by budget, and begins at 0 where no two skills can be told apart."
     )
-    table = table_section("Shift of N* by validation set", _short(composition_table(mine)), folded=True)
-    return [figure_section("composition", title, style.svg(skill_figures.shifts(study)), caption, (table,))]
+    table = make_table("Shift of N* by validation set", _short(composition_table(mine)), folded=True)
+    return [make_figure("composition", title, style.to_svg(skill_figures.draw_shifts(study)), caption, (table,))]
 
 
 def _mixes(study: SkillStudy, categories: Mapping[str, str]) -> list[Figure]:
@@ -185,21 +183,21 @@ def _mixes(study: SkillStudy, categories: Mapping[str, str]) -> list[Figure]:
     smallest = min(one.C for one in study.fits.minima)
     own = {name: categories[name] for name in skills}
     found = [
-        figure_section(
-            "mixes", f"Data mixes at {power(smallest)} FLOP", style.svg(skill_figures.mixes(study, own, smallest)),
+        make_figure(
+            "mixes", f"Data mixes at {power(smallest)} FLOP", style.to_svg(skill_figures.draw_mixes(study, own, smallest)),
             f"IsoFLOP curves of {n_mixes} mixes at the smallest budget; the colour tells the share of the skill's own "
             "category. Other budgets are in the table.",
-            (table_section("Optima of every mix", _short(study.fits.minima_table()), folded=True),),
+            (make_table("Optima of every mix", _short(study.fits.minima_table()), folded=True),),
         ),
-        figure_section(
+        make_figure(
             "shares", "Optimal size against the share of the skill's data",
-            style.svg(skill_figures.shares(study.shares, skills)),
+            style.to_svg(skill_figures.draw_shares(study.shares, skills)),
             f"{_elasticities(study, skills)} {_equal(study)} {_PUBLISHED_SLOPES} Were a skill to learn from the tokens "
             "of its own category alone, the elasticity would be β/(α+β), about .45 with their exponents.",
             (
-                table_section("Slopes and elasticities", _short(study.shares.effect_table()), folded=True),
-                table_section("Skills at equal share", _short(study.shares.equal_share_table()), folded=True),
-                table_section("Differences of slopes", _short(study.shares.difference_table()), folded=True),
+                make_table("Slopes and elasticities", _short(study.shares.effect_table()), folded=True),
+                make_table("Skills at equal share", _short(study.shares.equal_share_table()), folded=True),
+                make_table("Differences of slopes", _short(study.shares.difference_table()), folded=True),
             ),
         ),
     ]  # fmt: skip
@@ -264,13 +262,13 @@ def _ratios(study: SkillStudy, smallest: float) -> list[Figure]:
     if study.crossover is not None and study.crossover.crossovers:
         over_all = study.crossover.crossovers[-1]
         found.append(
-            figure_section(
+            make_figure(
                 "crossover", "Where two skills want the same size",
-                style.svg(skill_figures.crossover(study.crossover)),
+                style.to_svg(skill_figures.draw_crossover(study.crossover)),
                 f"{_crossing(over_all)}{_PUBLISHED_CROSSING if study.pair == PAIR else ''}",
                 (
-                    table_section("Crossings", _short(study.crossover.crossover_table()), folded=True),
-                    table_section("Optima by ratio", _short(study.crossover.points_table()), folded=True),
+                    make_table("Crossings", _short(study.crossover.crossover_table()), folded=True),
+                    make_table("Optima by ratio", _short(study.crossover.points_table()), folded=True),
                 ),
             )
         )  # fmt: skip
@@ -281,13 +279,13 @@ def _ratios(study: SkillStudy, smallest: float) -> list[Figure]:
                 alike.setdefault(one.like, []).append(one.column.removeprefix("set/"))
         told = "; ".join(f"{like}: {join_words(names)}" for like, names in alike.items())
         found.append(
-            figure_section(
+            make_figure(
                 "likeness", "What each validation set is like",
-                style.svg(skill_figures.likeness(study.likeness, smallest)),
+                style.to_svg(skill_figures.draw_similarity(study.likeness, smallest)),
                 f"Loss at the optimum of each mix, less its mean over mixes and over its scatter, at {power(smallest)} "
                 f"FLOP, beside those of the two skills; the data sets they are the means of are left out. By all "
                 f"budgets: {told}. Each is told by itself: of ten, one may be told wrongly at this level.",
-                (table_section("Likeness", _short(study.likeness.likeness_table()), folded=True),),
+                (make_table("Likeness", _short(study.likeness.likeness_table()), folded=True),),
             )
         )  # fmt: skip
     return found

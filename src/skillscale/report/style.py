@@ -51,7 +51,7 @@ STYLE: Any = {  # keyed by names that matplotlib spells out in a type of its own
 }
 
 
-def svg(figure: Figure) -> bytes:
+def to_svg(figure: Figure) -> bytes:
     """The figure as SVG, the same bytes for the same values."""
     with mpl.rc_context(STYLE):
         buffer = io.BytesIO()
@@ -60,7 +60,7 @@ def svg(figure: Figure) -> bytes:
         return buffer.getvalue()
 
 
-def png(figure: Figure, dots_per_inch: int = 200) -> bytes:
+def to_png(figure: Figure, dots_per_inch: int = 200) -> bytes:
     """The figure as PNG."""
     with mpl.rc_context(STYLE):
         buffer = io.BytesIO()
@@ -94,7 +94,7 @@ def label_axes(panels: Sequence[Axes], x: str, y: str) -> None:
         panel.set_ylabel(y)
 
 
-def draw_key(figure: Figure, handles: Sequence[Line2D]) -> None:
+def draw_legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     """The legend, in the spare cell of the grid where there is one, else below."""
     spare = next((axes for axes in figure.axes if axes.get_label() == _SPARE), None)
     if spare is not None:
@@ -103,7 +103,7 @@ def draw_key(figure: Figure, handles: Sequence[Line2D]) -> None:
         figure.legend(handles=handles, loc="outside lower center", ncols=3 if len(handles) > 4 else len(handles))
 
 
-def log_axis(axis: Axis, lo: float, hi: float, words: Callable[[float], str], at: Sequence[float] = ()) -> None:
+def set_log_axis(axis: Axis, lo: float, hi: float, words: Callable[[float], str], at: Sequence[float] = ()) -> None:
     """A logarithmic axis from ``lo`` to ``hi`` whose labels are few and round; ``at``: ticks wanted, where they fit."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log", f"{axis.axis_name}lim": (lo, hi)})  # type: ignore[attr-defined]
     decades = math.log10(hi / lo)

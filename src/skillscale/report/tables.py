@@ -30,7 +30,7 @@ def verdict_table(fits: StudyResults, mix: str) -> str:
     notes: list[str] = []
     columns = _columns(fits, mix, sorted(shown), notes)
     hidden = len(budgets) - len(shown)
-    lines = aligned(columns)
+    lines = align_columns(columns)
     lines += _wrapped(
         f"N*: parameters at the optimum of a budget in FLOP. Residual: N* against that of {article(_reference(fits))}, "
         f"over budgets. In brackets: {100 * fits.level:.3g} % intervals."
@@ -107,7 +107,7 @@ def _table_width(columns: Sequence[Sequence[str]]) -> int:
     return sum(max(map(len, column)) for column in columns) + len(_GAP) * (len(columns) - 1)
 
 
-def aligned(columns: Sequence[Sequence[str]]) -> list[str]:
+def align_columns(columns: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a plain table whose columns start with their titles, a rule below the titles."""
     widths = [max(map(len, column)) for column in columns]
     lines = [
@@ -121,7 +121,7 @@ def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, MAX_WIDTH, subsequent_indent="    ")
 
 
-def frames(fits: StudyResults, records: Sequence[RunRecord]) -> dict[str, pd.DataFrame]:
+def study_frames(fits: StudyResults, records: Sequence[RunRecord]) -> dict[str, pd.DataFrame]:
     """Every table behind the figures, by file stem: write each as CSV."""
     return {
         "runs": runs_frame(records),
@@ -130,11 +130,11 @@ def frames(fits: StudyResults, records: Sequence[RunRecord]) -> dict[str, pd.Dat
         "power_laws": fits.power_law_table(),
         "residuals": fits.size_gap_table(),
         "frontier": fits.curve_versus_law_table(),
-        "left_out": left_out_frame(fits.excluded),
+        "left_out": excluded_frame(fits.excluded),
     }
 
 
-def left_out_frame(unusable: Sequence[ExcludedRun]) -> pd.DataFrame:
+def excluded_frame(unusable: Sequence[ExcludedRun]) -> pd.DataFrame:
     """One row a run, or a skill of a run, that was left out: run_id, skill, reason."""
     rows = [(one.run_id, one.skill, one.reason) for one in unusable]
     return pd.DataFrame(rows, columns=["run_id", "skill", "reason"])
@@ -146,7 +146,7 @@ def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
 
 
 def _run_row(record: RunRecord) -> dict[str, object]:
-    point, size, spending = record.point, record.size, record.spending
+    point, size, cost = record.point, record.size, record.cost
     row: dict[str, object] = {
         "run_id": record.run_id,
         "state": str(record.state),
@@ -157,9 +157,9 @@ def _run_row(record: RunRecord) -> dict[str, object]:
         "n_tokens": point.n_tokens,
         "mix": str(point.mix),
         "seed": point.seed,
-        "flops_exact": spending.flops_exact if spending else None,
-        "tokens_per_s": spending.tokens_per_s if spending else None,
-        "train_s": spending.train_s if spending else None,
+        "flops_exact": cost.flops_exact if cost else None,
+        "tokens_per_s": cost.tokens_per_s if cost else None,
+        "train_s": cost.train_s if cost else None,
     }
     for group, measured in (("skill", record.skills), ("held_out", record.skills_held_out), ("set", record.sets)):
         row.update(_losses(group, measured))

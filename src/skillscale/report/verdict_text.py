@@ -26,7 +26,7 @@ def article(aggregate: str) -> str:
     return "the aggregate" if aggregate in ("", "aggregate") else aggregate
 
 
-def verdict(fits: StudyResults, residual: SizeGap) -> str:
+def explain_verdict(fits: StudyResults, residual: SizeGap) -> str:
     """What is shown about one skill, with its interval; where nothing is, that."""
     if not residual.value.is_finite:
         return f"Nothing can be said of {residual.skill}: {residual.status}. {_sentence(residual.reason)}"
@@ -86,7 +86,7 @@ def _signs(fits: StudyResults, residual: SizeGap) -> str:
     return f" The estimate has this sign at {agree} of {len(single)} budgets."
 
 
-def how_to_read(fits: StudyResults) -> str:
+def explain_method(fits: StudyResults) -> str:
     """What a verdict rests on."""
     aggregate = article(fits.aggregates[0] if fits.aggregates else "")
     return (
@@ -128,7 +128,7 @@ def compare_curve_and_law(fits: StudyResults) -> str:
     )
 
 
-def what_to_run(fits: StudyResults) -> list[str]:
+def missing_runs(fits: StudyResults) -> list[str]:
     """Each distinct lack with its cure, once, and how far the unresolved skills are from a verdict."""
     lacks: dict[tuple[str, str], list[str]] = {}
     for minimum in fits.minima:

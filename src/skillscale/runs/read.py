@@ -17,7 +17,7 @@ from skillscale.laws.results import describe_exclusions as reasons_of
 from skillscale.laws.skills.skill_study import MeasuredColumns
 from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import AGGREGATE
-from skillscale.record import Measurement, RunRecord, State
+from skillscale.record import Measurement, RunRecord, RunState
 from skillscale.runs import RunTable, add_aggregates, read_columns, read_table, run_columns
 from skillscale.runs.imported import imported_table
 from skillscale.tracking import Study, StudyStore
@@ -164,7 +164,7 @@ def trained_table(records: Sequence[RunRecord], config: Config, convention: str 
     )
     if table.runs.empty:
         return table
-    finished = {record.run_id: record for record in records if record.state is State.FINISHED}
+    finished = {record.run_id: record for record in records if record.state is RunState.FINISHED}
     details = _details(config)
     losses = {
         column: [_detail(finished[run], kind, name) for run in table.runs["run_id"]]
@@ -202,7 +202,7 @@ def evaluated_table(records: Sequence[RunRecord], measured: Mapping[str, Any], c
     table = table_of_records(told, skills)
     if table.runs.empty:
         return table
-    ours = [record for record in told if record.state is State.FINISHED]
+    ours = [record for record in told if record.state is RunState.FINISHED]
     details = _split_details(splits)
     columns: dict[str, list[Any]] = {
         column: [_detail(one, kind, name) for one in ours] for column, (kind, name) in details.items()
@@ -304,13 +304,13 @@ def table_of_records(records: Sequence[RunRecord], skills: Sequence[str], *, bud
         skills: their columns; a loss that a run has not measured is NaN.
         budgets: nominal ones, FLOP.
     """
-    finished = [record for record in records if record.state is State.FINISHED]
+    finished = [record for record in records if record.state is RunState.FINISHED]
     categories = sorted({name for record in finished for name in record.point.mix.shares})
     rows = [_row(record, skills, categories, budgets) for record in finished]
     unusable = tuple(
         ExcludedRun(run_id=record.run_id, skill="", reason=f"it is {record.state}{_because(record.reason)}")
         for record in records
-        if record.state is not State.FINISHED
+        if record.state is not RunState.FINISHED
     )
     return RunTable(
         runs=pd.DataFrame(rows), skills=tuple(skills), categories=tuple(categories),
@@ -325,10 +325,10 @@ def _row(
     sems = {f"sem/{name}": record.skills[name].sem if name in record.skills else math.nan for name in skills}
     return {
         "run_id": record.run_id,
-        "cluster": (record.optimisation and record.optimisation.trunk) or record.run_id,
+        "cluster": (record.optimizer_plan and record.optimizer_plan.stable_phase) or record.run_id,
         "C": nominal_budget(record.point.flops, budgets),
         "N": float(record.point.n_params),
-        "D": float(sum(use.tokens for use in record.uses.values()) or record.point.n_tokens),
+        "D": float(sum(use.tokens for use in record.data_use.values()) or record.point.n_tokens),
         "mix": str(record.point.mix),
         "seed": record.point.seed,
         **losses,

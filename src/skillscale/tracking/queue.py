@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock
 
-from skillscale.cli.output import without_password
-from skillscale.errors import InputError, LeaseLostError, TrackingError
+from skillscale.errors import InputError, LeaseLostError, TrackingError, without_password
 from skillscale.point import MAX_PARAMS, MAX_TOKENS
 from skillscale.tracking.owner import is_alive
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from skillscale.cli.output import without_password
-from skillscale.errors import TrackingError
+from skillscale.errors import TrackingError, without_password
 from skillscale.point import digest
 from skillscale.record import TAG, DataSet
 from skillscale.tracking.connection import (

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from skillscale.errors import InputError, LeaseLostError, TrackingError
 from skillscale.point import DesignPoint
-from skillscale.record import CURVE, TAG, ProposalReason, RunRecord, State, budget_label, read_record, run_name
+from skillscale.record import (
+    CURVE,
+    TAG,
+    ProposalReason,
+    RunRecord,
+    RunState,
+    format_budget,
+    format_run_name,
+    read_record,
+)
 from skillscale.tracking.owner import current_owner, is_alive
 from skillscale.tracking.queue import (
     MAX_DEATHS,
@@ -349,7 +358,7 @@ class Study:
         with self._store.locked():
             planned = self.planned()
             self._has_mixes = len({each.point.mix for each in planned}) > 1
-            for each in sorted(planned, key=lambda one: bool(trunk) and one.point.trunk != trunk):
+            for each in sorted(planned, key=lambda one: bool(trunk) and one.point.stable_phase != trunk):
                 point = each.point
                 if (only and point.key != only) or (sampled_only and each.why is None):
                     continue
@@ -372,7 +381,7 @@ class Study:
             for entry in failed:
                 queue.again(entry)
             entries = _wanted(queue.entries(), only=only, sampled_only=sampled_only)
-        for entry in sorted(entries, key=lambda one: bool(trunk) and _planned_entry(one).point.trunk != trunk):
+        for entry in sorted(entries, key=lambda one: bool(trunk) and _planned_entry(one).point.stable_phase != trunk):
             ticket = queue.take(entry, owner) if entry.status == "WAITING" else None
             if ticket is not None and (writer := self._hold(entry, ticket, owner)) is not None:
                 return writer
@@ -401,7 +410,7 @@ class Study:
             ticket.name_run(writer.run_id)
         except LeaseLostError as error:
             if not begun:
-                self._close(writer.run_id, State.KILLED, str(error), 0)
+                self._close(writer.run_id, RunState.KILLED, str(error), 0)
             return None
         return writer
 
@@ -453,7 +462,7 @@ class Study:
                     continue
                 reason = f"owner {owner} is gone" if alive is False else f"owner {owner} is not heard of"
                 deaths = int(tag(run, "deaths") or 0) + 1
-                self._close(run.info.run_id, State.KILLED, reason, deaths)
+                self._close(run.info.run_id, RunState.KILLED, reason, deaths)
                 reaped.append(ClosedRun(run_id=run.info.run_id, run_name=run.info.run_name, owner=owner, reason=reason))
         return reaped
 
@@ -480,7 +489,7 @@ class Study:
             owner = tag(run, "owner")
             reason = entry.reason if entry.status == "FAILED" else f"owner {owner} is gone"
             self._close(
-                run.info.run_id, State.FAILED if entry.status == "FAILED" else State.KILLED, reason, entry.deaths
+                run.info.run_id, RunState.FAILED if entry.status == "FAILED" else RunState.KILLED, reason, entry.deaths
             )
             reaped.append(ClosedRun(run_id=run.info.run_id, run_name=run.info.run_name, owner=owner, reason=reason))
         return reaped
@@ -500,7 +509,7 @@ class Study:
 
     def analysis(self, kind: str, *, name: str = "", owner: str = "") -> AnalysisWriter:
         """Open a run for a fit, a report or a tuning."""
-        tags = {"study": self.name, "kind": kind, "state": str(State.RUNNING), "owner": owner or current_owner()}
+        tags = {"study": self.name, "kind": kind, "state": str(RunState.RUNNING), "owner": owner or current_owner()}
         tags["claimed"] = f"{time.time():.3f}"
         run_id = self._store.create_run(self.study_experiment_id, name or kind, run_tags(tags))
         return AnalysisWriter(self._store, run_id, self.study_experiment_id)
@@ -520,12 +529,12 @@ class Study:
 
     def _create(self, planned: PlannedPoint, owner: str, ticket: Lease | None = None) -> RunWriter:
         point, why = planned.point, planned.why
-        name = run_name(point, tells_mix=self._has_mixes)
+        name = format_run_name(point, with_mix=self._has_mixes)
         tags = {
             "study": self.name,
             "kind": "point",
-            "state": str(State.RUNNING),
-            "budget": budget_label(point.flops),
+            "state": str(RunState.RUNNING),
+            "budget": format_budget(point.flops),
             "point_key": point.key,
             "point": json.dumps(point.as_dict()),
             "owner": owner,
@@ -541,10 +550,10 @@ class Study:
         """Take over a run; or give it up as failed when its processes keep dying."""
         deaths = run.deaths + (run.status == "RUNNING")
         if deaths >= MAX_DEATHS:
-            self._close(run.run_id, State.FAILED, worker_death_reason(deaths), deaths)
+            self._close(run.run_id, RunState.FAILED, worker_death_reason(deaths), deaths)
             return None
         tags = {"owner": owner, "attempt": str(run.attempt + 1), "deaths": str(deaths), "reason": ""}
-        tags |= {"state": str(State.RUNNING), "claimed": f"{time.time():.3f}"}
+        tags |= {"state": str(RunState.RUNNING), "claimed": f"{time.time():.3f}"}
         self._store.write(run.run_id, RunUpdate(tags={f"{TAG}{key}": value for key, value in tags.items()}))
         self._store.set_status(run.run_id, "RUNNING")
         claim = Claim(
@@ -553,7 +562,7 @@ class Study:
         )  # fmt: skip
         return RunWriter(self._store, claim, ticket)
 
-    def _close(self, run_id: str, state: State, reason: str, deaths: int) -> None:
+    def _close(self, run_id: str, state: RunState, reason: str, deaths: int) -> None:
         tags = {f"{TAG}state": str(state), f"{TAG}reason": reason, f"{TAG}deaths": str(deaths)}
         self._store.write(run_id, RunUpdate(tags=tags))
         self._store.set_status(run_id, state.name)
@@ -600,7 +609,7 @@ class Study:
             run.data.metrics,
             run_id=run.info.run_id,
             study=self.name,
-            state=State.RUNNING if status == "SCHEDULED" else State[status],
+            state=RunState.RUNNING if status == "SCHEDULED" else RunState[status],
             reason=tag(run, "reason"),
             point=DesignPoint.from_dict(json.loads(tag(run, "point"))),
             purpose=tag(run, "purpose"),
@@ -706,7 +715,7 @@ def _told(why: ProposalReason | None) -> dict[str, str]:
     """Tags of a run that the sampler chose."""
     if why is None:
         return {}
-    tags = {"why": why.sentence, "purpose": why.purpose, "cost": f"{why.cost:.6g}", "gain": f"{why.gain:.4g}"}
+    tags = {"why": why.sentence, "purpose": why.purpose, "cost": f"{why.cost:.6g}", "gain": f"{why.mean_narrowing:.4g}"}
     return tags | {"law_weights": json.dumps(json.loads(why.as_text())["laws"])}
 
 

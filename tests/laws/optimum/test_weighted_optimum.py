@@ -10,7 +10,7 @@ from skillscale.errors import InputError
 from skillscale.laws.fit.skill_law import fit_together
 from skillscale.laws.optimum.optimum import best_mix, size_gap, validation_effect, weighted_optimum
 from skillscale.laws.optimum.weighted_optimum import weighted_optima
-from skillscale.report.worth import weighted_optima_as_dict, worth_text
+from skillscale.report.weighted_optima import weighted_optima_as_dict, weighted_optima_text
 
 WEIGHTS = {"code": 1.0, "prose": 2.0}
 
@@ -44,7 +44,7 @@ def test_a_mix_within_bounds_is_told():
     assert sum(plain["mix"].values()) == pytest.approx(1)
     assert plain["equal_weights"] is None
     assert plain["best_mix"]["loss"] <= plain["loss"] + 1e-9 or plain["mix"]["code"] > 0.2
-    assert "best mix " in worth_text({"": found}, "total", 0.9)
+    assert "best mix " in weighted_optima_text({"": found}, "total", 0.9)
 
 
 def test_bounds_need_a_law_of_the_mix():
@@ -61,7 +61,7 @@ def test_text_and_values_say_the_same():
     assert 6 * plain["n_params"] * plain["n_tokens"] == pytest.approx(1e11)
     assert plain["interval"][0] < plain["n_params"] < plain["interval"][1]
     assert plain["loss"] == pytest.approx(np.dot([1 / 3, 2 / 3], [one["loss"] for one in plain["losses"].values()]))
-    text = worth_text({"": found}, "total", 0.9)
+    text = weighted_optima_text({"": found}, "total", 0.9)
     assert text.startswith("worth: 0.333 code + 0.667 prose. N: total. By equal weights")
     shift = math.expm1(plain["residuals"]["code"]["value"])
     row = next(line for line in text.splitlines() if line.startswith("code "))

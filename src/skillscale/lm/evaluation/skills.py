@@ -14,7 +14,7 @@ from skillscale.config import SkillsConfig
 from skillscale.errors import DivergedError
 from skillscale.lm.data.prepare import PreparedData
 from skillscale.lm.evaluation.items import ItemSet, Windows, cut_windows
-from skillscale.record import Measurement, pooled
+from skillscale.record import Measurement, average_measurements
 
 Model = Callable[[Tensor], Tensor]
 Floats = npt.NDArray[np.float64]
@@ -56,9 +56,11 @@ def aggregate_skills(sets: Mapping[str, Measurement], skills: SkillsConfig) -> E
     """The skills from the sets they are made of."""
     return EvaluationResult(
         sets=sets,
-        skills={skill.name: pooled([sets[name] for name in skill.hypothesis]) for skill in skills.skills},
+        skills={skill.name: average_measurements([sets[name] for name in skill.hypothesis]) for skill in skills.skills},
         skills_held_out={
-            skill.name: pooled([sets[name] for name in skill.held_out]) for skill in skills.skills if skill.held_out
+            skill.name: average_measurements([sets[name] for name in skill.held_out])
+            for skill in skills.skills
+            if skill.held_out
         },
     )
 

@@ -60,7 +60,9 @@ class SamplingProblem:
     def wish(self, spent: float, made: int = 0) -> DesignGoal:
         """What to learn with what ``made`` runs, which cost ``spent`` FLOP, have left of the budget."""
         runs = math.inf if self.runs is None else max(self.runs - made, 0)
-        return DesignGoal(targets=self.targets, left=max(self.budget - spent, 0.0), width=self.width, runs=runs)
+        return DesignGoal(
+            targets=self.targets, budget=max(self.budget - spent, 0.0), target_half_width=self.width, max_runs=runs
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Space and targets as plain values by the names of the settings; when it is enough may change as one goes."""
@@ -189,7 +191,7 @@ def _sizes(sample: SampleConfig, known: StudyContext, flops: tuple[float, float]
     inside = [size for size in ladder if low * 0.999 <= size <= high * 1.001]
     if ladder and not inside:
         raise InputError(
-            f"nothing may be run: none of the sizes, which go from {ladder[0]:,} to {ladder[-1]:,} parameters, lies "
+            f"the limits allow no run: none of the sizes, which go from {ladder[0]:,} to {ladder[-1]:,} parameters, lies "
             f"between {low:,.0f} and {high:,.0f}, as n_params, ratio and flops want; widen those"
         )
     if len(inside) <= _MOST_SIZES:

@@ -8,7 +8,7 @@ from skillscale.formatting import MISSING, format_count, format_flops, format_lo
 from skillscale.laws.optimum.optimum import Optimum, ValidationMismatch
 from skillscale.laws.optimum.weighted_optimum import WeightedOptimum
 from skillscale.laws.results import Interval, SizeGap
-from skillscale.report.tables import aligned
+from skillscale.report.tables import align_columns
 
 
 def weighted_optima_as_dict(found: Mapping[str, Sequence[WeightedOptimum]], convention: str) -> list[dict[str, Any]]:
@@ -26,53 +26,55 @@ def weighted_optima_as_dict(found: Mapping[str, Sequence[WeightedOptimum]], conv
 def _plain(one: WeightedOptimum) -> dict[str, Any]:
     optimum = one.optimum
     return {
-        **plain_optimum(optimum),
+        **optimum_as_dict(optimum),
         "worth": dict(optimum.weights),
         "mix": {name: share.value for name, share in optimum.mix.items()},
-        "residuals": {each.skill: plain_residual(each) for each in one.size_gaps},
-        "equal_weights": None if one.equal is None else plain_effect(one.equal),
-        "best_mix": None if one.best is None else plain_best(one.best),
+        "residuals": {each.skill: size_gap_as_dict(each) for each in one.size_gaps},
+        "equal_weights": None if one.equal is None else mismatch_as_dict(one.equal),
+        "best_mix": None if one.best is None else best_mix_as_dict(one.best),
     }
 
 
-def plain_optimum(one: Optimum) -> dict[str, Any]:
+def optimum_as_dict(one: Optimum) -> dict[str, Any]:
     """N and D with the losses there, as plain values."""
     return {
-        "flops": one.C, "n_params": one.N.value, "interval": ends(one.N), "n_tokens": one.D.value,
-        "loss": one.loss.value, "loss_interval": ends(one.loss),
-        "losses": {name: {"loss": loss.value, "interval": ends(loss)} for name, loss in one.losses.items()},
+        "flops": one.C, "n_params": one.N.value, "interval": interval_ends(one.N), "n_tokens": one.D.value,
+        "loss": one.loss.value, "loss_interval": interval_ends(one.loss),
+        "losses": {name: {"loss": loss.value, "interval": interval_ends(loss)} for name, loss in one.losses.items()},
         "status": str(one.status), "reason": one.reason,
     }  # fmt: skip
 
 
-def plain_best(one: Optimum) -> dict[str, Any]:
+def best_mix_as_dict(one: Optimum) -> dict[str, Any]:
     """The same with the best mix and its search."""
-    shares = {name: {"share": share.value, "interval": ends(share)} for name, share in one.mix.items()}
+    shares = {name: {"share": share.value, "interval": interval_ends(share)} for name, share in one.mix.items()}
     starts = None if one.starts is None else {"tried": one.starts.tried, "agree": one.starts.agree}
-    return {**plain_optimum(one), "mix": shares, "starts": starts}
+    return {**optimum_as_dict(one), "mix": shares, "starts": starts}
 
 
-def plain_residual(one: SizeGap) -> dict[str, Any]:
+def size_gap_as_dict(one: SizeGap) -> dict[str, Any]:
     """``value``: ln N*(skill) - ln N* of the worth."""
     return {
-        "value": one.value.value, "interval": ends(one.value), "p": one.p, "p_holm": one.p_holm,
+        "value": one.value.value, "interval": interval_ends(one.value), "p": one.p, "p_holm": one.p_holm,
         "verdict": str(one.verdict), "status": str(one.status), "reason": one.reason,
     }  # fmt: skip
 
 
-def plain_effect(one: ValidationMismatch) -> dict[str, Any]:
+def mismatch_as_dict(one: ValidationMismatch) -> dict[str, Any]:
     """``shift``: in ln N; ``cost``: nats per token; ``compute``: share of C that makes up for it."""
     told = {name: getattr(one, name) for name in ("shift", "cost", "compute", "largest")}
-    plain: dict[str, Any] = {name: {"value": each.value, "interval": ends(each)} for name, each in told.items()}
+    plain: dict[str, Any] = {
+        name: {"value": each.value, "interval": interval_ends(each)} for name, each in told.items()
+    }
     return {**plain, "extremes": list(one.extremes), "status": str(one.status), "reason": one.reason}
 
 
-def ends(value: Interval) -> list[float]:
+def interval_ends(value: Interval) -> list[float]:
     """Both ends of an interval."""
     return [value.lo, value.hi]
 
 
-def worth_text(found: Mapping[str, Sequence[WeightedOptimum]], convention: str, level: float) -> str:
+def weighted_optima_text(found: Mapping[str, Sequence[WeightedOptimum]], convention: str, level: float) -> str:
     """Tables for the terminal: the optimum of each compute, each skill's residual, the best mix; then what is odd."""
     blocks = ["\n".join(_block(mix, several, convention)) for mix, several in found.items() if several]
     return "\n\n".join([*blocks, f"In brackets: {100 * level:.3g} % intervals."])
@@ -125,7 +127,7 @@ def _notes(several: Sequence[WeightedOptimum]) -> list[tuple[str, str]]:
 
 
 def _table(*columns: list[str]) -> list[str]:
-    return aligned([column for column in columns if any(column[1:])])
+    return align_columns([column for column in columns if any(column[1:])])
 
 
 def size_text(value: Interval) -> str:
