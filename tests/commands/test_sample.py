@@ -312,7 +312,7 @@ def test_a_trainer_that_cannot_be_loaded_ends_the_command(sampled, place, capfd)
         (["--target_flops", "1e12"], "below the least run"),
         (["--sample.ratio", "[1, 2]", "--sample.n_params", "[1, 10]"], "the limits allow no run"),
         (["--sample.weights", "{cod: 2}"], "did you mean code?"),
-        (["--sample.epochs", "4"], "limit sample.n_tokens"),
+        (["--sample.max_epochs", "4"], "limit sample.n_tokens"),
         (["--sample.epoch", "4"], "did you mean epochs?"),
         (["--flops_min", "1e19"], "above flops_max"),
         (["--mixes", "web"], "--mixes must hold shares, as in code=.5,prose=.5; code=1, but it is 'web'"),

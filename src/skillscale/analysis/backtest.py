@@ -32,10 +32,12 @@ class Limit:
 
     @property
     def letter(self) -> str:
+        """C or N."""
         return "C" if self.name == "max_flops" else "N"
 
     @property
     def unit(self) -> str:
+        """Unit of the limit."""
         return "FLOP" if self.name == "max_flops" else "parameters"
 
     def text(self, value: float) -> str:

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skillscale.cli.output import to_json
 from skillscale.config import Config, LawConfig, StudyConfig
 from skillscale.errors import FitError, InputError
-from skillscale.formatting import did_you_mean
+from skillscale.formatting import did_you_mean, to_json
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
 from skillscale.laws.fit.joint import ParameterSharing
@@ -196,8 +195,8 @@ def _fit_curves(
     if not of_grid.has_isoflops:
         return StudyResults(
             skills=table.judged, aggregates=table.aggregates, level=study.level, resamples=study.resamples,
-            curve=laws.isoflop_curve, runs=table.runs, minima=(), power_laws=(), residuals=(), laws=(), frontier=(),
-            unusable=table.unusable,
+            curve=laws.isoflop_curve, runs=table.runs, minima=(), power_laws=(), size_gaps=(), laws=(), curve_versus_law=(),
+            excluded=table.unusable,
         ), ()  # fmt: skip
     grid = of_grid.table.runs
     curves = fit_study(
@@ -205,8 +204,8 @@ def _fit_curves(
         curve=laws.isoflop_curve, laws=_laws_by_mix(runs, fitted, grid),
     )  # fmt: skip
     pairs = {(item.run_id, item.skill) for item in table.unusable}
-    excluded = tuple(item for item in curves.unusable if (item.run_id, item.skill) not in pairs)
-    return replace(curves, unusable=(*table.unusable, *excluded), whole=runs.whole), excluded
+    excluded = tuple(item for item in curves.excluded if (item.run_id, item.skill) not in pairs)
+    return replace(curves, excluded=(*table.unusable, *excluded), C_is_6ND=runs.whole), excluded
 
 
 def fit_skill_study(runs: LoadedRuns, results: FitResults, config: Config) -> SkillStudy | None:
@@ -337,10 +336,10 @@ def curves_as_dict(curves: StudyResults) -> dict[str, Any]:
     tables = {
         "minima": curves.minima_table(),
         "power_laws": curves.power_law_table(),
-        "residuals": curves.residual_table(),
+        "residuals": curves.size_gap_table(),
         "laws": curves.law_table(),
-        "frontier": curves.frontier_table(),
+        "frontier": curves.curve_versus_law_table(),
     }
-    excluded = [{"run": item.run_id, "skill": item.skill, "reason": item.reason} for item in curves.unusable]
+    excluded = [{"run": item.run_id, "skill": item.skill, "reason": item.reason} for item in curves.excluded]
     rows = {name: table.to_dict(orient="records") for name, table in tables.items()}
     return {"level": curves.level, **rows, "unusable": excluded}

@@ -44,7 +44,7 @@ def log_results(run: AnalysisWriter, results: FitResults, runs: LoadedRuns) -> N
     run.file("law.json", results.law_json())
     metrics = {f"N_star_exponent/{law.skill}": law.a.value for law in curves.power_laws if law.a.is_finite}
     metrics |= {
-        f"residual/{gap.skill}": gap.value.value for gap in curves.residuals if gap.pooled and gap.value.is_finite
+        f"residual/{gap.skill}": gap.value.value for gap in curves.size_gaps if gap.pooled and gap.value.is_finite
     }
     metrics |= {
         f"law_exponent/{name}": law.exponent.value for name, law in results.fitted.items() if law.exponent.is_finite

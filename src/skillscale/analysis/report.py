@@ -18,7 +18,7 @@ from skillscale.laws.skills.skill_study import SkillStudy
 from skillscale.report import style
 from skillscale.report.skill_page import make_skill_figures, skill_frames
 from skillscale.runs.published_optima import read_optima
-from skillscale.runs.read import LoadedRuns, exclusion_lines, read_runs
+from skillscale.runs.read import LoadedRuns, describe_exclusions, exclusion_lines, read_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,11 @@ def _isoflop_figures(curves: StudyResults, base: str) -> dict[str, bytes]:
     from skillscale.report import figures
     from skillscale.report.page import shown_mixes
 
-    drawings = {"isoflop": figures.draw_isoflop_curves, "optima": figures.draw_optima, "residuals": figures.draw_size_gaps}
+    drawings = {
+        "isoflop": figures.draw_isoflop_curves,
+        "optima": figures.draw_optima,
+        "residuals": figures.draw_size_gaps,
+    }
     files: dict[str, bytes] = {}
     for at, mix in enumerate(shown_mixes(curves, base)):
         for name, draw in drawings.items():

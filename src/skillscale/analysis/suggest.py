@@ -109,7 +109,9 @@ def _context(runs: LoadedRuns, config: Config) -> StudyContext:
 
 
 def _under_way(runs: LoadedRuns) -> Sequence[DesignPoint]:
-    return [record.point for record in runs.records if record.state in (RunState.RUNNING, RunState.FAILED, RunState.KILLED)]
+    return [
+        record.point for record in runs.records if record.state in (RunState.RUNNING, RunState.FAILED, RunState.KILLED)
+    ]
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

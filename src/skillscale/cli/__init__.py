@@ -21,7 +21,7 @@ from skillscale import __version__, config, errors
 from skillscale.cli.catalogue import COMMANDS
 from skillscale.cli.command import Command, Invocation, invocation, split_settings, unknown_option
 from skillscale.cli.help import ALL, overview, usage
-from skillscale.cli.output import Output, without_password
+from skillscale.cli.output import Output
 from skillscale.config.options import Option
 from skillscale.config.readers import OneOf
 from skillscale.formatting import did_you_mean
@@ -190,7 +190,7 @@ def _refuse_repeats(words: Sequence[str]) -> None:
 
 
 def _complain(message: str, code: int) -> int:
-    sys.stderr.write(f"skillscale: error: {without_password(' '.join(message.split()))}\n")
+    sys.stderr.write(f"skillscale: error: {errors.without_password(' '.join(message.split()))}\n")
     return code
 
 

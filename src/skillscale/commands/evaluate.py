@@ -72,7 +72,7 @@ def evaluate(options: EvaluateOptions, config: Config, out: Output) -> dict[str,
     from skillscale.tracking import StudyStore
 
     if is_shipped("study", options.study):
-        raise InputError(f"{arguments['study']} is a study that is trained here; give --study another name")
+        raise InputError(f"{options.study} is a study that is trained here; give --study another name")
     asked = _asked(options)
     _check_context(asked, options.reading.context)
     registry = StudyStore.open(options.tracking, cache=options.cache)

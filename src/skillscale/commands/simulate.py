@@ -61,12 +61,15 @@ def simulate(options: SimulateOptions, config: Config, out: Output) -> dict[str,
     del config
     makers = _makers(options.design)
     space, mix = _space(options)
-    terms = _terms(arguments, space)
+    terms = _terms(options, space)
     world = _world(options.truth, space, mix, out)
     first = world(0)
     targets = _targets(first.skills, space, options)
     wish = DesignGoal(
-        targets=targets, left=terms.budget, width=options.target_half_width or 0.0, runs=terms.most or math.inf
+        targets=targets,
+        budget=terms.budget,
+        target_half_width=options.target_half_width or 0.0,
+        max_runs=terms.most or math.inf,
     )
     found = {}
     for name, make in makers.items():

@@ -87,9 +87,9 @@ def tune(options: TuneOptions, config: Config, out: Output) -> dict[str, Any]:
 def tuning_points(options: TuneOptions, config: Config) -> list[DesignPoint]:
     """The asked (N, D), or the corners of the grid: its smallest and largest size at its end budgets."""
     sizes, tokens = options.n_params, options.n_tokens
-    if (sizes is None) != (tokens is None) or (sizes and len(sizes) != len(tokens)):
+    if len(sizes or ()) != len(tokens or ()):
         raise InputError("give --n_params and --n_tokens with as many values each, or neither")
-    if sizes:
+    if sizes and tokens:
         mix, seed = config.study.mix_values[0], config.study.first_seed
         return [
             DesignPoint(n_params=nearest_size(size, config), n_tokens=n, mix=mix, seed=seed)

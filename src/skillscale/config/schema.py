@@ -378,16 +378,16 @@ class SampleConfig:
         ratio: least and largest D / N.
         sizes: the only N there are.
         mixes: that may be trained on, the first asked about.
-        epochs: how often a run may see a category's tokens.
+        max_epochs: how often a run may see a category's tokens.
         replicates: runs of one point, each with another seed.
         overhead: FLOP that a run costs beside its own.
         budget: FLOP for all sampled runs.
         runs: how many those are at most.
-        after_grid: share of its grid's FLOPs and runs that ``main`` has for sampled ones.
-        wanted: skills to learn about.
+        share_after_grid: share of its grid's FLOPs and runs that ``main`` has for sampled ones.
+        target_skills: skills to learn about.
         weights: of skills, 1 by default.
         target_flops: computes at which optima are asked, FLOP.
-        width: half width of the widest interval, in ln N, that is enough.
+        target_half_width: half width of the widest interval, in ln N, that is enough.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -399,19 +399,19 @@ class SampleConfig:
     ratio: tuple[Positive, Positive]
     sizes: tuple[Count, ...]
     mixes: tuple[Mapping[str, float], ...]
-    epochs: Positive | Mapping[str, Positive] | None
+    max_epochs: Positive | Mapping[str, Positive] | None
     replicates: Count
     overhead: Annotated[float, Field(ge=0)] | None
     budget: Positive | None
     runs: Count | None
-    after_grid: Annotated[float, Field(ge=0)]
-    wanted: tuple[str, ...]
+    share_after_grid: Annotated[float, Field(ge=0)]
+    target_skills: tuple[str, ...]
     weights: Mapping[str, Positive]
     target_flops: tuple[Positive, ...]
-    width: Annotated[float, Field(ge=0)]
+    target_half_width: Annotated[float, Field(ge=0)]
 
     def __post_init__(self) -> None:
-        _refuse_repeats("skill", list(self.wanted))
+        _refuse_repeats("skill", list(self.target_skills))
         for name in ("n_params", "n_tokens", "ratio"):
             low, high = getattr(self, name)
             if low > high:

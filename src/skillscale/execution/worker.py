@@ -138,7 +138,11 @@ def _trunk(writer: "RunWriter", context: WorkerContext, study: "Study") -> "Stab
 
 def _waiting(point: DesignPoint, study: "Study") -> list[DesignPoint]:
     """The other points of a point's trunk that are still to be trained, or are being trained."""
-    alike = [each for each in study.planned() if each.point.stable_phase == point.stable_phase and each.point.key != point.key]
+    alike = [
+        each
+        for each in study.planned()
+        if each.point.stable_phase == point.stable_phase and each.point.key != point.key
+    ]
     return [each.point for each in alike if each.status not in ("FINISHED", "FAILED")]
 
 

@@ -5,7 +5,7 @@ import shlex
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,7 @@ class WorkerPool:
     queue: str
     cache: Path
     options: WorkerPoolOptions
-    user_trainer: UserTrainerOptions = UserTrainerOptions()
+    user_trainer: UserTrainerOptions = field(default_factory=UserTrainerOptions)
     devices: int = 1
     sampled_only: bool = False
 

@@ -105,7 +105,7 @@ def read_runs(source: SourceOptions, config: Config) -> LoadedRuns:
     """
     if source.table:
         if not source.columns:
-            raise InputError(f"--table {arguments['table']} needs --columns FILE, which tells what its columns are")
+            raise InputError(f"--table {source.table} needs --columns FILE, which tells what its columns are")
         columns = read_columns(source.columns)
         table = read_table(source.table, columns, convention=source.n_convention)
         return LoadedRuns(table=table, name=Path(source.table).stem)
