@@ -48,6 +48,14 @@ class Command:
         """All options, ``--json`` last."""
         return (*options_of(self.options), *self.short, JSON)
 
+    @property
+    def groups(self) -> Mapping[str, tuple[Option, ...]]:
+        """All options by the title of their group, those without a title last."""
+        titles = sorted(dict.fromkeys(parameter.group for parameter in self.parameters), key=lambda title: not title)
+        return {
+            title: tuple(parameter for parameter in self.parameters if parameter.group == title) for title in titles
+        }
+
     def function(self) -> Run:
         """Return the function that ``run`` names."""
         module, _, name = self.run.partition(":")

@@ -44,10 +44,8 @@ def usage(command: Command, level: str) -> str:
     width = max(len(parameter.name) for parameter in shown)
     settings = " [--NOUN.key VALUE ...]" if command.settings else ""
     lines = [f"usage: skillscale {command.name} [--NAME VALUE ...]{settings}", "", command.help, ""]
-    groups = dict.fromkeys(parameter.group for parameter in shown) if level == ALL else {"": None}
-    for group in sorted(groups, key=lambda title: not title):
-        members = [parameter for parameter in shown if parameter.group == group] if level == ALL else shown
-        lines += [group] if group else []
+    for title, members in (command.groups if level == ALL else {"": shown}).items():
+        lines += [title] if title else []
         lines += [f"  --{member.name:<{width}}  {member.help}{_default(member)}" for member in members]
         lines.append("")
     if level != ALL and len(shown) < len(command.parameters):

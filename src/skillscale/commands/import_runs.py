@@ -125,7 +125,7 @@ def _check_fits(source: ImportSource, there: Sequence[ImportSource], study: str)
         if other["convention"] != new["convention"]:
             raise InputError(
                 f"study {study!r} counts N by the convention {other['convention']!r}, and the new runs by "
-                f"{new['convention']!r}; give --convention, or {cure}"
+                f"{new['convention']!r}; give --n_convention, or {cure}"
             )
         if bool(other["categories"]) != bool(new["categories"]):
             kinds = ("names of mixes", "shares of categories")

@@ -263,7 +263,7 @@ def check_losses(answer: Any, skills: Sequence[str]) -> dict[str, tuple[float, f
         parts = [f"no loss of {', '.join(missing)}"] * bool(missing)
         parts += [f"a loss of {', '.join(map(str, others))}, which nobody asked for"] * bool(others)
         raise _BadAnswerError(
-            f"the trainer returned {' and '.join(parts)}; asked for (--wanted) are {', '.join(skills)}"
+            f"the trainer returned {' and '.join(parts)}; asked for (--target_skills) are {', '.join(skills)}"
         )
     return {name: _loss_and_sem(name, answer[name]) for name in skills}
 

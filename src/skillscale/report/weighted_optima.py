@@ -12,7 +12,7 @@ from skillscale.report.tables import align_columns
 
 
 def weighted_optima_as_dict(found: Mapping[str, Sequence[WeightedOptimum]], convention: str) -> list[dict[str, Any]]:
-    """What ``fit --worth --json`` prints under ``optima``: one object a compute (and named mix); null is unknown.
+    """What ``fit --skill_weights --json`` prints under ``optima``: one object a compute (and named mix); null is unknown.
 
     Args:
         found: by the name of the mix whose runs were fitted, empty where all were at once.

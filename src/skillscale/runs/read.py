@@ -144,7 +144,7 @@ def _check_convention(wanted: str, imported: RunTable | None) -> None:
     if imported is not None and wanted and wanted != imported.convention:
         raise InputError(
             f"the study was imported with N by the convention {imported.convention or 'of its one column'!r}, and has "
-            f"no other; import the runs into another study with --convention {wanted}"
+            f"no other; import the runs into another study with --n_convention {wanted}"
         )
 
 
@@ -237,7 +237,7 @@ def _per_byte(record: RunRecord) -> RunRecord:
 def _check_counted(convention: str) -> None:
     if convention not in _IN_WORDS:
         raise InputError(
-            f"--convention of a study that was trained or measured here is {' or '.join(_IN_WORDS)}, not {convention!r}"
+            f"--n_convention of a study that was trained or measured here is {' or '.join(_IN_WORDS)}, not {convention!r}"
         )
 
 
@@ -249,7 +249,7 @@ def _nonembed(record: RunRecord) -> float:
     """
     if record.size is None:
         raise InputError(
-            f"run {record.run_id} has no record of its size without the embedding; take --convention total"
+            f"run {record.run_id} has no record of its size without the embedding; take --n_convention total"
         )
     return float(record.size.n_params_nonembed)
 
