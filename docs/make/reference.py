@@ -152,7 +152,7 @@ def _of_class(kind: type, place: str, file: Path | None = None) -> Iterator[str]
         held = [part for part in _parts(hint) if dataclasses.is_dataclass(part)]
         inner += [(f"{place}.{one.name}", part) for part in held if isinstance(part, type)]
         says = said[one.name]
-        if one.name in above and place == "sample":  # whose file is commented key by key
+        if one.name in above and place in ("sample", "laws"):  # whose files are commented key by key
             says += f" {above[one.name]}"
         yield f"| `{one.name}` | {_kind(hint)} | {_value(one, values, held)} | {_text(says)} |"
     yield ""

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from skillscale import config
+from skillscale.analysis.background import report_context
 from skillscale.config.options import SourceOptions
 from skillscale.errors import InputError
 from skillscale.point import DesignPoint, Mix

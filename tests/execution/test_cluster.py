@@ -1,4 +1,4 @@
-"""The walk of docs/guide/howto/cluster.md: PostgreSQL, an MLflow server, four workers that know two addresses; some are lost."""
+"""The walk of docs/guide/howto/cluster.md: PostgreSQL, an MLflow server, four workers; some are lost."""
 
 import json
 import os

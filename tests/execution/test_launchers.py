@@ -211,8 +211,8 @@ def test_slurm_takes_the_options_that_are_shown(tmp_path, slurm_on_path):
         for one in entry.parameters
         if one.name == "launcher_options"
     ]
-    page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
-    examples = [shown.rpartition("as in ")[2], *re.findall(r"--launcher_options ([^`\s]*gpus_per_node[^`\s]*)", page)]
+    page = (Path(__file__).parents[2] / "docs" / "guide" / "howto" / "cluster.md").read_text()
+    examples = [shown.rpartition("as in ")[2], *re.findall(r"--launch(?:er_options)? ([^`\s]*gpus_per_node[^`\s]*)", page)]
     assert len(examples) >= 3
     for example in examples:
         launcher("slurm", readers.launcher_options(example), tmp_path)

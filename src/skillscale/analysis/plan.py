@@ -8,7 +8,7 @@ from skillscale.analysis.load_laws import LoadedLaws, check_names
 from skillscale.config.options import BudgetOptions, PlanOptions
 from skillscale.errors import FitError, InputError
 from skillscale.formatting import format_flops, format_number, join_words, to_json
-from skillscale.laws.optimum.ensemble import categories_of
+from skillscale.laws.optimum.ensemble import shared_categories
 from skillscale.laws.optimum.plan import Plan, PlanRequest
 from skillscale.point import Mix
 from skillscale.tracking import AnalysisWriter
@@ -67,7 +67,7 @@ def plan_request(options: PlanOptions, loaded: LoadedLaws) -> PlanRequest:
         check_names(option, fitted, names, loaded.name)
         if weights and not any(weights.values()):
             raise InputError(f"--{option} sums to 0; give at least one skill a weight above 0")
-    categories = categories_of(loaded.laws)
+    categories = shared_categories(loaded.laws)
     check_names("bounds", options.bounds, categories, f"the law of {loaded.name}")
     return PlanRequest(
         weights=options.skill_weights or dict.fromkeys(loaded.skills or names, 1.0), skills=loaded.skills,

@@ -64,19 +64,19 @@ def plan_as_dict(one: Plan, asked: PlanContext, at: int) -> dict[str, Any]:
         "mix": {name: share.value for name, share in optimum.mix.items()},
         "loss": one.loss.value, "loss_interval": interval_ends(one.loss), "losses": told,
         "residuals": {each.skill: size_gap_as_dict(each) for each in one.size_gaps},
-        "prices": [_plain_price(each) for each in one.prices],
-        "cheap": _plain_cheap(one.cheap),
+        "prices": [_plain_price(each) for each in one.size_costs],
+        "cheap": _plain_cheap(one.near_optimal),
         "frontiers": [_plain_frontier(each) for each in one.frontiers],
         "best_mix": None if one.best is None else best_mix_as_dict(one.best) | {
             "losses": {name: _valued(each) for name, each in one.best_losses.items()}
         },
-        "validation": None if one.misled is None else _plain_misled(one.misled),
+        "validation": None if one.validation_cost is None else _plain_misled(one.validation_cost),
         "not_told": undetermined(one, asked),
     }  # fmt: skip
 
 
 def _loss_of(one: Plan, name: str) -> dict[str, Any]:
-    own = one.own[name].N
+    own = one.skill_optima[name].N
     return {
         "loss": one.losses[name].value, "interval": interval_ends(one.losses[name]), "scatter": one.scatter[name],
         "own_n_params": {"value": own.value, "interval": interval_ends(own)},
@@ -88,13 +88,15 @@ def _valued(value: Interval) -> dict[str, Any]:
 
 
 def _plain_price(one: SizeCost) -> dict[str, Any]:
-    told = {name: _valued(getattr(one, name)) for name in ("more", "compute", "change")}
-    return {"n_params": one.N, "n_tokens": one.D, **told, "asked": one.asked}
+    return {
+        "n_params": one.N, "n_tokens": one.D, "more": _valued(one.excess), "compute": _valued(one.compute),
+        "change": _valued(one.change), "asked": one.requested,
+    }  # fmt: skip
 
 
 def _plain_cheap(one: NearOptimalSizes) -> dict[str, Any]:
     return {
-        "tolerance": one.tolerance, "n_params": [one.lo, one.hi], "sure": [one.sure_lo, one.sure_hi],
+        "tolerance": one.tolerance, "n_params": [one.lo, one.hi], "sure": [one.confident_lo, one.confident_hi],
         "chance": one.chance,
     }  # fmt: skip
 
@@ -102,14 +104,14 @@ def _plain_cheap(one: NearOptimalSizes) -> dict[str, Any]:
 def _plain_frontier(one: TradeoffFrontier) -> dict[str, Any]:
     return {
         "skill": one.skill, "rest": dict(one.rest), "planned": one.planned, "with_mix": one.with_mix,
-        "steps": [_plain_step(step) for step in one.steps],
+        "steps": [_plain_step(step) for step in one.points],
     }  # fmt: skip
 
 
 def _plain_step(one: TradeoffPoint) -> dict[str, Any]:
     return {
         "weight": one.weight, "n_params": one.N.value, "interval": interval_ends(one.N), "n_tokens": one.D, "mix": dict(one.mix),
-        "loss": one.own, "rest_loss": one.rest, "change": _valued(one.own_change),
+        "loss": one.skill_loss, "rest_loss": one.rest_loss, "change": _valued(one.skill_change),
         "rest_change": _valued(one.rest_change),
     }  # fmt: skip
 
@@ -133,10 +135,10 @@ def undetermined(one: Plan, asked: PlanContext) -> list[str]:
     known = [note for note in optimum.reason.split("; ") if "times the largest" not in note]
     if any(known):
         said.append(f"{_capital('; '.join(known))}.")
-    if optimum.N.is_finite and not math.isfinite(one.cheap.sure_lo):
+    if optimum.N.is_finite and not math.isfinite(one.near_optimal.confident_lo):
         said.append(
-            f"N* to within {100 * one.cheap.tolerance:.3g} % of compute: the planned N loses less than that in "
-            f"{100 * one.cheap.chance:.0f} % of the draws, and no size does in enough of them to be sure."
+            f"N* to within {100 * one.near_optimal.tolerance:.3g} % of compute: the planned N loses less than that in "
+            f"{100 * one.near_optimal.chance:.0f} % of the draws, and no size does in enough of them to be sure."
         )
     open_ = [each.skill for each in one.size_gaps if each.verdict is Verdict.UNRESOLVED and each.value.is_finite]
     open_ = [name for name in open_ if name in asked.skills and optimum.weights.get(name) != 1]
@@ -174,8 +176,8 @@ def _block(one: Plan, asked: PlanContext, at: int) -> list[str]:
         lines += ["", *_frontier_tables(one.frontiers, asked.skills)]
     if one.best is not None:
         lines += ["", *_best_lines(one.best, one.best_losses)]
-    if one.misled is not None:
-        lines += ["", *_misled_lines(one.misled)]
+    if one.validation_cost is not None:
+        lines += ["", *_misled_lines(one.validation_cost)]
     unknown = undetermined(one, asked)
     if unknown:
         lines += ["", "what the runs do not tell:", *(line for said in unknown for line in _wrapped(f"- {said}"))]
@@ -197,7 +199,7 @@ def _skill_table(one: Plan, skills: Sequence[str], level: float) -> list[str]:
             ["skill", *names],
             ["loss at N*", *(loss_text(one.losses[name]) for name in names)],
             ["one run, ±", *(f"{100 * one.scatter[name]:.2g} %" for name in names)],
-            ["its own N*", *(size_text(one.own[name].N) for name in names)],
+            ["its own N*", *(size_text(one.skill_optima[name].N) for name in names)],
             ["against the plan's", *(ratio_text(by_name[name].value) for name in names)],
             ["", *(_verdict(by_name[name], level) if name in skills else "" for name in names)],
         ]
@@ -216,22 +218,22 @@ def _verdict(one: SizeGap, level: float) -> str:
 
 def _price_table(one: Plan) -> list[str]:
     planned = one.optimum.N.value
-    marks = ["asked" if each.asked else "N*" if math.isclose(each.N, planned) else "" for each in one.prices]
+    marks = ["asked" if each.requested else "N*" if math.isclose(each.N, planned) else "" for each in one.size_costs]
     lines = _table(
         [
-            ["N", *(format_count(each.N, 3) for each in one.prices)],
-            ["D", *(format_count(each.D, 2) for each in one.prices)],
-            ["loss above the least", *(_more(each.more) for each in one.prices)],
-            ["compute to make up for it, % of C", *(_compute(each.compute) for each in one.prices)],
+            ["N", *(format_count(each.N, 3) for each in one.size_costs)],
+            ["D", *(format_count(each.D, 2) for each in one.size_costs)],
+            ["loss above the least", *(_more(each.excess) for each in one.size_costs)],
+            ["compute to make up for it, % of C", *(_compute(each.compute) for each in one.size_costs)],
             ["", *marks],
         ]
     )
-    cheap, share = one.cheap, f"{100 * one.cheap.tolerance:.3g} %"
+    cheap, share = one.near_optimal, f"{100 * one.near_optimal.tolerance:.3g} %"
     if math.isfinite(cheap.lo):
         told = f"By the law, sizes from {format_count(cheap.lo, 2)} to {format_count(cheap.hi, 2)} cost less than {share} of C"
         sure = (
-            f"; surely so from {format_count(cheap.sure_lo, 2)} to {format_count(cheap.sure_hi, 2)}."
-            if math.isfinite(cheap.sure_lo)
+            f"; surely so from {format_count(cheap.confident_lo, 2)} to {format_count(cheap.confident_hi, 2)}."
+            if math.isfinite(cheap.confident_lo)
             else f"; in the draws N* itself does in {100 * cheap.chance:.0f} %, for N* is not known better."
         )
         lines += _wrapped(told + sure)
@@ -265,7 +267,7 @@ def _share(value: float) -> str:
 def _frontier_tables(several: Sequence[TradeoffFrontier], skills: Sequence[str]) -> list[str]:
     lines, told = [], {one.skill for one in several}
     for with_mix in (False, True):
-        some = [one for one in several if one.with_mix is with_mix and len(one.steps) > 1]
+        some = [one for one in several if one.with_mix is with_mix and len(one.points) > 1]
         if some:
             what = "N and the mix follow" if with_mix else "N follows"
             lines += ["", f"as a skill's weight goes from 0 to 1 and {what} {_rest_told(some)}:"]
@@ -293,7 +295,7 @@ def _frontier_table(some: Sequence[TradeoffFrontier], *, with_mix: bool) -> list
             [title, *(format_count(step.N.value, 2) if step else "none" for step in steps)]
             for title, steps in (("N* at 0", first), ("at 0.5", middle), ("at 1", last))
         ),
-        ["at 1: its loss", *(ratio_text(step.own_change) if step else "" for step in last)],
+        ["at 1: its loss", *(ratio_text(step.skill_change) if step else "" for step in last)],
         ["the rest's", *(ratio_text(step.rest_change) if step else "" for step in last)],
     ]
     if with_mix:
@@ -303,7 +305,7 @@ def _frontier_table(some: Sequence[TradeoffFrontier], *, with_mix: bool) -> list
 
 def _step_at(one: TradeoffFrontier, weight: float) -> TradeoffPoint | None:
     """None where that weight has no optimum."""
-    return next((step for step in one.steps if math.isclose(step.weight, weight, abs_tol=1e-9)), None)
+    return next((step for step in one.points if math.isclose(step.weight, weight, abs_tol=1e-9)), None)
 
 
 def _shares(mix: Mapping[str, float]) -> str:

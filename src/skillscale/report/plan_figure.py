@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from skillscale.formatting import format_count, power
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.optimum.ensemble import Ensemble, SkillLaw, shares_of
+from skillscale.laws.optimum.ensemble import Ensemble, SkillLaw, resolve_shares
 from skillscale.laws.optimum.plan import AROUND, Plan, TradeoffFrontier
 from skillscale.report.style import GREY, INK, SKILL_COLOURS, STYLE, WIDTH, set_log_axis
 
@@ -45,11 +45,11 @@ def _losses(panel: Axes, one: Plan, laws: Mapping[str, SkillLaw], colours: Mappi
     if not math.isfinite(one.optimum.N.value):
         panel.text(0.5, 0.5, "no optimum inside", transform=panel.transAxes, ha="center", color=GREY)
         return
-    asked = [price.N for price in one.prices if price.asked]
+    asked = [price.N for price in one.size_costs if price.requested]
     first, last = (f([one.optimum.N.value / AROUND, one.optimum.N.value * AROUND, *asked]) for f in (min, max))
     s = np.linspace(math.log(first), math.log(last), _POINTS)
     shown = {"by worth": (dict(one.optimum.weights), one.optimum.N, INK)}
-    shown |= {name: ({name: 1.0}, one.own[name].N, colour) for name, colour in colours.items()}
+    shown |= {name: ({name: 1.0}, one.skill_optima[name].N, colour) for name, colour in colours.items()}
     for at, (name, (weights, N, colour)) in enumerate(shown.items()):
         first_one = at == 0
         above = 100 * _above_least(laws, weights, one, s)
@@ -67,7 +67,7 @@ def _losses(panel: Axes, one: Plan, laws: Mapping[str, SkillLaw], colours: Mappi
 
 def _above_least(laws: Mapping[str, SkillLaw], weights: Mapping[str, float], one: Plan, s: Array) -> Array:
     """Loss over its least along the budget, less one, of the estimate; (n,)."""
-    shares = shares_of(laws, {name: share.value for name, share in one.optimum.mix.items()} or None)
+    shares = resolve_shares(laws, {name: share.value for name, share in one.optimum.mix.items()} or None)
     estimate = Ensemble(parts=(Ensemble.of(laws, weights, shares).estimate,))
     t = math.log(one.optimum.C / 6)
     values = np.array([estimate.at(np.array([place]), t, shares)[0] for place in s])
@@ -79,10 +79,10 @@ def _above_least(laws: Mapping[str, SkillLaw], weights: Mapping[str, float], one
 def _frontiers(panel: Axes, several: Sequence[TradeoffFrontier], colours: Mapping[str, str]) -> None:
     """Change of a skill's loss against that of the rest, as its weight goes from 0 to 1; the plan is at 0, 0."""
     panel.set_title("what a skill and the rest trade")
-    for one in (each for each in several if each.steps):
+    for one in (each for each in several if each.points):
         x, y = (
             [100 * math.expm1(change.value) for change in changes]
-            for changes in zip(*((step.rest_change, step.own_change) for step in one.steps), strict=True)
+            for changes in zip(*((step.rest_change, step.skill_change) for step in one.points), strict=True)
         )
         colour, line = colours.get(one.skill, GREY), (0, (4, 2)) if one.with_mix else "-"
         panel.plot(x, y, color=colour, linewidth=1.2, linestyle=line, gid="frontier")

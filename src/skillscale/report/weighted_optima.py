@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skillscale.formatting import MISSING, format_count, format_flops, format_log_ratio
-from skillscale.laws.optimum.optimum import Optimum, ValidationMismatch
-from skillscale.laws.optimum.weighted_optimum import WeightedOptimum
+from skillscale.laws.optimum.optimum import Optimum, OptimumSummary, ValidationMismatch
 from skillscale.laws.results import Interval, SizeGap
 from skillscale.report.tables import align_columns
 
 
-def weighted_optima_as_dict(found: Mapping[str, Sequence[WeightedOptimum]], convention: str) -> list[dict[str, Any]]:
-    """What ``fit --skill_weights --json`` prints under ``optima``: one object a compute (and named mix); null is unknown.
+def weighted_optima_as_dict(found: Mapping[str, Sequence[OptimumSummary]], convention: str) -> list[dict[str, Any]]:
+    """What ``fit --worth --json`` prints under ``optima``: one object a compute (and named mix); null is unknown.
 
     Args:
         found: by the name of the mix whose runs were fitted, empty where all were at once.
@@ -23,7 +22,7 @@ def weighted_optima_as_dict(found: Mapping[str, Sequence[WeightedOptimum]], conv
     ]
 
 
-def _plain(one: WeightedOptimum) -> dict[str, Any]:
+def _plain(one: OptimumSummary) -> dict[str, Any]:
     optimum = one.optimum
     return {
         **optimum_as_dict(optimum),
@@ -74,13 +73,13 @@ def interval_ends(value: Interval) -> list[float]:
     return [value.lo, value.hi]
 
 
-def weighted_optima_text(found: Mapping[str, Sequence[WeightedOptimum]], convention: str, level: float) -> str:
+def weighted_optima_text(found: Mapping[str, Sequence[OptimumSummary]], convention: str, level: float) -> str:
     """Tables for the terminal: the optimum of each compute, each skill's residual, the best mix; then what is odd."""
     blocks = ["\n".join(_block(mix, several, convention)) for mix, several in found.items() if several]
     return "\n\n".join([*blocks, f"In brackets: {100 * level:.3g} % intervals."])
 
 
-def _block(mix: str, several: Sequence[WeightedOptimum], convention: str) -> list[str]:
+def _block(mix: str, several: Sequence[OptimumSummary], convention: str) -> list[str]:
     weights = " + ".join(f"{weight:.3g} {name}" for name, weight in several[0].optimum.weights.items() if weight)
     counted = f" N: {convention}." if convention else ""
     lines = [
@@ -116,7 +115,7 @@ def _block(mix: str, several: Sequence[WeightedOptimum], convention: str) -> lis
     return lines + [f"at {C}: {reason}" for C, reason in dict.fromkeys(_notes(several)) if reason]
 
 
-def _notes(several: Sequence[WeightedOptimum]) -> list[tuple[str, str]]:
+def _notes(several: Sequence[OptimumSummary]) -> list[tuple[str, str]]:
     """What is to be known at each compute: of the optima, and why a residual is not told."""
     notes = []
     for one in several:

@@ -217,7 +217,7 @@ def test_validation_set_of_another_composition():
     assert found.shift.value == pytest.approx(-back.shift.value)
     assert found.cost.lo > 0
     assert back.cost.lo > 0
-    right, wrong = (weighted_optimum(fitted, 1e12, weights) for weights in (found.wanted, found.used))
+    right, wrong = (weighted_optimum(fitted, 1e12, weights) for weights in (found.target, found.used))
     assert found.cost.value == pytest.approx(wrong.losses["prose"].value - right.losses["prose"].value)
     more = weighted_optimum(fitted, 1e12 * (1 + found.compute.value), found.used)
     assert more.losses["prose"].value == pytest.approx(right.loss.value, rel=1e-10)

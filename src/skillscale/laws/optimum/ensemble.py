@@ -18,7 +18,7 @@ from skillscale.laws.io.document import SavedLaw
 from skillscale.laws.optimum.weighted_loss import Rows, WeightedLoss
 
 SkillLaw = FittedLaw | SavedLaw
-Mixed = Mapping[str, float] | Sequence[float] | Array  # shares by name, or in the order of the categories
+MixShares = Mapping[str, float] | Sequence[float] | Array  # shares by name, or in the order of the categories
 _SUM = 1e-6
 
 
@@ -124,7 +124,7 @@ def _check_together(laws: Mapping[str, SkillLaw]) -> None:
         raise InputError(f"skills must have equally many draws at one level ({drawn}); fit them with fit_together")
 
 
-def check_known(what: str, name: str, known: Iterable[str]) -> None:
+def require_known(what: str, name: str, known: Iterable[str]) -> None:
     """Refuse a skill or a category that no law is of.
 
     Raises:
@@ -135,7 +135,7 @@ def check_known(what: str, name: str, known: Iterable[str]) -> None:
         raise InputError(f"no {what} {name} was fitted{did_you_mean(name, names)}; there is {', '.join(names)}")
 
 
-def categories_of(laws: Mapping[str, SkillLaw]) -> tuple[str, ...]:
+def shared_categories(laws: Mapping[str, SkillLaw]) -> tuple[str, ...]:
     """Of the laws that ask for a mix, rivals among them.
 
     Raises:
@@ -149,13 +149,13 @@ def categories_of(laws: Mapping[str, SkillLaw]) -> tuple[str, ...]:
     return found.pop() if found else ()
 
 
-def shares_of(laws: Mapping[str, SkillLaw], h: Mixed | None) -> Array | None:
+def resolve_shares(laws: Mapping[str, SkillLaw], h: MixShares | None) -> Array | None:
     """The mix of an optimum, (1, n_categories), by default the runs' mean; None where no law asks for one.
 
     Raises:
         InputError: an unknown or missing category, or shares that are no mix.
     """
-    categories = categories_of(laws)
+    categories = shared_categories(laws)
     if not categories:
         return None
     if h is None:
@@ -163,7 +163,7 @@ def shares_of(laws: Mapping[str, SkillLaw], h: Mixed | None) -> Array | None:
         return np.atleast_2d(np.mean(means, axis=0))
     if isinstance(h, Mapping):
         for name in h:
-            check_known("category", name, categories)
+            require_known("category", name, categories)
         h = [float(h.get(name, 0.0)) for name in categories]
     shares = np.asarray(h, dtype=float)
     if shares.shape != (len(categories),):

@@ -17,7 +17,14 @@ from skillscale.errors import FitError, InputError
 from skillscale.laws.fit.fit import start_agreement
 from skillscale.laws.forms.autodiff import leaves
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.optimum.ensemble import Ensemble, Mixed, SkillLaw, categories_of, check_known, shares_of
+from skillscale.laws.optimum.ensemble import (
+    Ensemble,
+    MixShares,
+    SkillLaw,
+    require_known,
+    resolve_shares,
+    shared_categories,
+)
 from skillscale.laws.optimum.mix_search import MixSearch
 from skillscale.laws.optimum.weighted_loss import Rows, WeightedLoss, of_jet
 from skillscale.laws.results import Interval, MultiStart, SizeGap, Status, Verdict
@@ -63,7 +70,7 @@ class ValidationMismatch:
     """
 
     C: float
-    wanted: Mapping[str, float]
+    target: Mapping[str, float]
     used: Mapping[str, float]
     shift: Interval
     cost: Interval = field(metadata={"unit": "nats per token"})
@@ -74,8 +81,23 @@ class ValidationMismatch:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class OptimumSummary:
+    """What is best at one compute for skills of a given worth.
+
+    ``optimum``: at the runs' mean mix; ``size_gaps``: of each skill's N* against it; ``equal``: what choosing N by
+    equal weights of all skills does instead, None where there is one skill; ``best``: the mix, N and D that are best at
+    once, None where no law knows of a mix.
+    """
+
+    optimum: Optimum
+    size_gaps: tuple[SizeGap, ...]
+    equal: ValidationMismatch | None
+    best: Optimum | None
+
+
 def weighted_optimum(
-    fitted: Mapping[str, SkillLaw], C: float, weights: Mapping[str, float], h: Mixed | None = None
+    fitted: Mapping[str, SkillLaw], C: float, weights: Mapping[str, float], h: MixShares | None = None
 ) -> Optimum:
     """N that minimises sum_s w_s L_s(N, C / 6 N, h), with its interval.
 
@@ -88,14 +110,14 @@ def weighted_optimum(
     Raises:
         InputError: an unknown skill or category, weights or shares out of range, or draws that don't belong together.
     """
-    own = normalised(weights, fitted)
-    t, shares = log_tokens_times_params(C), shares_of(fitted, h)
+    own = normalise(weights, fitted)
+    t, shares = log_tokens_times_params(C), resolve_shares(fitted, h)
     laws = Ensemble.of(fitted, own, shares)
     s = laws.log_optimum(t, shares)
     mix = (
         {}
         if shares is None
-        else {k: Interval(value=float(x)) for k, x in zip(categories_of(fitted), shares[0], strict=True)}
+        else {k: Interval(value=float(x)) for k, x in zip(shared_categories(fitted), shares[0], strict=True)}
     )
     status, reason = Status.OK, ""
     if not math.isfinite(s[0]):
@@ -104,7 +126,7 @@ def weighted_optimum(
 
 
 def size_gap(
-    fitted: Mapping[str, SkillLaw], C: float, skill: str, aggregate: Mapping[str, float], h: Mixed | None = None
+    fitted: Mapping[str, SkillLaw], C: float, skill: str, aggregate: Mapping[str, float], h: MixShares | None = None
 ) -> SizeGap:
     """Ln N*(skill) - ln N*(aggregate) at a budget, with a verdict where the interval excludes 0.
 
@@ -138,7 +160,7 @@ def size_gap(
 
 def validation_effect(
     fitted: Mapping[str, SkillLaw], C: float, wanted: Mapping[str, float], used: Mapping[str, float],
-    h: Mixed | None = None, *, among: Sequence[str] = (),
+    h: MixShares | None = None, *, among: Sequence[str] = (),
 ) -> ValidationMismatch:  # fmt: skip
     """What it costs to choose N by a validation set of the composition ``used`` where ``wanted`` is what counts.
 
@@ -158,8 +180,8 @@ def validation_effect(
     Raises:
         InputError: as ``weighted_optimum``.
     """
-    weights = [normalised(one, fitted) for one in (wanted, used)]
-    t, shares, level = log_tokens_times_params(C), shares_of(fitted, h), shared_level(fitted)
+    weights = [normalise(one, fitted) for one in (wanted, used)]
+    t, shares, level = log_tokens_times_params(C), resolve_shares(fitted, h), shared_level(fitted)
     right, wrong = (Ensemble.of(fitted, one, shares) for one in weights)
     best, chosen = right.log_optimum(t, shares), wrong.log_optimum(t, shares)
     least, had = (right.at(s, t, shares) for s in (best, chosen))
@@ -175,7 +197,7 @@ def validation_effect(
     notes += [f"the loss of {', '.join(wavy)} has several minima: the largest shift is not proven"] if wavy else []
     notes += [] if known else ["some skill alone has no interior minimum, so that the largest shift is unknown"]
     return ValidationMismatch(
-        C=C, wanted=weights[0], used=weights[1], shift=_interval(chosen - best, level),
+        C=C, target=weights[0], used=weights[1], shift=_interval(chosen - best, level),
         cost=_interval(had - least, level), compute=_interval(np.expm1(more - t), level),
         largest=_interval(np.expm1(single[high] - single[low]), level) if known else Interval(),
         extremes=(names[low], names[high]) if known else ("", ""),
@@ -206,8 +228,8 @@ def best_mix(
         InputError: no law that asks for a mix, bounds that no mix meets, or as ``weighted_optimum``.
         FitError: the loss is finite nowhere.
     """
-    own = normalised(weights, fitted)
-    categories = categories_of(fitted)
+    own = normalise(weights, fitted)
+    categories = shared_categories(fitted)
     if not categories or not any(fitted[name].law.needs_mix for name, w in own.items() if w):
         names = ", ".join(sorted({fitted[name].law.name for name, w in own.items() if w}))
         raise InputError(f"{names} knows nothing of the mix; fit a law that does, such as separable")
@@ -226,8 +248,40 @@ def best_mix(
     h, level = X[:, 1:], shared_level(fitted)
     mix = {k: interval(float(h[0, i]), h[1:, i], level) for i, k in enumerate(categories)}
     s = np.where(found.inside(X[:, 0]), X[:, 0], np.nan)
-    status, reason = found.verdict(s[0], mix, shares_run(fitted))
+    status, reason = found.verdict(s[0], mix, share_range(fitted))
     return _optimum(fitted, some, own, C, s, h, mix=mix, status=status, reason=reason, starts=start_agreement(F))
+
+
+def summarise_optima(
+    fitted: Mapping[str, SkillLaw], flops: Sequence[float], weights: Mapping[str, float], *, equal: Sequence[str],
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+) -> tuple[OptimumSummary, ...]:  # fmt: skip
+    """What is best for skills of a given worth, at each compute.
+
+    Args:
+        fitted: the skills, fitted together.
+        flops: computes, FLOP.
+        weights: what each skill is worth, not negative; their sum is divided out.
+        equal: the skills of a validation set that weighs all alike.
+        bounds: least and most share of a category of the mix; 0 and 1 where it is not named.
+
+    Raises:
+        InputError: as ``weighted_optimum`` and ``best_mix``; or bounds for laws that know of no mix.
+        FitError: the loss is finite nowhere.
+    """
+    mixed = any(fitted[name].law.needs_mix for name, weight in weights.items() if weight and name in fitted)
+    if bounds and not mixed:
+        names = ", ".join(sorted({one.law.name for one in fitted.values()}))
+        raise InputError(f"bounds on the mix need a law that knows of it, such as separable, but it is {names}")
+    return tuple(
+        OptimumSummary(
+            optimum=weighted_optimum(fitted, C, weights),
+            size_gaps=tuple(size_gap(fitted, C, name, weights) for name in fitted),
+            equal=validation_effect(fitted, C, weights, dict.fromkeys(equal, 1.0)) if len(equal) > 1 else None,
+            best=best_mix(fitted, C, weights, bounds) if mixed else None,
+        )
+        for C in flops
+    )
 
 
 def _few(laws: Ensemble, draws: int) -> list[Rows]:
@@ -240,20 +294,20 @@ def _few(laws: Ensemble, draws: int) -> list[Rows]:
     return [np.arange(round(share * number) + (at == 0)) for at, number in enumerate(there)]
 
 
-def shares_run(fitted: Mapping[str, SkillLaw]) -> Array | None:
+def share_range(fitted: Mapping[str, SkillLaw]) -> Array | None:
     """Least and largest share of each category among the runs of all skills, (2, n_categories); None if not known."""
     known = [one.shares for one in fitted.values() if one.law.needs_mix and one.shares is not None]
     return np.array([np.min(known, axis=0)[0], np.max(known, axis=0)[1]]) if known else None
 
 
-def normalised(weights: Mapping[str, float], fitted: Mapping[str, SkillLaw]) -> dict[str, float]:
+def normalise(weights: Mapping[str, float], fitted: Mapping[str, SkillLaw]) -> dict[str, float]:
     """Weights that sum to 1, of skills that were fitted.
 
     Raises:
         InputError: an unknown skill, or weights that are negative or all 0.
     """
     for name, weight in weights.items():
-        check_known("skill", name, fitted)
+        require_known("skill", name, fitted)
         if not (math.isfinite(weight) and weight >= 0):
             raise InputError(f"the weight of {name} must not be negative, but it is {weight}; 0 leaves a skill out")
     total = math.fsum(weights.values())
@@ -379,7 +433,7 @@ def _limits(bounds: Mapping[str, tuple[float, float]], categories: Sequence[str]
         InputError: a category or a range that there is not, or no mix within the bounds.
     """
     for name, (low, high) in bounds.items():
-        check_known("category", name, categories)
+        require_known("category", name, categories)
         if not 0 <= low <= high <= 1:
             raise InputError(f"the bounds of {name} must be 0 <= least <= most <= 1, but they are {low} and {high}")
     low, high = np.array([bounds.get(name, (0.0, 1.0)) for name in categories], dtype=float).T

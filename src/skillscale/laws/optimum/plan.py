@@ -13,15 +13,15 @@ import numpy as np
 
 from skillscale.errors import InputError
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.optimum.ensemble import Ensemble, Mixed, SkillLaw, categories_of, shares_of
+from skillscale.laws.optimum.ensemble import Ensemble, MixShares, SkillLaw, resolve_shares, shared_categories
 from skillscale.laws.optimum.optimum import (
     Optimum,
     ValidationMismatch,
     best_mix,
     log_tokens_times_params,
-    normalised,
+    normalise,
+    share_range,
     shared_level,
-    shares_run,
     size_gap,
     validation_effect,
     weighted_optimum,
@@ -51,10 +51,10 @@ class SizeCost:
 
     N: float = field(metadata={"unit": "parameters"})
     D: float = field(metadata={"unit": "tokens"})
-    more: Interval = field(metadata={"unit": "nats per token"})
+    excess: Interval = field(metadata={"unit": "nats per token"})
     compute: Interval = field(metadata={"unit": "share of C"})
     change: Interval = field(metadata={"unit": "nats per token"})
-    asked: bool
+    requested: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,8 @@ class NearOptimalSizes:
     tolerance: float
     lo: float
     hi: float
-    sure_lo: float
-    sure_hi: float
+    confident_lo: float
+    confident_hi: float
     chance: float
 
 
@@ -84,9 +84,9 @@ class TradeoffPoint:
     N: Interval
     D: float
     mix: Mapping[str, float]
-    own: float = field(metadata={"unit": "nats per token"})
-    rest: float = field(metadata={"unit": "nats per token, mean weighted as the plan has it"})
-    own_change: Interval = field(metadata={"unit": "ln L"})
+    skill_loss: float = field(metadata={"unit": "nats per token"})
+    rest_loss: float = field(metadata={"unit": "nats per token, mean weighted as the plan has it"})
+    skill_change: Interval = field(metadata={"unit": "ln L"})
     rest_change: Interval = field(metadata={"unit": "ln L"})
 
 
@@ -101,7 +101,7 @@ class TradeoffFrontier:
     rest: Mapping[str, float]
     planned: float
     with_mix: bool
-    steps: tuple[TradeoffPoint, ...]
+    points: tuple[TradeoffPoint, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,14 +132,14 @@ class Plan:
     loss: Interval
     losses: Mapping[str, Interval]
     scatter: Mapping[str, float]
-    own: Mapping[str, Optimum]
+    skill_optima: Mapping[str, Optimum]
     size_gaps: tuple[SizeGap, ...]
-    prices: tuple[SizeCost, ...]
-    cheap: NearOptimalSizes
+    size_costs: tuple[SizeCost, ...]
+    near_optimal: NearOptimalSizes
     frontiers: tuple[TradeoffFrontier, ...]
     best: Optimum | None
     best_losses: Mapping[str, Interval]
-    misled: ValidationChoiceCost | None
+    validation_cost: ValidationChoiceCost | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +159,7 @@ class PlanRequest:
     weights: Mapping[str, float]
     skills: Sequence[str]
     validation: Mapping[str, float] = field(default_factory=dict)
-    h: Mixed | None = None
+    h: MixShares | None = None
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     sizes: Sequence[float] = ()
     tolerance: float = TOLERANCE
@@ -180,29 +180,29 @@ def plan(laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest) -> Plan:
     Raises:
         InputError: as ``weighted_optimum`` and ``best_mix``.
     """
-    weights = normalised(wish.weights, laws)
-    wish = replace(wish, bounds=within_runs(laws, wish.bounds))
+    weights = normalise(wish.weights, laws)
+    wish = replace(wish, bounds=clip_bounds_to_runs(laws, wish.bounds))
     optimum = weighted_optimum(laws, C, weights, wish.h)
-    shares = shares_of(laws, wish.h)
+    shares = resolve_shares(laws, wish.h)
     ensemble = Ensemble.of(laws, weights, shares)
-    best = best_mix(laws, C, weights, wish.bounds) if with_shares(laws, weights) else None
+    best = best_mix(laws, C, weights, wish.bounds) if depends_on_mix(laws, weights) else None
     level, s = shared_level(laws), np.array([math.log(optimum.N.value)])
     losses = ensemble.losses(s, log_tokens_times_params(C), shares)
     return Plan(
         optimum=optimum, loss=_interval(ensemble.weights @ losses, level),
         losses={name: _interval(own, level) for name, own in zip(laws, losses, strict=True)},
         scatter={name: one.noise for name, one in laws.items()},
-        own={name: weighted_optimum(laws, C, {name: 1.0}, wish.h) for name in laws},
+        skill_optima={name: weighted_optimum(laws, C, {name: 1.0}, wish.h) for name in laws},
         size_gaps=_residuals(laws, C, weights, wish.h),
-        prices=size_costs(laws, C, wish, optimum), cheap=near_optimal_sizes(laws, C, wish, optimum),
+        size_costs=size_costs(laws, C, wish, optimum), near_optimal=near_optimal_sizes(laws, C, wish, optimum),
         frontiers=tradeoff_frontiers(laws, C, wish, optimum, best),
         best=best, best_losses={} if best is None else _losses_at(laws, C, best),
-        misled=_misled(laws, C, wish, best) if wish.validation else None,
+        validation_cost=_misled(laws, C, wish, best) if wish.validation else None,
     )  # fmt: skip
 
 
 def _residuals(
-    laws: Mapping[str, SkillLaw], C: float, weights: Mapping[str, float], h: Mixed | None
+    laws: Mapping[str, SkillLaw], C: float, weights: Mapping[str, float], h: MixShares | None
 ) -> tuple[SizeGap, ...]:  # fmt: skip
     """Of every loss, with Holm's p over them; one that is all that counts is the plan's own, and none of them."""
     found = {name: size_gap(laws, C, name, weights, h) for name in laws}
@@ -211,7 +211,7 @@ def _residuals(
     return tuple(found.values())
 
 
-def within_runs(
+def clip_bounds_to_runs(
     laws: Mapping[str, SkillLaw], bounds: Mapping[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:  # fmt: skip
     """The bounds that were given, as far as runs had such shares, and of other categories the shares that runs had.
@@ -219,11 +219,11 @@ def within_runs(
     A law tells little beyond, and some rise without end towards a share of 0. Bounds that no run is within stay as they
     are given; and all of them do where no mix is within both.
     """
-    run = shares_run(laws)
+    run = share_range(laws)
     if run is None:
         return dict(bounds)
     every = dict(bounds)
-    for name, least, most in zip(categories_of(laws), *run.tolist(), strict=True):
+    for name, least, most in zip(shared_categories(laws), *run.tolist(), strict=True):
         low, high = bounds.get(name, (0.0, 1.0))
         both = max(low, least), min(high, most)
         every[name] = both if both[0] <= both[1] else (low, high)
@@ -231,7 +231,7 @@ def within_runs(
     return every if low.sum() <= 1 <= high.sum() else dict(bounds)
 
 
-def with_shares(laws: Mapping[str, SkillLaw], weights: Mapping[str, float]) -> bool:
+def depends_on_mix(laws: Mapping[str, SkillLaw], weights: Mapping[str, float]) -> bool:
     """Whether the chosen law of a skill with weight knows of mixes."""
     return any(laws[name].law.needs_mix for name, weight in weights.items() if weight)
 
@@ -255,13 +255,14 @@ def size_costs(laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest, optimu
     """
     planned, known = optimum.N.value, math.isfinite(optimum.N.value)
     sizes = {float(size) for size in wish.sizes} | ({*round_sizes(planned), planned} if known else set())
-    t, shares, level = log_tokens_times_params(C), shares_of(laws, wish.h), shared_level(laws)
+    t, shares, level = log_tokens_times_params(C), resolve_shares(laws, wish.h), shared_level(laws)
     ensemble = Ensemble.of(laws, optimum.weights, shares)
     best = np.r_[math.log(planned), optimum.draws]
     least = ensemble.at(best, t, shares)
     reference = _at(ensemble, math.log(planned), t, shares)
     return tuple(
-        _price(ensemble, size, t, shares, least, reference, level, asked=size in wish.sizes) for size in sorted(sizes)
+        _price(ensemble, size, t, shares, least, reference, level, requested=size in wish.sizes)
+        for size in sorted(sizes)
     )
 
 
@@ -274,13 +275,13 @@ def _price(
     reference: Array,
     level: float,
     *,
-    asked: bool,
+    requested: bool,
 ) -> SizeCost:
     had = _at(ensemble, math.log(N), t, h)
     log_more = ensemble.each(lambda part, least: _more_tokens(part, math.log(N), t, h, least), least)
     D = math.exp(t) / N
     return SizeCost(
-        N=N, D=D, asked=asked, more=_interval(np.maximum(had - least, 0.0), level),
+        N=N, D=D, requested=requested, excess=_interval(np.maximum(had - least, 0.0), level),
         compute=_open_interval(np.expm1(log_more), level), change=_interval(had - reference, level),
     )  # fmt: skip
 
@@ -312,7 +313,7 @@ def near_optimal_sizes(laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest
         wish: with the weights, the mix and the tolerance.
         optimum: of these weights at this mix.
     """
-    t, shares, level = log_tokens_times_params(C), shares_of(laws, wish.h), shared_level(laws)
+    t, shares, level = log_tokens_times_params(C), resolve_shares(laws, wish.h), shared_level(laws)
     ensemble = Ensemble.of(laws, optimum.weights, shares)
     best = np.r_[math.log(optimum.N.value), optimum.draws]
     least = ensemble.at(best, t, shares)
@@ -326,8 +327,8 @@ def near_optimal_sizes(laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest
     planned = best[0]
     within = (lo[1:] <= planned) & (planned <= hi[1:])
     return NearOptimalSizes(
-        tolerance=wish.tolerance, lo=math.exp(lo[0]), hi=math.exp(hi[0]), sure_lo=math.exp(sure_lo),
-        sure_hi=math.exp(sure_hi), chance=float(within.mean()) if len(within) else math.nan,
+        tolerance=wish.tolerance, lo=math.exp(lo[0]), hi=math.exp(hi[0]), confident_lo=math.exp(sure_lo),
+        confident_hi=math.exp(sure_hi), chance=float(within.mean()) if len(within) else math.nan,
     )  # fmt: skip
 
 
@@ -380,7 +381,7 @@ def _frontier(
 ) -> TradeoffFrontier:
     with_mix = planned.starts is not None
     others = {name: planned.weights.get(name, 0.0) for name in names if name != skill}
-    rest = normalised(others if any(others.values()) else dict.fromkeys(others, 1.0), laws)
+    rest = normalise(others if any(others.values()) else dict.fromkeys(others, 1.0), laws)
     have = planned.weights.get(skill, 0.0)
     reference = _two(laws, C, planned, skill, rest, wish.h)
     steps = []
@@ -393,14 +394,14 @@ def _frontier(
         )
         if math.isfinite(one.N.value):
             steps.append(_step(weight, one, _two(laws, C, one, skill, rest, wish.h), reference, shared_level(laws)))
-    return TradeoffFrontier(skill=skill, rest=rest, planned=have, with_mix=with_mix, steps=tuple(steps))
+    return TradeoffFrontier(skill=skill, rest=rest, planned=have, with_mix=with_mix, points=tuple(steps))
 
 
 def _two(
-    laws: Mapping[str, SkillLaw], C: float, one: Optimum, skill: str, rest: Mapping[str, float], h: Mixed | None
+    laws: Mapping[str, SkillLaw], C: float, one: Optimum, skill: str, rest: Mapping[str, float], h: MixShares | None
 ) -> tuple[Array, Array]:
     """Ln of the skill's loss and of the rest's at the N, and mix, of an optimum, each (K,)."""
-    shares = shares_of(laws, {k: share.value for k, share in one.mix.items()} if one.starts is not None else h)
+    shares = resolve_shares(laws, {k: share.value for k, share in one.mix.items()} if one.starts is not None else h)
     ensemble = Ensemble.of(laws, rest, shares)
     losses = ensemble.losses(np.array([math.log(one.N.value)]), log_tokens_times_params(C), shares)
     return np.log(losses[list(laws).index(skill)]), np.log(ensemble.weights @ losses)
@@ -411,16 +412,16 @@ def _step(
 ) -> TradeoffPoint:  # fmt: skip
     return TradeoffPoint(
         weight=weight, N=one.N, D=one.D.value, mix={name: share.value for name, share in one.mix.items()},
-        own=math.exp(two[0][0]), rest=math.exp(two[1][0]),
-        own_change=_interval(two[0] - reference[0], level), rest_change=_interval(two[1] - reference[1], level),
+        skill_loss=math.exp(two[0][0]), rest_loss=math.exp(two[1][0]),
+        skill_change=_interval(two[0] - reference[0], level), rest_change=_interval(two[1] - reference[1], level),
     )  # fmt: skip
 
 
 def _misled(laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest, best: Optimum | None) -> ValidationChoiceCost:
-    used = normalised(wish.validation, laws)
+    used = normalise(wish.validation, laws)
     there = None
     change = Interval()
-    if best is not None and with_shares(laws, used):
+    if best is not None and depends_on_mix(laws, used):
         there = best_mix(laws, C, used, wish.bounds)
         change = _interval(_wanted(laws, C, best, there) - _wanted(laws, C, best, best), shared_level(laws))
     return ValidationChoiceCost(
@@ -431,12 +432,12 @@ def _misled(laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest, best: Opt
 
 def _wanted(laws: Mapping[str, SkillLaw], C: float, wanted: Optimum, there: Optimum) -> Array:
     """The wanted loss at the N and mix of an optimum, (K,)."""
-    shares = shares_of(laws, {k: share.value for k, share in there.mix.items()})
+    shares = resolve_shares(laws, {k: share.value for k, share in there.mix.items()})
     return _at(Ensemble.of(laws, wanted.weights, shares), math.log(there.N.value), log_tokens_times_params(C), shares)
 
 
 def _losses_at(laws: Mapping[str, SkillLaw], C: float, one: Optimum) -> dict[str, Interval]:
-    shares = shares_of(laws, {k: share.value for k, share in one.mix.items()})
+    shares = resolve_shares(laws, {k: share.value for k, share in one.mix.items()})
     ensemble = Ensemble.of(laws, one.weights, shares)
     losses = ensemble.losses(np.array([math.log(one.N.value)]), log_tokens_times_params(C), shares)
     return {name: _interval(own, shared_level(laws)) for name, own in zip(laws, losses, strict=True)}

@@ -10,14 +10,14 @@ import torch
 
 from skillscale.config import Config, SkillsConfig
 from skillscale.errors import DivergedError, InputError
-from skillscale.lm.data.cache import Progress, name_full_disk
+from skillscale.lm.data.cache import Progress, explain_full_disk
 from skillscale.lm.data.documents import read_rows
-from skillscale.lm.data.fingerprints import origin
+from skillscale.lm.data.fingerprints import find_origin
 from skillscale.lm.data.prepare import embedded_corpora
 from skillscale.lm.evaluation.hf_folder import CheckpointFolder
 from skillscale.lm.evaluation.hf_model import CausalLM
-from skillscale.lm.evaluation.items import ItemSet, pack_windows, pairs_of_rows
-from skillscale.lm.evaluation.skills import EvaluationResult, aggregate_skills, evaluate_windows
+from skillscale.lm.evaluation.items import ItemSet, fill_templates, tokenize_items
+from skillscale.lm.evaluation.skills import EvaluationResult, aggregate_skills, evaluate_set
 from skillscale.point import digest
 from skillscale.record import Measurement
 
@@ -39,14 +39,14 @@ def read_texts(config: Config, cache: Path, *, progress: Progress) -> Evaluation
         InputError: a source, column or template that can't be used.
         TrainingError: the disk is full.
     """
-    with name_full_disk(cache):
+    with explain_full_disk(cache):
         paths = [one.path for one in config.skills.sets]
         embedded = embedded_corpora(paths, config.data, cache, progress=progress)
         found: dict[str, list[tuple[str, str]]] = {}
         for one in config.skills.sets:
-            known = origin(one.path, one.split, embedded=embedded, cache=cache)
+            known = find_origin(one.path, one.split, embedded=embedded, cache=cache)
             rows = read_rows(one.path, config=one.config, split=one.split, embedded=embedded, revision=known.revision)
-            found[one.name], dropped = pairs_of_rows(rows, one)
+            found[one.name], dropped = fill_templates(rows, one)
             left_out = f"; {dropped} rows without a completion left out" if dropped else ""
             progress(f"{one.name}: {len(found[one.name])} items{left_out}")
     return EvaluationTexts(sets=found, data_hash=digest(found))
@@ -88,7 +88,7 @@ def measure(
 
 def _loss(model: CausalLM, items: ItemSet, *, context: int, device: torch.device, batch_tokens: int) -> Measurement:
     try:
-        return evaluate_windows(model, items, context=context, device=device, batch_tokens=batch_tokens)
+        return evaluate_set(model, items, context=context, device=device, batch_tokens=batch_tokens)
     except DivergedError as error:
         # Nothing was trained here whose learning rate could be lowered
         raise DivergedError(f"the loss on {items.name} is no number; try another --dtype, or other weights") from error
@@ -100,7 +100,7 @@ def _items(name: str, pairs: Sequence[tuple[str, str]], folder: CheckpointFolder
     Raises:
         InputError: a completion becomes no token, or unknown ones: its bytes would count, and cost nothing.
     """
-    items = pack_windows(name, pairs, folder.tokenizer)
+    items = tokenize_items(name, pairs, folder.tokenizer)
     n_unknown = 0 if folder.unknown is None else int((_targets(items) == folder.unknown).sum())
     if n_unknown or items.completion_tokens.min() < 1:
         what = f"{n_unknown} of its target tokens are unknown ones" if n_unknown else "of a completion nothing is left"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from skillscale.errors import InputError
-from skillscale.lm.data.fingerprints import remembered_fingerprint
+from skillscale.lm.data.fingerprints import cached_fingerprint
 from skillscale.lm.data.tokenizer import Tokenizer
 from skillscale.point import digest
 
@@ -206,6 +206,6 @@ def _sha256(file: Path, cache: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
     stat = file.stat()
-    found = remembered_fingerprint(cache, f"sha256 {file.resolve()}", [stat.st_size, stat.st_mtime_ns], read)
+    found = cached_fingerprint(cache, f"sha256 {file.resolve()}", [stat.st_size, stat.st_mtime_ns], read)
     assert found is not None
     return found

@@ -41,7 +41,7 @@ class CausalLM(torch.nn.Module):
         return logits
 
 
-def size_of(folder: CheckpointFolder) -> ModelSize:
+def read_model_size(folder: CheckpointFolder) -> ModelSize:
     """Parameters and shape of a checkpoint, from its config alone: each tensor once, however often it is used.
 
     ``n_params_embed``: lookup tables (of tokens, and of positions where they are learned) and the output head.
@@ -71,7 +71,7 @@ def size_of(folder: CheckpointFolder) -> ModelSize:
     )  # fmt: skip
 
 
-def load(folder: CheckpointFolder, *, dtype: str, device: str) -> CausalLM:
+def load_checkpoint(folder: CheckpointFolder, *, dtype: str, device: str) -> CausalLM:
     """Read a checkpoint's weights.
 
     Args:

@@ -14,7 +14,7 @@ from skillscale.errors import InputError
 from skillscale.formatting import to_plain
 from skillscale.lm.data.cache import Progress
 from skillscale.lm.data.splits import MIN_ITEMS
-from skillscale.lm.data.token_arrays import Ids, token_type
+from skillscale.lm.data.token_arrays import Ids, token_dtype
 from skillscale.lm.data.tokenizer import Tokenizer
 from skillscale.lm.evaluation.templates import Template
 
@@ -78,17 +78,19 @@ def cut_windows(items: ItemSet, context: int) -> Windows:
     return Windows(starts=starts, targets=targets, ends=ends, items=item)
 
 
-def items_of_rows(rows: Iterable[Mapping[str, Any]], one: EvalSetConfig, tokenizer: Tokenizer) -> tuple[ItemSet, int]:
+def make_items_from_rows(
+    rows: Iterable[Mapping[str, Any]], one: EvalSetConfig, tokenizer: Tokenizer
+) -> tuple[ItemSet, int]:
     """The items of an evaluation set's rows, and how many rows were left out for an empty completion.
 
     Raises:
         InputError: a template or ``where`` that doesn't suit the columns, or too few items.
     """
-    pairs, dropped = pairs_of_rows(rows, one)
-    return pack_windows(one.name, pairs, tokenizer), dropped
+    pairs, dropped = fill_templates(rows, one)
+    return tokenize_items(one.name, pairs, tokenizer), dropped
 
 
-def pairs_of_rows(rows: Iterable[Mapping[str, Any]], one: EvalSetConfig) -> tuple[list[tuple[str, str]], int]:
+def fill_templates(rows: Iterable[Mapping[str, Any]], one: EvalSetConfig) -> tuple[list[tuple[str, str]], int]:
     """Prompts and completions of an evaluation set's rows, and how many rows were left out for an empty completion.
 
     Of more rows than ``max_items`` a sample is drawn by a hash of their number, the same on every machine.
@@ -122,12 +124,12 @@ def _counts(row: Mapping[str, Any], one: EvalSetConfig) -> bool:
     return all(str(row[column]) in map(str, values) for column, values in one.where.items())
 
 
-def items_of_documents(name: str, texts: Sequence[str], tokenizer: Tokenizer) -> ItemSet:
+def make_items_from_documents(name: str, texts: Sequence[str], tokenizer: Tokenizer) -> ItemSet:
     """Whole documents as items: nothing but end-of-text before them."""
-    return pack_windows(name, [("", text) for text in texts], tokenizer)
+    return tokenize_items(name, [("", text) for text in texts], tokenizer)
 
 
-def pack_windows(name: str, pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> ItemSet:
+def tokenize_items(name: str, pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> ItemSet:
     """Items of (prompt, completion) texts, tokenised as one text each."""
     rows, prompts = [], []
     for prompt, completion in pairs:
@@ -136,7 +138,7 @@ def pack_windows(name: str, pairs: Sequence[tuple[str, str]], tokenizer: Tokeniz
         prompts.append(n_prompt + 1)
     return ItemSet(
         name=name,
-        ids=np.array([number for row in rows for number in row], dtype=token_type(tokenizer.vocab_size)),
+        ids=np.array([number for row in rows for number in row], dtype=token_dtype(tokenizer.vocab_size)),
         offsets=np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64),
         prompt_lengths=np.array(prompts, dtype=np.int64),
         completion_bytes=np.array([len(completion.encode()) for _, completion in pairs], dtype=np.int64),
@@ -156,7 +158,7 @@ def open_items(name: str, folder: Path) -> ItemSet:
     return ItemSet(name=name, **loaded)
 
 
-def export_items(items: ItemSet, dropped: int, progress: Progress) -> None:
+def report_items(items: ItemSet, dropped: int, progress: Progress) -> None:
     """Say what a set holds, and what was left out."""
     left_out = f"; {dropped} rows without a completion left out" if dropped else ""
     progress(f"{items.name}: {len(items)} items, {int(items.completion_tokens.sum())} target tokens{left_out}")

@@ -46,7 +46,7 @@ def evaluate_skills(
     """
     everything = {f"val/{name}": items for name, items in prepared.validation.items()} | dict(prepared.sets)
     sets = {
-        name: evaluate_windows(model, items, context=context, device=device, batch_tokens=batch_tokens)
+        name: evaluate_set(model, items, context=context, device=device, batch_tokens=batch_tokens)
         for name, items in everything.items()
     }
     return aggregate_skills(sets, skills)
@@ -65,7 +65,7 @@ def aggregate_skills(sets: Mapping[str, Measurement], skills: SkillsConfig) -> E
     )
 
 
-def evaluate_windows(
+def evaluate_set(
     model: Model,
     items: ItemSet,
     *,
