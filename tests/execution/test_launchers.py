@@ -212,7 +212,10 @@ def test_slurm_takes_the_options_that_are_shown(tmp_path, slurm_on_path):
         if one.name == "launcher_options"
     ]
     page = (Path(__file__).parents[2] / "docs" / "guide" / "howto" / "cluster.md").read_text()
-    examples = [shown.rpartition("as in ")[2], *re.findall(r"--launch(?:er_options)? ([^`\s]*gpus_per_node[^`\s]*)", page)]
+    examples = [
+        shown.rpartition("as in ")[2],
+        *re.findall(r"--launch(?:er_options)? ([^`\s]*gpus_per_node[^`\s]*)", page),
+    ]
     assert len(examples) >= 3
     for example in examples:
         launcher("slurm", readers.launcher_options(example), tmp_path)
