@@ -378,9 +378,7 @@ def test_messages():
         weighted_optimum(mixed, 1e12, {"code": 1}, [0.5, 0.5, 0.2])
     with pytest.raises(InputError, match=r"no category wikis was fitted \(did you mean wiki\?\)"):
         weighted_optimum(mixed, 1e12, {"code": 1}, {"wikis": 1.0})
-    with pytest.raises(
-        InputError, match=r"wrong shape of a mix: \(2,\)\. Give a share of each of code, prose, wiki"
-    ):
+    with pytest.raises(InputError, match=r"wrong shape of a mix: \(2,\)\. Give a share of each of code, prose, wiki"):
         weighted_optimum(mixed, 1e12, {"code": 1}, [0.5, 0.5])
     with pytest.raises(InputError, match=r"no mix is within the bounds: the least shares sum to 1\.2"):
         best_mix(mixed, 1e12, {"code": 1}, {"code": (0.6, 1), "prose": (0.6, 1)})

@@ -92,7 +92,9 @@ class MixSearch:
         middle = self.corners[0]
         near_best = np.tile((1 - _INWARD) * best[1:] + _INWARD * middle, (len(weighted), 1))
         doubled = weighted.take(np.tile(np.arange(len(weighted)), 2))
-        X, F = self.solve(doubled, self.add_best_N(doubled, np.vstack([near_best, np.tile(middle, (len(weighted), 1))])))
+        X, F = self.solve(
+            doubled, self.add_best_N(doubled, np.vstack([near_best, np.tile(middle, (len(weighted), 1))]))
+        )
         X = np.where(np.isfinite(F)[:, None], X, np.nan)
         better = np.where(np.isfinite(F), F, np.inf).reshape(2, -1).argmin(0)
         return np.asarray(X[better * len(weighted) + np.arange(len(weighted))])
