@@ -279,27 +279,27 @@ def _no_first(folder):
 BAD = {
     r"has no config.json": lambda folder: (folder / "config.json").unlink(),
     r"config.json can't be read as JSON": lambda folder: (folder / "config.json").write_text("{"),
-    r"has no tokenizer.json; write one": lambda folder: (folder / "tokenizer.json").unlink(),
+    r"has no tokenizer.json. Write one": lambda folder: (folder / "tokenizer.json").unlink(),
     r"is no tokenizer.json": lambda folder: (folder / "tokenizer.json").write_text("{}"),
-    r"has pytorch_model.bin, which may run code.*save_pretrained": _only_pickles,
-    r"has no model.safetensors; give a folder": lambda folder: (folder / "model.safetensors").unlink(),
-    r"names model-00002-of-00002.safetensors, not there": _part_lost,
-    r"names \.\./elsewhere, not there": lambda folder: _part_lost(folder, "../elsewhere"),
+    r"but pytorch_model.bin, which may run code.*save_pretrained": _only_pickles,
+    r"has no model.safetensors. Give a folder": lambda folder: (folder / "model.safetensors").unlink(),
+    r"names model-00002-of-00002.safetensors, not in the folder": _part_lost,
+    r"names \.\./elsewhere, not in the folder": lambda folder: _part_lost(folder, "../elsewhere"),
     r"ids up to 319, but the model embeds 300": lambda folder: change(folder / "config.json", vocab_size=300),
     r"is T5ForConditionalGeneration, which is no causal": lambda folder: change(
         folder / "config.json", architectures=["T5ForConditionalGeneration"], model_type="t5"
     ),
-    r"is OwnModel, which is no causal.*its own code is not run": lambda folder: change(
+    r"is OwnModel, which is no causal.*code in a checkpoint is never run": lambda folder: change(
         folder / "config.json", architectures=["OwnModel"], auto_map={"AutoModelForCausalLM": "own.OwnModel"}
     ),
-    r"can't be used: .*own_type|is of type own_type": lambda folder: change(
+    r"is not usable: .*own_type|is of type own_type": lambda folder: change(
         folder / "config.json", architectures=None, model_type="own_type"
     ),
-    r"is quantized; give the weights": lambda folder: change(
+    r"is quantized. Give the weights": lambda folder: change(
         folder / "config.json", quantization_config={"quant_method": "gptq"}
     ),
     r"can't build .* from its config.json": lambda folder: change(folder / "config.json", n_embd=17),
-    r"doesn't tell what a text begins with.*--first_token": _no_first,
+    r"no token that begins a text.*--first_token": _no_first,
 }
 
 
@@ -315,7 +315,7 @@ def test_weights_of_another_model_are_refused(folder):
     with pytest.raises(InputError, match=r"lacks the weights transformer\.h\.2.* and \d+ more"):
         hf_model.load_checkpoint(open_folder(folder), dtype="float32", device="cpu")
     (folder / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"spoilt can't be read: .*; download it again"):
+    with pytest.raises(InputError, match=r"spoilt can't be read: .*\. Download it again"):
         hf_model.load_checkpoint(open_folder(folder), dtype="float32", device="cpu")
 
 
@@ -453,13 +453,13 @@ def test_logits_that_are_no_numbers_make_a_failed_run_that_can_be_mended(planted
     weights = load_file(folder / "model.safetensors")
     broken = {name: one * math.nan if name.endswith("ln_f.bias") else one for name, one in weights.items()}
     save_file(broken, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(DivergedError, match="no numbers in float32"):
+    with pytest.raises(DivergedError, match="not finite in float32"):
         hf_model.load_checkpoint(open_folder(folder), dtype="float32", device="cpu")
     words = given(planted, place)
     words = ["evaluate", "--study", "mended", "--checkpoint", folder, "--n_tokens", "8e6", *words]
     (failed,) = run(*words)["runs"]
     assert (failed["state"], failed["new"], failed["skills"]) == ("failed", True, {})
-    assert failed["reason"].startswith("the logits of broken are no numbers in float32; try another --dtype")
+    assert failed["reason"].startswith("the logits of broken are not finite in float32. Try another --dtype")
     (left,) = run(*words)["runs"]
     assert (left["state"], left["new"]) == ("failed", False)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})

@@ -109,7 +109,7 @@ def test_items_hold_end_of_text_prompt_and_completion(made: tuple[Config, Path, 
 def test_rows_left_out_are_told(tmp_path: Path) -> None:
     said: list[str] = []
     prepare(configs.resolve(raw_config(tmp_path)), tmp_path / "cache", progress=said.append)
-    assert any(line.startswith("qa: 20 items") and "1 rows without a completion left out" in line for line in said)
+    assert any(line.startswith("qa: 20 items") and "1 rows without a completion skipped" in line for line in said)
     assert any(line.startswith("prose: ") and "documents" in line for line in said)
 
 
@@ -276,7 +276,9 @@ def test_weights_without_a_limit_are_refused(tmp_path: Path) -> None:
 def test_a_wrong_template_names_the_columns_and_leaves_no_items(tmp_path: Path) -> None:
     raw = raw_config(tmp_path)
     raw["skills"]["sets"][0]["completion"] = "{answer}"
-    with pytest.raises(InputError, match="no column: 'answer'; there are prompt, completion"):
+    with pytest.raises(
+        InputError, match=r"unknown column in template '{answer}': 'answer'\. Choose from prompt, completion"
+    ):
         prepare(configs.resolve(raw), tmp_path / "cache", progress=lambda _: None)
     assert [path.suffix for path in (tmp_path / "cache" / "items").iterdir()] in ([], [".lock"])
 
@@ -484,8 +486,8 @@ def test_only_rows_with_the_values_asked_for_count(made: tuple[Config, Path, Pre
     assert len(prepare(asked, cache, progress=lambda _: None).sets["qa"]) == 7 < len(prepared.sets["qa"])
     assert asked.hash != config.hash
     refused = {
-        "answer": r"qa: where names no column: 'answer'; there are prompt, completion",
-        "prompt": "check the values of where",
+        "answer": r"qa: unknown column 'answer' in where\. Choose from prompt, completion",
+        "prompt": "Check the values of where",
     }
     for column, message in refused.items():
         raw["skills"]["sets"][0]["where"] = {column: ["none like it"]}
