@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from skillscale.config import EvalSetConfig
-from skillscale.formatting import to_plain
 from skillscale.errors import InputError
+from skillscale.formatting import to_plain
 from skillscale.lm.data.cache import Progress
 from skillscale.lm.data.splits import MIN_ITEMS
 from skillscale.lm.data.token_arrays import Ids, token_dtype
