@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from skillscale.config import EvalSetConfig, plain
+from skillscale.config import EvalSetConfig
 from skillscale.errors import InputError
+from skillscale.formatting import to_plain
 from skillscale.lm.data.cache import Progress
 from skillscale.lm.data.documents import Row
 from skillscale.lm.data.splits import MIN_ITEMS
@@ -107,7 +108,7 @@ def fill_templates(rows: Iterable[Row], settings: EvalSetConfig) -> tuple[list[t
 
 
 def _selection(settings: EvalSetConfig) -> str:
-    where = f"the values of where {plain(settings.where)} and " if settings.where else ""
+    where = f"the values of where {to_plain(settings.where)} and " if settings.where else ""
     return f"{where}the template {settings.completion!r}"
 
 
