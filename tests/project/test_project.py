@@ -39,13 +39,6 @@ def readme_commands():
     return [block.strip() for block in re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)]
 
 
-def test_the_readme_lists_the_commands_as_help_does():
-    section = (ROOT / "README.md").read_text().partition("\n## The commands\n")[2].partition("\n## ")[0]
-    *entries, completion = re.findall(r"^\| `(\w+)` \| (.*) \|$", section, re.MULTILINE)
-    assert entries == [(entry.name, entry.help) for entry in cli.ENTRIES]
-    assert completion[0] == "completion"
-
-
 def test_mlproject_has_the_entries_of_the_command_line():
     assert list(MLPROJECT) == [entry.name for entry in cli.ENTRIES]
 
