@@ -14,7 +14,7 @@ import pytest
 
 from skillscale import config
 from skillscale.lm.data.corpora.facts import QUESTIONED, STATED, UNSEEN
-from skillscale.lm.data.corpora.items import Corpus, Item, seeded
+from skillscale.lm.data.corpora.items import Corpus, Item, seeded_rng
 from skillscale.lm.data.prepare import prepare
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
@@ -199,7 +199,7 @@ def test_a_program_can_do_nothing_but_print() -> None:
 
 
 def test_programs_end_at_every_seed() -> None:
-    rng = seeded("many")
+    rng = seeded_rng("many")
     assert all(progs.run_program(progs.program(rng)) for _ in range(3_000))
 
 

@@ -117,7 +117,7 @@ def test_the_answer_has_what_is_promised(words):
     assert 0 <= one["cheap"]["chance"] <= 1
     assert [len(frontier["steps"]) for frontier in one["frontiers"]] == [11]
     assert one["best_mix"] is None
-    assert "What another mix would do: the runs tell no shares, and at most one name." in one["not_told"]
+    assert "The effect of another mix: the runs tell no shares, and at most one name." in one["not_told"]
     validation = one["validation"]
     assert validation["shift"]["value"] == pytest.approx(math.log(validation["n_params"] / one["n_params"]))
     assert validation["cost"]["value"] > 0
@@ -133,11 +133,11 @@ def test_gpu_hours_become_flops_and_the_answer_says_how(words):
     assert text.startswith("plan for 100 GPU-hours x 3600 s")
     for part in (
         "N*  ",
-        "loss above the least",
+        "loss above the minimum",
         "weight in the plan",
         "(prose: the reverse)",
-        "what the runs do not tell:",
-        "In brackets: 90 %",
+        "not determined by the runs:",
+        "Brackets: 90 %",
     ):
         assert part in text
 
@@ -178,7 +178,7 @@ def test_why_nothing_is_told_of_other_mixes(words):
     (plan,) = told(*words(several, **shares), *LAW, "--flops", "1e20")["plans"]
     assert any("the runs had several, but none enters chinchilla; it does with" in said for said in plan["not_told"])
     (plan,) = told(*words(one, **shares), *LAW, "--flops", "1e20")["plans"]
-    assert "What another mix would do: all runs had one." in plan["not_told"]
+    assert "The effect of another mix: all runs had one." in plan["not_told"]
 
 
 def test_of_several_named_mixes_one_has_to_be_named(words, capsys):
@@ -211,10 +211,10 @@ def test_a_law_that_was_registered_plans_as_the_study_does_and_both_are_recorded
     kept.append(told("--from", str(tmp_path / "law.json"), *ask))
     # A document has no runs, of which only the study can tell what mixes they had
     assert fresh["plans"][0]["not_told"].pop() == (
-        "What another mix would do: the runs tell no shares, and at most one name."
+        "The effect of another mix: the runs tell no shares, and at most one name."
     )
     assert [one["plans"][0]["not_told"].pop() for one in kept] == [
-        "What another mix would do: no mix enters chinchilla."
+        "The effect of another mix: no mix enters chinchilla."
     ] * 3
     for one in kept:
         assert plan_without(one, "source") == plan_without(kept[0], "source")

@@ -31,7 +31,7 @@ from skillscale.laws.forms.nd import Law
 from skillscale.laws.io.document import LawMetadata, law_document
 from skillscale.laws.isoflop.budgets import budget_of_runs
 from skillscale.laws.isoflop.study import fit_study
-from skillscale.laws.optimum.weighted_optimum import WeightedOptimum, weighted_optima
+from skillscale.laws.optimum.optimum import OptimumSummary, summarise_optima
 from skillscale.laws.results import StudyResults
 from skillscale.laws.selection.selected import fit_selected
 from skillscale.laws.selection.selection import LawSelection, data_for_setting, ineligible_reason, select_law
@@ -144,7 +144,7 @@ def check_names(what: str, given: Mapping[str, Any], known: Sequence[str], place
             raise InputError(f"--{what} names {name}, which {place} lacks{did_you_mean(name, known)}; there is {there}")
 
 
-def _worth(runs: LoadedRuns, found: FitResults, arguments: Mapping[str, Any]) -> dict[str, tuple[WeightedOptimum, ...]]:
+def _worth(runs: LoadedRuns, found: FitResults, arguments: Mapping[str, Any]) -> dict[str, tuple[OptimumSummary, ...]]:
     """What is best for skills of the worth that was asked about, by named mix; empty where none was.
 
     Raises:
@@ -162,7 +162,7 @@ def _worth(runs: LoadedRuns, found: FitResults, arguments: Mapping[str, Any]) ->
                 raise FitError(f"{name} is worth something, but could not be fitted: {refused.reason}")
         fitted = {name: one for name, one in laws.items() if isinstance(one, FittedLaw)}
         equal = [name for name in runs.table.judged if name in fitted]
-        optima[mix if len(runs.groups) > 1 else ""] = weighted_optima(
+        optima[mix if len(runs.groups) > 1 else ""] = summarise_optima(
             fitted, found.flops, weights, equal=equal, bounds=arguments.get("bounds")
         )
     return optima

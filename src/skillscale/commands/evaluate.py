@@ -151,7 +151,7 @@ def _table_rows(arguments: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def _look(row: Mapping[str, str], first_token: str) -> CheckpointRequest:
     from skillscale.lm.evaluation.hf_folder import open_folder
-    from skillscale.lm.evaluation.hf_model import size_of
+    from skillscale.lm.evaluation.hf_model import read_model_size
 
     place = Path(row["checkpoint"]).expanduser()
     n_tokens, seed = _number(row["n_tokens"], "n_tokens", place), _number(row["seed"] or "0", "seed", place)
@@ -159,7 +159,7 @@ def _look(row: Mapping[str, str], first_token: str) -> CheckpointRequest:
     # A folder of the hub's cache is known by its name there
     is_snapshot = place.absolute().parent.name == "snapshots"
     folder = open_folder(place, name="" if is_snapshot or place == Path() else row["name"], first_token=first_token)
-    size = size_of(folder)
+    size = read_model_size(folder)
     point = DesignPoint(n_params=size.n_params, n_tokens=n_tokens, mix=mix, seed=seed)
     return CheckpointRequest(folder=folder, size=size, point=point, training_run=row["training_run"])
 
@@ -283,10 +283,10 @@ def _record(writer: "RunWriter", one: CheckpointRequest, name: str, bench: _Benc
 
 def _measured(one: CheckpointRequest, bench: _Bench) -> "EvaluationResult":
     from skillscale.lm.evaluation.checkpoints import measure
-    from skillscale.lm.evaluation.hf_model import load
+    from skillscale.lm.evaluation.hf_model import load_checkpoint
 
     arguments = bench.arguments
-    model = load(one.folder, dtype=arguments["dtype"], device=arguments["device"])
+    model = load_checkpoint(one.folder, dtype=arguments["dtype"], device=arguments["device"])
     return measure(
         model, one.folder, bench.texts, bench.config.skills, context=arguments["context"],
         batch_tokens=arguments["batch_tokens"],

@@ -14,7 +14,7 @@ from skillscale.formatting import did_you_mean, join_words
 from skillscale.laws.fit.request import UnfittedSkill
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.io.document import LawMetadata, read_document, read_metadata
-from skillscale.laws.optimum.ensemble import SkillLaw, categories_of
+from skillscale.laws.optimum.ensemble import SkillLaw, shared_categories
 from skillscale.laws.optimum.plan import Plan, PlanRequest
 from skillscale.laws.optimum.plan import plan as plan_for
 from skillscale.point import Mix
@@ -247,7 +247,7 @@ def _wish(arguments: Mapping[str, Any], known: LoadedLaws) -> PlanRequest:
         check_names(what, given, names, known.name)
         if arguments[what] and not any(arguments[what].values()):
             raise InputError(f"--{what} sums to 0; give at least one skill a weight above 0")
-    categories = categories_of(known.laws)
+    categories = shared_categories(known.laws)
     check_names("bounds", arguments["bounds"], categories, f"the law of {known.name}")
     shares = _shares(arguments["mix"], categories, known)
     return PlanRequest(

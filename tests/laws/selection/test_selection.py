@@ -209,7 +209,7 @@ def test_tables_give_the_interval_over_laws_and_why_there_is_none():
     assert (row["N_lo"], row["N_hi"]) == (told.told_optimum(1e22).lo, told.told_optimum(1e22).hi)
     assert "chinchilla" in row["over"]
     lost = replace(told, q=np.where(np.arange(100)[:, None] < 5, np.nan, told.q))
-    assert "code: N* has no interval over laws; " in law_text({"code": lost}, [1e22])
+    assert "code: N* has no interval over laws: " in law_text({"code": lost}, [1e22])
     assert (
         "have no optimum at 1e22 FLOP"
         in laws_as_dict({"code": lost}, [1e22])["code"]["over_laws"]["optima"][0]["reason"]

@@ -36,9 +36,9 @@ def tiny_corpora() -> dict[str, Corpus]:
         "code": Corpus(
             train=[Document(SOURCE, "t")],
             validation=[Document(SOURCE, "t")],
-            sets={"code_body": code.body_items({"a/b.py": SOURCE})},
+            sets={"code_body": code.make_body_items({"a/b.py": SOURCE})},
         ),
-        "prose": prose.split(speeches(), label="t"),
+        "prose": prose.split_by_file(speeches(), label="t"),
         "reasoning": reasoning.from_counts(200, validation=20, items=60),
     }
 
@@ -68,7 +68,7 @@ def test_build_writes_the_folder_once(stubbed: dict[str, Corpus], tmp_path: Path
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["facts"]["count"] == stubbed["knowledge"].facts["count"]
     assert manifest["sets"]["reasoning_qa"]["contamination"] == stubbed["reasoning"].dropped["reasoning_qa"]
-    assert {source["name"] for source in manifest["sources"]} == set(corpora.needed("tiny"))
+    assert {source["name"] for source in manifest["sources"]} == set(corpora.required_archives("tiny"))
     heard = len(said)
     assert corpora.build(tmp_path, preset="tiny", zipf_exponent=0.75, progress=said.append) == folder
     assert len(said) == heard, "a second call builds nothing"

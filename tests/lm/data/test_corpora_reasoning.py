@@ -5,7 +5,7 @@ from collections import Counter
 from datetime import datetime
 
 from skillscale.lm.data.corpora import reasoning
-from skillscale.lm.data.corpora.contamination import prompts_in
+from skillscale.lm.data.corpora.contamination import find_prompts
 
 
 def solved(question: str) -> str | None:
@@ -29,7 +29,7 @@ def solved(question: str) -> str | None:
 
 def test_answers_are_right() -> None:
     checked: Counter[str] = Counter()
-    for kind, task, _ in reasoning.tasks("check", 3_000):
+    for kind, task, _ in reasoning.draw_tasks("check", 3_000):
         expected = solved(task.question)
         if expected is not None:
             assert task.answer == expected, task
@@ -45,7 +45,7 @@ def test_reasoning_is_varied_and_its_questions_are_new() -> None:
     corpus = reasoning.from_counts(3_000, validation=50, items=600)
     questions = Counter(document.text.split("\n")[0] for document in corpus.train)
     assert len(questions) > 2_700
-    asked = prompts_in(document.text for document in corpus.train)
+    asked = find_prompts(document.text for document in corpus.train)
     items = corpus.sets["reasoning_qa"]
     counts = corpus.dropped["reasoning_qa"]
     assert not asked & {item.prompt for item in items}
@@ -53,4 +53,4 @@ def test_reasoning_is_varied_and_its_questions_are_new() -> None:
     assert {str(item.meta["task"]) for item in items} == set(reasoning.MAKERS)
     with_steps = [document for document in corpus.train if "\nSteps: " in document.text]
     assert 0.1 < len(with_steps) / len(corpus.train) < 0.33
-    assert prompts_in([with_steps[0].text]), "a question shown with steps counts as asked"
+    assert find_prompts([with_steps[0].text]), "a question shown with steps counts as asked"

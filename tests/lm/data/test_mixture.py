@@ -137,9 +137,9 @@ def test_permutations_look_random() -> None:
 
 
 def test_bad_input_is_named() -> None:
-    with pytest.raises(InputError, match="no category: 'poetry'; there are knowledge, code, prose"):
+    with pytest.raises(InputError, match=r"unknown category in the mix: 'poetry'\. Choose from knowledge, code, prose"):
         stream(Mix({"poetry": 1.0}))
-    with pytest.raises(InputError, match="category prose holds 57 tokens, but one sequence needs 101"):
+    with pytest.raises(InputError, match="category prose has 57 tokens, but one sequence needs 101"):
         MixStream(CATEGORIES, MIX, seed=0, context=100)
 
 

@@ -40,7 +40,7 @@ def raw_config(folder: Path) -> dict[str, Any]:
         noun: configs.read_yaml(configs.conf_file(noun, "main" if noun == "study" else "embedded"))
         for noun in ("data", "skills", "study")
     }
-    raw |= {noun: configs.read_yaml(configs.conf_file(noun, "")) for noun in ("model", "train", "sample")}
+    raw |= {noun: configs.read_yaml(configs.conf_file(noun, "")) for noun in configs.NOUNS if noun not in raw}
     raw["data"] = {
         "name": "made",
         "vocab_size": 300,
@@ -109,7 +109,7 @@ def test_items_hold_end_of_text_prompt_and_completion(made: tuple[Config, Path, 
 def test_rows_left_out_are_told(tmp_path: Path) -> None:
     said: list[str] = []
     prepare(configs.resolve(raw_config(tmp_path)), tmp_path / "cache", progress=said.append)
-    assert any(line.startswith("qa: 20 items") and "1 rows without a completion left out" in line for line in said)
+    assert any(line.startswith("qa: 20 items") and "1 rows without a completion skipped" in line for line in said)
     assert any(line.startswith("prose: ") and "documents" in line for line in said)
 
 
@@ -161,7 +161,7 @@ def test_workers_at_once_make_it_once(tmp_path: Path) -> None:
         json.loads(worker.communicate(timeout=60)[0]) for worker in workers
     )
     assert one_hash == other_hash
-    together = [line for line in one_said + other_said if " M tokens" in line]
+    together = [line for line in one_said + other_said if "M tokens" in line]
     assert len(together) == 2  # one line a category, from whichever worker made it
     assert not list((tmp_path / "cache").rglob("*.partial"))
 
@@ -209,7 +209,7 @@ def test_repetition_is_told_with_its_epochs(made: tuple[Config, Path, PreparedDa
     assert prepared.check(DesignPoint(n_params=1000, n_tokens=there, mix=mix)) == []
     warnings = prepared.check(DesignPoint(n_params=1000, n_tokens=6 * there, mix=mix))
     assert len(warnings) == 2
-    assert "code holds" in warnings[0]
+    assert "code has" in warnings[0]
     assert "3.0 epochs" in warnings[0]
 
 
@@ -241,7 +241,7 @@ def test_one_validation_document_is_too_few(tmp_path: Path) -> None:
     raw = raw_config(tmp_path)
     pd.DataFrame({"text": ["alone\n"]}).to_parquet(tmp_path / "held.parquet")
     raw["data"]["categories"][0]["validation"] = {"path": str(tmp_path / "held.parquet")}
-    with pytest.raises(InputError, match=r"leaves 1 documents to validate on, but a standard error needs 2"):
+    with pytest.raises(InputError, match=r"gives 1 documents to validate on, but a standard error needs 2"):
         prepare(configs.resolve(raw), tmp_path / "cache", progress=lambda _: None)
 
 
@@ -261,7 +261,7 @@ def test_sources_are_cut_by_weight(tmp_path: Path) -> None:
 def test_a_share_that_leaves_nothing_is_named(tmp_path: Path, share: float) -> None:
     raw = raw_config(tmp_path)
     raw["data"]["categories"][0]["validation_share"] = share
-    with pytest.raises(InputError, match=r"category prose.*(validation_share|no document left)"):
+    with pytest.raises(InputError, match=r"category prose.*(validation_share|no document to train)"):
         prepare(configs.resolve(raw), tmp_path / "cache", progress=lambda _: None)
 
 
@@ -269,14 +269,16 @@ def test_weights_without_a_limit_are_refused(tmp_path: Path) -> None:
     raw = raw_config(tmp_path)
     source = raw["data"]["categories"][0]["sources"][0]
     raw["data"]["categories"][0]["sources"] = [source, source | {"weight": 2.0}]
-    with pytest.raises(InputError, match=r"prose weighs its sources.*give max_bytes"):
+    with pytest.raises(InputError, match=r"prose has weights of sources.*Give max_bytes"):
         prepare(configs.resolve(raw), tmp_path / "cache", progress=lambda _: None)
 
 
 def test_a_wrong_template_names_the_columns_and_leaves_no_items(tmp_path: Path) -> None:
     raw = raw_config(tmp_path)
     raw["skills"]["sets"][0]["completion"] = "{answer}"
-    with pytest.raises(InputError, match="no column: 'answer'; there are prompt, completion"):
+    with pytest.raises(
+        InputError, match=r"unknown column in template '{answer}': 'answer'\. Choose from prompt, completion"
+    ):
         prepare(configs.resolve(raw), tmp_path / "cache", progress=lambda _: None)
     assert [path.suffix for path in (tmp_path / "cache" / "items").iterdir()] in ([], [".lock"])
 
@@ -299,7 +301,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_made(tmp_path: Path, monke
     written = token_files.write_tokens
     monkeypatch.setattr(preparing, "write_tokens", lambda t, tok, folder, **kw: written(t, tok, FullPath(folder), **kw))
     config = configs.resolve(raw_config(tmp_path / "files"))
-    with pytest.raises(TrainingError, match=r"no room to write in .*cache: No space left on device; free some space"):
+    with pytest.raises(TrainingError, match=r"no room to write in .*cache: No space left on device. Free some space"):
         prepare(config, tmp_path / "cache", progress=lambda _: None)
     assert [path.suffix for path in (tmp_path / "cache" / "tokens").iterdir()] in ([], [".lock"])
     monkeypatch.undo()
@@ -484,8 +486,8 @@ def test_only_rows_with_the_values_asked_for_count(made: tuple[Config, Path, Pre
     assert len(prepare(asked, cache, progress=lambda _: None).sets["qa"]) == 7 < len(prepared.sets["qa"])
     assert asked.hash != config.hash
     refused = {
-        "answer": r"qa: where names no column: 'answer'; there are prompt, completion",
-        "prompt": "check the values of where",
+        "answer": r"qa: unknown column 'answer' in where\. Choose from prompt, completion",
+        "prompt": "Check the values of where",
     }
     for column, message in refused.items():
         raw["skills"]["sets"][0]["where"] = {column: ["none like it"]}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from skillscale.errors import TrainingError
 from skillscale.lm.evaluation.items import ItemSet, cut_windows
-from skillscale.lm.evaluation.skills import evaluate_windows, summarise
+from skillscale.lm.evaluation.skills import evaluate_set, summarise
 
 VOCAB = 11
 
@@ -66,7 +66,7 @@ def one_by_one(model: torch.nn.Module, items: ItemSet, context: int) -> list[flo
 def test_batches_measure_what_single_items_do(batch_tokens: int, context: int) -> None:
     model, items = Bigramish(), item_set(random_lengths(40))
     nll = np.array(one_by_one(model, items, context))
-    found = evaluate_windows(model, items, context=context, batch_tokens=batch_tokens)
+    found = evaluate_set(model, items, context=context, batch_tokens=batch_tokens)
     tokens = items.completion_tokens
     assert found.loss == pytest.approx(nll.sum() / tokens.sum(), rel=1e-6)
     assert found.bpb == pytest.approx(nll.sum() / math.log(2) / (3 * tokens.sum()), rel=1e-6)
@@ -78,7 +78,7 @@ def test_batches_measure_what_single_items_do(batch_tokens: int, context: int) -
 @pytest.mark.parametrize("context", [4, 7, 64])
 def test_a_uniform_model_loses_log_vocabulary_exactly(context: int) -> None:
     items = item_set(random_lengths(30))
-    found = evaluate_windows(lambda ids: torch.zeros(*ids.shape, VOCAB), items, context=context)
+    found = evaluate_set(lambda ids: torch.zeros(*ids.shape, VOCAB), items, context=context)
     assert found.loss == pytest.approx(math.log(VOCAB), rel=1e-6)
     assert found.sem == pytest.approx(0, abs=1e-6)
     assert found.bpb == pytest.approx(math.log2(VOCAB) / 3, rel=1e-6)
@@ -127,10 +127,10 @@ def test_gradients_are_off_and_padding_is_short() -> None:
         assert not torch.is_grad_enabled()
         return torch.zeros(*ids.shape, VOCAB)
 
-    evaluate_windows(model, items, context=64, batch_tokens=64)
+    evaluate_set(model, items, context=64, batch_tokens=64)
     assert sum(seen) < 1.5 * sum(range(1, 33))
 
 
 def test_losses_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(TrainingError, match="diverged: the loss on made is nan"):
-        evaluate_windows(lambda ids: torch.full((*ids.shape, VOCAB), math.nan), item_set([(1, 2), (1, 2)]), context=8)
+        evaluate_set(lambda ids: torch.full((*ids.shape, VOCAB), math.nan), item_set([(1, 2), (1, 2)]), context=8)
