@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from skillscale.config import CategoryConfig, Config, DataConfig, EvalSetConfig, SourceConfig, kept_settings, plain
+from skillscale.config import CategoryConfig, Config, DataConfig, EvalSetConfig, SourceConfig, kept_settings
 from skillscale.errors import InputError
+from skillscale.formatting import to_plain
 from skillscale.lm.data import tokenizer as tokenizers
 from skillscale.lm.data.cache import Progress, explain_full_disk, make_once
 from skillscale.lm.data.documents import EMBEDDED, read_rows
@@ -213,7 +214,7 @@ def _make_items(settings: EvalSetConfig, origin: Origin, *, tokenizer: Tokenizer
 def _texts_key(texts: CategoryTexts) -> dict[str, Any]:
     """Return everything that decides a category's texts."""
     validation, origin = texts.config.validation, texts.validation_origin
-    settings: dict[str, Any] = plain(texts.config)
+    settings: dict[str, Any] = to_plain(texts.config)
     sources = zip(texts.config.sources, texts.origins, strict=True)
     return settings | {
         "sources": [_source_key(source, source_origin) for source, source_origin in sources],
@@ -223,7 +224,7 @@ def _texts_key(texts: CategoryTexts) -> dict[str, Any]:
 
 def _source_key(source: SourceConfig | EvalSetConfig, origin: Origin) -> dict[str, Any]:
     """Return everything that decides a source's rows, whatever its path and its way of reading."""
-    kept = {key: value for key, value in kept_settings(plain(source)).items() if key not in ("path", "streaming")}
+    kept = {key: value for key, value in kept_settings(to_plain(source)).items() if key not in ("path", "streaming")}
     return kept | {"fingerprint": origin.fingerprint}
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skillscale.config import EvalSetConfig, plain
+from skillscale.config import EvalSetConfig
 from skillscale.errors import InputError
+from skillscale.formatting import to_plain
 from skillscale.lm.data.cache import Progress
 from skillscale.lm.data.splits import MIN_ITEMS
 from skillscale.lm.data.token_arrays import Ids, token_dtype
@@ -109,7 +110,7 @@ def fill_templates(rows: Iterable[Mapping[str, Any]], settings: EvalSetConfig) -
 
 
 def _selection(settings: EvalSetConfig) -> str:
-    where = f"the values of where {plain(settings.where)} and " if settings.where else ""
+    where = f"the values of where {to_plain(settings.where)} and " if settings.where else ""
     return f"{where}the template {settings.completion!r}"
 
 
