@@ -236,7 +236,7 @@ def report(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
     html = render_page(
         runs.name, runs.records, found.fits, about, laws=found.laws, flops=found.flops, drawn=drawn,
         base=study.base if study else "",
-        differences=make_skill_figures(study, runs.table.own_categories, fits=found.fits, beside=_beside(arguments)),
+        differences=make_skill_figures(study, runs.table.own_categories, fits=found.fits, published=_beside(arguments)),
     )  # fmt: skip
     path.write_text(html, encoding="utf-8")
     told: dict[str, Any] = {**found.as_dict(), "page": path}
