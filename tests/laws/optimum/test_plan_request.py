@@ -281,7 +281,7 @@ def test_intervals_own_the_choice_of_law_as_those_of_single_skills_do():
 def test_skills_with_other_numbers_of_draws_of_a_rival_do_not_belong_together():
     laws = with_rivals()
     other = replace(laws["prose"], rivals=())
-    with pytest.raises(InputError, match="fit them with fit_together"):
+    with pytest.raises(InputError, match="Fit them with fit_together"):
         plan(laws | {"prose": other}, C, wish())
 
 
@@ -325,7 +325,7 @@ def test_intervals_of_a_planted_study_cover_its_optimum_and_a_prices():
 def test_what_can_not_be_planned_is_refused(plain):
     with pytest.raises(InputError, match="no skill cod was fitted"):
         plan(plain, C, wish(weights={"cod": 1.0}))
-    with pytest.raises(InputError, match="a tolerance is a share of C between 0 and 1"):
+    with pytest.raises(InputError, match="tolerance must be between 0 and 1"):
         wish(tolerance=1.0)
     with pytest.raises(InputError, match="must be above 0 FLOP"):
         plan(plain, -1.0, wish())

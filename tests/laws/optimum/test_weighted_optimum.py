@@ -47,7 +47,7 @@ def test_a_mix_within_bounds_is_told():
 
 
 def test_bounds_need_a_law_of_the_mix():
-    with pytest.raises(InputError, match="need a law that knows of it, such as separable, but it is chinchilla"):
+    with pytest.raises(InputError, match="need a law that depends on it: chinchilla"):
         summarise_optima(fitted("chinchilla"), [1e12], WEIGHTS, equal=[], bounds={"code": (0.1, 0.2)})
 
 
