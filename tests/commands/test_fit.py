@@ -383,8 +383,8 @@ def test_a_skill_has_one_law_and_every_run_that_is_left_out_is_named(fit, tmp_pa
     assert "left out: 1 (row 1): prose: loss is -3.1, not a positive number" in told
     page = tmp_path / "page.html"
     fit(frame, "--law", "chinchilla", "--page", str(page), columns=columns, entry="report")
-    assert "6 left out: 6 N D is 1.33 times its budget" in page.read_text()
-    assert "1 left out of prose: loss is -3.1, not a positive number" in page.read_text()
+    assert "6 excluded: 6 N D is 1.33 times its budget" in page.read_text()
+    assert "1 excluded from prose: loss is -3.1, not a positive number" in page.read_text()
 
 
 @pytest.fixture(scope="module")
