@@ -9,8 +9,8 @@ import pandas as pd
 from skillscale.formatting import format_count, format_log_ratio, join_words, plural, power
 from skillscale.laws.results import Interval, Status, StudyResults, Verdict
 from skillscale.laws.skills.crossover import Crossover, CrossoverOutcome
-from skillscale.laws.skills.regression import LEAST
-from skillscale.laws.skills.skill_study import PAIR, SkillStudy, last_shift
+from skillscale.laws.skills.regression import MIN_MIXES
+from skillscale.laws.skills.skill_study import PAIR, SkillStudy, largest_budget_shift
 from skillscale.laws.skills.validation_shift import composition_table
 from skillscale.laws.skills.verdicts import Confirmation, ConfirmedVerdict, confirmed_verdict_table, required_runs_table
 from skillscale.report import skill_figures, style
@@ -73,7 +73,7 @@ def skill_frames(study: SkillStudy | None) -> dict[str, pd.DataFrame]:
     found = {
         "splits": confirmed_verdict_table(study.verdicts),
         "composition_shifts": composition_table(study.shifts),
-        "runs_needed": required_runs_table(study.needed),
+        "runs_needed": required_runs_table(study.required),
         "optima_of_every_set": study.fits.minima_table(),
     }
     if study.shares is not None:
@@ -85,8 +85,8 @@ def skill_frames(study: SkillStudy | None) -> dict[str, pd.DataFrame]:
         }
     if study.crossover is not None:
         found |= {"crossover": study.crossover.crossover_table(), "crossover_points": study.crossover.points_table()}
-    if study.likeness is not None:
-        found |= {"likeness": study.likeness.likeness_table(), "profiles": study.likeness.profile_table()}
+    if study.similarity is not None:
+        found |= {"likeness": study.similarity.similarity_table(), "profiles": study.similarity.profile_table()}
     return found
 
 
@@ -109,7 +109,7 @@ def _splits(study: SkillStudy) -> list[Figure]:
     tables = (
         make_table("Residuals of skills and data sets", _short(confirmed_verdict_table(study.verdicts)), folded=True),
         make_table(
-            "How many times the runs a claim would need", _short(required_runs_table(study.needed)), folded=True
+            "How many times the runs a claim would need", _short(required_runs_table(study.required)), folded=True
         ),
     )
     return [make_figure("splits", title, style.to_svg(skill_figures.draw_splits(study.verdicts)), caption, tables)]
@@ -158,7 +158,7 @@ def _ends(value: Interval) -> str:
 def _shifts(study: SkillStudy) -> list[Figure]:
     title = "A validation set of another composition"
     mine = [one for one in study.shifts if one.mix == study.base]
-    last = last_shift(study)
+    last = largest_budget_shift(study)
     if last is None:
         why = "; ".join(dict.fromkeys(one.reason for one in mine)) or "there is one skill"
         return [_missing("composition", title, f"It takes two skills with an optimum at one budget: {why}.")]
@@ -210,9 +210,9 @@ def _why_no_mixes(n_mixes: int, skills: Sequence[str], study: SkillStudy) -> str
         "To tell how N* goes with the share of a skill's data, where optima of two skills cross, and what a validation "
         "set is like takes"
     )
-    if n_mixes < LEAST:
+    if n_mixes < MIN_MIXES:
         return (
-            f"The runs have {plural(n_mixes, 'mix')}. {takes} at least {LEAST} mixes at one budget: run `skillscale "
+            f"The runs have {plural(n_mixes, 'mix')}. {takes} at least {MIN_MIXES} mixes at one budget: run `skillscale "
             "grid --study mix-ablation-hour` and `--study ratio-hour`, and report these studies."
         )
     if not skills:
@@ -221,7 +221,7 @@ def _why_no_mixes(n_mixes: int, skills: Sequence[str], study: SkillStudy) -> str
             "file, `mix` and `categories` of a table's columns."
         )
     reasons = dict.fromkeys(one.reason for one in study.shares.effects if one.reason) if study.shares else {}
-    return f"{takes} optima of {LEAST} mixes at one budget: {'; '.join(reasons) or 'there are fewer'}."
+    return f"{takes} optima of {MIN_MIXES} mixes at one budget: {'; '.join(reasons) or 'there are fewer'}."
 
 
 def _elasticities(study: SkillStudy, skills: Sequence[str]) -> str:
@@ -248,7 +248,7 @@ def _equal(study: SkillStudy) -> str:
         return ""
     mine = [
         one
-        for one in study.shares.equal
+        for one in study.shares.equal_shares
         if math.isnan(one.C) and {one.first, one.second} == set(study.pair) and one.ratio.is_finite
     ]
     if not mine:
@@ -272,20 +272,20 @@ def _ratios(study: SkillStudy, smallest: float) -> list[Figure]:
                 ),
             )
         )  # fmt: skip
-    if study.likeness is not None:
+    if study.similarity is not None:
         alike: dict[str, list[str]] = {}
-        for one in study.likeness.likenesses:
+        for one in study.similarity.similarities:
             if math.isnan(one.C):
-                alike.setdefault(one.like, []).append(one.column.removeprefix("set/"))
+                alike.setdefault(one.similar_to, []).append(one.column.removeprefix("set/"))
         told = "; ".join(f"{like}: {join_words(names)}" for like, names in alike.items())
         found.append(
             make_figure(
                 "likeness", "What each validation set is like",
-                style.to_svg(skill_figures.draw_similarity(study.likeness, smallest)),
+                style.to_svg(skill_figures.draw_similarity(study.similarity, smallest)),
                 f"Loss at the optimum of each mix, less its mean over mixes and over its scatter, at {power(smallest)} "
                 f"FLOP, beside those of the two skills; the data sets they are the means of are left out. By all "
                 f"budgets: {told}. Each is told by itself: of ten, one may be told wrongly at this level.",
-                (make_table("Likeness", _short(study.likeness.likeness_table()), folded=True),),
+                (make_table("Likeness", _short(study.similarity.similarity_table()), folded=True),),
             )
         )  # fmt: skip
     return found
