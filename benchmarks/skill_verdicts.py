@@ -112,7 +112,9 @@ def simulate(
         names = list(next(iter(truths.values())))
         alike = halves(rng, len(N), len(names))
         for mix, own in truths.items():
-            error = math.sqrt(effect_draws.across) * alike + math.sqrt(1 - effect_draws.across) * halves(rng, len(N), len(names))
+            error = math.sqrt(effect_draws.across) * alike + math.sqrt(1 - effect_draws.across) * halves(
+                rng, len(N), len(names)
+            )
             ids = [f"{mix}-{place}-{i}" for i in range(len(N))]
             frame: dict[str, object] = {"run_id": ids, "C": C, "N": N, "D": C / (6 * N), "mix": mix}
             frame |= {"seed": 1000 * place + seed}
@@ -152,7 +154,9 @@ def level(cell: Row, study: int) -> Hits:
     truths = skills_of(sizes, dict.fromkeys([*names, "aggregate"], 0.0), str(cell["shapes"]))
     rng = np.random.default_rng([1, study])
     effect_draws = Luck(run=number(cell, "noise"), level=number(cell, "seed level"), tilt=number(cell, "seed tilt"))
-    fits = fit(simulate({"m": truths}, sizes, int(number(cell, "seeds")), effect_draws, rng), names, ["aggregate"], study)
+    fits = fit(
+        simulate({"m": truths}, sizes, int(number(cell, "seeds")), effect_draws, rng), names, ["aggregate"], study
+    )
     pooled = [one for one in fits.size_gaps if one.pooled]
     single = [one for one in fits.size_gaps if not one.pooled and one.status is Status.OK]
     told = confirmed_verdicts(
@@ -213,7 +217,9 @@ def ablation(cell: Row, study: int) -> Hits:
         }
         for mix, h in shares.items()
     }  # fmt: skip
-    effect_draws = Luck(run=number(cell, "noise"), across=number(cell, "across"), level=0.003, tilt=number(cell, "seed tilt"))
+    effect_draws = Luck(
+        run=number(cell, "noise"), across=number(cell, "across"), level=0.003, tilt=number(cell, "seed tilt")
+    )
     runs = simulate(truths, sizes, int(number(cell, "seeds")), effect_draws, rng, shares)
     fits = fit(runs, list(PLANTED), [], study)
     told = share_study(fits, {skill: skill for skill in PLANTED}, seed=study)

@@ -15,8 +15,9 @@ import torch
 from test_status import client
 from test_ui import state
 
-from skillscale.cli import ENTRIES, main
+from skillscale.cli import COMMANDS, main
 from skillscale.config import EvalSetConfig, SkillConfig, SkillsConfig, load
+from skillscale.config.options import SourceOptions
 from skillscale.errors import DivergedError, InputError
 from skillscale.lm.evaluation import hf_model
 from skillscale.lm.evaluation.checkpoints import EvaluationTexts, measure
@@ -336,7 +337,7 @@ def test_a_model_that_sees_the_future_is_refused(tmp_path):
 
 def run(*words, code=0):
     out = io.StringIO()
-    assert main([*map(str, words), "--json"], ENTRIES, out) == code
+    assert main([*map(str, words), "--json"], COMMANDS, out) == code
     return json.loads(out.getvalue()) if code == 0 else None
 
 
@@ -377,7 +378,7 @@ def test_a_family_becomes_runs_whose_fit_finds_the_planted_law(planted, place, t
     shown = state(tags)["selectedColumns"]
     assert "metrics.`skill_bpb/words`" in shown
     assert "metrics.`skill_loss/words`" not in shown, "tokens of another tokenizer don't compare"
-    fitted = run("fit", "--study", "family", "--law", "chinchilla", "--resample", "laplace", *place)
+    fitted = run("fit", "--study", "family", "--law", "chinchilla", "--laws.bootstrap", "laplace", *place)
     assert fitted["skills"]["words"]["theta"] == pytest.approx(samples.LAW, rel=1e-3)
 
     def never(*_args, **_kwargs):
@@ -393,18 +394,18 @@ def test_checkpoints_of_one_training_go_together_and_sizes_are_told_in_two_ways(
     words = given(planted, place)
     table = table_of(planted, tmp_path, lambda name: name.startswith("tiny-16-"), training_run="wood")
     run("evaluate", "--study", "one", "--table", table, *words)
-    arguments = {"tracking": place[1], "convention": ""}
+    source = SourceOptions(tracking=place[1])
     config = load(overrides={"study.name": "one"})
-    runs = read_runs(arguments, config)
+    runs = read_runs(source, config)
     assert (set(runs.table.runs["cluster"]), set(runs.table.runs["mix"])) == ({"wood"}, {"woods"})
     assert runs.table.categories == ()
     assert runs.table.notes[0].startswith("losses are in nats per byte")
     assert runs.table.runs["sem/words"].gt(0).all()
     assert {one.checkpoint.first_token for one in runs.records} == {"<|endoftext|>"}
-    without = read_runs(arguments | {"convention": "nonembed"}, config).table.runs["N"]
+    without = read_runs(replace(source, n_convention="nonembed"), config).table.runs["N"]
     assert (runs.table.runs["N"] - without).tolist() == [16 * (320 + 64)] * 4
     with pytest.raises(InputError, match="total or nonembed, not 'active'"):
-        read_runs(arguments | {"convention": "active"}, config)
+        read_runs(replace(source, n_convention="active"), config)
 
 
 def test_both_splits_and_their_sets_are_told_in_nats_per_byte():

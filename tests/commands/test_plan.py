@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from skillscale.cli import ENTRIES, main
+from skillscale.cli import COMMANDS, main
 from skillscale.laws.forms.catalogue import CHINCHILLA
 
 THETA = {"code": [0.9, 250.0, 900.0, 0.38, 0.36], "prose": [1.8, 480.0, 2100.0, 0.35, 0.37]}
@@ -43,7 +43,7 @@ def words(tmp_path):
 
 def run(*words, entry="plan"):
     answer = io.StringIO()
-    code = main([entry, *words], ENTRIES, answer)
+    code = main([entry, *words], COMMANDS, answer)
     return code, answer.getvalue()
 
 
@@ -67,8 +67,11 @@ def true_optimum(C, weights):
         (["--gpu_hours", "8"], "lacks --gpu_flops and --mfu; give"),
         (["--gpu_flops", "1e15", "--mfu", ".4"], "lacks --gpu_hours"),
         (["--gpu_hours", "8", "--gpu_flops", "1e15", "--mfu", "40"], "--mfu: must be a share above 0 and up to 1"),
-        (["--flops", "1e20", "--worth", "cod=1"], "--worth names cod, which t lacks (did you mean code?)"),
-        (["--flops", "1e20", "--worth", "code=0"], "--worth sums to 0"),
+        (
+            ["--flops", "1e20", "--skill_weights", "cod=1"],
+            "--skill_weights names cod, which t lacks (did you mean code?)",
+        ),
+        (["--flops", "1e20", "--skill_weights", "code=0"], "--skill_weights sums to 0"),
         (["--flops", "1e20", "--validation", "wiki=1"], "--validation names wiki, which t lacks; there is code, prose"),
         (["--flops", "1e20", "--bounds", "web=0:.5"], "--bounds names web, which t lacks; there is none"),
         (["--flops", "1e20", "--mix", "web=.5,books=.5"], "asks about a mix, of which chinchilla knows nothing"),
@@ -83,7 +86,7 @@ def test_what_can_not_be_asked_is_refused_with_the_cure(words, capsys, more, say
 
 def test_the_plan_is_that_of_the_planted_law(words):
     weights = {"code": 0.25, "prose": 0.75}
-    answer = told(*words(runs(noise=0.0)), *LAW, "--flops", "1e20,1e22", "--worth", "code=1,prose=3")
+    answer = told(*words(runs(noise=0.0)), *LAW, "--flops", "1e20,1e22", "--skill_weights", "code=1,prose=3")
     assert [one["flops"] for one in answer["plans"]] == [1e20, 1e22]
     for one in answer["plans"]:
         N, least = true_optimum(one["flops"], weights)
@@ -167,8 +170,8 @@ def test_skills_that_can_not_be_fitted_are_named_and_worth_nothing(words, capsys
     answer = told(*words(frame), *LAW, "--flops", "1e20")
     assert set(answer["refused"]) == {"code"}
     assert answer["plans"][0]["worth"] == {"prose": 1.0}
-    code, _ = run(*words(frame), *LAW, "--flops", "1e20", "--worth", "code=1")
-    assert (code, "--worth names code, which has no law" in capsys.readouterr().err) == (1, True)
+    code, _ = run(*words(frame), *LAW, "--flops", "1e20", "--skill_weights", "code=1")
+    assert (code, "--skill_weights names code, which has no law" in capsys.readouterr().err) == (1, True)
 
 
 def test_why_nothing_is_told_of_other_mixes(words):
@@ -204,7 +207,7 @@ def test_a_law_that_was_registered_plans_as_the_study_does_and_both_are_recorded
     table = words()
     assert run(*table, *study, entry="import")[0] == 0
     assert run(*study, *LAW, "--register", "their-law", entry="fit")[0] == 0
-    ask = ["--flops", "1e21", "--worth", "code=2,prose=1", "--validation", "code=1"]
+    ask = ["--flops", "1e21", "--skill_weights", "code=2,prose=1", "--validation", "code=1"]
     fresh = told(*study, *LAW, *ask)
     (tmp_path / "law.json").write_text(law_of(store[1]))
     kept = [told("--from", name, *store, *ask) for name in ("models:/their-law@champion", "models:/their-law/1")]
@@ -256,7 +259,7 @@ def approximately(value):
 def store(tmp_path_factory):
     """An empty store."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/m.db"
-    assert main(["fit", "--study", "none", "--tracking", uri], ENTRIES, io.StringIO()) == 1
+    assert main(["fit", "--study", "none", "--tracking", uri], COMMANDS, io.StringIO()) == 1
     return uri
 
 

@@ -189,8 +189,8 @@ def _draw_optima(panel: Axes, fits: StudyResults, key: tuple[str, str], colour: 
         if (minimum.mix, minimum.skill) == key and minimum.N.is_finite:
             panel.errorbar(
                 [minimum.C * shift], [minimum.N.value], color=colour,
-                yerr=[[minimum.N.value - minimum.N.lo], [minimum.N.hi - minimum.N.value]], marker="D", markersize=4.5, markeredgecolor="white", elinewidth=1.2, capsize=2.5, gid="optimum",
-                zorder=4,
+                yerr=[[minimum.N.value - minimum.N.lo], [minimum.N.hi - minimum.N.value]], marker="D",
+                markersize=4.5, markeredgecolor="white", elinewidth=1.2, capsize=2.5, gid="optimum", zorder=4,
             )  # fmt: skip
 
 

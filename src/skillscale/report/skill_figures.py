@@ -245,7 +245,9 @@ def draw_similarity(study: ValidationSimilarityStudy, C: float) -> Figure:
                 _draw_profile(panel, profiles, name, SKILL_COLOURS[at], 1.2)
             _draw_profile(panel, profiles, similarity.column, INK, 1.6)
             panel.set_title(similarity.column.removeprefix("set/"))
-            panel.set_title(f"similar to: {similarity.similar_to}", loc="right", fontsize=7, fontweight="normal", color=SOFT)
+            panel.set_title(
+                f"similar to: {similarity.similar_to}", loc="right", fontsize=7, fontweight="normal", color=SOFT
+            )
             panel.grid()
             if len(profiles):
                 set_log_axis(

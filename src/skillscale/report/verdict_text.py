@@ -144,7 +144,8 @@ def missing_runs(fits: StudyResults) -> list[str]:
             if fit.status is not Status.OK:
                 lacks.setdefault((fit.reason, what), []).append(fit.skill)
     missing = [
-        f"{_capital(what)} {join_words(names)}{' FLOP' if what.endswith(' at') else ''}: {_uncapital(_sentence(reason))}"
+        f"{_capital(what)} {join_words(names)}{' FLOP' if what.endswith(' at') else ''}: "
+        f"{_uncapital(_sentence(reason))}"
         for (reason, what), names in lacks.items()
     ]
     return missing + [_describe_runs_needed(gap) for gap in fits.size_gaps if _needs_runs(gap)]

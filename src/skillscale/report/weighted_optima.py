@@ -49,7 +49,9 @@ def optimum_as_dict(optimum: Optimum) -> dict[str, Any]:
     return {
         "flops": optimum.C, "n_params": optimum.N.value, "interval": interval_ends(optimum.N),
         "n_tokens": optimum.D.value, "loss": optimum.loss.value, "loss_interval": interval_ends(optimum.loss),
-        "losses": {name: {"loss": loss.value, "interval": interval_ends(loss)} for name, loss in optimum.losses.items()},
+        "losses": {
+            name: {"loss": loss.value, "interval": interval_ends(loss)} for name, loss in optimum.losses.items()
+        },
         "status": str(optimum.status), "reason": optimum.reason,
     }  # fmt: skip
 

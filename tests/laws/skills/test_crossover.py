@@ -9,7 +9,7 @@ import pytest
 from skillscale.errors import InputError
 from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import IsoflopMinimum, Status, StudyResults
-from skillscale.laws.skills.crossover import Crossover, CrossoverOutcome, locate_crossover, crossover_study
+from skillscale.laws.skills.crossover import Crossover, CrossoverOutcome, crossover_study, locate_crossover
 from skillscale.laws.skills.regression import FittedLine
 from skillscale.laws.skills.validation_similarity import NEITHER, UNRESOLVED, similarity_study
 from skillscale.simulation.studies import Grid, NoiseModel, PlantedLaw, simulate_study

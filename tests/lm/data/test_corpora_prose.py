@@ -16,7 +16,7 @@ def speeches() -> dict[str, str]:
 def test_prose_is_split_by_file() -> None:
     files = speeches()
     corpus = prose.split_by_file(files, label="test")
-    train, validation = ({one.text for one in part} for part in (corpus.train, corpus.validation))
+    train, validation = ({document.text for document in part} for part in (corpus.train, corpus.validation))
     held_out = {str(item.meta["file"]) for item in corpus.sets["prose_heldout"]}
     assert (len(train), len(validation), len(held_out)) == (40 - 16 - 8, 8, 16)
     assert not train & validation
@@ -30,7 +30,9 @@ def test_a_speech_given_twice_is_not_measured() -> None:
     files = speeches()
     held = str(prose.split_by_file(files, label="test").sets["prose_heldout"][0].meta["file"])
     trained = next(
-        name for name, text in files.items() if text in {one.text for one in prose.split_by_file(files, label="").train}
+        name
+        for name, text in files.items()
+        if text in {document.text for document in prose.split_by_file(files, label="").train}
     )
     corpus = prose.split_by_file({**files, trained: files[held]}, label="test")
     assert held not in {item.meta["file"] for item in corpus.sets["prose_heldout"]}

@@ -57,16 +57,16 @@ def test_text_files_are_cut_at_blank_lines_and_lose_nothing(tmp_path: Path) -> N
     paragraph = "Many words in a line of text.\n" * 200 + "\n"
     file = tmp_path / "book.txt"
     file.write_text(paragraph * 10, encoding="utf-8")
-    found = list(read_documents(SourceConfig(path=str(file))))
-    assert len(found) > 2
-    assert "".join(found) == paragraph * 10
-    assert all(text.endswith("\n\n") for text in found)
+    read = list(read_documents(SourceConfig(path=str(file))))
+    assert len(read) > 2
+    assert "".join(read) == paragraph * 10
+    assert all(text.endswith("\n\n") for text in read)
 
 
 @pytest.mark.parametrize("limit", [1, 10, 24, 25, 26, 30, 1000])
 def test_max_bytes_cuts_to_the_byte_or_the_character_before(tmp_path: Path, limit: int) -> None:
-    found = list(read_documents(SourceConfig(path=str(write(tmp_path, "parquet"))), max_bytes=limit))
-    joined, whole = "".join(found), "".join(TEXTS)
+    read = list(read_documents(SourceConfig(path=str(write(tmp_path, "parquet"))), max_bytes=limit))
+    joined, whole = "".join(read), "".join(TEXTS)
     assert whole.startswith(joined)
     assert min(limit, len(whole.encode())) - 3 < len(joined.encode()) <= limit
 

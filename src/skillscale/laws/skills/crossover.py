@@ -22,11 +22,11 @@ from skillscale.laws.skills.regression import (
     MixEffectDraws,
     MixOptima,
     category_shares,
-    require_columns,
-    fit_line,
     describe_excluded,
-    mean_line,
     describe_excluded_by_budget,
+    fit_line,
+    mean_line,
+    require_columns,
     slope_interval,
 )
 from skillscale.laws.uncertainty.resamples import interval
@@ -146,7 +146,9 @@ def crossover_study(
             locate_crossover(lines[-1], names | {"C": C, "reason": describe_excluded(gap.excluded)}, fits.level)
         )
     if lines:
-        reason = "; ".join(filter(None, [f"mean over {len(lines)} of {len(gaps)} budgets", describe_excluded_by_budget(gaps)]))
+        reason = "; ".join(
+            filter(None, [f"mean over {len(lines)} of {len(gaps)} budgets", describe_excluded_by_budget(gaps)])
+        )
         found.append(locate_crossover(mean_line(lines), names | {"C": math.nan, "reason": reason}, fits.level))
     return CrossoverStudy(level=fits.level, crossovers=tuple(found), points=table(points))
 

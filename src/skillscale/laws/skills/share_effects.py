@@ -23,11 +23,11 @@ from skillscale.laws.skills.regression import (
     MixEffectDraws,
     MixOptima,
     category_shares,
-    require_columns,
-    fit_line,
     describe_excluded,
-    mean_line,
     describe_excluded_by_budget,
+    fit_line,
+    mean_line,
+    require_columns,
     slope_interval,
 )
 from skillscale.laws.uncertainty.resamples import holm, interval, two_sided_p
@@ -345,7 +345,11 @@ def _pair_over(
         reason = "no budget has a line of both, too few mixes with an optimum"
         return _Pair(**about, status=Status.TOO_FEW_MIXES, reason=reason)
     two = _mean([lines[first, C] for C in both]), _mean([lines[second, C] for C in both])
-    apart = [f"{name}: {one.elasticity.unusable_reason}" for name, one in zip(names, two, strict=True) if one.elasticity.unusable_reason]
+    apart = [
+        f"{name}: {one.elasticity.unusable_reason}"
+        for name, one in zip(names, two, strict=True)
+        if one.elasticity.unusable_reason
+    ]
     reason = _joined(f"mean over {len(both)} of {len(budgets)} budgets", *apart)
     if apart:
         return _Pair(**about, status=Status.BEYOND, reason=reason)

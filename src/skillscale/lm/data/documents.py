@@ -5,11 +5,12 @@ import re
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from skillscale.config import SourceConfig
 from skillscale.errors import InputError
 
+Row: TypeAlias = Mapping[str, Any]
 EMBEDDED = "embedded:"
 _BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".txt": "txt"}
 _UTF8 = (".jsonl", ".json", ".csv", ".txt")
@@ -53,7 +54,7 @@ def read_documents(
 
 def read_rows(
     path: str, *, config: str = "", split: str = "train", embedded: Path | None = None, revision: str | None = None
-) -> Iterator[Mapping[str, Any]]:
+) -> Iterator[Row]:
     """Yield the rows of a data set as mappings of columns. A file has one split, and ``split`` is ignored.
 
     Raises:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skillscale.errors import InputError
+from skillscale.formatting import did_you_mean
 from skillscale.lm.data.token_arrays import TokenArray
 from skillscale.point import Mix
 from skillscale.record import DataUse
@@ -42,7 +43,10 @@ class MixStream:
     def __init__(self, categories: Mapping[str, TokenArray], mix: Mix, *, seed: int, context: int) -> None:
         for name in mix.shares:
             if name not in categories:
-                raise InputError(f"unknown category in the mix: {name!r}. Choose from {', '.join(categories)}.")
+                raise InputError(
+                    f"unknown category in the mix: {name!r}{did_you_mean(name, categories)}. Choose from "
+                    f"{', '.join(categories)}."
+                )
         self.names = tuple(name for name in categories if name in mix.shares)
         self.context = context
         self._arrays = [categories[name].array for name in self.names]

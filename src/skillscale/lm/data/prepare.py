@@ -10,10 +10,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from skillscale.config import CategoryConfig, Config, DataConfig, EvalSetConfig, SourceConfig, kept_settings, plain
+from skillscale.config import CategoryConfig, Config, DataConfig, EvalSetConfig, SourceConfig, kept_settings
 from skillscale.errors import InputError
+from skillscale.formatting import format_count, to_plain
 from skillscale.lm.data import tokenizer as tokenizers
 from skillscale.lm.data.cache import Progress, explain_full_disk, make_once
 from skillscale.lm.data.documents import EMBEDDED, read_rows
@@ -32,6 +33,7 @@ from skillscale.lm.evaluation.items import (
 )
 from skillscale.point import DesignPoint, digest
 
+Manifest: TypeAlias = Mapping[str, Any]  # the manifest.json in a folder of corpora
 RECIPE = 1  # raise it when the same settings and sources give other arrays
 _FACTS_CATEGORY = "knowledge"
 _REPEATED = 1.05  # epochs of a category above which a warning says so
@@ -78,9 +80,9 @@ class PreparedData:
             needed, available = share * point.n_tokens, self.categories[name].n_tokens
             if needed > _REPEATED * available:
                 warnings.append(
-                    f"{name} has {available / 1e6:.3g}M tokens, but {point.n_tokens / 1e6:.3g}M at a "
-                    f"share of {share:.3g} read {needed / 1e6:.3g}M, {needed / available:.1f} epochs. "
-                    "Give more text or fewer tokens."
+                    f"{name} has {format_count(available)} tokens, but {format_count(point.n_tokens)} at a share of "
+                    f"{share:.3g} read {format_count(needed)}, {needed / available:.1f} epochs. Give more text or "
+                    "fewer tokens."
                 )
         return warnings
 
@@ -213,7 +215,7 @@ def _make_items(settings: EvalSetConfig, origin: Origin, *, tokenizer: Tokenizer
 def _texts_key(texts: CategoryTexts) -> dict[str, Any]:
     """Return everything that decides a category's texts."""
     validation, origin = texts.config.validation, texts.validation_origin
-    settings: dict[str, Any] = plain(texts.config)
+    settings: dict[str, Any] = to_plain(texts.config)
     sources = zip(texts.config.sources, texts.origins, strict=True)
     return settings | {
         "sources": [_source_key(source, source_origin) for source, source_origin in sources],
@@ -223,7 +225,7 @@ def _texts_key(texts: CategoryTexts) -> dict[str, Any]:
 
 def _source_key(source: SourceConfig | EvalSetConfig, origin: Origin) -> dict[str, Any]:
     """Return everything that decides a source's rows, whatever its path and its way of reading."""
-    kept = {key: value for key, value in kept_settings(plain(source)).items() if key not in ("path", "streaming")}
+    kept = {key: value for key, value in kept_settings(to_plain(source)).items() if key not in ("path", "streaming")}
     return kept | {"fingerprint": origin.fingerprint}
 
 
@@ -234,7 +236,7 @@ def _assemble(
     *,
     tokens: Mapping[str, Path],
     sets: Mapping[str, Path],
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
 ) -> PreparedData:
     categories = {name: open_tokens(folder) for name, folder in tokens.items()}
     data_hash = digest([[folder.name for folder in (*tokens.values(), *sets.values())], tokenizer.hash])
@@ -280,7 +282,7 @@ def _corpora_folder(data: DataConfig) -> Path | None:
     return paths[0].absolute().parents[1] if paths and paths[0].is_file() else None
 
 
-def _read_manifest(folder: Path | None) -> Mapping[str, Any]:
+def _read_manifest(folder: Path | None) -> Manifest:
     """Return the manifest that ``lm.data.corpora`` wrote to a folder; empty for other folders."""
     if folder is None or not (folder / "manifest.json").is_file():
         return {}
@@ -291,14 +293,14 @@ def _read_manifest(folder: Path | None) -> Mapping[str, Any]:
     return manifest if isinstance(manifest, dict) and "recipe" in manifest else {}
 
 
-def _licence_notices(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+def _licence_notices(manifest: Manifest) -> tuple[str, ...]:
     return tuple(
         " ".join(str(source[key]) for key in ("name", "version", "licence") if source.get(key))
         for source in manifest.get("sources", ())
     )
 
 
-def _count_facts(manifest: Mapping[str, Any], categories: Mapping[str, TokenArray]) -> FactCount | None:
+def _count_facts(manifest: Manifest, categories: Mapping[str, TokenArray]) -> FactCount | None:
     facts = manifest.get("facts")
     if not facts or _FACTS_CATEGORY not in categories:
         return None

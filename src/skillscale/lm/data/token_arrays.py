@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from skillscale.formatting import format_count
 from skillscale.lm.data.cache import Progress
 from skillscale.lm.data.tokenizer import Tokenizer
 
@@ -65,10 +66,10 @@ def write_tokens(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, *, la
             n_tokens += len(row)
             if n_bytes - reported >= _REPORT:
                 reported = n_bytes
-                progress(f"{label}: {n_bytes / 1e6:.0f} MB, {n_tokens / 1e6:.1f}M tokens")
+                progress(f"{label}: {n_bytes / 1e6:.0f} MB, {format_count(n_tokens)} tokens")
     header = _Header(dtype=dtype, n_tokens=n_tokens, n_documents=n_documents, n_bytes=n_bytes)
     (folder / "tokens.json").write_text(json.dumps(asdict(header)), encoding="utf-8")
-    progress(f"{label}: {n_documents} documents, {n_bytes / 1e6:.1f} MB, {n_tokens / 1e6:.2f}M tokens")
+    progress(f"{label}: {n_documents} documents, {n_bytes / 1e6:.1f} MB, {format_count(n_tokens)} tokens")
 
 
 def open_tokens(folder: Path) -> TokenArray:

@@ -1,17 +1,18 @@
 """Evaluation items on disk: token ids of prompt and completion, and windows of a model's context."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from skillscale.config import EvalSetConfig, plain
+from skillscale.config import EvalSetConfig
 from skillscale.errors import InputError
+from skillscale.formatting import to_plain
 from skillscale.lm.data.cache import Progress
+from skillscale.lm.data.documents import Row
 from skillscale.lm.data.splits import MIN_ITEMS
 from skillscale.lm.data.token_arrays import Ids, token_dtype
 from skillscale.lm.data.tokenizer import Tokenizer
@@ -77,9 +78,7 @@ def cut_windows(items: ItemSet, context: int) -> Windows:
     return Windows(starts=starts, targets=targets, ends=ends, items=item)
 
 
-def make_items_from_rows(
-    rows: Iterable[Mapping[str, Any]], settings: EvalSetConfig, tokenizer: Tokenizer
-) -> tuple[ItemSet, int]:
+def make_items_from_rows(rows: Iterable[Row], settings: EvalSetConfig, tokenizer: Tokenizer) -> tuple[ItemSet, int]:
     """Make items from an evaluation set's rows; return also how many rows with an empty completion were skipped.
 
     Raises:
@@ -89,7 +88,7 @@ def make_items_from_rows(
     return tokenize_items(settings.name, pairs, tokenizer), dropped
 
 
-def fill_templates(rows: Iterable[Mapping[str, Any]], settings: EvalSetConfig) -> tuple[list[tuple[str, str]], int]:
+def fill_templates(rows: Iterable[Row], settings: EvalSetConfig) -> tuple[list[tuple[str, str]], int]:
     """Return (prompt, completion) of an evaluation set's rows, and how many rows with an empty completion were skipped.
 
     From more than ``max_items`` rows a sample is taken by a hash of the row number, the same on every machine.
@@ -109,11 +108,11 @@ def fill_templates(rows: Iterable[Mapping[str, Any]], settings: EvalSetConfig) -
 
 
 def _selection(settings: EvalSetConfig) -> str:
-    where = f"the values of where {plain(settings.where)} and " if settings.where else ""
+    where = f"the values of where {to_plain(settings.where)} and " if settings.where else ""
     return f"{where}the template {settings.completion!r}"
 
 
-def _is_selected(row: Mapping[str, Any], settings: EvalSetConfig) -> bool:
+def _is_selected(row: Row, settings: EvalSetConfig) -> bool:
     """Return whether a row has one of the values of ``where`` in every column that it names."""
     for column in settings.where:
         if column not in row:

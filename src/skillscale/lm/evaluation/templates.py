@@ -11,6 +11,7 @@ from string import Formatter
 from typing import Any
 
 from skillscale.errors import InputError
+from skillscale.lm.data.documents import Row
 
 _FIELD = re.compile(r"(\w+)((?:\[\w+\])*)")
 _KEY = re.compile(r"\[(\w+)\]")
@@ -31,7 +32,7 @@ class Template:
         self._parts = [_parse_field(part, text) for part in _split(text)]
         self.columns = tuple(sorted({field[0] for _, field in self._parts if field}))
 
-    def fill(self, row: Mapping[str, Any]) -> str:
+    def fill(self, row: Row) -> str:
         """Return the text with the row's values.
 
         Raises:
@@ -65,7 +66,7 @@ def _parse_field(part: tuple[str, str | None, str | None, str | None], text: str
     return literal, (match[1], *_KEY.findall(match[2]))
 
 
-def _look_up(field: tuple[str, ...], row: Mapping[str, Any], text: str) -> Any:
+def _look_up(field: tuple[str, ...], row: Row, text: str) -> Any:
     column, *keys = field
     if column not in row:
         raise InputError(f"unknown column in template {text!r}: {column!r}. Choose from {', '.join(row)}.")
@@ -77,7 +78,7 @@ def _look_up(field: tuple[str, ...], row: Mapping[str, Any], text: str) -> Any:
     return value
 
 
-def _index(value: Any, key: str, *, row: Mapping[str, Any], text: str) -> Any:
+def _index(value: Any, key: str, *, row: Row, text: str) -> Any:
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         with suppress(json.JSONDecodeError):  # text that is no JSON is refused below, with the value
             value = json.loads(value)

