@@ -20,7 +20,7 @@ from scipy.stats import chi2
 from skillscale.errors import InputError
 from skillscale.laws.forms.nd import Array
 from skillscale.laws.results import Interval, IsoflopMinimum, Status, StudyResults
-from skillscale.laws.uncertainty.resamples import interval, spread
+from skillscale.laws.uncertainty.resamples import interval, robust_sd
 
 LEAST = 3  # mixes for a line whose scatter can be seen
 _SD = 1e-6  # least error of ln N*, for weights
@@ -151,7 +151,7 @@ def fit_line(
         values: y (n,) in place of ln N*, about 1 in size; ``drawn``: their draws (K, n).
     """
     y, draws = (optima.value, optima.draws) if values is None or drawn is None else (values, drawn)
-    sd = np.maximum(spread(optima.draws), _SD)
+    sd = np.maximum(robust_sd(optima.draws), _SD)
     tau, p_scatter = _scatter(x, y, draws, sd)
     weights = 1 / (sd**2 + tau**2)
     centre = float(np.average(x, weights=weights))
