@@ -171,7 +171,7 @@ def _plain(one: Backtest) -> dict[str, Any]:
         "average": _plain_score(one.average),
         "unseen": _plain_score(one.unseen),
         "n_of_fitted_runs": one.n_of_fitted_runs,
-        "left_out": one.left_out,
+        "left_out": one.n_early,
         "near_duplicates": one.near_duplicates,
         "reason": one.reason,
     }

@@ -69,7 +69,7 @@ def export_laws(laws: LawDocument, path: Path) -> dict[str, str]:
     Raises:
         InputError: The document holds no law.
     """
-    fitted = read_document(laws.document, place=laws.source)
+    fitted = read_document(laws.document, source=laws.source)
     if not fitted:
         raise InputError(f"{laws.source} holds no law; fit the runs again")
     metadata = read_metadata(laws.document)

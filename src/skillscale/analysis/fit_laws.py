@@ -130,7 +130,7 @@ def fit_runs(runs: LoadedRuns, laws: LawConfig, study: StudyConfig, flops: Seque
 
 def _default_flops(laws: Laws) -> tuple[float, ...]:
     fitted = [law for law in laws.values() if isinstance(law, FittedLaw)]
-    largest = max((float((6 * law.points.N * law.points.D).max()) for law in fitted), default=float("nan"))
+    largest = max((float((6 * law.runs.N * law.runs.D).max()) for law in fitted), default=float("nan"))
     return tuple(float(f"{factor * largest:.3g}") for factor in FLOPS_FACTORS)
 
 
@@ -263,7 +263,7 @@ def varied_categories(table: RunTable) -> tuple[str, ...]:
 
 def _selection_reason(selection: LawSelection) -> str:
     """Return in words how the law was selected."""
-    if not selection.limits:
+    if not selection.cutoffs:
         return f", for {selection.chosen.reason} to choose by"
     law = selection.chosen.setting.law
     others = [rival for rival in selection.candidates if rival.setting.law != law and rival.errors]
@@ -277,7 +277,7 @@ def _request(laws: LawConfig, study: StudyConfig, law: Law, table: RunTable) -> 
     return FitRequest(
         law=law,
         objective=objective_of(laws),
-        sharing=ParameterSharing(pinned=dict(laws.fix), shared=laws.tie, pooled=dict(laws.partial_pool)),
+        sharing=ParameterSharing(fixed=dict(laws.fix), tied=laws.tie, pooled=dict(laws.partial_pool)),
         method=method,
         resamples=study.resamples,
         level=study.level,

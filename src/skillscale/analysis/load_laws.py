@@ -102,7 +102,7 @@ def load_laws(address: str, tracking: str, mix: str) -> LoadedLaws:
         TrackingError: The store has no such model.
     """
     document, name, store = load_document(address, tracking)
-    laws, metadata = read_document(document, place=address), read_metadata(document)
+    laws, metadata = read_document(document, source=address), read_metadata(document)
     if not laws:
         raise InputError(f"{address} holds no law; fit the runs again")
     means = [skill.rpartition("/")[2] if metadata.mixes else skill for skill in metadata.aggregates]
