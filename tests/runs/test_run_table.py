@@ -91,7 +91,11 @@ def test_numbers_of_a_csv_file_are_read_to_the_last_digit(tmp_path):
         ("runs.csv", "", "can't be read as a table: No columns to parse"),
         ("runs.csv", "params,tokens,loss_code,loss_prose\n", "runs.csv has no rows"),
         ("runs.parquet", "params\n1\n", "can't be read as a table"),
-        ("runs.csv", "params,params,tokens,loss_code,loss_prose\n1,2,3,4,5\n", "2 columns 'params'. Name each column once"),
+        (
+            "runs.csv",
+            "params,params,tokens,loss_code,loss_prose\n1,2,3,4,5\n",
+            "2 columns 'params'. Name each column once",
+        ),
         ("runs.csv", 'params,tokens,loss_code,loss_prose\n"1,2\n', "can't be read as a table"),
     ],
 )
