@@ -543,14 +543,14 @@ ENTRIES = (
                 name="world",
                 group="the world, and who is tried on it",
                 default=None,
-                help="Python file with losses(n_params, n_tokens, mix, seed), or a kind: add real far corr hp bend",
+                help="Python file with losses(n_params, n_tokens, mix, seed), or a family of random truths: chinchilla, farseer, ...",
             ),
             Parameter(
                 name="design",
                 group="the world, and who is tried on it",
-                default="ours",
+                default="bayes",
                 read=several(str),
-                help="designs between commas: ours, grid, ...",
+                help="designs between commas: bayes, grid, sobol, random, ...",
             ),
             Parameter(
                 name="budget",
@@ -608,7 +608,7 @@ ENTRIES = (
             _JSON,
         ),
         examples=(
-            "skillscale simulate --world real --design ours,grid --seeds 5",
+            "skillscale simulate --world farseer --design bayes,grid --seeds 5",
             "skillscale simulate --world my_world.py --budget 10 --flops_max 1e20",
         ),
     ),
