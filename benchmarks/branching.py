@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
             )  # fmt: skip
         seconds = time.process_time() - began
         losses = {
-            name: skills.evaluate_windows(trained.model, items, context=context).loss
+            name: skills.evaluate_set(trained.model, items, context=context).loss
             for name, items in prepared.validation.items()
         }
         weights = b"".join(weight.detach().numpy().tobytes() for weight in trained.model.parameters())

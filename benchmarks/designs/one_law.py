@@ -27,6 +27,6 @@ def fit_one_law(
     law = LAWS["effective_data" if mixed else "drifting"]
     priors = _PRIORS | {law.log_names[at]: prior for at, prior in law.priors.items()}
     try:
-        return fit_law(points, law=law, objective=None, starts=starts, beliefs=priors), points
+        return fit_law(points, law=law, objective=None, starts=starts, priors=priors), points
     except FitError:
         return None

@@ -63,7 +63,7 @@ def _log_optimum(history: RunHistory, target: Target, skill: str, curve: str, se
         middle = 0.5 * math.log(target.C / 6 / 20)
         return middle, middle + np.resize([-_UNINFORMED, _UNINFORMED], DRAWS)
     rng = np.random.default_rng(seed)
-    errors = Resamples.draw(fit.C, DRAWS, rng).errors(fit.residuals, fit.leverage, np.ones(len(fit.C), dtype=bool))
+    errors = Resamples.draw(fit.C, DRAWS, rng).draw_errors(fit.residuals, fit.leverage, np.ones(len(fit.C), dtype=bool))
     if by_vertices:
         minima, within = _vertices(fit, fit.coefficients)
         drawn, _ = _vertices(fit, fit.coefficients + np.einsum("bcn,kn->kbc", fit.projection, errors))

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from skillscale import config
-from skillscale.analysis.fit_laws import _background
+from skillscale.analysis.background import report_context
+from skillscale.config.options import SourceOptions
 from skillscale.errors import InputError
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import DataUse, Measurement, ModelSize, OptimizerPlan, RunRecord, RunState
@@ -112,11 +113,11 @@ class Described:
 
 
 def background(text):
-    words = {"study": "small", "data": "small", "skills": "small", "study.level": "0.8"}
+    source = SourceOptions(study="small", data="small", skills="small")
     records = (replace(record(), exposures=12.5),)
     table = trained_table(records, SETTINGS)
     runs = LoadedRuns(table=table, name="small", study=Described(text), records=records, trained=True)
-    return _background(words, SETTINGS, runs)
+    return report_context(source, replace(SETTINGS, overrides={"study.level": "0.8"}), runs)
 
 
 def test_sources_and_facts_reach_the_page_from_what_the_study_keeps():

@@ -46,7 +46,7 @@ def words(folder, body=GOOD, *more, entry="sample", name="mine", store=None):
         given += [
             "--trainer",
             f"{folder / 'mine.py'}:train",
-            "--wanted",
+            "--target_skills",
             "code,prose",
             "--cache",
             str(folder / "cache"),
@@ -110,7 +110,9 @@ def test_a_second_call_goes_on_and_no_run_is_made_twice(sampled):
 
 
 def test_points_are_chosen_and_trained_through_a_storage(tmp_path, capsys):
-    given = words(tmp_path, GOOD, "--points", "3", "--storage", str(tmp_path / "queue.journal"), "--patience_s", "30")
+    given = words(
+        tmp_path, GOOD, "--points", "3", "--queue", str(tmp_path / "queue.journal"), "--heartbeat_timeout_s", "30"
+    )
     code, told, log = answer(given, capsys)
     assert (code, told["chosen"], told["finished"]) == (0, 3, 3), log
     records = study(tmp_path).records()
@@ -163,7 +165,7 @@ def test_another_space_or_target_is_refused_with_the_cure(sampled, capsys, more,
         at = given.index(more[0])
         del given[at : at + 2]
     code, _, log = answer([*given, *more], capsys)
-    assert (code, says in log, "--replan" in log) == (2, True, True)
+    assert (code, says in log, "--allow_new_goal" in log) == (2, True, True)
 
 
 def test_another_trainer_or_other_skills_are_refused(sampled, capsys):
@@ -173,7 +175,7 @@ def test_another_trainer_or_other_skills_are_refused(sampled, capsys):
     given[given.index("--trainer") + 1] = f"{folder / 'other.py'}:train"
     assert answer(given, capsys)[0] == 2
     given = words(folder)
-    given[given.index("--wanted") + 1] = "code"
+    given[given.index("--target_skills") + 1] = "code"
     code, _, log = answer(given, capsys)
     assert (code, "--study.name" in log) == (2, True)
 
@@ -312,7 +314,7 @@ def test_a_trainer_that_cannot_be_loaded_ends_the_command(sampled, place, capfd)
         (["--target_flops", "1e12"], "below the least run"),
         (["--sample.ratio", "[1, 2]", "--sample.n_params", "[1, 10]"], "the limits allow no run"),
         (["--sample.weights", "{cod: 2}"], "did you mean code?"),
-        (["--sample.epochs", "4"], "limit sample.n_tokens"),
+        (["--sample.max_epochs", "4"], "limit sample.n_tokens"),
         (["--sample.epoch", "4"], "did you mean epochs?"),
         (["--flops_min", "1e19"], "above flops_max"),
         (["--mixes", "web"], "--mixes must hold shares, as in code=.5,prose=.5; code=1, but it is 'web'"),
@@ -326,9 +328,9 @@ def test_what_can_not_be_sampled_is_refused_before_anything_is_written(place, ca
 
 def test_a_trainer_without_skills_is_told_to_name_them(place, capsys):
     given = words(place)
-    del given[given.index("--wanted") : given.index("--wanted") + 2]
+    del given[given.index("--target_skills") : given.index("--target_skills") + 2]
     code, _, log = answer(given, capsys)
-    assert (code, "--wanted" in log) == (2, True)
+    assert (code, "--target_skills" in log) == (2, True)
 
 
 def test_a_study_of_conf_is_not_begun_by_a_slip_of_the_pen(place, capsys):

@@ -10,7 +10,7 @@ from skillscale import cli
 from skillscale.cli.output import Output
 from skillscale.config import load
 from skillscale.design.proposal import Proposal, Purpose, Recommendation
-from skillscale.sampler.study import StudyContext, build_problem, print_recommendation, to_points
+from skillscale.sampler.study import StudyContext, build_problem, recommendation_text, to_points
 
 
 def loss(n, d):
@@ -143,7 +143,7 @@ def told_of(gains, alike):
         for at, gain in enumerate(gains)
     )
     answer = io.StringIO()
-    print_recommendation(
+    recommendation_text(
         Recommendation(proposals=proposals, flops_to_halve=3e22),
         to_points(proposals, order, 7),
         order,
@@ -182,7 +182,7 @@ def test_runs_at_one_size_are_a_beginning_too(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--wanted", "cod"], "did you mean code?"),
+        (["--target_skills", "cod"], "did you mean code?"),
         (["--target_flops", "1e10"], "below the least run"),
         (["--budget", "1"], "below the cheapest run"),
         (["--sample.n_params", "[1, 2]"], "the limits allow no run"),
@@ -200,5 +200,5 @@ def test_a_skill_that_no_run_has_measured_is_not_one(tmp_path, capsys):
     (tmp_path / "runs.csv").write_text("\n".join([text[0] + ",maths", *(f"{line}," for line in text[1:])]))
     columns = (tmp_path / "map.yaml").read_text().replace("prose: prose}", "prose: prose, maths: maths}")
     (tmp_path / "map.yaml").write_text(columns)
-    code, _, log = answer([*words, "--wanted", "maths"], capsys)
+    code, _, log = answer([*words, "--target_skills", "maths"], capsys)
     assert (code, "no run measures skill 'maths'" in log) == (2, True), log

@@ -64,7 +64,7 @@ def several() -> SkillStudy:
 
 def figures(study: SkillStudy, beside=None):
     fits = fit_study(study.fits.runs, skills=("knowledge", "code"), aggregates=("aggregate",), resamples=200, laws={})
-    return {one.name: one for one in make_skill_figures(study, CATEGORIES, fits=fits, beside=beside)}
+    return {one.name: one for one in make_skill_figures(study, CATEGORIES, fits=fits, published=beside)}
 
 
 def drawn(figure, gid):
@@ -94,7 +94,7 @@ def test_a_shift_is_claimed_only_as_far_as_its_interval(one_mix):
     truth = 100 * math.expm1(0.8 + 0.2 * math.log(0.6 / 0.4))
     assert 0.5 * truth < lo < truth < hi
     assert lo < value < hi
-    assert "a shift is shown there" in caption
+    assert "a shift is resolved there" in caption
 
 
 def test_what_cannot_be_drawn_says_what_it_takes():
@@ -106,7 +106,7 @@ def test_what_cannot_be_drawn_says_what_it_takes():
     assert "with no held-out split to confirm it" in found["splits"].caption
     bad = figures(skill_study(runs((0.1, 0.4, 0.9), noise=0.3), MEASURED, base=BASE, level=0.9, resamples=200))
     assert not bad["mixes"].image
-    assert "takes optima of 3 mixes at one budget" in bad["mixes"].caption
+    assert "need optima of 3 mixes at one budget" in bad["mixes"].caption
     without = replace(MEASURED, aggregates=())
     assert (
         "no aggregate"
@@ -148,14 +148,18 @@ def test_a_validation_set_is_told_by_the_skill_that_it_follows(several):
     caption = figures(several)["likeness"].caption
     assert re.search(r"knowledge: [^;]*val/text", caption)
     assert re.search(r"code: code held-out", caption)
-    assert {one.column for one in several.likeness.likenesses} == {"knowledge held-out", "code held-out", "val/text"}
+    assert {one.column for one in several.similarity.similarities} == {
+        "knowledge held-out",
+        "code held-out",
+        "val/text",
+    }
 
 
 def test_published_optima_are_drawn_hollow_beside_our_own(one_mix):
     theirs = read_optima("roberts2025")
     assert set(theirs["skill"]) == {"knowledge", "code", "aggregate"}
     found = figures(one_mix, beside=("roberts2025", theirs))
-    assert "Beside roberts2025" in found["published"].title
+    assert "Comparison with roberts2025" in found["published"].title
     fits = fit_study(one_mix.fits.runs, skills=("knowledge", "code"), aggregates=("aggregate",), resamples=200, laws={})
     points = drawn(skill_figures.draw_published(fits, BASE, theirs), "published")
     at = {tuple(line.get_xdata()) for line in points if isinstance(line, mpl.lines.Line2D)}

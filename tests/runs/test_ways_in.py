@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skillscale.cli import ENTRIES, main
+from skillscale.cli import COMMANDS, main
 from skillscale.errors import InputError
 from skillscale.runs import parse_columns, read_columns, read_table
 from skillscale.tracking import StudyStore
@@ -263,7 +263,7 @@ def test_a_metric_that_is_missing_costs_that_skill_of_that_row(results):
 
 def call(entry, *words):
     answer = io.StringIO()
-    assert main([entry, *words, "--json"], ENTRIES, answer) == 0
+    assert main([entry, *words, "--json"], COMMANDS, answer) == 0
     return json.loads(answer.getvalue())
 
 

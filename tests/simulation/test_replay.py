@@ -168,7 +168,7 @@ def truth_file(tmp_path, text, noise="0.0"):
 
 
 def test_without_noise_errors_against_the_searched_reference_vanish(tmp_path):
-    answer = simulated("--world", truth_file(tmp_path, FILE), "--design", "grid", "--seeds", "1")
+    answer = simulated("--truth", truth_file(tmp_path, FILE), "--design", "grid", "--seeds", "1")
     rows = answer["designs"]["grid"]["optima"]
     assert {(row["skill"], row["flops"]) for row in rows} == {(s, C) for s in ("code", "prose") for C in (1e20, 1e21)}
     assert max(row["rmse"] for row in rows) < 0.02
@@ -178,7 +178,7 @@ def test_without_noise_errors_against_the_searched_reference_vanish(tmp_path):
 
 def test_the_optimum_of_the_file_is_the_reference(tmp_path):
     text = FILE + "\ndef optimum(skill, flops, mix):\n    return 1e9\n"
-    rows = simulated("--world", truth_file(tmp_path, text), "--design", "grid", "--seeds", "1")
+    rows = simulated("--truth", truth_file(tmp_path, text), "--design", "grid", "--seeds", "1")
     biases = {row["flops"]: row["bias"] for row in rows["designs"]["grid"]["optima"] if row["skill"] == "code"}
     # N* = G (C/6)^a of this law, less ln 1e9
     G = (0.34 * 406.4 / (0.28 * 410.7)) ** (1 / 0.62)
@@ -187,7 +187,9 @@ def test_the_optimum_of_the_file_is_the_reference(tmp_path):
 
 
 def test_a_noisy_file_is_searched_with_many_seeds(tmp_path, capfd):
-    simulated("--world", truth_file(tmp_path, FILE, "0.002"), "--design", "grid", "--seeds", "1", "--computes", "1e20")
+    simulated(
+        "--truth", truth_file(tmp_path, FILE, "0.002"), "--design", "grid", "--seeds", "1", "--target_flops", "1e20"
+    )
     line = next(line for line in capfd.readouterr().err.splitlines() if "optima by search" in line)
     N = float(line.split("code ")[1].split()[0])
     G = (0.34 * 406.4 / (0.28 * 410.7)) ** (1 / 0.62)
@@ -196,7 +198,7 @@ def test_a_noisy_file_is_searched_with_many_seeds(tmp_path, capfd):
 
 def test_errors_are_unknown_where_losses_differ_for_equal_arguments(tmp_path):
     text = FILE.replace('random.Random(f"{n_params} {n_tokens} {seed}")', "random")
-    answer = simulated("--world", truth_file(tmp_path, text, "0.002"), "--design", "grid", "--seeds", "2")
+    answer = simulated("--truth", truth_file(tmp_path, text, "0.002"), "--design", "grid", "--seeds", "2")
     assert "define optimum" in answer["left_out"]
     assert {row["rmse"] for row in answer["designs"]["grid"]["optima"]} == {None}
     assert answer["designs"]["grid"]["runs"] == 35
@@ -209,14 +211,14 @@ def losses(n_params, n_tokens, mix, seed):
     return {"s": 1.69 + 406.4 / n_params**0.34 + 410.7 / (n_tokens * (mix["a"] + .3 * mix["b"]))**0.28}
 """
     path = truth_file(tmp_path, text)
-    answer = simulated("--world", path, "--design", "sobol", "--seeds", "1", "--mixes", "a=.5,b=.5;a=.8,b=.2")
+    answer = simulated("--truth", path, "--design", "sobol", "--seeds", "1", "--mixes", "a=.5,b=.5;a=.8,b=.2")
     assert {tuple(row["mix"]) for row in answer["designs"]["sobol"]["optima"]} == {(0.5, 0.5), (0.8, 0.2)}
-    simulated("--world", path, "--design", "sobol", "--seeds", "1", "--mixes", "a=.5,b=.5")
+    simulated("--truth", path, "--design", "sobol", "--seeds", "1", "--mixes", "a=.5,b=.5")
 
 
 def test_a_family_gives_another_truth_for_each_seed():
     limits = ("--seeds", "2", "--workers", "2", "--batch", "2", "--runs", "12")
-    answer = simulated("--world", "coupled_drifting", "--design", "bayes,sobol", *limits)
+    answer = simulated("--truth", "coupled_drifting", "--design", "bayes,sobol", *limits)
     assert set(answer["designs"]) == {"bayes", "sobol"}
     for design in answer["designs"].values():
         assert {row["tries"] for row in design["optima"]} == {2}
@@ -246,20 +248,20 @@ def test_a_family_gives_another_truth_for_each_seed():
     ],
 )
 def test_bad_files_are_refused_with_a_cure(tmp_path, capsys, text, message):
-    assert cli.main(["simulate", "--world", truth_file(tmp_path, text), "--design", "grid", "--seeds", "1"]) == 2
+    assert cli.main(["simulate", "--truth", truth_file(tmp_path, text), "--design", "grid", "--seeds", "1"]) == 2
     assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--world", "nothing.py"], "no file"),
-        (["--world", "farser"], "did you mean farseer?"),
-        (["--world", "chinchilla", "--design", "sobal"], "did you mean sobol?"),
-        (["--world", "chinchilla", "--budget", ".001"], "buys no run"),
-        (["--world", "chinchilla", "--ratio", "3"], "smallest and the largest"),
-        (["--world", "chinchilla", "--flops_min", "1e20"], "flops"),
-        (["--world", "chinchilla", "--mixes", "a=.5,b=.5;a=1", "--target_mixes", "c=1"], "names c"),
+        (["--truth", "nothing.py"], "no file"),
+        (["--truth", "farser"], "did you mean farseer?"),
+        (["--truth", "chinchilla", "--design", "sobal"], "did you mean sobol?"),
+        (["--truth", "chinchilla", "--budget", ".001"], "buys no run"),
+        (["--truth", "chinchilla", "--ratio", "3"], "smallest and the largest"),
+        (["--truth", "chinchilla", "--flops_min", "1e20"], "flops"),
+        (["--truth", "chinchilla", "--mixes", "a=.5,b=.5;a=1", "--target_mixes", "c=1"], "names c"),
     ],
 )
 def test_bad_options_are_refused_with_a_cure(capsys, words, message):

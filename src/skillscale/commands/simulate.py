@@ -1,7 +1,7 @@
 """``simulate``: try designs on a known truth, and print errors, coverage and cost of their estimates."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from skillscale.cli.output import Output
 from skillscale.config import Config
+from skillscale.config.options import SimulateOptions
 from skillscale.design.propose import DesignGoal
 from skillscale.design.space import DesignSpace
 from skillscale.design.targets import Quantity, Target, default_targets
@@ -29,17 +30,17 @@ _WORDS = {Quantity.OPTIMUM: "ln N*", Quantity.DIFFERENCE: "differences", Quantit
 _POOLED = ("tries", "bias", "rmse", "coverage", "half_width")
 
 
-def simulate(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
+def simulate(options: SimulateOptions, config: Config, out: Output) -> dict[str, Any]:
     """Try designs on a truth with several seeds; print errors, coverage and cost."""
     del config
-    makers = _makers(arguments["design"])
-    space, mix = _space(arguments)
-    settings = _settings(arguments, space)
-    truth_for = _truths(arguments["world"], space, mix, out)
+    makers = _makers(options.design)
+    space, mix = _space(options)
+    settings = _settings(options, space)
+    truth_for = _truths(options.truth, space, mix, out)
     truth = truth_for(0)
     goal = DesignGoal(
-        targets=_targets(truth.skills, space, arguments), budget=settings.budget,
-        target_half_width=arguments["width"] or 0.0, max_runs=settings.max_runs or math.inf,
+        targets=_targets(truth.skills, space, options), budget=settings.budget,
+        target_half_width=options.target_half_width or 0.0, max_runs=settings.max_runs or math.inf,
     )  # fmt: skip
     results: dict[str, SimulationResult] = {}
     for name, make in makers.items():
@@ -47,16 +48,14 @@ def simulate(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
         def report(seed: int, trial: Trial, name: str = name) -> None:
             out.progress(f"{name}, seed {seed}: {trial.n_runs} runs, {trial.spent / space.flops[1]:.3g} units")
 
-        results[name] = simulate_design(
-            truth_for, make, space, goal, settings, n_seeds=arguments["seeds"], progress=report
-        )
+        results[name] = simulate_design(truth_for, make, space, goal, settings, n_seeds=options.seeds, progress=report)
     for name, result in results.items():
         out.text(_table(name, result, space))
     if truth.why_unknown:
         out.text(f"errors are unknown: {truth.why_unknown}")
     return {
-        "world": arguments["world"], "skills": list(truth.skills), "flops": list(space.flops),
-        "budget": settings.budget, "seeds": arguments["seeds"], "batch": settings.batch, "workers": settings.workers,
+        "world": options.truth, "skills": list(truth.skills), "flops": list(space.flops),
+        "budget": settings.budget, "seeds": options.seeds, "batch": settings.batch, "workers": settings.workers,
         "designs": {name: _result_as_dict(result) for name, result in results.items()}, "left_out": truth.why_unknown,
     }  # fmt: skip
 
@@ -72,14 +71,14 @@ def _makers(names: Sequence[str]) -> dict[str, Maker]:
     return {name: DESIGNS[name] for name in names}
 
 
-def _space(arguments: Mapping[str, Any]) -> tuple[DesignSpace, Mix | None]:
+def _space(options: SimulateOptions) -> tuple[DesignSpace, Mix | None]:
     """Return the space, and the mix of every run where there is only one."""
-    ratio: Sequence[float] = arguments["ratio"] or ()
+    ratio: Sequence[float] = options.ratio or ()
     if len(ratio) != 2:
         raise InputError(f"--ratio has {len(ratio)} numbers. Give the smallest and the largest D / N, as in 1,500")
-    flops = (arguments["flops_min"], arguments["flops_max"])
-    overhead = arguments["overhead"] * flops[1]
-    mixes: Sequence[Mix] = arguments["mixes"] or ()
+    flops = (options.flops_min, options.flops_max)
+    overhead = options.overhead * flops[1]
+    mixes: Sequence[Mix] = options.mixes or ()
     if len(mixes) < 2:
         space = DesignSpace(flops=flops, ratio=(ratio[0], ratio[1]), overhead=overhead)
         return space, mixes[0] if mixes else None
@@ -94,21 +93,19 @@ def _shares(mix: Mix, categories: Sequence[str]) -> tuple[float, ...]:
     return tuple(mix.shares.get(name, 0.0) for name in categories)
 
 
-def _settings(arguments: Mapping[str, Any], space: DesignSpace) -> ReplaySettings:
-    budget = arguments["budget"] * (space.flops[1] if arguments["budget"] < IN_UNITS else 1.0)
+def _settings(options: SimulateOptions, space: DesignSpace) -> ReplaySettings:
+    budget = options.budget * (space.flops[1] if options.budget < IN_UNITS else 1.0)
     cheapest = float(min(space.cost(*space.lattice())))
     if budget < cheapest:
         raise InputError(
             f"a budget of {format_flops(budget)} FLOP buys no run: the cheapest costs {format_flops(cheapest)} FLOP, "
             "overhead included. Raise --budget, or lower --flops_min or --overhead"
         )
-    return ReplaySettings(
-        budget=budget, batch=arguments["batch"], workers=arguments["workers"], max_runs=arguments["runs"]
-    )
+    return ReplaySettings(budget=budget, batch=options.batch, workers=options.workers, max_runs=options.runs)
 
 
-def _targets(skills: Sequence[str], space: DesignSpace, arguments: Mapping[str, Any]) -> tuple[Target, ...]:
-    target_mixes: Sequence[Mix] = arguments["target_mixes"] or ()
+def _targets(skills: Sequence[str], space: DesignSpace, options: SimulateOptions) -> tuple[Target, ...]:
+    target_mixes: Sequence[Mix] = options.target_mixes or ()
     mixes = [_shares(mix, space.categories) for mix in target_mixes]
     for mix in target_mixes:
         unknown = [name for name in mix.shares if name not in space.categories]
@@ -116,7 +113,7 @@ def _targets(skills: Sequence[str], space: DesignSpace, arguments: Mapping[str, 
             raise InputError(f"--target_mixes names {', '.join(unknown)}, which no mix of --mixes has")
     if space.mixes is not None and not mixes:
         mixes = [tuple(float(share) for share in mix) for mix in space.mixes]
-    return default_targets(skills, largest=space.flops[1], computes=arguments["computes"] or (), mixes=mixes)
+    return default_targets(skills, largest=space.flops[1], computes=options.target_flops or (), mixes=mixes)
 
 
 def _truths(name: str, space: DesignSpace, mix: Mix | None, out: Output) -> Callable[[int], Truth]:

@@ -134,7 +134,7 @@ class StudyOptions:
     study: str = option("name in conf/study, or a YAML file", default="main", common=True)
     data: str = option("training data: a name in conf/data, or a YAML file [the study's]")
     skills: str = option("skills to measure: a name in conf/skills, or a YAML file [the study's]")
-    tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder", common=True)
+    tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder")
     cache: Path = option(
         "folder for prepared data; empty: SKILLSCALE_CACHE, or ~/.cache/skillscale", read=readers.cache_folder,
         factory=readers.cache_folder,
@@ -208,7 +208,7 @@ class SourceOptions:
     study: str = option("name of a study", default="main", common=True)
     data: str = option("training data: a name in conf/data, or a YAML file [the study's]")
     skills: str = option("skills to measure: a name in conf/skills, or a YAML file [the study's]")
-    tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder", common=True)
+    tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder")
     queue: str = option("queue of the study, where machines share one; empty: SKILLSCALE_QUEUE")
     table: str = option(f"runs in place of a study: {_TABLE}", common=True)
     columns: str = option("YAML file that says which column of the table is what", common=True)
@@ -453,12 +453,15 @@ class SimulateOptions:
     GROUP = "the truth, the designs and the runs"
 
     truth: str = option(
-        "Python file with losses(n_params, n_tokens, mix, seed), or a family of random truths",
+        "Python file with losses(n_params, n_tokens, mix, seed), or a family of random truths: chinchilla, farseer, ...",
         default=MISSING,
         common=True,
     )
     design: tuple[str, ...] = option(
-        "designs between commas", default=("bayes",), read=readers.list_of(str), common=True
+        "designs between commas: bayes, grid, sobol, random, ... (others: benchmarks/design.py)",
+        default=("bayes",),
+        read=readers.list_of(str),
+        common=True,
     )
     budget: float = option(
         "FLOP in all, overheads included; below 1e6: in units of the largest run",
@@ -540,7 +543,7 @@ class EvaluateOptions:
     training_run: str = option("name that the checkpoints of one training share; empty: its only one")
     retry_failed: bool = option("measure the failed checkpoints once more", default=False, read=readers.flag)
     data: str = option("data whose validation texts count: a name in conf/data, or a YAML file")
-    skills: str = option("skills to measure: a name in conf/skills, or a YAML file", common=True)
+    skills: str = option("skills to measure: a name in conf/skills, or a YAML file")
     tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder", common=True)
     cache: Path = option(
         "folder for prepared data; empty: SKILLSCALE_CACHE, or ~/.cache/skillscale", read=readers.cache_folder,
@@ -574,7 +577,7 @@ class WatchOptions:
     tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder", common=True)
     interval_s: float = option("time between two looks, s", default=5.0, read=readers.positive, common=True)
     once: bool = option("look once, rather than until the study is done", default=False, read=readers.flag, common=True)
-    queue: str = option("queue of the study, where machines share one; empty: SKILLSCALE_QUEUE", common=True)
+    queue: str = option("queue of the study, where machines share one; empty: SKILLSCALE_QUEUE")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -587,4 +590,4 @@ class CloseStaleOptions:
         default=None, read=readers.positive, common=True,
     )  # fmt: skip
     tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder", common=True)
-    queue: str = option("queue of the study, where machines share one; empty: SKILLSCALE_QUEUE", common=True)
+    queue: str = option("queue of the study, where machines share one; empty: SKILLSCALE_QUEUE")

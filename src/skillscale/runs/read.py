@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from skillscale.cli.output import Output
 from skillscale.config import Config, SkillConfig
+from skillscale.config.options import SourceOptions
 from skillscale.errors import FitError, InputError
 from skillscale.formatting import plural
-from skillscale.laws.results import ExcludedRun, describe_exclusions
+from skillscale.laws.results import ExcludedRun
+from skillscale.laws.results import describe_exclusions as reasons_of
 from skillscale.laws.skills.skill_study import MeasuredColumns
 from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import AGGREGATE
@@ -35,7 +36,7 @@ class LoadedRuns:
 
     table: RunTable
     name: str
-    registry: StudyStore | None = None
+    store: StudyStore | None = None
     study: Study | None = None
     records: tuple[RunRecord, ...] = ()
     trained: bool = False
@@ -94,7 +95,7 @@ class LoadedRuns:
         return bool((sizes >= _ISOFLOP_SIZES).mean() >= 0.5)
 
 
-def read_runs(arguments: Mapping[str, Any], config: Config) -> LoadedRuns:
+def read_runs(source: SourceOptions, config: Config) -> LoadedRuns:
     """The runs that ``--table`` or ``--study`` name.
 
     Raises:
@@ -102,21 +103,21 @@ def read_runs(arguments: Mapping[str, Any], config: Config) -> LoadedRuns:
         TrackingError: the registry has no such study.
         FitError: no run of the study is finished.
     """
-    if arguments.get("table"):
-        if not arguments["columns"]:
-            raise InputError(f"--table {arguments['table']} needs --columns FILE, which tells what its columns are")
-        columns = read_columns(arguments["columns"])
-        table = read_table(arguments["table"], columns, convention=arguments["convention"])
-        return LoadedRuns(table=table, name=Path(arguments["table"]).stem)
-    if arguments.get("columns"):
+    if source.table:
+        if not source.columns:
+            raise InputError(f"--table {source.table} needs --columns FILE, which tells what its columns are")
+        columns = read_columns(source.columns)
+        table = read_table(source.table, columns, convention=source.n_convention)
+        return LoadedRuns(table=table, name=Path(source.table).stem)
+    if source.columns:
         raise InputError("--columns tells what the columns of a table are; give --table FILE too")
-    registry = StudyStore.open(arguments["tracking"], queue=arguments.get("storage", ""))
-    study = registry.study(config.study.name)
-    imported = imported_table(registry, study)
-    _check_convention(arguments.get("convention") or "", imported)
+    store = StudyStore.open(source.tracking, queue=source.queue)
+    study = store.study(config.study.name)
+    imported = imported_table(store, study)
+    _check_convention(source.n_convention, imported)
     records = tuple(study.records())
-    driven, evaluated = registry.trainer_skills(study), registry.evaluated(study)
-    convention = str(arguments.get("convention") or TOTAL)
+    driven, evaluated = store.trainer_skills(study), store.evaluated(study)
+    convention = str(source.n_convention or TOTAL)
     if imported is not None:
         table = imported
     elif evaluated is not None:
@@ -130,7 +131,7 @@ def read_runs(arguments: Mapping[str, Any], config: Config) -> LoadedRuns:
     return LoadedRuns(
         table=table,
         name=study.name,
-        registry=registry,
+        store=store,
         study=study,
         records=records,
         trained=driven is None and imported is None and evaluated is None,
@@ -143,7 +144,7 @@ def _check_convention(wanted: str, imported: RunTable | None) -> None:
     if imported is not None and wanted and wanted != imported.convention:
         raise InputError(
             f"the study was imported with N by the convention {imported.convention or 'of its one column'!r}, and has "
-            f"no other; import the runs into another study with --convention {wanted}"
+            f"no other; import the runs into another study with --n_convention {wanted}"
         )
 
 
@@ -236,7 +237,7 @@ def _per_byte(record: RunRecord) -> RunRecord:
 def _check_counted(convention: str) -> None:
     if convention not in _IN_WORDS:
         raise InputError(
-            f"--convention of a study that was trained or measured here is {' or '.join(_IN_WORDS)}, not {convention!r}"
+            f"--n_convention of a study that was trained or measured here is {' or '.join(_IN_WORDS)}, not {convention!r}"
         )
 
 
@@ -248,7 +249,7 @@ def _nonembed(record: RunRecord) -> float:
     """
     if record.size is None:
         raise InputError(
-            f"run {record.run_id} has no record of its size without the embedding; take --convention total"
+            f"run {record.run_id} has no record of its size without the embedding; take --n_convention total"
         )
     return float(record.size.n_params_nonembed)
 
@@ -351,25 +352,19 @@ def nominal_budget(flops: float, budgets: Sequence[float]) -> float:
     return nearest if nearest > 0 and abs(math.log(flops / nearest)) < 0.05 else math.nan
 
 
-def print_excluded(runs: LoadedRuns, out: Output) -> None:
-    """Say how many rows can't be used and why, and what is odd about the table: to the log, never in the answer.
-
-    What an import left out, it has told already, and won't change: that is one line.
-    """
+def exclusion_lines(runs: LoadedRuns) -> list[str]:
+    """Return what was excluded from the runs and why, and the notes of their table, for a person."""
     table = runs.table
-    for note in table.notes:
-        out.progress(f"note: {note}")
+    lines = [f"note: {note}" for note in table.notes]
     if not (runs.imported and table.unusable):
-        print_exclusions(table.unusable, out)
-        return
-    rows = sum(not one.skill for one in table.unusable)
-    out.progress(f"left out by the import: {plural(rows, 'run')}, {len(table.unusable) - rows} losses")
+        return lines + describe_exclusions(table.unusable)
+    rows = sum(not item.skill for item in table.unusable)
+    return [*lines, f"excluded by the import: {plural(rows, 'run')}, {len(table.unusable) - rows} losses"]
 
 
-def print_exclusions(unusable: Sequence[ExcludedRun], out: Output) -> None:
-    """Say how many rows and losses were left out and why, with the names of the first."""
-    for line in describe_exclusions(unusable, _SHOWN):
-        out.progress(f"left out: {line}")
+def describe_exclusions(unusable: Sequence[ExcludedRun]) -> list[str]:
+    """Return how many rows and losses are excluded and why, with the names of the first."""
+    return [f"excluded: {line}" for line in reasons_of(unusable, _SHOWN)]
 
 
 def _loss(measured: Mapping[str, Any], name: str) -> float:

@@ -47,7 +47,7 @@ def test_a_mix_within_bounds_is_told():
 
 
 def test_bounds_need_a_law_of_the_mix():
-    with pytest.raises(InputError, match="need a law that knows of it, such as separable, but it is chinchilla"):
+    with pytest.raises(InputError, match="need a law that depends on it: chinchilla"):
         summarise_optima(fitted("chinchilla"), [1e12], WEIGHTS, equal=[], bounds={"code": (0.1, 0.2)})
 
 
@@ -61,7 +61,7 @@ def test_text_and_values_say_the_same():
     assert plain["interval"][0] < plain["n_params"] < plain["interval"][1]
     assert plain["loss"] == pytest.approx(np.dot([1 / 3, 2 / 3], [one["loss"] for one in plain["losses"].values()]))
     text = weighted_optima_text({"": found}, "total", 0.9)
-    assert text.startswith("worth: 0.333 code + 0.667 prose. N: total. By equal weights")
+    assert text.startswith("weights: 0.333 code + 0.667 prose. N: total. Equal weights")
     shift = math.expm1(plain["residuals"]["code"]["value"])
     row = next(line for line in text.splitlines() if line.startswith("code "))
     assert f"{100 * shift:+.0f}".replace("-", "\u2212")[:2] in row

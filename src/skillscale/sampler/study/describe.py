@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from skillscale.cli.output import Output
 from skillscale.design.proposal import Proposal, Recommendation, StopReason
 from skillscale.design.targets import Quantity, Target, TargetEstimates
 from skillscale.formatting import format_count, format_flops, format_interval
@@ -82,21 +81,20 @@ def point_rows(advice: Recommendation, points: Sequence[DesignPoint]) -> list[di
     ]
 
 
-def print_recommendation(
-    advice: Recommendation, points: Sequence[DesignPoint], order: SamplingProblem, out: Output
-) -> None:
-    """The advice for a person: what is known, what to run next and why, how much more it takes."""
-    for note in (*order.notes, *advice.warnings):
-        out.text(f"note: {note}")
+def recommendation_text(advice: Recommendation, points: Sequence[DesignPoint], order: SamplingProblem) -> str:
+    """Return the recommendation for a person: estimates, next runs and reasons, further cost."""
+    lines = [f"note: {note}" for note in (*order.notes, *advice.warnings)]
     if advice.estimates is not None:
         where = f" on {order.mixes[0]}" if order.space.categories else ""
-        out.text(f"what is known{where}, with {advice.estimates.level:.0%} intervals:")
+        lines.append(f"what is known{where}, with {advice.estimates.level:.0%} intervals:")
         rows = _rows(advice.estimates)
         wide = max(len(_named(target)) for target, *_ in rows)
         for target, value, lo, hi in rows:
-            out.text(f"  {_named(target):<{wide}}  {_interval(value, lo, hi)}")
+            lines.append(f"  {_named(target):<{wide}}  {_interval(value, lo, hi)}")
         if len(order.mixes) > 1:
-            out.text(f"asked about the mix {order.mixes[0]}, one of {len(order.mixes)}; --mixes names another first")
+            lines.append(
+                f"asked about the mix {order.mixes[0]}, one of {len(order.mixes)}; --mixes names another first"
+            )
     halving = (
         f"halving the widest interval is expected to take about {advice.flops_to_halve:.3g} FLOP"
         if advice.flops_to_halve is not None and math.isfinite(advice.flops_to_halve)
@@ -107,21 +105,24 @@ def print_recommendation(
     )
     if little:
         beside = f"; {halving}" if halving else ""
-        out.text(f"no run tells much by itself: each narrows the intervals by under {_LITTLE:.0%} in the mean{beside}")
+        lines.append(
+            f"no run tells much by itself: each narrows the intervals by under {_LITTLE:.0%} in the mean{beside}"
+        )
     if points:
-        out.text(_table(advice, points))
-        out.text(
+        lines.append(_table(advice, points))
+        lines.append(
             f"cost: C and an overhead of {order.space.overhead:.3g} FLOP a run (sample.overhead); narrowing: by that "
             "run alone. The plan is for the whole budget, and begins with its cheapest runs"
         )
     if advice.stop_reason is not None:
-        out.text(stop_text(advice, order))
+        lines.append(stop_text(advice, order))
     if advice.expected_half_width is not None:
-        out.text(
+        lines.append(
             f"when the budget of {order.budget:.3g} FLOP is spent, the widest is expected at {_factor(advice.expected_half_width)}"
         )
     if halving and not little:
-        out.text(halving)
+        lines.append(halving)
+    return "\n".join(lines)
 
 
 def widths(answer: TargetEstimates) -> dict[str, float]:

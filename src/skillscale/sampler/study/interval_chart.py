@@ -57,7 +57,7 @@ class IntervalLog:
         from skillscale.report import style
         from skillscale.report.interval_figure import draw_half_widths
 
-        figure = draw_half_widths(lines, wanted=self._order.width)
+        figure = draw_half_widths(lines, target=self._order.width)
         self._summary.file("figures/widths.svg", style.to_svg(figure))
         self._summary.file("figures/widths.png", style.to_png(figure))
         self._drawn_s, self._is_drawn = time.monotonic(), True
