@@ -85,14 +85,14 @@ def _skillscale(place: Path, study: Path, workers: int, *words: str) -> None:
 def finished(place: Path, seed: int) -> list[RunRecord]:
     """Finished runs of a study."""
     study = StudyStore.open(f"sqlite:///{place.absolute() / 'mlflow.db'}").study(f"real-{seed}")
-    return [one for one in study.records() if one.state is State.FINISHED]
+    return [one for one in study.runs.records() if one.state is State.FINISHED]
 
 
 def table(folder: Path, reference: Path, seeds: range, out: Path | None, *, least_tokens: int = 0) -> None:
     """Write a row a study and target; print means over seeds. Of each study, runs of so many tokens at least."""
     config = load(study=str(folder / f"real-{seeds[0]}.yaml"))
     order, computes = _order(config, ())
-    main = StudyStore.open(f"sqlite:///{reference.absolute()}").study("main").records()
+    main = StudyStore.open(f"sqlite:///{reference.absolute()}").study("main").runs.records()
     main = [one for one in main if one.state is State.FINISHED]
     studies = {
         (seed, arm): finished(folder / f"{arm}-{seed}", seed)

@@ -1,5 +1,15 @@
 """The errors a user can cause or cure. Each message says what is wrong, the value, and what to do."""
 
+import re
+
+# USER:PASSWORD@ anywhere in a text, with any @ inside; and ?password=, as drivers take it
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)\S+(@)|([?&;]password=)[^&;\s'\"]+", re.IGNORECASE)
+
+
+def without_password(text: str) -> str:
+    """Return an address, or a text that holds addresses, as it may be shown."""
+    return _PASSWORD.sub(lambda match: f"{match[1] or match[3]}...{match[2] or ''}", text)
+
 
 class SkillscaleError(Exception):
     """Base of every error that the command line prints as one line, without a traceback."""

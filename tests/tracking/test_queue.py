@@ -11,8 +11,7 @@ import time
 import pytest
 from storages import STORAGES, storage_of
 
-from skillscale.cli.output import without_password
-from skillscale.errors import InputError, LeaseLostError, TrackingError
+from skillscale.errors import InputError, LeaseLostError, TrackingError, without_password
 from skillscale.point import MAX_PARAMS, MAX_TOKENS
 from skillscale.tracking.queue import MAX_DEATHS, PointQueue, PriorOutcome, lock_queue, open_storage, resolve_storage
 

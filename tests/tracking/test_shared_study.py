@@ -76,7 +76,7 @@ def test_points_go_out_once_and_records_come_back_as_without_a_storage(opened, c
         second.fail("diverged")
     progress = other.progress()
     assert (progress.finished, progress.failed, progress.waiting) == (1, 1, 0)
-    assert study.finished() == [written]
+    assert study.runs.finished() == [written]
     assert study.claim() is None
     assert [one.reason for one in other.planned()] == ["", "diverged"]
 
@@ -92,11 +92,11 @@ def test_a_lost_point_goes_on_in_the_same_run_and_its_late_holder_writes_nothing
     assert (again.run_id, again.claim.attempt, again.claim.deaths) == (lost.run_id, 2, 1)
     with pytest.raises(LeaseLostError, match="given to another"), lost:
         lost.finish(**RESULTS)
-    assert [one.state for one in other.records()] == [State.RUNNING]
+    assert [one.state for one in other.runs.records()] == [State.RUNNING]
     with again:
         begin(again)
         again.finish(**RESULTS)
-    (record,) = study.records()
+    (record,) = study.runs.records()
     assert (record.run_id, record.state) == (lost.run_id, State.FINISHED)
     assert study.progress().finished == 1
 
@@ -110,7 +110,7 @@ def test_a_run_that_was_finished_by_one_who_died_before_saying_so_is_not_trained
     with writer:
         writer.finish(**RESULTS)
     wait_for(lambda: other.claim() is None and other.progress().finished == 1)
-    assert len(study.records()) == 1
+    assert len(study.runs.records()) == 1
 
 
 def test_a_stopped_point_waits_again_at_once(opened, config):
@@ -147,7 +147,7 @@ def test_runs_that_nobody_holds_are_closed_and_go_on_later(opened, config):
     writer._ticket.abandon()
     (reaped,) = opened().study("one").close_stale()
     assert (reaped.run_id, reaped.owner) == (writer.run_id, ELSEWHERE)
-    assert [one.state for one in study.records()] == [State.KILLED]
+    assert [one.state for one in study.runs.records()] == [State.KILLED]
     assert study.claim().run_id == writer.run_id
 
 
@@ -172,7 +172,7 @@ def test_a_plan_moves_into_the_storage_with_what_became_of_it_and_stays_there(op
     assert (progress.planned, progress.finished, progress.failed, progress.waiting) == (3, 1, 1, 1)
     with pytest.raises(InputError, match="SKILLSCALE_QUEUE"):
         opened("").study("one").claim()
-    assert len(opened("").study("one").finished()) == 1, "reading needs no storage"
+    assert len(opened("").study("one").runs.finished()) == 1, "reading needs no storage"
 
 
 def test_a_worker_finds_the_settings_in_the_registry(opened, config):

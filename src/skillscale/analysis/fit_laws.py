@@ -535,7 +535,7 @@ def _background(arguments: Mapping[str, Any], config: Config, runs: LoadedRuns) 
     chosen = " ".join(f"--{name} {shlex.quote(str(arguments[name]))}" for name in given if arguments.get(name))
     overrides = " ".join(f"--{name} {shlex.quote(text)}" for name, text in arguments.items() if "." in name)
     words = f"{chosen} {overrides}".strip()
-    described = json.loads((runs.study.data_description() if runs.study and runs.trained else "") or "{}")
+    described = json.loads((runs.study.notes.data_description() if runs.study and runs.trained else "") or "{}")
     again = [f"skillscale {entry} {words}" for entry in (("main", "report") if runs.trained else ("report",))]
     return ReportContext(
         made=time.strftime("%Y-%m-%d %H:%M"),

@@ -18,7 +18,7 @@ from skillscale import __version__, config, errors
 from skillscale.cli import completion
 from skillscale.cli.entries import ENTRIES
 from skillscale.cli.entry import Entry
-from skillscale.cli.output import Output, without_password
+from skillscale.cli.output import Output
 from skillscale.cli.usage import overview, usage
 from skillscale.formatting import did_you_mean
 
@@ -173,7 +173,7 @@ def _value(name: str, rest: list[str], *, is_flag: bool) -> str:
 
 
 def _complain(message: str, code: int) -> int:
-    sys.stderr.write(f"skillscale: error: {without_password(' '.join(message.split()))}\n")
+    sys.stderr.write(f"skillscale: error: {errors.without_password(' '.join(message.split()))}\n")
     return code
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,14 +10,7 @@ from pathlib import PurePath
 from typing import Any, TextIO
 
 from skillscale.config import plain
-
-# Of an address, wherever it stands: USER:PASSWORD@, with any @ inside, and what drivers take as ?password=
-_PASSWORD = re.compile(r"(://[^:/@\s]*:)\S+(@)|([?&;]password=)[^&;\s'\"]+", re.IGNORECASE)
-
-
-def without_password(text: str) -> str:
-    """An address, or a text that holds addresses, that may be shown."""
-    return _PASSWORD.sub(lambda found: f"{found[1] or found[3]}...{found[2] or ''}", text)
+from skillscale.errors import without_password
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,7 +76,7 @@ def sample(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[st
     for note in job.order.notes:
         out.progress(f"note: {note}")
     _agree(job, replan=arguments["replan"])
-    out.progress(f"study {job.study.name}: {len(job.study.finished())} runs to begin with")
+    out.progress(f"study {job.study.name}: {len(job.study.runs.finished())} runs to begin with")
     advice = _sampled(job, arguments)
     chosen = [each for each in job.study.planned() if each.why is not None]
     states = Counter(each.status for each in chosen)
@@ -112,7 +112,7 @@ def sample_after(
         config.sample, budget=share * sum(point.flops for point in points), runs=max(1, round(share * len(points)))
     )
     try:
-        order = build_problem(asked, context_from_config(config, study.data_description()))
+        order = build_problem(asked, context_from_config(config, study.notes.data_description()))
     except InputError as error:
         out.progress(f"note: nothing is sampled after the grid: {error}")
         return {"ended": str(error)}
@@ -131,7 +131,7 @@ def sample_after(
 
 def _narrowed(job: _Job) -> dict[str, Any]:
     """What the sampled runs of a study changed about its intervals, told and as values."""
-    finished = job.study.finished()
+    finished = job.study.runs.finished()
     grid = [one for one in finished if not one.purpose]
     sampled, spent = len(finished) - len(grid), _flops(finished) - _flops(grid)
     job.out.text(f"sampled after the grid: {sampled} runs of {spent:.3g} FLOP, to the {_flops(grid):.3g} FLOP of it")
@@ -169,7 +169,7 @@ def _opened(arguments: Mapping[str, Any], config: Config, out: Output) -> tuple[
             build_problem(asked, context_from_config(config))  # refused before the long work of preparing data
         opened = open_study(arguments, config, out, [])
         study, arguments = opened.study, {**arguments, "tracking": opened.registry.uri}
-        order = build_problem(asked, context_from_config(config, study.data_description()))
+        order = build_problem(asked, context_from_config(config, study.notes.data_description()))
         table_of = lambda records: trained_table(records, config)  # noqa: E731
     job = _Job(study=study, order=order, table_of=table_of, seed=config.study.first_seed, out=out)
     return job, arguments
@@ -181,7 +181,7 @@ def _agree(job: _Job, *, replan: bool) -> None:
     Raises:
         InputError: naming what differs.
     """
-    now, stored = job.order.as_dict(), job.study.get_json(SAMPLING_PROBLEM)
+    now, stored = job.order.as_dict(), job.study.notes.get_json(SAMPLING_PROBLEM)
     if stored == now:
         return
     if stored is not None and not replan:
@@ -193,7 +193,7 @@ def _agree(job: _Job, *, replan: bool) -> None:
             f"study {job.study.name!r} was sampled with another space or other targets: {told}. Give those values, or "
             "go on with the new ones with --replan: every run still counts"
         )
-    job.study.put_json(SAMPLING_PROBLEM, now)
+    job.study.notes.put_json(SAMPLING_PROBLEM, now)
 
 
 def _sampled(job: _Job, arguments: Mapping[str, Any]) -> Recommendation:
@@ -240,7 +240,7 @@ def _run(job: _Job, arguments: Mapping[str, Any], workers: "list[WorkerHandle]",
 
 def _ask(job: _Job, planned: Sequence[PlannedPoint], count: int, chart: IntervalLog) -> Recommendation:
     """Advice on the runs there are; its points go into the queue."""
-    records = sorted(job.study.finished(), key=lambda one: one.point.key)
+    records = sorted(job.study.runs.finished(), key=lambda one: one.point.key)
     done = {one.point.key for one in records}  # more than when the plan was read, maybe
     pending = [each.point for each in planned if each.point.key not in done and (each.why is not None or each.status)]
     table = job.table_of(records) if records else None

@@ -68,9 +68,9 @@ def suggest(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[s
 
 def _known(runs: LoadedRuns, config: Config) -> StudyContext:
     if runs.trained and runs.study is not None:
-        return context_from_config(config, runs.study.data_description())
+        return context_from_config(config, runs.study.notes.data_description())
     known = context_from_table(runs.table)
-    sampled = runs.study.get_json(SAMPLING_PROBLEM) if runs.study is not None else None
+    sampled = runs.study.notes.get_json(SAMPLING_PROBLEM) if runs.study is not None else None
     return known if sampled is None else replace(known, flops_max=sampled["flops"][1])
 
 

@@ -71,7 +71,7 @@ def train(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str
     if writer is not None:
         train_claimed(writer, _desk(arguments, config, opened, out), opened.study)
     StatusPublisher(opened.study, out.progress).refresh(now=True)
-    record = next(one for one in reversed(opened.study.records()) if one.point.key == point.key)
+    record = next(one for one in reversed(opened.study.runs.records()) if one.point.key == point.key)
     if writer is None:
         out.progress(_NOT_TRAINED[record.state])
     out.text(f"{format_point(point)}: {record.state} {record.reason}".rstrip())
@@ -211,7 +211,7 @@ def _left(study: "Study", *, retry_failed: bool) -> int:
 def _await_others(study: "Study", out: Output) -> None:
     """Wait for points that other living processes of this machine train."""
     told = False
-    while busy := study.owners(alive=True):
+    while busy := study.holders():
         if not told:
             out.progress(
                 f"waiting for {len(busy)} points that other processes train: {', '.join(sorted(busy.values()))}"
@@ -223,12 +223,6 @@ def _await_others(study: "Study", out: Output) -> None:
 def _unfinished(study: "Study") -> str:
     done = study.progress()
     count = f"{done.planned - done.finished - done.failed} of {done.planned} points are not trained"
-    if elsewhere := study.owners(alive=None):
-        return (
-            f"{count}; {len(elsewhere)} of them belong to other machines ({', '.join(elsewhere.values())}): wait for "
-            "those, or, if they are gone, close their runs with `skillscale reap --others_after_s 60`; then run this "
-            "command again"
-        )
     return f"{count}: their workers stopped (the lines above say why); run the same command to go on"
 
 

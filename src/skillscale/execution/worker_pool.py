@@ -15,7 +15,7 @@ from skillscale.errors import InputError
 from skillscale.execution.launchers import Launcher, WorkerHandle, launcher
 from skillscale.execution.launchers.kubernetes import check_job_options, job_manifest
 from skillscale.execution.launchers.local import PARENT
-from skillscale.tracking.queue import resolve_storage
+from skillscale.tracking.queue_storage import resolve_queue
 
 if TYPE_CHECKING:
     from skillscale.config import Config
@@ -96,7 +96,7 @@ def worker_argv(
 def storage_address(arguments: Mapping[str, Any]) -> str:
     """The address of the storage that machines share; empty where there is none."""
     given = arguments.get("storage") or os.environ.get("SKILLSCALE_QUEUE", "")
-    return resolve_storage(given) if given else ""
+    return resolve_queue(given) if given else ""
 
 
 def is_external_launcher(arguments: Mapping[str, Any]) -> bool:

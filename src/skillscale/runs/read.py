@@ -114,7 +114,7 @@ def read_runs(arguments: Mapping[str, Any], config: Config) -> LoadedRuns:
     study = registry.study(config.study.name)
     imported = imported_table(registry, study)
     _check_convention(arguments.get("convention") or "", imported)
-    records = tuple(study.records())
+    records = tuple(study.runs.records())
     driven, evaluated = registry.trainer_skills(study), registry.evaluated(study)
     convention = str(arguments.get("convention") or TOTAL)
     if imported is not None:

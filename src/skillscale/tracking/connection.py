@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from skillscale.cli.output import without_password
-from skillscale.errors import TrackingError
+from skillscale.errors import TrackingError, without_password
 from skillscale.formatting import shorten
 from skillscale.point import digest
 
