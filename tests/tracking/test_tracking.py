@@ -319,13 +319,26 @@ def test_owners_are_told_apart_by_more_than_their_number():
     assert is_alive("") is None
 
 
-def test_runs_of_other_machines_are_closed_only_by_age(study):
-    study.claim("elsewhere:1:0")
+def test_runs_of_other_machines_are_closed_when_their_heartbeats_stop(registry, config):
+    study = StudyStore.open(registry.uri, cache=registry._store.cache, heartbeat_timeout_s=1.5).open_study(
+        "one", config
+    )
+    study.add_points([point()])
+    writer = study.claim("elsewhere:1:0")
+    assert study.close_stale(stale_after_s=0.001) == [], "it writes heartbeats"
+    writer._lease.abandon()
+    (closed,) = study.close_stale()
+    assert (closed.run_id, closed.owner) == (writer.run_id, "elsewhere:1:0")
+    assert [record.state for record in study.runs.records()] == [State.KILLED]
+
+
+def test_analyses_of_other_machines_are_closed_only_by_age(study):
+    study.analysis("fit", owner="elsewhere:1:0")
     assert study.close_stale() == []
     assert study.close_stale(stale_after_s=3600) == []
     time.sleep(0.01)
-    (reaped,) = study.close_stale(stale_after_s=0.001)
-    assert "elsewhere:1:0" in reaped.reason
+    (closed,) = study.close_stale(stale_after_s=0.001)
+    assert "elsewhere:1:0" in closed.reason
 
 
 def test_leaving_the_block_marks_the_run(study):
@@ -406,7 +419,7 @@ def test_a_study_refuses_other_data(registry, study):
 
 
 def test_names_that_cannot_be_used_are_refused(registry, study, config):
-    with pytest.raises(TrackingError, match="no study 'two'; it has one"):
+    with pytest.raises(TrackingError, match=r"no study 'two'\. It has one"):
         registry.study("two")
     with pytest.raises(InputError, match="can't be used"):
         registry.open_study("it's", config)

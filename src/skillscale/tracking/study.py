@@ -12,7 +12,7 @@ from skillscale.point import DesignPoint
 from skillscale.record import TAG, ProposalReason, State, budget_label, run_name
 from skillscale.tracking.owner import current_owner, is_alive
 from skillscale.tracking.plan_notes import PlanNotes
-from skillscale.tracking.queue import Lease, QueueItem, Queues
+from skillscale.tracking.queue import MAX_DEATHS, Lease, QueueItem, Queues
 from skillscale.tracking.run_reader import RunReader, RunStatus, run_status
 from skillscale.tracking.run_writer import AnalysisWriter, Claim, RunWriter
 from skillscale.tracking.store import RunUpdate, Store, run_tags, tag
@@ -76,6 +76,7 @@ class Study:
         self._queues = queues
         self._queue = StudyQueue(name, queues=queues, notes=self.notes, runs=self.runs)
         self._opened_ms = int(time.time() * 1000)
+        self._given_up: set[int] = set()  # numbers of the points whose runs were closed
 
     @property
     def chart_link(self) -> str:
@@ -203,11 +204,20 @@ class Study:
         queue = self._queue.open()
         if retry_failed:
             self._queue.requeue_failed(self._opened_ms, only=only, sampled_only=sampled_only)
+        self._close_given_up()
         for item in self._queue.waiting(only=only, sampled_only=sampled_only, trunk=trunk):
             lease = queue.take(item, owner)
             if lease is not None and (writer := self._open_run(item, lease, owner)) is not None:
                 return writer
         return None
+
+    def _close_given_up(self) -> None:
+        """Close the runs of points that failed because their workers keep dying."""
+        items = self._queue.items()
+        given_up = {item.number for item in items if item.status == "FAILED" and item.deaths >= MAX_DEATHS}
+        if given_up - self._given_up:
+            self.close_lost()
+            self._given_up = given_up
 
     def _open_run(self, item: QueueItem, lease: Lease, owner: str) -> RunWriter | None:
         """Return the run of a point that is held, new or resumed; None if the point turns out to be finished."""

