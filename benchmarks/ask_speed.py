@@ -21,7 +21,7 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from scipy.stats import qmc
 
-from skillscale.point import mix_of_coordinates
+from skillscale.point import mix_from_coordinates
 from skillscale.sampler import SkillLawSampler
 from skillscale.simulation.random_truths import FLOPS, SKILLS, RandomTruth, TruthFamily, random_truth
 
@@ -37,7 +37,7 @@ BOX: dict[str, BaseDistribution] = {
 
 def losses_of(world: RandomTruth, values: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Ln L of each skill at values of the parameters, (n, 4)."""
-    mixes = [mix_of_coordinates(list(one), CATEGORIES) for one in values[:, 2:]]
+    mixes = [mix_from_coordinates(list(one), CATEGORIES) for one in values[:, 2:]]
     h = np.array([[mix.shares.get(name, 0.0) for name in CATEGORIES] for mix in mixes])
     C, ratio = np.exp(values[:, 0]), np.exp(values[:, 1])
     return world.observe(np.sqrt(C / 6 / ratio), np.sqrt(C / 6 * ratio), h, rng)

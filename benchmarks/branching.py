@@ -85,17 +85,17 @@ def run(args: argparse.Namespace) -> None:
             point, size, settings, context=context
         )
         file = cooldown_branches.StablePhaseCheckpoint(
-            path=args.cache / "branching" / f"{point.trunk}.pt", goes_on=n_tokens < max(args.tokens)
+            path=args.cache / "branching" / f"{point.stable_phase}.pt", goes_on=n_tokens < max(args.tokens)
         )
         began = time.process_time()
         with cooldown_branches.StablePhaseLease(file) as turn:
             trained = train(
-                point, size=size, optimisation=plan, config=settings, turn=turn if way == "branch" else None,
+                point, size=size, optimizer_plan=plan, config=settings, turn=turn if way == "branch" else None,
                 stream=MixStream(prepared.categories, mix=mix, seed=seed, context=context),
             )  # fmt: skip
         seconds = time.process_time() - began
         losses = {
-            name: skills.evaluate_windows(trained.model, items, context=context).loss
+            name: skills.evaluate_set(trained.model, items, context=context).loss
             for name, items in prepared.validation.items()
         }
         weights = b"".join(weight.detach().numpy().tobytes() for weight in trained.model.parameters())
@@ -188,7 +188,7 @@ def counted(name: str, budgets: list[float] | None = None, seeds: list[int] | No
     )
     return {
         "runs now": len(before), "FLOP now": f"{sum(point.flops for point in before):.3g}", "runs": len(after),
-        "trunks": len({point.trunk for point in after}), "alone": f"{alone:.3g}", "spent": f"{spent:.3g}",
+        "trunks": len({point.stable_phase for point in after}), "alone": f"{alone:.3g}", "spent": f"{spent:.3g}",
         "spent / alone": f"{spent / alone:.1%}", "off centre": f"{math.exp(off):.2f}x",
     }  # fmt: skip
 
@@ -225,7 +225,7 @@ def simulated_grid(name: str) -> pd.DataFrame:
         overrides |= {"study.budgets": str(DENSER), "study.seeds": str(DENSER_SEEDS)}
     points = grid_points(load(study="skills-hour", overrides=overrides))
     rows = [
-        {"run_id": f"{at:03d}", "cluster": one.point.trunk, "C": one.budget, "N": one.point.n_params,
+        {"run_id": f"{at:03d}", "cluster": one.point.stable_phase, "C": one.budget, "N": one.point.n_params,
          "D": one.point.n_tokens, "mix": "all=1", "seed": one.point.seed}
         for at, one in enumerate(points)
     ]  # fmt: skip

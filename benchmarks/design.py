@@ -71,7 +71,9 @@ def compute(cell: Cell) -> list[dict[str, object]]:
     space = DesignSpace(flops=FLOPS, categories=CATEGORIES if mixed else (), mixes=MIXES if mixed else None, **wide)
     mixes = [tuple(mix) for mix in MIXES] if mixed else [()]
     wish = DesignGoal(
-        targets=default_targets(SKILLS, largest=UNIT, computes=(TARGET,), mixes=mixes), left=budget * UNIT, runs=MOST
+        targets=default_targets(SKILLS, largest=UNIT, computes=(TARGET,), mixes=mixes),
+        budget=budget * UNIT,
+        max_runs=MOST,
     )
     asked = tuple(target for target in wish.targets if target.quantity is Quantity.OPTIMUM)
     begin = time.perf_counter()
@@ -79,7 +81,7 @@ def compute(cell: Cell) -> list[dict[str, object]]:
         history = run_design(
             measure_run(world, np.random.default_rng([seed, 1])), MADE[name](space, wish, seed), space,
             RunHistory.empty(SKILLS, len(CATEGORIES) if mixed else 0),
-            ReplaySettings(budget=wish.left, most=MOST if name == "ours" else None), rng=np.random.default_rng([seed, 2]),
+            ReplaySettings(budget=wish.budget, most=MOST if name == "ours" else None), rng=np.random.default_rng([seed, 2]),
         )  # fmt: skip
     except InputError as error:
         print(f"{name} at {budget}: {error}", flush=True)

@@ -47,21 +47,23 @@ def known_skills(kind: TruthFamily, seed: int, scale: float) -> Iterator[Known]:
         y = world.log_loss[skill](N, D, None)
         found = fit_posterior(law, surface, RunHistory(N=N, D=D, log_L={skill: y}, sem={skill: 0 * y}), [skill])[skill]
         sd = np.append(prior_for(law, float(np.median(y)))[1], surface.sd(scale))
-        yield found, np.diag(sd**-2.0), found.optimum(TARGET, None)[1]
+        yield found, np.diag(sd**-2.0), found.log_optimum(TARGET, None)[1]
 
 
 def variances(skills: list[Known], space: DesignSpace, budget: float) -> dict[str, float]:
     """Mean over skills of the variance of ln N*, by design."""
     N, D = space.lattice(steps=_STEPS)
     cost, left = space.cost(N, D), budget * UNIT
-    questions = [
-        SkillInformation(M=prior, b=one.rows(N, D, None) / NOISE, gradients=gradient[None], now=np.ones(1))
-        for one, prior, gradient in skills
+    information = [
+        SkillInformation(
+            M=prior, b=law.jacobian(N, D, None) / NOISE, gradients=gradient[None], current_variances=np.ones(1)
+        )
+        for law, prior, gradient in skills
     ]
-    problem = AllocationProblem(questions=questions, combine=np.eye(len(skills)), weights=np.ones(len(skills)))
+    problem = AllocationProblem(information=information, combine=np.eye(len(skills)), weights=np.ones(len(skills)))
     found = {}
     for name, most in PLANS.items():
-        counts = allocate_runs(problem, cost, left=left, runs=min(most, left / float(cost.min())))
+        counts = allocate_runs(problem, cost, budget=left, max_runs=min(most, left / float(cost.min())))
         found[name] = float(problem.variances(counts)[0].mean())
     wide = DesignSpace(flops=FLOPS, ratio=WIDE)
     for name, shape in zip(GRIDS, SHAPES, strict=True):
@@ -71,7 +73,7 @@ def variances(skills: list[Known], space: DesignSpace, budget: float) -> dict[st
             continue
         each = []
         for one, prior, gradient in skills:
-            rows = one.rows(runs.N, runs.D, None) / NOISE
+            rows = one.jacobian(runs.N, runs.D, None) / NOISE
             each.append(gradient @ np.linalg.solve(prior + rows.T @ rows, gradient))
         found[name] = float(np.mean(each))
     return found

@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--postgres", type=Path, default=Path("/usr/lib/postgresql/15/bin"))
-    parser.add_argument("--storage", default="", help="the queue in a storage of Optuna: journal, or its address")
+    parser.add_argument("--queue", default="", help="the queue in a storage of Optuna: journal, or its address")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:

@@ -96,7 +96,7 @@ def measured(
     point = DesignPoint(n_params=size.n_params, n_tokens=steps * SEQUENCES * size.context, mix=Mix({"random": 1.0}))
 
     def ours() -> float:
-        return train(point, size=size, optimisation=plan, stream=stream, config=config.train).seconds
+        return train(point, size=size, optimizer_plan=plan, stream=stream, config=config.train).seconds
 
     ratios, per_step = [], []
     ours()
@@ -135,21 +135,21 @@ def recorder(folder: Path, config: Config) -> Callable[[DesignPoint, ModelSize],
         mix = config.study.mix_values[0]
         real = replace(point, mix=mix)
         study.add_points([real])
-        spending = RunCost(flops_exact=1.0, tokens_per_s=1.0, matmul_share=0.5, train_s=1.0, eval_s=0.1)
+        cost = RunCost(flops_exact=1.0, tokens_per_s=1.0, matmul_share=0.5, train_s=1.0, eval_s=0.1)
         began = time.perf_counter()
         writer = study.claim()
         assert writer is not None
         with writer:
             writer.begin(
                 size=size,
-                optimisation=hyperparameters.optimizer_plan(real, size, config.train, context=size.context),
+                optimizer_plan=hyperparameters.optimizer_plan(real, size, config.train, context=size.context),
                 provenance=Provenance(config_hash=config.hash, data_hash="0", code_version="0"),
                 config_yaml="{}",
                 data=[DataSet(name=name, digest="0", role="training", source="random") for name in mix.shares],
             )
             for tokens in range(1, 101):
                 writer.curve(tokens, 5.0)
-            writer.finish(spending=spending, sets={}, skills={}, skills_held_out={}, uses={}, exposures=None)
+            writer.finish(cost=cost, sets={}, skills={}, skills_held_out={}, data_use={}, exposures=None)
         return time.perf_counter() - began
 
     return record

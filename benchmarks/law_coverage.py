@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("--truths", choices=("prior", "edge"), default="prior")
     parser.add_argument("--fitted", help="law that warnings are of; by default the truth's own")
     parser.add_argument("--jobs", type=int, default=1, help="processes of `coverage`")
-    parser.add_argument("--objective", choices=tuple(OBJECTIVES), default="efficient")
+    parser.add_argument("--laws.objective", choices=tuple(OBJECTIVES), default="efficient")
     args = parser.parse_args()
     if args.table == "page":
         print("\n\n".join(f"### {method}\n\n{page(method)}" for method in ("wild", "laplace")))

@@ -50,9 +50,9 @@ from skillscale.record import (
     Provenance,
     RunCost,
     RunRecord,
-    State,
-    metrics_of,
-    params_of,
+    RunState,
+    as_metrics,
+    as_params,
 )
 from skillscale.tracking import StudyStore
 
@@ -91,7 +91,7 @@ def parts_of(point: DesignPoint) -> dict[str, object]:
     return {
         "size": ModelSize(n_params=N, n_params_nonembed=N // 2, n_params_embed=N - N // 2, depth=4, width=64, n_heads=4,
                      vocab_size=512, context=1024),
-        "optimisation": OptimizerPlan(lr=1e-3, batch_sequences=64, steps=1000, warmup_steps=50),
+        "optimizer_plan": OptimizerPlan(lr=1e-3, batch_sequences=64, steps=1000, warmup_steps=50),
         "provenance": PROVENANCE,
     }  # fmt: skip
 
@@ -104,7 +104,7 @@ def fill(tracking: str, n_runs: int) -> None:
     registry = StudyStore.open(tracking, cache=_cache())
     study = registry.open_trainer_study(STUDY, trainer=TRAINER, skills=SKILLS)
     rng, at = np.random.default_rng(0), int(time.time() * 1000)
-    spending = RunCost(flops_exact=1.0, tokens_per_s=1e4, matmul_share=0.4, train_s=10.0, eval_s=1.0)
+    cost = RunCost(flops_exact=1.0, tokens_per_s=1e4, matmul_share=0.4, train_s=10.0, eval_s=1.0)
     engine = sqlalchemy.create_engine(tracking)
     points = points_of(n_runs)
     for first in range(0, n_runs, RUNS_PER_INSERT):
@@ -112,8 +112,8 @@ def fill(tracking: str, n_runs: int) -> None:
             name: [] for name in ("runs", "params", "latest", "metrics", "tags")
         }
         for number, point in enumerate(points[first : first + RUNS_PER_INSERT], first):
-            record = RunRecord(run_id=f"{number:032x}", study=STUDY, state=State.FINISHED, reason="", point=point,
-                               spending=spending, skills=measured(point, rng), **parts_of(point))  # fmt: skip
+            record = RunRecord(run_id=f"{number:032x}", study=STUDY, state=RunState.FINISHED, reason="", point=point,
+                               cost=cost, skills=measured(point, rng), **parts_of(point))  # fmt: skip
             _rows_of(record, study.experiment_id, at + number, rows)
         tables = (models.SqlRun, models.SqlParam, models.SqlLatestMetric, models.SqlMetric, models.SqlTag)
         with engine.begin() as connection:
@@ -125,9 +125,9 @@ def fill(tracking: str, n_runs: int) -> None:
 def _rows_of(record: RunRecord, experiment_id: str, at: int, rows: dict[str, list[dict[str, object]]]) -> None:
     """The rows of a run in MLflow's tables, brought to so many metrics and params."""
     run, point = {"run_uuid": record.run_id}, record.point
-    params = params_of(record)
+    params = as_params(record)
     params |= {f"other_{n}": f"value {n}" for n in range(PARAMS - len(params))}
-    metrics = metrics_of(record)
+    metrics = as_metrics(record)
     metrics |= {f"other_{n}": float(n) for n in range(METRICS - len(metrics))}
     metrics = dict(list(metrics.items())[-METRICS:])  # the losses come last
     tags = {"study": STUDY, "kind": "point", "state": "finished", "point_key": point.key, "attempt": "1", "deaths": "0",
@@ -260,7 +260,7 @@ def write(tracking: str, writers: int, n_points: int) -> list[dict[str, object]]
     failed = [text for text in told if text]
     print(*failed, sep="\n")
     summary = (
-        f"{writers} writers, {states[State.FINISHED]} of {n_points} finished, {len(records) - len(seeds)} doubled, "
+        f"{writers} writers, {states[RunState.FINISHED]} of {n_points} finished, {len(records) - len(seeds)} doubled, "
         f"{len(failed)} errors, {sum(one.exitcode != 0 for one in crew)} died"
     )
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -151,11 +151,11 @@ def choice_seconds(count: int, finished: int) -> float:
     log_L = random_truth(TruthFamily.REAL, 0).observe(N, D, None, rng)
     history = RunHistory(N=N, D=D, log_L=log_L, sem={name: np.zeros(finished) for name in SKILLS})
     targets = default_targets(SKILLS, largest=FLOPS[1], computes=(1e21,), mixes=[()])
-    wish = DesignGoal(targets=targets, left=1e6 * FLOPS[1])
+    wish = DesignGoal(targets=targets, budget=1e6 * FLOPS[1])
     began = time.process_time()
     advice = propose(history, space, wish, count=count)
     took = time.process_time() - began
-    print(f"  asked for {count} points, got {len(advice.proposals)}, {advice.ending}")
+    print(f"  asked for {count} points, got {len(advice.proposals)}, {advice.stop_reason}")
     return took
 
 

@@ -175,7 +175,7 @@ def _ours(bench: Bench, share: float, seed: int) -> list[int]:
     while True:
         still = sorted(set(range(len(bench.pool))) - set(made))
         count = max(BATCH, int(GROWTH * len(made))) if made else START
-        wish = DesignGoal(targets=bench.targets, left=left)
+        wish = DesignGoal(targets=bench.targets, budget=left)
         more = choose(some(bench.train, made), bench.pool, wish, still, count=count, seed=seed)
         if not more:
             return made

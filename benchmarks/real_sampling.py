@@ -29,7 +29,7 @@ from skillscale.design.model_averaging import estimate_targets
 from skillscale.design.propose import START
 from skillscale.design.space import RunHistory
 from skillscale.design.targets import Quantity, TargetEstimates
-from skillscale.record import RunRecord, State
+from skillscale.record import RunRecord, RunState
 from skillscale.runs.read import trained_table
 from skillscale.sampler.study import SamplingProblem, StudyContext, build_problem, context_from_config, run_history
 from skillscale.tracking import StudyStore
@@ -85,7 +85,7 @@ def _skillscale(place: Path, study: Path, workers: int, *words: str) -> None:
 def finished(place: Path, seed: int) -> list[RunRecord]:
     """Finished runs of a study."""
     study = StudyStore.open(f"sqlite:///{place.absolute() / 'mlflow.db'}").study(f"real-{seed}")
-    return [one for one in study.runs.records() if one.state is State.FINISHED]
+    return [one for one in study.runs.records() if one.state is RunState.FINISHED]
 
 
 def table(folder: Path, reference: Path, seeds: range, out: Path | None, *, least_tokens: int = 0) -> None:
@@ -93,7 +93,7 @@ def table(folder: Path, reference: Path, seeds: range, out: Path | None, *, leas
     config = load(study=str(folder / f"real-{seeds[0]}.yaml"))
     order, computes = _order(config, ())
     main = StudyStore.open(f"sqlite:///{reference.absolute()}").study("main").runs.records()
-    main = [one for one in main if one.state is State.FINISHED]
+    main = [one for one in main if one.state is RunState.FINISHED]
     studies = {
         (seed, arm): finished(folder / f"{arm}-{seed}", seed)
         for seed in seeds for arm in ARMS if (folder / f"{arm}-{seed}").exists()

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import accumulate, product
 from random import Random
 
-from skillscale.lm.data.corpora.contamination import drop_prompts, prompts_in
+from skillscale.lm.data.corpora.contamination import drop_prompts, find_prompts
 from skillscale.lm.data.corpora.facts import QUESTIONED, STATED, UNSEEN
-from skillscale.lm.data.corpora.items import Corpus, Document, Item, seeded
+from skillscale.lm.data.corpora.items import Corpus, Document, Item, seeded_rng
 from skillscale.lm.data.corpora.knowledge import QUESTION_SHARE, rank_weights
 
 LABEL = "made: biographies"
@@ -101,12 +101,11 @@ def build(
 
 
 def make_people(count: int) -> list[Person]:
-    """Make ``count`` people to train on, every other one questioned, then the unseen; more people change no earlier one.
+    """Make ``count`` people to train on, every other one questioned, and then ``UNSEEN_PEOPLE`` more.
 
-    Returns:
-        ``count + UNSEEN_PEOPLE`` people.
+    A larger ``count`` does not change the first people.
     """
-    rng = seeded("bios", "people")
+    rng = seeded_rng("bios", "people")
     words = {relation: words_of(relation) for relation in _WORD_SYLLABLES}
     seats = employer_cities(words)
     names: set[str] = set()
@@ -125,7 +124,7 @@ def stream(
     people: Sequence[Person], *, seed: str, zipf_exponent: float, max_bytes: int
 ) -> Iterator[tuple[Person, str, int]]:
     """Yield mentions by weight until ``max_bytes``: person, text, number of questions (0: a biography)."""
-    rng = seeded("bios", seed)
+    rng = seeded_rng("bios", seed)
     sums = list(accumulate(rank_weights(len(people), zipf_exponent)))
     size = 0
     while size < max_bytes:
@@ -190,7 +189,7 @@ def _evaluation_sets(
     people: Sequence[Person], train: Sequence[Document], *, mentions: Mapping[str, int], zipf_exponent: float
 ) -> tuple[dict[str, list[Item]], dict[str, dict[str, int]]]:
     """Return the evaluation sets, and how many items were dropped from each."""
-    in_training = prompts_in(document.text for document in train)
+    in_training = find_prompts(document.text for document in train)
     sets, dropped = {}, {}
     makers: tuple[tuple[str, str, Callable[[Person, Mapping[str, int]], Iterator[Item]]], ...] = (
         ("bios_qa", STATED, _question_items),
@@ -207,14 +206,14 @@ def _evaluation_sets(
             stated = [item for item in items if item.meta["exposures"]]
             counts["never_stated"], items = len(items) - len(stated), stated
         items = items[: SET_ITEMS[name]]
-        seeded("bios-order", name).shuffle(items)
+        seeded_rng("bios-order", name).shuffle(items)
         sets[name], dropped[name] = items, counts
     return sets, dropped
 
 
 def _sampled(people: Sequence[Person], group: str, zipf_exponent: float) -> list[Person]:
     """Return a group's people in an order drawn by the weight of their mentions (Efraimidis & Spirakis 2006)."""
-    rng = seeded("bios-draw", group)
+    rng = seeded_rng("bios-draw", group)
     keyed = [
         (-math.log(1.0 - rng.random()) / weight, person.rank, person)
         for person, weight in zip(people, rank_weights(len(people), zipf_exponent), strict=True)
@@ -230,7 +229,7 @@ def _question_items(person: Person, mentions: Mapping[str, int]) -> Iterator[Ite
 
 def _statement_items(person: Person, mentions: Mapping[str, int]) -> Iterator[Item]:
     """Yield biographies whose last answer is measured: what is stored, whether or not a question retrieves it."""
-    rng = seeded("bios-stated", person.name)
+    rng = seeded_rng("bios-stated", person.name)
     for relation in _LAST:
         before = [name for name in _shuffled(_STATED_RELATIONS, rng) if name != relation]
         text = _sentences(person, [*before, relation], rng)
@@ -259,8 +258,8 @@ def words_of(relation: str) -> list[str]:
 
 
 def employer_cities(words: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Return the city of each employer; employers with one first syllable share it, so that it takes little to store."""
-    rng = seeded("bios", "seats")
+    """Return the city of each employer: one city for each first syllable, so that it takes little to store."""
+    rng = seeded_rng("bios", "seats")
     seats = {first: rng.choice(words["birth_city"]) for first in _FIRST}
     return {employer: seats[employer[:2]] for employer in words["employer"]}
 

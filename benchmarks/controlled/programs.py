@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
-from skillscale.lm.data.corpora.items import Corpus, Document, Item, seeded
+from skillscale.lm.data.corpora.items import Corpus, Document, Item, seeded_rng
 
 LABEL = "made: programs"
 STREAM_BYTES = 40_000_000
@@ -60,7 +60,7 @@ def build(*, stream_bytes: int = STREAM_BYTES, validation_bytes: int = VALIDATIO
 
 def programs(seed: str, max_bytes: int) -> Iterator[tuple[str, str]]:
     """Yield programs with their outputs until their documents reach ``max_bytes``."""
-    rng = seeded("progs", seed)
+    rng = seeded_rng("progs", seed)
     size = 0
     while size < max_bytes:
         source = program(rng)
@@ -76,7 +76,7 @@ def document(source: str, output: str) -> str:
 
 
 def output_item(source: str, output: str, answers: Mapping[str, int]) -> Item:
-    """Make an item; ``ideal_nll``: nats of a guesser who knows the outputs' frequencies in training, not the program."""
+    """Make an item; ``ideal_nll``: nats of a guesser who knows only how often training has each output."""
     total = sum(answers.values())
     guess = math.log((total + len(answers) + 1) / (answers.get(output, 0) + 1))
     return Item(prompt=source + OUTPUT, completion=f" {output}\n", meta={"ideal_nll": round(guess, 6)})

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from skillscale import cli, config
+from skillscale.cli.command import Command
 
 ENVIRONMENT = {
     "MLFLOW_TRACKING_URI": "the MLflow store, where `--tracking` names none",
@@ -35,6 +36,7 @@ NOUNS = {
     "model": config.ModelConfig,
     "train": config.TrainConfig,
     "sample": config.SampleConfig,
+    "laws": config.LawConfig,
 }
 
 
@@ -52,12 +54,12 @@ def commands() -> str:
         "`MLproject` are the same: `mlflow run . -e ENTRY -P name=value`. Any [setting](settings.md) is given as",
         "`--NOUN.key value`. `skillscale ENTRY --help` prints what this page says.",
         "",
-        *(f"- [`{entry.name}`](#{entry.name}): {_text(entry.help)}" for entry in cli.ENTRIES),
+        *(f"- [`{entry.name}`](#{entry.name}): {_text(entry.help)}" for entry in cli.COMMANDS),
         "",
     ]
-    for entry in cli.ENTRIES:
+    for entry in cli.COMMANDS:
         lines += [f"## {entry.name}", "", f"{_sentence(entry.help)}", "", *_parameters(entry)]
-        lines += [] if entry.nouns else ["It reads no settings.", ""]
+        lines += [] if entry.settings else ["It reads no settings.", ""]
         lines += ["```bash", *entry.examples, "```", ""]
     lines += [
         "## Exit codes",
@@ -120,12 +122,12 @@ def comments(text: str) -> dict[str, str]:
     return found
 
 
-def _parameters(entry: cli.Entry) -> Iterator[str]:
+def _parameters(entry: Command) -> Iterator[str]:
     for title, parameters in entry.groups.items():
         yield f"| {title or 'parameter'} | default | |"
         yield "|---|---|---|"
         for one in parameters:
-            default = "required" if one.default is None else f"`{one.default}`" if one.default else ""
+            default = "required" if one.required else f"`{one.default_text}`" if one.default_text else ""
             yield f"| `--{one.name}` | {default} | {_text(one.help)} |"
         yield ""
 
@@ -150,7 +152,7 @@ def _of_class(kind: type, place: str, file: Path | None = None) -> Iterator[str]
         held = [part for part in _parts(hint) if dataclasses.is_dataclass(part)]
         inner += [(f"{place}.{one.name}", part) for part in held if isinstance(part, type)]
         says = said[one.name]
-        if one.name in above and place == "sample":  # whose file is commented key by key
+        if one.name in above and place in ("sample", "laws"):  # whose files are commented key by key
             says += f" {above[one.name]}"
         yield f"| `{one.name}` | {_kind(hint)} | {_value(one, values, held)} | {_text(says)} |"
     yield ""

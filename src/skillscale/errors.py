@@ -1,14 +1,9 @@
-"""The errors a user can cause or cure. Each message says what is wrong, the value, and what to do."""
+"""Errors that a user can cause or cure. Each message states the problem, the value and the cure."""
 
 import re
 
-# USER:PASSWORD@ anywhere in a text, with any @ inside; and ?password=, as drivers take it
+# Of an address, anywhere in a text: USER:PASSWORD@ (the password may contain @) and the query value ?password=
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)\S+(@)|([?&;]password=)[^&;\s'\"]+", re.IGNORECASE)
-
-
-def without_password(text: str) -> str:
-    """Return an address, or a text that holds addresses, as it may be shown."""
-    return _PASSWORD.sub(lambda match: f"{match[1] or match[3]}...{match[2] or ''}", text)
 
 
 class SkillscaleError(Exception):
@@ -16,32 +11,37 @@ class SkillscaleError(Exception):
 
 
 class InputError(SkillscaleError, ValueError):
-    """A value that the user gave can't be used: a parameter, a config key, a data file."""
+    """An unusable value from the user: a parameter, a config key or a data file."""
 
 
 class FitError(SkillscaleError, ValueError):
-    """The data can't support the fit that was asked for; the message says which runs would."""
+    """A fit that the data can't support. The message says which runs would support it."""
 
 
 class TrackingError(SkillscaleError, RuntimeError):
-    """The tracking store can't be reached, read or written."""
+    """A tracking store that can't be reached, read or written."""
 
 
 class LeaseLostError(TrackingError):
-    """The point of this process was given to another one, which believed it gone."""
+    """A lease that another process took over because this one seemed dead."""
 
 
 class TrainingError(SkillscaleError, RuntimeError):
-    """Training that can't go on for now: out of disk, a damaged checkpoint. The point can be trained again."""
+    """A temporary failure of training: a full disk, a damaged checkpoint. The point can be trained again."""
 
 
 class DamagedCheckpointError(TrainingError):
-    """A checkpoint that can't be read: half of it was written when the disk or the machine failed."""
+    """An unreadable checkpoint: the disk or the machine failed while it was written."""
 
 
 class DivergedError(TrainingError):
-    """A run whose loss left the numbers. The same settings would do it again, so the point is recorded as failed."""
+    """A run that diverged. The same settings would diverge again, so the point is recorded as failed."""
 
 
 class DataError(SkillscaleError, RuntimeError):
-    """Data can't be downloaded, verified or written."""
+    """Data that can't be downloaded, verified or written."""
+
+
+def without_password(text: str) -> str:
+    """Return the text with every password in an address replaced by three dots."""
+    return _PASSWORD.sub(lambda match: f"{match[1] or match[3]}...{match[2] or ''}", text)

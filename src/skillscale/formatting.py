@@ -4,9 +4,15 @@ A missing value, None or not finite, is a dash.
 """
 
 import difflib
+import json
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeGuard
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from enum import Enum
+from pathlib import PurePath
+from typing import Any, TypeGuard
+
+from skillscale.errors import without_password
 
 MISSING = "–"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -149,3 +155,41 @@ def _fixed(rounded: float, digits: int) -> str:
 
 def _without_zeros(text: str) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def to_plain(value: Any) -> Any:
+    """Return dataclasses, tuples and mappings as dicts and lists."""
+    if hasattr(value, "__dataclass_fields__"):
+        return to_plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def to_json(value: Mapping[str, Any]) -> str:
+    """Return one JSON object. JSON has no NaN or infinity, so a number that is not finite becomes null.
+
+    Raises:
+        TypeError: A value has no place in JSON.
+    """
+    return json.dumps(_jsonable(to_plain(value)), allow_nan=False)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Enum):
+        return value.value
+    if hasattr(value, "tolist"):  # numpy scalars and arrays
+        return _jsonable(value.tolist())
+    if isinstance(value, str):
+        return without_password(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,13 +1,13 @@
-"""A point of a study, and the dictionary of symbols that every room uses.
+"""A point of a study, and the symbols that every room uses.
 
 | symbol | word in conf, MLflow and code outside ``laws/`` | meaning | unit |
 |---|---|---|---|
-| N | ``n_params`` | parameters in all, the embedding (tied to the head) counted once | parameters |
+| N | ``n_params`` | all parameters; the embedding is tied to the head and counts once | parameters |
 | | ``n_params_nonembed`` | N without the embedding table | parameters |
 | | ``n_params_embed`` | the embedding table | parameters |
-| D | ``n_tokens`` | training tokens, repetitions counted | tokens |
+| D | ``n_tokens`` | training tokens, repeated tokens included | tokens |
 | C | ``flops`` | 6 N D | FLOP |
-| | ``flops_exact`` | every matrix product of forward and backward, attention and head included | FLOP |
+| | ``flops_exact`` | all matrix products of forward and backward pass, attention and head included | FLOP |
 | L | ``loss`` | negative log-likelihood of the target given its prompt | nats per token |
 | h | ``mix`` | share of each category in the training tokens | sums to 1 |
 | E, A, B, alpha, beta | the same | parameters of a law, L = E + A N^-alpha + B D^-beta | |
@@ -23,45 +23,46 @@ from types import MappingProxyType
 
 from skillscale.errors import InputError
 
-AGGREGATE = "aggregate"  # the weighted mean of evaluation sets, a column beside the skills'
-OWN_COLUMNS = ("run_id", "cluster", "C", "N", "D", "mix", "seed")  # of a table of runs, beside the skills'
+AGGREGATE = "aggregate"  # column of the weighted mean of evaluation sets, next to the columns of skills
+RESERVED_COLUMNS = ("run_id", "cluster", "C", "N", "D", "mix", "seed")  # of a table of runs
 MAX_PARAMS = 10**13
 MAX_TOKENS = 10**16
 _SHARE_TOLERANCE = 1e-6
-_NOTHING = 1e-12  # a share that rounding alone makes
+_ROUNDING = 1e-12  # a share this small comes from rounding alone
+_NO_MINIMA: Mapping[str, float] = MappingProxyType({})
 
 
 def check_skill_name(name: str) -> None:
-    """Refuse a skill whose column in the table of runs would be another's.
+    """Refuse a skill name that the table of runs needs for another column.
 
     Raises:
-        InputError: with another name to take.
+        InputError: the name is reserved.
     """
-    if name == AGGREGATE or name in OWN_COLUMNS or name.startswith(("sem/", "mix/")):
+    if name == AGGREGATE or name in RESERVED_COLUMNS or name.startswith(("sem/", "mix/")):
         raise InputError(
-            f"{name!r} can't name a skill: the table of runs has a column of that name; take another, such as "
-            f"'{name.replace('/', '_')}_skill'"
+            f"{name!r} can't name a skill: the table of runs has a column of that name. Choose another name, such as "
+            f"'{name.replace('/', '_')}_skill'."
         )
 
 
 def digest(value: object, size: int = 8) -> str:
-    """Hex digest of a JSON-able value: the one way things are named by their content."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+    """Return the hex digest of a JSON-able value: its name by content."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_mapping_as_dict)
     return blake2b(text.encode(), digest_size=size).hexdigest()
 
 
-def _plain(value: object) -> object:
+def _mapping_as_dict(value: object) -> dict[object, object]:
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"{type(value).__name__} can't be named by its content")
+    raise TypeError(f"{type(value).__name__} has no digest. Convert it to JSON values.")
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of the data categories in the training tokens; positive shares only, sum 1.
+    """Shares of the data categories in the training tokens. Only positive shares are kept, and they sum to 1.
 
     Raises:
-        InputError: a share is not finite or negative, or the shares don't sum to 1.
+        InputError: a share is negative or not finite, or the shares don't sum to 1.
     """
 
     shares: Mapping[str, float]
@@ -70,18 +71,18 @@ class Mix:
         shares = {name: float(share) for name, share in self.shares.items()}
         for name, share in shares.items():
             if not math.isfinite(share) or share < 0:
-                raise InputError(f"mix share of {name} must be a number from 0 to 1, but it is {share}")
+                raise InputError(f"mix share of {name} must be a number from 0 to 1, but it is {share}. Correct it.")
         total = math.fsum(shares.values())
         if abs(total - 1.0) > _SHARE_TOLERANCE:
             raise InputError(
-                f"mix must sum to 1, but {shares} sums to {total:.6g}; divide by the sum or drop a category"
+                f"mix must sum to 1, but {shares} sums to {total:.6g}. Divide by the sum or drop a category."
             )
-        kept = {name: share / total for name, share in sorted(shares.items()) if share > 0}
-        object.__setattr__(self, "shares", MappingProxyType(kept))
+        positive = {name: share / total for name, share in sorted(shares.items()) if share > 0}
+        object.__setattr__(self, "shares", MappingProxyType(positive))
 
     @classmethod
     def parse(cls, text: str) -> "Mix":
-        """Read ``knowledge=.4,code=.6``.
+        """Read a mix from text such as ``knowledge=0.4,code=0.6``.
 
         Raises:
             InputError: an item is not NAME=SHARE, a name comes twice, or the shares are no mix.
@@ -94,20 +95,20 @@ class Mix:
             except ValueError:
                 share = math.nan
             if not sign or not name.strip() or math.isnan(share):
-                raise InputError(f"mix item {item!r} must read CATEGORY=SHARE, as in knowledge=.4,code=.6")
+                raise InputError(f"mix item {item!r} is not CATEGORY=SHARE. Write knowledge=0.4,code=0.6, for example.")
             if name.strip() in shares:
-                raise InputError(f"mix names {name.strip()!r} twice in {text!r}; name each category once")
+                raise InputError(f"mix {text!r} has category {name.strip()!r} twice. Give each category once.")
             shares[name.strip()] = share
         return cls(shares)
 
-    def multiplied(self, category: str, factor: float) -> "Mix":
-        """The mix in which the category's weight is ``factor`` times as large, and the others share the rest as before.
+    def multiply(self, category: str, factor: float) -> "Mix":
+        """Return the mix with the category's weight times ``factor``; the others keep their proportions.
 
         Raises:
-            InputError: the mix has nothing of the category.
+            InputError: the mix has no share of the category.
         """
         if category not in self.shares:
-            raise InputError(f"{category} can't be multiplied: the mix {self} has none of it")
+            raise InputError(f"{category} can't be multiplied: the mix {self} has none of it. Choose another category.")
         weights = {name: share * (factor if name == category else 1) for name, share in self.shares.items()}
         total = math.fsum(weights.values())
         return Mix({name: weight / total for name, weight in weights.items()})
@@ -124,10 +125,10 @@ class Mix:
 
 @dataclass(frozen=True, kw_only=True)
 class DesignPoint:
-    """One training run to make: how large, how long, on what, with which seed.
+    """One training run to make: model size, tokens, mix and seed.
 
     Raises:
-        InputError: a value outside what can be trained.
+        InputError: a value is outside the range that can be trained.
     """
 
     n_params: int = field(metadata={"unit": "parameters, embedding counted once"})
@@ -137,11 +138,11 @@ class DesignPoint:
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_params <= MAX_PARAMS:
-            raise InputError(f"n_params must be from 1 to {MAX_PARAMS:.0e}, but it is {self.n_params}")
+            raise InputError(f"n_params must be from 1 to {MAX_PARAMS:.0e}, but it is {self.n_params}. Change it.")
         if not 1 <= self.n_tokens <= MAX_TOKENS:
-            raise InputError(f"n_tokens must be from 1 to {MAX_TOKENS:.0e}, but it is {self.n_tokens}")
+            raise InputError(f"n_tokens must be from 1 to {MAX_TOKENS:.0e}, but it is {self.n_tokens}. Change it.")
         if not 0 <= self.seed < 2**31:
-            raise InputError(f"seed must be from 0 to 2^31 - 1, but it is {self.seed}")
+            raise InputError(f"seed must be from 0 to 2^31 - 1, but it is {self.seed}. Change it.")
 
     @property
     def flops(self) -> float:
@@ -154,12 +155,12 @@ class DesignPoint:
         return digest([self.n_params, self.n_tokens, str(self.mix), self.seed])
 
     @property
-    def trunk(self) -> str:
-        """Name of the points that differ from this one in D alone: one trunk may serve them all."""
+    def stable_phase(self) -> str:
+        """Name of the stable phase that this point can share: points that differ in D alone have the same one."""
         return digest([self.n_params, str(self.mix), self.seed])
 
     def as_dict(self) -> dict[str, object]:
-        """The point as plain values, readable by ``from_dict``."""
+        """Return the point as plain values, which ``from_dict`` reads."""
         return {
             "n_params": self.n_params,
             "n_tokens": self.n_tokens,
@@ -168,71 +169,74 @@ class DesignPoint:
         }
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, object]) -> "DesignPoint":
-        """Inverse of ``as_dict``."""
+    def from_dict(cls, values: Mapping[str, object]) -> "DesignPoint":
+        """Invert ``as_dict``."""
         return cls(
-            n_params=int(plain["n_params"]),  # type: ignore[call-overload]
-            n_tokens=int(plain["n_tokens"]),  # type: ignore[call-overload]
-            mix=Mix(plain["mix"]),  # type: ignore[arg-type]
-            seed=int(plain["seed"]),  # type: ignore[call-overload]
+            n_params=int(values["n_params"]),  # type: ignore[call-overload]
+            n_tokens=int(values["n_tokens"]),  # type: ignore[call-overload]
+            mix=Mix(values["mix"]),  # type: ignore[arg-type]
+            seed=int(values["seed"]),  # type: ignore[call-overload]
         )
 
 
-def mix_of_coordinates(
-    coordinates: Sequence[float], categories: Sequence[str], least: Mapping[str, float] = MappingProxyType({})
+def mix_from_coordinates(
+    coordinates: Sequence[float], categories: Sequence[str], minima: Mapping[str, float] = _NO_MINIMA
 ) -> Mix:
-    """A mix from numbers between 0 and 1, one fewer than categories; even ones make mixes that are even on the simplex.
+    """Return the mix of coordinates u in [0, 1]. Uniform coordinates give mixes uniform on the simplex.
 
-    Stick-breaking: of what is left, with m categories to come, category k takes 1 - (1 - u_k)^(1/m).
+    Stick-breaking: with m categories still to come, category k takes 1 - (1 - u_k)^(1/m) of the remaining share.
 
     Args:
-        coordinates: u, one a category but the last.
-        categories: at least one, each once.
-        least: share that a category has at least; 0 where none is given.
+        coordinates: one coordinate per category except the last.
+        categories: category names, at least one, each once.
+        minima: smallest share per category; 0 for a category that is not given.
 
     Raises:
-        InputError: too few or too many coordinates, one outside of 0 to 1, or least shares that leave nothing.
+        InputError: the number of coordinates is wrong, one is outside 0 to 1, or the minima leave no share.
     """
     if len(coordinates) != len(categories) - 1:
-        raise InputError(f"{len(categories)} categories have {len(categories) - 1} coordinates, not {len(coordinates)}")
+        raise InputError(
+            f"{len(categories)} categories have {len(categories) - 1} coordinates, not {len(coordinates)}. Give one "
+            "per category except the last."
+        )
     if any(not 0 <= u <= 1 for u in coordinates):
-        raise InputError(f"coordinates of a mix go from 0 to 1, but they are {', '.join(map(str, coordinates))}")
-    free, left, shares = _free_share(categories, least), 1.0, {}
-    for at, name in enumerate(categories):
-        to_come = len(categories) - 1 - at
-        taken = left * (1 - (1 - coordinates[at]) ** (1 / to_come)) if to_come else left
-        left -= taken
-        shares[name] = least.get(name, 0.0) + free * taken
+        raise InputError(f"a mix coordinate is outside 0 to 1: {', '.join(map(str, coordinates))}. Correct it.")
+    free, remaining, shares = _free_share(categories, minima), 1.0, {}
+    for position, name in enumerate(categories):
+        to_come = len(categories) - 1 - position
+        taken = remaining * (1 - (1 - coordinates[position]) ** (1 / to_come)) if to_come else remaining
+        remaining -= taken
+        shares[name] = minima.get(name, 0.0) + free * taken
     return Mix(shares)
 
 
-def coordinates_of_mix(
-    mix: Mix, categories: Sequence[str], least: Mapping[str, float] = MappingProxyType({})
+def coordinates_from_mix(
+    mix: Mix, categories: Sequence[str], minima: Mapping[str, float] = _NO_MINIMA
 ) -> tuple[float, ...]:
-    """Inverse of ``mix_of_coordinates``; a share below the least one counts as that.
+    """Invert ``mix_from_coordinates``. A share below its minimum counts as the minimum.
 
     Raises:
-        InputError: the mix has another category, or least shares leave nothing.
+        InputError: the mix has another category, or the minima leave no share.
     """
     for name in mix.shares:
         if name not in categories:
-            raise InputError(f"mix {mix} has category {name!r}; there are {', '.join(categories)}")
-    free = _free_share(categories, least)
-    parts = [max(mix.shares.get(name, 0.0) - least.get(name, 0.0), 0.0) for name in categories]
-    found, left = [], 1.0
-    for at, part in enumerate(parts[:-1]):
-        taken = min(part / free / left, 1.0) if free * left > _NOTHING else 0.0
-        found.append(1 - (1 - taken) ** (len(parts) - 1 - at))
-        left *= 1 - taken
-    return tuple(found)
+            raise InputError(f"mix {mix} has category {name!r}, which is not in the data. Use {', '.join(categories)}.")
+    free = _free_share(categories, minima)
+    parts = [max(mix.shares.get(name, 0.0) - minima.get(name, 0.0), 0.0) for name in categories]
+    coordinates, remaining = [], 1.0
+    for position, part in enumerate(parts[:-1]):
+        taken = min(part / free / remaining, 1.0) if free * remaining > _ROUNDING else 0.0
+        coordinates.append(1 - (1 - taken) ** (len(parts) - 1 - position))
+        remaining *= 1 - taken
+    return tuple(coordinates)
 
 
-def _free_share(categories: Sequence[str], least: Mapping[str, float]) -> float:
-    """What least shares leave to be divided."""
-    free = 1 - math.fsum(least.values())
-    if any(not 0 <= share < 1 or name not in categories for name, share in least.items()) or free <= _NOTHING:
+def _free_share(categories: Sequence[str], minima: Mapping[str, float]) -> float:
+    """Return the share that the minima leave free."""
+    free = 1 - math.fsum(minima.values())
+    if any(not 0 <= share < 1 or name not in categories for name, share in minima.items()) or free <= _ROUNDING:
         raise InputError(
-            f"least shares must be of {', '.join(categories)}, from 0, and sum to less than 1, but they are "
-            f"{dict(least)}"
+            f"minimum shares {dict(minima)} are not usable. Give shares from 0 for {', '.join(categories)}, with a sum "
+            "below 1."
         )
     return free

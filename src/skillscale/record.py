@@ -1,25 +1,25 @@
-"""The record of a run: every name, type and unit that goes into the registry, declared once.
+"""The record of a run: every name, type and unit that goes into the tracking store, declared once.
 
-``tracking`` writes these and reads them back typed; nobody else spells a key of MLflow.
+``tracking`` writes a record and reads it back typed. No other room spells an MLflow key of a run.
 """
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from skillscale.formatting import format_count
+from skillscale.formatting import format_count, format_flops, format_percent
 from skillscale.point import DesignPoint
 
 _T = TypeVar("_T")
-_FALLS_KEPT, _SKILLS_KEPT, _WEIGHTS_KEPT = 16, 12, 4
+_MAX_TARGETS, _MAX_SKILLS, _MAX_LAWS = 16, 12, 4  # kept in the tag of a proposal's reason
 _NAME_LIMIT = 120
 
 
-class State(StrEnum):
-    """What became of a run. ``failed`` is our fault or the numbers' (diverged); ``killed`` was stopped from outside."""
+class RunState(StrEnum):
+    """The state of a run. ``failed``: an error or divergence; ``killed``: stopped from outside."""
 
     RUNNING = "running"
     FINISHED = "finished"
@@ -31,9 +31,9 @@ class State(StrEnum):
 class Measurement:
     """A mean loss over a set of items.
 
-    ``loss``: nats per token, total NLL over total tokens; ``sem``: its standard error over items (ratio estimator);
-    ``bpb``: bits per byte, and ``bpb_sem`` its own; ``count``: items; ``tokens``: target tokens. What is not known (the
-    tables of others tell little more than losses) is NaN, and 0 where it counts.
+    ``loss``: nats per token, total NLL over total tokens. ``sem``: its standard error over items (ratio estimator).
+    ``bpb``: bits per byte. ``bpb_sem``: its standard error. ``count``: items. ``tokens``: target tokens. An imported
+    table may give the loss alone: then the other means are NaN, and the counts are 0.
     """
 
     loss: float = field(metadata={"unit": "nats/token"})
@@ -46,7 +46,7 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSize:
-    """A model's size under each convention, and its shape. ``n_params = n_params_embed + n_params_nonembed``."""
+    """The size of a model under each convention, and its shape. ``n_params = n_params_embed + n_params_nonembed``."""
 
     n_params: int
     n_params_nonembed: int
@@ -60,10 +60,11 @@ class ModelSize:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerPlan:
-    """What the rule derived for a run: peak learning rate, batch in sequences, steps, and warm-up steps.
+    """The hyperparameters of a run: peak learning rate, batch in sequences, steps and warm-up steps.
 
-    ``trunk``: name of the constant phase that runs of several D share, and with it their noise; empty: there is none.
-    The batch is then the last, and ``decay_steps`` are those after the trunk.
+    ``stable_phase``: name of the stable phase that this run shares with runs of other D, and with it their noise. It is
+    empty for a run of its own schedule. With a stable phase, ``batch_sequences`` is the last batch, and ``decay_steps``
+    are the steps of the cooldown.
     """
 
     lr: float
@@ -71,15 +72,16 @@ class OptimizerPlan:
     steps: int
     warmup_steps: int
     decay_steps: int = 0
-    trunk: str = ""
+    stable_phase: str = field(default="", metadata={"key": "trunk"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunCost:
-    """What a run took. ``flops_exact``: matrix products; ``matmul_share``: 6 N D a second over the measured peak.
+    """The compute and time of a run.
 
-    ``flops_spent``: 6 N times the tokens that this run itself went through, fewer than D where it went on from the
-    state that another left behind. ``flops_exact`` is of the model's whole training; speeds and times are of this run.
+    ``flops_exact``: all matrix products of the model's whole training. ``flops_spent``: 6 N times the tokens that this
+    run processed itself. These are fewer than D where the run started from a stable phase that another run trained.
+    ``matmul_share``: 6 N D per second over the measured peak. Speeds and times are of this run alone.
     """
 
     flops_exact: float = field(metadata={"unit": "FLOP"})
@@ -92,7 +94,7 @@ class RunCost:
 
 @dataclass(frozen=True, kw_only=True)
 class DataUse:
-    """What a run saw of a category: tokens, and epochs of the unique tokens there are."""
+    """The data of one category that a run saw: tokens, and epochs over the unique tokens."""
 
     tokens: int
     epochs: float
@@ -100,7 +102,7 @@ class DataUse:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where a run comes from: its settings and its data by content, and the version of the code."""
+    """The origin of a run: digests of its settings and its data, and the version of the code."""
 
     config_hash: str
     data_hash: str
@@ -109,10 +111,11 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A model that was trained elsewhere. ``checkpoint_digest``: names its files and how it is read by content.
+    """A model that was trained elsewhere.
 
-    ``checkpoint``: its name; ``revision``: the commit it was downloaded at, if known; ``training_run``: checkpoints of
-    one training share it; empty: it is the only one. ``first_token`` stands before every text; ``dtype``: of weights.
+    ``checkpoint``: its name. ``checkpoint_digest``: digest of its files and of how they are read. ``revision``: the
+    commit of the download, where there is one. ``training_run``: name that all checkpoints of one training share; empty
+    for a single checkpoint. ``first_token``: token before every text. ``dtype``: type of the weights.
     """
 
     checkpoint: str
@@ -125,7 +128,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """A data set that went into a run. ``role`` is ``training`` or ``evaluation``; ``digest`` names its content."""
+    """A data set of a run. ``role`` is ``training`` or ``evaluation``; ``digest`` names the content."""
 
     name: str
     digest: str
@@ -135,63 +138,65 @@ class DataSet:
 
 @dataclass(frozen=True, kw_only=True)
 class ProposalReason:
-    """Why the sampler chose a point.
+    """The reason why the sampler chose a point.
 
-    ``fall``: by which share the interval of each target is expected to narrow through this run, by the target's name;
-    ``laws``: weight of each law in what was believed then, by skill.
+    ``narrowing``: share by which this run is expected to narrow the interval of each target, by target name. ``laws``:
+    posterior weight of each law at that time, by skill.
     """
 
     purpose: str
     cost: float = field(metadata={"unit": "FLOP, overhead included"})
-    fall: Mapping[str, float] = field(default_factory=dict)
+    narrowing: Mapping[str, float] = field(default_factory=dict)
     laws: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
-    def gain(self) -> float:
-        """Mean expected fall over the targets; 0 where none is told."""
-        return math.fsum(self.fall.values()) / len(self.fall) if self.fall else 0.0
+    def mean_narrowing(self) -> float:
+        """Mean expected narrowing over the targets; 0 without targets."""
+        return math.fsum(self.narrowing.values()) / len(self.narrowing) if self.narrowing else 0.0
 
     @property
     def sentence(self) -> str:
-        """As in ``plan: for 1.3e+12 FLOP, intervals narrow by 12 % in the mean, most that of ln N*(code) at 1e+21``."""
-        text = f"{self.purpose}: for {self.cost:.3g} FLOP"
-        if self.fall:
-            most = max(self.fall, key=lambda name: self.fall[name])
-            text += f", intervals narrow by {self.gain:.1%} in the mean, most by {self.fall[most]:.1%}: {most}"
+        """As in ``plan: 1.3e12 FLOP, narrows intervals by 3.1 % on average, most by 12 % (ln N*(code) at 1e+21)``."""
+        text = f"{self.purpose}: {format_flops(self.cost)} FLOP"
+        if self.narrowing:
+            target, largest = max(self.narrowing.items(), key=lambda item: item[1])
+            text += f", narrows intervals by {format_percent(self.mean_narrowing)} on average"
+            text += f", most by {format_percent(largest)} ({target})"
         return text
 
     def as_text(self) -> str:
-        """JSON that one tag of MLflow holds: the largest falls and weights alone where there are many."""
-        laws = {skill: _largest(self.laws[skill], _WEIGHTS_KEPT) for skill in list(self.laws)[:_SKILLS_KEPT]}
-        plain = {"purpose": self.purpose, "cost": self.cost, "fall": _largest(self.fall, _FALLS_KEPT), "laws": laws}
-        return json.dumps(plain, separators=(",", ":"))
+        """Return JSON that fits into one MLflow tag: of many targets, skills or laws only the largest numbers."""
+        laws = {skill: _largest(self.laws[skill], _MAX_LAWS) for skill in list(self.laws)[:_MAX_SKILLS]}
+        values = {"purpose": self.purpose, "cost": self.cost, "fall": _largest(self.narrowing, _MAX_TARGETS)}
+        return json.dumps(values | {"laws": laws}, separators=(",", ":"))
 
     @classmethod
     def from_text(cls, text: str) -> "ProposalReason":
-        """Inverse of ``as_text``."""
-        return cls(**json.loads(text))
+        """Invert ``as_text``."""
+        values = json.loads(text)
+        return cls(narrowing=values.pop("fall"), **values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """One training run as the registry holds it. A measurement that failed is absent, never a number.
+    """One training run in the tracking store. A measurement that failed is absent, never a number.
 
-    ``sets`` by evaluation set, with ``val/CATEGORY`` for a category's validation set; ``skills`` by skill (hypothesis
-    split), and ``skills_held_out`` likewise; ``uses`` by category. ``exposures``: mean mentions a fact, where facts are
-    counted. ``purpose``: what the sampler chose the point for; empty where it did not. ``checkpoint``: the model, where
-    it was trained elsewhere.
+    ``skills``: losses on the hypothesis split, by skill. ``skills_held_out``: losses on the held-out split. ``sets``:
+    losses by evaluation set; ``val/CATEGORY`` is the validation set of a category. ``data_use``: by category.
+    ``exposures``: mean mentions of a fact, where facts are counted. ``purpose``: purpose of the sampler; empty for a
+    point that it did not choose. ``checkpoint``: the model, if it was trained elsewhere.
     """
 
     run_id: str
     study: str
-    state: State
+    state: RunState
     reason: str
     point: DesignPoint
     size: ModelSize | None = None
-    optimisation: OptimizerPlan | None = None
+    optimizer_plan: OptimizerPlan | None = None
     provenance: Provenance | None = None
-    spending: RunCost | None = None
-    uses: Mapping[str, DataUse] = field(default_factory=dict)
+    cost: RunCost | None = None
+    data_use: Mapping[str, DataUse] = field(default_factory=dict)
     exposures: float | None = None
     skills: Mapping[str, Measurement] = field(default_factory=dict)
     skills_held_out: Mapping[str, Measurement] = field(default_factory=dict)
@@ -201,12 +206,12 @@ class RunRecord:
 
     @property
     def mean_loss(self) -> float | None:
-        """Mean loss over the skills, nats per token, which Optuna's dashboard shows; None where none is measured."""
-        losses = [one.loss for one in self.skills.values()]
+        """Mean loss over the skills in nats per token, for Optuna's dashboard; None without a measured skill."""
+        losses = [measurement.loss for measurement in self.skills.values()]
         return math.fsum(losses) / len(losses) if losses else None
 
 
-# Keys in MLflow. Params are text; each of METRIC_NUMBERS is a metric as well, with its log10, for the charts.
+# Keys in MLflow. Params are text. Each of METRIC_NUMBERS is also a metric, with its log10, for the charts.
 PARAM_KEYS = (
     "n_params", "n_params_nonembed", "n_params_embed", "n_tokens", "flops", "mix", "seed",
     "depth", "width", "n_heads", "vocab_size", "context",
@@ -218,159 +223,175 @@ METRIC_NUMBERS = ("n_params", "n_params_nonembed", "n_params_embed", "n_tokens",
 CURVE = "train_loss"  # its step is the number of tokens
 TAG = "skillscale."
 _GROUPS = ("skill", "skill_held_out", "set", "val")
-_QUANTITIES = tuple(one.name for one in fields(Measurement))
+_QUANTITIES = tuple(quantity.name for quantity in fields(Measurement))
 _COUNTS = ("count", "tokens")
 
 
-def budget_label(flops: float) -> str:
-    """``1.6e11``: one text for all points of a budget, whose 6 N D differ by the rounding of D."""
+def format_budget(flops: float) -> str:
+    """Format FLOP as ``1.6e11``: one text for all points of a budget, whose 6 N D differ by the rounding of D."""
     mantissa, exponent = f"{flops:.2e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def run_name(point: DesignPoint, *, tells_mix: bool = False) -> str:
-    """As in ``N 31.3k D 1.28M seed 1``; in a study of several mixes with percentages, ``code 30 prose 70``."""
+def format_run_name(point: DesignPoint, *, with_mix: bool = False) -> str:
+    """Format ``N 31.3k D 1.28M seed 1``; with the mix also its percentages, ``code 30 prose 70``."""
     name = f"N {format_count(point.n_params)} D {format_count(point.n_tokens)} seed {point.seed}"
-    if not tells_mix:
+    if not with_mix:
         return name
     shares = " ".join(f"{category} {format_count(100 * share)}" for category, share in point.mix.shares.items())
     return f"{name} {shares}"[:_NAME_LIMIT]
 
 
-def params_of(record: RunRecord) -> dict[str, str]:
-    """MLflow params of what is known of a run; floats are written so that they read back equal."""
+def as_params(record: RunRecord) -> dict[str, str]:
+    """Return the MLflow params of a run. Absent parts have none, and floats read back equal."""
     point = record.point
-    known: dict[str, object] = {"n_tokens": point.n_tokens, "flops": point.flops, "mix": point.mix, "seed": point.seed}
-    known["n_params"] = point.n_params
-    for part in (record.size, record.optimisation, record.provenance, record.checkpoint):
+    values: dict[str, object] = {"n_tokens": point.n_tokens, "flops": point.flops, "mix": point.mix, "seed": point.seed}
+    values["n_params"] = point.n_params
+    for part in (record.size, record.optimizer_plan, record.provenance, record.checkpoint):
         if part is not None:
-            known |= {one.name: value for one in fields(part) if (value := getattr(part, one.name)) != one.default}
-    return {key: str(known[key]) for key in PARAM_KEYS if known.get(key, "") != ""}
+            values |= {
+                _key(item): value for item in fields(part) if (value := getattr(part, item.name)) != item.default
+            }
+    return {key: str(values[key]) for key in PARAM_KEYS if values.get(key, "") != ""}
 
 
-def metrics_of(record: RunRecord) -> dict[str, float]:
-    """MLflow metrics of what is known of a run; a measurement without a finite loss is absent.
+def as_metrics(record: RunRecord) -> dict[str, float]:
+    """Return the MLflow metrics of a run. Absent parts and measurements without a finite loss have none.
 
     Infinity becomes NaN, because MLflow would store the largest float in its place.
     """
-    numbers: dict[str, float] = {"n_params": record.point.n_params}
-    numbers |= {"n_tokens": record.point.n_tokens, "flops": record.point.flops}
-    for part in (record.size, record.spending):
-        if part is not None:
-            numbers |= {one.name: getattr(part, one.name) for one in fields(part)}
-    if math.isnan(numbers.get("flops_spent", 0)):
-        del numbers["flops_spent"]  # not told
-    logs = {f"log10_{key}": math.log10(numbers[key]) for key in METRIC_NUMBERS if numbers.get(key, 0) > 0}
-    charted = {*METRIC_NUMBERS, *(one.name for one in fields(RunCost))}
-    metrics = {key: value for key, value in numbers.items() if key in charted} | logs
+    numbers = _sizes_and_costs(record)
+    metrics = numbers | {f"log10_{key}": math.log10(numbers[key]) for key in METRIC_NUMBERS if numbers.get(key, 0) > 0}
     metrics |= {f"mix/{category}": share for category, share in record.point.mix.shares.items()}
-    for category, use in record.uses.items():
+    for category, use in record.data_use.items():
         metrics |= {f"data_tokens/{category}": use.tokens, f"data_epochs/{category}": use.epochs}
     if record.exposures is not None:
         metrics["exposures"] = record.exposures
-    for group, measured in _measured(record):
-        for name, value in measured.items():
-            if math.isfinite(value.loss):
-                metrics |= measurement_metrics(group, name, value)
+    for group, measurements in _measurement_groups(record):
+        for name, measurement in measurements.items():
+            if math.isfinite(measurement.loss):
+                metrics |= measurement_as_metrics(group, name, measurement)
     return {key: math.nan if math.isinf(value) else float(value) for key, value in metrics.items()}
 
 
+def _sizes_and_costs(record: RunRecord) -> dict[str, float]:
+    """Return the charted sizes and all costs of a run; ``flops_spent`` only where it is counted."""
+    numbers: dict[str, float] = {"n_params": record.point.n_params}
+    numbers |= {"n_tokens": record.point.n_tokens, "flops": record.point.flops}
+    for part in (record.size, record.cost):
+        if part is not None:
+            numbers |= {item.name: getattr(part, item.name) for item in fields(part)}
+    if math.isnan(numbers.get("flops_spent", 0)):
+        del numbers["flops_spent"]
+    charted = {*METRIC_NUMBERS, *(item.name for item in fields(RunCost))}
+    return {key: value for key, value in numbers.items() if key in charted}
+
+
 def read_record(
-    params: Mapping[str, str], metrics: Mapping[str, float], *, run_id: str, study: str, state: State, reason: str,
+    params: Mapping[str, str], metrics: Mapping[str, float], *, run_id: str, study: str, state: RunState, reason: str,
     point: DesignPoint, purpose: str = "",
 ) -> RunRecord:  # fmt: skip
-    """Inverse of ``params_of`` and ``metrics_of``; a part of which anything is missing is absent."""
-    measured = measurements_of(metrics)
+    """Invert ``as_params`` and ``as_metrics``. A part that lacks a field is absent."""
+    measurements = read_measurements(metrics)
     return RunRecord(
         run_id=run_id,
         study=study,
         state=state,
         reason=reason,
         point=point,
-        size=_part(ModelSize, params),
-        optimisation=_part(OptimizerPlan, params),
-        provenance=_part(Provenance, params),
-        spending=_part(RunCost, metrics),
-        uses={
+        size=_read_part(ModelSize, params),
+        optimizer_plan=_read_part(OptimizerPlan, params),
+        provenance=_read_part(Provenance, params),
+        cost=_read_part(RunCost, metrics),
+        data_use={
             name: DataUse(tokens=int(tokens), epochs=metrics[f"data_epochs/{name}"])
-            for name, tokens in _under("data_tokens", metrics).items()
+            for name, tokens in _with_prefix("data_tokens", metrics).items()
             if f"data_epochs/{name}" in metrics
         },
         exposures=metrics.get("exposures"),
-        skills=measured["skill"],
-        skills_held_out=measured["skill_held_out"],
-        sets=measured["set"] | {f"val/{name}": value for name, value in measured["val"].items()},
+        skills=measurements["skill"],
+        skills_held_out=measurements["skill_held_out"],
+        sets=measurements["set"] | {f"val/{name}": value for name, value in measurements["val"].items()},
         purpose=purpose,
-        checkpoint=_part(Checkpoint, params),
+        checkpoint=_read_part(Checkpoint, params),
     )
 
 
-def measurement_metrics(group: str, name: str, value: Measurement) -> dict[str, float]:
-    """MLflow metrics of what is known of one measurement: ``skill_loss/code``, ``skill_sem/code`` and so on.
+def measurement_as_metrics(group: str, name: str, measurement: Measurement) -> dict[str, float]:
+    """Return the MLflow metrics of one measurement: ``skill_loss/code``, ``skill_sem/code`` and so on.
+
+    NaN and counts of 0 are absent, except the loss.
 
     Args:
-        group: ``skill``, ``skill_held_out``, ``set``; a validation set is ``set`` with the name ``val/CATEGORY``, which
-            becomes ``val_loss/CATEGORY``.
+        group: ``skill``, ``skill_held_out`` or ``set``.
+        name: skill or evaluation set. A validation set is ``val/CATEGORY`` and becomes ``val_loss/CATEGORY``.
+        measurement: the values.
     """
     prefix, last = ("val", name.removeprefix("val/")) if name.startswith("val/") else (group, name)
-    numbers = {quantity: float(getattr(value, quantity)) for quantity in _QUANTITIES}
-    unknown = {one for one, number in numbers.items() if math.isnan(number) or (one in _COUNTS and not number)}
-    return {f"{prefix}_{one}/{last}": number for one, number in numbers.items() if one == "loss" or one not in unknown}
+    numbers = {quantity: float(getattr(measurement, quantity)) for quantity in _QUANTITIES}
+    absent = {key for key, number in numbers.items() if math.isnan(number) or (key in _COUNTS and not number)}
+    return {f"{prefix}_{key}/{last}": number for key, number in numbers.items() if key == "loss" or key not in absent}
 
 
-def measurements_of(metrics: Mapping[str, float]) -> dict[str, dict[str, Measurement]]:
-    """Measurements by group (``skill``, ``skill_held_out``, ``set``, ``val``) and name."""
-    found: dict[str, dict[str, Measurement]] = {}
-    named: dict[str, dict[str, float]] = {}
+def read_measurements(metrics: Mapping[str, float]) -> dict[str, dict[str, Measurement]]:
+    """Read the measurements by group (``skill``, ``skill_held_out``, ``set``, ``val``) and name."""
+    by_prefix: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
         prefix, _, name = key.partition("/")
-        named.setdefault(prefix, {})[name] = value
-    for group in _GROUPS:
-        parts = {quantity: named.get(f"{group}_{quantity}", {}) for quantity in _QUANTITIES}
-        read = {
-            name: _part(Measurement, {one: part[name] for one, part in parts.items() if name in part})
-            for name in parts["loss"]
-        }
-        found[group] = {name: value for name, value in read.items() if value is not None}
-    return found
+        by_prefix.setdefault(prefix, {})[name] = value
+    return {group: _read_group(group, by_prefix) for group in _GROUPS}
 
 
-def _measured(record: RunRecord) -> tuple[tuple[str, Mapping[str, Measurement]], ...]:
+def _read_group(group: str, by_prefix: Mapping[str, Mapping[str, float]]) -> dict[str, Measurement]:
+    columns = {quantity: by_prefix.get(f"{group}_{quantity}", {}) for quantity in _QUANTITIES}
+    measurements = {
+        name: _read_part(Measurement, {key: column[name] for key, column in columns.items() if name in column})
+        for name in columns["loss"]
+    }
+    return {name: measurement for name, measurement in measurements.items() if measurement is not None}
+
+
+def average_measurements(measurements: list[Measurement]) -> Measurement:
+    """Return the unweighted mean over sets with disjoint items: a skill from its evaluation sets.
+
+    Raises:
+        ValueError: the list is empty.
+    """
+    if not measurements:
+        raise ValueError("a mean over no sets has no value. Measure at least one set.")
+    k = len(measurements)
+    return Measurement(
+        loss=math.fsum(measurement.loss for measurement in measurements) / k,
+        sem=math.sqrt(math.fsum(measurement.sem**2 for measurement in measurements)) / k,
+        bpb=math.fsum(measurement.bpb for measurement in measurements) / k,
+        bpb_sem=math.sqrt(math.fsum(measurement.bpb_sem**2 for measurement in measurements)) / k,
+        count=sum(measurement.count for measurement in measurements),
+        tokens=sum(measurement.tokens for measurement in measurements),
+    )
+
+
+def _measurement_groups(record: RunRecord) -> Iterable[tuple[str, Mapping[str, Measurement]]]:
     return (("skill", record.skills), ("skill_held_out", record.skills_held_out), ("set", record.sets))
 
 
-def _under(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+def _with_prefix(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
     return {key.removeprefix(f"{prefix}/"): value for key, value in metrics.items() if key.startswith(f"{prefix}/")}
 
 
 def _largest(numbers: Mapping[str, float], count: int) -> dict[str, float]:
-    """The largest numbers by name, to four digits."""
-    kept = sorted(numbers, key=lambda name: -numbers[name])[:count]
-    return {name: float(f"{numbers[name]:.4g}") for name in kept}
+    """Return the ``count`` largest numbers, to four digits."""
+    names = sorted(numbers, key=lambda name: -numbers[name])[:count]
+    return {name: float(f"{numbers[name]:.4g}") for name in names}
 
 
-def _part(kind: type[_T], plain: Mapping[str, object]) -> _T | None:
-    """A dataclass of numbers and texts from plain values by field name; absent if a field without a default is."""
-    every = fields(kind)  # type: ignore[arg-type]
-    if any(one.name not in plain and one.default is MISSING for one in every):
+def _key(item: "Field[Any]") -> str:
+    """Return the MLflow key of a field: its name, or the name under which version 0.1 stored it."""
+    return str(item.metadata.get("key", item.name))
+
+
+def _read_part(kind: type[_T], values: Mapping[str, object]) -> _T | None:
+    """Build a dataclass from values by MLflow key; None if a field without a default has no value."""
+    items = fields(kind)  # type: ignore[arg-type]
+    if any(_key(item) not in values and item.default is MISSING for item in items):
         return None
-    return kind(**{one.name: one.type(plain[one.name]) for one in every if one.name in plain})  # type: ignore[operator]
-
-
-def pooled(parts: list[Measurement]) -> Measurement:
-    """Unweighted mean over sets with disjoint items: a skill from its data sets.
-
-    Raises:
-        ValueError: no parts.
-    """
-    if not parts:
-        raise ValueError("a mean over no sets has no value; measure at least one set")
-    k = len(parts)
-    return Measurement(
-        loss=math.fsum(part.loss for part in parts) / k,
-        sem=math.sqrt(math.fsum(part.sem**2 for part in parts)) / k,
-        bpb=math.fsum(part.bpb for part in parts) / k,
-        bpb_sem=math.sqrt(math.fsum(part.bpb_sem**2 for part in parts)) / k,
-        count=sum(part.count for part in parts),
-        tokens=sum(part.tokens for part in parts),
-    )
+    return kind(**{item.name: item.type(values[_key(item)]) for item in items if _key(item) in values})  # type: ignore[operator]

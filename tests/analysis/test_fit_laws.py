@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 
 from skillscale import config
-from skillscale.analysis.fit_laws import _background
+from skillscale.analysis.background import report_context
+from skillscale.config.options import SourceOptions
 from skillscale.errors import InputError
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import DataUse, Measurement, ModelSize, OptimizerPlan, RunRecord, State
+from skillscale.record import DataUse, Measurement, ModelSize, OptimizerPlan, RunRecord, RunState
 from skillscale.runs.read import AGGREGATE, LoadedRuns, aggregate_weights, nominal_budget, trained_table
 
 SETTINGS = config.load()
@@ -18,7 +19,7 @@ def measured(loss):
     return Measurement(loss=loss, sem=0.01, bpb=loss, count=9, tokens=90)
 
 
-def record(state=State.FINISHED, skills=("knowledge", "code", "reasoning", "prose"), **sets):
+def record(state=RunState.FINISHED, skills=("knowledge", "code", "reasoning", "prose"), **sets):
     losses = {"val/knowledge": 4.0, "val/code": 3.0, "val/prose": 2.0, "val/reasoning": 1.0, **sets}
     return RunRecord(
         run_id="r",
@@ -44,7 +45,7 @@ def test_any_combination_of_sets_can_be_the_aggregate():
 
 
 def test_only_finished_runs_count_and_a_missing_skill_is_missing():
-    records = [record(), record(State.FAILED), record(State.KILLED), record(skills=("code",))]
+    records = [record(), record(RunState.FAILED), record(RunState.KILLED), record(skills=("code",))]
     runs = trained_table(records, SETTINGS).runs
     assert len(runs) == 2
     assert math.isnan(runs["knowledge"][1])
@@ -52,15 +53,15 @@ def test_only_finished_runs_count_and_a_missing_skill_is_missing():
 
 
 def test_the_tokens_are_those_trained_on_where_that_is_known():
-    uses = {"code": DataUse(tokens=600_000, epochs=1.5), "prose": DataUse(tokens=404_096, epochs=0.5)}
-    runs = trained_table([replace(record(), uses=uses), record()], SETTINGS).runs
+    data_use = {"code": DataUse(tokens=600_000, epochs=1.5), "prose": DataUse(tokens=404_096, epochs=0.5)}
+    runs = trained_table([replace(record(), data_use=data_use), record()], SETTINGS).runs
     assert list(runs["D"]) == [1_004_096, 1_000_000]
 
 
 def test_runs_of_one_trunk_are_one_cluster():
-    plan = OptimizerPlan(lr=0.01, batch_sequences=1, steps=9, warmup_steps=1, decay_steps=2, trunk="oak")
-    alone = replace(record(), run_id="alone", optimisation=replace(plan, trunk="", decay_steps=0))
-    branches = [replace(record(), run_id=name, optimisation=plan) for name in ("short", "long")]
+    plan = OptimizerPlan(lr=0.01, batch_sequences=1, steps=9, warmup_steps=1, decay_steps=2, stable_phase="oak")
+    alone = replace(record(), run_id="alone", optimizer_plan=replace(plan, stable_phase="", decay_steps=0))
+    branches = [replace(record(), run_id=name, optimizer_plan=plan) for name in ("short", "long")]
     runs = trained_table([alone, *branches, replace(record(), run_id="old")], SETTINGS).runs
     assert list(runs["cluster"]) == ["alone", "oak", "oak", "old"]
 
@@ -112,11 +113,11 @@ class Described:
 
 
 def background(text):
-    words = {"study": "small", "data": "small", "skills": "small", "study.level": "0.8"}
+    source = SourceOptions(study="small", data="small", skills="small")
     records = (replace(record(), exposures=12.5),)
     table = trained_table(records, SETTINGS)
     runs = LoadedRuns(table=table, name="small", study=Described(text), records=records, trained=True)
-    return _background(words, SETTINGS, runs)
+    return report_context(source, replace(SETTINGS, overrides={"study.level": "0.8"}), runs)
 
 
 def test_sources_and_facts_reach_the_page_from_what_the_study_keeps():

@@ -14,7 +14,7 @@ import pytest
 
 from skillscale import config
 from skillscale.lm.data.corpora.facts import QUESTIONED, STATED, UNSEEN
-from skillscale.lm.data.corpora.items import Corpus, Item, seeded
+from skillscale.lm.data.corpora.items import Corpus, Item, seeded_rng
 from skillscale.lm.data.prepare import prepare
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
@@ -52,8 +52,8 @@ def test_a_person_has_47_59_bits() -> None:
 
 def test_the_words_of_a_relation_are_as_many_as_its_bits_say() -> None:
     words = {relation: bios.words_of(relation) for relation in ("birth_city", "university", "major", "employer")}
-    for relation, found in words.items():
-        assert len(found) == len(set(found)) == bios.CHOICES[relation]
+    for relation, answers in words.items():
+        assert len(answers) == len(set(answers)) == bios.CHOICES[relation]
     assert set(bios.employer_cities(words)) == set(words["employer"])
     assert set(bios.employer_cities(words).values()) <= set(words["birth_city"])
 
@@ -62,24 +62,24 @@ def test_attributes_are_drawn_evenly_and_each_by_itself() -> None:
     """Chi squared of each attribute, and of gender against major, within five of its deviations."""
     people = bios.make_people(20_000)
     for relation in ("birth_city", "university", "major", "employer"):
-        counts = Counter(one.values[relation] for one in people)
+        counts = Counter(person.values[relation] for person in people)
         expected = len(people) / bios.CHOICES[relation]
         chi = sum((counts[word] - expected) ** 2 / expected for word in bios.words_of(relation))
         freedom = bios.CHOICES[relation] - 1
         assert abs(chi - freedom) < 5 * math.sqrt(2 * freedom), relation
-    assert len({one.values["birthday"] for one in people}) == pytest.approx(
+    assert len({person.values["birthday"] for person in people}) == pytest.approx(
         67_200 * (1 - math.exp(-len(people) / 67_200)), rel=0.02
     )
-    pairs = Counter((one.pronoun, one.values["major"]) for one in people)
+    pairs = Counter((person.pronoun, person.values["major"]) for person in people)
     expected = len(people) / 200
     assert abs(sum((n - expected) ** 2 / expected for n in pairs.values()) - 199) < 5 * math.sqrt(2 * 199)
 
 
 def test_half_are_asked_about_and_more_people_change_nobody() -> None:
     few, many = bios.make_people(50), bios.make_people(500)
-    assert [one.values for one in few] == [one.values for one in many[: len(few)]]
-    assert Counter(one.group for one in many) == {QUESTIONED: 250, STATED: 250, UNSEEN: bios.UNSEEN_PEOPLE}
-    assert len({one.name for one in many}) == len(many)
+    assert [person.values for person in few] == [person.values for person in many[: len(few)]]
+    assert Counter(person.group for person in many) == {QUESTIONED: 250, STATED: 250, UNSEEN: bios.UNSEEN_PEOPLE}
+    assert len({person.name for person in many}) == len(many)
 
 
 def test_everybody_told_is_in_training_and_only_half_is_asked_about(biographies: Corpus) -> None:
@@ -139,15 +139,15 @@ def test_training_loses_nothing_to_validation(biographies: Corpus) -> None:
 
 def test_the_load_counts_bits_and_mentions(biographies: Corpus) -> None:
     facts = biographies.facts
-    told = [document.text for document in biographies.train if not document.text.startswith("Q: ")]
+    statements = [document.text for document in biographies.train if not document.text.startswith("Q: ")]
     size = sum(len(document.text.encode()) for document in biographies.train)
     assert facts["count"] == 6 * PEOPLE
     assert facts["bits"] == pytest.approx(PEOPLE * 47.5912, rel=1e-4)
-    assert facts["mean_exposures"] == pytest.approx(len(told) / PEOPLE)
+    assert facts["mean_exposures"] == pytest.approx(len(statements) / PEOPLE)
     exposures = facts["mentions_per_byte"] * size / facts["count"]  # type: ignore[operator]
-    assert exposures == pytest.approx(len(told) / PEOPLE)
-    asked = sum(document.text.count("Q: ") for document in biographies.train)
-    assert facts["mentions_in_questions"] == asked
+    assert exposures == pytest.approx(len(statements) / PEOPLE)
+    n_questions = sum(document.text.count("Q: ") for document in biographies.train)
+    assert facts["mentions_in_questions"] == n_questions
 
 
 def test_mentions_are_even_or_fall_with_rank() -> None:
@@ -155,8 +155,10 @@ def test_mentions_are_even_or_fall_with_rank() -> None:
     for zipf_exponent in (0.0, 1.0):
         mentions = Counter(
             person.rank
-            for person, _, asked in bios.stream(people, seed="t", zipf_exponent=zipf_exponent, max_bytes=2_000_000)
-            if not asked
+            for person, _, n_questions in bios.stream(
+                people, seed="t", zipf_exponent=zipf_exponent, max_bytes=2_000_000
+            )
+            if not n_questions
         )
         weights = [(rank + 20) ** -zipf_exponent for rank in range(100)]
         share = sum(mentions[rank] for rank in range(20)) / mentions.total()
@@ -168,9 +170,9 @@ def test_programs_print_what_they_say(programs: Corpus) -> None:
     kinds: Counter[str] = Counter()
     for document in programs.train:
         source, _, output = document.text.rpartition("# Output: ")
-        with contextlib.redirect_stdout(io.StringIO()) as said:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
             exec(source, {})
-        assert said.getvalue() == output
+        assert printed.getvalue() == output
         kinds.update(type(node).__name__ for node in ast.walk(ast.parse(source)))
     assert {"If", "For", "FunctionDef", "Call", "List", "Subscript", "BinOp", "Compare"} <= set(kinds)
     assert len({document.text for document in programs.train}) > 0.99 * len(programs.train)
@@ -199,7 +201,7 @@ def test_a_program_can_do_nothing_but_print() -> None:
 
 
 def test_programs_end_at_every_seed() -> None:
-    rng = seeded("many")
+    rng = seeded_rng("many")
     assert all(progs.run_program(progs.program(rng)) for _ in range(3_000))
 
 

@@ -22,19 +22,19 @@ REFUSED = {
     "fit": (1, ["--study", "nowhere"], "no study 'nowhere'"),
     "plan": (1, ["--study", "nowhere", "--flops", "1e12"], "no study 'nowhere'"),
     "backtest": (1, ["--study", "nowhere", "--max_params", "1e9"], "no study 'nowhere'"),
-    "simulate": (2, ["--world", "nowhere"], "nowhere"),
+    "simulate": (2, ["--truth", "nowhere"], "nowhere"),
     "report": (1, ["--study", "nowhere"], "no study 'nowhere'"),
     "import": (2, ["--study", "new", "--columns", "nowhere.yaml"], "nowhere.yaml"),
     "evaluate": (2, ["--study", "new", "--checkpoint", "nowhere", "--n_tokens", "1e9", "--mix", "code=1"], "nowhere"),
     "export": (1, ["--study", "nowhere", "--file", "runs.csv"], "no study 'nowhere'"),
     "watch": (1, ["--study", "nowhere", "--once"], "no study 'nowhere'"),
-    "reap": (1, ["--study", "nowhere"], "no study 'nowhere'"),
+    "close_stale": (1, ["--study", "nowhere"], "no study 'nowhere'"),
 }
 ANSWERS = (
     ["import", "--columns", "map.yaml", "--table", "runs.csv"],
     ["watch", "--once"],
-    ["reap"],
-    ["fit", "--law", "chinchilla", "--resample", "laplace"],
+    ["close_stale"],
+    ["fit", "--law", "chinchilla", "--laws.bootstrap", "laplace"],
     ["export", "--file", "again.csv"],
 )
 
@@ -48,14 +48,14 @@ def store(tmp_path_factory):
 
 
 def test_the_table_holds_every_entry():
-    assert sorted(REFUSED) == sorted(entry.name for entry in cli.ENTRIES)
+    assert sorted(REFUSED) == sorted(entry.name for entry in cli.COMMANDS)
 
 
 @pytest.mark.parametrize("name", list(REFUSED))
 def test_what_cannot_be_done_is_a_code_and_a_line(name, store, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code, words, part = REFUSED[name]
-    declared = {parameter.name for entry in cli.ENTRIES if entry.name == name for parameter in entry.parameters}
+    declared = {parameter.name for entry in cli.COMMANDS if entry.name == name for parameter in entry.parameters}
     where = ["--tracking", store] if "tracking" in declared else []
     answer = io.StringIO()
     assert (cli.main([name, *words, *where, "--json"], answer=answer), answer.getvalue()) == (code, "")

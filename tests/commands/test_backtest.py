@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from skillscale.cli import ENTRIES, main
+from skillscale.cli import COMMANDS, main
 from skillscale.formatting import format_percent
 from skillscale.laws.forms.catalogue import CHINCHILLA
 
@@ -37,7 +37,7 @@ def backtest(tmp_path, capsys):
         (tmp_path / "map.yaml").write_text(yaml.safe_dump(dict(columns)))
         answer = io.StringIO()
         table = ["--table", str(tmp_path / "t.csv"), "--columns", str(tmp_path / "map.yaml")]
-        code = main(["backtest", *table, *words, *(["--json"] if as_json else [])], ENTRIES, answer)
+        code = main(["backtest", *table, *words, *(["--json"] if as_json else [])], COMMANDS, answer)
         told = answer.getvalue()
         return code, json.loads(told or "{}") if as_json else told, capsys.readouterr().err
 
@@ -124,9 +124,9 @@ def test_a_study_in_the_registry_is_predicted_as_its_table_is(backtest, tmp_path
     _, direct, _ = backtest(runs(), *words)
     store = ("--study", "theirs", "--tracking", f"sqlite:///{tmp_path}/m.db")
     table = ("--table", str(tmp_path / "t.csv"), "--columns", str(tmp_path / "map.yaml"))
-    assert main(["import", *table, *store, "--json"], ENTRIES, io.StringIO()) == 0
+    assert main(["import", *table, *store, "--json"], COMMANDS, io.StringIO()) == 0
     answer = io.StringIO()
-    assert main(["backtest", *store, *words, "--json"], ENTRIES, answer) == 0
+    assert main(["backtest", *store, *words, "--json"], COMMANDS, answer) == 0
     read = json.loads(answer.getvalue())
     for name, one in direct["skills"].items():
         assert read["skills"][name]["mean_relative_error"] == pytest.approx(one["mean_relative_error"])
@@ -165,7 +165,7 @@ def published(folder, tables, **more):
 def test_published_mixtures_are_predicted_at_twice_the_size(tables, tmp_path, last_only):
     words = published(tmp_path, tables, **({"where": {"final": 1}} if last_only else {}))
     answer = io.StringIO()
-    assert main(["backtest", *words, "--max_params", "6.8e8", "--json"], ENTRIES, answer) == 0
+    assert main(["backtest", *words, "--max_params", "6.8e8", "--json"], COMMANDS, answer) == 0
     told = json.loads(answer.getvalue())
     assert len(told["skills"]) == 8
     assert told["mean"]["mean_relative_error"] < 0.013
@@ -180,7 +180,7 @@ def test_published_corpora_are_predicted_at_their_largest_size(tables, tmp_path)
     (tmp_path / "map.yaml").write_text(yaml.safe_dump(columns))
     words = ["--table", str(tables / "openlm_overtrain.csv"), "--columns", str(tmp_path / "map.yaml")]
     answer = io.StringIO()
-    assert main(["backtest", *words, "--max_params", "5e8", "--json"], ENTRIES, answer) == 0
+    assert main(["backtest", *words, "--max_params", "5e8", "--json"], COMMANDS, answer) == 0
     told = json.loads(answer.getvalue())
     assert len(told["skills"]) == 24
     assert told["mean"]["mean_relative_error"] < 0.025

@@ -15,15 +15,16 @@ import torch
 from test_status import client
 from test_ui import state
 
-from skillscale.cli import ENTRIES, main
+from skillscale.cli import COMMANDS, main
 from skillscale.config import EvalSetConfig, SkillConfig, SkillsConfig, load
+from skillscale.config.options import SourceOptions
 from skillscale.errors import DivergedError, InputError
 from skillscale.lm.evaluation import hf_model
 from skillscale.lm.evaluation.checkpoints import EvaluationTexts, measure
 from skillscale.lm.evaluation.hf_folder import open_folder
-from skillscale.lm.evaluation.hf_model import size_of
+from skillscale.lm.evaluation.hf_model import read_model_size
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import Measurement, RunRecord, State
+from skillscale.record import Measurement, RunRecord, RunState
 from skillscale.runs.read import evaluated_table, read_runs
 from skillscale.tracking import StudyStore
 
@@ -156,7 +157,7 @@ def test_losses_are_those_computed_by_hand(models, kind):
     assert nll.sum() / tokens.sum() > 1.2 * math.log(320), "these weights tell nothing apart"
     folder = open_folder(models[kind])
     for dtype, close in (("float64", 1e-6), ("float32", 1e-4)):
-        model = hf_model.load(folder, dtype=dtype, device="cpu")
+        model = hf_model.load_checkpoint(folder, dtype=dtype, device="cpu")
         found = measure(model, folder, TEXTS, SKILLS, context=CONTEXT).skills["making"]
         assert found.loss == pytest.approx(nll.sum() / tokens.sum(), rel=close)
         assert found.bpb == pytest.approx(nll.sum() / n_bytes.sum() / math.log(2), rel=close)
@@ -169,7 +170,7 @@ def test_losses_are_those_computed_by_hand(models, kind):
 @pytest.mark.parametrize("kind", ["tiny-neox", "tiny-llama"])
 def test_batches_and_padding_change_nothing(models, kind):
     folder = open_folder(models[kind])
-    model = hf_model.load(folder, dtype="float32", device="cpu")
+    model = hf_model.load_checkpoint(folder, dtype="float32", device="cpu")
     found = [
         measure(model, folder, TEXTS, SKILLS, context=CONTEXT, batch_tokens=size).skills["making"].bpb
         for size in (1, 70, 100_000)
@@ -181,7 +182,7 @@ def test_another_tokenizer_of_the_same_model_of_bytes_gives_the_same_bits(models
     """Logits all alike: ln V a token, so that bits per byte tell how many tokens the tokenizer needs, and no more."""
     flat = write_model(tmp_path / "flat", config_of("tiny-llama"), sharpness=0.0)
     folder = open_folder(flat)
-    found = measure(hf_model.load(folder, dtype="float32", device="cpu"), folder, TEXTS, SKILLS, context=64)
+    found = measure(hf_model.load_checkpoint(folder, dtype="float32", device="cpu"), folder, TEXTS, SKILLS, context=64)
     value = found.skills["making"]
     n_bytes = sum(len(completion.encode()) for _, completion in PAIRS)
     assert value.loss == pytest.approx(math.log(320), rel=1e-6)
@@ -194,7 +195,7 @@ def test_a_tokenizer_that_loses_text_is_refused(folder):
     plain["model"] |= {"merges": [], "unk_token": "<unk>"}
     (folder / "tokenizer.json").write_text(json.dumps(plain))
     opened = open_folder(folder)
-    model = hf_model.load(opened, dtype="float32", device="cpu")
+    model = hf_model.load_checkpoint(opened, dtype="float32", device="cpu")
     with pytest.raises(InputError, match=r"can't write set made: \d+ of its target tokens are unknown"):
         measure(model, opened, TEXTS, SKILLS, context=CONTEXT)
 
@@ -205,13 +206,13 @@ def test_a_tokenizer_that_loses_text_is_refused(folder):
 @pytest.mark.parametrize("kind", list(PUBLISHED))
 def test_sizes_are_those_that_were_published(folder, kind):
     config_of(kind).save_pretrained(folder)
-    size = size_of(open_folder(folder))
+    size = read_model_size(open_folder(folder))
     assert (size.n_params, size.n_params_nonembed) == PUBLISHED[kind]
     assert size.n_params_embed == size.n_params - size.n_params_nonembed
 
 
 def test_a_tied_head_counts_once(models):
-    llama = size_of(open_folder(models["tiny-llama"]))
+    llama = read_model_size(open_folder(models["tiny-llama"]))
     assert llama.n_params_embed == 320 * 16
     assert (llama.depth, llama.width, llama.n_heads, llama.vocab_size) == (2, 16, 4, 320)
 
@@ -278,27 +279,27 @@ def _no_first(folder):
 BAD = {
     r"has no config.json": lambda folder: (folder / "config.json").unlink(),
     r"config.json can't be read as JSON": lambda folder: (folder / "config.json").write_text("{"),
-    r"has no tokenizer.json; write one": lambda folder: (folder / "tokenizer.json").unlink(),
+    r"has no tokenizer.json. Write one": lambda folder: (folder / "tokenizer.json").unlink(),
     r"is no tokenizer.json": lambda folder: (folder / "tokenizer.json").write_text("{}"),
-    r"has pytorch_model.bin, which may run code.*save_pretrained": _only_pickles,
-    r"has no model.safetensors; give a folder": lambda folder: (folder / "model.safetensors").unlink(),
-    r"names model-00002-of-00002.safetensors, not there": _part_lost,
-    r"names \.\./elsewhere, not there": lambda folder: _part_lost(folder, "../elsewhere"),
+    r"but pytorch_model.bin, which may run code.*save_pretrained": _only_pickles,
+    r"has no model.safetensors. Give a folder": lambda folder: (folder / "model.safetensors").unlink(),
+    r"names model-00002-of-00002.safetensors, not in the folder": _part_lost,
+    r"names \.\./elsewhere, not in the folder": lambda folder: _part_lost(folder, "../elsewhere"),
     r"ids up to 319, but the model embeds 300": lambda folder: change(folder / "config.json", vocab_size=300),
     r"is T5ForConditionalGeneration, which is no causal": lambda folder: change(
         folder / "config.json", architectures=["T5ForConditionalGeneration"], model_type="t5"
     ),
-    r"is OwnModel, which is no causal.*its own code is not run": lambda folder: change(
+    r"is OwnModel, which is no causal.*code in a checkpoint is never run": lambda folder: change(
         folder / "config.json", architectures=["OwnModel"], auto_map={"AutoModelForCausalLM": "own.OwnModel"}
     ),
-    r"can't be used: .*own_type|is of type own_type": lambda folder: change(
+    r"is not usable: .*own_type|is of type own_type": lambda folder: change(
         folder / "config.json", architectures=None, model_type="own_type"
     ),
-    r"is quantized; give the weights": lambda folder: change(
+    r"is quantized. Give the weights": lambda folder: change(
         folder / "config.json", quantization_config={"quant_method": "gptq"}
     ),
     r"can't build .* from its config.json": lambda folder: change(folder / "config.json", n_embd=17),
-    r"doesn't tell what a text begins with.*--first_token": _no_first,
+    r"no token that begins a text.*--first_token": _no_first,
 }
 
 
@@ -306,16 +307,16 @@ BAD = {
 def test_folders_that_cannot_be_measured_are_refused_before_any_weight_is_read(folder, reason):
     BAD[reason](folder)
     with pytest.raises(InputError, match=reason):
-        size_of(open_folder(folder))
+        read_model_size(open_folder(folder))
 
 
 def test_weights_of_another_model_are_refused(folder):
     change(folder / "config.json", n_layer=3)
     with pytest.raises(InputError, match=r"lacks the weights transformer\.h\.2.* and \d+ more"):
-        hf_model.load(open_folder(folder), dtype="float32", device="cpu")
+        hf_model.load_checkpoint(open_folder(folder), dtype="float32", device="cpu")
     (folder / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"spoilt can't be read: .*; download it again"):
-        hf_model.load(open_folder(folder), dtype="float32", device="cpu")
+    with pytest.raises(InputError, match=r"spoilt can't be read: .*\. Download it again"):
+        hf_model.load_checkpoint(open_folder(folder), dtype="float32", device="cpu")
 
 
 def test_a_model_that_sees_the_future_is_refused(tmp_path):
@@ -328,7 +329,7 @@ def test_a_model_that_sees_the_future_is_refused(tmp_path):
     config.architectures = ["BertLMHeadModel"]
     folder = open_folder(write_model(tmp_path / "bert", config))
     with pytest.raises(InputError, match="bert is not causal"):
-        hf_model.load(folder, dtype="float32", device="cpu")
+        hf_model.load_checkpoint(folder, dtype="float32", device="cpu")
 
 
 # The command
@@ -336,7 +337,7 @@ def test_a_model_that_sees_the_future_is_refused(tmp_path):
 
 def run(*words, code=0):
     out = io.StringIO()
-    assert main([*map(str, words), "--json"], ENTRIES, out) == code
+    assert main([*map(str, words), "--json"], COMMANDS, out) == code
     return json.loads(out.getvalue()) if code == 0 else None
 
 
@@ -377,13 +378,13 @@ def test_a_family_becomes_runs_whose_fit_finds_the_planted_law(planted, place, t
     shown = state(tags)["selectedColumns"]
     assert "metrics.`skill_bpb/words`" in shown
     assert "metrics.`skill_loss/words`" not in shown, "tokens of another tokenizer don't compare"
-    fitted = run("fit", "--study", "family", "--law", "chinchilla", "--resample", "laplace", *place)
+    fitted = run("fit", "--study", "family", "--law", "chinchilla", "--laws.bootstrap", "laplace", *place)
     assert fitted["skills"]["words"]["theta"] == pytest.approx(samples.LAW, rel=1e-3)
 
     def never(*_args, **_kwargs):
         raise AssertionError("what the study has is measured again")
 
-    monkeypatch.setattr(hf_model, "load", never)
+    monkeypatch.setattr(hf_model, "load_checkpoint", never)
     again = run("evaluate", "--study", "family", "--table", table, *words)
     assert [one["new"] for one in again["runs"]] == [False] * 9
     assert [one["skills"] for one in again["runs"]] == [one["skills"] for one in said["runs"]]
@@ -393,18 +394,18 @@ def test_checkpoints_of_one_training_go_together_and_sizes_are_told_in_two_ways(
     words = given(planted, place)
     table = table_of(planted, tmp_path, lambda name: name.startswith("tiny-16-"), training_run="wood")
     run("evaluate", "--study", "one", "--table", table, *words)
-    arguments = {"tracking": place[1], "convention": ""}
+    source = SourceOptions(tracking=place[1])
     config = load(overrides={"study.name": "one"})
-    runs = read_runs(arguments, config)
+    runs = read_runs(source, config)
     assert (set(runs.table.runs["cluster"]), set(runs.table.runs["mix"])) == ({"wood"}, {"woods"})
     assert runs.table.categories == ()
     assert runs.table.notes[0].startswith("losses are in nats per byte")
     assert runs.table.runs["sem/words"].gt(0).all()
     assert {one.checkpoint.first_token for one in runs.records} == {"<|endoftext|>"}
-    without = read_runs(arguments | {"convention": "nonembed"}, config).table.runs["N"]
+    without = read_runs(replace(source, n_convention="nonembed"), config).table.runs["N"]
     assert (runs.table.runs["N"] - without).tolist() == [16 * (320 + 64)] * 4
     with pytest.raises(InputError, match="total or nonembed, not 'active'"):
-        read_runs(arguments | {"convention": "active"}, config)
+        read_runs(replace(source, n_convention="active"), config)
 
 
 def test_both_splits_and_their_sets_are_told_in_nats_per_byte():
@@ -412,12 +413,12 @@ def test_both_splits_and_their_sets_are_told_in_nats_per_byte():
         return Measurement(loss=9.0, sem=0.9, bpb=bits, bpb_sem=bits / 10, count=2, tokens=2)
 
     record = RunRecord(
-        run_id="one", study="made", state=State.FINISHED, reason="",
+        run_id="one", study="made", state=RunState.FINISHED, reason="",
         point=DesignPoint(n_params=100, n_tokens=2_000, mix=Mix({"code": 0.5, "prose": 0.5})),
         skills={"making": measured(1.0)}, skills_held_out={"making": measured(2.0)},
         sets={"a": measured(3.0), "b": measured(4.0), "c": measured(5.0)},
     )  # fmt: skip
-    failed = replace(record, run_id="two", state=State.FAILED, reason="no numbers")
+    failed = replace(record, run_id="two", state=RunState.FAILED, reason="no numbers")
     skill = {"name": "making", "hypothesis": ["a", "b"], "held_out": ["c"], "category": "code"}
     table = evaluated_table([record, failed], {"skills": [skill]})
     nats = {"making": 1, "sem/making": 0.1, "making held-out": 2, "set/a": 3, "set/b": 4}
@@ -452,13 +453,13 @@ def test_logits_that_are_no_numbers_make_a_failed_run_that_can_be_mended(planted
     weights = load_file(folder / "model.safetensors")
     broken = {name: one * math.nan if name.endswith("ln_f.bias") else one for name, one in weights.items()}
     save_file(broken, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(DivergedError, match="no numbers in float32"):
-        hf_model.load(open_folder(folder), dtype="float32", device="cpu")
+    with pytest.raises(DivergedError, match="not finite in float32"):
+        hf_model.load_checkpoint(open_folder(folder), dtype="float32", device="cpu")
     words = given(planted, place)
     words = ["evaluate", "--study", "mended", "--checkpoint", folder, "--n_tokens", "8e6", *words]
     (failed,) = run(*words)["runs"]
     assert (failed["state"], failed["new"], failed["skills"]) == ("failed", True, {})
-    assert failed["reason"].startswith("the logits of broken are no numbers in float32; try another --dtype")
+    assert failed["reason"].startswith("the logits of broken are not finite in float32. Try another --dtype")
     (left,) = run(*words)["runs"]
     assert (left["state"], left["new"]) == ("failed", False)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})

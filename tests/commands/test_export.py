@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from skillscale import config
-from skillscale.cli import ENTRIES, main
+from skillscale.cli import COMMANDS, main
 from skillscale.laws.forms.catalogue import CHINCHILLA
 from skillscale.laws.io.document import read_document
 from skillscale.point import DesignPoint
@@ -31,7 +31,7 @@ FAST = ("--study.resamples", "100", "--json")
 
 def run(*words):
     answer = io.StringIO()
-    code = main(list(words), ENTRIES, answer)
+    code = main(list(words), COMMANDS, answer)
     return code, answer.getvalue()
 
 
@@ -50,7 +50,7 @@ def trained(tmp_path_factory):
     first = settings.study.mix_values[0]
     points = [
         DesignPoint(n_params=n, n_tokens=round(C / 6 / n), mix=mix, seed=seed)
-        for mix, budgets in ((first, settings.study.budgets), (first.multiplied("code", 3), settings.study.budgets[:1]))
+        for mix, budgets in ((first, settings.study.budgets), (first.multiply("code", 3), settings.study.budgets[:1]))
         for C in budgets
         for seed, n in enumerate((7_001, 15_003, 32_007, 71_013))
     ]
@@ -138,7 +138,7 @@ def test_a_trained_study_fits_alike_from_its_file(store, file, law):
 
 def test_the_other_convention_of_N_and_what_is_only_told_go_along(store):
     told("export", *store, "--file", "runs.csv", "--json")
-    words = ("--convention", "nonembed", "--law", "chinchilla", *FAST)
+    words = ("--n_convention", "nonembed", "--law", "chinchilla", *FAST)
     here = told("fit", *store, *words)
     there = told("fit", "--table", "runs.csv", "--columns", "runs.yaml", *words)
     assert {k: v["theta"] for k, v in here["skills"].items()} == {k: v["theta"] for k, v in there["skills"].items()}
@@ -157,7 +157,7 @@ def test_an_imported_study_comes_back_by_fit_and_by_import(store, file):
     Path("theirs.yaml").write_text(yaml.safe_dump(MAPPING))
     told("import", *store, "--study", "theirs", "--table", "theirs.csv", "--columns", "theirs.yaml", "--json")
     told("export", *store, "--study", "theirs", "--file", file, "--json")
-    words = ("--law", "separable", "--weights", "sem", *FAST)
+    words = ("--law", "separable", "--laws.weights", "sem", *FAST)
     first = told("fit", "--table", "theirs.csv", "--columns", "theirs.yaml", *words)
     assert set(first["skills"]) == {"code", "prose", "both"}
     others = [("--table", file, "--columns", "runs.yaml")]

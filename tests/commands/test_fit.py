@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from skillscale.cli import ENTRIES, main
+from skillscale.cli import COMMANDS, main
 from skillscale.laws.forms.catalogue import CHINCHILLA
 
 THETA = {"code": [0.9, 250.0, 900.0, 0.38, 0.36], "prose": [1.8, 480.0, 2100.0, 0.35, 0.37]}
@@ -39,7 +39,7 @@ def fit(tmp_path, capsys):
         (tmp_path / "map.yaml").write_text(yaml.safe_dump(dict(columns)))
         answer = io.StringIO()
         table = ["--table", str(tmp_path / "t.csv"), "--columns", str(tmp_path / "map.yaml")]
-        code = main([entry, *table, *words, "--study.resamples", "200", "--json"], ENTRIES, answer)
+        code = main([entry, *table, *words, "--study.resamples", "200", "--json"], COMMANDS, answer)
         told = capsys.readouterr().err
         return code, json.loads(answer.getvalue() or "{}"), told
 
@@ -47,7 +47,7 @@ def fit(tmp_path, capsys):
 
 
 def test_the_contract(fit):
-    code, answer, _ = fit(runs(), "--law", "chinchilla", "--objective", "huber", "--delta", "1e-3")
+    code, answer, _ = fit(runs(), "--law", "chinchilla", "--laws.objective", "huber", "--laws.huber_delta", "1e-3")
     assert code == 0
     assert list(answer["skills"]) == ["code", "prose"]
     one = answer["skills"]["code"]
@@ -94,7 +94,7 @@ def test_a_skill_whose_loss_rises_with_D_is_refused_where_the_law_is_chosen(fit)
 
 
 def test_what_is_shared_keeps_the_law_that_was_chosen_and_says_how_it_is_fitted(fit):
-    code, answer, told = fit(runs(), "--share", "alpha")
+    code, answer, told = fit(runs(), "--laws.tie", "alpha")
     assert code == 0
     assert "without weak beliefs, and with what was asked to be pinned, shared or pooled" in told
     theta = [one["theta"]["alpha"] for one in answer["skills"].values()]
@@ -119,12 +119,12 @@ def test_planted_parameters_come_back_from_a_table_without_noise(fit):
     ],
 )
 def test_the_objective_is_named(fit, objective, name):
-    _, answer, _ = fit(runs(), "--law", "chinchilla", "--objective", objective)
+    _, answer, _ = fit(runs(), "--law", "chinchilla", "--laws.objective", objective)
     assert answer["skills"]["code"]["objective"] == name
 
 
 def test_parameters_can_be_pinned_and_shared(fit):
-    _, answer, _ = fit(runs(), "--law", "chinchilla", "--pin", "E=.9", "--share", "alpha")
+    _, answer, _ = fit(runs(), "--law", "chinchilla", "--laws.fix", "E=.9", "--laws.tie", "alpha")
     theta = {name: one["theta"] for name, one in answer["skills"].items()}
     assert theta["code"]["E"] == theta["prose"]["E"] == pytest.approx(0.9)
     assert theta["code"]["alpha"] == theta["prose"]["alpha"]
@@ -136,17 +136,17 @@ def test_a_loss_that_was_measured_badly_weighs_less(fit):
     frame["sem"] = 1e-4
     frame.loc[3, ["loss_code", "sem"]] = [frame.loc[3, "loss_code"] * 1.2, 1.0]
     columns = COLUMNS | {"skills": {"code": {"loss": "loss_code", "sem": "sem"}}}
-    words = ("--law", "chinchilla", "--objective", "least_squares")
+    words = ("--law", "chinchilla", "--laws.objective", "least_squares")
     _, equal, _ = fit(frame, *words, columns=columns)
-    _, by_sem, _ = fit(frame, *words, "--weights", "sem", columns=columns)
+    _, by_sem, _ = fit(frame, *words, "--laws.weights", "sem", columns=columns)
     off = [abs(one["skills"]["code"]["theta"]["alpha"] - 0.38) for one in (equal, by_sem)]
     assert off[1] < 0.05 * off[0]
 
 
 def test_standard_errors_that_no_run_has_cant_weigh(fit):
-    code, _, told = fit(runs(), "--law", "chinchilla", "--weights", "sem")
+    code, _, told = fit(runs(), "--law", "chinchilla", "--laws.weights", "sem")
     assert code == 2
-    assert "--weights sem needs standard errors, and no run has any; name their columns as `sem:`" in told
+    assert "--laws.weights sem needs standard errors, and no run has any; name their columns as `sem:`" in told
 
 
 def isoflop_runs() -> pd.DataFrame:
@@ -162,16 +162,16 @@ def isoflop_runs() -> pd.DataFrame:
     return pd.DataFrame({"params": N, "tokens": C / (6 * N), "budget": C, **losses})
 
 
-@pytest.mark.parametrize("how", [(), ("--share", "exponents")])
+@pytest.mark.parametrize("how", [(), ("--laws.tie", "exponents")])
 def test_budgets_are_resampled_whole(fit, how):
     """Told or found. Errors that a budget shares blur no difference within it, so that alpha is known better."""
-    frame, words = isoflop_runs(), ("--law", "chinchilla", "--pin", "E=.9", *how)
+    frame, words = isoflop_runs(), ("--law", "chinchilla", "--laws.fix", "E=.9", *how)
     answers = {}
     for name, columns in (("found", COLUMNS), ("told", COLUMNS | {"budget": "budget"})):
-        _, answer, _ = fit(frame, *words, "--resample", "budget", columns=columns)
+        _, answer, _ = fit(frame, *words, "--laws.bootstrap", "budget", columns=columns)
         answers[name] = answer["skills"]["code"]["intervals"]
     assert answers["found"]["beta"] == pytest.approx(answers["told"]["beta"], rel=1e-6)
-    _, answer, _ = fit(frame, *words, "--resample", "run")
+    _, answer, _ = fit(frame, *words, "--laws.bootstrap", "run")
     by_run = answer["skills"]["code"]["intervals"]
     assert np.diff(answers["found"]["alpha"])[0] < 0.97 * np.diff(by_run["alpha"])[0]
 
@@ -179,14 +179,14 @@ def test_budgets_are_resampled_whole(fit, how):
 def test_budgets_that_cant_be_told_are_refused(fit):
     frame = runs()
     frame["tokens"] = np.geomspace(1e17, 1e18, len(frame)) / (6 * frame["params"])
-    code, _, told = fit(frame, "--law", "chinchilla", "--resample", "budget")
+    code, _, told = fit(frame, "--law", "chinchilla", "--laws.bootstrap", "budget")
     assert code == 2
-    assert "budgets can't be told apart" in told
+    assert "budgets overlap" in told
     assert "or resample by run" in told
 
 
 def test_what_skills_are_worth_is_told_under_optima(fit):
-    words = ("--law", "chinchilla", "--flops", "1e20,1e21", "--worth", "code=1,prose=2")
+    words = ("--law", "chinchilla", "--flops", "1e20,1e21", "--skill_weights", "code=1,prose=2")
     code, answer, _ = fit(runs(), *words)
     assert code == 0
     assert [one["flops"] for one in answer["optima"]] == [1e20, 1e21]
@@ -198,12 +198,18 @@ def test_what_skills_are_worth_is_told_under_optima(fit):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--worth", "coed=1"), "--worth names coed, which t lacks (did you mean code?); there is code, prose"),
-        (("--worth", "code=0"), "--worth sums to 0"),
-        (("--bounds", "a=.1:.5"), "--bounds is of the best mix for --worth"),
-        (("--worth", "code=1", "--bounds", "a=.1:.5"), "--bounds names a, which t lacks; there is none"),
-        (("--worth", "code=1", "--bounds", "a=.5"), "must hold ranges of shares from 0 to 1, as in code=.1:.5"),
-        (("--curve", "cubit"), "must be one of shared, quadratic, cubic, but it is 'cubit' (did you mean cubic?)"),
+        (
+            ("--skill_weights", "coed=1"),
+            "--skill_weights names coed, which t lacks (did you mean code?); there is code, prose",
+        ),
+        (("--skill_weights", "code=0"), "--skill_weights sums to 0"),
+        (("--bounds", "a=.1:.5"), "--bounds is of the best mix for --skill_weights"),
+        (("--skill_weights", "code=1", "--bounds", "a=.1:.5"), "--bounds names a, which t lacks; there is none"),
+        (("--skill_weights", "code=1", "--bounds", "a=.5"), "must hold ranges of shares from 0 to 1, as in code=.1:.5"),
+        (
+            ("--laws.isoflop_curve", "cubit"),
+            "must be one of shared, quadratic, cubic, but it is 'cubit' (did you mean cubic?)",
+        ),
     ],
 )
 def test_worth_bounds_and_curve_are_checked_before_anything_is_fitted(fit, words, message):
@@ -213,7 +219,9 @@ def test_worth_bounds_and_curve_are_checked_before_anything_is_fitted(fit, words
 
 
 def test_the_curve_of_budgets_is_chosen(fit):
-    answers = [fit(isoflop_runs(), "--law", "chinchilla", "--curve", one)[1] for one in ("quadratic", "cubic")]
+    answers = [
+        fit(isoflop_runs(), "--law", "chinchilla", "--laws.isoflop_curve", one)[1] for one in ("quadratic", "cubic")
+    ]
     sizes = [[one["N_star"] if "N_star" in one else one["N"] for one in answer["minima"]] for answer in answers]
     assert len(sizes[0]) == len(sizes[1]) == 8
     assert sizes[0] != sizes[1]
@@ -265,13 +273,19 @@ def test_a_skill_without_a_usable_loss_is_refused_by_name(fit):
             ("--law", "separable"),
             "the law separable needs a mix, but the runs have none, or all the same. Map `mix:` in",
         ),
-        (("--law", "chinchilla", "--pin", "alpha=5"), "alpha of chinchilla must be between 0.02 and 2 to be pinned"),
-        (("--law", "chinchilla", "--share", "foo"), "foo of chinchilla can't be tied or pooled over skills"),
-        (("--law", "farseer", "--share", "exponents"), "exponents of farseer can't be tied or pooled over skills"),
-        (("--law", "chinchilla", "--pin", "A=3"), "A of chinchilla can't be fixed. Fix one of: E, alpha, beta"),
-        (("--law", "chinchilla", "--pin", "E=1", "--share", "E"), "E can be pinned, shared or pooled, not several"),
-        (("--objective", "hubert"), "must be one of huber"),
-        (("--law", "chinchilla", "--pin", "alpha"), "must read NAME=VALUE"),
+        (
+            ("--law", "chinchilla", "--laws.fix", "alpha=5"),
+            "alpha of chinchilla must be between 0.02 and 2 to be pinned",
+        ),
+        (("--law", "chinchilla", "--laws.tie", "foo"), "foo of chinchilla can't be tied or pooled over skills"),
+        (("--law", "farseer", "--laws.tie", "exponents"), "exponents of farseer can't be tied or pooled over skills"),
+        (("--law", "chinchilla", "--laws.fix", "A=3"), "A of chinchilla can't be fixed. Fix one of: E, alpha, beta"),
+        (
+            ("--law", "chinchilla", "--laws.fix", "E=1", "--laws.tie", "E"),
+            "E can be pinned, shared or pooled, not several",
+        ),
+        (("--laws.objective", "hubert"), "must be one of huber"),
+        (("--law", "chinchilla", "--laws.fix", "alpha"), "must read NAME=VALUE"),
     ],
 )
 def test_what_cant_be_asked_is_refused_with_the_cure(fit, words, message):
@@ -281,14 +295,14 @@ def test_what_cant_be_asked_is_refused_with_the_cure(fit, words, message):
 
 
 def test_a_table_needs_its_columns(tmp_path, capsys):
-    assert main(["fit", "--table", str(tmp_path / "t.csv")], ENTRIES, io.StringIO()) == 2
+    assert main(["fit", "--table", str(tmp_path / "t.csv")], COMMANDS, io.StringIO()) == 2
     assert "needs --columns FILE" in capsys.readouterr().err
-    assert main(["fit", "--columns", "map.yaml"], ENTRIES, io.StringIO()) == 2
+    assert main(["fit", "--columns", "map.yaml"], COMMANDS, io.StringIO()) == 2
     assert "give --table FILE too" in capsys.readouterr().err
 
 
 def test_an_empty_registry_says_how_to_fill_it(tmp_path, capsys):
-    code = main(["fit", "--study", "theirs", "--tracking", f"sqlite:///{tmp_path}/new.db"], ENTRIES, io.StringIO())
+    code = main(["fit", "--study", "theirs", "--tracking", f"sqlite:///{tmp_path}/new.db"], COMMANDS, io.StringIO())
     told = capsys.readouterr().err
     assert code == 1
     assert "no study 'theirs'" in told
@@ -318,10 +332,10 @@ def test_an_imported_study_fits_as_its_table_does_and_can_be_registered(fit, tmp
     _, direct, _ = fit(frame, *words)
     store = ("--study", "theirs", "--tracking", f"sqlite:///{tmp_path}/m.db")
     table = ("--table", str(tmp_path / "t.csv"), "--columns", str(tmp_path / "map.yaml"))
-    assert main(["import", *table, *store, "--json"], ENTRIES, io.StringIO()) == 0
+    assert main(["import", *table, *store, "--json"], COMMANDS, io.StringIO()) == 0
     answer = io.StringIO()
     register = ("--register", "their-law", "--study.resamples", "200", "--json")
-    assert main(["fit", *store, *words, *register], ENTRIES, answer) == 0
+    assert main(["fit", *store, *words, *register], COMMANDS, answer) == 0
     read = json.loads(answer.getvalue())
     assert read["skills"] == direct["skills"]
     assert read["registered"] == "models:/their-law/1"
@@ -361,15 +375,15 @@ def test_a_skill_has_one_law_and_every_run_that_is_left_out_is_named(fit, tmp_pa
     assert all(row["law_lo"] < row["law"] < row["law_hi"] for row in answer["frontier"])
     assert all(row["disagreement_lo"] < row["disagreement"] < row["disagreement_hi"] for row in answer["frontier"])
     left_out = {(one["run"], one["skill"]): one["reason"] for one in answer["unusable"]}
-    off = {(f"row {row}", ""): "6 N D is 1.33 times its budget, so that no isoFLOP curve can hold it"
+    off = {(f"row {row}", ""): "6 N D is 1.33 times its budget, so it fits no isoFLOP curve"
            for row in range(4, 25, 4)}  # fmt: skip
     assert left_out == off | {("row 1", "prose"): "loss is -3.1, not a positive number"}
     assert "left out: 6 (row 4, row 8, row 12 and 3 more): 6 N D is 1.33 times its budget" in told
     assert "left out: 1 (row 1): prose: loss is -3.1, not a positive number" in told
     page = tmp_path / "page.html"
     fit(frame, "--law", "chinchilla", "--page", str(page), columns=columns, entry="report")
-    assert "6 left out: 6 N D is 1.33 times its budget" in page.read_text()
-    assert "1 left out of prose: loss is -3.1, not a positive number" in page.read_text()
+    assert "6 excluded: 6 N D is 1.33 times its budget" in page.read_text()
+    assert "1 excluded from prose: loss is -3.1, not a positive number" in page.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -392,7 +406,7 @@ def mixed_law(tmp_path_factory):
     before = mlflow.get_registry_uri()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert main(["fit", *words, *how], ENTRIES, io.StringIO()) == 0
+        assert main(["fit", *words, *how], COMMANDS, io.StringIO()) == 0
         patch.setattr(sys, "path", [*sys.path])  # loading puts the model's code first
         mlflow.set_registry_uri(store)
         yield mlflow.pyfunc.load_model("models:/mixed@champion")

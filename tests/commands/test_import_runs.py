@@ -18,12 +18,13 @@ from skillscale import cli
 from skillscale.cli.output import Output
 from skillscale.commands import import_runs as imports
 from skillscale.config import load
+from skillscale.config.options import SourceOptions
 from skillscale.errors import InputError, TrackingError
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import State
+from skillscale.record import RunState
 from skillscale.runs import parse_columns, read_table
 from skillscale.runs.imported import imported_table
-from skillscale.runs.read import print_excluded, read_runs
+from skillscale.runs.read import exclusion_lines, read_runs
 from skillscale.tracking import StudyStore
 from skillscale.tracking.store import Store
 
@@ -92,11 +93,10 @@ def do_import(mapping=SHARES, *, name="runs.csv", frame=None, **arguments):
         "columns": "map.yaml",
         "table": "" if "from_tracking" in arguments else name,
     } | arguments
-    entry = next(one for one in cli.ENTRIES if one.name == "import")
+    command = cli.find_command("import", cli.COMMANDS)
     words = [word for key, value in given.items() for word in (f"--{key}", value) if value]
-    return entry.function()(
-        cli.parse(words, entry), load(), Output(as_json=True, answer=io.StringIO(), log=io.StringIO())
-    )
+    out = Output(as_json=True, answer=io.StringIO(), log=io.StringIO())
+    return command.function()(cli.parse(words, command).options, load(), out)
 
 
 def assert_same(table, other):
@@ -153,14 +153,14 @@ def test_an_imported_study_counts_n_as_it_was_imported(uri, registry):
     do_import(frame=digitised())
     settings = load(overrides={"study.name": "theirs"})
     assert read_runs({"tracking": uri}, settings).convention == ""
-    with pytest.raises(InputError, match="import the runs into another study with --convention nonembed"):
-        read_runs({"tracking": uri, "convention": "nonembed"}, settings)
+    with pytest.raises(InputError, match="import the runs into another study with --n_convention nonembed"):
+        read_runs({"tracking": uri, "n_convention": "nonembed"}, settings)
 
 
 def test_records_and_the_columns_of_the_ui_show_the_runs(registry):
     do_import(frame=digitised())
     records = registry.study("theirs").runs.records()
-    assert {record.state for record in records} == {State.FINISHED}
+    assert {record.state for record in records} == {RunState.FINISHED}
     first = records[0]
     mix = Mix({"code": 1 / 3, "prose": 2 / 3})
     assert first.point == DesignPoint(n_params=33_333_333, n_tokens=142_857_143, mix=mix, seed=0)
@@ -249,11 +249,11 @@ def test_the_same_command_goes_on_after_a_stop(registry, monkeypatch):
         do_import()
     monkeypatch.setattr(Store, "set_status", whole)
     study = registry.study("theirs")
-    assert [record.state for record in study.runs.records()] == [State.FINISHED, State.FINISHED, State.RUNNING]
+    assert [record.state for record in study.runs.records()] == [RunState.FINISHED, RunState.FINISHED, RunState.RUNNING]
     assert "3 of 5 rows are not imported yet; run the import again" in imported_table(registry, study).notes
     answer = do_import()
     assert (answer["new"], answer["there"]) == (3, 2)
-    assert [record.state for record in study.runs.records()] == [State.FINISHED] * 5
+    assert [record.state for record in study.runs.records()] == [RunState.FINISHED] * 5
     assert_same(imported_table(registry, study), read_table("runs.csv", parse_columns(SHARES)))
     run_id = study.runs.records()[2].run_id
     with sqlite3.connect("mlflow.db") as database:
@@ -387,16 +387,15 @@ def test_what_is_left_out_is_told_by_reason_with_names_and_later_in_a_line(uri, 
     for at, run in enumerate(run for run in registry.experiment_runs("theirs") if run.status == "FAILED"):
         client.update_run(run.run_id, name=f"fox-{at}")
     Path("map.yaml").write_text(yaml.safe_dump(TRACKED))
-    told, log = io.StringIO(), io.StringIO()
+    told = io.StringIO()
     words = ["--from_tracking", uri, "--experiment", "theirs", "--study", "here", "--columns", "map.yaml"]
-    entry = next(one for one in cli.ENTRIES if one.name == "import")
-    entry.function()(cli.parse(words, entry), load(), Output(answer=told))
+    command = cli.find_command("import", cli.COMMANDS)
+    command.function()(cli.parse(words, command).options, load(), Output(answer=told))
     assert "left out: 12 whole rows, 1 losses" in told.getvalue()
     assert "  12 (fox-0, fox-1, fox-2 and 9 more): it is FAILED, not FINISHED\n" in told.getvalue()
     assert re.search(r"\n  1 \([a-z]+-[a-z]+-\d+\): prose: no loss\n", told.getvalue()), "the name that MLflow gives"
-    runs = read_runs({"tracking": uri}, load(overrides={"study.name": "here"}))
-    print_excluded(runs, Output(log=log))
-    assert log.getvalue() == "left out by the import: 12 runs, 1 losses\n"
+    runs = read_runs(SourceOptions(tracking=uri), load(overrides={"study.name": "here"}))
+    assert exclusion_lines(runs) == ["excluded by the import: 12 runs, 1 losses"]
 
 
 def test_an_import_tells_seldom_how_far_it_is_and_how_long_the_rest_will_take(monkeypatch):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from skillscale.cli import ENTRIES, main
+from skillscale.cli import COMMANDS, main
 from skillscale.laws.forms.catalogue import CHINCHILLA
 
 THETA = {"code": [0.9, 250.0, 900.0, 0.38, 0.36], "prose": [1.8, 480.0, 2100.0, 0.35, 0.37]}
@@ -43,7 +43,7 @@ def words(tmp_path):
 
 def run(*words, entry="plan"):
     answer = io.StringIO()
-    code = main([entry, *words], ENTRIES, answer)
+    code = main([entry, *words], COMMANDS, answer)
     return code, answer.getvalue()
 
 
@@ -67,8 +67,11 @@ def true_optimum(C, weights):
         (["--gpu_hours", "8"], "lacks --gpu_flops and --mfu; give"),
         (["--gpu_flops", "1e15", "--mfu", ".4"], "lacks --gpu_hours"),
         (["--gpu_hours", "8", "--gpu_flops", "1e15", "--mfu", "40"], "--mfu: must be a share above 0 and up to 1"),
-        (["--flops", "1e20", "--worth", "cod=1"], "--worth names cod, which t lacks (did you mean code?)"),
-        (["--flops", "1e20", "--worth", "code=0"], "--worth sums to 0"),
+        (
+            ["--flops", "1e20", "--skill_weights", "cod=1"],
+            "--skill_weights names cod, which t lacks (did you mean code?)",
+        ),
+        (["--flops", "1e20", "--skill_weights", "code=0"], "--skill_weights sums to 0"),
         (["--flops", "1e20", "--validation", "wiki=1"], "--validation names wiki, which t lacks; there is code, prose"),
         (["--flops", "1e20", "--bounds", "web=0:.5"], "--bounds names web, which t lacks; there is none"),
         (["--flops", "1e20", "--mix", "web=.5,books=.5"], "asks about a mix, of which chinchilla knows nothing"),
@@ -83,7 +86,7 @@ def test_what_can_not_be_asked_is_refused_with_the_cure(words, capsys, more, say
 
 def test_the_plan_is_that_of_the_planted_law(words):
     weights = {"code": 0.25, "prose": 0.75}
-    answer = told(*words(runs(noise=0.0)), *LAW, "--flops", "1e20,1e22", "--worth", "code=1,prose=3")
+    answer = told(*words(runs(noise=0.0)), *LAW, "--flops", "1e20,1e22", "--skill_weights", "code=1,prose=3")
     assert [one["flops"] for one in answer["plans"]] == [1e20, 1e22]
     for one in answer["plans"]:
         N, least = true_optimum(one["flops"], weights)
@@ -117,7 +120,7 @@ def test_the_answer_has_what_is_promised(words):
     assert 0 <= one["cheap"]["chance"] <= 1
     assert [len(frontier["steps"]) for frontier in one["frontiers"]] == [11]
     assert one["best_mix"] is None
-    assert "What another mix would do: the runs tell no shares, and at most one name." in one["not_told"]
+    assert "The effect of another mix: the runs tell no shares, and at most one name." in one["not_told"]
     validation = one["validation"]
     assert validation["shift"]["value"] == pytest.approx(math.log(validation["n_params"] / one["n_params"]))
     assert validation["cost"]["value"] > 0
@@ -133,11 +136,11 @@ def test_gpu_hours_become_flops_and_the_answer_says_how(words):
     assert text.startswith("plan for 100 GPU-hours x 3600 s")
     for part in (
         "N*  ",
-        "loss above the least",
+        "loss above the minimum",
         "weight in the plan",
         "(prose: the reverse)",
-        "what the runs do not tell:",
-        "In brackets: 90 %",
+        "not determined by the runs:",
+        "Brackets: 90 %",
     ):
         assert part in text
 
@@ -167,8 +170,8 @@ def test_skills_that_can_not_be_fitted_are_named_and_worth_nothing(words, capsys
     answer = told(*words(frame), *LAW, "--flops", "1e20")
     assert set(answer["refused"]) == {"code"}
     assert answer["plans"][0]["worth"] == {"prose": 1.0}
-    code, _ = run(*words(frame), *LAW, "--flops", "1e20", "--worth", "code=1")
-    assert (code, "--worth names code, which has no law" in capsys.readouterr().err) == (1, True)
+    code, _ = run(*words(frame), *LAW, "--flops", "1e20", "--skill_weights", "code=1")
+    assert (code, "--skill_weights names code, which has no law" in capsys.readouterr().err) == (1, True)
 
 
 def test_why_nothing_is_told_of_other_mixes(words):
@@ -178,7 +181,7 @@ def test_why_nothing_is_told_of_other_mixes(words):
     (plan,) = told(*words(several, **shares), *LAW, "--flops", "1e20")["plans"]
     assert any("the runs had several, but none enters chinchilla; it does with" in said for said in plan["not_told"])
     (plan,) = told(*words(one, **shares), *LAW, "--flops", "1e20")["plans"]
-    assert "What another mix would do: all runs had one." in plan["not_told"]
+    assert "The effect of another mix: all runs had one." in plan["not_told"]
 
 
 def test_of_several_named_mixes_one_has_to_be_named(words, capsys):
@@ -204,17 +207,17 @@ def test_a_law_that_was_registered_plans_as_the_study_does_and_both_are_recorded
     table = words()
     assert run(*table, *study, entry="import")[0] == 0
     assert run(*study, *LAW, "--register", "their-law", entry="fit")[0] == 0
-    ask = ["--flops", "1e21", "--worth", "code=2,prose=1", "--validation", "code=1"]
+    ask = ["--flops", "1e21", "--skill_weights", "code=2,prose=1", "--validation", "code=1"]
     fresh = told(*study, *LAW, *ask)
     (tmp_path / "law.json").write_text(law_of(store[1]))
     kept = [told("--from", name, *store, *ask) for name in ("models:/their-law@champion", "models:/their-law/1")]
     kept.append(told("--from", str(tmp_path / "law.json"), *ask))
     # A document has no runs, of which only the study can tell what mixes they had
     assert fresh["plans"][0]["not_told"].pop() == (
-        "What another mix would do: the runs tell no shares, and at most one name."
+        "The effect of another mix: the runs tell no shares, and at most one name."
     )
     assert [one["plans"][0]["not_told"].pop() for one in kept] == [
-        "What another mix would do: no mix enters chinchilla."
+        "The effect of another mix: no mix enters chinchilla."
     ] * 3
     for one in kept:
         assert plan_without(one, "source") == plan_without(kept[0], "source")
@@ -256,7 +259,7 @@ def approximately(value):
 def store(tmp_path_factory):
     """An empty store."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/m.db"
-    assert main(["fit", "--study", "none", "--tracking", uri], ENTRIES, io.StringIO()) == 1
+    assert main(["fit", "--study", "none", "--tracking", uri], COMMANDS, io.StringIO()) == 1
     return uri
 
 

@@ -20,7 +20,7 @@ from skillscale.config import load
 from skillscale.design.targets import TargetEstimates, default_targets
 from skillscale.errors import DivergedError, InputError
 from skillscale.execution import user_trainer
-from skillscale.record import ProposalReason, State
+from skillscale.record import ProposalReason, RunState
 from skillscale.sampler.study import IntervalLog, IntervalReduction, StudyContext, build_problem, context_from_config
 from skillscale.tracking import StudyStore
 
@@ -46,7 +46,7 @@ def words(folder, body=GOOD, *more, entry="sample", name="mine", store=None):
         given += [
             "--trainer",
             f"{folder / 'mine.py'}:train",
-            "--wanted",
+            "--target_skills",
             "code,prose",
             "--cache",
             str(folder / "cache"),
@@ -106,15 +106,17 @@ def test_a_second_call_goes_on_and_no_run_is_made_twice(sampled):
     assert (told["chosen"], told["finished"], told["failed"]) == (6, 6, 0)
     assert "4 runs to begin with" in log
     assert len({one.point.key for one in records}) == len(records) == 6
-    assert {one.state for one in records} == {State.FINISHED}
+    assert {one.state for one in records} == {RunState.FINISHED}
 
 
 def test_points_are_chosen_and_trained_through_a_storage(tmp_path, capsys):
-    given = words(tmp_path, GOOD, "--points", "3", "--storage", str(tmp_path / "queue.journal"), "--patience_s", "30")
+    given = words(
+        tmp_path, GOOD, "--points", "3", "--queue", str(tmp_path / "queue.journal"), "--heartbeat_timeout_s", "30"
+    )
     code, told, log = answer(given, capsys)
     assert (code, told["chosen"], told["finished"]) == (0, 3, 3), log
     records = study(tmp_path).runs.records()
-    assert {one.state for one in records} == {State.FINISHED}
+    assert {one.state for one in records} == {RunState.FINISHED}
     assert all(one.purpose for one in records)
     code, _, log = answer(words(tmp_path, GOOD, "--points", "1"), capsys)
     assert (code, "SKILLSCALE_QUEUE" in log) == (2, True), "its queue is in the storage"
@@ -163,7 +165,7 @@ def test_another_space_or_target_is_refused_with_the_cure(sampled, capsys, more,
         at = given.index(more[0])
         del given[at : at + 2]
     code, _, log = answer([*given, *more], capsys)
-    assert (code, says in log, "--replan" in log) == (2, True, True)
+    assert (code, says in log, "--allow_new_goal" in log) == (2, True, True)
 
 
 def test_another_trainer_or_other_skills_are_refused(sampled, capsys):
@@ -173,7 +175,7 @@ def test_another_trainer_or_other_skills_are_refused(sampled, capsys):
     given[given.index("--trainer") + 1] = f"{folder / 'other.py'}:train"
     assert answer(given, capsys)[0] == 2
     given = words(folder)
-    given[given.index("--wanted") + 1] = "code"
+    given[given.index("--target_skills") + 1] = "code"
     code, _, log = answer(given, capsys)
     assert (code, "--study.name" in log) == (2, True)
 
@@ -244,7 +246,7 @@ def test_a_trainer_that_fails_now_and_then_loses_those_runs_alone(sampled, place
     given = [*words(place, body, name="patchy", store=sampled[0]), "--points", "4", "--workers", "1"]
     code, told, log = answer([*given, "--mixes", "code=.5,prose=.5; code=.2,prose=.8"], capsys)
     assert (code, told["chosen"], told["finished"], told["failed"]) == (0, 4, 3, 1)
-    (failed,) = [one for one in study(sampled[0], "patchy").runs.records() if one.state is State.FAILED]
+    (failed,) = [one for one in study(sampled[0], "patchy").runs.records() if one.state is RunState.FAILED]
     assert (failed.point.seed, "AssertionError: out of memory" in failed.reason) == (1, True)
     chosen = [line for line in log.splitlines() if line.startswith("chosen")]
     assert all(", on code=0." in line for line in chosen), chosen
@@ -257,7 +259,7 @@ def test_after_five_failures_in_a_row_it_stops_with_a_summary(sampled, place, ca
     assert "the last 5 runs all failed" in log
     assert "OSError: disk" in log.splitlines()[-1]
     records = study(sampled[0], "failing").runs.records()
-    assert {one.state for one in records} == {State.FAILED}
+    assert {one.state for one in records} == {RunState.FAILED}
     assert all("OSError: disk" in one.reason for one in records)
     assert len(records) >= 5
 
@@ -278,7 +280,7 @@ def test_killing_the_command_loses_no_run_and_the_next_call_goes_on(place):
     subprocess.run(given, check=True, capture_output=True, timeout=120)
     records = study(place).runs.records()
     assert before < {one.run_id for one in records}
-    assert {one.state for one in records} == {State.FINISHED}
+    assert {one.state for one in records} == {RunState.FINISHED}
     assert len({one.point.key for one in records}) == len(records)
 
 
@@ -310,9 +312,9 @@ def test_a_trainer_that_cannot_be_loaded_ends_the_command(sampled, place, capfd)
     [
         (["--budget", "1e13"], "below the cheapest run"),
         (["--target_flops", "1e12"], "below the least run"),
-        (["--sample.ratio", "[1, 2]", "--sample.n_params", "[1, 10]"], "nothing may be run"),
+        (["--sample.ratio", "[1, 2]", "--sample.n_params", "[1, 10]"], "the limits allow no run"),
         (["--sample.weights", "{cod: 2}"], "did you mean code?"),
-        (["--sample.epochs", "4"], "limit sample.n_tokens"),
+        (["--sample.max_epochs", "4"], "limit sample.n_tokens"),
         (["--sample.epoch", "4"], "did you mean epochs?"),
         (["--flops_min", "1e19"], "above flops_max"),
         (["--mixes", "web"], "--mixes must hold shares, as in code=.5,prose=.5; code=1, but it is 'web'"),
@@ -326,9 +328,9 @@ def test_what_can_not_be_sampled_is_refused_before_anything_is_written(place, ca
 
 def test_a_trainer_without_skills_is_told_to_name_them(place, capsys):
     given = words(place)
-    del given[given.index("--wanted") : given.index("--wanted") + 2]
+    del given[given.index("--target_skills") : given.index("--target_skills") + 2]
     code, _, log = answer(given, capsys)
-    assert (code, "--wanted" in log) == (2, True)
+    assert (code, "--target_skills" in log) == (2, True)
 
 
 def test_a_study_of_conf_is_not_begun_by_a_slip_of_the_pen(place, capsys):
@@ -338,11 +340,11 @@ def test_a_study_of_conf_is_not_begun_by_a_slip_of_the_pen(place, capsys):
 
 def test_why_is_read_back_as_written():
     why = ProposalReason(
-        purpose="plan", cost=1e15, fall={"ln N*(code) at 1e+21": 0.125}, laws={"code": {"chinchilla": 0.75}}
+        purpose="plan", cost=1e15, narrowing={"ln N*(code) at 1e+21": 0.125}, laws={"code": {"chinchilla": 0.75}}
     )
     assert ProposalReason.from_text(why.as_text()) == why
     assert why.sentence == (
-        "plan: for 1e+15 FLOP, intervals narrow by 12.5% in the mean, most by 12.5%: ln N*(code) at 1e+21"
+        "plan: 1e15 FLOP, narrows intervals by 12 % on average, most by 12 % (ln N*(code) at 1e+21)"
     )
 
 

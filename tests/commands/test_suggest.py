@@ -10,7 +10,7 @@ from skillscale import cli
 from skillscale.cli.output import Output
 from skillscale.config import load
 from skillscale.design.proposal import Proposal, Purpose, Recommendation
-from skillscale.sampler.study import StudyContext, build_problem, print_recommendation, to_points
+from skillscale.sampler.study import StudyContext, build_problem, recommendation_text, to_points
 
 
 def loss(n, d):
@@ -139,20 +139,23 @@ def told_of(gains, alike):
     """What is said of a run for each gain, the first ``alike`` of them the same but for the seed."""
     order = build_problem(load().sample, StudyContext(skills=("code",), flops_max=1e20))
     proposals = tuple(
-        Proposal(N=1e8 * (1 + max(at - alike + 1, 0)), D=2e9, cost=2e18, purpose=Purpose.PLAN, fall={"x": gain})
+        Proposal(N=1e8 * (1 + max(at - alike + 1, 0)), D=2e9, cost=2e18, purpose=Purpose.PLAN, narrowing={"x": gain})
         for at, gain in enumerate(gains)
     )
     answer = io.StringIO()
-    print_recommendation(
-        Recommendation(proposals=proposals, to_halve=3e22), to_points(proposals, order, 7), order, Output(answer=answer)
+    recommendation_text(
+        Recommendation(proposals=proposals, flops_to_halve=3e22),
+        to_points(proposals, order, 7),
+        order,
+        Output(answer=answer),
     )
     return answer.getvalue().splitlines()
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_row():
-    rows = [line.split() for line in told_of([0.02] * 4, alike=3) if "plan: for" in line]
+    rows = [line.split() for line in told_of([0.02] * 4, alike=3) if "plan: " in line]
     assert [row[1:2] + row[4:6] for row in rows] == [["100,000,000", "x3", "7,8,9"], ["200,000,000", "x1", "10"]]
-    rows = [line.split() for line in told_of([0.02] * 2, alike=1) if "plan: for" in line]
+    rows = [line.split() for line in told_of([0.02] * 2, alike=1) if "plan: " in line]
     assert [row[4] for row in rows] == ["7", "8"], "no such column where no two are alike"
 
 
@@ -179,10 +182,10 @@ def test_runs_at_one_size_are_a_beginning_too(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--wanted", "cod"], "did you mean code?"),
+        (["--target_skills", "cod"], "did you mean code?"),
         (["--target_flops", "1e10"], "below the least run"),
         (["--budget", "1"], "below the cheapest run"),
-        (["--sample.n_params", "[1, 2]"], "nothing may be run"),
+        (["--sample.n_params", "[1, 2]"], "the limits allow no run"),
         (["--mixes", "a=.5,c=.5"], "no category: 'c'"),
     ],
 )
@@ -197,5 +200,5 @@ def test_a_skill_that_no_run_has_measured_is_not_one(tmp_path, capsys):
     (tmp_path / "runs.csv").write_text("\n".join([text[0] + ",maths", *(f"{line}," for line in text[1:])]))
     columns = (tmp_path / "map.yaml").read_text().replace("prose: prose}", "prose: prose, maths: maths}")
     (tmp_path / "map.yaml").write_text(columns)
-    code, _, log = answer([*words, "--wanted", "maths"], capsys)
+    code, _, log = answer([*words, "--target_skills", "maths"], capsys)
     assert (code, "no run measures skill 'maths'" in log) == (2, True), log

@@ -79,7 +79,7 @@ def test_it_goes_on_until_nothing_is_left(words, study, capsys, monkeypatch):  #
             train(study.claim())
 
     monkeypatch.setattr(watch.time, "sleep", meanwhile)
-    assert cli.main([*asked, "--every", "0.25", "--json"]) == 0
+    assert cli.main([*asked, "--interval_s", "0.25", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert looks == [0.25, 0.25]
     assert (told["is_over"], told["points"]["finished"], told["points"]["failed"]) == (True, 3, 1)
@@ -116,9 +116,9 @@ def test_a_study_of_a_storage_is_watched_and_its_description_kept_by_a_fit(share
     monkeypatch.delenv("SKILLSCALE_QUEUE", raising=False)
     assert cli.main(["watch", *words, "--once"]) == 2
     assert "set SKILLSCALE_QUEUE to its address, or give that with --queue" in capsys.readouterr().err
-    assert cli.main(["watch", *words, "--once", "--storage", storage]) == 0
+    assert cli.main(["watch", *words, "--once", "--queue", storage]) == 0
     assert "points     15 of 16 done, 1 waiting" in capsys.readouterr().out
-    assert cli.main(["fit", *words, "--law", "chinchilla", "--study.resamples", "100", "--storage", storage]) == 0
+    assert cli.main(["fit", *words, "--law", "chinchilla", "--study.resamples", "100", "--queue", storage]) == 0
     assert "not current" not in capsys.readouterr().err
     note = client(registry).get_experiment(study.experiment_id).tags["mlflow.note.content"]
     assert "15 of 16 points done, 1 waiting" in note
@@ -127,6 +127,6 @@ def test_a_study_of_a_storage_is_watched_and_its_description_kept_by_a_fit(share
 
 @pytest.mark.parametrize("entry", ["main", "train", "report"])
 def test_what_writes_a_study_of_a_storage_can_be_told_of_it(entry):
-    (found,) = [one for one in cli.ENTRIES if one.name == entry]
-    given = ["--storage", "queue.journal", *["--n_params", "9"] * (entry == "train")]
+    (found,) = [one for one in cli.COMMANDS if one.name == entry]
+    given = ["--queue", "queue.journal", *["--n_params", "9"] * (entry == "train")]
     assert cli.parse(given, found)["storage"] == "queue.journal"

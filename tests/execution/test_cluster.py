@@ -1,4 +1,4 @@
-"""The walk of docs/guide/howto/cluster.md: PostgreSQL, an MLflow server, four workers that know two addresses; some are lost."""
+"""The walk of docs/guide/howto/cluster.md: PostgreSQL, an MLflow server, four workers; some are lost."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import small_study
 from storages import PASSWORD, postgresql
 
 from skillscale.errors import TrackingError
-from skillscale.record import State
+from skillscale.record import RunState
 from skillscale.tracking import StudyStore
 
 pytestmark = pytest.mark.slow
@@ -121,7 +121,7 @@ def test_four_workers_finish_every_point_once_though_one_is_killed_and_one_hangs
     del given[given.index("--tracking") : given.index("--tracking") + 2]
     with mlflow_server(database.database(), folder) as tracking:
         cluster = Cluster(folder, tracking, database.database())
-        told = cluster.answer("driver", "grid", *given, "--launcher", "none", "--patience_s", str(PATIENCE_S))
+        told = cluster.answer("driver", "grid", *given, "--launcher", "none", "--heartbeat_timeout_s", str(PATIENCE_S))
         assert told["worker"][:3] == ["worker", "--study", "small"]
         workers = {f"node{at}": cluster.command(f"node{at}", "worker", "--study", "small") for at in range(WORKERS)}
         killed, pid = wait_for(cluster.holders)[0]
@@ -152,8 +152,10 @@ def test_ray_finishes_a_study_on_three_nodes_though_one_is_lost(tmp_path):
     tracking = f"sqlite:///{tmp_path / 'runs.db'}"
     with ray_clusters.three_nodes() as (ray_cluster, nodes):
         cluster = Cluster(tmp_path, tracking, f"sqlite:///{tmp_path / 'queue.db'}")
-        launch = ["--launcher", "ray", "--launch", f"address={ray_cluster.address},num_cpus=1"]
-        driver = cluster.command("driver", "grid", *given, *launch, "--workers", "3", "--patience_s", str(PATIENCE_S))
+        launch = ["--launcher", "ray", "--launcher_options", f"address={ray_cluster.address},num_cpus=1"]
+        driver = cluster.command(
+            "driver", "grid", *given, *launch, "--workers", "3", "--heartbeat_timeout_s", str(PATIENCE_S)
+        )
         wait_for((tmp_path / "queue.db").exists, driver)
         _, pid = wait_for(cluster.holders, driver)[0]
         node = ray_clusters.node_of(nodes, pid)
@@ -172,7 +174,7 @@ def check_done(cluster, *, points):
     progress = study.progress()
     assert (progress.planned, progress.finished) == (points, points)
     records = study.runs.records()
-    assert {one.state for one in records} == {State.FINISHED}
+    assert {one.state for one in records} == {RunState.FINISHED}
     assert len({one.point.key for one in records}) == len(records) == points
     for record in records:
         steps = [step for step, _ in study.runs.curve(record.run_id)]

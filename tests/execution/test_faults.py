@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 from fault_drills import DRILLS, Scene, disturbed, free_port, mlflow_server, points, service_killed
-from test_tracking import OPTIMISATION, SIZE, SPENDING, empty_store, measured  # noqa: F401  # one is a fixture
+from test_tracking import COST, OPTIMIZER_PLAN, SIZE, empty_store, measured  # noqa: F401  # one is a fixture
 
 from skillscale.cli.output import Output
 from skillscale.config import load
 from skillscale.errors import DamagedCheckpointError
 from skillscale.execution import worker
-from skillscale.record import State
+from skillscale.record import RunState
 
 QUICK = ("worker_killed", "woken_late", "clocks_apart", "artifacts_down")
 
@@ -49,10 +49,18 @@ def test_a_torn_checkpoint_is_set_aside_and_the_point_trained_anew(empty_store, 
     def train(recipe, config, prepared, *, checkpoint, **others):
         if checkpoint.exists():
             raise DamagedCheckpointError(f"checkpoint {checkpoint} can't be read")
-        result = {"sets": {}, "skills": {"code": measured(2.0)}, "skills_held_out": {}, "uses": {}, "exposures": None}
-        return SimpleNamespace(curve=[(1000, 3.0)], spending=SPENDING, **result)
+        result = {
+            "sets": {},
+            "skills": {"code": measured(2.0)},
+            "skills_held_out": {},
+            "data_use": {},
+            "exposures": None,
+        }
+        return SimpleNamespace(curve=[(1000, 3.0)], cost=COST, **result)
 
-    monkeypatch.setattr(run, "training_recipe", lambda *asked: SimpleNamespace(size=SIZE, optimisation=OPTIMISATION))
+    monkeypatch.setattr(
+        run, "training_recipe", lambda *asked: SimpleNamespace(size=SIZE, optimizer_plan=OPTIMIZER_PLAN)
+    )
     monkeypatch.setattr(run, "train_and_measure", train)
     monkeypatch.setattr(worker, "data_sets", lambda prepared: [])
     shutil.copy(empty_store, tmp_path / "runs.db")
@@ -67,6 +75,6 @@ def test_a_torn_checkpoint_is_set_aside_and_the_point_trained_anew(empty_store, 
 
     record = worker.train_claimed(writer, desk, study)
 
-    assert (record.state, record.skills["code"].loss) == (State.FINISHED, 2.0)
+    assert (record.state, record.skills["code"].loss) == (RunState.FINISHED, 2.0)
     assert [path.name for path in torn.parent.iterdir()] == [f"{writer.run_id}.damaged"]
     assert "trained anew" in log.getvalue()

@@ -80,7 +80,7 @@ def branches():
 
 def test_budgets_of_branches_share_sizes_and_seeds(branches):
     points = grid_points(branches)
-    trunks = {each.point.trunk for each in points}
+    trunks = {each.point.stable_phase for each in points}
     assert len(trunks) < len(points) / 2
     per_budget = {budget: {e.point.n_params for e in points if e.budget == budget} for budget in branches.study.budgets}
     for below, above in itertools.pairwise(per_budget.values()):
@@ -111,13 +111,13 @@ def test_trunks_begin_with_their_shortest_points_the_costliest_trunk_first(branc
     points = [each.point for each in grid_points(branches)]
     for seed in (0, 1, 2):
         own = [point for point in points if point.seed == seed]
-        firsts = list({point.trunk: point for point in reversed(own)}.values())
-        for trunk in {point.trunk for point in own}:
-            lengths = [point.n_tokens for point in own if point.trunk == trunk]
+        firsts = list({point.stable_phase: point for point in reversed(own)}.values())
+        for trunk in {point.stable_phase for point in own}:
+            lengths = [point.n_tokens for point in own if point.stable_phase == trunk]
             assert lengths == sorted(lengths)
         assert set(own[: len(firsts)]) == set(firsts), "no worker waits for another while there are trunks"
-    longest = {point.trunk: cost(point) for point in points}
-    order = [longest[point.trunk] for point in points[:8]]
+    longest = {point.stable_phase: cost(point) for point in points}
+    order = [longest[point.stable_phase] for point in points[:8]]
     assert order == sorted(order, reverse=True)
 
 

@@ -1,6 +1,5 @@
 """Launchers start what they are told with its environment, end it when asked, and write no address down."""
 
-import io
 import json
 import os
 import re
@@ -17,18 +16,18 @@ import yaml
 from storages import PASSWORD
 
 from skillscale import cli
-from skillscale.cli.output import Output
-from skillscale.cli.values import launch_options
+from skillscale.config import readers
+from skillscale.config.options import UserTrainerOptions, WorkerPoolOptions
 from skillscale.errors import InputError
 from skillscale.execution import launchers
 from skillscale.execution.launchers import launcher
 from skillscale.execution.launchers.kubernetes import job_manifest, job_name
 from skillscale.execution.launchers.local import PARENT, Local, visible_gpus
-from skillscale.execution.worker_pool import print_worker_command, worker_argv
+from skillscale.execution.worker_pool import WorkerPool
 
 ADDRESS = f"postgresql+psycopg2://me:{PASSWORD}@host/x"
 ENVIRONMENT = {"SKILLSCALE_QUEUE": ADDRESS, "MLFLOW_TRACKING_URI": "http://host:5000"}
-WORDS = ["worker", "--study", "main", "--retry_failed", "false", "--sampled", "false", "--stay", "true"]
+WORDS = ["worker", "--study", "main", "--retry_failed", "false", "--sampled_only", "false", "--wait_for_others", "true"]
 
 
 def told(folder: Path, then: str = "") -> list[str]:
@@ -206,20 +205,27 @@ def test_slurm_takes_the_options_that_are_shown(tmp_path, slurm_on_path):
     """As an example in the help and on the page, without a warning."""
     pytest.importorskip("submitit")
     (shown,) = [
-        one.help for entry in cli.ENTRIES if entry.name == "grid" for one in entry.parameters if one.name == "launch"
+        one.help
+        for entry in cli.COMMANDS
+        if entry.name == "grid"
+        for one in entry.parameters
+        if one.name == "launcher_options"
     ]
-    page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
-    examples = [shown.rpartition("as in ")[2], *re.findall(r"--launch ([^`\s]*gpus_per_node[^`\s]*)", page)]
+    page = (Path(__file__).parents[2] / "docs" / "guide" / "howto" / "cluster.md").read_text()
+    examples = [
+        shown.rpartition("as in ")[2],
+        *re.findall(r"--launch(?:er_options)? ([^`\s]*gpus_per_node[^`\s]*)", page),
+    ]
     assert len(examples) >= 3
     for example in examples:
-        launcher("slurm", launch_options(example), tmp_path)
+        launcher("slurm", readers.launcher_options(example), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"cluster": "local", "slurm_colour": "red"}, "refuses .*slurm_colour"),
-        ({"timeout_min": 5}, r"no SLURM here \(srun is not found\); --launch cluster=local"),
+        ({"timeout_min": 5}, r"no SLURM here \(srun is not found\); --launcher_options cluster=local"),
     ],
 )
 def test_slurm_refuses_what_it_has_not(tmp_path, options, says):
@@ -252,12 +258,17 @@ def test_the_manifest_says_what_kubernetes_demands_of_an_indexed_job():
     assert [one["name"] for one in container["env"]] == ["HOME"], "addresses come from the secret alone"
 
 
+def pool(study="main", launcher="kubernetes", **options):
+    return WorkerPool(
+        study=study, tracking="", queue="queue.journal", cache=Path("x"), options=WorkerPoolOptions(launcher=launcher),
+        **options,
+    )  # fmt: skip
+
+
 def test_the_manifest_starts_the_worker_as_the_command_line_has_it():
-    (entry,) = [one for one in cli.ENTRIES if one.name == "worker"]
-    arguments = {"storage": "queue.journal", "study_name": "main", "cache": Path("x"), "trainer": ""}
-    words = worker_argv(arguments, retry_failed=False, sampled=False, stay=True, elsewhere=True)
+    words = pool().argv(retry_failed=False, wait_for_others=True, local=False)
     assert words == WORDS
-    assert cli.parse(words[1:], entry)["study"] == "main"
+    assert cli.parse(words[1:], cli.find_command("worker", cli.COMMANDS)).options.study.study == "main"
 
 
 @pytest.mark.parametrize(
@@ -287,31 +298,28 @@ def test_a_launcher_that_can_start_nothing_is_refused_before_anything_is_made(
 ):
     pytest.importorskip("submitit")
     where = ["--tracking", f"sqlite:///{tmp_path}/a.db", "--cache", str(tmp_path / "cache")]
-    where += ["--storage", f"sqlite:///{tmp_path}/q.db"]
-    assert cli.main([*words, *where, "--launcher", name, "--launch", launch_]) == 2
+    where += ["--queue", f"sqlite:///{tmp_path}/q.db"]
+    assert cli.main([*words, *where, "--launcher", name, "--launcher_options", launch_]) == 2
     assert says in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_words_to_type_are_those_that_are_no_defaults(tmp_path):
-    (entry,) = [one for one in cli.ENTRIES if one.name == "worker"]
-    arguments = {"storage": "queue.journal", "study_name": "my study", "cache": tmp_path, "launcher": "none"}
-    log = io.StringIO()
-    told = print_worker_command(arguments, Output(as_json=True, answer=io.StringIO(), log=log))
-    assert log.getvalue().endswith(": skillscale worker --study 'my study'\n")
-    typed = shlex.split(log.getvalue().partition(": skillscale ")[2])
-    assert cli.parse(typed[1:], entry) == cli.parse(told["worker"][1:], entry)
-    print_worker_command(
-        {**arguments, "trainer": "a.py:train", "timeout_s": 60.0}, Output(answer=io.StringIO(), log=log), sampled=True
-    )
-    assert log.getvalue().endswith(" --sampled true --trainer a.py:train --timeout_s 60.0\n")
+def test_the_words_to_type_are_those_that_are_no_defaults():
+    worker = cli.find_command("worker", cli.COMMANDS)
+    command = pool(study="my study", launcher="none").external_command()
+    assert command.text.endswith(": skillscale worker --study 'my study'")
+    typed = shlex.split(command.text.partition(": skillscale ")[2])
+    assert cli.parse(typed[1:], worker) == cli.parse(command.argv[1:], worker)
+    trainer = UserTrainerOptions(trainer="a.py:train", timeout_s=60.0)
+    command = pool(launcher="none", user_trainer=trainer, sampled_only=True).external_command()
+    assert command.text.endswith(" --sampled_only true --trainer a.py:train --timeout_s 60.0")
 
 
 @pytest.mark.parametrize("name", ["none", "slurm", "ray", "kubernetes"])
 def test_launchers_for_other_machines_want_a_storage(name, tmp_path, capsys):
     words = ["grid", "--launcher", name, "--tracking", f"sqlite:///{tmp_path}/a.db", "--cache", str(tmp_path)]
     assert cli.main(words) == 2
-    assert "--storage" in capsys.readouterr().err
+    assert "--queue" in capsys.readouterr().err
     assert not (tmp_path / "a.db").exists()
 
 

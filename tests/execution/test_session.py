@@ -12,7 +12,7 @@ import pytest
 import small_study
 
 from skillscale.errors import TrackingError
-from skillscale.record import State
+from skillscale.record import RunState
 
 
 def command(words, **environment):
@@ -40,7 +40,7 @@ def registry(folder: Path):
 
 
 def finished(folder: Path):
-    return [one for one in registry(folder).study("small").runs.records() if one.state is State.FINISHED]
+    return [one for one in registry(folder).study("small").runs.records() if one.state is RunState.FINISHED]
 
 
 def wait_for(condition, seconds=120.0):
@@ -79,11 +79,11 @@ def _count(folder):
 def test_a_study_killed_twice_ends_with_every_point_trained_exactly_once(studied):
     folder, _, before, result, _ = studied
     records = registry(folder).study("small").runs.records()
-    keys = [one.point.key for one in records if one.state is State.FINISHED]
+    keys = [one.point.key for one in records if one.state is RunState.FINISHED]
     assert result["training"]["points"] == 8
     assert len(keys) == len(set(keys)) == 9  # and a sampled one
     assert before <= {one.run_id for one in records}
-    assert not [one for one in records if one.state is not State.FINISHED]
+    assert not [one for one in records if one.state is not RunState.FINISHED]
 
 
 def test_the_same_command_again_trains_nothing(studied):
@@ -131,9 +131,9 @@ def test_a_record_tells_what_was_seen_and_spent(studied):
     folder, *_ = studied
     for record in finished(folder):
         assert record.size.n_params == record.size.n_params_embed + record.size.n_params_nonembed
-        assert sum(use.tokens for use in record.uses.values()) == pytest.approx(record.point.n_tokens, rel=0.05)
-        assert record.spending.flops_exact > 0
-        assert 0 < record.spending.matmul_share < 1
+        assert sum(use.tokens for use in record.data_use.values()) == pytest.approx(record.point.n_tokens, rel=0.05)
+        assert record.cost.flops_exact > 0
+        assert 0 < record.cost.matmul_share < 1
         assert record.skills["reversing"].count == 17
         assert set(record.sets) == {"reversal", "val/prose", "val/code"}
 
@@ -181,7 +181,7 @@ def test_ctrl_c_marks_the_run_and_the_study_goes_on(tmp_path):
     assert process.returncode == 130
     assert "go on" in err
     (record,) = registry(tmp_path).study("small").runs.records()
-    assert record.state is State.KILLED
+    assert record.state is RunState.KILLED
 
 
 def _running(folder):
@@ -189,7 +189,7 @@ def _running(folder):
         records = registry(folder).study("small").runs.records()
     except TrackingError:  # as above
         return False
-    return any(one.optimisation is not None for one in records)
+    return any(one.optimizer_plan is not None for one in records)
 
 
 def test_a_grid_over_other_mixes_adds_them_to_the_study(studied):
@@ -242,4 +242,4 @@ def test_ctrl_c_on_a_grid_marks_the_runs_of_its_workers(tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     states = {one.state for one in registry(tmp_path).study("small").runs.records()}
-    assert states == {State.KILLED}
+    assert states == {RunState.KILLED}

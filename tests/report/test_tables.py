@@ -5,7 +5,7 @@ import report_studies as studies
 from report_studies import BUDGETS, MIX, NOT_BRACKETED
 
 from skillscale.laws.results import Interval
-from skillscale.record import State
+from skillscale.record import RunState
 from skillscale.report import tables
 
 RESIDUALS = {
@@ -57,7 +57,7 @@ def test_a_refusal_stands_in_place_of_the_number_with_its_reason_once():
 def test_the_runs_frame_has_every_run_and_leaves_missing_losses_missing():
     fits = studies.fits(RESIDUALS)
     records = studies.records(fits.runs, fits.skills)
-    records[0] = replace(records[0], state=State.FAILED, reason="diverged", skills={})
+    records[0] = replace(records[0], state=RunState.FAILED, reason="diverged", skills={})
     frame = tables.runs_frame(records)
     assert len(frame) == len(records)
     assert frame["skill_loss/code"].isna().tolist() == [True] + [False] * (len(records) - 1)
@@ -75,7 +75,7 @@ def test_imported_runs_without_size_or_spending_are_listed():
 
 def test_drawn_curves_are_among_the_frames():
     fits = studies.fits(RESIDUALS)
-    frames = tables.frames(fits, studies.records(fits.runs, fits.skills))
+    frames = tables.study_frames(fits, studies.records(fits.runs, fits.skills))
     assert {"runs", "optima", "isoflop_curves", "power_laws", "residuals", "frontier", "left_out"} == set(frames)
     curve = frames["isoflop_curves"].query("skill == 'code' and C == 5e10")
     best = next(one for one in fits.minima if (one.skill, one.C) == ("code", 5e10))

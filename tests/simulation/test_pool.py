@@ -31,7 +31,7 @@ def followed(world, pool, targets, budget, *, seed=0, runs=math.inf):
     history, made, left = RunHistory.empty(SKILLS, 0 if pool.h is None else pool.h.shape[1]), [], budget
     rng = np.random.default_rng(seed)
     while True:
-        wish = DesignGoal(targets=targets, left=left, runs=runs - len(made))
+        wish = DesignGoal(targets=targets, budget=left, max_runs=runs - len(made))
         more = list(choose(history, pool, wish, sorted(set(range(len(pool))) - set(made)), count=2 * START, seed=seed))
         if not more:
             return made, history
@@ -81,12 +81,12 @@ def test_optima_may_be_asked_of_a_pool():
 
 
 def test_what_cannot_be_paid_for_is_not_chosen():
-    wish = DesignGoal(targets=TARGETS, left=0.5 * POOL.cost.min())
+    wish = DesignGoal(targets=TARGETS, budget=0.5 * POOL.cost.min())
     assert choose(RunHistory.empty(SKILLS), POOL, wish, range(len(POOL)), count=4) == ()
-    assert choose(RunHistory.empty(SKILLS), POOL, replace(wish, left=math.inf), (), count=4) == ()
-    assert choose(RunHistory.empty(SKILLS), POOL, replace(wish, left=1e30, runs=0), range(len(POOL))) == ()
+    assert choose(RunHistory.empty(SKILLS), POOL, replace(wish, budget=math.inf), (), count=4) == ()
+    assert choose(RunHistory.empty(SKILLS), POOL, replace(wish, budget=1e30, max_runs=0), range(len(POOL))) == ()
     only = int(np.argmin(POOL.cost))
-    assert choose(RunHistory.empty(SKILLS), POOL, replace(wish, left=1e30), [only], count=4) == (only,)
+    assert choose(RunHistory.empty(SKILLS), POOL, replace(wish, budget=1e30), [only], count=4) == (only,)
 
 
 def test_a_limit_of_runs_is_kept():
@@ -99,7 +99,7 @@ def test_pools_that_make_no_sense_are_refused():
         Pool(N=np.zeros(0), D=np.zeros(0), cost=np.zeros(0))
     with pytest.raises(InputError, match="above 0"):
         Pool(N=np.ones(2), D=np.ones(2), cost=np.array([1.0, 0.0]))
-    with pytest.raises(InputError, match="losses alone"):
+    with pytest.raises(InputError, match="only a loss has one"):
         Target(quantity=Quantity.OPTIMUM, skill="code", C=1e20, N=1e9)
 
 
@@ -107,26 +107,28 @@ def test_pools_that_make_no_sense_are_refused():
 def test_a_plan_counts_no_candidate_more_often_than_allowed(total):
     rng = np.random.default_rng(0)
     question = SkillInformation(
-        M=np.eye(3), b=rng.normal(size=(30, 3)), gradients=rng.normal(size=(2, 3)), now=np.ones(2)
+        M=np.eye(3), b=rng.normal(size=(30, 3)), gradients=rng.normal(size=(2, 3)), current_variances=np.ones(2)
     )
-    problem = AllocationProblem(questions=[question], combine=np.eye(2), weights=np.array([1.0, 2.0]), total=total)
+    problem = AllocationProblem(
+        information=[question], combine=np.eye(2), weights=np.array([1.0, 2.0]), by_mean_variance=total
+    )
     cost = np.exp(rng.normal(size=30))
-    free = allocate_runs(problem, cost, left=8.0, runs=math.inf)
-    once = allocate_runs(problem, cost, left=8.0, runs=math.inf, most=1.0)
+    free = allocate_runs(problem, cost, budget=8.0, max_runs=math.inf)
+    once = allocate_runs(problem, cost, budget=8.0, max_runs=math.inf, max_count=1.0)
     assert free.max() > 1.5
     assert once.max() <= 1 + 1e-9
     assert once @ cost == pytest.approx(8.0)
     even = np.full(30, 8.0 / cost.sum())
-    assert problem.value(free) < problem.value(once) < problem.value(even)
-    assert allocate_runs(problem, cost, left=1e3, runs=math.inf, most=1.0) == pytest.approx(np.ones(30))
+    assert problem.objective(free) < problem.objective(once) < problem.objective(even)
+    assert allocate_runs(problem, cost, budget=1e3, max_runs=math.inf, max_count=1.0) == pytest.approx(np.ones(30))
 
 
 def test_a_loss_at_a_run_and_its_gradient_are_the_beliefs_own():
     target = TARGETS[1]
     _, history = followed(random_truth(TruthFamily.REAL, 1), POOL, TARGETS, 0.02 * POOL.cost.sum())
-    one = believed(history, POOL, TARGETS)[target.skill].beliefs[0]
-    known = replace(believed(history, POOL, TARGETS)[target.skill], beliefs=(one,), weights=np.ones(1))
-    ((value, gradient),) = known.told(target.place)
+    one = believed(history, POOL, TARGETS)[target.skill].posteriors[0]
+    known = replace(believed(history, POOL, TARGETS)[target.skill], posteriors=(one,), weights=np.ones(1))
+    ((value, gradient),) = known.quantity_by_law(target.query_point)
     assert value == pytest.approx(float(one.log_loss(BEYOND.N, BEYOND.D, None)[1]))
     assert gradient @ np.linalg.solve(one.precision, gradient) > 0
     assert "of 3e+09 parameters" in target.name
@@ -171,7 +173,7 @@ def test_a_twentieth_of_the_cost_of_a_real_pool_predicts_its_test_runs(tables):
     history = RunHistory.empty(["loss"])
     log_L = np.log(train["loss"].to_numpy())
     while at := choose(
-        history, pool, DesignGoal(targets=targets, left=left), sorted(set(range(len(N))) - set(made)), count=16
+        history, pool, DesignGoal(targets=targets, budget=left), sorted(set(range(len(N))) - set(made)), count=16
     ):
         made += at
         left -= float(pool.cost[list(at)].sum())

@@ -36,7 +36,7 @@ def losses(n_params, n_tokens, mix, seed):
 def wish(budget, space=SPACE):
     mixes = () if space.mixes is None else [tuple(mix) for mix in space.mixes]
     return DesignGoal(
-        targets=default_targets(SKILLS, largest=UNIT, computes=[1e21], mixes=mixes), left=budget * UNIT, runs=24
+        targets=default_targets(SKILLS, largest=UNIT, computes=[1e21], mixes=mixes), budget=budget * UNIT, max_runs=24
     )
 
 
@@ -115,7 +115,7 @@ class Watcher:
         self.seen = []
 
     def next_runs(self, history, left, count, rng):
-        self.seen.append((len(history), int(history.having("code").sum())))
+        self.seen.append((len(history), int(history.measured("code").sum())))
         N = np.full(count, 3e7)
         return N, 1e18 / (6 * N), None
 
@@ -130,7 +130,7 @@ def test_runs_under_way_are_shown_without_their_losses(workers, batch, pending):
         ReplaySettings(budget=2 * UNIT, workers=workers, batch=batch), rng=np.random.default_rng(0),
     )  # fmt: skip
     assert {made - known for made, known in watcher.seen} == pending
-    assert history.having("code").all()
+    assert history.measured("code").all()
     assert SPACE.cost(history.N, history.D).sum() <= 2 * UNIT
 
 
@@ -184,7 +184,7 @@ def world_file(tmp_path, text, noise="0.0"):
 
 
 def test_without_noise_errors_vanish_against_the_reference_searched_for(tmp_path):
-    found = simulated("--world", world_file(tmp_path, FILE), "--design", "grid", "--seeds", "1")
+    found = simulated("--truth", world_file(tmp_path, FILE), "--design", "grid", "--seeds", "1")
     rows = found["designs"]["grid"]["optima"]
     assert {(row["skill"], row["flops"]) for row in rows} == {(s, C) for s in ("code", "prose") for C in (1e20, 1e21)}
     assert max(row["rmse"] for row in rows) < 0.02
@@ -194,7 +194,7 @@ def test_without_noise_errors_vanish_against_the_reference_searched_for(tmp_path
 
 def test_the_files_own_optimum_is_believed(tmp_path):
     text = FILE + "\ndef optimum(skill, flops, mix):\n    return 1e9\n"
-    rows = simulated("--world", world_file(tmp_path, text), "--design", "grid", "--seeds", "1")
+    rows = simulated("--truth", world_file(tmp_path, text), "--design", "grid", "--seeds", "1")
     biases = {row["flops"]: row["bias"] for row in rows["designs"]["grid"]["optima"] if row["skill"] == "code"}
     # N* = G (C/6)^a of this law, less ln 1e9
     G = (0.34 * 406.4 / (0.28 * 410.7)) ** (1 / 0.62)
@@ -203,7 +203,9 @@ def test_the_files_own_optimum_is_believed(tmp_path):
 
 
 def test_a_noisy_file_is_searched_with_many_seeds(tmp_path, capfd):
-    simulated("--world", world_file(tmp_path, FILE, "0.002"), "--design", "grid", "--seeds", "1", "--computes", "1e20")
+    simulated(
+        "--truth", world_file(tmp_path, FILE, "0.002"), "--design", "grid", "--seeds", "1", "--target_flops", "1e20"
+    )
     line = next(line for line in capfd.readouterr().err.splitlines() if "searched for" in line)
     N = float(line.split("code ")[1].split()[0])
     G = (0.34 * 406.4 / (0.28 * 410.7)) ** (1 / 0.62)
@@ -212,7 +214,7 @@ def test_a_noisy_file_is_searched_with_many_seeds(tmp_path, capfd):
 
 def test_errors_are_left_out_where_the_same_arguments_tell_another_loss(tmp_path):
     text = FILE.replace('random.Random(f"{n_params} {n_tokens} {seed}")', "random")
-    found = simulated("--world", world_file(tmp_path, text, "0.002"), "--design", "grid", "--seeds", "2")
+    found = simulated("--truth", world_file(tmp_path, text, "0.002"), "--design", "grid", "--seeds", "2")
     assert "define optimum" in found["left_out"]
     assert {row["rmse"] for row in found["designs"]["grid"]["optima"]} == {None}
     assert found["designs"]["grid"]["runs"] == 35
@@ -225,13 +227,13 @@ def losses(n_params, n_tokens, mix, seed):
     return {"s": 1.69 + 406.4 / n_params**0.34 + 410.7 / (n_tokens * (mix["a"] + .3 * mix["b"]))**0.28}
 """
     path = world_file(tmp_path, text)
-    found = simulated("--world", path, "--design", "sobol", "--seeds", "1", "--mixes", "a=.5,b=.5;a=.8,b=.2")
+    found = simulated("--truth", path, "--design", "sobol", "--seeds", "1", "--mixes", "a=.5,b=.5;a=.8,b=.2")
     assert {tuple(row["mix"]) for row in found["designs"]["sobol"]["optima"]} == {(0.5, 0.5), (0.8, 0.2)}
-    simulated("--world", path, "--design", "sobol", "--seeds", "1", "--mixes", "a=.5,b=.5")
+    simulated("--truth", path, "--design", "sobol", "--seeds", "1", "--mixes", "a=.5,b=.5")
 
 
 def test_a_kind_is_another_world_each_seed():
-    found = simulated("--world", "real", "--design", "ours,sobol", "--seeds", "2", "--workers", "2", "--batch", "2",
+    found = simulated("--truth", "real", "--design", "ours,sobol", "--seeds", "2", "--workers", "2", "--batch", "2",
                       "--runs", "12")  # fmt: skip
     assert set(found["designs"]) == {"ours", "sobol"}
     for one in found["designs"].values():
@@ -256,20 +258,20 @@ def test_a_kind_is_another_world_each_seed():
     ],
 )
 def test_bad_files_are_told_what_to_do(tmp_path, capsys, text, told):
-    assert cli.main(["simulate", "--world", world_file(tmp_path, text), "--design", "grid", "--seeds", "1"]) == 2
+    assert cli.main(["simulate", "--truth", world_file(tmp_path, text), "--design", "grid", "--seeds", "1"]) == 2
     assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--world", "nothing.py"], "no file"),
-        (["--world", "ad"], "no world"),
-        (["--world", "add", "--design", "sobal"], "did you mean sobol?"),
-        (["--world", "add", "--budget", ".001"], "buys no run"),
-        (["--world", "add", "--ratio", "3"], "least and the largest"),
-        (["--world", "add", "--flops_min", "1e20"], "flops"),
-        (["--world", "add", "--mixes", "a=.5,b=.5;a=1", "--target_mixes", "c=1"], "names c"),
+        (["--truth", "nothing.py"], "no file"),
+        (["--truth", "ad"], "no world"),
+        (["--truth", "add", "--design", "sobal"], "did you mean sobol?"),
+        (["--truth", "add", "--budget", ".001"], "buys no run"),
+        (["--truth", "add", "--ratio", "3"], "least and the largest"),
+        (["--truth", "add", "--flops_min", "1e20"], "flops"),
+        (["--truth", "add", "--mixes", "a=.5,b=.5;a=1", "--target_mixes", "c=1"], "names c"),
     ],
 )
 def test_bad_words_are_told_what_to_do(capsys, words, told):
@@ -318,5 +320,5 @@ def test_the_v_optimal_run_lowers_the_variance_of_predictions_as_much_as_it_says
 def test_searches_spend_their_budget(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # GPSampler is experimental
-        found = simulated("--world", "add", "--design", name, "--seeds", "1", "--budget", "1.3")
+        found = simulated("--truth", "add", "--design", name, "--seeds", "1", "--budget", "1.3")
     assert 1.2e19 < found["designs"][name]["flops_spent"] <= 1.3e19 * (1 + 1e-9)

@@ -29,7 +29,7 @@ from skillscale.cli.output import Output
 from skillscale.errors import DivergedError, TrackingError
 from skillscale.execution import user_trainer, worker
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import RunRecord, State
+from skillscale.record import RunRecord, RunState
 
 NAME, TRAINER, SKILLS = "drill", "law.py:train", ("code",)
 WORKERS = 3
@@ -228,10 +228,10 @@ class Scene:
         """What a fresh look at the store shows."""
         study = opened(self.uri, str(self.folder))
         records, store = study.runs.records(), study._store
-        finished = Counter(one.point.key for one in records if one.state is State.FINISHED)
-        failed = {one.point.key for one in records if one.state is State.FAILED and one.reason} - finished.keys()
+        finished = Counter(one.point.key for one in records if one.state is RunState.FINISHED)
+        failed = {one.point.key for one in records if one.state is RunState.FAILED and one.reason} - finished.keys()
         planned = {point.key for point in study.points()}
-        again = [one for one in records if one.state is State.FINISHED and _is_written_twice(store, one.run_id)]
+        again = [one for one in records if one.state is RunState.FINISHED and _is_written_twice(store, one.run_id)]
         everything = store.search([study.experiment_id, study.study_experiment_id])
         return Outcome(
             points=len(planned), finished=len(finished), failed=len(failed),
@@ -386,7 +386,7 @@ def nan_in_the_middle(scene: Scene) -> None:
     """Two runs diverge; they are reported, and tried once more on request."""
     scene.start(WORKERS, Orders(trainer=Trainer(nan_at=(3, 8))))
     scene.wait()
-    reasons = [one.reason for one in scene.study.runs.records() if one.state is State.FAILED]
+    reasons = [one.reason for one in scene.study.runs.records() if one.state is RunState.FAILED]
     assert reasons == ["diverged: loss is nan"] * 2, reasons
     scene.start(1, Orders(retry_failed=True))
 
@@ -434,7 +434,7 @@ def trainer_hangs(scene: Scene) -> None:
         process.start()
         scene.crew.append(process)
         scene.wait(600.0)
-        reasons = [one.reason for one in scene.study.runs.records() if one.state is State.FAILED]
+        reasons = [one.reason for one in scene.study.runs.records() if one.state is RunState.FAILED]
         assert len(reasons) == 1, scene.logs()
         assert "no answer within" in reasons[0], reasons
 

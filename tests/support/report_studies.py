@@ -20,7 +20,7 @@ from skillscale.laws.results import (
     Verdict,
 )
 from skillscale.point import DesignPoint, Mix
-from skillscale.record import Measurement, ModelSize, RunCost, RunRecord, State
+from skillscale.record import Measurement, ModelSize, RunCost, RunRecord, RunState
 
 MIX = "code=0.5,knowledge=0.5"
 BUDGETS = (5e10, 1.6e11, 5e11)
@@ -168,7 +168,7 @@ def records(runs: pd.DataFrame, skills: Sequence[str], *, imported: bool = False
             n_params_embed=point.n_params - point.n_params // 2,
             depth=3, width=32, n_heads=2, vocab_size=512, context=256,
         )  # fmt: skip
-        spending = RunCost(flops_exact=1.2 * point.flops, tokens_per_s=5e4, matmul_share=0.3, train_s=9.0, eval_s=2.0)
+        cost = RunCost(flops_exact=1.2 * point.flops, tokens_per_s=5e4, matmul_share=0.3, train_s=9.0, eval_s=2.0)
         measured = {
             skill: Measurement(loss=row[skill], sem=0.02, bpb=1.1, count=300, tokens=9000)
             for skill in skills
@@ -178,11 +178,11 @@ def records(runs: pd.DataFrame, skills: Sequence[str], *, imported: bool = False
             RunRecord(
                 run_id=row["run_id"],
                 study="demo",
-                state=State.FINISHED,
+                state=RunState.FINISHED,
                 reason="",
                 point=point,
                 size=None if imported else size,
-                spending=None if imported else spending,
+                cost=None if imported else cost,
                 skills=measured,
             )
         )

@@ -67,7 +67,7 @@ def run(folder: Path, *, train=None, batch=4, stop_after=None, progress="", chec
         done = training.train(
             point,
             size=SIZE,
-            optimisation=plan,
+            optimizer_plan=plan,
             stream=MixStream(categories, point.mix, seed=0, context=CONTEXT),
             config=config,
             checkpoint=folder / checkpoint if checkpoint else None,

@@ -6,11 +6,11 @@ import time
 
 import pytest
 from storages import PASSWORD
-from test_tracking import DATA, OPTIMISATION, PROVENANCE, RESULTS, SIZE, point
+from test_tracking import DATA, OPTIMIZER_PLAN, PROVENANCE, RESULTS, SIZE, point
 
 from skillscale.config import load
 from skillscale.errors import InputError, LeaseLostError, TrackingError
-from skillscale.record import ProposalReason, State
+from skillscale.record import ProposalReason, RunState
 from skillscale.tracking import StudyStore, current_owner
 from skillscale.tracking.queue_storage import QueueAddress
 
@@ -46,7 +46,7 @@ def opened(tmp_path, config, made):
 
 
 def begin(writer):
-    writer.begin(size=SIZE, optimisation=OPTIMISATION, provenance=PROVENANCE, config_yaml="a: 1\n", data=DATA)
+    writer.begin(size=SIZE, optimizer_plan=OPTIMIZER_PLAN, provenance=PROVENANCE, config_yaml="a: 1\n", data=DATA)
 
 
 def wait_for(condition, seconds=20.0):
@@ -59,7 +59,7 @@ def wait_for(condition, seconds=20.0):
 
 def test_points_go_out_once_and_records_come_back_as_without_a_storage(opened, config):
     study = opened().open_study("one", config)
-    why = ProposalReason(purpose="plan", cost=1e12, fall={"ln N*(code)": 0.1}, laws={"code": {"chinchilla": 1.0}})
+    why = ProposalReason(purpose="plan", cost=1e12, narrowing={"ln N*(code)": 0.1}, laws={"code": {"chinchilla": 1.0}})
     assert study.add_points([point(seed=seed) for seed in range(2)], {point(seed=1).key: why}) == 2
     other = opened().study("one")
     assert [one.why for one in other.planned()] == [None, why]
@@ -93,12 +93,12 @@ def test_a_lost_point_goes_on_in_the_same_run_and_its_late_holder_writes_nothing
     assert (again.run_id, again.claim.attempt, again.claim.deaths) == (lost.run_id, 2, 1)
     with pytest.raises(LeaseLostError, match="given to another"), lost:
         lost.finish(**RESULTS)
-    assert [one.state for one in other.runs.records()] == [State.RUNNING]
+    assert [one.state for one in other.runs.records()] == [RunState.RUNNING]
     with again:
         begin(again)
         again.finish(**RESULTS)
     (record,) = study.runs.records()
-    assert (record.run_id, record.state) == (lost.run_id, State.FINISHED)
+    assert (record.run_id, record.state) == (lost.run_id, RunState.FINISHED)
     assert study.progress().finished == 1
 
 
@@ -148,7 +148,7 @@ def test_runs_that_nobody_holds_are_closed_and_go_on_later(opened, config):
     writer._lease.abandon()
     (reaped,) = opened().study("one").close_stale()
     assert (reaped.run_id, reaped.owner) == (writer.run_id, ELSEWHERE)
-    assert [one.state for one in study.runs.records()] == [State.KILLED]
+    assert [one.state for one in study.runs.records()] == [RunState.KILLED]
     assert study.claim().run_id == writer.run_id
 
 
@@ -189,7 +189,7 @@ def test_a_queue_does_not_move_while_its_points_are_held(opened, config):
 
 def test_a_lost_default_queue_is_filled_again_from_the_runs(opened, config, tmp_path):
     study = opened("").open_study("one", config)
-    why = ProposalReason(purpose="plan", cost=1e12, fall={"ln N*(code)": 0.1}, laws={"code": {"chinchilla": 1.0}})
+    why = ProposalReason(purpose="plan", cost=1e12, narrowing={"ln N*(code)": 0.1}, laws={"code": {"chinchilla": 1.0}})
     study.add_points([point(seed=seed) for seed in range(4)], {point(seed=2).key: why})
     with study.claim() as writer:
         writer.finish(**RESULTS)
@@ -214,10 +214,9 @@ def test_a_default_queue_of_another_machine_is_not_begun_twice(opened, config, t
     study.add_points([point()])
     monkeypatch.setattr(QueueAddress, "default", lambda tracking, cache: caches[1])
     elsewhere = opened("").study("one")
-    assert elsewhere.planned() == []
-    for change in (elsewhere.claim, lambda: elsewhere.add_points([point(seed=1)])):
+    for use in (elsewhere.planned, elsewhere.claim, lambda: elsewhere.add_points([point(seed=1)])):
         with pytest.raises(InputError, match=r"another machine.*--queue"):
-            change()
+            use()
 
 
 def test_a_finished_point_whose_run_was_deleted_waits_again(opened, config):

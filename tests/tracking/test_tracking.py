@@ -28,10 +28,10 @@ from skillscale.record import (
     Provenance,
     RunCost,
     RunRecord,
-    State,
-    budget_label,
-    metrics_of,
-    params_of,
+    RunState,
+    as_metrics,
+    as_params,
+    format_budget,
     read_record,
 )
 from skillscale.tracking import RunWriter, Study, StudyStore, current_owner
@@ -45,9 +45,9 @@ SIZE = ModelSize(
     n_params=20_480, n_params_nonembed=12_288, n_params_embed=8_192, depth=1, width=16, n_heads=1, vocab_size=512,
     context=256,
 )  # fmt: skip
-OPTIMISATION = OptimizerPlan(lr=0.0123456789012345678, batch_sequences=4, steps=999, warmup_steps=50)
+OPTIMIZER_PLAN = OptimizerPlan(lr=0.0123456789012345678, batch_sequences=4, steps=999, warmup_steps=50)
 PROVENANCE = Provenance(config_hash="c0ffee", data_hash="da7a", code_version="0.1.0+abc")
-SPENDING = RunCost(
+COST = RunCost(
     flops_exact=1.23456789e11, tokens_per_s=54321.5, matmul_share=0.31, train_s=3.2, eval_s=0.4, flops_spent=1e10
 )
 DATA = (
@@ -61,11 +61,11 @@ def measured(loss: float) -> Measurement:
 
 
 RESULTS = {
-    "spending": SPENDING,
+    "cost": COST,
     "sets": {"arithmetic": measured(1.7), "mmlu/anatomy": measured(2.0), "val/code": measured(3.1)},
     "skills": {"reasoning": measured(1.7)},
     "skills_held_out": {"reasoning": measured(1.9)},
-    "uses": {"code": DataUse(tokens=123_456, epochs=0.25), "prose": DataUse(tokens=7, epochs=1e-5)},
+    "data_use": {"code": DataUse(tokens=123_456, epochs=0.25), "prose": DataUse(tokens=7, epochs=1e-5)},
     "exposures": 3.5,
 }
 
@@ -75,7 +75,9 @@ def point(n_params: int = 20_480, seed: int = 0) -> DesignPoint:
 
 
 def begin(writer: RunWriter, **more) -> None:
-    writer.begin(size=SIZE, optimisation=OPTIMISATION, provenance=PROVENANCE, config_yaml="a: 1\n", data=DATA, **more)
+    writer.begin(
+        size=SIZE, optimizer_plan=OPTIMIZER_PLAN, provenance=PROVENANCE, config_yaml="a: 1\n", data=DATA, **more
+    )
 
 
 @pytest.fixture(scope="session")
@@ -146,8 +148,8 @@ def test_a_record_written_reads_back_equal_in_every_field(registry, study):
     (read,) = registry.study("one").runs.records()
 
     expected = RunRecord(
-        run_id=writer.run_id, study="one", state=State.FINISHED, reason="", point=point(), size=SIZE,
-        optimisation=OPTIMISATION, provenance=PROVENANCE, checkpoint=origin, **RESULTS,
+        run_id=writer.run_id, study="one", state=RunState.FINISHED, reason="", point=point(), size=SIZE,
+        optimizer_plan=OPTIMIZER_PLAN, provenance=PROVENANCE, checkpoint=origin, **RESULTS,
     )  # fmt: skip
     for field in dataclasses.fields(RunRecord):
         assert getattr(read, field.name) == getattr(expected, field.name), field.name
@@ -158,17 +160,17 @@ def test_a_record_written_reads_back_equal_in_every_field(registry, study):
 
 @pytest.mark.parametrize("trunk", ["feed5eed", ""])
 def test_a_trunk_is_told_where_there_is_one(trunk):
-    optimisation = dataclasses.replace(OPTIMISATION, trunk=trunk, decay_steps=200 if trunk else 0)
+    optimizer_plan = dataclasses.replace(OPTIMIZER_PLAN, stable_phase=trunk, decay_steps=200 if trunk else 0)
     record = RunRecord(
-        run_id="r", study="s", state=State.FINISHED, reason="", point=point(), optimisation=optimisation,
-        spending=dataclasses.replace(SPENDING, flops_spent=math.nan),
+        run_id="r", study="s", state=RunState.FINISHED, reason="", point=point(), optimizer_plan=optimizer_plan,
+        cost=dataclasses.replace(COST, flops_spent=math.nan),
     )  # fmt: skip
-    params, metrics = params_of(record), metrics_of(record)
+    params, metrics = as_params(record), as_metrics(record)
     assert ("trunk" in params, "decay_steps" in params) == (bool(trunk), bool(trunk))
     assert "flops_spent" not in metrics
-    read = read_record(params, metrics, run_id="r", study="s", state=State.FINISHED, reason="", point=point())
-    assert read.optimisation == optimisation
-    assert math.isnan(read.spending.flops_spent)
+    read = read_record(params, metrics, run_id="r", study="s", state=RunState.FINISHED, reason="", point=point())
+    assert read.optimizer_plan == optimizer_plan
+    assert math.isnan(read.cost.flops_spent)
 
 
 def test_points_of_a_trunk_are_claimed_together(study):
@@ -179,12 +181,12 @@ def test_points_of_a_trunk_are_claimed_together(study):
     with first:
         begin(first)
         first.finish(**RESULTS)
-    with study.claim(trunk=ours[1].trunk) as second:
+    with study.claim(trunk=ours[1].stable_phase) as second:
         assert second.point == longer[1]
         begin(second)
         second.finish(**RESULTS)
-    with study.claim(trunk=ours[1].trunk) as other:
-        assert other.point.trunk != ours[1].trunk, "none is left of that one: the next of the queue"
+    with study.claim(trunk=ours[1].stable_phase) as other:
+        assert other.point.stable_phase != ours[1].stable_phase, "none is left of that one: the next of the queue"
 
 
 def test_a_run_shows_in_mlflow_what_the_ui_needs(registry, study):
@@ -216,24 +218,24 @@ def test_a_run_shows_in_mlflow_what_the_ui_needs(registry, study):
 
 def test_a_measurement_that_failed_is_absent_and_infinity_is_no_number():
     record = RunRecord(
-        run_id="r", study="s", state=State.FINISHED, reason="", point=point(),
+        run_id="r", study="s", state=RunState.FINISHED, reason="", point=point(),
         sets={"lost": measured(math.nan), "kept": dataclasses.replace(measured(1.0), bpb=math.inf)},
     )  # fmt: skip
-    metrics = metrics_of(record)
+    metrics = as_metrics(record)
     read = read_record(
-        params_of(record), metrics, run_id="r", study="s", state=State.FINISHED, reason="", point=point()
+        as_params(record), metrics, run_id="r", study="s", state=RunState.FINISHED, reason="", point=point()
     )
     assert set(read.sets) == {"kept"}
     assert math.isnan(read.sets["kept"].bpb)
     assert read.size is None
-    assert read.spending is None
+    assert read.cost is None
     assert not any(math.isinf(value) for value in metrics.values())
 
 
 def test_points_of_one_budget_have_one_label():
-    labels = {budget_label(6.0 * n * round(1.25e11 / 6 / n)) for n in range(10_001, 400_000, 12_345)}
+    labels = {format_budget(6.0 * n * round(1.25e11 / 6 / n)) for n in range(10_001, 400_000, 12_345)}
     assert labels == {"1.25e11"}
-    assert budget_label(5e10) == "5e10"
+    assert format_budget(5e10) == "5e10"
 
 
 # The queue
@@ -257,7 +259,7 @@ def test_six_processes_on_a_missing_store_get_each_of_twenty_points_once(tmp_pat
     assert Counter(taken) == Counter(range(20))
     records = StudyStore.open(uri).study("one").runs.records()
     assert Counter(one.point.seed for one in records) == Counter(range(20))
-    assert {one.state for one in records} == {State.FINISHED}
+    assert {one.state for one in records} == {RunState.FINISHED}
 
 
 def test_the_point_of_a_process_killed_with_sigkill_goes_on_in_the_same_run(registry, study):
@@ -276,7 +278,7 @@ def test_the_point_of_a_process_killed_with_sigkill_goes_on_in_the_same_run(regi
 
     (reaped,) = study.close_stale()
     assert (reaped.run_id, study.close_stale()) == (run_id, [])
-    assert [one.state for one in study.runs.records()] == [State.KILLED, State.FAILED]
+    assert [one.state for one in study.runs.records()] == [RunState.KILLED, RunState.FAILED]
     with study.claim() as writer:
         assert (writer.run_id, writer.claim.attempt, writer.logged_tokens) == (run_id, 2, 2000)
         begin(writer)
@@ -307,7 +309,7 @@ def test_a_dead_owner_is_seen_without_reaping_and_gives_up_after_five_deaths(reg
     assert study.claim() is None
     (record,) = study.runs.records()
     assert runs == {record.run_id}
-    assert record.state is State.FAILED
+    assert record.state is RunState.FAILED
     assert "died 5 times" in record.reason
 
 
@@ -329,7 +331,7 @@ def test_runs_of_other_machines_are_closed_when_their_heartbeats_stop(registry, 
     writer._lease.abandon()
     (closed,) = study.close_stale()
     assert (closed.run_id, closed.owner) == (writer.run_id, "elsewhere:1:0")
-    assert [record.state for record in study.runs.records()] == [State.KILLED]
+    assert [record.state for record in study.runs.records()] == [RunState.KILLED]
 
 
 def test_analyses_of_other_machines_are_closed_only_by_age(study):
@@ -344,11 +346,11 @@ def test_analyses_of_other_machines_are_closed_only_by_age(study):
 def test_leaving_the_block_marks_the_run(study):
     with pytest.raises(KeyboardInterrupt), study.claim():
         raise KeyboardInterrupt
-    assert study.runs.records()[0].state is State.KILLED
+    assert study.runs.records()[0].state is RunState.KILLED
     with pytest.raises(ValueError, match="bad"), study.claim() as writer:
         raise ValueError("bad shape")
     (record,) = study.runs.records()
-    assert (record.run_id, record.state, record.reason) == (writer.run_id, State.FAILED, "ValueError: bad shape")
+    assert (record.run_id, record.state, record.reason) == (writer.run_id, RunState.FAILED, "ValueError: bad shape")
     with study.claim() as writer:
         assert writer.point == point(seed=1), "a failed point is not tried again"
     assert study.runs.records()[1].reason == "left without a result"
@@ -379,7 +381,7 @@ def test_the_plan_keeps_its_order_and_takes_each_point_once(study):
 def test_a_resumed_run_refuses_to_mix_settings(study):
     with study.claim() as writer:
         begin(writer)
-    other = {"size": SIZE, "optimisation": dataclasses.replace(OPTIMISATION, lr=0.5), "provenance": PROVENANCE}
+    other = {"size": SIZE, "optimizer_plan": dataclasses.replace(OPTIMIZER_PLAN, lr=0.5), "provenance": PROVENANCE}
     refusal = pytest.raises(TrackingError, match=r"begun with lr=0\.0123.* go on with 0\.5.*delete that run")
     with refusal, study.claim() as writer:
         writer.begin(**other, config_yaml="", data=DATA)
@@ -527,12 +529,12 @@ def test_results_outlive_a_full_disk(registry, study, config, tmp_path):
             writer.finish(**{**RESULTS, "sets": many})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert study.runs.records()[0].state is State.RUNNING
+    assert study.runs.records()[0].state is RunState.RUNNING
 
     again = registry.open_study("one", config)
 
     record = again.runs.records()[0]
-    assert (record.run_id, record.state, record.sets) == (writer.run_id, State.FINISHED, many)
+    assert (record.run_id, record.state, record.sets) == (writer.run_id, RunState.FINISHED, many)
     assert registry.flush_pending() == []
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from test_tracking import DATA, OPTIMISATION, PROVENANCE, RESULTS, SIZE, point
+from test_tracking import DATA, OPTIMIZER_PLAN, PROVENANCE, RESULTS, SIZE, point
 
 from skillscale.config import load
 from skillscale.errors import TrackingError
-from skillscale.record import State
+from skillscale.record import RunState
 from skillscale.tracking import RunWriter, StudyStore
 
 pytestmark = pytest.mark.slow
@@ -55,7 +55,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def begin(writer: RunWriter) -> None:
-    writer.begin(size=SIZE, optimisation=OPTIMISATION, provenance=PROVENANCE, config_yaml="a: 1\n", data=DATA)
+    writer.begin(size=SIZE, optimizer_plan=OPTIMIZER_PLAN, provenance=PROVENANCE, config_yaml="a: 1\n", data=DATA)
 
 
 def test_a_server_keeps_the_same_record_and_its_loss_loses_none(server, tmp_path, capfd):
@@ -83,7 +83,7 @@ def test_a_server_keeps_the_same_record_and_its_loss_loses_none(server, tmp_path
     start()
 
     again = registry.open_study("one", config)
-    assert [one.state for one in again.runs.records()] == [State.FINISHED, State.FINISHED]
+    assert [one.state for one in again.runs.records()] == [RunState.FINISHED, RunState.FINISHED]
     assert again.runs.records()[1].sets == RESULTS["sets"]
     assert again.claim() is None
     assert capfd.readouterr().out == ""

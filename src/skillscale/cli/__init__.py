@@ -1,7 +1,7 @@
-"""The commands: ``skillscale ENTRY --name value``, the same entries, names and defaults as in ``MLproject``.
+"""The command line: ``skillscale COMMAND --name value``, with settings of ``conf/`` as ``--NOUN.key value``.
 
-Each entry is declared once, in ``entries``. Parameters are checked here, before anything heavy is imported; settings
-of ``conf/`` are overridden by their dotted names (``--train.clip_norm 0.5``) and checked by ``config``.
+``catalogue`` lists the commands. Click parses their options and completes them in the shell. A command is imported
+when it runs, so that the help is quick.
 """
 
 import contextlib
@@ -14,42 +14,45 @@ from dataclasses import fields
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
 from skillscale import __version__, config, errors
-from skillscale.cli import completion
-from skillscale.cli.entries import ENTRIES
-from skillscale.cli.entry import Entry
+from skillscale.cli.catalogue import COMMANDS
+from skillscale.cli.command import Command, Invocation, invocation, split_settings, unknown_option
+from skillscale.cli.help import ALL, overview, usage
 from skillscale.cli.output import Output
-from skillscale.cli.usage import overview, usage
+from skillscale.config.options import Option
+from skillscale.config.readers import OneOf
 from skillscale.formatting import did_you_mean
 
 INTERRUPTED, TERMINATED = 130, 143
+SHELLS = ("bash", "zsh", "fish")
 _CURES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some of your quota",
     errno.EACCES: "choose a place that you may write",
     errno.EROFS: "choose a place that can be written",
 }
-# What is asked of the wrong entry, where a name that is near would mislead
-_INSTEAD = {
-    "from_tracking": ": import the experiment first, by skillscale import --from_tracking URI --experiment NAME"
-}
 
 
-def main(argv: Sequence[str] | None = None, entries: Sequence[Entry] = ENTRIES, answer: TextIO | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None, commands: Sequence[Command] = COMMANDS, answer: TextIO | None = None
+) -> int:
     """Run one command.
 
     Args:
-        argv: the words after ``skillscale``; None: those of this process.
-        entries: the commands there are.
-        answer: where the answer goes; None: standard output.
+        argv: Words after ``skillscale``; None: those of this process.
+        commands: Commands to choose from.
+        answer: Stream of the answer; None: standard output.
 
     Returns:
-        exit code: 0; 1 for what went wrong on the way; 2 for input that can't be used; 130 or 143 when stopped.
+        Exit code: 0; 1 for what went wrong on the way; 2 for input that cannot be used; 130 or 143 when stopped.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         with _terminable():
-            return _dispatch(words, entries, answer or sys.stdout)
+            return _dispatch(words, commands, answer or sys.stdout)
     except errors.SkillscaleError as error:
         return _complain(str(error), 2 if isinstance(error, errors.InputError) else 1)
     except OSError as error:
@@ -62,114 +65,128 @@ def main(argv: Sequence[str] | None = None, entries: Sequence[Entry] = ENTRIES, 
 
 
 def console() -> NoReturn:
-    """The console script: the answer alone goes to standard output.
+    """Run the console script; the answer alone goes to standard output.
 
     What libraries and worker processes print (MLflow prints links to runs) goes to standard error with the progress.
     """
+    if "_SKILLSCALE_COMPLETE" in os.environ:
+        group(COMMANDS)(prog_name="skillscale")
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     with answer:
-        code = main(sys.argv[1:], ENTRIES, answer)
+        code = main(sys.argv[1:], COMMANDS, answer)
     sys.exit(code)
 
 
-def parse(words: Sequence[str], entry: Entry) -> dict[str, Any]:
-    """From ``--name value`` to values: declared parameters typed and complete, overrides of settings as text.
+def parse(words: Sequence[str], command: Command) -> Invocation:
+    """Read the words after a command's name into option values and settings.
 
     Raises:
-        InputError: an unknown, repeated, missing or unreadable parameter.
+        InputError: An unknown, repeated, missing or unreadable option.
     """
-    given = _pairs(words, entry)
-    arguments: dict[str, Any] = {name: text for name, text in given.items() if "." in name}
-    for parameter in entry.parameters:
-        text = given.get(parameter.name, parameter.default)
-        if text is None:
-            raise errors.InputError(f"{entry.name} needs --{parameter.name}: {parameter.help}")
-        try:
-            arguments[parameter.name] = parameter.read(text)
-        except errors.InputError as error:
-            raise errors.InputError(f"--{parameter.name}: {error}") from error
-    return arguments
+    _refuse_repeats(words)
+    parser = ClickCommand(command)
+    try:
+        context = parser.make_context(command.name, list(words))
+    except click.NoSuchOption as error:
+        raise unknown_option(command, error.option_name.removeprefix("--")) from error
+    except click.UsageError as error:
+        raise errors.InputError(f"{error.format_message()} See skillscale {command.name} --help.") from error
+    texts = {name: text for name, text in context.params.items() if text is not None}
+    return invocation(command, texts | split_settings(command, context.args))
 
 
-def _dispatch(words: list[str], entries: Sequence[Entry], answer: TextIO) -> int:
+def group(commands: Sequence[Command]) -> click.Group:
+    """Return the commands as a group of click's, which completes them in the shell."""
+    completion = click.Command("completion", params=[click.Argument(["shell"], type=click.Choice(SHELLS))])
+    return click.Group("skillscale", commands=[*map(ClickCommand, commands), completion])
+
+
+class ClickCommand(click.Command):
+    """A command as click parses and completes it: each option a text, and settings among the words that remain."""
+
+    def __init__(self, command: Command) -> None:
+        super().__init__(
+            command.name, help=command.help, short_help=command.help, add_help_option=False,
+            params=[_click_option(parameter) for parameter in command.parameters],
+            context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+        )  # fmt: skip
+        self._command = command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete options, and settings once a dot is typed."""
+        if not self._command.settings or not incomplete.startswith("--"):
+            return super().shell_complete(ctx, incomplete)
+        keys = [f"--{noun.name}.{key.name}" for noun in fields(config.Config) if noun.name in config.NOUNS
+                for key in fields(noun.type)]  # type: ignore[arg-type]  # fmt: skip
+        offered = keys if "." in incomplete else [f"--{noun}." for noun in config.NOUNS]
+        settings = [CompletionItem(word) for word in offered if word.startswith(incomplete)]
+        return super().shell_complete(ctx, incomplete) + settings
+
+
+def _click_option(parameter: Option) -> click.Option:
+    flag: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if parameter.is_flag else {}
+    return click.Option(
+        [f"--{parameter.name}", parameter.name], type=str, default=None, help=parameter.help,
+        shell_complete=lambda _ctx, _param, text: [word for word in values_of(parameter) if word.startswith(text)], **flag,
+    )  # fmt: skip
+
+
+def values_of(parameter: Option) -> tuple[str, ...]:
+    """Return the values of an option where they can be listed: words, true and false, names of files in conf/."""
+    if parameter.is_flag:
+        return ("true", "false")
+    return parameter.read.choices if isinstance(parameter.read, OneOf) else config.conf_names(parameter.name)
+
+
+def _dispatch(words: list[str], commands: Sequence[Command], answer: TextIO) -> int:
     if not words or words[0] in ("-h", "--help"):
-        answer.write(overview(entries))
+        answer.write(overview(commands, ALL if words[1:2] == [ALL] else ""))
         return 0 if words else 2
     if words[0] == "--version":
         answer.write(f"skillscale {__version__}\n")
         return 0
     if words[0] == "completion":
-        answer.write(_completion(words[1:], entries))
+        answer.write(_completion_script(words[1:], commands))
         return 0
-    entry = _named(words[0], entries)
-    if "-h" in words or "--help" in words:
-        answer.write(usage(entry))
-        return 0
-    _run(entry, parse(words[1:], entry), answer)
+    command = find_command(words[0], commands)
+    for word in ("-h", "--help"):
+        if word in words:
+            answer.write(usage(command, ALL if words[words.index(word) + 1 :][:1] == [ALL] else ""))
+            return 0
+    called = parse(words[1:], command)
+    settings = called.settings(command)
+    out = Output(as_json=called.as_json, answer=answer, words=tuple(words))
+    out.result(command.function()(called.options, settings, out))
     return 0
 
 
-def _completion(words: list[str], entries: Sequence[Entry]) -> str:
-    """The script for one shell, of the entries and of every setting."""
-    commands = [
-        completion.Command(
-            name=entry.name,
-            help=entry.help,
-            words=tuple(completion.Word(name=one.name, help=one.help, values=one.values) for one in entry.parameters),
-            reads_settings=bool(entry.nouns),
-        )
-        for entry in entries
-    ]
-    settings = {noun.name: [key.name for key in fields(noun.type)] for noun in fields(config.Config)}  # type: ignore[arg-type]
-    return completion.script(" ".join(words), commands, settings)
+def find_command(name: str, commands: Sequence[Command]) -> Command:
+    """Return the command of a name.
+
+    Raises:
+        InputError: There is none; the message names the nearest.
+    """
+    for command in commands:
+        if command.name == name:
+            return command
+    names = [command.name for command in commands]
+    raise errors.InputError(f"unknown command {name!r}{did_you_mean(name, names)}; there are {', '.join(names)}")
 
 
-def _run(entry: Entry, arguments: dict[str, Any], answer: TextIO) -> None:
-    overrides = {name: text for name, text in arguments.items() if "." in name}
-    files = {noun: arguments[noun] for noun in entry.nouns}
-    if entry.names_any_study and not config.is_shipped("study", files["study"]):
-        overrides = {"study.name": files.pop("study"), **overrides}
-    settings = config.load(**files, overrides=overrides)
-    out = Output(as_json=arguments["json"], answer=answer)
-    out.result(entry.function()(arguments, settings, out))
+def _completion_script(words: Sequence[str], commands: Sequence[Command]) -> str:
+    if len(words) != 1 or words[0] not in SHELLS:
+        raise errors.InputError(f"completion is for {', '.join(SHELLS)}, but it got {' '.join(words)!r}")
+    kind = get_completion_class(words[0])
+    assert kind is not None  # click has these three
+    return kind(group(commands), {}, "skillscale", "_SKILLSCALE_COMPLETE").source() + "\n"
 
 
-def _named(name: str, entries: Sequence[Entry]) -> Entry:
-    for entry in entries:
-        if entry.name == name:
-            return entry
-    names = [entry.name for entry in entries]
-    raise errors.InputError(f"unknown entry {name!r}{did_you_mean(name, names)}; there are {', '.join(names)}")
-
-
-def _pairs(words: Sequence[str], entry: Entry) -> dict[str, str]:
-    declared = {parameter.name: parameter for parameter in entry.parameters}
-    given: dict[str, str] = {}
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        name, sign, text = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not name:
-            raise errors.InputError(f"{word!r} stands where a parameter should; write --NAME VALUE")
-        if name not in declared and not ("." in name and entry.nouns):
-            hint = _INSTEAD.get(name) or did_you_mean(name.replace("-", "_"), declared)
-            also = ", and settings as --NOUN.key VALUE" if entry.nouns else "; it reads no settings"
-            raise errors.InputError(f"{entry.name} has no parameter --{name}{hint}; it has {', '.join(declared)}{also}")
-        if name in given:
+def _refuse_repeats(words: Sequence[str]) -> None:
+    names = [word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")]
+    for name in names:
+        if names.count(name) > 1:
             raise errors.InputError(f"--{name} is given twice; give it once")
-        if not sign:
-            text = _value(name, rest, is_flag=name in declared and declared[name].is_flag)
-        given[name] = text
-    return given
-
-
-def _value(name: str, rest: list[str], *, is_flag: bool) -> str:
-    if rest and not rest[0].startswith("--"):
-        return rest.pop(0)
-    if is_flag:
-        return "true"
-    raise errors.InputError(f"--{name} needs a value; write --{name} VALUE")
 
 
 def _complain(message: str, code: int) -> int:
@@ -178,11 +195,11 @@ def _complain(message: str, code: int) -> int:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, met like Ctrl-C so that runs are marked and the study can go on."""
+    """SIGTERM, handled like Ctrl-C, so that runs are marked and the study can go on."""
 
 
 def _terminate(signum: int, _frame: FrameType | None) -> NoReturn:
-    """Raise once: what follows marks the runs, and a second signal must not break into that."""
+    """Raise once. The handlers above mark the runs, and a second signal must not interrupt them."""
     for other in (signal.SIGTERM, signal.SIGINT):
         signal.signal(other, signal.SIG_IGN)
     raise _Terminated if signum == signal.SIGTERM else KeyboardInterrupt

@@ -15,11 +15,13 @@ import yaml
 
 from skillscale import __version__
 from skillscale.cli.output import Output
-from skillscale.config import Config, is_shipped, plain
+from skillscale.config import Config, is_shipped
+from skillscale.config.options import EvaluateOptions
 from skillscale.errors import DivergedError, InputError, TrainingError
 from skillscale.execution.status import StatusPublisher
+from skillscale.formatting import to_plain
 from skillscale.point import DesignPoint, Mix, digest
-from skillscale.record import Checkpoint, DataSet, Measurement, ModelSize, Provenance, RunRecord, State
+from skillscale.record import Checkpoint, DataSet, Measurement, ModelSize, Provenance, RunRecord, RunState
 
 if TYPE_CHECKING:
     from skillscale.lm.evaluation.checkpoints import EvaluationTexts
@@ -49,16 +51,16 @@ class _Bench:
     study: "Study"
     texts: "EvaluationTexts"
     config: Config
-    arguments: Mapping[str, Any]
+    options: EvaluateOptions
     out: Output
 
     @property
     def settings(self) -> dict[str, Any]:
         """What decides the losses beside the checkpoint."""
-        return measured_settings(self.arguments, self.config)
+        return measured_settings(self.options, self.config)
 
 
-def evaluate(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
+def evaluate(options: EvaluateOptions, config: Config, out: Output) -> dict[str, Any]:
     """Measure the checkpoints that the study doesn't hold yet.
 
     Raises:
@@ -69,38 +71,38 @@ def evaluate(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
     from skillscale.lm.evaluation.checkpoints import read_texts
     from skillscale.tracking import StudyStore
 
-    if is_shipped("study", arguments["study"]):
-        raise InputError(f"{arguments['study']} is a study that is trained here; give --study another name")
-    asked = _asked(arguments)
-    _check_context(asked, arguments["context"])
-    registry = StudyStore.open(arguments["tracking"], cache=arguments["cache"])
+    if is_shipped("study", options.study):
+        raise InputError(f"{options.study} is a study that is trained here; give --study another name")
+    asked = _asked(options)
+    _check_context(asked, options.reading.context)
+    registry = StudyStore.open(options.tracking, cache=options.cache)
     study = registry.open_evaluated(
-        config.study.name, measured_settings(arguments, config), metrics=_metric_names(asked, config)
+        config.study.name, measured_settings(options, config), metrics=_metric_names(asked, config)
     )
-    texts = read_texts(config, arguments["cache"], progress=out.progress)
+    texts = read_texts(config, options.cache, progress=out.progress)
     study.bind_data(texts.data_hash)
-    bench = _Bench(study=study, texts=texts, config=config, arguments=arguments, out=out)
+    bench = _Bench(study=study, texts=texts, config=config, options=options, out=out)
     told = _settle_all(asked, bench)
     out.text(f"UI: {registry.ui_command}\n    {study.chart_link}")
     return {"study": study.name, "runs": told, "ui": registry.ui_command}
 
 
-def measured_settings(arguments: Mapping[str, Any], config: Config) -> dict[str, Any]:
+def measured_settings(options: EvaluateOptions, config: Config) -> dict[str, Any]:
     """All that must be the same for every checkpoint of a study."""
-    chosen = {name: arguments[name] for name in ("context", "dtype")}
-    described: dict[str, Any] = plain(config.skills)
+    chosen = {"context": options.reading.context, "dtype": options.reading.dtype}
+    described: dict[str, Any] = to_plain(config.skills)
     return {"sets": config.measured_dict["skills"]["sets"], "skills": described["skills"], **chosen}
 
 
-def _asked(arguments: Mapping[str, Any]) -> list[CheckpointRequest]:
+def _asked(options: EvaluateOptions) -> list[CheckpointRequest]:
     """Every checkpoint that is named, looked at: what is wrong with any comes up before the first is measured."""
-    if bool(arguments["table"]) == bool(arguments["checkpoint"]):
+    if bool(options.table) == bool(options.checkpoint):
         raise InputError("evaluate needs either --checkpoint FOLDER with --n_tokens D, or --table CSV of many")
-    rows = _table_rows(arguments) if arguments["table"] else [_row_of(arguments)]
+    rows = _table_rows(options) if options.table else [_row_of(options)]
     found, wrong = [], []
     for row in rows:
         try:
-            found.append(_look(row, arguments["first_token"]))
+            found.append(_look(row, options.reading.first_token))
         except InputError as error:
             wrong.append(str(error))
     if wrong:
@@ -117,21 +119,21 @@ def _asked(arguments: Mapping[str, Any]) -> list[CheckpointRequest]:
     return found
 
 
-def _row_of(arguments: Mapping[str, Any]) -> dict[str, str]:
-    if arguments["n_tokens"] is None:
+def _row_of(options: EvaluateOptions) -> dict[str, str]:
+    if options.n_tokens is None:
         raise InputError("--checkpoint needs --n_tokens D: a folder doesn't tell how many tokens it was trained on")
-    row = {name: str(arguments[name]) for name in _COLUMNS}
+    row = {name: str(getattr(options, name)) for name in _COLUMNS}
     return row | {"name": "" if Path(row["checkpoint"]).is_absolute() else row["checkpoint"]}
 
 
-def _table_rows(arguments: Mapping[str, Any]) -> list[dict[str, str]]:
+def _table_rows(options: EvaluateOptions) -> list[dict[str, str]]:
     """The rows of a table, whose folders are beside it.
 
     Raises:
         InputError: it can't be read, or has other columns.
     """
-    path = Path(arguments["table"])
-    given = [f"--{name}" for name in ("n_tokens", "mix", "training_run") if arguments[name]]
+    path = Path(options.table)
+    given = [f"--{name}" for name in ("n_tokens", "mix", "training_run") if getattr(options, name)]
     if given:
         raise InputError(f"{', '.join(given)} goes with --checkpoint; of a --table it is a column")
     try:
@@ -151,7 +153,7 @@ def _table_rows(arguments: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def _look(row: Mapping[str, str], first_token: str) -> CheckpointRequest:
     from skillscale.lm.evaluation.hf_folder import open_folder
-    from skillscale.lm.evaluation.hf_model import size_of
+    from skillscale.lm.evaluation.hf_model import read_model_size
 
     place = Path(row["checkpoint"]).expanduser()
     n_tokens, seed = _number(row["n_tokens"], "n_tokens", place), _number(row["seed"] or "0", "seed", place)
@@ -159,7 +161,7 @@ def _look(row: Mapping[str, str], first_token: str) -> CheckpointRequest:
     # A folder of the hub's cache is known by its name there
     is_snapshot = place.absolute().parent.name == "snapshots"
     folder = open_folder(place, name="" if is_snapshot or place == Path() else row["name"], first_token=first_token)
-    size = size_of(folder)
+    size = read_model_size(folder)
     point = DesignPoint(n_params=size.n_params, n_tokens=n_tokens, mix=mix, seed=seed)
     return CheckpointRequest(folder=folder, size=size, point=point, training_run=row["training_run"])
 
@@ -214,15 +216,15 @@ def _settle_all(asked: Sequence[CheckpointRequest], bench: _Bench) -> list[dict[
 def _settle(one: CheckpointRequest, bench: _Bench, *, place: str) -> dict[str, Any]:
     """Measure a checkpoint unless the study has it; tell what came of it."""
     began = time.monotonic()
-    name = one.folder.digest(bench.arguments["cache"])
+    name = one.folder.digest(bench.options.cache)
     there = _known(one, name, bench.study.runs.finished())
     if there is not None:
         return _tell(there, bench.out, place=place, note="already there")
     bench.study.add_points([one.point])
-    writer = bench.study.claim(only=one.point.key, retry_failed=bench.arguments["retry_failed"])
+    writer = bench.study.claim(only=one.point.key, retry_failed=bench.options.retry_failed)
     if writer is None:
         record = next(each for each in reversed(bench.study.runs.records()) if each.point.key == one.point.key)
-        note = "--retry_failed measures it once more" if record.state is State.FAILED else "another process has it"
+        note = "--retry_failed measures it once more" if record.state is RunState.FAILED else "another process has it"
         return _tell(record, bench.out, place=place, note=note)
     record = _record(writer, one, name, bench)
     return _tell(record, bench.out, place=place, note=f"{time.monotonic() - began:.1f} s", new=True)
@@ -254,7 +256,7 @@ def _record(writer: "RunWriter", one: CheckpointRequest, name: str, bench: _Benc
     Raises:
         TrainingError: the device has no room; the run is marked as killed, and can be taken up again.
     """
-    settings, cache = bench.settings, bench.arguments["cache"]
+    settings, cache = bench.settings, bench.options.cache
     with writer:
         writer.begin(
             size=one.size,
@@ -263,7 +265,7 @@ def _record(writer: "RunWriter", one: CheckpointRequest, name: str, bench: _Benc
             ),
             checkpoint=Checkpoint(
                 checkpoint=one.folder.name, checkpoint_digest=name, first_token=one.folder.first_token,
-                dtype=bench.arguments["dtype"], revision=one.folder.revision, training_run=one.training_run,
+                dtype=bench.options.reading.dtype, revision=one.folder.revision, training_run=one.training_run,
             ),
             config_yaml=yaml.safe_dump(settings | {"sha256": one.folder.sha256(cache)}, sort_keys=False),
             data=[
@@ -283,13 +285,13 @@ def _record(writer: "RunWriter", one: CheckpointRequest, name: str, bench: _Benc
 
 def _measured(one: CheckpointRequest, bench: _Bench) -> "EvaluationResult":
     from skillscale.lm.evaluation.checkpoints import measure
-    from skillscale.lm.evaluation.hf_model import load
+    from skillscale.lm.evaluation.hf_model import load_checkpoint
 
-    arguments = bench.arguments
-    model = load(one.folder, dtype=arguments["dtype"], device=arguments["device"])
+    options = bench.options
+    model = load_checkpoint(one.folder, dtype=options.reading.dtype, device=options.reading.device)
     return measure(
-        model, one.folder, bench.texts, bench.config.skills, context=arguments["context"],
-        batch_tokens=arguments["batch_tokens"],
+        model, one.folder, bench.texts, bench.config.skills, context=options.reading.context,
+        batch_tokens=options.reading.batch_tokens,
     )  # fmt: skip
 
 

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from skillscale.cli.output import Output
-from skillscale.config import Config, plain
+from skillscale.config import Config
+from skillscale.config.options import ImportOptions
 from skillscale.errors import InputError
 from skillscale.execution.status import StatusPublisher
-from skillscale.formatting import format_duration
+from skillscale.formatting import format_duration, to_plain
 from skillscale.laws.results import describe_exclusions
 from skillscale.point import DesignPoint, Mix, digest
 from skillscale.record import Measurement
@@ -39,44 +40,44 @@ _TELL_EVERY_S = 10.0
 _SHOWN = 10
 
 
-def run_import(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:  # noqa: ARG001
+def import_runs(options: ImportOptions, config: Config, out: Output) -> dict[str, Any]:  # noqa: ARG001
     """Read the runs of others, and write those that are not there yet into a study of their own.
 
     Raises:
         InputError: what was given can't be read, or doesn't fit the study.
         TrackingError: a store failed; the same command goes on.
     """
-    columns = read_columns(arguments["columns"])
-    registry = StudyStore.open(arguments["tracking"])
-    table, source, names = _read(arguments, columns, registry)
-    imports = registry.open_imports(arguments["study"], metrics=(*table.skills, *table.weights, *table.categories))
-    _check_fits(source, imports.sources(), arguments["study"])
+    columns = read_columns(options.columns)
+    registry = StudyStore.open(options.tracking)
+    table, source, names = _read(options, columns, registry)
+    imports = registry.open_imports(options.study, metrics=(*table.skills, *table.weights, *table.categories))
+    _check_fits(source, imports.sources(), options.study)
     imports.add_source(source)
     added = imports.add(_imported_runs(table), _teller(out))
     StatusPublisher(imports.study, out.progress).refresh(now=True)
-    _tell(table, names, added, arguments["study"], out)
+    _tell(table, names, added, options.study, out)
     out.text(f"UI: {registry.ui_command}\n    {imports.study.chart_link}")
-    return _answer(table, added, arguments["study"], registry)
+    return _answer(table, added, options.study, registry)
 
 
 def _read(
-    arguments: Mapping[str, Any], columns: ColumnMap, registry: StudyStore
+    options: ImportOptions, columns: ColumnMap, registry: StudyStore
 ) -> tuple[RunTable, ImportSource, dict[str, str]]:
     """The table that the arguments name, where it comes from, and the names of runs by id where they have both."""
-    path, uri, experiment = (arguments[name] for name in ("table", "from_tracking", "experiment"))
+    path, uri, experiment = (options.table, options.from_tracking, options.experiment)
     if bool(path) == bool(uri):
         raise InputError("import needs either --table FILE, or --from_tracking URI with --experiment NAME")
     if bool(uri) != bool(experiment):
         raise InputError("--from_tracking URI and --experiment NAME go together; give both, or --table FILE")
     if path:
-        table = read_table(path, columns, convention=arguments["convention"])
+        table = read_table(path, columns, convention=options.n_convention)
         return table, _source(Path(path).name, _digest_of(files_of(Path(path), columns)), table, columns), {}
     other = StudyStore.open(uri, create=False)
-    if (other.uri, experiment) == (registry.uri, arguments["study"]):
+    if (other.uri, experiment) == (registry.uri, options.study):
         raise InputError(f"experiment {experiment!r} can't be imported into itself; give --study another name")
     runs = other.experiment_runs(experiment)
     name = f"experiment {experiment} of {other.place}"
-    table = table_from_tracking(runs, columns, convention=arguments["convention"], place=name)
+    table = table_from_tracking(runs, columns, convention=options.n_convention, place=name)
     source = _source(name, digest([[run.run_id, run.status] for run in runs]), table, columns)
     return table, source, {run.run_id: str(run.told["run_name"]) for run in runs if run.told.get("run_name")}
 
@@ -87,14 +88,14 @@ def _source(name: str, read: str, table: RunTable, columns: ColumnMap) -> Import
     described = {
         "name": name,
         "digest": read,
-        "columns": plain(columns),
+        "columns": to_plain(columns),
         "convention": table.convention,
         "skills": table.skills,
         "sems": [name for name in table.skills if f"sem/{name}" in table.runs],
         "categories": table.categories,
-        "weights": plain(table.weights),
-        "splits": plain(table.splits),
-        "categories_of": plain(table.categories_of),
+        "weights": to_plain(table.weights),
+        "splits": to_plain(table.splits),
+        "categories_of": to_plain(table.categories_of),
         "validation": table.validation,
         "rows": contents,
         "sampled": [one for one, run in zip(contents, table.runs["run_id"], strict=True) if run in table.sampled],
@@ -124,7 +125,7 @@ def _check_fits(source: ImportSource, there: Sequence[ImportSource], study: str)
         if other["convention"] != new["convention"]:
             raise InputError(
                 f"study {study!r} counts N by the convention {other['convention']!r}, and the new runs by "
-                f"{new['convention']!r}; give --convention, or {cure}"
+                f"{new['convention']!r}; give --n_convention, or {cure}"
             )
         if bool(other["categories"]) != bool(new["categories"]):
             kinds = ("names of mixes", "shares of categories")

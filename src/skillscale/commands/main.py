@@ -1,21 +1,31 @@
-"""The main job: a study's grid, a few sampled runs after it, every skill's fit, the page."""
+"""``main``: train a study's grid and a few sampled runs, fit every skill, write the page."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from skillscale.analysis import fit_laws
+from skillscale.analysis.report import make_report
 from skillscale.cli.output import Output
-from skillscale.commands.sample import sample_after
 from skillscale.config import Config
-from skillscale.execution import session
+from skillscale.config.options import MainOptions, SourceOptions, TrainingOptions, WorkerPoolOptions
 from skillscale.execution.grid import grid_points
+from skillscale.execution.sampling import sample_after_grid
+from skillscale.execution.session import train_all
 
 
-def main(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
-    """Train the study's points, sample some more, fit every skill, write the page, print the table."""
-    points = [each.point for each in grid_points(config)]
-    told: dict[str, Any] = {"training": session.train_all(points, arguments, config, out)}
-    if config.sample.after_grid > 0:
-        told["sampling"] = sample_after(points, arguments, config, out)
-        out.text("")
-    return {**fit_laws.report(arguments, config, out), **told}
+def main(options: MainOptions, config: Config, out: Output) -> dict[str, Any]:
+    """Train the points of the study, sample some more, fit every skill, write the page, print the table."""
+    points = [grid_point.point for grid_point in grid_points(config)]
+    training = TrainingOptions(
+        study=options.study, queue=options.queue, pool=WorkerPoolOptions(workers=options.workers)
+    )
+    answer: dict[str, Any] = {"training": train_all(points, training, config, out.progress).as_dict()}
+    if config.sample.share_after_grid > 0:
+        sampled = sample_after_grid(points, training, config, out.progress)
+        out.text(sampled.text + "\n")
+        answer["sampling"] = sampled.as_dict()
+    source = SourceOptions(
+        study=options.study.study, data=options.study.data, skills=options.study.skills,
+        tracking=options.study.tracking, queue=options.queue.queue,
+    )  # fmt: skip
+    report = make_report(source, config, page=options.page, progress=out.progress)
+    out.text(report.text)
+    return {**report.as_dict(), **answer}

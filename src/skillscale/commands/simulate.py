@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from skillscale.cli.output import Output
 from skillscale.config import Config
+from skillscale.config.options import SimulateOptions
 from skillscale.design.model_averaging import estimate_targets
 from skillscale.design.propose import DesignGoal
 from skillscale.design.space import DesignSpace, RunHistory
@@ -55,20 +56,25 @@ class SimulationResult:
         return Score(target=some[0].target, error=error, lo=lo, hi=hi)
 
 
-def simulate(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
+def simulate(options: SimulateOptions, config: Config, out: Output) -> dict[str, Any]:
     """Try designs on a world, with several seeds, and tell errors, coverage and cost."""
     del config
-    makers = _makers(arguments["design"])
-    space, mix = _space(arguments)
-    terms = _terms(arguments, space)
-    world = _world(arguments["world"], space, mix, out)
+    makers = _makers(options.design)
+    space, mix = _space(options)
+    terms = _terms(options, space)
+    world = _world(options.truth, space, mix, out)
     first = world(0)
-    targets = _targets(first.skills, space, arguments)
-    wish = DesignGoal(targets=targets, left=terms.budget, width=arguments["width"] or 0.0, runs=terms.most or math.inf)
+    targets = _targets(first.skills, space, options)
+    wish = DesignGoal(
+        targets=targets,
+        budget=terms.budget,
+        target_half_width=options.target_half_width or 0.0,
+        max_runs=terms.most or math.inf,
+    )
     found = {}
     for name, make in makers.items():
         tries = []
-        for seed in range(arguments["seeds"]):
+        for seed in range(options.seeds):
             tries.append(_try(world(seed), make, space, wish, terms, seed))
             out.progress(f"{name}, seed {seed}: {tries[-1][1]} runs, {tries[-1][0] / space.flops[1]:.3g} units")
         found[name] = _gathered(tries, _with_losses(targets))
@@ -77,8 +83,8 @@ def simulate(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[
     if first.lacking:
         out.text(f"errors are not known: {first.lacking}")
     return {
-        "world": arguments["world"], "skills": list(first.skills), "flops": list(space.flops),
-        "budget": terms.budget, "seeds": arguments["seeds"], "batch": terms.batch, "workers": terms.workers,
+        "world": options.truth, "skills": list(first.skills), "flops": list(space.flops),
+        "budget": terms.budget, "seeds": options.seeds, "batch": terms.batch, "workers": terms.workers,
         "designs": {name: _plain(one) for name, one in found.items()}, "left_out": first.lacking,
     }  # fmt: skip
 
@@ -136,14 +142,14 @@ def _makers(names: Sequence[str]) -> dict[str, Maker]:
     return {name: there[name] for name in names}
 
 
-def _space(arguments: Mapping[str, Any]) -> tuple[DesignSpace, Mix | None]:
+def _space(options: SimulateOptions) -> tuple[DesignSpace, Mix | None]:
     """The space, and the mix of every run where there is but one."""
-    ratio: Sequence[float] = arguments["ratio"] or ()
+    ratio: Sequence[float] = options.ratio or ()
     if len(ratio) != 2:
         raise InputError(f"--ratio is the least and the largest D / N, as in 1,500, but it has {len(ratio)} numbers")
-    share = arguments["overhead"]
-    flops = (arguments["flops_min"], arguments["flops_max"])
-    mixes: Sequence[Mix] = arguments["mixes"] or ()
+    share = options.overhead
+    flops = (options.flops_min, options.flops_max)
+    mixes: Sequence[Mix] = options.mixes or ()
     if len(mixes) < 2:
         return DesignSpace(flops=flops, ratio=(ratio[0], ratio[1]), overhead=share * flops[1]), mixes[
             0
@@ -159,19 +165,19 @@ def _shares(mix: Mix, categories: Sequence[str]) -> tuple[float, ...]:
     return tuple(mix.shares.get(name, 0.0) for name in categories)
 
 
-def _terms(arguments: Mapping[str, Any], space: DesignSpace) -> ReplaySettings:
-    budget = arguments["budget"] * (space.flops[1] if arguments["budget"] < IN_UNITS else 1.0)
+def _terms(options: SimulateOptions, space: DesignSpace) -> ReplaySettings:
+    budget = options.budget * (space.flops[1] if options.budget < IN_UNITS else 1.0)
     cheapest = float(min(space.cost(*space.lattice())))
     if budget < cheapest:
         raise InputError(
             f"a budget of {budget:.3g} FLOP buys no run: the cheapest takes {cheapest:.3g}, overhead included; raise "
             "--budget, or lower --flops_min or --overhead"
         )
-    return ReplaySettings(budget=budget, batch=arguments["batch"], workers=arguments["workers"], most=arguments["runs"])
+    return ReplaySettings(budget=budget, batch=options.batch, workers=options.workers, most=options.runs)
 
 
-def _targets(skills: Sequence[str], space: DesignSpace, arguments: Mapping[str, Any]) -> tuple[Target, ...]:
-    asked: Sequence[Mix] = arguments["target_mixes"] or ()
+def _targets(skills: Sequence[str], space: DesignSpace, options: SimulateOptions) -> tuple[Target, ...]:
+    asked: Sequence[Mix] = options.target_mixes or ()
     mixes = [_shares(mix, space.categories) for mix in asked]
     for mix in asked:
         unknown = [name for name in mix.shares if name not in space.categories]
@@ -179,7 +185,7 @@ def _targets(skills: Sequence[str], space: DesignSpace, arguments: Mapping[str, 
             raise InputError(f"--target_mixes names {', '.join(unknown)}, which no mix of --mixes has")
     if space.mixes is not None and not mixes:
         mixes = [tuple(float(share) for share in mix) for mix in space.mixes]
-    return default_targets(skills, largest=space.flops[1], computes=arguments["computes"] or (), mixes=mixes)
+    return default_targets(skills, largest=space.flops[1], computes=options.target_flops or (), mixes=mixes)
 
 
 def _world(name: str, space: DesignSpace, mix: Mix | None, out: Output) -> Callable[[int], GroundTruth]:

@@ -6,7 +6,7 @@ stopped and several processes can share it. This file is the only home of optuna
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,10 @@ from optuna.trial import TrialState
 
 from skillscale.cli.output import Output
 from skillscale.config import Config, TrainConfig
+from skillscale.config.options import QueueOptions, TuneOptions
 from skillscale.errors import DivergedError, InputError, TrainingError
-from skillscale.execution import session
 from skillscale.execution.grid import grid_points, nearest_size
+from skillscale.execution.session import open_session, open_store
 from skillscale.execution.worker import format_point
 from skillscale.lm import run
 from skillscale.point import DesignPoint, digest
@@ -55,15 +56,16 @@ class TuningPoint:
         return self.rule_loss / self.best_loss - 1
 
 
-def tune(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str, Any]:
+def tune(options: TuneOptions, config: Config, out: Output) -> dict[str, Any]:
     """Search learning rate and batch at a few (N, D), say how far the rule is from the best, and refit the rule."""
-    points = tuning_points(arguments, config)
-    opened = session.open_study(arguments, config, out, points)
-    storage = JournalStorage(JournalFileBackend(str(_journal(arguments["cache"], config))))
+    points = tuning_points(options, config)
+    store = open_store(options.study, QueueOptions())
+    session = open_session(store, config, options.study.cache, points, out.progress)
+    storage = JournalStorage(JournalFileBackend(str(_journal(options.study.cache, config))))
     corners, tables = [], []
-    with opened.study.analysis("tune") as summary:
+    with session.study.analysis("tune") as summary:
         for point in points:
-            search = _search(point, config, opened.prepared, opened.study, storage, arguments["trials"], out)
+            search = _search(point, config, session.prepared, session.study, storage, options.trials, out)
             corners.append(tuning_point(point, search))
             tables.append(trials_table(point, search))
             out.progress(_told(corners[-1]))
@@ -82,12 +84,12 @@ def tune(arguments: Mapping[str, Any], config: Config, out: Output) -> dict[str,
     }
 
 
-def tuning_points(arguments: Mapping[str, Any], config: Config) -> list[DesignPoint]:
+def tuning_points(options: TuneOptions, config: Config) -> list[DesignPoint]:
     """The asked (N, D), or the corners of the grid: its smallest and largest size at its end budgets."""
-    sizes, tokens = arguments["n_params"], arguments["n_tokens"]
-    if (sizes is None) != (tokens is None) or (sizes and len(sizes) != len(tokens)):
+    sizes, tokens = options.n_params, options.n_tokens
+    if len(sizes or ()) != len(tokens or ()):
         raise InputError("give --n_params and --n_tokens with as many values each, or neither")
-    if sizes:
+    if sizes and tokens:
         mix, seed = config.study.mix_values[0], config.study.first_seed
         return [
             DesignPoint(n_params=nearest_size(size, config), n_tokens=n, mix=mix, seed=seed)
@@ -246,13 +248,13 @@ def _try(
     )
     tried = replace(config, train=changed)
     recipe = run.training_recipe(point, tried, prepared)
-    batch_tokens = recipe.optimisation.batch_sequences * config.model.context
+    batch_tokens = recipe.optimizer_plan.batch_sequences * config.model.context
     trial.set_user_attr("n_params_nonembed", recipe.size.n_params_nonembed)
-    trial.set_user_attr("lr", recipe.optimisation.lr)
+    trial.set_user_attr("lr", recipe.optimizer_plan.lr)
     trial.set_user_attr("batch_tokens", batch_tokens)
     with study.analysis("trial", name=f"tune {format_point(point)}") as record:
         record.log(params={"n_params": str(point.n_params), "n_tokens": str(point.n_tokens)})
-        record.log(metrics={"lr": recipe.optimisation.lr, "batch_tokens": batch_tokens})
+        record.log(metrics={"lr": recipe.optimizer_plan.lr, "batch_tokens": batch_tokens})
         try:
             outcome = run.train_and_measure(recipe, tried, prepared)
         except DivergedError as error:

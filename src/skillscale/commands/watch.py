@@ -2,11 +2,12 @@
 
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from skillscale.cli.output import Output
 from skillscale.config import Config
+from skillscale.config.options import WatchOptions
 from skillscale.execution.status import IntervalWidth, StudyStatus, format_utc, study_status
 from skillscale.execution.worker import format_point
 from skillscale.formatting import format_duration, format_flops, plural
@@ -16,15 +17,15 @@ _WIDTHS = 6  # steps that are shown of how the interval falls
 _REASONS = 3
 
 
-def watch(arguments: Mapping[str, Any], config: Config | None, out: Output) -> dict[str, Any]:  # noqa: ARG001
+def watch(options: WatchOptions, config: Config, out: Output) -> dict[str, Any]:  # noqa: ARG001
     """Tell how far a study is until nothing is left to train; with ``once`` tell it and end.
 
     Raises:
         TrackingError: the registry is not there, has no such study, or fails.
     """
-    registry = StudyStore.open(arguments["tracking"], create=False, queue=arguments["storage"])
-    study = registry.study(arguments["study"])
-    once, every_s = arguments["once"], arguments["every"]
+    registry = StudyStore.open(options.tracking, create=False, queue=options.queue)
+    study = registry.study(options.study)
+    once, every_s = options.once, options.interval_s
     shown = 0
     while True:
         standing = study_status(study)

@@ -27,7 +27,6 @@ from skillscale.config.schema import (
     TrainConfig,
     check_mix,
     kept_settings,
-    plain,
 )
 
 __all__ = [
@@ -53,7 +52,6 @@ __all__ = [
     "kept_settings",
     "load",
     "overridden",
-    "plain",
     "read_yaml",
     "resolve",
 ]

@@ -5,6 +5,7 @@ command line or ``-P NOUN.key=value`` through MLflow. A file of the same name in
 names replaces a whole file.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -24,10 +25,9 @@ from skillscale.config.schema import (
     SkillsConfig,
     StudyConfig,
     TrainConfig,
-    plain,
 )
 from skillscale.errors import InputError
-from skillscale.formatting import did_you_mean
+from skillscale.formatting import did_you_mean, to_plain
 
 _T = TypeVar("_T")
 
@@ -128,7 +128,7 @@ def load(
     raw = {noun: read_yaml(conf_file(noun, names.get(noun, ""))) for noun in NOUNS}
     for dotted, value in (overrides or {}).items():
         _override(raw, dotted, value)
-    return replace(resolve(raw), overrides=tuple(overrides or ()))
+    return replace(resolve(raw), overrides=_texts(overrides or {}))
 
 
 def overridden(config: Config, overrides: Mapping[str, Any]) -> Config:
@@ -140,7 +140,11 @@ def overridden(config: Config, overrides: Mapping[str, Any]) -> Config:
     raw = config.as_dict()
     for dotted, value in overrides.items():
         _override(raw, dotted, value)
-    return replace(resolve(raw), overrides=tuple(overrides))
+    return replace(resolve(raw), overrides=_texts(overrides))
+
+
+def _texts(overrides: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value if isinstance(value, str) else json.dumps(to_plain(value)) for name, value in overrides.items()}
 
 
 def resolve(raw: Mapping[str, Any]) -> Config:
@@ -176,7 +180,7 @@ def _override(raw: dict[str, dict[str, Any]], dotted: str, value: Any) -> None:
         if not isinstance(target, dict):
             raise InputError(f"unknown setting {dotted!r}: {part!r} holds no keys in {noun}")
     try:
-        target[last] = yaml.safe_load(value) if isinstance(value, str) else plain(value)
+        target[last] = yaml.safe_load(value) if isinstance(value, str) else to_plain(value)
     except yaml.YAMLError as error:
         raise InputError(f"{dotted} cannot be read: {value!r} is no YAML value ({error}). Quote it.") from error
 

@@ -134,7 +134,7 @@ class StudyOptions:
     study: str = option("name in conf/study, or a YAML file", default="main", common=True)
     data: str = option("training data: a name in conf/data, or a YAML file [the study's]")
     skills: str = option("skills to measure: a name in conf/skills, or a YAML file [the study's]")
-    tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder", common=True)
+    tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder")
     cache: Path = option(
         "folder for prepared data; empty: SKILLSCALE_CACHE, or ~/.cache/skillscale", read=readers.cache_folder,
         factory=readers.cache_folder,
@@ -208,7 +208,7 @@ class SourceOptions:
     study: str = option("name of a study", default="main", common=True)
     data: str = option("training data: a name in conf/data, or a YAML file [the study's]")
     skills: str = option("skills to measure: a name in conf/skills, or a YAML file [the study's]")
-    tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder", common=True)
+    tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder")
     queue: str = option("queue of the study, where machines share one; empty: SKILLSCALE_QUEUE")
     table: str = option(f"runs in place of a study: {_TABLE}", common=True)
     columns: str = option("YAML file that says which column of the table is what", common=True)
@@ -540,7 +540,7 @@ class EvaluateOptions:
     training_run: str = option("name that the checkpoints of one training share; empty: its only one")
     retry_failed: bool = option("measure the failed checkpoints once more", default=False, read=readers.flag)
     data: str = option("data whose validation texts count: a name in conf/data, or a YAML file")
-    skills: str = option("skills to measure: a name in conf/skills, or a YAML file", common=True)
+    skills: str = option("skills to measure: a name in conf/skills, or a YAML file")
     tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder", common=True)
     cache: Path = option(
         "folder for prepared data; empty: SKILLSCALE_CACHE, or ~/.cache/skillscale", read=readers.cache_folder,
@@ -574,7 +574,7 @@ class WatchOptions:
     tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder", common=True)
     interval_s: float = option("time between two looks, s", default=5.0, read=readers.positive, common=True)
     once: bool = option("look once, rather than until the study is done", default=False, read=readers.flag, common=True)
-    queue: str = option("queue of the study, where machines share one; empty: SKILLSCALE_QUEUE", common=True)
+    queue: str = option("queue of the study, where machines share one; empty: SKILLSCALE_QUEUE")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -587,4 +587,4 @@ class CloseStaleOptions:
         default=None, read=readers.positive, common=True,
     )  # fmt: skip
     tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder", common=True)
-    queue: str = option("queue of the study, where machines share one; empty: SKILLSCALE_QUEUE", common=True)
+    queue: str = option("queue of the study, where machines share one; empty: SKILLSCALE_QUEUE")

@@ -5,14 +5,14 @@ Each noun (data, skills, model, train, study, sample, laws) is a class, and the 
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from skillscale.config.readers import finite, key_values
 from skillscale.errors import InputError
-from skillscale.formatting import did_you_mean
+from skillscale.formatting import did_you_mean, to_plain
 from skillscale.point import Mix, check_skill_name, digest
 
 NOUNS = ("data", "skills", "model", "train", "study", "sample", "laws")
@@ -362,7 +362,7 @@ class StudyConfig:
         """The mixes, those made by multiplying included, each once; checked."""
         base = Mix(self.mixes[0])
         named = [Mix(shares) for shares in self.mixes]
-        made = [base.multiplied(name, factor) for name, factors in self.mix_multipliers.items() for factor in factors]
+        made = [base.multiply(name, factor) for name, factors in self.mix_multipliers.items() for factor in factors]
         return tuple(dict.fromkeys([*named, *made]))
 
 
@@ -378,16 +378,16 @@ class SampleConfig:
         ratio: least and largest D / N.
         sizes: the only N there are.
         mixes: that may be trained on, the first asked about.
-        epochs: how often a run may see a category's tokens.
+        max_epochs: how often a run may see a category's tokens.
         replicates: runs of one point, each with another seed.
         overhead: FLOP that a run costs beside its own.
         budget: FLOP for all sampled runs.
         runs: how many those are at most.
-        after_grid: share of its grid's FLOPs and runs that ``main`` has for sampled ones.
-        wanted: skills to learn about.
+        share_after_grid: share of its grid's FLOPs and runs that ``main`` has for sampled ones.
+        target_skills: skills to learn about.
         weights: of skills, 1 by default.
         target_flops: computes at which optima are asked, FLOP.
-        width: half width of the widest interval, in ln N, that is enough.
+        target_half_width: half width of the widest interval, in ln N, that is enough.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -399,19 +399,19 @@ class SampleConfig:
     ratio: tuple[Positive, Positive]
     sizes: tuple[Count, ...]
     mixes: tuple[Mapping[str, float], ...]
-    epochs: Positive | Mapping[str, Positive] | None
+    max_epochs: Positive | Mapping[str, Positive] | None
     replicates: Count
     overhead: Annotated[float, Field(ge=0)] | None
     budget: Positive | None
     runs: Count | None
-    after_grid: Annotated[float, Field(ge=0)]
-    wanted: tuple[str, ...]
+    share_after_grid: Annotated[float, Field(ge=0)]
+    target_skills: tuple[str, ...]
     weights: Mapping[str, Positive]
     target_flops: tuple[Positive, ...]
-    width: Annotated[float, Field(ge=0)]
+    target_half_width: Annotated[float, Field(ge=0)]
 
     def __post_init__(self) -> None:
-        _refuse_repeats("skill", list(self.wanted))
+        _refuse_repeats("skill", list(self.target_skills))
         for name in ("n_params", "n_tokens", "ratio"):
             low, high = getattr(self, name)
             if low > high:
@@ -468,7 +468,7 @@ class LawConfig:
 class Config:
     """All settings of a command, resolved.
 
-    ``overrides`` names the settings that were given on the command line.
+    ``overrides`` has the settings that were given on the command line, as texts by their dotted names.
     """
 
     data: DataConfig
@@ -478,7 +478,7 @@ class Config:
     study: StudyConfig
     sample: SampleConfig
     laws: LawConfig
-    overrides: tuple[str, ...] = ()
+    overrides: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for mix in self.study.mix_values:
@@ -498,13 +498,13 @@ class Config:
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved settings as plain values, ready for YAML or JSON."""
-        return {noun: plain(getattr(self, noun)) for noun in NOUNS}
+        return {noun: to_plain(getattr(self, noun)) for noun in NOUNS}
 
     @property
     def measured_dict(self) -> dict[str, Any]:
         """The settings that decide what a run measures: two runs of one study must agree on all of them."""
         whole = self.as_dict()
-        whole["train"] = plain(self.train.arithmetic)
+        whole["train"] = to_plain(self.train.arithmetic)
         del whole["study"], whole["sample"], whole["laws"]
         whole["skills"]["sets"] = [kept_settings(one) for one in whole["skills"]["sets"]]
         return whole
@@ -530,17 +530,6 @@ def check_mix(mix: Mix, data: DataConfig) -> None:
 def kept_settings(evaluation_set: Mapping[str, Any]) -> dict[str, Any]:
     """A set's settings without an empty ``where``: what was measured before there was one keeps its name."""
     return {key: value for key, value in evaluation_set.items() if key != "where" or value}
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, tuples and mappings as dicts and lists."""
-    if hasattr(value, "__dataclass_fields__"):
-        return plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    return value
 
 
 def _refuse_repeats(what: str, names: list[str]) -> None:

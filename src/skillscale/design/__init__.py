@@ -1,1 +1,1 @@
-"""Choosing the next runs: what is known, what is asked, what may be run, and the plan that tells most per FLOP."""
+"""Bayesian optimal design: posteriors of the laws, targets, allowed runs, and the most informative runs per FLOP."""

@@ -1,9 +1,10 @@
-"""What is known of every skill, over the laws: each law's belief by its evidence, and all of them as one Gaussian.
+"""Bayesian model averaging: the laws' posteriors of a skill weighted by evidence, and all of them as one Gaussian.
 
-The evidence is tempered (Miller & Dunson 2019): a law is never quite true, and its misfit is common to many runs.
+The evidence is tempered (Miller & Dunson 2019). Every law is misspecified, and runs share that misfit, so each run
+counts as less than one independent observation.
 
-The design sees the mixture's covariance: within each law, and between the laws where they expect different losses. A
-run that tells laws apart is worth its cost just as one that tells parameters.
+The design sees the covariance of the mixture: within each law, and between laws that predict different losses. A run
+that discriminates between laws is as valuable as a run that makes parameters precise.
 """
 
 import math
@@ -21,173 +22,184 @@ from skillscale.design.space import DesignSpace, RunHistory
 from skillscale.design.targets import Quantity, QueryPoint, Target, TargetEstimates
 from skillscale.laws.forms.nd import Array, Law
 
-TEMPER = 0.35  # power of the evidence; 1 lets laws be certain of more than they cover (docs/research/sampling.md)
-_NEGLIGIBLE = 0.01  # weight of a law that is left out
-_RICHNESS = 20.0  # runs for which a direction that no candidate can tell apart is left to its prior
-_APART = 0.05  # of such a direction's weight, in units of the noise
-NOTHING_TOLD = 3.0  # half width in ln N where the runs tell nothing
-_RATIO = 20.0  # D / N there
+TEMPER = 0.35  # power of the evidence; with 1, intervals are too narrow to cover (docs/research/sampling.md)
+_NEGLIGIBLE = 0.01  # weight below which a law is dropped
+_RUNS_TO_RESOLVE = 20.0  # runs that together must resolve a direction, or it is left to the prior
+_RESOLVED = 0.05  # least weight of a resolved direction, in units of the noise
+UNINFORMED_HALF_WIDTH = 3.0  # in ln N, where the runs are uninformative
+_UNINFORMED_RATIO = 20.0  # D / N there
 _HALVINGS = 60
+Mixture = tuple[Array, Array, Array]  # values, sds and probabilities of Gaussians, (n,) each
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelAverage:
-    """Beliefs about one skill with their weights, (n_laws,)."""
+    """Posteriors of one skill by law, with their weights (n_laws,)."""
 
-    beliefs: tuple[LawPosterior, ...]
+    posteriors: tuple[LawPosterior, ...]
     weights: Array
 
     @property
     def noise(self) -> float:
         """Sd of a run."""
-        return math.exp(float(self.weights @ np.log([one.noise for one in self.beliefs])))
+        return math.exp(float(self.weights @ np.log([posterior.noise for posterior in self.posteriors])))
 
     @property
-    def by_name(self) -> dict[str, float]:
-        """Weight of each law."""
-        return {law_name(one.law): float(w) for one, w in zip(self.beliefs, self.weights, strict=True)}
+    def law_weights(self) -> dict[str, float]:
+        """Weight of each law by its name."""
+        pairs = zip(self.posteriors, self.weights, strict=True)
+        return {law_name(posterior.law): float(weight) for posterior, weight in pairs}
 
     def log_loss(self, N: Array, D: Array, h: Array | None) -> Array:
-        """Ln L expected over the laws, (n,)."""
-        return np.asarray(self.weights @ np.array([one.log_loss(N, D, h) for one in self.beliefs]))
+        """Return the ln L expected over the laws, (n,)."""
+        return np.asarray(self.weights @ np.array([posterior.log_loss(N, D, h) for posterior in self.posteriors]))
 
-    def told(self, place: QueryPoint) -> list[tuple[float, Array]]:
-        """The quantity and its gradient by each law; NaN by a law that has no optimum there."""
-        return [_told(one, place) for one in self.beliefs]
+    def quantity_by_law(self, point: QueryPoint) -> list[tuple[float, Array]]:
+        """Return the quantity and its gradient for each law; NaN for a law that has no optimum there."""
+        return [_quantity(posterior, point) for posterior in self.posteriors]
 
-    def components(self, told: Sequence[tuple[float, Array]]) -> tuple[Array, Array, Array]:
-        """Values, sds and probabilities of the mixture, over laws and scales; empty where no law tells."""
+    def mixture(self, point: QueryPoint) -> Mixture:
+        """Return the quantity as a mixture of Gaussians over laws and scales; empty where no law has the quantity."""
         parts = [
-            (value + step, sd, weight * one.chances)
-            for (value, gradient), one, weight in zip(told, self.beliefs, self.weights, strict=True)
+            (value + step, sd, weight * posterior.probabilities)
+            for (value, gradient), posterior, weight in zip(
+                self.quantity_by_law(point), self.posteriors, self.weights, strict=True
+            )
             if math.isfinite(value)
-            for step, sd in [one.spread(gradient)]
+            for step, sd in [posterior.spread(gradient)]
         ]
         if not parts:
             return np.zeros(0), np.zeros(0), np.zeros(0)
-        values, sds, chances = (np.concatenate(one) for one in zip(*parts, strict=True))
-        return values, sds, chances / chances.sum()
+        values, sds, probabilities = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return values, sds, probabilities / probabilities.sum()
 
-    def question(self, candidates: RunHistory, pending: RunHistory, places: Sequence[QueryPoint]) -> SkillInformation:
-        """The mixture as one Gaussian: what candidates and pending runs tell of the quantities at ``places``."""
-        told = [self.told(place) for place in places]
-        usable = np.isfinite([[value for value, _ in each] for each in told]).all(0)
+    def information(
+        self, candidates: RunHistory, pending: RunHistory, points: Sequence[QueryPoint]
+    ) -> SkillInformation:
+        """Return the information of candidates and pending runs on quantities, with the mixture as one Gaussian."""
+        quantities = [self.quantity_by_law(point) for point in points]
+        usable = np.isfinite([[value for value, _ in by_law] for by_law in quantities]).all(0)
         if not usable.any():
-            return SkillInformation.silent(len(candidates), len(places))
+            return SkillInformation.uninformative(len(candidates), len(points))
         weights = self.weights * usable / float(self.weights @ usable)
         kept = [at for at in range(len(weights)) if weights[at] > 0]
         N, D = np.append(candidates.N, pending.N), np.append(candidates.D, pending.D)
         h = None if candidates.h is None or pending.h is None else np.vstack([candidates.h, pending.h])
-        losses = np.array([self.beliefs[at].log_loss(N, D, h) for at in kept])
-        values = np.array([[each[at][0] for each in told] for at in kept])
+        losses = np.array([self.posteriors[at].log_loss(N, D, h) for at in kept])
+        values = np.array([[by_law[at][0] for by_law in quantities] for at in kept])
         share = weights[kept]
         losses, values = losses - share @ losses, values - share @ values
         rows, gradients = [], []
         for i, at in enumerate(kept):
-            root, one = math.sqrt(share[i]), self.beliefs[at]
-            turn = np.linalg.inv(np.linalg.cholesky(one.precision)).T
-            rows += [root * (one.rows(N, D, h) @ turn), root * losses[i][:, None]]
-            gradients += [root * (np.array([each[at][1] for each in told]) @ turn), root * values[i][:, None]]
+            root, posterior = math.sqrt(share[i]), self.posteriors[at]
+            turn = np.linalg.inv(np.linalg.cholesky(posterior.precision)).T
+            rows += [root * (posterior.jacobian(N, D, h) @ turn), root * losses[i][:, None]]
+            gradients += [
+                root * (np.array([by_law[at][1] for by_law in quantities]) @ turn), root * values[i][:, None]
+            ]  # fmt: skip
         return _compressed(np.hstack(rows) / self.noise, np.hstack(gradients), len(candidates))
 
 
-def _told(one: LawPosterior, place: QueryPoint) -> tuple[float, Array]:
-    h = np.array(place.h) if place.h else None
-    if place.N is None:
-        value, gradient = one.optimum(place.C, h)
-        if place.quantity is not Quantity.LOSS or not math.isfinite(value):
+def _quantity(posterior: LawPosterior, point: QueryPoint) -> tuple[float, Array]:
+    """Return a quantity and its gradient under one law."""
+    h = np.array(point.h) if point.h else None
+    if point.N is None:
+        value, gradient = posterior.log_optimum(point.C, h)
+        if point.quantity is not Quantity.LOSS or not math.isfinite(value):
             return value, gradient
         N = np.array([math.exp(value)])
     else:
-        N = np.array([place.N])
-    D, mix = place.C / (6 * N), None if h is None else h[None]
-    return float(one.log_loss(N, D, mix)[0]), one.rows(N, D, mix)[0]  # of an optimum by the envelope theorem
+        N = np.array([point.N])
+    D, mix = point.C / (6 * N), None if h is None else h[None]
+    # The gradient of the loss at the optimum follows from the envelope theorem
+    return float(posterior.log_loss(N, D, mix)[0]), posterior.jacobian(N, D, mix)[0]
 
 
 def _compressed(rows: Array, gradients: Array, n_candidates: int) -> SkillInformation:
-    """The directions that runs can tell, and for each quantity one more for what they can't."""
-    _, size, turn = np.linalg.svd(rows * math.sqrt(_RICHNESS / max(len(rows), 1)), full_matrices=False)
-    turn = turn[size > _APART]
+    """Keep the directions that runs can resolve; add one direction per quantity for the remainder."""
+    _, size, turn = np.linalg.svd(rows * math.sqrt(_RUNS_TO_RESOLVE / max(len(rows), 1)), full_matrices=False)
+    turn = turn[size > _RESOLVED]
     inside = gradients @ turn.T
     rest = np.sqrt(np.maximum((gradients**2).sum(1) - (inside**2).sum(1), 0.0))
     b = np.hstack([rows @ turn.T, np.zeros((len(rows), len(rest)))])
     pending = b[n_candidates:]
     return SkillInformation(
-        M=np.eye(b.shape[1]) + pending.T @ pending, b=b[:n_candidates], now=(gradients**2).sum(1),
+        M=np.eye(b.shape[1]) + pending.T @ pending, b=b[:n_candidates], current_variances=(gradients**2).sum(1),
         gradients=np.hstack([inside, np.diag(rest)]),
     )  # fmt: skip
 
 
 def average_laws(history: RunHistory, space: DesignSpace, targets: Sequence[Target]) -> dict[str, ModelAverage]:
-    """The beliefs about every skill that the targets name."""
+    """Return the averaged posterior of every skill that the targets name, over the candidate laws of the space."""
     return average_over(
         history, candidate_laws(space), discrepancy_basis(space, max(target.C for target in targets)), targets
     )
 
 
 def average_over(
-    history: RunHistory, laws: Sequence[Law], surface: DiscrepancyBasis, targets: Sequence[Target]
+    history: RunHistory, laws: Sequence[Law], discrepancy: DiscrepancyBasis, targets: Sequence[Target]
 ) -> dict[str, ModelAverage]:
-    """The same over laws and a discrepancy of one's own."""
-    found = {}
+    """Return the averaged posterior of every skill that the targets name, over given laws and a given discrepancy."""
+    averages = {}
     skills = sorted({name for target in targets for name in (target.skill, target.other) if name})
-    by_law = [fit_posterior(law, surface, history, skills) for law in laws]
+    by_law = [fit_posterior(law, discrepancy, history, skills) for law in laws]
     for skill in skills:
-        beliefs = [one[skill] for one in by_law]
-        evidence = np.array([one.evidence for one in beliefs])
+        posteriors = [by_skill[skill] for by_skill in by_law]
+        evidence = np.array([posterior.evidence for posterior in posteriors])
         weights = np.exp(TEMPER * (evidence - evidence.max()))
         weights /= weights.sum()
         kept = weights > _NEGLIGIBLE
-        found[skill] = ModelAverage(
-            beliefs=tuple(one for one, keep in zip(beliefs, kept, strict=True) if keep),
+        averages[skill] = ModelAverage(
+            posteriors=tuple(posterior for posterior, keep in zip(posteriors, kept, strict=True) if keep),
             weights=weights[kept] / weights[kept].sum(),
         )
-    return found
+    return averages
 
 
 def estimate_targets(
     history: RunHistory, space: DesignSpace, targets: tuple[Target, ...], level: float = 0.9
 ) -> TargetEstimates:
-    """What the runs tell of the targets: medians and intervals over laws and scales of the discrepancy."""
+    """Estimate the targets from runs: medians and intervals over laws and scales of the discrepancy."""
     return estimate_targets_from(average_laws(history, space, targets), targets, level)
 
 
 def estimate_targets_from(
-    known: dict[str, ModelAverage], targets: tuple[Target, ...], level: float = 0.9
+    averages: dict[str, ModelAverage], targets: tuple[Target, ...], level: float = 0.9
 ) -> TargetEstimates:
-    """What beliefs tell of the targets."""
-    rows = [_interval(_components(known, target), target, level) for target in targets]
+    """Estimate the targets from the averaged posteriors."""
+    rows = [_interval(_target_mixture(averages, target), target, level) for target in targets]
     value, lo, hi, sd = np.array(rows).reshape(-1, 4).T
     return TargetEstimates(targets=targets, value=value, lo=lo, hi=hi, sd=sd, level=level)
 
 
-def _components(known: dict[str, ModelAverage], target: Target) -> tuple[Array, Array, Array]:
-    """Mixture of a target. Skills are taken to err apart, which widens differences: they share a run's noise."""
-    one = known[target.skill]
-    values, sds, chances = one.components(one.told(target.place))
+def _target_mixture(averages: dict[str, ModelAverage], target: Target) -> Mixture:
+    """Return the mixture of a target.
+
+    Skills count as independent. That widens the intervals of differences, because skills share the noise of a run.
+    """
+    values, sds, probabilities = averages[target.skill].mixture(target.query_point)
     if not target.other:
-        return values, sds, chances
-    other = known[target.other]
-    others = other.components(other.told(target.place))
+        return values, sds, probabilities
+    others = averages[target.other].mixture(target.query_point)
     return (
         np.subtract.outer(values, others[0]).ravel(), np.sqrt(np.add.outer(sds**2, others[1] ** 2)).ravel(),
-        np.multiply.outer(chances, others[2]).ravel(),
+        np.multiply.outer(probabilities, others[2]).ravel(),
     )  # fmt: skip
 
 
-def _interval(mixture: tuple[Array, Array, Array], target: Target, level: float) -> tuple[float, float, float, float]:
-    """Median, interval and sd of a mixture of Gaussians."""
-    values, sds, chances = mixture
+def _interval(mixture: Mixture, target: Target, level: float) -> tuple[float, float, float, float]:
+    """Return median, interval and sd of a mixture of Gaussians."""
+    values, sds, probabilities = mixture
     if not len(values):
-        nothing = {Quantity.OPTIMUM: 0.5 * math.log(target.C / 6 / _RATIO), Quantity.DIFFERENCE: 0.0}
-        value = nothing.get(target.quantity, math.nan)
-        return value, value - NOTHING_TOLD, value + NOTHING_TOLD, NOTHING_TOLD
-    mean = float(chances @ values)
-    sd = math.sqrt(float(chances @ (sds**2 + (values - mean) ** 2)))
+        uninformed = {Quantity.OPTIMUM: 0.5 * math.log(target.C / 6 / _UNINFORMED_RATIO), Quantity.DIFFERENCE: 0.0}
+        value = uninformed.get(target.quantity, math.nan)
+        return value, value - UNINFORMED_HALF_WIDTH, value + UNINFORMED_HALF_WIDTH, UNINFORMED_HALF_WIDTH
+    mean = float(probabilities @ values)
+    sd = math.sqrt(float(probabilities @ (sds**2 + (values - mean) ** 2)))
     tails = np.array([(1 - level) / 2, 0.5, (1 + level) / 2])
     low, high = np.full(3, float((values - 9 * sds).min())), np.full(3, float((values + 9 * sds).max()))
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        below = ndtr((middle[:, None] - values) / sds) @ chances < tails
+        below = ndtr((middle[:, None] - values) / sds) @ probabilities < tails
         low, high = np.where(below, middle, low), np.where(below, high, middle)
     return float(low[1]), float(low[0]), float(low[2]), sd

@@ -1,4 +1,4 @@
-"""What a design answers: runs to make next and why, what they would bring, and whether to go on at all."""
+"""The results of a design: proposed runs with their purpose, the current estimates, and a reason to stop."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -7,7 +7,11 @@ from skillscale.design.targets import TargetEstimates
 
 
 class Purpose(StrEnum):
-    """Why a run is proposed: to begin with, by the plan, to fill a gap, or to measure the noise again."""
+    """Purpose of a proposed run.
+
+    ``start``: to fill the space before the first plan. ``plan``: by the plan. ``fill``: to fill a gap. ``replicate``:
+    to measure the noise again.
+    """
 
     START = "start"
     PLAN = "plan"
@@ -16,7 +20,11 @@ class Purpose(StrEnum):
 
 
 class StopReason(StrEnum):
-    """Why no run is proposed any more; ``exhausted``: all that may be run has been, as often as it may."""
+    """Reason to propose no more runs.
+
+    ``precise``: the intervals are narrow enough. ``spent``: the budget is spent. ``exhausted``: every allowed run has
+    its allowed number of replicates. ``worthless``: no run is informative enough for its cost.
+    """
 
     PRECISE = "precise"
     SPENT = "spent"
@@ -26,9 +34,9 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """One run to make: N, D and shares; why, what it costs, and what it is expected to bring.
+    """A run to make: N, D, shares ``h`` and cost, with its purpose and expected effect.
 
-    ``fall``: by which share each target's interval is expected to narrow through this run alone, by target's name.
+    ``narrowing``: share by which each target's interval should narrow through this run alone, by the target's name.
     """
 
     N: float = field(metadata={"unit": "parameters"})
@@ -36,22 +44,22 @@ class Proposal:
     h: tuple[float, ...] = ()
     cost: float = field(metadata={"unit": "FLOP, overhead included"})
     purpose: Purpose
-    fall: dict[str, float] = field(default_factory=dict)
+    narrowing: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """The next runs, what is known now, and what the whole remaining budget is expected to bring.
+    """The next runs, the current estimates, and the expected effect of the remaining budget.
 
-    ``ending``: why there is nothing to propose; ``expected``: the widest half width when the budget is spent by plan;
-    ``to_halve``: FLOPs that halving the widest interval is expected to take, infinite where no budget does;
-    ``laws``: weight of each law in the belief, by skill; ``warnings``: what the data say against the laws.
+    ``stop_reason``: why there are no proposals. ``expected_half_width``: widest half width after the budget is spent as
+    planned. ``flops_to_halve``: compute that should halve the widest interval, infinite where no budget does.
+    ``law_weights``: posterior weight of each law, by skill. ``warnings``: evidence of the runs against the laws.
     """
 
     proposals: tuple[Proposal, ...]
-    answer: TargetEstimates | None = None
-    ending: StopReason | None = None
-    expected: float | None = None
-    to_halve: float | None = field(default=None, metadata={"unit": "FLOP"})
-    laws: dict[str, dict[str, float]] = field(default_factory=dict)
+    estimates: TargetEstimates | None = None
+    stop_reason: StopReason | None = None
+    expected_half_width: float | None = None
+    flops_to_halve: float | None = field(default=None, metadata={"unit": "FLOP"})
+    law_weights: dict[str, dict[str, float]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -1,7 +1,8 @@
-"""The next runs: a start that fills the space, then a plan over the whole remaining budget, made anew at every call.
+"""The next runs: a start that fills the space, then a plan over the remaining budget, computed again at every call.
 
-Planned runs are taken the cheapest first: by the time dear ones are due, the plan has learnt from the others. Now and
-then a run fills a gap, or repeats an earlier one, whatever the plan: they show where the laws fail and what noise is.
+Planned runs are proposed cheapest first: the plan has learnt from them by the time expensive runs are due. At fixed
+intervals a run fills a gap or repeats an earlier run, whatever the plan. Those runs show where the laws fail, and how
+large the noise is.
 """
 
 import math
@@ -19,131 +20,138 @@ from skillscale.design.priors import candidate_laws, law_name
 from skillscale.design.proposal import Proposal, Purpose, Recommendation, StopReason
 from skillscale.design.space import DesignSpace, RunHistory
 from skillscale.design.targets import QueryPoint, Target, TargetEstimates
+from skillscale.formatting import format_percent
 from skillscale.laws.forms.nd import Array
 
 START = 8  # runs before the first plan
-START_SHARE = 0.1  # of the largest run, which a run of the start may cost at most
-HORIZON = 30.0  # largest runs, that are planned ahead at most
+START_SHARE = 0.1  # largest cost of a run of the start, in largest runs
+HORIZON = 30.0  # largest runs that a plan spends at most
 FILL_EVERY, REPLICATE_EVERY = 10, 14  # runs; together a sixth (assumption)
-WORTHLESS = 0.02  # fall of the mean ln sd through all that is left, below which it isn't worth spending
-ROUGH = 0.003  # scale of the discrepancy, in ln L, from which the laws are told to be off
-_BINDING = 0.95  # share of the runs allowed from which their number is what limits the plan
-_GOLDEN = (math.sqrt(5) - 1) / 2  # turns that spread evenly over the plan, however many there are
-_STEPS = 11  # of the lattice of candidates, each way
-_ALIKE = 0.01  # in ln N, ln D and shares, between a point and its run: whole batches make D differ a little
-_MIXES = 12  # tried at once, of more that are allowed
-_TRUST = 0.3  # weight of a run below which it is told as odd
-_LADDER = 4.0 ** np.arange(-3, 8)  # of what is left, at which the forecast looks
+WORTHLESS = 0.02  # fall of the mean ln sd through the remaining budget below which the design stops
+MISFIT = 0.003  # scale of the discrepancy, in ln L, from which the design warns
+_BINDING = 0.95  # share of the allowed runs from which their number, not the budget, limits the plan
+_GOLDEN = (math.sqrt(5) - 1) / 2  # multiples mod 1 are evenly spread over the plan, however many there are
+_STEPS = 11  # points of the candidates' lattice on a side
+_ALIKE = 0.01  # in ln N, ln D and shares, between a point and its run: whole batches change D a little
+_MIXES = 12  # most mixes that one call considers
+_LOW_WEIGHT = 0.3  # weight of a run below which the design warns
+_LADDER = 4.0 ** np.arange(-3, 8)  # multiples of the budget at which the forecast evaluates plans
 Run = tuple[float, float, tuple[float, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DesignGoal:
-    """What to learn and at what cost: ``targets``, FLOPs ``left``, the half ``width`` that is enough, most ``runs``."""
+    """What to learn, and within which limits.
+
+    ``budget``: remaining compute. ``target_half_width``: half width of the widest interval that is narrow enough, in
+    ln N. ``max_runs``: most further runs.
+    """
 
     targets: tuple[Target, ...]
-    left: float = field(metadata={"unit": "FLOP, overheads included"})
-    width: float = 0.0
-    runs: float = math.inf
+    budget: float = field(metadata={"unit": "FLOP, overheads included"})
+    target_half_width: float = 0.0
+    max_runs: float = math.inf
 
 
 def propose(
-    history: RunHistory, space: DesignSpace, wish: DesignGoal, *, count: int = 1, seed: int = 0, forecast: bool = False
+    history: RunHistory, space: DesignSpace, goal: DesignGoal, *, count: int = 1, seed: int = 0, forecast: bool = False
 ) -> Recommendation:
-    """The next ``count`` runs.
+    """Propose the next ``count`` runs.
 
     Args:
         history: runs that are finished or under way.
-        space: what may be run.
-        wish: what to learn, and what it may cost.
-        count: how many; runs of one call count as under way for the next ones.
-        seed: of the start, of the lattice's shifts, and of runs that fill gaps.
-        forecast: whether to tell what halving the widest interval would take, which costs several plans.
+        space: allowed runs.
+        goal: targets, and limits on further runs.
+        count: number of runs. Runs of one call count as under way for the later ones.
+        seed: seed of the start, of the lattice's shifts, and of runs that fill gaps.
+        forecast: whether to estimate the compute that halves the widest interval, which takes several plans.
     """
-    if len(history) < START or _measured(history) < START // 2:
-        begun = _beginning(history, space, wish, count, seed)
-        if begun.proposals:
-            return begun
-    known = average_laws(history, space, wish.targets)
-    found = estimate_targets_from(known, wish.targets)
-    laws = {skill: one.by_name for skill, one in known.items()}
-    advice = Recommendation(proposals=(), answer=found, laws=laws, warnings=_warnings(known, space))
-    if found.widest <= wish.width:
-        return replace(advice, ending=StopReason.PRECISE)
-    candidates = _candidates(space, wish, np.random.default_rng([seed, len(history)]))
-    if not len(candidates) or wish.runs < 1:
-        return replace(advice, ending=StopReason.SPENT)
-    room = space.replicates - _repeats(history, candidates)
-    if not (room > 0).any():
-        return replace(advice, ending=StopReason.EXHAUSTED)
-    candidates, room = _some(candidates, room > 0), room[room > 0]
-    problem = allocation_problem(known, wish.targets, candidates, history)
-    cost = space.cost(candidates.N, candidates.D)
-    left = min(wish.left, HORIZON * space.flops[1])
-    runs = min(wish.runs, left / float(cost.min()))
-    counts = allocate_runs(problem, cost, left=left, runs=runs, most=room)
-    advice = replace(
-        advice, expected=_widest(problem, found, counts),
-        to_halve=_to_halve(problem, found, cost, left=left, runs=runs) if forecast else None,
+    if len(history) < START or _n_measured(history) < START // 2:
+        start = _start(history, space, goal, count, seed)
+        if start.proposals:
+            return start
+    averages = average_laws(history, space, goal.targets)
+    estimates = estimate_targets_from(averages, goal.targets)
+    recommendation = Recommendation(
+        proposals=(), estimates=estimates, warnings=_warnings(averages, space),
+        law_weights={skill: average.law_weights for skill, average in averages.items()},
     )  # fmt: skip
-    if problem.value(np.zeros(len(cost))) - problem.value(counts) < WORTHLESS:
-        return replace(advice, ending=StopReason.WORTHLESS)
-    chosen = _chosen(history, space, wish, candidates, counts, count=count, seed=seed)
-    return replace(advice, proposals=tuple(_explained(chosen, space, problem, candidates, wish.targets)))
+    if estimates.widest_half_width <= goal.target_half_width:
+        return replace(recommendation, stop_reason=StopReason.PRECISE)
+    candidates = _candidates(space, goal, np.random.default_rng([seed, len(history)]))
+    if not len(candidates) or goal.max_runs < 1:
+        return replace(recommendation, stop_reason=StopReason.SPENT)
+    room = space.replicates - _times_run(history, candidates)
+    if not (room > 0).any():
+        return replace(recommendation, stop_reason=StopReason.EXHAUSTED)
+    candidates, room = _subset(candidates, room > 0), room[room > 0]
+    problem = allocation_problem(averages, goal.targets, candidates, history)
+    cost = space.cost(candidates.N, candidates.D)
+    budget = min(goal.budget, HORIZON * space.flops[1])
+    max_runs = min(goal.max_runs, budget / float(cost.min()))
+    counts = allocate_runs(problem, cost, budget=budget, max_runs=max_runs, max_count=room)
+    recommendation = replace(
+        recommendation, expected_half_width=_expected_half_width(problem, estimates, counts),
+        flops_to_halve=_flops_to_halve(problem, estimates, cost, budget=budget, max_runs=max_runs)
+        if forecast else None,
+    )  # fmt: skip
+    if problem.objective(np.zeros(len(cost))) - problem.objective(counts) < WORTHLESS:
+        return replace(recommendation, stop_reason=StopReason.WORTHLESS)
+    runs = _next_runs(history, space, goal, candidates, counts, count=count, seed=seed)
+    return replace(recommendation, proposals=tuple(_with_effects(runs, space, problem, candidates, goal.targets)))
 
 
-def _measured(history: RunHistory) -> int:
-    """Runs that have measured some skill."""
-    return int(np.any([history.having(skill) for skill in history.skills], axis=0).sum()) if history.skills else 0
+def _n_measured(history: RunHistory) -> int:
+    """Count the runs that have measured a skill."""
+    return int(np.any([history.measured(skill) for skill in history.skills], axis=0).sum()) if history.skills else 0
 
 
-def _beginning(history: RunHistory, space: DesignSpace, wish: DesignGoal, count: int, seed: int) -> Recommendation:
-    """The next points of the start that are not there; none where it has no more, or they can't be paid."""
+def _start(history: RunHistory, space: DesignSpace, goal: DesignGoal, count: int, seed: int) -> Recommendation:
+    """Propose the next points of the start; none where all are made, or the budget does not pay for them."""
     proposals: list[Proposal] = []
-    left, made = wish.left, RunHistory(N=history.N, D=history.D)
+    budget, made = goal.budget, RunHistory(N=history.N, D=history.D)
     for N, D, h in _spread(space, seed, len(history) + 4 * count):
         cost = float(space.cost(N, D))
-        if len(proposals) == min(count, wish.runs) or cost > left * (1 + 1e-9):
+        if len(proposals) == min(count, goal.max_runs) or cost > budget * (1 + 1e-9):
             break
-        if _repeats(made, RunHistory(N=np.array([N]), D=np.array([D])))[0]:  # on any mix
+        if _times_run(made, RunHistory(N=np.array([N]), D=np.array([D])))[0]:  # on any mix
             continue
-        left, made = left - cost, _with_run(made, (N, D, ()))
+        budget, made = budget - cost, _with_run(made, (N, D, ()))
         proposals.append(Proposal(N=N, D=D, h=h, cost=cost, purpose=Purpose.START))
     return Recommendation(proposals=tuple(proposals))
 
 
 def _spread(space: DesignSpace, seed: int, number: int) -> list[Run]:
-    """Runs that fill the space, cheap ones only."""
+    """Return cheap runs that fill the space, near the points of a Sobol sequence."""
     cheap = min(space.flops[1], max(space.flops[0], START_SHARE * space.flops[1]))
     N, D = space.lattice(steps=41)
     C = 6 * N * D
     keep = max(cheap, C.min()) * (1 + 1e-6) >= C
     N, D = N[keep], D[keep]
-    places = np.column_stack([_unit(np.log(N * D)), _unit(np.log(D / N))])
+    places = np.column_stack([_to_unit_interval(np.log(N * D)), _to_unit_interval(np.log(D / N))])
     total = 2 ** math.ceil(math.log2(max(number, 2)))
-    found: list[Run] = []
+    runs: list[Run] = []
     for point in qmc.Sobol(3, rng=np.random.default_rng(seed)).random(total)[:number]:
         h = () if space.mixes is None else _shares(space.mixes[min(int(point[2] * space.n_mixes), space.n_mixes - 1)])
-        order = ((places - point[:2]) ** 2).sum(1)
+        distance = ((places - point[:2]) ** 2).sum(1)
         if h and space.supply is not None:
-            order = np.where(space.allows(N, D, np.tile(h, (len(N), 1))), order, np.inf)
-        at = int(np.argmin(order))
-        if np.isfinite(order[at]):
-            found.append((float(N[at]), float(D[at]), h))
-    return found
+            distance = np.where(space.allows(N, D, np.tile(h, (len(N), 1))), distance, np.inf)
+        at = int(np.argmin(distance))
+        if np.isfinite(distance[at]):
+            runs.append((float(N[at]), float(D[at]), h))
+    return runs
 
 
 def _shares(h: Array) -> tuple[float, ...]:
     return tuple(float(share) for share in h)
 
 
-def _unit(x: Array) -> Array:
-    """From 0 to 1."""
+def _to_unit_interval(x: Array) -> Array:
     return np.asarray((x - x.min()) / max(float(np.ptp(x)), 1e-12))
 
 
-def _candidates(space: DesignSpace, wish: DesignGoal, rng: np.random.Generator) -> RunHistory:
-    """The lattice of what may be run and paid for, shifted by chance: plans share no points but on the space's edge."""
+def _candidates(space: DesignSpace, goal: DesignGoal, rng: np.random.Generator) -> RunHistory:
+    """Return a lattice of affordable runs, shifted at random so that plans share points on the space's edge alone."""
     N, D = space.lattice(tuple(rng.uniform(-0.5, 0.5, 2)), steps=_STEPS)
     h = None
     if space.mixes is not None:
@@ -152,121 +160,129 @@ def _candidates(space: DesignSpace, wish: DesignGoal, rng: np.random.Generator) 
             mixes = mixes[rng.choice(len(mixes), _MIXES, replace=False)]
         h = np.repeat(mixes, len(N), axis=0)
         N, D = np.tile(N, len(mixes)), np.tile(D, len(mixes))
-    return _some(RunHistory(N=N, D=D, h=h), space.allows(N, D, h) & (space.cost(N, D) <= wish.left))
+    return _subset(RunHistory(N=N, D=D, h=h), space.allows(N, D, h) & (space.cost(N, D) <= goal.budget))
 
 
-def _some(runs: RunHistory, keep: npt.NDArray[np.bool_]) -> RunHistory:
+def _subset(runs: RunHistory, keep: npt.NDArray[np.bool_]) -> RunHistory:
     return RunHistory(N=runs.N[keep], D=runs.D[keep], h=None if runs.h is None else runs.h[keep])
 
 
-def _repeats(history: RunHistory, runs: RunHistory) -> Array:
-    """How often each of the runs has been made, (n,)."""
+def _times_run(history: RunHistory, runs: RunHistory) -> Array:
+    """Return how often each of the runs is in the history, (n,)."""
     if not len(history):
         return np.zeros(len(runs))
     mixed = history.h is not None and runs.h is not None
     tree, places = (
-        np.column_stack([np.log(one.N), np.log(one.D), *((one.h,) if mixed else ())]) for one in (history, runs)
+        np.column_stack([np.log(some.N), np.log(some.D), *((some.h,) if mixed else ())]) for some in (history, runs)
     )
-    found = cKDTree(tree).query_ball_point(places, _ALIKE, p=math.inf, return_length=True)
-    return np.asarray(found, dtype=float)
+    counts = cKDTree(tree).query_ball_point(places, _ALIKE, p=math.inf, return_length=True)
+    return np.asarray(counts, dtype=float)
 
 
 def allocation_problem(
-    known: dict[str, ModelAverage],
+    averages: dict[str, ModelAverage],
     targets: Sequence[Target],
     candidates: RunHistory,
     history: RunHistory,
     *,
-    total: bool = False,
+    by_mean_variance: bool = False,
 ) -> AllocationProblem:
-    """The targets as combinations of each skill's quantities."""
-    quantities: dict[str, list[QueryPoint]] = {skill: [] for skill in known}
+    """Build the problem with the targets as combinations of each skill's quantities.
+
+    Args:
+        averages: averaged posterior of each skill.
+        targets: targets of the design.
+        candidates: runs to choose from.
+        history: runs that are finished or under way.
+        by_mean_variance: whether to minimise the targets' mean variance instead of their mean ln sd.
+    """
+    points: dict[str, list[QueryPoint]] = {skill: [] for skill in averages}
     parts: list[list[tuple[str, int]]] = []
     for target in targets:
-        place = target.place
+        point = target.query_point
         parts.append([])
         for skill in filter(None, (target.skill, target.other)):
-            if place not in quantities[skill]:
-                quantities[skill].append(place)
-            parts[-1].append((skill, quantities[skill].index(place)))
-    first = dict(zip(quantities, np.cumsum([0, *(len(one) for one in quantities.values())]), strict=False))
-    combine = np.zeros((len(targets), sum(len(one) for one in quantities.values())))
+            if point not in points[skill]:
+                points[skill].append(point)
+            parts[-1].append((skill, points[skill].index(point)))
+    first = dict(zip(points, np.cumsum([0, *(len(of_skill) for of_skill in points.values())]), strict=False))
+    combine = np.zeros((len(targets), sum(len(of_skill) for of_skill in points.values())))
     for row, part in enumerate(parts):
         for skill, at in part:
             combine[row, first[skill] + at] = 1.0
-    questions = []
-    for skill, asked in quantities.items():
-        waiting = ~history.having(skill)
+    information = []
+    for skill, of_skill in points.items():
+        waiting = ~history.measured(skill)
         pending = RunHistory(
             N=history.N[waiting], D=history.D[waiting],
             h=None if history.h is None or candidates.h is None else history.h[waiting],
         )  # fmt: skip
-        questions.append(known[skill].question(candidates, pending, asked))
+        information.append(averages[skill].information(candidates, pending, of_skill))
     return AllocationProblem(
-        questions=questions, combine=combine, weights=np.array([target.weight for target in targets]), total=total
-    )
+        information=information, combine=combine, weights=np.array([target.weight for target in targets]),
+        by_mean_variance=by_mean_variance,
+    )  # fmt: skip
 
 
-def _chosen(
+def _next_runs(
     history: RunHistory,
     space: DesignSpace,
-    wish: DesignGoal,
+    goal: DesignGoal,
     candidates: RunHistory,
     counts: Array,
     *,
     count: int,
     seed: int,
 ) -> list[tuple[Run, Purpose]]:
-    """The next runs by the plan's counts, the cheapest first; some that fill gaps or repeat."""
+    """Choose the next runs by the plan's counts, cheapest first; some fill gaps or repeat earlier runs."""
     order = np.argsort(space.cost(candidates.N, candidates.D), kind="stable")
-    along = np.cumsum(counts[order])
-    if along[-1] > _BINDING * wish.runs:  # cheap ones first would leave more FLOPs than the last runs can spend
-        turns = along[-1] * ((len(history) + np.arange(count)) * _GOLDEN % 1)
+    cumulative = np.cumsum(counts[order])
+    if cumulative[-1] > _BINDING * goal.max_runs:  # cheap runs first would leave more FLOP than the last runs can spend
+        turns = cumulative[-1] * ((len(history) + np.arange(count)) * _GOLDEN % 1)
     else:
         turns = np.arange(count) + 0.5
-    picks = [int(order[min(int(np.searchsorted(along, at)), len(order) - 1)]) for at in turns]
-    if along[-1] < 0.5:  # less than half a run is planned: the dearest that counts most
+    picks = [int(order[min(int(np.searchsorted(cumulative, turn)), len(order) - 1)]) for turn in turns]
+    if cumulative[-1] < 0.5:  # less than half a run is planned: take the candidate with the largest count
         picks[0] = int(np.argmax(counts))
     chosen: list[tuple[Run, Purpose]] = []
-    left, runs, made = wish.left, wish.runs, history
+    budget, runs, made = goal.budget, goal.max_runs, history
     for turn, at in enumerate(picks):
-        if turn and turn + 0.5 > along[-1]:
+        if turn and turn + 0.5 > cumulative[-1]:
             break
-        pick = _aside(history, space, len(history) + turn, seed)
-        if pick is None or float(space.cost(*pick[0][:2])) > left or not _may_be_made(made, space, pick[0]):
-            planned = _planned(made, space, candidates, counts, at)
+        pick = _unplanned_run(history, space, len(history) + turn, seed)
+        if pick is None or float(space.cost(*pick[0][:2])) > budget or not _is_allowed_again(made, space, pick[0]):
+            planned = _planned_run(made, space, candidates, counts, at)
             pick = None if planned is None else (planned, Purpose.PLAN)
         if pick is None:
             break
-        left, runs = left - float(space.cost(*pick[0][:2])), runs - 1
-        if left < 0 or runs < 0:
+        budget, runs = budget - float(space.cost(*pick[0][:2])), runs - 1
+        if budget < 0 or runs < 0:
             break
         chosen.append(pick)
         made = _with_run(made, pick[0])
     return chosen
 
 
-def _planned(made: RunHistory, space: DesignSpace, candidates: RunHistory, counts: Array, at: int) -> Run | None:
-    """A candidate, or what counts most of those that may be made yet, where this one may not; None if none may."""
+def _planned_run(made: RunHistory, space: DesignSpace, candidates: RunHistory, counts: Array, at: int) -> Run | None:
+    """Return a candidate, or the allowed one with the largest count where all its replicates are made."""
     run = _run(candidates, at)
-    if _may_be_made(made, space, run):
+    if _is_allowed_again(made, space, run):
         return run
-    may = _repeats(made, candidates) < space.replicates
-    return _run(candidates, int(np.argmax(np.where(may, counts, -1.0)))) if may.any() else None
+    allowed = _times_run(made, candidates) < space.replicates
+    return _run(candidates, int(np.argmax(np.where(allowed, counts, -1.0)))) if allowed.any() else None
 
 
-def _may_be_made(made: RunHistory, space: DesignSpace, run: Run) -> bool:
-    """Whether a run was made less often than it may be."""
-    one = RunHistory(N=np.array([run[0]]), D=np.array([run[1]]), h=np.array([run[2]]) if run[2] else None)
-    return int(_repeats(made, one)[0]) < space.replicates
+def _is_allowed_again(made: RunHistory, space: DesignSpace, run: Run) -> bool:
+    point = RunHistory(N=np.array([run[0]]), D=np.array([run[1]]), h=np.array([run[2]]) if run[2] else None)
+    return int(_times_run(made, point)[0]) < space.replicates
 
 
 def _with_run(made: RunHistory, run: Run) -> RunHistory:
     return made.with_runs(np.array([run[0]]), np.array([run[1]]), np.array([run[2]]) if run[2] else None)
 
 
-def _aside(history: RunHistory, space: DesignSpace, number: int, seed: int) -> tuple[Run, Purpose] | None:
-    """What run number so-and-so is for, where it isn't the plan's."""
+def _unplanned_run(history: RunHistory, space: DesignSpace, number: int, seed: int) -> tuple[Run, Purpose] | None:
+    """Return the run number ``number`` where it is to fill a gap or to replicate, else None."""
     if number % FILL_EVERY == FILL_EVERY - 1 and (spread := _spread(space, seed, number + 1)):
         return spread[-1], Purpose.FILL
     if number % REPLICATE_EVERY == REPLICATE_EVERY - 1 and space.replicates > 1 and len(history):
@@ -282,68 +298,71 @@ def _run(runs: RunHistory, at: int) -> Run:
     return float(runs.N[at]), float(runs.D[at]), () if runs.h is None else _shares(runs.h[at])
 
 
-def _explained(
-    chosen: Sequence[tuple[Run, Purpose]], space: DesignSpace, problem: AllocationProblem, candidates: RunHistory,
+def _with_effects(
+    runs: Sequence[tuple[Run, Purpose]], space: DesignSpace, problem: AllocationProblem, candidates: RunHistory,
     targets: Sequence[Target],
 ) -> list[Proposal]:  # fmt: skip
-    """With the share by which each alone narrows the intervals: as the candidate nearest to it does."""
+    """Return proposals with the narrowing that each run alone should bring, as that of the nearest candidate."""
     before, pull = problem.variances(np.zeros(len(candidates)))
-    noise = [np.einsum("np,pq,nq->n", one.b, np.linalg.inv(one.M), one.b) for one in problem.questions]
+    noise = [np.einsum("np,pq,nq->n", part.b, np.linalg.inv(part.M), part.b) for part in problem.information]
     spread = np.mean(noise, axis=0)
     proposals = []
-    for (N, D, h), purpose in chosen:
-        away = np.log(candidates.N / N) ** 2 + np.log(candidates.D / D) ** 2
+    for (N, D, h), purpose in runs:
+        distance = np.log(candidates.N / N) ** 2 + np.log(candidates.D / D) ** 2
         if candidates.h is not None:
-            away = away + 10 * ((candidates.h - np.array(h)) ** 2).sum(1)
-        at = int(np.argmin(away))
+            distance = distance + 10 * ((candidates.h - np.array(h)) ** 2).sum(1)
+        at = int(np.argmin(distance))
         after = np.maximum(before - pull[at] / (1 + spread[at]), 1e-12 * before)
-        fall = {target.name: float(share) for target, share in zip(targets, 1 - np.sqrt(after / before), strict=True)}
+        shares = zip(targets, 1 - np.sqrt(after / before), strict=True)
+        narrowing = {target.name: float(share) for target, share in shares}
         cost = float(space.cost(N, D))
-        proposals.append(Proposal(N=N, D=D, h=h, cost=cost, purpose=purpose, fall=fall))
+        proposals.append(Proposal(N=N, D=D, h=h, cost=cost, purpose=purpose, narrowing=narrowing))
     return proposals
 
 
-def _widest(problem: AllocationProblem, found: TargetEstimates, counts: Array) -> float:
-    """The widest half width once the counts have run: today's intervals, narrowed as the plan says."""
+def _expected_half_width(problem: AllocationProblem, estimates: TargetEstimates, counts: Array) -> float:
+    """Return the widest half width after the counts have run, from the current intervals and the planned variances."""
     after, _ = problem.variances(counts)
-    return float(((found.hi - found.lo) / 2 * np.sqrt(after / problem.now)).max())
+    return float((estimates.half_widths * np.sqrt(after / problem.current_variances)).max())
 
 
-def _to_halve(problem: AllocationProblem, found: TargetEstimates, cost: Array, *, left: float, runs: float) -> float:
-    """FLOPs at which the widest half width is expected to be half of today's; infinite where no budget does."""
-    goal = found.widest / 2
-    spent, widths = [], []
+def _flops_to_halve(
+    problem: AllocationProblem, estimates: TargetEstimates, cost: Array, *, budget: float, max_runs: float
+) -> float:
+    """Return the FLOP after which the widest half width should be half of today's, infinite where no budget does."""
+    target = estimates.widest_half_width / 2
+    log_spent, widths = [], []
     for factor in _LADDER:
-        if factor * left < cost.min():
+        if factor * budget < cost.min():
             continue
-        counts = allocate_runs(problem, cost, left=factor * left, runs=max(1.0, factor * runs))
-        spent.append(math.log(factor * left))
-        widths.append(_widest(problem, found, counts))
-        if widths[-1] <= goal:
+        counts = allocate_runs(problem, cost, budget=factor * budget, max_runs=max(1.0, factor * max_runs))
+        log_spent.append(math.log(factor * budget))
+        widths.append(_expected_half_width(problem, estimates, counts))
+        if widths[-1] <= target:
             break
-    if not widths or widths[-1] > goal:
+    if not widths or widths[-1] > target:
         return math.inf
     if len(widths) == 1:
-        return math.exp(spent[0])
-    return math.exp(float(np.interp(-math.log(goal), -np.log(widths[-2:]), spent[-2:])))
+        return math.exp(log_spent[0])
+    return math.exp(float(np.interp(-math.log(target), -np.log(widths[-2:]), log_spent[-2:])))
 
 
-def _warnings(known: dict[str, ModelAverage], space: DesignSpace) -> tuple[str, ...]:
-    """What the runs say against the laws."""
-    told, laws = [], [law_name(law) for law in candidate_laws(space)]
-    mixed = "; a mix makes tokens count more or less" if space.n_mixes > 1 else ""
-    for skill, one in known.items():
-        best = one.beliefs[int(np.argmax(one.weights))]
-        odd = int((best.trust < _TRUST).sum())
-        if best.scale > ROUGH:
-            told.append(
-                f"{skill}: the runs lie off the sampler's {len(laws)} laws ({', '.join(laws)}{mixed}), by about "
-                f"{best.scale:.1%} of the loss in a smooth way; optima far beyond them are less certain than the "
-                "intervals of any one of these say, though another law may fit"
+def _warnings(averages: dict[str, ModelAverage], space: DesignSpace) -> tuple[str, ...]:
+    """Return warnings where the runs of a skill contradict every law, or single runs contradict the others."""
+    warnings, laws = [], [law_name(law) for law in candidate_laws(space)]
+    mixed = ", with a value of tokens by category" if space.n_mixes > 1 else ""
+    for skill, average in averages.items():
+        best = average.posteriors[int(np.argmax(average.weights))]
+        n_low = int((best.run_weights < _LOW_WEIGHT).sum())
+        if best.scale > MISFIT:
+            warnings.append(
+                f"none of the sampler's {len(laws)} laws ({', '.join(laws)}{mixed}) fits {skill}: systematic misfit "
+                f"about {format_percent(best.scale)} of the loss. Extrapolated optima are less certain than any single "
+                "law's interval suggests. Another law may fit better"
             )
-        if odd:
-            told.append(
-                f"{skill}: {odd} of {len(best.trust)} runs count for less: they lie off what the others tell, in it or "
-                "in all skills together; look at them"
+        if n_low:
+            warnings.append(
+                f"{n_low} of {len(best.run_weights)} runs get low weight for {skill}: they contradict the other runs, "
+                "in this skill or in all. Check them"
             )
-    return tuple(told)
+    return tuple(warnings)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.execution.grid import tokens_to_train
 from skillscale.formatting import format_count, format_duration, format_flops, format_number, format_percent
@@ -43,70 +42,106 @@ class Accelerator:
         return float(self.hours_each(points, config).sum())
 
 
-def print_cost(
-    points: Sequence[DesignPoint], config: Config, n_workers: int, out: Output, *, accelerator: Accelerator
-) -> dict[str, Any]:
-    """List the points with FLOP and expected seconds on this machine, and the hours elsewhere; train nothing."""
-    out.progress("timing some training steps on this machine")
-    seconds = expected_seconds(points, config)
-    rows = [
-        {**point.as_dict(), "flops": point.flops, "seconds": float(second)}
-        for point, second in zip(points, seconds, strict=True)
-    ]
-    total, spent = (float(_training(points, each).sum()) for each in (None, config))
-    hours, elsewhere = float(seconds.sum()) / n_workers / 3600, accelerator.hours(points, config)
-    is_for_here = hours <= _LONGEST_HERE_H
-    costs = ("s a run here", seconds) if is_for_here else ("GPU-hours a run", accelerator.hours_each(points, config))
-    _tell_points(points, *costs, config, out)
-    if spent < total:
-        trunks = len({point.trunk for point in points})
-        out.text(
-            f"{trunks} trunks serve the {len(points)} runs for {format_flops(spent)} FLOP, "
-            f"{format_percent(spent / total, 3)} of what they take each by itself; the last {format_percent(config.train.decay_share)} of a run are its own"
+@dataclass(frozen=True, kw_only=True)
+class GridCost:
+    """What a grid would cost.
+
+    Args:
+        points: The points.
+        config: Settings of the study.
+        n_workers: Workers of this machine that share the points.
+        seconds: Expected time of each point on this machine, s, (n,).
+        accelerator: Accelerator that runs elsewhere are counted on.
+    """
+
+    points: Sequence[DesignPoint]
+    config: Config
+    n_workers: int
+    seconds: npt.NDArray[np.float64]
+    accelerator: Accelerator
+
+    @property
+    def hours(self) -> float:
+        """Hours on this machine."""
+        return float(self.seconds.sum()) / self.n_workers / 3600
+
+    @property
+    def flops(self) -> float:
+        """6 N D of all points."""
+        return float(_training(self.points, None).sum())
+
+    @property
+    def flops_spent(self) -> float:
+        """6 N D that is trained: points of one trunk share its stable phase."""
+        return float(_training(self.points, self.config).sum())
+
+    def text(self) -> str:
+        """Return the points and their cost for a person."""
+        is_for_here = self.hours <= _LONGEST_HERE_H
+        costs = self.seconds if is_for_here else self.accelerator.hours_each(self.points, self.config)
+        lines = _point_lines(self.points, "s a run here" if is_for_here else "GPU-hours a run", costs, self.config)
+        if self.flops_spent < self.flops:
+            trunks = len({point.stable_phase for point in self.points})
+            lines.append(
+                f"{trunks} trunks serve the {len(self.points)} runs for {format_flops(self.flops_spent)} FLOP, "
+                f"{format_percent(self.flops_spent / self.flops)} of the cost of separate runs. The last "
+                f"{format_percent(self.config.train.decay_share)} of a run are not shared."
+            )
+        here = f"{format_duration(3600 * self.hours)} with {self.n_workers} workers"
+        gpus = (
+            f"{format_count(self.accelerator.hours(self.points, self.config))} GPU-hours at {format_number(self.accelerator.utilisation)} of "
+            f"{format_flops(self.accelerator.flops_per_s)} FLOP/s (--mfu, --gpu_flops)"
         )
-    here = f"{format_duration(3600 * hours)} with {n_workers} workers"
-    gpus = (
-        f"{format_count(elsewhere)} GPU-hours at {format_number(accelerator.utilisation)} of "
-        f"{format_flops(accelerator.flops_per_s)} FLOP/s (--mfu, --gpu_flops)"
-    )
-    first, second = f"{here} on this machine", f"elsewhere about {gpus}"
-    if not is_for_here:
-        first, second = gpus, f"on this machine it would take {here}"
-    out.text(
-        f"{len(points)} runs, {format_flops(total)} FLOP (6 N D), about {first}, evaluation included, "
-        f"preparation of the data not\n{second}"
-    )
-    rungs = size_ladder(vocab_size=config.data.vocab_size, model=config.model)
-    _tell_ladder(rungs, out)
-    return {
-        "points": rows,
-        "flops": total,
-        "flops_spent": spent,
-        "hours": hours,
-        "gpu_hours": elsewhere,
-        "workers": n_workers,
-        "ladder": rungs,
-    }
+        first, second = f"{here} on this machine", f"elsewhere about {gpus}"
+        if not is_for_here:
+            first, second = gpus, f"on this machine it would take {here}"
+        lines.append(
+            f"{len(self.points)} runs, {format_flops(self.flops)} FLOP (6 N D), about {first}, with evaluation, without "
+            f"preparation of the data\n{second}"
+        )
+        return "\n".join([*lines, *_ladder_lines(self._ladder())])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the values for ``--json``."""
+        rows = [
+            {**point.as_dict(), "flops": point.flops, "seconds": float(second)}
+            for point, second in zip(self.points, self.seconds, strict=True)
+        ]
+        return {
+            "points": rows, "flops": self.flops, "flops_spent": self.flops_spent, "hours": self.hours,
+            "gpu_hours": self.accelerator.hours(self.points, self.config), "workers": self.n_workers,
+            "ladder": self._ladder(),
+        }  # fmt: skip
+
+    def _ladder(self) -> Sequence[ModelSize]:
+        return size_ladder(vocab_size=self.config.data.vocab_size, model=self.config.model)
 
 
-def _tell_points(
-    points: Sequence[DesignPoint], title: str, costs: npt.NDArray[np.float64], config: Config, out: Output
-) -> None:
-    """A line for each N and D, with the number of runs and what one costs: its mixes and seeds cost the same."""
+def grid_cost(points: Sequence[DesignPoint], config: Config, n_workers: int, accelerator: Accelerator) -> GridCost:
+    """Time some training steps on this machine, and estimate the cost of every point; train nothing."""
+    return GridCost(
+        points=points, config=config, n_workers=n_workers, seconds=expected_seconds(points, config),
+        accelerator=accelerator,
+    )  # fmt: skip
+
+
+def _point_lines(
+    points: Sequence[DesignPoint], title: str, costs: npt.NDArray[np.float64], config: Config
+) -> list[str]:
+    """Return a line for each N and D with its number of runs; its mixes and seeds cost the same."""
     runs = Counter((point.n_params, point.n_tokens) for point in points)
     mixes = Counter(point.mix for point in points)
-    each = {(point.n_params, point.n_tokens): float(one) for point, one in zip(points, costs, strict=True)}
-    out.text(f"{'C':>10}{'N':>14}{'depth':>7}{'width':>7}{'D':>16}{'D/N':>9}{'runs':>6}{title:>17}")
-    for (n_params, n_tokens), cost in each.items():
+    cost_of = {(point.n_params, point.n_tokens): float(cost) for point, cost in zip(points, costs, strict=True)}
+    lines = [f"{'C':>10}{'N':>14}{'depth':>7}{'width':>7}{'D':>16}{'D/N':>9}{'runs':>6}{title:>17}"]
+    for (n_params, n_tokens), cost in cost_of.items():
         size = shape_for(n_params, vocab_size=config.data.vocab_size, model=config.model)
-        out.text(
-            f"{6.0 * n_params * n_tokens:>10.3g}{n_params:>14,}{size.depth:>7}{size.width:>7}{n_tokens:>16,}"
+        lines.append(
+            f"{format_flops(6.0 * n_params * n_tokens):>10}{n_params:>14,}{size.depth:>7}{size.width:>7}{n_tokens:>16,}"
             f"{n_tokens / n_params:>9.3g}{runs[n_params, n_tokens]:>6}{cost:>17.3g}"
         )
     if len(mixes) > 1:
-        out.text(f"{len(mixes)} mixes, with the runs of each:")
-        for mix, count in mixes.items():
-            out.text(f"{count:>6}  {mix}")
+        lines += [f"{len(mixes)} mixes, with the runs of each:", *(f"{n:>6}  {mix}" for mix, n in mixes.items())]
+    return lines
 
 
 def expected_seconds(points: Sequence[DesignPoint], config: Config) -> npt.NDArray[np.float64]:
@@ -116,9 +151,9 @@ def expected_seconds(points: Sequence[DesignPoint], config: Config) -> npt.NDArr
     """
     timed = _spread([point for point in points if point.n_params <= _LARGEST_TIMED] or [_small(points[0], config)])
     rates = {point.n_params: _rate(point, config) for point in timed}
-    known = sorted(rates)
+    sizes = sorted(rates)
     n = np.array([point.n_params for point in points], dtype=float)
-    rate = np.exp(np.interp(np.log(n), np.log(known), np.log([rates[size] for size in known])))
+    rate = np.exp(np.interp(np.log(n), np.log(sizes), np.log([rates[size] for size in sizes])))
     return np.asarray(_work(points, config) / rate)
 
 
@@ -132,30 +167,32 @@ def _training(points: Sequence[DesignPoint], config: Config | None) -> npt.NDArr
     """6 N times the tokens that each point takes itself, (n,); all of its own where there is no ``config``."""
     n = np.array([point.n_params for point in points], dtype=float)
     branches = config is not None and config.train.schedule == "trunk"
-    own = tokens_to_train(points, config.train.decay_share) if config and branches else [p.n_tokens for p in points]
-    return np.asarray(6 * n * np.array(own, dtype=float))
+    tokens = tokens_to_train(points, config.train.decay_share) if config and branches else [p.n_tokens for p in points]
+    return np.asarray(6 * n * np.array(tokens, dtype=float))
 
 
-def _tell_ladder(rungs: Sequence[ModelSize], out: Output) -> None:
-    """Every doubling of the ladder of sizes; ``--json`` has every rung."""
-    out.text(
-        f"\nmodels can have {len(rungs)} sizes from {rungs[0].n_params:,} to {rungs[-1].n_params:,}; some of them:"
-    )
-    out.text(f"{'N':>16}{'non-embedding':>16}{'embedding':>14}{'depth':>7}{'width':>7}{'heads':>7}")
-    wanted = rungs[0].n_params
-    for rung in rungs:
-        if rung.n_params >= wanted:
-            out.text(
-                f"{rung.n_params:>16,}{rung.n_params_nonembed:>16,}{rung.n_params_embed:>14,}"
-                f"{rung.depth:>7}{rung.width:>7}{rung.n_heads:>7}"
+def _ladder_lines(ladder: Sequence[ModelSize]) -> list[str]:
+    """Return every doubling of the ladder of sizes; ``--json`` has every size."""
+    smallest, largest = ladder[0].n_params, ladder[-1].n_params
+    lines = [
+        f"\nmodels can have {len(ladder)} sizes from {smallest:,} to {largest:,}; some of them:",
+        f"{'N':>16}{'non-embedding':>16}{'embedding':>14}{'depth':>7}{'width':>7}{'heads':>7}",
+    ]
+    least = smallest
+    for size in ladder:
+        if size.n_params >= least:
+            lines.append(
+                f"{size.n_params:>16,}{size.n_params_nonembed:>16,}{size.n_params_embed:>14,}"
+                f"{size.depth:>7}{size.width:>7}{size.n_heads:>7}"
             )
-            wanted = 2 * rung.n_params
+            least = 2 * size.n_params
+    return lines
 
 
 def evaluation_tokens(config: Config) -> float:
     """Tokens a run is measured on, at most: items fill the context, and a token is about two bytes."""
-    items = sum(one.max_items or _DEFAULT_ITEMS for one in config.skills.sets) * config.model.context
-    return items + sum(one.validation_bytes for one in config.data.categories) / _BYTES_PER_TOKEN
+    items = sum(item_set.max_items or _DEFAULT_ITEMS for item_set in config.skills.sets) * config.model.context
+    return items + sum(category.validation_bytes for category in config.data.categories) / _BYTES_PER_TOKEN
 
 
 def _spread(points: Sequence[DesignPoint]) -> list[DesignPoint]:
@@ -172,7 +209,7 @@ def _small(point: DesignPoint, config: Config) -> DesignPoint:
 def _rate(point: DesignPoint, config: Config) -> float:
     """6 N tokens per second of one worker, in FLOP/s: its devices are taken to lose nothing by sharing (assumption)."""
     size = shape_for(point.n_params, vocab_size=config.data.vocab_size, model=config.model)
-    wanted = hyperparameters.optimizer_plan(point, size, config.train, context=config.model.context).batch_sequences
-    sequences = min(wanted, max(1, int(_TIMED_FLOP / (6 * size.n_params * config.model.context))))
+    sequences = hyperparameters.optimizer_plan(point, size, config.train, context=config.model.context).batch_sequences
+    sequences = min(sequences, max(1, int(_TIMED_FLOP / (6 * size.n_params * config.model.context))))
     seconds = step_seconds(size, batch_sequences=sequences, config=config.train)
     return 6 * size.n_params * sequences * config.model.context * config.train.n_devices / seconds

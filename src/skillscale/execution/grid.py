@@ -11,7 +11,7 @@ from skillscale.config import Config, StudyConfig
 from skillscale.errors import InputError
 from skillscale.lm.model.shape import shape_for
 from skillscale.point import MAX_PARAMS, DesignPoint, Mix, digest
-from skillscale.record import budget_label
+from skillscale.record import format_budget
 
 _SEEDS_APART = 1000
 
@@ -105,10 +105,10 @@ def _by_trunk(rounds: Sequence[tuple[int, GridPoint]]) -> list[GridPoint]:
     """
     trunks: dict[str, list[GridPoint]] = {}
     for _, each in sorted(rounds, key=lambda each: each[1].point.n_tokens):
-        trunks.setdefault(each.point.trunk, []).append(each)
+        trunks.setdefault(each.point.stable_phase, []).append(each)
     place = {each.point.key: at for members in trunks.values() for at, each in enumerate(members)}
     longest = {name: cost(members[-1].point) for name, members in trunks.items()}
-    ordered = sorted(rounds, key=lambda one: (one[0], place[one[1].point.key], -longest[one[1].point.trunk]))
+    ordered = sorted(rounds, key=lambda one: (one[0], place[one[1].point.key], -longest[one[1].point.stable_phase]))
     return [point for _, point in ordered]
 
 
@@ -120,8 +120,8 @@ def tokens_to_train(points: Sequence[DesignPoint], decay_share: float) -> list[f
     reached_by: dict[str, float] = {}
     own: dict[str, float] = {}
     for point in sorted(points, key=lambda point: point.n_tokens):
-        own[point.key] = point.n_tokens - reached_by.get(point.trunk, 0.0)
-        reached_by[point.trunk] = (1 - decay_share) * point.n_tokens
+        own[point.key] = point.n_tokens - reached_by.get(point.stable_phase, 0.0)
+        reached_by[point.stable_phase] = (1 - decay_share) * point.n_tokens
     return [own[point.key] for point in points]
 
 
@@ -135,7 +135,7 @@ def seeds_of(budget: float, study: StudyConfig, *, shared: bool = False) -> list
         place = study.budgets.index(budget)
         n_seeds = study.seeds[place] if len(study.seeds) > 1 else study.seeds[0]
     else:
-        place = len(study.budgets) + int(digest(budget_label(budget), size=2), 16)
+        place = len(study.budgets) + int(digest(format_budget(budget), size=2), 16)
         n_seeds = study.seeds[0]
     first = study.first_seed + (0 if shared else _SEEDS_APART * place)
     return list(range(first, first + n_seeds))

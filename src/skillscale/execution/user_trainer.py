@@ -20,14 +20,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from skillscale.cli.output import Output
+from skillscale.config.options import UserTrainerOptions
 from skillscale.errors import DivergedError, InputError, LeaseLostError, TrainingError
 from skillscale.execution.worker import work
 from skillscale.execution.worker_pool import parent_exited
 from skillscale.record import Measurement, RunRecord
 
 if TYPE_CHECKING:
-    from skillscale.tracking import RunWriter
+    from skillscale.tracking import RunWriter, StudyStore
 
 _POLL_S = 0.5
 _GRACE_S = 5.0
@@ -66,22 +66,27 @@ class UserTrainer:
         return f"{self.path}:{self.function}"
 
 
-def train_with_user_trainer(arguments: Mapping[str, Any], name: str, out: Output) -> int:
-    """Make the runs that wait in a study's queue with the user's trainer; return how many were ended.
+def train_with_user_trainer(
+    store: "StudyStore", name: str, options: UserTrainerOptions, progress: Callable[[str], None], **which: bool
+) -> int:
+    """Make the runs that wait in a study's queue with the user's trainer; return how many ended.
+
+    Args:
+        store: The tracking store.
+        name: Name of the study.
+        options: The trainer, and its time limit.
+        progress: Receiver of a line for a person.
+        which: Which points, as ``work`` takes them.
 
     Raises:
-        InputError: the study is not this trainer's, or the trainer can't be loaded.
-        TrackingError: there is no such study.
+        InputError: The study is not this trainer's, or the trainer cannot be loaded.
+        TrackingError: There is no such study.
     """
-    from skillscale.tracking import StudyStore
-
-    trainer = UserTrainer.parse(arguments["trainer"])
-    registry = StudyStore.open(arguments["tracking"], cache=arguments["cache"], queue=arguments.get("storage", ""))
-    skills = registry.trainer_skills(registry.study(name)) or ()
-    study = registry.open_trainer_study(name, trainer=trainer.name, skills=skills)
-    asked = {name: arguments.get(name, False) for name in ("retry_failed", "sampled", "stay")}
-    with UserTrainerProcess(trainer, skills, arguments["timeout_s"]) as process:
-        return work(study, lambda writer: train_claimed(writer, process), out, **asked)
+    trainer = UserTrainer.parse(options.trainer)
+    skills = store.trainer_skills(store.study(name)) or ()
+    study = store.open_trainer_study(name, trainer=trainer.name, skills=skills)
+    with UserTrainerProcess(trainer, skills, options.timeout_s) as process:
+        return work(study, lambda writer: train_claimed(writer, process), progress, **which)
 
 
 def train_claimed(writer: "RunWriter", process: "UserTrainerProcess") -> RunRecord:
@@ -258,7 +263,7 @@ def check_losses(answer: Any, skills: Sequence[str]) -> dict[str, tuple[float, f
         parts = [f"no loss of {', '.join(missing)}"] * bool(missing)
         parts += [f"a loss of {', '.join(map(str, others))}, which nobody asked for"] * bool(others)
         raise _BadAnswerError(
-            f"the trainer returned {' and '.join(parts)}; asked for (--wanted) are {', '.join(skills)}"
+            f"the trainer returned {' and '.join(parts)}; asked for (--target_skills) are {', '.join(skills)}"
         )
     return {name: _loss_and_sem(name, answer[name]) for name in skills}
 

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import yaml
 
 from skillscale import __version__
-from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.errors import DamagedCheckpointError, DivergedError, LeaseLostError, TrainingError
 from skillscale.execution.status import StatusPublisher
 from skillscale.execution.worker_pool import next_claim, parent_exited
 from skillscale.point import DesignPoint, digest
-from skillscale.record import DataSet, Provenance, RunRecord, State
+from skillscale.record import DataSet, Provenance, RunRecord, RunState
 
 if TYPE_CHECKING:
     from skillscale.lm.data.prepare import PreparedData
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from skillscale.lm.train.loop import TrainProgress
     from skillscale.tracking import RunWriter, Study
 
-_TELL_EVERY_S = 15.0
+_REPORT_EVERY_S = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,38 +33,38 @@ class WorkerContext:
     config: Config
     prepared: "PreparedData"
     cache: Path
-    out: Output
+    progress: Callable[[str], None]
 
 
 def work(
-    study: "Study", train: Callable[["RunWriter"], RunRecord], out: Output, *, retry_failed: bool = False,
-    sampled: bool = False, stay: bool = False,
+    study: "Study", train: Callable[["RunWriter"], RunRecord], progress: Callable[[str], None], *, retry_failed: bool = False,
+    sampled_only: bool = False, wait_for_others: bool = False,
 ) -> int:  # fmt: skip
     """Train claimed points until none is left or the process that started us is gone; return how many were ended.
 
-    While a sampler fills the queue, points may come; with ``stay`` also while others hold some, which they may lose. A
-    worker stays with a trunk, whose state it has at hand.
+    While a sampler fills the queue, points may come. With ``wait_for_others`` they may also come back from workers that
+    are lost. A worker stays with a trunk, whose state it has at hand.
     """
     ended, trunk = 0, ""
-    describer = StatusPublisher(study, out.progress)
-    asked = {"retry_failed": retry_failed, "sampled": sampled, "stay": stay}
-    while (writer := next_claim(study, trunk=trunk, **asked)) is not None:
-        began = time.monotonic()
-        out.progress(f"takes {format_point(writer.point)}")
+    publisher = StatusPublisher(study, progress)
+    which = {"retry_failed": retry_failed, "sampled_only": sampled_only, "wait_for_others": wait_for_others}
+    while (writer := next_claim(study, trunk=trunk, **which)) is not None:
+        began_s = time.monotonic()
+        progress(f"takes {format_point(writer.point)}")
         try:
             record = train(writer)
         except LeaseLostError as error:
-            out.progress(f"{format_point(writer.point)}: {error}")
+            progress(f"{format_point(writer.point)}: {error}")
             continue
-        trunk = record.optimisation.trunk if record.optimisation else ""
+        trunk = record.optimizer_plan.stable_phase if record.optimizer_plan else ""
         ended += 1
         done = study.progress()
-        out.progress(f"[{done.finished}/{done.planned}] {describe_run(record)} ({time.monotonic() - began:.1f} s)")
-        describer.refresh()  # workers of a cluster have nobody else who would
+        progress(f"[{done.finished}/{done.planned}] {describe_run(record)} ({time.monotonic() - began_s:.1f} s)")
+        publisher.refresh()  # workers of a cluster have nobody else who would
     return ended
 
 
-def train_claimed(writer: "RunWriter", desk: WorkerContext, study: "Study") -> RunRecord:
+def train_claimed(writer: "RunWriter", context: WorkerContext, study: "Study") -> RunRecord:
     """Train, measure and record the point of a claim. A run that diverges is recorded as failed, with its reason.
 
     Raises:
@@ -77,21 +76,21 @@ def train_claimed(writer: "RunWriter", desk: WorkerContext, study: "Study") -> R
     from skillscale.lm.train.loop import TrainingInterrupted
 
     with writer:
-        recipe = run.training_recipe(writer.point, desk.config, desk.prepared)
+        recipe = run.training_recipe(writer.point, context.config, context.prepared)
         writer.begin(
             size=recipe.size,
-            optimisation=recipe.optimisation,
+            optimizer_plan=recipe.optimizer_plan,
             provenance=Provenance(
-                config_hash=desk.config.hash, data_hash=desk.prepared.data_hash, code_version=__version__
+                config_hash=context.config.hash, data_hash=context.prepared.data_hash, code_version=__version__
             ),
-            config_yaml=yaml.safe_dump(desk.config.as_dict(), sort_keys=False),
-            data=data_sets(desk.prepared),
+            config_yaml=yaml.safe_dump(context.config.as_dict(), sort_keys=False),
+            data=data_sets(context.prepared),
         )
-        checkpoint = desk.cache / "checkpoints" / f"{writer.run_id}.pt"
-        trunk = _trunk(writer, desk, study) if recipe.optimisation.trunk else None
+        checkpoint = context.cache / "checkpoints" / f"{writer.run_id}.pt"
+        trunk = _trunk(writer, context, study) if recipe.optimizer_plan.stable_phase else None
         measure = partial(
-            run.train_and_measure, recipe, desk.config, desk.prepared, checkpoint=checkpoint, trunk=trunk,
-            on_progress=_teller(writer, desk.out),
+            run.train_and_measure, recipe, context.config, context.prepared, checkpoint=checkpoint, trunk=trunk,
+            on_progress=_progress_reporter(writer, context.progress),
             should_stop=lambda: parent_exited() or not writer.keep_alive(),
         )  # fmt: skip
         try:
@@ -99,7 +98,7 @@ def train_claimed(writer: "RunWriter", desk: WorkerContext, study: "Study") -> R
                 outcome = measure()
             except DamagedCheckpointError as error:
                 aside = checkpoint.replace(checkpoint.with_suffix(".damaged"))
-                desk.out.progress(f"{format_point(writer.point)}: trained anew, for {error} (moved to {aside.name})")
+                context.progress(f"{format_point(writer.point)}: trained anew, for {error} (moved to {aside.name})")
                 outcome = measure()
         except DivergedError as error:
             checkpoint.unlink(missing_ok=True)
@@ -115,11 +114,11 @@ def train_claimed(writer: "RunWriter", desk: WorkerContext, study: "Study") -> R
             raise
         _log_curve(writer, outcome.curve)
         record = writer.finish(
-            spending=outcome.spending,
+            cost=outcome.cost,
             sets=outcome.sets,
             skills=outcome.skills,
             skills_held_out=outcome.skills_held_out,
-            uses=outcome.uses,
+            data_use=outcome.data_use,
             exposures=outcome.exposures,
         )
         checkpoint.unlink(missing_ok=True)
@@ -127,19 +126,23 @@ def train_claimed(writer: "RunWriter", desk: WorkerContext, study: "Study") -> R
         return record
 
 
-def _trunk(writer: "RunWriter", desk: WorkerContext, study: "Study") -> "StablePhaseCheckpoint":
+def _trunk(writer: "RunWriter", context: WorkerContext, study: "Study") -> "StablePhaseCheckpoint":
     """The file that the runs of a trunk share in this study; longer ones go on from what this one leaves."""
     from skillscale.lm.train.cooldown_branches import StablePhaseCheckpoint
 
     point = writer.point
-    name = digest([study.name, point.trunk, desk.config.hash, desk.prepared.data_hash])
+    name = digest([study.name, point.stable_phase, context.config.hash, context.prepared.data_hash])
     longer = any(other.n_tokens > point.n_tokens for other in _waiting(point, study))
-    return StablePhaseCheckpoint(path=desk.cache / "trunks" / f"{name}.pt", goes_on=longer)
+    return StablePhaseCheckpoint(path=context.cache / "trunks" / f"{name}.pt", goes_on=longer)
 
 
 def _waiting(point: DesignPoint, study: "Study") -> list[DesignPoint]:
     """The other points of a point's trunk that are still to be trained, or are being trained."""
-    alike = [each for each in study.planned() if each.point.trunk == point.trunk and each.point.key != point.key]
+    alike = [
+        each
+        for each in study.planned()
+        if each.point.stable_phase == point.stable_phase and each.point.key != point.key
+    ]
     return [each.point for each in alike if each.status not in ("FINISHED", "FAILED")]
 
 
@@ -161,7 +164,7 @@ def data_sets(prepared: "PreparedData") -> list[DataSet]:
 def describe_run(record: RunRecord) -> str:
     """One line about a run that ended."""
     losses = ", ".join(f"{name} {value.loss:.3f}" for name, value in record.skills.items())
-    outcome = losses if record.state is State.FINISHED else f"{record.state}: {record.reason}"
+    outcome = losses if record.state is RunState.FINISHED else f"{record.state}: {record.reason}"
     return f"{format_point(record.point)}: {outcome}"
 
 
@@ -176,16 +179,16 @@ def _log_curve(writer: "RunWriter", curve: Sequence[tuple[int, float]]) -> None:
         writer.curve(tokens, loss)
 
 
-def _teller(writer: "RunWriter", out: Output) -> "Callable[[TrainProgress], None]":
-    told_at = time.monotonic()
+def _progress_reporter(writer: "RunWriter", report: Callable[[str], None]) -> "Callable[[TrainProgress], None]":
+    reported_s = time.monotonic()
 
-    def tell(progress: "TrainProgress") -> None:
-        nonlocal told_at
+    def report_progress(progress: "TrainProgress") -> None:
+        nonlocal reported_s
         _log_curve(writer, progress.curve)
-        if time.monotonic() - told_at < _TELL_EVERY_S:
+        if time.monotonic() - reported_s < _REPORT_EVERY_S:
             return
-        told_at = time.monotonic()
+        reported_s = time.monotonic()
         share = progress.tokens / writer.point.n_tokens
-        out.progress(f"    {format_point(writer.point)}: {share:.0%} of the tokens, loss {progress.loss:.3f}")
+        report(f"    {format_point(writer.point)}: {share:.0%} of the tokens, loss {progress.loss:.3f}")
 
-    return tell
+    return report_progress

@@ -1,177 +1,191 @@
-"""Worker processes: started, stopped, and how one of them waits for its next point."""
+"""Worker processes of a study: how one is started, what its command line is, and how all of them are stopped."""
 
 import os
 import shlex
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
-from skillscale.cli.output import Output
+from skillscale.config.options import UserTrainerOptions, WorkerPoolOptions
 from skillscale.errors import InputError
 from skillscale.execution.launchers import Launcher, WorkerHandle, launcher
 from skillscale.execution.launchers.kubernetes import check_job_options, job_manifest
 from skillscale.execution.launchers.local import PARENT
-from skillscale.tracking.queue_storage import resolve_queue
 
 if TYPE_CHECKING:
-    from skillscale.config import Config
     from skillscale.tracking import RunWriter, Study
 
 _GRACE_S = 30.0
-_WITH_US_S = 5.0  # a Ctrl-C at the terminal reaches the workers too: they are marking their runs
-_DEFAULTS = {("--retry_failed", "false"), ("--sampled", "false"), ("--stay", "true"), ("--timeout_s", "")}
-_FIRST_WAIT_S, _LONGEST_WAIT_S, _LONGER_BY = 0.1, 2.0, 1.5
+_SIGNALLED_S = 5.0  # a Ctrl-C at the terminal reaches the workers too, and they are marking their runs
+_DEFAULTS = {("--retry_failed", "false"), ("--sampled_only", "false"), ("--wait_for_others", "true")}
+_FIRST_WAIT_S, _LONGEST_WAIT_S, _WAIT_FACTOR = 0.1, 2.0, 1.5
+_EXTERNAL = ("none", "kubernetes")
 
 
-def start_worker(
-    arguments: Mapping[str, Any], tracking: str, *, retry_failed: bool, sampled: bool = False
-) -> WorkerHandle:
-    """Start a process that trains the points of the study's queue, by the launcher that was asked for.
-
-    Args:
-        arguments: of the command that starts it, as ``worker_options`` has them; settings and overrides go along.
-        tracking: URI of the registry.
-        retry_failed: train the points that failed once more.
-        sampled: train only points that the sampler chose.
-    """
-    words = worker_argv(arguments, retry_failed=retry_failed, sampled=sampled, stay=False)
-    environment = {"MLFLOW_TRACKING_URI": tracking}
-    if storage := storage_address(arguments):
-        environment["SKILLSCALE_QUEUE"] = storage
-    return _launcher(arguments).start(["-m", "skillscale", *words], environment)
-
-
-def worker_options(arguments: Mapping[str, Any], config: "Config") -> dict[str, Any]:
-    """The arguments of a command with what its workers need besides: the study's name and ``devices`` of each."""
-    return {**arguments, "study_name": config.study.name, "devices": config.train.devices}
-
-
-def check_launcher(arguments: Mapping[str, Any]) -> None:
-    """Refuse a launcher that could start no worker, before anything is made; ``arguments`` as for ``start_worker``.
-
-    Raises:
-        InputError: it is not here, or lacks an option or a storage.
-    """
-    if not is_external_launcher(arguments):
-        _launcher(arguments)
-    elif arguments["launcher"] == "kubernetes":
-        check_job_options(arguments["launch"] or {})
-
-
-def _launcher(arguments: Mapping[str, Any]) -> Launcher:
-    name, options = arguments.get("launcher", "local"), arguments.get("launch") or {}
-    return launcher(name, options, arguments["cache"].absolute(), devices=arguments.get("devices", 1))
-
-
-def worker_argv(
-    arguments: Mapping[str, Any], *, retry_failed: bool, sampled: bool, stay: bool, elsewhere: bool = False
-) -> list[str]:
-    """The entry ``worker`` and its parameters; addresses, which may hold passwords, go by the environment.
+@dataclass(frozen=True, kw_only=True)
+class WorkerPool:
+    """All that is needed to start the workers of a study. The study's settings are in its store.
 
     Args:
-        arguments: of the command that starts it.
-        retry_failed, sampled, stay: as the entry has them.
-        elsewhere: leave out folders of this machine.
+        study: Name of the study.
+        tracking: URI of the tracking store.
+        queue: Address of the queue of points.
+        cache: Folder for prepared data and checkpoints.
+        options: Number of workers, and who starts them.
+        user_trainer: The trainer of the user's, where there is one.
+        devices: Devices that one worker trains on.
+        sampled_only: Whether workers take only points that the sampler chose.
     """
-    words = ["worker"]
-    if storage_address(arguments):  # the registry has its settings
-        words += ["--study", arguments["study_name"]]
-    else:
-        words += [word for name in ("study", "data", "skills") for word in (f"--{name}", str(arguments[name]))]
-    words += [] if elsewhere else ["--cache", str(arguments["cache"].absolute())]
-    words += ["--retry_failed", str(retry_failed).lower(), "--sampled", str(sampled).lower()]
-    words += ["--stay", str(stay).lower()]
-    if arguments.get("trainer"):
-        words += ["--trainer", arguments["trainer"], "--timeout_s", str(arguments["timeout_s"] or "")]
-    if not storage_address(arguments):
-        overrides = {name: text for name, text in arguments.items() if "." in name}
-        words += [word for name, text in overrides.items() for word in (f"--{name}", text)]
-    return words
+
+    study: str
+    tracking: str
+    queue: str
+    cache: Path
+    options: WorkerPoolOptions
+    user_trainer: UserTrainerOptions = field(default_factory=UserTrainerOptions)
+    devices: int = 1
+    sampled_only: bool = False
+
+    @property
+    def is_external(self) -> bool:
+        """Whether somebody else starts the workers."""
+        return self.options.launcher in _EXTERNAL
+
+    def start(self, *, retry_failed: bool) -> WorkerHandle:
+        """Start a worker.
+
+        Args:
+            retry_failed: Train the failed points once more.
+        """
+        argv = self.argv(retry_failed=retry_failed, wait_for_others=False)
+        environment = {"MLFLOW_TRACKING_URI": self.tracking, "SKILLSCALE_QUEUE": self.queue}
+        return _launcher(self.options, self.cache, self.devices).start(["-m", "skillscale", *argv], environment)
+
+    def argv(self, *, retry_failed: bool, wait_for_others: bool, local: bool = True) -> list[str]:
+        """Return the command line of a worker; addresses, which may hold passwords, go by the environment.
+
+        Args:
+            retry_failed: Train the failed points once more.
+            wait_for_others: Wait while other workers train.
+            local: Whether the worker runs on this machine, so that its folders hold.
+        """
+        pairs = {"study": self.study} | ({"cache": str(self.cache.absolute())} if local else {})
+        flags = {"retry_failed": retry_failed, "sampled_only": self.sampled_only, "wait_for_others": wait_for_others}
+        pairs |= {name: str(value).lower() for name, value in flags.items()}
+        if self.user_trainer.trainer:
+            pairs |= {"trainer": self.user_trainer.trainer}
+            pairs |= {"timeout_s": str(self.user_trainer.timeout_s)} if self.user_trainer.timeout_s else {}
+        return ["worker", *(word for name, text in pairs.items() for word in (f"--{name}", text))]
+
+    def external_command(self) -> "ExternalCommand":
+        """Return how somebody else starts the workers; write the manifest of a Kubernetes Job."""
+        argv = self.argv(retry_failed=False, wait_for_others=True, local=False)
+        if self.options.launcher == "none":
+            words = shlex.join(_without_defaults(argv))
+            text = (
+                f"Start workers on any machine, with SKILLSCALE_QUEUE and MLFLOW_TRACKING_URI set: skillscale {words}"
+            )
+            return ExternalCommand(argv=tuple(argv), text=text)
+        path = Path(self.options.job_file or f"{self.study}-job.yaml")
+        manifest = job_manifest(self.study, argv, self.options.workers, dict(self.options.launcher_options))
+        path.write_text(yaml.safe_dump(manifest, sort_keys=False), encoding="utf-8")
+        text = f"{path} is written. Apply it: kubectl apply -f {path}. Its secret holds SKILLSCALE_QUEUE and MLFLOW_TRACKING_URI."
+        return ExternalCommand(argv=tuple(argv), text=text, manifest=str(path))
 
 
-def storage_address(arguments: Mapping[str, Any]) -> str:
-    """The address of the storage that machines share; empty where there is none."""
-    given = arguments.get("storage") or os.environ.get("SKILLSCALE_QUEUE", "")
-    return resolve_queue(given) if given else ""
+@dataclass(frozen=True, kw_only=True)
+class ExternalCommand:
+    """How somebody else starts the workers: a command line, and the manifest of a Job where one is written."""
+
+    argv: tuple[str, ...]
+    text: str
+    manifest: str = ""
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the values for ``--json``."""
+        return {"worker": list(self.argv)} | ({"manifest": self.manifest} if self.manifest else {})
 
 
-def is_external_launcher(arguments: Mapping[str, Any]) -> bool:
-    """Whether workers are started by somebody else.
+def check_launcher(options: WorkerPoolOptions, queue: str, cache: Path, devices: int = 1) -> None:
+    """Refuse a launcher that could start no worker, before anything is made.
+
+    Args:
+        options: The launcher and its options.
+        queue: Address of the queue that was given; empty: this machine's own.
+        cache: Folder for what a launcher writes.
+        devices: Devices that one worker trains on.
 
     Raises:
-        InputError: a launcher for other machines, and no storage for them to share.
+        InputError: The launcher is not installed, lacks an option, or lacks a queue that machines share.
     """
-    name = arguments.get("launcher", "local")
-    if name != "local" and not storage_address(arguments):
+    if options.launcher != "local" and not queue:
         raise InputError(
-            f"--launcher {name} needs --storage (or SKILLSCALE_QUEUE), where its workers share the points: "
+            f"--launcher {options.launcher} needs --queue (or SKILLSCALE_QUEUE), where its workers share the points: "
             "postgresql+psycopg2://USER:PASSWORD@HOST/NAME, or a file for those of one machine"
         )
-    return name in ("none", "kubernetes")
+    if options.launcher == "kubernetes":
+        check_job_options(dict(options.launcher_options))
+    elif options.launcher != "none":
+        _launcher(options, cache, devices)
 
 
-def print_worker_command(arguments: Mapping[str, Any], out: Output, *, sampled: bool = False) -> dict[str, Any]:
-    """Say how to start the workers that somebody else starts; write the manifest of a Kubernetes Job."""
-    words = worker_argv(arguments, retry_failed=False, sampled=sampled, stay=True, elsewhere=True)
-    if arguments["launcher"] == "none":
-        told = shlex.join(_but_defaults(words))
-        out.progress(f"with SKILLSCALE_QUEUE and MLFLOW_TRACKING_URI, on any machine: skillscale {told}")
-        return {"worker": words}
-    manifest = job_manifest(arguments["study_name"], words, arguments["workers"], arguments["launch"] or {})
-    path = Path(arguments["file"] or f"{arguments['study_name']}-job.yaml")
-    path.write_text(yaml.safe_dump(manifest, sort_keys=False), encoding="utf-8")
-    out.progress(f"{path} is written: kubectl apply -f {path} (its secret holds SKILLSCALE_QUEUE, MLFLOW_TRACKING_URI)")
-    return {"worker": words, "manifest": str(path)}
+def _launcher(options: WorkerPoolOptions, cache: Path, devices: int) -> Launcher:
+    return launcher(options.launcher, options.launcher_options, cache.absolute(), devices=devices)
 
 
-def _but_defaults(words: Sequence[str]) -> list[str]:
-    """A worker's words without the parameters that say what they are anyway, to be typed."""
-    pairs = zip(words[1::2], words[2::2], strict=True)
-    return [words[0], *(word for pair in pairs if pair not in _DEFAULTS for word in pair)]
+def _without_defaults(argv: Sequence[str]) -> list[str]:
+    """Return a worker's words without the options that have their default, to be typed."""
+    pairs = zip(argv[1::2], argv[2::2], strict=True)
+    return [argv[0], *(word for pair in pairs if pair not in _DEFAULTS for word in pair)]
 
 
 def stop_workers(workers: Sequence[WorkerHandle]) -> None:
     """End workers that still run, and give them time to mark their runs."""
-    _wait(workers, _WITH_US_S)
-    for each in workers:
-        if each.poll() is None:
-            each.send_signal(signal.SIGTERM)
+    _wait(workers, _SIGNALLED_S)
+    for worker in workers:
+        if worker.poll() is None:
+            worker.send_signal(signal.SIGTERM)
     _wait(workers, _GRACE_S)
-    for each in workers:
-        if each.poll() is None:
-            each.kill()
-            each.wait()
+    for worker in workers:
+        if worker.poll() is None:
+            worker.kill()
+            worker.wait()
 
 
 def next_claim(
-    study: "Study", *, retry_failed: bool, sampled: bool, trunk: str = "", stay: bool = False
+    study: "Study", *, retry_failed: bool, sampled_only: bool, trunk: str = "", wait_for_others: bool = False
 ) -> "RunWriter | None":
-    """The next point to train, of ``trunk`` first; None when there is none and none will come, or our starter is gone.
+    """Claim the next point to train, those of ``trunk`` first.
 
-    Waits, ever longer, while a sampler fills the queue; with ``stay`` also while others train, who may be lost.
+    Returns:
+        None when no point is left and none will come, or when the process that started this one has ended.
+
+    Waits, ever longer, while a sampler fills the queue. With ``wait_for_others`` it also waits while other workers
+    train, because they may be lost.
     """
     wait_s = _FIRST_WAIT_S
     while not parent_exited():
-        filling = study.is_sampling()  # before the claim: what is added between the two is claimed
-        writer = study.claim(retry_failed=retry_failed, sampled_only=sampled, trunk=trunk)
-        if writer is not None or not (filling or (stay and study.is_under_way(sampled_only=sampled))):
+        filling = study.is_sampling()  # before the claim: a point that is added between the two is claimed
+        writer = study.claim(retry_failed=retry_failed, sampled_only=sampled_only, trunk=trunk)
+        if writer is not None or not (filling or (wait_for_others and study.is_under_way(sampled_only=sampled_only))):
             return writer
         time.sleep(wait_s)
-        wait_s = min(wait_s * _LONGER_BY, _LONGEST_WAIT_S)
+        wait_s = min(wait_s * _WAIT_FACTOR, _LONGEST_WAIT_S)
     return None
 
 
 def parent_exited() -> bool:
-    """Whether the process that started this one, and told us so, has ended."""
+    """Return whether the process that started this worker, and said so, has ended."""
     parent = os.environ.get(PARENT, "")
     return parent.isdigit() and os.getppid() != int(parent)
 
 
 def _wait(workers: Sequence[WorkerHandle], seconds: float) -> None:
     until = time.monotonic() + seconds
-    while time.monotonic() < until and any(each.poll() is None for each in workers):
+    while time.monotonic() < until and any(worker.poll() is None for worker in workers):
         time.sleep(0.05)

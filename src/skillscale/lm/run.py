@@ -27,8 +27,8 @@ from skillscale.record import DataUse, Measurement, ModelSize, OptimizerPlan, Ru
 class RunResult:
     """What a finished run has to tell. ``curve``: (tokens seen, mean training loss since the last row)."""
 
-    spending: RunCost
-    uses: Mapping[str, DataUse]
+    cost: RunCost
+    data_use: Mapping[str, DataUse]
     exposures: float | None
     sets: Mapping[str, Measurement]
     skills: Mapping[str, Measurement]
@@ -42,7 +42,7 @@ class TrainingRecipe:
 
     point: DesignPoint
     size: ModelSize
-    optimisation: OptimizerPlan
+    optimizer_plan: OptimizerPlan
 
 
 def training_recipe(point: DesignPoint, config: Config, prepared: PreparedData) -> TrainingRecipe:
@@ -52,17 +52,17 @@ def training_recipe(point: DesignPoint, config: Config, prepared: PreparedData) 
         InputError: no model has that size, D is less than one sequence, or devices can't share its batches.
     """
     size = shape_for(point.n_params, vocab_size=prepared.tokenizer.vocab_size, model=config.model)
-    derived = (trunks if config.train.schedule == "trunk" else hyperparameters).derive
-    optimisation = derived(point, size, config.train, context=config.model.context)
+    plan = trunks.branch_plan if config.train.schedule == "trunk" else hyperparameters.optimizer_plan
+    optimizer_plan = plan(point, size, config.train, context=config.model.context)
     if config.train.n_devices > 1:
-        check_shares(_batches(point, size, optimisation, config), config.train.n_devices)
-    return TrainingRecipe(point=point, size=size, optimisation=optimisation)
+        check_shares(_batches(point, size, optimizer_plan, config), config.train.n_devices)
+    return TrainingRecipe(point=point, size=size, optimizer_plan=optimizer_plan)
 
 
-def _batches(point: DesignPoint, size: ModelSize, optimisation: OptimizerPlan, config: Config) -> list[int]:
+def _batches(point: DesignPoint, size: ModelSize, optimizer_plan: OptimizerPlan, config: Config) -> list[int]:
     """Sequences of the batches that a run has."""
-    if not optimisation.trunk:
-        return [optimisation.batch_sequences]
+    if not optimizer_plan.stable_phase:
+        return [optimizer_plan.batch_sequences]
     whole = trunks.cooldown_branch(point.n_tokens, size.n_params_nonembed, config.train, context=config.model.context)
     return [int(batch) for batch in np.unique(np.diff(whole.firsts))]
 
@@ -93,15 +93,15 @@ def train_and_measure(
         TrainingError: the checkpoint can't be written or used.
         Stopped: ``should_stop`` said so; the checkpoint holds what was done.
     """
-    point, size, optimisation = recipe.point, recipe.size, recipe.optimisation
+    point, size, optimizer_plan = recipe.point, recipe.size, recipe.optimizer_plan
     stream = MixStream(prepared.categories, mix=point.mix, seed=point.seed, context=config.model.context)
     team = process_group_for(config.train, select_device(config.train.device, config.train.devices))
-    follower.announce_run(team, point, size, optimisation, config.train, prepared.categories)
-    with trunks.StablePhaseLease(trunk) if trunk is not None and optimisation.trunk else nullcontext() as turn:
+    follower.announce_run(team, point, size, optimizer_plan, config.train, prepared.categories)
+    with trunks.StablePhaseLease(trunk) if trunk is not None and optimizer_plan.stable_phase else nullcontext() as turn:
         trained = train(
             point,
             size=size,
-            optimisation=optimisation,
+            optimizer_plan=optimizer_plan,
             stream=stream,
             config=config.train,
             checkpoint=checkpoint,
@@ -117,11 +117,11 @@ def train_and_measure(
     )
     eval_s = time.perf_counter() - began
     peak = team.size * flops.matmul_peak(device.type, config.train.precision)
-    uses = stream.usage(trained.n_tokens // config.model.context)
+    data_use = stream.usage(trained.n_tokens // config.model.context)
     return RunResult(
-        spending=_spending(size, trained, eval_s=eval_s, peak=peak),
-        uses=uses,
-        exposures=_exposures(prepared, uses),
+        cost=_spending(size, trained, eval_s=eval_s, peak=peak),
+        data_use=data_use,
+        exposures=_exposures(prepared, data_use),
         sets=measured.sets,
         skills=measured.skills,
         skills_held_out=measured.skills_held_out,
@@ -129,10 +129,10 @@ def train_and_measure(
     )
 
 
-def _exposures(prepared: PreparedData, uses: Mapping[str, DataUse]) -> float | None:
+def _exposures(prepared: PreparedData, data_use: Mapping[str, DataUse]) -> float | None:
     """Mean mentions a fact that the run saw, where facts are counted."""
     facts = prepared.facts
-    return facts.exposures(uses[facts.category].tokens) if facts and facts.category in uses else None
+    return facts.exposures(data_use[facts.category].tokens) if facts and facts.category in data_use else None
 
 
 def _spending(size: ModelSize, trained: TrainedModel, *, eval_s: float, peak: float) -> RunCost:

@@ -1,6 +1,6 @@
-"""Fitted values as figures: isoFLOP curves with their optima, N*(C), residuals. Nothing is computed here.
+"""Figures of the isoFLOP study: curves with their optima, N*(C) and residuals. Nothing is computed here.
 
-Budgets run along viridis, dark to light with growing C.
+Budgets are coloured by viridis, from dark to light with growing C.
 """
 
 import math
@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from skillscale.formatting import format_count, format_log_ratio, power
+from skillscale.formatting import format_count, format_interval, format_log_ratio, format_percent, power
 from skillscale.laws.results import IsoflopMinimum, PowerLaw, SizeGap, Status, StudyResults, Verdict
 from skillscale.report.style import (
     GREY,
@@ -27,13 +27,13 @@ from skillscale.report.style import (
     SOFT,
     STYLE,
     WIDTH,
-    draw_key,
+    draw_legend,
     label_axes,
-    log_axis,
     make_panels,
+    set_log_axis,
 )
 
-# Ticks of the residuals in per cent, as pairs below and above 0, finest first
+# Ticks of residuals, per cent, as pairs below and above 0, finest first
 _RATIO_STEPS = (
     ((-1, 1), (-2, 2)),
     ((-2, 2), (-5, 5)),
@@ -48,46 +48,46 @@ _RATIO_STEPS = (
 _SEED_MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">")
 
 
-def isoflop(fits: StudyResults, mix: str) -> Figure:
-    """Loss against N: a panel a skill and aggregate, a colour a budget, with runs, parabolas, optima and refusals."""
+def draw_isoflop_curves(fits: StudyResults, mix: str) -> Figure:
+    """Draw loss against N: one panel per skill and aggregate, one colour per budget."""
     with mpl.rc_context(STYLE):
         names = (*fits.skills, *fits.aggregates)
         figure, panels = make_panels(len(names), height=2.35, share_y=False)
         runs = fits.runs[fits.runs["mix"] == mix]
         colours = _budget_colours(fits, mix)
         for panel, name in zip(panels, names, strict=True):
-            _isoflop_panel(panel, name, runs, [m for m in fits.minima if (m.mix, m.skill) == (mix, name)], colours)
-            panel.set_title(_title(fits, name))
-            panel.set_title(_refusal(fits, mix, name), loc="right", fontsize=7, fontweight="normal", color=SOFT)
+            _draw_isoflop_panel(panel, name, runs, [m for m in fits.minima if (m.mix, m.skill) == (mix, name)], colours)
+            panel.set_title(_panel_title(fits, name))
+            panel.set_title(_refusal_text(fits, mix, name), loc="right", fontsize=7, fontweight="normal", color=SOFT)
         sizes = runs["N"].to_numpy(dtype=float)
         for panel in panels:
-            log_axis(panel.xaxis, sizes.min() / 1.3, sizes.max() * 3, format_count)
+            set_log_axis(panel.xaxis, sizes.min() / 1.3, sizes.max() * 3, format_count)
         label_axes(panels, "N, parameters", "loss, nats per token")
-        draw_key(figure, _isoflop_key(runs, fits))
-        _part_labels(figure, panels)
+        draw_legend(figure, _isoflop_legend(runs, fits))
+        _separate_labels(figure, panels)
         return figure
 
 
-def _refusal(fits: StudyResults, mix: str, name: str) -> str:
-    """Why the dashed curves of a panel have no optimum, short enough for its head."""
+def _refusal_text(fits: StudyResults, mix: str, name: str) -> str:
+    """Return why the dashed curves of a panel have no optimum, short enough for its title."""
     refused: dict[str, list[float]] = {}
-    every = [one for one in fits.minima if (one.mix, one.skill) == (mix, name)]
-    for one in every:
-        if one.status is not Status.OK:
-            refused.setdefault(str(one.status), []).append(one.C)
+    minima = [minimum for minimum in fits.minima if (minimum.mix, minimum.skill) == (mix, name)]
+    for minimum in minima:
+        if minimum.status is not Status.OK:
+            refused.setdefault(str(minimum.status), []).append(minimum.C)
     if not refused:
         return ""
     if len(refused) == 1:
         [(status, budgets)] = refused.items()
         where = (
-            ", ".join(map(power, budgets)) if len(budgets) < min(3, len(every)) else f"{len(budgets)} of {len(every)}"
+            ", ".join(map(power, budgets)) if len(budgets) < min(3, len(minima)) else f"{len(budgets)} of {len(minima)}"
         )
         return f"{status}: {where}"
-    return f"no optimum: {sum(map(len, refused.values()))} of {len(every)}"
+    return f"no optimum: {sum(map(len, refused.values()))} of {len(minima)}"
 
 
-def _part_labels(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Move the curves' labels up until none lies on another; the layout has to be settled first."""
+def _separate_labels(figure: Figure, panels: Sequence[Axes]) -> None:
+    """Move the labels of the curves up until none overlaps. This settles the layout first."""
     figure.draw_without_rendering()
     points = 72 / figure.dpi
     for panel in panels:
@@ -103,7 +103,7 @@ def _part_labels(figure: Figure, panels: Sequence[Axes]) -> None:
                 label.xyann = (5, lift * points)
 
 
-def _isoflop_panel(
+def _draw_isoflop_panel(
     panel: Axes, name: str, runs: pd.DataFrame, minima: Sequence[IsoflopMinimum], colours: dict[float, str]
 ) -> None:
     for C, seed in sorted(set(zip(runs["C"].tolist(), runs["seed"].tolist(), strict=True))):
@@ -113,29 +113,29 @@ def _isoflop_panel(
             markerfacecolor=to_hex(colours[C]) + "99", markeredgecolor=colours[C], markeredgewidth=0.7,
         )  # fmt: skip
     for minimum in minima:
-        _isoflop_curve(panel, minimum, colours[minimum.C])
+        _draw_isoflop_curve(panel, minimum, colours[minimum.C])
     panel.grid(axis="y")
     panel.margins(y=0.1)
 
 
-def _isoflop_curve(panel: Axes, minimum: IsoflopMinimum, colour: str) -> None:
-    found = minimum.status is Status.OK
+def _draw_isoflop_curve(panel: Axes, minimum: IsoflopMinimum, colour: str) -> None:
+    has_optimum = minimum.status is Status.OK
     curve = minimum.curve
     if curve is not None:
         sizes = np.geomspace(curve.N_min, curve.N_max, 200)
         panel.plot(
-            sizes, curve.loss(sizes), color=colour, gid="curve" if found else "refused curve",
-            linewidth=1.3 if found else 1.0, linestyle="-" if found else (0, (4, 2)), zorder=1.8,
+            sizes, curve.loss(sizes), color=colour, gid="curve" if has_optimum else "refused curve",
+            linewidth=1.3 if has_optimum else 1.0, linestyle="-" if has_optimum else (0, (4, 2)), zorder=1.8,
         )  # fmt: skip
         panel.annotate(
             power(minimum.C), (curve.N_max, float(curve.loss(curve.N_max))), xytext=(5, 0),
             textcoords="offset points", color=_darker(colour), va="center", fontsize=7,
         )  # fmt: skip
-    if found:
-        _interval_x(panel, minimum.N, minimum.loss, colour)
+    if has_optimum:
+        _draw_minimum(panel, minimum.N, minimum.loss, colour)
 
 
-def _interval_x(panel: Axes, interval: object, y: float, colour: str) -> None:
+def _draw_minimum(panel: Axes, interval: object, y: float, colour: str) -> None:
     value, lo, hi = (getattr(interval, part) for part in ("value", "lo", "hi"))
     panel.plot([lo, hi], [y, y], color=INK, linewidth=1.4, solid_capstyle="butt", marker="|", markersize=6,
                markeredgewidth=1.1, gid="interval", zorder=4)  # fmt: skip
@@ -143,24 +143,24 @@ def _interval_x(panel: Axes, interval: object, y: float, colour: str) -> None:
                markeredgewidth=0.9, gid="optimum", zorder=5)  # fmt: skip
 
 
-def _isoflop_key(runs: pd.DataFrame, fits: StudyResults) -> list[Line2D]:
+def _isoflop_legend(runs: pd.DataFrame, fits: StudyResults) -> list[Line2D]:
     most = max(len(_seeds(runs, C)) for C in runs["C"].unique())
     key = [
         Line2D([], [], linestyle="none", marker=marker, color=SOFT, markersize=4, label=f"{nth} seed of a budget")
         for nth, marker in zip(("first", "second", "third", "fourth")[:most], _SEED_MARKERS, strict=False)
     ]
     key.append(Line2D([], [], color=INK, marker="D", markersize=5, markeredgecolor="white", linewidth=1.4,
-                      label=f"optimum with {_level(fits)} interval"))  # fmt: skip
+                      label=f"optimum with {_level_text(fits)} interval"))  # fmt: skip
     if any(minimum.status is not Status.OK and minimum.curve for minimum in fits.minima):
-        key.append(Line2D([], [], color=SOFT, linestyle=(0, (4, 2)), linewidth=1.0, label="no optimum claimed"))
-    key.append(Line2D([], [], linestyle="none", label="at the curves: their budget C in FLOP"))
+        key.append(Line2D([], [], color=SOFT, linestyle=(0, (4, 2)), linewidth=1.0, label="no optimum"))
+    key.append(Line2D([], [], linestyle="none", label="numbers at the curves: budget C, FLOP"))
     return key
 
 
-def optima(fits: StudyResults, mix: str) -> Figure:
-    """N* against C: a panel a skill with its interval at each budget, its power law, and the law's frontier dashed.
+def draw_optima(fits: StudyResults, mix: str) -> Figure:
+    """Draw N* against C, one panel per skill: optima with intervals, power law, and optima by the law (dashed).
 
-    The aggregate stands in every panel in grey, to compare with.
+    Every panel also shows the aggregate in grey.
     """
     with mpl.rc_context(STYLE):
         names = fits.skills or fits.aggregates
@@ -169,70 +169,77 @@ def optima(fits: StudyResults, mix: str) -> Figure:
         for index, (panel, name) in enumerate(zip(panels, names, strict=True)):
             colour = SKILL_COLOURS[index % len(SKILL_COLOURS)]
             if reference is not None:
-                _optima_series(panel, fits, (mix, reference), GREY, shift=1.05)
-            _optima_series(panel, fits, (mix, name), colour, shift=1 / 1.05 if reference else 1.0)
-            _frontier(panel, fits, (mix, name), colour)
+                _draw_optima(panel, fits, (mix, reference), GREY, shift=1.05)
+            _draw_optima(panel, fits, (mix, name), colour, shift=1 / 1.05 if reference else 1.0)
+            _draw_law_optima(panel, fits, (mix, name), colour)
             panel.set_title(name, color=colour)
             panel.grid()
-        _optima_axes(panels, fits, mix)
+        _set_optima_axes(panels, fits, mix)
         label_axes(panels, "C = 6 N D, FLOP", "N*, parameters")
-        draw_key(figure, _optima_key(fits, reference))
+        draw_legend(figure, _optima_legend(fits, reference))
         return figure
 
 
-def _optima_series(panel: Axes, fits: StudyResults, key: tuple[str, str], colour: str, *, shift: float) -> None:
-    """``shift`` moves the points a little along C, so that intervals of two series don't hide each other."""
-    law = next((one for one in fits.power_laws if (one.mix, one.skill) == key and one.status is Status.OK), None)
+def _draw_optima(panel: Axes, fits: StudyResults, key: tuple[str, str], colour: str, *, shift: float) -> None:
+    """Draw the optima of a series, shifted a little along C so that the intervals of two series stay visible."""
+    law = next((law for law in fits.power_laws if (law.mix, law.skill) == key and law.status is Status.OK), None)
     if law is not None:
-        _power_law(panel, law, _budgets(fits, key[0]), colour)
-    for one in fits.minima:
-        if (one.mix, one.skill) == key and one.N.is_finite:
+        _draw_power_law(panel, law, _budgets(fits, key[0]), colour)
+    for minimum in fits.minima:
+        if (minimum.mix, minimum.skill) == key and minimum.N.is_finite:
             panel.errorbar(
-                [one.C * shift], [one.N.value], yerr=[[one.N.value - one.N.lo], [one.N.hi - one.N.value]], color=colour,
-                marker="D", markersize=4.5, markeredgecolor="white", elinewidth=1.2, capsize=2.5, gid="optimum",
-                zorder=4,
+                [minimum.C * shift], [minimum.N.value], color=colour,
+                yerr=[[minimum.N.value - minimum.N.lo], [minimum.N.hi - minimum.N.value]], marker="D",
+                markersize=4.5, markeredgecolor="white", elinewidth=1.2, capsize=2.5, gid="optimum", zorder=4,
             )  # fmt: skip
 
 
-def _frontier(panel: Axes, fits: StudyResults, key: tuple[str, str], colour: str) -> None:
-    points = _frontier_points(fits, key)
+def _draw_law_optima(panel: Axes, fits: StudyResults, key: tuple[str, str], colour: str) -> None:
+    points = _law_optima(fits, key)
     if len(points) > 1:
         panel.plot(*zip(*points, strict=True), color=colour, linestyle=(0, (3, 2)), linewidth=0.9, gid="frontier")
-    if not any((one.mix, one.skill) == key and one.N.is_finite for one in fits.minima):
-        panel.text(0.04, 0.94, "no optimum could be claimed", transform=panel.transAxes, va="top", color=SOFT)
+    if not any((minimum.mix, minimum.skill) == key and minimum.N.is_finite for minimum in fits.minima):
+        panel.text(0.04, 0.94, "no optimum found", transform=panel.transAxes, va="top", color=SOFT)
 
 
-def _frontier_points(fits: StudyResults, key: tuple[str, str]) -> list[tuple[float, float]]:
-    if not any((one.mix, one.skill) == key and one.status is Status.OK for one in fits.laws):
+def _law_optima(fits: StudyResults, key: tuple[str, str]) -> list[tuple[float, float]]:
+    if not any((law.mix, law.skill) == key and law.status is Status.OK for law in fits.laws):
         return []
-    mine = [one for one in fits.curve_versus_law if (one.mix, one.skill) == key]
-    return sorted((one.C, one.law.value) for one in mine if math.isfinite(one.law.value))
+    pairs = [pair for pair in fits.curve_versus_law if (pair.mix, pair.skill) == key]
+    return sorted((pair.C, pair.law.value) for pair in pairs if math.isfinite(pair.law.value))
 
 
-def _power_law(panel: Axes, law: PowerLaw, budgets: Sequence[float], colour: str) -> None:
+def _draw_power_law(panel: Axes, law: PowerLaw, budgets: Sequence[float], colour: str) -> None:
     grid = np.geomspace(budgets[0] / 1.3, budgets[-1] * 1.3, 40)
-    at = [law.N(float(C)) for C in grid]
-    panel.plot(grid, [one.value for one in at], color=colour, linewidth=1.3, gid="power law")
-    if all(one.is_finite for one in at):
-        panel.fill_between(grid, [one.lo for one in at], [one.hi for one in at], color=colour, alpha=0.13, linewidth=0)
+    values = [law.N(float(C)) for C in grid]
+    panel.plot(grid, [value.value for value in values], color=colour, linewidth=1.3, gid="power law")
+    if all(value.is_finite for value in values):
+        panel.fill_between(
+            grid, [value.lo for value in values], [value.hi for value in values], color=colour, alpha=0.13, linewidth=0
+        )
 
 
-def _optima_axes(panels: Sequence[Axes], fits: StudyResults, mix: str) -> None:
+def _set_optima_axes(panels: Sequence[Axes], fits: StudyResults, mix: str) -> None:
     budgets = _budgets(fits, mix)
-    known = [bound for one in fits.minima if one.mix == mix and one.N.is_finite for bound in (one.N.lo, one.N.hi)]
+    interval_ends = [
+        bound
+        for minimum in fits.minima
+        if minimum.mix == mix and minimum.N.is_finite
+        for bound in (minimum.N.lo, minimum.N.hi)
+    ]
     runs = fits.runs.loc[fits.runs["mix"] == mix, "N"]
-    bounds = known or [float(runs.min()), float(runs.max())]
+    bounds = interval_ends or [float(runs.min()), float(runs.max())]
     for panel in panels:
-        log_axis(panel.xaxis, budgets[0] / 1.6, budgets[-1] * 1.6, power, at=budgets)
-        log_axis(panel.yaxis, min(bounds) / 1.25, max(bounds) * 1.25, format_count)
+        set_log_axis(panel.xaxis, budgets[0] / 1.6, budgets[-1] * 1.6, power, at=budgets)
+        set_log_axis(panel.yaxis, min(bounds) / 1.25, max(bounds) * 1.25, format_count)
 
 
-def _optima_key(fits: StudyResults, reference: str | None) -> list[Line2D]:
+def _optima_legend(fits: StudyResults, reference: str | None) -> list[Line2D]:
     key = [Line2D([], [], color=INK, marker="D", markersize=4.5, markeredgecolor="white", linestyle="none",
-                  label=f"optimum, {_level(fits)} interval")]  # fmt: skip
-    if any(one.status is Status.OK for one in fits.power_laws):
+                  label=f"optimum, {_level_text(fits)} interval")]  # fmt: skip
+    if any(law.status is Status.OK for law in fits.power_laws):
         key.append(Line2D([], [], color=INK, linewidth=1.3, label="power law through the optima"))
-    if any(len(_frontier_points(fits, (one.mix, one.skill))) > 1 for one in fits.curve_versus_law):
+    if any(len(_law_optima(fits, (pair.mix, pair.skill))) > 1 for pair in fits.curve_versus_law):
         key.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (3, 2)), label="by the law"))
     if reference is not None:
         key.append(
@@ -247,69 +254,71 @@ def _optima_key(fits: StudyResults, reference: str | None) -> list[Line2D]:
     return key
 
 
-def residuals(fits: StudyResults, mix: str) -> Figure:
-    """N*(skill) against N*(aggregate): at each budget and pooled, with intervals, and the verdict in words."""
+def draw_size_gaps(fits: StudyResults, mix: str) -> Figure:
+    """Draw N*(skill) against N*(aggregate), at each budget and pooled, with intervals and verdicts."""
     with mpl.rc_context(STYLE):
-        rows = _residual_rows(fits, mix)
+        rows = _size_gap_rows(fits, mix)
         figure = Figure(figsize=(WIDTH, 0.95 + 0.19 * sum(len(group) + 0.9 for _, group in rows)), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
-        reach = _reach([one for _, group in rows for one in group])
+        reach = _axis_half_width([gap for _, group in rows for gap in group])
         axes.axvline(0, color=INK, linewidth=0.9, gid="zero")
         y, ticks, labels = 0.0, [], []
         for index, (skill, group) in enumerate(rows):
             colour = SKILL_COLOURS[index % len(SKILL_COLOURS)]
             axes.text(-0.015, y, skill, transform=axes.get_yaxis_transform(), ha="right", va="center", weight="bold",
                       color=colour, fontsize=9)  # fmt: skip
-            for one in group:
+            for gap in group:
                 y += 1
-                _residual_row(axes, one, y, colour, reach, fits.level)
+                _draw_size_gap(axes, gap, y, colour, reach, fits.level)
                 ticks.append(y)
-                labels.append("pooled" if one.pooled else power(one.C))
+                labels.append("pooled" if gap.pooled else power(gap.C))
             y += 1.9
-        _residual_axes(axes, reach, ticks, labels, level=_level(fits))
+        _set_size_gap_axes(axes, reach, ticks, labels, level=_level_text(fits))
         return figure
 
 
-def _residual_rows(fits: StudyResults, mix: str) -> list[tuple[str, list[SizeGap]]]:
+def _size_gap_rows(fits: StudyResults, mix: str) -> list[tuple[str, list[SizeGap]]]:
     aggregate = fits.aggregates[0] if fits.aggregates else ""
     rows = []
     for skill in fits.skills:
-        mine = [one for one in fits.size_gaps if (one.mix, one.skill, one.aggregate) == (mix, skill, aggregate)]
-        rows.append((skill, sorted(mine, key=lambda one: math.inf if one.pooled else one.C)))
+        gaps = [gap for gap in fits.size_gaps if (gap.mix, gap.skill, gap.aggregate) == (mix, skill, aggregate)]
+        rows.append((skill, sorted(gaps, key=lambda gap: math.inf if gap.pooled else gap.C)))
     return [(skill, group) for skill, group in rows if group]
 
 
-def _reach(values: Iterable[SizeGap]) -> float:
-    """Half-width of the axis in ln ratio: whole intervals where they fit within a factor 6, else cut with an arrow."""
-    estimates = [abs(one.value.value) for one in values if one.value.is_finite]
-    bounds = [abs(bound) for one in values if one.value.is_finite for bound in (one.value.lo, one.value.hi)]
+def _axis_half_width(values: Iterable[SizeGap]) -> float:
+    """Return the half width of the axis, ln ratio. Intervals beyond a factor of 6 are cut with an arrow."""
+    estimates = [abs(gap.value.value) for gap in values if gap.value.is_finite]
+    bounds = [abs(bound) for gap in values if gap.value.is_finite for bound in (gap.value.lo, gap.value.hi)]
     widest = max([0.1, *bounds])
-    return 1.08 * min(widest, max([math.log(6), *(1.2 * one for one in estimates)]))
+    return 1.08 * min(widest, max([math.log(6), *(1.2 * estimate for estimate in estimates)]))
 
 
-def _residual_row(axes: Axes, one: SizeGap, y: float, colour: str, reach: float, level: float) -> None:
-    beside = axes.get_yaxis_transform()
-    if not one.value.is_finite:
-        axes.text(1.015, y, f"{one.status}", transform=beside, va="center", fontsize=7, color=SOFT, gid="refused")
+def _draw_size_gap(axes: Axes, gap: SizeGap, y: float, colour: str, reach: float, level: float) -> None:
+    row_transform = axes.get_yaxis_transform()
+    if not gap.value.is_finite:
+        axes.text(
+            1.015, y, f"{gap.status}", transform=row_transform, va="center", fontsize=7, color=SOFT, gid="refused"
+        )
         return
-    lo, hi = max(one.value.lo, -reach), min(one.value.hi, reach)
-    axes.plot([lo, hi], [y, y], color=colour, linewidth=2.6 if one.pooled else 1.2, solid_capstyle="butt",
-              alpha=1.0 if one.pooled else 0.75, gid="interval")  # fmt: skip
-    for bound, edge, marker in ((one.value.lo, -reach, "<"), (one.value.hi, reach, ">")):
+    lo, hi = max(gap.value.lo, -reach), min(gap.value.hi, reach)
+    axes.plot([lo, hi], [y, y], color=colour, linewidth=2.6 if gap.pooled else 1.2, solid_capstyle="butt",
+              alpha=1.0 if gap.pooled else 0.75, gid="interval")  # fmt: skip
+    for bound, edge, marker in ((gap.value.lo, -reach, "<"), (gap.value.hi, reach, ">")):
         if abs(bound) > reach and bound * edge > 0:
             axes.plot([edge], [y], marker=marker, color=colour, markersize=4, clip_on=False, gid="cut")
-    axes.plot([one.value.value], [y], marker="D" if one.pooled else "o", markersize=7 if one.pooled else 4.5,
+    axes.plot([gap.value.value], [y], marker="D" if gap.pooled else "o", markersize=7 if gap.pooled else 4.5,
               color=colour, markeredgecolor="white", markeredgewidth=0.8, zorder=4,
-              gid="pooled" if one.pooled else "residual")  # fmt: skip
-    words = f"{format_log_ratio(one.value.value)}  [{format_log_ratio(one.value.lo)}, {format_log_ratio(one.value.hi)}]"
-    stands = one.pooled and one.describe_verdict(level) in (Verdict.CAPACITY, Verdict.DATA)
-    axes.text(1.015, y, f"{words}  {one.describe_verdict(level)}" if one.pooled else words, transform=beside, va="center",
-              fontsize=7.5 if one.pooled else 7, color=INK if one.pooled else SOFT,
+              gid="pooled" if gap.pooled else "residual")  # fmt: skip
+    words = format_interval(gap.value.value, gap.value.lo, gap.value.hi, format_log_ratio).replace(" [", "  [")
+    stands = gap.pooled and gap.describe_verdict(level) in (Verdict.CAPACITY, Verdict.DATA)
+    axes.text(1.015, y, f"{words}  {gap.describe_verdict(level)}" if gap.pooled else words, transform=row_transform,
+              va="center", fontsize=7.5 if gap.pooled else 7, color=INK if gap.pooled else SOFT,
               weight="bold" if stands else "normal")  # fmt: skip
 
 
-def _residual_axes(axes: Axes, reach: float, ticks: Sequence[float], labels: Sequence[str], *, level: str) -> None:
+def _set_size_gap_axes(axes: Axes, reach: float, ticks: Sequence[float], labels: Sequence[str], *, level: str) -> None:
     axes.set_xlim(-reach, reach)
     axes.set_ylim(max(ticks, default=1.0) + 0.8, -0.8)
     axes.set_yticks(list(ticks), list(labels), fontsize=7)
@@ -325,7 +334,7 @@ def _residual_axes(axes: Axes, reach: float, ticks: Sequence[float], labels: Seq
 
 
 def _ratio_ticks(reach: float) -> list[float]:
-    """Ticks in ln ratio at round percentages either side of 0, few enough for their labels to stay apart."""
+    """Return ticks, ln ratio, at round percentages, few enough for their labels."""
     steps = next((steps for steps in _RATIO_STEPS if math.log1p(steps[0][1] / 100) > reach / 4.5), _RATIO_STEPS[-1])
     pairs = [(math.log1p(down / 100), math.log1p(up / 100)) for down, up in steps]
     return sorted([0.0, *(tick for pair in pairs if max(map(abs, pair)) < reach for tick in pair)])
@@ -338,20 +347,20 @@ def _budgets(fits: StudyResults, mix: str) -> list[float]:
 
 
 def _budget_colours(fits: StudyResults, mix: str) -> dict[float, str]:
-    """Along viridis, short of its lightest end, which doesn't print."""
+    """Return a colour per budget, from viridis without its lightest end, which prints poorly."""
     budgets = _budgets(fits, mix)
     places = np.linspace(0.05, 0.78, len(budgets)) if len(budgets) > 1 else [0.25]
     return {C: to_hex(colormaps["viridis"](place)) for C, place in zip(budgets, places, strict=True)}
 
 
 def _darker(colour: str) -> str:
-    """For small text, which needs more contrast than a line."""
+    """Return a darker colour, for small text."""
     red, green, blue = to_rgb(colour)
     return to_hex((0.7 * red, 0.7 * green, 0.7 * blue))
 
 
 def _seeds(runs: pd.DataFrame, C: float) -> list[int]:
-    """The seeds of a budget: other budgets may have others."""
+    """Return the seeds of a budget."""
     return sorted({int(seed) for seed in runs.loc[runs["C"] == C, "seed"]})
 
 
@@ -359,9 +368,9 @@ def _marker(seeds: Sequence[int], seed: int) -> str:
     return _SEED_MARKERS[seeds.index(seed) % len(_SEED_MARKERS)]
 
 
-def _title(fits: StudyResults, name: str) -> str:
+def _panel_title(fits: StudyResults, name: str) -> str:
     return f"{name} (aggregate)" if name in fits.aggregates and name != "aggregate" else name
 
 
-def _level(fits: StudyResults) -> str:
-    return f"{100 * fits.level:.3g} %"
+def _level_text(fits: StudyResults) -> str:
+    return format_percent(fits.level, 3)

@@ -1,4 +1,4 @@
-"""The plan of a run as text for the terminal, as plain values for ``--json``, and what the runs leave open in words."""
+"""The plan of a training run as text for the terminal and as plain values for ``--json``, with its open questions."""
 
 import math
 import re
@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from skillscale.formatting import format_count, format_flops, join_words
+from skillscale.formatting import (
+    MISSING,
+    format_count,
+    format_flops,
+    format_interval,
+    format_number,
+    format_percent,
+    join_words,
+)
 from skillscale.laws.optimum.ensemble import SkillLaw
 from skillscale.laws.optimum.optimum import Optimum
 from skillscale.laws.optimum.plan import (
@@ -19,31 +27,38 @@ from skillscale.laws.optimum.plan import (
     ValidationChoiceCost,
 )
 from skillscale.laws.results import Interval, SizeGap, Verdict
-from skillscale.report.tables import MAX_WIDTH, aligned
-from skillscale.report.worth import (
-    ends,
+from skillscale.report.tables import MAX_WIDTH, align_columns
+from skillscale.report.weighted_optima import (
+    best_mix_as_dict,
+    interval_ends,
     loss_text,
-    plain_best,
-    plain_effect,
-    plain_optimum,
-    plain_residual,
+    mismatch_as_dict,
+    optimum_as_dict,
     ratio_text,
     share_text,
+    size_gap_as_dict,
     size_text,
+    weights_text,
 )
 
-_P = re.compile(r" \(p = [^)]*\)")  # by which the same doubt differs between skills
-_DOUBTS = 8  # shown in the terminal
-_SMALL = 0.05  # shares below this are left out where several mixes are told in one line
-_NOTHING = 1e-9  # of a cost: that of the planned size itself
-_NEVER = 100.0  # in units of C: what would take more is said not to be made up for
+_P_VALUE = re.compile(r" \(p = [^)]*\)")  # differs between skills that have the same warning
+_MAX_WARNINGS = 8  # in the terminal
+_SMALL_SHARE = 0.05  # smaller shares are not shown where a mix is one cell of a table
+_NO_COST = 1e-9  # cost of the planned size itself, up to rounding
+_MAX_COMPUTE = 100.0  # in units of C; a larger cost is shown as infinite
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanContext:
-    """What plans were asked of: ``budgets`` in words, ``skills`` without aggregates, the ``convention`` of N.
+    """The request behind the plans.
 
-    ``mixless``: why nothing is told of other mixes, where it is not.
+    Args:
+        budgets: words for each budget.
+        skills: names of the skills, without aggregates.
+        convention: words for what N counts.
+        mix_given: whether the user gave the mix; otherwise it is the mean of the runs.
+        level: level of the intervals, 0 to 1.
+        mixless: reason why other mixes are not compared, or empty.
     """
 
     budgets: tuple[str, ...]
@@ -54,336 +69,359 @@ class PlanContext:
     mixless: str
 
 
-def plain_plan(one: Plan, asked: PlanContext, at: int) -> dict[str, Any]:
-    """What ``plan --json`` prints of one budget; null is unknown, and a price that no compute makes up for."""
-    optimum = one.optimum
-    told = {name: _loss_of(one, name) for name in one.losses}
+def plan_as_dict(plan: Plan, context: PlanContext, at: int) -> dict[str, Any]:
+    """Return what ``plan --json`` prints for one budget.
+
+    Null means unknown, or a cost that no amount of compute makes up for.
+    """
+    optimum = plan.optimum
     return {
-        **plain_optimum(optimum), "budget": asked.budgets[at], "extrapolation": optimum.extrapolation,
-        "tokens_interval": ends(optimum.D), "worth": dict(optimum.weights),
+        **optimum_as_dict(optimum), "budget": context.budgets[at], "extrapolation": optimum.extrapolation,
+        "tokens_interval": interval_ends(optimum.D), "worth": dict(optimum.weights),
         "mix": {name: share.value for name, share in optimum.mix.items()},
-        "loss": one.loss.value, "loss_interval": ends(one.loss), "losses": told,
-        "residuals": {each.skill: plain_residual(each) for each in one.size_gaps},
-        "prices": [_plain_price(each) for each in one.prices],
-        "cheap": _plain_cheap(one.cheap),
-        "frontiers": [_plain_frontier(each) for each in one.frontiers],
-        "best_mix": None if one.best is None else plain_best(one.best) | {
-            "losses": {name: _valued(each) for name, each in one.best_losses.items()}
+        "loss": plan.loss.value, "loss_interval": interval_ends(plan.loss),
+        "losses": {name: _skill_as_dict(plan, name) for name in plan.losses},
+        "residuals": {gap.skill: size_gap_as_dict(gap) for gap in plan.size_gaps},
+        "prices": [_size_cost_as_dict(cost) for cost in plan.size_costs],
+        "cheap": _near_optimal_as_dict(plan.near_optimal),
+        "frontiers": [_frontier_as_dict(frontier) for frontier in plan.frontiers],
+        "best_mix": None if plan.best is None else best_mix_as_dict(plan.best) | {
+            "losses": {name: _interval_as_dict(loss) for name, loss in plan.best_losses.items()}
         },
-        "validation": None if one.misled is None else _plain_misled(one.misled),
-        "not_told": undetermined(one, asked),
+        "validation": None if plan.validation_cost is None else _validation_as_dict(plan.validation_cost),
+        "not_told": undetermined(plan, context),
     }  # fmt: skip
 
 
-def _loss_of(one: Plan, name: str) -> dict[str, Any]:
-    own = one.own[name].N
+def _skill_as_dict(plan: Plan, name: str) -> dict[str, Any]:
+    loss = plan.losses[name]
     return {
-        "loss": one.losses[name].value, "interval": ends(one.losses[name]), "scatter": one.scatter[name],
-        "own_n_params": {"value": own.value, "interval": ends(own)},
+        "loss": loss.value, "interval": interval_ends(loss), "scatter": plan.scatter[name],
+        "own_n_params": _interval_as_dict(plan.skill_optima[name].N),
     }  # fmt: skip
 
 
-def _valued(value: Interval) -> dict[str, Any]:
-    return {"value": value.value, "interval": ends(value)}
+def _interval_as_dict(value: Interval) -> dict[str, Any]:
+    return {"value": value.value, "interval": interval_ends(value)}
 
 
-def _plain_price(one: SizeCost) -> dict[str, Any]:
-    told = {name: _valued(getattr(one, name)) for name in ("more", "compute", "change")}
-    return {"n_params": one.N, "n_tokens": one.D, **told, "asked": one.asked}
-
-
-def _plain_cheap(one: NearOptimalSizes) -> dict[str, Any]:
+def _size_cost_as_dict(cost: SizeCost) -> dict[str, Any]:
     return {
-        "tolerance": one.tolerance, "n_params": [one.lo, one.hi], "sure": [one.sure_lo, one.sure_hi],
-        "chance": one.chance,
+        "n_params": cost.N, "n_tokens": cost.D, "more": _interval_as_dict(cost.excess),
+        "compute": _interval_as_dict(cost.compute), "change": _interval_as_dict(cost.change), "asked": cost.requested,
     }  # fmt: skip
 
 
-def _plain_frontier(one: TradeoffFrontier) -> dict[str, Any]:
+def _near_optimal_as_dict(sizes: NearOptimalSizes) -> dict[str, Any]:
     return {
-        "skill": one.skill, "rest": dict(one.rest), "planned": one.planned, "with_mix": one.with_mix,
-        "steps": [_plain_step(step) for step in one.steps],
+        "tolerance": sizes.tolerance, "n_params": [sizes.lo, sizes.hi],
+        "sure": [sizes.confident_lo, sizes.confident_hi], "chance": sizes.chance,
     }  # fmt: skip
 
 
-def _plain_step(one: TradeoffPoint) -> dict[str, Any]:
+def _frontier_as_dict(frontier: TradeoffFrontier) -> dict[str, Any]:
     return {
-        "weight": one.weight, "n_params": one.N.value, "interval": ends(one.N), "n_tokens": one.D, "mix": dict(one.mix),
-        "loss": one.own, "rest_loss": one.rest, "change": _valued(one.own_change),
-        "rest_change": _valued(one.rest_change),
+        "skill": frontier.skill, "rest": dict(frontier.rest), "planned": frontier.planned,
+        "with_mix": frontier.with_mix, "steps": [_tradeoff_as_dict(point) for point in frontier.points],
     }  # fmt: skip
 
 
-def _plain_misled(one: ValidationChoiceCost) -> dict[str, Any]:
+def _tradeoff_as_dict(point: TradeoffPoint) -> dict[str, Any]:
     return {
-        "weights": dict(one.optimum.weights), "n_params": one.optimum.N.value, "interval": ends(one.optimum.N),
-        "n_tokens": one.optimum.D.value, **plain_effect(one.effect),
-        "best_mix": None if one.best is None else plain_best(one.best) | {"change": _valued(one.best_change)},
+        "weight": point.weight, "n_params": point.N.value, "interval": interval_ends(point.N), "n_tokens": point.D,
+        "mix": dict(point.mix), "loss": point.skill_loss, "rest_loss": point.rest_loss,
+        "change": _interval_as_dict(point.skill_change), "rest_change": _interval_as_dict(point.rest_change),
     }  # fmt: skip
 
 
-def undetermined(one: Plan, asked: PlanContext) -> list[str]:
-    """What the runs do not tell about this plan, in sentences."""
-    optimum, said = one.optimum, []
+def _validation_as_dict(cost: ValidationChoiceCost) -> dict[str, Any]:
+    chosen = cost.optimum
+    best = None
+    if cost.best is not None:
+        best = best_mix_as_dict(cost.best) | {"change": _interval_as_dict(cost.best_change)}
+    return {
+        "weights": dict(chosen.weights), "n_params": chosen.N.value, "interval": interval_ends(chosen.N),
+        "n_tokens": chosen.D.value, **mismatch_as_dict(cost.effect), "best_mix": best,
+    }  # fmt: skip
+
+
+def undetermined(plan: Plan, context: PlanContext) -> list[str]:
+    """Return what the runs do not determine about this plan, in sentences."""
+    optimum, sizes, sentences = plan.optimum, plan.near_optimal, []
     if optimum.extrapolation > 1.01:
-        said.append(
-            f"What happens beyond {format_flops(optimum.C / optimum.extrapolation)} FLOP, the largest run: this plan is "
-            f"{optimum.extrapolation:.3g} times that, where the form of the law alone carries it."
+        sentences.append(
+            f"Extrapolation: the largest run has {format_flops(optimum.C / optimum.extrapolation)} FLOP. This plan is "
+            f"{format_number(optimum.extrapolation)} times larger and relies on the form of the law."
         )
-    known = [note for note in optimum.reason.split("; ") if "times the largest" not in note]
-    if any(known):
-        said.append(f"{_capital('; '.join(known))}.")
-    if optimum.N.is_finite and not math.isfinite(one.cheap.sure_lo):
-        said.append(
-            f"N* to within {100 * one.cheap.tolerance:.3g} % of compute: the planned N loses less than that in "
-            f"{100 * one.cheap.chance:.0f} % of the draws, and no size does in enough of them to be sure."
+    notes = [note for note in optimum.reason.split("; ") if "times the largest" not in note]
+    if any(notes):
+        sentences.append(f"{_capital('; '.join(notes))}.")
+    if optimum.N.is_finite and not math.isfinite(sizes.confident_lo):
+        sentences.append(
+            f"N* to within {format_percent(sizes.tolerance, 3)} of compute: the planned N meets this limit in "
+            f"{100 * sizes.chance:.0f} % of the draws, and no size meets it in enough of them."
         )
-    open_ = [each.skill for each in one.size_gaps if each.verdict is Verdict.UNRESOLVED and each.value.is_finite]
-    open_ = [name for name in open_ if name in asked.skills and optimum.weights.get(name) != 1]
-    if open_:
-        said.append(f"Whether the N* of {join_words(open_)} alone is larger or smaller than the plan's.")
-    if one.best is None:
-        said.append(f"What another mix would do: {asked.mixless}.")
+    unresolved = [gap.skill for gap in plan.size_gaps if gap.verdict is Verdict.UNRESOLVED and gap.value.is_finite]
+    unresolved = [name for name in unresolved if name in context.skills and optimum.weights.get(name) != 1]
+    if unresolved:
+        sentences.append(f"Whether N* of {join_words(unresolved)} alone is larger or smaller than the planned N.")
+    if plan.best is None:
+        sentences.append(f"The effect of another mix: {context.mixless}.")
     else:
-        notes = [note for note in one.best.reason.split("; ") if note not in optimum.reason.split("; ")]
-        said += [f"{_capital('; '.join(notes))}."] if notes else []
-    return said
+        notes = [note for note in plan.best.reason.split("; ") if note not in optimum.reason.split("; ")]
+        sentences += [f"{_capital('; '.join(notes))}."] if notes else []
+    return sentences
 
 
-def plan_text(plans: Sequence[Plan], laws: Mapping[str, SkillLaw], asked: PlanContext) -> str:
-    """All that a plan says, budget by budget; then which laws it rests on and what is doubted about them."""
-    blocks = ["\n".join(_block(one, asked, at)) for at, one in enumerate(plans)]
-    return "\n\n\n".join([*blocks, "\n".join(_foot(laws, asked.level))])
+def plan_text(plans: Sequence[Plan], laws: Mapping[str, SkillLaw], context: PlanContext) -> str:
+    """Return the plans for the terminal, budget by budget, then their laws and the warnings about these."""
+    blocks = ["\n".join(_plan_lines(plan, context, at)) for at, plan in enumerate(plans)]
+    return "\n\n\n".join([*blocks, "\n".join(_footer(laws, context.level))])
 
 
-def _block(one: Plan, asked: PlanContext, at: int) -> list[str]:
-    optimum = one.optimum
-    weights = " + ".join(f"{weight:.3g} {name}" for name, weight in optimum.weights.items() if weight)
-    lines = [f"plan for {asked.budgets[at]}", f"worth: {weights}{_mix_told(optimum, asked)}", ""]
-    per = (
-        f", {format_count(optimum.D.value / optimum.N.value, 2)} a parameter" if math.isfinite(optimum.N.value) else ""
-    )
-    counted = f" parameters{f' ({asked.convention})' if asked.convention else ''}" if per else ""
-    lines += [
+def _plan_lines(plan: Plan, context: PlanContext, at: int) -> list[str]:
+    optimum = plan.optimum
+    has_optimum = math.isfinite(optimum.N.value)
+    ratio = f", {format_count(optimum.D.value / optimum.N.value, 2)} per parameter" if has_optimum else ""
+    counted = f" parameters{f' ({context.convention})' if context.convention else ''}" if has_optimum else ""
+    lines = [
+        f"plan for {context.budgets[at]}",
+        f"weights: {weights_text(optimum.weights)}{_mix_line(optimum, context)}",
+        "",
         f"N*    {size_text(optimum.N)}{counted}",
-        f"D*    {size_text(optimum.D)}{f' tokens{per}' if per else ''}",
-        f"loss  {loss_text(one.loss)}{' nats per token, by worth' if per else ''}",
-        "", *_skill_table(one, asked.skills, asked.level), "", *_price_table(one),
+        f"D*    {size_text(optimum.D)}{f' tokens{ratio}' if has_optimum else ''}",
+        f"loss  {loss_text(plan.loss)}{' nats per token, weighted' if has_optimum else ''}",
+        "", *_skill_table(plan, context.skills, context.level), "", *_size_cost_table(plan),
     ]  # fmt: skip
-    if one.frontiers:
-        lines += ["", *_frontier_tables(one.frontiers, asked.skills)]
-    if one.best is not None:
-        lines += ["", *_best_lines(one.best, one.best_losses)]
-    if one.misled is not None:
-        lines += ["", *_misled_lines(one.misled)]
-    unknown = undetermined(one, asked)
-    if unknown:
-        lines += ["", "what the runs do not tell:", *(line for said in unknown for line in _wrapped(f"- {said}"))]
+    if plan.frontiers:
+        lines += ["", *_frontier_tables(plan.frontiers, context.skills)]
+    if plan.best is not None:
+        lines += ["", *_best_mix_lines(plan.best, plan.best_losses)]
+    if plan.validation_cost is not None:
+        lines += ["", *_validation_lines(plan.validation_cost)]
+    sentences = undetermined(plan, context)
+    if sentences:
+        lines += ["", "not determined by the runs:", *(line for text in sentences for line in _wrap(f"- {text}"))]
     return lines
 
 
-def _mix_told(optimum: Optimum, asked: PlanContext) -> str:
+def _mix_line(optimum: Optimum, context: PlanContext) -> str:
     if not optimum.mix:
         return ""
-    shares = ", ".join(f"{name} {share.value:.3g}" for name, share in optimum.mix.items())
-    return f"\nmix: {shares}{'' if asked.mix_given else ' (the mean of the runs)'}"
+    shares = ", ".join(f"{name} {format_number(share.value)}" for name, share in optimum.mix.items())
+    return f"\nmix: {shares}{'' if context.mix_given else ' (mean of the runs)'}"
 
 
-def _skill_table(one: Plan, skills: Sequence[str], level: float) -> list[str]:
-    names = list(one.losses)
-    by_name = {each.skill: each for each in one.size_gaps}
+def _skill_table(plan: Plan, skills: Sequence[str], level: float) -> list[str]:
+    names = list(plan.losses)
+    gaps = {gap.skill: gap for gap in plan.size_gaps}
     return _table(
         [
             ["skill", *names],
-            ["loss at N*", *(loss_text(one.losses[name]) for name in names)],
-            ["one run, ±", *(f"{100 * one.scatter[name]:.2g} %" for name in names)],
-            ["its own N*", *(size_text(one.own[name].N) for name in names)],
-            ["against the plan's", *(ratio_text(by_name[name].value) for name in names)],
-            ["", *(_verdict(by_name[name], level) if name in skills else "" for name in names)],
+            ["loss at N*", *(loss_text(plan.losses[name]) for name in names)],
+            ["one run, ±", *(format_percent(plan.scatter[name]) for name in names)],
+            ["N* of the skill", *(size_text(plan.skill_optima[name].N) for name in names)],
+            ["relative to the plan", *(ratio_text(gaps[name].value) for name in names)],
+            ["", *(_verdict(gaps[name], level) if name in skills else "" for name in names)],
         ]
     )
 
 
 def _table(columns: Sequence[list[str]]) -> list[str]:
-    """Without columns that are empty."""
+    """Return the lines of a table, without empty columns."""
     filled = [column for column in columns if any(column[1:])]
-    return aligned(filled) if filled else []
+    return align_columns(filled) if filled else []
 
 
-def _verdict(one: SizeGap, level: float) -> str:
-    return "" if one.verdict is Verdict.UNRESOLVED else one.describe_verdict(level)
+def _verdict(gap: SizeGap, level: float) -> str:
+    return "" if gap.verdict is Verdict.UNRESOLVED else gap.describe_verdict(level)
 
 
-def _price_table(one: Plan) -> list[str]:
-    planned = one.optimum.N.value
-    marks = ["asked" if each.asked else "N*" if math.isclose(each.N, planned) else "" for each in one.prices]
+def _size_cost_table(plan: Plan) -> list[str]:
+    costs, planned = plan.size_costs, plan.optimum.N.value
+    marks = ["requested" if cost.requested else "N*" if math.isclose(cost.N, planned) else "" for cost in costs]
     lines = _table(
         [
-            ["N", *(format_count(each.N, 3) for each in one.prices)],
-            ["D", *(format_count(each.D, 2) for each in one.prices)],
-            ["loss above the least", *(_more(each.more) for each in one.prices)],
-            ["compute to make up for it, % of C", *(_compute(each.compute) for each in one.prices)],
+            ["N", *(format_count(cost.N, 3) for cost in costs)],
+            ["D", *(format_count(cost.D, 2) for cost in costs)],
+            ["loss above the minimum", *(_excess_text(cost.excess) for cost in costs)],
+            ["compute to make up for it, % of C", *(_compute_text(cost.compute) for cost in costs)],
             ["", *marks],
         ]
     )
-    cheap, share = one.cheap, f"{100 * one.cheap.tolerance:.3g} %"
-    if math.isfinite(cheap.lo):
-        told = f"By the law, sizes from {format_count(cheap.lo, 2)} to {format_count(cheap.hi, 2)} cost less than {share} of C"
-        sure = (
-            f"; surely so from {format_count(cheap.sure_lo, 2)} to {format_count(cheap.sure_hi, 2)}."
-            if math.isfinite(cheap.sure_lo)
-            else f"; in the draws N* itself does in {100 * cheap.chance:.0f} %, for N* is not known better."
+    return lines + _near_optimal_lines(plan.near_optimal)
+
+
+def _near_optimal_lines(sizes: NearOptimalSizes) -> list[str]:
+    if not math.isfinite(sizes.lo):
+        return []
+    text = (
+        f"By the law, sizes from {format_count(sizes.lo, 2)} to {format_count(sizes.hi, 2)} cost less than "
+        f"{format_percent(sizes.tolerance, 3)} of C."
+    )
+    if math.isfinite(sizes.confident_lo):
+        text += (
+            f" Sizes from {format_count(sizes.confident_lo, 2)} to {format_count(sizes.confident_hi, 2)} do so with "
+            "confidence."
         )
-        lines += _wrapped(told + sure)
-    return lines
+    else:
+        text += (
+            f" N* itself meets this limit in only {100 * sizes.chance:.0f} % of the bootstrap draws, because it is "
+            "uncertain."
+        )
+    return _wrap(text)
 
 
-def _more(value: Interval) -> str:
+def _excess_text(value: Interval) -> str:
     if not value.is_finite:
-        return "–" if math.isnan(value.value) else f"{value.value:.2g}"
-    if value.value < _NOTHING:
-        return f"0, at most {value.hi:.2g}"
-    return f"{value.value:.2g} [{value.lo:.2g}, {value.hi:.2g}]"
+        return format_number(value.value, 2) if math.isfinite(value.value) else _unbounded(value.value)
+    if value.value < _NO_COST:
+        return f"0, at most {format_number(value.hi, 2)}"
+    return format_interval(value.value, value.lo, value.hi, lambda loss: format_number(loss, 2))
 
 
-def _compute(value: Interval) -> str:
-    told, lo, hi = (_share(each) for each in (value.value, value.lo, value.hi))
+def _unbounded(value: float) -> str:
+    return MISSING if math.isnan(value) else "∞"
+
+
+def _compute_text(value: Interval) -> str:
+    middle, lo, hi = (_share_of_compute(share) for share in (value.value, value.lo, value.hi))
     if math.isnan(value.lo):
-        return told
-    return f"0, at most {hi}" if value.value < _NOTHING else f"{told} [{lo}, {hi}]"
+        return middle
+    return f"0, at most {hi}" if value.value < _NO_COST else f"{middle} [{lo}, {hi}]"
 
 
-def _share(value: float) -> str:
-    if math.isnan(value):
-        return "–"
-    if value > _NEVER:
-        return "∞"
+def _share_of_compute(value: float) -> str:
+    if math.isnan(value) or value > _MAX_COMPUTE:
+        return _unbounded(value)
     percent = 100 * value
-    return f"{percent:.2g}" if percent < 99.5 else f"{percent:.0f}"
+    return format_number(percent, 2) if percent < 99.5 else f"{percent:.0f}"
 
 
-def _frontier_tables(several: Sequence[TradeoffFrontier], skills: Sequence[str]) -> list[str]:
-    lines, told = [], {one.skill for one in several}
+def _frontier_tables(frontiers: Sequence[TradeoffFrontier], skills: Sequence[str]) -> list[str]:
+    lines, shown = [], {frontier.skill for frontier in frontiers}
     for with_mix in (False, True):
-        some = [one for one in several if one.with_mix is with_mix and len(one.steps) > 1]
-        if some:
-            what = "N and the mix follow" if with_mix else "N follows"
-            lines += ["", f"as a skill's weight goes from 0 to 1 and {what} {_rest_told(some)}:"]
-            lines += _frontier_table(some, with_mix=with_mix)
-            lines += (
-                [f"({join_words([name for name in skills if name not in told])}: the reverse)"]
-                if len(told) == 1
-                else []
-            )
+        chosen = [frontier for frontier in frontiers if frontier.with_mix is with_mix and len(frontier.points) > 1]
+        if chosen:
+            free = "N* and the best mix" if with_mix else "N*"
+            lines += ["", f"{free} as the weight of a skill goes from 0 to 1 {_describe_rest(chosen)}:"]
+            lines += _frontier_table(chosen, with_mix=with_mix)
+            others = [name for name in skills if name not in shown]
+            lines += [f"({join_words(others)}: the reverse)"] if len(shown) == 1 else []
     return lines[1:]
 
 
-def _rest_told(some: Sequence[TradeoffFrontier]) -> str:
-    """How the others are weighed among themselves."""
-    alike = all(len(set(one.rest.values())) <= 1 for one in some)
-    return "(the rest all alike)" if alike else "(the rest as worth has it, or alike where it names no other)"
+def _describe_rest(frontiers: Sequence[TradeoffFrontier]) -> str:
+    """Return how the other skills are weighted."""
+    are_equal = all(len(set(frontier.rest.values())) <= 1 for frontier in frontiers)
+    return "(others: equal weights)" if are_equal else "(others: weights of the plan, or equal where it has none)"
 
 
-def _frontier_table(some: Sequence[TradeoffFrontier], *, with_mix: bool) -> list[str]:
-    first, middle, last = ([_step_at(one, weight) for one in some] for weight in (0.0, 0.5, 1.0))
+def _frontier_table(frontiers: Sequence[TradeoffFrontier], *, with_mix: bool) -> list[str]:
+    first, middle, last = ([_point_at(frontier, weight) for frontier in frontiers] for weight in (0.0, 0.5, 1.0))
     columns = [
-        ["skill", *(one.skill for one in some)],
-        ["weight in the plan", *(f"{one.planned:.2g}" for one in some)],
+        ["skill", *(frontier.skill for frontier in frontiers)],
+        ["weight in the plan", *(format_number(frontier.planned, 2) for frontier in frontiers)],
         *(
-            [title, *(format_count(step.N.value, 2) if step else "none" for step in steps)]
-            for title, steps in (("N* at 0", first), ("at 0.5", middle), ("at 1", last))
+            [title, *(format_count(point.N.value, 2) if point else "none" for point in points)]
+            for title, points in (("N* at 0", first), ("at 0.5", middle), ("at 1", last))
         ),
-        ["at 1: its loss", *(ratio_text(step.own_change) if step else "" for step in last)],
-        ["the rest's", *(ratio_text(step.rest_change) if step else "" for step in last)],
+        ["at 1: its loss", *(ratio_text(point.skill_change) if point else "" for point in last)],
+        ["loss of the others", *(ratio_text(point.rest_change) if point else "" for point in last)],
     ]
     if with_mix:
-        columns.append(["mix at 1", *(_shares(step.mix) if step else "" for step in last)])
-    return aligned(columns)
+        columns.append(["mix at 1", *(_mix_cell(point.mix) if point else "" for point in last)])
+    return align_columns(columns)
 
 
-def _step_at(one: TradeoffFrontier, weight: float) -> TradeoffPoint | None:
-    """None where that weight has no optimum."""
-    return next((step for step in one.steps if math.isclose(step.weight, weight, abs_tol=1e-9)), None)
+def _point_at(frontier: TradeoffFrontier, weight: float) -> TradeoffPoint | None:
+    """Return the point of a weight, or None if there is no optimum."""
+    return next((point for point in frontier.points if math.isclose(point.weight, weight, abs_tol=1e-9)), None)
 
 
-def _shares(mix: Mapping[str, float]) -> str:
-    large = [f"{name} {share:.2f}" for name, share in mix.items() if share >= _SMALL]
+def _mix_cell(mix: Mapping[str, float]) -> str:
+    large = [f"{name} {share:.2f}" for name, share in mix.items() if share >= _SMALL_SHARE]
     return ", ".join([*large, *(["…"] if len(large) < len(mix) else [])])
 
 
-def _best_lines(best: Optimum, losses: Mapping[str, Interval]) -> list[str]:
+def _best_mix_lines(best: Optimum, losses: Mapping[str, Interval]) -> list[str]:
     lines = [
-        "the best mix, each share within what the runs had, with the N that is best there:",
-        *aligned([["category", *best.mix], ["share", *(share_text(share) for share in best.mix.values())]]),
+        "best mix within the shares of the runs, with the best N there:",
+        *align_columns([["category", *best.mix], ["share", *(share_text(share) for share in best.mix.values())]]),
     ]
-    changes = [f"{name} {loss_text(loss)}" for name, loss in losses.items()]
-    return lines + _wrapped(
-        f"N* {size_text(best.N)}, D* {size_text(best.D)}, loss {loss_text(best.loss)}; {', '.join(changes)}"
-    )
+    of_skills = ", ".join(f"{name} {loss_text(loss)}" for name, loss in losses.items())
+    return lines + _wrap(f"N* {size_text(best.N)}, D* {size_text(best.D)}, loss {loss_text(best.loss)} ({of_skills})")
 
 
-def _misled_lines(one: ValidationChoiceCost) -> list[str]:
-    effect, chosen = one.effect, one.optimum
-    weights = " + ".join(f"{weight:.3g} {name}" for name, weight in chosen.weights.items() if weight)
-    told = (
-        f"N {size_text(chosen.N)}, D {size_text(chosen.D)}; N is {ratio_text(effect.shift)} off, which costs "
-        f"{_more(effect.cost)} nats per token by worth, {_compute(effect.compute)} % of C."
-        if math.isfinite(effect.shift.value)
-        else "no N, for there is no optimum."
-    )
-    lines = _wrapped(f"chosen by a validation set of {weights}: {told}")
+def _validation_lines(cost: ValidationChoiceCost) -> list[str]:
+    effect, chosen = cost.effect, cost.optimum
+    title = f"choice by a validation set of {weights_text(chosen.weights)}"
+    lines = _wrap(f"{title}: {_validation_choice(cost)}")
     if effect.largest.is_finite:
         low, high = effect.extremes
-        apart = effect.largest.map(math.log1p)
-        lines += _wrapped(
-            f"Of all compositions of the skills those furthest apart are {low} alone and {high} alone: N* of {high} is "
-            f"{ratio_text(apart)} from that of {low}."
+        lines += _wrap(
+            f"The optimum depends most on the weights between '{low} only' and '{high} only': N* of {high} differs by "
+            f"{ratio_text(effect.largest.map(math.log1p))}."
         )
-    if one.best is not None:
-        shares = _shares({name: share.value for name, share in one.best.mix.items()})
-        lines += _wrapped(
-            f"With the mix free it would have chosen {shares} and N {size_text(one.best.N)}: "
-            f"{_more_or_less(one.best_change)} nats per token by worth."
+    if cost.best is not None:
+        mix = _mix_cell({name: share.value for name, share in cost.best.mix.items()})
+        change = format_interval(cost.best_change.value, cost.best_change.lo, cost.best_change.hi, _signed)
+        lines += _wrap(
+            f"With a free mix that set would choose {mix} and N {size_text(cost.best.N)}: {change} nats per token, "
+            "weighted."
         )
     return lines + [f"  {note}" for note in [effect.reason] if note]
 
 
-def _more_or_less(value: Interval) -> str:
-    return f"{value.value:+.2g} [{value.lo:+.2g}, {value.hi:+.2g}]" if value.is_finite else f"{value.value:+.2g}"
+def _validation_choice(cost: ValidationChoiceCost) -> str:
+    effect, chosen = cost.effect, cost.optimum
+    if not math.isfinite(effect.shift.value):
+        return "no N, because there is no optimum."
+    return (
+        f"N {size_text(chosen.N)}, D {size_text(chosen.D)}. This N differs from N* by {ratio_text(effect.shift)} and "
+        f"costs {_excess_text(effect.cost)} nats per token, weighted, or {_compute_text(effect.compute)} % of C."
+    )
 
 
-def _foot(laws: Mapping[str, SkillLaw], level: float) -> list[str]:
-    percent = f"{100 * level:.3g} %"
-    lines = _wrapped(
-        f"In brackets: {percent} intervals, over the runs' errors and over the laws that predicted about as well. Of a "
-        "loss they are those of the law, the mean of many runs; one run falls about it by its ± (one sd). Loss above "
-        "the least and compute are against the best size, wherever that lies: those of N* are what not knowing it "
-        "costs. ∞: no number of tokens makes up for that size."
+def _signed(value: float) -> str:
+    return format_number(value, 2, signed=True)
+
+
+def _footer(laws: Mapping[str, SkillLaw], level: float) -> list[str]:
+    lines = _wrap(
+        f"Brackets: {format_percent(level, 3)} intervals over the errors of the runs and over the laws that predicted "
+        "about as well. The interval of a loss is that of the law, the mean of many runs. A single run scatters about "
+        "it by its ± (one standard deviation). 'Loss above the minimum' and 'compute to make up for it' compare each "
+        "size with the true optimum in each draw. The values in the N* row are the cost of its uncertainty. ∞: no "
+        "number of tokens makes up for that size."
     )
     by_law: dict[str, list[str]] = {}
-    for name, one in laws.items():
-        by_law.setdefault(law_rows(one), []).append(name)
-    lines += [line for told, names in by_law.items() for line in _wrapped(f"laws of {', '.join(names)}: {told}")]
-    by_doubt: dict[str, list[str]] = {}
-    for name, one in laws.items():
-        for doubt in one.warnings:
-            by_doubt.setdefault(_P.sub("", doubt), []).append(name)
-    doubts = [f"- {', '.join(names)}: {doubt}" for doubt, names in by_doubt.items()]
-    if doubts:
-        lines += ["doubts about the laws:", *(line for doubt in doubts[:_DOUBTS] for line in _wrapped(doubt))]
-    if len(doubts) > _DOUBTS:
-        lines.append(f"- {len(doubts) - _DOUBTS} more: --json tells them")
-    return lines
+    for name, law in laws.items():
+        by_law.setdefault(weighted_law_names(law), []).append(name)
+    lines += [line for law, names in by_law.items() for line in _wrap(f"laws of {', '.join(names)}: {law}")]
+    return lines + _warning_lines(laws)
 
 
-def law_rows(one: SkillLaw) -> str:
-    """The chosen law and its rivals with their weights."""
-    return (
-        ", ".join(f"{each.law.name} {each.weight:.2f}" for each in (one, *one.rivals)) if one.rivals else one.law.name
-    )
+def _warning_lines(laws: Mapping[str, SkillLaw]) -> list[str]:
+    by_warning: dict[str, list[str]] = {}
+    for name, law in laws.items():
+        for warning in law.warnings:
+            by_warning.setdefault(_P_VALUE.sub("", warning), []).append(name)
+    if not by_warning:
+        return []
+    warnings = [f"- {', '.join(names)}: {warning}" for warning, names in by_warning.items()]
+    lines = ["warnings about the laws:", *(line for text in warnings[:_MAX_WARNINGS] for line in _wrap(text))]
+    return lines + ([f"- {len(warnings) - _MAX_WARNINGS} more: see --json"] if len(warnings) > _MAX_WARNINGS else [])
 
 
-def _wrapped(text: str) -> list[str]:
+def weighted_law_names(law: SkillLaw) -> str:
+    """Return the law and its rivals with their weights."""
+    if not law.rivals:
+        return law.law.name
+    return ", ".join(f"{candidate.law.name} {candidate.weight:.2f}" for candidate in (law, *law.rivals))
+
+
+def _wrap(text: str) -> list[str]:
     return textwrap.wrap(text, MAX_WIDTH, subsequent_indent="  ")
 
 

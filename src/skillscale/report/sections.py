@@ -1,4 +1,4 @@
-"""What the page is put together from: tables, figures and parts, as plain texts ready for the template."""
+"""Elements of the page: tables, figures and sections as plain texts for the template."""
 
 import base64
 import math
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from skillscale.formatting import MISSING, format_count, format_flops
+from skillscale.formatting import MISSING, format_count, format_flops, format_number
 
 _PLAIN = frozenset({"seed", "n_runs", "n_sizes", "n_budgets", "n_mixes", "n_columns", "runs", "tried", "agree"})
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading, and whether numbers stand below it."""
+    """A column heading, and whether its cells are numbers."""
 
     title: str
     number: bool
@@ -21,7 +21,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of texts; ``folded``: shown when it is asked for."""
+    """A table of texts. A ``folded`` table is hidden until the reader opens it."""
 
     title: str
     columns: tuple[Column, ...]
@@ -31,7 +31,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A figure of the page; without an image the caption says what is missing."""
+    """A figure of the page. Without an image its caption says which runs are missing."""
 
     name: str
     title: str
@@ -43,7 +43,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A section below the figures."""
+    """A section of the page below the figures."""
 
     name: str
     title: str
@@ -54,18 +54,18 @@ class Section:
     code_title: str = ""
 
 
-def figure_section(name: str, title: str, svg: bytes, caption: str, behind: tuple[Table, ...]) -> Figure:
-    """A figure with its caption, and the tables behind it."""
+def make_figure(name: str, title: str, svg: bytes, caption: str, tables: tuple[Table, ...]) -> Figure:
+    """Return a figure with its caption and the tables of its numbers."""
     image = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-    return Figure(name=name, title=title, image=image, alt=f"{title}. {caption}", caption=caption, tables=behind)
+    return Figure(name=name, title=title, image=image, alt=f"{title}. {caption}", caption=caption, tables=tables)
 
 
-def table_section(title: str, frame: pd.DataFrame, *, folded: bool = True) -> Table:
-    """A frame as a table of texts, folded away or open."""
-    numbers = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
+def make_table(title: str, frame: pd.DataFrame, *, folded: bool = True) -> Table:
+    """Return a data frame as a table of texts."""
+    is_number = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
     return Table(
         title=title,
-        columns=tuple(Column(str(name), number) for name, number in zip(frame.columns, numbers, strict=True)),
+        columns=tuple(Column(str(name), number) for name, number in zip(frame.columns, is_number, strict=True)),
         rows=tuple(
             tuple(_cell(str(name), value) for name, value in zip(frame.columns, row, strict=True))
             for row in frame.itertuples(index=False)
@@ -84,4 +84,4 @@ def _cell(name: str, value: object) -> str:
     if name in ("C", "flops"):
         return format_flops(float(value))  # type: ignore[arg-type]
     number = float(value)  # type: ignore[arg-type]
-    return format_count(number) if abs(number) >= 1000 else f"{number:.4g}"
+    return format_count(number) if abs(number) >= 1000 else format_number(number, 4)

@@ -1,4 +1,4 @@
-"""The page's figures of how skills differ, each with what it shows and what it does not, and the tables behind them."""
+"""Figures of the page on how skills differ, with captions and the tables of their numbers."""
 
 import math
 import re
@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from skillscale.formatting import format_count, format_log_ratio, join_words, plural, power
+from skillscale.formatting import (
+    format_count,
+    format_log_ratio,
+    format_number,
+    format_percent,
+    join_words,
+    plural,
+    power,
+)
 from skillscale.laws.results import Interval, Status, StudyResults, Verdict
 from skillscale.laws.skills.crossover import Crossover, CrossoverOutcome
 from skillscale.laws.skills.regression import LEAST
@@ -14,313 +22,334 @@ from skillscale.laws.skills.skill_study import PAIR, SkillStudy, last_shift
 from skillscale.laws.skills.validation_shift import composition_table
 from skillscale.laws.skills.verdicts import Confirmation, ConfirmedVerdict, confirmed_verdict_table, required_runs_table
 from skillscale.report import skill_figures, style
-from skillscale.report.sections import Figure, figure_section, table_section
+from skillscale.report.sections import Figure, Table, make_figure, make_table
 
-_ABSENT = re.compile(r" at \d+ of \d+")  # each names a mix that a line is without
-_FAR = 1000.0  # factor between the budgets of two studies that is worth a word
+_ABSENT = re.compile(r" at \d+ of \d+")  # one match per mix without an optimum
+_FAR = 1000.0  # a larger factor between the budgets of two studies is mentioned
 _PUBLISHED_CROSSING = " Roberts et al. 2025 found the crossing at a ratio of 2.1."
 _PUBLISHED_SLOPES = (
-    "Roberts et al. 2025 found elasticities of .137 ± .028 for knowledge and .055 ± .007 for code, at 6×10¹⁸ FLOP."
+    "Roberts et al. 2025 found elasticities of 0.137 ± 0.028 for knowledge and 0.055 ± 0.007 for code, at 6×10¹⁸ FLOP."
 )
 
 
-def skill_figures_of(
-    study: SkillStudy | None, categories: Mapping[str, str], *, fits: StudyResults, beside: tuple[str, pd.DataFrame] | None
+def make_skill_figures(
+    study: SkillStudy | None, categories: Mapping[str, str], *, fits: StudyResults,
+    published: tuple[str, pd.DataFrame] | None,
 ) -> list[Figure]:  # fmt: skip
-    """Every figure that the runs allow; in place of one that they don't, what it takes.
+    """Return the figures that the runs allow, and for the others a text on the missing runs.
 
     Args:
-        study: None where the runs are no isoFLOP study, which has none of them.
-        categories: of the mix, the one that belongs to each skill.
-        fits: of the skills alone.
-        beside: optima that others published, by the name of their table.
+        study: study of the skills, or None if the runs are not an isoFLOP study.
+        categories: category of the mix for each skill.
+        fits: results of the skills alone.
+        published: published optima to compare with, after the name of their table.
     """
     if study is None:
         return []
-    return [*_splits(study), *_shifts(study), *_mixes(study, categories), *_beside(study, fits, beside)]
+    return [
+        *_split_figures(study),
+        *_shift_figures(study),
+        *_mix_figures(study, categories),
+        *_published_figures(study, fits, published),
+    ]
 
 
-def _beside(study: SkillStudy, fits: StudyResults, beside: tuple[str, pd.DataFrame] | None) -> list[Figure]:
-    """Published optima of skills of the same names beside the study's own."""
-    if beside is None:
+def _published_figures(
+    study: SkillStudy, fits: StudyResults, published: tuple[str, pd.DataFrame] | None
+) -> list[Figure]:
+    """Return a figure that compares published optima of skills with the same names."""
+    if published is None:
         return []
-    name, theirs = beside
-    known = theirs[theirs["skill"].isin([*fits.skills, *fits.aggregates])]
-    if known.empty or study.base not in fits.mixes:
+    name, theirs = published
+    shared = theirs[theirs["skill"].isin([*fits.skills, *fits.aggregates])]
+    if shared.empty or study.base not in fits.mixes:
         return []
     return [
-        figure_section(
-            "published", f"Beside {name}", style.svg(skill_figures.published(fits, study.base, known)),
-            f"This study's optima with their intervals, and those of {name}, hollow. Skills of the same name are "
-            f"measured on other data sets there{_apart(fits, known)}: what agrees or differs is the order of the "
-            "skills, not more.",
-            (table_section(f"Optima of {name}", _short(theirs), folded=True),),
+        make_figure(
+            "published", f"Comparison with {name}",
+            style.to_svg(skill_figures.draw_published(fits, study.base, shared)),
+            f"Filled: optima of this study with intervals. Hollow: optima of {name}. That study measures skills of the "
+            f"same name on other data sets{_budget_distance(fits, shared)}. Compare only the order of the skills.",
+            (_folded_table(f"Optima of {name}", theirs),),
         )
     ]  # fmt: skip
 
 
-def _apart(fits: StudyResults, theirs: pd.DataFrame) -> str:
-    """How far apart two studies' budgets are, where they don't meet."""
-    ours = [one.C for one in fits.minima]
+def _budget_distance(fits: StudyResults, theirs: pd.DataFrame) -> str:
+    """Return words for the distance between the budgets of two studies, if it is large."""
+    ours = [minimum.C for minimum in fits.minima]
     gap = max(float(theirs["C"].min()) / max(ours), min(ours) / float(theirs["C"].max()))
     return f", and the nearest budgets are a factor of {power(gap, 1)} apart" if gap > _FAR else ""
 
 
 def skill_frames(study: SkillStudy | None) -> dict[str, pd.DataFrame]:
-    """Every table behind the figures, by file stem."""
+    """Return the tables of the figures by the stem of their CSV file."""
     if study is None:
         return {}
-    found = {
+    tables = {
         "splits": confirmed_verdict_table(study.verdicts),
         "composition_shifts": composition_table(study.shifts),
         "runs_needed": required_runs_table(study.needed),
         "optima_of_every_set": study.fits.minima_table(),
     }
     if study.shares is not None:
-        found |= {
+        tables |= {
             "shares": study.shares.points_table(),
             "share_effects": study.shares.effect_table(),
             "equal_shares": study.shares.equal_share_table(),
             "slope_differences": study.shares.difference_table(),
         }
     if study.crossover is not None:
-        found |= {"crossover": study.crossover.crossover_table(), "crossover_points": study.crossover.points_table()}
+        tables |= {"crossover": study.crossover.crossover_table(), "crossover_points": study.crossover.points_table()}
     if study.likeness is not None:
-        found |= {"likeness": study.likeness.likeness_table(), "profiles": study.likeness.profile_table()}
-    return found
+        tables |= {"likeness": study.likeness.likeness_table(), "profiles": study.likeness.profile_table()}
+    return tables
 
 
-def _splits(study: SkillStudy) -> list[Figure]:
+def _split_figures(study: SkillStudy) -> list[Figure]:
     title = "Verdicts on two splits"
     if not study.verdicts:
-        why = "The runs have no aggregate to compare skills with: weigh evaluation sets in `study.aggregate`, or in "
-        return [_missing("splits", title, f"{why}`validation` of a table's columns.")]
-    if not any(one.hypothesis.value.is_finite for one in study.verdicts):
-        reasons = "; ".join(dict.fromkeys(one.hypothesis.reason for one in study.verdicts if one.hypothesis.reason))
-        return [_missing("splits", title, f"No skill has a residual: {reasons}.")]
-    told = " ".join(_verdict(one) for one in study.verdicts)
+        why = "The runs have no aggregate to compare skills with. Set weights of evaluation sets in `study.aggregate`, "
+        return [_missing_figure("splits", title, f"{why}or in `validation` of a column map.")]
+    if not any(verdict.hypothesis.value.is_finite for verdict in study.verdicts):
+        reasons = "; ".join(
+            dict.fromkeys(verdict.hypothesis.reason for verdict in study.verdicts if verdict.hypothesis.reason)
+        )
+        return [_missing_figure("splits", title, f"No skill has a residual: {reasons}.")]
+    verdicts = " ".join(_verdict_sentence(verdict) for verdict in study.verdicts)
     caption = (
-        f"{told} Verdicts are decided on the hypothesis split (filled) after Holm's correction over the skills, and "
-        f"asked of the held-out split (hollow), of other data sets. Both are measured on the same runs: what is "
-        f"confirmed does not hang on the choice of data sets; whether it hangs on the runs takes other runs to tell. "
-        f"{_without_split(study)}"
-        f"{100 * study.fits.level:.3g} % intervals, pooled over budgets."
+        f"{verdicts} Verdicts use the hypothesis split (filled) after Holm's correction over the skills. The held-out "
+        f"split (hollow) of other data sets confirms or contradicts them. Both splits use the same runs. A confirmed "
+        f"verdict does not depend on the choice of data sets, but it may depend on the runs. {_missing_splits(study)}"
+        f"Bars: {format_percent(study.fits.level, 3)} intervals, pooled over budgets."
     )
     tables = (
-        table_section(
-            "Residuals of skills and data sets", _short(confirmed_verdict_table(study.verdicts)), folded=True
-        ),
-        table_section(
-            "How many times the runs a claim would need", _short(required_runs_table(study.needed)), folded=True
-        ),
+        _folded_table("Residuals of skills and data sets", confirmed_verdict_table(study.verdicts)),
+        _folded_table("How many times the runs a claim would need", required_runs_table(study.needed)),
     )
-    return [figure_section("splits", title, style.svg(skill_figures.splits(study.verdicts)), caption, tables)]
+    return [make_figure("splits", title, style.to_svg(skill_figures.draw_splits(study.verdicts)), caption, tables)]
 
 
-def _without_split(study: SkillStudy) -> str:
-    lacking = [one.skill for one in study.verdicts if one.confirmation is Confirmation.NO_SPLIT]
+def _missing_splits(study: SkillStudy) -> str:
+    lacking = [verdict.skill for verdict in study.verdicts if verdict.confirmation is Confirmation.NO_SPLIT]
     if not lacking:
         return ""
-    return f"{_capital(join_words(lacking))}: no held-out split; name one of other data sets in the skills file (`held_out`). "
+    return (
+        f"{_capital(join_words(lacking))}: no held-out split. Name one with other data sets in the skills file "
+        "(`held_out`). "
+    )
 
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _verdict(one: ConfirmedVerdict) -> str:
-    if not one.hypothesis.value.is_finite:
-        return f"{one.skill}: {one.hypothesis.reason}."
-    here = f"{format_log_ratio(one.hypothesis.value.value)} {_ends(one.hypothesis.value)}"
-    if one.verdict is Verdict.UNRESOLVED and one.hypothesis.value.excludes_zero:
+def _verdict_sentence(verdict: ConfirmedVerdict) -> str:
+    if not verdict.hypothesis.value.is_finite:
+        return f"{verdict.skill}: {verdict.hypothesis.reason}."
+    on_hypothesis = f"{format_log_ratio(verdict.hypothesis.value.value)} {_interval_ends(verdict.hypothesis.value)}"
+    if verdict.verdict is Verdict.UNRESOLVED and verdict.hypothesis.value.excludes_zero:
         return (
-            f"{one.skill}: its interval leaves out zero ({here}), but not after Holm's correction for looking at "
-            f"several skills (p = {one.hypothesis.p_holm:.2g})."
+            f"{verdict.skill}: its interval excludes zero ({on_hypothesis}), but not after Holm's correction for "
+            f"several skills (p = {format_number(verdict.hypothesis.p_holm, 2)})."
         )
-    if one.verdict is Verdict.UNRESOLVED:
-        return f"{one.skill}: no difference from the aggregate is shown ({here})."
-    there = {
+    if verdict.verdict is Verdict.UNRESOLVED:
+        return f"{verdict.skill}: no resolved difference from the aggregate ({on_hypothesis})."
+    on_held_out = {
         Confirmation.CONFIRMED: "and confirmed on the held-out split",
         Confirmation.CONTRADICTED: "but contradicted on the held-out split",
         Confirmation.NOT_CONFIRMED: "but not confirmed on the held-out split",
         Confirmation.NO_SPLIT: "with no held-out split to confirm it",
-    }.get(one.confirmation, "")
-    held = (
-        f" ({format_log_ratio(one.held_out.value.value)} {_ends(one.held_out.value)})"
-        if one.held_out.value.is_finite
+    }.get(verdict.confirmation, "")
+    held_out = (
+        f" ({format_log_ratio(verdict.held_out.value.value)} {_interval_ends(verdict.held_out.value)})"
+        if verdict.held_out.value.is_finite
         else ""
     )
-    return f"{one.skill}: {one.verdict} ({here}), {there}{held}."
+    return f"{verdict.skill}: {verdict.verdict} ({on_hypothesis}), {on_held_out}{held_out}."
 
 
-def _ends(value: Interval) -> str:
+def _interval_ends(value: Interval) -> str:
     return f"[{format_log_ratio(value.lo)}, {format_log_ratio(value.hi)}]"
 
 
-def _shifts(study: SkillStudy) -> list[Figure]:
-    title = "A validation set of another composition"
-    mine = [one for one in study.shifts if one.mix == study.base]
+def _shift_figures(study: SkillStudy) -> list[Figure]:
+    title = "Effect of the composition of the validation set"
+    base_shifts = [shift for shift in study.shifts if shift.mix == study.base]
     last = last_shift(study)
     if last is None:
-        why = "; ".join(dict.fromkeys(one.reason for one in mine)) or "there is one skill"
-        return [_missing("composition", title, f"It takes two skills with an optimum at one budget: {why}.")]
+        why = "; ".join(dict.fromkeys(shift.reason for shift in base_shifts)) or "there is one skill"
+        return [
+            _missing_figure("composition", title, f"This figure needs two skills with an optimum at one budget: {why}.")
+        ]
     value = last.largest
-    surely = "so that a shift is shown" if value.lo > 0 else "so that none is shown"
+    conclusion = "so a shift is resolved" if value.lo > 0 else "so no shift is resolved"
     caption = (
-        "How far N* moves at most when a validation set of one composition of the skills takes the place of another: "
-        f"max N* / min N* − 1 over skills. At the largest budget, {power(last.C)} FLOP, it is "
+        "Largest change of N* between two validation sets of different composition: max N* / min N* − 1 over skills. "
+        f"At the largest budget, {power(last.C)} FLOP, it is "
         f"{100 * value.value:.0f} % [{100 * value.lo:.0f}, {100 * value.hi:.0f}], from {last.extremes[0]} to "
-        f"{last.extremes[1]}, {surely} there. The estimate of a largest difference is too large where noise is; the "
-        "interval owns that, budget by budget, and begins at 0 where no two skills can be told apart."
+        f"{last.extremes[1]}, {conclusion} there. Noise makes an estimated largest difference too large. The interval "
+        "accounts for that at each budget, and starts at 0 if no two skills differ significantly."
     )
-    table = table_section("Shift of N* by validation set", _short(composition_table(mine)), folded=True)
-    return [figure_section("composition", title, style.svg(skill_figures.shifts(study)), caption, (table,))]
+    table = _folded_table("Shift of N* by validation set", composition_table(base_shifts))
+    return [make_figure("composition", title, style.to_svg(skill_figures.draw_shifts(study)), caption, (table,))]
 
 
-def _mixes(study: SkillStudy, categories: Mapping[str, str]) -> list[Figure]:
+def _mix_figures(study: SkillStudy, categories: Mapping[str, str]) -> list[Figure]:
     n_mixes = len(study.fits.mixes)
     skills = [name for name in categories if name in study.fits.skills]
-    if study.shares is None or not any(one.line is not None for one in study.shares.effects):
-        return [_missing("mixes", "Data mixes", _why_no_mixes(n_mixes, skills, study))]
-    smallest = min(one.C for one in study.fits.minima)
-    own = {name: categories[name] for name in skills}
-    found = [
-        figure_section(
-            "mixes", f"Data mixes at {power(smallest)} FLOP", style.svg(skill_figures.mixes(study, own, smallest)),
-            f"IsoFLOP curves of {n_mixes} mixes at the smallest budget; the colour tells the share of the skill's own "
-            "category. Other budgets are in the table.",
-            (table_section("Optima of every mix", _short(study.fits.minima_table()), folded=True),),
+    if study.shares is None or not any(effect.line is not None for effect in study.shares.effects):
+        return [_missing_figure("mixes", "Data mixes", _missing_mixes(n_mixes, skills, study))]
+    smallest = min(minimum.C for minimum in study.fits.minima)
+    own_category = {name: categories[name] for name in skills}
+    figures = [
+        make_figure(
+            "mixes", f"Data mixes at {power(smallest)} FLOP",
+            style.to_svg(skill_figures.draw_mixes(study, own_category, smallest)),
+            f"IsoFLOP curves of {n_mixes} mixes at the smallest budget, coloured by the share of the skill's category. "
+            "The table has the other budgets.",
+            (_folded_table("Optima of every mix", study.fits.minima_table()),),
         ),
-        figure_section(
+        make_figure(
             "shares", "Optimal size against the share of the skill's data",
-            style.svg(skill_figures.shares(study.shares, skills)),
-            f"{_elasticities(study, skills)} {_equal(study)} {_PUBLISHED_SLOPES} Were a skill to learn from the tokens "
-            "of its own category alone, the elasticity would be β/(α+β), about .45 with their exponents.",
+            style.to_svg(skill_figures.draw_shares(study.shares, skills)),
+            f"{_elasticity_text(study, skills)} {_equal_share_text(study)} {_PUBLISHED_SLOPES} If a skill "
+            "learned only from the tokens of its category, the elasticity would be β/(α+β), about 0.45 with their "
+            "exponents.",
             (
-                table_section("Slopes and elasticities", _short(study.shares.effect_table()), folded=True),
-                table_section("Skills at equal share", _short(study.shares.equal_share_table()), folded=True),
-                table_section("Differences of slopes", _short(study.shares.difference_table()), folded=True),
+                _folded_table("Slopes and elasticities", study.shares.effect_table()),
+                _folded_table("Skills at equal share", study.shares.equal_share_table()),
+                _folded_table("Differences of slopes", study.shares.difference_table()),
             ),
         ),
     ]  # fmt: skip
-    return [*found, *_ratios(study, smallest)]
+    return [*figures, *_ratio_figures(study, smallest)]
 
 
-def _why_no_mixes(n_mixes: int, skills: Sequence[str], study: SkillStudy) -> str:
-    """What figures of mixes lack, and how to get it."""
+def _missing_mixes(n_mixes: int, skills: Sequence[str], study: SkillStudy) -> str:
+    """Return which runs are missing for the figures of mixes."""
     takes = (
-        "To tell how N* goes with the share of a skill's data, where optima of two skills cross, and what a validation "
-        "set is like takes"
+        "The effect of the share of a skill's data on N*, the crossover of two skills and the similarity of validation "
+        "sets need"
     )
     if n_mixes < LEAST:
         return (
-            f"The runs have {plural(n_mixes, 'mix')}. {takes} at least {LEAST} mixes at one budget: run `skillscale "
+            f"The runs have {plural(n_mixes, 'mix')}. {takes} at least {LEAST} mixes at one budget. Run `skillscale "
             "grid --study mix-ablation-hour` and `--study ratio-hour`, and report these studies."
         )
     if not skills:
         return (
-            f"{takes} shares of categories, and which category is which skill's: `category` of a skill in the skills "
-            "file, `mix` and `categories` of a table's columns."
+            f"{takes} the shares of categories and the category of each skill. Set `category` of a skill in the skills "
+            "file, or `mix` and `categories` in the column map."
         )
-    reasons = dict.fromkeys(one.reason for one in study.shares.effects if one.reason) if study.shares else {}
+    reasons = dict.fromkeys(effect.reason for effect in study.shares.effects if effect.reason) if study.shares else {}
     return f"{takes} optima of {LEAST} mixes at one budget: {'; '.join(reasons) or 'there are fewer'}."
 
 
-def _elasticities(study: SkillStudy, skills: Sequence[str]) -> str:
+def _elasticity_text(study: SkillStudy, skills: Sequence[str]) -> str:
     if study.shares is None:
         return ""
-    pooled = {one.skill: one for one in study.shares.effects if math.isnan(one.C)}
-    told = []
+    pooled = {effect.skill: effect for effect in study.shares.effects if math.isnan(effect.C)}
+    parts = []
     for name in skills:
-        one = pooled.get(name)
-        if one is None or one.status is not Status.OK or not one.elasticity.is_finite:
-            told.append(f"{name}: {one.reason if one else 'no optima'}")
+        effect = pooled.get(name)
+        if effect is None or effect.status is not Status.OK or not effect.elasticity.is_finite:
+            parts.append(f"{name}: {effect.reason if effect else 'no optima'}")
             continue
-        value = one.elasticity
-        sure = "" if value.excludes_zero else ", not told from 0"
-        sure += f" (p = {one.p_holm:.2g} by Holm)" if value.excludes_zero and one.p_holm > 1 - study.fits.level else ""
-        absent = len(_ABSENT.findall(one.reason))
-        lost = f" (without {plural(absent, 'mix')} at some budget)" if absent else ""
-        told.append(f"{name} {value.value:+.2f} [{value.lo:+.2f}, {value.hi:+.2f}]{sure}{lost}")
-    return f"Elasticity d ln N* / d ln share over the budgets: {'; '.join(told)}."
+        value = effect.elasticity
+        doubt = "" if value.excludes_zero else ", not different from 0"
+        doubt += (
+            f" (p = {format_number(effect.p_holm, 2)} by Holm)"
+            if value.excludes_zero and effect.p_holm > 1 - study.fits.level
+            else ""
+        )
+        absent = len(_ABSENT.findall(effect.reason))
+        missing = f" (without {plural(absent, 'mix')} at some budget)" if absent else ""
+        parts.append(f"{name} {value.value:+.2f} [{value.lo:+.2f}, {value.hi:+.2f}]{doubt}{missing}")
+    return f"Elasticity d ln N* / d ln share over all budgets: {'; '.join(parts)}."
 
 
-def _equal(study: SkillStudy) -> str:
+def _equal_share_text(study: SkillStudy) -> str:
     if study.shares is None or study.pair is None:
         return ""
-    mine = [
-        one
-        for one in study.shares.equal
-        if math.isnan(one.C) and {one.first, one.second} == set(study.pair) and one.ratio.is_finite
+    comparisons = [
+        comparison
+        for comparison in study.shares.equal
+        if math.isnan(comparison.C)
+        and {comparison.first, comparison.second} == set(study.pair)
+        and comparison.ratio.is_finite
     ]
-    if not mine:
-        return f"At equal share {join_words(list(study.pair))} can't be compared: no share is within both ranges."
-    told = [f"{one.ratio.value:.2f} [{one.ratio.lo:.2f}, {one.ratio.hi:.2f}] at {one.share:g}" for one in mine]
-    return f"N*({mine[0].first}) / N*({mine[0].second}) at equal share: {'; '.join(told)}."
+    if not comparisons:
+        return f"At equal share {join_words(list(study.pair))} can't be compared: their shares do not overlap."
+    parts = [
+        f"{comparison.ratio.value:.2f} [{comparison.ratio.lo:.2f}, {comparison.ratio.hi:.2f}] at {comparison.share:g}"
+        for comparison in comparisons
+    ]
+    return f"N*({comparisons[0].first}) / N*({comparisons[0].second}) at equal share: {'; '.join(parts)}."
 
 
-def _ratios(study: SkillStudy, smallest: float) -> list[Figure]:
-    found = []
+def _ratio_figures(study: SkillStudy, smallest: float) -> list[Figure]:
+    figures = []
     if study.crossover is not None and study.crossover.crossovers:
         over_all = study.crossover.crossovers[-1]
-        found.append(
-            figure_section(
-                "crossover", "Where two skills want the same size",
-                style.svg(skill_figures.crossover(study.crossover)),
-                f"{_crossing(over_all)}{_PUBLISHED_CROSSING if study.pair == PAIR else ''}",
+        figures.append(
+            make_figure(
+                "crossover", "Crossover: where two skills have the same optimal size",
+                style.to_svg(skill_figures.draw_crossover(study.crossover)),
+                f"{_crossover_text(over_all)}{_PUBLISHED_CROSSING if study.pair == PAIR else ''}",
                 (
-                    table_section("Crossings", _short(study.crossover.crossover_table()), folded=True),
-                    table_section("Optima by ratio", _short(study.crossover.points_table()), folded=True),
+                    _folded_table("Crossovers", study.crossover.crossover_table()),
+                    _folded_table("Optima by ratio", study.crossover.points_table()),
                 ),
             )
         )  # fmt: skip
     if study.likeness is not None:
-        alike: dict[str, list[str]] = {}
-        for one in study.likeness.likenesses:
-            if math.isnan(one.C):
-                alike.setdefault(one.like, []).append(one.column.removeprefix("set/"))
-        told = "; ".join(f"{like}: {join_words(names)}" for like, names in alike.items())
-        found.append(
-            figure_section(
-                "likeness", "What each validation set is like",
-                style.svg(skill_figures.likeness(study.likeness, smallest)),
-                f"Loss at the optimum of each mix, less its mean over mixes and over its scatter, at {power(smallest)} "
-                f"FLOP, beside those of the two skills; the data sets they are the means of are left out. By all "
-                f"budgets: {told}. Each is told by itself: of ten, one may be told wrongly at this level.",
-                (table_section("Likeness", _short(study.likeness.likeness_table()), folded=True),),
+        by_skill: dict[str, list[str]] = {}
+        for similarity in study.likeness.likenesses:
+            if math.isnan(similarity.C):
+                by_skill.setdefault(similarity.like, []).append(similarity.column.removeprefix("set/"))
+        summary = "; ".join(f"{like}: {join_words(names)}" for like, names in by_skill.items())
+        figures.append(
+            make_figure(
+                "likeness", "Similarity of validation sets to skills",
+                style.to_svg(skill_figures.draw_similarity(study.likeness, smallest)),
+                f"Loss at the optimum of each mix at {power(smallest)} FLOP, minus its mean over mixes and divided by "
+                f"its scatter, with those of the two skills. The data sets inside the two skills are not shown. Over "
+                f"all budgets: {summary}. Each set is judged separately: about one in ten is wrong at this level.",
+                (_folded_table("Similarity", study.likeness.likeness_table()),),
             )
         )  # fmt: skip
-    return found
+    return figures
 
 
-def _crossing(one: Crossover) -> str:
-    if one.status is not Status.OK:
-        return f"Nothing can be said of a crossing: {one.reason}."
-    which = f"{one.first} and {one.second}"
-    low, high = (f"{format_log_ratio(end.value)} {_ends(end)}" for end in one.ends)
+def _crossover_text(crossover: Crossover) -> str:
+    if crossover.status is not Status.OK:
+        return f"No statement on a crossover: {crossover.reason}."
+    which = f"{crossover.first} and {crossover.second}"
+    low, high = (f"{format_log_ratio(end.value)} {_interval_ends(end)}" for end in crossover.ends)
     ends = (
-        f"N*({one.first}) against N*({one.second}): {low} at the least ratio of {one.over} to {one.under} run, {high} "
-        "at the largest."
+        f"N*({crossover.first}) against N*({crossover.second}): {low} at the smallest ratio of {crossover.over} to "
+        f"{crossover.under}, {high} at the largest."
     )
-    if one.outcome is CrossoverOutcome.FOUND:
-        return f"Over the budgets, {which} cross at a ratio of {_ratio(one.ratio)}. {ends}"
-    if one.outcome is CrossoverOutcome.NONE:
-        return f"Over the budgets, {which} don't cross within the ratios that were run. {ends}"
-    return f"Over the budgets, whether {which} cross is not resolved. {ends}"
+    if crossover.outcome is CrossoverOutcome.FOUND:
+        return f"Over all budgets, {which} cross at a ratio of {_ratio_text(crossover.ratio)}. {ends}"
+    if crossover.outcome is CrossoverOutcome.NONE:
+        return f"Over all budgets, {which} don't cross within the ratios of the runs. {ends}"
+    return f"Over all budgets, it is not resolved whether {which} cross. {ends}"
 
 
-def _ratio(value: Interval) -> str:
+def _ratio_text(value: Interval) -> str:
     def side(x: float, beyond: str) -> str:
         return format_count(x, 2) if 0 < x < math.inf else beyond
 
-    return f"{format_count(value.value, 2)} [{side(value.lo, 'below those run')}, {side(value.hi, 'above those run')}]"
+    return f"{format_count(value.value, 2)} [{side(value.lo, 'below the runs')}, {side(value.hi, 'above the runs')}]"
 
 
-def _short(frame: pd.DataFrame) -> pd.DataFrame:
-    """Without columns that are empty."""
-    silent = [name for name in frame.columns if frame[name].isna().all() or (frame[name].astype(str) == "").all()]
-    return frame.drop(columns=silent)
+def _folded_table(title: str, frame: pd.DataFrame) -> Table:
+    """Return a folded table without the empty columns of the frame."""
+    empty = [name for name in frame.columns if frame[name].isna().all() or (frame[name].astype(str) == "").all()]
+    return make_table(title, frame.drop(columns=empty))
 
 
-def _missing(name: str, title: str, what: str) -> Figure:
+def _missing_figure(name: str, title: str, what: str) -> Figure:
     return Figure(name=name, title=title, image="", alt="", caption=what, tables=())

@@ -1,7 +1,7 @@
-"""What all figures share: their size and style, panels, axes and legends, and their files.
+"""Shared parts of all figures: size and style, panels, axes and legends, and image files.
 
-Sizes are for a page 7.2 inches wide (A4 within its margins). Colours: Okabe and Ito's for skills, told apart by every
-common kind of colour vision. Drawn without pyplot, so that figures hold no global state.
+Sizes are for a page 7.2 inches wide (A4 within its margins). Colours of skills are those of Okabe and Ito, which
+readers with any common kind of colour vision can distinguish. Figures are drawn without pyplot and its global state.
 """
 
 import io
@@ -22,9 +22,9 @@ WIDTH = 7.2
 INK, SOFT, GREY, FAINT = "#1b1f24", "#57606a", "#8c959f", "#d8dee4"
 SKILL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6B4C9A", "#8C510A")
 _TICK_DIGITS = ((0.8, (1, 1.5, 2, 3, 4, 5, 7)), (1.9, (1, 2, 5)), (3.2, (1, 3)), (math.inf, (1,)))
-_MANY_DECADES = 3.2  # from here on minor ticks are decades alone: nine a decade, a smear, take most of the drawing
+_MANY_DECADES = 3.2  # above this, minor ticks are decades only: nine per decade are slow to draw and hard to read
 _SPARE = "spare cell"
-STYLE: Any = {  # keyed by names that matplotlib spells out in a type of its own
+STYLE: Any = {  # Any: matplotlib types these keys as literals
     "font.family": "DejaVu Sans",
     "font.size": 8.0,
     "axes.titlesize": 9.0,
@@ -51,17 +51,17 @@ STYLE: Any = {  # keyed by names that matplotlib spells out in a type of its own
 }
 
 
-def svg(figure: Figure) -> bytes:
-    """The figure as SVG, the same bytes for the same values."""
+def to_svg(figure: Figure) -> bytes:
+    """Return the figure as SVG: the same bytes for the same values."""
     with mpl.rc_context(STYLE):
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-        figure.set_layout_engine("none")  # settled; of many panels it takes seconds
+        figure.set_layout_engine("none")  # the layout is final, and takes seconds for many panels
         return buffer.getvalue()
 
 
-def png(figure: Figure, dots_per_inch: int = 200) -> bytes:
-    """The figure as PNG."""
+def to_png(figure: Figure, dots_per_inch: int = 200) -> bytes:
+    """Return the figure as PNG."""
     with mpl.rc_context(STYLE):
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=dots_per_inch)
@@ -70,7 +70,7 @@ def png(figure: Figure, dots_per_inch: int = 200) -> bytes:
 
 
 def make_panels(number: int, *, height: float, share_y: bool) -> tuple[Figure, list[Axes]]:
-    """A figure of so many panels, two abreast; cells to spare are left empty."""
+    """Return a figure with panels in two columns; a spare cell stays empty."""
     columns = 1 if number == 1 else 2
     rows = math.ceil(number / columns)
     figure = Figure(figsize=(WIDTH, height * rows + 0.6), layout="constrained")
@@ -86,7 +86,7 @@ def make_panels(number: int, *, height: float, share_y: bool) -> tuple[Figure, l
 
 
 def label_axes(panels: Sequence[Axes], x: str, y: str) -> None:
-    """Name the axes at the left and at the foot of the panels."""
+    """Label the axes of the outer panels."""
     columns = 1 if len(panels) == 1 else 2
     for panel in panels[-columns:]:
         panel.set_xlabel(x)
@@ -94,8 +94,8 @@ def label_axes(panels: Sequence[Axes], x: str, y: str) -> None:
         panel.set_ylabel(y)
 
 
-def draw_key(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """The legend, in the spare cell of the grid where there is one, else below."""
+def draw_legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """Draw the legend in the spare cell of the grid, or below."""
     spare = next((axes for axes in figure.axes if axes.get_label() == _SPARE), None)
     if spare is not None:
         spare.legend(handles=handles, loc="center left", bbox_to_anchor=(0.02, 0.5), labelspacing=0.9)
@@ -103,8 +103,8 @@ def draw_key(figure: Figure, handles: Sequence[Line2D]) -> None:
         figure.legend(handles=handles, loc="outside lower center", ncols=3 if len(handles) > 4 else len(handles))
 
 
-def log_axis(axis: Axis, lo: float, hi: float, words: Callable[[float], str], at: Sequence[float] = ()) -> None:
-    """A logarithmic axis from ``lo`` to ``hi`` whose labels are few and round; ``at``: ticks wanted, where they fit."""
+def set_log_axis(axis: Axis, lo: float, hi: float, words: Callable[[float], str], at: Sequence[float] = ()) -> None:
+    """Make an axis logarithmic from ``lo`` to ``hi`` with few round labels; ticks ``at`` these values if they fit."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log", f"{axis.axis_name}lim": (lo, hi)})  # type: ignore[attr-defined]
     decades = math.log10(hi / lo)
     gaps = np.diff(np.log10(sorted(at)))

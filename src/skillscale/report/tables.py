@@ -1,4 +1,4 @@
-"""Tables of a study: the one a terminal shows, and the frames behind every figure."""
+"""Tables of a study: the verdict table of the terminal, and the data frames of every figure."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from skillscale.formatting import format_count, format_flops, format_log_ratio
+from skillscale.formatting import format_count, format_flops, format_interval, format_log_ratio, format_percent
 from skillscale.laws.results import ExcludedRun, IsoflopMinimum, Status, StudyResults
 from skillscale.record import Measurement, RunRecord
 from skillscale.report.verdict_text import article, pooled_size_gap
@@ -18,88 +18,89 @@ _RUN_COLUMNS = ("run_id", "state", "reason", "flops", "n_params", "n_tokens", "m
 
 
 def verdict_table(fits: StudyResults, mix: str) -> str:
-    """Skill, N*(C) with interval at as many budgets as fit, residual with interval, verdict; what is refused as notes.
+    """Return a text table of each skill: N*(C) at the budgets, residual and verdict, with intervals.
 
-    Plain text, at most ``MAX_WIDTH`` characters wide. The largest budget is always there; the rest is in the frames.
+    The table is at most ``MAX_WIDTH`` characters wide. It shows as many budgets as fit, the largest always. Reasons why
+    a number is missing are notes below it.
     """
-    budgets = sorted({one.C for one in fits.minima if one.mix == mix})
+    budgets = sorted({minimum.C for minimum in fits.minima if minimum.mix == mix})
     shown: list[float] = []
-    for C in _shown_first(budgets):
+    for C in _by_interest(budgets):
         if not shown or _table_width(_columns(fits, mix, [*shown, C], [])) <= MAX_WIDTH:
             shown.append(C)
     notes: list[str] = []
     columns = _columns(fits, mix, sorted(shown), notes)
     hidden = len(budgets) - len(shown)
-    lines = aligned(columns)
-    lines += _wrapped(
-        f"N*: parameters at the optimum of a budget in FLOP. Residual: N* against that of {article(_reference(fits))}, "
-        f"over budgets. In brackets: {100 * fits.level:.3g} % intervals."
+    lines = align_columns(columns)
+    lines += _wrap(
+        "N*: parameters at the optimum of a budget in FLOP. Residual: ln N* of a skill minus that of "
+        f"{article(_first_aggregate(fits))}, in per cent, over all budgets. Brackets: "
+        f"{format_percent(fits.level, 3)} intervals."
     )
     if hidden:
-        lines += _wrapped(f"Budgets not shown here, for want of room: {hidden}. The page and the CSV tables have them.")
+        lines += _wrap(f"Budgets not shown here, to save space: {hidden}. The page and the CSV tables have them.")
     for number, note in enumerate(notes, start=1):
-        lines += _wrapped(f"[{number}] {note}")
+        lines += _wrap(f"[{number}] {note}")
     return "\n".join(lines)
 
 
 def _columns(fits: StudyResults, mix: str, budgets: Sequence[float], notes: list[str]) -> list[list[str]]:
     names = (*fits.skills, *fits.aggregates)
     optima = [
-        [f"N* at {format_flops(C)}", *(_optimum(_minimum(fits, mix, name, C), notes) for name in names)]
+        [f"N* at {format_flops(C)}", *(_optimum_cell(_minimum(fits, mix, name, C), notes) for name in names)]
         for C in budgets
     ]
-    return [["skill", *(_shortened(name) for name in names)], *optima, *_verdict_columns(fits, mix, names, notes)]
+    return [["skill", *(_cut_name(name) for name in names)], *optima, *_verdict_columns(fits, mix, names, notes)]
 
 
 def _verdict_columns(fits: StudyResults, mix: str, names: Sequence[str], notes: list[str]) -> list[list[str]]:
-    """Residual and verdict; a refusal's reason becomes a note."""
+    """Return the columns of residuals and verdicts, with a note for each missing one."""
     values, verdicts = ["residual, %"], ["verdict"]
     for name in names:
-        one = pooled_size_gap(fits, mix, name)
-        if one is None:
-            values.append("reference" if name == _reference(fits) else "–")
+        gap = pooled_size_gap(fits, mix, name)
+        if gap is None:
+            values.append("reference" if name == _first_aggregate(fits) else "–")
             verdicts.append("–")
-        elif one.value.is_finite:
+        elif gap.value.is_finite:
             value, lo, hi = (
-                format_log_ratio(number).removesuffix(" %") for number in (one.value.value, one.value.lo, one.value.hi)
+                format_log_ratio(number).removesuffix(" %") for number in (gap.value.value, gap.value.lo, gap.value.hi)
             )
             values.append(f"{value} [{lo}, {hi}]")
-            verdicts.append(one.describe_verdict(fits.level))
+            verdicts.append(gap.describe_verdict(fits.level))
         else:
             values.append("–")
-            verdicts.append(f"{one.verdict} {_mark(notes, one.reason)}")
+            verdicts.append(f"{gap.verdict} {_note_mark(notes, gap.reason)}")
     return [values, verdicts]
 
 
-def _optimum(minimum: IsoflopMinimum | None, notes: list[str]) -> str:
+def _optimum_cell(minimum: IsoflopMinimum | None, notes: list[str]) -> str:
     if minimum is None:
         return "–"
     if minimum.status is not Status.OK:
-        return f"{minimum.status} {_mark(notes, minimum.reason)}"
-    value, lo, hi = (format_count(number, 2) for number in (minimum.N.value, minimum.N.lo, minimum.N.hi))
-    return f"{value} [{lo}, {hi}]"
+        return f"{minimum.status} {_note_mark(notes, minimum.reason)}"
+    return format_interval(minimum.N.value, minimum.N.lo, minimum.N.hi, lambda N: format_count(N, 2))
 
 
 def _minimum(fits: StudyResults, mix: str, name: str, C: float) -> IsoflopMinimum | None:
-    return next((one for one in fits.minima if (one.mix, one.skill, one.C) == (mix, name, C)), None)
+    return next((minimum for minimum in fits.minima if (minimum.mix, minimum.skill, minimum.C) == (mix, name, C)), None)
 
 
-def _mark(notes: list[str], note: str) -> str:
+def _note_mark(notes: list[str], note: str) -> str:
     if note not in notes:
         notes.append(note)
     return f"[{notes.index(note) + 1}]"
 
 
-def _shown_first(budgets: Sequence[float]) -> list[float]:
-    """The ends tell most: largest, smallest, then inwards from the largest."""
+def _by_interest(budgets: Sequence[float]) -> list[float]:
+    """Order budgets by interest: the largest, the smallest, then the rest from the largest down."""
     return [budgets[-1], budgets[0], *reversed(budgets[1:-1])] if len(budgets) > 1 else list(budgets)
 
 
-def _reference(fits: StudyResults) -> str:
+def _first_aggregate(fits: StudyResults) -> str:
     return fits.aggregates[0] if fits.aggregates else ""
 
 
-def _shortened(name: str) -> str:
+def _cut_name(name: str) -> str:
     return name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 1]}…"
 
 
@@ -107,8 +108,8 @@ def _table_width(columns: Sequence[Sequence[str]]) -> int:
     return sum(max(map(len, column)) for column in columns) + len(_GAP) * (len(columns) - 1)
 
 
-def aligned(columns: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a plain table whose columns start with their titles, a rule below the titles."""
+def align_columns(columns: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a plain table, from columns that start with their titles."""
     widths = [max(map(len, column)) for column in columns]
     lines = [
         _GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -117,12 +118,12 @@ def aligned(columns: Sequence[Sequence[str]]) -> list[str]:
     return [lines[0], _GAP.join("─" * width for width in widths), *lines[1:]]
 
 
-def _wrapped(text: str) -> list[str]:
+def _wrap(text: str) -> list[str]:
     return textwrap.wrap(text, MAX_WIDTH, subsequent_indent="    ")
 
 
-def frames(fits: StudyResults, records: Sequence[RunRecord]) -> dict[str, pd.DataFrame]:
-    """Every table behind the figures, by file stem: write each as CSV."""
+def study_frames(fits: StudyResults, records: Sequence[RunRecord]) -> dict[str, pd.DataFrame]:
+    """Return the tables of all figures by the stem of their CSV file."""
     return {
         "runs": runs_frame(records),
         "optima": fits.minima_table(),
@@ -130,23 +131,23 @@ def frames(fits: StudyResults, records: Sequence[RunRecord]) -> dict[str, pd.Dat
         "power_laws": fits.power_law_table(),
         "residuals": fits.size_gap_table(),
         "frontier": fits.curve_versus_law_table(),
-        "left_out": left_out_frame(fits.excluded),
+        "left_out": excluded_frame(fits.excluded),
     }
 
 
-def left_out_frame(unusable: Sequence[ExcludedRun]) -> pd.DataFrame:
-    """One row a run, or a skill of a run, that was left out: run_id, skill, reason."""
-    rows = [(one.run_id, one.skill, one.reason) for one in unusable]
+def excluded_frame(excluded: Sequence[ExcludedRun]) -> pd.DataFrame:
+    """Return one row per excluded run, or skill of a run: run_id, skill, reason."""
+    rows = [(run.run_id, run.skill, run.reason) for run in excluded]
     return pd.DataFrame(rows, columns=["run_id", "skill", "reason"])
 
 
 def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """One row a run: what it was, what became of it, what it took, its losses with standard errors."""
+    """Return one row per run: design point, state, cost, and losses with standard errors."""
     return pd.DataFrame([_run_row(record) for record in records], columns=None if records else _RUN_COLUMNS)
 
 
 def _run_row(record: RunRecord) -> dict[str, object]:
-    point, size, spending = record.point, record.size, record.spending
+    point, size, cost = record.point, record.size, record.cost
     row: dict[str, object] = {
         "run_id": record.run_id,
         "state": str(record.state),
@@ -157,38 +158,38 @@ def _run_row(record: RunRecord) -> dict[str, object]:
         "n_tokens": point.n_tokens,
         "mix": str(point.mix),
         "seed": point.seed,
-        "flops_exact": spending.flops_exact if spending else None,
-        "tokens_per_s": spending.tokens_per_s if spending else None,
-        "train_s": spending.train_s if spending else None,
+        "flops_exact": cost.flops_exact if cost else None,
+        "tokens_per_s": cost.tokens_per_s if cost else None,
+        "train_s": cost.train_s if cost else None,
     }
-    for group, measured in (("skill", record.skills), ("held_out", record.skills_held_out), ("set", record.sets)):
-        row.update(_losses(group, measured))
+    for group, measurements in (("skill", record.skills), ("held_out", record.skills_held_out), ("set", record.sets)):
+        row.update(_losses(group, measurements))
     return row
 
 
-def _losses(group: str, measured: Mapping[str, Measurement]) -> dict[str, float]:
+def _losses(group: str, measurements: Mapping[str, Measurement]) -> dict[str, float]:
     return {
-        f"{group}_{quantity}/{name}": getattr(one, quantity)
-        for name, one in measured.items()
+        f"{group}_{quantity}/{name}": getattr(measurement, quantity)
+        for name, measurement in measurements.items()
         for quantity in ("loss", "sem")
     }
 
 
 def curves_frame(fits: StudyResults, points: int = 60) -> pd.DataFrame:
-    """The isoFLOP curves as drawn: mix, skill, C, status, N, loss."""
+    """Return points along the isoFLOP curves: mix, skill, C, status, N, loss."""
     rows = [
-        (one.mix, one.skill, one.C, str(one.status), N, loss)
-        for one in fits.minima
-        if one.curve is not None
-        for sizes in [np.geomspace(one.curve.N_min, one.curve.N_max, points)]
-        for N, loss in zip(sizes, one.curve.loss(sizes), strict=True)
+        (minimum.mix, minimum.skill, minimum.C, str(minimum.status), N, loss)
+        for minimum in fits.minima
+        if minimum.curve is not None
+        for sizes in [np.geomspace(minimum.curve.N_min, minimum.curve.N_max, points)]
+        for N, loss in zip(sizes, minimum.curve.loss(sizes), strict=True)
     ]
     return pd.DataFrame(rows, columns=["mix", "skill", "C", "status", "N", "loss"])
 
 
 def states_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """Runs by state, with FLOP and tokens."""
-    rows = [(str(one.state), one.point.flops, one.point.n_tokens) for one in records]
+    """Return the number of runs in each state with their FLOP and tokens."""
+    rows = [(str(record.state), record.point.flops, record.point.n_tokens) for record in records]
     table = pd.DataFrame(rows, columns=["state", "flops", "n_tokens"])
     return table.groupby("state", as_index=False).agg(
         runs=("flops", "size"), flops=("flops", "sum"), n_tokens=("n_tokens", "sum")

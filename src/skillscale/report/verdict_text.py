@@ -1,61 +1,61 @@
-"""Verdicts in plain sentences that say no more than the interval does, and what to run where something is missing."""
+"""Verdicts in sentences that claim no more than their intervals, and the runs that would complete them."""
 
 import math
 
-from skillscale.formatting import format_log_ratio, join_words, plural, power
+from skillscale.formatting import format_log_ratio, format_number, format_percent, join_words, plural, power
 from skillscale.laws.results import CurveVersusLaw, SizeGap, Status, StudyResults, Verdict
 
 _OUT_OF_REACH = 50.0
 
 
 def pooled_size_gap(fits: StudyResults, mix: str, skill: str) -> SizeGap | None:
-    """The residual of a skill over all budgets against the first aggregate."""
+    """Return the residual of a skill against the first aggregate, pooled over budgets."""
     aggregate = fits.aggregates[0] if fits.aggregates else ""
     return next(
         (
-            one
-            for one in fits.size_gaps
-            if one.pooled and (one.mix, one.skill, one.aggregate) == (mix, skill, aggregate)
+            gap
+            for gap in fits.size_gaps
+            if gap.pooled and (gap.mix, gap.skill, gap.aggregate) == (mix, skill, aggregate)
         ),
         None,
     )
 
 
 def article(aggregate: str) -> str:
-    """An aggregate as a sentence names it."""
+    """Return the words for an aggregate in a sentence."""
     return "the aggregate" if aggregate in ("", "aggregate") else aggregate
 
 
-def verdict(fits: StudyResults, residual: SizeGap) -> str:
-    """What is shown about one skill, with its interval; where nothing is, that."""
-    if not residual.value.is_finite:
-        return f"Nothing can be said of {residual.skill}: {residual.status}. {_sentence(residual.reason)}"
-    level = f"{100 * fits.level:.3g} % interval"
-    span = f"{format_log_ratio(residual.value.lo)} to {format_log_ratio(residual.value.hi)}"
-    over, of = _over(fits, residual), article(residual.aggregate)
-    if residual.verdict is Verdict.UNRESOLVED:
+def explain_verdict(fits: StudyResults, gap: SizeGap) -> str:
+    """Return the verdict on a skill in sentences, with its interval."""
+    if not gap.value.is_finite:
+        return f"No verdict on {gap.skill}: {gap.status}. {_sentence(gap.reason)}"
+    level = f"{format_percent(fits.level, 3)} interval"
+    ends = f"{format_log_ratio(gap.value.lo)} to {format_log_ratio(gap.value.hi)}"
+    over, reference = _over_budgets(fits, gap), article(gap.aggregate)
+    if gap.verdict is Verdict.UNRESOLVED:
         return (
-            f"Not resolved: {over}, the optimum of {residual.skill} has {_amount(residual.value.value)} parameters "
-            f"than that of {of}, but the {level}, {span}, includes zero. The sign is not known; "
-            f"differences outside the interval are ruled out at this level."
+            f"Not resolved: {over}, the optimum of {gap.skill} has {_more_or_fewer(gap.value.value)} parameters "
+            f"than that of {reference}, but the {level}, {ends}, includes zero. The sign of the difference is open. "
+            f"Differences outside the interval are ruled out at this level."
         )
-    wants = "parameters" if residual.verdict is Verdict.CAPACITY else "tokens"
+    wants = "parameters" if gap.verdict is Verdict.CAPACITY else "tokens"
     return (
-        f"{_capital(over)}, the optimum of {residual.skill} has {_amount(residual.value.value)} parameters than that "
-        f"of {of} ({level}: {span}): at these budgets and this mix it wants more {wants}."
-        f"{_after_holm(fits, residual)}{_signs(fits, residual)}"
+        f"{_capital(over)}, the optimum of {gap.skill} has {_more_or_fewer(gap.value.value)} parameters than that "
+        f"of {reference} ({level}: {ends}): at these budgets and this mix it wants more {wants}."
+        f"{_holm_note(fits, gap)}{_sign_note(fits, gap)}"
     )
 
 
-def _over(fits: StudyResults, residual: SizeGap) -> str:
-    """How many of the study's budgets a pooled residual rests on."""
-    there = len({one.C for one in fits.minima if one.mix == residual.mix})
-    if residual.n_budgets < there:
-        return f"over {residual.n_budgets} of {there} budgets"
-    return f"over {plural(there, 'budget')}" if there > 1 else "at one budget"
+def _over_budgets(fits: StudyResults, gap: SizeGap) -> str:
+    """Return the words for how many budgets of the study a pooled residual covers."""
+    n_budgets = len({minimum.C for minimum in fits.minima if minimum.mix == gap.mix})
+    if gap.n_budgets < n_budgets:
+        return f"over {gap.n_budgets} of {n_budgets} budgets"
+    return f"over {plural(n_budgets, 'budget')}" if n_budgets > 1 else "at one budget"
 
 
-def _amount(log_ratio: float) -> str:
+def _more_or_fewer(log_ratio: float) -> str:
     return (
         f"{format_log_ratio(abs(log_ratio)).lstrip('+')} more"
         if log_ratio >= 0
@@ -63,73 +63,78 @@ def _amount(log_ratio: float) -> str:
     )
 
 
-def _after_holm(fits: StudyResults, residual: SizeGap) -> str:
-    """Several skills compared at once make some interval miss zero by chance; say so where that is all there is."""
-    if not math.isfinite(residual.p_holm) or residual.p_holm <= 1 - fits.level:
+def _holm_note(fits: StudyResults, gap: SizeGap) -> str:
+    """Return a note where an interval excludes zero, but not after the correction for several skills."""
+    if not math.isfinite(gap.p_holm) or gap.p_holm <= 1 - fits.level:
         return ""
-    compared = sum(1 for one in fits.size_gaps if one.pooled and one.mix == residual.mix)
-    corrected = f"p = {residual.p_holm:.2g} after Holm's correction"
-    return f" Taken as one of {compared} comparisons it does not stand ({corrected}): a hint."
+    compared = sum(1 for other in fits.size_gaps if other.pooled and other.mix == gap.mix)
+    corrected = f"p = {format_number(gap.p_holm, 2)} after Holm's correction"
+    return f" As one of {compared} comparisons it is not significant ({corrected}): a hint."
 
 
-def _signs(fits: StudyResults, residual: SizeGap) -> str:
-    """How many single budgets agree in sign."""
-    same = (residual.mix, residual.skill, residual.aggregate)
-    single = [
-        one.value.value
-        for one in fits.size_gaps
-        if not one.pooled and (one.mix, one.skill, one.aggregate) == same and one.value.is_finite
+def _sign_note(fits: StudyResults, gap: SizeGap) -> str:
+    """Return a note on how many single budgets agree in sign."""
+    key = (gap.mix, gap.skill, gap.aggregate)
+    estimates = [
+        other.value.value
+        for other in fits.size_gaps
+        if not other.pooled and (other.mix, other.skill, other.aggregate) == key and other.value.is_finite
     ]
-    if len(single) < 2:
+    if len(estimates) < 2:
         return ""
-    agree = sum(1 for value in single if value * residual.value.value > 0)
-    return f" The estimate has this sign at {agree} of {len(single)} budgets."
+    agree = sum(1 for value in estimates if value * gap.value.value > 0)
+    return f" The estimate has this sign at {agree} of {len(estimates)} budgets."
 
 
-def how_to_read(fits: StudyResults) -> str:
-    """What a verdict rests on."""
+def explain_method(fits: StudyResults) -> str:
+    """Return a paragraph on how verdicts are decided."""
     aggregate = article(fits.aggregates[0] if fits.aggregates else "")
     return (
-        f"A skill is called capacity-hungry (its best model is larger than that of {aggregate}) or data-hungry "
-        f"(smaller) only where the {100 * fits.level:.3g} % interval of its residual, ln N*(skill) − "
-        f"ln N*(aggregate), excludes zero, and a hint of it where that would not stand after Holm's correction for "
-        f"looking at several skills. Intervals come from {fits.resamples:,} resamples of the runs, the same "
-        f"for all skills. They hold for the runs, sizes and data of this study, and say nothing of budgets outside it."
+        f"Residual: ln N* of a skill minus that of {aggregate}. A skill is called capacity-hungry (its best model is "
+        f"larger) or data-hungry (smaller) only if the {format_percent(fits.level, 3)} interval of "
+        f"its residual excludes zero. The verdict is a hint if that does not survive Holm's correction for several "
+        f"skills. Intervals come from {fits.resamples:,} resamples of the runs, the same for all skills. They hold for "
+        f"the runs, sizes and data of this study, not for other budgets."
     )
 
 
 def compare_curve_and_law(fits: StudyResults) -> str:
-    """Whether the law's optima agree with those of the isoFLOP curves; empty where there is nothing to compare.
+    """Return a paragraph on whether the optima of the laws agree with those of the isoFLOP curves.
 
-    Laws that were refused are left out. At a level of 90 %, one comparison in ten differs by chance.
+    It skips skills without a law, and is empty if none is left. At a level of 90 %, one comparison in ten differs by
+    chance.
     """
-    fitted = {(one.mix, one.skill) for one in fits.laws if one.status is Status.OK}
-    compared = [one for one in fits.curve_versus_law if one.disagreement.is_finite and (one.mix, one.skill) in fitted]
+    fitted = {(pair.mix, pair.skill) for pair in fits.laws if pair.status is Status.OK}
+    compared = [
+        pair for pair in fits.curve_versus_law if pair.disagreement.is_finite and (pair.mix, pair.skill) in fitted
+    ]
     if not compared:
         return ""
-    apart: dict[tuple[str, str], list[CurveVersusLaw]] = {}
-    for one in compared:
-        if one.disagrees:
-            apart.setdefault((one.mix, one.skill), []).append(one)
-    if not apart:
+    disagreeing: dict[tuple[str, str], list[CurveVersusLaw]] = {}
+    for pair in compared:
+        if pair.disagrees:
+            disagreeing.setdefault((pair.mix, pair.skill), []).append(pair)
+    if not disagreeing:
         return (
-            f"The law's optima and the isoFLOP curves' agree within their errors, in all {len(compared)} comparisons."
+            f"The optima of the law and of the isoFLOP curves agree within their errors in all {len(compared)} "
+            f"comparisons."
         )
     parts = []
-    for (mix, skill), ones in apart.items():
-        total = sum(1 for one in compared if (one.mix, one.skill) == (mix, skill))
-        mean = sum(one.disagreement.value for one in ones) / len(ones)
-        named = f"{skill} of mix {mix}" if len(fits.mixes) > 1 else skill
-        parts.append(f"{named} at {len(ones)} of {plural(total, 'budget')} ({format_log_ratio(mean)} on average)")
+    for (mix, skill), pairs in disagreeing.items():
+        total = sum(1 for pair in compared if (pair.mix, pair.skill) == (mix, skill))
+        mean = sum(pair.disagreement.value for pair in pairs) / len(pairs)
+        label = f"{skill} of mix {mix}" if len(fits.mixes) > 1 else skill
+        parts.append(f"{label} at {len(pairs)} of {plural(total, 'budget')} ({format_log_ratio(mean)} on average)")
     chance = (1 - fits.level) * len(compared)
     return (
-        f"The law's optimum differs from the isoFLOP curve's by more than their errors for {join_words(parts)}: there at "
-        f"least one form does not hold. Of {len(compared)} such comparisons about {chance:.2g} would differ by chance."
+        f"The optima of the law and of the isoFLOP curve differ by more than their errors for {join_words(parts)}. At "
+        f"least one of the two forms is wrong there. By chance, about {format_number(chance, 2)} of "
+        f"{len(compared)} comparisons would differ."
     )
 
 
-def what_to_run(fits: StudyResults) -> list[str]:
-    """Each distinct lack with its cure, once, and how far the unresolved skills are from a verdict."""
+def missing_runs(fits: StudyResults) -> list[str]:
+    """Return each missing fit with its cure, and how many more runs the unresolved skills need."""
     lacks: dict[tuple[str, str], list[str]] = {}
     for minimum in fits.minima:
         if minimum.status is not Status.OK:
@@ -139,29 +144,31 @@ def what_to_run(fits: StudyResults) -> list[str]:
             if fit.status is not Status.OK:
                 lacks.setdefault((fit.reason, what), []).append(fit.skill)
     missing = [
-        f"{_capital(what)} {join_words(ones)}{' FLOP' if what.endswith(' at') else ''}: {_uncapital(_sentence(reason))}"
-        for (reason, what), ones in lacks.items()
+        f"{_capital(what)} {join_words(names)}{' FLOP' if what.endswith(' at') else ''}: "
+        f"{_uncapital(_sentence(reason))}"
+        for (reason, what), names in lacks.items()
     ]
-    return missing + [_runs_needed(one) for one in fits.size_gaps if _open(one)]
+    return missing + [_describe_runs_needed(gap) for gap in fits.size_gaps if _needs_runs(gap)]
 
 
-def _open(one: SizeGap) -> bool:
-    return one.pooled and one.verdict is Verdict.UNRESOLVED and one.value.is_finite and one.value.value != 0
+def _needs_runs(gap: SizeGap) -> bool:
+    return gap.pooled and gap.verdict is Verdict.UNRESOLVED and gap.value.is_finite and gap.value.value != 0
 
 
-def _runs_needed(residual: SizeGap) -> str:
-    """An interval's width falls with the square root of the runs: a rough guide, if the estimate is about right."""
-    value, lo, hi = residual.value.value, residual.value.lo, residual.value.hi
+def _describe_runs_needed(gap: SizeGap) -> str:
+    """Return a rough guide: the width of an interval falls with the square root of the number of runs."""
+    value, lo, hi = gap.value.value, gap.value.lo, gap.value.hi
     towards_zero = value - lo if value > 0 else hi - value
     factor = (towards_zero / value) ** 2
     if factor > _OUT_OF_REACH:
         return (
-            f"{_capital(residual.skill)}: no practical number of such runs would tell {format_log_ratio(value)} from zero; a "
-            f"larger span of budgets or longer evaluation sets might."
+            f"{_capital(gap.skill)}: no practical number of such runs would separate "
+            f"{format_log_ratio(value)} from zero. A larger span of budgets or longer evaluation sets might."
         )
     return (
-        f"{_capital(residual.skill)}: if its difference is really {format_log_ratio(value)}, about {max(2, math.ceil(factor))} "
-        f"times as many runs (more seeds or sizes) would bring the interval to the edge of zero."
+        f"{_capital(gap.skill)}: if its difference is really {format_log_ratio(value)}, about "
+        f"{max(2, math.ceil(factor))} times as many runs (more seeds or sizes) would bring the interval to the edge of "
+        f"zero."
     )
 
 

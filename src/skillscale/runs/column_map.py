@@ -154,7 +154,7 @@ def parse_columns(raw: Mapping[str, Any], *, place: str = "the mapping of column
     """The mapping of a table's columns, from plain values as a YAML file holds them.
 
     Args:
-        raw: ``{"n_params": "params", "n_tokens": "tokens", "skills": {"code": "loss_code"}, ...}``; see docs/guide/howto/tables.md.
+        raw: ``{"n_params": "params", "n_tokens": "tokens", "skills": {"code": "loss_code"}, ...}``; see docs/guide/howto/own-runs.md.
         place: where the values come from, for messages.
 
     Raises:

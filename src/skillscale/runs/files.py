@@ -212,7 +212,7 @@ def _history(sheet: RawTable, columns: ColumnMap, place: str) -> RawTable:
     if ends and len(ends) >= len(sheet.names) // 2:
         raise InputError(
             f"{place} is the export of a W&B chart (it has {ends[0]!r}), a curve a column; export the run table, or "
-            "the history of each run, as docs/guide/howto/ways-in-and-out.md says"
+            "the history of each run, as docs/guide/howto/own-runs.md says"
         )
     losses = [one.loss for one in columns.skills.values() if one.loss in sheet.frame.columns]
     if not _is_history(sheet) or not losses:

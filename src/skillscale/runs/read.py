@@ -8,15 +8,16 @@ from typing import Any
 
 import pandas as pd
 
-from skillscale.cli.output import Output
 from skillscale.config import Config, SkillConfig
+from skillscale.config.options import SourceOptions
 from skillscale.errors import FitError, InputError
 from skillscale.formatting import plural
-from skillscale.laws.results import ExcludedRun, describe_exclusions
+from skillscale.laws.results import ExcludedRun
+from skillscale.laws.results import describe_exclusions as reasons_of
 from skillscale.laws.skills.skill_study import MeasuredColumns
 from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import AGGREGATE
-from skillscale.record import Measurement, RunRecord, State
+from skillscale.record import Measurement, RunRecord, RunState
 from skillscale.runs import RunTable, add_aggregates, read_columns, read_table, run_columns
 from skillscale.runs.imported import imported_table
 from skillscale.tracking import Study, StudyStore
@@ -35,7 +36,7 @@ class LoadedRuns:
 
     table: RunTable
     name: str
-    registry: StudyStore | None = None
+    store: StudyStore | None = None
     study: Study | None = None
     records: tuple[RunRecord, ...] = ()
     trained: bool = False
@@ -94,7 +95,7 @@ class LoadedRuns:
         return bool((sizes >= _ISOFLOP_SIZES).mean() >= 0.5)
 
 
-def read_runs(arguments: Mapping[str, Any], config: Config) -> LoadedRuns:
+def read_runs(source: SourceOptions, config: Config) -> LoadedRuns:
     """The runs that ``--table`` or ``--study`` name.
 
     Raises:
@@ -102,21 +103,21 @@ def read_runs(arguments: Mapping[str, Any], config: Config) -> LoadedRuns:
         TrackingError: the registry has no such study.
         FitError: no run of the study is finished.
     """
-    if arguments.get("table"):
-        if not arguments["columns"]:
-            raise InputError(f"--table {arguments['table']} needs --columns FILE, which tells what its columns are")
-        columns = read_columns(arguments["columns"])
-        table = read_table(arguments["table"], columns, convention=arguments["convention"])
-        return LoadedRuns(table=table, name=Path(arguments["table"]).stem)
-    if arguments.get("columns"):
+    if source.table:
+        if not source.columns:
+            raise InputError(f"--table {source.table} needs --columns FILE, which tells what its columns are")
+        columns = read_columns(source.columns)
+        table = read_table(source.table, columns, convention=source.n_convention)
+        return LoadedRuns(table=table, name=Path(source.table).stem)
+    if source.columns:
         raise InputError("--columns tells what the columns of a table are; give --table FILE too")
-    registry = StudyStore.open(arguments["tracking"], queue=arguments.get("storage", ""))
-    study = registry.study(config.study.name)
-    imported = imported_table(registry, study)
-    _check_convention(arguments.get("convention") or "", imported)
+    store = StudyStore.open(source.tracking, queue=source.queue)
+    study = store.study(config.study.name)
+    imported = imported_table(store, study)
+    _check_convention(source.n_convention, imported)
     records = tuple(study.runs.records())
-    driven, evaluated = registry.trainer_skills(study), registry.evaluated(study)
-    convention = str(arguments.get("convention") or TOTAL)
+    driven, evaluated = store.trainer_skills(study), store.evaluated(study)
+    convention = str(source.n_convention or TOTAL)
     if imported is not None:
         table = imported
     elif evaluated is not None:
@@ -130,7 +131,7 @@ def read_runs(arguments: Mapping[str, Any], config: Config) -> LoadedRuns:
     return LoadedRuns(
         table=table,
         name=study.name,
-        registry=registry,
+        store=store,
         study=study,
         records=records,
         trained=driven is None and imported is None and evaluated is None,
@@ -143,7 +144,7 @@ def _check_convention(wanted: str, imported: RunTable | None) -> None:
     if imported is not None and wanted and wanted != imported.convention:
         raise InputError(
             f"the study was imported with N by the convention {imported.convention or 'of its one column'!r}, and has "
-            f"no other; import the runs into another study with --convention {wanted}"
+            f"no other; import the runs into another study with --n_convention {wanted}"
         )
 
 
@@ -163,7 +164,7 @@ def trained_table(records: Sequence[RunRecord], config: Config, convention: str 
     )
     if table.runs.empty:
         return table
-    finished = {record.run_id: record for record in records if record.state is State.FINISHED}
+    finished = {record.run_id: record for record in records if record.state is RunState.FINISHED}
     details = _details(config)
     losses = {
         column: [_detail(finished[run], kind, name) for run in table.runs["run_id"]]
@@ -201,7 +202,7 @@ def evaluated_table(records: Sequence[RunRecord], measured: Mapping[str, Any], c
     table = table_of_records(told, skills)
     if table.runs.empty:
         return table
-    ours = [record for record in told if record.state is State.FINISHED]
+    ours = [record for record in told if record.state is RunState.FINISHED]
     details = _split_details(splits)
     columns: dict[str, list[Any]] = {
         column: [_detail(one, kind, name) for one in ours] for column, (kind, name) in details.items()
@@ -236,7 +237,7 @@ def _per_byte(record: RunRecord) -> RunRecord:
 def _check_counted(convention: str) -> None:
     if convention not in _IN_WORDS:
         raise InputError(
-            f"--convention of a study that was trained or measured here is {' or '.join(_IN_WORDS)}, not {convention!r}"
+            f"--n_convention of a study that was trained or measured here is {' or '.join(_IN_WORDS)}, not {convention!r}"
         )
 
 
@@ -248,7 +249,7 @@ def _nonembed(record: RunRecord) -> float:
     """
     if record.size is None:
         raise InputError(
-            f"run {record.run_id} has no record of its size without the embedding; take --convention total"
+            f"run {record.run_id} has no record of its size without the embedding; take --n_convention total"
         )
     return float(record.size.n_params_nonembed)
 
@@ -303,13 +304,13 @@ def table_of_records(records: Sequence[RunRecord], skills: Sequence[str], *, bud
         skills: their columns; a loss that a run has not measured is NaN.
         budgets: nominal ones, FLOP.
     """
-    finished = [record for record in records if record.state is State.FINISHED]
+    finished = [record for record in records if record.state is RunState.FINISHED]
     categories = sorted({name for record in finished for name in record.point.mix.shares})
     rows = [_row(record, skills, categories, budgets) for record in finished]
     unusable = tuple(
         ExcludedRun(run_id=record.run_id, skill="", reason=f"it is {record.state}{_because(record.reason)}")
         for record in records
-        if record.state is not State.FINISHED
+        if record.state is not RunState.FINISHED
     )
     return RunTable(
         runs=pd.DataFrame(rows), skills=tuple(skills), categories=tuple(categories),
@@ -324,10 +325,10 @@ def _row(
     sems = {f"sem/{name}": record.skills[name].sem if name in record.skills else math.nan for name in skills}
     return {
         "run_id": record.run_id,
-        "cluster": (record.optimisation and record.optimisation.trunk) or record.run_id,
+        "cluster": (record.optimizer_plan and record.optimizer_plan.stable_phase) or record.run_id,
         "C": nominal_budget(record.point.flops, budgets),
         "N": float(record.point.n_params),
-        "D": float(sum(use.tokens for use in record.uses.values()) or record.point.n_tokens),
+        "D": float(sum(use.tokens for use in record.data_use.values()) or record.point.n_tokens),
         "mix": str(record.point.mix),
         "seed": record.point.seed,
         **losses,
@@ -351,25 +352,19 @@ def nominal_budget(flops: float, budgets: Sequence[float]) -> float:
     return nearest if nearest > 0 and abs(math.log(flops / nearest)) < 0.05 else math.nan
 
 
-def print_excluded(runs: LoadedRuns, out: Output) -> None:
-    """Say how many rows can't be used and why, and what is odd about the table: to the log, never in the answer.
-
-    What an import left out, it has told already, and won't change: that is one line.
-    """
+def exclusion_lines(runs: LoadedRuns) -> list[str]:
+    """Return what was excluded from the runs and why, and the notes of their table, for a person."""
     table = runs.table
-    for note in table.notes:
-        out.progress(f"note: {note}")
+    lines = [f"note: {note}" for note in table.notes]
     if not (runs.imported and table.unusable):
-        print_exclusions(table.unusable, out)
-        return
-    rows = sum(not one.skill for one in table.unusable)
-    out.progress(f"left out by the import: {plural(rows, 'run')}, {len(table.unusable) - rows} losses")
+        return lines + describe_exclusions(table.unusable)
+    rows = sum(not item.skill for item in table.unusable)
+    return [*lines, f"excluded by the import: {plural(rows, 'run')}, {len(table.unusable) - rows} losses"]
 
 
-def print_exclusions(unusable: Sequence[ExcludedRun], out: Output) -> None:
-    """Say how many rows and losses were left out and why, with the names of the first."""
-    for line in describe_exclusions(unusable, _SHOWN):
-        out.progress(f"left out: {line}")
+def describe_exclusions(unusable: Sequence[ExcludedRun]) -> list[str]:
+    """Return how many rows and losses are excluded and why, with the names of the first."""
+    return [f"excluded: {line}" for line in reasons_of(unusable, _SHOWN)]
 
 
 def _loss(measured: Mapping[str, Any], name: str) -> float:

@@ -15,7 +15,7 @@ from skillscale.errors import InputError
 from skillscale.formatting import did_you_mean, join_first
 from skillscale.laws.results import ExcludedRun
 from skillscale.laws.skills.verdicts import SkillColumns
-from skillscale.point import MAX_PARAMS, MAX_TOKENS, OWN_COLUMNS, Mix
+from skillscale.point import MAX_PARAMS, MAX_TOKENS, RESERVED_COLUMNS, Mix
 from skillscale.runs.column_map import ColumnMap, as_number, is_one
 from skillscale.runs.files import read_raw_table
 
@@ -164,7 +164,7 @@ def splits_of(columns: ColumnMap) -> tuple[SkillColumns, ...]:
 
 def run_columns(skills: Sequence[str], aggregates: Sequence[str], rest: Iterable[str]) -> list[str]:
     """The columns of ``RunTable.runs`` in order; of the rest, shares and standard errors are taken."""
-    return [*OWN_COLUMNS, *skills, *aggregates, *(name for name in rest if name.startswith(("sem/", "mix/")))]
+    return [*RESERVED_COLUMNS, *skills, *aggregates, *(name for name in rest if name.startswith(("sem/", "mix/")))]
 
 
 def add_aggregates(runs: pd.DataFrame, weights: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:

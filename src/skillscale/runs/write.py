@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from skillscale.errors import InputError
-from skillscale.point import OWN_COLUMNS
+from skillscale.point import RESERVED_COLUMNS
 from skillscale.runs.column_map import parse_columns
 from skillscale.runs.run_table import RunTable, read_table
 
@@ -97,7 +97,7 @@ def _laid_out(
 
 def _losses(table: RunTable) -> list[str]:
     """The columns of losses but for the aggregates, which follow from them; without those that no run has."""
-    own = (*OWN_COLUMNS, *table.aggregates)
+    own = (*RESERVED_COLUMNS, *table.aggregates)
     every = [str(name) for name in table.runs.columns if name not in own]
     losses = [name for name in every if not name.startswith(("sem/", "mix/"))]
     return [name for name in dict.fromkeys([*table.skills, *losses]) if table.runs[name].notna().any()]

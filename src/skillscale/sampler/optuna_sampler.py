@@ -9,7 +9,7 @@ another sampler, by default a random one.
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -154,7 +154,7 @@ class SkillLawSampler(BaseSampler):
             _explain(study, trial, advice, number, params, _finished(rows))
             rows, _ = self._read(study, trial, parameters)  # what others have settled on since
             met = _met(parameters.run_of(params), rows, space)
-            if advice.ending is not None or not met:
+            if advice.stop_reason is not None or not met:
                 break
             asking = 1 + sum(other < trial.number for other in met)  # each of those that met goes another way
         return params
@@ -190,11 +190,11 @@ class SkillLawSampler(BaseSampler):
     def _beyond(self, rows: Sequence[_Row], space: DesignSpace, ended: Recommendation, count: int) -> Recommendation:
         """What would be next after the end, and the ending."""
         history, wish = self._asked(rows, space)
-        again, wish = replace(space, replicates=_ENDLESS), replace(wish, left=self._ahead(space))
+        again, wish = replace(space, replicates=_ENDLESS), replace(wish, budget=self._ahead(space))
         more = propose(history, again, wish, count=count, seed=self._seed)
         if not more.proposals:  # nothing is worth its cost: something within the limits, all the same
             more = propose(RunHistory.empty(history.skills, len(space.categories)), again, wish, count=count)
-        return replace(ended, proposals=more.proposals, ending=ended.ending or StopReason.SPENT)
+        return replace(ended, proposals=more.proposals, stop_reason=ended.stop_reason or StopReason.SPENT)
 
     def _asked(self, rows: Sequence[_Row], space: DesignSpace) -> tuple[RunHistory, DesignGoal]:
         """What is known, and what is wished."""
@@ -206,7 +206,7 @@ class SkillLawSampler(BaseSampler):
         history = _history(rows, skills, space)
         spent = float(space.cost(history.N, history.D).sum())
         left = self._ahead(space) if self._budget is None else self._budget - spent
-        return history, DesignGoal(targets=targets, left=max(left, 0.0))
+        return history, DesignGoal(targets=targets, budget=max(left, 0.0))
 
     def _warn_of(self, unasked: set[str]) -> None:
         """Say once of a skill that trials tell of it and nobody asked: the name may be a slip."""
@@ -308,10 +308,21 @@ def _explain(
 ) -> None:
     """Write why, and the parameters at once: other processes see them before the objective asks for them."""
     one = advice.proposals[number]
-    why = ProposalReason(purpose=str(one.purpose), cost=one.cost, fall=one.fall, laws=advice.laws)
-    told = {**asdict(why), "params": dict(params), "ending": None if advice.ending is None else str(advice.ending)}
-    if advice.answer is not None and math.isfinite(advice.answer.widest):
-        told |= {"half_width": advice.answer.widest, "half_widths": _half_widths(advice.answer), "finished": finished}
+    why = ProposalReason(purpose=str(one.purpose), cost=one.cost, narrowing=one.narrowing, laws=advice.law_weights)
+    told: dict[str, Any] = {
+        "purpose": why.purpose,
+        "cost": why.cost,
+        "fall": why.narrowing,
+        "laws": why.laws,
+        "params": dict(params),
+        "ending": None if advice.stop_reason is None else str(advice.stop_reason),
+    }
+    if advice.estimates is not None and math.isfinite(advice.estimates.widest_half_width):
+        told |= {
+            "half_width": advice.estimates.widest_half_width,
+            "half_widths": _half_widths(advice.estimates),
+            "finished": finished,
+        }
     storage, trial_id = study._storage, trial._trial_id  # noqa: SLF001 - samplers have no public way to write
     storage.set_trial_system_attr(trial_id, PROPOSAL, told)
     storage.set_trial_user_attr(trial_id, WHY, why.sentence)

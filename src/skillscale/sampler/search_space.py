@@ -17,7 +17,7 @@ from skillscale.design.proposal import Proposal
 from skillscale.design.space import DesignSpace
 from skillscale.errors import InputError
 from skillscale.laws.forms.nd import Array
-from skillscale.point import Mix, coordinates_of_mix, mix_of_coordinates
+from skillscale.point import Mix, coordinates_from_mix, mix_from_coordinates
 
 _MOST_MIXES = 40  # that a design looks at where none are given
 # Logarithm of each quantity: a ln N + b ln D + c
@@ -121,7 +121,7 @@ class SearchSpaceMap:
         log_N, log_D = self._place((first, second))
         h: tuple[float, ...] = ()
         if self.categories:
-            mix = mix_of_coordinates([params[name] for name in self.coordinates], self.categories, self.least)
+            mix = mix_from_coordinates([params[name] for name in self.coordinates], self.categories, self.least)
             h = tuple(mix.shares.get(name, 0.0) for name in self.categories)
         return math.exp(log_N), math.exp(log_D), h
 
@@ -131,7 +131,7 @@ class SearchSpaceMap:
         wanted = {axis.name: _SCALES[axis.scale][1](_log(axis.quantity, *place)) for axis in self.axes}
         if self.categories:
             mix = Mix(dict(zip(self.categories, proposal.h, strict=True)))
-            at = coordinates_of_mix(mix, self.categories, self.least)
+            at = coordinates_from_mix(mix, self.categories, self.least)
             wanted |= dict(zip(self.coordinates, at, strict=True))
         return {name: _within(value, self.distributions[name]) for name, value in wanted.items()}
 
@@ -164,7 +164,7 @@ def _common(name: str, bounds: tuple[float, float], limits: tuple[float, float],
     if wide:
         return bounds
     raise InputError(
-        f"nothing may be run: the study's parameters have {name} from {bounds[0]:.3g} to {bounds[1]:.3g}, and the "
+        f"the limits allow no run: the study's parameters have {name} from {bounds[0]:.3g} to {bounds[1]:.3g}, and the "
         f"limits {limits[0]:.3g} to {limits[1]:.3g}; widen one of them"
     )
 

@@ -57,7 +57,9 @@ class BayesianDesign:
     def next_runs(self, history: RunHistory, left: float, count: int, rng: np.random.Generator) -> Runs:
         """What is proposed; none where it ends."""
         del rng
-        wish = DesignGoal(targets=self.targets, left=left, width=self.width, runs=self.most - len(history))
+        wish = DesignGoal(
+            targets=self.targets, budget=left, target_half_width=self.width, max_runs=self.most - len(history)
+        )
         found = propose(history, self.space, wish, count=count, seed=self.seed).proposals
         N, D = np.array([one.N for one in found]), np.array([one.D for one in found])
         return (
@@ -249,15 +251,17 @@ def _between(ends: tuple[float, float], unit: Array) -> Array:
 
 def bayesian_design(space: DesignSpace, wish: DesignGoal, seed: int = 0) -> BayesianDesign:
     """Runs that ``propose`` chooses."""
-    return BayesianDesign(space=space, targets=wish.targets, width=wish.width, seed=seed, most=wish.runs)
+    return BayesianDesign(
+        space=space, targets=wish.targets, width=wish.target_half_width, seed=seed, most=wish.max_runs
+    )
 
 
 def _grid(shape: IsoflopGridShape) -> "Maker":
-    return lambda space, wish, _seed: isoflop_grid(space, wish.left, shape)
+    return lambda space, wish, _seed: isoflop_grid(space, wish.budget, shape)
 
 
 def _planned(make: Callable[[DesignSpace, float, int], FixedDesign]) -> "Maker":
-    return lambda space, wish, seed: make(space, wish.left, seed)
+    return lambda space, wish, seed: make(space, wish.budget, seed)
 
 
 Maker = Callable[[DesignSpace, DesignGoal, int], Design]

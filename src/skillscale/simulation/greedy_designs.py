@@ -190,8 +190,8 @@ class CandidateCovariance:
 
 def _maker(criterion: DesignCriterion) -> Maker:
     def make(space: DesignSpace, wish: DesignGoal, seed: int) -> GreedyDesign:
-        top = min(max(space.flops[0], START_SHARE * space.flops[1]), largest(space, wish.left))
-        return GreedyDesign(space=space, criterion=criterion, start=spread(space, wish.left, seed, top=top))
+        top = min(max(space.flops[0], START_SHARE * space.flops[1]), largest(space, wish.budget))
+        return GreedyDesign(space=space, criterion=criterion, start=spread(space, wish.budget, seed, top=top))
 
     return make
 

@@ -16,7 +16,7 @@ def fit_one(
     history: RunHistory, space: DesignSpace, skill: str, *, starts: int = 2
 ) -> tuple[FitResult, RunData] | None:
     """The fit and its runs; None where the runs can't carry the law."""
-    rows = history.having(skill)
+    rows = history.measured(skill)
     mixed = space.n_mixes > 1 and history.h is not None
     if not rows.any():
         return None

@@ -103,7 +103,7 @@ def _within(value: float, ends: tuple[float, float]) -> float:
 
 
 def _maker(sampler: str) -> Maker:
-    return lambda space, wish, _seed: OptunaBaseline(space=space, sampler=sampler, top=largest(space, wish.left))
+    return lambda space, wish, _seed: OptunaBaseline(space=space, sampler=sampler, top=largest(space, wish.budget))
 
 
 MAKERS: Mapping[str, Maker] = {name: _maker(name) for name in NAMES}

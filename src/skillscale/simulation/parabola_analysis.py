@@ -50,7 +50,7 @@ def _told(history: RunHistory, target: Target, skill: str, curve: str, seed: int
     nothing = np.array([-_UNTOLD, _UNTOLD])
     if target.quantity is Quantity.LOSS:
         return math.nan, np.full(DRAWS, math.nan)
-    rows = history.having(skill)
+    rows = history.measured(skill)
     if history.h is not None and target.h:
         rows = rows & (np.abs(history.h - np.array(target.h)) < 1e-9).all(1)
     N, C = history.N[rows], 6 * history.N[rows] * history.D[rows]

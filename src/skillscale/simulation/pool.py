@@ -103,20 +103,20 @@ def choose(
         seed: of the start.
     """
     cost = np.asarray(pool.cost, dtype=float)
-    payable = np.array([at for at in open_runs if cost[at] <= wish.left * (1 + _EDGE)], dtype=int)
-    if not len(payable) or wish.runs < 1:
+    payable = np.array([at for at in open_runs if cost[at] <= wish.budget * (1 + _EDGE)], dtype=int)
+    if not len(payable) or wish.max_runs < 1:
         return ()
     if len(history) < START:
-        return _spread(pool, payable, wish.left, min(count, START - len(history)), seed)
+        return _spread(pool, payable, wish.budget, min(count, START - len(history)), seed)
     known = believed(history, pool, wish.targets)
     losses = all(target.quantity is Quantity.LOSS for target in wish.targets)
-    problem = allocation_problem(known, wish.targets, pool.runs(payable), history, total=losses)
-    counts = allocate_runs(problem, cost[payable], left=wish.left, runs=wish.runs, most=1.0)
+    problem = allocation_problem(known, wish.targets, pool.runs(payable), history, by_mean_variance=losses)
+    counts = allocate_runs(problem, cost[payable], budget=wish.budget, max_runs=wish.max_runs, max_count=1.0)
     order = np.argsort(cost[payable], kind="stable")
     along = np.cumsum(counts[order])
     turns = np.arange(count) + 0.5
     chosen: list[int] = []
-    left = wish.left
+    left = wish.budget
     for at in order[np.searchsorted(along, turns[turns <= along[-1]])] if along[-1] >= 0.5 else [np.argmax(counts)]:
         if payable[at] not in chosen and cost[payable[at]] <= left * (1 + _EDGE):
             chosen.append(int(payable[at]))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from skillscale.point import DesignPoint
-from skillscale.record import TAG, Measurement, RunRecord, State, budget_label, metrics_of, params_of
+from skillscale.record import TAG, Measurement, RunRecord, RunState, as_metrics, as_params, format_budget
 from skillscale.tracking.owner import current_owner
 from skillscale.tracking.plan_notes import pack, unpack
 from skillscale.tracking.sql_reader import Row, RunFilter
@@ -135,22 +135,22 @@ class ImportedStudy:
     def _write(self, run: ImportedRun, begun: "Run | Row | None") -> None:
         """One run, in a new MLflow run or in that of a process that was stopped."""
         record = RunRecord(
-            run_id="", study=self.study.name, state=State.FINISHED, reason="", point=run.point, skills=run.skills
+            run_id="", study=self.study.name, state=RunState.FINISHED, reason="", point=run.point, skills=run.skills
         )
         run_id = self._create(run) if begun is None else begun.info.run_id
         written = {} if begun is None else begun.data.metrics  # a metric written twice would show as two values
-        tags = {} if begun is None else {f"{TAG}state": str(State.FINISHED), f"{TAG}reason": ""}
+        tags = {} if begun is None else {f"{TAG}state": str(RunState.FINISHED), f"{TAG}reason": ""}
         at = now_ms()
-        metrics = tuple((key, value, at, 0) for key, value in metrics_of(record).items() if key not in written)
-        self._store.write(run_id, RunUpdate(metrics=metrics, params=params_of(record), tags=tags))
+        metrics = tuple((key, value, at, 0) for key, value in as_metrics(record).items() if key not in written)
+        self._store.write(run_id, RunUpdate(metrics=metrics, params=as_params(record), tags=tags))
         self._store.set_status(run_id, "FINISHED")
 
     def _create(self, run: ImportedRun) -> str:
         tags = {
             "study": self.study.name,
             "kind": "point",
-            "state": str(State.FINISHED),
-            "budget": budget_label(run.budget),
+            "state": str(RunState.FINISHED),
+            "budget": format_budget(run.budget),
             "point_key": run.point.key,
             "point": json.dumps(run.point.as_dict()),
             "owner": current_owner(),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from skillscale.point import DesignPoint
-from skillscale.record import CURVE, TAG, ProposalReason, RunRecord, State, read_record
+from skillscale.record import CURVE, TAG, ProposalReason, RunRecord, RunState, read_record
 from skillscale.tracking.sql_reader import Row, RunFilter
 from skillscale.tracking.store import Store, tag
 
@@ -100,7 +100,7 @@ class RunReader:
             run.data.metrics,
             run_id=run.info.run_id,
             study=self._study,
-            state=State.RUNNING if status == "SCHEDULED" else State[status],
+            state=RunState.RUNNING if status == "SCHEDULED" else RunState[status],
             reason=tag(run, "reason"),
             point=DesignPoint.from_dict(json.loads(tag(run, "point"))),
             purpose=tag(run, "purpose"),

@@ -26,9 +26,9 @@ from skillscale.record import (
     Provenance,
     RunCost,
     RunRecord,
-    State,
-    metrics_of,
-    params_of,
+    RunState,
+    as_metrics,
+    as_params,
 )
 from skillscale.tracking.pending_results import PendingResult, store_pending
 from skillscale.tracking.queue import Lease
@@ -74,7 +74,7 @@ class RunWriter:
         self._lease = lease
         self._store = store
         self._record = RunRecord(
-            run_id=claim.run_id, study=claim.study, state=State.RUNNING, reason="", point=claim.point,
+            run_id=claim.run_id, study=claim.study, state=RunState.RUNNING, reason="", point=claim.point,
             purpose="" if claim.why is None else claim.why.purpose,
         )  # fmt: skip
         self._curve: list[tuple[str, float, int, int]] = []
@@ -127,7 +127,7 @@ class RunWriter:
         self,
         *,
         size: ModelSize | None = None,
-        optimisation: OptimizerPlan | None = None,
+        optimizer_plan: OptimizerPlan | None = None,
         provenance: Provenance | None = None,
         checkpoint: Checkpoint | None = None,
         config_yaml: str = "",
@@ -142,9 +142,9 @@ class RunWriter:
             TrackingError: not written; or the run was begun earlier with other values, which a resumed run can't mix.
         """
         self._record = replace(
-            self._record, size=size, optimisation=optimisation, provenance=provenance, checkpoint=checkpoint
+            self._record, size=size, optimizer_plan=optimizer_plan, provenance=provenance, checkpoint=checkpoint
         )
-        params = params_of(self._record)
+        params = as_params(self._record)
         for key, stored in self._params.items():
             if key in params and params[key] != stored and key != "code_version":
                 raise TrackingError(
@@ -191,10 +191,10 @@ class RunWriter:
         self,
         *,
         skills: Mapping[str, Measurement],
-        spending: RunCost | None = None,
+        cost: RunCost | None = None,
         sets: Mapping[str, Measurement] = MappingProxyType({}),
         skills_held_out: Mapping[str, Measurement] = MappingProxyType({}),
-        uses: Mapping[str, DataUse] = MappingProxyType({}),
+        data_use: Mapping[str, DataUse] = MappingProxyType({}),
         exposures: float | None = None,
     ) -> RunRecord:
         """Write the results and close the run as finished.
@@ -204,24 +204,24 @@ class RunWriter:
         """
         self._record = replace(
             self._record,
-            spending=spending,
+            cost=cost,
             sets=dict(sets),
             skills=dict(skills),
             skills_held_out=dict(skills_held_out),
-            uses=dict(uses),
+            data_use=dict(data_use),
             exposures=exposures,
         )
-        return self._end(State.FINISHED, "")
+        return self._end(RunState.FINISHED, "")
 
     def fail(self, reason: str) -> RunRecord:
         """Close the run as failed: it diverged, or an error; not tried again unless asked."""
-        return self._end(State.FAILED, reason)
+        return self._end(RunState.FAILED, reason)
 
     def kill(self, reason: str) -> RunRecord:
         """Close the run as killed: stopped from outside, to be claimed again."""
-        return self._end(State.KILLED, reason)
+        return self._end(RunState.KILLED, reason)
 
-    def _end(self, state: State, reason: str) -> RunRecord:
+    def _end(self, state: RunState, reason: str) -> RunRecord:
         self._record = replace(self._record, state=state, reason=reason[:_REASON_LIMIT])
         tags = {f"{TAG}state": str(state), f"{TAG}reason": self._record.reason, "mlflow.note.content": self._note()}
         batch = RunUpdate(metrics=(*self._curve, *self._numbers()), tags=tags)
@@ -243,11 +243,11 @@ class RunWriter:
         self._keep_config()
         return self._record
 
-    def _hand_back(self, state: State) -> None:
+    def _hand_back(self, state: RunState) -> None:
         """Tell the queue what became of the point, after the run: whoever dies between leaves a run that tells it."""
-        if state is State.FINISHED:
+        if state is RunState.FINISHED:
             self._lease.finish(self._record.mean_loss)
-        elif state is State.FAILED:
+        elif state is RunState.FAILED:
             self._lease.fail(self._record.reason)
         else:
             self._lease.release(self._record.reason)
@@ -291,7 +291,7 @@ class RunWriter:
 
     def _numbers(self) -> tuple[tuple[str, float, int, int], ...]:
         """The record's metrics that are not written yet: writing one twice would show as a second value."""
-        new = {key: value for key, value in metrics_of(self._record).items() if key not in self._metrics}
+        new = {key: value for key, value in as_metrics(self._record).items() if key not in self._metrics}
         self._metrics |= set(new)
         at = now_ms()
         return tuple((key, value, at, 0) for key, value in new.items())
@@ -331,9 +331,9 @@ class AnalysisWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        state, reason = State.FINISHED, ""
+        state, reason = RunState.FINISHED, ""
         if error is not None:
-            state = State.FAILED if isinstance(error, Exception) else State.KILLED
+            state = RunState.FAILED if isinstance(error, Exception) else RunState.KILLED
             reason = f"{type(error).__name__}: {error}"[:_REASON_LIMIT]
         try:
             self._store.write(self.run_id, RunUpdate(tags={f"{TAG}state": str(state), f"{TAG}reason": reason}))

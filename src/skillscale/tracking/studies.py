@@ -16,7 +16,7 @@ from skillscale.config import Config, resolve
 from skillscale.errors import InputError, TrackingError, without_password
 from skillscale.formatting import did_you_mean
 from skillscale.point import check_skill_name, digest
-from skillscale.record import TAG, State
+from skillscale.record import TAG, RunState
 from skillscale.tracking import pending_results
 from skillscale.tracking.connection import resolve_uri, sqlite_path
 from skillscale.tracking.imports import IMPORTED, ExternalRun, ImportedStudy, external_run
@@ -282,7 +282,7 @@ class StudyStore:
         """
         check_names(name, ())
         experiment = self._experiment(f"{name}-laws", "laws")
-        tags = {"kind": kind, "state": str(State.RUNNING), "owner": current_owner()}
+        tags = {"kind": kind, "state": str(RunState.RUNNING), "owner": current_owner()}
         run_id = self._store.create_run(experiment, kind, run_tags(tags))
         return AnalysisWriter(self._store, run_id, experiment)
 

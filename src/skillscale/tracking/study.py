@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from skillscale.errors import LeaseLostError, TrackingError
 from skillscale.point import DesignPoint
-from skillscale.record import TAG, ProposalReason, State, budget_label, run_name
+from skillscale.record import TAG, ProposalReason, RunState, format_budget, format_run_name
 from skillscale.tracking.owner import current_owner, is_alive
 from skillscale.tracking.plan_notes import PlanNotes
 from skillscale.tracking.queue import MAX_DEATHS, Lease, QueueItem, Queues
@@ -240,7 +240,7 @@ class Study:
             lease.set_run(writer.run_id)
         except LeaseLostError as error:
             if not unfinished:
-                self._close(writer.run_id, State.KILLED, str(error), 0)
+                self._close(writer.run_id, RunState.KILLED, str(error), 0)
             return None
         return writer
 
@@ -249,8 +249,8 @@ class Study:
         tags = {
             "study": self.name,
             "kind": "point",
-            "state": str(State.RUNNING),
-            "budget": budget_label(point.flops),
+            "state": str(RunState.RUNNING),
+            "budget": format_budget(point.flops),
             "point_key": point.key,
             "point": json.dumps(point.as_dict()),
             "owner": owner,
@@ -259,7 +259,7 @@ class Study:
             "claimed": f"{time.time():.3f}",
             **_reason_tags(why),
         }
-        name = run_name(point, tells_mix=self._queue.has_mixes())
+        name = format_run_name(point, with_mix=self._queue.has_mixes())
         run_id = self._store.create_run(self.experiment_id, name, run_tags(tags))
         return RunWriter(self._store, Claim(run_id=run_id, study=self.name, point=point, owner=owner, why=why), lease)
 
@@ -268,7 +268,7 @@ class Study:
     ) -> RunWriter:
         attempt = max(run.attempt, item.attempt - 1) + 1  # some attempts of the queue came to no run
         tags = {"owner": owner, "attempt": str(attempt), "deaths": str(item.deaths), "reason": ""}
-        tags |= {"state": str(State.RUNNING), "claimed": f"{time.time():.3f}"}
+        tags |= {"state": str(RunState.RUNNING), "claimed": f"{time.time():.3f}"}
         self._store.write(run.run_id, RunUpdate(tags={f"{TAG}{key}": value for key, value in tags.items()}))
         self._store.set_status(run.run_id, "RUNNING")
         claim = Claim(
@@ -292,7 +292,7 @@ class Study:
             owner, is_queued = tag(run, "owner"), tag(run, "point_key") in queued
             reason = "" if is_queued or not owner else _stale_reason(run, owner, stale_after_s)
             if reason:
-                closed.append(self._close_lost_run(run, State.KILLED, reason, int(tag(run, "deaths") or 0) + 1))
+                closed.append(self._close_lost_run(run, RunState.KILLED, reason, int(tag(run, "deaths") or 0) + 1))
         return closed
 
     def close_lost(self) -> list[ClosedRun]:
@@ -308,7 +308,7 @@ class Study:
                 continue
             has_failed = item.status == "FAILED"
             reason = item.reason if has_failed else f"owner {tag(run, 'owner')} is gone"
-            state = State.FAILED if has_failed else State.KILLED
+            state = RunState.FAILED if has_failed else RunState.KILLED
             closed.append(self._close_lost_run(run, state, reason, item.deaths))
         return closed
 
@@ -321,20 +321,20 @@ class Study:
         while time.monotonic() < until and any(_is_elsewhere(item) for item in self._queue.items()):
             time.sleep(min(1.0, timeout_s / 10))
 
-    def _close_lost_run(self, run: "Run", state: State, reason: str, deaths: int) -> ClosedRun:
+    def _close_lost_run(self, run: "Run", state: RunState, reason: str, deaths: int) -> ClosedRun:
         self._close(run.info.run_id, state, reason, deaths)
         return ClosedRun(
             run_id=run.info.run_id, run_name=run.info.run_name, owner=tag(run, "owner"), reason=reason
         )  # fmt: skip
 
-    def _close(self, run_id: str, state: State, reason: str, deaths: int) -> None:
+    def _close(self, run_id: str, state: RunState, reason: str, deaths: int) -> None:
         tags = {f"{TAG}state": str(state), f"{TAG}reason": reason, f"{TAG}deaths": str(deaths)}
         self._store.write(run_id, RunUpdate(tags=tags))
         self._store.set_status(run_id, state.name)
 
     def analysis(self, kind: str, *, name: str = "", owner: str = "") -> AnalysisWriter:
         """Open a run for a fit, a report or a tuning."""
-        tags = {"study": self.name, "kind": kind, "state": str(State.RUNNING), "owner": owner or current_owner()}
+        tags = {"study": self.name, "kind": kind, "state": str(RunState.RUNNING), "owner": owner or current_owner()}
         tags["claimed"] = f"{time.time():.3f}"
         run_id = self._store.create_run(self.study_experiment_id, name or kind, run_tags(tags))
         return AnalysisWriter(self._store, run_id, self.study_experiment_id)
@@ -376,7 +376,7 @@ def _reason_tags(why: ProposalReason | None) -> dict[str, str]:
     """Return the tags of a run that the sampler chose."""
     if why is None:
         return {}
-    tags = {"why": why.sentence, "purpose": why.purpose, "cost": f"{why.cost:.6g}", "gain": f"{why.gain:.4g}"}
+    tags = {"why": why.sentence, "purpose": why.purpose, "cost": f"{why.cost:.6g}", "gain": f"{why.mean_narrowing:.4g}"}
     return tags | {"law_weights": json.dumps(json.loads(why.as_text())["laws"])}
 
 

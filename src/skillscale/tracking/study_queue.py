@@ -108,7 +108,7 @@ class StudyQueue:
         if self._queue is None and self._unmoved is None and (place := self._notes.queue_place()):
             self._check_address(place)
             queues = self._queues.default if place == _DEFAULT_FILE else self._queues
-            queue = queues.open(self._name) if queues.has(self._name) else None
+            queue = queues.open(self._name) if queues.has(self._name) else self._check_file(queues.address)
             if queues is self._queues:
                 self._queue = queue
             else:
@@ -134,11 +134,8 @@ class StudyQueue:
         if place == _DEFAULT_FILE and address.is_given:
             return self._move()
         is_lost = not self._queues.has(self._name)
-        if place == _DEFAULT_FILE and is_lost and not address.is_portable:
-            raise InputError(
-                f"the queue of study {self._study!r} is a file of another machine or cache folder: there is no "
-                f"{address.place}. Go on there, or give all machines one address with --queue"
-            )
+        if place == _DEFAULT_FILE and is_lost:
+            self._check_file(address)
         queue = self._queues.open(self._name)
         if is_lost:
             self._fill(queue)
@@ -151,6 +148,14 @@ class StudyQueue:
             raise InputError(
                 f"the queue of study {self._study!r} is at an address that machines share. Set SKILLSCALE_QUEUE to "
                 "it, or give it with --queue"
+            )
+
+    def _check_file(self, address: QueueAddress) -> None:
+        """Refuse to go on without a default file that is on another machine."""
+        if not address.is_given and not address.is_portable:
+            raise InputError(
+                f"the queue of study {self._study!r} is a file of another machine or cache folder: there is no "
+                f"{address.url}. Go on there, or give all machines one address with --queue"
             )
 
     def _fill(self, queue: PointQueue) -> None:
@@ -217,7 +222,7 @@ class StudyQueue:
 
     def _trunk(self, item: QueueItem) -> str:
         if item.key not in self._trunks:
-            self._trunks[item.key] = self._planned_point(item).point.trunk
+            self._trunks[item.key] = self._planned_point(item).point.stable_phase
         return self._trunks[item.key]
 
 

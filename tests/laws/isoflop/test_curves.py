@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from skillscale.errors import InputError
-from skillscale.laws.isoflop.curves import CURVES, bootstrap_minima, find_minima, fit_isoflops, lowest
+from skillscale.laws.isoflop.curves import CURVES, find_minima, fit_isoflops, huber_pseudo_values, lowest
 from skillscale.laws.results import IsoflopMinimum, Status
 from skillscale.laws.uncertainty.resamples import Resamples
 from skillscale.simulation.studies import Grid, NoiseModel, PlantedLaw, random_planted_law, simulate_study
@@ -109,7 +109,7 @@ def test_values_drawn_in_have_the_huber_fit_as_their_least_squares():
     design = np.column_stack([np.ones(60), x, x**2])
     log_L = design @ [1, 0.1, 0.5] + 0.01 * rng.standard_t(2, size=60)
     inverse = np.linalg.pinv(design)
-    drawn = bootstrap_minima(log_L, np.ones(60), design, inverse, huber=2.0)
+    drawn = huber_pseudo_values(log_L, np.ones(60), design, inverse, huber=2.0)
     fitted = design @ (inverse @ drawn)
     residuals = log_L - fitted
     delta = 2 * 1.4826 * np.median(np.abs(residuals)) * math.sqrt(60 / 57)
@@ -118,7 +118,7 @@ def test_values_drawn_in_have_the_huber_fit_as_their_least_squares():
     share = (np.abs(residuals) <= delta).mean()
     assert 0.5 < share < 1
     assert drawn - fitted == pytest.approx(psi / share * (1 + 3 / 60 * (1 - share) / share), rel=1e-8)
-    assert (bootstrap_minima(log_L, np.ones(60), design, inverse, huber=math.inf) == log_L).all()
+    assert (huber_pseudo_values(log_L, np.ones(60), design, inverse, huber=math.inf) == log_L).all()
 
 
 def test_a_noisy_budget_is_not_full_of_bad_runs():
@@ -126,7 +126,7 @@ def test_a_noisy_budget_is_not_full_of_bad_runs():
     C = np.repeat([1.0, 2.0], 40)
     design = np.column_stack([C == 1, C == 2]).astype(float)
     log_L = rng.normal(size=80) * np.where(C == 2, 0.1, 0.005)
-    drawn = bootstrap_minima(log_L, C, design, np.linalg.pinv(design), huber=2.0)
+    drawn = huber_pseudo_values(log_L, C, design, np.linalg.pinv(design), huber=2.0)
     assert drawn[C == 2].std() == pytest.approx(log_L[C == 2].std(), rel=0.15)
 
 
@@ -144,7 +144,7 @@ def test_a_cubic_needs_a_size_more():
 
 
 def test_an_unknown_curve_is_refused_with_those_that_there_are():
-    with pytest.raises(InputError, match="'quartic'; it is one of shared, quadratic, cubic"):
+    with pytest.raises(InputError, match=r"'quartic'\. Use one of shared, quadratic, cubic"):
         fit_isoflops(*parabolas((2e4,))[:3], curve="quartic")
 
 

@@ -122,7 +122,7 @@ def test_a_law_of_several_mixes_is_told_beside_the_curves_of_each():
 def test_the_laws_of_others_serve_and_a_skill_without_one_says_so(demo):
     runs, _, _ = demo
     fits = fit(runs, laws={("all=1", name): UnfittedSkill(skill=name, n_runs=42, reason="too odd") for name in SKILLS})
-    assert [one.reason for one in fits.laws] == ["too odd"] * 3 + ["aggregate has no law here; fit it too"]
+    assert [one.reason for one in fits.laws] == ["too odd"] * 3 + ["aggregate has no law here: fit it too"]
     assert all(not one.law.is_finite and one.parabola.is_finite for one in fits.curve_versus_law)
 
 
@@ -135,7 +135,7 @@ def test_a_plain_curve_changes_the_minima_and_leaves_the_law(demo, curve):
     for one, other in zip(plain.minima, fits.minima, strict=True):
         assert one.N.value != other.N.value
         assert math.log(one.N.value / other.N.value) == pytest.approx(0, abs=0.25)
-    with pytest.raises(InputError, match="no isoFLOP curve 'spline'"):
+    with pytest.raises(InputError, match="unknown isoFLOP curve: 'spline'"):
         fit(runs, curve="spline")
 
 
@@ -169,7 +169,7 @@ def test_bad_rows_are_named_and_cost_no_more_than_they_must():
         ("run-000", "code"): "no loss",
         ("run-001", "prose"): "loss is -1.0, not a positive number",
         ("run-002", ""): "N is 0.0, not a positive number",
-        ("run-003", ""): "6 N D is 2 times its budget, so that no isoFLOP curve can hold it",
+        ("run-003", ""): "6 N D is 2 times its budget, so it fits no isoFLOP curve",
         ("run-010", ""): "listed twice",
     }
     first = {m.skill: m.n_runs for m in fits.minima if m.C == 5e10}
@@ -261,9 +261,9 @@ def test_a_minimum_carries_the_draws_behind_its_interval(demo):
 
 def test_requests_that_make_no_sense_are_refused():
     runs, _ = demo_study(0)
-    with pytest.raises(InputError, match="lacks reasoning"):
+    with pytest.raises(InputError, match="missing columns in the table of runs: reasoning"):
         fit_study(runs, skills=["reasoning"], aggregates=["aggregate"])
-    with pytest.raises(InputError, match="name each once"):
+    with pytest.raises(InputError, match="List each once"):
         fit_study(runs, skills=["code"], aggregates=["code"])
     with pytest.raises(InputError, match="level must be between 0 and 1"):
         fit(runs, level=90)

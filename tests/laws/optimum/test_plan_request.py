@@ -14,7 +14,7 @@ from skillscale.laws.fit.skill_law import FittedLaw, fit_together
 from skillscale.laws.forms.catalogue import CHINCHILLA
 from skillscale.laws.io.document import law_document, read_document
 from skillscale.laws.optimum.optimum import validation_effect, weighted_optimum
-from skillscale.laws.optimum.plan import PlanRequest, plan, round_sizes, size_costs, within_runs
+from skillscale.laws.optimum.plan import PlanRequest, clip_bounds_to_runs, plan, round_sizes, size_costs
 
 C = 6 * math.exp(sum(CENTRE))
 WEIGHTS = {"code": 0.3, "prose": 0.7}
@@ -84,12 +84,12 @@ def test_the_planned_size_and_losses_are_those_of_a_dense_grid(plain):
         assert one.value == pytest.approx(loss(plain, found.optimum.N.value, {name: 1.0}).item(), rel=1e-12)
         drawn = [loss(plain, found.optimum.N.value, {name: 1.0}, row=k).item() for k in range(60)]
         assert (one.lo, one.hi) == pytest.approx(np.quantile(drawn, [0.05, 0.95]), rel=1e-9)
-        assert found.own[name].N.value == pytest.approx(best_of(plain, weights={name: 1.0})[0], rel=3e-4)
+        assert found.skill_optima[name].N.value == pytest.approx(best_of(plain, weights={name: 1.0})[0], rel=3e-4)
 
 
 def test_a_size_costs_what_brute_force_finds(plain):
     optimum = weighted_optimum(plain, C, WEIGHTS)
-    (one,) = [each for each in size_costs(plain, C, wish(sizes=(1.3e5,)), optimum) if each.asked]
+    (one,) = [each for each in size_costs(plain, C, wish(sizes=(1.3e5,)), optimum) if each.requested]
     more, compute = [], []
     for row in (None, *range(60)):
         least = best_of(plain, row=row)[1]
@@ -98,8 +98,8 @@ def test_a_size_costs_what_brute_force_finds(plain):
         reached = loss(plain, np.full(len(growth), 1.3e5), C=C * growth, row=row) <= least
         compute.append(growth[reached.argmax()] - 1)
     assert one.N == 1.3e5
-    assert one.more.value == pytest.approx(more[0], rel=1e-5)
-    assert (one.more.lo, one.more.hi) == pytest.approx(np.quantile(more[1:], [0.05, 0.95]), rel=1e-4)
+    assert one.excess.value == pytest.approx(more[0], rel=1e-5)
+    assert (one.excess.lo, one.excess.hi) == pytest.approx(np.quantile(more[1:], [0.05, 0.95]), rel=1e-4)
     assert one.compute.value == pytest.approx(compute[0], abs=1e-4)
     ends = np.quantile(compute[1:], [0.05, 0.95], method="inverted_cdf")
     assert (one.compute.lo, one.compute.hi) == pytest.approx(ends, abs=1e-4)
@@ -108,7 +108,7 @@ def test_a_size_costs_what_brute_force_finds(plain):
 
 
 def test_a_size_that_no_tokens_make_up_for_costs_without_end(plain):
-    (one,) = [each for each in plan(plain, C, wish(sizes=(100.0,))).prices if each.N == 100]
+    (one,) = [each for each in plan(plain, C, wish(sizes=(100.0,))).size_costs if each.N == 100]
     floor = sum(
         w * np.dot(plain[k].fit.theta[:2], [1, 100.0 ** -plain[k].fit.theta[3]]) for k, w in WEIGHTS.items()
     )  # fmt: skip
@@ -118,15 +118,15 @@ def test_a_size_that_no_tokens_make_up_for_costs_without_end(plain):
 
 def test_the_planned_size_costs_nothing_but_what_not_knowing_it_does(plain):
     found = plan(plain, C, wish())
-    (one,) = [each for each in found.prices if math.isclose(each.N, found.optimum.N.value)]
-    assert (one.more.value, one.compute.value) == pytest.approx((0, 0), abs=1e-8)
-    assert one.more.hi > 0
+    (one,) = [each for each in found.size_costs if math.isclose(each.N, found.optimum.N.value)]
+    assert (one.excess.value, one.compute.value) == pytest.approx((0, 0), abs=1e-8)
+    assert one.excess.hi > 0
     assert (one.change.lo, one.change.hi) == (0, 0)
-    assert [each.N for each in found.prices] == sorted(each.N for each in found.prices)
+    assert [each.N for each in found.size_costs] == sorted(each.N for each in found.size_costs)
 
 
 def test_cheap_sizes_are_those_that_cost_less_than_the_tolerance(plain):
-    found = plan(plain, C, wish(tolerance=0.02)).cheap
+    found = plan(plain, C, wish(tolerance=0.02)).near_optimal
 
     def ends(row):
         inside = GRID[loss(plain, GRID, C=1.02 * C, row=row) <= best_of(plain, row=row)[1]]
@@ -137,7 +137,7 @@ def test_cheap_sizes_are_those_that_cost_less_than_the_tolerance(plain):
     within = np.mean((drawn[:, :1] <= GRID) & (drawn[:, 1:] >= GRID), axis=0)
     sure = GRID[within >= 0.95]
     assert len(sure)
-    assert (found.sure_lo, found.sure_hi) == pytest.approx((sure[0], sure[-1]), rel=5e-3)
+    assert (found.confident_lo, found.confident_hi) == pytest.approx((sure[0], sure[-1]), rel=5e-3)
     planned = weighted_optimum(plain, C, WEIGHTS).N.value
     assert found.chance == pytest.approx(np.mean((drawn[:, 0] <= planned) & (planned <= drawn[:, 1])))
 
@@ -145,19 +145,22 @@ def test_cheap_sizes_are_those_that_cost_less_than_the_tolerance(plain):
 def test_the_frontier_of_two_skills_is_that_of_a_grid_of_weights(plain):
     (one,) = plan(plain, C, wish()).frontiers
     assert (one.skill, one.rest, one.planned, one.with_mix) == ("code", {"prose": 1.0}, 0.3, False)
-    assert [step.weight for step in one.steps] == pytest.approx(np.linspace(0, 1, 11))
+    assert [step.weight for step in one.points] == pytest.approx(np.linspace(0, 1, 11))
     planned = weighted_optimum(plain, C, WEIGHTS).N.value
-    for step in one.steps:
+    for step in one.points:
         N, _ = best_of(plain, weights={"code": step.weight, "prose": 1 - step.weight})
         assert step.N.value == pytest.approx(N, rel=3e-4)
-        for name, told, change in (("code", step.own, step.own_change), ("prose", step.rest, step.rest_change)):
+        for name, told, change in (
+            ("code", step.skill_loss, step.skill_change),
+            ("prose", step.rest_loss, step.rest_change),
+        ):
             assert told == pytest.approx(loss(plain, step.N.value, {name: 1.0}).item(), rel=1e-12)
             drawn = [
                 np.log(loss(plain, np.array([step.N.value, planned]), {name: 1.0}, row=k)) @ [1, -1] for k in range(60)
             ]
             assert (change.lo, change.hi) == pytest.approx(np.quantile(drawn, [0.05, 0.95]), abs=1e-12)
-    own = [step.own for step in one.steps]
-    rest = [step.rest for step in one.steps]
+    own = [step.skill_loss for step in one.points]
+    rest = [step.rest_loss for step in one.points]
     assert own == sorted(own, reverse=True)
     assert rest == sorted(rest)
 
@@ -185,21 +188,21 @@ def test_the_best_mix_is_that_of_a_grid_within_the_mixes_of_the_runs(mixed, mixe
     assert told == pytest.approx(loss(mixed, found.best.N.value, h=mix).item(), rel=1e-9)
     free = [one for one in found.frontiers if one.with_mix]
     assert [one.skill for one in free] == ["code"]
-    assert all(math.isclose(sum(step.mix.values()), 1) for step in free[0].steps)
+    assert all(math.isclose(sum(step.mix.values()), 1) for step in free[0].points)
     fixed = next(one for one in found.frontiers if not one.with_mix)
-    assert free[0].steps[-1].own <= fixed.steps[-1].own + 1e-9
-    assert free[0].steps[0].rest <= fixed.steps[0].rest + 1e-9
+    assert free[0].points[-1].skill_loss <= fixed.points[-1].skill_loss + 1e-9
+    assert free[0].points[0].rest_loss <= fixed.points[0].rest_loss + 1e-9
 
 
 def test_bounds_are_narrowed_to_the_mixes_of_the_runs(mixed):
     run = np.vstack([one.points.h for one in mixed.values()])
-    every = within_runs(mixed, {"code": (0.2, 0.3), "prose": (0.0, 0.5)})
+    every = clip_bounds_to_runs(mixed, {"code": (0.2, 0.3), "prose": (0.0, 0.5)})
     assert every["code"] == (0.2, 0.3)
     assert every["prose"] == pytest.approx((run[:, 1].min(), 0.5))
     assert every["wiki"] == pytest.approx((run[:, 2].min(), run[:, 2].max()))
-    assert within_runs(mixed, {"wiki": (0.9999, 1.0)})["wiki"] == (0.9999, 1.0)
+    assert clip_bounds_to_runs(mixed, {"wiki": (0.9999, 1.0)})["wiki"] == (0.9999, 1.0)
     only = dict.fromkeys(CATEGORIES, (0.0, 0.3)) | {"wiki": (1.0, 1.0)}
-    assert within_runs(mixed, only) == only
+    assert clip_bounds_to_runs(mixed, only) == only
 
 
 def test_a_mix_that_is_given_is_planned_at(mixed):
@@ -210,7 +213,7 @@ def test_a_mix_that_is_given_is_planned_at(mixed):
 
 def test_a_validation_set_misleads_as_far_as_brute_force_says(plain):
     used = {"code": 1.0}
-    one = plan(plain, C, wish(validation=used)).misled
+    one = plan(plain, C, wish(validation=used)).validation_cost
     right, wrong = best_of(plain)[0], best_of(plain, weights=used)[0]
     assert one.optimum.N.value == pytest.approx(wrong, rel=3e-4)
     assert one.effect.shift.value == pytest.approx(math.log(wrong / right), abs=4e-4)
@@ -223,10 +226,10 @@ def test_a_validation_set_misleads_as_far_as_brute_force_says(plain):
 
 def test_with_the_mix_free_a_validation_set_misleads_about_it_too(mixed, mixed_plan):
     found = mixed_plan
-    mix = np.array([share.value for share in found.misled.best.mix.values()])
-    had = loss(mixed, found.misled.best.N.value, h=mix).item()
-    assert found.misled.best_change.value == pytest.approx(had - found.best.loss.value, abs=1e-9)
-    assert found.misled.best_change.value > 0
+    mix = np.array([share.value for share in found.validation_cost.best.mix.values()])
+    had = loss(mixed, found.validation_cost.best.N.value, h=mix).item()
+    assert found.validation_cost.best_change.value == pytest.approx(had - found.best.loss.value, abs=1e-9)
+    assert found.validation_cost.best_change.value > 0
 
 
 def test_round_sizes_are_those_within_a_factor_of_four():
@@ -239,10 +242,10 @@ def test_laws_that_were_written_and_read_plan_the_same(mixed, mixed_plan):
     assert again.optimum.N.value == pytest.approx(fresh.optimum.N.value, rel=1e-9)
     assert again.optimum.N.lo == pytest.approx(fresh.optimum.N.lo, rel=1e-9)
     assert again.best.N.value == pytest.approx(fresh.best.N.value, rel=1e-6)
-    assert [one.more.value for one in again.prices] == pytest.approx(
-        [one.more.value for one in fresh.prices], abs=1e-12
+    assert [one.excess.value for one in again.size_costs] == pytest.approx(
+        [one.excess.value for one in fresh.size_costs], abs=1e-12
     )
-    assert again.misled.effect.shift.value == pytest.approx(fresh.misled.effect.shift.value, abs=1e-9)
+    assert again.validation_cost.effect.shift.value == pytest.approx(fresh.validation_cost.effect.shift.value, abs=1e-9)
     assert again.scatter == pytest.approx(fresh.scatter)
     assert again.optimum.reason == fresh.optimum.reason
 
@@ -278,7 +281,7 @@ def test_intervals_own_the_choice_of_law_as_those_of_single_skills_do():
 def test_skills_with_other_numbers_of_draws_of_a_rival_do_not_belong_together():
     laws = with_rivals()
     other = replace(laws["prose"], rivals=())
-    with pytest.raises(InputError, match="fit them with fit_together"):
+    with pytest.raises(InputError, match="Fit them with fit_together"):
         plan(laws | {"prose": other}, C, wish())
 
 
@@ -312,17 +315,17 @@ def test_intervals_of_a_planted_study_cover_its_optimum_and_a_prices():
     for seed in range(40):
         laws = fit_together(planted(seed), resamples=200)
         found = plan(laws, at, PlanRequest(weights=weights, skills=(), sizes=(size,)))
-        (price,) = [one for one in found.prices if one.asked]
+        (price,) = [one for one in found.size_costs if one.requested]
         more = true(np.array([size]))[0] - values.min()
         best = N[values.argmin()]
-        hits.append([found.optimum.N.lo <= best <= found.optimum.N.hi, price.more.lo <= more <= price.more.hi])
+        hits.append([found.optimum.N.lo <= best <= found.optimum.N.hi, price.excess.lo <= more <= price.excess.hi])
     assert (np.mean(hits, axis=0) >= 0.78).all()
 
 
 def test_what_can_not_be_planned_is_refused(plain):
     with pytest.raises(InputError, match="no skill cod was fitted"):
         plan(plain, C, wish(weights={"cod": 1.0}))
-    with pytest.raises(InputError, match="a tolerance is a share of C between 0 and 1"):
+    with pytest.raises(InputError, match="tolerance must be between 0 and 1"):
         wish(tolerance=1.0)
     with pytest.raises(InputError, match="must be above 0 FLOP"):
         plan(plain, -1.0, wish())

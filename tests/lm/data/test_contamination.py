@@ -2,7 +2,7 @@
 
 import pytest
 
-from skillscale.lm.data.corpora.contamination import drop_shared, shared_grams
+from skillscale.lm.data.corpora.contamination import drop_overlapping, ngram_overlap
 from skillscale.lm.data.corpora.items import Item
 
 SENTENCE = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
@@ -11,7 +11,7 @@ SENTENCE = "one two three four five six seven eight nine ten eleven twelve thirt
 def test_shared_grams_find_thirteen_words_in_a_row_and_no_fewer() -> None:
     words = SENTENCE.split()
     texts = [" ".join(words[:13]), " ".join(words[:12]), " ".join(words[::-1]), f"{SENTENCE} and more"]
-    shares = shared_grams(texts, ["before. " + " ".join(words[:13]).upper() + ", after it came something else"])
+    shares = ngram_overlap(texts, ["before. " + " ".join(words[:13]).upper() + ", after it came something else"])
     assert shares[0] == 1.0
     assert shares[1] == 0.0  # too short to tell
     assert shares[2] == 0.0
@@ -21,7 +21,7 @@ def test_shared_grams_find_thirteen_words_in_a_row_and_no_fewer() -> None:
 def test_items_that_share_much_are_dropped_and_counted() -> None:
     fresh = " ".join(f"w{place}" for place in range(40))
     items = [Item(prompt="", completion=text) for text in (SENTENCE, fresh, f"{fresh} {SENTENCE}")]
-    kept, counts = drop_shared(items, [SENTENCE])
+    kept, counts = drop_overlapping(items, [SENTENCE])
     assert [item.completion for item in kept] == [fresh, f"{fresh} {SENTENCE}"]
     assert counts == {"checked": 3, "any": 2, "dropped": 1}
-    assert drop_shared([], [SENTENCE]) == ([], {"checked": 0, "any": 0, "dropped": 0})
+    assert drop_overlapping([], [SENTENCE]) == ([], {"checked": 0, "any": 0, "dropped": 0})

@@ -36,9 +36,9 @@ def tiny_corpora() -> dict[str, Corpus]:
         "code": Corpus(
             train=[Document(SOURCE, "t")],
             validation=[Document(SOURCE, "t")],
-            sets={"code_body": code.body_items({"a/b.py": SOURCE})},
+            sets={"code_body": code.make_body_items({"a/b.py": SOURCE})},
         ),
-        "prose": prose.split(speeches(), label="t"),
+        "prose": prose.split_by_file(speeches(), label="t"),
         "reasoning": reasoning.from_counts(200, validation=20, items=60),
     }
 
@@ -54,25 +54,25 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Corpus]:
 
 
 def test_build_writes_the_folder_once(stubbed: dict[str, Corpus], tmp_path: Path) -> None:
-    said: list[str] = []
-    folder = corpora.build(tmp_path, preset="tiny", zipf_exponent=0.75, progress=said.append)
+    messages: list[str] = []
+    folder = corpora.build(tmp_path, preset="tiny", zipf_exponent=0.75, progress=messages.append)
     for name, made in stubbed.items():
         table = pq.read_table(folder / name / "train.parquet").to_pylist()
-        assert [(row["text"], row["source"]) for row in table] == [tuple(one) for one in made.train]
+        assert [(row["text"], row["source"]) for row in table] == [tuple(document) for document in made.train]
         assert pq.read_table(folder / name / "validation.parquet").num_rows == len(made.validation)
         for set_name, items in made.sets.items():
             rows = pq.read_table(folder / "sets" / f"{set_name}.parquet").to_pylist()
             assert [(row["prompt"], row["completion"]) for row in rows] == [
-                (one.prompt, one.completion) for one in items
+                (item.prompt, item.completion) for item in items
             ]
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["facts"]["count"] == stubbed["knowledge"].facts["count"]
     assert manifest["sets"]["reasoning_qa"]["contamination"] == stubbed["reasoning"].dropped["reasoning_qa"]
-    assert {source["name"] for source in manifest["sources"]} == set(corpora.needed("tiny"))
-    heard = len(said)
-    assert corpora.build(tmp_path, preset="tiny", zipf_exponent=0.75, progress=said.append) == folder
-    assert len(said) == heard, "a second call builds nothing"
-    assert corpora.build(tmp_path, preset="tiny", zipf_exponent=0.5, progress=said.append) != folder
+    assert {source["name"] for source in manifest["sources"]} == set(corpora.required_archives("tiny"))
+    n_messages = len(messages)
+    assert corpora.build(tmp_path, preset="tiny", zipf_exponent=0.75, progress=messages.append) == folder
+    assert len(messages) == n_messages, "a second call builds nothing"
+    assert corpora.build(tmp_path, preset="tiny", zipf_exponent=0.5, progress=messages.append) != folder
 
 
 def test_a_build_that_fails_leaves_nothing(
@@ -106,12 +106,12 @@ def fingerprint() -> str:
         [
             [
                 [
-                    one.train,
-                    one.validation,
-                    {name: [[i.text, dict(i.meta)] for i in items] for name, items in one.sets.items()},
+                    corpus.train,
+                    corpus.validation,
+                    {name: [[item.text, dict(item.meta)] for item in items] for name, items in corpus.sets.items()},
                 ]
             ]
-            for one in tiny_corpora().values()
+            for corpus in tiny_corpora().values()
         ]
     )
 
@@ -138,18 +138,18 @@ def test_bytes_do_not_depend_on_the_hash_seed(root: Path) -> None:
 def test_the_default_is_the_same_everywhere(tmp_path: Path) -> None:
     folder = corpora.build(tmp_path, preset="tiny", zipf_exponent=0.75, progress=lambda _: None)
     manifest = json.loads((folder / "manifest.json").read_text())
-    megabytes = {name: one["train"]["bytes"] / 1e6 for name, one in manifest["categories"].items()}
+    megabytes = {name: counts["train"]["bytes"] / 1e6 for name, counts in manifest["categories"].items()}
     assert 10 < megabytes["knowledge"] < 13
     assert 12 < megabytes["code"] < 16
     assert 6 < megabytes["prose"] < 9
     assert 6 < megabytes["reasoning"] < 9
     assert set(manifest["sets"]) == set(corpora.SETS)
-    for name, one in manifest["sets"].items():
-        assert one["items"] >= 150, name
+    for name, counts in manifest["sets"].items():
+        assert counts["items"] >= 150, name
         rows = pq.read_table(folder / "sets" / f"{name}.parquet").to_pylist()
         largest = max(len((row["prompt"] + row["completion"]).encode()) for row in rows)
         assert largest <= 480 or name == "humaneval", name
-    hashes = {name: one["train"]["sha256"][:12] for name, one in manifest["categories"].items()}
+    hashes = {name: counts["train"]["sha256"][:12] for name, counts in manifest["categories"].items()}
     assert hashes == TINY_HASHES
 
 

@@ -1,4 +1,4 @@
-"""Facts: who is told, asked about and unseen stays so, and mentions are counted truly."""
+"""Facts: each entity keeps its group, and mentions are counted correctly."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from skillscale.lm.data.corpora import fact_phrasings, facts, knowledge
-from skillscale.lm.data.corpora.contamination import prompts_in
+from skillscale.lm.data.corpora.contamination import find_prompts
 from skillscale.lm.data.corpora.facts import QUESTIONED, STATED, UNSEEN, Entity
 from skillscale.lm.data.corpora.items import Corpus, Document
 
@@ -50,9 +50,9 @@ def test_groups_all_occur() -> None:
 def test_told_entities_are_stated_but_never_asked_about(corpus: Corpus) -> None:
     text = "".join(document.text for document in corpus.train)
     for entity in entities():
-        asked = re.findall(rf"^Q: .*\b{entity.name}\b.*$", text, re.MULTILINE)
+        questions = re.findall(rf"^Q: .*\b{entity.name}\b.*$", text, re.MULTILINE)
         stated = re.findall(rf"^(?!Q:).*\b{entity.name}\b.*$", text, re.MULTILINE)
-        assert bool(asked) == (entity.group == QUESTIONED), entity
+        assert bool(questions) == (entity.group == QUESTIONED), entity
         assert bool(stated) == (entity.group != UNSEEN), entity
 
 
@@ -67,9 +67,9 @@ def test_questions_of_each_set_are_about_its_group_and_rightly_answered(corpus: 
             assert item.completion == f" {entity.values[str(item.meta['relation'])]}\n"
             assert item.prompt.startswith("Q: ")
             assert item.prompt.endswith("?\nA:")
-    asked = prompts_in(document.text for document in corpus.train)
-    assert not asked & {item.prompt for item in corpus.sets["knowledge_qa"]}
-    assert asked & {item.prompt for item in corpus.sets["knowledge_qa_trainhalf"]}
+    prompts = find_prompts(document.text for document in corpus.train)
+    assert not prompts & {item.prompt for item in corpus.sets["knowledge_qa"]}
+    assert prompts & {item.prompt for item in corpus.sets["knowledge_qa_trainhalf"]}
 
 
 def test_exposures_count_the_statements_of_a_fact(corpus: Corpus) -> None:
@@ -98,7 +98,7 @@ def test_load_of_facts(corpus: Corpus) -> None:
 
 
 def test_ideal_guesser_pays_the_entropy_of_a_uniform_relation() -> None:
-    items = knowledge.question_items(entities(64), group=STATED, zipf_exponent=0.0, exposures={})
+    items = knowledge.make_question_items(entities(64), group=STATED, zipf_exponent=0.0, exposures={})
     paid = {item.meta["relation"]: item.meta["ideal_nll"] for item in items}
     assert paid["population"] == pytest.approx(math.log(64), abs=1e-5)
     assert paid["country"] == pytest.approx(math.log(4), abs=1e-5)
@@ -109,7 +109,7 @@ def test_mentions_fall_with_rank_as_the_exponent_says(zipf_exponent: float) -> N
     some = entities(200)
     mentions = Counter(
         mention.entity.rank
-        for mention in knowledge.stream(some, seed="t", zipf_exponent=zipf_exponent, max_bytes=1_500_000)
+        for mention in knowledge.stream_mentions(some, seed="t", zipf_exponent=zipf_exponent, max_bytes=1_500_000)
         if not mention.asks
     )
     weights = knowledge.rank_weights(200, zipf_exponent)
@@ -128,21 +128,21 @@ def test_every_relation_can_be_said_and_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "text"),
     [(24_874_500, "25 million"), (1_249_000, "1.2 million"), (9_960_000, "10 million"), (456_789, "460,000"),
      (999_999, "1 million"), (1_400_000_000, "1,400 million"), (47, "47"), (0.4, "0"), (0, "0")],
 )  # fmt: skip
-def test_rounding_keeps_two_digits(number: float, said: str) -> None:
-    assert facts.rounded(number) == said
+def test_rounding_keeps_two_digits(number: float, text: str) -> None:
+    assert facts.format_rounded(number) == text
 
 
 def test_degrees_and_lists_read_well() -> None:
-    assert facts.degrees(-33.9, "north", "south") == "34 degrees south"
-    assert facts.degrees(0.7, "north", "south") == "1 degree north"
-    assert facts.degrees(-0.2, "north", "south") == "0 degrees"
-    assert facts.listing(["Spain", "Austria", "Italy"]) == "Austria, Italy and Spain"
-    assert facts.listing(["Spain"]) == "Spain"
-    assert [facts.with_article(name) for name in ("Netherlands", "Cook Islands", "Peru")] == [
+    assert facts.format_degrees(-33.9, "north", "south") == "34 degrees south"
+    assert facts.format_degrees(0.7, "north", "south") == "1 degree north"
+    assert facts.format_degrees(-0.2, "north", "south") == "0 degrees"
+    assert facts.join_names(["Spain", "Austria", "Italy"]) == "Austria, Italy and Spain"
+    assert facts.join_names(["Spain"]) == "Spain"
+    assert [facts.add_article(name) for name in ("Netherlands", "Cook Islands", "Peru")] == [
         "the Netherlands", "the Cook Islands", "Peru",
     ]  # fmt: skip
 
@@ -152,7 +152,7 @@ def test_nearest_larger_city() -> None:
         return {"city": city, "population": population, "latitude": latitude, "longitude": longitude}
 
     rows = [place("big", 900, 0, 0), place("near", 500, 0, 178), place("half", 450, 1, 1), place("small", 100, 0, -179)]
-    assert facts.nearest_larger(rows, rows) == [None, None, "big", "near"]  # across the date line
+    assert facts.find_larger_cities(rows, rows) == [None, None, "big", "near"]  # across the date line
 
 
 def test_factbook_pages_of_held_out_countries_are_only_measured() -> None:
@@ -163,8 +163,8 @@ def test_factbook_pages_of_held_out_countries_are_only_measured() -> None:
         )
 
     sections = [section("Here", held_out=False), section("There", held_out=True)]
-    assert knowledge.factbook_texts(sections, max_bytes=1000) == [sections[0].text]
-    assert knowledge.factbook_texts(sections, max_bytes=20) == []
-    (item,) = knowledge.section_items([one for one in sections if one.held_out])
+    assert knowledge.sample_factbook(sections, max_bytes=1000) == [sections[0].text]
+    assert knowledge.sample_factbook(sections, max_bytes=20) == []
+    (item,) = knowledge.make_section_items([section for section in sections if section.held_out])
     assert item.prompt == "There: Geography\nTerrain:"
     assert item.text in sections[1].text

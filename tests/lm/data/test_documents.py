@@ -9,7 +9,7 @@ import pytest
 
 from skillscale.config import SourceConfig
 from skillscale.errors import InputError
-from skillscale.lm.data.documents import fingerprint, hub_revision, local_files, read_documents, read_rows
+from skillscale.lm.data.documents import fetch_hub_revision, find_local_files, hash_file, read_documents, read_rows
 
 TEXTS = ["first text, é and 漢字", "second\n\ntext", "third"]
 
@@ -57,16 +57,16 @@ def test_text_files_are_cut_at_blank_lines_and_lose_nothing(tmp_path: Path) -> N
     paragraph = "Many words in a line of text.\n" * 200 + "\n"
     file = tmp_path / "book.txt"
     file.write_text(paragraph * 10, encoding="utf-8")
-    found = list(read_documents(SourceConfig(path=str(file))))
-    assert len(found) > 2
-    assert "".join(found) == paragraph * 10
-    assert all(text.endswith("\n\n") for text in found)
+    read = list(read_documents(SourceConfig(path=str(file))))
+    assert len(read) > 2
+    assert "".join(read) == paragraph * 10
+    assert all(text.endswith("\n\n") for text in read)
 
 
 @pytest.mark.parametrize("limit", [1, 10, 24, 25, 26, 30, 1000])
 def test_max_bytes_cuts_to_the_byte_or_the_character_before(tmp_path: Path, limit: int) -> None:
-    found = list(read_documents(SourceConfig(path=str(write(tmp_path, "parquet"))), max_bytes=limit))
-    joined, whole = "".join(found), "".join(TEXTS)
+    read = list(read_documents(SourceConfig(path=str(write(tmp_path, "parquet"))), max_bytes=limit))
+    joined, whole = "".join(read), "".join(TEXTS)
     assert whole.startswith(joined)
     assert min(limit, len(whole.encode())) - 3 < len(joined.encode()) <= limit
 
@@ -77,56 +77,56 @@ def test_a_byte_that_is_not_utf8_is_named_by_its_position(tmp_path: Path, place:
     content = bytearray(b"a" * (place + 10))
     content[place] = 0xE9  # é in Latin-1
     file.write_bytes(content)
-    with pytest.raises(InputError, match=rf"latin\.txt is not UTF-8: byte {place} is 0xe9; convert it.*iconv"):
+    with pytest.raises(InputError, match=rf"latin\.txt is not UTF-8: byte {place} is 0xe9. Convert it.*iconv"):
         list(read_documents(SourceConfig(path=str(file))))
 
 
 def test_characters_across_the_chunk_border_are_utf8(tmp_path: Path) -> None:
     file = tmp_path / "fine.txt"
     file.write_bytes(b"a" * ((1 << 20) - 1) + "漢é".encode())
-    assert len(fingerprint(file)) == 32
+    assert len(hash_file(file)) == 32
 
 
 def test_a_file_cut_within_a_character_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "cut.jsonl"
     file.write_bytes(b'{"text": "caf\xc3')
     with pytest.raises(InputError, match="not UTF-8: byte 13 is 0xc3"):
-        fingerprint(file)
+        hash_file(file)
 
 
 def test_sources_that_hold_nothing_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
-    with pytest.raises(InputError, match=r"empty\.jsonl is empty; fill it"):
+    with pytest.raises(InputError, match=r"empty\.jsonl is empty. Fill it"):
         list(read_documents(SourceConfig(path=str(tmp_path / "empty.jsonl"))))
     (tmp_path / "blank.jsonl").write_text('{"text": ""}\n{"text": null}\n')
-    with pytest.raises(InputError, match="holds no text in column 'text'"):
+    with pytest.raises(InputError, match="has no text in column 'text'"):
         list(read_documents(SourceConfig(path=str(tmp_path / "blank.jsonl"))))
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match="holds no data files"):
+    with pytest.raises(InputError, match="has no data files"):
         list(read_documents(SourceConfig(path=str(tmp_path / "folder"))))
 
 
 @pytest.mark.parametrize("path", ["no/such/folder/x.parquet", "here.jsonl", "./nowhere", "a/b/c"])
 def test_a_missing_file_is_not_taken_for_a_hub_id(path: str) -> None:
-    with pytest.raises(InputError, match=r"does not exist.*check the path"):
-        local_files(path)
+    with pytest.raises(InputError, match=r"does not exist.*Check the path"):
+        find_local_files(path)
 
 
 def test_an_unknown_kind_of_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.docx").write_text("x")
-    with pytest.raises(InputError, match=r"of no known kind; give \.parquet, \.jsonl"):
-        local_files(str(tmp_path / "a.docx"))
+    with pytest.raises(InputError, match=r"of unknown kind. Give \.parquet, \.jsonl"):
+        find_local_files(str(tmp_path / "a.docx"))
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv"])
 def test_a_missing_column_names_those_there_are(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(InputError, match="no column 'content'; there are text, url; set its `column`"):
+    with pytest.raises(InputError, match=r"no column 'content'\. Set its `column` to one of text, url"):
         list(read_documents(SourceConfig(path=str(write(tmp_path, kind)), column="content")))
 
 
 def test_a_column_of_numbers_is_refused(tmp_path: Path) -> None:
     pd.DataFrame({"text": [1, 2]}).to_parquet(tmp_path / "n.parquet")
-    with pytest.raises(InputError, match="holds 1, which is no text"):
+    with pytest.raises(InputError, match="has 1, which is no text"):
         list(read_documents(SourceConfig(path=str(tmp_path / "n.parquet"))))
 
 
@@ -146,7 +146,7 @@ def test_a_wrong_split_or_config_names_those_there_are(tmp_path: Path, setting: 
 def test_a_broken_file_is_named(tmp_path: Path, kind: str, content: bytes) -> None:
     file = tmp_path / f"broken.{kind}"
     file.write_bytes(content)
-    with pytest.raises(InputError, match=rf"broken\.{kind} can't be read: .*check the file"):
+    with pytest.raises(InputError, match=rf"broken\.{kind} can't be read: .*Check the file"):
         list(read_documents(SourceConfig(path=str(file))))
 
 
@@ -154,9 +154,9 @@ def test_a_hub_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "is_offline_mode", lambda: True)
-    assert hub_revision("nobody/nothing") is None
+    assert fetch_hub_revision("nobody/nothing") is None
     with pytest.raises(
-        InputError, match=r"hub data set nobody/nothing can't be read: .*network.*or give a local folder"
+        InputError, match=r"hub data set nobody/nothing can't be read: .*network.*Or give a local folder"
     ):
         list(read_documents(SourceConfig(path="nobody/nothing")))
 
@@ -166,8 +166,8 @@ def test_a_hub_that_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("name or service not known\nmore")
 
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", refuse)
-    with pytest.raises(InputError, match="nobody/nothing can't be read: name or service not known; check the id"):
-        hub_revision("nobody/nothing")
+    with pytest.raises(InputError, match=r"nobody/nothing can't be read: name or service not known\. Check the id"):
+        fetch_hub_revision("nobody/nothing")
 
 
 def test_embedded_names_lead_to_files_and_wrong_ones_are_named(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_embedded_names_lead_to_files_and_wrong_ones_are_named(tmp_path: Path) -
     assert list(read_documents(held, embedded=tmp_path)) == ["held"]
     rows = list(read_rows("embedded:code_body", split="test", embedded=tmp_path))
     assert rows == [{"prompt": "p", "completion": "c"}]
-    with pytest.raises(InputError, match=r"embedded:cod .* there are code and the sets code_body"):
+    with pytest.raises(InputError, match=r"embedded:cod .* Choose code, or a set of code_body"):
         list(read_documents(SourceConfig(path="embedded:cod"), embedded=tmp_path))
     with pytest.raises(InputError, match="not built"):
         list(read_documents(SourceConfig(path="embedded:code")))

@@ -51,10 +51,10 @@ def test_the_stream_is_one_whatever_the_batches(sizes: tuple[int, ...]) -> None:
 
 
 def test_any_index_can_be_read_first_and_across_plans() -> None:
-    one, other = stream(), stream()
-    late = one.batch(40_000, 64)
-    assert np.array_equal(other.batch(0, 50_000)[40_000:40_064], late)
-    assert np.array_equal(one.batch((1 << 14) - 5, 10), other.batch((1 << 14) - 5, 10))
+    first, second = stream(), stream()
+    late = first.batch(40_000, 64)
+    assert np.array_equal(second.batch(0, 50_000)[40_000:40_064], late)
+    assert np.array_equal(first.batch((1 << 14) - 5, 10), second.batch((1 << 14) - 5, 10))
 
 
 def test_every_epoch_visits_each_block_once_in_a_new_order() -> None:
@@ -99,16 +99,16 @@ def test_realised_shares_are_far_closer_than_independent_draws(n: int) -> None:
 
 
 def test_seeds_differ_in_order_and_categories() -> None:
-    one, other = stream(seed=0).batch(0, 200), stream(seed=1).batch(0, 200)
-    assert (one[:, 0] == other[:, 0]).mean() < 0.2
-    assert (owners(one) == owners(other)).mean() < 0.9
+    first, second = stream(seed=0).batch(0, 200), stream(seed=1).batch(0, 200)
+    assert (first[:, 0] == second[:, 0]).mean() < 0.2
+    assert (owners(first) == owners(second)).mean() < 0.9
 
 
 def test_close_mixes_share_nearly_everything() -> None:
     near = Mix({"knowledge": 0.51, "code": 0.29, "prose": 0.2})
-    one, other = stream().batch(0, 2000), stream(near).batch(0, 2000)
-    assert 0.005 < (owners(one) != owners(other)).mean() < 0.015
-    order = [rows[owners(rows) == 1, 0] for rows in (one, other)]
+    first, second = stream().batch(0, 2000), stream(near).batch(0, 2000)
+    assert 0.005 < (owners(first) != owners(second)).mean() < 0.015
+    order = [rows[owners(rows) == 1, 0] for rows in (first, second)]
     shared = min(map(len, order))
     assert np.array_equal(order[0][:shared], order[1][:shared])
 
@@ -122,35 +122,35 @@ def test_a_category_of_no_share_is_never_read() -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 64, 65, 1000, 4097])
 def test_permutations_are_permutations(size: int) -> None:
     for key in (0, 1, 2**64 - 1):
-        found = permutation(np.arange(size), size, np.full(size, key, dtype=np.uint64))
-        assert sorted(found) == list(range(size))
+        permuted = permutation(np.arange(size), size, np.full(size, key, dtype=np.uint64))
+        assert sorted(permuted) == list(range(size))
 
 
 def test_permutations_look_random() -> None:
     """Position and image are uncorrelated, and the image of 0 is uniform over keys."""
     size = 4000
-    found = permutation(np.arange(size), size, np.full(size, 12345, dtype=np.uint64))
-    assert abs(np.corrcoef(np.arange(size), found)[0, 1]) < 4 / np.sqrt(size)
+    permuted = permutation(np.arange(size), size, np.full(size, 12345, dtype=np.uint64))
+    assert abs(np.corrcoef(np.arange(size), permuted)[0, 1]) < 4 / np.sqrt(size)
     keys = np.random.default_rng(0).integers(0, 2**63, 20_000).astype(np.uint64)
     images = permutation(np.zeros(20_000, dtype=np.int64), 10, keys)
     assert stats.chisquare(np.bincount(images, minlength=10)).pvalue > 1e-3
 
 
 def test_bad_input_is_named() -> None:
-    with pytest.raises(InputError, match="no category: 'poetry'; there are knowledge, code, prose"):
+    with pytest.raises(InputError, match=r"unknown category in the mix: 'poetry'\. Choose from knowledge, code, prose"):
         stream(Mix({"poetry": 1.0}))
-    with pytest.raises(InputError, match="category prose holds 57 tokens, but one sequence needs 101"):
+    with pytest.raises(InputError, match="category prose has 57 tokens, but one sequence needs 101"):
         MixStream(CATEGORIES, MIX, seed=0, context=100)
 
 
 def test_a_batch_costs_well_below_a_millisecond() -> None:
     array = np.zeros(2_000_000, dtype=np.uint16)
     large = {name: TokenArray(array=array, n_documents=1, n_bytes=1) for name in CATEGORIES}
-    one = MixStream(large, MIX, seed=0, context=256)
-    one.batch(0, 8)
+    first = MixStream(large, MIX, seed=0, context=256)
+    first.batch(0, 8)
     times = []
     for step in range(200):
         start = time.perf_counter()
-        one.batch(8 * step, 8)
+        first.batch(8 * step, 8)
         times.append(time.perf_counter() - start)
     assert np.median(times) < 5e-4

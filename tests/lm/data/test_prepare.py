@@ -34,13 +34,13 @@ def raw_config(folder: Path) -> dict[str, Any]:
     """Two categories and a set in plain files."""
     folder.mkdir(parents=True, exist_ok=True)
     pd.DataFrame({"text": texts(120), "source": "made"}).to_parquet(folder / "prose.parquet")
-    (folder / "code.jsonl").write_text("".join(json.dumps({"content": one}) + "\n" for one in texts(80, 1)), "utf-8")
+    (folder / "code.jsonl").write_text("".join(json.dumps({"content": text}) + "\n" for text in texts(80, 1)), "utf-8")
     (folder / "qa.csv").write_text("prompt,completion\n" + "".join(f"Q {i}:, A {i}\n" for i in range(20)) + "Q,\n")
     raw = {
         noun: configs.read_yaml(configs.conf_file(noun, "main" if noun == "study" else "embedded"))
         for noun in ("data", "skills", "study")
     }
-    raw |= {noun: configs.read_yaml(configs.conf_file(noun, "")) for noun in ("model", "train", "sample")}
+    raw |= {noun: configs.read_yaml(configs.conf_file(noun, "")) for noun in configs.NOUNS if noun not in raw}
     raw["data"] = {
         "name": "made",
         "vocab_size": 300,
@@ -84,10 +84,10 @@ def held_out(prepared: PreparedData, name: str) -> list[str]:
 
 def test_training_and_validation_share_out_every_document(made: tuple[Config, Path, PreparedData]) -> None:
     prepared = made[2]
-    for name, wanted in (("prose", texts(120)), ("code", texts(80, 1))):
+    for name, expected in (("prose", texts(120)), ("code", texts(80, 1))):
         train, held = decoded(prepared, name), held_out(prepared, name)
-        assert train == [text for text in wanted if not in_split(text, 0.1)]
-        assert sorted(held) == sorted(text for text in wanted if in_split(text, 0.1))
+        assert train == [text for text in expected if not in_split(text, 0.1)]
+        assert sorted(held) == sorted(text for text in expected if in_split(text, 0.1))
         assert 2 <= len(held) <= 25
         assert prepared.categories[name].n_documents == len(train)
         assert prepared.categories[name].n_bytes == sum(len(text.encode()) for text in train)
@@ -97,7 +97,7 @@ def test_training_and_validation_share_out_every_document(made: tuple[Config, Pa
 def test_items_hold_end_of_text_prompt_and_completion(made: tuple[Config, Path, PreparedData]) -> None:
     prepared = made[2]
     items = prepared.sets["qa"]
-    assert len(items) == 20  # the row without a completion is left out
+    assert len(items) == 20  # the row without a completion is skipped
     row, n_prompt = items.ids[items.offsets[3] : items.offsets[4]].tolist(), int(items.prompt_lengths[3])
     assert row[0] == prepared.tokenizer.end_of_text
     assert prepared.tokenizer.decode(row[1:n_prompt]) == "Q 3:"
@@ -106,22 +106,22 @@ def test_items_hold_end_of_text_prompt_and_completion(made: tuple[Config, Path, 
     assert (prepared.validation["prose"].prompt_lengths == 1).all()
 
 
-def test_rows_left_out_are_told(tmp_path: Path) -> None:
-    said: list[str] = []
-    prepare(configs.resolve(raw_config(tmp_path)), tmp_path / "cache", progress=said.append)
-    assert any(line.startswith("qa: 20 items") and "1 rows without a completion left out" in line for line in said)
-    assert any(line.startswith("prose: ") and "documents" in line for line in said)
+def test_skipped_rows_are_reported(tmp_path: Path) -> None:
+    messages: list[str] = []
+    prepare(configs.resolve(raw_config(tmp_path)), tmp_path / "cache", progress=messages.append)
+    assert any(line.startswith("qa: 20 items") and "1 rows without a completion skipped" in line for line in messages)
+    assert any(line.startswith("prose: ") and "documents" in line for line in messages)
 
 
 def test_measure_gives_sets_skills_and_validation(made: tuple[Config, Path, PreparedData]) -> None:
     import torch
 
     config, _, prepared = made
-    found = evaluate_skills(lambda ids: torch.zeros(*ids.shape, 300), prepared, config.skills, context=64)
-    assert set(found.sets) == {"val/prose", "val/code", "qa"}
-    assert found.skills["qa"] == found.sets["qa"]
-    assert found.skills_held_out == {}
-    assert all(one.loss == pytest.approx(np.log(300), rel=1e-6) for one in found.sets.values())
+    result = evaluate_skills(lambda ids: torch.zeros(*ids.shape, 300), prepared, config.skills, context=64)
+    assert set(result.sets) == {"val/prose", "val/code", "qa"}
+    assert result.skills["qa"] == result.sets["qa"]
+    assert result.skills_held_out == {}
+    assert all(measured.loss == pytest.approx(np.log(300), rel=1e-6) for measured in result.sets.values())
 
 
 def test_the_second_call_reads_nothing_and_imports_no_datasets(made: tuple[Config, Path, PreparedData]) -> None:
@@ -130,9 +130,9 @@ def test_the_second_call_reads_nothing_and_imports_no_datasets(made: tuple[Confi
         "import json, sys, time; from pathlib import Path\n"
         "from skillscale.config import resolve; from skillscale.lm.data.prepare import prepare\n"
         "config = resolve(json.loads(sys.argv[1])); start = time.perf_counter()\n"
-        "found = prepare(config, Path(sys.argv[2]), progress=lambda text: sys.exit(f'made again: {text}'))\n"
+        "prepared = prepare(config, Path(sys.argv[2]), progress=lambda text: sys.exit(f'made again: {text}'))\n"
         "heavy = [name for name in ('datasets', 'pandas', 'pyarrow', 'torch') if name in sys.modules]\n"
-        "print(json.dumps([found.data_hash, time.perf_counter() - start, heavy]))"
+        "print(json.dumps([prepared.data_hash, time.perf_counter() - start, heavy]))"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code, json.dumps(config.as_dict()), str(cache)],
@@ -152,16 +152,17 @@ def test_workers_at_once_make_it_once(tmp_path: Path) -> None:
     code = (
         "import json, sys; from pathlib import Path\n"
         "from skillscale.config import resolve; from skillscale.lm.data.prepare import prepare\n"
-        "said = []; found = prepare(resolve(json.loads(sys.argv[1])), Path(sys.argv[2]), progress=said.append)\n"
-        "print(json.dumps([found.data_hash, [line for line in said if not line.startswith('waiting')]]))"
+        "config, cache = resolve(json.loads(sys.argv[1])), Path(sys.argv[2])\n"
+        "messages = []; prepared = prepare(config, cache, progress=messages.append)\n"
+        "print(json.dumps([prepared.data_hash, [line for line in messages if not line.startswith('waiting')]]))"
     )
     command = [sys.executable, "-c", code, json.dumps(config.as_dict()), str(tmp_path / "cache")]
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    (one_hash, one_said), (other_hash, other_said) = (
+    (first_hash, first_messages), (second_hash, second_messages) = (
         json.loads(worker.communicate(timeout=60)[0]) for worker in workers
     )
-    assert one_hash == other_hash
-    together = [line for line in one_said + other_said if " M tokens" in line]
+    assert first_hash == second_hash
+    together = [line for line in first_messages + second_messages if " tokens" in line and "target" not in line]
     assert len(together) == 2  # one line a category, from whichever worker made it
     assert not list((tmp_path / "cache").rglob("*.partial"))
 
@@ -178,15 +179,15 @@ def test_the_same_content_elsewhere_has_the_same_hash_and_new_content_another(
     assert changed.data_hash != moved.data_hash
 
 
-def test_a_new_template_makes_only_its_set_anew(made: tuple[Config, Path, PreparedData], tmp_path: Path) -> None:
+def test_a_new_template_rebuilds_only_its_set(made: tuple[Config, Path, PreparedData], tmp_path: Path) -> None:
     config, cache, prepared = made
     raw = config.as_dict()
     raw["skills"]["sets"][0]["prompt"] = "Please: {prompt}"
-    said: list[str] = []
-    other = prepare(configs.resolve(raw), cache, progress=said.append)
+    messages: list[str] = []
+    other = prepare(configs.resolve(raw), cache, progress=messages.append)
     assert other.data_hash != prepared.data_hash
-    assert len(said) == 1
-    assert said[0].startswith("qa:")
+    assert len(messages) == 1
+    assert messages[0].startswith("qa:")
 
 
 def test_items_are_sampled_alike_every_time(made: tuple[Config, Path, PreparedData]) -> None:
@@ -198,18 +199,18 @@ def test_items_are_sampled_alike_every_time(made: tuple[Config, Path, PreparedDa
     whole = prepared.sets["qa"]
     answers = [prepared.tokenizer.decode(part.tolist()) for part in np.split(whole.ids, whole.offsets[1:-1])]
     drawn = [prepared.tokenizer.decode(part.tolist()) for part in np.split(few.ids, few.offsets[1:-1])]
-    assert [one for one in answers if one in drawn] == drawn
+    assert [answer for answer in answers if answer in drawn] == drawn
     assert drawn != answers[:7]
 
 
-def test_repetition_is_told_with_its_epochs(made: tuple[Config, Path, PreparedData]) -> None:
+def test_repetition_is_reported_with_its_epochs(made: tuple[Config, Path, PreparedData]) -> None:
     prepared = made[2]
     there = prepared.categories["code"].n_tokens
     mix = Mix({"code": 0.5, "prose": 0.5})
     assert prepared.check(DesignPoint(n_params=1000, n_tokens=there, mix=mix)) == []
     warnings = prepared.check(DesignPoint(n_params=1000, n_tokens=6 * there, mix=mix))
     assert len(warnings) == 2
-    assert "code holds" in warnings[0]
+    assert "code has" in warnings[0]
     assert "3.0 epochs" in warnings[0]
 
 
@@ -232,8 +233,8 @@ def test_long_validation_documents_give_excerpts_and_none_of_them_is_trained_on(
     held = held_out(prepared, "prose")
     assert len(held) == 16
     assert sum(map(len, held)) == 8000
-    assert all(sum(one in document for document in long) == 1 for one in held)
-    assert sum(one == document[:500] for one in held for document in long) < 2  # not only beginnings
+    assert all(sum(excerpt in document for document in long) == 1 for excerpt in held)
+    assert sum(excerpt == document[:500] for excerpt in held for document in long) < 2  # not only beginnings
     assert decoded(prepared, "prose") == texts(90, 77)
 
 
@@ -241,7 +242,7 @@ def test_one_validation_document_is_too_few(tmp_path: Path) -> None:
     raw = raw_config(tmp_path)
     pd.DataFrame({"text": ["alone\n"]}).to_parquet(tmp_path / "held.parquet")
     raw["data"]["categories"][0]["validation"] = {"path": str(tmp_path / "held.parquet")}
-    with pytest.raises(InputError, match=r"leaves 1 documents to validate on, but a standard error needs 2"):
+    with pytest.raises(InputError, match=r"gives 1 documents to validate on, but a standard error needs 2"):
         prepare(configs.resolve(raw), tmp_path / "cache", progress=lambda _: None)
 
 
@@ -261,7 +262,7 @@ def test_sources_are_cut_by_weight(tmp_path: Path) -> None:
 def test_a_share_that_leaves_nothing_is_named(tmp_path: Path, share: float) -> None:
     raw = raw_config(tmp_path)
     raw["data"]["categories"][0]["validation_share"] = share
-    with pytest.raises(InputError, match=r"category prose.*(validation_share|no document left)"):
+    with pytest.raises(InputError, match=r"category prose.*(validation_share|no document to train)"):
         prepare(configs.resolve(raw), tmp_path / "cache", progress=lambda _: None)
 
 
@@ -269,25 +270,27 @@ def test_weights_without_a_limit_are_refused(tmp_path: Path) -> None:
     raw = raw_config(tmp_path)
     source = raw["data"]["categories"][0]["sources"][0]
     raw["data"]["categories"][0]["sources"] = [source, source | {"weight": 2.0}]
-    with pytest.raises(InputError, match=r"prose weighs its sources.*give max_bytes"):
+    with pytest.raises(InputError, match=r"prose has weights of sources.*Give max_bytes"):
         prepare(configs.resolve(raw), tmp_path / "cache", progress=lambda _: None)
 
 
 def test_a_wrong_template_names_the_columns_and_leaves_no_items(tmp_path: Path) -> None:
     raw = raw_config(tmp_path)
     raw["skills"]["sets"][0]["completion"] = "{answer}"
-    with pytest.raises(InputError, match="no column: 'answer'; there are prompt, completion"):
+    with pytest.raises(
+        InputError, match=r"unknown column in template '{answer}': 'answer'\. Choose from prompt, completion"
+    ):
         prepare(configs.resolve(raw), tmp_path / "cache", progress=lambda _: None)
     assert [path.suffix for path in (tmp_path / "cache" / "items").iterdir()] in ([], [".lock"])
 
 
-def test_a_missing_source_is_told_before_any_work(tmp_path: Path) -> None:
+def test_a_missing_source_is_reported_before_any_work(tmp_path: Path) -> None:
     raw = raw_config(tmp_path)
     raw["skills"]["sets"][0]["path"] = str(tmp_path / "gone.csv")
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(InputError, match=r"gone\.csv does not exist"):
-        prepare(configs.resolve(raw), tmp_path / "cache", progress=said.append)
-    assert said == []
+        prepare(configs.resolve(raw), tmp_path / "cache", progress=messages.append)
+    assert messages == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -299,14 +302,14 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_made(tmp_path: Path, monke
     written = token_files.write_tokens
     monkeypatch.setattr(preparing, "write_tokens", lambda t, tok, folder, **kw: written(t, tok, FullPath(folder), **kw))
     config = configs.resolve(raw_config(tmp_path / "files"))
-    with pytest.raises(TrainingError, match=r"no room to write in .*cache: No space left on device; free some space"):
+    with pytest.raises(TrainingError, match=r"no room to write in .*cache: No space left on device. Free some space"):
         prepare(config, tmp_path / "cache", progress=lambda _: None)
     assert [path.suffix for path in (tmp_path / "cache" / "tokens").iterdir()] in ([], [".lock"])
     monkeypatch.undo()
     assert prepare(config, tmp_path / "cache", progress=lambda _: None).categories["code"].n_tokens > 100
 
 
-def test_what_a_killed_worker_left_is_made_anew(tmp_path: Path) -> None:
+def test_what_a_killed_worker_left_is_rebuilt(tmp_path: Path) -> None:
     config = configs.resolve(raw_config(tmp_path / "files"))
     before = prepare(config, tmp_path / "cache", progress=lambda _: None)
     (whole,) = (
@@ -425,8 +428,10 @@ def localised(raw: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
             category["validation"]["path"] = category["sources"][0]["path"]
         else:
             category["validation_share"] = 0.05
-    for one in raw["skills"]["sets"]:
-        one["path"] = hub_folder(folder / one["name"], one.get("config", ""), {one["split"]: SCHEMAS[one["name"]]})
+    for settings in raw["skills"]["sets"]:
+        settings["path"] = hub_folder(
+            folder / settings["name"], settings.get("config", ""), {settings["split"]: SCHEMAS[settings["name"]]}
+        )
     raw["data"] |= {"vocab_size": 300, "tokenizer_bytes": 30_000}
     yield raw
 
@@ -435,26 +440,26 @@ def test_the_large_configuration_reads_the_hubs_schemas(tmp_path: Path) -> None:
     raw = configs.load(data="large", skills="large", study="large").as_dict()
     (raw,) = localised(raw, tmp_path / "hub")
     prepared = prepare(configs.resolve(raw), tmp_path / "cache", progress=lambda _: None)
-    assert {name: one.n_documents > 150 for name, one in prepared.categories.items()} == {
+    assert {name: tokens.n_documents > 150 for name, tokens in prepared.categories.items()} == {
         "knowledge": True, "code": True, "web": True,
     }  # fmt: skip
-    for name, wanted in ANSWERS.items():
+    for name, expected in ANSWERS.items():
         items = prepared.sets[name]
         starts = items.offsets[:-1] + items.prompt_lengths
-        found = [
+        written = [
             prepared.tokenizer.decode(items.ids[a:b].tolist()) for a, b in zip(starts, items.offsets[1:], strict=True)
         ]
-        assert [text[-len(answer) :] for text, answer in zip(found, wanted, strict=True)] == wanted
-        assert items.completion_bytes.tolist() == [len(answer.encode()) for answer in wanted]
+        assert [text[-len(answer) :] for text, answer in zip(written, expected, strict=True)] == expected
+        assert items.completion_bytes.tolist() == [len(answer.encode()) for answer in expected]
 
 
 def test_samples_are_even_bounded_and_blind_to_order() -> None:
     many = texts(500)
-    found = sample(iter(many), 20_000)
-    assert sum(len(text.encode()) for text in found) == 20_000
-    places = [many.index(text) for text in found[:-1]]
+    sampled = sample(iter(many), 20_000)
+    assert sum(len(text.encode()) for text in sampled) == 20_000
+    places = [many.index(text) for text in sampled[:-1]]
     assert 150 < np.mean(places) < 350
-    assert sample(reversed(many), 20_000) == found
+    assert sample(reversed(many), 20_000) == sampled
     assert sorted(sample(many, 10**9)) == sorted(many)
     assert sample([], 10) == []
 
@@ -476,16 +481,16 @@ def test_a_category_that_fills_no_sequence_is_refused_before_training(tmp_path: 
         prepared.check(point)
 
 
-def test_only_rows_with_the_values_asked_for_count(made: tuple[Config, Path, PreparedData]) -> None:
+def test_only_rows_with_the_values_of_where_count(made: tuple[Config, Path, PreparedData]) -> None:
     config, cache, prepared = made
     raw = config.as_dict()
     raw["skills"]["sets"][0] |= {"where": {"completion": [f" A {i}" for i in range(7)]}}
-    asked = configs.resolve(raw)
-    assert len(prepare(asked, cache, progress=lambda _: None).sets["qa"]) == 7 < len(prepared.sets["qa"])
-    assert asked.hash != config.hash
+    selected = configs.resolve(raw)
+    assert len(prepare(selected, cache, progress=lambda _: None).sets["qa"]) == 7 < len(prepared.sets["qa"])
+    assert selected.hash != config.hash
     refused = {
-        "answer": r"qa: where names no column: 'answer'; there are prompt, completion",
-        "prompt": "check the values of where",
+        "answer": r"qa: unknown column 'answer' in where\. Choose from prompt, completion",
+        "prompt": "Check the values of where",
     }
     for column, message in refused.items():
         raw["skills"]["sets"][0]["where"] = {column: ["none like it"]}

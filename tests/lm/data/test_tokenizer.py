@@ -81,7 +81,7 @@ def test_a_pair_is_divided_where_the_completion_begins(tokenizer: Tokenizer, pro
 
 
 def test_too_little_text_for_the_vocabulary_says_how_much_it_gives() -> None:
-    with pytest.raises(InputError, match=r"vocabulary of 2\d\d, but data.vocab_size is 5000; lower it to 2\d\d"):
+    with pytest.raises(InputError, match=r"vocabulary of 2\d\d, but data.vocab_size is 5000\. Lower it to 2\d\d"):
         train(["few words"], 5000)
 
 
@@ -92,7 +92,7 @@ def test_bad_tokenizer_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"bad\.json is no tokenizer\.json"):
         load(tmp_path / "bad.json")
     Model(models.BPE()).save(str(tmp_path / "endless.json"))
-    with pytest.raises(InputError, match=r"endless\.json has no end-of-text token; add one of <\|endoftext\|>"):
+    with pytest.raises(InputError, match=r"endless\.json has no end-of-text token\. Add one of <\|endoftext\|>"):
         load(tmp_path / "endless.json")
 
 

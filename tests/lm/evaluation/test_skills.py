@@ -9,7 +9,7 @@ from torch import Tensor
 
 from skillscale.errors import TrainingError
 from skillscale.lm.evaluation.items import ItemSet, cut_windows
-from skillscale.lm.evaluation.skills import evaluate_windows, summarise
+from skillscale.lm.evaluation.skills import evaluate_set, summarise
 
 VOCAB = 11
 
@@ -51,14 +51,14 @@ def random_lengths(n: int, seed: int = 1) -> list[tuple[int, int]]:
 
 def one_by_one(model: torch.nn.Module, items: ItemSet, context: int) -> list[float]:
     """NLL of each item that fits: the whole item in one call, no padding, no batch."""
-    found = []
+    losses = []
     for i in range(len(items)):
         ids = items.ids[items.offsets[i] : items.offsets[i + 1]].astype(np.int64)
         n_targets = int(items.completion_tokens[i])
         kept = torch.from_numpy(ids[-(context + 1) :])
         logs = torch.log_softmax(model(kept[None, :-1])[0], dim=-1)
-        found.append(-sum(float(logs[t - 1, kept[t]].detach()) for t in range(len(kept) - n_targets, len(kept))))
-    return found
+        losses.append(-sum(float(logs[t - 1, kept[t]].detach()) for t in range(len(kept) - n_targets, len(kept))))
+    return losses
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 50, 10_000])
@@ -66,23 +66,23 @@ def one_by_one(model: torch.nn.Module, items: ItemSet, context: int) -> list[flo
 def test_batches_measure_what_single_items_do(batch_tokens: int, context: int) -> None:
     model, items = Bigramish(), item_set(random_lengths(40))
     nll = np.array(one_by_one(model, items, context))
-    found = evaluate_windows(model, items, context=context, batch_tokens=batch_tokens)
+    measured = evaluate_set(model, items, context=context, batch_tokens=batch_tokens)
     tokens = items.completion_tokens
-    assert found.loss == pytest.approx(nll.sum() / tokens.sum(), rel=1e-6)
-    assert found.bpb == pytest.approx(nll.sum() / math.log(2) / (3 * tokens.sum()), rel=1e-6)
-    assert (found.count, found.tokens) == (40, tokens.sum())
-    assert found.sem == pytest.approx(summarise(nll, items).sem, rel=1e-5)
+    assert measured.loss == pytest.approx(nll.sum() / tokens.sum(), rel=1e-6)
+    assert measured.bpb == pytest.approx(nll.sum() / math.log(2) / (3 * tokens.sum()), rel=1e-6)
+    assert (measured.count, measured.tokens) == (40, tokens.sum())
+    assert measured.sem == pytest.approx(summarise(nll, items).sem, rel=1e-5)
     assert model.longest <= context
 
 
 @pytest.mark.parametrize("context", [4, 7, 64])
 def test_a_uniform_model_loses_log_vocabulary_exactly(context: int) -> None:
     items = item_set(random_lengths(30))
-    found = evaluate_windows(lambda ids: torch.zeros(*ids.shape, VOCAB), items, context=context)
-    assert found.loss == pytest.approx(math.log(VOCAB), rel=1e-6)
-    assert found.sem == pytest.approx(0, abs=1e-6)
-    assert found.bpb == pytest.approx(math.log2(VOCAB) / 3, rel=1e-6)
-    assert found.tokens == items.completion_tokens.sum()
+    measured = evaluate_set(lambda ids: torch.zeros(*ids.shape, VOCAB), items, context=context)
+    assert measured.loss == pytest.approx(math.log(VOCAB), rel=1e-6)
+    assert measured.sem == pytest.approx(0, abs=1e-6)
+    assert measured.bpb == pytest.approx(math.log2(VOCAB) / 3, rel=1e-6)
+    assert measured.tokens == items.completion_tokens.sum()
 
 
 @pytest.mark.parametrize("context", [1, 3, 5, 8, 40])
@@ -90,10 +90,10 @@ def test_windows_cover_every_target_once_with_as_much_before_it_as_fits(context:
     items = item_set([(1, 1), (1, 30), (9, 4), (4, 9), (20, 5), (2, 6), (3, 16)])
     windows = cut_windows(items, context)
     covered = [t for a, b in zip(windows.targets, windows.ends, strict=True) for t in range(a, b)]
-    wanted = [
+    expected = [
         t for i in range(len(items)) for t in range(items.offsets[i] + items.prompt_lengths[i], items.offsets[i + 1])
     ]
-    assert covered == wanted
+    assert covered == expected
     lengths = windows.ends - windows.starts
     assert (lengths <= context + 1).all()
     assert (windows.starts < windows.targets).all()
@@ -112,9 +112,9 @@ def test_the_standard_error_is_the_spread_over_samples_of_items() -> None:
     for _ in range(2000):
         lengths = rng.integers(1, 12, 60)
         nll = lengths * (2 + 0.1 * lengths) + rng.normal(0, 1, 60) * lengths  # length and loss go together
-        found = summarise(nll, item_set([(1, int(n)) for n in lengths]))
-        losses.append(found.loss)
-        sems.append(found.sem)
+        measured = summarise(nll, item_set([(1, int(n)) for n in lengths]))
+        losses.append(measured.loss)
+        sems.append(measured.sem)
     assert np.sqrt(np.mean(np.square(sems))) == pytest.approx(np.std(losses), rel=0.06)
 
 
@@ -127,10 +127,10 @@ def test_gradients_are_off_and_padding_is_short() -> None:
         assert not torch.is_grad_enabled()
         return torch.zeros(*ids.shape, VOCAB)
 
-    evaluate_windows(model, items, context=64, batch_tokens=64)
+    evaluate_set(model, items, context=64, batch_tokens=64)
     assert sum(seen) < 1.5 * sum(range(1, 33))
 
 
 def test_losses_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(TrainingError, match="diverged: the loss on made is nan"):
-        evaluate_windows(lambda ids: torch.full((*ids.shape, VOCAB), math.nan), item_set([(1, 2), (1, 2)]), context=8)
+        evaluate_set(lambda ids: torch.full((*ids.shape, VOCAB), math.nan), item_set([(1, 2), (1, 2)]), context=8)

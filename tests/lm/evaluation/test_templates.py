@@ -57,25 +57,25 @@ def test_columns_are_known_before_a_row_is_read() -> None:
     ],
 )
 def test_anything_but_a_look_up_is_refused(template: str) -> None:
-    with pytest.raises(InputError, match="can't be looked up"):
+    with pytest.raises(InputError, match="invalid field in template"):
         Template(template)
 
 
 def test_single_braces_are_refused() -> None:
-    with pytest.raises(InputError, match=r"can't be read.*write {{ and }} for braces"):
+    with pytest.raises(InputError, match=r"can't be read.*Write {{ and }} for braces"):
         Template("def f() { return }}")
 
 
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{answr}", "no column: 'answr'; there are question, answer, answers"),
-        ("{answer[vale]}", "no key: 'vale'; there are value, aliases"),
-        ("{choices[3]}", "item '3' .* of a list of 3"),
-        ("{choices[question]}", "item 'question' .*'Who.'.* a column that holds one"),
-        ("{choices[nothing]}", "item 'nothing' .*None"),
-        ("{question[0]}", "wants '0' of 'Who.', which is no list or mapping"),
-        ("{label[0]}", "wants '0' of 2"),
+        ("{answr}", r"unknown column .*'answr'\. Choose from question, answer, answers"),
+        ("{answer[vale]}", r"unknown key .*'vale'\. Choose from value, aliases"),
+        ("{choices[3]}", "index '3' .* a list of length 3"),
+        ("{choices[question]}", "index 'question' .*'Who.'.* a column that contains one"),
+        ("{choices[nothing]}", "index 'nothing' .*None"),
+        ("{question[0]}", "index '0' for 'Who.', which is no list or mapping"),
+        ("{label[0]}", "index '0' for 2"),
     ],
 )
 def test_what_is_not_there_names_what_is(template: str, message: str) -> None:

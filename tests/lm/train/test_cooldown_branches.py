@@ -37,7 +37,7 @@ class Counting:
 def trained(n_tokens, *, turn=None, seed=0, config=CONFIG, stream=None, **more):
     point = DesignPoint(n_params=SIZE.n_params, n_tokens=n_tokens, mix=Mix({"code": 1.0}), seed=seed)
     plan = cooldown_branches.branch_plan(point, SIZE, config, context=32)
-    return train(point, size=SIZE, optimisation=plan, stream=stream or Counting(), config=config, turn=turn, **more)
+    return train(point, size=SIZE, optimizer_plan=plan, stream=stream or Counting(), config=config, turn=turn, **more)
 
 
 def weights(model):

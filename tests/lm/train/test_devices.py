@@ -32,7 +32,7 @@ class Counting:
 
 def trained(config=CONFIG, **more):
     point = DesignPoint(n_params=SIZE.n_params, n_tokens=8 * 4 * 32, mix=Mix({"code": 1.0}))
-    return train(point, size=SIZE, optimisation=PLAN, stream=Counting(), config=config, **more)
+    return train(point, size=SIZE, optimizer_plan=PLAN, stream=Counting(), config=config, **more)
 
 
 def losses(run):

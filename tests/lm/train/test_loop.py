@@ -42,7 +42,7 @@ def point(seed=0):
 
 
 def trained(*, seed=0, plan=PLAN, config=CONFIG, **more):
-    return train(point(seed), size=SIZE, optimisation=plan, stream=Counting(), config=config, **more)
+    return train(point(seed), size=SIZE, optimizer_plan=plan, stream=Counting(), config=config, **more)
 
 
 def weights(model):
@@ -115,7 +115,7 @@ def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(tmp_path):
             return super().batch(first, count)
 
     with pytest.raises(KeyboardInterrupt):
-        train(point(), size=SIZE, optimisation=PLAN, stream=Dying(), config=often, checkpoint=path)
+        train(point(), size=SIZE, optimizer_plan=PLAN, stream=Dying(), config=often, checkpoint=path)
     asked = []
 
     class Watched(Counting):
@@ -123,7 +123,7 @@ def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(tmp_path):
             asked.append(first // count)
             return super().batch(first, count)
 
-    resumed = train(point(), size=SIZE, optimisation=PLAN, stream=Watched(), config=often, checkpoint=path)
+    resumed = train(point(), size=SIZE, optimizer_plan=PLAN, stream=Watched(), config=often, checkpoint=path)
     assert asked == list(range(20, 30))
     assert resumed.curve == trained().curve
 

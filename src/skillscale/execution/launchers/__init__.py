@@ -64,5 +64,5 @@ def _launcher(name: str, options: tuple[tuple[str, Any], ...], folder: Path, dev
     from skillscale.execution.launchers.local import Local, visible_gpus
 
     if options:
-        raise InputError(f"--launcher local has no options, but --launch gives {', '.join(dict(options))}")
+        raise InputError(f"--launcher local has no options, but --launcher_options gives {', '.join(dict(options))}")
     return Local(visible_gpus(), devices)

@@ -39,7 +39,7 @@ class Slurm:
         except (RuntimeError, NameError, ValueError, TypeError, AssertionError) as error:
             why = f"--launcher slurm refuses {dict(options)}: {error}"
             if isinstance(error, RuntimeError) and "srun" in str(error):  # the options are not to blame
-                why = "no SLURM here (srun is not found); --launch cluster=local tries it without"
+                why = "no SLURM here (srun is not found); --launcher_options cluster=local tries it without"
             raise InputError(why) from error
 
     def start(self, words: Sequence[str], environment: Mapping[str, str]) -> "SlurmJob":

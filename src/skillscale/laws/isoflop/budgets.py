@@ -1,4 +1,7 @@
-"""Which runs were made at one budget, for errors that a budget's runs share."""
+"""Assign runs to compute budgets, for errors that the runs of a budget share.
+
+A table of runs goes in. The budget of each run comes out, as text in FLOP.
+"""
 
 import math
 
@@ -7,39 +10,40 @@ import pandas as pd
 
 from skillscale.errors import InputError
 
-GAP = 0.1  # in ln C: runs further apart are of two budgets (assumption, as for isoFLOP curves)
-_WIDE = 0.5  # in ln C: a chain of runs longer than this is no budget
-_LEAST = 3
-_CURE = "tell each run's under `budget:` in the columns file, or resample by run"
+GAP = 0.1  # in ln C: runs further apart belong to two budgets (assumption, as for isoFLOP curves)
+_MAX_WIDTH = 0.5  # in ln C: a chain of runs longer than this is no budget
+_MIN_BUDGETS = 3
+_CURE = "Set `budget:` of each run in the columns file, or resample by run."
 
 
 def budget_of_runs(runs: pd.DataFrame) -> dict[str, str]:
-    """The budget of each run by the run's label, as text in FLOP.
+    """Return the budget of each run by the run's label, as text in FLOP.
 
     Args:
-        runs: columns N, D, C (nominal budget in FLOP, or NaN: 6 N D is taken) and ``cluster``, the run's label.
+        runs: table with columns N, D, C (nominal budget in FLOP, or NaN: 6 N D is used) and ``cluster``, the run's
+            label.
 
     Raises:
-        InputError: budgets can't be told apart, are fewer than 3, or are those of single runs or checkpoints.
+        InputError: budgets overlap, are fewer than 3, or consist of single runs or checkpoints.
     """
-    told = runs["C"].where(runs["C"] > 0, 6 * runs["N"] * runs["D"]).astype(float)
-    log_C = pd.Series(np.log(told.to_numpy())).sort_values()
+    C = runs["C"].where(runs["C"] > 0, 6 * runs["N"] * runs["D"]).astype(float)
+    log_C = pd.Series(np.log(C.to_numpy())).sort_values()
     number = (log_C.diff() > GAP).cumsum()
     groups = log_C.groupby(number)
-    if float((groups.max() - groups.min()).max()) > _WIDE:
-        raise InputError(f"budgets can't be told apart: compute rises without a gap of {GAP:.0%} between runs; {_CURE}")
-    if groups.ngroups < _LEAST:
-        raise InputError(f"{groups.ngroups} budgets can't be resampled; it takes {_LEAST}: {_CURE}")
+    if float((groups.max() - groups.min()).max()) > _MAX_WIDTH:
+        raise InputError(f"budgets overlap: compute rises without a gap of {100 * GAP:.0f} % between runs. {_CURE}")
+    if groups.ngroups < _MIN_BUDGETS:
+        raise InputError(f"too few budgets to resample: {groups.ngroups} of at least {_MIN_BUDGETS}. {_CURE}")
     names = groups.transform("mean").map(lambda mean: f"{math.exp(mean):.4g}").sort_index().to_numpy()
     clusters = runs["cluster"].astype(str).to_numpy()
     pairs = pd.DataFrame({"cluster": clusters, "budget": names}).drop_duplicates()
-    twice = pairs["cluster"][pairs["cluster"].duplicated()]
-    if len(twice):
+    repeated = pairs["cluster"][pairs["cluster"].duplicated()]
+    if len(repeated):
         raise InputError(
-            f"checkpoints of one run lie at several budgets, or branches of one trunk do ({twice.iloc[0]} and "
-            f"{twice.nunique() - 1} more), so that no budget has errors of its own; resample by run"
+            f"checkpoints of one run, or branches of one trunk, have several budgets: {repeated.iloc[0]} and "
+            f"{repeated.nunique() - 1} more. Budgets then have no separate errors, so resample by run."
         )
-    alone = float((pairs.groupby("budget")["cluster"].transform("nunique") == 1).mean())
-    if alone > 0.5:
-        raise InputError(f"{alone:.0%} of the runs are alone at their budget; {_CURE}")
+    single = float((pairs.groupby("budget")["cluster"].transform("nunique") == 1).mean())
+    if single > 0.5:
+        raise InputError(f"runs without another run at their budget: {100 * single:.0f} %. {_CURE}")
     return dict(zip(pairs["cluster"], pairs["budget"], strict=True))

@@ -1,9 +1,9 @@
-"""Fit a study: per skill the isoFLOP minima, the power law through them, the residual, and the law's optima beside.
+"""Fit a study: isoFLOP minima, the power law through them, size gaps, and the law's optima for comparison.
 
-A skill has one law, with the intervals and the status that it has everywhere. The curves' intervals come from one set
-of resampled errors, shared by skills and, where mixes have runs of the same budget, size and seed, by mixes; the law is
-fitted to these errors once more where the two are compared: so every difference (skill against aggregate, mix against
-mix, law against curve) is a difference of pairs.
+A table of runs goes in, and one ``StudyResults`` comes out. The intervals of the curves come from one set of resampled
+errors. All skills share it, and so do mixes that have runs of the same budget, size and seed. The law is refitted to
+the same errors for the comparison with the curves. So every difference (skill and aggregate, two mixes, law and curve)
+is paired by resample.
 """
 
 import math
@@ -39,60 +39,59 @@ from skillscale.laws.uncertainty.bootstrap import ParameterCovariance
 from skillscale.laws.uncertainty.resamples import Resamples, as_family, interval, spread, two_sided_p
 
 COLUMNS = ("run_id", "C", "N", "D", "mix", "seed")
-BUDGET_GAP = (
-    0.1  # in ln C: runs without a nominal budget are one budget up to here, and no run may miss its own by more
-)
-Laws = Mapping[tuple[str, str], FittedLaw | UnfittedSkill]  # by mix and skill; one law may be that of several mixes
+# In ln C. Runs without a nominal budget belong to one budget up to this gap. A run further from its budget is excluded.
+BUDGET_GAP = 0.1
+Laws = Mapping[tuple[str, str], FittedLaw | UnfittedSkill]  # by mix and skill; several mixes may share one law
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Beside:
-    """A skill's law at one mix, beside the curves; ``paired``: (K, p) log-parameters of the curves' own resamples."""
+class _LawAtMix:
+    """A skill's law at one mix. ``paired``: (K, p) log-parameters refitted to the resamples of the curves."""
 
-    one: FittedLaw | UnfittedSkill
+    fitted: FittedLaw | UnfittedSkill
     h: Array | None
     paired: Array
 
     def on_budget(self, N: Array, D: Array, C: Array, L: Array) -> Array:
-        """Losses (n,) as they would be with D = C / 6 N: a whole number of batches misses the budget a little."""
-        if isinstance(self.one, UnfittedSkill):
+        """Correct losses (n,) to D = C / 6 N. A run's whole number of batches misses the budget a little."""
+        if isinstance(self.fitted, UnfittedSkill):
             return L
-        law, theta = self.one.law, self.one.fit.theta
+        law, theta = self.fitted.law, self.fitted.fit.theta
         return np.asarray(L * law.loss(theta, N, C / (6 * N), self.h) / law.loss(theta, N, D, self.h))
 
     def summary(self, *, mix: str, skill: str, n_runs: int, level: float) -> LawSummary:
-        """What the study tells of the law."""
-        one = self.one
-        if isinstance(one, UnfittedSkill):
+        """Return the law's entry in the results."""
+        fitted = self.fitted
+        if isinstance(fitted, UnfittedSkill):
             return LawSummary(
-                mix=mix, skill=skill, law="", status=Status.NOT_IDENTIFIED, reason=one.reason, n_runs=n_runs,
+                mix=mix, skill=skill, law="", status=Status.NOT_IDENTIFIED, reason=fitted.reason, n_runs=n_runs,
                 objective="", F=math.nan, starts=MultiStart(tried=0, agree=0, gap=math.nan), theta={}, a=Interval(),
                 noise=math.nan,
             )  # fmt: skip
-        a = one.law.optimum_exponent(np.vstack([one.fit.theta, one.law.theta(one.q)]), h=self.h)
+        a = fitted.law.optimum_exponent(np.vstack([fitted.fit.theta, fitted.law.theta(fitted.q)]), h=self.h)
         return LawSummary(
-            mix=mix, skill=skill, law=one.law.name, status=one.status, reason=one.reason, n_runs=one.n_runs,
-            objective=one.fit.objective.name, F=one.fit.F, starts=one.fit.starts, theta=one.theta,
-            a=interval(float(a[0]), a[1:], level), noise=one.fit.noise,
+            mix=mix, skill=skill, law=fitted.law.name, status=fitted.status, reason=fitted.reason, n_runs=fitted.n_runs,
+            objective=fitted.fit.objective.name, F=fitted.fit.F, starts=fitted.fit.starts, theta=fitted.theta,
+            a=interval(float(a[0]), a[1:], level), noise=fitted.fit.noise,
         )  # fmt: skip
 
-    def frontier(self, minimum: IsoflopMinimum, *, optimum: float, draws: Array, level: float) -> CurveVersusLaw:
-        """N* of the law beside that of a curve, whose ln N* is ``optimum`` with ``draws`` (K,)."""
-        law, disagreement = Interval(), Interval()
-        if isinstance(self.one, FittedLaw):
-            value, drawn = (x[..., 0] for x in self.one.log_optimum([minimum.C], self.h))
-            theta = self.one.law.theta(self.paired)
-            paired = self.one.law.log_optimum(theta, [minimum.C], self.h)[:, 0]
-            law = interval(float(value), drawn, level).map(math.exp)
-            disagreement = interval(float(value) - optimum, paired - draws, level)
+    def compare(self, minimum: IsoflopMinimum, *, optimum: float, draws: Array, level: float) -> CurveVersusLaw:
+        """Compare N* of the law with that of a curve, whose ln N* is ``optimum`` with ``draws`` (K,)."""
+        law_N, disagreement = Interval(), Interval()
+        if isinstance(self.fitted, FittedLaw):
+            value, law_draws = (x[..., 0] for x in self.fitted.log_optimum([minimum.C], self.h))
+            theta = self.fitted.law.theta(self.paired)
+            paired_draws = self.fitted.law.log_optimum(theta, [minimum.C], self.h)[:, 0]
+            law_N = interval(float(value), law_draws, level).map(math.exp)
+            disagreement = interval(float(value) - optimum, paired_draws - draws, level)
         return CurveVersusLaw(
-            mix=minimum.mix, skill=minimum.skill, C=minimum.C, parabola=minimum.N, law=law, disagreement=disagreement
+            mix=minimum.mix, skill=minimum.skill, C=minimum.C, parabola=minimum.N, law=law_N, disagreement=disagreement
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Column:
-    """One skill of one mix: its minima, and ln N* by budget with its draws, (n_budgets,) and (K, n_budgets)."""
+class _SkillMinima:
+    """The minima of one skill at one mix. ``optima``: ln N* by budget, (n_budgets,), with ``draws`` (K, n_budgets)."""
 
     skill: str
     minima: list[IsoflopMinimum]
@@ -100,7 +99,7 @@ class _Column:
     optima: Array
     draws: Array
 
-    def ok(self, C: float) -> bool:
+    def has_minimum(self, C: float) -> bool:
         return any(m.C == C and m.status is Status.OK for m in self.minima)
 
     def at(self, C: float) -> tuple[float, Array]:
@@ -115,217 +114,223 @@ def fit_study(
     """Fit every skill and aggregate of a study, mix by mix.
 
     Args:
-        runs: one row a run; columns run_id, C (nominal budget in FLOP, or NaN: found from 6 N D), N, D, mix (a name),
-            seed, and one loss column (nats per token, NaN where missing) for each of ``skills`` and ``aggregates``;
-            ``mix/CATEGORY`` where a law in ``laws`` needs the shares; ``cluster`` where runs share a trunk or are
-            checkpoints of one.
+        runs: table with one row per run. Columns: run_id, C (nominal budget in FLOP, or NaN: 6 N D is used), N, D, mix
+            (a name), seed, and a loss column (nats per token, NaN where missing) for each of ``skills`` and
+            ``aggregates``. ``mix/CATEGORY`` where a law in ``laws`` needs the shares. ``cluster`` where runs share a
+            trunk or are checkpoints of one run.
         skills: columns to compare with the aggregates.
-        aggregates: columns to compare with, the main one first.
-        level: of all intervals, two-sided.
-        resamples: draws behind the intervals.
-        seed: of the resampling.
-        law: to fit beside the curves, each skill and mix by itself, where ``laws`` is None.
-        curve: the isoFLOP method, one of ``skillscale.laws.isoflop.curves.CURVES``.
-        laws: the skills' laws, where they were fitted already; a skill without one is told as having none.
+        aggregates: reference columns, the main one first.
+        level: level of all intervals, two-sided.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resampling.
+        law: law to fit separately to each skill and mix where ``laws`` is None.
+        curve: isoFLOP method, one of ``skillscale.laws.isoflop.curves.CURVES``.
+        laws: fitted laws by mix and skill. A skill without a law is reported as such.
 
     Raises:
-        InputError: a column is missing or named twice, level or resamples are out of range, there is no such curve.
-        FitError: no usable run is left.
+        InputError: a column is missing or listed twice, level or resamples are out of range, or the curve is unknown.
+        FitError: no run is usable.
     """
     check_curve(curve)
     names = _check_request(runs, [*skills, *aggregates], level, resamples)
-    usable, unusable = usable_runs(runs, names)
+    usable, excluded = usable_runs(runs, names)
     if usable.empty:
         raise FitError(
-            f"none of the {len(runs)} runs is usable ({_counts(unusable)}); finish at least 4 sizes at one budget"
+            f"none of the {len(runs)} runs is usable: {_describe_reasons(excluded)}. Finish at least 4 sizes at one "
+            "budget."
         )
-    parts = {str(mix): rows for mix, rows in usable.groupby("mix", sort=True)}
-    rngs = {mix: np.random.default_rng([seed, number]) for number, mix in enumerate(parts)}
-    luck = _luck(usable, resamples, next(iter(rngs.values())))
+    rows_by_mix = {str(mix): rows for mix, rows in usable.groupby("mix", sort=True)}
+    rngs = {mix: np.random.default_rng([seed, number]) for number, mix in enumerate(rows_by_mix)}
+    resamples_by_mix = _resamples_by_mix(usable, resamples, next(iter(rngs.values())))
     if laws is None:
-        laws = _laws_by_mix(parts, names, FitRequest(law=law, resamples=resamples, seed=seed, level=level))
-    beside = {
-        name: _beside(name, laws, parts, luck, rng=np.random.default_rng([seed, number, 1]))
+        laws = _laws_by_mix(rows_by_mix, names, FitRequest(law=law, resamples=resamples, seed=seed, level=level))
+    laws_at_mix = {
+        name: _law_by_mix(name, laws, rows_by_mix, resamples_by_mix, rng=np.random.default_rng([seed, number, 1]))
         for number, name in enumerate(names)
     }
-    minima, power_laws, residuals, summaries, frontier = [], [], [], [], []
-    for mix, rows in parts.items():
+    minima, power_laws, size_gaps, summaries, comparisons = [], [], [], [], []
+    for mix, rows in rows_by_mix.items():
         columns = {}
         for name in names:
-            own = beside[name][mix]
-            column = _fit_column(rows, name, luck[mix], rngs[mix], mix=mix, level=level, law=own, curve=curve)
-            columns[name] = column
+            fitted = laws_at_mix[name][mix]
+            column = columns[name] = _skill_minima(
+                rows, name, resamples_by_mix[mix], rngs[mix], mix=mix, level=level, law=fitted, curve=curve
+            )
             minima += column.minima
             power_laws.append(_power_law(column, mix=mix, level=level))
-            summaries.append(own.summary(mix=mix, skill=name, n_runs=int(rows[name].notna().sum()), level=level))
-            frontier += _frontier(column, own, level=level)
+            summaries.append(fitted.summary(mix=mix, skill=name, n_runs=int(rows[name].notna().sum()), level=level))
+            comparisons += _compare_with_law(column, fitted, level=level)
         for aggregate in aggregates:
-            residuals += _residuals([columns[s] for s in skills], columns[aggregate], mix=mix, level=level)
+            size_gaps += _size_gaps([columns[s] for s in skills], columns[aggregate], mix=mix, level=level)
     return StudyResults(
         skills=tuple(skills), aggregates=tuple(aggregates), level=level, resamples=resamples, runs=usable,
-        minima=tuple(minima), power_laws=tuple(power_laws), size_gaps=tuple(residuals), laws=tuple(summaries),
-        curve_versus_law=tuple(frontier), excluded=tuple(unusable), curve=curve,
+        minima=tuple(minima), power_laws=tuple(power_laws), size_gaps=tuple(size_gaps), laws=tuple(summaries),
+        curve_versus_law=tuple(comparisons), excluded=tuple(excluded), curve=curve,
     )  # fmt: skip
 
 
-def _luck(usable: pd.DataFrame, count: int, rng: np.random.Generator) -> dict[str, Resamples]:
-    """The resamples of each mix: runs of one budget, size and seed take their errors from one such run in all mixes.
+def _resamples_by_mix(usable: pd.DataFrame, count: int, rng: np.random.Generator) -> dict[str, Resamples]:
+    """Draw the resamples of each mix. Runs of one budget, size and seed take the same errors in all mixes.
 
-    Where runs of several budgets branch from one trunk (column ``cluster``), they take them together.
+    Runs of several budgets that branch from one trunk (column ``cluster``) are resampled together.
     """
     keys = ["C", "N", "seed"]
-    again = usable.groupby(["mix", *keys], dropna=False).cumcount().rename("again")
-    cells = usable[keys].assign(again=again)
-    codes = cells.groupby([*keys, "again"], sort=False, dropna=False).ngroup().to_numpy()
-    first = np.unique(codes, return_index=True)[1]
-    trunks = usable["cluster"].astype(str).to_numpy()[first] if "cluster" in usable.columns else None
-    whole = Resamples.draw(usable["C"].to_numpy()[first], count, rng, clusters=trunks)
+    repeat = usable.groupby(["mix", *keys], dropna=False).cumcount().rename("again")
+    cells = usable[keys].assign(again=repeat)
+    cell_of_run = cells.groupby([*keys, "again"], sort=False, dropna=False).ngroup().to_numpy()
+    first = np.unique(cell_of_run, return_index=True)[1]
+    clusters = usable["cluster"].astype(str).to_numpy()[first] if "cluster" in usable.columns else None
+    all_resamples = Resamples.draw(usable["C"].to_numpy()[first], count, rng, clusters=clusters)
     mixes = usable["mix"].to_numpy()
-    return {str(mix): whole.of(codes[mixes == mix]) for mix in np.unique(mixes)}
+    return {str(mix): all_resamples.of(cell_of_run[mixes == mix]) for mix in np.unique(mixes)}
 
 
 def _laws_by_mix(parts: Mapping[str, pd.DataFrame], names: Sequence[str], request: FitRequest) -> Laws:
-    """One law a mix and skill, each fitted by itself."""
-    found: dict[tuple[str, str], FittedLaw | UnfittedSkill] = {}
+    """Fit a separate law to each mix and skill."""
+    laws: dict[tuple[str, str], FittedLaw | UnfittedSkill] = {}
     for mix, rows in parts.items():
-        there = [name for name in names if rows[name].notna().any()]
-        found |= {(mix, name): one for name, one in fit_all(split_by_skill(rows, there), request).items()}
-    return found
+        fitted_names = [name for name in names if rows[name].notna().any()]
+        laws |= {(mix, name): law for name, law in fit_all(split_by_skill(rows, fitted_names), request).items()}
+    return laws
 
 
-def _beside(
-    name: str, laws: Laws, parts: Mapping[str, pd.DataFrame], luck: Mapping[str, Resamples], *, rng: np.random.Generator
-) -> dict[str, _Beside]:
-    """A skill's law at each mix, ready to be laid beside the curves."""
-    none = UnfittedSkill(skill=name, n_runs=0, reason=f"{name} has no law here; fit it too")
-    own = {mix: laws.get((mix, name), none) for mix in parts}
-    drawn: dict[int, Array] = {}
-    found = {}
-    for mix, one in own.items():
-        if isinstance(one, UnfittedSkill):
-            found[mix] = _Beside(one=one, h=None, paired=np.empty((0, 0)))
+def _law_by_mix(
+    name: str, laws: Laws, parts: Mapping[str, pd.DataFrame], resamples_by_mix: Mapping[str, Resamples], *,
+    rng: np.random.Generator,
+) -> dict[str, _LawAtMix]:  # fmt: skip
+    """Return a skill's law at each mix, with the draws for the comparison with the curves."""
+    missing = UnfittedSkill(skill=name, n_runs=0, reason=f"{name} has no law here: fit it too")
+    law_of_mix = {mix: laws.get((mix, name), missing) for mix in parts}
+    draws_by_law: dict[int, Array] = {}
+    laws_at_mix = {}
+    for mix, law in law_of_mix.items():
+        if isinstance(law, UnfittedSkill):
+            laws_at_mix[mix] = _LawAtMix(fitted=law, h=None, paired=np.empty((0, 0)))
             continue
-        if id(one) not in drawn:
-            same = [other for other in parts if own[other] is one]
-            drawn[id(one)] = _paired(one, name, {other: parts[other] for other in same}, luck, rng)
-        h = _shares(one, parts[mix])
-        found[mix] = _Beside(one=one, h=None if h is None else h.mean(0), paired=drawn[id(one)])
-    return found
+        if id(law) not in draws_by_law:
+            same_law = [other for other in parts if law_of_mix[other] is law]
+            rows_by_mix = {other: parts[other] for other in same_law}
+            draws_by_law[id(law)] = _paired(law, name, rows_by_mix, resamples_by_mix, rng)
+        h = _shares(law, parts[mix])
+        laws_at_mix[mix] = _LawAtMix(fitted=law, h=None if h is None else h.mean(0), paired=draws_by_law[id(law)])
+    return laws_at_mix
 
 
-def _shares(one: FittedLaw, rows: pd.DataFrame) -> Array | None:
-    """Shares (n, n_categories) of runs, where the law asks for them."""
-    if not one.law.needs_mix:
+def _shares(fitted: FittedLaw, rows: pd.DataFrame) -> Array | None:
+    """Return the shares (n, n_categories) of runs, or None where the law does not need them."""
+    if not fitted.law.needs_mix:
         return None
-    return rows[[f"mix/{category}" for category in one.law.categories]].to_numpy(dtype=float)
+    return rows[[f"mix/{category}" for category in fitted.law.categories]].to_numpy(dtype=float)
 
 
 def _paired(
-    one: FittedLaw,
+    fitted: FittedLaw,
     name: str,
     parts: Mapping[str, pd.DataFrame],
-    luck: Mapping[str, Resamples],
+    resamples_by_mix: Mapping[str, Resamples],
     rng: np.random.Generator,
 ) -> Array:
-    """Log-parameters (K, p) of a law whose runs have the errors that the curves' resamples have.
+    """Refit a law to the errors in the resamples of the curves, and return its log-parameters (K, p).
 
-    Runs at no budget are no part of it, nor is what other skills told the law: the draws are then a little too wide. A
-    law of all skills at once can't be fitted to one, so that its own draws serve, and the difference is not one of
-    pairs.
+    Runs at no budget and information from other skills do not enter, so the draws are then a little too wide. A law of
+    all skills together cannot be fitted to one skill: then the law's bootstrap draws are used, and the comparison is
+    not paired.
     """
-    count = len(next(iter(luck.values())).donors)
-    if one.law.joint:
-        return np.asarray(one.q[np.arange(count) % len(one.q)])
+    count = len(next(iter(resamples_by_mix.values())).donors)
+    if fitted.law.joint:
+        return np.asarray(fitted.q[np.arange(count) % len(fitted.q)])
     present = {mix: rows[name].notna().to_numpy() for mix, rows in parts.items()}
     runs = pd.concat([rows[present[mix]] for mix, rows in parts.items()])
-    h = _shares(one, runs)
-    points = RunData(
+    h = _shares(fitted, runs)
+    data = RunData(
         N=runs["N"].to_numpy(dtype=float), D=runs["D"].to_numpy(dtype=float), L=runs[name].to_numpy(dtype=float), h=h,
-        categories=() if h is None else one.law.categories,
+        categories=() if h is None else fitted.law.categories,
     )  # fmt: skip
-    fit, free = one.fit, list(one.fit.free)
-    problem = fit.problem(points)
+    fit, free = fitted.fit, list(fitted.fit.free)
+    problem = fit.problem(data)
     jac = fit.law.jacobian(fit.q[None], problem.parts[0].z)[0][:, free]
-    leverage = (ParameterCovariance.of(jac, problem.precision, np.arange(len(points))).basis ** 2).sum(1)
-    told = fit.law.log_loss(fit.q[None], problem.parts[0].z)[0]
-    # A run that is an outlier to the Huber loss is one to the resamples too: its error may be drawn like any other.
+    leverage = (ParameterCovariance.of(jac, problem.precision, np.arange(len(data))).basis ** 2).sum(1)
+    predicted = fit.law.log_loss(fit.q[None], problem.parts[0].z)[0]
+    # Errors of outliers stay in the resamples, because the Huber loss treats them as outliers there too.
     cuts = np.cumsum([mask.sum() for mask in present.values()])[:-1]
-    pieces = zip(present, np.split(points.log_L - told, cuts), np.split(leverage, cuts), strict=True)
-    errors = [luck[mix].errors(residuals, shrunk, present[mix]) for mix, residuals, shrunk in pieces]
-    # A weak prior is one more observation: its error is drawn as well, about what the fit makes of it.
+    pieces = zip(present, np.split(data.log_L - predicted, cuts), np.split(leverage, cuts), strict=True)
+    errors = [resamples_by_mix[mix].errors(residuals, shrunk, present[mix]) for mix, residuals, shrunk in pieces]
+    # A weak prior acts as one more observation, so its error is drawn as well, about the fitted value.
     precision = np.diag(fit.prior[1])
     sd = np.where(precision > 0, 1 / np.sqrt(np.where(precision > 0, precision, 1.0)), 0.0)
     means = fit.q[free] + sd * rng.normal(size=(count, len(free)))
-    return refit(fit, points, told + np.hstack(errors), mean=means)[0]
+    return refit(fit, data, predicted + np.hstack(errors), mean=means)[0]
 
 
 def _check_request(runs: pd.DataFrame, names: list[str], level: float, resamples: int) -> list[str]:
     missing = [column for column in (*COLUMNS, *names) if column not in runs.columns]
     if missing:
-        raise InputError(f"the table of runs lacks {', '.join(missing)}; it has {', '.join(map(str, runs.columns))}")
+        there = ", ".join(map(str, runs.columns))
+        raise InputError(f"missing columns in the table of runs: {', '.join(missing)}. It has {there}.")
     if len(set(names)) < len(names):
-        raise InputError(f"skills and aggregates must differ, but they are {', '.join(names)}; name each once")
+        raise InputError(f"skills and aggregates must differ: {', '.join(names)}. List each once.")
     if not 0 < level < 1:
-        raise InputError(f"level must be between 0 and 1, but it is {level}; .9 is usual")
+        raise InputError(f"level must be between 0 and 1: {level}. A usual value is 0.9.")
     if resamples < 100:
-        raise InputError(f"resamples must be 100 or more, but it is {resamples}; 1000 is usual")
+        raise InputError(f"resamples must be 100 or more: {resamples}. A usual value is 1000.")
     return names
 
 
 def usable_runs(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, list[ExcludedRun]]:
-    """The runs that can be fitted, their budgets filled in, and what was left out and why.
+    """Return the runs that can be fitted, with their budgets, and the excluded runs with reasons.
 
-    A loss that is missing or not positive costs that skill of that run alone (NaN in the result).
+    A missing or non-positive loss excludes only that skill of that run (NaN in the result).
     """
-    left_out: list[ExcludedRun] = []
+    excluded: list[ExcludedRun] = []
     frame = runs.reset_index(drop=True).copy()
     frame["run_id"], frame["mix"] = frame["run_id"].astype(str), frame["mix"].astype(str)
     for letter in ("N", "D", "C", *names):
         frame[letter] = pd.to_numeric(frame[letter], errors="coerce").astype(float)
-    twice = frame.duplicated("run_id")
-    left_out += [ExcludedRun(run_id=run, skill="", reason="listed twice") for run in frame.loc[twice, "run_id"]]
-    frame = frame[~twice]
+    repeated = frame.duplicated("run_id")
+    excluded += [ExcludedRun(run_id=run, skill="", reason="listed twice") for run in frame.loc[repeated, "run_id"]]
+    frame = frame[~repeated]
     for letter in ("N", "D"):
         good = np.isfinite(frame[letter]) & (frame[letter] > 0)
         for run, value in frame.loc[~good, ["run_id", letter]].itertuples(index=False):
-            left_out.append(ExcludedRun(run_id=run, skill="", reason=f"{letter} is {value}, not a positive number"))
+            excluded.append(ExcludedRun(run_id=run, skill="", reason=f"{letter} is {value}, not a positive number"))
         frame = frame[good]
-    frame = _with_budgets(frame, left_out)
+    frame = _with_budgets(frame, excluded)
     for name in names:
         bad = ~(np.isfinite(frame[name]) & (frame[name] > 0))
         for run, value in frame.loc[bad, ["run_id", name]].itertuples(index=False):
             reason = "no loss" if math.isnan(value) else f"loss is {value}, not a positive number"
-            left_out.append(ExcludedRun(run_id=run, skill=name, reason=reason))
+            excluded.append(ExcludedRun(run_id=run, skill=name, reason=reason))
         frame.loc[bad, name] = np.nan
-    return frame.reset_index(drop=True), left_out
+    return frame.reset_index(drop=True), excluded
 
 
-def _with_budgets(frame: pd.DataFrame, left_out: list[ExcludedRun]) -> pd.DataFrame:
-    """Fill in missing budgets from 6 N D, and leave out the runs that miss their own."""
+def _with_budgets(frame: pd.DataFrame, excluded: list[ExcludedRun]) -> pd.DataFrame:
+    """Fill in missing budgets from 6 N D, and exclude the runs that miss their budget."""
     frame = frame.copy()
     log_C = pd.Series(np.log(6 * frame["N"] * frame["D"]))
-    # Over all mixes at once: what is compared between mixes asks for the very same C.
+    # Over all mixes together, because comparisons between mixes need the same C.
     ordered = log_C[~(frame["C"] > 0)].sort_values()
     group = (ordered.diff() > BUDGET_GAP).cumsum()
     frame.loc[ordered.index, "C"] = np.exp(ordered.groupby(group).transform("mean"))
-    off = np.abs(log_C - np.log(frame["C"])) > BUDGET_GAP
-    for run, ratio in zip(frame.loc[off, "run_id"], np.exp(log_C - np.log(frame["C"]))[off], strict=True):
-        reason = f"6 N D is {ratio:.3g} times its budget, so that no isoFLOP curve can hold it"
-        left_out.append(ExcludedRun(run_id=run, skill="", reason=reason))
-    kept: pd.DataFrame = frame[~off]
+    missed = np.abs(log_C - np.log(frame["C"])) > BUDGET_GAP
+    for run, ratio in zip(frame.loc[missed, "run_id"], np.exp(log_C - np.log(frame["C"]))[missed], strict=True):
+        reason = f"6 N D is {ratio:.3g} times its budget, so it fits no isoFLOP curve"
+        excluded.append(ExcludedRun(run_id=run, skill="", reason=reason))
+    kept: pd.DataFrame = frame[~missed]
     return kept
 
 
-def _counts(unusable: list[ExcludedRun]) -> str:
-    return ", ".join(f"{len(ones)} {reason}" for (_, reason), ones in group_by_reason(unusable).items()) or "no rows"
+def _describe_reasons(excluded: list[ExcludedRun]) -> str:
+    return ", ".join(f"{len(runs)} {reason}" for (_, reason), runs in group_by_reason(excluded).items()) or "no rows"
 
 
-def _fit_column(
+def _skill_minima(
     rows: pd.DataFrame, name: str, resamples: Resamples, rng: np.random.Generator, *, mix: str, level: float,
-    law: _Beside, curve: str,
-) -> _Column:  # fmt: skip
-    """The minima of one skill of one mix."""
-    form = rng.normal(size=(len(resamples.donors), 2))  # drawn first, so that one skill's trouble can't shift another's
+    law: _LawAtMix, curve: str,
+) -> _SkillMinima:  # fmt: skip
+    """Find the minima of one skill at one mix."""
+    # Drawn first, so that a skill without curves does not shift the random stream of the next one.
+    form = rng.normal(size=(len(resamples.donors), 2))
     present = rows[name].notna().to_numpy()
     N, D, C, L = (rows[column].to_numpy()[present] for column in ("N", "D", "C", name))
     seeds = rows["seed"].to_numpy()[present]
@@ -335,28 +340,28 @@ def _fit_column(
             IsoflopMinimum(
                 mix=mix, skill=name, C=float(b), status=Status.TOO_FEW, n_runs=int(np.equal(C, b).sum()),
                 n_sizes=distinct_sizes(N[np.equal(C, b)]),
-                reason=f"a curve needs {min_sizes(curve)} distinct sizes, better 7 over +-8x",
+                reason=f"too few distinct sizes: a curve needs {min_sizes(curve)}, better 7 over +-8x",
             )
             for b in np.unique(C)
         ]  # fmt: skip
         blank = np.empty((len(resamples.donors), 0))
-        return _Column(skill=name, minima=minima, budgets=(), optima=np.empty(0), draws=blank)
+        return _SkillMinima(skill=name, minima=minima, budgets=(), optima=np.empty(0), draws=blank)
     used = present.copy()
     used[present] = curves.used
     drawn = curves.drawn_minima(resamples.errors(curves.residuals, curves.leverage, used), form)
-    return _Column(
+    return _SkillMinima(
         skill=name, minima=find_minima(curves, drawn, level=level, mix=mix, skill=name), budgets=curves.budgets,
         optima=curves.minima()[0], draws=drawn.optima,
     )  # fmt: skip
 
 
-def _power_law(column: _Column, *, mix: str, level: float) -> PowerLaw:
-    """Line through ln N* against ln C, each budget weighed by its precision."""
-    kept = [b for b, C in enumerate(column.budgets) if column.ok(C)]
+def _power_law(column: _SkillMinima, *, mix: str, level: float) -> PowerLaw:
+    """Fit a line of ln N* against ln C, with each budget weighted by its precision."""
+    kept = [b for b, C in enumerate(column.budgets) if column.has_minimum(C)]
     if len(kept) < 2:
         return PowerLaw(
             mix=mix, skill=column.skill, status=Status.TOO_FEW_BUDGETS, n_budgets=len(kept), a=Interval(),
-            reason=f"{len(kept)} of {len(column.budgets)} budgets with a minimum; a power law needs 2, better 3",
+            reason=f"{len(kept)} of {len(column.budgets)} budgets have a minimum: a power law needs 2, better 3",
             intercept=math.nan, centre=math.nan, level=level, draws=np.empty((0, 2)),
         )  # fmt: skip
     log_C, draws = np.log(np.array(column.budgets)[kept]), column.draws[:, kept]
@@ -373,28 +378,28 @@ def _power_law(column: _Column, *, mix: str, level: float) -> PowerLaw:
     )  # fmt: skip
 
 
-def _residuals(skills: list[_Column], aggregate: _Column, *, mix: str, level: float) -> list[SizeGap]:
-    """Residuals of every skill against one aggregate; Holm's correction is over the pooled ones."""
-    found, pooled = [], []
+def _size_gaps(skills: list[_SkillMinima], aggregate: _SkillMinima, *, mix: str, level: float) -> list[SizeGap]:
+    """Return the size gaps of all skills to one aggregate, with Holm's correction over the pooled ones."""
+    size_gaps, pooled = [], []
     for skill in skills:
         pairs = []
         for C in sorted({m.C for m in skill.minima} | {m.C for m in aggregate.minima}):
-            blame = _blame(skill, aggregate, C)
-            if blame:
-                found.append(_residual(skill, aggregate, mix, C=C, reason=blame[1], status=blame[0]))
+            problem = _missing_minimum(skill, aggregate, C)
+            if problem:
+                size_gaps.append(_size_gap(skill, aggregate, mix, C=C, reason=problem[1], status=problem[0]))
                 continue
-            (own, own_draws), (common, common_draws) = skill.at(C), aggregate.at(C)
-            pairs.append((own - common, own_draws - common_draws))
-            found.append(_residual(skill, aggregate, mix, C=C, pairs=pairs[-1:], level=level))
-        pooled.append(_residual(skill, aggregate, mix, C=math.nan, pairs=pairs, level=level))
-    return found + as_family(pooled)
+            (estimate, draws), (reference, reference_draws) = skill.at(C), aggregate.at(C)
+            pairs.append((estimate - reference, draws - reference_draws))
+            size_gaps.append(_size_gap(skill, aggregate, mix, C=C, pairs=pairs[-1:], level=level))
+        pooled.append(_size_gap(skill, aggregate, mix, C=math.nan, pairs=pairs, level=level))
+    return size_gaps + as_family(pooled)
 
 
-def _residual(
-    skill: _Column, aggregate: _Column, mix: str, *, C: float, pairs: Sequence[tuple[float, Array]] = (),
+def _size_gap(
+    skill: _SkillMinima, aggregate: _SkillMinima, mix: str, *, C: float, pairs: Sequence[tuple[float, Array]] = (),
     level: float = math.nan, status: Status = Status.TOO_FEW_BUDGETS, reason: str = "no budget has both minima",
 ) -> SizeGap:  # fmt: skip
-    """The residual of one budget, or the mean of several."""
+    """Return the size gap of one budget, or the mean over several."""
     value, p, verdict = Interval(), math.nan, Verdict.UNRESOLVED
     if pairs:
         status, reason = Status.OK, ""
@@ -409,8 +414,8 @@ def _residual(
     )  # fmt: skip
 
 
-def _blame(skill: _Column, aggregate: _Column, C: float) -> tuple[Status, str] | None:
-    """Whose minimum is missing at a budget, and why; None where both are there."""
+def _missing_minimum(skill: _SkillMinima, aggregate: _SkillMinima, C: float) -> tuple[Status, str] | None:
+    """Return the status and reason of the missing minimum at a budget, or None where both exist."""
     for column in (skill, aggregate):
         minimum = next((m for m in column.minima if m.C == C), None)
         if minimum is None:
@@ -420,10 +425,10 @@ def _blame(skill: _Column, aggregate: _Column, C: float) -> tuple[Status, str] |
     return None
 
 
-def _frontier(column: _Column, law: _Beside, *, level: float) -> list[CurveVersusLaw]:
-    """N*(C) of the curve beside the law's, wherever the curve has one."""
+def _compare_with_law(column: _SkillMinima, law: _LawAtMix, *, level: float) -> list[CurveVersusLaw]:
+    """Compare N*(C) of the curve with that of the law at every budget with a minimum."""
     return [
-        law.frontier(minimum, optimum=optimum, draws=draws, level=level)
+        law.compare(minimum, optimum=optimum, draws=draws, level=level)
         for minimum in column.minima
         if minimum.status is Status.OK
         for optimum, draws in (column.at(minimum.C),)

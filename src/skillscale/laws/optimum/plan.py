@@ -1,8 +1,8 @@
-"""The plan of one training run: N and D for a budget, what other sizes cost, and what the skills trade for another.
+"""Plan one training run: N and D for a budget, the cost of other sizes, and the trade-offs between skills.
 
-Two kinds of error are kept apart. What the run will do is told at the N that is planned, as it is given: losses, and
-changes of losses between two sizes, paired by draw. What a size costs is told against the best there is in each draw,
-wherever that lies: it is never below 0, and that of the planned N is what not knowing the best one costs.
+Fitted laws, a budget and a ``PlanRequest`` go in, and a ``Plan`` comes out. Two kinds of numbers are kept apart. Losses
+are those at the planned N, and changes of losses between two sizes are paired by draw. Costs of a size compare it with
+the true optimum in each draw, so they are never below 0. The cost of the planned N is that of the uncertainty in N*.
 """
 
 import math
@@ -13,15 +13,15 @@ import numpy as np
 
 from skillscale.errors import InputError
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.optimum.ensemble import Ensemble, Mixed, SkillLaw, categories_of, shares_of
+from skillscale.laws.optimum.ensemble import Ensemble, MixShares, SkillLaw, resolve_shares, shared_categories
 from skillscale.laws.optimum.optimum import (
     Optimum,
     ValidationMismatch,
     best_mix,
     log_tokens_times_params,
-    normalised,
+    normalise,
+    share_range,
     shared_level,
-    shares_run,
     size_gap,
     validation_effect,
     weighted_optimum,
@@ -30,86 +30,87 @@ from skillscale.laws.optimum.weighted_loss import WeightedLoss
 from skillscale.laws.results import Interval, SizeGap
 from skillscale.laws.uncertainty.resamples import as_family, interval
 
-ROUND = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)  # times powers of ten: sizes that people train
-AROUND = 4.0  # factor about N* within which round sizes are priced
-TOLERANCE = 0.01  # share of compute that is cheap enough to lose, by default
-STEPS = 10  # of the weight of a skill, from none to all
-_MIX_DRAWS = 0  # the frontier over mixes is told without intervals: each place is a search
-_REACH = math.log(1e6)  # by which factor C may grow to make up for a size; beyond, none does
-_HALVINGS = 34  # of that: to 1e-9
+ROUND = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)  # times powers of ten: usual sizes of models
+AROUND = 4.0  # factor about N* within which round sizes get a cost
+TOLERANCE = 0.01  # default fraction of compute that a near-optimal size may lose
+STEPS = 10  # steps of a skill's weight from 0 to 1
+_MIX_DRAWS = 0  # the frontier over mixes has no intervals, because every point is a search
+_REACH = math.log(1e6)  # largest ln growth of C that may make up for a size
+_HALVINGS = 34  # of _REACH: to 1e-9
 _GRID = 400
 
 
 @dataclass(frozen=True, kw_only=True)
 class SizeCost:
-    """What a size costs at the budget.
+    """The cost of a size at the budget.
 
-    ``more``: its weighted loss above the least there is; ``compute``: by which share C must grow, all of it into tokens
-    at this N, to reach that least loss (infinite where no number of tokens does); ``change``: its weighted loss less
-    that of the planned N, which is below 0 where it does better.
+    ``excess``: its weighted loss above the least one. ``compute``: fraction by which C must grow, all of it for tokens
+    at this N, to reach that least loss (infinite where no number of tokens does). ``change``: its weighted loss less
+    that of the planned N, below 0 where it is better. ``requested``: whether the request lists this size.
     """
 
     N: float = field(metadata={"unit": "parameters"})
     D: float = field(metadata={"unit": "tokens"})
-    more: Interval = field(metadata={"unit": "nats per token"})
+    excess: Interval = field(metadata={"unit": "nats per token"})
     compute: Interval = field(metadata={"unit": "share of C"})
     change: Interval = field(metadata={"unit": "nats per token"})
-    asked: bool
+    requested: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class NearOptimalSizes:
-    """Sizes that cost less than ``tolerance`` of C, between ``lo`` and ``hi``, by the law.
+    """The sizes that cost less than ``tolerance`` of C by the law, between ``lo`` and ``hi``.
 
-    ``sure_lo``, ``sure_hi``: those that do in as many draws as the level's upper end asks for, 95 % at a level of 90 %;
-    NaN where no size does. ``chance``: the share of draws in which the planned N does.
+    ``confident_lo``, ``confident_hi``: sizes that do so in the fraction of draws at the upper tail of the level, 95 %
+    for a level of 90 %. NaN where no size does. ``chance``: fraction of draws in which the planned N does.
     """
 
     tolerance: float
     lo: float
     hi: float
-    sure_lo: float
-    sure_hi: float
+    confident_lo: float
+    confident_hi: float
     chance: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class TradeoffPoint:
-    """The best N, and mix where that is free, when the skill has this weight; ``own`` and ``rest``: losses there.
+    """The best N, and mix where that is free, for one weight of the skill.
 
-    ``own_change``, ``rest_change``: those losses less the ones of the plan, in ln L.
+    ``skill_loss``, ``rest_loss``: losses of the skill and of the others there. ``skill_change``, ``rest_change``: those
+    losses less the ones of the plan, in ln L.
     """
 
     weight: float
     N: Interval
     D: float
     mix: Mapping[str, float]
-    own: float = field(metadata={"unit": "nats per token"})
-    rest: float = field(metadata={"unit": "nats per token, mean weighted as the plan has it"})
-    own_change: Interval = field(metadata={"unit": "ln L"})
+    skill_loss: float = field(metadata={"unit": "nats per token"})
+    rest_loss: float = field(metadata={"unit": "nats per token, mean with the plan's weights"})
+    skill_change: Interval = field(metadata={"unit": "ln L"})
     rest_change: Interval = field(metadata={"unit": "ln L"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class TradeoffFrontier:
-    """What a skill and the rest trade, from no weight on the skill to all of it; ``planned``: its weight in the plan.
+    """The trade-off between a skill and the others, from weight 0 to 1. ``planned``: its weight in the plan.
 
-    ``rest``: weights of the others among themselves. ``with_mix``: whether the mix moves along, or N alone.
+    ``rest``: weights of the others, with sum 1. ``with_mix``: whether the mix is optimised too, or N alone.
     """
 
     skill: str
     rest: Mapping[str, float]
     planned: float
     with_mix: bool
-    steps: tuple[TradeoffPoint, ...]
+    points: tuple[TradeoffPoint, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationChoiceCost:
-    """What one would have chosen by a validation set of another composition, and what that costs.
+    """The choice by a validation set of another composition, and its cost.
 
-    ``effect``: at the plan's mix; ``optimum``: N, D there. ``best``: the mix, N and D it would have chosen where the
-    mix is free, else None; ``best_change``: the wanted loss there less that of the plan's own best mix.
+    ``effect``: at the plan's mix. ``optimum``: the N and D chosen there. ``best``: the mix, N and D chosen where the
+    mix is free, else None. ``best_change``: target loss there less that of the plan's best mix.
     """
 
     effect: ValidationMismatch
@@ -122,150 +123,151 @@ class ValidationChoiceCost:
 class Plan:
     """The plan for one budget.
 
-    ``optimum``: N and D at the runs' mean mix, or the one that was given; ``losses``, ``loss``: of each skill and
-    weighted, at the planned N; ``scatter``: sd of one run about the law, ln L; ``own``: the optimum of each skill by
-    itself, ``size_gaps``: how far its N is from the planned one; ``best``: the best mix with its N and D,
-    None where no law knows of mixes; ``best_losses``: at that N and mix.
+    ``optimum``: N and D at the given mix, or at the runs' mean mix. ``losses``, ``loss``: of each skill and weighted,
+    at the planned N. ``scatter``: sd of one run about the law, ln L. ``skill_optima``: the optimum of each skill alone,
+    and ``size_gaps`` from the planned N to its N. ``best``: the best mix with its N and D, None where no law depends on
+    the mix. ``best_losses``: at that N and mix.
     """
 
     optimum: Optimum
     loss: Interval
     losses: Mapping[str, Interval]
     scatter: Mapping[str, float]
-    own: Mapping[str, Optimum]
+    skill_optima: Mapping[str, Optimum]
     size_gaps: tuple[SizeGap, ...]
-    prices: tuple[SizeCost, ...]
-    cheap: NearOptimalSizes
+    size_costs: tuple[SizeCost, ...]
+    near_optimal: NearOptimalSizes
     frontiers: tuple[TradeoffFrontier, ...]
     best: Optimum | None
     best_losses: Mapping[str, Interval]
-    misled: ValidationChoiceCost | None
+    validation_cost: ValidationChoiceCost | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
-    """What a plan is for.
+    """The settings of a plan.
 
     Args:
-        weights: what each skill is worth, not negative; their sum is divided out.
-        skills: those that frontiers and compositions are told over; aggregates have no part in these.
-        validation: weights of a validation set that N would be chosen by; empty: none.
-        h: the mix; None: the runs' mean.
-        bounds: least and most share of a category in the best mix, which stays within what the runs had.
-        sizes: N that are to be priced beside round ones.
-        tolerance: share of C that is cheap enough to lose.
+        weights: weights of the skills, not negative. They are divided by their sum.
+        skills: skills for frontiers and compositions, without aggregates.
+        validation: weights of a validation set to compare with. Empty: none.
+        h: mix. None: the runs' mean.
+        bounds: least and largest share by category in the best mix, which stays within the shares of the runs.
+        sizes: sizes N to get a cost in addition to round ones.
+        tolerance: fraction of C that a near-optimal size may lose.
     """
 
     weights: Mapping[str, float]
     skills: Sequence[str]
     validation: Mapping[str, float] = field(default_factory=dict)
-    h: Mixed | None = None
+    h: MixShares | None = None
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     sizes: Sequence[float] = ()
     tolerance: float = TOLERANCE
 
     def __post_init__(self) -> None:
         if not 0 < self.tolerance < 1:
-            raise InputError(f"a tolerance is a share of C between 0 and 1, as .01, but it is {self.tolerance}")
+            raise InputError(f"tolerance must be between 0 and 1: {self.tolerance}. Give a share of C, such as 0.01.")
 
 
-def plan(laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest) -> Plan:
-    """The plan for a budget of C, FLOP.
+def plan(laws: Mapping[str, SkillLaw], C: float, request: PlanRequest) -> Plan:
+    """Plan a run for a budget of C, FLOP.
 
     Args:
-        laws: the skills, fitted together, or read from one document.
-        C: FLOP.
-        wish: what it is for.
+        laws: laws by skill, fitted together, or read from one document.
+        C: budget, FLOP.
+        request: settings of the plan.
 
     Raises:
         InputError: as ``weighted_optimum`` and ``best_mix``.
     """
-    weights = normalised(wish.weights, laws)
-    wish = replace(wish, bounds=within_runs(laws, wish.bounds))
-    optimum = weighted_optimum(laws, C, weights, wish.h)
-    shares = shares_of(laws, wish.h)
+    weights = normalise(request.weights, laws)
+    request = replace(request, bounds=clip_bounds_to_runs(laws, request.bounds))
+    optimum = weighted_optimum(laws, C, weights, request.h)
+    shares = resolve_shares(laws, request.h)
     ensemble = Ensemble.of(laws, weights, shares)
-    best = best_mix(laws, C, weights, wish.bounds) if with_shares(laws, weights) else None
+    best = best_mix(laws, C, weights, request.bounds) if depends_on_mix(laws, weights) else None
     level, s = shared_level(laws), np.array([math.log(optimum.N.value)])
     losses = ensemble.losses(s, log_tokens_times_params(C), shares)
     return Plan(
         optimum=optimum, loss=_interval(ensemble.weights @ losses, level),
-        losses={name: _interval(own, level) for name, own in zip(laws, losses, strict=True)},
-        scatter={name: one.noise for name, one in laws.items()},
-        own={name: weighted_optimum(laws, C, {name: 1.0}, wish.h) for name in laws},
-        size_gaps=_residuals(laws, C, weights, wish.h),
-        prices=size_costs(laws, C, wish, optimum), cheap=near_optimal_sizes(laws, C, wish, optimum),
-        frontiers=tradeoff_frontiers(laws, C, wish, optimum, best),
+        losses={name: _interval(rows, level) for name, rows in zip(laws, losses, strict=True)},
+        scatter={name: skill_law.noise for name, skill_law in laws.items()},
+        skill_optima={name: weighted_optimum(laws, C, {name: 1.0}, request.h) for name in laws},
+        size_gaps=_size_gaps(laws, C, weights, request.h),
+        size_costs=size_costs(laws, C, request, optimum), near_optimal=near_optimal_sizes(laws, C, request, optimum),
+        frontiers=tradeoff_frontiers(laws, C, request, optimum, best),
         best=best, best_losses={} if best is None else _losses_at(laws, C, best),
-        misled=_misled(laws, C, wish, best) if wish.validation else None,
+        validation_cost=_validation_cost(laws, C, request, best) if request.validation else None,
     )  # fmt: skip
 
 
-def _residuals(
-    laws: Mapping[str, SkillLaw], C: float, weights: Mapping[str, float], h: Mixed | None
+def _size_gaps(
+    laws: Mapping[str, SkillLaw], C: float, weights: Mapping[str, float], h: MixShares | None
 ) -> tuple[SizeGap, ...]:  # fmt: skip
-    """Of every loss, with Holm's p over them; one that is all that counts is the plan's own, and none of them."""
-    found = {name: size_gap(laws, C, name, weights, h) for name in laws}
+    """Return the size gap of every loss, with Holm's p over them. A loss with weight 1 is the plan's: not counted."""
+    size_gaps = {name: size_gap(laws, C, name, weights, h) for name in laws}
     others = [name for name in laws if weights.get(name, 0.0) < 1]
-    found |= dict(zip(others, as_family([found[name] for name in others]), strict=True))
-    return tuple(found.values())
+    size_gaps |= dict(zip(others, as_family([size_gaps[name] for name in others]), strict=True))
+    return tuple(size_gaps.values())
 
 
-def within_runs(
+def clip_bounds_to_runs(
     laws: Mapping[str, SkillLaw], bounds: Mapping[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:  # fmt: skip
-    """The bounds that were given, as far as runs had such shares, and of other categories the shares that runs had.
+    """Clip bounds to the shares of the runs. Categories without bounds get the range of the runs.
 
-    A law tells little beyond, and some rise without end towards a share of 0. Bounds that no run is within stay as they
-    are given; and all of them do where no mix is within both.
+    A law says little beyond the runs, and some laws diverge towards a share of 0. Bounds outside all runs stay as
+    given. All bounds stay as given where no mix is within the clipped ones.
     """
-    run = shares_run(laws)
-    if run is None:
+    run_range = share_range(laws)
+    if run_range is None:
         return dict(bounds)
-    every = dict(bounds)
-    for name, least, most in zip(categories_of(laws), *run.tolist(), strict=True):
+    clipped = dict(bounds)
+    for name, least, most in zip(shared_categories(laws), *run_range.tolist(), strict=True):
         low, high = bounds.get(name, (0.0, 1.0))
-        both = max(low, least), min(high, most)
-        every[name] = both if both[0] <= both[1] else (low, high)
-    low, high = np.array(list(every.values())).T
-    return every if low.sum() <= 1 <= high.sum() else dict(bounds)
+        common = max(low, least), min(high, most)
+        clipped[name] = common if common[0] <= common[1] else (low, high)
+    low, high = np.array(list(clipped.values())).T
+    return clipped if low.sum() <= 1 <= high.sum() else dict(bounds)
 
 
-def with_shares(laws: Mapping[str, SkillLaw], weights: Mapping[str, float]) -> bool:
-    """Whether the chosen law of a skill with weight knows of mixes."""
+def depends_on_mix(laws: Mapping[str, SkillLaw], weights: Mapping[str, float]) -> bool:
+    """Return whether the chosen law of a skill with weight depends on the mix."""
     return any(laws[name].law.needs_mix for name, weight in weights.items() if weight)
 
 
 def round_sizes(N: float) -> list[float]:
-    """Round sizes within a factor of 4 of N."""
+    """List the round sizes within a factor of 4 of N."""
     first, last = math.log10(N / AROUND), math.log10(N * AROUND)
     powers = range(math.floor(first), math.ceil(last) + 1)
-    every = [digit * 10.0**power for power in powers for digit in ROUND]
-    return [size for size in every if N / AROUND <= size <= N * AROUND]
+    sizes = [digit * 10.0**power for power in powers for digit in ROUND]
+    return [size for size in sizes if N / AROUND <= size <= N * AROUND]
 
 
-def size_costs(laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest, optimum: Optimum) -> tuple[SizeCost, ...]:
-    """What round sizes about N* cost, N* itself, and the sizes that were asked for; smallest first.
+def size_costs(laws: Mapping[str, SkillLaw], C: float, request: PlanRequest, optimum: Optimum) -> tuple[SizeCost, ...]:
+    """Return the costs of round sizes about N*, of N* and of the requested sizes, smallest first.
 
     Args:
-        laws: the skills.
-        C: FLOP.
-        wish: with the weights, the mix and the sizes asked for.
-        optimum: of these weights at this mix.
+        laws: laws by skill.
+        C: budget, FLOP.
+        request: request with the mix and the sizes.
+        optimum: optimum of its weights at its mix.
     """
-    planned, known = optimum.N.value, math.isfinite(optimum.N.value)
-    sizes = {float(size) for size in wish.sizes} | ({*round_sizes(planned), planned} if known else set())
-    t, shares, level = log_tokens_times_params(C), shares_of(laws, wish.h), shared_level(laws)
+    planned, is_finite = optimum.N.value, math.isfinite(optimum.N.value)
+    sizes = {float(size) for size in request.sizes} | ({*round_sizes(planned), planned} if is_finite else set())
+    t, shares, level = log_tokens_times_params(C), resolve_shares(laws, request.h), shared_level(laws)
     ensemble = Ensemble.of(laws, optimum.weights, shares)
     best = np.r_[math.log(planned), optimum.draws]
     least = ensemble.at(best, t, shares)
     reference = _at(ensemble, math.log(planned), t, shares)
     return tuple(
-        _price(ensemble, size, t, shares, least, reference, level, asked=size in wish.sizes) for size in sorted(sizes)
+        _size_cost(ensemble, size, t, shares, least, reference, level, requested=size in request.sizes)
+        for size in sorted(sizes)
     )
 
 
-def _price(
+def _size_cost(
     ensemble: Ensemble,
     N: float,
     t: float,
@@ -274,25 +276,25 @@ def _price(
     reference: Array,
     level: float,
     *,
-    asked: bool,
+    requested: bool,
 ) -> SizeCost:
-    had = _at(ensemble, math.log(N), t, h)
-    log_more = ensemble.each(lambda part, least: _more_tokens(part, math.log(N), t, h, least), least)
+    loss_at_N = _at(ensemble, math.log(N), t, h)
+    log_growth = ensemble.map_parts(lambda part, least: _more_tokens(part, math.log(N), t, h, least), least)
     D = math.exp(t) / N
     return SizeCost(
-        N=N, D=D, asked=asked, more=_interval(np.maximum(had - least, 0.0), level),
-        compute=_open_interval(np.expm1(log_more), level), change=_interval(had - reference, level),
+        N=N, D=D, requested=requested, excess=_interval(np.maximum(loss_at_N - least, 0.0), level),
+        compute=_open_interval(np.expm1(log_growth), level), change=_interval(loss_at_N - reference, level),
     )  # fmt: skip
 
 
 def _more_tokens(part: WeightedLoss, s: float, t: float, h: Array | None, least: Array) -> Array:
-    """Ln(C' / C) at which ln N = s reaches the loss ``least`` (K,) by more tokens; infinite where it never does."""
+    """Return ln(C' / C) at which ln N = s reaches the loss ``least`` (K,) by more tokens, or infinity."""
     low, high = np.zeros(len(part)), np.full(len(part), _REACH)
     size = np.full((1, 1), s)
     mix = None if h is None else h[:, None, :]
 
-    def above(more: Array) -> Array:
-        value = np.broadcast_to(part.loss(size, t + more[:, None], mix).value[:, 0], (len(part),))
+    def above(log_more: Array) -> Array:
+        value = np.broadcast_to(part.loss(size, t + log_more[:, None], mix).value[:, 0], (len(part),))
         return np.asarray(value > least)
 
     never = above(high)
@@ -303,36 +305,41 @@ def _more_tokens(part: WeightedLoss, s: float, t: float, h: Array | None, least:
     return np.where(np.isfinite(least), np.where(never, np.inf, high), np.nan)
 
 
-def near_optimal_sizes(laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest, optimum: Optimum) -> NearOptimalSizes:
-    """The sizes that cost less than the tolerance: those that reach the least loss with so much more compute.
+def near_optimal_sizes(
+    laws: Mapping[str, SkillLaw], C: float, request: PlanRequest, optimum: Optimum
+) -> NearOptimalSizes:
+    """Return the sizes that reach the least loss if C grows by the tolerance.
 
     Args:
-        laws: the skills.
-        C: FLOP.
-        wish: with the weights, the mix and the tolerance.
-        optimum: of these weights at this mix.
+        laws: laws by skill.
+        C: budget, FLOP.
+        request: request with the mix and the tolerance.
+        optimum: optimum of its weights at its mix.
     """
-    t, shares, level = log_tokens_times_params(C), shares_of(laws, wish.h), shared_level(laws)
+    t, shares, level = log_tokens_times_params(C), resolve_shares(laws, request.h), shared_level(laws)
     ensemble = Ensemble.of(laws, optimum.weights, shares)
     best = np.r_[math.log(optimum.N.value), optimum.draws]
     least = ensemble.at(best, t, shares)
-    more = t + math.log1p(wish.tolerance)
-    lo, hi = (
-        ensemble.each(lambda part, s, least, end=end: _edge(part, s, more, shares, least, end), best, least)
-        for end in (-1.0, 1.0)
-    )
+    enlarged = t + math.log1p(request.tolerance)
+
+    def edge(side: float) -> Array:
+        return ensemble.map_parts(
+            lambda part, s, least: _tolerance_edge(part, s, enlarged, shares, least, side), best, least
+        )
+
+    lo, hi = edge(-1.0), edge(1.0)
     tail = (1 + level) / 2
-    sure_lo, sure_hi = _sure(lo[1:], hi[1:], tail)
+    confident_lo, confident_hi = _confident_range(lo[1:], hi[1:], tail)
     planned = best[0]
-    within = (lo[1:] <= planned) & (planned <= hi[1:])
+    covered = (lo[1:] <= planned) & (planned <= hi[1:])
     return NearOptimalSizes(
-        tolerance=wish.tolerance, lo=math.exp(lo[0]), hi=math.exp(hi[0]), sure_lo=math.exp(sure_lo),
-        sure_hi=math.exp(sure_hi), chance=float(within.mean()) if len(within) else math.nan,
+        tolerance=request.tolerance, lo=math.exp(lo[0]), hi=math.exp(hi[0]), confident_lo=math.exp(confident_lo),
+        confident_hi=math.exp(confident_hi), chance=float(covered.mean()) if len(covered) else math.nan,
     )  # fmt: skip
 
 
-def _edge(part: WeightedLoss, s: Array, t: float, h: Array | None, least: Array, side: float) -> Array:
-    """Ln N on one side of s (K,) at which the loss at t rises to ``least`` (K,)."""
+def _tolerance_edge(part: WeightedLoss, s: Array, t: float, h: Array | None, least: Array, side: float) -> Array:
+    """Return ln N on one side of s (K,) at which the loss at t rises to ``least`` (K,)."""
     inside, outside = s, s + side * _REACH
     for _ in range(_HALVINGS):
         middle = (inside + outside) / 2
@@ -341,105 +348,110 @@ def _edge(part: WeightedLoss, s: Array, t: float, h: Array | None, least: Array,
     return np.where(np.isfinite(s), inside, np.nan)
 
 
-def _sure(lo: Array, hi: Array, share: float) -> tuple[float, float]:
-    """Ends of the places that lie within (lo, hi) in at least this share of the draws; NaN where none does."""
-    known = np.isfinite(lo)
-    if not known.any():
+def _confident_range(lo: Array, hi: Array, share: float) -> tuple[float, float]:
+    """Return the ends of the points within (lo, hi) in at least this fraction of the draws, or NaN without any."""
+    finite = np.isfinite(lo)
+    if not finite.any():
         return math.nan, math.nan
-    places = np.linspace(np.min(lo[known]), np.max(hi[known]), _GRID)
-    inside = np.array([np.mean((lo <= place) & (place <= hi)) for place in places]) >= share
-    return (float(places[inside][0]), float(places[inside][-1])) if inside.any() else (math.nan, math.nan)
+    points = np.linspace(np.min(lo[finite]), np.max(hi[finite]), _GRID)
+    covered = np.array([np.mean((lo <= place) & (place <= hi)) for place in points]) >= share
+    return (float(points[covered][0]), float(points[covered][-1])) if covered.any() else (math.nan, math.nan)
 
 
 def tradeoff_frontiers(
-    laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest, optimum: Optimum, best: Optimum | None
+    laws: Mapping[str, SkillLaw], C: float, request: PlanRequest, optimum: Optimum, best: Optimum | None
 ) -> tuple[TradeoffFrontier, ...]:
-    """What each skill and the rest trade; of two skills once, for it is the same seen from both.
+    """Return the frontier of each skill with the others. Two skills have one frontier, because theirs are the same.
 
     Args:
-        laws: the skills.
-        C: FLOP.
-        wish: with the weights, the skills and the mix.
-        optimum: of these weights at this mix.
-        best: the best mix, where the laws know of mixes: frontiers then are told with it too.
+        laws: laws by skill.
+        C: budget, FLOP.
+        request: request with the skills and the mix.
+        optimum: optimum of its weights at its mix.
+        best: best mix, where the laws depend on the mix. Each skill then has a second frontier, with free mix.
     """
-    names = [name for name in wish.skills if name in laws]
+    names = [name for name in request.skills if name in laws]
     if len(names) < 2:
         return ()
-    told = names[:1] if len(names) == 2 else names
+    frontier_skills = names[:1] if len(names) == 2 else names
     return tuple(
-        _frontier(laws, C, wish, name, names, one)
-        for one in (optimum, best)
-        if one is not None and math.isfinite(one.N.value)
-        for name in told
+        _frontier(laws, C, request, name, names, start)
+        for start in (optimum, best)
+        if start is not None and math.isfinite(start.N.value)
+        for name in frontier_skills
     )
 
 
 def _frontier(
-    laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest, skill: str, names: Sequence[str], planned: Optimum
+    laws: Mapping[str, SkillLaw], C: float, request: PlanRequest, skill: str, names: Sequence[str], planned: Optimum
 ) -> TradeoffFrontier:
     with_mix = planned.starts is not None
     others = {name: planned.weights.get(name, 0.0) for name in names if name != skill}
-    rest = normalised(others if any(others.values()) else dict.fromkeys(others, 1.0), laws)
-    have = planned.weights.get(skill, 0.0)
-    reference = _two(laws, C, planned, skill, rest, wish.h)
-    steps = []
+    rest = normalise(others if any(others.values()) else dict.fromkeys(others, 1.0), laws)
+    planned_weight = planned.weights.get(skill, 0.0)
+    reference = _two_losses(laws, C, planned, skill, rest, request.h)
+    points = []
     for weight in sorted({*np.linspace(0, 1, STEPS + 1).round(6).tolist()}):
         weights = {skill: weight} | {name: (1 - weight) * part for name, part in rest.items()}
-        one = (
-            best_mix(laws, C, weights, wish.bounds, draws=_MIX_DRAWS)
+        optimum = (
+            best_mix(laws, C, weights, request.bounds, draws=_MIX_DRAWS)
             if with_mix
-            else weighted_optimum(laws, C, weights, wish.h)
+            else weighted_optimum(laws, C, weights, request.h)
         )
-        if math.isfinite(one.N.value):
-            steps.append(_step(weight, one, _two(laws, C, one, skill, rest, wish.h), reference, shared_level(laws)))
-    return TradeoffFrontier(skill=skill, rest=rest, planned=have, with_mix=with_mix, steps=tuple(steps))
+        if math.isfinite(optimum.N.value):
+            log_losses = _two_losses(laws, C, optimum, skill, rest, request.h)
+            points.append(_tradeoff_point(weight, optimum, log_losses, reference, shared_level(laws)))
+    return TradeoffFrontier(skill=skill, rest=rest, planned=planned_weight, with_mix=with_mix, points=tuple(points))
 
 
-def _two(
-    laws: Mapping[str, SkillLaw], C: float, one: Optimum, skill: str, rest: Mapping[str, float], h: Mixed | None
+def _two_losses(
+    laws: Mapping[str, SkillLaw], C: float, optimum: Optimum, skill: str, rest: Mapping[str, float], h: MixShares | None
 ) -> tuple[Array, Array]:
-    """Ln of the skill's loss and of the rest's at the N, and mix, of an optimum, each (K,)."""
-    shares = shares_of(laws, {k: share.value for k, share in one.mix.items()} if one.starts is not None else h)
+    """Return ln of the skill's loss and of the others' at the N and mix of an optimum, each (K,)."""
+    with_mix = optimum.starts is not None
+    shares = resolve_shares(laws, {k: share.value for k, share in optimum.mix.items()} if with_mix else h)
     ensemble = Ensemble.of(laws, rest, shares)
-    losses = ensemble.losses(np.array([math.log(one.N.value)]), log_tokens_times_params(C), shares)
+    losses = ensemble.losses(np.array([math.log(optimum.N.value)]), log_tokens_times_params(C), shares)
     return np.log(losses[list(laws).index(skill)]), np.log(ensemble.weights @ losses)
 
 
-def _step(
-    weight: float, one: Optimum, two: tuple[Array, Array], reference: tuple[Array, Array], level: float
+def _tradeoff_point(
+    weight: float, optimum: Optimum, log_losses: tuple[Array, Array], reference: tuple[Array, Array], level: float
 ) -> TradeoffPoint:  # fmt: skip
     return TradeoffPoint(
-        weight=weight, N=one.N, D=one.D.value, mix={name: share.value for name, share in one.mix.items()},
-        own=math.exp(two[0][0]), rest=math.exp(two[1][0]),
-        own_change=_interval(two[0] - reference[0], level), rest_change=_interval(two[1] - reference[1], level),
+        weight=weight, N=optimum.N, D=optimum.D.value, mix={name: share.value for name, share in optimum.mix.items()},
+        skill_loss=math.exp(log_losses[0][0]), rest_loss=math.exp(log_losses[1][0]),
+        skill_change=_interval(log_losses[0] - reference[0], level),
+        rest_change=_interval(log_losses[1] - reference[1], level),
     )  # fmt: skip
 
 
-def _misled(laws: Mapping[str, SkillLaw], C: float, wish: PlanRequest, best: Optimum | None) -> ValidationChoiceCost:
-    used = normalised(wish.validation, laws)
-    there = None
+def _validation_cost(
+    laws: Mapping[str, SkillLaw], C: float, request: PlanRequest, best: Optimum | None
+) -> ValidationChoiceCost:
+    used = normalise(request.validation, laws)
+    chosen = None
     change = Interval()
-    if best is not None and with_shares(laws, used):
-        there = best_mix(laws, C, used, wish.bounds)
-        change = _interval(_wanted(laws, C, best, there) - _wanted(laws, C, best, best), shared_level(laws))
+    if best is not None and depends_on_mix(laws, used):
+        chosen = best_mix(laws, C, used, request.bounds)
+        change = _interval(_target_loss(laws, C, best, chosen) - _target_loss(laws, C, best, best), shared_level(laws))
     return ValidationChoiceCost(
-        effect=validation_effect(laws, C, wish.weights, used, wish.h, among=wish.skills),
-        optimum=weighted_optimum(laws, C, used, wish.h), best=there, best_change=change,
+        effect=validation_effect(laws, C, request.weights, used, request.h, among=request.skills),
+        optimum=weighted_optimum(laws, C, used, request.h), best=chosen, best_change=change,
     )  # fmt: skip
 
 
-def _wanted(laws: Mapping[str, SkillLaw], C: float, wanted: Optimum, there: Optimum) -> Array:
-    """The wanted loss at the N and mix of an optimum, (K,)."""
-    shares = shares_of(laws, {k: share.value for k, share in there.mix.items()})
-    return _at(Ensemble.of(laws, wanted.weights, shares), math.log(there.N.value), log_tokens_times_params(C), shares)
+def _target_loss(laws: Mapping[str, SkillLaw], C: float, target: Optimum, optimum: Optimum) -> Array:
+    """Return the loss with the weights of ``target`` at the N and mix of ``optimum``, (K,)."""
+    shares = resolve_shares(laws, {k: share.value for k, share in optimum.mix.items()})
+    return _at(Ensemble.of(laws, target.weights, shares), math.log(optimum.N.value), log_tokens_times_params(C), shares)
 
 
-def _losses_at(laws: Mapping[str, SkillLaw], C: float, one: Optimum) -> dict[str, Interval]:
-    shares = shares_of(laws, {k: share.value for k, share in one.mix.items()})
-    ensemble = Ensemble.of(laws, one.weights, shares)
-    losses = ensemble.losses(np.array([math.log(one.N.value)]), log_tokens_times_params(C), shares)
-    return {name: _interval(own, shared_level(laws)) for name, own in zip(laws, losses, strict=True)}
+def _losses_at(laws: Mapping[str, SkillLaw], C: float, optimum: Optimum) -> dict[str, Interval]:
+    shares = resolve_shares(laws, {k: share.value for k, share in optimum.mix.items()})
+    ensemble = Ensemble.of(laws, optimum.weights, shares)
+    losses = ensemble.losses(np.array([math.log(optimum.N.value)]), log_tokens_times_params(C), shares)
+    return {name: _interval(rows, shared_level(laws)) for name, rows in zip(laws, losses, strict=True)}
 
 
 def _at(ensemble: Ensemble, s: float, t: float, h: Array | None) -> Array:
@@ -447,12 +459,12 @@ def _at(ensemble: Ensemble, s: float, t: float, h: Array | None) -> Array:
 
 
 def _interval(rows: Array, level: float) -> Interval:
-    """Of rows whose first is the estimate."""
+    """Return the interval of rows whose first is the estimate."""
     return interval(float(rows[0]), rows[1:], level)
 
 
 def _open_interval(rows: Array, level: float) -> Interval:
-    """The same where values may be infinite: ends are values of draws, none between two of them."""
+    """Return the same where values may be infinite. The ends are values of draws, without interpolation."""
     drawn = rows[1:][~np.isnan(rows[1:])]
     if math.isnan(rows[0]) or not len(drawn) or len(drawn) < 0.99 * (len(rows) - 1):
         return Interval(value=float(rows[0]))

@@ -21,12 +21,12 @@ from skillscale.laws.skills.regression import (
     FittedLine,
     MixEffectDraws,
     MixOptima,
+    category_shares,
     check_names,
     fit_line,
     interval_of_line,
     mean_line,
     pooled_interval,
-    shares_of,
     slope_interval,
 )
 from skillscale.laws.uncertainty.resamples import interval
@@ -158,7 +158,7 @@ def log_ratios(fits: StudyResults, over: str, under: str) -> dict[str, float]:
         InputError: a category is not one of the runs'.
     """
     check_names(fits, (), (over, under))
-    a, b = shares_of(fits, over), shares_of(fits, under)
+    a, b = category_shares(fits, over), category_shares(fits, under)
     return {mix: math.log(a[mix] / b[mix]) for mix in fits.mixes if a[mix] > 0 and b[mix] > 0}
 
 

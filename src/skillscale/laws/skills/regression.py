@@ -212,7 +212,7 @@ def check_names(fits: StudyResults, columns: Sequence[str], categories: Sequence
             raise InputError(f"the runs' mixes have no category {category}; they have {', '.join(there) or 'none'}")
 
 
-def shares_of(fits: StudyResults, category: str) -> dict[str, float]:
+def category_shares(fits: StudyResults, category: str) -> dict[str, float]:
     """Share of a category in each mix.
 
     Raises:

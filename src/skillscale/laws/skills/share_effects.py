@@ -22,12 +22,12 @@ from skillscale.laws.skills.regression import (
     FittedLine,
     MixEffectDraws,
     MixOptima,
+    category_shares,
     check_names,
     fit_line,
     interval_of_line,
     mean_line,
     pooled_interval,
-    shares_of,
     slope_interval,
 )
 from skillscale.laws.uncertainty.resamples import holm, interval, two_sided_p
@@ -213,7 +213,7 @@ def share_study(
     effects, points = [], []
     lines: dict[tuple[str, float], _Lines] = {}
     for column, category in categories.items():
-        luck, shares = MixEffectDraws.draw(fits.mixes, fits.resamples, rng), shares_of(fits, category)
+        luck, shares = MixEffectDraws.draw(fits.mixes, fits.resamples, rng), category_shares(fits, category)
         points += _points(fits, column, category, shares)
         optima = [_optima(fits, column, C, category, shares) for C in budgets]
         for one in optima:

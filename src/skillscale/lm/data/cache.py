@@ -1,4 +1,4 @@
-"""Folders that are made once and named by their content, whatever number of workers ask for them."""
+"""Folders that are named by their content and made once, even if several workers need them at the same time."""
 
 import errno
 import shutil
@@ -15,7 +15,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def make_once(folder: Path, make: Callable[[Path], None], *, progress: Progress) -> Path:
-    """Make ``folder`` with ``make(partial)`` unless it is there; others wait, and nothing half made stays."""
+    """Make ``folder`` with ``make(partial)`` unless it exists; other workers wait, and a failure leaves no folder."""
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -26,8 +26,8 @@ def make_once(folder: Path, make: Callable[[Path], None], *, progress: Progress)
 
 
 @contextmanager
-def name_full_disk(cache: Path) -> Iterator[None]:
-    """Turn the system's error of a full disk into one that says what to do.
+def explain_full_disk(cache: Path) -> Iterator[None]:
+    """Turn the error of a full disk into a message with its cure.
 
     Raises:
         TrainingError: the disk is full.
@@ -38,13 +38,13 @@ def name_full_disk(cache: Path) -> Iterator[None]:
         if error.errno not in _FULL:
             raise
         raise TrainingError(
-            f"no room to write in {cache}: {error.strerror}; free some space, or choose another cache folder"
+            f"no room to write in {cache}: {error.strerror}. Free some space or choose another cache folder."
         ) from error
 
 
 def _make(folder: Path, make: Callable[[Path], None]) -> None:
     partial = folder.with_name(f"{folder.name}.partial")
-    if partial.exists():  # of a worker that was killed: we hold the lock, so nobody writes there
+    if partial.exists():  # of a worker that was killed: this process holds the lock, so no other writes there
         shutil.rmtree(partial)
     partial.mkdir()
     try:
@@ -61,7 +61,7 @@ def _locked(path: Path, progress: Progress) -> Iterator[None]:
     try:
         lock.acquire(timeout=0.05)
     except Timeout:
-        progress(f"waiting for another worker, which makes {path.stem}")
+        progress(f"waiting for another worker, which is making {path.stem}")
         lock.acquire()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Token arrays on disk: a category's training tokens in one long row, end-of-text after each document."""
+"""Token arrays on disk: a category's training tokens in one row, with end-of-text after each document."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -8,17 +8,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from skillscale.formatting import format_count
 from skillscale.lm.data.cache import Progress
 from skillscale.lm.data.tokenizer import Tokenizer
 
 Ids = npt.NDArray[np.unsignedinteger]
-_BATCH = 1 << 20  # characters encoded at once: bounds the memory (about fifty times as much)
-_REPORT = 8 << 20
+_BATCH = 1 << 20  # characters encoded at once: memory is about fifty times as much
+_REPORT = 8 << 20  # bytes between two lines of progress
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenArray:
-    """A category's training tokens. ``array``: 1-d, memory-mapped; ``n_bytes``: of the text; ``folder``: theirs."""
+    """A category's training tokens, memory-mapped: (n_tokens,). ``n_bytes``: UTF-8 bytes of the text."""
 
     array: Ids
     n_documents: int
@@ -27,7 +28,7 @@ class TokenArray:
 
     @property
     def n_tokens(self) -> int:
-        """Unique tokens there are, end-of-text included."""
+        """Number of tokens, end-of-text included."""
         return len(self.array)
 
 
@@ -39,14 +40,17 @@ class _Header:
     n_bytes: int
 
 
-def token_type(vocab_size: int) -> str:
-    """The smallest type that holds every id."""
+def token_dtype(vocab_size: int) -> str:
+    """Return the smallest type that holds every id."""
     return "uint16" if vocab_size <= 2**16 else "uint32"
 
 
 def write_tokens(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, *, label: str, progress: Progress) -> None:
-    """Encode texts batch by batch into ``folder``; plain writes, as a full disk would kill a memory map's writer."""
-    dtype = token_type(tokenizer.vocab_size)
+    """Encode texts in batches into ``folder``.
+
+    Plain writes: a full disk would kill a process that writes to a memory map.
+    """
+    dtype = token_dtype(tokenizer.vocab_size)
     n_tokens = n_documents = n_bytes = reported = 0
     with (folder / "tokens.bin").open("wb") as file:
         for batch in _batches(texts):
@@ -62,22 +66,22 @@ def write_tokens(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, *, la
             n_tokens += len(row)
             if n_bytes - reported >= _REPORT:
                 reported = n_bytes
-                progress(f"{label}: {n_bytes / 1e6:.0f} MB, {n_tokens / 1e6:.1f} M tokens")
+                progress(f"{label}: {n_bytes / 1e6:.0f} MB, {format_count(n_tokens)} tokens")
     header = _Header(dtype=dtype, n_tokens=n_tokens, n_documents=n_documents, n_bytes=n_bytes)
     (folder / "tokens.json").write_text(json.dumps(asdict(header)), encoding="utf-8")
-    progress(f"{label}: {n_documents} documents, {n_bytes / 1e6:.1f} MB, {n_tokens / 1e6:.2f} M tokens")
+    progress(f"{label}: {n_documents} documents, {n_bytes / 1e6:.1f} MB, {format_count(n_tokens)} tokens")
 
 
 def open_tokens(folder: Path) -> TokenArray:
-    """The tokens that ``write_tokens`` left in a folder, memory-mapped."""
+    """Open the tokens that ``write_tokens`` wrote to a folder, memory-mapped."""
     header = _Header(**json.loads((folder / "tokens.json").read_text(encoding="utf-8")))
     array = np.memmap(folder / "tokens.bin", dtype=header.dtype, mode="r", shape=(header.n_tokens,))
-    # a plain view of the map: np.memmap's own indexing costs several times as much
+    # A plain view of the map: indexing a np.memmap costs several times as much
     return TokenArray(array=np.asarray(array), n_documents=header.n_documents, n_bytes=header.n_bytes, folder=folder)
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
-    """Lists of (piece, ends its document), of about ``_BATCH`` characters."""
+    """Yield lists of (piece, whether it ends its document), of about ``_BATCH`` characters."""
     batch: list[tuple[str, bool]] = []
     size = 0
     for text in texts:
@@ -93,7 +97,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """A text in pieces of at most ``_BATCH`` characters, cut after a line where there is one."""
+    """Yield a text in pieces of at most ``_BATCH`` characters, cut after a line where possible."""
     start = 0
     while len(text) - start > _BATCH:
         cut = text.rfind("\n", start, start + _BATCH) + 1 or start + _BATCH

@@ -1,1 +1,1 @@
-"""Measure a model on the evaluation sets of every skill; read Hugging Face checkpoints."""
+"""Evaluate a model on the evaluation sets of every skill; read Hugging Face checkpoints."""

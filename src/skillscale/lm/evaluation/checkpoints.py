@@ -1,4 +1,4 @@
-"""The evaluation sets as texts, and models that bring tokenizers of their own measured on them."""
+"""Evaluate checkpoints that have other tokenizers: the evaluation sets as texts, and losses on them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,46 +10,52 @@ import torch
 
 from skillscale.config import Config, SkillsConfig
 from skillscale.errors import DivergedError, InputError
-from skillscale.lm.data.cache import Progress, name_full_disk
+from skillscale.lm.data.cache import Progress, explain_full_disk
 from skillscale.lm.data.documents import read_rows
-from skillscale.lm.data.fingerprints import origin
+from skillscale.lm.data.fingerprints import find_origin
 from skillscale.lm.data.prepare import embedded_corpora
 from skillscale.lm.evaluation.hf_folder import CheckpointFolder
 from skillscale.lm.evaluation.hf_model import CausalLM
-from skillscale.lm.evaluation.items import ItemSet, pack_windows, pairs_of_rows
-from skillscale.lm.evaluation.skills import EvaluationResult, aggregate_skills, evaluate_windows
+from skillscale.lm.evaluation.items import ItemSet, fill_templates, tokenize_items
+from skillscale.lm.evaluation.skills import EvaluationResult, aggregate_skills, evaluate_set
 from skillscale.point import digest
 from skillscale.record import Measurement
 
-_LOGITS = 2**27  # in one call of a model: half a gigabyte of float32
+_LOGITS = 2**27  # maximum in one call of a model: half a gigabyte of float32
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationTexts:
-    """(prompt, completion) of every item by evaluation set; ``data_hash`` names all of them by content."""
+    """(prompt, completion) of every item by evaluation set; ``data_hash``: a hash of all texts."""
 
     sets: Mapping[str, Sequence[tuple[str, str]]]
     data_hash: str
 
 
 def read_texts(config: Config, cache: Path, *, progress: Progress) -> EvaluationTexts:
-    """Read the evaluation sets of the skills; embedded corpora are made where they are needed.
+    """Read the evaluation sets of the skills; embedded corpora are built if needed.
 
     Raises:
-        InputError: a source, column or template that can't be used.
+        InputError: a source, column or template is not usable.
         TrainingError: the disk is full.
     """
-    with name_full_disk(cache):
-        paths = [one.path for one in config.skills.sets]
+    with explain_full_disk(cache):
+        paths = [settings.path for settings in config.skills.sets]
         embedded = embedded_corpora(paths, config.data, cache, progress=progress)
-        found: dict[str, list[tuple[str, str]]] = {}
-        for one in config.skills.sets:
-            known = origin(one.path, one.split, embedded=embedded, cache=cache)
-            rows = read_rows(one.path, config=one.config, split=one.split, embedded=embedded, revision=known.revision)
-            found[one.name], dropped = pairs_of_rows(rows, one)
-            left_out = f"; {dropped} rows without a completion left out" if dropped else ""
-            progress(f"{one.name}: {len(found[one.name])} items{left_out}")
-    return EvaluationTexts(sets=found, data_hash=digest(found))
+        sets: dict[str, list[tuple[str, str]]] = {}
+        for settings in config.skills.sets:
+            origin = find_origin(settings.path, settings.split, embedded=embedded, cache=cache)
+            rows = read_rows(
+                settings.path,
+                config=settings.config,
+                split=settings.split,
+                embedded=embedded,
+                revision=origin.revision,
+            )
+            sets[settings.name], dropped = fill_templates(rows, settings)
+            skipped = f" ({dropped} rows without a completion skipped)" if dropped else ""
+            progress(f"{settings.name}: {len(sets[settings.name])} items{skipped}")
+    return EvaluationTexts(sets=sets, data_hash=digest(sets))
 
 
 def measure(
@@ -61,57 +67,59 @@ def measure(
     context: int,
     batch_tokens: int | None = None,
 ) -> EvaluationResult:
-    """Measure a checkpoint on every set.
+    """Evaluate a checkpoint on every set.
 
     Args:
-        model: the checkpoint, loaded.
-        folder: where it is from.
-        texts: what it is measured on.
-        skills: made of the sets.
-        context: the most tokens it reads at once.
-        batch_tokens: padded positions in one call of the model, about; None: as many as make 2^27 logits.
+        model: loaded checkpoint.
+        folder: folder of the checkpoint.
+        texts: items of every set.
+        skills: skills and their sets.
+        context: maximum positions that the model reads at once, tokens.
+        batch_tokens: padded positions in one call of the model, about. None: as many as give 2^27 logits.
 
     Raises:
         InputError: the tokenizer can't write the texts.
-        DivergedError: a loss is no number.
+        DivergedError: a loss is not finite.
     """
     size = batch_tokens or max(1, _LOGITS // folder.tokenizer.vocab_size)
     device = next(model.parameters()).device
     return aggregate_skills(
         {
-            name: _loss(model, _items(name, pairs, folder), context=context, device=device, batch_tokens=size)
+            name: _evaluate(model, _tokenize(name, pairs, folder), context=context, device=device, batch_tokens=size)
             for name, pairs in texts.sets.items()
         },
         skills,
     )
 
 
-def _loss(model: CausalLM, items: ItemSet, *, context: int, device: torch.device, batch_tokens: int) -> Measurement:
+def _evaluate(model: CausalLM, items: ItemSet, *, context: int, device: torch.device, batch_tokens: int) -> Measurement:
     try:
-        return evaluate_windows(model, items, context=context, device=device, batch_tokens=batch_tokens)
+        return evaluate_set(model, items, context=context, device=device, batch_tokens=batch_tokens)
     except DivergedError as error:
-        # Nothing was trained here whose learning rate could be lowered
-        raise DivergedError(f"the loss on {items.name} is no number; try another --dtype, or other weights") from error
+        # The first error's cure, a lower learning rate, does not apply to a finished checkpoint
+        raise DivergedError(
+            f"the loss on {items.name} is not finite. Try another --dtype, or other weights."
+        ) from error
 
 
-def _items(name: str, pairs: Sequence[tuple[str, str]], folder: CheckpointFolder) -> ItemSet:
-    """Items as the checkpoint's tokenizer writes them.
+def _tokenize(name: str, pairs: Sequence[tuple[str, str]], folder: CheckpointFolder) -> ItemSet:
+    """Write items with the checkpoint's tokenizer.
 
     Raises:
-        InputError: a completion becomes no token, or unknown ones: its bytes would count, and cost nothing.
+        InputError: a completion has no tokens or unknown ones: its bytes would count without a loss.
     """
-    items = pack_windows(name, pairs, folder.tokenizer)
-    n_unknown = 0 if folder.unknown is None else int((_targets(items) == folder.unknown).sum())
+    items = tokenize_items(name, pairs, folder.tokenizer)
+    n_unknown = 0 if folder.unknown is None else int((_target_ids(items) == folder.unknown).sum())
     if n_unknown or items.completion_tokens.min() < 1:
-        what = f"{n_unknown} of its target tokens are unknown ones" if n_unknown else "of a completion nothing is left"
+        reason = f"{n_unknown} of its target tokens are unknown" if n_unknown else "a completion has no tokens"
         raise InputError(
-            f"the tokenizer of {folder.name} can't write set {name}: {what}; leave out the set or the model"
+            f"the tokenizer of {folder.name} can't write set {name}: {reason}. Remove the set or the checkpoint."
         )
     return items
 
 
-def _targets(items: ItemSet) -> npt.NDArray[np.int64]:
-    """Ids of all target tokens."""
+def _target_ids(items: ItemSet) -> npt.NDArray[np.int64]:
+    """Return the ids of all target tokens."""
     lengths = np.diff(items.offsets)
-    place = np.arange(len(items.ids)) - np.repeat(items.offsets[:-1], lengths)
-    return items.ids[place >= np.repeat(items.prompt_lengths, lengths)].astype(np.int64)
+    position = np.arange(len(items.ids)) - np.repeat(items.offsets[:-1], lengths)
+    return items.ids[position >= np.repeat(items.prompt_lengths, lengths)].astype(np.int64)

@@ -1,6 +1,7 @@
-"""The only door to transformers: models that others trained, built by its code alone, counted, read, and tried out.
+"""The only module that imports transformers: build, count, load and probe published checkpoints.
 
-A checkpoint's own code is never run (no ``trust_remote_code``), pickles are never read, nothing is downloaded.
+Only classes of transformers are built: code in a checkpoint is never run (no ``trust_remote_code``). Pickles are never
+read, and nothing is downloaded.
 """
 
 import math
@@ -16,16 +17,16 @@ from skillscale.record import ModelSize
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 _PROBE = 16  # positions
-# Of the largest logit: what is computed alike differs by less, what sees the future by more
-_SAME = 1e-3
+# Share of the largest logit: rounding differences are smaller, the effect of seeing the future is larger
+_TOLERANCE = 1e-3
 _SHOWN = 3
 
 
 class CausalLM(torch.nn.Module):
     """ids (batch, time) -> logits (batch, time, vocabulary). Every window begins with the first token.
 
-    Many models hold on to it from everywhere (Xiao et al. 2023): a window from the middle of a text gets it in place of
-    the earliest token, which is never a target.
+    Many models attend to that token from every position (Xiao et al. 2023). In a window from the middle of a text it
+    replaces the earliest token, which is never a target.
     """
 
     def __init__(self, model: torch.nn.Module, first: int) -> None:
@@ -34,17 +35,17 @@ class CausalLM(torch.nn.Module):
         self.first = first
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Logits of the next token at every position."""
+        """Return the logits of the next token at every position."""
         windows = ids.clone()
         windows[:, 0] = self.first
         logits: Tensor = self.model(input_ids=windows, use_cache=False).logits
         return logits
 
 
-def size_of(folder: CheckpointFolder) -> ModelSize:
-    """Parameters and shape of a checkpoint, from its config alone: each tensor once, however often it is used.
+def read_model_size(folder: CheckpointFolder) -> ModelSize:
+    """Return parameters and shape of a checkpoint, from its config alone; a shared tensor counts once.
 
-    ``n_params_embed``: lookup tables (of tokens, and of positions where they are learned) and the output head.
+    ``n_params_embed``: lookup tables (of tokens, and of learned positions) and the output head.
 
     Raises:
         InputError: transformers is not installed, or has no causal language model of this architecture.
@@ -54,35 +55,38 @@ def size_of(folder: CheckpointFolder) -> ModelSize:
     try:
         with torch.device("meta"):
             model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except Exception as error:  # whatever a config of others makes its model's code raise
-        raise InputError(f"transformers can't build {folder.path} from its config.json: {_line(error)}") from error
+    except Exception as error:  # a config can make the model's code raise any exception
+        raise InputError(
+            f"transformers can't build {folder.path} from its config.json: {_first_line(error)}. Check it."
+        ) from error
     embedding, shape = model.get_input_embeddings(), config.get_text_config()
     rows = int(embedding.weight.shape[0])
     if folder.tokenizer.vocab_size > rows:
         raise InputError(
             f"the tokenizer of {folder.path} has ids up to {folder.tokenizer.vocab_size - 1}, but the model embeds "
-            f"{rows} tokens; they are not of one checkpoint"
+            f"{rows} tokens, so they are not of one checkpoint. Download it again."
         )
     n_params, n_embed = _count(model)
     return ModelSize(
         n_params=n_params, n_params_nonembed=n_params - n_embed, n_params_embed=n_embed,
-        depth=_whole(shape, "num_hidden_layers"), width=_whole(shape, "hidden_size"),
-        n_heads=_whole(shape, "num_attention_heads"), vocab_size=rows, context=_whole(shape, "max_position_embeddings"),
+        depth=_config_number(shape, "num_hidden_layers"), width=_config_number(shape, "hidden_size"),
+        n_heads=_config_number(shape, "num_attention_heads"), vocab_size=rows,
+        context=_config_number(shape, "max_position_embeddings"),
     )  # fmt: skip
 
 
-def load(folder: CheckpointFolder, *, dtype: str, device: str) -> CausalLM:
-    """Read a checkpoint's weights.
+def load_checkpoint(folder: CheckpointFolder, *, dtype: str, device: str) -> CausalLM:
+    """Load a checkpoint's weights and probe the model.
 
     Args:
-        folder: the checkpoint.
-        dtype: a key of ``DTYPES``, which weights and activations have.
+        folder: checkpoint to load.
+        dtype: type of weights and activations, a key of ``DTYPES``.
         device: ``cpu``, ``cuda``, or ``auto``: cuda if there is one.
 
     Raises:
-        InputError: the files don't hold the weights of this model, or it is no causal model.
-        DivergedError: its logits are no numbers.
-        TrainingError: the device has no room.
+        InputError: the files are not the weights of this model, or it is not causal.
+        DivergedError: its logits are not finite.
+        TrainingError: the device has not enough memory.
     """
     transformers = _library()
     if device == "auto":
@@ -94,12 +98,14 @@ def load(folder: CheckpointFolder, *, dtype: str, device: str) -> CausalLM:
         )  # fmt: skip
         model = model.to(device).eval()
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise TrainingError(f"{folder.name} has no room on {device} in {dtype}; try --dtype bfloat16") from error
-    except Exception as error:  # whatever weights of others make the library raise
-        raise InputError(f"{folder.name} can't be read: {_line(error)}; download it again") from error
+        raise TrainingError(
+            f"{folder.name} in {dtype} does not fit into the memory of {device}. Try --dtype bfloat16."
+        ) from error
+    except Exception as error:  # unreadable weights can make the library raise any exception
+        raise InputError(f"{folder.name} can't be read: {_first_line(error)}. Download it again.") from error
     _check_complete(folder, info)
     causal = CausalLM(model, folder.tokenizer.end_of_text)
-    _try_out(causal, folder, dtype=dtype, device=device)
+    _probe(causal, folder, dtype=dtype, device=device)
     return causal
 
 
@@ -108,66 +114,67 @@ def _library() -> Any:
         import transformers
     except ImportError as error:
         raise InputError(
-            "checkpoints of Hugging Face are read with transformers, which is not installed: pip install "
-            "-c constraints.txt -e '.[hf]'"
+            "transformers, which reads checkpoints of Hugging Face, is not installed. Run pip install "
+            "-c constraints.txt -e '.[hf]'."
         ) from error
-    # What it warns of is checked here, and told once
+    # This module checks what the library warns of, and reports it once
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return transformers
 
 
 def _config(transformers: Any, folder: CheckpointFolder) -> Any:
-    """The checkpoint's config, of a causal language model that transformers has itself."""
+    """Return the checkpoint's config, if it is one of a causal language model in transformers."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    known = set(_names(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
-    told = [str(one) for one in folder.config.get("architectures") or ()]
-    if told and not known & set(told):
+    supported = set(_class_names(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
+    architectures = [str(name) for name in folder.config.get("architectures") or ()]
+    if architectures and not supported & set(architectures):
         raise InputError(
-            f"checkpoint {folder.path} is {' or '.join(told)}, which is no causal language model of transformers "
-            f"{transformers.__version__}; one that brings its own code is not run"
+            f"checkpoint {folder.path} is {' or '.join(architectures)}, which is no causal language model of "
+            f"transformers {transformers.__version__}. Give another checkpoint: code in a checkpoint is never run."
         )
     try:
         config = transformers.AutoConfig.from_pretrained(folder.path, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # a config of others may make the library raise anything
-        raise InputError(f"{folder.path / 'config.json'} can't be used: {_line(error)}") from error
+    except Exception as error:  # an invalid config can make the library raise any exception
+        raise InputError(f"{folder.path / 'config.json'} is not usable: {_first_line(error)}. Check it.") from error
     if getattr(config, "is_encoder_decoder", False) or config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise InputError(f"checkpoint {folder.path} is of type {config.model_type}, which is no causal language model")
+        raise InputError(f"checkpoint {folder.path} is of type {config.model_type}, which is no causal language model.")
     return config
 
 
-def _names(mapping: Mapping[str, Any]) -> list[str]:
-    """Names of classes; one type of model may have several."""
-    return [one for names in mapping.values() for one in ((names,) if isinstance(names, str) else names)]
+def _class_names(mapping: Mapping[str, Any]) -> list[str]:
+    """Return the names of classes; a type of model may have several."""
+    return [name for names in mapping.values() for name in ((names,) if isinstance(names, str) else names)]
 
 
 def _count(model: torch.nn.Module) -> tuple[int, int]:
-    """All parameters, and those of lookup tables and of the output head; ``parameters()`` tells a tied one once."""
-    tables = [one for one in model.modules() if isinstance(one, torch.nn.Embedding)]
+    """Count all parameters, and those of lookup tables and the output head; ``parameters()`` yields a tied one once."""
+    tables = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
     head = model.get_output_embeddings()  # type: ignore[operator]
-    embed = {id(one): one.numel() for part in (*tables, head) if part is not None for one in part.parameters()}
-    return sum(one.numel() for one in model.parameters()), sum(embed.values())
+    modules = [module for module in (*tables, head) if module is not None]
+    embed = {id(parameter): parameter.numel() for module in modules for parameter in module.parameters()}
+    return sum(parameter.numel() for parameter in model.parameters()), sum(embed.values())
 
 
 def _check_complete(folder: CheckpointFolder, info: Mapping[str, Any]) -> None:
-    """Refuse weights of another model: what is missing would be random numbers."""
-    for key, what in (("missing_keys", "lacks"), ("mismatched_keys", "has of another shape")):
-        found = sorted(str(one) for one in info.get(key) or ())
-        if found:
-            more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    """Refuse weights of another model: missing ones would be random numbers."""
+    for key, problem in (("missing_keys", "lacks"), ("mismatched_keys", "has in another shape")):
+        names = sorted(str(name) for name in info.get(key) or ())
+        if names:
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             raise InputError(
-                f"{folder.name} {what} the weights {', '.join(found[:_SHOWN])}{more}; config.json and the weights are "
-                "not of one checkpoint: download it again"
+                f"{folder.name} {problem} the weights {', '.join(names[:_SHOWN])}{more}, so config.json and the "
+                "weights are not of one checkpoint. Download it again."
             )
 
 
-def _try_out(model: CausalLM, folder: CheckpointFolder, *, dtype: str, device: str) -> None:
-    """Read two texts that differ in their second half alone: the first halves must give the same logits, of numbers.
+def _probe(model: CausalLM, folder: CheckpointFolder, *, dtype: str, device: str) -> None:
+    """Check on two texts with the same first half that the first halves give the same, finite logits.
 
     Raises:
-        InputError: a position sees what comes after it, or the logits are too few.
-        DivergedError: they are no numbers.
+        InputError: a position depends on later ones, or there are fewer logits than tokens.
+        DivergedError: the logits are not finite.
     """
     rows, half = folder.tokenizer.vocab_size, _PROBE // 2
     ids = torch.arange(_PROBE, device=device).repeat(2, 1) % rows
@@ -175,23 +182,25 @@ def _try_out(model: CausalLM, folder: CheckpointFolder, *, dtype: str, device: s
     with torch.no_grad():
         logits = model(ids).double()
     if logits.shape[-1] < rows:
-        raise InputError(f"{folder.name} has {logits.shape[-1]} logits, but its tokenizer {rows} tokens")
+        raise InputError(
+            f"{folder.name} has {logits.shape[-1]} logits, but its tokenizer {rows} tokens. Download it again."
+        )
     largest = float(logits.abs().max())
     if not math.isfinite(largest):
         raise DivergedError(
-            f"the logits of {folder.name} are no numbers in {dtype}; try another --dtype, or other weights"
+            f"the logits of {folder.name} are not finite in {dtype}. Try another --dtype, or other weights."
         )
-    if float((logits[0, :half] - logits[1, :half]).abs().max()) > _SAME * largest:
-        raise InputError(f"{folder.name} is not causal: its positions see what comes after them")
+    if float((logits[0, :half] - logits[1, :half]).abs().max()) > _TOLERANCE * largest:
+        raise InputError(f"{folder.name} is not causal: logits depend on later tokens. Give another checkpoint.")
 
 
-def _whole(config: Any, name: str) -> int:
-    """A number of a config; 0 where it has none."""
-    found = getattr(config, name, None)
-    return int(found) if isinstance(found, int | float) else 0
+def _config_number(config: Any, name: str) -> int:
+    """Return a number of a config; 0 if it has none."""
+    value = getattr(config, name, None)
+    return int(value) if isinstance(value, int | float) else 0
 
 
-def _line(error: Exception) -> str:
-    """The first line of an error: what libraries add is advice on their own arguments."""
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error: later lines of a library's error are advice on its arguments."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -1,6 +1,6 @@
 """Templates over the columns of a data set: ``Question: {question}``, ``{answer[value]}``, ``{choices[answer]}``.
 
-Field names are looked up, never evaluated: no attributes, no calls, no format specs.
+Fields are looked up, never evaluated: no attributes, no calls, no format specs.
 """
 
 import json
@@ -11,6 +11,7 @@ from string import Formatter
 from typing import Any
 
 from skillscale.errors import InputError
+from skillscale.lm.data.documents import Row
 
 _FIELD = re.compile(r"(\w+)((?:\[\w+\])*)")
 _KEY = re.compile(r"\[(\w+)\]")
@@ -19,26 +20,26 @@ _KEY = re.compile(r"\[(\w+)\]")
 class Template:
     """A text with fields.
 
-    ``{a}`` is a column, ``{a[key]}`` a key of a mapping, ``{a[0]}`` an item of a list, and ``{a[b]}`` on a list the
-    item whose index stands in column ``b``. A column of JSON text is read when indexed.
+    ``{a}`` is a column, ``{a[key]}`` a key of a mapping, and ``{a[0]}`` an item of a list. ``{a[b]}`` on a list is the
+    item whose index is in column ``b``. A column of JSON text is parsed when it is indexed.
 
     Raises:
-        InputError: a field that can't be looked up.
+        InputError: a field is invalid.
     """
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._parts = [_parsed(part, text) for part in _split(text)]
+        self._parts = [_parse_field(part, text) for part in _split(text)]
         self.columns = tuple(sorted({field[0] for _, field in self._parts if field}))
 
-    def fill(self, row: Mapping[str, Any]) -> str:
-        """The text with the row's values.
+    def fill(self, row: Row) -> str:
+        """Return the text with the row's values.
 
         Raises:
             InputError: the row has no such column, key or item.
         """
         return "".join(
-            literal + (str(_value(field, row, self.text)) if field else "") for literal, field in self._parts
+            literal + (str(_look_up(field, row, self.text)) if field else "") for literal, field in self._parts
         )
 
 
@@ -49,48 +50,48 @@ def _split(text: str) -> list[tuple[str, str | None, str | None, str | None]]:
     try:
         return list(Formatter().parse(text))
     except ValueError as error:
-        raise InputError(f"template {text!r} can't be read: {error}; write {{{{ and }}}} for braces") from error
+        raise InputError(f"template {text!r} can't be read: {error}. Write {{{{ and }}}} for braces.") from error
 
 
-def _parsed(part: tuple[str, str | None, str | None, str | None], text: str) -> _Part:
+def _parse_field(part: tuple[str, str | None, str | None, str | None], text: str) -> _Part:
     literal, name, spec, conversion = part
     if name is None:
         return literal, ()
     match = _FIELD.fullmatch(name)
     if match is None or spec or conversion:
         raise InputError(
-            f"template {text!r} holds a field that can't be looked up: {name!r}; a field reads {{column}}, "
-            "{column[key]} or {column[0]}"
+            f"invalid field in template {text!r}: {name!r}. Write a field as {{column}}, {{column[key]}} or "
+            "{column[0]}."
         )
     return literal, (match[1], *_KEY.findall(match[2]))
 
 
-def _value(field: tuple[str, ...], row: Mapping[str, Any], text: str) -> Any:
+def _look_up(field: tuple[str, ...], row: Row, text: str) -> Any:
     column, *keys = field
     if column not in row:
-        raise InputError(f"template {text!r} names no column: {column!r}; there are {', '.join(row)}")
+        raise InputError(f"unknown column in template {text!r}: {column!r}. Choose from {', '.join(row)}.")
     value = row[column]
     for key in keys:
-        value = _item(value, key, row=row, text=text)
+        value = _index(value, key, row=row, text=text)
     if value is None:
         return ""
     return value
 
 
-def _item(value: Any, key: str, *, row: Mapping[str, Any], text: str) -> Any:
+def _index(value: Any, key: str, *, row: Row, text: str) -> Any:
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        with suppress(json.JSONDecodeError):  # what is no JSON is refused below, with the value
+        with suppress(json.JSONDecodeError):  # text that is no JSON is refused below, with the value
             value = json.loads(value)
     if isinstance(value, Mapping):
         if key not in value:
-            raise InputError(f"template {text!r} names no key: {key!r}; there are {', '.join(map(str, value))}")
+            raise InputError(f"unknown key in template {text!r}: {key!r}. Choose from {', '.join(map(str, value))}.")
         return value[key]
     if isinstance(value, list | tuple):
         index = key if key.isdigit() else row.get(key)
         if not str(index).isdigit() or int(str(index)) >= len(value):
             raise InputError(
-                f"template {text!r} wants item {key!r} (= {index!r}) of a list of {len(value)}; give a number below "
-                f"that, or a column that holds one; columns are {', '.join(row)}"
+                f"template {text!r} has index {key!r} (= {index!r}) for a list of length {len(value)}. Give a smaller "
+                f"number, or a column that contains one (columns: {', '.join(row)})."
             )
         return value[int(str(index))]
-    raise InputError(f"template {text!r} wants {key!r} of {value!r}, which is no list or mapping; drop [{key}]")
+    raise InputError(f"template {text!r} has index {key!r} for {value!r}, which is no list or mapping. Remove [{key}].")

@@ -105,7 +105,7 @@ def branch_plan(point: DesignPoint, size: ModelSize, config: TrainConfig, *, con
         steps=own.steps,
         warmup_steps=WARMUP_STEPS,
         decay_steps=own.steps - own.fork,
-        trunk=point.trunk,
+        stable_phase=point.stable_phase,
     )
 
 
@@ -154,12 +154,12 @@ class StablePhaseLease:
     """One process at a time moves a trunk forward; the others wait for it, and take what it leaves."""
 
     def __init__(self, trunk: StablePhaseCheckpoint) -> None:
-        self.trunk = trunk
+        self.stable_phase = trunk
         self._lock = FileLock(_lock_of(trunk.path))
         self._leaves = trunk.goes_on
 
     def __enter__(self) -> "StablePhaseLease":
-        self.trunk.path.parent.mkdir(parents=True, exist_ok=True)
+        self.stable_phase.path.parent.mkdir(parents=True, exist_ok=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -173,7 +173,7 @@ class StablePhaseLease:
         looked_at = 0
         while not should_stop():
             alone = self._alone()  # before looking: what another process leaves after the look is not missed
-            there = self.trunk.path.stat().st_mtime_ns if self.trunk.path.exists() else 0
+            there = self.stable_phase.path.stat().st_mtime_ns if self.stable_phase.path.exists() else 0
             if there and (alone or there != looked_at):
                 looked_at = there
                 state = self._read(read)
@@ -196,7 +196,7 @@ class StablePhaseLease:
     def end(self, save: Callable[[Path], None]) -> None:
         """At the fork: leave the state to the branches to come, and let others pass."""
         if self._leaves:
-            save(self.trunk.path)
+            save(self.stable_phase.path)
             self._leaves = False
         self._lock.release()
 
@@ -209,9 +209,9 @@ class StablePhaseLease:
 
     def _read(self, read: Callable[[Path], State]) -> State | None:
         try:
-            return read(self.trunk.path)
+            return read(self.stable_phase.path)
         except TrainingError:  # a cache: what is lost is trained again
-            self.trunk.path.unlink(missing_ok=True)
+            self.stable_phase.path.unlink(missing_ok=True)
             return None
 
 

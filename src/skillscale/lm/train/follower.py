@@ -33,7 +33,7 @@ _LOOK_EVERY_S = 1.0
 
 
 def announce_run(
-    team: ProcessGroup, point: DesignPoint, size: ModelSize, optimisation: OptimizerPlan, config: TrainConfig,
+    team: ProcessGroup, point: DesignPoint, size: ModelSize, optimizer_plan: OptimizerPlan, config: TrainConfig,
     categories: Mapping[str, TokenArray],
 ) -> None:  # fmt: skip
     """Tell the others which run is next; nobody is there where this process is alone."""
@@ -42,7 +42,7 @@ def announce_run(
     told = {
         "point": point.as_dict(),
         "size": asdict(size),
-        "optimisation": asdict(optimisation),
+        "optimizer_plan": asdict(optimizer_plan),
         "train": asdict(config),
         "tokens": {name: str(tokens.folder and tokens.folder.absolute()) for name, tokens in categories.items()},
     }
@@ -92,7 +92,7 @@ def _train_along(told: Mapping[str, dict[str, object]], team: ProcessGroup) -> N
     train(
         point,
         size=size,
-        optimisation=OptimizerPlan(**told["optimisation"]),  # type: ignore[arg-type]
+        optimizer_plan=OptimizerPlan(**told["optimizer_plan"]),  # type: ignore[arg-type]
         stream=stream,
         config=TrainConfig(**told["train"]),  # type: ignore[arg-type]
         team=team,

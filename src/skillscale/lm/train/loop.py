@@ -32,7 +32,6 @@ _PART_TOKENS = {"cpu": 2048, "cuda": 32_768}
 _LOOK_EVERY_S = 1.0
 _TIMED_S = 0.3
 _TIMED_STEPS = 20
-_OF_TRUNK = ("decay_steps", "trunk")
 
 
 class BatchStream(Protocol):
@@ -94,7 +93,7 @@ def train(
     point: DesignPoint,
     *,
     size: ModelSize,
-    optimisation: OptimizerPlan,
+    optimizer_plan: OptimizerPlan,
     stream: BatchStream,
     config: TrainConfig,
     checkpoint: Path | None = None,
@@ -106,7 +105,7 @@ def train(
     """Train the model of a point on the first sequences of its stream.
 
     A checkpoint that is there is resumed, and ends in the same weights as a run that was never stopped; so does what
-    there is of a trunk, in its ``turn``, where ``optimisation`` says that the run has one. With a ``team`` all of its
+    there is of a trunk, in its ``turn``, where ``optimizer_plan`` says that the run has one. With a ``team`` all of its
     processes call this; checkpoint, turn and what comes after are the first one's, and so is the model that is whole.
 
     Raises:
@@ -116,7 +115,7 @@ def train(
         Stopped: ``should_stop`` said so.
     """
     with team.together():
-        loop = _Loop(size, optimisation, config, seed=point.seed, n_tokens=point.n_tokens, team=team)
+        loop = _Loop(size, optimizer_plan, config, seed=point.seed, n_tokens=point.n_tokens, team=team)
         return _trained(
             loop, point, size, stream, checkpoint=checkpoint, turn=turn, on_progress=on_progress,
             should_stop=should_stop,
@@ -127,9 +126,9 @@ def _trained(
     loop: "_Loop", point: DesignPoint, size: ModelSize, stream: BatchStream, *, checkpoint: Path | None, turn: StablePhaseLease | None,
     on_progress: Callable[[TrainProgress], None], should_stop: Callable[[], bool],
 ) -> TrainedModel:  # fmt: skip
-    optimisation, config, team = loop.optimisation, loop.config, loop.team
-    identity = digest([point.as_dict(), asdict(size), _plain(optimisation), config.arithmetic])
-    of_trunk = digest([point.trunk, asdict(size), config.arithmetic])
+    optimizer_plan, config, team = loop.optimizer_plan, loop.config, loop.team
+    identity = digest([point.as_dict(), asdict(size), _plain(optimizer_plan), config.arithmetic])
+    of_trunk = digest([point.stable_phase, asdict(size), config.arithmetic])
     own = checkpoint if checkpoint and checkpoint.exists() else None
     state: dict[str, Any] | None
     if own:
@@ -145,7 +144,7 @@ def _trained(
     saved_at = looked_at = began = time.monotonic()
     before = ledger.seconds
     points = loop.rows
-    while ledger.step < optimisation.steps:
+    while ledger.step < optimizer_plan.steps:
         if turn and ledger.step == loop.fork:
             turn.end(partial(loop.save, ledger=ledger, identity=of_trunk))
         if should_stop():
@@ -153,7 +152,7 @@ def _trained(
             if checkpoint:
                 loop.save(checkpoint, ledger, identity)
             raise TrainingInterrupted(
-                f"stopped after {ledger.step} of {optimisation.steps} steps; start it again to go on"
+                f"stopped after {ledger.step} of {optimizer_plan.steps} steps; start it again to go on"
             )
         team.go_on(partial(loop.state, ledger))
         ledger.losses.append(loop.step(stream.batch(*loop.share(ledger.step)), ledger.step))
@@ -169,7 +168,7 @@ def _trained(
             if looks:
                 looked_at = now
                 on_progress(_progress(loop, ledger, loss))
-        if checkpoint and now - saved_at > config.checkpoint_every_s and ledger.step < optimisation.steps:
+        if checkpoint and now - saved_at > config.checkpoint_every_s and ledger.step < optimizer_plan.steps:
             ledger.seconds = before + now - began
             loop.save(checkpoint, ledger, identity)
             saved_at = time.monotonic()
@@ -185,16 +184,18 @@ def _trained(
     )
 
 
-def _plain(optimisation: OptimizerPlan) -> dict[str, Any]:
-    """What names a run's checkpoint; without a trunk as before there were any."""
-    return {key: value for key, value in asdict(optimisation).items() if optimisation.trunk or key not in _OF_TRUNK}
+def _plain(optimizer_plan: OptimizerPlan) -> dict[str, Any]:
+    """What names a run's checkpoint, with the keys of version 0.1."""
+    values = asdict(optimizer_plan)
+    stable_phase, decay_steps = values.pop("stable_phase"), values.pop("decay_steps")
+    return {**values, "decay_steps": decay_steps, "trunk": stable_phase} if stable_phase else values
 
 
 def step_seconds(size: ModelSize, *, batch_sequences: int, config: TrainConfig) -> float:
     """Least seconds of a step of this shape on one device here, on random tokens: other load only adds."""
-    optimisation = OptimizerPlan(lr=1e-6, batch_sequences=batch_sequences, steps=_TIMED_STEPS, warmup_steps=0)
+    optimizer_plan = OptimizerPlan(lr=1e-6, batch_sequences=batch_sequences, steps=_TIMED_STEPS, warmup_steps=0)
     alone = replace(config, devices=1, nodes=1, strategy="auto")
-    loop = _Loop(size, optimisation, alone, seed=0)
+    loop = _Loop(size, optimizer_plan, alone, seed=0)
     ids = np.random.default_rng(0).integers(0, size.vocab_size, (batch_sequences, size.context + 1))
     seconds: list[float] = []
     for step in range(_TIMED_STEPS):
@@ -212,16 +213,16 @@ def curve_steps(steps: int) -> frozenset[int]:
     return frozenset(round(steps * (row + 1) / rows) for row in range(rows))
 
 
-def learning_rate_at(step: int, optimisation: OptimizerPlan, *, decay_to: float) -> float:
+def learning_rate_at(step: int, optimizer_plan: OptimizerPlan, *, decay_to: float) -> float:
     """Rate of a step, from 0: linear up to the peak, then linear down to ``decay_to`` of it after the last step.
 
     A linear decay to near zero beats the cosine at equal tokens (Bergsma et al. 2025, arXiv 2502.15938), and a decay
     over the run's own D is what makes losses at different D comparable (Hoffmann et al. 2022, arXiv 2203.15556).
     """
-    if step < optimisation.warmup_steps:
-        return optimisation.lr * (step + 1) / (optimisation.warmup_steps + 1)
-    left = (optimisation.steps - step) / (optimisation.steps - optimisation.warmup_steps)
-    return optimisation.lr * (decay_to + (1 - decay_to) * left)
+    if step < optimizer_plan.warmup_steps:
+        return optimizer_plan.lr * (step + 1) / (optimizer_plan.warmup_steps + 1)
+    left = (optimizer_plan.steps - step) / (optimizer_plan.steps - optimizer_plan.warmup_steps)
+    return optimizer_plan.lr * (decay_to + (1 - decay_to) * left)
 
 
 class _Loop:
@@ -230,16 +231,16 @@ class _Loop:
     def __init__(
         self,
         size: ModelSize,
-        optimisation: OptimizerPlan,
+        optimizer_plan: OptimizerPlan,
         config: TrainConfig,
         *,
         seed: int,
         n_tokens: int = 0,
         team: ProcessGroup = ALONE,
     ) -> None:
-        self.optimisation, self.config, self.context, self.team = optimisation, config, size.context, team
+        self.optimizer_plan, self.config, self.context, self.team = optimizer_plan, config, size.context, team
         self.branch = None
-        if optimisation.trunk:
+        if optimizer_plan.stable_phase:
             self.branch = cooldown_branch(n_tokens, size.n_params_nonembed, config, context=size.context)
         self.fabric = devices.fabric_for(config, team)
         device = self.fabric.device.type
@@ -248,7 +249,7 @@ class _Loop:
         self.wrapped = self.fabric.setup_module(devices.compile_model(self.model, config, device))
         self.adamw = torch.optim.AdamW(
             weight_groups(self.model, config.weight_decay),
-            lr=optimisation.lr,
+            lr=optimizer_plan.lr,
             betas=(config.beta1, config.beta2),
             fused=True,
         )
@@ -267,11 +268,11 @@ class _Loop:
     @property
     def rows(self) -> frozenset[int]:
         """The steps after which the curve gets a row."""
-        return self.branch.rows if self.branch else curve_steps(self.optimisation.steps)
+        return self.branch.rows if self.branch else curve_steps(self.optimizer_plan.steps)
 
     def first(self, step: int) -> int:
         """Sequences seen before a step, from 0."""
-        return int(self.branch.firsts[step]) if self.branch else step * self.optimisation.batch_sequences
+        return int(self.branch.firsts[step]) if self.branch else step * self.optimizer_plan.batch_sequences
 
     def share(self, step: int) -> tuple[int, int]:
         """First sequence and number of this process's share of a batch."""
@@ -282,7 +283,7 @@ class _Loop:
         """Learning rate of a step, from 0."""
         if self.branch:
             return self.branch.rate(step)
-        return learning_rate_at(step, self.optimisation, decay_to=self.config.decay_to)
+        return learning_rate_at(step, self.optimizer_plan, decay_to=self.config.decay_to)
 
     def tokens(self, step: int) -> int:
         """Tokens seen after a step."""
@@ -344,11 +345,12 @@ class _Loop:
         """
         for name, weight in model.named_parameters() if self.team.is_first else ():
             if not torch.isfinite(weight).all():
-                raise self._diverged(f"{name} is not finite after step {self.optimisation.steps}")
+                raise self._diverged(f"{name} is not finite after step {self.optimizer_plan.steps}")
 
     def _diverged(self, what: str) -> DivergedError:
         return DivergedError(
-            f"diverged: {what} of {self.optimisation.steps} with a peak learning rate of {self.optimisation.lr:.3g}; "
+            f"diverged: {what} of {self.optimizer_plan.steps} with a peak learning rate of "
+            f"{self.optimizer_plan.lr:.3g}; "
             "lower train.lr_coefficient"
         )
 
@@ -425,5 +427,5 @@ def weight_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]
 
 
 def _progress(loop: _Loop, ledger: _Ledger, loss: float) -> TrainProgress:
-    steps, tokens = loop.optimisation.steps, loop.tokens(ledger.step)
+    steps, tokens = loop.optimizer_plan.steps, loop.tokens(ledger.step)
     return TrainProgress(step=ledger.step, steps=steps, tokens=tokens, loss=loss, curve=tuple(ledger.curve))

@@ -1,14 +1,14 @@
 """Between a study and the design of experiments: what may be run and is asked, the runs there are, the advice in words.
 
 In order: ``build_problem`` makes an ``SamplingProblem`` of the settings and of what is ``StudyContext`` of a study; ``run_history`` its runs;
-``laws.design`` advises; ``to_points`` makes design points of the advice, and ``print_recommendation`` says it.
+``laws.design`` advises; ``to_points`` makes design points of the advice, and ``recommendation_text`` says it.
 """
 
 from skillscale.sampler.study.context import context_from_config, context_from_table, filter_mix
 from skillscale.sampler.study.describe import (
     point_rows,
-    print_recommendation,
     recommendation_as_dict,
+    recommendation_text,
     stop_text,
     to_points,
     to_reason,
@@ -21,7 +21,6 @@ from skillscale.sampler.study.problem import (
     SAMPLING_PROBLEM,
     SamplingProblem,
     StudyContext,
-    apply_options,
     build_problem,
 )
 
@@ -38,8 +37,8 @@ __all__ = [
     "context_from_table",
     "filter_mix",
     "point_rows",
-    "print_recommendation",
     "recommendation_as_dict",
+    "recommendation_text",
     "run_history",
     "stop_text",
     "to_points",

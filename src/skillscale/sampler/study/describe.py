@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from skillscale.cli.output import Output
 from skillscale.design.proposal import Proposal, Recommendation, StopReason
 from skillscale.design.targets import Quantity, Target, TargetEstimates
 from skillscale.formatting import format_count, format_flops, format_interval
@@ -34,29 +33,31 @@ def to_points(proposals: Sequence[Proposal], order: SamplingProblem, first_seed:
 
 def to_reason(proposal: Proposal, advice: Recommendation) -> ProposalReason:
     """Why a point is proposed, for its run."""
-    return ProposalReason(purpose=str(proposal.purpose), cost=proposal.cost, fall=proposal.fall, laws=advice.laws)
+    return ProposalReason(
+        purpose=str(proposal.purpose), cost=proposal.cost, narrowing=proposal.narrowing, laws=advice.law_weights
+    )
 
 
 def recommendation_as_dict(
     advice: Recommendation, points: Sequence[DesignPoint], order: SamplingProblem
 ) -> dict[str, Any]:
     """Advice as plain values."""
-    known = [] if advice.answer is None else [
+    known = [] if advice.estimates is None else [
         {
             "name": target.name, "quantity": str(target.quantity), "skill": target.skill, "other": target.other,
             "flops": target.C, "value": value, "lo": lo, "hi": hi,
         }
-        for target, value, lo, hi in _rows(advice.answer)
+        for target, value, lo, hi in _rows(advice.estimates)
     ]  # fmt: skip
     return {
         "points": point_rows(advice, points),
         "targets": known,
-        "level": None if advice.answer is None else advice.answer.level,
-        "half_width": None if advice.answer is None else advice.answer.widest,
-        "ending": None if advice.ending is None else str(advice.ending),
-        "expected_half_width": advice.expected,
-        "flops_to_halve": advice.to_halve,
-        "laws": advice.laws,
+        "level": None if advice.estimates is None else advice.estimates.level,
+        "half_width": None if advice.estimates is None else advice.estimates.widest_half_width,
+        "ending": None if advice.stop_reason is None else str(advice.stop_reason),
+        "expected_half_width": advice.expected_half_width,
+        "flops_to_halve": advice.flops_to_halve,
+        "laws": advice.law_weights,
         "warnings": [*order.notes, *advice.warnings],
         "budget": order.budget,
     }
@@ -73,57 +74,63 @@ def point_rows(advice: Recommendation, points: Sequence[DesignPoint]) -> list[di
             "seed": point.seed,
             "cost": proposal.cost,
             "purpose": str(proposal.purpose),
-            "gain": to_reason(proposal, advice).gain,
-            "fall": dict(proposal.fall),
+            "gain": to_reason(proposal, advice).mean_narrowing,
+            "fall": dict(proposal.narrowing),
         }
         for point, proposal in zip(points, advice.proposals, strict=True)
     ]
 
 
-def print_recommendation(
-    advice: Recommendation, points: Sequence[DesignPoint], order: SamplingProblem, out: Output
-) -> None:
-    """The advice for a person: what is known, what to run next and why, how much more it takes."""
-    for note in (*order.notes, *advice.warnings):
-        out.text(f"note: {note}")
-    if advice.answer is not None:
+def recommendation_text(advice: Recommendation, points: Sequence[DesignPoint], order: SamplingProblem) -> str:
+    """Return the recommendation for a person: estimates, next runs and reasons, further cost."""
+    lines = [f"note: {note}" for note in (*order.notes, *advice.warnings)]
+    if advice.estimates is not None:
         where = f" on {order.mixes[0]}" if order.space.categories else ""
-        out.text(f"what is known{where}, with {advice.answer.level:.0%} intervals:")
-        rows = _rows(advice.answer)
+        lines.append(f"what is known{where}, with {advice.estimates.level:.0%} intervals:")
+        rows = _rows(advice.estimates)
         wide = max(len(_named(target)) for target, *_ in rows)
         for target, value, lo, hi in rows:
-            out.text(f"  {_named(target):<{wide}}  {_interval(value, lo, hi)}")
+            lines.append(f"  {_named(target):<{wide}}  {_interval(value, lo, hi)}")
         if len(order.mixes) > 1:
-            out.text(f"asked about the mix {order.mixes[0]}, one of {len(order.mixes)}; --mixes names another first")
+            lines.append(
+                f"asked about the mix {order.mixes[0]}, one of {len(order.mixes)}; --mixes names another first"
+            )
     halving = (
-        f"halving the widest interval is expected to take about {advice.to_halve:.3g} FLOP"
-        if advice.to_halve is not None and math.isfinite(advice.to_halve)
+        f"halving the widest interval is expected to take about {advice.flops_to_halve:.3g} FLOP"
+        if advice.flops_to_halve is not None and math.isfinite(advice.flops_to_halve)
         else ""
     )
-    little = bool(points) and all(one.fall and to_reason(one, advice).gain < _LITTLE for one in advice.proposals)
+    little = bool(points) and all(
+        one.narrowing and to_reason(one, advice).mean_narrowing < _LITTLE for one in advice.proposals
+    )
     if little:
         beside = f"; {halving}" if halving else ""
-        out.text(f"no run tells much by itself: each narrows the intervals by under {_LITTLE:.0%} in the mean{beside}")
+        lines.append(
+            f"no run tells much by itself: each narrows the intervals by under {_LITTLE:.0%} in the mean{beside}"
+        )
     if points:
-        out.text(_table(advice, points))
-        out.text(
+        lines.append(_table(advice, points))
+        lines.append(
             f"cost: C and an overhead of {order.space.overhead:.3g} FLOP a run (sample.overhead); narrowing: by that "
             "run alone. The plan is for the whole budget, and begins with its cheapest runs"
         )
-    if advice.ending is not None:
-        out.text(stop_text(advice, order))
-    if advice.expected is not None:
-        out.text(
-            f"when the budget of {order.budget:.3g} FLOP is spent, the widest is expected at {_factor(advice.expected)}"
+    if advice.stop_reason is not None:
+        lines.append(stop_text(advice, order))
+    if advice.expected_half_width is not None:
+        lines.append(
+            f"when the budget of {order.budget:.3g} FLOP is spent, the widest is expected at {_factor(advice.expected_half_width)}"
         )
     if halving and not little:
-        out.text(halving)
+        lines.append(halving)
+    return "\n".join(lines)
 
 
 def widths(answer: TargetEstimates) -> dict[str, float]:
     """Half width of each known interval, and the widest, by names that can be metrics."""
     found = {width_name(target): (hi - lo) / 2 for target, _, lo, hi in _rows(answer)}
-    return {name: half for name, half in {**found, "half_width": answer.widest}.items() if math.isfinite(half)}
+    return {
+        name: half for name, half in {**found, "half_width": answer.widest_half_width}.items() if math.isfinite(half)
+    }
 
 
 def width_name(target: Target) -> str:
@@ -134,12 +141,14 @@ def width_name(target: Target) -> str:
 
 def stop_text(advice: Recommendation, order: SamplingProblem) -> str:
     """Why there is nothing to run."""
-    widest = "" if advice.answer is None else f": the widest interval is {_factor(advice.answer.widest)}"
-    if advice.ending is StopReason.PRECISE:
+    widest = (
+        "" if advice.estimates is None else f": the widest interval is {_factor(advice.estimates.widest_half_width)}"
+    )
+    if advice.stop_reason is StopReason.PRECISE:
         return f"precise enough{widest}, and {_factor(order.width)} was asked for"
-    if advice.ending is StopReason.EXHAUSTED:
+    if advice.stop_reason is StopReason.EXHAUSTED:
         return f"all that may be run has been, as often as replicates allows{widest}; raise it, or allow other runs"
-    if advice.ending is StopReason.SPENT:
+    if advice.stop_reason is StopReason.SPENT:
         runs = "" if order.runs is None else f", or of {order.runs} runs,"
         return f"the budget of {order.budget:.3g} FLOP{runs} is spent{widest}; raise it to go on"
     return f"no run is worth its cost any more{widest}"

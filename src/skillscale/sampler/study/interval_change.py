@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from skillscale.design.model_averaging import NOTHING_TOLD
+from skillscale.design.model_averaging import UNINFORMED_HALF_WIDTH
 from skillscale.design.targets import TargetEstimates
 from skillscale.laws.forms.nd import Array
 
@@ -95,4 +95,4 @@ class IntervalReduction:
 
 def _half(answer: TargetEstimates) -> Array:
     """Half widths, (n_targets,); to know nothing more exactly is no gain."""
-    return np.fmin((answer.hi - answer.lo) / 2, NOTHING_TOLD)
+    return np.fmin((answer.hi - answer.lo) / 2, UNINFORMED_HALF_WIDTH)

@@ -55,11 +55,11 @@ class IntervalLog:
         if self._is_drawn or not any(line.flops for line in lines):
             return
         from skillscale.report import style
-        from skillscale.report.interval_figure import half_widths
+        from skillscale.report.interval_figure import draw_half_widths
 
-        figure = half_widths(lines, wanted=self._order.width)
-        self._summary.file("figures/widths.svg", style.svg(figure))
-        self._summary.file("figures/widths.png", style.png(figure))
+        figure = draw_half_widths(lines, target=self._order.width)
+        self._summary.file("figures/widths.svg", style.to_svg(figure))
+        self._summary.file("figures/widths.png", style.to_png(figure))
         self._drawn_s, self._is_drawn = time.monotonic(), True
 
     def _lines(self) -> "list[IntervalSeries]":

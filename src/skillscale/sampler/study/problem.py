@@ -18,7 +18,6 @@ from skillscale.point import Mix
 SAMPLING_PROBLEM = "order"  # the name under which a study remembers what it was sampled for
 LEAST_SHARE = 1e-3  # of the largest run, that the least one costs by default
 BUDGET_RUNS = 10.0  # of the largest, that the budget is by default
-ARGUMENTS = ("wanted", "budget", "flops_max", "flops_min", "mixes", "target_flops", "width")
 _SIZES_TO_BEGIN = 4  # that have a run cheap enough to begin with: fewer tell nothing of a power of N
 _MOST_SIZES = 64  # of a ladder that a design looks at: steps of some 10 % over three decades
 
@@ -60,7 +59,9 @@ class SamplingProblem:
     def wish(self, spent: float, made: int = 0) -> DesignGoal:
         """What to learn with what ``made`` runs, which cost ``spent`` FLOP, have left of the budget."""
         runs = math.inf if self.runs is None else max(self.runs - made, 0)
-        return DesignGoal(targets=self.targets, left=max(self.budget - spent, 0.0), width=self.width, runs=runs)
+        return DesignGoal(
+            targets=self.targets, budget=max(self.budget - spent, 0.0), target_half_width=self.width, max_runs=runs
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Space and targets as plain values by the names of the settings; when it is enough may change as one goes."""
@@ -80,20 +81,6 @@ class SamplingProblem:
         }
 
 
-def apply_options(sample: SampleConfig, arguments: Mapping[str, Any]) -> SampleConfig:
-    """The settings with what the command line says in their place.
-
-    Raises:
-        InputError: a mix has a name and no shares.
-    """
-    given: dict[str, Any] = {name: arguments[name] for name in ARGUMENTS if arguments.get(name) is not None}
-    if "mixes" in given:
-        if isinstance(given["mixes"], str):
-            raise InputError(f"--mixes must hold shares, as in code=.5,prose=.5; code=1, but it is {given['mixes']!r}")
-        given["mixes"] = tuple(dict(mix.shares) for mix in given["mixes"])
-    return replace(sample, **given)
-
-
 def build_problem(sample: SampleConfig, known: StudyContext) -> SamplingProblem:
     """The order that settings and study make.
 
@@ -101,7 +88,7 @@ def build_problem(sample: SampleConfig, known: StudyContext) -> SamplingProblem:
         InputError: a skill that is not measured, no largest run, nothing that may be run, a target compute below the
             runs, or a budget below the cheapest of them.
     """
-    skills = sample.wanted or known.skills
+    skills = sample.target_skills or known.skills
     for name in (*skills, *sample.weights):
         if name not in known.skills:
             raise InputError(
@@ -126,7 +113,7 @@ def build_problem(sample: SampleConfig, known: StudyContext) -> SamplingProblem:
     budget = sample.budget or BUDGET_RUNS * flops_max
     _check_budget(budget, space)
     return SamplingProblem(
-        space=space, mixes=mixes, skills=skills, targets=targets, budget=budget, width=sample.width, runs=sample.runs,
+        space=space, mixes=mixes, skills=skills, targets=targets, budget=budget, width=sample.target_half_width, runs=sample.runs,
         notes=(*_check_targets(targets, space), *_told_of_tokens(space, sample, known)),
     )  # fmt: skip
 
@@ -172,7 +159,7 @@ def _space(sample: SampleConfig, known: StudyContext, flops_max: float, mixes: t
         sizes=_sizes(sample, known, (flops_min, flops_max)),
         categories=categories,
         mixes=np.array([[mix.shares.get(name, 0.0) for name in categories] for mix in mixes]) if categories else None,
-        supply=np.array([supplies[name] for name in categories]) if categories and sample.epochs else None,
+        supply=np.array([supplies[name] for name in categories]) if categories and sample.max_epochs else None,
         overhead=sample.overhead,
         replicates=sample.replicates,
     )
@@ -189,7 +176,7 @@ def _sizes(sample: SampleConfig, known: StudyContext, flops: tuple[float, float]
     inside = [size for size in ladder if low * 0.999 <= size <= high * 1.001]
     if ladder and not inside:
         raise InputError(
-            f"nothing may be run: none of the sizes, which go from {ladder[0]:,} to {ladder[-1]:,} parameters, lies "
+            f"the limits allow no run: none of the sizes, which go from {ladder[0]:,} to {ladder[-1]:,} parameters, lies "
             f"between {low:,.0f} and {high:,.0f}, as n_params, ratio and flops want; widen those"
         )
     if len(inside) <= _MOST_SIZES:
@@ -201,17 +188,19 @@ def _sizes(sample: SampleConfig, known: StudyContext, flops: tuple[float, float]
 def _supplies(sample: SampleConfig, known: StudyContext, mixes: Sequence[Mix]) -> dict[str, float]:
     """Most tokens of each category that one run may see."""
     names = sorted({name for mix in mixes for name in mix.shares})
-    if sample.epochs is None:
+    if sample.max_epochs is None:
         return dict.fromkeys(names, math.inf)
-    limits = sample.epochs if isinstance(sample.epochs, Mapping) else dict.fromkeys(names, sample.epochs)
+    limits = sample.max_epochs if isinstance(sample.max_epochs, Mapping) else dict.fromkeys(names, sample.max_epochs)
     if not known.unique:
         raise InputError(
-            "sample.epochs can't be kept: nobody knows how many tokens each category has, as these data were not "
+            "sample.max_epochs can't be kept: nobody knows how many tokens each category has, as these data were not "
             "prepared here; limit sample.n_tokens instead"
         )
     for name in limits:
         if name not in names or name not in known.unique:
-            raise InputError(f"sample.epochs names no category of the mixes: {name!r}; there are {join_first(names)}")
+            raise InputError(
+                f"sample.max_epochs names no category of the mixes: {name!r}; there are {join_first(names)}"
+            )
     return {name: limits[name] * known.unique[name] if name in limits else math.inf for name in names}
 
 

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from skillscale.errors import InputError
-from skillscale.lm.data.archives import Archive, disk_errors, fetch_all, read_sources
+from skillscale.formatting import format_duration
+from skillscale.lm.data.archives import Archive, explain_disk_errors, fetch_all, read_pinned_archives
 from skillscale.lm.data.corpora import code, knowledge, prose, reasoning
 from skillscale.lm.data.corpora.items import Corpus, Document, Item, announce
 from skillscale.point import digest
@@ -49,9 +50,9 @@ def build(cache: Path, *, preset: str, zipf_exponent: float, progress: Callable[
     """
     if preset not in knowledge.PRESETS:
         raise InputError(f"data.preset {preset!r} does not exist. Choose {', '.join(knowledge.PRESETS)}.")
-    sources = needed(preset)
-    folder = cache.absolute() / "corpora" / name_of(sources, preset=preset, zipf_exponent=zipf_exponent)
-    with disk_errors(folder):
+    sources = required_archives(preset)
+    folder = cache.absolute() / "corpora" / folder_name(sources, preset=preset, zipf_exponent=zipf_exponent)
+    with explain_disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if not (folder / "manifest.json").is_file():
@@ -72,11 +73,11 @@ def build(cache: Path, *, preset: str, zipf_exponent: float, progress: Callable[
                     sources=list(sources.values()),
                     progress=progress,
                 )
-                progress(f"corpora ready in {time.monotonic() - started:.0f} s: {folder}")
+                progress(f"corpora ready in {format_duration(time.monotonic() - started)}: {folder}")
     return folder
 
 
-def needed(preset: str) -> dict[str, Archive]:
+def required_archives(preset: str) -> dict[str, Archive]:
     """Return the archives that a preset reads, by name."""
     names = (
         *knowledge.source_names(preset),
@@ -85,11 +86,11 @@ def needed(preset: str) -> dict[str, Archive]:
         *code.HELD_OUT,
         code.HUMAN_EVAL,
     )
-    pinned = read_sources()
+    pinned = read_pinned_archives()
     return {name: pinned[name] for name in names}
 
 
-def name_of(sources: Mapping[str, Archive], *, preset: str, zipf_exponent: float) -> str:
+def folder_name(sources: Mapping[str, Archive], *, preset: str, zipf_exponent: float) -> str:
     """Name the folder by content: recipe, archives, settings."""
     hashes = {name: source.sha256 for name, source in sources.items()}
     # "popularity": the first name of the exponent; another key would give the same text another data hash

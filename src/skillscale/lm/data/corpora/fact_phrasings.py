@@ -1,6 +1,6 @@
-"""How facts are said: for each relation some statements and questions, so that a fact recurs in new words.
+"""Wordings of facts: several statements and questions for each relation, so that a fact recurs in other words.
 
-``{s}`` opens a sentence and may become a pronoun; ``{n}`` is always the name; ``{v}`` is the answer, letter by letter.
+``{s}`` begins a sentence and is the name or a pronoun, ``{n}`` is always the name, and ``{v}`` is the exact answer.
 """
 
 from collections.abc import Sequence
@@ -236,36 +236,36 @@ QUESTIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("word", "hypernym"): ("What kind of thing does {n} mean?", "What is the broader word for {n}?"),
     ("word", "gloss"): ("What does {n} mean?", "What is the definition of {n}?"),
 }
-_NAME_AGAIN = 0.3
+_NAME_REPEATS = 0.3
 
 
-def profile(entity: Entity, relations: Sequence[str], rng: Random) -> str:
-    """The relations as sentences in the order given: the name first, then the name or a pronoun."""
+def write_profile(entity: Entity, relations: Sequence[str], rng: Random) -> str:
+    """Write the relations as sentences in this order: the name first, then the name or a pronoun."""
     sentences = []
-    for place, relation in enumerate(relations):
+    for index, relation in enumerate(relations):
         template = rng.choice(STATEMENTS[entity.kind, relation])
-        again = place > 0 and rng.random() >= _NAME_AGAIN
-        subject = rng.choice(PRONOUNS[entity.kind]) if again else capital(entity.name)
-        sentences.append(capital(template.format(s=subject, n=entity.name, v=entity.values[relation])))
+        use_pronoun = index > 0 and rng.random() >= _NAME_REPEATS
+        subject = rng.choice(PRONOUNS[entity.kind]) if use_pronoun else capitalise(entity.name)
+        sentences.append(capitalise(template.format(s=subject, n=entity.name, v=entity.values[relation])))
     return " ".join(sentences) + "\n"
 
 
-def record(entity: Entity, relations: Sequence[str]) -> str:
-    """The relations as a line of a table."""
+def write_record(entity: Entity, relations: Sequence[str]) -> str:
+    """Write the relations as a line of a table."""
     cells = [f"{relation.replace('_', ' ')}: {entity.values[relation]}" for relation in relations]
     return " | ".join([f"{entity.kind}: {entity.name}", *cells]) + "\n"
 
 
-def question(entity: Entity, relation: str, rng: Random) -> str:
-    """One of the ways to ask; an item's prompt and a training document share the format."""
+def write_question(entity: Entity, relation: str, rng: Random) -> str:
+    """Write a question in one of its wordings; an item's prompt and a training document share the format."""
     return f"Q: {rng.choice(QUESTIONS[entity.kind, relation]).format(n=entity.name)}\nA:"
 
 
-def answer(entity: Entity, relation: str) -> str:
-    """What follows ``A:``."""
+def write_answer(entity: Entity, relation: str) -> str:
+    """Write the text that follows ``A:``."""
     return f" {entity.values[relation]}\n"
 
 
-def capital(text: str) -> str:
-    """The text with its first letter large, as a sentence begins."""
+def capitalise(text: str) -> str:
+    """Write the first letter of a text in upper case."""
     return text[:1].upper() + text[1:]

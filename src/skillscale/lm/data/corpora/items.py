@@ -1,4 +1,4 @@
-"""What a corpus is made of: documents to train on and items to measure, and the seeded choices between them."""
+"""The parts of a corpus: documents to train on, items to evaluate, and seeded choices among them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ Scalar = str | int | float
 
 
 class Document(NamedTuple):
-    """A training text, ending in a newline, and where it is from."""
+    """A training text, which ends in a newline, and the label of its source."""
 
     text: str
     source: str
@@ -21,7 +21,7 @@ class Item:
     """An evaluation item: the NLL of ``completion`` given ``prompt`` is measured.
 
     A completion ends in a newline. After a prompt it begins with a space or a newline, so that a byte-level tokenizer
-    cuts at the boundary; without a prompt it begins where a line or sentence does.
+    cuts at the boundary. Without a prompt it begins at the start of a line or sentence.
     """
 
     prompt: str
@@ -41,7 +41,7 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """A category's training and validation texts, its evaluation sets, and what is to be said about them."""
+    """A category's training and validation texts, its evaluation sets, and the counts for the manifest."""
 
     train: list[Document]
     validation: list[Document]
@@ -50,34 +50,34 @@ class Corpus:
     dropped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
-def seeded(*parts: Scalar) -> Random:
-    """A random source of its own for each purpose, the same on every machine."""
-    return Random(_number(parts))  # noqa: S311 - draws data, no secrets
+def seeded_rng(*parts: Scalar) -> Random:
+    """Return a random generator for one purpose, the same on every machine."""
+    return Random(_hash64(parts))  # noqa: S311 - draws data, no secrets
 
 
-def share(*parts: Scalar) -> float:
-    """A number in [0, 1) that depends on the parts only: splits by it survive changes elsewhere."""
-    return _number(parts) / 2**64
+def hash_uniform(*parts: Scalar) -> float:
+    """Return a number in [0, 1) that depends on the parts only, so that a split by it is stable."""
+    return _hash64(parts) / 2**64
 
 
-def _number(parts: tuple[Scalar, ...]) -> int:
+def _hash64(parts: tuple[Scalar, ...]) -> int:
     key = "\x1f".join(map(str, parts))
     return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big")
 
 
-def by_hash(names: list[str], salt: str) -> list[str]:
-    """The names in a scrambled order that does not depend on which others there are."""
-    return sorted(names, key=lambda name: (share(salt, name), name))
+def sort_by_hash(names: list[str], salt: str) -> list[str]:
+    """Return the names in a scrambled order; the order of two names does not depend on the other names."""
+    return sorted(names, key=lambda name: (hash_uniform(salt, name), name))
 
 
 def clean(text: str) -> str:
-    """Unix line ends, no trailing blanks, one newline at the end."""
+    """Normalise to Unix line ends, no trailing blanks and one newline at the end."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").expandtabs(4).split("\n")
     return "\n".join(line.rstrip() for line in lines).strip("\n") + "\n"
 
 
-def chunks(pieces: list[str], *, low: int, high: int) -> Iterator[str]:
-    """Join consecutive pieces into separate stretches of ``low`` to ``high`` bytes; longer pieces are skipped."""
+def join_chunks(pieces: list[str], *, low: int, high: int) -> Iterator[str]:
+    """Yield consecutive pieces joined into chunks of ``low`` to ``high`` bytes; longer pieces are skipped."""
     taken: list[str] = []
     size = 0
     for piece in pieces:
@@ -93,17 +93,17 @@ def chunks(pieces: list[str], *, low: int, high: int) -> Iterator[str]:
         yield "".join(taken)
 
 
-def spread(groups: Mapping[str, list[str]], count: int, salt: str) -> list[tuple[str, str]]:
-    """Up to ``count`` (group, text) pairs, from each group in turn, so that a long file does not fill a set."""
-    queues = {name: by_hash(list(dict.fromkeys(texts)), salt) for name, texts in groups.items()}
-    order = by_hash(list(queues), salt)
+def take_in_turn(groups: Mapping[str, list[str]], count: int, salt: str) -> list[tuple[str, str]]:
+    """Return up to ``count`` (group, text) pairs from all groups in turn, so that a long file does not fill a set."""
+    queues = {name: sort_by_hash(list(dict.fromkeys(texts)), salt) for name, texts in groups.items()}
+    order = sort_by_hash(list(queues), salt)
     longest = max(map(len, queues.values()), default=0)
     turns = ((name, queues[name][turn]) for turn in range(longest) for name in order if turn < len(queues[name]))
     return [pair for pair, _ in zip(turns, range(count), strict=False)]
 
 
-def announce(progress: Callable[[str], None], what: str, corpus: Corpus) -> None:
-    """Say what was made, in one line."""
+def announce(progress: Callable[[str], None], category: str, corpus: Corpus) -> None:
+    """Report a corpus in one line."""
     size = sum(len(document.text) for document in corpus.train)
     sets = ", ".join(f"{name} {len(items)}" for name, items in corpus.sets.items())
-    progress(f"{what}: {size / 1e6:.1f} M characters in {len(corpus.train)} documents; {sets}")
+    progress(f"{category}: {size / 1e6:.1f} M characters in {len(corpus.train)} documents; {sets}")

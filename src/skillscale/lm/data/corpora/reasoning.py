@@ -1,7 +1,7 @@
-"""The reasoning corpus: questions that follow from what they state, made by rule, with short answers.
+"""The reasoning corpus: questions that contain all that their answer follows from, made by rule, with short answers.
 
-Each maker draws one task of a kind at a random difficulty. A third of the training documents show their steps before
-the answer; the evaluation asks for the answer at once. No question of the evaluation occurs in training.
+Each maker draws one task of a kind at a random difficulty. A third of the training documents show the steps before the
+answer; the evaluation asks for the answer without steps. No question of the evaluation occurs in training.
 """
 
 from collections import Counter, defaultdict
@@ -13,7 +13,7 @@ from random import Random
 from typing import NamedTuple
 
 from skillscale.lm.data.corpora.contamination import drop_prompts
-from skillscale.lm.data.corpora.items import Corpus, Document, Item, seeded
+from skillscale.lm.data.corpora.items import Corpus, Document, Item, seeded_rng
 
 DOCUMENTS = {"tiny": 70_000, "small": 120_000, "medium": 300_000, "full": 600_000}
 VALIDATION_DOCUMENTS = 3_000
@@ -73,7 +73,7 @@ Maker = Callable[[Random], Task]
 
 
 def arithmetic(rng: Random) -> Task:
-    """A chain of operations from left to right, with small results."""
+    """Draw a chain of operations from left to right, with small results."""
     value = rng.randint(2, 30)
     words, steps = [f"Start with {value}"], []
     for _ in range(rng.randint(2, 4)):
@@ -102,7 +102,7 @@ def arithmetic(rng: Random) -> Task:
 
 
 def expression(rng: Random) -> Task:
-    """An expression with precedence and at most one bracket."""
+    """Draw an expression with precedence and at most one bracket."""
     a, b, c = rng.randint(2, 19), rng.randint(2, 12), rng.randint(2, 30)
     shape = rng.randrange(4)
     if shape == 0:
@@ -119,7 +119,7 @@ def expression(rng: Random) -> Task:
 
 
 def story(rng: Random) -> Task:
-    """Someone's things change hands a few times."""
+    """Draw a story in which things change hands a few times."""
     who, other = rng.sample(NAMES, 2)
     thing, value = rng.choice(THINGS), rng.randint(3, 40)
     words, steps = [rng.choice((f"{who} has {value} {thing}.", f"There are {value} {thing} in {who}'s bag."))], []
@@ -155,7 +155,7 @@ def story(rng: Random) -> Task:
 
 
 def shopping(rng: Random) -> Task:
-    """Prices, quantities and change."""
+    """Draw a purchase with prices, quantities and change."""
     who = rng.choice(NAMES)
     (thing, second), price, number = rng.sample(THINGS, 2), rng.randint(2, 12), rng.randint(2, 9)
     total = price * number
@@ -182,7 +182,7 @@ def shopping(rng: Random) -> Task:
 
 
 def syllogism(rng: Random) -> Task:
-    """A chain of 'all', perhaps broken by a 'no', and whether a statement follows."""
+    """Draw a chain of 'all', perhaps broken by a 'no', and whether a statement follows."""
     length = rng.randint(2, 4)
     groups, who, quality = rng.sample(GROUPS, length), rng.choice(NAMES), rng.choice(ADJECTIVES)
     links = [f"All {first} are {second}." for first, second in pairwise(groups)]
@@ -197,17 +197,20 @@ def syllogism(rng: Random) -> Task:
         which = "none" if negative else "all"
         steps = f"{who} is one of the {groups[member]}, so of the {groups[-1]}, and {which} of these are {quality}"
     else:
-        asked = rng.randrange(length)
+        target = rng.randrange(length)
         question = rng.choice(
-            (f"Does it follow that {who} is one of the {groups[asked]}?", f"Must {who} be one of the {groups[asked]}?")
+            (
+                f"Does it follow that {who} is one of the {groups[target]}?",
+                f"Must {who} be one of the {groups[target]}?",
+            )
         )
-        answer = "yes" if asked >= member else "no"
+        answer = "yes" if target >= member else "no"
         steps = f"{who} is one of the {', the '.join(groups[member:])}"
     return Task(f"{' '.join(links)} {question}", steps, answer)
 
 
 def family(rng: Random) -> Task:
-    """Who is whose parent, and what that makes two people."""
+    """Draw parents, siblings and marriages, and the relation of two people."""
     a, b, c, d = rng.sample(NAMES, 4)
     tasks = (
         ((f"{a} is the parent of {b}.", f"{b} is the parent of {c}."), f"What is {a} to {c}?", "grandparent"),
@@ -237,7 +240,7 @@ def family(rng: Random) -> Task:
 
 
 def calendar(rng: Random) -> Task:
-    """Weekdays and dates some days on."""
+    """Draw a weekday or a date, some days later or earlier."""
     kind, number = rng.randrange(3), rng.randint(2, 45)
     if kind == 0:
         day, back = rng.randrange(7), rng.random() < 0.3
@@ -250,37 +253,37 @@ def calendar(rng: Random) -> Task:
         end = start + timedelta(days=number)
         text = rng.choice(
             (
-                f"Which date is {number} days after {_date(start)}?",
-                f"A trip starts on {_date(start)} and takes {number} days. On which date does it end?",
+                f"Which date is {number} days after {_format_date(start)}?",
+                f"A trip starts on {_format_date(start)} and takes {number} days. On which date does it end?",
             )
         )
-        return Task(text, "", _date(end))
+        return Task(text, "", _format_date(end))
     end = start + timedelta(days=number)
-    return Task(f"How many days are there from {_date(start)} to {_date(end)}?", "", str(number))
+    return Task(f"How many days are there from {_format_date(start)} to {_format_date(end)}?", "", str(number))
 
 
-def _date(day: date) -> str:
+def _format_date(day: date) -> str:
     return f"{day.day} {MONTHS[day.month - 1]} {day.year}"
 
 
 def clock(rng: Random) -> Task:
-    """Times of day, later or apart."""
+    """Draw a time of day some minutes later, or the minutes between two times."""
     start, minutes = rng.randrange(6 * 60, 20 * 60, 5), rng.randrange(10, 225, 5)
     end, who = start + minutes, rng.choice(NAMES)
     if rng.random() < 0.5:
         what = rng.choice(("train leaves", "film starts", "lesson starts", "walk starts"))
-        text = f"The {what} at {_time(start)} and takes {minutes} minutes. When does it end?"
-        return Task(text, f"{minutes} minutes are {minutes // 60} hours and {minutes % 60} minutes", _time(end))
-    text = f"{who} works from {_time(start)} to {_time(end)}. How many minutes is that?"
+        text = f"The {what} at {_format_time(start)} and takes {minutes} minutes. When does it end?"
+        return Task(text, f"{minutes} minutes are {minutes // 60} hours and {minutes % 60} minutes", _format_time(end))
+    text = f"{who} works from {_format_time(start)} to {_format_time(end)}. How many minutes is that?"
     return Task(text, f"{minutes // 60} hours and {minutes % 60} minutes", f"{minutes} minutes")
 
 
-def _time(minutes: int) -> str:
+def _format_time(minutes: int) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}"
 
 
 def sequence(rng: Random) -> Task:
-    """The next number of a sequence with a simple law."""
+    """Draw a sequence with a simple law, and its next number."""
     a, b, kind = rng.randint(1, 30), rng.randint(2, 12), rng.randrange(5)
     if kind == 0:
         terms, steps = [a + b * i for i in range(6)], f"each step adds {b}"
@@ -303,9 +306,9 @@ def sequence(rng: Random) -> Task:
 
 
 def sorting(rng: Random) -> Task:
-    """Order numbers or words, or name the one at a place."""
+    """Draw numbers or words to sort, or of which to name the first or last."""
     if rng.random() < 0.5:
-        items = [str(one) for one in rng.sample(range(1, 100), rng.randint(3, 6))]
+        items = [str(number) for number in rng.sample(range(1, 100), rng.randint(3, 6))]
         ordered = sorted(items, key=int)
         first, last = "smallest", "largest"
     else:
@@ -318,14 +321,14 @@ def sorting(rng: Random) -> Task:
         return Task(f"Sort: {listed}.", "", ", ".join(ordered))
     if kind == 1:
         return Task(f"Sort in falling order: {listed}.", "", ", ".join(reversed(ordered)))
-    end, place = (first, 0) if kind == 2 else (last, -1)
+    end, index = (first, 0) if kind == 2 else (last, -1)
     return Task(
-        f"Of {listed}, which is {'the ' if 'est' in end else ''}{end}?", f"sorted: {', '.join(ordered)}", ordered[place]
+        f"Of {listed}, which is {'the ' if 'est' in end else ''}{end}?", f"sorted: {', '.join(ordered)}", ordered[index]
     )
 
 
 def comparison(rng: Random) -> Task:
-    """Who is tallest, from comparisons in any order."""
+    """Draw comparisons in any order, and the tallest or shortest person."""
     adjective, most, least = rng.choice(
         (
             ("taller", "tallest", "shortest"),
@@ -350,7 +353,7 @@ def comparison(rng: Random) -> Task:
 
 
 def tracking(rng: Random) -> Task:
-    """Where a thing is after people have moved."""
+    """Draw movements of people, and the position of a thing or a person."""
     people, places, thing = rng.sample(NAMES, rng.randint(2, 3)), rng.sample(PLACES, 4), rng.choice(OBJECTS)
     where = {who: rng.choice(places) for who in people}
     words = [f"{who} is in the {where[who]}." for who in people]
@@ -374,7 +377,7 @@ def tracking(rng: Random) -> Task:
 
 
 def letters(rng: Random) -> Task:
-    """Spelling: reversal, counts, places."""
+    """Draw a task of spelling: reversal, counts or positions of letters."""
     word, kind = rng.choice(LETTER_WORDS) + rng.choice(("", "s", "y")), rng.randrange(4)
     if kind == 0:
         return Task(f"Write {word} {rng.choice(LETTER_WORDS)} backwards, first word only.", "", word[::-1])
@@ -398,23 +401,23 @@ def letters(rng: Random) -> Task:
 
 
 def logic(rng: Random) -> Task:
-    """Truth values of small formulas."""
+    """Draw a small formula, and its truth value."""
     names = rng.sample("pqrst", 3)
     values = [rng.random() < 0.5 for _ in names]
     given = ", ".join(f"{name} is {'true' if value else 'false'}" for name, value in zip(names, values, strict=True))
     text, value = names[0], values[0]
     steps = []
-    for name, one in zip(names[1:], values[1:], strict=True):
+    for name, literal in zip(names[1:], values[1:], strict=True):
         operator, negated = rng.choice(("and", "or", "xor")), rng.random() < 0.4
-        right = one != negated
-        value = {"and": value and right, "or": value or right, "xor": value != right}[operator]
+        operand = literal != negated
+        value = {"and": value and operand, "or": value or operand, "xor": value != operand}[operator]
         text = f"({text} {operator} {'not ' if negated else ''}{name})"
         steps.append(f"{text} is {'true' if value else 'false'}")
     return Task(f"If {given}, is {text} true?", ", ".join(steps), "yes" if value else "no")
 
 
 def remainder(rng: Random) -> Task:
-    """Division with a remainder, in numbers or in things."""
+    """Draw a division with a remainder, of numbers or of things."""
     divisor, quotient = rng.randint(2, 12), rng.randint(2, 20)
     rest = rng.randrange(divisor)
     total, thing = divisor * quotient + rest, rng.choice(THINGS)
@@ -442,63 +445,63 @@ MAKERS: dict[str, Maker] = {
 
 
 def build(*, preset: str) -> Corpus:
-    """The corpus of a preset."""
+    """Build the corpus of a preset."""
     return from_counts(DOCUMENTS[preset], validation=VALIDATION_DOCUMENTS, items=SET_ITEMS)
 
 
 def from_counts(documents: int, *, validation: int, items: int) -> Corpus:
-    """So many training and validation documents and evaluation items, kinds in turn."""
+    """Build training documents, ``validation`` documents and up to ``items`` evaluation items, all kinds in turn."""
     train: list[Document] = []
-    asked: set[str] = set()
+    prompts: set[str] = set()
     answers: dict[str, Counter[str]] = defaultdict(Counter)
-    for kind, task, with_steps in tasks("train", documents):
-        train.append(Document(document(task, with_steps=with_steps), f"{LABEL} {kind}"))
-        asked.add(prompt(task))
+    for kind, task, with_steps in draw_tasks("train", documents):
+        train.append(Document(write_document(task, with_steps=with_steps), f"{LABEL} {kind}"))
+        prompts.add(write_prompt(task))
         answers[kind][task.answer] += 1
-    seeded("reasoning-order").shuffle(train)
-    kept, dropped = drop_prompts(list(_items(items, answers)), asked)
-    later = tasks("validation", validation)
+    seeded_rng("reasoning-order").shuffle(train)
+    kept, dropped = drop_prompts(list(_items(items, answers)), prompts)
+    later = draw_tasks("validation", validation)
     return Corpus(
         train=train,
-        validation=[Document(document(task, with_steps=steps), f"{LABEL} {kind}") for kind, task, steps in later],
+        validation=[Document(write_document(task, with_steps=steps), f"{LABEL} {kind}") for kind, task, steps in later],
         sets={"reasoning_qa": kept},
         dropped={"reasoning_qa": dropped},
     )
 
 
-def tasks(seed: str, count: int) -> Iterator[tuple[str, Task, bool]]:
-    """Kind, task, and whether its steps are shown."""
-    rng = seeded("reasoning", seed)
+def draw_tasks(seed: str, count: int) -> Iterator[tuple[str, Task, bool]]:
+    """Yield kind, task, and whether its document shows the steps."""
+    rng = seeded_rng("reasoning", seed)
     kinds = list(MAKERS)
-    for place in range(count):
-        kind = kinds[place % len(kinds)]
+    for index in range(count):
+        kind = kinds[index % len(kinds)]
         task = MAKERS[kind](rng)
         yield kind, task, bool(task.steps) and rng.random() < STEPS_SHARE
 
 
-def prompt(task: Task) -> str:
-    """How a question stands in documents and items."""
+def write_prompt(task: Task) -> str:
+    """Write a question as documents and items have it."""
     return f"Q: {task.question}\nA:"
 
 
-def document(task: Task, *, with_steps: bool) -> str:
-    """A training text; steps stand before ``A:``."""
+def write_document(task: Task, *, with_steps: bool) -> str:
+    """Write a training text; steps come before ``A:``."""
     if with_steps:
         return f"Q: {task.question}\nSteps: {task.steps}.\nA: {task.answer}\n"
-    return f"{prompt(task)} {task.answer}\n"
+    return f"{write_prompt(task)} {task.answer}\n"
 
 
 def _items(count: int, answers: dict[str, Counter[str]]) -> Iterator[Item]:
-    """``ideal_nll``: nats of a guesser who knows only how often the kind has each answer in training."""
+    """Yield items; ``ideal_nll``: nats of a guesser who knows only the frequency of each answer in training."""
     seen: set[str] = set()
-    for kind, task, _ in tasks("items", count):
-        if prompt(task) in seen:
+    for kind, task, _ in draw_tasks("items", count):
+        if write_prompt(task) in seen:
             continue
-        seen.add(prompt(task))
-        known = answers[kind]
-        guess = log((known.total() + len(known) + 1) / (known[task.answer] + 1))
+        seen.add(write_prompt(task))
+        counts = answers[kind]
+        guess = log((counts.total() + len(counts) + 1) / (counts[task.answer] + 1))
         yield Item(
-            prompt=prompt(task),
+            prompt=write_prompt(task),
             completion=f" {task.answer}\n",
             meta={"task": kind, "ideal_nll": round(guess, 6)},
         )

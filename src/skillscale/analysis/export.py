@@ -1,0 +1,114 @@
+"""Export runs as a table that fits alike when it is read back, or laws as JSON or Python."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skillscale.analysis.fit_laws import fit_runs
+from skillscale.analysis.load_laws import load_document
+from skillscale.config import LawConfig, StudyConfig
+from skillscale.errors import InputError
+from skillscale.formatting import to_json
+from skillscale.laws.io.document import read_document, read_metadata
+from skillscale.laws.io.snippet import snippet
+from skillscale.record import RunRecord
+from skillscale.runs.read import NONEMBED, TOTAL, LoadedRuns, describe_exclusions, exclusion_lines
+from skillscale.runs.write import write_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class LawDocument:
+    """Laws as the JSON that is registered, and where they come from."""
+
+    document: dict[str, Any]
+    source: str
+
+
+def export_runs(runs: LoadedRuns, path: Path) -> dict[str, Any]:
+    """Write runs to a table, and beside it the YAML that says which column is what.
+
+    Args:
+        runs: The runs.
+        path: CSV or Parquet file.
+
+    Returns:
+        Files, number of runs, skills and conventions of N.
+    """
+    mapping = path.with_suffix(".yaml")
+    sizes = _sizes(runs)
+    write_table(runs.table, path, mapping, sizes=sizes, purposes=_purposes(runs), more=_bits_per_byte(runs))
+    return {
+        "file": path.absolute(), "columns": mapping.absolute(), "runs": len(runs.table.runs),
+        "skills": runs.table.judged, "conventions": [runs.table.convention, *sizes],
+    }  # fmt: skip
+
+
+def fit_document(runs: LoadedRuns, laws: LawConfig, study: StudyConfig, progress: Callable[[str], None]) -> LawDocument:
+    """Fit the laws of some runs, as the JSON that would be registered."""
+    results = fit_runs(runs, laws, study)
+    for note in (*exclusion_lines(runs), *results.notes, *describe_exclusions(results.excluded)):
+        progress(note)
+    results.require_a_fit()
+    return LawDocument(document=json.loads(results.law_json()), source=runs.name)
+
+
+def read_law_document(address: str, tracking: str) -> LawDocument:
+    """Read laws that were fitted earlier: ``models:/NAME@champion``, or a law.json."""
+    return LawDocument(document=load_document(address, tracking)[0], source=address)
+
+
+def export_laws(laws: LawDocument, path: Path) -> dict[str, str]:
+    """Write laws to a JSON file, or to a Python file that needs numpy alone.
+
+    Returns:
+        Name of each skill's law.
+
+    Raises:
+        InputError: The document holds no law.
+    """
+    fitted = read_document(laws.document, place=laws.source)
+    if not fitted:
+        raise InputError(f"{laws.source} holds no law; fit the runs again")
+    metadata = read_metadata(laws.document)
+    is_python = path.suffix.lower() == ".py"
+    text = snippet(fitted, metadata, source=laws.source) if is_python else to_json(laws.document)
+    path.write_text(text, encoding="utf-8")
+    return {name: law.law.name for name, law in fitted.items()}
+
+
+def _sizes(runs: LoadedRuns) -> dict[str, list[float]]:
+    """N by the other convention, where every run that was trained here tells it."""
+    if not runs.trained:
+        return {}
+    records = _records(runs)
+    if runs.table.convention == NONEMBED:
+        return {TOTAL: [float(record.point.n_params) for record in records]}
+    nonembed = [float(record.size.n_params_nonembed) for record in records if record.size is not None]
+    return {NONEMBED: nonembed} if len(nonembed) == len(records) else {}
+
+
+def _records(runs: LoadedRuns) -> list[RunRecord]:
+    """Of the rows of the table, in their order, where all were trained here."""
+    records = {record.run_id: record for record in runs.records}
+    return [records[run] for run in runs.table.runs["run_id"]]
+
+
+def _purposes(runs: LoadedRuns) -> list[str]:
+    """What the sampler chose each run for; where only that it did is known, that."""
+    purposes = {record.run_id: record.purpose for record in runs.records}
+    return [(purposes.get(run) or "sampled") if run in runs.table.sampled else "" for run in runs.table.runs["run_id"]]
+
+
+def _bits_per_byte(runs: LoadedRuns) -> dict[str, list[float]]:
+    """Bits per byte of each skill, where runs were measured here."""
+    if not runs.trained:
+        return {}
+    measured = [record.skills for record in _records(runs)]
+    every = {
+        f"bpb_{name}": [skills[name].bpb if name in skills else math.nan for skills in measured]
+        for name in runs.table.skills
+    }
+    return {name: values for name, values in every.items() if not all(map(math.isnan, values))}

@@ -1,0 +1,120 @@
+"""From options to a plan: the budget in FLOP, the request, and the record of the answer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from skillscale.analysis.load_laws import LoadedLaws, check_names
+from skillscale.config.options import BudgetOptions, PlanOptions
+from skillscale.errors import FitError, InputError
+from skillscale.formatting import format_flops, format_number, join_words, to_json
+from skillscale.laws.optimum.ensemble import shared_categories
+from skillscale.laws.optimum.plan import Plan, PlanRequest
+from skillscale.point import Mix
+from skillscale.tracking import AnalysisWriter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """C in FLOP, and in words how it came about."""
+
+    flops: float
+    text: str
+
+
+def read_budgets(options: BudgetOptions) -> tuple[Budget, ...]:
+    """Return the budgets that are given in FLOP or in GPU-hours.
+
+    Raises:
+        InputError: None, both, or GPU-hours without the peak and its utilisation.
+    """
+    by_gpu = {"gpu_hours": options.gpu_hours, "gpu_flops": options.gpu_flops, "mfu": options.mfu}
+    cure = "give --flops C, or --gpu_hours H with --gpu_flops PEAK (FLOP/s of one GPU) and --mfu SHARE (of that peak)"
+    if options.flops and any(by_gpu.values()):
+        names = ", ".join(f"--{name}" for name, value in by_gpu.items() if value)
+        raise InputError(f"a budget is given twice, by --flops and by {names}; {cure}")
+    if options.flops:
+        return tuple(Budget(flops=C, text=f"{format_flops(C, 4)} FLOP") for C in options.flops)
+    if not any(by_gpu.values()):
+        raise InputError(f"plan needs a budget: {cure}")
+    if options.gpu_hours is None or options.gpu_flops is None or options.mfu is None:
+        lacking = [f"--{name}" for name, value in by_gpu.items() if not value]
+        raise InputError(f"a budget in GPU-hours lacks {' and '.join(lacking)}; {cure}")
+    rate = options.gpu_flops * options.mfu
+    product = f"x 3600 s x {format_flops(options.gpu_flops, 4)} FLOP/s x {format_number(options.mfu)} of the peak"
+    return tuple(
+        Budget(
+            flops=hours * 3600 * rate,
+            text=f"{format_number(hours, 4)} GPU-hours {product} = {format_flops(hours * 3600 * rate, 4)} FLOP",
+        )
+        for hours in options.gpu_hours
+    )
+
+
+def plan_request(options: PlanOptions, loaded: LoadedLaws) -> PlanRequest:
+    """Return what the plan is for; all skills weigh the same where no weights are given.
+
+    Raises:
+        InputError: Names that the laws lack, weights that are all 0, or a mix that no law takes.
+        FitError: A skill with a weight has no law.
+    """
+    names = list(loaded.laws)
+    for option, weights in (("skill_weights", options.skill_weights), ("validation", options.validation)):
+        for name, weight in weights.items():
+            if weight and name in loaded.unfitted:
+                raise FitError(f"--{option} names {name}, which has no law: {loaded.unfitted[name]}")
+        fitted = {name: weight for name, weight in weights.items() if name not in loaded.unfitted}
+        check_names(option, fitted, names, loaded.name)
+        if weights and not any(weights.values()):
+            raise InputError(f"--{option} sums to 0; give at least one skill a weight above 0")
+    categories = shared_categories(loaded.laws)
+    check_names("bounds", options.bounds, categories, f"the law of {loaded.name}")
+    return PlanRequest(
+        weights=options.skill_weights or dict.fromkeys(loaded.skills or names, 1.0), skills=loaded.skills,
+        validation=options.validation, h=_shares(options.mix, categories, loaded), bounds=options.bounds,
+        sizes=options.n_params or (), tolerance=options.compute_tolerance,
+    )  # fmt: skip
+
+
+def _shares(text: str, categories: Sequence[str], loaded: LoadedLaws) -> Mapping[str, float] | None:
+    """Return the shares of the mix that is given; None for the runs' mean, or where a name stands for it."""
+    if "=" not in text:
+        if text and categories:
+            raise InputError(
+                f"--mix must hold shares of {', '.join(categories)}, as in a=0.5,b=0.5, but it is {text!r}"
+            )
+        return None
+    shares = Mix.parse(text).shares
+    if not categories:
+        laws = ", ".join(sorted({law.law.name for law in loaded.laws.values()}))
+        raise InputError(
+            f"--mix {text} sets a mix, but {laws} does not depend on the mix; fit runs of several mixes with a law "
+            "that does, such as --law separable, or drop --mix"
+        )
+    return shares
+
+
+def no_mix_reason(loaded: LoadedLaws) -> str:
+    """Return why laws that do not depend on the mix say nothing about other mixes."""
+    laws = join_words(sorted({law.law.name for law in loaded.laws.values() if not law.law.needs_mix}))
+    if loaded.named_mix:
+        return "the mixes have names without shares, and each has laws of its own; --mix NAME plans for another"
+    if loaded.runs is None:
+        return f"no mix enters {laws}"
+    if loaded.runs.table.runs["mix"].nunique() > 1:
+        return f"the runs had several, but none enters {laws}; it does with --law separable"
+    return "all runs had one" if loaded.runs.table.categories else "the runs have no shares, and at most one name"
+
+
+def log_plan(
+    run: AnalysisWriter, plans: Sequence[Plan], answer: Mapping[str, Any], text: str, figures: Mapping[str, bytes]
+) -> None:
+    """Write a plan to its run: the answer as JSON and text, the figure by kind, N*, D* and losses as metrics."""
+    run.file("plan.json", to_json(answer))
+    run.file("plan.txt", f"{text}\n")
+    for kind, content in figures.items():
+        run.file(f"figures/plan.{kind}", content)
+    for step, plan in enumerate(plans):
+        numbers = {"flops": plan.optimum.C, "N_star": plan.optimum.N.value, "D_star": plan.optimum.D.value}
+        numbers |= {"loss": plan.loss.value} | {f"loss/{name}": loss.value for name, loss in plan.losses.items()}
+        run.log(metrics={name: value for name, value in numbers.items() if value == value}, step=step)

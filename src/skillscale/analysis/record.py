@@ -1,0 +1,113 @@
+"""Record what was fitted: one MLflow run of the study, its files, its metrics, the registered model."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from skillscale.analysis.fit_laws import FitResults
+from skillscale.errors import TrackingError
+from skillscale.execution.status import StatusPublisher, store_fit_summary
+from skillscale.point import digest
+from skillscale.record import DataSet, RunRecord, RunState
+from skillscale.runs.read import LoadedRuns
+from skillscale.tracking import AnalysisWriter, StudyStore
+
+_LINKED_RUNS = 1000  # runs that link to the law fitted to them: a tag takes some milliseconds
+
+
+def open_record(runs: LoadedRuns, register: str, tracking: str) -> AnalysisWriter | None:
+    """Open the run that a fit is recorded in.
+
+    Args:
+        runs: The runs that were fitted.
+        register: Name in the model registry; empty: none.
+        tracking: MLflow store for laws of a table.
+
+    Returns:
+        A run of the study, or one of its own where a table's laws are registered; None where nothing is recorded.
+    """
+    if runs.study is not None:
+        return runs.study.analysis("fit")
+    return StudyStore.open(tracking).law_run(register) if register else None
+
+
+def log_results(run: AnalysisWriter, results: FitResults, runs: LoadedRuns) -> None:
+    """Write tables, laws and metrics of a fit to its run."""
+    from skillscale.report.laws import errors_frame, law_frame, optima_frame
+    from skillscale.report.tables import study_frames
+
+    curves, optima = results.curves, optima_frame(results.laws, results.flops)
+    tables = {"laws": law_frame(results.laws), "law_optima": optima, "law_errors": errors_frame(results.laws)}
+    for name, table in (study_frames(curves, runs.records) | tables).items():
+        run.file(f"tables/{name}.csv", table.to_csv(index=False))
+    run.file("law.json", results.law_json())
+    metrics = {f"N_star_exponent/{law.skill}": law.a.value for law in curves.power_laws if law.a.is_finite}
+    metrics |= {
+        f"residual/{gap.skill}": gap.value.value for gap in curves.size_gaps if gap.pooled and gap.value.is_finite
+    }
+    metrics |= {
+        f"law_exponent/{name}": law.exponent.value for name, law in results.fitted.items() if law.exponent.is_finite
+    }
+    run.log(metrics=metrics, params={"level": str(curves.level), "resamples": str(curves.resamples)})
+    run.log(metrics=_half_widths(optima, runs.records), step=len(runs.table.runs))
+    if runs.study is not None:
+        ids = sorted(record.run_id for record in runs.records if record.state is RunState.FINISHED)
+        source = f"experiment {runs.study.experiment_id}"
+        run.used([DataSet(name=f"runs of {runs.name}", digest=digest(ids), role="fitting", source=source)])
+
+
+def register_laws(run: AnalysisWriter, results: FitResults, runs: LoadedRuns, name: str) -> str:
+    """Register the laws, bound to the runs that they were fitted to; return their address."""
+    laws = ", ".join(sorted({law.law.name for law in results.fitted.values()}))
+    note = (
+        f"Laws ({laws}) of {len(results.laws)} skills, fitted to {len(runs.table.runs)} rows of {runs.name}. "
+        "Columns: n_params, n_tokens; optionally skill and mix/CATEGORY."
+    )
+    tags, ids = {"runs_of": runs.name, "runs": str(len(runs.table.runs))}, []
+    if runs.study is not None:
+        ids = [record.run_id for record in runs.records if record.state is RunState.FINISHED]
+        note += f"\n\nStudy {runs.study.name}: {runs.study.link}"
+        tags |= {"study": runs.study.name, "runs_digest": digest(sorted(ids))}
+    return run.register(name, results.law_json(), note=note, tags=tags, runs=ids[:_LINKED_RUNS])
+
+
+def publish_results(
+    kind: str, run: AnalysisWriter, results: FitResults, runs: LoadedRuns, *, files: Sequence[str],
+    progress: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Bring the study's description in the MLflow UI up to date; a failure of this costs nothing.
+
+    Args:
+        kind: fit or report.
+        run: The run of the fit.
+        results: What was fitted.
+        runs: The runs that were fitted.
+        files: Files of the run that the description links to.
+        progress: Receiver of a line for a person.
+    """
+    from skillscale.report.laws import optima_frame
+
+    if runs.study is None:
+        return
+    try:
+        store_fit_summary(
+            runs.study, kind, run_id=run.run_id, files=files, runs=len(runs.table.runs), level=results.curves.level,
+            optima=optima_frame(results.laws, results.flops).to_dict(orient="records"),
+        )  # fmt: skip
+    except TrackingError as error:
+        progress(f"note: {error}")
+    StatusPublisher(runs.study, progress).refresh(now=True)
+
+
+def _half_widths(optima: pd.DataFrame, records: Sequence[RunRecord]) -> dict[str, float]:
+    """Return half widths of ln N* by skill and C, as ``sample`` logs them, with the compute that they took."""
+    half = np.log(optima["N_hi"] / optima["N_lo"]) / 2
+    named = {
+        f"half_width/{skill} {C:.3g}".replace("+", ""): float(width)
+        for skill, C, width in zip(optima["skill"], optima["C"], half, strict=True)
+        if np.isfinite(width)
+    }
+    flops = [record.point.flops for record in records if record.state is RunState.FINISHED]
+    widest = {"half_width": max(named.values())} if named else {}
+    return {"runs": float(len(flops)), "flops_finished": sum(flops), **widest, **named}

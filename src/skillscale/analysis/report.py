@@ -1,0 +1,129 @@
+"""Write the report of some runs: fit them, write figures, tables and the page, record all of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from skillscale.analysis.background import report_context
+from skillscale.analysis.fit_laws import FitResults, base_mix, fit_runs, fit_skill_study
+from skillscale.analysis.record import log_results, publish_results
+from skillscale.analysis.text import verdict_text
+from skillscale.config import Config
+from skillscale.config.options import SourceOptions
+from skillscale.laws.results import StudyResults
+from skillscale.laws.skills.skill_study import SkillStudy
+from skillscale.report import style
+from skillscale.report.skill_page import make_skill_figures, skill_frames
+from skillscale.runs.published_optima import read_optima
+from skillscale.runs.read import LoadedRuns, describe_exclusions, exclusion_lines, read_runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A report that was written: what was fitted, the page, and where the MLflow UI shows it."""
+
+    results: FitResults
+    page: Path
+    text: str
+    ui: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the answer of ``report --json``."""
+        return {**self.results.as_dict(), "page": self.page} | ({"ui": self.ui} if self.ui else {})
+
+
+def make_report(
+    source: SourceOptions, config: Config, *, flops: Sequence[float] | None = None, page: str = "",
+    compare_with: str = "roberts2025", progress: Callable[[str], None],
+) -> Report:  # fmt: skip
+    """Fit the runs of a study or a table, write their page, and record both in the study.
+
+    Args:
+        source: Where the runs come from.
+        config: Settings.
+        flops: Budgets of the optima, FLOP; None: the default ones.
+        page: HTML file; empty: ``skillscale-STUDY.html``.
+        compare_with: Published optima to draw too; empty: none.
+        progress: Receiver of a line for a person.
+    """
+    runs = read_runs(source, config)
+    results = fit_runs(runs, config.laws, config.study, flops)
+    for note in (*exclusion_lines(runs), *results.notes, *describe_exclusions(results.excluded)):
+        progress(note)
+    path = Path(page or f"skillscale-{runs.name}.html").absolute()
+    skill_study = fit_skill_study(runs, results, config)
+    html, law_figures = _page(runs, source, config, results, skill_study, compare_with)
+    path.write_text(html, encoding="utf-8")
+    base = base_mix(results.curves, config.study)
+    text = f"{verdict_text(results.curves, base)}\n\npage:  {path}"
+    if runs.store is None or runs.study is None:
+        return Report(results=results, page=path, text=text)
+    with runs.study.analysis("report") as run:
+        log_results(run, results, runs)
+        figures = _figure_files(results, base, law_figures)
+        for name, content in figures.items():
+            run.file(f"figures/{name}", content)
+        for name, frame in skill_frames(skill_study).items():
+            run.file(f"tables/{name}.csv", frame.to_csv(index=False))
+        run.file("page.html", html)
+    images = [f"figures/{name}" for name in figures if name.endswith(".png")]
+    publish_results("report", run, results, runs, files=["page.html", "law.json", *images], progress=progress)
+    runs.store.annotate_mlflow_project_run(
+        runs.study, note=f"Report of study {runs.study.name}", result=results.as_dict()
+    )
+    text += f"\nUI:    {runs.store.ui_command}\n       {runs.study.chart_link}"
+    return Report(results=results, page=path, text=text, ui=runs.store.ui_command)
+
+
+def _page(
+    runs: LoadedRuns, source: SourceOptions, config: Config, results: FitResults, skill_study: SkillStudy | None,
+    compare_with: str,
+) -> tuple[str, dict[str, Any]]:  # fmt: skip
+    """Return the page as HTML, and the figures of the laws."""
+    from skillscale.report.law_figures import draw_law_figures
+    from skillscale.report.page import render_page
+
+    figures = draw_law_figures(results.laws, results.flops)
+    html = render_page(
+        runs.name, runs.records, results.curves, report_context(source, config, runs), laws=results.laws,
+        flops=results.flops, drawn={name: style.to_svg(figure) for name, figure in figures.items()},
+        base=skill_study.base if skill_study else "",
+        differences=make_skill_figures(
+            skill_study, runs.table.own_categories, fits=results.curves, published=_published(compare_with)
+        ),
+    )  # fmt: skip
+    return html, figures
+
+
+def _published(name: str) -> tuple[str, pd.DataFrame] | None:
+    """Return published optima to draw beside the study's; None where the name is empty."""
+    return (Path(name).stem, read_optima(name)) if name else None
+
+
+def _figure_files(results: FitResults, base: str, law_figures: dict[str, Any]) -> dict[str, bytes]:
+    """Return every figure by file name, as SVG for print and PNG for the UI."""
+    files = _isoflop_figures(results.curves, base)
+    for name, figure in law_figures.items():
+        files |= {f"{name}.svg": style.to_svg(figure), f"{name}.png": style.to_png(figure)}
+    return files
+
+
+def _isoflop_figures(curves: StudyResults, base: str) -> dict[str, bytes]:
+    from skillscale.report import figures
+    from skillscale.report.page import shown_mixes
+
+    drawings = {
+        "isoflop": figures.draw_isoflop_curves,
+        "optima": figures.draw_optima,
+        "residuals": figures.draw_size_gaps,
+    }
+    files: dict[str, bytes] = {}
+    for at, mix in enumerate(shown_mixes(curves, base)):
+        for name, draw in drawings.items():
+            figure = draw(curves, mix)
+            stem = name if at == 0 else f"{name}-{at + 1}"
+            files |= {f"{stem}.svg": style.to_svg(figure), f"{stem}.png": style.to_png(figure)}
+    return files

@@ -1,0 +1,39 @@
+"""``fit``: fit every skill of a study or a table, record the fit, print laws and optima."""
+
+from typing import Any
+
+from skillscale.analysis.fit_laws import base_mix, fit_runs
+from skillscale.analysis.record import log_results, open_record, publish_results, register_laws
+from skillscale.analysis.text import verdict_text
+from skillscale.cli.output import Output
+from skillscale.config import Config
+from skillscale.config.options import FitOptions
+from skillscale.runs.read import describe_exclusions, exclusion_lines, read_runs
+
+
+def fit(options: FitOptions, config: Config, out: Output) -> dict[str, Any]:
+    """Fit every skill: its law, its compute optima, its isoFLOP curves.
+
+    Raises:
+        FitError: No skill has a law or an isoFLOP optimum.
+    """
+    from skillscale.report.laws import law_text
+
+    runs = read_runs(options.source, config)
+    results = fit_runs(runs, config.laws, config.study, options.flops)
+    for note in (*exclusion_lines(runs), *results.notes, *describe_exclusions(results.excluded)):
+        out.progress(note)
+    results.require_a_fit()
+    answer = results.as_dict()
+    record = open_record(runs, options.register, options.source.tracking)
+    if record is not None:
+        with record as run:
+            log_results(run, results, runs)
+            if options.register:
+                answer["registered"] = register_laws(run, results, runs, options.register)
+        publish_results("fit", run, results, runs, files=["law.json"], progress=out.progress)
+    out.text(verdict_text(results.curves, base_mix(results.curves, config.study)))
+    out.text(law_text(results.laws, results.flops))
+    if "registered" in answer:
+        out.text(f"registered as {answer['registered']}")
+    return answer
