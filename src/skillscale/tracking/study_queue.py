@@ -9,6 +9,7 @@ from skillscale.point import DesignPoint, Mix
 from skillscale.record import ProposalReason
 from skillscale.tracking.plan_notes import PlanNotes
 from skillscale.tracking.queue import PointQueue, PriorOutcome, QueueItem, Queues
+from skillscale.tracking.queue_storage import QueueAddress
 from skillscale.tracking.run_reader import RunReader, RunStatus
 
 # Where the queue of a study is, as its plan says
@@ -108,7 +109,10 @@ class StudyQueue:
         if self._queue is None and self._unmoved is None and (place := self._notes.queue_place()):
             self._check_address(place)
             queues = self._queues.default if place == _DEFAULT_FILE else self._queues
-            queue = queues.open(self._name) if queues.has(self._name) else self._check_file(queues.address)
+            if not queues.has(self._name):
+                self._check_file(queues.address)
+                return None
+            queue = queues.open(self._name)
             if queues is self._queues:
                 self._queue = queue
             else:
