@@ -21,7 +21,7 @@ from skillscale.errors import FitError
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.skill_law import split_by_skill
 from skillscale.laws.selection.backtest import Score, predictions
-from skillscale.laws.selection.holdout import NEAR, run_shares
+from skillscale.laws.selection.holdout import DUPLICATE_GAP, run_shares
 from skillscale.laws.selection.selection import CandidateLaw, LawSelection, select_law
 from skillscale.runs import parse_columns, read_table
 
@@ -87,7 +87,7 @@ def scored(
     seconds = time.perf_counter() - began
     print(f"{choice.chosen.setting.name}: {choice.chosen.error:.2%} held out, {seconds:.0f} s", flush=True)
     rows = []
-    average = choice.fitted(low)
+    average = choice.fit_all(low)
     for target, high in targets.items():
         for skill, points in high.items():
             told = predictions(average[skill], points, LEVEL)
@@ -102,7 +102,7 @@ def scored(
     for law, one in tried.items():
         print(f"  {one.setting.name}", flush=True)
         try:
-            alone = replace(choice, chosen=one, candidates=(one,)).fitted(low)
+            alone = replace(choice, chosen=one, candidates=(one,)).fit_all(low)
         except FitError as error:
             print(f"  {law}: {error}")
             continue
@@ -132,7 +132,7 @@ def row_of(
     about: Mapping[str, object], candidate: CandidateLaw, target: str, skill: str, told: pd.DataFrame, points: RunData
 ) -> dict[str, object]:
     """One row of the table."""
-    every, last = Score.of(told), Score.of(told[run_shares(points) > 1 - NEAR / 2])
+    every, last = Score.from_table(told), Score.from_table(told[run_shares(points) > 1 - DUPLICATE_GAP / 2])
     return {
         "target": target, **about, "skill": skill, "inner_error": round(candidate.error, 5), "n": every.n,
         "error": round(every.mean_relative_error, 5), "coverage": round(every.coverage, 4),

@@ -30,7 +30,7 @@ from skillscale.laws.fit.joint import fit_skills
 from skillscale.laws.fit.objective import HUBER, Objective
 from skillscale.laws.forms.catalogue import LAWS
 from skillscale.laws.forms.nd import Law
-from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, draws, new_run_sd, resample
+from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, draw_parameters, new_run_sd, resampling_labels
 from skillscale.laws.uncertainty.diagnostics import diagnose_fit
 from skillscale.laws.uncertainty.joint_bootstrap import joint_bootstrap
 from skillscale.laws.uncertainty.resamples import interval
@@ -43,14 +43,14 @@ STARTS = 3
 OBJECTIVES = {"efficient": None, "huber .001": HUBER}
 QUANTITIES = ("alpha", "beta", "a", "ln N*", "ln L", "new run")
 WORDS = {  # by which each warning is known
-    "form": "residuals bend",
-    "mix": "with the mix",
+    "form": "depend on N and D",
+    "mix": "depend on the mix",
     "trend": "noise changes",
-    "outliers": "off the law",
-    "prior": "hardly tell",
+    "outliers": "sd from the law",
+    "prior": "Weak priors",
     "starts": "starts reached",
     "rival": "fits as well",
-    "lopsided": "lopsided",
+    "lopsided": "are skewed",
 }
 OWN = {"alpha": "b", "beta": "a"}  # names of the exponents of one category
 Row = dict[str, object]
@@ -163,7 +163,7 @@ def drawn_from(
     (skill, first), *_ = study.items()
     if first.law.joint:
         joint = fit_skills(data, law=first.law, objective=objective)
-        how = {"labels": partial(resample, method=ResamplingMethod.RUN), "count": RESAMPLES, "seed": seed}
+        how = {"labels": partial(resampling_labels, method=ResamplingMethod.RUN), "count": RESAMPLES, "seed": seed}
         drawn = [joint_bootstrap(joint, data, method=method, **how).q for method in methods]
         return [
             (method, {name: (joint.fits[name], q) for name, q in one.items()})
@@ -171,7 +171,7 @@ def drawn_from(
         ]
     fit = fit_law(first.points, law=first.law, objective=objective, starts=STARTS)
     return [
-        (method, {skill: (fit, draws(fit, first.points, method=method, count=RESAMPLES, seed=seed))})
+        (method, {skill: (fit, draw_parameters(fit, first.points, method=method, count=RESAMPLES, seed=seed))})
         for method in methods
     ]
 
@@ -198,7 +198,7 @@ def warnings(cell: Row) -> list[Row]:
         study = study_of(cell, seed)[NAMES[0]]
         law = study.points.bind(LAWS[str(cell["fitted"])]).for_skill(NAMES[0])
         fit = fit_law(study.points, law=law, objective=None, starts=STARTS)
-        q = draws(fit, study.points, method=ResamplingMethod.WILD, count=RESAMPLES, seed=seed)
+        q = draw_parameters(fit, study.points, method=ResamplingMethod.WILD, count=RESAMPLES, seed=seed)
         found.append(" ".join(diagnose_fit(fit, study.points, q)))
     shares = {name: np.mean([word in text for text in found]) for name, word in WORDS.items()}
     return [

@@ -65,7 +65,7 @@ def starts(points: RunData) -> pd.DataFrame:
     law = points.bind(CHINCHILLA)
     fits = {
         "default": [fit_law(points)],
-        "random": [fit_law(points, law=law, begin=one[None], starts=1) for one in random_starts(100)],
+        "random": [fit_law(points, law=law, starting_points=one[None], starts=1) for one in random_starts(100)],
     }
     return pd.DataFrame([_exactness(name, found) for name, found in fits.items()])
 
@@ -93,7 +93,7 @@ def objectives(points: RunData) -> pd.DataFrame:
 
 def simplex(fit: FitResult, points: RunData) -> float:
     """The least F that Nelder and Mead's search finds from the optimum and from near it, begun anew where it stops."""
-    problem, found = fit.problem(points), []
+    problem, found = fit.build_problem(points), []
     for aside in (0.0, 0.02, -0.02):
         q = fit.q + aside
         for _ in range(6):

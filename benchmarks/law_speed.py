@@ -50,7 +50,7 @@ from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import FitResult, fit_law, refit
 from skillscale.laws.forms.catalogue import CHINCHILLA
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, draws
+from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, draw_parameters
 
 HERE = Path(__file__).parent
 TABLES = Path(os.environ.get("SKILLSCALE_TABLES") or HERE.parents[1] / "shared" / "data")
@@ -239,7 +239,9 @@ def our_resamples(points: RunData, method: ResamplingMethod, *, one_step: bool) 
     fit = fit_law(points)
 
     def run(turn: int) -> Outcome:
-        return Outcome(timed(lambda: draws(fit, points, method=method, count=RESAMPLES, seed=turn, one_step=one_step)))
+        return Outcome(
+            timed(lambda: draw_parameters(fit, points, method=method, count=RESAMPLES, seed=turn, one_step=one_step))
+        )
 
     return run
 
@@ -256,7 +258,7 @@ def their_resamples(points: RunData, **options: float) -> Contestant:
         plain = [Plain(points, row) for row in counts]
         found: list[float] = []
         seconds = timed(lambda: found.extend(one.descend(begin, **options) for one in plain))
-        least = fit.problem(points, weights=counts).value(refit(fit, points, weights=counts)[0])
+        least = fit.build_problem(points, weights=counts).value(refit(fit, points, weights=counts)[0])
         off = float(np.mean(np.array(found) > least * (1 + 1e-6)))
         return Outcome(seconds * RESAMPLES / SAMPLED_RESAMPLES, off=off)
 
@@ -341,7 +343,7 @@ def resampling(
     fit: FitResult, points: RunData, method: ResamplingMethod, count: int, *, one_step: bool
 ) -> Callable[[], Array]:
     """A job."""
-    return lambda: draws(fit, points, method=method, count=count, one_step=one_step)
+    return lambda: draw_parameters(fit, points, method=method, count=count, one_step=one_step)
 
 
 def growth() -> pd.DataFrame:

@@ -145,7 +145,7 @@ def predicted(
         seen, held = (tokens_of(law, points.take(rows), own[skill]) for rows in (fitted, out))
         bound = seen.bind(form(law)).for_skill(skill)
         try:
-            fit = fit_law(seen, law=bound, objective=None, beliefs=weak_priors(bound, seen))
+            fit = fit_law(seen, law=bound, objective=None, priors=weak_priors(bound, seen))
         except FitError as error:
             print(f"{law}, {skill}: {error}")
             continue
@@ -208,7 +208,7 @@ def elasticity(law: str, data: Mapping[str, RunData], skill: str, own: Mapping[s
     else:
         seen = tokens_of(law, points.take(everything), own[skill])
         bound = seen.bind(form(law)).for_skill(skill)
-        q = fit_law(seen, law=bound, objective=None, beliefs=weak_priors(bound, seen)).q
+        q = fit_law(seen, law=bound, objective=None, priors=weak_priors(bound, seen)).q
     ends = []
     for step in (-0.05, 0.05):
         share = base[at] * math.exp(step)

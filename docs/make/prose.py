@@ -34,7 +34,7 @@ BANNED = {
     "what is known": r"\bwhat (is|was|are) known\b",
 }
 NUMBERS = {
-    "a leading zero": r"(?<![\w.)\]}*/%:$'\"~…-])[-−+±]?\.\d(?!\w*[a-z]{2})",
+    "a leading zero": r"(?<![\w.)\]}/%:$'\"~…-])[-−+±]?\.\d(?!\w*[a-z]{2})",
     "no plus in an exponent": r"\d[eE]\+\d",
     "a space before %": r"\d%(?![\w(])",
 }

@@ -74,7 +74,7 @@ def test_without_a_law_those_that_predict_about_as_well_are_averaged(fit):
     one = answer["skills"]["code"]
     assert one["law"] == "chinchilla"
     assert f": {one['setting']}, by its error" in told
-    assert "weak beliefs" in one["setting"]
+    assert "weak priors" in one["setting"]
     assert set(one["believed"]) <= {"ln E", "ln A'", "ln B'", "alpha", "beta"}
     over = one["over_laws"]
     assert sum(over["weights"].values()) == pytest.approx(1)
@@ -96,7 +96,7 @@ def test_a_skill_whose_loss_rises_with_D_is_refused_where_the_law_is_chosen(fit)
 def test_what_is_shared_keeps_the_law_that_was_chosen_and_says_how_it_is_fitted(fit):
     code, answer, told = fit(runs(), "--laws.tie", "alpha")
     assert code == 0
-    assert "without weak beliefs, and with what was asked to be pinned, shared or pooled" in told
+    assert "without weak priors, and with what was asked to be pinned, shared or pooled" in told
     theta = [one["theta"]["alpha"] for one in answer["skills"].values()]
     assert theta[0] == theta[1]
     assert not any("setting" in one for one in answer["skills"].values())
@@ -243,7 +243,8 @@ def test_a_skill_that_cant_be_fitted_costs_no_other(fit):
     assert answer["skills"]["prose"]["status"] == "ok"
     assert answer["skills"]["code"]["status"] == "refused"
     assert (
-        "can't carry a law" in answer["skills"]["code"]["reason"] or "distinct N" in answer["skills"]["code"]["reason"]
+        "can't determine a law" in answer["skills"]["code"]["reason"]
+        or "distinct N" in answer["skills"]["code"]["reason"]
     )
     assert answer["skills"]["code"]["optima"] == []
 

@@ -142,9 +142,9 @@ def test_splits_and_sets_come_back_and_are_not_judged(registry):
     do_import(mapping, frame=digitised())
     table = imported_table(registry, registry.study("theirs"))
     assert_same(table, read_table("runs.csv", parse_columns(mapping)))
-    assert table.judged == ("code", "prose")
+    assert table.judged_skills == ("code", "prose")
     assert table.validation == ("web",)
-    assert table.own_categories == {"code": "prose", "prose": "prose"}
+    assert table.skill_categories == {"code": "prose", "prose": "prose"}
     with pytest.raises(InputError, match=r"another mapping of columns .see splits"):
         do_import({**mapping, "splits": None}, frame=digitised())
 
@@ -379,7 +379,7 @@ def test_a_loss_that_is_nan_or_infinite_is_told_from_one_never_logged(uri, regis
     answer = do_import(TRACKED, from_tracking=uri, experiment="theirs", study="here")
     reasons = ["loss is NaN", "no loss", "loss is inf, not a positive number"]
     assert [one["reason"] for one in answer["unusable"]] == reasons
-    assert [one.reason for one in imported_table(registry, registry.study("here")).unusable] == reasons
+    assert [one.reason for one in imported_table(registry, registry.study("here")).excluded] == reasons
 
 
 def test_what_is_left_out_is_told_by_reason_with_names_and_later_in_a_line(uri, registry):

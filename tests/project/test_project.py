@@ -39,13 +39,6 @@ def readme_commands():
     return [block.strip() for block in re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)]
 
 
-def test_the_readme_lists_the_commands_as_help_does():
-    section = (ROOT / "README.md").read_text().partition("\n## The commands\n")[2].partition("\n## ")[0]
-    *entries, completion = re.findall(r"^\| `(\w+)` \| (.*) \|$", section, re.MULTILINE)
-    assert entries == [(entry.name, entry.help) for entry in cli.COMMANDS]
-    assert completion[0] == "completion"
-
-
 def test_mlproject_has_the_commands_and_passes_on_every_parameter():
     assert list(MLPROJECT) == [command.name for command in cli.COMMANDS]
     for name, entry in MLPROJECT.items():

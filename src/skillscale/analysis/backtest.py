@@ -148,7 +148,7 @@ def _of_group(
     below, above = limit.parts(table)
     names = [
         name
-        for name in (*table.judged, *table.aggregates)
+        for name in (*table.judged_skills, *table.aggregates)
         if below.runs[name].notna().any() and above.runs[name].notna().any()
     ]
     if not names:
@@ -171,7 +171,7 @@ def _plain(one: Backtest) -> dict[str, Any]:
         "average": _plain_score(one.average),
         "unseen": _plain_score(one.unseen),
         "n_of_fitted_runs": one.n_of_fitted_runs,
-        "left_out": one.left_out,
+        "left_out": one.n_early,
         "near_duplicates": one.near_duplicates,
         "reason": one.reason,
     }

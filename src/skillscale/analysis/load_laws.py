@@ -79,7 +79,7 @@ def fit_for_mix(
         progress(note)
     found = {skill: law for skill, law in fitted.laws.items() if isinstance(law, FittedLaw)}
     unfitted = {skill: law.reason for skill, law in fitted.laws.items() if isinstance(law, UnfittedSkill)}
-    unfitted |= runs.table.lost
+    unfitted |= runs.table.missing_skills
     if not found:
         reasons = "; ".join(f"{skill}: {reason}" for skill, reason in unfitted.items())
         raise FitError(f"no skill can be fitted. {reasons}")
@@ -102,7 +102,7 @@ def load_laws(address: str, tracking: str, mix: str) -> LoadedLaws:
         TrackingError: The store has no such model.
     """
     document, name, store = load_document(address, tracking)
-    laws, metadata = read_document(document, place=address), read_metadata(document)
+    laws, metadata = read_document(document, source=address), read_metadata(document)
     if not laws:
         raise InputError(f"{address} holds no law; fit the runs again")
     means = [skill.rpartition("/")[2] if metadata.mixes else skill for skill in metadata.aggregates]

@@ -33,7 +33,7 @@ def draw_law_optima(fitted: dict[str, FittedLaw], flops: Sequence[float]) -> Fig
     """Draw N*(C) of each skill with its interval, dashed beyond the compute of the runs."""
     with mpl.rc_context(STYLE):
         figure, panels = make_panels(len(fitted), height=2.2, share_y=True)
-        ends = [(6 * law.points.N * law.points.D) for law in fitted.values()]
+        ends = [(6 * law.runs.N * law.runs.D) for law in fitted.values()]
         first, last = min(float(C.min()) for C in ends), max(*flops, *(float(C.max()) for C in ends))
         bounds: list[float] = []
         for at, (panel, (name, law)) in enumerate(zip(panels, fitted.items(), strict=True)):
@@ -51,7 +51,7 @@ def draw_law_optima(fitted: dict[str, FittedLaw], flops: Sequence[float]) -> Fig
 
 def _draw_law_optimum(panel: Axes, law: FittedLaw, first: float, last: float, colour: str) -> list[float]:
     C = np.geomspace(first, last, _STEPS)
-    value, drawn = law.log_optima_of(law.fit.theta[None], C)[0], law.optima_over_laws(C)
+    value, drawn = law.log_optima_for(law.fit.theta[None], C)[0], law.ensemble_log_optima(C)
     tails = [(1 - law.level) / 2, (1 + law.level) / 2]
     there = np.isfinite(value) & (np.isfinite(drawn).mean(0) > 0.99)
     if not there.any():
@@ -59,7 +59,7 @@ def _draw_law_optimum(panel: Axes, law: FittedLaw, first: float, last: float, co
         return []
     lo, hi = np.exp(np.nanquantile(drawn[:, there], tails, axis=0))
     N, at = np.exp(value[there]), C[there]
-    largest = float((6 * law.points.N * law.points.D).max())
+    largest = float((6 * law.runs.N * law.runs.D).max())
     inside = at <= largest * 1.01
     panel.fill_between(at, lo, hi, color=colour, alpha=0.18, linewidth=0)
     panel.plot(at[inside], N[inside], color=colour, linewidth=1.4, gid="optimum")
@@ -76,7 +76,7 @@ def draw_law_errors(fitted: dict[str, FittedLaw]) -> Figure:
         figure = Figure(figsize=(WIDTH, 1.7 * math.ceil(number / 2) + 0.7), layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.subplots(math.ceil(number / 2), min(number, 2), squeeze=False, sharex=True)
-        sizes = np.concatenate([law.points.N for law in fitted.values()])
+        sizes = np.concatenate([law.runs.N for law in fitted.values()])
         norm = LogNorm(sizes.min() / 1.01, sizes.max() * 1.01)
         panels = list(grid.flat)
         for panel, (name, law) in zip(panels, fitted.items(), strict=False):
@@ -95,11 +95,11 @@ def draw_law_errors(fitted: dict[str, FittedLaw]) -> Figure:
 
 
 def _draw_error_panel(panel: Axes, law: FittedLaw, norm: LogNorm) -> None:
-    C, error = 6 * law.points.N * law.points.D, 100 * np.expm1(law.fit.residuals)
+    C, error = 6 * law.runs.N * law.runs.D, 100 * np.expm1(law.fit.residuals)
     reach = 100 * max(_OFF / 5, float(np.quantile(np.abs(law.fit.residuals), 0.995)) * 1.3)
     outside = np.abs(error) > reach
     panel.axhline(0, color=INK, linewidth=0.8)
-    panel.scatter(C, np.clip(error, -reach, reach), c=colormaps["viridis"](norm(law.points.N)), s=8, linewidths=0)
+    panel.scatter(C, np.clip(error, -reach, reach), c=colormaps["viridis"](norm(law.runs.N)), s=8, linewidths=0)
     if outside.any():
         panel.text(0.99, 0.95, f"{outside.sum()} beyond the axis", transform=panel.transAxes, ha="right", va="top",
                    fontsize=7, color=GREY)  # fmt: skip

@@ -37,7 +37,7 @@ def law_weights(fitted: FittedLaw) -> dict[str, float]:
 
 def _optima_over_laws(fitted: FittedLaw, flops: Sequence[float]) -> dict[str, Any]:
     """Return the median and interval of N* over all laws that predicted about as well, by their weights."""
-    drawn = fitted.optima_over_laws(list(flops))
+    drawn = fitted.ensemble_log_optima(list(flops))
     tails = [0.5, (1 - fitted.level) / 2, (1 + fitted.level) / 2]
     optima = []
     for at, C in enumerate(flops):
@@ -51,7 +51,7 @@ def _optima_over_laws(fitted: FittedLaw, flops: Sequence[float]) -> dict[str, An
 
 def missing_interval_reason(fitted: FittedLaw, C: float) -> str:
     """Return why N* has no interval over laws, or nothing if it has one."""
-    share = float((~np.isfinite(fitted.optima_over_laws([C]))).mean())
+    share = float((~np.isfinite(fitted.ensemble_log_optima([C]))).mean())
     if share <= 0.01:
         return ""
     return (
@@ -72,7 +72,7 @@ def _fit_as_dict(fitted: FittedLaw, flops: Sequence[float]) -> dict[str, Any]:
     return {
         "law": fitted.law.name,
         "n_runs": fitted.n_runs,
-        "n_clusters": fitted.points.n_clusters,
+        "n_clusters": fitted.runs.n_clusters,
         "objective": fitted.fit.objective.name,
         "F": fitted.fit.F,
         "theta": fitted.fit.parameters,
@@ -95,7 +95,7 @@ def _choice_as_dict(fitted: FittedLaw, flops: Sequence[float]) -> dict[str, Any]
     """Return the fields of a law that was selected on held-out runs."""
     if not fitted.setting:
         return {}
-    choice: dict[str, Any] = {"setting": fitted.setting, "believed": list(fitted.believed)}
+    choice: dict[str, Any] = {"setting": fitted.setting, "believed": list(fitted.prior_dominated)}
     return choice | ({"over_laws": _optima_over_laws(fitted, flops)} if fitted.rivals else {})
 
 
@@ -144,9 +144,9 @@ def optima_frame(laws: Laws, flops: Sequence[float]) -> pd.DataFrame:
     for name, fitted in laws.items():
         if isinstance(fitted, UnfittedSkill):
             continue
-        largest = float((6 * fitted.points.N * fitted.points.D).max())
+        largest = float((6 * fitted.runs.N * fitted.runs.D).max())
         for C in flops:
-            N = fitted.told_optimum(C)
+            N = fitted.ensemble_optimum(C)
             D = C / (6 * N.value) if math.isfinite(N.value) else math.nan
             rows.append((name, fitted.law.name, C, N.value, N.lo, N.hi, D, C / largest, _weights_text(fitted)))
     return pd.DataFrame(rows, columns=["skill", "law", "C", "N", "N_lo", "N_hi", "D", "beyond", "over"])
@@ -158,9 +158,9 @@ def errors_frame(laws: Laws) -> pd.DataFrame:
         pd.DataFrame(
             {
                 "skill": name,
-                "N": fitted.points.N,
-                "D": fitted.points.D,
-                "loss": fitted.points.L,
+                "N": fitted.runs.N,
+                "D": fitted.runs.D,
+                "loss": fitted.runs.L,
                 "error": fitted.fit.residuals,
             }
         )
@@ -184,7 +184,7 @@ def law_text(laws: Laws, flops: Sequence[float]) -> str:
             continue
         theta = fitted.theta
         cells = [_interval_cell(theta.get(letter)) for letter in ("E", "alpha", "beta")]
-        optima = [_size_cell(fitted.told_optimum(C)) for C in shown]
+        optima = [_size_cell(fitted.ensemble_optimum(C)) for C in shown]
         starts = f"{fitted.fit.starts.agree}/{fitted.fit.starts.tried}"
         noise = format_percent(fitted.fit.noise)
         rows.append([name, fitted.law.name, *cells, _interval_cell(fitted.exponent), *optima, starts, noise])

@@ -91,7 +91,7 @@ class GreedyDesign:
 
 def _basins(fit: FitResult, points: RunData) -> tuple[Array, Array]:
     """Optima (K, p) that many starts end in, and their shares of the likelihood."""
-    problem = fit.problem(points)
+    problem = fit.build_problem(points)
     seeds = fit.law.seeds(points.covariates(fit.law), points.log_L, np.asarray(points.weights))[:, list(fit.free)]
     with np.errstate(over="ignore", invalid="ignore"):
         F = problem.value(seeds)
@@ -104,7 +104,7 @@ def _basins(fit: FitResult, points: RunData) -> tuple[Array, Array]:
         if np.isfinite(F[at]) and not near and F[at] - F[kept[0] if kept else at] <= _TOLD / 2 * fit.phi:
             kept.append(int(at))
     weights = np.exp(-(F[kept] - F[kept[0]]) / fit.phi)
-    return problem.parts[0].q(Q[kept]), weights / weights.sum()
+    return problem.blocks[0].q(Q[kept]), weights / weights.sum()
 
 
 @dataclass(frozen=True, kw_only=True)

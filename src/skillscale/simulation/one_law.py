@@ -27,6 +27,6 @@ def fit_one(
     law = LAWS["effective_data" if mixed else "drifting"]
     beliefs = _BELIEFS | {law.log_names[at]: prior for at, prior in law.priors.items()}
     try:
-        return fit_law(points, law=law, objective=None, starts=starts, beliefs=beliefs), points
+        return fit_law(points, law=law, objective=None, starts=starts, priors=beliefs), points
     except FitError:
         return None

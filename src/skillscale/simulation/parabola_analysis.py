@@ -64,7 +64,7 @@ def _told(history: RunHistory, target: Target, skill: str, curve: str, seed: int
         return middle, middle + np.resize(nothing, DRAWS)
     rng = np.random.default_rng(seed)
     luck = Resamples.draw(fit.C, DRAWS, rng)
-    errors = luck.errors(fit.residuals, fit.leverage, np.ones(len(fit.C), dtype=bool))
+    errors = luck.draw_errors(fit.residuals, fit.leverage, np.ones(len(fit.C), dtype=bool))
     if plain:
         minima, within = _vertices(fit, fit.coefficients)
         drawn, _ = _vertices(fit, fit.coefficients + np.einsum("bcn,kn->kbc", fit.projection, errors))

@@ -26,7 +26,7 @@ class LawModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Read the laws; a document of another schema is refused with the cure."""
         path = Path(context.artifacts["law"])
-        self.laws = read_document(json.loads(path.read_text(encoding="utf-8")), place="this registered model")
+        self.laws = read_document(json.loads(path.read_text(encoding="utf-8")), source="this registered model")
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row a row and skill: skill, n_params, n_tokens; loss, lo, hi, new_lo, new_hi (nats per token)."""

@@ -11,7 +11,7 @@ from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
 from skillscale.laws.fit.objective import LEAST_ABSOLUTE, RAW_LEAST_SQUARES, Objective
 from skillscale.laws.uncertainty import bootstrap
-from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, draws
+from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, draw_parameters
 
 
 @pytest.mark.parametrize("name", ["chinchilla", "drifting", "additive_mixture"])
@@ -23,10 +23,10 @@ def test_blocks_of_runs_and_problems_add_up(name, objective, size, monkeypatch):
     found = fit_law(points, law=law, objective=objective, starts=1)
     rng = np.random.default_rng(0)
     K = 7
-    problem = found.problem(points, weights=rng.poisson(1.0, (K, len(points))).astype(float))
+    problem = found.build_problem(points, weights=rng.poisson(1.0, (K, len(points))).astype(float))
     Q = found.q[list(found.free)] + 0.02 * rng.normal(size=(K, found.n_free))
     whole = problem.value(Q), *problem.derivatives(Q)
-    monkeypatch.setattr(newton, "BLOCK", size)
+    monkeypatch.setattr(newton, "CHUNK", size)
     for cut, one in zip((problem.value(Q), *problem.derivatives(Q)), whole, strict=True):
         np.testing.assert_allclose(cut, one, rtol=1e-10, atol=1e-10 * np.abs(one).max())
 
@@ -36,12 +36,12 @@ def test_draws_in_blocks_are_set_by_their_seed_and_spread_alike(method, monkeypa
     law, theta = bound("chinchilla"), truth("chinchilla")
     points = scattered(law, theta, noise=0.01)
     found = fit_law(points, law=law)
-    whole = draws(found, points, method=method, count=400)
+    whole = draw_parameters(found, points, method=method, count=400)
     monkeypatch.setattr(bootstrap, "AT_ONCE", 30 * len(points))
-    q = draws(found, points, method=method, count=400)
+    q = draw_parameters(found, points, method=method, count=400)
     assert q.shape == (400, 5)
     assert len(np.unique(q[:, 3])) == 400  # no block repeats another
-    np.testing.assert_array_equal(q, draws(found, points, method=method, count=400))
+    np.testing.assert_array_equal(q, draw_parameters(found, points, method=method, count=400))
     np.testing.assert_allclose(q.std(0), whole.std(0), rtol=0.25)
 
 
@@ -55,7 +55,7 @@ def test_memory_of_draws_does_not_grow_with_their_number(method, one_step, monke
 
     def peak(count):
         tracemalloc.start()
-        draws(found, points, method=method, count=count, one_step=one_step, budgets=np.arange(1000))
+        draw_parameters(found, points, method=method, count=count, one_step=one_step, budgets=np.arange(1000))
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most
@@ -86,5 +86,5 @@ def test_seeds_of_a_large_table_are_found_on_some_of_its_runs(monkeypatch):
 def test_a_kinked_objective_is_cut_too(monkeypatch):
     points, _ = grid(copies=4)
     whole = fit_law(points, objective=LEAST_ABSOLUTE)
-    monkeypatch.setattr(newton, "BLOCK", 100)
+    monkeypatch.setattr(newton, "CHUNK", 100)
     assert pytest.approx(whole.F, rel=1e-7) == fit_law(points, objective=LEAST_ABSOLUTE).F

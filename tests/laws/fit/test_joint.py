@@ -10,7 +10,7 @@ from skillscale.laws.fit.fit import fit_law
 from skillscale.laws.fit.joint import ParameterSharing, fit_skills
 from skillscale.laws.fit.newton import minimise
 from skillscale.laws.forms.catalogue import LAWS
-from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, resample
+from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, resampling_labels
 from skillscale.laws.uncertainty.joint_bootstrap import joint_bootstrap
 from skillscale.laws.uncertainty.resamples import interval
 from skillscale.simulation.studies import NoiseDraws, plant_skills
@@ -35,7 +35,7 @@ def test_skills_that_share_nothing_are_fitted_as_if_alone():
 
 
 def test_a_shared_exponent_is_one_value_and_comes_back():
-    found = fit_skills(data(), law=LAW, sharing=ParameterSharing(shared=("alpha",)))
+    found = fit_skills(data(), law=LAW, sharing=ParameterSharing(tied=("alpha",)))
     assert len({fit.parameters["alpha"] for fit in found.fits.values()}) == 1
     for name, fit in found.fits.items():
         assert fit.parameters["alpha"] == pytest.approx(0.347, rel=1e-6)
@@ -53,15 +53,15 @@ def test_sharing_an_exponent_tells_it_better():
         }
         own.append(fit_law(runs["code"], law=LAW, objective=None).parameters["alpha"])
         shared.append(
-            fit_skills(runs, law=LAW, objective=None, sharing=ParameterSharing(shared=("alpha",))).fits["code"].theta[3]
+            fit_skills(runs, law=LAW, objective=None, sharing=ParameterSharing(tied=("alpha",))).fits["code"].theta[3]
         )
     assert np.std(shared) < 0.8 * np.std(own)
 
 
 def test_a_pinned_parameter_is_what_was_given():
-    found = fit_skills(data(), law=LAW, sharing=ParameterSharing(pinned={"E": 1.5}, shared=("beta",)))
+    found = fit_skills(data(), law=LAW, sharing=ParameterSharing(fixed={"E": 1.5}, tied=("beta",)))
     assert [fit.parameters["E"] for fit in found.fits.values()] == pytest.approx([1.5] * 3, rel=1e-12)
-    alone = fit_law(data()["wiki"], law=LAW, pins={"E": 1.5})
+    alone = fit_law(data()["wiki"], law=LAW, fixed={"E": 1.5})
     assert alone.parameters["E"] == pytest.approx(1.5, rel=1e-12)
     assert alone.parameters["alpha"] == pytest.approx(0.347, rel=1e-6)
 
@@ -82,7 +82,7 @@ def test_pooling_lies_between_own_values_and_one_shared():
 def test_transfer_can_be_shared_where_categories_are_weighed():
     law = bound("effective_data")
     runs = {name: scattered(law, truth("effective_data"), n=80, seed=at) for at, name in enumerate(("code", "prose"))}
-    found = fit_skills(runs, law=LAWS["effective_data"], sharing=ParameterSharing(shared=("transfer",)))
+    found = fit_skills(runs, law=LAWS["effective_data"], sharing=ParameterSharing(tied=("transfer",)))
     t = [[fit.parameters[f"t_{one}"] for one in CATEGORIES] for fit in found.fits.values()]
     np.testing.assert_allclose(t, [[1.6, 0.4, 1.0]] * 2, rtol=1e-5)
 
@@ -106,7 +106,7 @@ def test_intervals_of_laws_of_all_skills_cover(errors):
         data = {name: one.points for name, one in study.items()}
         joint = fit_skills(data, law=LAWS["capacity_competition"], objective=None)
         for name, q in joint_bootstrap(
-            joint, data, labels=lambda points: resample(points, ResamplingMethod.WILD), count=200, seed=seed
+            joint, data, labels=lambda points: resampling_labels(points, ResamplingMethod.WILD), count=200, seed=seed
         ).q.items():
             one = study[name]
             N = np.exp(one.log_optimum)
@@ -121,7 +121,7 @@ def test_intervals_of_laws_of_all_skills_cover(errors):
 
 
 def test_no_step_lowers_the_joint_objective():
-    found = fit_skills(data(noise=0.01), law=LAW, sharing=ParameterSharing(shared=("alpha",), pooled={"E": 0.2}))
+    found = fit_skills(data(noise=0.01), law=LAW, sharing=ParameterSharing(tied=("alpha",), pooled={"E": 0.2}))
     again, F, _ = minimise(found.problem, found.Q[None] + 1e-3)
     assert F[0] == pytest.approx(found.F, rel=1e-9)
     np.testing.assert_allclose(again[0], found.Q, atol=1e-5)
@@ -130,8 +130,8 @@ def test_no_step_lowers_the_joint_objective():
 @pytest.mark.parametrize(
     ("sharing", "message"),
     [
-        ({"shared": ("E",), "pinned": {"E": 1.0}}, "E can be pinned, shared or pooled, not several"),
-        ({"pooled": {"E": 0.0}}, "the spread of pooled E must be above 0"),
+        ({"tied": ("E",), "fixed": {"E": 1.0}}, "E can be fixed, tied or pooled, but not several"),
+        ({"pooled": {"E": 0.0}}, "the sd of pooled E must be above 0"),
     ],
 )
 def test_contradictions_are_refused(sharing, message):
@@ -144,7 +144,7 @@ def test_a_name_that_the_law_does_not_have_is_refused():
         InputError,
         match=r"gamma of chinchilla can't be tied or pooled over skills\. Choose one of: E, alpha, beta, exponents",
     ):
-        fit_skills(data(), law=LAW, sharing=ParameterSharing(shared=("gamma",)))
+        fit_skills(data(), law=LAW, sharing=ParameterSharing(tied=("gamma",)))
 
 
 def test_no_skill_at_all():

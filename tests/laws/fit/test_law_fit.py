@@ -75,7 +75,7 @@ def test_the_published_optimum_is_reached_from_random_starts(epoch):
     bounded = epoch.bind(CHINCHILLA)
     E, u, v = rng.normal(0.5, 0.3, 100), *rng.normal(-1.0, 0.7, (2, 100))
     begin = np.column_stack([E, u, v, *rng.uniform(0.1, 0.8, (2, 100))])
-    fit = fit_law(epoch, law=bounded, begin=begin, starts=100)
+    fit = fit_law(epoch, law=bounded, starting_points=begin, starts=100)
     assert pytest.approx(0.001018274017801, rel=1e-9) == fit.F
     assert (fit.starts.tried, fit.starts.agree) == (100, 100)
 
@@ -164,14 +164,14 @@ def test_points_of_weight_zero_have_no_say():
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (np.arange(5), "5 runs can't carry a law of 5 parameters; add at least 1"),
-        (np.arange(7), "add a second budget"),
+        (np.arange(5), r"5 runs can't determine a law of 5 parameters\. Add at least 1"),
+        (np.arange(7), "Add a second budget"),
         ([0, 6, 7, 13, 14, 20], None),
         ([3, 3, 3, 10, 10, 10], "2 distinct N"),
-        ([3, 3, 3], r"1 distinct N among 3 runs.*5 parameters take 3 more runs"),
+        ([3, 3, 3], r"1 distinct N among 3 runs.*5 parameters need 3 more runs"),
     ],
 )
-def test_runs_that_cant_carry_a_law_are_refused_with_the_cure(rows, message):
+def test_runs_that_cant_determine_a_law_are_refused_with_the_cure(rows, message):
     points = planted(noise=0.003)
     some = RunData(N=points.N[rows], D=points.D[rows], L=points.L[rows])
     if message is None:
@@ -206,7 +206,7 @@ def test_a_floor_that_runs_to_0_is_followed_there_and_told():
     assert found.fit.converged
     assert found.fit.starts.agree == found.fit.starts.tried
     assert found.fit.theta[0] < 1e-3 * without_floor().L.min()
-    assert (found.status, "can't tell E from 0" in found.reason) == (Status.NOT_IDENTIFIED, True)
+    assert (found.status, "can't separate E from 0" in found.reason) == (Status.NOT_IDENTIFIED, True)
 
 
 def test_a_valley_between_E_and_the_other_terms_is_followed_to_its_end(tables):
@@ -219,12 +219,12 @@ def test_a_valley_between_E_and_the_other_terms_is_followed_to_its_end(tables):
     found = fit_skill("openhermes", points, law=LAWS["separable"], objective=None, resamples=100)
     assert found.fit.converged
     assert found.fit.starts.agree == found.fit.starts.tried
-    further, F, converged = minimise(found.fit.problem(points), found.fit.q[None], max_steps=3000)
+    further, F, converged = minimise(found.fit.build_problem(points), found.fit.q[None], max_steps=3000)
     assert converged.all()
     # The noise that weighs the priors was still settling, within 2 %
     assert F[0] == pytest.approx(found.fit.F + found.fit.penalty, rel=1e-4)
     np.testing.assert_allclose(further[0, 1:], found.fit.q[1:], atol=0.03)
-    assert "can't tell E from 0" in found.reason
+    assert "can't separate E from 0" in found.reason
 
 
 class Misled(FitProblem):
@@ -238,8 +238,8 @@ class Misled(FitProblem):
 def test_giving_up_is_not_taken_for_an_optimum():
     points = planted(noise=0.01)
     fit = fit_law(points)
-    problem = fit.problem(points)
+    problem = fit.build_problem(points)
     assert minimise(problem, fit.q[None] + 0.1)[2].all()
     assert not minimise(problem, fit.q[None] + 0.1, max_steps=2)[2].any()
-    misled = Misled(parts=problem.parts, mean=problem.mean, precision=problem.precision)
+    misled = Misled(blocks=problem.blocks, mean=problem.mean, precision=problem.precision)
     assert not minimise(misled, fit.q[None] + 0.1)[2].any()

@@ -20,7 +20,7 @@ def test_intervals_are_the_draws_with_and_without_the_noise_of_a_run():
     told = one.loss(N, D)
     drawn = one.law.log_loss(one.q, one.law.covariates(N, D))
     np.testing.assert_allclose([told.lo, told.hi], np.exp(np.quantile(drawn, [0.05, 0.95], axis=0)))
-    sd = new_run_sd(one.fit, one.points)
+    sd = new_run_sd(one.fit, one.runs)
     many = np.repeat(drawn, 200, axis=0)
     many = many + sd * np.random.default_rng(0).normal(size=many.shape)
     np.testing.assert_allclose([told.new_lo, told.new_hi], np.exp(np.quantile(many, [0.05, 0.95], axis=0)), rtol=5e-4)
@@ -58,12 +58,12 @@ def test_draws_without_a_loss_make_it_unknown():
 @pytest.mark.parametrize(
     ("N", "D", "message"),
     [
-        ([1e5, -1.0], 1e7, "N must be parameters above 0, but row 1 has -1.0; mend or drop it"),
+        ([1e5, -1.0], 1e7, r"N must be parameters above 0, but row 1 has -1\.0\. Correct or drop it"),
         ([1e5, 1e5], [math.nan, 0.0], r"D must be tokens above 0, but row 0 has nan \(and in 1 more rows\)"),
         (math.inf, 1e7, "N must be parameters above 0, but row 0 has inf"),
     ],
 )
-def test_sizes_that_are_none(N, D, message):
+def test_invalid_sizes(N, D, message):
     q = LAW.log_parameters(THETA[None])
     with pytest.raises(InputError, match=message):
         predict(LAW, THETA, q, N, D, level=0.9, noise=0.02)
@@ -72,13 +72,13 @@ def test_sizes_that_are_none(N, D, message):
 @pytest.mark.parametrize(
     ("h", "message"),
     [
-        ([[0.5, 0.3, 0.2], [0.5, 0.5, 0.5]], r"row 1 has code 0.5, prose 0.5, wiki 0.5, which sum to 1.5; divide"),
-        ([0.7, 0.5, -0.2], "shares from 0 that sum to 1, but row 0"),
+        ([[0.5, 0.3, 0.2], [0.5, 0.5, 0.5]], r"row 1 has code 0.5, prose 0.5, wiki 0.5, which sum to 1.5\. Divide"),
+        ([0.7, 0.5, -0.2], "must be at least 0 and sum to 1, but row 0"),
         ([0.7, 0.3, math.nan], "row 0 has code 0.7, prose 0.3, wiki nan"),
-        ([0.7, 0.3], "a share of each of code, prose, wiki, but 2 shares are given"),
+        ([0.7, 0.3], r"needs 3 shares, but 2 are given\. Give one each of: code, prose, wiki"),
     ],
 )
-def test_mixes_that_are_none(h, message):
+def test_invalid_mixes(h, message):
     assert CATEGORIES == ("code", "prose", "wiki")
     law = bound("separable")
     theta = truth("separable")

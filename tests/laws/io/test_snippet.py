@@ -26,7 +26,7 @@ def saved(name, **more):
     mix = dict(zip(CATEGORIES, (0.2, 0.5, 0.3), strict=True)) if law.needs_mix else {}
     plain = {
         "skill": "code", "law": law, "theta": truth(name), "q": law.log_parameters(truth(name)[None]), "level": 0.9,
-        "noise": 0.01, "status": "ok", "reason": "", "objective": "", "n_runs": 3, "runs": ("a", "b", "c"),
+        "noise": 0.01, "status": "ok", "reason": "", "objective": "", "n_runs": 3, "run_ids": ("a", "b", "c"),
         "digest": "", "reach": (1e9, 1e12), "mix": mix,
     }  # fmt: skip
     return SavedLaw(**plain | more)

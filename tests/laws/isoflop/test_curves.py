@@ -34,7 +34,7 @@ def parabolas(optima, *, curvature=0.08, skew=0.0, sizes=7, noise=0.0, span=8.0,
 def minima(C, N, L, seeds, *, curve="shared", shared=None) -> list[IsoflopMinimum]:
     fit = fit_isoflops(C, N, L, seeds=seeds, curve=curve, shared=shared)
     resamples = Resamples.draw(C, 300, np.random.default_rng(1))
-    errors = resamples.errors(fit.residuals, fit.leverage, fit.used)
+    errors = resamples.draw_errors(fit.residuals, fit.leverage, fit.used)
     drawn = fit.drawn_minima(errors, np.random.default_rng(2).normal(size=(300, 2)))
     return find_minima(fit, drawn, level=0.9, mix="m", skill="s")
 

@@ -48,7 +48,7 @@ def known(law: Law, q: np.ndarray, skill: str, *, spread: float = 0.0, draws: in
         starts=MultiStart(tried=1, agree=1, gap=math.inf), free=tuple(range(len(q))), prior=(np.zeros(0), np.zeros((0, 0))),
     )  # fmt: skip
     drawn = q + spread * np.random.default_rng(0).normal(size=(draws, len(q)))
-    return FittedLaw(skill=skill, fit=fit, points=points, q=drawn, level=0.9, status=Status.OK, reason="")
+    return FittedLaw(skill=skill, fit=fit, runs=points, q=drawn, level=0.9, status=Status.OK, reason="")
 
 
 def two_skills(name: str, *, spread: float = 0.0) -> dict[str, FittedLaw]:
@@ -354,7 +354,7 @@ def test_draws_that_ran_away_are_no_optima():
 
 
 def test_mixes_beyond_the_runs_are_named():
-    fitted = {k: replace(one, points=replace(one.points, h=np.tile(MIX, (30, 1)))) for k, one in
+    fitted = {k: replace(one, runs=replace(one.runs, h=np.tile(MIX, (30, 1)))) for k, one in
               two_skills("additive_mixture").items()}  # fmt: skip
     assert "beyond the mixes of the runs: code" in best_mix(fitted, 1e12, WEIGHTS).reason
 
@@ -374,7 +374,7 @@ def test_messages():
         weighted_optimum(fitted, 0, {"code": 1})
     with pytest.raises(InputError, match="no law depends on the mix: chinchilla"):
         best_mix(fitted, 1e12, {"code": 1})
-    with pytest.raises(InputError, match=r"mix must be shares .* sums to 1\.2"):
+    with pytest.raises(InputError, match=r"shares must not be negative and must sum to 1: .* sums to 1\.2"):
         weighted_optimum(mixed, 1e12, {"code": 1}, [0.5, 0.5, 0.2])
     with pytest.raises(InputError, match=r"no category wikis was fitted \(did you mean wiki\?\)"):
         weighted_optimum(mixed, 1e12, {"code": 1}, {"wikis": 1.0})

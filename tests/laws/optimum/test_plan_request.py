@@ -175,7 +175,7 @@ def test_each_of_more_skills_has_a_frontier_with_the_rest_as_it_is_worth(plain):
 
 def test_the_best_mix_is_that_of_a_grid_within_the_mixes_of_the_runs(mixed, mixed_plan):
     found = mixed_plan
-    run = np.vstack([one.points.h for one in mixed.values()])
+    run = np.vstack([one.runs.h for one in mixed.values()])
     code, prose = (each.ravel() for each in np.meshgrid(*np.linspace(run.min(0), run.max(0), 101).T[:2]))
     h = np.column_stack([code, prose, 1 - code - prose])
     h = h[(h >= run.min(0)).all(1) & (h <= run.max(0)).all(1)]
@@ -195,7 +195,7 @@ def test_the_best_mix_is_that_of_a_grid_within_the_mixes_of_the_runs(mixed, mixe
 
 
 def test_bounds_are_narrowed_to_the_mixes_of_the_runs(mixed):
-    run = np.vstack([one.points.h for one in mixed.values()])
+    run = np.vstack([one.runs.h for one in mixed.values()])
     every = clip_bounds_to_runs(mixed, {"code": (0.2, 0.3), "prose": (0.0, 0.5)})
     assert every["code"] == (0.2, 0.3)
     assert every["prose"] == pytest.approx((run[:, 1].min(), 0.5))
@@ -262,7 +262,7 @@ def with_rivals(weight: float = 0.6) -> dict[str, FittedLaw]:
 def test_intervals_own_the_choice_of_law_as_those_of_single_skills_do():
     laws = with_rivals()
     for name, one in laws.items():
-        own, found = one.told_optimum(C), weighted_optimum(laws, C, {name: 1.0}).N
+        own, found = one.ensemble_optimum(C), weighted_optimum(laws, C, {name: 1.0}).N
         assert (found.value, found.lo, found.hi) == pytest.approx((own.value, own.lo, own.hi), rel=1e-9)
     alone = {name: replace(one, weight=1.0, rivals=()) for name, one in laws.items()}
     weighted, chosen = (weighted_optimum(some, C, WEIGHTS) for some in (laws, alone))

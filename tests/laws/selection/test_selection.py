@@ -24,7 +24,7 @@ from skillscale.laws.selection.holdout import (
     run_shares,
 )
 from skillscale.laws.selection.selected import fit_selected
-from skillscale.laws.selection.selection import candidates, ineligible_reason, select_law
+from skillscale.laws.selection.selection import candidate_settings, ineligible_reason, select_law
 from skillscale.report.laws import law_text, laws_as_dict, optima_frame
 
 SIZES = np.geomspace(1e8, 1.6e9, 5)
@@ -62,7 +62,7 @@ def of_mixes(seed=0, n_mixes=24, effect=0.0, noise=0.002, checkpoints=6, transie
 
 
 def halves(data, max_N):
-    low = {name: Cutoff(letter="N", value=max_N).fits(points) for name, points in data.items()}
+    low = {name: Cutoff(letter="N", value=max_N).includes(points) for name, points in data.items()}
     return [{name: data[name].take(low[name] == below) for name in data} for below in (True, False)]
 
 
@@ -124,14 +124,14 @@ def test_intervals_of_new_runs_cover_planted_larger_ones(kind):
 
 def test_the_average_has_intervals_and_optima_of_its_own():
     low, high = halves(of_N_and_D(), 9e8)
-    outlook = select_law(low).fitted(low)["code"]
+    outlook = select_law(low).fit_all(low)["code"]
     assert len(outlook.members) > 1
     assert outlook.weights.sum() == pytest.approx(1)
     lo, hi = outlook.mean_interval(high["code"], 0.9)
     assert np.all((lo < outlook.mean_log_loss(high["code"])) & (outlook.mean_log_loss(high["code"]) < hi))
     truth = CHINCHILLA.log_optimum(np.array([THETAS["code"]]), 1e22)[0, 0]
     told = fit_selected(low, select_law(low), FitRequest(law=CHINCHILLA, resamples=400))["code"]
-    lo, hi = np.nanquantile(told.optima_over_laws([1e22])[:, 0], [0.05, 0.95])
+    lo, hi = np.nanquantile(told.ensemble_log_optima([1e22])[:, 0], [0.05, 0.95])
     assert lo < truth < hi
 
 
@@ -156,7 +156,7 @@ def test_hold_outs_keep_two_sizes_to_fit():
 
 def test_two_sizes_are_compared_by_compute():
     choice = select_law(of_N_and_D(sizes=SIZES[:2]), laws=("chinchilla",))
-    assert [limit.letter for limit in choice.limits] == ["C", "C"]
+    assert [limit.letter for limit in choice.cutoffs] == ["C", "C"]
     assert choice.chosen.errors
 
 
@@ -167,12 +167,12 @@ def test_two_sizes_at_one_D_leave_nothing_to_choose_by_and_say_so():
     choice = select_law(few)
     assert choice.chosen.setting.law.name == "chinchilla"
     assert "too few sizes" in choice.chosen.reason
-    assert choice.fitted(few)["code"].chosen.rate > 0
+    assert choice.fit_all(few)["code"].chosen.discrepancy_rate > 0
 
 
 def test_one_size_says_what_to_add():
     low, high = halves(of_N_and_D(sizes=SIZES[:2]), 1.5e8)
-    with pytest.raises(FitError, match=r"one size only, N = 1e\+08.*add sizes"):
+    with pytest.raises(FitError, match=r"only one size, N = 1e\+08.*Add sizes"):
         backtest(low, high, letter="N")
 
 
@@ -190,10 +190,10 @@ def test_checkpoints_are_told_by_their_share_of_the_run():
     points = of_mixes()["code"]
     assert has_checkpoints(points)
     assert sorted(set(np.round(run_shares(points), 3))) == pytest.approx([0.1, 0.28, 0.46, 0.64, 0.82, 1.0])
-    settings = candidates({"code": points})
-    assert {one.after for one in settings if one.law.name == "separable"} == {0.0, 0.3, 0.55}
-    assert {one.after for one in settings if one.law.name in ("separable_transient", "chinchilla")} == {0.0}
-    assert not any(one.after for one in candidates(of_N_and_D()))
+    settings = candidate_settings({"code": points})
+    assert {one.min_run_share for one in settings if one.law.name == "separable"} == {0.0, 0.3, 0.55}
+    assert {one.min_run_share for one in settings if one.law.name in ("separable_transient", "chinchilla")} == {0.0}
+    assert not any(one.min_run_share for one in candidate_settings(of_N_and_D()))
 
 
 def test_tables_give_the_interval_over_laws_and_why_there_is_none():
@@ -206,7 +206,7 @@ def test_tables_give_the_interval_over_laws_and_why_there_is_none():
     assert f"N* of code: intervals over chinchilla {told.weight:.2f}, " in text
     assert "no interval over laws" not in text
     row = optima_frame({"code": told}, [1e22]).iloc[0]
-    assert (row["N_lo"], row["N_hi"]) == (told.told_optimum(1e22).lo, told.told_optimum(1e22).hi)
+    assert (row["N_lo"], row["N_hi"]) == (told.ensemble_optimum(1e22).lo, told.ensemble_optimum(1e22).hi)
     assert "chinchilla" in row["over"]
     lost = replace(told, q=np.where(np.arange(100)[:, None] < 5, np.nan, told.q))
     assert "code: N* has no interval over laws: " in law_text({"code": lost}, [1e22])
@@ -223,7 +223,7 @@ def test_what_the_chosen_law_tells_is_what_the_choice_predicts():
     assert choice.chosen.setting.effects
     told = fit_selected(low, choice, FitRequest(law=choice.chosen.setting.law, resamples=100))["code"]
     assert isinstance(told, FittedLaw)
-    outlook = choice.fitted(low)["code"]
+    outlook = choice.fit_all(low)["code"]
     np.testing.assert_array_equal(told.fit.theta, outlook.chosen.fit.theta)
     assert told.setting == outlook.chosen.setting.name
     assert told.weight + sum(one.weight for one in told.rivals) == pytest.approx(1)
@@ -234,7 +234,7 @@ def test_what_the_chosen_law_tells_is_what_the_choice_predicts():
         np.testing.assert_allclose(one.loss(where.N, where.D, where.h).value, predicted, rtol=1e-12)
     assert saved.loss(1e9, 2e10).value == pytest.approx(told.loss(1e9, 2e10).value)
     C = 6 * float((where.N * where.D).max())
-    assert saved.optimum(C).value == pytest.approx(told.told_optimum(C).value)
+    assert saved.optimum(C).value == pytest.approx(told.ensemble_optimum(C).value)
 
 
 def test_exponents_of_the_told_laws_lean_together():

@@ -12,9 +12,15 @@ from scipy.stats import kurtosis
 from skillscale.errors import FitError
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
-from skillscale.laws.fit.objective import HUBER, LEAST_SQUARES, density
+from skillscale.laws.fit.objective import HUBER, LEAST_SQUARES, mean_curvature
 from skillscale.laws.forms.catalogue import CHINCHILLA, LAWS
-from skillscale.laws.uncertainty.bootstrap import ParameterCovariance, ResamplingMethod, draws, new_run_sd, sandwich
+from skillscale.laws.uncertainty.bootstrap import (
+    ParameterCovariance,
+    ResamplingMethod,
+    draw_parameters,
+    new_run_sd,
+    sandwich,
+)
 from skillscale.laws.uncertainty.resamples import interval
 from skillscale.simulation.studies import NoiseDraws, plant
 
@@ -54,7 +60,9 @@ def epoch(request) -> RunData:
 def test_draws_are_decided_by_the_seed(study, method):
     fit = fit_law(study)
     budgets = np.repeat(np.arange(5), 9)
-    one, again, other = (draws(fit, study, method=method, count=20, seed=s, budgets=budgets) for s in (1, 1, 2))
+    one, again, other = (
+        draw_parameters(fit, study, method=method, count=20, seed=s, budgets=budgets) for s in (1, 1, 2)
+    )
     np.testing.assert_array_equal(one, again)
     assert np.abs(one - other).max() > 1e-4
 
@@ -67,7 +75,8 @@ def test_checkpoints_of_a_run_go_together(method):
     together = noisy(points, error)
     apart = replace(together, clusters=np.arange(len(error)), labels=None)
     wide, narrow = (
-        spread(draws(fit_law(runs, objective=None), runs, method=method, count=300)) for runs in (together, apart)
+        spread(draw_parameters(fit_law(runs, objective=None), runs, method=method, count=300))
+        for runs in (together, apart)
     )
     assert np.all(wide[3:] > 1.4 * narrow[3:])
 
@@ -75,7 +84,8 @@ def test_checkpoints_of_a_run_go_together(method):
 def test_laplace_is_close_to_wild_where_runs_tell_the_law(study):
     fit = fit_law(study, objective=LEAST_SQUARES)
     wild, laplace = (
-        spread(draws(fit, study, method=m, count=2000)) for m in (ResamplingMethod.WILD, ResamplingMethod.LAPLACE)
+        spread(draw_parameters(fit, study, method=m, count=2000))
+        for m in (ResamplingMethod.WILD, ResamplingMethod.LAPLACE)
     )
     np.testing.assert_allclose(wild[1:], laplace[1:], rtol=0.12)
 
@@ -83,7 +93,7 @@ def test_laplace_is_close_to_wild_where_runs_tell_the_law(study):
 def test_one_step_is_close_to_the_whole_way(study):
     fit = fit_law(study, objective=None)
     for method, least in ((ResamplingMethod.WILD, 0.95), (ResamplingMethod.RUN, 0.85)):
-        whole, step = (draws(fit, study, method=method, count=200, one_step=one) for one in (False, True))
+        whole, step = (draw_parameters(fit, study, method=method, count=200, one_step=one) for one in (False, True))
         assert np.corrcoef(whole[:, 3], step[:, 3])[0, 1] > least
 
 
@@ -92,15 +102,17 @@ def test_errors_are_the_size_that_independent_studies_show():
     rng = np.random.default_rng(2)
     runs = [noisy(design(), rng.normal(scale=0.005, size=45)) for _ in range(120)]
     fits = [fit_law(one, objective=LEAST_SQUARES, starts=1) for one in runs]
-    drawn = np.mean([spread(draws(fit, one, count=150)) for fit, one in zip(fits[:25], runs, strict=False)], axis=0)
+    drawn = np.mean(
+        [spread(draw_parameters(fit, one, count=150)) for fit, one in zip(fits[:25], runs, strict=False)], axis=0
+    )
     ratio = drawn / np.std([fit.q for fit in fits], axis=0)
     assert np.all((ratio > 0.9) & (ratio < 1.4))
 
 
 def test_resampling_budgets_needs_three():
     points = design().take(np.arange(18))
-    with pytest.raises(FitError, match="2 clusters can't be resampled by budget; it takes 3"):
-        draws(fit_law(points), points, method=ResamplingMethod.BUDGET, budgets=np.repeat([0, 1], 9))
+    with pytest.raises(FitError, match="2 clusters can't be resampled by budget, which needs 3"):
+        draw_parameters(fit_law(points), points, method=ResamplingMethod.BUDGET, budgets=np.repeat([0, 1], 9))
 
 
 def test_one_run_a_cluster_inflates_as_the_textbook_does(study):
@@ -108,9 +120,9 @@ def test_one_run_a_cluster_inflates_as_the_textbook_does(study):
     fit = fit_law(study, objective=LEAST_SQUARES)
     jac = fit.law.jacobian(fit.q[None], study.covariates(fit.law))[0]
     hat = jac @ np.linalg.pinv(jac)
-    whole = ParameterCovariance.of(jac, np.zeros((5, 5)), np.arange(45))
+    whole = ParameterCovariance.from_jacobian(jac, np.zeros((5, 5)), np.arange(45))
     np.testing.assert_allclose(whole.inflate(fit.residuals, 1.0), fit.residuals / (1 - np.diag(hat)), rtol=1e-6)
-    assert whole.freedom() == pytest.approx(40)
+    assert whole.degrees_of_freedom() == pytest.approx(40)
 
 
 def test_clusters_inflate_by_blocks():
@@ -120,7 +132,7 @@ def test_clusters_inflate_by_blocks():
     errors, jac = rng.normal(size=135), rng.normal(size=(135, 5))
     hat = jac @ np.linalg.pinv(jac)
     codes = np.asarray(points.clusters)
-    inflated = ParameterCovariance.of(jac, np.zeros((5, 5)), codes).inflate(errors, 0.5)
+    inflated = ParameterCovariance.from_jacobian(jac, np.zeros((5, 5)), codes).inflate(errors, 0.5)
     for run in (0, 17, 44):
         rows = np.flatnonzero(codes == run)
         values, vectors = np.linalg.eigh(np.eye(3) - hat[np.ix_(rows, rows)])
@@ -134,7 +146,7 @@ def test_what_only_a_prior_tells_is_as_wide_as_the_prior():
     fit = fit_law(points, law=points.bind(law))
     told = fit.law.priors[6].sd
     for method in (ResamplingMethod.WILD, ResamplingMethod.LAPLACE, ResamplingMethod.RUN):
-        q = draws(fit, points, method=method, count=80)
+        q = draw_parameters(fit, points, method=method, count=80)
         assert 0.5 * told < spread(q)[6] < 1.6 * told, method
 
 
@@ -144,9 +156,9 @@ def test_a_robust_fit_does_not_take_runs_it_passes_through_for_runs_without_nois
     for _ in range(30):
         points = noisy(design(), rng.normal(scale=0.005, size=45))
         fit = fit_law(points, starts=2)
-        found.append(density(HUBER, fit.residuals, 5).mean())
+        found.append(mean_curvature(HUBER, fit.residuals, 5).mean())
     assert np.mean(found) == pytest.approx(math.erf(0.001 / 0.005 / math.sqrt(2)), rel=0.15)
-    naive = HUBER.bend(fit.residuals).mean()
+    naive = HUBER.curvature(fit.residuals).mean()
     assert naive > 1.2 * np.mean(found)
 
 
@@ -169,21 +181,21 @@ def test_the_noise_of_a_new_run_has_its_clusters_part():
 
 def test_pulls_of_parts_that_share_clusters_add_up(study):
     fit = fit_law(study, objective=LEAST_SQUARES)
-    problem = fit.problem(study)
+    problem = fit.build_problem(study)
     codes = np.asarray(study.clusters)
     one = sandwich(problem, fit.q, codes)
-    twice = sandwich(replace(problem, parts=problem.parts * 2), fit.q, np.concatenate([codes, codes]))
+    twice = sandwich(replace(problem, blocks=problem.blocks * 2), fit.q, np.concatenate([codes, codes]))
     np.testing.assert_allclose(twice.H, 2 * one.H)
     # The same errors twice tell no more than once
     np.testing.assert_allclose(np.diag(twice.covariance), np.diag(one.covariance), rtol=0.1)
-    assert twice.freedom == pytest.approx(one.freedom, abs=3)
+    assert twice.degrees_of_freedom == pytest.approx(one.degrees_of_freedom, abs=3)
 
 
 @pytest.mark.slow
 def test_pairs_bootstrap_gives_the_published_errors(epoch):
     """Besiroglu et al. 2024: to 2 %, and twice the Monte Carlo error of their 4000 resamples (of B: 4.5 %)."""
     fit = fit_law(epoch)
-    theta = fit.law.theta(draws(fit, epoch, method=ResamplingMethod.RUN, count=8000, seed=1, one_step=False))
+    theta = fit.law.theta(draw_parameters(fit, epoch, method=ResamplingMethod.RUN, count=8000, seed=1, one_step=False))
     published = {"E": 0.0257, "A": 124.5, "B": 1293.0, "alpha": 0.0154, "beta": 0.0206}
     for column, (name, error) in zip(theta.T, published.items(), strict=True):
         by_chance = math.sqrt((kurtosis(column, fisher=False) - 1) / (4 * 4000))
@@ -202,7 +214,7 @@ def test_intervals_cover(errors):
     for seed in range(200):
         study = plant(LAWS["chinchilla"], errors, np.random.default_rng(seed))
         fit = fit_law(study.points, law=study.law, objective=None, starts=2)
-        theta = fit.law.theta(draws(fit, study.points, count=200, seed=seed))
+        theta = fit.law.theta(draw_parameters(fit, study.points, count=200, seed=seed))
         far = fit.law.log_optimum(np.vstack([fit.theta, theta]), [study.far])[:, 0]
         bands = [interval(far[0], far[1:], 0.9), interval(fit.theta[3], theta[:, 3], 0.9)]
         aims = [study.log_optimum, study.q[3]]

@@ -1,4 +1,4 @@
-"""What speaks against a fit is said, with its cure; and hardly ever where nothing does."""
+"""Diagnostics report what is wrong with a fit, with a cure, and rarely raise a false alarm."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from skillscale.laws.fit.objective import LEAST_SQUARES
 from skillscale.laws.fit.skill_law import fit_skill
 from skillscale.laws.forms.catalogue import CHINCHILLA, LAWS
 from skillscale.laws.results import MultiStart
-from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, draws
+from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, draw_parameters
 from skillscale.laws.uncertainty.diagnostics import diagnose_fit, residual_pattern_p
 from skillscale.simulation.studies import NoiseDraws, design_points, plant
 
@@ -25,21 +25,21 @@ def study(rows: slice = slice(None), noise: float = 0.005, seed: int = 0) -> Run
     return replace(points, L=CHINCHILLA.loss(THETA, points.N, points.D) * np.exp(error))
 
 
-def said(points: RunData, word: str, law=CHINCHILLA) -> bool:
+def reports(points: RunData, word: str, law=CHINCHILLA) -> bool:
     return any(word in reason for reason in diagnose_fit(fit_law(points, law=law, objective=None), points))
 
 
 @pytest.mark.parametrize("errors", [NoiseDraws.EVEN, NoiseDraws.CLUSTERED])
-def test_a_form_that_does_not_hold_is_doubted_and_one_that_does_is_not(errors):
+def test_a_form_that_does_not_hold_is_reported_and_one_that_does_is_not(errors):
     """A Chinchilla fit to coupled terms and a drifting exponent, and to a Chinchilla truth."""
     shares = {}
     for name in ("chinchilla", "drifting"):
-        found = []
+        reported = []
         for seed in range(30):
-            one = plant(LAWS[name], errors, np.random.default_rng(seed), edge=name == "drifting")
-            fit = fit_law(one.points, objective=None, starts=2)
-            found.append(any("residuals bend" in reason for reason in diagnose_fit(fit, one.points)))
-        shares[name] = np.mean(found)
+            study = plant(LAWS[name], errors, np.random.default_rng(seed), edge=name == "drifting")
+            fit = fit_law(study.points, objective=None, starts=2)
+            reported.append(any("Residuals depend on N and D" in reason for reason in diagnose_fit(fit, study.points)))
+        shares[name] = np.mean(reported)
     assert shares["chinchilla"] <= 0.1
     assert shares["drifting"] >= 0.6
 
@@ -63,69 +63,69 @@ def test_a_planted_pattern_is_found():
     assert residual_pattern_p(fit_law(spoilt, objective=None), spoilt, column[:, None]) < 1e-3
 
 
-@pytest.mark.parametrize(("p", "says"), [(5e-4, "is not the form"), (2e-3, "is perhaps not the form"), (0.03, "")])
-def test_what_one_of_many_tests_may_find_by_chance_is_said_with_care(monkeypatch, p, says):
+@pytest.mark.parametrize(("p", "says"), [(5e-4, "is misspecified"), (2e-3, "is perhaps misspecified"), (0.03, "")])
+def test_what_one_of_many_tests_may_find_by_chance_is_hedged(monkeypatch, p, says):
     monkeypatch.setattr("skillscale.laws.uncertainty.diagnostics.residual_pattern_p", lambda *_: p)
     points = study()
-    found = " ".join(diagnose_fit(fit_law(points, objective=None, starts=1), points))
-    assert ("residuals bend" in found, says in found) == (bool(says), True)
+    reported = " ".join(diagnose_fit(fit_law(points, objective=None, starts=1), points))
+    assert ("Residuals depend on N and D" in reported, says in reported) == (bool(says), True)
 
 
-def test_few_runs_are_said():
-    assert said(study(slice(0, 45, 5)), "9 independent runs")
-    assert not said(study(), "independent runs")
+def test_few_runs_are_reported():
+    assert reports(study(slice(0, 45, 5)), "Only 9 independent runs")
+    assert not reports(study(), "independent runs")
 
 
-def test_an_outlier_is_said():
+def test_an_outlier_is_reported():
     points = study()
     points.L[7] *= 1.06
-    assert said(points, "1 of 45 runs lie more than 5 sd off")
+    assert reports(points, "1 of 45 runs are more than 5 sd from the law")
 
 
-def test_a_mix_that_the_law_leaves_out_is_said():
+def test_a_mix_that_the_law_ignores_is_reported():
     points = scattered(bound("separable"), truth("separable"), noise=0.003)
-    assert said(points, "residuals go with the mix")
-    assert not said(points, "residuals go with the mix", LAWS["separable"])
+    assert reports(points, "Residuals depend on the mix")
+    assert not reports(points, "Residuals depend on the mix", LAWS["separable"])
 
 
-def test_noise_that_changes_with_size_is_said():
+def test_noise_that_changes_with_size_is_reported():
     points = design_points(np.random.default_rng(0))
     points = RunData(N=np.tile(points.N, 5), D=np.tile(points.D, 5), L=np.ones(225))
     x = np.log(points.N) - np.log(points.N).mean()
     error = np.random.default_rng(0).normal(size=225) * 0.004 * np.exp(-0.5 * x)
-    assert said(replace(points, L=CHINCHILLA.loss(THETA, points.N, points.D) * np.exp(error)), "noise changes")
+    assert reports(replace(points, L=CHINCHILLA.loss(THETA, points.N, points.D) * np.exp(error)), "The noise changes")
 
 
-def test_starts_that_disagree_are_said():
+def test_starts_that_disagree_are_reported():
     points = study()
     fit = fit_law(points, objective=None)
     lonely = replace(fit, starts=MultiStart(tried=6, agree=2, gap=3.0))
     assert any("2 of 6 starts" in reason for reason in diagnose_fit(lonely, points))
     rival = replace(fit, starts=MultiStart(tried=6, agree=5, gap=1e-4))
-    assert any("another optimum fits as well" in reason for reason in diagnose_fit(rival, points))
+    assert any("Another optimum fits as well" in reason for reason in diagnose_fit(rival, points))
     assert not any("start" in reason or "optimum" in reason for reason in diagnose_fit(fit, points))
 
 
-def test_draws_that_tell_nothing_are_said():
+def test_failed_and_skewed_draws_are_reported():
     points = study()
     fit = fit_law(points, objective=None)
-    q = draws(fit, points, method=ResamplingMethod.LAPLACE, count=400)
+    q = draw_parameters(fit, points, method=ResamplingMethod.LAPLACE, count=400)
     assert not diagnose_fit(fit, points, q)
     lost, lopsided = q.copy(), q.copy()
     lost[:40] = np.nan
-    assert any("10% of the resamples" in reason for reason in diagnose_fit(fit, points, lost))
+    assert any("10 % of the resamples" in reason for reason in diagnose_fit(fit, points, lost))
     lopsided[:, 0] -= 10 * np.maximum(fit.q[0] - q[:, 0], 0)
-    assert any("draws of ln E are lopsided" in reason for reason in diagnose_fit(fit, points, lopsided))
+    assert any("draws of ln E are skewed" in reason for reason in diagnose_fit(fit, points, lopsided))
 
 
-def test_what_only_a_prior_tells_is_said():
+def test_a_parameter_that_a_prior_determines_is_reported():
     points = scattered(bound("drifting"), truth("drifting"), n=40, noise=0.08, seed=3)
-    found = fit_skill("a", points, law=LAWS["drifting"], resamples=60)
-    assert any("the runs hardly tell" in reason and "ln k" in reason for reason in found.warnings)
+    reported = fit_skill("a", points, law=LAWS["drifting"], resamples=60)
+    assert any("Weak priors" in reason and "ln k" in reason for reason in reported.warnings)
 
 
 @pytest.mark.parametrize(
-    ("name", "method", "bent"),
+    ("name", "method", "nonlinear"),
     [
         ("additive_mixture", ResamplingMethod.LAPLACE, True),
         ("additive_mixture", ResamplingMethod.WILD, False),
@@ -133,9 +133,9 @@ def test_what_only_a_prior_tells_is_said():
         ("effective_data", ResamplingMethod.LAPLACE, False),
     ],
 )
-def test_draws_whose_losses_leave_the_law_on_one_side_are_said(name, method, bent):
-    """One step in parameters that the runs hardly tell; drawn by wild they are followed back to the losses."""
-    one = plant(LAWS[name], NoiseDraws.EVEN, np.random.default_rng(1))
-    fit = fit_law(one.points, law=one.law, objective=None, starts=2)
-    q = draws(fit, one.points, method=method, count=200)
-    assert any("to one side" in reason for reason in diagnose_fit(fit, one.points, q)) == bent
+def test_draws_that_move_the_losses_nonlinearly_are_reported(name, method, nonlinear):
+    """Poorly determined parameters bend one-step draws. Wild draws are fitted to the losses."""
+    study = plant(LAWS[name], NoiseDraws.EVEN, np.random.default_rng(1))
+    fit = fit_law(study.points, law=study.law, objective=None, starts=2)
+    q = draw_parameters(fit, study.points, method=method, count=200)
+    assert any("linear approximation is poor" in reason for reason in diagnose_fit(fit, study.points, q)) == nonlinear

@@ -12,12 +12,12 @@ from skillscale.laws.fit.joint import ParameterSharing, fit_skills
 from skillscale.laws.fit.request import FitRequest, fit_all
 from skillscale.laws.forms.catalogue import LAWS
 from skillscale.laws.uncertainty import joint_bootstrap as module
-from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, resample
+from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, resampling_labels
 from skillscale.laws.uncertainty.joint_bootstrap import joint_bootstrap
 
 LAW = LAWS["chinchilla"]
 FLOORS = {"code": 1.2, "prose": 1.9}
-SHARED = ParameterSharing(shared=("alpha",))
+SHARED = ParameterSharing(tied=("alpha",))
 
 
 def data(noise=0.01, n=40) -> dict[str, RunData]:
@@ -33,7 +33,7 @@ def planted(name, E, seed, *, noise=0.01, n=40) -> RunData:
 
 def drawn(runs, method=ResamplingMethod.WILD, *, count=100, sharing=SHARED, one_step=None):
     joint = fit_skills(runs, law=LAW, objective=None, sharing=sharing)
-    labels = {"labels": lambda points: resample(points, method)}
+    labels = {"labels": lambda points: resampling_labels(points, method)}
     return joint, joint_bootstrap(joint, runs, method=method, count=count, seed=0, one_step=one_step, **labels)
 
 
@@ -49,11 +49,11 @@ def test_each_recount_of_the_runs_is_fitted_to_its_minimum():
     """With nothing shared a draw is what the skill's own resample of the same counts is."""
     runs = data()
     joint, found = drawn(runs, ResamplingMethod.RUN, count=20, sharing=ParameterSharing(pooled={"alpha": 1e4}))
-    luck = module.ClusterResamples.draw(np.concatenate([resample(one, ResamplingMethod.RUN) for one in runs.values()]), ResamplingMethod.RUN,
+    luck = module.ClusterResamples.draw(np.concatenate([resampling_labels(one, ResamplingMethod.RUN) for one in runs.values()]), ResamplingMethod.RUN,
                               count=20, seed=0)  # fmt: skip
     points = runs["code"]
     fit = fit_law(points, law=joint.fits["code"].law, objective=joint.fits["code"].objective)
-    alone, _ = refit(fit, points, weights=luck.of(np.asarray(points.labels).astype(str)))
+    alone, _ = refit(fit, points, weights=luck.for_clusters(np.asarray(points.labels).astype(str)))
     np.testing.assert_allclose(found.q["code"], alone, rtol=1e-3, atol=1e-3)
 
 
@@ -66,13 +66,13 @@ def test_the_whole_way_goes_where_one_step_points_as_noise_vanishes():
         assert (off.max() < 0.02) == close
 
 
-def test_one_step_is_told_as_a_doubt(monkeypatch):
+def test_one_step_is_reported(monkeypatch):
     request = FitRequest(law=LAW, sharing=SHARED, resamples=100)
-    assert not any("one step" in doubt for doubt in fit_all(data(), request)["code"].warnings)
-    monkeypatch.setattr(module, "EXACT", 1000)
+    assert not any("one step" in warning for warning in fit_all(data(), request)["code"].warnings)
+    monkeypatch.setattr(module, "MAX_EXACT_WORK", 1000)
     for one in fit_all(data(), request).values():
         assert one.one_step
-        assert any("one step of the joint curvature" in doubt for doubt in one.warnings)
+        assert any("one step of the joint curvature" in warning for warning in one.warnings)
 
 
 @pytest.mark.slow

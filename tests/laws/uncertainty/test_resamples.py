@@ -20,7 +20,7 @@ def test_a_line_through_noise_is_covered():
     for _ in range(300):
         y = 0.5 * x + rng.normal(size=14)
         line = inverse @ y
-        errors = Resamples.draw(GROUPS, 300, rng).errors(y - design @ line, leverage, np.ones(14, dtype=bool))
+        errors = Resamples.draw(GROUPS, 300, rng).draw_errors(y - design @ line, leverage, np.ones(14, dtype=bool))
         found = interval(line[1], line[1] + errors @ inverse[1], 0.9)
         hits.append(found.lo <= 0.5 <= found.hi)
     assert 0.86 <= np.mean(hits) <= 0.96
@@ -30,14 +30,14 @@ def test_skills_share_their_errors():
     rng = np.random.default_rng(0)
     resamples = Resamples.draw(GROUPS, 200, rng)
     residuals, everywhere = rng.normal(size=14), np.ones(14, dtype=bool)
-    one = resamples.errors(residuals, np.full(14, 0.2), everywhere)
-    two = resamples.errors(2 * residuals, np.full(14, 0.2), everywhere)
+    one = resamples.draw_errors(residuals, np.full(14, 0.2), everywhere)
+    two = resamples.draw_errors(2 * residuals, np.full(14, 0.2), everywhere)
     np.testing.assert_allclose(two, 2 * one)
 
 
 def test_errors_stay_within_their_group():
     residuals = np.where(GROUPS == 1, 1.0, 0.0)
-    errors = Resamples.draw(GROUPS, 50, np.random.default_rng(0)).errors(
+    errors = Resamples.draw(GROUPS, 50, np.random.default_rng(0)).draw_errors(
         residuals, np.zeros(14), np.ones(14, dtype=bool)
     )
     assert np.all(errors[:, GROUPS == 2] == 0)
@@ -47,7 +47,7 @@ def test_errors_stay_within_their_group():
 def test_a_missing_skill_takes_its_errors_from_the_runs_that_have_it():
     present = np.ones(14, dtype=bool)
     present[[2, 9]] = False
-    errors = Resamples.draw(GROUPS, 100, np.random.default_rng(0)).errors(np.ones(12), np.zeros(12), present)
+    errors = Resamples.draw(GROUPS, 100, np.random.default_rng(0)).draw_errors(np.ones(12), np.zeros(12), present)
     assert errors.shape == (100, 12)
     assert np.all(errors != 0)
 
@@ -56,7 +56,7 @@ def test_runs_of_one_trunk_take_their_errors_together_from_one_other_trunk():
     trunks = np.tile(np.arange(7), 2)
     residuals = np.concatenate([np.arange(1.0, 8), 10 * np.arange(1.0, 8)])
     resamples = Resamples.draw(GROUPS, 400, np.random.default_rng(0), clusters=trunks)
-    errors = resamples.errors(residuals, np.zeros(14), np.ones(14, dtype=bool))
+    errors = resamples.draw_errors(residuals, np.zeros(14), np.ones(14, dtype=bool))
     np.testing.assert_allclose(errors[:, 7:], 10 * errors[:, :7])
     assert len(np.unique(np.round(errors[:, 0] / errors[:, 1], 9))) > 20, "different trunks draw apart"
     spread = errors[:, 0].std() / np.sqrt(np.mean(residuals[:7] ** 2))
@@ -103,11 +103,11 @@ def test_an_interval_needs_its_draws():
 def test_a_part_of_the_runs_has_the_luck_of_the_whole():
     """Runs of one mix take their errors from the cells that the other mix takes them from, where it has them."""
     whole = Resamples.draw(GROUPS, 300, np.random.default_rng(0))
-    everything = whole.of(np.arange(14))
+    everything = whole.select(np.arange(14))
     np.testing.assert_array_equal(everything.donors, whole.donors)
     np.testing.assert_array_equal(everything.signs, whole.signs)
     runs = np.array([12, 0, 1, 2, 4, 5, 6, 7, 8, 9, 10])  # lacks cells 3, 11 and 13, in an order of its own
-    part = whole.of(runs)
+    part = whole.select(runs)
     assert set(np.unique(part.donors)) == set(range(len(runs)))
     taken = runs[part.donors]
     wanted = whole.donors[:, runs]

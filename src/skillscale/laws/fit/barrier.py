@@ -1,6 +1,6 @@
-"""Least values within bounds, some variables summing to what they sum to: a barrier followed with exact Newton steps.
+"""Minimise within bounds, with the sum of some variables fixed: a log barrier and exact Newton steps.
 
-For stacks of small problems: starts and draws of one optimum are solved at once.
+Works on stacks of small problems, so that all starts and draws of one optimum are solved at once.
 """
 
 from collections.abc import Callable
@@ -13,56 +13,55 @@ from skillscale.laws.forms.nd import Array
 Rows = npt.NDArray[np.intp]
 Function = Callable[[Array, Rows], tuple[Array, Array, Array]]
 
-BARRIERS = np.geomspace(1e-2, 1e-10, 9)  # weights of the barrier, in units of the value: the last is the error's size
-_STEPS = 40  # a barrier
-_CENTRED = 1e-2  # promised fall, in units of the barrier, at which the next barrier is due
+BARRIERS = np.geomspace(1e-2, 1e-10, 9)  # barrier weights relative to the value; the last sets the error
+_STEPS = 40  # most steps per barrier weight
+_CENTRED = 1e-2  # predicted decrease, in units of the weight, at which the next weight starts
 _ROUNDING = 1e-15
 _TO_THE_WALL = 0.95
 _SHORTEST = 1e-9
 
 
 def minimise_inside(
-    f: Function, X: Array, *, lower: Array, upper: Array, tied: npt.NDArray[np.bool_]
+    f: Function, X: Array, *, lower: Array, upper: Array, fixed_sum: npt.NDArray[np.bool_]
 ) -> tuple[Array, Array]:
-    """Follow K starts to their least values, each (P,) strictly between ``lower`` and ``upper``.
+    """Follow K starts to their minima, each (P,) strictly between ``lower`` and ``upper``.
 
-    Negative curvature is taken by its absolute value, so that every step goes down; a start ends in a minimum of its
-    own basin.
+    Negative curvature enters by its absolute value, so every step goes down. A start ends in a minimum of its basin.
 
     Args:
-        f: value (K,), slopes (K, P) and second derivatives (K, P, P) at places (K, P) of the rows named.
+        f: value (K,), slopes (K, P) and second derivatives (K, P, P) at positions (K, P) of the given rows.
         X: starts, (K, P).
-        lower: bounds, (P,).
-        upper: bounds, (P,).
-        tied: the variables whose sum stays as it is in the start, (P,).
+        lower: lower bounds, (P,).
+        upper: upper bounds, (P,).
+        fixed_sum: mask of the variables whose sum stays as it is in the start, (P,).
 
     Returns:
-        Places (K, P) and values (K,); a start without a finite value stays where it is.
+        Positions (K, P) and values (K,). A start without a finite value stays where it is.
     """
     X = X.copy()
     F, g, H = f(X, np.arange(len(X)))
     unit = np.abs(F)
     F, g, H = F.copy(), g.copy(), H.copy()
     for mu in BARRIERS:
-        length, live = np.ones(len(X)), _usable(F, g, H)
-        enough = _ROUNDING if mu == BARRIERS[-1] else _CENTRED * mu
+        length, active = np.ones(len(X)), _usable(F, g, H)
+        tolerance = _ROUNDING if mu == BARRIERS[-1] else _CENTRED * mu
         for _ in range(_STEPS):
-            rows = np.flatnonzero(live)
+            rows = np.flatnonzero(active)
             if not len(rows):
                 break
             scale = unit[rows]
             step, promised = _step(
-                X[rows], g[rows] / scale[:, None], H[rows] / scale[:, None, None], mu, (lower, upper), tied
+                X[rows], g[rows] / scale[:, None], H[rows] / scale[:, None, None], mu, (lower, upper), fixed_sum
             )
-            tried = X[rows] + length[rows, None] * step
-            new = f(tried, rows)
+            trial = X[rows] + length[rows, None] * step
+            result = f(trial, rows)
             before = F[rows] / scale + mu * _barrier(X[rows], lower, upper)
-            after = new[0] / scale + mu * _barrier(tried, lower, upper)
-            good = (after <= before + _ROUNDING) & _usable(*new)
+            after = result[0] / scale + mu * _barrier(trial, lower, upper)
+            good = (after <= before + _ROUNDING) & _usable(*result)
             kept = rows[good]
-            X[kept], F[kept], g[kept], H[kept] = tried[good], new[0][good], new[1][good], new[2][good]
+            X[kept], F[kept], g[kept], H[kept] = trial[good], result[0][good], result[1][good], result[2][good]
             length[rows] = np.where(good, np.minimum(4 * length[rows], 1.0), 0.25 * length[rows])
-            live[rows] = (promised > enough) & (length[rows] > _SHORTEST)
+            active[rows] = (promised > tolerance) & (length[rows] > _SHORTEST)
     return X, F
 
 
@@ -75,11 +74,11 @@ def _barrier(X: Array, lower: Array, upper: Array) -> Array:
 
 
 def _step(
-    X: Array, g: Array, H: Array, mu: float, bounds: tuple[Array, Array], tied: npt.NDArray[np.bool_]
+    X: Array, g: Array, H: Array, mu: float, bounds: tuple[Array, Array], fixed_sum: npt.NDArray[np.bool_]
 ) -> tuple[Array, Array]:
-    """Newton step within the walls (K, P), and the fall that it promises (K,).
+    """Return the Newton step within the bounds (K, P) and the decrease that it predicts (K,).
 
-    Variables are measured by their distance to the nearer wall, where the barrier's curvature is about mu for all.
+    Variables are scaled by their distance to the nearer bound, where the barrier's curvature is about mu for all.
     """
     below, above = X - bounds[0], bounds[1] - X
     near = np.minimum(below, above)
@@ -87,7 +86,7 @@ def _step(
     P = X.shape[1]
     bend = near[:, :, None] * H * near[:, None, :]
     bend[:, np.arange(P), np.arange(P)] += mu * near**2 * (1 / below**2 + 1 / above**2)
-    across = np.where(tied, near, 0.0)
+    across = np.where(fixed_sum, near, 0.0)
     across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-300)
     keep = np.eye(P) - across[:, :, None] * across[:, None, :]
     values, vectors = np.linalg.eigh(keep @ bend @ keep)

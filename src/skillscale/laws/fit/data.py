@@ -1,4 +1,8 @@
-"""The runs that a fit is given, as arrays: checked once, and told apart by the clusters they belong to."""
+"""The runs of one skill as arrays, checked once.
+
+In: N, D, L, weights, mixes and cluster labels. Out: a ``RunData`` that every fit takes, or an error that says which
+runs are missing.
+"""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +13,7 @@ from skillscale.errors import FitError
 from skillscale.laws.forms.nd import Array, Covariates, Law
 
 MIN_SIZES = 3
-CONFOUNDED = 0.05  # sd of ln D left after a parabola in ln N, below which N and D say the same thing (assumption)
+CONFOUNDED = 0.05  # sd of ln D about a parabola in ln N below which N and D are confounded (assumption)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +21,8 @@ class RunData:
     """Losses to fit: N parameters, D tokens, L nats per token, each (n,).
 
     ``weights``: non-negative, (n,). ``h``: shares of ``categories``, (n, n_categories), where the mix differs between
-    runs. ``clusters``: (n,) labels; checkpoints of one run share one, and are resampled together. They are kept as
-    codes, 0 to n_clusters - 1, and as they were given in ``labels``, which name the same runs in every skill.
+    runs. ``clusters``: labels, (n,); the checkpoints of a run share one and are resampled together. They are stored as
+    codes from 0 to n_clusters - 1. ``labels`` keeps the given values, which identify a run across skills.
 
     Raises:
         FitError: lengths differ, or a value is not finite and positive.
@@ -37,23 +41,27 @@ class RunData:
         for letter in ("N", "D", "L"):
             values = np.asarray(getattr(self, letter), dtype=float)
             if values.shape != np.shape(self.N) or values.ndim != 1:
-                raise FitError(f"N, D and L must be equally long lists, but {letter} has the shape {values.shape}")
+                raise FitError(
+                    f"N, D and L must be lists of one length, but {letter} has shape {values.shape}. Pass (n,) arrays."
+                )
             bad = ~(np.isfinite(values) & (values > 0))
             if bad.any():
                 raise FitError(
-                    f"{letter} must be finite and positive, but row {np.argmax(bad)} is {values[np.argmax(bad)]}; "
-                    f"drop the {bad.sum()} such rows"
+                    f"{letter} must be finite and positive, but row {np.argmax(bad)} is {values[np.argmax(bad)]}. "
+                    f"Drop {bad.sum()} such rows."
                 )
             object.__setattr__(self, letter, values)
         n = len(self.N)
         weights = np.ones(n) if self.weights is None else np.asarray(self.weights, dtype=float)
         if weights.shape != self.N.shape or not np.all(weights >= 0) or not np.any(weights > 0):
             raise FitError(
-                "weights must be one non-negative number a run, and not all zero; leave them out for equal ones"
+                "weights must be one non-negative number per run, and not all zero. Pass None for equal weights."
             )
         object.__setattr__(self, "weights", weights)
         if self.h is not None and np.shape(self.h) != (n, len(self.categories)):
-            raise FitError(f"h must be {n} runs by {len(self.categories)} categories, but it is {np.shape(self.h)}")
+            raise FitError(
+                f"h must have shape {(n, len(self.categories))}, but has {np.shape(self.h)}. Pass a row per run."
+            )
         given = np.arange(n) if self.clusters is None else np.asarray(self.clusters)
         if self.labels is None:
             object.__setattr__(self, "labels", given)
@@ -64,7 +72,7 @@ class RunData:
 
     @property
     def n_clusters(self) -> int:
-        """Number of runs, checkpoints of one run counted once."""
+        """Number of runs; the checkpoints of one run count once."""
         return int(np.max(np.asarray(self.clusters))) + 1
 
     @property
@@ -73,17 +81,17 @@ class RunData:
         return np.log(self.L)
 
     def bind(self, law: Law) -> Law:
-        """The law about the centre of these runs."""
+        """Return the law about the centre of these runs."""
         weights = np.asarray(self.weights)
         x0, y0 = (float(np.average(np.log(z), weights=weights)) for z in (self.N, self.D))
         return law.bind(x0, y0, self.categories)
 
     def covariates(self, law: Law) -> Covariates:
-        """The runs as a law sees them."""
+        """Return the runs as the covariates of a law."""
         return law.covariates(self.N, self.D, self.h if law.needs_mix else None)
 
     def take(self, rows: npt.NDArray[np.generic]) -> "RunData":
-        """The runs at ``rows``, a mask or places."""
+        """Return the runs at ``rows``, a mask or indices."""
         return RunData(
             N=self.N[rows], D=self.D[rows], L=self.L[rows], weights=np.asarray(self.weights)[rows],
             h=None if self.h is None else self.h[rows], categories=self.categories,
@@ -91,39 +99,39 @@ class RunData:
         )  # fmt: skip
 
 
-def check_identified(points: RunData, *, n_parameters: int, told: str = "") -> None:
-    """Refuse runs that can't carry a law in N and D.
+def check_identified(runs: RunData, *, n_parameters: int, constrained: str = "") -> None:
+    """Refuse runs that can't determine a law in N and D.
 
     Args:
-        points: the runs.
-        n_parameters: that they alone have to decide.
-        told: letters (N, D) whose exponent is known beforehand, weakly or not, so that fewer values will do.
+        runs: runs to fit.
+        n_parameters: number of parameters that the runs alone must determine.
+        constrained: letters (N, D) whose exponent is fixed or has a prior, so that fewer values are enough.
 
     Raises:
-        FitError: says what is missing and which runs would cure it.
+        FitError: says what is missing and which runs to add.
     """
-    used = np.asarray(points.weights) > 0
-    N, D = points.N[used], points.D[used]
+    used = np.asarray(runs.weights) > 0
+    N, D = runs.N[used], runs.D[used]
     short = max(n_parameters + 1 - len(N), 0)
     for letter, values in (("N", N), ("D", D)):
         distinct = len(np.unique(np.round(np.log(values), 3)))
-        if distinct < (1 if letter in told else MIN_SIZES):
+        if distinct < (1 if letter in constrained else MIN_SIZES):
             other = "tokens" if letter == "N" else "parameters"
             raise FitError(
-                f"{distinct} distinct {letter} among {len(N)} runs; a law in N and D needs {MIN_SIZES} or more: add "
-                f"{letter} a factor of 3 apart at the same number of {other}, or pin an exponent"
-                f"{f' ({n_parameters} parameters take {short} more runs)' if short else ''}"
+                f"{distinct} distinct {letter} among {len(N)} runs, but a law in N and D needs {MIN_SIZES} or more. "
+                f"Add {letter} a factor of 3 apart at the same number of {other}, or fix an exponent"
+                f"{f' ({n_parameters} parameters need {short} more runs)' if short else ''}."
             )
     if short:
-        raise FitError(f"{len(N)} runs can't carry a law of {n_parameters} parameters; add at least {short}")
+        raise FitError(f"{len(N)} runs can't determine a law of {n_parameters} parameters. Add at least {short}.")
     x = np.log(N) - np.log(N).mean()
     design = np.column_stack([np.ones_like(x), x, x**2])
-    left = np.log(D) - design @ np.linalg.lstsq(design, np.log(D), rcond=None)[0]
-    if left.std() < CONFOUNDED and not told:
+    remainder = np.log(D) - design @ np.linalg.lstsq(design, np.log(D), rcond=None)[0]
+    if remainder.std() < CONFOUNDED and not constrained:
         smallest, largest = float(N.min()), float(N.max())
         raise FitError(
-            f"N and D are confounded: N tells ln D to within {left.std():.2g}, so their effects can't be told apart; "
-            "add a second budget (the same sizes trained on 3 times the tokens), above all at the ends: "
+            f"N and D are confounded: N predicts ln D to within {remainder.std():.2g}, so their effects can't be "
+            "separated. Add a second budget (the same sizes trained on 3 times the tokens), first at the ends: "
             f"N = {smallest:.3g} on {3 * float(D[np.argmin(N)]):.3g} tokens, and N = {largest:.3g} on "
-            f"{float(D[np.argmax(N)]) / 3:.3g}"
+            f"{float(D[np.argmax(N)]) / 3:.3g}."
         )

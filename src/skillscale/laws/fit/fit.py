@@ -1,9 +1,12 @@
-"""Fit of a law to one skill: variable-projection seeds, then exact second-order steps on centred logarithms.
+"""Fit a law to one skill: variable-projection seeds, then exact second-order steps on centred logarithms.
+
+In: the runs of one skill, a law, an objective, and optionally fixed parameters and priors. Out: a ``FitResult`` with
+the parameters, the objective, the noise, and how many starts agreed.
 
 The objective is the SUM over runs, F = sum_i w_i rho(ln L_i - ln L(N_i, D_i)). A mean with an optimiser's default
-tolerance stops early and lands on another law (the trap of the published replication debate); here a fit stops when no
-step that the second derivatives propose lowers F any further. Nothing rests on the optimiser's word: a fit tells how
-many starts reached the optimum, and how far above it the next basin lies.
+tolerance stops early and finds another law (the cause of the published replication debate). Here a fit stops when no
+step from the second derivatives lowers F any further. The result reports how many starts reached the optimum, and how
+far above it the next basin is.
 """
 
 import math
@@ -22,24 +25,24 @@ from skillscale.laws.forms.catalogue import CHINCHILLA
 from skillscale.laws.forms.nd import Array, Law, Prior
 from skillscale.laws.results import MultiStart
 
-AGREE = 1e-6  # relative difference of F below which two starts found the same optimum
+AGREE = 1e-6  # relative difference of F below which two starts reached the same optimum
 STARTS = 6
-_PILOT_STARTS = 2  # for the noise alone
-SEEDS_APART = 0.1  # in some log-parameter
-NO_ERROR = 1e-18  # an F below this is exact data: starts that reach it agree
-RANKED = 4000  # runs that seeds are found and ranked on; more would only cost time
+_PILOT_STARTS = 2  # of the pilot fit that estimates the noise
+SEEDS_APART = 0.1  # least distance of two seeds, in the log-parameter that differs most
+NO_ERROR = 1e-18  # F of exact data; starts below it agree
+RANKED = 4000  # most runs that seeds are computed and ranked on
 _PRIOR_ROUNDS = 6
-REFINED = 1e-7  # of a unit of log-likelihood: resamples needn't be followed further
-_SETTLED = 0.02  # relative change of the noise between two rounds at which weak priors have found their weight
+REFINED = 1e-7  # units of log-likelihood at which the fit of a resample stops
+_SETTLED = 0.02  # relative change of the noise between two rounds at which the weight of weak priors has converged
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """A fitted law. ``theta``: natural parameters; ``q``: log-parameters of the ``law``, which is bound to its centre.
+    """A fitted law. ``theta``: natural parameters. ``q``: log-parameters of the ``law``, which is bound to its centre.
 
-    ``F``: the objective without priors; ``penalty``: what weak priors add to it; ``phi``: the scale at which F / phi is
-    a negative log-likelihood; ``free``: places in q that the runs decide; ``prior``: the weak priors' mean and
-    precision (in units of 1 / phi) over the free ones.
+    ``F``: objective without priors. ``penalty``: contribution of the weak priors. ``phi``: scale at which F / phi is a
+    negative log-likelihood. ``free``: positions in q that the runs determine. ``prior``: mean and precision (in units
+    of 1 / phi) of the weak priors over the free log-parameters.
     """
 
     law: Law
@@ -57,93 +60,108 @@ class FitResult:
 
     @property
     def parameters(self) -> dict[str, float]:
-        """Natural parameters by name, in full precision."""
+        """Natural parameters, in full precision."""
         return {name: float(value) for name, value in zip(self.law.parameters, self.theta, strict=True)}
 
     @property
     def n_free(self) -> int:
-        """Number of log-parameters that the runs decide."""
+        """Number of log-parameters that the runs determine."""
         return len(self.free)
 
     @property
     def noise(self) -> float:
         """Robust sd of a run about the law, in ln L."""
-        return noise_of(self.residuals, self.n_free)
+        return estimate_noise(self.residuals, self.n_free)
 
-    def problem(
-        self, points: RunData, *, log_L: Array | None = None, weights: Array | None = None, mean: Array | None = None
+    def build_problem(
+        self, runs: RunData, *, log_L: Array | None = None, weights: Array | None = None, mean: Array | None = None
     ) -> FitProblem:
-        """The minimisation that this fit solved, with other responses or weights, (n,) or (K, n), or priors' means."""
-        given, precision = self.prior
-        part = _part(
-            self.law, points, self.objective, T=np.eye(len(self.q))[:, list(self.free)],
+        """Build the minimisation that this fit solved, with other responses, weights or prior means.
+
+        Args:
+            runs: runs of the fit.
+            log_L: responses, (n,) or (K, n); by default those of the runs.
+            weights: weights, (n,) or (K, n); by default those of the runs.
+            mean: means of the weak priors, (n_free,) or (K, n_free); by default those of the fit.
+        """
+        prior_mean, precision = self.prior
+        block = _skill_block(
+            self.law, runs, self.objective, T=np.eye(len(self.q))[:, list(self.free)],
             offset=np.where(np.isin(np.arange(len(self.q)), self.free), 0.0, self.q), log_L=log_L, weights=weights,
         )  # fmt: skip
-        return FitProblem(parts=(part,), mean=given if mean is None else mean, precision=precision * self.phi)
+        return FitProblem(blocks=(block,), mean=prior_mean if mean is None else mean, precision=precision * self.phi)
 
 
 def fit_law(
-    points: RunData, *, law: Law = CHINCHILLA, objective: Objective | None = HUBER, starts: int = STARTS,
-    pins: Mapping[str, float] | None = None, begin: Array | None = None, beliefs: Mapping[str, Prior] | None = None,
+    runs: RunData, *, law: Law = CHINCHILLA, objective: Objective | None = HUBER, starts: int = STARTS,
+    fixed: Mapping[str, float] | None = None, starting_points: Array | None = None,
+    priors: Mapping[str, Prior] | None = None,
 ) -> FitResult:  # fmt: skip
     """Fit a law to runs.
 
     Args:
-        points: the runs, with weights.
-        law: the form; it is bound to the centre and the categories of the runs, unless it is bound already.
-        objective: what to minimise; None: Huber with delta twice the runs' noise, 99 % as efficient as least squares.
-        starts: how many seeds are followed to their optimum.
-        pins: natural parameters that are given, by name.
-        begin: starting points (K, p) in q of a bound law, in place of its own seeds.
-        beliefs: what is known beforehand of log-parameters, by their own name or that of the parameter that one of them
-            decides; they take the place of the law's weak priors.
+        runs: runs with their weights.
+        law: form; it is bound to the centre and the categories of the runs, unless it is bound already.
+        objective: function to minimise. None: Huber with delta twice the runs' noise, 99 % as efficient as least
+            squares.
+        starts: number of seeds that are followed to their optimum.
+        fixed: values of fixed natural parameters.
+        starting_points: starting points (K, p) in q of a bound law, in place of the law's seeds.
+        priors: priors of log-parameters, keyed by their name or that of the parameter that one of them decides. They replace
+            the law's weak priors.
 
     Raises:
         FitError: too few runs or sizes, N and D confounded, or no start reached a finite objective.
-        InputError: the law needs a mix that the runs don't tell, or a parameter can't be pinned.
+        InputError: the law needs a mix that the runs don't have, or a parameter can't be fixed.
     """
     if objective is None:
-        once = partial(fit_law, points, law=law, pins=pins, begin=begin, beliefs=beliefs)
-        return once(objective=efficient_objective(once(objective=HUBER, starts=_PILOT_STARTS).noise), starts=starts)
-    bound = law if law.x0 or law.y0 else points.bind(law)
-    pinned = dict(bound.fix(name, value) for name, value in (pins or {}).items())
+        fit_once = partial(fit_law, runs, law=law, fixed=fixed, starting_points=starting_points, priors=priors)
+        noise = fit_once(objective=HUBER, starts=_PILOT_STARTS).noise
+        return fit_once(objective=efficient_objective(noise), starts=starts)
+    bound = law if law.x0 or law.y0 else runs.bind(law)
+    fixed_q = dict(bound.fix(name, value) for name, value in (fixed or {}).items())
     n_log = len(bound.log_names)
-    free = tuple(j for j in range(n_log) if j not in pinned)
-    priors = {**bound.priors, **{_place(bound, name): prior for name, prior in (beliefs or {}).items()}}
-    known = {*pinned, *priors}
-    told = "".join(letter for letter, name in (("N", "alpha"), ("D", "beta")) if _is_known(bound, name, known))
-    check_identified(points, n_parameters=len(free) - len([j for j in priors if j in free]), told=told)
+    free = tuple(j for j in range(n_log) if j not in fixed_q)
+    all_priors = {**bound.priors, **{_position(bound, name): prior for name, prior in (priors or {}).items()}}
+    constrained = {*fixed_q, *all_priors}
+    exponents = (("N", "alpha"), ("D", "beta"))
+    letters = "".join(letter for letter, name in exponents if _is_constrained(bound, name, constrained))
+    check_identified(runs, n_parameters=len(free) - len([j for j in all_priors if j in free]), constrained=letters)
     offset = np.zeros(n_log)
-    offset[list(pinned)] = list(pinned.values())
+    offset[list(fixed_q)] = list(fixed_q.values())
     T = np.eye(n_log)[:, list(free)]
-    part = _part(bound, points, objective, T=T, offset=offset)
-    mean, precision = _prior_on(priors, free)
-    few = _few(points)
-    some = _part(bound, few, objective, T=T, offset=offset)
-    seeds = begin if begin is not None else bound.seeds(some.z, few.log_L, some.weights)
-    Q = _best_seeds(some, seeds[:, list(free)], count=starts)
+    block = _skill_block(bound, runs, objective, T=T, offset=offset)
+    mean, precision = _free_priors(all_priors, free)
+    ranking_runs = _ranking_sample(runs)
+    ranking_block = _skill_block(bound, ranking_runs, objective, T=T, offset=offset)
+    seeds = starting_points
+    if seeds is None:
+        seeds = bound.seeds(ranking_block.z, ranking_runs.log_L, ranking_block.weights)
+    Q = _best_seeds(ranking_block, seeds[:, list(free)], count=starts)
     if not len(Q):
-        raise FitError(f"no start of {bound.name} has a finite objective; look for absurd losses, sizes or tokens")
-    return _finish(points, part, Q, free, (mean, precision))
+        raise FitError(
+            f"no start of {bound.name} has a finite objective. Check losses, sizes and tokens for extreme values."
+        )
+    return _finish(runs, block, Q, free, (mean, precision))
 
 
-def _is_known(law: Law, name: str, known: set[int]) -> bool:
-    return name in law.parameters and law.fix(name, 0.5)[0] in known
+def _is_constrained(law: Law, name: str, constrained: set[int]) -> bool:
+    return name in law.parameters and law.fix(name, 0.5)[0] in constrained
 
 
 def efficient_objective(noise: float) -> Objective:
-    """Huber with delta twice the noise, at least .001: 99 % as efficient as least squares without outliers."""
+    """Return Huber with delta twice the noise, at least 0.001: 99 % as efficient as least squares without outliers."""
     return Objective(delta=max(EFFICIENT * noise, DELTA))
 
 
-def noise_of(r: Array, n_parameters: int) -> float:
-    """Robust sd of errors (n,) about a fit of so many parameters."""
+def estimate_noise(r: Array, n_parameters: int) -> float:
+    """Return the robust sd of errors (n,) about a fit of ``n_parameters``."""
     return float(1.4826 * np.median(np.abs(r)) * math.sqrt(len(r) / max(len(r) - n_parameters, 1)))
 
 
 def refit(
     fit: FitResult,
-    points: RunData,
+    runs: RunData,
     log_L: Array | None = None,
     *,
     weights: Array | None = None,
@@ -151,64 +169,68 @@ def refit(
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Fit K resamples of the runs at once, each from the optimum of ``fit``.
 
-    A resample is a row of ``weights`` (pairs bootstrap: counts) or of ``log_L`` (residual bootstrap), both (K, n), and
-    of ``mean``, what the weak priors believe of the free log-parameters, (K, n_free).
+    Args:
+        fit: fit of the original runs.
+        runs: runs of the fit.
+        log_L: resampled responses, (K, n) (residual bootstrap).
+        weights: resampled weights, (K, n) (pairs bootstrap: counts).
+        mean: means of the weak priors in each resample, (K, n_free).
 
     Returns:
         Log-parameters (K, p) and whether each resample converged (K,).
     """
     K = max(len(x) for x in (log_L, weights) if x is not None and x.ndim == 2)
-    problem = fit.problem(points, log_L=log_L, weights=weights, mean=mean)
+    problem = fit.build_problem(runs, log_L=log_L, weights=weights, mean=mean)
     Q, _, converged = solve(
-        problem, np.tile(fit.q[list(fit.free)], (K, 1)), typical=fit.noise, enough=REFINED * fit.phi
+        problem, np.tile(fit.q[list(fit.free)], (K, 1)), typical=fit.noise, tolerance=REFINED * fit.phi
     )
-    return problem.parts[0].q(Q), converged
+    return problem.blocks[0].q(Q), converged
 
 
 def solve(
-    problem: FitProblem, Q: Array, *, typical: float, enough: float = 0.0
+    problem: FitProblem, Q: Array, *, typical: float, tolerance: float = 0.0
 ) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
-    """Minimise, a kinked objective through ever sharper smooth ones.
+    """Minimise a problem; a kinked objective is approached by a sequence of sharper smooth ones.
 
     Args:
-        problem: what to minimise.
+        problem: problem to minimise.
         Q: starts, (K, P).
         typical: size of an error, in ln L.
-        enough: a step that promises no larger a fall of F is the last.
+        tolerance: predicted decrease of F at which to stop.
 
     Returns:
         Q (K, P), F with its penalty (K,), converged (K,).
     """
-    stages = zip(*(part.objective.smoothed(typical) for part in problem.parts), strict=True)
+    stages = zip(*(block.objective.smooth_stages(typical) for block in problem.blocks), strict=True)
     converged = np.ones(len(Q), dtype=bool)
     for stage in stages:
         smooth = problem.with_objectives(stage)
-        kinked = any(part.objective.corner == 0 for part in problem.parts)
-        scale = max((part.objective.delta for part in smooth.parts), default=1.0) if kinked else 1.0
-        # |r| is Huber / delta: a penalty on |r| weighs delta times as much beside the Huber loss
-        smooth = FitProblem(parts=smooth.parts, mean=smooth.mean, precision=smooth.precision * scale)
-        Q, _, converged = minimise(smooth, Q, enough=enough)
+        kinked = any(block.objective.corner == 0 for block in problem.blocks)
+        scale = max((block.objective.delta for block in smooth.blocks), default=1.0) if kinked else 1.0
+        # |r| is Huber / delta, so the penalty must be scaled by delta too
+        smooth = FitProblem(blocks=smooth.blocks, mean=smooth.mean, precision=smooth.precision * scale)
+        Q, _, converged = minimise(smooth, Q, tolerance=tolerance)
     return Q, problem.value(Q), converged
 
 
-def _part(
-    law: Law, points: RunData, objective: Objective, *, T: Array, offset: Array, log_L: Array | None = None,
+def _skill_block(
+    law: Law, runs: RunData, objective: Objective, *, T: Array, offset: Array, log_L: Array | None = None,
     weights: Array | None = None,
 ) -> SkillBlock:  # fmt: skip
-    given = points.log_L if log_L is None else log_L
+    responses = runs.log_L if log_L is None else log_L
     return SkillBlock(
-        law=law, z=points.covariates(law), responses=np.exp(given) if objective.on == "raw" else given,
-        weights=np.asarray(points.weights) if weights is None else weights, objective=objective, T=T, offset=offset,
+        law=law, z=runs.covariates(law), responses=np.exp(responses) if objective.on == "raw" else responses,
+        weights=np.asarray(runs.weights) if weights is None else weights, objective=objective, T=T, offset=offset,
     )  # fmt: skip
 
 
-def _place(law: Law, name: str) -> int:
-    """Place in q of a log-parameter, by its name or its parameter's."""
+def _position(law: Law, name: str) -> int:
+    """Return the position in q of a log-parameter, given its name or its parameter's."""
     return law.log_names.index(name) if name in law.log_names else law.positions(name)[0]
 
 
-def _prior_on(priors: Mapping[int, Prior], free: tuple[int, ...]) -> tuple[Array, Array]:
-    """Mean and precision of weak priors, by place in q, over the free log-parameters."""
+def _free_priors(priors: Mapping[int, Prior], free: tuple[int, ...]) -> tuple[Array, Array]:
+    """Return mean and precision of weak priors, given by position in q, over the free log-parameters."""
     mean, precision = np.zeros(len(free)), np.zeros(len(free))
     for at, j in enumerate(free):
         if j in priors:
@@ -216,38 +238,37 @@ def _prior_on(priors: Mapping[int, Prior], free: tuple[int, ...]) -> tuple[Array
     return mean, np.diag(precision)
 
 
-def _finish(
-    points: RunData, part: SkillBlock, Q: Array, free: tuple[int, ...], prior: tuple[Array, Array]
-) -> FitResult:
-    """Follow the starts; with weak priors, let the noise that weighs them settle."""
+def _finish(runs: RunData, block: SkillBlock, Q: Array, free: tuple[int, ...], prior: tuple[Array, Array]) -> FitResult:
+    """Follow the starts. With weak priors, repeat until the noise that weighs them has converged."""
     mean, precision = prior
-    r = part.errors(Q[:1])[0]
-    phi = dispersion(part.objective, r, part.weights, len(free))
+    r = block.errors(Q[:1])[0]
+    phi = dispersion(block.objective, r, block.weights, len(free))
     for _ in range(_PRIOR_ROUNDS):
-        problem = FitProblem(parts=(part,), mean=mean, precision=precision * phi)
+        problem = FitProblem(blocks=(block,), mean=mean, precision=precision * phi)
         Q, F, converged = solve(problem, Q, typical=float(np.median(np.abs(r))))
         if not np.isfinite(F).any():
             raise FitError(
-                f"none of {len(Q)} starts of {part.law.name} reached a finite objective; look for absurd losses"
+                f"none of {len(Q)} starts of {block.law.name} reached a finite objective. Check the losses "
+                "for extreme values."
             )
         best = int(np.nanargmin(F))
-        r = part.errors(Q[best : best + 1])[0]
-        before, phi = phi, dispersion(part.objective, r, part.weights, len(free))
+        r = block.errors(Q[best : best + 1])[0]
+        before, phi = phi, dispersion(block.objective, r, block.weights, len(free))
         if not precision.any() or abs(phi - before) <= _SETTLED * before:
             break
-    q = part.q(Q[best : best + 1])
-    bare = float(part.objective.total(r, part.weights))
-    residuals = points.log_L - part.law.log_loss(q, part.z)[0]
+    q = block.q(Q[best : best + 1])
+    bare = float(block.objective.total(r, block.weights))
+    residuals = runs.log_L - block.law.log_loss(q, block.z)[0]
     return FitResult(
-        law=part.law, theta=part.law.theta(q)[0], q=q[0], F=bare, penalty=float(F[best]) - bare, phi=phi,
-        objective=part.objective, starts=start_agreement(F), residuals=residuals, converged=bool(converged[best]), free=free,
-        prior=prior,
+        law=block.law, theta=block.law.theta(q)[0], q=q[0], F=bare, penalty=float(F[best]) - bare, phi=phi,
+        objective=block.objective, starts=start_agreement(F), residuals=residuals, converged=bool(converged[best]),
+        free=free, prior=prior,
     )  # fmt: skip
 
 
-def _best_seeds(part: SkillBlock, seeds: Array, *, count: int) -> Array:
-    """The ``count`` best seeds that are apart: each next one is the best outside the others' neighbourhood."""
-    F = _rank(part, seeds)
+def _best_seeds(block: SkillBlock, seeds: Array, *, count: int) -> Array:
+    """Return the ``count`` best seeds that are at least ``SEEDS_APART`` from each other."""
+    F = _seed_objectives(block, seeds)
     chosen: list[int] = []
     while len(chosen) < count and np.isfinite(F.min()):
         chosen.append(int(F.argmin()))
@@ -255,25 +276,25 @@ def _best_seeds(part: SkillBlock, seeds: Array, *, count: int) -> Array:
     return seeds[chosen]
 
 
-def _rank(part: SkillBlock, seeds: Array) -> Array:
-    """Objective of each seed."""
+def _seed_objectives(block: SkillBlock, seeds: Array) -> Array:
+    """Return the objective of each seed."""
     P = seeds.shape[1]
-    smooth = replace(part, objective=part.objective.smoothed(1e-3)[0])
+    smooth = replace(block, objective=block.objective.smooth_stages(1e-3)[0])
     with np.errstate(over="ignore", invalid="ignore"):
-        F = FitProblem(parts=(smooth,), mean=np.zeros(P), precision=np.zeros((P, P))).value(seeds)
+        F = FitProblem(blocks=(smooth,), mean=np.zeros(P), precision=np.zeros((P, P))).value(seeds)
     return np.where(np.isfinite(F), F, np.inf)
 
 
-def _few(points: RunData) -> RunData:
-    """The runs that seeds are found on: all, or a fixed draw; every k-th could fall in step with a grid."""
-    used = np.flatnonzero(np.asarray(points.weights) > 0)
+def _ranking_sample(runs: RunData) -> RunData:
+    """Return the runs that seeds are ranked on: all, or a fixed random sample (every k-th may match a grid)."""
+    used = np.flatnonzero(np.asarray(runs.weights) > 0)
     if len(used) <= RANKED:
-        return points
-    return points.take(np.sort(np.random.default_rng(0).choice(used, RANKED, replace=False)))
+        return runs
+    return runs.take(np.sort(np.random.default_rng(0).choice(used, RANKED, replace=False)))
 
 
 def start_agreement(F: Array) -> MultiStart:
-    """How many starts agree on the least F, and the gap of the next basin."""
+    """Count the starts that reached the least F, and measure the gap to the next basin."""
     best = float(np.nanmin(F))
     apart = (F - best) / max(best, NO_ERROR)
     others = apart[apart > AGREE]

@@ -1,4 +1,4 @@
-"""What a fit minimises over the errors, named on every result: it moves an exponent further than the optimiser does."""
+"""Objectives of a fit. Every result names its objective, which changes an exponent more than the optimiser does."""
 
 import math
 from dataclasses import dataclass, field
@@ -14,17 +14,17 @@ DELTA = 1e-3  # Hoffmann et al. 2022
 KINDS = ("huber", "least_squares", "least_absolute")
 SCALES = ("log", "raw")
 EFFICIENT = 2.0  # Huber's delta in units of the noise: 99 % as efficient as least squares where there are no outliers
-_FEW = 0.6  # of the errors: below this share within the corner, their count tells the density poorly
-_KINK = 0.05  # a corner below this share of the typical error is met in stages
-_SHARPEST = 1e-7  # the Huber loss that stands for least absolute deviations, in units of the typical error
+_FEW_INSIDE = 0.6  # share of the errors within the corner below which their count estimates the density poorly
+_KINK = 0.05  # a corner below this share of the typical error is approached in stages
+_SHARPEST = 1e-7  # delta of the Huber loss that replaces |r|, in units of the typical error
 
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
     """A sum over runs, F = sum_i w_i rho(r_i), of errors r = ln L - ln law (``on`` log), or L - law (``on`` raw).
 
-    ``huber``: rho = r^2/2 up to ``delta``, delta (|r| - delta/2) beyond; ``least_squares``: r^2/2;
-    ``least_absolute``: |r|.
+    ``huber``: rho = r^2/2 up to ``delta``, delta (|r| - delta/2) beyond. ``least_squares``: r^2/2. ``least_absolute``:
+    |r|.
 
     Raises:
         InputError: an unknown kind or scale, or a delta that is not above 0.
@@ -36,25 +36,25 @@ class Objective:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise InputError(f"objective must be one of {', '.join(KINDS)}, but it is {self.kind!r}")
+            raise InputError(f"unknown objective {self.kind!r}. Choose one of: {', '.join(KINDS)}.")
         if self.on not in SCALES:
-            raise InputError(f"an objective is on the log or the raw scale of the loss, but it is on {self.on!r}")
+            raise InputError(f"unknown scale {self.on!r} of an objective. Choose log or raw.")
         if not self.delta > 0:
-            raise InputError(f"delta must be above 0, in units of ln L (.001 is usual), but it is {self.delta}")
+            raise InputError(f"delta must be above 0, but it is {self.delta}. Use 0.001 (ln L) for example.")
 
     @property
     def name(self) -> str:
-        """In words."""
+        """Description in words."""
         rho = {"huber": f"Huber({self.delta:.3g})", "least_squares": "squares / 2", "least_absolute": "absolute values"}
         return f"sum of {rho[self.kind]} on {'ln L' if self.on == 'log' else 'L'}"
 
     @property
     def corner(self) -> float:
-        """Where rho turns linear."""
+        """Size of an error at which rho becomes linear."""
         return {"huber": self.delta, "least_squares": math.inf, "least_absolute": 0.0}[self.kind]
 
     def total(self, r: Array, w: Array) -> Array:
-        """F of errors (K, n) with weights (K, n) or (n,)."""
+        """Return F of errors (K, n) with weights (K, n) or (n,)."""
         size = np.abs(r)
         if self.kind == "least_absolute":
             return np.asarray((w * size).sum(-1))
@@ -64,17 +64,17 @@ class Objective:
         return np.asarray((w * inner * (size - 0.5 * inner)).sum(-1))
 
     def slope(self, r: Array) -> Array:
-        """Rho's first derivative."""
+        """Return rho', the first derivative."""
         if self.kind == "least_absolute":
             return np.sign(r)
         return r if self.kind == "least_squares" else np.clip(r, -self.delta, self.delta)
 
-    def bend(self, r: Array) -> Array:
-        """Rho's second derivative: 1 within the corner, 0 beyond."""
+    def curvature(self, r: Array) -> Array:
+        """Return rho'', the second derivative: 1 up to the corner, 0 beyond."""
         return np.asarray(np.abs(r) <= self.corner, dtype=float)
 
-    def smoothed(self, typical: float) -> "tuple[Objective, ...]":
-        """Objectives that Newton steps can follow to this one: itself, or ever sharper Huber losses towards a kink.
+    def smooth_stages(self, typical: float) -> "tuple[Objective, ...]":
+        """Return objectives that Newton steps can follow to this one: itself, or ever sharper Huber losses.
 
         Args:
             typical: size of an error, in ln L.
@@ -93,32 +93,32 @@ LEAST_ABSOLUTE = Objective(kind="least_absolute")
 
 
 def dispersion(objective: Objective, r: Array, w: Array, n_parameters: int) -> float:
-    """Scale phi at which F / phi is a negative log-likelihood: sum w rho'^2 / sum w rho'', per degree of freedom.
+    """Return the scale phi at which F / phi is a negative log-likelihood.
 
-    For least squares with equal weights it is the variance of the errors. It puts weak priors and pooling on the scale
-    of F.
+    It is sum w rho'^2 / sum w rho'', per degree of freedom. For least squares with equal weights it is the variance of
+    the errors. It puts weak priors and pooling on the scale of F.
     """
     used = w > 0
     n = int(used.sum())
-    freedom = n / max(n - n_parameters, 1)
+    degrees_of_freedom = n / max(n - n_parameters, 1)
     slope = float((w * objective.slope(r) ** 2)[used].mean())
-    bend = float((w * density(objective, r, n_parameters))[used].mean())
-    return slope / bend * freedom if bend > 0 else 0.0
+    curvature = float((w * mean_curvature(objective, r, n_parameters))[used].mean())
+    return slope / curvature * degrees_of_freedom if curvature > 0 else 0.0
 
 
-def density(objective: Objective, r: Array, n_parameters: float = 0.0) -> Array:
-    """Rho'' averaged over the spread of the errors, (n,): it curves F near its minimum.
+def mean_curvature(objective: Objective, r: Array, n_parameters: float = 0.0) -> Array:
+    """Return rho'' averaged over the spread of the errors, (n,), which gives F its curvature near the minimum.
 
-    A robust fit passes through or close by as many runs as it has parameters; they would tell of errors smaller than
-    they are and are taken off. Where few errors lie within the corner, those up to the median stand for them.
+    A robust fit passes through, or close to, as many runs as it has parameters. These would suggest smaller errors than
+    there are, so they are subtracted. Where few errors are within the corner, those up to the median represent them.
     """
     if objective.kind == "least_squares":
         return np.ones_like(r)
     n, size = len(r), np.abs(r)
     n_parameters = min(n_parameters, n - 1.0)
     inside = int((size <= objective.corner).sum())
-    if inside - n_parameters > _FEW * (n - n_parameters):
-        return np.asarray(objective.bend(r) * (1 - n_parameters / inside) * (n / (n - n_parameters)))
+    if inside - n_parameters > _FEW_INSIDE * (n - n_parameters):
+        return np.asarray(objective.curvature(r) * (1 - n_parameters / inside) * (n / (n - n_parameters)))
     width = max(float(np.sort(size)[int((n + n_parameters) / 2)]), 1e-300)
     sd = 1.4826 * width
     top = 2 / (sd * math.sqrt(2 * math.pi))

@@ -1,6 +1,7 @@
-"""Fitted laws as plain values: what is registered, mailed or pasted, and read back without the runs.
+"""Fitted laws as one JSON object that can be registered, mailed or pasted, and read back without the runs.
 
-One JSON object. ``schema`` counts its changes; numbers are in full precision, for rounded parameters predict wrongly.
+In: a ``FittedLaw`` per skill. Out: plain values, and from these a ``SavedLaw`` per skill that predicts like the fit.
+``schema`` counts changes of the format. Numbers are in full precision, because rounded parameters predict wrongly.
 """
 
 import hashlib
@@ -8,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,17 +26,20 @@ from skillscale.laws.results import Interval
 from skillscale.laws.uncertainty.resamples import interval
 
 SCHEMA = 2
-DRAWS = 200  # kept of a fit's draws: enough for the ends of a 90 % interval, and a file of some 50 kB a skill
+DRAWS = 200  # draws kept of a fit: enough for a 90 % interval, and a file of about 50 kB per skill
+
+# Fields of a saved law that its JSON holds as they are
+_SCALARS = ("level", "noise", "status", "reason", "objective", "n_runs", "digest")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedLaw:
-    """One skill's law as it was fitted, with draws of its log-parameters ``q`` (K, p).
+    """The law of one skill, read from a document, with draws of its log-parameters ``q`` (K, p).
 
-    ``runs``: ids of the runs it was fitted to, those of MLflow or the table's own, checkpoints of one run counted once;
-    ``n_runs``: losses, checkpoints counted each; ``digest``: of all that was fitted. ``effects``, ``setting``,
-    ``weight`` and ``rivals`` are those of ``FittedLaw``; ``sizes``, ``shares`` and ``warnings`` too, where the document
-    tells them.
+    ``run_ids``: ids of the fitted runs, from MLflow or the table; the checkpoints of a run count once. ``n_runs``:
+    number of losses; every checkpoint counts. ``digest``: hash of all fitted data. ``effects``, ``setting``, ``weight``
+    and ``rivals`` are those of ``FittedLaw``. So are ``sizes``, ``shares`` and ``warnings``, where the document has
+    them.
     """
 
     skill: str
@@ -48,10 +52,10 @@ class SavedLaw:
     reason: str
     objective: str
     n_runs: int
-    runs: tuple[str, ...] = field(repr=False)
+    run_ids: tuple[str, ...] = field(repr=False)
     digest: str
     reach: tuple[float, float] = field(metadata={"unit": "FLOP, least and largest 6 N D fitted"})
-    mix: Mapping[str, float] = field(metadata={"unit": "mean shares of the runs, where the law asks for a mix"})
+    mix: Mapping[str, float] = field(metadata={"unit": "mean shares of the runs, where the law needs a mix"})
     effects: MixEffects = field(default_factory=MixEffects, repr=False)
     setting: str = ""
     weight: float = 1.0
@@ -67,44 +71,49 @@ class SavedLaw:
 
     @property
     def mean_mix(self) -> Array | None:
-        """Shares averaged over the runs, where the law asks for a mix."""
+        """Mean shares of the runs; None for a law without a mix."""
         return np.array(list(self.mix.values())) if self.mix else None
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """Of the mix that a prediction depends on; none where it depends on none."""
-        asked = (self.law.categories, self.effects.categories, *(one.categories for one in self.rivals))
-        return next((names for names in asked if names), ())
+        """Categories of the mix that a prediction depends on; none where it depends on no mix."""
+        candidates = (self.law.categories, self.effects.categories, *(rival.categories for rival in self.rivals))
+        return next((names for names in candidates if names), ())
 
     def loss(self, N: npt.ArrayLike, D: npt.ArrayLike, h: npt.ArrayLike | None = None) -> PredictedLoss:
-        """L in nats per token with the intervals of the law and of a new run; at the runs' mean mix where h is None.
+        """Predict L in nats per token, with the intervals of the law and of a new run.
+
+        Args:
+            N: parameters, (n,).
+            D: tokens, (n,).
+            h: mix, for laws that need one; by default the runs' mean mix.
 
         Raises:
-            InputError: N or D is not positive, or a mix is none.
+            InputError: N or D is not positive, or h is not a mix.
         """
         mix = list(self.mix.values()) if h is None and self.mix else h
-        told = predict(self.law, self.theta, self.q, N, D, mix, level=self.level, noise=self.noise)
-        return told.scaled(np.exp(self.effects.of(mix, len(told.value))))
+        predicted = predict(self.law, self.theta, self.q, N, D, mix, level=self.level, noise=self.noise)
+        return predicted.scale(np.exp(self.effects.offsets_for(mix, len(predicted.value))))
 
     def optimum(self, C: float, h: npt.ArrayLike | None = None) -> Interval:
-        """N*(C) with its interval, which owns the choice of law where there are rivals; unknown where there is none."""
-        value, _ = self.log_optima(C, h)
-        drawn = [one.log_optima(C, h)[1][: max(round(one.weight * len(self.q)), 1)] for one in (self, *self.rivals)]
+        """Return N*(C). Its interval includes the choice of law where there are rivals. Unknown where there is none."""
+        value, _ = self.log_optimum(C, h)
+        drawn = [law.log_optimum(C, h)[1][: max(round(law.weight * len(self.q)), 1)] for law in (self, *self.rivals)]
         return interval(value, np.concatenate(drawn), self.level).map(math.exp)
 
-    def log_optima(self, C: float, h: npt.ArrayLike | None = None) -> tuple[float, Array]:
-        """Ln N*(C) and its draws (K,) of this law alone; NaN where one has no optimum."""
+    def log_optimum(self, C: float, h: npt.ArrayLike | None = None) -> tuple[float, Array]:
+        """Return ln N*(C) and its draws (K,) of this law alone; NaN where there is no optimum."""
         mix = list(self.mix.values()) if h is None and self.mix else h
-        found = self.law.log_optimum(np.vstack([self.theta, self.law.theta(self.q)]), C, mix)[:, 0]
-        return float(found[0]), found[1:]
+        log_N = self.law.log_optimum(np.vstack([self.theta, self.law.theta(self.q)]), C, mix)[:, 0]
+        return float(log_N[0]), log_N[1:]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LawMetadata:
-    """What a document's laws have in common.
+    """What the laws of a document have in common.
 
-    ``convention``: of N; ``aggregates``: skills that are means of others; ``mixes``: of each skill the named mix whose
-    runs it was fitted to, where there are several, in which case it is named MIX/SKILL.
+    ``convention``: definition of N. ``aggregates``: skills that are means of others. ``mixes``: named mix that each
+    skill was fitted to, where there are several mixes; then the skill is named MIX/SKILL.
     """
 
     convention: str = ""
@@ -112,128 +121,134 @@ class LawMetadata:
     mixes: Mapping[str, str] = field(default_factory=dict)
 
 
-def law_document(fitted: Mapping[str, FittedLaw], about: LawMetadata | None = None) -> dict[str, Any]:
-    """Fitted laws as plain values."""
-    common = {} if about is None else {
-        "convention": about.convention, "aggregates": list(about.aggregates), "mixes": dict(about.mixes)
+def law_document(fitted: Mapping[str, FittedLaw], metadata: LawMetadata | None = None) -> dict[str, Any]:
+    """Convert fitted laws to plain values."""
+    common = {} if metadata is None else {
+        "convention": metadata.convention, "aggregates": list(metadata.aggregates), "mixes": dict(metadata.mixes)
     }  # fmt: skip
-    return {"schema": SCHEMA, **common, "skills": {name: _skill(one) for name, one in fitted.items()}}
+    return {"schema": SCHEMA, **common, "skills": {name: _write_skill(law) for name, law in fitted.items()}}
 
 
-def read_metadata(plain: Mapping[str, Any]) -> LawMetadata:
-    """What a document's laws have in common; documents of earlier versions tell nothing of it."""
+def read_metadata(document: Mapping[str, Any]) -> LawMetadata:
+    """Read what the laws of a document have in common. Documents of earlier versions have none of it."""
     return LawMetadata(
-        convention=str(plain.get("convention", "")), aggregates=tuple(map(str, plain.get("aggregates") or ())),
-        mixes=dict(plain.get("mixes") or {}),
+        convention=str(document.get("convention", "")), aggregates=tuple(map(str, document.get("aggregates") or ())),
+        mixes=dict(document.get("mixes") or {}),
     )  # fmt: skip
 
 
-def read_document(plain: Mapping[str, Any], *, place: str = "this document") -> dict[str, SavedLaw]:
-    """Inverse of ``law_document``, by skill.
+def read_document(document: Mapping[str, Any], *, source: str = "this document") -> dict[str, SavedLaw]:
+    """Read the laws of a document by skill, the inverse of ``law_document``.
 
     Raises:
-        InputError: another schema, a law that is not known here, or parts are missing.
+        InputError: another schema, an unknown law, or missing parts.
     """
-    schema = plain.get("schema")
+    schema = document.get("schema")
     if schema != SCHEMA:
         newer = isinstance(schema, int) and schema > SCHEMA
-        cure = "update skillscale" if newer else "fit the runs again with `skillscale fit` and register the result"
-        raise InputError(f"{place} holds laws of schema {schema!r}, but this version reads schema {SCHEMA}; {cure}")
-    return {name: _read_skill(name, one, place) for name, one in dict(plain.get("skills") or {}).items()}
+        cure = "Update skillscale" if newer else "Fit the runs again with `skillscale fit` and register the result"
+        raise InputError(f"{source} holds laws of schema {schema!r}, but this version reads schema {SCHEMA}. {cure}.")
+    return {name: _read_skill(name, law, source) for name, law in dict(document.get("skills") or {}).items()}
 
 
-def _skill(one: FittedLaw) -> dict[str, Any]:
-    """One law with its rivals; each rival's draws are in the proportion of its weight, and it has no rivals."""
-    told = _law(one) | {"warnings": list(one.warnings)}
-    if one.setting:
-        told |= {"setting": one.setting, "weight": one.weight, "rivals": [_law(each) for each in one.rivals]}
-    return told
+def _write_skill(fitted: FittedLaw) -> dict[str, Any]:
+    """Convert one law and its rivals. The number of a rival's draws is in proportion to its weight."""
+    document = _write_law(fitted) | {"warnings": list(fitted.warnings)}
+    if fitted.setting:
+        document |= {
+            "setting": fitted.setting,
+            "weight": fitted.weight,
+            "rivals": [_write_law(rival) for rival in fitted.rivals],
+        }
+    return document
 
 
-def _law(one: FittedLaw) -> dict[str, Any]:
-    law, points = one.law, one.points
-    keep = np.linspace(0, len(one.q) - 1, min(DRAWS, len(one.q))).astype(int)
-    own = getattr(law, "skill_category", "")
-    mix = {} if one.mean_mix is None else dict(zip(law.categories, one.mean_mix.tolist(), strict=True))
-    told = {
+def _write_law(fitted: FittedLaw) -> dict[str, Any]:
+    law, runs = fitted.law, fitted.runs
+    keep = np.linspace(0, len(fitted.q) - 1, min(DRAWS, len(fitted.q))).astype(int)
+    skill_category = getattr(law, "skill_category", "")
+    mix = {} if fitted.mean_mix is None else dict(zip(law.categories, fitted.mean_mix.tolist(), strict=True))
+    document = {
         "law": law.name, "formula": formula(law), "x0": law.x0, "y0": law.y0, "categories": list(law.categories),
-        "own": own, "theta": one.fit.parameters, "draws": one.q[keep].tolist(), "level": one.level,
-        "noise": one.noise, "status": str(one.status), "reason": one.reason,
-        "objective": one.fit.objective.name,
-        "n_runs": one.n_runs, "runs": run_ids(points), "digest": digest(points),
-        "reach": list(one.reach), "mix": mix, "weight": one.weight,
-        "sizes": list(one.sizes), "shares": None if one.shares is None else one.shares.tolist(),
+        "own": skill_category, "theta": fitted.fit.parameters, "draws": fitted.q[keep].tolist(), "level": fitted.level,
+        "noise": fitted.noise, "status": str(fitted.status), "reason": fitted.reason,
+        "objective": fitted.fit.objective.name,
+        "n_runs": fitted.n_runs, "runs": run_ids(runs), "digest": digest(runs),
+        "reach": list(fitted.reach), "mix": mix, "weight": fitted.weight,
+        "sizes": list(fitted.sizes), "shares": None if fitted.shares is None else fitted.shares.tolist(),
     }  # fmt: skip
-    if len(one.effects):
-        told["effects"] = {
-            "categories": list(one.effects.categories), "mixes": one.effects.mixes.tolist(),
-            "ln L": one.effects.offsets.tolist(),
+    if len(fitted.effects):
+        document["effects"] = {
+            "categories": list(fitted.effects.categories), "mixes": fitted.effects.mixes.tolist(),
+            "ln L": fitted.effects.offsets.tolist(),
         }  # fmt: skip
-    return told
+    return document
 
 
-def run_ids(points: RunData) -> list[str]:
-    """The runs by their labels, each once, in the order of the table."""
-    return list(dict.fromkeys(np.asarray(points.labels).astype(str).tolist()))
+def run_ids(runs: RunData) -> list[str]:
+    """Return the labels of the runs, each once, in the order of the table."""
+    return list(dict.fromkeys(np.asarray(runs.labels).astype(str).tolist()))
 
 
-def digest(points: RunData) -> str:
-    """SHA-256 of what was fitted: run, N, D, loss, weight and shares of every row; the order of rows is no matter."""
-    labels = np.asarray(points.labels).astype(str).tolist()
-    numbers = [points.N, points.D, points.L, np.asarray(points.weights), *(() if points.h is None else points.h.T)]
+def digest(runs: RunData) -> str:
+    """Return the SHA-256 of run, N, D, loss, weight and shares of every row. The order of rows does not matter."""
+    labels = np.asarray(runs.labels).astype(str).tolist()
+    numbers = [runs.N, runs.D, runs.L, np.asarray(runs.weights), *(() if runs.h is None else runs.h.T)]
     rows = sorted(zip(labels, np.array(numbers, dtype=float).T.tolist(), strict=True))
-    text = json.dumps([list(points.categories if points.h is not None else ()), rows])
+    text = json.dumps([list(runs.categories if runs.h is not None else ()), rows])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def formula(law: Law, *, centre: bool = True) -> str:
-    """A law as its docstring begins, which is its formula, with what x and y stand for.
+    """Return the formula of a law, the first paragraph of its docstring, with the definitions of x and y.
 
     Args:
-        law: bound to the centre of its runs.
-        centre: tell the numbers of the centre.
+        law: law, bound to the centre of its runs.
+        centre: whether to include the numbers of the centre.
     """
-    told = " ".join((type(law).__doc__ or "").split("\n\n")[0].split()).partition("; q =")[0].rstrip(".")
+    text = " ".join((type(law).__doc__ or "").split("\n\n")[0].split()).partition("; q =")[0].rstrip(".")
     x0, y0 = (f"{law.x0:.17g}", f"{law.y0:.17g}") if centre else ("x0", "y0")
-    meant = [f"{name} = ln {of} - {at}" for name, of, at in (("x", "N", x0), ("y", "D", y0))
-             if re.search(rf"\b{name}\b", told)]  # fmt: skip
-    return "; ".join([told, *([", ".join(meant)] if meant else [])])
+    definitions = [f"{name} = ln {letter} - {at}" for name, letter, at in (("x", "N", x0), ("y", "D", y0))
+             if re.search(rf"\b{name}\b", text)]  # fmt: skip
+    return "; ".join([text, *([", ".join(definitions)] if definitions else [])])
 
 
-def _read_skill(name: str, plain: Mapping[str, Any], place: str) -> SavedLaw:
-    if plain.get("law") not in LAWS:
+def _read_skill(name: str, document: Mapping[str, Any], source: str) -> SavedLaw:
+    if document.get("law") not in LAWS:
         raise InputError(
-            f"{place} holds the law {plain.get('law')!r} for {name}, which this version does not have; it has "
-            f"{', '.join(LAWS)}"
+            f"{source} holds the law {document.get('law')!r} for {name}, which this version does not have. It has "
+            f"{', '.join(LAWS)}."
         )
     try:
-        law = LAWS[plain["law"]].bind(plain["x0"], plain["y0"], tuple(plain["categories"])).for_skill(plain["own"])
-        theta = np.array([float(plain["theta"][parameter]) for parameter in law.parameters])
+        law = (
+            LAWS[document["law"]]
+            .bind(document["x0"], document["y0"], tuple(document["categories"]))
+            .for_skill(document["own"])
+        )
+        theta = np.array([float(document["theta"][parameter]) for parameter in law.parameters])
         return SavedLaw(
-            skill=name, law=law, theta=theta, q=np.array(plain["draws"], dtype=float),
-            reach=_pair(plain["reach"]), mix=dict(plain["mix"]),
-            runs=tuple(map(str, plain["runs"])), effects=_read_effects(plain.get("effects") or {}),
-            setting=str(plain.get("setting", "")), weight=float(plain.get("weight", 1.0)),
-            rivals=tuple(_read_skill(name, rival, place) for rival in plain.get("rivals") or ()),
-            sizes=_pair(plain.get("sizes") or (math.nan, math.nan)),
-            shares=np.array(plain["shares"], dtype=float) if plain.get("shares") else None,
-            warnings=tuple(map(str, plain.get("warnings") or ())),
-            **{one: plain[one] for one in _PLAIN},
+            skill=name, law=law, theta=theta, q=np.array(document["draws"], dtype=float),
+            reach=_pair(document["reach"]), mix=dict(document["mix"]),
+            run_ids=tuple(map(str, document["runs"])), effects=_read_effects(document.get("effects") or {}),
+            setting=str(document.get("setting", "")), weight=float(document.get("weight", 1.0)),
+            rivals=tuple(_read_skill(name, rival, source) for rival in document.get("rivals") or ()),
+            sizes=_pair(document.get("sizes") or (math.nan, math.nan)),
+            shares=np.array(document["shares"], dtype=float) if document.get("shares") else None,
+            warnings=tuple(map(str, document.get("warnings") or ())),
+            **{key: document[key] for key in _SCALARS},
         )  # fmt: skip
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise InputError(f"{place} is damaged: {name} lacks or garbles {error}; fit the runs again") from error
+        raise InputError(
+            f"{source} is damaged: {name} lacks {error}, or its value is wrong. Fit the runs again."
+        ) from error
 
 
-def _pair(plain: Sequence[float]) -> tuple[float, float]:
-    return float(plain[0]), float(plain[1])
+def _pair(values: Sequence[float]) -> tuple[float, float]:
+    return float(values[0]), float(values[1])
 
 
-def _read_effects(plain: Mapping[str, Any]) -> MixEffects:
-    if not plain:
+def _read_effects(document: Mapping[str, Any]) -> MixEffects:
+    if not document:
         return MixEffects()
-    mixes, offsets = (np.array(plain[name], dtype=float) for name in ("mixes", "ln L"))
-    return MixEffects(categories=tuple(plain["categories"]), mixes=mixes, offsets=offsets)
-
-
-_PLAIN = tuple(one.name for one in fields(SavedLaw) if one.name in
-               ("level", "noise", "status", "reason", "objective", "n_runs", "digest"))  # fmt: skip
+    mixes, offsets = (np.array(document[name], dtype=float) for name in ("mixes", "ln L"))
+    return MixEffects(categories=tuple(document["categories"]), mixes=mixes, offsets=offsets)

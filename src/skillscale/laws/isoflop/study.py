@@ -36,7 +36,7 @@ from skillscale.laws.results import (
     group_by_reason,
 )  # fmt: skip
 from skillscale.laws.uncertainty.bootstrap import ParameterCovariance
-from skillscale.laws.uncertainty.resamples import Resamples, as_family, interval, spread, two_sided_p
+from skillscale.laws.uncertainty.resamples import Resamples, interval, robust_sd, two_sided_p, with_holm_p
 
 COLUMNS = ("run_id", "C", "N", "D", "mix", "seed")
 # In ln C. Runs without a nominal budget belong to one budget up to this gap. A run further from its budget is excluded.
@@ -182,7 +182,7 @@ def _resamples_by_mix(usable: pd.DataFrame, count: int, rng: np.random.Generator
     clusters = usable["cluster"].astype(str).to_numpy()[first] if "cluster" in usable.columns else None
     all_resamples = Resamples.draw(usable["C"].to_numpy()[first], count, rng, clusters=clusters)
     mixes = usable["mix"].to_numpy()
-    return {str(mix): all_resamples.of(cell_of_run[mixes == mix]) for mix in np.unique(mixes)}
+    return {str(mix): all_resamples.select(cell_of_run[mixes == mix]) for mix in np.unique(mixes)}
 
 
 def _laws_by_mix(parts: Mapping[str, pd.DataFrame], names: Sequence[str], request: FitRequest) -> Laws:
@@ -247,14 +247,14 @@ def _paired(
         categories=() if h is None else fitted.law.categories,
     )  # fmt: skip
     fit, free = fitted.fit, list(fitted.fit.free)
-    problem = fit.problem(data)
-    jac = fit.law.jacobian(fit.q[None], problem.parts[0].z)[0][:, free]
-    leverage = (ParameterCovariance.of(jac, problem.precision, np.arange(len(data))).basis ** 2).sum(1)
-    predicted = fit.law.log_loss(fit.q[None], problem.parts[0].z)[0]
+    problem = fit.build_problem(data)
+    jac = fit.law.jacobian(fit.q[None], problem.blocks[0].z)[0][:, free]
+    leverage = (ParameterCovariance.from_jacobian(jac, problem.precision, np.arange(len(data))).basis ** 2).sum(1)
+    predicted = fit.law.log_loss(fit.q[None], problem.blocks[0].z)[0]
     # Errors of outliers stay in the resamples, because the Huber loss treats them as outliers there too.
     cuts = np.cumsum([mask.sum() for mask in present.values()])[:-1]
     pieces = zip(present, np.split(data.log_L - predicted, cuts), np.split(leverage, cuts), strict=True)
-    errors = [resamples_by_mix[mix].errors(residuals, shrunk, present[mix]) for mix, residuals, shrunk in pieces]
+    errors = [resamples_by_mix[mix].draw_errors(residuals, shrunk, present[mix]) for mix, residuals, shrunk in pieces]
     # A weak prior acts as one more observation, so its error is drawn as well, about the fitted value.
     precision = np.diag(fit.prior[1])
     sd = np.where(precision > 0, 1 / np.sqrt(np.where(precision > 0, precision, 1.0)), 0.0)
@@ -348,7 +348,7 @@ def _skill_minima(
         return _SkillMinima(skill=name, minima=minima, budgets=(), optima=np.empty(0), draws=blank)
     used = present.copy()
     used[present] = curves.used
-    drawn = curves.drawn_minima(resamples.errors(curves.residuals, curves.leverage, used), form)
+    drawn = curves.drawn_minima(resamples.draw_errors(curves.residuals, curves.leverage, used), form)
     return _SkillMinima(
         skill=name, minima=find_minima(curves, drawn, level=level, mix=mix, skill=name), budgets=curves.budgets,
         optima=curves.minima()[0], draws=drawn.optima,
@@ -365,7 +365,7 @@ def _power_law(column: _SkillMinima, *, mix: str, level: float) -> PowerLaw:
             intercept=math.nan, centre=math.nan, level=level, draws=np.empty((0, 2)),
         )  # fmt: skip
     log_C, draws = np.log(np.array(column.budgets)[kept]), column.draws[:, kept]
-    weights = 1 / np.maximum(spread(draws), 1e-9) ** 2
+    weights = 1 / np.maximum(robust_sd(draws), 1e-9) ** 2
     centre = float(np.average(log_C, weights=weights))
     share = weights / weights.sum()
     slope = share * (log_C - centre) / (share @ (log_C - centre) ** 2)
@@ -392,7 +392,7 @@ def _size_gaps(skills: list[_SkillMinima], aggregate: _SkillMinima, *, mix: str,
             pairs.append((estimate - reference, draws - reference_draws))
             size_gaps.append(_size_gap(skill, aggregate, mix, C=C, pairs=pairs[-1:], level=level))
         pooled.append(_size_gap(skill, aggregate, mix, C=math.nan, pairs=pairs, level=level))
-    return size_gaps + as_family(pooled)
+    return size_gaps + with_holm_p(pooled)
 
 
 def _size_gap(

@@ -3,7 +3,7 @@
 Laws by skill and skill weights go in. An ``Ensemble`` that evaluates the weighted loss comes out. Its rows are the
 estimate of the chosen law, then draws, with a number per law in proportion to its weight. Row k is the same resample
 and the same law in every skill. So intervals include the choice of the law, as those of single skills do
-(``FittedLaw.optima_over_laws``). Laws read from a document work as fresh fits do.
+(``FittedLaw.ensemble_log_optima``). Laws read from a document work as fresh fits do.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -115,7 +115,7 @@ def _members(chosen: SkillLaw) -> list[tuple[SkillLaw, Array]]:
 def _mix_offset(law: SkillLaw, h: Array | None) -> float:
     """Return the effect of a mix on ln L beyond the law, 0 where the mix was not run."""
     has_effect = h is not None and len(law.effects) and h.shape[1] == len(law.effects.categories)
-    return float(law.effects.of(h, 1)[0]) if has_effect else 0.0
+    return float(law.effects.offsets_for(h, 1)[0]) if has_effect else 0.0
 
 
 def _check_together(laws: Mapping[str, SkillLaw]) -> None:

@@ -75,7 +75,7 @@ class MixSearch:
             return F, g[:, columns], H[:, columns[:, None], columns[None, :]]
 
         X[:, columns], F = minimise_inside(
-            f, X[:, columns], lower=self.lower[columns], upper=self.upper[columns], tied=columns > 0
+            f, X[:, columns], lower=self.lower[columns], upper=self.upper[columns], fixed_sum=columns > 0
         )
         return self._snap(X), F
 

@@ -28,7 +28,7 @@ from skillscale.laws.optimum.optimum import (
 )
 from skillscale.laws.optimum.weighted_loss import WeightedLoss
 from skillscale.laws.results import Interval, SizeGap
-from skillscale.laws.uncertainty.resamples import as_family, interval
+from skillscale.laws.uncertainty.resamples import interval, with_holm_p
 
 ROUND = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)  # times powers of ten: usual sizes of models
 AROUND = 4.0  # factor about N* within which round sizes get a cost
@@ -208,7 +208,7 @@ def _size_gaps(
     """Return the size gap of every loss, with Holm's p over them. A loss with weight 1 is the plan's: not counted."""
     size_gaps = {name: size_gap(laws, C, name, weights, h) for name in laws}
     others = [name for name in laws if weights.get(name, 0.0) < 1]
-    size_gaps |= dict(zip(others, as_family([size_gaps[name] for name in others]), strict=True))
+    size_gaps |= dict(zip(others, with_holm_p([size_gaps[name] for name in others]), strict=True))
     return tuple(size_gaps.values())
 
 

@@ -1,4 +1,7 @@
-"""A law on trial: fitted to the smaller runs, it predicts the larger ones, and is told how far off it was."""
+"""Backtest a law: fit it to the smaller runs, predict the larger ones, and score the predictions.
+
+In: fitted runs and larger runs of each skill. Out: the selected law, and a ``Backtest`` with scores per skill.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,13 +14,13 @@ from skillscale.errors import FitError
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.objective import Objective
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.selection.holdout import NEAR, run_shares
-from skillscale.laws.selection.selection import LawSelection, PredictiveEnsemble, Tell, ineligible_reason, select_law
+from skillscale.laws.selection.holdout import DUPLICATE_GAP, run_shares
+from skillscale.laws.selection.selection import LawSelection, PredictiveEnsemble, ineligible_reason, select_law
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """How predictions did: rows, mean |predicted / measured - 1|, and the share of rows within their interval."""
+    """Score of predictions: rows, mean |predicted / measured - 1|, and the share of rows within their interval."""
 
     n: int = 0
     mean_relative_error: float = field(default=math.nan, metadata={"unit": "1"})
@@ -25,8 +28,8 @@ class Score:
     half_width: float = field(default=math.nan, metadata={"unit": "ln L, median half width of the intervals"})
 
     @classmethod
-    def of(cls, predictions: pd.DataFrame) -> "Score":
-        """Of a table with columns loss, predicted, lo, hi."""
+    def from_table(cls, predictions: pd.DataFrame) -> "Score":
+        """Score a table with columns loss, predicted, lo and hi."""
         if predictions.empty:
             return cls()
         error = (predictions["predicted"] / predictions["loss"] - 1).abs()
@@ -40,14 +43,14 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Backtest:
-    """One skill's larger runs, predicted from the smaller ones.
+    """The larger runs of one skill, predicted from the smaller ones.
 
-    ``score``: of all larger rows; ``last``: of the last checkpoint of each run alone; ``average``: of the average over
-    laws; ``unseen``: of runs no checkpoint of which was fitted (under a limit of compute most larger rows may be later
-    checkpoints of the fitted runs, ``n_of_fitted_runs`` in number, and are then told by their own earlier ones).
-    ``n_fitted``: losses that the fit used; ``left_out``: early checkpoints that it did not; ``near_duplicates``:
-    checkpoints that weighed as one with another. ``predictions``: a row each, with columns run N D loss predicted lo
-    hi average average_lo average_hi; NaN scores and a ``reason`` where the runs can't carry the law.
+    ``score``: of all larger rows. ``last``: of the last checkpoint of each run. ``average``: of the average over laws.
+    ``unseen``: of runs without a fitted checkpoint. Under a compute cutoff most larger rows may be later checkpoints of
+    fitted runs, ``n_of_fitted_runs`` in number, which are predicted from earlier ones. ``n_fitted``: losses that the
+    fit used. ``n_early``: early checkpoints that it excluded. ``near_duplicates``: checkpoints that weighed as one with
+    another. ``predictions``: a row each, with columns run N D loss predicted lo hi average average_lo average_hi.
+    Scores are NaN, with a ``reason``, where the runs can't determine the law.
     """
 
     skill: str
@@ -60,7 +63,7 @@ class Backtest:
     average: Score = field(default_factory=Score)
     unseen: Score = field(default_factory=Score)
     n_of_fitted_runs: int = 0
-    left_out: int = 0
+    n_early: int = 0
     near_duplicates: int = 0
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
     reason: str = ""
@@ -68,66 +71,68 @@ class Backtest:
 
 def backtest(
     fitted: Mapping[str, RunData], larger: Mapping[str, RunData], *, letter: str, laws: Sequence[str] = (),
-    objective: Objective | None = None, level: float = 0.9, tell: Tell | None = None,
+    objective: Objective | None = None, level: float = 0.9,
 ) -> tuple[LawSelection, dict[str, Backtest]]:  # fmt: skip
-    """Choose a law by the fitted runs alone, and predict the larger ones.
+    """Select a law from the fitted runs alone, and predict the larger ones.
 
     Args:
-        fitted: each skill's runs to fit.
-        larger: each skill's runs to predict; their losses are looked at only to say how far off the predictions were.
-        letter: what tells a larger run: N or C.
-        laws: names of the only laws to try; empty: the choice is free.
-        objective: of the fits; None: Huber with delta twice the noise.
-        level: of the intervals, two-sided.
-        tell: is told of each fit.
+        fitted: runs of each skill to fit.
+        larger: runs of each skill to predict; their losses are used for the scores only.
+        letter: measure of a larger run: N or C.
+        laws: names of the only laws to try; empty: any.
+        objective: objective of the fits; None: Huber with delta twice the noise.
+        level: two-sided level of the intervals.
 
     Raises:
-        FitError: the runs of no skill can carry a law.
+        FitError: the runs of no skill can determine a law.
     """
-    reasons = {name: ineligible_reason(points, letter) for name, points in fitted.items()}
-    able = {name: points for name, points in fitted.items() if not reasons[name]}
-    if not able:
+    reasons = {name: ineligible_reason(runs, letter) for name, runs in fitted.items()}
+    fittable = {name: runs for name, runs in fitted.items() if not reasons[name]}
+    if not fittable:
         name, reason = next(iter(reasons.items()))
         raise FitError(f"{name}: {reason}")
-    choice = select_law(able, letter=letter, laws=laws, objective=objective, tell=tell)
-    outlooks = choice.fitted(able, tell=tell)
-    return choice, {
-        name: _of_skill(name, outlooks[name], fitted[name], larger[name], level)
-        if name in able
-        else _refused(name, fitted[name], larger[name], reasons[name])
+    selection = select_law(fittable, letter=letter, laws=laws, objective=objective)
+    ensembles = selection.fit_all(fittable)
+    return selection, {
+        name: _backtest_skill(name, ensembles[name], fitted[name], larger[name], level)
+        if name in fittable
+        else _failed_backtest(name, fitted[name], larger[name], reasons[name])
         for name in fitted
     }
 
 
-def _refused(name: str, fitted: RunData, larger: RunData, reason: str) -> Backtest:
+def _failed_backtest(name: str, fitted: RunData, larger: RunData, reason: str) -> Backtest:
     return Backtest(skill=name, law="", setting="", n_fitted=len(fitted), n_predicted=len(larger), reason=reason)
 
 
-def _of_skill(name: str, outlook: PredictiveEnsemble, fitted: RunData, larger: RunData, level: float) -> Backtest:
-    table = predictions(outlook, larger, level)
-    one = outlook.chosen
+def _backtest_skill(
+    name: str, ensemble: PredictiveEnsemble, fitted: RunData, larger: RunData, level: float
+) -> Backtest:
+    table = predictions(ensemble, larger, level)
+    extrapolation = ensemble.chosen
+    is_last = run_shares(larger) > 1 - DUPLICATE_GAP / 2
     seen = np.isin(table["run"], np.asarray(fitted.labels).astype(str))
     return Backtest(
-        skill=name, law=one.setting.law.name, setting=one.setting.name, n_fitted=len(one.points),
-        n_predicted=len(larger), score=Score.of(table), last=Score.of(table[run_shares(larger) > 1 - NEAR / 2]),
-        average=Score.of(_renamed(table)), unseen=Score.of(table[~seen]), n_of_fitted_runs=int(seen.sum()),
-        left_out=len(fitted) - len(one.points),
-        near_duplicates=one.near_duplicates, predictions=table,
+        skill=name, law=extrapolation.setting.law.name, setting=extrapolation.setting.name,
+        n_fitted=len(extrapolation.runs), n_predicted=len(larger), score=Score.from_table(table),
+        last=Score.from_table(table[is_last]), average=Score.from_table(_average_columns(table)),
+        unseen=Score.from_table(table[~seen]), n_of_fitted_runs=int(seen.sum()),
+        n_early=len(fitted) - len(extrapolation.runs), near_duplicates=extrapolation.near_duplicates, predictions=table,
     )  # fmt: skip
 
 
-def predictions(outlook: PredictiveEnsemble, where: RunData, level: float) -> pd.DataFrame:
-    """Predicted losses beside the measured ones, in nats per token."""
-    columns: dict[str, Array] = {"N": where.N, "D": where.D, "loss": where.L}
-    columns["predicted"] = np.exp(outlook.chosen.log_loss(where))
-    columns["lo"], columns["hi"] = (np.exp(end) for end in outlook.interval(where, level))
-    columns["average"] = np.exp(outlook.mean_log_loss(where))
-    columns["average_lo"], columns["average_hi"] = (np.exp(end) for end in outlook.mean_interval(where, level))
-    return pd.DataFrame({"run": np.asarray(where.labels).astype(str), **columns})
+def predictions(ensemble: PredictiveEnsemble, runs: RunData, level: float) -> pd.DataFrame:
+    """Tabulate predicted and measured losses, in nats per token."""
+    columns: dict[str, Array] = {"N": runs.N, "D": runs.D, "loss": runs.L}
+    columns["predicted"] = np.exp(ensemble.chosen.log_loss(runs))
+    columns["lo"], columns["hi"] = (np.exp(end) for end in ensemble.interval(runs, level))
+    columns["average"] = np.exp(ensemble.mean_log_loss(runs))
+    columns["average_lo"], columns["average_hi"] = (np.exp(end) for end in ensemble.mean_interval(runs, level))
+    return pd.DataFrame({"run": np.asarray(runs.labels).astype(str), **columns})
 
 
-def _renamed(table: pd.DataFrame) -> pd.DataFrame:
-    """The average's predictions under the names of the single law's."""
+def _average_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the average's predictions under the column names of the single law's."""
     return pd.DataFrame(
         {
             "loss": table["loss"], "predicted": table["average"], "lo": table["average_lo"],

@@ -1,8 +1,11 @@
-"""Which law to extrapolate with: the one that predicts the larger of the fitted runs best from the smaller ones.
+"""Select the law to extrapolate with: the one that predicts the larger of the fitted runs best from the smaller ones.
 
-No run beyond the fitted ones is looked at. One law is chosen for all skills of a table, which is steadier than one a
-skill. Held-out runs tell bad laws from good ones, and hardly rank the good ones: within the noise of the comparison
-the law of fewest parameters is taken, and intervals own how far the others that do nearly as well would differ.
+In: the runs of each skill, and the names of laws to try. Out: a ``LawSelection`` with the chosen setting, its rivals
+and every candidate's error.
+
+No run beyond the fitted ones is used. One law is chosen for all skills of a table, which is more stable than one per
+skill. Held-out runs separate bad laws from good ones, but hardly rank the good ones. Within the noise of the comparison
+the law with the fewest parameters is taken, and intervals include how far its rivals differ.
 """
 
 import math
@@ -22,19 +25,19 @@ from skillscale.laws.forms.nd import Array, Law
 from skillscale.laws.selection.extrapolation import (
     Extrapolation,
     PredictionSetting,
-    excess_rate,
+    estimate_discrepancy_rate,
     extrapolate,
-    pooled,
+    pool_exponents,
     with_discrepancy,
 )
 from skillscale.laws.selection.holdout import (
-    NEAR,
+    DUPLICATE_GAP,
     Cutoff,
     checkpoint_weights,
-    cutoffs,
     has_checkpoints,
     has_enough_left,
     inner_cutoffs,
+    level_maxima,
     mix_codes,
     run_shares,
     without_early,
@@ -42,34 +45,36 @@ from skillscale.laws.selection.holdout import (
 
 Tell = Callable[[str], None]
 
-PLAIN = ("chinchilla", "coupled", "drifting")
-OF_MIX = ("effective_data", "additive_mixture", "separable")
-TRANSIENT = "separable_transient"  # knows early checkpoints, so none are left out
-EARLY = (0.0, 0.3, 0.55)  # shares of a run's last D before which checkpoints may be left out
-PROMISING = 2.0  # errors up to this times the least are worth trying without early checkpoints
-MANY = 60  # runs from which a law of nine parameters in N and D is tried
-RIVAL = 1.5  # errors up to this times the least are those of rivals
-MOST_RIVALS = 4
-UNKNOWN_RATE = 0.01  # ln L per e-fold of N or C where no run can be held out (assumption: what good laws missed by)
-_WORTH = 0.98  # of the error without mix effects, which that with them must come below
+ND_LAWS = ("chinchilla", "coupled", "drifting")
+MIX_LAWS = ("effective_data", "additive_mixture", "separable")
+TRANSIENT_LAW = "separable_transient"  # models early checkpoints, so none are excluded
+MIN_RUN_SHARES = (0.0, 0.3, 0.55)  # shares of a run's last D before which checkpoints may be excluded
+PROMISING_RATIO = 2.0  # laws with errors up to this times the least are tried without early checkpoints
+MANY_RUNS = 60  # least number of runs for a law of nine parameters in N and D
+RIVAL_RATIO = 1.5  # laws with errors up to this times the least are rivals
+MAX_RIVALS = 4
+DEFAULT_DISCREPANCY_RATE = (
+    0.01  # ln L per e-fold of N or C where no run can be held out (assumption: typical of good laws)
+)
+_MIN_GAIN = 0.98  # mix effects must lower the error to below this share
 _DRAWS = 2000
-_SURE = 3.0  # standard errors of a slope
-_FEWEST_RISING = 3  # degrees of freedom below which a rise is chance
+_RISE_SE = 3.0  # standard errors above which a slope is significant
+_FEWEST_RISING = 3  # degrees of freedom below which a rise is not tested
 
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateLaw:
-    """A setting, and how it predicted held-out larger runs.
+    """A setting, and how well it predicted held-out larger runs.
 
-    ``errors``: mean relative error by skill; ``by_run``: its mean over skills by held-out run; ``rate``: discrepancy in
-    ln L per e-fold; ``reason``: why it could not be tried, else empty.
+    ``errors``: mean relative error by skill. ``by_run``: its mean over skills by held-out run. ``discrepancy_rate``: ln
+    L per e-fold. ``reason``: why it could not be tried, else empty.
     """
 
     setting: PredictionSetting
     n_parameters: int = 0
     errors: Mapping[str, float] = field(default_factory=dict)
     by_run: "pd.Series[float]" = field(default_factory=lambda: pd.Series(dtype=float), repr=False, compare=False)
-    rate: float = math.nan
+    discrepancy_rate: float = math.nan
     reason: str = ""
 
     @property
@@ -80,37 +85,37 @@ class CandidateLaw:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictiveEnsemble:
-    """One skill's predictions: by the chosen law, which is the first of ``members``, and by all, each by its weight."""
+    """Predictions of one skill by the chosen law, the first of ``members``, and by all members with weights."""
 
     members: tuple[Extrapolation, ...]
     weights: Array
 
     @property
     def chosen(self) -> Extrapolation:
-        """The single law's."""
+        """Extrapolation of the chosen law."""
         return self.members[0]
 
     def interval(self, where: RunData, level: float) -> tuple[Array, Array]:
-        """Both ends of ln L of new runs about the chosen law, how far its rivals differ included; each (n,)."""
+        """Return both ends of ln L of new runs about the chosen law, each (n,), including the spread of its rivals."""
         middle = self.chosen.log_loss(where)
-        apart = np.array([one.log_loss(where) - middle for one in self.members])
+        apart = np.array([member.log_loss(where) - middle for member in self.members])
         low, high = self.chosen.interval(where, level)
         widened = np.sqrt(1 + self.weights @ apart**2 / self.chosen.sd(where) ** 2)
         return middle - (middle - low) * widened, middle + (high - middle) * widened
 
     def mean_log_loss(self, where: RunData) -> Array:
-        """Ln L averaged over the laws, (n,)."""
-        return np.asarray(self.weights @ np.array([one.log_loss(where) for one in self.members]))
+        """Return ln L averaged over the laws, (n,)."""
+        return np.asarray(self.weights @ np.array([member.log_loss(where) for member in self.members]))
 
     def draws(self, where: RunData, *, count: int = _DRAWS, seed: int = 0) -> Array:
-        """Ln L of new runs, (count, n), each draw from one of the laws."""
+        """Draw ln L of new runs, (count, n), each draw from one of the laws."""
         rng = np.random.default_rng(seed)
         counts = rng.multinomial(count, self.weights)
         parts = zip(self.members, counts, strict=True)
-        return np.concatenate([one.draws(where, count=int(n), rng=rng) for one, n in parts if n])
+        return np.concatenate([member.draws(where, count=int(n), rng=rng) for member, n in parts if n])
 
     def mean_interval(self, where: RunData, level: float) -> tuple[Array, Array]:
-        """Both ends of ln L of new runs under the mixture of laws, each (n,)."""
+        """Return both ends of ln L of new runs under the mixture of laws, each (n,)."""
         low, high = np.quantile(self.draws(where), [(1 - level) / 2, (1 + level) / 2], axis=0)
         return low, high
 
@@ -119,189 +124,207 @@ class PredictiveEnsemble:
 class LawSelection:
     """The chosen setting, and every candidate with its error, best first.
 
-    ``letter``: what told a larger run; ``limits``: of the inner hold-outs; none where the runs have too few sizes, so
+    ``letter``: measure of a larger run. ``cutoffs``: of the inner hold-outs; none where the runs have too few sizes, so
     that nothing could be compared.
     """
 
     letter: str
-    limits: tuple[Cutoff, ...]
+    cutoffs: tuple[Cutoff, ...]
     chosen: CandidateLaw
     candidates: tuple[CandidateLaw, ...]
 
     @property
     def rivals(self) -> tuple[CandidateLaw, ...]:
-        """The chosen one, and other laws that did nearly as well, one setting each."""
-        near = [one for one in self.candidates if one.error <= RIVAL * self.chosen.error]
-        found = {self.chosen.setting.law.name: self.chosen}
-        for one in near:
-            found.setdefault(one.setting.law.name, one)
-        return tuple(found.values())[:MOST_RIVALS]
+        """The chosen candidate, and other laws that did nearly as well, one setting each."""
+        near = [candidate for candidate in self.candidates if candidate.error <= RIVAL_RATIO * self.chosen.error]
+        rivals = {self.chosen.setting.law.name: self.chosen}
+        for candidate in near:
+            rivals.setdefault(candidate.setting.law.name, candidate)
+        return tuple(rivals.values())[:MAX_RIVALS]
 
     @property
     def weights(self) -> Array:
-        """Of the rivals: by the inverse square of their errors."""
-        errors = np.array([one.error for one in self.rivals])
+        """Weights of the rivals: the inverse square of their errors, normalised."""
+        errors = np.array([rival.error for rival in self.rivals])
         if not np.isfinite(errors).all():
             return np.full(len(errors), 1 / len(errors))
         weights = 1 / np.maximum(errors, 1e-9) ** 2
         return np.asarray(weights / weights.sum())
 
     def table(self) -> pd.DataFrame:
-        """One row a candidate: law setting error n_parameters rate chosen weight reason; error is relative."""
-        weights = {one.setting.name: float(w) for one, w in zip(self.rivals, self.weights, strict=True)}
+        """Tabulate the candidates: law setting error n_parameters rate chosen weight reason; error is relative."""
+        weights = {
+            candidate.setting.name: float(weight) for candidate, weight in zip(self.rivals, self.weights, strict=True)
+        }
         return pd.DataFrame(
             {
-                "law": one.setting.law.name,
-                "setting": one.setting.name,
-                "error": one.error if one.errors else math.nan,
-                "n_parameters": one.n_parameters,
-                "rate": one.rate,
-                "chosen": one is self.chosen,
-                "weight": weights.get(one.setting.name, 0.0),
-                "reason": one.reason,
+                "law": candidate.setting.law.name,
+                "setting": candidate.setting.name,
+                "error": candidate.error if candidate.errors else math.nan,
+                "n_parameters": candidate.n_parameters,
+                "rate": candidate.discrepancy_rate,
+                "chosen": candidate is self.chosen,
+                "weight": weights.get(candidate.setting.name, 0.0),
+                "reason": candidate.reason,
             }
-            for one in self.candidates
+            for candidate in self.candidates
         )
 
-    def fitted(self, data: Mapping[str, RunData], *, tell: Tell | None = None) -> dict[str, PredictiveEnsemble]:
-        """The chosen law, from many starts, and its rivals, fitted to all runs and ready to predict larger ones.
+    def fit_all(self, data: Mapping[str, RunData]) -> dict[str, PredictiveEnsemble]:
+        """Fit the chosen law, from many starts, and its rivals to all runs.
 
         Raises:
-            FitError: the runs of a skill can't carry the chosen law.
+            FitError: the runs of a skill can't determine the chosen law.
         """
-        limit = all_runs(data, self.letter)
+        cutoff = all_runs(data, self.letter)
         members = []
-        for one in self.rivals:
+        for rival in self.rivals:
             try:
-                told = extrapolate(data, one.setting, limit, tell=tell, starts=STARTS if one is self.chosen else 1)
+                extrapolations = extrapolate(data, rival.setting, cutoff, starts=STARTS if rival is self.chosen else 1)
             except FitError:
-                if one is self.chosen:
+                if rival is self.chosen:
                     raise
                 continue
-            members.append((told, one))
-        kept = [one for _, one in members]
-        weights = np.array([w for one, w in zip(self.rivals, self.weights, strict=True) if one in kept])
-        found = [with_discrepancy(told, one.rate if math.isfinite(one.rate) else UNKNOWN_RATE) for told, one in members]
+            members.append((extrapolations, rival))
+        kept = [rival for _, rival in members]
+        weights = np.array([weight for rival, weight in zip(self.rivals, self.weights, strict=True) if rival in kept])
+        by_rival = [
+            with_discrepancy(
+                extrapolations,
+                rival.discrepancy_rate if math.isfinite(rival.discrepancy_rate) else DEFAULT_DISCREPANCY_RATE,
+            )
+            for extrapolations, rival in members
+        ]
         return {
-            name: PredictiveEnsemble(members=tuple(told[name] for told in found), weights=weights / weights.sum())
+            name: PredictiveEnsemble(
+                members=tuple(extrapolations[name] for extrapolations in by_rival), weights=weights / weights.sum()
+            )
             for name in data
         }
 
 
 def all_runs(data: Mapping[str, RunData], letter: str) -> Cutoff:
-    """The limit that all of these runs lie within."""
+    """Return the cutoff that includes all of these runs."""
     probe = Cutoff(letter=letter, value=1.0)
-    return Cutoff(letter=letter, value=max(float(probe.sizes(points).max()) for points in data.values()))
+    return Cutoff(letter=letter, value=max(float(probe.measure(runs).max()) for runs in data.values()))
 
 
-def candidates(data: Mapping[str, RunData], laws: Sequence[str] = ()) -> tuple[PredictionSetting, ...]:
-    """Settings that make sense for these runs: laws of N and D, laws of the mix where it varies, and what to leave out.
+def candidate_settings(data: Mapping[str, RunData], laws: Sequence[str] = ()) -> tuple[PredictionSetting, ...]:
+    """List the settings to try: laws of N and D, laws of the mix where it varies, and early checkpoints to exclude.
 
     Args:
-        data: each skill's runs.
-        laws: names of the only laws to try; empty: those that the runs may carry. The joint mixture law is tried only
-            when it is named: it takes ten times as long as the others.
+        data: runs of each skill.
+        laws: names of the only laws to try; empty: those that suit the runs. The joint mixture law is tried only
+            when it is listed: it takes ten times as long as the others.
     """
-    some = next(iter(data.values()))
-    checkpoints = any(has_checkpoints(points) for points in data.values())
+    first = next(iter(data.values()))
+    checkpoints = any(has_checkpoints(runs) for runs in data.values())
     return tuple(
-        PredictionSetting(law=LAWS[name], after=after)
-        for name in (laws or _sensible(some, checkpoints=checkpoints))
-        for after in _early(LAWS[name], thorough=bool(laws) or some.h is None, checkpoints=checkpoints)
+        PredictionSetting(law=LAWS[name], min_run_share=min_run_share)
+        for name in (laws or _suitable_laws(first, checkpoints=checkpoints))
+        for min_run_share in _run_shares_to_try(
+            LAWS[name], thorough=bool(laws) or first.h is None, checkpoints=checkpoints
+        )
     )
 
 
-def _sensible(points: RunData, *, checkpoints: bool) -> list[str]:
-    names = list(PLAIN) + (["farseer"] if points.n_clusters >= MANY and points.h is None else [])
-    if points.h is not None:
-        names += [*OF_MIX, *([TRANSIENT] if checkpoints else [])]
+def _suitable_laws(runs: RunData, *, checkpoints: bool) -> list[str]:
+    names = list(ND_LAWS) + (["farseer"] if runs.n_clusters >= MANY_RUNS and runs.h is None else [])
+    if runs.h is not None:
+        names += [*MIX_LAWS, *([TRANSIENT_LAW] if checkpoints else [])]
     return names
 
 
-def _early(law: Law, *, thorough: bool, checkpoints: bool) -> tuple[float, ...]:
-    """Shares before which to leave checkpoints out; none of a law that ignores a mix that varies, no contender."""
-    if not checkpoints or law.name == TRANSIENT or law.joint or not (thorough or law.needs_mix):
+def _run_shares_to_try(law: Law, *, thorough: bool, checkpoints: bool) -> tuple[float, ...]:
+    """Return the shares before which to exclude checkpoints. A law that ignores a varying mix gets none."""
+    if not checkpoints or law.name == TRANSIENT_LAW or law.joint or not (thorough or law.needs_mix):
         return (0.0,)
-    return EARLY
+    return MIN_RUN_SHARES
 
 
-def data_for_setting(points: RunData, setting: PredictionSetting) -> RunData:
-    """The checkpoints that a setting is fitted to, near-duplicates weighing as one."""
-    return checkpoint_weights(without_early(points, setting.after))[0]
+def data_for_setting(runs: RunData, setting: PredictionSetting) -> RunData:
+    """Return the checkpoints that a setting is fitted to, with near-duplicates weighted as one."""
+    return checkpoint_weights(without_early(runs, setting.min_run_share))[0]
 
 
 def select_law(
-    data: Mapping[str, RunData], *, letter: str = "N", laws: Sequence[str] = (), objective: Objective | None = None,
-    tell: Tell | None = None,
-) -> LawSelection:  # fmt: skip
-    """The setting with the least mean relative error on the larger of these runs, each time fitted to the smaller.
+    data: Mapping[str, RunData], *, letter: str = "N", laws: Sequence[str] = (), objective: Objective | None = None
+) -> LawSelection:
+    """Select the setting with the least mean relative error on the larger of these runs, when fitted to the smaller.
 
     Args:
-        data: each skill's runs; no others are looked at. A skill with too few sizes has no say.
-        letter: what tells a larger run: N, or C = 6 N D; C too where sizes are too few to hold one out.
+        data: runs of each skill; no others are used. A skill with too few sizes has no say.
+        letter: measure of a larger run: N, or C = 6 N D. C is used too where sizes are too few to hold one out.
         laws: names of the only laws to try.
-        objective: of the fits; None: Huber with delta twice the noise.
-        tell: is told of each fit.
+        objective: objective of the fits; None: Huber with delta twice the noise.
 
     Raises:
         FitError: no candidate could be fitted.
     """
     everything = data
-    limits, data = _holdable(everything, letter)
-    settings = [replace(one, objective=objective) for one in candidates(everything, laws)]
-    if not limits:
-        return _unchosen(everything, letter, settings, named=bool(laws))
-    tried = [one for setting in settings if not setting.after for one in _tried(data, setting, limits, tell)]
-    promising = {name for name, error in _least(tried).items() if error <= PROMISING * min(_least(tried).values())}
-    tried += [
-        one
+    cutoffs, data = _holdout_cutoffs(everything, letter)
+    settings = [replace(candidate, objective=objective) for candidate in candidate_settings(everything, laws)]
+    if not cutoffs:
+        return _default_selection(everything, letter, settings, named=bool(laws))
+    tried = [
+        candidate
         for setting in settings
-        if setting.after and setting.law.name in promising
-        for one in _tried(data, setting, limits, tell)
+        if not setting.min_run_share
+        for candidate in _try_setting(data, setting, cutoffs)
     ]
-    able = [one for one in tried if one.errors]
-    if not able:
-        raise FitError(f"no law can be fitted to the smaller of these runs; {tried[0].reason}")
-    best = _best(able)
+    errors = _least_errors(tried)
+    promising = {name for name, error in errors.items() if error <= PROMISING_RATIO * min(errors.values())}
+    tried += [
+        candidate
+        for setting in settings
+        if setting.min_run_share and setting.law.name in promising
+        for candidate in _try_setting(data, setting, cutoffs)
+    ]
+    fittable = [candidate for candidate in tried if candidate.errors]
+    if not fittable:
+        raise FitError(f"no law can be fitted to the smaller of these runs. {tried[0].reason}")
+    best = _simplest_best(fittable)
     if len(data) > 1 and not best.setting.law.joint:
-        more = _tried(data, replace(best.setting, effects=False, pooled=True), limits, tell)
+        more = _try_setting(data, replace(best.setting, effects=False, pooled=True), cutoffs)
         tried += more
-        # Pooling leaves less to the runs' noise, so that it needs to be no worse, not better
-        best = min((one for one in more if one.error <= best.error), key=lambda one: one.error, default=best)
-    tried.sort(key=lambda one: one.error)
-    return LawSelection(letter=limits[0].letter, limits=limits, chosen=best, candidates=tuple(tried))
+        # Pooling reduces the variance, so it is preferred when it is no worse
+        no_worse = [candidate for candidate in more if candidate.error <= best.error]
+        best = min(no_worse, key=lambda candidate: candidate.error, default=best)
+    tried.sort(key=lambda candidate: candidate.error)
+    return LawSelection(letter=cutoffs[0].letter, cutoffs=cutoffs, chosen=best, candidates=tuple(tried))
 
 
-def ineligible_reason(points: RunData, letter: str = "N") -> str:
-    """Why a skill's runs can have no part in a choice: not even the plainest law can be told; empty where it can."""
-    if len(cutoffs(points.N)) < 2:
+def ineligible_reason(runs: RunData, letter: str = "N") -> str:
+    """Say why a skill's runs can't take part in a selection: not even the plainest law fits. Empty where they can."""
+    if len(level_maxima(runs.N)) < 2:
         return (
-            f"the runs to fit have one size only, N = {points.N[0]:.4g}; what N does to the loss can't be told: add "
-            "sizes, or raise the limit of a backtest"
+            f"the runs to fit have only one size, N = {runs.N[0]:.4g}, so the effect of N is undetermined. Add sizes, "
+            "or raise the cutoff of a backtest."
         )
-    rise, error = _rise_with_D(points)
-    if rise > _SURE * error:
+    rise, error = _slope_in_D(runs)
+    if rise > _RISE_SE * error:
         return (
-            f"the loss rises with D among runs of one size and mix, by {rise:.2g} +- {error:.2g} in ln L per e-fold, "
-            "so that what is believed beforehand would decide the law; check the columns, or name a law with --law"
+            f"the loss rises with D among runs of one size and mix, by {rise:.2g} ± {error:.2g} in ln L per e-fold, so "
+            "priors would decide the law. Check the columns, or choose a law with --law."
         )
     try:
-        extrapolate({"": points}, PredictionSetting(law=CHINCHILLA), all_runs({"": points}, letter))
+        extrapolate({"": runs}, PredictionSetting(law=CHINCHILLA), all_runs({"": runs}, letter))
     except FitError as error:
         return str(error)
     return ""
 
 
-def _rise_with_D(points: RunData) -> tuple[float, float]:
-    """Slope of ln L by ln D within runs of one size and mix, and its standard error; -inf and 0 where none can be told.
+def _slope_in_D(runs: RunData) -> tuple[float, float]:
+    """Return the slope of ln L by ln D within runs of one size and mix, with its standard error.
 
-    Early checkpoints are left out, for a warm-up may raise a loss.
+    It is -inf with error 0 where it can't be determined. Early checkpoints are excluded, because a warm-up may raise a
+    loss.
     """
-    late = points.take(run_shares(points) >= EARLY[1])
+    late = runs.take(run_shares(runs) >= MIN_RUN_SHARES[1])
     group = np.unique(np.column_stack([np.round(np.log(late.N), 3), mix_codes(late)]), axis=0, return_inverse=True)[1]
     x, y = (_centred(np.asarray(group).ravel(), values) for values in (np.log(late.D), late.log_L))
     free, square = len(late) - int(np.max(group)) - 2, float(x @ x)
-    if free < _FEWEST_RISING or square < NEAR**2:
+    if free < _FEWEST_RISING or square < DUPLICATE_GAP**2:
         return -math.inf, 0.0
     slope = float(x @ y) / square
     return slope, math.sqrt(float(((y - slope * x) ** 2).sum()) / free / square)
@@ -312,111 +335,113 @@ def _centred(group: npt.NDArray[np.intp], values: Array) -> Array:
     return np.asarray(values - (np.bincount(group, weights=values) / counts)[group])
 
 
-def _least(tried: Sequence[CandidateLaw]) -> dict[str, float]:
-    """The least error of each law that could be tried."""
-    found: dict[str, float] = {}
-    for one in tried:
-        if one.errors:
-            found[one.setting.law.name] = min(one.error, found.get(one.setting.law.name, math.inf))
-    return found
+def _least_errors(tried: Sequence[CandidateLaw]) -> dict[str, float]:
+    """Return the least error of each law that could be tried."""
+    least: dict[str, float] = {}
+    for candidate in tried:
+        if candidate.errors:
+            least[candidate.setting.law.name] = min(candidate.error, least.get(candidate.setting.law.name, math.inf))
+    return least
 
 
-def _holdable(data: Mapping[str, RunData], letter: str) -> tuple[tuple[Cutoff, ...], dict[str, RunData]]:
-    """Limits to hold out beyond, and the skills whose runs have enough on both sides of each.
+def _holdout_cutoffs(data: Mapping[str, RunData], letter: str) -> tuple[tuple[Cutoff, ...], dict[str, RunData]]:
+    """Return cutoffs to hold out beyond, and the skills whose runs have enough on both sides of each.
 
-    Where sizes are too few, the runs of most compute are held out, such as the last checkpoints of the largest size.
+    Where sizes are too few, the runs with the most compute are held out, such as the last checkpoints of the largest
+    size.
     """
-    for one_letter in dict.fromkeys((letter, "C")):
-        limits = inner_cutoffs(data, one_letter)
-        while limits:
-            able = {
-                name: points for name, points in data.items() if all(has_enough_left(one, points) for one in limits)
+    for measure in dict.fromkeys((letter, "C")):
+        cutoffs = inner_cutoffs(data, measure)
+        while cutoffs:
+            fittable = {
+                name: runs for name, runs in data.items() if all(has_enough_left(cutoff, runs) for cutoff in cutoffs)
             }
-            if able:
-                return limits, able
-            limits = limits[:-1]
+            if fittable:
+                return cutoffs, fittable
+            cutoffs = cutoffs[:-1]
     return (), {}
 
 
-def _unchosen(
+def _default_selection(
     data: Mapping[str, RunData], letter: str, settings: Sequence[PredictionSetting], *, named: bool
 ) -> LawSelection:
-    """Without sizes to hold out: the law that was named, or the plainest that sees what varies."""
+    """Select without a hold-out: the law that was listed, or the plainest that sees what varies."""
     plain = "chinchilla" if next(iter(data.values())).h is None else "separable"
-    setting = settings[0] if named else next(one for one in settings if one.law.name == plain and not one.after)
+    plainest = [setting for setting in settings if setting.law.name == plain and not setting.min_run_share]
+    setting = settings[0] if named else plainest[0]
     only = CandidateLaw(setting=setting, reason="too few sizes to hold out the larger ones")
-    return LawSelection(letter=letter, limits=(), chosen=only, candidates=(only,))
+    return LawSelection(letter=letter, cutoffs=(), chosen=only, candidates=(only,))
 
 
-def _best(able: Sequence[CandidateLaw]) -> CandidateLaw:
-    """The fewest parameters among those that the held-out runs can't tell from the best."""
-    best = min(able, key=lambda one: one.error)
-    level = [one for one in able if _ties(one, best)]
-    return min(level, key=lambda one: (one.n_parameters, one.error))
+def _simplest_best(fittable: Sequence[CandidateLaw]) -> CandidateLaw:
+    """Return the candidate with the fewest parameters among those that tie with the best."""
+    best = min(fittable, key=lambda candidate: candidate.error)
+    tied = [candidate for candidate in fittable if _ties(candidate, best)]
+    return min(tied, key=lambda candidate: (candidate.n_parameters, candidate.error))
 
 
-def _ties(one: CandidateLaw, best: CandidateLaw) -> bool:
-    """Whether errors differ by less than the standard error of their difference over held-out runs."""
-    apart = (one.by_run - best.by_run).dropna()
-    if one is best or len(apart) < 2:
-        return one is best
-    return float(apart.mean()) < float(apart.std(ddof=1)) / math.sqrt(len(apart))
+def _ties(candidate: CandidateLaw, best: CandidateLaw) -> bool:
+    """Check whether errors differ by less than the standard error of their difference over held-out runs."""
+    difference = (candidate.by_run - best.by_run).dropna()
+    if candidate is best or len(difference) < 2:
+        return candidate is best
+    return float(difference.mean()) < float(difference.std(ddof=1)) / math.sqrt(len(difference))
 
 
-def _tried(
-    data: Mapping[str, RunData], setting: PredictionSetting, limits: Sequence[Cutoff], tell: Tell | None
+def _try_setting(
+    data: Mapping[str, RunData], setting: PredictionSetting, cutoffs: Sequence[Cutoff]
 ) -> list[CandidateLaw]:
-    """The setting on every inner hold-out, without and with mix effects."""
+    """Try the setting on every inner hold-out, without and with mix effects."""
     plain: list[_Trial] = []
     mixed: list[_Trial] = []
-    for limit in limits:
-        fitted, held = _parted(data, limit)
+    for cutoff in cutoffs:
+        fitted, held = _split_at(data, cutoff)
         try:
-            told = extrapolate(fitted, replace(setting, pooled=False), limit, tell=tell)
-            told = pooled(told) if setting.pooled else told
+            extrapolations = extrapolate(fitted, replace(setting, pooled=False), cutoff)
+            extrapolations = pool_exponents(extrapolations) if setting.pooled else extrapolations
         except FitError as error:
             return [CandidateLaw(setting=setting, reason=str(error))]
-        plain.append(_Trial.of(told, held))
-        with_effects = {name: one.with_effects() for name, one in told.items()}
-        if any(len(one.effects) for one in with_effects.values()):
-            mixed.append(_Trial.of(with_effects, held))
-    found = [_candidate(setting, plain)]
-    if len(mixed) == len(limits):
+        plain.append(_Trial.score(extrapolations, held))
+        with_effects = {name: extrapolation.with_effects() for name, extrapolation in extrapolations.items()}
+        if any(len(extrapolation.effects) for extrapolation in with_effects.values()):
+            mixed.append(_Trial.score(with_effects, held))
+    candidates = [_candidate(setting, plain)]
+    if len(mixed) == len(cutoffs):
         both = _candidate(replace(setting, effects=True), mixed)
-        found += [both] if both.error < _WORTH * found[0].error else []
-    return found
+        candidates += [both] if both.error < _MIN_GAIN * candidates[0].error else []
+    return candidates
 
 
-def _parted(data: Mapping[str, RunData], limit: Cutoff) -> tuple[dict[str, RunData], dict[str, RunData]]:
-    fits = {name: limit.fits(points) for name, points in data.items()}
+def _split_at(data: Mapping[str, RunData], cutoff: Cutoff) -> tuple[dict[str, RunData], dict[str, RunData]]:
+    fits = {name: cutoff.includes(runs) for name, runs in data.items()}
     return (
-        {name: points.take(fits[name]) for name, points in data.items()},
-        {name: points.take(~fits[name]) for name, points in data.items()},
+        {name: runs.take(fits[name]) for name, runs in data.items()},
+        {name: runs.take(~fits[name]) for name, runs in data.items()},
     )
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """One hold-out: relative error of each held-out row with its skill and run; discrepancy; size of the law."""
+    """One hold-out: relative error of each held-out row with its skill and run; discrepancy rate; size of the law."""
 
     rows: pd.DataFrame
-    rate: float
+    discrepancy_rate: float
     n_parameters: int
 
     @classmethod
-    def of(cls, told: Mapping[str, Extrapolation], held: Mapping[str, RunData]) -> "_Trial":
+    def score(cls, extrapolations: Mapping[str, Extrapolation], held: Mapping[str, RunData]) -> "_Trial":
         frames = [
             pd.DataFrame(
                 {
                     "skill": name,
-                    "run": np.asarray(points.labels).astype(str),
-                    "error": np.abs(np.expm1(told[name].log_loss(points) - points.log_L)),
+                    "run": np.asarray(runs.labels).astype(str),
+                    "error": np.abs(np.expm1(extrapolations[name].log_loss(runs) - runs.log_L)),
                 }
             )
-            for name, points in held.items()
+            for name, runs in held.items()
         ]
-        size = max(one.fit.n_free for one in told.values())
-        return cls(pd.concat(frames, ignore_index=True), excess_rate(told, held), size)
+        size = max(extrapolation.fit.n_free for extrapolation in extrapolations.values())
+        return cls(pd.concat(frames, ignore_index=True), estimate_discrepancy_rate(extrapolations, held), size)
 
 
 def _candidate(setting: PredictionSetting, trials: Sequence[_Trial]) -> CandidateLaw:
@@ -425,5 +450,5 @@ def _candidate(setting: PredictionSetting, trials: Sequence[_Trial]) -> Candidat
     return CandidateLaw(
         setting=setting, n_parameters=max(trial.n_parameters for trial in trials),
         errors={str(name): float(error) for name, error in by_skill.mean().items()}, by_run=pd.concat(by_run),
-        rate=math.sqrt(float(np.mean([trial.rate**2 for trial in trials]))),
+        discrepancy_rate=math.sqrt(float(np.mean([trial.discrepancy_rate**2 for trial in trials]))),
     )  # fmt: skip

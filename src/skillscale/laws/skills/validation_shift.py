@@ -21,8 +21,8 @@ import pandas as pd
 from skillscale.errors import InputError
 from skillscale.laws.forms.nd import Array
 from skillscale.laws.results import Interval, IsoflopMinimum, Status, StudyResults, bounds, table
-from skillscale.laws.skills.regression import check_names, log_N
-from skillscale.laws.uncertainty.resamples import spread
+from skillscale.laws.skills.regression import log_N, require_columns
+from skillscale.laws.uncertainty.resamples import robust_sd
 
 _SD = 1e-9
 
@@ -52,7 +52,7 @@ def composition_shifts(fits: StudyResults, columns: Sequence[str]) -> tuple[Comp
     Raises:
         InputError: fewer than 2 columns, or one that was not fitted.
     """
-    check_names(fits, columns)
+    require_columns(fits, columns)
     if len(set(columns)) < 2:
         raise InputError(f"a composition has 2 columns or more, but there is {', '.join(columns) or 'none'}")
     minima = {(one.mix, one.C, one.skill): one for one in fits.minima}
@@ -100,7 +100,7 @@ def range_bounds(value: Array, draws: Array, level: float) -> tuple[float, float
     """Bounds of max - min of n quantities, from estimates (n,) and draws (K, n) whose rows go together."""
     i, j = np.triu_indices(len(value), 1)
     gap, error = np.abs(value[i] - value[j]), (draws - value)[:, i] - (draws - value)[:, j]
-    sd = np.maximum(spread(error), _SD)
+    sd = np.maximum(robust_sd(error), _SD)
     tail = (1 - level) / 2
     # Either sign of a pair may be the larger one, so that 2 one-sided bounds a pair hold at once.
     everywhere = float(np.quantile(np.abs(error / sd).max(axis=1), 1 - tail))

@@ -17,7 +17,7 @@ from scipy.stats import norm
 from skillscale.errors import InputError
 from skillscale.laws.isoflop.curves import DEGREES, FORM, FORM_SPAN
 from skillscale.laws.results import Interval, SizeGap, Status, StudyResults, Verdict, bounds, table
-from skillscale.laws.uncertainty.resamples import as_family
+from skillscale.laws.uncertainty.resamples import with_holm_p
 
 
 class Confirmation(StrEnum):
@@ -89,10 +89,10 @@ def confirmed_verdicts(
     for name in [name for one in splits for name in _columns(one)]:
         if name not in pooled:
             raise InputError(f"{name} has no residual; there is {', '.join(pooled)}; fit it among the skills")
-    first = as_family([pooled[one.hypothesis] for one in splits])
+    first = with_holm_p([pooled[one.hypothesis] for one in splits])
     verdicts = [_standing(one, level) for one in first]
     stand = [verdict is not Verdict.UNRESOLVED for verdict in verdicts]
-    asked = as_family([pooled[one.held_out] for one, yes in zip(splits, stand, strict=True) if yes and one.held_out])
+    asked = with_holm_p([pooled[one.held_out] for one, yes in zip(splits, stand, strict=True) if yes and one.held_out])
     second = {one.skill: one for one in asked}
     own = [
         second.get(one.held_out) or _unasked(pooled.get(one.held_out), other)
@@ -102,7 +102,7 @@ def confirmed_verdicts(
         [set_ for one in splits for set_ in one.hypothesis_sets],
         [set_ for one in splits for set_ in one.held_out_sets],
     )
-    sets = [{one.skill: one for one in as_family([pooled[name] for name in family])} for family in names]
+    sets = [{one.skill: one for one in with_holm_p([pooled[name] for name in family])} for family in names]
     return tuple(
         ConfirmedVerdict(
             skill=split.skill, mix=one.mix, aggregate=one.aggregate, verdict=verdict, hypothesis=one, held_out=other,

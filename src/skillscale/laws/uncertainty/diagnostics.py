@@ -1,6 +1,6 @@
-"""What speaks against a fit and its intervals: they own the runs' noise, but take the form for true and runs for many.
+"""Diagnostics of a fit. Intervals include run noise but assume that the law is correct and that runs are many.
 
-Each doubt is one sentence with its cure, of checks that raise few false alarms
+Each diagnosis is a message with its cure. The checks raise few false alarms
 (``benchmarks/law_coverage.py warnings``).
 """
 
@@ -13,210 +13,235 @@ from scipy.stats import f as f_distribution
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import FitResult
 from skillscale.laws.forms.nd import Array
-from skillscale.laws.uncertainty.resamples import spread
+from skillscale.laws.uncertainty.resamples import robust_sd
 
 FEW_CLUSTERS = 12
-RARE = 0.02  # p below which a pattern among the residuals is told
-SURE = RARE / 20  # p below which it is no accident either where it is the least of 20 skills and laws, by Bonferroni
-NEAR = 1.0  # units of log-likelihood within which another optimum can't be told from the best
-BELIEVED = 0.8  # of a weak prior's sd: draws as wide as that come from the prior
-SKEWED = 4.0  # ratio of the two halves of an interval
-FAR = 5.0  # sd beyond which a run is an outlier
-SHIFTED = 0.7  # sd by which draws may move the losses to one side; there 90 % intervals cover 82 %
-GROWN = 1.5  # times as far as to first order that draws may move the losses
-_PLACES = 200  # runs and draws that the draws' losses are looked at by; more would only cost time and memory
-_CLIP = 2.5  # sd at which residuals are cut before a pattern is looked for, so that outliers make none
+PATTERN_P = 0.02  # p below which a pattern among the residuals is reported
+CERTAIN_P = PATTERN_P / 20  # p below which it is significant even as the least of 20 skills and laws (Bonferroni)
+NEAR_OPTIMUM = 1.0  # units of log-likelihood within which another optimum is as good as the best
+PRIOR_SHARE = 0.8  # share of a weak prior's sd above which the prior determines the draws
+MAX_SKEW = 4.0  # ratio of the two halves of an interval
+OUTLIER_SD = 5.0  # sd beyond which a run is an outlier
+MAX_SHIFT = 0.7  # allowed bias of losses in sd; at this bias 90 % intervals cover 82 %
+MAX_GROWTH = 1.5  # allowed ratio of the draws' spread of losses to that of first order
+_PLACES = 200  # most runs at which the losses of draws are checked
+_CLIP = 2.5  # sd at which residuals are clipped before the test, so that outliers make no pattern
 _ONE_STEP = (
-    "intervals rest on one step of the joint curvature a resample, for the whole way would be long: they are symmetric "
-    "in the log-parameters, and rough where the runs tell these poorly; lower --study.resamples, or fit fewer skills"
+    "Each resample is one step of the joint curvature, because full fits would be slow. Intervals are symmetric in the "
+    "log-parameters, and rough where the runs determine these poorly. Lower --study.resamples, or fit fewer skills."
 )
 
 
-def diagnose_fit(fit: FitResult, points: RunData, q: Array | None = None, *, one_step: bool = False) -> tuple[str, ...]:
-    """Reasons for which intervals may not cover, each with its cure; none where nothing speaks against them.
+def diagnose_fit(fit: FitResult, runs: RunData, q: Array | None = None, *, one_step: bool = False) -> tuple[str, ...]:
+    """List the reasons why intervals may not cover, each with its cure; empty where no check fails.
 
     Args:
-        fit: of the points.
-        points: the runs.
+        fit: fit of the runs.
+        runs: runs of the fit.
         q: draws of the log-parameters, (K, p), where there are any.
-        one_step: whether these are one step of the curvature, not fits of their own.
+        one_step: whether each draw is one step of the curvature, not a full fit.
     """
-    found = [_few(points), _starts(fit), _shape(fit, points), _mix(fit, points), _noise(fit, points), _outliers(fit)]
+    reasons = [
+        _check_clusters(runs),
+        _check_starts(fit),
+        _check_form(fit, runs),
+        _check_mix(fit, runs),
+        _check_noise(fit, runs),
+        _check_outliers(fit),
+    ]
     if q is not None:
-        found += [_failed(q), _believed(fit, q), _skewed(fit, q), _bent(fit, points, q)]
+        reasons += [_check_failures(q), _check_priors(fit, q), _check_skew(fit, q), _check_linearity(fit, runs, q)]
     if one_step:
-        found.append(_ONE_STEP)
-    return tuple(reason for reason in found if reason)
+        reasons.append(_ONE_STEP)
+    return tuple(reason for reason in reasons if reason)
 
 
-def _few(points: RunData) -> str:
-    n = points.n_clusters
+def _check_clusters(runs: RunData) -> str:
+    n = runs.n_clusters
     if n >= FEW_CLUSTERS:
         return ""
-    return f"{n} independent runs tell their own noise poorly; intervals are rough below {FEW_CLUSTERS}: add runs"
+    return f"Only {n} independent runs: the noise estimate is unreliable ({FEW_CLUSTERS} or more needed). Add runs."
 
 
-def _starts(fit: FitResult) -> str:
+def _check_starts(fit: FitResult) -> str:
     tried, agree = fit.starts.tried, fit.starts.agree
     units = fit.starts.gap * (fit.F + fit.penalty) / fit.phi if fit.phi > 0 else math.inf
-    if units < NEAR:
+    if units < NEAR_OPTIMUM:
         return (
-            f"another optimum fits as well (a log-likelihood {units:.2g} below), so parameters may be either; pin or "
-            "share one, or choose a law with fewer"
+            f"Another optimum fits as well (log-likelihood {units:.2g} lower), so the parameters are ambiguous. Fix or "
+            "tie one, or choose a law with fewer parameters."
         )
     if tried > 1 and agree < tried / 2:
-        return f"{agree} of {tried} starts reached the optimum; try more starts, or a law with fewer parameters"
+        return f"Only {agree} of {tried} starts reached the optimum. Try more starts, or a law with fewer parameters."
     return ""
 
 
-def _shape(fit: FitResult, points: RunData) -> str:
-    z = points.covariates(fit.law)
-    x, y = (np.asarray(one) / max(float(np.std(one)), 1e-12) for one in (z.x, z.y))
-    p = residual_pattern_p(fit, points, np.column_stack([x * y, x**2 * y, x * y**2, x**2, y**2]))
-    if p >= RARE:
+def _check_form(fit: FitResult, runs: RunData) -> str:
+    z = runs.covariates(fit.law)
+    x, y = (np.asarray(values) / max(float(np.std(values)), 1e-12) for values in (z.x, z.y))
+    p = residual_pattern_p(fit, runs, np.column_stack([x * y, x**2 * y, x * y**2, x**2, y**2]))
+    if p >= PATTERN_P:
         return ""
     return (
-        f"residuals bend with N and D (p = {p:.1g}): {fit.law.name} is {_perhaps(p)}not the form of these runs, and "
-        f"its intervals, which take it for true, are {_perhaps(p)}too narrow, above all beyond the runs; compare laws "
-        "by backtest"
+        f"Residuals depend on N and D (p = {p:.1g}): {fit.law.name} is {_hedge(p)}misspecified for these runs, and its "
+        f"intervals are {_hedge(p)}too narrow, most of all beyond the runs. Compare laws by backtest."
     )
 
 
-def _perhaps(p: float) -> str:
-    """A word of caution: each skill and law is tested, and of many one comes near by chance."""
-    return "perhaps " if p >= SURE else ""
+def _hedge(p: float) -> str:
+    """Return a word of caution: every skill and law is tested, and one of many comes close by chance."""
+    return "perhaps " if p >= CERTAIN_P else ""
 
 
-def _mix(fit: FitResult, points: RunData) -> str:
-    if points.h is None or float(points.h.std(0).max()) < 1e-3:
+def _check_mix(fit: FitResult, runs: RunData) -> str:
+    if runs.h is None or float(runs.h.std(0).max()) < 1e-3:
         return ""
-    z = points.covariates(fit.law)
-    h = (points.h - points.h.mean(0))[:, :-1]
+    z = runs.covariates(fit.law)
+    h = (runs.h - runs.h.mean(0))[:, :-1]
     columns = [h * np.asarray(z.x)[:, None], h * np.asarray(z.y)[:, None]] if fit.law.needs_mix else [h]
-    p = residual_pattern_p(fit, points, np.hstack(columns))
-    if p >= RARE:
+    p = residual_pattern_p(fit, runs, np.hstack(columns))
+    if p >= PATTERN_P:
         return ""
-    cure = "compare laws by backtest" if fit.law.needs_mix else "choose a law that takes the mix, or fit each mix alone"
-    return f"residuals go with the mix (p = {p:.1g}), which {fit.law.name} {_perhaps(p)}leaves out so; {cure}"
+    if fit.law.needs_mix:
+        return (
+            f"Residuals depend on the mix (p = {p:.1g}), whose effect {fit.law.name} {_hedge(p)}misses. "
+            "Compare laws by backtest."
+        )
+    return (
+        f"Residuals depend on the mix (p = {p:.1g}), which {fit.law.name} {_hedge(p)}ignores at a cost. "
+        "Choose a law with a mix, or fit each mix alone."
+    )
 
 
-def _noise(fit: FitResult, points: RunData) -> str:
-    z = points.covariates(fit.law)
+def _check_noise(fit: FitResult, runs: RunData) -> str:
+    z = runs.covariates(fit.law)
     size = np.abs(fit.residuals)
     size = np.minimum(size, _CLIP * 1.4826 * np.median(size))
     trend = np.column_stack([np.ones(len(size)), z.x, z.y])
-    if points.n_clusters - 3 < 3 or np.linalg.matrix_rank(trend) < 3:
+    if runs.n_clusters - 3 < 3 or np.linalg.matrix_rank(trend) < 3:
         return ""
     slopes = np.linalg.lstsq(trend, size, rcond=None)[0]
-    p = _chance(((size - size.mean())[:, None] * (trend[:, 1:] - trend[:, 1:].mean(0))), points, spent=1)
-    if p >= RARE:
+    p = _hotelling_p(((size - size.mean())[:, None] * (trend[:, 1:] - trend[:, 1:].mean(0))), runs, spent=1)
+    if p >= PATTERN_P:
         return ""
-    told = trend @ slopes
-    ratio = max(float(np.quantile(told, 0.95)), 1e-12) / max(float(np.quantile(told, 0.05)), 0.1 * float(size.mean()))
+    fitted = trend @ slopes
+    ratio = max(float(np.quantile(fitted, 0.95)), 1e-12) / max(
+        float(np.quantile(fitted, 0.05)), 0.1 * float(size.mean())
+    )
     return (
-        f"noise changes about {ratio:.1f}-fold over N and D (p = {p:.1g}); the interval of a new run is that of the "
-        "average one: weigh runs by their noise"
+        f"The noise changes about {ratio:.1f}-fold over N and D (p = {p:.1g}), but the interval of a new run uses the "
+        "average. Weight runs by their noise."
     )
 
 
-def _outliers(fit: FitResult) -> str:
-    n = int((np.abs(fit.residuals) > FAR * fit.noise).sum())
+def _check_outliers(fit: FitResult) -> str:
+    n = int((np.abs(fit.residuals) > OUTLIER_SD * fit.noise).sum())
     if not n:
         return ""
     return (
-        f"{n} of {len(fit.residuals)} runs lie more than {FAR:.0f} sd off the law; the interval of a new run leaves "
-        "such out: look at them"
+        f"{n} of {len(fit.residuals)} runs are more than {OUTLIER_SD:.0f} sd from the law. The interval of a new run "
+        "excludes such outliers. Check these runs."
     )
 
 
-def _failed(q: Array) -> str:
+def _check_failures(q: Array) -> str:
     share = float((~np.isfinite(q).all(1)).mean())
-    return f"{share:.0%} of the resamples could not be fitted; add runs or pin a parameter" if share > 0.01 else ""
+    return (
+        f"{100 * share:.0f} % of the resamples could not be fitted. Add runs or fix a parameter."
+        if share > 0.01
+        else ""
+    )
 
 
 def prior_dominated(fit: FitResult, q: Array) -> tuple[str, ...]:
-    """Log-parameters that a weak prior of the fit decides more than its runs do: draws (K, p) as wide as the prior."""
-    told = sorted(_beliefs(fit).items())
-    return tuple(fit.law.log_names[j] for j, sd in told if float(np.nanstd(q[:, j])) > BELIEVED * sd)
+    """List log-parameters that a weak prior determines more than the runs do: their draws are as wide as the prior.
+
+    Args:
+        fit: fit with its priors.
+        q: draws of the log-parameters, (K, p).
+    """
+    prior_sds = sorted(_prior_sds(fit).items())
+    return tuple(fit.law.log_names[j] for j, sd in prior_sds if float(np.nanstd(q[:, j])) > PRIOR_SHARE * sd)
 
 
-def _believed(fit: FitResult, q: Array) -> str:
+def _check_priors(fit: FitResult, q: Array) -> str:
     names = prior_dominated(fit, q)
     if not names:
         return ""
     return (
-        f"the runs hardly tell {', '.join(names)}; a weak prior does, or the skills they lean on, and intervals "
-        "cover where these hold: add runs, or choose a law with fewer parameters"
+        f"Weak priors, or pooling with other skills, dominate {', '.join(names)}. Intervals cover only where these "
+        "assumptions hold. Add runs, or choose a law with fewer parameters."
     )
 
 
-def _beliefs(fit: FitResult) -> dict[int, float]:
-    """Sd of what was believed beforehand of free log-parameters, by place: the fit's own beliefs over the law's."""
-    own = np.diag(fit.prior[1])
-    of_law = {j: prior.sd for j, prior in fit.law.priors.items() if j in fit.free}
-    return of_law | {j: float(one) ** -0.5 for j, one in zip(fit.free, own, strict=True) if one > 0}
+def _prior_sds(fit: FitResult) -> dict[int, float]:
+    """Return the prior sd of free log-parameters by position: the priors of the fit replace those of the law."""
+    precisions = np.diag(fit.prior[1])
+    law_sds = {j: prior.sd for j, prior in fit.law.priors.items() if j in fit.free}
+    return law_sds | {
+        j: float(precision) ** -0.5 for j, precision in zip(fit.free, precisions, strict=True) if precision > 0
+    }
 
 
-def _skewed(fit: FitResult, q: Array) -> str:
+def _check_skew(fit: FitResult, q: Array) -> str:
     lo, mid, hi = np.nanquantile(q[:, list(fit.free)], [0.05, 0.5, 0.95], axis=0)
     ratio = np.maximum(hi - mid, 1e-300) / np.maximum(mid - lo, 1e-300)
-    told_before = _beliefs(fit)
+    prior_sds = _prior_sds(fit)
     names = [
         fit.law.log_names[j]
-        for j, one in zip(fit.free, ratio, strict=True)
-        if j not in told_before and not 1 / SKEWED <= one <= SKEWED
+        for j, side_ratio in zip(fit.free, ratio, strict=True)
+        if j not in prior_sds and not 1 / MAX_SKEW <= side_ratio <= MAX_SKEW
     ]
     if not names:
         return ""
-    return f"the draws of {', '.join(names)} are lopsided: the runs bound it on one side only; pin or share it"
+    return f"The draws of {', '.join(names)} are skewed: the runs bound it on one side only. Fix or tie it."
 
 
-def _bent(fit: FitResult, points: RunData, q: Array) -> str:
-    """Whether one step in the parameters moves the losses otherwise than the runs' errors do, which is to first order.
+def _check_linearity(fit: FitResult, runs: RunData, q: Array) -> str:
+    """Check whether one step in the parameters moves the losses as the runs' errors do to first order.
 
-    Looked at where the runs are, and said where it is so at a tenth of them. Draws whose losses were followed stay on
-    both sides of the law however far their parameters go.
+    The check is made at the runs, and reports where a tenth of them differ. Draws from full fits stay on both sides of
+    the law however far their parameters move.
     """
-    some = points.take(np.unique(np.linspace(0, len(points) - 1, _PLACES).astype(int)))
-    z = some.covariates(fit.law)
+    sample = runs.take(np.unique(np.linspace(0, len(runs) - 1, _PLACES).astype(int)))
+    z = sample.covariates(fit.law)
     drawn = q[np.isfinite(q).all(1)][: 2 * _PLACES]
     with np.errstate(over="ignore", invalid="ignore"):
         moved = fit.law.log_loss(drawn, z) - fit.law.log_loss(fit.q[None], z)
-        there = np.isfinite(moved).all(1)
-    if there.sum() < 2:
+        finite = np.isfinite(moved).all(1)
+    if finite.sum() < 2:
         return ""
-    moved, first_order = moved[there], (drawn[there] - fit.q) @ fit.law.jacobian(fit.q[None], z)[0].T
-    promised = np.maximum(spread(first_order), 1e-6)  # ln L; less than that is no matter
-    shift = float(np.quantile(np.abs(np.median(moved, 0)) / promised, 0.9))
-    growth = float(np.quantile(spread(moved) / promised, 0.9))
-    if shift <= SHIFTED and growth <= GROWN:
+    moved, first_order = moved[finite], (drawn[finite] - fit.q) @ fit.law.jacobian(fit.q[None], z)[0].T
+    expected = np.maximum(robust_sd(first_order), 1e-6)  # ln L; smaller values don't matter
+    shift = float(np.quantile(np.abs(np.median(moved, 0)) / expected, 0.9))
+    growth = float(np.quantile(robust_sd(moved) / expected, 0.9))
+    if shift <= MAX_SHIFT and growth <= MAX_GROWTH:
         return ""
-    cure = "add runs" if fit.law.joint else "draw by wild, each skill alone (with fewer resamples where runs are many)"
+    cure = "Add runs" if fit.law.joint else "Resample by wild, each skill alone (with fewer resamples if runs are many)"
     return (
-        f"the draws move predicted losses {shift:.1f} sd to one side and {growth:.1f} times as far as the runs' errors "
-        f"do, for one step in the parameters bends them; intervals of losses may not cover: {cure}, or choose a law "
-        "with fewer parameters"
+        f"The bootstrap's linear approximation is poor here (bias {shift:.1f} sd, spread x{growth:.1f}), so intervals "
+        f"for predicted losses may be wrong. {cure}, or use a law with fewer parameters."
     )
 
 
-def residual_pattern_p(fit: FitResult, points: RunData, columns: Array) -> float:
-    """P of what the residuals have in common with columns (n, m) by chance alone; 1 where the runs are too few.
+def residual_pattern_p(fit: FitResult, runs: RunData, columns: Array) -> float:
+    """Return the p-value of a common pattern of residuals and columns (n, m); 1 where the runs are too few.
 
-    A score test: columns without what the law could follow, cluster by cluster, so that neither checkpoints of one run
-    nor noise that differs over the design count as a pattern.
+    A score test: columns are taken without the part that the law could follow, and summed by cluster. So neither the
+    checkpoints of one run nor noise that differs over the design count as a pattern.
     """
-    part = fit.problem(points).parts[0]
-    root = np.sqrt(np.asarray(points.weights))
-    followed = root[:, None] * (part.law.jacobian(fit.q[None], part.z)[0] @ part.T)
-    basis = _orthonormal(followed)
-    left = root[:, None] * columns
-    left = left - basis @ (basis.T @ left)
-    size = np.sqrt((left**2).sum(0))
-    left = left[:, size > 1e-6 * np.sqrt((columns**2).sum(0))]
+    block = fit.build_problem(runs).blocks[0]
+    root = np.sqrt(np.asarray(runs.weights))
+    model = root[:, None] * (block.law.jacobian(fit.q[None], block.z)[0] @ block.T)
+    basis = _orthonormal(model)
+    remainder = root[:, None] * columns
+    remainder = remainder - basis @ (basis.T @ remainder)
+    size = np.sqrt((remainder**2).sum(0))
+    remainder = remainder[:, size > 1e-6 * np.sqrt((columns**2).sum(0))]
     errors = root * fit.residuals
     limit = _CLIP * 1.4826 * float(np.median(np.abs(errors)))
-    scores = _orthonormal(left)
-    return _chance(scores * np.clip(errors, -limit, limit)[:, None], points, spent=basis.shape[1])
+    scores = _orthonormal(remainder)
+    return _hotelling_p(scores * np.clip(errors, -limit, limit)[:, None], runs, spent=basis.shape[1])
 
 
 def _orthonormal(columns: Array) -> Array:
@@ -225,12 +250,18 @@ def _orthonormal(columns: Array) -> Array:
     return np.asarray(u[:, s > 1e-6 * s[0]] if len(s) else u)
 
 
-def _chance(scores: Array, points: RunData, *, spent: int) -> float:
-    """P that scores (n, m), summed by cluster, have mean 0: Hotelling's T2, ``spent`` degrees of freedom taken off."""
-    codes: npt.NDArray[np.intp] = np.asarray(points.clusters)
-    m, n = scores.shape[1], points.n_clusters
-    left = n - spent - m
-    if m == 0 or left < 3:
+def _hotelling_p(scores: Array, runs: RunData, *, spent: int) -> float:
+    """Return the p-value that scores (n, m), summed by cluster, have mean 0 (Hotelling's T2).
+
+    Args:
+        scores: scores, (n, m).
+        runs: runs with their clusters.
+        spent: degrees of freedom that the fit used.
+    """
+    codes: npt.NDArray[np.intp] = np.asarray(runs.clusters)
+    m, n = scores.shape[1], runs.n_clusters
+    degrees_of_freedom = n - spent - m
+    if m == 0 or degrees_of_freedom < 3:
         return 1.0
     sums = np.zeros((n, m))
     np.add.at(sums, codes, scores)
@@ -239,4 +270,4 @@ def _chance(scores: Array, points: RunData, *, spent: int) -> float:
     if not np.isfinite(outer).all() or np.linalg.matrix_rank(outer) < m:
         return 1.0
     share = min(float(total @ np.linalg.solve(outer, total)) / n, 1 - 1e-12)
-    return float(f_distribution.sf(share / (1 - share) * left / m, m, left))
+    return float(f_distribution.sf(share / (1 - share) * degrees_of_freedom / m, m, degrees_of_freedom))

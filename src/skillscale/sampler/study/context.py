@@ -52,7 +52,7 @@ def context_from_table(table: RunTable) -> StudyContext:
             f"the runs are of {len(names)} mixes that are named without their shares ({join_first(names)}), and each "
             "needs a design of its own; give --mixes NAME, one of them"
         )
-    measured = tuple(name for name in table.judged if runs[name].notna().any())
+    measured = tuple(name for name in table.judged_skills if runs[name].notna().any())
     if not measured:
         raise InputError("no run of the table has measured any skill; give one with losses")
     largest = float((6 * runs["N"] * runs["D"]).max())
