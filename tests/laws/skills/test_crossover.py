@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from simulated_studies import Grid, NoiseModel, PlantedLaw, simulate_study
 
 from skillscale.errors import InputError
 from skillscale.laws.isoflop.study import fit_study
@@ -12,7 +13,6 @@ from skillscale.laws.results import IsoflopMinimum, Status, StudyResults
 from skillscale.laws.skills.crossover import Crossover, CrossoverOutcome, crossover_study, locate_crossover
 from skillscale.laws.skills.regression import FittedLine
 from skillscale.laws.skills.validation_similarity import NEITHER, UNRESOLVED, similarity_study
-from skillscale.simulation.studies import Grid, NoiseModel, PlantedLaw, simulate_study
 
 BUDGET = 1.6e11
 COLUMNS = ["code", "knowledge", "stack", "web", "flat"]

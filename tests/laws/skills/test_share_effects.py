@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from simulated_studies import Grid, NoiseModel, PlantedLaw, simulate_study
 
 from skillscale.errors import InputError
 from skillscale.laws.isoflop.study import fit_study
@@ -12,7 +13,6 @@ from skillscale.laws.results import Status, StudyResults
 from skillscale.laws.skills.crossover import CrossoverOutcome, crossover_study
 from skillscale.laws.skills.regression import MixEffectDraws, MixOptima, fit_line
 from skillscale.laws.skills.share_effects import share_study
-from skillscale.simulation.studies import Grid, NoiseModel, PlantedLaw, simulate_study
 
 BUDGETS = (1.2e11, 1.08e12)
 ELASTICITY = {"knowledge": 0.30, "code": 0.10}
