@@ -27,12 +27,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.stats import t as student
+from simulated_studies import random_planted_law
 
 from skillscale.config import conf_folder, load
 from skillscale.execution.grid import expected_optimum, grid_points, tokens_to_train
 from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Interval, Status
-from skillscale.simulation.studies import random_planted_law
 
 RESULTS = Path(__file__).parent / "results"
 RUNS, COVERAGE = RESULTS / "branching.csv", RESULTS / "branching_coverage.csv.gz"

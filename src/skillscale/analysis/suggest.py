@@ -102,9 +102,9 @@ def suggest_runs(runs: LoadedRuns, config: Config, *, count: int, mix: str = "")
 
 def _context(runs: LoadedRuns, config: Config) -> StudyContext:
     if runs.trained and runs.study is not None:
-        return context_from_config(config, runs.study.data_description())
+        return context_from_config(config, runs.study.notes.data_description())
     context = context_from_table(runs.table)
-    sampled = runs.study.get_json(SAMPLING_PROBLEM) if runs.study is not None else None
+    sampled = runs.study.notes.get_json(SAMPLING_PROBLEM) if runs.study is not None else None
     return context if sampled is None else replace(context, flops_max=sampled["flops"][1])
 
 
@@ -136,7 +136,7 @@ def _named_as(columns: ColumnMap, row: Mapping[str, Any], table: RunTable) -> di
         **{name: values[0] for name, values in columns.where.items()},
     }
     runs = {name: f"next-{row['seed']}" for name in columns.run if name not in given}
-    empty = {name: "" for _, name in columns.named() if name not in given and name not in runs}
+    empty = {name: "" for _, name in columns.key_columns() if name not in given and name not in runs}
     expected = {f"fall/{name}": fall for name, fall in row["fall"].items()}
     return {**given, **runs, **empty, "cost": row["cost"], "gain": row["gain"], **expected}
 
