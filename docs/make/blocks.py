@@ -9,8 +9,8 @@ A page is run in a fresh folder that holds a copy of what a checkout has. What a
 - ``text``: the output of the block above. A line ``[...]`` stands for any lines.
 
 A comment above a fence changes that: ``<!-- slow -->`` for blocks that train, ``<!-- slow, after main -->`` for those
-that need the main study, ``<!-- not run: REASON -->`` for those that need what a test lacks. ``<!-- output of: COMMAND -->``
-stands above an output that is apart from its command. Other fences are pictures.
+that need the main study, ``<!-- not run: REASON -->`` for those that need what a test lacks. An output apart from
+its command has ``<!-- output of: COMMAND -->`` above it. Other fences are pictures.
 """
 
 import contextlib
@@ -169,7 +169,7 @@ def main_study(folder: Path) -> Path:
     with checkout(folder / "checkout") as place:
         (printed,) = run("```bash\nskillscale main\n```\n\n```text\n```\n", slow=True)
         (kept / "main.txt").write_text(printed.printed, encoding="utf-8")
-        for path in [*place.glob("mlflow.db*"), *place.glob("mlartifacts"), *place.glob("mlruns")]:
+        for path in [*place.glob("mlflow*"), *place.glob("mlartifacts"), *place.glob("mlruns")]:
             path.rename(kept / path.name)
     return kept
 
