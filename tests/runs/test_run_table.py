@@ -429,7 +429,7 @@ def test_losses_that_rise_with_D_are_noted():
 
 def test_one_size_and_one_number_of_tokens_are_noted():
     assert "all rows have one size, N = 100M" in read(grid(params=1e8)).notes[0]
-    assert any("every row has one number of tokens, D = 2e+09" in note for note in read(grid(tokens=2e9)).notes)
+    assert any("all rows have one number of tokens, D = 2B" in note for note in read(grid(tokens=2e9)).notes)
 
 
 def test_seeds_and_standard_errors():
