@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from simulated_studies import PlantedLaw
 
 from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Interval, Status, StudyResults, Verdict
@@ -27,7 +28,6 @@ from skillscale.laws.skills.share_effects import share_study
 from skillscale.laws.skills.validation_shift import composition_shifts
 from skillscale.laws.skills.validation_similarity import similarity_study
 from skillscale.laws.skills.verdicts import Confirmation, SkillColumns, confirmed_verdicts
-from skillscale.simulation.studies import PlantedLaw
 
 RESULTS = Path(__file__).parent / "results" / "skill_verdicts.csv"
 LEVEL, RESAMPLES = 0.9, 200

@@ -11,19 +11,16 @@ ROOT = Path(__file__).parents[2]
 
 # Paths that were not rewritten yet. The list only shrinks, and ends empty.
 NOT_YET = (
-    "CHANGELOG.md",
     "conf/",
     "docs/guide/howto/own-law.md",
-    "docs/research/",
-    *(
-        f"src/skillscale/{room}/"
-        for room in ("analysis", "cli", "commands", "config", "design", "execution", "laws", "lm")
-    ),
-    *(f"src/skillscale/{room}/" for room in ("report", "runs", "sampler", "simulation", "tracking")),
-    *(f"src/skillscale/{name}.py" for name in ("formatting", "point", "record")),
+    *(f"src/skillscale/{room}/" for room in ("analysis", "cli", "commands", "config", "design", "execution")),
+    *(f"src/skillscale/{room}/" for room in ("laws", "lm", "report", "runs", "sampler", "tracking")),
+    "src/skillscale/formatting.py",
 )
 # Rooms whose docstrings begin with an imperative verb (ruff D401). It grows to all of src, then D401 goes to pyproject.
-IMPERATIVE = ("__main__.py",)
+IMPERATIVE = (
+    "__init__.py", "__main__.py", "design", "errors.py", "formatting.py", "point.py", "record.py", "report", "simulation",
+)  # fmt: skip
 # (path, words a sentence begins with): why it may be longer than 25 words
 LONG_SENTENCES: dict[tuple[str, str], str] = {}
 
@@ -40,7 +37,7 @@ prose = loaded(ROOT / "docs" / "make" / "prose.py")
 
 
 @pytest.fixture(scope="module")
-def found():
+def project_faults():
     return prose.faults(prose.everything())
 
 
@@ -48,13 +45,17 @@ def is_excused(fault):
     return any(fault.path == path and fault.quote.startswith(words) for path, words in LONG_SENTENCES)
 
 
-def test_the_prose_keeps_the_rules(found):
-    assert [str(fault) for fault in found if not fault.path.startswith(NOT_YET) and not is_excused(fault)] == []
+def test_the_prose_keeps_the_rules(project_faults):
+    assert [
+        str(fault) for fault in project_faults if not fault.path.startswith(NOT_YET) and not is_excused(fault)
+    ] == []
 
 
-def test_excuses_are_few_and_used(found):
+def test_excuses_are_few_and_used(project_faults):
     assert len(LONG_SENTENCES) <= 10
-    used = {(path, words) for path, words in LONG_SENTENCES for fault in found if fault.quote.startswith(words)}
+    used = {
+        (path, words) for path, words in LONG_SENTENCES for fault in project_faults if fault.quote.startswith(words)
+    }
     assert used == set(LONG_SENTENCES)
 
 

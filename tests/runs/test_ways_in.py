@@ -252,7 +252,7 @@ def test_a_checkpoint_that_the_table_lacks_is_named(results):
     (results / "checkpoints.csv").write_text("\n".join([*lines[:3], *lines[4:], "lab/other,main,1e9,1e9"]))
     table = read(results, HARNESS)
     assert left_out(table) == {"lab/tiny-70m step32000": "checkpoints.csv has no row for it"}
-    assert "1 of 16 rows of checkpoints.csv are of no run here" in table.notes
+    assert "1 of 16 rows of checkpoints.csv match no run" in table.notes
 
 
 def test_a_metric_that_is_missing_costs_that_skill_of_that_row(results):

@@ -5,6 +5,12 @@ from skillscale.config import options
 from skillscale.config.options import ShortOption
 from skillscale.config.readers import list_of, mixes, positive
 
+
+def _read_shares(text: str) -> list[dict[str, float]]:
+    """Read mixes as the setting ``sample.mixes`` has them: shares by category."""
+    return [dict(mix.shares) for mix in mixes(text) or ()]
+
+
 _LAW = ShortOption(
     name="law", setting="laws.law", common=True, group="the law",
     help="chinchilla, drifting, separable, ...; empty: the best on held-out larger runs",
@@ -19,7 +25,7 @@ _SAMPLE = (
         help="6 N D of the largest run, FLOP; empty: the largest of the study",
     ),
     ShortOption(
-        name="mixes", setting="sample.mixes", read=mixes, group="which runs may be made",
+        name="mixes", setting="sample.mixes", read=_read_shares, group="which runs may be made",
         help="mixes to train on, between semicolons; empty: the study's",
     ),
     ShortOption(
@@ -47,7 +53,8 @@ COMMANDS = (
         ),
     ),
     Command(
-        name="fit", common=True, options=options.FitOptions, run="skillscale.commands.fit:fit", short=(_LAW,), any_study=True,
+        name="fit", common=True, options=options.FitOptions,
+        run="skillscale.commands.fit:fit", short=(_LAW,), any_study=True,
         help="fit every skill's law and compute optimum, from the runs of a study or of a table",
         examples=(
             "skillscale fit --study main",
@@ -56,7 +63,8 @@ COMMANDS = (
         ),
     ),
     Command(
-        name="plan", common=True, options=options.PlanOptions, run="skillscale.commands.plan:plan", short=(_LAW,), any_study=True,
+        name="plan", common=True, options=options.PlanOptions,
+        run="skillscale.commands.plan:plan", short=(_LAW,), any_study=True,
         help="choose N, D and mix for a budget and skill weights; price other sizes; show trade-offs between skills",
         examples=(
             "skillscale plan --study main --flops 7e12 --skill_weights code=1,prose=1 --figure plan.svg",
@@ -65,7 +73,8 @@ COMMANDS = (
         ),
     ),
     Command(
-        name="suggest", common=True, options=options.SuggestOptions, run="skillscale.commands.suggest:suggest", short=_SAMPLE,
+        name="suggest", common=True, options=options.SuggestOptions,
+        run="skillscale.commands.suggest:suggest", short=_SAMPLE,
         any_study=True,
         help="print the next runs and the reason for each, from a study or a table; trains nothing",
         examples=(
@@ -83,7 +92,8 @@ COMMANDS = (
         ),
     ),
     Command(
-        name="sample", common=True, options=options.SampleOptions, run="skillscale.commands.sample:sample", short=_SAMPLE, any_study=True,
+        name="sample", common=True, options=options.SampleOptions,
+        run="skillscale.commands.sample:sample", short=_SAMPLE, any_study=True,
         help="choose the runs that narrow the intervals most per FLOP, train them, fit again",
         examples=(
             "skillscale sample --study main --budget 4e12",
@@ -91,7 +101,8 @@ COMMANDS = (
         ),
     ),
     Command(
-        name="report", common=True, options=options.ReportOptions, run="skillscale.commands.report:report", short=(_LAW,), any_study=True,
+        name="report", common=True, options=options.ReportOptions,
+        run="skillscale.commands.report:report", short=(_LAW,), any_study=True,
         help="fit, and write figures, tables and the page",
         examples=(
             "skillscale report --study main",
@@ -99,7 +110,8 @@ COMMANDS = (
         ),
     ),
     Command(
-        name="import", common=True, options=options.ImportOptions, run="skillscale.commands.import_runs:import_runs", settings=False,
+        name="import", common=True, options=options.ImportOptions,
+        run="skillscale.commands.import_runs:import_runs", settings=False,
         help="write runs from a table, W&B, lm-eval results or an MLflow experiment into a study",
         examples=(
             "skillscale import --table runs.csv --columns map.yaml --study theirs",
@@ -139,7 +151,8 @@ COMMANDS = (
         examples=("skillscale tune --study main --trials 20", "skillscale tune --study main --n_params 3e4,1e6"),
     ),
     Command(
-        name="backtest", options=options.BacktestOptions, run="skillscale.commands.backtest:backtest", short=(_LAW,), any_study=True,
+        name="backtest", options=options.BacktestOptions,
+        run="skillscale.commands.backtest:backtest", short=(_LAW,), any_study=True,
         help="fit the smaller runs, predict the larger ones, and report error and coverage of each skill",
         examples=(
             "skillscale backtest --study main --max_flops 3e11",
@@ -163,7 +176,8 @@ COMMANDS = (
         ),
     ),
     Command(
-        name="export", options=options.ExportOptions, run="skillscale.commands.export:export", short=(_LAW,), any_study=True,
+        name="export", options=options.ExportOptions,
+        run="skillscale.commands.export:export", short=(_LAW,), any_study=True,
         help="write the runs of a study to a CSV or Parquet file, or its laws as JSON or Python",
         examples=(
             "skillscale export --study theirs --file runs.csv",
@@ -172,7 +186,8 @@ COMMANDS = (
         ),
     ),
     Command(
-        name="close_stale", options=options.CloseStaleOptions, run="skillscale.commands.close_stale:close_stale", settings=False,
+        name="close_stale", options=options.CloseStaleOptions,
+        run="skillscale.commands.close_stale:close_stale", settings=False,
         help="close the runs whose process has ended",
         examples=(
             "skillscale close_stale",

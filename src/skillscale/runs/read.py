@@ -56,24 +56,24 @@ class LoadedRuns:
         return _CONVENTION_WORDS[self.table.convention] if self.trained else self.table.convention
 
     @property
-    def of_grid(self) -> "LoadedRuns":
+    def grid_runs(self) -> "LoadedRuns":
         """Runs without those that the sampler chose, which are at no budget and share no seeds.
 
         Without the embedding in N, D is scaled so that the runs of a budget keep one total 6 N D, which is their cost.
         """
         runs = self.table.runs[~self.table.runs["run_id"].isin(self.table.sampled)].reset_index(drop=True)
-        if not self.whole:
-            totals = {one.run_id: one.point.n_params for one in self.records}
+        if not self.C_is_6ND:
+            totals = {record.run_id: record.point.n_params for record in self.records}
             runs = runs.assign(D=runs["D"] * runs["run_id"].map(totals) / runs["N"])
         return replace(self, table=replace(self.table, runs=runs))
 
     @property
-    def whole(self) -> bool:
+    def C_is_6ND(self) -> bool:
         """Whether C = 6 N D with this convention of N."""
         return not (self.trained and self.table.convention == NONEMBED)
 
     @property
-    def measured(self) -> MeasuredColumns:
+    def measured_columns(self) -> MeasuredColumns:
         """The meaning of the columns that have any loss."""
         table = self.table
         return MeasuredColumns(
@@ -114,7 +114,7 @@ def read_runs(source: SourceOptions, config: Config) -> LoadedRuns:
     study = store.study(config.study.name)
     imported = imported_table(store, study)
     _check_convention(source.n_convention, imported)
-    records = tuple(study.records())
+    records = tuple(study.runs.records())
     trainer_skills, checkpoint_study = store.trainer_skills(study), store.evaluated(study)
     convention = str(source.n_convention or TOTAL)
     if imported is not None:

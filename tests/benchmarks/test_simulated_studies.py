@@ -4,9 +4,7 @@ import math
 
 import numpy as np
 import pytest
-
-from skillscale.laws.forms.catalogue import LAWS
-from skillscale.simulation.studies import (
+from simulated_studies import (
     CENTRE_C,
     Grid,
     NoiseDraws,
@@ -19,6 +17,8 @@ from skillscale.simulation.studies import (
     random_planted_law,
     simulate_study,
 )
+
+from skillscale.laws.forms.catalogue import LAWS
 
 
 @pytest.mark.parametrize("kind", ["chinchilla", "drifting"])
@@ -89,7 +89,7 @@ def test_a_study_of_a_joint_law_has_its_losses_and_optimum_in_every_skill(errors
     found = plant_skills(LAWS["capacity_competition"], errors, np.random.default_rng(0))
     assert list(found) == ["code", "prose", "wiki"]
     for skill, study in found.items():
-        assert study.law.own == skill
+        assert study.law.skill_category == skill
         np.testing.assert_array_equal(study.q, found["code"].q)
         np.testing.assert_array_equal(study.points.labels, found["code"].points.labels)
         assert len(study.points) == (180 if errors is NoiseDraws.CLUSTERED else 90)
