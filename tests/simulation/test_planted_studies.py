@@ -89,7 +89,7 @@ def test_a_study_of_a_joint_law_has_its_losses_and_optimum_in_every_skill(errors
     found = plant_skills(LAWS["capacity_competition"], errors, np.random.default_rng(0))
     assert list(found) == ["code", "prose", "wiki"]
     for skill, study in found.items():
-        assert study.law.own == skill
+        assert study.law.skill_category == skill
         np.testing.assert_array_equal(study.q, found["code"].q)
         np.testing.assert_array_equal(study.points.labels, found["code"].points.labels)
         assert len(study.points) == (180 if errors is NoiseDraws.CLUSTERED else 90)
