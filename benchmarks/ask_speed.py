@@ -1,9 +1,9 @@
-"""Seconds that ``SkillLawSampler`` takes for the next run: three skills, three categories, a study of so many trials.
+"""Seconds that ``SkillLawSampler`` takes to choose a run, with three skills and three categories.
 
     python benchmarks/ask_speed.py                 500 and 5,000 finished trials in memory, five asks of each, one core
 
-Trials are Sobol runs of a world of ``benchmarks/design.py`` with mixes. The first ask of a process reads all trials;
-those after it only the ones that have ended since. Rows go to benchmarks/results/ask_speed.csv.
+Trials are Sobol runs of a truth of ``benchmarks/design.py`` with mixes. The first ask of a process reads all trials.
+Later asks read only those that have ended since. Rows go to benchmarks/results/ask_speed.csv.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import math
 import os
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -35,20 +36,20 @@ BOX: dict[str, BaseDistribution] = {
 }
 
 
-def losses_of(world: RandomTruth, values: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Ln L of each skill at values of the parameters, (n, 4)."""
-    mixes = [mix_from_coordinates(list(one), CATEGORIES) for one in values[:, 2:]]
+def measure(truth: RandomTruth, values: np.ndarray, rng: np.random.Generator) -> Mapping[str, np.ndarray]:
+    """Return ln L of each skill at values of the parameters, (n, 4)."""
+    mixes = [mix_from_coordinates(list(coordinates), CATEGORIES) for coordinates in values[:, 2:]]
     h = np.array([[mix.shares.get(name, 0.0) for name in CATEGORIES] for mix in mixes])
     C, ratio = np.exp(values[:, 0]), np.exp(values[:, 1])
-    return world.observe(np.sqrt(C / 6 / ratio), np.sqrt(C / 6 * ratio), h, rng)
+    return truth.measure(np.sqrt(C / 6 / ratio), np.sqrt(C / 6 * ratio), h, rng)[0]
 
 
-def study_of(world: RandomTruth, n_trials: int, seed: int) -> optuna.Study:
-    """A study with so many finished trials."""
-    low, high = (np.array([getattr(one, end) for one in BOX.values()]) for end in ("low", "high"))
+def make_study(truth: RandomTruth, n_trials: int, seed: int) -> optuna.Study:
+    """Return a study with ``n_trials`` finished trials."""
+    low, high = (np.array([getattr(distribution, end) for distribution in BOX.values()]) for end in ("low", "high"))
     unit = qmc.Sobol(len(BOX), rng=np.random.default_rng(seed)).random(2 ** math.ceil(math.log2(n_trials)))[:n_trials]
     values = low + unit * (high - low)
-    log_L = losses_of(world, values, np.random.default_rng(seed))
+    log_L = measure(truth, values, np.random.default_rng(seed))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = SkillLawSampler(categories=CATEGORIES, search_space=BOX, seed=seed)
     study = optuna.create_study(sampler=sampler)
@@ -63,21 +64,21 @@ def study_of(world: RandomTruth, n_trials: int, seed: int) -> optuna.Study:
 
 
 def main() -> None:
-    """Time the asks, and print and keep them."""
+    """Time the asks, print the seconds and write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", default="500,5000")
-    parser.add_argument("--asks", type=int, default=5)
+    parser.add_argument("--trials", default="500,5000", help="numbers of finished trials")
+    parser.add_argument("--asks", type=int, default=5, help="asks to time for each")
     args = parser.parse_args()
     rows = []
     for n_trials in map(int, args.trials.split(",")):
-        world, rng = random_truth(TruthFamily.REAL, 0, CATEGORIES), np.random.default_rng(1)
-        study, seconds = study_of(world, n_trials, seed=0), []
+        truth, rng = random_truth(TruthFamily.COUPLED_DRIFTING, 0, CATEGORIES), np.random.default_rng(1)
+        study, seconds = make_study(truth, n_trials, seed=0), []
         for _ in range(args.asks):
-            begin = time.perf_counter()
+            start = time.perf_counter()
             trial = study.ask(BOX)
-            seconds.append(time.perf_counter() - begin)
-            place = np.array([[trial.params[name] for name in BOX]])
-            for skill, log_L in losses_of(world, place, rng).items():
+            seconds.append(time.perf_counter() - start)
+            values = np.array([[trial.params[name] for name in BOX]])
+            for skill, log_L in measure(truth, values, rng).items():
                 trial.set_user_attr(f"loss/{skill}", math.exp(float(log_L[0])))
             study.tell(trial, 1.0)
         rows.append({"trials": n_trials, "first": f"{seconds[0]:.3f}", "median": f"{statistics.median(seconds):.3f}"})

@@ -27,12 +27,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.stats import t as student
+from simulated_studies import random_planted_law
 
 from skillscale.config import conf_folder, load
 from skillscale.execution.grid import expected_optimum, grid_points, tokens_to_train
 from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Interval, Status
-from skillscale.simulation.studies import random_planted_law
 
 RESULTS = Path(__file__).parent / "results"
 RUNS, COVERAGE = RESULTS / "branching.csv", RESULTS / "branching_coverage.csv.gz"
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
         size = shape_for(wanted, vocab_size=prepared.tokenizer.vocab_size, model=config.model)
         if (seed, size.n_params, way, int(n_tokens)) in done:
             continue
-        settings = replace(config.train, schedule="linear" if way == "linear" else "trunk")
+        settings = replace(config.train, schedule="linear" if way == "linear" else "wsd")
         point = DesignPoint(n_params=size.n_params, n_tokens=int(n_tokens), mix=mix, seed=seed)
         plan = (hyperparameters if way == "linear" else cooldown_branches).derive(
             point, size, settings, context=context
@@ -176,11 +176,11 @@ def counted(name: str, budgets: list[float] | None = None, seeds: list[int] | No
     more = {} if budgets is None else {"study.budgets": str(budgets), "study.seeds": str(seeds)}
     large = {"model.context": "1024"} if name.endswith(("paper", "gpu")) or name == "large" else {}
     before = [each.point for each in grid_points(load(study=name, overrides=large))]
-    config = load(study=name, overrides={"train.schedule": "trunk", **large, **more})
+    config = load(study=name, overrides={"train.schedule": "wsd", **large, **more})
     grid = grid_points(config)
     after = [each.point for each in grid]
     alone = sum(point.flops for point in after)
-    own = tokens_to_train(after, config.train.decay_share)
+    own = tokens_to_train(after, config.train.cooldown_fraction)
     spent = sum(6 * point.n_params * tokens for point, tokens in zip(after, own, strict=True))
     off = max(
         abs(math.log(expected_optimum(budget, config.study)) - middle_of(grid, budget))
@@ -220,7 +220,7 @@ def coverage(args: argparse.Namespace) -> None:
 
 def simulated_grid(name: str) -> pd.DataFrame:
     """Runs of skills-hour without losses: each by itself, from trunks, and from trunks at 7 budgets."""
-    overrides = {} if name == "separate" else {"train.schedule": "trunk"}
+    overrides = {} if name == "separate" else {"train.schedule": "wsd"}
     if name == "denser":
         overrides |= {"study.budgets": str(DENSER), "study.seeds": str(DENSER_SEEDS)}
     points = grid_points(load(study="skills-hour", overrides=overrides))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from simulated_studies import Grid, NoiseModel, PlantedLaw, random_planted_law, simulate_study
 
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
@@ -23,7 +24,6 @@ from skillscale.laws.fit.objective import Objective
 from skillscale.laws.isoflop.curves import CURVES, fit_isoflops
 from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Interval, Status
-from skillscale.simulation.studies import Grid, NoiseModel, PlantedLaw, random_planted_law, simulate_study
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES = {  # method and shared powers

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from simulated_studies import NAMES, NoiseDraws, SimulatedSkill, plant, plant_skills
 
 from skillscale.errors import FitError
 from skillscale.laws.fit.fit import FitResult, fit_law
@@ -34,7 +35,6 @@ from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, draw_paramet
 from skillscale.laws.uncertainty.diagnostics import diagnose_fit
 from skillscale.laws.uncertainty.joint_bootstrap import joint_bootstrap
 from skillscale.laws.uncertainty.resamples import interval
-from skillscale.simulation.studies import NAMES, NoiseDraws, SimulatedSkill, plant, plant_skills
 
 RESULTS = Path(__file__).parent / "results"
 RESAMPLES = 300

@@ -148,7 +148,7 @@ def choice_seconds(count: int, finished: int) -> float:
     C = np.exp(rng.uniform(*np.log(FLOPS), finished))
     ratio = np.exp(rng.uniform(*np.log(space.ratio), finished))
     N, D = np.sqrt(C / 6 / ratio), np.sqrt(C / 6 * ratio)
-    log_L = random_truth(TruthFamily.REAL, 0).observe(N, D, None, rng)
+    log_L = random_truth(TruthFamily.COUPLED_DRIFTING, 0).measure(N, D, None, rng)[0]
     history = RunHistory(N=N, D=D, log_L=log_L, sem={name: np.zeros(finished) for name in SKILLS})
     targets = default_targets(SKILLS, largest=FLOPS[1], computes=(1e21,), mixes=[()])
     wish = DesignGoal(targets=targets, budget=1e6 * FLOPS[1])

@@ -1,16 +1,16 @@
-"""Choosing out of pools of real runs (ScaleBench): test R^2 after 1, 5 and 10 % of the cost of all runs of the pool.
+"""Choices from pools of real runs (ScaleBench): test R^2 after 1, 5 and 10 % of the cost of all runs of the pool.
 
     python benchmarks/pools.py run --seeds 8
     python benchmarks/pools.py table
 
-A method sees the losses of the runs that it has chosen from ``train``, and the inputs of ``test``, not their losses.
-R^2 = 1 - sum (L - L_hat)^2 / sum (L - mean L)^2 over all test runs and outputs, at least -1, as ScaleBench has it.
-A run costs 6 N D; on domain_mixture each costs the same, so that shares are larger there. ``laws``: the analysis of
-this package, the belief over all its laws; ``published``: least squares of the law that comes with the pool, -1 where
-a group with a fit of its own has no run.
+A method sees the losses of the runs that it has chosen from ``train``, and the inputs of ``test`` without their losses.
+R^2 = 1 - sum (L - L_hat)^2 / sum (L - mean L)^2 over all test runs and outputs, at least -1, as in ScaleBench. A run
+costs 6 N D. In domain_mixture all runs cost the same, so shares are larger there. Analysis ``laws``: the averaged
+posterior of this package. ``published``: least squares of the law that comes with the pool, -1 where a group with a
+separate fit has no run.
 
-``run`` is resumable: rows in benchmarks/results/pools.csv (``--out``) are not computed again; ``--redo`` drops those of
-the methods named. Pools are read from SKILLSCALE_TABLES, or ../shared/data beside the checkout.
+``run`` is resumable: it does not compute rows again that are in benchmarks/results/pools.csv (``--out``). ``--redo``
+drops those of the named methods first. Pools are read from SKILLSCALE_TABLES, or ../shared/data beside the checkout.
 """
 
 import argparse
@@ -25,34 +25,34 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pandas as pd
-from pool_rivals import LAWS, Task, greedy
+from designs.greedy_designs import DesignCriterion
+from designs.pool import START, Pool, average_for_pool, choose_from_pool, losses_at
+from pool_rivals import LAWS, Task, choose_greedily
 
 from skillscale.design.priors import EPOCHS
 from skillscale.design.propose import DesignGoal
 from skillscale.design.space import RunHistory
 from skillscale.design.targets import Target
 from skillscale.laws.forms.nd import Array
-from skillscale.simulation.greedy_designs import DesignCriterion
-from skillscale.simulation.pool import START, Pool, believed, choose, losses_at
 
 ROOT = Path(__file__).parent
 SHARES = {
     "farseer": (0.01, 0.05, 0.1), "data_constrained": (0.01, 0.05, 0.1),
     "domain_mixture": (0.05, 0.1, 0.2, 0.35, 0.5),
 }  # fmt: skip
-METHODS = ("ours", "random", *(one.value for one in DesignCriterion))
+METHODS = ("bayes", "random", *(criterion.value for criterion in DesignCriterion))
 DOMAINS = 5
-TOKENS = 1e10  # of each run of domain_mixture: nobody says, and they are the same for all
-BATCH, GROWTH = 6, 0.2  # runs that ours chooses at once: so many, or this share of those made
+TOKENS = 1e10  # of each run of domain_mixture: unknown, but equal for all
+BATCH, GROWTH = 6, 0.2  # runs that the Bayesian design chooses at once: a number, or a share of those made
 KEYS = ["pool", "share", "method", "seed"]
 FIELDS = [*KEYS, "analysis", "r2", "spent", "runs", "seconds"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """A pool: all its runs with their losses, the test runs, and a task for each group whose law has its own fit.
+    """A pool with its losses, the test runs, and a task for each group with a separate fit.
 
-    ``groups``: rows of the pool, and of the test, that belong to each task.
+    ``groups``: rows of the pool and of the test for each task.
     """
 
     pool: Pool
@@ -63,29 +63,29 @@ class Bench:
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """The losses of the test runs."""
+        """Losses of the test runs."""
         return losses_at(self.test, self.test.skills)
 
     def r2(self, log_L: dict[str, Array]) -> float:
-        """Of predicted ln L by output."""
+        """Return R^2 of predicted ln L, by output."""
         L = np.exp(np.concatenate([self.test.log_L[skill] for skill in self.test.skills]))
-        told = np.exp(np.concatenate([log_L[skill] for skill in self.test.skills]))
-        return max(-1.0, 1 - float(((L - told) ** 2).sum() / ((L - L.mean()) ** 2).sum()))
+        predicted = np.exp(np.concatenate([log_L[skill] for skill in self.test.skills]))
+        return max(-1.0, 1 - float(((L - predicted) ** 2).sum() / ((L - L.mean()) ** 2).sum()))
 
 
 def load(name: str) -> Bench:
-    """A pool by its name."""
+    """Load a pool."""
     folder = Path(os.environ.get("SKILLSCALE_TABLES") or ROOT.parents[1] / "shared" / "data")
     path = folder / f"scalebench_{name}.csv"
     if not path.is_file():
-        raise SystemExit(f"there is no {path}; set SKILLSCALE_TABLES to the folder of the published tables")
+        raise SystemExit(f"there is no {path}. Set SKILLSCALE_TABLES to the folder of the published tables")
     rows = pd.read_csv(path)
     train, test = (rows[rows["split"] == split].reset_index(drop=True) for split in ("train", "test"))
     if name == "domain_mixture":
         return _mixtures(train, test)
     columns = ["params", "tokens"] if name == "farseer" else ["unique_tokens", "params", "tokens"]
     cost = 6 * train["params"].to_numpy(float) * train["tokens"].to_numpy(float)
-    runs = [_plain(one, epochs=name == "data_constrained") for one in (train, test)]
+    runs = [_single_output(rows, epochs=name == "data_constrained") for rows in (train, test)]
     task = Task(
         law=LAWS[name], X=train[columns].to_numpy(float), L=train["loss"].to_numpy(),
         places=test[columns].to_numpy(float), cost=cost,
@@ -95,26 +95,26 @@ def load(name: str) -> Bench:
     return Bench(pool=pool, train=runs[0], test=runs[1], tasks=((task,),), groups=groups)
 
 
-def _plain(rows: pd.DataFrame, *, epochs: bool) -> RunHistory:
+def _single_output(rows: pd.DataFrame, *, epochs: bool) -> RunHistory:
     N, D = rows["params"].to_numpy(float), rows["tokens"].to_numpy(float)
     h = np.log(np.maximum(D / rows["unique_tokens"].to_numpy(float), 1.0))[:, None] if epochs else None
     return _history(N, D, h, {"loss": rows["loss"].to_numpy()})
 
 
 def _history(N: Array, D: Array, h: Array | None, L: dict[str, Array]) -> RunHistory:
-    log_L = {name: np.log(one) for name, one in L.items()}
+    log_L = {name: np.log(losses) for name, losses in L.items()}
     return RunHistory(N=N, D=D, h=h, log_L=log_L, sem={name: np.zeros(len(N)) for name in L})
 
 
 def _mixtures(train: pd.DataFrame, test: pd.DataFrame) -> Bench:
-    """Five domains' losses by their shares, at four sizes; the published law has a fit to each domain and size."""
+    """Return the pool of five domains at four sizes; the published law has a fit for each domain and size."""
     shares = [f"proportion_domain_{at}" for at in range(1, DOMAINS + 1)]
     losses = [f"loss_domain_{at}" for at in range(1, DOMAINS + 1)]
 
     def history(rows: pd.DataFrame) -> RunHistory:
         N = rows["group"].str[:-1].to_numpy(float) * 1e6
         return _history(
-            N, np.full(len(N), TOKENS), rows[shares].to_numpy(), {one: rows[one].to_numpy() for one in losses}
+            N, np.full(len(N), TOKENS), rows[shares].to_numpy(), {name: rows[name].to_numpy() for name in losses}
         )
 
     tasks, groups = [], []
@@ -133,34 +133,34 @@ def _mixtures(train: pd.DataFrame, test: pd.DataFrame) -> Bench:
     return Bench(pool=pool, train=runs, test=history(test), tasks=tuple(tasks), groups=tuple(groups))
 
 
-def some(runs: RunHistory, at: list[int]) -> RunHistory:
-    """Some runs, with their losses."""
+def subset(runs: RunHistory, at: list[int]) -> RunHistory:
+    """Return some of the runs with their losses."""
     rows = np.array(at, dtype=int)
     return RunHistory(
         N=runs.N[rows], D=runs.D[rows], h=None if runs.h is None else runs.h[rows],
-        log_L={name: one[rows] for name, one in runs.log_L.items()},
-        sem={name: one[rows] for name, one in runs.sem.items()},
+        log_L={name: log_L[rows] for name, log_L in runs.log_L.items()},
+        sem={name: sem[rows] for name, sem in runs.sem.items()},
     )  # fmt: skip
 
 
-def chosen(bench: Bench, method: str, share: float, seed: int) -> list[int]:
-    """The runs that a method makes for its share of the cost."""
-    if method == "ours":
-        return _ours(bench, share, seed)
-    rng, found = np.random.default_rng([seed, 1]), []
+def choose_runs(bench: Bench, method: str, share: float, seed: int) -> list[int]:
+    """Return the runs that a method chooses for its share of the cost."""
+    if method == "bayes":
+        return _choose_by_bayes(bench, share, seed)
+    rng, chosen = np.random.default_rng([seed, 1]), []
     for tasks, (here, _) in zip(bench.tasks, bench.groups, strict=True):
         cost = bench.pool.cost[here]
         budget = share * float(cost.sum())
         if method == "random":
-            picked = _payable(rng.permutation(len(here)), cost, budget)
+            picked = _affordable(rng.permutation(len(here)), cost, budget)
         else:
-            picked = greedy(tasks, DesignCriterion(method), budget, rng)
-        found += [int(here[at]) for at in picked]
-    return found
+            picked = choose_greedily(tasks, DesignCriterion(method), budget, rng)
+        chosen += [int(here[at]) for at in picked]
+    return chosen
 
 
-def _payable(order: Array, cost: Array, budget: float) -> list[int]:
-    """Runs in an order, those left out that what is left doesn't pay for."""
+def _affordable(order: Array, cost: Array, budget: float) -> list[int]:
+    """Return runs in an order, without those for which the remaining budget does not pay."""
     picked = []
     for at in order:
         if cost[at] <= budget * (1 + 1e-9):
@@ -169,28 +169,29 @@ def _payable(order: Array, cost: Array, budget: float) -> list[int]:
     return picked
 
 
-def _ours(bench: Bench, share: float, seed: int) -> list[int]:
+def _choose_by_bayes(bench: Bench, share: float, seed: int) -> list[int]:
     made: list[int] = []
-    left = share * float(bench.pool.cost.sum())
+    budget = share * float(bench.pool.cost.sum())
     while True:
-        still = sorted(set(range(len(bench.pool))) - set(made))
+        open_runs = sorted(set(range(len(bench.pool))) - set(made))
         count = max(BATCH, int(GROWTH * len(made))) if made else START
-        wish = DesignGoal(targets=bench.targets, budget=left)
-        more = choose(some(bench.train, made), bench.pool, wish, still, count=count, seed=seed)
+        goal = DesignGoal(targets=bench.targets, budget=budget)
+        more = choose_from_pool(subset(bench.train, made), bench.pool, goal, open_runs, count=count, seed=seed)
         if not more:
             return made
         made += more
-        left -= float(bench.pool.cost[list(more)].sum())
+        budget -= float(bench.pool.cost[list(more)].sum())
 
 
-def by_laws(bench: Bench, made: list[int]) -> float:
-    """R^2 of the belief over all laws."""
-    known = believed(some(bench.train, made), bench.pool, bench.targets)
-    return bench.r2({skill: one.log_loss(bench.test.N, bench.test.D, bench.test.h) for skill, one in known.items()})
+def r2_by_laws(bench: Bench, made: list[int]) -> float:
+    """Return R^2 of the averaged posterior."""
+    averages = average_for_pool(subset(bench.train, made), bench.pool, bench.targets)
+    test = bench.test
+    return bench.r2({skill: average.log_loss(test.N, test.D, test.h) for skill, average in averages.items()})
 
 
-def by_published(bench: Bench, made: list[int], seed: int) -> float:
-    """R^2 of the pool's own law; -1 where a group has no run."""
+def r2_by_published_law(bench: Bench, made: list[int], seed: int) -> float:
+    """Return R^2 of the law that comes with the pool, -1 where a group has no run."""
     skills = bench.test.skills
     log_L = {skill: np.full(len(bench.test), np.nan) for skill in skills}
     rng = np.random.default_rng([seed, 2])
@@ -201,8 +202,8 @@ def by_published(bench: Bench, made: list[int], seed: int) -> float:
         for skill, task in zip(skills, tasks, strict=True):
             with np.errstate(invalid="ignore", divide="ignore"):
                 log_L[skill][there] = np.log(task.predicted(picked, rng))
-    found = bench.r2(log_L)
-    return found if np.isfinite(found) else -1.0
+    r2 = bench.r2(log_L)
+    return r2 if np.isfinite(r2) else -1.0
 
 
 def run(args: argparse.Namespace) -> None:
@@ -221,12 +222,12 @@ def run(args: argparse.Namespace) -> None:
             if cell in done:
                 continue
             name, share, method, seed = cell
-            bench, begin = benches[name], time.perf_counter()
-            made = chosen(bench, method, share, seed)
-            seconds = time.perf_counter() - begin
+            bench, start = benches[name], time.perf_counter()
+            made = choose_runs(bench, method, share, seed)
+            seconds = time.perf_counter() - start
             spent = float(bench.pool.cost[made].sum() / bench.pool.cost.sum())
-            told = {"laws": by_laws(bench, made), "published": by_published(bench, made, seed)}
-            for analysis, r2 in told.items():
+            by_analysis = {"laws": r2_by_laws(bench, made), "published": r2_by_published_law(bench, made, seed)}
+            for analysis, r2 in by_analysis.items():
                 row = (*cell, analysis, f"{r2:.4f}", f"{spent:.5f}", len(made), f"{seconds:.1f}")
                 writer.writerow(dict(zip(FIELDS, row, strict=True)))
             file.flush()
@@ -241,30 +242,32 @@ def _cells(args: argparse.Namespace) -> Iterator[tuple[str, float, str, int]]:
 
 
 def table(rows: pd.DataFrame) -> str:
-    """Median R^2 and its quartiles over seeds, a column a method, by pool, share and analysis."""
-    methods = [one for one in METHODS if one in set(rows["method"])]
-    lines = [["pool", "share of the cost", "analysis", *methods, "seeds", "runs of ours"]]
+    """Return median R^2 and its quartiles over seeds, with a column for each method."""
+    methods = [method for method in METHODS if method in set(rows["method"])]
+    lines = [["pool", "share of the cost", "analysis", *methods, "seeds", "runs of bayes"]]
     for (name, share, analysis), cell in rows.groupby(["pool", "share", "analysis"], sort=False):
-        by = cell.groupby("method")
-        told = {}
+        by_method = cell.groupby("method")
+        cells = {}
         for method in methods:
-            low, middle, high = by["r2"].quantile([0.25, 0.5, 0.75])[method] if method in by.groups else [np.nan] * 3
-            told[method] = "" if np.isnan(middle) else f"{middle:.3f} ({low:.3f} to {high:.3f})"
-        runs = f"{cell[cell['method'] == 'ours']['runs'].mean():.0f}"
-        lines.append([name, f"{share:.0%}", analysis, *told.values(), str(by["seed"].nunique().min()), runs])
+            low, middle, high = (
+                by_method["r2"].quantile([0.25, 0.5, 0.75])[method] if method in by_method.groups else [np.nan] * 3
+            )
+            cells[method] = "" if np.isnan(middle) else f"{middle:.3f} ({low:.3f} to {high:.3f})"
+        runs = f"{cell[cell['method'] == 'bayes']['runs'].mean():.0f}"
+        lines.append([name, f"{share:.0%}", analysis, *cells.values(), str(by_method["seed"].nunique().min()), runs])
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main() -> None:
-    """Compute or print."""
+    """Compute rows or print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "table"))
-    parser.add_argument("--pools", default=",".join(SHARES))
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--pools", default=",".join(SHARES), help="pools to choose from")
+    parser.add_argument("--methods", default=",".join(METHODS), help="methods to run")
     parser.add_argument("--first", type=int, default=0, help="first seed")
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--redo", default="", help="methods whose rows are dropped first")
+    parser.add_argument("--seeds", type=int, default=8, help="number of seeds")
+    parser.add_argument("--redo", default="", help="methods to run again")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "pools.csv")
     args = parser.parse_args()
     for name in ("pools", "methods", "redo"):

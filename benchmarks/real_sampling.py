@@ -1,14 +1,14 @@
-"""A real study on the embedded corpora: an isoFLOP grid against sampled runs, from one start and for the same FLOPs.
+"""A real study on the embedded corpora: an isoFLOP grid against sampled runs, from one start and for the same FLOP.
 
-    python benchmarks/real_sampling.py run FOLDER                          trains; goes on where it was stopped
+    python benchmarks/real_sampling.py run FOLDER                          trains; continues where it was stopped
     python benchmarks/real_sampling.py table FOLDER --reference mlflow.db  intervals, and distance to a larger study
 
-For each seed: the same eight runs to begin with, then once the usual grid (7 sizes at 3 budgets, one seed each), and
-once `skillscale sample` with the FLOPs of that grid and no more runs, overheads included. Registries are kept in
-FOLDER, one a study. `table` judges both by the same analysis: the belief averaged over laws (`laws.design`), about ln
-N* of every skill and their differences at 10 and 100 times the largest run. The reference is the same belief from the
-runs of a finished main study, whose largest run is ten times as large; `pooled`: from those and from all runs of these
-studies. Rows go to benchmarks/results/real_sampling.csv (``--out``).
+Each seed has the same eight runs to begin with. One arm adds the usual grid (7 sizes at 3 budgets, one seed each). The
+other adds `skillscale sample` with the FLOP of that grid and at most as many runs, overheads included. FOLDER holds one
+tracking store a study. `table` compares both by the same analysis: the averaged posterior (`skillscale.design`) of ln
+N* of every skill and their differences, at 10 and 100 times the largest run. The reference is the same analysis of a
+finished main study, whose largest run is ten times as large. ``pooled`` adds all runs of these studies to it. Rows go
+to benchmarks/results/real_sampling.csv (``--out``).
 """
 
 import argparse
@@ -38,11 +38,11 @@ RESULTS = Path(__file__).parent / "results"
 BUDGETS = (8e9, 2.4e10, 7.2e10)  # a tenth of those of the main study
 SIZES = 7
 ARMS = ("grid", "sample")
-OVERHEAD = 0.01  # of the largest run, which both arms pay for each run
+OVERHEAD = 0.01  # of a run in both arms, in largest runs
 
 
 def settings(seed: int) -> dict[str, object]:
-    """The study of a seed: the main study's mix, sizes and aggregate at smaller budgets."""
+    """Return the study of a seed: the main study's mix, sizes and aggregate at smaller budgets."""
     main = load().as_dict()["study"]
     return {
         **main, "name": f"real-{seed}", "budgets": list(BUDGETS), "sizes": SIZES, "seeds": [1],
@@ -51,68 +51,71 @@ def settings(seed: int) -> dict[str, object]:
 
 
 def cost(n_runs: int, flops: float) -> float:
-    """FLOP of some runs, overheads included."""
+    """Return the FLOP of runs, overheads included."""
     return flops + n_runs * OVERHEAD * BUDGETS[-1]
 
 
 def run(folder: Path, seeds: range, workers: int) -> None:
-    """Train whatever is missing, one study after the other."""
+    """Train the missing runs, one study after the other."""
     for seed in seeds:
         start = folder / f"start-{seed}"
         start.mkdir(parents=True, exist_ok=True)
         file = folder / f"real-{seed}.yaml"
         file.write_text(yaml.safe_dump(settings(seed)))
         _skillscale(start, file, workers, "sample", "--sample.runs", str(START))
-        begun = cost(START, sum(one.point.flops for one in finished(start, seed)))
+        spent = cost(START, sum(record.point.flops for record in finished(start, seed)))
         for arm in ARMS:
-            place = folder / f"{arm}-{seed}"
-            if not place.exists():
+            arm_folder = folder / f"{arm}-{seed}"
+            if not arm_folder.exists():
                 copied = folder / f"{arm}-{seed}.part"
                 copied.mkdir(exist_ok=True)
                 shutil.copy(start / "mlflow.db", copied)
-                copied.rename(place)
+                copied.rename(arm_folder)
             grid = cost(len(BUDGETS) * SIZES, SIZES * sum(BUDGETS))
-            more = ["--sample.runs", str(START + len(BUDGETS) * SIZES), "--budget", f"{begun + grid:.6g}"]
-            _skillscale(place, file, workers, arm, *(more if arm == "sample" else ()))
+            more = ["--sample.runs", str(START + len(BUDGETS) * SIZES), "--budget", f"{spent + grid:.6g}"]
+            _skillscale(arm_folder, file, workers, arm, *(more if arm == "sample" else ()))
 
 
-def _skillscale(place: Path, study: Path, workers: int, *words: str) -> None:
-    given = ["--study", str(study.absolute()), "--tracking", f"sqlite:///{place.absolute() / 'mlflow.db'}"]
-    command = [sys.executable, "-m", "skillscale", words[0], *given, "--workers", str(workers), *words[1:]]
+def _skillscale(folder: Path, study: Path, workers: int, *words: str) -> None:
+    options = ["--study", str(study.absolute()), "--tracking", f"sqlite:///{folder.absolute() / 'mlflow.db'}"]
+    command = [sys.executable, "-m", "skillscale", words[0], *options, "--workers", str(workers), *words[1:]]
     subprocess.run(command, check=True)
 
 
-def finished(place: Path, seed: int) -> list[RunRecord]:
-    """Finished runs of a study."""
-    study = StudyStore.open(f"sqlite:///{place.absolute() / 'mlflow.db'}").study(f"real-{seed}")
-    return [one for one in study.records() if one.state is RunState.FINISHED]
+def finished(folder: Path, seed: int) -> list[RunRecord]:
+    """Return the finished runs of a study."""
+    study = StudyStore.open(f"sqlite:///{folder.absolute() / 'mlflow.db'}").study(f"real-{seed}")
+    return [record for record in study.records() if record.state is RunState.FINISHED]
 
 
 def table(folder: Path, reference: Path, seeds: range, out: Path | None, *, least_tokens: int = 0) -> None:
-    """Write a row a study and target; print means over seeds. Of each study, runs of so many tokens at least."""
+    """Write a row for each study and target; print means over seeds. Runs below ``least_tokens`` are ignored."""
     config = load(study=str(folder / f"real-{seeds[0]}.yaml"))
-    order, computes = _order(config, ())
+    problem, computes = _sampling_problem(config, ())
     main = StudyStore.open(f"sqlite:///{reference.absolute()}").study("main").records()
-    main = [one for one in main if one.state is RunState.FINISHED]
+    main = [record for record in main if record.state is RunState.FINISHED]
     studies = {
         (seed, arm): finished(folder / f"{arm}-{seed}", seed)
         for seed in seeds for arm in ARMS if (folder / f"{arm}-{seed}").exists()
     }  # fmt: skip
     _check_alike([main, *studies.values()])
-    every = {one.run_id: one for records in (main, *studies.values()) for one in records}
-    larger, _ = _order(load(), computes)
-    truths = {"reference": _told(main, larger, load()), "pooled": _told([*every.values()], larger, load())}
+    pooled = {record.run_id: record for records in (main, *studies.values()) for record in records}
+    larger, _ = _sampling_problem(load(), computes)
+    references = {
+        "reference": _estimates(main, larger, load()), "pooled": _estimates([*pooled.values()], larger, load())
+    }  # fmt: skip
     rows = []
     for (seed, arm), records in studies.items():
-        told = _told([one for one in records if one.point.n_tokens >= least_tokens], order, config)
-        for at, target in enumerate(order.targets):
+        counted = [record for record in records if record.point.n_tokens >= least_tokens]
+        estimates = _estimates(counted, problem, config)
+        for at, target in enumerate(problem.targets):
             row = {
                 "seed": seed, "arm": arm, "runs": len(records),
-                "flops": f"{sum(one.point.flops for one in records):.4g}", "quantity": str(target.quantity),
-                "skill": target.skill, "other": target.other, "C": f"{target.C:.3g}", **_numbers("", told, at),
+                "flops": f"{sum(record.point.flops for record in records):.4g}", "quantity": str(target.quantity),
+                "skill": target.skill, "other": target.other, "C": f"{target.C:.3g}", **_numbers("", estimates, at),
             }  # fmt: skip
-            for name, truth in truths.items():
-                row |= _numbers(f"{name}_", truth, at)
+            for name, reference_estimates in references.items():
+                row |= _numbers(f"{name}_", reference_estimates, at)
             rows.append(row)
     frame = pd.DataFrame(rows)
     if out:
@@ -120,62 +123,66 @@ def table(folder: Path, reference: Path, seeds: range, out: Path | None, *, leas
     print(summary(frame.astype({"C": float})))
 
 
-def _order(config: Config, computes: tuple[float, ...]) -> tuple[SamplingProblem, tuple[float, ...]]:
-    """What is asked of a study, and the computes at which it is."""
-    known: StudyContext = context_from_config(config)
+def _sampling_problem(config: Config, computes: tuple[float, ...]) -> tuple[SamplingProblem, tuple[float, ...]]:
+    """Return the sampling problem of a study, and the computes of its targets."""
+    context: StudyContext = context_from_config(config)
     sample = load(overrides={"sample.target_flops": str(list(computes))}).sample
-    order = build_problem(sample, known)
-    return order, tuple(sorted({target.C for target in order.targets}))
+    problem = build_problem(sample, context)
+    return problem, tuple(sorted({target.C for target in problem.targets}))
 
 
-def _told(records: list[RunRecord], order: SamplingProblem, config: Config) -> TargetEstimates:
-    history: RunHistory = run_history(trained_table(records, config), order)
-    return estimate_targets(history, order.space, order.targets)
+def _estimates(records: list[RunRecord], problem: SamplingProblem, config: Config) -> TargetEstimates:
+    history: RunHistory = run_history(trained_table(records, config), problem)
+    return estimate_targets(history, problem.space, problem.targets)
 
 
-def _numbers(prefix: str, told: TargetEstimates, at: int) -> dict[str, str]:
-    return {f"{prefix}{name}": f"{getattr(told, name)[at]:.4f}" for name in ("value", "lo", "hi")}
+def _numbers(prefix: str, estimates: TargetEstimates, at: int) -> dict[str, str]:
+    return {f"{prefix}{name}": f"{getattr(estimates, name)[at]:.4f}" for name in ("value", "lo", "hi")}
 
 
 def _check_alike(studies: list[list[RunRecord]]) -> None:
-    """Refuse runs on other data or with other settings: their losses don't compare."""
-    known = [one.provenance for runs in studies for one in runs if one.provenance]
-    made = {(one.data_hash, one.config_hash) for one in known}
-    if len(made) > 1:
-        raise SystemExit(f"these studies were not trained on the same data with the same settings: {sorted(made)}")
+    """Refuse runs on other data or with other settings, whose losses are not comparable."""
+    provenances = [record.provenance for records in studies for record in records if record.provenance]
+    hashes = {(provenance.data_hash, provenance.config_hash) for provenance in provenances}
+    if len(hashes) > 1:
+        raise SystemExit(f"the studies differ in data or settings: {sorted(hashes)}. Compare studies that share both")
 
 
 def summary(frame: pd.DataFrame) -> str:
-    """A line each compute, kind of target and arm: half widths, distance to the references, overlap of intervals."""
+    """Return half widths, distance to the references and overlap by compute, quantity and arm."""
     frame = frame.astype({name: float for name in frame if name.split("_")[-1] in ("value", "lo", "hi")})
     frame["half"] = (frame["hi"] - frame["lo"]) / 2
     lines = [
-        "| C | what | arm | half width, by seed | mean | widest | off the reference, RMS | off the pooled, RMS | "
-        "overlaps the reference |",
+        "| C | quantity | arm | half width, by seed | mean | widest | RMS distance to reference | RMS distance to pooled "
+        "| overlap with reference |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for (C, quantity, arm), cell in frame.groupby(["C", "quantity", "arm"]):
         by_seed = ", ".join(f"{half:.2f}" for half in cell.groupby("seed")["half"].mean())
-        off = {name: np.sqrt(((cell["value"] - cell[f"{name}_value"]) ** 2).mean()) for name in ("reference", "pooled")}
-        met = ((cell["lo"] <= cell["reference_hi"]) & (cell["hi"] >= cell["reference_lo"])).mean()
-        what = "ln N*" if quantity == str(Quantity.OPTIMUM) else "differences"
+        distance = {
+            name: np.sqrt(((cell["value"] - cell[f"{name}_value"]) ** 2).mean()) for name in ("reference", "pooled")
+        }
+        overlap = ((cell["lo"] <= cell["reference_hi"]) & (cell["hi"] >= cell["reference_lo"])).mean()
+        title = "ln N*" if quantity == str(Quantity.OPTIMUM) else "differences"
         lines.append(
-            f"| {C:.3g} | {what} | {arm} | {by_seed} | {cell['half'].mean():.3f} | {cell['half'].max():.2f} | "
-            f"{off['reference']:.3f} | {off['pooled']:.3f} | {met:.0%} |"
+            f"| {C:.3g} | {title} | {arm} | {by_seed} | {cell['half'].mean():.3f} | {cell['half'].max():.2f} | "
+            f"{distance['reference']:.3f} | {distance['pooled']:.3f} | {overlap:.0%} |"
         )
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Train or print."""
+    """Train the studies or print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "table"))
-    parser.add_argument("folder", type=Path, help="registries of the studies")
+    parser.add_argument("folder", type=Path, help="folder for the tracking stores of the studies")
     parser.add_argument("--first", type=int, default=0, help="first seed")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--reference", type=Path, default=Path("mlflow.db"), help="registry of a finished main study")
-    parser.add_argument("--least_tokens", type=int, default=0, help="of a study's runs that are judged; writes nothing")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    parser.add_argument("--workers", type=int, default=2, help="workers a study")
+    parser.add_argument(
+        "--reference", type=Path, default=Path("mlflow.db"), help="tracking store of a finished main study"
+    )
+    parser.add_argument("--least_tokens", type=int, default=0, help="least tokens of a run that counts; writes no file")
     parser.add_argument("--out", type=Path, default=RESULTS / "real_sampling.csv")
     args = parser.parse_args()
     seeds = range(args.first, args.first + args.seeds)

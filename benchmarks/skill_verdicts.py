@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from simulated_studies import PlantedLaw
 
 from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Interval, Status, StudyResults, Verdict
@@ -27,7 +28,6 @@ from skillscale.laws.skills.share_effects import share_study
 from skillscale.laws.skills.validation_shift import composition_shifts
 from skillscale.laws.skills.validation_similarity import similarity_study
 from skillscale.laws.skills.verdicts import Confirmation, SkillColumns, confirmed_verdicts
-from skillscale.simulation.studies import PlantedLaw
 
 RESULTS = Path(__file__).parent / "results" / "skill_verdicts.csv"
 LEVEL, RESAMPLES = 0.9, 200
@@ -99,7 +99,7 @@ class Luck:
 
 
 def simulate(
-    truths: Mapping[str, Mapping[str, PlantedLaw]], sizes: Sizes, seeds: int, luck: Luck, rng: np.random.Generator,
+    truths: Mapping[str, Mapping[str, PlantedLaw]], sizes: Sizes, seeds: int, effect_draws: Luck, rng: np.random.Generator,
     shares: Mapping[str, Mapping[str, float]] | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Runs of a study whose sizes and mixes share the seeds of a budget; the truths by mix and skill."""
@@ -107,17 +107,19 @@ def simulate(
     for place, (C, each) in enumerate(zip(sizes.budgets, sizes.sizes, strict=True)):
         N, seed = np.tile(np.round(each), seeds), np.repeat(np.arange(seeds), len(each))
         x = np.log(N / math.sqrt(each[0] * each[-1]))
-        level, tilt = rng.normal(size=(2, seeds)) * [[luck.level], [luck.tilt]]
+        level, tilt = rng.normal(size=(2, seeds)) * [[effect_draws.level], [effect_draws.tilt]]
         common = level[seed] + tilt[seed] * x
         names = list(next(iter(truths.values())))
         alike = halves(rng, len(N), len(names))
         for mix, own in truths.items():
-            error = math.sqrt(luck.across) * alike + math.sqrt(1 - luck.across) * halves(rng, len(N), len(names))
+            error = math.sqrt(effect_draws.across) * alike + math.sqrt(1 - effect_draws.across) * halves(
+                rng, len(N), len(names)
+            )
             ids = [f"{mix}-{place}-{i}" for i in range(len(N))]
             frame: dict[str, object] = {"run_id": ids, "C": C, "N": N, "D": C / (6 * N), "mix": mix}
             frame |= {"seed": 1000 * place + seed}
             for name, e in zip(names, error, strict=True):
-                frame[name] = own[name].loss(N, C / (6 * N)) * np.exp(common + luck.run * e)
+                frame[name] = own[name].loss(N, C / (6 * N)) * np.exp(common + effect_draws.run * e)
             frame |= {f"mix/{category}": share for category, share in (shares or {}).get(mix, {}).items()}
             frames.append(pd.DataFrame(frame))
     return pd.concat(frames, ignore_index=True)
@@ -151,8 +153,10 @@ def level(cell: Row, study: int) -> Hits:
     names = ["s1", "s2", "s3", "t1", "t2", "t3"]
     truths = skills_of(sizes, dict.fromkeys([*names, "aggregate"], 0.0), str(cell["shapes"]))
     rng = np.random.default_rng([1, study])
-    luck = Luck(run=number(cell, "noise"), level=number(cell, "seed level"), tilt=number(cell, "seed tilt"))
-    fits = fit(simulate({"m": truths}, sizes, int(number(cell, "seeds")), luck, rng), names, ["aggregate"], study)
+    effect_draws = Luck(run=number(cell, "noise"), level=number(cell, "seed level"), tilt=number(cell, "seed tilt"))
+    fits = fit(
+        simulate({"m": truths}, sizes, int(number(cell, "seeds")), effect_draws, rng), names, ["aggregate"], study
+    )
     pooled = [one for one in fits.size_gaps if one.pooled]
     single = [one for one in fits.size_gaps if not one.pooled and one.status is Status.OK]
     told = confirmed_verdicts(
@@ -213,8 +217,10 @@ def ablation(cell: Row, study: int) -> Hits:
         }
         for mix, h in shares.items()
     }  # fmt: skip
-    luck = Luck(run=number(cell, "noise"), across=number(cell, "across"), level=0.003, tilt=number(cell, "seed tilt"))
-    runs = simulate(truths, sizes, int(number(cell, "seeds")), luck, rng, shares)
+    effect_draws = Luck(
+        run=number(cell, "noise"), across=number(cell, "across"), level=0.003, tilt=number(cell, "seed tilt")
+    )
+    runs = simulate(truths, sizes, int(number(cell, "seeds")), effect_draws, rng, shares)
     fits = fit(runs, list(PLANTED), [], study)
     told = share_study(fits, {skill: skill for skill in PLANTED}, seed=study)
     found: Hits = {"minima kept": [float(one.status is Status.OK) for one in fits.minima]}
@@ -229,7 +235,7 @@ def ablation(cell: Row, study: int) -> Hits:
         kind = "pooled" if math.isnan(one.C) else "budget"
         gap = ELASTICITY["knowledge"] - ELASTICITY["code"]
         note(found, f"elasticities' difference, {kind}", covers(one.elasticity, gap))
-    for one in told.equal:
+    for one in told.equal_shares:
         kind = "pooled" if math.isnan(one.C) else "budget"
         right = math.exp(at_share("knowledge", one.share) - at_share("code", one.share))
         if one.status is Status.OK:
@@ -284,8 +290,8 @@ def ratio(cell: Row, study: int) -> Hits:
         truths[mix] = {
             name: sizes.truth(off, L=losses[name], reducible=0.5, total=0.75) for name, (off, _) in kinds.items()
         }
-    luck = Luck(run=number(cell, "noise"), across=0.3, level=0.003)
-    runs = simulate(truths, sizes, int(number(cell, "seeds")), luck, rng, shares)
+    effect_draws = Luck(run=number(cell, "noise"), across=0.3, level=0.003)
+    runs = simulate(truths, sizes, int(number(cell, "seeds")), effect_draws, rng, shares)
     fits = fit(runs, list(next(iter(truths.values()))), [], study)
     found: Hits = {}
     for one in crossover_study(fits, "code", "knowledge", over="code", under="knowledge", seed=study).crossovers:
@@ -299,10 +305,10 @@ def ratio(cell: Row, study: int) -> Hits:
     columns = ["like code", "like knowledge", "weakly like code", "flat", "unlike"]
     for one in similarity_study(
         fits, columns, first="knowledge", second="code", over="code", under="knowledge"
-    ).likenesses:
+    ).similarities:
         if math.isnan(one.C):
             for answer in ("code", "knowledge", "neither", "not resolved"):
-                note(found, f"{one.column} told {answer}", float(one.like == answer))
+                note(found, f"{one.column} told {answer}", float(one.similar_to == answer))
     return found
 
 

@@ -94,12 +94,12 @@ class Output:
 
 def blocks(page: str) -> list[Block]:
     """Return the fenced blocks of a page."""
-    found = []
+    fences = []
     for match in _FENCE.finditer(page):
         mark = _MARK.search(page[: match.start()])
         parts = {"language": match[1], "title": match[2] or "", "text": match[3], "start": match.start(3)}
-        found.append(Block(**parts, mark=mark[1] if mark else ""))
-    return found
+        fences.append(Block(**parts, mark=mark[1] if mark else ""))
+    return fences
 
 
 def pages() -> list[Path]:

@@ -1,6 +1,6 @@
 """Run a notebook without Jupyter, and show it as a page.
 
-    python docs/make/notebook.py examples/story.ipynb        # runs it where it lies, and keeps what it says
+    python docs/make/notebook.py examples/story.ipynb        # runs it in its folder and keeps the outputs
 
 Its code cells are Python, but for lines that begin with ``!skillscale`` or ``!python FILE``, which Jupyter gives to the
 shell and which are run in this process here. What they print, and a figure left open at the end, are the outputs.
@@ -21,10 +21,10 @@ from skillscale import cli
 
 
 def run(notebook: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The notebook with its outputs, run in a folder.
+    """Run a notebook in a folder and return it with its outputs.
 
     Raises:
-        RuntimeError: a command of it ended with another exit code than 0.
+        RuntimeError: a command failed.
     """
     os.environ.setdefault("MPLBACKEND", "agg")
     space: dict[str, Any] = {"__name__": "notebook"}
@@ -44,7 +44,7 @@ def run(notebook: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def page(notebook: dict[str, Any]) -> str:
-    """A notebook as Markdown, its outputs below its cells."""
+    """Return a notebook as Markdown, with outputs below the cells."""
     parts: list[str] = []
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
@@ -58,7 +58,7 @@ def page(notebook: dict[str, Any]) -> str:
 
 
 def text_of(notebook: dict[str, Any]) -> list[str]:
-    """What its cells have printed, in their order."""
+    """Return the printed text of each cell."""
     outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
     return ["".join(output["text"]) for output in outputs if "text" in output]
 

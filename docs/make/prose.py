@@ -34,7 +34,7 @@ BANNED = {
     "what is known": r"\bwhat (is|was|are) known\b",
 }
 NUMBERS = {
-    "a leading zero": r"(?<![\w.)\]}*/%:$'\"~…-])[-−+±]?\.\d(?!\w*[a-z]{2})",
+    "a leading zero": r"(?<![\w.)\]}/%:$'\"~…-])[-−+±]?\.\d(?!\w*[a-z]{2})",
     "no plus in an exponent": r"\d[eE]\+\d",
     "a space before %": r"\d%(?![\w(])",
 }
@@ -242,10 +242,10 @@ def settings(path: Path) -> list[Passage]:
     """Return the comments of a YAML or TOML file."""
     name = path.relative_to(ROOT).as_posix()
     lines = path.read_text(encoding="utf-8").splitlines()
-    found = ((number, re.search(r"(?:^|\s)#\s?(.*)", line)) for number, line in enumerate(lines, 1))
+    matches = ((number, re.search(r"(?:^|\s)#\s?(.*)", line)) for number, line in enumerate(lines, 1))
     return [
         Passage(path=name, line=number, kind="comment", text=_without_code(match[1]))
-        for number, match in found
+        for number, match in matches
         if match
     ]
 

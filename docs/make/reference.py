@@ -1,4 +1,7 @@
-"""The reference pages, made from what the program itself says: its entries, the settings' classes and conf/."""
+"""The reference pages, made from the commands, the classes of settings and conf/.
+
+python docs/make/reference.py FOLDER      # writes the pages
+"""
 
 import dataclasses
 import inspect
@@ -15,19 +18,19 @@ from skillscale import cli, config
 from skillscale.cli.command import Command
 
 ENVIRONMENT = {
-    "MLFLOW_TRACKING_URI": "the MLflow store, where `--tracking` names none",
-    "SKILLSCALE_CACHE": "folder of prepared data, where `--cache` names none; without it `~/.cache/skillscale`",
-    "SKILLSCALE_CONF": "folder of settings of your own, laid out as `conf/` is: its files come before the shipped ones",
+    "MLFLOW_TRACKING_URI": "MLflow store, if `--tracking` names none",
+    "SKILLSCALE_CACHE": "folder of prepared data, if `--cache` names none; default `~/.cache/skillscale`",
+    "SKILLSCALE_CONF": "folder of your settings, laid out like `conf/`; its files replace the shipped ones",
     "SKILLSCALE_SOURCES": "folder with the archives of the embedded corpora, for machines without a network",
-    "SKILLSCALE_QUEUE": "the queue that machines share, where `--queue` names none (docs/guide/howto/cluster.md)",
-    "HF_TOKEN": "for data of the Hugging Face hub that ask for one",
+    "SKILLSCALE_QUEUE": "queue that machines share, if `--queue` names none ([many machines](../howto/cluster.md))",
+    "HF_TOKEN": "token for data sets of the Hugging Face hub that require one",
 }
 EXIT_CODES = {
     0: "done",
-    1: "something went wrong on the way; what was finished is kept, and the same command goes on",
+    1: "something failed; finished work is kept, and the same command continues",
     2: "the input can't be used; nothing was done",
-    130: "stopped by Ctrl-C; the same command goes on",
-    143: "stopped by SIGTERM, likewise",
+    130: "stopped by Ctrl-C; the same command continues",
+    143: "stopped by SIGTERM; the same command continues",
 }
 NOUNS = {
     "study": config.StudyConfig,
@@ -41,51 +44,51 @@ NOUNS = {
 
 
 def pages() -> dict[str, str]:
-    """Markdown of each reference page, by its place in the site."""
+    """Return the Markdown of each reference page, by its place in the site."""
     return {"guide/reference/commands.md": commands(), "guide/reference/settings.md": settings()}
 
 
 def commands() -> str:
-    """Every entry with its parameters, exit codes and environment variables."""
+    """Return the page of the commands, with options, exit codes and environment variables."""
     lines = [
         "# Commands",
         "",
-        "`skillscale ENTRY --name value`, `--name=value`, or `--name` alone where the value is true. The entries of",
-        "`MLproject` are the same: `mlflow run . -e ENTRY -P name=value`. Any [setting](settings.md) is given as",
-        "`--NOUN.key value`. `skillscale ENTRY --help` prints what this page says.",
+        "`skillscale COMMAND --name value`, `--name=value`, or `--name` alone if the value is true. `MLproject` has",
+        "the same entries: `mlflow run . -e COMMAND -P name=value`. Any [setting](settings.md) is `--NOUN.key value`.",
+        "`skillscale COMMAND --help` prints the common options, `--help all` every option.",
         "",
-        *(f"- [`{entry.name}`](#{entry.name}): {_text(entry.help)}" for entry in cli.COMMANDS),
+        *(f"- [`{command.name}`](#{command.name}): {_text(command.help)}" for command in cli.COMMANDS),
         "",
     ]
-    for entry in cli.COMMANDS:
-        lines += [f"## {entry.name}", "", f"{_sentence(entry.help)}", "", *_parameters(entry)]
-        lines += [] if entry.settings else ["It reads no settings.", ""]
-        lines += ["```bash", *entry.examples, "```", ""]
+    for command in cli.COMMANDS:
+        lines += [f"## {command.name}", "", f"{_sentence(command.help)}", "", *_parameters(command)]
+        lines += [] if command.settings else ["It reads no settings.", ""]
+        lines += ["```bash", *command.examples, "```", ""]
     lines += [
         "## Exit codes",
         "",
         "| code | |",
         "|---|---|",
-        *(f"| {code} | {says} |" for code, says in EXIT_CODES.items()),
+        *(f"| {code} | {text} |" for code, text in EXIT_CODES.items()),
     ]
     lines += ["", "## Environment", "", "| variable | |", "|---|---|"]
-    lines += [f"| `{name}` | {says} |" for name, says in ENVIRONMENT.items()]
+    lines += [f"| `{name}` | {text} |" for name, text in ENVIRONMENT.items()]
     return "\n".join([*lines, ""])
 
 
 def settings() -> str:
-    """Every key of every noun: its kind, its shipped value, and what the class and the file say of it."""
+    """Return the page of the settings: kind, shipped value and meaning of every key."""
     lines = [
         "# Settings",
         "",
-        "One file a noun in `conf/`; `study`, `data` and `skills` have several, chosen by `--study`, `--data` and",
-        "`--skills`. Three ways to change one, from the least to the most:",
+        "`conf/` has one file per noun. `study`, `data` and `skills` have several files, selected by `--study`,",
+        "`--data` and `--skills`. Change a setting in one of three ways:",
         "",
         "1. a key: `--train.clip_norm 0.5`, `--study.budgets '[1e17, 1e18]'` (the value is read as YAML);",
         "2. a file: `--study my-study.yaml`, `--data my-data.yaml`, `--skills my-skills.yaml`;",
-        "3. a folder: `SKILLSCALE_CONF=my-conf`, whose files come before the shipped ones of the same name.",
+        "3. a folder: `SKILLSCALE_CONF=my-conf`, whose files replace the shipped files of the same name.",
         "",
-        "A run records all of its settings as they were resolved. An unknown key is refused.",
+        "A run records its resolved settings. An unknown key is refused.",
         "",
     ]
     for noun, kind in NOUNS.items():
@@ -93,42 +96,42 @@ def settings() -> str:
     return "\n".join([*lines, ""])
 
 
-def told(kind: type) -> dict[str, str]:
-    """What a class says of its keys: the section ``Args:`` of its docstring."""
+def key_texts(kind: type) -> dict[str, str]:
+    """Return the text of each key from the section ``Args:`` of a class."""
     _, _, section = inspect.cleandoc(kind.__doc__ or "").partition("Args:\n")
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for line in textwrap.dedent(section).splitlines():
         name, colon, text = line.partition(": ")
         if colon and not line.startswith(" "):
-            found[name] = text
-        elif found:
-            found[list(found)[-1]] += f" {line.strip()}"
-    return {name: text.replace("``", "`").strip() for name, text in found.items()}
+            texts[name] = text
+        elif texts:
+            texts[list(texts)[-1]] += f" {line.strip()}"
+    return {name: text.replace("``", "`").strip() for name, text in texts.items()}
 
 
 def comments(text: str) -> dict[str, str]:
-    """What a YAML file says above its own keys; of what it holds within them, nothing."""
-    found: dict[str, str] = {}
+    """Return the comments above the top keys of a YAML file; those above the first key are about the file."""
+    texts: dict[str, str] = {}
     above: list[str] = []
-    seen = False
+    is_first = True
     for line in text.splitlines():
         key = re.match(r"(\w+):", line)
         if line.startswith("#"):
             above.append(line.lstrip("# ").rstrip())
         elif key:
-            found |= {key[1]: " ".join(above)} if above and seen else {}  # what stands above the first is the file's
-            seen = True
+            texts |= {key[1]: " ".join(above)} if above and not is_first else {}
+            is_first = False
         above = above if line.startswith("#") else []
-    return found
+    return texts
 
 
-def _parameters(entry: Command) -> Iterator[str]:
-    for title, parameters in entry.groups.items():
+def _parameters(command: Command) -> Iterator[str]:
+    for title, parameters in command.groups.items():
         yield f"| {title or 'parameter'} | default | |"
         yield "|---|---|---|"
-        for one in parameters:
-            default = "required" if one.required else f"`{one.default_text}`" if one.default_text else ""
-            yield f"| `--{one.name}` | {default} | {_text(one.help)} |"
+        for option in parameters:
+            default = "required" if option.required else f"`{option.default_text}`" if option.default_text else ""
+            yield f"| `--{option.name}` | {default} | {_text(option.help)} |"
         yield ""
 
 
@@ -139,7 +142,7 @@ def _shipped(noun: str) -> Path:
 
 def _of_class(kind: type, place: str, file: Path | None = None) -> Iterator[str]:
     """A table of a class's keys, and of the classes that it holds."""
-    said = told(kind)
+    texts = key_texts(kind)
     above = comments(file.read_text(encoding="utf-8")) if file else {}
     values: Mapping[str, Any] = config.read_yaml(file) if file else {}
     yield inspect.cleandoc(kind.__doc__ or "").splitlines()[0].replace("``", "`")
@@ -147,14 +150,14 @@ def _of_class(kind: type, place: str, file: Path | None = None) -> Iterator[str]
     yield f"| key | kind | {'shipped' if file else 'by default'} | |"
     yield "|---|---|---|---|"
     inner: list[tuple[str, type]] = []
-    for one in dataclasses.fields(kind):
-        hint = typing.get_type_hints(kind, include_extras=True)[one.name]
+    for field in dataclasses.fields(kind):
+        hint = typing.get_type_hints(kind, include_extras=True)[field.name]
         held = [part for part in _parts(hint) if dataclasses.is_dataclass(part)]
-        inner += [(f"{place}.{one.name}", part) for part in held if isinstance(part, type)]
-        says = said[one.name]
-        if one.name in above and place in ("sample", "laws"):  # whose files are commented key by key
-            says += f" {above[one.name]}"
-        yield f"| `{one.name}` | {_kind(hint)} | {_value(one, values, held)} | {_text(says)} |"
+        inner += [(f"{place}.{field.name}", part) for part in held if isinstance(part, type)]
+        text = texts[field.name]
+        if field.name in above and place in ("sample", "laws"):  # whose files are commented key by key
+            text += f" {above[field.name]}"
+        yield f"| `{field.name}` | {_kind(hint)} | {_value(field, values, held)} | {_text(text)} |"
     yield ""
     for name, part in inner:
         yield f"### {name}"
@@ -162,20 +165,22 @@ def _of_class(kind: type, place: str, file: Path | None = None) -> Iterator[str]
         yield from _of_class(part, name)
 
 
-def _value(one: "dataclasses.Field[Any]", values: Mapping[str, Any], held: list[Any]) -> str:
+def _value(field: "dataclasses.Field[Any]", values: Mapping[str, Any], held: list[Any]) -> str:
     """The value in the shipped file, or the default of a key that a file may leave out."""
     if held:
         return "below"
-    if one.name in values:
-        return _plain(values[one.name])
-    default = getattr(one.default, "default", one.default)  # pydantic wraps some
+    if field.name in values:
+        return _plain(values[field.name])
+    default = getattr(field.default, "default", field.default)  # pydantic wraps some
     if default is dataclasses.MISSING or "Undefined" in repr(default):
-        return "none" if _has_factory(one) else "required"
+        return "none" if _has_factory(field) else "required"
     return _plain(default)
 
 
-def _has_factory(one: "dataclasses.Field[Any]") -> bool:
-    return one.default_factory is not dataclasses.MISSING or getattr(one.default, "default_factory", None) is not None
+def _has_factory(field: "dataclasses.Field[Any]") -> bool:
+    return (
+        field.default_factory is not dataclasses.MISSING or getattr(field.default, "default_factory", None) is not None
+    )
 
 
 def _plain(value: Any) -> str:
@@ -185,9 +190,9 @@ def _plain(value: Any) -> str:
     if isinstance(value, float) and not 1e-4 <= abs(value) < 1e6:
         return f"`{value:g}`"
     if isinstance(value, list | tuple):
-        return "`[" + ", ".join(_plain(each).strip("`") for each in value) + "]`"
+        return "`[" + ", ".join(_plain(item).strip("`") for item in value) + "]`"
     if isinstance(value, Mapping):
-        return "`{" + ", ".join(f"{key}: {_plain(each).strip('`')}" for key, each in value.items()) + "}`"
+        return "`{" + ", ".join(f"{key}: {_plain(item).strip('`')}" for key, item in value.items()) + "}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`".replace("|", "\\|")
 
 
@@ -201,7 +206,7 @@ def _kind(hint: Any) -> str:
     """A type in words, with its limits."""
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
-        limits = [_limit(each) for told in inside[1:] for each in getattr(told, "metadata", [])]
+        limits = [_limit(bound) for mark in inside[1:] for bound in getattr(mark, "metadata", [])]
         return " ".join([_kind(inside[0]), *filter(None, limits)])
     if origin is typing.Literal:
         return " or ".join(f"`{word}`" for word in inside)
@@ -216,10 +221,10 @@ def _kind(hint: Any) -> str:
     return {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null"}[hint]
 
 
-def _limit(told: Any) -> str:
+def _limit(bound: Any) -> str:
     for name, word in (("ge", "from"), ("gt", "above"), ("le", "to"), ("lt", "below")):
-        if hasattr(told, name):
-            return f"{word} {getattr(told, name):g}"
+        if hasattr(bound, name):
+            return f"{word} {getattr(bound, name):g}"
     return ""
 
 

@@ -19,7 +19,10 @@ _OUTSIDE = re.compile(r"\]\(((?:\.\./)+[^)#\s]+)(#[^)]*)?\)")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the reference, and every file outside docs/ that a page links to."""
     story = json.loads((ROOT / "examples" / "story.ipynb").read_text(encoding="utf-8"))
-    for place, text in {**_beside("reference").pages(), "guide/story.md": _beside("notebook").page(story)}.items():
+    for place, text in {
+        **_neighbour("reference").pages(),
+        "guide/story.md": _neighbour("notebook").page(story),
+    }.items():
         files.append(File.generated(config, place, content=text))
     for page in files.documentation_pages():
         if page.generated_by is None:
@@ -48,12 +51,12 @@ def _outside(markdown: str, page: str) -> set[Path]:
 
 def _target(link: str, page: str) -> Path | None:
     """The file of the repository that a link of a page leads to; None where it stays in docs/."""
-    found = Path(os.path.normpath(ROOT / "docs" / Path(page).parent / link))
-    if found.is_relative_to(ROOT / "docs"):
+    target = Path(os.path.normpath(ROOT / "docs" / Path(page).parent / link))
+    if target.is_relative_to(ROOT / "docs"):
         return None
-    if not found.exists():
+    if not target.exists():
         raise PluginError(f"docs/{page} links to {link}, which is not in the repository")
-    return found
+    return target
 
 
 def _place(target: Path) -> str:
@@ -80,8 +83,8 @@ def _add(files: Files, config: MkDocsConfig, target: Path) -> None:
         files.append(File.generated(config, place, abs_src_path=str(target)))
 
 
-def _beside(name: str) -> Any:
-    """A module beside this one: hooks are loaded by path and know no neighbours."""
+def _neighbour(name: str) -> Any:
+    """A module of this folder: hooks are loaded by path and cannot import their neighbours."""
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None

@@ -1,3 +1,3 @@
 """skillscale: scaling laws per skill, from small training runs to a plan for large ones."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

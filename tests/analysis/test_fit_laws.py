@@ -90,7 +90,7 @@ def test_splits_and_data_sets_are_columns_beside_the_skills():
     assert (found[split.held_out], *found[list(split.hypothesis_sets)]) == (2.75, 3.0, 3.5)
     assert math.isnan(found["code held-out"])
     assert table.validation == ("val/knowledge", "val/code", "val/prose", "val/reasoning")
-    assert table.own_categories == {name: name for name in ("knowledge", "code", "reasoning", "prose")}
+    assert table.skill_categories == {name: name for name in ("knowledge", "code", "reasoning", "prose")}
 
 
 def test_a_run_belongs_to_the_budget_that_its_rounded_tokens_miss_a_little():

@@ -425,8 +425,8 @@ def test_both_splits_and_their_sets_are_told_in_nats_per_byte():
     (row,) = table.runs.to_dict("records")
     assert {name: row[name] / math.log(2) for name in nats} == pytest.approx(nats)
     assert (row["cluster"], row["mix/code"], table.categories) == ("one", 0.5, ("code", "prose"))
-    assert (table.judged, table.own_categories) == (("making",), {"making": "code"})
-    assert [one.reason for one in table.unusable] == ["it is failed: no numbers"]
+    assert (table.judged_skills, table.skill_categories) == (("making",), {"making": "code"})
+    assert [one.reason for one in table.excluded] == ["it is failed: no numbers"]
 
 
 def test_a_checkpoint_is_one_point_of_a_study(planted, place, capsys):

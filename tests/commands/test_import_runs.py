@@ -142,9 +142,9 @@ def test_splits_and_sets_come_back_and_are_not_judged(registry):
     do_import(mapping, frame=digitised())
     table = imported_table(registry, registry.study("theirs"))
     assert_same(table, read_table("runs.csv", parse_columns(mapping)))
-    assert table.judged == ("code", "prose")
+    assert table.judged_skills == ("code", "prose")
     assert table.validation == ("web",)
-    assert table.own_categories == {"code": "prose", "prose": "prose"}
+    assert table.skill_categories == {"code": "prose", "prose": "prose"}
     with pytest.raises(InputError, match=r"another mapping of columns .see splits"):
         do_import({**mapping, "splits": None}, frame=digitised())
 
@@ -152,9 +152,9 @@ def test_splits_and_sets_come_back_and_are_not_judged(registry):
 def test_an_imported_study_counts_n_as_it_was_imported(uri, registry):
     do_import(frame=digitised())
     settings = load(overrides={"study.name": "theirs"})
-    assert read_runs({"tracking": uri}, settings).convention == ""
+    assert read_runs(SourceOptions(tracking=uri), settings).convention == ""
     with pytest.raises(InputError, match="import the runs into another study with --n_convention nonembed"):
-        read_runs({"tracking": uri, "n_convention": "nonembed"}, settings)
+        read_runs(SourceOptions(tracking=uri, n_convention="nonembed"), settings)
 
 
 def test_records_and_the_columns_of_the_ui_show_the_runs(registry):
@@ -325,7 +325,7 @@ def test_a_message_of_the_table_is_one_line_and_exit_code_2(uri, capsys):
     digitised().to_csv("runs.csv", index=False)
     Path("map.yaml").write_text(yaml.safe_dump({**SHARES, "n_params": "n"}))
     assert cli.main(["import", "--table", "runs.csv", "--columns", "map.yaml", "--study", "x"]) == 2
-    assert "runs.csv has no column 'n' (for n_params; did you mean N?)" in capsys.readouterr().err
+    assert "runs.csv has no column 'n' for n_params (did you mean N?)" in capsys.readouterr().err
 
 
 # From another experiment
@@ -379,7 +379,7 @@ def test_a_loss_that_is_nan_or_infinite_is_told_from_one_never_logged(uri, regis
     answer = do_import(TRACKED, from_tracking=uri, experiment="theirs", study="here")
     reasons = ["loss is NaN", "no loss", "loss is inf, not a positive number"]
     assert [one["reason"] for one in answer["unusable"]] == reasons
-    assert [one.reason for one in imported_table(registry, registry.study("here")).unusable] == reasons
+    assert [one.reason for one in imported_table(registry, registry.study("here")).excluded] == reasons
 
 
 def test_what_is_left_out_is_told_by_reason_with_names_and_later_in_a_line(uri, registry):
@@ -427,7 +427,7 @@ def test_the_runs_of_another_store_can_be_imported(uri, registry, empty_store, t
             {},
             "'N' is params.N and metrics.N in experiment theirs of sqlite:.*; write which is meant",
         ),
-        ({"n_params": "params.M"}, {}, r"no column 'params.M' \(for n_params; did you mean params.N"),
+        ({"n_params": "params.M"}, {}, r"no column 'params.M' for n_params \(did you mean params.N"),
         ({}, {"experiment": "their"}, r"has no experiment 'their' \(did you mean theirs\?\); it has Default, theirs"),
         ({}, {"experiment": "Default"}, "no run of experiment Default of .* is FINISHED .it has no runs"),
         ({}, {"study": "theirs"}, "experiment 'theirs' can't be imported into itself"),

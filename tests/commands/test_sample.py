@@ -194,7 +194,7 @@ def test_a_budget_that_is_spent_ends_it_with_the_reason(sampled, capsys):
         ("def train(n, d, mix, seed):\n    return {'code': 2.0}", "no loss of prose"),
         (
             "def train(n, d, mix, seed):\n    return {'code': 2., 'prose': 2., 'x': 1.}",
-            "a loss of x, which nobody asked",
+            "a loss of x, which is not among the skills",
         ),
     ],
     ids=["raises", "nan", "missing", "another"],

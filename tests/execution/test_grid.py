@@ -75,7 +75,7 @@ def test_a_study_that_grows_keeps_the_seeds_it_had(main_config):
 
 @pytest.fixture(scope="module")
 def branches():
-    return config.load(study="skills-hour", overrides={"train.schedule": "trunk"})
+    return config.load(study="skills-hour", overrides={"train.schedule": "wsd"})
 
 
 def test_budgets_of_branches_share_sizes_and_seeds(branches):

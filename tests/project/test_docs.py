@@ -38,14 +38,14 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        told = dict(attrs)
-        self.anchors |= {told[name] for name in ("id", "name") if told.get(name)}
-        self.links += [told[name] for name in ("href", "src") if told.get(name)]
+        values = dict(attrs)
+        self.anchors |= {values[name] for name in ("id", "name") if values.get(name)}
+        self.links += [values[name] for name in ("href", "src") if values.get(name)]
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site, built as ``mkdocs build`` does, which is strict, unless it is told to be quiet."""
+    """The site, built as ``mkdocs build`` does, which is strict, unless a warning is ignored."""
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--site-dir", folder],
@@ -85,7 +85,7 @@ def test_the_reference_has_every_entry_and_every_parameter_with_its_help(site):
     for entry in cli.COMMANDS:
         assert f"## {entry.name}\n" in text
         part = text.split(f"## {entry.name}\n")[1].split("\n## ")[0]
-        assert all(f"| `--{one.name}` |" in part for one in entry.parameters)
+        assert all(f"| `--{option.name}` |" in part for option in entry.parameters)
         assert "\n".join(["```bash", *entry.examples, "```"]) in part
         assert all(f"| {title or 'parameter'} | default | |" in part for title in entry.groups)
         assert ("It reads no settings." in part) == (not entry.settings)
@@ -95,16 +95,16 @@ def test_the_reference_has_every_entry_and_every_parameter_with_its_help(site):
 def classes(kind):
     """A settings' class and those that it holds."""
     yield kind
-    for one in dataclasses.fields(kind):
-        for part in re.findall(r"\w+Config", str(one.type)):
+    for field in dataclasses.fields(kind):
+        for part in re.findall(r"\w+Config", str(field.type)):
             yield from classes(getattr(config, part))
 
 
-@pytest.mark.parametrize("kind", dict.fromkeys(one for noun in reference.NOUNS.values() for one in classes(noun)))
+@pytest.mark.parametrize("kind", dict.fromkeys(part for noun in reference.NOUNS.values() for part in classes(noun)))
 def test_every_setting_is_explained_where_it_is_declared(kind):
-    said = reference.told(kind)
-    assert set(said) == {one.name for one in dataclasses.fields(kind)}
-    assert all(text.endswith(".") and len(text) > 5 for text in said.values())
+    texts = reference.key_texts(kind)
+    assert set(texts) == {field.name for field in dataclasses.fields(kind)}
+    assert all(text.endswith(".") and len(text) > 5 for text in texts.values())
 
 
 @pytest.mark.parametrize("noun", config.NOUNS)
@@ -119,14 +119,14 @@ def test_comments_are_those_above_a_key_but_not_the_files_own():
     assert reference.comments("# the file\na: 1\n# of b,\n# both lines\nb: 2\nc: 3\n") == {"b": "of b, both lines"}
 
 
-def test_kinds_are_told_in_words_with_their_limits():
+def test_kinds_are_shown_in_words_with_their_limits():
     text = reference.settings()
     assert "| `span` | number from 1 |" in text
     assert "| `device` | `auto` or `cpu` or `cuda` |" in text
     assert "| `seeds` | list of whole number from 1 |" in text
 
 
-def test_every_environment_variable_that_is_read_is_told():
+def test_every_environment_variable_that_is_read_is_listed():
     names = re.compile(r"environ(?:\.get\(|\[)\"(SKILLSCALE_\w+)\"")
     read = {name for path in (ROOT / "src").rglob("*.py") for name in names.findall(path.read_text())}
     assert "SKILLSCALE_CONF" in read
@@ -135,10 +135,10 @@ def test_every_environment_variable_that_is_read_is_told():
 
 def test_the_own_law_of_the_guide_finds_what_was_planted(capsys):
     page = (ROOT / "docs" / "guide" / "howto" / "own-law.md").read_text()
-    code, told = re.findall(r"```(?:python|text)\n(.*?)```", page, re.DOTALL)[:2]
+    code, printed = re.findall(r"```(?:python|text)\n(.*?)```", page, re.DOTALL)[:2]
     space = {"__name__": "own_law"}
     exec(compile(code, "own-law.md", "exec"), space)  # as a reader would paste it
-    assert capsys.readouterr().out == told
+    assert capsys.readouterr().out == printed
     assert space["fit"].parameters == pytest.approx(
         {"A": 8.8e13 ** (0.076 / 0.095), "B": 5.4e13, "alpha": 0.076, "beta": 0.095}, rel=1e-4
     )
@@ -148,13 +148,13 @@ def test_the_own_law_of_the_guide_finds_what_was_planted(capsys):
 
 
 def test_the_guides_name_parameters_that_there_are():
-    known = {entry.name: {one.name for one in entry.parameters} for entry in cli.COMMANDS}
+    options = {entry.name: {option.name for option in entry.parameters} for entry in cli.COMMANDS}
     wrong = []
     for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for line in re.findall(r"^skillscale (\w+)(.*)$", path.read_text(), re.MULTILINE):
             entry, words = line
             given = re.findall(r"--(\w+)(?![\w.])", words.partition("#")[0])
-            wrong += [(path.name, entry, name) for name in given if entry not in known or name not in known[entry]]
+            wrong += [(path.name, entry, name) for name in given if entry not in options or name not in options[entry]]
     assert wrong == []
 
 
@@ -179,4 +179,4 @@ def test_the_docstring_section_is_read_with_its_continuations():
         b: int
 
     assert inspect.cleandoc(Two.__doc__).startswith("First.")
-    assert reference.told(Two) == {"a": "one, and more.", "b": "`two`."}
+    assert reference.key_texts(Two) == {"a": "one, and more.", "b": "`two`."}

@@ -39,7 +39,7 @@ prose = loaded(ROOT / "docs" / "make" / "prose.py")
 
 
 @pytest.fixture(scope="module")
-def found():
+def project_faults():
     return prose.faults(prose.everything())
 
 
@@ -47,13 +47,17 @@ def is_excused(fault):
     return any(fault.path == path and fault.quote.startswith(words) for path, words in LONG_SENTENCES)
 
 
-def test_the_prose_keeps_the_rules(found):
-    assert [str(fault) for fault in found if not fault.path.startswith(NOT_YET) and not is_excused(fault)] == []
+def test_the_prose_keeps_the_rules(project_faults):
+    assert [
+        str(fault) for fault in project_faults if not fault.path.startswith(NOT_YET) and not is_excused(fault)
+    ] == []
 
 
-def test_excuses_are_few_and_used(found):
+def test_excuses_are_few_and_used(project_faults):
     assert len(LONG_SENTENCES) <= 10
-    used = {(path, words) for path, words in LONG_SENTENCES for fault in found if fault.quote.startswith(words)}
+    used = {
+        (path, words) for path, words in LONG_SENTENCES for fault in project_faults if fault.quote.startswith(words)
+    }
     assert used == set(LONG_SENTENCES)
 
 

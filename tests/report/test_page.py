@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import report_studies as studies
 from report_studies import BUDGETS, MIX, NOT_BRACKETED
+from simulated_studies import demo_study
 
 from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Interval, SizeGap, Status
 from skillscale.record import RunState
 from skillscale.report import verdict_text
 from skillscale.report.page import DataNotice, ReportContext, _count_skills, render_page
-from skillscale.simulation.studies import demo_study
 
 RESIDUALS = {"knowledge": Interval(value=-0.35, lo=-0.5, hi=-0.2), "code": Interval(value=0.04, lo=-0.06, hi=0.14)}
 VOID = {"meta", "img", "br", "hr", "link"}

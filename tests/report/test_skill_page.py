@@ -148,7 +148,11 @@ def test_a_validation_set_is_told_by_the_skill_that_it_follows(several):
     caption = figures(several)["likeness"].caption
     assert re.search(r"knowledge: [^;]*val/text", caption)
     assert re.search(r"code: code held-out", caption)
-    assert {one.column for one in several.likeness.likenesses} == {"knowledge held-out", "code held-out", "val/text"}
+    assert {one.column for one in several.similarity.similarities} == {
+        "knowledge held-out",
+        "code held-out",
+        "val/text",
+    }
 
 
 def test_published_optima_are_drawn_hollow_beside_our_own(one_mix):

@@ -47,7 +47,7 @@ def refused(table, mapping=PLAIN):
 
 
 def left_out(table):
-    return [(one.run_id, one.skill, one.reason) for one in table.unusable]
+    return [(one.run_id, one.skill, one.reason) for one in table.excluded]
 
 
 # Files
@@ -74,7 +74,7 @@ def test_a_csv_file_and_a_parquet_file_read_alike(tmp_path):
     assert row["mix"] == str(Mix({"code": 0.3, "prose": 0.7}))
     assert row["both"] == pytest.approx(0.75 * row["code"] + 0.25 * row["prose"], rel=1e-15)
     assert (math.isnan(row["C"]), row["seed"]) == (True, 0)
-    assert (first.unusable, first.notes) == ((), ())
+    assert (first.excluded, first.notes) == ((), ())
 
 
 def test_numbers_of_a_csv_file_are_read_to_the_last_digit(tmp_path):
@@ -91,7 +91,11 @@ def test_numbers_of_a_csv_file_are_read_to_the_last_digit(tmp_path):
         ("runs.csv", "", "can't be read as a table: No columns to parse"),
         ("runs.csv", "params,tokens,loss_code,loss_prose\n", "runs.csv has no rows"),
         ("runs.parquet", "params\n1\n", "can't be read as a table"),
-        ("runs.csv", "params,params,tokens,loss_code,loss_prose\n1,2,3,4,5\n", "2 columns 'params'; name each once"),
+        (
+            "runs.csv",
+            "params,params,tokens,loss_code,loss_prose\n1,2,3,4,5\n",
+            "2 columns 'params'. Name each column once",
+        ),
         ("runs.csv", 'params,tokens,loss_code,loss_prose\n"1,2\n', "can't be read as a table"),
     ],
 )
@@ -237,9 +241,9 @@ def test_a_skill_without_any_loss_is_left_out_and_only_all_of_them_are_refused()
     table = read(grid(loss_code=math.nan), mapping)
     assert (table.skills, table.aggregates) == (("prose",), ("prose only",))
     assert left_out(table) == [("every row", "code", "no usable row has a loss (column loss_code)")]
-    assert table.lost == {"code": "no usable row has a loss (column loss_code)"}
-    assert "code is left out: no usable row has a loss (column loss_code)" in table.notes
-    assert any(note.startswith("both weighs a skill without losses") for note in table.notes)
+    assert table.missing_skills == {"code": "no usable row has a loss (column loss_code)"}
+    assert "code is excluded: no usable row has a loss (column loss_code)" in table.notes
+    assert any(note.startswith("both weights a skill without losses") for note in table.notes)
     message = refused(grid(loss_code=math.nan, loss_prose=-1.0))
     assert "positive number as its loss in any usable row (loss_code, loss_prose)" in message
 
@@ -248,18 +252,18 @@ def test_losses_that_are_no_positive_numbers_are_counted_and_the_first_is_told()
     table = read(grid(loss_code=-3.1))
     count = len(grid())
     why = f"loss is -3.1, not a positive number in row 1, and none of {count} is"
-    assert table.lost == {"code": f"no usable row has a loss (column loss_code): {why}"}
+    assert table.missing_skills == {"code": f"no usable row has a loss (column loss_code): {why}"}
 
 
 def test_units_that_are_both_off_are_told_at_once():
     message = refused(grid(params=[0.1, 0.3, 1.0] * 3, tokens=[2.0, 6.0, 20.0] * 3))
-    assert "N of the table is 0.3 in the median, which no model is, and D of the table is 6 in the median" in message
+    assert "median N of the table is 0.3, too small for a model, and median D of the table is 6, too small" in message
     assert "Add units: {n_params: 1e9, n_tokens: 1e9}" in message
 
 
 def test_no_usable_row_says_why():
     assert "no row of the table has both N and D; the first: row 1: N is missing" in refused(grid(params=math.nan))
-    assert "no row of the table has a mix that can be used" in refused(grid(mix_code=math.nan), MIXED)
+    assert "no row of the table has a usable mix" in refused(grid(mix_code=math.nan), MIXED)
 
 
 def test_text_in_a_column_of_numbers_names_the_row():
@@ -311,16 +315,16 @@ def test_one_run_with_two_losses_at_one_D_is_noted_as_replicates():
     table = pd.concat([grid(), again], ignore_index=True)
     assert read(table).notes == ()  # without runs these are two runs
     found = read(table, {**PLAIN, "run": "params"})
-    assert (len(found.runs), found.unusable) == (10, ())
+    assert (len(found.runs), found.excluded) == (10, ())
     assert found.notes == (
-        "1 row share run, N and D with an earlier one, but not the losses; they are taken as replicates within one run",
+        "1 row with run, N and D of an earlier row, but other losses: taken as replicates within one run",
     )
 
 
 def test_a_run_of_several_sizes_is_noted_and_rows_without_a_run_stand_alone():
-    assert "3 runs hold rows of several sizes" in read(grid(), {**PLAIN, "run": "tokens"}).notes[0]
+    assert "3 runs with rows of several sizes" in read(grid(), {**PLAIN, "run": "tokens"}).notes[0]
     table = read(with_cells("mix_code", {2: math.nan}), {**PLAIN, "run": ["params", "mix_code"]})
-    assert "1 row name no run; each is taken as a run of its own" in table.notes
+    assert "1 row without a run; each counts as a separate run" in table.notes
     assert table.runs["cluster"][1] == "row 2"
 
 
@@ -330,14 +334,14 @@ def test_a_run_of_several_sizes_is_noted_and_rows_without_a_run_stand_alone():
 def test_shares_that_are_rounded_are_divided_by_their_sum():
     third = {"code": "mix_code", "prose": "mix_prose", "web": "mix_web"}
     table = read(grid(mix_code=0.33, mix_prose=0.33, mix_web=0.33), {**PLAIN, "mix": third})
-    assert "the mix of 9 rows sums to 0.99 to 0.99, as rounding would have it; it is divided by its sum" in table.notes
+    assert "the mix of 9 rows sums to 0.99 to 0.99, probably by rounding; it is divided by its sum" in table.notes
     assert table.runs[["mix/code", "mix/prose", "mix/web"]].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-15)
     assert table.runs["mix"][0] == str(Mix({"code": 1 / 3, "prose": 1 / 3, "web": 1 / 3}))
 
 
 def test_shares_in_percent_and_shares_of_only_some_categories_are_refused():
     message = refused(grid(mix_code=30.0, mix_prose=70.0), MIXED)
-    assert "sum to 100, so they are percents; add units: {mix: 0.01}" in message
+    assert "sum to 100, so they are in per cent; add units: {mix: 0.01}" in message
     cured = read(grid(mix_code=30.0, mix_prose=70.0), {**MIXED, "units": {"mix": 0.01}})
     assert cured.runs["mix"][0] == read(grid(), MIXED).runs["mix"][0]
     assert "sum to 0.3 to 0.3, and none to 1, over code; name every" in refused(
@@ -349,7 +353,7 @@ def test_a_mix_may_be_the_name_of_a_data_set():
     table = read(grid(corpus=["a", "b", None] * 3), {**PLAIN, "mix": "corpus"})
     assert list(table.runs["mix"]) == ["a", "b"] * 3
     assert table.categories == ()
-    assert left_out(table) == [(f"row {at}", "", "no mix is named") for at in (3, 6, 9)]
+    assert left_out(table) == [(f"row {at}", "", "its mix has no name") for at in (3, 6, 9)]
 
 
 # Units and FLOP
@@ -358,14 +362,14 @@ def test_a_mix_may_be_the_name_of_a_data_set():
 @pytest.mark.parametrize(
     ("columns", "flops", "message"),
     [
-        ({"params": 1e-6}, None, "N of the table is 300 in the median.*units: .n_params: 1e6."),
-        ({"params": 1e-9}, None, "N of the table is 0.3 in the median.*units: .n_params: 1e9."),
-        ({"tokens": 1e-9}, None, "D of the table is 6 in the median.*units: .n_tokens: 1e9."),
-        ({"params": 1e-6}, 1, "1.3e6 times 6 N D.*add units: .n_params: 1e6. to"),
-        ({"tokens": 1e-9}, 1, "1.3e9 times 6 N D.*add units: .n_tokens: 1e9. to"),
-        ({"params": 1e-6, "tokens": 1e-9}, 1, "1.3e15 times 6 N D.*add units: .n_params: 1e6, n_tokens: 1e9. to"),
-        ({}, 1e-18, "1.3e-18 times 6 N D.*add units: .flops: 1e18. to"),
-        ({"params": 1e9}, None, "N .column params of the table. is 3e.17 in the median, more than any model"),
+        ({"params": 1e-6}, None, "median N of the table is 300, too small for a model.*units: .n_params: 1e6."),
+        ({"params": 1e-9}, None, "median N of the table is 0.3, too small for a model.*units: .n_params: 1e9."),
+        ({"tokens": 1e-9}, None, "median D of the table is 6, too small for a model.*units: .n_tokens: 1e9."),
+        ({"params": 1e-6}, 1, "1.3e6 times 6 N D.*Add units: .n_params: 1e6. to"),
+        ({"tokens": 1e-9}, 1, "1.3e9 times 6 N D.*Add units: .n_tokens: 1e9. to"),
+        ({"params": 1e-6, "tokens": 1e-9}, 1, "1.3e15 times 6 N D.*Add units: .n_params: 1e6, n_tokens: 1e9. to"),
+        ({}, 1e-18, "1.3e-18 times 6 N D.*Add units: .flops: 1e18. to"),
+        ({"params": 1e9}, None, "median N .column params of the table. is 3e17, larger than any model"),
     ],
 )
 def test_units_that_are_mixed_up_are_noticed(columns, flops, message):
@@ -396,8 +400,8 @@ def test_bad_flops_cost_only_their_cell():
     expected = counted * 1.2
     expected[[1, 3, 5]] = counted[[1, 3, 5]]
     assert list(table.runs["C"]) == list(expected)
-    assert table.unusable == ()
-    assert any("did an integer run over?) in 3 rows; 6 N D is taken there" in note for note in table.notes)
+    assert table.excluded == ()
+    assert any("an integer overflow?) in 3 rows: 6 N D is used there" in note for note in table.notes)
     assert any(note.startswith("flops is 1.2 times 6 N D in the median") for note in table.notes)
 
 
@@ -407,7 +411,7 @@ def test_the_budget_that_a_table_names_comes_before_its_flops():
     table = read(grid(flops=counted, budget=budget), {**PLAIN, "flops": "flops", "budget": "budget"})
     assert list(table.runs["C"])[2:] == budget[2:]
     assert math.isnan(table.runs["C"][1])
-    assert "budget is no positive number in 1 row; 6 N D is taken there" in table.notes
+    assert "budget is not a positive number in 1 row: 6 N D is used there" in table.notes
 
 
 # What is odd
@@ -417,14 +421,14 @@ def test_losses_that_rise_with_D_are_noted():
     rising = read(grid(loss_code=grid()["tokens"] ** 0.1))
     assert [note for note in rising.notes if "code" in note] == [
         "losses of code (column loss_code) rise with D in 6 of 6 pairs of rows of one size and mix: is it an accuracy? "
-        "A law takes a loss in nats per token"
+        "A law needs a loss in nats per token"
     ]
     accuracy = read(grid(loss_code=0.2 + grid()["tokens"] / 1e11))
     assert any("is it an accuracy (0.22 to 0.4 looks like one)?" in note for note in accuracy.notes)
 
 
 def test_one_size_and_one_number_of_tokens_are_noted():
-    assert "every row has one size, N = 1e+08" in read(grid(params=1e8)).notes[0]
+    assert "all rows have one size, N = 100M" in read(grid(params=1e8)).notes[0]
     assert any("every row has one number of tokens, D = 2e+09" in note for note in read(grid(tokens=2e9)).notes)
 
 
@@ -434,9 +438,9 @@ def test_seeds_and_standard_errors():
     assert list(table.runs["seed"]) == [1, 2, 0] * 3
     assert list(table.runs["sem/code"])[::3] == [0.1] * 3
     assert int(table.runs["sem/code"].isna().sum()) == 6
-    assert table.unusable == ()
-    assert "3 rows tell no seed; 0 is taken" in table.notes
-    assert "sem of code is no positive number in 3 rows; it is taken as unknown there" in table.notes
+    assert table.excluded == ()
+    assert "3 rows without a seed: it is taken as 0" in table.notes
+    assert "sem of code is not a positive number in 3 rows: it is taken as unknown there" in table.notes
     assert "row 2 of the table has seed 1.5 in column seed" in refused(
         grid(seed=[1, 1.5, 2] * 3, sem_code=1.0), mapping
     )
@@ -452,7 +456,7 @@ def test_openlm_overtrain_with_its_overflown_flops(tables):
     }  # fmt: skip
     table = read_table(tables / "openlm_overtrain.csv", parse_columns(mapping))
     runs = table.runs
-    assert (len(runs), sorted(set(runs["mix"])), table.unusable) == (101, ["c4_original", "rpj", "rw_original"], ())
+    assert (len(runs), sorted(set(runs["mix"])), table.excluded) == (101, ["c4_original", "rpj", "rw_original"], ())
     assert np.abs(np.log(runs["C"] / (6 * runs["N"] * runs["D"]))).max() < 1e-6
     assert [note.partition(" (")[0] for note in table.notes] == [
         "flops is no positive number, or far from 6 N D",
@@ -476,11 +480,11 @@ def slimpajama_columns(**more):
 
 def test_slimpajama_with_its_16_empty_cells(tables):
     table = read_table(tables / "slimpajama_mix.csv", slimpajama_columns())
-    assert (len(table.runs), len(table.unusable), table.notes) == (2408, 16, ())
+    assert (len(table.runs), len(table.excluded), table.notes) == (2408, 16, ())
     assert (table.runs["mix"].nunique(), table.runs["cluster"].nunique()) == (60, 220)  # two of the 61 are one mix
     assert table.runs["run_id"].is_unique
-    assert {one.reason for one in table.unusable} == {"no loss"}
-    assert all(one.skill for one in table.unusable)
+    assert {one.reason for one in table.excluded} == {"no loss"}
+    assert all(one.skill for one in table.excluded)
     assert len(read_table(tables / "slimpajama_mix.csv", slimpajama_columns(where={"final": 1})).runs) == 220
 
 
@@ -489,7 +493,7 @@ def test_regmix_keeps_its_rounded_mixes(tables):
     shares = {name.removeprefix("mix_"): name for name in header if name.startswith("mix_")}
     mapping = {"n_params": "params", "n_tokens": "tokens", "mix": shares, "skills": ["loss_github"]}
     table = read_table(tables / "regmix_pile.csv", parse_columns(mapping))
-    assert (len(table.runs), table.unusable) == (1088, ())
+    assert (len(table.runs), table.excluded) == (1088, ())
 
 
 def test_a_large_table_reads_fast(tmp_path):

@@ -56,7 +56,7 @@ def histories(tmp_path):
 
 
 def left_out(table):
-    return {one.run_id: one.reason for one in table.unusable}
+    return {one.run_id: one.reason for one in table.excluded}
 
 
 def change(path, **parts):
@@ -374,7 +374,7 @@ def test_runs_that_crashed_are_left_out_of_the_histories_once_each(histories):
     sizes.to_csv(histories / "sizes.csv", index=False)
     table = read(histories, HISTORY)
     assert len(table.runs) == 12
-    assert [(one.run_id, one.reason) for one in table.unusable] == [("dusty-oak-8", "it is crashed, not finished")]
+    assert [(one.run_id, one.reason) for one in table.excluded] == [("dusty-oak-8", "it is crashed, not finished")]
 
 
 def test_a_loss_that_left_the_numbers_is_missing(histories):

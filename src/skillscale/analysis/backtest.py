@@ -148,7 +148,7 @@ def _of_group(
     below, above = limit.parts(table)
     names = [
         name
-        for name in (*table.judged, *table.aggregates)
+        for name in (*table.judged_skills, *table.aggregates)
         if below.runs[name].notna().any() and above.runs[name].notna().any()
     ]
     if not names:

@@ -42,7 +42,7 @@ def export_runs(runs: LoadedRuns, path: Path) -> dict[str, Any]:
     write_table(runs.table, path, mapping, sizes=sizes, purposes=_purposes(runs), more=_bits_per_byte(runs))
     return {
         "file": path.absolute(), "columns": mapping.absolute(), "runs": len(runs.table.runs),
-        "skills": runs.table.judged, "conventions": [runs.table.convention, *sizes],
+        "skills": runs.table.judged_skills, "conventions": [runs.table.convention, *sizes],
     }  # fmt: skip
 
 

@@ -114,7 +114,9 @@ def fit_runs(runs: LoadedRuns, laws: LawConfig, study: StudyConfig, flops: Seque
         notes += group.notes
         fitted |= {law_name(mix, name, runs): law for name, law in group.laws.items()}
         mixes |= {law_name(mix, name, runs): mix for name in group.laws if len(runs.groups) > 1}
-    fitted |= {name: UnfittedSkill(skill=name, n_runs=0, reason=reason) for name, reason in runs.table.lost.items()}
+    fitted |= {
+        name: UnfittedSkill(skill=name, n_runs=0, reason=reason) for name, reason in runs.table.missing_skills.items()
+    }
     means = {law_name(mix, name, runs) for mix in runs.groups for name in runs.table.aggregates}
     curves, excluded = _fit_curves(runs, laws, study, fitted)
     return FitResults(
@@ -194,18 +196,18 @@ def _fit_curves(
     table, of_grid = runs.table, runs.of_grid
     if not of_grid.has_isoflops:
         return StudyResults(
-            skills=table.judged, aggregates=table.aggregates, level=study.level, resamples=study.resamples,
+            skills=table.judged_skills, aggregates=table.aggregates, level=study.level, resamples=study.resamples,
             curve=laws.isoflop_curve, runs=table.runs, minima=(), power_laws=(), size_gaps=(), laws=(), curve_versus_law=(),
-            excluded=table.unusable,
+            excluded=table.excluded,
         ), ()  # fmt: skip
     grid = of_grid.table.runs
     curves = fit_study(
-        grid, skills=table.judged, aggregates=table.aggregates, level=study.level, resamples=study.resamples,
+        grid, skills=table.judged_skills, aggregates=table.aggregates, level=study.level, resamples=study.resamples,
         curve=laws.isoflop_curve, laws=_laws_by_mix(runs, fitted, grid),
     )  # fmt: skip
-    pairs = {(item.run_id, item.skill) for item in table.unusable}
+    pairs = {(item.run_id, item.skill) for item in table.excluded}
     excluded = tuple(item for item in curves.excluded if (item.run_id, item.skill) not in pairs)
-    return replace(curves, excluded=(*table.unusable, *excluded), C_is_6ND=runs.whole), excluded
+    return replace(curves, excluded=(*table.excluded, *excluded), C_is_6ND=runs.whole), excluded
 
 
 def fit_skill_study(runs: LoadedRuns, results: FitResults, config: Config) -> SkillStudy | None:
@@ -249,7 +251,7 @@ def data_by_skill(table: RunTable) -> dict[str, RunData]:
 
 def _measured(table: RunTable) -> list[str]:
     """Return the skills and aggregates that some run has a loss for."""
-    return [name for name in (*table.judged, *table.aggregates) if table.runs[name].notna().any()]
+    return [name for name in (*table.judged_skills, *table.aggregates) if table.runs[name].notna().any()]
 
 
 def varied_categories(table: RunTable) -> tuple[str, ...]:

@@ -79,7 +79,7 @@ def fit_for_mix(
         progress(note)
     found = {skill: law for skill, law in fitted.laws.items() if isinstance(law, FittedLaw)}
     unfitted = {skill: law.reason for skill, law in fitted.laws.items() if isinstance(law, UnfittedSkill)}
-    unfitted |= runs.table.lost
+    unfitted |= runs.table.missing_skills
     if not found:
         reasons = "; ".join(f"{skill}: {reason}" for skill, reason in unfitted.items())
         raise FitError(f"no skill can be fitted. {reasons}")

@@ -92,7 +92,7 @@ def _page(
         flops=results.flops, drawn={name: style.to_svg(figure) for name, figure in figures.items()},
         base=skill_study.base if skill_study else "",
         differences=make_skill_figures(
-            skill_study, runs.table.own_categories, fits=results.curves, published=_published(compare_with)
+            skill_study, runs.table.skill_categories, fits=results.curves, published=_published(compare_with)
         ),
     )  # fmt: skip
     return html, figures

@@ -136,7 +136,7 @@ def _named_as(columns: ColumnMap, row: Mapping[str, Any], table: RunTable) -> di
         **{name: values[0] for name, values in columns.where.items()},
     }
     runs = {name: f"next-{row['seed']}" for name in columns.run if name not in given}
-    empty = {name: "" for _, name in columns.named() if name not in given and name not in runs}
+    empty = {name: "" for _, name in columns.key_columns() if name not in given and name not in runs}
     expected = {f"fall/{name}": fall for name, fall in row["fall"].items()}
     return {**given, **runs, **empty, "cost": row["cost"], "gain": row["gain"], **expected}
 

@@ -99,7 +99,7 @@ def _source(name: str, read: str, table: RunTable, columns: ColumnMap) -> Import
         "validation": table.validation,
         "rows": contents,
         "sampled": [one for one, run in zip(contents, table.runs["run_id"], strict=True) if run in table.sampled],
-        "unusable": [[one.run_id, one.skill, one.reason] for one in table.unusable],
+        "unusable": [[one.run_id, one.skill, one.reason] for one in table.excluded],
         "notes": table.notes,
     }
     return ImportSource(name=name, content=digest(described), described=json.dumps(described))
@@ -218,10 +218,10 @@ def _tell(table: RunTable, names: Mapping[str, str], added: ImportCount, study: 
     out.text(f"{added.new} new, {added.there} already there: study {study}, {len(table.skills)} skills")
     for note in table.notes:
         out.text(f"note: {note}")
-    rows = sum(not one.skill for one in table.unusable)
-    if table.unusable:
-        out.text(f"left out: {rows} whole rows, {len(table.unusable) - rows} losses (--json names each)")
-    for line in describe_exclusions(table.unusable, _SHOWN, names):
+    rows = sum(not one.skill for one in table.excluded)
+    if table.excluded:
+        out.text(f"left out: {rows} whole rows, {len(table.excluded) - rows} losses (--json names each)")
+    for line in describe_exclusions(table.excluded, _SHOWN, names):
         out.text(f"  {line}")
 
 
@@ -233,7 +233,7 @@ def _answer(table: RunTable, added: ImportCount, study: str, registry: StudyStor
         "skills": table.skills,
         "categories": table.categories,
         "aggregates": table.aggregates,
-        "unusable": [{"run": one.run_id, "skill": one.skill, "reason": one.reason} for one in table.unusable],
+        "unusable": [{"run": one.run_id, "skill": one.skill, "reason": one.reason} for one in table.excluded],
         "notes": table.notes,
         "ui": registry.ui_command,
     }

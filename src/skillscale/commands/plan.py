@@ -68,7 +68,7 @@ def _load(options: PlanOptions, config: Config, out: Output) -> LoadedLaws:
             raise InputError(f"--from takes laws as they were fitted, so {given[0]} has no effect; drop one of them")
         return load_laws(options.from_, options.source.tracking, options.mix)
     runs = read_runs(options.source, config)
-    skills = (*runs.table.judged, *runs.table.aggregates)
+    skills = (*runs.table.judged_skills, *runs.table.aggregates)
     check_names("skill_weights", options.skill_weights, skills, runs.name)  # before the fits, which take a while
     check_names("validation", options.validation, skills, runs.name)
     check_names("bounds", options.bounds, runs.table.categories, runs.name)

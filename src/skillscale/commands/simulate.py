@@ -1,9 +1,7 @@
-"""``simulate``: designs tried on known worlds, random ones of a kind or that of a file, and how well each did."""
+"""``simulate``: try designs on a known truth, and print errors, coverage and cost of their estimates."""
 
 import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,151 +10,81 @@ import numpy as np
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import SimulateOptions
-from skillscale.design.model_averaging import estimate_targets
 from skillscale.design.propose import DesignGoal
-from skillscale.design.space import DesignSpace, RunHistory
+from skillscale.design.space import DesignSpace
 from skillscale.design.targets import Quantity, Target, default_targets
 from skillscale.errors import InputError
-from skillscale.formatting import did_you_mean
-from skillscale.laws.forms.nd import Array
+from skillscale.formatting import did_you_mean, format_flops
 from skillscale.point import Mix
-from skillscale.simulation import user_function
 from skillscale.simulation.baselines import DESIGNS, Maker
-from skillscale.simulation.greedy_designs import GREEDY
-from skillscale.simulation.random_truths import TruthFamily
-from skillscale.simulation.replay import ReplaySettings, run_design
+from skillscale.simulation.random_truths import TruthFamily, random_truth
+from skillscale.simulation.replay import ReplaySettings
 from skillscale.simulation.scores import Score
-from skillscale.simulation.truth import GroundTruth, truth_from_file, truth_of_family
+from skillscale.simulation.trials import SimulationResult, Trial, simulate_design
+from skillscale.simulation.truth import Truth
+from skillscale.simulation.truth_file import truth_from_file
 
-IN_UNITS = 1e6  # a budget below is in units of the largest run
-SEARCHES = ("tpe", "gp")
+IN_UNITS = 1e6  # a smaller budget is in units of the largest run
 _KEYS = {Quantity.OPTIMUM: "optima", Quantity.DIFFERENCE: "differences", Quantity.LOSS: "losses"}
 _WORDS = {Quantity.OPTIMUM: "ln N*", Quantity.DIFFERENCE: "differences", Quantity.LOSS: "ln L"}
 _POOLED = ("tries", "bias", "rmse", "coverage", "half_width")
 
 
-@dataclass(frozen=True, kw_only=True)
-class SimulationResult:
-    """What several tries of a design gave: a score by target; FLOPs spent, runs and seconds of each try, (n,)."""
-
-    scores: tuple[Score, ...]
-    spent: Array
-    runs: Array
-    seconds: Array
-
-    @property
-    def quantities(self) -> tuple[Quantity, ...]:
-        """What there are scores of."""
-        return tuple(dict.fromkeys(score.target.quantity for score in self.scores))
-
-    def pooled(self, quantity: Quantity) -> Score:
-        """All targets of a quantity as one."""
-        some = [one for one in self.scores if one.target.quantity is quantity]
-        error, lo, hi = (np.concatenate([getattr(one, name) for one in some]) for name in ("error", "lo", "hi"))
-        return Score(target=some[0].target, error=error, lo=lo, hi=hi)
-
-
 def simulate(options: SimulateOptions, config: Config, out: Output) -> dict[str, Any]:
-    """Try designs on a world, with several seeds, and tell errors, coverage and cost."""
+    """Try designs on a truth with several seeds; print errors, coverage and cost."""
     del config
     makers = _makers(options.design)
     space, mix = _space(options)
-    terms = _terms(options, space)
-    world = _world(options.truth, space, mix, out)
-    first = world(0)
-    targets = _targets(first.skills, space, options)
-    wish = DesignGoal(
-        targets=targets,
-        budget=terms.budget,
-        target_half_width=options.target_half_width or 0.0,
-        max_runs=terms.most or math.inf,
-    )
-    found = {}
+    settings = _settings(options, space)
+    truth_for = _truths(options.truth, space, mix, out)
+    truth = truth_for(0)
+    goal = DesignGoal(
+        targets=_targets(truth.skills, space, options), budget=settings.budget,
+        target_half_width=options.target_half_width or 0.0, max_runs=settings.max_runs or math.inf,
+    )  # fmt: skip
+    results: dict[str, SimulationResult] = {}
     for name, make in makers.items():
-        tries = []
-        for seed in range(options.seeds):
-            tries.append(_try(world(seed), make, space, wish, terms, seed))
-            out.progress(f"{name}, seed {seed}: {tries[-1][1]} runs, {tries[-1][0] / space.flops[1]:.3g} units")
-        found[name] = _gathered(tries, _with_losses(targets))
-    for name, one in found.items():
-        out.text(_table(name, one, space))
-    if first.lacking:
-        out.text(f"errors are not known: {first.lacking}")
+
+        def report(seed: int, trial: Trial, name: str = name) -> None:
+            out.progress(f"{name}, seed {seed}: {trial.n_runs} runs, {trial.spent / space.flops[1]:.3g} units")
+
+        results[name] = simulate_design(truth_for, make, space, goal, settings, n_seeds=options.seeds, progress=report)
+    for name, result in results.items():
+        out.text(_table(name, result, space))
+    if truth.why_unknown:
+        out.text(f"errors are unknown: {truth.why_unknown}")
     return {
-        "world": options.truth, "skills": list(first.skills), "flops": list(space.flops),
-        "budget": terms.budget, "seeds": options.seeds, "batch": terms.batch, "workers": terms.workers,
-        "designs": {name: _plain(one) for name, one in found.items()}, "left_out": first.lacking,
+        "world": options.truth, "skills": list(truth.skills), "flops": list(space.flops),
+        "budget": settings.budget, "seeds": options.seeds, "batch": settings.batch, "workers": settings.workers,
+        "designs": {name: _result_as_dict(result) for name, result in results.items()}, "left_out": truth.why_unknown,
     }  # fmt: skip
 
 
-Try = tuple[float, int, float, list[tuple[float, float, float]], list[float]]
-
-
-def _try(
-    known: GroundTruth, make: Maker, space: DesignSpace, wish: DesignGoal, terms: ReplaySettings, seed: int
-) -> Try:
-    """FLOPs spent, runs, seconds, what was told of each target, and the truths."""
-    begin = time.perf_counter()
-    history = run_design(
-        known.measure(np.random.default_rng([seed, 1])), make(space, wish, seed), space,
-        RunHistory.empty(known.skills, len(space.categories)), terms, rng=np.random.default_rng([seed, 2]),
-    )  # fmt: skip
-    seconds = time.perf_counter() - begin
-    asked = _with_losses(wish.targets)
-    told = estimate_targets(history, space, asked)
-    return (
-        float(space.cost(history.N, history.D).sum()), len(history), seconds,
-        [(float(v), float(lo), float(hi)) for v, lo, hi in zip(told.value, told.lo, told.hi, strict=True)],
-        [known.truth(target) for target in asked],
-    )  # fmt: skip
-
-
-def _gathered(tries: Sequence[Try], targets: Sequence[Target]) -> SimulationResult:
-    spent, runs, seconds, told, truths = zip(*tries, strict=True)
-    return SimulationResult(
-        scores=tuple(
-            Score.of(target, [each[i] for each in told], [each[i] for each in truths])
-            for i, target in enumerate(targets)
-        ),
-        spent=np.array(spent), runs=np.array(runs, dtype=float), seconds=np.array(seconds),
-    )  # fmt: skip
-
-
-def _with_losses(targets: Sequence[Target]) -> tuple[Target, ...]:
-    """Besides the optima asked about, the losses there."""
-    losses = [replace(one, quantity=Quantity.LOSS, weight=1.0) for one in targets if one.quantity is Quantity.OPTIMUM]
-    return (*targets, *losses)
-
-
 def _makers(names: Sequence[str]) -> dict[str, Maker]:
-    """The designs asked for, by name."""
-    there: dict[str, Maker] = {**DESIGNS, **GREEDY}
-    if set(SEARCHES) & set(names):
-        from skillscale.simulation.optuna_baselines import MAKERS
-
-        there |= MAKERS
+    """Return the makers of the named designs."""
     for name in names:
-        if name not in there:
-            known = [*DESIGNS, *GREEDY, *SEARCHES]
-            raise InputError(f"there is no design {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}")
-    return {name: there[name] for name in names}
+        if name not in DESIGNS:
+            raise InputError(
+                f"there is no design {name!r}{did_you_mean(name, DESIGNS)}. Choose among {', '.join(DESIGNS)}, or see "
+                "benchmarks/design.py for others"
+            )
+    return {name: DESIGNS[name] for name in names}
 
 
 def _space(options: SimulateOptions) -> tuple[DesignSpace, Mix | None]:
-    """The space, and the mix of every run where there is but one."""
+    """Return the space, and the mix of every run where there is only one."""
     ratio: Sequence[float] = options.ratio or ()
     if len(ratio) != 2:
-        raise InputError(f"--ratio is the least and the largest D / N, as in 1,500, but it has {len(ratio)} numbers")
-    share = options.overhead
+        raise InputError(f"--ratio has {len(ratio)} numbers. Give the smallest and the largest D / N, as in 1,500")
     flops = (options.flops_min, options.flops_max)
+    overhead = options.overhead * flops[1]
     mixes: Sequence[Mix] = options.mixes or ()
     if len(mixes) < 2:
-        return DesignSpace(flops=flops, ratio=(ratio[0], ratio[1]), overhead=share * flops[1]), mixes[
-            0
-        ] if mixes else None
+        space = DesignSpace(flops=flops, ratio=(ratio[0], ratio[1]), overhead=overhead)
+        return space, mixes[0] if mixes else None
     categories = tuple(sorted({name for mix in mixes for name in mix.shares}))
     return DesignSpace(
-        flops=flops, ratio=(ratio[0], ratio[1]), overhead=share * flops[1], categories=categories,
+        flops=flops, ratio=(ratio[0], ratio[1]), overhead=overhead, categories=categories,
         mixes=np.array([_shares(mix, categories) for mix in mixes]),
     ), None  # fmt: skip
 
@@ -165,21 +93,21 @@ def _shares(mix: Mix, categories: Sequence[str]) -> tuple[float, ...]:
     return tuple(mix.shares.get(name, 0.0) for name in categories)
 
 
-def _terms(options: SimulateOptions, space: DesignSpace) -> ReplaySettings:
+def _settings(options: SimulateOptions, space: DesignSpace) -> ReplaySettings:
     budget = options.budget * (space.flops[1] if options.budget < IN_UNITS else 1.0)
     cheapest = float(min(space.cost(*space.lattice())))
     if budget < cheapest:
         raise InputError(
-            f"a budget of {budget:.3g} FLOP buys no run: the cheapest takes {cheapest:.3g}, overhead included; raise "
-            "--budget, or lower --flops_min or --overhead"
+            f"a budget of {format_flops(budget)} FLOP buys no run: the cheapest costs {format_flops(cheapest)} FLOP, "
+            "overhead included. Raise --budget, or lower --flops_min or --overhead"
         )
-    return ReplaySettings(budget=budget, batch=options.batch, workers=options.workers, most=options.runs)
+    return ReplaySettings(budget=budget, batch=options.batch, workers=options.workers, max_runs=options.runs)
 
 
 def _targets(skills: Sequence[str], space: DesignSpace, options: SimulateOptions) -> tuple[Target, ...]:
-    asked: Sequence[Mix] = options.target_mixes or ()
-    mixes = [_shares(mix, space.categories) for mix in asked]
-    for mix in asked:
+    target_mixes: Sequence[Mix] = options.target_mixes or ()
+    mixes = [_shares(mix, space.categories) for mix in target_mixes]
+    for mix in target_mixes:
         unknown = [name for name in mix.shares if name not in space.categories]
         if unknown:
             raise InputError(f"--target_mixes names {', '.join(unknown)}, which no mix of --mixes has")
@@ -188,32 +116,33 @@ def _targets(skills: Sequence[str], space: DesignSpace, options: SimulateOptions
     return default_targets(skills, largest=space.flops[1], computes=options.target_flops or (), mixes=mixes)
 
 
-def _world(name: str, space: DesignSpace, mix: Mix | None, out: Output) -> Callable[[int], GroundTruth]:
-    """The world of a seed: for a kind another one each time, for a file always the same."""
+def _truths(name: str, space: DesignSpace, mix: Mix | None, out: Output) -> Callable[[int], Truth]:
+    """Return the truth of a seed: a new one of a family, and always the same of a file."""
     if name in list(TruthFamily):
-        return lambda seed: truth_of_family(TruthFamily(name), seed, space)
+        return lambda seed: random_truth(TruthFamily(name), seed, space.categories)
     if not name.endswith(".py"):
-        raise InputError(f"there is no world {name!r}; give a Python file (.py), or one of {', '.join(TruthFamily)}")
-    one = truth_from_file(user_function.load(Path(name)), space, mix, told=out.progress)
-    return lambda _seed: one
+        raise InputError(
+            f"there is no truth {name!r}{did_you_mean(name, TruthFamily)}. Give a Python file (.py) or one of "
+            f"{', '.join(TruthFamily)}"
+        )
+    truth = truth_from_file(Path(name), space, mix, progress=out.progress)
+    return lambda _seed: truth
 
 
-def _plain(one: SimulationResult) -> dict[str, Any]:
-    """The answer as values."""
+def _result_as_dict(result: SimulationResult) -> dict[str, Any]:
+    scores = {
+        _KEYS[quantity]: [_score_as_dict(score) for score in result.scores if score.target.quantity is quantity]
+        for quantity in result.quantities
+    }
+    pooled = {_KEYS[quantity]: _score_as_dict(result.pooled(quantity)) for quantity in result.quantities}
     return {
-        "flops_spent": float(one.spent.mean()), "runs": float(one.runs.mean()), "seconds": float(one.seconds.mean()),
-        **{
-            _KEYS[quantity]: [_numbers(score) for score in one.scores if score.target.quantity is quantity]
-            for quantity in one.quantities
-        },
-        "all": {
-            _KEYS[quantity]: {key: value for key, value in _numbers(one.pooled(quantity)).items() if key in _POOLED}
-            for quantity in one.quantities
-        },
+        "flops_spent": float(result.spent.mean()), "runs": float(result.runs.mean()),
+        "seconds": float(result.seconds.mean()), **scores,
+        "all": {key: {name: score[name] for name in score if name in _POOLED} for key, score in pooled.items()},
     }  # fmt: skip
 
 
-def _numbers(score: Score) -> dict[str, Any]:
+def _score_as_dict(score: Score) -> dict[str, Any]:
     target = score.target
     (bias, bias_sem), (rmse, rmse_sem), (coverage, coverage_sem) = score.bias, score.rmse, score.coverage
     return {
@@ -223,29 +152,28 @@ def _numbers(score: Score) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _table(name: str, one: SimulationResult, space: DesignSpace) -> str:
-    """A line a target; pooled ones last."""
-    units = one.spent.mean() / space.flops[1]
+def _table(name: str, result: SimulationResult, space: DesignSpace) -> str:
+    """Return a table with a line for each target, and pooled lines last."""
+    units = result.spent.mean() / space.flops[1]
     head = (
-        f"{name}: {one.runs.mean():.3g} runs, {one.spent.mean():.3g} FLOP ({units:.3g} of the largest run), "
-        f"{one.seconds.mean():.2g} s"
+        f"{name}: {result.runs.mean():.3g} runs, {format_flops(result.spent.mean())} FLOP ({units:.3g} of the largest "
+        f"run), {result.seconds.mean():.2g} s"
     )
-    rows = [(score.target.name, score) for score in one.scores]
-    rows += [(f"all {_WORDS[quantity]}", one.pooled(quantity)) for quantity in one.quantities]
-    width = max(len(told) for told, _ in rows)
+    rows = [(score.target.name, score, False) for score in result.scores]
+    rows += [(f"all {_WORDS[quantity]}", result.pooled(quantity), True) for quantity in result.quantities]
+    width = max(len(title) for title, *_ in rows)
     lines = [head, f"  {'':<{width}}  tries  bias             RMSE             coverage         half width"]
-    for told, score in rows:
-        # Errors of pooled targets go together: their own standard errors would be too small
-        whole = not told.startswith("all ")
+    for title, score, is_pooled in rows:
+        # Errors of pooled targets are correlated: their standard errors would be too small
         pairs = [(score.bias, "+.3f"), (score.rmse, ".3f"), (score.coverage, ".2f")]
-        shown = "".join(f"{_pair(pair, form, whole=whole):<17}" for pair, form in pairs)
-        lines.append(f"  {told:<{width}}  {score.n:>5}  {shown}{score.half_width:.3f}")
+        cells = "".join(f"{_cell(pair, form, with_sem=not is_pooled):<17}" for pair, form in pairs)
+        lines.append(f"  {title:<{width}}  {score.n:>5}  {cells}{score.half_width:.3f}")
     return "\n".join(lines)
 
 
-def _pair(pair: tuple[float, float], form: str, *, whole: bool) -> str:
-    """A value and, where known and wanted, its standard error."""
+def _cell(pair: tuple[float, float], form: str, *, with_sem: bool) -> str:
+    """Return a value, with its standard error where there is one."""
     if not math.isfinite(pair[0]):
         return "-"
-    sem = f" +- {pair[1]:{form.lstrip('+')}}" if whole and math.isfinite(pair[1]) else ""
+    sem = f" +- {pair[1]:{form.lstrip('+')}}" if with_sem and math.isfinite(pair[1]) else ""
     return f"{pair[0]:{form}}{sem}"

@@ -453,12 +453,15 @@ class SimulateOptions:
     GROUP = "the truth, the designs and the runs"
 
     truth: str = option(
-        "Python file with losses(n_params, n_tokens, mix, seed), or a family of random truths",
+        "Python file with losses(n_params, n_tokens, mix, seed), or a family of random truths: chinchilla, farseer, ...",
         default=MISSING,
         common=True,
     )
     design: tuple[str, ...] = option(
-        "designs between commas", default=("bayes",), read=readers.list_of(str), common=True
+        "designs between commas: bayes, grid, sobol, random, ... (others: benchmarks/design.py)",
+        default=("bayes",),
+        read=readers.list_of(str),
+        common=True,
     )
     budget: float = option(
         "FLOP in all, overheads included; below 1e6: in units of the largest run",

@@ -20,6 +20,7 @@ NOUNS = ("data", "skills", "model", "train", "study", "sample", "laws")
 _WHERE_AND_HOW = (
     "device", "threads", "checkpoint_every_s", "devices", "nodes", "strategy", "compile", "checkpoint_activations",
 )  # fmt: skip
+_STORED_NAMES = {"final_lr_ratio": "decay_to", "cooldown_fraction": "decay_share", "max_loss": "diverged_above"}
 _STRICT_KEYS = ConfigDict(extra="forbid")
 _T = TypeVar("_T")
 
@@ -219,36 +220,38 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The optimiser and the one rule for learning rate and batch (``lm/rule.py`` says where it comes from).
+    """The optimizer, and the rule for learning rate and batch (``lm/train/hyperparameters.py`` explains it).
 
     Args:
-        lr_coefficient: c of the peak learning rate c N^a D^b, with N without the embedding.
+        lr_coefficient: c of the peak learning rate c N^a D^b; N excludes the embedding.
         lr_params_exponent: a of the learning rate.
         lr_tokens_exponent: b of the learning rate.
-        lr_max: the most that the learning rate may be.
+        lr_max: upper limit of the learning rate.
         batch_coefficient: c of the batch, c D^b tokens.
         batch_tokens_exponent: b of the batch.
-        batch_min: least batch, tokens.
+        batch_min: smallest batch, tokens.
         batch_max: largest batch, tokens.
-        schedule: linear: each run by itself, its rate falling over all of it; trunk: runs that differ in D alone share
-            their tokens up to the last part of each (docs/guide/howto/branching.md).
-        decay_share: of a run's tokens, in which its rate falls, where runs share a trunk.
-        warmup_share: of the steps, in which the learning rate rises from 0.
-        decay_to: share of the peak at which the learning rate ends.
-        weight_decay: of AdamW.
-        beta1: of AdamW.
-        beta2: of AdamW.
-        clip_norm: gradients longer than this are cut to it.
-        diverged_above: a loss beyond this many nats per token ends the run as diverged.
-        threads: of the CPU a process trains with; another number adds in another order, and moves the last digits.
-        precision: of the arithmetic.
-        device: where to train; auto: the accelerator, where there is one.
-        devices: that share each batch of a run, on each node; the batch must divide by all of them.
-        nodes: machines that one run is spread over, started by srun or torchrun.
-        strategy: between devices. ddp: each has the whole model (auto: this); fsdp: each keeps a part of it.
-        compile: of the model, by torch.compile; reduce-overhead: as CUDA graphs.
-        checkpoint_activations: keep only what enters each block, and compute the rest again on the way back.
-        checkpoint_every_s: seconds between the states that a stopped run goes on from.
+        warmup_share: share of the steps in which the learning rate rises from 0.
+        final_lr_ratio: learning rate after the last step, as a share of the peak.
+        weight_decay: AdamW weight decay.
+        beta1: AdamW beta 1.
+        beta2: AdamW beta 2.
+        clip_norm: largest norm of the gradients; longer ones are scaled down to it.
+        max_loss: loss, nats per token, above which a run counts as diverged.
+        threads: CPU threads per process. Another number changes the order of floating-point sums, and thus the last
+            digits.
+        precision: precision of the arithmetic.
+        device: device to train on; auto takes a GPU if there is one.
+        checkpoint_every_s: seconds between checkpoints, from which a stopped run resumes.
+        schedule: linear decays the rate over the whole of each run; wsd (warm-up, stable phase, decay) lets runs
+            that differ in D alone share their tokens up to the cooldown (docs/guide/howto/branching.md).
+        cooldown_fraction: share of a run's tokens in its cooldown, for wsd.
+        devices: devices per node that share each batch; all devices together must divide it.
+        nodes: machines that share a run; srun or torchrun starts them.
+        strategy: ddp keeps the whole model on each device; fsdp keeps a part of it; auto is ddp.
+        compile: mode of torch.compile; reduce-overhead uses CUDA graphs.
+        checkpoint_activations: whether to keep only the inputs of each block and recompute the rest in the backward
+            pass.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -262,18 +265,18 @@ class TrainConfig:
     batch_min: Count
     batch_max: Count
     warmup_share: Share
-    decay_to: Share
+    final_lr_ratio: Share
     weight_decay: Annotated[float, Field(ge=0)]
     beta1: Share
     beta2: Share
     clip_norm: Positive
-    diverged_above: Positive
+    max_loss: Positive
     threads: Count
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_every_s: Positive = 60.0
-    schedule: Literal["linear", "trunk"] = "linear"
-    decay_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    schedule: Literal["linear", "wsd"] = "linear"
+    cooldown_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     devices: Count = 1
     nodes: Count = 1
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
@@ -283,27 +286,33 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.n_devices == 1 and self.strategy != "auto":
             raise InputError(
-                f"train.strategy {self.strategy} is for several devices, but train.devices and train.nodes are 1; give "
-                "more of them, or leave the strategy at auto"
+                f"train.strategy {self.strategy} is for several devices, but train.devices and train.nodes are 1. Set "
+                "more devices, or set the strategy to auto."
             )
         if self.n_devices > 1 and self.compile not in ("off", "default"):
             raise InputError(
                 f"train.compile {self.compile} records graphs of one device, but train.devices x train.nodes is "
-                f"{self.n_devices}; take default or off"
+                f"{self.n_devices}. Choose default or off."
             )
 
     @property
     def n_devices(self) -> int:
-        """Devices that one run has, on all nodes."""
+        """Number of devices of a run, on all nodes."""
         return self.devices * self.nodes
 
     @property
     def arithmetic(self) -> dict[str, Any]:
-        """The settings that a run's losses depend on; those of a schedule that is not taken are none."""
-        kept = {key: value for key, value in asdict(self).items() if key not in _WHERE_AND_HOW}
-        if self.schedule == "linear":  # as before there was another
-            del kept["schedule"], kept["decay_share"]
-        return kept
+        """The settings that the losses of a run depend on, with the names of version 0.1.
+
+        They go into hashes and stored studies, so that runs of version 0.1 and later can be compared.
+        """
+        values = {key: value for key, value in asdict(self).items() if key not in _WHERE_AND_HOW}
+        stored = {_STORED_NAMES.get(key, key): value for key, value in values.items()}
+        if self.schedule == "linear":  # version 0.1 began without a schedule
+            del stored["schedule"], stored["decay_share"]
+        else:
+            stored["schedule"] = "trunk"
+        return stored
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,9 +28,9 @@ class DesignSpace:
     ``flops``: smallest and largest 6 N D of a run. ``n_params``, ``n_tokens``, ``ratio`` (D / N): smallest and largest,
     by default those for which recipes are tuned (runs outside mislead more than they inform:
     docs/research/sampling.md). ``sizes``: the only N, where models come in a ladder. ``categories``: of the mixes.
-    ``mixes``: shares to train on, (m, n_categories). ``supply``: most tokens of each category that a run may see (its unique tokens times the allowed
-    epochs), (n_categories,). ``overhead``: cost of a run in addition to 6 N D. ``replicates``: most runs of a point,
-    each with another seed.
+    ``mixes``: shares to train on, (m, n_categories). ``supply``: most tokens of each category that a run may see (its
+    unique tokens times the allowed epochs), (n_categories,). ``overhead``: cost of a run in addition to 6 N D.
+    ``replicates``: most runs of a point, each with another seed.
 
     Raises:
         InputError: a range is empty, the mixes do not fit the categories, or the limits allow no run.

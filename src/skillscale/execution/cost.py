@@ -13,7 +13,7 @@ from skillscale.execution.grid import tokens_to_train
 from skillscale.formatting import format_count, format_duration, format_flops, format_number, format_percent
 from skillscale.lm.model.shape import shape_for, size_ladder
 from skillscale.lm.train import hyperparameters
-from skillscale.lm.train.loop import step_seconds
+from skillscale.lm.train.stepper import step_seconds
 from skillscale.point import DesignPoint
 from skillscale.record import ModelSize
 
@@ -85,7 +85,7 @@ class GridCost:
             lines.append(
                 f"{trunks} trunks serve the {len(self.points)} runs for {format_flops(self.flops_spent)} FLOP, "
                 f"{format_percent(self.flops_spent / self.flops)} of the cost of separate runs. The last "
-                f"{format_percent(self.config.train.decay_share)} of a run are not shared."
+                f"{format_percent(self.config.train.cooldown_fraction)} of a run are not shared."
             )
         here = f"{format_duration(3600 * self.hours)} with {self.n_workers} workers"
         gpus = (
@@ -166,8 +166,10 @@ def _work(points: Sequence[DesignPoint], config: Config) -> npt.NDArray[np.float
 def _training(points: Sequence[DesignPoint], config: Config | None) -> npt.NDArray[np.float64]:
     """6 N times the tokens that each point takes itself, (n,); all of its own where there is no ``config``."""
     n = np.array([point.n_params for point in points], dtype=float)
-    branches = config is not None and config.train.schedule == "trunk"
-    tokens = tokens_to_train(points, config.train.decay_share) if config and branches else [p.n_tokens for p in points]
+    branches = config is not None and config.train.schedule == "wsd"
+    tokens = (
+        tokens_to_train(points, config.train.cooldown_fraction) if config and branches else [p.n_tokens for p in points]
+    )
     return np.asarray(6 * n * np.array(tokens, dtype=float))
 
 

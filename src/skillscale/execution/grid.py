@@ -85,7 +85,7 @@ def grid_points(
     Raises:
         InputError: a budget too small to train its largest size on one sequence.
     """
-    study, branches = config.study, config.train.schedule == "trunk"
+    study, branches = config.study, config.train.schedule == "wsd"
     rounds: list[tuple[int, GridPoint]] = []
     for budget in budgets or study.budgets:
         around = shared_sizes(budget, study) if branches else budget_sizes(budget, study)
@@ -112,7 +112,7 @@ def _by_trunk(rounds: Sequence[tuple[int, GridPoint]]) -> list[GridPoint]:
     return [point for _, point in ordered]
 
 
-def tokens_to_train(points: Sequence[DesignPoint], decay_share: float) -> list[float]:
+def tokens_to_train(points: Sequence[DesignPoint], cooldown_fraction: float) -> list[float]:
     """Tokens that each point takes itself, where points of one trunk go on from one another: its decay and its part.
 
     The trunk up to where the next shorter point left it is taken over from there.
@@ -121,7 +121,7 @@ def tokens_to_train(points: Sequence[DesignPoint], decay_share: float) -> list[f
     own: dict[str, float] = {}
     for point in sorted(points, key=lambda point: point.n_tokens):
         own[point.key] = point.n_tokens - reached_by.get(point.stable_phase, 0.0)
-        reached_by[point.stable_phase] = (1 - decay_share) * point.n_tokens
+        reached_by[point.stable_phase] = (1 - cooldown_fraction) * point.n_tokens
     return [own[point.key] for point in points]
 
 

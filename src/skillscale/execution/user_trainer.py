@@ -4,12 +4,10 @@ The process is started once a worker and told one point after the other, so that
 It can raise, hang, crash or leak: the run fails with its reason, and the worker goes on.
 """
 
-import importlib.util
 import math
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -25,6 +23,7 @@ from skillscale.errors import DivergedError, InputError, LeaseLostError, Trainin
 from skillscale.execution.worker import work
 from skillscale.execution.worker_pool import parent_exited
 from skillscale.record import Measurement, RunRecord
+from skillscale.runs.user_function import BadLossesError, check_losses, describe_error, load_function
 
 if TYPE_CHECKING:
     from skillscale.tracking import RunWriter, StudyStore
@@ -231,7 +230,7 @@ def _serve(connection: Connection, path: str, function: str, skills: Sequence[st
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     try:
-        train = _loaded(Path(path), function)
+        train = load_function(Path(path), function)
     except (Exception, SystemExit) as error:
         connection.send((_REFUSED, _reason(error)))
         return
@@ -244,67 +243,14 @@ def _serve(connection: Connection, path: str, function: str, skills: Sequence[st
         try:
             said: tuple[str, Any] = _LOSSES, check_losses(train(n_params, n_tokens, mix, seed), skills)
         except (Exception, SystemExit) as error:
-            if not isinstance(error, _BadAnswerError):
+            if not isinstance(error, BadLossesError):
                 traceback.print_exc()
             said = _FAILED, _reason(error)
         connection.send(said)
 
 
-def check_losses(answer: Any, skills: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Loss and sem of each skill, from what a trainer returned.
-
-    Raises:
-        ValueError: it is not what was asked for; the message says how.
-    """
-    if not isinstance(answer, Mapping):
-        raise _BadAnswerError(f"the trainer returned {type(answer).__name__}, not a mapping of skills to losses")
-    missing, others = [name for name in skills if name not in answer], [name for name in answer if name not in skills]
-    if missing or others:
-        parts = [f"no loss of {', '.join(missing)}"] * bool(missing)
-        parts += [f"a loss of {', '.join(map(str, others))}, which nobody asked for"] * bool(others)
-        raise _BadAnswerError(
-            f"the trainer returned {' and '.join(parts)}; asked for (--target_skills) are {', '.join(skills)}"
-        )
-    return {name: _loss_and_sem(name, answer[name]) for name in skills}
-
-
-class _BadAnswerError(ValueError):
-    """What a trainer returned is not what was asked for."""
-
-
-def _loss_and_sem(name: str, value: Any) -> tuple[float, float]:
-    loss, sem = value if isinstance(value, tuple | list) and len(value) == 2 else (value, None)
-    try:
-        numbers = float(loss), math.nan if sem is None else float(sem)
-    except (TypeError, ValueError):
-        raise _BadAnswerError(f"the trainer returned {value!r} for {name}, not a loss or (loss, sem)") from None
-    if not (math.isfinite(numbers[0]) and numbers[0] > 0):
-        raise _BadAnswerError(f"the trainer returned a loss of {numbers[0]} for {name}; it must be a number above 0")
-    if numbers[1] < 0 or math.isinf(numbers[1]):
-        raise _BadAnswerError(f"the trainer returned a sem of {numbers[1]} for {name}; it must be a number from 0")
-    return numbers
-
-
-def _loaded(path: Path, name: str) -> Callable[..., Any]:
-    sys.path.insert(0, str(path.parent))  # as if the file were run: it may import its neighbours
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise InputError(f"{path.name} has no function {name!r}")
-    return function  # type: ignore[no-any-return]
-
-
 def _reason(error: BaseException) -> str:
-    if isinstance(error, _BadAnswerError | InputError):
-        return str(error)
-    last = traceback.extract_tb(error.__traceback__)[-1:]
-    place = "".join(f" ({Path(one.filename).name}, line {one.lineno})" for one in last)
-    return f"the trainer raised {type(error).__name__}: {error}{place}"
+    return str(error) if isinstance(error, InputError) else f"the trainer {describe_error(error)}"
 
 
 def _follow(parent: int) -> None:

@@ -19,8 +19,8 @@ from skillscale.record import DataSet, Provenance, RunRecord, RunState
 
 if TYPE_CHECKING:
     from skillscale.lm.data.prepare import PreparedData
-    from skillscale.lm.train.cooldown_branches import StablePhaseCheckpoint
     from skillscale.lm.train.loop import TrainProgress
+    from skillscale.lm.train.stable_phase import StablePhaseCheckpoint
     from skillscale.tracking import RunWriter, Study
 
 _REPORT_EVERY_S = 15.0
@@ -89,7 +89,7 @@ def train_claimed(writer: "RunWriter", context: WorkerContext, study: "Study") -
         checkpoint = context.cache / "checkpoints" / f"{writer.run_id}.pt"
         trunk = _trunk(writer, context, study) if recipe.optimizer_plan.stable_phase else None
         measure = partial(
-            run.train_and_measure, recipe, context.config, context.prepared, checkpoint=checkpoint, trunk=trunk,
+            run.train_and_measure, recipe, context.config, context.prepared, checkpoint=checkpoint, stable_phase=trunk,
             on_progress=_progress_reporter(writer, context.progress),
             should_stop=lambda: parent_exited() or not writer.keep_alive(),
         )  # fmt: skip
@@ -128,12 +128,12 @@ def train_claimed(writer: "RunWriter", context: WorkerContext, study: "Study") -
 
 def _trunk(writer: "RunWriter", context: WorkerContext, study: "Study") -> "StablePhaseCheckpoint":
     """The file that the runs of a trunk share in this study; longer ones go on from what this one leaves."""
-    from skillscale.lm.train.cooldown_branches import StablePhaseCheckpoint
+    from skillscale.lm.train.stable_phase import StablePhaseCheckpoint
 
     point = writer.point
     name = digest([study.name, point.stable_phase, context.config.hash, context.prepared.data_hash])
     longer = any(other.n_tokens > point.n_tokens for other in _waiting(point, study))
-    return StablePhaseCheckpoint(path=context.cache / "trunks" / f"{name}.pt", goes_on=longer)
+    return StablePhaseCheckpoint(path=context.cache / "trunks" / f"{name}.pt", is_reused=longer)
 
 
 def _waiting(point: DesignPoint, study: "Study") -> list[DesignPoint]:
@@ -149,7 +149,7 @@ def _waiting(point: DesignPoint, study: "Study") -> list[DesignPoint]:
 def _forget(trunk: "StablePhaseCheckpoint | None", writer: "RunWriter", study: "Study") -> None:
     """Delete the state of a trunk that no point waits for any more."""
     if trunk is not None and not _waiting(writer.point, study):
-        trunk.forget()
+        trunk.delete()
 
 
 def data_sets(prepared: "PreparedData") -> list[DataSet]:

@@ -236,7 +236,7 @@ def draw_crossover(study: CrossoverStudy) -> Figure:
 def draw_similarity(study: ValidationSimilarityStudy, C: float) -> Figure:
     """Draw the normalised loss of every validation set against the ratio of two categories."""
     with mpl.rc_context(STYLE):
-        pooled = [similarity for similarity in study.likenesses if math.isnan(similarity.C)]
+        pooled = [similarity for similarity in study.similarities if math.isnan(similarity.C)]
         figure, panels = make_panels(max(len(pooled), 1), height=1.75, share_y=True)
         profiles = study.profile_table()
         profiles = profiles[profiles["C"] == C] if len(profiles) else profiles
@@ -245,7 +245,9 @@ def draw_similarity(study: ValidationSimilarityStudy, C: float) -> Figure:
                 _draw_profile(panel, profiles, name, SKILL_COLOURS[at], 1.2)
             _draw_profile(panel, profiles, similarity.column, INK, 1.6)
             panel.set_title(similarity.column.removeprefix("set/"))
-            panel.set_title(f"similar to: {similarity.like}", loc="right", fontsize=7, fontweight="normal", color=SOFT)
+            panel.set_title(
+                f"similar to: {similarity.similar_to}", loc="right", fontsize=7, fontweight="normal", color=SOFT
+            )
             panel.grid()
             if len(profiles):
                 set_log_axis(

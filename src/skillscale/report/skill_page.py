@@ -17,8 +17,8 @@ from skillscale.formatting import (
 )
 from skillscale.laws.results import Interval, Status, StudyResults, Verdict
 from skillscale.laws.skills.crossover import Crossover, CrossoverOutcome
-from skillscale.laws.skills.regression import LEAST
-from skillscale.laws.skills.skill_study import PAIR, SkillStudy, last_shift
+from skillscale.laws.skills.regression import MIN_MIXES
+from skillscale.laws.skills.skill_study import PAIR, SkillStudy, largest_budget_shift
 from skillscale.laws.skills.validation_shift import composition_table
 from skillscale.laws.skills.verdicts import Confirmation, ConfirmedVerdict, confirmed_verdict_table, required_runs_table
 from skillscale.report import skill_figures, style
@@ -89,7 +89,7 @@ def skill_frames(study: SkillStudy | None) -> dict[str, pd.DataFrame]:
     tables = {
         "splits": confirmed_verdict_table(study.verdicts),
         "composition_shifts": composition_table(study.shifts),
-        "runs_needed": required_runs_table(study.needed),
+        "runs_needed": required_runs_table(study.required),
         "optima_of_every_set": study.fits.minima_table(),
     }
     if study.shares is not None:
@@ -101,8 +101,8 @@ def skill_frames(study: SkillStudy | None) -> dict[str, pd.DataFrame]:
         }
     if study.crossover is not None:
         tables |= {"crossover": study.crossover.crossover_table(), "crossover_points": study.crossover.points_table()}
-    if study.likeness is not None:
-        tables |= {"likeness": study.likeness.likeness_table(), "profiles": study.likeness.profile_table()}
+    if study.similarity is not None:
+        tables |= {"likeness": study.similarity.similarity_table(), "profiles": study.similarity.profile_table()}
     return tables
 
 
@@ -125,7 +125,7 @@ def _split_figures(study: SkillStudy) -> list[Figure]:
     )
     tables = (
         _folded_table("Residuals of skills and data sets", confirmed_verdict_table(study.verdicts)),
-        _folded_table("How many times the runs a claim would need", required_runs_table(study.needed)),
+        _folded_table("How many times the runs a claim would need", required_runs_table(study.required)),
     )
     return [make_figure("splits", title, style.to_svg(skill_figures.draw_splits(study.verdicts)), caption, tables)]
 
@@ -176,7 +176,7 @@ def _interval_ends(value: Interval) -> str:
 def _shift_figures(study: SkillStudy) -> list[Figure]:
     title = "Effect of the composition of the validation set"
     base_shifts = [shift for shift in study.shifts if shift.mix == study.base]
-    last = last_shift(study)
+    last = largest_budget_shift(study)
     if last is None:
         why = "; ".join(dict.fromkeys(shift.reason for shift in base_shifts)) or "there is one skill"
         return [
@@ -232,9 +232,9 @@ def _missing_mixes(n_mixes: int, skills: Sequence[str], study: SkillStudy) -> st
         "The effect of the share of a skill's data on N*, the crossover of two skills and the similarity of validation "
         "sets need"
     )
-    if n_mixes < LEAST:
+    if n_mixes < MIN_MIXES:
         return (
-            f"The runs have {plural(n_mixes, 'mix')}. {takes} at least {LEAST} mixes at one budget. Run `skillscale "
+            f"The runs have {plural(n_mixes, 'mix')}. {takes} at least {MIN_MIXES} mixes at one budget. Run `skillscale "
             "grid --study mix-ablation-hour` and `--study ratio-hour`, and report these studies."
         )
     if not skills:
@@ -243,7 +243,7 @@ def _missing_mixes(n_mixes: int, skills: Sequence[str], study: SkillStudy) -> st
             "file, or `mix` and `categories` in the column map."
         )
     reasons = dict.fromkeys(effect.reason for effect in study.shares.effects if effect.reason) if study.shares else {}
-    return f"{takes} optima of {LEAST} mixes at one budget: {'; '.join(reasons) or 'there are fewer'}."
+    return f"{takes} optima of {MIN_MIXES} mixes at one budget: {'; '.join(reasons) or 'there are fewer'}."
 
 
 def _elasticity_text(study: SkillStudy, skills: Sequence[str]) -> str:
@@ -274,7 +274,7 @@ def _equal_share_text(study: SkillStudy) -> str:
         return ""
     comparisons = [
         comparison
-        for comparison in study.shares.equal
+        for comparison in study.shares.equal_shares
         if math.isnan(comparison.C)
         and {comparison.first, comparison.second} == set(study.pair)
         and comparison.ratio.is_finite
@@ -303,20 +303,20 @@ def _ratio_figures(study: SkillStudy, smallest: float) -> list[Figure]:
                 ),
             )
         )  # fmt: skip
-    if study.likeness is not None:
+    if study.similarity is not None:
         by_skill: dict[str, list[str]] = {}
-        for similarity in study.likeness.likenesses:
+        for similarity in study.similarity.similarities:
             if math.isnan(similarity.C):
-                by_skill.setdefault(similarity.like, []).append(similarity.column.removeprefix("set/"))
+                by_skill.setdefault(similarity.similar_to, []).append(similarity.column.removeprefix("set/"))
         summary = "; ".join(f"{like}: {join_words(names)}" for like, names in by_skill.items())
         figures.append(
             make_figure(
                 "likeness", "Similarity of validation sets to skills",
-                style.to_svg(skill_figures.draw_similarity(study.likeness, smallest)),
+                style.to_svg(skill_figures.draw_similarity(study.similarity, smallest)),
                 f"Loss at the optimum of each mix at {power(smallest)} FLOP, minus its mean over mixes and divided by "
                 f"its scatter, with those of the two skills. The data sets inside the two skills are not shown. Over "
                 f"all budgets: {summary}. Each set is judged separately: about one in ten is wrong at this level.",
-                (_folded_table("Similarity", study.likeness.likeness_table()),),
+                (_folded_table("Similarity", study.similarity.similarity_table()),),
             )
         )  # fmt: skip
     return figures

@@ -109,7 +109,7 @@ class ColumnMap:
             if self.unit("skills", name) != 1:
                 raise InputError(f"{name} is a perplexity, which has no unit; leave it out of units, or of perplexity")
 
-    def named(self) -> list[tuple[str, str]]:
+    def key_columns(self) -> list[tuple[str, str]]:
         """Every column with the key that names it."""
         pairs = [(f"n_params.{name}".rstrip("."), column) for name, column in self.n_params.items()]
         pairs += [("n_tokens", self.n_tokens), ("flops", self.flops), ("budget", self.budget), ("seed", self.seed)]

@@ -38,14 +38,14 @@ class RawTable:
 
     ``frame``: the cells that are wanted; ``names``: of all columns that there are; ``labels``: unique names of the
     rows, None where they have none; ``run``: the column that tells runs apart where the mapping names none;
-    ``unusable``: files or runs that were left out; ``notes``: what is odd.
+    ``excluded``: files or runs that were left out; ``notes``: what is odd.
     """
 
     frame: pd.DataFrame
     names: tuple[str, ...]
     labels: tuple[str, ...] | None = None
     run: str = ""
-    unusable: tuple[ExcludedRun, ...] = ()
+    excluded: tuple[ExcludedRun, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -55,7 +55,7 @@ def read_raw_table(path: Path, columns: ColumnMap) -> RawTable:
     Raises:
         InputError: no such file, one that can't be read, or a join that finds nothing.
     """
-    wanted = {column for _, column in columns.named()} | {STATE, NAME, FILE, STEP}
+    wanted = {column for _, column in columns.key_columns()} | {STATE, NAME, FILE, STEP}
     other = _beside(path, columns.join) if columns.join else None
     if columns.join:
         wanted |= set(columns.join.by)
@@ -84,7 +84,7 @@ def _one(path: Path, wanted: Set[str], columns: ColumnMap) -> RawTable:
 def _results(files: Sequence[tuple[Path, str]], columns: ColumnMap, place: str) -> RawTable:
     """Checkpoints of the harness; those of one model are one run."""
     read = read_results(files, columns, place)
-    return RawTable(frame=read.frame, names=tuple(map(str, read.frame.columns)), run=MODEL, unusable=read.unusable,
+    return RawTable(frame=read.frame, names=tuple(map(str, read.frame.columns)), run=MODEL, excluded=read.excluded,
                  notes=read.notes)  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def _folder(path: Path, wanted: Set[str], columns: ColumnMap, *, leave: Path | N
     frames = [sheet.frame.dropna(axis=1, how="all") for sheet in sheets]
     kept = dict.fromkeys(str(name) for sheet in sheets for name in sheet.frame.columns)
     frame = pd.concat(frames, ignore_index=True).reindex(columns=list(kept))
-    whole = RawTable(frame=frame, names=names, run=FILE, unusable=tuple(unusable))
+    whole = RawTable(frame=frame, names=names, run=FILE, excluded=tuple(unusable))
     return _history(whole, columns, path.name)
 
 
@@ -314,7 +314,7 @@ def _taken(sheet: RawTable, kept: npt.NDArray[np.bool_], left: Sequence[tuple[st
     """The names of the rows that are kept, and the others as left out."""
     labels = sheet.labels and tuple(label for label, there in zip(sheet.labels, kept, strict=True) if there)
     unusable = tuple(ExcludedRun(run_id=run, skill="", reason=why) for run, why in left)
-    return replace(sheet, labels=labels, unusable=sheet.unusable + unusable)
+    return replace(sheet, labels=labels, excluded=sheet.excluded + unusable)
 
 
 def _keys(frame: pd.DataFrame) -> list[tuple[str, ...]]:

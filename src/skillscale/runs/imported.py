@@ -67,7 +67,7 @@ def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, conv
         statuses = ", ".join(sorted({run.status for run in runs})) or "it has no runs"
         raise InputError(f"no run of {place} is FINISHED ({statuses}); only finished runs are imported")
     known = list(dict.fromkeys(key for run in finished for key in run.told))
-    found = {column: _full_name(column, known, place) for _, column in columns.named()}
+    found = {column: _full_name(column, known, place) for _, column in columns.key_columns()}
     read = {name: [_cell(run.told.get(full)) for run in finished] for name, full in found.items() if full}
     # The other names are there for the message on one that no run has
     frame = pd.DataFrame({**dict.fromkeys(known), **read}, index=range(len(finished)))
@@ -80,8 +80,8 @@ def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, conv
     )
     by_id = {run.run_id: run for run in finished}
     full = {name: found[one.loss] for name, one in columns.skills.items()}
-    mended = (_with_nan(one, by_id, full) for one in table.unusable)
-    return replace(table, unusable=(*others, *mended))
+    mended = (_with_nan(one, by_id, full) for one in table.excluded)
+    return replace(table, excluded=(*others, *mended))
 
 
 def _with_nan(one: ExcludedRun, runs: Mapping[str, ExternalRun], full: Mapping[str, str]) -> ExcludedRun:
@@ -115,7 +115,7 @@ def _table_of_rows(rows: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[
         categories=categories,
         weights=weights,
         convention=sources[0]["convention"] if sources else "",
-        unusable=tuple(
+        excluded=tuple(
             ExcludedRun(run_id=run, skill=skill, reason=why) for one in sources for run, skill, why in one["unusable"]
         ),
         notes=tuple(note for one in sources for note in one["notes"]),

@@ -31,7 +31,7 @@ class LmEvalResults:
     """A row a checkpoint: ``file``, ``model``, ``revision``, ``model_num_parameters`` and ``TASK/METRIC[,FILTER]``."""
 
     frame: pd.DataFrame
-    unusable: tuple[ExcludedRun, ...]
+    excluded: tuple[ExcludedRun, ...]
     notes: tuple[str, ...]
 
 
@@ -83,7 +83,7 @@ def read_results(files: Sequence[tuple[Path, str]], columns: ColumnMap, place: s
         row.update({**own, **one.metrics})
     if told := [column.loss for column in columns.skills.values() if column.loss in again]:
         notes.append(f"{join_first(told)} came more than once for a checkpoint; the newest file counts")
-    return LmEvalResults(frame=pd.DataFrame(list(rows.values())), unusable=tuple(unusable), notes=tuple(notes))
+    return LmEvalResults(frame=pd.DataFrame(list(rows.values())), excluded=tuple(unusable), notes=tuple(notes))
 
 
 def _read(path: Path, name: str) -> _File:

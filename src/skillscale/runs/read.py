@@ -78,9 +78,9 @@ class LoadedRuns:
         """Which columns are what, of those that any run has measured."""
         table = self.table
         return MeasuredColumns(
-            skills=tuple(name for name in table.judged if table.runs[name].notna().any()),
+            skills=tuple(name for name in table.judged_skills if table.runs[name].notna().any()),
             aggregates=tuple(name for name in table.aggregates if table.runs[name].notna().any()),
-            splits=table.splits, categories=table.own_categories, validation=table.validation,
+            splits=table.splits, categories=table.skill_categories, validation=table.validation,
         )  # fmt: skip
 
     @property
@@ -314,7 +314,7 @@ def table_of_records(records: Sequence[RunRecord], skills: Sequence[str], *, bud
     )
     return RunTable(
         runs=pd.DataFrame(rows), skills=tuple(skills), categories=tuple(categories),
-        unusable=unusable, sampled=frozenset(record.run_id for record in finished if record.purpose),
+        excluded=unusable, sampled=frozenset(record.run_id for record in finished if record.purpose),
     )  # fmt: skip
 
 
@@ -356,10 +356,10 @@ def exclusion_lines(runs: LoadedRuns) -> list[str]:
     """Return what was excluded from the runs and why, and the notes of their table, for a person."""
     table = runs.table
     lines = [f"note: {note}" for note in table.notes]
-    if not (runs.imported and table.unusable):
-        return lines + describe_exclusions(table.unusable)
-    rows = sum(not item.skill for item in table.unusable)
-    return [*lines, f"excluded by the import: {plural(rows, 'run')}, {len(table.unusable) - rows} losses"]
+    if not (runs.imported and table.excluded):
+        return lines + describe_exclusions(table.excluded)
+    rows = sum(not item.skill for item in table.excluded)
+    return [*lines, f"excluded by the import: {plural(rows, 'run')}, {len(table.excluded) - rows} losses"]
 
 
 def describe_exclusions(unusable: Sequence[ExcludedRun]) -> list[str]:

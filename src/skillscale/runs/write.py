@@ -121,7 +121,7 @@ def _structure(table: RunTable, names: Sequence[str]) -> dict[str, Any]:
     parts = {name for one in table.splits if one.skill in names for name in one.others}
     return {
         "splits": {skill: told for skill, told in splits.items() if told},
-        "sets": [name for name in names if name not in table.judged and name not in parts],
+        "sets": [name for name in names if name not in table.judged_skills and name not in parts],
         "categories": {skill: name for skill, name in table.categories_of.items() if skill in names},
         "validation": {
             name: dict(weights) for name, weights in table.weights.items() if len(there(*weights)) == len(weights)

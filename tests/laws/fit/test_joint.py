@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from planted_laws import CATEGORIES, CENTRE, bound, scattered, truth
+from simulated_studies import NoiseDraws, plant_skills
 
 from skillscale.errors import FitError, InputError
 from skillscale.laws.fit.data import RunData
@@ -13,7 +14,6 @@ from skillscale.laws.forms.catalogue import LAWS
 from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, resampling_labels
 from skillscale.laws.uncertainty.joint_bootstrap import joint_bootstrap
 from skillscale.laws.uncertainty.resamples import interval
-from skillscale.simulation.studies import NoiseDraws, plant_skills
 
 LAW = LAWS["chinchilla"]
 SKILLS = {"code": (1.2, 0.40), "prose": (1.9, 0.34), "wiki": (1.5, 0.31)}

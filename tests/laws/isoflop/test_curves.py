@@ -6,12 +6,12 @@ import runpy
 import numpy as np
 import pandas as pd
 import pytest
+from simulated_studies import Grid, NoiseModel, PlantedLaw, random_planted_law, simulate_study
 
 from skillscale.errors import InputError
 from skillscale.laws.isoflop.curves import CURVES, find_minima, fit_isoflops, huber_pseudo_values, lowest
 from skillscale.laws.results import IsoflopMinimum, Status
 from skillscale.laws.uncertainty.resamples import Resamples
-from skillscale.simulation.studies import Grid, NoiseModel, PlantedLaw, random_planted_law, simulate_study
 
 BUDGETS = (5e10, 1.6e11, 5e11)
 

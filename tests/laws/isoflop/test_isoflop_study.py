@@ -6,6 +6,7 @@ import runpy
 import numpy as np
 import pandas as pd
 import pytest
+from simulated_studies import Grid, NoiseModel, PlantedLaw, demo_study, random_planted_law, simulate_study
 
 from skillscale.errors import FitError, InputError
 from skillscale.laws.fit.request import FitRequest, UnfittedSkill, fit_all
@@ -13,7 +14,6 @@ from skillscale.laws.fit.skill_law import split_by_skill
 from skillscale.laws.forms.catalogue import LAWS
 from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Interval, Status, StudyResults, Verdict
-from skillscale.simulation.studies import Grid, NoiseModel, PlantedLaw, demo_study, random_planted_law, simulate_study
 
 SKILLS = ["knowledge", "code", "prose"]
 

@@ -374,7 +374,7 @@ def test_messages():
         weighted_optimum(fitted, 0, {"code": 1})
     with pytest.raises(InputError, match="no law depends on the mix: chinchilla"):
         best_mix(fitted, 1e12, {"code": 1})
-    with pytest.raises(InputError, match=r"mix must be shares .* sums to 1\.2"):
+    with pytest.raises(InputError, match=r"shares must not be negative and must sum to 1: .* sums to 1\.2"):
         weighted_optimum(mixed, 1e12, {"code": 1}, [0.5, 0.5, 0.2])
     with pytest.raises(InputError, match=r"no category wikis was fitted \(did you mean wiki\?\)"):
         weighted_optimum(mixed, 1e12, {"code": 1}, {"wikis": 1.0})

@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from simulated_studies import Grid, NoiseModel, PlantedLaw, simulate_study
 
 from skillscale.errors import InputError
 from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import IsoflopMinimum, Status, StudyResults
-from skillscale.laws.skills.crossover import Crossover, CrossoverOutcome, crossover_of_line, crossover_study
+from skillscale.laws.skills.crossover import Crossover, CrossoverOutcome, crossover_study, locate_crossover
 from skillscale.laws.skills.regression import FittedLine
 from skillscale.laws.skills.validation_similarity import NEITHER, UNRESOLVED, similarity_study
-from skillscale.simulation.studies import Grid, NoiseModel, PlantedLaw, simulate_study
 
 BUDGET = 1.6e11
 COLUMNS = ["code", "knowledge", "stack", "web", "flat"]
@@ -26,7 +26,7 @@ def line(level: float, slope: float, sd: tuple[float, float], seed: int = 0) -> 
 
 def found(level: float, slope: float, sd: tuple[float, float]) -> Crossover:
     names = {"first": "code", "second": "knowledge", "over": "code", "under": "knowledge", "C": 1.0, "reason": ""}
-    return crossover_of_line(line(level, slope, sd), names, 0.9)
+    return locate_crossover(line(level, slope, sd), names, 0.9)
 
 
 def fieller(level: float, slope: float, sd: tuple[float, float]) -> tuple[float, float]:
@@ -125,14 +125,14 @@ def test_skills_that_stay_apart_or_together_have_no_crossing_to_tell(fits):
 
 def test_validation_sets_are_told_by_what_they_follow(fits):
     study = similarity_study(fits, COLUMNS[2:], first="knowledge", second="code", over="code", under="knowledge")
-    told = {one.column: one for one in study.likenesses if not math.isnan(one.C)}
-    assert (told["stack"].like, told["web"].like) == ("code", "knowledge")
+    told = {one.column: one for one in study.similarities if not math.isnan(one.C)}
+    assert (told["stack"].similar_to, told["web"].similar_to) == ("code", "knowledge")
     assert told["web"].chance > 0.99
     assert told["stack"].difference.hi < 0
-    assert told["flat"].like == UNRESOLVED
+    assert told["flat"].similar_to == UNRESOLVED
     assert "can't be told from noise" in told["flat"].reason
     assert len(study.profile_table()) == 5 * 5
-    assert len(study.likeness_table()) == 3 * 2
+    assert len(study.similarity_table()) == 3 * 2
     loss = study.profile_table().query("column == 'stack'").sort_values("ratio")["loss"]
     assert loss.is_monotonic_decreasing
 
@@ -163,7 +163,7 @@ def likeness_of(size: float, kind: str, rng: np.random.Generator) -> str:
         power_laws=(), size_gaps=(), laws=(), curve_versus_law=(), excluded=(),
     )  # fmt: skip
     study = similarity_study(fits, ["own"], first="knowledge", second="code", over="code", under="knowledge")
-    return study.likenesses[-1].like
+    return study.similarities[-1].similar_to
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_followers_in_a_noisy_study_are_never_told_to_follow_nothing():
     for seed in range(10):
         noisy = fit(ratio_study(0.0, noise=0.03, seeds=1, seed=seed))
         study = similarity_study(noisy, COLUMNS[2:], first="knowledge", second="code", over="code", under="knowledge")
-        told += [(one.column, one.like) for one in study.likenesses if math.isnan(one.C)]
+        told += [(one.column, one.similar_to) for one in study.similarities if math.isnan(one.C)]
     assert {like for column, like in told if column == "stack"} <= {"code", UNRESOLVED}
     assert {like for column, like in told if column == "web"} <= {"knowledge", UNRESOLVED}
     assert sum(like in ("code", "knowledge", NEITHER) for column, like in told if column == "flat") <= 2

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from simulated_studies import Grid, NoiseModel, PlantedLaw, simulate_study
 
 from skillscale.errors import InputError
 from skillscale.laws.isoflop.study import fit_study
@@ -12,7 +13,6 @@ from skillscale.laws.results import Status, StudyResults
 from skillscale.laws.skills.crossover import CrossoverOutcome, crossover_study
 from skillscale.laws.skills.regression import MixEffectDraws, MixOptima, fit_line
 from skillscale.laws.skills.share_effects import share_study
-from skillscale.simulation.studies import Grid, NoiseModel, PlantedLaw, simulate_study
 
 BUDGETS = (1.2e11, 1.08e12)
 ELASTICITY = {"knowledge": 0.30, "code": 0.10}
@@ -71,7 +71,7 @@ def test_a_slope_is_in_parameters_per_unit_share(fits):
 
 def test_skills_are_compared_at_equal_share_and_not_beyond_their_mixes(fits):
     told = share_study(fits, {"knowledge": "knowledge", "code": "code"}, at=(0.2, 0.4, 0.6))
-    by_share = {one.share: one for one in told.equal if math.isnan(one.C)}
+    by_share = {one.share: one for one in told.equal_shares if math.isnan(one.C)}
     for share in (0.2, 0.4):
         right = math.exp((ELASTICITY["knowledge"] - ELASTICITY["code"]) * math.log(share / 0.5))
         assert by_share[share].ratio.lo < right < by_share[share].ratio.hi
@@ -107,12 +107,12 @@ def test_mixes_that_scatter_more_than_their_noise_widen_the_line():
 
 
 def test_errors_that_all_mixes_share_go_together_in_the_resamples():
-    """The same luck in every mix, on runs of the same sizes and seed, against other luck in each."""
+    """The same effect_draws in every mix, on runs of the same sizes and seed, against other effect_draws in each."""
     rng = np.random.default_rng(3)
     runs = ablation(rng, noise=0.0)
-    luck = np.tile(0.002 * rng.normal(size=14), len(SHARES))
+    effect_draws = np.tile(0.002 * rng.normal(size=14), len(SHARES))
     together = []
-    for order in (luck, rng.permutation(luck)):
+    for order in (effect_draws, rng.permutation(effect_draws)):
         fits = fit(runs.assign(**{skill: runs[skill] * np.exp(order) for skill in ELASTICITY}))
         draws = MixOptima.of(fits, "knowledge", BUDGETS[0]).draws
         together.append(np.corrcoef(draws.T)[np.triu_indices(len(SHARES), 1)].mean())
@@ -150,7 +150,7 @@ def test_two_skills_are_averaged_over_the_same_budgets(fits):
     cut = fit(runs.assign(knowledge=runs["knowledge"].where(~lost)))
     told = share_study(cut, {"knowledge": "knowledge", "code": "code"}, at=(0.2, 0.4))
     for share in (0.2, 0.4):
-        small, large, pooled = (one for one in told.equal if one.share == share)
+        small, large, pooled = (one for one in told.equal_shares if one.share == share)
         right = math.exp((ELASTICITY["knowledge"] - ELASTICITY["code"]) * math.log(share / 0.5))
         assert small.status is Status.TOO_FEW_MIXES
         assert "knowledge: no line" in small.reason
@@ -172,10 +172,10 @@ def test_budgets_without_a_share_in_common_have_no_mean():
     for one in (*told.effects, *told.differences):
         assert one.status is (Status.BEYOND if math.isnan(one.C) else Status.OK)
         assert one.elasticity.is_finite is not math.isnan(one.C)
-    for one in (told.effects[-1], told.differences[-1], told.equal[-1]):
+    for one in (told.effects[-1], told.differences[-1], told.equal_shares[-1]):
         assert one.status is Status.BEYOND
         assert "no range in common" in one.reason
-    assert not told.equal[-1].ratio.is_finite
+    assert not told.equal_shares[-1].ratio.is_finite
     *single, over_all = crossover_study(cut, "code", "knowledge", over="code", under="knowledge").crossovers
     assert {one.status for one in single} == {Status.OK}
     assert over_all.status is Status.BEYOND
@@ -200,7 +200,7 @@ def test_two_mixes_make_no_line(fits):
     runs = ablation(np.random.default_rng(0))
     told = share_study(fit(runs[runs["mix"].isin(["k0.1", "k0.5"])]), {"knowledge": "knowledge", "code": "code"})
     assert {one.status for one in told.effects} == {Status.TOO_FEW_MIXES}
-    assert {one.status for one in told.equal} == {Status.TOO_FEW_MIXES}
+    assert {one.status for one in told.equal_shares} == {Status.TOO_FEW_MIXES}
     assert "2 distinct shares of knowledge" in told.effects[0].reason
 
 

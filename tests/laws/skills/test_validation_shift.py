@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from simulated_studies import demo_study
 
 from skillscale.errors import InputError
 from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Status
 from skillscale.laws.skills.validation_shift import composition_shifts, composition_table, range_bounds
-from skillscale.simulation.studies import demo_study
 
 SKILLS = ["knowledge", "code", "prose"]
 

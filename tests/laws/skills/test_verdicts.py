@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from simulated_studies import Grid, NoiseModel, PlantedLaw, simulate_study
 
 from skillscale.errors import InputError
 from skillscale.laws.isoflop.study import fit_study
@@ -20,7 +21,6 @@ from skillscale.laws.skills.verdicts import (
     required_runs_table,
 )
 from skillscale.laws.uncertainty.resamples import holm
-from skillscale.simulation.studies import Grid, NoiseModel, PlantedLaw, simulate_study
 
 GAPS = {
     "hungry": 0.3, "hungry_out": 0.3, "turned": 0.3, "turned_out": -0.3, "alone": -0.3, "alone_out": 0.0, "none": 0.0,

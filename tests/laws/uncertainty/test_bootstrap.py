@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from planted_laws import bound, scattered, truth
 from scipy.stats import kurtosis
+from simulated_studies import NoiseDraws, plant
 
 from skillscale.errors import FitError
 from skillscale.laws.fit.data import RunData
@@ -22,7 +23,6 @@ from skillscale.laws.uncertainty.bootstrap import (
     sandwich,
 )
 from skillscale.laws.uncertainty.resamples import interval
-from skillscale.simulation.studies import NoiseDraws, plant
 
 THETA = np.array([1.8, 60.0, 120.0, 0.41, 0.37])
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from planted_laws import bound, scattered, truth
+from simulated_studies import NoiseDraws, design_points, plant
 
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
@@ -14,7 +15,6 @@ from skillscale.laws.forms.catalogue import CHINCHILLA, LAWS
 from skillscale.laws.results import MultiStart
 from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, draw_parameters
 from skillscale.laws.uncertainty.diagnostics import diagnose_fit, residual_pattern_p
-from skillscale.simulation.studies import NoiseDraws, design_points, plant
 
 THETA = np.array([1.8, 60.0, 120.0, 0.41, 0.37])
 

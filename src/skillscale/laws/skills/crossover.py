@@ -17,16 +17,16 @@ import pandas as pd
 from skillscale.laws.forms.nd import Array
 from skillscale.laws.results import Interval, Status, StudyResults, bounds, table
 from skillscale.laws.skills.regression import (
-    LEAST,
+    MIN_MIXES,
     FittedLine,
     MixEffectDraws,
     MixOptima,
     category_shares,
-    check_names,
+    describe_excluded,
+    describe_excluded_by_budget,
     fit_line,
-    interval_of_line,
     mean_line,
-    pooled_interval,
+    require_columns,
     slope_interval,
 )
 from skillscale.laws.uncertainty.resamples import interval
@@ -124,9 +124,9 @@ def crossover_study(
     Raises:
         InputError: a column was not fitted, or a category is not one of the runs'.
     """
-    check_names(fits, (first, second))
+    require_columns(fits, (first, second))
     ratios = log_ratios(fits, over, under)
-    luck = MixEffectDraws.draw(fits.mixes, fits.resamples, np.random.default_rng([seed, 11]))
+    effect_draws = MixEffectDraws.draw(fits.mixes, fits.resamples, np.random.default_rng([seed, 11]))
     found, lines, gaps, points = [], [], [], []
     names: dict[str, Any] = {"first": first, "second": second, "over": over, "under": under}
     for C in sorted({one.C for one in fits.minima}):
@@ -136,18 +136,20 @@ def crossover_study(
         gaps.append(gap)
         x = np.array([ratios[mix] for mix in gap.mixes])
         distinct = len(np.unique(np.round(x / _DISTINCT)))
-        if distinct < LEAST:
-            reason = f"{distinct} distinct ratios with both optima; a line takes {LEAST}, better 5"
-            reason += f"; {interval_of_line(gap.left_out)}" if gap.left_out else ""
+        if distinct < MIN_MIXES:
+            reason = f"{distinct} distinct ratios with both optima; a line takes {MIN_MIXES}, better 5"
+            reason += f"; {describe_excluded(gap.excluded)}" if gap.excluded else ""
             found.append(Crossover(**names, C=C, status=Status.TOO_FEW_MIXES, reason=reason))
             continue
-        lines.append(fit_line(gap, x, luck))
+        lines.append(fit_line(gap, x, effect_draws))
         found.append(
-            crossover_of_line(lines[-1], names | {"C": C, "reason": interval_of_line(gap.left_out)}, fits.level)
+            locate_crossover(lines[-1], names | {"C": C, "reason": describe_excluded(gap.excluded)}, fits.level)
         )
     if lines:
-        reason = "; ".join(filter(None, [f"mean over {len(lines)} of {len(gaps)} budgets", pooled_interval(gaps)]))
-        found.append(crossover_of_line(mean_line(lines), names | {"C": math.nan, "reason": reason}, fits.level))
+        reason = "; ".join(
+            filter(None, [f"mean over {len(lines)} of {len(gaps)} budgets", describe_excluded_by_budget(gaps)])
+        )
+        found.append(locate_crossover(mean_line(lines), names | {"C": math.nan, "reason": reason}, fits.level))
     return CrossoverStudy(level=fits.level, crossovers=tuple(found), points=table(points))
 
 
@@ -157,15 +159,15 @@ def log_ratios(fits: StudyResults, over: str, under: str) -> dict[str, float]:
     Raises:
         InputError: a category is not one of the runs'.
     """
-    check_names(fits, (), (over, under))
+    require_columns(fits, (), (over, under))
     a, b = category_shares(fits, over), category_shares(fits, under)
     return {mix: math.log(a[mix] / b[mix]) for mix in fits.mixes if a[mix] > 0 and b[mix] > 0}
 
 
-def crossover_of_line(line: FittedLine, names: dict[str, Any], level: float) -> Crossover:
+def locate_crossover(line: FittedLine, names: dict[str, Any], level: float) -> Crossover:
     """What a line of differences says of its zero; nothing where it is a mean of lines of no ratio in common."""
-    if line.apart:
-        return Crossover(**names | {"reason": f"{names['reason']}; {line.apart}"}, status=Status.BEYOND)
+    if line.unusable_reason:
+        return Crossover(**names | {"reason": f"{names['reason']}; {line.unusable_reason}"}, status=Status.BEYOND)
     x = np.linspace(line.lo, line.hi, _STEPS)
     drawn = line.draws[:, :1] + line.draws[:, 1:] * (x - line.centre)
     lo, hi = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)

@@ -22,7 +22,7 @@ from skillscale.laws.forms.nd import Array
 from skillscale.laws.results import Interval, IsoflopMinimum, Status, StudyResults
 from skillscale.laws.uncertainty.resamples import interval, robust_sd
 
-LEAST = 3  # mixes for a line whose scatter can be seen
+MIN_MIXES = 3  # mixes for a line whose scatter can be seen
 _SD = 1e-6  # least error of ln N*, for weights
 
 
@@ -73,7 +73,7 @@ class FittedLine:
     draws: Array = field(repr=False)
 
     @property
-    def apart(self) -> str:
+    def unusable_reason(self) -> str:
         """Why the line is of no use, or nothing: a mean of lines that have no x in common."""
         return "" if self.lo < self.hi else "its budgets' mixes have no range in common; run the same mixes at each"
 
@@ -90,7 +90,7 @@ class FittedLine:
 class MixOptima:
     """The optima of one column at one budget in the mixes that have them.
 
-    ``value``: ln N* (n,), with ``draws`` (K, n); ``left_out``: mixes whose minimum was refused, with the reason.
+    ``value``: ln N* (n,), with ``draws`` (K, n); ``excluded``: mixes whose minimum was refused, with the reason.
     """
 
     column: str
@@ -98,7 +98,7 @@ class MixOptima:
     mixes: tuple[str, ...]
     value: Array
     draws: Array = field(repr=False)
-    left_out: tuple[tuple[str, str], ...] = ()
+    excluded: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, fits: StudyResults, column: str, C: float) -> "MixOptima":
@@ -110,7 +110,7 @@ class MixOptima:
         return cls(
             column=column, C=C, mixes=tuple(one.mix for one in good), value=np.array([log_N(one) for one in good]),
             draws=np.column_stack([one.draws[:, 0] for one in good]) if good else np.empty((fits.resamples, 0)),
-            left_out=refused + tuple((mix, "no runs at this budget") for mix in lacking),
+            excluded=refused + tuple((mix, "no runs at this budget") for mix in lacking),
         )  # fmt: skip
 
     def only(self, keep: Mapping[str, bool], why: str) -> "MixOptima":
@@ -119,7 +119,7 @@ class MixOptima:
         gone = tuple((mix, why) for mix in self.mixes if not keep[mix])
         return MixOptima(
             column=self.column, C=self.C, mixes=tuple(self.mixes[i] for i in at), value=self.value[at],
-            draws=self.draws[:, at], left_out=self.left_out + gone,
+            draws=self.draws[:, at], excluded=self.excluded + gone,
         )  # fmt: skip
 
     def minus(self, other: "MixOptima") -> "MixOptima":
@@ -130,7 +130,7 @@ class MixOptima:
         return MixOptima(
             column=f"{self.column} - {other.column}", C=self.C, mixes=tuple(both),
             value=self.value[own] - other.value[its], draws=self.draws[:, own] - other.draws[:, its],
-            left_out=self.left_out + lost,
+            excluded=self.excluded + lost,
         )  # fmt: skip
 
 
@@ -140,14 +140,19 @@ def log_N(minimum: IsoflopMinimum) -> float:
 
 
 def fit_line(
-    optima: MixOptima, x: Array, luck: MixEffectDraws, *, values: Array | None = None, drawn: Array | None = None
+    optima: MixOptima,
+    x: Array,
+    effect_draws: MixEffectDraws,
+    *,
+    values: Array | None = None,
+    drawn: Array | None = None,
 ) -> FittedLine:
-    """The line through the optima of ``LEAST`` mixes or more, each weighed by its precision.
+    """The line through the optima of ``MIN_MIXES`` mixes or more, each weighed by its precision.
 
     Args:
         optima: whose ln N* has the precisions.
         x: of each mix, (n,).
-        luck: what draws add to mixes.
+        effect_draws: what draws add to mixes.
         values: y (n,) in place of ln N*, about 1 in size; ``drawn``: their draws (K, n).
     """
     y, draws = (optima.value, optima.draws) if values is None or drawn is None else (values, drawn)
@@ -159,7 +164,7 @@ def fit_line(
     level, slope = project @ y
     return FittedLine(
         centre=centre, level=float(level), slope=float(slope), lo=float(x.min()), hi=float(x.max()), tau=tau,
-        p_scatter=p_scatter, draws=(draws + luck.of(optima.mixes, tau)) @ project.T,
+        p_scatter=p_scatter, draws=(draws + effect_draws.of(optima.mixes, tau)) @ project.T,
     )  # fmt: skip
 
 
@@ -196,7 +201,7 @@ def _scatter(x: Array, y: Array, draws: Array, sd: Array) -> tuple[float, float]
     return math.sqrt(max(excess, 0.0) / room), float((1 + (noise >= found).sum()) / (1 + len(noise)))
 
 
-def check_names(fits: StudyResults, columns: Sequence[str], categories: Sequence[str] = ()) -> None:
+def require_columns(fits: StudyResults, columns: Sequence[str], categories: Sequence[str] = ()) -> None:
     """Check that columns were fitted, and that the runs' mixes have the categories.
 
     Raises:
@@ -221,14 +226,14 @@ def category_shares(fits: StudyResults, category: str) -> dict[str, float]:
     return {str(mix): float(share) for mix, share in fits.runs.groupby("mix")[f"mix/{category}"].mean().items()}
 
 
-def interval_of_line(left_out: Iterable[tuple[str, str]]) -> str:
+def describe_excluded(excluded: Iterable[tuple[str, str]]) -> str:
     """Mixes that were left out, by name and reason."""
-    return "; ".join(f"without {mix} ({why})" for mix, why in left_out)
+    return "; ".join(f"without {mix} ({why})" for mix, why in excluded)
 
 
-def pooled_interval(budgets: Sequence[MixOptima]) -> str:
+def describe_excluded_by_budget(budgets: Sequence[MixOptima]) -> str:
     """Mixes that were left out at some budgets, by name and the number of them."""
-    times = Counter(mix for one in budgets for mix, _ in one.left_out)
+    times = Counter(mix for one in budgets for mix, _ in one.excluded)
     return f"without {', '.join(f'{mix} at {n} of {len(budgets)}' for mix, n in times.items())}" if times else ""
 
 

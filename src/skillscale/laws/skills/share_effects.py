@@ -18,16 +18,16 @@ from skillscale.errors import InputError
 from skillscale.laws.forms.nd import Array
 from skillscale.laws.results import Interval, Status, StudyResults, bounds, table
 from skillscale.laws.skills.regression import (
-    LEAST,
+    MIN_MIXES,
     FittedLine,
     MixEffectDraws,
     MixOptima,
     category_shares,
-    check_names,
+    describe_excluded,
+    describe_excluded_by_budget,
     fit_line,
-    interval_of_line,
     mean_line,
-    pooled_interval,
+    require_columns,
     slope_interval,
 )
 from skillscale.laws.uncertainty.resamples import holm, interval, two_sided_p
@@ -104,7 +104,7 @@ class ShareStudy:
 
     level: float
     effects: tuple[ShareEffect, ...]
-    equal: tuple[EqualShareComparison, ...]
+    equal_shares: tuple[EqualShareComparison, ...]
     differences: tuple[SlopeDifference, ...]
     points: pd.DataFrame = field(repr=False, compare=False)
 
@@ -132,7 +132,7 @@ class ShareStudy:
             {"first": one.first, "second": one.second, "C": one.C, "share": one.share}
             | bounds("ratio", one.ratio)
             | {"p": one.p, "status": str(one.status), "reason": one.reason}
-            for one in self.equal
+            for one in self.equal_shares
         )
 
     def difference_table(self) -> pd.DataFrame:
@@ -213,11 +213,11 @@ def share_study(
     effects, points = [], []
     lines: dict[tuple[str, float], _Lines] = {}
     for column, category in categories.items():
-        luck, shares = MixEffectDraws.draw(fits.mixes, fits.resamples, rng), category_shares(fits, category)
+        effect_draws, shares = MixEffectDraws.draw(fits.mixes, fits.resamples, rng), category_shares(fits, category)
         points += _points(fits, column, category, shares)
         optima = [_optima(fits, column, C, category, shares) for C in budgets]
         for one in optima:
-            effect, found = _effect(one, category, shares, luck, fits.level)
+            effect, found = _effect(one, category, shares, effect_draws, fits.level)
             effects.append(effect)
             if found is not None:
                 lines[column, one.C] = found
@@ -228,13 +228,13 @@ def share_study(
     two = [each for pair in pairs for each in _compared(lines, pair, budgets)]
     return ShareStudy(
         level=fits.level, effects=_with_holm(effects), points=table(points),
-        equal=tuple(_equal(each, share, fits.level) for each in two for share in at),
+        equal_shares=tuple(_equal(each, share, fits.level) for each in two for share in at),
         differences=tuple(_difference(each, fits.level) for each in two),
     )  # fmt: skip
 
 
 def _check(fits: StudyResults, categories: Mapping[str, str], pairs: Sequence[tuple[str, str]]) -> None:
-    check_names(fits, list(categories), list(categories.values()))
+    require_columns(fits, list(categories), list(categories.values()))
     for name in {name for pair in pairs for name in pair} - set(categories):
         raise InputError(f"{name} is to be compared, but has no category; name it in categories")
 
@@ -256,22 +256,22 @@ def _optima(fits: StudyResults, column: str, C: float, category: str, shares: Ma
 
 
 def _effect(
-    some: MixOptima, category: str, shares: Mapping[str, float], luck: MixEffectDraws, level: float
+    some: MixOptima, category: str, shares: Mapping[str, float], effect_draws: MixEffectDraws, level: float
 ) -> tuple[ShareEffect, _Lines | None]:
     x = np.array([shares[mix] for mix in some.mixes])
     distinct = len(np.unique(np.round(x / _DISTINCT)))
     names: dict[str, Any] = {"skill": some.column, "category": category, "C": some.C, "mixes": some.mixes}
-    if distinct < LEAST:
-        lost = f"; {interval_of_line(some.left_out)}" if some.left_out else ""
-        reason = f"{distinct} distinct shares of {category} with an optimum; a line takes {LEAST}, better 5{lost}"
+    if distinct < MIN_MIXES:
+        lost = f"; {describe_excluded(some.excluded)}" if some.excluded else ""
+        reason = f"{distinct} distinct shares of {category} with an optimum; a line takes {MIN_MIXES}, better 5{lost}"
         return ShareEffect(**names, status=Status.TOO_FEW_MIXES, reason=reason), None
     scale = math.exp(float(some.value.mean()))
     lines = _Lines(
-        slope=fit_line(some, x, luck, values=np.exp(some.value) / scale, drawn=np.exp(some.draws) / scale),
-        relative=fit_line(some, x, luck), elasticity=fit_line(some, np.log(x), luck), scale=scale,
+        slope=fit_line(some, x, effect_draws, values=np.exp(some.value) / scale, drawn=np.exp(some.draws) / scale),
+        relative=fit_line(some, x, effect_draws), elasticity=fit_line(some, np.log(x), effect_draws), scale=scale,
     )  # fmt: skip
     effect = ShareEffect(
-        **names, status=Status.OK, reason=interval_of_line(some.left_out), slope=_slope(lines, level),
+        **names, status=Status.OK, reason=describe_excluded(some.excluded), slope=_slope(lines, level),
         relative=slope_interval(lines.relative, level), elasticity=slope_interval(lines.elasticity, level),
         p=two_sided_p(lines.elasticity.draws[:, 1]), p_scatter=lines.elasticity.p_scatter, line=lines.elasticity,
     )  # fmt: skip
@@ -292,13 +292,13 @@ def _mean(own: Sequence[_Lines]) -> _Lines:
 def _pooled(category: str, optima: Sequence[MixOptima], own: Sequence[_Lines], level: float) -> ShareEffect:
     """The mean of a column's lines, where budgets have any, with the mixes that it does without."""
     names: dict[str, Any] = {"skill": optima[0].column, "category": category, "C": math.nan}
-    lost = pooled_interval(optima)
+    lost = describe_excluded_by_budget(optima)
     if not own:
-        reason = f"no budget has {LEAST} mixes of distinct share with an optimum"
+        reason = f"no budget has {MIN_MIXES} mixes of distinct share with an optimum"
         return ShareEffect(**names, status=Status.TOO_FEW_MIXES, reason=_joined(reason, lost))
     mean, over = _mean(own), f"mean over {len(own)} of {len(optima)} budgets"
-    if mean.elasticity.apart:
-        return ShareEffect(**names, status=Status.BEYOND, reason=_joined(over, mean.elasticity.apart, lost))
+    if mean.elasticity.unusable_reason:
+        return ShareEffect(**names, status=Status.BEYOND, reason=_joined(over, mean.elasticity.unusable_reason, lost))
     return ShareEffect(
         **names, status=Status.OK, reason=_joined(over, "the slope in parameters is each budget's own", lost),
         relative=slope_interval(mean.relative, level), elasticity=slope_interval(mean.elasticity, level),
@@ -345,7 +345,11 @@ def _pair_over(
         reason = "no budget has a line of both, too few mixes with an optimum"
         return _Pair(**about, status=Status.TOO_FEW_MIXES, reason=reason)
     two = _mean([lines[first, C] for C in both]), _mean([lines[second, C] for C in both])
-    apart = [f"{name}: {one.elasticity.apart}" for name, one in zip(names, two, strict=True) if one.elasticity.apart]
+    apart = [
+        f"{name}: {one.elasticity.unusable_reason}"
+        for name, one in zip(names, two, strict=True)
+        if one.elasticity.unusable_reason
+    ]
     reason = _joined(f"mean over {len(both)} of {len(budgets)} budgets", *apart)
     if apart:
         return _Pair(**about, status=Status.BEYOND, reason=reason)

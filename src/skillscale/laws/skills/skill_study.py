@@ -9,7 +9,7 @@ import pandas as pd
 from skillscale.laws.isoflop.study import Laws, fit_study
 from skillscale.laws.results import StudyResults
 from skillscale.laws.skills.crossover import CrossoverStudy, crossover_study, log_ratios
-from skillscale.laws.skills.regression import LEAST
+from skillscale.laws.skills.regression import MIN_MIXES
 from skillscale.laws.skills.share_effects import ShareStudy, share_study
 from skillscale.laws.skills.validation_shift import CompositionShift, composition_shifts
 from skillscale.laws.skills.validation_similarity import ValidationSimilarityStudy, similarity_study
@@ -44,7 +44,7 @@ class MeasuredColumns:
         of_splits = [name for one in self.splits for name in one.others]
         return tuple(dict.fromkeys([*self.skills, *of_splits, *self.validation]))
 
-    def among(self, columns: Sequence[str]) -> tuple[SkillColumns, ...]:
+    def restrict_to(self, columns: Sequence[str]) -> tuple[SkillColumns, ...]:
         """The splits of every skill among some columns, with what of them is there too."""
 
         def there(names: Sequence[str]) -> tuple[str, ...]:
@@ -73,11 +73,11 @@ class SkillStudy:
     fits: StudyResults
     verdicts: tuple[ConfirmedVerdict, ...] = ()
     shifts: tuple[CompositionShift, ...] = ()
-    needed: tuple[RequiredRuns, ...] = ()
+    required: tuple[RequiredRuns, ...] = ()
     pair: tuple[str, str] | None = None
     shares: ShareStudy | None = None
     crossover: CrossoverStudy | None = None
-    likeness: ValidationSimilarityStudy | None = None
+    similarity: ValidationSimilarityStudy | None = None
 
 
 def skill_study(
@@ -106,17 +106,17 @@ def skill_study(
     there = {one.skill for one in fits.minima}
     skills = [name for name in measured.skills if name in there]
     own = {name: category for name, category in measured.categories.items() if name in skills}
-    several = len(fits.mixes) >= LEAST
+    several = len(fits.mixes) >= MIN_MIXES
     pair = _pair(fits, own) if several else None
     parts = _parts(measured, pair or ())
     return SkillStudy(
         base=base, fits=fits, pair=pair,
-        verdicts=_verdicts(fits, measured.among(columns), base),
+        verdicts=_verdicts(fits, measured.restrict_to(columns), base),
         shifts=composition_shifts(fits, skills) if len(skills) > 1 else (),
-        needed=tuple(one for one in required_runs(fits) if one.mix == base and one.skill in skills),
+        required=tuple(one for one in required_runs(fits) if one.mix == base and one.skill in skills),
         shares=share_study(fits, own) if several and own else None,
         crossover=_crossover(fits, pair, own) if pair else None,
-        likeness=_likeness(fits, pair, own, [name for name in columns if name not in parts]) if pair else None,
+        similarity=_likeness(fits, pair, own, [name for name in columns if name not in parts]) if pair else None,
     )  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def _pair(fits: StudyResults, categories: Mapping[str, str]) -> tuple[str, str] 
         if categories[first] == categories[second]:
             continue
         ratios = log_ratios(fits, categories[second], categories[first]).values()
-        if len({round(ratio, 2) for ratio in ratios}) >= LEAST:
+        if len({round(ratio, 2) for ratio in ratios}) >= MIN_MIXES:
             spans[first, second] = round(max(ratios) - min(ratios), 6)
     return PAIR if PAIR in spans else max(spans, key=lambda pair: spans[pair], default=None)
 
@@ -158,7 +158,7 @@ def _likeness(
     )  # fmt: skip
 
 
-def last_shift(study: SkillStudy) -> CompositionShift | None:
+def largest_budget_shift(study: SkillStudy) -> CompositionShift | None:
     """What another validation set does at the largest budget of the base mix: named before anything was looked at."""
     known = [one for one in study.shifts if one.mix == study.base and one.largest.is_finite]
     return max(known, key=lambda one: one.C, default=None)

@@ -21,7 +21,7 @@ import pandas as pd
 from skillscale.errors import InputError
 from skillscale.laws.forms.nd import Array
 from skillscale.laws.results import Interval, IsoflopMinimum, Status, StudyResults, bounds, table
-from skillscale.laws.skills.regression import check_names, log_N
+from skillscale.laws.skills.regression import log_N, require_columns
 from skillscale.laws.uncertainty.resamples import robust_sd
 
 _SD = 1e-9
@@ -52,7 +52,7 @@ def composition_shifts(fits: StudyResults, columns: Sequence[str]) -> tuple[Comp
     Raises:
         InputError: fewer than 2 columns, or one that was not fitted.
     """
-    check_names(fits, columns)
+    require_columns(fits, columns)
     if len(set(columns)) < 2:
         raise InputError(f"a composition has 2 columns or more, but there is {', '.join(columns) or 'none'}")
     minima = {(one.mix, one.C, one.skill): one for one in fits.minima}

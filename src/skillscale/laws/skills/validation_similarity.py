@@ -22,7 +22,7 @@ import pandas as pd
 from skillscale.laws.forms.nd import Array
 from skillscale.laws.results import Interval, IsoflopMinimum, Status, StudyResults, bounds, table
 from skillscale.laws.skills.crossover import log_ratios
-from skillscale.laws.skills.regression import LEAST, check_names
+from skillscale.laws.skills.regression import MIN_MIXES, require_columns
 from skillscale.laws.uncertainty.resamples import interval
 
 NEITHER, UNRESOLVED = "neither", "not resolved"
@@ -44,7 +44,7 @@ class ValidationSimilarity:
     C: float
     status: Status
     reason: str
-    like: str = UNRESOLVED
+    similar_to: str = UNRESOLVED
     to_first: Interval = field(default_factory=Interval)
     to_second: Interval = field(default_factory=Interval)
     difference: Interval = field(default_factory=Interval)
@@ -57,23 +57,23 @@ class ValidationSimilarityStudy:
     """The likeness of every column at each budget and over all, with the profiles behind it."""
 
     level: float
-    likenesses: tuple[ValidationSimilarity, ...]
+    similarities: tuple[ValidationSimilarity, ...]
     profiles: pd.DataFrame = field(repr=False, compare=False)
 
-    def likeness_table(self) -> pd.DataFrame:
+    def similarity_table(self) -> pd.DataFrame:
         """One row a column and budget, and one of all budgets (C is NaN).
 
         Columns: column first second C like chance, to_first, to_second and difference, each with _lo and _hi, n_mixes
         status reason.
         """
         return table(
-            {"column": one.column, "first": one.first, "second": one.second, "C": one.C, "like": one.like}
+            {"column": one.column, "first": one.first, "second": one.second, "C": one.C, "like": one.similar_to}
             | {"chance": one.chance}
             | bounds("to_first", one.to_first)
             | bounds("to_second", one.to_second)
             | bounds("difference", one.difference)
             | {"n_mixes": one.n_mixes, "status": str(one.status), "reason": one.reason}
-            for one in self.likenesses
+            for one in self.similarities
         )
 
     def profile_table(self) -> pd.DataFrame:
@@ -108,7 +108,7 @@ def similarity_study(
     Raises:
         InputError: a column was not fitted, or a category is not one of the runs'.
     """
-    check_names(fits, (*columns, first, second))
+    require_columns(fits, (*columns, first, second))
     ratios = log_ratios(fits, over, under)
     budgets = sorted({one.C for one in fits.minima})
     profiles = {(name, C): _profile(fits, name, C, ratios) for name in (*columns, first, second) for C in budgets}
@@ -119,7 +119,7 @@ def similarity_study(
         found += [_likeness([three[C]], about | {"C": C}, fits.level) for C in budgets]
         found.append(_likeness(list(three.values()), about | {"C": math.nan}, fits.level))
     rows = [row for (name, C), profile in profiles.items() for row in _rows(name, C, profile, ratios, fits.level)]
-    return ValidationSimilarityStudy(level=fits.level, likenesses=tuple(found), profiles=table(rows))
+    return ValidationSimilarityStudy(level=fits.level, similarities=tuple(found), profiles=table(rows))
 
 
 def _profile(fits: StudyResults, name: str, C: float, ratios: dict[str, float]) -> _Profile:
@@ -140,7 +140,7 @@ def _likeness(budgets: Sequence[Sequence[_Profile]], about: dict[str, Any], leve
     n_mixes = 0
     for three in budgets:
         both = [mix for mix in three[0].mixes if all(mix in one.mixes for one in three)]
-        if len(both) < LEAST:
+        if len(both) < MIN_MIXES:
             continue
         n_mixes = max(n_mixes, len(both))
         for part, one in zip(parts, three, strict=True):
@@ -148,19 +148,19 @@ def _likeness(budgets: Sequence[Sequence[_Profile]], about: dict[str, Any], leve
             values = np.vstack([one.value[at], one.draws[:, at]])
             part.append(values - values.mean(axis=1, keepdims=True))
     if not n_mixes:
-        reason = f"fewer than {LEAST} mixes where all three columns have an optimum"
+        reason = f"fewer than {MIN_MIXES} mixes where all three columns have an optimum"
         return ValidationSimilarity(**about, status=Status.TOO_FEW_MIXES, reason=reason)
     own, near, far = (np.hstack(part) for part in parts)
     to_first, to_second = _correlation(own, near), _correlation(own, far)
     gap = to_first - to_second
     bands = [_band(each, level) for each in (to_first, to_second, gap)]
-    told: dict[str, Any] = {"like": UNRESOLVED, "reason": ""}
+    told: dict[str, Any] = {"similar_to": UNRESOLVED, "reason": ""}
     if all(_unlike(own, skill, level) for skill in (near, far)):
-        told["like"] = NEITHER
+        told["similar_to"] = NEITHER
     elif bands[2].lo > 0 and bands[0].lo > 0:
-        told["like"] = about["first"]
+        told["similar_to"] = about["first"]
     elif bands[2].hi < 0 and bands[1].lo > 0:
-        told["like"] = about["second"]
+        told["similar_to"] = about["second"]
     elif _band(_beyond_noise(own, own), level).lo <= 0:
         told["reason"] = "its changes with the mix can't be told from noise; add seeds, or mixes further apart"
     return ValidationSimilarity(

@@ -1,4 +1,4 @@
-"""What the other processes of a run do: hear which run is next, train along, until the first one has ended."""
+"""A follower process: it trains each run that the leader announces, until the leader exits."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from skillscale.lm.data.token_arrays import TokenArray, open_tokens
 from skillscale.lm.train.devices import select_device
 from skillscale.lm.train.loop import train
 from skillscale.lm.train.process_group import (
-    STARTER,
+    LEADER_PID,
     ControlMessage,
     LeaderExitedError,
     ProcessGroup,
@@ -29,95 +29,91 @@ from skillscale.lm.train.process_group import (
 from skillscale.point import DesignPoint
 from skillscale.record import ModelSize, OptimizerPlan
 
-_LOOK_EVERY_S = 1.0
+_POLL_S = 1.0
 
 
 def announce_run(
-    team: ProcessGroup, point: DesignPoint, size: ModelSize, optimizer_plan: OptimizerPlan, config: TrainConfig,
+    group: ProcessGroup, point: DesignPoint, size: ModelSize, optimizer_plan: OptimizerPlan, config: TrainConfig,
     categories: Mapping[str, TokenArray],
 ) -> None:  # fmt: skip
-    """Tell the others which run is next; nobody is there where this process is alone."""
-    if team.size == 1:
+    """Send the next run to the followers, if there are any."""
+    if group.size == 1:
         return
-    told = {
+    announcement = {
         "point": point.as_dict(),
         "size": asdict(size),
         "optimizer_plan": asdict(optimizer_plan),
         "train": asdict(config),
         "tokens": {name: str(tokens.folder and tokens.folder.absolute()) for name, tokens in categories.items()},
     }
-    team.said(ControlMessage.RUN, json.dumps(told).encode())
+    group.broadcast(ControlMessage.START_RUN, json.dumps(announcement).encode())
 
 
 def run_as_follower(config: TrainConfig) -> int | None:
-    """Follow the first process where srun or torchrun started this one beside it; None: this is the first.
+    """Follow the leader if srun or torchrun started this process as a follower. Return None in the leader.
 
     Raises:
-        InputError: a device that is not there, or too many or few processes.
+        InputError: a device is missing, or the number of processes is wrong.
     """
-    if detect_launcher(config.n_devices) is None:  # the others are started with the first run
+    if detect_launcher(config.n_devices) is None:  # the leader starts the followers with its first run
         return None
-    team = process_group_for(
-        config, select_device(config.device, config.devices)
-    )  # at once: they wait, even if no run comes
-    return None if team.is_first else follow_leader(team)
+    group = process_group_for(config, select_device(config.device, config.devices))  # now: followers wait for runs
+    return None if group.is_leader else follow_leader(group)
 
 
-def follow_leader(team: ProcessGroup) -> int:
-    """Train along until the first one ends; return how many runs that were.
+def follow_leader(group: ProcessGroup) -> int:
+    """Train every announced run until the leader exits; return the number of runs.
 
     Raises:
-        InputError: data that are not on this machine.
+        InputError: the data are not on this machine.
     """
     runs = 0
     while True:
         try:
-            word, load = team.said()
-        except RuntimeError:  # it ended without a word
+            message, payload = group.broadcast()
+        except RuntimeError:  # the leader ended without a message
             return runs
-        if word is ControlMessage.END:
+        if message is ControlMessage.EXIT:
             return runs
-        if word is ControlMessage.RUN:
+        if message is ControlMessage.START_RUN:
             runs += 1
-            with suppress(DivergedError, LeaderExitedError):  # the first one says so
-                _train_along(json.loads(load), team)
+            with suppress(DivergedError, LeaderExitedError):  # the leader reports it
+                _train_announced(json.loads(payload), group)
 
 
-def _train_along(told: Mapping[str, dict[str, object]], team: ProcessGroup) -> None:
-    point, size = DesignPoint.from_dict(told["point"]), ModelSize(**told["size"])  # type: ignore[arg-type]
-    stream = MixStream(
-        {name: _tokens(Path(str(folder))) for name, folder in told["tokens"].items()},
-        mix=point.mix, seed=point.seed, context=size.context,
-    )  # fmt: skip
+def _train_announced(announcement: Mapping[str, dict[str, object]], group: ProcessGroup) -> None:
+    point = DesignPoint.from_dict(announcement["point"])
+    size = ModelSize(**announcement["size"])  # type: ignore[arg-type]
+    tokens = {name: _open_tokens(Path(str(folder))) for name, folder in announcement["tokens"].items()}
     train(
         point,
         size=size,
-        optimizer_plan=OptimizerPlan(**told["optimizer_plan"]),  # type: ignore[arg-type]
-        stream=stream,
-        config=TrainConfig(**told["train"]),  # type: ignore[arg-type]
-        team=team,
+        optimizer_plan=OptimizerPlan(**announcement["optimizer_plan"]),  # type: ignore[arg-type]
+        stream=MixStream(tokens, mix=point.mix, seed=point.seed, context=size.context),
+        config=TrainConfig(**announcement["train"]),  # type: ignore[arg-type]
+        group=group,
     )
 
 
-def _tokens(folder: Path) -> TokenArray:
+def _open_tokens(folder: Path) -> TokenArray:
     try:
         return open_tokens(folder)
     except OSError as error:
         raise InputError(
-            f"{folder} can't be read on this machine ({error}); give a --cache on a file system that all nodes share"
+            f"{folder} can't be read on this machine: {error}. Set --cache to a file system that all nodes share."
         ) from error
 
 
-def _end_with(starter: int) -> None:
-    while os.getppid() == starter:
-        time.sleep(_LOOK_EVERY_S)
+def _exit_with(leader: int) -> None:
+    while os.getppid() == leader:
+        time.sleep(_POLL_S)
     os._exit(1)
 
 
 def main() -> None:
     """Follow the process that started this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C at the terminal is the first one's to answer
-    threading.Thread(target=_end_with, args=(int(os.environ[STARTER]),), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the leader handles a Ctrl-C at the terminal
+    threading.Thread(target=_exit_with, args=(int(os.environ[LEADER_PID]),), daemon=True).start()
     follow_leader(form_process_group(sys.argv[1], int(sys.argv[2]), 1))
 
 

@@ -3,9 +3,9 @@
     learning rate  = lr_coefficient N^lr_params_exponent D^lr_tokens_exponent, at most lr_max
     batch (tokens) = batch_coefficient D^batch_tokens_exponent, from batch_min to batch_max
 
-The form is the Step Law's (Li et al. 2025, arXiv 2503.04715), and as there N leaves the embedding out. The law's own
-coefficients are made for 6e7 parameters and more: at 1e4 its learning rate is several times too high. docs/research/decisions.md
-says where those in conf/train.yaml come from.
+The form is the Step Law (Li et al. 2025, arXiv 2503.04715); as there, N excludes the embedding. The published
+coefficients hold from 6e7 parameters: at 1e4 their learning rate is several times too high. docs/research/decisions.md
+explains the coefficients in conf/train.yaml.
 """
 
 from skillscale.config import TrainConfig
@@ -18,7 +18,7 @@ MIN_STEPS = 100
 
 
 def optimizer_plan(point: DesignPoint, size: ModelSize, config: TrainConfig, *, context: int) -> OptimizerPlan:
-    """The optimisation of a point; D is rounded to whole batches (``n_tokens`` of the result times the context).
+    """Return the plan of a point. D is rounded to whole batches.
 
     Raises:
         InputError: D is less than one sequence.
@@ -35,26 +35,26 @@ def optimizer_plan(point: DesignPoint, size: ModelSize, config: TrainConfig, *, 
 
 
 def whole_sequences(n_tokens: int, context: int) -> int:
-    """Sequences that D holds.
+    """Return the number of whole sequences in D tokens.
 
     Raises:
-        InputError: not even one.
+        InputError: D is less than one sequence.
     """
     if n_tokens < context:
         raise InputError(
-            f"n_tokens is {n_tokens}, less than one sequence of {context} tokens; train on more tokens or lower "
-            "model.context"
+            f"n_tokens is {n_tokens}, less than one sequence of {context} tokens. Train on more tokens or lower "
+            "model.context."
         )
     return n_tokens // context
 
 
 def learning_rate(n_params_nonembed: int, n_tokens: int, config: TrainConfig) -> float:
-    """Peak learning rate = c N^a D^b, at most ``lr_max``."""
+    """Return the peak learning rate c N^a D^b, at most ``lr_max``."""
     from_n, from_d = n_params_nonembed**config.lr_params_exponent, n_tokens**config.lr_tokens_exponent
     return float(min(config.lr_coefficient * from_n * from_d, config.lr_max))
 
 
 def batch_sequences(n_tokens: int, config: TrainConfig, *, context: int) -> int:
-    """Sequences a batch: c D^b tokens within batch_min and batch_max, rounded to whole sequences."""
-    wanted: float = config.batch_coefficient * n_tokens**config.batch_tokens_exponent
-    return max(1, round(min(max(wanted, config.batch_min), config.batch_max) / context))
+    """Return the sequences per batch: c D^b tokens from batch_min to batch_max, rounded to whole sequences."""
+    batch: float = config.batch_coefficient * n_tokens**config.batch_tokens_exponent
+    return max(1, round(min(max(batch, config.batch_min), config.batch_max) / context))

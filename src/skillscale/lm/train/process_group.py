@@ -1,11 +1,11 @@
-"""The processes that train one run together, one a device: who is who, and the line on which the first tells the rest.
+"""The processes that train one run together, one per device, and the control channel between them.
 
-The first is the worker: it claims points, writes checkpoints, measures and records. The others train along: they hear
-which run is next, take their share of every batch, and know nothing of studies. torchrun or srun started them beside
-the first, all with the same command, or the first starts them itself on its own machine.
+The leader (rank 0) is the worker: it claims points, writes checkpoints, measures and records. The followers only train:
+the leader announces each run, and they take their share of every batch. torchrun or srun starts all processes with the
+same command. Otherwise the leader starts the followers on its machine.
 
-On the line everything is a word and some bytes, never an object to be unpickled. Who waits there waits in the kernel,
-for as long as the first one lives.
+A message on the channel is a number and some bytes, never a pickled object. A follower that waits for a message waits
+in the kernel, as long as the leader lives.
 """
 
 import atexit
@@ -22,7 +22,6 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from enum import IntEnum
 from functools import lru_cache
-from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -33,217 +32,233 @@ from torch import distributed
 
 from skillscale.config import TrainConfig
 from skillscale.errors import InputError, SkillscaleError
+from skillscale.lm.train.snapshots import TrainingSnapshot
 
-STARTER = "SKILLSCALE_FIRST"  # the process whose end ends those that it started
-_LISTENS = timedelta(days=30)  # the first one may measure, and wait for points, for long
-_AT_ONCE = 1 << 28  # bytes on the line
-_LOOK_EVERY_S = 1.0
+LEADER_PID = "SKILLSCALE_LEADER_PID"  # environment variable: a follower exits with this process
+_CHANNEL_TIMEOUT = timedelta(days=30)  # the leader may measure, and wait for points, for a long time
+_CHUNK_BYTES = 1 << 28
+_POLL_S = 1.0
 _GRACE_S = 30.0
 
 
 class ControlMessage(IntEnum):
-    """What the first one says."""
+    """A message of the leader."""
 
-    GO = 0  # take the next step
-    SAVE = 1  # help to put the state together
-    OVER = 2  # leave this run
-    RUN = 3  # train along: the run, as JSON
-    STATE = 4  # go on from this state; empty: from the beginning
-    END = 5  # no run will come
+    STEP = 0  # take the next step
+    SAVE = 1  # help to gather the state
+    LEAVE_RUN = 2
+    START_RUN = 3  # the run as JSON
+    STATE = 4  # resume from this state; empty: start from the first step
+    EXIT = 5  # no more runs
 
 
 class LeaderExitedError(SkillscaleError):
-    """The first process left the run that this one trains along with; it says why."""
+    """The leader left the run of this follower. The leader reports why."""
 
 
 class ProcessGroup:
-    """The processes of a run. ``rank``: of this one, 0 for the first; ``size``: how many; alone unless told."""
+    """The processes of a run. ``rank``: of this process, 0 for the leader; ``size``: number of processes."""
 
     def __init__(self, rank: int = 0, size: int = 1, environment: ClusterEnvironment | None = None) -> None:
         self.rank, self.size, self.environment = rank, size, environment
-        self._line = distributed.new_group(backend="gloo", timeout=_LISTENS) if size > 1 else None
-        self.is_lost = False
+        self._channel = distributed.new_group(backend="gloo", timeout=_CHANNEL_TIMEOUT) if size > 1 else None
+        self.is_broken = False
 
     @property
-    def is_first(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this process claims, writes and measures."""
         return self.rank == 0
 
-    def said(self, word: ControlMessage = ControlMessage.GO, load: bytes = b"") -> tuple[ControlMessage, bytes]:
-        """What the first one says; what the others give here counts for nothing."""
-        if self._line is None or self.is_lost:
-            return word, load
-        head = torch.tensor([word, len(load)])
-        distributed.broadcast(head, 0, group=self._line)
-        word, length = ControlMessage(int(head[0])), int(head[1])
-        told = torch.frombuffer(bytearray(load), dtype=torch.uint8) if load else torch.empty(length, dtype=torch.uint8)
-        for part in torch.split(told, _AT_ONCE) if length else ():
-            distributed.broadcast(part, 0, group=self._line)
-        return word, load if self.is_first else told.numpy().tobytes()
+    def broadcast(
+        self, message: ControlMessage = ControlMessage.STEP, payload: bytes = b""
+    ) -> tuple[ControlMessage, bytes]:
+        """Send a message of the leader to all, and return it. The arguments of followers are ignored."""
+        if self._channel is None or self.is_broken:
+            return message, payload
+        head = torch.tensor([message, len(payload)])
+        distributed.broadcast(head, 0, group=self._channel)
+        message, length = ControlMessage(int(head[0])), int(head[1])
+        data = torch.empty(length, dtype=torch.uint8)
+        if payload:
+            data = torch.frombuffer(bytearray(payload), dtype=torch.uint8)
+        for chunk in torch.split(data, _CHUNK_BYTES) if length else ():
+            distributed.broadcast(chunk, 0, group=self._channel)
+        return message, payload if self.is_leader else data.numpy().tobytes()
 
-    def shared(self, state: dict[str, Any] | None) -> dict[str, Any] | None:
-        """The state that the first one goes on from, for all; None: from the beginning."""
-        if self.size == 1:
-            return state
-        file = io.BytesIO()
-        if state is not None and self.is_first:
-            torch.save(state, file)
-        word, load = self.said(ControlMessage.STATE, file.getvalue())
-        if self.is_first:
-            return state
-        if word is not ControlMessage.STATE:
-            raise LeaderExitedError("the first process left this run before its first step")
-        return torch.load(io.BytesIO(load), map_location="cpu", weights_only=True) if load else None
-
-    def go_on(self, save: Callable[[], object]) -> None:
-        """Take the next step when the first one says so; until then help it to put states together.
+    def broadcast_snapshot(self, snapshot: TrainingSnapshot | None) -> TrainingSnapshot | None:
+        """Send the leader's state to all, and return it. None: start from the first step.
 
         Raises:
-            LeaderExitedError: it leaves this run.
+            LeaderExitedError: the leader leaves this run.
         """
-        word, _ = self.said(ControlMessage.GO)
-        while word is ControlMessage.SAVE:
-            save()
-            word, _ = self.said()
-        if word is not ControlMessage.GO:
-            raise LeaderExitedError("the first process left this run")
+        if self.size == 1:
+            return snapshot
+        file = io.BytesIO()
+        if snapshot is not None and self.is_leader:
+            torch.save(snapshot.as_dict(), file)
+        message, payload = self.broadcast(ControlMessage.STATE, file.getvalue())
+        if self.is_leader:
+            return snapshot
+        if message is not ControlMessage.STATE:
+            raise LeaderExitedError("the leader left this run before its first step. See its message.")
+        if not payload:
+            return None
+        return TrainingSnapshot.from_dict(torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
+
+    def sync(self, gather: Callable[[], object]) -> None:
+        """Wait until the leader takes the next step; before that, help to gather the state when it saves.
+
+        Raises:
+            LeaderExitedError: the leader leaves this run.
+        """
+        message, _ = self.broadcast(ControlMessage.STEP)
+        while message is ControlMessage.SAVE:
+            gather()
+            message, _ = self.broadcast()
+        if message is not ControlMessage.STEP:
+            raise LeaderExitedError("the leader left this run. See its message.")
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """A run that the first one may leave before its end: between two steps it tells the others.
+    def joint_run(self) -> Iterator[None]:
+        """Tell the followers if the leader leaves the run between two steps.
 
-        What is no error of ours may strike within a step, where nobody listens: then all of them end.
+        Any other exception may come within a step, when no follower listens. Then all processes exit.
         """
         try:
             yield
         except SkillscaleError:
-            if self.is_first:
-                self.said(ControlMessage.OVER)
+            if self.is_leader:
+                self.broadcast(ControlMessage.LEAVE_RUN)
             raise
         except BaseException:
-            self.is_lost = self.size > 1
+            self.is_broken = self.size > 1
             raise
 
     def share(self, first: int, count: int) -> tuple[int, int]:
-        """First sequence and number of this process's share of a batch; shares follow one another by rank.
+        """Return the first sequence and the number of sequences of this process. Shares are in the order of ranks.
 
         Raises:
-            InputError: it can't be divided evenly.
+            InputError: the batch does not divide evenly.
         """
         check_shares([count], self.size)
-        own = count // self.size
-        return first + self.rank * own, own
+        share = count // self.size
+        return first + self.rank * share, share
 
 
-ALONE = ProcessGroup()
+SINGLE_PROCESS = ProcessGroup()
 
 
 def process_group_for(config: TrainConfig, device: str) -> ProcessGroup:
-    """The processes that share the runs of this one, brought together once; ``device``: cpu or cuda.
+    """Return the processes that share the runs of this one. The first call connects them.
+
+    Args:
+        config: number of devices and nodes.
+        device: ``cpu`` or ``cuda``.
 
     Raises:
-        InputError: they can't be brought together from how this process was started.
+        InputError: this process was not started in a way that lets them connect.
     """
-    return ALONE if config.n_devices == 1 else form_process_group(device, config.devices, config.nodes)
+    return SINGLE_PROCESS if config.n_devices == 1 else form_process_group(device, config.devices, config.nodes)
 
 
 def check_shares(batches: Iterable[int], size: int) -> None:
-    """Refuse batches that can't be divided evenly.
+    """Refuse batches that don't divide evenly.
 
     Raises:
-        InputError: with the first of them.
+        InputError: the first such batch.
     """
     odd = next((batch for batch in batches if batch % size), None)
     if odd is not None:
         raise InputError(
-            f"a batch of {odd} sequences can't be shared out to {size} devices evenly; take a number of devices that "
-            "divides it, or a larger train.batch_min"
+            f"a batch of {odd} sequences does not divide evenly among {size} devices. Choose a number of devices that "
+            "divides it, or a larger train.batch_min."
         )
 
 
 @lru_cache(maxsize=1)
 def form_process_group(device: str, devices: int, nodes: int) -> ProcessGroup:
-    """The team of so many devices a node; those that nobody started are started here.
+    """Connect ``devices`` processes per node. Start the followers if no launcher did.
 
     Raises:
         InputError: as ``process_group_for``.
     """
-    size, started = devices * nodes, []
+    size = devices * nodes
+    followers: Sequence[subprocess.Popen[bytes]] = []
     environment = detect_launcher(size)
     if environment is None:
         if nodes > 1:
             raise InputError(
-                f"train.nodes is {nodes}, but neither srun nor torchrun started this process as one of {size}: start "
-                f"the same command on every node, {devices} processes each (docs/guide/howto/cluster.md)"
+                f"train.nodes is {nodes}, but neither srun nor torchrun started this process as one of {size}. Start "
+                f"the same command on every node, {devices} processes each (docs/guide/howto/cluster.md)."
             )
-        environment, started = TorchElasticEnvironment(), _start(device, devices)
+        environment, followers = TorchElasticEnvironment(), _start_followers(device, devices)
     Fabric(accelerator=device, devices=devices, num_nodes=nodes, strategy="ddp", plugins=[environment]).launch()
-    team = ProcessGroup(environment.global_rank(), size, environment)
-    if team.is_first:
-        atexit.register(_dismiss, team, started)
-    return team
+    group = ProcessGroup(environment.global_rank(), size, environment)
+    if group.is_leader:
+        atexit.register(_dismiss_followers, group, followers)
+    return group
 
 
 def detect_launcher(size: int) -> ClusterEnvironment | None:
-    """Who started this process as one of those that a run needs; None: nobody.
+    """Return the launcher that started this process as one of the ``size`` of a run, or None.
 
     Raises:
-        InputError: torchrun did, but another number of them; or srun, without saying how many on a node.
+        InputError: torchrun started another number of processes, or srun does not say how many run on a node.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ or STARTER in os.environ:
+    if "TORCHELASTIC_RUN_ID" in os.environ or LEADER_PID in os.environ:
         if int(os.environ["WORLD_SIZE"]) != size:
             raise InputError(
-                f"torchrun started {os.environ['WORLD_SIZE']} processes, but train.devices x train.nodes is {size}; "
-                "make them equal"
+                f"torchrun started {os.environ['WORLD_SIZE']} processes, but train.devices x train.nodes is {size}. "
+                "Make them equal."
             )
         return TorchElasticEnvironment()
     if size == 1 or os.environ.get("SLURM_NTASKS") != str(size):
-        return None  # tasks of a job that are not as many are workers that know nothing of one another
+        return None  # another number of tasks: each task is an independent worker
     try:
         return SLURMEnvironment(auto_requeue=False)
     except RuntimeError as error:
-        raise InputError(f"SLURM's tasks can't share a run: {error}") from error
+        raise InputError(f"SLURM's tasks can't share a run: {error}. Correct the options of srun.") from error
 
 
-def _start(device: str, size: int) -> "list[subprocess.Popen[bytes]]":
-    """Start the others on this machine; they and we find one another as under torchrun."""
+def _start_followers(device: str, size: int) -> "list[subprocess.Popen[bytes]]":
+    """Start the followers on this machine. They connect as under torchrun."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    own = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "GROUP_RANK": "0"}
-    os.environ.update(own, RANK="0", LOCAL_RANK="0")
-    started = [
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "GROUP_RANK": "0"}
+    os.environ.update(address, RANK="0", LOCAL_RANK="0")
+    followers = [
         subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", "skillscale.lm.train.follower", device, str(size)],
             stdin=subprocess.DEVNULL, stdout=sys.stderr,
-            env={**os.environ, STARTER: str(os.getpid()), "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={**os.environ, LEADER_PID: str(os.getpid()), "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(1, size)
     ]  # fmt: skip
-    threading.Thread(target=_watch, args=(started,), daemon=True).start()
-    return started
+    threading.Thread(target=_exit_when_lost, args=(followers,), daemon=True).start()
+    return followers
 
 
-def _watch(started: "Sequence[subprocess.Popen[bytes]]") -> None:
-    """End this process when one of the others is lost: what waits for a GPU that is gone waits long."""
-    while not any(each.poll() for each in started):
-        if all(each.poll() == 0 for each in started):
+def _exit_when_lost(followers: "Sequence[subprocess.Popen[bytes]]") -> None:
+    """Exit this process when a follower is lost: a step that waits for its GPU waits long."""
+    while not any(follower.poll() for follower in followers):
+        if all(follower.poll() == 0 for follower in followers):
             return
-        time.sleep(_LOOK_EVERY_S)
-    lost = next(each for each in started if each.poll())
-    sys.stderr.write(f"process {lost.pid}, which trained along, ended with code {lost.poll()}: this one ends too\n")
-    time.sleep(_GRACE_S)  # most often the wait ends with an error that says more
+        time.sleep(_POLL_S)
+    lost = next(follower for follower in followers if follower.poll())
+    sys.stderr.write(f"follower process {lost.pid} ended with code {lost.poll()}. This process ends too.\n")
+    time.sleep(_GRACE_S)  # most often the step ends with an error that says more
     os._exit(1)
 
 
-def _dismiss(team: ProcessGroup, started: "Sequence[subprocess.Popen[bytes]]") -> None:
-    """At the end of the first one: let the others go, or end them where they would not hear."""
-    if not any(each.poll() for each in started):
+def _dismiss_followers(group: ProcessGroup, followers: "Sequence[subprocess.Popen[bytes]]") -> None:
+    """At the end of the leader: let the followers exit, and kill those that don't."""
+    if not any(follower.poll() for follower in followers):
         with suppress(RuntimeError):
-            team.said(ControlMessage.END)
-    for each in started:
+            group.broadcast(ControlMessage.EXIT)
+    for follower in followers:
         try:
-            each.wait(0 if team.is_lost else _GRACE_S)
+            follower.wait(0 if group.is_broken else _GRACE_S)
         except subprocess.TimeoutExpired:
-            each.send_signal(signal.SIGKILL)
-            each.wait()
+            follower.send_signal(signal.SIGKILL)
+            follower.wait()

@@ -1,7 +1,8 @@
-"""What an isoFLOP grid tells by the usual analysis: a parabola at each budget, and a power law through the minima.
+"""The usual analysis of an isoFLOP grid: a parabola at each budget, and a power law through the minima.
 
-Three ways: ``vertices``, least squares, with the vertex wherever it lies, as most of the field does it; ``quadratic``
-and ``shared``, the curves of ``isoflop``, robust, with only those minima that lie within the sizes of their budget.
+Three variants: ``vertices`` is least squares with the vertex wherever it is, as most of the field does it.
+``quadratic`` and ``shared`` are the robust curves of ``laws.isoflop``, with only those minima that are within the sizes
+of their budget.
 """
 
 import math
@@ -17,37 +18,36 @@ from skillscale.laws.uncertainty.resamples import Resamples
 
 DRAWS = 500
 VERTICES = "vertices"
-FARTHEST = math.log(1e3)  # of a vertex, from the middle of its sizes
-_SLOPE = 0.5  # of ln N* by ln C where a single budget has a minimum
-_UNTOLD = 3.0  # of ln N, half width where no budget has curves
+FARTHEST = math.log(1e3)  # largest distance of a vertex from the middle of its sizes, in ln N
+_SLOPE = 0.5  # of ln N* by ln C where only one budget has a minimum
+_UNINFORMED = 3.0  # half width in ln N where no budget has a curve
 
 
-def answer_by_parabolas(
+def estimate_by_parabolas(
     history: RunHistory, targets: tuple[Target, ...], level: float = 0.9, *, curve: str = "quadratic", seed: int = 0
 ) -> TargetEstimates:
-    """Ln N* of the skills and their differences, as ``isoflop`` has them.
+    """Estimate ln N* of the skills and their differences with intervals of a bootstrap.
 
     Args:
         history: runs of a grid, on one mix or the same grid on several.
-        targets: optima and differences; a loss is not told.
-        level: of the intervals.
-        curve: ``vertices``, or one of ``isoflop.CURVES``.
-        seed: of the resamples, which all skills share.
+        targets: optima and differences; a loss is NaN.
+        level: level of the intervals.
+        curve: ``vertices``, or one of ``laws.isoflop.curves.CURVES``.
+        seed: seed of the resamples, which all skills share.
     """
     rows = []
     for target in targets:
-        value, drawn = _told(history, target, target.skill, curve, seed)
+        value, drawn = _log_optimum(history, target, target.skill, curve, seed)
         if target.other:
-            other, others = _told(history, target, target.other, curve, seed)
+            other, others = _log_optimum(history, target, target.other, curve, seed)
             value, drawn = value - other, drawn - others
         rows.append((value, *np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]), drawn.std()))
     value, lo, hi, sd = np.array(rows).T
     return TargetEstimates(targets=targets, value=value, lo=lo, hi=hi, sd=sd, level=level)
 
 
-def _told(history: RunHistory, target: Target, skill: str, curve: str, seed: int) -> tuple[float, Array]:
-    """Estimate and draws (K,) of ln N*."""
-    nothing = np.array([-_UNTOLD, _UNTOLD])
+def _log_optimum(history: RunHistory, target: Target, skill: str, curve: str, seed: int) -> tuple[float, Array]:
+    """Return the estimate of ln N* and its draws, (K,)."""
     if target.quantity is Quantity.LOSS:
         return math.nan, np.full(DRAWS, math.nan)
     rows = history.measured(skill)
@@ -55,17 +55,16 @@ def _told(history: RunHistory, target: Target, skill: str, curve: str, seed: int
         rows = rows & (np.abs(history.h - np.array(target.h)) < 1e-9).all(1)
     N, C = history.N[rows], 6 * history.N[rows] * history.D[rows]
     budgets = np.exp(np.round(np.log(C), 4))
-    plain = curve == VERTICES
+    by_vertices = curve == VERTICES
     L = np.exp(history.log_L[skill][rows])
-    how = {"curve": "quadratic", "huber": math.inf} if plain else {"curve": curve}
-    fit = fit_isoflops(budgets, N, L, **how) if len(N) else None
+    options = {"curve": "quadratic", "huber": math.inf} if by_vertices else {"curve": curve}
+    fit = fit_isoflops(budgets, N, L, **options) if len(N) else None
     if fit is None:
         middle = 0.5 * math.log(target.C / 6 / 20)
-        return middle, middle + np.resize(nothing, DRAWS)
+        return middle, middle + np.resize([-_UNINFORMED, _UNINFORMED], DRAWS)
     rng = np.random.default_rng(seed)
-    luck = Resamples.draw(fit.C, DRAWS, rng)
-    errors = luck.draw_errors(fit.residuals, fit.leverage, np.ones(len(fit.C), dtype=bool))
-    if plain:
+    errors = Resamples.draw(fit.C, DRAWS, rng).draw_errors(fit.residuals, fit.leverage, np.ones(len(fit.C), dtype=bool))
+    if by_vertices:
         minima, within = _vertices(fit, fit.coefficients)
         drawn, _ = _vertices(fit, fit.coefficients + np.einsum("bcn,kn->kbc", fit.projection, errors))
     else:
@@ -77,13 +76,13 @@ def _told(history: RunHistory, target: Target, skill: str, curve: str, seed: int
     further = math.log(target.C) - np.log(np.array(fit.budgets))[kept]
     if len(further) == 1:
         return float(minima[kept][0] + _SLOPE * further[0]), drawn[:, kept][:, 0] + _SLOPE * further[0]
-    # A least-squares line, carried to where `further` is 0
+    # A least-squares line, extrapolated to where `further` is 0
     weights = np.linalg.pinv(np.column_stack([np.ones(len(further)), further]))[0]
     return float(weights @ minima[kept]), drawn[:, kept] @ weights
 
 
 def _vertices(fit: IsoflopFit, c: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Ln N of the vertices of parabolas (..., n_budgets, 5), and which of them are minima; others are the middle."""
+    """Return ln N of the vertices of parabolas (..., n_budgets, 5), and which are minima; else the middle."""
     convex = c[..., 2] > 0
     x = np.where(convex, -c[..., 1] / np.where(convex, 2 * c[..., 2], 1.0), 0.0)
     return fit.centres + np.clip(x, -FARTHEST, FARTHEST), convex

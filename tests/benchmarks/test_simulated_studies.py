@@ -4,9 +4,7 @@ import math
 
 import numpy as np
 import pytest
-
-from skillscale.laws.forms.catalogue import LAWS
-from skillscale.simulation.studies import (
+from simulated_studies import (
     CENTRE_C,
     Grid,
     NoiseDraws,
@@ -19,6 +17,8 @@ from skillscale.simulation.studies import (
     random_planted_law,
     simulate_study,
 )
+
+from skillscale.laws.forms.catalogue import LAWS
 
 
 @pytest.mark.parametrize("kind", ["chinchilla", "drifting"])

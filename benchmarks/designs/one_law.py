@@ -1,4 +1,4 @@
-"""One law fitted to one skill of a history: ``drifting``, or ``effective_data`` where the mix differs."""
+"""A fit of one law to one skill of a history: ``drifting``, or ``effective_data`` where mixes differ."""
 
 import numpy as np
 
@@ -9,13 +9,13 @@ from skillscale.laws.fit.fit import FitResult, fit_law
 from skillscale.laws.forms.catalogue import LAWS
 from skillscale.laws.forms.nd import Prior
 
-_BELIEFS = {"alpha": Prior(0.36, 0.1), "beta": Prior(0.36, 0.1)}  # as fits of language models have them
+_PRIORS = {"alpha": Prior(0.36, 0.1), "beta": Prior(0.36, 0.1)}  # about published fits of language models
 
 
-def fit_one(
+def fit_one_law(
     history: RunHistory, space: DesignSpace, skill: str, *, starts: int = 2
 ) -> tuple[FitResult, RunData] | None:
-    """The fit and its runs; None where the runs can't carry the law."""
+    """Return the fit and its runs; None where the runs do not determine the law."""
     rows = history.measured(skill)
     mixed = space.n_mixes > 1 and history.h is not None
     if not rows.any():
@@ -25,8 +25,8 @@ def fit_one(
         h=history.h[rows] if mixed and history.h is not None else None, categories=space.categories if mixed else (),
     )  # fmt: skip
     law = LAWS["effective_data" if mixed else "drifting"]
-    beliefs = _BELIEFS | {law.log_names[at]: prior for at, prior in law.priors.items()}
+    priors = _PRIORS | {law.log_names[at]: prior for at, prior in law.priors.items()}
     try:
-        return fit_law(points, law=law, objective=None, starts=starts, priors=beliefs), points
+        return fit_law(points, law=law, objective=None, starts=starts, priors=priors), points
     except FitError:
         return None

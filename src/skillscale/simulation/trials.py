@@ -1,0 +1,112 @@
+"""Trials of designs on truths: replay a design, estimate the targets from its runs, and score the estimates."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from skillscale.design.model_averaging import estimate_targets
+from skillscale.design.propose import DesignGoal
+from skillscale.design.space import DesignSpace, RunHistory
+from skillscale.design.targets import Quantity, Target
+from skillscale.laws.forms.nd import Array
+from skillscale.simulation.baselines import Maker
+from skillscale.simulation.replay import ReplaySettings, run_design
+from skillscale.simulation.scores import Score
+from skillscale.simulation.truth import Truth, true_value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One replay: cost in FLOP, runs and seconds; (value, lo, hi) and truth of each target."""
+
+    spent: float = field(metadata={"unit": "FLOP, overheads included"})
+    n_runs: int
+    seconds: float
+    estimates: tuple[tuple[float, float, float], ...]
+    truths: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationResult:
+    """Trials of one design: a score by target; FLOP, runs and seconds of each trial, (n,)."""
+
+    scores: tuple[Score, ...]
+    spent: Array
+    runs: Array
+    seconds: Array
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """Quantities that have scores."""
+        return tuple(dict.fromkeys(score.target.quantity for score in self.scores))
+
+    def pooled(self, quantity: Quantity) -> Score:
+        """Return all targets of a quantity as one score."""
+        scores = [score for score in self.scores if score.target.quantity is quantity]
+        error, lo, hi = (np.concatenate([getattr(score, name) for score in scores]) for name in ("error", "lo", "hi"))
+        return Score(target=scores[0].target, error=error, lo=lo, hi=hi)
+
+
+def simulate_design(
+    truth_for: Callable[[int], Truth],
+    make: Maker,
+    space: DesignSpace,
+    goal: DesignGoal,
+    settings: ReplaySettings,
+    *,
+    n_seeds: int,
+    progress: Callable[[int, Trial], None],
+) -> SimulationResult:
+    """Try a design on the truth of each seed.
+
+    Losses at the optima are scored in addition to the targets of the goal.
+
+    Args:
+        truth_for: truth of a seed.
+        make: maker of the design.
+        space: allowed runs.
+        goal: targets, and limits of the design.
+        settings: conditions of the replays.
+        n_seeds: number of trials.
+        progress: receiver of the seed and the trial after each.
+    """
+    targets = _with_losses(goal.targets)
+    trials = []
+    for seed in range(n_seeds):
+        trials.append(_try_design(truth_for(seed), make, space, goal, settings, targets, seed))
+        progress(seed, trials[-1])
+    return SimulationResult(
+        scores=tuple(
+            Score.of(target, [trial.estimates[i] for trial in trials], [trial.truths[i] for trial in trials])
+            for i, target in enumerate(targets)
+        ),
+        spent=np.array([trial.spent for trial in trials]),
+        runs=np.array([float(trial.n_runs) for trial in trials]),
+        seconds=np.array([trial.seconds for trial in trials]),
+    )
+
+
+def _try_design(
+    truth: Truth, make: Maker, space: DesignSpace, goal: DesignGoal, settings: ReplaySettings,
+    targets: tuple[Target, ...], seed: int,
+) -> Trial:  # fmt: skip
+    start = time.perf_counter()
+    history = run_design(
+        truth, make(space, goal, seed), space, RunHistory.empty(truth.skills, len(space.categories)), settings,
+        noise_rng=np.random.default_rng([seed, 1]), design_rng=np.random.default_rng([seed, 2]),
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    estimates = estimate_targets(history, space, targets)
+    columns = (estimates.value.tolist(), estimates.lo.tolist(), estimates.hi.tolist())
+    return Trial(
+        spent=float(space.cost(history.N, history.D).sum()), n_runs=len(history), seconds=seconds,
+        estimates=tuple(zip(*columns, strict=True)), truths=tuple(true_value(truth, target) for target in targets),
+    )  # fmt: skip
+
+
+def _with_losses(targets: Sequence[Target]) -> tuple[Target, ...]:
+    """Return the targets, and the losses at those that are optima."""
+    optima = [target for target in targets if target.quantity is Quantity.OPTIMUM]
+    return (*targets, *(replace(target, quantity=Quantity.LOSS, weight=1.0) for target in optima))
