@@ -97,7 +97,7 @@ def _records(runs: LoadedRuns) -> list[RunRecord]:
 
 
 def _purposes(runs: LoadedRuns) -> list[str]:
-    """What the sampler chose each run for; where only that it did is known, that."""
+    """Return the purpose of each sampled run; ``sampled`` where the store has none."""
     purposes = {record.run_id: record.purpose for record in runs.records}
     return [(purposes.get(run) or "sampled") if run in runs.table.sampled else "" for run in runs.table.runs["run_id"]]
 

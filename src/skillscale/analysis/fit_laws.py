@@ -197,7 +197,8 @@ def _fit_curves(
     if not of_grid.has_isoflops:
         return StudyResults(
             skills=table.judged_skills, aggregates=table.aggregates, level=study.level, resamples=study.resamples,
-            curve=laws.isoflop_curve, runs=table.runs, minima=(), power_laws=(), size_gaps=(), laws=(), curve_versus_law=(),
+            curve=laws.isoflop_curve, runs=table.runs, minima=(), power_laws=(), size_gaps=(), laws=(),
+            curve_versus_law=(),
             excluded=table.excluded,
         ), ()  # fmt: skip
     grid = of_grid.table.runs
