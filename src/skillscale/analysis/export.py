@@ -39,7 +39,7 @@ def export_runs(runs: LoadedRuns, path: Path) -> dict[str, Any]:
     """
     mapping = path.with_suffix(".yaml")
     sizes = _sizes(runs)
-    write_table(runs.table, path, mapping, sizes=sizes, purposes=_purposes(runs), more=_bits_per_byte(runs))
+    write_table(runs.table, path, mapping, sizes=sizes, purposes=_purposes(runs), extra=_bits_per_byte(runs))
     return {
         "file": path.absolute(), "columns": mapping.absolute(), "runs": len(runs.table.runs),
         "skills": runs.table.judged_skills, "conventions": [runs.table.convention, *sizes],
