@@ -79,7 +79,7 @@ def _read(
     name = f"experiment {experiment} of {other.place}"
     table = table_from_tracking(runs, columns, convention=options.n_convention, place=name)
     source = _source(name, digest([[run.run_id, run.status] for run in runs]), table, columns)
-    return table, source, {run.run_id: str(run.told["run_name"]) for run in runs if run.told.get("run_name")}
+    return table, source, {run.run_id: str(run.fields["run_name"]) for run in runs if run.fields.get("run_name")}
 
 
 def _source(name: str, read: str, table: RunTable, columns: ColumnMap) -> ImportSource:

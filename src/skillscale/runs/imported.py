@@ -66,9 +66,9 @@ def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, conv
     if not finished:
         statuses = ", ".join(sorted({run.status for run in runs})) or "it has no runs"
         raise InputError(f"no run of {place} is FINISHED ({statuses}); only finished runs are imported")
-    known = list(dict.fromkeys(key for run in finished for key in run.told))
+    known = list(dict.fromkeys(key for run in finished for key in run.fields))
     found = {column: _full_name(column, known, place) for _, column in columns.key_columns()}
-    read = {name: [_cell(run.told.get(full)) for run in finished] for name, full in found.items() if full}
+    read = {name: [_cell(run.fields.get(full)) for run in finished] for name, full in found.items() if full}
     # The other names are there for the message on one that no run has
     frame = pd.DataFrame({**dict.fromkeys(known), **read}, index=range(len(finished)))
     labels = [run.run_id for run in finished]
@@ -87,7 +87,7 @@ def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, conv
 def _with_nan(one: ExcludedRun, runs: Mapping[str, ExternalRun], full: Mapping[str, str]) -> ExcludedRun:
     """A loss that was logged as NaN is not one that nobody logged; a table of numbers has NaN for both."""
     run = runs.get(one.run_id.partition(" ")[0])  # a run of several rows is named after it
-    value = run.told.get(full.get(one.skill, "")) if run and one.skill else None
+    value = run.fields.get(full.get(one.skill, "")) if run and one.skill else None
     is_nan = isinstance(value, float) and math.isnan(value)
     return replace(one, reason="loss is NaN") if is_nan else one
 
