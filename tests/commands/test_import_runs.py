@@ -281,7 +281,7 @@ def test_a_study_of_training_and_one_of_imports_are_kept_apart(registry):
     with pytest.raises(InputError, match=r"study 'ours' was begun by training.*Import into another study"):
         do_import(frame=digitised(), study="ours")
     do_import()
-    with pytest.raises(InputError, match="study 'theirs' holds imported runs, which no training goes on with"):
+    with pytest.raises(InputError, match="study 'theirs' holds imported runs, and training can't add to them"):
         registry.open_study("theirs", config)
 
 
