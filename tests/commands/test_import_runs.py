@@ -106,11 +106,11 @@ def assert_same(table, other):
         "categories",
         "weights",
         "convention",
-        "unusable",
+        "excluded",
         "notes",
         "splits",
         "categories_of",
-        "judged",
+        "judged_skills",
     ):
         assert getattr(table, name) == getattr(other, name), name
 
@@ -402,7 +402,7 @@ def test_an_import_tells_seldom_how_far_it_is_and_how_long_the_rest_will_take(mo
     now = iter([0.0, 4.0, 12.0, 13.0, 30.0])
     monkeypatch.setattr(imports, "time", SimpleNamespace(monotonic=lambda: next(now)))
     log = io.StringIO()
-    tell = imports._teller(Output(log=log))
+    tell = imports.progress_reporter(Output(log=log).progress)
     for done in (20, 60, 65, 150):
         tell(done, 1000)
     assert log.getvalue().splitlines() == [
