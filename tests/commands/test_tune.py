@@ -70,7 +70,7 @@ def searched(monkeypatch, storage, loss, trials=4):
         return loss(*factors)
 
     monkeypatch.setattr(tune, "_try", stub)
-    search = tune._search(POINT, config.load(), None, None, storage, trials, Output(as_json=True))
+    search = tune._search(POINT, config.load(), None, None, storage, trials, lambda text: None)
     return search, tried
 
 
