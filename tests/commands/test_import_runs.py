@@ -152,9 +152,9 @@ def test_splits_and_sets_come_back_and_are_not_judged(registry):
 def test_an_imported_study_counts_n_as_it_was_imported(uri, registry):
     do_import(frame=digitised())
     settings = load(overrides={"study.name": "theirs"})
-    assert read_runs({"tracking": uri}, settings).convention == ""
+    assert read_runs(SourceOptions(tracking=uri), settings).convention == ""
     with pytest.raises(InputError, match="import the runs into another study with --n_convention nonembed"):
-        read_runs({"tracking": uri, "n_convention": "nonembed"}, settings)
+        read_runs(SourceOptions(tracking=uri, n_convention="nonembed"), settings)
 
 
 def test_records_and_the_columns_of_the_ui_show_the_runs(registry):
@@ -325,7 +325,7 @@ def test_a_message_of_the_table_is_one_line_and_exit_code_2(uri, capsys):
     digitised().to_csv("runs.csv", index=False)
     Path("map.yaml").write_text(yaml.safe_dump({**SHARES, "n_params": "n"}))
     assert cli.main(["import", "--table", "runs.csv", "--columns", "map.yaml", "--study", "x"]) == 2
-    assert "runs.csv has no column 'n' (for n_params; did you mean N?)" in capsys.readouterr().err
+    assert "runs.csv has no column 'n' for n_params (did you mean N?)" in capsys.readouterr().err
 
 
 # From another experiment
@@ -402,7 +402,7 @@ def test_an_import_tells_seldom_how_far_it_is_and_how_long_the_rest_will_take(mo
     now = iter([0.0, 4.0, 12.0, 13.0, 30.0])
     monkeypatch.setattr(imports, "time", SimpleNamespace(monotonic=lambda: next(now)))
     log = io.StringIO()
-    tell = imports._teller(Output(log=log))
+    tell = imports.progress_reporter(Output(log=log).progress)
     for done in (20, 60, 65, 150):
         tell(done, 1000)
     assert log.getvalue().splitlines() == [
@@ -427,7 +427,7 @@ def test_the_runs_of_another_store_can_be_imported(uri, registry, empty_store, t
             {},
             "'N' is params.N and metrics.N in experiment theirs of sqlite:.*; write which is meant",
         ),
-        ({"n_params": "params.M"}, {}, r"no column 'params.M' \(for n_params; did you mean params.N"),
+        ({"n_params": "params.M"}, {}, r"no column 'params.M' for n_params \(did you mean params.N"),
         ({}, {"experiment": "their"}, r"has no experiment 'their' \(did you mean theirs\?\); it has Default, theirs"),
         ({}, {"experiment": "Default"}, "no run of experiment Default of .* is FINISHED .it has no runs"),
         ({}, {"study": "theirs"}, "experiment 'theirs' can't be imported into itself"),

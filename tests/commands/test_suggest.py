@@ -1,13 +1,11 @@
 """The next points for people who train elsewhere: from a table, with why; nothing is trained."""
 
 import csv
-import io
 import json
 
 import pytest
 
 from skillscale import cli
-from skillscale.cli.output import Output
 from skillscale.config import load
 from skillscale.design.proposal import Proposal, Purpose, Recommendation
 from skillscale.sampler.study import StudyContext, build_problem, recommendation_text, to_points
@@ -123,16 +121,16 @@ def test_of_mixes_that_have_names_alone_one_is_asked_about(tmp_path, capsys):
     words = named_table(tmp_path)
     code, _, log = answer(words, capsys)
     assert (code, "2 mixes that are named without their shares (books, web)" in log) == (2, True), log
-    assert "give --mixes NAME" in log
+    assert "give --mix NAME" in log
     path = tmp_path / "next.csv"
-    code, told, log = answer([*words, "--mixes", "web", "--file", str(path)], capsys)
+    code, told, log = answer([*words, "--mix", "web", "--file", str(path)], capsys)
     assert (code, told["runs"], "9 runs are on other mixes than web" in log) == (0, 9, True), log
     assert max(one["flops"] for one in told["points"]) <= 6 * 1e8 * 3e9 * 1.001, "the largest run of that mix"
     assert {row["corpus"] for row in csv.DictReader(path.read_text().splitlines())} == {"web"}
-    code, _, log = answer([*words, "--mixes", "wob"], capsys)
+    code, _, log = answer([*words, "--mix", "wob"], capsys)
     assert (code, "no run is on a mix named 'wob' (did you mean web?)" in log) == (2, True), log
-    code, _, log = answer([*table(tmp_path, mixes=True), "--mixes", "web"], capsys)
-    assert (code, "--mixes must hold shares of a, b" in log) == (2, True), log
+    code, _, log = answer([*table(tmp_path, mixes=True), "--mix", "web"], capsys)
+    assert (code, "this table has shares of a, b" in log) == (2, True), log
 
 
 def told_of(gains, alike):
@@ -142,14 +140,8 @@ def told_of(gains, alike):
         Proposal(N=1e8 * (1 + max(at - alike + 1, 0)), D=2e9, cost=2e18, purpose=Purpose.PLAN, narrowing={"x": gain})
         for at, gain in enumerate(gains)
     )
-    answer = io.StringIO()
-    recommendation_text(
-        Recommendation(proposals=proposals, flops_to_halve=3e22),
-        to_points(proposals, order, 7),
-        order,
-        Output(answer=answer),
-    )
-    return answer.getvalue().splitlines()
+    recommendation = Recommendation(proposals=proposals, flops_to_halve=3e22)
+    return recommendation_text(recommendation, to_points(proposals, order, 7), order).splitlines()
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_row():

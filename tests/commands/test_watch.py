@@ -125,8 +125,12 @@ def test_a_study_of_a_storage_is_watched_and_its_description_kept_by_a_fit(share
     assert "[Last fit]" in note
 
 
+def _queue(options):
+    return options.source.queue if hasattr(options, "source") else options.queue.queue
+
+
 @pytest.mark.parametrize("entry", ["main", "train", "report"])
 def test_what_writes_a_study_of_a_storage_can_be_told_of_it(entry):
     (found,) = [one for one in cli.COMMANDS if one.name == entry]
     given = ["--queue", "queue.journal", *["--n_params", "9"] * (entry == "train")]
-    assert cli.parse(given, found)["storage"] == "queue.journal"
+    assert _queue(cli.parse(given, found).options) == "queue.journal"
