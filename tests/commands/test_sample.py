@@ -317,9 +317,9 @@ def test_a_trainer_that_cannot_be_loaded_ends_the_command(sampled, place, capfd)
         (["--sample.ratio", "[1, 2]", "--sample.n_params", "[1, 10]"], "the limits allow no run"),
         (["--sample.weights", "{cod: 2}"], "did you mean code?"),
         (["--sample.max_epochs", "4"], "limit sample.n_tokens"),
-        (["--sample.epoch", "4"], "did you mean epochs?"),
-        (["--flops_min", "1e19"], "above flops_max"),
-        (["--mixes", "web"], "--mixes must hold shares, as in code=.5,prose=.5; code=1, but it is 'web'"),
+        (["--sample.epoch", "4"], "did you mean max_epochs?"),
+        (["--sample.flops_min", "1e19"], "above flops_max"),
+        (["--mixes", "web"], "--mixes: mix item 'web' is not CATEGORY=SHARE"),
     ],
     ids=lambda one: one[0] if isinstance(one, list) else "",
 )
@@ -351,7 +351,8 @@ def test_why_is_read_back_as_written():
 
 
 def test_sampling_with_a_trainer_imports_no_torch(place):
-    code = "import sys, skillscale.commands.sample, skillscale.commands.suggest, skillscale.execution.session; print('torch' in sys.modules)"
+    rooms = "skillscale.commands.sample, skillscale.commands.suggest, skillscale.execution.session"
+    code = f"import sys, {rooms}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
 

@@ -201,7 +201,8 @@ def test_secrets_of_the_services_come_from_the_environment_alone():
 def test_services_start_entries_that_there_are(name):
     entry, *words = COMPOSE[name]["command"]
     (declared,) = [one for one in cli.COMMANDS if one.name == entry]
-    assert cli.parse([word.replace("${STUDY:-main}", "main") for word in words], declared).options.study.study == "main"
+    options = cli.parse([word.replace("${STUDY:-main}", "main") for word in words], declared).options
+    assert getattr(options, "training", options).study.study == "main"
 
 
 @pytest.mark.slow

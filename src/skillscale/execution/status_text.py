@@ -5,8 +5,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from skillscale.execution.status import StudyStatus
 from skillscale.execution.run_text import format_point
+from skillscale.execution.status import StudyStatus
 from skillscale.formatting import format_duration, format_flops, plural
 from skillscale.tracking import PlannedPoint, Study, link, run_path
 
@@ -38,9 +38,7 @@ def status_lines(status: StudyStatus) -> list[str]:
         f"time       {time_text(status)}",
     ]
     lines += [line for source in ("sample", "fit") if (line := _interval_line(status, source))]
-    lines += [
-        f"{'' if at else 'workers':<11}{_worker_text(point, status)}" for at, point in enumerate(status.running)
-    ]
+    lines += [f"{'' if at else 'workers':<11}{_worker_text(point, status)}" for at, point in enumerate(status.running)]
     lines += [f"failed     {count} x {reason}" for reason, count in status.reasons[:_REASONS]]
     return lines
 

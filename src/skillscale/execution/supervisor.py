@@ -1,11 +1,12 @@
-"""Keep a study's workers running: start those that are missing, stop all at the end, train a queue until it is empty."""
+"""Keep a study's workers running: start those that are missing, stop all at the end, train the points of a queue."""
 
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from skillscale.execution.status import StatusPublisher, study_status
+from skillscale.execution.status import study_status
+from skillscale.execution.status_publisher import StatusPublisher
 from skillscale.execution.worker_pool import WorkerPool, stop_workers
 from skillscale.formatting import format_duration, plural
 

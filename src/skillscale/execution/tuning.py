@@ -90,9 +90,7 @@ class TuningResult:
     def text(self) -> str:
         """Return the outcome for a person."""
         settings = ", ".join(f"{name}: {value:.4g}" for name, value in self.rule.items())
-        return "\n".join(
-            [*(point.text() for point in self.points), f"refitted rule (for conf/train.yaml): {settings}"]
-        )
+        return "\n".join([*(point.text() for point in self.points), f"refitted rule (for conf/train.yaml): {settings}"])
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values for ``--json``."""
