@@ -435,9 +435,7 @@ def test_a_checkpoint_is_one_point_of_a_study(planted, place, capsys):
     (first,) = run(*one, "--n_tokens", "2e6", "--mix", "code=.5,prose=.5")["runs"]
     assert first["point"]["mix"] == {"code": 0.5, "prose": 0.5}
     run(*one, "--n_tokens", "3e6", "--mix", "code=.5,prose=.5", code=2)
-    assert (
-        "with N 12.74k, D 2M, mix code=0.5,prose=0.5, seed 0, now N 12.74k, D 3M" in capsys.readouterr().err
-    )
+    assert "with N 12.74k, D 2M, mix code=0.5,prose=0.5, seed 0, now N 12.74k, D 3M" in capsys.readouterr().err
     other = ["evaluate", "--study", "single", "--checkpoint", planted / "tiny-16-8m", *words, "--n_tokens", "2e6"]
     run(*other, "--mix", "code=.5,prose=.5", code=2)
     assert "as tiny-16-2m, with other files" in capsys.readouterr().err

@@ -114,7 +114,9 @@ def work(uri: str, folder: str, orders: Orders) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         asked = {"retry_failed": orders.retry_failed}
-        worker.work(opened(uri, folder), lambda writer: _train(writer, orders), Output(answer=told, log=told).progress, **asked)
+        worker.work(
+            opened(uri, folder), lambda writer: _train(writer, orders), Output(answer=told, log=told).progress, **asked
+        )
 
 
 def _train(writer: Any, orders: Orders) -> RunRecord:
