@@ -87,7 +87,7 @@ def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, conv
 def _name_nan_losses(run: ExcludedRun, runs: Mapping[str, ExternalRun], full: Mapping[str, str]) -> ExcludedRun:
     """Return an excluded loss with its reason: logged as NaN, or not logged. A table of numbers has NaN for both."""
     external = runs.get(run.run_id.partition(" ")[0])  # a run of several rows is named after it
-    value = external.told.get(full.get(run.skill, "")) if external and run.skill else None
+    value = external.fields.get(full.get(run.skill, "")) if external and run.skill else None
     is_nan = isinstance(value, float) and math.isnan(value)
     return replace(run, reason="loss is NaN") if is_nan else run
 
