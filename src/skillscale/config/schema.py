@@ -515,6 +515,8 @@ class Config:
         whole = self.as_dict()
         whole["train"] = to_plain(self.train.arithmetic)
         del whole["study"], whole["sample"], whole["laws"]
+        # The name of version 0.1, as hashes and stored studies have it
+        whole["data"]["popularity"] = whole["data"].pop("zipf_exponent")
         whole["skills"]["sets"] = [kept_settings(item_set) for item_set in whole["skills"]["sets"]]
         return whole
 

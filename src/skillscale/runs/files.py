@@ -210,7 +210,7 @@ def _select_checkpoints(table: RawTable, columns: ColumnMap, place: str) -> RawT
     """Without the rows of a history at which nothing was evaluated: training logs far more often.
 
     Raises:
-        InputError: it is what a chart exports, which tells neither N nor D.
+        InputError: it is the export of a chart, which has neither N nor D.
     """
     ends = [name for name in table.names if name.endswith(("__MIN", "__MAX"))]
     if ends and len(ends) >= len(table.names) // 2:
