@@ -65,14 +65,7 @@ def test_a_torn_checkpoint_is_set_aside_and_the_point_trained_anew(empty_store, 
     shutil.copy(empty_store, tmp_path / "runs.db")
     study, log = Scene(tmp_path).study, io.StringIO()
     context = worker.WorkerContext(
-<<<<<<< HEAD
         config=load(study="smoke"), prepared=SimpleNamespace(data_hash="da7a"), cache=tmp_path, progress=log.write
-=======
-        config=load(study="smoke"),
-        prepared=SimpleNamespace(data_hash="da7a"),
-        cache=tmp_path,
-        progress=Output(log=log).progress,
->>>>>>> main
     )
     writer = study.claim()
     torn = tmp_path / "checkpoints" / f"{writer.run_id}.pt"
