@@ -9,7 +9,7 @@ import pytest
 from simulated_studies import Grid, NoiseModel, PlantedLaw, random_planted_law, simulate_study
 
 from skillscale.errors import InputError
-from skillscale.laws.isoflop.curves import CURVES, find_minima, fit_isoflops, huber_pseudo_values, lowest
+from skillscale.laws.isoflop.curves import CURVES, find_minima, fit_isoflops, huber_pseudo_values, minimise_polynomials
 from skillscale.laws.results import IsoflopMinimum, Status
 from skillscale.laws.uncertainty.resamples import Resamples
 
@@ -35,7 +35,7 @@ def minima(C, N, L, seeds, *, curve="shared", shared=None) -> list[IsoflopMinimu
     fit = fit_isoflops(C, N, L, seeds=seeds, curve=curve, shared=shared)
     resamples = Resamples.draw(C, 300, np.random.default_rng(1))
     errors = resamples.draw_errors(fit.residuals, fit.leverage, fit.used)
-    drawn = fit.drawn_minima(errors, np.random.default_rng(2).normal(size=(300, 2)))
+    drawn = fit.resample_minima(errors, np.random.default_rng(2).normal(size=(300, 2)))
     return find_minima(fit, drawn, level=0.9, mix="m", skill="s")
 
 
@@ -201,7 +201,7 @@ def test_lowest_agrees_with_a_fine_search():
     c = np.concatenate(
         [rng.normal(size=(200, 1, 2)), 1 + rng.random((200, 1, 1)), 0.2 * rng.normal(size=(200, 1, 2))], 2
     )
-    x, curvature = lowest(c, np.array([2.0]))
+    x, curvature = minimise_polynomials(c, np.array([2.0]))
     grid = np.linspace(-2, 2, 40001)
     for k in range(200):
         values = np.polynomial.polynomial.polyval(grid, c[k, 0])
