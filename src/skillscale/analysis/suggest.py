@@ -94,7 +94,7 @@ def suggest_runs(runs: LoadedRuns, config: Config, *, count: int, mix: str = "")
     if waiting := int(runs.table.runs[list(problem.skills)].isna().all(axis=1).sum()):
         notes.append(f"note: {waiting} runs have no loss of {join_first(problem.skills)} yet: they count as under way")
     recommendation = propose(
-        history, problem.space, problem.wish(0.0), count=count, seed=config.study.first_seed, forecast=True
+        history, problem.space, problem.goal(0.0), count=count, seed=config.study.first_seed, forecast=True
     )
     points = to_points(recommendation.proposals, problem, int(runs.table.runs["seed"].max()) + 1)
     return Suggestion(runs=runs, problem=problem, recommendation=recommendation, points=points, notes=tuple(notes))
