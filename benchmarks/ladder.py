@@ -2,10 +2,10 @@
 
     python benchmarks/ladder.py [--json] [--seconds 6] [--out benchmarks/results/ladder.csv]
 
-One process, one thread (set OMP_NUM_THREADS=1). Overhead is measured against a bare PyTorch loop of the same model on
-the same tokens: the two take turns, and the overhead is the median ratio of neighbours, so that other load on the
-machine meets both alike. Tracking is the whole record of a run in a fresh sqlite store (claimed, begun, a curve of 100
-rows, finished), in seconds a run, and as a share of a run of the middle budget of the default study at that size.
+One process, one thread (set OMP_NUM_THREADS=1). The overhead is relative to a bare PyTorch loop of the same model on
+the same tokens. The two alternate, and the overhead is the median ratio of neighbours, so that other load on the
+machine affects both equally. Tracking is the record of a run in a new sqlite store: claim, begin, a curve of 100 rows,
+finish. It is given in seconds per run, and as a share of a run of the default study's middle budget at that size.
 """
 
 import argparse
@@ -42,7 +42,7 @@ MIN_TURNS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Speed at one size. ``overhead``: of the training loop, 0.05 is 5 %; ``tracking_share``: of a run's time."""
+    """The speed at one size. ``overhead``: of the training loop, 0.05 is 5 %; ``tracking_share``: of a run's time."""
 
     n_params: int
     depth: int
@@ -58,19 +58,19 @@ class Row:
 
 
 class Tokens:
-    """Random tokens, all made before the clock starts."""
+    """Random tokens, drawn before the clock starts."""
 
     def __init__(self, size: ModelSize) -> None:
         rng = np.random.default_rng(0)
         self.ids = rng.integers(0, size.vocab_size, (SEQUENCES, size.context + 1))
 
     def batch(self, first: int, count: int) -> np.ndarray:  # noqa: ARG002  the protocol's
-        """The same sequences again."""
+        """Return the same sequences every time."""
         return self.ids[:count]
 
 
 def bare_steps(model: nn.Module, optimizer: torch.optim.Optimizer, stream: Tokens, steps: int) -> float:
-    """Seconds of the shortest loop that does the same: forward, backward, clip, update."""
+    """Return the seconds of the shortest equivalent loop: forward, backward, clip, update."""
     began = time.perf_counter()
     for step in range(steps):
         ids = torch.from_numpy(stream.batch(step, SEQUENCES))
@@ -82,11 +82,11 @@ def bare_steps(model: nn.Module, optimizer: torch.optim.Optimizer, stream: Token
     return time.perf_counter() - began
 
 
-def measured(
-    wanted: float, config: Config, *, seconds: float, record: Callable[[DesignPoint, ModelSize], float]
+def measure_size(
+    n_params: float, config: Config, *, seconds: float, record: Callable[[DesignPoint, ModelSize], float]
 ) -> Row:
-    """One size: turns of the bare loop and of ours until ``seconds`` have passed."""
-    size = shape_for(wanted, vocab_size=config.data.vocab_size, model=config.model)
+    """Measure one size: alternate the bare loop and the training loop until ``seconds`` have passed."""
+    size = shape_for(n_params, vocab_size=config.data.vocab_size, model=config.model)
     stream = Tokens(size)
     model = Transformer(size, seed=0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
@@ -95,16 +95,16 @@ def measured(
     plan = OptimizerPlan(lr=1e-6, batch_sequences=SEQUENCES, steps=steps, warmup_steps=0)
     point = DesignPoint(n_params=size.n_params, n_tokens=steps * SEQUENCES * size.context, mix=Mix({"random": 1.0}))
 
-    def ours() -> float:
+    def training_loop() -> float:
         return train(point, size=size, optimizer_plan=plan, stream=stream, config=config.train).seconds
 
     ratios, per_step = [], []
-    ours()
+    training_loop()
     began = time.perf_counter()
     while time.perf_counter() - began < seconds or len(ratios) < MIN_TURNS:
         before, between, after = (
             bare_steps(model, optimizer, stream, steps),
-            ours(),
+            training_loop(),
             bare_steps(model, optimizer, stream, steps),
         )
         ratios.append(2 * between / (before + after))
@@ -127,14 +127,14 @@ def measured(
     )
 
 
-def recorder(folder: Path, config: Config) -> Callable[[DesignPoint, ModelSize], float]:
-    """Seconds that the record of a run takes, in a store of its own: claim, begin, a curve of 100 rows, finish."""
+def tracking_timer(folder: Path, config: Config) -> Callable[[DesignPoint, ModelSize], float]:
+    """Return a function that records a run in a new store, and returns the seconds that this takes."""
     study = StudyStore.open(f"sqlite:///{folder / 'runs.db'}", cache=folder).open_study("speed", config)
 
     def record(point: DesignPoint, size: ModelSize) -> float:
         mix = config.study.mix_values[0]
-        real = replace(point, mix=mix)
-        study.add_points([real])
+        planned = replace(point, mix=mix)
+        study.add_points([planned])
         cost = RunCost(flops_exact=1.0, tokens_per_s=1.0, matmul_share=0.5, train_s=1.0, eval_s=0.1)
         began = time.perf_counter()
         writer = study.claim()
@@ -142,7 +142,7 @@ def recorder(folder: Path, config: Config) -> Callable[[DesignPoint, ModelSize],
         with writer:
             writer.begin(
                 size=size,
-                optimizer_plan=hyperparameters.optimizer_plan(real, size, config.train, context=size.context),
+                optimizer_plan=hyperparameters.optimizer_plan(planned, size, config.train, context=size.context),
                 provenance=Provenance(config_hash=config.hash, data_hash="0", code_version="0"),
                 config_yaml="{}",
                 data=[DataSet(name=name, digest="0", role="training", source="random") for name in mix.shares],
@@ -155,8 +155,8 @@ def recorder(folder: Path, config: Config) -> Callable[[DesignPoint, ModelSize],
     return record
 
 
-def told(rows: list[Row]) -> str:
-    """The table for a person."""
+def format_table(rows: list[Row]) -> str:
+    """Format the rows as a table."""
     head = f"{'N':>11}{'depth':>6}{'width':>6}{'ktok/s':>9}{'GFLOP/s':>9}{'6ND/peak':>10}{'exact/peak':>12}"
     lines = [f"{head}{'Fabric':>9}{'tracking s':>12}{'tracking':>10}"]
     lines += [
@@ -169,24 +169,24 @@ def told(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure every size, print the table, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     parser.add_argument("--seconds", type=float, default=6.0, help="time to spend on each size")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ladder.csv")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
     config = load()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        record = recorder(Path(folder), config)
-        for wanted in SIZES:
-            print(f"{wanted:.0e} parameters", file=sys.stderr)
-            rows.append(measured(wanted, config, seconds=asked.seconds, record=record))
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame([asdict(row) for row in rows]).to_csv(asked.out, index=False, float_format="%.4g")
+        record = tracking_timer(Path(folder), config)
+        for n_params in SIZES:
+            print(f"{n_params:.0e} parameters", file=sys.stderr)
+            rows.append(measure_size(n_params, config, seconds=args.seconds, record=record))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame([asdict(row) for row in rows]).to_csv(args.out, index=False, float_format="%.4g")
     peak = flops.matmul_peak()
-    print(json.dumps({"peak_flops": peak, "rows": [asdict(row) for row in rows]}) if asked.json else told(rows))
+    print(json.dumps({"peak_flops": peak, "rows": [asdict(row) for row in rows]}) if args.json else format_table(rows))
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ def study(tracking: str) -> str:
     """The study's table."""
     from skillscale.runs.read import table_of_records
 
-    records = StudyStore.open(tracking, cache=_cache()).study(STUDY).records()
+    records = StudyStore.open(tracking, cache=_cache()).study(STUDY).runs.records()
     table = table_of_records(records, SKILLS)
     return f"{len(table.runs)} rows, loss {table.runs['code'].mean():.6f}"
 
@@ -255,7 +255,7 @@ def write(tracking: str, writers: int, n_points: int) -> list[dict[str, object]]
         one.join()
     wall = time.perf_counter() - began
     told = [errors.get() for _ in range(writers)]
-    records = registry.study(STUDY).records()
+    records = registry.study(STUDY).runs.records()
     states, seeds = Counter(one.state for one in records), Counter(one.point.key for one in records)
     failed = [text for text in told if text]
     print(*failed, sep="\n")
@@ -298,7 +298,14 @@ def sort(tracking: str) -> list[dict[str, object]]:
         client.search_runs([experiment], order_by=[f"metrics.`{SORTED_BY}` ASC"], max_results=20)
         took = {"wall_s": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}
         rows.append(
-            {"what": what, "runs": len(registry.study(STUDY).records()), "round": 0, **took, "peak_mb": 0, "told": ""}
+            {
+                "what": what,
+                "runs": len(registry.study(STUDY).runs.records()),
+                "round": 0,
+                **took,
+                "peak_mb": 0,
+                "told": "",
+            }
         )
         print(rows[-1])
         registry.gather_statistics()

@@ -85,14 +85,14 @@ def _skillscale(folder: Path, study: Path, workers: int, *words: str) -> None:
 def finished(folder: Path, seed: int) -> list[RunRecord]:
     """Return the finished runs of a study."""
     study = StudyStore.open(f"sqlite:///{folder.absolute() / 'mlflow.db'}").study(f"real-{seed}")
-    return [record for record in study.records() if record.state is RunState.FINISHED]
+    return [record for record in study.runs.records() if record.state is RunState.FINISHED]
 
 
 def table(folder: Path, reference: Path, seeds: range, out: Path | None, *, least_tokens: int = 0) -> None:
     """Write a row for each study and target; print means over seeds. Runs below ``least_tokens`` are ignored."""
     config = load(study=str(folder / f"real-{seeds[0]}.yaml"))
     problem, computes = _sampling_problem(config, ())
-    main = StudyStore.open(f"sqlite:///{reference.absolute()}").study("main").records()
+    main = StudyStore.open(f"sqlite:///{reference.absolute()}").study("main").runs.records()
     main = [record for record in main if record.state is RunState.FINISHED]
     studies = {
         (seed, arm): finished(folder / f"{arm}-{seed}", seed)

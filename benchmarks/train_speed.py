@@ -1,19 +1,19 @@
-"""Speed of training steps on a CPU beside what they were, a plain PyTorch loop, and Hugging Face's Trainer.
+"""Speed of training steps on a CPU, against torch's kernels, a plain PyTorch loop, and Hugging Face's Trainer.
 
-    python benchmarks/train_speed.py [--sizes 3e4,2e5,1e6,1e7] [--sequences 2,8] [--turns 7] [--turn_s .3] [--out FILE]
+    python benchmarks/train_speed.py [--sizes 3e4,2e5,1e6,1e7] [--sequences 2,8] [--turns 7] [--turn_s 0.3] [--out FILE]
 
-One thread a process (set OMP_NUM_THREADS=1). All ways take turns in one process, and ratios are medians over turns, so
-that other load meets all alike; for the same reason time is the CPU time of the process, which on an idle
-machine is the time of the clock. Both peaks are measured in the same turns, as square products of 1024: torch's own
-(MKL) and oneDNN's, the better of the two where the processor is not Intel's.
+One thread per process (set OMP_NUM_THREADS=1). All methods alternate in one process, and ratios are medians over turns,
+so that other load affects all equally. For the same reason times are CPU times of the process, which on an idle machine
+equal the clock. Both peaks are measured in the same turns, as square products of 1024: torch's (MKL) and oneDNN's, the
+faster one on a processor that is not Intel's.
 
-    now      our training step: Fabric, schedule, clipping, update
-    before   the same step with products and loss as torch does them
+    now      the training step of skillscale: Fabric, schedule, clipping, update
+    before   the same step with torch's kernels for products and loss
     plain    the shortest PyTorch loop of the same model: forward, backward, clip, update
-    trainer  Hugging Face's Trainer on a GPT-2 of the same width, depth, heads and vocabulary, where transformers and
-             accelerate are installed (positions are learned there, and there are biases: up to 30 % more parameters at
-             3e4): CPU time between the ends of its steps
-    two      steps of two processes at once over those of one: 2 is perfect
+    trainer  Hugging Face's Trainer on a GPT-2 of the same width, depth, heads and vocabulary, if transformers and
+             accelerate are installed. GPT-2 has learned positions and biases: up to 30 % more parameters at 3e4. CPU
+             time between the ends of its steps
+    two      steps of two simultaneous processes over those of one process: 2 is perfect
 """
 
 import argparse
@@ -37,8 +37,8 @@ from skillscale.config import load
 from skillscale.lm.model import cpu_kernels, flops
 from skillscale.lm.model.shape import shape_for
 from skillscale.lm.model.transformer import Transformer
-from skillscale.lm.train.loop import _Loop
-from skillscale.record import ModelSize, OptimizerPlan
+from skillscale.lm.train.stepper import TrainStepper
+from skillscale.record import ModelSize
 
 Step = Callable[[], object]
 SIDE = 1024
@@ -46,7 +46,7 @@ SIDE = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One size and batch. Shares are FLOP/s over a peak, ratios the other way's time over ours: above 1 ours wins."""
+    """One size and batch. Shares are FLOP/s over a peak. Ratios are the other method's time over ``now``."""
 
     n_params: int
     depth: int
@@ -64,8 +64,8 @@ class Row:
     onednn_peak_gflops: float
 
 
-def as_torch_does(step: Step) -> Step:
-    """A step without our products."""
+def with_torch_kernels(step: Step) -> Step:
+    """Return the step with torch's kernels."""
 
     def plain() -> None:
         with mock.patch.object(cpu_kernels, "HAS_ONEDNN", new=False):
@@ -74,15 +74,14 @@ def as_torch_does(step: Step) -> Step:
     return plain
 
 
-def our_step(size: ModelSize, ids: np.ndarray) -> Step:
-    """The step of the training loop."""
-    plan = OptimizerPlan(lr=1e-6, batch_sequences=len(ids), steps=1 << 30, warmup_steps=0)
-    loop = _Loop(size, plan, load().train, seed=0)
-    return lambda: loop.step(ids, 0)
+def training_step(size: ModelSize, ids: np.ndarray) -> Step:
+    """Return the step of the training loop."""
+    stepper = TrainStepper(size, load().train, lr=1e-6, seed=0)
+    return lambda: stepper.step(ids, lr=1e-6)
 
 
 def bare_step(size: ModelSize, ids: np.ndarray) -> Step:
-    """The step of the shortest loop."""
+    """Return the step of the shortest loop."""
     model = Transformer(size, seed=0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
 
@@ -93,12 +92,13 @@ def bare_step(size: ModelSize, ids: np.ndarray) -> Step:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return as_torch_does(step)
+    return with_torch_kernels(step)
 
 
 def trainer_seconds(size: ModelSize, ids: np.ndarray, steps: int) -> float:
-    """Median CPU seconds between the ends of the Trainer's steps; not a number where it is not installed."""
+    """Return the median CPU seconds between the ends of the Trainer's steps; NaN if it is not installed."""
     try:
+        import accelerate  # noqa: F401  the Trainer needs it
         from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
     except ImportError:
         return float("nan")
@@ -114,16 +114,16 @@ def trainer_seconds(size: ModelSize, ids: np.ndarray, steps: int) -> float:
     rows = [{"input_ids": row, "labels": row} for row in torch.from_numpy(ids[:, :-1].copy())]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        asked = TrainingArguments(
+        arguments = TrainingArguments(
             folder, per_device_train_batch_size=len(rows), max_steps=steps, use_cpu=True, report_to=[],
             save_strategy="no", logging_strategy="no", disable_tqdm=True,
         )  # fmt: skip
-        Trainer(GPT2LMHeadModel(shape), asked, train_dataset=rows * steps, callbacks=[Clock()]).train()
+        Trainer(GPT2LMHeadModel(shape), arguments, train_dataset=rows * steps, callbacks=[Clock()]).train()
     return statistics.median(np.diff(ends[2:]))
 
 
 def cpu_seconds(step: Step, count: int) -> float:
-    """CPU seconds of one step, of ``count`` of them."""
+    """Return the CPU seconds per step, over ``count`` steps."""
     began = time.process_time()
     for _ in range(count):
         step()
@@ -131,9 +131,9 @@ def cpu_seconds(step: Step, count: int) -> float:
 
 
 def worker(size: ModelSize, ids: np.ndarray, seconds: float, done: object) -> None:
-    """Train for some seconds by the clock and tell the rate in steps a CPU second."""
+    """Train for some seconds by the clock, and put the rate in steps per CPU second."""
     torch.set_num_threads(1)
-    step = our_step(size, ids)
+    step = training_step(size, ids)
     cpu_seconds(step, 3)
     began, cpu, count = time.monotonic(), time.process_time(), 0
     while time.monotonic() - began < seconds:
@@ -143,40 +143,42 @@ def worker(size: ModelSize, ids: np.ndarray, seconds: float, done: object) -> No
 
 
 def two_workers(size: ModelSize, ids: np.ndarray, seconds: float) -> float:
-    """Summed rate of two processes over that of one, in CPU time: they share caches and memory."""
+    """Return the summed rate of two processes over that of one, in CPU time: they share caches and memory."""
     context = multiprocessing.get_context("spawn")
 
     def rate(n: int) -> float:
         done = context.SimpleQueue()
-        crew = [context.Process(target=worker, args=(size, ids, seconds, done)) for _ in range(n)]
-        for one in crew:
-            one.start()
-        total = sum(done.get() for _ in crew)
-        for one in crew:
-            one.join()
+        processes = [context.Process(target=worker, args=(size, ids, seconds, done)) for _ in range(n)]
+        for process in processes:
+            process.start()
+        total = sum(done.get() for _ in processes)
+        for process in processes:
+            process.join()
         return total
 
     return rate(2) / rate(1)
 
 
-def measured(wanted: float, sequences: int, *, turns: int, turn_s: float, two_s: float) -> Row:
-    """One size and batch: every way in turns."""
+def measure_step(n_params: float, sequences: int, *, turns: int, turn_s: float, two_s: float) -> Row:
+    """Measure one size and batch: all methods alternate."""
     config = load()
-    size = shape_for(wanted, vocab_size=config.data.vocab_size, model=config.model)
+    size = shape_for(n_params, vocab_size=config.data.vocab_size, model=config.model)
     ids = np.random.default_rng(0).integers(0, size.vocab_size, (sequences, size.context + 1))
     square = torch.randn(SIDE, SIDE)
-    ways = {
-        "now": our_step(size, ids),
-        "before": as_torch_does(our_step(size, ids)),
+    methods = {
+        "now": training_step(size, ids),
+        "before": with_torch_kernels(training_step(size, ids)),
         "plain": bare_step(size, ids),
         "mkl": lambda: square @ square,
         "onednn": lambda: cpu_kernels.matmul(square, square) if cpu_kernels.HAS_ONEDNN else square @ square,
     }
-    counts = {name: max(1, round(turn_s / min(cpu_seconds(step, 1) for _ in range(3)))) for name, step in ways.items()}
-    took = {name: np.array([]) for name in ways} | {"trainer": np.array([])}
+    counts = {
+        name: max(1, round(turn_s / min(cpu_seconds(step, 1) for _ in range(3)))) for name, step in methods.items()
+    }
+    took = {name: np.array([]) for name in methods} | {"trainer": np.array([])}
     for turn in range(turns):
-        for name in (*list(ways)[turn % len(ways) :], *list(ways)[: turn % len(ways)]):
-            took[name] = np.append(took[name], cpu_seconds(ways[name], counts[name]))
+        for name in (*list(methods)[turn % len(methods) :], *list(methods)[: turn % len(methods)]):
+            took[name] = np.append(took[name], cpu_seconds(methods[name], counts[name]))
         if turn % 3 == 0:
             took["trainer"] = np.append(took["trainer"], trainer_seconds(size, ids, min(counts["now"], 20) + 5))
     rate = sequences * size.context / took["now"]
@@ -199,8 +201,8 @@ def measured(wanted: float, sequences: int, *, turns: int, turn_s: float, two_s:
     )
 
 
-def told(rows: list[Row]) -> str:
-    """The table for a person."""
+def format_table(rows: list[Row]) -> str:
+    """Format the rows as a table."""
     head = f"{'N':>11}{'seq':>5}{'ms':>9}{'6ND/MKL':>9}{'exact':>7}{'6ND/oneDNN':>12}{'before':>8}{'plain':>7}"
     lines = [f"{head}{'Trainer':>9}{'two':>6}{'MKL':>6}{'oneDNN':>8}"]
     lines += [
@@ -209,27 +211,27 @@ def told(rows: list[Row]) -> str:
         f"{row.two_workers:>6.2f}{row.peak_gflops:>6.0f}{row.onednn_peak_gflops:>8.0f}"
         for row in rows
     ]
-    return "\n".join([*lines, "before, plain, Trainer: their time over ours; peaks in GFLOP/s of one thread"])
+    return "\n".join([*lines, "before, plain, Trainer: their time over that of now. Peaks in GFLOP/s of one thread."])
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure every size and batch, print the table, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="3e4,2e5,1e6,1e7")
     parser.add_argument("--sequences", default="2,8")
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--turn_s", type=float, default=0.3, help="CPU seconds of one way in a turn")
-    parser.add_argument("--two_s", type=float, default=5.0, help="seconds of each process of the two; 0: left out")
+    parser.add_argument("--turn_s", type=float, default=0.3, help="CPU seconds of one method in a turn")
+    parser.add_argument("--two_s", type=float, default=5.0, help="seconds of each of the two processes; 0 skips this")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "train_speed.csv")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for wanted in map(float, asked.sizes.split(",")):
-        for sequences in map(int, asked.sequences.split(",")):
-            rows.append(measured(wanted, sequences, turns=asked.turns, turn_s=asked.turn_s, two_s=asked.two_s))
-            print(told(rows[-1:]), file=sys.stderr)
-            pd.DataFrame([asdict(row) for row in rows]).to_csv(asked.out, index=False, float_format="%.4g")
-    print(told(rows))
+    for n_params in map(float, args.sizes.split(",")):
+        for sequences in map(int, args.sequences.split(",")):
+            rows.append(measure_step(n_params, sequences, turns=args.turns, turn_s=args.turn_s, two_s=args.two_s))
+            print(format_table(rows[-1:]), file=sys.stderr)
+            pd.DataFrame([asdict(row) for row in rows]).to_csv(args.out, index=False, float_format="%.4g")
+    print(format_table(rows))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ messages. Only the standard library is needed: sources are parsed, not imported.
 
 import ast
 import io
+import json
 import re
 import sys
 import tokenize
@@ -238,6 +239,18 @@ def _comments(text: str, name: str) -> list[Passage]:
     return passages
 
 
+def notebook(path: Path) -> list[Passage]:
+    """Return the prose of a notebook: its Markdown cells, by their number."""
+    name = path.relative_to(ROOT).as_posix()
+    cells = enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"], 1)
+    texts = ((number, "".join(cell["source"])) for number, cell in cells if cell["cell_type"] == "markdown")
+    return [
+        Passage(path=name, line=number, kind="docs", text=_without_code(text))
+        for number, cell in texts
+        for _, text in _blocks(cell)
+    ]
+
+
 def settings(path: Path) -> list[Passage]:
     """Return the comments of a YAML or TOML file."""
     name = path.relative_to(ROOT).as_posix()
@@ -256,7 +269,7 @@ def everything() -> list[Passage]:
     passages = [
         passage for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md") for passage in markdown(ROOT / name, "docs")
     ]
-    passages += markdown(ROOT / "CHANGELOG.md", "research")
+    passages += markdown(ROOT / "CHANGELOG.md", "research") + notebook(ROOT / "examples" / "story.ipynb")
     for path in sorted(docs.rglob("*.md")):
         passages += markdown(path, kind_of_page(path.relative_to(docs).as_posix()))
     for path in sorted((ROOT / "src").rglob("*.py")):

@@ -203,7 +203,7 @@ def test_a_name_that_csv_would_take_for_a_number_is_refused_and_parquet_keeps_it
 def test_nothing_is_written_over(store, capsys):
     Path("runs.yaml").write_text("mine")
     assert run("export", *store, "--file", "runs.csv")[0] == 2
-    assert "runs.yaml would be written over; give another --file, or --force true" in capsys.readouterr().err
+    assert "runs.yaml would be overwritten; give another --file, or --force true" in capsys.readouterr().err
     assert Path("runs.yaml").read_text() == "mine"
     assert run("export", *store, "--file", "runs.csv", "--force")[0] == 0
     assert "n_params" in Path("runs.yaml").read_text()

@@ -152,14 +152,14 @@ def test_splits_and_sets_come_back_and_are_not_judged(registry):
 def test_an_imported_study_counts_n_as_it_was_imported(uri, registry):
     do_import(frame=digitised())
     settings = load(overrides={"study.name": "theirs"})
-    assert read_runs({"tracking": uri}, settings).convention == ""
+    assert read_runs(SourceOptions(tracking=uri), settings).convention == ""
     with pytest.raises(InputError, match="import the runs into another study with --n_convention nonembed"):
-        read_runs({"tracking": uri, "n_convention": "nonembed"}, settings)
+        read_runs(SourceOptions(tracking=uri, n_convention="nonembed"), settings)
 
 
 def test_records_and_the_columns_of_the_ui_show_the_runs(registry):
     do_import(frame=digitised())
-    records = registry.study("theirs").records()
+    records = registry.study("theirs").runs.records()
     assert {record.state for record in records} == {RunState.FINISHED}
     first = records[0]
     mix = Mix({"code": 1 / 3, "prose": 2 / 3})
@@ -182,7 +182,7 @@ def test_importing_twice_adds_nothing(registry, capsys):
     assert (again["new"], again["there"]) == (0, 5)
     assert cli.main(["import", "--table", "runs.csv", "--columns", "map.yaml", "--study", "theirs"]) == 0
     assert capsys.readouterr().out.startswith("0 new, 5 already there: study theirs, 2 skills\n")
-    assert len(registry.study("theirs").records()) == 5
+    assert len(registry.study("theirs").runs.records()) == 5
     assert len(registry.imports(registry.study("theirs")).sources()) == 1
 
 
@@ -227,7 +227,7 @@ def test_names_of_mixes_that_mlflow_would_not_take_are_kept_exactly(registry):
     corpora = ["The Pile (v1), d=2", "c4", "a/b", "../x", "?"]
     do_import(mapping, frame=digitised().assign(corpus=corpora))
     assert list(imported_table(registry, registry.study("theirs")).runs["mix"]) == corpora
-    points = [record.point for record in registry.study("theirs").records()]
+    points = [record.point for record in registry.study("theirs").runs.records()]
     assert [list(point.mix.shares) for point in points] == [["The Pile _v1__ d_2"], ["c4"], ["a/b"], ["x"], ["_"]]
 
 
@@ -249,13 +249,13 @@ def test_the_same_command_goes_on_after_a_stop(registry, monkeypatch):
         do_import()
     monkeypatch.setattr(Store, "set_status", whole)
     study = registry.study("theirs")
-    assert [record.state for record in study.records()] == [RunState.FINISHED, RunState.FINISHED, RunState.RUNNING]
+    assert [record.state for record in study.runs.records()] == [RunState.FINISHED, RunState.FINISHED, RunState.RUNNING]
     assert "3 of 5 rows are not imported yet; run the import again" in imported_table(registry, study).notes
     answer = do_import()
     assert (answer["new"], answer["there"]) == (3, 2)
-    assert [record.state for record in study.records()] == [RunState.FINISHED] * 5
+    assert [record.state for record in study.runs.records()] == [RunState.FINISHED] * 5
     assert_same(imported_table(registry, study), read_table("runs.csv", parse_columns(SHARES)))
-    run_id = study.records()[2].run_id
+    run_id = study.runs.records()[2].run_id
     with sqlite3.connect("mlflow.db") as database:
         written = database.execute("SELECT count(*) FROM metrics WHERE run_uuid = ? AND key = 'n_params'", [run_id])
         assert written.fetchone() == (1,), "a run that goes on writes its metrics in place"
@@ -303,7 +303,7 @@ def test_what_does_not_compare_is_refused(registry, name, change, message):
     do_import(frame=digitised())
     with pytest.raises(InputError, match=message):
         do_import({**SHARES, **change}, name=name, frame=digitised())
-    assert len(registry.study("theirs").records()) == 5
+    assert len(registry.study("theirs").runs.records()) == 5
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_a_message_of_the_table_is_one_line_and_exit_code_2(uri, capsys):
     digitised().to_csv("runs.csv", index=False)
     Path("map.yaml").write_text(yaml.safe_dump({**SHARES, "n_params": "n"}))
     assert cli.main(["import", "--table", "runs.csv", "--columns", "map.yaml", "--study", "x"]) == 2
-    assert "runs.csv has no column 'n' (for n_params; did you mean N?)" in capsys.readouterr().err
+    assert "runs.csv has no column 'n' for n_params (did you mean N?)" in capsys.readouterr().err
 
 
 # From another experiment
@@ -402,7 +402,7 @@ def test_an_import_tells_seldom_how_far_it_is_and_how_long_the_rest_will_take(mo
     now = iter([0.0, 4.0, 12.0, 13.0, 30.0])
     monkeypatch.setattr(imports, "time", SimpleNamespace(monotonic=lambda: next(now)))
     log = io.StringIO()
-    tell = imports._teller(Output(log=log))
+    tell = imports.progress_reporter(Output(log=log).progress)
     for done in (20, 60, 65, 150):
         tell(done, 1000)
     assert log.getvalue().splitlines() == [
@@ -416,7 +416,7 @@ def test_the_runs_of_another_store_can_be_imported(uri, registry, empty_store, t
     other = f"sqlite:///{tmp_path}/other.db"
     experiment(other)
     assert do_import(TRACKED, from_tracking=other, experiment="theirs", study="theirs")["new"] == 4
-    assert len(registry.study("theirs").records()) == 4
+    assert len(registry.study("theirs").runs.records()) == 4
 
 
 @pytest.mark.parametrize(
@@ -427,7 +427,7 @@ def test_the_runs_of_another_store_can_be_imported(uri, registry, empty_store, t
             {},
             "'N' is params.N and metrics.N in experiment theirs of sqlite:.*; write which is meant",
         ),
-        ({"n_params": "params.M"}, {}, r"no column 'params.M' \(for n_params; did you mean params.N"),
+        ({"n_params": "params.M"}, {}, r"no column 'params.M' for n_params \(did you mean params.N"),
         ({}, {"experiment": "their"}, r"has no experiment 'their' \(did you mean theirs\?\); it has Default, theirs"),
         ({}, {"experiment": "Default"}, "no run of experiment Default of .* is FINISHED .it has no runs"),
         ({}, {"study": "theirs"}, "experiment 'theirs' can't be imported into itself"),

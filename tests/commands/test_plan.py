@@ -74,9 +74,9 @@ def true_optimum(C, weights):
         (["--flops", "1e20", "--skill_weights", "code=0"], "--skill_weights sums to 0"),
         (["--flops", "1e20", "--validation", "wiki=1"], "--validation names wiki, which t lacks; there is code, prose"),
         (["--flops", "1e20", "--bounds", "web=0:.5"], "--bounds names web, which t lacks; there is none"),
-        (["--flops", "1e20", "--mix", "web=.5,books=.5"], "asks about a mix, of which chinchilla knows nothing"),
+        (["--flops", "1e20", "--mix", "web=.5,books=.5"], "sets a mix, but chinchilla does not depend on the mix"),
         (["--flops", "1e20", "--figure", "plan.pdf"], "--figure: must end in .svg or .png"),
-        (["--flops", "1e20", "--from", "law.json"], "--from takes laws as they were fitted, so that --table has no"),
+        (["--flops", "1e20", "--from", "law.json"], "--from takes laws as they were fitted, so --table has no"),
     ],
 )
 def test_what_can_not_be_asked_is_refused_with_the_cure(words, capsys, more, says):
@@ -120,7 +120,7 @@ def test_the_answer_has_what_is_promised(words):
     assert 0 <= one["cheap"]["chance"] <= 1
     assert [len(frontier["steps"]) for frontier in one["frontiers"]] == [11]
     assert one["best_mix"] is None
-    assert "The effect of another mix: the runs tell no shares, and at most one name." in one["not_told"]
+    assert "The effect of another mix: the runs have no shares, and at most one name." in one["not_told"]
     validation = one["validation"]
     assert validation["shift"]["value"] == pytest.approx(math.log(validation["n_params"] / one["n_params"]))
     assert validation["cost"]["value"] > 0
@@ -131,7 +131,7 @@ def test_gpu_hours_become_flops_and_the_answer_says_how(words):
     gpu = ["--gpu_hours", "100", "--gpu_flops", "989e12", "--mfu", "0.4"]
     (one,) = told(*words(), *LAW, *gpu)["plans"]
     assert one["flops"] == pytest.approx(100 * 3600 * 989e12 * 0.4)
-    assert one["budget"] == "100 GPU-hours x 3600 s x 9.89e+14 FLOP/s x 0.4 of the peak = 1.424e+20 FLOP"
+    assert one["budget"] == "100 GPU-hours x 3600 s x 9.89e14 FLOP/s x 0.4 of the peak = 1.424e20 FLOP"
     _, text = run(*words(), *LAW, *gpu)
     assert text.startswith("plan for 100 GPU-hours x 3600 s")
     for part in (
@@ -214,7 +214,7 @@ def test_a_law_that_was_registered_plans_as_the_study_does_and_both_are_recorded
     kept.append(told("--from", str(tmp_path / "law.json"), *ask))
     # A document has no runs, of which only the study can tell what mixes they had
     assert fresh["plans"][0]["not_told"].pop() == (
-        "The effect of another mix: the runs tell no shares, and at most one name."
+        "The effect of another mix: the runs have no shares, and at most one name."
     )
     assert [one["plans"][0]["not_told"].pop() for one in kept] == [
         "The effect of another mix: no mix enters chinchilla."

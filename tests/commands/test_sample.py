@@ -102,7 +102,7 @@ def sampled(tmp_path_factory):
 
 def test_a_second_call_goes_on_and_no_run_is_made_twice(sampled):
     folder, told, log = sampled
-    records = study(folder).records()
+    records = study(folder).runs.records()
     assert (told["chosen"], told["finished"], told["failed"]) == (6, 6, 0)
     assert "4 runs to begin with" in log
     assert len({one.point.key for one in records}) == len(records) == 6
@@ -115,7 +115,7 @@ def test_points_are_chosen_and_trained_through_a_storage(tmp_path, capsys):
     )
     code, told, log = answer(given, capsys)
     assert (code, told["chosen"], told["finished"]) == (0, 3, 3), log
-    records = study(tmp_path).records()
+    records = study(tmp_path).runs.records()
     assert {one.state for one in records} == {RunState.FINISHED}
     assert all(one.purpose for one in records)
     code, _, log = answer(words(tmp_path, GOOD, "--points", "1"), capsys)
@@ -123,7 +123,7 @@ def test_points_are_chosen_and_trained_through_a_storage(tmp_path, capsys):
 
 
 def test_losses_and_their_errors_are_those_that_the_trainer_returned(sampled):
-    for one in study(sampled[0]).records():
+    for one in study(sampled[0]).runs.records():
         loss = 1.7 + 400 * one.point.n_params**-0.34 + 410 * one.point.n_tokens**-0.28
         assert one.skills["code"].loss == pytest.approx(loss)
         assert one.skills["code"].sem == 0.01
@@ -147,7 +147,7 @@ def test_runs_of_a_trainer_can_be_fitted_and_suggested_for(sampled, capsys):
     del given[given.index("--flops_max") : given.index("--flops_max") + 2]  # as it was sampled
     code, told, _ = answer(given, capsys)
     assert (code, len(told["points"]), told["runs"], told["budget"]) == (0, 3, 6, 1e19)
-    assert len(study(folder).records()) == 6
+    assert len(study(folder).runs.records()) == 6
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_a_trainer_that_fails_now_and_then_loses_those_runs_alone(sampled, place
     given = [*words(place, body, name="patchy", store=sampled[0]), "--points", "4", "--workers", "1"]
     code, told, log = answer([*given, "--mixes", "code=.5,prose=.5; code=.2,prose=.8"], capsys)
     assert (code, told["chosen"], told["finished"], told["failed"]) == (0, 4, 3, 1)
-    (failed,) = [one for one in study(sampled[0], "patchy").records() if one.state is RunState.FAILED]
+    (failed,) = [one for one in study(sampled[0], "patchy").runs.records() if one.state is RunState.FAILED]
     assert (failed.point.seed, "AssertionError: out of memory" in failed.reason) == (1, True)
     chosen = [line for line in log.splitlines() if line.startswith("chosen")]
     assert all(", on code=0." in line for line in chosen), chosen
@@ -258,7 +258,7 @@ def test_after_five_failures_in_a_row_it_stops_with_a_summary(sampled, place, ca
     assert code == 1
     assert "the last 5 runs all failed" in log
     assert "OSError: disk" in log.splitlines()[-1]
-    records = study(sampled[0], "failing").records()
+    records = study(sampled[0], "failing").runs.records()
     assert {one.state for one in records} == {RunState.FAILED}
     assert all("OSError: disk" in one.reason for one in records)
     assert len(records) >= 5
@@ -278,7 +278,7 @@ def test_killing_the_command_loses_no_run_and_the_next_call_goes_on(place):
     before = {one.run_id for one in _finished(place)}
     given[given.index("--points") + 1] = "2"
     subprocess.run(given, check=True, capture_output=True, timeout=120)
-    records = study(place).records()
+    records = study(place).runs.records()
     assert before < {one.run_id for one in records}
     assert {one.state for one in records} == {RunState.FINISHED}
     assert len({one.point.key for one in records}) == len(records)
@@ -286,7 +286,7 @@ def test_killing_the_command_loses_no_run_and_the_next_call_goes_on(place):
 
 def _finished(folder):
     try:
-        return study(folder).finished()
+        return study(folder).runs.finished()
     except Exception:  # the first process is still making the store
         return []
 

@@ -89,7 +89,7 @@ def test_it_goes_on_until_nothing_is_left(words, study, capsys, monkeypatch):  #
 def test_what_is_not_there_is_told_and_made_by_nobody(words, tmp_path, capsys):
     asked, _ = words
     assert cli.main([*asked[:2], "two", *asked[3:], "--once"]) == 1
-    assert "no study 'two'; it has one" in capsys.readouterr().err
+    assert "no study 'two'. It has one" in capsys.readouterr().err
     assert cli.main(["watch", "--tracking", f"sqlite:///{tmp_path}/nothing.db", "--once"]) == 1
     assert "there is no tracking store" in capsys.readouterr().err
     assert not (tmp_path / "nothing.db").exists()
@@ -115,7 +115,7 @@ def test_a_study_of_a_storage_is_watched_and_its_description_kept_by_a_fit(share
     study, words, storage = shared  # noqa: F811
     monkeypatch.delenv("SKILLSCALE_QUEUE", raising=False)
     assert cli.main(["watch", *words, "--once"]) == 2
-    assert "set SKILLSCALE_QUEUE to its address, or give that with --queue" in capsys.readouterr().err
+    assert "Set SKILLSCALE_QUEUE to it, or give it with --queue" in capsys.readouterr().err
     assert cli.main(["watch", *words, "--once", "--queue", storage]) == 0
     assert "points     15 of 16 done, 1 waiting" in capsys.readouterr().out
     assert cli.main(["fit", *words, "--law", "chinchilla", "--study.resamples", "100", "--queue", storage]) == 0
@@ -125,8 +125,12 @@ def test_a_study_of_a_storage_is_watched_and_its_description_kept_by_a_fit(share
     assert "[Last fit]" in note
 
 
+def _queue(options):
+    return options.source.queue if hasattr(options, "source") else options.queue.queue
+
+
 @pytest.mark.parametrize("entry", ["main", "train", "report"])
 def test_what_writes_a_study_of_a_storage_can_be_told_of_it(entry):
     (found,) = [one for one in cli.COMMANDS if one.name == entry]
     given = ["--queue", "queue.journal", *["--n_params", "9"] * (entry == "train")]
-    assert cli.parse(given, found)["storage"] == "queue.journal"
+    assert _queue(cli.parse(given, found).options) == "queue.journal"

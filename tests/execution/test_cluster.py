@@ -109,7 +109,7 @@ class Cluster:
     def holders(self):
         """Host and pid of those who train just now."""
         try:
-            owners = self.study().owners(alive=True).values()
+            owners = self.study().holders().values()
         except TrackingError:
             return []
         return [(one.split(":")[0], int(one.split(":")[1])) for one in owners if one]
@@ -173,11 +173,11 @@ def check_done(cluster, *, points):
     study = cluster.study()
     progress = study.progress()
     assert (progress.planned, progress.finished) == (points, points)
-    records = study.records()
+    records = study.runs.records()
     assert {one.state for one in records} == {RunState.FINISHED}
     assert len({one.point.key for one in records}) == len(records) == points
     for record in records:
-        steps = [step for step, _ in study.curve(record.run_id)]
+        steps = [step for step, _ in study.runs.curve(record.run_id)]
         assert steps == sorted(set(steps))
 
 

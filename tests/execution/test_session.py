@@ -40,7 +40,7 @@ def registry(folder: Path):
 
 
 def finished(folder: Path):
-    return [one for one in registry(folder).study("small").records() if one.state is RunState.FINISHED]
+    return [one for one in registry(folder).study("small").runs.records() if one.state is RunState.FINISHED]
 
 
 def wait_for(condition, seconds=120.0):
@@ -78,7 +78,7 @@ def _count(folder):
 
 def test_a_study_killed_twice_ends_with_every_point_trained_exactly_once(studied):
     folder, _, before, result, _ = studied
-    records = registry(folder).study("small").records()
+    records = registry(folder).study("small").runs.records()
     keys = [one.point.key for one in records if one.state is RunState.FINISHED]
     assert result["training"]["points"] == 8
     assert len(keys) == len(set(keys)) == 9  # and a sampled one
@@ -152,13 +152,13 @@ def test_a_point_trained_again_elsewhere_gives_the_same_losses(studied, tmp_path
 
 def test_a_study_with_another_mix_under_the_same_name_is_refused_before_training(studied):
     folder, words, *_ = studied
-    ids = {one.run_id for one in registry(folder).study("small").records()}
+    ids = {one.run_id for one in registry(folder).study("small").runs.records()}
     process = command([*words, "--study.mixes", "[{prose: 0.9, code: 0.1}]"])
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "study.mixes" in err
     assert "--study.name" in err
-    assert {one.run_id for one in registry(folder).study("small").records()} == ids
+    assert {one.run_id for one in registry(folder).study("small").runs.records()} == ids
 
 
 def test_a_diverged_point_is_recorded_as_failed_with_its_reason(tmp_path):
@@ -180,13 +180,13 @@ def test_ctrl_c_marks_the_run_and_the_study_goes_on(tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "go on" in err
-    (record,) = registry(tmp_path).study("small").records()
+    (record,) = registry(tmp_path).study("small").runs.records()
     assert record.state is RunState.KILLED
 
 
 def _running(folder):
     try:
-        records = registry(folder).study("small").records()
+        records = registry(folder).study("small").runs.records()
     except TrackingError:  # as above
         return False
     return any(one.optimizer_plan is not None for one in records)
@@ -228,9 +228,9 @@ def test_failed_points_are_trained_again_only_when_asked(tmp_path):
     first, _ = answer(words)
     assert (first["failed"], first["finished"]) == (1, 0)
     answer(words)
-    assert len(registry(tmp_path).study("small").records()) == 1
+    assert len(registry(tmp_path).study("small").runs.records()) == 1
     answer([*words, "--retry_failed"])
-    assert len(registry(tmp_path).study("small").records()) == 2
+    assert len(registry(tmp_path).study("small").runs.records()) == 2
 
 
 def test_ctrl_c_on_a_grid_marks_the_runs_of_its_workers(tmp_path):
@@ -241,5 +241,5 @@ def test_ctrl_c_on_a_grid_marks_the_runs_of_its_workers(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    states = {one.state for one in registry(tmp_path).study("small").records()}
+    states = {one.state for one in registry(tmp_path).study("small").runs.records()}
     assert states == {RunState.KILLED}

@@ -227,7 +227,7 @@ class Scene:
     def outcome(self) -> Outcome:
         """What a fresh look at the store shows."""
         study = opened(self.uri, str(self.folder))
-        records, store = study.records(), study._store
+        records, store = study.runs.records(), study._store
         finished = Counter(one.point.key for one in records if one.state is RunState.FINISHED)
         failed = {one.point.key for one in records if one.state is RunState.FAILED and one.reason} - finished.keys()
         planned = {point.key for point in study.points()}
@@ -386,7 +386,7 @@ def nan_in_the_middle(scene: Scene) -> None:
     """Two runs diverge; they are reported, and tried once more on request."""
     scene.start(WORKERS, Orders(trainer=Trainer(nan_at=(3, 8))))
     scene.wait()
-    reasons = [one.reason for one in scene.study.records() if one.state is RunState.FAILED]
+    reasons = [one.reason for one in scene.study.runs.records() if one.state is RunState.FAILED]
     assert reasons == ["diverged: loss is nan"] * 2, reasons
     scene.start(1, Orders(retry_failed=True))
 
@@ -406,7 +406,7 @@ def driver_killed(scene: Scene) -> None:
         scene.wait_for_points(before + scene.chance.randrange(1, 4))
         driver.kill()
         driver.join()
-        scene.wait_for(lambda: not scene.study.owners(alive=True))
+        scene.wait_for(lambda: not scene.study.holders())
 
 
 def _drive(uri: str, folder: str) -> None:
@@ -434,7 +434,7 @@ def trainer_hangs(scene: Scene) -> None:
         process.start()
         scene.crew.append(process)
         scene.wait(600.0)
-        reasons = [one.reason for one in scene.study.records() if one.state is RunState.FAILED]
+        reasons = [one.reason for one in scene.study.runs.records() if one.state is RunState.FAILED]
         assert len(reasons) == 1, scene.logs()
         assert "no answer within" in reasons[0], reasons
 

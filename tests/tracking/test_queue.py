@@ -13,7 +13,8 @@ from storages import STORAGES, storage_of
 
 from skillscale.errors import InputError, LeaseLostError, TrackingError, without_password
 from skillscale.point import MAX_PARAMS, MAX_TOKENS
-from skillscale.tracking.queue import MAX_DEATHS, PointQueue, PriorOutcome, lock_queue, open_storage, resolve_storage
+from skillscale.tracking.queue import MAX_DEATHS, PointQueue, PriorOutcome, _template
+from skillscale.tracking.queue_storage import QueueStorage, resolve_queue
 
 QUICK_S = 1.2
 JOBS = [(f"key{at}", {"point": {"n": at}}) for at in range(3)]
@@ -28,7 +29,12 @@ def url(request, tmp_path):
 
 @pytest.fixture
 def queue(url):
-    return PointQueue(url, "one", QUICK_S)
+    return queue_at(url, "one", QUICK_S)
+
+
+def queue_at(url, name, heartbeat_timeout_s=None):
+    """A queue as another process sees it, with a storage of its own."""
+    return PointQueue(QueueStorage(url), name, heartbeat_timeout_s)
 
 
 def statuses(queue):
@@ -49,21 +55,21 @@ def wait_for(condition, seconds=20.0):
 
 def test_keys_are_kept_once_in_their_order_and_come_back_with_their_values(queue, url):
     assert queue.add(JOBS[:2]) == 2
-    assert PointQueue(url, "one").add(JOBS) == 1
+    assert queue_at(url, "one").add(JOBS) == 1
     assert [(one.key, one.values["point"]["n"]) for one in queue.entries()] == [("key0", 0), ("key1", 1), ("key2", 2)]
-    assert PointQueue(url, "two").entries() == []
-    assert PointQueue(url, "one").patience_s == QUICK_S, "workers need not be told"
+    assert queue_at(url, "two").entries() == []
+    assert queue_at(url, "one").heartbeat_timeout_s == QUICK_S, "workers need not be told"
 
 
 def test_one_holder_a_key_until_it_ends(queue, url):
     queue.add(JOBS)
-    other = PointQueue(url, "one")
+    other = queue_at(url, "one")
     first, second = queue.entries()[:2]
     ticket = queue.take(first, "me")
     assert other.take(first, "you") is None
     with other.take(second, "you") as held:
         held.fail("diverged")
-    ticket.name_run("run7")
+    ticket.set_run("run7")
     assert other.entries()[0].run_id == "run7"
     ticket.finish(2.5)
     assert statuses(other) == ["FINISHED", "FAILED", "WAITING"]
@@ -84,7 +90,7 @@ def test_a_silent_holder_is_given_up_after_the_patience_and_finds_that_out(queue
     ticket = queue.take(queue.entries()[0], ELSEWHERE)
     began = time.monotonic()
     silence(ticket)
-    onlooker = PointQueue(url, "one")
+    onlooker = queue_at(url, "one")
     assert statuses(onlooker) == ["RUNNING"]
     wait_for(lambda: statuses(onlooker) == ["WAITING"])
     assert time.monotonic() - began > 0.8 * QUICK_S
@@ -94,7 +100,7 @@ def test_a_silent_holder_is_given_up_after_the_patience_and_finds_that_out(queue
     with pytest.raises(LeaseLostError):
         ticket.check()
     with pytest.raises(LeaseLostError):
-        ticket.name_run("late")
+        ticket.set_run("late")
     ticket.finish()
     assert ticket.is_lost
     assert statuses(queue) == ["RUNNING"], "the late one changes nothing"
@@ -103,10 +109,10 @@ def test_a_silent_holder_is_given_up_after_the_patience_and_finds_that_out(queue
 
 
 def test_a_beating_holder_is_never_given_up(url):
-    queue = PointQueue(url, "one", 3.0)
+    queue = queue_at(url, "one", 3.0)
     queue.add(JOBS[:1])
     ticket = queue.take(queue.entries()[0], ELSEWHERE)
-    onlooker = PointQueue(url, "one")
+    onlooker = queue_at(url, "one")
     until = time.monotonic() + 4.5
     while time.monotonic() < until:
         assert statuses(onlooker) == ["RUNNING"]
@@ -119,9 +125,9 @@ def test_a_hung_holder_is_given_up_though_its_process_lives(queue, url, monkeypa
     monkeypatch.setattr("skillscale.tracking.queue._HUNG_S", 0.3)
     queue.add(JOBS[:1])
     ticket = queue.take(queue.entries()[0], ELSEWHERE)
-    ticket.sign()
+    ticket.keep_alive()
     wait_for(lambda: statuses(queue) == ["WAITING"])
-    wait_for(lambda: ticket.is_lost or not ticket._heart.is_alive() or _refused(ticket))
+    wait_for(lambda: ticket.is_lost or not ticket._thread.is_alive() or _refused(ticket))
 
 
 def _refused(ticket):
@@ -135,7 +141,7 @@ def _refused(ticket):
 def test_an_owner_that_is_gone_from_this_machine_is_not_waited_for(url):
     from skillscale.tracking import current_owner
 
-    queue = PointQueue(url, "one", 600.0)
+    queue = queue_at(url, "one", 600.0)
     queue.add(JOBS[:1])
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
@@ -150,8 +156,8 @@ def test_a_key_whose_holders_die_over_and_over_fails_with_its_reason(queue):
         wait_for(lambda: statuses(queue) != ["RUNNING"])
     (entry,) = queue.entries()
     assert (entry.status, entry.reason[:22]) == ("FAILED", "its process died 5 tim")
-    queue.again(entry)
-    queue.again(entry)  # by another machine at once
+    queue.requeue(entry)
+    queue.requeue(entry)  # by another machine at once
     (entry,) = queue.entries()
     assert (entry.status, entry.deaths) == ("WAITING", 0)
     queue.take(entry, "me").finish()
@@ -159,15 +165,15 @@ def test_a_key_whose_holders_die_over_and_over_fails_with_its_reason(queue):
 
 
 def test_what_two_machines_add_at_once_is_done_once(queue):
-    queue._append({"key": "key0", "point": {"n": 0}}, "WAITING")
-    queue._append({"key": "key0", "point": {"n": 0}}, "WAITING")
+    queue._append(_template({"key": "key0", "point": {"n": 0}}, "WAITING"))
+    queue._append(_template({"key": "key0", "point": {"n": 0}}, "WAITING"))
     (entry,) = queue.entries()
     queue.take(entry, "me").finish()
     assert statuses(queue) == ["FINISHED"]
 
 
 def test_what_ended_before_there_was_a_queue_does_not_wait(queue):
-    failed = PriorOutcome(status="FAILED", told={"reason": "diverged", "ended_ms": 7})
+    failed = PriorOutcome(status="FAILED", attributes={"reason": "diverged", "ended_ms": 7})
     queue.add(JOBS, {"key1": PriorOutcome(status="FINISHED", value=2.5), "key2": failed})
     assert queue._trials()[1].value == 2.5
     assert statuses(queue) == ["WAITING", "FINISHED", "FAILED"]
@@ -180,7 +186,7 @@ def test_optuna_has_a_points_numbers_and_its_loss_to_plot(queue, url):
 
     old = {"point": {"n_params": 5, "n_tokens": 6, "mix": {"code": 1.0}}}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("skillscale.tracking.queue._plotted", lambda point: ({}, {}))
+        patch.setattr("skillscale.tracking.queue._plotted_params", lambda point: ({}, {}))
         queue.add([("before", old), ("moved", old)], {"before": PriorOutcome(status="FINISHED", value=1.5)})
     points = [
         {"n_params": 1, "n_tokens": MAX_TOKENS, "mix": {"code": 1.0}},
@@ -192,7 +198,7 @@ def test_optuna_has_a_points_numbers_and_its_loss_to_plot(queue, url):
         queue.take(entry, "me").release("stopped")
         queue.take({one.key: one for one in queue.entries()}[entry.key], "me").finish(loss)
     assert statuses(queue) == ["FINISHED"] * 5
-    study = optuna.load_study(study_name="one", storage=open_storage(url))
+    study = optuna.load_study(study_name="one", storage=QueueStorage(url).optuna)
     done = {one.user_attrs["key"]: one for one in study.get_trials(states=[optuna.trial.TrialState.COMPLETE])}
     assert {key: one.value for key, one in done.items()} == {
         "before": 1.5, "moved": 2.5, "new0": 3.5, "new1": 4.5, "kept": 5.5,
@@ -204,9 +210,11 @@ def test_optuna_has_a_points_numbers_and_its_loss_to_plot(queue, url):
         "n_params": MAX_PARAMS, "n_tokens": 123_456_789, "mix/code": 0.25, "mix/prose": 0.75,
     }  # fmt: skip
     assert all(one.log for one in (done["new1"].distributions[name] for name in ("n_params", "n_tokens")))
-    with lock_queue(url).alone("plan", "me"):
+    with queue_at(url, "locks").lock("plan", "me"):
         pass
-    assert [(one.params, one.value) for one in lock_queue(url)._trials()] == [({}, 0.0)], "every study can be shown"
+    assert [(one.params, one.value) for one in queue_at(url, "locks")._trials()] == [({}, 0.0)], (
+        "every study can be shown"
+    )
 
 
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
@@ -216,21 +224,21 @@ def test_what_waits_in_a_database_is_read_once_and_seen_as_it_is_by_who_looks_fi
 
 
 def _looked_at_by_two(url):
-    other, looked = PointQueue(url, "one", 60.0), []
+    other, looked = queue_at(url, "one", 60.0), []
     other.add([(f"key{at}", {"point": {"n": at}}) for at in range(50)])
-    onlooker = PointQueue(url, "one")
-    whole = onlooker._storage.get_all_trials
-    onlooker._storage.get_all_trials = lambda *given, **how: looked.append(1) or whole(*given, **how)
+    onlooker = queue_at(url, "one")
+    whole = onlooker._storage.optuna.get_all_trials
+    onlooker._storage.optuna.get_all_trials = lambda *given, **how: looked.append(1) or whole(*given, **how)
 
     def alike():
         found = onlooker.entries()
-        return found == PointQueue(url, "one").entries() == other.entries()
+        return found == queue_at(url, "one").entries() == other.entries()
 
     assert alike()
     entries = other.entries()
     held = other.take(entries[7], "me")
     assert alike()
-    held.name_run("run7")
+    held.set_run("run7")
     assert alike()
     assert onlooker.entries()[7].run_id == "run7"
     held.finish(2.5)
@@ -241,7 +249,7 @@ def _looked_at_by_two(url):
     with other.take(entries[9], "me"):
         pass
     assert alike()
-    other.again(entries[8])
+    other.requeue(entries[8])
     other.add([("new", {"point": {"n": 50}})])
     assert alike()
     for entry in other.entries()[10:30]:
@@ -250,17 +258,17 @@ def _looked_at_by_two(url):
 
 
 def test_locks_are_held_by_one_and_passed_on(url):
-    first, second = lock_queue(url, QUICK_S), lock_queue(url)
+    first, second = queue_at(url, "locks", QUICK_S), queue_at(url, "locks")
     order = []
 
     def follow():
-        with second.alone("plan", ELSEWHERE):
+        with second.lock("plan", ELSEWHERE):
             order.append("second")
 
-    with first.alone("plan", ELSEWHERE):
+    with first.lock("plan", ELSEWHERE):
         assert second.is_locked("plan")
         assert not second.is_locked("other")
-        with pytest.raises(TrackingError, match="another process is at plan"), second.alone("plan", "x", wait=False):
+        with pytest.raises(TrackingError, match="another process is at plan"), second.lock("plan", "x", wait=False):
             pass
         thread = threading.Thread(target=follow)
         thread.start()
@@ -272,15 +280,15 @@ def test_locks_are_held_by_one_and_passed_on(url):
 
 
 def test_a_lock_whose_holder_is_gone_is_taken_after_the_patience(url):
-    queue = lock_queue(url, QUICK_S)
-    holder = queue.alone("plan", ELSEWHERE)
+    queue = queue_at(url, "locks", QUICK_S)
+    holder = queue.lock("plan", ELSEWHERE)
     silence(holder.__enter__())
-    with lock_queue(url).alone("plan", ELSEWHERE):
+    with queue_at(url, "locks").lock("plan", ELSEWHERE):
         assert queue.is_locked("plan")
 
 
 def _claim_all(url, gate, found):
-    queue = PointQueue(url, "one")
+    queue = queue_at(url, "one")
     gate.wait()
     won = []
     for entry in queue.entries():
@@ -298,7 +306,7 @@ def test_processes_that_claim_at_once_take_every_key_once(kind, tmp_path):
 
 
 def _race(url):
-    queue = PointQueue(url, "one", 60.0)
+    queue = queue_at(url, "one", 60.0)
     queue.add([(f"key{at}", {}) for at in range(30)])
     context = multiprocessing.get_context("fork")
     gate, found = context.Barrier(3), context.Queue()
@@ -323,19 +331,19 @@ def _race(url):
 )
 def test_addresses_mean_the_same_from_every_folder(given, settled, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert resolve_storage(given) == settled.format(here=tmp_path)
+    assert resolve_queue(given) == settled.format(here=tmp_path)
 
 
 def test_other_addresses_are_refused_without_their_password():
     with pytest.raises(InputError, match=r"redis://u:\.\.\.@h.*can't hold a queue") as caught:
-        resolve_storage("redis://u:geheim@h")
+        resolve_queue("redis://u:geheim@h")
     assert "geheim" not in str(caught.value)
 
 
 def test_a_storage_that_does_not_answer_is_named_without_its_password(monkeypatch):
-    monkeypatch.setattr("skillscale.tracking.queue._FIRST_S", 0.1)
+    monkeypatch.setattr("skillscale.tracking.queue_storage._OPEN_PATIENCE_S", 0.1)
     with pytest.raises(TrackingError, match=r"u:\.\.\.@127\.0\.0\.1:9/x does not answer") as caught:
-        PointQueue("postgresql+psycopg2://u:geheim@127.0.0.1:9/x", "one")
+        queue_at("postgresql+psycopg2://u:geheim@127.0.0.1:9/x", "one")
     assert "geheim" not in str(caught.value)
     assert caught.value.__cause__ is None
 
@@ -356,11 +364,11 @@ def test_passwords_are_never_shown(text, shown):
 
 def test_a_stopped_process_is_given_up_and_goes_on_to_find_its_point_taken(tmp_path):
     url = str(tmp_path / "queue.journal")
-    queue = PointQueue(url, "one", QUICK_S)
+    queue = queue_at(url, "one", QUICK_S)
     queue.add(JOBS[:1])
     code = (
         "import sys, time; from skillscale.tracking.queue import PointQueue; from skillscale.errors import LeaseLostError\n"
-        f"queue = PointQueue({url!r}, 'one'); ticket = queue.take(queue.entries()[0], {ELSEWHERE!r})\n"
+        f"from skillscale.tracking.queue_storage import QueueStorage; queue = PointQueue(QueueStorage({url!r}), 'one'); ticket = queue.take(queue.entries()[0], {ELSEWHERE!r})\n"
         "print('held', flush=True)\n"
         "sys.stdin.readline()\n"
         "try: ticket.check()\n"

@@ -12,6 +12,7 @@ from skillscale.config import load
 from skillscale.errors import InputError, LeaseLostError, TrackingError
 from skillscale.record import ProposalReason, RunState
 from skillscale.tracking import StudyStore, current_owner
+from skillscale.tracking.queue_storage import QueueAddress
 
 QUICK_S = 1.5
 ELSEWHERE = "another-host:1:0"
@@ -76,7 +77,7 @@ def test_points_go_out_once_and_records_come_back_as_without_a_storage(opened, c
         second.fail("diverged")
     progress = other.progress()
     assert (progress.finished, progress.failed, progress.waiting) == (1, 1, 0)
-    assert study.finished() == [written]
+    assert study.runs.finished() == [written]
     assert study.claim() is None
     assert [one.reason for one in other.planned()] == ["", "diverged"]
 
@@ -86,17 +87,17 @@ def test_a_lost_point_goes_on_in_the_same_run_and_its_late_holder_writes_nothing
     study.add_points([point()])
     lost = study.claim(ELSEWHERE)
     begin(lost)
-    lost._ticket.abandon()
+    lost._lease.abandon()
     assert other.claim() is None
     again = wait_for(other.claim)
     assert (again.run_id, again.claim.attempt, again.claim.deaths) == (lost.run_id, 2, 1)
     with pytest.raises(LeaseLostError, match="given to another"), lost:
         lost.finish(**RESULTS)
-    assert [one.state for one in other.records()] == [RunState.RUNNING]
+    assert [one.state for one in other.runs.records()] == [RunState.RUNNING]
     with again:
         begin(again)
         again.finish(**RESULTS)
-    (record,) = study.records()
+    (record,) = study.runs.records()
     assert (record.run_id, record.state) == (lost.run_id, RunState.FINISHED)
     assert study.progress().finished == 1
 
@@ -110,7 +111,7 @@ def test_a_run_that_was_finished_by_one_who_died_before_saying_so_is_not_trained
     with writer:
         writer.finish(**RESULTS)
     wait_for(lambda: other.claim() is None and other.progress().finished == 1)
-    assert len(study.records()) == 1
+    assert len(study.runs.records()) == 1
 
 
 def test_a_stopped_point_waits_again_at_once(opened, config):
@@ -144,35 +145,92 @@ def test_runs_that_nobody_holds_are_closed_and_go_on_later(opened, config):
     study.add_points([point()])
     writer = study.claim(ELSEWHERE)
     assert study.close_lost() == [], "it may live"
-    writer._ticket.abandon()
+    writer._lease.abandon()
     (reaped,) = opened().study("one").close_stale()
     assert (reaped.run_id, reaped.owner) == (writer.run_id, ELSEWHERE)
-    assert [one.state for one in study.records()] == [RunState.KILLED]
+    assert [one.state for one in study.runs.records()] == [RunState.KILLED]
     assert study.claim().run_id == writer.run_id
 
 
-def test_a_plan_moves_into_the_storage_with_what_became_of_it_and_stays_there(opened, config):
+def test_a_queue_moves_to_the_address_that_is_given_with_every_outcome_and_stays_there(opened, config):
     alone = opened("").open_study("one", config)
     alone.add_points([point(seed=seed) for seed in range(3)])
     with alone.claim() as writer:
         writer.finish(**RESULTS)
     with alone.claim() as writer:
         writer.fail("diverged")
+    before = alone.planned()
     for shared in (opened().study("one"), opened().study("one")):
         progress = shared.progress()
         assert (progress.planned, progress.finished, progress.failed, progress.waiting) == (3, 1, 1, 1)
-        assert len(opened("").study("one").planned()) == 3, "who only looks moves nothing"
-    before = opened("").study("one").planned()
+        assert opened("").study("one").planned() == before, "a look moves nothing"
     assert shared.add_points([]) == 0
     assert shared.planned() == before, "reasons, times and runs included"
-    losses = [one.loss for one in RESULTS["skills"].values()]
-    assert [one.value for one in shared._queue._trials()] == [pytest.approx(sum(losses) / len(losses)), None, None]
-    assert {one.reason for one in before} == {"", "diverged"}
+    losses = [measured.loss for measured in RESULTS["skills"].values()]
+    trials = shared._queue.open()._trials()
+    assert [trial.value for trial in trials] == [pytest.approx(sum(losses) / len(losses)), None, None]
+    assert {planned.reason for planned in before} == {"", "diverged"}
     progress = shared.progress()
     assert (progress.planned, progress.finished, progress.failed, progress.waiting) == (3, 1, 1, 1)
     with pytest.raises(InputError, match="SKILLSCALE_QUEUE"):
         opened("").study("one").claim()
-    assert len(opened("").study("one").finished()) == 1, "reading needs no storage"
+    assert len(opened("").study("one").runs.finished()) == 1, "reading runs needs no queue"
+
+
+def test_a_queue_does_not_move_while_its_points_are_held(opened, config):
+    alone = opened("").open_study("one", config)
+    alone.add_points([point()])
+    writer = alone.claim()
+    with pytest.raises(InputError, match=f"being trained by {current_owner()}"):
+        opened().study("one").claim()
+    writer.kill("stopped")
+    assert opened().study("one").claim().run_id == writer.run_id
+
+
+def test_a_lost_default_queue_is_filled_again_from_the_runs(opened, config, tmp_path):
+    study = opened("").open_study("one", config)
+    why = ProposalReason(purpose="plan", cost=1e12, narrowing={"ln N*(code)": 0.1}, laws={"code": {"chinchilla": 1.0}})
+    study.add_points([point(seed=seed) for seed in range(4)], {point(seed=2).key: why})
+    with study.claim() as writer:
+        writer.finish(**RESULTS)
+    with study.claim() as writer:
+        writer.fail("diverged")
+    with pytest.raises(KeyboardInterrupt), study.claim() as killed:
+        raise KeyboardInterrupt
+    (tmp_path / "runs-queue.journal").unlink()
+    again = opened("").open_study("one", config)
+    assert again.planned() == [], "a look makes no queue"
+    assert again.add_points([point(seed=seed) for seed in range(4)]) == 1, "the point that no run was begun for"
+    assert [planned.status for planned in again.planned()] == ["FINISHED", "FAILED", "", ""]
+    assert [planned.why and planned.why.purpose for planned in again.planned()] == [None, None, "plan", None]
+    writer = again.claim()
+    assert (writer.run_id, writer.claim.attempt) == (killed.run_id, 2)
+
+
+def test_a_default_queue_of_another_machine_is_not_begun_twice(opened, config, tmp_path, monkeypatch):
+    caches = [QueueAddress.default("http://server:5000", tmp_path / name) for name in ("one", "two")]
+    monkeypatch.setattr(QueueAddress, "default", lambda tracking, cache: caches[0])
+    study = opened("").open_study("one", config)
+    study.add_points([point()])
+    monkeypatch.setattr(QueueAddress, "default", lambda tracking, cache: caches[1])
+    elsewhere = opened("").study("one")
+    for use in (elsewhere.planned, elsewhere.claim, lambda: elsewhere.add_points([point(seed=1)])):
+        with pytest.raises(InputError, match=r"another machine.*--queue"):
+            use()
+
+
+def test_a_finished_point_whose_run_was_deleted_waits_again(opened, config):
+    study = opened().open_study("one", config)
+    study.add_points([point()])
+    with study.claim() as writer:
+        begin(writer)
+        writer.finish(**RESULTS)
+    study.add_points([point()])
+    assert study.claim() is None
+    study._store._client.delete_run(writer.run_id)
+    later = opened().open_study("one", config)
+    later.add_points([])
+    assert later.claim().run_id != writer.run_id
 
 
 def test_a_worker_finds_the_settings_in_the_registry(opened, config):
@@ -214,15 +272,15 @@ def test_no_lock_of_this_machine_is_held_while_points_are_shared_out(opened, con
 @pytest.fixture
 def secretive(tmp_path, monkeypatch):
     """A storage whose address holds a password: one file, reached by an alias of its address."""
-    monkeypatch.setattr("skillscale.tracking.queue.open_storage", _on_a_file(tmp_path))
+    monkeypatch.setattr("skillscale.tracking.queue_storage._open_storage", _on_a_file(tmp_path))
     return f"postgresql+psycopg2://me:{PASSWORD}@host/x"
 
 
 def _on_a_file(folder):
-    from skillscale.tracking import queue
+    from skillscale.tracking import queue_storage
 
-    plain = queue.open_storage
-    return lambda url: plain(str(folder / "queue.journal"))
+    open_file = queue_storage._open_storage
+    return lambda url, guard: open_file(str(folder / "queue.journal"), guard)
 
 
 def test_passwords_are_in_no_record_and_no_message(tmp_path, config, secretive, made, monkeypatch, capfd):

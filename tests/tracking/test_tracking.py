@@ -145,7 +145,7 @@ def test_a_record_written_reads_back_equal_in_every_field(registry, study):
             writer.curve(tokens, 6.0 - tokens / 1000)
         written = writer.finish(**RESULTS)
 
-    (read,) = registry.study("one").records()
+    (read,) = registry.study("one").runs.records()
 
     expected = RunRecord(
         run_id=writer.run_id, study="one", state=RunState.FINISHED, reason="", point=point(), size=SIZE,
@@ -155,7 +155,7 @@ def test_a_record_written_reads_back_equal_in_every_field(registry, study):
         assert getattr(read, field.name) == getattr(expected, field.name), field.name
         assert getattr(expected, field.name) not in (None, {}), f"{field.name} is empty: its way back is not tested"
     assert read == written
-    assert study.curve(read.run_id) == [(1000, 5.0), (2000, 4.0), (3000, 3.0)]
+    assert study.runs.curve(read.run_id) == [(1000, 5.0), (2000, 4.0), (3000, 3.0)]
 
 
 @pytest.mark.parametrize("trunk", ["feed5eed", ""])
@@ -257,7 +257,7 @@ def test_six_processes_on_a_missing_store_get_each_of_twenty_points_once(tmp_pat
     taken = [int(line.split()[1]) for line in out.splitlines()]
     assert len({line.split()[0] for line in out.splitlines()}) > 1, "one process did it all"
     assert Counter(taken) == Counter(range(20))
-    records = StudyStore.open(uri).study("one").records()
+    records = StudyStore.open(uri).study("one").runs.records()
     assert Counter(one.point.seed for one in records) == Counter(range(20))
     assert {one.state for one in records} == {RunState.FINISHED}
 
@@ -278,7 +278,7 @@ def test_the_point_of_a_process_killed_with_sigkill_goes_on_in_the_same_run(regi
 
     (reaped,) = study.close_stale()
     assert (reaped.run_id, study.close_stale()) == (run_id, [])
-    assert [one.state for one in study.records()] == [RunState.KILLED, RunState.FAILED]
+    assert [one.state for one in study.runs.records()] == [RunState.KILLED, RunState.FAILED]
     with study.claim() as writer:
         assert (writer.run_id, writer.claim.attempt, writer.logged_tokens) == (run_id, 2, 2000)
         begin(writer)
@@ -287,7 +287,7 @@ def test_the_point_of_a_process_killed_with_sigkill_goes_on_in_the_same_run(regi
         writer.finish(**RESULTS)
     assert study.claim() is None
 
-    assert study.curve(run_id) == [(1000, 5.0), (2000, 4.0), (3000, 3.0)]
+    assert study.runs.curve(run_id) == [(1000, 5.0), (2000, 4.0), (3000, 3.0)]
     mlflow = client(registry)
     for name in ("train_loss", "n_params"):
         steps = [one.step for one in mlflow.get_metric_history(run_id, name)]
@@ -307,7 +307,7 @@ def test_a_dead_owner_is_seen_without_reaping_and_gives_up_after_five_deaths(reg
         assert writer.claim.attempt == attempt
         runs.add(writer.run_id)
     assert study.claim() is None
-    (record,) = study.records()
+    (record,) = study.runs.records()
     assert runs == {record.run_id}
     assert record.state is RunState.FAILED
     assert "died 5 times" in record.reason
@@ -321,26 +321,39 @@ def test_owners_are_told_apart_by_more_than_their_number():
     assert is_alive("") is None
 
 
-def test_runs_of_other_machines_are_closed_only_by_age(study):
-    study.claim("elsewhere:1:0")
+def test_runs_of_other_machines_are_closed_when_their_heartbeats_stop(registry, config):
+    study = StudyStore.open(registry.uri, cache=registry._store.cache, heartbeat_timeout_s=1.5).open_study(
+        "one", config
+    )
+    study.add_points([point()])
+    writer = study.claim("elsewhere:1:0")
+    assert study.close_stale(stale_after_s=0.001) == [], "it writes heartbeats"
+    writer._lease.abandon()
+    (closed,) = study.close_stale()
+    assert (closed.run_id, closed.owner) == (writer.run_id, "elsewhere:1:0")
+    assert [record.state for record in study.runs.records()] == [RunState.KILLED]
+
+
+def test_analyses_of_other_machines_are_closed_only_by_age(study):
+    study.analysis("fit", owner="elsewhere:1:0")
     assert study.close_stale() == []
     assert study.close_stale(stale_after_s=3600) == []
     time.sleep(0.01)
-    (reaped,) = study.close_stale(stale_after_s=0.001)
-    assert "elsewhere:1:0" in reaped.reason
+    (closed,) = study.close_stale(stale_after_s=0.001)
+    assert "elsewhere:1:0" in closed.reason
 
 
 def test_leaving_the_block_marks_the_run(study):
     with pytest.raises(KeyboardInterrupt), study.claim():
         raise KeyboardInterrupt
-    assert study.records()[0].state is RunState.KILLED
+    assert study.runs.records()[0].state is RunState.KILLED
     with pytest.raises(ValueError, match="bad"), study.claim() as writer:
         raise ValueError("bad shape")
-    (record,) = study.records()
+    (record,) = study.runs.records()
     assert (record.run_id, record.state, record.reason) == (writer.run_id, RunState.FAILED, "ValueError: bad shape")
     with study.claim() as writer:
         assert writer.point == point(seed=1), "a failed point is not tried again"
-    assert study.records()[1].reason == "left without a result"
+    assert study.runs.records()[1].reason == "left without a result"
 
 
 def test_a_failed_point_is_tried_once_more_when_asked_in_a_run_of_its_own(registry, study):
@@ -353,7 +366,7 @@ def test_a_failed_point_is_tried_once_more_when_asked_in_a_run_of_its_own(regist
     assert second.run_id != first.run_id
     second.fail("diverged: loss is inf")
     assert again.claim(only=point().key, retry_failed=True) is None
-    assert [one.reason for one in again.records()] == ["diverged: loss is nan", "diverged: loss is inf"]
+    assert [one.reason for one in again.runs.records()] == ["diverged: loss is nan", "diverged: loss is inf"]
 
 
 def test_the_plan_keeps_its_order_and_takes_each_point_once(study):
@@ -408,7 +421,7 @@ def test_a_study_refuses_other_data(registry, study):
 
 
 def test_names_that_cannot_be_used_are_refused(registry, study, config):
-    with pytest.raises(TrackingError, match="no study 'two'; it has one"):
+    with pytest.raises(TrackingError, match=r"no study 'two'\. It has one"):
         registry.study("two")
     with pytest.raises(InputError, match="can't be used"):
         registry.open_study("it's", config)
@@ -435,7 +448,7 @@ def test_an_analysis_holds_files_and_numbers_and_is_closed(registry, study):
     assert stored.data.tags["skillscale.verdict"] == "not resolved"
     assert Path(mlflow.download_artifacts(run.run_id, "figures/isoflop.svg")).read_bytes() == b"<svg/>"
     assert json.loads(Path(mlflow.download_artifacts(run.run_id, "tables/fits.json")).read_text()) == {"a": 1}
-    assert study.records() == []
+    assert study.runs.records() == []
 
 
 def test_the_launchers_run_is_told_and_its_params_left_alone(registry, study, monkeypatch):
@@ -516,11 +529,11 @@ def test_results_outlive_a_full_disk(registry, study, config, tmp_path):
             writer.finish(**{**RESULTS, "sets": many})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert study.records()[0].state is RunState.RUNNING
+    assert study.runs.records()[0].state is RunState.RUNNING
 
     again = registry.open_study("one", config)
 
-    record = again.records()[0]
+    record = again.runs.records()[0]
     assert (record.run_id, record.state, record.sets) == (writer.run_id, RunState.FINISHED, many)
     assert registry.flush_pending() == []
 

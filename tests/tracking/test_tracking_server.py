@@ -69,8 +69,8 @@ def test_a_server_keeps_the_same_record_and_its_loss_loses_none(server, tmp_path
         begin(writer)
         writer.curve(1000, 3.0)
         written = writer.finish(**RESULTS)
-    assert study.records() == [written]
-    assert study.curve(written.run_id) == [(1000, 3.0)]
+    assert study.runs.records() == [written]
+    assert study.runs.curve(written.run_id) == [(1000, 3.0)]
     with study.analysis("fit") as run:
         run.file("figures/a.svg", b"<svg/>")
     assert study.chart_link.startswith(f"{uri}/#/experiments/{study.experiment_id}/runs?")
@@ -83,7 +83,7 @@ def test_a_server_keeps_the_same_record_and_its_loss_loses_none(server, tmp_path
     start()
 
     again = registry.open_study("one", config)
-    assert [one.state for one in again.records()] == [RunState.FINISHED, RunState.FINISHED]
-    assert again.records()[1].sets == RESULTS["sets"]
+    assert [one.state for one in again.runs.records()] == [RunState.FINISHED, RunState.FINISHED]
+    assert again.runs.records()[1].sets == RESULTS["sets"]
     assert again.claim() is None
     assert capfd.readouterr().out == ""

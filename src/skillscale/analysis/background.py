@@ -22,7 +22,7 @@ def report_context(source: SourceOptions, config: Config, runs: LoadedRuns) -> "
     """Return the context of a page: dates, data, commands that make it again, settings."""
     from skillscale.report.page import ReportContext
 
-    description = json.loads((runs.study.data_description() if runs.study and runs.trained else "") or "{}")
+    description = json.loads((runs.study.notes.data_description() if runs.study and runs.trained else "") or "{}")
     return ReportContext(
         made=time.strftime("%Y-%m-%d %H:%M"),
         version=__version__,

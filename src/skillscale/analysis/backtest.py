@@ -14,18 +14,18 @@ from skillscale.formatting import format_count, format_flops, format_percent
 from skillscale.laws.fit.objective import Objective
 from skillscale.laws.fit.skill_law import split_by_skill
 from skillscale.laws.selection.backtest import Backtest, Score
-from skillscale.laws.selection.backtest import backtest as on_trial
+from skillscale.laws.selection.backtest import backtest as backtest_laws
 from skillscale.laws.selection.selection import LawSelection
 from skillscale.runs import RunTable
 from skillscale.runs.read import LoadedRuns
 
 _TOLERANCE = 1e-9
-_EXPLAINED = 8  # candidates in the text
+_SHOWN_CANDIDATES = 8  # candidates in the text
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """Up to where runs are fitted: ``name`` is that of the parameter."""
+    """The largest compute or size that is fitted; ``name`` is the option."""
 
     name: str
     value: float
@@ -45,10 +45,10 @@ class Limit:
         return f"{format_flops(value) if self.letter == 'C' else format_count(value)} {self.unit}"
 
     def parts(self, table: RunTable) -> tuple[RunTable, RunTable]:
-        """The runs at or below the limit, and those above.
+        """Return the runs at or below the limit, and those above.
 
         Raises:
-            InputError: either side is empty.
+            InputError: Either side is empty.
         """
         runs = table.runs
         compute = runs["C"].where(runs["C"] > 0, 6 * runs["N"] * runs["D"])
@@ -56,13 +56,13 @@ class Limit:
         below = size <= self.value * (1 + _TOLERANCE)
         if below.all():
             raise InputError(
-                f"no run has more than {self.text(self.value)}, the largest {self.text(size.max())}, so that there is "
-                f"nothing to predict; give a smaller --{self.name}"
+                f"no run has more than {self.text(self.value)}, the largest {self.text(size.max())}, so there is "
+                f"nothing to predict. Give a smaller --{self.name}"
             )
         if not below.any():
             raise InputError(
-                f"no run has {self.text(self.value)} or less, the smallest {self.text(size.min())}, so that there is "
-                f"nothing to fit; give a larger --{self.name}"
+                f"no run has {self.text(self.value)} or less, the smallest {self.text(size.min())}, so there is "
+                f"nothing to fit. Give a larger --{self.name}"
             )
         return (
             replace(table, runs=runs[below].reset_index(drop=True)),
@@ -133,7 +133,7 @@ def backtest_runs(
                 raise
             refused[mix] = str(error)
             continue
-        skills |= {law_name(mix, name, runs): _plain(result) for name, result in backtests.items()}
+        skills |= {law_name(mix, name, runs): _backtest_as_dict(result) for name, result in backtests.items()}
         choices[mix or "all"] = _candidates(selection)
         progress(f"{mix or 'all runs'}: {selection.chosen.setting.name}")
     if not skills:
@@ -144,7 +144,7 @@ def backtest_runs(
 def _of_group(
     table: RunTable, limit: Limit, laws: tuple[str, ...], objective: Objective | None, level: float
 ) -> tuple[LawSelection, dict[str, Backtest]]:
-    """One law for the runs of a group; skills without losses on both sides of the limit are left out."""
+    """Backtest one law on a group of runs; skills need losses on both sides of the limit."""
     below, above = limit.parts(table)
     names = [
         name
@@ -152,81 +152,85 @@ def _of_group(
         if below.runs[name].notna().any() and above.runs[name].notna().any()
     ]
     if not names:
-        raise FitError("no skill has losses on both sides of the limit; move the limit")
+        raise FitError("no skill has losses on both sides of the limit. Move the limit.")
     categories = varied_categories(below)
     fitted, larger = (split_by_skill(part.runs, names, categories) for part in (below, above))
-    return on_trial(fitted, larger, letter=limit.letter, laws=laws, objective=objective, level=level)
+    return backtest_laws(fitted, larger, letter=limit.letter, laws=laws, objective=objective, level=level)
 
 
-def _plain(one: Backtest) -> dict[str, Any]:
+def _backtest_as_dict(result: Backtest) -> dict[str, Any]:
     return {
-        "law": one.law or None,
-        "setting": one.setting,
-        "n_fitted": one.n_fitted,
-        "n_predicted": one.n_predicted,
-        "mean_relative_error": one.score.mean_relative_error,
-        "coverage": one.score.coverage,
-        "half_width": one.score.half_width,
-        "last": _plain_score(one.last),
-        "average": _plain_score(one.average),
-        "unseen": _plain_score(one.unseen),
-        "n_of_fitted_runs": one.n_of_fitted_runs,
-        "left_out": one.n_early,
-        "near_duplicates": one.near_duplicates,
-        "reason": one.reason,
+        "law": result.law or None,
+        "setting": result.setting,
+        "n_fitted": result.n_fitted,
+        "n_predicted": result.n_predicted,
+        "mean_relative_error": result.score.mean_relative_error,
+        "coverage": result.score.coverage,
+        "half_width": result.score.half_width,
+        "last": _score_as_dict(result.last),
+        "average": _score_as_dict(result.average),
+        "unseen": _score_as_dict(result.unseen),
+        "n_of_fitted_runs": result.n_of_fitted_runs,
+        "left_out": result.n_early,
+        "near_duplicates": result.near_duplicates,
+        "reason": result.reason,
     }
 
 
-def _plain_score(score: Score) -> dict[str, Any]:
+def _score_as_dict(score: Score) -> dict[str, Any]:
     return {"n_predicted": score.n, "mean_relative_error": score.mean_relative_error, "coverage": score.coverage}
 
 
-def _candidates(choice: LawSelection) -> list[dict[str, Any]]:
-    """The candidates that were compared, best first; what could not be tried has an error of null."""
-    return [{str(key): value for key, value in row.items()} for row in choice.table().to_dict(orient="records")]
+def _candidates(selection: LawSelection) -> list[dict[str, Any]]:
+    """Return the candidates that were compared, best first; the error of a law that was not tried is null."""
+    return [{str(key): value for key, value in row.items()} for row in selection.table().to_dict(orient="records")]
+
+
+def _predicted(skills: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the skills that were predicted."""
+    return [skill for skill in skills.values() if not skill["reason"]]
 
 
 def _mean(skills: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    told = [one for one in skills.values() if not one["reason"]]
+    predicted = _predicted(skills)
     names = ("mean_relative_error", "coverage")
-    return {name: float(np.mean([one[name] for one in told])) if told else math.nan for name in names}
+    return {name: float(np.mean([skill[name] for skill in predicted])) if predicted else math.nan for name in names}
 
 
 def _text(skills: Mapping[str, Mapping[str, Any]], level: float) -> str:
     rows = [["skill", "law", "fitted", "predicted", "error", f"in {format_percent(level, 3)} interval", "half width"]]
-    for name, one in skills.items():
-        numbers = [format_percent(one[key]) for key in ("mean_relative_error", "coverage", "half_width")]
-        rows.append([name, one["law"] or "refused", str(one["n_fitted"]), str(one["n_predicted"]), *numbers])
+    for name, skill in skills.items():
+        numbers = [format_percent(skill[key]) for key in ("mean_relative_error", "coverage", "half_width")]
+        rows.append([name, skill["law"] or "refused", str(skill["n_fitted"]), str(skill["n_predicted"]), *numbers])
     mean = _mean(skills)
     rows.append(["mean", "", "", "", format_percent(mean["mean_relative_error"]), format_percent(mean["coverage"]), ""])
-    return "\n".join([_table(rows), *(f"{name}: {one['reason']}" for name, one in skills.items() if one["reason"])])
+    reasons = [f"{name}: {skill['reason']}" for name, skill in skills.items() if skill["reason"]]
+    return "\n".join([_table(rows), *reasons])
 
 
 def _seen_note(skills: Mapping[str, Mapping[str, Any]]) -> str:
-    """That rows which were predicted are of runs which were fitted, and how the others did; empty where none are."""
-    told = [one for one in skills.values() if not one["reason"]]
-    rows = sum(one["n_predicted"] for one in told)
-    seen = sum(one["n_of_fitted_runs"] for one in told)
+    """Return how many predicted rows belong to runs that were fitted, and the error of the others; else nothing."""
+    predicted = _predicted(skills)
+    rows = sum(skill["n_predicted"] for skill in predicted)
+    seen = sum(skill["n_of_fitted_runs"] for skill in predicted)
     if not seen:
         return ""
-    share = (
-        f"{format_percent(seen / rows)} of the losses predicted are later checkpoints of runs whose earlier ones were "
-        "fitted"
-    )
-    errors = [one["unseen"]["mean_relative_error"] for one in told if one["unseen"]["n_predicted"]]
+    share = f"{format_percent(seen / rows)} of the predicted losses are later checkpoints of runs that were fitted"
+    errors = [skill["unseen"]["mean_relative_error"] for skill in predicted if skill["unseen"]["n_predicted"]]
     if not errors:
-        return f"{share}: no run that is new was predicted; hold out sizes with --max_params to try that"
-    return f"{share}; of the other runs alone the mean relative error is {format_percent(float(np.mean(errors)))}"
+        return f"{share}. No new run was predicted. Hold out sizes with --max_params to try that."
+    return f"{share}. The mean relative error of the other runs is {format_percent(float(np.mean(errors)))}."
 
 
 def _choice_text(choices: Mapping[str, list[dict[str, Any]]]) -> str:
-    """The candidates by their errors on the largest of the fitted runs."""
+    """Return the candidates with their errors on the largest of the fitted runs."""
     parts = []
-    for mix, found in choices.items():
+    for mix, candidates in choices.items():
         rows = [["tried on the larger of the fitted runs", "error", "parameters", "weight", ""]]
-        for one in found[:_EXPLAINED]:
-            told = [format_percent(one["error"]), str(one["n_parameters"] or "–"), f"{one['weight']:.2f}"]
-            rows.append([one["setting"], *told, "chosen" if one["chosen"] else one["reason"]])
+        for candidate in candidates[:_SHOWN_CANDIDATES]:
+            cells = [str(candidate["n_parameters"] or "–"), f"{candidate['weight']:.2f}"]
+            reason = "chosen" if candidate["chosen"] else candidate["reason"]
+            rows.append([candidate["setting"], format_percent(candidate["error"]), *cells, reason])
         title = f"\n{mix}\n" if len(choices) > 1 else "\n"
         parts.append(title + _table(rows))
     return "\n".join(parts)

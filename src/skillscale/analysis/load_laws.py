@@ -77,14 +77,14 @@ def fit_for_mix(
     fitted = fit_laws(groups[name], name, laws, study)
     for note in fitted.notes:
         progress(note)
-    found = {skill: law for skill, law in fitted.laws.items() if isinstance(law, FittedLaw)}
+    laws_by_skill = {skill: law for skill, law in fitted.laws.items() if isinstance(law, FittedLaw)}
     unfitted = {skill: law.reason for skill, law in fitted.laws.items() if isinstance(law, UnfittedSkill)}
     unfitted |= runs.table.missing_skills
-    if not found:
+    if not laws_by_skill:
         reasons = "; ".join(f"{skill}: {reason}" for skill, reason in unfitted.items())
         raise FitError(f"no skill can be fitted. {reasons}")
     return LoadedLaws(
-        laws=found, name=runs.name, convention=runs.convention, aggregates=tuple(runs.table.aggregates),
+        laws=laws_by_skill, name=runs.name, convention=runs.convention, aggregates=tuple(runs.table.aggregates),
         unfitted=unfitted, named_mix=len(groups) > 1, runs=runs,
     )  # fmt: skip
 

@@ -102,9 +102,9 @@ def suggest_runs(runs: LoadedRuns, config: Config, *, count: int, mix: str = "")
 
 def _context(runs: LoadedRuns, config: Config) -> StudyContext:
     if runs.trained and runs.study is not None:
-        return context_from_config(config, runs.study.data_description())
+        return context_from_config(config, runs.study.notes.data_description())
     context = context_from_table(runs.table)
-    sampled = runs.study.get_json(SAMPLING_PROBLEM) if runs.study is not None else None
+    sampled = runs.study.notes.get_json(SAMPLING_PROBLEM) if runs.study is not None else None
     return context if sampled is None else replace(context, flops_max=sampled["flops"][1])
 
 

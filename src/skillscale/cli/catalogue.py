@@ -5,6 +5,12 @@ from skillscale.config import options
 from skillscale.config.options import ShortOption
 from skillscale.config.readers import list_of, mixes, positive
 
+
+def _read_shares(text: str) -> list[dict[str, float]]:
+    """Read mixes as the setting ``sample.mixes`` has them: shares by category."""
+    return [dict(mix.shares) for mix in mixes(text) or ()]
+
+
 _LAW = ShortOption(
     name="law", setting="laws.law", common=True, group="the law",
     help="chinchilla, drifting, separable, ...; empty: the best on held-out larger runs",
@@ -19,7 +25,7 @@ _SAMPLE = (
         help="6 N D of the largest run, FLOP; empty: the largest of the study",
     ),
     ShortOption(
-        name="mixes", setting="sample.mixes", read=mixes, group="which runs may be made",
+        name="mixes", setting="sample.mixes", read=_read_shares, group="which runs may be made",
         help="mixes to train on, between semicolons; empty: the study's",
     ),
     ShortOption(

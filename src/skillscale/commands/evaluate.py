@@ -217,13 +217,13 @@ def _settle(one: CheckpointRequest, bench: _Bench, *, place: str) -> dict[str, A
     """Measure a checkpoint unless the study has it; tell what came of it."""
     began = time.monotonic()
     name = one.folder.digest(bench.options.cache)
-    there = _known(one, name, bench.study.finished())
+    there = _known(one, name, bench.study.runs.finished())
     if there is not None:
         return _tell(there, bench.out, place=place, note="already there")
     bench.study.add_points([one.point])
     writer = bench.study.claim(only=one.point.key, retry_failed=bench.options.retry_failed)
     if writer is None:
-        record = next(each for each in reversed(bench.study.records()) if each.point.key == one.point.key)
+        record = next(each for each in reversed(bench.study.runs.records()) if each.point.key == one.point.key)
         note = "--retry_failed measures it once more" if record.state is RunState.FAILED else "another process has it"
         return _tell(record, bench.out, place=place, note=note)
     record = _record(writer, one, name, bench)

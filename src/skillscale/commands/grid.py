@@ -13,8 +13,8 @@ def grid(options: GridOptions, config: Config, out: Output) -> dict[str, Any]:
     """Train the points of the study with several workers; with ``dry_run`` list them and their cost."""
     for mix in options.mixes or ():
         check_mix(mix, config.data)
-    found = grid_points(config, budgets=options.budgets, sizes=options.sizes, mixes=options.mixes, seeds=options.seeds)
-    points = [grid_point.point for grid_point in found]
+    grid = grid_points(config, budgets=options.budgets, sizes=options.sizes, mixes=options.mixes, seeds=options.seeds)
+    points = [grid_point.point for grid_point in grid]
     if not options.dry_run:
         return train_all(points, options.training, config, out.progress).as_dict()
     from skillscale.execution.cost import Accelerator, grid_cost

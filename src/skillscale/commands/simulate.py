@@ -12,22 +12,18 @@ from skillscale.config import Config
 from skillscale.config.options import SimulateOptions
 from skillscale.design.propose import DesignGoal
 from skillscale.design.space import DesignSpace
-from skillscale.design.targets import Quantity, Target, default_targets
+from skillscale.design.targets import Target, default_targets
 from skillscale.errors import InputError
 from skillscale.formatting import did_you_mean, format_flops
 from skillscale.point import Mix
 from skillscale.simulation.baselines import DESIGNS, Maker
 from skillscale.simulation.random_truths import TruthFamily, random_truth
 from skillscale.simulation.replay import ReplaySettings
-from skillscale.simulation.scores import Score
-from skillscale.simulation.trials import SimulationResult, Trial, simulate_design
+from skillscale.simulation.trials import SimulationResult, Trial, result_as_dict, result_text, simulate_design
 from skillscale.simulation.truth import Truth
 from skillscale.simulation.truth_file import truth_from_file
 
 IN_UNITS = 1e6  # a smaller budget is in units of the largest run
-_KEYS = {Quantity.OPTIMUM: "optima", Quantity.DIFFERENCE: "differences", Quantity.LOSS: "losses"}
-_WORDS = {Quantity.OPTIMUM: "ln N*", Quantity.DIFFERENCE: "differences", Quantity.LOSS: "ln L"}
-_POOLED = ("tries", "bias", "rmse", "coverage", "half_width")
 
 
 def simulate(options: SimulateOptions, config: Config, out: Output) -> dict[str, Any]:
@@ -50,13 +46,13 @@ def simulate(options: SimulateOptions, config: Config, out: Output) -> dict[str,
 
         results[name] = simulate_design(truth_for, make, space, goal, settings, n_seeds=options.seeds, progress=report)
     for name, result in results.items():
-        out.text(_table(name, result, space))
+        out.text(result_text(name, result, space))
     if truth.why_unknown:
         out.text(f"errors are unknown: {truth.why_unknown}")
     return {
         "world": options.truth, "skills": list(truth.skills), "flops": list(space.flops),
         "budget": settings.budget, "seeds": options.seeds, "batch": settings.batch, "workers": settings.workers,
-        "designs": {name: _result_as_dict(result) for name, result in results.items()}, "left_out": truth.why_unknown,
+        "designs": {name: result_as_dict(result) for name, result in results.items()}, "left_out": truth.why_unknown,
     }  # fmt: skip
 
 
@@ -127,53 +123,3 @@ def _truths(name: str, space: DesignSpace, mix: Mix | None, out: Output) -> Call
         )
     truth = truth_from_file(Path(name), space, mix, progress=out.progress)
     return lambda _seed: truth
-
-
-def _result_as_dict(result: SimulationResult) -> dict[str, Any]:
-    scores = {
-        _KEYS[quantity]: [_score_as_dict(score) for score in result.scores if score.target.quantity is quantity]
-        for quantity in result.quantities
-    }
-    pooled = {_KEYS[quantity]: _score_as_dict(result.pooled(quantity)) for quantity in result.quantities}
-    return {
-        "flops_spent": float(result.spent.mean()), "runs": float(result.runs.mean()),
-        "seconds": float(result.seconds.mean()), **scores,
-        "all": {key: {name: score[name] for name in score if name in _POOLED} for key, score in pooled.items()},
-    }  # fmt: skip
-
-
-def _score_as_dict(score: Score) -> dict[str, Any]:
-    target = score.target
-    (bias, bias_sem), (rmse, rmse_sem), (coverage, coverage_sem) = score.bias, score.rmse, score.coverage
-    return {
-        "target": target.name, "skill": target.skill, **({"other": target.other} if target.other else {}),
-        "flops": target.C, "mix": list(target.h), "tries": score.n, "bias": bias, "bias_sem": bias_sem, "rmse": rmse,
-        "rmse_sem": rmse_sem, "coverage": coverage, "coverage_sem": coverage_sem, "half_width": score.half_width,
-    }  # fmt: skip
-
-
-def _table(name: str, result: SimulationResult, space: DesignSpace) -> str:
-    """Return a table with a line for each target, and pooled lines last."""
-    units = result.spent.mean() / space.flops[1]
-    head = (
-        f"{name}: {result.runs.mean():.3g} runs, {format_flops(result.spent.mean())} FLOP ({units:.3g} of the largest "
-        f"run), {result.seconds.mean():.2g} s"
-    )
-    rows = [(score.target.name, score, False) for score in result.scores]
-    rows += [(f"all {_WORDS[quantity]}", result.pooled(quantity), True) for quantity in result.quantities]
-    width = max(len(title) for title, *_ in rows)
-    lines = [head, f"  {'':<{width}}  tries  bias             RMSE             coverage         half width"]
-    for title, score, is_pooled in rows:
-        # Errors of pooled targets are correlated: their standard errors would be too small
-        pairs = [(score.bias, "+.3f"), (score.rmse, ".3f"), (score.coverage, ".2f")]
-        cells = "".join(f"{_cell(pair, form, with_sem=not is_pooled):<17}" for pair, form in pairs)
-        lines.append(f"  {title:<{width}}  {score.n:>5}  {cells}{score.half_width:.3f}")
-    return "\n".join(lines)
-
-
-def _cell(pair: tuple[float, float], form: str, *, with_sem: bool) -> str:
-    """Return a value, with its standard error where there is one."""
-    if not math.isfinite(pair[0]):
-        return "-"
-    sem = f" +- {pair[1]:{form.lstrip('+')}}" if with_sem and math.isfinite(pair[1]) else ""
-    return f"{pair[0]:{form}}{sem}"

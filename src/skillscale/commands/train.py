@@ -35,7 +35,7 @@ def train(options: TrainOptions, config: Config, out: Output) -> dict[str, Any]:
     if writer is not None:
         train_claimed(writer, session.worker_context(out.progress), study)
     StatusPublisher(study, out.progress).refresh(now=True)
-    record = next(record for record in reversed(study.records()) if record.point.key == point.key)
+    record = next(record for record in reversed(study.runs.records()) if record.point.key == point.key)
     if writer is None:
         out.progress(_NOT_TRAINED[record.state])
     out.text(f"{format_point(point)}: {record.state} {record.reason}".rstrip())

@@ -7,6 +7,7 @@ names replaces a whole file.
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -201,6 +202,10 @@ def _problem(noun: str, problem: Any, names: list[str]) -> str:
         return f"unknown setting {place}{did_you_mean(name, names)}{choices}"
     if problem["type"] in ("missing", "missing_argument"):
         return f"{place} is missing; give it in the file or as --{place} VALUE"
+    if problem["type"] == "literal_error":
+        words = [str(word) for word in re.findall(r"'([^']*)'", problem["ctx"]["expected"])]
+        near = did_you_mean(str(problem["input"]), words)
+        return f"{place} must be one of {', '.join(words)}, but it is {problem['input']!r}{near}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return message

@@ -94,13 +94,13 @@ def option(
 def options_of(kind: type) -> list[Option]:
     """Return the options of a dataclass and of the groups in it, in the order of their fields."""
     hints = get_type_hints(kind)
-    found: list[Option] = []
+    options: list[Option] = []
     for item in fields(kind):
         if is_dataclass(hints[item.name]):
-            found += options_of(cast(type, hints[item.name]))
+            options += options_of(cast(type, hints[item.name]))
         else:
-            found.append(_option(item, getattr(kind, "GROUP", "")))
-    return found
+            options.append(_option(item, getattr(kind, "GROUP", "")))
+    return options
 
 
 def _option(item: "Field[Any]", group: str) -> Option:

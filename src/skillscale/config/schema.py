@@ -188,7 +188,7 @@ class SkillsConfig:
     skills: Annotated[tuple[SkillConfig, ...], Field(min_length=1)]
 
     def __post_init__(self) -> None:
-        names = [one.name for one in self.sets]
+        names = [item_set.name for item_set in self.sets]
         _refuse_repeats("evaluation set", names)
         _refuse_repeats("skill", [skill.name for skill in self.skills])
         for skill in self.skills:
@@ -498,11 +498,11 @@ class Config:
                 f"study.aggregate must have weights from 0, not all 0, but it is {dict(self.study.aggregate)}; leave "
                 "it empty to weigh the validation sets by the mix"
             )
-        known = {one.name for one in self.skills.sets} | {f"val/{name}" for name in self.data.category_names}
+        sets = {item_set.name for item_set in self.skills.sets} | {f"val/{name}" for name in self.data.category_names}
         for name in self.study.aggregate:
-            if name not in known:
+            if name not in sets:
                 raise InputError(
-                    f"study.aggregate names no evaluation set: {name!r}; there are {', '.join(sorted(known))}"
+                    f"study.aggregate names no evaluation set: {name!r}; there are {', '.join(sorted(sets))}"
                 )
 
     def as_dict(self) -> dict[str, Any]:
@@ -515,7 +515,7 @@ class Config:
         whole = self.as_dict()
         whole["train"] = to_plain(self.train.arithmetic)
         del whole["study"], whole["sample"], whole["laws"]
-        whole["skills"]["sets"] = [kept_settings(one) for one in whole["skills"]["sets"]]
+        whole["skills"]["sets"] = [kept_settings(item_set) for item_set in whole["skills"]["sets"]]
         return whole
 
     @property

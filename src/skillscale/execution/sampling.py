@@ -135,7 +135,7 @@ def sample_study(options: SampleOptions, config: Config, progress: Progress) -> 
     for note in job.problem.notes:
         progress(f"note: {note}")
     _bind_problem(job, allow_new_goal=options.allow_new_goal)
-    progress(f"study {job.study.name}: {len(job.study.finished())} runs to begin with")
+    progress(f"study {job.study.name}: {len(job.study.runs.finished())} runs to begin with")
     recommendation = _sample(job)
     return Sampled(job=job, recommendation=recommendation, seconds=time.monotonic() - began_s)
 
@@ -155,7 +155,7 @@ def sample_after_grid(
         config.sample, budget=share * sum(point.flops for point in points), runs=max(1, round(share * len(points)))
     )
     try:
-        problem = build_problem(settings, context_from_config(config, study.data_description()))
+        problem = build_problem(settings, context_from_config(config, study.notes.data_description()))
     except InputError as error:
         progress(f"note: nothing is sampled after the grid: {error}")
         return SampledAfterGrid(ended=str(error))
@@ -174,7 +174,7 @@ def sample_after_grid(
 
 def _reduction(job: SamplingJob, ended: str = "") -> SampledAfterGrid:
     """Return what the sampled runs of a study changed about its intervals."""
-    finished = job.study.finished()
+    finished = job.study.runs.finished()
     grid = [record for record in finished if not record.purpose]
     sampled, flops = len(finished) - len(grid), _flops(finished) - _flops(grid)
     lines = [
@@ -215,7 +215,7 @@ def _open_job(options: SampleOptions, config: Config, progress: Progress) -> Sam
             build_problem(settings, context_from_config(config))  # refused before the long work of preparing data
         store = open_store(training.study, training.queue)
         study = open_session(store, config, training.study.cache, [], progress).study
-        problem = build_problem(settings, context_from_config(config, study.data_description()))
+        problem = build_problem(settings, context_from_config(config, study.notes.data_description()))
         user_trainer = None
         table_of = lambda records: trained_table(records, config)  # noqa: E731
     return SamplingJob(
@@ -232,7 +232,7 @@ def _bind_problem(job: SamplingJob, *, allow_new_goal: bool) -> None:
     Raises:
         InputError: Naming what differs.
     """
-    now, values = job.problem.as_dict(), job.study.get_json(SAMPLING_PROBLEM)
+    now, values = job.problem.as_dict(), job.study.notes.get_json(SAMPLING_PROBLEM)
     stored = None if values is None else read_stored_problem(values)
     if stored == now:
         return
@@ -245,7 +245,7 @@ def _bind_problem(job: SamplingJob, *, allow_new_goal: bool) -> None:
             f"study {job.study.name!r} was sampled with another space or other targets: {changes}. Give the old "
             "values, or go on with the new ones by --allow_new_goal. Every run still counts."
         )
-    job.study.put_json(SAMPLING_PROBLEM, now)
+    job.study.notes.put_json(SAMPLING_PROBLEM, now)
 
 
 def _sample(job: SamplingJob) -> Recommendation:
@@ -302,7 +302,7 @@ def _tend(job: SamplingJob, supervisor: Supervisor, ended: int) -> None:
 
 def _propose(job: SamplingJob, planned: Sequence[PlannedPoint], count: int, log: IntervalLog) -> Recommendation:
     """Recommend points by the runs that are finished, and put them into the queue."""
-    records = sorted(job.study.finished(), key=lambda record: record.point.key)
+    records = sorted(job.study.runs.finished(), key=lambda record: record.point.key)
     done = {record.point.key for record in records}  # more than when the plan was read, maybe
     pending = [
         point.point for point in planned

@@ -163,12 +163,6 @@ def train_all(
 def _unfinished_text(study: "Study") -> str:
     counts = study.progress()
     count = f"{counts.planned - counts.finished - counts.failed} of {counts.planned} points are not trained"
-    if elsewhere := study.owners(alive=None):
-        return (
-            f"{count}. {len(elsewhere)} of them belong to other machines ({', '.join(elsewhere.values())}): wait for "
-            "those. If they are gone, close their runs with `skillscale close_stale --stale_after_s 60`. Then run this "
-            "command again."
-        )
     return f"{count}. Their workers stopped; the lines above say why. Run the same command to go on."
 
 

@@ -162,18 +162,20 @@ def study_status(study: Study) -> StudyStatus:
     """
     points = tuple(study.planned())
     busy = [each for each in points if each.status == "RUNNING" and is_alive(each.owner) is not False]
-    curves = {each.run_id: study.curve(each.run_id) for each in busy if each.run_id}  # one that is just held has none
-    sampled, settings = study.is_sampling(), study.settings()
+    curves = {
+        each.run_id: study.runs.curve(each.run_id) for each in busy if each.run_id
+    }  # one that is just held has none
+    sampled, settings = study.is_sampling(), study.notes.settings()
     logged = study.analysis_metrics("sample", _LOGGED)
     fitted = study.analysis_metrics("fit", _LOGGED) + study.analysis_metrics("report", _LOGGED)
     return StudyStatus(
         study=study.name,
         now_s=time.time(),
-        began_s=study.began_ms() / 1000,
+        began_s=study.notes.began_ms() / 1000,
         points=points,
         alive=frozenset(each.owner for each in busy),
         tokens={run_id: curve[-1][0] for run_id, curve in curves.items() if curve},
-        finished=tuple(study.finished()),
+        finished=tuple(study.runs.finished()),
         widths=tuple(sorted(_widths("sample", logged) + _widths("fit", fitted), key=lambda one: one.at_s)),
         is_sampled=sampled,
         flops_left=_left(logged) if sampled else 0.0,
@@ -308,7 +310,7 @@ class StatusPublisher:
             return False
         self._next_s = time.monotonic() + _EVERY_S
         try:
-            if not now and time.time() - self._study.described_ms() / 1000 < _EVERY_S:
+            if not now and time.time() - self._study.notes.described_ms() / 1000 < _EVERY_S:
                 return False
             publish_status(self._study)
         except (SkillscaleError, OSError) as error:
@@ -335,7 +337,7 @@ def publish_status(study: Study) -> None:
             shares.setdefault(category, set()).add(share)
     mixed = len({one.point.mix for one in records}) > 1
     varied = [name for name, seen in shares.items() if mixed and (len(seen) > 1 or 0 not in seen)]
-    note = status_markdown(standing, study, study.get_json(FOUND) or {})
+    note = status_markdown(standing, study, study.notes.get_json(FOUND) or {})
     study.describe(note, skills=skills, mixes=varied, per_byte=standing.is_evaluated)
 
 
@@ -354,7 +356,7 @@ def store_fit_summary(
         runs: that were fitted.
         level: of the intervals.
     """
-    kept = study.get_json(FOUND) or {}
+    kept = study.notes.get_json(FOUND) or {}
     rows = optima_rows(optima)[: _ROWS + 1]
     one = {"run_id": run_id, "at_s": time.time(), "files": list(files), "runs": runs, "level": level, "optima": rows}
-    study.put_json(FOUND, {name: value for name, value in kept.items() if name != kind} | {kind: one})
+    study.notes.put_json(FOUND, {name: value for name, value in kept.items() if name != kind} | {kind: one})

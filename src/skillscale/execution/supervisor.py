@@ -65,7 +65,7 @@ def train_queue(
             unfinished = counts.planned - counts.finished - (0 if retry_failed else counts.failed)
             if not unfinished:
                 return
-            busy = study.owners(alive=True)
+            busy = study.holders()
             n_workers = min(pool.options.workers, unfinished)
             ended = counts.finished + counts.failed
             if not supervisor.replace_missing(n_workers, ended=ended, retry_failed=retry_failed):

@@ -115,7 +115,7 @@ def read_runs(source: SourceOptions, config: Config) -> LoadedRuns:
     study = store.study(config.study.name)
     imported = imported_table(store, study)
     _check_convention(source.n_convention, imported)
-    records = tuple(study.records())
+    records = tuple(study.runs.records())
     driven, evaluated = store.trainer_skills(study), store.evaluated(study)
     convention = str(source.n_convention or TOTAL)
     if imported is not None:

@@ -1,8 +1,10 @@
 """Trials of designs on truths: replay a design, estimate the targets from its runs, and score the estimates."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -10,11 +12,16 @@ from skillscale.design.model_averaging import estimate_targets
 from skillscale.design.propose import DesignGoal
 from skillscale.design.space import DesignSpace, RunHistory
 from skillscale.design.targets import Quantity, Target
+from skillscale.formatting import format_flops
 from skillscale.laws.forms.nd import Array
 from skillscale.simulation.baselines import Maker
 from skillscale.simulation.replay import ReplaySettings, run_design
 from skillscale.simulation.scores import Score
 from skillscale.simulation.truth import Truth, true_value
+
+_KEYS = {Quantity.OPTIMUM: "optima", Quantity.DIFFERENCE: "differences", Quantity.LOSS: "losses"}
+_WORDS = {Quantity.OPTIMUM: "ln N*", Quantity.DIFFERENCE: "differences", Quantity.LOSS: "ln L"}
+_POOLED = ("tries", "bias", "rmse", "coverage", "half_width")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,3 +117,54 @@ def _with_losses(targets: Sequence[Target]) -> tuple[Target, ...]:
     """Return the targets, and the losses at those that are optima."""
     optima = [target for target in targets if target.quantity is Quantity.OPTIMUM]
     return (*targets, *(replace(target, quantity=Quantity.LOSS, weight=1.0) for target in optima))
+
+
+def result_as_dict(result: SimulationResult) -> dict[str, Any]:
+    """Return scores, FLOPs, runs and seconds of a design, for ``--json``."""
+    scores = {
+        _KEYS[quantity]: [_score_as_dict(score) for score in result.scores if score.target.quantity is quantity]
+        for quantity in result.quantities
+    }
+    pooled = {_KEYS[quantity]: _score_as_dict(result.pooled(quantity)) for quantity in result.quantities}
+    return {
+        "flops_spent": float(result.spent.mean()), "runs": float(result.runs.mean()),
+        "seconds": float(result.seconds.mean()), **scores,
+        "all": {key: {name: score[name] for name in score if name in _POOLED} for key, score in pooled.items()},
+    }  # fmt: skip
+
+
+def _score_as_dict(score: Score) -> dict[str, Any]:
+    target = score.target
+    (bias, bias_sem), (rmse, rmse_sem), (coverage, coverage_sem) = score.bias, score.rmse, score.coverage
+    return {
+        "target": target.name, "skill": target.skill, **({"other": target.other} if target.other else {}),
+        "flops": target.C, "mix": list(target.h), "tries": score.n, "bias": bias, "bias_sem": bias_sem, "rmse": rmse,
+        "rmse_sem": rmse_sem, "coverage": coverage, "coverage_sem": coverage_sem, "half_width": score.half_width,
+    }  # fmt: skip
+
+
+def result_text(name: str, result: SimulationResult, space: DesignSpace) -> str:
+    """Return a table with a line for each target, and pooled lines last."""
+    units = result.spent.mean() / space.flops[1]
+    head = (
+        f"{name}: {result.runs.mean():.3g} runs, {format_flops(result.spent.mean())} FLOP ({units:.3g} of the largest "
+        f"run), {result.seconds.mean():.2g} s"
+    )
+    rows = [(score.target.name, score, False) for score in result.scores]
+    rows += [(f"all {_WORDS[quantity]}", result.pooled(quantity), True) for quantity in result.quantities]
+    width = max(len(title) for title, *_ in rows)
+    lines = [head, f"  {'':<{width}}  tries  bias             RMSE             coverage         half width"]
+    for title, score, is_pooled in rows:
+        # Errors of pooled targets are correlated: their standard errors would be too small
+        pairs = [(score.bias, "+.3f"), (score.rmse, ".3f"), (score.coverage, ".2f")]
+        cells = "".join(f"{_cell(pair, form, with_sem=not is_pooled):<17}" for pair, form in pairs)
+        lines.append(f"  {title:<{width}}  {score.n:>5}  {cells}{score.half_width:.3f}")
+    return "\n".join(lines)
+
+
+def _cell(pair: tuple[float, float], form: str, *, with_sem: bool) -> str:
+    """Return a value, with its standard error where there is one."""
+    if not math.isfinite(pair[0]):
+        return "-"
+    sem = f" +- {pair[1]:{form.lstrip('+')}}" if with_sem and math.isfinite(pair[1]) else ""
+    return f"{pair[0]:{form}}{sem}"

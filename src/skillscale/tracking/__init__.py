@@ -9,7 +9,8 @@ from skillscale.tracking.imports import ExternalRun, ImportCount, ImportedRun, I
 from skillscale.tracking.owner import current_owner, is_alive
 from skillscale.tracking.run_writer import AnalysisWriter, Claim, RunWriter
 from skillscale.tracking.studies import EVALUATED, TRAINER, StudyStore
-from skillscale.tracking.study import ClosedRun, PlannedPoint, Study, StudyProgress
+from skillscale.tracking.study import ClosedRun, Study, StudyProgress
+from skillscale.tracking.study_queue import PlannedPoint
 from skillscale.tracking.ui import link, run_path
 
 __all__ = [

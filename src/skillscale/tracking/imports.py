@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from skillscale.point import DesignPoint
 from skillscale.record import TAG, Measurement, RunRecord, RunState, as_metrics, as_params, format_budget
 from skillscale.tracking.owner import current_owner
+from skillscale.tracking.plan_notes import pack, unpack
 from skillscale.tracking.sql_reader import Row, RunFilter
-from skillscale.tracking.store import RunUpdate, Store, now_ms, tag
-from skillscale.tracking.study import Study, pack, run_tags, unpack
+from skillscale.tracking.store import RunUpdate, Store, now_ms, run_tags, tag
+from skillscale.tracking.study import Study
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -1,58 +1,51 @@
-"""The door to Optuna's storage: points to train as trials of an Optuna study, which any number of machines share.
+"""The queue of a study: its points as trials of an Optuna study, which any number of processes and machines share.
 
-A point is a key. It waits as a trial that is WAITING; who turns that RUNNING, which the storage lets only one do, holds
-it and writes a heartbeat. The trial ends COMPLETE (trained), PRUNED (failed for good) or FAIL (its holder was stopped
-or lost), and then another trial of the key waits. No lock is needed beside the storage, by two rules:
+A key names a point. It waits as a trial that is WAITING. Whoever turns the trial RUNNING, which the storage lets only
+one process do, holds the key under a lease and writes heartbeats. The trial ends COMPLETE (trained), PRUNED (failed for
+good) or FAIL (its holder was stopped or lost), and after FAIL another trial of the key waits. Two rules make other locks
+unnecessary:
 
-- Trials are numbered in the order in which they were made, and of a key the first that did not FAIL is the one that
-  counts. What two machines add at once is trained once, and FAIL is for ever: who was given up finds that out.
-- No clocks are compared. A heartbeat is a count, and one that did not change for as long as the patience, by the watch
-  of whoever looks on, is that of a lost holder.
+- Trials are numbered in the order of their making. Of a key's trials the first that did not FAIL counts. If two machines
+  add the same key, it is trained once. FAIL is final, so a holder that lost its lease notices.
+- No clocks are compared. A heartbeat is a count. If it stays the same for the heartbeat timeout, by the clock of the
+  process that looks, its holder is lost. A holder whose process on this machine is gone is lost at once.
 """
 
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
+from functools import cached_property, partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
-from skillscale.errors import InputError, LeaseLostError, TrackingError, without_password
+from skillscale.errors import LeaseLostError, TrackingError
 from skillscale.point import MAX_PARAMS, MAX_TOKENS
-from skillscale.tracking.owner import is_alive
+from skillscale.tracking.owner import current_owner, is_alive
+from skillscale.tracking.queue_storage import QueueAddress, QueueStorage
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
-    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial, TrialState
-    from sqlalchemy import Engine
 
-PATIENCE_S = 60.0
+HEARTBEAT_TIMEOUT_S = 60.0
+HEARTBEATS_PER_TIMEOUT = 6
 MAX_DEATHS = 5
-_BEATS = 6  # heartbeats in the patience
-_HUNG_S = 3600.0  # without a sign of the work, the heart stops: assumption, longer than any step or evaluation
-_FIRST_S = 20.0  # a storage that never answered is not waited for as long as one
-_OUTAGE_S = 120.0  # that is started again
-_LATE = "its heartbeat was not seen for too long, and the point was given to another"
+_HUNG_S = 3600.0  # without a sign of progress the heartbeats stop: assumption, longer than any step or evaluation
+_LEASE_LOST = "its heartbeat was not seen for too long, and the point was given to another process"
 _LOCKS = "skillscale-locks"
-_LOCK_WAIT_S = 120.0
-_LOOK_EVERY_S = 0.2
-_ONE_BY_ONE = 20  # a trial read by itself takes no longer than so many that are read at once
-_FOR_GOOD = ("authentication failed", "does not exist", "no pg_hba.conf entry")
-_T = TypeVar("_T")
+_LOCK_PATIENCE_S = 600.0  # of 32 processes on a busy machine the last waits for minutes
+_LOCK_POLL_S = 0.1
+_TIMEOUT_KEY = "patience_s"  # of a study's attributes; as version 0.1 wrote it
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueueItem:
-    """A key of the queue as it stands.
+    """The state of a key in the queue.
 
-    ``status``: WAITING, RUNNING, FINISHED or FAILED. ``attempt``: how often it was taken before, and once more.
-    ``deaths``: how many of its holders were lost. ``ended_ms`` and ``claimed_ms``: by the clock of its holder.
+    ``status``: WAITING, RUNNING, FINISHED or FAILED. ``attempt``: number of times that it was taken before, plus one.
+    ``deaths``: number of its holders that were lost. ``ended_ms`` and ``claimed_ms``: times by the clock of its holder.
     """
 
     key: str
@@ -70,302 +63,268 @@ class QueueItem:
 
 @dataclass(frozen=True, kw_only=True)
 class PriorOutcome:
-    """What became of a key before it was in the queue.
+    """The outcome of a key before it was in this queue.
 
-    ``status``: FINISHED, FAILED. ``value``: as ``Lease.finish`` has it. ``told``: what else an ``QueueItem`` tells of it.
+    ``status``: FINISHED or FAILED. ``value``: the loss that ``Lease.finish`` takes. ``attributes``: other fields of its
+    ``QueueItem``.
     """
 
     status: str
     value: float | None = None
-    told: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class PointQueue:
-    """The keys of one study in a storage, shared by machines.
+    """The keys of one study in a storage.
 
     Args:
-        url: of the storage, as ``open_storage`` takes it.
-        name: of the Optuna study.
-        patience_s: age of a heartbeat at which its holder is given up; None: what the study has. The last one given
-            holds for all.
+        storage: Optuna's storage.
+        name: name of the Optuna study.
+        heartbeat_timeout_s: age of a heartbeat at which its holder is lost, s; None: the value that the study has. The
+            last value given holds for all processes.
 
     Raises:
-        InputError: not a storage.
-        TrackingError: it does not answer.
+        TrackingError: the storage does not answer.
     """
 
-    def __init__(self, url: str, name: str, patience_s: float | None = None) -> None:
-        self._url = url
-        self._storage = open_storage(url)
-        self._guard = _guard(url)
-        self._study_id = self._reach(lambda: _study_id(self._storage, name))
-        self._beats: dict[int, tuple[int, float]] = {}
-        self._known: dict[int, FrozenTrial] = {}
-        self._looked = 0.0
+    def __init__(self, storage: QueueStorage, name: str, heartbeat_timeout_s: float | None = None) -> None:
         self.name = name
-        self.patience_s = self._agreed_patience(patience_s)
+        self._storage = storage
+        self._study_id = storage.study_id(name)
+        self._heartbeats: dict[int, tuple[str, float]] = {}
+        self._items: dict[str, tuple[list[FrozenTrial], QueueItem]] = {}
+        self._looked_at = 0.0
+        self.heartbeat_timeout_s = self._agree_on_timeout(heartbeat_timeout_s)
 
     def entries(self) -> list[QueueItem]:
-        """Every key in the order in which they were added. Holders that are lost are given up by looking."""
+        """Return every key in the order in which they were added. This also gives up holders that are lost."""
         by_key: dict[str, list[FrozenTrial]] = {}
         for trial in self._trials():
             if (key := trial.user_attrs.get("key")) is not None:
                 by_key.setdefault(key, []).append(trial)
-        found = []
-        for key, trials in by_key.items():
-            counts, earlier = _counting(trials)
-            if counts is None:
-                self._renew(earlier)
-                counts, earlier = _counting([one for one in self._trials() if one.user_attrs.get("key") == key])
-            if counts is not None:
-                found.append(_entry(key, counts, earlier))
-        return found
+        items = (self._item(key, trials) for key, trials in by_key.items())
+        return [item for item in items if item is not None]
+
+    def _item(self, key: str, trials: "list[FrozenTrial]") -> QueueItem | None:
+        """Return the state of a key, from memory where its trials are those of the last look."""
+        if (remembered := self._items.get(key)) is not None and remembered[0] == trials:
+            return remembered[1]
+        current, earlier = _current_trial(trials)
+        if current is None:
+            self._renew(earlier)
+            trials = [trial for trial in self._trials() if trial.user_attrs.get("key") == key]
+            current, earlier = _current_trial(trials)
+        if current is None:
+            return None
+        item = _queue_item(key, current, earlier)
+        self._items[key] = trials, item
+        return item
 
     def add(
-        self, jobs: Sequence[tuple[str, Mapping[str, Any]]], ended: Mapping[str, PriorOutcome] = MappingProxyType({})
+        self,
+        jobs: Sequence[tuple[str, Mapping[str, Any]]],
+        outcomes: Mapping[str, PriorOutcome] = MappingProxyType({}),
     ) -> int:
-        """Append keys with their plain values, those there are aside; return how many were appended.
+        """Append the keys that the queue does not hold; return their number.
 
         Args:
-            jobs: keys and values.
-            ended: by key, of those that are not to wait.
+            jobs: keys and their plain values.
+            outcomes: outcomes of the keys that do not wait, by key.
         """
-        held = {entry.key for entry in self.entries()}
-        added = 0
-        for key, values in jobs:
-            if key not in held:
-                held.add(key)
-                added += 1
-                one = ended.get(key, PriorOutcome(status="WAITING"))
-                self._append({"key": key, **values, **one.told}, one.status, one.value)
-        return added
+        present = {item.key for item in self.entries()}
+        new = {key: values for key, values in jobs if key not in present}
+        waiting = PriorOutcome(status="WAITING")
+        templates = []
+        for key, values in new.items():
+            outcome = outcomes.get(key, waiting)
+            templates.append(_template({"key": key, **values, **outcome.attributes}, outcome.status, outcome.value))
+        self._storage.add_trials(self._study_id, templates)
+        return len(new)
 
-    def take(self, entry: QueueItem, owner: str) -> "Lease | None":
-        """Hold a key that waits; None where another was quicker."""
+    def take(self, item: QueueItem, owner: str) -> "Lease | None":
+        """Hold a key that waits; return None where another process was quicker."""
         from optuna.trial import TrialState
 
-        if not self.change(entry.number, TrialState.RUNNING):
+        if not self.change_state(item.number, TrialState.RUNNING):
             return None
-        return Lease(self, entry.number, owner, entry.values.get("point", {}))
+        return Lease(self, item.number, owner, item.values.get("point", {}))
 
-    def again(self, entry: QueueItem) -> None:
-        """Let a key that failed wait once more."""
-        self._append({"key": entry.key, **entry.values, "after": entry.number}, "WAITING")
+    def requeue(self, item: QueueItem) -> None:
+        """Let a key wait once more that failed, or whose finished run was deleted."""
+        self._append(_template({"key": item.key, **item.values, "after": item.number}, "WAITING"))
 
     @contextmanager
-    def alone(self, what: str, owner: str, *, wait: bool = True) -> Iterator["Lease"]:
-        """Hold a lock that all machines share, for as long as its holder's heart beats.
+    def lock(self, what: str, owner: str, *, wait: bool = True) -> Iterator["Lease"]:
+        """Hold a lock that all machines share, as long as its holder writes heartbeats.
 
         Args:
-            what: is locked.
-            owner: of the lock.
-            wait: for those who have it; else refuse.
+            what: name of the work that is locked.
+            owner: owner of the lock.
+            wait: wait for other holders; else refuse.
 
         Raises:
-            TrackingError: another holds it.
+            TrackingError: another process holds it.
         """
-        with Lease(self, self._append({"lock": what}), owner) as ticket:
-            until = time.monotonic() + _LOCK_WAIT_S
-            while (first := self._first_holder(what, ticket.number)).number != ticket.number:
+        with Lease(self, self._append(_template({"lock": what}, "RUNNING")), owner) as lease:
+            until = time.monotonic() + _LOCK_PATIENCE_S
+            while (first := self._first_holder(what, lease.number)).number != lease.number:
                 if not wait or time.monotonic() > until:
-                    ticket.release("not waited for")
+                    lease.release("not waited for")
                     raise TrackingError(
-                        f"another process is at {what} already ({first.user_attrs.get('owner', 'unknown')}); wait "
-                        f"until it is done, or, if it is gone, for {self.patience_s:g} s"
+                        f"another process is at {what} already ({first.user_attrs.get('owner', 'unknown')}). Wait "
+                        f"until it is done, or, if it is gone, for {self.heartbeat_timeout_s:g} s"
                     )
-                time.sleep(_LOOK_EVERY_S)
-            yield ticket
-            ticket.finish(0.0)  # on a database optuna-dashboard opens no study in which nothing complete has a value
+                time.sleep(_LOCK_POLL_S)
+            yield lease
+            lease.finish(0.0)  # optuna-dashboard opens no study of a database in which no complete trial has a value
 
     def is_locked(self, what: str) -> bool:
-        """Whether somebody holds a lock, whose heart beats as far as can be known."""
-        return bool(self._holders(what))
+        """Return whether a process holds a lock and is alive, as far as can be known."""
+        return bool(self._lock_holders(what))
 
-    def change(self, number: int, state: "TrialState", value: float | None = None) -> bool:
-        """Change the state of a trial; False where another did.
-
-        A trial that ended stays as it is. On sqlite Optuna's own change lets two processes take one trial: there a lock
-        beside the file guards it.
-        """
+    def change_state(self, number: int, state: "TrialState", value: float | None = None) -> bool:
+        """Change the state of a trial; return False where another process did. A trial that ended stays as it is."""
         from optuna.exceptions import UpdateFinishedTrialError
 
-        def change() -> bool:
-            with self._guard:
-                return self._storage.set_trial_state_values(self._id(number), state, None if value is None else [value])
-
         try:
-            return self._reach(change)
+            return self._storage.reach(lambda: self._storage.set_state(self._trial_id(number), state, value))
         except UpdateFinishedTrialError:
             return self.state(number) is state
 
     def state(self, number: int) -> "TrialState":
-        """The state of a trial as it is now."""
-        return self._reach(lambda: self._storage.get_trial(self._id(number))).state
+        """Return the present state of a trial."""
+        return self._storage.reach(lambda: self._storage.optuna.get_trial(self._trial_id(number))).state
 
-    def mark(self, number: int, **values: Any) -> None:
-        """Write values to a trial that is held.
+    def set_attributes(self, number: int, **values: Any) -> None:
+        """Write attributes of a trial that is held.
 
         Raises:
-            LeaseLostError: it is not any more.
+            LeaseLostError: another process holds its key.
         """
         for name, value in values.items():
-            self._tell(partial(self._write, number, name, value))
+            self._write(partial(self._set_attribute, number, name, value))
 
-    def plot(self, number: int, point: Mapping[str, Any]) -> None:
-        """Give a trial that is held its point's numbers as parameters of Optuna's, which its dashboard plots.
+    def set_params(self, number: int, point: Mapping[str, Any]) -> None:
+        """Give a held trial its point's numbers as parameters of Optuna's, which optuna-dashboard plots.
 
-        Not before it ends: every look reads those that wait or run anew.
+        This happens at the end of a trial: every look reads the waiting and running ones of a database in full.
 
         Raises:
-            LeaseLostError: it is not held any more.
+            LeaseLostError: another process holds its key.
         """
-        params, distributions = _plotted(point)
+        params, distributions = _plotted_params(point)
         for name, value in params.items():
-            self._tell(partial(self._write_param, number, name, value, distributions[name]))
+            self._write(partial(self._set_param, number, name, value, distributions[name]))
 
-    def _tell(self, write: Callable[[], None]) -> None:
-        from optuna.exceptions import UpdateFinishedTrialError
-
-        try:
-            self._reach(write)
-        except UpdateFinishedTrialError as error:
-            raise LeaseLostError(_LATE) from error
-
-    def beat(self, number: int, count: int) -> None:
-        """Write a heartbeat, once: what fails is tried at the next.
+    def write_heartbeat(self, number: int, count: int) -> None:
+        """Write a heartbeat once. The next heartbeat makes up for a failure.
 
         Raises:
             LeaseLostError: the holder was given up.
             TrackingError: the storage does not answer.
         """
+        self._write(lambda: self._storage.write_heartbeat(self._trial_id(number), count), patience_s=0.0)
+
+    def _write(self, write: Callable[[], None], **patience: float) -> None:
         from optuna.exceptions import UpdateFinishedTrialError
 
         try:
-            self._reach(partial(self._write, number, "beat", count), 0.0)
+            self._storage.reach(write, **patience)
         except UpdateFinishedTrialError as error:
-            raise LeaseLostError("given up") from error
+            raise LeaseLostError(_LEASE_LOST) from error
 
     def _trials(self) -> "list[FrozenTrial]":
-        """All trials by number, after those whose holders are lost were given up."""
+        """Return all trials by number, after those of lost holders were given up."""
         from optuna.trial import TrialState
 
-        trials = self._reach(self._read)
+        trials = self._storage.trials(self._study_id)
         now = time.monotonic()
-        if now - self._looked > self.patience_s / 2:
-            self._beats.clear()  # unwatched for long, or the storage was away: others could not write either
-        self._looked = now
-        lost = [one for one in trials if one.state is TrialState.RUNNING and self._is_lost(one, now)]
-        for one in lost:
-            self.change(one.number, TrialState.FAIL)
+        if now - self._looked_at > self.heartbeat_timeout_s / 2:
+            self._heartbeats.clear()  # nobody looked for long, or the storage was away and others could not write either
+        self._looked_at = now
+        running = [trial for trial in trials if trial.state is TrialState.RUNNING]
+        lost = [trial for trial in running if self._is_lost(trial, now)]
+        for trial in lost:
+            self.change_state(trial.number, TrialState.FAIL)
         return self._trials() if lost else trials
 
-    def _read(self) -> "list[FrozenTrial]":
-        """Trials by number. Of a database those that wait are read once: they stay as they are until they are taken.
-
-        Optuna itself reads all anew that have not ended, which takes seconds for ten thousand.
-        """
-        from optuna.storages import RDBStorage
-        from optuna.trial import TrialState
-
-        database = getattr(self._storage, "_backend", None)  # behind Optuna's cache
-        if isinstance(database, RDBStorage) and self._known:
-            running = database.get_all_trials(self._study_id, deepcopy=False, states=(TrialState.RUNNING,))
-            self._known |= {one.number: one for one in running if one.number in self._known}
-            states = _states(database.engine, self._study_id)
-            changed = [at for at, one in self._known.items() if one.state.name != states.get(at)]
-            if states.keys() == self._known.keys() and len(changed) * _ONE_BY_ONE < len(states):
-                self._known |= {at: self._storage.get_trial(self._id(at)) for at in changed}
-                return list(self._known.values())
-        every = self._storage.get_all_trials(self._study_id, deepcopy=False)
-        self._known = {one.number: one for one in every}
-        return every
-
     def _is_lost(self, trial: "FrozenTrial", now: float) -> bool:
-        owner, beat = trial.user_attrs.get("owner", ""), trial.user_attrs.get("beat", 0)
+        owner, heartbeat = trial.user_attrs.get("owner", ""), self._storage.read_heartbeat(trial)
         if owner and is_alive(owner) is False:
             return True
-        seen = self._beats.get(trial.number)
-        if seen is None or seen[0] != beat:
-            self._beats[trial.number] = (beat, now)
+        last = self._heartbeats.get(trial.number)
+        if last is None or last[0] != heartbeat:
+            self._heartbeats[trial.number] = heartbeat, now
             return False
-        return now - seen[1] > self.patience_s
+        return now - last[1] > self.heartbeat_timeout_s
 
     def _renew(self, earlier: "list[FrozenTrial]") -> None:
-        """Let a key wait again whose holder was stopped or lost; or let it fail when that happens over and over."""
-        values = {name: value for name, value in earlier[-1].user_attrs.items() if name not in _OWN}
-        deaths = _deaths(earlier)
+        """Let a key wait again whose holder was stopped or lost, or let it fail if that happened too often."""
+        attributes = earlier[-1].user_attrs
+        values = {"key": attributes["key"], **_job_values(attributes)}
+        deaths = _count_deaths(earlier)
         if deaths < MAX_DEATHS:
-            self._append({**values, "key": earlier[-1].user_attrs["key"]}, "WAITING")
+            self._append(_template(values, "WAITING"))
             return
-        ended = {"reason": worker_death_reason(deaths), "ended_ms": int(time.time() * 1000)}
-        self._append({**values, "key": earlier[-1].user_attrs["key"], **ended}, "FAILED")
+        outcome = {"reason": worker_death_reason(deaths), "ended_ms": int(time.time() * 1000)}
+        self._append(_template(values | outcome, "FAILED"))
 
-    def _append(self, values: Mapping[str, Any], status: str = "RUNNING", value: float | None = None) -> int:
-        from optuna.trial import TrialState, create_trial
+    def _append(self, template: "FrozenTrial") -> int:
+        trial_id = self._storage.add_trials(self._study_id, [template])
+        return self._storage.reach(lambda: self._storage.optuna.get_trial(trial_id)).number
 
-        params, distributions = _plotted(values.get("point", {}) if status == "FINISHED" else {})
-        template = create_trial(
-            state=TrialState.WAITING, user_attrs=dict(values), params=params, distributions=distributions
-        )
-        template.state = TrialState[_STATES[status]]  # create_trial wants a value of what is complete
-        template.values = None if value is None else [value]
-        trial_id = self._reach(lambda: self._storage.create_new_trial(self._study_id, template))
-        return self._reach(lambda: self._storage.get_trial(trial_id)).number
+    def _set_attribute(self, number: int, name: str, value: Any) -> None:
+        self._storage.optuna.set_trial_user_attr(self._trial_id(number), name, value)
 
-    def _write(self, number: int, name: str, value: Any) -> None:
-        self._storage.set_trial_user_attr(self._id(number), name, value)
-
-    def _write_param(self, number: int, name: str, value: float, distribution: "BaseDistribution") -> None:
+    def _set_param(self, number: int, name: str, value: float, distribution: "BaseDistribution") -> None:
         stored = distribution.to_internal_repr(value)
-        self._storage.set_trial_param(self._id(number), name, stored, distribution)
+        self._storage.optuna.set_trial_param(self._trial_id(number), name, stored, distribution)
 
-    def _id(self, number: int) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+    def _trial_id(self, number: int) -> int:
+        return self._storage.optuna.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
-    def _first_holder(self, what: str, own: int) -> "FrozenTrial":
-        holders = self._holders(what)
-        if own not in [one.number for one in holders]:
-            raise LeaseLostError(f"this process was away too long to hold {what}; try again")
+    def _first_holder(self, what: str, number: int) -> "FrozenTrial":
+        holders = self._lock_holders(what)
+        if number not in [trial.number for trial in holders]:
+            raise LeaseLostError(f"this process was away too long to hold {what}. Run the command again")
         return holders[0]
 
-    def _holders(self, what: str) -> "list[FrozenTrial]":
+    def _lock_holders(self, what: str) -> "list[FrozenTrial]":
         from optuna.trial import TrialState
 
-        running = [one for one in self._trials() if one.state is TrialState.RUNNING]
-        return [one for one in running if one.user_attrs.get("lock") == what]
+        running = [trial for trial in self._trials() if trial.state is TrialState.RUNNING]
+        return [trial for trial in running if trial.user_attrs.get("lock") == what]
 
-    def _agreed_patience(self, given: float | None) -> float:
-        stored = self._reach(lambda: self._storage.get_study_user_attrs(self._study_id)).get("patience_s")
-        agreed = float(given or stored or PATIENCE_S)
-        if agreed != stored:
-            self._reach(lambda: self._storage.set_study_user_attr(self._study_id, "patience_s", agreed))
+    def _agree_on_timeout(self, given: float | None) -> float:
+        optuna = self._storage.optuna
+        stored = self._storage.reach(lambda: optuna.get_study_user_attrs(self._study_id)).get(_TIMEOUT_KEY)
+        agreed = float(given or stored or HEARTBEAT_TIMEOUT_S)
+        if agreed != stored and (given or stored):
+            self._storage.reach(lambda: optuna.set_study_user_attr(self._study_id, _TIMEOUT_KEY, agreed))
         return agreed
-
-    def _reach(self, call: Callable[[], _T], patience_s: float = _OUTAGE_S) -> _T:
-        return _reach(self._url, call, patience_s)
 
 
 class Lease:
-    """A key that this process holds: a thread writes its heartbeats until it is ended. A context manager.
+    """A key that this process holds: a thread writes its heartbeats until it ends. A context manager.
 
-    Left without an end, it is released: the key waits again.
+    Without an end it is released: the key waits again.
     """
 
     def __init__(
         self, queue: PointQueue, number: int, owner: str, point: Mapping[str, Any] = MappingProxyType({})
     ) -> None:
         self.number = number
-        self._point = point
         self.is_lost = False
         self._queue = queue
-        self._signed: float | None = None
+        self._point = point
+        self._last_sign: float | None = None
         self._ended = threading.Event()
         try:
-            queue.mark(number, owner=owner, beat=1, claimed_ms=int(time.time() * 1000))
+            queue.set_attributes(number, owner=owner, claimed_ms=int(time.time() * 1000))
         except LeaseLostError:
             self.is_lost = True
-        self._heart = threading.Thread(target=self._beat, daemon=True, name=f"heartbeat of trial {number}")
-        self._heart.start()
+        self._thread = threading.Thread(target=self._write_heartbeats, daemon=True, name=f"heartbeat of trial {number}")
+        self._thread.start()
 
     def __enter__(self) -> "Lease":
         return self
@@ -374,249 +333,200 @@ class Lease:
         if not self._ended.is_set():
             self.release("left without an end")
 
-    def sign(self) -> None:
-        """A sign of the work. From the first on, an hour without one counts as hung, and the heart stops."""
-        self._signed = time.monotonic()
+    def keep_alive(self) -> None:
+        """Record a sign of progress. After the first, an hour without one counts as hung: the heartbeats stop."""
+        self._last_sign = time.monotonic()
 
     def check(self) -> None:
-        """Make sure that the key is still held, before what must not be done by two.
+        """Make sure that the key is still held, before work that two processes must not do.
 
         Raises:
-            LeaseLostError: another has it.
+            LeaseLostError: another process holds it.
         """
         from optuna.trial import TrialState
 
         if not self.is_lost:
             self.is_lost = self._queue.state(self.number) is not TrialState.RUNNING
         if self.is_lost:
-            raise LeaseLostError(_LATE)
+            raise LeaseLostError(_LEASE_LOST)
 
-    def name_run(self, run_id: str) -> None:
-        """Tell which run belongs to the key.
+    def set_run(self, run_id: str) -> None:
+        """Write which run belongs to the key.
 
         Raises:
-            LeaseLostError: another has it.
+            LeaseLostError: another process holds it.
         """
-        self._queue.mark(self.number, run_id=run_id)
+        self._queue.set_attributes(self.number, run_id=run_id)
 
     def finish(self, value: float | None = None) -> None:
-        """The key is done with; ``value`` is shown by Optuna's dashboard."""
+        """End the key as finished; optuna-dashboard shows ``value``."""
         from optuna.trial import TrialState
 
         self._end(TrialState.COMPLETE, "", value)
 
     def fail(self, reason: str) -> None:
-        """The key failed for good, unless it is asked for again."""
+        """End the key as failed: it waits again only on request."""
         from optuna.trial import TrialState
 
         self._end(TrialState.PRUNED, reason)
 
     def release(self, reason: str) -> None:
-        """The key waits again; this counts as no death."""
+        """Let the key wait again. This counts as no death."""
         from optuna.trial import TrialState
 
         self._end(TrialState.FAIL, reason, released=True)
 
     def abandon(self) -> None:
-        """Only stop the heart: whoever waits for it takes over after the patience."""
+        """Stop the heartbeats alone: another process takes the key after the timeout."""
         self._ended.set()
 
-    def _end(self, state: "TrialState", reason: str, value: float | None = None, **marks: Any) -> None:
+    def _end(self, state: "TrialState", reason: str, value: float | None = None, **attributes: Any) -> None:
         self._ended.set()
         try:
             if state.name == "COMPLETE":
-                self._queue.plot(self.number, self._point)
-            self._queue.mark(self.number, reason=reason, ended_ms=int(time.time() * 1000), **marks)
-            self.is_lost = not self._queue.change(self.number, state, value)
+                self._queue.set_params(self.number, self._point)
+            self._queue.set_attributes(self.number, reason=reason, ended_ms=int(time.time() * 1000), **attributes)
+            self.is_lost = not self._queue.change_state(self.number, state, value)
         except LeaseLostError:
             self.is_lost = True
 
-    def _beat(self) -> None:
-        count = 1
-        while not self._ended.wait(self._queue.patience_s / _BEATS):
-            if self._signed is not None and time.monotonic() - self._signed > _HUNG_S:
+    def _write_heartbeats(self) -> None:
+        count = 0
+        while not self._ended.wait(self._queue.heartbeat_timeout_s / HEARTBEATS_PER_TIMEOUT):
+            if self._last_sign is not None and time.monotonic() - self._last_sign > _HUNG_S:
                 continue
             count += 1
             try:
-                self._queue.beat(self.number, count)
+                self._queue.write_heartbeat(self.number, count)
             except LeaseLostError:
                 self.is_lost = self.is_lost or not self._ended.is_set()
                 return
             except TrackingError:
-                continue  # a storage that is away comes back, or the point is given to another
+                continue  # a storage that is away comes back, or another process gets the point
 
 
-_OWN = ("key", "owner", "beat", "claimed_ms", "run_id", "reason", "ended_ms", "released", "after")
+class Queues:
+    """The queues and locks of a tracking store: in its default file, or at an address that the user gave.
+
+    Args:
+        default: the default file of the store.
+        given: the address that the user gave; None: the default file is used.
+        heartbeat_timeout_s: age of a heartbeat at which its holder is lost, s; None: the value that a study has.
+    """
+
+    def __init__(
+        self, default: QueueAddress, given: QueueAddress | None = None, heartbeat_timeout_s: float | None = None
+    ) -> None:
+        self.address = given or default
+        self._heartbeat_timeout_s = heartbeat_timeout_s
+        self.default = self if given is None else Queues(default, None, heartbeat_timeout_s)
+
+    def open(self, name: str) -> PointQueue:
+        """Return the queue of this name, which is made where there is none."""
+        return PointQueue(self._storage, name, self._heartbeat_timeout_s)
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a queue of this name. This makes no file."""
+        return self.address.exists and self._storage.has_study(name)
+
+    @contextmanager
+    def lock(self, what: str, *, wait: bool = True) -> Iterator[None]:
+        """Keep every other process out that shares the queues and locks the same.
+
+        Args:
+            what: name of the work that is locked.
+            wait: wait for other holders; else refuse.
+
+        Raises:
+            TrackingError: another process holds the lock.
+        """
+        with self._locks.lock(what, current_owner(), wait=wait):
+            yield
+
+    def is_locked(self, what: str) -> bool:
+        """Return whether a living process holds a lock, as far as can be known. This makes no file."""
+        return self.address.exists and self._locks.is_locked(what)
+
+    @cached_property
+    def _storage(self) -> QueueStorage:
+        return QueueStorage(self.address.url)
+
+    @cached_property
+    def _locks(self) -> PointQueue:
+        return self.open(_LOCKS)
+
+
+# Attributes of a trial that are no values of its key; "beat" is the heartbeat in a database
+_TRIAL_ATTRIBUTES = ("key", "owner", "beat", "claimed_ms", "run_id", "reason", "ended_ms", "released", "after")
 _STATES = {"WAITING": "WAITING", "RUNNING": "RUNNING", "FINISHED": "COMPLETE", "FAILED": "PRUNED"}
 _STATUS = {state: status for status, state in _STATES.items()}
 
 
-def _counting(trials: "list[FrozenTrial]") -> "tuple[FrozenTrial | None, list[FrozenTrial]]":
-    """Of the trials of a key the one that counts, and those that came to nothing before it."""
-    asked_again = {one.user_attrs.get("after") for one in trials}
+def _job_values(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if name not in _TRIAL_ATTRIBUTES}
+
+
+def _template(attributes: Mapping[str, Any], status: str, value: float | None = None) -> "FrozenTrial":
+    from optuna.trial import TrialState, create_trial
+
+    params, distributions = _plotted_params(attributes.get("point", {}) if status == "FINISHED" else {})
+    template = create_trial(
+        state=TrialState.WAITING, user_attrs=dict(attributes), params=params, distributions=distributions
+    )
+    template.state = TrialState[_STATES[status]]  # create_trial refuses a complete trial without a value
+    template.values = None if value is None else [value]
+    return template
+
+
+def _current_trial(trials: "list[FrozenTrial]") -> "tuple[FrozenTrial | None, list[FrozenTrial]]":
+    """Return the trial of a key that counts, and the trials before it that came to nothing."""
+    requeued = {trial.user_attrs.get("after") for trial in trials}
     earlier: list[FrozenTrial] = []
-    for one in trials:
-        if one.state.name == "FAIL":
-            earlier.append(one)
-        elif one.state.name == "PRUNED" and one.number in asked_again:
+    for trial in trials:
+        if trial.state.name == "FAIL":
+            earlier.append(trial)
+        elif trial.state.is_finished() and trial.number in requeued:
             earlier.clear()
         else:
-            return one, earlier
+            return trial, earlier
     return None, earlier
 
 
-def _deaths(earlier: "list[FrozenTrial]") -> int:
-    return sum(not one.user_attrs.get("released", False) for one in earlier)
+def _count_deaths(earlier: "list[FrozenTrial]") -> int:
+    return sum(not trial.user_attrs.get("released", False) for trial in earlier)
 
 
-def _entry(key: str, trial: "FrozenTrial", earlier: "list[FrozenTrial]") -> QueueItem:
+def _queue_item(key: str, trial: "FrozenTrial", earlier: "list[FrozenTrial]") -> QueueItem:
     attributes = trial.user_attrs
     return QueueItem(
         key=key,
         number=trial.number,
         status=_STATUS[trial.state.name],
-        values=MappingProxyType({name: value for name, value in attributes.items() if name not in _OWN}),
+        values=MappingProxyType(_job_values(attributes)),
         owner=attributes.get("owner", ""),
         run_id=attributes.get("run_id", ""),
         reason=attributes.get("reason", ""),
         attempt=len(earlier) + 1,
-        deaths=_deaths(earlier),
+        deaths=_count_deaths(earlier),
         ended_ms=int(attributes.get("ended_ms", 0)),
         claimed_ms=int(attributes.get("claimed_ms", 0)),
     )
 
 
-def _plotted(point: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, BaseDistribution]]":
-    """A point's numbers as parameters of Optuna's; nothing here reads them.
+def _plotted_params(point: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, BaseDistribution]]":
+    """Return a point's numbers as parameters of Optuna's; nothing here reads them.
 
-    Bounds are those of all points there can be: within a study a name keeps its distribution.
+    The bounds hold for all points that are possible: within a study a name must keep its distribution.
     """
     from optuna.distributions import FloatDistribution, IntDistribution
 
     shares = {f"mix/{category}": share for category, share in point.get("mix", {}).items()}
-    most = {"n_params": MAX_PARAMS, "n_tokens": MAX_TOKENS}
-    sizes = {name: point[name] for name in most if name in point}
-    distributions: dict[str, BaseDistribution] = {name: IntDistribution(1, most[name], log=True) for name in sizes}
+    largest = {"n_params": MAX_PARAMS, "n_tokens": MAX_TOKENS}
+    sizes = {name: point[name] for name in largest if name in point}
+    distributions: dict[str, BaseDistribution] = {name: IntDistribution(1, largest[name], log=True) for name in sizes}
     return {**sizes, **shares}, distributions | {name: FloatDistribution(0.0, 1.0) for name in shares}
 
 
-def worker_death_reason(times: int) -> str:
-    """Why a point failed whose processes keep dying."""
-    return f"its process died {times} times (out of memory?); try again with --retry_failed"
-
-
-def lock_queue(url: str, patience_s: float | None = None) -> PointQueue:
-    """The locks that all studies of a storage share, in an Optuna study of their own."""
-    return PointQueue(url, _LOCKS, patience_s)
-
-
-def resolve_storage(url: str) -> str:
-    """A storage's address in full: of a database, or the absolute path of a journal file.
-
-    Raises:
-        InputError: another kind of address.
-    """
-    scheme, colon, rest = url.partition("://")
-    if not colon:
-        return str(Path(url).expanduser().absolute())
-    if scheme == "sqlite" and rest.startswith("/") and rest != "/":
-        return f"sqlite:///{Path(rest[1:]).expanduser().absolute().as_posix()}"
-    if scheme in ("postgresql", "postgres"):  # by default SQLAlchemy 2.1 takes another driver
-        return f"postgresql+psycopg2://{rest}"
-    if scheme.partition("+")[0] in ("postgresql", "mysql"):
-        return url
-    raise InputError(
-        f"--queue {without_password(url)!r} can't hold a queue; give a journal file (queue.journal), "
-        "sqlite:///queue.db, or postgresql+psycopg2://USER:PASSWORD@HOST/NAME for several machines"
-    )
-
-
-def open_storage(url: str) -> "BaseStorage":
-    """Optuna's storage at a settled address.
-
-    Raises:
-        InputError: its driver is not installed.
-        TrackingError: it does not answer.
-    """
-    import optuna
-    from optuna.storages import RDBStorage, get_storage
-    from optuna.storages.journal import JournalFileBackend, JournalStorage
-    from sqlalchemy.exc import ArgumentError
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if "://" not in url or url.startswith("sqlite:"):
-        try:
-            Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TrackingError(f"the folder of {url} can't be made: {error}; give --queue another place") from error
-    if "://" not in url:
-        return JournalStorage(JournalFileBackend(url))
-    engine: dict[str, Any] = {"pool_pre_ping": True}
-    if url.startswith("postgresql"):
-        engine["connect_args"] = {"connect_timeout": 10}
-    try:
-        with _guard(url):  # two that create the tables of a file at once break it
-            return get_storage(_reach(url, lambda: RDBStorage(url, engine_kwargs=engine), _FIRST_S))
-    except ArgumentError as error:
-        raise InputError(f"--queue {without_password(url)!r} is no address of a database") from error
-    except ImportError as error:
-        raise InputError(
-            f"the driver of --queue {without_password(url)} is not installed; pip install -c constraints.txt -e "
-            "'.[postgresql]'"
-        ) from error
-
-
-def _guard(url: str) -> AbstractContextManager[object]:
-    if not url.startswith("sqlite:"):
-        return nullcontext()
-    path = Path(url.removeprefix("sqlite:///"))
-    return FileLock(path.with_name(f"{path.name}.lock"))
-
-
-def _states(engine: "Engine", study_id: int) -> dict[int, str]:
-    """The state of every trial of a database's study, by number."""
-    from sqlalchemy import text
-
-    asked = text("SELECT number, state FROM trials WHERE study_id = :study")
-    with engine.connect() as connection:
-        return {int(number): str(state) for number, state in connection.execute(asked, {"study": study_id})}
-
-
-def _study_id(storage: "BaseStorage", name: str) -> int:
-    from optuna.exceptions import DuplicatedStudyError
-    from optuna.study import StudyDirection
-
-    try:
-        return storage.create_new_study([StudyDirection.MINIMIZE], name)
-    except DuplicatedStudyError:
-        return storage.get_study_id_from_name(name)
-
-
-def _reach(url: str, call: Callable[[], _T], patience_s: float) -> _T:
-    """Call again while the storage is away; what it says at last becomes a ``TrackingError`` without its password."""
-    until, wait_s = time.monotonic() + patience_s, 0.5
-    while True:
-        try:
-            return call()
-        except Exception as error:
-            if not _is_outage(error):
-                raise
-            if time.monotonic() + wait_s > until or any(words in str(error) for words in _FOR_GOOD):
-                text = " ".join(str(error.__cause__ or error).split())
-                raise TrackingError(
-                    f"the storage {without_password(url)} does not answer ({without_password(text)[:300]}); start it, "
-                    "or give another --queue"
-                ) from None  # its own text may hold the address in full
-        time.sleep(wait_s)
-        wait_s = min(2 * wait_s, 5.0)
-
-
-def _is_outage(error: Exception) -> bool:
-    """Whether an error passes when the database is there again."""
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import ArgumentError
-
-    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    if isinstance(cause, ArgumentError):
-        return False
-    return type(cause).__module__.partition(".")[0] in ("sqlalchemy", "psycopg2", "sqlite3")
+def worker_death_reason(deaths: int) -> str:
+    """Return why a point failed whose workers keep dying."""
+    return f"its process died {deaths} times (out of memory?); try again with --retry_failed"

@@ -66,12 +66,12 @@ class RunWriter:
     and ``kill``. Leaving the block by what comes from outside (Ctrl-C, ``SystemExit``, the disk, memory, the store)
     kills the run, by another exception fails it, and the exception goes on; a killed run can be claimed again.
 
-    ``ticket``: of the storage's queue, where the point came from one. Who has lost it writes nothing more.
+    ``lease``: the hold on the point. A writer that has lost it writes nothing more.
     """
 
-    def __init__(self, store: Store, claim: Claim, ticket: Lease | None = None) -> None:
+    def __init__(self, store: Store, claim: Claim, lease: Lease) -> None:
         self.claim = claim
-        self._ticket = ticket
+        self._lease = lease
         self._store = store
         self._record = RunRecord(
             run_id=claim.run_id, study=claim.study, state=RunState.RUNNING, reason="", point=claim.point,
@@ -108,8 +108,7 @@ class RunWriter:
         try:
             self._leave(error)
         finally:
-            if self._ticket is not None:
-                self._ticket.abandon()
+            self._lease.abandon()
 
     def _leave(self, error: BaseException | None) -> None:
         if self._ended or isinstance(error, LeaseLostError):
@@ -167,10 +166,8 @@ class RunWriter:
 
     def keep_alive(self) -> bool:
         """A sign of the work; False once the point was given to another, and all that is left is to stop."""
-        if self._ticket is None:
-            return True
-        self._ticket.sign()
-        return not self._ticket.is_lost
+        self._lease.keep_alive()
+        return not self._lease.is_lost
 
     def check_lease(self) -> None:
         """Make sure that the point is still held, as far as is known here.
@@ -178,8 +175,8 @@ class RunWriter:
         Raises:
             LeaseLostError: it was given to another; the run is theirs.
         """
-        if self._ticket is not None and self._ticket.is_lost:
-            self._ticket.check()
+        if self._lease.is_lost:
+            self._lease.check()
 
     def curve(self, tokens: int, loss: float) -> None:
         """Add to the loss curve; written now and then. What a resumed run repeats is left out."""
@@ -229,8 +226,7 @@ class RunWriter:
         tags = {f"{TAG}state": str(state), f"{TAG}reason": self._record.reason, "mlflow.note.content": self._note()}
         batch = RunUpdate(metrics=(*self._curve, *self._numbers()), tags=tags)
         self._ended = True
-        if self._ticket is not None:
-            self._ticket.check()
+        self._lease.check()
         ending = PendingResult(run_id=self.run_id, attempt=self.claim.attempt, status=state.name, batch=batch)
         try:
             self._refuse_other(self._store.run(self.run_id))
@@ -249,14 +245,12 @@ class RunWriter:
 
     def _hand_back(self, state: RunState) -> None:
         """Tell the queue what became of the point, after the run: whoever dies between leaves a run that tells it."""
-        if self._ticket is None:
-            return
         if state is RunState.FINISHED:
-            self._ticket.finish(self._record.mean_loss)
+            self._lease.finish(self._record.mean_loss)
         elif state is RunState.FAILED:
-            self._ticket.fail(self._record.reason)
+            self._lease.fail(self._record.reason)
         else:
-            self._ticket.release(self._record.reason)
+            self._lease.release(self._record.reason)
 
     def _refuse_other(self, run: "Run") -> None:
         """A process that hung for long may wake up when its point was given to another: then its words count no more.
@@ -283,7 +277,7 @@ class RunWriter:
             self._config_yaml = ""
 
     def _flush(self) -> None:
-        if self._ticket is not None and self._ticket.is_lost:
+        if self._lease.is_lost:
             return
         try:
             self._store.write(self.run_id, RunUpdate(metrics=tuple(self._curve)))

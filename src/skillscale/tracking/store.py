@@ -4,6 +4,7 @@
 ``~/.config/mlflow/telemetry.json`` and sets environment variables.
 """
 
+import getpass
 import json
 import logging
 import time
@@ -307,6 +308,16 @@ class Store:
         return (sqlite_path(self.uri).parent / "mlruns" / name).as_uri()
 
 
+def run_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags of skillscale under their full names, with the tags that fill the UI's columns."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = "unknown"
+    full = {f"{TAG}{key}": value for key, value in tags.items()}
+    return full | {"mlflow.user": user, "mlflow.source.name": "skillscale", "mlflow.source.type": "LOCAL"}
+
+
 def tag(run: Any, key: str) -> str:
-    """A tag of ours, or an empty text."""
+    """Return a tag of skillscale, or an empty text."""
     return str(run.data.tags.get(f"{TAG}{key}", ""))

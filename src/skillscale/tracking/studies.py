@@ -6,8 +6,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,12 @@ from skillscale.tracking import pending_results
 from skillscale.tracking.connection import resolve_uri, sqlite_path
 from skillscale.tracking.imports import IMPORTED, ExternalRun, ImportedStudy, external_run
 from skillscale.tracking.owner import current_owner
-from skillscale.tracking.queue import lock_queue, resolve_storage
+from skillscale.tracking.plan_notes import find_plan, pack, refuse_tag_plan, unpack
+from skillscale.tracking.queue import Queues
+from skillscale.tracking.queue_storage import QueueAddress
 from skillscale.tracking.run_writer import AnalysisWriter
-from skillscale.tracking.store import RunUpdate, Store
-from skillscale.tracking.study import Study, find_plan, missing, pack, run_tags, unpack
+from skillscale.tracking.store import RunUpdate, Store, run_tags
+from skillscale.tracking.study import Study, missing_study_error
 from skillscale.tracking.ui import NOTE, analyses_view, link, runs_path, runs_view
 
 _NAME = re.compile(r"[A-Za-z0-9][\w .+-]{0,99}")
@@ -39,12 +40,16 @@ _SHOWN_DIFFERENCES = 6
 
 
 class StudyStore:
-    """All studies of one tracking store."""
+    """All studies of one tracking store.
 
-    def __init__(self, store: Store, queue: str = "", heartbeat_timeout_s: float | None = None) -> None:
+    Args:
+        store: the tracking store.
+        queues: where the points of its studies wait.
+    """
+
+    def __init__(self, store: Store, queues: Queues) -> None:
         self._store = store
-        self._heartbeat_timeout_s = heartbeat_timeout_s
-        self.queue = queue
+        self._queues = queues
 
     @classmethod
     def open(
@@ -54,24 +59,31 @@ class StudyStore:
         """Connect to a tracking store.
 
         Args:
-            uri: empty: ``MLFLOW_TRACKING_URI``, or ``mlflow.db`` in the working folder.
-            cache: folder for locks of servers and for results that a store would not take; by default
+            uri: tracking URI; empty: ``MLFLOW_TRACKING_URI``, or ``mlflow.db`` in the working folder.
+            cache: folder for results that a store would not take, and for the locks and queues of servers; None:
                 ``SKILLSCALE_CACHE``, or ``.cache/skillscale`` in the home.
             create: make a sqlite store where there is none.
-            queue: where machines share the points of studies: a journal file, or an address of a database; empty:
-                ``SKILLSCALE_QUEUE``, or none, and processes of this machine alone share them.
-            heartbeat_timeout_s: age of a heartbeat in the storage at which its holder is given up; None: as it was.
+            queue: address of the queue that machines share: a journal file or a database; empty: ``SKILLSCALE_QUEUE``,
+                or a journal file beside a sqlite store (of a server, in the cache: for one machine).
+            heartbeat_timeout_s: age of a heartbeat at which its holder is lost, s; None: the value that a study has.
 
         Raises:
-            TrackingError: unreachable, not writable, not there, or written by another version of MLflow.
+            InputError: the address can't hold a queue.
+            TrackingError: the store is unreachable, not writable, not there, or of another version of MLflow.
         """
-        default = os.environ.get("SKILLSCALE_CACHE") or Path.home() / ".cache" / "skillscale"
-        settled = resolve_uri(uri)
-        if not create and settled.startswith("sqlite:") and not sqlite_path(settled).is_file():
-            raise TrackingError(f"there is no tracking store {sqlite_path(settled)}; give the one that holds the runs")
-        shared = queue or os.environ.get("SKILLSCALE_QUEUE", "")
-        store = Store.open(settled, cache or Path(default))
-        return cls(store, resolve_storage(shared) if shared else "", heartbeat_timeout_s)
+        resolved = resolve_uri(uri)
+        if not create and resolved.startswith("sqlite:") and not sqlite_path(resolved).is_file():
+            raise TrackingError(f"there is no tracking store {sqlite_path(resolved)}. Give the one that holds the runs")
+        folder = cache or Path(os.environ.get("SKILLSCALE_CACHE") or Path.home() / ".cache" / "skillscale")
+        queues = Queues(
+            QueueAddress.default(resolved, folder), QueueAddress.given(queue), heartbeat_timeout_s
+        )  # fmt: skip
+        return cls(Store.open(resolved, folder), queues)
+
+    @property
+    def queue(self) -> str:
+        """The address of the queue that the user gave; empty if the queue is the store's default file."""
+        return self._queues.address.url if self._queues.address.is_given else ""
 
     @property
     def uri(self) -> str:
@@ -103,7 +115,7 @@ class StudyStore:
         points, study = self._store.find_experiment(name), self._store.find_experiment(name + _STUDY_SUFFIX)
         plan = find_plan(self._store, study[0]) if study is not None else None
         if points is None or study is None or plan is None:
-            raise missing(name, self.study_names())
+            raise missing_study_error(name, self.study_names())
         return self._study(name, points[0], study[0], plan.info.run_id)
 
     def kept_config(self, name: str) -> Config:
@@ -117,16 +129,6 @@ class StudyStore:
         if not kept:
             raise TrackingError(f"study {name!r} keeps no settings: its runs are not trained by skillscale")
         return resolve(yaml.safe_load(self._store.read_text(plan_id, f"config-{kept}.yaml")))
-
-    @contextmanager
-    def _alone(self, name: str) -> Iterator[None]:
-        """Shut out whoever begins or changes a study: of all machines that share the storage, or of this one."""
-        if not self.queue:
-            with self._store.locked():
-                yield
-            return
-        with lock_queue(self.queue, self._heartbeat_timeout_s).alone(f"study {name!r}", current_owner()):
-            yield
 
     def open_study(self, name: str, config: Config, *, keep: bool = True) -> Study:
         """Find a study or begin it. Its budgets, sizes and seeds may grow, what its runs measure may not change.
@@ -142,7 +144,7 @@ class StudyStore:
             TrackingError: the store failed.
         """
         check_names(name, _metric_names(config))
-        with self._alone(name):
+        with self._queues.lock(f"study {name!r}"):
             study, plan_tags = self._settle(name, _settings(config))
             if keep:
                 self._keep_config(study.plan_id, plan_tags.get(f"{TAG}config", ""), config)
@@ -163,12 +165,12 @@ class StudyStore:
         check_names(name, skills)
         for one in skills:
             check_skill_name(one)
-        with self._alone(name):
+        with self._queues.lock(f"study {name!r}"):
             return self._settle(name, {TRAINER: trainer, "skills": sorted(skills)})[0]
 
     def trainer_skills(self, study: Study) -> tuple[str, ...] | None:
         """The skills of a study whose runs a trainer of the user's makes; None if it is another study."""
-        stored = study.settings()
+        stored = study.notes.settings()
         return tuple(stored["skills"]) if TRAINER in stored else None
 
     def open_evaluated(self, name: str, measured: Mapping[str, Any], *, metrics: Iterable[str]) -> Study:
@@ -185,16 +187,16 @@ class StudyStore:
         """
         check_names(name, metrics)
         settings = dict(_flat("", json.loads(json.dumps(measured))))
-        with self._store.locked():
+        with self._queues.lock(f"study {name!r}"):
             study = self._settle(name, {EVALUATED: True, **settings})[0]
-            if study.get_json(EVALUATED) is None:
-                study.put_json(EVALUATED, measured)
+            if study.notes.get_json(EVALUATED) is None:
+                study.notes.put_json(EVALUATED, measured)
         return study
 
     def evaluated(self, study: Study) -> Mapping[str, Any] | None:
         """What ``open_evaluated`` was told is measured; None of a study of other runs."""
-        found: Mapping[str, Any] | None = study.get_json(EVALUATED)
-        return found
+        measured: Mapping[str, Any] | None = study.notes.get_json(EVALUATED)
+        return measured
 
     def _settle(self, name: str, settings: Mapping[str, Any]) -> tuple[Study, Mapping[str, str]]:
         """A study, begun or found with these settings, and the tags of its plan."""
@@ -204,6 +206,7 @@ class StudyStore:
         plan = find_plan(self._store, study)
         if plan is None:
             return self._study(name, points, study, self._begin(study, points, name, settings)), {}
+        refuse_tag_plan(name, plan.data.tags)
         stored = json.loads("".join(unpack(plan.data.tags, "settings")))
         if IMPORTED in stored:
             raise InputError(
@@ -244,7 +247,7 @@ class StudyStore:
 
     def imports(self, study: Study) -> ImportedStudy | None:
         """The imported runs of a study; None if it was begun by training."""
-        return ImportedStudy(self._store, study) if IMPORTED in study.settings() else None
+        return ImportedStudy(self._store, study) if IMPORTED in study.notes.settings() else None
 
     def experiment_runs(self, name: str) -> list[ExternalRun]:
         """Runs of any experiment, ours or not, oldest first.
@@ -321,7 +324,7 @@ class StudyStore:
     def _study(self, name: str, points: str, study: str, plan_id: str) -> Study:
         return Study(
             self._store, name=name, experiment_id=points, study_experiment_id=study, plan_id=plan_id,
-            storage=self.queue, patience_s=self._heartbeat_timeout_s,
+            queues=self._queues,
         )  # fmt: skip
 
     def _experiment(self, name: str, kind: str) -> str:

@@ -24,9 +24,11 @@ def line(level: float, slope: float, sd: tuple[float, float], seed: int = 0) -> 
     return FittedLine(centre=0.0, level=level, slope=slope, lo=-1.0, hi=1.0, tau=0.0, p_scatter=1.0, draws=draws)
 
 
-def found(level: float, slope: float, sd: tuple[float, float]) -> Crossover:
-    names = {"first": "code", "second": "knowledge", "over": "code", "under": "knowledge", "C": 1.0, "reason": ""}
-    return locate_crossover(line(level, slope, sd), names, 0.9)
+def located(level: float, slope: float, sd: tuple[float, float]) -> Crossover:
+    start = Crossover(
+        first="code", second="knowledge", over="code", under="knowledge", C=1.0, status=Status.TOO_FEW_MIXES, reason=""
+    )
+    return locate_crossover(line(level, slope, sd), start, 0.9)
 
 
 def fieller(level: float, slope: float, sd: tuple[float, float]) -> tuple[float, float]:
@@ -37,7 +39,7 @@ def fieller(level: float, slope: float, sd: tuple[float, float]) -> tuple[float,
 
 
 def test_the_interval_is_fiellers():
-    told = found(0.05, 0.3, (0.02, 0.05))
+    told = located(0.05, 0.3, (0.02, 0.05))
     assert told.outcome is CrossoverOutcome.FOUND
     lo, hi = fieller(0.05, 0.3, (0.02, 0.05))
     assert math.log(told.ratio.lo) == pytest.approx(lo, abs=0.02)
@@ -46,21 +48,21 @@ def test_the_interval_is_fiellers():
 
 
 def test_a_slope_that_may_be_zero_leaves_the_interval_open():
-    told = found(0.01, 0.05, (0.02, 0.05))
+    told = located(0.01, 0.05, (0.02, 0.05))
     assert told.outcome is CrossoverOutcome.UNRESOLVED
     assert (told.ratio.lo, told.ratio.hi) == (0.0, math.inf)
     assert not told.ratio.is_finite
 
 
 def test_one_side_alone_may_be_bounded():
-    told = found(-0.27, 0.3, (0.02, 0.02))
+    told = located(-0.27, 0.3, (0.02, 0.02))
     assert told.outcome is CrossoverOutcome.UNRESOLVED
     assert 1.0 < told.ratio.lo < told.ratio.value < math.e
     assert told.ratio.hi == math.inf
 
 
 def test_no_crossing_within_the_ratios_is_told_from_not_resolved():
-    told = found(0.5, 0.1, (0.02, 0.02))
+    told = located(0.5, 0.1, (0.02, 0.02))
     assert told.outcome is CrossoverOutcome.NONE
     assert all(math.isnan(x) for x in (told.ratio.value, told.ratio.lo, told.ratio.hi))
     assert told.ends[0].lo > 0
@@ -130,7 +132,7 @@ def test_validation_sets_are_told_by_what_they_follow(fits):
     assert told["web"].chance > 0.99
     assert told["stack"].difference.hi < 0
     assert told["flat"].similar_to == UNRESOLVED
-    assert "can't be told from noise" in told["flat"].reason
+    assert "do not exceed the noise" in told["flat"].reason
     assert len(study.profile_table()) == 5 * 5
     assert len(study.similarity_table()) == 3 * 2
     loss = study.profile_table().query("column == 'stack'").sort_values("ratio")["loss"]

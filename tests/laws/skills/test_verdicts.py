@@ -80,9 +80,9 @@ def test_an_interval_that_excludes_zero_is_no_verdict_where_holm_denies_it(fits)
 
 
 def test_columns_and_aggregates_that_are_not_there_are_refused(fits):
-    with pytest.raises(InputError, match="maths has no residual"):
+    with pytest.raises(InputError, match="maths has no size gap"):
         confirmed_verdicts(fits, [SkillColumns(skill="maths", hypothesis="maths", held_out="none")])
-    with pytest.raises(InputError, match="no aggregate other"):
+    with pytest.raises(InputError, match="unknown aggregate: other"):
         confirmed_verdicts(fits, SPLITS, aggregate="other")
     with pytest.raises(InputError, match="no mix other"):
         confirmed_verdicts(fits, SPLITS, mix="other")
@@ -122,5 +122,5 @@ def test_an_effect_below_the_forms_error_takes_no_number_of_runs(fits):
     (one,) = (one for one in required_runs(fits) if one.skill == "none")
     assert abs(one.value.value) < 1.645 * one.form
     assert math.isinf(one.to_resolve)
-    with pytest.raises(InputError, match="delta must be positive"):
+    with pytest.raises(InputError, match="delta must be a positive"):
         required_runs(fits, delta=0)

@@ -13,10 +13,10 @@ needs_onednn = pytest.mark.skipif(not cpu_kernels.HAS_ONEDNN, reason="this build
 
 
 @pytest.fixture
-def everything_is_worth_it(monkeypatch):
-    monkeypatch.setattr(cpu_kernels, "_WORTH_PRODUCT", 0)
-    monkeypatch.setattr(cpu_kernels, "_WORTH_LOGITS", 0)
-    monkeypatch.setattr(cpu_kernels, "_LOGITS_AT_ONCE", 5 * 50)
+def for_all_shapes(monkeypatch):
+    monkeypatch.setattr(cpu_kernels, "_MIN_MULTIPLY_ADDS", 0)
+    monkeypatch.setattr(cpu_kernels, "_MIN_LOGITS", 0)
+    monkeypatch.setattr(cpu_kernels, "_LOGITS_PER_CHUNK", 5 * 50)
 
 
 def numbers(*shape, seed=0):
@@ -24,16 +24,16 @@ def numbers(*shape, seed=0):
 
 
 def gradients(function, *inputs):
-    """Value and gradients of a function, weighed so that no gradient is uniform."""
-    inputs = [one.clone().requires_grad_() for one in inputs]
+    """Return the value and gradients of a function, weighted so that no gradient is uniform."""
+    inputs = [tensor.clone().requires_grad_() for tensor in inputs]
     value = function(*inputs)
-    weighed = (value * numbers(*value.shape, seed=9)).sum()
-    return value.detach(), *torch.autograd.grad(weighed, inputs)
+    weighted = (value * numbers(*value.shape, seed=9)).sum()
+    return value.detach(), *torch.autograd.grad(weighted, inputs)
 
 
 @needs_onednn
 @pytest.mark.parametrize(("inputs", "outputs"), [(6, 24), (24, 6), (7, 7)])
-def test_a_product_and_its_gradients_are_those_of_float64(everything_is_worth_it, inputs, outputs):
+def test_a_product_and_its_gradients_are_those_of_float64(for_all_shapes, inputs, outputs):
     x, weight = numbers(3, 17, inputs), numbers(outputs, inputs, seed=1)
 
     def ours(x, weight):
@@ -46,7 +46,7 @@ def test_a_product_and_its_gradients_are_those_of_float64(everything_is_worth_it
 
 
 @needs_onednn
-def test_the_loss_in_parts_and_its_gradients_are_those_of_float64(everything_is_worth_it):
+def test_the_loss_in_parts_and_its_gradients_are_those_of_float64(for_all_shapes):
     hidden, table = numbers(23, 8), 3 * numbers(50, 8, seed=1)
     targets = torch.arange(23) * 7 % 50
 
@@ -60,25 +60,25 @@ def test_the_loss_in_parts_and_its_gradients_are_those_of_float64(everything_is_
 
 
 @needs_onednn
-def test_a_target_of_no_chance_costs_its_logit_not_infinity(everything_is_worth_it):
+def test_a_target_of_no_chance_costs_its_logit_not_infinity(for_all_shapes):
     hidden, table = torch.ones(1, 1), torch.tensor([[500.0], [0.0]])
     assert float(next_token_loss(hidden, table, torch.tensor([1]))) == 500.0
     assert next_token_loss(hidden * torch.nan, table, torch.tensor([1])).isnan()
 
 
 @needs_onednn
-def test_what_is_worth_it_goes_to_onednn_and_what_is_not_does_not(monkeypatch):
-    asked = []
-    times = cpu_kernels.matmul
-    monkeypatch.setattr(cpu_kernels, "matmul", lambda x, weight: asked.append(tuple(x.shape)) or times(x, weight))
+def test_large_products_use_onednn_and_small_ones_do_not(monkeypatch):
+    shapes = []
+    matmul = cpu_kernels.matmul
+    monkeypatch.setattr(cpu_kernels, "matmul", lambda x, weight: shapes.append(tuple(x.shape)) or matmul(x, weight))
     Linear(32, 96)(numbers(2, 256, 32))
-    assert asked == []
+    assert shapes == []
     Linear(128, 512)(numbers(2, 256, 128))
-    assert asked == [(2, 256, 128)]
+    assert shapes == [(2, 256, 128)]
     Linear(128, 512).double()(numbers(2, 256, 128).double())
     with torch.autocast("cpu", torch.bfloat16):
         Linear(128, 512)(numbers(2, 256, 128))
-    assert len(asked) == 1
+    assert len(shapes) == 1
 
 
 def test_without_onednn_the_model_learns_by_torch_alone(monkeypatch):

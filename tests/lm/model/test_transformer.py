@@ -76,6 +76,6 @@ def test_the_stream_keeps_its_scale_through_depth():
 def test_rotary_products_depend_on_distance_alone():
     cos, sin = rotary_angles(32, 8)
     query, key = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
-    queries, keys = (rotate(one.expand(1, 1, 32, 8), cos, sin)[0, 0] for one in (query, key))
+    queries, keys = (rotate(vector.expand(1, 1, 32, 8), cos, sin)[0, 0] for vector in (query, key))
     torch.testing.assert_close(queries[5] @ keys[2], queries[30] @ keys[27])
     torch.testing.assert_close(queries[0], query)

@@ -37,7 +37,7 @@ def studied(tmp_path_factory):
     study = StudyStore.open(f"sqlite:///{folder / 'runs.db'}", cache=folder / "cache").study("small")
     study.add_points(points)
     ended = run_command(["worker", *words, *cache])["ended"]
-    return folder, words, settings, points, study.records(), ended
+    return folder, words, settings, points, study.runs.records(), ended
 
 
 def test_every_point_is_trained_once(studied):

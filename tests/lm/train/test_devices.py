@@ -70,7 +70,7 @@ def test_a_compiled_model_is_measured_as_it_stands(without_kernels):
 def test_a_compiled_model_uses_torchs_kernels(without_kernels, monkeypatch):
     calls = []
     times = cpu_kernels.matmul
-    monkeypatch.setattr(cpu_kernels, "_WORTH_PRODUCT", 0)
+    monkeypatch.setattr(cpu_kernels, "_MIN_MULTIPLY_ADDS", 0)
     monkeypatch.setattr(cpu_kernels, "matmul", lambda x, weight: calls.append(1) or times(x, weight))
     trained(COMPILED)
     assert calls == []

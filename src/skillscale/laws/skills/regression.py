@@ -1,12 +1,15 @@
-"""Straight lines through the compute optima of several mixes, with draws that own what the mixes differ in besides.
+"""Fit straight lines through the compute optima of several mixes, with draws that include the scatter between mixes.
 
-Two errors make ln N* of a mix leave a line. Its runs' noise is known from the resamples, which mixes share where they
-share sizes and seeds. For an error that all mixes have in common does not cancel in a slope: it moves all optima alike
-to first order, but what it does to the curvature stretches the distances between them. What one seed does to all sizes
-and mixes of a budget can't be seen at all where there is no second seed. The other error is that a mix's remaining
-shares change too, so that no line is quite true: a variance ``tau^2`` between mixes, by the method of moments
-(DerSimonian and Laird 1986, with the resamples' own scatter as what noise makes of it), drawn with Student's tails for
-the mixes beyond the line's two parameters.
+``MixOptima`` and one x per mix go in, and a ``FittedLine`` comes out. Two errors move ln N* of a mix off a line.
+
+The first is run noise. Its size comes from the resamples, which mixes share where they share sizes and seeds. An error
+common to all mixes does not cancel in a slope: to first order it moves all optima equally, but its effect on the
+curvature stretches the distances between them. The effect of one seed on all sizes and mixes of a budget cannot be
+estimated without a second seed.
+
+The second is that the other shares of a mix change too, so no line is exact. It has a variance ``tau^2`` between mixes,
+estimated by the method of moments (DerSimonian and Laird 1986, with the scatter of the resamples as noise), and drawn
+with Student's t with n_mixes - 2 degrees of freedom.
 """
 
 import math
@@ -22,15 +25,15 @@ from skillscale.laws.forms.nd import Array
 from skillscale.laws.results import Interval, IsoflopMinimum, Status, StudyResults
 from skillscale.laws.uncertainty.resamples import interval, robust_sd
 
-MIN_MIXES = 3  # mixes for a line whose scatter can be seen
+MIN_MIXES = 3  # mixes for a line whose scatter can be estimated
 _SD = 1e-6  # least error of ln N*, for weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixEffectDraws:
-    """What the K draws add to each mix beyond its runs' noise, the same at every budget, for a mix stays what it is.
+    """Standardised mix effects in K draws, beyond run noise. They are the same at every budget, as the mix is the same.
 
-    ``effects``: (K, n_mixes) standard normals; ``uniforms``: (K,) that become the chi2 of the mixes' freedom.
+    ``effects``: (K, n_mixes) standard normals. ``uniforms``: (K,), transformed to chi2 with the degrees of freedom.
     """
 
     mixes: tuple[str, ...]
@@ -45,22 +48,22 @@ class MixEffectDraws:
         )  # fmt: skip
 
     def of(self, mixes: Sequence[str], tau: float) -> Array:
-        """Effects (K, n) of some of the mixes, whose sd is ``tau``."""
+        """Return the effects (K, n) of some of the mixes, with sd ``tau``."""
         freedom = len(mixes) - 2
         if tau == 0:
             return np.zeros((len(self.effects), len(mixes)))
         scale = np.sqrt(freedom / chi2.ppf(self.uniforms, freedom))
-        mine = [self.mixes.index(mix) for mix in mixes]
-        return np.asarray(tau * scale[:, None] * self.effects[:, mine])
+        indices = [self.mixes.index(mix) for mix in mixes]
+        return np.asarray(tau * scale[:, None] * self.effects[:, indices])
 
 
 @dataclass(frozen=True, kw_only=True)
 class FittedLine:
-    """y = level + slope (x - centre) through mixes from ``lo`` to ``hi`` of x.
+    """The line y = level + slope (x - centre) through mixes with x from ``lo`` to ``hi``.
 
-    ``draws``: (K, 2) level and slope; ``tau``: sd of a mix about the line beyond its runs' noise; ``p_scatter``: the
-    share of resamples in which noise alone scatters as much, or a bound on it where the line is a mean over budgets.
-    A mean of lines that have no x in common has ``lo`` above ``hi``.
+    ``draws``: (K, 2) level and slope. ``tau``: sd of a mix about the line beyond run noise. ``p_scatter``: fraction of
+    resamples in which noise alone scatters as much, or a bound on it where the line is a mean over budgets. A mean of
+    lines without common x has ``lo`` above ``hi``.
     """
 
     centre: float
@@ -74,23 +77,23 @@ class FittedLine:
 
     @property
     def unusable_reason(self) -> str:
-        """Why the line is of no use, or nothing: a mean of lines that have no x in common."""
-        return "" if self.lo < self.hi else "its budgets' mixes have no range in common; run the same mixes at each"
+        """Why the line is unusable, empty where it is usable. A mean of lines without common x is unusable."""
+        return "" if self.lo < self.hi else "the mixes of its budgets have no common range: run the same mixes at each"
 
     def at(self, x: float) -> float:
-        """The line at x."""
+        """Return y at x."""
         return self.level + self.slope * (x - self.centre)
 
     def drawn_at(self, x: float) -> Array:
-        """Its draws there, (K,)."""
+        """Return the draws of y at x, (K,)."""
         return np.asarray(self.draws[:, 0] + self.draws[:, 1] * (x - self.centre))
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixOptima:
-    """The optima of one column at one budget in the mixes that have them.
+    """The optima of one column at one budget, in the mixes that have one.
 
-    ``value``: ln N* (n,), with ``draws`` (K, n); ``excluded``: mixes whose minimum was refused, with the reason.
+    ``value``: ln N* (n,), with ``draws`` (K, n). ``excluded``: mixes whose minimum was refused, with the reason.
     """
 
     column: str
@@ -102,40 +105,41 @@ class MixOptima:
 
     @classmethod
     def of(cls, fits: StudyResults, column: str, C: float) -> "MixOptima":
-        """Those of a study."""
-        there = [one for one in fits.minima if one.skill == column and one.C == C]
-        good = [one for one in there if one.status is Status.OK]
-        refused = tuple((one.mix, f"{one.status}: {one.reason}") for one in there if one.status is not Status.OK)
-        lacking = [mix for mix in fits.mixes if mix not in {one.mix for one in there}]
+        """Collect the optima of a study."""
+        minima = [minimum for minimum in fits.minima if minimum.skill == column and minimum.C == C]
+        good = [minimum for minimum in minima if minimum.status is Status.OK]
+        refused = tuple((bad.mix, f"{bad.status}: {bad.reason}") for bad in minima if bad.status is not Status.OK)
+        without_runs = [mix for mix in fits.mixes if mix not in {minimum.mix for minimum in minima}]
         return cls(
-            column=column, C=C, mixes=tuple(one.mix for one in good), value=np.array([log_N(one) for one in good]),
-            draws=np.column_stack([one.draws[:, 0] for one in good]) if good else np.empty((fits.resamples, 0)),
-            excluded=refused + tuple((mix, "no runs at this budget") for mix in lacking),
+            column=column, C=C, mixes=tuple(minimum.mix for minimum in good),
+            value=np.array([log_N(minimum) for minimum in good]),
+            draws=np.column_stack([minimum.draws[:, 0] for minimum in good]) if good else np.empty((fits.resamples, 0)),
+            excluded=refused + tuple((mix, "no runs at this budget") for mix in without_runs),
         )  # fmt: skip
 
     def only(self, keep: Mapping[str, bool], why: str) -> "MixOptima":
-        """Without the mixes that are not to be kept, which are left out for the reason given."""
-        at = [i for i, mix in enumerate(self.mixes) if keep[mix]]
-        gone = tuple((mix, why) for mix in self.mixes if not keep[mix])
+        """Exclude the mixes that are not to be kept, for the given reason."""
+        indices = [i for i, mix in enumerate(self.mixes) if keep[mix]]
+        dropped = tuple((mix, why) for mix in self.mixes if not keep[mix])
         return MixOptima(
-            column=self.column, C=self.C, mixes=tuple(self.mixes[i] for i in at), value=self.value[at],
-            draws=self.draws[:, at], excluded=self.excluded + gone,
+            column=self.column, C=self.C, mixes=tuple(self.mixes[i] for i in indices), value=self.value[indices],
+            draws=self.draws[:, indices], excluded=self.excluded + dropped,
         )  # fmt: skip
 
     def minus(self, other: "MixOptima") -> "MixOptima":
-        """Differences of ln N* in the mixes that both have."""
+        """Subtract ln N* of another column in the mixes that both have."""
         both = [mix for mix in self.mixes if mix in other.mixes]
-        own, its = ([one.mixes.index(mix) for mix in both] for one in (self, other))
-        lost = tuple((mix, f"no optimum of {other.column}") for mix in self.mixes if mix not in both)
+        i, j = ([optima.mixes.index(mix) for mix in both] for optima in (self, other))
+        dropped = tuple((mix, f"no optimum of {other.column}") for mix in self.mixes if mix not in both)
         return MixOptima(
             column=f"{self.column} - {other.column}", C=self.C, mixes=tuple(both),
-            value=self.value[own] - other.value[its], draws=self.draws[:, own] - other.draws[:, its],
-            excluded=self.excluded + lost,
+            value=self.value[i] - other.value[j], draws=self.draws[:, i] - other.draws[:, j],
+            excluded=self.excluded + dropped,
         )  # fmt: skip
 
 
 def log_N(minimum: IsoflopMinimum) -> float:
-    """Ln N* of a minimum that stands."""
+    """Return ln N* of a minimum with status ok."""
     return math.log(minimum.N.value)
 
 
@@ -147,13 +151,14 @@ def fit_line(
     values: Array | None = None,
     drawn: Array | None = None,
 ) -> FittedLine:
-    """The line through the optima of ``MIN_MIXES`` mixes or more, each weighed by its precision.
+    """Fit a line through the optima of ``MIN_MIXES`` mixes or more, each weighted by its precision.
 
     Args:
-        optima: whose ln N* has the precisions.
-        x: of each mix, (n,).
-        effect_draws: what draws add to mixes.
-        values: y (n,) in place of ln N*, about 1 in size; ``drawn``: their draws (K, n).
+        optima: optima that give the weights, and y unless ``values`` is given.
+        x: x of each mix, (n,).
+        effect_draws: draws of the mix effects.
+        values: y (n,) in place of ln N*, of size about 1.
+        drawn: draws of ``values``, (K, n).
     """
     y, draws = (optima.value, optima.draws) if values is None or drawn is None else (values, drawn)
     sd = np.maximum(robust_sd(optima.draws), _SD)
@@ -169,9 +174,9 @@ def fit_line(
 
 
 def mean_line(lines: Sequence[FittedLine]) -> FittedLine:
-    """The plain mean of lines of several budgets, over the x that all of them have.
+    """Return the plain mean of lines of several budgets, over the x that all of them cover.
 
-    Its ``p_scatter`` is Bonferroni's bound: the number of budgets times the least of theirs.
+    Its ``p_scatter`` is Bonferroni's bound: the number of budgets times the least p.
     """
     centre = float(np.mean([line.centre for line in lines]))
     return FittedLine(
@@ -184,41 +189,42 @@ def mean_line(lines: Sequence[FittedLine]) -> FittedLine:
 
 
 def _projection(x: Array, weights: Array) -> Array:
-    """(2, n) from y to the level and slope of weighted least squares."""
+    """Return the matrix (2, n) from y to the level and slope of weighted least squares."""
     design = np.column_stack([np.ones(len(x)), x])
     return np.asarray(np.linalg.solve((design.T * weights) @ design, design.T * weights))
 
 
 def _scatter(x: Array, y: Array, draws: Array, sd: Array) -> tuple[float, float]:
-    """Sd of mixes about the line beyond noise, and the p of seeing this much scatter from noise alone."""
+    """Return the sd of mixes about the line beyond noise, and the p-value of this scatter under noise alone."""
     weights = 1 / sd**2
     design = np.column_stack([np.ones(len(x)), x - np.average(x, weights=weights)])
-    left = np.eye(len(x)) - design @ _projection(design[:, 1], weights)
-    found = float(weights @ (left @ y) ** 2)
-    noise = ((draws - y) @ left.T) ** 2 @ weights
-    excess = found - float(np.median(noise))
-    room = float(np.einsum("ij,i,ij->", left, weights, left))
-    return math.sqrt(max(excess, 0.0) / room), float((1 + (noise >= found).sum()) / (1 + len(noise)))
+    residual_projection = np.eye(len(x)) - design @ _projection(design[:, 1], weights)
+    scatter = float(weights @ (residual_projection @ y) ** 2)
+    noise = ((draws - y) @ residual_projection.T) ** 2 @ weights
+    excess = scatter - float(np.median(noise))
+    room = float(np.einsum("ij,i,ij->", residual_projection, weights, residual_projection))
+    return math.sqrt(max(excess, 0.0) / room), float((1 + (noise >= scatter).sum()) / (1 + len(noise)))
 
 
 def require_columns(fits: StudyResults, columns: Sequence[str], categories: Sequence[str] = ()) -> None:
-    """Check that columns were fitted, and that the runs' mixes have the categories.
+    """Check that columns were fitted, and that the mixes of the runs have the categories.
 
     Raises:
-        InputError: they were not, or have not.
+        InputError: a column was not fitted, or a category is missing.
     """
-    fitted = {one.skill for one in fits.minima}
+    fitted = {minimum.skill for minimum in fits.minima}
     for column in columns:
         if column not in fitted:
-            raise InputError(f"{column} was not fitted; there is {', '.join(sorted(fitted))}")
-    there = [str(name)[4:] for name in fits.runs.columns if str(name).startswith("mix/")]
+            raise InputError(f"{column} was not fitted. There is {', '.join(sorted(fitted))}.")
+    present = [str(name)[4:] for name in fits.runs.columns if str(name).startswith("mix/")]
     for category in categories:
-        if category not in there:
-            raise InputError(f"the runs' mixes have no category {category}; they have {', '.join(there) or 'none'}")
+        if category not in present:
+            names = ", ".join(present) or "none"
+            raise InputError(f"no category {category} in the mixes of the runs. There is {names}.")
 
 
 def category_shares(fits: StudyResults, category: str) -> dict[str, float]:
-    """Share of a category in each mix.
+    """Return the share of a category in each mix.
 
     Raises:
         KeyError: the runs have no such category.
@@ -227,16 +233,16 @@ def category_shares(fits: StudyResults, category: str) -> dict[str, float]:
 
 
 def describe_excluded(excluded: Iterable[tuple[str, str]]) -> str:
-    """Mixes that were left out, by name and reason."""
+    """Describe excluded mixes with their reasons."""
     return "; ".join(f"without {mix} ({why})" for mix, why in excluded)
 
 
 def describe_excluded_by_budget(budgets: Sequence[MixOptima]) -> str:
-    """Mixes that were left out at some budgets, by name and the number of them."""
-    times = Counter(mix for one in budgets for mix, _ in one.excluded)
+    """Describe mixes that were excluded at some budgets, with the number of budgets."""
+    times = Counter(mix for optima in budgets for mix, _ in optima.excluded)
     return f"without {', '.join(f'{mix} at {n} of {len(budgets)}' for mix, n in times.items())}" if times else ""
 
 
 def slope_interval(line: FittedLine, level: float) -> Interval:
-    """The slope with its interval."""
+    """Return the slope with its interval."""
     return interval(line.slope, line.draws[:, 1], level)

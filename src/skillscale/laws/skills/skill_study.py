@@ -1,4 +1,8 @@
-"""All that a study says of how its skills differ: on two splits, by validation set, and over mixes."""
+"""Fit every column of a study and compare its skills: on two splits, by validation set, and over mixes.
+
+A table of runs and the roles of its columns go in, and a ``SkillStudy`` comes out. Parts that the runs do not allow are
+None or empty.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,10 +30,10 @@ PAIR = ("knowledge", "code")
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredColumns:
-    """What is measured on the runs, by the columns of their table.
+    """The roles of the loss columns in a table of runs.
 
-    ``skills``: means over each skill's hypothesis split; ``splits``: of the skills that have several data sets;
-    ``categories``: the category of the mix that belongs to a skill; ``validation``: validation sets.
+    ``skills``: means over each skill's hypothesis split. ``splits``: of the skills with several data sets.
+    ``categories``: category of the mix by skill. ``validation``: validation sets.
     """
 
     skills: tuple[str, ...]
@@ -40,33 +44,34 @@ class MeasuredColumns:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Everything but the aggregates, each once."""
-        of_splits = [name for one in self.splits for name in one.others]
+        """All columns except the aggregates, without duplicates."""
+        of_splits = [name for split in self.splits for name in split.others]
         return tuple(dict.fromkeys([*self.skills, *of_splits, *self.validation]))
 
     def restrict_to(self, columns: Sequence[str]) -> tuple[SkillColumns, ...]:
-        """The splits of every skill among some columns, with what of them is there too."""
+        """Return the splits of the skills among ``columns``, without columns that are not among them."""
 
-        def there(names: Sequence[str]) -> tuple[str, ...]:
+        def present(names: Sequence[str]) -> tuple[str, ...]:
             return tuple(name for name in names if name in columns)
 
-        known = {one.skill: one for one in self.splits}
-        every = [known.get(name, SkillColumns(skill=name, hypothesis=name)) for name in self.skills if name in columns]
+        by_skill = {split.skill: split for split in self.splits}
+        skills = present(self.skills)
+        splits = [by_skill.get(name, SkillColumns(skill=name, hypothesis=name)) for name in skills]
         return tuple(
             replace(
-                one, held_out=one.held_out if one.held_out in columns else "",
-                hypothesis_sets=there(one.hypothesis_sets), held_out_sets=there(one.held_out_sets),
+                split, held_out=split.held_out if split.held_out in columns else "",
+                hypothesis_sets=present(split.hypothesis_sets), held_out_sets=present(split.held_out_sets),
             )
-            for one in every
+            for split in splits
         )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class SkillStudy:
-    """The parts that the runs allow; None, or empty, where they don't.
+    """The comparisons that the runs allow. The others are None or empty.
 
-    ``base``: the mix that verdicts and shifts are told of; ``shares``, ``crossover`` and ``likeness`` are over mixes,
-    the last two for ``pair``, two skills.
+    ``base``: the mix of verdicts and shifts. ``shares``, ``crossover`` and ``similarity`` are over mixes, the last two
+    for ``pair``, two skills.
     """
 
     base: str
@@ -84,39 +89,41 @@ def skill_study(
     runs: pd.DataFrame, measured: MeasuredColumns, *, base: str, level: float, resamples: int, curve: str = "shared",
     laws: Laws | None = None,
 ) -> SkillStudy:  # fmt: skip
-    """Fit every column of a study, and compare.
+    """Fit every column of a study and compare the skills.
 
     Args:
-        runs: as ``fit_study`` takes them, with the columns that ``measured`` names.
-        measured: which column is what.
-        base: the mix of the study, where it has several.
-        level: of all intervals, two-sided.
-        resamples: draws behind the intervals.
-        curve: the isoFLOP method.
-        laws: of skills by mix, as ``fit_study`` takes them.
+        runs: table of runs, as for ``fit_study``, with the columns in ``measured``.
+        measured: roles of the columns.
+        base: base mix of the study, where it has several.
+        level: level of all intervals, two-sided.
+        resamples: number of bootstrap resamples.
+        curve: isoFLOP method.
+        laws: fitted laws by mix and skill, as for ``fit_study``.
 
     Raises:
-        FitError: no usable run is left.
+        FitError: no run is usable.
     """
     columns = [name for name in measured.columns if name in runs and runs[name].notna().any()]
     fits = fit_study(
         runs, skills=columns, aggregates=measured.aggregates, level=level, resamples=resamples, curve=curve,
         laws=laws or {},
     )  # fmt: skip
-    there = {one.skill for one in fits.minima}
-    skills = [name for name in measured.skills if name in there]
-    own = {name: category for name, category in measured.categories.items() if name in skills}
-    several = len(fits.mixes) >= MIN_MIXES
-    pair = _pair(fits, own) if several else None
+    fitted = {minimum.skill for minimum in fits.minima}
+    skills = [name for name in measured.skills if name in fitted]
+    categories = {name: category for name, category in measured.categories.items() if name in skills}
+    enough_mixes = len(fits.mixes) >= MIN_MIXES
+    pair = _pair(fits, categories) if enough_mixes else None
     parts = _parts(measured, pair or ())
     return SkillStudy(
         base=base, fits=fits, pair=pair,
         verdicts=_verdicts(fits, measured.restrict_to(columns), base),
         shifts=composition_shifts(fits, skills) if len(skills) > 1 else (),
-        required=tuple(one for one in required_runs(fits) if one.mix == base and one.skill in skills),
-        shares=share_study(fits, own) if several and own else None,
-        crossover=_crossover(fits, pair, own) if pair else None,
-        similarity=_likeness(fits, pair, own, [name for name in columns if name not in parts]) if pair else None,
+        required=tuple(needs for needs in required_runs(fits) if needs.mix == base and needs.skill in skills),
+        shares=share_study(fits, categories) if enough_mixes and categories else None,
+        crossover=_crossover(fits, pair, categories) if pair else None,
+        similarity=_similarity(fits, pair, categories, [name for name in columns if name not in parts])
+        if pair
+        else None,
     )  # fmt: skip
 
 
@@ -125,14 +132,15 @@ def _verdicts(fits: StudyResults, splits: Sequence[SkillColumns], base: str) -> 
 
 
 def _parts(measured: MeasuredColumns, pair: Sequence[str]) -> set[str]:
-    """Two skills and the data sets they are the mean of, which would be like them by construction."""
-    return {*pair, *(name for one in measured.splits if one.skill in pair for name in one.hypothesis_sets)}
+    """Return two skills and the data sets behind their means, which are similar to them by construction."""
+    splits = [split for split in measured.splits if split.skill in pair]
+    return {*pair, *(name for split in splits for name in split.hypothesis_sets)}
 
 
 def _pair(fits: StudyResults, categories: Mapping[str, str]) -> tuple[str, str] | None:
-    """The two skills to compare over ratios: knowledge and code where they can be, as in Roberts et al. 2025.
+    """Choose the two skills to compare over ratios: knowledge and code where possible, as in Roberts et al. 2025.
 
-    Else those the ratio of whose categories varies most over the mixes.
+    Otherwise choose the skills whose category ratio varies most over the mixes.
     """
     spans: dict[tuple[str, str], float] = {}
     for first, second in combinations(sorted(categories, key=lambda name: name == PAIR[1]), 2):
@@ -149,7 +157,7 @@ def _crossover(fits: StudyResults, pair: tuple[str, str], categories: Mapping[st
     return crossover_study(fits, first, second, over=categories[second], under=categories[first])
 
 
-def _likeness(
+def _similarity(
     fits: StudyResults, pair: tuple[str, str], categories: Mapping[str, str], columns: Sequence[str]
 ) -> ValidationSimilarityStudy:
     first, second = pair
@@ -159,6 +167,6 @@ def _likeness(
 
 
 def largest_budget_shift(study: SkillStudy) -> CompositionShift | None:
-    """What another validation set does at the largest budget of the base mix: named before anything was looked at."""
-    known = [one for one in study.shifts if one.mix == study.base and one.largest.is_finite]
-    return max(known, key=lambda one: one.C, default=None)
+    """Return the composition shift at the largest budget of the base mix. The choice does not depend on the results."""
+    shifts = [shift for shift in study.shifts if shift.mix == study.base and shift.largest.is_finite]
+    return max(shifts, key=lambda shift: shift.C, default=None)

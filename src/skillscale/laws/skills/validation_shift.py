@@ -1,14 +1,16 @@
-"""How far the composition of a validation set can move the compute optimum.
+"""Bound the shift of the compute optimum over all compositions of a validation set.
 
-Along a budget, the N* of any weighted mean of losses lies between the smallest and the largest N* of its parts where
-each loss has one minimum (``laws/optima.py`` proves it), so the largest shift over the simplex of compositions is
+The fits of a study and several columns go in, and a ``CompositionShift`` per mix and budget comes out. Along a budget,
+the N* of any weighted mean of losses lies between the smallest and the largest N* of its parts, where each loss has one
+minimum (proof: ``validation_effect`` in ``laws/optimum/optimum.py``). So the largest shift over all compositions is
 max N* / min N* - 1 over single columns.
 
-The plug-in value of a maximum is biased upwards: columns that don't differ at all still seem to. Its interval is made
-of the pairs' instead. A lower bound must hold for whichever pair noise made the widest: |d_ij| - q se_ij over all pairs
-at once, q the quantile of the largest |error| / se in the resamples, and no less than 0. For an upper bound it is
-enough that the pair that truly is the widest be covered, and that is one pair: the largest of the pairs' own one-sided
-bounds (an intersection-union argument). Each bound has half of the error, so that the two cover at the level at least.
+The plug-in value of a maximum is biased upwards: columns without any difference still seem to differ. So the interval
+comes from the pairs of columns. The lower bound must hold for whichever pair noise made the widest. It is the largest
+|d_ij| - q se_ij, and at least 0, where q is the quantile of the largest |error| / se over all pairs in the resamples.
+The upper bound must cover only the truly widest pair, a single pair. It is the largest of the pairs' one-sided bounds
+(an intersection-union argument). Each bound has half of the error probability, so the interval covers at least at the
+level.
 """
 
 import math
@@ -31,9 +33,9 @@ _SD = 1e-9
 class CompositionShift:
     """Max |N*(w) - N*(w')| / N*(w') over compositions w, w' of the columns, at a budget and mix.
 
-    ``largest``: the plug-in value with an interval that covers; its ``lo`` is 0 where no pair of columns can be told
-    apart. ``bias``: by how much the resamples' own shifts exceed the value on average, a guess at how much noise adds
-    to it. ``extremes``: the columns of smallest and largest N*.
+    ``largest``: the plug-in value with an interval that covers. Its ``lo`` is 0 where no pair of columns differs beyond
+    noise. ``bias``: mean shift in the resamples less the value, an estimate of the contribution of noise. ``extremes``:
+    the columns with the smallest and the largest N*.
     """
 
     mix: str
@@ -47,16 +49,16 @@ class CompositionShift:
 
 
 def composition_shifts(fits: StudyResults, columns: Sequence[str]) -> tuple[CompositionShift, ...]:
-    """The largest shift at each mix and budget; columns whose minimum is refused there are left out by name.
+    """Return the largest shift at each mix and budget. Columns with a refused minimum are excluded and listed.
 
     Raises:
-        InputError: fewer than 2 columns, or one that was not fitted.
+        InputError: fewer than 2 columns, or a column that was not fitted.
     """
     require_columns(fits, columns)
     if len(set(columns)) < 2:
-        raise InputError(f"a composition has 2 columns or more, but there is {', '.join(columns) or 'none'}")
-    minima = {(one.mix, one.C, one.skill): one for one in fits.minima}
-    places = list(dict.fromkeys((one.mix, one.C) for one in fits.minima))
+        raise InputError(f"too few columns for a composition: {', '.join(columns) or 'none'}. Give 2 or more.")
+    minima = {(minimum.mix, minimum.C, minimum.skill): minimum for minimum in fits.minima}
+    places = list(dict.fromkeys((minimum.mix, minimum.C) for minimum in fits.minima))
     return tuple(
         _shift([minima[mix, C, name] for name in columns if (mix, C, name) in minima], mix, C, fits.level)
         for mix, C in places
@@ -64,45 +66,45 @@ def composition_shifts(fits: StudyResults, columns: Sequence[str]) -> tuple[Comp
 
 
 def composition_table(shifts: Sequence[CompositionShift]) -> pd.DataFrame:
-    """One row a mix and budget.
+    """Return one row per mix and budget.
 
     Columns: mix C shift shift_lo shift_hi bias smallest largest n_columns status reason.
     """
     return table(
-        {"mix": one.mix, "C": one.C}
-        | bounds("shift", one.largest)
-        | {"bias": one.bias, "smallest": one.extremes[0], "largest": one.extremes[1]}
-        | {"n_columns": len(one.columns), "status": str(one.status), "reason": one.reason}
-        for one in shifts
+        {"mix": shift.mix, "C": shift.C}
+        | bounds("shift", shift.largest)
+        | {"bias": shift.bias, "smallest": shift.extremes[0], "largest": shift.extremes[1]}
+        | {"n_columns": len(shift.columns), "status": str(shift.status), "reason": shift.reason}
+        for shift in shifts
     )
 
 
 def _shift(minima: Sequence[IsoflopMinimum], mix: str, C: float, level: float) -> CompositionShift:
-    good = [one for one in minima if one.status is Status.OK]
-    lost = [f"without {one.skill} ({one.status})" for one in minima if one.status is not Status.OK]
-    names = tuple(one.skill for one in good)
+    good = [minimum for minimum in minima if minimum.status is Status.OK]
+    refused = [f"without {minimum.skill} ({minimum.status})" for minimum in minima if minimum.status is not Status.OK]
+    names = tuple(minimum.skill for minimum in good)
     if len(good) < 2:
-        reason = "; ".join([f"{len(good)} of {len(minima)} columns have an optimum here, it takes 2", *lost])
+        reason = "; ".join([f"{len(good)} of {len(minima)} columns have an optimum here, 2 are needed", *refused])
         return CompositionShift(mix=mix, C=C, columns=names, status=Status.TOO_FEW, reason=reason)
-    value = np.array([log_N(one) for one in good])
-    draws = np.column_stack([one.draws[:, 0] for one in good])
+    value = np.array([log_N(minimum) for minimum in good])
+    draws = np.column_stack([minimum.draws[:, 0] for minimum in good])
     low, high = int(value.argmin()), int(value.argmax())
     widest = float(np.ptp(value))
     lo, hi = range_bounds(value, draws, level)
     return CompositionShift(
-        mix=mix, C=C, columns=names, status=Status.OK, reason="; ".join(lost), extremes=(names[low], names[high]),
+        mix=mix, C=C, columns=names, status=Status.OK, reason="; ".join(refused), extremes=(names[low], names[high]),
         largest=Interval(value=math.expm1(widest), lo=math.expm1(lo), hi=math.expm1(hi)),
         bias=float(np.mean(np.expm1(np.ptp(draws, axis=1)))) - math.expm1(widest),
     )  # fmt: skip
 
 
 def range_bounds(value: Array, draws: Array, level: float) -> tuple[float, float]:
-    """Bounds of max - min of n quantities, from estimates (n,) and draws (K, n) whose rows go together."""
+    """Return bounds of max - min of n quantities, from estimates (n,) and draws (K, n) with paired rows."""
     i, j = np.triu_indices(len(value), 1)
     gap, error = np.abs(value[i] - value[j]), (draws - value)[:, i] - (draws - value)[:, j]
     sd = np.maximum(robust_sd(error), _SD)
     tail = (1 - level) / 2
-    # Either sign of a pair may be the larger one, so that 2 one-sided bounds a pair hold at once.
+    # Either sign of a pair may be the larger one, so two one-sided bounds per pair must hold at once.
     everywhere = float(np.quantile(np.abs(error / sd).max(axis=1), 1 - tail))
     single = np.quantile(np.abs(error), 1 - 2 * tail, axis=0)
     return max(0.0, float((gap - everywhere * sd).max())), float((gap + single).max())

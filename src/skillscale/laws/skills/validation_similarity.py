@@ -1,20 +1,20 @@
-"""Which of two skills a validation set follows when the mix changes: its loss across mixes beside theirs.
+"""Find which of two skills a validation set follows when the mix changes.
 
-Each column has a profile: ln L at its own optimum of each mix, less the mean over the mixes of the budget. A profile's
-likeness to a skill's is the correlation of the two over mixes (and budgets). A column is like the skill whose profile
-correlates more, where the interval of the difference and of that correlation leave out zero.
+The fits of a study with several mixes go in, and a ``ValidationSimilarityStudy`` comes out. Each column has a profile:
+ln L at its optimum of each mix, less the mean over the mixes of the budget. The similarity of a column to a skill is
+the correlation of their profiles over mixes (and budgets). A column is similar to the skill with the larger
+correlation, where the intervals of the difference and of that correlation exclude zero.
 
-Noise draws every correlation to zero, those of a column that follows a skill exactly too. A column is therefore like
-neither only where what is left of it once noise is taken off does not follow either: where its covariance with a
-skill, less that of their errors, is surely below ``ALIKE`` times both sd, whose squares are less their errors' too
-(Spearman 1904's correction for attenuation, without its division by what may be nothing). A column whose changes with
-the mix are no larger than its noise is not resolved.
+Noise moves every correlation towards zero, also that of a column that follows a skill exactly. So a column is similar
+to neither only where its noise-corrected profile follows neither: its covariance with each skill, less that of their
+errors, must be below ``ALIKE`` times both noise-corrected sd, for the whole interval. This is the correction for
+attenuation of Spearman (1904), without division by a variance that may be zero. A column whose changes with the mix do
+not exceed its noise is not resolved.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -26,16 +26,16 @@ from skillscale.laws.skills.regression import MIN_MIXES, require_columns
 from skillscale.laws.uncertainty.resamples import interval
 
 NEITHER, UNRESOLVED = "neither", "not resolved"
-ALIKE = 0.7  # a correlation, noise taken off, surely below this is none: half of the variance unshared (a convention)
+ALIKE = 0.7  # noise-corrected correlations below this count as none: half of the variance is unshared (a convention)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationSimilarity:
-    """What a column follows across the mixes, ``like`` one of the two skills, "neither" or "not resolved".
+    """The similarity of a column to two skills across the mixes.
 
-    ``to_first``, ``to_second``: correlations of the noisy profiles, nearer to 0 than without noise and their draws
-    nearer still; ``difference`` of the two; ``chance``: share of draws in which the first is the nearer one. ``C`` is
-    NaN for all budgets together.
+    ``similar_to``: one of the two skills, "neither" or "not resolved". ``to_first``, ``to_second``: correlations of the
+    noisy profiles. Noise moves them towards 0, and their draws even more. ``difference``: of the two. ``chance``:
+    fraction of draws in which the first correlation is larger. ``C`` is NaN for all budgets together.
     """
 
     column: str
@@ -54,30 +54,31 @@ class ValidationSimilarity:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationSimilarityStudy:
-    """The likeness of every column at each budget and over all, with the profiles behind it."""
+    """The similarity of every column at each budget and over all budgets, with the profiles behind it."""
 
     level: float
     similarities: tuple[ValidationSimilarity, ...]
     profiles: pd.DataFrame = field(repr=False, compare=False)
 
     def similarity_table(self) -> pd.DataFrame:
-        """One row a column and budget, and one of all budgets (C is NaN).
+        """Return one row per column and budget, and one for all budgets (C is NaN).
 
         Columns: column first second C like chance, to_first, to_second and difference, each with _lo and _hi, n_mixes
         status reason.
         """
+        # The column of similar_to is named like, as in the files of version 0.1.
         return table(
-            {"column": one.column, "first": one.first, "second": one.second, "C": one.C, "like": one.similar_to}
-            | {"chance": one.chance}
-            | bounds("to_first", one.to_first)
-            | bounds("to_second", one.to_second)
-            | bounds("difference", one.difference)
-            | {"n_mixes": one.n_mixes, "status": str(one.status), "reason": one.reason}
-            for one in self.similarities
+            {"column": result.column, "first": result.first, "second": result.second, "C": result.C}
+            | {"like": result.similar_to, "chance": result.chance}
+            | bounds("to_first", result.to_first)
+            | bounds("to_second", result.to_second)
+            | bounds("difference", result.difference)
+            | {"n_mixes": result.n_mixes, "status": str(result.status), "reason": result.reason}
+            for result in self.similarities
         )
 
     def profile_table(self) -> pd.DataFrame:
-        """One row a column, budget and mix.
+        """Return one row per column, budget and mix.
 
         Columns: column C mix ratio, loss with bounds, relative (ln L less the mean over mixes) with bounds, normalised
         (relative over its sd across mixes).
@@ -97,101 +98,109 @@ class _Profile:
 def similarity_study(
     fits: StudyResults, columns: Sequence[str], *, first: str, second: str, over: str, under: str
 ) -> ValidationSimilarityStudy:  # fmt: skip
-    """Tell which of two skills each validation set follows over the mixes, in order of a ratio of two categories.
+    """Find which of two skills each validation set follows over the mixes.
 
     Args:
-        fits: of a study of several mixes, whose runs have the columns ``mix/CATEGORY``.
-        columns: validation sets to tell.
-        first, second: columns of the two skills.
-        over, under: categories of the ratio that the profiles are listed by.
+        fits: fits of a study with several mixes, whose runs have the columns ``mix/CATEGORY``.
+        columns: validation sets to classify.
+        first: column of the first skill.
+        second: column of the second skill.
+        over: category in the numerator of the ratio that sorts the profiles.
+        under: category in its denominator.
 
     Raises:
-        InputError: a column was not fitted, or a category is not one of the runs'.
+        InputError: a column was not fitted, or the runs do not have a category.
     """
     require_columns(fits, (*columns, first, second))
     ratios = log_ratios(fits, over, under)
-    budgets = sorted({one.C for one in fits.minima})
+    budgets = sorted({minimum.C for minimum in fits.minima})
     profiles = {(name, C): _profile(fits, name, C, ratios) for name in (*columns, first, second) for C in budgets}
-    found = []
+    similarities = []
     for column in columns:
         three = {C: [profiles[name, C] for name in (column, first, second)] for C in budgets}
-        about: dict[str, Any] = {"column": column, "first": first, "second": second}
-        found += [_likeness([three[C]], about | {"C": C}, fits.level) for C in budgets]
-        found.append(_likeness(list(three.values()), about | {"C": math.nan}, fits.level))
+        start = ValidationSimilarity(
+            column=column, first=first, second=second, C=math.nan, status=Status.TOO_FEW_MIXES, reason=""
+        )
+        similarities += [_similarity([three[C]], replace(start, C=C), fits.level) for C in budgets]
+        similarities.append(_similarity(list(three.values()), start, fits.level))
     rows = [row for (name, C), profile in profiles.items() for row in _rows(name, C, profile, ratios, fits.level)]
-    return ValidationSimilarityStudy(level=fits.level, similarities=tuple(found), profiles=table(rows))
+    return ValidationSimilarityStudy(level=fits.level, similarities=tuple(similarities), profiles=table(rows))
 
 
 def _profile(fits: StudyResults, name: str, C: float, ratios: dict[str, float]) -> _Profile:
     good: list[IsoflopMinimum] = [
-        one for one in fits.minima if one.skill == name and one.C == C and one.status is Status.OK and one.mix in ratios
+        minimum
+        for minimum in fits.minima
+        if minimum.skill == name and minimum.C == C and minimum.status is Status.OK and minimum.mix in ratios
     ]
-    good.sort(key=lambda one: ratios[one.mix])
+    good.sort(key=lambda minimum: ratios[minimum.mix])
     blank = np.empty((fits.resamples, 0))
     return _Profile(
-        mixes=tuple(one.mix for one in good), value=np.log([one.loss for one in good]),
-        draws=np.column_stack([one.draws[:, 1] for one in good]) if good else blank,
+        mixes=tuple(minimum.mix for minimum in good), value=np.log([minimum.loss for minimum in good]),
+        draws=np.column_stack([minimum.draws[:, 1] for minimum in good]) if good else blank,
     )  # fmt: skip
 
 
-def _likeness(budgets: Sequence[Sequence[_Profile]], about: dict[str, Any], level: float) -> ValidationSimilarity:
-    """Likeness of the first profile of each budget to the second and third, over all budgets given."""
+def _similarity(
+    budgets: Sequence[Sequence[_Profile]], start: ValidationSimilarity, level: float
+) -> ValidationSimilarity:
+    """Compare the first profile of each budget with the second and third, over all given budgets."""
     parts: list[list[Array]] = [[], [], []]
     n_mixes = 0
     for three in budgets:
-        both = [mix for mix in three[0].mixes if all(mix in one.mixes for one in three)]
-        if len(both) < MIN_MIXES:
+        common = [mix for mix in three[0].mixes if all(mix in profile.mixes for profile in three)]
+        if len(common) < MIN_MIXES:
             continue
-        n_mixes = max(n_mixes, len(both))
-        for part, one in zip(parts, three, strict=True):
-            at = [one.mixes.index(mix) for mix in both]
-            values = np.vstack([one.value[at], one.draws[:, at]])
+        n_mixes = max(n_mixes, len(common))
+        for part, profile in zip(parts, three, strict=True):
+            indices = [profile.mixes.index(mix) for mix in common]
+            values = np.vstack([profile.value[indices], profile.draws[:, indices]])
             part.append(values - values.mean(axis=1, keepdims=True))
     if not n_mixes:
-        reason = f"fewer than {MIN_MIXES} mixes where all three columns have an optimum"
-        return ValidationSimilarity(**about, status=Status.TOO_FEW_MIXES, reason=reason)
-    own, near, far = (np.hstack(part) for part in parts)
-    to_first, to_second = _correlation(own, near), _correlation(own, far)
+        return replace(start, reason=f"fewer than {MIN_MIXES} mixes where all three columns have an optimum")
+    column, first, second = (np.hstack(part) for part in parts)
+    to_first, to_second = _correlation(column, first), _correlation(column, second)
     gap = to_first - to_second
-    bands = [_band(each, level) for each in (to_first, to_second, gap)]
-    told: dict[str, Any] = {"similar_to": UNRESOLVED, "reason": ""}
-    if all(_unlike(own, skill, level) for skill in (near, far)):
-        told["similar_to"] = NEITHER
-    elif bands[2].lo > 0 and bands[0].lo > 0:
-        told["similar_to"] = about["first"]
-    elif bands[2].hi < 0 and bands[1].lo > 0:
-        told["similar_to"] = about["second"]
-    elif _band(_beyond_noise(own, own), level).lo <= 0:
-        told["reason"] = "its changes with the mix can't be told from noise; add seeds, or mixes further apart"
-    return ValidationSimilarity(
-        **about, **told, status=Status.OK, to_first=bands[0], to_second=bands[1], difference=bands[2],
-        chance=float((gap[1:] > 0).mean()), n_mixes=n_mixes,
+    result = replace(
+        start, status=Status.OK, to_first=_interval(to_first, level), to_second=_interval(to_second, level),
+        difference=_interval(gap, level), chance=float((gap[1:] > 0).mean()), n_mixes=n_mixes,
     )  # fmt: skip
+    if all(_is_dissimilar(column, skill, level) for skill in (first, second)):
+        return replace(result, similar_to=NEITHER)
+    if result.difference.lo > 0 and result.to_first.lo > 0:
+        return replace(result, similar_to=start.first)
+    if result.difference.hi < 0 and result.to_second.lo > 0:
+        return replace(result, similar_to=start.second)
+    if _interval(_noise_corrected_product(column, column), level).lo <= 0:
+        reason = "its changes with the mix do not exceed the noise: add seeds, or mixes further apart"
+        return replace(result, reason=reason)
+    return result
 
 
-def _unlike(own: Array, skill: Array, level: float) -> bool:
-    """Whether a profile, noise taken off, surely correlates with a skill's by less than ``ALIKE``."""
-    sizes = np.maximum(_beyond_noise(own, own), 0) * np.maximum(_beyond_noise(skill, skill), 0)
-    return _band(_beyond_noise(own, skill) - ALIKE * np.sqrt(sizes), level).hi < 0
+def _is_dissimilar(column: Array, skill: Array, level: float) -> bool:
+    """Return whether the noise-corrected correlation of two profiles is below ``ALIKE``, for the whole interval."""
+    column_size, skill_size = (_noise_corrected_product(profile, profile) for profile in (column, skill))
+    sizes = np.maximum(column_size, 0) * np.maximum(skill_size, 0)
+    return _interval(_noise_corrected_product(column, skill) - ALIKE * np.sqrt(sizes), level).hi < 0
 
 
-def _beyond_noise(one: Array, other: Array) -> Array:
-    """Sum over mixes of the product of two profiles less that of their errors, of the value and of each draw.
+def _noise_corrected_product(first: Array, second: Array) -> Array:
+    """Return the sum over mixes of the product of two profiles less that of their errors, for the value and each draw.
 
-    A draw has its own error on top of the value's, so that it is twice taken off. The median of the resamples' is what
-    noise makes: Student's tails would make too much of their mean.
+    A draw has its error in addition to that of the value, so the noise is subtracted twice. The noise is the median
+    over the resamples, because Student's tails would inflate their mean.
     """
-    noise = float(np.median(((one[1:] - one[0]) * (other[1:] - other[0])).sum(axis=1)))
-    times = np.r_[1.0, np.full(len(one) - 1, 2.0)]
-    return np.asarray((one * other).sum(axis=1) - times * noise)
+    noise = float(np.median(((first[1:] - first[0]) * (second[1:] - second[0])).sum(axis=1)))
+    times = np.r_[1.0, np.full(len(first) - 1, 2.0)]
+    return np.asarray((first * second).sum(axis=1) - times * noise)
 
 
-def _band(values: Array, level: float) -> Interval:
+def _interval(values: Array, level: float) -> Interval:
     return interval(float(values[0]), values[1:], level)
 
 
-def _correlation(one: Array, other: Array) -> Array:
-    return np.asarray((_unit(one) * _unit(other)).sum(axis=1))
+def _correlation(first: Array, second: Array) -> Array:
+    return np.asarray((_unit(first) * _unit(second)).sum(axis=1))
 
 
 def _unit(values: Array) -> Array:
@@ -199,7 +208,7 @@ def _unit(values: Array) -> Array:
     return np.asarray(values / np.where(length > 0, length, 1.0))
 
 
-def _rows(name: str, C: float, profile: _Profile, ratios: dict[str, float], level: float) -> list[dict[str, Any]]:
+def _rows(name: str, C: float, profile: _Profile, ratios: dict[str, float], level: float) -> list[dict[str, object]]:
     if not profile.mixes:
         return []
     centred = profile.value - profile.value.mean()

@@ -1,6 +1,6 @@
 """The transformer: decoder-only, pre-norm, rotary positions, no biases, head tied to the embedding.
 
-Letters of shapes: B sequences, T positions, d width, H heads, K width of a head, V tokens of the vocabulary.
+Letters in shapes: B sequences, T positions, d width, H heads, K width of a head, V tokens of the vocabulary.
 """
 
 import math
@@ -14,21 +14,23 @@ from skillscale.lm.model.cpu_kernels import Linear, next_token_loss
 from skillscale.record import ModelSize
 
 _ROPE_BASE = 10_000.0
-# Standard deviation of embeddings in the stream, and of the first logits. At 0.02 in both, the custom, the random first
-# outputs of the blocks drown the tokens, and short runs end 0.3 to 0.6 nats higher (docs/research/decisions.md).
-_FIRST_STD = 0.5
+# Standard deviation of the embeddings in the residual stream, and of the initial logits. At the usual 0.02 the random
+# initial outputs of the blocks are larger than the tokens, and short runs end 0.3 to 0.6 nats higher
+# (docs/research/decisions.md).
+_INITIAL_STD = 0.5
 
 
 class Transformer(nn.Module):
-    """Next-token logits of token ids, with as many parameters as ``size`` says.
+    """A decoder that maps token ids to next-token logits, with the parameters that ``size`` counts.
 
-    Embeddings enter the residual stream times sqrt(d) (Vaswani et al. 2017, section 3.4). So one table, of standard
-    deviation 1/2 d^-1/2, gives both a stream and first logits of 1/2: training begins at ln V + 1/8.
+    Embeddings enter the residual stream times sqrt(d) (Vaswani et al. 2017, section 3.4). So one table of standard
+    deviation 1/2 d^-1/2 gives the stream and the initial logits a standard deviation of 1/2. The initial loss is
+    ln V + 1/8.
 
     Args:
-        size: the shape.
-        seed: of the initial weights: the same on every device.
-        checkpointed: training keeps only what enters each block, and computes the block again on the way back.
+        size: shape of the model.
+        seed: seed of the initial weights, the same on every device.
+        checkpointed: whether training keeps only the inputs of each block and recomputes it in the backward pass.
     """
 
     def __init__(self, size: ModelSize, *, seed: int, checkpointed: bool = False) -> None:
@@ -49,13 +51,13 @@ class Transformer(nn.Module):
             self._init(torch.Generator().manual_seed(seed))
 
     def _init(self, generator: torch.Generator) -> None:
-        nn.init.normal_(self.embed.weight, std=_FIRST_STD / math.sqrt(self.size.width), generator=generator)
+        nn.init.normal_(self.embed.weight, std=_INITIAL_STD / math.sqrt(self.size.width), generator=generator)
         for block in self.blocks:
             assert isinstance(block, Block)
             block.init(self.size.depth, generator)
 
     def forward(self, ids_BxT: Tensor, targets_BxT: Tensor | None = None) -> Tensor:
-        """Logits (B, T, V) of the token after each position, or their mean loss in nats; T is at most the context."""
+        """Return logits (B, T, V) of the next tokens, or their mean loss in nats. T is at most the context."""
         length = ids_BxT.shape[1]
         x_BxTxd = self.embed(ids_BxT) * math.sqrt(self.size.width)
         for block in self.blocks:
@@ -67,7 +69,7 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a four times wider GELU layer, each behind a norm and added to the residual stream."""
+    """Attention and a GELU layer of four times the width, each after a norm and added to the residual stream."""
 
     def __init__(self, width: int, n_heads: int, *, checkpointed: bool = False) -> None:
         super().__init__()
@@ -80,26 +82,26 @@ class Block(nn.Module):
         self.mlp_out = Linear(4 * width, width)
 
     def init(self, depth: int, generator: torch.Generator) -> None:
-        """Weights that keep variance, and less of it on the 2 L ways back into the residual stream (GPT-2)."""
-        back = (self.attention_out, self.mlp_out)
-        for layer in (self.query_key_value, self.mlp_in, *back):
-            std = layer.in_features**-0.5 / (math.sqrt(2 * depth) if layer in back else 1.0)
+        """Draw weights that keep the variance, and smaller ones for the 2 L outputs to the residual stream (GPT-2)."""
+        outputs = (self.attention_out, self.mlp_out)
+        for layer in (self.query_key_value, self.mlp_in, *outputs):
+            std = layer.in_features**-0.5 / (math.sqrt(2 * depth) if layer in outputs else 1.0)
             nn.init.normal_(layer.weight, std=std, generator=generator)
 
     def forward(self, x_BxTxd: Tensor, cos_TxK: Tensor, sin_TxK: Tensor) -> Tensor:
-        """The residual stream after this block."""
+        """Return the residual stream after this block."""
         if self.checkpointed and torch.is_grad_enabled():
-            again: Tensor = checkpoint(
-                self._grow, x_BxTxd, cos_TxK, sin_TxK, use_reentrant=False, preserve_rng_state=False
+            recomputed: Tensor = checkpoint(
+                self._forward, x_BxTxd, cos_TxK, sin_TxK, use_reentrant=False, preserve_rng_state=False
             )
-            return again
-        return self._grow(x_BxTxd, cos_TxK, sin_TxK)
+            return recomputed
+        return self._forward(x_BxTxd, cos_TxK, sin_TxK)
 
-    def _grow(self, x_BxTxd: Tensor, cos_TxK: Tensor, sin_TxK: Tensor) -> Tensor:
+    def _forward(self, x_BxTxd: Tensor, cos_TxK: Tensor, sin_TxK: Tensor) -> Tensor:
         x_BxTxd = x_BxTxd + self._attend(self.attention_norm(x_BxTxd), cos_TxK, sin_TxK)
         hidden = functional.gelu(self.mlp_in(self.mlp_norm(x_BxTxd)))
-        grown_BxTxd: Tensor = x_BxTxd + self.mlp_out(hidden)
-        return grown_BxTxd
+        out_BxTxd: Tensor = x_BxTxd + self.mlp_out(hidden)
+        return out_BxTxd
 
     def _attend(self, x_BxTxd: Tensor, cos_TxK: Tensor, sin_TxK: Tensor) -> Tensor:
         batch, length, width = x_BxTxd.shape
@@ -113,12 +115,12 @@ class Block(nn.Module):
 
 
 def rotary_angles(context: int, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines (T, K) of rotary positions (Su et al. 2021, arXiv 2104.09864), halves as pairs."""
+    """Return cosines and signed sines (T, K) of rotary positions (Su et al. 2021, arXiv 2104.09864), halves paired."""
     rates = _ROPE_BASE ** -(torch.arange(0, head_dim, 2) / head_dim)
     angles = torch.outer(torch.arange(context, dtype=torch.float32), rates)
     return torch.cat((angles.cos(), angles.cos()), -1), torch.cat((-angles.sin(), angles.sin()), -1)
 
 
 def rotate(x_BxHxTxK: Tensor, cos_TxK: Tensor, sin_TxK: Tensor) -> Tensor:
-    """Each pair (i, i + K/2) turned by its position's angle."""
+    """Rotate each pair (i, i + K/2) by the angle of its position."""
     return x_BxHxTxK * cos_TxK + x_BxHxTxK.roll(x_BxHxTxK.shape[-1] // 2, -1) * sin_TxK

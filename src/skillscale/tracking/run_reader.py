@@ -1,0 +1,141 @@
+"""The training runs of a study, read back as records; finished runs are read once."""
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from skillscale.point import DesignPoint
+from skillscale.record import CURVE, TAG, ProposalReason, RunRecord, RunState, read_record
+from skillscale.tracking.sql_reader import Row, RunFilter
+from skillscale.tracking.store import Store, tag
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_CLOCK_SLACK_MS = 30_000  # runs end by the clocks of several machines, and a write may wait for another
+_FULL_READ_EVERY_S = 300.0  # a clock may be further behind than that: then all finished runs are read again
+_FULL_READ_SHARE = 20  # and never for more than a twentieth of the time
+_POINT_RUNS = f"tags.`{TAG}kind` = 'point'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """The state of a run as MLflow has it, with the tags that the queue needs. Times are ms since the epoch."""
+
+    run_id: str
+    key: str
+    point: DesignPoint
+    status: str
+    owner: str
+    attempt: int
+    deaths: int
+    end_ms: int
+    reason: str = ""
+    claimed_ms: int = 0
+    why: ProposalReason | None = None
+
+
+class RunReader:
+    """The training runs of one study.
+
+    Args:
+        store: the tracking store.
+        experiment_id: id of the experiment of the runs.
+        study: name of the study.
+    """
+
+    def __init__(self, store: Store, experiment_id: str, study: str) -> None:
+        self._store = store
+        self._experiment_id = experiment_id
+        self._study = study
+        self._records: dict[str, RunRecord] = {}
+        self._unfinished: set[str] = set()
+        self._newest_end_ms = 0
+        self._full_read_at = 0.0
+
+    def records(self) -> list[RunRecord]:
+        """Return every training run in order of its beginning, without runs that others put into the experiment."""
+        return [self.record(run) for run in self._store.read(self._experiment_id, RunFilter(kind="point"))]
+
+    def finished(self) -> list[RunRecord]:
+        """Return the finished runs in order of their end, one a point. A run that was read is not read again.
+
+        Reading a run costs milliseconds. A run that another machine's slow clock ended is found when it is no longer
+        among the unfinished ones, or by a full read now and then.
+        """
+        # In this order: a run that ends between the two readings is in both. The other way round it would be in neither
+        filter_ = RunFilter(kind="point", finished=False, tags_only=True)
+        unfinished = {tag(run, "point_key") for run in self._store.read(self._experiment_id, filter_)}
+        began = time.monotonic()
+        if began >= self._full_read_at:
+            self._read_finished(0)
+            wait_s = max(_FULL_READ_EVERY_S, _FULL_READ_SHARE * (time.monotonic() - began))
+            self._full_read_at = time.monotonic() + wait_s
+        else:
+            self._read_finished(max(0, self._newest_end_ms - _CLOCK_SLACK_MS))
+            if self._unfinished - unfinished - self._records.keys():
+                self._read_finished(0)
+        self._unfinished = unfinished
+        return list(self._records.values())
+
+    def curve(self, run_id: str) -> list[tuple[int, float]]:
+        """Return the loss curve of a run: (tokens, nats per token)."""
+        return [(tokens, loss) for tokens, loss, _ in self._store.history(run_id, CURVE)]
+
+    def statuses(self) -> list[RunStatus]:
+        """Return the state of every run in order of its beginning."""
+        runs = self._store.read(self._experiment_id, RunFilter(kind="point", tags_only=True))
+        return [run_status(run) for run in runs if tag(run, "point")]
+
+    def of_point(self, key: str) -> "list[Run]":
+        """Return the runs of a point in order of their beginning, straight from MLflow."""
+        return self._store.search([self._experiment_id], f"{_POINT_RUNS} and tags.`{TAG}point_key` = '{key}'")
+
+    def record(self, run: "Run | Row") -> RunRecord:
+        """Return a run as a record."""
+        status = run.info.status
+        return read_record(
+            run.data.params,
+            run.data.metrics,
+            run_id=run.info.run_id,
+            study=self._study,
+            state=RunState.RUNNING if status == "SCHEDULED" else RunState[status],
+            reason=tag(run, "reason"),
+            point=DesignPoint.from_dict(json.loads(tag(run, "point"))),
+            purpose=tag(run, "purpose"),
+        )
+
+    def _read_finished(self, since_ms: int) -> None:
+        """Read the runs that finished from a time on; records that are there are not made again."""
+        filter_ = RunFilter(kind="point", finished=True, ended_from_ms=since_ms)
+        for run in self._store.read(self._experiment_id, filter_):
+            key = tag(run, "point_key")
+            if key not in self._records:
+                self._records[key] = self.record(run)
+            self._newest_end_ms = max(self._newest_end_ms, run.info.end_time)
+
+
+def run_status(run: "Run | Row") -> RunStatus:
+    """Return the state of a run."""
+    return RunStatus(
+        run_id=run.info.run_id,
+        key=tag(run, "point_key"),
+        point=DesignPoint.from_dict(json.loads(tag(run, "point"))),
+        status="RUNNING" if run.info.status == "SCHEDULED" else run.info.status,
+        owner=tag(run, "owner"),
+        attempt=int(tag(run, "attempt") or 1),
+        deaths=int(tag(run, "deaths") or 0),
+        end_ms=run.info.end_time or 0,
+        reason=tag(run, "reason"),
+        claimed_ms=round(1000 * float(tag(run, "claimed") or 0)) or run.info.start_time or 0,
+        why=_proposal_reason(run),
+    )
+
+
+def _proposal_reason(run: "Run | Row") -> ProposalReason | None:
+    """Return why the sampler chose the point of a run, as far as its tags say; None if it did not."""
+    if not tag(run, "purpose"):
+        return None
+    laws = json.loads(tag(run, "law_weights") or "{}")
+    return ProposalReason(purpose=tag(run, "purpose"), cost=float(tag(run, "cost") or 0), laws=laws)
