@@ -155,7 +155,9 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row():
 def test_that_no_run_tells_much_is_said_before_them(gains, first):
     lines = told_of(gains, alike=1)
     assert lines[0].startswith("No single run helps much") == first
-    halving = [at for at, line in enumerate(lines) if "Halving the widest interval should take about 3e22 FLOP." in line]
+    halving = [
+        at for at, line in enumerate(lines) if "Halving the widest interval should take about 3e22 FLOP." in line
+    ]
     assert halving == [0 if first else len(lines) - 1]
 
 

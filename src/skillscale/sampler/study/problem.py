@@ -239,7 +239,7 @@ def _check_budget(budget: float, space: DesignSpace) -> None:
     if budget < cheapest * (1 - 1e-9):
         raise InputError(
             f"the budget of {format_flops(budget)} FLOP is below the cheapest run, {format_flops(cheapest)} FLOP with "
-            "its overhead. Raise --budget, or lower --flops_min or sample.overhead"
+            "its overhead. Raise --budget, or lower sample.flops_min or sample.overhead"
         )
 
 
@@ -264,7 +264,7 @@ def _target_notes(targets: Sequence[Target], space: DesignSpace) -> tuple[str, .
         if space.flops[0] > C:
             raise InputError(
                 f"the target compute {format_flops(C)} FLOP is below the smallest run, {format_flops(space.flops[0])} "
-                "FLOP. Raise it with --target_flops, or lower --flops_min"
+                "FLOP. Raise it with --target_flops, or lower sample.flops_min"
             )
         if space.flops[1] > C:
             notes.append(
