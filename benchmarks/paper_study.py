@@ -29,6 +29,7 @@ from scipy.stats import t as student_t
 
 from skillscale import config as configs
 from skillscale.config import Config
+from skillscale.config.options import SourceOptions
 from skillscale.errors import FitError
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
@@ -51,7 +52,7 @@ LEVEL = 0.9
 
 def runs(config: Config, tracking: str) -> None:
     """The study's finished runs as a table."""
-    table = read_runs({"tracking": tracking}, config).of_grid.table.runs
+    table = read_runs(SourceOptions(tracking=tracking), config).grid_runs.table.runs
     kept = table.drop(columns=["cluster"]).sort_values(["C", "mix", "N", "seed"]).reset_index(drop=True)
     kept["run_id"] = [f"run{at:03d}" for at in range(len(kept))]
     place(config).mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,8 @@ A page is run in a fresh folder that holds a copy of what a checkout has. What a
 - ``text``: the output of the block above. A line ``[...]`` stands for any lines.
 
 A comment above a fence changes that: ``<!-- slow -->`` for blocks that train, ``<!-- slow, after main -->`` for those
-that need the main study, ``<!-- not run: REASON -->`` for those that need what a test lacks. Other fences are pictures.
+that need the main study, ``<!-- not run: REASON -->`` for those that need what a test lacks. An output apart from
+its command has ``<!-- output of: COMMAND -->`` above it. Other fences are pictures.
 """
 
 import contextlib
@@ -111,6 +112,7 @@ def pages() -> list[Path]:
 @contextlib.contextmanager
 def checkout(folder: Path) -> Iterator[Path]:
     """Copy what a checkout has, and make the copy the working folder."""
+    folder.mkdir(exist_ok=True)
     for name in CHECKOUT:
         source = ROOT / name
         if source.is_dir():
@@ -137,19 +139,39 @@ def run(page: str, *, slow: bool = False, main: Path | None = None) -> list[Outp
     """
     space: dict[str, Any] = {"__name__": "page"}
     outputs: list[Output] = []
-    printed: str | None = None
+    done: dict[str, str] = {}
+    last: str | None = None
     for block in blocks(page):
         if block.title:
             Path(block.title).write_text(block.text, encoding="utf-8")
-        elif block.language == "text" and printed is not None:
-            outputs.append(Output(shown=block, printed=printed))
-            printed = None
+        elif block.language == "text":
+            command = block.mark.partition("output of: ")[2]
+            printed = next((text for code, text in done.items() if command in code), None) if command else last
+            outputs += [] if printed is None else [Output(shown=block, printed=printed)]
+            last = None
         elif block.language in ("bash", "python"):
             runs = not block.reason and (slow or not block.is_slow) and (main or not block.needs_main)
             if block.needs_main and runs and main:
                 shutil.copytree(main, ".", dirs_exist_ok=True)
-            printed = _run(block, space, main) if runs else _skip(block)
+            last = _run(block, space, main) if runs else _skip(block)
+            done |= {} if last is None else {block.text: last}
     return outputs
+
+
+def main_study(folder: Path) -> Path:
+    """Run the main job in a copy of the checkout; return a folder with its store and what it printed, in main.txt.
+
+    Args:
+        folder: an empty folder.
+    """
+    kept = folder / "kept"
+    kept.mkdir()
+    with checkout(folder / "checkout") as place:
+        (printed,) = run("```bash\nskillscale main\n```\n\n```text\n```\n", slow=True)
+        (kept / "main.txt").write_text(printed.printed, encoding="utf-8")
+        for path in [*place.glob("mlflow*"), *place.glob("mlartifacts"), *place.glob("mlruns")]:
+            path.rename(kept / path.name)
+    return kept
 
 
 def _skip(block: Block) -> None:
@@ -280,17 +302,21 @@ def _begins_alike(printed: str, shown: str) -> bool:
     return printed.split()[:2] == shown.split()[:2]
 
 
-def rewrite(path: Path, *, slow: bool) -> int:
+def rewrite(path: Path, *, slow: bool = False, main: Path | None = None) -> int:
     """Run a page in a fresh folder and write its outputs; return how many changed."""
     page = path.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder, checkout(Path(folder)):
-        outputs = run(page, slow=slow)
+        outputs = run(page, slow=slow, main=main)
     changed = [output for output in outputs if differences(output)]
     path.write_text(rewritten(page, changed), encoding="utf-8")
     return len(changed)
 
 
 if __name__ == "__main__":
-    names = [name for name in sys.argv[1:] if name != "--slow"]
-    for path in [Path(name).resolve() for name in names] or pages():
-        sys.stdout.write(f"{path.relative_to(ROOT)}: {rewrite(path, slow='--slow' in sys.argv)} outputs changed\n")
+    is_slow = "--slow" in sys.argv
+    chosen = [Path(name).resolve() for name in sys.argv[1:] if name != "--slow"] or pages()
+    with tempfile.TemporaryDirectory() as place:
+        study = main_study(Path(place)) if is_slow else None
+        for path in chosen:
+            count = rewrite(path, slow=is_slow, main=study)
+            sys.stdout.write(f"{path.relative_to(ROOT)}: {count} outputs changed\n")

@@ -270,6 +270,7 @@ def everything() -> list[Passage]:
         passage for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md") for passage in markdown(ROOT / name, "docs")
     ]
     passages += markdown(ROOT / "CHANGELOG.md", "research") + notebook(ROOT / "examples" / "story.ipynb")
+    passages += [passage for path in sorted((ROOT / "hub").rglob("*.md")) for passage in markdown(path, "research")]
     for path in sorted(docs.rglob("*.md")):
         passages += markdown(path, kind_of_page(path.relative_to(docs).as_posix()))
     for path in sorted((ROOT / "src").rglob("*.py")):

@@ -74,8 +74,8 @@ def test_n_without_the_embedding_leaves_a_run_at_the_budget_that_it_cost():
     assert table.runs[["N", "D"]].iloc[0].tolist() == [4_000, 1_000_000]
     runs = LoadedRuns(table=table, name="small", records=records, trained=True)
     assert runs.convention == "without the embedding"
-    of_grid = runs.of_grid.table.runs.iloc[0]
-    assert 6 * of_grid["N"] * of_grid["D"] == pytest.approx(6 * 10_000 * 1_000_000)
+    grid_runs = runs.grid_runs.table.runs.iloc[0]
+    assert 6 * grid_runs["N"] * grid_runs["D"] == pytest.approx(6 * 10_000 * 1_000_000)
     with pytest.raises(InputError, match="is total or nonembed, not 'all'"):
         trained_table(records, SETTINGS, "all")
 

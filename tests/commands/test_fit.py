@@ -221,7 +221,7 @@ def test_one_size_only_says_what_to_add(fit):
     code, _, told = fit(frame, "--law", "chinchilla")
     assert code == 1
     assert "no skill can be fitted. code, prose: 1 distinct N" in told
-    assert "or pin an exponent" in told
+    assert "or fix an exponent" in told
 
 
 def test_a_skill_without_a_usable_loss_is_refused_by_name(fit):
@@ -250,7 +250,7 @@ def test_a_skill_without_a_usable_loss_is_refused_by_name(fit):
         (("--law", "chinchilla", "--laws.fix", "A=3"), "A of chinchilla can't be fixed. Fix one of: E, alpha, beta"),
         (
             ("--law", "chinchilla", "--laws.fix", "E=1", "--laws.tie", "E"),
-            "E can be pinned, shared or pooled, not several",
+            "E can be fixed, tied or pooled, but not several",
         ),
         (("--laws.objective", "hubert"), "laws.objective must be one of huber, least_squares"),
         (("--law", "chinchilla", "--laws.fix", "alpha"), "must read NAME=VALUE"),
@@ -383,8 +383,8 @@ def mixed_law(tmp_path_factory):
 
 def test_a_registered_law_tells_its_runs_and_has_an_example(mixed_law):
     law = mixed_law.unwrap_python_model().laws["code"]
-    assert law.runs[:2] == ("row 1", "row 2")
-    assert len(law.runs) == law.n_runs == 75
+    assert law.run_ids[:2] == ("row 1", "row 2")
+    assert len(law.run_ids) == law.n_runs == 75
     assert len(law.digest) == 64
     example = mixed_law.input_example
     assert list(example.columns) == ["n_params", "n_tokens", "mix/a", "mix/b"]

@@ -106,11 +106,11 @@ def assert_same(table, other):
         "categories",
         "weights",
         "convention",
-        "unusable",
+        "excluded",
         "notes",
         "splits",
         "categories_of",
-        "judged",
+        "judged_skills",
     ):
         assert getattr(table, name) == getattr(other, name), name
 

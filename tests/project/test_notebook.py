@@ -30,9 +30,9 @@ def words(text):
 def test_the_story_runs_and_says_what_it_said(tmp_path):
     shutil.copy(ROOT / "examples" / "planted.py", tmp_path)
     done = notebook.run(STORY, tmp_path)
-    told, kept = notebook.text_of(done), notebook.text_of(STORY)
-    assert [words(text) for text in told] == [words(text) for text in kept]
-    truth, regret = told[2], told[5]
+    printed, kept = notebook.text_of(done), notebook.text_of(STORY)
+    assert [words(text) for text in printed] == [words(text) for text in kept]
+    truth, regret = printed[2], printed[5]
     assert re.search(r"knowledge +4\.0 +13\.5", truth)
     assert float(re.search(r"loses ([\d.]+) nats", regret)[1]) < 0.001
     assert float(re.search(r"true N\* ([\d.]+)B", regret)[1]) == pytest.approx(5.2, rel=0.02)

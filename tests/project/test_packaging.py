@@ -54,9 +54,9 @@ def test_the_sampler_is_loaded_as_a_module_of_optunahub():
 
 def test_the_modules_readme_opens_as_optunahub_wants_it():
     opening, text = (REGISTRY / "samplers" / "skill_law" / "README.md").read_text().removeprefix("---\n").split("---\n")
-    told = yaml.safe_load(opening)
-    assert set(told) == {"author", "title", "description", "tags", "optuna_versions", "license"}
-    assert "sampler" in told["tags"]
+    front = yaml.safe_load(opening)
+    assert set(front) == {"author", "title", "description", "tags", "optuna_versions", "license"}
+    assert "sampler" in front["tags"]
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Abstract", "APIs", "Installation", "Example", "Others"]
 
 
@@ -74,7 +74,7 @@ def test_the_modules_example_asks_for_losses_of_skills(monkeypatch):
     study = optuna.create_study(sampler=SkillLawSampler(search_space=example.SPACE, seed=0))
     study.optimize(example.objective, n_trials=2)
     assert all({"loss/code", "loss/prose", "skillscale/why"} <= set(trial.user_attrs) for trial in study.trials)
-    assert all(isinstance(one, FloatDistribution) for one in study.trials[0].distributions.values())
+    assert all(isinstance(axis, FloatDistribution) for axis in study.trials[0].distributions.values())
 
 
 def test_the_sampler_needs_optuna_numpy_and_scipy_alone():
@@ -135,8 +135,8 @@ def test_sdist_and_wheel_install_into_a_fresh_environment_and_work_outside_the_c
     assert run(python, "-m", "pip", "check").strip() == "No broken requirements found."
     assert run(command, "--version") == f"skillscale {skillscale.__version__}\n"
     run(python, "-c", _TABLE)
-    told = run(command, "fit", "--table", "runs.csv", "--columns", "map.yaml", "--law", "chinchilla", "--json")
-    assert '"alpha"' in told
+    printed = run(command, "fit", "--table", "runs.csv", "--columns", "map.yaml", "--law", "chinchilla", "--json")
+    assert '"alpha"' in printed
     show = "import skillscale.config as c; print(c.conf_file('study', 'smoke').read_text())"
     shipped = run(python, "-c", show)
     (work / "mine" / "study" / "own.yaml").write_text(shipped.replace("name: smoke", "name: own"))

@@ -44,13 +44,7 @@ def test_the_blocks_of_a_page_run_and_print_what_it_shows(name, fresh):
 @pytest.fixture(scope="module")
 def main_study(tmp_path_factory):
     """A folder in which the main job has run, with what it printed."""
-    folder = tmp_path_factory.mktemp("main")
-    with blocks.checkout(tmp_path_factory.mktemp("checkout")) as place:
-        (printed,) = blocks.run("```bash\nskillscale main\n```\n\n```text\n```\n", slow=True)
-        (folder / "main.txt").write_text(printed.printed)
-        for kept in [*place.glob("mlflow.db*"), *place.glob("mlartifacts"), *place.glob("mlruns")]:
-            kept.rename(folder / kept.name)
-    return folder
+    return blocks.main_study(tmp_path_factory.mktemp("main"))
 
 
 @pytest.mark.slow
@@ -134,6 +128,26 @@ def test_a_page_is_run_in_order_and_its_outputs_are_rewritten(tmp_path, monkeypa
     assert "```text\nkept\n```" in again
     assert again.endswith("```text\n[...]\n2\n```\n")
     assert blocks.rewritten(again, blocks.run(again)) == again
+
+
+def test_an_output_may_stand_apart_from_its_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = "```bash\necho 1\n```\n```bash\necho 2\n```\n<!-- output of: echo 1 -->\n```text\n1\n```\n"
+    assert [blocks.differences(output) for output in blocks.run(page)] == [[]]
+
+
+def test_a_page_that_needs_the_main_study_gets_its_store(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main = tmp_path / "main"
+    main.mkdir()
+    (main / "main.txt").write_text("a table\n")
+    (main / "mlflow.db").write_text("")
+    page = (
+        "<!-- slow -->\n```bash\nskillscale main\n```\n```text\na table\n```\n"
+        "<!-- slow, after main -->\n```bash\nls mlflow.db\n```\n```text\nmlflow.db\n```\n"
+    )
+    assert [blocks.differences(output) for output in blocks.run(page, slow=True, main=main)] == [[], []]
+    assert blocks.run(page) == []
 
 
 def test_a_block_that_fails_says_which(tmp_path, monkeypatch):

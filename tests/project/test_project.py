@@ -77,11 +77,11 @@ def test_ci_runs_the_test_command_of_the_readme():
 
 
 def test_lock_pins_every_requirement_within_its_range():
-    wanted = PYPROJECT["project"]["dependencies"] + PYPROJECT["project"]["optional-dependencies"]["dev"]
+    required = PYPROJECT["project"]["dependencies"] + PYPROJECT["project"]["optional-dependencies"]["dev"]
     pinned = pins()
     outside = [
         requirement
-        for requirement in map(Requirement, wanted)
+        for requirement in map(Requirement, required)
         if not requirement.specifier.contains(pinned[canonicalize_name(requirement.name)])
     ]
     assert outside == []
@@ -107,9 +107,9 @@ def test_shipped_studies_have_points_on_the_data_they_name(study):
     settings = config.load(study=study)
     assert settings.study.name == study
     points = grid_points(settings)
-    assert all(each.point.flops == pytest.approx(each.budget, rel=0.02) for each in points)
+    assert all(planned.point.flops == pytest.approx(planned.budget, rel=0.02) for planned in points)
     for budget in settings.study.budgets:
-        sizes = {each.point.n_params for each in points if each.budget == budget}
+        sizes = {planned.point.n_params for planned in points if planned.budget == budget}
         assert study == "smoke" or len(sizes) >= 6, "too few for a curve"
 
 
@@ -140,9 +140,9 @@ def test_the_papers_ablation_has_its_thirteen_mixes(scale):
 
 def test_the_papers_study_has_its_budgets_and_sizes():
     points = grid_points(config.load(study="skills-paper"))
-    sizes = [each.point.n_params for each in points]
+    sizes = [planned.point.n_params for planned in points]
     assert (min(sizes), max(sizes)) == (pytest.approx(4e7, rel=0.1), pytest.approx(8e9, rel=0.1))
-    counts = Counter(each.budget for each in points)
+    counts = Counter(planned.budget for planned in points)
     assert sorted(counts) == [6e18, 1e19, 3e19, 6e19, 1e20, 3e20, 6e20, 1e21, 3e21]
     assert counts[6e18] == 14
     assert 7 <= counts[3e21] <= 14
@@ -200,8 +200,8 @@ def test_secrets_of_the_services_come_from_the_environment_alone():
 @pytest.mark.parametrize("name", ["driver", "worker", "worker-cuda"])
 def test_services_start_entries_that_there_are(name):
     entry, *words = COMPOSE[name]["command"]
-    (declared,) = [one for one in cli.COMMANDS if one.name == entry]
-    assert cli.parse([word.replace("${STUDY:-main}", "main") for word in words], declared).options.study.study == "main"
+    (declared,) = [command for command in cli.COMMANDS if command.name == entry]
+    assert cli.parse([word.replace("${STUDY:-main}", "main") for word in words], declared).files["study"] == "main"
 
 
 @pytest.mark.slow

@@ -11,19 +11,17 @@ ROOT = Path(__file__).parents[2]
 
 # Paths that were not rewritten yet. The list only shrinks, and ends empty.
 NOT_YET = (
-    "CHANGELOG.md",
     "conf/",
-    "docs/guide/howto/own-law.md",
-    "docs/research/",
-    *(
-        f"src/skillscale/{room}/"
-        for room in ("analysis", "cli", "commands", "config", "design", "execution", "laws", "lm")
-    ),
-    *(f"src/skillscale/{room}/" for room in ("report", "runs", "sampler", "simulation", "tracking")),
-    *(f"src/skillscale/{name}.py" for name in ("formatting", "point", "record")),
+    *(f"src/skillscale/{room}/" for room in ("analysis", "cli", "commands", "config", "design", "execution")),
+    *(f"src/skillscale/{room}/" for room in ("lm", "report", "runs", "sampler", "tracking")),
+    *(f"src/skillscale/laws/{room}" for room in ("isoflop", "optimum", "results.py", "skills")),
+    "src/skillscale/formatting.py",
 )
 # Rooms whose docstrings begin with an imperative verb (ruff D401). It grows to all of src, then D401 goes to pyproject.
-IMPERATIVE = ("__main__.py",)
+IMPERATIVE = (
+    "__init__.py", "__main__.py", "design", "errors.py", "formatting.py", "laws/fit", "laws/forms", "laws/io",
+    "laws/selection", "laws/uncertainty", "point.py", "record.py", "report", "simulation",
+)  # fmt: skip
 # (path, words a sentence begins with): why it may be longer than 25 words
 LONG_SENTENCES: dict[tuple[str, str], str] = {}
 

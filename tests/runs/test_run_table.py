@@ -144,7 +144,7 @@ def test_wrong_names_are_told_at_once_with_the_nearest(tmp_path):
         ({"skills": {"aggregate": "loss_code"}}, "'aggregate' can't name a skill"),
         ({"validation": {"all": {"cod": 1}}}, r"validation all names no skill: 'cod' \(did you mean code"),
         ({"validation": {"all": {"code": -1}}}, "validation all must have weights from 0"),
-        ({"validation": {"code": {"code": 1}}}, "validation 'code' is the name of a skill"),
+        ({"validation": {"code": {"code": 1}}}, "validation 'code' is also the name of a skill"),
         ({"validation": {"all": 3}}, "validation all must weigh skills"),
         ({"units": {"parms": 1e6}}, r"units has 'parms' \(did you mean n_params"),
         ({"units": {"n_params": "M"}}, "units of n_params must be a number, as in 1e6, but it is 'M'"),
@@ -153,7 +153,10 @@ def test_wrong_names_are_told_at_once_with_the_nearest(tmp_path):
         ({"where": {"final": {}}}, "where.final must be a value or a list of values"),
         ({"splits": {"code": "prose"}}, "splits.code must name its held-out column"),
         ({"splits": {"code": {"held_out": "pros"}}}, r"splits.code names no skill: 'pros' \(did you mean prose"),
-        ({"splits": {"code": {"held_out": "prose"}, "prose": {"held_out": "code"}}}, "has a split of its own"),
+        (
+            {"splits": {"code": {"held_out": "prose"}, "prose": {"held_out": "code"}}},
+            "has a split, and is also part of another",
+        ),
         ({"sets": ["text"]}, "sets names no skill: 'text'"),
         ({"categories": {"text": "code"}}, "categories names no skill: 'text'"),
     ],
@@ -429,7 +432,7 @@ def test_losses_that_rise_with_D_are_noted():
 
 def test_one_size_and_one_number_of_tokens_are_noted():
     assert "all rows have one size, N = 100M" in read(grid(params=1e8)).notes[0]
-    assert any("every row has one number of tokens, D = 2e+09" in note for note in read(grid(tokens=2e9)).notes)
+    assert any("all rows have one number of tokens, D = 2B" in note for note in read(grid(tokens=2e9)).notes)
 
 
 def test_seeds_and_standard_errors():

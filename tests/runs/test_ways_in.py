@@ -141,7 +141,7 @@ def test_N_may_be_that_which_the_harness_counted():
 def test_bits_that_stay_bits_are_noted():
     (note,) = [one for one in read(SAMPLES / "lm_eval", HARNESS, units={}).notes if "per byte" in one]
     assert note == (
-        "wikitext is wikitext/bits_per_byte: in bits per byte, not nats per token; units: {wikitext: bits} makes it "
+        "wikitext is wikitext/bits_per_byte: in bits per byte, not nats per token; units: {wikitext: bits} converts it to "
         "nats per byte"
     )
 
@@ -151,32 +151,32 @@ def test_bits_that_stay_bits_are_noted():
     [
         (
             {"skills": {"w": "wikitext/word_perplexity"}, "units": {}},
-            r"w is wikitext/word_perplexity, a perplexity, of which a law takes the logarithm; add perplexity: \[w\]",
+            r"w is wikitext/word_perplexity, a perplexity, but a law needs its logarithm. Add perplexity: \[w\]",
         ),
         (
             {"skills": {"l": "lambada_openai/acc"}, "units": {}},
-            "better when it is higher; a law takes a loss: name bits",
+            "higher is better, but a law needs a loss. Name bits",
         ),
         (
             {"skills": {"w": "wikitext/bits_per_bite"}, "units": {}},
             "no column 'wikitext/bits_per_bite' .*did you mean wikitext/bits_per_byte",
         ),
-        ({"perplexity": ["wikitext"]}, "wikitext is a perplexity, which has no unit; leave it out of units"),
+        ({"perplexity": ["wikitext"]}, "wikitext is a perplexity, which has no unit. Remove it from units"),
         ({"perplexity": ["wiki"]}, "perplexity names no skill: 'wiki' .did you mean wikitext"),
         ({"join": {"file": "nowhere.csv", "by": "model"}}, "there is no file .*nowhere.csv"),
         (
             {"join": {"file": "checkpoints.csv", "by": "modle"}},
-            "join goes by 'modle', which lm_eval lacks; it has file, m",
+            "join uses 'modle', which lm_eval lacks; it has file, m",
         ),
         (
             {"join": {"file": "checkpoints.csv", "by": "model"}},
-            "checkpoints.csv has lab/tiny-70m twice; give each one row",
+            "checkpoints.csv has lab/tiny-70m twice. Keep one row of each",
         ),
         (
             {"join": {"file": "checkpoints.csv", "by": {"model": "model", "file": "revision"}}},
-            "no row of lm_eval is in checkpoints.csv: by model, file the one has lab/tiny-70m lab__tiny-70m/results_",
+            "no row of lm_eval has a match in checkpoints.csv: by model, file the table has lab/tiny-70m lab__tiny-70m/results_",
         ),
-        ({"join": "checkpoints.csv"}, "join must name a file beside the table and the column that both have"),
+        ({"join": "checkpoints.csv"}, "join must name a file in the folder of the table and a column of both"),
         ({"units": {"n_params": "bits"}}, "units of n_params must be a number, as in 1e6, but it is 'bits'"),
     ],
 )
@@ -198,7 +198,7 @@ def test_files_of_one_checkpoint_are_one_row_in_which_the_newest_counts(results)
     (row,) = table.runs[table.runs["p"].notna()].to_dict("records")
     assert (row["w"], row["p"]) == (pytest.approx(0.5 * math.log(2)), 0.7)
     assert row["l"] == pytest.approx(make.loss("lambada", row["N"], row["D"]))
-    assert "wikitext/bits_per_byte came more than once for a checkpoint; the newest file counts" in table.notes
+    assert "wikitext/bits_per_byte occurs more than once for a checkpoint; the newest file counts" in table.notes
 
 
 def test_newer_files_tell_how_the_model_was_loaded_as_an_object(results):
@@ -212,12 +212,12 @@ def test_newer_files_tell_how_the_model_was_loaded_as_an_object(results):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ('{"results": {', "it is no JSON (Expecting property name"),
-        ("[" * 200_000, "it is no JSON ("),
-        (b"\xff\xfe\x00", "it is no JSON ('utf-8' codec"),
+        ('{"results": {', "it is not JSON (Expecting property name"),
+        ("[" * 200_000, "it is not JSON ("),
+        (b"\xff\xfe\x00", "it is not JSON ('utf-8' codec"),
         ("[1, 2]", "it has no results by task"),
         ('{"results": {"wikitext": 3}}', "it has no results by task"),
-        ('{"results": {"wikitext": {"bits_per_byte,none": ' + "9" * 5000 + "}}}", "it is no JSON ("),
+        ('{"results": {"wikitext": {"bits_per_byte,none": ' + "9" * 5000 + "}}}", "it is not JSON ("),
     ],
 )
 def test_a_broken_file_is_left_out_by_name_and_the_others_count(results, content, reason):
@@ -235,7 +235,7 @@ def test_a_file_too_large_is_not_read(results):
     path = some_file(results)
     with path.open("r+") as file:
         file.truncate(2**26 + 1)
-    assert "more than any result file; are these samples?" in " ".join(left_out(read(results, HARNESS)).values())
+    assert "more than any result file. Are these samples?" in " ".join(left_out(read(results, HARNESS)).values())
 
 
 def test_metrics_that_may_not_compare_are_noted(results):
@@ -243,16 +243,16 @@ def test_metrics_that_may_not_compare_are_noted(results):
     plain = json.loads(path.read_text())
     change(path, config=plain["config"] | {"limit": 10}, **{"n-shot": {"wikitext": 5}})
     notes = " ".join(read(results, HARNESS).notes)
-    assert "wikitext: the number of shots of wikitext differs between files (5, 0): do they compare?" in notes
-    assert "1 of 16 files were made with --limit, on some documents alone: lab__tiny-70m/" in notes
+    assert "wikitext: the number of shots of wikitext differs between files (5, 0). Are they comparable?" in notes
+    assert "1 of 16 files were made with --limit, on only some documents: lab__tiny-70m/" in notes
 
 
 def test_a_checkpoint_that_the_table_lacks_is_named(results):
     lines = (results / "checkpoints.csv").read_text().splitlines()
     (results / "checkpoints.csv").write_text("\n".join([*lines[:3], *lines[4:], "lab/other,main,1e9,1e9"]))
     table = read(results, HARNESS)
-    assert left_out(table) == {"lab/tiny-70m step32000": "checkpoints.csv has no row of it"}
-    assert "1 of 16 rows of checkpoints.csv are of no run here" in table.notes
+    assert left_out(table) == {"lab/tiny-70m step32000": "checkpoints.csv has no row for it"}
+    assert "1 of 16 rows of checkpoints.csv match no run" in table.notes
 
 
 def test_a_metric_that_is_missing_costs_that_skill_of_that_row(results):
@@ -357,7 +357,7 @@ def test_histories_give_each_evaluated_step_as_a_checkpoint_of_its_run():
     )
     expected = [make.loss("code", *pair) for pair in zip(runs["N"], runs["D"], strict=True)]
     np.testing.assert_allclose(runs["code"], expected, rtol=1e-14)
-    assert "112 of 128 rows of the history tell no loss that skills names, and are no checkpoints" in table.notes
+    assert "112 of 128 rows of the history have no loss of a skill, and are no checkpoints" in table.notes
 
 
 def test_a_history_alone_counts_tokens_by_its_steps():
@@ -393,9 +393,9 @@ def test_a_loss_that_left_the_numbers_is_missing(histories):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ('{"_step": 1', "line 33 of .* is no JSON"),
-        ("[1, 2]", r"line 33 of .* holds '\[1, 2\]', and no object; write one object a line"),
-        ("[" * 200_000, "line 33 of .* is no JSON"),
+        ('{"_step": 1', "line 33 of .* is not JSON"),
+        ("[1, 2]", r"line 33 of .* holds '\[1, 2\]', which is no object. Write one object per line"),
+        ("[" * 200_000, "line 33 of .* is not JSON"),
         ('{"_step": "' + "x" * 2**24 + '"}', "line 33 of .* is longer than"),
     ],
 )

@@ -39,7 +39,7 @@ def export_runs(runs: LoadedRuns, path: Path) -> dict[str, Any]:
     """
     mapping = path.with_suffix(".yaml")
     sizes = _sizes(runs)
-    write_table(runs.table, path, mapping, sizes=sizes, purposes=_purposes(runs), more=_bits_per_byte(runs))
+    write_table(runs.table, path, mapping, sizes=sizes, purposes=_purposes(runs), extra=_bits_per_byte(runs))
     return {
         "file": path.absolute(), "columns": mapping.absolute(), "runs": len(runs.table.runs),
         "skills": runs.table.judged_skills, "conventions": [runs.table.convention, *sizes],
@@ -97,7 +97,7 @@ def _records(runs: LoadedRuns) -> list[RunRecord]:
 
 
 def _purposes(runs: LoadedRuns) -> list[str]:
-    """What the sampler chose each run for; where only that it did is known, that."""
+    """Return the purpose of each sampled run; ``sampled`` where the store has none."""
     purposes = {record.run_id: record.purpose for record in runs.records}
     return [(purposes.get(run) or "sampled") if run in runs.table.sampled else "" for run in runs.table.runs["run_id"]]
 

@@ -193,31 +193,32 @@ def _fit_curves(
     runs: LoadedRuns, laws: LawConfig, study: StudyConfig, fitted: Mapping[str, FittedLaw | UnfittedSkill]
 ) -> tuple[StudyResults, tuple[ExcludedRun, ...]]:
     """Fit isoFLOP curves, and return the runs that they exclude; no curves where the runs are no isoFLOP study."""
-    table, of_grid = runs.table, runs.of_grid
-    if not of_grid.has_isoflops:
+    table, grid_runs = runs.table, runs.grid_runs
+    if not grid_runs.has_isoflops:
         return StudyResults(
             skills=table.judged_skills, aggregates=table.aggregates, level=study.level, resamples=study.resamples,
-            curve=laws.isoflop_curve, runs=table.runs, minima=(), power_laws=(), size_gaps=(), laws=(), curve_versus_law=(),
+            curve=laws.isoflop_curve, runs=table.runs, minima=(), power_laws=(), size_gaps=(), laws=(),
+            curve_versus_law=(),
             excluded=table.excluded,
         ), ()  # fmt: skip
-    grid = of_grid.table.runs
+    grid = grid_runs.table.runs
     curves = fit_study(
         grid, skills=table.judged_skills, aggregates=table.aggregates, level=study.level, resamples=study.resamples,
         curve=laws.isoflop_curve, laws=_laws_by_mix(runs, fitted, grid),
     )  # fmt: skip
     pairs = {(item.run_id, item.skill) for item in table.excluded}
     excluded = tuple(item for item in curves.excluded if (item.run_id, item.skill) not in pairs)
-    return replace(curves, excluded=(*table.excluded, *excluded), C_is_6ND=runs.whole), excluded
+    return replace(curves, excluded=(*table.excluded, *excluded), C_is_6ND=runs.C_is_6ND), excluded
 
 
 def fit_skill_study(runs: LoadedRuns, results: FitResults, config: Config) -> SkillStudy | None:
     """Fit how skills differ; None where the runs are no isoFLOP study."""
-    of_grid = runs.of_grid
-    if not of_grid.has_isoflops or not results.curves.mixes:
+    grid_runs = runs.grid_runs
+    if not grid_runs.has_isoflops or not results.curves.mixes:
         return None
-    grid = of_grid.table.runs
+    grid = grid_runs.table.runs
     return skill_study(
-        grid, of_grid.measured, base=base_mix(results.curves, config.study), level=config.study.level,
+        grid, grid_runs.measured_columns, base=base_mix(results.curves, config.study), level=config.study.level,
         resamples=config.study.resamples, curve=config.laws.isoflop_curve,
         laws=_laws_by_mix(runs, results.laws, grid),
     )  # fmt: skip
@@ -235,7 +236,7 @@ def _laws_by_mix(
     runs: LoadedRuns, laws: Mapping[str, FittedLaw | UnfittedSkill], grid: pd.DataFrame
 ) -> dict[tuple[str, str], FittedLaw | UnfittedSkill]:
     """Return each skill's law at each mix; none where the budgets are not the laws' own C = 6 N D."""
-    if not runs.whole or not len(grid):
+    if not runs.C_is_6ND or not len(grid):
         return {}
     mixes = {str(mix): "" if runs.table.categories else str(mix) for mix in grid["mix"]}
     names = {

@@ -115,7 +115,7 @@ def _under_way(runs: LoadedRuns) -> Sequence[DesignPoint]:
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A point as columns: shares as ``mix/CATEGORY``, expected falls as ``fall/TARGET``."""
+    """Return a point as columns: shares as ``mix/CATEGORY``, expected narrowing as ``fall/TARGET``."""
     return {
         **{name: value for name, value in row.items() if name not in ("mix", "fall")},
         **{f"mix/{name}": share for name, share in row["mix"].items()},
@@ -124,7 +124,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _named_as(columns: ColumnMap, row: Mapping[str, Any], table: RunTable) -> dict[str, Any]:
-    """A point in the columns of a table and in its units, to be appended to it; empty is what nobody knows yet."""
+    """Return a point in the columns and units of a table, to be appended to it; unknown cells are empty."""
     given = {
         columns.size_column(table.convention): _in_units(row["n_params"], columns.unit("n_params")),
         columns.n_tokens: _in_units(row["n_tokens"], columns.unit("n_tokens")),

@@ -128,7 +128,8 @@ def _click_option(parameter: Option) -> click.Option:
     flag: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if parameter.is_flag else {}
     return click.Option(
         [f"--{parameter.name}", parameter.name], type=str, default=None, help=parameter.help,
-        shell_complete=lambda _ctx, _param, text: [word for word in values_of(parameter) if word.startswith(text)], **flag,
+        shell_complete=lambda _ctx, _param, text: [word for word in values_of(parameter) if word.startswith(text)],
+        **flag,
     )  # fmt: skip
 
 

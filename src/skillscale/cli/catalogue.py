@@ -53,7 +53,8 @@ COMMANDS = (
         ),
     ),
     Command(
-        name="fit", common=True, options=options.FitOptions, run="skillscale.commands.fit:fit", short=(_LAW,), any_study=True,
+        name="fit", common=True, options=options.FitOptions,
+        run="skillscale.commands.fit:fit", short=(_LAW,), any_study=True,
         help="fit every skill's law and compute optimum, from the runs of a study or of a table",
         examples=(
             "skillscale fit --study main",
@@ -62,7 +63,8 @@ COMMANDS = (
         ),
     ),
     Command(
-        name="plan", common=True, options=options.PlanOptions, run="skillscale.commands.plan:plan", short=(_LAW,), any_study=True,
+        name="plan", common=True, options=options.PlanOptions,
+        run="skillscale.commands.plan:plan", short=(_LAW,), any_study=True,
         help="choose N, D and mix for a budget and skill weights; price other sizes; show trade-offs between skills",
         examples=(
             "skillscale plan --study main --flops 7e12 --skill_weights code=1,prose=1 --figure plan.svg",
@@ -71,7 +73,8 @@ COMMANDS = (
         ),
     ),
     Command(
-        name="suggest", common=True, options=options.SuggestOptions, run="skillscale.commands.suggest:suggest", short=_SAMPLE,
+        name="suggest", common=True, options=options.SuggestOptions,
+        run="skillscale.commands.suggest:suggest", short=_SAMPLE,
         any_study=True,
         help="print the next runs and the reason for each, from a study or a table; trains nothing",
         examples=(
@@ -89,7 +92,8 @@ COMMANDS = (
         ),
     ),
     Command(
-        name="sample", common=True, options=options.SampleOptions, run="skillscale.commands.sample:sample", short=_SAMPLE, any_study=True,
+        name="sample", common=True, options=options.SampleOptions,
+        run="skillscale.commands.sample:sample", short=_SAMPLE, any_study=True,
         help="choose the runs that narrow the intervals most per FLOP, train them, fit again",
         examples=(
             "skillscale sample --study main --budget 4e12",
@@ -97,7 +101,8 @@ COMMANDS = (
         ),
     ),
     Command(
-        name="report", common=True, options=options.ReportOptions, run="skillscale.commands.report:report", short=(_LAW,), any_study=True,
+        name="report", common=True, options=options.ReportOptions,
+        run="skillscale.commands.report:report", short=(_LAW,), any_study=True,
         help="fit, and write figures, tables and the page",
         examples=(
             "skillscale report --study main",
@@ -105,7 +110,8 @@ COMMANDS = (
         ),
     ),
     Command(
-        name="import", common=True, options=options.ImportOptions, run="skillscale.commands.import_runs:import_runs", settings=False,
+        name="import", common=True, options=options.ImportOptions,
+        run="skillscale.commands.import_runs:import_runs", settings=False,
         help="write runs from a table, W&B, lm-eval results or an MLflow experiment into a study",
         examples=(
             "skillscale import --table runs.csv --columns map.yaml --study theirs",
@@ -145,7 +151,8 @@ COMMANDS = (
         examples=("skillscale tune --study main --trials 20", "skillscale tune --study main --n_params 3e4,1e6"),
     ),
     Command(
-        name="backtest", options=options.BacktestOptions, run="skillscale.commands.backtest:backtest", short=(_LAW,), any_study=True,
+        name="backtest", options=options.BacktestOptions,
+        run="skillscale.commands.backtest:backtest", short=(_LAW,), any_study=True,
         help="fit the smaller runs, predict the larger ones, and report error and coverage of each skill",
         examples=(
             "skillscale backtest --study main --max_flops 3e11",
@@ -169,7 +176,8 @@ COMMANDS = (
         ),
     ),
     Command(
-        name="export", options=options.ExportOptions, run="skillscale.commands.export:export", short=(_LAW,), any_study=True,
+        name="export", options=options.ExportOptions,
+        run="skillscale.commands.export:export", short=(_LAW,), any_study=True,
         help="write the runs of a study to a CSV or Parquet file, or its laws as JSON or Python",
         examples=(
             "skillscale export --study theirs --file runs.csv",
@@ -178,7 +186,8 @@ COMMANDS = (
         ),
     ),
     Command(
-        name="close_stale", options=options.CloseStaleOptions, run="skillscale.commands.close_stale:close_stale", settings=False,
+        name="close_stale", options=options.CloseStaleOptions,
+        run="skillscale.commands.close_stale:close_stale", settings=False,
         help="close the runs whose process has ended",
         examples=(
             "skillscale close_stale",

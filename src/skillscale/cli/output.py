@@ -22,18 +22,18 @@ class Output:
     log: TextIO = field(default_factory=lambda: sys.stderr)
 
     def progress(self, text: str) -> None:
-        """Tell how far the work is."""
+        """Write a line on the progress of the work."""
         self.log.write(f"{without_password(text)}\n")
         self.log.flush()
 
     def text(self, text: str) -> None:
-        """Part of the answer for a person; not written with ``--json``, where ``result`` says the same."""
+        """Write a part of the answer for a person. With ``--json``, ``result`` writes it instead."""
         if not self.as_json:
             self.answer.write(f"{without_password(text)}\n")
             self.answer.flush()
 
     def result(self, value: Mapping[str, Any]) -> None:
-        """The answer as values; written with ``--json`` only."""
+        """Write the answer as JSON, with ``--json`` only."""
         if self.as_json:
             self.answer.write(to_json(value) + "\n")
             self.answer.flush()

@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 
 
 def conf_folder() -> Path:
-    """The shipped ``conf``: beside the source in a checkout, inside the package when installed."""
+    """Return the shipped ``conf``: next to the source in a checkout, inside the package when installed."""
     package = Path(__file__).parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parents[1] / "conf"
@@ -58,7 +58,7 @@ def conf_folders() -> tuple[Path, ...]:
 
 
 def conf_file(noun: str, name: str) -> Path:
-    """The YAML file of a noun: a path as given, or ``NOUN.yaml`` or ``NOUN/NAME.yaml`` of the first folder that has it.
+    """Return the YAML file of a noun: a path, or ``NOUN.yaml`` or ``NOUN/NAME.yaml`` in the first folder that has it.
 
     Raises:
         InputError: there is none.
@@ -90,7 +90,7 @@ def _names_text(noun: str) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
+    """Read a YAML file that holds a mapping.
 
     Raises:
         InputError: unreadable, not UTF-8, not YAML, or no mapping.
@@ -133,7 +133,7 @@ def load(
 
 
 def overridden(config: Config, overrides: Mapping[str, Any]) -> Config:
-    """Settings with overrides laid over them, as ``load`` lays them over the files.
+    """Return settings with overrides over them, as ``load`` applies them to the files.
 
     Raises:
         InputError: a key or value that can't be used.
@@ -149,7 +149,7 @@ def _texts(overrides: Mapping[str, Any]) -> dict[str, str]:
 
 
 def resolve(raw: Mapping[str, Any]) -> Config:
-    """Checked values from plain ones; inverse of ``Config.as_dict``.
+    """Return checked values from plain ones; the inverse of ``Config.as_dict``.
 
     Raises:
         InputError: an unknown key or a bad value.
@@ -172,7 +172,8 @@ def _override(raw: dict[str, dict[str, Any]], dotted: str, value: Any) -> None:
     noun, dot, key = dotted.partition(".")
     if noun not in raw or not dot:
         raise InputError(
-            f"unknown setting {dotted!r}; settings read NOUN.key, with the nouns {', '.join(NOUNS)}{did_you_mean(noun, NOUNS)}"
+            f"unknown setting {dotted!r}; settings read NOUN.key, with the nouns "
+            f"{', '.join(NOUNS)}{did_you_mean(noun, NOUNS)}"
         )
     target: Any = raw[noun]
     *path, last = key.split(".")

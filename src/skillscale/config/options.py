@@ -110,7 +110,10 @@ def _option(item: "Field[Any]", group: str) -> Option:
 
 
 def build_options(kind: type, values: Mapping[str, Any]) -> Any:
-    """Return the dataclass ``kind`` with its groups, filled from ``values`` by option name; others keep their default."""
+    """Return the dataclass ``kind`` with its groups, filled from ``values`` by option name.
+
+    Options without a value keep their default.
+    """
     hints = get_type_hints(kind)
     given: dict[str, Any] = {}
     for item in fields(kind):
@@ -453,7 +456,7 @@ class SimulateOptions:
     GROUP = "the truth, the designs and the runs"
 
     truth: str = option(
-        "Python file with losses(n_params, n_tokens, mix, seed), or a family of random truths: chinchilla, farseer, ...",
+        "Python file with losses(n_params, n_tokens, mix, seed), or a family: chinchilla, farseer, ...",
         default=MISSING,
         common=True,
     )

@@ -75,11 +75,6 @@ def share(text: str) -> float:
     return number
 
 
-def optional(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return a reader that gives None for the empty text."""
-    return lambda text: read(text) if text else None
-
-
 def list_of(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...] | None]:
     """Return a reader of values between commas, with None for the empty text."""
     return lambda text: tuple(read(part.strip()) for part in text.split(",")) if text.strip() else None

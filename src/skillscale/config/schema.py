@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 
 def _whole(value: object) -> object:
-    """YAML 1.1 reads 1e7 as text."""
+    """Return the number in a text such as 1e7, which YAML 1.1 reads as text."""
     if isinstance(value, str) and "e" in value.lower():
         with contextlib.suppress(ValueError):
             return float(value)
@@ -34,7 +34,7 @@ def _whole(value: object) -> object:
 
 
 def _off(value: object) -> object:
-    """YAML 1.1 reads off as false."""
+    """Return ``off``, which YAML 1.1 reads as false."""
     return "off" if value is False else value
 
 
@@ -45,15 +45,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """Where documents come from.
+    """A source of documents.
 
     Args:
         path: ``embedded:NAME`` (built from packages), a folder or file of parquet, jsonl or csv, or a hub id.
-        config: of a hub data set, as in ``sample-10BT``; empty: its default.
-        split: of a hub data set or of an embedded corpus; a file has one split, whatever this says.
-        column: that holds the text.
-        streaming: read a hub data set as it comes, without a copy on disk.
-        weight: of this source in its category, where ``max_bytes`` limits what is read.
+        config: Configuration of a hub data set, as in ``sample-10BT``; empty: its default.
+        split: Split of a hub data set or of an embedded corpus. A file has one split.
+        column: Column that holds the text.
+        streaming: Whether to read a hub data set as a stream, without a copy on disk.
+        weight: Weight of this source in its category, where ``max_bytes`` limits the bytes.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -71,12 +71,12 @@ class CategoryConfig:
     """One category of training data.
 
     Args:
-        name: as in the mixes of a study.
-        sources: of its documents, read one after the other.
-        max_bytes: of UTF-8 that are read at most, shared out to the sources by weight; empty: all there is.
-        validation: where its validation set comes from; empty: a part of the sources.
-        validation_share: of the documents that are held back for validation where no source of it is named.
-        validation_bytes: of the validation set, at most.
+        name: Name of the category in the mixes of a study.
+        sources: Sources of its documents, read one after the other.
+        max_bytes: Maximum UTF-8 bytes to read, divided among the sources by weight. Empty: no limit.
+        validation: Source of the validation set; empty: a part of the sources.
+        validation_share: Share of the documents that is held out for validation, where it has no source.
+        validation_bytes: Maximum bytes of the validation set.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -91,16 +91,16 @@ class CategoryConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What models are trained on.
+    """The training data.
 
     Args:
-        name: of the data, as its file is named.
-        categories: what a mix is made of.
-        tokenizer: a tokenizer.json file; empty: train one on the categories.
-        vocab_size: of the tokenizer that is trained, tokens.
-        tokenizer_bytes: of text that it is trained on.
-        preset: which embedded corpora are made; it plays no part for other data.
-        zipf_exponent: decay of an entity's mentions with its rank; 0: equal mentions.
+        name: Name of the data, equal to its file's.
+        categories: Categories that a mix consists of.
+        tokenizer: A tokenizer.json file; empty: train one on the categories.
+        vocab_size: Vocabulary of the trained tokenizer, tokens.
+        tokenizer_bytes: Text that the tokenizer is trained on, bytes.
+        preset: Size of the embedded corpora. It has no effect on other data.
+        zipf_exponent: Decay of an entity's mentions with its rank; 0: equal mentions.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -127,14 +127,14 @@ class EvalSetConfig:
     r"""A set of items to measure: a prompt, and the completion whose NLL counts.
 
     Args:
-        name: of the set.
+        name: Name of the set.
         path: ``embedded:NAME``, a folder or file of parquet, jsonl or csv, or a hub id.
-        config: of a hub data set; empty: its default.
-        split: of a hub data set.
-        prompt: a template over the columns, as in ``Question: {question}\nAnswer:``; empty: the whole text counts.
-        completion: a template over the columns, of what is measured.
-        max_items: the first so many; empty: all.
-        where: of a column, the values whose rows count, as in ``{subject: [anatomy]}``; empty: all rows.
+        config: Configuration of a hub data set; empty: its default.
+        split: Split of a hub data set.
+        prompt: Template over the columns, as in ``Question: {question}\nAnswer:``; empty: the whole text counts.
+        completion: Template over the columns, for the text that is measured.
+        max_items: Number of first items that are measured; empty: all.
+        where: Values by column whose rows count, as in ``{subject: [anatomy]}``; empty: all rows.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -154,10 +154,10 @@ class SkillConfig:
     """A skill: the mean over its sets of the NLL of the right answer.
 
     Args:
-        name: of the skill.
-        hypothesis: the sets that decide.
-        held_out: other sets, which confirm; empty: none do.
-        category: of the training data that the skill lives on, whose share its optimum is told against; empty: none.
+        name: Name of the skill.
+        hypothesis: Evaluation sets that decide a verdict.
+        held_out: Other evaluation sets, which confirm a verdict; empty: none.
+        category: Category of the training data that the skill depends on; empty: none.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -173,12 +173,12 @@ class SkillConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SkillsConfig:
-    """The skills measured on every run, and the sets they are made of.
+    """The skills that every run is measured on, and their evaluation sets.
 
     Args:
-        name: of this choice of skills, as its file is named.
-        sets: that are measured; one that no skill names is told without a verdict.
-        skills: each made of some sets.
+        name: Name of this choice of skills, equal to its file's.
+        sets: Evaluation sets that are measured. A set without a skill gets no verdict.
+        skills: Skills, each the mean of some sets.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -201,11 +201,11 @@ class SkillsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What the dial N does not settle about the model.
+    """The shape of a model beside its size N.
 
     Args:
-        context: tokens of a sequence, in training and in evaluation.
-        head_dim: width of an attention head; larger models have wider ones.
+        context: Tokens of a sequence, in training and in evaluation.
+        head_dim: Width of an attention head; larger models have wider heads.
         depth_coefficient: c of the depth, max(2, c N^e) layers.
         depth_exponent: e of the depth.
     """
@@ -317,27 +317,27 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-    """Which points make the study, and how they are judged.
+    """The points of a study, and the statistics of its analysis.
 
     Args:
-        name: of the study, and of its experiments in MLflow.
-        data: name in conf/ that the study takes where the command names no other.
-        skills: the same for the skills.
-        mixes: shares of the categories; the first is the base.
-        mix_multipliers: factors by category. Each multiplies the category's weight in the base mix and adds one mix
+        name: Name of the study, and of its experiments in MLflow.
+        data: Name in conf/data, where the command names no other.
+        skills: Name in conf/skills, where the command names no other.
+        mixes: Shares of the categories; the first mix is the base.
+        mix_multipliers: Factors by category. Each multiplies the category's weight in the base mix and adds one mix
             (Roberts et al. 2025).
-        budgets: of the isoFLOP grid, FLOP (6 N D).
-        sizes: models at each budget.
-        span: sizes run from the expected optimum / span to optimum x span.
-        n_params: least and largest size; those beyond are left out.
+        budgets: Budgets of the isoFLOP grid, FLOP (6 N D).
+        sizes: Number of models at each budget.
+        span: Range of the sizes, from the expected optimum / span to the optimum x span.
+        n_params: Smallest and largest size of the grid.
         optimum_coefficient: c of the expected optimum c C^e.
         optimum_exponent: e of the expected optimum.
-        seeds: replicates at each budget; one number for all, or one a budget.
-        first_seed: of the first replicate.
-        aggregate: weights of evaluation sets in the reference (``val/CATEGORY``: a category's validation set); empty:
-            the validation sets by the mix.
-        resamples: that intervals rest on.
-        level: of the intervals.
+        seeds: Replicates at each budget: one number for all, or one for each budget.
+        first_seed: Seed of the first replicate.
+        aggregate: Weights of evaluation sets in the reference (``val/CATEGORY``: a category's validation set). Empty:
+            the validation sets, weighted by the mix.
+        resamples: Number of resamples for the intervals.
+        level: Level of the intervals, 0 to 1.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -368,7 +368,7 @@ class StudyConfig:
 
     @property
     def mix_values(self) -> tuple[Mix, ...]:
-        """The mixes, those made by multiplying included, each once; checked."""
+        """The mixes, with those of ``mix_multipliers``, each once; checked."""
         base = Mix(self.mixes[0])
         named = [Mix(shares) for shares in self.mixes]
         made = [base.multiply(name, factor) for name, factors in self.mix_multipliers.items() for factor in factors]
@@ -377,26 +377,26 @@ class StudyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """What the sampler may run, what it is to learn, and when it stops (``skillscale.sampler.study`` fills in the rest).
+    """The runs that the sampler may make, its targets, and when it stops. The study fills in empty values.
 
     Args:
-        flops_min: least 6 N D of one run, FLOP; null: a thousandth of flops_max.
-        flops_max: largest 6 N D of one run, FLOP; null: the largest budget of the study, or run of the table.
-        n_params: least and largest N.
-        n_tokens: least and largest D.
-        ratio: least and largest D / N.
-        sizes: the only N there are.
-        mixes: that may be trained on, the first asked about.
-        max_epochs: how often a run may see a category's tokens.
-        replicates: runs of one point, each with another seed.
-        overhead: FLOP that a run costs beside its own.
-        budget: FLOP for all sampled runs.
-        runs: how many those are at most.
-        share_after_grid: share of its grid's FLOPs and runs that ``main`` has for sampled ones.
-        target_skills: skills to learn about.
-        weights: of skills, 1 by default.
-        target_flops: computes at which optima are asked, FLOP.
-        target_half_width: half width of the widest interval, in ln N, that is enough.
+        flops_min: Smallest 6 N D of one run, FLOP; null: a thousandth of flops_max.
+        flops_max: Largest 6 N D of one run, FLOP; null: the largest budget of the study, or run of the table.
+        n_params: Smallest and largest N.
+        n_tokens: Smallest and largest D, tokens.
+        ratio: Smallest and largest D / N.
+        sizes: The sizes N that exist; empty: any, or the ladder of our models.
+        mixes: Mixes that may be trained on; targets are on the first.
+        max_epochs: Epochs of a category's tokens that a run may take.
+        replicates: Maximum runs of one point, each with another seed.
+        overhead: Cost of starting a run, FLOP.
+        budget: Compute of all sampled runs, FLOP.
+        runs: Maximum number of sampled runs.
+        share_after_grid: Share of the grid's FLOPs and runs that ``main`` adds as sampled runs.
+        target_skills: Skills to learn about.
+        weights: Weights of skills, 1 by default.
+        target_flops: Budgets C of the optima to learn, FLOP.
+        target_half_width: Half width of the widest interval, in ln N, at which sampling stops.
     """
 
     __pydantic_config__ = _STRICT_KEYS
@@ -495,8 +495,8 @@ class Config:
         weights = self.study.aggregate.values()
         if weights and (min(weights) < 0 or sum(weights) <= 0):
             raise InputError(
-                f"study.aggregate must have weights from 0, not all 0, but it is {dict(self.study.aggregate)}; leave "
-                "it empty to weigh the validation sets by the mix"
+                f"study.aggregate must have weights from 0, not all 0, but it is {dict(self.study.aggregate)}. Make "
+                "it empty to weight the validation sets by the mix."
             )
         sets = {item_set.name for item_set in self.skills.sets} | {f"val/{name}" for name in self.data.category_names}
         for name in self.study.aggregate:
@@ -506,7 +506,7 @@ class Config:
                 )
 
     def as_dict(self) -> dict[str, Any]:
-        """The resolved settings as plain values, ready for YAML or JSON."""
+        """Return the resolved settings as plain values for YAML or JSON."""
         return {noun: to_plain(getattr(self, noun)) for noun in NOUNS}
 
     @property
@@ -515,6 +515,8 @@ class Config:
         whole = self.as_dict()
         whole["train"] = to_plain(self.train.arithmetic)
         del whole["study"], whole["sample"], whole["laws"]
+        # The name of version 0.1, as hashes and stored studies have it
+        whole["data"]["popularity"] = whole["data"].pop("zipf_exponent")
         whole["skills"]["sets"] = [kept_settings(item_set) for item_set in whole["skills"]["sets"]]
         return whole
 
@@ -537,7 +539,7 @@ def check_mix(mix: Mix, data: DataConfig) -> None:
 
 
 def kept_settings(evaluation_set: Mapping[str, Any]) -> dict[str, Any]:
-    """A set's settings without an empty ``where``: what was measured before there was one keeps its name."""
+    """Return a set's settings without an empty ``where``, so that older measurements keep their hash."""
     return {key: value for key, value in evaluation_set.items() if key != "where" or value}
 
 

@@ -27,8 +27,7 @@ from skillscale.laws.optimum.plan import (
     ValidationChoiceCost,
 )
 from skillscale.laws.results import Interval, SizeGap, Verdict
-from skillscale.report.tables import MAX_WIDTH, align_columns
-from skillscale.report.weighted_optima import (
+from skillscale.report.optimum_text import (
     best_mix_as_dict,
     interval_ends,
     loss_text,
@@ -40,6 +39,7 @@ from skillscale.report.weighted_optima import (
     size_text,
     weights_text,
 )
+from skillscale.report.tables import MAX_WIDTH, align_columns
 
 _P_VALUE = re.compile(r" \(p = [^)]*\)")  # differs between skills that have the same warning
 _MAX_WARNINGS = 8  # in the terminal

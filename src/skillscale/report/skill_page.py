@@ -234,8 +234,8 @@ def _missing_mixes(n_mixes: int, skills: Sequence[str], study: SkillStudy) -> st
     )
     if n_mixes < MIN_MIXES:
         return (
-            f"The runs have {plural(n_mixes, 'mix')}. {takes} at least {MIN_MIXES} mixes at one budget. Run `skillscale "
-            "grid --study mix-ablation-hour` and `--study ratio-hour`, and report these studies."
+            f"The runs have {plural(n_mixes, 'mix')}. {takes} at least {MIN_MIXES} mixes at one budget. Run "
+            "`skillscale grid --study mix-ablation-hour` and `--study ratio-hour`, and report these studies."
         )
     if not skills:
         return (

@@ -1,9 +1,9 @@
-"""Tables of runs that others made: files and a mapping of its columns in, runs as the laws want them out.
+"""Tables of runs from anywhere: files and a column map in, runs in the form that the laws need out.
 
-In order: ``read_columns`` (a small YAML: which column is N, D, FLOP, share, loss), then ``read_table``. What can't be
-used is named, and never dropped in silence: a row without N, D or mix costs the row, a loss that is no positive number
-costs that skill of that row alone. What would make every number wrong (a column that is not there, units mixed up,
-shares in percent) is an ``InputError`` with its cure; what may be meant is a note.
+First ``read_columns`` (a small YAML file: which column is N, D, FLOP, share, loss), then ``read_table``. Everything
+that is excluded is named with its reason. A row without N, D or mix is excluded. A loss that is not a positive number
+is excluded alone. Faults that make every number wrong (a missing column, mixed-up units, shares in per cent) are an
+``InputError`` with the cure. Oddities are notes.
 """
 
 from skillscale.runs.column_map import ColumnMap, LossColumns, parse_columns, read_columns

@@ -1,4 +1,4 @@
-"""Which column of a table is what: read from a small YAML, unknown keys refused with the nearest known one."""
+"""The column map of a table: which column is what, read from a small YAML file."""
 
 import math
 from collections.abc import Mapping
@@ -17,14 +17,13 @@ KEYS = (
 )  # fmt: skip
 REQUIRED = ("n_params", "n_tokens", "skills")
 _NUMBERS = ("n_params", "n_tokens", "flops", "budget", "mix")
-_SHOWN = 8
-_BITS = "bits"  # as a unit: of a loss in bits, which becomes one in nats
+_BITS = "bits"  # unit of a loss in bits, which is converted to nats
 _ROUNDING = 2.0**-52  # of each number in a sum of shares or weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossColumns:
-    """The columns of a skill: its loss (nats per token), and the loss's standard error where there is one."""
+    """Columns of a skill: its loss (nats per token), and the standard error of the loss or empty."""
 
     loss: str
     sem: str = ""
@@ -32,9 +31,12 @@ class LossColumns:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """A skill's other columns, by their names among the skills.
+    """Other columns of a skill, by their names among the skills.
 
-    ``held_out``: the mean over the split that confirms; ``hypothesis_sets``, ``held_out_sets``: the data sets of both.
+    Args:
+        held_out: mean over the split that confirms.
+        hypothesis_sets: data sets of the hypothesis split.
+        held_out_sets: data sets of the held-out split.
     """
 
     held_out: str
@@ -43,15 +45,17 @@ class Split:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All of them."""
+        """Names of all these columns."""
         return tuple(filter(None, (self.held_out, *self.hypothesis_sets, *self.held_out_sets)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Join:
-    """Another file beside the table, whose columns are added to the rows that agree with one of its own.
+    """Another file in the same folder, whose columns are added to the matching rows.
 
-    ``by``: columns of the table by which to find the row, each with the column of the other file that it must equal.
+    Args:
+        file: name of the file.
+        by: columns of the table that identify the row, each with the column of the other file that it must equal.
     """
 
     file: str
@@ -60,18 +64,30 @@ class Join:
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnMap:
-    """Which column of a table is what. Empty: the table has none.
+    """The meaning of the columns of a table. An empty name means that the table has no such column.
 
-    ``n_params`` by convention of N, the first by default (one column alone has the convention ""); ``mix`` by category,
-    or ``mix_name``: a column of names of data sets; ``run``: rows that share these are checkpoints of one run;
-    ``where``: the values that a row must have; ``validation``: weights of skills, by aggregate; ``units``: what a
-    column is multiplied by, by key or by skill; ``splits``: by skill, which others are its held-out split and its data
-    sets, and ``sets``: those that are validation sets, so that neither are judged as skills; ``categories``: the mix's
-    category that belongs to a skill; ``perplexity``: skills whose column holds exp(loss); ``purpose``: a column with
-    text in the rows that a sampler chose, which stand at no isoFLOP budget; ``join``: another file with more columns.
+    Args:
+        n_params: columns of N by convention; the first is the default, and a single column has the convention "".
+        n_tokens: column of D.
+        skills: columns of the losses, by skill.
+        flops: column of C, FLOP.
+        budget: column of the nominal budget, FLOP.
+        run: columns that name the run; rows that share them are checkpoints of one run.
+        mix: columns of shares, by category.
+        mix_name: column of names of data sets.
+        seed: column of seeds.
+        where: values that a row must have, by column.
+        validation: weights of skills, by aggregate.
+        units: factors of columns, by key or by skill.
+        splits: held-out split and data sets of a skill.
+        categories: category of the mix that belongs to a skill.
+        sets: skills that are validation sets.
+        perplexity: skills whose column holds exp(loss).
+        purpose: column with text in the rows that a sampler chose, which are at no isoFLOP budget.
+        join: another file with more columns.
 
     Raises:
-        InputError: names that clash, an aggregate of skills that are not there, a unit of nothing.
+        InputError: names that clash, an aggregate of unknown skills, or a unit of an unknown column.
     """
 
     n_params: Mapping[str, str]
@@ -95,7 +111,7 @@ class ColumnMap:
 
     def __post_init__(self) -> None:
         _check_splits(self)
-        for name in (*self.skills, *(one for one in self.validation if one != AGGREGATE)):
+        for name in (*self.skills, *(aggregate for aggregate in self.validation if aggregate != AGGREGATE)):
             check_skill_name(name)
         for name, weights in self.validation.items():
             _check_aggregate(name, weights, tuple(self.skills))
@@ -107,10 +123,10 @@ class ColumnMap:
                 raise InputError(f"the unit of {name} must be a number above 0, as in 1e6, but it is {unit}")
         for name in self.perplexity:
             if self.unit("skills", name) != 1:
-                raise InputError(f"{name} is a perplexity, which has no unit; leave it out of units, or of perplexity")
+                raise InputError(f"{name} is a perplexity, which has no unit. Remove it from units or from perplexity.")
 
     def key_columns(self) -> list[tuple[str, str]]:
-        """Every column with the key that names it."""
+        """Return each column with the key that names it."""
         pairs = [(f"n_params.{name}".rstrip("."), column) for name, column in self.n_params.items()]
         pairs += [("n_tokens", self.n_tokens), ("flops", self.flops), ("budget", self.budget), ("seed", self.seed)]
         pairs += [("purpose", self.purpose)]
@@ -122,7 +138,7 @@ class ColumnMap:
         return [(key, column) for key, column in pairs if column]
 
     def size_column(self, convention: str = "") -> str:
-        """The column of N under a convention; empty: the first.
+        """Return the column of N under a convention, the first if it is empty.
 
         Raises:
             InputError: there is no such convention.
@@ -137,25 +153,26 @@ class ColumnMap:
         return self.n_params[convention]
 
     def unit(self, key: str, skill: str = "") -> float:
-        """What a column is multiplied by."""
+        """Return the factor of a column."""
         return self.units.get(skill, 1.0) * self.units.get(key, 1.0) if skill else self.units.get(key, 1.0)
 
 
 def read_columns(path: Path | str) -> ColumnMap:
-    """The mapping of a table's columns, from a YAML file.
+    """Return the column map of a YAML file.
 
     Raises:
-        InputError: no YAML, unknown keys, or values that name no column.
+        InputError: the file is not YAML, has unknown keys, or values that name no column.
     """
     return parse_columns(read_yaml(Path(path)), place=str(path))
 
 
-def parse_columns(raw: Mapping[str, Any], *, place: str = "the mapping of columns") -> ColumnMap:
-    """The mapping of a table's columns, from plain values as a YAML file holds them.
+def parse_columns(raw: Mapping[str, Any], *, place: str = "the column map") -> ColumnMap:
+    """Return the column map of plain values.
 
     Args:
-        raw: ``{"n_params": "params", "n_tokens": "tokens", "skills": {"code": "loss_code"}, ...}``; see docs/guide/howto/own-runs.md.
-        place: where the values come from, for messages.
+        raw: values as in ``{"n_params": "params", "n_tokens": "tokens", "skills": {"code": "loss_code"}}``; see
+            docs/guide/howto/own-runs.md.
+        place: name of the file in messages.
 
     Raises:
         InputError: unknown keys, or values that name no column.
@@ -174,7 +191,7 @@ def parse_columns(raw: Mapping[str, Any], *, place: str = "the mapping of column
         skills=_skills(raw["skills"]),
         flops=_column("flops", raw.get("flops", "")),
         budget=_column("budget", raw.get("budget", "")),
-        run=tuple(_column("run", one) for one in _listed(raw.get("run"))),
+        run=tuple(_column("run", name) for name in _as_list(raw.get("run"))),
         mix=shares,
         mix_name="" if shares else _column("mix", mix or ""),
         seed=_column("seed", raw.get("seed", "")),
@@ -183,29 +200,31 @@ def parse_columns(raw: Mapping[str, Any], *, place: str = "the mapping of column
         units={str(key): _unit(str(key), value) for key, value in _mapping("units", raw).items()},
         splits={str(key): _split(str(key), value) for key, value in _mapping("splits", raw).items()},
         categories={str(key): _column("categories", value) for key, value in _mapping("categories", raw).items()},
-        sets=tuple(_column("sets", one) for one in _listed(raw.get("sets"))),
-        perplexity=tuple(_column("perplexity", one) for one in _listed(raw.get("perplexity"))),
+        sets=tuple(_column("sets", name) for name in _as_list(raw.get("sets"))),
+        perplexity=tuple(_column("perplexity", name) for name in _as_list(raw.get("perplexity"))),
         purpose=_column("purpose", raw.get("purpose", "")),
         join=_join(raw.get("join")),
     )
 
 
 def _check_splits(columns: "ColumnMap") -> None:
-    """Refuse a split or a set that names no skill, or names one to be judged."""
-    known = tuple(columns.skills)
-    named = [(f"splits.{skill}", name) for skill, one in columns.splits.items() for name in (skill, *one.names)]
-    named += [(key, name) for key in ("sets", "perplexity") for name in getattr(columns, key)]
-    named += [("categories", name) for name in columns.categories]
-    for key, name in named:
-        if name not in known:
+    """Refuse a split or set that names no skill, or a skill that has a split."""
+    skills = tuple(columns.skills)
+    references = [
+        (f"splits.{skill}", name) for skill, split in columns.splits.items() for name in (skill, *split.names)
+    ]
+    references += [(key, name) for key in ("sets", "perplexity") for name in getattr(columns, key)]
+    references += [("categories", name) for name in columns.categories]
+    for key, name in references:
+        if name not in skills:
             raise InputError(
-                f"{key} names no skill: {name!r}{did_you_mean(name, known)}; there are {join_first(known)}"
+                f"{key} names no skill: {name!r}{did_you_mean(name, skills)}; there are {join_first(skills)}"
             )
-    parts = [*columns.sets, *(name for one in columns.splits.values() for name in one.names)]
+    parts = [*columns.sets, *(name for split in columns.splits.values() for name in split.names)]
     for name in columns.splits:
         if name in parts:
             raise InputError(
-                f"{name} has a split of its own, and is part of another or a validation set; it is one or the other"
+                f"{name} has a split, and is also part of another split or a validation set. Choose one of these."
             )
 
 
@@ -216,24 +235,25 @@ def _split(skill: str, value: Any) -> Split:
             f"splits.{skill} must name its held-out column, as in {{held_out: {skill}_test}}, or its hypothesis_sets "
             f"and held_out_sets, but it is {value!r}"
         )
-    sets = {key: tuple(_column(key, one) for one in _listed(value.get(key))) for key in keys[1:]}
+    sets = {key: tuple(_column(key, name) for name in _as_list(value.get(key))) for key in keys[1:]}
     return Split(held_out=_column("held_out", value.get("held_out", "")), **sets)
 
 
 def _check_aggregate(name: str, weights: Mapping[str, float], skills: tuple[str, ...]) -> None:
     if name in skills:
-        raise InputError(f"validation {name!r} is the name of a skill as well; give it another")
+        raise InputError(f"validation {name!r} is also the name of a skill. Choose another name.")
     for skill in weights:
         if skill not in skills:
             raise InputError(
-                f"validation {name} names no skill: {skill!r}{did_you_mean(skill, skills)}; there are {join_first(skills)}"
+                f"validation {name} names no skill: {skill!r}{did_you_mean(skill, skills)}; there are "
+                f"{join_first(skills)}"
             )
     if not weights or min(weights.values()) < 0 or not 0 < math.fsum(weights.values()) < math.inf:
         raise InputError(f"validation {name} must have weights from 0, not all 0, but it is {dict(weights)}")
 
 
 def _weights(name: str, value: Any) -> dict[str, float]:
-    """Weights that sum to 1, so that an aggregate is a loss as well."""
+    """Return weights that sum to 1, so that an aggregate is a mean loss."""
     if not isinstance(value, Mapping) or not value:
         raise InputError(f"validation {name} must weigh skills, as in {{code: 1, prose: 2}}, but it is {value!r}")
     weights = {str(skill): _number(f"validation {name}", skill, weight) for skill, weight in value.items()}
@@ -244,18 +264,18 @@ def _weights(name: str, value: Any) -> dict[str, float]:
 
 
 def is_one(total: float, count: int) -> bool:
-    """Whether a sum of shares misses 1 by rounding alone: to divide by it again would change their last digits."""
+    """Return whether a sum of shares is 1 up to rounding. Dividing by it again would change the last digits."""
     return abs(total - 1) <= count * _ROUNDING
 
 
 def _skills(value: Any) -> dict[str, LossColumns]:
     if isinstance(value, list):
-        names = [_column("skills", one) for one in value]
+        names = [_column("skills", name) for name in value]
         return {name: LossColumns(loss=name) for name in names}
     if not isinstance(value, Mapping):
         name = _column("skills", value)
         return {name: LossColumns(loss=name)}
-    return {str(name): _skill(str(name), one) for name, one in value.items()}
+    return {str(name): _skill(str(name), columns) for name, columns in value.items()}
 
 
 def _skill(name: str, value: Any) -> LossColumns:
@@ -273,7 +293,7 @@ def _columns_by_name(key: str, value: Any) -> dict[str, str]:
     if isinstance(value, Mapping):
         return {str(name): _column(f"{key}.{name}", column) for name, column in value.items()}
     if isinstance(value, list):
-        return {_column(key, one): _column(key, one) for one in value}
+        return {_column(key, name): _column(key, name) for name in value}
     return {"": _column(key, value)}
 
 
@@ -285,7 +305,7 @@ def _column(key: str, value: Any) -> str:
     return str(value)
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
@@ -305,25 +325,25 @@ def _join(value: Any) -> Join | None:
         return None
     if not isinstance(value, Mapping) or set(value) != {"file", "by"} or not value["by"]:
         raise InputError(
-            "join must name a file beside the table and the column that both have, as in join: {file: sizes.csv, by: "
-            f"model}}, or {{file: runs.csv, by: {{file: Name}}}} where they are named differently, but it is {value!r}"
+            "join must name a file in the folder of the table and a column of both, as in join: {file: sizes.csv, by: "
+            f"model}}, or {{file: runs.csv, by: {{file: Name}}}} for different names, but it is {value!r}"
         )
     by = _columns_by_name("join.by", value["by"] if isinstance(value["by"], Mapping | list) else [value["by"]])
     return Join(file=_column("join.file", value["file"]), by=by)
 
 
 def _unit(key: str, value: Any) -> float:
-    """What a column is multiplied by; ``bits`` makes nats of a loss."""
+    """Return the factor of a column. ``bits`` converts a loss to nats."""
     if value == _BITS and key not in _NUMBERS:
         return math.log(2)
     return _number("units", key, value)
 
 
 def _values(key: Any, value: Any) -> tuple[str | float, ...]:
-    values = _listed(value)
-    if not values or any(isinstance(one, dict | list) for one in values):
+    values = _as_list(value)
+    if not values or any(isinstance(item, dict | list) for item in values):
         raise InputError(f"where.{key} must be a value or a list of values, but it is {value!r}")
-    return tuple(str(one) if isinstance(one, bool) or not isinstance(one, int | float) else one for one in values)
+    return tuple(str(item) if isinstance(item, bool) or not isinstance(item, int | float) else item for item in values)
 
 
 def _number(key: str, name: Any, value: Any) -> float:
@@ -335,7 +355,7 @@ def _number(key: str, name: Any, value: Any) -> float:
 
 
 def as_number(value: str | float) -> float | None:
-    """A number from a number or its text; None where it is none."""
+    """Return a number or the number in a text, None if it has none."""
     try:
         return float(value)
     except ValueError:

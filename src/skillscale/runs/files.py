@@ -1,7 +1,7 @@
-"""Files of runs as rows of cells: one table, a folder of run histories, or result files of the lm-evaluation-harness.
+"""Files of runs as rows of cells: a table, a folder of run histories, or result files of the lm-evaluation-harness.
 
-W&B: the run table that its UI exports, and histories as ``run.history().to_csv`` or a line of JSON a row of
-``scan_history`` write them, a file a run. Only the cells that the mapping of columns names are kept.
+From W&B: the run table that its UI exports, and histories with one file per run, as ``run.history().to_csv`` writes
+them or as JSON lines of ``scan_history``. Only the columns of the column map are kept.
 """
 
 import json
@@ -27,7 +27,7 @@ _PARQUET = (".parquet", ".pq")
 _LINES = (".jsonl", ".ndjson")
 _RESULTS = ".json"
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zip", ".zst")
-_LONGEST = 2**24  # characters of a line of JSON: a row of a history has some hundreds
+_LONGEST = 2**24  # characters of a JSON line; a row of a history has a few hundred
 _STATES = frozenset({"finished", "crashed", "failed", "killed", "running", "pending", "preempting", "preempted"})
 _NO_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # as W&B writes them in JSON
 
@@ -36,9 +36,13 @@ _NO_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  #
 class RawTable:
     """Rows of one or several files.
 
-    ``frame``: the cells that are wanted; ``names``: of all columns that there are; ``labels``: unique names of the
-    rows, None where they have none; ``run``: the column that tells runs apart where the mapping names none;
-    ``excluded``: files or runs that were left out; ``notes``: what is odd.
+    Args:
+        frame: cells of the columns in the column map.
+        names: names of all columns of the files.
+        labels: unique names of the rows, or None.
+        run: column that names the run if the column map has none.
+        excluded: excluded files or runs with reasons.
+        notes: sentences on what is odd.
     """
 
     frame: pd.DataFrame
@@ -50,89 +54,89 @@ class RawTable:
 
 
 def read_raw_table(path: Path, columns: ColumnMap) -> RawTable:
-    """The rows that a mapping of columns is about, joined with another file, without W&B runs that did not finish.
+    """Return the rows with the columns of a column map, joined with another file, without unfinished W&B runs.
 
     Raises:
-        InputError: no such file, one that can't be read, or a join that finds nothing.
+        InputError: there is no such file, it can't be read, or the join matches no row.
     """
-    wanted = {column for _, column in columns.key_columns()} | {STATE, NAME, FILE, STEP}
-    other = _beside(path, columns.join) if columns.join else None
+    names = {column for _, column in columns.key_columns()} | {STATE, NAME, FILE, STEP}
+    joined = _joined_path(path, columns.join) if columns.join else None
     if columns.join:
-        wanted |= set(columns.join.by)
-    sheet = _folder(path, wanted, columns, leave=other) if path.is_dir() else _one(path, wanted, columns)
-    if columns.join and other:
-        sheet = _joined(sheet, columns.join, other, path.name)
-    return _finished(sheet, path.name) if STATE not in columns.where else sheet
+        names |= set(columns.join.by)
+    table = _read_folder(path, names, columns, skip=joined) if path.is_dir() else _read_file(path, names, columns)
+    if columns.join and joined:
+        table = _join_rows(table, columns.join, joined, path.name)
+    return _select_finished(table, path.name) if STATE not in columns.where else table
 
 
 def files_of(path: Path, columns: ColumnMap) -> list[Path]:
-    """The files that are read, in order: what names their content."""
-    other = _beside(path, columns.join) if columns.join else None
-    own = [one for one, _ in _members(path, leave=other)] if path.is_dir() else [path]
-    return [*own, *([other] if other else [])]
+    """Return the files that are read, in order."""
+    joined = _joined_path(path, columns.join) if columns.join else None
+    paths = [file for file, _ in _folder_files(path, skip=joined)] if path.is_dir() else [path]
+    return [*paths, *([joined] if joined else [])]
 
 
-def _one(path: Path, wanted: Set[str], columns: ColumnMap) -> RawTable:
+def _read_file(path: Path, names: Set[str], columns: ColumnMap) -> RawTable:
     if path.suffix.lower() != _RESULTS:
-        sheet = _rows(path, wanted)
-        if _is_history(sheet):  # of one run, unless the mapping tells runs apart
-            sheet = replace(_with_file(sheet, _plain_name(path.name)), run=FILE)
-        return _history(sheet, columns, path.name)
-    return _results([(path, path.name)], columns, path.name)
+        table = _read_rows(path, names)
+        if _is_history(table):  # of one run, unless the column map names runs
+            table = replace(_add_file_column(table, _name_without_suffix(path.name)), run=FILE)
+        return _select_checkpoints(table, columns, path.name)
+    return _read_results([(path, path.name)], columns, path.name)
 
 
-def _results(files: Sequence[tuple[Path, str]], columns: ColumnMap, place: str) -> RawTable:
-    """Checkpoints of the harness; those of one model are one run."""
-    read = read_results(files, columns, place)
-    return RawTable(frame=read.frame, names=tuple(map(str, read.frame.columns)), run=MODEL, excluded=read.excluded,
-                 notes=read.notes)  # fmt: skip
+def _read_results(files: Sequence[tuple[Path, str]], columns: ColumnMap, place: str) -> RawTable:
+    """Return checkpoints of the harness. Those of one model are one run."""
+    results = read_results(files, columns, place)
+    return RawTable(frame=results.frame, names=tuple(map(str, results.frame.columns)), run=MODEL,
+                    excluded=results.excluded, notes=results.notes)  # fmt: skip
 
 
-def _folder(path: Path, wanted: Set[str], columns: ColumnMap, *, leave: Path | None) -> RawTable:
-    """Result files of the harness, or else histories, each of a run of its own."""
-    members = _members(path, leave=leave)
+def _read_folder(path: Path, names_kept: Set[str], columns: ColumnMap, *, skip: Path | None) -> RawTable:
+    """Return result files of the harness, or histories with one run each."""
+    members = _folder_files(path, skip=skip)
     if not members:
         raise InputError(
-            f"{path} has no result files (results_*.json) and no histories (.csv, .jsonl, .parquet); give the folder "
-            "that has"
+            f"{path} has no result files (results_*.json) and no histories (.csv, .jsonl, .parquet). Give a folder "
+            "with such files."
         )
     if members[0][0].suffix.lower() == _RESULTS:
-        return _results(members, columns, path.name)
-    sheets, unusable = [], []
+        return _read_results(members, columns, path.name)
+    tables, excluded = [], []
     for file, name in members:
         try:
-            sheets.append(_with_file(_rows(file, wanted), _plain_name(name)))
+            tables.append(_add_file_column(_read_rows(file, names_kept), _name_without_suffix(name)))
         except InputError as error:
-            unusable.append(ExcludedRun(run_id=name, skill="", reason=str(error)))
-    if not sheets:
-        raise InputError(f"no file of {path} can be read; the first: {unusable[0].reason}")
-    names = tuple(dict.fromkeys(name for sheet in sheets for name in sheet.names))
+            excluded.append(ExcludedRun(run_id=name, skill="", reason=str(error)))
+    if not tables:
+        raise InputError(f"no file of {path} can be read; the first: {excluded[0].reason}")
+    names = tuple(dict.fromkeys(name for table in tables for name in table.names))
     # Columns without a cell would decide on the type of the whole
-    frames = [sheet.frame.dropna(axis=1, how="all") for sheet in sheets]
-    kept = dict.fromkeys(str(name) for sheet in sheets for name in sheet.frame.columns)
+    frames = [table.frame.dropna(axis=1, how="all") for table in tables]
+    kept = dict.fromkeys(str(name) for table in tables for name in table.frame.columns)
     frame = pd.concat(frames, ignore_index=True).reindex(columns=list(kept))
-    whole = RawTable(frame=frame, names=names, run=FILE, excluded=tuple(unusable))
-    return _history(whole, columns, path.name)
+    whole = RawTable(frame=frame, names=names, run=FILE, excluded=tuple(excluded))
+    return _select_checkpoints(whole, columns, path.name)
 
 
-def _members(path: Path, *, leave: Path | None) -> list[tuple[Path, str]]:
-    """The files of a folder with their names in it: result files before all others."""
-    every = [
-        (one, one.relative_to(path).as_posix()) for one in sorted(path.rglob("*")) if one.is_file() and one != leave
+def _folder_files(path: Path, *, skip: Path | None) -> list[tuple[Path, str]]:
+    """Return the files of a folder with their relative names: result files if there are any, otherwise tables."""
+    files = [
+        (file, file.relative_to(path).as_posix()) for file in sorted(path.rglob("*")) if file.is_file() and file != skip
     ]
-    results = [pair for pair in every if pair[0].suffix.lower() == _RESULTS]
-    named = [pair for pair in results if pair[0].name.startswith("results")]
-    tables = [pair for pair in every if _kind(pair[0]) in (*_SEPARATORS, *_PARQUET, *_LINES)]
-    return named or results or tables
+    results = [pair for pair in files if pair[0].suffix.lower() == _RESULTS]
+    result_files = [pair for pair in results if pair[0].name.startswith("results")]
+    tables = [pair for pair in files if _file_kind(pair[0]) in (*_SEPARATORS, *_PARQUET, *_LINES)]
+    return result_files or results or tables
 
 
-def _rows(path: Path, wanted: Set[str] | None) -> RawTable:
-    """The rows of one table; all of its columns where none are named.
+def _read_rows(path: Path, names: Set[str] | None) -> RawTable:
+    """Return the rows of a table with the named columns, or all.
 
     Raises:
-        InputError: no table, or one that can't be read.
+        InputError: the file is no table or can't be read.
     """
-    kind = _kind(path)
+    kind = _file_kind(path)
     if kind not in (*_SEPARATORS, *_PARQUET, *_LINES):
         raise InputError(
             f"{path} must be a .csv, .tsv, .parquet or .jsonl file, a result file (.json) of the "
@@ -145,200 +149,200 @@ def _rows(path: Path, wanted: Set[str] | None) -> RawTable:
             frame = pd.read_parquet(path)
             return RawTable(frame=frame, names=tuple(map(str, frame.columns)))
         if kind in _LINES:
-            return _read_lines(path, wanted)
-        return _read_csv(path, _SEPARATORS[kind], wanted)
+            return _read_lines(path, names)
+        return _read_csv(path, _SEPARATORS[kind], names)
     except InputError:
         raise
     except (OSError, ValueError, UnicodeDecodeError) as error:  # ParserError and EmptyDataError are ValueErrors
         raise InputError(f"{path} can't be read as a table: {' '.join(str(error).split())}") from error
 
 
-def _read_csv(path: Path, separator: str, wanted: Set[str] | None) -> RawTable:
+def _read_csv(path: Path, separator: str, selected: Set[str] | None) -> RawTable:
     names = [str(name) for name in pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]]
-    kept = [name for name in dict.fromkeys(names) if wanted is None or name in wanted]
-    # The default of pandas before 3.1 is off by one in the last digit; later ones refuse to be told
+    kept = [name for name in dict.fromkeys(names) if selected is None or name in selected]
+    # Before pandas 3.1 the default is off by one in the last digit; later versions refuse this option
     exact: dict[str, Any] = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
     frame: pd.DataFrame = pd.read_csv(path, sep=separator, usecols=kept, low_memory=False, **exact)
     return RawTable(frame=frame, names=tuple(names))
 
 
-def _read_lines(path: Path, wanted: Set[str] | None) -> RawTable:
-    """A JSON object a line; what is nested is named ``config.lr``."""
+def _read_lines(path: Path, selected: Set[str] | None) -> RawTable:
+    """Return the rows of a file with one JSON object per line. Nested values are named as in ``config.lr``."""
     names: dict[str, None] = {}
     rows = []
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(iter(lambda: file.readline(_LONGEST + 1), ""), 1):
             if not line.strip():
                 continue
-            cells = dict(_cells(_json_line(line, f"line {number} of {path}")))
+            cells = dict(_flatten(_json_line(line, f"line {number} of {path}")))
             names |= dict.fromkeys(cells)
-            rows.append({name: cell for name, cell in cells.items() if wanted is None or name in wanted})
+            rows.append({name: cell for name, cell in cells.items() if selected is None or name in selected})
     return RawTable(frame=pd.DataFrame(rows), names=tuple(names))
 
 
 def _json_line(line: str, place: str) -> Mapping[str, Any]:
     if len(line) > _LONGEST:
-        raise InputError(f"{place} is longer than {_LONGEST} characters, which no row of a history is; drop it")
+        raise InputError(f"{place} is longer than {_LONGEST} characters, too long for a row of a history. Delete it.")
     try:
         row = json.loads(line, parse_int=float)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{place} is no JSON ({error}); write one object a line, or drop the line") from error
+        raise InputError(f"{place} is not JSON ({error}). Write one object per line, or delete the line.") from error
     if not isinstance(row, dict):
-        raise InputError(f"{place} holds {line.strip()[:40]!r}, and no object; write one object a line")
+        raise InputError(f"{place} holds {line.strip()[:40]!r}, which is no object. Write one object per line.")
     return row
 
 
-def _cells(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in row.items():
         if isinstance(value, dict):
-            yield from _cells(value, f"{prefix}{name}.")
+            yield from _flatten(value, f"{prefix}{name}.")
         elif not isinstance(value, list):  # histograms and the like
             yield f"{prefix}{name}", _NO_NUMBERS.get(value, value) if isinstance(value, str) else value
 
 
-def _with_file(sheet: RawTable, name: str) -> RawTable:
-    if FILE in sheet.names:
-        return sheet
-    return replace(sheet, frame=sheet.frame.assign(**{FILE: name}), names=(*sheet.names, FILE))
+def _add_file_column(table: RawTable, name: str) -> RawTable:
+    if FILE in table.names:
+        return table
+    return replace(table, frame=table.frame.assign(**{FILE: name}), names=(*table.names, FILE))
 
 
-def _history(sheet: RawTable, columns: ColumnMap, place: str) -> RawTable:
+def _select_checkpoints(table: RawTable, columns: ColumnMap, place: str) -> RawTable:
     """Without the rows of a history at which nothing was evaluated: training logs far more often.
 
     Raises:
-        InputError: it is what a chart exports, which tells neither N nor D.
+        InputError: it is the export of a chart, which has neither N nor D.
     """
-    ends = [name for name in sheet.names if name.endswith(("__MIN", "__MAX"))]
-    if ends and len(ends) >= len(sheet.names) // 2:
+    ends = [name for name in table.names if name.endswith(("__MIN", "__MAX"))]
+    if ends and len(ends) >= len(table.names) // 2:
         raise InputError(
             f"{place} is the export of a W&B chart (it has {ends[0]!r}), a curve a column; export the run table, or "
             "the history of each run, as docs/guide/howto/own-runs.md says"
         )
-    losses = [one.loss for one in columns.skills.values() if one.loss in sheet.frame.columns]
-    if not _is_history(sheet) or not losses:
-        return sheet
-    told = sheet.frame[losses].notna().any(axis=1).to_numpy()
-    if told.all():
-        return sheet
-    note = f"{(~told).sum()} of {len(told)} rows of the history tell no loss that skills names, and are no checkpoints"
-    return replace(sheet, frame=sheet.frame[told].reset_index(drop=True), notes=(*sheet.notes, note))
+    losses = [column.loss for column in columns.skills.values() if column.loss in table.frame.columns]
+    if not _is_history(table) or not losses:
+        return table
+    has_loss = table.frame[losses].notna().any(axis=1).to_numpy()
+    if has_loss.all():
+        return table
+    note = f"{(~has_loss).sum()} of {len(has_loss)} rows of the history have no loss of a skill, and are no checkpoints"
+    return replace(table, frame=table.frame[has_loss].reset_index(drop=True), notes=(*table.notes, note))
 
 
-def _is_history(sheet: RawTable) -> bool:
-    """A run table has the last step of each run, but also its state."""
-    return STEP in sheet.names and STATE not in sheet.names
+def _is_history(table: RawTable) -> bool:
+    """Return whether the table is a history. A run table also has the last step of each run, but with its state."""
+    return STEP in table.names and STATE not in table.names
 
 
-def _beside(path: Path, join: Join) -> Path:
-    """The joined file: in the folder that is read, or in that of the table."""
+def _joined_path(path: Path, join: Join) -> Path:
+    """Return the path of the joined file, in the folder that is read or the folder of the table."""
     return (path if path.is_dir() else path.parent) / join.file
 
 
-def _joined(sheet: RawTable, join: Join, other: Path, place: str) -> RawTable:
-    """The rows with the columns of the row of the other file that they agree with.
+def _join_rows(table: RawTable, join: Join, joined: Path, place: str) -> RawTable:
+    """Return the rows with the columns of the matching row of the other file.
 
     Raises:
-        InputError: a column is not there, the other file has a row twice, or no row agrees.
+        InputError: a column is missing, the other file has a row twice, or no row matches.
     """
-    more = _rows(other, None)
+    more = _read_rows(joined, None)
     for name, names, where in (
-        *((name, sheet.names, place) for name in join.by),
-        *((name, more.names, other.name) for name in join.by.values()),
+        *((name, table.names, place) for name in join.by),
+        *((name, more.names, joined.name) for name in join.by.values()),
     ):
         if name not in names:
-            raise InputError(f"join goes by {name!r}, which {where} lacks; it has {join_first(names)}")
-    own, theirs = _keys(sheet.frame[list(join.by)]), _keys(more.frame[list(join.by.values())])
+            raise InputError(f"join uses {name!r}, which {where} lacks; it has {join_first(names)}")
+    keys, other_keys = _row_keys(table.frame[list(join.by)]), _row_keys(more.frame[list(join.by.values())])
     place_of: dict[tuple[str, ...], int] = {}
-    for at, key in enumerate(theirs):
+    for at, key in enumerate(other_keys):
         if key in place_of:
-            raise InputError(f"{other.name} has {' '.join(key)} twice; give each one row")
+            raise InputError(f"{joined.name} has {' '.join(key)} twice. Keep one row of each.")
         place_of[key] = at
-    found = np.array([place_of.get(key, -1) for key in own], dtype=int)
-    kept = found >= 0
-    if not kept.any():
+    places = np.array([place_of.get(key, -1) for key in keys], dtype=int)
+    has_match = places >= 0
+    if not has_match.any():
         raise InputError(
-            f"no row of {place} is in {other.name}: by {', '.join(join.by)} the one has {_some_keys(own)}, the other "
-            f"{_some_keys(theirs)}"
+            f"no row of {place} has a match in {joined.name}: by {', '.join(join.by)} the table has "
+            f"{_list_keys(keys)}, the other file {_list_keys(other_keys)}"
         )
-    lost = dict.fromkeys(key for key, there in zip(own, kept, strict=True) if not there)
-    extra = [name for name in more.frame.columns if name not in sheet.frame.columns]
-    added = more.frame[extra].iloc[found[kept]].reset_index(drop=True)
-    unused = len(theirs) - len(set(found[kept].tolist()))
+    lost = dict.fromkeys(key for key, has_place in zip(keys, has_match, strict=True) if not has_place)
+    extra = [name for name in more.frame.columns if name not in table.frame.columns]
+    added = more.frame[extra].iloc[places[has_match]].reset_index(drop=True)
+    unused = len(other_keys) - len(set(places[has_match].tolist()))
     return replace(
-        _taken(sheet, kept, [(" ".join(key), f"{other.name} has no row of it") for key in lost]),
-        frame=pd.concat([sheet.frame[kept].reset_index(drop=True), added], axis=1),
-        names=tuple(dict.fromkeys([*sheet.names, *more.names])),
+        _keep_rows(table, has_match, [(" ".join(key), f"{joined.name} has no row for it") for key in lost]),
+        frame=pd.concat([table.frame[has_match].reset_index(drop=True), added], axis=1),
+        names=tuple(dict.fromkeys([*table.names, *more.names])),
         notes=(
-            *sheet.notes,
-            *([f"{unused} of {len(theirs)} rows of {other.name} are of no run here"] if unused else []),
+            *table.notes,
+            *([f"{unused} of {len(other_keys)} rows of {joined.name} match no run"] if unused else []),
         ),
     )
 
 
-def _finished(sheet: RawTable, place: str) -> RawTable:
-    """Without the W&B runs that did not finish, and with the rows of a run table named as the runs are.
+def _select_finished(table: RawTable, place: str) -> RawTable:
+    """Return the table without unfinished W&B runs, with rows of a run table named after the runs.
 
     Raises:
         InputError: no run has finished.
     """
-    if STATE not in sheet.frame.columns:
-        return sheet
-    states = sheet.frame[STATE].astype(str).str.lower().to_numpy()
+    if STATE not in table.frame.columns:
+        return table
+    states = table.frame[STATE].astype(str).str.lower().to_numpy()
     if not set(states) <= _STATES:
-        return sheet
-    labels = _labels(sheet)
+        return table
+    labels = _run_labels(table)
     kept = states == "finished"
     if not kept.any():
         raise InputError(
             f"no run of {place} is finished (State is {', '.join(sorted(set(states)))}); only finished runs are read, "
             "unless where names the states that count, as in where: {State: [finished, crashed]}"
         )
-    runs = sheet.frame[sheet.run].astype(str) if sheet.run else pd.Series(labels)
-    left = dict.fromkeys((run, f"it is {state}, not finished") for run, state in zip(runs, states, strict=True)
+    runs = table.frame[table.run].astype(str) if table.run else pd.Series(labels)
+    unfinished = dict.fromkeys((run, f"it is {state}, not finished") for run, state in zip(runs, states, strict=True)
                          if state != "finished")  # fmt: skip
-    taken = _taken(replace(sheet, labels=None if sheet.run else labels), kept, list(left))
-    return replace(taken, frame=sheet.frame[kept].reset_index(drop=True))
+    taken = _keep_rows(replace(table, labels=None if table.run else labels), kept, list(unfinished))
+    return replace(taken, frame=table.frame[kept].reset_index(drop=True))
 
 
-def _labels(sheet: RawTable) -> tuple[str, ...]:
-    """The names that the runs have in W&B, where each row is one; with the row where several have one."""
-    if NAME not in sheet.frame.columns:
-        return tuple(f"row {at}" for at in range(1, len(sheet.frame) + 1))
-    names = sheet.frame[NAME].astype(str)
+def _run_labels(table: RawTable) -> tuple[str, ...]:
+    """Return the names of the runs in W&B, one per row, with the row number where several share a name."""
+    if NAME not in table.frame.columns:
+        return tuple(f"row {at}" for at in range(1, len(table.frame) + 1))
+    names = table.frame[NAME].astype(str)
     twice = names.duplicated(keep=False)
     rows = enumerate(zip(names, twice, strict=True), 1)
     return tuple(f"row {at} {name}" if again else name for at, (name, again) in rows)
 
 
-def _taken(sheet: RawTable, kept: npt.NDArray[np.bool_], left: Sequence[tuple[str, str]]) -> RawTable:
-    """The names of the rows that are kept, and the others as left out."""
-    labels = sheet.labels and tuple(label for label, there in zip(sheet.labels, kept, strict=True) if there)
-    unusable = tuple(ExcludedRun(run_id=run, skill="", reason=why) for run, why in left)
-    return replace(sheet, labels=labels, excluded=sheet.excluded + unusable)
+def _keep_rows(table: RawTable, kept: npt.NDArray[np.bool_], excluded_rows: Sequence[tuple[str, str]]) -> RawTable:
+    """Return the table with the labels of the kept rows, and the others as excluded."""
+    labels = table.labels and tuple(label for label, keep in zip(table.labels, kept, strict=True) if keep)
+    excluded = tuple(ExcludedRun(run_id=run, skill="", reason=why) for run, why in excluded_rows)
+    return replace(table, labels=labels, excluded=table.excluded + excluded)
 
 
-def _keys(frame: pd.DataFrame) -> list[tuple[str, ...]]:
-    """Cells as text, whole numbers without a fraction."""
-    return [tuple(_plain(cell) for cell in row) for row in frame.itertuples(index=False)]
+def _row_keys(frame: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Return the cells of each row as text."""
+    return [tuple(_cell_text(cell) for cell in row) for row in frame.itertuples(index=False)]
 
 
-def _plain(cell: Any) -> str:
+def _cell_text(cell: Any) -> str:
     return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
 
 
-def _some_keys(keys: Sequence[tuple[str, ...]]) -> str:
+def _list_keys(keys: Sequence[tuple[str, ...]]) -> str:
     return join_first([" ".join(key) for key in dict.fromkeys(keys)])
 
 
-def _plain_name(name: str) -> str:
-    """``a/b`` for a/b.csv.gz."""
+def _name_without_suffix(name: str) -> str:
+    """Return a name without suffixes, as ``a/b`` for a/b.csv.gz."""
     path = Path(name)
     while path.suffix.lower() in (*_COMPRESSED, *_SEPARATORS, *_PARQUET, *_LINES):
         path = path.with_suffix("")
     return path.as_posix()
 
 
-def _kind(path: Path) -> str:
+def _file_kind(path: Path) -> str:
     plain = path.with_suffix("") if path.suffix.lower() in _COMPRESSED else path
     return plain.suffix.lower()
 

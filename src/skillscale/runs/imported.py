@@ -1,4 +1,4 @@
-"""The table of an imported study, and the table that the runs of another MLflow experiment make."""
+"""The table of an imported study, and the table of the runs of another MLflow experiment."""
 
 import json
 import math
@@ -22,42 +22,42 @@ from skillscale.runs import (
 )
 from skillscale.tracking import ExternalRun, Study, StudyStore
 
-_WORDS = ("run_id", "cluster", "mix", "seed")  # columns of runs that are no floats
-_KINDS = ("params", "metrics", "tags")
-_UNKNOWN = frozenset({"", "nan", "none", "null"})
+_TEXT_COLUMNS = ("run_id", "cluster", "mix", "seed")  # columns of runs that are no floats
+_KEY_KINDS = ("params", "metrics", "tags")
+_MISSING_TEXTS = frozenset({"", "nan", "none", "null"})
 
 
-def imported_table(registry: StudyStore, study: Study) -> RunTable | None:
-    """The imported runs of a study as the table that they were read from; None if the study was begun by training.
+def imported_table(store: StudyStore, study: Study) -> RunTable | None:
+    """Return the imported runs of a study as a table, or None if the study has trained runs.
 
-    Where several tables were imported, they follow one another; a category that one of them lacks has no share in it.
+    Several imported tables are concatenated. A category that one of them lacks has a share of 0 there.
     """
-    imports = registry.imports(study)
+    imports = store.imports(study)
     if imports is None:
         return None
-    # A table that was mended or has grown since takes the place of its former self
-    sources = list({one.name: json.loads(one.described) for one in imports.sources()}.values())
+    # A corrected or longer table replaces its earlier version
+    sources = list({source.name: json.loads(source.described) for source in imports.sources()}.values())
     exact = dict(imports.exact())
-    wanted = dict.fromkeys(content for source in sources for content in source["rows"])
-    rows = [json.loads(exact[content]) | {"content": content} for content in wanted if content in exact]
+    contents = dict.fromkeys(content for source in sources for content in source["rows"])
+    rows = [json.loads(exact[content]) | {"content": content} for content in contents if content in exact]
     table = _table_of_rows(rows, sources)
     notes = table.notes
-    if len(rows) < len(wanted):
-        notes += (f"{len(wanted) - len(rows)} of {len(wanted)} rows are not imported yet; run the import again",)
+    if len(rows) < len(contents):
+        notes += (f"{len(contents) - len(rows)} of {len(contents)} rows are not imported yet; run the import again",)
     if len(exact) > len(rows):
-        notes += (f"{len(exact) - len(rows)} imported runs are no longer in their table, and left out",)
+        notes += (f"{len(exact) - len(rows)} imported runs are no longer in their table, and are excluded",)
     return replace(table, notes=notes)
 
 
 def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, convention: str, place: str) -> RunTable:
-    """The finished runs of an MLflow experiment as a table; the others are named as unusable.
+    """Return the finished runs of an MLflow experiment as a table. The others are excluded.
 
     Args:
-        runs: of one experiment.
-        columns: which of ``params.NAME``, ``metrics.NAME``, ``tags.NAME``, ``run_id`` and ``run_name`` is what; a bare
-            NAME where only one of them has it.
-        convention: of N; empty: the first.
-        place: where the runs are from, for messages.
+        runs: runs of one experiment.
+        columns: column map with the names ``params.NAME``, ``metrics.NAME``, ``tags.NAME``, ``run_id`` and
+            ``run_name``. A bare NAME is enough if it is unique.
+        convention: convention of N; empty: the first.
+        place: name of the experiment in messages.
 
     Raises:
         InputError: no run is finished, a name that none or several have, or what makes a table unusable.
@@ -66,11 +66,11 @@ def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, conv
     if not finished:
         statuses = ", ".join(sorted({run.status for run in runs})) or "it has no runs"
         raise InputError(f"no run of {place} is FINISHED ({statuses}); only finished runs are imported")
-    known = list(dict.fromkeys(key for run in finished for key in run.told))
-    found = {column: _full_name(column, known, place) for _, column in columns.key_columns()}
-    read = {name: [_cell(run.told.get(full)) for run in finished] for name, full in found.items() if full}
-    # The other names are there for the message on one that no run has
-    frame = pd.DataFrame({**dict.fromkeys(known), **read}, index=range(len(finished)))
+    keys = list(dict.fromkeys(key for run in finished for key in run.told))
+    full_names = {column: _find_key(column, keys, place) for _, column in columns.key_columns()}
+    cells = {name: [_cell_value(run.told.get(key)) for run in finished] for name, key in full_names.items() if key}
+    # The other names are for the message on a missing one
+    frame = pd.DataFrame({**dict.fromkeys(keys), **cells}, index=range(len(finished)))
     labels = [run.run_id for run in finished]
     table = make_run_table(frame, columns, convention=convention, labels=labels, place=place)
     others = tuple(
@@ -79,17 +79,17 @@ def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, conv
         if run.status != "FINISHED"
     )
     by_id = {run.run_id: run for run in finished}
-    full = {name: found[one.loss] for name, one in columns.skills.items()}
-    mended = (_with_nan(one, by_id, full) for one in table.excluded)
-    return replace(table, excluded=(*others, *mended))
+    loss_names = {name: full_names[column.loss] for name, column in columns.skills.items()}
+    excluded = (_name_nan_losses(run, by_id, loss_names) for run in table.excluded)
+    return replace(table, excluded=(*others, *excluded))
 
 
-def _with_nan(one: ExcludedRun, runs: Mapping[str, ExternalRun], full: Mapping[str, str]) -> ExcludedRun:
-    """A loss that was logged as NaN is not one that nobody logged; a table of numbers has NaN for both."""
-    run = runs.get(one.run_id.partition(" ")[0])  # a run of several rows is named after it
-    value = run.told.get(full.get(one.skill, "")) if run and one.skill else None
+def _name_nan_losses(run: ExcludedRun, runs: Mapping[str, ExternalRun], full: Mapping[str, str]) -> ExcludedRun:
+    """Return an excluded loss with its reason: logged as NaN, or not logged. A table of numbers has NaN for both."""
+    external = runs.get(run.run_id.partition(" ")[0])  # a run of several rows is named after it
+    value = external.told.get(full.get(run.skill, "")) if external and run.skill else None
     is_nan = isinstance(value, float) and math.isnan(value)
-    return replace(one, reason="loss is NaN") if is_nan else one
+    return replace(run, reason="loss is NaN") if is_nan else run
 
 
 def _table_of_rows(rows: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[str, Any]]) -> RunTable:
@@ -98,71 +98,73 @@ def _table_of_rows(rows: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[
         for key in ("skills", "sems", "categories")
     )
     weights = {name: weights for source in sources for name, weights in source["weights"].items()}
-    rest = [*(f"mix/{name}" for name in categories), *(f"sem/{name}" for name in sems)]
-    columns = run_columns(skills, (), rest)
+    columns_after = [*(f"mix/{name}" for name in categories), *(f"sem/{name}" for name in sems)]
+    columns = run_columns(skills, (), columns_after)
     runs = pd.DataFrame([{name: row.get(name, math.nan) for name in columns} for row in rows], columns=columns)
-    numbers = [name for name in columns if name not in _WORDS]
+    numbers = [name for name in columns if name not in _TEXT_COLUMNS]
     runs[numbers] = runs[numbers].astype(float)
     runs["seed"] = runs["seed"].astype("int64")
     shares = [f"mix/{name}" for name in categories]
     runs[shares] = runs[shares].fillna(0.0)
     contents = [row["content"] for row in rows]
-    runs = _unique(runs, contents)
+    runs = _with_unique_ids(runs, contents)
     sampled = {content for source in sources for content in source.get("sampled", ())}
     return RunTable(
-        runs=add_aggregates(runs, weights)[run_columns(skills, tuple(weights), rest)],
+        runs=add_aggregates(runs, weights)[run_columns(skills, tuple(weights), columns_after)],
         skills=skills,
         categories=categories,
         weights=weights,
         convention=sources[0]["convention"] if sources else "",
         excluded=tuple(
-            ExcludedRun(run_id=run, skill=skill, reason=why) for one in sources for run, skill, why in one["unusable"]
+            ExcludedRun(run_id=run, skill=skill, reason=why)
+            for source in sources
+            for run, skill, why in source["unusable"]
         ),
-        notes=tuple(note for one in sources for note in one["notes"]),
-        # Studies that were imported before there were splits tell of none
-        splits=tuple(_split(each) for one in sources[:1] for each in one.get("splits", ())),
-        categories_of={skill: name for one in sources for skill, name in one.get("categories_of", {}).items()},
-        validation=tuple(dict.fromkeys(name for one in sources for name in one.get("validation", ()))),
-        sampled=frozenset(run for run, one in zip(runs["run_id"], contents, strict=True) if one in sampled),
+        notes=tuple(note for source in sources for note in source["notes"]),
+        # Old imports have no splits
+        splits=tuple(_skill_columns(split) for source in sources[:1] for split in source.get("splits", ())),
+        categories_of={skill: name for source in sources for skill, name in source.get("categories_of", {}).items()},
+        validation=tuple(dict.fromkeys(name for source in sources for name in source.get("validation", ()))),
+        sampled=frozenset(run for run, content in zip(runs["run_id"], contents, strict=True) if content in sampled),
     )
 
 
-def _split(told: Mapping[str, Any]) -> SkillColumns:
+def _skill_columns(fields: Mapping[str, Any]) -> SkillColumns:
     return SkillColumns(
-        skill=told["skill"], hypothesis=told["hypothesis"], held_out=told["held_out"],
-        hypothesis_sets=tuple(told["hypothesis_sets"]), held_out_sets=tuple(told["held_out_sets"]),
+        skill=fields["skill"], hypothesis=fields["hypothesis"], held_out=fields["held_out"],
+        hypothesis_sets=tuple(fields["hypothesis_sets"]), held_out_sets=tuple(fields["held_out_sets"]),
     )  # fmt: skip
 
 
-def _full_name(name: str, known: Sequence[str], place: str) -> str:
-    """``params.N`` for N where only the params have an N; empty where nothing has."""
-    if name in known:
+def _find_key(name: str, keys: Sequence[str], place: str) -> str:
+    """Return the full key, as ``params.N`` for N, or nothing if no run has it."""
+    if name in keys:
         return name
-    found = [f"{kind}.{name}" for kind in _KINDS if f"{kind}.{name}" in known]
-    if len(found) > 1:
-        raise InputError(f"{name!r} is {' and '.join(found)} in {place}; write which is meant")
-    return found[0] if found else ""
+    candidates = [f"{kind}.{name}" for kind in _KEY_KINDS if f"{kind}.{name}" in keys]
+    if len(candidates) > 1:
+        raise InputError(f"{name!r} is {' and '.join(candidates)} in {place}. Write the full name of one.")
+    return candidates[0] if candidates else ""
 
 
-def _cell(value: str | float | None) -> str | float | None:
-    """MLflow holds every param as text, what is missing as well."""
+def _cell_value(value: str | float | None) -> str | float | None:
+    """Return a cell, None if its text means missing: MLflow stores params as text."""
     if isinstance(value, str):
-        return None if value.strip().lower() in _UNKNOWN else value
+        return None if value.strip().lower() in _MISSING_TEXTS else value
     return value
 
 
 def metric_name(name: str) -> str:
-    """The nearest name that MLflow takes; the exact one is kept with the run."""
+    """Return the nearest name that MLflow accepts. The exact name is stored with the run."""
     parts = re.sub(r"[^\w.\- :/]", "_", name).split("/")
     return "/".join(part for part in parts if part.strip(". ")) or "unnamed"
 
 
-def _unique(runs: pd.DataFrame, contents: Sequence[str]) -> pd.DataFrame:
-    """Two tables both have a row 1: the second is named by its content as well."""
-    again = runs["run_id"].duplicated().to_numpy()
-    if not again.any():
+def _with_unique_ids(runs: pd.DataFrame, contents: Sequence[str]) -> pd.DataFrame:
+    """Return runs with unique ids: where two tables both have a row 1, the content is added to the second id."""
+    is_repeated = runs["run_id"].duplicated().to_numpy()
+    if not is_repeated.any():
         return runs
-    alone = again & (runs["cluster"] == runs["run_id"]).to_numpy()
-    named = [f"{run} [{content[:8]}]" for run, content in zip(runs["run_id"], contents, strict=True)]
-    runs = runs.assign(run_id=np.where(again, named, runs["run_id"]))
-    return runs.assign(cluster=np.where(alone, named, runs["cluster"]))
+    is_own_cluster = is_repeated & (runs["cluster"] == runs["run_id"]).to_numpy()
+    unique_names = [f"{run} [{content[:8]}]" for run, content in zip(runs["run_id"], contents, strict=True)]
+    runs = runs.assign(run_id=np.where(is_repeated, unique_names, runs["run_id"]))
+    return runs.assign(cluster=np.where(is_own_cluster, unique_names, runs["cluster"]))

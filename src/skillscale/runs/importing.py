@@ -1,4 +1,4 @@
-"""Write runs by others into a study of their own, each row once.
+"""Write runs by others into a separate study, each row once.
 
 What was read exactly (N and D of a table need not be whole) is kept with each run. It comes back as the table that it
 was read from. Rows are recognised by their content, so a file or an experiment has one mapping of columns in a study:

@@ -1,7 +1,7 @@
-"""Result files of the lm-evaluation-harness as rows: a checkpoint each, with every metric of every task.
+"""Result files of the lm-evaluation-harness as rows: one checkpoint per row, with all metrics of all tasks.
 
-A file tells ``results`` by task, as in ``"wikitext": {"bits_per_byte,none": .9, "bits_per_byte_stderr,none": "N/A"}``,
-and in ``config`` how the model was loaded. Tokens it doesn't know, and parameters of Hugging Face models alone.
+A file has ``results`` by task, as in ``"wikitext": {"bits_per_byte,none": 0.9, "bits_per_byte_stderr,none": "N/A"}``,
+and the arguments of the model in ``config``. It has no training tokens, and parameters only of Hugging Face models.
 """
 
 import json
@@ -14,12 +14,12 @@ from typing import Any
 import pandas as pd
 
 from skillscale.errors import InputError
-from skillscale.formatting import join_first
+from skillscale.formatting import format_count, join_first
 from skillscale.laws.results import ExcludedRun
 from skillscale.runs.column_map import ColumnMap
 
 MODEL = "model"
-_LARGEST = 2**26  # bytes: result files have some thousands, as samples are in files of their own
+_LARGEST = 2**26  # bytes; result files have a few thousand, and samples are in other files
 _UNFILTERED = ",none"
 _BITS = ("bits_per_byte",)
 _PERPLEXITIES = {"perplexity": "target", "word_perplexity": "word", "byte_perplexity": "byte"}
@@ -28,7 +28,7 @@ _MADE_WITH = {"versions": "version", "n-shot": "number of shots", "n-samples": "
 
 @dataclass(frozen=True, kw_only=True)
 class LmEvalResults:
-    """A row a checkpoint: ``file``, ``model``, ``revision``, ``model_num_parameters`` and ``TASK/METRIC[,FILTER]``."""
+    """Rows of checkpoints: ``file``, ``model``, ``revision``, ``model_num_parameters``, ``TASK/METRIC[,FILTER]``."""
 
     frame: pd.DataFrame
     excluded: tuple[ExcludedRun, ...]
@@ -36,8 +36,8 @@ class LmEvalResults:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _File:
-    """What one file tells. ``made_with``: by task, what must be alike for its metrics to compare."""
+class _ResultFile:
+    """The content of a result file. ``made_with``: settings that must agree for metrics to compare, by task."""
 
     name: str
     model: str
@@ -51,149 +51,156 @@ class _File:
 
 
 def read_results(files: Sequence[tuple[Path, str]], columns: ColumnMap, place: str) -> LmEvalResults:
-    """The checkpoints of result files; several files of one checkpoint are one row, in which the newest counts.
+    """Return the checkpoints of result files. Several files of one checkpoint give one row; the newest counts.
 
     Args:
-        files: with their names, as they are told.
-        columns: of which each skill is one metric.
-        place: where the files are from, for messages.
+        files: paths and their names in messages.
+        columns: column map; each skill is one metric.
+        place: name of the folder in messages.
 
     Raises:
         InputError: no file has results, or a skill is a perplexity or a score where a loss should be.
     """
-    read, unusable = [], []
+    read, excluded = [], []
     for path, name in files:
         try:
-            read.append(_read(path, name))
+            read.append(_read_file(path, name))
         except InputError as error:
-            unusable.append(ExcludedRun(run_id=name, skill="", reason=str(error)))
+            excluded.append(ExcludedRun(run_id=name, skill="", reason=str(error)))
     if not read:
         raise InputError(
-            f"no file of {place} has results of the lm-evaluation-harness; the first: {unusable[0].reason}"
+            f"no file of {place} has results of the lm-evaluation-harness; the first: {excluded[0].reason}"
         )
-    read.sort(key=lambda one: (one.date, one.name))
-    notes = [*_units(columns, read), *_differences(columns, read)]
+    read.sort(key=lambda result: (result.date, result.name))
+    notes = [*_unit_notes(columns, read), *_difference_notes(columns, read)]
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    again: dict[str, int] = {}
-    for one in read:
-        row = rows.setdefault((one.model, one.revision), {})
-        for metric in one.metrics.keys() & row.keys():
-            again[metric] = again.get(metric, 0) + 1
-        own = {"file": one.name, MODEL: one.model, "revision": one.revision, "model_num_parameters": one.n_params}
-        row.update({**own, **one.metrics})
-    if told := [column.loss for column in columns.skills.values() if column.loss in again]:
-        notes.append(f"{join_first(told)} came more than once for a checkpoint; the newest file counts")
-    return LmEvalResults(frame=pd.DataFrame(list(rows.values())), excluded=tuple(unusable), notes=tuple(notes))
+    n_repeats: dict[str, int] = {}
+    for result in read:
+        row = rows.setdefault((result.model, result.revision), {})
+        for metric in result.metrics.keys() & row.keys():
+            n_repeats[metric] = n_repeats.get(metric, 0) + 1
+        row.update(
+            {
+                "file": result.name, MODEL: result.model, "revision": result.revision,
+                "model_num_parameters": result.n_params, **result.metrics,
+            }
+        )  # fmt: skip
+    if repeated := [column.loss for column in columns.skills.values() if column.loss in n_repeats]:
+        notes.append(f"{join_first(repeated)} occurs more than once for a checkpoint; the newest file counts")
+    return LmEvalResults(frame=pd.DataFrame(list(rows.values())), excluded=tuple(excluded), notes=tuple(notes))
 
 
-def _read(path: Path, name: str) -> _File:
-    plain = _json(path)
-    results = plain.get("results")
-    if not isinstance(results, dict) or not any(isinstance(one, dict) for one in results.values()):
-        raise InputError("it has no results by task; give results_*.json as lm_eval --output_path writes them")
-    config = _mapping(plain.get("config"))
-    loaded = _arguments(config.get("model_args"))
-    return _File(
+def _read_file(path: Path, name: str) -> _ResultFile:
+    content = _read_json(path)
+    results = content.get("results")
+    if not isinstance(results, dict) or not any(isinstance(tasks, dict) for tasks in results.values()):
+        raise InputError("it has no results by task. Give results_*.json as lm_eval --output_path writes them.")
+    config = _as_mapping(content.get("config"))
+    arguments = _model_arguments(config.get("model_args"))
+    return _ResultFile(
         name=name,
-        model=str(plain.get("model_name") or loaded.get("peft") or loaded.get("pretrained") or Path(name).parent.name
-                  or Path(name).stem),
-        revision=str(loaded.get("revision") or config.get("model_revision") or ""),
-        n_params=_number(config.get("model_num_parameters")),
-        date=_number(plain.get("date"), 0.0),
+        model=str(content.get("model_name") or arguments.get("peft") or arguments.get("pretrained")
+                  or Path(name).parent.name or Path(name).stem),
+        revision=str(arguments.get("revision") or config.get("model_revision") or ""),
+        n_params=_as_number(config.get("model_num_parameters")),
+        date=_as_number(content.get("date"), 0.0),
         limit=config.get("limit"),
-        metrics=dict(_metrics(results)),
-        rising=frozenset(_rising(plain.get("higher_is_better"))),
-        made_with={key: {str(task): json.dumps(told, sort_keys=True) for task, told in _mapping(plain.get(key)).items()}
+        metrics=dict(_named_metrics(results)),
+        rising=frozenset(_rising_metrics(content.get("higher_is_better"))),
+        made_with={key: {str(task): json.dumps(value, sort_keys=True)
+                         for task, value in _as_mapping(content.get(key)).items()}
                    for key in _MADE_WITH},
     )  # fmt: skip
 
 
-def _json(path: Path) -> Mapping[str, Any]:
+def _read_json(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise InputError(f"there is no file {path}; give a result file, or a folder of them")
     size = path.stat().st_size
     if size > _LARGEST:
-        raise InputError(f"it has {size:.3g} bytes, more than any result file; are these samples?")
+        raise InputError(f"it has {format_count(size)} bytes, more than any result file. Are these samples?")
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"it is no JSON ({error}); is it complete?") from error
-    if not isinstance(plain, dict):
-        raise InputError("it has no results by task; give results_*.json as lm_eval --output_path writes them")
-    return plain
+        raise InputError(f"it is not JSON ({error}). Is it complete?") from error
+    if not isinstance(content, dict):
+        raise InputError("it has no results by task. Give results_*.json as lm_eval --output_path writes them.")
+    return content
 
 
-def _metrics(results: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """``wikitext/bits_per_byte`` for "bits_per_byte,none"; another filter stays in the name."""
-    for task, told in results.items():
-        for name, value in _mapping(told).items():
+def _named_metrics(results: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield each metric, as ``wikitext/bits_per_byte`` for "bits_per_byte,none". Other filters stay in the name."""
+    for task, values in results.items():
+        for name, value in _as_mapping(values).items():
             if isinstance(value, int | float) and not isinstance(value, bool):
-                yield f"{task}/{name.removesuffix(_UNFILTERED)}", _number(value)
+                yield f"{task}/{name.removesuffix(_UNFILTERED)}", _as_number(value)
             elif value == "N/A":
                 yield f"{task}/{name.removesuffix(_UNFILTERED)}", math.nan
 
 
-def _rising(told: Any) -> Iterator[str]:
-    """Metrics that are better when they are higher: no losses."""
-    for task, metrics in _mapping(told).items():
-        yield from (f"{task}/{name}" for name, is_higher in _mapping(metrics).items() if is_higher is True)
+def _rising_metrics(tasks: Any) -> Iterator[str]:
+    """Yield the metrics where higher is better: they are not losses."""
+    for task, metrics in _as_mapping(tasks).items():
+        yield from (f"{task}/{name}" for name, is_higher in _as_mapping(metrics).items() if is_higher is True)
 
 
-def _units(columns: ColumnMap, read: Sequence[_File]) -> Iterator[str]:
-    """What each skill's loss is a loss of.
+def _unit_notes(columns: ColumnMap, results: Sequence[_ResultFile]) -> Iterator[str]:
+    """Yield a note on the unit of the loss of each skill.
 
     Raises:
-        InputError: a perplexity that is not told to be one, or a score.
+        InputError: a perplexity that is not marked as one, or a score.
     """
-    rising = frozenset().union(*(one.rising for one in read))
+    rising = frozenset().union(*(result.rising for result in results))
     for skill, column in columns.skills.items():
         plain = column.loss.partition(",")[0]
         metric = plain.rpartition("/")[2]
         if plain in rising:
             raise InputError(
-                f"{skill} is {column.loss}, which is better when it is higher; a law takes a loss: name "
-                f"{' or '.join((*_BITS, *_PERPLEXITIES))} of a task, or another metric that falls"
+                f"{skill} is {column.loss}, where higher is better, but a law needs a loss. Name "
+                f"{' or '.join((*_BITS, *_PERPLEXITIES))} of a task, or another metric where lower is better."
             )
         if metric in _PERPLEXITIES and skill not in columns.perplexity:
             raise InputError(
-                f"{skill} is {column.loss}, a perplexity, of which a law takes the logarithm; add "
-                f"perplexity: [{', '.join([*columns.perplexity, skill])}] to the mapping of columns"
+                f"{skill} is {column.loss}, a perplexity, but a law needs its logarithm. Add "
+                f"perplexity: [{', '.join([*columns.perplexity, skill])}] to the column map."
             )
         if metric in _PERPLEXITIES:
             yield f"{skill} is ln {column.loss}: in nats per {_PERPLEXITIES[metric]}, not per token"
         elif metric in _BITS:
             unit = columns.unit("skills", skill)
             nats = math.isclose(unit, math.log(2))
-            cure = "" if nats else f"; units: {{{skill}: bits}} makes it nats per byte"
+            cure = "" if nats else f"; units: {{{skill}: bits}} converts it to nats per byte"
             yield f"{skill} is {column.loss}: in {'nats' if nats else 'bits'} per byte, not nats per token{cure}"
 
 
-def _differences(columns: ColumnMap, read: Sequence[_File]) -> Iterator[str]:
-    """Why the metrics of a task may not compare between checkpoints."""
+def _difference_notes(columns: ColumnMap, results: Sequence[_ResultFile]) -> Iterator[str]:
+    """Yield notes on why the metrics of a task may not be comparable between checkpoints."""
     for skill, column in columns.skills.items():
         task = column.loss.rpartition("/")[0]
         for key, words in _MADE_WITH.items():
-            values = dict.fromkeys(one.made_with[key][task] for one in read if task in one.made_with[key])
+            values = dict.fromkeys(result.made_with[key][task] for result in results if task in result.made_with[key])
             if len(values) > 1:
-                yield f"{skill}: the {words} of {task} differs between files ({join_first(list(values))}): do they compare?"
-    if limited := [one.name for one in read if one.limit]:
-        yield f"{len(limited)} of {len(read)} files were made with --limit, on some documents alone: {join_first(limited)}"
+                different = join_first(list(values))
+                yield f"{skill}: the {words} of {task} differs between files ({different}). Are they comparable?"
+    if limited := [result.name for result in results if result.limit]:
+        count = f"{len(limited)} of {len(results)} files"
+        yield f"{count} were made with --limit, on only some documents: {join_first(limited)}"
 
 
-def _arguments(told: Any) -> Mapping[str, Any]:
-    """``pretrained=a/b,revision=main`` by name; newer versions write an object."""
-    if isinstance(told, dict):
-        return told
-    pairs = (part.partition("=") for part in str(told or "").split(","))
+def _model_arguments(given: Any) -> Mapping[str, Any]:
+    """Return the arguments of the model, from ``pretrained=a/b,revision=main`` or an object."""
+    if isinstance(given, dict):
+        return given
+    pairs = (part.partition("=") for part in str(given or "").split(","))
     return {name.strip(): value.strip() for name, sign, value in pairs if sign}
 
 
-def _mapping(told: Any) -> Mapping[str, Any]:
-    return told if isinstance(told, dict) else {}
+def _as_mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
-def _number(told: Any, otherwise: float = math.nan) -> float:
+def _as_number(value: Any, default: float = math.nan) -> float:
     try:
-        return float(told)
+        return float(value)
     except (TypeError, ValueError, OverflowError):
-        return otherwise
+        return default

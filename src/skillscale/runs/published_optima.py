@@ -1,4 +1,4 @@
-"""Compute optima that others published, to be drawn beside a study's own."""
+"""Published compute optima, to compare with those of a study."""
 
 from pathlib import Path
 
@@ -12,17 +12,17 @@ _NUMBERS = ("C", "N", "N_lo", "N_hi")
 
 
 def read_optima(name: str) -> pd.DataFrame:
-    """Optima from a CSV file, or from a shipped one of conf/optima by its name.
+    """Return the optima of a CSV file, or of a shipped file of conf/optima by its name.
 
     Returns:
-        One row an optimum: skill, C (FLOP), N (parameters), N_lo and N_hi (NaN where unknown).
+        One row per optimum: skill, C (FLOP), N (parameters), N_lo and N_hi (NaN where unknown).
 
     Raises:
-        InputError: no such file, a column that is missing, or a number that is none or not positive.
+        InputError: there is no such file, it lacks a column, or a number is not positive.
     """
     path = Path(name) if name.endswith(".csv") else conf_folder() / "optima" / f"{name}.csv"
     if not path.is_file():
-        shipped = ", ".join(sorted(one.stem for one in (conf_folder() / "optima").glob("*.csv")))
+        shipped = ", ".join(sorted(file.stem for file in (conf_folder() / "optima").glob("*.csv")))
         raise InputError(f"there are no published optima {name!r}; give a CSV file, or one of {shipped}")
     try:
         frame = pd.read_csv(path, comment="#")
@@ -33,19 +33,19 @@ def read_optima(name: str) -> pd.DataFrame:
         raise InputError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
     frame = frame.reindex(columns=["skill", *_NUMBERS])
     for column in _NUMBERS:
-        told = frame[column].notna()
+        is_given = frame[column].notna()
         numbers = pd.to_numeric(frame[column], errors="coerce")
-        needed = told | (not column.startswith("N_"))
+        needed = is_given | (not column.startswith("N_"))
         bad = needed & ~(np.isfinite(numbers) & (numbers > 0))
         if bad.any():
             raise InputError(f"{path}: {column} must be a positive number, but one is {frame.loc[bad, column].iloc[0]}")
         frame[column] = numbers
-    twice = frame.duplicated(["skill", "C"])
-    if twice.any():
+    is_repeated = frame.duplicated(["skill", "C"])
+    if is_repeated.any():
         raise InputError(
-            f"{path} has {frame.loc[twice, 'skill'].iloc[0]} twice at one C; give one optimum a skill and budget"
+            f"{path} has {frame.loc[is_repeated, 'skill'].iloc[0]} twice at one C. Give one optimum per budget"
         )
     outside = (frame["N_lo"] > frame["N"]) | (frame["N_hi"] < frame["N"])
     if outside.any():
-        raise InputError(f"{path}: N must lie from N_lo to N_hi, but one is {frame.loc[outside, 'N'].iloc[0]:g}")
+        raise InputError(f"{path}: N must be between N_lo and N_hi, but one is {frame.loc[outside, 'N'].iloc[0]:g}")
     return frame.assign(skill=frame["skill"].astype(str))

@@ -1,4 +1,4 @@
-"""Where the runs of a reading command come from: a table, an imported study, or a study that was trained here."""
+"""Runs for the commands that analyse them: from a table, an imported study, or a trained study."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from skillscale.config.options import SourceOptions
 from skillscale.errors import FitError, InputError
 from skillscale.formatting import plural
 from skillscale.laws.results import ExcludedRun
-from skillscale.laws.results import describe_exclusions as reasons_of
+from skillscale.laws.results import describe_exclusions as reason_lines
 from skillscale.laws.skills.skill_study import MeasuredColumns
 from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import AGGREGATE
@@ -22,17 +22,17 @@ from skillscale.runs import RunTable, add_aggregates, read_columns, read_table, 
 from skillscale.runs.imported import imported_table
 from skillscale.tracking import Study, StudyStore
 
-TOTAL, NONEMBED = "total", "nonembed"  # what N counts of a model that was trained here
-_IN_WORDS = {TOTAL: "the embedding counted once", NONEMBED: "without the embedding"}
-_SHOWN = 8
-_PER_BYTE = "losses are in nats per byte (bits per byte times ln 2), not nats per token: tokenizers differ"
-_BUDGET_GAP = 0.1  # in ln C, within which runs are taken for one budget's
+TOTAL, NONEMBED = "total", "nonembed"  # what N counts, for models that skillscale trained
+_CONVENTION_WORDS = {TOTAL: "the embedding counted once", NONEMBED: "without the embedding"}
+_REASONS_SHOWN = 8
+_PER_BYTE_NOTE = "losses are in nats per byte (bits per byte times ln 2), not nats per token: tokenizers differ"
+_BUDGET_GAP = 0.1  # ln C, within which runs count as one budget
 _ISOFLOP_SIZES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedRuns:
-    """Runs to fit, and the study they are of; a table that was given directly has no study and no records."""
+    """Runs to fit and their study. A table that was given directly has no study and no records."""
 
     table: RunTable
     name: str
@@ -44,7 +44,7 @@ class LoadedRuns:
 
     @property
     def groups(self) -> dict[str, RunTable]:
-        """The runs that one law is fitted to: all of them, or those of each named mix, by its name."""
+        """Runs that share a law: all of them, or those of each named mix, by its name."""
         if self.table.categories:
             return {"": self.table}
         named = self.table.runs.groupby("mix", sort=True)
@@ -52,30 +52,29 @@ class LoadedRuns:
 
     @property
     def convention(self) -> str:
-        """What N counts, in words; empty where nobody said."""
-        return _IN_WORDS[self.table.convention] if self.trained else self.table.convention
+        """Words for what N counts, or empty if unknown."""
+        return _CONVENTION_WORDS[self.table.convention] if self.trained else self.table.convention
 
     @property
-    def of_grid(self) -> "LoadedRuns":
-        """Without those that the sampler chose: at a budget's edge they have no neighbours, and seeds of their own.
+    def grid_runs(self) -> "LoadedRuns":
+        """Runs without those that the sampler chose, which are at no budget and share no seeds.
 
-        Where N is without the embedding, the runs of a budget stay those of one total 6 N D, which alone is what they
-        cost: D is scaled to tell it.
+        Without the embedding in N, D is scaled so that the runs of a budget keep one total 6 N D, which is their cost.
         """
         runs = self.table.runs[~self.table.runs["run_id"].isin(self.table.sampled)].reset_index(drop=True)
-        if not self.whole:
-            totals = {one.run_id: one.point.n_params for one in self.records}
+        if not self.C_is_6ND:
+            totals = {record.run_id: record.point.n_params for record in self.records}
             runs = runs.assign(D=runs["D"] * runs["run_id"].map(totals) / runs["N"])
         return replace(self, table=replace(self.table, runs=runs))
 
     @property
-    def whole(self) -> bool:
-        """Whether C = 6 N D with N as it is counted."""
+    def C_is_6ND(self) -> bool:
+        """Whether C = 6 N D with this convention of N."""
         return not (self.trained and self.table.convention == NONEMBED)
 
     @property
-    def measured(self) -> MeasuredColumns:
-        """Which columns are what, of those that any run has measured."""
+    def measured_columns(self) -> MeasuredColumns:
+        """The meaning of the columns that have any loss."""
         table = self.table
         return MeasuredColumns(
             skills=tuple(name for name in table.judged_skills if table.runs[name].notna().any()),
@@ -85,7 +84,7 @@ class LoadedRuns:
 
     @property
     def has_isoflops(self) -> bool:
-        """Whether the runs are an isoFLOP study: most of them are at budgets that hold 4 sizes, each run once."""
+        """Whether the runs are an isoFLOP study: most of them are at budgets with 4 sizes, each run once."""
         runs = self.table.runs
         if runs["cluster"].duplicated().any() and runs["C"].isna().all():
             return False
@@ -96,37 +95,41 @@ class LoadedRuns:
 
 
 def read_runs(source: SourceOptions, config: Config) -> LoadedRuns:
-    """The runs that ``--table`` or ``--study`` name.
+    """Return the runs of a table or a study.
 
     Raises:
-        InputError: a table without its columns, or one that can't be used.
-        TrackingError: the registry has no such study.
+        InputError: a table without a column map, or one that can't be used.
+        TrackingError: the store has no such study.
         FitError: no run of the study is finished.
     """
     if source.table:
         if not source.columns:
-            raise InputError(f"--table {source.table} needs --columns FILE, which tells what its columns are")
+            raise InputError(f"--table {source.table} needs --columns FILE, the map of its columns")
         columns = read_columns(source.columns)
         table = read_table(source.table, columns, convention=source.n_convention)
         return LoadedRuns(table=table, name=Path(source.table).stem)
     if source.columns:
-        raise InputError("--columns tells what the columns of a table are; give --table FILE too")
+        raise InputError("--columns needs --table FILE. Add it.")
     store = StudyStore.open(source.tracking, queue=source.queue)
     study = store.study(config.study.name)
     imported = imported_table(store, study)
     _check_convention(source.n_convention, imported)
     records = tuple(study.runs.records())
-    driven, evaluated = store.trainer_skills(study), store.evaluated(study)
+    trainer_skills, checkpoint_study = store.trainer_skills(study), store.evaluated(study)
     convention = str(source.n_convention or TOTAL)
     if imported is not None:
         table = imported
-    elif evaluated is not None:
-        table = evaluated_table(records, evaluated, convention)
+    elif checkpoint_study is not None:
+        table = evaluated_table(records, checkpoint_study, convention)
     else:
-        table = trained_table(records, config, convention) if driven is None else table_of_records(records, driven)
+        table = (
+            trained_table(records, config, convention)
+            if trainer_skills is None
+            else table_of_records(records, trainer_skills)
+        )
     if table.runs.empty:
         raise FitError(
-            f"no run of study {study.name} is finished; train some with `skillscale main` or `skillscale grid`"
+            f"no run of study {study.name} is finished. Train some with `skillscale main` or `skillscale grid`."
         )
     return LoadedRuns(
         table=table,
@@ -134,30 +137,30 @@ def read_runs(source: SourceOptions, config: Config) -> LoadedRuns:
         store=store,
         study=study,
         records=records,
-        trained=driven is None and imported is None and evaluated is None,
+        trained=trainer_skills is None and imported is None and checkpoint_study is None,
         imported=imported is not None,
     )
 
 
-def _check_convention(wanted: str, imported: RunTable | None) -> None:
-    """Refuse to count N of imported runs in another way than they were imported by."""
-    if imported is not None and wanted and wanted != imported.convention:
+def _check_convention(convention: str, imported: RunTable | None) -> None:
+    """Refuse a convention of N that differs from that of the import."""
+    if imported is not None and convention and convention != imported.convention:
         raise InputError(
-            f"the study was imported with N by the convention {imported.convention or 'of its one column'!r}, and has "
-            f"no other; import the runs into another study with --n_convention {wanted}"
+            f"the study was imported with N by the convention {imported.convention or 'of its one column'!r}, not "
+            f"{convention!r}; import the runs into another study with --n_convention {convention}"
         )
 
 
 def trained_table(records: Sequence[RunRecord], config: Config, convention: str = TOTAL) -> RunTable:
-    """The finished runs of a study that was trained here.
+    """Return the finished runs of a trained study.
 
-    D is the tokens that were trained on, which whole steps make differ a little from those asked for. The aggregate is
-    the weighted mean of evaluation sets that ``study.aggregate`` names.
+    D counts the tokens of whole training steps, so it differs a little from the requested number. The aggregate is the
+    weighted mean of the evaluation sets in ``study.aggregate``.
 
     Raises:
-        InputError: a convention that there is not.
+        InputError: there is no such convention.
     """
-    _check_counted(convention)
+    _check_own_convention(convention)
     skills = tuple(skill.name for skill in config.skills.skills)
     table = replace(
         table_of_records(records, skills, budgets=config.study.budgets), weights={AGGREGATE: _aggregate_columns(config)}
@@ -165,13 +168,13 @@ def trained_table(records: Sequence[RunRecord], config: Config, convention: str 
     if table.runs.empty:
         return table
     finished = {record.run_id: record for record in records if record.state is RunState.FINISHED}
-    details = _details(config)
+    details = _column_sources(config)
     losses = {
-        column: [_detail(finished[run], kind, name) for run in table.runs["run_id"]]
+        column: [_read_source(finished[run], kind, name) for run in table.runs["run_id"]]
         for column, (kind, name) in details.items()
     }
     if convention == NONEMBED:
-        losses["N"] = [_nonembed(finished[run]) for run in table.runs["run_id"]]
+        losses["N"] = [_nonembed_params(finished[run]) for run in table.runs["run_id"]]
     runs = add_aggregates(table.runs.assign(**losses), table.weights)
     ordered = [*run_columns(skills, table.aggregates, runs.columns), *details]
     return replace(
@@ -181,140 +184,146 @@ def trained_table(records: Sequence[RunRecord], config: Config, convention: str 
     )  # fmt: skip
 
 
-def evaluated_table(records: Sequence[RunRecord], measured: Mapping[str, Any], convention: str = TOTAL) -> RunTable:
-    """The finished runs of a study of checkpoints that were trained elsewhere, with losses in nats per byte.
+def evaluated_table(records: Sequence[RunRecord], description: Mapping[str, Any], convention: str = TOTAL) -> RunTable:
+    """Return the finished runs of a study of checkpoints trained elsewhere, with losses in nats per byte.
 
-    Tokens of several tokenizers are no common unit, bytes of the text are. Where no run was trained on several
-    categories, their names are names of data sets.
+    Tokens of different tokenizers are no common unit, but bytes are. If every run was trained on a single category,
+    the categories become names of mixes.
 
     Args:
-        records: the runs.
-        measured: what ``open_evaluated`` was told; its ``skills`` are those of the configuration.
-        convention: of N.
+        records: runs of the study.
+        description: description from ``open_evaluated``, with the ``skills`` of the configuration.
+        convention: convention of N.
 
     Raises:
-        InputError: a convention that there is not.
+        InputError: there is no such convention.
     """
-    _check_counted(convention)
-    known = tuple(SkillConfig(**one) for one in measured["skills"])
-    skills, splits = tuple(one.name for one in known), splits_of(known)
-    told = [_per_byte(record) for record in records]
-    table = table_of_records(told, skills)
+    _check_own_convention(convention)
+    skill_configs = tuple(SkillConfig(**fields) for fields in description["skills"])
+    skills, splits = tuple(skill.name for skill in skill_configs), splits_of(skill_configs)
+    converted = [_in_nats_per_byte(record) for record in records]
+    table = table_of_records(converted, skills)
     if table.runs.empty:
         return table
-    ours = [record for record in told if record.state is RunState.FINISHED]
-    details = _split_details(splits)
+    finished = [record for record in converted if record.state is RunState.FINISHED]
+    details = _split_sources(splits)
     columns: dict[str, list[Any]] = {
-        column: [_detail(one, kind, name) for one in ours] for column, (kind, name) in details.items()
+        column: [_read_source(record, kind, name) for record in finished] for column, (kind, name) in details.items()
     }
-    columns["cluster"] = [(one.checkpoint.training_run if one.checkpoint else "") or one.run_id for one in ours]
+    columns["cluster"] = [
+        (record.checkpoint.training_run if record.checkpoint else "") or record.run_id for record in finished
+    ]
     if convention == NONEMBED:
-        columns["N"] = [_nonembed(one) for one in ours]
+        columns["N"] = [_nonembed_params(record) for record in finished]
     categories = table.categories
-    if all(len(one.point.mix.shares) == 1 for one in ours):
-        columns["mix"], categories = [next(iter(one.point.mix.shares)) for one in ours], ()
+    if all(len(record.point.mix.shares) == 1 for record in finished):
+        columns["mix"], categories = [next(iter(record.point.mix.shares)) for record in finished], ()
     runs = table.runs.assign(**columns)
     kept = [name for name in run_columns(skills, (), runs.columns) if categories or not name.startswith("mix/")]
     return replace(
         table, runs=runs[[*kept, *details]], categories=categories, convention=convention, splits=splits,
-        categories_of={one.name: one.category for one in known if one.category}, notes=(_PER_BYTE,),
+        categories_of={skill.name: skill.category for skill in skill_configs if skill.category},
+        notes=(_PER_BYTE_NOTE,),
     )  # fmt: skip
 
 
-def _per_byte(record: RunRecord) -> RunRecord:
-    """A record with losses in nats per byte in place of nats per token."""
+def _in_nats_per_byte(record: RunRecord) -> RunRecord:
+    """Return a record with losses in nats per byte instead of nats per token."""
 
-    def converted(measured: Mapping[str, Measurement]) -> dict[str, Measurement]:
+    def convert(measurements: Mapping[str, Measurement]) -> dict[str, Measurement]:
         nats = math.log(2)
-        return {name: replace(one, loss=one.bpb * nats, sem=one.bpb_sem * nats) for name, one in measured.items()}
+        return {
+            name: replace(measurement, loss=measurement.bpb * nats, sem=measurement.bpb_sem * nats)
+            for name, measurement in measurements.items()
+        }
 
     return replace(
-        record, skills=converted(record.skills), skills_held_out=converted(record.skills_held_out),
-        sets=converted(record.sets),
+        record, skills=convert(record.skills), skills_held_out=convert(record.skills_held_out),
+        sets=convert(record.sets),
     )  # fmt: skip
 
 
-def _check_counted(convention: str) -> None:
-    if convention not in _IN_WORDS:
+def _check_own_convention(convention: str) -> None:
+    if convention not in _CONVENTION_WORDS:
         raise InputError(
-            f"--n_convention of a study that was trained or measured here is {' or '.join(_IN_WORDS)}, not {convention!r}"
+            f"--n_convention of a trained or evaluated study is {' or '.join(_CONVENTION_WORDS)}, not {convention!r}"
         )
 
 
-def _nonembed(record: RunRecord) -> float:
-    """Parameters without the embedding.
+def _nonembed_params(record: RunRecord) -> float:
+    """Return the parameters without the embedding.
 
     Raises:
         InputError: an old record has no sizes.
     """
     if record.size is None:
         raise InputError(
-            f"run {record.run_id} has no record of its size without the embedding; take --n_convention total"
+            f"run {record.run_id} has no record of its size without the embedding. Use --n_convention total."
         )
     return float(record.size.n_params_nonembed)
 
 
 def splits_of(skills: Sequence[SkillConfig]) -> tuple[SkillColumns, ...]:
-    """The columns of each skill; a split of one set is that set."""
+    """Return the columns of each skill. A split of one set has no set columns."""
 
-    def several(names: Sequence[str]) -> tuple[str, ...]:
+    def set_columns(names: Sequence[str]) -> tuple[str, ...]:
         return tuple(f"set/{name}" for name in names) if len(names) > 1 else ()
 
     return tuple(
         SkillColumns(
-            skill=one.name, hypothesis=one.name, held_out=f"{one.name} held-out" if one.held_out else "",
-            hypothesis_sets=several(one.hypothesis), held_out_sets=several(one.held_out),
+            skill=skill.name, hypothesis=skill.name, held_out=f"{skill.name} held-out" if skill.held_out else "",
+            hypothesis_sets=set_columns(skill.hypothesis), held_out_sets=set_columns(skill.held_out),
         )
-        for one in skills
+        for skill in skills
     )  # fmt: skip
 
 
 def validation_of(config: Config) -> tuple[str, ...]:
-    """The columns of the categories' validation sets."""
+    """Return the columns of the validation sets of the categories."""
     return tuple(f"val/{name}" for name in config.data.category_names)
 
 
-def _details(config: Config) -> dict[str, tuple[str, str]]:
-    """What each column beside the skills is: a mean over a held-out split, or an evaluation set, by its name."""
+def _column_sources(config: Config) -> dict[str, tuple[str, str]]:
+    """Return the source of each further column: the mean of a held-out split, or an evaluation set."""
     sets = [*validation_of(config), *_aggregate_columns(config)]
-    return _split_details(splits_of(config.skills.skills)) | {name: ("set", name.removeprefix("set/")) for name in sets}
+    return _split_sources(splits_of(config.skills.skills)) | {name: ("set", name.removeprefix("set/")) for name in sets}
 
 
-def _split_details(splits: Sequence[SkillColumns]) -> dict[str, tuple[str, str]]:
-    held_out = {one.held_out: ("held_out", one.skill) for one in splits if one.held_out}
-    sets = [column for one in splits for column in (*one.hypothesis_sets, *one.held_out_sets)]
+def _split_sources(splits: Sequence[SkillColumns]) -> dict[str, tuple[str, str]]:
+    held_out = {split.held_out: ("held_out", split.skill) for split in splits if split.held_out}
+    sets = [column for split in splits for column in (*split.hypothesis_sets, *split.held_out_sets)]
     return held_out | {column: ("set", column.removeprefix("set/")) for column in sets}
 
 
 def _aggregate_columns(config: Config) -> dict[str, float]:
-    """Weight of each column in the aggregate."""
+    """Return the weight of each column in the aggregate."""
     weights = aggregate_weights(config)
     return {name if name.startswith("val/") else f"set/{name}": weight for name, weight in weights.items()}
 
 
-def _detail(record: RunRecord, kind: str, name: str) -> float:
+def _read_source(record: RunRecord, kind: str, name: str) -> float:
     return _loss(record.skills_held_out if kind == "held_out" else record.sets, name)
 
 
 def table_of_records(records: Sequence[RunRecord], skills: Sequence[str], *, budgets: Sequence[float] = ()) -> RunTable:
-    """The finished ones of some runs.
+    """Return the table of the finished runs.
 
     Args:
-        records: the runs.
-        skills: their columns; a loss that a run has not measured is NaN.
-        budgets: nominal ones, FLOP.
+        records: runs in any state.
+        skills: names of the skills; a missing loss is NaN.
+        budgets: nominal budgets, FLOP.
     """
     finished = [record for record in records if record.state is RunState.FINISHED]
     categories = sorted({name for record in finished for name in record.point.mix.shares})
     rows = [_row(record, skills, categories, budgets) for record in finished]
-    unusable = tuple(
-        ExcludedRun(run_id=record.run_id, skill="", reason=f"it is {record.state}{_because(record.reason)}")
+    excluded = tuple(
+        ExcludedRun(run_id=record.run_id, skill="", reason=f"it is {record.state}{_with_reason(record.reason)}")
         for record in records
         if record.state is not RunState.FINISHED
     )
     return RunTable(
         runs=pd.DataFrame(rows), skills=tuple(skills), categories=tuple(categories),
-        excluded=unusable, sampled=frozenset(record.run_id for record in finished if record.purpose),
+        excluded=excluded, sampled=frozenset(record.run_id for record in finished if record.purpose),
     )  # fmt: skip
 
 
@@ -338,16 +347,16 @@ def _row(
 
 
 def aggregate_weights(config: Config) -> dict[str, float]:
-    """Weight of each evaluation set in the aggregate: as configured, or the validation sets by the base mix."""
-    given = dict(config.study.aggregate) or {
+    """Return the weight of each evaluation set in the aggregate: as configured, or by the base mix."""
+    weights = dict(config.study.aggregate) or {
         f"val/{name}": share for name, share in config.study.mix_values[0].shares.items()
     }
-    total = math.fsum(given.values())
-    return {name: weight / total for name, weight in given.items()}
+    total = math.fsum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
 
 
 def nominal_budget(flops: float, budgets: Sequence[float]) -> float:
-    """The study's budget that a run belongs to (within 5 %, for D is rounded), or NaN: the fit then groups by 6 N D."""
+    """Return the budget of the study within 5 % of a run (D is rounded), or NaN: the fit then groups by 6 N D."""
     nearest = min(budgets, key=lambda budget: abs(math.log(flops / budget)), default=math.nan)
     return nearest if nearest > 0 and abs(math.log(flops / nearest)) < 0.05 else math.nan
 
@@ -362,14 +371,14 @@ def exclusion_lines(runs: LoadedRuns) -> list[str]:
     return [*lines, f"excluded by the import: {plural(rows, 'run')}, {len(table.excluded) - rows} losses"]
 
 
-def describe_exclusions(unusable: Sequence[ExcludedRun]) -> list[str]:
+def describe_exclusions(excluded: Sequence[ExcludedRun]) -> list[str]:
     """Return how many rows and losses are excluded and why, with the names of the first."""
-    return [f"excluded: {line}" for line in reasons_of(unusable, _SHOWN)]
+    return [f"excluded: {line}" for line in reason_lines(excluded, _REASONS_SHOWN)]
 
 
-def _loss(measured: Mapping[str, Any], name: str) -> float:
-    return measured[name].loss if name in measured else math.nan
+def _loss(measurements: Mapping[str, Any], name: str) -> float:
+    return measurements[name].loss if name in measurements else math.nan
 
 
-def _because(reason: str) -> str:
+def _with_reason(reason: str) -> str:
     return f": {reason}" if reason else ""

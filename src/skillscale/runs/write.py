@@ -1,4 +1,4 @@
-"""Runs as a file that others can read, and the mapping of its columns with which it is read back to the last digit."""
+"""Runs as a file for others, with the column map that reads it back to the last digit."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,73 +15,73 @@ from skillscale.runs.column_map import parse_columns
 from skillscale.runs.run_table import RunTable, read_table
 
 FILES = (".csv", ".parquet")
-_WHOLE = 2.0**53  # up to here every whole float is an integer that reads back equal
+_WHOLE = 2.0**53  # up to here a whole float equals its integer
 
 
 def write_table(
     table: RunTable, path: Path, mapping: Path, *, sizes: Mapping[str, npt.ArrayLike] | None = None,
-    purposes: Sequence[str] = (), more: Mapping[str, npt.ArrayLike] | None = None,
+    purposes: Sequence[str] = (), extra: Mapping[str, npt.ArrayLike] | None = None,
 ) -> None:  # fmt: skip
-    """Write a CSV or Parquet file and the YAML mapping of its columns; nothing is left where it would not come back.
+    """Write a CSV or Parquet file and its YAML column map. No file remains if it would not read back equal.
 
     Args:
-        table: with a run at least.
-        path: ``.csv`` or ``.parquet``.
-        mapping: of its columns.
-        sizes: N by other conventions, by their names, a number a row.
-        purposes: what a sampler chose each row for; empty where it did not.
-        more: columns that are told beside those of the mapping.
+        table: table with at least one run.
+        path: ``.csv`` or ``.parquet`` file.
+        mapping: YAML file of the column map.
+        sizes: N of each row by other conventions, by name.
+        purposes: purpose of each row that a sampler chose, otherwise empty.
+        extra: further columns, which the column map does not name.
 
     Raises:
-        InputError: what is read back is not what was written, as where CSV would take a name for a number.
+        InputError: the file would not read back equal, as when CSV takes a name for a number.
     """
-    frame, plain = _laid_out(table, sizes or {}, purposes, more or {})
+    frame, columns = _file_content(table, sizes or {}, purposes, extra or {})
     partial = path.with_name(f".partial-{path.name}")
     try:
         if path.suffix.lower() == ".csv":
             frame.to_csv(partial, index=False)
         else:
             frame.to_parquet(partial, index=False)
-        _check(table, partial, plain, path.name)
+        _check_read_back(table, partial, columns, path.name)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    head = [
-        f"Which column of {path.name} is what. Losses are in nats per token where no note says otherwise;",
-        "flops is 6 params tokens, and not read.",
+    comments = [
+        f"Which column of {path.name} is what. Losses are in nats per token unless a note says otherwise.",
+        "flops is 6 params tokens, and is not read.",
         *(f"note: {' '.join(note.split())}" for note in table.notes),
     ]
     mapping.write_text(
-        "".join(f"# {line}\n" for line in head) + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True),
+        "".join(f"# {line}\n" for line in comments) + yaml.safe_dump(columns, sort_keys=False, allow_unicode=True),
         encoding="utf-8",
     )
 
 
-def _laid_out(
+def _file_content(
     table: RunTable, sizes: Mapping[str, npt.ArrayLike], purposes: Sequence[str], more: Mapping[str, npt.ArrayLike]
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The columns of the file, and the mapping of those that are read."""
-    runs, names = table.runs, _losses(table)
+    """Return the columns of the file, and the column map."""
+    runs, names = table.runs, _loss_columns(table)
     by_convention = {table.convention: runs["N"], **sizes}
-    n_params = {name: f"params_{name}" if at else "params" for at, name in enumerate(by_convention)}
+    n_params = {name: f"params_{name}" if number else "params" for number, name in enumerate(by_convention)}
     sems = [name for name in names if f"sem/{name}" in runs.columns]
     columns: dict[str, Any] = {
         "run": runs["cluster"],
-        **{column: _whole(by_convention[name]) for name, column in n_params.items()},
-        "tokens": _whole(runs["D"]),
+        **{column: _as_integers(by_convention[name]) for name, column in n_params.items()},
+        "tokens": _as_integers(runs["D"]),
         "flops": 6 * runs["N"] * runs["D"],
         **({"budget": runs["C"]} if runs["C"].notna().any() else {}),
         **({f"mix_{name}": runs[f"mix/{name}"] for name in table.categories} or {"mix": runs["mix"]}),
         "seed": runs["seed"],
         **({"purpose": list(purposes)} if any(purposes) else {}),
         **{f"loss_{name}": runs[name] for name in names},
-        **{f"sem_{name}": _known(runs[f"sem/{name}"]) for name in sems},
+        **{f"sem_{name}": _positive_or_nan(runs[f"sem/{name}"]) for name in sems},
         **more,
     }
     frame = pd.DataFrame({name: np.asarray(values) for name, values in columns.items()})
     skills = {name: {"loss": f"loss_{name}", "sem": f"sem_{name}"} if name in sems else f"loss_{name}"
               for name in names}  # fmt: skip
-    plain = {
+    mapping = {
         "n_params": n_params if len(n_params) > 1 or table.convention else "params",
         "n_tokens": "tokens",
         "budget": "budget" if "budget" in columns else "",
@@ -90,68 +90,68 @@ def _laid_out(
         "seed": "seed",
         "purpose": "purpose" if "purpose" in columns else "",
         "skills": skills,
-        **_structure(table, names),
+        **_loss_structure(table, names),
     }
-    return frame, {key: value for key, value in plain.items() if value}
+    return frame, {key: value for key, value in mapping.items() if value}
 
 
-def _losses(table: RunTable) -> list[str]:
-    """The columns of losses but for the aggregates, which follow from them; without those that no run has."""
-    own = (*RESERVED_COLUMNS, *table.aggregates)
-    every = [str(name) for name in table.runs.columns if name not in own]
-    losses = [name for name in every if not name.startswith(("sem/", "mix/"))]
+def _loss_columns(table: RunTable) -> list[str]:
+    """Return the columns of losses that any run has, without aggregates, which follow from them."""
+    other_columns = (*RESERVED_COLUMNS, *table.aggregates)
+    columns = [str(name) for name in table.runs.columns if name not in other_columns]
+    losses = [name for name in columns if not name.startswith(("sem/", "mix/"))]
     return [name for name in dict.fromkeys([*table.skills, *losses]) if table.runs[name].notna().any()]
 
 
-def _structure(table: RunTable, names: Sequence[str]) -> dict[str, Any]:
-    """What the losses have to do with one another, as the mapping tells it."""
+def _loss_structure(table: RunTable, names: Sequence[str]) -> dict[str, Any]:
+    """Return the relations between the losses for the column map."""
 
-    def there(*some: str) -> list[str]:
-        return [name for name in some if name in names]
+    def present(*candidates: str) -> list[str]:
+        return [name for name in candidates if name in names]
 
     splits = {
-        one.skill: {
-            **({"held_out": one.held_out} if one.held_out in names else {}),
-            **({"hypothesis_sets": sets} if (sets := there(*one.hypothesis_sets)) else {}),
-            **({"held_out_sets": sets} if (sets := there(*one.held_out_sets)) else {}),
+        split.skill: {
+            **({"held_out": split.held_out} if split.held_out in names else {}),
+            **({"hypothesis_sets": sets} if (sets := present(*split.hypothesis_sets)) else {}),
+            **({"held_out_sets": sets} if (sets := present(*split.held_out_sets)) else {}),
         }
-        for one in table.splits
-        if one.skill in names
+        for split in table.splits
+        if split.skill in names
     }
-    parts = {name for one in table.splits if one.skill in names for name in one.others}
+    parts = {name for split in table.splits if split.skill in names for name in split.others}
     return {
-        "splits": {skill: told for skill, told in splits.items() if told},
+        "splits": {skill: parts for skill, parts in splits.items() if parts},
         "sets": [name for name in names if name not in table.judged_skills and name not in parts],
         "categories": {skill: name for skill, name in table.categories_of.items() if skill in names},
         "validation": {
-            name: dict(weights) for name, weights in table.weights.items() if len(there(*weights)) == len(weights)
+            name: dict(weights) for name, weights in table.weights.items() if len(present(*weights)) == len(weights)
         },
     }
 
 
-def _check(table: RunTable, path: Path, plain: Mapping[str, Any], name: str) -> None:
-    """Read the file that was just written, and compare."""
-    back = read_table(path, parse_columns(plain), convention=table.convention).runs
+def _check_read_back(table: RunTable, path: Path, mapping: Mapping[str, Any], name: str) -> None:
+    """Read the new file and compare it."""
+    read = read_table(path, parse_columns(mapping), convention=table.convention).runs
     cure = "; write a .parquet file" if path.suffix.lower() == ".csv" else ""
-    if len(back) != len(table.runs):
-        raise InputError(f"{name} would read back as {len(back)} of {len(table.runs)} runs{cure}")
-    for column in (one for one in back.columns if one != "run_id"):
-        was = _known(table.runs[column]) if column.startswith("sem/") else table.runs[column]
-        same = (back[column].to_numpy() == was.to_numpy()) | (back[column].isna() & was.isna()).to_numpy()
+    if len(read) != len(table.runs):
+        raise InputError(f"{name} would read back as {len(read)} of {len(table.runs)} runs{cure}")
+    for column in (name for name in read.columns if name != "run_id"):
+        written = _positive_or_nan(table.runs[column]) if column.startswith("sem/") else table.runs[column]
+        same = (read[column].to_numpy() == written.to_numpy()) | (read[column].isna() & written.isna()).to_numpy()
         if not same.all():
             at = int(np.argmin(same))
             raise InputError(
                 f"{name} would not read back as it is: {column} of {table.runs['run_id'].iloc[at]} is "
-                f"{was.tolist()[at]!r}, and would be {back[column].tolist()[at]!r}{cure}"
+                f"{written.tolist()[at]!r}, and would be {read[column].tolist()[at]!r}{cure}"
             )
 
 
-def _known(sem: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Standard errors that are positive numbers: the others are read as unknown."""
+def _positive_or_nan(sem: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Return standard errors, NaN where they are not positive numbers: these are read as unknown."""
     return sem.where((sem > 0) & np.isfinite(sem))
 
 
-def _whole(values: npt.ArrayLike) -> npt.NDArray[Any]:
-    """As integers where all are: 5700 is easier to read than 5700.0."""
+def _as_integers(values: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return integers if all numbers are whole: 5700 is easier to read than 5700.0."""
     numbers = np.asarray(values, dtype=float)
     return numbers.astype(np.int64) if bool(np.all((numbers == np.floor(numbers)) & (numbers < _WHOLE))) else numbers

@@ -20,28 +20,28 @@ from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, draw_paramet
 def test_blocks_of_runs_and_problems_add_up(name, objective, size, monkeypatch):
     law, theta = bound(name), truth(name)
     points = scattered(law, theta, n=90, noise=0.01)
-    found = fit_law(points, law=law, objective=objective, starts=1)
+    result = fit_law(points, law=law, objective=objective, starts=1)
     rng = np.random.default_rng(0)
     K = 7
-    problem = found.build_problem(points, weights=rng.poisson(1.0, (K, len(points))).astype(float))
-    Q = found.q[list(found.free)] + 0.02 * rng.normal(size=(K, found.n_free))
+    problem = result.build_problem(points, weights=rng.poisson(1.0, (K, len(points))).astype(float))
+    Q = result.q[list(result.free)] + 0.02 * rng.normal(size=(K, result.n_free))
     whole = problem.value(Q), *problem.derivatives(Q)
     monkeypatch.setattr(newton, "CHUNK", size)
-    for cut, one in zip((problem.value(Q), *problem.derivatives(Q)), whole, strict=True):
-        np.testing.assert_allclose(cut, one, rtol=1e-10, atol=1e-10 * np.abs(one).max())
+    for cut, expected in zip((problem.value(Q), *problem.derivatives(Q)), whole, strict=True):
+        np.testing.assert_allclose(cut, expected, rtol=1e-10, atol=1e-10 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("method", [ResamplingMethod.RUN, ResamplingMethod.WILD])
 def test_draws_in_blocks_are_set_by_their_seed_and_spread_alike(method, monkeypatch):
     law, theta = bound("chinchilla"), truth("chinchilla")
     points = scattered(law, theta, noise=0.01)
-    found = fit_law(points, law=law)
-    whole = draw_parameters(found, points, method=method, count=400)
+    result = fit_law(points, law=law)
+    whole = draw_parameters(result, points, method=method, count=400)
     monkeypatch.setattr(bootstrap, "AT_ONCE", 30 * len(points))
-    q = draw_parameters(found, points, method=method, count=400)
+    q = draw_parameters(result, points, method=method, count=400)
     assert q.shape == (400, 5)
     assert len(np.unique(q[:, 3])) == 400  # no block repeats another
-    np.testing.assert_array_equal(q, draw_parameters(found, points, method=method, count=400))
+    np.testing.assert_array_equal(q, draw_parameters(result, points, method=method, count=400))
     np.testing.assert_allclose(q.std(0), whole.std(0), rtol=0.25)
 
 
@@ -50,12 +50,12 @@ def test_draws_in_blocks_are_set_by_their_seed_and_spread_alike(method, monkeypa
 def test_memory_of_draws_does_not_grow_with_their_number(method, one_step, monkeypatch):
     law, theta = bound("chinchilla"), truth("chinchilla")
     points = scattered(law, theta, n=1000, noise=0.01)
-    found = fit_law(points, law=law, starts=1)
+    result = fit_law(points, law=law, starts=1)
     monkeypatch.setattr(bootstrap, "AT_ONCE", 20 * len(points))
 
     def peak(count):
         tracemalloc.start()
-        draw_parameters(found, points, method=method, count=count, one_step=one_step, budgets=np.arange(1000))
+        draw_parameters(result, points, method=method, count=count, one_step=one_step, budgets=np.arange(1000))
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most

@@ -1,4 +1,4 @@
-"""Several skills fitted together: shared is one value, pinned is what was given, pooled leans together."""
+"""Several skills fitted together: tied is one value, fixed is a given value, pooled scatters about a mean."""
 
 import numpy as np
 import pytest
@@ -35,32 +35,32 @@ def test_skills_that_share_nothing_are_fitted_as_if_alone():
 
 
 def test_a_shared_exponent_is_one_value_and_comes_back():
-    found = fit_skills(data(), law=LAW, sharing=ParameterSharing(tied=("alpha",)))
-    assert len({fit.parameters["alpha"] for fit in found.fits.values()}) == 1
-    for name, fit in found.fits.items():
+    joint_fit = fit_skills(data(), law=LAW, sharing=ParameterSharing(tied=("alpha",)))
+    assert len({fit.parameters["alpha"] for fit in joint_fit.fits.values()}) == 1
+    for name, fit in joint_fit.fits.items():
         assert fit.parameters["alpha"] == pytest.approx(0.347, rel=1e-6)
         assert fit.parameters["beta"] == pytest.approx(SKILLS[name][1], rel=1e-6)
-    assert found.starts.agree == found.starts.tried
+    assert joint_fit.starts.agree == joint_fit.starts.tried
 
 
 def test_sharing_an_exponent_tells_it_better():
     """Over many noisy studies the shared alpha scatters less than a skill's own."""
-    own, shared = [], []
+    separate, shared = [], []
     for seed in range(12):
         runs = {
             name: scattered(LAW, np.array([E, 477.0, 2143.0, 0.347, beta]), n=30, noise=0.01, seed=100 * seed + at)
             for at, (name, (E, beta)) in enumerate(SKILLS.items())
         }
-        own.append(fit_law(runs["code"], law=LAW, objective=None).parameters["alpha"])
+        separate.append(fit_law(runs["code"], law=LAW, objective=None).parameters["alpha"])
         shared.append(
             fit_skills(runs, law=LAW, objective=None, sharing=ParameterSharing(tied=("alpha",))).fits["code"].theta[3]
         )
-    assert np.std(shared) < 0.8 * np.std(own)
+    assert np.std(shared) < 0.8 * np.std(separate)
 
 
 def test_a_pinned_parameter_is_what_was_given():
-    found = fit_skills(data(), law=LAW, sharing=ParameterSharing(fixed={"E": 1.5}, tied=("beta",)))
-    assert [fit.parameters["E"] for fit in found.fits.values()] == pytest.approx([1.5] * 3, rel=1e-12)
+    joint_fit = fit_skills(data(), law=LAW, sharing=ParameterSharing(fixed={"E": 1.5}, tied=("beta",)))
+    assert [fit.parameters["E"] for fit in joint_fit.fits.values()] == pytest.approx([1.5] * 3, rel=1e-12)
     alone = fit_law(data()["wiki"], law=LAW, fixed={"E": 1.5})
     assert alone.parameters["E"] == pytest.approx(1.5, rel=1e-12)
     assert alone.parameters["alpha"] == pytest.approx(0.347, rel=1e-6)
@@ -72,18 +72,18 @@ def test_pooling_lies_between_own_values_and_one_shared():
     def scatter(sharing):
         return np.ptp([fit.parameters["beta"] for fit in fit_skills(runs, law=LAW, sharing=sharing).fits.values()])
 
-    own, tight = scatter(ParameterSharing()), scatter(ParameterSharing(pooled={"beta": 1e-3}))
+    separate, tight = scatter(ParameterSharing()), scatter(ParameterSharing(pooled={"beta": 1e-3}))
     middle = scatter(ParameterSharing(pooled={"beta": 0.03}))
     assert tight < 0.2 * middle
-    assert middle < own
-    assert scatter(ParameterSharing(pooled={"beta": 100.0})) == pytest.approx(own, rel=1e-2)
+    assert middle < separate
+    assert scatter(ParameterSharing(pooled={"beta": 100.0})) == pytest.approx(separate, rel=1e-2)
 
 
 def test_transfer_can_be_shared_where_categories_are_weighed():
     law = bound("effective_data")
     runs = {name: scattered(law, truth("effective_data"), n=80, seed=at) for at, name in enumerate(("code", "prose"))}
-    found = fit_skills(runs, law=LAWS["effective_data"], sharing=ParameterSharing(tied=("transfer",)))
-    t = [[fit.parameters[f"t_{one}"] for one in CATEGORIES] for fit in found.fits.values()]
+    joint_fit = fit_skills(runs, law=LAWS["effective_data"], sharing=ParameterSharing(tied=("transfer",)))
+    t = [[fit.parameters[f"t_{category}"] for category in CATEGORIES] for fit in joint_fit.fits.values()]
     np.testing.assert_allclose(t, [[1.6, 0.4, 1.0]] * 2, rtol=1e-5)
 
 
@@ -91,8 +91,8 @@ def test_capacity_competition_comes_back_from_the_losses_of_all_categories():
     theta = truth("capacity_competition")
     law = LAWS["capacity_competition"]
     runs = {name: scattered(law.bind(*CENTRE, CATEGORIES).for_skill(name), theta, n=60, seed=3) for name in CATEGORIES}
-    found = fit_skills(runs, law=law)
-    for fit in found.fits.values():
+    joint_fit = fit_skills(runs, law=law)
+    for fit in joint_fit.fits.values():
         np.testing.assert_allclose(fit.theta, theta, rtol=1e-5)
 
 
@@ -103,28 +103,28 @@ def test_intervals_of_laws_of_all_skills_cover(errors):
     hits = []
     for seed in range(25):
         study = plant_skills(LAWS["capacity_competition"], errors, np.random.default_rng(seed))
-        data = {name: one.points for name, one in study.items()}
+        data = {name: simulated.points for name, simulated in study.items()}
         joint = fit_skills(data, law=LAWS["capacity_competition"], objective=None)
         for name, q in joint_bootstrap(
             joint, data, labels=lambda points: resampling_labels(points, ResamplingMethod.WILD), count=200, seed=seed
         ).q.items():
-            one = study[name]
-            N = np.exp(one.log_optimum)
-            place = one.law.covariates([N], [one.far / (6 * N)], one.mix)
-            at, told, aim = (
-                np.column_stack([x[:, [6, 7, 8, 12, 13, 14]], one.law.log_loss(x, place)])
-                for x in (joint.fits[name].q[None], q, one.q[None])
+            simulated = study[name]
+            N = np.exp(simulated.log_optimum)
+            place = simulated.law.covariates([N], [simulated.far / (6 * N)], simulated.mix)
+            at, of_draws, aim = (
+                np.column_stack([x[:, [6, 7, 8, 12, 13, 14]], simulated.law.log_loss(x, place)])
+                for x in (joint.fits[name].q[None], q, simulated.q[None])
             )
-            bands = [interval(at[0, j], told[:, j], 0.9) for j in range(7)]
+            bands = [interval(at[0, j], of_draws[:, j], 0.9) for j in range(7)]
             hits += [band.lo <= value <= band.hi for band, value in zip(bands, aim[0], strict=True)]
     assert 0.83 < np.mean(hits) < 0.96
 
 
 def test_no_step_lowers_the_joint_objective():
-    found = fit_skills(data(noise=0.01), law=LAW, sharing=ParameterSharing(tied=("alpha",), pooled={"E": 0.2}))
-    again, F, _ = minimise(found.problem, found.Q[None] + 1e-3)
-    assert F[0] == pytest.approx(found.F, rel=1e-9)
-    np.testing.assert_allclose(again[0], found.Q, atol=1e-5)
+    joint_fit = fit_skills(data(noise=0.01), law=LAW, sharing=ParameterSharing(tied=("alpha",), pooled={"E": 0.2}))
+    again, F, _ = minimise(joint_fit.problem, joint_fit.Q[None] + 1e-3)
+    assert F[0] == pytest.approx(joint_fit.F, rel=1e-9)
+    np.testing.assert_allclose(again[0], joint_fit.Q, atol=1e-5)
 
 
 @pytest.mark.parametrize(

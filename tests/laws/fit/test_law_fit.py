@@ -202,11 +202,11 @@ def without_floor() -> RunData:
 
 
 def test_a_floor_that_runs_to_0_is_followed_there_and_told():
-    found = fit_skill("prose", without_floor(), objective=None, resamples=200)
-    assert found.fit.converged
-    assert found.fit.starts.agree == found.fit.starts.tried
-    assert found.fit.theta[0] < 1e-3 * without_floor().L.min()
-    assert (found.status, "can't separate E from 0" in found.reason) == (Status.NOT_IDENTIFIED, True)
+    fitted = fit_skill("prose", without_floor(), objective=None, resamples=200)
+    assert fitted.fit.converged
+    assert fitted.fit.starts.agree == fitted.fit.starts.tried
+    assert fitted.fit.theta[0] < 1e-3 * without_floor().L.min()
+    assert (fitted.status, "can't separate E from 0" in fitted.reason) == (Status.NOT_IDENTIFIED, True)
 
 
 def test_a_valley_between_E_and_the_other_terms_is_followed_to_its_end(tables):
@@ -216,15 +216,15 @@ def test_a_valley_between_E_and_the_other_terms_is_followed_to_its_end(tables):
         N=rows["params"].to_numpy(float), D=rows["tokens"].to_numpy(float), L=rows["loss_openhermes"].to_numpy(),
         h=rows[[f"mix_{name}" for name in domains]].to_numpy(), categories=domains,
     )  # fmt: skip
-    found = fit_skill("openhermes", points, law=LAWS["separable"], objective=None, resamples=100)
-    assert found.fit.converged
-    assert found.fit.starts.agree == found.fit.starts.tried
-    further, F, converged = minimise(found.fit.build_problem(points), found.fit.q[None], max_steps=3000)
+    fitted = fit_skill("openhermes", points, law=LAWS["separable"], objective=None, resamples=100)
+    assert fitted.fit.converged
+    assert fitted.fit.starts.agree == fitted.fit.starts.tried
+    further, F, converged = minimise(fitted.fit.build_problem(points), fitted.fit.q[None], max_steps=3000)
     assert converged.all()
     # The noise that weighs the priors was still settling, within 2 %
-    assert F[0] == pytest.approx(found.fit.F + found.fit.penalty, rel=1e-4)
-    np.testing.assert_allclose(further[0, 1:], found.fit.q[1:], atol=0.03)
-    assert "can't separate E from 0" in found.reason
+    assert F[0] == pytest.approx(fitted.fit.F + fitted.fit.penalty, rel=1e-4)
+    np.testing.assert_allclose(further[0, 1:], fitted.fit.q[1:], atol=0.03)
+    assert "can't separate E from 0" in fitted.reason
 
 
 class Misled(FitProblem):

@@ -15,33 +15,35 @@ LAW, THETA = bound("chinchilla"), truth("chinchilla")
 
 
 def test_intervals_are_the_draws_with_and_without_the_noise_of_a_run():
-    one = fit_skill("code", scattered(LAW, THETA, n=60, noise=0.01), law=LAW)
+    fitted = fit_skill("code", scattered(LAW, THETA, n=60, noise=0.01), law=LAW)
     N, D = np.array([1e5, 1e7]), np.array([1e7, 1e9])
-    told = one.loss(N, D)
-    drawn = one.law.log_loss(one.q, one.law.covariates(N, D))
-    np.testing.assert_allclose([told.lo, told.hi], np.exp(np.quantile(drawn, [0.05, 0.95], axis=0)))
-    sd = new_run_sd(one.fit, one.runs)
+    predicted = fitted.loss(N, D)
+    drawn = fitted.law.log_loss(fitted.q, fitted.law.covariates(N, D))
+    np.testing.assert_allclose([predicted.lo, predicted.hi], np.exp(np.quantile(drawn, [0.05, 0.95], axis=0)))
+    sd = new_run_sd(fitted.fit, fitted.runs)
     many = np.repeat(drawn, 200, axis=0)
     many = many + sd * np.random.default_rng(0).normal(size=many.shape)
-    np.testing.assert_allclose([told.new_lo, told.new_hi], np.exp(np.quantile(many, [0.05, 0.95], axis=0)), rtol=5e-4)
+    np.testing.assert_allclose(
+        [predicted.new_lo, predicted.new_hi], np.exp(np.quantile(many, [0.05, 0.95], axis=0)), rtol=5e-4
+    )
 
 
 def test_a_new_run_of_a_known_law_has_the_noise_alone():
     q = LAW.log_parameters(THETA[None])
-    told = predict(LAW, THETA, np.tile(q, (20, 1)), 1e5, 1e7, level=0.9, noise=0.02)
-    assert told.lo == told.hi == pytest.approx(told.value)
-    assert math.log(told.new_hi[0] / told.value[0]) == pytest.approx(1.6449 * 0.02, rel=1e-4)
-    assert math.log(told.value[0] / told.new_lo[0]) == pytest.approx(1.6449 * 0.02, rel=1e-4)
+    predicted = predict(LAW, THETA, np.tile(q, (20, 1)), 1e5, 1e7, level=0.9, noise=0.02)
+    assert predicted.lo == predicted.hi == pytest.approx(predicted.value)
+    assert math.log(predicted.new_hi[0] / predicted.value[0]) == pytest.approx(1.6449 * 0.02, rel=1e-4)
+    assert math.log(predicted.value[0] / predicted.new_lo[0]) == pytest.approx(1.6449 * 0.02, rel=1e-4)
 
 
 def test_intervals_of_new_runs_cover():
     """90 % over 60 studies of 40 runs: Monte Carlo error 2 points over 4 places each, which go together in part."""
     hits = []
     for seed in range(60):
-        one = fit_skill("code", scattered(LAW, THETA, n=40, noise=0.01, seed=seed), law=LAW, resamples=200)
+        fitted = fit_skill("code", scattered(LAW, THETA, n=40, noise=0.01, seed=seed), law=LAW, resamples=200)
         new = scattered(LAW, THETA, n=20, noise=0.01, seed=1000 + seed)
-        told = one.loss(new.N, new.D)
-        hits.append(np.mean((told.new_lo <= new.L) & (told.new_hi >= new.L)))
+        predicted = fitted.loss(new.N, new.D)
+        hits.append(np.mean((predicted.new_lo <= new.L) & (predicted.new_hi >= new.L)))
     assert 0.85 < np.mean(hits) < 0.95
 
 
@@ -50,9 +52,9 @@ def test_draws_without_a_loss_make_it_unknown():
     q[0] = np.nan
     assert np.isfinite(predict(LAW, THETA, q, 1e5, 1e7, level=0.9, noise=0.02).new_hi[0])
     q[:2] = np.nan
-    told = predict(LAW, THETA, q, 1e5, 1e7, level=0.9, noise=0.02)
-    assert np.isnan([told.lo, told.hi, told.new_lo, told.new_hi]).all()
-    assert np.isfinite(told.value).all()
+    predicted = predict(LAW, THETA, q, 1e5, 1e7, level=0.9, noise=0.02)
+    assert np.isnan([predicted.lo, predicted.hi, predicted.new_lo, predicted.new_hi]).all()
+    assert np.isfinite(predicted.value).all()
 
 
 @pytest.mark.parametrize(

@@ -21,35 +21,37 @@ def fitted(name="separable"):
 
 @pytest.mark.parametrize("name", ["chinchilla", "separable", "farseer"])
 def test_a_document_predicts_as_the_fit_does(name):
-    one = fitted(name)
-    saved = read_document(json.loads(json.dumps(law_document({"code": one}))))["code"]
+    original = fitted(name)
+    saved = read_document(json.loads(json.dumps(law_document({"code": original}))))["code"]
     N, D = np.array([1e5, 4e5]), np.array([1e6, 3e7])
-    told, own = saved.loss(N, D, MIX), one.loss(N, D, MIX)
-    np.testing.assert_array_equal(told.value, one.law.loss(one.fit.theta, N, D, MIX))
+    read_back, expected = saved.loss(N, D, MIX), original.loss(N, D, MIX)
+    np.testing.assert_array_equal(read_back.value, original.law.loss(original.fit.theta, N, D, MIX))
     for end in ("lo", "hi", "new_lo", "new_hi"):
-        np.testing.assert_allclose(getattr(told, end), getattr(own, end), rtol=0.01)
-    assert saved.q.shape == (DRAWS, len(one.fit.q))
-    there, here = saved.optimum(1e11, MIX), one.optimum(1e11, MIX)
+        np.testing.assert_allclose(getattr(read_back, end), getattr(expected, end), rtol=0.01)
+    assert saved.q.shape == (DRAWS, len(original.fit.q))
+    there, here = saved.optimum(1e11, MIX), original.optimum(1e11, MIX)
     assert there.value == pytest.approx(here.value, rel=1e-12, nan_ok=True)
     assert there.lo == pytest.approx(here.lo, rel=0.1, nan_ok=True)
 
 
 def test_at_no_mix_the_runs_mean_mix_is_meant():
-    one = fitted()
-    saved = read_document(law_document({"code": one}))["code"]
-    np.testing.assert_allclose(saved.loss(1e5, 1e6).value, one.law.loss(one.fit.theta, 1e5, 1e6, one.mean_mix))
+    original = fitted()
+    saved = read_document(law_document({"code": original}))["code"]
+    np.testing.assert_allclose(
+        saved.loss(1e5, 1e6).value, original.law.loss(original.fit.theta, 1e5, 1e6, original.mean_mix)
+    )
 
 
 def test_what_a_plan_needs_to_know_of_the_runs_is_kept():
-    one = fitted()
+    original = fitted()
     about = LawMetadata(convention="total", aggregates=("mean",), mixes={"web/code": "web"})
-    plain = json.loads(json.dumps(law_document({"code": one}, about)))
+    plain = json.loads(json.dumps(law_document({"code": original}, about)))
     saved = read_document(plain)["code"]
-    assert (saved.reach, saved.sizes, saved.noise) == (one.reach, one.sizes, one.noise)
-    assert saved.sizes == (one.runs.N.min(), one.runs.N.max())
-    np.testing.assert_array_equal(saved.shares, [one.runs.h.min(0), one.runs.h.max(0)])
-    np.testing.assert_allclose(saved.law.theta(saved.estimate[None])[0], one.fit.theta, rtol=1e-9)
-    assert saved.warnings == one.warnings
+    assert (saved.reach, saved.sizes, saved.noise) == (original.reach, original.sizes, original.noise)
+    assert saved.sizes == (original.runs.N.min(), original.runs.N.max())
+    np.testing.assert_array_equal(saved.shares, [original.runs.h.min(0), original.runs.h.max(0)])
+    np.testing.assert_allclose(saved.law.theta(saved.estimate[None])[0], original.fit.theta, rtol=1e-9)
+    assert saved.warnings == original.warnings
     assert read_metadata(plain) == about
     for key in ("sizes", "shares", "warnings"):  # as in documents that were written before
         del plain["skills"]["code"][key]
@@ -59,10 +61,10 @@ def test_what_a_plan_needs_to_know_of_the_runs_is_kept():
 
 
 def test_the_runs_are_told_by_id_and_digest():
-    one = fitted("chinchilla")
+    original = fitted("chinchilla")
     labels = np.repeat([f"run{i:02d}" for i in range(30)], 2)
-    points = replace(one.runs, clusters=labels, labels=labels)
-    saved = read_document(law_document({"code": replace(one, runs=points)}))["code"]
+    points = replace(original.runs, clusters=labels, labels=labels)
+    saved = read_document(law_document({"code": replace(original, runs=points)}))["code"]
     assert saved.run_ids == tuple(f"run{i:02d}" for i in range(30))
     assert saved.n_runs == 60
     assert saved.digest == digest(points) == digest(points.take(np.arange(60)[::-1]))

@@ -44,8 +44,8 @@ def test_every_law_says_the_same_as_python(name):
     law, loss = saved(name), defined(code=saved(name))
     np.testing.assert_allclose(loss("code", SIZES, TOKENS), law.loss(SIZES, TOKENS).value, rtol=1e-12)
     for mix in MIXES if law.categories else ():
-        told = loss("code", SIZES, TOKENS, dict(zip(CATEGORIES, mix, strict=True)))
-        np.testing.assert_allclose(told, law.loss(SIZES, TOKENS, mix).value, rtol=1e-12)
+        predicted = loss("code", SIZES, TOKENS, dict(zip(CATEGORIES, mix, strict=True)))
+        np.testing.assert_allclose(predicted, law.loss(SIZES, TOKENS, mix).value, rtol=1e-12)
     assert loss("code", 1e6, 1e8) == pytest.approx(law.loss(1e6, 1e8).value[0], rel=1e-12)
     assert loss("code", SIZES[:, None], TOKENS).shape == (4, 4)
 
@@ -55,8 +55,8 @@ def test_a_fitted_law_does_too(name):
     points = scattered(bound(name), truth(name), n=60, noise=0.005)
     plain = json.loads(json.dumps(law_document({"code": fit_skill("code", points, law=bound(name), resamples=100)})))
     law = read_document(plain)["code"]
-    told = defined(code=law)("code", SIZES, TOKENS)
-    np.testing.assert_allclose(told, law.loss(SIZES, TOKENS).value, rtol=1e-12)
+    predicted = defined(code=law)("code", SIZES, TOKENS)
+    np.testing.assert_allclose(predicted, law.loss(SIZES, TOKENS).value, rtol=1e-12)
 
 
 def test_without_bends_farseer_has_straight_lines():
@@ -88,14 +88,14 @@ def test_what_a_mix_adds_beyond_the_law_is_told_for_the_mixes_that_were_run():
         law = saved(name, effects=effects)
         loss = defined(code=law)
         for mix in MIXES:
-            told = loss("code", SIZES, TOKENS, dict(zip(CATEGORIES, mix, strict=True)))
-            np.testing.assert_allclose(told, law.loss(SIZES, TOKENS, mix).value, rtol=1e-12)
+            predicted = loss("code", SIZES, TOKENS, dict(zip(CATEGORIES, mix, strict=True)))
+            np.testing.assert_allclose(predicted, law.loss(SIZES, TOKENS, mix).value, rtol=1e-12)
 
 
 def test_the_file_needs_numpy_alone(tmp_path):
     text = snippet({"web/code": saved("separable"), "plain": saved("chinchilla")}, LawMetadata(), source="a test")
     imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert [ast.unparse(one) for one in imports] == ["import numpy as np"]
+    assert [ast.unparse(node) for node in imports] == ["import numpy as np"]
     (tmp_path / "law.py").write_text(text)
     code = "import sys, law; print(law.loss('web/code', 1e6, 1e8), [m for m in sys.modules if 'skillscale' in m])"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={}, capture_output=True, text=True)

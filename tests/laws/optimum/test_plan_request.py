@@ -252,7 +252,7 @@ def test_laws_that_were_written_and_read_plan_the_same(mixed, mixed_plan):
 
 def with_rivals(weight: float = 0.6) -> dict[str, FittedLaw]:
     """Chinchilla with this weight and the coupled law with the rest, on the same resamples."""
-    data = {name: one.points for name, one in fitted("chinchilla", noise=0.01).items()}
+    data = {name: one.runs for name, one in fitted("chinchilla", noise=0.01).items()}
     told, other = (fit_together(data, law=bound(name), resamples=100) for name in ("chinchilla", "coupled"))
     few = round((1 - weight) * 100)
     rivals = {name: replace(one, q=one.q[:few], weight=1 - weight) for name, one in other.items()}

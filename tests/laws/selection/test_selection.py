@@ -68,35 +68,35 @@ def halves(data, max_N):
 
 def test_without_a_mix_the_plain_laws_compete_and_the_planted_one_predicts_to_the_noise():
     low, high = halves(of_N_and_D(), 9e8)
-    choice, found = backtest(low, high, letter="N")
+    choice, results = backtest(low, high, letter="N")
     assert choice.chosen.setting.law.name == "chinchilla"
-    assert {one.setting.law.name for one in choice.candidates} == {"chinchilla", "coupled", "drifting"}
-    assert max(one.score.mean_relative_error for one in found.values()) < 0.01
+    assert {candidate.setting.law.name for candidate in choice.candidates} == {"chinchilla", "coupled", "drifting"}
+    assert max(item.score.mean_relative_error for item in results.values()) < 0.01
     assert list(choice.table()["chosen"]).count(True) == 1
 
 
 def test_with_a_varying_mix_a_law_of_the_mix_is_chosen():
     low, high = halves(of_mixes(checkpoints=1), 5e8)
-    choice, found = backtest(low, high, letter="N")
+    choice, results = backtest(low, high, letter="N")
     assert choice.chosen.setting.law.name == "separable"
-    assert found["code"].score.mean_relative_error < 0.006
+    assert results["code"].score.mean_relative_error < 0.006
 
 
 def test_early_checkpoints_off_the_curve_call_for_a_law_that_knows_them():
     low, high = halves(of_mixes(n_mixes=16, transient=True), 5e8)
-    choice, found = backtest(low, high, letter="N", laws=("separable", "separable_transient"))
+    choice, results = backtest(low, high, letter="N", laws=("separable", "separable_transient"))
     assert choice.chosen.setting.law.name == "separable_transient"
-    assert found["code"].last.n == 16
-    assert found["code"].n_predicted == 16 * 6
+    assert results["code"].last.n == 16
+    assert results["code"].n_predicted == 16 * 6
 
 
 def test_what_a_mix_adds_is_told_from_smaller_runs_and_lowers_the_error():
     low, high = halves(of_mixes(effect=0.02, checkpoints=1), 5e8)
-    _, found = backtest(low, high, letter="N", laws=("separable",))
+    _, results = backtest(low, high, letter="N", laws=("separable",))
     plain = extrapolate(low, PredictionSetting(law=LAWS["separable"]), Cutoff(letter="N", value=5e8))["code"]
     error = np.abs(np.expm1(plain.log_loss(high["code"]) - high["code"].log_L)).mean()
-    assert "mix effects" in found["code"].setting
-    assert found["code"].score.mean_relative_error < 0.5 * error
+    assert "mix effects" in results["code"].setting
+    assert results["code"].score.mean_relative_error < 0.5 * error
 
 
 def test_effects_are_shrunk_towards_none_where_they_do_not_recur():
@@ -104,8 +104,8 @@ def test_effects_are_shrunk_towards_none_where_they_do_not_recur():
     rng = np.random.default_rng(3)
     codes = mix_codes(points)
     planted = 0.02 * rng.normal(size=codes.max() + 1)
-    found = mix_effects(points, planted[codes] + 0.002 * rng.normal(size=len(points)))
-    np.testing.assert_allclose(found, planted - planted.mean(), atol=0.004)
+    results = mix_effects(points, planted[codes] + 0.002 * rng.normal(size=len(points)))
+    np.testing.assert_allclose(results, planted - planted.mean(), atol=0.004)
     chance = mix_effects(points, 0.02 * rng.normal(size=len(points)))
     assert not len(chance) or np.abs(chance).max() < 0.02
 
@@ -116,9 +116,9 @@ def test_intervals_of_new_runs_cover_planted_larger_ones(kind):
     for seed in range(6):
         data = of_N_and_D(seed) if kind == "plain" else of_mixes(seed, effect=0.005, checkpoints=1)
         low, high = halves(data, 9e8 if kind == "plain" else 5e8)
-        _, found = backtest(low, high, letter="N", laws=("chinchilla",) if kind == "plain" else ("separable",))
-        within += sum(one.score.coverage * one.n_predicted for one in found.values())
-        n += sum(one.n_predicted for one in found.values())
+        _, results = backtest(low, high, letter="N", laws=("chinchilla",) if kind == "plain" else ("separable",))
+        within += sum(item.score.coverage * item.n_predicted for item in results.values())
+        n += sum(item.n_predicted for item in results.values())
     assert 0.85 < within / n < 0.99
 
 
@@ -130,8 +130,8 @@ def test_the_average_has_intervals_and_optima_of_its_own():
     lo, hi = outlook.mean_interval(high["code"], 0.9)
     assert np.all((lo < outlook.mean_log_loss(high["code"])) & (outlook.mean_log_loss(high["code"]) < hi))
     truth = CHINCHILLA.log_optimum(np.array([THETAS["code"]]), 1e22)[0, 0]
-    told = fit_selected(low, select_law(low), FitRequest(law=CHINCHILLA, resamples=400))["code"]
-    lo, hi = np.nanquantile(told.ensemble_log_optima([1e22])[:, 0], [0.05, 0.95])
+    selected = fit_selected(low, select_law(low), FitRequest(law=CHINCHILLA, resamples=400))["code"]
+    lo, hi = np.nanquantile(selected.ensemble_log_optima([1e22])[:, 0], [0.05, 0.95])
     assert lo < truth < hi
 
 
@@ -180,9 +180,9 @@ def test_near_duplicates_of_a_checkpoint_weigh_as_one():
     points = RunData(
         N=np.full(4, 1e8), D=np.array([1e9, 2e9, 2.002e9, 3e9]), L=np.full(4, 3.0), clusters=np.array([0, 0, 0, 1])
     )
-    found, count = checkpoint_weights(points)
+    results, count = checkpoint_weights(points)
     assert count == 2
-    assert list(found.weights) == [1, 0.5, 0.5, 1]
+    assert list(results.weights) == [1, 0.5, 0.5, 1]
     assert checkpoint_weights(points.take(np.array([0, 1, 3])))[1] == 0
 
 
@@ -191,24 +191,24 @@ def test_checkpoints_are_told_by_their_share_of_the_run():
     assert has_checkpoints(points)
     assert sorted(set(np.round(run_shares(points), 3))) == pytest.approx([0.1, 0.28, 0.46, 0.64, 0.82, 1.0])
     settings = candidate_settings({"code": points})
-    assert {one.min_run_share for one in settings if one.law.name == "separable"} == {0.0, 0.3, 0.55}
-    assert {one.min_run_share for one in settings if one.law.name in ("separable_transient", "chinchilla")} == {0.0}
-    assert not any(one.min_run_share for one in candidate_settings(of_N_and_D()))
+    assert {item.min_run_share for item in settings if item.law.name == "separable"} == {0.0, 0.3, 0.55}
+    assert {item.min_run_share for item in settings if item.law.name in ("separable_transient", "chinchilla")} == {0.0}
+    assert not any(item.min_run_share for item in candidate_settings(of_N_and_D()))
 
 
 def test_tables_give_the_interval_over_laws_and_why_there_is_none():
     low = of_N_and_D()
     choice = select_law(low)
     assert len(choice.rivals) > 1
-    told = fit_selected(low, choice, FitRequest(law=choice.chosen.setting.law, resamples=100))["code"]
-    assert isinstance(told, FittedLaw)
-    text = law_text({"code": told}, [1e22])
-    assert f"N* of code: intervals over chinchilla {told.weight:.2f}, " in text
+    selected = fit_selected(low, choice, FitRequest(law=choice.chosen.setting.law, resamples=100))["code"]
+    assert isinstance(selected, FittedLaw)
+    text = law_text({"code": selected}, [1e22])
+    assert f"N* of code: intervals over chinchilla {selected.weight:.2f}, " in text
     assert "no interval over laws" not in text
-    row = optima_frame({"code": told}, [1e22]).iloc[0]
-    assert (row["N_lo"], row["N_hi"]) == (told.ensemble_optimum(1e22).lo, told.ensemble_optimum(1e22).hi)
+    row = optima_frame({"code": selected}, [1e22]).iloc[0]
+    assert (row["N_lo"], row["N_hi"]) == (selected.ensemble_optimum(1e22).lo, selected.ensemble_optimum(1e22).hi)
     assert "chinchilla" in row["over"]
-    lost = replace(told, q=np.where(np.arange(100)[:, None] < 5, np.nan, told.q))
+    lost = replace(selected, q=np.where(np.arange(100)[:, None] < 5, np.nan, selected.q))
     assert "code: N* has no interval over laws: " in law_text({"code": lost}, [1e22])
     assert (
         "have no optimum at 1e22 FLOP"
@@ -221,20 +221,20 @@ def test_what_the_chosen_law_tells_is_what_the_choice_predicts():
     low, high = halves(data, 5e8)
     choice = select_law(low)
     assert choice.chosen.setting.effects
-    told = fit_selected(low, choice, FitRequest(law=choice.chosen.setting.law, resamples=100))["code"]
-    assert isinstance(told, FittedLaw)
+    selected = fit_selected(low, choice, FitRequest(law=choice.chosen.setting.law, resamples=100))["code"]
+    assert isinstance(selected, FittedLaw)
     outlook = choice.fit_all(low)["code"]
-    np.testing.assert_array_equal(told.fit.theta, outlook.chosen.fit.theta)
-    assert told.setting == outlook.chosen.setting.name
-    assert told.weight + sum(one.weight for one in told.rivals) == pytest.approx(1)
+    np.testing.assert_array_equal(selected.fit.theta, outlook.chosen.fit.theta)
+    assert selected.setting == outlook.chosen.setting.name
+    assert selected.weight + sum(item.weight for item in selected.rivals) == pytest.approx(1)
     where = high["code"]
-    saved = read_document(json.loads(json.dumps(law_document({"code": told}))))["code"]
+    saved = read_document(json.loads(json.dumps(law_document({"code": selected}))))["code"]
     predicted = np.exp(outlook.chosen.log_loss(where))
-    for one in (told, saved):
-        np.testing.assert_allclose(one.loss(where.N, where.D, where.h).value, predicted, rtol=1e-12)
-    assert saved.loss(1e9, 2e10).value == pytest.approx(told.loss(1e9, 2e10).value)
+    for item in (selected, saved):
+        np.testing.assert_allclose(item.loss(where.N, where.D, where.h).value, predicted, rtol=1e-12)
+    assert saved.loss(1e9, 2e10).value == pytest.approx(selected.loss(1e9, 2e10).value)
     C = 6 * float((where.N * where.D).max())
-    assert saved.optimum(C).value == pytest.approx(told.ensemble_optimum(C).value)
+    assert saved.optimum(C).value == pytest.approx(selected.ensemble_optimum(C).value)
 
 
 def test_exponents_of_the_told_laws_lean_together():
@@ -243,11 +243,11 @@ def test_exponents_of_the_told_laws_lean_together():
     gaps = {}
     for pooled in (False, True):
         setting = replace(choice.chosen.setting, pooled=pooled)
-        one = replace(choice, chosen=replace(choice.chosen, setting=setting))
-        found = fit_selected(data, one, FitRequest(law=setting.law, resamples=50))
-        alpha = [told.fit.parameters["alpha"] for told in found.values() if isinstance(told, FittedLaw)]
+        item = replace(choice, chosen=replace(choice.chosen, setting=setting))
+        results = fit_selected(data, item, FitRequest(law=setting.law, resamples=50))
+        alpha = [selected.fit.parameters["alpha"] for selected in results.values() if isinstance(selected, FittedLaw)]
         gaps[pooled] = abs(alpha[0] - alpha[1])
-        assert all(("exponents pooled" in told.setting) == pooled for told in found.values())
+        assert all(("exponents pooled" in selected.setting) == pooled for selected in results.values())
     assert gaps[True] < gaps[False]
 
 

@@ -60,11 +60,11 @@ def epoch(request) -> RunData:
 def test_draws_are_decided_by_the_seed(study, method):
     fit = fit_law(study)
     budgets = np.repeat(np.arange(5), 9)
-    one, again, other = (
+    first, again, other = (
         draw_parameters(fit, study, method=method, count=20, seed=s, budgets=budgets) for s in (1, 1, 2)
     )
-    np.testing.assert_array_equal(one, again)
-    assert np.abs(one - other).max() > 1e-4
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-4
 
 
 @pytest.mark.parametrize("method", [ResamplingMethod.WILD, ResamplingMethod.RUN])
@@ -93,7 +93,7 @@ def test_laplace_is_close_to_wild_where_runs_tell_the_law(study):
 def test_one_step_is_close_to_the_whole_way(study):
     fit = fit_law(study, objective=None)
     for method, least in ((ResamplingMethod.WILD, 0.95), (ResamplingMethod.RUN, 0.85)):
-        whole, step = (draw_parameters(fit, study, method=method, count=200, one_step=one) for one in (False, True))
+        whole, step = (draw_parameters(fit, study, method=method, count=200, one_step=first) for first in (False, True))
         assert np.corrcoef(whole[:, 3], step[:, 3])[0, 1] > least
 
 
@@ -101,9 +101,9 @@ def test_errors_are_the_size_that_independent_studies_show():
     """Sd over studies of each parameter against the draws of one, which is larger for the few runs that decide it."""
     rng = np.random.default_rng(2)
     runs = [noisy(design(), rng.normal(scale=0.005, size=45)) for _ in range(120)]
-    fits = [fit_law(one, objective=LEAST_SQUARES, starts=1) for one in runs]
+    fits = [fit_law(first, objective=LEAST_SQUARES, starts=1) for first in runs]
     drawn = np.mean(
-        [spread(draw_parameters(fit, one, count=150)) for fit, one in zip(fits[:25], runs, strict=False)], axis=0
+        [spread(draw_parameters(fit, first, count=150)) for fit, first in zip(fits[:25], runs, strict=False)], axis=0
     )
     ratio = drawn / np.std([fit.q for fit in fits], axis=0)
     assert np.all((ratio > 0.9) & (ratio < 1.4))
@@ -144,30 +144,30 @@ def test_what_only_a_prior_tells_is_as_wide_as_the_prior():
     law, theta = bound("drifting"), truth("drifting")
     points = scattered(law, theta, n=40, noise=0.05, seed=3)
     fit = fit_law(points, law=points.bind(law))
-    told = fit.law.priors[6].sd
+    prior_sd = fit.law.priors[6].sd
     for method in (ResamplingMethod.WILD, ResamplingMethod.LAPLACE, ResamplingMethod.RUN):
         q = draw_parameters(fit, points, method=method, count=80)
-        assert 0.5 * told < spread(q)[6] < 1.6 * told, method
+        assert 0.5 * prior_sd < spread(q)[6] < 1.6 * prior_sd, method
 
 
 def test_a_robust_fit_does_not_take_runs_it_passes_through_for_runs_without_noise():
     rng = np.random.default_rng(0)
-    found = []
+    values = []
     for _ in range(30):
         points = noisy(design(), rng.normal(scale=0.005, size=45))
         fit = fit_law(points, starts=2)
-        found.append(mean_curvature(HUBER, fit.residuals, 5).mean())
-    assert np.mean(found) == pytest.approx(math.erf(0.001 / 0.005 / math.sqrt(2)), rel=0.15)
+        values.append(mean_curvature(HUBER, fit.residuals, 5).mean())
+    assert np.mean(values) == pytest.approx(math.erf(0.001 / 0.005 / math.sqrt(2)), rel=0.15)
     naive = HUBER.curvature(fit.residuals).mean()
-    assert naive > 1.2 * np.mean(found)
+    assert naive > 1.2 * np.mean(values)
 
 
 def test_the_noise_of_a_new_run_is_found_beside_outliers():
     rng = np.random.default_rng(0)
     error = rng.normal(scale=0.004, size=(40, 45)) + 0.05 * (rng.random((40, 45)) < 0.02)
     sds = []
-    for one in error:
-        points = noisy(design(), one)
+    for first in error:
+        points = noisy(design(), first)
         sds.append(new_run_sd(fit_law(points, objective=None, starts=2), points))
     assert np.mean(sds) == pytest.approx(0.004, rel=0.06)
 
@@ -183,12 +183,12 @@ def test_pulls_of_parts_that_share_clusters_add_up(study):
     fit = fit_law(study, objective=LEAST_SQUARES)
     problem = fit.build_problem(study)
     codes = np.asarray(study.clusters)
-    one = sandwich(problem, fit.q, codes)
+    first = sandwich(problem, fit.q, codes)
     twice = sandwich(replace(problem, blocks=problem.blocks * 2), fit.q, np.concatenate([codes, codes]))
-    np.testing.assert_allclose(twice.H, 2 * one.H)
+    np.testing.assert_allclose(twice.H, 2 * first.H)
     # The same errors twice tell no more than once
-    np.testing.assert_allclose(np.diag(twice.covariance), np.diag(one.covariance), rtol=0.1)
-    assert twice.degrees_of_freedom == pytest.approx(one.degrees_of_freedom, abs=3)
+    np.testing.assert_allclose(np.diag(twice.covariance), np.diag(first.covariance), rtol=0.1)
+    assert twice.degrees_of_freedom == pytest.approx(first.degrees_of_freedom, abs=3)
 
 
 @pytest.mark.slow
@@ -202,8 +202,8 @@ def test_pairs_bootstrap_gives_the_published_errors(epoch):
         assert column.std() == pytest.approx(error, rel=0.02 + 2 * by_chance), name
     ends = {"E": (1.769, 1.871), "A": (286, 744), "B": (1042, 5810), "alpha": (0.317, 0.373), "beta": (0.331, 0.415)}
     for column, (name, bounds) in zip(theta.T, ends.items(), strict=True):
-        found = np.quantile(column, [0.025, 0.975])
-        np.testing.assert_allclose(found, bounds, rtol=0.07 if name == "B" else 0.03, err_msg=name)
+        values = np.quantile(column, [0.025, 0.975])
+        np.testing.assert_allclose(values, bounds, rtol=0.07 if name == "B" else 0.03, err_msg=name)
 
 
 @pytest.mark.slow

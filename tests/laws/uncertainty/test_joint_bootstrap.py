@@ -1,4 +1,4 @@
-"""Resamples of joint fits: paired over skills, followed to their minima, and one step only where that is said."""
+"""Resamples of joint fits: paired over skills, each a full fit, and one step only where the result says so."""
 
 from dataclasses import replace
 
@@ -39,22 +39,22 @@ def drawn(runs, method=ResamplingMethod.WILD, *, count=100, sharing=SHARED, one_
 
 @pytest.mark.parametrize("method", [ResamplingMethod.WILD, ResamplingMethod.RUN, ResamplingMethod.LAPLACE])
 def test_what_is_shared_is_one_value_in_every_draw(method):
-    _, found = drawn(data(), method)
-    np.testing.assert_allclose(found.q["code"][:, 3], found.q["prose"][:, 3])
-    assert found.q["code"].shape == (100, 5)
-    assert not found.one_step
+    _, draws = drawn(data(), method)
+    np.testing.assert_allclose(draws.q["code"][:, 3], draws.q["prose"][:, 3])
+    assert draws.q["code"].shape == (100, 5)
+    assert not draws.one_step
 
 
 def test_each_recount_of_the_runs_is_fitted_to_its_minimum():
-    """With nothing shared a draw is what the skill's own resample of the same counts is."""
+    """Without a common parameter a draw equals the skill's separate resample with the same counts."""
     runs = data()
-    joint, found = drawn(runs, ResamplingMethod.RUN, count=20, sharing=ParameterSharing(pooled={"alpha": 1e4}))
-    luck = module.ClusterResamples.draw(np.concatenate([resampling_labels(one, ResamplingMethod.RUN) for one in runs.values()]), ResamplingMethod.RUN,
-                              count=20, seed=0)  # fmt: skip
+    joint, draws = drawn(runs, ResamplingMethod.RUN, count=20, sharing=ParameterSharing(pooled={"alpha": 1e4}))
+    labels = np.concatenate([resampling_labels(skill_runs, ResamplingMethod.RUN) for skill_runs in runs.values()])
+    resamples = module.ClusterResamples.draw(labels, ResamplingMethod.RUN, count=20, seed=0)
     points = runs["code"]
     fit = fit_law(points, law=joint.fits["code"].law, objective=joint.fits["code"].objective)
-    alone, _ = refit(fit, points, weights=luck.for_clusters(np.asarray(points.labels).astype(str)))
-    np.testing.assert_allclose(found.q["code"], alone, rtol=1e-3, atol=1e-3)
+    alone, _ = refit(fit, points, weights=resamples.for_clusters(np.asarray(points.labels).astype(str)))
+    np.testing.assert_allclose(draws.q["code"], alone, rtol=1e-3, atol=1e-3)
 
 
 def test_the_whole_way_goes_where_one_step_points_as_noise_vanishes():
@@ -70,9 +70,9 @@ def test_one_step_is_reported(monkeypatch):
     request = FitRequest(law=LAW, sharing=SHARED, resamples=100)
     assert not any("one step" in warning for warning in fit_all(data(), request)["code"].warnings)
     monkeypatch.setattr(module, "MAX_EXACT_WORK", 1000)
-    for one in fit_all(data(), request).values():
-        assert one.one_step
-        assert any("one step of the joint curvature" in warning for warning in one.warnings)
+    for fitted in fit_all(data(), request).values():
+        assert fitted.one_step
+        assert any("one step of the joint curvature" in warning for warning in fitted.warnings)
 
 
 @pytest.mark.slow
@@ -81,8 +81,8 @@ def test_intervals_of_a_shared_exponent_cover():
     hits = []
     for seed in range(200):
         runs = {name: planted(name, E, 2 * seed + at) for at, (name, E) in enumerate(FLOORS.items())}
-        found = fit_all(runs, FitRequest(law=LAW, sharing=SHARED, resamples=200, seed=seed))
-        band, optimum = found["code"].theta["alpha"], found["code"].optimum(1e13)
+        draws = fit_all(runs, FitRequest(law=LAW, sharing=SHARED, resamples=200, seed=seed))
+        band, optimum = draws["code"].theta["alpha"], draws["code"].optimum(1e13)
         aim = np.exp(LAW.log_optimum(np.array([[1.2, 477.0, 2143.0, 0.347, 0.367]]), [1e13]))[0, 0]
         hits.append([band.lo <= 0.347 <= band.hi, optimum.lo <= aim <= optimum.hi])
     assert np.all(np.abs(np.mean(hits, axis=0) - 0.9) < 0.08), np.mean(hits, axis=0)

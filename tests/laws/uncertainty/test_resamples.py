@@ -21,8 +21,8 @@ def test_a_line_through_noise_is_covered():
         y = 0.5 * x + rng.normal(size=14)
         line = inverse @ y
         errors = Resamples.draw(GROUPS, 300, rng).draw_errors(y - design @ line, leverage, np.ones(14, dtype=bool))
-        found = interval(line[1], line[1] + errors @ inverse[1], 0.9)
-        hits.append(found.lo <= 0.5 <= found.hi)
+        band = interval(line[1], line[1] + errors @ inverse[1], 0.9)
+        hits.append(band.lo <= 0.5 <= band.hi)
     assert 0.86 <= np.mean(hits) <= 0.96
 
 
@@ -30,9 +30,9 @@ def test_skills_share_their_errors():
     rng = np.random.default_rng(0)
     resamples = Resamples.draw(GROUPS, 200, rng)
     residuals, everywhere = rng.normal(size=14), np.ones(14, dtype=bool)
-    one = resamples.draw_errors(residuals, np.full(14, 0.2), everywhere)
+    first = resamples.draw_errors(residuals, np.full(14, 0.2), everywhere)
     two = resamples.draw_errors(2 * residuals, np.full(14, 0.2), everywhere)
-    np.testing.assert_allclose(two, 2 * one)
+    np.testing.assert_allclose(two, 2 * first)
 
 
 def test_errors_stay_within_their_group():
@@ -74,10 +74,10 @@ def test_a_trunk_without_a_run_at_a_budget_leaves_the_others_their_own():
 
 
 def test_trunks_of_one_run_each_are_no_trunks():
-    one = Resamples.draw(GROUPS, 20, np.random.default_rng(0), clusters=np.arange(14))
+    first = Resamples.draw(GROUPS, 20, np.random.default_rng(0), clusters=np.arange(14))
     other = Resamples.draw(GROUPS, 20, np.random.default_rng(0))
-    assert np.array_equal(one.donors, other.donors)
-    assert np.array_equal(one.signs, other.signs)
+    assert np.array_equal(first.donors, other.donors)
+    assert np.array_equal(first.signs, other.signs)
 
 
 def test_holm_by_hand():
@@ -110,9 +110,9 @@ def test_a_part_of_the_runs_has_the_luck_of_the_whole():
     part = whole.select(runs)
     assert set(np.unique(part.donors)) == set(range(len(runs)))
     taken = runs[part.donors]
-    wanted = whole.donors[:, runs]
-    there = np.isin(wanted, runs)
-    np.testing.assert_array_equal(taken[there], wanted[there])
+    expected = whole.donors[:, runs]
+    there = np.isin(expected, runs)
+    np.testing.assert_array_equal(taken[there], expected[there])
     assert np.all(GROUPS[taken] == GROUPS[runs])
     np.testing.assert_array_equal(part.signs, whole.signs[:, runs])
     np.testing.assert_array_equal(part.groups, [1, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1])

@@ -156,7 +156,7 @@ def test_processes_that_others_start_train_one_point_together(tmp_path, starter)
     entry += ["--train.device", "cpu"]
     two = [*entry, "--train.devices", "2"]
     if starter == "torchrun":
-        # Only the first one has a result to print; the other tells how many runs it went along with
+        # The leader prints the result. A follower prints the number of runs that it trained.
         commands = [skillscale([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *two])]
     else:
         tasks = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0", "SLURM_JOB_ID": "777"}
@@ -200,7 +200,7 @@ def test_who_started_this_process_decides_whether_it_is_one_of_many(nobody_start
     for name, value in SLURM.items():
         monkeypatch.setenv(name, value)
     assert detect_launcher(4).global_rank() == 3
-    assert detect_launcher(8) is None, "tasks that are not as many are workers of their own"
+    assert detect_launcher(8) is None, "another number of tasks: independent workers"
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     assert detect_launcher(4).global_rank() == 1, "torchrun may run inside a job"

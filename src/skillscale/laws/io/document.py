@@ -25,6 +25,7 @@ from skillscale.laws.forms.nd import Array, Law
 from skillscale.laws.results import Interval
 from skillscale.laws.uncertainty.resamples import interval
 
+JsonObject = dict[str, Any]
 SCHEMA = 2
 DRAWS = 200  # draws kept of a fit: enough for a 90 % interval, and a file of about 50 kB per skill
 
@@ -121,7 +122,7 @@ class LawMetadata:
     mixes: Mapping[str, str] = field(default_factory=dict)
 
 
-def law_document(fitted: Mapping[str, FittedLaw], metadata: LawMetadata | None = None) -> dict[str, Any]:
+def law_document(fitted: Mapping[str, FittedLaw], metadata: LawMetadata | None = None) -> JsonObject:
     """Convert fitted laws to plain values."""
     common = {} if metadata is None else {
         "convention": metadata.convention, "aggregates": list(metadata.aggregates), "mixes": dict(metadata.mixes)
@@ -129,7 +130,7 @@ def law_document(fitted: Mapping[str, FittedLaw], metadata: LawMetadata | None =
     return {"schema": SCHEMA, **common, "skills": {name: _write_skill(law) for name, law in fitted.items()}}
 
 
-def read_metadata(document: Mapping[str, Any]) -> LawMetadata:
+def read_metadata(document: JsonObject) -> LawMetadata:
     """Read what the laws of a document have in common. Documents of earlier versions have none of it."""
     return LawMetadata(
         convention=str(document.get("convention", "")), aggregates=tuple(map(str, document.get("aggregates") or ())),
@@ -137,7 +138,7 @@ def read_metadata(document: Mapping[str, Any]) -> LawMetadata:
     )  # fmt: skip
 
 
-def read_document(document: Mapping[str, Any], *, source: str = "this document") -> dict[str, SavedLaw]:
+def read_document(document: JsonObject, *, source: str = "this document") -> dict[str, SavedLaw]:
     """Read the laws of a document by skill, the inverse of ``law_document``.
 
     Raises:
@@ -151,7 +152,7 @@ def read_document(document: Mapping[str, Any], *, source: str = "this document")
     return {name: _read_skill(name, law, source) for name, law in dict(document.get("skills") or {}).items()}
 
 
-def _write_skill(fitted: FittedLaw) -> dict[str, Any]:
+def _write_skill(fitted: FittedLaw) -> JsonObject:
     """Convert one law and its rivals. The number of a rival's draws is in proportion to its weight."""
     document = _write_law(fitted) | {"warnings": list(fitted.warnings)}
     if fitted.setting:
@@ -163,7 +164,7 @@ def _write_skill(fitted: FittedLaw) -> dict[str, Any]:
     return document
 
 
-def _write_law(fitted: FittedLaw) -> dict[str, Any]:
+def _write_law(fitted: FittedLaw) -> JsonObject:
     law, runs = fitted.law, fitted.runs
     keep = np.linspace(0, len(fitted.q) - 1, min(DRAWS, len(fitted.q))).astype(int)
     skill_category = getattr(law, "skill_category", "")
@@ -213,7 +214,7 @@ def formula(law: Law, *, centre: bool = True) -> str:
     return "; ".join([text, *([", ".join(definitions)] if definitions else [])])
 
 
-def _read_skill(name: str, document: Mapping[str, Any], source: str) -> SavedLaw:
+def _read_skill(name: str, document: JsonObject, source: str) -> SavedLaw:
     if document.get("law") not in LAWS:
         raise InputError(
             f"{source} holds the law {document.get('law')!r} for {name}, which this version does not have. It has "
@@ -247,7 +248,7 @@ def _pair(values: Sequence[float]) -> tuple[float, float]:
     return float(values[0]), float(values[1])
 
 
-def _read_effects(document: Mapping[str, Any]) -> MixEffects:
+def _read_effects(document: JsonObject) -> MixEffects:
     if not document:
         return MixEffects()
     mixes, offsets = (np.array(document[name], dtype=float) for name in ("mixes", "ln L"))

@@ -1,7 +1,6 @@
 """Fitted laws as a short Python file to paste: the formula and the numbers. It needs only numpy."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -132,10 +131,11 @@ def _numbers(skill: str, law: SavedLaw) -> list[str]:
     return [f"    {skill!r}: (  # {comment}", f"        {law.law.name},", "        {", *entries, "        },", "    ),"]
 
 
-def _values(saved: SavedLaw) -> dict[str, Any]:
+def _values(saved: SavedLaw) -> dict[str, object]:
     """Return the numbers of a law. Those of the categories are lists, in the order of the categories."""
     law, categories = saved.law, saved.law.categories
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
+    by_category: dict[str, list[float]] = {}
     if law.name == "farseer":
         q = saved.estimate.tolist()
         values = {part: q[3 * at : 3 * at + 3] for at, part in enumerate(_FARSEER_PARTS)}
@@ -143,7 +143,8 @@ def _values(saved: SavedLaw) -> dict[str, Any]:
         for name, value in zip(law.parameters, saved.theta.tolist(), strict=True):
             letter, _, category = name.partition("_")
             if category in categories:
-                values.setdefault(letter, []).append(value)
+                values[letter] = by_category.setdefault(letter, [])
+                by_category[letter].append(value)
             else:
                 values[name] = value
     if law.name in _CENTRED_LAWS:

@@ -83,21 +83,6 @@ class ValidationMismatch:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class OptimumSummary:
-    """The optimum for given skill weights at one budget, and its alternatives.
-
-    ``optimum``: at the runs' mean mix. ``size_gaps``: of each skill's N* to it. ``equal``: the effect of equal weights
-    of all skills, None where there is one skill. ``best``: the jointly best mix, N and D, None where no law depends on
-    the mix.
-    """
-
-    optimum: Optimum
-    size_gaps: tuple[SizeGap, ...]
-    equal: ValidationMismatch | None
-    best: Optimum | None
-
-
 def weighted_optimum(
     fitted: Mapping[str, SkillLaw], C: float, weights: Mapping[str, float], h: MixShares | None = None
 ) -> Optimum:
@@ -260,38 +245,6 @@ def best_mix(
     status, reason = search.outcome(s[0], mix, share_range(fitted))
     return _optimum(
         fitted, thinned, normalised, C, s, h, mix=mix, status=status, reason=reason, starts=start_agreement(F)
-    )
-
-
-def summarise_optima(
-    fitted: Mapping[str, SkillLaw], flops: Sequence[float], weights: Mapping[str, float], *, equal: Sequence[str],
-    bounds: Mapping[str, tuple[float, float]] | None = None,
-) -> tuple[OptimumSummary, ...]:  # fmt: skip
-    """Summarise the optimum for given skill weights at each budget.
-
-    Args:
-        fitted: laws by skill, fitted together.
-        flops: budgets, FLOP.
-        weights: weights of the skills, not negative. They are divided by their sum.
-        equal: skills of a validation set with equal weights.
-        bounds: least and largest share by category. Default: 0 and 1.
-
-    Raises:
-        InputError: as ``weighted_optimum`` and ``best_mix``, or bounds for laws that do not depend on the mix.
-        FitError: the loss is finite nowhere.
-    """
-    has_mix = any(fitted[name].law.needs_mix for name, weight in weights.items() if weight and name in fitted)
-    if bounds and not has_mix:
-        names = ", ".join(sorted({skill_law.law.name for skill_law in fitted.values()}))
-        raise InputError(f"bounds on the mix need a law that depends on it: {names}. Fit another, such as separable.")
-    return tuple(
-        OptimumSummary(
-            optimum=weighted_optimum(fitted, C, weights),
-            size_gaps=tuple(size_gap(fitted, C, name, weights) for name in fitted),
-            equal=validation_effect(fitted, C, weights, dict.fromkeys(equal, 1.0)) if len(equal) > 1 else None,
-            best=best_mix(fitted, C, weights, bounds) if has_mix else None,
-        )
-        for C in flops
     )
 
 

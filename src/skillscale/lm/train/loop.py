@@ -141,7 +141,7 @@ class _Run:
         return self.finish(state)
 
     def resume_or_start(self) -> TrainingState:
-        """Return the state of the own checkpoint, else of the stable phase, else of a new run."""
+        """Return the state from this run's checkpoint, else from the stable phase, else a new state."""
         device = self.stepper.fabric.device
         resumes = self.checkpoint is not None and self.checkpoint.exists()
         snapshot = None
