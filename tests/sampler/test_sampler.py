@@ -282,7 +282,7 @@ def test_widths_are_drawn_against_the_flops_of_finished_trials(dashboard):
     for trace in figure["data"]:
         assert trace["x"] == pytest.approx([sum(spent[:n]) for n in (8, 9, 10)])
     widest = figure["data"][-1]["y"]
-    assert widest == [trial.system_attrs[PROPOSAL]["half_width"] for trial in known]
+    assert widest == [trial.system_attrs[PROPOSAL]["half_width"] for trial in with_widths]
 
 
 def test_nothing_is_drawn_before_widths_are_known(dashboard):
