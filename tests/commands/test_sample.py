@@ -69,12 +69,12 @@ class InThread:
     """A worker in a thread of this process, which takes none of the seconds that a process needs to start."""
 
     def __init__(self, pool, *, retry_failed):
-        self._thread = threading.Thread(target=self._work, args=(pool, retry_failed), daemon=True)
-        self._thread.start()
-
-    def _work(self, pool, retry_failed):
         store = StudyStore.open(pool.tracking, cache=pool.cache, queue=pool.queue)
         which = {"retry_failed": retry_failed, "sampled_only": pool.sampled_only}
+        self._thread = threading.Thread(target=self._work, args=(store, pool, which), daemon=True)
+        self._thread.start()
+
+    def _work(self, store, pool, which):
         try:
             user_trainer.train_with_user_trainer(store, pool.study, pool.user_trainer, Output().progress, **which)
         except InputError as error:
@@ -351,7 +351,8 @@ def test_why_is_read_back_as_written():
 
 
 def test_sampling_with_a_trainer_imports_no_torch(place):
-    code = "import sys, skillscale.commands.sample, skillscale.commands.suggest, skillscale.execution.session; print('torch' in sys.modules)"
+    rooms = "skillscale.commands.sample, skillscale.commands.suggest, skillscale.execution.session"
+    code = f"import sys, {rooms}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
 

@@ -65,16 +65,19 @@ def test_a_torn_checkpoint_is_set_aside_and_the_point_trained_anew(empty_store, 
     monkeypatch.setattr(worker, "data_sets", lambda prepared: [])
     shutil.copy(empty_store, tmp_path / "runs.db")
     study, log = Scene(tmp_path).study, io.StringIO()
-    desk = worker.WorkerContext(
-        config=load(study="smoke"), prepared=SimpleNamespace(data_hash="da7a"), cache=tmp_path, out=Output(log=log)
+    context = worker.WorkerContext(
+        config=load(study="smoke"),
+        prepared=SimpleNamespace(data_hash="da7a"),
+        cache=tmp_path,
+        progress=Output(log=log).progress,
     )
     writer = study.claim()
     torn = tmp_path / "checkpoints" / f"{writer.run_id}.pt"
     torn.parent.mkdir()
     torn.write_bytes(b"half a check")
 
-    record = worker.train_claimed(writer, desk, study)
+    record = worker.train_claimed(writer, context, study)
 
     assert (record.state, record.skills["code"].loss) == (RunState.FINISHED, 2.0)
     assert [path.name for path in torn.parent.iterdir()] == [f"{writer.run_id}.damaged"]
-    assert "trained anew" in log.getvalue()
+    assert "training starts again" in log.getvalue()

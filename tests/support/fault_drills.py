@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from skillscale.cli.output import Output
+from skillscale.config.options import UserTrainerOptions
 from skillscale.errors import DivergedError, TrackingError
 from skillscale.execution import user_trainer, worker
 from skillscale.point import DesignPoint, Mix
@@ -113,7 +114,9 @@ def work(uri: str, folder: str, orders: Orders) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         asked = {"retry_failed": orders.retry_failed}
-        worker.work(opened(uri, folder), lambda writer: _train(writer, orders), Output(answer=told, log=told), **asked)
+        worker.work(
+            opened(uri, folder), lambda writer: _train(writer, orders), Output(answer=told, log=told).progress, **asked
+        )
 
 
 def _train(writer: Any, orders: Orders) -> RunRecord:
@@ -243,16 +246,16 @@ class Scene:
 
 
 def opened(uri: str, folder: str) -> Any:
-    """The study as whoever works on it opens it, with the queue that the folder's file ``storage`` names, if any."""
+    """Open the study, with the queue that the folder's file ``storage`` names, if any."""
+    return _store(uri, folder).open_trainer_study(NAME, trainer=TRAINER, skills=SKILLS)
+
+
+def _store(uri: str, folder: str) -> Any:
     from skillscale.tracking import StudyStore
 
-    registry = StudyStore.open(uri, cache=Path(folder) / "cache", queue=_storage(folder))
-    return registry.open_trainer_study(NAME, trainer=TRAINER, skills=SKILLS)
-
-
-def _storage(folder: str) -> str:
     named = Path(folder) / "storage"
-    return named.read_text() if named.exists() else ""
+    queue = named.read_text() if named.exists() else ""
+    return StudyStore.open(uri, cache=Path(folder) / "cache", queue=queue)
 
 
 def _is_written_twice(store: Any, run_id: str) -> bool:
@@ -410,7 +413,7 @@ def driver_killed(scene: Scene) -> None:
 
 
 def _drive(uri: str, folder: str) -> None:
-    os.environ["SKILLSCALE_PARENT"] = str(os.getpid())  # as crew.start_worker tells it to a worker
+    os.environ["SKILLSCALE_PARENT"] = str(os.getpid())  # as a launcher sets it for a worker
     orders = Orders(trainer=Trainer(pause_s=0.2))
     context = multiprocessing.get_context("fork")
     crew = [context.Process(target=work, args=(uri, folder, orders)) for _ in range(WORKERS)]
@@ -440,9 +443,8 @@ def trainer_hangs(scene: Scene) -> None:
 
 
 def _drive_trainer(uri: str, folder: str, retry: bool) -> None:
-    asked = {"trainer": f"{folder}/law.py:train", "tracking": uri, "cache": Path(folder) / "cache", "timeout_s": 45.0,
-             "storage": _storage(folder), "retry_failed": retry, "sampled": False}  # fmt: skip
-    user_trainer.train_with_user_trainer(asked, NAME, Output())
+    options = UserTrainerOptions(trainer=f"{folder}/law.py:train", timeout_s=45.0)
+    user_trainer.train_with_user_trainer(_store(uri, folder), NAME, options, Output().progress, retry_failed=retry)
 
 
 def two_drivers(scene: Scene) -> None:

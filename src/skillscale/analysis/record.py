@@ -7,7 +7,7 @@ import pandas as pd
 
 from skillscale.analysis.fit_laws import FitResults
 from skillscale.errors import TrackingError
-from skillscale.execution.status import StatusPublisher, store_fit_summary
+from skillscale.execution.status_publisher import StatusPublisher, store_fit_summary
 from skillscale.point import digest
 from skillscale.record import DataSet, RunRecord, RunState
 from skillscale.runs.read import LoadedRuns
