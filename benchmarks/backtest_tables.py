@@ -1,10 +1,10 @@
-"""Held-out larger runs of published tables, predicted by each law: error and coverage, and the law chosen beforehand.
+"""Predict held-out larger runs of published tables by each law and by the selected law: error and coverage.
 
     python benchmarks/backtest_tables.py FOLDER_OF_THE_TABLES [--joint]
 
-For each law the setting is the one that its inner hold-outs prefer; ``chosen`` marks the law that the fitted runs alone
-choose, ``average`` the average over laws by their inner errors. ``--joint`` adds the joint mixture law, on last
-checkpoints, which takes minutes. Writes benchmarks/results/backtest_slimpajama.csv and backtest_openlm.csv.
+Each law has the setting with the least error on inner hold-outs. ``chosen`` marks the law selected by the fitted runs
+alone. ``average`` is the average over laws, weighted by their inner errors. ``--joint`` adds the joint mixture law on
+last checkpoints (minutes). Writes benchmarks/results/backtest_slimpajama.csv and backtest_openlm.csv.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def slimpajama(folder: Path, *, joint: bool) -> pd.DataFrame:
-    """Fit N <= 680M; predict 937M and 1.2B."""
+    """Fit N <= 680M, and predict 937M and 1.2B."""
     skills = {name: f"loss_{name}" for name in (*DOMAINS, "openhermes")}
     columns = {
         "n_params": "params", "n_tokens": "tokens", "run": ["params", "mix_id"], "skills": skills,
@@ -63,7 +63,7 @@ def slimpajama(folder: Path, *, joint: bool) -> pd.DataFrame:
 
 
 def openlm(folder: Path) -> pd.DataFrame:
-    """Per corpus, fit all sizes but the largest, predict that."""
+    """Fit all sizes of each corpus except the largest, and predict that."""
     header = pd.read_csv(folder / "openlm_overtrain.csv", nrows=1)
     skills = {name.removeprefix("loss_"): name for name in header if name.startswith("loss_")}
     columns = {"n_params": "params", "n_tokens": "tokens", "mix": "dataset", "skills": skills}
@@ -81,62 +81,64 @@ def openlm(folder: Path) -> pd.DataFrame:
 def scored(
     low: Mapping[str, RunData], targets: Mapping[str, Mapping[str, RunData]], *, joint: bool
 ) -> list[dict[str, object]]:
-    """Every law's best setting, and the average, on every target and skill."""
-    began = time.perf_counter()
+    """Return the scores of every law's best setting and of the average, for every target and skill."""
+    begin = time.perf_counter()
     choice = select_law(low)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - begin
     print(f"{choice.chosen.setting.name}: {choice.chosen.error:.2%} held out, {seconds:.0f} s", flush=True)
     rows = []
     average = choice.fit_all(low)
     for target, high in targets.items():
         for skill, points in high.items():
-            told = predictions(average[skill], points, LEVEL)
-            one = choice.chosen
-            about = {"law": "chosen", "setting": one.setting.name, "chosen": False}
-            rows.append(row_of(about, one, target, skill, told, points))
-            about = {"law": "average", "setting": "", "chosen": False}
-            rows.append(row_of(about, one, target, skill, of_average(told), points))
-    tried = best_by_law(choice)
+            rows_of_skill = predictions(average[skill], points, LEVEL)
+            candidate = choice.chosen
+            labels = {"law": "chosen", "setting": candidate.setting.name, "chosen": False}
+            rows.append(row_of(labels, candidate, target, skill, rows_of_skill, points))
+            labels = {"law": "average", "setting": "", "chosen": False}
+            rows.append(row_of(labels, candidate, target, skill, of_average(rows_of_skill), points))
+    candidates = best_by_law(choice)
     if joint:
-        tried |= best_by_law(select_law(low, laws=("joint_mixture",)))
-    for law, one in tried.items():
-        print(f"  {one.setting.name}", flush=True)
+        candidates |= best_by_law(select_law(low, laws=("joint_mixture",)))
+    for law, candidate in candidates.items():
+        print(f"  {candidate.setting.name}", flush=True)
         try:
-            alone = replace(choice, chosen=one, candidates=(one,)).fit_all(low)
+            refitted = replace(choice, chosen=candidate, candidates=(candidate,)).fit_all(low)
         except FitError as error:
             print(f"  {law}: {error}")
             continue
-        about = {"law": law, "setting": one.setting.name, "chosen": one is choice.chosen}
+        labels = {"law": law, "setting": candidate.setting.name, "chosen": candidate is choice.chosen}
         for target, high in targets.items():
             for skill, points in high.items():
-                rows.append(row_of(about, one, target, skill, predictions(alone[skill], points, LEVEL), points))
+                rows.append(
+                    row_of(labels, candidate, target, skill, predictions(refitted[skill], points, LEVEL), points)
+                )
     return rows
 
 
 def best_by_law(choice: LawSelection) -> dict[str, CandidateLaw]:
-    """Each law's candidate with the least inner error; the chosen one for its own law."""
-    found = {choice.chosen.setting.law.name: choice.chosen}
-    for one in choice.candidates:
-        if math.isfinite(one.error):
-            found.setdefault(one.setting.law.name, one)
-    return found
+    """Return each law's candidate with the least inner error. The selected candidate represents its law."""
+    best = {choice.chosen.setting.law.name: choice.chosen}
+    for candidate in choice.candidates:
+        if math.isfinite(candidate.error):
+            best.setdefault(candidate.setting.law.name, candidate)
+    return best
 
 
-def of_average(told: pd.DataFrame) -> pd.DataFrame:
-    """The average's predictions in the place of the single law's."""
-    named = {"average": "predicted", "average_lo": "lo", "average_hi": "hi"}
-    return told.drop(columns=list(named.values())).rename(columns=named)
+def of_average(table: pd.DataFrame) -> pd.DataFrame:
+    """Replace the predictions of the single law by those of the average."""
+    columns = {"average": "predicted", "average_lo": "lo", "average_hi": "hi"}
+    return table.drop(columns=list(columns.values())).rename(columns=columns)
 
 
 def row_of(
-    about: Mapping[str, object], candidate: CandidateLaw, target: str, skill: str, told: pd.DataFrame, points: RunData
+    labels: Mapping[str, object], candidate: CandidateLaw, target: str, skill: str, table: pd.DataFrame, points: RunData
 ) -> dict[str, object]:
-    """One row of the table."""
-    every, last = Score.from_table(told), Score.from_table(told[run_shares(points) > 1 - DUPLICATE_GAP / 2])
+    """Return one row of the table."""
+    all_rows, last = Score.from_table(table), Score.from_table(table[run_shares(points) > 1 - DUPLICATE_GAP / 2])
     return {
-        "target": target, **about, "skill": skill, "inner_error": round(candidate.error, 5), "n": every.n,
-        "error": round(every.mean_relative_error, 5), "coverage": round(every.coverage, 4),
-        "half_width": round(every.half_width, 5), "last_n": last.n,
+        "target": target, **labels, "skill": skill, "inner_error": round(candidate.error, 5), "n": all_rows.n,
+        "error": round(all_rows.mean_relative_error, 5), "coverage": round(all_rows.coverage, 4),
+        "half_width": round(all_rows.half_width, 5), "last_n": last.n,
         "last_error": round(last.mean_relative_error, 5), "last_coverage": round(last.coverage, 4),
     }  # fmt: skip
 

@@ -1,11 +1,12 @@
-"""Does the isoFLOP analysis find N*, and do its 90 % intervals cover? On simulated studies of the main study's grid.
+"""Measure the error of N* by the isoFLOP analysis and the coverage of its 90 % intervals, on simulated studies.
 
     python benchmarks/isoflop_coverage.py shapes     error of N* by shape of the curve
-    python benchmarks/isoflop_coverage.py form       what each shape leaves without noise (FORM in laws/isoflop.py)
+    python benchmarks/isoflop_coverage.py form       error of each shape without noise (FORM in laws/isoflop/curves.py)
     python benchmarks/isoflop_coverage.py coverage   coverage of the intervals of fit_study
-    python benchmarks/isoflop_coverage.py outliers   error and coverage by method, with bad runs (+5 % loss) and without
+    python benchmarks/isoflop_coverage.py outliers   error and coverage by method, with and without bad runs (+5 % loss)
 
-Each prints a table and keeps it in benchmarks/results/. Resumable: a row that is there is not computed again.
+The grid is that of the main study. Each table is printed and written to benchmarks/results/. Existing rows are not
+computed again.
 """
 
 import argparse
@@ -36,7 +37,7 @@ Row = dict[str, object]
 
 
 def keep(table: str, cells: Iterable[Row], compute: Callable[[Row], list[Row]]) -> None:
-    """Compute the cells that the table lacks, append them, print it all."""
+    """Compute and append the missing cells of a table, and print the table."""
     path = RESULTS / f"isoflop_{table}.csv"
     path.parent.mkdir(exist_ok=True)
     done = pd.read_csv(path, dtype=str).to_dict("records") if path.exists() else []
@@ -53,17 +54,17 @@ def keep(table: str, cells: Iterable[Row], compute: Callable[[Row], list[Row]]) 
 
 
 def polynomial_minimum(x: np.ndarray, y: np.ndarray, degree: int, weights: np.ndarray | None = None) -> float:
-    """Minimum of a least-squares polynomial within the sizes."""
+    """Return the minimum of a least-squares polynomial within the sizes."""
     c = np.polynomial.polynomial.polyfit(x, y, degree, w=weights)
     grid = np.linspace(x.min(), x.max(), 1001)
     return float(grid[np.polynomial.polynomial.polyval(grid, c).argmin()])
 
 
 def minima_by_shape(runs: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Ln N* at each budget by every shape that was tried."""
+    """Return ln N* at each budget by shape."""
     N, D, L, C = (runs[column].to_numpy() for column in ("N", "D", "skill", "C"))
     law = fit_law(RunData(N=N, D=D, L=L), objective=Objective(delta=0.01))
-    found: dict[str, list[float]] = {}
+    minima_of_shape: dict[str, list[float]] = {}
     for budget in np.unique(C):
         mine = budget == C
         x, y = np.log(N[mine]), np.log(L[mine])
@@ -71,9 +72,9 @@ def minima_by_shape(runs: pd.DataFrame) -> dict[str, np.ndarray]:
         bare = polynomial_minimum(x - centre, y, 2)
         near = np.exp(-0.25 * (x - centre - bare) ** 2)
         grid = np.linspace(x.min(), x.max(), 1001)
-        left = np.polynomial.polynomial.polyfit(x - centre, law.residuals[mine], 2)
+        correction = np.polynomial.polynomial.polyfit(x - centre, law.residuals[mine], 2)
         guide = np.log(law.law.loss(law.theta, np.exp(grid), budget / 6 / np.exp(grid)))
-        guided = guide + np.polynomial.polynomial.polyval(grid - centre, left)
+        guided = guide + np.polynomial.polynomial.polyval(grid - centre, correction)
         for name, value in {
             "parabola": bare,
             "parabola on raw L": polynomial_minimum(x - centre, L[mine], 2),
@@ -81,8 +82,8 @@ def minima_by_shape(runs: pd.DataFrame) -> dict[str, np.ndarray]:
             "cubic per budget": polynomial_minimum(x - centre, y, 3),
             "parabola around the law": float(grid[guided.argmin()]) - centre,
         }.items():
-            found.setdefault(name, []).append(value + centre)
-    values = {name: np.array(minima) for name, minima in found.items()}
+            minima_of_shape.setdefault(name, []).append(value + centre)
+    values = {name: np.array(minima) for name, minima in minima_of_shape.items()}
     for shared, name in ((1, "parabola, shared skew"), (2, "parabola, shared skew and tail")):
         fit = fit_isoflops(C, N, L, seeds=runs["seed"].to_numpy(), shared=shared)
         assert fit is not None
@@ -92,15 +93,15 @@ def minima_by_shape(runs: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def shapes(cell: Row) -> list[Row]:
-    """Bias and root mean square error of ln N* by shape."""
+    """Return the bias and root mean square error of ln N* by shape."""
     rng = np.random.default_rng(11)
     errors: dict[str, list[np.ndarray]] = {}
     for _ in range(int(str(cell["studies"]))):
         truth = random_planted_law(rng, kind=str(cell["truth"]))
         runs = simulate_study({"skill": truth}, rng, noise=NoiseModel(run=float(str(cell["noise"]))))
-        right = np.log([truth.optimum(C) for C in np.unique(runs["C"])])
+        true_log_N = np.log([truth.optimum(C) for C in np.unique(runs["C"])])
         for name, value in minima_by_shape(runs).items():
-            errors.setdefault(name, []).append(np.clip(value - right, -2, 2))
+            errors.setdefault(name, []).append(np.clip(value - true_log_N, -2, 2))
     return [
         {"shape": name, "bias": f"{np.mean(e):+.4f}", "rmse": f"{np.sqrt(np.mean(np.square(e))):.4f}"}
         for name, e in errors.items()
@@ -108,7 +109,7 @@ def shapes(cell: Row) -> list[Row]:
 
 
 def form(cell: Row) -> list[Row]:
-    """Error of ln N* without noise: rms over truths of its level (mean over budgets) and trend per ln C."""
+    """Return the error of ln N* without noise: rms over truths of its level (mean over budgets) and trend per ln C."""
     rng = np.random.default_rng(3)
     grid = Grid(seeds=1, span=float(str(cell["span"])))
     log_C = np.log(grid.budgets) - np.log(grid.budgets).mean()
@@ -117,15 +118,15 @@ def form(cell: Row) -> list[Row]:
         truth = random_planted_law(rng, kind=str(cell["truth"]))
         runs = simulate_study({"skill": truth}, rng, grid=grid, noise=NoiseModel(run=0, seed_level=0))
         right = np.log([truth.optimum(C) for C in grid.budgets])
-        for name, found in errors.items():
+        for name, values_of_shape in errors.items():
             curve, shared = SHAPES[name]
             columns = (runs[letter].to_numpy() for letter in ("C", "N", "skill"))
             fit = fit_isoflops(*columns, curve=curve, shared=shared)
             assert fit is not None
-            found.append(fit.minima()[0] - right)
+            values_of_shape.append(fit.minima()[0] - right)
     rows: list[Row] = []
-    for name, found in errors.items():
-        e = np.array(found)
+    for name, values_of_shape in errors.items():
+        e = np.array(values_of_shape)
         level, trend = e.mean(1), e @ log_C / (log_C @ log_C)
         rows.append(
             {
@@ -138,10 +139,10 @@ def form(cell: Row) -> list[Row]:
 
 
 def outliers(cell: Row) -> list[Row]:
-    """Error of ln N* with bad runs of +5 % loss, by least squares (ls) and as fitted, and coverage as fitted."""
+    """Return the error of ln N* with bad runs of +5 % loss, by least squares (ls) and Huber, and Huber's coverage."""
     rng = np.random.default_rng(7)
     curve, seeds = str(cell["curve"]), int(str(cell["seeds"]))
-    seen: dict[str, list[float]] = {"ls": [], "error": [], "N*": [], "half width": [], "a": [], "N*(10x)": []}
+    values: dict[str, list[float]] = {"ls": [], "error": [], "N*": [], "half width": [], "a": [], "N*(10x)": []}
     for _ in range(int(str(cell["studies"]))):
         truth = random_planted_law(rng)
         runs = simulate_study({"skill": truth}, rng, grid=Grid(seeds=seeds), noise=NoiseModel(run=0.005))
@@ -149,42 +150,42 @@ def outliers(cell: Row) -> list[Row]:
         plain = fit_isoflops(*(runs[name].to_numpy() for name in ("C", "N", "skill")), seeds=runs["seed"].to_numpy(),
                              curve=curve, huber=math.inf)  # fmt: skip
         assert plain is not None
-        right = {C: math.log(truth.optimum(C)) for C in plain.budgets}
-        seen["ls"] += list(np.clip(plain.minima()[0] - np.array(list(right.values())), -1, 1))
+        true_log_N = {C: math.log(truth.optimum(C)) for C in plain.budgets}
+        values["ls"] += list(np.clip(plain.minima()[0] - np.array(list(true_log_N.values())), -1, 1))
         fits = fit_study(runs, skills=["skill"], aggregates=[], resamples=400, seed=1, curve=curve)
         law = fits.power_laws[0]
         log_C = np.log(plain.budgets) - np.log(plain.budgets).mean()
-        seen["a"].append(covers(law.a, float(np.array(list(right.values())) @ log_C / (log_C @ log_C))))
-        seen["N*(10x)"].append(covers(law.N(10 * plain.budgets[-1]), truth.optimum(10 * plain.budgets[-1])))
+        values["a"].append(covers(law.a, float(np.array(list(true_log_N.values())) @ log_C / (log_C @ log_C))))
+        values["N*(10x)"].append(covers(law.N(10 * plain.budgets[-1]), truth.optimum(10 * plain.budgets[-1])))
         for m in (m for m in fits.minima if m.status is Status.OK):
-            seen["error"].append(math.log(m.N.value) - right[m.C])
-            seen["N*"].append(covers(m.N, math.exp(right[m.C])))
-            seen["half width"].append(math.log(m.N.hi / m.N.lo) / 2)
+            values["error"].append(math.log(m.N.value) - true_log_N[m.C])
+            values["N*"].append(covers(m.N, math.exp(true_log_N[m.C])))
+            values["half width"].append(math.log(m.N.hi / m.N.lo) / 2)
     return [
-        {"rmse ls": f"{np.sqrt(np.mean(np.square(seen['ls']))):.4f}", "bias": f"{np.mean(seen['error']):+.4f}"}
-        | {"rmse": f"{np.sqrt(np.mean(np.square(seen['error']))):.4f}"}
-        | {name: f"{np.nanmean(seen[name]):.3f}" for name in ("N*", "half width", "a", "N*(10x)")}
+        {"rmse ls": f"{np.sqrt(np.mean(np.square(values['ls']))):.4f}", "bias": f"{np.mean(values['error']):+.4f}"}
+        | {"rmse": f"{np.sqrt(np.mean(np.square(values['error']))):.4f}"}
+        | {name: f"{np.nanmean(values[name]):.3f}" for name in ("N*", "half width", "a", "N*(10x)")}
     ]
 
 
 def covers(interval: Interval, truth: float) -> float:
-    """1 or 0; NaN where there is no interval."""
+    """Return 1 if the interval contains the truth, else 0, or NaN without an interval."""
     return float(interval.lo <= truth <= interval.hi) if interval.is_finite else math.nan
 
 
 def coverage(cell: Row) -> list[Row]:
-    """Share of 90 % intervals that hold the truth, and the share of minima not refused."""
+    """Return the share of 90 % intervals that contain the truth, and the share of accepted minima."""
     rng = np.random.default_rng(5)
     numbers = {key: float(str(cell[key])) for key in ("noise", "tilt", "small", "missing")}
-    seen: dict[str, list[float]] = {}
+    values_of_quantity: dict[str, list[float]] = {}
     for _ in range(int(str(cell["studies"]))):
         truths = {name: random_planted_law(rng, kind=str(cell["truth"])) for name in ("skill", "aggregate")}
         noise = NoiseModel(run=numbers["noise"], seed_tilt=numbers["tilt"], small=numbers["small"])
         runs = simulate_study(truths, rng, grid=Grid(seeds=int(str(cell["seeds"]))), noise=noise)
         runs.loc[rng.random(len(runs)) < numbers["missing"], "skill"] = np.nan
         for name, value in _score(runs, truths).items():
-            seen.setdefault(name, []).extend(value)
-    return [{name: f"{np.nanmean(values):.3f}" if values else "" for name, values in seen.items()}]
+            values_of_quantity.setdefault(name, []).extend(value)
+    return [{name: f"{np.nanmean(values):.3f}" if values else "" for name, values in values_of_quantity.items()}]
 
 
 def _score(runs: pd.DataFrame, truths: dict[str, PlantedLaw]) -> dict[str, list[float]]:
@@ -193,7 +194,7 @@ def _score(runs: pd.DataFrame, truths: dict[str, PlantedLaw]) -> dict[str, list[
     right = {name: np.log([truth.optimum(C) for C in budgets]) for name, truth in truths.items()}
     at = {name: dict(zip(budgets, values, strict=True)) for name, values in right.items()}
     minima = [m for m in fits.minima if m.skill == "skill"]
-    known = [m for m in minima if m.status is Status.OK]
+    standing = [m for m in minima if m.status is Status.OK]
     log_C = np.log(budgets) - np.log(budgets).mean()
     a = float(right["skill"] @ log_C / (log_C @ log_C))
     gap = {C: at["skill"][C] - at["aggregate"][C] for C in budgets}
@@ -203,9 +204,9 @@ def _score(runs: pd.DataFrame, truths: dict[str, PlantedLaw]) -> dict[str, list[
     far = 10 * budgets[-1]
     return {
         "ok": [float(m.status is Status.OK) for m in minima],
-        "N*": [covers(m.N, math.exp(at["skill"][m.C])) for m in known],
-        "half width": [math.log(m.N.hi / m.N.lo) / 2 for m in known],
-        "error": [abs(math.log(m.N.value) - at["skill"][m.C]) for m in known],
+        "N*": [covers(m.N, math.exp(at["skill"][m.C])) for m in standing],
+        "half width": [math.log(m.N.hi / m.N.lo) / 2 for m in standing],
+        "error": [abs(math.log(m.N.value) - at["skill"][m.C]) for m in standing],
         "residual": [covers(r.value, gap[r.C]) for r in single],
         "pooled": [covers(pooled.value, float(np.mean(list(gap.values()))))],
         "a": [covers(law.a, a)],

@@ -1,4 +1,4 @@
-"""Do the 90 % intervals of the laws cover? On simulated studies with random truths, law by law and noise by noise.
+"""Measure the coverage of the laws' 90 % intervals, by law and noise, on simulated studies with random truths.
 
     python benchmarks/law_coverage.py coverage --studies 500 --laws chinchilla,coupled --noise even,clustered
     python benchmarks/law_coverage.py warnings --studies 100 --laws drifting --fitted chinchilla
@@ -6,11 +6,11 @@
 
 ``coverage``: of alpha and beta, the exponent a of N*(C) at the centre, ln N* at 10 times the largest budget, ln L at
 that optimum, and ln L of a new run there. ``pulls``: variance of (estimate - truth) / half width x 1.645. ``unknown``:
-studies without an interval (more than 1 % of the draws have no optimum). A law of all skills at once is fitted to three
-and covered in each: ``alpha`` and ``beta`` are the category's own b and a, cells are means over the three, and
-``unknown`` counts skills. ``warnings``: share of the studies in which
-the result warns, at all and by what, when the truth is of a law (``--laws``) and another, or itself, is fitted. Tables
-are kept in benchmarks/results/; resumable: rows that are there are not computed again.
+number of studies without an interval (more than 1 % of the draws have no optimum). A law of all skills at once is
+fitted to three skills: ``alpha`` and ``beta`` are then b and a of the skill's category, the other columns are means
+over the three, and ``unknown`` counts skills. ``warnings``: share of the studies with a warning, in total and by kind,
+for a true law (``--laws``) and a fitted law (``--fitted``). Tables are written to benchmarks/results/. Existing rows
+are not computed again.
 """
 
 import argparse
@@ -42,7 +42,7 @@ LEVEL = 0.9
 STARTS = 3
 OBJECTIVES = {"efficient": None, "huber .001": HUBER}
 QUANTITIES = ("alpha", "beta", "a", "ln N*", "ln L", "new run")
-WORDS = {  # by which each warning is known
+WORDS = {  # text that identifies each warning
     "form": "depend on N and D",
     "mix": "depend on the mix",
     "trend": "noise changes",
@@ -52,13 +52,13 @@ WORDS = {  # by which each warning is known
     "rival": "fits as well",
     "lopsided": "are skewed",
 }
-OWN = {"alpha": "b", "beta": "a"}  # names of the exponents of one category
+CATEGORY_EXPONENTS = {"alpha": "b", "beta": "a"}  # names of the exponents of one category
 Row = dict[str, object]
 Hits = dict[str, tuple[float, float]]
 
 
 def keep(table: str, cells: Iterable[Row], compute: Callable[[Row], list[Row]]) -> None:
-    """Compute the cells that the table lacks, append them, print it all."""
+    """Compute and append the missing cells of a table, and print the table."""
     path = RESULTS / f"law_{table}.csv"
     done = pd.read_csv(path, dtype=str).to_dict("records") if path.exists() else []
     for cell in cells:
@@ -74,7 +74,7 @@ def keep(table: str, cells: Iterable[Row], compute: Callable[[Row], list[Row]]) 
 
 
 def study_of(cell: Row, seed: int) -> dict[str, SimulatedSkill]:
-    """The cell's study of that number, by skill: the same for every method and objective."""
+    """Simulate a study of a cell, by skill. It is the same for every method and objective."""
     law, noise = LAWS[str(cell["law"])], NoiseDraws(str(cell["noise"]))
     rng = np.random.default_rng([seed, list(LAWS).index(law.name), list(NoiseDraws).index(noise)])
     if law.joint:
@@ -83,14 +83,14 @@ def study_of(cell: Row, seed: int) -> dict[str, SimulatedSkill]:
 
 
 def quantities(study: SimulatedSkill, q: np.ndarray) -> dict[str, np.ndarray]:
-    """What is covered or not, (K,) each, from log-parameters (K, p)."""
+    """Return the quantities whose coverage is measured, (K,) each, from log-parameters (K, p)."""
     law = study.law
     theta = law.theta(q)
     N = math.exp(study.log_optimum)
     place = law.covariates([N], [study.far / (6 * N)], study.mix)
-    found = {name: theta[:, law.parameters.index(own)] for name, own in exponents(law).items()}
+    values = {name: theta[:, law.parameters.index(parameter)] for name, parameter in exponents(law).items()}
     log_L = law.log_loss(q, place)[:, 0]
-    return found | {
+    return values | {
         "a": law.optimum_exponent(theta, None, study.mix),
         "ln N*": law.log_optimum(theta, [study.far], study.mix)[:, 0],
         "ln L": log_L,
@@ -99,75 +99,77 @@ def quantities(study: SimulatedSkill, q: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def exponents(law: Law) -> dict[str, str]:
-    """Names among the law's parameters of the exponents of N and D that its skill has."""
-    own = {name: f"{letter}_{getattr(law, 'own', '')}" for name, letter in OWN.items()}
-    return {name: one for name in OWN for one in (name, own[name]) if one in law.parameters}
+    """Return the law's parameter names of the exponents of N and D of its skill."""
+    category = getattr(law, "skill_category", "")
+    of_category = {name: f"{letter}_{category}" for name, letter in CATEGORY_EXPONENTS.items()}
+    names = [(name, parameter) for name in CATEGORY_EXPONENTS for parameter in (name, of_category[name])]
+    return {name: parameter for name, parameter in names if parameter in law.parameters}
 
 
 def hits(study: SimulatedSkill, fit: FitResult, q: np.ndarray, rng: np.random.Generator) -> Hits:
-    """Whether each interval covers, and its pull; NaN where there is no interval."""
+    """Return whether each interval covers, and its pull. NaN where there is no interval."""
     error = {"new run": (study.new_error, new_run_sd(fit, study.points) * rng.normal(size=len(q)))}
-    found = {}
+    results = {}
     for name, (truth, value, *drawn) in quantities(study, np.vstack([study.q, fit.q, q])).items():
         of_truth, of_draws = error.get(name, (0.0, 0.0))
-        band, aim = interval(float(value), np.array(drawn) + of_draws, LEVEL), float(truth) + of_truth
-        half = (band.hi - band.lo) / 2
-        found[name] = (
-            float(band.lo <= aim <= band.hi) if band.is_finite else math.nan,
-            (band.value - aim) / half * 1.645,
+        estimate, true_value = interval(float(value), np.array(drawn) + of_draws, LEVEL), float(truth) + of_truth
+        half = (estimate.hi - estimate.lo) / 2
+        results[name] = (
+            float(estimate.lo <= true_value <= estimate.hi) if estimate.is_finite else math.nan,
+            (estimate.value - true_value) / half * 1.645,
         )
-    return found
+    return results
 
 
 def coverage(cell: Row, jobs: int = 1) -> list[Row]:
-    """A row a method and quantity."""
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    """Return a row per method and quantity."""
+    pairs_of: dict[tuple[str, str], list[tuple[float, float]]] = {}
     failed = 0
     with Pool(jobs) as pool:
-        for told in pool.imap(partial(one_study, cell), range(int(str(cell["studies"])))):
-            failed += not told
-            for method, name, hit in told:
-                found.setdefault((method, name), []).append(hit)
+        for study_results in pool.imap(partial(study_or_nothing, cell), range(int(str(cell["studies"])))):
+            failed += not study_results
+            for method, name, hit in study_results:
+                pairs_of.setdefault((method, name), []).append(hit)
     skills = len(NAMES) if LAWS[str(cell["law"])].joint else 1
     return [
-        _row(method, name, np.array(pairs), skills=skills, failed=failed) for (method, name), pairs in found.items()
+        _row(method, name, np.array(pairs), skills=skills, failed=failed) for (method, name), pairs in pairs_of.items()
     ]
 
 
-def one_study(cell: Row, seed: int) -> list[tuple[str, str, tuple[float, float]]]:
-    """As ``told_by``; nothing where the law can't be fitted."""
+def study_or_nothing(cell: Row, seed: int) -> list[tuple[str, str, tuple[float, float]]]:
+    """Return ``study_hits``, or an empty list where the law cannot be fitted."""
     try:
-        return told_by(study_of(cell, seed), OBJECTIVES[str(cell["objective"])], seed)
+        return study_hits(study_of(cell, seed), OBJECTIVES[str(cell["objective"])], seed)
     except FitError:
         return []
 
 
-def told_by(
+def study_hits(
     study: dict[str, SimulatedSkill], objective: Objective | None, seed: int
 ) -> list[tuple[str, str, tuple[float, float]]]:
-    """Method, quantity, and whether the interval covers with its pull, skill by skill."""
-    found = []
-    for method, drawn in drawn_from(study, objective, seed):
-        for skill, (fit, q) in drawn.items():
+    """Return method, quantity, and whether the interval covers with its pull, for every skill."""
+    results = []
+    for method, draws_by_skill in draw_by_method(study, objective, seed):
+        for skill, (fit, q) in draws_by_skill.items():
             rng = np.random.default_rng(seed)
-            found += [(str(method), name, hit) for name, hit in hits(study[skill], fit, q, rng).items()]
-    return found
+            results += [(str(method), name, hit) for name, hit in hits(study[skill], fit, q, rng).items()]
+    return results
 
 
-def drawn_from(
+def draw_by_method(
     study: dict[str, SimulatedSkill], objective: Objective | None, seed: int
 ) -> list[tuple[ResamplingMethod, dict[str, tuple[FitResult, np.ndarray]]]]:
-    """Each skill's fit and draws, as a user is given them, by method."""
+    """Return each skill's fit and draws by method, as a user gets them."""
     methods = (ResamplingMethod.WILD, ResamplingMethod.LAPLACE)
-    data = {skill: one.points for skill, one in study.items()}
+    data = {skill: draws.points for skill, draws in study.items()}
     (skill, first), *_ = study.items()
     if first.law.joint:
         joint = fit_skills(data, law=first.law, objective=objective)
-        how = {"labels": partial(resampling_labels, method=ResamplingMethod.RUN), "count": RESAMPLES, "seed": seed}
-        drawn = [joint_bootstrap(joint, data, method=method, **how).q for method in methods]
+        options = {"labels": partial(resampling_labels, method=ResamplingMethod.RUN), "count": RESAMPLES, "seed": seed}
+        drawn = [joint_bootstrap(joint, data, method=method, **options).q for method in methods]
         return [
-            (method, {name: (joint.fits[name], q) for name, q in one.items()})
-            for method, one in zip(methods, drawn, strict=True)
+            (method, {name: (joint.fits[name], q) for name, q in draws.items()})
+            for method, draws in zip(methods, drawn, strict=True)
         ]
     fit = fit_law(first.points, law=first.law, objective=objective, starts=STARTS)
     return [
@@ -177,12 +179,12 @@ def drawn_from(
 
 
 def _row(method: str, name: str, pairs: np.ndarray, *, skills: int, failed: int) -> Row:
-    """Of hits and pulls (n, 2), study by study; the Monte Carlo error is of studies, whose skills go together."""
-    known = pairs[~np.isnan(pairs[:, 0])] if not np.isnan(pairs[:, 0]).all() else np.full((1, 2), math.nan)
-    share, pull, pulls = (float(x) for x in (known[:, 0].mean(), known[:, 1].mean(), known[:, 1].var()))
+    """Summarise hits and pulls (n, 2) in the order of studies. The Monte Carlo error counts a study's skills once."""
+    finite = pairs[~np.isnan(pairs[:, 0])] if not np.isnan(pairs[:, 0]).all() else np.full((1, 2), math.nan)
+    share, pull, pulls = (float(x) for x in (finite[:, 0].mean(), finite[:, 1].mean(), finite[:, 1].var()))
     by_study = pairs[:, 0].reshape(-1, skills)
-    told = ~np.isnan(by_study).all(1)
-    means = np.nanmean(by_study[told], axis=1) if told.any() else np.full(1, math.nan)
+    has_value = ~np.isnan(by_study).all(1)
+    means = np.nanmean(by_study[has_value], axis=1) if has_value.any() else np.full(1, math.nan)
     return {
         "method": method, "quantity": name, "coverage": f"{share:.3f}",
         "error": f"{float(means.std()) / math.sqrt(len(means)):.3f}", "pull mean": f"{pull:.2f}",
@@ -191,26 +193,26 @@ def _row(method: str, name: str, pairs: np.ndarray, *, skills: int, failed: int)
 
 
 def warnings(cell: Row) -> list[Row]:
-    """One row: shares of the studies that warn."""
+    """Return one row with the shares of the studies that warn."""
     studies = int(str(cell["studies"]))
-    found = []
+    texts = []
     for seed in range(studies):
         study = study_of(cell, seed)[NAMES[0]]
         law = study.points.bind(LAWS[str(cell["fitted"])]).for_skill(NAMES[0])
         fit = fit_law(study.points, law=law, objective=None, starts=STARTS)
         q = draw_parameters(fit, study.points, method=ResamplingMethod.WILD, count=RESAMPLES, seed=seed)
-        found.append(" ".join(diagnose_fit(fit, study.points, q)))
-    shares = {name: np.mean([word in text for text in found]) for name, word in WORDS.items()}
+        texts.append(" ".join(diagnose_fit(fit, study.points, q)))
+    shares = {name: np.mean([word in text for text in texts]) for name, word in WORDS.items()}
     return [
-        {name: f"{share:.2f}" for name, share in ({"any": np.mean([bool(text) for text in found])} | shares).items()}
+        {name: f"{share:.2f}" for name, share in ({"any": np.mean([bool(text) for text in texts])} | shares).items()}
     ]
 
 
 def page(method: str) -> str:
-    """The coverage of a method as a table in Markdown, a row a law and noise."""
+    """Format the coverage of a method as a Markdown table, with a row per law and noise."""
     rows = pd.read_csv(RESULTS / "law_coverage.csv")
     rows = rows[rows["method"] == method]
-    # The most studies of each cell
+    # Of each cell, the rows with the largest number of studies
     keys = ["law", "noise", "truths", "objective"]
     rows = rows[rows["studies"] == rows.groupby(keys)["studies"].transform("max")]
     lines = []
@@ -224,7 +226,7 @@ def page(method: str) -> str:
 
 
 def _cell(row: pd.Series) -> str:
-    """Coverage in per cent, bold where it is not 86 to 94 by more than its error, and the variance of the pulls."""
+    """Format coverage in per cent and the variance of the pulls. Coverage beyond 86 to 94 by its error is bold."""
     share, error = 100 * float(row["coverage"]), 100 * float(row["error"])
     text = f"{share:.0f}" if 86 - error <= share <= 94 + error else f"**{share:.0f}**"
     unknown = f", {row['unknown']} unknown" if int(row["unknown"]) else ""
@@ -239,9 +241,9 @@ def main() -> None:
     parser.add_argument("--laws", default=",".join(name for name, law in LAWS.items() if not law.joint))
     parser.add_argument("--noise", default=",".join(NoiseDraws))
     parser.add_argument("--truths", choices=("prior", "edge"), default="prior")
-    parser.add_argument("--fitted", help="law that warnings are of; by default the truth's own")
-    parser.add_argument("--jobs", type=int, default=1, help="processes of `coverage`")
-    parser.add_argument("--laws.objective", choices=tuple(OBJECTIVES), default="efficient")
+    parser.add_argument("--fitted", help="law to fit for `warnings` (default: the true law)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes for `coverage` (default: 1)")
+    parser.add_argument("--objective", choices=tuple(OBJECTIVES), default="efficient")
     args = parser.parse_args()
     if args.table == "page":
         print("\n\n".join(f"### {method}\n\n{page(method)}" for method in ("wild", "laplace")))

@@ -1,23 +1,25 @@
-"""How exact the fit is on the 240 digitised Chinchilla runs: starts, objectives, standard errors and intervals.
+"""Measure the exactness of the fit on the 240 digitised Chinchilla runs: starts, objectives, errors and intervals.
 
     python benchmarks/law_exactness.py
 
-prints three tables and keeps them in benchmarks/results/law_starts.csv, law_objectives.csv and law_errors.csv (a
+prints three tables and writes them to benchmarks/results/law_starts.csv, law_objectives.csv and law_errors.csv (a
 minute).
 
-- starts: F relative to its published minimum from the default starts, and from each of 100 random ones alone: ln E
-  normal about .5 (sd .3), ln of both terms at the centre of the runs about -1 (.7), exponents even over .1 to .8;
-- objectives: what each reaches, and where scipy's simplex search (Nelder and Mead), which knows no derivatives, ends
-  that starts there and a little aside: ``gap`` is how far its F lies above ours (below, where negative);
-- errors: standard errors and 95 % intervals of the pairs bootstrap of 4000 resamples beside those that Besiroglu et
-  al. 2024 published. With numpy's old generator and their seed the resamples are theirs, so nothing is left to chance;
-  ``others`` is the mean over 20 other seeds and ``sd`` what chance does to one seed's result.
+- starts: F relative to its published minimum, from the default starts and from each of 100 random starts alone. Random
+  starts: ln E normal about 0.5 (sd 0.3), ln of both terms at the centre of the runs normal about -1 (sd 0.7), exponents
+  uniform over 0.1 to 0.8.
+- objectives: the minimum of each, and that of scipy's simplex search (Nelder and Mead), which uses no derivatives, from
+  this minimum and from nearby. ``gap``: relative difference of its F to that of skillscale, negative where it is lower.
+- errors: standard errors and 95 % intervals of a pairs bootstrap with 4000 resamples, and those published by Besiroglu
+  et al. 2024. With numpy's old generator and their seed, the resamples are the same, so no random difference remains.
+  ``others``: mean over 20 other seeds. ``sd``: sd of one seed's result.
 """
 
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy reads it
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -47,27 +49,27 @@ PUBLISHED = {  # standard error, 2.5 and 97.5 %
 
 
 def epoch() -> RunData:
-    """The 240 runs."""
+    """Read the 240 runs."""
     table = pd.read_csv(TABLES / "chinchilla_epoch.csv")
     table = table[table["in_besiroglu_240"] == 1]
     return RunData(N=table["params"].to_numpy(), D=table["tokens"].to_numpy(), L=table["loss"].to_numpy())
 
 
 def random_starts(count: int) -> Array:
-    """Log-parameters, (count, 5)."""
+    """Draw starting log-parameters, (count, 5)."""
     rng = np.random.default_rng(0)
     E, u, v = rng.normal(0.5, 0.3, count), *rng.normal(-1.0, 0.7, (2, count))
     return np.column_stack([E, u, v, *rng.uniform(0.1, 0.8, (2, count))])
 
 
 def starts(points: RunData) -> pd.DataFrame:
-    """Exactness by where the fit starts."""
+    """Return the exactness by the starts of the fit."""
     law = points.bind(CHINCHILLA)
     fits = {
         "default": [fit_law(points)],
-        "random": [fit_law(points, law=law, starting_points=one[None], starts=1) for one in random_starts(100)],
+        "random": [fit_law(points, law=law, starting_points=start[None], starts=1) for start in random_starts(100)],
     }
-    return pd.DataFrame([_exactness(name, found) for name, found in fits.items()])
+    return pd.DataFrame([_exactness(name, fits_of) for name, fits_of in fits.items()])
 
 
 def _exactness(name: str, fits: list[FitResult]) -> dict[str, object]:
@@ -82,42 +84,42 @@ def _exactness(name: str, fits: list[FitResult]) -> dict[str, object]:
 
 
 def objectives(points: RunData) -> pd.DataFrame:
-    """What each objective reaches."""
+    """Return the minimum of each objective."""
     rows = []
     for objective in OBJECTIVES:
         fit = fit_law(points, objective=objective)
-        found = fit.parameters | {"F": fit.F, "agree": f"{fit.starts.agree}/{fit.starts.tried}"}
-        rows.append({"objective": objective.name} | found | {"gap": simplex(fit, points) / fit.F - 1})
+        columns = fit.parameters | {"F": fit.F, "agree": f"{fit.starts.agree}/{fit.starts.tried}"}
+        rows.append({"objective": objective.name} | columns | {"gap": simplex(fit, points) / fit.F - 1})
     return pd.DataFrame(rows)
 
 
 def simplex(fit: FitResult, points: RunData) -> float:
-    """The least F that Nelder and Mead's search finds from the optimum and from near it, begun anew where it stops."""
-    problem, found = fit.build_problem(points), []
-    for aside in (0.0, 0.02, -0.02):
-        q = fit.q + aside
+    """Return the least F of Nelder and Mead's search from the optimum and from nearby, restarted where it stops."""
+    problem, values = fit.build_problem(points), []
+    for offset in (0.0, 0.02, -0.02):
+        q = fit.q + offset
         for _ in range(6):
             q = minimize(
                 lambda x: problem.value(x[None])[0], q, method="Nelder-Mead",
                 options={"xatol": 1e-13, "fatol": 1e-16, "maxiter": 4000, "maxfev": 8000},
             ).x  # fmt: skip
-        found.append(problem.value(q[None])[0])
-    return float(min(found))
+        values.append(problem.value(q[None])[0])
+    return float(min(values))
 
 
 def published_counts(n: int) -> Array:
-    """The resamples of the published bootstrap as weights, (4000, n)."""
-    rng = np.random.RandomState(PUBLISHED_SEED)  # theirs: newer generators draw others
+    """Return the resamples of the published bootstrap as weights, (4000, n)."""
+    rng = np.random.RandomState(PUBLISHED_SEED)  # the generator of the publication; newer ones draw differently
     return np.array([np.bincount(rng.choice(n, n, replace=True), minlength=n) for _ in range(RESAMPLES)], dtype=float)
 
 
 def other_counts(n: int, seed: int) -> Array:
-    """As many other resamples."""
+    """Return the same number of other resamples."""
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(float)
 
 
 def bootstrapped(fit: FitResult, points: RunData, counts: Array) -> Array:
-    """Standard error, 2.5 and 97.5 % of each parameter, (5, 3)."""
+    """Return the standard error, 2.5 and 97.5 % quantile of each parameter, (5, 3)."""
     q, converged = refit(fit, points, weights=counts)
     assert converged.all(), f"{(~converged).sum()} resamples did not converge"
     theta = fit.law.theta(q)
@@ -125,7 +127,7 @@ def bootstrapped(fit: FitResult, points: RunData, counts: Array) -> Array:
 
 
 def errors(points: RunData) -> pd.DataFrame:
-    """Published standard errors and intervals beside ours."""
+    """Compare published standard errors and intervals with those of skillscale."""
     fit, n = fit_law(points), len(points)
     same = bootstrapped(fit, points, published_counts(n))
     others = np.array([bootstrapped(fit, points, other_counts(n, seed)) for seed in OTHER_SEEDS])
@@ -142,7 +144,8 @@ def errors(points: RunData) -> pd.DataFrame:
 
 
 def main() -> None:
-    """Measure and keep."""
+    """Measure, print and write the tables."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     points = epoch()
     for name, table in (("starts", starts(points)), ("objectives", objectives(points)), ("errors", errors(points))):
         print(table.to_string(index=False, float_format=lambda value: f"{value:.8g}"), end="\n\n")

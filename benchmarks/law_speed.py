@@ -1,27 +1,27 @@
-"""How fast the fit is beside what others do, and how its time and memory grow with the runs.
+"""Compare the speed of the fit with other optimisers and packages, and measure its time and memory by number of runs.
 
     python benchmarks/law_speed.py            # scipy's optimisers
-    python benchmarks/law_speed.py --peers    # and the packages on PyPI, in an environment of their own
+    python benchmarks/law_speed.py --peers    # also the packages on PyPI, in a separate environment
     python benchmarks/law_speed.py --growth   # time and memory from 240 to 100,000 runs
 
-prints tables and keeps them in benchmarks/results/law_speed.csv and law_growth.csv (minutes, most of them the others').
+prints tables and writes them to benchmarks/results/law_speed.csv and law_growth.csv (minutes, most for the others).
 
-One thread, CPU seconds. The contestants take turns in ``ROUNDS`` rounds, so that a busy machine hurts all alike:
-``seconds`` is the median over rounds and ``times`` that of the ratio to ours of the same round, each with the least and
-the largest. The runs are the 240 digitised ones of chinchilla_epoch.csv (``SKILLSCALE_TABLES``), the objective is the
-sum of Huber(.001) on ln L, and ``gap`` is how far the best F found lies above its minimum F*.
+Times are CPU seconds of one thread. The contestants take turns in ``ROUNDS`` rounds, so that a busy machine affects all
+equally. ``seconds``: median over rounds. ``times``: median of the ratio to skillscale in the same round. Both have the
+minimum and the maximum. The runs are the 240 digitised ones of chinchilla_epoch.csv (``SKILLSCALE_TABLES``). The
+objective is the sum of Huber(0.001) on ln L. ``gap``: relative distance of the best F from its minimum F*.
 
-- ours: the median of ``FITS`` fits a round;
-- L-BFGS-B of scipy from the grid of 4500 starts of Hoffmann et al. 2022, on the sum, with default tolerances: each
-  round takes a share of the starts, scaled to the whole; with tight tolerances, and by finite differences, from a
-  sample of the starts, scaled likewise. ``off``: share of starts that end more than 10 % above F*;
-- peers: the package's own fit on the same table; ``gap`` tells where it ends in our objective, which need not be its;
-- resamples, 1000 of them: ours followed to their minimum, by runs with replacement and wild; ours by one shared step;
-  L-BFGS-B from the optimum on a sample of resamples, scaled, with ``off`` the share that end more than 1e-6 above ours;
-  and the resamples of simple-scaling-laws (least squares on L, wild).
+- ours: the fit of skillscale, median of ``FITS`` fits per round.
+- L-BFGS-B of scipy from the grid of 4500 starts of Hoffmann et al. 2022, on the sum, with default tolerances. Each
+  round takes a part of the starts, and times are scaled to all. With tight tolerances, and with finite differences,
+  it takes a sample of the starts, scaled in the same way. ``off``: share of starts that end more than 10 % above F*.
+- peers: the fit of each package on the same table. ``gap`` is in skillscale's objective, which may differ from theirs.
+- resamples, 1000 of them. Ours: iterated to their minimum, by runs with replacement and wild, and by one shared step.
+  L-BFGS-B: from the optimum on a sample of resamples, scaled, with ``off`` the share that end more than 1e-6 above
+  ours. simple-scaling-laws: its resamples (least squares on L, wild).
 
-Growth: runs scattered over the same sizes and tokens with Student noise of 1 %; the fastest of some repeats; ``peak``
-is the most that was allocated at once beyond the runs themselves.
+Growth: runs scattered over the same sizes and tokens with 1 % Student noise, the fastest of several repeats. ``peak``:
+largest memory allocated at once, without the runs.
 """
 
 import os
@@ -29,6 +29,7 @@ import os
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"  # before numpy reads it
 
+import argparse
 import itertools
 import json
 import math
@@ -54,13 +55,13 @@ from skillscale.laws.uncertainty.bootstrap import ResamplingMethod, draw_paramet
 
 HERE = Path(__file__).parent
 TABLES = Path(os.environ.get("SKILLSCALE_TABLES") or HERE.parents[1] / "shared" / "data")
-LEAST = 0.001018274017801  # F*: no start of any method has ended below
+LEAST = 0.001018274017801  # F*: no start of any method ended below
 ROUNDS = 6
 FITS = 20
 HOFFMANN = (np.arange(0, 30, 5.0), np.arange(0, 30, 5.0), np.arange(-1, 1.5, 0.5), np.arange(0, 2.5, 0.5),
             np.arange(0, 2.5, 0.5))  # fmt: skip  # a = ln A, b = ln B, e = ln E, alpha, beta
 SAMPLED_STARTS = 198  # of the grid, where it would take minutes
-TIGHT = {"ftol": 1e-15, "gtol": 1e-12, "maxiter": 5000, "maxfun": 50_000}  # what an optimiser must be told to be right
+TIGHT = {"ftol": 1e-15, "gtol": 1e-12, "maxiter": 5000, "maxfun": 50_000}  # needed to reach the minimum
 RESAMPLES = 1000
 SAMPLED_RESAMPLES = 60
 DELTA = 1e-3
@@ -70,14 +71,14 @@ PACKAGES = {"chinchilla": "chinchilla==0.2.0", "simple-scaling-laws": "simple-sc
 
 
 def epoch() -> RunData:
-    """The 240 runs."""
+    """Read the 240 runs."""
     table = pd.read_csv(TABLES / "chinchilla_epoch.csv")
     table = table[table["in_besiroglu_240"] == 1]
     return RunData(N=table["params"].to_numpy(), D=table["tokens"].to_numpy(), L=table["loss"].to_numpy())
 
 
 def objective_of(theta: Array, points: RunData) -> float:
-    """F of natural parameters (E, A, B, alpha, beta)."""
+    """Return F of natural parameters (E, A, B, alpha, beta)."""
     r = points.log_L - np.log(CHINCHILLA.loss(theta, points.N, points.D))
     size = np.minimum(np.abs(r), DELTA)
     return float((size * (np.abs(r) - size / 2)).sum())
@@ -85,7 +86,7 @@ def objective_of(theta: Array, points: RunData) -> float:
 
 @dataclass(frozen=True)
 class Outcome:
-    """CPU ``seconds`` of the whole job, the least ``F`` found, and the share that ended elsewhere (``off``)."""
+    """CPU ``seconds`` of the whole job, the least ``F``, and the share that ended elsewhere (``off``)."""
 
     seconds: float
     F: float = math.nan
@@ -96,13 +97,13 @@ Contestant = Callable[[int], Outcome]  # of the round
 
 
 def timed(job: Callable[[], object]) -> float:
-    """CPU seconds."""
+    """Return the CPU seconds of a job."""
     begin = time.process_time()
     job()
     return time.process_time() - begin
 
 
-# The optimiser of the published fits, written plainly
+# A plain version of the optimiser of the published fits
 
 
 class Plain:
@@ -113,11 +114,11 @@ class Plain:
         self.weights = np.ones(len(points)) if weights is None else weights
 
     def value(self, x: Array) -> float:
-        """F."""
+        """Return F."""
         return self.value_and_gradient(x)[0]
 
     def value_and_gradient(self, x: Array) -> tuple[float, Array]:
-        """F and its gradient."""
+        """Return F and its gradient."""
         a, b, e, alpha, beta = x
         terms = np.vstack([a - alpha * self.n, b - beta * self.d, np.full(len(self.n), e)])
         top = terms.max(0)
@@ -131,32 +132,32 @@ class Plain:
         return float(self.weights @ F), gradient
 
     def descend(self, begin: Array, *, gradient: bool = True, **options: float) -> float:
-        """F where scipy's L-BFGS-B stops."""
+        """Return F where scipy's L-BFGS-B stops."""
         F = self.value_and_gradient if gradient else self.value
         return float(minimize(F, begin, jac=gradient, method="L-BFGS-B", options=options).fun)
 
 
 def starts() -> Array:
-    """The grid of Hoffmann et al., (4500, 5), shuffled so that any part of it is a fair sample."""
+    """Return the grid of Hoffmann et al., (4500, 5), shuffled so that every part of it is a fair sample."""
     return np.random.default_rng(0).permutation(np.array(list(itertools.product(*HOFFMANN))))
 
 
 def grid(points: RunData, *, gradient: bool = True, sample: int = 4500, **options: float) -> Contestant:
-    """L-BFGS-B from the grid, or a sample of it: a share of the starts each round."""
+    """Run L-BFGS-B from the grid, or a sample of it, with a part of the starts per round."""
     plain, all_starts = Plain(points), starts()
 
     def run(turn: int) -> Outcome:
-        some = all_starts[:sample][turn::ROUNDS]
-        found: list[float] = []
-        seconds = timed(lambda: found.extend(plain.descend(x, gradient=gradient, **options) for x in some))
-        off = float(np.mean(np.array(found) > 1.1 * LEAST))
-        return Outcome(seconds * len(all_starts) / len(some), min(found), off)
+        sample_starts = all_starts[:sample][turn::ROUNDS]
+        values: list[float] = []
+        seconds = timed(lambda: values.extend(plain.descend(x, gradient=gradient, **options) for x in sample_starts))
+        off = float(np.mean(np.array(values) > 1.1 * LEAST))
+        return Outcome(seconds * len(all_starts) / len(sample_starts), min(values), off)
 
     return run
 
 
 def ours(points: RunData) -> Contestant:
-    """Our fit."""
+    """Run the fit of skillscale."""
 
     def run(turn: int) -> Outcome:
         del turn
@@ -170,18 +171,18 @@ def ours(points: RunData) -> Contestant:
 
 @contextmanager
 def environment() -> Iterator[Path]:
-    """A Python with the packages and nothing of ours, as long as the benchmark runs."""
+    """Provide a Python environment for the packages while the benchmark runs."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         yield Path(folder) / "bin" / "python"
 
 
 def install(python: Path, package: str) -> str:
-    """Install a package; why it can't be, or an empty text."""
+    """Install a package. Return the reason where it fails, else an empty text."""
     pip = [str(python), "-m", "pip", "install", "--quiet"]
     done = subprocess.run([*pip, PACKAGES[package]], check=False, capture_output=True, text=True)
     if done.returncode and package == "simple-scaling-laws":
-        # It asks for Python 3.12, and runs on 3.11
+        # It requires Python 3.12, but works with 3.11
         subprocess.run([*pip, "numpy", "scipy", "polars", "pyyaml"], check=True)
         forced = [*pip, "--no-deps", "--ignore-requires-python", PACKAGES[package]]
         done = subprocess.run(forced, check=False, capture_output=True, text=True)
@@ -189,19 +190,19 @@ def install(python: Path, package: str) -> str:
 
 
 def peer(python: Path, driver: str, points: RunData, *extra: str) -> Outcome:
-    """What a package's own fit takes and where it ends."""
+    """Run the fit of a package, and return its time and F."""
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "runs.csv"
         pd.DataFrame({"N": points.N, "D": points.D, "loss": points.L}).to_csv(table, index=False)
-        told = subprocess.run(
+        process = subprocess.run(
             [python, HERE / "peers" / driver, table, *extra], check=True, capture_output=True, text=True
         )
-    found = json.loads(told.stdout)
-    return Outcome(found["seconds"], objective_of(np.array(found["theta"]), points))
+    results = json.loads(process.stdout)
+    return Outcome(results["seconds"], objective_of(np.array(results["theta"]), points))
 
 
 def package_chinchilla(python: Path, points: RunData) -> Contestant:
-    """The package chinchilla, in the first and the last round alone: it takes a minute."""
+    """Run the package chinchilla, only in the first and the last round, because it takes a minute."""
 
     def run(turn: int) -> Outcome:
         late = turn in (0, ROUNDS - 1)
@@ -211,7 +212,7 @@ def package_chinchilla(python: Path, points: RunData) -> Contestant:
 
 
 def package_simple(python: Path, points: RunData) -> Contestant:
-    """The package simple-scaling-laws."""
+    """Run the package simple-scaling-laws."""
 
     def run(turn: int) -> Outcome:
         del turn
@@ -221,7 +222,7 @@ def package_simple(python: Path, points: RunData) -> Contestant:
 
 
 def package_simple_resamples(python: Path, points: RunData) -> Contestant:
-    """Its resamples: a fit with 1001 less one with 1."""
+    """Time its resamples: a fit with 1001 less one with 1."""
 
     def run(turn: int) -> Outcome:
         del turn
@@ -235,7 +236,7 @@ def package_simple_resamples(python: Path, points: RunData) -> Contestant:
 
 
 def our_resamples(points: RunData, method: ResamplingMethod, *, one_step: bool) -> Contestant:
-    """Ours."""
+    """Time the resamples of skillscale."""
     fit = fit_law(points)
 
     def run(turn: int) -> Outcome:
@@ -247,7 +248,7 @@ def our_resamples(points: RunData, method: ResamplingMethod, *, one_step: bool) 
 
 
 def their_resamples(points: RunData, **options: float) -> Contestant:
-    """L-BFGS-B from the optimum on each of a sample of resamples."""
+    """Run L-BFGS-B from the optimum on a sample of resamples."""
     fit = fit_law(points)
     E, A, B, alpha, beta = fit.theta
     begin = np.array([math.log(A), math.log(B), math.log(E), alpha, beta])
@@ -256,10 +257,10 @@ def their_resamples(points: RunData, **options: float) -> Contestant:
         n = len(points)
         counts = np.random.default_rng(turn).multinomial(n, np.full(n, 1 / n), size=SAMPLED_RESAMPLES).astype(float)
         plain = [Plain(points, row) for row in counts]
-        found: list[float] = []
-        seconds = timed(lambda: found.extend(one.descend(begin, **options) for one in plain))
+        values: list[float] = []
+        seconds = timed(lambda: values.extend(objective.descend(begin, **options) for objective in plain))
         least = fit.build_problem(points, weights=counts).value(refit(fit, points, weights=counts)[0])
-        off = float(np.mean(np.array(found) > least * (1 + 1e-6)))
+        off = float(np.mean(np.array(values) > least * (1 + 1e-6)))
         return Outcome(seconds * RESAMPLES / SAMPLED_RESAMPLES, off=off)
 
     return run
@@ -269,21 +270,21 @@ def their_resamples(points: RunData, **options: float) -> Contestant:
 
 
 def compete(part: str, contestants: dict[str, Contestant]) -> pd.DataFrame:
-    """Rounds of all contestants, one row each; the first is ours."""
+    """Run all rounds of all contestants, and return a row for each. The first is skillscale."""
     outcomes: dict[str, list[Outcome]] = {name: [] for name in contestants}
     for turn in range(ROUNDS):
         for name, run in contestants.items():
             outcomes[name].append(run(turn))
             print(f"round {turn + 1} of {ROUNDS}: {name} {outcomes[name][-1].seconds:.4g} s", file=sys.stderr)
-    base = np.array([one.seconds for one in next(iter(outcomes.values()))])
-    return pd.DataFrame([row(part, name, found, base) for name, found in outcomes.items()])
+    base = np.array([outcome.seconds for outcome in next(iter(outcomes.values()))])
+    return pd.DataFrame([row(part, name, results, base) for name, results in outcomes.items()])
 
 
-def row(part: str, name: str, found: list[Outcome], base: Array) -> dict[str, object]:
-    """One contestant's row; ``base``: our seconds by round."""
-    seconds = np.array([one.seconds for one in found])
+def row(part: str, name: str, outcomes: list[Outcome], base: Array) -> dict[str, object]:
+    """Return one contestant's row. ``base``: seconds of skillscale by round."""
+    seconds = np.array([outcome.seconds for outcome in outcomes])
     times = seconds / base
-    F, off = (np.array([getattr(one, what) for one in found]) for what in ("F", "off"))
+    F, off = (np.array([getattr(outcome, field) for outcome in outcomes]) for field in ("F", "off"))
     return {
         "part": part, "contestant": name,
         "seconds": np.nanmedian(seconds), "seconds_lo": np.nanmin(seconds), "seconds_hi": np.nanmax(seconds),
@@ -294,7 +295,7 @@ def row(part: str, name: str, found: list[Outcome], base: Array) -> dict[str, ob
 
 
 def speed(*, peers: bool) -> pd.DataFrame:
-    """All contestants."""
+    """Run all contestants."""
     points = epoch()
     fits = {
         "ours": ours(points),
@@ -323,7 +324,7 @@ def speed(*, peers: bool) -> pd.DataFrame:
 
 
 def simulated(n: int) -> RunData:
-    """As many runs over the sizes and tokens of the 240."""
+    """Simulate n runs over the sizes and tokens of the 240."""
     rng = np.random.default_rng(1)
     N, D = (np.exp(rng.uniform(math.log(lo), math.log(hi), n)) for lo, hi in ((5.7e7, 1.6e10), (8e8, 3e11)))
     theta = np.array([1.8172, 477.8, 2143.4, 0.3473, 0.3672])
@@ -331,7 +332,7 @@ def simulated(n: int) -> RunData:
 
 
 def peak(job: Callable[[], object]) -> float:
-    """The most MB that a job holds at once."""
+    """Return the peak memory of a job, MB."""
     tracemalloc.start()
     job()
     most = tracemalloc.get_traced_memory()[1]
@@ -342,12 +343,12 @@ def peak(job: Callable[[], object]) -> float:
 def resampling(
     fit: FitResult, points: RunData, method: ResamplingMethod, count: int, *, one_step: bool
 ) -> Callable[[], Array]:
-    """A job."""
+    """Return a resampling job."""
     return lambda: draw_parameters(fit, points, method=method, count=count, one_step=one_step)
 
 
 def growth() -> pd.DataFrame:
-    """Time and memory by the number of runs: a fit, 100 resamples to their minimum (both ways), 1000 by one step."""
+    """Measure time and memory by number of runs: a fit, 100 iterated resamples of both kinds, 1000 of one step."""
     rows = []
     for n in SIZES:
         points = simulated(n)
@@ -358,25 +359,27 @@ def growth() -> pd.DataFrame:
             "wild": resampling(fit, points, ResamplingMethod.WILD, 100, one_step=False),
             "steps": resampling(fit, points, ResamplingMethod.RUN, 1000, one_step=True),
         }
-        found: dict[str, float] = {"n": n, "agree": fit.starts.agree / fit.starts.tried}
+        results: dict[str, float] = {"n": n, "agree": fit.starts.agree / fit.starts.tried}
         for name, job in jobs.items():
             repeats = REPEATS if name == "fit" else 2
-            found[f"{name}_s"] = min(timed(job) for _ in range(repeats))
-            found[f"{name}_us_per_run"] = found[f"{name}_s"] / n * 1e6
-            found[f"{name}_peak_mb"] = peak(job)
-        found["runs_mb"] = 5 * n * 8 / 1e6  # N, D, L, weights and clusters
-        rows.append(found)
-        print(f"{n} runs: {found}", file=sys.stderr)
+            results[f"{name}_s"] = min(timed(job) for _ in range(repeats))
+            results[f"{name}_us_per_run"] = results[f"{name}_s"] / n * 1e6
+            results[f"{name}_peak_mb"] = peak(job)
+        results["runs_mb"] = 5 * n * 8 / 1e6  # N, D, L, weights and clusters
+        rows.append(results)
+        print(f"{n} runs: {results}", file=sys.stderr)
     return pd.DataFrame(rows)
 
 
 def main() -> None:
-    """Measure and keep."""
-    what, file = (growth(), "law_growth.csv") if "--growth" in sys.argv else (
-        speed(peers="--peers" in sys.argv), "law_speed.csv",
-    )  # fmt: skip
-    print(what.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
-    what.to_csv(HERE / "results" / file, index=False, float_format="%.6g")
+    """Measure, print and write one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", action="store_true", help="also measure the packages on PyPI")
+    parser.add_argument("--growth", action="store_true", help="measure time and memory by the number of runs")
+    args = parser.parse_args()
+    frame, file = (growth(), "law_growth.csv") if args.growth else (speed(peers=args.peers), "law_speed.csv")
+    print(frame.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+    frame.to_csv(HERE / "results" / file, index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":

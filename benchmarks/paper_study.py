@@ -1,20 +1,20 @@
-"""The paper's questions, asked of a study that was trained here: its tables, and laws of the mix against one another.
+"""Answer the questions of the paper on a study trained with skillscale: its tables, and a comparison of mixture laws.
 
     python benchmarks/paper_study.py runs --study skills-night [--tracking URI]    the finished runs, as a small table
     python benchmarks/paper_study.py tables --study skills-night                   every table behind the figures
     python benchmarks/paper_study.py laws --study mix-ablation-hour                each mix predicted from the others
 
-``runs`` reads the registry and writes benchmarks/results/STUDY/runs.csv, from which the others read, so that they can
-be run again without training anything. ``tables`` writes what ``skillscale report`` draws beside it (N* with intervals,
-verdicts on two splits, shifts by validation set; of several mixes slopes, crossings, likeness), and prints the main
-ones as Markdown.
+``runs`` reads the tracking store and writes benchmarks/results/STUDY/runs.csv. The other commands read this file, so
+they need no training. ``tables`` writes the tables of ``skillscale report`` (N* with intervals,
+verdicts on two splits, shifts by validation set, and for several mixes slopes, crossovers and similarity), and prints
+the main ones as Markdown.
 
-``laws``: each mix is left out in turn, and its losses are predicted by laws fitted to all others. ``no transfer``:
-E + A N^-alpha + B (h D)^-beta, in which a skill learns from the tokens of its own category alone; ``no mix``: the same
-with all tokens; the others are skillscale's. Of each: the error, root mean square of ln L, in total and without what a
-mix's runs have in common; and against ``effective_data`` the paired difference of squared errors over mixes with its
-90 % interval (Student's t): a law is told from another where that leaves out 0. ``elasticity``: the d ln N* / d ln h
-that the law itself implies for the skill's own share, at the base mix and the smallest budget.
+``laws``: laws fitted to all other mixes predict the losses of each mix. In the law ``no transfer``, E + A N^-alpha +
+B (h D)^-beta, a skill learns only from the tokens of its category. ``no mix``: the same with all tokens. The other laws
+are those of skillscale. Columns: the root mean square error of ln L, in total and without the mean of each mix; and the
+paired difference of squared errors to ``effective_data`` over mixes, with its 90 % interval (Student's t). Two laws
+differ where this interval excludes 0. ``elasticity``: d ln N* / d ln h of the law for the share of the skill's
+category, at the base mix and the smallest budget.
 """
 
 import argparse
@@ -51,7 +51,7 @@ LEVEL = 0.9
 
 
 def runs(config: Config, tracking: str) -> None:
-    """The study's finished runs as a table."""
+    """Write the finished runs of the study as a table."""
     table = read_runs(SourceOptions(tracking=tracking), config).grid_runs.table.runs
     kept = table.drop(columns=["cluster"]).sort_values(["C", "mix", "N", "seed"]).reset_index(drop=True)
     kept["run_id"] = [f"run{at:03d}" for at in range(len(kept))]
@@ -61,26 +61,26 @@ def runs(config: Config, tracking: str) -> None:
 
 
 def place(config: Config) -> Path:
-    """The folder of a study's tables."""
+    """Return the folder of a study's tables."""
     return RESULTS / config.study.name
 
 
 def read(config: Config) -> pd.DataFrame:
-    """The runs that ``runs`` wrote."""
+    """Read the runs that ``runs`` wrote."""
     return pd.read_csv(place(config) / "runs.csv").assign(cluster=lambda frame: frame["run_id"])
 
 
 def measured(config: Config, table: pd.DataFrame) -> MeasuredColumns:
-    """Which column is what."""
+    """Return the roles of the columns."""
     return MeasuredColumns(
-        skills=tuple(one.name for one in config.skills.skills), aggregates=(AGGREGATE,), splits=splits_of(config),
-        categories={one.name: one.category for one in config.skills.skills if f"mix/{one.category}" in table},
+        skills=tuple(skill.name for skill in config.skills.skills), aggregates=(AGGREGATE,), splits=splits_of(config),
+        categories={skill.name: skill.category for skill in config.skills.skills if f"mix/{skill.category}" in table},
         validation=validation_of(config),
     )  # fmt: skip
 
 
 def tables(config: Config) -> None:
-    """Write every table, and print the ones that are quoted."""
+    """Write every table, and print the ones quoted in the docs."""
     table = read(config)
     study = skill_study(
         table, measured(config, table), base=str(config.study.mix_values[0]), level=config.study.level,
@@ -99,7 +99,7 @@ def tables(config: Config) -> None:
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A table for the docs."""
+    """Format a table for the docs."""
     cells = [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in row] for row in frame.itertuples(index=False)]
     lines = [list(map(str, frame.columns)), ["---"] * len(frame.columns), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -108,20 +108,20 @@ def markdown(frame: pd.DataFrame) -> str:
 def laws(config: Config) -> None:
     """Predict each mix from the others, by every law."""
     table = read(config)
-    known = measured(config, table)
+    columns = measured(config, table)
     categories = tuple(name.removeprefix("mix/") for name in table.columns if name.startswith("mix/"))
-    data = split_by_skill(table, known.skills, categories)
+    data = split_by_skill(table, columns.skills, categories)
     names = table["mix"].to_numpy()
     rows = []
     for law in (NO_MIX, NO_TRANSFER, "effective_data", "separable", "additive_mixture", "joint_mixture", JOINT):
         errors = {skill: np.full(len(points), math.nan) for skill, points in data.items()}
         for mix in np.unique(names):
-            out = names == mix
-            for skill, told in predicted(law, data, ~out, out, known.categories).items():
-                errors[skill][out] = data[skill].log_L[out] - told
-        for skill, found in errors.items():
-            own = elasticity(law, data, skill, known.categories, config)
-            rows.append({"law": law, "skill": skill, **score(found, names), "elasticity": own})
+            held_out = names == mix
+            for skill, log_L in predict(law, data, ~held_out, held_out, columns.categories).items():
+                errors[skill][held_out] = data[skill].log_L[held_out] - log_L
+        for skill, skill_errors in errors.items():
+            implied = elasticity(law, data, skill, columns.categories, config)
+            rows.append({"law": law, "skill": skill, **score(skill_errors, names), "elasticity": implied})
         print(pd.DataFrame(rows[-len(data) :]).drop(columns="by mix").to_string(index=False))
     frame = pd.DataFrame(rows)
     frame = frame.assign(**against(frame)).drop(columns="by mix")
@@ -129,50 +129,52 @@ def laws(config: Config) -> None:
     print(markdown(frame))
 
 
-def predicted(
-    law: str, data: Mapping[str, RunData], fitted: np.ndarray, out: np.ndarray, own: Mapping[str, str]
+def predict(
+    law: str, data: Mapping[str, RunData], fitted: np.ndarray, out: np.ndarray, categories: Mapping[str, str]
 ) -> dict[str, np.ndarray]:
-    """Ln L of the runs left out, by skill; NaN where a law can't be fitted."""
+    """Return ln L of the held-out runs, by skill. Skills whose law cannot be fitted are missing."""
     if law == JOINT:
         try:
             fits = fit_skills(
-                {name: one.take(fitted) for name, one in data.items()}, law=LAWS[JOINT], objective=None
+                {name: points.take(fitted) for name, points in data.items()}, law=LAWS[JOINT], objective=None
             ).fits
         except FitError:
             return {}
-        return {name: told_by(fit.law, fit.q, data[name].take(out)) for name, fit in fits.items()}
-    found = {}
+        return {name: log_losses(fit.law, fit.q, data[name].take(out)) for name, fit in fits.items()}
+    predictions = {}
     for skill, points in data.items():
-        seen, held = (tokens_of(law, points.take(rows), own[skill]) for rows in (fitted, out))
-        bound = seen.bind(form(law)).for_skill(skill)
+        fitted_points, held_out_points = (
+            tokens_of(law, points.take(rows), categories[skill]) for rows in (fitted, out)
+        )
+        bound = fitted_points.bind(form(law)).for_skill(skill)
         try:
-            fit = fit_law(seen, law=bound, objective=None, priors=weak_priors(bound, seen))
+            fit = fit_law(fitted_points, law=bound, objective=None, priors=weak_priors(bound, fitted_points))
         except FitError as error:
             print(f"{law}, {skill}: {error}")
             continue
-        found[skill] = told_by(bound, fit.q, held)
-    return found
+        predictions[skill] = log_losses(bound, fit.q, held_out_points)
+    return predictions
 
 
-def told_by(law: Law, q: np.ndarray, points: RunData) -> np.ndarray:
-    """Ln L of some runs."""
+def log_losses(law: Law, q: np.ndarray, points: RunData) -> np.ndarray:
+    """Return ln L of runs."""
     return law.log_loss(q[None], points.covariates(law))[0]
 
 
 def form(law: str) -> Law:
-    """The law of N, D and perhaps the mix."""
+    """Return the law of N, D and perhaps the mix."""
     return LAWS["chinchilla" if law in (NO_TRANSFER, NO_MIX) else law]
 
 
 def tokens_of(law: str, points: RunData, category: str) -> RunData:
-    """The runs with the tokens that the law counts."""
+    """Return the runs with the tokens that the law counts."""
     if law != NO_TRANSFER:
         return points
     return replace(points, D=points.D * points.h[:, points.categories.index(category)])
 
 
 def score(errors: np.ndarray, mixes: np.ndarray) -> dict[str, object]:
-    """Root mean square in total, and of what is left beside each mix's mean; mean square by mix."""
+    """Return the root mean square error in total and without each mix's mean, and the mean square by mix."""
     by_mix = pd.Series(errors**2).groupby(mixes).mean()
     within = errors - pd.Series(errors).groupby(mixes).transform("mean").to_numpy()
     return {
@@ -181,7 +183,7 @@ def score(errors: np.ndarray, mixes: np.ndarray) -> dict[str, object]:
 
 
 def against(frame: pd.DataFrame) -> dict[str, list[float]]:
-    """Mean square error less that of ``AGAINST``, over mixes, with its interval, in units of 1e-4."""
+    """Return the mean square error less that of ``AGAINST``, over mixes, with its interval, in units of 1e-4."""
     columns: dict[str, list[float]] = {"more": [], "more_lo": [], "more_hi": []}
     base = frame[frame["law"] == AGAINST].set_index("skill")["by mix"]
     for _, row in frame.iterrows():
@@ -194,12 +196,14 @@ def against(frame: pd.DataFrame) -> dict[str, list[float]]:
     return columns
 
 
-def elasticity(law: str, data: Mapping[str, RunData], skill: str, own: Mapping[str, str], config: Config) -> float:
-    """D ln N* / d ln share of the skill's own category, the others divided as before, by the law of all runs."""
+def elasticity(
+    law: str, data: Mapping[str, RunData], skill: str, categories: Mapping[str, str], config: Config
+) -> float:
+    """Return d ln N* / d ln share of the skill's category by the law of all runs. Other shares keep their ratios."""
     if law == NO_MIX:
         return 0.0
     points = data[skill]
-    at = points.categories.index(own[skill])
+    index = points.categories.index(categories[skill])
     base = np.array([config.study.mix_values[0].shares.get(name, 0.0) for name in points.categories])
     C = min(config.study.budgets)
     everything = np.ones(len(points), dtype=bool)
@@ -207,14 +211,14 @@ def elasticity(law: str, data: Mapping[str, RunData], skill: str, own: Mapping[s
         fit = fit_skills(data, law=LAWS[JOINT], objective=None).fits[skill]
         bound, q = fit.law, fit.q
     else:
-        seen = tokens_of(law, points.take(everything), own[skill])
-        bound = seen.bind(form(law)).for_skill(skill)
-        q = fit_law(seen, law=bound, objective=None, priors=weak_priors(bound, seen)).q
+        counted_points = tokens_of(law, points.take(everything), categories[skill])
+        bound = counted_points.bind(form(law)).for_skill(skill)
+        q = fit_law(counted_points, law=bound, objective=None, priors=weak_priors(bound, counted_points)).q
     ends = []
     for step in (-0.05, 0.05):
-        share = base[at] * math.exp(step)
-        h = base * (1 - share) / (1 - base[at])
-        h[at] = share
+        share = base[index] * math.exp(step)
+        h = base * (1 - share) / (1 - base[index])
+        h[index] = share
         theta = bound.theta(q[None])
         counted = C * share if law == NO_TRANSFER else C
         ends.append(float(bound.log_optimum(theta, [counted], h if bound.needs_mix else None)[0, 0]))
@@ -222,7 +226,7 @@ def elasticity(law: str, data: Mapping[str, RunData], skill: str, own: Mapping[s
 
 
 def main() -> None:
-    """Do what was asked."""
+    """Run one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("runs", "tables", "laws"))
     parser.add_argument("--study", default="skills-night")

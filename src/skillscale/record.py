@@ -63,8 +63,8 @@ class OptimizerPlan:
     """The hyperparameters of a run: peak learning rate, batch in sequences, steps and warm-up steps.
 
     ``stable_phase``: name of the stable phase that this run shares with runs of other D, and with it their noise. It is
-    empty without one. With a stable phase, ``batch_sequences`` is the last batch, and ``decay_steps``
-    are the steps of the cooldown.
+    empty without one. With a stable phase, ``batch_sequences`` is the last batch, and ``decay_steps`` are the steps of
+    the cooldown.
     """
 
     lr: float

@@ -35,8 +35,8 @@ def test_the_papers_grid_is_as_it_is_told(bench):
 def test_planted_errors_are_shared_as_told(bench):
     sizes, rng = bench["GRIDS"]["ablation"](), np.random.default_rng(0)
     truths = bench["skills_of"](sizes, {"a": 0.0, "b": 0.0}, "alike")
-    luck = bench["Luck"](run=0.01, across=0.5)
-    runs = bench["simulate"]({"m": truths, "n": truths}, sizes, 200, luck, rng)
+    noise = bench["StudyNoise"](run=0.01, across=0.5)
+    runs = bench["simulate"]({"m": truths, "n": truths}, sizes, 200, noise, rng)
     true = truths["a"].loss(runs["N"], runs["D"])
     error = np.log(runs[["a", "b"]].to_numpy() / true[:, None]).T.reshape(2, 2, 2, -1)  # skill, budget, mix, run
     assert error.std() == pytest.approx(0.01, rel=0.03)

@@ -167,7 +167,7 @@ def test_records_and_the_columns_of_the_ui_show_the_runs(registry):
     assert (first.skills["code"].loss, first.skills["code"].sem) == (3.0, 0.1 / 3)
     assert math.isnan(records[1].skills["code"].sem)
     (experiment,) = [run for run in registry.experiment_runs("theirs") if run.run_id == first.run_id]
-    told = experiment.told
+    told = experiment.fields
     assert (told["params.n_params"], told["params.seed"], told["params.mix"]) == ("33333333", "0", str(mix))
     assert told["metrics.skill_loss/code"] == 3.0
     assert told["metrics.log10_n_params"] == pytest.approx(math.log10(1e8 / 3), rel=1e-6)
@@ -265,7 +265,7 @@ def test_two_imports_into_one_study_do_not_mix(registry):
     do_import(frame=digitised())
     imports = registry.imports(registry.study("theirs"))
     with (
-        imports._store.alone("importing into study 'theirs'"),
+        imports._store.exclusive("importing into study 'theirs'"),
         pytest.raises(TrackingError, match="another process is at importing into study 'theirs' already"),
     ):
         do_import()
@@ -278,10 +278,10 @@ def test_a_study_of_training_and_one_of_imports_are_kept_apart(registry):
     config = load(study="smoke")
     study = registry.open_study("ours", config)
     assert imported_table(registry, study) is None
-    with pytest.raises(InputError, match=r"study 'ours' was begun by training.*import into another study"):
+    with pytest.raises(InputError, match=r"study 'ours' was begun by training.*Import into another study"):
         do_import(frame=digitised(), study="ours")
     do_import()
-    with pytest.raises(InputError, match="study 'theirs' holds imported runs, which no training goes on with"):
+    with pytest.raises(InputError, match="study 'theirs' holds imported runs, and training can't add to them"):
         registry.open_study("theirs", config)
 
 
@@ -428,7 +428,7 @@ def test_the_runs_of_another_store_can_be_imported(uri, registry, empty_store, t
             "'N' is params.N and metrics.N in experiment theirs of sqlite:.*. Write the full name of one",
         ),
         ({"n_params": "params.M"}, {}, r"no column 'params.M' for n_params \(did you mean params.N"),
-        ({}, {"experiment": "their"}, r"has no experiment 'their' \(did you mean theirs\?\); it has Default, theirs"),
+        ({}, {"experiment": "their"}, r"has no experiment 'their' \(did you mean theirs\?\)\. It has Default, theirs"),
         ({}, {"experiment": "Default"}, "no run of experiment Default of .* is FINISHED .it has no runs"),
         ({}, {"study": "theirs"}, "experiment 'theirs' cannot be imported into itself"),
     ],

@@ -20,6 +20,7 @@ from skillscale.config import load
 from skillscale.design.targets import TargetEstimates, default_targets
 from skillscale.errors import DivergedError, InputError
 from skillscale.execution import user_trainer
+from skillscale.execution.worker_pool import WorkerPool
 from skillscale.record import ProposalReason, RunState
 from skillscale.sampler.study import IntervalLog, IntervalReduction, StudyContext, build_problem, context_from_config
 from skillscale.tracking import StudyStore
@@ -67,14 +68,15 @@ def study(folder, name="mine"):
 class InThread:
     """A worker in a thread of this process, which takes none of the seconds that a process needs to start."""
 
-    def __init__(self, arguments, tracking, *, retry_failed, sampled):
-        asked = {**arguments, "tracking": tracking, "retry_failed": retry_failed, "sampled": sampled}
-        self._thread = threading.Thread(target=self._work, args=(asked, arguments["study"]), daemon=True)
+    def __init__(self, pool, *, retry_failed):
+        store = StudyStore.open(pool.tracking, cache=pool.cache, queue=pool.queue)
+        which = {"retry_failed": retry_failed, "sampled_only": pool.sampled_only}
+        self._thread = threading.Thread(target=self._work, args=(store, pool, which), daemon=True)
         self._thread.start()
 
-    def _work(self, asked, name):
+    def _work(self, store, pool, which):
         try:
-            user_trainer.train_with_user_trainer(asked, name, Output())
+            user_trainer.train_with_user_trainer(store, pool.study, pool.user_trainer, Output().progress, **which)
         except InputError as error:
             sys.stderr.write(f"{error}\n")
 
@@ -85,7 +87,7 @@ class InThread:
 @pytest.fixture(autouse=True, scope="module")
 def _threads():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("skillscale.commands.sample.start_worker", InThread)
+        patch.setattr(WorkerPool, "start", lambda pool, *, retry_failed: InThread(pool, retry_failed=retry_failed))
         yield
 
 
@@ -315,9 +317,9 @@ def test_a_trainer_that_cannot_be_loaded_ends_the_command(sampled, place, capfd)
         (["--sample.ratio", "[1, 2]", "--sample.n_params", "[1, 10]"], "the limits allow no run"),
         (["--sample.weights", "{cod: 2}"], "did you mean code?"),
         (["--sample.max_epochs", "4"], "limit sample.n_tokens"),
-        (["--sample.epoch", "4"], "did you mean epochs?"),
-        (["--flops_min", "1e19"], "above flops_max"),
-        (["--mixes", "web"], "--mixes must hold shares, as in code=.5,prose=.5; code=1, but it is 'web'"),
+        (["--sample.epoch", "4"], "did you mean max_epochs?"),
+        (["--sample.flops_min", "1e19"], "above flops_max"),
+        (["--mixes", "web"], "--mixes: mix item 'web' is not CATEGORY=SHARE"),
     ],
     ids=lambda one: one[0] if isinstance(one, list) else "",
 )
@@ -349,7 +351,8 @@ def test_why_is_read_back_as_written():
 
 
 def test_sampling_with_a_trainer_imports_no_torch(place):
-    code = "import sys, skillscale.commands.sample, skillscale.commands.suggest, skillscale.execution.session; print('torch' in sys.modules)"
+    rooms = "skillscale.commands.sample, skillscale.commands.suggest, skillscale.execution.session"
+    code = f"import sys, {rooms}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
 

@@ -102,3 +102,10 @@ def test_a_folder_of_settings_that_is_not_there_is_refused(tmp_path, monkeypatch
     monkeypatch.setenv("SKILLSCALE_CONF", str(tmp_path / "none"))
     with pytest.raises(InputError, match="SKILLSCALE_CONF must name a folder"):
         config.load()
+
+
+def test_hashes_are_those_of_version_0_1():
+    assert config.load().hash == "b6f29550c0c0ddcb", "renamed settings must keep their stored names in measured_dict"
+    branching = config.load(overrides={"train.schedule": "wsd"})
+    assert branching.hash == "ec8869c4c4471d73"
+    assert branching.train.arithmetic["schedule"] == "trunk"

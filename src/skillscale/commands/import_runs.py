@@ -7,7 +7,7 @@ from typing import Any
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import ImportOptions
-from skillscale.execution.status import StatusPublisher
+from skillscale.execution.status_publisher import StatusPublisher
 from skillscale.formatting import format_duration
 from skillscale.runs.importing import import_table
 from skillscale.tracking import StudyStore

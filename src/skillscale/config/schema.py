@@ -201,7 +201,7 @@ class SkillsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The shape of a model beside its size N.
+    """The shape of a model, apart from its size N.
 
     Args:
         context: Tokens of a sequence, in training and in evaluation.
@@ -515,6 +515,8 @@ class Config:
         whole = self.as_dict()
         whole["train"] = to_plain(self.train.arithmetic)
         del whole["study"], whole["sample"], whole["laws"]
+        # The name of version 0.1, as hashes and stored studies have it
+        whole["data"]["popularity"] = whole["data"].pop("zipf_exponent")
         whole["skills"]["sets"] = [kept_settings(item_set) for item_set in whole["skills"]["sets"]]
         return whole
 
