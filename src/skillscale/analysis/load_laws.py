@@ -53,7 +53,7 @@ class LoadedLaws:
         """Open the run that a plan is recorded in; None for laws of a file or of a table."""
         if self.runs is not None and self.runs.study is not None:
             return self.runs.study.analysis("plan")
-        return self.store.law_run(self.name, "plan") if self.store is not None else None
+        return self.store.open_law_run(self.name, "plan") if self.store is not None else None
 
 
 def fit_for_mix(

@@ -22,7 +22,7 @@ def worker(options: WorkerOptions, config: Config, out: Output) -> JsonObject:
         return {"study": name, "ended": ended}
     if name in store.study_names():
         texts = {setting: text for setting, text in config.overrides.items() if setting != "study.name"}
-        config = overridden(store.kept_config(name), texts)
+        config = overridden(store.stored_config(name), texts)
     else:
         require_known_study(options.study.study)
     runs = follower_runs(config)

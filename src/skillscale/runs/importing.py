@@ -114,7 +114,7 @@ def _read(options: ImportOptions, columns: ColumnMap, store: StudyStore) -> Fore
     name = f"experiment {experiment} of {other.place}"
     table = table_from_tracking(runs, columns, convention=options.n_convention, place=name)
     source = import_source(name, digest([[run.run_id, run.status] for run in runs]), table, columns)
-    names = {run.run_id: str(run.told["run_name"]) for run in runs if run.told.get("run_name")}
+    names = {run.run_id: str(run.fields["run_name"]) for run in runs if run.fields.get("run_name")}
     return ForeignTable(table=table, source=source, names=names)
 
 
