@@ -19,7 +19,7 @@ DOORS = {
     "transformers": {"lm"},
     "mlflow": {"tracking"},
     "sqlalchemy": {"tracking"},
-    "optuna": {"commands", "sampler", "simulation", "tracking"},
+    "optuna": {"execution", "sampler", "simulation", "tracking"},
     "scipy": {"design", "laws", "report", "simulation"},
     "matplotlib": {"report"},
     "optuna_dashboard": {"sampler"},

@@ -291,9 +291,9 @@ def _elided(output: Output) -> str:
     tail = parts.pop()
     at, kept = len(head), [lines[: len(head)]]
     for part in parts:
-        place = next((place for place in range(at, len(lines)) if _begins_alike(lines[place], part[0])), at)
-        kept.append(lines[place : place + len(part)])
-        at = place + len(part)
+        place = next((place for place in range(at, len(lines)) if _begins_alike(lines[place], part[0])), None)
+        kept.append(part if place is None else lines[place : place + len(part)])  # what is lost stays, and stays stale
+        at = at if place is None else place + len(part)
     kept.append(lines[max(at, len(lines) - len(tail)) :] if tail else [])
     return "\n[...]\n".join("\n".join(part) for part in kept).strip("\n") + "\n"
 

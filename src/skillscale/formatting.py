@@ -14,6 +14,8 @@ from typing import Any, TypeGuard
 
 from skillscale.errors import without_password
 
+JsonObject = dict[str, Any]  # plain values by name, as an answer of ``--json`` has them
+
 MISSING = "–"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
@@ -118,7 +120,7 @@ def join_first(names: Sequence[str], most: int = _NAMES_SHOWN) -> str:
 
 
 def shorten(text: str, most: int = _LETTERS_SHOWN) -> str:
-    """Return a text cut to so many letters, the last of them dots where some are missing."""
+    """Return a text cut to a number of letters, with dots at the end if some are missing."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

@@ -435,9 +435,7 @@ def test_a_checkpoint_is_one_point_of_a_study(planted, place, capsys):
     (first,) = run(*one, "--n_tokens", "2e6", "--mix", "code=.5,prose=.5")["runs"]
     assert first["point"]["mix"] == {"code": 0.5, "prose": 0.5}
     run(*one, "--n_tokens", "3e6", "--mix", "code=.5,prose=.5", code=2)
-    assert (
-        "with N 1.274e+04, D 2e+06, mix code=0.5,prose=0.5, seed 0, now N 1.274e+04, D 3e+06" in capsys.readouterr().err
-    )
+    assert "with N 12.74k, D 2M, mix code=0.5,prose=0.5, seed 0, now N 12.74k, D 3M" in capsys.readouterr().err
     other = ["evaluate", "--study", "single", "--checkpoint", planted / "tiny-16-8m", *words, "--n_tokens", "2e6"]
     run(*other, "--mix", "code=.5,prose=.5", code=2)
     assert "as tiny-16-2m, with other files" in capsys.readouterr().err
@@ -471,7 +469,7 @@ def test_logits_that_are_no_numbers_make_a_failed_run_that_can_be_mended(planted
     ("words", "reason"),
     [
         (["--n_tokens", "3e11"], "needs either --checkpoint FOLDER with --n_tokens D, or --table CSV"),
-        (["--checkpoint", "{}/tiny-16-2m"], "a folder doesn't tell how many tokens"),
+        (["--checkpoint", "{}/tiny-16-2m"], "a folder does not record the tokens"),
         (["--checkpoint", "{}/nowhere", "--n_tokens", "1e6"], "nowhere is no folder"),
         (["--checkpoint", "{}/tiny-16-2m", "--n_tokens", "1e6", "--mix", "a=.5"], "mix must sum to 1"),
         (["--checkpoint", "{}/tiny-16-2m", "--n_tokens", "1e6", "--context", "65"], "at most 64 tokens"),

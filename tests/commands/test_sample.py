@@ -20,6 +20,7 @@ from skillscale.config import load
 from skillscale.design.targets import TargetEstimates, default_targets
 from skillscale.errors import DivergedError, InputError
 from skillscale.execution import user_trainer
+from skillscale.execution.worker_pool import WorkerPool
 from skillscale.record import ProposalReason, RunState
 from skillscale.sampler.study import IntervalLog, IntervalReduction, StudyContext, build_problem, context_from_config
 from skillscale.tracking import StudyStore
@@ -67,14 +68,15 @@ def study(folder, name="mine"):
 class InThread:
     """A worker in a thread of this process, which takes none of the seconds that a process needs to start."""
 
-    def __init__(self, arguments, tracking, *, retry_failed, sampled):
-        asked = {**arguments, "tracking": tracking, "retry_failed": retry_failed, "sampled": sampled}
-        self._thread = threading.Thread(target=self._work, args=(asked, arguments["study"]), daemon=True)
+    def __init__(self, pool, *, retry_failed):
+        store = StudyStore.open(pool.tracking, cache=pool.cache, queue=pool.queue)
+        which = {"retry_failed": retry_failed, "sampled_only": pool.sampled_only}
+        self._thread = threading.Thread(target=self._work, args=(store, pool, which), daemon=True)
         self._thread.start()
 
-    def _work(self, asked, name):
+    def _work(self, store, pool, which):
         try:
-            user_trainer.train_with_user_trainer(asked, name, Output())
+            user_trainer.train_with_user_trainer(store, pool.study, pool.user_trainer, Output().progress, **which)
         except InputError as error:
             sys.stderr.write(f"{error}\n")
 
@@ -85,7 +87,7 @@ class InThread:
 @pytest.fixture(autouse=True, scope="module")
 def _threads():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("skillscale.commands.sample.start_worker", InThread)
+        patch.setattr(WorkerPool, "start", lambda pool, *, retry_failed: InThread(pool, retry_failed=retry_failed))
         yield
 
 
@@ -311,13 +313,13 @@ def test_a_trainer_that_cannot_be_loaded_ends_the_command(sampled, place, capfd)
     ("more", "says"),
     [
         (["--budget", "1e13"], "below the cheapest run"),
-        (["--target_flops", "1e12"], "below the least run"),
+        (["--target_flops", "1e12"], "below the smallest run"),
         (["--sample.ratio", "[1, 2]", "--sample.n_params", "[1, 10]"], "the limits allow no run"),
         (["--sample.weights", "{cod: 2}"], "did you mean code?"),
-        (["--sample.max_epochs", "4"], "limit sample.n_tokens"),
-        (["--sample.epoch", "4"], "did you mean epochs?"),
-        (["--flops_min", "1e19"], "above flops_max"),
-        (["--mixes", "web"], "--mixes must hold shares, as in code=.5,prose=.5; code=1, but it is 'web'"),
+        (["--sample.max_epochs", "4"], "Limit sample.n_tokens"),
+        (["--sample.epoch", "4"], "did you mean max_epochs?"),
+        (["--sample.flops_min", "1e19"], "above flops_max"),
+        (["--mixes", "web"], "--mixes: mix item 'web' is not CATEGORY=SHARE"),
     ],
     ids=lambda one: one[0] if isinstance(one, list) else "",
 )
@@ -349,7 +351,8 @@ def test_why_is_read_back_as_written():
 
 
 def test_sampling_with_a_trainer_imports_no_torch(place):
-    code = "import sys, skillscale.commands.sample, skillscale.commands.suggest, skillscale.execution.session; print('torch' in sys.modules)"
+    rooms = "skillscale.commands.sample, skillscale.commands.suggest, skillscale.execution.session"
+    code = f"import sys, {rooms}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
 
@@ -369,13 +372,13 @@ def test_intervals_that_got_narrower_are_told_per_flop():
     plain = found.as_dict()
     assert (plain["widest"]["fall"], plain["mean"]["fall_per_flop"]) == (pytest.approx(0.5), pytest.approx(2.5e-13))
     assert plain["expected_fall"] == pytest.approx(1 - 0.75**0.5)
-    assert "1.82 up or down before, 1.35 now: 50 % narrower, 25 % per 1e+12 FLOP" in found.lines()[0]
+    assert "x/÷ 1.82 before, x/÷ 1.35 now: 50 % narrower, 25 % per 1e12 FLOP" in found.lines()[0]
 
 
 def test_intervals_that_got_wider_are_told_as_such():
     found = IntervalReduction(before=told(0.4), after=told(0.5), n_runs=1, flops=1e12, flops_before=6e12)
     assert found.as_dict()["mean"]["fall"] == pytest.approx(-0.25)
-    assert all("25 % wider, 25 % per 1e+12 FLOP" in line for line in found.lines()[:2])
+    assert all("25 % wider, 25 % per 1e12 FLOP" in line for line in found.lines()[:2])
 
 
 def test_to_know_nothing_a_little_better_is_no_gain():
@@ -414,7 +417,7 @@ def test_runs_of_a_few_updates_are_left_out_as_long_as_there_is_room_to_begin(gi
     config = load(overrides=given)
     order = build_problem(config.sample, context_from_config(config))
     assert order.space.n_tokens[0] == least
-    assert any("tokens are not chosen" in note for note in order.notes) == (least > 5000)
+    assert any("tokens are skipped" in note for note in order.notes) == (least > 5000)
 
 
 def test_the_figure_holds_the_widths_of_every_call():

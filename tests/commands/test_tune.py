@@ -13,10 +13,9 @@ from test_session import registry
 
 from skillscale import config
 from skillscale.cli import main
-from skillscale.cli.output import Output
-from skillscale.commands import tune
-from skillscale.commands.tune import refit
 from skillscale.errors import TrainingError
+from skillscale.execution import tuning
+from skillscale.execution.tuning import refit
 from skillscale.point import DesignPoint, Mix
 
 TRUE = {"a": -0.25, "b": 0.15, "c": 0.02, "batch": 3.0, "slope": 0.4}
@@ -69,8 +68,10 @@ def searched(monkeypatch, storage, loss, trials=4):
         tried.append(factors)
         return loss(*factors)
 
-    monkeypatch.setattr(tune, "_try", stub)
-    search = tune._search(POINT, config.load(), None, None, storage, trials, Output(as_json=True))
+    monkeypatch.setattr(tuning, "_train_trial", stub)
+    search = tuning.run_search(
+        POINT, config.load(), None, None, storage=storage, trials=trials, progress=lambda text: None
+    )
     return search, tried
 
 
@@ -88,7 +89,7 @@ def test_a_search_killed_in_its_first_trial_tries_the_rule_again(monkeypatch):
     assert tried[0] == (1, 1)
     assert tried.count((1, 1)) == 1
     assert len(tried) == 4
-    assert tune.tuning_point(POINT, search).rule_loss == 3
+    assert tuning.tuning_point(POINT, search).rule_loss == 3
     assert search.get_trials(states=(TrialState.RUNNING,))  # left to the process that may still have it
 
 
@@ -106,7 +107,7 @@ def test_a_search_without_the_rule_tries_it_though_enough_trials_have_ended(monk
     )
     search, tried = searched(monkeypatch, storage, bowl)
     assert tried == [(1, 1)]
-    assert tune.tuning_point(POINT, search).trials == 6
+    assert tuning.tuning_point(POINT, search).trials == 6
 
 
 def test_more_trials_go_on_with_the_search_and_draw_new_factors(monkeypatch):
@@ -120,8 +121,8 @@ def test_more_trials_go_on_with_the_search_and_draw_new_factors(monkeypatch):
 def test_trials_that_diverge_count_so_that_a_search_ends(monkeypatch):
     search, tried = searched(monkeypatch, InMemoryStorage(), lambda lr, batch: 3.0 if lr == 1 else None)
     assert len(tried) == 4
-    assert tune.tuning_point(POINT, search).excess == 0
-    assert len(tune.trials_table(POINT, search_with_attributes(search))) == 1
+    assert tuning.tuning_point(POINT, search).excess == 0
+    assert len(tuning.trials_table(POINT, search_with_attributes(search))) == 1
 
 
 def search_with_attributes(search):

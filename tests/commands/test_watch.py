@@ -35,12 +35,12 @@ def test_a_look_tells_points_flop_and_workers(words, capsys):
     seen = capsys.readouterr().out
     assert "points     1 of 4 done, 1 running, 1 failed, 1 waiting" in seen
     assert "FLOP       6e10 of 2.4e11 spent (25%)" in seen
-    assert "C 6e+10, N 1e+04, D 1e+06, seed 2" in seen
+    assert "C 6e10, N 10k, D 1M, seed 2" in seen
     assert "25% of its tokens" in seen
     assert "failed     1 x it diverged" in seen
     busy.kill("stopped")
     assert cli.main([*asked, "--once"]) == 0
-    told = "no worker is at work: `skillscale worker --study one --trainer train.py:train` would be one"
+    told = "no worker is running. Start one with `skillscale worker --study one --trainer train.py:train`"
     assert told in capsys.readouterr().out
 
 
@@ -50,9 +50,9 @@ def test_who_would_go_on_is_told_by_how_the_runs_are_made(registry, capsys):  # 
     for each in (measured, trained):
         each.add_points([point()])
     assert cli.main(["watch", "--tracking", registry.uri, "--study", "family", "--once"]) == 0
-    assert "the same `skillscale evaluate --study family` goes on" in capsys.readouterr().out
+    assert "Go on with the same `skillscale evaluate --study family`" in capsys.readouterr().out
     assert cli.main(["watch", "--tracking", registry.uri, "--study", "my own", "--once"]) == 0
-    assert "`skillscale worker --study 'my own'` would be one" in capsys.readouterr().out
+    assert "Start one with `skillscale worker --study 'my own'`" in capsys.readouterr().out
 
 
 def test_json_is_one_object(words, capsys):

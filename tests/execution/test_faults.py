@@ -8,7 +8,6 @@ import pytest
 from fault_drills import DRILLS, Scene, disturbed, free_port, mlflow_server, points, service_killed
 from test_tracking import COST, OPTIMIZER_PLAN, SIZE, empty_store, measured  # noqa: F401  # one is a fixture
 
-from skillscale.cli.output import Output
 from skillscale.config import load
 from skillscale.errors import DamagedCheckpointError
 from skillscale.execution import worker
@@ -59,22 +58,22 @@ def test_a_torn_checkpoint_is_set_aside_and_the_point_trained_anew(empty_store, 
         return SimpleNamespace(curve=[(1000, 3.0)], cost=COST, **result)
 
     monkeypatch.setattr(
-        run, "training_recipe", lambda *asked: SimpleNamespace(size=SIZE, optimizer_plan=OPTIMIZER_PLAN)
+        run, "training_recipe", lambda *options: SimpleNamespace(size=SIZE, optimizer_plan=OPTIMIZER_PLAN)
     )
     monkeypatch.setattr(run, "train_and_measure", train)
     monkeypatch.setattr(worker, "data_sets", lambda prepared: [])
     shutil.copy(empty_store, tmp_path / "runs.db")
     study, log = Scene(tmp_path).study, io.StringIO()
-    desk = worker.WorkerContext(
-        config=load(study="smoke"), prepared=SimpleNamespace(data_hash="da7a"), cache=tmp_path, out=Output(log=log)
+    context = worker.WorkerContext(
+        config=load(study="smoke"), prepared=SimpleNamespace(data_hash="da7a"), cache=tmp_path, progress=log.write
     )
     writer = study.claim()
     torn = tmp_path / "checkpoints" / f"{writer.run_id}.pt"
     torn.parent.mkdir()
     torn.write_bytes(b"half a check")
 
-    record = worker.train_claimed(writer, desk, study)
+    record = worker.train_claimed(writer, context, study)
 
     assert (record.state, record.skills["code"].loss) == (RunState.FINISHED, 2.0)
     assert [path.name for path in torn.parent.iterdir()] == [f"{writer.run_id}.damaged"]
-    assert "trained anew" in log.getvalue()
+    assert "training starts again" in log.getvalue()

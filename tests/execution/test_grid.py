@@ -60,7 +60,7 @@ def test_a_budget_below_one_sequence_is_refused_with_the_cure(main_config):
     small = config.load(
         overrides={"study.budgets": "[1.0e+9]", "study.seeds": "[1]", "study.optimum_coefficient": "30"}
     )
-    with pytest.raises(InputError, match="raise the budget"):
+    with pytest.raises(InputError, match="Raise the budget"):
         grid_points(small)
 
 
@@ -133,5 +133,5 @@ def test_sizes_outside_those_of_the_study_are_left_out(main_config):
     whole = budget_sizes(1e11, main_config.study)
     assert budget_sizes(1e11, study) == [size for size in whole if 2e4 <= size <= 1e5]
     assert 0 < len(budget_sizes(1e11, study)) < len(whole)
-    with pytest.raises(InputError, match=r"study\.n_params \[1, 2\] leaves no size at budget 1e\+11"):
+    with pytest.raises(InputError, match=r"study\.n_params \[1, 2\] leaves no size at budget 1e11"):
         budget_sizes(1e11, dataclasses.replace(study, n_params=(1, 2)))

@@ -225,7 +225,7 @@ def test_slurm_takes_the_options_that_are_shown(tmp_path, slurm_on_path):
     ("options", "says"),
     [
         ({"cluster": "local", "slurm_colour": "red"}, "refuses .*slurm_colour"),
-        ({"timeout_min": 5}, r"no SLURM here \(srun is not found\); --launcher_options cluster=local"),
+        ({"timeout_min": 5}, r"no SLURM here \(srun is not found\)\. --launcher_options cluster=local"),
     ],
 )
 def test_slurm_refuses_what_it_has_not(tmp_path, options, says):

@@ -9,17 +9,10 @@ from dataclasses import replace
 import pytest
 
 from skillscale.cli.output import Output
-from skillscale.commands.watch import _time
 from skillscale.errors import TrackingError
-from skillscale.execution.status import (
-    StatusPublisher,
-    StudyStatus,
-    optima_rows,
-    publish_status,
-    status_markdown,
-    store_fit_summary,
-    study_status,
-)
+from skillscale.execution.status import StudyStatus, study_status
+from skillscale.execution.status_publisher import StatusPublisher, optima_rows, publish_status, store_fit_summary
+from skillscale.execution.status_text import status_markdown, time_text
 from skillscale.execution.worker import work
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import Measurement
@@ -110,7 +103,7 @@ def test_runs_that_have_hardly_begun_tell_no_end_until_one_has_ended():
     hardly = {"a": busy.point.n_tokens // 50}
     first = standing(busy, planned(), tokens=hardly)
     assert first.expected_end_s is None
-    assert _time(first).endswith("; when it will end is not known yet")
+    assert time_text(first).endswith("; no estimate of the end yet")
     ended = planned("FINISHED", began=100, took=980)
     assert standing(ended, busy, tokens=hardly).expected_end_s == pytest.approx(NOW + 0.98 * 1000 / 1.02)
 
@@ -145,10 +138,10 @@ def test_a_worker_tells_what_it_takes_before_it_trains_it(study):
     log = io.StringIO()
 
     def trained(writer):
-        assert log.getvalue().splitlines()[-1] == f"takes C 6e+10, N 1e+04, D 1e+06, seed {writer.point.seed}"
+        assert log.getvalue().splitlines()[-1] == f"takes C 6e10, N 10k, D 1M, seed {writer.point.seed}"
         return train(writer)
 
-    assert work(study, trained, Output(answer=io.StringIO(), log=log)) == 4
+    assert work(study, trained, Output(answer=io.StringIO(), log=log).progress) == 4
 
 
 def test_when_the_last_run_ended_is_told_where_it_is_known(study):
@@ -156,9 +149,9 @@ def test_when_the_last_run_ended_is_told_where_it_is_known(study):
     assert standing(planned("FINISHED", began=40, took=10), failed, planned("FINISHED")).ended_s == NOW - 19
     imported = standing()
     assert (imported.is_over, imported.ended_s) == (True, None)
-    assert "ended" not in _time(imported)
+    assert "ended" not in time_text(imported)
     times = status_markdown(imported, study, {}).splitlines()[2]
-    assert times.startswith("Begun ")
+    assert times.startswith("Began ")
     assert "ended" not in times
 
 
@@ -173,7 +166,7 @@ def test_the_description_tells_the_state_with_links_and_optima(registry, study):
     )
     publish_status(study)
     note = client(registry).get_experiment(study.experiment_id).tags["mlflow.note.content"]
-    assert "**Study one**: 2 of 4 points done, 2 waiting; nobody is at work" in note
+    assert "**Study one**: 2 of 4 points done, 2 waiting; no worker is running" in note
     assert "1.2e11 of 2.4e11 FLOP" in note
     assert f"(#/experiments/{study.study_experiment_id}/runs/abc/artifacts/figures/isoflop.png?" in note
     table = [
@@ -229,10 +222,10 @@ def test_the_width_that_is_told_is_that_of_the_most_runs_and_of_those_the_latest
     logged("report", 11, math.log(8))
     logged("sample", 20, math.log(4))
     logged("fit", 15, math.log(6))
-    assert told() == "a factor of 4 up or down after 20 runs (sample)"
+    assert told() == "x/÷ 4 after 20 runs (sample)"
     logged("report", 20, math.log(2))
     logged("fit", 20, math.log(3))
-    assert told() == "a factor of 3 up or down after 20 runs (fit)"
+    assert told() == "x/÷ 3 after 20 runs (fit)"
     assert [(one.source, one.runs) for one in study_status(study).widths] == [
         ("fit", 11), ("sample", 20), ("fit", 15), ("fit", 20),
     ]  # fmt: skip
@@ -246,9 +239,8 @@ def test_a_description_that_cannot_be_written_stops_no_run(study, monkeypatch):
         raise TrackingError("the store is full")
 
     monkeypatch.setattr(study, "describe", refuse)
-    monkeypatch.setattr("skillscale.execution.status._EVERY_S", 0.0)
-    monkeypatch.setattr(Output, "progress", lambda _, text: said.append(text))
-    assert work(study, train, Output()) == 4
+    monkeypatch.setattr("skillscale.execution.status_publisher._EVERY_S", 0.0)
+    assert work(study, train, said.append) == 4
     assert study.progress().finished == 4
     assert len(asked) == 1, "it is left alone for a while then"
     assert sum("the store is full" in text for text in said) == 1

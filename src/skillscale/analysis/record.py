@@ -7,7 +7,7 @@ import pandas as pd
 
 from skillscale.analysis.fit_laws import FitResults
 from skillscale.errors import TrackingError
-from skillscale.execution.status import StatusPublisher, store_fit_summary
+from skillscale.execution.status_publisher import StatusPublisher, store_fit_summary
 from skillscale.point import digest
 from skillscale.record import DataSet, RunRecord, RunState
 from skillscale.runs.read import LoadedRuns
@@ -29,7 +29,7 @@ def open_record(runs: LoadedRuns, register: str, tracking: str) -> AnalysisWrite
     """
     if runs.study is not None:
         return runs.study.analysis("fit")
-    return StudyStore.open(tracking).law_run(register) if register else None
+    return StudyStore.open(tracking).open_law_run(register) if register else None
 
 
 def log_results(run: AnalysisWriter, results: FitResults, runs: LoadedRuns) -> None:

@@ -1,27 +1,27 @@
 """``train``: train and measure one point of a study."""
 
-from typing import Any
-
 from skillscale.cli.output import Output
 from skillscale.config import Config, check_mix
 from skillscale.config.options import TrainOptions
 from skillscale.errors import InputError
 from skillscale.execution.grid import nearest_size
+from skillscale.execution.run_text import format_point
 from skillscale.execution.session import follower_runs, open_session, open_store
-from skillscale.execution.status import StatusPublisher
-from skillscale.execution.worker import format_point, train_claimed
+from skillscale.execution.status_publisher import StatusPublisher
+from skillscale.execution.worker import train_claimed
+from skillscale.formatting import JsonObject
 from skillscale.point import DesignPoint
 from skillscale.record import RunState
 
 _NOT_TRAINED = {
-    RunState.FINISHED: "this point is in the study already: it is not trained again",
-    RunState.FAILED: "this point failed before; --retry_failed trains it once more",
+    RunState.FINISHED: "the study holds this point already, so it is not trained again",
+    RunState.FAILED: "this point failed before. --retry_failed trains it once more.",
     RunState.RUNNING: "another process is training this point",
-    RunState.KILLED: "this point was killed, and could not be taken up again",
+    RunState.KILLED: "this point was killed, and could not be resumed",
 }
 
 
-def train(options: TrainOptions, config: Config, out: Output) -> dict[str, Any]:
+def train(options: TrainOptions, config: Config, out: Output) -> JsonObject:
     """Train and measure one point, unless the study holds it already."""
     runs = follower_runs(config)
     if runs is not None:
@@ -52,7 +52,7 @@ def _point(options: TrainOptions, config: Config) -> DesignPoint:
     mix = options.mix or config.study.mix_values[0]
     check_mix(mix, config.data)
     if (options.n_tokens is None) == (options.flops is None):
-        raise InputError("a point needs --n_tokens or --flops, one of them")
+        raise InputError("a point needs either --n_tokens or --flops. Give one of them.")
     n_params = nearest_size(options.n_params, config)
     n_tokens = options.n_tokens or round((options.flops or 0) / (6 * n_params))
     return DesignPoint(n_params=n_params, n_tokens=n_tokens, mix=mix, seed=options.seed)

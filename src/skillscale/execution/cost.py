@@ -1,4 +1,4 @@
-"""What a grid would cost: its points, FLOP and expected time on this machine, before anything is trained."""
+"""The cost of a grid: its points, FLOP and expected time on this machine, before training."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,40 +18,45 @@ from skillscale.point import DesignPoint
 from skillscale.record import ModelSize
 
 _LARGEST_TIMED = 5e6
-# A timed step is this long at most: what a token costs is settled by then, and large batches take minutes and memory
+# Largest timed step: the cost of a token is constant by then, and larger batches take minutes and memory
 _TIMED_FLOP = 1e11
 _TIMED_SIZES = 5
 _BYTES_PER_TOKEN = 2.0
 _DEFAULT_ITEMS = 2000
-_LONGEST_HERE_H = 30 * 24.0  # beyond it nobody trains here, and the answer counts an accelerator's time
+_LONGEST_HERE_H = 30 * 24.0  # beyond it the answer gives the time of an accelerator
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accelerator:
-    """What runs elsewhere are counted on: ``flops_per_s`` at its peak, and the share of it that 6 N D reaches."""
+    """The accelerator for the cost of runs elsewhere.
+
+    Args:
+        flops_per_s: Peak, FLOP/s.
+        utilisation: Model FLOPs utilisation, the share of the peak that 6 N D reaches.
+    """
 
     flops_per_s: float
     utilisation: float
 
     def hours_each(self, points: Sequence[DesignPoint], config: Config) -> npt.NDArray[np.float64]:
-        """Hours of one accelerator for training and evaluation of each point, (n,)."""
+        """Return the hours of one accelerator for training and evaluation of each point, (n,)."""
         return np.asarray(_work(points, config) / (self.flops_per_s * self.utilisation) / 3600)
 
     def hours(self, points: Sequence[DesignPoint], config: Config) -> float:
-        """Hours of one accelerator for all of them."""
+        """Return the hours of one accelerator for all points."""
         return float(self.hours_each(points, config).sum())
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridCost:
-    """What a grid would cost.
+    """The cost of a grid.
 
     Args:
         points: The points.
         config: Settings of the study.
         n_workers: Workers of this machine that share the points.
         seconds: Expected time of each point on this machine, s, (n,).
-        accelerator: Accelerator that runs elsewhere are counted on.
+        accelerator: Accelerator for the cost of runs elsewhere.
     """
 
     points: Sequence[DesignPoint]
@@ -89,15 +94,16 @@ class GridCost:
             )
         here = f"{format_duration(3600 * self.hours)} with {self.n_workers} workers"
         gpus = (
-            f"{format_count(self.accelerator.hours(self.points, self.config))} GPU-hours at {format_number(self.accelerator.utilisation)} of "
-            f"{format_flops(self.accelerator.flops_per_s)} FLOP/s (--mfu, --gpu_flops)"
+            f"{format_count(self.accelerator.hours(self.points, self.config))} GPU-hours at "
+            f"{format_number(self.accelerator.utilisation)} of {format_flops(self.accelerator.flops_per_s)} FLOP/s "
+            "(--mfu, --gpu_flops)"
         )
         first, second = f"{here} on this machine", f"elsewhere about {gpus}"
         if not is_for_here:
             first, second = gpus, f"on this machine it would take {here}"
         lines.append(
-            f"{len(self.points)} runs, {format_flops(self.flops)} FLOP (6 N D), about {first}, with evaluation, without "
-            f"preparation of the data\n{second}"
+            f"{len(self.points)} runs, {format_flops(self.flops)} FLOP (6 N D), about {first}, with evaluation, "
+            f"without preparation of the data\n{second}"
         )
         return "\n".join([*lines, *_ladder_lines(self._ladder())])
 
@@ -145,7 +151,7 @@ def _point_lines(
 
 
 def expected_seconds(points: Sequence[DesignPoint], config: Config) -> npt.NDArray[np.float64]:
-    """Seconds of training and evaluation for each point: measured steps of some points, the others between them.
+    """Return the seconds of training and evaluation of each point, interpolated between measured steps of some points.
 
     Sizes above 5e6 parameters are taken to reach the FLOP/s of the largest one timed (assumption, not measured).
     """
@@ -158,13 +164,13 @@ def expected_seconds(points: Sequence[DesignPoint], config: Config) -> npt.NDArr
 
 
 def _work(points: Sequence[DesignPoint], config: Config) -> npt.NDArray[np.float64]:
-    """FLOP of training and evaluation for each point; a forward pass is a third of a training step."""
+    """Return the FLOP of training and evaluation of each point; a forward pass is a third of a training step."""
     n = np.array([point.n_params for point in points], dtype=float)
     return _training(points, config) + 6 * n * evaluation_tokens(config) / 3
 
 
 def _training(points: Sequence[DesignPoint], config: Config | None) -> npt.NDArray[np.float64]:
-    """6 N times the tokens that each point takes itself, (n,); all of its own where there is no ``config``."""
+    """Return 6 N times the tokens that each point trains itself, (n,); without ``config`` points share no trunk."""
     n = np.array([point.n_params for point in points], dtype=float)
     branches = config is not None and config.train.schedule == "wsd"
     tokens = (
@@ -192,13 +198,13 @@ def _ladder_lines(ladder: Sequence[ModelSize]) -> list[str]:
 
 
 def evaluation_tokens(config: Config) -> float:
-    """Tokens a run is measured on, at most: items fill the context, and a token is about two bytes."""
+    """Return the largest number of tokens of an evaluation: items fill the context, a token is about two bytes."""
     items = sum(item_set.max_items or _DEFAULT_ITEMS for item_set in config.skills.sets) * config.model.context
     return items + sum(category.validation_bytes for category in config.data.categories) / _BYTES_PER_TOKEN
 
 
 def _spread(points: Sequence[DesignPoint]) -> list[DesignPoint]:
-    """A few points from the smallest size to the largest."""
+    """Return a few points from the smallest size to the largest."""
     ordered = sorted({point.n_params: point for point in points}.values(), key=lambda point: point.n_params)
     return [ordered[round(at)] for at in np.linspace(0, len(ordered) - 1, min(_TIMED_SIZES, len(ordered)))]
 
@@ -209,7 +215,7 @@ def _small(point: DesignPoint, config: Config) -> DesignPoint:
 
 
 def _rate(point: DesignPoint, config: Config) -> float:
-    """6 N tokens per second of one worker, in FLOP/s: its devices are taken to lose nothing by sharing (assumption)."""
+    """Return 6 N times the tokens per second of a worker, FLOP/s. Its devices share without loss (assumption)."""
     size = shape_for(point.n_params, vocab_size=config.data.vocab_size, model=config.model)
     sequences = hyperparameters.optimizer_plan(point, size, config.train, context=config.model.context).batch_sequences
     sequences = min(sequences, max(1, int(_TIMED_FLOP / (6 * size.n_params * config.model.context))))

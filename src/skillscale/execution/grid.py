@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from skillscale.config import Config, StudyConfig
 from skillscale.errors import InputError
+from skillscale.formatting import format_count, format_flops
 from skillscale.lm.model.shape import shape_for
 from skillscale.point import MAX_PARAMS, DesignPoint, Mix, digest
 from skillscale.record import format_budget
@@ -25,15 +26,15 @@ class GridPoint:
 
 
 def expected_optimum(budget: float, study: StudyConfig) -> float:
-    """N = coefficient C^exponent, the centre of a budget's sizes (``conf/study``: from an earlier study)."""
+    """Return N = coefficient C^exponent, the centre of a budget's sizes (``conf/study``: from an earlier study)."""
     return float(study.optimum_coefficient * budget**study.optimum_exponent)
 
 
 def budget_sizes(budget: float, study: StudyConfig) -> list[float]:
-    """Geometric sizes from optimum / span to optimum x span, of which those within ``n_params`` are kept.
+    """Return geometric sizes from optimum / span to optimum x span, without those outside ``n_params``.
 
     Raises:
-        InputError: there are none.
+        InputError: No size is inside.
     """
     centre = expected_optimum(budget, study)
     steps = [2 * i / (study.sizes - 1) - 1 for i in range(study.sizes)] if study.sizes > 1 else [0.0]
@@ -41,29 +42,29 @@ def budget_sizes(budget: float, study: StudyConfig) -> list[float]:
     kept = [size for size in (centre * study.span**step for step in steps) if low <= size <= high]
     if not kept:
         raise InputError(
-            f"study.n_params [{low:g}, {high:g}] leaves no size at budget {budget:.3g} FLOP, where they lie about "
-            f"{centre:.3g}; widen it, or change study.optimum_coefficient"
+            f"study.n_params [{low:g}, {high:g}] leaves no size at budget {format_flops(budget)} FLOP, where sizes are "
+            f"about {format_count(centre)}. Widen it, or change study.optimum_coefficient."
         )
     return kept
 
 
 def shared_sizes(budget: float, study: StudyConfig) -> list[float]:
-    """The sizes of ``budget_sizes``, moved by half a step at most onto a ladder that all budgets have in common.
+    """Return the sizes of ``budget_sizes``, moved by at most half a step onto a ladder that all budgets share.
 
-    Rungs are powers of the step, whatever the budgets, so that a study that grows keeps its sizes.
+    Its rungs are powers of the step, whatever the budgets, so that a study that grows keeps its sizes.
     """
     if study.sizes == 1 or study.span == 1:
         return budget_sizes(budget, study)
     step = 2 * math.log(study.span) / (study.sizes - 1)
-    wanted = budget_sizes(budget, replace(study, n_params=(1, MAX_PARAMS)))
-    moved = step * round(math.log(wanted[0]) / step) - math.log(wanted[0])
+    sizes = budget_sizes(budget, replace(study, n_params=(1, MAX_PARAMS)))
+    moved = step * round(math.log(sizes[0]) / step) - math.log(sizes[0])
     centre = replace(study, optimum_coefficient=study.optimum_coefficient * math.exp(moved))
     return budget_sizes(budget, centre)
 
 
-def reachable_sizes(wanted: Iterable[float], reach: Callable[[float], int]) -> list[int]:
-    """The distinct sizes that models can have, nearest to those wanted, ascending."""
-    return sorted({reach(size) for size in wanted})
+def reachable_sizes(sizes: Iterable[float], nearest: Callable[[float], int]) -> list[int]:
+    """Return the distinct sizes that models can have, nearest to ``sizes``, ascending."""
+    return sorted({nearest(size) for size in sizes})
 
 
 def grid_points(
@@ -74,62 +75,70 @@ def grid_points(
     mixes: Sequence[Mix] | None = None,
     seeds: Sequence[int] | None = None,
 ) -> list[GridPoint]:
-    """Every point of the study: one round of seeds after the other, in each the longest first.
+    """Return every point of the study: one round of seeds after the other, in each round the longest point first.
 
     Workers then end together, and a study that is stopped early holds whole curves. Within a budget all sizes and mixes
     share the seeds, so that a curve's points share their noise.
 
     Args:
-        budgets, sizes, mixes, seeds: in place of the study's; sizes are then those of every budget.
+        config: Settings of the study.
+        budgets: Budgets in place of the study's, FLOP.
+        sizes: Sizes of every budget, in place of the study's.
+        mixes: Mixes in place of the study's.
+        seeds: Seeds in place of the study's.
 
     Raises:
-        InputError: a budget too small to train its largest size on one sequence.
+        InputError: A budget is too small to train its largest size on one sequence.
     """
     study, branches = config.study, config.train.schedule == "wsd"
     rounds: list[tuple[int, GridPoint]] = []
     for budget in budgets or study.budgets:
         around = shared_sizes(budget, study) if branches else budget_sizes(budget, study)
-        for wanted in reachable_sizes(sizes or around, lambda size: nearest_size(size, config)):
-            for at, seed in enumerate(seeds or seeds_of(budget, study, shared=branches)):
-                points = [_point(config, budget, wanted, mix, seed) for mix in mixes or study.mix_values]
-                rounds += [(at, GridPoint(point=point, budget=budget)) for point in points]
+        for size in reachable_sizes(sizes or around, lambda size: nearest_size(size, config)):
+            for number, seed in enumerate(seeds or seeds_of(budget, study, shared=branches)):
+                points = [_point(config, budget, size, mix, seed) for mix in mixes or study.mix_values]
+                rounds += [(number, GridPoint(point=point, budget=budget)) for point in points]
     if branches:
         return _by_trunk(rounds)
-    return [point for _, point in sorted(rounds, key=lambda each: (each[0], -cost(each[1].point)))]
+    return [point for _, point in sorted(rounds, key=lambda item: (item[0], -cost(item[1].point)))]
 
 
 def _by_trunk(rounds: Sequence[tuple[int, GridPoint]]) -> list[GridPoint]:
-    """The shortest point of every trunk of a round, the costliest trunk first; then the next of every trunk, and so on.
+    """Order points: the shortest of every trunk of a round, the costliest trunk first; then the next of every trunk.
 
-    Workers take one trunk each, and stay with it from its shortest point to its longest.
+    A worker takes a trunk, and stays with it from its shortest point to its longest.
     """
     trunks: dict[str, list[GridPoint]] = {}
-    for _, each in sorted(rounds, key=lambda each: each[1].point.n_tokens):
-        trunks.setdefault(each.point.stable_phase, []).append(each)
-    place = {each.point.key: at for members in trunks.values() for at, each in enumerate(members)}
+    for _, grid_point in sorted(rounds, key=lambda item: item[1].point.n_tokens):
+        trunks.setdefault(grid_point.point.stable_phase, []).append(grid_point)
+    place = {grid_point.point.key: at for members in trunks.values() for at, grid_point in enumerate(members)}
     longest = {name: cost(members[-1].point) for name, members in trunks.items()}
-    ordered = sorted(rounds, key=lambda one: (one[0], place[one[1].point.key], -longest[one[1].point.stable_phase]))
-    return [point for _, point in ordered]
+
+    def order(item: tuple[int, GridPoint]) -> tuple[int, int, float]:
+        number, point = item[0], item[1].point
+        return number, place[point.key], -longest[point.stable_phase]
+
+    return [grid_point for _, grid_point in sorted(rounds, key=order)]
 
 
 def tokens_to_train(points: Sequence[DesignPoint], cooldown_fraction: float) -> list[float]:
-    """Tokens that each point takes itself, where points of one trunk go on from one another: its decay and its part.
+    """Return the tokens that each point trains itself: its cooldown, and its part of the trunk that it shares.
 
-    The trunk up to where the next shorter point left it is taken over from there.
+    The next shorter point of the trunk leaves a checkpoint, from which a point goes on.
     """
     reached_by: dict[str, float] = {}
-    own: dict[str, float] = {}
+    tokens: dict[str, float] = {}
     for point in sorted(points, key=lambda point: point.n_tokens):
-        own[point.key] = point.n_tokens - reached_by.get(point.stable_phase, 0.0)
+        tokens[point.key] = point.n_tokens - reached_by.get(point.stable_phase, 0.0)
         reached_by[point.stable_phase] = (1 - cooldown_fraction) * point.n_tokens
-    return [own[point.key] for point in points]
+    return [tokens[point.key] for point in points]
 
 
 def seeds_of(budget: float, study: StudyConfig, *, shared: bool = False) -> list[int]:
-    """The seeds of a budget, which other budgets don't have unless they are shared.
+    """Return the seeds of a budget. Budgets share no seeds, unless ``shared``.
 
-    The noise of one stream of tokens is then not taken for agreement between budgets. They depend on the budget's place
-    in the study (on its value, where it has none), so that a study that grows keeps those it had.
+    Otherwise the noise of one stream of tokens would look like agreement between budgets. Seeds depend on the budget's
+    place in the study (on its value for another budget), so that a study that grows keeps its seeds.
     """
     if budget in study.budgets:
         place = study.budgets.index(budget)
@@ -142,12 +151,15 @@ def seeds_of(budget: float, study: StudyConfig, *, shared: bool = False) -> list
 
 
 def nearest_size(n_params: float, config: Config) -> int:
-    """The size that a model can have, nearest to the one asked for."""
+    """Return the nearest size that a model can have."""
     return shape_for(n_params, vocab_size=config.data.vocab_size, model=config.model).n_params
 
 
 def cost(point: DesignPoint) -> float:
-    """Expected time of a point in arbitrary units: small models are bound by overhead a token, not by arithmetic."""
+    """Return the expected time of a point in arbitrary units.
+
+    The root, because the overhead per token, not arithmetic, limits small models.
+    """
     return point.n_tokens * math.sqrt(point.n_params)
 
 
@@ -155,7 +167,7 @@ def _point(config: Config, budget: float, size: int, mix: Mix, seed: int) -> Des
     n_tokens = round(budget / (6 * size))
     if n_tokens < config.model.context:
         raise InputError(
-            f"budget {budget:.3g} FLOP trains {size:,} parameters on only {n_tokens} tokens, less than one sequence of "
-            f"{config.model.context}; raise the budget, or lower study.span or study.optimum_coefficient"
+            f"budget {format_flops(budget)} FLOP trains {size:,} parameters on only {n_tokens} tokens, less than one "
+            f"sequence of {config.model.context}. Raise the budget, or lower study.span or study.optimum_coefficient."
         )
     return DesignPoint(n_params=size, n_tokens=n_tokens, mix=mix, seed=seed)

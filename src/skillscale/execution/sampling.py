@@ -1,7 +1,7 @@
 """Sample a study: propose points, train them with several workers, fit again, until the goal is reached.
 
-The queue is kept as full as there are workers, so that none waits for another. Points under way count. The store holds
-the whole state, so that the same command goes on where it stopped.
+The queue holds as many points as there are workers, so that no worker waits for another. Pending points count in the
+fit. The store holds the whole state, so that the same command goes on where it stopped.
 """
 
 import time
@@ -16,11 +16,11 @@ from skillscale.design.model_averaging import estimate_targets
 from skillscale.design.proposal import Recommendation
 from skillscale.design.propose import START, propose
 from skillscale.errors import InputError, TrainingError
+from skillscale.execution.run_text import format_point
 from skillscale.execution.session import check_pool, open_session, open_store, require_known_study, worker_pool
-from skillscale.execution.status import StatusPublisher
+from skillscale.execution.status_publisher import StatusPublisher
 from skillscale.execution.supervisor import Supervisor
 from skillscale.execution.user_trainer import UserTrainer
-from skillscale.execution.worker import format_point
 from skillscale.execution.worker_pool import WorkerPool
 from skillscale.formatting import format_flops, shorten
 from skillscale.point import DesignPoint
@@ -35,6 +35,7 @@ from skillscale.sampler.study import (
     StudyContext,
     build_problem,
     context_from_config,
+    read_stored_problem,
     recommendation_as_dict,
     recommendation_text,
     run_history,
@@ -50,16 +51,16 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingJob:
-    """What a call of ``sample`` works on.
+    """The state of a call of ``sample``.
 
     Args:
         store: The tracking store.
         study: The study.
-        problem: What may be run, what is to be learned, and when that is enough.
+        problem: Space of runs, targets, and when to stop.
         table_of: Function from the records of runs to their table.
         pool: Workers of the study.
         seed: Seed of the first point.
-        points: Most points of this call; None: as the budget allows.
+        points: Largest number of points of this call; None: as the budget allows.
         retry_failed: Train the failed points once more.
         progress: Receiver of a line for a person.
         began_ms: Time of the call, ms since the epoch.
@@ -79,7 +80,7 @@ class SamplingJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """What a call of ``sample`` did, and what the sampler recommends next."""
+    """The outcome of a call of ``sample``, and the sampler's last recommendation."""
 
     job: SamplingJob
     recommendation: Recommendation
@@ -115,7 +116,13 @@ class Sampled:
 
 @dataclass(frozen=True, kw_only=True)
 class SampledAfterGrid:
-    """How much the runs that were sampled after a grid narrowed the intervals; ``ended`` says why it ended early."""
+    """How much the runs after a grid narrowed the intervals.
+
+    Args:
+        ended: Reason of an early end; empty: there was none.
+        text: Result for a person.
+        values: Result for ``--json``.
+    """
 
     ended: str = ""
     text: str = ""
@@ -172,7 +179,7 @@ def sample_after_grid(
 
 
 def _reduction(job: SamplingJob, ended: str = "") -> SampledAfterGrid:
-    """Return what the sampled runs of a study changed about its intervals."""
+    """Return how the sampled runs of a study changed its intervals."""
     finished = job.study.runs.finished()
     grid = [record for record in finished if not record.purpose]
     sampled, flops = len(finished) - len(grid), _flops(finished) - _flops(grid)
@@ -181,7 +188,7 @@ def _reduction(job: SamplingJob, ended: str = "") -> SampledAfterGrid:
         f"{format_flops(_flops(grid))} FLOP"
     ]
     if len(grid) < START:
-        lines.append(f"  with fewer than {START} runs before, the change of the intervals cannot be measured")
+        lines.append(f"  the grid has fewer than {START} runs, too few to measure how the intervals changed")
         values = {"runs": sampled, "flops": flops, "flops_before": _flops(grid)}
         return SampledAfterGrid(ended=ended, text="\n".join(lines), values=values)
     before, after = (
@@ -193,7 +200,7 @@ def _reduction(job: SamplingJob, ended: str = "") -> SampledAfterGrid:
 
 
 def _open_job(options: SampleOptions, config: Config, progress: Progress) -> SamplingJob:
-    """Open the study, and check before any training that something can be sampled."""
+    """Open the study, and check before any training that the limits allow a run."""
     training, settings = options.training, config.sample
     table_of: Callable[[Sequence[RunRecord]], RunTable]
     if options.user_trainer.trainer:
@@ -211,7 +218,7 @@ def _open_job(options: SampleOptions, config: Config, progress: Progress) -> Sam
     else:
         require_known_study(training.study.study)
         if settings.max_epochs is None:
-            build_problem(settings, context_from_config(config))  # refused before the long work of preparing data
+            build_problem(settings, context_from_config(config))  # refuse it before the data are prepared
         store = open_store(training.study, training.queue)
         study = open_session(store, config, training.study.cache, [], progress).study
         problem = build_problem(settings, context_from_config(config, study.notes.data_description()))
@@ -226,12 +233,13 @@ def _open_job(options: SampleOptions, config: Config, progress: Progress) -> Sam
 
 
 def _bind_problem(job: SamplingJob, *, allow_new_goal: bool) -> None:
-    """Keep the space and the targets with the study; refuse others unless they are allowed.
+    """Store the space and the targets of the study; refuse a change of them unless it is allowed.
 
     Raises:
         InputError: Naming what differs.
     """
-    now, stored = job.problem.as_dict(), job.study.notes.get_json(SAMPLING_PROBLEM)
+    now, values = job.problem.as_dict(), job.study.notes.get_json(SAMPLING_PROBLEM)
+    stored = None if values is None else read_stored_problem(values)
     if stored == now:
         return
     if stored is not None and not allow_new_goal:
@@ -247,11 +255,11 @@ def _bind_problem(job: SamplingJob, *, allow_new_goal: bool) -> None:
 
 
 def _sample(job: SamplingJob) -> Recommendation:
-    """Choose and train until it is enough; return the last recommendation."""
+    """Choose and train points until the sampler stops; return the last recommendation."""
     if job.pool.is_external:
         job.progress(job.pool.external_command().text)
     try:
-        # The lock is given back before the workers stop: the queue is closed by then, and those that wait end by themselves
+        # The lock is released before the workers are stopped, so that those that wait for points exit by themselves
         with Supervisor(job.pool) as supervisor, job.study.sampling_lock(), job.study.analysis(IntervalLog.KIND) as run:
             log = IntervalLog(job.study, job.problem, run)
             try:
@@ -263,7 +271,7 @@ def _sample(job: SamplingJob) -> Recommendation:
 
 
 def _fill_queue(job: SamplingJob, supervisor: Supervisor, log: IntervalLog) -> Recommendation:
-    """Keep the queue filled until nothing more is proposed and nothing is under way; return the last recommendation."""
+    """Keep the queue filled until no point is proposed or pending; return the last recommendation."""
     publisher = StatusPublisher(job.study, job.progress)
     room = job.points or 10**9
     retry_before_ms = job.began_ms if job.retry_failed else 0
@@ -287,21 +295,21 @@ def _fill_queue(job: SamplingJob, supervisor: Supervisor, log: IntervalLog) -> R
 
 
 def _tend(job: SamplingJob, supervisor: Supervisor, ended: int) -> None:
-    """Start the workers that are missing, unless somebody else starts them.
+    """Start the workers that are missing, except with an external launcher.
 
     Raises:
-        TrainingError: All have died, and no point ended since they were started.
+        TrainingError: All workers have died, and no point ended since they were started.
     """
     if job.pool.is_external:
         return
     if not supervisor.replace_missing(job.pool.options.workers, ended=ended, retry_failed=job.retry_failed):
-        raise TrainingError("all workers stopped; the lines above say why. Run the same command to go on.")
+        raise TrainingError("all workers stopped, for the reasons above. Run the same command to go on.")
 
 
 def _propose(job: SamplingJob, planned: Sequence[PlannedPoint], count: int, log: IntervalLog) -> Recommendation:
-    """Recommend points by the runs that are finished, and put them into the queue."""
+    """Recommend points from the finished runs, and put them into the queue."""
     records = sorted(job.study.runs.finished(), key=lambda record: record.point.key)
-    done = {record.point.key for record in records}  # more than when the plan was read, maybe
+    done = {record.point.key for record in records}  # maybe more than when the plan was read
     pending = [
         point.point for point in planned
         if point.point.key not in done and (point.why is not None or point.status)
@@ -310,7 +318,7 @@ def _propose(job: SamplingJob, planned: Sequence[PlannedPoint], count: int, log:
     chosen = [point for point in planned if point.why is not None]
     spent = _cost(chosen, job.problem)
     recommendation = propose(
-        run_history(table, job.problem, pending), job.problem.space, job.problem.wish(spent, len(chosen)),
+        run_history(table, job.problem, pending), job.problem.space, job.problem.goal(spent, len(chosen)),
         count=max(count, 1), seed=job.seed,
     )  # fmt: skip
     recommendation = replace(recommendation, proposals=recommendation.proposals[:count])
@@ -333,7 +341,7 @@ def _is_final(point: PlannedPoint, retry_before_ms: int) -> bool:
 
 
 def _cost(chosen: Sequence[PlannedPoint], problem: SamplingProblem) -> float:
-    """Return the FLOP of all points that the sampler chose, those under way and those that failed included."""
+    """Return the FLOP of all points that the sampler chose, pending and failed ones included."""
     return sum(float(problem.space.cost(point.point.n_params, point.point.n_tokens)) for point in chosen)
 
 
@@ -361,6 +369,6 @@ def _refuse_failures(planned: Sequence[PlannedPoint], began_ms: int) -> None:
         f"{count} x {reason}" for reason, count in Counter(point.reason for point in last).most_common()
     )
     raise TrainingError(
-        f"the last {FAILURES} runs all failed, and no more are chosen: {reasons}. Mend that, and run the same command "
-        "to go on. --retry_failed trains these points again."
+        f"the last {FAILURES} runs all failed, so no more are chosen: {reasons}. Repair the cause, and run the same "
+        "command to go on. Add --retry_failed to train these points again."
     )

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from skillscale.config import Config, conf_file, is_shipped
 from skillscale.config.options import QueueOptions, StudyOptions, TrainingOptions, UserTrainerOptions
 from skillscale.errors import TrainingError
-from skillscale.execution.status import StatusPublisher
+from skillscale.execution.status_publisher import StatusPublisher
 from skillscale.execution.supervisor import train_queue
 from skillscale.execution.worker import WorkerContext
 from skillscale.execution.worker_pool import ExternalCommand, WorkerPool, check_launcher
+from skillscale.formatting import plural
 from skillscale.point import DesignPoint
 from skillscale.tracking import StudyStore
 
@@ -26,7 +27,15 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSession:
-    """A study that is open for training: its data are prepared, and its settings agree with the store's."""
+    """A study that is open for training.
+
+    Args:
+        store: The tracking store.
+        study: The study, whose settings agree with ``config``.
+        prepared: Its prepared data.
+        config: Its settings.
+        cache: Folder for prepared data and checkpoints.
+    """
 
     store: StudyStore
     study: "Study"
@@ -35,20 +44,20 @@ class TrainingSession:
     cache: Path
 
     def worker_context(self, progress: Progress) -> WorkerContext:
-        """Return what a worker of this process needs to train any point of the study."""
+        """Return the context of a worker in this process."""
         return WorkerContext(config=self.config, prepared=self.prepared, cache=self.cache, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedPoints:
-    """What became of the points of a study.
+    """The points of a study after a call.
 
     Args:
         study: Name of the study.
-        tracking: Place of the store; empty where other machines train.
+        tracking: Place of the store; empty for an external launcher.
         planned, finished, failed: Numbers of points.
-        seconds: Time of the training, s; None where other machines train.
-        external: How somebody else starts the workers, where they do.
+        seconds: Time of the training, s; None for an external launcher.
+        external: Command that starts the workers elsewhere, for an external launcher.
     """
 
     study: str
@@ -80,7 +89,7 @@ def open_session(
     store: StudyStore, config: Config, cache: Path, points: Sequence[DesignPoint], progress: Progress,
     *, keep: bool = True,
 ) -> TrainingSession:  # fmt: skip
-    """Agree on the settings, prepare the data, warn of repetition: all before any training.
+    """Check the settings against the store, prepare the data, and warn of repeated tokens, before any training.
 
     Args:
         store: The tracking store.
@@ -115,7 +124,7 @@ def worker_pool(
 
 
 def check_pool(options: TrainingOptions, config: Config) -> None:
-    """Refuse a launcher that could start no worker, before anything is made."""
+    """Refuse a launcher that could start no worker, before files or stores are made."""
     queue = options.queue.queue or os.environ.get("SKILLSCALE_QUEUE", "")
     check_launcher(options.pool, queue, options.study.cache, config.train.devices)
 
@@ -123,7 +132,7 @@ def check_pool(options: TrainingOptions, config: Config) -> None:
 def train_all(
     points: Sequence[DesignPoint], options: TrainingOptions, config: Config, progress: Progress
 ) -> TrainedPoints:
-    """Train points, and those that wait in the study already, with several workers.
+    """Train points, and those that already wait in the study, with several workers.
 
     Raises:
         TrainingError: Workers stopped before all points were trained.
@@ -149,7 +158,10 @@ def train_all(
     study.close_lost()
     done = study.progress()
     if done.failed:
-        progress(f"{done.failed} points failed. Their runs in the store say why. --retry_failed trains them once more.")
+        progress(
+            f"{plural(done.failed, 'point')} failed. Their runs in the store hold the reasons. --retry_failed trains "
+            "them once more."
+        )
     if done.finished + done.failed < done.planned:
         raise TrainingError(_unfinished_text(study))
     session.store.gather_statistics()
@@ -163,24 +175,24 @@ def train_all(
 def _unfinished_text(study: "Study") -> str:
     counts = study.progress()
     count = f"{counts.planned - counts.finished - counts.failed} of {counts.planned} points are not trained"
-    return f"{count}. Their workers stopped; the lines above say why. Run the same command to go on."
+    return f"{count}. Their workers stopped, for the reasons above. Run the same command to go on."
 
 
 def require_known_study(name: str) -> None:
-    """Refuse the name of a study that conf/ does not have: a slip of the pen must not begin a study.
+    """Refuse the name of a study that conf/ does not have, because a typing error must not begin a study.
 
     Raises:
-        InputError: Naming the studies that exist.
+        InputError: Naming the studies of conf/.
     """
     if not is_shipped("study", name):
         conf_file("study", name)
 
 
 def follower_runs(config: Config) -> int | None:
-    """Train along, where srun or torchrun started this process as another than the first.
+    """Take part in the runs of the first process, where srun or torchrun started several.
 
     Returns:
-        The number of runs that this process took part in; None in the first process.
+        Number of runs that this process took part in; None in the first process.
     """
     if config.train.n_devices == 1:
         return None

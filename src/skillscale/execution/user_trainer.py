@@ -1,6 +1,6 @@
 """Runs that a trainer of the user's makes: a function in a file, run in a process of its own, its answer checked.
 
-The process is started once a worker and told one point after the other, so that what the function loads stays loaded.
+Each worker starts the process once and sends it one point after the other, so that data stay loaded.
 It can raise, hang, crash or leak: the run fails with its reason, and the worker goes on.
 """
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _POLL_S = 0.5
 _GRACE_S = 5.0
 _WATCH_S = 2.0
-_LOADING_S = 600.0  # at least, whatever one run may take: libraries that a trainer imports are slow to load
+_LOADING_S = 600.0  # least limit of the start: libraries that a trainer imports are slow to load
 _READY, _REFUSED, _LOSSES, _FAILED = "ready", "refused", "losses", "failed"
 
 
@@ -47,18 +47,18 @@ class UserTrainer:
         """Read ``FILE.py:function``.
 
         Raises:
-            InputError: it does not read so, or there is no such file.
+            InputError: The text is of another form, or there is no such file.
         """
         file, _, function = text.rpartition(":")
         if not file.endswith(".py") or not function.isidentifier():
             raise InputError(f"--trainer must read FILE.py:function, but it is {text!r}")
         if not Path(file).is_file():
-            raise InputError(f"--trainer: there is no file {file}; give the one that holds {function}")
+            raise InputError(f"--trainer: there is no file {file}. Give the file that holds {function}.")
         return cls(path=Path(file).absolute(), function=function)
 
     @property
     def name(self) -> str:
-        """``FILE.py:function`` without the folder, as studies know it."""
+        """``FILE.py:function`` without the folder, as studies keep it."""
         return f"{self.path.name}:{self.function}"
 
     def __str__(self) -> str:
@@ -92,7 +92,7 @@ def train_claimed(writer: "RunWriter", process: "UserTrainerProcess") -> RunReco
     """Make the run of a claim.
 
     Raises:
-        TrainingError: the command that started this worker is gone; the run is marked as killed.
+        TrainingError: The command that started this worker has ended. The run is marked as killed.
     """
     point = writer.point
     with writer:
@@ -110,12 +110,12 @@ def train_claimed(writer: "RunWriter", process: "UserTrainerProcess") -> RunReco
 
 
 class UserTrainerProcess:
-    """The process of a trainer; a context manager. One that hung or died is started anew for the next point.
+    """The process of a trainer; a context manager. After a hang or a crash the next point gets a new process.
 
     Args:
-        trainer: the function.
-        skills: whose losses it must return.
-        timeout_s: longest time of one run, s; None: no limit.
+        trainer: The function.
+        skills: Skills whose losses it must return.
+        timeout_s: Longest time of one run, s; None: no limit.
     """
 
     def __init__(self, trainer: UserTrainer, skills: Sequence[str], timeout_s: float | None = None) -> None:
@@ -138,50 +138,50 @@ class UserTrainerProcess:
         self, n_params: int, n_tokens: int, mix: Mapping[str, float], seed: int,
         *, watch: Callable[[], None] = lambda: None,
     ) -> dict[str, tuple[float, float]]:  # fmt: skip
-        """Loss and its sem (NaN where not told) of each skill.
+        """Return loss and sem of each skill; the sem is NaN where the trainer returns none.
 
         Args:
-            n_params, n_tokens, mix, seed: the point.
-            watch: called now and then; what it raises ends the run.
+            n_params, n_tokens, mix, seed: The point.
+            watch: Function that is called now and then. Its error ends the run.
 
         Raises:
-            DivergedError: the run failed, by the fault of the trainer; the message says how.
-            TrainingError: the command that started this worker is gone.
+            DivergedError: The trainer failed, as the message says.
+            TrainingError: The command that started this worker has ended.
         """
         if self._connection is None:
             self._start()
         assert self._connection is not None
         self._connection.send((n_params, n_tokens, dict(mix), seed))
-        kind, answer = self._answer(self._timeout_s, watch)
+        kind, answer = self._receive(self._timeout_s, watch)
         if kind == _FAILED:
             raise DivergedError(answer)
         return dict(answer)
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        asked = (theirs, str(self._trainer.path), self._trainer.function, self._skills)
-        # Not a daemon: those may not start processes, which loaders of data do
-        self._process = context.Process(target=_serve, args=asked, daemon=False)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until it has a group of its own
+        self._connection, remote = context.Pipe()
+        args = (remote, str(self._trainer.path), self._trainer.function, self._skills)
+        # Not a daemon: daemons may not start processes, as data loaders do
+        self._process = context.Process(target=_serve, args=args, daemon=False)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the process has its own group
         try:
             self._process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
-        kind, answer = self._answer(None if self._timeout_s is None else max(self._timeout_s, _LOADING_S))
+        remote.close()
+        kind, answer = self._receive(None if self._timeout_s is None else max(self._timeout_s, _LOADING_S))
         if kind != _READY:
             self._end()
             raise InputError(f"the trainer {self._trainer} can't be loaded: {answer}")
 
-    def _answer(self, limit_s: float | None, watch: Callable[[], None] = lambda: None) -> tuple[str, Any]:
-        """What the process says next; that it failed, where it says nothing in time or dies."""
+    def _receive(self, limit_s: float | None, watch: Callable[[], None] = lambda: None) -> tuple[str, Any]:
+        """Return the next message of the process; a failure where none comes in time, or the process dies."""
         assert self._connection is not None
         until = time.monotonic() + (math.inf if limit_s is None else limit_s)
         while not self._connection.poll(min(_POLL_S, max(until - time.monotonic(), 0.0))):
             if parent_exited():
                 self._end()
-                raise TrainingError("stopped: the command that started this worker is gone")
+                raise TrainingError("stopped: the command that started this worker has ended")
             try:
                 watch()
             except LeaseLostError:
@@ -189,7 +189,7 @@ class UserTrainerProcess:
                 raise
             if time.monotonic() >= until:
                 self._end()
-                return _FAILED, f"the trainer gave no answer within {limit_s:g} s, and was ended (--timeout_s)"
+                return _FAILED, f"the trainer gave no answer within {limit_s:g} s, and was stopped (--timeout_s)"
         try:
             kind, answer = self._connection.recv()
         except (EOFError, OSError):
@@ -200,9 +200,9 @@ class UserTrainerProcess:
         return kind, answer
 
     def _end(self) -> None:
-        """End the process and all that it started."""
+        """End the process and its children."""
         if self._connection is not None:
-            self._connection.close()  # an idle process reads its end
+            self._connection.close()  # an idle process reads the end of file
             self._connection = None
         process, self._process = self._process, None
         if process is None:
@@ -219,16 +219,16 @@ def _signal_group(pid: int, signum: signal.Signals) -> None:
     try:
         os.killpg(pid, signum)
     except (ProcessLookupError, PermissionError):
-        os.kill(pid, signum)  # it has not made its own group yet
+        os.kill(pid, signum)  # it has no group of its own yet
 
 
 def _serve(connection: Connection, path: str, function: str, skills: Sequence[str]) -> None:
-    """The life of a trainer's process: load the function, answer points until the worker is gone."""
-    os.setsid()  # so that what the function starts can be ended with it, and Ctrl-C is the worker's to handle
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # forgets one that came before
+    """Load the function in a trainer's process, and answer points until the worker is gone."""
+    os.setsid()  # its children end with it, and the worker handles Ctrl-C
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # drops a pending signal
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(os.getppid(),), daemon=True).start()
     try:
         train = load_function(Path(path), function)
     except (Exception, SystemExit) as error:
@@ -241,20 +241,20 @@ def _serve(connection: Connection, path: str, function: str, skills: Sequence[st
         except EOFError:
             return
         try:
-            said: tuple[str, Any] = _LOSSES, check_losses(train(n_params, n_tokens, mix, seed), skills)
+            message: tuple[str, Any] = _LOSSES, check_losses(train(n_params, n_tokens, mix, seed), skills)
         except (Exception, SystemExit) as error:
             if not isinstance(error, BadLossesError):
                 traceback.print_exc()
-            said = _FAILED, _reason(error)
-        connection.send(said)
+            message = _FAILED, _reason(error)
+        connection.send(message)
 
 
 def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, InputError) else f"the trainer {describe_error(error)}"
 
 
-def _follow(parent: int) -> None:
-    """End with the worker, were it killed."""
+def _exit_with(parent: int) -> None:
+    """End this process when the worker ends, even if it was killed."""
     while os.getppid() == parent:
         time.sleep(_WATCH_S)
     os.killpg(os.getpgrp(), signal.SIGKILL)

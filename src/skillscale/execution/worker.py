@@ -12,13 +12,15 @@ import yaml
 from skillscale import __version__
 from skillscale.config import Config
 from skillscale.errors import DamagedCheckpointError, DivergedError, LeaseLostError, TrainingError
-from skillscale.execution.status import StatusPublisher
+from skillscale.execution.run_text import describe_run, format_point
+from skillscale.execution.status_publisher import StatusPublisher
 from skillscale.execution.worker_pool import next_claim, parent_exited
 from skillscale.point import DesignPoint, digest
-from skillscale.record import DataSet, Provenance, RunRecord, RunState
+from skillscale.record import DataSet, Provenance, RunRecord
 
 if TYPE_CHECKING:
     from skillscale.lm.data.prepare import PreparedData
+    from skillscale.lm.run import RunResult
     from skillscale.lm.train.loop import TrainProgress
     from skillscale.lm.train.stable_phase import StablePhaseCheckpoint
     from skillscale.tracking import RunWriter, Study
@@ -28,7 +30,14 @@ _REPORT_EVERY_S = 15.0
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerContext:
-    """What a worker needs to train any point of a study: settings, data, a folder for checkpoints, a place to speak."""
+    """All that a worker needs to train any point of a study.
+
+    Args:
+        config: Settings of the study.
+        prepared: Its prepared data.
+        cache: Folder for checkpoints.
+        progress: Receiver of a line for a person.
+    """
 
     config: Config
     prepared: "PreparedData"
@@ -37,13 +46,20 @@ class WorkerContext:
 
 
 def work(
-    study: "Study", train: Callable[["RunWriter"], RunRecord], progress: Callable[[str], None], *, retry_failed: bool = False,
-    sampled_only: bool = False, wait_for_others: bool = False,
+    study: "Study", train: Callable[["RunWriter"], RunRecord], progress: Callable[[str], None],
+    *, retry_failed: bool = False, sampled_only: bool = False, wait_for_others: bool = False,
 ) -> int:  # fmt: skip
-    """Train claimed points until none is left or the process that started us is gone; return how many were ended.
+    """Train claimed points until none is left, or until the process that started this one ends; return their number.
 
-    While a sampler fills the queue, points may come. With ``wait_for_others`` they may also come back from workers that
-    are lost. A worker stays with a trunk, whose state it has at hand.
+    A worker stays with a trunk, because it has the state of its stable phase at hand.
+
+    Args:
+        study: The study.
+        train: Function that makes the run of a claim.
+        progress: Receiver of a line for a person.
+        retry_failed: Train the failed points once more.
+        sampled_only: Take only points that the sampler chose.
+        wait_for_others: Wait while other workers train, to take over the points that they lose.
     """
     ended, trunk = 0, ""
     publisher = StatusPublisher(study, progress)
@@ -58,9 +74,9 @@ def work(
             continue
         trunk = record.optimizer_plan.stable_phase if record.optimizer_plan else ""
         ended += 1
-        done = study.progress()
-        progress(f"[{done.finished}/{done.planned}] {describe_run(record)} ({time.monotonic() - began_s:.1f} s)")
-        publisher.refresh()  # workers of a cluster have nobody else who would
+        counts = study.progress()
+        progress(f"[{counts.finished}/{counts.planned}] {describe_run(record)} ({time.monotonic() - began_s:.1f} s)")
+        publisher.refresh()  # on a cluster no other process would
     return ended
 
 
@@ -68,9 +84,10 @@ def train_claimed(writer: "RunWriter", context: WorkerContext, study: "Study") -
     """Train, measure and record the point of a claim. A run that diverges is recorded as failed, with its reason.
 
     Raises:
-        Stopped: the process that started us is gone; the run is marked as killed and can be claimed again.
-        LeaseLostError: the point was given to another, as our heartbeat was not seen for too long.
-        TrainingError: out of disk, or a checkpoint that can't be used; the run is marked in the same way.
+        TrainingInterrupted: The process that started this one has ended. The run is marked as killed, and can be
+            claimed again.
+        LeaseLostError: The point was given to another worker, because heartbeats of this one came too late.
+        TrainingError: The disk is full, or a checkpoint cannot be used. The run is marked as killed.
     """
     from skillscale.lm import run
     from skillscale.lm.train.loop import TrainingInterrupted
@@ -87,94 +104,90 @@ def train_claimed(writer: "RunWriter", context: WorkerContext, study: "Study") -
             data=data_sets(context.prepared),
         )
         checkpoint = context.cache / "checkpoints" / f"{writer.run_id}.pt"
-        trunk = _trunk(writer, context, study) if recipe.optimizer_plan.stable_phase else None
+        trunk = _trunk_checkpoint(writer, context, study) if recipe.optimizer_plan.stable_phase else None
         measure = partial(
             run.train_and_measure, recipe, context.config, context.prepared, checkpoint=checkpoint, stable_phase=trunk,
             on_progress=_progress_reporter(writer, context.progress),
             should_stop=lambda: parent_exited() or not writer.keep_alive(),
         )  # fmt: skip
         try:
-            try:
-                outcome = measure()
-            except DamagedCheckpointError as error:
-                aside = checkpoint.replace(checkpoint.with_suffix(".damaged"))
-                context.progress(f"{format_point(writer.point)}: trained anew, for {error} (moved to {aside.name})")
-                outcome = measure()
+            result = _with_sound_checkpoint(measure, checkpoint, writer.point, context.progress)
         except DivergedError as error:
             checkpoint.unlink(missing_ok=True)
             failed = writer.fail(str(error))
-            _forget(trunk, writer, study)
+            _delete_unused(trunk, writer, study)
             return failed
         except TrainingError as error:
             writer.kill(str(error))
             raise
         except TrainingInterrupted:
             writer.check_lease()
-            writer.kill("stopped: the command that started this worker is gone")
+            writer.kill("stopped: the command that started this worker has ended")
             raise
-        _log_curve(writer, outcome.curve)
+        _log_curve(writer, result.curve)
         record = writer.finish(
-            cost=outcome.cost,
-            sets=outcome.sets,
-            skills=outcome.skills,
-            skills_held_out=outcome.skills_held_out,
-            data_use=outcome.data_use,
-            exposures=outcome.exposures,
+            cost=result.cost,
+            sets=result.sets,
+            skills=result.skills,
+            skills_held_out=result.skills_held_out,
+            data_use=result.data_use,
+            exposures=result.exposures,
         )
         checkpoint.unlink(missing_ok=True)
-        _forget(trunk, writer, study)
+        _delete_unused(trunk, writer, study)
         return record
 
 
-def _trunk(writer: "RunWriter", context: WorkerContext, study: "Study") -> "StablePhaseCheckpoint":
-    """The file that the runs of a trunk share in this study; longer ones go on from what this one leaves."""
+def _with_sound_checkpoint(
+    measure: Callable[[], "RunResult"], checkpoint: Path, point: DesignPoint, progress: Callable[[str], None]
+) -> "RunResult":
+    """Train and measure; move a checkpoint that cannot be read out of the way, and start again without it."""
+    try:
+        return measure()
+    except DamagedCheckpointError as error:
+        moved = checkpoint.replace(checkpoint.with_suffix(".damaged"))
+        progress(f"{format_point(point)}: {error}. It was moved to {moved.name}, and training starts again")
+        return measure()
+
+
+def _trunk_checkpoint(writer: "RunWriter", context: WorkerContext, study: "Study") -> "StablePhaseCheckpoint":
+    """Return the checkpoint that the runs of a trunk share in this study; longer runs go on from it."""
     from skillscale.lm.train.stable_phase import StablePhaseCheckpoint
 
     point = writer.point
     name = digest([study.name, point.stable_phase, context.config.hash, context.prepared.data_hash])
-    longer = any(other.n_tokens > point.n_tokens for other in _waiting(point, study))
-    return StablePhaseCheckpoint(path=context.cache / "trunks" / f"{name}.pt", is_reused=longer)
+    is_reused = any(other.n_tokens > point.n_tokens for other in _others_of_trunk(point, study))
+    return StablePhaseCheckpoint(path=context.cache / "trunks" / f"{name}.pt", is_reused=is_reused)
 
 
-def _waiting(point: DesignPoint, study: "Study") -> list[DesignPoint]:
-    """The other points of a point's trunk that are still to be trained, or are being trained."""
-    alike = [
-        each
-        for each in study.planned()
-        if each.point.stable_phase == point.stable_phase and each.point.key != point.key
+def _others_of_trunk(point: DesignPoint, study: "Study") -> list[DesignPoint]:
+    """Return the other points of a point's trunk that wait or run."""
+    return [
+        planned.point
+        for planned in study.planned()
+        if planned.point.stable_phase == point.stable_phase
+        and planned.point.key != point.key
+        and planned.status not in ("FINISHED", "FAILED")
     ]
-    return [each.point for each in alike if each.status not in ("FINISHED", "FAILED")]
 
 
-def _forget(trunk: "StablePhaseCheckpoint | None", writer: "RunWriter", study: "Study") -> None:
-    """Delete the state of a trunk that no point waits for any more."""
-    if trunk is not None and not _waiting(writer.point, study):
+def _delete_unused(trunk: "StablePhaseCheckpoint | None", writer: "RunWriter", study: "Study") -> None:
+    """Delete the checkpoint of a trunk when no point waits for it."""
+    if trunk is not None and not _others_of_trunk(writer.point, study):
         trunk.delete()
 
 
 def data_sets(prepared: "PreparedData") -> list[DataSet]:
-    """The data that go into every run of a study, for the registry's data set column."""
-    names = [(name, "training") for name in prepared.categories]
-    names += [(name, "evaluation") for name in (*prepared.sets, *prepared.validation)]
+    """Return the data of every run of a study, as the MLflow UI lists them."""
+    roles = [(name, "training") for name in prepared.categories]
+    roles += [(name, "evaluation") for name in (*prepared.sets, *prepared.validation)]
     return [
-        DataSet(name=name, digest=prepared.data_hash, role=role, source=str(prepared.folder)) for name, role in names
+        DataSet(name=name, digest=prepared.data_hash, role=role, source=str(prepared.folder)) for name, role in roles
     ]
 
 
-def describe_run(record: RunRecord) -> str:
-    """One line about a run that ended."""
-    losses = ", ".join(f"{name} {value.loss:.3f}" for name, value in record.skills.items())
-    outcome = losses if record.state is RunState.FINISHED else f"{record.state}: {record.reason}"
-    return f"{format_point(record.point)}: {outcome}"
-
-
-def format_point(point: DesignPoint) -> str:
-    """A point for a person: ``C 1.6e+11, N 3.1e+04, D 8.6e+05, seed 0``."""
-    return f"C {point.flops:.2g}, N {point.n_params:.3g}, D {point.n_tokens:.3g}, seed {point.seed}"
-
-
 def _log_curve(writer: "RunWriter", curve: Sequence[tuple[int, float]]) -> None:
-    """Write the rows that are new; the writer knows the last one it was given."""
+    """Log the loss curve; the writer skips the rows that it has."""
     for tokens, loss in curve:
         writer.curve(tokens, loss)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from skillscale.tracking import RunWriter, Study
 
 _GRACE_S = 30.0
-_SIGNALLED_S = 5.0  # a Ctrl-C at the terminal reaches the workers too, and they are marking their runs
+_SIGNALLED_S = 5.0  # Ctrl-C at the terminal reaches the workers too; they mark their runs meanwhile
 _DEFAULTS = {("--retry_failed", "false"), ("--sampled_only", "false"), ("--wait_for_others", "true")}
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _WAIT_FACTOR = 0.1, 2.0, 1.5
 _EXTERNAL = ("none", "kubernetes")
@@ -29,7 +29,7 @@ _EXTERNAL = ("none", "kubernetes")
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerPool:
-    """All that is needed to start the workers of a study. The study's settings are in its store.
+    """The workers of a study, as they are started. The study's settings are in its store.
 
     Args:
         study: Name of the study.
@@ -37,7 +37,7 @@ class WorkerPool:
         queue: Address of the queue of points.
         cache: Folder for prepared data and checkpoints.
         options: Number of workers, and who starts them.
-        user_trainer: The trainer of the user's, where there is one.
+        user_trainer: The user's trainer, where there is one.
         devices: Devices that one worker trains on.
         sampled_only: Whether workers take only points that the sampler chose.
     """
@@ -53,7 +53,7 @@ class WorkerPool:
 
     @property
     def is_external(self) -> bool:
-        """Whether somebody else starts the workers."""
+        """Whether other people or programs start the workers."""
         return self.options.launcher in _EXTERNAL
 
     def start(self, *, retry_failed: bool) -> WorkerHandle:
@@ -83,7 +83,7 @@ class WorkerPool:
         return ["worker", *(word for name, text in pairs.items() for word in (f"--{name}", text))]
 
     def external_command(self) -> "ExternalCommand":
-        """Return how somebody else starts the workers; write the manifest of a Kubernetes Job."""
+        """Return the command that starts a worker elsewhere; write the manifest of a Kubernetes Job."""
         argv = self.argv(retry_failed=False, wait_for_others=True, local=False)
         if self.options.launcher == "none":
             words = shlex.join(_without_defaults(argv))
@@ -94,13 +94,16 @@ class WorkerPool:
         path = Path(self.options.job_file or f"{self.study}-job.yaml")
         manifest = job_manifest(self.study, argv, self.options.workers, dict(self.options.launcher_options))
         path.write_text(yaml.safe_dump(manifest, sort_keys=False), encoding="utf-8")
-        text = f"{path} is written. Apply it: kubectl apply -f {path}. Its secret holds SKILLSCALE_QUEUE and MLFLOW_TRACKING_URI."
+        text = (
+            f"{path} is written. Apply it with kubectl apply -f {path}. Its secret must hold SKILLSCALE_QUEUE and "
+            "MLFLOW_TRACKING_URI."
+        )
         return ExternalCommand(argv=tuple(argv), text=text, manifest=str(path))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExternalCommand:
-    """How somebody else starts the workers: a command line, and the manifest of a Job where one is written."""
+    """How other people start the workers: a command line, and the manifest of a Job where one is written."""
 
     argv: tuple[str, ...]
     text: str
@@ -112,7 +115,7 @@ class ExternalCommand:
 
 
 def check_launcher(options: WorkerPoolOptions, queue: str, cache: Path, devices: int = 1) -> None:
-    """Refuse a launcher that could start no worker, before anything is made.
+    """Refuse a launcher that could start no worker, before files or stores are made.
 
     Args:
         options: The launcher and its options.
@@ -125,8 +128,8 @@ def check_launcher(options: WorkerPoolOptions, queue: str, cache: Path, devices:
     """
     if options.launcher != "local" and not queue:
         raise InputError(
-            f"--launcher {options.launcher} needs --queue (or SKILLSCALE_QUEUE), where its workers share the points: "
-            "postgresql+psycopg2://USER:PASSWORD@HOST/NAME, or a file for those of one machine"
+            f"--launcher {options.launcher} needs --queue (or SKILLSCALE_QUEUE), where its workers share the points. "
+            "Give postgresql+psycopg2://USER:PASSWORD@HOST/NAME, or a file for workers of one machine."
         )
     if options.launcher == "kubernetes":
         check_job_options(dict(options.launcher_options))
@@ -139,7 +142,7 @@ def _launcher(options: WorkerPoolOptions, cache: Path, devices: int) -> Launcher
 
 
 def _without_defaults(argv: Sequence[str]) -> list[str]:
-    """Return a worker's words without the options that have their default, to be typed."""
+    """Return a worker's arguments without those that equal their default, to be typed."""
     pairs = zip(argv[1::2], argv[2::2], strict=True)
     return [argv[0], *(word for pair in pairs if pair not in _DEFAULTS for word in pair)]
 
@@ -160,13 +163,17 @@ def stop_workers(workers: Sequence[WorkerHandle]) -> None:
 def next_claim(
     study: "Study", *, retry_failed: bool, sampled_only: bool, trunk: str = "", wait_for_others: bool = False
 ) -> "RunWriter | None":
-    """Claim the next point to train, those of ``trunk`` first.
+    """Claim the next point to train; wait, ever longer, while a sampler fills the queue.
+
+    Args:
+        study: The study.
+        retry_failed: Train the failed points once more.
+        sampled_only: Take only points that the sampler chose.
+        trunk: Trunk whose points come first.
+        wait_for_others: Also wait while other workers train, because they may be lost.
 
     Returns:
         None when no point is left and none will come, or when the process that started this one has ended.
-
-    Waits, ever longer, while a sampler fills the queue. With ``wait_for_others`` it also waits while other workers
-    train, because they may be lost.
     """
     wait_s = _FIRST_WAIT_S
     while not parent_exited():
@@ -180,7 +187,7 @@ def next_claim(
 
 
 def parent_exited() -> bool:
-    """Return whether the process that started this worker, and said so, has ended."""
+    """Return whether the launcher of this worker has ended; False for a worker that a person started."""
     parent = os.environ.get(PARENT, "")
     return parent.isdigit() and os.getppid() != int(parent)
 

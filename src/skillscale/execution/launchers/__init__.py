@@ -1,8 +1,8 @@
-"""Starting workers: in processes of this machine, as SLURM jobs, as Ray tasks; and the manifest of a Kubernetes Job.
+"""Start workers: as processes of this machine, SLURM jobs or Ray tasks; and write the manifest of a Kubernetes Job.
 
-A worker needs two addresses, of the registry and of the storage, and finds the rest there; so whatever starts processes
-will do, and who starts them says nothing about points: those are shared out by the storage. Addresses may hold
-passwords and go by the environment alone: a command line is for all to read.
+A worker needs two addresses, those of the tracking store and of the queue, and reads the rest there. So any launcher
+will do: the queue shares out the points. Addresses may hold passwords, so they go by the environment alone, because
+every user of a machine can read command lines.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,39 +14,39 @@ from skillscale.errors import InputError
 
 
 class WorkerHandle(Protocol):
-    """A worker that was started: what ``subprocess.Popen`` has, wherever it runs."""
+    """A worker that was started, with the methods of ``subprocess.Popen``, wherever it runs."""
 
     def poll(self) -> int | None:
-        """Its exit code; None while it waits or runs."""
+        """Return the exit code; None while the worker waits or runs."""
 
     def send_signal(self, sig: int, /) -> None:
-        """Ask it to end, so that it can mark its run."""
+        """Ask the worker to end, so that it can mark its run."""
 
     def kill(self) -> None:
-        """End it."""
+        """End the worker."""
 
     def wait(self) -> int:
-        """Its exit code, when it has ended."""
+        """Return the exit code, when the worker has ended."""
 
 
 class Launcher(Protocol):
-    """What starts workers."""
+    """A way to start workers."""
 
-    def start(self, words: Sequence[str], environment: Mapping[str, str]) -> WorkerHandle:
-        """Start one: ``python WORDS`` with these variables over those it would have."""
+    def start(self, argv: Sequence[str], environment: Mapping[str, str]) -> WorkerHandle:
+        """Start ``python ARGV`` with these environment variables in addition."""
 
 
 def launcher(name: str, options: Mapping[str, Any], folder: Path, *, devices: int = 1) -> Launcher:
-    """What starts workers, one for all calls of a process.
+    """Return a launcher, the same for all calls of a process.
 
     Args:
         name: local, slurm or ray.
-        options: of that launcher.
-        folder: for what it must write.
-        devices: that a worker trains on; local ones share out the GPUs of the machine by it.
+        options: Options of that launcher.
+        folder: Folder for the files of the launcher.
+        devices: Devices that a worker trains on. Local workers share the GPUs of the machine accordingly.
 
     Raises:
-        InputError: an option that it has not, or a package of its own that is not installed.
+        InputError: The launcher lacks the option, or its package is not installed.
     """
     return _launcher(name, tuple(sorted(options.items())), folder, devices)
 

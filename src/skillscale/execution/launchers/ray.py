@@ -1,4 +1,4 @@
-"""The door to Ray: workers as tasks of a cluster, each with its CPUs and share of a GPU, retried where Ray does."""
+"""The door to Ray: workers as tasks of a cluster, each with its CPUs and share of a GPU, retried by Ray."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ _RESOURCES = {"num_cpus": 1, "num_gpus": 0, "memory": None, "max_retries": 3}
 
 
 class Ray:
-    """Hands workers to a Ray cluster as tasks.
+    """A launcher of tasks of a Ray cluster.
 
     Args:
-        options: ``address`` of the cluster (auto; empty: the one that RAY_ADDRESS names, or a new one of this machine)
-            and resources of each worker: num_cpus (1), num_gpus (0; parts of one are shared out), memory (bytes), and
-            max_retries (3) after which a task whose node is lost is given up.
+        options: ``address`` of the cluster (auto; empty: RAY_ADDRESS, or a new cluster of this machine) and resources
+            of each worker: num_cpus (1), num_gpus (0; workers can share a GPU), memory (bytes), and max_retries (3) of
+            a task whose node is lost.
 
     Raises:
         InputError: Ray is not installed, or there is no such option or cluster.
@@ -30,9 +30,10 @@ class Ray:
         given = dict(options)
         address = given.pop("address", None)
         if unknown := sorted(set(given) - set(_RESOURCES)):
-            raise InputError(f"--launcher ray has no option {', '.join(unknown)}; it has address, {_listed()}")
+            names = ", ".join(("address", *_RESOURCES))
+            raise InputError(f"--launcher ray has no option {', '.join(unknown)}. Its options are {names}.")
         if not ray.is_initialized():
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that we start reports to nobody
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of ours sends no reports
             try:
                 ray.init(address=address, log_to_driver=True, include_dashboard=False if address is None else None)
             except (ConnectionError, ValueError, RuntimeError) as error:
@@ -40,19 +41,19 @@ class Ray:
         resources = {name: value for name, value in {**_RESOURCES, **given}.items() if value is not None}
         self._task = ray.remote(**resources)(serve)
 
-    def start(self, words: Sequence[str], environment: Mapping[str, str]) -> "RayTask":
-        """Hand over one worker. Its environment is an argument: a runtime environment would be shown and logged."""
-        return RayTask(self._task.remote(list(words), dict(environment)))
+    def start(self, argv: Sequence[str], environment: Mapping[str, str]) -> "RayTask":
+        """Submit a worker. Its environment is an argument, because Ray shows and logs a runtime environment."""
+        return RayTask(self._task.remote(list(argv), dict(environment)))
 
 
 class RayTask:
-    """A task that was handed over; it is pending while the cluster has no room, and is moved when a node is lost."""
+    """A task that was submitted. It waits while the cluster has no room, and moves when its node is lost."""
 
     def __init__(self, reference: Any) -> None:
         self._reference = reference
 
     def poll(self) -> int | None:
-        """1 when the task has ended in any way but well."""
+        """Return the exit code, 1 for a task that Ray gave up; None while it waits or runs."""
         import ray
 
         done, _ = ray.wait([self._reference], timeout=0)
@@ -71,14 +72,10 @@ class RayTask:
         ray.cancel(self._reference, force=True)
 
     def wait(self) -> int:
-        """Wait until the task has ended."""
+        """Wait until the task has ended; return its exit code."""
         import ray
 
         try:
             return int(ray.get(self._reference))
         except ray.exceptions.RayError:  # its node is lost for good, or it was cancelled
             return 1
-
-
-def _listed() -> str:
-    return ", ".join(_RESOURCES)

@@ -10,19 +10,19 @@ from typing import Any
 from skillscale.errors import InputError
 from skillscale.execution.launchers.local import serve
 
-_LOOK_EVERY_S = 0.5
+_POLL_S = 0.5
 
 
 class Slurm:
-    """Submits jobs, each a worker.
+    """A launcher of SLURM jobs, a worker each.
 
     Args:
         options: ``cluster`` (slurm, or local to try it out) and parameters of submitit: timeout_min, cpus_per_task,
             mem_gb, gpus_per_node, slurm_partition, slurm_account, slurm_qos, ...
-        folder: on a file system that the nodes share, for scripts and logs.
+        folder: Folder for scripts and logs, on a file system that the nodes share.
 
     Raises:
-        InputError: submitit is not installed, there is no SLURM, or it knows no such parameter.
+        InputError: submitit is not installed, SLURM is missing, or there is no such parameter.
     """
 
     def __init__(self, options: Mapping[str, Any], folder: Path) -> None:
@@ -34,18 +34,18 @@ class Slurm:
         cluster = str(given.pop("cluster", "slurm"))
         try:
             self._executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
-            # Named before those of the user: a job of hours, of one task
+            # Defaults before the user's values: a job of a day
             self._executor.update_parameters(**{"timeout_min": 24 * 60, "name": "skillscale", **given})
         except (RuntimeError, NameError, ValueError, TypeError, AssertionError) as error:
-            why = f"--launcher slurm refuses {dict(options)}: {error}"
+            reason = f"--launcher slurm refuses {dict(options)}: {error}"
             if isinstance(error, RuntimeError) and "srun" in str(error):  # the options are not to blame
-                why = "no SLURM here (srun is not found); --launcher_options cluster=local tries it without"
-            raise InputError(why) from error
+                reason = "no SLURM here (srun is not found). --launcher_options cluster=local tries it without SLURM."
+            raise InputError(reason) from error
 
-    def start(self, words: Sequence[str], environment: Mapping[str, str]) -> "SlurmJob":
-        """Submit a job. SLURM gives it the environment of this process, and no script or file names the addresses."""
-        with _lent(environment):
-            return SlurmJob(self._executor.submit(serve, list(words), {}))
+    def start(self, argv: Sequence[str], environment: Mapping[str, str]) -> "SlurmJob":
+        """Submit a job. It inherits the environment of this process, so that no script or file holds the addresses."""
+        with _environment(environment):
+            return SlurmJob(self._executor.submit(serve, list(argv), {}))
 
 
 class SlurmJob:
@@ -55,11 +55,11 @@ class SlurmJob:
         self._job = job
 
     def poll(self) -> int | None:
-        """0 when the job has ended, well or not: what it says of itself is a pickle, and the queue says more."""
+        """Return 0 when the job has ended in any way. Its outcome is a pickle, and the queue says more."""
         return 0 if self._job.done() else None
 
     def send_signal(self, sig: int, /) -> None:  # noqa: ARG002
-        """Cancel the job, whatever the signal: it gets SIGTERM, and after a grace SIGKILL."""
+        """Cancel the job, whatever the signal: SLURM sends SIGTERM, and after a grace period SIGKILL."""
         self._job.cancel(check=False)
 
     def kill(self) -> None:
@@ -69,14 +69,15 @@ class SlurmJob:
     def wait(self) -> int:
         """Wait until the job has ended."""
         while (code := self.poll()) is None:
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(_POLL_S)
         return code
 
 
 @contextmanager
-def _lent(environment: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for a while."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:

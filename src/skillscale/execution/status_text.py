@@ -1,0 +1,192 @@
+"""The status of a study for people: lines for a terminal, markdown for the MLflow UI, values for ``--json``."""
+
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from skillscale.execution.run_text import format_point
+from skillscale.execution.status import StudyStatus
+from skillscale.formatting import format_duration, format_flops, plural
+from skillscale.tracking import PlannedPoint, Study, link, run_path
+
+_STEPS = 6  # steps of the falling interval that a terminal shows
+_REASONS = 3
+_ROWS = 12
+_LIMIT = 4500  # characters; MLflow takes 5000
+_GAP = "&emsp;"
+
+
+def format_utc(seconds: float) -> str:
+    """Write seconds since the epoch as ``2026-01-31 14:05 UTC``, because readers may be anywhere."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+# For a terminal
+
+
+def status_lines(status: StudyStatus) -> list[str]:
+    """Return the lines that ``watch`` shows."""
+    counts = status.counts
+    done, planned = status.flops
+    share = f" ({done / planned:.0%})" if planned else ""
+    states = ", ".join(f"{counts[name]} {name}" for name in ("running", "failed", "waiting") if counts[name])
+    lines = [
+        f"study {status.study}, {format_utc(status.now_s)}",
+        f"points     {counts['finished']} of {counts['planned']} done{f', {states}' if states else ''}",
+        f"FLOP       {format_flops(done)} of {format_flops(planned)} spent{share}",
+        f"time       {time_text(status)}",
+    ]
+    lines += [line for source in ("sample", "fit") if (line := _interval_line(status, source))]
+    lines += [f"{'' if at else 'workers':<11}{_worker_text(point, status)}" for at, point in enumerate(status.running)]
+    lines += [f"failed     {count} x {reason}" for reason, count in status.reasons[:_REASONS]]
+    return lines
+
+
+def time_text(status: StudyStatus) -> str:
+    """Return when the study began, and when it ended or is expected to end."""
+    began = f"began {format_utc(status.began_s)}"
+    if status.is_over:
+        return began if status.ended_s is None else f"{began}, the last run ended {format_utc(status.ended_s)}"
+    ago = f"{began}, {format_duration(status.now_s - status.began_s)} ago"
+    end = status.expected_end_s
+    if end is not None:
+        return f"{ago}; expected to end {format_utc(end)}, in {format_duration(end - status.now_s)}"
+    if status.running:
+        return f"{ago}; no estimate of the end yet"
+    if status.is_sampled:
+        return f"{ago}; the sampler is choosing the next points"
+    return f"{ago}; {_idle_text(status)}"
+
+
+def _idle_text(status: StudyStatus) -> str:
+    """Say that no process works on the study, and which command would."""
+    study = shlex.quote(status.study)
+    if status.is_evaluated:
+        return f"no checkpoint is being measured. Go on with the same `skillscale evaluate --study {study}`"
+    trainer = f" --trainer {shlex.quote(status.trainer)}" if status.trainer else ""
+    return f"no worker is running. Start one with `skillscale worker --study {study}{trainer}`"
+
+
+def _interval_line(status: StudyStatus, source: str) -> str:
+    """Return how the widest interval fell, by one kind of analysis; empty without such an analysis."""
+    widths = [width for width in status.widths if width.source == source]
+    if not widths:
+        return ""
+    steps = ", ".join(f"{width.factor} ({plural(width.runs, 'run')})" for width in widths[-_STEPS:])
+    return f"interval   widest of N*, x/÷, by {source}: {steps}"
+
+
+def _worker_text(point: PlannedPoint, status: StudyStatus) -> str:
+    share = status.share(point)
+    owner = point.owner.rpartition(":")[0]  # without the start time, which tells processes of one number apart
+    progress = f", {share:.0%} of its tokens" if share is not None else ""
+    seconds = format_duration(status.now_s - point.claimed_ms / 1000)
+    return f"{owner}: {format_point(point.point)}, for {seconds}{progress}"
+
+
+def status_as_dict(status: StudyStatus) -> dict[str, Any]:
+    """Return the values for ``--json``; times are in seconds since the epoch."""
+    done, planned = status.flops
+    return {
+        "study": status.study,
+        "at_s": status.now_s,
+        "began_s": status.began_s,
+        "ended_s": status.ended_s if status.is_over else None,
+        "expected_end_s": status.expected_end_s,
+        "is_over": status.is_over,
+        "is_sampled": status.is_sampled,
+        "points": status.counts,
+        "flops": done,
+        "flops_planned": planned,
+        "widths": [
+            {
+                "source": width.source, "runs": width.runs, "flops": width.flops, "half_width": width.half_width,
+                "at_s": width.at_s,
+            }
+            for width in status.widths
+        ],
+        "workers": [
+            {
+                "owner": point.owner, "run_id": point.run_id, "point": point.point.as_dict(),
+                "seconds": status.now_s - point.claimed_ms / 1000, "share": status.share(point),
+            }
+            for point in status.running
+        ],
+        "failures": [{"reason": reason, "count": count} for reason, count in status.reasons],
+    }  # fmt: skip
+
+
+# For the MLflow UI
+
+
+def status_markdown(status: StudyStatus, study: Study, summaries: Mapping[str, Any]) -> str:
+    """Return the description of a study in markdown.
+
+    Args:
+        status: Status of the study.
+        study: The study, for its links.
+        summaries: Summaries of the last fit and report, by kind.
+    """
+    lines = [f"**Study {status.study}**: {_state_text(status)}. {study.link}", ""]
+    lines += [f"{_times_text(status)}; {_cost_text(status)}."]
+    if status.widths:
+        last = max(status.widths, key=lambda width: (width.runs, width.at_s))
+        lines += [f"Widest interval of N*: x/÷ {last.factor} after {plural(last.runs, 'run')} ({last.source})."]
+    lines += [f"Failed, {count} ×: {reason}" for reason, count in status.reasons[:_REASONS]]
+    newest_first = sorted(summaries.items(), key=lambda item: -item[1]["at_s"])
+    lines += [line for kind, summary in newest_first for line in ("", _files_line(kind, summary, study))]
+    lines += _optima_lines(newest_first[0][1], study) if newest_first else []
+    text = "\n".join(lines)
+    return text if len(text) <= _LIMIT else text[:_LIMIT].rpartition("\n")[0] + "\n\n…"
+
+
+def _state_text(status: StudyStatus) -> str:
+    counts = status.counts
+    others = [f"{counts[name]} {name}" for name in ("running", "failed", "waiting") if counts[name]]
+    text = ", ".join([f"{counts['finished']} of {counts['planned']} points done", *others])
+    if status.is_over:
+        return f"ended, {text}"
+    if status.running:
+        return f"{'sampling' if status.is_sampled else 'training'}, {text}"
+    return f"{text}; no worker is running. Run the same command to go on"
+
+
+def _cost_text(status: StudyStatus) -> str:
+    done, planned = status.flops
+    return f"{format_flops(done)} of {format_flops(planned)} FLOP (6 N D) spent"
+
+
+def _times_text(status: StudyStatus) -> str:
+    began = f"Began {format_utc(status.began_s)}"
+    if status.is_over:
+        return began if status.ended_s is None else f"{began}, last run ended {format_utc(status.ended_s)}"
+    end = status.expected_end_s
+    workers = f"{plural(len(status.running), 'worker')} running at {format_utc(status.now_s)}"
+    return f"{began}, expected to end {format_utc(end)} ({workers})" if end else f"{began} ({workers})"
+
+
+def _files_line(kind: str, summary: Mapping[str, Any], study: Study) -> str:
+    """Return the last fit or report, with links to its files."""
+    experiment, run_id = study.study_experiment_id, summary["run_id"]
+    files = " · ".join(link(name.rpartition("/")[2], run_path(experiment, run_id, name)) for name in summary["files"])
+    run = link(f"Last {kind}", run_path(experiment, run_id))
+    return f"{run} ({format_utc(summary['at_s'])}, {plural(summary['runs'], 'run')}): {files}"
+
+
+def _optima_lines(summary: Mapping[str, Any], study: Study) -> list[str]:
+    """Return the table of compute optima of a fit or report."""
+    rows = summary["optima"][:_ROWS]
+    if not rows:
+        return []
+    table = link("Compute optima", run_path(study.study_experiment_id, summary["run_id"], "tables/law_optima.csv"))
+    rest = "; the file holds more skills" if len(summary["optima"]) > len(rows) else ""
+    columns = ["skill", *(f"N* at {flops}" for flops in rows[0]["at"])]
+    cells = [_row([row["skill"], *row["at"].values()]) for row in rows]
+    title = f"{table} by the laws, with {summary['level']:.0%} intervals{rest}:"
+    return ["", title, "", _row(columns), f"|{'---|' * len(columns)}", *cells]
+
+
+def _row(cells: Sequence[str]) -> str:
+    """Return a row of a table; the UI itself leaves no room between columns."""
+    return f"| {' | '.join(f'{cell}{_GAP}' for cell in cells)} |"
