@@ -111,7 +111,7 @@ def test_a_second_call_goes_on_and_no_run_is_made_twice(sampled):
     assert {one.state for one in records} == {RunState.FINISHED}
 
 
-def test_points_are_chosen_and_trained_through_a_storage(tmp_path, capsys):
+def test_points_are_chosen_and_trained_through_a_queue_file(tmp_path, capsys):
     given = words(
         tmp_path, GOOD, "--points", "3", "--queue", str(tmp_path / "queue.journal"), "--heartbeat_timeout_s", "30"
     )
@@ -121,7 +121,7 @@ def test_points_are_chosen_and_trained_through_a_storage(tmp_path, capsys):
     assert {one.state for one in records} == {RunState.FINISHED}
     assert all(one.purpose for one in records)
     code, _, log = answer(words(tmp_path, GOOD, "--points", "1"), capsys)
-    assert (code, "SKILLSCALE_QUEUE" in log) == (2, True), "its queue is in the storage"
+    assert (code, "SKILLSCALE_QUEUE" in log) == (2, True), "its queue is elsewhere"
 
 
 def test_losses_and_their_errors_are_those_that_the_trainer_returned(sampled):

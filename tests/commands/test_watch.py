@@ -97,9 +97,9 @@ def test_what_is_not_there_is_told_and_made_by_nobody(words, tmp_path, capsys):
 
 @pytest.fixture
 def shared(registry, tmp_path):  # noqa: F811
-    """The words for a study whose queue is in a storage, of which most runs of a law are done."""
-    storage = str(tmp_path / "queue.journal")
-    opened = StudyStore.open(registry.uri, cache=tmp_path / "cache", queue=storage)
+    """The words for a study with a queue that machines share, of which most runs of a law are done."""
+    queue = str(tmp_path / "queue.journal")
+    opened = StudyStore.open(registry.uri, cache=tmp_path / "cache", queue=queue)
     study = opened.open_trainer_study("many", trainer="train.py:train", skills=["code"])  # noqa: F811
     study.add_points([point(round(10**a), round(10**b)) for a in (4, 4.5, 5, 5.5) for b in (5.5, 6, 6.5, 7)])
     for _ in range(15):
@@ -108,17 +108,17 @@ def shared(registry, tmp_path):  # noqa: F811
             loss = (1.7 + 400 * N**-0.34 + 410 * D**-0.28) * math.exp(0.01 * math.sin(N + D))
             writer.begin()
             writer.finish(skills={"code": Measurement(loss=loss, sem=0.01)})
-    return study, ["--study", "many", "--tracking", registry.uri], storage
+    return study, ["--study", "many", "--tracking", registry.uri], queue
 
 
-def test_a_study_of_a_storage_is_watched_and_its_description_kept_by_a_fit(shared, registry, capsys, monkeypatch):  # noqa: F811
-    study, words, storage = shared  # noqa: F811
+def test_a_study_with_a_shared_queue_is_watched_and_its_description_kept_by_a_fit(shared, registry, capsys, monkeypatch):  # noqa: F811
+    study, words, queue = shared  # noqa: F811
     monkeypatch.delenv("SKILLSCALE_QUEUE", raising=False)
     assert cli.main(["watch", *words, "--once"]) == 2
     assert "Set SKILLSCALE_QUEUE to it, or give it with --queue" in capsys.readouterr().err
-    assert cli.main(["watch", *words, "--once", "--queue", storage]) == 0
+    assert cli.main(["watch", *words, "--once", "--queue", queue]) == 0
     assert "points     15 of 16 done, 1 waiting" in capsys.readouterr().out
-    assert cli.main(["fit", *words, "--law", "chinchilla", "--study.resamples", "100", "--queue", storage]) == 0
+    assert cli.main(["fit", *words, "--law", "chinchilla", "--study.resamples", "100", "--queue", queue]) == 0
     assert "not current" not in capsys.readouterr().err
     note = client(registry).get_experiment(study.experiment_id).tags["mlflow.note.content"]
     assert "15 of 16 points done, 1 waiting" in note
@@ -130,7 +130,7 @@ def _queue(options):
 
 
 @pytest.mark.parametrize("entry", ["main", "train", "report"])
-def test_what_writes_a_study_of_a_storage_can_be_told_of_it(entry):
+def test_commands_that_write_a_study_take_its_queue(entry):
     (found,) = [one for one in cli.COMMANDS if one.name == entry]
     given = ["--queue", "queue.journal", *["--n_params", "9"] * (entry == "train")]
     assert _queue(cli.parse(given, found).options) == "queue.journal"

@@ -78,15 +78,15 @@ def wait_for(condition, process=None, seconds=900.0):
 class Cluster:
     """Commands that know two addresses, each on a machine of its own as far as they can tell."""
 
-    def __init__(self, folder: Path, tracking: str, storage: str) -> None:
-        self.folder, self.tracking, self.storage = folder, tracking, storage
+    def __init__(self, folder: Path, tracking: str, queue: str) -> None:
+        self.folder, self.tracking, self.queue = folder, tracking, queue
         (folder / "sitecustomize.py").write_text(
             "import os, socket\nname = os.environ['PRETENDED_HOST']\nsocket.gethostname = lambda: name\n"
         )
 
     def command(self, host, *words):
         path = os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")])
-        variables = {"SKILLSCALE_QUEUE": self.storage, "MLFLOW_TRACKING_URI": self.tracking}
+        variables = {"SKILLSCALE_QUEUE": self.queue, "MLFLOW_TRACKING_URI": self.tracking}
         variables |= {"PRETENDED_HOST": host, "PYTHONPATH": path, "SKILLSCALE_CACHE": str(self.folder / "cache")}
         with (self.folder / f"{host}.log").open("ab") as log:
             return subprocess.Popen(
@@ -104,7 +104,7 @@ class Cluster:
         return (self.folder / f"{host}.log").read_text()
 
     def study(self):
-        return StudyStore.open(self.tracking, cache=self.folder / "looking", queue=self.storage).study("small")
+        return StudyStore.open(self.tracking, cache=self.folder / "looking", queue=self.queue).study("small")
 
     def holders(self):
         """Host and pid of those who train just now."""

@@ -53,8 +53,8 @@ def wait_for(condition, seconds=120.0):
 
 def check_told(folder):
     (path,) = wait_for(lambda: list(folder.glob("told-*.json")))
-    (storage, tracking, parent), starter, words = json.loads(path.read_text())
-    assert (storage, tracking) == (ADDRESS, "http://host:5000")
+    (queue, tracking, parent), starter, words = json.loads(path.read_text())
+    assert (queue, tracking) == (ADDRESS, "http://host:5000")
     assert parent == str(starter), "it would end with who started it"
     assert words == ["one", "two"]
     return int(path.stem.removeprefix("told-"))
