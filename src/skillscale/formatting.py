@@ -118,7 +118,7 @@ def join_first(names: Sequence[str], most: int = _NAMES_SHOWN) -> str:
 
 
 def shorten(text: str, most: int = _LETTERS_SHOWN) -> str:
-    """Return a text cut to so many letters, the last of them dots where some are missing."""
+    """Return a text cut to a number of letters, with dots at the end if some are missing."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

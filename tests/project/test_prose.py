@@ -11,17 +11,12 @@ ROOT = Path(__file__).parents[2]
 
 # Paths that were not rewritten yet. The list only shrinks, and ends empty.
 NOT_YET = (
-    "conf/",
-    *(f"src/skillscale/{room}/" for room in ("analysis", "cli", "commands", "config", "design", "execution")),
-    *(f"src/skillscale/{room}/" for room in ("lm", "report", "runs", "sampler", "tracking")),
-    *(f"src/skillscale/laws/{room}" for room in ("isoflop", "optimum", "results.py", "skills")),
-    "src/skillscale/formatting.py",
+    "docs/guide/howto/own-law.md",
+    *(f"src/skillscale/{room}/" for room in ("analysis", "cli", "commands", "config")),
+    *(f"src/skillscale/{room}/" for room in ("execution", "runs", "sampler", "tracking")),
 )
-# Rooms whose docstrings begin with an imperative verb (ruff D401). It grows to all of src, then D401 goes to pyproject.
-IMPERATIVE = (
-    "__init__.py", "__main__.py", "design", "errors.py", "formatting.py", "laws/fit", "laws/forms", "laws/io",
-    "laws/selection", "laws/uncertainty", "point.py", "record.py", "report", "simulation",
-)  # fmt: skip
+# Rooms whose docstrings do not all begin with an imperative verb yet. When it is empty, D401 goes to ruff's select.
+NOT_IMPERATIVE_YET = ("commands", "execution", "sampler", "tracking")
 # (path, words a sentence begins with): why it may be longer than 25 words
 LONG_SENTENCES: dict[tuple[str, str], str] = {}
 
@@ -60,10 +55,9 @@ def test_excuses_are_few_and_used(project_faults):
     assert used == set(LONG_SENTENCES)
 
 
-@pytest.mark.parametrize("room", IMPERATIVE)
-def test_docstrings_begin_with_an_imperative_verb(room):
-    words = [sys.executable, "-m", "ruff", "check", "--select", "D401", f"src/skillscale/{room}"]
-    words[:3] = [str(Path(sys.executable).with_name("ruff"))]
+def test_docstrings_begin_with_an_imperative_verb():
+    skipped = [word for room in NOT_IMPERATIVE_YET for word in ("--exclude", f"src/skillscale/{room}/*")]
+    words = [Path(sys.executable).with_name("ruff"), "check", "--select", "D401", "src", *skipped]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
@@ -116,6 +110,10 @@ def test_messages_have_no_semicolon_and_research_may_be_long():
     assert rules("One thing; another.", "message") == ["semicolons"]
     assert rules("word " * 40, "research") == []
     assert rules("It tells .5.", "research") == ["tell", "a leading zero"]
+
+
+def test_a_docstring_may_say_what_a_mapping_is_keyed_by():
+    assert rules("Return the shares by name.", "docstring") == []
 
 
 def test_markdown_is_read_without_code_and_by_cells(tmp_path, monkeypatch):

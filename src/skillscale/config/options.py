@@ -589,7 +589,7 @@ class CloseStaleOptions:
 
     study: str = option("name of a study in the store; empty: every study", common=True)
     stale_after_s: float | None = option(
-        "also close runs of other machines that were claimed so many seconds ago; empty: keep them open",
+        "also close runs of other machines that were claimed longer ago, s; empty: keep them open",
         default=None, read=readers.positive, common=True,
     )  # fmt: skip
     tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder", common=True)

@@ -201,7 +201,7 @@ class SkillsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The shape of a model beside its size N.
+    """The shape of a model, apart from its size N.
 
     Args:
         context: Tokens of a sequence, in training and in evaluation.

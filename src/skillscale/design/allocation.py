@@ -98,7 +98,7 @@ def allocate_runs(
     the count of runs, and moves to the tighter of the two limits.
 
     Args:
-        problem: targets and what is known about them.
+        problem: targets and the knowledge about them.
         cost: FLOP of a run of each candidate, (n_candidates,).
         budget: FLOP for all runs.
         max_runs: largest number of runs in all.

@@ -107,8 +107,8 @@ def fit_law(
         starts: number of seeds that are followed to their optimum.
         fixed: values of fixed natural parameters.
         starting_points: starting points (K, p) in q of a bound law, in place of the law's seeds.
-        priors: priors of log-parameters, keyed by their name or that of the parameter that one of them decides. They replace
-            the law's weak priors.
+        priors: priors of log-parameters, keyed by their name or that of the parameter that one of them decides. They
+            replace the law's weak priors.
 
     Raises:
         FitError: too few runs or sizes, N and D confounded, or no start reached a finite objective.

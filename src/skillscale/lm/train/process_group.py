@@ -120,7 +120,7 @@ class ProcessGroup:
 
     @contextmanager
     def joint_run(self) -> Iterator[None]:
-        """Tell the followers if the leader leaves the run between two steps.
+        """Inform the followers if the leader leaves the run between two steps.
 
         Any other exception may come within a step, when no follower listens. Then all processes exit.
         """
