@@ -1,14 +1,15 @@
 """Fault drills over and over: what is lost or doubled of studies that are disturbed.
 
     python benchmarks/fault_soak.py --times 3                                    every drill on sqlite
+    python benchmarks/fault_soak.py --times 2 --queue postgresql+psycopg2://...  the queue in a database
     python benchmarks/fault_soak.py --times 1 --drills server_killed             an MLflow server over sqlite
     python benchmarks/fault_soak.py --times 1 --drills postgres_killed --postgres /usr/lib/postgresql/15/bin
 
-Drills are those of tests/support/fault_drills.py: studies of twelve points that cost nothing, and are the same whoever makes
-them. Each time another seed decides whom and when it hits; then workers are started until no point waits for one.
-**Lost**: neither finished nor failed with a reason; **doubled**: finished twice, or a number written twice; **left
-running**: by nobody; **same law**: the fitted parameters are those of the undisturbed study, digit by digit. Rows are
-added to benchmarks/results/faults.csv (``--out``), one for each time.
+The drills are those of tests/support/fault_drills.py: studies of twelve points that cost nothing and always give the same
+losses. Each time another seed decides which worker is hit, and when. Then workers are started until no point waits.
+**Lost**: neither finished nor failed with a reason. **Doubled**: finished twice, or a number written twice. **Left
+running**: RUNNING without an owner. **Same law**: the fitted parameters equal those of the undisturbed study, digit by
+digit. Each time adds a row to benchmarks/results/faults.csv (``--out``).
 """
 
 import argparse
@@ -66,13 +67,13 @@ def on_postgres(folder: Path, programs: Path, chance: random.Random) -> Outcome:
         return scene.outcome()
 
 
-def once(name: str, seed: int, empty: Path, programs: Path, storage: str) -> Outcome:
+def once(name: str, seed: int, empty: Path, programs: Path, queue: str) -> Outcome:
     """One drill in a folder of its own."""
     chance = random.Random(f"{name} {seed}")  # noqa: S311
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         folder = Path(place)
-        if storage:
-            (folder / "storage").write_text(str(folder / "queue.journal") if storage == "journal" else storage)
+        if queue:
+            (folder / "queue").write_text(queue)
         if name == "server_killed":
             return on_server(folder, empty, chance)
         if name == "postgres_killed":
@@ -95,10 +96,10 @@ def main() -> None:
         empty = empty_store(Path(place))
         for seed in range(args.first, args.first + args.times):
             for name in args.drills.split(","):
-                outcome = once(name, seed, empty, args.postgres, args.storage)
+                outcome = once(name, seed, empty, args.postgres, args.queue)
                 row = {
                     "drill": name,
-                    "queue": args.storage or "registry",
+                    "queue": args.queue.partition(":")[0] or "file",
                     "seed": seed,
                     **asdict(outcome),
                     "seconds": f"{outcome.seconds:.1f}",

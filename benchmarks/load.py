@@ -158,7 +158,7 @@ def search(tracking: str) -> str:
 
 def wide(tracking: str) -> str:
     """The same from our reader."""
-    frame = pd.DataFrame([one.told for one in StudyStore.open(tracking, cache=_cache()).experiment_runs(STUDY)])
+    frame = pd.DataFrame([run.fields for run in StudyStore.open(tracking, cache=_cache()).experiment_runs(STUDY)])
     return f"{len(frame)} x {_count(frame, 'metrics.')} x {_count(frame, 'params.')}"
 
 

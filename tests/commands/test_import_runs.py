@@ -167,7 +167,7 @@ def test_records_and_the_columns_of_the_ui_show_the_runs(registry):
     assert (first.skills["code"].loss, first.skills["code"].sem) == (3.0, 0.1 / 3)
     assert math.isnan(records[1].skills["code"].sem)
     (experiment,) = [run for run in registry.experiment_runs("theirs") if run.run_id == first.run_id]
-    told = experiment.told
+    told = experiment.fields
     assert (told["params.n_params"], told["params.seed"], told["params.mix"]) == ("33333333", "0", str(mix))
     assert told["metrics.skill_loss/code"] == 3.0
     assert told["metrics.log10_n_params"] == pytest.approx(math.log10(1e8 / 3), rel=1e-6)
@@ -204,7 +204,7 @@ def test_a_row_that_was_mended_takes_the_place_of_the_old_one(registry):
     assert do_import(frame=frame)["new"] == 1
     table = imported_table(registry, registry.study("theirs"))
     assert list(table.runs["code"]) == list(frame["L_code"])
-    assert table.notes == ("1 imported runs are no longer in their table, and left out",)
+    assert table.notes == ("1 imported runs are no longer in their table, and are excluded",)
 
 
 def test_tables_with_other_skills_and_categories_share_a_study(registry):
@@ -265,7 +265,7 @@ def test_two_imports_into_one_study_do_not_mix(registry):
     do_import(frame=digitised())
     imports = registry.imports(registry.study("theirs"))
     with (
-        imports._store.alone("importing into study 'theirs'"),
+        imports._store.exclusive("importing into study 'theirs'"),
         pytest.raises(TrackingError, match="another process is at importing into study 'theirs' already"),
     ):
         do_import()
@@ -278,10 +278,10 @@ def test_a_study_of_training_and_one_of_imports_are_kept_apart(registry):
     config = load(study="smoke")
     study = registry.open_study("ours", config)
     assert imported_table(registry, study) is None
-    with pytest.raises(InputError, match=r"study 'ours' was begun by training.*import into another study"):
+    with pytest.raises(InputError, match=r"study 'ours' was begun by training.*Import into another study"):
         do_import(frame=digitised(), study="ours")
     do_import()
-    with pytest.raises(InputError, match="study 'theirs' holds imported runs, which no training goes on with"):
+    with pytest.raises(InputError, match="study 'theirs' holds imported runs, and training can't add to them"):
         registry.open_study("theirs", config)
 
 
@@ -391,7 +391,7 @@ def test_what_is_left_out_is_told_by_reason_with_names_and_later_in_a_line(uri, 
     words = ["--from_tracking", uri, "--experiment", "theirs", "--study", "here", "--columns", "map.yaml"]
     command = cli.find_command("import", cli.COMMANDS)
     command.function()(cli.parse(words, command).options, load(), Output(answer=told))
-    assert "left out: 12 whole rows, 1 losses" in told.getvalue()
+    assert "excluded: 12 whole rows, 1 losses" in told.getvalue()
     assert "  12 (fox-0, fox-1, fox-2 and 9 more): it is FAILED, not FINISHED\n" in told.getvalue()
     assert re.search(r"\n  1 \([a-z]+-[a-z]+-\d+\): prose: no loss\n", told.getvalue()), "the name that MLflow gives"
     runs = read_runs(SourceOptions(tracking=uri), load(overrides={"study.name": "here"}))
@@ -425,12 +425,12 @@ def test_the_runs_of_another_store_can_be_imported(uri, registry, empty_store, t
         (
             {"n_params": "N"},
             {},
-            "'N' is params.N and metrics.N in experiment theirs of sqlite:.*; write which is meant",
+            "'N' is params.N and metrics.N in experiment theirs of sqlite:.*. Write the full name of one",
         ),
         ({"n_params": "params.M"}, {}, r"no column 'params.M' for n_params \(did you mean params.N"),
-        ({}, {"experiment": "their"}, r"has no experiment 'their' \(did you mean theirs\?\); it has Default, theirs"),
+        ({}, {"experiment": "their"}, r"has no experiment 'their' \(did you mean theirs\?\)\. It has Default, theirs"),
         ({}, {"experiment": "Default"}, "no run of experiment Default of .* is FINISHED .it has no runs"),
-        ({}, {"study": "theirs"}, "experiment 'theirs' can't be imported into itself"),
+        ({}, {"study": "theirs"}, "experiment 'theirs' cannot be imported into itself"),
     ],
 )
 def test_an_experiment_that_can_not_be_read_says_so(uri, change, arguments, message):

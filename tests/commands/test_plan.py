@@ -267,7 +267,7 @@ def store(tmp_path_factory):
     ("address", "code", "says"),
     [
         ("nowhere.json", 2, "there is no such file; registered laws are named models:/NAME@champion"),
-        ("models:/none", 2, "names no registered law; write models:/NAME@champion"),
+        ("models:/none", 2, "names no registered law. Write models:/NAME@champion"),
         ("models:/none@champion", 1, "there is no law models:/none@champion to read"),
     ],
 )

@@ -313,10 +313,10 @@ def test_a_trainer_that_cannot_be_loaded_ends_the_command(sampled, place, capfd)
     ("more", "says"),
     [
         (["--budget", "1e13"], "below the cheapest run"),
-        (["--target_flops", "1e12"], "below the least run"),
+        (["--target_flops", "1e12"], "below the smallest run"),
         (["--sample.ratio", "[1, 2]", "--sample.n_params", "[1, 10]"], "the limits allow no run"),
         (["--sample.weights", "{cod: 2}"], "did you mean code?"),
-        (["--sample.max_epochs", "4"], "limit sample.n_tokens"),
+        (["--sample.max_epochs", "4"], "Limit sample.n_tokens"),
         (["--sample.epoch", "4"], "did you mean max_epochs?"),
         (["--sample.flops_min", "1e19"], "above flops_max"),
         (["--mixes", "web"], "--mixes: mix item 'web' is not CATEGORY=SHARE"),
@@ -374,13 +374,13 @@ def test_intervals_that_got_narrower_are_told_per_flop():
     plain = reduction.as_dict()
     assert (plain["widest"]["fall"], plain["mean"]["fall_per_flop"]) == (pytest.approx(0.5), pytest.approx(2.5e-13))
     assert plain["expected_fall"] == pytest.approx(1 - 0.75**0.5)
-    assert "1.82 up or down before, 1.35 now: 50 % narrower, 25 % per 1e+12 FLOP" in reduction.lines()[0]
+    assert "x/÷ 1.82 before, x/÷ 1.35 now: 50 % narrower, 25 % per 1e12 FLOP" in reduction.lines()[0]
 
 
 def test_intervals_that_got_wider_are_told_as_such():
     reduction = IntervalReduction(before=estimates(0.4), after=estimates(0.5), n_runs=1, flops=1e12, flops_before=6e12)
     assert reduction.as_dict()["mean"]["fall"] == pytest.approx(-0.25)
-    assert all("25 % wider, 25 % per 1e+12 FLOP" in line for line in reduction.lines()[:2])
+    assert all("25 % wider, 25 % per 1e12 FLOP" in line for line in reduction.lines()[:2])
 
 
 def test_to_know_nothing_a_little_better_is_no_gain():
@@ -421,7 +421,7 @@ def test_runs_of_a_few_updates_are_left_out_as_long_as_there_is_room_to_begin(gi
     config = load(overrides=given)
     order = build_problem(config.sample, context_from_config(config))
     assert order.space.n_tokens[0] == least
-    assert any("tokens are not chosen" in note for note in order.notes) == (least > 5000)
+    assert any("tokens are skipped" in note for note in order.notes) == (least > 5000)
 
 
 def test_the_figure_holds_the_widths_of_every_call():

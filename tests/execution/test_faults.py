@@ -8,7 +8,6 @@ import pytest
 from fault_drills import DRILLS, Scene, disturbed, free_port, mlflow_server, points, service_killed
 from test_tracking import COST, OPTIMIZER_PLAN, SIZE, empty_store, measured  # noqa: F401  # one is a fixture
 
-from skillscale.cli.output import Output
 from skillscale.config import load
 from skillscale.errors import DamagedCheckpointError
 from skillscale.execution import worker
@@ -64,10 +63,7 @@ def test_a_torn_checkpoint_is_set_aside_and_the_point_trained_anew(empty_store, 
     shutil.copy(empty_store, tmp_path / "runs.db")
     study, log = Scene(tmp_path).study, io.StringIO()
     context = worker.WorkerContext(
-        config=load(study="smoke"),
-        prepared=SimpleNamespace(data_hash="da7a"),
-        cache=tmp_path,
-        progress=Output(log=log).progress,
+        config=load(study="smoke"), prepared=SimpleNamespace(data_hash="da7a"), cache=tmp_path, progress=log.write
     )
     writer = study.claim()
     torn = tmp_path / "checkpoints" / f"{writer.run_id}.pt"

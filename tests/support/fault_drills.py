@@ -1,8 +1,8 @@
-"""Faults on purpose: a study of tiny deterministic points, disturbed, and what is left of it.
+"""Drills: a study of tiny deterministic points, the faults that disturb it, and the state of the study afterwards.
 
-A drill has workers at a study of its own while it does its harm; workers are started again, as a user would, until
-nothing is left to do; the ``Outcome`` tells what became of the points. Nothing is trained: the "trainer" is a law with
-noise by seed, so that the law that is fitted must be that of the undisturbed study to the last digit.
+A drill starts workers on a new study and disturbs them. Then workers are started again, as a user would do, until no
+point waits. The ``Outcome`` counts the points by their state. Nothing is trained: the trainer is a law with noise by
+seed, so that the fitted law must equal that of the undisturbed study to the last digit.
 """
 
 import math
@@ -25,8 +25,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from skillscale.cli.output import Output
-from skillscale.config.options import UserTrainerOptions
 from skillscale.errors import DivergedError, TrackingError
 from skillscale.execution import user_trainer, worker
 from skillscale.point import DesignPoint, Mix
@@ -34,6 +32,7 @@ from skillscale.record import RunRecord, RunState
 
 NAME, TRAINER, SKILLS = "drill", "law.py:train", ("code",)
 WORKERS = 3
+SHORT_TIMEOUT_S = 15.0  # of heartbeats: a busy machine lets them wait
 PREPARED = (
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.tracking",
@@ -46,24 +45,24 @@ PROCESSES.set_forkserver_preload([*PREPARED, "fault_drills"])
 
 
 def points() -> list[DesignPoint]:
-    """Twelve points over sizes and tokens: enough for a law."""
+    """Return twelve points over sizes and tokens, enough for a law."""
     mix = Mix({"code": 1.0})
     grid = [(N, D) for N in (10_000, 30_000, 90_000, 270_000) for D in (300_000, 2_000_000, 14_000_000)]
     return [DesignPoint(n_params=N, n_tokens=D, mix=mix, seed=seed) for seed, (N, D) in enumerate(grid)]
 
 
 def loss_of(n_params: int, n_tokens: int, seed: int) -> float:
-    """A Chinchilla law, with noise that the seed decides."""
+    """Return the loss by a Chinchilla law, with noise by seed."""
     truth = 1.7 + 400 * n_params**-0.34 + 410 * n_tokens**-0.28
     return truth * math.exp(0.003 * random.Random(seed).gauss(0, 1))
 
 
 @dataclass(kw_only=True)
 class Trainer:
-    """Stands in for the process of a user's trainer.
+    """A stand-in for the process of a user's trainer.
 
-    ``pause_s``: time of a run, s; ``nan_at``: seeds whose run diverges; ``stall_at``: those that stop this
-    process, until somebody wakes it up.
+    ``pause_s``: time of a run, s. ``nan_at``: seeds whose run diverges. ``stall_at``: seeds at which this process stops,
+    until another process wakes it up.
     """
 
     pause_s: float = 0.05
@@ -84,10 +83,10 @@ class Trainer:
 
 @dataclass(frozen=True, kw_only=True)
 class Orders:
-    """How a worker of a drill differs from others.
+    """The ways in which a worker of a drill differs from others.
 
-    ``skew_s``: its clock is ahead by, s; ``room``: bytes that it may add to any file, -1: no limit; ``host``: as which
-    machine it claims; ``config``: text that it keeps with each run as an artifact.
+    ``skew_s``: seconds by which its clock is ahead. ``room``: bytes that it may add to any file; -1: no limit. ``host``:
+    name of the machine in its claims. ``config``: text that it writes with each run as an artifact.
     """
 
     trainer: Trainer = field(default_factory=Trainer)
@@ -99,11 +98,11 @@ class Orders:
 
 
 def work(uri: str, folder: str, orders: Orders) -> None:
-    """The life of a worker process: our own loop and writer, with the trainer of the drill."""
+    """Run a worker process: the loop and the writer of skillscale, with the trainer of the drill."""
     log = Path(folder) / "log" / f"{os.getpid()}.txt"
-    with log.open("w") as told:
-        os.dup2(told.fileno(), 1)
-        os.dup2(told.fileno(), 2)
+    with log.open("w") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
         if orders.skew_s:
             true_time = time.time
             time.time = lambda: true_time() + orders.skew_s
@@ -113,10 +112,13 @@ def work(uri: str, folder: str, orders: Orders) -> None:
             size = Path(uri.removeprefix("sqlite:///")).stat().st_size + orders.room
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        asked = {"retry_failed": orders.retry_failed}
-        worker.work(
-            opened(uri, folder), lambda writer: _train(writer, orders), Output(answer=told, log=told).progress, **asked
-        )
+
+        def progress(text: str) -> None:
+            output.write(f"{text}\n")
+            output.flush()
+
+        study = opened(uri, folder)
+        worker.work(study, lambda writer: _train(writer, orders), progress, retry_failed=orders.retry_failed)
 
 
 def _train(writer: Any, orders: Orders) -> RunRecord:
@@ -133,10 +135,11 @@ def _train(writer: Any, orders: Orders) -> RunRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What is left of a study.
+    """The state of a study after a drill.
 
-    ``lost`` points are neither finished nor failed with a reason; ``doubled`` have two finished runs, or a number that
-    was written twice; ``running`` runs have nobody. ``starts``: workers that it took.
+    ``lost``: points that are neither finished nor failed with a reason. ``doubled``: points with two finished runs, or
+    with a number that was written twice. ``running``: runs that are RUNNING without an owner. ``starts``: workers that
+    were started.
     """
 
     points: int
@@ -151,7 +154,7 @@ class Outcome:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is lost, doubled or left running, and the law is that of the undisturbed study."""
+        """Whether no point is lost or doubled, no run is RUNNING, and the law is that of the undisturbed study."""
         return not (self.lost or self.doubled or self.running) and self.same_law
 
 
@@ -159,9 +162,9 @@ class Scene:
     """A study in a store, and the processes at it.
 
     Args:
-        folder: for a sqlite store, its artifacts, locks, and what the workers say.
-        uri: of another store.
-        chance: decides whom and when a drill harms.
+        folder: folder for a sqlite store, its artifacts, its queue, and the output of the workers.
+        uri: tracking URI of another store.
+        chance: random numbers that decide which worker a drill hits, and when.
     """
 
     def __init__(self, folder: Path, uri: str = "", *, chance: random.Random | None = None) -> None:
@@ -182,27 +185,27 @@ class Scene:
 
     def kill_one(self) -> None:
         """SIGKILL one of the living workers."""
-        if living := [one for one in self.crew if one.is_alive()]:
-            one = self.chance.choice(living)
-            one.kill()
-            one.join()
+        if living := [process for process in self.crew if process.is_alive()]:
+            process = self.chance.choice(living)
+            process.kill()
+            process.join()
 
     def wait(self, seconds: float = 300.0) -> None:
-        """Until all workers have ended."""
+        """Wait until all workers have ended."""
         until = time.monotonic() + seconds
-        for one in self.crew:
-            one.join(max(0.0, until - time.monotonic()))
-            assert not one.is_alive(), f"a worker did not end within {seconds:g} s: {self.logs()}"
+        for process in self.crew:
+            process.join(max(0.0, until - time.monotonic()))
+            assert not process.is_alive(), f"a worker did not end within {seconds:g} s: {self.logs()}"
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 300.0) -> None:
-        """Until something is so."""
+        """Wait until a condition holds."""
         until = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < until, f"{self.study.progress()} after {seconds:g} s: {self.logs()}"
             time.sleep(0.1)
 
     def answers(self) -> bool:
-        """Whether the store can be read."""
+        """Return whether the store can be read."""
         try:
             self.study.progress()
         except TrackingError:
@@ -210,31 +213,31 @@ class Scene:
         return True
 
     def wait_for_points(self, count: int) -> None:
-        """Until so many points are finished."""
+        """Wait until at least this number of points is finished."""
         self.wait_for(lambda: self.study.progress().finished >= count)
 
     def end(self, orders: Orders | None = None, *, rounds: int = 12) -> None:
-        """Start a worker again and again, as long as a point waits for one."""
+        """Start a worker again and again, as long as a point waits."""
         self.wait()
         for _ in range(rounds):
-            done = opened(self.uri, str(self.folder)).progress()  # by clocks far apart, one that looks on is late
+            done = opened(self.uri, str(self.folder)).progress()  # with clocks far apart, a long-lived reader is late
             if done.finished + done.failed == done.planned:
                 break
             self.start(1, orders)
             self.wait()
 
     def logs(self) -> str:
-        """The last words of every worker."""
+        """Return the end of every worker's output."""
         return "\n".join(f"{path.name}: {path.read_text()[-300:]}" for path in sorted(self.folder.glob("log/*.txt")))
 
     def outcome(self) -> Outcome:
-        """What a fresh look at the store shows."""
+        """Return the outcome as a new process sees it in the store."""
         study = opened(self.uri, str(self.folder))
         records, store = study.runs.records(), study._store
-        finished = Counter(one.point.key for one in records if one.state is RunState.FINISHED)
-        failed = {one.point.key for one in records if one.state is RunState.FAILED and one.reason} - finished.keys()
+        finished = Counter(run.point.key for run in records if run.state is RunState.FINISHED)
+        failed = {run.point.key for run in records if run.state is RunState.FAILED and run.reason} - finished.keys()
         planned = {point.key for point in study.points()}
-        again = [one for one in records if one.state is RunState.FINISHED and _is_written_twice(store, one.run_id)]
+        again = [run for run in records if run.state is RunState.FINISHED and _is_written_twice(store, run.run_id)]
         everything = store.search([study.experiment_id, study.study_experiment_id])
         return Outcome(
             points=len(planned), finished=len(finished), failed=len(failed),
@@ -245,17 +248,19 @@ class Scene:
         )  # fmt: skip
 
 
-def opened(uri: str, folder: str) -> Any:
-    """Open the study, with the queue that the folder's file ``storage`` names, if any."""
-    return _store(uri, folder).open_trainer_study(NAME, trainer=TRAINER, skills=SKILLS)
-
-
-def _store(uri: str, folder: str) -> Any:
+def opened(uri: str, folder: str, heartbeat_timeout_s: float | None = None) -> Any:
+    """Return the study as every process opens it, with the queue that the folder's file ``queue`` names, if any."""
     from skillscale.tracking import StudyStore
 
-    named = Path(folder) / "storage"
-    queue = named.read_text() if named.exists() else ""
-    return StudyStore.open(uri, cache=Path(folder) / "cache", queue=queue)
+    store = StudyStore.open(
+        uri, cache=Path(folder) / "cache", queue=_queue(folder), heartbeat_timeout_s=heartbeat_timeout_s
+    )
+    return store.open_trainer_study(NAME, trainer=TRAINER, skills=SKILLS)
+
+
+def _queue(folder: str) -> str:
+    file = Path(folder) / "queue"
+    return file.read_text() if file.exists() else ""
 
 
 def _is_written_twice(store: Any, run_id: str) -> bool:
@@ -263,13 +268,13 @@ def _is_written_twice(store: Any, run_id: str) -> bool:
 
 
 def law_of(records: list[RunRecord]) -> tuple[float, ...]:
-    """The law of the finished runs, in whatever order they ended."""
-    return _fitted({one.point.key: (one.point, one.skills["code"].loss) for one in records if one.skills})
+    """Return the law of the finished runs, whatever the order of their ends."""
+    return _fitted({run.point.key: (run.point, run.skills["code"].loss) for run in records if run.skills})
 
 
 @cache
 def undisturbed() -> tuple[float, ...]:
-    """The law of all points."""
+    """Return the law of all points."""
     return _fitted({point.key: (point, loss_of(point.n_params, point.n_tokens, point.seed)) for point in points()})
 
 
@@ -284,7 +289,7 @@ def _fitted(losses: Mapping[str, tuple[DesignPoint, float]]) -> tuple[float, ...
     return tuple(float(value) for value in fit_law(RunData(N=N, D=D, L=L), starts=4).theta)
 
 
-# Drills: each leaves workers at a study, or none; the caller has them end, and looks
+# Drills. A drill may return before its workers end: the caller waits for them, and looks
 
 
 def nothing(scene: Scene) -> None:
@@ -318,10 +323,11 @@ def worker_stopped(scene: Scene) -> None:
 
 
 def woken_late(scene: Scene) -> None:
-    """A worker of another machine hangs in a point, which is taken from it and finished; then it wakes up."""
+    """A worker of another machine hangs in a point, which others take over and finish; then it wakes up."""
+    scene.study = opened(scene.uri, str(scene.folder), SHORT_TIMEOUT_S)
     scene.start(1, Orders(trainer=Trainer(stall_at=(0,)), host="elsewhere"))
     scene.wait_for(lambda: _is_stopped(scene.crew[0].pid))
-    scene.study.close_stale(stale_after_s=0.0)
+    assert len(scene.study.close_stale()) == 1
     scene.start(WORKERS - 1)
     scene.wait_for_points(len(points()))
     os.kill(scene.crew[0].pid, signal.SIGCONT)
@@ -332,13 +338,14 @@ def _is_stopped(pid: int) -> bool:
 
 
 def machine_lost(scene: Scene) -> None:
-    """SIGKILL of a worker of another machine; nobody here can know, until its runs are reaped by their age."""
+    """SIGKILL of a worker of another machine; only its heartbeats show that it is gone."""
+    scene.study = opened(scene.uri, str(scene.folder), SHORT_TIMEOUT_S)
     scene.start(1, Orders(trainer=Trainer(stall_at=(1,)), host="elsewhere"))
     scene.wait_for(lambda: _is_stopped(scene.crew[0].pid))
     scene.kill_one()
     scene.start(1)
     scene.wait()
-    scene.study.close_stale(stale_after_s=0.0)
+    assert len(scene.study.close_stale()) == 1
 
 
 def disk_full(scene: Scene) -> None:
@@ -389,7 +396,7 @@ def nan_in_the_middle(scene: Scene) -> None:
     """Two runs diverge; they are reported, and tried once more on request."""
     scene.start(WORKERS, Orders(trainer=Trainer(nan_at=(3, 8))))
     scene.wait()
-    reasons = [one.reason for one in scene.study.runs.records() if one.state is RunState.FAILED]
+    reasons = [run.reason for run in scene.study.runs.records() if run.state is RunState.FAILED]
     assert reasons == ["diverged: loss is nan"] * 2, reasons
     scene.start(1, Orders(retry_failed=True))
 
@@ -417,14 +424,14 @@ def _drive(uri: str, folder: str) -> None:
     orders = Orders(trainer=Trainer(pause_s=0.2))
     context = multiprocessing.get_context("fork")
     crew = [context.Process(target=work, args=(uri, folder, orders)) for _ in range(WORKERS)]
-    for one in crew:
-        one.start()
-    for one in crew:
-        one.join()
+    for process in crew:
+        process.start()
+    for process in crew:
+        process.join()
 
 
 def trainer_hangs(scene: Scene) -> None:
-    """The function of a user's trainer never returns for one point; that is told, and tried once more on request."""
+    """The function of a user's trainer never returns for one point; the run fails, and is tried again on request."""
     file = scene.folder / "law.py"
     answer = "{'code': (loss_of(n_params, n_tokens, seed), .003)}"
     lines = ["import pathlib, sys, time", f"sys.path.insert(0, {str(Path(__file__).parent)!r})",
@@ -437,14 +444,18 @@ def trainer_hangs(scene: Scene) -> None:
         process.start()
         scene.crew.append(process)
         scene.wait(600.0)
-        reasons = [one.reason for one in scene.study.runs.records() if one.state is RunState.FAILED]
+        reasons = [run.reason for run in scene.study.runs.records() if run.state is RunState.FAILED]
         assert len(reasons) == 1, scene.logs()
         assert "no answer within" in reasons[0], reasons
 
 
 def _drive_trainer(uri: str, folder: str, retry: bool) -> None:
+    from skillscale.config.options import UserTrainerOptions
+    from skillscale.tracking import StudyStore
+
+    store = StudyStore.open(uri, cache=Path(folder) / "cache", queue=_queue(folder))
     options = UserTrainerOptions(trainer=f"{folder}/law.py:train", timeout_s=45.0)
-    user_trainer.train_with_user_trainer(_store(uri, folder), NAME, options, Output().progress, retry_failed=retry)
+    user_trainer.train_with_user_trainer(store, NAME, options, print, retry_failed=retry)
 
 
 def two_drivers(scene: Scene) -> None:
@@ -455,8 +466,8 @@ def two_drivers(scene: Scene) -> None:
 
 
 DRILLS: dict[str, Callable[[Scene], None]] = {
-    one.__name__: one
-    for one in (
+    drill.__name__: drill
+    for drill in (
         nothing, worker_killed, all_killed, worker_stopped, woken_late, machine_lost, disk_full, clocks_apart,
         database_locked, locked_for_long, artifacts_down, artifacts_down_for_a_minute, nan_in_the_middle, slow_machine,
         two_drivers, driver_killed, trainer_hangs,

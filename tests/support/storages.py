@@ -1,4 +1,4 @@
-"""Storages for a queue: those of one machine, and PostgreSQL where it is installed."""
+"""Storages for a queue: a journal, sqlite, and PostgreSQL where it is installed."""
 
 import os
 import shutil
@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-PASSWORD = "geheim-of-the-test"  # looked for in all that is written
+PASSWORD = "geheim-of-the-test"  # tests search for it in all that is written
 STORAGES = ["journal", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sqlite", "postgresql"))]
 
 
 @contextmanager
 def storage_of(kind: str, folder: Path) -> Iterator[str]:
-    """The address of an empty storage."""
+    """Give the address of an empty storage."""
     if kind == "postgresql":
         with postgresql() as server:
             yield server.database()
@@ -33,29 +33,29 @@ class Server:
         self.programs, self.folder, self.port = programs, folder, port
 
     def database(self) -> str:
-        """The address of a new database."""
+        """Return the address of a new database."""
         name = f"d{uuid.uuid4().hex}"
         words = [self.programs / "createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "skillscale", name]
         subprocess.run(words, check=True, env={**os.environ, "PGPASSWORD": PASSWORD})
         return f"postgresql+psycopg2://skillscale:{PASSWORD}@127.0.0.1:{self.port}/{name}"
 
     def control(self, *words: str) -> None:
-        """Start or stop it."""
+        """Start or stop the server."""
         done = _as_postgres([str(self.programs / "pg_ctl"), "-D", str(self.folder / "data"), "-w", *words])
         assert done.returncode == 0, done.stdout + done.stderr
 
     def start(self) -> None:
-        """Start it on its folder."""
+        """Start the server on its folder."""
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self.folder}"
         self.control("-o", options, "-l", str(self.folder / "log"), "start")
 
 
 @contextmanager
 def postgresql() -> Iterator[Server]:
-    """A server that runs, as a user who is not root; skips where none is installed."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    """Give a server that runs as a user who is not root; skip the test where none is installed."""
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
     on_path = shutil.which("initdb")
-    if not found and not on_path:
+    if not installed and not on_path:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     pytest.importorskip("psycopg2", reason="pip install -c constraints.txt -e '.[postgresql]'")
     with tempfile.TemporaryDirectory(prefix="skillscale-pg-") as place, socket.create_server(("127.0.0.1", 0)) as free:
@@ -65,7 +65,7 @@ def postgresql() -> Iterator[Server]:
         if os.geteuid() == 0:
             for path in (folder, secret):
                 shutil.chown(path, "postgres")
-        server = Server(found[-1] if found else Path(str(on_path)).parent, folder, port)
+        server = Server(installed[-1] if installed else Path(str(on_path)).parent, folder, port)
         made = _as_postgres(
             [str(server.programs / "initdb"), "-D", str(folder / "data"), "-U", "skillscale", "-A", "scram-sha-256",
              "-E", "UTF8", "--no-sync", f"--pwfile={secret}"]

@@ -236,11 +236,11 @@ def test_a_finished_point_whose_run_was_deleted_waits_again(opened, config):
 def test_a_worker_finds_the_settings_in_the_registry(opened, config):
     opened().open_study("one", config)
     registry = opened()
-    assert registry.kept_config("one") == config
+    assert registry.stored_config("one") == config
     registry.open_study("one", load(study="smoke", overrides={"train.threads": "3"}), keep=False)
-    assert registry.kept_config("one") == config
+    assert registry.stored_config("one") == config
     with pytest.raises(TrackingError, match="no study 'two'"):
-        registry.kept_config("two")
+        registry.stored_config("two")
 
 
 def test_points_are_chosen_by_one_at_a_time(opened, config):

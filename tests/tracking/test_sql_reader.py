@@ -107,15 +107,15 @@ def test_the_tables_are_read_where_the_schema_is_known_and_searched_where_not(st
     with monkeypatch.context() as known:
         known.setattr(type(store), "search", refused)
         assert sorted(run.info.run_id for run in store.read(experiments[0])) == sorted(before)
-    monkeypatch.setattr(tables_module, "KNOWN", ("another",))
+    monkeypatch.setattr(tables_module, "SUPPORTED", ("another",))
     monkeypatch.setattr(Tables, "pages", refused)
     assert [run.info.run_id for run in store.read(experiments[0])] == before
 
 
 def test_the_schema_of_this_mlflow_is_known(store):
-    """Fails on a newer MLflow: if the tests above pass with its schema in ``KNOWN``, add it there."""
+    """Fails on a newer MLflow: if the tests above pass with its schema in ``SUPPORTED``, add it there."""
     store, *_ = store
-    assert store._tables.is_known()
+    assert store._tables.is_supported()
 
 
 @pytest.mark.skipif(bool(URI), reason="PostgreSQL gathers them by itself")

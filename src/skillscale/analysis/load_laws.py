@@ -9,7 +9,7 @@ from typing import Any
 from skillscale.analysis.fit_laws import fit_laws
 from skillscale.config import LawConfig, StudyConfig
 from skillscale.errors import FitError, InputError
-from skillscale.formatting import did_you_mean
+from skillscale.formatting import JsonObject, did_you_mean
 from skillscale.laws.fit.request import UnfittedSkill
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.io.document import LawMetadata, read_document, read_metadata
@@ -53,7 +53,7 @@ class LoadedLaws:
         """Open the run that a plan is recorded in; None for laws of a file or of a table."""
         if self.runs is not None and self.runs.study is not None:
             return self.runs.study.analysis("plan")
-        return self.store.law_run(self.name, "plan") if self.store is not None else None
+        return self.store.open_law_run(self.name, "plan") if self.store is not None else None
 
 
 def fit_for_mix(
@@ -112,7 +112,7 @@ def load_laws(address: str, tracking: str, mix: str) -> LoadedLaws:
     )  # fmt: skip
 
 
-def load_document(address: str, tracking: str) -> tuple[dict[str, Any], str, StudyStore | None]:
+def load_document(address: str, tracking: str) -> tuple[JsonObject, str, StudyStore | None]:
     """Load the JSON document of laws that were fitted earlier.
 
     Returns:

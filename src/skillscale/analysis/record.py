@@ -29,7 +29,7 @@ def open_record(runs: LoadedRuns, register: str, tracking: str) -> AnalysisWrite
     """
     if runs.study is not None:
         return runs.study.analysis("fit")
-    return StudyStore.open(tracking).law_run(register) if register else None
+    return StudyStore.open(tracking).open_law_run(register) if register else None
 
 
 def log_results(run: AnalysisWriter, results: FitResults, runs: LoadedRuns) -> None:

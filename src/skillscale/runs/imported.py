@@ -66,9 +66,9 @@ def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, conv
     if not finished:
         statuses = ", ".join(sorted({run.status for run in runs})) or "it has no runs"
         raise InputError(f"no run of {place} is FINISHED ({statuses}); only finished runs are imported")
-    keys = list(dict.fromkeys(key for run in finished for key in run.told))
+    keys = list(dict.fromkeys(key for run in finished for key in run.fields))
     full_names = {column: _find_key(column, keys, place) for _, column in columns.key_columns()}
-    cells = {name: [_cell_value(run.told.get(key)) for run in finished] for name, key in full_names.items() if key}
+    cells = {name: [_cell_value(run.fields.get(key)) for run in finished] for name, key in full_names.items() if key}
     # The other names are for the message on a missing one
     frame = pd.DataFrame({**dict.fromkeys(keys), **cells}, index=range(len(finished)))
     labels = [run.run_id for run in finished]
@@ -87,7 +87,7 @@ def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, conv
 def _name_nan_losses(run: ExcludedRun, runs: Mapping[str, ExternalRun], full: Mapping[str, str]) -> ExcludedRun:
     """Return an excluded loss with its reason: logged as NaN, or not logged. A table of numbers has NaN for both."""
     external = runs.get(run.run_id.partition(" ")[0])  # a run of several rows is named after it
-    value = external.told.get(full.get(run.skill, "")) if external and run.skill else None
+    value = external.fields.get(full.get(run.skill, "")) if external and run.skill else None
     is_nan = isinstance(value, float) and math.isnan(value)
     return replace(run, reason="loss is NaN") if is_nan else run
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from skillscale.config.options import ImportOptions
 from skillscale.errors import InputError
-from skillscale.formatting import to_plain
+from skillscale.formatting import JsonObject, to_plain
 from skillscale.laws.results import describe_exclusions
 from skillscale.point import DesignPoint, Mix, digest
 from skillscale.record import Measurement
@@ -63,7 +63,7 @@ class Imported:
         lines += [f"  {line}" for line in describe_exclusions(table.excluded, _SHOWN, self.foreign.names)]
         return "\n".join(lines)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Return the values for ``--json``."""
         table = self.foreign.table
         return {
@@ -114,7 +114,7 @@ def _read(options: ImportOptions, columns: ColumnMap, store: StudyStore) -> Fore
     name = f"experiment {experiment} of {other.place}"
     table = table_from_tracking(runs, columns, convention=options.n_convention, place=name)
     source = import_source(name, digest([[run.run_id, run.status] for run in runs]), table, columns)
-    names = {run.run_id: str(run.told["run_name"]) for run in runs if run.told.get("run_name")}
+    names = {run.run_id: str(run.fields["run_name"]) for run in runs if run.fields.get("run_name")}
     return ForeignTable(table=table, source=source, names=names)
 
 

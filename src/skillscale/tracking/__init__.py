@@ -1,8 +1,8 @@
-"""The only home of mlflow: open a study, share out its points, log a run, read the records back typed.
+"""The only home of MLflow: open a study, share out its points, log a run, read the records back.
 
-In order: ``StudyStore.open``, ``open_study``, ``add_points``; each worker then loops over ``claim``, and writes to the
-``RunWriter`` it gets until there is none; ``records`` reads all of it back. Runs that were made elsewhere go into a
-study of their own by ``open_imports``.
+In order: ``StudyStore.open``, ``open_study``, ``add_points``. Each worker then loops over ``claim`` until it returns
+None, and writes to the ``RunWriter`` that it returns. ``study.runs`` reads the runs back as records, and ``study.notes``
+holds what commands keep with a study. Runs that were made elsewhere go into another study by ``open_imports``.
 """
 
 from skillscale.tracking.imports import ExternalRun, ImportCount, ImportedRun, ImportedStudy, ImportSource

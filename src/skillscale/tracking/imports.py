@@ -1,7 +1,7 @@
-"""Runs that were made elsewhere: written once each into a study of their own, and the runs of any experiment, read.
+"""Imported runs: runs of others, written once each into a separate study; and the runs of any experiment, read.
 
-An imported run is named by its content, so that the same command after a stop, or a day later, adds what is missing and
-nothing else. What was read exactly goes along as text: MLflow shows a design point, whose numbers are whole.
+The content of an imported run is its name, so that the same command adds the missing runs alone, after a stop or a day
+later. The exact numbers are written as text as well: MLflow shows a design point, whose numbers are whole.
 """
 
 import json
@@ -30,9 +30,9 @@ _NOTE = "mlflow.note.content"
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedRun:
-    """A run to write: what MLflow shows of it, and what was read exactly.
+    """A run to write: the values that MLflow shows, and the exact ones.
 
-    ``budget``: nominal C in FLOP; ``exact``: JSON text, read back as it is; ``content``: names the run by its content.
+    ``budget``: nominal C in FLOP. ``exact``: JSON text, which is read back unchanged. ``content``: digest of the content.
     """
 
     name: str
@@ -45,7 +45,7 @@ class ImportedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportSource:
-    """Where imported runs come from: a name, the digest of all that was read, and what it holds as JSON text."""
+    """A source of imported runs: its name, the digest of its content, and its description as JSON text."""
 
     name: str
     content: str
@@ -54,7 +54,7 @@ class ImportSource:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportCount:
-    """What became of the runs to import."""
+    """Numbers of runs to import: new ones, and those that were there."""
 
     new: int
     there: int
@@ -64,12 +64,12 @@ class ImportCount:
 class ExternalRun:
     """A run of any experiment.
 
-    ``told`` by ``params.NAME``, ``metrics.NAME`` (the last value), ``tags.NAME``, ``run_id`` and ``run_name``.
+    ``fields``: by ``params.NAME``, ``metrics.NAME`` (the last value), ``tags.NAME``, ``run_id`` and ``run_name``.
     """
 
     run_id: str
     status: str
-    told: Mapping[str, str | float]
+    fields: Mapping[str, str | float]
 
 
 class ImportedStudy:
@@ -80,66 +80,68 @@ class ImportedStudy:
         self._store = store
 
     def sources(self) -> list[ImportSource]:
-        """Where the runs come from, in the order of their import."""
+        """Return the sources of the runs, in the order of their import."""
         tags = self._store.run(self.study.plan_id).data.tags
-        found = [json.loads(text) for text in unpack(tags, _SOURCE)]
+        sources = [json.loads(text) for text in unpack(tags, _SOURCE)]
         return [
             ImportSource(
-                name=one["name"],
-                content=one["content"],
-                described=self._store.read_text(self.study.plan_id, one["described"]),
+                name=source["name"],
+                content=source["content"],
+                described=self._store.read_text(self.study.plan_id, source["described"]),
             )
-            for one in found
+            for source in sources
         ]
 
     def add_source(self, source: ImportSource) -> None:
-        """Keep a source with the plan, once."""
+        """Write a source to the plan, once."""
         with self._store.locked():
             tags = self._store.run(self.study.plan_id).data.tags
-            found = unpack(tags, _SOURCE)
-            if source.content in {json.loads(text)["content"] for text in found}:
+            texts = unpack(tags, _SOURCE)
+            if source.content in {json.loads(text)["content"] for text in texts}:
                 return
             # The text first: a tag whose text is not there yet would make the study unreadable
             name = f"sources/{source.content}.json"
             self._store.write_text(self.study.plan_id, source.described, name)
             text = json.dumps({"name": source.name, "content": source.content, "described": name})
-            self._store.write(self.study.plan_id, RunUpdate(tags={f"{TAG}{_SOURCE}.{len(found):04d}": text}))
+            self._store.write(self.study.plan_id, RunUpdate(tags={f"{TAG}{_SOURCE}.{len(texts):04d}": text}))
 
     def add(self, runs: Sequence[ImportedRun], progress: Callable[[int, int], None]) -> ImportCount:
-        """Write the runs that are not there yet, each finished.
+        """Write the runs that the study does not have, as finished.
 
         Args:
-            runs: with different contents.
-            progress: told how many of the new ones are written, and how many there are.
+            runs: runs with different contents.
+            progress: receiver of the number of new runs that are written, and of all new runs.
 
         Raises:
-            TrackingError: the store failed, or another process imports into this study.
+            TrackingError: the store failed, or another process is importing into this study.
         """
-        with self._store.alone(f"importing into study {self.study.name!r}"):
-            begun = {tag(run, "content"): run for run in self._runs()}
-            finished = {content for content, run in begun.items() if run.info.status == "FINISHED"}
+        with self._store.exclusive(f"importing into study {self.study.name!r}"):
+            present = {tag(run, "content"): run for run in self._runs()}
+            finished = {content for content, run in present.items() if run.info.status == "FINISHED"}
             new = [run for run in runs if run.content not in finished]
             for at, run in enumerate(new, 1):
-                self._write(run, begun.get(run.content))
+                self._write(run, present.get(run.content))
                 progress(at, len(new))
         return ImportCount(new=len(new), there=len(runs) - len(new))
 
     def exact(self) -> list[tuple[str, str]]:
-        """Content and exact text of every imported run, each content once, in order of writing."""
+        """Return content and exact text of every imported run in order of writing, each content once."""
         finished = [run for run in self._runs() if run.info.status == "FINISHED"]
         return list({tag(run, "content"): "".join(unpack(run.data.tags, "exact")) for run in finished}.items())
 
     def _runs(self) -> "list[Run | Row]":
         return list(self._store.read(self.study.experiment_id, RunFilter(kind="point")))
 
-    def _write(self, run: ImportedRun, begun: "Run | Row | None") -> None:
-        """One run, in a new MLflow run or in that of a process that was stopped."""
+    def _write(self, run: ImportedRun, unfinished: "Run | Row | None") -> None:
+        """Write a run, in a new MLflow run or in that of a process that was stopped."""
         record = RunRecord(
             run_id="", study=self.study.name, state=RunState.FINISHED, reason="", point=run.point, skills=run.skills
         )
-        run_id = self._create(run) if begun is None else begun.info.run_id
-        written = {} if begun is None else begun.data.metrics  # a metric written twice would show as two values
-        tags = {} if begun is None else {f"{TAG}state": str(RunState.FINISHED), f"{TAG}reason": ""}
+        run_id = self._create(run) if unfinished is None else unfinished.info.run_id
+        written = (
+            {} if unfinished is None else unfinished.data.metrics
+        )  # a metric written twice would show as two values
+        tags = {} if unfinished is None else {f"{TAG}state": str(RunState.FINISHED), f"{TAG}reason": ""}
         at = now_ms()
         metrics = tuple((key, value, at, 0) for key, value in as_metrics(record).items() if key not in written)
         self._store.write(run_id, RunUpdate(metrics=metrics, params=as_params(record), tags=tags))
@@ -162,18 +164,18 @@ class ImportedStudy:
         )
 
 
-# A database of MLflow's keeps infinity so
+# MLflow's databases store infinity so
 _STORED_INFINITY = (sys.float_info.max, -sys.float_info.max)
 
 
 def external_run(run: "Run | Row") -> ExternalRun:
-    """Params, metrics and tags of a run under one kind of key."""
-    told: dict[str, str | float] = {"run_id": run.info.run_id, "run_name": run.info.run_name or ""}
+    """Return params, metrics and tags of a run under one kind of key."""
+    values: dict[str, str | float] = {"run_id": run.info.run_id, "run_name": run.info.run_name or ""}
     for kind in ("params", "metrics", "tags"):
-        told |= {sys.intern(f"{kind}.{name}"): value for name, value in getattr(run.data, kind).items()}
-    for name in [name for name, value in told.items() if value in _STORED_INFINITY]:
-        told[name] = math.copysign(math.inf, float(told[name]))
-    return ExternalRun(run_id=run.info.run_id, status=run.info.status, told=told)
+        values |= {sys.intern(f"{kind}.{name}"): value for name, value in getattr(run.data, kind).items()}
+    for name in [name for name, value in values.items() if value in _STORED_INFINITY]:
+        values[name] = math.copysign(math.inf, float(values[name]))
+    return ExternalRun(run_id=run.info.run_id, status=run.info.status, fields=values)
 
 
 def _note(run: ImportedRun) -> str:

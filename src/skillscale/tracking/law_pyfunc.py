@@ -1,7 +1,7 @@
 """A registered law as MLflow loads it: ``mlflow.pyfunc.load_model("models:/NAME/1").predict(frame)``.
 
-MLflow runs this file by itself ("models from code"), beside a copy of this package, so that whoever loads the law needs
-numpy, scipy and pandas, and no installation of ours. A frame has the columns ``n_params`` and ``n_tokens``, may have
+MLflow runs this file alone ("models from code"), with a copy of this package. To load the law one needs numpy, scipy and
+pandas, and no installation of skillscale. A frame has the columns ``n_params`` and ``n_tokens``, may have
 ``skill`` (all skills without it) and a column ``mix/CATEGORY`` a category (the mean mix of the runs without them).
 ``lo`` and ``hi`` are the interval of the law, the mean of many runs; ``new_lo`` and ``new_hi`` that of one more run.
 """
@@ -24,38 +24,38 @@ class LawModel(PythonModel):
     """Losses and their intervals from N, D and the mix."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the laws; a document of another schema is refused with the cure."""
+        """Read the laws; refuse a document of another schema."""
         path = Path(context.artifacts["law"])
         self.laws = read_document(json.loads(path.read_text(encoding="utf-8")), source="this registered model")
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """One row a row and skill: skill, n_params, n_tokens; loss, lo, hi, new_lo, new_hi (nats per token)."""
+        """Return one row for each row and skill: skill, n_params, n_tokens; loss, lo, hi, new_lo, new_hi, nats per token."""
         del context, params
         missing = [name for name in COLUMNS if name not in model_input.columns]
         if missing:
-            raise InputError(f"the frame lacks {', '.join(missing)}; it has {', '.join(map(str, model_input.columns))}")
-        asked = model_input["skill"] if "skill" in model_input.columns else None
-        unknown = sorted(set(asked) - set(self.laws)) if asked is not None else []
+            raise InputError(f"the frame lacks {', '.join(missing)}. It has {', '.join(map(str, model_input.columns))}")
+        skills = model_input["skill"] if "skill" in model_input.columns else None
+        unknown = sorted(set(skills) - set(self.laws)) if skills is not None else []
         if unknown:
-            raise InputError(f"there is no law of {', '.join(unknown)}; there are {', '.join(self.laws)}")
+            raise InputError(f"there is no law of {', '.join(unknown)}. There are {', '.join(self.laws)}")
         parts = [
-            _told(law, model_input if asked is None else model_input[asked == name])
+            _predict(law, model_input if skills is None else model_input[skills == name])
             for name, law in self.laws.items()
-            if asked is None or (asked == name).any()
+            if skills is None or (skills == name).any()
         ]
         return pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
 
 
-def _told(law: SavedLaw, rows: pd.DataFrame) -> pd.DataFrame:
+def _predict(law: SavedLaw, rows: pd.DataFrame) -> pd.DataFrame:
     shares = [f"mix/{name}" for name in law.categories]
     lacking = [name for name in shares if name not in rows.columns]
     if lacking and len(lacking) < len(shares):
         raise InputError(f"give a share of every category or of none, but {', '.join(lacking)} is missing")
     h = None if lacking or not shares else rows[shares].to_numpy(dtype=float)
     N, D = (rows[name].to_numpy(dtype=float) for name in COLUMNS)
-    told = law.loss(N, D, h)
-    ends = {"lo": told.lo, "hi": told.hi, "new_lo": told.new_lo, "new_hi": told.new_hi}
-    columns: dict[str, Any] = {"skill": law.skill, "n_params": N, "n_tokens": D, "loss": told.value, **ends}
+    loss = law.loss(N, D, h)
+    ends = {"lo": loss.lo, "hi": loss.hi, "new_lo": loss.new_lo, "new_hi": loss.new_hi}
+    columns: dict[str, Any] = {"skill": law.skill, "n_params": N, "n_tokens": D, "loss": loss.value, **ends}
     return pd.DataFrame(columns, index=rows.index)
 
 

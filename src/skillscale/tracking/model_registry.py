@@ -1,4 +1,4 @@
-"""The law in the model registry: a pyfunc made from code, with its document as the one artifact."""
+"""The law in the model registry: a pyfunc from code, whose only artifact is the document of the law."""
 
 import json
 import math
@@ -17,8 +17,8 @@ from skillscale.tracking.store import Store
 
 _NEEDS = ("numpy", "scipy", "pandas")
 _FOLDER = "law"
-_ASKED = ("n_params", "n_tokens")
-_TOLD = (*_ASKED, "loss", "lo", "hi", "new_lo", "new_hi")
+_INPUTS = ("n_params", "n_tokens")
+_OUTPUTS = (*_INPUTS, "loss", "lo", "hi", "new_lo", "new_hi")
 _ADDRESS = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))")
 CHAMPION = "champion"  # the alias of the newest version
 
@@ -26,22 +26,24 @@ CHAMPION = "champion"  # the alias of the newest version
 def register_law(
     store: Store, run_id: str, name: str, document: str, *, note: str, tags: Mapping[str, str] | None = None
 ) -> str:
-    """Save the law with a run and register it as the champion; returns its address, ``models:/NAME/VERSION``.
+    """Save the law with a run, register it as the champion, and return its address, ``models:/NAME/VERSION``.
 
     Args:
-        store: of the run.
-        run_id: the run that fitted it.
-        name: of the registered model; every call makes a new version.
+        store: store of the run.
+        run_id: id of the run that fitted the law.
+        name: name of the registered model; every call makes a new version.
         document: the fitted laws as JSON text.
         note: markdown for the UI.
-        tags: of the version.
+        tags: tags of the version.
 
     Raises:
         TrackingError: the store failed, or takes no models.
         FitError: there is no law in the document.
     """
     if not json.loads(document)["skills"]:
-        raise FitError(f"no law could be fitted, so that there is none to register as {name}; mend what was refused")
+        raise FitError(
+            f"no law could be fitted, so there is none to register as {name}. The lines above say what the fits refused"
+        )
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
@@ -65,39 +67,41 @@ def register_law(
 
 
 def registered_law(store: Store, address: str) -> str:
-    """The document of a registered law as JSON text, by ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
+    """Return the document of a registered law as JSON text, by ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
 
     Raises:
         InputError: the address can't be read.
-        TrackingError: the store has no such model, or it is no law of ours.
+        TrackingError: the store has no such model, or it is no law of skillscale.
     """
-    found = _ADDRESS.fullmatch(address)
-    if not found:
-        raise InputError(f"{address!r} names no registered law; write models:/NAME@champion, or models:/NAME/VERSION")
+    match = _ADDRESS.fullmatch(address)
+    if not match:
+        raise InputError(f"{address!r} names no registered law. Write models:/NAME@champion, or models:/NAME/VERSION")
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
-    client, (name, alias, version) = MlflowClient(store.uri), found.groups()
+    client, (name, alias, version) = MlflowClient(store.uri), match.groups()
     with tempfile.TemporaryDirectory() as folder, reaching(store.uri):
         try:
-            one = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
-            file = client.download_artifacts(one.run_id or "", f"{_FOLDER}/artifacts/law.json", folder)
+            model = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
+            file = client.download_artifacts(model.run_id or "", f"{_FOLDER}/artifacts/law.json", folder)
         except (MlflowException, OSError) as error:
             why = getattr(error, "message", str(error))
-            raise TrackingError(f"there is no law {address} to read: {why}; `fit --register NAME` makes one") from error
+            raise TrackingError(
+                f"there is no law {address} to read: {why}. `skillscale fit --register NAME` makes one"
+            ) from error
         return Path(file).read_text(encoding="utf-8")
 
 
 def _save(folder: Path, saved: Path, document: str) -> None:
-    """Write the model with a copy of the package, so that it loads where we are not installed.
+    """Write the model with a copy of the package, so that it loads without an installation of skillscale.
 
-    The whole of it: whoever loads the model finds the copy before a package that is installed.
+    The copy is complete, because Python finds it before an installed package.
     """
     package, text = Path(skillscale.__file__).parent, folder / "law.json"
     text.write_text(document, encoding="utf-8")
-    needs = [f"{one}=={metadata.version(one)}" for one in _NEEDS]
+    needs = [f"{name}=={metadata.version(name)}" for name in _NEEDS]
     with warnings.catch_warnings():
-        # About type hints of MLflow's own, and what its check of the example does with pandas 3
+        # About MLflow's own type hints, and about what its check of the example does with pandas 3
         warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         import mlflow.pyfunc
@@ -110,30 +114,30 @@ def _save(folder: Path, saved: Path, document: str) -> None:
 
 
 def _example(document: str) -> Any:
-    """A frame with one question: the centre of the runs, at their mean mix."""
+    """Return a frame with one row: the centre of the runs, at their mean mix."""
     import pandas as pd
 
     laws = list(json.loads(document)["skills"].values())
     shares = {f"mix/{name}": share for law in laws for name, share in law["mix"].items()}
     sizes = (float(f"{math.exp(laws[0][centre]):.3g}") for centre in ("x0", "y0"))
-    return pd.DataFrame([dict(zip(_ASKED, sizes, strict=True)) | shares])
+    return pd.DataFrame([dict(zip(_INPUTS, sizes, strict=True)) | shares])
 
 
 def _categories(law: dict[str, Any]) -> tuple[str, ...]:
-    """Of the mix that a skill's predictions depend on: the law's own, or those of its mix effects or rivals."""
+    """Return the categories of the mix on which a skill's predictions depend, by its law, mix effects or rival laws."""
     parts = (law, law.get("effects") or {}, *(law.get("rivals") or ()))
     return tuple(category for part in parts for category in part.get("categories") or ())
 
 
 def _signature(document: str) -> Any:
-    """N and D are needed; the skill and the shares of the mix may be left out."""
+    """Return the signature: N and D are required, the skill and the shares of the mix are optional."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
     laws = json.loads(document)["skills"].values()
     shares = sorted({f"mix/{category}" for law in laws for category in _categories(law)})
-    inputs: list[Any] = [ColSpec("double", one) for one in _ASKED]
+    inputs: list[Any] = [ColSpec("double", name) for name in _INPUTS]
     inputs += [ColSpec("string", "skill", required=False)]
     inputs += [ColSpec("double", share, required=False) for share in shares]
-    told: list[Any] = [ColSpec("string", "skill"), *(ColSpec("double", one) for one in _TOLD)]
-    return ModelSignature(inputs=Schema(inputs), outputs=Schema(told))
+    outputs: list[Any] = [ColSpec("string", "skill"), *(ColSpec("double", name) for name in _OUTPUTS)]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))

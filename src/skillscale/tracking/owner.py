@@ -1,4 +1,4 @@
-"""Who holds a run: a process named so that neither a recycled number nor a reboot passes for it."""
+"""The owner of a run: a process, with a name that neither a recycled process id nor a reboot can repeat."""
 
 import os
 import socket
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def current_owner() -> str:
-    """``host:pid:start`` of this process."""
+    """Return ``host:pid:start`` of this process."""
     pid = os.getpid()
     return f"{socket.gethostname()}:{pid}:{_start(pid)}"
 
 
 def is_alive(owner: str) -> bool | None:
-    """Whether the owner still runs; None where that can't be known (another host, no owner)."""
+    """Return whether the owner is alive; None if that can't be known (another host, no owner)."""
     host, _, rest = owner.rpartition(":")[0].rpartition(":")
     start = owner.rpartition(":")[2]
     if not host or host != socket.gethostname() or not rest.isdigit():
@@ -25,12 +25,12 @@ def is_alive(owner: str) -> bool | None:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # it lives, under another user
+        pass  # it is alive, under another user
     return _start(int(rest)) == start
 
 
 def _start(pid: int) -> str:
-    """Start of a process in clock ticks since boot, and the boot, on Linux; ``0`` elsewhere and for zombies' heirs."""
+    """Return the start of a process in clock ticks since boot, and the boot; ``0`` where /proc does not say it."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()

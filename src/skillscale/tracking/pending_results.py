@@ -1,4 +1,4 @@
-"""Results that the store would not take, kept in files until it does."""
+"""Results that the store did not take, in files until it takes them."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PendingResult:
-    """The last words of a run: its status and all that was still to be written."""
+    """The end of a run: its status and all that was still to be written."""
 
     run_id: str
     attempt: int
@@ -24,52 +24,52 @@ class PendingResult:
     batch: RunUpdate
 
 
-def store_pending(store: Store, ending: PendingResult) -> Path:
-    """Write an ending to the spool of this store.
+def store_pending(store: Store, result: PendingResult) -> Path:
+    """Write a pending result to a file, and return its path.
 
     Raises:
-        TrackingError: that fails too.
+        TrackingError: the file can't be written either.
     """
-    path = _folder(store) / f"{ending.run_id}.json"
+    path = _folder(store) / f"{result.run_id}.json"
     part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(asdict(ending)), encoding="utf-8")
+        part.write_text(json.dumps(asdict(result)), encoding="utf-8")
         part.replace(path)
     except OSError as error:
         raise TrackingError(
-            f"the results of run {ending.run_id} could be written neither to {store.place} nor to {path}: {error}; "
-            "free some disk, then start again: the point is trained anew from its last checkpoint"
+            f"the results of run {result.run_id} could be written neither to {store.place} nor to {path}: {error}; "
+            "free some disk, then start again: the point goes on from its last checkpoint"
         ) from error
     return path
 
 
-def pending_results(store: Store) -> bool:
-    """Whether anything is kept for this store."""
+def has_pending(store: Store) -> bool:
+    """Return whether there are pending results for this store."""
     return any(_folder(store).glob("*.json"))
 
 
 def flush_pending(store: Store) -> list[str]:
-    """Write every kept ending of this store; return the runs that were closed.
+    """Write every pending result to this store; return the ids of the runs that were closed.
 
-    An ending is dropped if its run is gone, is finished, or is being trained again.
+    A pending result is dropped if its run is gone, is finished, or is being trained again.
     """
-    done = []
+    closed = []
     for path in sorted(_folder(store).glob("*.json")):
-        ending = _read(path)
-        run = store.find_run(ending.run_id)
-        if run is not None and run.info.lifecycle_stage == "active" and _is_open(run, ending):
-            store.write(ending.run_id, ending.batch)
-            store.set_status(ending.run_id, ending.status)
-            done.append(ending.run_id)
+        result = _read(path)
+        run = store.find_run(result.run_id)
+        if run is not None and run.info.lifecycle_stage == "active" and _is_open(run, result):
+            store.write(result.run_id, result.batch)
+            store.set_status(result.run_id, result.status)
+            closed.append(result.run_id)
         path.unlink(missing_ok=True)
-    return done
+    return closed
 
 
-def _is_open(run: "Run", ending: PendingResult) -> bool:
+def _is_open(run: "Run", result: PendingResult) -> bool:
     status = run.info.status
-    taken_again = tag(run, "attempt") != str(ending.attempt) and is_alive(tag(run, "owner")) is not False
-    return status != "FINISHED" and not (status == "RUNNING" and taken_again)
+    is_taken_again = tag(run, "attempt") != str(result.attempt) and is_alive(tag(run, "owner")) is not False
+    return status != "FINISHED" and not (status == "RUNNING" and is_taken_again)
 
 
 def _read(path: Path) -> PendingResult:
@@ -77,11 +77,13 @@ def _read(path: Path) -> PendingResult:
         plain = json.loads(path.read_text(encoding="utf-8"))
         batch = plain["batch"]
         metrics = tuple((str(key), float(value), int(at), int(step)) for key, value, at, step in batch["metrics"])
-        kept = RunUpdate(metrics=metrics, params=batch["params"], tags=batch["tags"])
-        return PendingResult(run_id=plain["run_id"], attempt=int(plain["attempt"]), status=plain["status"], batch=kept)
+        update = RunUpdate(metrics=metrics, params=batch["params"], tags=batch["tags"])
+        return PendingResult(
+            run_id=plain["run_id"], attempt=int(plain["attempt"]), status=plain["status"], batch=update
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrackingError(
-            f"{path} holds no results that can be read ({error}); move it away, then start again"
+            f"{path} holds no results that can be read ({error}). Move it away, then start again"
         ) from error
 
 

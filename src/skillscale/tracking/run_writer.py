@@ -1,4 +1,4 @@
-"""Writing runs: one training run as it goes, and the runs that hold fits, reports and tuning."""
+"""Writers of runs: a training run during its training, and the runs of fits, reports and tuning."""
 
 import json
 import logging
@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A point that this process alone works on: its run, how often it was begun and lost, why it was chosen."""
+    """A point that this process alone trains: its run, its number of attempts and deaths, the sampler's reason."""
 
     run_id: str
     study: str
@@ -62,9 +62,9 @@ class Claim:
 class RunWriter:
     """The run of a claimed point. As a context manager it leaves no run RUNNING behind.
 
-    In order: ``begin`` (what is known before training), ``curve`` as it trains, and one of ``finish``, ``fail``
-    and ``kill``. Leaving the block by what comes from outside (Ctrl-C, ``SystemExit``, the disk, memory, the store)
-    kills the run, by another exception fails it, and the exception goes on; a killed run can be claimed again.
+    In order: ``begin`` before training, ``curve`` during it, and one of ``finish``, ``fail`` and ``kill``. An exception
+    from outside (Ctrl-C, ``SystemExit``, the disk, memory, the store) kills the run; another exception fails it. The
+    exception goes on. A killed run can be claimed again.
 
     ``lease``: the hold on the point. A writer that has lost it writes nothing more.
     """
@@ -87,7 +87,7 @@ class RunWriter:
         self._config_yaml = ""
         self.logged_tokens = 0
         if claim.attempt > 1:
-            self._recall()
+            self._read_back()
 
     @property
     def run_id(self) -> str:
@@ -133,13 +133,13 @@ class RunWriter:
         config_yaml: str = "",
         data: Iterable[DataSet] = (),
     ) -> None:
-        """Write what is known before training: params, sizes as metrics, settings, data sets.
+        """Write the record before training: params, sizes as metrics, settings, data sets.
 
-        Of a run that somebody else's trainer makes, the point is all that is known. The run of a ``checkpoint`` that
-        was trained elsewhere takes its name.
+        The run of a user's trainer has its point alone. The run of a ``checkpoint`` that was trained elsewhere takes its
+        name.
 
         Raises:
-            TrackingError: not written; or the run was begun earlier with other values, which a resumed run can't mix.
+            TrackingError: the store failed, or a resumed run was begun with other values.
         """
         self._record = replace(
             self._record, size=size, optimizer_plan=optimizer_plan, provenance=provenance, checkpoint=checkpoint
@@ -149,7 +149,7 @@ class RunWriter:
             if key in params and params[key] != stored and key != "code_version":
                 raise TrackingError(
                     f"run {self.run_id} of point {self.point.key} was begun with {key}={stored}, and would go on with "
-                    f"{params[key]}; delete that run in the MLflow UI, or give the study another name"
+                    f"{params[key]}. Delete that run in the MLflow UI, or give the study another name"
                 )
         tags = {"mlflow.note.content": self._note()}
         if checkpoint is not None:
@@ -162,24 +162,24 @@ class RunWriter:
         if config_yaml and not self._has_inputs:
             self._store.write_inputs(self.run_id, data)
             self._config_yaml = config_yaml
-            self._keep_config()
+            self._write_config()
 
     def keep_alive(self) -> bool:
-        """A sign of the work; False once the point was given to another, and all that is left is to stop."""
+        """Record a sign of progress; return False if another process got the point, so that this one has to stop."""
         self._lease.keep_alive()
         return not self._lease.is_lost
 
     def check_lease(self) -> None:
-        """Make sure that the point is still held, as far as is known here.
+        """Make sure that this process holds the point, as far as it has noticed.
 
         Raises:
-            LeaseLostError: it was given to another; the run is theirs.
+            LeaseLostError: another process got the point and its run.
         """
         if self._lease.is_lost:
             self._lease.check()
 
     def curve(self, tokens: int, loss: float) -> None:
-        """Add to the loss curve; written now and then. What a resumed run repeats is left out."""
+        """Add to the loss curve, which is written now and then. A resumed run skips what it repeats."""
         if tokens <= self.logged_tokens or not math.isfinite(loss):
             return
         self.logged_tokens = tokens
@@ -200,7 +200,7 @@ class RunWriter:
         """Write the results and close the run as finished.
 
         Raises:
-            TrackingError: the store failed; the results are then kept in a file, and go in when a study is next opened.
+            TrackingError: the store failed. A file keeps the results until a study is next opened.
         """
         self._record = replace(
             self._record,
@@ -214,11 +214,11 @@ class RunWriter:
         return self._end(RunState.FINISHED, "")
 
     def fail(self, reason: str) -> RunRecord:
-        """Close the run as failed: it diverged, or an error; not tried again unless asked."""
+        """Close the run as failed: it diverged, or raised an error. It is tried again only on request."""
         return self._end(RunState.FAILED, reason)
 
     def kill(self, reason: str) -> RunRecord:
-        """Close the run as killed: stopped from outside, to be claimed again."""
+        """Close the run as killed: it was stopped from outside, and can be claimed again."""
         return self._end(RunState.KILLED, reason)
 
     def _end(self, state: RunState, reason: str) -> RunRecord:
@@ -227,24 +227,24 @@ class RunWriter:
         batch = RunUpdate(metrics=(*self._curve, *self._numbers()), tags=tags)
         self._ended = True
         self._lease.check()
-        ending = PendingResult(run_id=self.run_id, attempt=self.claim.attempt, status=state.name, batch=batch)
+        pending = PendingResult(run_id=self.run_id, attempt=self.claim.attempt, status=state.name, batch=batch)
         try:
-            self._refuse_other(self._store.run(self.run_id))
+            self._check_attempt(self._store.run(self.run_id))
             self._store.write(self.run_id, batch)
             self._store.set_status(self.run_id, state.name)
         except LeaseLostError:
             raise
         except TrackingError as error:
-            path = store_pending(self._store, ending)
+            path = store_pending(self._store, pending)
             raise TrackingError(
-                f"{error} (the run's results are kept in {path}; starting the study again writes them)"
+                f"{error}. The run's results are kept in {path}. Start the study again to write them"
             ) from error
         self._hand_back(state)
-        self._keep_config()
+        self._write_config()
         return self._record
 
     def _hand_back(self, state: RunState) -> None:
-        """Tell the queue what became of the point, after the run: whoever dies between leaves a run that tells it."""
+        """End the lease, after the run: if this process dies in between, the run shows the outcome of the point."""
         if state is RunState.FINISHED:
             self._lease.finish(self._record.mean_loss)
         elif state is RunState.FAILED:
@@ -252,8 +252,8 @@ class RunWriter:
         else:
             self._lease.release(self._record.reason)
 
-    def _refuse_other(self, run: "Run") -> None:
-        """A process that hung for long may wake up when its point was given to another: then its words count no more.
+    def _check_attempt(self, run: "Run") -> None:
+        """Refuse to write if another process resumed the run, as can happen while this one hangs.
 
         Raises:
             LeaseLostError: the run is at another attempt, or finished.
@@ -262,17 +262,17 @@ class RunWriter:
         if attempt != self.claim.attempt or run.info.status == "FINISHED":
             raise LeaseLostError(
                 f"run {self.run_id} of point {self.point.key} was taken over by {tag(run, 'owner')} (attempt "
-                f"{attempt}; this is {self.claim.attempt}): what this process has is not written"
+                f"{attempt}, and this is {self.claim.attempt}). The results of this process are not written"
             )
 
-    def _keep_config(self) -> None:
-        """Write the settings, which the plan holds as well, into the run's artifacts; where that fails, at its end."""
+    def _write_config(self) -> None:
+        """Write the settings into the run's artifacts; if that fails, again at the end. The plan has them as well."""
         if not self._config_yaml:
             return
         try:
             self._store.write_text(self.run_id, self._config_yaml, "config.yaml")
         except TrackingError as error:
-            _log.warning("the settings of run %s can't be kept with it for now: %s", self.run_id, error)
+            _log.warning("the settings of run %s can't be written for now: %s", self.run_id, error)
         else:
             self._config_yaml = ""
 
@@ -290,13 +290,13 @@ class RunWriter:
         self._flushed = time.monotonic()
 
     def _numbers(self) -> tuple[tuple[str, float, int, int], ...]:
-        """The record's metrics that are not written yet: writing one twice would show as a second value."""
+        """Return the record's metrics that are not written yet. A metric that is written twice shows two values."""
         new = {key: value for key, value in as_metrics(self._record).items() if key not in self._metrics}
         self._metrics |= set(new)
         at = now_ms()
         return tuple((key, value, at, 0) for key, value in new.items())
 
-    def _recall(self) -> None:
+    def _read_back(self) -> None:
         run = self._store.run(self.run_id)
         self._params = dict(run.data.params)
         self._metrics = set(run.data.metrics) - {CURVE}
@@ -318,7 +318,7 @@ class RunWriter:
 
 
 class AnalysisWriter:
-    """A run of the study's second experiment: a fit, a report, a tuning. A context manager like ``RunWriter``."""
+    """A run of a fit, a report or a tuning, in the study's second experiment. A context manager like ``RunWriter``."""
 
     def __init__(self, store: Store, run_id: str, experiment_id: str) -> None:
         self.run_id = run_id
@@ -352,13 +352,13 @@ class AnalysisWriter:
         note: str = "",
         step: int = 0,
     ) -> None:
-        """Write numbers (of a ``step``), params, tags (named ``skillscale.*``) and the markdown that the UI shows."""
+        """Write numbers (of a ``step``), params, tags (as ``skillscale.*``) and the markdown that the UI shows."""
         at = now_ms()
-        named = {f"{TAG}{key}": value for key, value in (tags or {}).items()}
+        full_tags = {f"{TAG}{key}": value for key, value in (tags or {}).items()}
         if note:
-            named["mlflow.note.content"] = note
+            full_tags["mlflow.note.content"] = note
         points = tuple((key, float(value), at, step) for key, value in (metrics or {}).items())
-        self._store.write(self.run_id, RunUpdate(metrics=points, params=dict(params or {}), tags=named))
+        self._store.write(self.run_id, RunUpdate(metrics=points, params=dict(params or {}), tags=full_tags))
 
     def file(self, name: str, content: str | bytes) -> None:
         """Write a figure, table or page; ``name`` may hold folders, as in ``figures/isoflop.svg``."""
@@ -374,14 +374,14 @@ class AnalysisWriter:
     def register(
         self, name: str, document: str, *, note: str, tags: Mapping[str, str] | None = None, runs: Iterable[str] = ()
     ) -> str:
-        """Register fitted laws, given as JSON text, as a new version of a model; returns ``models:/NAME/VERSION``.
+        """Register fitted laws as a new version of a model; return ``models:/NAME/VERSION``.
 
         Args:
-            name: of the model.
-            document: the laws.
-            note: markdown for the UI, before a link to this run.
-            tags: of the version (named ``skillscale.*``).
-            runs: ids of the runs that were fitted, which get the address as a tag.
+            name: name of the model.
+            document: the laws as JSON text.
+            note: markdown for the UI, which a link to this run follows.
+            tags: tags of the version (as ``skillscale.*``).
+            runs: ids of the fitted runs, which get the address as a tag.
 
         Raises:
             TrackingError: the store failed, or takes no models.
@@ -389,14 +389,14 @@ class AnalysisWriter:
         from skillscale.tracking.model_registry import register_law
 
         note += f"\n\nMade by {link('this run', run_path(self.experiment_id, self.run_id))}."
-        named = {f"{TAG}{key}": value for key, value in (tags or {}).items()}
-        address = register_law(self._store, self.run_id, name, document, note=note, tags=named)
+        full_tags = {f"{TAG}{key}": value for key, value in (tags or {}).items()}
+        address = register_law(self._store, self.run_id, name, document, note=note, tags=full_tags)
         for run_id in (self.run_id, *runs):
             self._store.write(run_id, RunUpdate(tags={f"{TAG}law": address}))
         return address
 
     def used(self, data: Iterable[DataSet]) -> None:
-        """Name the data that the analysis is of."""
+        """Name the data of the analysis."""
         self._store.write_inputs(self.run_id, data)
 
     def json(self, name: str, value: object) -> None:

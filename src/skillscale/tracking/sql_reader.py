@@ -1,8 +1,8 @@
-"""Runs read straight from the tables of MLflow's database, where their schema is one that was tried.
+"""A reader of runs from the tables of MLflow's database, for schemas that were tested.
 
-MLflow has no faster way to many runs than its search, which makes mapped objects of every row: some 3 ms a run on any
-database. Here the same rows are selected through its table definitions, and end in the same values. Its tables are no
-promise to others, so a schema that is not known here is left to the search.
+MLflow's only way to many runs is its search, which makes mapped objects of every row: some 3 ms a run on any database.
+This reader selects the same rows through MLflow's table definitions, and returns the same values. MLflow may change its
+tables at any time, so other schemas are left to the search. docs has the measurement.
 """
 
 import math
@@ -15,17 +15,18 @@ from skillscale.record import TAG
 if TYPE_CHECKING:
     from mlflow.entities import RunInfo
 
-KNOWN = ("dc11669786a5",)  # MLflow 3.17; add one when tests/tracking/test_sql_reader.py passes on it
+SUPPORTED = ("dc11669786a5",)  # MLflow 3.17; add one when tests/tracking/test_sql_reader.py passes on it
 _RUNS_PER_PAGE = 500  # each page ends its transaction: a reader of sqlite keeps writers waiting
 _LOCK_PATIENCE_S = 60
-_ANALYSED_ROWS = 1000  # of each index, which is plenty for its selectivity
+_ANALYSED_ROWS = 1000  # of each index, enough to estimate its selectivity
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFilter:
-    """Which runs of an experiment: of a kind of ours, finished or not, ended from a time (ms) on; by default all.
+    """A filter of an experiment's runs; by default all pass.
 
-    ``tags_only``: their params and metrics are not looked at, and may be absent.
+    ``kind``: kind of run, as skillscale tags it. ``finished``: finished runs or the others. ``ended_from_ms``: earliest
+    end, ms since the epoch. ``tags_only``: params and metrics are not needed, and may be absent.
     """
 
     kind: str = ""
@@ -35,7 +36,7 @@ class RunFilter:
 
     @property
     def filter_string(self) -> str:
-        """The same for MLflow's search."""
+        """The filter in the syntax of MLflow's search."""
         parts = [f"tags.`{TAG}kind` = '{self.kind}'"] * bool(self.kind)
         if self.finished is not None:
             parts += [f"attributes.status {'=' if self.finished else '!='} 'FINISHED'"]
@@ -54,7 +55,7 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A run under the names that MLflow's own has, without an object for each of its values."""
+    """A run with the attributes of MLflow's class, without an object for each of its values."""
 
     info: "RunInfo"
     data: Data
@@ -66,22 +67,22 @@ class Tables:
     def __init__(self, uri: str) -> None:
         import sqlalchemy
 
-        # No pool: a store is kept through forks, and is read now and then.
+        # No pool: a store lives through forks, and is read now and then
         patience = {"timeout": _LOCK_PATIENCE_S} if uri.startswith("sqlite:") else {}
         self._engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool, connect_args=patience)
 
-    def is_known(self) -> bool:
-        """Whether the schema is one that can be read here."""
-        return all(revision in KNOWN for (revision,) in self._rows("SELECT version_num FROM alembic_version"))
+    def is_supported(self) -> bool:
+        """Return whether this reader was tested on the schema."""
+        return all(revision in SUPPORTED for (revision,) in self._rows("SELECT version_num FROM alembic_version"))
 
-    def pages(self, experiment_id: str, wanted: RunFilter) -> Iterator[list[Row]]:
-        """The runs that are wanted and not deleted, oldest first."""
-        rows = self._rows(_statement(experiment_id, wanted))
+    def pages(self, experiment_id: str, run_filter: RunFilter) -> Iterator[list[Row]]:
+        """Return the runs that pass a filter and are not deleted, oldest first."""
+        rows = self._rows(_statement(experiment_id, run_filter))
         for first in range(0, len(rows), _RUNS_PER_PAGE):
-            yield self._page(rows[first : first + _RUNS_PER_PAGE], tags_only=wanted.tags_only)
+            yield self._page(rows[first : first + _RUNS_PER_PAGE], tags_only=run_filter.tags_only)
 
     def analyse(self) -> None:
-        """Have sqlite gather the statistics without which it sorts runs by a metric for minutes."""
+        """Let sqlite gather statistics. Without them it sorts runs by a metric for minutes."""
         with self._engine.begin() as connection:
             connection.exec_driver_sql(f"PRAGMA analysis_limit = {_ANALYSED_ROWS}")
             connection.exec_driver_sql("ANALYZE")
@@ -110,7 +111,7 @@ class Tables:
         return [Row(info=info, data=read[info.run_id]) for info in infos]
 
     def _of(self, ids: list[str], table: Any, *columns: Any) -> list[Any]:
-        """Rows of a table that belong to some runs: run, key, value, columns."""
+        """Return the rows of a table that belong to some runs: run, key, value, columns."""
         from sqlalchemy import select
 
         return self._rows(select(table.run_uuid, table.key, table.value, *columns).where(table.run_uuid.in_(ids)))
@@ -122,18 +123,20 @@ class Tables:
             return list(connection.execute(text(statement) if isinstance(statement, str) else statement).all())
 
 
-def _statement(experiment_id: str, wanted: RunFilter) -> Any:
+def _statement(experiment_id: str, run_filter: RunFilter) -> Any:
     from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
     from sqlalchemy import exists, select
 
     columns = (SqlRun.run_uuid, SqlRun.name, SqlRun.experiment_id, SqlRun.user_id, SqlRun.status, SqlRun.start_time,
                SqlRun.end_time, SqlRun.lifecycle_stage, SqlRun.artifact_uri)  # fmt: skip
-    found: Any = select(*columns).where(SqlRun.experiment_id == int(experiment_id), SqlRun.lifecycle_stage == "active")
-    if wanted.kind:
-        of_kind = SqlTag.run_uuid == SqlRun.run_uuid, SqlTag.key == f"{TAG}kind", SqlTag.value == wanted.kind
-        found = found.where(exists().where(*of_kind))
-    if wanted.finished is not None:
-        found = found.where(SqlRun.status == "FINISHED" if wanted.finished else SqlRun.status != "FINISHED")
-    if wanted.ended_from_ms:
-        found = found.where(SqlRun.end_time >= wanted.ended_from_ms)
-    return found.order_by(SqlRun.start_time, SqlRun.run_uuid)
+    statement: Any = select(*columns).where(
+        SqlRun.experiment_id == int(experiment_id), SqlRun.lifecycle_stage == "active"
+    )
+    if run_filter.kind:
+        of_kind = SqlTag.run_uuid == SqlRun.run_uuid, SqlTag.key == f"{TAG}kind", SqlTag.value == run_filter.kind
+        statement = statement.where(exists().where(*of_kind))
+    if run_filter.finished is not None:
+        statement = statement.where(SqlRun.status == "FINISHED" if run_filter.finished else SqlRun.status != "FINISHED")
+    if run_filter.ended_from_ms:
+        statement = statement.where(SqlRun.end_time >= run_filter.ended_from_ms)
+    return statement.order_by(SqlRun.start_time, SqlRun.run_uuid)

@@ -1,6 +1,6 @@
-"""The door to MLflow: one store, opened once, whose every failure is a ``TrackingError`` with its cure.
+"""The door to MLflow: one store, opened once. Every failure is a ``TrackingError`` with its cure.
 
-``mlflow`` is imported when a store is opened, not with this module: its import takes a second, writes
+``mlflow`` is imported when a store is opened, not with this module. Its import takes a second, writes
 ``~/.config/mlflow/telemetry.json`` and sets environment variables.
 """
 
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RunUpdate:
-    """What is written to a run in one go: metrics as (key, value, time in ms, step), params, tags."""
+    """Values to write to a run at once: metrics as (key, value, time in ms, step), params, tags."""
 
     metrics: tuple[tuple[str, float, int, int], ...] = ()
     params: Mapping[str, str] = field(default_factory=dict)
@@ -52,12 +52,12 @@ class RunUpdate:
 
 
 def now_ms() -> int:
-    """Milliseconds since the epoch, as MLflow counts time."""
+    """Return the time as MLflow counts it, ms since the epoch."""
     return int(time.time() * 1000)
 
 
 class Store:
-    """One tracking store, reached only through explicit run and experiment ids."""
+    """One tracking store, used only with explicit ids of runs and experiments."""
 
     def __init__(self, uri: str, cache: Path, client: "MlflowClient") -> None:
         self.uri = uri
@@ -68,7 +68,7 @@ class Store:
 
     @classmethod
     def open(cls, uri: str, cache: Path) -> "Store":
-        """Connect, and create the schema if the store is new.
+        """Connect, and create the schema of a new store.
 
         Raises:
             TrackingError: unreachable, not writable, or of another version of MLflow.
@@ -95,68 +95,71 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Shut out every other process of this machine that uses the store; may be nested."""
+        """Keep out every other process of this machine that uses the store. Locks may be nested."""
         with lock_file(self._lock):
             yield
 
     @contextmanager
-    def alone(self, what: str) -> Iterator[None]:
-        """Shut out whoever does the same on this machine, at once and for as long as it takes.
+    def exclusive(self, work: str) -> Iterator[None]:
+        """Keep out every other process of this machine that does the same work; refuse at once instead of waiting.
 
         Raises:
-            TrackingError: somebody does it already.
+            TrackingError: another process does this work.
         """
-        lock = FileLock(self.cache / "locks" / f"{digest([self.uri, what])}.lock", timeout=0)
+        lock = FileLock(self.cache / "locks" / f"{digest([self.uri, work])}.lock", timeout=0)
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
         except Timeout as error:
-            raise TrackingError(f"another process is at {what} already; wait until it is done") from error
+            raise TrackingError(f"another process is at {work} already. Wait until it is done") from error
         try:
             yield
         finally:
             lock.release()
 
     def find_experiment(self, name: str) -> tuple[str, dict[str, str]] | None:
-        """Id and tags of an experiment, or None.
+        """Return the id and tags of an experiment, or None.
 
         Raises:
-            TrackingError: it was deleted, which MLflow can undo.
+            TrackingError: the experiment was deleted, which MLflow can undo.
         """
         with reaching(self.uri):
-            found = self._client.get_experiment_by_name(name)
-        if found is None:
+            experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
             return None
-        if found.lifecycle_stage != "active":
+        if experiment.lifecycle_stage != "active":
             raise TrackingError(
-                f"experiment {name!r} was deleted; restore it with `mlflow experiments restore --experiment-id "
-                f"{found.experiment_id}`, or give the study another name"
+                f"experiment {name!r} was deleted. Restore it with `mlflow experiments restore --experiment-id "
+                f"{experiment.experiment_id}`, or give the study another name"
             )
-        return found.experiment_id, dict(found.tags)
+        return experiment.experiment_id, dict(experiment.tags)
 
     def experiments(self, filter_string: str) -> list[tuple[str, str, dict[str, str]]]:
-        """Id, name and tags of the experiments that match."""
-        found: list[tuple[str, str, dict[str, str]]] = []
+        """Return id, name and tags of the experiments that match."""
+        experiments: list[tuple[str, str, dict[str, str]]] = []
         token: str | None = None
         with reaching(self.uri):
             while True:
                 page = self._client.search_experiments(filter_string=filter_string, page_token=token)
-                found += [(one.experiment_id, one.name, dict(one.tags)) for one in page]
+                experiments += [(item.experiment_id, item.name, dict(item.tags)) for item in page]
                 if not (token := page.token):
-                    return found
+                    return experiments
 
     def create_experiment(self, name: str) -> str:
-        """A new experiment, its artifacts beside a sqlite file; the one there is if another machine was quicker."""
+        """Make an experiment and return its id; if another process was quicker, the id of that one.
+
+        The artifacts of a sqlite store lie beside its file.
+        """
         from mlflow.exceptions import MlflowException
 
         with reaching(self.uri):
             try:
                 return str(self._client.create_experiment(name, artifact_location=self._artifacts(name)))
             except MlflowException:
-                found = self._client.get_experiment_by_name(name)
-                if found is None:
+                experiment = self._client.get_experiment_by_name(name)
+                if experiment is None:
                     raise
-                return str(found.experiment_id)
+                return str(experiment.experiment_id)
 
     def tag_experiment(self, experiment_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of an experiment."""
@@ -165,17 +168,17 @@ class Store:
                 self._client.set_experiment_tag(experiment_id, key, value)
 
     def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
-        """A new run, RUNNING."""
+        """Make a run, which is RUNNING, and return its id."""
         with reaching(self.uri):
             return str(self._client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id)
 
     def run(self, run_id: str) -> "Run":
-        """A run as it is now."""
+        """Return a run in its present state."""
         with reaching(self.uri):
             return self._client.get_run(run_id)
 
     def find_run(self, run_id: str) -> "Run | None":
-        """A run, or None if this store has none of that id."""
+        """Return a run, or None if this store has no run of that id."""
         from mlflow.exceptions import MlflowException
 
         with reaching(self.uri):
@@ -187,8 +190,8 @@ class Store:
                 raise
 
     def search(self, experiment_ids: list[str], filter_string: str = "") -> "list[Run]":
-        """All runs that match, oldest first."""
-        found: list[Run] = []
+        """Return all runs that match, oldest first."""
+        runs: list[Run] = []
         token: str | None = None
         order = ["attributes.start_time ASC"]
         with reaching(self.uri):
@@ -196,22 +199,22 @@ class Store:
                 page = self._client.search_runs(
                     experiment_ids, filter_string, max_results=_RUNS_PER_CALL, order_by=order, page_token=token
                 )
-                found += page
+                runs += page
                 if not (token := page.token):
-                    return found
+                    return runs
 
-    def read(self, experiment_id: str, wanted: RunFilter | None = None) -> "Iterator[Run | Row]":
-        """The runs that are wanted, without the names of their data sets, oldest first.
+    def read(self, experiment_id: str, run_filter: RunFilter | None = None) -> "Iterator[Run | Row]":
+        """Return the runs that pass a filter, oldest first, without the names of their data sets.
 
-        Straight from the tables of a database whose schema is known, a page at a time; else by MLflow's search.
+        They come from the tables of a database whose schema was tested, page by page; else from MLflow's search.
         """
-        wanted = wanted or RunFilter()
+        run_filter = run_filter or RunFilter()
         with reaching(self.uri):
-            tables = self._tables if self._tables is not None and self._tables.is_known() else None
+            tables = self._tables if self._tables is not None and self._tables.is_supported() else None
         if tables is None:
-            yield from self.search([experiment_id], wanted.filter_string)
+            yield from self.search([experiment_id], run_filter.filter_string)
             return
-        pages = tables.pages(experiment_id, wanted)
+        pages = tables.pages(experiment_id, run_filter)
         while True:
             with reaching(self.uri):
                 page = next(pages, None)
@@ -220,7 +223,7 @@ class Store:
             yield from page
 
     def gather_statistics(self) -> None:
-        """Make MLflow's sorting of runs quick on sqlite, which gathers no statistics by itself; no result needs it."""
+        """Gather the statistics that make MLflow's sorting of runs quick on sqlite. No result needs them."""
         if self._tables is None or not self.uri.startswith("sqlite:"):
             return
         try:
@@ -230,12 +233,12 @@ class Store:
             _log.warning("sorting runs in the MLflow UI may be slow: %s", error)
 
     def write(self, run_id: str, batch: RunUpdate) -> None:
-        """Write a batch in as few calls as MLflow's limits allow."""
+        """Write an update in as few calls as MLflow's limits allow."""
         from mlflow.entities import Metric, Param, RunTag
 
-        metrics = [Metric(*one) for one in batch.metrics]
-        params = [Param(*one) for one in batch.params.items()]
-        tags = [RunTag(*one) for one in batch.tags.items()]
+        metrics = [Metric(*metric) for metric in batch.metrics]
+        params = [Param(*param) for param in batch.params.items()]
+        tags = [RunTag(*item) for item in batch.tags.items()]
         with reaching(self.uri):
             while metrics or params or tags:
                 self._client.log_batch(
@@ -247,25 +250,25 @@ class Store:
         """Name the data sets that went into a run."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        # What MetaDataset(CodeDatasetSource(...)) makes: a made-up scheme of source is refused by MLflow.
+        # As MetaDataset(CodeDatasetSource(...)) makes it: MLflow refuses a scheme of source that it lacks
         inputs = [
             DatasetInput(
                 Dataset(
-                    name=one.name,
-                    digest=one.digest[:36],
+                    name=item.name,
+                    digest=item.digest[:36],
                     source_type="code",
-                    source=json.dumps({"tags": {f"{TAG}source": one.source}}),
+                    source=json.dumps({"tags": {f"{TAG}source": item.source}}),
                 ),
-                [InputTag("mlflow.data.context", one.role)],
+                [InputTag("mlflow.data.context", item.role)],
             )
-            for one in data
+            for item in data
         ]
         for attempt in range(_INPUT_TRIES):
             try:
                 with reaching(self.uri):
                     self._client.log_inputs(run_id, inputs)
             except TrackingError as error:
-                # Two runs that name a new data set at once: PostgreSQL refuses one, which finds it there the next time
+                # If two runs name a new data set at once, PostgreSQL refuses one; its next try finds the data set
                 if attempt + 1 == _INPUT_TRIES or not any(words in str(error) for words in _ALREADY_THERE):
                     raise
                 time.sleep(0.1 * (attempt + 1))
@@ -273,7 +276,7 @@ class Store:
                 return
 
     def set_status(self, run_id: str, status: str) -> None:
-        """RUNNING again, or one of the final statuses with the time."""
+        """Set a run RUNNING again, or end it with a final status."""
         with reaching(self.uri):
             if status == "RUNNING":
                 self._client.update_run(run_id, status=status)
@@ -296,10 +299,10 @@ class Store:
             return Path(self._client.download_artifacts(run_id, name)).read_text(encoding="utf-8")
 
     def history(self, run_id: str, key: str) -> list[tuple[int, float, int]]:
-        """(step, value, ms since the epoch) of a metric, by step; the last written where a step was written twice."""
+        """Return (step, value, ms since the epoch) of a metric by step; of a step that was written twice, the last."""
         with reaching(self.uri):
             written = self._client.get_metric_history(run_id, key)
-        last = {one.step: one for one in sorted(written, key=lambda one: one.timestamp)}
+        last = {metric.step: metric for metric in sorted(written, key=lambda metric: metric.timestamp)}
         return [(step, last[step].value, last[step].timestamp) for step in sorted(last)]
 
     def _artifacts(self, name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The registry: where studies are opened, found, and told to the run that ``mlflow run`` made for us."""
+"""The tracking store of studies: it opens and finds them, and annotates the run that ``mlflow run`` made."""
 
 import json
 import os
@@ -32,9 +32,9 @@ from skillscale.tracking.ui import NOTE, analyses_view, link, runs_path, runs_vi
 _NAME = re.compile(r"[A-Za-z0-9][\w .+-]{0,99}")
 _METRIC_NAME = re.compile(r"[\w.\- :/]+")
 _STUDY_SUFFIX = "-study"
-TRAINER = "trainer"  # key of the settings of a study that a trainer of the user's makes
-EVALUATED = "evaluated"  # and of one whose runs are checkpoints that were trained elsewhere
-# Without it the UI opens an experiment on its page for language-model apps.
+TRAINER = "trainer"  # a setting of studies whose runs a user's trainer makes
+EVALUATED = "evaluated"  # a setting of studies whose runs are checkpoints that were trained elsewhere
+# Without it the UI opens an experiment on its page for language-model apps
 _ML_PAGE = {"mlflow.experimentKind": "custom_model_development"}
 _SHOWN_DIFFERENCES = 6
 
@@ -87,30 +87,27 @@ class StudyStore:
 
     @property
     def uri(self) -> str:
-        """The tracking URI, absolute: good for a process in another folder."""
+        """The tracking URI, absolute: it holds for a process in another folder."""
         return self._store.uri
 
     @property
     def ui_command(self) -> str:
-        """The line that starts the MLflow UI on this store, runnable from any shell; for a server its address.
-
-        Without the password, where there is one.
-        """
+        """The command that starts the MLflow UI on this store, or the address of a server, without a password."""
         if self.uri.startswith("http"):
             return self.place
-        beside = Path(sys.executable).with_name("mlflow")  # the environment need not be active
-        program = "mlflow" if shutil.which("mlflow") or not beside.exists() else str(beside)
+        neighbour = Path(sys.executable).with_name("mlflow")  # the environment need not be active
+        program = "mlflow" if shutil.which("mlflow") or not neighbour.exists() else str(neighbour)
         return f"{shlex.quote(program)} ui --backend-store-uri {shlex.quote(self.place)}"
 
     def study_names(self) -> list[str]:
-        """Names of the studies in the store."""
+        """Return the names of the studies in the store."""
         return sorted(name for _, name, _ in self._store.experiments(f"tags.`{TAG}kind` = 'points'"))
 
     def study(self, name: str) -> Study:
-        """A study that is there.
+        """Return a study of the store.
 
         Raises:
-            TrackingError: it is not; the message names those that are.
+            TrackingError: the store has no such study; the message names the studies that it has.
         """
         points, study = self._store.find_experiment(name), self._store.find_experiment(name + _STUDY_SUFFIX)
         plan = find_plan(self._store, study[0]) if study is not None else None
@@ -118,58 +115,59 @@ class StudyStore:
             raise missing_study_error(name, self.study_names())
         return self._study(name, points[0], study[0], plan.info.run_id)
 
-    def kept_config(self, name: str) -> Config:
-        """The settings of a study as they were kept with its plan: all that a worker needs to know.
+    def stored_config(self, name: str) -> Config:
+        """Return the settings that the plan of a study holds: all that a worker needs.
 
         Raises:
-            TrackingError: there is no such study, or it is not one that we train.
+            TrackingError: there is no such study, or skillscale does not train its runs.
         """
         plan_id = self.study(name).plan_id
-        kept = self._store.run(plan_id).data.tags.get(f"{TAG}config", "")
-        if not kept:
-            raise TrackingError(f"study {name!r} keeps no settings: its runs are not trained by skillscale")
-        return resolve(yaml.safe_load(self._store.read_text(plan_id, f"config-{kept}.yaml")))
+        version = self._store.run(plan_id).data.tags.get(f"{TAG}config", "")
+        if not version:
+            raise TrackingError(
+                f"study {name!r} holds no settings: its runs are not trained by skillscale. Give another study"
+            )
+        return resolve(yaml.safe_load(self._store.read_text(plan_id, f"config-{version}.yaml")))
 
     def open_study(self, name: str, config: Config, *, keep: bool = True) -> Study:
-        """Find a study or begin it. Its budgets, sizes and seeds may grow, what its runs measure may not change.
+        """Find a study or begin it. Its budgets, sizes and seeds may grow; what its runs measure may not change.
 
         Args:
-            name: of the study.
-            config: its settings.
-            keep: them, for workers to come; not for those of a worker, which may be of its machine alone.
+            name: name of the study.
+            config: settings of the study.
+            keep: write the settings for later workers. A worker does not: some of its settings hold for its machine alone.
 
         Raises:
-            InputError: a name that can't be used; or the study was begun with other settings: each is named with both
-                values.
+            InputError: the name can't be used, or the study was begun with other settings or by version 0.1.
             TrackingError: the store failed.
         """
         check_names(name, _metric_names(config))
         with self._queues.lock(f"study {name!r}"):
-            study, plan_tags = self._settle(name, _settings(config))
+            study, plan_tags = self._find_or_begin(name, _settings(config))
             if keep:
-                self._keep_config(study.plan_id, plan_tags.get(f"{TAG}config", ""), config)
+                self._write_config(study.plan_id, plan_tags.get(f"{TAG}config", ""), config)
         return study
 
     def open_trainer_study(self, name: str, *, trainer: str, skills: Sequence[str]) -> Study:
-        """Find or begin a study whose runs a trainer of the user's makes.
+        """Find or begin a study whose runs a user's trainer makes.
 
         Args:
-            name: of the study.
-            trainer: ``FILE.py:function``; other functions train other studies.
-            skills: whose losses it returns.
+            name: name of the study.
+            trainer: ``FILE.py:function``; another function needs another study.
+            skills: skills whose losses it returns.
 
         Raises:
-            InputError: a name that can't be used; or the study is not this trainer's, or is of other skills.
+            InputError: the name can't be used, or the study has another trainer or other skills.
             TrackingError: the store failed.
         """
         check_names(name, skills)
-        for one in skills:
-            check_skill_name(one)
+        for skill in skills:
+            check_skill_name(skill)
         with self._queues.lock(f"study {name!r}"):
-            return self._settle(name, {TRAINER: trainer, "skills": sorted(skills)})[0]
+            return self._find_or_begin(name, {TRAINER: trainer, "skills": sorted(skills)})[0]
 
     def trainer_skills(self, study: Study) -> tuple[str, ...] | None:
-        """The skills of a study whose runs a trainer of the user's makes; None if it is another study."""
+        """Return the skills of a study whose runs a user's trainer makes; None for other studies."""
         stored = study.notes.settings()
         return tuple(stored["skills"]) if TRAINER in stored else None
 
@@ -177,29 +175,29 @@ class StudyStore:
         """Find or begin a study whose runs are checkpoints that were trained elsewhere.
 
         Args:
-            name: of the study.
-            measured: plain values of all that decides what is measured; the same for every run.
-            metrics: names of skills, sets and mixes that are to be written.
+            name: name of the study.
+            measured: plain values that decide what is measured, the same for every run.
+            metrics: names of the skills, sets and mixes to be written.
 
         Raises:
-            InputError: a name that can't be used; or the study holds other runs, or was begun with other settings.
+            InputError: a name can't be used, or the study holds other runs or was begun with other settings.
             TrackingError: the store failed.
         """
         check_names(name, metrics)
         settings = dict(_flat("", json.loads(json.dumps(measured))))
         with self._queues.lock(f"study {name!r}"):
-            study = self._settle(name, {EVALUATED: True, **settings})[0]
+            study = self._find_or_begin(name, {EVALUATED: True, **settings})[0]
             if study.notes.get_json(EVALUATED) is None:
                 study.notes.put_json(EVALUATED, measured)
         return study
 
     def evaluated(self, study: Study) -> Mapping[str, Any] | None:
-        """What ``open_evaluated`` was told is measured; None of a study of other runs."""
+        """Return the ``measured`` values of ``open_evaluated``; None for a study of other runs."""
         measured: Mapping[str, Any] | None = study.notes.get_json(EVALUATED)
         return measured
 
-    def _settle(self, name: str, settings: Mapping[str, Any]) -> tuple[Study, Mapping[str, str]]:
-        """A study, begun or found with these settings, and the tags of its plan."""
+    def _find_or_begin(self, name: str, settings: Mapping[str, Any]) -> tuple[Study, Mapping[str, str]]:
+        """Return a study that was found or begun with these settings, and the tags of its plan."""
         self.flush_pending()
         points = self._experiment(name, "points")
         study = self._experiment(name + _STUDY_SUFFIX, "study")
@@ -210,12 +208,12 @@ class StudyStore:
         stored = json.loads("".join(unpack(plan.data.tags, "settings")))
         if IMPORTED in stored:
             raise InputError(
-                f"study {name!r} holds imported runs, which no training goes on with; give another study name "
-                "with --study.name NAME"
+                f"study {name!r} holds imported runs, and training can't add to them. Give another study name with "
+                "--study.name NAME"
             )
         if any((kind in stored) != (kind in settings) for kind in (TRAINER, EVALUATED)):
             raise InputError(
-                f"the runs of study {name!r} are {_made(stored)}, and others would not compare with them; give "
+                f"the runs of study {name!r} are {_describe_origin(stored)}, and other runs would not be comparable. Give "
                 "another study name with --study.name NAME"
             )
         _refuse_differences(name, stored, settings)
@@ -225,11 +223,11 @@ class StudyStore:
         """Find the imported runs of a study, or begin a study for them.
 
         Args:
-            name: of the study, which holds imported runs and no others.
-            metrics: names of skills and categories that are to be written.
+            name: name of the study, which holds imported runs alone.
+            metrics: names of the skills and categories to be written.
 
         Raises:
-            InputError: a name that can't be used; or the study was begun by training.
+            InputError: a name can't be used, or the study was begun by training.
             TrackingError: the store failed.
         """
         check_names(name, metrics)
@@ -239,45 +237,44 @@ class StudyStore:
             plan = find_plan(self._store, study)
             if plan is not None and IMPORTED not in json.loads("".join(unpack(plan.data.tags, "settings"))):
                 raise InputError(
-                    f"study {name!r} was begun by training, and imported runs would not compare with its own; import "
-                    "into another study"
+                    f"study {name!r} was begun by training, and imported runs would not be comparable. Import into another study"
                 )
             plan_id = plan.info.run_id if plan is not None else self._begin(study, points, name, {IMPORTED: True})
         return ImportedStudy(self._store, self._study(name, points, study, plan_id))
 
     def imports(self, study: Study) -> ImportedStudy | None:
-        """The imported runs of a study; None if it was begun by training."""
+        """Return the imported runs of a study; None if it was begun by training."""
         return ImportedStudy(self._store, study) if IMPORTED in study.notes.settings() else None
 
     def experiment_runs(self, name: str) -> list[ExternalRun]:
-        """Runs of any experiment, ours or not, oldest first.
+        """Return the runs of any experiment, oldest first.
 
         Raises:
             InputError: the store has no such experiment; the message names those that it has.
         """
-        found = self._store.find_experiment(name)
-        if found is None:
-            there = [one for _, one, _ in self._store.experiments("")]
-            near = did_you_mean(name, there)
-            raise InputError(f"{self.place} has no experiment {name!r}{near}; it has {', '.join(sorted(there))}")
-        return [external_run(run) for run in self._store.read(found[0])]
+        experiment = self._store.find_experiment(name)
+        if experiment is None:
+            present = sorted(other for _, other, _ in self._store.experiments(""))
+            near = did_you_mean(name, present)
+            raise InputError(f"{self.place} has no experiment {name!r}{near}. It has {', '.join(present)}")
+        return [external_run(run) for run in self._store.read(experiment[0])]
 
     def law_text(self, address: str) -> str:
-        """The document of a registered law as JSON text, by ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
+        """Return the document of a registered law as JSON text, by ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
 
         Raises:
             InputError: the address can't be read.
-            TrackingError: the store has no such model, or it is no law of ours.
+            TrackingError: the store has no such model, or it is no law of skillscale.
         """
         from skillscale.tracking.model_registry import registered_law
 
         return registered_law(self._store, address)
 
-    def law_run(self, name: str, kind: str = "fit") -> AnalysisWriter:
-        """Open a run, in an experiment of its own, for laws of no study of this store, or for what is made of them.
+    def open_law_run(self, name: str, kind: str = "fit") -> AnalysisWriter:
+        """Open a run for laws of no study of this store, or for a plan by them, in the experiment ``NAME-laws``.
 
         Raises:
-            InputError: a name that can't be used.
+            InputError: the name can't be used.
             TrackingError: the store failed.
         """
         check_names(name, ())
@@ -292,12 +289,12 @@ class StudyStore:
         return without_password(self.uri)
 
     def gather_statistics(self) -> None:
-        """After many runs: keep the sorting of the MLflow UI quick on sqlite, as far as others let us write."""
+        """Keep the sorting of the MLflow UI quick on sqlite after many runs, if the database can be written."""
         self._store.gather_statistics()
 
     def flush_pending(self) -> list[str]:
-        """Write the results that the store would not take earlier; return the runs that were closed."""
-        if not pending_results.pending_results(self._store):
+        """Write the results that the store did not take earlier; return the ids of the runs that were closed."""
+        if not pending_results.has_pending(self._store):
             return []
         with self._store.locked():
             return pending_results.flush_pending(self._store)
@@ -305,18 +302,18 @@ class StudyStore:
     def annotate_mlflow_project_run(
         self, study: Study | None, *, note: str, tags: Mapping[str, str] | None = None, result: object = None
     ) -> bool:
-        """Tell the run that ``mlflow run`` made for this process what came of it; False if there is none.
+        """Write the outcome to the run that ``mlflow run`` made for this process; return False if there is none.
 
-        Its params are MLflow's own (the entry point's, as quoted text), so tags, a note and a file are all we add.
+        Its params are those of the entry point, so skillscale adds tags, a note and a file alone.
         """
         run_id = os.environ.get("MLFLOW_RUN_ID", "")
         if not run_id or self._store.find_run(run_id) is None:
             return False
-        named = {f"{TAG}{key}": value for key, value in (tags or {}).items()}
+        full_tags = {f"{TAG}{key}": value for key, value in (tags or {}).items()}
         if study is not None:
-            named[f"{TAG}study"] = study.name
+            full_tags[f"{TAG}study"] = study.name
             note = f"{note}\n\n[Runs of study {study.name}]({runs_path(study.experiment_id)})"
-        self._store.write(run_id, RunUpdate(tags=named | {f"{TAG}kind": "launcher", NOTE: note}))
+        self._store.write(run_id, RunUpdate(tags=full_tags | {f"{TAG}kind": "launcher", NOTE: note}))
         if result is not None:
             self._store.write_text(run_id, json.dumps(result, indent=2), "skillscale/result.json")
         return True
@@ -328,13 +325,13 @@ class StudyStore:
         )  # fmt: skip
 
     def _experiment(self, name: str, kind: str) -> str:
-        found = self._store.find_experiment(name)
-        there = found[1].get(f"{TAG}kind") if found is not None else None
-        if there not in (None, kind):
-            raise InputError(f"experiment {name!r} already holds the {there} of another study; give another study name")
-        if found is not None and there == kind:
-            return found[0]
-        experiment_id = found[0] if found is not None else self._store.create_experiment(name)
+        experiment = self._store.find_experiment(name)
+        stored = experiment[1].get(f"{TAG}kind") if experiment is not None else None
+        if stored not in (None, kind):
+            raise InputError(f"experiment {name!r} holds the {stored} of another study. Give another study name")
+        if experiment is not None and stored == kind:
+            return experiment[0]
+        experiment_id = experiment[0] if experiment is not None else self._store.create_experiment(name)
         self._store.tag_experiment(experiment_id, {f"{TAG}kind": kind, **_ML_PAGE})
         return experiment_id
 
@@ -346,13 +343,13 @@ class StudyStore:
             self._store.tag_experiment(experiment_id, {NOTE: note, f"{TAG}study": name, **view})
         tags = run_tags({"study": name, "kind": "plan", "state": "finished"}) | {NOTE: note}
         packed = pack("settings", json.dumps(settings, sort_keys=True))
-        # All in the call that makes the run: a plan is never seen without its settings.
+        # In the call that makes the run, so that no process sees a plan without its settings
         plan_id = self._store.create_run(study, "plan", tags | packed)
         self._store.set_status(plan_id, "FINISHED")
         return plan_id
 
-    def _keep_config(self, plan_id: str, last: str, config: Config) -> None:
-        """Keep every version of the resolved settings: budgets and seeds may have grown."""
+    def _write_config(self, plan_id: str, last: str, config: Config) -> None:
+        """Write the resolved settings as a new version, if budgets or seeds have grown."""
         name = digest(config.as_dict())
         if name == last:
             return
@@ -360,21 +357,21 @@ class StudyStore:
         self._store.write(plan_id, RunUpdate(tags={f"{TAG}config": name}))
 
 
-def _made(settings: Mapping[str, Any]) -> str:
-    """How the runs of a study come to be, by its settings."""
+def _describe_origin(settings: Mapping[str, Any]) -> str:
+    """Return who made the runs of a study, by its settings."""
     if EVALUATED in settings:
         return "checkpoints of models that were trained elsewhere"
     return f"made by the trainer {settings[TRAINER]}" if TRAINER in settings else "made by skillscale itself"
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """What all runs of a study must share, as flat keys; the first mix is the study's base."""
+    """Return what all runs of a study must share, as flat keys; the first mix is the study's base."""
     measured = dict(_flat("", json.loads(json.dumps(config.measured_dict))))
     return measured | {"study.mixes.0": str(config.study.mix_values[0])}
 
 
 def _flat(place: str, value: Any) -> list[tuple[str, Any]]:
-    """Leaves of nested dicts and lists by dotted key; a list's dicts go by their ``name`` where they have one."""
+    """Return the leaves of nested dicts and lists by dotted key; a dict in a list has its ``name`` or place as key."""
     if isinstance(value, dict) and value:
         return [leaf for key, item in value.items() for leaf in _flat(f"{place}.{key}".lstrip("."), item)]
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
@@ -391,26 +388,26 @@ def _refuse_differences(name: str, stored: Mapping[str, Any], given: Mapping[str
     shown = [f"{key} was {stored.get(key, 'absent')!r}, now {given.get(key, 'absent')!r}" for key in keys]
     more = f"; and {len(keys) - _SHOWN_DIFFERENCES} more" if len(keys) > _SHOWN_DIFFERENCES else ""
     raise InputError(
-        f"study {name!r} was begun with other settings: {'; '.join(shown[:_SHOWN_DIFFERENCES])}{more}. Its runs could "
-        "not be compared: give the stored values, or another study name with --study.name NAME"
+        f"study {name!r} was begun with other settings: {'; '.join(shown[:_SHOWN_DIFFERENCES])}{more}. Its runs would "
+        "not be comparable. Give the stored values, or another study name with --study.name NAME"
     )
 
 
 def check_names(name: str, metrics: Iterable[str]) -> None:
-    """Refuse names that MLflow would.
+    """Refuse names that MLflow refuses.
 
     Raises:
-        InputError: naming the first.
+        InputError: a name can't be used.
     """
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"study name {name!r} can't be used; use letters, digits, space and . _ + -, beginning with a letter"
+            f"study name {name!r} can't be used. Use letters, digits, space and . _ + -, and begin with a letter"
         )
-    for one in metrics:
-        if not _METRIC_NAME.fullmatch(one):
-            raise InputError(f"{one!r} can't name a metric of MLflow; use letters, digits, space and . _ - : /")
+    for metric in metrics:
+        if not _METRIC_NAME.fullmatch(metric):
+            raise InputError(f"{metric!r} can't name a metric of MLflow. Use letters, digits, space and . _ - : /")
 
 
 def _metric_names(config: Config) -> list[str]:
-    names = [*config.data.category_names, *(one.name for one in config.skills.sets)]
-    return names + [one.name for one in config.skills.skills]
+    names = [*config.data.category_names, *(item_set.name for item_set in config.skills.sets)]
+    return names + [skill.name for skill in config.skills.skills]

@@ -1,7 +1,7 @@
-"""How the MLflow UI shows a study: its links, and which columns and charts the runs open with.
+"""How the MLflow UI shows a study: its links, and the columns and charts with which its runs open.
 
-The UI keeps a view that somebody names (its button ``Views``) in a tag of the experiment, and opens it by the tag's
-name in the address. The views here are written as MLflow 3.17 writes them; what a UI doesn't know it leaves out.
+The UI stores a named view (its button ``Views``) in a tag of the experiment, and opens the view that the address names.
+The views here are written as MLflow 3.17 writes them. A UI ignores what it does not support.
 """
 
 import base64
@@ -20,27 +20,29 @@ _MAX_CHARTS = 8  # skills with charts of their own: more make a page slow
 
 
 def runs_path(experiment_id: str, *, charts: bool = True) -> str:
-    """Path in the UI to the table of an experiment's runs, or to their charts; a bare one opens a page for GenAI."""
+    """Return the path in the UI to an experiment's runs or their charts; a bare path opens a page for GenAI."""
     mode = "&compareRunsMode=CHART" if charts else ""
     return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={_VIEW}{mode}"
 
 
 def run_path(experiment_id: str, run_id: str, artifact: str = "") -> str:
-    """Path in the UI to a run, or to one of its artifacts."""
+    """Return the path in the UI to a run, or to one of its artifacts."""
     place = f"/artifacts/{artifact}" if artifact else ""
     return f"#/experiments/{experiment_id}/runs/{run_id}{place}?workflowType=machine_learning"
 
 
 def link(text: str, path: str) -> str:
-    """A link in markdown."""
+    """Return a link in markdown."""
     return f"[{text}]({path})"
 
 
 def runs_view(skills: Sequence[str], mixes: Sequence[str] = (), *, per_byte: bool = False) -> dict[str, str]:
-    """The tag of the view of a study's training runs: a column a skill, loss against tokens and FLOP, all in parallel.
+    """Return the tag of the view of a study's training runs.
+
+    It has a column for each skill, charts of loss against tokens and FLOP, and one of all skills in parallel.
 
     Args:
-        skills: in the order wanted.
+        skills: skills in the order of their columns.
         mixes: categories whose shares vary over the runs.
         per_byte: show losses in bits per byte; else in nats per token.
     """
@@ -59,15 +61,15 @@ def _runs_tag(skills: Sequence[str], mixes: Sequence[str], quantity: str) -> str
     ]
     sections = {
         "Skills side by side": [_parallel(["log10_n_params", "log10_n_tokens", *shares, *losses])],
-        "Loss against tokens": [_scatter("log10_n_tokens", one) for one in losses[:_MAX_CHARTS]],
-        "Loss against FLOP": [_scatter("log10_flops", one) for one in losses[:_MAX_CHARTS]],
+        "Loss against tokens": [_scatter("log10_n_tokens", loss) for loss in losses[:_MAX_CHARTS]],
+        "Loss against FLOP": [_scatter("log10_flops", loss) for loss in losses[:_MAX_CHARTS]],
         "Training": [_line("train_loss")],
     }
     return _view(columns, sections, sort="metrics.`flops`")
 
 
 def analyses_view(skills: Sequence[str]) -> dict[str, str]:
-    """The tag of the view of a study's analyses: what each is, and how the widest interval falls with FLOP."""
+    """Return the tag of the view of a study's analyses, with a chart of the widest interval against FLOP."""
     columns = [
         *("tags.`skillscale.kind`", "tags.`skillscale.state`", "metrics.`runs`", "metrics.`half_width`"),
         *(f"metrics.`law_exponent/{skill}`" for skill in skills[:_MAX_CHARTS]),
@@ -78,14 +80,14 @@ def analyses_view(skills: Sequence[str]) -> dict[str, str]:
 
 
 def _view(columns: Sequence[str], sections: Mapping[str, Sequence[Chart]], *, sort: str) -> str:
-    """What the UI is to show, in its own envelope."""
+    """Return a view in the UI's format."""
     state = {
         "orderByKey": sort,
         "orderByAsc": False,
         "selectedColumns": list(columns),
         "columnOrder": list(columns),
-        "runsHiddenMode": "SHOW_ALL",  # by default ten runs alone are drawn
-        "isAccordionReordered": True,  # sections in our order, not in that of their names
+        "runsHiddenMode": "SHOW_ALL",  # by default the UI draws ten runs
+        "isAccordionReordered": True,  # sections in this order, not by name
         "compareRunSections": [
             {"uuid": name, "name": name, "display": True, "isReordered": True, "columns": min(len(charts), 2) or 1}
             for name, charts in sections.items()
@@ -97,7 +99,7 @@ def _view(columns: Sequence[str], sections: Mapping[str, Sequence[Chart]], *, so
         ],
     }
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
-    # The times are shown nowhere; a view that says the same is the same text
+    # The UI shows these times nowhere; without them equal views are equal texts
     return json.dumps({"name": _VIEW, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"})
 
 
