@@ -166,13 +166,13 @@ def test_other_parameters_are_drawn_beside():
     assert set(study.trials[0].system_attrs[PROPOSAL]["params"]) == set(SPACE)
 
 
-def test_a_loss_that_nobody_asked_for_is_told_once(caplog):
+def test_losses_of_other_skills_are_reported_once(caplog):
     studied(3, skills=["code"])
-    (said,) = [one.message for one in caplog.records if "not looked at" in one.message]
-    assert said == "losses of 'prose' are told, but not looked at: skills asked for are code"
+    (message,) = [record.message for record in caplog.records if "are ignored" in record.message]
+    assert message == "losses of 'prose' are ignored. The skills of this sampler are code"
 
 
-def test_a_spent_budget_is_told_and_stops_the_study():
+def test_a_spent_budget_stops_the_study():
     largest = 6e9 * 1e11
     sampler = SkillLawSampler(seed=0, search_space=SPACE, budget=0.03 * largest)
     study = optuna.create_study(sampler=sampler)
@@ -272,17 +272,17 @@ def test_widths_are_drawn_against_the_flops_of_finished_trials(dashboard):
     study = studied(11)
     draw_widths(study, study.trials[-1])
     ((_, figure),) = dashboard.items()
-    known = [trial for trial in study.trials if "half_width" in trial.system_attrs[PROPOSAL]]
+    with_widths = [trial for trial in study.trials if "half_width" in trial.system_attrs[PROPOSAL]]
     spent = [6 * math.exp(sum(trial.params.values())) for trial in study.trials]
-    assert [trial.number for trial in known] == [8, 9, 10]
+    assert [trial.number for trial in with_widths] == [8, 9, 10]
     assert {trace["name"] for trace in figure["data"]} == {
         *(f"ln N*({skill}) at {C:.3g}" for skill in ("code", "prose") for C in (6e21, 6e22)),
-        "widest of all, differences included",
+        "widest interval, differences included",
     }
     for trace in figure["data"]:
         assert trace["x"] == pytest.approx([sum(spent[:n]) for n in (8, 9, 10)])
     widest = figure["data"][-1]["y"]
-    assert widest == [trial.system_attrs[PROPOSAL]["half_width"] for trial in known]
+    assert widest == [trial.system_attrs[PROPOSAL]["half_width"] for trial in with_widths]
 
 
 def test_nothing_is_drawn_before_widths_are_known(dashboard):
