@@ -72,7 +72,7 @@ class PlantedLaw:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A grid with ``sizes`` at each budget over +-``span`` about ``coefficient`` C^``exponent``, each ``seeds`` times."""
+    """A grid: ``sizes`` at each budget over +-``span`` about ``coefficient`` C^``exponent``, each ``seeds`` times."""
 
     budgets: tuple[float, ...] = (5e10, 1.6e11, 5e11)
     sizes: int = 7
@@ -99,8 +99,8 @@ class NoiseModel:
 
 
 def simulate_study(
-    truths: Mapping[str, PlantedLaw], rng: np.random.Generator, *, grid: Grid | None = None, noise: NoiseModel | None = None,
-    mix: str = "all=1",
+    truths: Mapping[str, PlantedLaw], rng: np.random.Generator, *, grid: Grid | None = None,
+    noise: NoiseModel | None = None, mix: str = "all=1",
 ) -> pd.DataFrame:  # fmt: skip
     """Return the runs of a study as rows: run_id, C, N, D, mix, seed, and a loss column for each truth."""
     grid, noise = grid or Grid(), noise or NoiseModel()

@@ -1,4 +1,4 @@
-"""``close_stale``: close the runs whose process has ended, so that none stays RUNNING for ever."""
+"""``close_stale``: close the runs whose process has ended, so that none stays RUNNING."""
 
 from skillscale.cli.output import Output
 from skillscale.config import Config

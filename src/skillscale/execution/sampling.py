@@ -256,11 +256,11 @@ def _bind_problem(job: SamplingJob, *, allow_new_goal: bool) -> None:
 
 def _sample(job: SamplingJob) -> Recommendation:
     """Choose and train points until the sampler stops; return the last recommendation."""
-    if job.pool.is_external:
-        job.progress(job.pool.external_command().text)
     try:
         # The lock is released before the workers are stopped, so that those that wait for points exit by themselves
         with Supervisor(job.pool) as supervisor, job.study.sampling_lock(), job.study.analysis(IntervalLog.KIND) as run:
+            if job.pool.is_external:
+                job.progress(job.pool.external_command().text)
             log = IntervalLog(job.study, job.problem, run)
             try:
                 return _fill_queue(job, supervisor, log)
