@@ -1,2 +1,2 @@
--- Beside the queue's database, which the image makes by itself
+-- The image itself creates the queue's database
 CREATE DATABASE mlflow;

@@ -68,7 +68,7 @@ def _log_optimum(history: RunHistory, target: Target, skill: str, curve: str, se
         minima, within = _vertices(fit, fit.coefficients)
         drawn, _ = _vertices(fit, fit.coefficients + np.einsum("bcn,kn->kbc", fit.projection, errors))
     else:
-        drawn = fit.drawn_minima(errors, rng.normal(size=(DRAWS, 2))).optima
+        drawn = fit.resample_minima(errors, rng.normal(size=(DRAWS, 2))).optima
         minima, _ = fit.minima()
         within, edge = np.isfinite(minima), OUTSIDE * fit.half_widths
         minima = np.clip(minima, fit.centres - edge, fit.centres + edge)

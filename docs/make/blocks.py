@@ -213,7 +213,7 @@ def _command(line: str, printed: TextIO, main: Path | None) -> None:
         code = cli.main(words[1:])
         if code:
             raise RuntimeError(f"{line} ended with {code}: {_read(printed)[-2000:]}")
-    elif words[0] == "python":
+    elif words[0] == "python" and words[1].endswith(".py"):
         before, sys.argv = (sys.argv, [*sys.path]), words[1:]
         sys.path.insert(0, str(Path(words[1]).resolve().parent))
         try:

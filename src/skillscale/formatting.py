@@ -14,6 +14,8 @@ from typing import Any, TypeGuard
 
 from skillscale.errors import without_password
 
+JsonObject = dict[str, Any]  # plain values by name, as an answer of ``--json`` has them
+
 MISSING = "–"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))

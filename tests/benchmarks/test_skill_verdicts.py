@@ -1,4 +1,4 @@
-"""What the benchmark of verdicts plants is what it says that it plants."""
+"""The benchmark of verdicts plants the differences that it documents."""
 
 import math
 import runpy
@@ -17,17 +17,17 @@ def test_planted_optima(bench, grid):
     sizes = bench["GRIDS"][grid]()
     for shapes in ("alike", "differ"):
         truths = bench["skills_of"](sizes, {"aggregate": 0.0, "knowledge": 0.115, "code": -0.085}, shapes)
-        for C, each in zip(sizes.budgets, sizes.sizes, strict=True):
+        for C, sizes_at_budget in zip(sizes.budgets, sizes.sizes, strict=True):
             common = sizes.N * (C / sizes.C) ** sizes.a
             assert truths["aggregate"].optimum(C) == pytest.approx(common, rel=1e-4)
             assert math.log(truths["knowledge"].optimum(C) / common) == pytest.approx(0.115, abs=1e-4)
             assert math.log(truths["code"].optimum(C) / common) == pytest.approx(-0.085, abs=1e-4)
-            assert min(each) < 0.6 * common < 1.6 * common < max(each)
+            assert min(sizes_at_budget) < 0.6 * common < 1.6 * common < max(sizes_at_budget)
 
 
 def test_the_papers_grid_is_as_it_is_told(bench):
     sizes = bench["GRIDS"]["paper"]()
-    counts = [len(each) for each in sizes.sizes]
+    counts = [len(sizes_at_budget) for sizes_at_budget in sizes.sizes]
     assert (len(counts), counts[0], counts[-1]) == (9, 15, 10)
     assert sizes.N * (3e21 / sizes.C) ** sizes.a == pytest.approx(4.9e9)
 

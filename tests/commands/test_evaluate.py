@@ -88,9 +88,9 @@ def write_model(folder, config, *, sharpness=30.0):
     torch.manual_seed(5)
     model = transformers.AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
-        for one in model.parameters():
-            if one.dim() > 1:
-                one.mul_(sharpness)
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.mul_(sharpness)
     model.save_pretrained(folder)
     samples.write_tokenizer(folder, samples.texts())
     return folder
@@ -129,7 +129,7 @@ def by_hand(folder, context):
 
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
     tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    found = []
+    outcome = []
     for prompt, completion in PAIRS:
         encoded = tokenizer.encode(prompt + completion, add_special_tokens=False)
         ends = np.cumsum([len(token) for token in encoded.tokens])  # byte-level: a sign stands for a byte
@@ -144,8 +144,8 @@ def by_hand(folder, context):
             with torch.no_grad():
                 logs = torch.log_softmax(model(window[:, :-1]).logits[0], dim=-1)
             nll -= sum(float(logs[at - start - 1, ids[at]]) for at in part)
-        found.append((nll, len(targets), len(completion.encode())))
-    return np.array(found).T
+        outcome.append((nll, len(targets), len(completion.encode())))
+    return np.array(outcome).T
 
 
 # Losses
@@ -158,32 +158,34 @@ def test_losses_are_those_computed_by_hand(models, kind):
     folder = open_folder(models[kind])
     for dtype, close in (("float64", 1e-6), ("float32", 1e-4)):
         model = hf_model.load_checkpoint(folder, dtype=dtype, device="cpu")
-        found = measure(model, folder, TEXTS, SKILLS, context=CONTEXT).skills["making"]
-        assert found.loss == pytest.approx(nll.sum() / tokens.sum(), rel=close)
-        assert found.bpb == pytest.approx(nll.sum() / n_bytes.sum() / math.log(2), rel=close)
+        outcome = measure(model, folder, TEXTS, SKILLS, context=CONTEXT).skills["making"]
+        assert outcome.loss == pytest.approx(nll.sum() / tokens.sum(), rel=close)
+        assert outcome.bpb == pytest.approx(nll.sum() / n_bytes.sum() / math.log(2), rel=close)
         rest = nll - nll.sum() / n_bytes.sum() * n_bytes
         spread = math.sqrt(len(PAIRS)) * np.std(rest, ddof=1) / n_bytes.sum() / math.log(2)
-        assert found.bpb_sem == pytest.approx(spread, rel=10 * close)
-        assert (found.count, found.tokens) == (len(PAIRS), tokens.sum())
+        assert outcome.bpb_sem == pytest.approx(spread, rel=10 * close)
+        assert (outcome.count, outcome.tokens) == (len(PAIRS), tokens.sum())
 
 
 @pytest.mark.parametrize("kind", ["tiny-neox", "tiny-llama"])
 def test_batches_and_padding_change_nothing(models, kind):
     folder = open_folder(models[kind])
     model = hf_model.load_checkpoint(folder, dtype="float32", device="cpu")
-    found = [
+    outcome = [
         measure(model, folder, TEXTS, SKILLS, context=CONTEXT, batch_tokens=size).skills["making"].bpb
         for size in (1, 70, 100_000)
     ]
-    assert found == pytest.approx([found[0]] * 3, rel=1e-6)
+    assert outcome == pytest.approx([outcome[0]] * 3, rel=1e-6)
 
 
 def test_another_tokenizer_of_the_same_model_of_bytes_gives_the_same_bits(models, tmp_path):
     """Logits all alike: ln V a token, so that bits per byte tell how many tokens the tokenizer needs, and no more."""
     flat = write_model(tmp_path / "flat", config_of("tiny-llama"), sharpness=0.0)
     folder = open_folder(flat)
-    found = measure(hf_model.load_checkpoint(folder, dtype="float32", device="cpu"), folder, TEXTS, SKILLS, context=64)
-    value = found.skills["making"]
+    outcome = measure(
+        hf_model.load_checkpoint(folder, dtype="float32", device="cpu"), folder, TEXTS, SKILLS, context=64
+    )
+    value = outcome.skills["making"]
     n_bytes = sum(len(completion.encode()) for _, completion in PAIRS)
     assert value.loss == pytest.approx(math.log(320), rel=1e-6)
     assert value.bpb == pytest.approx(math.log2(320) * value.tokens / n_bytes, rel=1e-6)
@@ -218,7 +220,7 @@ def test_a_tied_head_counts_once(models):
 
 
 @pytest.mark.parametrize(
-    ("tokenizer", "model", "asked", "first"),
+    ("tokenizer", "model", "requested", "first"),
     [
         ({"bos_token": "a"}, {"bos_token_id": 70}, "", "a"),
         ({"bos_token": {"content": "b"}}, {}, "", "b"),
@@ -228,10 +230,10 @@ def test_a_tied_head_counts_once(models):
         ({"bos_token": "a"}, {}, "d", "d"),
     ],
 )
-def test_what_stands_before_every_text(folder, tokenizer, model, asked, first):
+def test_what_stands_before_every_text(folder, tokenizer, model, requested, first):
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     change(folder / "config.json", **{"bos_token_id": None, "eos_token_id": None} | model)
-    opened = open_folder(folder, first_token=asked)
+    opened = open_folder(folder, first_token=requested)
     assert opened.first_token == first
     assert opened.tokenizer.decode([opened.tokenizer.end_of_text]) == first
 
@@ -253,8 +255,8 @@ def test_the_digest_is_of_what_is_read(folder, tmp_path):
     import hashlib
 
     weights = (folder / "model.safetensors").read_bytes()
-    known = open_folder(folder).sha256(tmp_path)
-    assert known["model.safetensors"] == hashlib.sha256(weights).hexdigest()
+    hashes = open_folder(folder).sha256(tmp_path)
+    assert hashes["model.safetensors"] == hashlib.sha256(weights).hexdigest()
     first = open_folder(folder).digest(tmp_path)
     (folder / "README.md").write_text("nothing of it is read")
     assert open_folder(folder).digest(tmp_path) == first
@@ -368,11 +370,11 @@ def table_of(planted, tmp_path, keep, **more):
 def test_a_family_becomes_runs_whose_fit_finds_the_planted_law(planted, place, tmp_path, monkeypatch):
     words = given(planted, place)
     table = table_of(planted, tmp_path, lambda name: "-32-" not in name and not name.endswith("-32m"))
-    said = run("evaluate", "--study", "family", "--table", table, *words)
-    assert [(one["state"], one["new"]) for one in said["runs"]] == [("finished", True)] * 9
-    for one in said["runs"]:
-        loss = samples.planted(one["point"]["n_params"], one["point"]["n_tokens"])
-        assert one["skills"]["words"]["bpb"] * math.log(2) == pytest.approx(loss, rel=1e-6)
+    output = run("evaluate", "--study", "family", "--table", table, *words)
+    assert [(checkpoint["state"], checkpoint["new"]) for checkpoint in output["runs"]] == [("finished", True)] * 9
+    for checkpoint in output["runs"]:
+        loss = samples.planted(checkpoint["point"]["n_params"], checkpoint["point"]["n_tokens"])
+        assert checkpoint["skills"]["words"]["bpb"] * math.log(2) == pytest.approx(loss, rel=1e-6)
     tags = client(StudyStore.open(place[1])).get_experiment_by_name("family").tags
     assert "ended, 9 of 9 points done" in tags["mlflow.note.content"]
     shown = state(tags)["selectedColumns"]
@@ -386,8 +388,8 @@ def test_a_family_becomes_runs_whose_fit_finds_the_planted_law(planted, place, t
 
     monkeypatch.setattr(hf_model, "load_checkpoint", never)
     again = run("evaluate", "--study", "family", "--table", table, *words)
-    assert [one["new"] for one in again["runs"]] == [False] * 9
-    assert [one["skills"] for one in again["runs"]] == [one["skills"] for one in said["runs"]]
+    assert [run["new"] for run in again["runs"]] == [False] * 9
+    assert [run["skills"] for run in again["runs"]] == [run["skills"] for run in output["runs"]]
 
 
 def test_checkpoints_of_one_training_go_together_and_sizes_are_told_in_two_ways(planted, place, tmp_path):
@@ -401,7 +403,7 @@ def test_checkpoints_of_one_training_go_together_and_sizes_are_told_in_two_ways(
     assert runs.table.categories == ()
     assert runs.table.notes[0].startswith("losses are in nats per byte")
     assert runs.table.runs["sem/words"].gt(0).all()
-    assert {one.checkpoint.first_token for one in runs.records} == {"<|endoftext|>"}
+    assert {record.checkpoint.first_token for record in runs.records} == {"<|endoftext|>"}
     without = read_runs(replace(source, n_convention="nonembed"), config).table.runs["N"]
     assert (runs.table.runs["N"] - without).tolist() == [16 * (320 + 64)] * 4
     with pytest.raises(InputError, match="total or nonembed, not 'active'"):
@@ -426,15 +428,15 @@ def test_both_splits_and_their_sets_are_told_in_nats_per_byte():
     assert {name: row[name] / math.log(2) for name in nats} == pytest.approx(nats)
     assert (row["cluster"], row["mix/code"], table.categories) == ("one", 0.5, ("code", "prose"))
     assert (table.judged_skills, table.skill_categories) == (("making",), {"making": "code"})
-    assert [one.reason for one in table.excluded] == ["it is failed: no numbers"]
+    assert [excluded.reason for excluded in table.excluded] == ["it is failed: no numbers"]
 
 
 def test_a_checkpoint_is_one_point_of_a_study(planted, place, capsys):
     words = given(planted, place)
-    one = ["evaluate", "--study", "single", "--checkpoint", planted / "tiny-16-2m", *words]
-    (first,) = run(*one, "--n_tokens", "2e6", "--mix", "code=.5,prose=.5")["runs"]
+    excluded = ["evaluate", "--study", "single", "--checkpoint", planted / "tiny-16-2m", *words]
+    (first,) = run(*excluded, "--n_tokens", "2e6", "--mix", "code=.5,prose=.5")["runs"]
     assert first["point"]["mix"] == {"code": 0.5, "prose": 0.5}
-    run(*one, "--n_tokens", "3e6", "--mix", "code=.5,prose=.5", code=2)
+    run(*excluded, "--n_tokens", "3e6", "--mix", "code=.5,prose=.5", code=2)
     assert "with N 12.74k, D 2M, mix code=0.5,prose=0.5, seed 0, now N 12.74k, D 3M" in capsys.readouterr().err
     other = ["evaluate", "--study", "single", "--checkpoint", planted / "tiny-16-8m", *words, "--n_tokens", "2e6"]
     run(*other, "--mix", "code=.5,prose=.5", code=2)
@@ -449,7 +451,7 @@ def test_logits_that_are_no_numbers_make_a_failed_run_that_can_be_mended(planted
 
     folder = Path(shutil.copytree(planted / "tiny-16-8m", tmp_path / "broken"))
     weights = load_file(folder / "model.safetensors")
-    broken = {name: one * math.nan if name.endswith("ln_f.bias") else one for name, one in weights.items()}
+    broken = {name: weight * math.nan if name.endswith("ln_f.bias") else weight for name, weight in weights.items()}
     save_file(broken, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(DivergedError, match="not finite in float32"):
         hf_model.load_checkpoint(open_folder(folder), dtype="float32", device="cpu")
@@ -458,8 +460,8 @@ def test_logits_that_are_no_numbers_make_a_failed_run_that_can_be_mended(planted
     (failed,) = run(*words)["runs"]
     assert (failed["state"], failed["new"], failed["skills"]) == ("failed", True, {})
     assert failed["reason"].startswith("the logits of broken are not finite in float32. Try another --dtype")
-    (left,) = run(*words)["runs"]
-    assert (left["state"], left["new"]) == ("failed", False)
+    (unchanged,) = run(*words)["runs"]
+    assert (unchanged["state"], unchanged["new"]) == ("failed", False)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     (mended,) = run(*words, "--retry_failed")["runs"]
     assert (mended["state"], mended["new"]) == ("finished", True)
@@ -481,14 +483,14 @@ def test_logits_that_are_no_numbers_make_a_failed_run_that_can_be_mended(planted
     ],
 )
 def test_what_is_asked_badly_is_refused(planted, tmp_path, capsys, words, reason):
-    asked = [word.format(planted) for word in words]
-    rest = [str(one) for one in given(planted, ["--tracking", f"sqlite:///{tmp_path / 'runs.db'}"])]
-    if "--skills" in asked:
+    requested = [word.format(planted) for word in words]
+    rest = [str(word) for word in given(planted, ["--tracking", f"sqlite:///{tmp_path / 'runs.db'}"])]
+    if "--skills" in requested:
         del rest[rest.index("--skills") : rest.index("--skills") + 2]
-    if "--context" in asked:
+    if "--context" in requested:
         del rest[rest.index("--context") : rest.index("--context") + 2]
-    study = [] if "--study" in asked else ["--study", "asked"]
-    run("evaluate", *study, *asked, *rest, code=2)
+    study = [] if "--study" in requested else ["--study", "asked"]
+    run("evaluate", *study, *requested, *rest, code=2)
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "runs.db").exists()
 
@@ -498,9 +500,9 @@ def test_every_bad_row_of_a_table_is_named(planted, place, tmp_path, capsys):
     path.write_text("checkpoint,n_tokens\nnone,1e6\nfamily,many\n")
     words = given(planted, place)
     run("evaluate", "--study", "bad", "--table", path, *words, code=2)
-    said = capsys.readouterr().err
-    assert "none is no folder" in said
-    assert "n_tokens of" in said
+    output = capsys.readouterr().err
+    assert "none is no folder" in output
+    assert "n_tokens of" in output
     path.write_text(f"checkpoint,n_tokens\n{planted}/tiny-16-2m,1e6\n{planted}/tiny-16-8m,1e6\n")
     run("evaluate", "--study", "bad", "--table", path, *words, code=2)
     assert "have one N, D, mix and seed" in capsys.readouterr().err

@@ -204,7 +204,7 @@ def test_a_row_that_was_mended_takes_the_place_of_the_old_one(registry):
     assert do_import(frame=frame)["new"] == 1
     table = imported_table(registry, registry.study("theirs"))
     assert list(table.runs["code"]) == list(frame["L_code"])
-    assert table.notes == ("1 imported runs are no longer in their table, and left out",)
+    assert table.notes == ("1 imported runs are no longer in their table, and are excluded",)
 
 
 def test_tables_with_other_skills_and_categories_share_a_study(registry):
@@ -391,7 +391,7 @@ def test_what_is_left_out_is_told_by_reason_with_names_and_later_in_a_line(uri, 
     words = ["--from_tracking", uri, "--experiment", "theirs", "--study", "here", "--columns", "map.yaml"]
     command = cli.find_command("import", cli.COMMANDS)
     command.function()(cli.parse(words, command).options, load(), Output(answer=told))
-    assert "left out: 12 whole rows, 1 losses" in told.getvalue()
+    assert "excluded: 12 whole rows, 1 losses" in told.getvalue()
     assert "  12 (fox-0, fox-1, fox-2 and 9 more): it is FAILED, not FINISHED\n" in told.getvalue()
     assert re.search(r"\n  1 \([a-z]+-[a-z]+-\d+\): prose: no loss\n", told.getvalue()), "the name that MLflow gives"
     runs = read_runs(SourceOptions(tracking=uri), load(overrides={"study.name": "here"}))
@@ -425,12 +425,12 @@ def test_the_runs_of_another_store_can_be_imported(uri, registry, empty_store, t
         (
             {"n_params": "N"},
             {},
-            "'N' is params.N and metrics.N in experiment theirs of sqlite:.*; write which is meant",
+            "'N' is params.N and metrics.N in experiment theirs of sqlite:.*. Write the full name of one",
         ),
         ({"n_params": "params.M"}, {}, r"no column 'params.M' for n_params \(did you mean params.N"),
         ({}, {"experiment": "their"}, r"has no experiment 'their' \(did you mean theirs\?\)\. It has Default, theirs"),
         ({}, {"experiment": "Default"}, "no run of experiment Default of .* is FINISHED .it has no runs"),
-        ({}, {"study": "theirs"}, "experiment 'theirs' can't be imported into itself"),
+        ({}, {"study": "theirs"}, "experiment 'theirs' cannot be imported into itself"),
     ],
 )
 def test_an_experiment_that_can_not_be_read_says_so(uri, change, arguments, message):

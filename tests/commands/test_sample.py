@@ -96,48 +96,48 @@ def sampled(tmp_path_factory):
     """A study of six runs by two workers, in two calls; what the second one said, and its log."""
     folder = tmp_path_factory.mktemp("sampled")
     for points in ("4", "2"):
-        said, log = io.StringIO(), io.StringIO()
+        output, log = io.StringIO(), io.StringIO()
         with contextlib.redirect_stderr(log):
-            assert cli.main(words(folder, GOOD, "--points", points, "--json"), answer=said) == 0, log.getvalue()
-    return folder, json.loads(said.getvalue()), log.getvalue()
+            assert cli.main(words(folder, GOOD, "--points", points, "--json"), answer=output) == 0, log.getvalue()
+    return folder, json.loads(output.getvalue()), log.getvalue()
 
 
 def test_a_second_call_goes_on_and_no_run_is_made_twice(sampled):
-    folder, told, log = sampled
+    folder, result, log = sampled
     records = study(folder).runs.records()
-    assert (told["chosen"], told["finished"], told["failed"]) == (6, 6, 0)
+    assert (result["chosen"], result["finished"], result["failed"]) == (6, 6, 0)
     assert "4 runs to begin with" in log
-    assert len({one.point.key for one in records}) == len(records) == 6
-    assert {one.state for one in records} == {RunState.FINISHED}
+    assert len({record.point.key for record in records}) == len(records) == 6
+    assert {record.state for record in records} == {RunState.FINISHED}
 
 
-def test_points_are_chosen_and_trained_through_a_storage(tmp_path, capsys):
+def test_points_are_chosen_and_trained_through_a_queue_file(tmp_path, capsys):
     given = words(
         tmp_path, GOOD, "--points", "3", "--queue", str(tmp_path / "queue.journal"), "--heartbeat_timeout_s", "30"
     )
-    code, told, log = answer(given, capsys)
-    assert (code, told["chosen"], told["finished"]) == (0, 3, 3), log
+    code, result, log = answer(given, capsys)
+    assert (code, result["chosen"], result["finished"]) == (0, 3, 3), log
     records = study(tmp_path).runs.records()
-    assert {one.state for one in records} == {RunState.FINISHED}
-    assert all(one.purpose for one in records)
+    assert {record.state for record in records} == {RunState.FINISHED}
+    assert all(record.purpose for record in records)
     code, _, log = answer(words(tmp_path, GOOD, "--points", "1"), capsys)
-    assert (code, "SKILLSCALE_QUEUE" in log) == (2, True), "its queue is in the storage"
+    assert (code, "SKILLSCALE_QUEUE" in log) == (2, True), "its queue is elsewhere"
 
 
 def test_losses_and_their_errors_are_those_that_the_trainer_returned(sampled):
-    for one in study(sampled[0]).runs.records():
-        loss = 1.7 + 400 * one.point.n_params**-0.34 + 410 * one.point.n_tokens**-0.28
-        assert one.skills["code"].loss == pytest.approx(loss)
-        assert one.skills["code"].sem == 0.01
-        assert one.skills["prose"].sem != one.skills["prose"].sem  # nobody told it
+    for record in study(sampled[0]).runs.records():
+        loss = 1.7 + 400 * record.point.n_params**-0.34 + 410 * record.point.n_tokens**-0.28
+        assert record.skills["code"].loss == pytest.approx(loss)
+        assert record.skills["code"].sem == 0.01
+        assert record.skills["prose"].sem != record.skills["prose"].sem  # nobody told it
 
 
 def test_runs_say_why_they_were_chosen(sampled):
     folder, *_ = sampled
     import mlflow
 
-    found = mlflow.MlflowClient(f"sqlite:///{folder / 'runs.db'}").search_runs([study(folder).experiment_id])
-    for run in found:
+    runs = mlflow.MlflowClient(f"sqlite:///{folder / 'runs.db'}").search_runs([study(folder).experiment_id])
+    for run in runs:
         assert run.data.tags["skillscale.why"].startswith(run.data.tags["skillscale.purpose"])
         assert float(run.data.tags["skillscale.cost"]) > run.data.metrics["flops"]
         assert "Chosen by the sampler" in run.data.tags["mlflow.note.content"]
@@ -147,8 +147,8 @@ def test_runs_of_a_trainer_can_be_fitted_and_suggested_for(sampled, capsys):
     folder, *_ = sampled
     given = words(folder, GOOD, "--count", "3", entry="suggest")
     del given[given.index("--flops_max") : given.index("--flops_max") + 2]  # as it was sampled
-    code, told, _ = answer(given, capsys)
-    assert (code, len(told["points"]), told["runs"], told["budget"]) == (0, 3, 6, 1e19)
+    code, result, _ = answer(given, capsys)
+    assert (code, len(result["points"]), result["runs"], result["budget"]) == (0, 3, 6, 1e19)
     assert len(study(folder).runs.records()) == 6
 
 
@@ -184,8 +184,8 @@ def test_another_trainer_or_other_skills_are_refused(sampled, capsys):
 
 def test_a_budget_that_is_spent_ends_it_with_the_reason(sampled, capsys):
     folder, *_ = sampled
-    code, told, _ = answer([*words(folder), "--budget", "1.2e16"], capsys)
-    assert (code, told["ending"], told["finished"]) == (0, "spent", 6)
+    code, result, _ = answer([*words(folder), "--budget", "1.2e16"], capsys)
+    assert (code, result["ending"], result["finished"]) == (0, "spent", 6)
 
 
 @pytest.mark.parametrize(
@@ -246,9 +246,9 @@ def test_the_limit_of_one_run_is_none_of_loading_the_trainer(tmp_path):
 def test_a_trainer_that_fails_now_and_then_loses_those_runs_alone(sampled, place, capsys):
     body = GOOD.replace("loss = 1.7", "assert seed != 1, 'out of memory'\n        loss = 1.7")
     given = [*words(place, body, name="patchy", store=sampled[0]), "--points", "4", "--workers", "1"]
-    code, told, log = answer([*given, "--mixes", "code=.5,prose=.5; code=.2,prose=.8"], capsys)
-    assert (code, told["chosen"], told["finished"], told["failed"]) == (0, 4, 3, 1)
-    (failed,) = [one for one in study(sampled[0], "patchy").runs.records() if one.state is RunState.FAILED]
+    code, result, log = answer([*given, "--mixes", "code=.5,prose=.5; code=.2,prose=.8"], capsys)
+    assert (code, result["chosen"], result["finished"], result["failed"]) == (0, 4, 3, 1)
+    (failed,) = [record for record in study(sampled[0], "patchy").runs.records() if record.state is RunState.FAILED]
     assert (failed.point.seed, "AssertionError: out of memory" in failed.reason) == (1, True)
     chosen = [line for line in log.splitlines() if line.startswith("chosen")]
     assert all(", on code=0." in line for line in chosen), chosen
@@ -261,8 +261,8 @@ def test_after_five_failures_in_a_row_it_stops_with_a_summary(sampled, place, ca
     assert "the last 5 runs all failed" in log
     assert "OSError: disk" in log.splitlines()[-1]
     records = study(sampled[0], "failing").runs.records()
-    assert {one.state for one in records} == {RunState.FAILED}
-    assert all("OSError: disk" in one.reason for one in records)
+    assert {record.state for record in records} == {RunState.FAILED}
+    assert all("OSError: disk" in record.reason for record in records)
     assert len(records) >= 5
 
 
@@ -277,13 +277,13 @@ def test_killing_the_command_loses_no_run_and_the_next_call_goes_on(place):
         time.sleep(0.3)
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
-    before = {one.run_id for one in _finished(place)}
+    before = {record.run_id for record in _finished(place)}
     given[given.index("--points") + 1] = "2"
     subprocess.run(given, check=True, capture_output=True, timeout=120)
     records = study(place).runs.records()
-    assert before < {one.run_id for one in records}
-    assert {one.state for one in records} == {RunState.FINISHED}
-    assert len({one.point.key for one in records}) == len(records)
+    assert before < {record.run_id for record in records}
+    assert {record.state for record in records} == {RunState.FINISHED}
+    assert len({record.point.key for record in records}) == len(records)
 
 
 def _finished(folder):
@@ -313,15 +313,15 @@ def test_a_trainer_that_cannot_be_loaded_ends_the_command(sampled, place, capfd)
     ("more", "says"),
     [
         (["--budget", "1e13"], "below the cheapest run"),
-        (["--target_flops", "1e12"], "below the least run"),
+        (["--target_flops", "1e12"], "below the smallest run"),
         (["--sample.ratio", "[1, 2]", "--sample.n_params", "[1, 10]"], "the limits allow no run"),
         (["--sample.weights", "{cod: 2}"], "did you mean code?"),
-        (["--sample.max_epochs", "4"], "limit sample.n_tokens"),
+        (["--sample.max_epochs", "4"], "Limit sample.n_tokens"),
         (["--sample.epoch", "4"], "did you mean max_epochs?"),
         (["--sample.flops_min", "1e19"], "above flops_max"),
         (["--mixes", "web"], "--mixes: mix item 'web' is not CATEGORY=SHARE"),
     ],
-    ids=lambda one: one[0] if isinstance(one, list) else "",
+    ids=lambda item: item[0] if isinstance(item, list) else "",
 )
 def test_what_can_not_be_sampled_is_refused_before_anything_is_written(place, capsys, more, says):
     code, _, log = answer(words(place, GOOD, *more), capsys)
@@ -360,7 +360,7 @@ def test_sampling_with_a_trainer_imports_no_torch(place):
 TARGETS = default_targets(["code", "prose"], largest=1e18)
 
 
-def told(*half):
+def estimates(*half):
     """An answer whose intervals have these half widths, in turn."""
     width = np.resize(np.array(half), len(TARGETS))
     zero = np.zeros(len(TARGETS))
@@ -368,22 +368,26 @@ def told(*half):
 
 
 def test_intervals_that_got_narrower_are_told_per_flop():
-    found = IntervalReduction(before=told(0.6, 0.4), after=told(0.3, 0.2), n_runs=6, flops=2e12, flops_before=6e12)
-    plain = found.as_dict()
+    reduction = IntervalReduction(
+        before=estimates(0.6, 0.4), after=estimates(0.3, 0.2), n_runs=6, flops=2e12, flops_before=6e12
+    )
+    plain = reduction.as_dict()
     assert (plain["widest"]["fall"], plain["mean"]["fall_per_flop"]) == (pytest.approx(0.5), pytest.approx(2.5e-13))
     assert plain["expected_fall"] == pytest.approx(1 - 0.75**0.5)
-    assert "1.82 up or down before, 1.35 now: 50 % narrower, 25 % per 1e+12 FLOP" in found.lines()[0]
+    assert "x/÷ 1.82 before, x/÷ 1.35 now: 50 % narrower, 25 % per 1e12 FLOP" in reduction.lines()[0]
 
 
 def test_intervals_that_got_wider_are_told_as_such():
-    found = IntervalReduction(before=told(0.4), after=told(0.5), n_runs=1, flops=1e12, flops_before=6e12)
-    assert found.as_dict()["mean"]["fall"] == pytest.approx(-0.25)
-    assert all("25 % wider, 25 % per 1e+12 FLOP" in line for line in found.lines()[:2])
+    reduction = IntervalReduction(before=estimates(0.4), after=estimates(0.5), n_runs=1, flops=1e12, flops_before=6e12)
+    assert reduction.as_dict()["mean"]["fall"] == pytest.approx(-0.25)
+    assert all("25 % wider, 25 % per 1e12 FLOP" in line for line in reduction.lines()[:2])
 
 
 def test_to_know_nothing_a_little_better_is_no_gain():
-    found = IntervalReduction(before=told(800.0), after=told(3.0), n_runs=1, flops=1e12, flops_before=6e12)
-    assert found.as_dict()["widest"]["fall"] == 0
+    reduction = IntervalReduction(
+        before=estimates(800.0), after=estimates(3.0), n_runs=1, flops=1e12, flops_before=6e12
+    )
+    assert reduction.as_dict()["widest"]["fall"] == 0
 
 
 class Written:
@@ -417,7 +421,7 @@ def test_runs_of_a_few_updates_are_left_out_as_long_as_there_is_room_to_begin(gi
     config = load(overrides=given)
     order = build_problem(config.sample, context_from_config(config))
     assert order.space.n_tokens[0] == least
-    assert any("tokens are not chosen" in note for note in order.notes) == (least > 5000)
+    assert any("tokens are skipped" in note for note in order.notes) == (least > 5000)
 
 
 def test_the_figure_holds_the_widths_of_every_call():
@@ -430,15 +434,17 @@ def test_the_figure_holds_the_widths_of_every_call():
     chart = IntervalLog(written, order, written)
     chart.draw()
     assert written.files == {}, "nothing new is known"
-    chart.log(told(0.5), runs=10, finished=3e18, spent=3.1e18)
+    chart.log(estimates(0.5), runs=10, finished=3e18, spent=3.1e18)
     chart.draw()
     assert set(written.files) == {"figures/widths.svg", "figures/widths.png"}
-    (line,) = [one for one in chart._lines() if (one.name, one.C, one.is_difference) == ("code", 1e19, False)]
+    (line,) = [
+        series for series in chart._lines() if (series.name, series.C, series.is_difference) == ("code", 1e19, False)
+    ]
     assert (line.flops, line.half) == ((1e18, 2e18, 3e18), (0.9, 0.8, 0.5))
-    assert len([one for one in chart._lines() if one.flops]) == len(order.targets) == 6
+    assert len([series for series in chart._lines() if series.flops]) == len(order.targets) == 6
 
 
 def test_most_runs_are_those_of_all_calls(sampled, capsys):
     folder, *_ = sampled
-    code, found, _ = answer([*words(folder), "--sample.runs", "6"], capsys)
-    assert (code, found["ending"], found["finished"]) == (0, "spent", 6)
+    code, result, _ = answer([*words(folder), "--sample.runs", "6"], capsys)
+    assert (code, result["ending"], result["finished"]) == (0, "spent", 6)

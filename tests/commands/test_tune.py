@@ -35,24 +35,24 @@ def trials(points, noise=0.0):
 
 
 def test_a_planted_rule_is_recovered_from_four_corners():
-    found = refit(trials([(2e3, 3e6), (1e5, 6e4), (6e3, 3e7), (4e5, 4e5)]), config.load().train)
-    assert found["lr_params_exponent"] == pytest.approx(TRUE["a"], abs=1e-6)
-    assert found["lr_tokens_exponent"] == pytest.approx(TRUE["b"], abs=1e-6)
-    assert found["lr_coefficient"] == pytest.approx(TRUE["c"], rel=1e-4)
-    assert found["batch_tokens_exponent"] == pytest.approx(TRUE["slope"], abs=1e-6)
-    assert found["batch_coefficient"] == pytest.approx(TRUE["batch"], rel=1e-4)
+    refitted = refit(trials([(2e3, 3e6), (1e5, 6e4), (6e3, 3e7), (4e5, 4e5)]), config.load().train)
+    assert refitted["lr_params_exponent"] == pytest.approx(TRUE["a"], abs=1e-6)
+    assert refitted["lr_tokens_exponent"] == pytest.approx(TRUE["b"], abs=1e-6)
+    assert refitted["lr_coefficient"] == pytest.approx(TRUE["c"], rel=1e-4)
+    assert refitted["batch_tokens_exponent"] == pytest.approx(TRUE["slope"], abs=1e-6)
+    assert refitted["batch_coefficient"] == pytest.approx(TRUE["batch"], rel=1e-4)
 
 
 def test_two_corners_keep_the_exponents_and_refit_the_coefficient():
     rule = replace(config.load().train, lr_params_exponent=TRUE["a"], lr_tokens_exponent=TRUE["b"])
-    found = refit(trials([(2e3, 3e6), (1e5, 6e4)]), rule)
-    assert (found["lr_params_exponent"], found["lr_tokens_exponent"]) == (TRUE["a"], TRUE["b"])
-    assert found["lr_coefficient"] == pytest.approx(TRUE["c"], rel=1e-4)
+    refitted = refit(trials([(2e3, 3e6), (1e5, 6e4)]), rule)
+    assert (refitted["lr_params_exponent"], refitted["lr_tokens_exponent"]) == (TRUE["a"], TRUE["b"])
+    assert refitted["lr_coefficient"] == pytest.approx(TRUE["c"], rel=1e-4)
 
 
 def test_noise_of_a_per_cent_moves_the_rule_by_less_than_the_width_of_its_basin():
-    found = refit(trials([(2e3, 3e6), (1e5, 6e4), (6e3, 3e7), (4e5, 4e5)], noise=0.003), config.load().train)
-    at = 2e4 ** found["lr_params_exponent"] * 1e6 ** found["lr_tokens_exponent"] * found["lr_coefficient"]
+    refitted = refit(trials([(2e3, 3e6), (1e5, 6e4), (6e3, 3e7), (4e5, 4e5)], noise=0.003), config.load().train)
+    at = 2e4 ** refitted["lr_params_exponent"] * 1e6 ** refitted["lr_tokens_exponent"] * refitted["lr_coefficient"]
     assert math.log(at / (TRUE["c"] * 2e4 ** TRUE["a"] * 1e6 ** TRUE["b"])) == pytest.approx(0, abs=0.3)
 
 

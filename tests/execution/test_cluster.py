@@ -68,25 +68,25 @@ def _answers(url):
 
 def wait_for(condition, process=None, seconds=900.0):
     until = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (outcome := condition()):
         assert time.monotonic() < until, "waited in vain"
         assert process is None or process.poll() is None, "it ended"
         time.sleep(0.5)
-    return found
+    return outcome
 
 
 class Cluster:
     """Commands that know two addresses, each on a machine of its own as far as they can tell."""
 
-    def __init__(self, folder: Path, tracking: str, storage: str) -> None:
-        self.folder, self.tracking, self.storage = folder, tracking, storage
+    def __init__(self, folder: Path, tracking: str, queue: str) -> None:
+        self.folder, self.tracking, self.queue = folder, tracking, queue
         (folder / "sitecustomize.py").write_text(
             "import os, socket\nname = os.environ['PRETENDED_HOST']\nsocket.gethostname = lambda: name\n"
         )
 
     def command(self, host, *words):
         path = os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")])
-        variables = {"SKILLSCALE_QUEUE": self.storage, "MLFLOW_TRACKING_URI": self.tracking}
+        variables = {"SKILLSCALE_QUEUE": self.queue, "MLFLOW_TRACKING_URI": self.tracking}
         variables |= {"PRETENDED_HOST": host, "PYTHONPATH": path, "SKILLSCALE_CACHE": str(self.folder / "cache")}
         with (self.folder / f"{host}.log").open("ab") as log:
             return subprocess.Popen(
@@ -104,7 +104,7 @@ class Cluster:
         return (self.folder / f"{host}.log").read_text()
 
     def study(self):
-        return StudyStore.open(self.tracking, cache=self.folder / "looking", queue=self.storage).study("small")
+        return StudyStore.open(self.tracking, cache=self.folder / "looking", queue=self.queue).study("small")
 
     def holders(self):
         """Host and pid of those who train just now."""
@@ -112,7 +112,7 @@ class Cluster:
             owners = self.study().holders().values()
         except TrackingError:
             return []
-        return [(one.split(":")[0], int(one.split(":")[1])) for one in owners if one]
+        return [(owner.split(":")[0], int(owner.split(":")[1])) for owner in owners if owner]
 
 
 def test_four_workers_finish_every_point_once_though_one_is_killed_and_one_hangs(database, tmp_path):
@@ -121,22 +121,24 @@ def test_four_workers_finish_every_point_once_though_one_is_killed_and_one_hangs
     del given[given.index("--tracking") : given.index("--tracking") + 2]
     with mlflow_server(database.database(), folder) as tracking:
         cluster = Cluster(folder, tracking, database.database())
-        told = cluster.answer("driver", "grid", *given, "--launcher", "none", "--heartbeat_timeout_s", str(PATIENCE_S))
-        assert told["worker"][:3] == ["worker", "--study", "small"]
+        result = cluster.answer(
+            "driver", "grid", *given, "--launcher", "none", "--heartbeat_timeout_s", str(PATIENCE_S)
+        )
+        assert result["worker"][:3] == ["worker", "--study", "small"]
         workers = {f"node{at}": cluster.command(f"node{at}", "worker", "--study", "small") for at in range(WORKERS)}
         killed, pid = wait_for(cluster.holders)[0]
         assert workers[killed].pid == pid
         os.kill(pid, signal.SIGKILL)
-        hung, pid = wait_for(lambda: [one for one in cluster.holders() if one[0] != killed])[0]
+        hung, pid = wait_for(lambda: [holder for holder in cluster.holders() if holder[0] != killed])[0]
         os.kill(pid, signal.SIGSTOP)
-        left = [each for name, each in workers.items() if name not in (killed, hung)]
-        codes = [each.wait(timeout=1800) for each in left]
+        survivors = [worker for name, worker in workers.items() if name not in (killed, hung)]
+        codes = [process.wait(timeout=1800) for process in survivors]
         os.kill(pid, signal.SIGCONT)
         codes.append(workers[hung].wait(timeout=900))
         assert workers[killed].wait() == -signal.SIGKILL
         assert "given to another" in cluster.log(hung)
-        for each in workers.values():
-            each.stdout.close()
+        for worker in workers.values():
+            worker.stdout.close()
         assert codes == [0] * (WORKERS - 1), [cluster.log(name) for name in workers]
         check_done(cluster, points=10)
         again = cluster.answer("driver", "grid", *given, "--workers", "1")
@@ -163,8 +165,8 @@ def test_ray_finishes_a_study_on_three_nodes_though_one_is_lost(tmp_path):
         ray_cluster.remove_node(node, allow_graceful=False)
         out, _ = driver.communicate(timeout=1800)
         assert driver.returncode == 0, cluster.log("driver")
-        told = json.loads(out)
-        assert (told["points"], told["finished"], told["failed"]) == (10, 10, 0)
+        result = json.loads(out)
+        assert (result["points"], result["finished"], result["failed"]) == (10, 10, 0)
         check_done(cluster, points=10)
 
 
@@ -174,8 +176,8 @@ def check_done(cluster, *, points):
     progress = study.progress()
     assert (progress.planned, progress.finished) == (points, points)
     records = study.runs.records()
-    assert {one.state for one in records} == {RunState.FINISHED}
-    assert len({one.point.key for one in records}) == len(records) == points
+    assert {record.state for record in records} == {RunState.FINISHED}
+    assert len({record.point.key for record in records}) == len(records) == points
     for record in records:
         steps = [step for step, _ in study.runs.curve(record.run_id)]
         assert steps == sorted(set(steps))
@@ -198,8 +200,8 @@ def test_a_server_with_users_is_reached_by_variables_alone(tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
             patch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
-            told = cluster.answer("driver", "grid", *given, "--workers", "1")
-            assert (told["points"], told["finished"]) == (2, 2)
+            result = cluster.answer("driver", "grid", *given, "--workers", "1")
+            assert (result["points"], result["finished"]) == (2, 2)
             check_done(cluster, points=2)
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path.name for path in written if PASSWORD.encode() in path.read_bytes()] == []

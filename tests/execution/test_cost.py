@@ -17,7 +17,7 @@ ACCELERATOR = cost.Accelerator(flops_per_s=1e15, utilisation=0.5)
 
 def test_hours_elsewhere_are_work_over_the_rate_that_is_stated():
     settings = config.load(study="skills-paper")
-    points = [each.point for each in grid_points(settings)]
+    points = [point.point for point in grid_points(settings)]
     training = sum(6 * point.n_params * point.n_tokens for point in points)
     hours = ACCELERATOR.hours(points, settings)
     assert hours == pytest.approx(training / 5e14 / 3600, rel=0.01)
@@ -61,8 +61,8 @@ def test_trunks_and_what_they_save_are_told(timed):
     assert main(words, answer=answer) == 0
     assert "25 trunks serve the 70 runs for 1.82e13 FLOP, 78 % of the cost of separate runs" in answer.getvalue()
     assert main([*words[:4], "--json"], answer=apart) == 0
-    told = json.loads(apart.getvalue())
-    assert told["flops_spent"] == told["flops"]
+    result = json.loads(apart.getvalue())
+    assert result["flops_spent"] == result["flops"]
 
 
 def test_what_this_machine_would_never_end_is_told_in_the_time_of_an_accelerator(monkeypatch):
@@ -75,7 +75,7 @@ def test_what_this_machine_would_never_end_is_told_in_the_time_of_an_accelerator
     far, near = io.StringIO(), io.StringIO()
     gpu = ["--gpu_flops", "1e15", "--mfu", "0.4"]
     assert main(["grid", "--study", "skills-gpu", "--dry_run", *gpu], answer=far) == 0
-    points = [each.point for each in grid_points(config.load(study="skills-gpu"))]
+    points = [point.point for point in grid_points(config.load(study="skills-gpu"))]
     first = next(line.split() for line in far.getvalue().splitlines()[1:])
     assert far.getvalue().splitlines()[0].endswith("GPU-hours a run")
     assert float(first[-1]) == pytest.approx(points[0].flops / 4e14 / 3600, rel=0.2), "evaluation beside training"
@@ -91,9 +91,9 @@ def test_what_this_machine_would_never_end_is_told_in_the_time_of_an_accelerator
 def test_the_answer_has_every_point_and_both_times(timed):
     answer = io.StringIO()
     assert main(["grid", "--study", "ratio-hour", "--dry_run", "--json"], answer=answer) == 0
-    told = json.loads(answer.getvalue())
+    result = json.loads(answer.getvalue())
     points = grid_points(config.load(study="ratio-hour"))
-    assert len(told["points"]) == len(points) == 168
-    assert told["hours"] == pytest.approx(sum(point["seconds"] for point in told["points"]) / 2 / 3600)
-    assert told["flops"] == pytest.approx(sum(each.point.flops for each in points))
-    assert told["gpu_hours"] > told["flops"] / (0.4 * 9.89e14) / 3600
+    assert len(result["points"]) == len(points) == 168
+    assert result["hours"] == pytest.approx(sum(point["seconds"] for point in result["points"]) / 2 / 3600)
+    assert result["flops"] == pytest.approx(sum(point.point.flops for point in points))
+    assert result["gpu_hours"] > result["flops"] / (0.4 * 9.89e14) / 3600

@@ -57,9 +57,7 @@ def test_a_torn_checkpoint_is_set_aside_and_the_point_trained_anew(empty_store, 
         }
         return SimpleNamespace(curve=[(1000, 3.0)], cost=COST, **result)
 
-    monkeypatch.setattr(
-        run, "training_recipe", lambda *options: SimpleNamespace(size=SIZE, optimizer_plan=OPTIMIZER_PLAN)
-    )
+    monkeypatch.setattr(run, "training_recipe", lambda *args: SimpleNamespace(size=SIZE, optimizer_plan=OPTIMIZER_PLAN))
     monkeypatch.setattr(run, "train_and_measure", train)
     monkeypatch.setattr(worker, "data_sets", lambda prepared: [])
     shutil.copy(empty_store, tmp_path / "runs.db")

@@ -16,8 +16,8 @@ def main_config():
 
 
 def test_every_budget_is_spent_at_the_sizes_reached(main_config):
-    for each in grid_points(main_config):
-        assert each.point.flops == pytest.approx(each.budget, rel=0.01)
+    for point in grid_points(main_config):
+        assert point.point.flops == pytest.approx(point.budget, rel=0.01)
 
 
 def test_the_default_grid_brackets_the_expected_optimum_with_six_sizes_over_a_factor_of_eight_each_side(main_config):
@@ -26,7 +26,7 @@ def test_the_default_grid_brackets_the_expected_optimum_with_six_sizes_over_a_fa
     assert len(study.budgets) >= 3
     assert max(study.budgets) / min(study.budgets) >= 8
     for budget in study.budgets:
-        sizes = sorted({each.point.n_params for each in points if each.budget == budget})
+        sizes = sorted({point.point.n_params for point in points if point.budget == budget})
         centre = expected_optimum(budget, study)
         assert len(sizes) >= 6
         assert sizes[0] < centre / 6
@@ -42,15 +42,17 @@ def test_wanted_sizes_are_geometric_around_the_optimum(main_config):
 
 def test_seeds_differ_between_budgets_and_are_shared_within_one(main_config):
     by_budget = {}
-    for each in grid_points(main_config):
-        by_budget.setdefault(each.budget, {}).setdefault(each.point.n_params, set()).add(each.point.seed)
+    for point in grid_points(main_config):
+        by_budget.setdefault(point.budget, {}).setdefault(point.point.n_params, set()).add(point.point.seed)
     seeds = [frozenset.union(*map(frozenset, sizes.values())) for sizes in by_budget.values()]
-    assert all(set(each) == set(next(iter(sizes.values()))) for sizes in by_budget.values() for each in sizes.values())
+    assert all(
+        set(group) == set(next(iter(sizes.values()))) for sizes in by_budget.values() for group in sizes.values()
+    )
     assert len(frozenset.union(*seeds)) == sum(map(len, seeds))
 
 
 def test_the_longest_points_of_a_round_come_first(main_config):
-    points = [each.point for each in grid_points(main_config)]
+    points = [point.point for point in grid_points(main_config)]
     first_round = main_config.study.sizes * len(main_config.study.budgets)
     costs = [cost(point) for point in points[:first_round]]
     assert costs == sorted(costs, reverse=True)
@@ -66,11 +68,11 @@ def test_a_budget_below_one_sequence_is_refused_with_the_cure(main_config):
 
 def test_a_study_that_grows_keeps_the_seeds_it_had(main_config):
     more = config.load(overrides={"study.seeds": "[4]"})
-    before = {each.point.key for each in grid_points(main_config)}
-    assert before <= {each.point.key for each in grid_points(more)}
+    before = {point.point.key for point in grid_points(main_config)}
+    assert before <= {point.point.key for point in grid_points(more)}
     largest = max(main_config.study.budgets)
-    alone = {each.point.key for each in grid_points(main_config, budgets=[largest])}
-    assert alone == {each.point.key for each in grid_points(main_config) if each.budget == largest}
+    alone = {point.point.key for point in grid_points(main_config, budgets=[largest])}
+    assert alone == {point.point.key for point in grid_points(main_config) if point.budget == largest}
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +82,13 @@ def branches():
 
 def test_budgets_of_branches_share_sizes_and_seeds(branches):
     points = grid_points(branches)
-    trunks = {each.point.stable_phase for each in points}
+    trunks = {point.point.stable_phase for point in points}
     assert len(trunks) < len(points) / 2
     per_budget = {budget: {e.point.n_params for e in points if e.budget == budget} for budget in branches.study.budgets}
     for below, above in itertools.pairwise(per_budget.values()):
         assert len(below) == len(above) == branches.study.sizes
         assert len(below & above) >= branches.study.sizes - 1
-    assert {each.point.seed for each in points} == {0, 1, 2}
+    assert {point.point.seed for point in points} == {0, 1, 2}
 
 
 def test_sizes_on_the_ladder_lie_within_half_a_step_of_those_wanted(branches):
@@ -103,19 +105,19 @@ def test_sizes_on_the_ladder_lie_within_half_a_step_of_those_wanted(branches):
 
 def test_branches_of_a_study_that_grows_keep_their_points(branches):
     grown = dataclasses.replace(branches.study, budgets=(*branches.study.budgets, 3.24e12), seeds=(3, 3, 2, 2, 1))
-    before = {each.point.key for each in grid_points(branches)}
-    assert before <= {each.point.key for each in grid_points(dataclasses.replace(branches, study=grown))}
+    before = {point.point.key for point in grid_points(branches)}
+    assert before <= {point.point.key for point in grid_points(dataclasses.replace(branches, study=grown))}
 
 
 def test_trunks_begin_with_their_shortest_points_the_costliest_trunk_first(branches):
-    points = [each.point for each in grid_points(branches)]
+    points = [point.point for point in grid_points(branches)]
     for seed in (0, 1, 2):
-        own = [point for point in points if point.seed == seed]
-        firsts = list({point.stable_phase: point for point in reversed(own)}.values())
-        for trunk in {point.stable_phase for point in own}:
-            lengths = [point.n_tokens for point in own if point.stable_phase == trunk]
+        trained = [point for point in points if point.seed == seed]
+        firsts = list({point.stable_phase: point for point in reversed(trained)}.values())
+        for trunk in {point.stable_phase for point in trained}:
+            lengths = [point.n_tokens for point in trained if point.stable_phase == trunk]
             assert lengths == sorted(lengths)
-        assert set(own[: len(firsts)]) == set(firsts), "no worker waits for another while there are trunks"
+        assert set(trained[: len(firsts)]) == set(firsts), "no worker waits for another while there are trunks"
     longest = {point.stable_phase: cost(point) for point in points}
     order = [longest[point.stable_phase] for point in points[:8]]
     assert order == sorted(order, reverse=True)

@@ -30,7 +30,7 @@ ENVIRONMENT = {"SKILLSCALE_QUEUE": ADDRESS, "MLFLOW_TRACKING_URI": "http://host:
 WORDS = ["worker", "--study", "main", "--retry_failed", "false", "--sampled_only", "false", "--wait_for_others", "true"]
 
 
-def told(folder: Path, then: str = "") -> list[str]:
+def worker_script(folder: Path, then: str = "") -> list[str]:
     """Words of a worker that writes down what it was given, and goes on with ``then``."""
     names = ("SKILLSCALE_QUEUE", "MLFLOW_TRACKING_URI", PARENT)
     script = folder / "worker.py"
@@ -45,16 +45,16 @@ def told(folder: Path, then: str = "") -> list[str]:
 
 def wait_for(condition, seconds=120.0):
     until = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (outcome := condition()):
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.1)
-    return found
+    return outcome
 
 
 def check_told(folder):
     (path,) = wait_for(lambda: list(folder.glob("told-*.json")))
-    (storage, tracking, parent), starter, words = json.loads(path.read_text())
-    assert (storage, tracking) == (ADDRESS, "http://host:5000")
+    (queue, tracking, parent), starter, words = json.loads(path.read_text())
+    assert (queue, tracking) == (ADDRESS, "http://host:5000")
     assert parent == str(starter), "it would end with who started it"
     assert words == ["one", "two"]
     return int(path.stem.removeprefix("told-"))
@@ -76,7 +76,7 @@ def written_secrets(folder):
 
 
 def test_a_local_worker_has_the_addresses_and_ends_when_asked(tmp_path):
-    worker = launcher("local", {}, tmp_path).start(told(tmp_path, "time.sleep(60)\n"), ENVIRONMENT)
+    worker = launcher("local", {}, tmp_path).start(worker_script(tmp_path, "time.sleep(60)\n"), ENVIRONMENT)
     check_told(tmp_path)
     assert worker.poll() is None
     worker.send_signal(signal.SIGTERM)
@@ -87,9 +87,9 @@ def test_a_local_worker_has_the_addresses_and_ends_when_asked(tmp_path):
 def gpus_of_workers(folder, count, **told_to):
     """What CUDA_VISIBLE_DEVICES is in workers that a launcher of this process starts."""
     launchers._launcher.cache_clear()
-    asked = launcher("local", {}, folder, **told_to)
+    requested = launcher("local", {}, folder, **told_to)
     code = "import os, pathlib, sys; pathlib.Path(sys.argv[1]).write_text(os.environ.get('CUDA_VISIBLE_DEVICES', '-'))"
-    workers = [asked.start(["-c", code, str(folder / f"gpu-{number}")], {}) for number in range(count)]
+    workers = [requested.start(["-c", code, str(folder / f"gpu-{number}")], {}) for number in range(count)]
     assert [worker.wait() for worker in workers] == [0] * count
     return [(folder / f"gpu-{number}").read_text() for number in range(count)]
 
@@ -133,11 +133,11 @@ def test_a_local_launcher_has_no_options(tmp_path):
 def test_slurm_jobs_of_this_machine_are_started_and_cancelled(tmp_path):
     pytest.importorskip("submitit")
     slurm = launcher("slurm", {"cluster": "local", "timeout_min": 5}, tmp_path / "jobs")
-    ended = slurm.start(told(tmp_path), ENVIRONMENT)
+    ended = slurm.start(worker_script(tmp_path), ENVIRONMENT)
     check_told(tmp_path)
     assert ended.wait() == 0
     (tmp_path / "long").mkdir()
-    endless = slurm.start(told(tmp_path / "long", "time.sleep(60)\n"), ENVIRONMENT)
+    endless = slurm.start(worker_script(tmp_path / "long", "time.sleep(60)\n"), ENVIRONMENT)
     pid = check_told(tmp_path / "long")
     endless.send_signal(signal.SIGTERM)
     wait_for(lambda: endless.poll() is not None and is_gone(pid))
@@ -187,9 +187,9 @@ def slurm_on_path(tmp_path, monkeypatch):
 
 def test_slurm_gets_jobs_by_sbatch_with_the_resources_asked_for(tmp_path, slurm_on_path):
     pytest.importorskip("submitit")
-    asked = {"timeout_min": 90, "cpus_per_task": 2, "gpus_per_node": 1, "slurm_partition": "short"}
-    slurm = launcher("slurm", asked, tmp_path / "jobs")
-    job_ = slurm.start(told(tmp_path, "time.sleep(60)\n"), ENVIRONMENT)
+    requested = {"timeout_min": 90, "cpus_per_task": 2, "gpus_per_node": 1, "slurm_partition": "short"}
+    slurm = launcher("slurm", requested, tmp_path / "jobs")
+    job_ = slurm.start(worker_script(tmp_path, "time.sleep(60)\n"), ENVIRONMENT)
     pid = check_told(tmp_path)
     (script,) = slurm_on_path.glob("script.*")
     lines = script.read_text().splitlines()
@@ -205,11 +205,11 @@ def test_slurm_takes_the_options_that_are_shown(tmp_path, slurm_on_path):
     """As an example in the help and on the page, without a warning."""
     pytest.importorskip("submitit")
     (shown,) = [
-        one.help
+        parameter.help
         for entry in cli.COMMANDS
         if entry.name == "grid"
-        for one in entry.parameters
-        if one.name == "launcher_options"
+        for parameter in entry.parameters
+        if parameter.name == "launcher_options"
     ]
     page = (Path(__file__).parents[2] / "docs" / "guide" / "howto" / "cluster.md").read_text()
     examples = [
@@ -252,10 +252,10 @@ def test_the_manifest_says_what_kubernetes_demands_of_an_indexed_job():
     (container,) = pod["containers"]
     assert container["args"] == WORDS
     assert container["resources"]["limits"] == {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "2"}
-    assert {one["name"] for one in container["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
+    assert {volume["name"] for volume in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert container["envFrom"] == [{"secretRef": {"name": "skillscale"}}]
-    assert [one["name"] for one in container["env"]] == ["HOME"], "addresses come from the secret alone"
+    assert [variable["name"] for variable in container["env"]] == ["HOME"], "addresses come from the secret alone"
 
 
 def pool(study="main", launcher="kubernetes", **options):
@@ -325,8 +325,8 @@ def test_launchers_for_other_machines_want_a_storage(name, tmp_path, capsys):
 
 @pytest.fixture
 def ray_nodes():
-    with ray_clusters.three_nodes() as found:
-        yield found
+    with ray_clusters.three_nodes() as outcome:
+        yield outcome
 
 
 @pytest.mark.slow
@@ -334,16 +334,16 @@ def ray_nodes():
 def test_ray_moves_a_worker_whose_node_is_lost(ray_nodes, tmp_path):
     cluster, nodes = ray_nodes
     ray_launcher = launcher("ray", {"address": cluster.address, "num_cpus": 1}, tmp_path)
-    words = told(tmp_path, f"while not os.path.exists({str(tmp_path / 'done')!r}): time.sleep(0.2)\n")
+    words = worker_script(tmp_path, f"while not os.path.exists({str(tmp_path / 'done')!r}): time.sleep(0.2)\n")
     workers = [ray_launcher.start(words, {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join(sys.path)}) for _ in range(2)]
-    before = wait_for(lambda: len(found := set(tmp_path.glob("told-*.json"))) == 2 and found)
+    before = wait_for(lambda: len(outcome := set(tmp_path.glob("told-*.json"))) == 2 and outcome)
     busy = _busy_nodes(nodes)
     assert len(busy) == 2, "one worker a node"
     cluster.remove_node(busy[0], allow_graceful=False)
     wait_for(lambda: len(set(tmp_path.glob("told-*.json")) - before) == 1)
-    assert [one.poll() for one in workers] == [None, None]
+    assert [worker.poll() for worker in workers] == [None, None]
     (tmp_path / "done").touch()
-    assert [one.wait() for one in workers] == [0, 0]
+    assert [worker.wait() for worker in workers] == [0, 0]
 
 
 def _busy_nodes(nodes):

@@ -111,8 +111,8 @@ def test_runs_that_have_hardly_begun_tell_no_end_until_one_has_ended():
 def test_a_sampler_has_the_rest_of_its_budget_before_it():
     ended = planned("FINISHED", began=40, took=10)
     busy = planned("RUNNING", began=10, owner="me")
-    left = standing(ended, busy, is_sampled=True, flops_left=3 * ended.point.flops)
-    assert left.expected_end_s == pytest.approx(NOW + 30)
+    status = standing(ended, busy, is_sampled=True, flops_left=3 * ended.point.flops)
+    assert status.expected_end_s == pytest.approx(NOW + 30)
 
 
 def test_no_end_is_told_where_nothing_tells_it():
@@ -189,8 +189,8 @@ def work_two(study):
 
 def test_a_description_fits_into_a_tag_whatever_it_tells(study):
     reasons = tuple(replace(planned("FAILED", began=1, took=1), reason=f"{at}" * 900) for at in range(9))
-    found = {"fit": {"run_id": "a", "at_s": 0.0, "files": ["f" * 90] * 99, "runs": 9, "level": 0.9, "optima": []}}
-    assert len(status_markdown(standing(*reasons), study, found)) <= 4600
+    summaries = {"fit": {"run_id": "a", "at_s": 0.0, "files": ["f" * 90] * 99, "runs": 9, "level": 0.9, "optima": []}}
+    assert len(status_markdown(standing(*reasons), study, summaries)) <= 4600
 
 
 def test_optima_are_a_row_a_skill():
@@ -206,7 +206,7 @@ def test_what_sampling_found_is_read_back_in_order(study):
         with study.analysis("sample") as run:
             run.log(metrics={"half_width": half, "flops_finished": 1e12 / half}, step=round(10 / half))
     widths = study_status(study).widths
-    assert [(one.runs, one.half_width) for one in widths] == [(11, 0.9), (20, 0.5)]
+    assert [(width.runs, width.half_width) for width in widths] == [(11, 0.9), (20, 0.5)]
     assert widths[0].factor == f"{math.exp(0.9):.3g}"
 
 
@@ -216,34 +216,34 @@ def test_the_width_that_is_told_is_that_of_the_most_runs_and_of_those_the_latest
             run.log(metrics={"half_width": half}, step=runs)
         time.sleep(0.002)
 
-    def told():
+    def shown_width():
         return status_markdown(study_status(study), study, {}).partition("Widest interval of N*: ")[2].partition(".")[0]
 
     logged("report", 11, math.log(8))
     logged("sample", 20, math.log(4))
     logged("fit", 15, math.log(6))
-    assert told() == "x/÷ 4 after 20 runs (sample)"
+    assert shown_width() == "x/÷ 4 after 20 runs (sample)"
     logged("report", 20, math.log(2))
     logged("fit", 20, math.log(3))
-    assert told() == "x/÷ 3 after 20 runs (fit)"
-    assert [(one.source, one.runs) for one in study_status(study).widths] == [
+    assert shown_width() == "x/÷ 3 after 20 runs (fit)"
+    assert [(width.source, width.runs) for width in study_status(study).widths] == [
         ("fit", 11), ("sample", 20), ("fit", 15), ("fit", 20),
     ]  # fmt: skip
 
 
 def test_a_description_that_cannot_be_written_stops_no_run(study, monkeypatch):
-    asked, said = [], []
+    calls, messages = [], []
 
     def refuse(*_, **__):
-        asked.append(1)
+        calls.append(1)
         raise TrackingError("the store is full")
 
     monkeypatch.setattr(study, "describe", refuse)
     monkeypatch.setattr("skillscale.execution.status_publisher._EVERY_S", 0.0)
-    assert work(study, train, said.append) == 4
+    assert work(study, train, messages.append) == 4
     assert study.progress().finished == 4
-    assert len(asked) == 1, "it is left alone for a while then"
-    assert sum("the store is full" in text for text in said) == 1
+    assert len(calls) == 1, "it is left alone for a while then"
+    assert sum("the store is full" in text for text in messages) == 1
 
 
 def test_a_description_is_written_now_and_then_by_whoever_is_first(study, monkeypatch):

@@ -174,7 +174,7 @@ def test_published_optima_are_drawn_hollow_beside_our_own(one_mix):
         ("skill,C,N\na,1,-3\n", "N must be a positive number, but one is -3"),
         ("skill,C,N,N_lo\na,1,3,x\n", "N_lo must be a positive number"),
         ("skill,C,N\na,1,3\na,1,4\n", "has a twice at one C"),
-        ("skill,C,N,N_lo\na,1,3,4\n", "N must lie from N_lo to N_hi, but one is 3"),
+        ("skill,C,N,N_lo\na,1,3,4\n", "N must be between N_lo and N_hi, but one is 3"),
     ],
 )
 def test_published_optima_that_cannot_be_used_are_refused(tmp_path, text, message):

@@ -413,7 +413,7 @@ def test_the_export_of_a_chart_says_what_to_export(tmp_path):
     columns = ["Step", *(f"calm-sea-1 - eval/prose/loss{end}" for end in ("", "__MIN", "__MAX"))]
     pd.DataFrame([[1, 2, 2, 2]], columns=columns).to_csv(tmp_path / "wandb_export.csv", index=False)
     with pytest.raises(
-        InputError, match=r"is the export of a W&B chart .* export the run table, or the history of each"
+        InputError, match=r"is the export of a W&B chart .* Export the run table or the history of each"
     ):
         read(tmp_path / "wandb_export.csv", WANDB)
 

@@ -13,11 +13,11 @@ QUIET = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::Deprecati
 
 @contextmanager
 def three_nodes() -> Iterator[tuple[Any, list[Any]]]:
-    """A cluster of a head without room and three nodes of one CPU each."""
+    """Start a cluster: a head without CPUs, and three nodes of one CPU each."""
     ray = pytest.importorskip("ray", reason="pip install -c constraints.txt -e '.[ray]'")
     from ray.cluster_utils import Cluster
 
-    # No report to its makers; and a machine that is busy starts its agents slowly
+    # No usage report; and a busy machine starts the agents slowly
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_agent_register_timeout_ms="300000")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
@@ -28,9 +28,11 @@ def three_nodes() -> Iterator[tuple[Any, list[Any]]]:
 
 
 def node_of(nodes: list[Any], pid: int) -> Any:
-    """The node that a process was started on: one of its ancestors is the node's."""
-    own = {one.process.pid: node for node in nodes for many in node.all_processes.values() for one in many}
-    while pid not in own:
+    """Return the node that a process was started on, by its ancestors."""
+    node_by_pid = {
+        process.process.pid: node for node in nodes for group in node.all_processes.values() for process in group
+    }
+    while pid not in node_by_pid:
         pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        assert pid > 1, "it is on no node"
-    return own[pid]
+        assert pid > 1, "the process is on no node"
+    return node_by_pid[pid]

@@ -10,7 +10,7 @@ import numpy as np
 from skillscale.analysis.fit_laws import law_by_name, law_name, objective_of, varied_categories
 from skillscale.config import LawConfig
 from skillscale.errors import FitError, InputError
-from skillscale.formatting import format_count, format_flops, format_percent
+from skillscale.formatting import JsonObject, format_count, format_flops, format_percent
 from skillscale.laws.fit.objective import Objective
 from skillscale.laws.fit.skill_law import split_by_skill
 from skillscale.laws.selection.backtest import Backtest, Score
@@ -82,11 +82,11 @@ class BacktestResults:
     """
 
     skills: Mapping[str, Mapping[str, Any]]
-    choices: Mapping[str, list[dict[str, Any]]]
+    choices: Mapping[str, list[JsonObject]]
     refused: Mapping[str, str]
     level: float
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Return the values for ``--json``."""
         return {
             "skills": dict(self.skills), "mean": _mean(self.skills), "choice": dict(self.choices), "level": self.level,
@@ -122,8 +122,8 @@ def backtest_runs(
     names = (law_by_name(laws.law).name,) if laws.law else ()
     limit.parts(runs.table)
     groups = runs.groups
-    skills: dict[str, dict[str, Any]] = {}
-    choices: dict[str, list[dict[str, Any]]] = {}
+    skills: dict[str, JsonObject] = {}
+    choices: dict[str, list[JsonObject]] = {}
     refused: dict[str, str] = {}
     for mix, table in groups.items():
         try:
@@ -158,7 +158,7 @@ def _of_group(
     return backtest_laws(fitted, larger, letter=limit.letter, laws=laws, objective=objective, level=level)
 
 
-def _backtest_as_dict(result: Backtest) -> dict[str, Any]:
+def _backtest_as_dict(result: Backtest) -> JsonObject:
     return {
         "law": result.law or None,
         "setting": result.setting,
@@ -177,11 +177,11 @@ def _backtest_as_dict(result: Backtest) -> dict[str, Any]:
     }
 
 
-def _score_as_dict(score: Score) -> dict[str, Any]:
+def _score_as_dict(score: Score) -> JsonObject:
     return {"n_predicted": score.n, "mean_relative_error": score.mean_relative_error, "coverage": score.coverage}
 
 
-def _candidates(selection: LawSelection) -> list[dict[str, Any]]:
+def _candidates(selection: LawSelection) -> list[JsonObject]:
     """Return the candidates that were compared, best first; the error of a law that was not tried is null."""
     return [{str(key): value for key, value in row.items()} for row in selection.table().to_dict(orient="records")]
 
@@ -222,7 +222,7 @@ def _seen_note(skills: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{share}. The mean relative error of the other runs is {format_percent(float(np.mean(errors)))}."
 
 
-def _choice_text(choices: Mapping[str, list[dict[str, Any]]]) -> str:
+def _choice_text(choices: Mapping[str, list[JsonObject]]) -> str:
     """Return the candidates with their errors on the largest of the fitted runs."""
     parts = []
     for mix, candidates in choices.items():

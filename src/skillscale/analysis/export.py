@@ -5,13 +5,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from skillscale.analysis.fit_laws import fit_runs
 from skillscale.analysis.load_laws import load_document
 from skillscale.config import LawConfig, StudyConfig
 from skillscale.errors import InputError
-from skillscale.formatting import to_json
+from skillscale.formatting import JsonObject, to_json
 from skillscale.laws.io.document import read_document, read_metadata
 from skillscale.laws.io.snippet import snippet
 from skillscale.record import RunRecord
@@ -23,11 +22,11 @@ from skillscale.runs.write import write_table
 class LawDocument:
     """Laws as the JSON that is registered, and where they come from."""
 
-    document: dict[str, Any]
+    document: JsonObject
     source: str
 
 
-def export_runs(runs: LoadedRuns, path: Path) -> dict[str, Any]:
+def export_runs(runs: LoadedRuns, path: Path) -> JsonObject:
     """Write runs to a table, and beside it the YAML that says which column is what.
 
     Args:

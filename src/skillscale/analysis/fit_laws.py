@@ -8,14 +8,13 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from skillscale.config import Config, LawConfig, StudyConfig
 from skillscale.errors import FitError, InputError
-from skillscale.formatting import did_you_mean, to_json
+from skillscale.formatting import JsonObject, did_you_mean, to_json
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
 from skillscale.laws.fit.joint import ParameterSharing
@@ -72,7 +71,7 @@ class FitResults:
         """The skills that have a law."""
         return {name: law for name, law in self.laws.items() if isinstance(law, FittedLaw)}
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Return the answer of ``fit --json``."""
         from skillscale.report.laws import laws_as_dict
 
@@ -334,7 +333,7 @@ def _weighted(
     return weighted
 
 
-def curves_as_dict(curves: StudyResults) -> dict[str, Any]:
+def curves_as_dict(curves: StudyResults) -> JsonObject:
     """Return isoFLOP curves and what follows from them as plain values, for ``--json``."""
     tables = {
         "minima": curves.minima_table(),

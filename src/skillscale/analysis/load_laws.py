@@ -9,7 +9,7 @@ from typing import Any
 from skillscale.analysis.fit_laws import fit_laws
 from skillscale.config import LawConfig, StudyConfig
 from skillscale.errors import FitError, InputError
-from skillscale.formatting import did_you_mean
+from skillscale.formatting import JsonObject, did_you_mean
 from skillscale.laws.fit.request import UnfittedSkill
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.io.document import LawMetadata, read_document, read_metadata
@@ -112,7 +112,7 @@ def load_laws(address: str, tracking: str, mix: str) -> LoadedLaws:
     )  # fmt: skip
 
 
-def load_document(address: str, tracking: str) -> tuple[dict[str, Any], str, StudyStore | None]:
+def load_document(address: str, tracking: str) -> tuple[JsonObject, str, StudyStore | None]:
     """Load the JSON document of laws that were fitted earlier.
 
     Returns:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -13,6 +12,7 @@ from skillscale.analysis.record import log_results, publish_results
 from skillscale.analysis.text import verdict_text
 from skillscale.config import Config
 from skillscale.config.options import SourceOptions
+from skillscale.formatting import JsonObject
 from skillscale.laws.results import StudyResults
 from skillscale.laws.skills.skill_study import SkillStudy
 from skillscale.report import style
@@ -30,7 +30,7 @@ class Report:
     text: str
     ui: str = ""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Return the answer of ``report --json``."""
         return {**self.results.as_dict(), "page": self.page} | ({"ui": self.ui} if self.ui else {})
 
@@ -81,7 +81,7 @@ def make_report(
 def _page(
     runs: LoadedRuns, source: SourceOptions, config: Config, results: FitResults, skill_study: SkillStudy | None,
     compare_with: str,
-) -> tuple[str, dict[str, Any]]:  # fmt: skip
+) -> tuple[str, JsonObject]:  # fmt: skip
     """Return the page as HTML, and the figures of the laws."""
     from skillscale.report.law_figures import draw_law_figures
     from skillscale.report.page import render_page
@@ -103,7 +103,7 @@ def _published(name: str) -> tuple[str, pd.DataFrame] | None:
     return (Path(name).stem, read_optima(name)) if name else None
 
 
-def _figure_files(results: FitResults, base: str, law_figures: dict[str, Any]) -> dict[str, bytes]:
+def _figure_files(results: FitResults, base: str, law_figures: JsonObject) -> dict[str, bytes]:
     """Return every figure by file name, as SVG for print and PNG for the UI."""
     files = _isoflop_figures(results.curves, base)
     for name, figure in law_figures.items():

@@ -9,7 +9,7 @@ from typing import Any
 from skillscale.config import Config
 from skillscale.design.proposal import Recommendation
 from skillscale.design.propose import propose
-from skillscale.formatting import join_first
+from skillscale.formatting import JsonObject, join_first
 from skillscale.point import DesignPoint
 from skillscale.record import RunState
 from skillscale.runs import ColumnMap, RunTable
@@ -51,7 +51,7 @@ class Suggestion:
         """Return the suggestion for a person."""
         return recommendation_text(self.recommendation, self.points, self.problem)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Return the values for ``--json``."""
         values = recommendation_as_dict(self.recommendation, self.points, self.problem)
         return {"study": self.runs.name, "runs": len(self.runs.table.runs), **values}
@@ -94,7 +94,7 @@ def suggest_runs(runs: LoadedRuns, config: Config, *, count: int, mix: str = "")
     if waiting := int(runs.table.runs[list(problem.skills)].isna().all(axis=1).sum()):
         notes.append(f"note: {waiting} runs have no loss of {join_first(problem.skills)} yet: they count as under way")
     recommendation = propose(
-        history, problem.space, problem.wish(0.0), count=count, seed=config.study.first_seed, forecast=True
+        history, problem.space, problem.goal(0.0), count=count, seed=config.study.first_seed, forecast=True
     )
     points = to_points(recommendation.proposals, problem, int(runs.table.runs["seed"].max()) + 1)
     return Suggestion(runs=runs, problem=problem, recommendation=recommendation, points=points, notes=tuple(notes))
@@ -114,7 +114,7 @@ def _under_way(runs: LoadedRuns) -> Sequence[DesignPoint]:
     ]
 
 
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(row: Mapping[str, Any]) -> JsonObject:
     """Return a point as columns: shares as ``mix/CATEGORY``, expected narrowing as ``fall/TARGET``."""
     return {
         **{name: value for name, value in row.items() if name not in ("mix", "fall")},
@@ -123,7 +123,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _named_as(columns: ColumnMap, row: Mapping[str, Any], table: RunTable) -> dict[str, Any]:
+def _named_as(columns: ColumnMap, row: Mapping[str, Any], table: RunTable) -> JsonObject:
     """Return a point in the columns and units of a table, to be appended to it; unknown cells are empty."""
     given = {
         columns.size_column(table.convention): _in_units(row["n_params"], columns.unit("n_params")),

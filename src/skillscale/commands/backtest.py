@@ -1,16 +1,15 @@
 """``backtest``: fit the smaller runs, predict the larger ones, report error and coverage."""
 
-from typing import Any
-
 from skillscale.analysis.backtest import Limit, backtest_runs
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import BacktestOptions
 from skillscale.errors import InputError
+from skillscale.formatting import JsonObject
 from skillscale.runs.read import exclusion_lines, read_runs
 
 
-def backtest(options: BacktestOptions, config: Config, out: Output) -> dict[str, Any]:
+def backtest(options: BacktestOptions, config: Config, out: Output) -> JsonObject:
     """Fit at or below a limit of compute or size, predict above it.
 
     Raises:

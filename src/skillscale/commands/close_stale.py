@@ -1,14 +1,13 @@
-"""``close_stale``: close the runs whose process has ended, so that none stays RUNNING for ever."""
-
-from typing import Any
+"""``close_stale``: close the runs whose process has ended, so that none stays RUNNING."""
 
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import CloseStaleOptions
+from skillscale.formatting import JsonObject
 from skillscale.tracking import StudyStore
 
 
-def close_stale(options: CloseStaleOptions, config: Config, out: Output) -> dict[str, Any]:  # noqa: ARG001
+def close_stale(options: CloseStaleOptions, config: Config, out: Output) -> JsonObject:  # noqa: ARG001
     """Close the runs whose process has ended."""
     store = StudyStore.open(options.tracking, queue=options.queue)
     names = [options.study] if options.study else store.study_names()

@@ -1,4 +1,4 @@
-"""``evaluate``: measure checkpoints that others trained, as runs of a study of their own."""
+"""``evaluate``: measure checkpoints that others trained, as runs of a separate study."""
 
 from typing import Any
 

@@ -1,20 +1,20 @@
 """``export``: the runs of a study as a table for others to read, or its laws as JSON or as Python."""
 
 from pathlib import Path
-from typing import Any
 
 from skillscale.analysis.export import export_laws, export_runs, fit_document, read_law_document
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import ExportOptions
 from skillscale.errors import InputError
+from skillscale.formatting import JsonObject
 from skillscale.runs.read import exclusion_lines, read_runs
 from skillscale.runs.write import FILES
 
 _LAWS = (".json", ".py")
 
 
-def export(options: ExportOptions, config: Config, out: Output) -> dict[str, Any]:
+def export(options: ExportOptions, config: Config, out: Output) -> JsonObject:
     """Write what the file's ending asks for: runs (.csv, .parquet), or laws (.json, .py).
 
     Raises:
@@ -33,7 +33,7 @@ def export(options: ExportOptions, config: Config, out: Output) -> dict[str, Any
     return _export_runs(path, options, config, out)
 
 
-def _export_runs(path: Path, options: ExportOptions, config: Config, out: Output) -> dict[str, Any]:
+def _export_runs(path: Path, options: ExportOptions, config: Config, out: Output) -> JsonObject:
     mapping = path.with_suffix(".yaml")
     _refuse_overwrite(options, path, mapping)
     runs = read_runs(options.source, config)
@@ -45,7 +45,7 @@ def _export_runs(path: Path, options: ExportOptions, config: Config, out: Output
     return answer
 
 
-def _export_laws(path: Path, options: ExportOptions, config: Config, out: Output) -> dict[str, Any]:
+def _export_laws(path: Path, options: ExportOptions, config: Config, out: Output) -> JsonObject:
     _refuse_overwrite(options, path)
     if options.from_:
         document = read_law_document(options.from_, options.source.tracking)

@@ -1,17 +1,16 @@
 """``fit``: fit every skill of a study or a table, record the fit, print laws and optima."""
 
-from typing import Any
-
 from skillscale.analysis.fit_laws import base_mix, fit_runs
 from skillscale.analysis.record import log_results, open_record, publish_results, register_laws
 from skillscale.analysis.text import verdict_text
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import FitOptions
+from skillscale.formatting import JsonObject
 from skillscale.runs.read import describe_exclusions, exclusion_lines, read_runs
 
 
-def fit(options: FitOptions, config: Config, out: Output) -> dict[str, Any]:
+def fit(options: FitOptions, config: Config, out: Output) -> JsonObject:
     """Fit every skill: its law, its compute optima, its isoFLOP curves.
 
     Raises:

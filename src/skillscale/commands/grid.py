@@ -1,15 +1,14 @@
 """``grid``: train the points of a study, or print what they would cost."""
 
-from typing import Any
-
 from skillscale.cli.output import Output
 from skillscale.config import Config, check_mix
 from skillscale.config.options import GridOptions
 from skillscale.execution.grid import grid_points
 from skillscale.execution.session import train_all
+from skillscale.formatting import JsonObject
 
 
-def grid(options: GridOptions, config: Config, out: Output) -> dict[str, Any]:
+def grid(options: GridOptions, config: Config, out: Output) -> JsonObject:
     """Train the points of the study with several workers; with ``dry_run`` list them and their cost."""
     for mix in options.mixes or ():
         check_mix(mix, config.data)

@@ -2,20 +2,19 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import ImportOptions
 from skillscale.execution.status_publisher import StatusPublisher
-from skillscale.formatting import format_duration
+from skillscale.formatting import JsonObject, format_duration
 from skillscale.runs.importing import import_table
 from skillscale.tracking import StudyStore
 
 _REPORT_EVERY_S = 10.0
 
 
-def import_runs(options: ImportOptions, config: Config, out: Output) -> dict[str, Any]:  # noqa: ARG001
+def import_runs(options: ImportOptions, config: Config, out: Output) -> JsonObject:  # noqa: ARG001
     """Read the runs of others, and write those that the study lacks.
 
     Raises:

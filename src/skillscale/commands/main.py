@@ -1,7 +1,5 @@
 """``main``: train a study's grid and a few sampled runs, fit every skill, write the page."""
 
-from typing import Any
-
 from skillscale.analysis.report import make_report
 from skillscale.cli.output import Output
 from skillscale.config import Config
@@ -9,15 +7,16 @@ from skillscale.config.options import MainOptions, SourceOptions, TrainingOption
 from skillscale.execution.grid import grid_points
 from skillscale.execution.sampling import sample_after_grid
 from skillscale.execution.session import train_all
+from skillscale.formatting import JsonObject
 
 
-def main(options: MainOptions, config: Config, out: Output) -> dict[str, Any]:
+def main(options: MainOptions, config: Config, out: Output) -> JsonObject:
     """Train the points of the study, sample some more, fit every skill, write the page, print the table."""
     points = [grid_point.point for grid_point in grid_points(config)]
     training = TrainingOptions(
         study=options.study, queue=options.queue, pool=WorkerPoolOptions(workers=options.workers)
     )
-    answer: dict[str, Any] = {"training": train_all(points, training, config, out.progress).as_dict()}
+    answer: JsonObject = {"training": train_all(points, training, config, out.progress).as_dict()}
     if config.sample.share_after_grid > 0:
         sampled = sample_after_grid(points, training, config, out.progress)
         out.text(sampled.text + "\n")

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from skillscale.analysis.load_laws import LoadedLaws, check_names, fit_for_mix, load_laws
 from skillscale.analysis.plan import log_plan, no_mix_reason, plan_request, read_budgets
@@ -10,12 +9,12 @@ from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import PlanOptions
 from skillscale.errors import InputError
-from skillscale.formatting import to_json
+from skillscale.formatting import JsonObject, to_json
 from skillscale.laws.optimum.plan import plan as plan_run
 from skillscale.runs.read import exclusion_lines, read_runs
 
 
-def plan(options: PlanOptions, config: Config, out: Output) -> dict[str, Any]:
+def plan(options: PlanOptions, config: Config, out: Output) -> JsonObject:
     """Plan one training run for each budget; record the plan.
 
     Raises:
@@ -34,7 +33,7 @@ def plan(options: PlanOptions, config: Config, out: Output) -> dict[str, Any]:
         budgets=tuple(budget.text for budget in budgets), skills=loaded.skills, convention=loaded.convention,
         mix_given=request.h is not None, level=next(iter(loaded.laws.values())).level, mixless=no_mix_reason(loaded),
     )  # fmt: skip
-    answer: dict[str, Any] = {
+    answer: JsonObject = {
         "source": loaded.name, "convention": loaded.convention, "level": context.level,
         "laws": {name: weighted_law_names(law) for name, law in loaded.laws.items()}, "refused": dict(loaded.unfitted),
         "warnings": {name: list(law.warnings) for name, law in loaded.laws.items()},

@@ -1,13 +1,12 @@
 """``prepare``: build or fetch the data, train the tokenizer, write the token arrays."""
 
-from typing import Any
-
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import PrepareOptions
+from skillscale.formatting import JsonObject
 
 
-def prepare(options: PrepareOptions, config: Config, out: Output) -> dict[str, Any]:
+def prepare(options: PrepareOptions, config: Config, out: Output) -> JsonObject:
     """Build or fetch the data, train the tokenizer, write the token arrays."""
     from skillscale.lm.data.prepare import prepare as prepare_data
 

@@ -1,14 +1,13 @@
 """``sample``: choose the runs that narrow the intervals most per FLOP, train them, fit again."""
 
-from typing import Any
-
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import SampleOptions
 from skillscale.execution.sampling import sample_study
+from skillscale.formatting import JsonObject
 
 
-def sample(options: SampleOptions, config: Config, out: Output) -> dict[str, Any]:
+def sample(options: SampleOptions, config: Config, out: Output) -> JsonObject:
     """Choose points, train them, fit again, until the intervals are narrow enough or the budget is spent."""
     sampled = sample_study(options, config, out.progress)
     out.text(sampled.text())

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from skillscale.design.propose import DesignGoal
 from skillscale.design.space import DesignSpace
 from skillscale.design.targets import Target, default_targets
 from skillscale.errors import InputError
-from skillscale.formatting import did_you_mean, format_flops
+from skillscale.formatting import JsonObject, did_you_mean, format_flops
 from skillscale.point import Mix
 from skillscale.simulation.baselines import DESIGNS, Maker
 from skillscale.simulation.random_truths import TruthFamily, random_truth
@@ -26,7 +25,7 @@ from skillscale.simulation.truth_file import truth_from_file
 IN_UNITS = 1e6  # a smaller budget is in units of the largest run
 
 
-def simulate(options: SimulateOptions, config: Config, out: Output) -> dict[str, Any]:
+def simulate(options: SimulateOptions, config: Config, out: Output) -> JsonObject:
     """Try designs on a truth with several seeds; print errors, coverage and cost."""
     del config
     makers = _makers(options.design)

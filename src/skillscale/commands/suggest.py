@@ -1,17 +1,17 @@
 """``suggest``: the next runs and the reason for each, for people who train elsewhere."""
 
 from pathlib import Path
-from typing import Any
 
 from skillscale.analysis.suggest import suggest_runs
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import SuggestOptions
+from skillscale.formatting import JsonObject
 from skillscale.runs import read_columns
 from skillscale.runs.read import exclusion_lines, read_runs
 
 
-def suggest(options: SuggestOptions, config: Config, out: Output) -> dict[str, Any]:
+def suggest(options: SuggestOptions, config: Config, out: Output) -> JsonObject:
     """Print the next runs, the cost of each and what it is expected to bring; train nothing."""
     runs = read_runs(options.source, config)
     suggestion = suggest_runs(runs, config, count=options.count, mix=options.mix)

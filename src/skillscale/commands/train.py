@@ -1,7 +1,5 @@
 """``train``: train and measure one point of a study."""
 
-from typing import Any
-
 from skillscale.cli.output import Output
 from skillscale.config import Config, check_mix
 from skillscale.config.options import TrainOptions
@@ -11,6 +9,7 @@ from skillscale.execution.run_text import format_point
 from skillscale.execution.session import follower_runs, open_session, open_store
 from skillscale.execution.status_publisher import StatusPublisher
 from skillscale.execution.worker import train_claimed
+from skillscale.formatting import JsonObject
 from skillscale.point import DesignPoint
 from skillscale.record import RunState
 
@@ -22,7 +21,7 @@ _NOT_TRAINED = {
 }
 
 
-def train(options: TrainOptions, config: Config, out: Output) -> dict[str, Any]:
+def train(options: TrainOptions, config: Config, out: Output) -> JsonObject:
     """Train and measure one point, unless the study holds it already."""
     runs = follower_runs(config)
     if runs is not None:

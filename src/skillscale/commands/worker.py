@@ -1,15 +1,14 @@
 """``worker``: train the points that wait in the queue of a study until there are none."""
 
-from typing import Any
-
 from skillscale.cli.output import Output
 from skillscale.config import Config, overridden
 from skillscale.config.options import WorkerOptions
 from skillscale.execution.session import follower_runs, open_session, open_store, require_known_study
 from skillscale.execution.worker import train_claimed, work
+from skillscale.formatting import JsonObject
 
 
-def worker(options: WorkerOptions, config: Config, out: Output) -> dict[str, Any]:
+def worker(options: WorkerOptions, config: Config, out: Output) -> JsonObject:
     """Train the points that wait in the study's queue until there are none, and no sampler adds more."""
     which = {
         "retry_failed": options.queue.retry_failed, "sampled_only": options.sampled_only,

@@ -1,4 +1,4 @@
-"""Measure checkpoints that others trained on the skills of a study, as runs of a study of their own.
+"""Measure checkpoints that others trained on the skills of a study, as runs of a separate study.
 
 Open families of models become points. N is counted from the checkpoint; the user gives D and the mix.
 """
@@ -72,7 +72,7 @@ class EvaluatedCheckpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A study that is open for the checkpoints of a call, and what all of them are measured with.
+    """A study that is open for the checkpoints of a call, with the texts and settings of their measurement.
 
     Args:
         store: The tracking store.

@@ -35,6 +35,7 @@ from skillscale.sampler.study import (
     StudyContext,
     build_problem,
     context_from_config,
+    read_stored_problem,
     recommendation_as_dict,
     recommendation_text,
     run_history,
@@ -237,7 +238,8 @@ def _bind_problem(job: SamplingJob, *, allow_new_goal: bool) -> None:
     Raises:
         InputError: Naming what differs.
     """
-    now, stored = job.problem.as_dict(), job.study.notes.get_json(SAMPLING_PROBLEM)
+    now, values = job.problem.as_dict(), job.study.notes.get_json(SAMPLING_PROBLEM)
+    stored = None if values is None else read_stored_problem(values)
     if stored == now:
         return
     if stored is not None and not allow_new_goal:
@@ -254,11 +256,11 @@ def _bind_problem(job: SamplingJob, *, allow_new_goal: bool) -> None:
 
 def _sample(job: SamplingJob) -> Recommendation:
     """Choose and train points until the sampler stops; return the last recommendation."""
-    if job.pool.is_external:
-        job.progress(job.pool.external_command().text)
     try:
         # The lock is released before the workers are stopped, so that those that wait for points exit by themselves
         with Supervisor(job.pool) as supervisor, job.study.sampling_lock(), job.study.analysis(IntervalLog.KIND) as run:
+            if job.pool.is_external:
+                job.progress(job.pool.external_command().text)
             log = IntervalLog(job.study, job.problem, run)
             try:
                 return _fill_queue(job, supervisor, log)
@@ -316,7 +318,7 @@ def _propose(job: SamplingJob, planned: Sequence[PlannedPoint], count: int, log:
     chosen = [point for point in planned if point.why is not None]
     spent = _cost(chosen, job.problem)
     recommendation = propose(
-        run_history(table, job.problem, pending), job.problem.space, job.problem.wish(spent, len(chosen)),
+        run_history(table, job.problem, pending), job.problem.space, job.problem.goal(spent, len(chosen)),
         count=max(count, 1), seed=job.seed,
     )  # fmt: skip
     recommendation = replace(recommendation, proposals=recommendation.proposals[:count])

@@ -31,7 +31,7 @@ class StatusPublisher:
         self._has_failed = False
 
     def refresh(self, *, now: bool = False) -> bool:
-        """Describe the study, if nobody has for half a minute, or ``now``; return whether that was done."""
+        """Describe the study if its description is half a minute old, or ``now``; return whether it was written."""
         if not now and time.monotonic() < self._next_s:
             return False
         self._next_s = time.monotonic() + _EVERY_S

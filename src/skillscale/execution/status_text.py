@@ -79,7 +79,7 @@ def _interval_line(status: StudyStatus, source: str) -> str:
 
 def _worker_text(point: PlannedPoint, status: StudyStatus) -> str:
     share = status.share(point)
-    owner = point.owner.rpartition(":")[0]  # without the start time, which tells processes of one number apart
+    owner = point.owner.rpartition(":")[0]  # without the start time of the process
     progress = f", {share:.0%} of its tokens" if share is not None else ""
     seconds = format_duration(status.now_s - point.claimed_ms / 1000)
     return f"{owner}: {format_point(point.point)}, for {seconds}{progress}"

@@ -158,7 +158,7 @@ def tuning_point(point: DesignPoint, search: optuna.Study) -> TuningPoint:
     """Return the outcome of a search, among whose trials is the rule.
 
     Raises:
-        TrainingError: The rule's own trial diverged.
+        TrainingError: The trial of the rule diverged.
     """
     trials = _complete(search)
     rule = [trial for trial in trials if _is_rule(trial)]
@@ -194,8 +194,8 @@ def trials_table(point: DesignPoint, search: optuna.Study) -> pd.DataFrame:
 def refit(trials: pd.DataFrame, config: TrainConfig) -> dict[str, float]:
     """Fit the rule to trials at several (N, D): a parabola of ln loss in ln lr and ln batch around each optimum.
 
-    One curvature is shared by all (N, D), each has its own optimum. The optima give the coefficients; the exponents too
-    where there are at least three (N, D) whose logarithms are not in line, else those of ``config`` stay.
+    All (N, D) share one curvature, and each has an optimum. The optima give the coefficients. They also give the
+    exponents if there are at least three (N, D) whose logarithms are not in line; else those of ``config`` stay.
     """
     groups = [group for _, group in trials.groupby(["N", "D"])]
     optima = np.array([[*np.log(group[["N", "D"]].iloc[0]), *_optimum(group)] for group in groups])
@@ -245,7 +245,7 @@ def run_search(
     A trial whose process was killed stays RUNNING in the journal and does not count, because its process may live.
 
     Raises:
-        TrainingError: The rule's own trial diverged.
+        TrainingError: The trial of the rule diverged.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     search = optuna.create_study(study_name=point.key, storage=storage, load_if_exists=True)
@@ -315,7 +315,7 @@ def _is_rule(trial: optuna.trial.FrozenTrial) -> bool:
 
 
 def _rule_diverged(point: DesignPoint) -> TrainingError:
-    return TrainingError(f"the rule's own training diverged at {format_point(point)}. Lower train.lr_coefficient.")
+    return TrainingError(f"the training of the rule diverged at {format_point(point)}. Lower train.lr_coefficient.")
 
 
 def _loss(trial: optuna.trial.FrozenTrial) -> float:

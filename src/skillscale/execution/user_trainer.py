@@ -1,7 +1,7 @@
-"""Runs that a trainer of the user's makes: a function in a file, run in a process of its own, its answer checked.
+"""Train with a function of the user: run it in a separate process, and check its losses.
 
 Each worker starts the process once and sends it one point after the other, so that data stay loaded.
-It can raise, hang, crash or leak: the run fails with its reason, and the worker goes on.
+The function can raise, hang, crash or leak: its run fails with the reason, and the worker goes on.
 """
 
 import math
@@ -163,7 +163,7 @@ class UserTrainerProcess:
         args = (remote, str(self._trainer.path), self._trainer.function, self._skills)
         # Not a daemon: daemons may not start processes, as data loaders do
         self._process = context.Process(target=_serve, args=args, daemon=False)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the process has its own group
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the process has a group
         try:
             self._process.start()
         finally:
@@ -219,7 +219,7 @@ def _signal_group(pid: int, signum: signal.Signals) -> None:
     try:
         os.killpg(pid, signum)
     except (ProcessLookupError, PermissionError):
-        os.kill(pid, signum)  # it has no group of its own yet
+        os.kill(pid, signum)  # it has no group yet
 
 
 def _serve(connection: Connection, path: str, function: str, skills: Sequence[str]) -> None:

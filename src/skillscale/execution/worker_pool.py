@@ -29,7 +29,7 @@ _EXTERNAL = ("none", "kubernetes")
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerPool:
-    """The workers of a study, as they are started. The study's settings are in its store.
+    """The workers of a study and their launcher. The store holds the study's settings.
 
     Args:
         study: Name of the study.
@@ -103,7 +103,7 @@ class WorkerPool:
 
 @dataclass(frozen=True, kw_only=True)
 class ExternalCommand:
-    """How other people start the workers: a command line, and the manifest of a Job where one is written."""
+    """The command that starts the workers elsewhere: a command line, and the manifest of a Job where one is written."""
 
     argv: tuple[str, ...]
     text: str
@@ -119,7 +119,7 @@ def check_launcher(options: WorkerPoolOptions, queue: str, cache: Path, devices:
 
     Args:
         options: The launcher and its options.
-        queue: Address of the queue that was given; empty: this machine's own.
+        queue: Address of the queue that was given; empty: the default queue of this machine.
         cache: Folder for what a launcher writes.
         devices: Devices that one worker trains on.
 

@@ -207,7 +207,7 @@ def _add_file_column(table: RawTable, name: str) -> RawTable:
 
 
 def _select_checkpoints(table: RawTable, columns: ColumnMap, place: str) -> RawTable:
-    """Without the rows of a history at which nothing was evaluated: training logs far more often.
+    """Return the table without the rows of a history that have no loss: training logs far more often.
 
     Raises:
         InputError: it is the export of a chart, which has neither N nor D.
@@ -215,8 +215,8 @@ def _select_checkpoints(table: RawTable, columns: ColumnMap, place: str) -> RawT
     ends = [name for name in table.names if name.endswith(("__MIN", "__MAX"))]
     if ends and len(ends) >= len(table.names) // 2:
         raise InputError(
-            f"{place} is the export of a W&B chart (it has {ends[0]!r}), a curve a column; export the run table, or "
-            "the history of each run, as docs/guide/howto/own-runs.md says"
+            f"{place} is the export of a W&B chart (it has {ends[0]!r}), with one curve per column. Export the run "
+            "table or the history of each run (docs/guide/howto/own-runs.md)."
         )
     losses = [column.loss for column in columns.skills.values() if column.loss in table.frame.columns]
     if not _is_history(table) or not losses:

@@ -17,7 +17,7 @@ import numpy as np
 
 from skillscale.config.options import ImportOptions
 from skillscale.errors import InputError
-from skillscale.formatting import to_plain
+from skillscale.formatting import JsonObject, to_plain
 from skillscale.laws.results import describe_exclusions
 from skillscale.point import DesignPoint, Mix, digest
 from skillscale.record import Measurement
@@ -63,7 +63,7 @@ class Imported:
         lines += [f"  {line}" for line in describe_exclusions(table.excluded, _SHOWN, self.foreign.names)]
         return "\n".join(lines)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Return the values for ``--json``."""
         table = self.foreign.table
         return {

@@ -1,6 +1,7 @@
-"""The sampler for Optuna: ``parameters`` knows which of a study's parameters say what, ``adapter`` asks the design.
+"""The sampler for Optuna studies, and the sampling problem of skillscale's studies.
 
-``dashboard`` draws for optuna-dashboard, where that is installed.
+``optuna_sampler`` links Optuna to ``skillscale.design``, and ``search_space`` maps Optuna's parameters to runs.
+``dashboard`` draws for optuna-dashboard. ``study`` does the same for ``sample`` and ``suggest``.
 """
 
 from skillscale.sampler.dashboard import draw_widths

@@ -1,4 +1,4 @@
-"""Half widths against FLOPs in Optuna's dashboard, as the sampler told them with each trial."""
+"""Half widths against FLOP in Optuna's dashboard, from the attributes that the sampler writes with each trial."""
 
 import json
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from skillscale.errors import InputError
 from skillscale.sampler.optuna_sampler import PROPOSAL
 
 _FIGURE = "skillscale-widths"
-_WIDEST = "widest of all, differences included"
+_WIDEST = "widest interval, differences included"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Drawing:
-    """A figure of plotly's as plain values: the dashboard asks it for JSON and no more, so plotly is not needed."""
+    """A plotly figure as plain values: the dashboard only calls ``to_json``, so plotly is not needed."""
 
     data: list[dict[str, Any]]
     layout: dict[str, Any]
@@ -26,10 +26,10 @@ class _Drawing:
 
 
 def draw_widths(study: Study, trial: FrozenTrial | None = None) -> None:  # noqa: ARG001 - callbacks get a trial
-    """Draw half widths of intervals against the FLOPs of finished trials, among the dashboard's plots of the study.
+    """Draw half widths of intervals against the FLOP of finished trials, among the dashboard's plots of the study.
 
-    Drawn anew in place of the last one, from what ``SkillLawSampler`` told with each trial; nothing is drawn before it
-    tells widths. A callback of ``study.optimize`` as well: ``callbacks=[draw_widths]``.
+    The plot replaces the previous one. It uses the attributes that ``SkillLawSampler`` writes with each trial; without
+    half widths there is no plot. Also a callback: ``study.optimize(objective, callbacks=[draw_widths])``.
 
     Raises:
         InputError: optuna-dashboard is not installed.
@@ -38,7 +38,7 @@ def draw_widths(study: Study, trial: FrozenTrial | None = None) -> None:  # noqa
         from optuna_dashboard import save_plotly_graph_object
     except ImportError as error:
         raise InputError(
-            f"the figure is for optuna-dashboard, which can't be imported ({error}); `pip install optuna-dashboard`"
+            f"optuna-dashboard can't be imported ({error}). Install it with `pip install optuna-dashboard`"
         ) from error
     lines = _lines(study)
     if lines:
@@ -47,15 +47,15 @@ def draw_widths(study: Study, trial: FrozenTrial | None = None) -> None:  # noqa
 
 
 def _lines(study: Study) -> dict[str, tuple[list[float], list[float]]]:
-    """FLOPs and half widths by target, along the trials."""
+    """Return FLOP and half widths by target, along the trials."""
     lines: dict[str, tuple[list[float], list[float]]] = {}
     for trial in study.get_trials(deepcopy=False):
-        told = trial.system_attrs.get(PROPOSAL, {})
-        if "finished" not in told:
+        proposal = trial.system_attrs.get(PROPOSAL, {})
+        if "finished" not in proposal:
             continue
-        for name, half in {**told["half_widths"], _WIDEST: told["half_width"]}.items():
+        for name, half in {**proposal["half_widths"], _WIDEST: proposal["half_width"]}.items():
             flops, widths = lines.setdefault(name, ([], []))
-            flops.append(told["finished"])
+            flops.append(proposal["finished"])
             widths.append(half)
     return lines
 
@@ -67,7 +67,7 @@ def _trace(name: str, flops: list[float], widths: list[float]) -> dict[str, Any]
 
 def _layout() -> dict[str, Any]:
     return {
-        "title": {"text": "What is known, by FLOPs spent"},
+        "title": {"text": "Precision by compute"},
         "legend": {"orientation": "h", "y": -0.35},
         "xaxis": {"title": {"text": "FLOP of finished trials, 6 N D"}, "type": "log", "exponentformat": "power"},
         "yaxis": {"title": {"text": "half width of 90 % interval, ln N*"}, "type": "log"},

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from skillscale.design.model_averaging import estimate_targets
 from skillscale.design.propose import DesignGoal
 from skillscale.design.space import DesignSpace, RunHistory
 from skillscale.design.targets import Quantity, Target
-from skillscale.formatting import format_flops
+from skillscale.formatting import JsonObject, format_flops
 from skillscale.laws.forms.nd import Array
 from skillscale.simulation.baselines import Maker
 from skillscale.simulation.replay import ReplaySettings, run_design
@@ -119,7 +118,7 @@ def _with_losses(targets: Sequence[Target]) -> tuple[Target, ...]:
     return (*targets, *(replace(target, quantity=Quantity.LOSS, weight=1.0) for target in optima))
 
 
-def result_as_dict(result: SimulationResult) -> dict[str, Any]:
+def result_as_dict(result: SimulationResult) -> JsonObject:
     """Return scores, FLOPs, runs and seconds of a design, for ``--json``."""
     scores = {
         _KEYS[quantity]: [_score_as_dict(score) for score in result.scores if score.target.quantity is quantity]
@@ -133,7 +132,7 @@ def result_as_dict(result: SimulationResult) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _score_as_dict(score: Score) -> dict[str, Any]:
+def _score_as_dict(score: Score) -> JsonObject:
     target = score.target
     (bias, bias_sem), (rmse, rmse_sem), (coverage, coverage_sem) = score.bias, score.rmse, score.coverage
     return {

@@ -1,4 +1,4 @@
-"""isoFLOP minima: exact on exact curves, refused with a reason where the sizes can't show one."""
+"""isoFLOP minima: exact on exact curves, and refused with a reason where the sizes do not show one."""
 
 import math
 import runpy
@@ -9,7 +9,7 @@ import pytest
 from simulated_studies import Grid, NoiseModel, PlantedLaw, random_planted_law, simulate_study
 
 from skillscale.errors import InputError
-from skillscale.laws.isoflop.curves import CURVES, find_minima, fit_isoflops, huber_pseudo_values, lowest
+from skillscale.laws.isoflop.curves import CURVES, find_minima, fit_isoflops, huber_pseudo_values, minimise_polynomials
 from skillscale.laws.results import IsoflopMinimum, Status
 from skillscale.laws.uncertainty.resamples import Resamples
 
@@ -35,7 +35,7 @@ def minima(C, N, L, seeds, *, curve="shared", shared=None) -> list[IsoflopMinimu
     fit = fit_isoflops(C, N, L, seeds=seeds, curve=curve, shared=shared)
     resamples = Resamples.draw(C, 300, np.random.default_rng(1))
     errors = resamples.draw_errors(fit.residuals, fit.leverage, fit.used)
-    drawn = fit.drawn_minima(errors, np.random.default_rng(2).normal(size=(300, 2)))
+    drawn = fit.resample_minima(errors, np.random.default_rng(2).normal(size=(300, 2)))
     return find_minima(fit, drawn, level=0.9, mix="m", skill="s")
 
 
@@ -45,9 +45,9 @@ def minima(C, N, L, seeds, *, curve="shared", shared=None) -> list[IsoflopMinimu
 )
 def test_exact_curves_give_exact_minima(curve, skew):
     optima = (2e4, 3e4, 4.5e4)
-    found = minima(*parabolas(optima, skew=skew), curve=curve)
-    assert [m.status for m in found] == [Status.OK] * 3
-    for minimum, optimum, budget in zip(found, optima, BUDGETS, strict=True):
+    fitted_minima = minima(*parabolas(optima, skew=skew), curve=curve)
+    assert [m.status for m in fitted_minima] == [Status.OK] * 3
+    for minimum, optimum, budget in zip(fitted_minima, optima, BUDGETS, strict=True):
         assert minimum.N.value == pytest.approx(optimum, rel=1e-6)
         assert minimum.curvature.value == pytest.approx(0.08, rel=1e-6)
         assert minimum.loss == pytest.approx(math.e, rel=1e-9)
@@ -57,7 +57,7 @@ def test_exact_curves_give_exact_minima(curve, skew):
         assert minimum.D.lo < minimum.D.value < minimum.D.hi
 
 
-def test_a_seeds_level_moves_nothing():
+def test_the_level_of_a_seed_does_not_move_the_minima():
     C, N, L, seeds = parabolas((2e4, 3e4, 4.5e4), noise=0.003)
     shifted = minima(C, N, L * np.where(seeds == 1, 1.02, 1.0), seeds)
     for before, after in zip(minima(C, N, L, seeds), shifted, strict=True):
@@ -65,7 +65,7 @@ def test_a_seeds_level_moves_nothing():
         assert after.N.hi == pytest.approx(before.N.hi, rel=1e-9)
 
 
-def test_a_bare_parabola_is_biased_and_says_so_in_its_interval():
+def test_the_interval_of_a_parabola_includes_its_bias():
     truth = PlantedLaw.at_optimum(N=4e4, C=1.6e11, L=3.0, reducible=0.5, alpha=0.55, beta=0.3)
     runs = simulate_study({"s": truth}, np.random.default_rng(0), noise=NoiseModel(run=0, seed_level=0))
     columns = [runs[name].to_numpy() for name in ("C", "N", "s", "seed")]
@@ -78,7 +78,7 @@ def test_a_bare_parabola_is_biased_and_says_so_in_its_interval():
 
 
 @pytest.mark.parametrize(("curve", "degree"), [("quadratic", 2), ("cubic", 3)])
-def test_a_plain_curve_is_the_least_squares_polynomial_of_its_budget_alone(curve, degree):
+def test_a_separate_curve_is_the_least_squares_polynomial_of_its_budget(curve, degree):
     C, N, L, _ = parabolas((2e4, 3e4, 4.5e4), skew=0.004, noise=0.002)
     fit = fit_isoflops(C, N, L, curve=curve, huber=math.inf)
     bent = fit_isoflops(C, N, np.where(BUDGETS[0] == C, L**2, L), curve=curve, huber=math.inf)
@@ -91,7 +91,7 @@ def test_a_plain_curve_is_the_least_squares_polynomial_of_its_budget_alone(curve
 
 
 @pytest.mark.parametrize("curve", CURVES)
-def test_a_bad_run_bends_no_curve(curve):
+def test_an_outlier_does_not_bend_a_curve(curve):
     C, N, L, _ = parabolas((2e4, 3e4, 4.5e4), noise=0.003)
     bad = np.where(np.arange(len(L)) == 16, 1.05 * L, L)
     moved = {}
@@ -102,8 +102,8 @@ def test_a_bad_run_bends_no_curve(curve):
     assert moved[2.0] < 0.06
 
 
-def test_values_drawn_in_have_the_huber_fit_as_their_least_squares():
-    """psi of the residuals is orthogonal to the design, and no value within delta moves but for a common factor."""
+def test_pseudo_values_have_the_huber_fit_as_least_squares_fit():
+    """Psi of the residuals is orthogonal to the design, and values within delta change only by a common factor."""
     rng = np.random.default_rng(0)
     x = np.linspace(-1, 1, 60)
     design = np.column_stack([np.ones(60), x, x**2])
@@ -121,7 +121,7 @@ def test_values_drawn_in_have_the_huber_fit_as_their_least_squares():
     assert (huber_pseudo_values(log_L, np.ones(60), design, inverse, huber=math.inf) == log_L).all()
 
 
-def test_a_noisy_budget_is_not_full_of_bad_runs():
+def test_runs_of_a_noisy_budget_are_no_outliers():
     rng = np.random.default_rng(0)
     C = np.repeat([1.0, 2.0], 40)
     design = np.column_stack([C == 1, C == 2]).astype(float)
@@ -130,20 +130,20 @@ def test_a_noisy_budget_is_not_full_of_bad_runs():
     assert drawn[C == 2].std() == pytest.approx(log_L[C == 2].std(), rel=0.15)
 
 
-def test_a_shared_skew_is_moved_by_every_budget():
+def test_every_budget_moves_the_shared_skew():
     C, N, L, _ = parabolas((2e4, 3e4, 4.5e4), skew=0.004, noise=0.002)
     fit, bent = (fit_isoflops(C, N, loss) for loss in (L, np.where(BUDGETS[0] == C, L**2, L)))
     assert len(fit.curve(1).coefficients) == 5
     assert np.abs(bent.minima()[0][1:] - fit.minima()[0][1:]).min() > 1e-4
 
 
-def test_a_cubic_needs_a_size_more():
+def test_a_cubic_needs_one_more_size():
     runs = parabolas((2e4, 3e4, 4.5e4), sizes=4)
     assert fit_isoflops(*runs[:3], curve="cubic") is None
     assert fit_isoflops(*runs[:3], curve="quadratic") is not None
 
 
-def test_an_unknown_curve_is_refused_with_those_that_there_are():
+def test_an_unknown_curve_is_refused_with_the_list_of_curves():
     with pytest.raises(InputError, match=r"'quartic'\. Use one of shared, quadratic, cubic"):
         fit_isoflops(*parabolas((2e4,))[:3], curve="quartic")
 
@@ -160,19 +160,19 @@ def test_an_unknown_curve_is_refused_with_those_that_there_are():
     ],
 )
 def test_refusals(curve, runs, status, words):
-    found = minima(*runs, curve=curve)
-    assert status in {m.status for m in found}
-    for minimum in found:
+    fitted_minima = minima(*runs, curve=curve)
+    assert status in {m.status for m in fitted_minima}
+    for minimum in fitted_minima:
         assert minimum.status is not Status.OK
         assert minimum.reason
         assert not minimum.N.is_finite
         assert math.isnan(minimum.loss)
         assert minimum.curve is not None
-    assert any(words in m.reason for m in found)
+    assert any(words in m.reason for m in fitted_minima)
 
 
 @pytest.mark.parametrize("curve", CURVES)
-def test_a_curve_through_noise_is_hardly_ever_taken_for_one_with_a_minimum(curve):
+def test_a_curve_through_noise_rarely_has_a_minimum(curve):
     rng, taken = np.random.default_rng(0), []
     C, N, _, seeds = parabolas((3e4, 3e4, 3e4))
     for _ in range(60):
@@ -187,21 +187,21 @@ def test_three_sizes_make_no_curve():
     assert fit_isoflops(C, N, L, seeds=seeds) is None
 
 
-def test_a_budget_of_three_sizes_is_left_out_by_name():
+def test_a_budget_of_three_sizes_is_reported_as_excluded():
     C, N, L, seeds = parabolas((2e4, 3e4, 4.5e4))
     keep = ~((BUDGETS[0] == C) & (1.01 * np.unique(N)[2] < N))
-    found = minima(C[keep], N[keep], L[keep], seeds[keep])
-    assert [m.status for m in found] == [Status.TOO_FEW, Status.OK, Status.OK]
-    assert (found[0].n_sizes, found[0].n_runs) == (3, 6)
-    assert found[1].N.value == pytest.approx(3e4, rel=1e-6)
+    fitted_minima = minima(C[keep], N[keep], L[keep], seeds[keep])
+    assert [m.status for m in fitted_minima] == [Status.TOO_FEW, Status.OK, Status.OK]
+    assert (fitted_minima[0].n_sizes, fitted_minima[0].n_runs) == (3, 6)
+    assert fitted_minima[1].N.value == pytest.approx(3e4, rel=1e-6)
 
 
-def test_lowest_agrees_with_a_fine_search():
+def test_minima_of_polynomials_agree_with_a_fine_search():
     rng = np.random.default_rng(0)
     c = np.concatenate(
         [rng.normal(size=(200, 1, 2)), 1 + rng.random((200, 1, 1)), 0.2 * rng.normal(size=(200, 1, 2))], 2
     )
-    x, curvature = lowest(c, np.array([2.0]))
+    x, curvature = minimise_polynomials(c, np.array([2.0]))
     grid = np.linspace(-2, 2, 40001)
     for k in range(200):
         values = np.polynomial.polynomial.polyval(grid, c[k, 0])
@@ -212,17 +212,17 @@ def test_lowest_agrees_with_a_fine_search():
     assert np.isfinite(x).mean() > 0.9
 
 
-def test_shared_skew_beats_the_bare_parabola_on_random_truths():
+def test_shared_skew_beats_the_parabola_on_random_truths():
     rng = np.random.default_rng(4)
     errors = {0: [], 1: [], 2: []}
     for _ in range(40):
         truth = random_planted_law(rng, kind="drifting")
         runs = simulate_study({"s": truth}, rng, grid=Grid(), noise=NoiseModel(run=0.003))
         right = np.log([truth.optimum(C) for C in BUDGETS])
-        for shared, found in errors.items():
+        for shared, errors_of_shape in errors.items():
             fit = fit_isoflops(*(runs[n].to_numpy() for n in ("C", "N", "s")), seeds=runs["seed"], shared=shared)
-            found.append(fit.minima()[0] - right)
-    rmse = {shared: float(np.sqrt(np.mean(np.square(found)))) for shared, found in errors.items()}
+            errors_of_shape.append(fit.minima()[0] - right)
+    rmse = {shared: float(np.sqrt(np.mean(np.square(errors_of_shape)))) for shared, errors_of_shape in errors.items()}
     assert rmse[2] < rmse[1] < 0.5 * rmse[0]
     assert rmse[2] < 0.03
 
@@ -235,7 +235,7 @@ PUBLISHED = {  # (alpha, beta, drift): error of D* at 1e24 FLOP in %, by the spa
 }
 
 
-def test_the_published_bias_of_approach_2_comes_out_to_a_hundredth(root):
+def test_the_published_bias_of_approach_2_is_reproduced_to_a_hundredth(root):
     table = runpy.run_path(str(root / "benchmarks" / "approach2_bias.py"))["table"]()
     kept = pd.read_csv(root / "benchmarks" / "results" / "approach2_bias.csv")
     assert table["error_percent"].to_numpy() == pytest.approx(kept["error_percent"].to_numpy(), abs=0.005)

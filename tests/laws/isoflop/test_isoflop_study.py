@@ -1,4 +1,4 @@
-"""A whole study: planted residuals found, intervals that cover, and bad rows named."""
+"""A whole study: planted size gaps are recovered, intervals cover, and bad rows are reported."""
 
 import math
 import runpy
@@ -45,7 +45,7 @@ def test_planted_verdicts_are_found(demo):
     assert residuals["knowledge"].ratio.value == pytest.approx(math.exp(residuals["knowledge"].value.value))
 
 
-def test_tables_hold_one_row_a_thing(demo):
+def test_tables_have_one_row_per_result(demo):
     _, _, fits = demo
     assert len(fits.minima_table()) == 4 * 3
     assert len(fits.power_law_table()) == 4
@@ -93,7 +93,7 @@ def test_a_law_of_the_wrong_form_disagrees_with_the_curves():
     assert any(f.disagrees for f in fits.curve_versus_law)
 
 
-def test_a_law_of_several_mixes_is_told_beside_the_curves_of_each():
+def test_a_law_of_several_mixes_is_compared_with_the_curves_of_each():
     """One law over all mixes: each mix has the optima of its own shares, and the law its intervals from all runs."""
     budgets = np.repeat([1e18, 1e19, 1e20], 8)
     N = np.sqrt(budgets / 120) * np.tile(np.geomspace(1 / 8, 8, 8), 3)
@@ -106,35 +106,35 @@ def test_a_law_of_several_mixes_is_told_beside_the_curves_of_each():
         parts.append(pd.DataFrame(runs | {"mix/a": share, "mix/b": 1 - share}))
     runs = pd.concat(parts, ignore_index=True)
     runs["run_id"] = [f"run{at}" for at in runs.index]
-    one = fit_all(split_by_skill(runs, ["skill"], ["a", "b"]), FitRequest(law=LAWS["separable"], resamples=200))[
+    shared_law = fit_all(split_by_skill(runs, ["skill"], ["a", "b"]), FitRequest(law=LAWS["separable"], resamples=200))[
         "skill"
     ]
-    laws = {(mix, "skill"): one for mix in ("even", "lean", "rich")}
+    laws = {(mix, "skill"): shared_law for mix in ("even", "lean", "rich")}
     fits = fit_study(runs, skills=["skill"], aggregates=[], resamples=200, laws=laws)
     assert [(fit.mix, fit.n_runs) for fit in fits.laws] == [("even", 72), ("lean", 72), ("rich", 72)]
-    assert all(fit.theta == one.theta for fit in fits.laws)
-    for found in fits.curve_versus_law:
-        share = {"even": 0.5, "lean": 0.2, "rich": 0.8}[found.mix]
-        assert found.law.value == pytest.approx(one.optimum(found.C, [share, 1 - share]).value)
-        assert found.disagreement.hi - found.disagreement.lo < 1.5
+    assert all(fit.theta == shared_law.theta for fit in fits.laws)
+    for pair in fits.curve_versus_law:
+        share = {"even": 0.5, "lean": 0.2, "rich": 0.8}[pair.mix]
+        assert pair.law.value == pytest.approx(shared_law.optimum(pair.C, [share, 1 - share]).value)
+        assert pair.disagreement.hi - pair.disagreement.lo < 1.5
 
 
-def test_the_laws_of_others_serve_and_a_skill_without_one_says_so(demo):
+def test_given_laws_are_used_and_a_skill_without_a_law_is_reported(demo):
     runs, _, _ = demo
     fits = fit(runs, laws={("all=1", name): UnfittedSkill(skill=name, n_runs=42, reason="too odd") for name in SKILLS})
-    assert [one.reason for one in fits.laws] == ["too odd"] * 3 + ["aggregate has no law here: fit it too"]
-    assert all(not one.law.is_finite and one.parabola.is_finite for one in fits.curve_versus_law)
+    assert [result.reason for result in fits.laws] == ["too odd"] * 3 + ["aggregate has no law here: fit it too"]
+    assert all(not result.law.is_finite and result.parabola.is_finite for result in fits.curve_versus_law)
 
 
 @pytest.mark.parametrize("curve", ["quadratic", "cubic"])
-def test_a_plain_curve_changes_the_minima_and_leaves_the_law(demo, curve):
+def test_another_curve_changes_the_minima_but_not_the_law(demo, curve):
     runs, _, fits = demo
     plain = fit(runs, curve=curve)
     assert (fits.curve, plain.curve) == ("shared", curve)
     assert plain.law_table().equals(fits.law_table())
-    for one, other in zip(plain.minima, fits.minima, strict=True):
-        assert one.N.value != other.N.value
-        assert math.log(one.N.value / other.N.value) == pytest.approx(0, abs=0.25)
+    for plain_minimum, minimum in zip(plain.minima, fits.minima, strict=True):
+        assert plain_minimum.N.value != minimum.N.value
+        assert math.log(plain_minimum.N.value / minimum.N.value) == pytest.approx(0, abs=0.25)
     with pytest.raises(InputError, match="unknown isoFLOP curve: 'spline'"):
         fit(runs, curve="spline")
 
@@ -146,8 +146,8 @@ def test_the_same_seed_gives_the_same_intervals(demo):
     assert not other["residual_lo"].equals(fits.size_gap_table()["residual_lo"])
 
 
-def test_a_shared_error_narrows_the_residual_not_the_optimum():
-    """What all skills share cancels in the residual: pairing must show it."""
+def test_a_shared_error_narrows_the_size_gap_not_the_optimum():
+    """Errors common to all skills cancel in the size gap, and pairing must show it."""
     widths = {}
     for shared in (0.0, 0.98):
         runs, _ = demo_study(3, noise=NoiseModel(run=0.006, shared=shared))
@@ -156,7 +156,7 @@ def test_a_shared_error_narrows_the_residual_not_the_optimum():
     assert widths[0.98] < 0.6 * widths[0.0]
 
 
-def test_bad_rows_are_named_and_cost_no_more_than_they_must():
+def test_bad_rows_are_excluded_with_reasons_and_nothing_else_is():
     runs, _ = demo_study(0)
     runs.loc[0, "code"] = np.nan
     runs.loc[1, "prose"] = -1.0
@@ -177,14 +177,14 @@ def test_bad_rows_are_named_and_cost_no_more_than_they_must():
     assert all(m.status is Status.OK for m in fits.minima)
 
 
-def test_budgets_are_found_where_none_is_named():
+def test_missing_budgets_are_computed():
     runs, _ = demo_study(0)
     fits, again = fit(runs), fit(runs.assign(C=np.nan))
     assert [m.C for m in again.minima] == pytest.approx([m.C for m in fits.minima], rel=1e-3)
     assert [m.N.value for m in again.minima] == pytest.approx([m.N.value for m in fits.minima], rel=1e-3)
 
 
-def test_a_budget_that_is_not_named_is_one_over_all_mixes():
+def test_a_computed_budget_is_the_same_in_all_mixes():
     """Rounded token counts differ from mix to mix, and so would budgets found mix by mix."""
     runs, _ = demo_study(0)
     rng = np.random.default_rng(1)
@@ -199,7 +199,7 @@ def test_a_budget_that_is_not_named_is_one_over_all_mixes():
     assert len(budgets) == 3 * 3
 
 
-def test_a_run_of_whole_batches_is_moved_onto_its_budget():
+def test_a_run_with_a_whole_number_of_batches_is_corrected_to_its_budget():
     runs, truths = demo_study(0, noise=NoiseModel(run=0, seed_level=0))
     off = runs.copy()
     off["D"] *= np.exp(np.random.default_rng(0).uniform(-0.05, 0.05, len(off)))
@@ -210,7 +210,7 @@ def test_a_run_of_whole_batches_is_moved_onto_its_budget():
         assert after.N.value == pytest.approx(before.N.value, rel=1e-3)
 
 
-def test_one_budget_gives_minima_and_says_what_the_rest_needs():
+def test_one_budget_gives_minima_and_the_rest_says_what_it_needs():
     runs, _ = demo_study(0)
     fits = fit(runs[runs["C"] == 1.6e11])
     assert all(m.status is Status.OK for m in fits.minima)
@@ -219,7 +219,7 @@ def test_one_budget_gives_minima_and_says_what_the_rest_needs():
     assert pooled(fits)["knowledge"].verdict is Verdict.CAPACITY
 
 
-def test_a_refused_minimum_takes_its_residual_with_it():
+def test_a_refused_minimum_has_no_size_gap():
     runs, _ = demo_study(0)
     low = (runs["C"] == 5e10) & (runs["N"] > 2e4)
     fits = fit(runs.assign(code=runs["code"].where(~low)))
@@ -231,17 +231,17 @@ def test_a_refused_minimum_takes_its_residual_with_it():
     assert pooled(fits)["knowledge"].n_budgets == 3
 
 
-def test_mixes_are_fitted_apart():
+def test_mixes_are_fitted_separately():
     runs, _ = demo_study(0)
     both = pd.concat([runs, runs.assign(mix="other", run_id=runs["run_id"] + "b")])
     fits = fit(both)
     assert {m.mix for m in fits.minima} == {"all=1", "other"}
-    one, two = (fits.minima_table().query("mix == @mix")["N"].to_numpy() for mix in ("all=1", "other"))
-    np.testing.assert_allclose(one, two)
+    first, second = (fits.minima_table().query("mix == @mix")["N"].to_numpy() for mix in ("all=1", "other"))
+    np.testing.assert_allclose(first, second)
 
 
-def test_mixes_share_their_luck_where_they_share_sizes_and_seeds():
-    """The same runs in two mixes: their draws go together; with other seeds they don't."""
+def test_mixes_share_resampled_errors_where_they_share_sizes_and_seeds():
+    """The same runs in two mixes have correlated draws. With other seeds they do not."""
     runs, _ = demo_study(0)
     together = []
     for seed in (runs["seed"], runs["seed"] + 100):
@@ -251,7 +251,7 @@ def test_mixes_share_their_luck_where_they_share_sizes_and_seeds():
     assert together[0] > 0.8 > 0.3 > abs(together[1])
 
 
-def test_a_minimum_carries_the_draws_behind_its_interval(demo):
+def test_a_minimum_has_the_draws_behind_its_interval(demo):
     _, _, fits = demo
     for minimum in fits.minima:
         lo, hi = np.exp(np.quantile(minimum.draws[:, 0], [0.05, 0.95]))
@@ -259,7 +259,7 @@ def test_a_minimum_carries_the_draws_behind_its_interval(demo):
         assert math.exp(np.median(minimum.draws[:, 1])) == pytest.approx(minimum.loss, rel=0.01)
 
 
-def test_requests_that_make_no_sense_are_refused():
+def test_invalid_requests_are_refused():
     runs, _ = demo_study(0)
     with pytest.raises(InputError, match="missing columns in the table of runs: reasoning"):
         fit_study(runs, skills=["reasoning"], aggregates=["aggregate"])
@@ -273,7 +273,7 @@ def test_requests_that_make_no_sense_are_refused():
         fit(runs.assign(N=np.nan))
 
 
-def test_a_skill_without_any_loss_costs_itself_alone():
+def test_a_skill_without_losses_does_not_affect_the_others():
     runs, _ = demo_study(0)
     fits = fit(runs.assign(code=np.nan))
     assert pooled(fits)["code"].verdict is Verdict.UNRESOLVED
@@ -281,12 +281,12 @@ def test_a_skill_without_any_loss_costs_itself_alone():
     assert pooled(fits)["knowledge"].verdict is Verdict.CAPACITY
 
 
-def covers(found: Interval, right: float) -> bool:
-    return found.lo <= right <= found.hi
+def covers(interval: Interval, right: float) -> bool:
+    return interval.lo <= right <= interval.hi
 
 
 def coverage(studies: int, *, seeds: int, noise: float, resamples: int) -> dict[str, float]:
-    """Shares of 90 % intervals on N*, residual, pooled residual and exponent that hold the truth."""
+    """Shares of 90 % intervals on N*, size gap, pooled size gap and exponent that contain the truth."""
     rng = np.random.default_rng(20)
     hits: dict[str, list[bool]] = {"N": [], "residual": [], "pooled": [], "a": []}
     for _ in range(studies):
@@ -294,14 +294,18 @@ def coverage(studies: int, *, seeds: int, noise: float, resamples: int) -> dict[
         runs = simulate_study(truths, rng, grid=Grid(seeds=seeds), noise=NoiseModel(run=noise))
         fits = fit_study(runs, skills=["skill"], aggregates=["aggregate"], resamples=resamples)
         budgets = np.array(Grid().budgets)
-        own, common = (np.log([truths[name].optimum(C) for C in budgets]) for name in ("skill", "aggregate"))
-        gap = dict(zip(budgets, own - common, strict=True))
+        skill_optima, aggregate_optima = (
+            np.log([truths[name].optimum(C) for C in budgets]) for name in ("skill", "aggregate")
+        )
+        gap = dict(zip(budgets, skill_optima - aggregate_optima, strict=True))
         hits["N"] += [covers(m.N, truths[m.skill].optimum(m.C)) for m in fits.minima if m.status is Status.OK]
         for residual in fits.size_gaps:
-            right = float(np.mean(own - common)) if residual.pooled else gap.get(residual.C, math.nan)
+            right = (
+                float(np.mean(skill_optima - aggregate_optima)) if residual.pooled else gap.get(residual.C, math.nan)
+            )
             hits["pooled" if residual.pooled else "residual"].append(covers(residual.value, right))
         log_C = np.log(budgets) - np.log(budgets).mean()
-        hits["a"].append(covers(fits.power_laws[0].a, float(own @ log_C / (log_C @ log_C))))
+        hits["a"].append(covers(fits.power_laws[0].a, float(skill_optima @ log_C / (log_C @ log_C))))
     return {name: float(np.mean(values)) for name, values in hits.items()}
 
 
@@ -313,23 +317,23 @@ def test_intervals_cover_on_a_few_studies():
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_intervals_cover(seeds):
-    """300 studies; the upper bound is loose because the allowance for the curve's form is made for worse truths."""
+    """300 studies. The upper bound is loose, because the allowed error of the form is for worse truths."""
     for name, share in coverage(300, seeds=seeds, noise=0.005, resamples=400).items():
         assert 0.86 <= share <= 0.98, name
 
 
 @pytest.mark.parametrize("curve", ["shared", "quadratic", "cubic"])
 def test_published_sweeps_give_about_their_published_exponents(root, tables, curve):
-    """Porian et al. 2024: .88 in the setting of Kaplan et al. (less where its small budgets are refused), .5 tuned."""
+    """Porian et al. 2024: 0.88 in the setting of Kaplan et al. (less where small budgets are refused), 0.5 tuned."""
     ours = runpy.run_path(str(root / "benchmarks" / "published_isoflops.py"))
     runs = ours["near"](ours["porian"](tables))
-    wanted = {"porian rw base long kaplan kaplan train": 0.84, "porian rw tuned short const standard val": 0.5}
-    chosen = runs[runs["mix"].isin(wanted)]
+    published = {"porian rw base long kaplan kaplan train": 0.84, "porian rw tuned short const standard val": 0.5}
+    chosen = runs[runs["mix"].isin(published)]
     fits = fit_study(chosen, skills=["loss"], aggregates=[], curve=curve, resamples=200)
     assert not fits.excluded
     assert len(fits.runs) == len(chosen)
     for law in fits.power_laws:
-        assert law.a.value == pytest.approx(wanted[law.mix], abs=0.06)
+        assert law.a.value == pytest.approx(published[law.mix], abs=0.06)
         assert law.a.lo < law.a.value < law.a.hi < law.a.lo + 0.15
     refused = [m for m in fits.minima if m.status is not Status.OK]
     assert all(m.reason for m in refused)

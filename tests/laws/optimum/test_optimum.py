@@ -1,4 +1,4 @@
-"""Optima of weighted skills: against plain searches, beside their truth, and with a word where there is none."""
+"""Optima of weighted skills: compared with plain searches and the truth, and refused with a reason."""
 
 import math
 import time
@@ -25,8 +25,8 @@ SKILLS = {"code": [1.6, 477.0, 2143.0, 0.347, 0.367], "prose": [1.9, 300.0, 2500
 LABELS = np.array([f"run{i:02d}" for i in range(28)])
 
 
-def study(*, shared=0.0, own=0.0, seed=0, skills=SKILLS) -> dict[str, RunData]:
-    """7 sizes at 4 budgets; errors of a run are common to its skills (``shared``) and a skill's own."""
+def study(*, shared=0.0, run_noise=0.0, seed=0, skills=SKILLS) -> dict[str, RunData]:
+    """7 sizes at 4 budgets. Errors of a run are common to its skills (``shared``) or of one skill (``run_noise``)."""
     rng = np.random.default_rng(seed)
     C = np.repeat([3e10, 1e11, 3e11, 1e12], 7)
     N = 0.1 * np.sqrt(C) * np.tile(np.geomspace(1 / 8, 8, 7), 4)
@@ -34,18 +34,19 @@ def study(*, shared=0.0, own=0.0, seed=0, skills=SKILLS) -> dict[str, RunData]:
     common = shared * rng.normal(size=28)
     return {
         name: RunData(
-            N=N, D=D, L=CHINCHILLA.loss(theta, N, D) * np.exp(common + own * rng.normal(size=28)), clusters=LABELS
+            N=N, D=D, L=CHINCHILLA.loss(theta, N, D) * np.exp(common + run_noise * rng.normal(size=28)), clusters=LABELS
         )
         for name, theta in skills.items()
     }
 
 
-def known(law: Law, q: np.ndarray, skill: str, *, spread: float = 0.0, draws: int = 20) -> FittedLaw:
+def law_with_draws(law: Law, q: np.ndarray, skill: str, *, spread: float = 0.0, draws: int = 20) -> FittedLaw:
     """A skill whose law is given rather than fitted."""
     points, theta = scattered(law, law.theta(q[None])[0], n=30), law.theta(q[None])[0]
     fit = FitResult(
         law=law, theta=theta, q=q, F=0.0, penalty=0.0, phi=1.0, objective=HUBER, residuals=np.zeros(30), converged=True,
-        starts=MultiStart(tried=1, agree=1, gap=math.inf), free=tuple(range(len(q))), prior=(np.zeros(0), np.zeros((0, 0))),
+        starts=MultiStart(tried=1, agree=1, gap=math.inf), free=tuple(range(len(q))),
+        prior=(np.zeros(0), np.zeros((0, 0))),
     )  # fmt: skip
     drawn = q + spread * np.random.default_rng(0).normal(size=(draws, len(q)))
     return FittedLaw(skill=skill, fit=fit, runs=points, q=drawn, level=0.9, status=Status.OK, reason="")
@@ -57,11 +58,11 @@ def two_skills(name: str, *, spread: float = 0.0) -> dict[str, FittedLaw]:
     q = law.log_parameters(truth(name)[None])[0]
     other = q if law.joint else q + np.random.default_rng(1).normal(scale=0.15, size=len(q))
     places = {"code": q, "prose": other}
-    return {skill: known(law.for_skill(skill), at, skill, spread=spread) for skill, at in places.items()}
+    return {skill: law_with_draws(law.for_skill(skill), at, skill, spread=spread) for skill, at in places.items()}
 
 
 def weighted_loss(fitted: dict[str, FittedLaw], C: float, weights: dict[str, float], h=None):
-    """The weighted loss as a function of ln N, from the laws' own formulas."""
+    """The weighted loss as a function of ln N, from the formulas of the laws."""
 
     def loss(ln_N: float) -> float:
         N = math.exp(ln_N)
@@ -77,44 +78,46 @@ WEIGHTS = {"code": 0.3, "prose": 0.7}
 
 
 @pytest.mark.parametrize("method", [ResamplingMethod.WILD, ResamplingMethod.RUN, ResamplingMethod.LAPLACE])
-def test_skills_of_the_same_runs_move_together(method):
+def test_draws_of_skills_on_the_same_runs_are_correlated(method):
     fitted = fit_together(study(shared=0.004), method=method, resamples=300)
-    one, two = (fitted[name].log_optimum([1e12])[1][:, 0] for name in SKILLS)
-    assert np.corrcoef(one, two)[0, 1] > 0.9
+    first, second = (fitted[name].log_optimum([1e12])[1][:, 0] for name in SKILLS)
+    assert np.corrcoef(first, second)[0, 1] > 0.9
     apart = fit_skill("prose", study(shared=0.004)["prose"], method=method, resamples=300, seed=5)
     other = apart.log_optimum([1e12])[1][:, 0]
-    width = [np.ptp(np.quantile(one - drawn, [0.05, 0.95])) for drawn in (two, other)]
+    width = [np.ptp(np.quantile(first - drawn, [0.05, 0.95])) for drawn in (second, other)]
     assert width[0] < 0.5 * width[1]
 
 
-def test_a_skill_that_lacks_runs_stays_paired_with_the_others():
+def test_a_skill_with_missing_runs_stays_paired_with_the_others():
     data = study(shared=0.004)
     data["prose"] = data["prose"].take(np.arange(28) != 3)
     fitted = fit_together(data, resamples=300)
-    one, two = (fitted[name].log_optimum([1e12])[1][:, 0] for name in SKILLS)
-    assert np.corrcoef(one, two)[0, 1] > 0.9
+    first, second = (fitted[name].log_optimum([1e12])[1][:, 0] for name in SKILLS)
+    assert np.corrcoef(first, second)[0, 1] > 0.9
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_draws_do_not_depend_on_the_other_skills_order(seed):
-    data = study(shared=0.003, own=0.001, seed=seed)
+    data = study(shared=0.003, run_noise=0.001, seed=seed)
     there = fit_together(dict(reversed(data.items())), resamples=100)
-    for name, one in fit_together(data, resamples=100).items():
-        np.testing.assert_array_equal(one.q, there[name].q)
+    for name, law in fit_together(data, resamples=100).items():
+        np.testing.assert_array_equal(law.q, there[name].q)
 
 
 def test_paired_intervals_cover():
     hits = []
     truths = [CHINCHILLA.log_optimum(np.array([theta]), 1e12)[0, 0] for theta in SKILLS.values()]
     for seed in range(30):
-        fitted = fit_together(study(shared=0.004, own=0.002, seed=seed), method=ResamplingMethod.LAPLACE, resamples=300)
-        (one, drawn), (two, other) = (fitted[name].log_optimum([1e12]) for name in SKILLS)
-        found = interval(one[0] - two[0], drawn[:, 0] - other[:, 0], 0.9)
-        hits.append(found.lo <= truths[0] - truths[1] <= found.hi)
+        fitted = fit_together(
+            study(shared=0.004, run_noise=0.002, seed=seed), method=ResamplingMethod.LAPLACE, resamples=300
+        )
+        (first, first_draws), (second, second_draws) = (fitted[name].log_optimum([1e12]) for name in SKILLS)
+        gap = interval(first[0] - second[0], first_draws[:, 0] - second_draws[:, 0], 0.9)
+        hits.append(gap.lo <= truths[0] - truths[1] <= gap.hi)
     assert np.mean(hits) >= 0.8
 
 
-def test_labels_that_name_other_runs_in_another_skill_are_refused():
+def test_labels_of_different_runs_in_two_skills_are_refused():
     data = study()
     data["prose"] = replace(data["prose"], N=data["prose"].N[::-1], D=data["prose"].D[::-1], L=data["prose"].L[::-1])
     with pytest.raises(FitError, match=r"cluster run00 has N = .* in prose and .* in code"):
@@ -127,67 +130,67 @@ def test_labels_that_name_other_runs_in_another_skill_are_refused():
 @pytest.mark.parametrize("name", LAWS)
 def test_weighted_optimum_is_where_a_plain_search_finds_it(name):
     fitted = two_skills(name, spread=0.01)
-    found = weighted_optimum(fitted, 3e11, WEIGHTS, MIX)
+    optimum = weighted_optimum(fitted, 3e11, WEIGHTS, MIX)
     loss = weighted_loss(fitted, 3e11, WEIGHTS, MIX)
     grid = np.linspace(5, 20, 300)
     near = grid[int(np.argmin([loss(x) for x in grid]))]
     best = minimize_scalar(loss, bounds=(near - 0.1, near + 0.1), method="bounded", options={"xatol": 1e-10})
-    assert math.log(found.N.value) == pytest.approx(best.x, abs=3e-5)
-    assert found.loss.value == pytest.approx(best.fun, rel=1e-12)
-    assert found.D.value == pytest.approx(3e11 / 6 / found.N.value)
-    assert found.loss.value == pytest.approx(sum(w * found.losses[k].value for k, w in WEIGHTS.items()))
-    assert found.N.lo < found.N.value < found.N.hi
-    assert (found.status, len(found.draws)) == (Status.OK, 20)
+    assert math.log(optimum.N.value) == pytest.approx(best.x, abs=3e-5)
+    assert optimum.loss.value == pytest.approx(best.fun, rel=1e-12)
+    assert optimum.D.value == pytest.approx(3e11 / 6 / optimum.N.value)
+    assert optimum.loss.value == pytest.approx(sum(w * optimum.losses[k].value for k, w in WEIGHTS.items()))
+    assert optimum.N.lo < optimum.N.value < optimum.N.hi
+    assert (optimum.status, len(optimum.draws)) == (Status.OK, 20)
     if LAWS[name].needs_mix:
-        assert {k: share.value for k, share in found.mix.items()} == dict(zip(CATEGORIES, MIX, strict=True))
+        assert {k: share.value for k, share in optimum.mix.items()} == dict(zip(CATEGORIES, MIX, strict=True))
 
 
 @pytest.mark.parametrize("name", LAWS)
 def test_weight_on_one_skill_gives_its_own_optimum(name):
     fitted = two_skills(name, spread=0.01)
-    found = weighted_optimum(fitted, 1e12, {"code": 0.0, "prose": 2.0}, MIX)
+    optimum = weighted_optimum(fitted, 1e12, {"code": 0.0, "prose": 2.0}, MIX)
     value, drawn = fitted["prose"].log_optimum([1e12], MIX)
-    assert math.log(found.N.value) == pytest.approx(value[0], abs=1e-8)
-    np.testing.assert_allclose(found.draws, drawn[:, 0], atol=1e-8)
+    assert math.log(optimum.N.value) == pytest.approx(value[0], abs=1e-8)
+    np.testing.assert_allclose(optimum.draws, drawn[:, 0], atol=1e-8)
 
 
 def test_planted_optima_are_covered():
     truths = {k: np.array(v) for k, v in SKILLS.items()}
-    sure = {k: known(CHINCHILLA, CHINCHILLA.log_parameters(v[None])[0], k) for k, v in truths.items()}
+    sure = {k: law_with_draws(CHINCHILLA, CHINCHILLA.log_parameters(v[None])[0], k) for k, v in truths.items()}
     planted = weighted_optimum(sure, 3e12, WEIGHTS)
-    gap = size_gap(sure, 3e12, "code", WEIGHTS).value.value
+    planted_gap = size_gap(sure, 3e12, "code", WEIGHTS).value.value
     hits = []
     for seed in range(8):
-        fitted = fit_together(study(shared=0.003, own=0.002, seed=seed), objective=None, resamples=150)
-        found, told = weighted_optimum(fitted, 3e12, WEIGHTS), size_gap(fitted, 3e12, "code", WEIGHTS)
-        hits += [found.N.lo < planted.N.value < found.N.hi, found.loss.lo < planted.loss.value < found.loss.hi]
-        hits += [told.value.lo < gap < told.value.hi]
+        fitted = fit_together(study(shared=0.003, run_noise=0.002, seed=seed), objective=None, resamples=150)
+        optimum, gap = weighted_optimum(fitted, 3e12, WEIGHTS), size_gap(fitted, 3e12, "code", WEIGHTS)
+        hits += [optimum.N.lo < planted.N.value < optimum.N.hi, optimum.loss.lo < planted.loss.value < optimum.loss.hi]
+        hits += [gap.value.lo < planted_gap < gap.value.hi]
     assert np.mean(hits) >= 0.75
 
 
-def test_residual_is_paired_and_has_a_verdict():
+def test_the_size_gap_is_paired_and_has_a_verdict():
     fitted = fit_together(study(shared=0.004), resamples=300)
-    found = size_gap(fitted, 1e12, "code", {"code": 1, "prose": 1})
-    assert (found.verdict, found.status, found.aggregate) == (Verdict.CAPACITY, Status.OK, "0.5 code + 0.5 prose")
-    one, two = (weighted_optimum(fitted, 1e12, weights).draws for weights in ({"code": 1}, {"code": 1, "prose": 1}))
-    unpaired = interval(found.value.value, one - np.roll(two, 1), 0.9)
-    assert found.value.hi - found.value.lo < 0.5 * (unpaired.hi - unpaired.lo)
+    gap = size_gap(fitted, 1e12, "code", {"code": 1, "prose": 1})
+    assert (gap.verdict, gap.status, gap.aggregate) == (Verdict.CAPACITY, Status.OK, "0.5 code + 0.5 prose")
+    code, both = (weighted_optimum(fitted, 1e12, weights).draws for weights in ({"code": 1}, {"code": 1, "prose": 1}))
+    unpaired = interval(gap.value.value, code - np.roll(both, 1), 0.9)
+    assert gap.value.hi - gap.value.lo < 0.5 * (unpaired.hi - unpaired.lo)
     assert size_gap(fitted, 1e12, "prose", {"code": 1}).verdict is Verdict.DATA
     assert size_gap(fitted, 1e12, "prose", {"prose": 3}).verdict is Verdict.UNRESOLVED
 
 
-def test_many_draws_take_no_time():
+def test_many_draws_are_fast():
     law = CHINCHILLA.bind(*(np.log([4e4, 6e5])))
     q = law.log_parameters(np.array([SKILLS["code"]]))[0]
-    fitted = {name: known(law, q, name, spread=0.02, draws=1000) for name in "abcd"}
+    fitted = {name: law_with_draws(law, q, name, spread=0.02, draws=1000) for name in "abcd"}
     began = time.process_time()
     for C in (1e11, 1e12, 1e13):
         weighted_optimum(fitted, C, dict.fromkeys("abcd", 1.0))
     assert time.process_time() - began < 1.0, "about .12 s"
 
 
-def test_what_is_beyond_the_runs_is_said():
-    fitted = fit_together(study(own=0.001), resamples=100)
+def test_extrapolations_are_reported():
+    fitted = fit_together(study(run_noise=0.001), resamples=100)
     near, far = weighted_optimum(fitted, 3e11, {"code": 1}), weighted_optimum(fitted, 1e16, {"code": 1})
     assert (near.reason, near.extrapolation) == ("", pytest.approx(0.3))
     assert far.reason.startswith("the budget is 1e+04 times the largest run; N lies outside the sizes fitted")
@@ -198,10 +201,10 @@ def test_what_is_beyond_the_runs_is_said():
 def test_no_interior_minimum():
     q = CHINCHILLA.log_parameters(np.array([[1.8, 477.0, 2143.0, -0.1, 0.367]]))[0]
     fitted = {"code": replace(two_skills("chinchilla")["code"], fit=replace(two_skills("chinchilla")["code"].fit, q=q))}
-    found = weighted_optimum(fitted, 1e12, {"code": 1})
-    assert found.status is Status.NO_MINIMUM
-    assert found.reason.startswith("no interior minimum, the loss falls to the smallest N searched")
-    assert not found.N.is_finite
+    optimum = weighted_optimum(fitted, 1e12, {"code": 1})
+    assert optimum.status is Status.NO_MINIMUM
+    assert optimum.reason.startswith("no interior minimum, the loss falls to the smallest N searched")
+    assert not optimum.N.is_finite
     assert size_gap(fitted, 1e12, "code", {"code": 1}).status is Status.NO_MINIMUM
     assert validation_effect(fitted, 1e12, {"code": 1}, {"code": 2}).status is Status.NO_MINIMUM
 
@@ -210,26 +213,26 @@ def test_no_interior_minimum():
 
 
 def test_validation_set_of_another_composition():
-    fitted = fit_together(study(shared=0.002, own=0.001), resamples=200)
-    found = validation_effect(fitted, 1e12, {"prose": 1}, {"code": 1, "prose": 1})
+    fitted = fit_together(study(shared=0.002, run_noise=0.001), resamples=200)
+    effect = validation_effect(fitted, 1e12, {"prose": 1}, {"code": 1, "prose": 1})
     back = validation_effect(fitted, 1e12, {"code": 1, "prose": 1}, {"prose": 1})
-    assert found.shift.lo > 0 > back.shift.hi
-    assert found.shift.value == pytest.approx(-back.shift.value)
-    assert found.cost.lo > 0
+    assert effect.shift.lo > 0 > back.shift.hi
+    assert effect.shift.value == pytest.approx(-back.shift.value)
+    assert effect.cost.lo > 0
     assert back.cost.lo > 0
-    right, wrong = (weighted_optimum(fitted, 1e12, weights) for weights in (found.target, found.used))
-    assert found.cost.value == pytest.approx(wrong.losses["prose"].value - right.losses["prose"].value)
-    more = weighted_optimum(fitted, 1e12 * (1 + found.compute.value), found.used)
+    right, wrong = (weighted_optimum(fitted, 1e12, weights) for weights in (effect.target, effect.used))
+    assert effect.cost.value == pytest.approx(wrong.losses["prose"].value - right.losses["prose"].value)
+    more = weighted_optimum(fitted, 1e12 * (1 + effect.compute.value), effect.used)
     assert more.losses["prose"].value == pytest.approx(right.loss.value, rel=1e-10)
-    assert found.compute.lo > 0
+    assert effect.compute.lo > 0
 
 
 def test_the_same_composition_costs_nothing():
-    fitted = fit_together(study(own=0.001), resamples=100)
-    found = validation_effect(fitted, 1e12, {"prose": 1, "code": 3}, {"prose": 2, "code": 6})
-    assert found.shift == Interval(value=0.0, lo=0.0, hi=0.0)
-    assert found.cost.hi == pytest.approx(0, abs=1e-12)
-    assert found.compute.value == pytest.approx(0, abs=1e-9)
+    fitted = fit_together(study(run_noise=0.001), resamples=100)
+    effect = validation_effect(fitted, 1e12, {"prose": 1, "code": 3}, {"prose": 2, "code": 6})
+    assert effect.shift == Interval(value=0.0, lo=0.0, hi=0.0)
+    assert effect.cost.hi == pytest.approx(0, abs=1e-12)
+    assert effect.compute.value == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["chinchilla", "coupled", "separable"])
@@ -237,15 +240,17 @@ def test_no_composition_shifts_N_further_than_two_single_skills(name):
     rng = np.random.default_rng(2)
     law = bound(name)
     q = law.log_parameters(truth(name)[None])[0]
-    fitted = {k: known(law, q + rng.normal(scale=0.1, size=len(q)), k, draws=2) for k in ("code", "prose", "wiki")}
-    found = validation_effect(fitted, 1e12, {"code": 1}, {"prose": 1}, MIX)
+    fitted = {
+        k: law_with_draws(law, q + rng.normal(scale=0.1, size=len(q)), k, draws=2) for k in ("code", "prose", "wiki")
+    }
+    effect = validation_effect(fitted, 1e12, {"code": 1}, {"prose": 1}, MIX)
     sizes = [
         weighted_optimum(fitted, 1e12, dict(zip(fitted, w, strict=True)), MIX).N.value
         for w in (*np.eye(3), *rng.dirichlet([0.4] * 3, 30))
     ]
-    assert found.largest.value == pytest.approx(max(sizes) / min(sizes) - 1)
-    assert found.extremes == tuple(list(fitted)[f(sizes[:3])] for f in (np.argmin, np.argmax))
-    assert found.reason == "N lies outside the sizes fitted" or not found.reason
+    assert effect.largest.value == pytest.approx(max(sizes) / min(sizes) - 1)
+    assert effect.extremes == tuple(list(fitted)[f(sizes[:3])] for f in (np.argmin, np.argmax))
+    assert effect.reason == "N lies outside the sizes fitted" or not effect.reason
 
 
 # The best mix
@@ -269,92 +274,94 @@ def least_on_a_grid(fitted, C, weights, bounds, *, step=0.01) -> tuple[float, np
 
 
 @pytest.mark.parametrize("name", MIXTURES)
-def test_best_mix_is_what_a_grid_finds(name):
+def test_the_best_mix_is_that_of_a_grid(name):
     fitted = two_skills(name, spread=0.01)
-    found = best_mix(fitted, 1e12, WEIGHTS, BOUNDS)
+    optimum = best_mix(fitted, 1e12, WEIGHTS, BOUNDS)
     least, mix = least_on_a_grid(fitted, 1e12, WEIGHTS, BOUNDS)
-    h = np.array([share.value for share in found.mix.values()])
-    assert least * (1 - 1e-3) < found.loss.value <= least * (1 + 1e-9)
+    h = np.array([share.value for share in optimum.mix.values()])
+    assert least * (1 - 1e-3) < optimum.loss.value <= least * (1 + 1e-9)
     np.testing.assert_allclose(h, mix, atol=0.03)
-    assert found.starts.agree == found.starts.tried == 4
+    assert optimum.starts.agree == optimum.starts.tried == 4
     again = weighted_optimum(fitted, 1e12, WEIGHTS, h)
-    assert again.loss.value == pytest.approx(found.loss.value, rel=1e-9)
-    assert math.log(again.N.value) == pytest.approx(math.log(found.N.value), abs=1e-4)
-    assert found.N.lo < found.N.value < found.N.hi
+    assert again.loss.value == pytest.approx(optimum.loss.value, rel=1e-9)
+    assert math.log(again.N.value) == pytest.approx(math.log(optimum.N.value), abs=1e-4)
+    assert optimum.N.lo < optimum.N.value < optimum.N.hi
 
 
 @pytest.mark.parametrize("name", MIXTURES)
-def test_bounds_are_met_by_every_draw_and_named_where_they_hold_the_mix(name):
-    found = best_mix(two_skills(name, spread=0.05), 1e12, WEIGHTS, {"code": (0.1, 0.3), "prose": (0.2, 0.35)})
-    code, prose, wiki = found.mix.values()
+def test_every_draw_is_within_bounds_and_active_bounds_are_reported(name):
+    optimum = best_mix(two_skills(name, spread=0.05), 1e12, WEIGHTS, {"code": (0.1, 0.3), "prose": (0.2, 0.35)})
+    code, prose, wiki = optimum.mix.values()
     assert code.value + prose.value + wiki.value == pytest.approx(1, abs=1e-9)
     for share, (low, high) in zip((code, prose, wiki), ((0.1, 0.3), (0.2, 0.35), (0.35, 0.7)), strict=True):
         assert low - 1e-9 <= share.lo <= share.hi <= high + 1e-9
-    if found.status is Status.ON_BOUND:
-        assert found.reason.startswith("the best mix is on a bound: ")
+    if optimum.status is Status.ON_BOUND:
+        assert optimum.reason.startswith("the best mix is on a bound: ")
     edges = [min(share.value - low, high - share.value) for share, (low, high) in
              zip((code, prose, wiki), ((0.1, 0.3), (0.2, 0.35), (0.35, 0.7)), strict=True)]  # fmt: skip
-    assert (min(edges) < 1e-4) == (found.status in (Status.ON_BOUND, Status.NOT_IDENTIFIED))
+    assert (min(edges) < 1e-4) == (optimum.status in (Status.ON_BOUND, Status.NOT_IDENTIFIED))
 
 
-def test_a_given_size_is_kept():
+def test_a_fixed_size_is_kept():
     fitted = two_skills("joint_mixture", spread=0.01)
-    found = best_mix(fitted, 1e12, WEIGHTS, BOUNDS, N=5e4)
-    assert Interval(value=pytest.approx(5e4), lo=pytest.approx(5e4), hi=pytest.approx(5e4)) == found.N
-    assert found.D.value == pytest.approx(1e12 / 6 / 5e4)
-    h = [share.value for share in found.mix.values()]
+    optimum = best_mix(fitted, 1e12, WEIGHTS, BOUNDS, N=5e4)
+    assert Interval(value=pytest.approx(5e4), lo=pytest.approx(5e4), hi=pytest.approx(5e4)) == optimum.N
+    assert optimum.D.value == pytest.approx(1e12 / 6 / 5e4)
+    h = [share.value for share in optimum.mix.values()]
     loss = weighted_loss(fitted, 1e12, WEIGHTS, h)(math.log(5e4))
-    assert found.loss.value == pytest.approx(loss, rel=1e-9)
+    assert optimum.loss.value == pytest.approx(loss, rel=1e-9)
     assert loss > best_mix(fitted, 1e12, WEIGHTS, BOUNDS).loss.value
 
 
-def test_shares_that_are_given_leave_only_N():
+def test_fixed_shares_leave_only_N_free():
     fitted = two_skills("effective_data", spread=0.01)
     given = dict(zip(CATEGORIES, ((x, x) for x in MIX), strict=True))
-    found = best_mix(fitted, 1e12, WEIGHTS, given)
-    assert found.N.value == pytest.approx(weighted_optimum(fitted, 1e12, WEIGHTS, MIX).N.value, rel=1e-5)
+    optimum = best_mix(fitted, 1e12, WEIGHTS, given)
+    assert optimum.N.value == pytest.approx(weighted_optimum(fitted, 1e12, WEIGHTS, MIX).N.value, rel=1e-5)
     assert best_mix(fitted, 1e12, WEIGHTS, given, N=4e4).mix["code"].value == pytest.approx(0.5)
 
 
 def test_planted_mixes_are_covered():
     law, theta = bound("separable"), truth("separable")
-    planted = best_mix({"code": known(law, law.log_parameters(theta[None])[0], "code")}, 1e12, {"code": 1}, BOUNDS)
+    planted = best_mix(
+        {"code": law_with_draws(law, law.log_parameters(theta[None])[0], "code")}, 1e12, {"code": 1}, BOUNDS
+    )
     hits = []
     for seed in range(6):
         points = scattered(law, theta, noise=0.01, seed=seed)
-        found = best_mix(fit_together({"code": points}, law=law, resamples=100), 1e12, {"code": 1}, BOUNDS)
-        hits += [found.mix[k].lo - 1e-6 <= planted.mix[k].value <= found.mix[k].hi + 1e-6 for k in CATEGORIES]
-        hits += [found.N.lo <= planted.N.value <= found.N.hi]
+        optimum = best_mix(fit_together({"code": points}, law=law, resamples=100), 1e12, {"code": 1}, BOUNDS)
+        hits += [optimum.mix[k].lo - 1e-6 <= planted.mix[k].value <= optimum.mix[k].hi + 1e-6 for k in CATEGORIES]
+        hits += [optimum.N.lo <= planted.N.value <= optimum.N.hi]
     assert np.mean(hits) >= 0.75
 
 
-def test_a_mix_that_the_runs_do_not_tell_is_no_result():
+def test_a_mix_that_the_runs_do_not_determine_is_refused():
     law = bound("effective_data")
     alike = np.array([1.8, 477.0, 2143.0, 0.347, 0.367, 1.0, 1.0, 1.0])
     q = law.log_parameters(alike[None])[0]
-    found = best_mix({"code": known(law, q, "code", spread=0.1)}, 1e12, {"code": 1})
-    assert found.status is Status.NOT_IDENTIFIED
-    assert "the runs do not determine the best share of code 0 to 1" in found.reason
+    optimum = best_mix({"code": law_with_draws(law, q, "code", spread=0.1)}, 1e12, {"code": 1})
+    assert optimum.status is Status.NOT_IDENTIFIED
+    assert "the runs do not determine the best share of code 0 to 1" in optimum.reason
 
 
-def test_draws_that_ran_away_are_no_optima():
+def test_diverged_draws_are_no_optima():
     fitted = two_skills("additive_mixture", spread=0.01)
-    for one in fitted.values():
-        one.q[3] = 800.0
-    found = best_mix(fitted, 1e12, WEIGHTS, BOUNDS)
-    assert found.status is Status.NOT_IDENTIFIED
-    assert found.reason.startswith("some draws have no best mix")
-    assert (found.N.is_finite, found.mix["code"].is_finite, math.isfinite(found.mix["code"].value)) == (
+    for law in fitted.values():
+        law.q[3] = 800.0
+    optimum = best_mix(fitted, 1e12, WEIGHTS, BOUNDS)
+    assert optimum.status is Status.NOT_IDENTIFIED
+    assert optimum.reason.startswith("some draws have no best mix")
+    assert (optimum.N.is_finite, optimum.mix["code"].is_finite, math.isfinite(optimum.mix["code"].value)) == (
         False,
         False,
         True,
     )
-    assert np.isnan(found.draws).sum() == 1
+    assert np.isnan(optimum.draws).sum() == 1
     assert not weighted_optimum(fitted, 1e12, WEIGHTS, MIX).N.is_finite
 
 
-def test_mixes_beyond_the_runs_are_named():
-    fitted = {k: replace(one, runs=replace(one.runs, h=np.tile(MIX, (30, 1)))) for k, one in
+def test_mixes_beyond_the_runs_are_reported():
+    fitted = {k: replace(law, runs=replace(law.runs, h=np.tile(MIX, (30, 1)))) for k, law in
               two_skills("additive_mixture").items()}  # fmt: skip
     assert "beyond the mixes of the runs: code" in best_mix(fitted, 1e12, WEIGHTS).reason
 

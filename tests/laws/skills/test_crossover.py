@@ -1,4 +1,4 @@
-"""Crossings and their intervals, bounded or not, and what validation sets follow."""
+"""Crossovers and their intervals, bounded or not, and the skills that validation sets follow."""
 
 import math
 
@@ -39,34 +39,34 @@ def fieller(level: float, slope: float, sd: tuple[float, float]) -> tuple[float,
 
 
 def test_the_interval_is_fiellers():
-    told = located(0.05, 0.3, (0.02, 0.05))
-    assert told.outcome is CrossoverOutcome.FOUND
+    crossover = located(0.05, 0.3, (0.02, 0.05))
+    assert crossover.outcome is CrossoverOutcome.FOUND
     lo, hi = fieller(0.05, 0.3, (0.02, 0.05))
-    assert math.log(told.ratio.lo) == pytest.approx(lo, abs=0.02)
-    assert math.log(told.ratio.hi) == pytest.approx(hi, abs=0.02)
-    assert math.log(told.ratio.value) == pytest.approx(-0.05 / 0.3)
+    assert math.log(crossover.ratio.lo) == pytest.approx(lo, abs=0.02)
+    assert math.log(crossover.ratio.hi) == pytest.approx(hi, abs=0.02)
+    assert math.log(crossover.ratio.value) == pytest.approx(-0.05 / 0.3)
 
 
-def test_a_slope_that_may_be_zero_leaves_the_interval_open():
-    told = located(0.01, 0.05, (0.02, 0.05))
-    assert told.outcome is CrossoverOutcome.UNRESOLVED
-    assert (told.ratio.lo, told.ratio.hi) == (0.0, math.inf)
-    assert not told.ratio.is_finite
+def test_a_slope_that_may_be_zero_gives_an_unbounded_interval():
+    crossover = located(0.01, 0.05, (0.02, 0.05))
+    assert crossover.outcome is CrossoverOutcome.UNRESOLVED
+    assert (crossover.ratio.lo, crossover.ratio.hi) == (0.0, math.inf)
+    assert not crossover.ratio.is_finite
 
 
-def test_one_side_alone_may_be_bounded():
-    told = located(-0.27, 0.3, (0.02, 0.02))
-    assert told.outcome is CrossoverOutcome.UNRESOLVED
-    assert 1.0 < told.ratio.lo < told.ratio.value < math.e
-    assert told.ratio.hi == math.inf
+def test_one_side_may_be_bounded():
+    crossover = located(-0.27, 0.3, (0.02, 0.02))
+    assert crossover.outcome is CrossoverOutcome.UNRESOLVED
+    assert 1.0 < crossover.ratio.lo < crossover.ratio.value < math.e
+    assert crossover.ratio.hi == math.inf
 
 
-def test_no_crossing_within_the_ratios_is_told_from_not_resolved():
-    told = located(0.5, 0.1, (0.02, 0.02))
-    assert told.outcome is CrossoverOutcome.NONE
-    assert all(math.isnan(x) for x in (told.ratio.value, told.ratio.lo, told.ratio.hi))
-    assert told.ends[0].lo > 0
-    assert told.slope.lo > 0
+def test_no_crossover_within_the_ratios_differs_from_not_resolved():
+    crossover = located(0.5, 0.1, (0.02, 0.02))
+    assert crossover.outcome is CrossoverOutcome.NONE
+    assert all(math.isnan(x) for x in (crossover.ratio.value, crossover.ratio.lo, crossover.ratio.hi))
+    assert crossover.ends[0].lo > 0
+    assert crossover.slope.lo > 0
 
 
 def ratio_study(slope: float, *, noise: float = 0.003, seeds: int = 2, seed: int = 5) -> pd.DataFrame:
@@ -105,7 +105,7 @@ def fits() -> StudyResults:
     return fit(ratio_study(0.2))
 
 
-def test_a_planted_crossing_is_found(fits):
+def test_a_planted_crossover_is_located(fits):
     study = crossover_study(fits, "code", "knowledge", over="code", under="knowledge")
     single, pooled = study.crossovers
     assert single.outcome is pooled.outcome is CrossoverOutcome.FOUND
@@ -117,32 +117,32 @@ def test_a_planted_crossing_is_found(fits):
     assert len(study.line_table(steps=4)) == 2 * 4
 
 
-def test_skills_that_stay_apart_or_together_have_no_crossing_to_tell(fits):
+def test_too_few_mixes_give_no_crossover(fits):
     apart = crossover_study(fit(ratio_study(0.0)), "code", "knowledge", over="code", under="knowledge").crossovers[0]
     assert apart.outcome is CrossoverOutcome.UNRESOLVED
     few = fits.runs[fits.runs["mix"].isin(["r0.25", "r8.0"])]
-    told = crossover_study(fit(few), "code", "knowledge", over="code", under="knowledge").crossovers
-    assert [one.status for one in told] == [Status.TOO_FEW_MIXES]
+    crossovers = crossover_study(fit(few), "code", "knowledge", over="code", under="knowledge").crossovers
+    assert [crossover.status for crossover in crossovers] == [Status.TOO_FEW_MIXES]
 
 
-def test_validation_sets_are_told_by_what_they_follow(fits):
+def test_validation_sets_are_similar_to_the_skill_they_follow(fits):
     study = similarity_study(fits, COLUMNS[2:], first="knowledge", second="code", over="code", under="knowledge")
-    told = {one.column: one for one in study.similarities if not math.isnan(one.C)}
-    assert (told["stack"].similar_to, told["web"].similar_to) == ("code", "knowledge")
-    assert told["web"].chance > 0.99
-    assert told["stack"].difference.hi < 0
-    assert told["flat"].similar_to == UNRESOLVED
-    assert "do not exceed the noise" in told["flat"].reason
+    by_column = {result.column: result for result in study.similarities if not math.isnan(result.C)}
+    assert (by_column["stack"].similar_to, by_column["web"].similar_to) == ("code", "knowledge")
+    assert by_column["web"].chance > 0.99
+    assert by_column["stack"].difference.hi < 0
+    assert by_column["flat"].similar_to == UNRESOLVED
+    assert "do not exceed the noise" in by_column["flat"].reason
     assert len(study.profile_table()) == 5 * 5
     assert len(study.similarity_table()) == 3 * 2
     loss = study.profile_table().query("column == 'stack'").sort_values("ratio")["loss"]
     assert loss.is_monotonic_decreasing
 
 
-def likeness_of(size: float, kind: str, rng: np.random.Generator) -> str:
-    """What a column is told to be like whose noise in 13 mixes at two budgets is 1, the skills' tenth of their scatter.
+def similarity_of(size: float, kind: str, rng: np.random.Generator) -> str:
+    """Return the result for a column with noise 1 in 13 mixes at two budgets. The skills' noise is a tenth of theirs.
 
-    ``kind``: it changes as knowledge does, as neither skill does, or in part as each, by ``size``.
+    ``kind``: the column changes by ``size`` as knowledge does, unlike both skills, or partly as both.
     """
     names = [f"m{at:02d}" for at in range(13)]
     skills = np.linalg.qr(np.column_stack([np.ones(13), rng.normal(size=(13, 3))]))[0].T[1:] * math.sqrt(13)
@@ -179,28 +179,28 @@ def likeness_of(size: float, kind: str, rng: np.random.Generator) -> str:
         (10, "both", UNRESOLVED, 0.8, 0.2),
     ],
 )
-def test_noise_makes_no_column_like_neither(size, kind, right, least, wrong):
-    """Nor like the wrong skill: what is not resolved for noise is told so, however little is left of a likeness."""
+def test_noise_does_not_make_a_column_similar_to_neither(size, kind, right, least, wrong):
+    """Nor to the wrong skill. A column that noise leaves unresolved is reported as such."""
     rng = np.random.default_rng(6)
-    told = [likeness_of(size, kind, rng) for _ in range(60)]
-    assert np.mean([one == right for one in told]) >= least
-    assert np.mean([one not in (right, UNRESOLVED) for one in told]) <= wrong
+    answers = [similarity_of(size, kind, rng) for _ in range(60)]
+    assert np.mean([answer == right for answer in answers]) >= least
+    assert np.mean([answer not in (right, UNRESOLVED) for answer in answers]) <= wrong
 
 
-def test_followers_in_a_noisy_study_are_never_told_to_follow_nothing():
-    """The noise of a loss at an optimum is about as large here as what the mix does to it."""
-    told = []
+def test_followers_in_a_noisy_study_are_never_similar_to_neither():
+    """The noise of a loss at an optimum is about as large as the effect of the mix."""
+    answers = []
     for seed in range(10):
         noisy = fit(ratio_study(0.0, noise=0.03, seeds=1, seed=seed))
         study = similarity_study(noisy, COLUMNS[2:], first="knowledge", second="code", over="code", under="knowledge")
-        told += [(one.column, one.similar_to) for one in study.similarities if math.isnan(one.C)]
-    assert {like for column, like in told if column == "stack"} <= {"code", UNRESOLVED}
-    assert {like for column, like in told if column == "web"} <= {"knowledge", UNRESOLVED}
-    assert sum(like in ("code", "knowledge", NEITHER) for column, like in told if column == "flat") <= 2
-    assert sum(like in ("code", "knowledge") for column, like in told if column != "flat") >= 2
+        answers += [(result.column, result.similar_to) for result in study.similarities if math.isnan(result.C)]
+    assert {like for column, like in answers if column == "stack"} <= {"code", UNRESOLVED}
+    assert {like for column, like in answers if column == "web"} <= {"knowledge", UNRESOLVED}
+    assert sum(like in ("code", "knowledge", NEITHER) for column, like in answers if column == "flat") <= 2
+    assert sum(like in ("code", "knowledge") for column, like in answers if column != "flat") >= 2
 
 
-def test_names_that_are_not_there_are_refused(fits):
+def test_unknown_names_are_refused(fits):
     with pytest.raises(InputError, match="prose was not fitted"):
         crossover_study(fits, "code", "prose", over="code", under="knowledge")
     with pytest.raises(InputError, match="no category prose"):

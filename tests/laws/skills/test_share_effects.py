@@ -1,4 +1,4 @@
-"""N* against shares: planted elasticities found, equal shares compared, extrapolation and lost mixes told."""
+"""N* against shares: planted elasticities, equal shares, extrapolations and excluded mixes."""
 
 import math
 
@@ -47,31 +47,31 @@ def fits() -> StudyResults:
 
 
 def test_planted_elasticities_are_found(fits):
-    told = share_study(fits, {"knowledge": "knowledge", "code": "code"})
-    pooled = {one.skill: one for one in told.effects if math.isnan(one.C)}
+    study = share_study(fits, {"knowledge": "knowledge", "code": "code"})
+    pooled = {result.skill: result for result in study.effects if math.isnan(result.C)}
     for skill, right in ELASTICITY.items():
-        found = pooled[skill].elasticity
-        assert found.lo < right < found.hi
-        assert found.hi - found.lo < 0.2
+        elasticity = pooled[skill].elasticity
+        assert elasticity.lo < right < elasticity.hi
+        assert elasticity.hi - elasticity.lo < 0.2
         assert not pooled[skill].slope.is_finite
     assert pooled["knowledge"].elasticity.excludes_zero
     assert pooled["knowledge"].p < 0.05
-    (difference,) = (one for one in told.differences if math.isnan(one.C))
+    (difference,) = (result for result in study.differences if math.isnan(result.C))
     assert difference.elasticity.lo < 0.2 < difference.elasticity.hi
 
 
 def test_a_slope_is_in_parameters_per_unit_share(fits):
-    told = share_study(fits, {"knowledge": "knowledge"})
-    small, large = (one for one in told.effects if not math.isnan(one.C))
-    points = told.points_table().query("C == @small.C")
+    study = share_study(fits, {"knowledge": "knowledge"})
+    small, large = (result for result in study.effects if not math.isnan(result.C))
+    points = study.points_table().query("C == @small.C")
     assert small.slope.value == pytest.approx(np.polyfit(points["share"], points["N"], 1)[0], rel=0.1)
     # N* triples from budget to budget, and so does its slope
     assert large.slope.value / small.slope.value == pytest.approx(3, rel=0.3)
 
 
 def test_skills_are_compared_at_equal_share_and_not_beyond_their_mixes(fits):
-    told = share_study(fits, {"knowledge": "knowledge", "code": "code"}, at=(0.2, 0.4, 0.6))
-    by_share = {one.share: one for one in told.equal_shares if math.isnan(one.C)}
+    study = share_study(fits, {"knowledge": "knowledge", "code": "code"}, at=(0.2, 0.4, 0.6))
+    by_share = {result.share: result for result in study.equal_shares if math.isnan(result.C)}
     for share in (0.2, 0.4):
         right = math.exp((ELASTICITY["knowledge"] - ELASTICITY["code"]) * math.log(share / 0.5))
         assert by_share[share].ratio.lo < right < by_share[share].ratio.hi
@@ -94,7 +94,7 @@ def test_a_line_is_weighted_least_squares():
     assert line.draws[:, 1].std() == pytest.approx(expected, rel=0.03)
 
 
-def test_mixes_that_scatter_more_than_their_noise_widen_the_line():
+def test_scatter_beyond_noise_widens_the_line():
     rng = np.random.default_rng(2)
     names = tuple("abcdefgh")
     x = np.linspace(-1, 1, 8)
@@ -106,8 +106,8 @@ def test_mixes_that_scatter_more_than_their_noise_widen_the_line():
     assert line.draws[:, 1].std() > 5 * 0.01 / math.sqrt((x**2).sum())
 
 
-def test_errors_that_all_mixes_share_go_together_in_the_resamples():
-    """The same effect_draws in every mix, on runs of the same sizes and seed, against other effect_draws in each."""
+def test_errors_common_to_all_mixes_are_resampled_together():
+    """The same errors in every mix, on runs of the same sizes and seed, compared with different errors."""
     rng = np.random.default_rng(3)
     runs = ablation(rng, noise=0.0)
     effect_draws = np.tile(0.002 * rng.normal(size=14), len(SHARES))
@@ -119,7 +119,7 @@ def test_errors_that_all_mixes_share_go_together_in_the_resamples():
     assert together[0] > 0.6 > 0.3 > abs(together[1])
 
 
-def test_a_refused_minimum_leaves_its_mix_out_by_name(fits):
+def test_a_mix_with_a_refused_minimum_is_reported_as_excluded(fits):
     runs = ablation(np.random.default_rng(0))
     low = (runs["mix"] == "k0.2") & (runs["N"] > np.sqrt(runs["C"]) * 0.1)
     effects = share_study(fit(runs[~low]), {"knowledge": "knowledge"}).effects
@@ -127,18 +127,18 @@ def test_a_refused_minimum_leaves_its_mix_out_by_name(fits):
     assert "without k0.2 (not bracketed" in effects[0].reason or "without k0.2 (too few" in effects[0].reason
 
 
-def test_means_over_budgets_tell_what_they_do_without():
+def test_means_over_budgets_list_excluded_mixes():
     runs = ablation(np.random.default_rng(0))
     small, large = runs["C"] == BUDGETS[0], runs["N"] > np.sqrt(runs["C"]) * 0.1
     runs = runs[~(large & ((runs["mix"] == "k0.2") | (small & (runs["mix"] == "k0.65"))))]
     cut = fit(runs)
-    wanted = "without k0.2 at 2 of 2, k0.65 at 1 of 2"
+    expected = "without k0.2 at 2 of 2, k0.65 at 1 of 2"
     *_, pooled = share_study(cut, {"knowledge": "knowledge"}).effects
     assert pooled.status is Status.OK
     assert pooled.reason.startswith("mean over 2 of 2 budgets; ")
-    assert pooled.reason.endswith(wanted)
+    assert pooled.reason.endswith(expected)
     *_, over_all = crossover_study(cut, "code", "knowledge", over="code", under="knowledge").crossovers
-    assert over_all.reason == f"mean over 2 of 2 budgets; {wanted}"
+    assert over_all.reason == f"mean over 2 of 2 budgets; {expected}"
     *_, none = share_study(fit(runs[runs["mix"].isin(["k0.1", "k0.2", "k0.5"])]), {"code": "code"}).effects
     assert none.reason.endswith("without k0.2 at 2 of 2")
 
@@ -148,36 +148,36 @@ def test_two_skills_are_averaged_over_the_same_budgets(fits):
     runs = ablation(np.random.default_rng(0))
     lost = (runs["C"] == BUDGETS[0]) & (runs["N"] > np.sqrt(runs["C"]) * 0.1)
     cut = fit(runs.assign(knowledge=runs["knowledge"].where(~lost)))
-    told = share_study(cut, {"knowledge": "knowledge", "code": "code"}, at=(0.2, 0.4))
+    study = share_study(cut, {"knowledge": "knowledge", "code": "code"}, at=(0.2, 0.4))
     for share in (0.2, 0.4):
-        small, large, pooled = (one for one in told.equal_shares if one.share == share)
+        small, large, pooled = (result for result in study.equal_shares if result.share == share)
         right = math.exp((ELASTICITY["knowledge"] - ELASTICITY["code"]) * math.log(share / 0.5))
         assert small.status is Status.TOO_FEW_MIXES
         assert "knowledge: no line" in small.reason
         assert pooled.ratio.lo < right < pooled.ratio.hi
         assert pooled.ratio == large.ratio
         assert (pooled.status, pooled.reason) == (Status.OK, "mean over 1 of 2 budgets")
-    _, large, pooled = told.differences
+    _, large, pooled = study.differences
     assert (pooled.elasticity, pooled.reason) == (large.elasticity, "mean over 1 of 2 budgets")
-    means = {one.skill: one.reason for one in told.effects if math.isnan(one.C)}
+    means = {result.skill: result.reason for result in study.effects if math.isnan(result.C)}
     assert means["knowledge"].startswith("mean over 1 of 2 budgets")
     assert means["code"].startswith("mean over 2 of 2 budgets")
 
 
-def test_budgets_without_a_share_in_common_have_no_mean():
+def test_budgets_without_common_shares_have_no_mean():
     runs = ablation(np.random.default_rng(0), shares=(0.1, 0.15, 0.2, 0.5, 0.6, 0.7))
     low = runs["mix/knowledge"] < 0.3
     cut = fit(runs[low == (runs["C"] == BUDGETS[0])])
-    told = share_study(cut, {"knowledge": "knowledge", "code": "code"}, at=(0.3,))
-    for one in (*told.effects, *told.differences):
-        assert one.status is (Status.BEYOND if math.isnan(one.C) else Status.OK)
-        assert one.elasticity.is_finite is not math.isnan(one.C)
-    for one in (told.effects[-1], told.differences[-1], told.equal_shares[-1]):
-        assert one.status is Status.BEYOND
-        assert "no common range" in one.reason
-    assert not told.equal_shares[-1].ratio.is_finite
+    study = share_study(cut, {"knowledge": "knowledge", "code": "code"}, at=(0.3,))
+    for result in (*study.effects, *study.differences):
+        assert result.status is (Status.BEYOND if math.isnan(result.C) else Status.OK)
+        assert result.elasticity.is_finite is not math.isnan(result.C)
+    for result in (study.effects[-1], study.differences[-1], study.equal_shares[-1]):
+        assert result.status is Status.BEYOND
+        assert "no common range" in result.reason
+    assert not study.equal_shares[-1].ratio.is_finite
     *single, over_all = crossover_study(cut, "code", "knowledge", over="code", under="knowledge").crossovers
-    assert {one.status for one in single} == {Status.OK}
+    assert {result.status for result in single} == {Status.OK}
     assert over_all.status is Status.BEYOND
     assert over_all.outcome is CrossoverOutcome.UNRESOLVED
     assert "no common range" in over_all.reason
@@ -185,37 +185,37 @@ def test_budgets_without_a_share_in_common_have_no_mean():
 
 
 def test_elasticities_of_several_skills_are_corrected_for_their_number(fits):
-    told = share_study(fits, {"knowledge": "knowledge", "code": "code"})
-    pooled = {one.skill: one for one in told.effects if math.isnan(one.C)}
-    first, second = sorted(pooled.values(), key=lambda one: one.p)
+    study = share_study(fits, {"knowledge": "knowledge", "code": "code"})
+    pooled = {result.skill: result for result in study.effects if math.isnan(result.C)}
+    first, second = sorted(pooled.values(), key=lambda result: result.p)
     assert first.p_holm == pytest.approx(2 * first.p)
     assert second.p_holm == pytest.approx(max(2 * first.p, second.p))
-    assert all(math.isnan(one.p_holm) for one in told.effects if not math.isnan(one.C))
-    (alone,) = (one for one in share_study(fits, {"code": "code"}).effects if math.isnan(one.C))
+    assert all(math.isnan(result.p_holm) for result in study.effects if not math.isnan(result.C))
+    (alone,) = (result for result in share_study(fits, {"code": "code"}).effects if math.isnan(result.C))
     assert alone.p_holm == alone.p
-    assert told.effect_table()["p_holm"].notna().sum() == 2
+    assert study.effect_table()["p_holm"].notna().sum() == 2
 
 
 def test_two_mixes_make_no_line(fits):
     runs = ablation(np.random.default_rng(0))
-    told = share_study(fit(runs[runs["mix"].isin(["k0.1", "k0.5"])]), {"knowledge": "knowledge", "code": "code"})
-    assert {one.status for one in told.effects} == {Status.TOO_FEW_MIXES}
-    assert {one.status for one in told.equal_shares} == {Status.TOO_FEW_MIXES}
-    assert "2 distinct shares of knowledge" in told.effects[0].reason
+    study = share_study(fit(runs[runs["mix"].isin(["k0.1", "k0.5"])]), {"knowledge": "knowledge", "code": "code"})
+    assert {result.status for result in study.effects} == {Status.TOO_FEW_MIXES}
+    assert {result.status for result in study.equal_shares} == {Status.TOO_FEW_MIXES}
+    assert "2 distinct shares of knowledge" in study.effects[0].reason
 
 
-def test_tables_hold_what_a_page_needs(fits):
-    told = share_study(fits, {"knowledge": "knowledge", "code": "code"})
-    assert len(told.effect_table()) == 2 * 3
-    assert len(told.equal_share_table()) == 3 * 3
-    assert len(told.difference_table()) == 3
-    assert len(told.points_table()) == 2 * 2 * len(SHARES)
-    lines = told.line_table(steps=5)
+def test_tables_have_what_the_page_needs(fits):
+    study = share_study(fits, {"knowledge": "knowledge", "code": "code"})
+    assert len(study.effect_table()) == 2 * 3
+    assert len(study.equal_share_table()) == 3 * 3
+    assert len(study.difference_table()) == 3
+    assert len(study.points_table()) == 2 * 2 * len(SHARES)
+    lines = study.line_table(steps=5)
     assert len(lines) == 2 * 2 * 5
     assert (lines["N_lo"] < lines["N"]).all()
 
 
-def test_names_that_are_not_there_are_refused(fits):
+def test_unknown_names_are_refused(fits):
     with pytest.raises(InputError, match="prose was not fitted"):
         share_study(fits, {"prose": "prose"})
     with pytest.raises(InputError, match="no category maths"):

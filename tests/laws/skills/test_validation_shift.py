@@ -1,4 +1,4 @@
-"""The largest shift that a validation set's composition makes: bounds that cover, with and without a difference."""
+"""The largest shift over compositions of a validation set: bounds that cover, with and without a difference."""
 
 import math
 
@@ -15,7 +15,7 @@ SKILLS = ["knowledge", "code", "prose"]
 
 
 def coverage(truth: np.ndarray, sd: np.ndarray, shared: float, *, studies: int = 400) -> tuple[float, float, float]:
-    """Share of intervals that hold the range, share whose lower bound is too high, and mean plug-in range."""
+    """Share of intervals that contain the range, share with a lower bound that is too high, and mean plug-in range."""
     rng = np.random.default_rng(0)
     held, above, plug_in = [], [], []
     right = np.ptp(truth)
@@ -38,7 +38,7 @@ def test_bounds_cover_the_range(truth):
     assert plug_in > np.ptp(truth)
 
 
-def test_without_a_difference_the_plug_in_value_is_not_zero_and_the_interval_is():
+def test_without_a_difference_the_interval_starts_at_zero():
     rng = np.random.default_rng(1)
     lows = []
     for _ in range(200):
@@ -57,21 +57,21 @@ def test_a_clear_difference_has_a_bound_near_it():
     assert hi == pytest.approx(0.5 + half, abs=0.001)
 
 
-def test_a_study_tells_the_shift_and_its_columns():
+def test_a_study_has_the_shift_and_its_columns():
     runs, truths = demo_study(0)
     fits = fit_study(runs, skills=SKILLS, aggregates=["aggregate"], resamples=300, laws={})
     shifts = composition_shifts(fits, SKILLS)
-    assert [one.C for one in shifts] == [5e10, 1.6e11, 5e11]
-    for one in shifts:
-        right = math.expm1(np.ptp([math.log(truths[name].optimum(one.C)) for name in SKILLS]))
-        assert one.largest.lo < right < one.largest.hi
-        assert one.largest.lo > 0
-        assert one.bias > 0
-        assert one.extremes == ("code", "knowledge")
+    assert [result.C for result in shifts] == [5e10, 1.6e11, 5e11]
+    for result in shifts:
+        right = math.expm1(np.ptp([math.log(truths[name].optimum(result.C)) for name in SKILLS]))
+        assert result.largest.lo < right < result.largest.hi
+        assert result.largest.lo > 0
+        assert result.bias > 0
+        assert result.extremes == ("code", "knowledge")
     assert {"shift_lo", "bias", "smallest"} <= set(composition_table(shifts))
 
 
-def test_a_refused_column_is_left_out_by_name():
+def test_a_refused_column_is_reported_as_excluded():
     runs, _ = demo_study(0)
     low = (runs["C"] == 5e10) & (runs["N"] > 2e4)
     fits = fit_study(
@@ -80,13 +80,13 @@ def test_a_refused_column_is_left_out_by_name():
     first, *rest = composition_shifts(fits, SKILLS)
     assert first.columns == ("knowledge", "prose")
     assert first.reason.startswith("without code (")
-    assert all(len(one.columns) == 3 for one in rest)
+    assert all(len(result.columns) == 3 for result in rest)
     (alone, *_) = composition_shifts(fits, ["code", "prose"])
     assert alone.status is Status.TOO_FEW
     assert not alone.largest.is_finite
 
 
-def test_requests_that_make_no_sense_are_refused():
+def test_invalid_requests_are_refused():
     runs, _ = demo_study(0)
     fits = fit_study(runs, skills=SKILLS, aggregates=[], resamples=100, laws={})
     with pytest.raises(InputError, match="too few columns for a composition: code"):

@@ -1,4 +1,4 @@
-"""Verdicts decided on one split and confirmed on another; Holm's family; how many runs a claim takes."""
+"""Verdicts decided on one split and confirmed on another, Holm's p, and the runs that a claim needs."""
 
 import math
 from dataclasses import replace
@@ -49,37 +49,37 @@ def fits() -> StudyResults:
 
 
 def test_verdicts_are_confirmed_contradicted_or_not(fits):
-    told = {one.skill: one for one in confirmed_verdicts(fits, SPLITS)}
-    assert {name: one.confirmation for name, one in told.items()} == {
+    by_skill = {verdict.skill: verdict for verdict in confirmed_verdicts(fits, SPLITS)}
+    assert {name: verdict.confirmation for name, verdict in by_skill.items()} == {
         "hungry": Confirmation.CONFIRMED, "turned": Confirmation.CONTRADICTED, "alone": Confirmation.NOT_CONFIRMED,
         "none": Confirmation.NOTHING,
     }  # fmt: skip
-    assert (told["hungry"].verdict, told["alone"].verdict) == (Verdict.CAPACITY, Verdict.DATA)
-    assert told["none"].verdict is Verdict.UNRESOLVED
-    assert math.isnan(told["none"].held_out.p_holm)  # what was not asked is in no family
+    assert (by_skill["hungry"].verdict, by_skill["alone"].verdict) == (Verdict.CAPACITY, Verdict.DATA)
+    assert by_skill["none"].verdict is Verdict.UNRESOLVED
+    assert math.isnan(by_skill["none"].held_out.p_holm)  # what was not asked is in no family
 
 
 def test_holms_families_are_skills_and_data_sets(fits):
-    told = confirmed_verdicts(fits, SPLITS)
+    verdicts = confirmed_verdicts(fits, SPLITS)
     np.testing.assert_allclose(
-        [one.hypothesis.p_holm for one in told], holm(np.array([one.hypothesis.p for one in told]))
+        [result.hypothesis.p_holm for result in verdicts], holm(np.array([result.hypothesis.p for result in verdicts]))
     )
-    sets = [one.held_out_sets[0] for one in told]
-    np.testing.assert_allclose([one.p_holm for one in sets], holm(np.array([one.p for one in sets])))
-    table = confirmed_verdict_table(told)
+    sets = [result.held_out_sets[0] for result in verdicts]
+    np.testing.assert_allclose([result.p_holm for result in sets], holm(np.array([result.p for result in sets])))
+    table = confirmed_verdict_table(verdicts)
     assert len(table) == 4 * 4
     assert table.groupby(["split", "level"]).size().tolist() == [4, 4, 4, 4]
 
 
-def test_an_interval_that_excludes_zero_is_no_verdict_where_holm_denies_it(fits):
-    """p = .06 of one in four: its own interval at 90 % excludes zero, the family's does not."""
+def test_an_interval_without_zero_is_no_verdict_if_holms_p_is_large(fits):
+    """p = 0.06 for one of four: the single interval at 90 % excludes zero, but Holm's p is too large."""
     weak = [replace(r, p=0.06) if r.pooled and r.skill in ("hungry", "turned", "alone") else r for r in fits.size_gaps]
-    told = confirmed_verdicts(replace(fits, size_gaps=tuple(weak)), SPLITS)
-    assert {one.verdict for one in told} == {Verdict.UNRESOLVED}
-    assert told[0].hypothesis.value.excludes_zero
+    verdicts = confirmed_verdicts(replace(fits, size_gaps=tuple(weak)), SPLITS)
+    assert {result.verdict for result in verdicts} == {Verdict.UNRESOLVED}
+    assert verdicts[0].hypothesis.value.excludes_zero
 
 
-def test_columns_and_aggregates_that_are_not_there_are_refused(fits):
+def test_unknown_columns_and_aggregates_are_refused(fits):
     with pytest.raises(InputError, match="maths has no size gap"):
         confirmed_verdicts(fits, [SkillColumns(skill="maths", hypothesis="maths", held_out="none")])
     with pytest.raises(InputError, match="unknown aggregate: other"):
@@ -95,32 +95,32 @@ def test_replicates_by_hand():
     assert math.isinf(replicates(0.03, 0.1, 0.03))
 
 
-def test_more_seeds_resolve_what_was_told_to_take_them():
-    """The half width that was promised for f times the seeds is what f times the seeds give."""
+def test_the_predicted_number_of_seeds_resolves_the_gap():
+    """The half width predicted for f times the seeds is the one that f times the seeds give."""
     gaps = {"skill": 0.06, "aggregate": 0.0}
-    told, few, many = [], [], []
+    required, few, many = [], [], []
     for seed in range(12):
-        one, four = (
+        single, four = (
             fit_study(
                 runs_of(gaps, seed=seed, seeds=seeds, noise=0.01), skills=["skill"], aggregates=["aggregate"],
                 resamples=200, laws={},
             )
             for seeds in (2, 8)
         )  # fmt: skip
-        few.append(required_runs(one)[0].noise)
+        few.append(required_runs(single)[0].noise)
         many.append(required_runs(four)[0].noise)
-        told.append(required_runs(one, delta=0.05)[0])
+        required.append(required_runs(single, delta=0.05)[0])
     assert np.median(few) / np.median(many) == pytest.approx(2, rel=0.25)
-    assert all(each.form == pytest.approx(math.hypot(0.008, 0.008), rel=1e-3) for each in told)
-    first = told[0]
+    assert all(needs.form == pytest.approx(math.hypot(0.008, 0.008), rel=1e-3) for needs in required)
+    first = required[0]
     assert first.to_delta == pytest.approx(max(1.0, first.noise**2 / ((0.05 / 1.6449) ** 2 - first.form**2)), rel=1e-3)
     assert first.to_resolve_surely >= first.to_resolve >= 1
-    assert "to_resolve_surely" in required_runs_table(told)
+    assert "to_resolve_surely" in required_runs_table(required)
 
 
-def test_an_effect_below_the_forms_error_takes_no_number_of_runs(fits):
-    (one,) = (one for one in required_runs(fits) if one.skill == "none")
-    assert abs(one.value.value) < 1.645 * one.form
-    assert math.isinf(one.to_resolve)
+def test_an_effect_below_the_error_of_the_form_needs_infinite_runs(fits):
+    (needs,) = (needs for needs in required_runs(fits) if needs.skill == "none")
+    assert abs(needs.value.value) < 1.645 * needs.form
+    assert math.isinf(needs.to_resolve)
     with pytest.raises(InputError, match="delta must be a positive"):
         required_runs(fits, delta=0)

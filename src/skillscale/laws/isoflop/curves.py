@@ -96,10 +96,10 @@ class IsoflopFit:
 
     def minima(self) -> tuple[Array, Array]:
         """Return ln N* (infinite where beyond the grid) and d2 ln L / d(ln N)2 there, each (n_budgets,)."""
-        x, curvature = lowest(self.coefficients, self.half_widths)
+        x, curvature = minimise_polynomials(self.coefficients, self.half_widths)
         return self.centres + x, curvature
 
-    def drawn_minima(self, errors: Array, form: Array) -> BootstrapMinima:
+    def resample_minima(self, errors: Array, form: Array) -> BootstrapMinima:
         """Return the minima of resampled curves.
 
         Args:
@@ -109,10 +109,10 @@ class IsoflopFit:
         """
         half, log_C = self.half_widths, np.log(np.array(self.budgets))
         drawn = self.coefficients + np.einsum("bcn,kn->kbc", self.projection, errors)
-        x, curvature = lowest(drawn, half)
+        x, curvature = minimise_polynomials(drawn, half)
         x = np.clip(x, -OUTSIDE * half, OUTSIDE * half)
         off = form[:, :1] * FORM[self.degree, self.shared] + form[:, 1:] * FORM_TREND * (log_C - log_C.mean())
-        estimate = np.clip(lowest(self.coefficients, half)[0], -half, half)
+        estimate = np.clip(minimise_polynomials(self.coefficients, half)[0], -half, half)
         levels = _polynomial(drawn, np.column_stack([-half, half, estimate]))
         return BootstrapMinima(
             optima=self.centres + x + off * (half / FORM_SPAN) ** 2, curvature=curvature,
@@ -130,7 +130,7 @@ class IsoflopFit:
         )  # fmt: skip
 
 
-def lowest(c: Array, half: Array) -> tuple[Array, Array]:
+def minimise_polynomials(c: Array, half: Array) -> tuple[Array, Array]:
     """Return the minimum of polynomials within +-half, and the second derivative there.
 
     Args:
@@ -194,7 +194,7 @@ def fit_isoflops(
     """
     fewest = min_sizes(curve)
     labels = np.zeros(len(N), dtype=int) if seeds is None else np.asarray(seeds)
-    sizes = {float(budget): distinct_sizes(N[np.equal(C, budget)]) for budget in np.unique(C)}
+    sizes = {float(budget): count_sizes(N[np.equal(C, budget)]) for budget in np.unique(C)}
     budgets = tuple(budget for budget, count in sizes.items() if count >= fewest)
     too_few = tuple((C_b, int(np.equal(C, C_b).sum()), count) for C_b, count in sizes.items() if count < fewest)
     if not budgets:
@@ -312,7 +312,7 @@ def _seed_levels(seeds: npt.NDArray[np.generic], mine: npt.NDArray[np.bool_]) ->
     return [(mine & (seeds == name)).astype(float) - last for name in names[:-1]]
 
 
-def distinct_sizes(N: Array) -> int:
+def count_sizes(N: Array) -> int:
     """Return the number of sizes that differ by more than 0.1 %."""
     return len(np.unique(np.round(np.log(N), 3)))
 
@@ -347,7 +347,7 @@ def find_minima(fit: IsoflopFit, drawn: BootstrapMinima, *, level: float, mix: s
         minima.append(
             IsoflopMinimum(
                 mix=mix, skill=skill, C=C, status=status, reason=reason, n_runs=int(mine.sum()),
-                n_sizes=distinct_sizes(fit.N[mine]), N=N, loss=float(curve.loss(N.value)) if ok else math.nan,
+                n_sizes=count_sizes(fit.N[mine]), N=N, loss=float(curve.loss(N.value)) if ok else math.nan,
                 curvature=curvature, curve=curve, draws=np.column_stack([drawn.optima[:, b], drawn.level[:, b]]),
             )
         )  # fmt: skip

@@ -20,7 +20,7 @@ from skillscale.laws.fit.request import FitRequest, UnfittedSkill, fit_all
 from skillscale.laws.fit.skill_law import FittedLaw, split_by_skill
 from skillscale.laws.forms.catalogue import CHINCHILLA
 from skillscale.laws.forms.nd import Array, Law
-from skillscale.laws.isoflop.curves import check_curve, distinct_sizes, find_minima, fit_isoflops, min_sizes
+from skillscale.laws.isoflop.curves import check_curve, count_sizes, find_minima, fit_isoflops, min_sizes
 from skillscale.laws.results import (
     CurveVersusLaw,
     ExcludedRun,
@@ -339,7 +339,7 @@ def _skill_minima(
         minima = [
             IsoflopMinimum(
                 mix=mix, skill=name, C=float(b), status=Status.TOO_FEW, n_runs=int(np.equal(C, b).sum()),
-                n_sizes=distinct_sizes(N[np.equal(C, b)]),
+                n_sizes=count_sizes(N[np.equal(C, b)]),
                 reason=f"too few distinct sizes: a curve needs {min_sizes(curve)}, better 7 over +-8x",
             )
             for b in np.unique(C)
@@ -348,7 +348,7 @@ def _skill_minima(
         return _SkillMinima(skill=name, minima=minima, budgets=(), optima=np.empty(0), draws=blank)
     used = present.copy()
     used[present] = curves.used
-    drawn = curves.drawn_minima(resamples.draw_errors(curves.residuals, curves.leverage, used), form)
+    drawn = curves.resample_minima(resamples.draw_errors(curves.residuals, curves.leverage, used), form)
     return _SkillMinima(
         skill=name, minima=find_minima(curves, drawn, level=level, mix=mix, skill=name), budgets=curves.budgets,
         optima=curves.minima()[0], draws=drawn.optima,

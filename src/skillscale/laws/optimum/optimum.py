@@ -147,7 +147,7 @@ def size_gap(
 
 def validation_effect(
     fitted: Mapping[str, SkillLaw], C: float, target: Mapping[str, float], used: Mapping[str, float],
-    h: MixShares | None = None, *, among: Sequence[str] = (),
+    h: MixShares | None = None, *, skills: Sequence[str] = (),
 ) -> ValidationMismatch:  # fmt: skip
     """Return the cost of choosing N by a validation set of composition ``used`` where ``target`` matters.
 
@@ -162,7 +162,7 @@ def validation_effect(
         target: weights of the skills that matter.
         used: weights of the skills in the validation set that N is chosen by.
         h: mix, where a law needs one. Default: the runs' mean mix.
-        among: skills whose compositions the largest shift covers. Empty: all fitted skills.
+        skills: skills whose compositions the largest shift covers. Empty: all fitted skills.
 
     Raises:
         InputError: as ``weighted_optimum``.
@@ -173,7 +173,7 @@ def validation_effect(
     best, chosen = target_loss.log_optimum(t, shares), used_loss.log_optimum(t, shares)
     least, loss_of_chosen = (target_loss.at(s, t, shares) for s in (best, chosen))
     log_compute = _compute_to_match(target_loss, used_loss, chosen, t, shares, least)
-    names = list(among or fitted)
+    names = list(skills or fitted)
     singles = {name: Ensemble.of(fitted, {name: 1.0}, shares) for name in names}
     log_N = np.array([law.log_optimum(t, shares) for law in singles.values()])
     all_finite = np.isfinite(log_N[:, 0]).all()

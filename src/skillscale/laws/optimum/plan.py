@@ -436,7 +436,7 @@ def _validation_cost(
         chosen = best_mix(laws, C, used, request.bounds)
         change = _interval(_target_loss(laws, C, best, chosen) - _target_loss(laws, C, best, best), shared_level(laws))
     return ValidationChoiceCost(
-        effect=validation_effect(laws, C, request.weights, used, request.h, among=request.skills),
+        effect=validation_effect(laws, C, request.weights, used, request.h, skills=request.skills),
         optimum=weighted_optimum(laws, C, used, request.h), best=chosen, best_change=change,
     )  # fmt: skip
 

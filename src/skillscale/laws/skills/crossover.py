@@ -104,7 +104,7 @@ class CrossoverStudy:
         """Return points on the line of the difference, for a plot: C ratio difference difference_lo difference_hi."""
         return table(
             {"C": result.C, "ratio": math.exp(x)}
-            | bounds("difference", interval(result.line.at(x), result.line.drawn_at(x), self.level))
+            | bounds("difference", interval(result.line.at(x), result.line.draws_at(x), self.level))
             for result in self.crossovers
             if result.line is not None
             for x in np.linspace(result.line.lo, result.line.hi, steps)
@@ -138,7 +138,7 @@ def crossover_study(
         first_optima, second_optima = MixOptima.of(fits, first, C), MixOptima.of(fits, second, C)
         points += _points(first_optima, second_optima, ratios, fits.level)
         keep = {mix: mix in ratios for mix in first_optima.mixes}
-        gap = first_optima.minus(second_optima).only(keep, f"{over} or {under} has no share")
+        gap = first_optima.subtract(second_optima).select(keep, f"{over} or {under} has no share")
         gaps.append(gap)
         x = np.array([ratios[mix] for mix in gap.mixes])
         distinct = len(np.unique(np.round(x / _DISTINCT)))
@@ -214,7 +214,7 @@ def _ratio(line: FittedLine, x: Array, may_be_zero: npt.NDArray[np.bool_]) -> In
 def _points(
     first_optima: MixOptima, second_optima: MixOptima, ratios: dict[str, float], level: float
 ) -> list[dict[str, object]]:
-    gap = first_optima.minus(second_optima)
+    gap = first_optima.subtract(second_optima)
 
     def N(optima: MixOptima, mix: str) -> Interval:
         i = optima.mixes.index(mix)

@@ -84,7 +84,7 @@ class FittedLine:
         """Return y at x."""
         return self.level + self.slope * (x - self.centre)
 
-    def drawn_at(self, x: float) -> Array:
+    def draws_at(self, x: float) -> Array:
         """Return the draws of y at x, (K,)."""
         return np.asarray(self.draws[:, 0] + self.draws[:, 1] * (x - self.centre))
 
@@ -117,7 +117,7 @@ class MixOptima:
             excluded=refused + tuple((mix, "no runs at this budget") for mix in without_runs),
         )  # fmt: skip
 
-    def only(self, keep: Mapping[str, bool], why: str) -> "MixOptima":
+    def select(self, keep: Mapping[str, bool], why: str) -> "MixOptima":
         """Exclude the mixes that are not to be kept, for the given reason."""
         indices = [i for i, mix in enumerate(self.mixes) if keep[mix]]
         dropped = tuple((mix, why) for mix in self.mixes if not keep[mix])
@@ -126,7 +126,7 @@ class MixOptima:
             draws=self.draws[:, indices], excluded=self.excluded + dropped,
         )  # fmt: skip
 
-    def minus(self, other: "MixOptima") -> "MixOptima":
+    def subtract(self, other: "MixOptima") -> "MixOptima":
         """Subtract ln N* of another column in the mixes that both have."""
         both = [mix for mix in self.mixes if mix in other.mixes]
         i, j = ([optima.mixes.index(mix) for mix in both] for optima in (self, other))
@@ -184,7 +184,7 @@ def mean_line(lines: Sequence[FittedLine]) -> FittedLine:
         slope=float(np.mean([line.slope for line in lines])), lo=max(line.lo for line in lines),
         hi=min(line.hi for line in lines), tau=float(np.mean([line.tau for line in lines])),
         p_scatter=min(1.0, len(lines) * min(line.p_scatter for line in lines)),
-        draws=np.mean([np.column_stack([line.drawn_at(centre), line.draws[:, 1]]) for line in lines], axis=0),
+        draws=np.mean([np.column_stack([line.draws_at(centre), line.draws[:, 1]]) for line in lines], axis=0),
     )  # fmt: skip
 
 

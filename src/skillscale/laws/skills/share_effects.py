@@ -160,7 +160,7 @@ class ShareStudy:
         """
         return table(
             {"skill": effect.skill, "category": effect.category, "C": effect.C, "share": math.exp(x)}
-            | bounds("N", interval(effect.line.at(x), effect.line.drawn_at(x), self.level).map(math.exp))
+            | bounds("N", interval(effect.line.at(x), effect.line.draws_at(x), self.level).map(math.exp))
             for effect in self.effects
             if effect.line is not None and not math.isnan(effect.C)
             for x in np.linspace(effect.line.lo, effect.line.hi, steps)
@@ -250,7 +250,7 @@ def _points(fits: StudyResults, column: str, category: str, shares: Mapping[str,
 def _optima(fits: StudyResults, column: str, C: float, category: str, shares: Mapping[str, float]) -> MixOptima:
     """Collect the optima of the mixes with some of the category."""
     optima = MixOptima.of(fits, column, C)
-    return optima.only({mix: shares[mix] > 0 for mix in optima.mixes}, f"no share of {category} above 0")
+    return optima.select({mix: shares[mix] > 0 for mix in optima.mixes}, f"no share of {category} above 0")
 
 
 def _effect(
@@ -401,6 +401,6 @@ def _equal_share(pair: _Pair, share: float, level: float) -> EqualShareCompariso
             covered = f"{math.exp(line.lo):.3g} to {math.exp(line.hi):.3g}"
             reason = f"{name} has mixes of share {covered}: run a mix beyond"
             return replace(result, status=Status.BEYOND, reason=_joined(pair.reason, reason))
-    draws = first.drawn_at(x) - second.drawn_at(x)
+    draws = first.draws_at(x) - second.draws_at(x)
     ratio = interval(first.at(x) - second.at(x), draws, level).map(math.exp)
     return replace(result, ratio=ratio, p=two_sided_p(draws))

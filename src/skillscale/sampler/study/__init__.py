@@ -1,18 +1,19 @@
-"""Between a study and the design of experiments: what may be run and is asked, the runs there are, the advice in words.
+"""The link between a study and the design of experiments.
 
-In order: ``build_problem`` makes an ``SamplingProblem`` of the settings and of what is ``StudyContext`` of a study; ``run_history`` its runs;
-``laws.design`` advises; ``to_points`` makes design points of the advice, and ``recommendation_text`` says it.
+In order: ``build_problem`` makes a ``SamplingProblem`` from the settings and the ``StudyContext``. ``run_history``
+returns the runs of the study. ``skillscale.design`` recommends runs. ``to_points`` makes design points of them, and
+``recommendation_text`` explains them.
 """
 
 from skillscale.sampler.study.context import context_from_config, context_from_table, filter_mix
 from skillscale.sampler.study.describe import (
+    half_width_metrics,
     point_rows,
     recommendation_as_dict,
     recommendation_text,
     stop_text,
     to_points,
     to_reason,
-    widths,
 )
 from skillscale.sampler.study.history import run_history
 from skillscale.sampler.study.interval_change import IntervalReduction, WidthChange
@@ -22,6 +23,7 @@ from skillscale.sampler.study.problem import (
     SamplingProblem,
     StudyContext,
     build_problem,
+    read_stored_problem,
 )
 
 __all__ = [
@@ -31,17 +33,17 @@ __all__ = [
     "SamplingProblem",
     "StudyContext",
     "WidthChange",
-    "apply_options",
     "build_problem",
     "context_from_config",
     "context_from_table",
     "filter_mix",
+    "half_width_metrics",
     "point_rows",
+    "read_stored_problem",
     "recommendation_as_dict",
     "recommendation_text",
     "run_history",
     "stop_text",
     "to_points",
     "to_reason",
-    "widths",
 ]  # fmt: skip

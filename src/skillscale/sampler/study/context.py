@@ -1,4 +1,4 @@
-"""What studies tell by themselves: one that is trained here, and one that is a table."""
+"""The context of a study: of a study that is trained here, or of a table of runs."""
 
 import json
 from dataclasses import replace
@@ -13,66 +13,66 @@ from skillscale.point import Mix
 from skillscale.runs import RunTable
 from skillscale.sampler.study.problem import StudyContext
 
-_UPDATES = (
-    200  # with the smallest batch: runs of fewer lie off the laws by several per cent (docs/research/sampling.md)
+_USUAL_UPDATES = (
+    200  # with the smallest batch; runs with fewer are off the laws by several % (docs/research/sampling.md)
 )
-_MOST_MIXES = 32  # of a table, the most frequent ones, that a design looks at
+_MAX_MIXES = 32  # most frequent mixes of a table that a design considers
 
 
-def context_from_config(config: Config, described: str = "") -> StudyContext:
-    """Of a study that is trained here: its ladder of sizes, its base mix and others, its largest budget.
+def context_from_config(config: Config, data_description: str = "") -> StudyContext:
+    """Return the context of a study that is trained here: its ladder of sizes, its mixes and its largest budget.
 
     Args:
-        config: its settings.
-        described: what its data are, as JSON text; empty where nobody knows yet.
+        config: settings of the study.
+        data_description: JSON text about the prepared data, empty before preparation.
     """
-    categories = json.loads(described or "{}").get("categories", {})
+    categories = json.loads(data_description or "{}").get("categories", {})
     return StudyContext(
         skills=tuple(skill.name for skill in config.skills.skills),
         mixes=config.study.mix_values,
         flops_max=max(config.study.budgets),
         sizes=tuple(buildable_sizes(config.data.vocab_size, config.model)),
         least_tokens=config.model.context,
-        usual_tokens=_UPDATES * max(config.train.batch_min, config.model.context),
-        unique={name: float(one["tokens"]) for name, one in categories.items()},
+        usual_tokens=_USUAL_UPDATES * max(config.train.batch_min, config.model.context),
+        unique_tokens={name: float(category["tokens"]) for name, category in categories.items()},
         categories=config.data.category_names,
     )
 
 
 def context_from_table(table: RunTable) -> StudyContext:
-    """Of runs by others: their mixes, the most frequent first, and the largest 6 N D.
+    """Return the context of runs by others: their mixes, the most frequent first, and the largest 6 N D.
 
     Raises:
-        InputError: the table names several mixes, and tells no shares.
+        InputError: the table names several mixes without their shares, or no run has a loss.
     """
     runs = table.runs
     names = sorted(set(runs["mix"]))
     if not table.categories and len(names) > 1:
         raise InputError(
-            f"the runs are of {len(names)} mixes that are named without their shares ({join_first(names)}), and each "
-            "needs a design of its own; give --mix NAME, one of them"
+            f"the runs have {len(names)} mixes without shares ({join_first(names)}), and each mix needs a separate "
+            "design. Choose one with --mix NAME"
         )
     measured = tuple(name for name in table.judged_skills if runs[name].notna().any())
     if not measured:
-        raise InputError("no run of the table has measured any skill; give one with losses")
+        raise InputError("no run of the table has a loss of a skill. Add runs with losses")
     largest = float((6 * runs["N"] * runs["D"]).max())
     return StudyContext(skills=measured, mixes=_mixes(table), flops_max=largest, categories=table.categories)
 
 
 def filter_mix(table: RunTable, name: str) -> RunTable:
-    """The runs of one mix that is named without its shares.
+    """Return the runs of a mix that has a name and no shares.
 
     Raises:
-        InputError: the table tells shares, or has no mix of that name.
+        InputError: the table has shares, or no mix of that name.
     """
     if table.categories:
         raise InputError(
             f"--mix names one of several mixes without shares, but this table has shares of "
-            f"{join_first(table.categories)}. Give --mixes with shares, as in a=0.5,b=0.5; a=1, in place of {name!r}."
+            f"{join_first(table.categories)}. Give --mixes with shares, as in a=0.5,b=0.5, in place of {name!r}."
         )
     names = sorted(set(table.runs["mix"]))
     if name not in names:
-        raise InputError(f"no run is on a mix named {name!r}{did_you_mean(name, names)}; there are {join_first(names)}")
+        raise InputError(f"no run has the mix {name!r}{did_you_mean(name, names)}. Choose among {join_first(names)}")
     return replace(table, runs=table.runs[table.runs["mix"] == name].reset_index(drop=True))
 
 
@@ -80,7 +80,6 @@ def _mixes(table: RunTable) -> tuple[Mix, ...]:
     if not table.categories:
         return ()
     shares = table.runs[[f"mix/{name}" for name in table.categories]].to_numpy(dtype=float)
-    found, counts = np.unique(np.round(shares, 4), axis=0, return_counts=True)
-    frequent = found[np.argsort(-counts, kind="stable")][:_MOST_MIXES]
-    plain = [dict(zip(table.categories, (row / row.sum()).tolist(), strict=True)) for row in frequent]
-    return tuple(Mix(one) for one in plain)
+    mixes, counts = np.unique(np.round(shares, 4), axis=0, return_counts=True)
+    frequent = mixes[np.argsort(-counts, kind="stable")][:_MAX_MIXES]
+    return tuple(Mix(dict(zip(table.categories, (row / row.sum()).tolist(), strict=True))) for row in frequent)

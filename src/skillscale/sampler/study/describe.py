@@ -1,4 +1,4 @@
-"""Advice as design points, in words, and as plain values."""
+"""Recommendations as design points, as text, and as plain values."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,14 +6,21 @@ from typing import Any
 
 from skillscale.design.proposal import Proposal, Recommendation, StopReason
 from skillscale.design.targets import Quantity, Target, TargetEstimates
-from skillscale.formatting import format_count, format_flops, format_interval
+from skillscale.formatting import (
+    format_count,
+    format_flops,
+    format_interval,
+    format_number,
+    format_percent,
+    plural,
+)
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import ProposalReason
 from skillscale.sampler.study.problem import SamplingProblem
 
-_ALL = Mix({"all": 1.0})  # of a point where the mix plays no part
-_LITTLE = 0.01  # mean narrowing by one run below which it is said that none tells much
-_NOT_KNOWN = math.log(1e3)  # half width in ln N of an interval that tells nothing
+_ONLY_MIX = Mix({"all": 1.0})  # of a point where the mix plays no part
+_SMALL_NARROWING = 0.01  # mean narrowing by one run below which the text says that no single run helps much
+_UNKNOWN_HALF_WIDTH = math.log(1e3)  # in ln N, from which an interval counts as unknown
 _NAMES = {
     Quantity.OPTIMUM: "N*({skill})",
     Quantity.DIFFERENCE: "N*({skill}) / N*({other})",
@@ -21,50 +28,53 @@ _NAMES = {
 }
 
 
-def to_points(proposals: Sequence[Proposal], order: SamplingProblem, first_seed: int) -> list[DesignPoint]:
-    """Proposals as points, each with a seed of its own: no two runs share their noise, and none is made twice."""
+def to_points(proposals: Sequence[Proposal], problem: SamplingProblem, first_seed: int) -> list[DesignPoint]:
+    """Return proposals as points, each with another seed, so that no run shares its noise with another."""
     return [
         DesignPoint(
-            n_params=max(1, round(one.N)), n_tokens=max(1, round(one.D)), mix=_mix(one, order), seed=first_seed + at
+            n_params=max(1, round(proposal.N)), n_tokens=max(1, round(proposal.D)), mix=_mix(proposal, problem),
+            seed=first_seed + at,
         )
-        for at, one in enumerate(proposals)
-    ]
+        for at, proposal in enumerate(proposals)
+    ]  # fmt: skip
 
 
-def to_reason(proposal: Proposal, advice: Recommendation) -> ProposalReason:
-    """Why a point is proposed, for its run."""
+def to_reason(proposal: Proposal, recommendation: Recommendation) -> ProposalReason:
+    """Return the reason of a proposal, for its run."""
     return ProposalReason(
-        purpose=str(proposal.purpose), cost=proposal.cost, narrowing=proposal.narrowing, laws=advice.law_weights
-    )
+        purpose=str(proposal.purpose), cost=proposal.cost, narrowing=proposal.narrowing,
+        laws=recommendation.law_weights,
+    )  # fmt: skip
 
 
 def recommendation_as_dict(
-    advice: Recommendation, points: Sequence[DesignPoint], order: SamplingProblem
+    recommendation: Recommendation, points: Sequence[DesignPoint], problem: SamplingProblem
 ) -> dict[str, Any]:
-    """Advice as plain values."""
-    known = [] if advice.estimates is None else [
+    """Return the recommendation as plain values."""
+    estimates, stop_reason = recommendation.estimates, recommendation.stop_reason
+    targets = [] if estimates is None else [
         {
             "name": target.name, "quantity": str(target.quantity), "skill": target.skill, "other": target.other,
             "flops": target.C, "value": value, "lo": lo, "hi": hi,
         }
-        for target, value, lo, hi in _rows(advice.estimates)
+        for target, value, lo, hi in _rows(estimates)
     ]  # fmt: skip
     return {
-        "points": point_rows(advice, points),
-        "targets": known,
-        "level": None if advice.estimates is None else advice.estimates.level,
-        "half_width": None if advice.estimates is None else advice.estimates.widest_half_width,
-        "ending": None if advice.stop_reason is None else str(advice.stop_reason),
-        "expected_half_width": advice.expected_half_width,
-        "flops_to_halve": advice.flops_to_halve,
-        "laws": advice.law_weights,
-        "warnings": [*order.notes, *advice.warnings],
-        "budget": order.budget,
+        "points": point_rows(recommendation, points),
+        "targets": targets,
+        "level": None if estimates is None else estimates.level,
+        "half_width": None if estimates is None else estimates.widest_half_width,
+        "ending": None if stop_reason is None else str(stop_reason),
+        "expected_half_width": recommendation.expected_half_width,
+        "flops_to_halve": recommendation.flops_to_halve,
+        "laws": recommendation.law_weights,
+        "warnings": [*problem.notes, *recommendation.warnings],
+        "budget": problem.budget,
     }
 
 
-def point_rows(advice: Recommendation, points: Sequence[DesignPoint]) -> list[dict[str, Any]]:
-    """One row a point: what to run, what it costs, why, and what it is expected to bring."""
+def point_rows(recommendation: Recommendation, points: Sequence[DesignPoint]) -> list[dict[str, Any]]:
+    """Return a row for each point: the run, its cost, purpose and expected effect."""
     return [
         {
             "n_params": point.n_params,
@@ -74,127 +84,135 @@ def point_rows(advice: Recommendation, points: Sequence[DesignPoint]) -> list[di
             "seed": point.seed,
             "cost": proposal.cost,
             "purpose": str(proposal.purpose),
-            "gain": to_reason(proposal, advice).mean_narrowing,
+            "gain": to_reason(proposal, recommendation).mean_narrowing,
             "fall": dict(proposal.narrowing),
         }
-        for point, proposal in zip(points, advice.proposals, strict=True)
+        for point, proposal in zip(points, recommendation.proposals, strict=True)
     ]
 
 
-def recommendation_text(advice: Recommendation, points: Sequence[DesignPoint], order: SamplingProblem) -> str:
-    """Return the recommendation for a person: estimates, next runs and reasons, further cost."""
-    lines = [f"note: {note}" for note in (*order.notes, *advice.warnings)]
-    if advice.estimates is not None:
-        where = f" on {order.mixes[0]}" if order.space.categories else ""
-        lines.append(f"what is known{where}, with {advice.estimates.level:.0%} intervals:")
-        rows = _rows(advice.estimates)
-        wide = max(len(_named(target)) for target, *_ in rows)
-        for target, value, lo, hi in rows:
-            lines.append(f"  {_named(target):<{wide}}  {_interval(value, lo, hi)}")
-        if len(order.mixes) > 1:
-            lines.append(
-                f"asked about the mix {order.mixes[0]}, one of {len(order.mixes)}; --mixes names another first"
-            )
+def recommendation_text(recommendation: Recommendation, points: Sequence[DesignPoint], problem: SamplingProblem) -> str:
+    """Return the recommendation for a person: estimates, next runs with reasons, and further cost."""
+    lines = [f"note: {note}" for note in (*problem.notes, *recommendation.warnings)]
+    lines += _estimate_lines(recommendation.estimates, problem)
+    flops = recommendation.flops_to_halve
     halving = (
-        f"halving the widest interval is expected to take about {advice.flops_to_halve:.3g} FLOP"
-        if advice.flops_to_halve is not None and math.isfinite(advice.flops_to_halve)
+        f"Halving the widest interval should take about {format_flops(flops)} FLOP."
+        if flops is not None and math.isfinite(flops)
         else ""
     )
-    little = bool(points) and all(
-        one.narrowing and to_reason(one, advice).mean_narrowing < _LITTLE for one in advice.proposals
-    )
-    if little:
-        beside = f"; {halving}" if halving else ""
-        lines.append(
-            f"no run tells much by itself: each narrows the intervals by under {_LITTLE:.0%} in the mean{beside}"
-        )
+    reasons = [to_reason(proposal, recommendation) for proposal in recommendation.proposals]
+    is_slow = bool(points) and all(reason.narrowing and reason.mean_narrowing < _SMALL_NARROWING for reason in reasons)
+    if is_slow:
+        share = format_percent(_SMALL_NARROWING)
+        text = f"No single run helps much: each narrows the intervals by less than {share} on average. {halving}"
+        lines.append(text.rstrip())
     if points:
-        lines.append(_table(advice, points))
+        lines.append(_table(recommendation, points))
         lines.append(
-            f"cost: C and an overhead of {order.space.overhead:.3g} FLOP a run (sample.overhead); narrowing: by that "
-            "run alone. The plan is for the whole budget, and begins with its cheapest runs"
+            f"cost: 6 N D plus an overhead of {format_flops(problem.space.overhead)} FLOP a run (sample.overhead). "
+            "The narrowing is the effect of that run alone. The list starts with the cheapest runs of a plan for the "
+            "whole budget."
         )
-    if advice.stop_reason is not None:
-        lines.append(stop_text(advice, order))
-    if advice.expected_half_width is not None:
+    if recommendation.stop_reason is not None:
+        lines.append(stop_text(recommendation, problem))
+    if recommendation.expected_half_width is not None:
         lines.append(
-            f"when the budget of {order.budget:.3g} FLOP is spent, the widest is expected at {_factor(advice.expected_half_width)}"
+            f"Expected after spending the budget ({format_flops(problem.budget)} FLOP): widest interval "
+            f"{_factor(recommendation.expected_half_width)}."
         )
-    if halving and not little:
+    if halving and not is_slow:
         lines.append(halving)
     return "\n".join(lines)
 
 
-def widths(answer: TargetEstimates) -> dict[str, float]:
-    """Half width of each known interval, and the widest, by names that can be metrics."""
-    found = {width_name(target): (hi - lo) / 2 for target, _, lo, hi in _rows(answer)}
-    return {
-        name: half for name, half in {**found, "half_width": answer.widest_half_width}.items() if math.isfinite(half)
-    }
+def _estimate_lines(estimates: TargetEstimates | None, problem: SamplingProblem) -> list[str]:
+    if estimates is None:
+        return []
+    on = f" on {problem.mixes[0]}" if problem.space.categories else ""
+    lines = [f"estimates{on}, with {format_percent(estimates.level)} intervals:"]
+    rows = _rows(estimates)
+    width = max(len(_name(target)) for target, *_ in rows)
+    lines += [f"  {_name(target):<{width}}  {_interval(value, lo, hi)}" for target, value, lo, hi in rows]
+    if len(problem.mixes) > 1:
+        lines.append(
+            f"Targets are for the first of {len(problem.mixes)} mixes ({problem.mixes[0]}). To change it, list another "
+            "mix first in --mixes."
+        )
+    return lines
 
 
-def width_name(target: Target) -> str:
-    """The metric of a target's half width, as in ``half_width/code - prose 1e21``."""
+def half_width_metrics(estimates: TargetEstimates) -> dict[str, float]:
+    """Return the half width of each finite interval, and of the widest, by names of metrics."""
+    by_name = {half_width_metric(target): (hi - lo) / 2 for target, _, lo, hi in _rows(estimates)}
+    by_name["half_width"] = estimates.widest_half_width
+    return {name: half for name, half in by_name.items() if math.isfinite(half)}
+
+
+def half_width_metric(target: Target) -> str:
+    """Return the metric of a target's half width, as in ``half_width/code - prose 1e21``."""
     other = f" - {target.other}" if target.other else ""
     return f"half_width/{target.skill}{other} {target.C:.3g}".replace("+", "")
 
 
-def stop_text(advice: Recommendation, order: SamplingProblem) -> str:
-    """Why there is nothing to run."""
-    widest = (
-        "" if advice.estimates is None else f": the widest interval is {_factor(advice.estimates.widest_half_width)}"
-    )
-    if advice.stop_reason is StopReason.PRECISE:
-        return f"precise enough{widest}, and {_factor(order.width)} was asked for"
-    if advice.stop_reason is StopReason.EXHAUSTED:
-        return f"all that may be run has been, as often as replicates allows{widest}; raise it, or allow other runs"
-    if advice.stop_reason is StopReason.SPENT:
-        runs = "" if order.runs is None else f", or of {order.runs} runs,"
-        return f"the budget of {order.budget:.3g} FLOP{runs} is spent{widest}; raise it to go on"
-    return f"no run is worth its cost any more{widest}"
+def stop_text(recommendation: Recommendation, problem: SamplingProblem) -> str:
+    """Return why there are no proposals, and what to do."""
+    estimates = recommendation.estimates
+    widest = "" if estimates is None else f", widest interval {_factor(estimates.widest_half_width)}"
+    if recommendation.stop_reason is StopReason.PRECISE:
+        return f"Precise enough{widest} (target {_factor(problem.target_half_width)})."
+    if recommendation.stop_reason is StopReason.EXHAUSTED:
+        return f"Every allowed run has all its replicates{widest}. Raise sample.replicates, or allow other runs."
+    if recommendation.stop_reason is StopReason.SPENT:
+        runs = "" if problem.max_runs is None else f" or {plural(problem.max_runs, 'run')}"
+        return f"The budget of {format_flops(problem.budget)} FLOP{runs} is spent{widest}. Raise it to continue."
+    return f"No run is informative enough for its cost any more{widest}."
 
 
-def _table(advice: Recommendation, points: Sequence[DesignPoint]) -> str:
-    """One row for runs that are alike but for their seeds."""
+def _table(recommendation: Recommendation, points: Sequence[DesignPoint]) -> str:
+    """Return a table with one row for runs that differ in their seeds alone."""
     mixed = len({str(point.mix) for point in points}) > 1 or len(points[0].mix.shares) > 1
     seeds: dict[tuple[str, str], list[str]] = {}
-    for point, proposal in zip(points, advice.proposals, strict=True):
-        what = f"{point.flops:>10.3g}{point.n_params:>18,}{point.n_tokens:>22,}{point.n_tokens / point.n_params:>9.3g}"
-        why = f"{proposal.cost:>10.3g}  {to_reason(proposal, advice).sentence}" + (f"; on {point.mix}" if mixed else "")
-        seeds.setdefault((what, why), []).append(str(point.seed))
+    for point, proposal in zip(points, recommendation.proposals, strict=True):
+        ratio = format_number(point.n_tokens / point.n_params)
+        run = f"{format_flops(point.flops):>10}{point.n_params:>18,}{point.n_tokens:>22,}{ratio:>9}"
+        reason = to_reason(proposal, recommendation).sentence + (f"; on {point.mix}" if mixed else "")
+        seeds.setdefault((run, f"{format_flops(proposal.cost):>10}  {reason}"), []).append(str(point.seed))
     several = len(seeds) < len(points)
-    rows = [(what, f"x{len(own)}" if several else "", ",".join(own), why) for (what, why), own in seeds.items()]
-    wide, times = max(7, *(len(own) + 2 for _, _, own, _ in rows)), 6 if several else 0
-    head = f"{'C':>10}{'N':>18}{'D':>22}{'D/N':>9}{'runs' * several:>{times}}{'seed':>{wide}}{'cost':>10}  why"
-    return "\n".join([head, *(f"{what}{n:>{times}}{own:>{wide}}{why}" for what, n, own, why in rows)])
+    rows = [(run, f"x{len(same)}" if several else "", ",".join(same), why) for (run, why), same in seeds.items()]
+    width, times = max(7, *(len(same) + 2 for _, _, same, _ in rows)), 6 if several else 0
+    head = f"{'C':>10}{'N':>18}{'D':>22}{'D/N':>9}{'runs' * several:>{times}}{'seed':>{width}}{'cost':>10}  why"
+    return "\n".join([head, *(f"{run}{n:>{times}}{same:>{width}}{why}" for run, n, same, why in rows)])
 
 
-def _rows(answer: TargetEstimates) -> list[tuple[Target, float, float, float]]:
-    """Targets with value and interval, which are logarithms."""
-    columns = (answer.value.tolist(), answer.lo.tolist(), answer.hi.tolist())
-    return list(zip(answer.targets, *columns, strict=True))
+def _rows(estimates: TargetEstimates) -> list[tuple[Target, float, float, float]]:
+    """Return targets with value and interval, which are logarithms."""
+    columns = (estimates.value.tolist(), estimates.lo.tolist(), estimates.hi.tolist())
+    return list(zip(estimates.targets, *columns, strict=True))
 
 
-def _named(target: Target) -> str:
+def _name(target: Target) -> str:
     return f"{_NAMES[target.quantity].format(skill=target.skill, other=target.other)} at {format_flops(target.C)}"
 
 
 def _interval(value: float, lo: float, hi: float) -> str:
-    if not (math.isfinite(value) and hi - lo < 2 * _NOT_KNOWN):
-        return "not known yet"
+    if not (math.isfinite(value) and hi - lo < 2 * _UNKNOWN_HALF_WIDTH):
+        return "unknown"
     return format_interval(math.exp(value), math.exp(lo), math.exp(hi), format_count)
 
 
 def _factor(half_width: float) -> str:
-    """A half width in ln N as a factor: ``a factor of 1.3 up or down``."""
-    return f"a factor of {math.exp(half_width):.3g} up or down" if half_width < _NOT_KNOWN else "not known yet"
+    """Return a half width in ln N as a factor: ``x/÷ 1.3``."""
+    return f"x/÷ {math.exp(half_width):.3g}" if half_width < _UNKNOWN_HALF_WIDTH else "unknown"
 
 
-def _mix(proposal: Proposal, order: SamplingProblem) -> Mix:
-    if not order.mixes:
-        return _ALL
+def _mix(proposal: Proposal, problem: SamplingProblem) -> Mix:
+    if not problem.mixes:
+        return _ONLY_MIX
     if not proposal.h:
-        return order.mixes[0]
-    shares: Mapping[str, float] = dict(zip(order.space.categories, proposal.h, strict=True))
-    asked = [mix for mix in order.mixes if all(abs(mix.shares.get(n, 0) - s) < 1e-9 for n, s in shares.items())]
-    return asked[0] if asked else Mix(shares)
+        return problem.mixes[0]
+    shares: Mapping[str, float] = dict(zip(problem.space.categories, proposal.h, strict=True))
+    for mix in problem.mixes:
+        if all(abs(mix.shares.get(name, 0) - share) < 1e-9 for name, share in shares.items()):
+            return mix
+    return Mix(shares)

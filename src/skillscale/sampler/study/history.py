@@ -1,4 +1,4 @@
-"""The runs of a table, and those that are under way, as a design sees them."""
+"""The runs of a table, and the runs under way, as the history of a design."""
 
 from collections.abc import Sequence
 
@@ -11,39 +11,39 @@ from skillscale.point import DesignPoint, Mix
 from skillscale.runs import RunTable
 from skillscale.sampler.study.problem import SamplingProblem
 
-_SHARE_TOLERANCE = 5e-3  # of a share: whole batches make what was trained on differ a little from what was asked for
+_SHARE_TOLERANCE = 5e-3  # difference of shares: whole batches change a mix a little
 
 
-def run_history(table: RunTable | None, order: SamplingProblem, pending: Sequence[DesignPoint] = ()) -> RunHistory:
-    """What is known and what is under way.
+def run_history(table: RunTable | None, problem: SamplingProblem, pending: Sequence[DesignPoint] = ()) -> RunHistory:
+    """Return the history of finished runs and runs under way.
 
-    Where one mix alone may be trained on, runs on others tell nothing, and are left out.
+    Where only one mix is allowed, runs on other mixes do not count.
 
     Args:
         table: finished runs; None where there are none.
-        order: whose skills and categories count.
-        pending: points that are under way, or that failed: the design looks elsewhere in both cases.
+        problem: sampling problem with skills and categories.
+        pending: points that are under way or failed. The design avoids both.
     """
-    history = RunHistory.empty(order.skills, len(order.space.categories))
+    history = RunHistory.empty(problem.skills, len(problem.space.categories))
     if table is not None and not table.runs.empty:
-        history = _with_table(history, table, order)
+        history = _with_table(history, table, problem)
     if not pending:
         return history
-    alike = [point for point in pending if order.space.categories or _is_mix(point.mix, order)]
+    alike = [point for point in pending if problem.space.categories or _is_mix(point.mix, problem)]
     N, D = (np.array([getattr(point, name) for point in alike], dtype=float) for name in ("n_params", "n_tokens"))
-    shares = [[point.mix.shares.get(name, 0.0) for name in order.space.categories] for point in alike]
-    return history.with_runs(N, D, np.array(shares).reshape(len(alike), -1) if order.space.categories else None)
+    shares = [[point.mix.shares.get(name, 0.0) for name in problem.space.categories] for point in alike]
+    return history.with_runs(N, D, np.array(shares).reshape(len(alike), -1) if problem.space.categories else None)
 
 
-def _with_table(history: RunHistory, table: RunTable, order: SamplingProblem) -> RunHistory:
-    runs = table.runs[_counted(table, order)]
-    loss = {name: _column(runs, name) for name in order.skills}
+def _with_table(history: RunHistory, table: RunTable, problem: SamplingProblem) -> RunHistory:
+    runs = table.runs[_counted_rows(table, problem)]
+    loss = {name: _column(runs, name) for name in problem.skills}
     loss = {name: np.where(values > 0, values, np.nan) for name, values in loss.items()}
     with np.errstate(invalid="ignore"):
         sem = {name: _column(runs, f"sem/{name}") / values for name, values in loss.items()}
     h = None
-    if order.space.categories:
-        h = np.column_stack([np.nan_to_num(_column(runs, f"mix/{name}")) for name in order.space.categories])
+    if problem.space.categories:
+        h = np.column_stack([np.nan_to_num(_column(runs, f"mix/{name}")) for name in problem.space.categories])
     return history.with_runs(
         runs["N"].to_numpy(dtype=float), runs["D"].to_numpy(dtype=float), h,
         {name: np.log(values) for name, values in loss.items()},
@@ -51,21 +51,21 @@ def _with_table(history: RunHistory, table: RunTable, order: SamplingProblem) ->
     )  # fmt: skip
 
 
-def _counted(table: RunTable, order: SamplingProblem) -> npt.NDArray[np.bool_]:
-    """Which runs tell something: all of them, or those on the one mix that is asked about."""
+def _counted_rows(table: RunTable, problem: SamplingProblem) -> npt.NDArray[np.bool_]:
+    """Return which runs count: all, or those on the only mix."""
     shares = table.runs[[f"mix/{name}" for name in table.categories]].to_numpy(dtype=float)
-    known = set(order.space.categories)
-    foreign = [at for at, name in enumerate(table.categories) if name not in known]
-    if known:
+    categories = set(problem.space.categories)
+    foreign = [at for at, name in enumerate(table.categories) if name not in categories]
+    if categories:
         return np.asarray((shares[:, foreign] <= _SHARE_TOLERANCE).all(1))
-    if not order.mixes or not table.categories:
+    if not problem.mixes or not table.categories:
         return np.ones(len(table.runs), dtype=bool)
-    asked = np.array([order.mixes[0].shares.get(name, 0.0) for name in table.categories])
-    return np.asarray((np.abs(shares - asked) <= _SHARE_TOLERANCE).all(1))
+    only = np.array([problem.mixes[0].shares.get(name, 0.0) for name in table.categories])
+    return np.asarray((np.abs(shares - only) <= _SHARE_TOLERANCE).all(1))
 
 
-def _is_mix(mix: Mix, order: SamplingProblem) -> bool:
-    return not order.mixes or mix == order.mixes[0]
+def _is_mix(mix: Mix, problem: SamplingProblem) -> bool:
+    return not problem.mixes or mix == problem.mixes[0]
 
 
 def _column(runs: pd.DataFrame, name: str) -> npt.NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""How much narrower intervals got through some runs, and what those cost."""
+"""The effect of some runs on the intervals, and its cost."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ import numpy as np
 
 from skillscale.design.model_averaging import UNINFORMED_HALF_WIDTH
 from skillscale.design.targets import TargetEstimates
+from skillscale.formatting import format_flops, format_percent
 from skillscale.laws.forms.nd import Array
 
 
@@ -19,26 +20,27 @@ class WidthChange:
     after: float
 
     @property
-    def fall(self) -> float:
-        """Share by which it is narrower; below 0 where it is wider."""
+    def narrowing(self) -> float:
+        """Share by which the interval is narrower, below 0 where it is wider."""
         return 1 - self.after / self.before
 
-    def told(self, flops: float) -> str:
-        """As in ``a factor of 1.9 up or down before, 1.7 now: 18 % narrower, 11 % per 1e+12 FLOP``."""
-        way = "narrower" if self.fall >= 0 else "wider"
-        text = f"a factor of {math.exp(self.before):.3g} up or down before, {math.exp(self.after):.3g} now"
+    def text(self, flops: float) -> str:
+        """Return a text as in ``x/÷ 1.9 before, x/÷ 1.7 now: 18 % narrower, 11 % per 1e12 FLOP``."""
+        direction = "narrower" if self.narrowing >= 0 else "wider"
+        text = f"x/÷ {math.exp(self.before):.3g} before, x/÷ {math.exp(self.after):.3g} now"
         if flops <= 0:
             return text
         unit = 10.0 ** math.floor(math.log10(flops))
-        share = 100 * abs(self.fall)
-        return f"{text}: {share:.2g} % {way}, {share * unit / flops:.2g} % per {unit:.0e} FLOP"
+        share = abs(self.narrowing)
+        rate = format_percent(share * unit / flops)
+        return f"{text}: {format_percent(share)} {direction}, {rate} per {format_flops(unit)} FLOP"
 
 
 @dataclass(frozen=True, kw_only=True)
 class IntervalReduction:
     """The intervals of the same targets before and after ``n_runs`` runs.
 
-    ``flops``: 6 N D of those runs; ``flops_before``: of the runs that were there.
+    ``flops``: 6 N D of those runs. ``flops_before``: 6 N D of the runs before them.
     """
 
     before: TargetEstimates
@@ -49,33 +51,35 @@ class IntervalReduction:
 
     @property
     def widest(self) -> WidthChange:
-        """Of the widest interval, which may be another one afterwards."""
-        return WidthChange(before=float(_half(self.before).max()), after=float(_half(self.after).max()))
+        """Change of the widest interval, which may be another one afterwards."""
+        return WidthChange(before=float(_half_widths(self.before).max()), after=float(_half_widths(self.after).max()))
 
     @property
     def mean(self) -> WidthChange:
-        """Of the mean over all targets."""
-        return WidthChange(before=float(_half(self.before).mean()), after=float(_half(self.after).mean()))
+        """Change of the mean over all targets."""
+        return WidthChange(before=float(_half_widths(self.before).mean()), after=float(_half_widths(self.after).mean()))
 
     @property
     def expected(self) -> float:
-        """Share by which more of the same runs would narrow intervals, were their widths to fall as FLOPs^-1/2."""
+        """Share by which this much compute narrows intervals if their width scales as 1/sqrt(FLOP)."""
         return 1 - math.sqrt(self.flops_before / (self.flops_before + self.flops))
 
     def lines(self) -> list[str]:
-        """For a person."""
-        told = [
-            f"  widest of {len(self.before.targets)} {self.before.level:.0%} intervals of N* and ratios: "
-            f"{self.widest.told(self.flops)}",
-            f"  in the mean: {self.mean.told(self.flops)}",
+        """Return the changes for a person."""
+        lines = [
+            f"  widest of {len(self.before.targets)} {format_percent(self.before.level)} intervals of N* and ratios: "
+            f"{self.widest.text(self.flops)}",
+            f"  mean: {self.mean.text(self.flops)}",
         ]
         if self.flops > 0:
-            told += [f"  (for so many FLOP more a design narrows its intervals by {100 * self.expected:.2g} %, where "
-                     "they go with the root of FLOPs)"]  # fmt: skip
-        return told
+            lines.append(
+                "  (for comparison: if interval width scales as 1/sqrt(FLOP), this much compute narrows intervals by "
+                f"{format_percent(self.expected)})"
+            )
+        return lines
 
     def as_dict(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return the changes as plain values."""
         changes = {"widest": self.widest, "mean": self.mean}
         return {
             "runs": self.n_runs,
@@ -84,15 +88,15 @@ class IntervalReduction:
             "level": self.before.level,
             **{
                 name: {
-                    "before": one.before, "after": one.after, "fall": one.fall,
-                    "fall_per_flop": one.fall / self.flops if self.flops else None,
+                    "before": change.before, "after": change.after, "fall": change.narrowing,
+                    "fall_per_flop": change.narrowing / self.flops if self.flops else None,
                 }
-                for name, one in changes.items()
+                for name, change in changes.items()
             },
             "expected_fall": self.expected,
         }  # fmt: skip
 
 
-def _half(answer: TargetEstimates) -> Array:
-    """Half widths, (n_targets,); to know nothing more exactly is no gain."""
-    return np.fmin((answer.hi - answer.lo) / 2, UNINFORMED_HALF_WIDTH)
+def _half_widths(estimates: TargetEstimates) -> Array:
+    """Return half widths, (n_targets,), cut where an interval carries no information: a narrower one is no gain."""
+    return np.fmin(estimates.half_widths, UNINFORMED_HALF_WIDTH)
