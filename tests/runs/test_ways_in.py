@@ -166,7 +166,7 @@ def test_bits_that_stay_bits_are_noted():
         ({"join": {"file": "nowhere.csv", "by": "model"}}, "there is no file .*nowhere.csv"),
         (
             {"join": {"file": "checkpoints.csv", "by": "modle"}},
-            "join uses 'modle', which lm_eval lacks; it has file, m",
+            "join uses 'modle', which lm_eval lacks. It has file, m",
         ),
         (
             {"join": {"file": "checkpoints.csv", "by": "model"}},
@@ -227,7 +227,7 @@ def test_a_broken_file_is_left_out_by_name_and_the_others_count(results, content
     assert len(table.runs) == 15
     (told,) = [why for name, why in left_out(table).items() if name == f"lab__tiny-70m/{path.name}"]
     assert told.startswith(reason)
-    with pytest.raises(InputError, match="has results of the lm-evaluation-harness; the first: it "):
+    with pytest.raises(InputError, match=r"has results of the lm-evaluation-harness\. The first: it "):
         read(path, {**HARNESS, "join": None})
 
 

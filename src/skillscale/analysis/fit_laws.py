@@ -1,6 +1,6 @@
 """Fit the laws of every skill to a table of runs: values and notes out, nothing written and nothing printed.
 
-``fit_runs`` is the one way from runs to results: laws by skill, isoFLOP curves beside them, and the notes that a
+``fit_runs`` is the one way from runs to results: laws by skill, their isoFLOP curves, and the notes that a
 person should read. ``fit_laws`` fits one group of runs, for callers that need no curves.
 """
 
@@ -56,7 +56,7 @@ class FitResults:
         flops: Budgets C of the optima, FLOP.
         metadata: What the laws have in common.
         notes: Sentences for a person.
-        excluded: Runs and losses that the curves could not use, besides those of the table.
+        excluded: Runs and losses that the curves could not use, in addition to those of the table.
     """
 
     curves: StudyResults
@@ -292,7 +292,7 @@ def law_by_name(name: str) -> Law:
         InputError: There is none; the message names the nearest.
     """
     if name not in LAWS:
-        raise InputError(f"there is no law {name!r}{did_you_mean(name, LAWS)}; there are {', '.join(LAWS)}")
+        raise InputError(f"there is no law {name!r}{did_you_mean(name, LAWS)}. There are {', '.join(LAWS)}.")
     return LAWS[name]
 
 
@@ -319,7 +319,7 @@ def _weighted(
     }
     if not columns:
         raise InputError(
-            "--laws.weights sem needs standard errors, and no run has any. Name their columns as `sem:` beside each "
+            "--laws.weights sem needs standard errors, and no run has any. Name their columns as `sem:` next to each "
             "skill's `loss:` in the columns file, or use equal weights."
         )
     if lacking := [name for name in data if name not in columns]:

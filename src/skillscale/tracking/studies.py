@@ -64,7 +64,7 @@ class StudyStore:
                 ``SKILLSCALE_CACHE``, or ``.cache/skillscale`` in the home.
             create: make a sqlite store where there is none.
             queue: address of the queue that machines share: a journal file or a database; empty: ``SKILLSCALE_QUEUE``,
-                or a journal file beside a sqlite store (of a server, in the cache: for one machine).
+                or a journal file next to a sqlite store (of a server, in the cache: for one machine).
             heartbeat_timeout_s: age of a heartbeat at which its holder is lost, s; None: the value that a study has.
 
         Raises:
@@ -386,9 +386,10 @@ def _refuse_differences(name: str, stored: Mapping[str, Any], given: Mapping[str
     if not keys:
         return
     shown = [f"{key} was {stored.get(key, 'absent')!r}, now {given.get(key, 'absent')!r}" for key in keys]
+    listed = "; ".join(shown[:_SHOWN_DIFFERENCES])
     more = f"; and {len(keys) - _SHOWN_DIFFERENCES} more" if len(keys) > _SHOWN_DIFFERENCES else ""
     raise InputError(
-        f"study {name!r} was begun with other settings: {'; '.join(shown[:_SHOWN_DIFFERENCES])}{more}. Its runs would "
+        f"study {name!r} was begun with other settings: {listed}{more}. Its runs would "
         "not be comparable. Give the stored values, or another study name with --study.name NAME"
     )
 
