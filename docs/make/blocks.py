@@ -181,7 +181,7 @@ def _skip(block: Block) -> None:
 
 
 def _run(block: Block, space: dict[str, Any], main: Path | None) -> str:
-    """Return what a block prints, with standard error. A file takes it, because workers are processes that print too."""
+    """Return what a block prints, with standard error. A file takes it, as workers are processes that print too."""
     with tempfile.TemporaryFile("w+", encoding="utf-8") as printed:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             if block.language == "python":

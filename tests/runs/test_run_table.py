@@ -126,7 +126,7 @@ def test_wrong_names_are_told_at_once_with_the_nearest(tmp_path):
     assert str(caught.value) == (
         "runs.csv has no column 'parms' for n_params (did you mean params?), 'loss_cod' for skills.code (did you mean "
         "loss_code or loss_prose?), 'something_else' for skills.x. It has params, tokens, loss_code, loss_prose, "
-        "mix_code, mix_prose"
+        "mix_code, mix_prose."
     )
 
 
