@@ -14,7 +14,7 @@ import pandas as pd
 
 from skillscale.config import Config, LawConfig, StudyConfig
 from skillscale.errors import FitError, InputError
-from skillscale.formatting import JsonObject, did_you_mean, to_json
+from skillscale.formatting import JsonObject, did_you_mean, format_percent, to_json
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
 from skillscale.laws.fit.joint import ParameterSharing
@@ -267,8 +267,8 @@ def _selection_reason(selection: LawSelection) -> str:
         return f", for {selection.chosen.reason} to choose by"
     law = selection.chosen.setting.law
     others = [rival for rival in selection.candidates if rival.setting.law != law and rival.errors]
-    rival = f"; {others[0].setting.name} {others[0].error:.2%}" if others else ""
-    return f", by its error on held-out larger runs: {selection.chosen.error:.2%}{rival}"
+    rival = f"; {others[0].setting.name} {format_percent(others[0].error)}" if others else ""
+    return f", by its error on held-out larger runs: {format_percent(selection.chosen.error)}{rival}"
 
 
 def _request(laws: LawConfig, study: StudyConfig, law: Law, table: RunTable) -> FitRequest:

@@ -137,7 +137,7 @@ def import_source(name: str, read: str, table: RunTable, columns: ColumnMap) -> 
         "sampled": [
             content for content, run in zip(contents, table.runs["run_id"], strict=True) if run in table.sampled
         ],
-        "unusable": [[one.run_id, one.skill, one.reason] for one in table.excluded],
+        "unusable": [[run.run_id, run.skill, run.reason] for run in table.excluded],
         "notes": table.notes,
     }
     return ImportSource(name=name, content=digest(described), described=json.dumps(described))
