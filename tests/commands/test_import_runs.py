@@ -153,7 +153,7 @@ def test_an_imported_study_counts_n_as_it_was_imported(uri, registry):
     do_import(frame=digitised())
     settings = load(overrides={"study.name": "theirs"})
     assert read_runs(SourceOptions(tracking=uri), settings).convention == ""
-    with pytest.raises(InputError, match="import the runs into another study with --n_convention nonembed"):
+    with pytest.raises(InputError, match="Import the runs into another study with --n_convention nonembed"):
         read_runs(SourceOptions(tracking=uri, n_convention="nonembed"), settings)
 
 
