@@ -237,7 +237,7 @@ class StudyStore:
             plan = find_plan(self._store, study)
             if plan is not None and IMPORTED not in json.loads("".join(unpack(plan.data.tags, "settings"))):
                 raise InputError(
-                    f"study {name!r} was begun by training; imported runs are not comparable. Import into another study"
+                    f"study {name!r} was begun by training, so imported runs differ. Import into another study"
                 )
             plan_id = plan.info.run_id if plan is not None else self._begin(study, points, name, {IMPORTED: True})
         return ImportedStudy(self._store, self._study(name, points, study, plan_id))
