@@ -100,7 +100,8 @@ def compute(cell: Cell) -> list[dict[str, object]]:
         rows += [
             {
                 "family": family, "seed": seed, "design": name, "budget": budget, "mixed": int(mixed),
-                "analysis": analysis,                "skill": target.skill, "mix": _mix(target), "C": f"{target.C:.3g}", "error": f"{value - at:.4f}",
+                "analysis": analysis, "skill": target.skill, "mix": _mix(target),
+                "C": f"{target.C:.3g}", "error": f"{value - at:.4f}",
                 "lo": f"{lo - at:.4f}", "hi": f"{hi - at:.4f}", "truth": f"{at:.4f}", "spent": f"{spent:.4f}",
                 "runs": len(history), "seconds": f"{seconds:.2f}",
             }

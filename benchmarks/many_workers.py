@@ -1,17 +1,17 @@
 """Ten thousand workers at one study, simulated: how busy they are, and what holds them up; and what a study costs.
 
     python benchmarks/many_workers.py measure             seconds of a claim and of choosing points, on this machine
-    python benchmarks/many_workers.py queue               seconds of a claim from the queue of a storage, on sqlite
+    python benchmarks/many_workers.py queue               seconds of a claim from the queue, journal and sqlite
     python benchmarks/many_workers.py simulate            a day of 10 to 10,000 workers with those seconds
-    python benchmarks/many_workers.py writes              calls a second to the registry and to the storage of a queue
-    python benchmarks/many_workers.py cost --study skills-paper --gpus 1024      GPU-hours, hours, storage of a study
+    python benchmarks/many_workers.py writes              calls a second to the tracking store and to the queue
+    python benchmarks/many_workers.py cost --study skills-paper --gpus 1024      GPU-hours, hours, disk space of a study
 
-``queue`` times, in CPU seconds, what a claim from the queue in a storage costs: a look at every key and the change of
-one trial, with so many keys waiting, ended and running, by a process that has looked before; and the first look.
-Rows go to benchmarks/results/queue_seconds.csv.
+``queue`` times, in CPU seconds, what a claim costs the queue: a look at every key and the change of one trial, by a
+process that has looked before; and the first look. Keys wait, have ended or are running. Rows go to
+benchmarks/results/queue_seconds.csv.
 
-``measure`` times, in CPU seconds, the real path of a claim (sqlite, the registry's queue) with runs under way and
-points planned, and the real chooser (``skillscale.design.propose``: three skills, up to 500 runs known) asked for
+``measure`` times, in CPU seconds, the whole path of a claim (a sqlite store with its default queue) with points under
+way and points planned, and the real chooser (``skillscale.design.propose``: three skills, up to 500 runs) asked for
 one point or for many at once. ``simulate`` takes both for straight lines in these numbers (assumption).
 
 ``simulate`` is a simulation of discrete events. A worker waits for a point to be chosen, waits for its turn to claim it
@@ -85,8 +85,9 @@ def claim_seconds(running: int, planned: int) -> float:
             "many", trainer="law.py:train", skills=("code",)
         )
         study.add_points([DesignPoint(n_params=10_000, n_tokens=10**6, mix=mix, seed=one) for one in range(planned)])
-        for each in study.planned()[:running]:
-            study._create(each, "elsewhere:1:0")  # noqa: SLF001  # a claim without its looking
+        queue = study._queue.open()  # noqa: SLF001  # a claim without its run
+        for item in queue.entries()[:running]:
+            queue.take(item, "elsewhere:1:0").abandon()
         took = []
         for _ in range(5):
             began = time.process_time()
@@ -95,44 +96,51 @@ def claim_seconds(running: int, planned: int) -> float:
     return statistics.median(took)
 
 
-def queue_seconds(waiting: int, ended: int, running: int) -> dict[str, float]:
-    """CPU seconds of the first look at a storage's queue, of a later one, and of taking a key."""
+def queue_seconds(file: str, waiting: int, ended: int, running: int) -> dict[str, float]:
+    """CPU seconds of the first look at a queue, of a later look, and of taking a key.
+
+    Args:
+        file: ``queue.journal`` or ``queue.db``.
+        waiting, ended, running: number of keys by state.
+    """
     from skillscale.tracking.queue import PointQueue, PriorOutcome
+    from skillscale.tracking.queue_storage import QueueStorage
 
     mix = Mix({"code": 0.5, "prose": 0.5})
-    points = [
-        DesignPoint(n_params=10_000, n_tokens=10**6, mix=mix, seed=one) for one in range(waiting + ended + running)
-    ]
-    jobs = [(one.key, {"point": one.as_dict()}) for one in points]
+    seeds = range(waiting + ended + running)
+    points = [DesignPoint(n_params=10_000, n_tokens=10**6, mix=mix, seed=seed) for seed in seeds]
+    jobs = [(point.key, {"point": point.as_dict()}) for point in points]
     with tempfile.TemporaryDirectory() as folder:
-        url = f"sqlite:///{folder}/queue.db"
-        queue = PointQueue(url, "many", 86_400.0)
+        url = f"sqlite:///{folder}/{file}" if file.endswith(".db") else f"{folder}/{file}"
+        queue = PointQueue(QueueStorage(url), "many", 86_400.0)
         queue.add(jobs, {key: PriorOutcome(status="FINISHED", value=2.5) for key, _ in jobs[:ended]})
-        for entry in queue.entries()[ended : ended + running]:
-            queue.take(entry, "elsewhere:1:0").abandon()
-        queue = PointQueue(url, "many")
+        for item in queue.entries()[ended : ended + running]:
+            queue.take(item, "elsewhere:1:0").abandon()
+        began = time.process_time()
+        queue = PointQueue(QueueStorage(url), "many")
         looks, takes = [], []
         for _ in range(4):
-            began = time.process_time()
-            entries = queue.entries()
+            items = queue.entries()
             looked = time.process_time()
-            queue.take(next(one for one in entries if one.status == "WAITING"), "elsewhere:1:0").abandon()
+            queue.take(next(item for item in items if item.status == "WAITING"), "elsewhere:1:0").abandon()
             looks.append(looked - began)
-            takes.append(time.process_time() - looked)
+            began = time.process_time()
+            takes.append(began - looked)
     return {"first_s": looks[0], "look_s": statistics.median(looks[1:]), "take_s": statistics.median(takes)}
 
 
 def measure_queue(path: Path) -> None:
-    """Time claims from a queue in a storage, and keep them."""
+    """Time claims from a queue, and write the rows."""
     cells = ((1_000, 0, 0), (10_000, 0, 0), (9_900, 0, 100), (9_000, 0, 1_000), (100, 9_900, 0))
     rows = []
-    for waiting, ended, running in cells:
-        took = queue_seconds(waiting, ended, running)
-        told = {"waiting": waiting, "ended": ended, "running": running}
-        rows.append(told | {name: f"{value:.4f}" for name, value in took.items()})
-        print(rows[-1], flush=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+    for file in ("queue.journal", "queue.db"):
+        for waiting, ended, running in cells:
+            seconds = queue_seconds(file, waiting, ended, running)
+            row = {"queue": Path(file).suffix[1:], "waiting": waiting, "ended": ended, "running": running}
+            rows.append(row | {name: f"{value:.4f}" for name, value in seconds.items()})
+            print(rows[-1], flush=True)
+    with path.open("w", newline="") as file_:
+        writer = csv.DictWriter(file_, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
 
@@ -309,14 +317,15 @@ def curve_calls(run_s: float) -> int:
 
 def writes() -> None:
     """Calls and rows a second of crews whose runs take so long in the mean."""
-    from skillscale.tracking.queue import _BEATS, PATIENCE_S
+    from skillscale.tracking.queue import HEARTBEAT_TIMEOUT_S, HEARTBEATS_PER_TIMEOUT
 
     for workers, run_s in ((16, 4.9 * 3600), (1_000, 3600.0), (10_000, 3600.0), (10_000, 60.0)):
         calls, runs = CALLS_PER_RUN + curve_calls(run_s), workers / run_s
         print(
-            f"{workers:>6} workers, {run_s:g} s a run: {runs:.3g} runs/s; registry: {calls} calls a run, "
-            f"{runs * calls:.3g}/s, {runs * (ROWS_PER_RUN + CURVE_ROWS):,.0f} rows/s; storage: "
-            f"{runs * QUEUE_CALLS_PER_RUN:.3g}/s and {workers * _BEATS / PATIENCE_S:,.0f} heartbeats/s"
+            f"{workers:>6} workers, {run_s:g} s a run: {runs:.3g} runs/s; tracking store: {calls} calls a run, "
+            f"{runs * calls:.3g}/s, {runs * (ROWS_PER_RUN + CURVE_ROWS):,.0f} rows/s; queue: "
+            f"{runs * QUEUE_CALLS_PER_RUN:.3g}/s and "
+            f"{workers * HEARTBEATS_PER_TIMEOUT / HEARTBEAT_TIMEOUT_S:,.0f} heartbeats/s"
         )
 
 

@@ -153,8 +153,8 @@ def summary(frame: pd.DataFrame) -> str:
     frame = frame.astype({name: float for name in frame if name.split("_")[-1] in ("value", "lo", "hi")})
     frame["half"] = (frame["hi"] - frame["lo"]) / 2
     lines = [
-        "| C | quantity | arm | half width, by seed | mean | widest | RMS distance to reference | RMS distance to pooled "
-        "| overlap with reference |",
+        "| C | quantity | arm | half width, by seed | mean | widest | RMS distance to reference | "
+        "RMS distance to pooled | overlap with reference |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for (C, quantity, arm), cell in frame.groupby(["C", "quantity", "arm"]):

@@ -1,7 +1,7 @@
-"""Simulated studies: a truth for each skill, a grid of runs, and noise of the kinds that real runs share.
+"""Simulated studies: a truth for each skill, a grid of runs, and the kinds of noise that real runs share.
 
-Used by the tests, the benchmarks and the report's demo. The default scale is that of the main study: optima near 6e4
-parameters, 2 to 4 nats per token, noise below 1 %.
+Tests and benchmarks use them. The default scale is that of the main study: optima near 6e4 parameters, 2 to 4 nats per
+token, noise below 1 %.
 """
 
 import math
@@ -49,30 +49,30 @@ class PlantedLaw:
         k: float = 1.0,
         g: float = 0.0,
     ) -> "PlantedLaw":
-        """The truth whose optimum at budget C is N, where the loss is L and ``reducible`` the share above E."""
+        """Return the truth with optimum N at budget C, loss L there, and ``reducible`` the share of L above E."""
         total = (reducible * L) ** (1 / k)
         A, B = (beta / (alpha + beta) * total) ** k, (alpha / (alpha + beta) * total) ** k
         return cls(E=(1 - reducible) * L, A=A, B=B, alpha=alpha, beta=beta, N0=N, D0=C / (6 * N), k=k, g=g)
 
     def loss(self, N: npt.ArrayLike, D: npt.ArrayLike) -> Array:
-        """L in nats per token."""
+        """Return L in nats per token."""
         x, y = np.log(np.asarray(N, dtype=float) / self.N0), np.log(np.asarray(D, dtype=float) / self.D0)
         u, v = math.log(self.A) - self.alpha * x, math.log(self.B) - self.beta * np.exp(self.g * x) * y
         return np.asarray(self.E + (np.exp(u / self.k) + np.exp(v / self.k)) ** self.k)
 
     def optimum(self, C: float) -> float:
-        """N*(C), by search within a factor 10^4 of N0."""
+        """Return N*(C) by search within a factor 10^4 of N0."""
         ln_N0 = math.log(self.N0)
-        found = minimize_scalar(
+        result = minimize_scalar(
             lambda ln_N: float(self.loss(math.exp(ln_N), C / (6 * math.exp(ln_N)))),
             bounds=(ln_N0 - 9.2, ln_N0 + 9.2), method="bounded", options={"xatol": 1e-9},
         )  # fmt: skip
-        return math.exp(found.x)
+        return math.exp(result.x)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """At each budget ``sizes`` over +-``span`` about ``coefficient`` C^``exponent``, each ``seeds`` times."""
+    """A grid: ``sizes`` at each budget over +-``span`` about ``coefficient`` C^``exponent``, each ``seeds`` times."""
 
     budgets: tuple[float, ...] = (5e10, 1.6e11, 5e11)
     sizes: int = 7
@@ -84,11 +84,11 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseModel:
-    """Errors of ln L.
+    """The errors of ln L.
 
-    ``run``: sd of a run, of whose variance ``shared`` is common to all skills; ``seed_level`` and ``seed_tilt``: sd of
-    what a seed's token stream adds to all sizes, and per unit of ln(N / centre), common to all skills and budgets;
-    ``small``: the run sd grows as (N / centre)^-small.
+    ``run``: sd of a run. ``shared``: share of its variance that is common to all skills. ``seed_level`` and
+    ``seed_tilt``: sd of the effect of a seed's token stream, on all sizes and per unit of ln(N / centre), common to all
+    skills and budgets. ``small``: the run sd grows as (N / centre)^-small.
     """
 
     run: float = 0.004
@@ -99,10 +99,10 @@ class NoiseModel:
 
 
 def simulate_study(
-    truths: Mapping[str, PlantedLaw], rng: np.random.Generator, *, grid: Grid | None = None, noise: NoiseModel | None = None,
-    mix: str = "all=1",
+    truths: Mapping[str, PlantedLaw], rng: np.random.Generator, *, grid: Grid | None = None,
+    noise: NoiseModel | None = None, mix: str = "all=1",
 ) -> pd.DataFrame:  # fmt: skip
-    """Runs of a study, one row each: run_id, C, N, D, mix, seed, and a loss column a truth."""
+    """Return the runs of a study as rows: run_id, C, N, D, mix, seed, and a loss column for each truth."""
     grid, noise = grid or Grid(), noise or NoiseModel()
     rows: list[dict[str, object]] = []
     size_step = np.linspace(-math.log(grid.span), math.log(grid.span), grid.sizes)
@@ -114,13 +114,12 @@ def simulate_study(
                 N = float(round(centre * math.exp(x)))
                 common = noise.seed_level * level + noise.seed_tilt * tilt * x
                 sd = noise.run * math.exp(-noise.small * x)
-                own = rng.normal(size=len(truths)) * math.sqrt(1 - noise.shared) + rng.normal() * math.sqrt(
-                    noise.shared
-                )
+                errors = rng.normal(size=len(truths)) * math.sqrt(1 - noise.shared)
+                errors = errors + rng.normal() * math.sqrt(noise.shared)
                 D = C / (6 * N)
                 losses = {
                     skill: float(truth.loss(N, D)) * math.exp(common + sd * error)
-                    for (skill, truth), error in zip(truths.items(), own, strict=True)
+                    for (skill, truth), error in zip(truths.items(), errors, strict=True)
                 }
                 rows.append(
                     {"run_id": f"run-{len(rows):03d}", "C": C, "N": N, "D": D, "mix": mix, "seed": seed} | losses
@@ -131,13 +130,13 @@ def simulate_study(
 def random_planted_law(
     rng: np.random.Generator, *, kind: str = "chinchilla", C: float = 1.6e11, off_centre: float = 1.6
 ) -> PlantedLaw:
-    """A truth at the scale of the main study.
+    """Draw a truth at the scale of the main study.
 
     Args:
-        rng: the source of chance.
-        kind: ``chinchilla`` (k = 1, g = 0) or ``drifting`` (k from .5 to 1, g from -.05 to .05).
-        C: the budget at which the optimum is placed.
-        off_centre: the optimum lies within this factor of the default grid's centre (about 4e4 at the middle budget).
+        rng: random numbers.
+        kind: ``chinchilla`` (k = 1, g = 0) or ``drifting`` (k from 0.5 to 1, g from -0.05 to 0.05).
+        C: budget of the optimum.
+        off_centre: largest factor between the optimum and the centre of the default grid (about 4e4 at this budget).
     """
     drifting = kind == "drifting"
     return PlantedLaw.at_optimum(
@@ -153,7 +152,7 @@ def random_planted_law(
 
 
 def demo_study(seed: int = 0, *, noise: NoiseModel | None = None) -> tuple[pd.DataFrame, dict[str, PlantedLaw]]:
-    """A study with a capacity-hungry, a data-hungry and an average skill, its ``aggregate``, and the truths."""
+    """Return a study with a capacity-hungry, a data-hungry and an average skill and their aggregate, and the truths."""
     at = {"C": 1.6e11, "reducible": 0.5}
     truths = {
         "knowledge": PlantedLaw.at_optimum(N=5.6e4, L=3.6, alpha=0.42, beta=0.36, **at),
@@ -164,12 +163,12 @@ def demo_study(seed: int = 0, *, noise: NoiseModel | None = None) -> tuple[pd.Da
     return simulate_study(truths, np.random.default_rng(seed), noise=noise), truths
 
 
-CENTRE_C = 1.6e11  # of the designs below, where 4e4 parameters see 6.7e5 tokens
+CENTRE_C = 1.6e11  # middle budget of the designs below: 4e4 parameters with 6.7e5 tokens
 NAMES = ("code", "prose", "wiki")
 
 
 class NoiseDraws(StrEnum):
-    """Kinds of noise of simulated runs."""
+    """The kind of noise of simulated runs."""
 
     EVEN = "even"
     UNEVEN = "uneven"
@@ -177,46 +176,46 @@ class NoiseDraws(StrEnum):
     OUTLIERS = "outliers"
 
     def draw(self, points: RunData, rng: np.random.Generator, x: Array) -> Array:
-        """Errors of ln L, (n,), of runs at x = ln N about the design's centre; .005 on the whole.
+        """Draw errors of ln L, (n,), of runs at x = ln N about the design's centre, with sd 0.005 overall.
 
-        ``uneven``: three times as large at the smallest N as at the largest; ``clustered``: .004 for all checkpoints of
-        a run and .0015 for each; ``outliers``: 2 % of the runs lie .05 higher.
+        ``uneven``: three times as large at the smallest N as at the largest. ``clustered``: 0.004 for all checkpoints
+        of a run and 0.0015 for each. ``outliers``: 2 % of the runs are 0.05 higher.
         """
         return np.asarray(self.draw_skills(points, rng, x, skills=1)[0])
 
     def draw_skills(self, points: RunData, rng: np.random.Generator, x: Array, *, skills: int) -> Array:
-        """Errors (skills, n) of the same runs in several skills: half their variance is the run's, alike in all.
+        """Draw errors (skills, n) of the same runs in several skills; half their variance is common to all skills.
 
-        An outlier is one in every skill: the run went wrong.
+        An outlier is one in every skill, as a bad run is.
         """
         error = 0.005 * _shared_in_part(rng, skills, len(x))
         match self:
             case NoiseDraws.UNEVEN:
                 return np.asarray(error * 3 ** (-x / _SPAN))
             case NoiseDraws.CLUSTERED:
-                of_run = 0.004 * _shared_in_part(rng, skills, points.n_clusters)
-                return np.asarray(0.3 * error + of_run[:, np.asarray(points.clusters)])
+                run_error = 0.004 * _shared_in_part(rng, skills, points.n_clusters)
+                return np.asarray(0.3 * error + run_error[:, np.asarray(points.clusters)])
             case NoiseDraws.OUTLIERS:
                 return np.asarray(error + 0.05 * (rng.random(len(x)) < 0.02))
         return error
 
 
-_SPAN = 2 * math.log(32)  # of ln N in the designs below
+_SPAN = 2 * math.log(32)  # range of ln N in the designs below
 
 
 def _shared_in_part(rng: np.random.Generator, skills: int, n: int) -> Array:
-    """Standard normals (skills, n); those of one column correlate by .5."""
-    own = rng.normal(size=(skills, n))
-    return own if skills == 1 else (own + rng.normal(size=n)) / math.sqrt(2)
+    """Draw standard normals (skills, n) with correlation 0.5 between skills."""
+    separate = rng.normal(size=(skills, n))
+    return separate if skills == 1 else (separate + rng.normal(size=n)) / math.sqrt(2)
 
 
 def design_points(rng: np.random.Generator, *, mixed: bool = False, checkpoints: int = 1) -> RunData:
-    """Runs at five budgets, 256-fold in all, sizes over +-8x about their optima; the losses are still 1.
+    """Return runs at five budgets over a factor of 256, with sizes over +-8x about their optima; losses are 1.
 
     Args:
-        rng: of the mixes.
-        mixed: whether the runs differ in their mix of three categories; then there are twice as many.
-        checkpoints: of each run, the last at its budget; runs are fewer where they have several.
+        rng: random numbers for the mixes.
+        mixed: whether the runs differ in their mix of three categories. Then they are twice as many.
+        checkpoints: checkpoints of each run, the last at its budget. With several there are fewer runs.
     """
     sizes = (9 if checkpoints == 1 else 6) * (1 + mixed)
     C = np.repeat(CENTRE_C * 4.0 ** np.arange(-2, 3), sizes)
@@ -230,10 +229,10 @@ def design_points(rng: np.random.Generator, *, mixed: bool = False, checkpoints:
 
 
 def random_parameters(law: Law, rng: np.random.Generator, *, edge: bool = False) -> Array:
-    """Log-parameters (p,) of a truth with its optimum near the centre of the design.
+    """Draw log-parameters (p,) of a truth with its optimum near the centre of the design.
 
-    What has a weak prior is drawn from it (within two sd, and narrower where a law would be none of a language model);
-    ``edge``: k and g lie two sd from the prior's mean.
+    Parameters with a weak prior are drawn from it, within two sd, and closer where the law would fit no language model.
+    ``edge``: k and g are two sd from the prior's mean.
     """
     m = len(law.categories)
     total, reducible = rng.uniform(2, 4), rng.uniform(0.35, 0.65)
@@ -266,14 +265,14 @@ def random_parameters(law: Law, rng: np.random.Generator, *, edge: bool = False)
 
 
 def _weak(law: Law, place: int, rng: np.random.Generator, *, edge: bool) -> float:
-    """A log-parameter from its prior."""
+    """Draw a log-parameter from its prior."""
     prior = law.priors[place]
     z = 2 * rng.choice([-1.0, 1.0]) if edge else float(np.clip(rng.normal(), -2, 2))
     return prior.mean + prior.sd * z
 
 
 def _farseer(law: Law, base: list[float], rng: np.random.Generator) -> Array:
-    """A floor that falls as E + A N^-alpha does at the centre, and a data term that hardly moves with N there."""
+    """Draw a floor that falls like E + A N^-alpha at the centre, and a data term that hardly depends on N there."""
     log_E, log_A, log_B, alpha, beta = base
     floor, share = np.logaddexp(log_E, log_A), 1 / (1 + math.exp(log_E - log_A))
     tilt, bend = rng.normal(scale=0.05), rng.normal(-0.1, 0.15)
@@ -285,10 +284,10 @@ def _farseer(law: Law, base: list[float], rng: np.random.Generator) -> Array:
 
 
 def _competing(base: list[float], rng: np.random.Generator, m: int) -> Array:
-    """Categories that differ in ln of floor and terms by a third or so, and in the exponents by .1."""
+    """Draw categories that differ by about 0.3 in ln of floor and terms, and by 0.1 in the exponents."""
     log_E, log_c, log_A, b, a = base
     e, c, A = (level + rng.uniform(-0.3, 0.3, m) for level in (log_E, log_c, log_A))
-    steep = [np.log(one + rng.uniform(-0.08, 0.08, m)) for one in (b, a)]
+    steep = [np.log(exponent + rng.uniform(-0.08, 0.08, m)) for exponent in (b, a)]
     return np.concatenate([e, c, steep[0], A, steep[1]])
 
 
@@ -296,8 +295,8 @@ def _competing(base: list[float], rng: np.random.Generator, m: int) -> Array:
 class SimulatedSkill:
     """A simulated study of one skill under one law.
 
-    ``q``: the truth's log-parameters, for ``law``, which is bound to the runs' centre. ``far``: 10 times the largest
-    budget, where ``log_optimum`` is the true ln N*; ``new_error``: of ln L of one more run there.
+    ``q``: log-parameters of the truth, for ``law``, which is bound to the centre of the runs. ``far``: 10 times the
+    largest budget. ``log_optimum``: true ln N* there. ``new_error``: error of ln L of another run there.
     """
 
     law: Law
@@ -309,19 +308,19 @@ class SimulatedSkill:
 
     @property
     def mix(self) -> Array | None:
-        """The runs' mean mix, where the law asks for one."""
+        """Mean mix of the runs, None where the law needs none."""
         return None if self.points.h is None else self.points.h.mean(0)
 
 
 def plant(law: Law, errors: NoiseDraws, rng: np.random.Generator, *, edge: bool = False) -> SimulatedSkill:
-    """A random truth of the law, and runs with errors of that kind; the optimum is within 20-fold of the centre's."""
+    """Draw a truth of the law, and runs with errors of a kind; its optimum is within a factor 20 of the centre's."""
     return _plant(law, errors, rng, names=NAMES[:1], edge=edge)[NAMES[0]]
 
 
 def plant_skills(law: Law, errors: NoiseDraws, rng: np.random.Generator) -> dict[str, SimulatedSkill]:
-    """The same for a law of all skills at once: a study of every category as a skill, with one truth and the same runs.
+    """Draw the same for a law of all skills at once: each category is a skill, with one truth and the same runs.
 
-    Half the variance of a run's error is alike in all skills.
+    Half the variance of a run's error is common to all skills.
     """
     return _plant(law, errors, rng, names=NAMES)
 
@@ -336,17 +335,18 @@ def _plant(
     budgets = CENTRE_C * np.array([1 / 16, 160])
     while True:
         q = random_parameters(laws[0], rng, edge=edge)
-        log_N = np.array([one.log_optimum(one.theta(q[None]), budgets, mix)[0] for one in laws])
+        log_N = np.array([law.log_optimum(law.theta(q[None]), budgets, mix)[0] for law in laws])
         if np.all(np.abs(log_N - np.log(0.1 * np.sqrt(budgets))) < 3):
             break
     middle = math.log(0.1 * math.sqrt(CENTRE_C))
     noise = errors.draw_skills(design, rng, np.log(design.N) - middle, skills=len(names))
-    found = {}
-    for name, own, error, (_, far) in zip(names, laws, noise, log_N, strict=True):
-        L = np.exp(own.log_loss(q[None], design.covariates(own))[0] + error)
-        one = RunData(N=np.exp([far]), D=np.ones(1), L=np.ones(1))
-        new = float(errors.draw(one, rng, np.array([far - middle]))[0])
-        found[name] = SimulatedSkill(
-            law=own, q=q, points=replace(design, L=L), far=budgets[1], log_optimum=float(far), new_error=new
-        )
-    return found
+    studies = {}
+    for name, skill_law, error, (_, far) in zip(names, laws, noise, log_N, strict=True):
+        L = np.exp(skill_law.log_loss(q[None], design.covariates(skill_law))[0] + error)
+        point = RunData(N=np.exp([far]), D=np.ones(1), L=np.ones(1))
+        new_error = float(errors.draw(point, rng, np.array([far - middle]))[0])
+        studies[name] = SimulatedSkill(
+            law=skill_law, q=q, points=replace(design, L=L), far=budgets[1], log_optimum=float(far),
+            new_error=new_error,
+        )  # fmt: skip
+    return studies

@@ -86,12 +86,12 @@ def planted_errors(study):
 
 @pytest.mark.parametrize("errors", NoiseDraws)
 def test_a_study_of_a_joint_law_has_its_losses_and_optimum_in_every_skill(errors):
-    found = plant_skills(LAWS["capacity_competition"], errors, np.random.default_rng(0))
-    assert list(found) == ["code", "prose", "wiki"]
-    for skill, study in found.items():
+    studies = plant_skills(LAWS["capacity_competition"], errors, np.random.default_rng(0))
+    assert list(studies) == ["code", "prose", "wiki"]
+    for skill, study in studies.items():
         assert study.law.skill_category == skill
-        np.testing.assert_array_equal(study.q, found["code"].q)
-        np.testing.assert_array_equal(study.points.labels, found["code"].points.labels)
+        np.testing.assert_array_equal(study.q, studies["code"].q)
+        np.testing.assert_array_equal(study.points.labels, studies["code"].points.labels)
         assert len(study.points) == (180 if errors is NoiseDraws.CLUSTERED else 90)
         assert np.median(np.abs(planted_errors(study))) == pytest.approx(0.674 * 0.005, rel=0.45)
         sizes = np.exp(study.log_optimum + np.array([-0.02, 0.0, 0.02]))

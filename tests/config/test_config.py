@@ -78,10 +78,6 @@ def test_mixes_are_made_by_multiplying_one_category_and_dividing_by_the_sum():
         _ = config.load(overrides={"study.mix_multipliers": "{poetry: [2]}"})
 
 
-def test_settings_that_came_later_leave_the_name_of_what_is_measured():
-    assert config.load().hash == "b6f29550c0c0ddcb"
-
-
 def test_a_folder_of_ones_own_comes_before_the_shipped_one(tmp_path, monkeypatch):
     (tmp_path / "study").mkdir()
     shipped = config.conf_folder()

@@ -1,4 +1,4 @@
-"""The Optuna sampler: Optuna's own suites, and what is ours: seeds, pending runs, unknown spaces, limits, mixes."""
+"""The Optuna sampler: Optuna's suites, then seeds, pending runs, other search spaces, limits and mixes."""
 
 import json
 import math
@@ -26,7 +26,7 @@ MIXED = {**SPACE, "mix_0": FloatDistribution(0, 1), "mix_1": FloatDistribution(0
 
 
 class Suites(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
-    """Optuna's demands on every sampler of one objective."""
+    """Optuna's requirements of every sampler of one objective."""
 
 
 class TestUnknownSpaces(Suites):
@@ -36,7 +36,7 @@ class TestUnknownSpaces(Suites):
 
 
 class TestSpacesTakenForRuns(Suites):
-    """The suites' parameters by their names: the design itself proposes where they allow a run."""
+    """The suites' parameters as N and D: the design proposes runs where they allow it."""
 
     @pytest.fixture
     def sampler(self):
@@ -48,8 +48,8 @@ def loss(log_n, log_d, share=1.0):
 
 
 def run(trial, space=SPACE):
-    """An objective of two skills on whatever is asked."""
-    values = {name: trial.suggest_float(name, one.low, one.high) for name, one in space.items()}
+    """Return the loss of the first of two skills at the suggested run."""
+    values = {name: trial.suggest_float(name, axis.low, axis.high) for name, axis in space.items()}
     trial.set_user_attr("loss/code", loss(values["log_n_params"], values["log_n_tokens"]))
     trial.set_user_attr("loss/prose", loss(values["log_n_params"] + 0.5, values["log_n_tokens"]))
     trial.set_user_attr("sem/code", 0.01)
@@ -76,11 +76,11 @@ def test_the_same_seed_gives_the_same_runs_and_another_one_others():
     assert runs_of(studied(6)) != runs_of(studied(6, seed=1))
 
 
-def test_a_sampler_that_is_made_anew_goes_on_as_the_old_one_would():
-    whole, begun = studied(6), studied(3)
-    begun.sampler = SkillLawSampler(seed=0, search_space=SPACE)
-    begun.optimize(run, n_trials=3)
-    assert runs_of(begun) == runs_of(whole)
+def test_a_new_sampler_continues_as_the_old_one_would():
+    whole, resumed = studied(6), studied(3)
+    resumed.sampler = SkillLawSampler(seed=0, search_space=SPACE)
+    resumed.optimize(run, n_trials=3)
+    assert runs_of(resumed) == runs_of(whole)
 
 
 def test_running_trials_count_and_no_two_are_alike():
@@ -93,7 +93,7 @@ def test_trials_that_began_before_and_still_ask_are_left_their_proposals():
     """Two processes that create their trials before either has asked."""
     study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE))
     numbers = [study._storage.create_new_trial(study._study_id) for _ in range(3)]
-    frozen = [study._storage.get_trial(one) for one in numbers]
+    frozen = [study._storage.get_trial(number) for number in numbers]
     late, early = (study.sampler.sample_relative(study, frozen[at], SPACE) for at in (2, 0))
     alone = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE))
     in_turn = [alone.ask(SPACE).params for _ in range(3)]
@@ -116,7 +116,7 @@ def test_a_failed_trial_is_not_proposed_again():
     ],
     ids="-".join,
 )
-def test_any_two_quantities_tell_a_run(space):
+def test_any_two_quantities_set_a_run(space):
     study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=space))
     for _ in range(4):
         trial = study.ask(space)
@@ -139,7 +139,7 @@ def test_limits_hold_from_the_first_trial():
     limits = DesignSpace(flops=(1e15, 1e18), ratio=(5, 100))
     study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE, space=limits))
     study.optimize(run, n_trials=12)
-    for n, d in (map(math.exp, one) for one in runs_of(study)):
+    for n, d in (map(math.exp, run) for run in runs_of(study)):
         assert 1e15 * 0.999 <= 6 * n * d <= 1e18 * 1.001
         assert 5 * 0.999 <= d / n <= 100 * 1.001
 
@@ -201,29 +201,30 @@ def test_several_workers_spend_no_more_than_the_budget_and_double_no_point(worke
     study = optuna.create_study(sampler=sampler)
     ended = False
     while not ended:
-        asked = [study.ask(SPACE) for _ in range(workers)]
-        for trial in asked:
+        trials = [study.ask(SPACE) for _ in range(workers)]
+        for trial in trials:
             ended |= study.trials[trial.number].system_attrs[PROPOSAL]["ending"] is not None
             if not ended:
                 study.tell(trial, run(trial, SPACE))
-    kept = [n * d * 6 for n, d in (map(math.exp, one) for one in runs_of(study))]
+    kept = [n * d * 6 for n, d in (map(math.exp, values) for values in runs_of(study))]
     paid = [flops for flops, trial in zip(kept, study.trials, strict=True) if trial.state is TrialState.COMPLETE]
     assert 0.4 * largest < sum(paid) + len(paid) * 0.01 * largest <= 0.5 * largest * (1 + 1e-6)
-    made = [one for one, trial in zip(runs_of(study), study.trials, strict=True) if trial.state is TrialState.COMPLETE]
+    pairs = zip(runs_of(study), study.trials, strict=True)
+    made = [values for values, trial in pairs if trial.state is TrialState.COMPLETE]
     assert len(set(made)) == len(made)
 
 
-def test_two_that_settle_on_one_run_at_the_same_time_go_different_ways(monkeypatch):
+def test_two_trials_that_choose_at_the_same_time_choose_different_runs(monkeypatch):
     study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE))
     numbers = [study._storage.create_new_trial(study._study_id) for _ in range(2)]
-    first, second = (study._storage.get_trial(one) for one in numbers)
-    settled = study.sampler.sample_relative(study, first, SPACE)
-    read, stale = SkillLawSampler._read, iter([([], 0)])  # as it was before the first had settled
+    first, second = (study._storage.get_trial(number) for number in numbers)
+    chosen = study.sampler.sample_relative(study, first, SPACE)
+    read, stale = SkillLawSampler._read, iter([([], 0)])  # as it was before the first trial chose its run
     monkeypatch.setattr(SkillLawSampler, "_read", lambda *given: next(stale, None) or read(*given))
-    assert study.sampler.sample_relative(study, second, SPACE) != settled
+    assert study.sampler.sample_relative(study, second, SPACE) != chosen
 
 
-def test_a_trial_whose_process_died_before_it_settled_is_not_waited_for():
+def test_a_trial_of_a_dead_process_without_a_run_does_not_count():
     study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE))
     dead, mine = (study._storage.get_trial(study._storage.create_new_trial(study._study_id)) for _ in range(2))
     alone = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE)).ask(SPACE).params
@@ -236,16 +237,16 @@ def test_a_trial_whose_process_died_before_it_settled_is_not_waited_for():
     assert again.sampler.sample_relative(again, late, SPACE) == alone
 
 
-def test_a_running_trial_whose_run_is_known_is_not_waited_for():
-    """One that was queued by hand: the sampler has proposed nothing for it."""
+def test_a_running_trial_with_all_parameters_is_not_asking():
+    """A trial that was queued by hand has no proposal."""
     study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE))
-    study.enqueue_trial({name: one.low for name, one in SPACE.items()})
+    study.enqueue_trial({name: axis.low for name, axis in SPACE.items()})
     run(study.ask(SPACE))
     alone = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE)).ask(SPACE).params
     assert study.ask(SPACE).params == alone
 
 
-def test_an_objective_is_told_that_its_trial_is_beyond_the_budget():
+def test_an_objective_can_see_that_its_trial_is_beyond_the_budget():
     def objective(trial):
         loss = run(trial)
         if is_beyond(trial):
@@ -258,14 +259,14 @@ def test_an_objective_is_told_that_its_trial_is_beyond_the_budget():
     assert study.trials[-1].state is TrialState.PRUNED
 
 
-def test_where_all_has_been_run_it_says_so_and_stays_within_the_limits():
+def test_an_exhausted_space_is_reported_and_proposals_stay_within_the_limits():
     limits = DesignSpace(flops=(1e17, 1e17), n_params=(1e6, 1e9), sizes=(2e7, 5e7, 1e8), replicates=1)
     study = optuna.create_study(sampler=SkillLawSampler(seed=0, search_space=SPACE, space=limits, budget=1e21))
     for _ in range(6):
         study.tell(trial := study.ask(SPACE), run(trial, SPACE))
-    told = [trial.system_attrs[PROPOSAL]["ending"] for trial in study.trials]
-    assert told == [None] * 3 + ["exhausted"] * 3
-    assert all(6 * math.exp(sum(one)) == pytest.approx(1e17) for one in runs_of(study))
+    endings = [trial.system_attrs[PROPOSAL]["ending"] for trial in study.trials]
+    assert endings == [None] * 3 + ["exhausted"] * 3
+    assert all(6 * math.exp(sum(values)) == pytest.approx(1e17) for values in runs_of(study))
 
 
 def test_widths_are_drawn_against_the_flops_of_finished_trials(dashboard):

@@ -68,7 +68,7 @@ def filter_mix(table: RunTable, name: str) -> RunTable:
     if table.categories:
         raise InputError(
             f"--mix names one of several mixes without shares, but this table has shares of "
-            f"{join_first(table.categories)}. Give --mixes with shares, as in a=0.5,b=0.5; a=1, in place of {name!r}."
+            f"{join_first(table.categories)}. Give --mixes with shares, as in a=0.5,b=0.5, in place of {name!r}."
         )
     names = sorted(set(table.runs["mix"]))
     if name not in names:
