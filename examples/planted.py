@@ -50,7 +50,7 @@ def table(seed: int = 0) -> pd.DataFrame:
 
 
 def loss(skill: str, N: float, D: float, share: float) -> float:
-    """The planted law."""
+    """Return the loss by the planted law."""
     E, A, B, alpha, beta, c = SKILLS[skill]
     return float((E + A * (N / 3e8) ** -alpha + B * (D / 1e10) ** -beta) * (3 * share) ** -c)
 

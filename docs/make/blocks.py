@@ -181,7 +181,7 @@ def _skip(block: Block) -> None:
 
 
 def _run(block: Block, space: dict[str, Any], main: Path | None) -> str:
-    """What a block prints, standard error included; into a file, for workers are processes that print too."""
+    """Return what a block prints, with standard error. A file takes it, as workers are processes that print too."""
     with tempfile.TemporaryFile("w+", encoding="utf-8") as printed:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             if block.language == "python":
@@ -246,7 +246,7 @@ def differences(output: Output) -> list[str]:
 
 
 def _normal(line: str) -> str:
-    """A line without what differs from run to run: ids, durations, trailing space."""
+    """Return a line without what differs from run to run: ids, durations, trailing space."""
     line = re.sub(r"\b[0-9a-f]{32}\b", "ID", line)
     return re.sub(r"\b\d+(\.\d+)? (ms|s|min|h)\b", "TIME", line).rstrip()
 
@@ -283,7 +283,7 @@ def rewritten(page: str, outputs: Sequence[Output]) -> str:
 
 
 def _elided(output: Output) -> str:
-    """The printed lines, cut as the page cuts them: head and tail by their length, parts between by their words."""
+    """Return the printed lines, cut as the page cuts them: head and tail by length, parts between by their words."""
     lines = [line.rstrip() for line in output.printed.strip("\n").splitlines()]
     head, *parts = [part.strip("\n").splitlines() for part in re.split(r"(?m)^\[\.\.\.\]$", output.shown.text)]
     if not parts:

@@ -126,7 +126,7 @@ def markdown(path: Path, kind: str) -> list[Passage]:
 
 
 def _blocks(text: str) -> Iterator[tuple[int, str]]:
-    """The blocks of a Markdown text with their first lines; fenced code is skipped."""
+    """Return the blocks of a Markdown text with their first lines; fenced code is skipped."""
     block: list[str] = []
     start, fence = 1, ""
     for number, line in enumerate([*text.splitlines(), ""], 1):
@@ -180,7 +180,7 @@ def _has_docstring(node: ast.AST) -> bool:
 
 
 def _spoken(tree: ast.AST) -> dict[int, str]:
-    """The texts that are part of an error, of a call that prints, or of a help, by the id of their node."""
+    """Return the texts that are part of an error, of a call that prints, or of a help, by the id of their node."""
     kinds: dict[int, str] = {}
     for node in ast.walk(tree):
         inside: list[ast.AST] = []
@@ -197,7 +197,7 @@ def _spoken(tree: ast.AST) -> dict[int, str]:
 
 
 def _texts(tree: ast.AST, docstrings: dict[int, ast.AST]) -> Iterator[tuple[ast.expr, int]]:
-    """The longest texts: strings, f-strings and their sums."""
+    """Return the longest texts: strings, f-strings and their sums."""
     waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()
@@ -215,7 +215,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def _words_of(node: ast.AST) -> str:
-    """A text with X in place of values, and 1% in place of values that Python writes as per cent without a space."""
+    """Return a text with X in place of values, and 1% for values that Python writes as per cent without a space."""
     if isinstance(node, ast.BinOp):
         return _words_of(node.left) + _words_of(node.right)
     if isinstance(node, ast.JoinedStr):

@@ -136,12 +136,12 @@ def _parameters(command: Command) -> Iterator[str]:
 
 
 def _shipped(noun: str) -> Path:
-    """The file whose values are shown as shipped."""
+    """Return the file whose values are shown as shipped."""
     return config.conf_file(noun, {"study": "main", "data": "embedded", "skills": "embedded"}.get(noun, ""))
 
 
 def _of_class(kind: type, place: str, file: Path | None = None) -> Iterator[str]:
-    """A table of a class's keys, and of the classes that it holds."""
+    """Return a table of a class's keys, and of the classes that it holds."""
     texts = key_texts(kind)
     above = comments(file.read_text(encoding="utf-8")) if file else {}
     values: Mapping[str, Any] = config.read_yaml(file) if file else {}
@@ -166,7 +166,7 @@ def _of_class(kind: type, place: str, file: Path | None = None) -> Iterator[str]
 
 
 def _value(field: "dataclasses.Field[Any]", values: Mapping[str, Any], held: list[Any]) -> str:
-    """The value in the shipped file, or the default of a key that a file may leave out."""
+    """Return the value in the shipped file, or the default of a key that a file may leave out."""
     if held:
         return "below"
     if field.name in values:
@@ -184,7 +184,7 @@ def _has_factory(field: "dataclasses.Field[Any]") -> bool:
 
 
 def _plain(value: Any) -> str:
-    """A value as YAML would have it on one line."""
+    """Return a value as YAML would have it on one line."""
     if value in ("", None, [], {}, ()):
         return "none"
     if isinstance(value, float) and not 1e-4 <= abs(value) < 1e6:
@@ -203,7 +203,7 @@ def _parts(hint: Any) -> Iterator[Any]:
 
 
 def _kind(hint: Any) -> str:
-    """A type in words, with its limits."""
+    """Return a type in words, with its limits."""
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
         limits = [_limit(bound) for mark in inside[1:] for bound in getattr(mark, "metadata", [])]
@@ -229,7 +229,7 @@ def _limit(bound: Any) -> str:
 
 
 def _files(noun: str) -> Iterator[str]:
-    """The shipped files of a noun, as they are."""
+    """Return the shipped files of a noun, as they are."""
     folder = config.conf_folder()
     for path in [folder / f"{noun}.yaml", *sorted((folder / noun).glob("*.yaml"))]:
         if path.is_file():

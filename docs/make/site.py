@@ -50,7 +50,7 @@ def _outside(markdown: str, page: str) -> set[Path]:
 
 
 def _target(link: str, page: str) -> Path | None:
-    """The file of the repository that a link of a page leads to; None where it stays in docs/."""
+    """Return the file of the repository that a link of a page leads to; None where it stays in docs/."""
     target = Path(os.path.normpath(ROOT / "docs" / Path(page).parent / link))
     if target.is_relative_to(ROOT / "docs"):
         return None
@@ -84,7 +84,7 @@ def _add(files: Files, config: MkDocsConfig, target: Path) -> None:
 
 
 def _neighbour(name: str) -> Any:
-    """A module of this folder: hooks are loaded by path and cannot import their neighbours."""
+    """Return a module of this folder: hooks are loaded by path and cannot import their neighbours."""
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None

@@ -63,7 +63,8 @@ def trained(tmp_path_factory):
     while (writer := study.claim()) is not None:
         with writer:
             N, D, share = writer.point.n_params, writer.point.n_tokens, writer.point.mix.shares
-            writer.begin(size=ModelSize(n_params=N, n_params_nonembed=N - 2_048, n_params_embed=2_048, depth=1, width=16,
+            writer.begin(size=ModelSize(n_params=N, n_params_nonembed=N - 2_048, n_params_embed=2_048, depth=1,
+                                   width=16,
                                    n_heads=1, vocab_size=512, context=256))  # fmt: skip
             if N == 9_999:
                 writer.fail("DivergedError: loss is nan")
@@ -203,7 +204,7 @@ def test_a_name_that_csv_would_take_for_a_number_is_refused_and_parquet_keeps_it
 def test_nothing_is_written_over(store, capsys):
     Path("runs.yaml").write_text("mine")
     assert run("export", *store, "--file", "runs.csv")[0] == 2
-    assert "runs.yaml would be overwritten; give another --file, or --force true" in capsys.readouterr().err
+    assert "runs.yaml would be overwritten. Give another --file, or --force true." in capsys.readouterr().err
     assert Path("runs.yaml").read_text() == "mine"
     assert run("export", *store, "--file", "runs.csv", "--force")[0] == 0
     assert "n_params" in Path("runs.yaml").read_text()
@@ -248,7 +249,7 @@ def test_a_registered_law_goes_out_as_it_was_registered(store):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--from", "law.json", "--file", "runs.csv"), "--from names laws; give a --file that ends in .json or .py"),
+        (("--from", "law.json", "--file", "runs.csv"), "--from names laws. Give a --file that ends in .json or .py"),
         (("--from", "nothing.json", "--file", "law.py"), "--from nothing.json: there is no such file"),
         (("--from", "empty.json", "--file", "law.py"), "empty.json holds laws of schema None"),
     ],

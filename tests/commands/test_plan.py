@@ -62,9 +62,9 @@ def true_optimum(C, weights):
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ([], "plan needs a budget: give --flops C, or --gpu_hours H with --gpu_flops PEAK"),
+        ([], "plan needs a budget. Give --flops C, or --gpu_hours H with --gpu_flops PEAK"),
         (["--flops", "1e20", "--gpu_hours", "8"], "a budget is given twice, by --flops and by --gpu_hours"),
-        (["--gpu_hours", "8"], "lacks --gpu_flops and --mfu; give"),
+        (["--gpu_hours", "8"], "lacks --gpu_flops and --mfu. Give"),
         (["--gpu_flops", "1e15", "--mfu", ".4"], "lacks --gpu_hours"),
         (["--gpu_hours", "8", "--gpu_flops", "1e15", "--mfu", "40"], "--mfu: must be a share above 0 and up to 1"),
         (
@@ -72,8 +72,8 @@ def true_optimum(C, weights):
             "--skill_weights names cod, which t lacks (did you mean code?)",
         ),
         (["--flops", "1e20", "--skill_weights", "code=0"], "--skill_weights sums to 0"),
-        (["--flops", "1e20", "--validation", "wiki=1"], "--validation names wiki, which t lacks; there is code, prose"),
-        (["--flops", "1e20", "--bounds", "web=0:.5"], "--bounds names web, which t lacks; there is none"),
+        (["--flops", "1e20", "--validation", "wiki=1"], "--validation names wiki, which t lacks. There is code, prose"),
+        (["--flops", "1e20", "--bounds", "web=0:.5"], "--bounds names web, which t lacks. There is none"),
         (["--flops", "1e20", "--mix", "web=.5,books=.5"], "sets a mix, but chinchilla does not depend on the mix"),
         (["--flops", "1e20", "--figure", "plan.pdf"], "--figure: must end in .svg or .png"),
         (["--flops", "1e20", "--from", "law.json"], "--from takes laws as they were fitted, so --table has no"),
@@ -189,7 +189,7 @@ def test_of_several_named_mixes_one_has_to_be_named(words, capsys):
     frame.loc[frame["corpus"] == "books", "loss_code"] *= 1.1
     table = words(frame, mix="corpus")
     code, _ = run(*table, *LAW, "--flops", "1e20")
-    assert (code, "each has laws of its own; give --mix, one of books, web" in capsys.readouterr().err) == (2, True)
+    assert (code, "each has laws of its own. Give --mix, one of books, web" in capsys.readouterr().err) == (2, True)
     books, web = (told(*table, *LAW, "--flops", "1e20", "--mix", mix)["plans"][0] for mix in ("books", "web"))
     assert any("names without shares, and each has laws of its own" in said for said in web["not_told"])
     assert books["losses"]["code"]["loss"] == pytest.approx(1.1 * web["losses"]["code"]["loss"], rel=1e-3)
@@ -266,7 +266,7 @@ def store(tmp_path_factory):
 @pytest.mark.parametrize(
     ("address", "code", "says"),
     [
-        ("nowhere.json", 2, "there is no such file; registered laws are named models:/NAME@champion"),
+        ("nowhere.json", 2, "there is no such file. Registered laws are named models:/NAME@champion"),
         ("models:/none", 2, "names no registered law. Write models:/NAME@champion"),
         ("models:/none@champion", 1, "there is no law models:/none@champion to read"),
     ],

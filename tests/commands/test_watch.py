@@ -36,7 +36,7 @@ def test_a_look_tells_points_flop_and_workers(words, capsys):
     assert "points     1 of 4 done, 1 running, 1 failed, 1 waiting" in seen
     assert "FLOP       6e10 of 2.4e11 spent (25%)" in seen
     assert "C 6e10, N 10k, D 1M, seed 2" in seen
-    assert "25% of its tokens" in seen
+    assert "25 % of its tokens" in seen
     assert "failed     1 x it diverged" in seen
     busy.kill("stopped")
     assert cli.main([*argv, "--once"]) == 0

@@ -175,7 +175,7 @@ def test_the_description_tells_the_state_with_links_and_optima(registry, study):
         if line.startswith("|")
     ]
     assert table == [["skill", "N* at 8e10", "N* at 8e11"], ["---"] * 3, ["code", "35k [30k, 40k]", "–"]]
-    assert "90% intervals" in note
+    assert "90 % intervals" in note
     assert client(registry).get_run(study.plan_id).data.tags["mlflow.note.content"] == note
     study_tags = client(registry).get_experiment(study.study_experiment_id).tags
     assert study_tags["mlflow.note.content"] == note

@@ -181,5 +181,5 @@ def test_published_optima_that_cannot_be_used_are_refused(tmp_path, text, messag
     (tmp_path / "theirs.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         read_optima(str(tmp_path / "theirs.csv"))
-    with pytest.raises(InputError, match="there are no published optima 'x'; give a CSV file, or one of roberts2025"):
+    with pytest.raises(InputError, match=r"there are no published optima 'x'\. Give a CSV file, or one of roberts2025"):
         read_optima("x")

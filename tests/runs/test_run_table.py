@@ -125,8 +125,8 @@ def test_wrong_names_are_told_at_once_with_the_nearest(tmp_path):
         read_table(tmp_path / "runs.csv", parse_columns(wrong))
     assert str(caught.value) == (
         "runs.csv has no column 'parms' for n_params (did you mean params?), 'loss_cod' for skills.code (did you mean "
-        "loss_code or loss_prose?), 'something_else' for skills.x; it has params, tokens, loss_code, loss_prose, "
-        "mix_code, mix_prose"
+        "loss_code or loss_prose?), 'something_else' for skills.x. It has params, tokens, loss_code, loss_prose, "
+        "mix_code, mix_prose."
     )
 
 
@@ -172,7 +172,7 @@ def test_several_conventions_of_N():
     assert read(table, mapping).convention == "total"
     assert list(read(table, mapping, convention="non_embedding").runs["N"]) == list(table["less"])
     with pytest.raises(
-        InputError, match=r"no convention 'nonembedding' \(did you mean non_embedding\?\); it has total"
+        InputError, match=r"no convention 'nonembedding' \(did you mean non_embedding\?\)\. It has total"
     ):
         read(table, mapping, convention="nonembedding")
     with pytest.raises(InputError, match="only the one column"):
@@ -191,7 +191,7 @@ def test_where_keeps_rows_by_number_or_text():
     assert len(read(table, {**PLAIN, "where": {"corpus": ["a", "c"]}}).runs) == 6
     assert len(read(table, {**PLAIN, "where": {"kept": True}}).runs) == 6
     assert len(read(table, {**PLAIN, "where": {"tokens": "6e9"}}).runs) == 3
-    assert "at final = 2; that column has 0, 1" in refused(table, {**PLAIN, "where": {"final": 2}})
+    assert "at final = 2. That column has 0, 1" in refused(table, {**PLAIN, "where": {"final": 2}})
 
 
 # Rows and cells that can't be used
@@ -265,7 +265,7 @@ def test_units_that_are_both_off_are_told_at_once():
 
 
 def test_no_usable_row_says_why():
-    assert "no row of the table has both N and D; the first: row 1: N is missing" in refused(grid(params=math.nan))
+    assert "no row of the table has both N and D. The first: row 1: N is missing" in refused(grid(params=math.nan))
     assert "no row of the table has a usable mix" in refused(grid(mix_code=math.nan), MIXED)
 
 

@@ -141,7 +141,8 @@ def test_N_may_be_that_which_the_harness_counted():
 def test_bits_that_stay_bits_are_noted():
     (note,) = [one for one in read(SAMPLES / "lm_eval", HARNESS, units={}).notes if "per byte" in one]
     assert note == (
-        "wikitext is wikitext/bits_per_byte: in bits per byte, not nats per token; units: {wikitext: bits} converts it to "
+        "wikitext is wikitext/bits_per_byte: in bits per byte, not nats per token; "
+        "units: {wikitext: bits} converts it to "
         "nats per byte"
     )
 
@@ -166,7 +167,7 @@ def test_bits_that_stay_bits_are_noted():
         ({"join": {"file": "nowhere.csv", "by": "model"}}, "there is no file .*nowhere.csv"),
         (
             {"join": {"file": "checkpoints.csv", "by": "modle"}},
-            "join uses 'modle', which lm_eval lacks; it has file, m",
+            "join uses 'modle', which lm_eval lacks. It has file, m",
         ),
         (
             {"join": {"file": "checkpoints.csv", "by": "model"}},
@@ -174,7 +175,8 @@ def test_bits_that_stay_bits_are_noted():
         ),
         (
             {"join": {"file": "checkpoints.csv", "by": {"model": "model", "file": "revision"}}},
-            "no row of lm_eval has a match in checkpoints.csv: by model, file the table has lab/tiny-70m lab__tiny-70m/results_",
+            "no row of lm_eval has a match in checkpoints.csv: "
+            "by model, file the table has lab/tiny-70m lab__tiny-70m/results_",
         ),
         ({"join": "checkpoints.csv"}, "join must name a file in the folder of the table and a column of both"),
         ({"units": {"n_params": "bits"}}, "units of n_params must be a number, as in 1e6, but it is 'bits'"),
@@ -227,7 +229,7 @@ def test_a_broken_file_is_left_out_by_name_and_the_others_count(results, content
     assert len(table.runs) == 15
     (told,) = [why for name, why in left_out(table).items() if name == f"lab__tiny-70m/{path.name}"]
     assert told.startswith(reason)
-    with pytest.raises(InputError, match="has results of the lm-evaluation-harness; the first: it "):
+    with pytest.raises(InputError, match=r"has results of the lm-evaluation-harness\. The first: it "):
         read(path, {**HARNESS, "join": None})
 
 

@@ -137,7 +137,7 @@ def backtest_runs(
         choices[mix or "all"] = _candidates(selection)
         progress(f"{mix or 'all runs'}: {selection.chosen.setting.name}")
     if not skills:
-        raise FitError("no mix has runs to fit and larger ones to predict; " + _listed(refused))
+        raise FitError("no mix has runs to fit and larger ones to predict: " + _listed(refused))
     return BacktestResults(skills=skills, choices=choices, refused=refused, level=level)
 
 

@@ -27,7 +27,7 @@ class LawDocument:
 
 
 def export_runs(runs: LoadedRuns, path: Path) -> JsonObject:
-    """Write runs to a table, and beside it the YAML that says which column is what.
+    """Write runs to a table, and next to it the YAML that says which column is what.
 
     Args:
         runs: The runs.
@@ -70,7 +70,7 @@ def export_laws(laws: LawDocument, path: Path) -> dict[str, str]:
     """
     fitted = read_document(laws.document, source=laws.source)
     if not fitted:
-        raise InputError(f"{laws.source} holds no law; fit the runs again")
+        raise InputError(f"{laws.source} holds no law. Fit the runs again.")
     metadata = read_metadata(laws.document)
     is_python = path.suffix.lower() == ".py"
     text = snippet(fitted, metadata, source=laws.source) if is_python else to_json(laws.document)
@@ -79,7 +79,7 @@ def export_laws(laws: LawDocument, path: Path) -> dict[str, str]:
 
 
 def _sizes(runs: LoadedRuns) -> dict[str, list[float]]:
-    """N by the other convention, where every run that was trained here tells it."""
+    """N by the other convention, where every run was trained here and records it."""
     if not runs.trained:
         return {}
     records = _records(runs)

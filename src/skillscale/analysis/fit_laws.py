@@ -1,6 +1,6 @@
 """Fit the laws of every skill to a table of runs: values and notes out, nothing written and nothing printed.
 
-``fit_runs`` is the one way from runs to results: laws by skill, isoFLOP curves beside them, and the notes that a
+``fit_runs`` is the one way from runs to results: laws by skill, their isoFLOP curves, and the notes that a
 person should read. ``fit_laws`` fits one group of runs, for callers that need no curves.
 """
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from skillscale.config import Config, LawConfig, StudyConfig
 from skillscale.errors import FitError, InputError
-from skillscale.formatting import JsonObject, did_you_mean, to_json
+from skillscale.formatting import JsonObject, did_you_mean, format_percent, to_json
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import fit_law
 from skillscale.laws.fit.joint import ParameterSharing
@@ -56,7 +56,7 @@ class FitResults:
         flops: Budgets C of the optima, FLOP.
         metadata: What the laws have in common.
         notes: Sentences for a person.
-        excluded: Runs and losses that the curves could not use, besides those of the table.
+        excluded: Runs and losses that the curves could not use, in addition to those of the table.
     """
 
     curves: StudyResults
@@ -267,8 +267,8 @@ def _selection_reason(selection: LawSelection) -> str:
         return f", for {selection.chosen.reason} to choose by"
     law = selection.chosen.setting.law
     others = [rival for rival in selection.candidates if rival.setting.law != law and rival.errors]
-    rival = f"; {others[0].setting.name} {others[0].error:.2%}" if others else ""
-    return f", by its error on held-out larger runs: {selection.chosen.error:.2%}{rival}"
+    rival = f"; {others[0].setting.name} {format_percent(others[0].error)}" if others else ""
+    return f", by its error on held-out larger runs: {format_percent(selection.chosen.error)}{rival}"
 
 
 def _request(laws: LawConfig, study: StudyConfig, law: Law, table: RunTable) -> FitRequest:
@@ -292,7 +292,7 @@ def law_by_name(name: str) -> Law:
         InputError: There is none; the message names the nearest.
     """
     if name not in LAWS:
-        raise InputError(f"there is no law {name!r}{did_you_mean(name, LAWS)}; there are {', '.join(LAWS)}")
+        raise InputError(f"there is no law {name!r}{did_you_mean(name, LAWS)}. There are {', '.join(LAWS)}.")
     return LAWS[name]
 
 
@@ -319,7 +319,7 @@ def _weighted(
     }
     if not columns:
         raise InputError(
-            "--laws.weights sem needs standard errors, and no run has any. Name their columns as `sem:` beside each "
+            "--laws.weights sem needs standard errors, and no run has any. Name their columns as `sem:` next to each "
             "skill's `loss:` in the columns file, or use equal weights."
         )
     if lacking := [name for name in data if name not in columns]:

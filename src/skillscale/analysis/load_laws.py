@@ -104,7 +104,7 @@ def load_laws(address: str, tracking: str, mix: str) -> LoadedLaws:
     document, name, store = load_document(address, tracking)
     laws, metadata = read_document(document, source=address), read_metadata(document)
     if not laws:
-        raise InputError(f"{address} holds no law; fit the runs again")
+        raise InputError(f"{address} holds no law. Fit the runs again.")
     means = [skill.rpartition("/")[2] if metadata.mixes else skill for skill in metadata.aggregates]
     return LoadedLaws(
         laws=_laws_of_mix(laws, metadata, mix), name=name, convention=metadata.convention, aggregates=tuple(means),
@@ -128,11 +128,11 @@ def load_document(address: str, tracking: str) -> tuple[JsonObject, str, StudySt
         return json.loads(store.law_text(address)), name, store
     path = Path(address)
     if not path.is_file():
-        raise InputError(f"--from {address}: there is no such file; registered laws are named models:/NAME@champion")
+        raise InputError(f"--from {address}: there is no such file. Registered laws are named models:/NAME@champion.")
     try:
         return json.loads(path.read_text(encoding="utf-8")), path.stem, None
     except ValueError as error:
-        raise InputError(f"--from {address} is no JSON ({error}); it takes a law.json as `fit` writes it") from error
+        raise InputError(f"--from {address} is no JSON ({error}). It takes a law.json as `fit` writes it.") from error
 
 
 def _laws_of_mix(laws: Mapping[str, SkillLaw], metadata: LawMetadata, mix: str) -> dict[str, SkillLaw]:
@@ -152,7 +152,7 @@ def require_mix(mix: str, names: Sequence[str]) -> str:
     if mix not in names:
         problem = f"there is none named {mix!r}{did_you_mean(mix, names)}" if mix else "each has laws of its own"
         raise InputError(
-            f"the runs are of {len(names)} named mixes, and {problem}; give --mix, one of {', '.join(names)}"
+            f"the runs are of {len(names)} named mixes, and {problem}. Give --mix, one of {', '.join(names)}."
         )
     return mix
 
@@ -167,5 +167,5 @@ def check_names(option: str, given: Mapping[str, Any], names: Sequence[str], pla
         if name not in names:
             there = ", ".join(names) or "none"
             raise InputError(
-                f"--{option} names {name}, which {place} lacks{did_you_mean(name, names)}; there is {there}"
+                f"--{option} names {name}, which {place} lacks{did_you_mean(name, names)}. There is {there}."
             )

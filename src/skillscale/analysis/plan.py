@@ -29,17 +29,17 @@ def read_budgets(options: BudgetOptions) -> tuple[Budget, ...]:
         InputError: None, both, or GPU-hours without the peak and its utilisation.
     """
     by_gpu = {"gpu_hours": options.gpu_hours, "gpu_flops": options.gpu_flops, "mfu": options.mfu}
-    cure = "give --flops C, or --gpu_hours H with --gpu_flops PEAK (FLOP/s of one GPU) and --mfu SHARE (of that peak)"
+    cure = "Give --flops C, or --gpu_hours H with --gpu_flops PEAK (FLOP/s of one GPU) and --mfu SHARE (of that peak)."
     if options.flops and any(by_gpu.values()):
         names = ", ".join(f"--{name}" for name, value in by_gpu.items() if value)
-        raise InputError(f"a budget is given twice, by --flops and by {names}; {cure}")
+        raise InputError(f"a budget is given twice, by --flops and by {names}. {cure}")
     if options.flops:
         return tuple(Budget(flops=C, text=f"{format_flops(C, 4)} FLOP") for C in options.flops)
     if not any(by_gpu.values()):
-        raise InputError(f"plan needs a budget: {cure}")
+        raise InputError(f"plan needs a budget. {cure}")
     if options.gpu_hours is None or options.gpu_flops is None or options.mfu is None:
         lacking = [f"--{name}" for name, value in by_gpu.items() if not value]
-        raise InputError(f"a budget in GPU-hours lacks {' and '.join(lacking)}; {cure}")
+        raise InputError(f"a budget in GPU-hours lacks {' and '.join(lacking)}. {cure}")
     rate = options.gpu_flops * options.mfu
     product = f"x 3600 s x {format_flops(options.gpu_flops, 4)} FLOP/s x {format_number(options.mfu)} of the peak"
     return tuple(
@@ -66,7 +66,7 @@ def plan_request(options: PlanOptions, loaded: LoadedLaws) -> PlanRequest:
         fitted = {name: weight for name, weight in weights.items() if name not in loaded.unfitted}
         check_names(option, fitted, names, loaded.name)
         if weights and not any(weights.values()):
-            raise InputError(f"--{option} sums to 0; give at least one skill a weight above 0")
+            raise InputError(f"--{option} sums to 0. Give at least one skill a weight above 0.")
     categories = shared_categories(loaded.laws)
     check_names("bounds", options.bounds, categories, f"the law of {loaded.name}")
     return PlanRequest(
@@ -88,8 +88,8 @@ def _shares(text: str, categories: Sequence[str], loaded: LoadedLaws) -> Mapping
     if not categories:
         laws = ", ".join(sorted({law.law.name for law in loaded.laws.values()}))
         raise InputError(
-            f"--mix {text} sets a mix, but {laws} does not depend on the mix; fit runs of several mixes with a law "
-            "that does, such as --law separable, or drop --mix"
+            f"--mix {text} sets a mix, but {laws} does not depend on the mix. Fit runs of several mixes with a law "
+            "that does, such as --law separable, or drop --mix."
         )
     return shares
 

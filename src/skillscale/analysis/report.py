@@ -99,7 +99,7 @@ def _page(
 
 
 def _published(name: str) -> tuple[str, pd.DataFrame] | None:
-    """Return published optima to draw beside the study's; None where the name is empty."""
+    """Return published optima to draw with the study's; None where the name is empty."""
     return (Path(name).stem, read_optima(name)) if name else None
 
 

@@ -172,7 +172,7 @@ def find_command(name: str, commands: Sequence[Command]) -> Command:
         if command.name == name:
             return command
     names = [command.name for command in commands]
-    raise errors.InputError(f"unknown command {name!r}{did_you_mean(name, names)}; there are {', '.join(names)}")
+    raise errors.InputError(f"unknown command {name!r}{did_you_mean(name, names)}. There are {', '.join(names)}.")
 
 
 def _completion_script(words: Sequence[str], commands: Sequence[Command]) -> str:
@@ -187,7 +187,7 @@ def _refuse_repeats(words: Sequence[str]) -> None:
     names = [word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")]
     for name in names:
         if names.count(name) > 1:
-            raise errors.InputError(f"--{name} is given twice; give it once")
+            raise errors.InputError(f"--{name} is given twice. Give it once.")
 
 
 def _complain(message: str, code: int) -> int:

@@ -111,7 +111,7 @@ def invocation(command: Command, texts: Mapping[str, str]) -> Invocation:
         value = _read(parameter, text)
         if isinstance(parameter, ShortOption):
             if parameter.setting in texts:
-                raise InputError(f"--{parameter.name} and --{parameter.setting} are one setting; give one of them")
+                raise InputError(f"--{parameter.name} and --{parameter.setting} are one setting. Give one of them.")
             overrides[parameter.setting] = value
         else:
             values[parameter.name] = value
@@ -158,14 +158,14 @@ def split_settings(command: Command, words: Sequence[str]) -> dict[str, str]:
         word = rest.pop(0)
         name, sign, text = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not name:
-            raise InputError(f"{word!r} stands where an option should; write --NAME VALUE")
+            raise InputError(f"{word!r} stands where an option should. Write --NAME VALUE.")
         if "." not in name or not command.settings:
             raise unknown_option(command, name)
         if name in texts:
-            raise InputError(f"--{name} is given twice; give it once")
+            raise InputError(f"--{name} is given twice. Give it once.")
         if not sign:
             if not rest or rest[0].startswith("--"):
-                raise InputError(f"--{name} needs a value; write --{name} VALUE")
+                raise InputError(f"--{name} needs a value. Write --{name} VALUE.")
             text = rest.pop(0)
         texts[name] = text
     return texts

@@ -29,7 +29,7 @@ def export(options: ExportOptions, config: Config, out: Output) -> JsonObject:
     if kind in _LAWS:
         return _export_laws(path, options, config, out)
     if options.from_:
-        raise InputError("--from names laws; give a --file that ends in .json or .py, or drop --from")
+        raise InputError("--from names laws. Give a --file that ends in .json or .py, or drop --from.")
     return _export_runs(path, options, config, out)
 
 
@@ -62,4 +62,4 @@ def _export_laws(path: Path, options: ExportOptions, config: Config, out: Output
 def _refuse_overwrite(options: ExportOptions, *paths: Path) -> None:
     existing = [str(path) for path in paths if path.exists()]
     if existing and not options.force:
-        raise InputError(f"{' and '.join(existing)} would be overwritten; give another --file, or --force true")
+        raise InputError(f"{' and '.join(existing)} would be overwritten. Give another --file, or --force true.")

@@ -64,7 +64,7 @@ def _load(options: PlanOptions, config: Config, out: Output) -> LoadedLaws:
         given = [f"--{name}" for name in ("table", "columns", "n_convention") if getattr(options.source, name)]
         given += [f"--{name}" for name in config.overrides if name.startswith("laws.")]
         if given:
-            raise InputError(f"--from takes laws as they were fitted, so {given[0]} has no effect; drop one of them")
+            raise InputError(f"--from takes laws as they were fitted, so {given[0]} has no effect. Drop one of them.")
         return load_laws(options.from_, options.source.tracking, options.mix)
     runs = read_runs(options.source, config)
     skills = (*runs.table.judged_skills, *runs.table.aggregates)

@@ -66,13 +66,13 @@ def conf_file(noun: str, name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
-            raise InputError(f"{noun} file {name} does not exist; give a YAML file, or one of {_names_text(noun)}")
+            raise InputError(f"{noun} file {name} does not exist. Give a YAML file, or one of {_names_text(noun)}.")
         return path
     for folder in conf_folders():
         path = folder / noun / f"{name}.yaml" if name else folder / f"{noun}.yaml"
         if path.is_file():
             return path
-    raise InputError(f"there is no {noun} named {name!r}; give a YAML file, or one of {_names_text(noun)}")
+    raise InputError(f"there is no {noun} named {name!r}. Give a YAML file, or one of {_names_text(noun)}.")
 
 
 def conf_names(noun: str) -> tuple[str, ...]:
@@ -156,7 +156,7 @@ def resolve(raw: Mapping[str, Any]) -> Config:
     """
     unknown = sorted(set(raw) - set(NOUNS))
     if unknown:
-        raise InputError(f"unknown settings {', '.join(unknown)}; there are {', '.join(NOUNS)}")
+        raise InputError(f"unknown settings {', '.join(unknown)}. There are {', '.join(NOUNS)}.")
     return Config(
         data=_check(DataConfig, "data", raw["data"]),
         skills=_check(SkillsConfig, "skills", raw["skills"]),
@@ -172,8 +172,8 @@ def _override(raw: dict[str, dict[str, Any]], dotted: str, value: Any) -> None:
     noun, dot, key = dotted.partition(".")
     if noun not in raw or not dot:
         raise InputError(
-            f"unknown setting {dotted!r}; settings read NOUN.key, with the nouns "
-            f"{', '.join(NOUNS)}{did_you_mean(noun, NOUNS)}"
+            f"unknown setting {dotted!r}. Settings read NOUN.key, with the nouns "
+            f"{', '.join(NOUNS)}{did_you_mean(noun, NOUNS)}."
         )
     target: Any = raw[noun]
     *path, last = key.split(".")
@@ -192,7 +192,8 @@ def _check(kind: type[_T], noun: str, raw: Any) -> _T:
         return TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:
         names = [key.name for key in fields(kind)]  # type: ignore[arg-type]
-        raise InputError("; ".join(_problem(noun, problem, names) for problem in error.errors()[:5])) from error
+        problems = "; ".join(_problem(noun, problem, names) for problem in error.errors()[:5])
+        raise InputError(problems) from error
 
 
 def _problem(noun: str, problem: Any, names: list[str]) -> str:

@@ -195,7 +195,7 @@ class SkillsConfig:
             for name in (*skill.hypothesis, *skill.held_out):
                 if name not in names:
                     raise InputError(
-                        f"skill {skill.name} names no evaluation set: {name!r}; there are {', '.join(names)}"
+                        f"skill {skill.name} names no evaluation set: {name!r}. There are {', '.join(names)}."
                     )
 
 
@@ -502,7 +502,7 @@ class Config:
         for name in self.study.aggregate:
             if name not in sets:
                 raise InputError(
-                    f"study.aggregate names no evaluation set: {name!r}; there are {', '.join(sorted(sets))}"
+                    f"study.aggregate names no evaluation set: {name!r}. There are {', '.join(sorted(sets))}."
                 )
 
     def as_dict(self) -> dict[str, Any]:
@@ -535,7 +535,9 @@ def check_mix(mix: Mix, data: DataConfig) -> None:
     for name in mix.shares:
         if name not in data.category_names:
             near = did_you_mean(name, data.category_names)
-            raise InputError(f"mix names no category: {name!r}; {data.name} has {', '.join(data.category_names)}{near}")
+            raise InputError(
+                f"mix names no category: {name!r}{near}. {data.name} has {', '.join(data.category_names)}."
+            )
 
 
 def kept_settings(evaluation_set: Mapping[str, Any]) -> dict[str, Any]:
@@ -546,4 +548,4 @@ def kept_settings(evaluation_set: Mapping[str, Any]) -> dict[str, Any]:
 def _refuse_repeats(what: str, names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"{what} {name!r} is named twice; name each once")
+            raise InputError(f"{what} {name!r} is named twice. Name each once.")

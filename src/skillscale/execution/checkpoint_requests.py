@@ -65,7 +65,8 @@ def read_requests(options: EvaluateOptions) -> list[CheckpointRequest]:
             faults.append(str(error))
     if faults:
         more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        raise InputError("; ".join(faults[:_SHOWN]) + more)
+        listed = "; ".join(faults[:_SHOWN])
+        raise InputError(f"{listed}{more}")
     _refuse_equal_points(requests)
     return requests
 
@@ -120,7 +121,7 @@ def _check_columns(path: Path, names: Sequence[str], *, has_rows: bool) -> None:
     missing = [name for name in _COLUMNS[:2] if name not in names]
     if unknown or missing or not has_rows:
         fault = f"has the columns {', '.join(names)}" if unknown or missing else "has no rows"
-        raise InputError(f"{path} {fault}. It takes {', '.join(_COLUMNS)}; the first two are required.")
+        raise InputError(f"{path} {fault}. It takes {', '.join(_COLUMNS)}. The first two are required.")
 
 
 def _request(row: _Row, first_token: str) -> CheckpointRequest:

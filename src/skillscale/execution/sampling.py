@@ -330,7 +330,8 @@ def _propose(job: SamplingJob, planned: Sequence[PlannedPoint], count: int, log:
     job.study.add_points(points, reasons)
     for point in points:
         mix = f", on {point.mix}" if job.problem.space.categories else ""
-        job.progress(f"chosen: {format_point(point)}{mix}; {reasons[point.key].sentence}")
+        why = reasons[point.key].sentence
+        job.progress(f"chosen: {format_point(point)}{mix}. {why[:1].upper()}{why[1:]}")
     log.log(recommendation.estimates, runs=len(records), finished=_flops(records), spent=spent)
     return recommendation
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from skillscale.execution.run_text import format_point
 from skillscale.execution.status import StudyStatus
-from skillscale.formatting import format_duration, format_flops, plural
+from skillscale.formatting import format_duration, format_flops, format_percent, plural
 from skillscale.tracking import PlannedPoint, Study, link, run_path
 
 _STEPS = 6  # steps of the falling interval that a terminal shows
@@ -80,7 +80,7 @@ def _interval_line(status: StudyStatus, source: str) -> str:
 def _worker_text(point: PlannedPoint, status: StudyStatus) -> str:
     share = status.share(point)
     owner = point.owner.rpartition(":")[0]  # without the start time of the process
-    progress = f", {share:.0%} of its tokens" if share is not None else ""
+    progress = f", {100 * share:.0f} % of its tokens" if share is not None else ""
     seconds = format_duration(status.now_s - point.claimed_ms / 1000)
     return f"{owner}: {format_point(point.point)}, for {seconds}{progress}"
 
@@ -183,7 +183,7 @@ def _optima_lines(summary: Mapping[str, Any], study: Study) -> list[str]:
     rest = "; the file holds more skills" if len(summary["optima"]) > len(rows) else ""
     columns = ["skill", *(f"N* at {flops}" for flops in rows[0]["at"])]
     cells = [_row([row["skill"], *row["at"].values()]) for row in rows]
-    title = f"{table} by the laws, with {summary['level']:.0%} intervals{rest}:"
+    title = f"{table} by the laws, with {format_percent(summary['level'])} intervals{rest}:"
     return ["", title, "", _row(columns), f"|{'---|' * len(columns)}", *cells]
 
 

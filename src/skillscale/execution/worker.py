@@ -202,6 +202,6 @@ def _progress_reporter(writer: "RunWriter", report: Callable[[str], None]) -> "C
             return
         reported_s = time.monotonic()
         share = progress.tokens / writer.point.n_tokens
-        report(f"    {format_point(writer.point)}: {share:.0%} of the tokens, loss {progress.loss:.3f}")
+        report(f"    {format_point(writer.point)}: {100 * share:.0f} % of the tokens, loss {progress.loss:.3f}")
 
     return report_progress

@@ -118,7 +118,7 @@ class ColumnMap:
         for name, unit in self.units.items():
             if name not in (*_NUMBERS, "skills", *self.skills):
                 advice = did_you_mean(name, (*_NUMBERS, *self.skills))
-                raise InputError(f"units has {name!r}{advice}; it takes {', '.join(_NUMBERS)}, skills, or one skill")
+                raise InputError(f"units has {name!r}{advice}. It takes {', '.join(_NUMBERS)}, skills, or one skill.")
             if not (math.isfinite(unit) and unit > 0):
                 raise InputError(f"the unit of {name} must be a number above 0, as in 1e6, but it is {unit}")
         for name in self.perplexity:
@@ -148,7 +148,7 @@ class ColumnMap:
         if convention not in self.n_params:
             there = ", ".join(name for name in self.n_params if name) or "only the one column that n_params names"
             raise InputError(
-                f"n_params has no convention {convention!r}{did_you_mean(convention, self.n_params)}; it has {there}"
+                f"n_params has no convention {convention!r}{did_you_mean(convention, self.n_params)}. It has {there}."
             )
         return self.n_params[convention]
 
@@ -179,7 +179,7 @@ def parse_columns(raw: Mapping[str, Any], *, place: str = "the column map") -> C
     """
     unknown = [f"{key!r}{did_you_mean(str(key), KEYS)}" for key in raw if key not in KEYS]
     if unknown:
-        raise InputError(f"{place} has unknown keys: {', '.join(unknown)}; it takes {', '.join(KEYS)}")
+        raise InputError(f"{place} has unknown keys: {', '.join(unknown)}. It takes {', '.join(KEYS)}.")
     absent = [key for key in REQUIRED if not raw.get(key)]
     if absent:
         raise InputError(f"{place} must name the columns of {', '.join(absent)}, as in n_params: params")
@@ -218,7 +218,7 @@ def _check_splits(columns: "ColumnMap") -> None:
     for key, name in references:
         if name not in skills:
             raise InputError(
-                f"{key} names no skill: {name!r}{did_you_mean(name, skills)}; there are {join_first(skills)}"
+                f"{key} names no skill: {name!r}{did_you_mean(name, skills)}. There are {join_first(skills)}."
             )
     parts = [*columns.sets, *(name for split in columns.splits.values() for name in split.names)]
     for name in columns.splits:
@@ -245,8 +245,8 @@ def _check_aggregate(name: str, weights: Mapping[str, float], skills: tuple[str,
     for skill in weights:
         if skill not in skills:
             raise InputError(
-                f"validation {name} names no skill: {skill!r}{did_you_mean(skill, skills)}; there are "
-                f"{join_first(skills)}"
+                f"validation {name} names no skill: {skill!r}{did_you_mean(skill, skills)}. There are "
+                f"{join_first(skills)}."
             )
     if not weights or min(weights.values()) < 0 or not 0 < math.fsum(weights.values()) < math.inf:
         raise InputError(f"validation {name} must have weights from 0, not all 0, but it is {dict(weights)}")
@@ -300,7 +300,7 @@ def _columns_by_name(key: str, value: Any) -> dict[str, str]:
 def _column(key: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InputError(
-            f"{key} must name a column, but it is {value!r}; write its name, in quotes if YAML misreads it"
+            f"{key} must name a column, but it is {value!r}. Write its name, in quotes if YAML misreads it."
         )
     return str(value)
 

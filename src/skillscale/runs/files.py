@@ -109,7 +109,7 @@ def _read_folder(path: Path, names_kept: Set[str], columns: ColumnMap, *, skip: 
         except InputError as error:
             excluded.append(ExcludedRun(run_id=name, skill="", reason=str(error)))
     if not tables:
-        raise InputError(f"no file of {path} can be read; the first: {excluded[0].reason}")
+        raise InputError(f"no file of {path} can be read. The first: {excluded[0].reason}")
     names = tuple(dict.fromkeys(name for table in tables for name in table.names))
     # Columns without a cell would decide on the type of the whole
     frames = [table.frame.dropna(axis=1, how="all") for table in tables]
@@ -140,10 +140,10 @@ def _read_rows(path: Path, names: Set[str] | None) -> RawTable:
     if kind not in (*_SEPARATORS, *_PARQUET, *_LINES):
         raise InputError(
             f"{path} must be a .csv, .tsv, .parquet or .jsonl file, a result file (.json) of the "
-            "lm-evaluation-harness, or a folder; give the table as one of these"
+            "lm-evaluation-harness, or a folder. Give the table as one of these."
         )
     if not path.is_file():
-        raise InputError(f"there is no file {path}; give the path of a table, one row a run or checkpoint")
+        raise InputError(f"there is no file {path}. Give the path of a table, one row a run or checkpoint.")
     try:
         if kind in _PARQUET:
             frame = pd.read_parquet(path)
@@ -250,7 +250,7 @@ def _join_rows(table: RawTable, join: Join, joined: Path, place: str) -> RawTabl
         *((name, more.names, joined.name) for name in join.by.values()),
     ):
         if name not in names:
-            raise InputError(f"join uses {name!r}, which {where} lacks; it has {join_first(names)}")
+            raise InputError(f"join uses {name!r}, which {where} lacks. It has {join_first(names)}.")
     keys, other_keys = _row_keys(table.frame[list(join.by)]), _row_keys(more.frame[list(join.by.values())])
     place_of: dict[tuple[str, ...], int] = {}
     for at, key in enumerate(other_keys):
@@ -294,8 +294,8 @@ def _select_finished(table: RawTable, place: str) -> RawTable:
     kept = states == "finished"
     if not kept.any():
         raise InputError(
-            f"no run of {place} is finished (State is {', '.join(sorted(set(states)))}); only finished runs are read, "
-            "unless where names the states that count, as in where: {State: [finished, crashed]}"
+            f"no run of {place} is finished (State is {', '.join(sorted(set(states)))}). Only finished runs are read, "
+            "unless where names the states that count, as in where: {State: [finished, crashed]}."
         )
     runs = table.frame[table.run].astype(str) if table.run else pd.Series(labels)
     unfinished = dict.fromkeys((run, f"it is {state}, not finished") for run, state in zip(runs, states, strict=True)

@@ -65,7 +65,7 @@ def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, conv
     finished = [run for run in runs if run.status == "FINISHED"]
     if not finished:
         statuses = ", ".join(sorted({run.status for run in runs})) or "it has no runs"
-        raise InputError(f"no run of {place} is FINISHED ({statuses}); only finished runs are imported")
+        raise InputError(f"no run of {place} is FINISHED ({statuses}). Only finished runs are imported.")
     keys = list(dict.fromkeys(key for run in finished for key in run.fields))
     full_names = {column: _find_key(column, keys, place) for _, column in columns.key_columns()}
     cells = {name: [_cell_value(run.fields.get(key)) for run in finished] for name, key in full_names.items() if key}

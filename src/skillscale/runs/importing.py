@@ -102,14 +102,14 @@ def _read(options: ImportOptions, columns: ColumnMap, store: StudyStore) -> Fore
     if bool(path) == bool(uri):
         raise InputError("import needs either --table FILE, or --from_tracking URI with --experiment NAME")
     if bool(uri) != bool(experiment):
-        raise InputError("--from_tracking URI and --experiment NAME go together; give both, or --table FILE")
+        raise InputError("--from_tracking URI and --experiment NAME go together. Give both, or --table FILE.")
     if path:
         table = read_table(path, columns, convention=options.n_convention)
         content = digest_of_files(files_of(Path(path), columns))
         return ForeignTable(table=table, source=import_source(Path(path).name, content, table, columns))
     other = StudyStore.open(uri, create=False)
     if (other.uri, experiment) == (store.uri, options.study):
-        raise InputError(f"experiment {experiment!r} cannot be imported into itself; give --study another name")
+        raise InputError(f"experiment {experiment!r} cannot be imported into itself. Give --study another name.")
     runs = other.experiment_runs(experiment)
     name = f"experiment {experiment} of {other.place}"
     table = table_from_tracking(runs, columns, convention=options.n_convention, place=name)
@@ -137,7 +137,7 @@ def import_source(name: str, read: str, table: RunTable, columns: ColumnMap) -> 
         "sampled": [
             content for content, run in zip(contents, table.runs["run_id"], strict=True) if run in table.sampled
         ],
-        "unusable": [[one.run_id, one.skill, one.reason] for one in table.excluded],
+        "unusable": [[run.run_id, run.skill, run.reason] for run in table.excluded],
         "notes": table.notes,
     }
     return ImportSource(name=name, content=digest(described), described=json.dumps(described))
@@ -163,19 +163,19 @@ def check_fits(source: ImportSource, existing: Sequence[ImportSource], study: st
         if other["convention"] != new["convention"]:
             raise InputError(
                 f"study {study!r} counts N by the convention {other['convention']!r}, and the new runs by "
-                f"{new['convention']!r}; give --n_convention, or {cure}"
+                f"{new['convention']!r}. Give --n_convention, or {cure}."
             )
         if bool(other["categories"]) != bool(new["categories"]):
             kinds = ("names of mixes", "shares of categories")
             raise InputError(
                 f"study {study!r} has {kinds[bool(other['categories'])]}, and the new runs have "
-                f"{kinds[bool(new['categories'])]}; {cure}"
+                f"{kinds[bool(new['categories'])]}. {cure.capitalize()}."
             )
         for name in set(other["weights"]) & set(new["weights"]):
             if not _alike(other["weights"][name], new["weights"][name]):
                 raise InputError(
                     f"validation {name} of study {study!r} weighs {other['weights'][name]}, and now "
-                    f"{new['weights'][name]}; give the new one another name, or {cure}"
+                    f"{new['weights'][name]}. Give the new one another name, or {cure}."
                 )
 
 

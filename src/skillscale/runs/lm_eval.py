@@ -69,7 +69,7 @@ def read_results(files: Sequence[tuple[Path, str]], columns: ColumnMap, place: s
             excluded.append(ExcludedRun(run_id=name, skill="", reason=str(error)))
     if not read:
         raise InputError(
-            f"no file of {place} has results of the lm-evaluation-harness; the first: {excluded[0].reason}"
+            f"no file of {place} has results of the lm-evaluation-harness. The first: {excluded[0].reason}"
         )
     read.sort(key=lambda result: (result.date, result.name))
     notes = [*_unit_notes(columns, read), *_difference_notes(columns, read)]
@@ -115,7 +115,7 @@ def _read_file(path: Path, name: str) -> _ResultFile:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
-        raise InputError(f"there is no file {path}; give a result file, or a folder of them")
+        raise InputError(f"there is no file {path}. Give a result file, or a folder of them.")
     size = path.stat().st_size
     if size > _LARGEST:
         raise InputError(f"it has {format_count(size)} bytes, more than any result file. Are these samples?")

@@ -23,14 +23,14 @@ def read_optima(name: str) -> pd.DataFrame:
     path = Path(name) if name.endswith(".csv") else conf_folder() / "optima" / f"{name}.csv"
     if not path.is_file():
         shipped = ", ".join(sorted(file.stem for file in (conf_folder() / "optima").glob("*.csv")))
-        raise InputError(f"there are no published optima {name!r}; give a CSV file, or one of {shipped}")
+        raise InputError(f"there are no published optima {name!r}. Give a CSV file, or one of {shipped}.")
     try:
         frame = pd.read_csv(path, comment="#")
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path} can't be read as CSV: {error}") from error
     missing = [column for column in ("skill", "C", "N") if column not in frame]
     if missing:
-        raise InputError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
+        raise InputError(f"{path} lacks the columns {', '.join(missing)}. It has {', '.join(map(str, frame.columns))}.")
     frame = frame.reindex(columns=["skill", *_NUMBERS])
     for column in _NUMBERS:
         is_given = frame[column].notna()

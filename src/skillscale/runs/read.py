@@ -147,7 +147,7 @@ def _check_convention(convention: str, imported: RunTable | None) -> None:
     if imported is not None and convention and convention != imported.convention:
         raise InputError(
             f"the study was imported with N by the convention {imported.convention or 'of its one column'!r}, not "
-            f"{convention!r}; import the runs into another study with --n_convention {convention}"
+            f"{convention!r}. Import the runs into another study with --n_convention {convention}."
         )
 
 

@@ -97,7 +97,7 @@ class RowLog:
         if not self.usable.any():
             first = self._excluded[0][1]
             raise InputError(
-                f"no row of {self.place} has {what}; the first: {first.run_id}: {first.reason}. Correct the table or "
+                f"no row of {self.place} has {what}. The first: {first.run_id}: {first.reason}. Correct the table or "
                 "its column map."
             )
 
@@ -137,8 +137,8 @@ def _where(frame: pd.DataFrame, columns: ColumnMap, place: str) -> Mask:
         selected &= _matches(frame[column], values)
         if not selected.any():
             raise InputError(
-                f"where selects no row of {place} at {column} = {' or '.join(map(str, values))}; that column has "
-                f"{join_first([cell_text(value) for value in frame[column].dropna().unique()])}"
+                f"where selects no row of {place} at {column} = {' or '.join(map(str, values))}. That column has "
+                f"{join_first([cell_text(value) for value in frame[column].dropna().unique()])}."
             )
     return selected
 
@@ -172,7 +172,7 @@ def read_numbers(rows: SourceRows, log: RowLog, column: str, key: str, skill: st
             more = f" (and {plural(len(text) - 1, 'row')} more)" if len(text) > 1 else ""
             raise InputError(
                 f"{rows.run_id[text[0]]}{more} of {rows.place} has {given.iloc[text[0]]!r} in column {column}, where a "
-                "number should be; write 70e6 for 70M, and leave unknown cells empty. If you can't edit cells, name "
+                "number should be. Write 70e6 for 70M, and leave unknown cells empty. If you can't edit cells, name "
                 "another column."
             )
     return np.asarray(values * rows.columns.unit(key, skill), dtype=float)

@@ -177,7 +177,7 @@ def _check_names(frame: pd.DataFrame, columns: ColumnMap, place: str) -> None:
     absent = [(key, column) for key, column in columns.key_columns() if column not in names]
     if absent:
         listed = ", ".join(f"{column!r} for {key}{did_you_mean(column, names)}" for key, column in absent)
-        raise InputError(f"{place} has no column {listed}; it has {join_first(names, 40)}")
+        raise InputError(f"{place} has no column {listed}. It has {join_first(names, 40)}.")
     for name in {column for _, column in columns.key_columns()}:
         if names.count(name) > 1:
             raise InputError(f"{place} has {names.count(name)} columns {name!r}. Name each column once.")
@@ -299,7 +299,7 @@ def _seeds(rows: SourceRows, log: RowLog) -> npt.NDArray[np.int64]:
     if len(bad):
         raise InputError(
             f"{rows.run_id[bad[0]]} of {rows.place} has seed {values[bad[0]]:g} in column {rows.columns.seed}, not a "
-            "whole number from 0 to 2^31 - 1; remove seed from the column map if the column is something else"
+            "whole number from 0 to 2^31 - 1. Remove seed from the column map if the column is something else."
         )
     return filled.astype(np.int64)
 
@@ -322,8 +322,8 @@ def _losses(rows: SourceRows, log: RowLog) -> dict[str, Floats]:
     if not losses:
         named = join_first([column.loss for column in rows.columns.skills.values()])
         raise InputError(
-            f"no skill of {rows.place} has a positive number as its loss in any usable row ({named}); name columns of "
-            "losses under skills"
+            f"no skill of {rows.place} has a positive number as its loss in any usable row ({named}). Name columns of "
+            "losses under skills."
         )
     return losses
 

@@ -37,7 +37,7 @@ def resolve_uri(uri: str = "") -> str:
     if scheme != "sqlite" or not rest.startswith("///") or rest[3:] in ("", ":memory:"):
         raise TrackingError(
             f"tracking URI {given!r} can't hold a study. Give sqlite:///FILE.db, http(s)://SERVER or a database "
-            "such as postgresql://USER@HOST/NAME (MLflow's folder store is no longer written to; `mlflow "
+            "such as postgresql://USER@HOST/NAME (MLflow's folder store is no longer written to. `mlflow "
             "migrate-filestore` makes a sqlite one of it)"
         )
     return f"sqlite:///{Path(rest[3:]).expanduser().absolute().as_posix()}"
@@ -49,7 +49,7 @@ def sqlite_path(uri: str) -> Path:
 
 
 def file_lock(uri: str, cache: Path) -> FileLock:
-    """Return the lock of a store: beside a sqlite file, where all processes find it; of a server, in the cache."""
+    """Return the lock of a store: next to a sqlite file, where all processes find it; of a server, in the cache."""
     if uri.startswith("sqlite:"):
         path = sqlite_path(uri)
         return FileLock(path.with_name(f"{path.name}.lock"))

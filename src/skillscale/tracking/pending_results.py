@@ -38,8 +38,8 @@ def store_pending(store: Store, result: PendingResult) -> Path:
         part.replace(path)
     except OSError as error:
         raise TrackingError(
-            f"the results of run {result.run_id} could be written neither to {store.place} nor to {path}: {error}; "
-            "free some disk, then start again: the point goes on from its last checkpoint"
+            f"the results of run {result.run_id} could be written neither to {store.place} nor to {path}: {error}. "
+            "Free some disk, then start again: the point goes on from its last checkpoint."
         ) from error
     return path
 

@@ -1,6 +1,6 @@
 """The storage of a queue: its address, and Optuna's storage there, whose every failure is a ``TrackingError``.
 
-By default a queue is a journal file beside the tracking store, for the processes of one machine. A database holds the
+By default a queue is a journal file next to the tracking store, for the processes of one machine. A database holds the
 queue of several machines. ``optuna`` is imported when a storage is opened, not with this module.
 """
 
@@ -36,7 +36,7 @@ class QueueAddress:
     """Where the points of a tracking store's studies wait.
 
     ``url``: a database, or the absolute path of a journal file. ``is_given``: the user named it; else it is the default
-    file of the tracking store. ``is_portable``: the default file lies beside the store, so that both move together.
+    file of the tracking store. ``is_portable``: the default file is next to the store, so that both move together.
     """
 
     url: str
@@ -57,7 +57,7 @@ class QueueAddress:
     def default(cls, tracking: str, cache: Path) -> "QueueAddress":
         """Return the default file of a tracking store.
 
-        ``mlflow.db`` has ``mlflow-queue.journal`` beside it. The file of a server lies in the cache folder, and serves
+        ``mlflow.db`` has ``mlflow-queue.journal`` next to it. The file of a server lies in the cache folder, and serves
         one machine.
         """
         if tracking.startswith("sqlite:"):
@@ -157,7 +157,7 @@ class QueueStorage:
         """Return the trials of an Optuna study by number.
 
         Of a database those that wait are read once: they stay as they are until they are taken. Optuna itself reads
-        anew all that have not ended, which takes seconds for ten thousand.
+        all unfinished trials again, which takes seconds for ten thousand.
         """
         return self.reach(partial(self._read_trials, study_id))
 
@@ -183,7 +183,7 @@ class QueueStorage:
     def set_state(self, trial_id: int, state: Any, value: float | None = None) -> bool:
         """Change the state of a trial; return False where another process took it.
 
-        On sqlite Optuna's change lets two processes take one trial, so a lock beside the file guards it.
+        On sqlite Optuna's change lets two processes take one trial, so a lock next to the file guards it.
         """
         with self._guard:
             is_changed = self.optuna.set_trial_state_values(trial_id, state, None if value is None else [value])
@@ -192,7 +192,7 @@ class QueueStorage:
         return is_changed
 
     def write_heartbeat(self, trial_id: int, count: int) -> None:
-        """Write a heartbeat of a trial: beside a journal, which every process reads in full, as a file of its own.
+        """Write a heartbeat of a trial: next to a journal, which every process reads in full, as a file of its own.
 
         Raises:
             UpdateFinishedTrialError: Optuna's, where the trial has ended.

@@ -148,7 +148,7 @@ class Store:
     def create_experiment(self, name: str) -> str:
         """Make an experiment and return its id; if another process was quicker, the id of that one.
 
-        The artifacts of a sqlite store lie beside its file.
+        The artifacts of a sqlite store are next to its file.
         """
         from mlflow.exceptions import MlflowException
 

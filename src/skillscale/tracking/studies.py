@@ -64,7 +64,7 @@ class StudyStore:
                 ``SKILLSCALE_CACHE``, or ``.cache/skillscale`` in the home.
             create: make a sqlite store where there is none.
             queue: address of the queue that machines share: a journal file or a database; empty: ``SKILLSCALE_QUEUE``,
-                or a journal file beside a sqlite store (of a server, in the cache: for one machine).
+                or a journal file next to a sqlite store (of a server, in the cache: for one machine).
             heartbeat_timeout_s: age of a heartbeat at which its holder is lost, s; None: the value that a study has.
 
         Raises:
@@ -135,7 +135,7 @@ class StudyStore:
         Args:
             name: name of the study.
             config: settings of the study.
-            keep: write the settings for later workers. A worker does not: some of its settings hold for its machine alone.
+            keep: write the settings for later workers. A worker does not: some settings hold for its machine.
 
         Raises:
             InputError: the name can't be used, or the study was begun with other settings or by version 0.1.
@@ -213,7 +213,7 @@ class StudyStore:
             )
         if any((kind in stored) != (kind in settings) for kind in (TRAINER, EVALUATED)):
             raise InputError(
-                f"the runs of study {name!r} are {_describe_origin(stored)}, and other runs would not be comparable. Give "
+                f"the runs of study {name!r} are {_describe_origin(stored)}, and other runs are not comparable. Give "
                 "another study name with --study.name NAME"
             )
         _refuse_differences(name, stored, settings)
@@ -237,7 +237,7 @@ class StudyStore:
             plan = find_plan(self._store, study)
             if plan is not None and IMPORTED not in json.loads("".join(unpack(plan.data.tags, "settings"))):
                 raise InputError(
-                    f"study {name!r} was begun by training, and imported runs would not be comparable. Import into another study"
+                    f"study {name!r} was begun by training; imported runs are not comparable. Import into another study"
                 )
             plan_id = plan.info.run_id if plan is not None else self._begin(study, points, name, {IMPORTED: True})
         return ImportedStudy(self._store, self._study(name, points, study, plan_id))
@@ -386,9 +386,10 @@ def _refuse_differences(name: str, stored: Mapping[str, Any], given: Mapping[str
     if not keys:
         return
     shown = [f"{key} was {stored.get(key, 'absent')!r}, now {given.get(key, 'absent')!r}" for key in keys]
+    listed = "; ".join(shown[:_SHOWN_DIFFERENCES])
     more = f"; and {len(keys) - _SHOWN_DIFFERENCES} more" if len(keys) > _SHOWN_DIFFERENCES else ""
     raise InputError(
-        f"study {name!r} was begun with other settings: {'; '.join(shown[:_SHOWN_DIFFERENCES])}{more}. Its runs would "
+        f"study {name!r} was begun with other settings: {listed}{more}. Its runs would "
         "not be comparable. Give the stored values, or another study name with --study.name NAME"
     )
 

@@ -112,7 +112,7 @@ def _parallel(metrics: Sequence[str]) -> Chart:
 
 
 def _line(metric: str, against: str = "") -> Chart:
-    """A metric against its step, or against another metric."""
+    """Return a chart of a metric against its step, or against another metric."""
     x = {"xAxisKey": "metric", "selectedXAxisMetricKey": against} if against else {"xAxisKey": "step"}
     return {
         "type": "LINE", "metricKey": metric, "selectedMetricKeys": [metric], "useGlobalXaxisKey": False, **x,
