@@ -20,7 +20,7 @@ import pandas as pd
 from skillscale.errors import FitError
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.skill_law import split_by_skill
-from skillscale.laws.selection.backtest import Score, predictions
+from skillscale.laws.selection.backtest import PredictionScore, predictions
 from skillscale.laws.selection.holdout import DUPLICATE_GAP, run_shares
 from skillscale.laws.selection.selection import CandidateLaw, LawSelection, select_law
 from skillscale.runs import parse_columns, read_table
@@ -134,7 +134,10 @@ def row_of(
     labels: Mapping[str, object], candidate: CandidateLaw, target: str, skill: str, table: pd.DataFrame, points: RunData
 ) -> dict[str, object]:
     """Return one row of the table."""
-    all_rows, last = Score.from_table(table), Score.from_table(table[run_shares(points) > 1 - DUPLICATE_GAP / 2])
+    all_rows, last = (
+        PredictionScore.from_table(table),
+        PredictionScore.from_table(table[run_shares(points) > 1 - DUPLICATE_GAP / 2]),
+    )
     return {
         "target": target, **labels, "skill": skill, "inner_error": round(candidate.error, 5), "n": all_rows.n,
         "error": round(all_rows.mean_relative_error, 5), "coverage": round(all_rows.coverage, 4),

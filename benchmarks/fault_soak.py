@@ -5,7 +5,8 @@
     python benchmarks/fault_soak.py --times 1 --drills server_killed             an MLflow server over sqlite
     python benchmarks/fault_soak.py --times 1 --drills postgres_killed --postgres /usr/lib/postgresql/15/bin
 
-The drills are those of tests/support/fault_drills.py: studies of twelve points that cost nothing and always give the same
+The drills are those of tests/support/fault_drills.py: studies of twelve points that cost nothing and always give
+the same
 losses. Each time another seed decides which worker is hit, and when. Then workers are started until no point waits.
 **Lost**: neither finished nor failed with a reason. **Doubled**: finished twice, or a number written twice. **Left
 running**: RUNNING without an owner. **Same law**: the fitted parameters equal those of the undisturbed study, digit by

@@ -1,7 +1,7 @@
 """Ten thousand workers at one study, simulated: how busy they are, and what holds them up; and what a study costs.
 
     python benchmarks/many_workers.py measure             seconds of a claim and of choosing points, on this machine
-    python benchmarks/many_workers.py queue               seconds of a claim from the queue alone, in a journal and on sqlite
+    python benchmarks/many_workers.py queue               seconds of a claim from the queue, journal and sqlite
     python benchmarks/many_workers.py simulate            a day of 10 to 10,000 workers with those seconds
     python benchmarks/many_workers.py writes              calls a second to the tracking store and to the queue
     python benchmarks/many_workers.py cost --study skills-paper --gpus 1024      GPU-hours, hours, disk space of a study
@@ -11,7 +11,7 @@ process that has looked before; and the first look. Keys wait, have ended or are
 benchmarks/results/queue_seconds.csv.
 
 ``measure`` times, in CPU seconds, the whole path of a claim (a sqlite store with its default queue) with points under
-way and points planned, and the real chooser (``skillscale.design.propose``: three skills, up to 500 runs known) asked for
+way and points planned, and the real chooser (``skillscale.design.propose``: three skills, up to 500 runs) asked for
 one point or for many at once. ``simulate`` takes both for straight lines in these numbers (assumption).
 
 ``simulate`` is a simulation of discrete events. A worker waits for a point to be chosen, waits for its turn to claim it
@@ -324,7 +324,8 @@ def writes() -> None:
         print(
             f"{workers:>6} workers, {run_s:g} s a run: {runs:.3g} runs/s; tracking store: {calls} calls a run, "
             f"{runs * calls:.3g}/s, {runs * (ROWS_PER_RUN + CURVE_ROWS):,.0f} rows/s; queue: "
-            f"{runs * QUEUE_CALLS_PER_RUN:.3g}/s and {workers * HEARTBEATS_PER_TIMEOUT / HEARTBEAT_TIMEOUT_S:,.0f} heartbeats/s"
+            f"{runs * QUEUE_CALLS_PER_RUN:.3g}/s and "
+            f"{workers * HEARTBEATS_PER_TIMEOUT / HEARTBEAT_TIMEOUT_S:,.0f} heartbeats/s"
         )
 
 

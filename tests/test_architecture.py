@@ -119,3 +119,62 @@ def test_importing_does_nothing_heavy(module, tmp_path):
     )
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
+
+
+PRONOUNS = {
+    "one", "each", "told", "found", "asked", "known", "wanted", "begun", "left", "own", "beside", "said",
+}  # fmt: skip
+
+
+def bindings(tree):
+    """Names that a module binds: variables, arguments, functions, classes, imports, keyword arguments."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.arg | ast.keyword):
+            yield node.arg or ""
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.alias):
+            yield node.asname or node.name
+        elif isinstance(node, ast.ExceptHandler):
+            yield node.name or ""
+
+
+def test_no_binding_is_a_pronoun_or_a_participle():
+    wrong = {
+        (module, name) for module, tree in modules().items() for name in bindings(tree) if name.strip("_") in PRONOUNS
+    }
+    assert wrong == set(), "name it by the field's word for what it is"
+
+
+def test_each_class_name_is_used_once():
+    places = {}
+    for module, tree in modules().items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(module)
+    assert {name: homes for name, homes in places.items() if len(homes) > 1} == {}
+
+
+def test_no_option_travels_as_a_mapping():
+    """Rooms take option values: only the command line knows options by name."""
+    travellers = [
+        str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")
+        if "arguments: Mapping[str, Any]" in path.read_text() and "cli" not in path.parts
+    ]  # fmt: skip
+    assert travellers == []
+
+
+def test_commands_are_thin_and_import_no_other_command():
+    for path in sorted((PACKAGE / "commands").glob("*.py")):
+        text = path.read_text()
+        assert len(text.splitlines()) <= 130, path.name
+        assert "skillscale.commands" not in text, path.name
+
+
+def test_the_package_has_at_most_fourteen_rooms_and_no_loose_module_but_the_vocabulary():
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert len(rooms) <= 14
+    loose = {path.stem for path in PACKAGE.glob("*.py")}
+    assert loose == {"__init__", "__main__", "errors", "formatting", "point", "record"}

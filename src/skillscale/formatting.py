@@ -7,7 +7,7 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from enum import Enum
 from pathlib import PurePath
 from typing import Any, TypeGuard
@@ -162,7 +162,7 @@ def _without_zeros(text: str) -> str:
 def to_plain(value: Any) -> Any:
     """Return dataclasses, tuples and mappings as dicts and lists."""
     if hasattr(value, "__dataclass_fields__"):
-        return to_plain(asdict(value))
+        return {item.name: to_plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

@@ -63,7 +63,8 @@ def trained(tmp_path_factory):
     while (writer := study.claim()) is not None:
         with writer:
             N, D, share = writer.point.n_params, writer.point.n_tokens, writer.point.mix.shares
-            writer.begin(size=ModelSize(n_params=N, n_params_nonembed=N - 2_048, n_params_embed=2_048, depth=1, width=16,
+            writer.begin(size=ModelSize(n_params=N, n_params_nonembed=N - 2_048, n_params_embed=2_048, depth=1,
+                                   width=16,
                                    n_heads=1, vocab_size=512, context=256))  # fmt: skip
             if N == 9_999:
                 writer.fail("DivergedError: loss is nan")

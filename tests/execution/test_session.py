@@ -100,7 +100,7 @@ def test_main_answers_with_every_skill_and_writes_the_page(studied):
     assert {row["skill"] for row in result["minima"]} == {"reversing", "aggregate"}
     html = (folder / "page.html").read_text()
     assert "reversing" in html
-    described = json.loads(registry(folder).study("small").data_description())
+    described = json.loads(registry(folder).study("small").notes.data_description())
     assert set(described["categories"]) == {"prose", "code"}
     assert len(html) > 10_000
 
@@ -175,7 +175,7 @@ def test_ctrl_c_marks_the_run_and_the_study_goes_on(tmp_path):
     words = small_study.write(tmp_path)
     words += ["--cache", str(tmp_path / "cache"), "--n_params", "9000", "--n_tokens", "60000000"]
     process = command(["train", *words])
-    wait_for(lambda: (tmp_path / "runs.db").exists() and _running(tmp_path))
+    wait_for(lambda: (tmp_path / "runs.db").exists() and _count_begun(tmp_path))
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=180)
     assert process.returncode == 130
@@ -184,12 +184,13 @@ def test_ctrl_c_marks_the_run_and_the_study_goes_on(tmp_path):
     assert record.state is RunState.KILLED
 
 
-def _running(folder):
+def _count_begun(folder):
+    """Return the number of runs that a worker has begun, beyond the claim."""
     try:
         records = registry(folder).study("small").runs.records()
     except TrackingError:  # as above
-        return False
-    return any(record.optimizer_plan is not None for record in records)
+        return 0
+    return sum(record.optimizer_plan is not None for record in records)
 
 
 def test_a_grid_over_other_mixes_adds_them_to_the_study(studied):
@@ -238,8 +239,8 @@ def test_failed_points_are_trained_again_only_when_asked(tmp_path):
 def test_ctrl_c_on_a_grid_marks_the_runs_of_its_workers(tmp_path):
     words = ["grid", *small_study.write(tmp_path), "--cache", str(tmp_path / "cache"), "--budgets", "4e12"]
     process = command([*words, "--sizes", "9000,12000"])
-    wait_for(lambda: (tmp_path / "runs.db").exists() and _running(tmp_path))
-    time.sleep(2)  # a run claimed a moment ago would stay RUNNING, without an owner, for the next call to go on with
+    # A run that was only claimed would stay RUNNING, for the next call to resume
+    wait_for(lambda: (tmp_path / "runs.db").exists() and _count_begun(tmp_path) == 2)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=180)
     assert process.returncode == 130, err

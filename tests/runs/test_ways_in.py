@@ -141,7 +141,8 @@ def test_N_may_be_that_which_the_harness_counted():
 def test_bits_that_stay_bits_are_noted():
     (note,) = [one for one in read(SAMPLES / "lm_eval", HARNESS, units={}).notes if "per byte" in one]
     assert note == (
-        "wikitext is wikitext/bits_per_byte: in bits per byte, not nats per token; units: {wikitext: bits} converts it to "
+        "wikitext is wikitext/bits_per_byte: in bits per byte, not nats per token; "
+        "units: {wikitext: bits} converts it to "
         "nats per byte"
     )
 
@@ -174,7 +175,8 @@ def test_bits_that_stay_bits_are_noted():
         ),
         (
             {"join": {"file": "checkpoints.csv", "by": {"model": "model", "file": "revision"}}},
-            "no row of lm_eval has a match in checkpoints.csv: by model, file the table has lab/tiny-70m lab__tiny-70m/results_",
+            "no row of lm_eval has a match in checkpoints.csv: "
+            "by model, file the table has lab/tiny-70m lab__tiny-70m/results_",
         ),
         ({"join": "checkpoints.csv"}, "join must name a file in the folder of the table and a column of both"),
         ({"units": {"n_params": "bits"}}, "units of n_params must be a number, as in 1e6, but it is 'bits'"),

@@ -15,7 +15,7 @@ from skillscale.errors import InputError
 from skillscale.simulation.baselines import DESIGNS, SHAPES, FixedDesign, IsoflopGridShape, isoflop_grid, largest
 from skillscale.simulation.random_truths import FLOPS, SKILLS, TruthFamily, random_truth
 from skillscale.simulation.replay import ReplaySettings, run_design
-from skillscale.simulation.scores import Score
+from skillscale.simulation.scores import TargetScore
 
 UNIT = FLOPS[1]
 SPACE = DesignSpace(flops=FLOPS)
@@ -143,7 +143,7 @@ def test_a_run_outside_the_space_is_refused():
 
 def test_scores_are_those_of_the_errors():
     target = Target(quantity=Quantity.OPTIMUM, skill="code", C=1e21)
-    score = Score.of(target, [(1.1, 0.9, 1.3), (2.3, 2.1, 2.5), (0.0, math.nan, math.nan)], [1.0, 2.0, math.nan])
+    score = TargetScore.of(target, [(1.1, 0.9, 1.3), (2.3, 2.1, 2.5), (0.0, math.nan, math.nan)], [1.0, 2.0, math.nan])
     assert score.n == 2
     assert score.bias[0] == pytest.approx(0.2)
     assert score.rmse[0] == pytest.approx(math.sqrt(0.05))

@@ -61,7 +61,7 @@ def loss_of(n_params: int, n_tokens: int, seed: int) -> float:
 class Trainer:
     """A stand-in for the process of a user's trainer.
 
-    ``pause_s``: time of a run, s. ``nan_at``: seeds whose run diverges. ``stall_at``: seeds at which this process stops,
+    ``pause_s``: time of a run, s. ``nan_at``: seeds whose run diverges. ``stall_at``: seeds where this process stops,
     until another process wakes it up.
     """
 
@@ -85,7 +85,7 @@ class Trainer:
 class Orders:
     """The ways in which a worker of a drill differs from others.
 
-    ``skew_s``: seconds by which its clock is ahead. ``room``: bytes that it may add to any file; -1: no limit. ``host``:
+    ``skew_s``: seconds by which its clock is ahead. ``room``: bytes that it may add to any file; -1: any. ``host``:
     name of the machine in its claims. ``config``: text that it writes with each run as an artifact.
     """
 

@@ -367,8 +367,11 @@ def test_a_stopped_process_is_given_up_and_goes_on_to_find_its_point_taken(tmp_p
     queue = queue_at(url, "one", QUICK_S)
     queue.add(JOBS[:1])
     code = (
-        "import sys, time; from skillscale.tracking.queue import PointQueue; from skillscale.errors import LeaseLostError\n"
-        f"from skillscale.tracking.queue_storage import QueueStorage; queue = PointQueue(QueueStorage({url!r}), 'one'); ticket = queue.take(queue.entries()[0], {ELSEWHERE!r})\n"
+        "import sys, time; from skillscale.tracking.queue import PointQueue\n"
+        "from skillscale.errors import LeaseLostError\n"
+        f"from skillscale.tracking.queue_storage import QueueStorage\n"
+        f"queue = PointQueue(QueueStorage({url!r}), 'one')\n"
+        f"ticket = queue.take(queue.entries()[0], {ELSEWHERE!r})\n"
         "print('held', flush=True)\n"
         "sys.stdin.readline()\n"
         "try: ticket.check()\n"

@@ -13,7 +13,7 @@ from skillscale.errors import FitError, InputError
 from skillscale.formatting import JsonObject, format_count, format_flops, format_percent
 from skillscale.laws.fit.objective import Objective
 from skillscale.laws.fit.skill_law import split_by_skill
-from skillscale.laws.selection.backtest import Backtest, Score
+from skillscale.laws.selection.backtest import Backtest, PredictionScore
 from skillscale.laws.selection.backtest import backtest as backtest_laws
 from skillscale.laws.selection.selection import LawSelection
 from skillscale.runs import RunTable
@@ -177,7 +177,7 @@ def _backtest_as_dict(result: Backtest) -> JsonObject:
     }
 
 
-def _score_as_dict(score: Score) -> JsonObject:
+def _score_as_dict(score: PredictionScore) -> JsonObject:
     return {"n_predicted": score.n, "mean_relative_error": score.mean_relative_error, "coverage": score.coverage}
 
 

@@ -3,14 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from skillscale.config import Config
 from skillscale.execution.grid import tokens_to_train
-from skillscale.formatting import format_count, format_duration, format_flops, format_number, format_percent
+from skillscale.formatting import JsonObject, format_count, format_duration, format_flops, format_number, format_percent
 from skillscale.lm.model.shape import shape_for, size_ladder
 from skillscale.lm.train import hyperparameters
 from skillscale.lm.train.stepper import step_seconds
@@ -107,7 +106,7 @@ class GridCost:
         )
         return "\n".join([*lines, *_ladder_lines(self._ladder())])
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Return the values for ``--json``."""
         rows = [
             {**point.as_dict(), "flops": point.flops, "seconds": float(second)}

@@ -6,7 +6,7 @@ Open families of models become points. N is counted from the checkpoint; the use
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -16,7 +16,7 @@ from skillscale.config.options import EvaluateOptions
 from skillscale.errors import DivergedError, InputError, TrainingError
 from skillscale.execution.checkpoint_requests import CheckpointRequest, read_requests
 from skillscale.execution.status_publisher import StatusPublisher
-from skillscale.formatting import format_count, to_plain
+from skillscale.formatting import JsonObject, format_count, to_plain
 from skillscale.point import DesignPoint, digest
 from skillscale.record import Checkpoint, DataSet, Measurement, Provenance, RunRecord, RunState
 from skillscale.tracking import StudyStore
@@ -60,7 +60,7 @@ class EvaluatedCheckpoint:
             lines += [f"    {skill:<20}{_losses_text(value)}" for skill, value in record.skills.items()]
         return "\n".join(lines)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Return the values for ``--json``."""
         record = self.record
         return {
@@ -195,10 +195,10 @@ def open_evaluation(options: EvaluateOptions, config: Config, progress: Progress
     )  # fmt: skip
 
 
-def measured_settings(options: EvaluateOptions, config: Config) -> dict[str, Any]:
+def measured_settings(options: EvaluateOptions, config: Config) -> JsonObject:
     """Return all that must be the same for every checkpoint of a study."""
     reading = {"context": options.reading.context, "dtype": options.reading.dtype}
-    skills: dict[str, Any] = to_plain(config.skills)
+    skills: JsonObject = to_plain(config.skills)
     return {"sets": config.measured_dict["skills"]["sets"], "skills": skills["skills"], **reading}
 
 

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from skillscale.config import Config
 from skillscale.config.options import SampleOptions, TrainingOptions
@@ -22,7 +21,7 @@ from skillscale.execution.status_publisher import StatusPublisher
 from skillscale.execution.supervisor import Supervisor
 from skillscale.execution.user_trainer import UserTrainer
 from skillscale.execution.worker_pool import WorkerPool
-from skillscale.formatting import format_flops, shorten
+from skillscale.formatting import JsonObject, format_flops, shorten
 from skillscale.point import DesignPoint
 from skillscale.record import RunRecord
 from skillscale.runs import RunTable
@@ -102,7 +101,7 @@ class Sampled:
         )
         return "\n".join([counts, recommendation_text(self.recommendation, (), problem)])
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Return the values for ``--json``."""
         chosen = self.chosen
         states = Counter(point.status for point in chosen)
@@ -126,9 +125,9 @@ class SampledAfterGrid:
 
     ended: str = ""
     text: str = ""
-    values: dict[str, Any] = field(default_factory=dict)
+    values: JsonObject = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Return the values for ``--json``."""
         return {"ended": self.ended, **self.values}
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from skillscale.config import Config, conf_file, is_shipped
 from skillscale.config.options import QueueOptions, StudyOptions, TrainingOptions, UserTrainerOptions
@@ -14,7 +14,7 @@ from skillscale.execution.status_publisher import StatusPublisher
 from skillscale.execution.supervisor import train_queue
 from skillscale.execution.worker import WorkerContext
 from skillscale.execution.worker_pool import ExternalCommand, WorkerPool, check_launcher
-from skillscale.formatting import plural
+from skillscale.formatting import JsonObject, plural
 from skillscale.point import DesignPoint
 from skillscale.tracking import StudyStore
 
@@ -68,7 +68,7 @@ class TrainedPoints:
     seconds: float | None = None
     external: ExternalCommand | None = None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Return the values for ``--json``."""
         if self.external is not None:
             return {"study": self.study, "points": self.planned, "finished": self.finished, **self.external.as_dict()}

@@ -7,7 +7,7 @@ from typing import Any
 from skillscale.errors import SkillscaleError
 from skillscale.execution.status import study_status
 from skillscale.execution.status_text import status_markdown
-from skillscale.formatting import format_count, format_flops, format_interval
+from skillscale.formatting import JsonObject, format_count, format_flops, format_interval
 from skillscale.tracking import Study
 
 _SUMMARIES = "found"  # key of the last fit and report among the study's notes; stores of version 0.1 hold it
@@ -91,7 +91,7 @@ def store_fit_summary(
     study.notes.put_json(_SUMMARIES, others | {kind: summary})
 
 
-def optima_rows(optima: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:
+def optima_rows(optima: Sequence[Mapping[Any, Any]]) -> list[JsonObject]:
     """Return rows of ``law_optima.csv`` as texts, a row for each skill: N* with its interval at each C."""
     rows: dict[str, dict[str, str]] = {}
     for row in optima:

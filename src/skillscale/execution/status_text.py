@@ -7,7 +7,7 @@ from typing import Any
 
 from skillscale.execution.run_text import format_point
 from skillscale.execution.status import StudyStatus
-from skillscale.formatting import format_duration, format_flops, format_percent, plural
+from skillscale.formatting import JsonObject, format_duration, format_flops, format_percent, plural
 from skillscale.tracking import PlannedPoint, Study, link, run_path
 
 _STEPS = 6  # steps of the falling interval that a terminal shows
@@ -85,7 +85,7 @@ def _worker_text(point: PlannedPoint, status: StudyStatus) -> str:
     return f"{owner}: {format_point(point.point)}, for {seconds}{progress}"
 
 
-def status_as_dict(status: StudyStatus) -> dict[str, Any]:
+def status_as_dict(status: StudyStatus) -> JsonObject:
     """Return the values for ``--json``; times are in seconds since the epoch."""
     done, planned = status.flops
     return {

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
@@ -24,7 +24,7 @@ from skillscale.errors import DivergedError, InputError, TrainingError
 from skillscale.execution.grid import grid_points, nearest_size
 from skillscale.execution.run_text import format_point
 from skillscale.execution.session import open_session, open_store
-from skillscale.formatting import format_percent
+from skillscale.formatting import JsonObject, format_percent
 from skillscale.lm import run
 from skillscale.point import DesignPoint, digest
 from skillscale.runs.read import aggregate_weights
@@ -92,7 +92,7 @@ class TuningResult:
         settings = ", ".join(f"{name}: {value:.4g}" for name, value in self.rule.items())
         return "\n".join([*(point.text() for point in self.points), f"refitted rule (for conf/train.yaml): {settings}"])
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Return the values for ``--json``."""
         return {
             "corners": [

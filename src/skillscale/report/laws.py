@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from skillscale.formatting import format_count, format_flops, format_interval, format_percent
+from skillscale.formatting import JsonObject, format_count, format_flops, format_interval, format_percent
 from skillscale.laws.fit.request import UnfittedSkill
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.results import Interval
@@ -17,7 +16,7 @@ Laws = Mapping[str, FittedLaw | UnfittedSkill]
 MAX_NOTES = 8  # warnings shown in the terminal
 
 
-def laws_as_dict(laws: Laws, flops: Sequence[float]) -> dict[str, Any]:
+def laws_as_dict(laws: Laws, flops: Sequence[float]) -> JsonObject:
     """Return what ``fit --json`` prints under ``skills``: one object per skill. Unknown numbers are null.
 
     Args:
@@ -35,7 +34,7 @@ def law_weights(fitted: FittedLaw) -> dict[str, float]:
     return {candidate.law.name: candidate.weight for candidate in (fitted, *fitted.rivals)}
 
 
-def _optima_over_laws(fitted: FittedLaw, flops: Sequence[float]) -> dict[str, Any]:
+def _optima_over_laws(fitted: FittedLaw, flops: Sequence[float]) -> JsonObject:
     """Return the median and interval of N* over all laws that predicted about as well, by their weights."""
     drawn = fitted.ensemble_log_optima(list(flops))
     tails = [0.5, (1 - fitted.level) / 2, (1 + fitted.level) / 2]
@@ -60,14 +59,14 @@ def missing_interval_reason(fitted: FittedLaw, C: float) -> str:
     )
 
 
-def _unfitted_as_dict(skill: UnfittedSkill) -> dict[str, Any]:
+def _unfitted_as_dict(skill: UnfittedSkill) -> JsonObject:
     return {
         "law": None, "n_runs": skill.n_runs, "objective": None, "theta": {}, "intervals": {},
         "starts": {"tried": 0, "agree": 0}, "status": "refused", "reason": skill.reason, "warnings": [], "optima": [],
     }  # fmt: skip
 
 
-def _fit_as_dict(fitted: FittedLaw, flops: Sequence[float]) -> dict[str, Any]:
+def _fit_as_dict(fitted: FittedLaw, flops: Sequence[float]) -> JsonObject:
     theta = fitted.theta
     return {
         "law": fitted.law.name,
@@ -91,15 +90,15 @@ def _fit_as_dict(fitted: FittedLaw, flops: Sequence[float]) -> dict[str, Any]:
     } | _choice_as_dict(fitted, flops)
 
 
-def _choice_as_dict(fitted: FittedLaw, flops: Sequence[float]) -> dict[str, Any]:
+def _choice_as_dict(fitted: FittedLaw, flops: Sequence[float]) -> JsonObject:
     """Return the fields of a law that was selected on held-out runs."""
     if not fitted.setting:
         return {}
-    choice: dict[str, Any] = {"setting": fitted.setting, "believed": list(fitted.prior_dominated)}
+    choice: JsonObject = {"setting": fitted.setting, "believed": list(fitted.prior_dominated)}
     return choice | ({"over_laws": _optima_over_laws(fitted, flops)} if fitted.rivals else {})
 
 
-def _optimum_as_dict(C: float, N: Interval) -> dict[str, Any]:
+def _optimum_as_dict(C: float, N: Interval) -> JsonObject:
     return {
         "flops": C,
         "n_params": N.value,

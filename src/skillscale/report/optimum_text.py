@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from skillscale.formatting import (
+    JsonObject,
     format_count,
     format_interval,
     format_log_ratio,
@@ -14,7 +14,7 @@ from skillscale.laws.optimum.optimum import Optimum, ValidationMismatch
 from skillscale.laws.results import Interval, SizeGap
 
 
-def optimum_as_dict(optimum: Optimum) -> dict[str, Any]:
+def optimum_as_dict(optimum: Optimum) -> JsonObject:
     """Return N and D with the losses there, as plain values."""
     return {
         "flops": optimum.C, "n_params": optimum.N.value, "interval": interval_ends(optimum.N),
@@ -26,14 +26,14 @@ def optimum_as_dict(optimum: Optimum) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def best_mix_as_dict(optimum: Optimum) -> dict[str, Any]:
+def best_mix_as_dict(optimum: Optimum) -> JsonObject:
     """Return an optimum with its best mix and how many starts of the search agree."""
     shares = {name: {"share": share.value, "interval": interval_ends(share)} for name, share in optimum.mix.items()}
     starts = None if optimum.starts is None else {"tried": optimum.starts.tried, "agree": optimum.starts.agree}
     return {**optimum_as_dict(optimum), "mix": shares, "starts": starts}
 
 
-def size_gap_as_dict(gap: SizeGap) -> dict[str, Any]:
+def size_gap_as_dict(gap: SizeGap) -> JsonObject:
     """Return a size gap as plain values. ``value`` is ln N*(skill) - ln N*(weighted)."""
     return {
         "value": gap.value.value, "interval": interval_ends(gap.value), "p": gap.p, "p_holm": gap.p_holm,
@@ -41,10 +41,10 @@ def size_gap_as_dict(gap: SizeGap) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def mismatch_as_dict(mismatch: ValidationMismatch) -> dict[str, Any]:
+def mismatch_as_dict(mismatch: ValidationMismatch) -> JsonObject:
     """Return the shift (ln N), its cost (nats per token), and the share of C that makes up for it."""
     intervals = {name: getattr(mismatch, name) for name in ("shift", "cost", "compute", "largest")}
-    plain: dict[str, Any] = {
+    plain: JsonObject = {
         name: {"value": interval.value, "interval": interval_ends(interval)} for name, interval in intervals.items()
     }
     return {**plain, "extremes": list(mismatch.extremes), "status": str(mismatch.status), "reason": mismatch.reason}

@@ -5,10 +5,10 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from skillscale.formatting import (
     MISSING,
+    JsonObject,
     format_count,
     format_flops,
     format_interval,
@@ -69,7 +69,7 @@ class PlanContext:
     mixless: str
 
 
-def plan_as_dict(plan: Plan, context: PlanContext, at: int) -> dict[str, Any]:
+def plan_as_dict(plan: Plan, context: PlanContext, at: int) -> JsonObject:
     """Return what ``plan --json`` prints for one budget.
 
     Null means unknown, or a cost that no amount of compute makes up for.
@@ -93,7 +93,7 @@ def plan_as_dict(plan: Plan, context: PlanContext, at: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _skill_as_dict(plan: Plan, name: str) -> dict[str, Any]:
+def _skill_as_dict(plan: Plan, name: str) -> JsonObject:
     loss = plan.losses[name]
     return {
         "loss": loss.value, "interval": interval_ends(loss), "scatter": plan.scatter[name],
@@ -101,32 +101,32 @@ def _skill_as_dict(plan: Plan, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _interval_as_dict(value: Interval) -> dict[str, Any]:
+def _interval_as_dict(value: Interval) -> JsonObject:
     return {"value": value.value, "interval": interval_ends(value)}
 
 
-def _size_cost_as_dict(cost: SizeCost) -> dict[str, Any]:
+def _size_cost_as_dict(cost: SizeCost) -> JsonObject:
     return {
         "n_params": cost.N, "n_tokens": cost.D, "more": _interval_as_dict(cost.excess),
         "compute": _interval_as_dict(cost.compute), "change": _interval_as_dict(cost.change), "asked": cost.requested,
     }  # fmt: skip
 
 
-def _near_optimal_as_dict(sizes: NearOptimalSizes) -> dict[str, Any]:
+def _near_optimal_as_dict(sizes: NearOptimalSizes) -> JsonObject:
     return {
         "tolerance": sizes.tolerance, "n_params": [sizes.lo, sizes.hi],
         "sure": [sizes.confident_lo, sizes.confident_hi], "chance": sizes.chance,
     }  # fmt: skip
 
 
-def _frontier_as_dict(frontier: TradeoffFrontier) -> dict[str, Any]:
+def _frontier_as_dict(frontier: TradeoffFrontier) -> JsonObject:
     return {
         "skill": frontier.skill, "rest": dict(frontier.rest), "planned": frontier.planned,
         "with_mix": frontier.with_mix, "steps": [_tradeoff_as_dict(point) for point in frontier.points],
     }  # fmt: skip
 
 
-def _tradeoff_as_dict(point: TradeoffPoint) -> dict[str, Any]:
+def _tradeoff_as_dict(point: TradeoffPoint) -> JsonObject:
     return {
         "weight": point.weight, "n_params": point.N.value, "interval": interval_ends(point.N), "n_tokens": point.D,
         "mix": dict(point.mix), "loss": point.skill_loss, "rest_loss": point.rest_loss,
@@ -134,7 +134,7 @@ def _tradeoff_as_dict(point: TradeoffPoint) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _validation_as_dict(cost: ValidationChoiceCost) -> dict[str, Any]:
+def _validation_as_dict(cost: ValidationChoiceCost) -> JsonObject:
     chosen = cost.optimum
     best = None
     if cost.best is not None:

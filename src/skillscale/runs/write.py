@@ -10,6 +10,7 @@ import pandas as pd
 import yaml
 
 from skillscale.errors import InputError
+from skillscale.formatting import JsonObject
 from skillscale.point import RESERVED_COLUMNS
 from skillscale.runs.column_map import parse_columns
 from skillscale.runs.run_table import RunTable, read_table
@@ -59,13 +60,13 @@ def write_table(
 
 def _file_content(
     table: RunTable, sizes: Mapping[str, npt.ArrayLike], purposes: Sequence[str], more: Mapping[str, npt.ArrayLike]
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+) -> tuple[pd.DataFrame, JsonObject]:
     """Return the columns of the file, and the column map."""
     runs, names = table.runs, _loss_columns(table)
     by_convention = {table.convention: runs["N"], **sizes}
     n_params = {name: f"params_{name}" if number else "params" for number, name in enumerate(by_convention)}
     sems = [name for name in names if f"sem/{name}" in runs.columns]
-    columns: dict[str, Any] = {
+    columns: JsonObject = {
         "run": runs["cluster"],
         **{column: _as_integers(by_convention[name]) for name, column in n_params.items()},
         "tokens": _as_integers(runs["D"]),
@@ -103,7 +104,7 @@ def _loss_columns(table: RunTable) -> list[str]:
     return [name for name in dict.fromkeys([*table.skills, *losses]) if table.runs[name].notna().any()]
 
 
-def _loss_structure(table: RunTable, names: Sequence[str]) -> dict[str, Any]:
+def _loss_structure(table: RunTable, names: Sequence[str]) -> JsonObject:
     """Return the relations between the losses for the column map."""
 
     def present(*candidates: str) -> list[str]:

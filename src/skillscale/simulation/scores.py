@@ -11,7 +11,7 @@ from skillscale.laws.forms.nd import Array
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class TargetScore:
     """Errors of n repetitions for one target: estimate and interval, each minus the truth, (n,); NaN where unknown."""
 
     target: Target
@@ -20,7 +20,9 @@ class Score:
     hi: Array = field(repr=False)
 
     @classmethod
-    def of(cls, target: Target, estimates: Sequence[tuple[float, float, float]], truths: Sequence[float]) -> "Score":
+    def of(
+        cls, target: Target, estimates: Sequence[tuple[float, float, float]], truths: Sequence[float]
+    ) -> "TargetScore":
         """Build the score from (value, lo, hi) and the truth of each repetition."""
         error, lo, hi = (np.array(estimates, dtype=float) - np.array(truths, dtype=float)[:, None]).T
         return cls(target=target, error=error, lo=lo, hi=hi)

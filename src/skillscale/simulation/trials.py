@@ -15,7 +15,7 @@ from skillscale.formatting import JsonObject, format_flops
 from skillscale.laws.forms.nd import Array
 from skillscale.simulation.baselines import Maker
 from skillscale.simulation.replay import ReplaySettings, run_design
-from skillscale.simulation.scores import Score
+from skillscale.simulation.scores import TargetScore
 from skillscale.simulation.truth import Truth, true_value
 
 _KEYS = {Quantity.OPTIMUM: "optima", Quantity.DIFFERENCE: "differences", Quantity.LOSS: "losses"}
@@ -38,7 +38,7 @@ class Trial:
 class SimulationResult:
     """Trials of one design: a score by target; FLOP, runs and seconds of each trial, (n,)."""
 
-    scores: tuple[Score, ...]
+    scores: tuple[TargetScore, ...]
     spent: Array
     runs: Array
     seconds: Array
@@ -48,11 +48,11 @@ class SimulationResult:
         """Quantities that have scores."""
         return tuple(dict.fromkeys(score.target.quantity for score in self.scores))
 
-    def pooled(self, quantity: Quantity) -> Score:
+    def pooled(self, quantity: Quantity) -> TargetScore:
         """Return all targets of a quantity as one score."""
         scores = [score for score in self.scores if score.target.quantity is quantity]
         error, lo, hi = (np.concatenate([getattr(score, name) for score in scores]) for name in ("error", "lo", "hi"))
-        return Score(target=scores[0].target, error=error, lo=lo, hi=hi)
+        return TargetScore(target=scores[0].target, error=error, lo=lo, hi=hi)
 
 
 def simulate_design(
@@ -85,7 +85,7 @@ def simulate_design(
         progress(seed, trials[-1])
     return SimulationResult(
         scores=tuple(
-            Score.of(target, [trial.estimates[i] for trial in trials], [trial.truths[i] for trial in trials])
+            TargetScore.of(target, [trial.estimates[i] for trial in trials], [trial.truths[i] for trial in trials])
             for i, target in enumerate(targets)
         ),
         spent=np.array([trial.spent for trial in trials]),
@@ -132,7 +132,7 @@ def result_as_dict(result: SimulationResult) -> JsonObject:
     }  # fmt: skip
 
 
-def _score_as_dict(score: Score) -> JsonObject:
+def _score_as_dict(score: TargetScore) -> JsonObject:
     target = score.target
     (bias, bias_sem), (rmse, rmse_sem), (coverage, coverage_sem) = score.bias, score.rmse, score.coverage
     return {

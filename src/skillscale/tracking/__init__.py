@@ -1,7 +1,7 @@
 """The only home of MLflow: open a study, share out its points, log a run, read the records back.
 
 In order: ``StudyStore.open``, ``open_study``, ``add_points``. Each worker then loops over ``claim`` until it returns
-None, and writes to the ``RunWriter`` that it returns. ``study.runs`` reads the runs back as records, and ``study.notes``
+None, and writes to the ``RunWriter`` that it returns. ``study.runs`` reads the runs as records, and ``study.notes``
 holds what commands keep with a study. Runs that were made elsewhere go into another study by ``open_imports``.
 """
 

@@ -32,7 +32,7 @@ _NOTE = "mlflow.note.content"
 class ImportedRun:
     """A run to write: the values that MLflow shows, and the exact ones.
 
-    ``budget``: nominal C in FLOP. ``exact``: JSON text, which is read back unchanged. ``content``: digest of the content.
+    ``budget``: nominal C in FLOP. ``exact``: JSON text, read back unchanged. ``content``: digest of the content.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """A registered law as MLflow loads it: ``mlflow.pyfunc.load_model("models:/NAME/1").predict(frame)``.
 
-MLflow runs this file alone ("models from code"), with a copy of this package. To load the law one needs numpy, scipy and
+MLflow runs this file alone ("models from code"), with a copy of this package. Loading the law needs numpy, scipy and
 pandas, and no installation of skillscale. A frame has the columns ``n_params`` and ``n_tokens``, may have
 ``skill`` (all skills without it) and a column ``mix/CATEGORY`` a category (the mean mix of the runs without them).
 ``lo`` and ``hi`` are the interval of the law, the mean of many runs; ``new_lo`` and ``new_hi`` that of one more run.
@@ -29,7 +29,7 @@ class LawModel(PythonModel):
         self.laws = read_document(json.loads(path.read_text(encoding="utf-8")), source="this registered model")
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Return one row for each row and skill: skill, n_params, n_tokens; loss, lo, hi, new_lo, new_hi, nats per token."""
+        """Return one row for each row and skill: skill, n_params, n_tokens; loss, lo, hi, new_lo, new_hi in nats."""
         del context, params
         missing = [name for name in COLUMNS if name not in model_input.columns]
         if missing:

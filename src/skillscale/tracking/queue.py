@@ -2,10 +2,11 @@
 
 A key names a point. It waits as a trial that is WAITING. Whoever turns the trial RUNNING, which the storage lets only
 one process do, holds the key under a lease and writes heartbeats. The trial ends COMPLETE (trained), PRUNED (failed for
-good) or FAIL (its holder was stopped or lost), and after FAIL another trial of the key waits. Two rules make other locks
+good) or FAIL (its holder was stopped or lost), and after FAIL another trial of the key waits. Two rules make locks
 unnecessary:
 
-- Trials are numbered in the order of their making. Of a key's trials the first that did not FAIL counts. If two machines
+- Trials are numbered in the order of their making. Of a key's trials the first that did not FAIL counts. If two
+  machines
   add the same key, it is trained once. FAIL is final, so a holder that lost its lease notices.
 - No clocks are compared. A heartbeat is a count. If it stays the same for the heartbeat timeout, by the clock of the
   process that looks, its holder is lost. A holder whose process on this machine is gone is lost at once.
@@ -240,7 +241,7 @@ class PointQueue:
         trials = self._storage.trials(self._study_id)
         now = time.monotonic()
         if now - self._looked_at > self.heartbeat_timeout_s / 2:
-            self._heartbeats.clear()  # nobody looked for long, or the storage was away and others could not write either
+            self._heartbeats.clear()  # nobody looked for long, or the storage was away for all
         self._looked_at = now
         running = [trial for trial in trials if trial.state is TrialState.RUNNING]
         lost = [trial for trial in running if self._is_lost(trial, now)]

@@ -135,7 +135,7 @@ class RunWriter:
     ) -> None:
         """Write the record before training: params, sizes as metrics, settings, data sets.
 
-        The run of a user's trainer has its point alone. The run of a ``checkpoint`` that was trained elsewhere takes its
+        The run of a user's trainer has only its point. The run of a ``checkpoint`` that was trained elsewhere takes its
         name.
 
         Raises:

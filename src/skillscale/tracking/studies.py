@@ -135,7 +135,7 @@ class StudyStore:
         Args:
             name: name of the study.
             config: settings of the study.
-            keep: write the settings for later workers. A worker does not: some of its settings hold for its machine alone.
+            keep: write the settings for later workers. A worker does not: some settings hold for its machine.
 
         Raises:
             InputError: the name can't be used, or the study was begun with other settings or by version 0.1.
@@ -213,7 +213,7 @@ class StudyStore:
             )
         if any((kind in stored) != (kind in settings) for kind in (TRAINER, EVALUATED)):
             raise InputError(
-                f"the runs of study {name!r} are {_describe_origin(stored)}, and other runs would not be comparable. Give "
+                f"the runs of study {name!r} are {_describe_origin(stored)}, and other runs are not comparable. Give "
                 "another study name with --study.name NAME"
             )
         _refuse_differences(name, stored, settings)
@@ -237,7 +237,7 @@ class StudyStore:
             plan = find_plan(self._store, study)
             if plan is not None and IMPORTED not in json.loads("".join(unpack(plan.data.tags, "settings"))):
                 raise InputError(
-                    f"study {name!r} was begun by training, and imported runs would not be comparable. Import into another study"
+                    f"study {name!r} was begun by training, so imported runs differ. Import into another study"
                 )
             plan_id = plan.info.run_id if plan is not None else self._begin(study, points, name, {IMPORTED: True})
         return ImportedStudy(self._store, self._study(name, points, study, plan_id))

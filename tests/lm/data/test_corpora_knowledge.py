@@ -156,9 +156,9 @@ def test_nearest_larger_city() -> None:
 
 
 def test_factbook_pages_of_held_out_countries_are_only_measured() -> None:
-    def section(country: str, *, held_out: bool) -> facts.Section:
+    def section(country: str, *, held_out: bool) -> facts.CountrySection:
         line = f"{country} has a long coast, two high mountains, and a river that runs to the sea"
-        return facts.Section(
+        return facts.CountrySection(
             country=country, title="Geography", lines=(("Terrain", line), ("Area", "9")), held_out=held_out
         )
 

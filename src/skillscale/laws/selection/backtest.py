@@ -19,7 +19,7 @@ from skillscale.laws.selection.selection import LawSelection, PredictiveEnsemble
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class PredictionScore:
     """Score of predictions: rows, mean |predicted / measured - 1|, and the share of rows within their interval."""
 
     n: int = 0
@@ -28,7 +28,7 @@ class Score:
     half_width: float = field(default=math.nan, metadata={"unit": "ln L, median half width of the intervals"})
 
     @classmethod
-    def from_table(cls, predictions: pd.DataFrame) -> "Score":
+    def from_table(cls, predictions: pd.DataFrame) -> "PredictionScore":
         """Score a table with columns loss, predicted, lo and hi."""
         if predictions.empty:
             return cls()
@@ -58,10 +58,10 @@ class Backtest:
     setting: str
     n_fitted: int
     n_predicted: int
-    score: Score = field(default_factory=Score)
-    last: Score = field(default_factory=Score)
-    average: Score = field(default_factory=Score)
-    unseen: Score = field(default_factory=Score)
+    score: PredictionScore = field(default_factory=PredictionScore)
+    last: PredictionScore = field(default_factory=PredictionScore)
+    average: PredictionScore = field(default_factory=PredictionScore)
+    unseen: PredictionScore = field(default_factory=PredictionScore)
     n_of_fitted_runs: int = 0
     n_early: int = 0
     near_duplicates: int = 0
@@ -114,9 +114,9 @@ def _backtest_skill(
     seen = np.isin(table["run"], np.asarray(fitted.labels).astype(str))
     return Backtest(
         skill=name, law=extrapolation.setting.law.name, setting=extrapolation.setting.name,
-        n_fitted=len(extrapolation.runs), n_predicted=len(larger), score=Score.from_table(table),
-        last=Score.from_table(table[is_last]), average=Score.from_table(_average_columns(table)),
-        unseen=Score.from_table(table[~seen]), n_of_fitted_runs=int(seen.sum()),
+        n_fitted=len(extrapolation.runs), n_predicted=len(larger), score=PredictionScore.from_table(table),
+        last=PredictionScore.from_table(table[is_last]), average=PredictionScore.from_table(_average_columns(table)),
+        unseen=PredictionScore.from_table(table[~seen]), n_of_fitted_runs=int(seen.sum()),
         n_early=len(fitted) - len(extrapolation.runs), near_duplicates=extrapolation.near_duplicates, predictions=table,
     )  # fmt: skip
 

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from skillscale.design.proposal import Proposal, Recommendation, StopReason
 from skillscale.design.targets import Quantity, Target, TargetEstimates
 from skillscale.formatting import (
+    JsonObject,
     format_count,
     format_flops,
     format_interval,
@@ -49,7 +49,7 @@ def to_reason(proposal: Proposal, recommendation: Recommendation) -> ProposalRea
 
 def recommendation_as_dict(
     recommendation: Recommendation, points: Sequence[DesignPoint], problem: SamplingProblem
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return the recommendation as plain values."""
     estimates, stop_reason = recommendation.estimates, recommendation.stop_reason
     targets = [] if estimates is None else [
@@ -73,7 +73,7 @@ def recommendation_as_dict(
     }
 
 
-def point_rows(recommendation: Recommendation, points: Sequence[DesignPoint]) -> list[dict[str, Any]]:
+def point_rows(recommendation: Recommendation, points: Sequence[DesignPoint]) -> list[JsonObject]:
     """Return a row for each point: the run, its cost, purpose and expected effect."""
     return [
         {

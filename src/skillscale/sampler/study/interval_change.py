@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from skillscale.design.model_averaging import UNINFORMED_HALF_WIDTH
 from skillscale.design.targets import TargetEstimates
-from skillscale.formatting import format_flops, format_percent
+from skillscale.formatting import JsonObject, format_flops, format_percent
 from skillscale.laws.forms.nd import Array
 
 
@@ -78,7 +77,7 @@ class IntervalReduction:
             )
         return lines
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Return the changes as plain values."""
         changes = {"widest": self.widest, "mean": self.mean}
         return {

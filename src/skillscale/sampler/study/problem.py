@@ -12,7 +12,7 @@ from skillscale.design.propose import START_SHARE, DesignGoal
 from skillscale.design.space import DesignSpace
 from skillscale.design.targets import Target, default_targets
 from skillscale.errors import InputError
-from skillscale.formatting import did_you_mean, format_flops, join_first
+from skillscale.formatting import JsonObject, did_you_mean, format_flops, join_first
 from skillscale.point import Mix
 
 SAMPLING_PROBLEM = "order"  # the key under which a study keeps its sampling problem
@@ -68,7 +68,7 @@ class SamplingProblem:
             max_runs=math.inf if self.max_runs is None else max(self.max_runs - n_runs, 0),
         )  # fmt: skip
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Return space and targets as plain values by name of the setting.
 
         Budget and precision are not included: they may change from call to call.
@@ -89,7 +89,7 @@ class SamplingProblem:
         }
 
 
-def read_stored_problem(values: Mapping[str, Any]) -> dict[str, Any]:
+def read_stored_problem(values: Mapping[str, Any]) -> JsonObject:
     """Return the stored values of ``as_dict`` under today's names."""
     return {_OLD_NAMES.get(name, name): value for name, value in values.items()}
 

@@ -296,7 +296,7 @@ def make_words(archive: Path, count: int) -> list[Entity]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Section:
+class CountrySection:
     """A section of a country's Factbook page with titled lines; the internet domain decides whether it is held out."""
 
     country: str
@@ -315,7 +315,7 @@ class Section:
         return "\n".join([self.heading, *(f"{name}: {value}" for name, value in self.lines)]) + "\n"
 
 
-def read_factbook(archive: Path, domains_unseen: frozenset[str]) -> Iterator[Section]:
+def read_factbook(archive: Path, domains_unseen: frozenset[str]) -> Iterator[CountrySection]:
     """Yield sections of the World Factbook, country by country."""
     for _, content in read_members(archive, lambda path: "/data/" in path and path.endswith(".json")):
         page = json.loads(content)
@@ -328,7 +328,7 @@ def read_factbook(archive: Path, domains_unseen: frozenset[str]) -> Iterator[Sec
             lines = tuple(_titled_lines("", fields))
             if lines:
                 held_out = bool(domain) and domain[0] in domains_unseen  # type: ignore[index]
-                yield Section(country=name, title=title, lines=lines, held_out=held_out)
+                yield CountrySection(country=name, title=title, lines=lines, held_out=held_out)
 
 
 def _titled_lines(prefix: str, fields: Any) -> Iterator[tuple[str, str]]:

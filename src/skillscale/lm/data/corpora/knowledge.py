@@ -17,7 +17,7 @@ from random import Random
 from skillscale.lm.data.archives import Archive, read_member
 from skillscale.lm.data.corpora import fact_phrasings, facts
 from skillscale.lm.data.corpora.contamination import drop_overlapping, drop_prompts, find_prompts
-from skillscale.lm.data.corpora.facts import QUESTIONED, STATED, UNSEEN, Entity, Section
+from skillscale.lm.data.corpora.facts import QUESTIONED, STATED, UNSEEN, CountrySection, Entity
 from skillscale.lm.data.corpora.items import (
     Corpus,
     Document,
@@ -288,7 +288,7 @@ def count_entropy_bits(entities: Sequence[Entity]) -> float:
     return math.fsum(n * math.log2(counts.total() / n) for counts in answers.values() for n in counts.values())
 
 
-def sample_factbook(sections: Sequence[Section], *, max_bytes: int) -> list[str]:
+def sample_factbook(sections: Sequence[CountrySection], *, max_bytes: int) -> list[str]:
     """Return sections of countries that are not held out, in a scrambled order, up to ``max_bytes``."""
     texts = {section.heading: section.text for section in sections if not section.held_out}
     taken: list[str] = []
@@ -301,7 +301,7 @@ def sample_factbook(sections: Sequence[Section], *, max_bytes: int) -> list[str]
     return taken
 
 
-def make_section_items(sections: Sequence[Section]) -> list[Item]:
+def make_section_items(sections: Sequence[CountrySection]) -> list[Item]:
     """Make items with heading and title of a Factbook line as prompt and the line as completion."""
     items: dict[str, Item] = {}
     groups: dict[str, list[str]] = defaultdict(list)
