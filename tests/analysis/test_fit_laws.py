@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -106,10 +107,7 @@ class Described:
     """Stands in for a study that keeps what its data are."""
 
     def __init__(self, text):
-        self.text = text
-
-    def data_description(self):
-        return self.text
+        self.notes = SimpleNamespace(data_description=lambda: text)
 
 
 def background(text):

@@ -81,7 +81,7 @@ def test_later_checkpoints_of_fitted_runs_are_counted_and_new_runs_scored_apart(
     later = (~below & frame["run"].isin(frame.loc[below, "run"])).sum()
     assert later > 0
     assert (one["n_of_fitted_runs"], one["unseen"]["n_predicted"]) == (later, one["n_predicted"] - later)
-    assert f"note: {format_percent(later / one['n_predicted'])} of the losses predicted are later checkpoints" in told
+    assert f"note: {format_percent(later / one['n_predicted'])} of the predicted losses are later checkpoints" in told
     _, alone, told = backtest(frame, *words)
     assert (alone["skills"]["code"]["n_of_fitted_runs"], "later checkpoints" in told) == (0, False)
 

@@ -266,7 +266,7 @@ def test_a_table_needs_its_columns(tmp_path, capsys):
     assert main(["fit", "--table", str(tmp_path / "t.csv")], COMMANDS, io.StringIO()) == 2
     assert "needs --columns FILE" in capsys.readouterr().err
     assert main(["fit", "--columns", "map.yaml"], COMMANDS, io.StringIO()) == 2
-    assert "give --table FILE too" in capsys.readouterr().err
+    assert "--columns needs --table FILE" in capsys.readouterr().err
 
 
 def test_an_empty_registry_says_how_to_fill_it(tmp_path, capsys):
@@ -347,7 +347,7 @@ def test_a_skill_has_one_law_and_every_run_that_is_left_out_is_named(fit, tmp_pa
            for row in range(4, 25, 4)}  # fmt: skip
     assert left_out == off | {("row 1", "prose"): "loss is -3.1, not a positive number"}
     assert "excluded: 6 (row 4, row 8, row 12 and 3 more): 6 N D is 1.33 times its budget" in told
-    assert "left out: 1 (row 1): prose: loss is -3.1, not a positive number" in told
+    assert "excluded: 1 (row 1): prose: loss is -3.1, not a positive number" in told
     page = tmp_path / "page.html"
     fit(frame, "--law", "chinchilla", "--page", str(page), columns=columns, entry="report")
     assert "6 excluded: 6 N D is 1.33 times its budget" in page.read_text()
