@@ -467,7 +467,7 @@ def test_openlm_overtrain_with_overflown_flops(tables, tmp_path):
     assert (len(runs), sorted(set(runs["mix"])), table.excluded) == (101, ["c4_original", "rpj", "rw_original"], ())
     assert np.abs(np.log(runs["C"] / (6 * runs["N"] * runs["D"]))).max() < 1e-6
     assert [note.partition(" (")[0] for note in table.notes] == [
-        "flops is no positive number, or far from 6 N D",
+        "flops is not a positive number or is far from 6 N D",
         "losses of hellaswag",
     ]
     smaller = read_table(tmp_path / "openlm_overtrain.csv", parse_columns(mapping), convention="non_embedding")
