@@ -1,7 +1,7 @@
 """The limit of any design: sd of ln N* at 1e21 FLOP where the law is known, for the best plan and for isoFLOP grids.
 
     python benchmarks/design_headroom.py                     D/N of the plan from 1 to 500, as in the Bayesian design
-    python benchmarks/design_headroom.py --ratio .5,2000
+    python benchmarks/design_headroom.py --ratio 0.5,2000
 
 Truths of ``benchmarks/design.py`` whose law is a candidate: chinchilla, coupled_drifting and farseer, with three skills
 and the same noise. Everything is known but the law's parameters: the law, its centre, the noise, and the size of the

@@ -408,3 +408,10 @@ def test_a_registered_law_refuses_what_it_cant_predict(mixed_law, change, messag
     frame = pd.DataFrame([{name: value for name, value in row.items() if value is not None}])
     with pytest.raises(ValueError, match=message):
         mixed_law.predict(frame)
+
+
+def test_runs_that_are_no_isoflop_study_begin_with_their_laws_and_no_empty_line_first(root, capsys):
+    table = ["--table", str(root / "examples" / "planted.csv"), "--columns", str(root / "examples" / "planted.yaml")]
+    assert main(["fit", *table, "--law", "separable", "--study.resamples", "100"], COMMANDS) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].strip() != ""

@@ -1,6 +1,6 @@
 """Write the report of some runs: fit them, write figures, tables and the page, record all of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +9,16 @@ import pandas as pd
 from skillscale.analysis.background import report_context
 from skillscale.analysis.fit_laws import FitResults, base_mix, fit_runs, fit_skill_study
 from skillscale.analysis.record import log_results, publish_results
-from skillscale.analysis.text import verdict_text
+from skillscale.analysis.text import verdict_lines
 from skillscale.config import Config
 from skillscale.config.options import SourceOptions
 from skillscale.formatting import JsonObject
 from skillscale.laws.results import StudyResults
 from skillscale.laws.skills.skill_study import SkillStudy
+from skillscale.report import figures as isoflop_figures
 from skillscale.report import style
+from skillscale.report.law_figures import draw_law_figures
+from skillscale.report.page import render_page, shown_mixes
 from skillscale.report.skill_page import make_skill_figures, skill_frames
 from skillscale.runs.published_optima import read_optima
 from skillscale.runs.read import LoadedRuns, describe_exclusions, exclusion_lines, read_runs
@@ -55,15 +58,19 @@ def make_report(
         progress(note)
     path = Path(page or f"skillscale-{runs.name}.html").absolute()
     skill_study = fit_skill_study(runs, results, config)
-    html, law_figures = _page(runs, source, config, results, skill_study, compare_with)
+    law_figures = draw_law_figures(results.laws, results.flops)
+    drawn = {name: style.to_svg(figure) for name, figure in law_figures.items()}
+    html = _page(runs, source, config, results, skill_study, compare_with, drawn)
     path.write_text(html, encoding="utf-8")
     base = base_mix(results.curves, config.study)
-    text = f"{verdict_text(results.curves, base)}\n\npage:  {path}"
+    text = "\n".join([*verdict_lines(results.curves, base), f"\npage:  {path}"])
     if runs.store is None or runs.study is None:
         return Report(results=results, page=path, text=text)
     with runs.study.analysis("report") as run:
         log_results(run, results, runs)
-        figures = _figure_files(results, base, law_figures)
+        figures = _isoflop_figures(results.curves, base)
+        figures |= {f"{name}.svg": content for name, content in drawn.items()}
+        figures |= {f"{name}.png": style.to_png(figure) for name, figure in law_figures.items()}
         for name, content in figures.items():
             run.file(f"figures/{name}", content)
         for name, frame in skill_frames(skill_study).items():
@@ -80,22 +87,17 @@ def make_report(
 
 def _page(
     runs: LoadedRuns, source: SourceOptions, config: Config, results: FitResults, skill_study: SkillStudy | None,
-    compare_with: str,
-) -> tuple[str, JsonObject]:  # fmt: skip
-    """Return the page as HTML, and the figures of the laws."""
-    from skillscale.report.law_figures import draw_law_figures
-    from skillscale.report.page import render_page
-
-    figures = draw_law_figures(results.laws, results.flops)
-    html = render_page(
+    compare_with: str, law_figures: Mapping[str, bytes],
+) -> str:  # fmt: skip
+    """Return the page as HTML, with the figures of the laws as SVG."""
+    return render_page(
         runs.name, runs.records, results.curves, report_context(source, config, runs), laws=results.laws,
-        flops=results.flops, drawn={name: style.to_svg(figure) for name, figure in figures.items()},
+        flops=results.flops, drawn=law_figures,
         base=skill_study.base if skill_study else "",
         differences=make_skill_figures(
             skill_study, runs.table.skill_categories, fits=results.curves, published=_published(compare_with)
         ),
     )  # fmt: skip
-    return html, figures
 
 
 def _published(name: str) -> tuple[str, pd.DataFrame] | None:
@@ -103,22 +105,12 @@ def _published(name: str) -> tuple[str, pd.DataFrame] | None:
     return (Path(name).stem, read_optima(name)) if name else None
 
 
-def _figure_files(results: FitResults, base: str, law_figures: JsonObject) -> dict[str, bytes]:
-    """Return every figure by file name, as SVG for print and PNG for the UI."""
-    files = _isoflop_figures(results.curves, base)
-    for name, figure in law_figures.items():
-        files |= {f"{name}.svg": style.to_svg(figure), f"{name}.png": style.to_png(figure)}
-    return files
-
-
 def _isoflop_figures(curves: StudyResults, base: str) -> dict[str, bytes]:
-    from skillscale.report import figures
-    from skillscale.report.page import shown_mixes
-
+    """Return the figures of isoFLOP curves by file name, as SVG for print and PNG for the UI."""
     drawings = {
-        "isoflop": figures.draw_isoflop_curves,
-        "optima": figures.draw_optima,
-        "residuals": figures.draw_size_gaps,
+        "isoflop": isoflop_figures.draw_isoflop_curves,
+        "optima": isoflop_figures.draw_optima,
+        "residuals": isoflop_figures.draw_size_gaps,
     }
     files: dict[str, bytes] = {}
     for at, mix in enumerate(shown_mixes(curves, base)):

@@ -2,7 +2,7 @@
 
 from skillscale.analysis.fit_laws import base_mix, fit_runs
 from skillscale.analysis.record import log_results, open_record, publish_results, register_laws
-from skillscale.analysis.text import verdict_text
+from skillscale.analysis.text import verdict_lines
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import FitOptions
@@ -31,7 +31,8 @@ def fit(options: FitOptions, config: Config, out: Output) -> JsonObject:
             if options.register:
                 answer["registered"] = register_laws(run, results, runs, options.register)
         publish_results("fit", run, results, runs, files=["law.json"], progress=out.progress)
-    out.text(verdict_text(results.curves, base_mix(results.curves, config.study)))
+    for table in verdict_lines(results.curves, base_mix(results.curves, config.study)):
+        out.text(table)
     out.text(law_text(results.laws, results.flops))
     if "registered" in answer:
         out.text(f"registered as {answer['registered']}")

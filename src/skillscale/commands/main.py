@@ -19,7 +19,7 @@ def main(options: MainOptions, config: Config, out: Output) -> JsonObject:
     answer: JsonObject = {"training": train_all(points, training, config, out.progress).as_dict()}
     if config.sample.share_after_grid > 0:
         sampled = sample_after_grid(points, training, config, out.progress)
-        out.text(sampled.text + "\n")
+        out.text(f"{sampled.text}\n" if sampled.text else "")
         answer["sampling"] = sampled.as_dict()
     source = SourceOptions(
         study=options.study.study, data=options.study.data, skills=options.study.skills,

@@ -10,12 +10,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from skillscale.errors import InputError
+from skillscale.formatting import JsonObject
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.mix_effects import MixEffects
 from skillscale.laws.fit.predict import PredictedLoss, predict
@@ -25,7 +25,6 @@ from skillscale.laws.forms.nd import Array, Law
 from skillscale.laws.results import Interval
 from skillscale.laws.uncertainty.resamples import interval
 
-JsonObject = dict[str, Any]
 SCHEMA = 2
 DRAWS = 200  # draws kept of a fit: enough for a 90 % interval, and a file of about 50 kB per skill
 
