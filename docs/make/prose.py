@@ -191,6 +191,8 @@ def _spoken(tree: ast.AST) -> dict[int, str]:
             inside = [*node.args]
         elif isinstance(node, ast.keyword) and node.arg == "help":
             inside, kind = [node.value], "help"
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "option":
+            inside, kind = [*node.args], "help"  # as skillscale.config.options declares one
         for part in inside:
             kinds |= {id(text): kind for text in ast.walk(part)}
     return kinds

@@ -128,6 +128,7 @@ def test_python_is_read_with_its_messages_help_docstrings_and_comments(tmp_path,
         '    key = "short"\n'
         '    note = "a text of four words"\n'
         '    Option(help="the size")\n'
+        '    option("a://file beside it")\n'
         '    raise ValueError(f"x is {x}" if key else note)\n'
     )
     read = sorted((passage.kind, passage.text) for passage in prose.source(page))
@@ -135,6 +136,7 @@ def test_python_is_read_with_its_messages_help_docstrings_and_comments(tmp_path,
         ("comment", "a comment of two lines"),
         ("docstring", "Module, X."),
         ("docstring", "Return x."),
+        ("help", "a://file beside it"),
         ("help", "the size"),
         ("message", "at 1% of it"),
         ("message", "x is 1"),

@@ -14,7 +14,7 @@ from skillscale.formatting import JsonObject, to_json
 from skillscale.laws.io.document import read_document, read_metadata
 from skillscale.laws.io.snippet import snippet
 from skillscale.record import RunRecord
-from skillscale.runs.read import NONEMBED, TOTAL, LoadedRuns, describe_exclusions, exclusion_lines
+from skillscale.runs.read import NONEMBED, TOTAL, LoadedRuns, exclusion_lines
 from skillscale.runs.write import write_table
 
 
@@ -47,8 +47,10 @@ def export_runs(runs: LoadedRuns, path: Path) -> JsonObject:
 
 def fit_document(runs: LoadedRuns, laws: LawConfig, study: StudyConfig, progress: Callable[[str], None]) -> LawDocument:
     """Fit the laws of some runs, as the JSON that would be registered."""
+    for line in exclusion_lines(runs):
+        progress(line)
     results = fit_runs(runs, laws, study)
-    for note in (*exclusion_lines(runs), *results.notes, *describe_exclusions(results.excluded)):
+    for note in results.all_notes:
         progress(note)
     results.require_a_fit()
     return LawDocument(document=json.loads(results.law_json()), source=runs.name)

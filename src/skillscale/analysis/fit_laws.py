@@ -32,7 +32,7 @@ from skillscale.laws.selection.selection import LawSelection, data_for_setting, 
 from skillscale.laws.skills.skill_study import SkillStudy, skill_study
 from skillscale.laws.uncertainty.bootstrap import ResamplingMethod
 from skillscale.runs import RunTable
-from skillscale.runs.read import LoadedRuns
+from skillscale.runs.read import LoadedRuns, describe_exclusions
 
 Laws = dict[str, FittedLaw | UnfittedSkill]
 FLOPS_FACTORS = (1.0, 10.0, 100.0)  # default budgets of the optima, in units of the largest 6 N D that is fitted
@@ -65,6 +65,11 @@ class FitResults:
     metadata: LawMetadata
     notes: tuple[str, ...] = ()
     excluded: tuple[ExcludedRun, ...] = ()
+
+    @property
+    def all_notes(self) -> tuple[str, ...]:
+        """The notes, and a line for each reason why the curves exclude runs."""
+        return (*self.notes, *describe_exclusions(self.excluded))
 
     @property
     def fitted(self) -> dict[str, FittedLaw]:

@@ -21,7 +21,7 @@ from skillscale.report.law_figures import draw_law_figures
 from skillscale.report.page import render_page, shown_mixes
 from skillscale.report.skill_page import make_skill_figures, skill_frames
 from skillscale.runs.published_optima import read_optima
-from skillscale.runs.read import LoadedRuns, describe_exclusions, exclusion_lines, read_runs
+from skillscale.runs.read import LoadedRuns, exclusion_lines, read_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,10 @@ def make_report(
         progress: Receiver of a line for a person.
     """
     runs = read_runs(source, config)
+    for line in exclusion_lines(runs):
+        progress(line)
     results = fit_runs(runs, config.laws, config.study, flops)
-    for note in (*exclusion_lines(runs), *results.notes, *describe_exclusions(results.excluded)):
+    for note in results.all_notes:
         progress(note)
     path = Path(page or f"skillscale-{runs.name}.html").absolute()
     skill_study = fit_skill_study(runs, results, config)

@@ -7,7 +7,7 @@ from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import FitOptions
 from skillscale.formatting import JsonObject
-from skillscale.runs.read import describe_exclusions, exclusion_lines, read_runs
+from skillscale.runs.read import exclusion_lines, read_runs
 
 
 def fit(options: FitOptions, config: Config, out: Output) -> JsonObject:
@@ -19,8 +19,10 @@ def fit(options: FitOptions, config: Config, out: Output) -> JsonObject:
     from skillscale.report.laws import law_text
 
     runs = read_runs(options.source, config)
+    for line in exclusion_lines(runs):  # before the fit, which takes a while and may refuse the runs
+        out.progress(line)
     results = fit_runs(runs, config.laws, config.study, options.flops)
-    for note in (*exclusion_lines(runs), *results.notes, *describe_exclusions(results.excluded)):
+    for note in results.all_notes:
         out.progress(note)
     results.require_a_fit()
     answer = results.as_dict()

@@ -14,9 +14,11 @@ from skillscale.runs.read import exclusion_lines, read_runs
 def suggest(options: SuggestOptions, config: Config, out: Output) -> JsonObject:
     """Print the next runs, the cost of each and what it is expected to bring; train nothing."""
     runs = read_runs(options.source, config)
-    suggestion = suggest_runs(runs, config, count=options.count, mix=options.mix)
-    for line in (*exclusion_lines(runs), *suggestion.notes):
+    for line in exclusion_lines(runs):
         out.progress(line)
+    suggestion = suggest_runs(runs, config, count=options.count, mix=options.mix)
+    for note in suggestion.notes:
+        out.progress(note)
     out.text(suggestion.text())
     answer = suggestion.as_dict()
     if options.file:

@@ -18,6 +18,17 @@ Counts = tuple[int, ...] | None
 Mixes = tuple[Mix, ...] | None
 _KEY = "option"
 _TABLE = "CSV, Parquet, JSON lines, W&B export or lm-eval results, or a folder of them"
+# Help that several commands share
+_DATA = "training data: a name in conf/data, or a YAML file [the study's]"
+_SKILLS = "skills to measure: a name in conf/skills, or a YAML file [the study's]"
+_TRACKING = "MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder"
+_CACHE = "folder for prepared data; empty: SKILLSCALE_CACHE, or ~/.cache/skillscale"
+_QUEUE = "queue of the study, where machines share one; empty: SKILLSCALE_QUEUE"
+_WORKERS = "processes that share the points, one thread each"
+_OPTIMA = "C of the optima, FLOP; empty: 1, 10 and 100 times the largest run"
+_LAWS_FROM = "laws fitted earlier: models:/NAME@champion, or a law.json; empty: fit the runs"
+_PAGE = "HTML file to write; empty: skillscale-STUDY.html"
+_STUDY_FILE = "name in conf/study, or a YAML file"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,12 +145,12 @@ class StudyOptions:
 
     GROUP = "the study, and where it is kept"
 
-    study: str = option("name in conf/study, or a YAML file", default="main", common=True)
-    data: str = option("training data: a name in conf/data, or a YAML file [the study's]")
-    skills: str = option("skills to measure: a name in conf/skills, or a YAML file [the study's]")
-    tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder")
+    study: str = option(_STUDY_FILE, default="main", common=True)
+    data: str = option(_DATA)
+    skills: str = option(_SKILLS)
+    tracking: str = option(_TRACKING)
     cache: Path = option(
-        "folder for prepared data; empty: SKILLSCALE_CACHE, or ~/.cache/skillscale", read=readers.cache_folder,
+        _CACHE, read=readers.cache_folder,
         factory=readers.cache_folder,
     )  # fmt: skip
 
@@ -152,7 +163,7 @@ class QueueOptions:
 
     queue: str = option(
         "queue that machines share: a journal file, sqlite:///FILE or postgresql+psycopg2://...; "
-        "empty: SKILLSCALE_QUEUE, or a journal file beside the store",
+        "empty: SKILLSCALE_QUEUE, or a journal file next to the store",
     )
     heartbeat_timeout_s: float | None = option(
         "age at which a heartbeat counts as lost, s [60]", default=None, read=readers.positive
@@ -166,9 +177,7 @@ class WorkerPoolOptions:
 
     GROUP = "workers and machines"
 
-    workers: int = option(
-        "processes that share the points, one thread each", default=2, read=readers.count, common=True
-    )
+    workers: int = option(_WORKERS, default=2, read=readers.count, common=True)
     launcher: str = option(
         "who starts the workers: local, slurm or ray; none: you; kubernetes: writes a Job for you to apply",
         default="local", read=readers.one_of("local", "none", "slurm", "ray", "kubernetes"), common=True,
@@ -209,10 +218,10 @@ class SourceOptions:
     GROUP = "where the runs are from"
 
     study: str = option("name of a study", default="main", common=True)
-    data: str = option("training data: a name in conf/data, or a YAML file [the study's]")
-    skills: str = option("skills to measure: a name in conf/skills, or a YAML file [the study's]")
-    tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder")
-    queue: str = option("queue of the study, where machines share one; empty: SKILLSCALE_QUEUE")
+    data: str = option(_DATA)
+    skills: str = option(_SKILLS)
+    tracking: str = option(_TRACKING)
+    queue: str = option(_QUEUE)
     table: str = option(f"runs in place of a study: {_TABLE}", common=True)
     columns: str = option("YAML file that says which column of the table is what", common=True)
     n_convention: str = option(
@@ -231,21 +240,19 @@ class MainOptions:
 
     study: StudyOptions
     queue: QueueOptions
-    workers: int = option(
-        "processes that share the points, one thread each", default=2, read=readers.count, common=True
-    )
-    page: str = option("HTML file to write; empty: skillscale-STUDY.html", read=readers.page_file, common=True)
+    workers: int = option(_WORKERS, default=2, read=readers.count, common=True)
+    page: str = option(_PAGE, read=readers.page_file, common=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
     """Options of ``prepare``."""
 
-    study: str = option("name in conf/study, or a YAML file", default="main", common=True)
-    data: str = option("training data: a name in conf/data, or a YAML file [the study's]", common=True)
-    skills: str = option("skills to measure: a name in conf/skills, or a YAML file [the study's]", common=True)
+    study: str = option(_STUDY_FILE, default="main", common=True)
+    data: str = option(_DATA, common=True)
+    skills: str = option(_SKILLS, common=True)
     cache: Path = option(
-        "folder for prepared data; empty: SKILLSCALE_CACHE, or ~/.cache/skillscale", read=readers.cache_folder,
+        _CACHE, read=readers.cache_folder,
         factory=readers.cache_folder, common=True,
     )  # fmt: skip
 
@@ -361,7 +368,7 @@ class FitOptions:
 
     source: SourceOptions
     flops: Positives = option(
-        "C of the optima, FLOP; empty: 1, 10 and 100 times the largest run",
+        _OPTIMA,
         default=None,
         read=readers.list_of(readers.positive),
         common=True,
@@ -377,12 +384,12 @@ class ReportOptions:
 
     source: SourceOptions
     flops: Positives = option(
-        "C of the optima, FLOP; empty: 1, 10 and 100 times the largest run",
+        _OPTIMA,
         default=None,
         read=readers.list_of(readers.positive),
         common=True,
     )
-    page: str = option("HTML file to write; empty: skillscale-STUDY.html", read=readers.page_file, common=True)
+    page: str = option(_PAGE, read=readers.page_file, common=True)
     compare_with: str = option(
         "published optima to draw too: a name in conf/optima, or a CSV file", default="roberts2025"
     )
@@ -413,7 +420,7 @@ class PlanOptions:
     GROUP = "the goal"
 
     source: SourceOptions
-    from_: str = option("laws fitted earlier: models:/NAME@champion, or a law.json; empty: fit the runs", common=True)
+    from_: str = option(_LAWS_FROM, common=True)
     budget: BudgetOptions
     skill_weights: Mapping[str, float] = option(
         "weights of skills, as in code=1,prose=2; empty: all equal",
@@ -508,7 +515,7 @@ class ImportOptions:
     from_tracking: str = option("MLflow store to read in place of a table; may be the same store", common=True)
     experiment: str = option("experiment of that store, whose finished runs are read", common=True)
     n_convention: str = option("what N counts: a name in the columns file [the first]", common=True)
-    tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder", common=True)
+    tracking: str = option(_TRACKING, common=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -547,9 +554,9 @@ class EvaluateOptions:
     retry_failed: bool = option("measure the failed checkpoints once more", default=False, read=readers.flag)
     data: str = option("data whose validation texts count: a name in conf/data, or a YAML file")
     skills: str = option("skills to measure: a name in conf/skills, or a YAML file")
-    tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder", common=True)
+    tracking: str = option(_TRACKING, common=True)
     cache: Path = option(
-        "folder for prepared data; empty: SKILLSCALE_CACHE, or ~/.cache/skillscale", read=readers.cache_folder,
+        _CACHE, read=readers.cache_folder,
         factory=readers.cache_folder,
     )  # fmt: skip
     reading: CheckpointOptions
@@ -562,7 +569,7 @@ class ExportOptions:
     GROUP = "the output"
 
     source: SourceOptions
-    from_: str = option("laws fitted earlier: models:/NAME@champion, or a law.json; empty: fit the runs", common=True)
+    from_: str = option(_LAWS_FROM, common=True)
     file: str = option(
         "runs.csv or runs.parquet for runs; law.json or law.py for laws",
         default=MISSING,
@@ -577,10 +584,10 @@ class WatchOptions:
     """Options of ``watch``."""
 
     study: str = option("name of a study in the store", default="main", common=True)
-    tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder", common=True)
+    tracking: str = option(_TRACKING, common=True)
     interval_s: float = option("time between two looks, s", default=5.0, read=readers.positive, common=True)
     once: bool = option("look once, rather than until the study is done", default=False, read=readers.flag, common=True)
-    queue: str = option("queue of the study, where machines share one; empty: SKILLSCALE_QUEUE")
+    queue: str = option(_QUEUE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -592,5 +599,5 @@ class CloseStaleOptions:
         "also close runs of other machines that were claimed longer ago, s; empty: keep them open",
         default=None, read=readers.positive, common=True,
     )  # fmt: skip
-    tracking: str = option("MLflow store; empty: MLFLOW_TRACKING_URI, or sqlite in the working folder", common=True)
-    queue: str = option("queue of the study, where machines share one; empty: SKILLSCALE_QUEUE")
+    tracking: str = option(_TRACKING, common=True)
+    queue: str = option(_QUEUE)
