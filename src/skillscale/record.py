@@ -156,12 +156,13 @@ class ProposalReason:
 
     @property
     def sentence(self) -> str:
-        """As in ``plan: 1.3e12 FLOP, narrows intervals by 3.1 % on average, most by 12 % (ln N*(code) at 1e+21)``."""
+        """As in ``plan: 1.3e12 FLOP, narrows intervals by 3.1 % on average, most by 12 % (ln N*(code) at 1e21)``."""
         text = f"{self.purpose}: {format_flops(self.cost)} FLOP"
         if self.narrowing:
             target, largest = max(self.narrowing.items(), key=lambda item: item[1])
             text += f", narrows intervals by {format_percent(self.mean_narrowing)} on average"
-            text += f", most by {format_percent(largest)} ({target})"
+            # Names of targets are stored with the sign that Python writes
+            text += f", most by {format_percent(largest)} ({target.replace('e+', 'e')})"
         return text
 
     def as_text(self) -> str:

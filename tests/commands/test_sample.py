@@ -345,9 +345,7 @@ def test_why_is_read_back_as_written():
         purpose="plan", cost=1e15, narrowing={"ln N*(code) at 1e+21": 0.125}, laws={"code": {"chinchilla": 0.75}}
     )
     assert ProposalReason.from_text(why.as_text()) == why
-    assert why.sentence == (
-        "plan: 1e15 FLOP, narrows intervals by 12 % on average, most by 12 % (ln N*(code) at 1e+21)"
-    )
+    assert why.sentence == ("plan: 1e15 FLOP, narrows intervals by 12 % on average, most by 12 % (ln N*(code) at 1e21)")
 
 
 def test_sampling_with_a_trainer_imports_no_torch(place):
