@@ -78,7 +78,7 @@ def test_a_csv_file_and_a_parquet_file_read_alike(tmp_path):
 
 
 def test_numbers_of_a_csv_file_are_read_to_the_last_digit(tmp_path):
-    losses = [0.1 + 0.2, 1 / 3, 2.675, 5.005581996196243, math.pi, 3.3053e-5, 1.1, 8.41, 1e22 / 3]
+    losses = [0.1 + 0.2, 1 / 3, 2.675, 5.005581996196243, math.pi, 3.3053e-5, 1.1, 8.41, 10 / 3]
     grid(loss_code=losses).to_csv(tmp_path / "runs.csv", index=False)
     assert list(read_table(tmp_path / "runs.csv", parse_columns(PLAIN)).runs["code"]) == losses
 
@@ -426,7 +426,7 @@ def test_losses_that_rise_with_D_are_noted():
         "losses of code (column loss_code) rise with D in 6 of 6 pairs of rows of one size and mix: is it an accuracy? "
         "A law needs a loss in nats per token"
     ]
-    accuracy = read(grid(loss_code=0.2 + grid()["tokens"] / 1e11))
+    accuracy = read(grid(loss_code=0.2 + grid()["tokens"] / 1e11), {**PLAIN, "units": {"code": 1}})
     assert any("is it an accuracy (0.22 to 0.4 looks like one)?" in note for note in accuracy.notes)
 
 
@@ -461,12 +461,15 @@ def test_openlm_overtrain_with_overflown_flops(tables, tmp_path):
     mapping = {
         "n_params": {"total": "params", "non_embedding": "params_no_embed"}, "n_tokens": "tokens", "flops": "flops",
         "run": "run", "mix": "dataset", "skills": {"c4": "loss_c4_val", "hellaswag": "acc_hellaswag"},
+        "units": {"hellaswag": 1},
     }  # fmt: skip
     table = read_table(tmp_path / "openlm_overtrain.csv", parse_columns(mapping))
     runs = table.runs
     assert (len(runs), sorted(set(runs["mix"])), table.excluded) == (101, ["c4_original", "rpj", "rw_original"], ())
     assert np.abs(np.log(runs["C"] / (6 * runs["N"] * runs["D"]))).max() < 1e-6
     assert [note.partition(" (")[0] for note in table.notes] == [
+        "hellaswag",
+        "hellaswag",
         "flops is not a positive number or is far from 6 N D",
         "losses of hellaswag",
     ]

@@ -152,6 +152,10 @@ class ColumnMap:
             )
         return self.n_params[convention]
 
+    def declares_loss(self, skill: str) -> bool:
+        """Return whether ``units`` says that the column of a skill holds losses, whatever its name and values."""
+        return "skills" in self.units or skill in self.units
+
     def unit(self, key: str, skill: str = "") -> float:
         """Return the factor of a column."""
         return self.units.get(skill, 1.0) * self.units.get(key, 1.0) if skill else self.units.get(key, 1.0)

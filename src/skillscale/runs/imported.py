@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +15,14 @@ from skillscale.laws.results import ExcludedRun
 from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.runs import (
     ColumnMap,
+    LossColumns,
     RunTable,
     add_aggregates,
     make_run_table,
     run_columns,
 )
+from skillscale.runs.loss_checks import loss_problems, wrong_names
+from skillscale.runs.rows import INFINITE
 from skillscale.tracking import ExternalRun, Study, StudyStore
 
 _TEXT_COLUMNS = ("run_id", "cluster", "mix", "seed")  # columns of runs that are no floats
@@ -106,6 +109,7 @@ def _table_of_rows(rows: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[
     runs["seed"] = runs["seed"].astype("int64")
     shares = [f"mix/{name}" for name in categories]
     runs[shares] = runs[shares].fillna(0.0)
+    runs, infinite = _without_stored_infinity(runs, (*skills, *(f"sem/{name}" for name in sems)))
     contents = [row["content"] for row in rows]
     runs = _with_unique_ids(runs, contents)
     sampled = {content for source in sources for content in source.get("sampled", ())}
@@ -119,14 +123,54 @@ def _table_of_rows(rows: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[
             ExcludedRun(run_id=run, skill=skill, reason=why)
             for source in sources
             for run, skill, why in source["unusable"]
-        ),
-        notes=tuple(note for source in sources for note in source["notes"]),
+        )
+        + infinite,
+        notes=(*(note for source in sources for note in source["notes"]), *_loss_notes(sources, runs)),
         # Old imports have no splits
         splits=tuple(_skill_columns(split) for source in sources[:1] for split in source.get("splits", ())),
         categories_of={skill: name for source in sources for skill, name in source.get("categories_of", {}).items()},
         validation=tuple(dict.fromkeys(name for source in sources for name in source.get("validation", ()))),
         sampled=frozenset(run for run, content in zip(runs["run_id"], contents, strict=True) if content in sampled),
     )
+
+
+def _without_stored_infinity(
+    runs: pd.DataFrame, names: Sequence[str]
+) -> tuple[pd.DataFrame, tuple[ExcludedRun, ...]]:  # fmt: skip
+    """Return the runs with NaN for losses that an export wrote as the largest float, and these losses."""
+    runs, excluded = runs.copy(), []
+    for name in names:
+        infinite = runs[name].abs() >= INFINITE
+        if not name.startswith("sem/"):
+            excluded += [
+                ExcludedRun(run_id=run, skill=name, reason="loss is inf, not a positive number")
+                for run in runs["run_id"][infinite]
+            ]
+        runs.loc[infinite, name] = math.nan
+    return runs, tuple(excluded)
+
+
+def _loss_notes(sources: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Iterator[str]:
+    """Yield notes on skills that an earlier version imported, although they are no losses."""
+    size = (runs["N"] * runs["D"]).to_numpy()
+    for source in sources:
+        columns = _loss_columns(source["columns"])
+        losses = {name: runs[name].to_numpy() for name in columns.skills if name in runs}
+        problems = [
+            (skill, f"{skill} (column {columns.skills[skill].loss}) is a {kind} by its name.")
+            for skill, kind in wrong_names(columns)
+        ]
+        for skill, problem in [*problems, *loss_problems(columns, losses, size)]:
+            if not columns.declares_loss(skill):
+                yield f"{problem} Its fit is wrong unless it is a loss. Import the table again into another study"
+
+
+def _loss_columns(described: Mapping[str, Any]) -> ColumnMap:
+    """Return what a stored column map says about losses."""
+    skills = {name: LossColumns(loss=str(column["loss"])) for name, column in described["skills"].items()}
+    units = {name: float(unit) for name, unit in described.get("units", {}).items()}
+    perplexity = tuple(described.get("perplexity", ()))
+    return ColumnMap(n_params={}, n_tokens="", skills=skills, units=units, perplexity=perplexity)
 
 
 def _skill_columns(fields: Mapping[str, Any]) -> SkillColumns:

@@ -17,12 +17,13 @@ from skillscale.errors import InputError
 from skillscale.formatting import format_count, join_first
 from skillscale.laws.results import ExcludedRun
 from skillscale.runs.column_map import ColumnMap
+from skillscale.runs.metric_names import MetricKind, metric_kind
 
 MODEL = "model"
 _LARGEST = 2**26  # bytes; result files have a few thousand, and samples are in other files
 _UNFILTERED = ",none"
 _BITS = ("bits_per_byte",)
-_PERPLEXITIES = {"perplexity": "target", "word_perplexity": "word", "byte_perplexity": "byte"}
+_PERPLEXITIES = {"perplexity": "target", "word_perplexity": "word", "byte_perplexity": "byte"}  # "ppl" before 0.4
 _MADE_WITH = {"versions": "version", "n-shot": "number of shots", "n-samples": "number of documents"}
 
 
@@ -154,18 +155,19 @@ def _unit_notes(columns: ColumnMap, results: Sequence[_ResultFile]) -> Iterator[
     for skill, column in columns.skills.items():
         plain = column.loss.partition(",")[0]
         metric = plain.rpartition("/")[2]
-        if plain in rising:
+        kind = metric_kind(plain)
+        if plain in rising or (kind is MetricKind.SCORE and not columns.declares_loss(skill)):
             raise InputError(
                 f"{skill} is {column.loss}, where higher is better, but a law needs a loss. Name "
                 f"{' or '.join((*_BITS, *_PERPLEXITIES))} of a task, or another metric where lower is better."
             )
-        if metric in _PERPLEXITIES and skill not in columns.perplexity:
+        if kind is MetricKind.PERPLEXITY and skill not in columns.perplexity and not columns.declares_loss(skill):
             raise InputError(
                 f"{skill} is {column.loss}, a perplexity, but a law needs its logarithm. Add "
                 f"perplexity: [{', '.join([*columns.perplexity, skill])}] to the column map."
             )
-        if metric in _PERPLEXITIES:
-            yield f"{skill} is ln {column.loss}: in nats per {_PERPLEXITIES[metric]}, not per token"
+        if kind is MetricKind.PERPLEXITY and skill in columns.perplexity:
+            yield f"{skill} is ln {column.loss}: in nats per {_PERPLEXITIES.get(metric, 'target')}, not per token"
         elif metric in _BITS:
             unit = columns.unit("skills", skill)
             nats = math.isclose(unit, math.log(2))

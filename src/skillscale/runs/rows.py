@@ -23,6 +23,7 @@ Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.object_]
 
 EVERY_ROW = "every row"  # in place of a run id, where a skill is excluded from all runs
+INFINITE = 1e300  # MLflow's databases and their exports store infinity as 1.7976931348623157e308
 _SUFFIXED_KEYS = ("n_params", "n_tokens", "flops", "budget")  # people write these as in 250M
 _SUFFIXED = re.compile(r"([0-9]+\.?[0-9]*) ?([KMBT])", re.IGNORECASE)
 _EXPONENTS = {"K": 3, "M": 6, "B": 9, "T": 12}
@@ -175,6 +176,7 @@ def read_numbers(rows: SourceRows, log: RowLog, column: str, key: str, skill: st
                 "number should be. Write 70e6 for 70M, and leave unknown cells empty. If you can't edit cells, name "
                 "another column."
             )
+    values = np.where(np.abs(values) >= INFINITE, np.copysign(np.inf, values), values)
     return np.asarray(values * rows.columns.unit(key, skill), dtype=float)
 
 

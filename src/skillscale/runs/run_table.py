@@ -16,6 +16,8 @@ from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import MAX_PARAMS, MAX_TOKENS, RESERVED_COLUMNS, Mix
 from skillscale.runs.column_map import ColumnMap, is_one
 from skillscale.runs.files import read_raw_table
+from skillscale.runs.loss_checks import LARGEST_LOSS, check_loss_names, check_loss_values, diverged
+from skillscale.runs.metric_names import MetricKind, metric_kind
 from skillscale.runs.rows import EVERY_ROW, Floats, Mask, RowLog, SourceRows, cell_texts, read_numbers, select_rows
 from skillscale.runs.table_checks import check_units, note_clusters, note_constant_columns, note_rising_losses
 
@@ -130,7 +132,7 @@ def make_run_table(
     check_units(rows, log, runs)
     runs = runs.assign(**_mixes(rows, log))
     runs["seed"] = _seeds(rows, log)
-    losses = _losses(rows, log)
+    losses = _losses(rows, log, 6 * runs["N"].to_numpy() * runs["D"].to_numpy())
     runs = runs.assign(**losses, **_standard_errors(rows, log, losses))
     runs["C"] = _budgets(rows, log, runs)
     runs = _distinct_runs(rows, log, runs, tuple(losses))
@@ -176,7 +178,8 @@ def _check_names(frame: pd.DataFrame, columns: ColumnMap, place: str) -> None:
     names = list(frame.columns)
     absent = [(key, column) for key, column in columns.key_columns() if column not in names]
     if absent:
-        listed = ", ".join(f"{column!r} for {key}{did_you_mean(column, names)}" for key, column in absent)
+        proposed = [name for name in names if metric_kind(name) not in (MetricKind.PERPLEXITY, MetricKind.SCORE)]
+        listed = ", ".join(f"{column!r} for {key}{did_you_mean(column, proposed)}" for key, column in absent)
         raise InputError(f"{place} has no column {listed}. It has {join_first(names, 40)}.")
     for name in {column for _, column in columns.key_columns()}:
         if names.count(name) > 1:
@@ -304,16 +307,18 @@ def _seeds(rows: SourceRows, log: RowLog) -> npt.NDArray[np.int64]:
     return filled.astype(np.int64)
 
 
-def _losses(rows: SourceRows, log: RowLog) -> dict[str, Floats]:
-    """Return the losses of each skill that has any, NaN where missing.
+def _losses(rows: SourceRows, log: RowLog, counted: Floats) -> dict[str, Floats]:
+    """Return the losses of each skill that has any, NaN where missing. ``counted``: 6 N D.
 
     Raises:
-        InputError: no skill has a loss.
+        InputError: no skill has a loss, or one has perplexities or scores.
     """
+    log.notes += check_loss_names(rows.columns, rows.place)
     losses = {}
     for skill, column in rows.columns.skills.items():
         values = _read_losses(rows, log, skill)
-        bad = ~((values > 0) & np.isfinite(values))
+        is_diverged = np.zeros(len(values), dtype=bool) if skill in rows.columns.perplexity else diverged(values)
+        bad = ~((values > 0) & np.isfinite(values)) | is_diverged
         if bad[log.usable].all():
             log.exclude_skill(skill, _no_loss_at_all(rows, log, column.loss, values))
             continue
@@ -325,6 +330,8 @@ def _losses(rows: SourceRows, log: RowLog) -> dict[str, Floats]:
             f"no skill of {rows.place} has a positive number as its loss in any usable row ({named}). Name columns of "
             "losses under skills."
         )
+    usable = {skill: values[log.usable] for skill, values in losses.items()}
+    log.notes += check_loss_values(rows.columns, usable, counted[log.usable], rows.place)
     return losses
 
 
@@ -425,6 +432,8 @@ def _size_reason(letter: str, value: float) -> str:
 
 
 def _loss_reason(value: float) -> str:
+    if LARGEST_LOSS < value < math.inf:
+        return f"loss is {value:g}, far above that of any model and of the other rows"
     return "no loss" if math.isnan(value) else f"loss is {value:g}, not a positive number"
 
 
