@@ -21,8 +21,8 @@ from skillscale.runs import (
     make_run_table,
     run_columns,
 )
+from skillscale.runs.cell_numbers import INFINITE
 from skillscale.runs.loss_checks import loss_problems, wrong_names
-from skillscale.runs.rows import INFINITE
 from skillscale.tracking import ExternalRun, Study, StudyStore
 
 _TEXT_COLUMNS = ("run_id", "cluster", "mix", "seed")  # columns of runs that are no floats

@@ -4,8 +4,7 @@
 """
 
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from skillscale.errors import InputError
-from skillscale.formatting import join_first, plural
+from skillscale.formatting import join_first, plural, shorten
 from skillscale.laws.results import ExcludedRun
+from skillscale.runs.cell_numbers import cell_numbers
 from skillscale.runs.column_map import ColumnMap, as_number
 
 Floats = npt.NDArray[np.float64]
@@ -23,10 +23,7 @@ Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.object_]
 
 EVERY_ROW = "every row"  # in place of a run id, where a skill is excluded from all runs
-INFINITE = 1e300  # MLflow's databases and their exports store infinity as 1.7976931348623157e308
 _SUFFIXED_KEYS = ("n_params", "n_tokens", "flops", "budget")  # people write these as in 250M
-_SUFFIXED = re.compile(r"([0-9]+\.?[0-9]*) ?([KMBT])", re.IGNORECASE)
-_EXPONENTS = {"K": 3, "M": 6, "B": 9, "T": 12}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,12 +57,14 @@ class RowLog:
         place: name of the table in messages.
         usable: rows that no step has excluded so far, (n_rows,).
         notes: sentences on what is odd in the table.
+        no_numbers: texts of cells that are no numbers by their form, by column and row.
     """
 
     run_id: Sequence[str]
     place: str
     usable: Mask
     notes: list[str] = field(default_factory=list)
+    no_numbers: dict[str, Mapping[int, str]] = field(default_factory=dict)
     _excluded: list[tuple[int, ExcludedRun]] = field(default_factory=list)
 
     def exclude_rows(self, bad: Mask, reasons: Sequence[str] | Labels) -> None:
@@ -83,6 +82,14 @@ class RowLog:
         """Exclude rows that repeat an earlier one."""
         for at in rows:
             self._add(at, self.run_id[at], "", "listed twice")
+
+    def reasons(self, bad: Mask, values: Floats, column: str, describe: Callable[[float], str]) -> list[str]:
+        """Return why the bad cells of a column are excluded: the text of a cell, or what ``describe`` says."""
+        texts = self.no_numbers.get(column, {})
+        return [
+            f"{column} is {shorten(texts[at])!r}, not a number" if at in texts else describe(values[at])
+            for at in np.flatnonzero(bad).tolist()
+        ]
 
     def exclude_skill(self, skill: str, reason: str) -> None:
         """Exclude a skill from all rows, with one reason."""
@@ -164,33 +171,24 @@ def read_numbers(rows: SourceRows, log: RowLog, column: str, key: str, skill: st
         InputError: a cell holds text.
     """
     given = rows.cells[column]
-    values = pd.to_numeric(given, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-    if not pd.api.types.is_numeric_dtype(given.dtype):
-        if key in _SUFFIXED_KEYS and key not in rows.columns.units:
-            values = _read_suffixes(given, values, column, log)
-        text = np.flatnonzero(np.isnan(values) & given.notna().to_numpy())
-        if len(text):
-            more = f" (and {plural(len(text) - 1, 'row')} more)" if len(text) > 1 else ""
-            raise InputError(
-                f"{rows.run_id[text[0]]}{more} of {rows.place} has {given.iloc[text[0]]!r} in column {column}, where a "
-                "number should be. Write 70e6 for 70M, and leave unknown cells empty. If you can't edit cells, name "
-                "another column."
-            )
-    values = np.where(np.abs(values) >= INFINITE, np.copysign(np.inf, values), values)
-    return np.asarray(values * rows.columns.unit(key, skill), dtype=float)
-
-
-def _read_suffixes(given: "pd.Series[Any]", values: Floats, column: str, log: RowLog) -> Floats:
-    """Return the values with those of cells such as ``1.3B``, and note them once."""
-    texts = np.flatnonzero(np.isnan(values) & given.notna().to_numpy())
-    matches = {int(at): match for at in texts if (match := _SUFFIXED.fullmatch(str(given.iloc[at]).strip()))}
-    values = values.copy()
-    for at, match in matches.items():
-        values[at] = float(f"{match[1]}e{_EXPONENTS[match[2].upper()]}")
+    suffixes = key in _SUFFIXED_KEYS and key not in rows.columns.units
+    is_loss = key == "skills" and skill not in rows.columns.perplexity
+    try:
+        read = cell_numbers(given, suffixes=suffixes, small=is_loss or key == "mix")
+    except InputError as error:
+        raise InputError(f"column {column} of {rows.place}: {error}. If you can't edit cells, name another.") from error
+    if read.texts:
+        at, text = next(iter(read.texts.items()))
+        more = f" (and {plural(len(read.texts) - 1, 'row')} more)" if len(read.texts) > 1 else ""
+        raise InputError(
+            f"{rows.run_id[at]}{more} of {rows.place} has {shorten(text)!r} in column {column}, where a number should "
+            "be. Write 70e6 for 70M, and leave unknown cells empty. If you can't edit cells, name another column."
+        )
     note = f"column {column} has numbers with K, M, B or T: they are read as 1e3, 1e6, 1e9 and 1e12"
-    if matches and note not in log.notes:
+    if read.with_suffix and note not in log.notes:
         log.notes.append(note)
-    return values
+    log.no_numbers[column] = read.no_numbers
+    return np.asarray(read.numbers * rows.columns.unit(key, skill), dtype=float)
 
 
 def _matches(given: "pd.Series[Any]", values: tuple[str | float, ...]) -> Mask:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -204,7 +205,7 @@ def _sizes(rows: SourceRows, log: RowLog, size_column: str) -> pd.DataFrame:
                 f"has had. Correct its unit in the column map, as in units: {{{key}: 1}}."
             )
         bad = ~(values > 0)
-        log.exclude_rows(bad, np.array([_size_reason(letter, value) for value in values[bad]], dtype=object))
+        log.exclude_rows(bad, log.reasons(bad, values, column, partial(_size_reason, letter)))
         large = values > most
         log.exclude_rows(large, [f"{letter} is {value:.3g}, too large" for value in values[large]])
     log.require_usable("both N and D")
@@ -322,7 +323,7 @@ def _losses(rows: SourceRows, log: RowLog, counted: Floats) -> dict[str, Floats]
         if bad[log.usable].all():
             log.exclude_skill(skill, _no_loss_at_all(rows, log, column.loss, values))
             continue
-        log.exclude_losses(bad, [_loss_reason(value) for value in values[bad]], skill=skill)
+        log.exclude_losses(bad, log.reasons(bad, values, column.loss, _loss_reason), skill=skill)
         losses[skill] = np.where(bad, np.nan, values)
     if not losses:
         named = join_first([column.loss for column in rows.columns.skills.values()])
