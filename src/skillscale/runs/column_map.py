@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from skillscale.config import read_yaml
-from skillscale.errors import InputError
+from skillscale.errors import InputError, show
 from skillscale.formatting import did_you_mean, join_first
-from skillscale.point import AGGREGATE, check_skill_name
+from skillscale.point import AGGREGATE, check_name, check_skill_name
 
 KEYS = (
     "n_params", "n_tokens", "flops", "budget", "run", "mix", "skills", "seed", "where", "validation", "units", "splits",
@@ -113,6 +113,13 @@ class ColumnMap:
         _check_splits(self)
         for name in (*self.skills, *(aggregate for aggregate in self.validation if aggregate != AGGREGATE)):
             check_skill_name(name)
+        for what, names in (
+            ("a category", self.mix),
+            ("a convention", self.n_params),
+            ("an aggregate", self.validation),
+        ):
+            for name in names:
+                check_name(name, what)
         for name, weights in self.validation.items():
             _check_aggregate(name, weights, tuple(self.skills))
         for name, unit in self.units.items():
@@ -181,7 +188,7 @@ def parse_columns(raw: Mapping[str, Any], *, place: str = "the column map") -> C
     Raises:
         InputError: unknown keys, or values that name no column.
     """
-    unknown = [f"{key!r}{did_you_mean(str(key), KEYS)}" for key in raw if key not in KEYS]
+    unknown = [f"{show(key)}{did_you_mean(str(key), KEYS)}" for key in raw if key not in KEYS]
     if unknown:
         raise InputError(f"{place} has unknown keys: {', '.join(unknown)}. It takes {', '.join(KEYS)}.")
     absent = [key for key in REQUIRED if not raw.get(key)]
@@ -237,7 +244,7 @@ def _split(skill: str, value: Any) -> Split:
     if not isinstance(value, Mapping) or not value or set(value) - set(keys):
         raise InputError(
             f"splits.{skill} must name its held-out column, as in {{held_out: {skill}_test}}, or its hypothesis_sets "
-            f"and held_out_sets, but it is {value!r}"
+            f"and held_out_sets, but it is {show(value)}"
         )
     sets = {key: tuple(_column(key, name) for name in _as_list(value.get(key))) for key in keys[1:]}
     return Split(held_out=_column("held_out", value.get("held_out", "")), **sets)
@@ -253,13 +260,13 @@ def _check_aggregate(name: str, weights: Mapping[str, float], skills: tuple[str,
                 f"{join_first(skills)}."
             )
     if not weights or min(weights.values()) < 0 or not 0 < math.fsum(weights.values()) < math.inf:
-        raise InputError(f"validation {name} must have weights from 0, not all 0, but it is {dict(weights)}")
+        raise InputError(f"validation {name} must have weights from 0, not all 0, but it is {show(dict(weights))}")
 
 
 def _weights(name: str, value: Any) -> dict[str, float]:
     """Return weights that sum to 1, so that an aggregate is a mean loss."""
     if not isinstance(value, Mapping) or not value:
-        raise InputError(f"validation {name} must weigh skills, as in {{code: 1, prose: 2}}, but it is {value!r}")
+        raise InputError(f"validation {name} must weigh skills, as in {{code: 1, prose: 2}}, but it is {show(value)}")
     weights = {str(skill): _number(f"validation {name}", skill, weight) for skill, weight in value.items()}
     total = math.fsum(weights.values())
     if not total > 0 or is_one(total, len(weights)):
@@ -285,7 +292,7 @@ def _skills(value: Any) -> dict[str, LossColumns]:
 def _skill(name: str, value: Any) -> LossColumns:
     if not isinstance(value, Mapping):
         return LossColumns(loss=_column(f"skills.{name}", value))
-    unknown = [f"{key!r}{did_you_mean(str(key), ('loss', 'sem'))}" for key in value if key not in ("loss", "sem")]
+    unknown = [f"{show(key)}{did_you_mean(str(key), ('loss', 'sem'))}" for key in value if key not in ("loss", "sem")]
     if unknown or "loss" not in value:
         raise InputError(f"skill {name} takes the columns loss and sem, but has {', '.join(unknown) or 'no loss'}")
     return LossColumns(
@@ -304,7 +311,7 @@ def _columns_by_name(key: str, value: Any) -> dict[str, str]:
 def _column(key: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InputError(
-            f"{key} must name a column, but it is {value!r}. Write its name, in quotes if YAML misreads it."
+            f"{key} must name a column, but it is {show(value)}. Write its name, in quotes if YAML misreads it."
         )
     return str(value)
 
@@ -320,7 +327,7 @@ def _mapping(key: str, raw: Mapping[str, Any]) -> Mapping[Any, Any]:
             "where": "{final: 1}", "units": "{n_params: 1e6}", "validation": "{all: {code: 1, prose: 1}}",
             "splits": "{code: {held_out: code_test}}", "categories": "{code: github}",
         }[key]  # fmt: skip
-        raise InputError(f"{key} must map names to values, as in {key}: {example}, but it is {value!r}")
+        raise InputError(f"{key} must map names to values, as in {key}: {example}, but it is {show(value)}")
     return value
 
 
@@ -330,7 +337,7 @@ def _join(value: Any) -> Join | None:
     if not isinstance(value, Mapping) or set(value) != {"file", "by"} or not value["by"]:
         raise InputError(
             "join must name a file in the folder of the table and a column of both, as in join: {file: sizes.csv, by: "
-            f"model}}, or {{file: runs.csv, by: {{file: Name}}}} for different names, but it is {value!r}"
+            f"model}}, or {{file: runs.csv, by: {{file: Name}}}} for different names, but it is {show(value)}"
         )
     by = _columns_by_name("join.by", value["by"] if isinstance(value["by"], Mapping | list) else [value["by"]])
     return Join(file=_column("join.file", value["file"]), by=by)
@@ -346,7 +353,7 @@ def _unit(key: str, value: Any) -> float:
 def _values(key: Any, value: Any) -> tuple[str | float, ...]:
     values = _as_list(value)
     if not values or any(isinstance(item, dict | list) for item in values):
-        raise InputError(f"where.{key} must be a value or a list of values, but it is {value!r}")
+        raise InputError(f"where.{key} must be a value or a list of values, but it is {show(value)}")
     return tuple(str(item) if isinstance(item, bool) or not isinstance(item, int | float) else item for item in values)
 
 
@@ -354,7 +361,7 @@ def _number(key: str, name: Any, value: Any) -> float:
     # YAML 1.1 reads 1e6 as text
     number = as_number(value) if isinstance(value, str | float | int) and not isinstance(value, bool) else None
     if number is None:
-        raise InputError(f"{key} of {name} must be a number, as in 1e6, but it is {value!r}")
+        raise InputError(f"{key} of {name} must be a number, as in 1e6, but it is {show(value)}")
     return number
 
 
