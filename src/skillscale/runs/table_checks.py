@@ -21,6 +21,7 @@ from skillscale.runs.units import (
     implausible_keys,
     named_power,
     possible_units,
+    possible_units_of_two,
     rows_of_another_unit,
 )
 
@@ -98,8 +99,12 @@ def _check_flops_unit(sizes: SizeColumns, log: RowLog, place: str) -> None:
 
 def _check_plausible(sizes: SizeColumns, rows: SourceRows) -> None:
     """Refuse N and D that can't be counts of parameters and tokens."""
-    keys = [key for key in implausible_keys(sizes) if getattr(rows.columns, key)]
+    keys = implausible_keys(sizes)
+    given = [key for key in ("n_params", "n_tokens") if getattr(rows.columns, key)]
     if not keys:
+        return
+    if len(given) == 1:
+        _refuse_two(sizes, given[0], rows.place)
         return
     letters = {"n_params": "N", "n_tokens": "D"}
     small = [key for key in keys if sizes.medians[key] < SMALLEST[key]]
@@ -120,6 +125,24 @@ def _check_plausible(sizes: SizeColumns, rows: SourceRows) -> None:
     is_open = why == "Add" and keys == ["n_tokens"]
     steps = ["units: {n_tokens: X} for steps or sequences of X tokens"] if is_open else []
     raise InputError(f"{what}. {why} {describe(changes, sizes.units, *steps, right)}.")
+
+
+def _refuse_two(sizes: SizeColumns, given: str, place: str) -> None:
+    """Refuse units of N or D and FLOP, from which the other can't follow."""
+    if {given, sizes.flops_key} & set(sizes.units):
+        return  # the note on D/N says it
+    changes = possible_units_of_two(sizes, given)
+    right = f"or units: {{{sizes.flops_key}: 1}} if they are right"
+    cure = (
+        f"Add {describe(changes, sizes.units, right)}."
+        if changes
+        else f"Correct {given} and {sizes.flops_key}, {right}."
+    )
+    N, D, ratio = *sizes.medians.values(), sizes.tokens_per_param
+    raise InputError(
+        f"C = 6 N D from {given} and {sizes.flops_key} of {place} gives a median N of {format_number(N, 2)}, D of "
+        f"{format_number(D, 2)} and D/N of {format_number(ratio, 2)}, which no study has. {cure}"
+    )
 
 
 def _unit_notes(sizes: SizeColumns) -> Iterator[str]:
