@@ -41,8 +41,14 @@ def test_the_last_row_of_each_run_counts_and_the_others_are_counted(key):
     table = read(frame, run=key)
     assert (len(table.runs), on_law(table.runs).all()) == (15, True)
     assert "15 runs of 15 have rows at several D: the last row of each is used, 15 of 75 rows" in table.notes[0]
-    assert (len(read(frame, run=key, checkpoints="all").runs), read(frame, run=key, checkpoints="all").notes) == (75, ())
-    assert (len(read(frame, run=key, checkpoints="last").runs), read(frame, run=key, checkpoints="last").notes) == (15, ())
+    assert (len(read(frame, run=key, checkpoints="all").runs), read(frame, run=key, checkpoints="all").notes) == (
+        75,
+        (),
+    )
+    assert (len(read(frame, run=key, checkpoints="last").runs), read(frame, run=key, checkpoints="last").notes) == (
+        15,
+        (),
+    )
 
 
 @pytest.mark.parametrize("key", ["run", "Run", "run_id", "run name", "wandb_run_id"])

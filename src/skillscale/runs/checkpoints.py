@@ -37,9 +37,9 @@ def _is_history(cells: pd.DataFrame, name: str, fixed: list[str], tokens: str) -
     if cells[name].isna().any():
         return False
     groups = cells.groupby(name, sort=False)
-    if (groups[fixed].nunique() > 1).to_numpy().any():
+    if groups[fixed].nunique().gt(1).to_numpy().any():
         return False
-    several = (groups[tokens].nunique() > 1).to_numpy()
+    several = groups[tokens].nunique().gt(1).to_numpy()
     return bool(several.sum() >= _FEWEST_RUNS and several.mean() >= _MANY)
 
 
@@ -69,7 +69,7 @@ def select_last(runs: pd.DataFrame, skills: tuple[str, ...], columns: ColumnMap)
 def _latest_losses(runs: pd.DataFrame, skills: tuple[str, ...]) -> pd.DataFrame:
     """Return the rows with the latest loss of each skill: a run's last D may come without some skills."""
     group = runs.groupby(["cluster", "N", "mix", "seed"], sort=False).ngroup()
-    latest: Mapping[str, "pd.Series[bool]"] = {
+    latest: Mapping[str, pd.Series[bool]] = {
         skill: runs["D"].eq(runs["D"].where(runs[skill].notna()).groupby(group).transform("max")) for skill in skills
     }
     runs = runs.assign(**{skill: runs[skill].where(is_latest) for skill, is_latest in latest.items()})
