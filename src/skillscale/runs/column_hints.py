@@ -1,14 +1,20 @@
-"""Columns that a column map does not name, but whose names say what they hold: FLOP, and tokenizers."""
+"""Columns that a column map does not name, but whose names say what they hold: FLOP, tokenizers and runs."""
 
 from skillscale.runs.metric_names import name_parts
 
 _FLOPS = frozenset({"flops", "flop", "totalflops", "trainflops", "trainingflops", "computeflops", "flopstotal"})
 _TOKENIZERS = frozenset({"tokenizer", "tokenizers", "tokeniser", "vocab", "vocabsize", "vocabulary"})
+_RUNS = frozenset({"run", "runid", "runname", "trainingrun", "trainrun", "wandbrun", "wandbrunid", "mlflowrunid"})
 
 
 def is_hint(name: str) -> bool:
     """Return whether a column is read although the column map does not name it, to check the others by it."""
-    return is_flops_name(name) or is_tokenizer_name(name)
+    return is_flops_name(name) or is_tokenizer_name(name) or is_run_name(name)
+
+
+def is_run_name(name: str) -> bool:
+    """Return whether a column names the run of a row."""
+    return "".join(name_parts(name)) in _RUNS
 
 
 def is_flops_name(name: str) -> bool:

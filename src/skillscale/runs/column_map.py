@@ -13,7 +13,7 @@ from skillscale.point import AGGREGATE, check_name, check_skill_name
 
 KEYS = (
     "n_params", "n_tokens", "flops", "budget", "run", "mix", "skills", "seed", "where", "validation", "units", "splits",
-    "categories", "sets", "perplexity", "purpose", "join",
+    "categories", "sets", "perplexity", "purpose", "join", "checkpoints",
 )  # fmt: skip
 _TWO_OF_THREE = "two of n_params, n_tokens and flops (or budget)"  # the third follows from C = 6 N D
 _NUMBERS = ("n_params", "n_tokens", "flops", "budget", "mix")
@@ -86,6 +86,7 @@ class ColumnMap:
         perplexity: skills whose column holds exp(loss).
         purpose: column with text in the rows that a sampler chose, which are at no isoFLOP budget.
         join: another file with more columns.
+        checkpoints: rows of a run at several D to use: ``last`` or ``all``; empty: the last, with a note.
 
     Raises:
         InputError: names that clash, an aggregate of unknown skills, or a unit of an unknown column.
@@ -109,6 +110,7 @@ class ColumnMap:
     perplexity: tuple[str, ...] = ()
     purpose: str = ""
     join: Join | None = None
+    checkpoints: str = ""
 
     def __post_init__(self) -> None:
         _check_splits(self)
@@ -214,6 +216,7 @@ def parse_columns(raw: Mapping[str, Any], *, place: str = "the column map") -> C
         perplexity=tuple(_column("perplexity", name) for name in _as_list(raw.get("perplexity"))),
         purpose=_column("purpose", raw.get("purpose", "")),
         join=_join(raw.get("join")),
+        checkpoints=_choice("checkpoints", raw.get("checkpoints"), ("last", "all")),
     )
 
 
@@ -327,6 +330,14 @@ def _column(key: str, value: Any) -> str:
         raise InputError(
             f"{key} must name a column, but it is {show(value)}. Write its name, in quotes if YAML misreads it."
         )
+    return str(value)
+
+
+def _choice(key: str, value: Any, choices: tuple[str, ...]) -> str:
+    if value in (None, ""):
+        return ""
+    if value not in choices:
+        raise InputError(f"{key} must be {' or '.join(choices)}, but it is {show(value)}. Correct the column map.")
     return str(value)
 
 

@@ -15,6 +15,7 @@ from skillscale.formatting import did_you_mean, format_number, join_first, plura
 from skillscale.laws.results import ExcludedRun
 from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import MAX_PARAMS, MAX_TOKENS, RESERVED_COLUMNS, Mix
+from skillscale.runs.checkpoints import select_last
 from skillscale.runs.column_map import ColumnMap, is_one
 from skillscale.runs.files import read_raw_table
 from skillscale.runs.flops import check_flops
@@ -438,6 +439,8 @@ def _distinct_runs(rows: SourceRows, log: RowLog, runs: pd.DataFrame, skills: tu
     runs = runs[~repeated].reset_index(drop=True)
     if rows.columns.run:
         log.notes += note_clusters(runs, key)
+    runs, notes = select_last(runs, skills, rows.columns)
+    log.notes += notes
     log.notes += note_constant_columns(runs)
     log.notes += note_rising_losses(runs, {skill: rows.columns.skills[skill].loss for skill in skills})
     return runs
