@@ -25,7 +25,7 @@ def inferred_run(cells: pd.DataFrame, columns: ColumnMap) -> str:
 
     Each of its values has one N and one mix, and D differs between its rows. ``checkpoints: all`` turns this off.
     """
-    if columns.run or columns.checkpoints == ALL:
+    if columns.run or columns.checkpoints == ALL or not (columns.n_params and columns.n_tokens):
         return ""
     fixed = [next(iter(columns.n_params.values())), *columns.mix.values(), *filter(None, [columns.mix_name])]
     mapped = {column for _, column in columns.key_columns()}

@@ -9,7 +9,12 @@ _RUNS = frozenset({"run", "runid", "runname", "trainingrun", "trainrun", "wandbr
 
 def is_hint(name: str) -> bool:
     """Return whether a column is read although the column map does not name it, to check the others by it."""
-    return is_flops_name(name) or is_tokenizer_name(name) or is_run_name(name)
+    return is_flops_name(name) or is_tokenizer_name(name) or is_run_name(name) or is_step_name(name)
+
+
+def is_step_name(name: str) -> bool:
+    """Return whether a column counts the updates of a training, which calls of one update share."""
+    return "".join(name_parts(name.rpartition("/")[2])) in ("globalstep", "step", "trainstep", "iteration")
 
 
 def is_run_name(name: str) -> bool:
