@@ -93,8 +93,8 @@ def _check_flops_unit(sizes: SizeColumns, log: RowLog, place: str) -> None:
         )
     if abs(math.log(sizes.ratio)) > math.log(_USUAL_FLOPS_RATIO):
         log.notes.append(
-            f"{sizes.flops_key} is {format_number(sizes.ratio)} times 6 N D in the median; remove it from the column "
-            "map if C should be 6 N D"
+            f"{sizes.flops_key} is {format_number(sizes.ratio)} times 6 N D in the median, so laws and budgets are "
+            "shown in 6 N D; remove it from the column map if it is wrong"
         )
 
 
@@ -139,10 +139,10 @@ def _refuse_two(sizes: SizeColumns, given: str, place: str) -> None:
         if changes
         else f"Correct {given} and {sizes.flops_key}, {right}."
     )
-    N, D, ratio = *sizes.medians.values(), sizes.tokens_per_param
+    N, D, ratio = (format_number(value, 2) for value in (*sizes.medians.values(), sizes.tokens_per_param))
     raise InputError(
-        f"C = 6 N D from {given} and {sizes.flops_key} of {place} gives a median N of {format_number(N, 2)}, D of "
-        f"{format_number(D, 2)} and D/N of {format_number(ratio, 2)}, which no study has. {cure}"
+        f"by C = 6 N D, {given} and {sizes.flops_key} of {place} have a median N of {N}, D of {D} and D/N of {ratio}. "
+        f"No study has these. {cure}"
     )
 
 
