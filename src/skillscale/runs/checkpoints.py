@@ -20,17 +20,22 @@ _FEWEST_RUNS = 2
 _MANY = 0.5  # share of the runs that must have several rows before an unmapped column counts as names of runs
 
 
-def inferred_run(cells: pd.DataFrame, columns: ColumnMap) -> str:
-    """Return an unmapped column that names runs with rows at several D, or nothing.
+def note_unmapped_runs(cells: pd.DataFrame, columns: ColumnMap) -> list[str]:
+    """Return a note on an unmapped column that names runs with rows at several D.
 
-    Each of its values has one N and one mix, and D differs between its rows. ``checkpoints: all`` turns this off.
+    Each of its values has one N and one mix, and D differs between its rows. ``checkpoints: all`` silences the note.
     """
     if columns.run or columns.checkpoints == ALL or not (columns.n_params and columns.n_tokens):
-        return ""
+        return []
     fixed = [next(iter(columns.n_params.values())), *columns.mix.values(), *filter(None, [columns.mix_name])]
     mapped = {column for _, column in columns.key_columns()}
     names = [name for name in cells.columns if name not in mapped and is_run_name(str(name))]
-    return next((str(name) for name in names if _is_history(cells, str(name), fixed, columns.n_tokens)), "")
+    runs = [str(name) for name in names if _is_history(cells, str(name), fixed, columns.n_tokens)]
+    return [
+        f"column {name} names runs with rows at several D, which count as independent runs. Add run: {name} to the "
+        f"column map, or checkpoints: {ALL} if they are"
+        for name in runs[:1]
+    ]
 
 
 def _is_history(cells: pd.DataFrame, name: str, fixed: list[str], tokens: str) -> bool:
@@ -56,8 +61,7 @@ def select_last(runs: pd.DataFrame, skills: tuple[str, ...], columns: ColumnMap)
     if not columns.run:
         return runs, []
     groups = runs.groupby(["cluster", "N", "mix", "seed"], sort=False)["D"]
-    last = groups.transform("max")
-    is_last = (np.log(last / runs["D"]) < _SAME_TOKENS).to_numpy()
+    is_last = np.log(groups.transform("max").to_numpy() / runs["D"].to_numpy()) < _SAME_TOKENS
     several = runs.loc[~is_last, "cluster"].nunique()
     if not several or columns.checkpoints == ALL:
         return runs, []

@@ -13,7 +13,7 @@ from skillscale.point import AGGREGATE, check_name, check_skill_name
 
 KEYS = (
     "n_params", "n_tokens", "flops", "budget", "run", "mix", "skills", "seed", "where", "validation", "units", "splits",
-    "categories", "sets", "perplexity", "purpose", "join", "checkpoints",
+    "categories", "sets", "perplexity", "purpose", "join", "checkpoints", "best_of",
 )  # fmt: skip
 _TWO_OF_THREE = "two of n_params, n_tokens and flops (or budget)"  # the third follows from C = 6 N D
 _NUMBERS = ("n_params", "n_tokens", "flops", "budget", "mix")
@@ -87,6 +87,7 @@ class ColumnMap:
         purpose: column with text in the rows that a sampler chose, which are at no isoFLOP budget.
         join: another file with more columns.
         checkpoints: rows of a run at several D to use: ``last`` or ``all``; empty: the last, with a note.
+        best_of: columns of hyperparameters, of which the best setting counts at each N, D and mix.
 
     Raises:
         InputError: names that clash, an aggregate of unknown skills, or a unit of an unknown column.
@@ -111,6 +112,7 @@ class ColumnMap:
     purpose: str = ""
     join: Join | None = None
     checkpoints: str = ""
+    best_of: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_splits(self)
@@ -145,6 +147,7 @@ class ColumnMap:
         pairs += [(f"skills.{name}", column.loss) for name, column in self.skills.items()]
         pairs += [(f"skills.{name}.sem", column.sem) for name, column in self.skills.items()]
         pairs += [("where", column) for column in self.where]
+        pairs += [("best_of", column) for column in self.best_of]
         return [(key, column) for key, column in pairs if column]
 
     def size_column(self, convention: str = "") -> str:
@@ -217,6 +220,7 @@ def parse_columns(raw: Mapping[str, Any], *, place: str = "the column map") -> C
         purpose=_column("purpose", raw.get("purpose", "")),
         join=_join(raw.get("join")),
         checkpoints=_choice("checkpoints", raw.get("checkpoints"), ("last", "all")),
+        best_of=tuple(_column("best_of", name) for name in _as_list(raw.get("best_of"))),
     )
 
 

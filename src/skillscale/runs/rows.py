@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from skillscale.errors import InputError
 from skillscale.formatting import join_first, plural, shorten
 from skillscale.laws.results import ExcludedRun
 from skillscale.runs.cell_numbers import cell_numbers
-from skillscale.runs.checkpoints import inferred_run
 from skillscale.runs.column_map import ColumnMap, as_number
 
 Floats = npt.NDArray[np.float64]
@@ -128,15 +127,11 @@ def select_rows(frame: pd.DataFrame, columns: ColumnMap, labels: Labels, place: 
     """
     selected = _where(frame, columns, place)
     cells, names = frame[selected], labels[selected]
-    if run := inferred_run(cells, columns):
-        columns = replace(columns, run=(run,))
     has_run, cluster = _clusters(cells, columns, names)
     run_id = [str(label) if label == run else f"{label} ({run})" for label, run in zip(names, cluster, strict=True)]
     log = RowLog(run_id=run_id, place=place, usable=np.ones(len(cells), dtype=bool))
     if not selected.all():
         log.notes.append(f"where keeps {selected.sum()} of {plural(len(frame), 'row')}")
-    if run:
-        log.notes.append(f"column {run} names runs with rows at several D: it is used as run")
     if not has_run.all():
         log.notes.append(f"{plural((~has_run).sum(), 'row')} without a run; each counts as a separate run")
     return SourceRows(cells=cells, columns=columns, place=place, run_id=run_id, cluster=cluster), log

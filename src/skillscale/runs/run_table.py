@@ -15,16 +15,18 @@ from skillscale.formatting import did_you_mean, format_number, join_first, plura
 from skillscale.laws.results import ExcludedRun
 from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import MAX_PARAMS, MAX_TOKENS, RESERVED_COLUMNS, Mix
-from skillscale.runs.checkpoints import select_last
+from skillscale.runs.checkpoints import note_unmapped_runs, select_last
 from skillscale.runs.column_map import ColumnMap, is_one
 from skillscale.runs.files import read_raw_table
 from skillscale.runs.flops import check_flops
 from skillscale.runs.loss_checks import LARGEST_LOSS, check_loss_names, check_loss_values, diverged
 from skillscale.runs.metric_names import MetricKind, metric_kind
 from skillscale.runs.rows import EVERY_ROW, Floats, Mask, RowLog, SourceRows, cell_texts, read_numbers, select_rows
+from skillscale.runs.sweeps import best_settings, note_sweeps
 from skillscale.runs.table_checks import check_units, note_clusters, note_constant_columns, note_rising_losses
 
 ONE_MIX = "all"  # name of the mix in a table without mixes
+_SOURCE = "source row"  # temporary column of the position among the cells
 _SUM_TOLERANCE = 1e-3
 _SHARE_UNITS = (1e-2, 1e-3, 1e-4, 1e-5)
 
@@ -433,13 +435,18 @@ def _budgets(rows: SourceRows, log: RowLog, runs: pd.DataFrame) -> Floats:
 def _distinct_runs(rows: SourceRows, log: RowLog, runs: pd.DataFrame, skills: tuple[str, ...]) -> pd.DataFrame:
     """Return the usable rows without repeats, and note what is odd among them."""
     key = [*(["cluster"] if rows.columns.run else []), "N", "D", "mix", "seed"]
-    runs = runs[log.usable]
+    runs = runs.assign(**{_SOURCE: np.arange(len(runs))})[log.usable]
     repeated = runs.duplicated([*key, *skills]).to_numpy()
     log.exclude_repeats(runs.index[repeated].tolist())
     runs = runs[~repeated].reset_index(drop=True)
     if rows.columns.run:
         log.notes += note_clusters(runs, key)
     runs, notes = select_last(runs, skills, rows.columns)
+    log.notes += notes
+    cells = rows.cells.iloc[runs.pop(_SOURCE)]
+    log.notes += note_unmapped_runs(cells, rows.columns)
+    log.notes += note_sweeps(runs, cells, rows.columns, skills)
+    runs, notes = best_settings(runs, cells, rows.columns, skills)
     log.notes += notes
     log.notes += note_constant_columns(runs)
     log.notes += note_rising_losses(runs, {skill: rows.columns.skills[skill].loss for skill in skills})

@@ -11,6 +11,7 @@ from skillscale.errors import InputError
 from skillscale.formatting import format_count, format_flops, format_number, plural
 from skillscale.runs.column_hints import is_flops_name
 from skillscale.runs.flops import check_flops
+from skillscale.runs.points import point_codes
 from skillscale.runs.rows import Mask, RowLog, SourceRows, read_numbers
 from skillscale.runs.units import (
     PLAUSIBLE_RATIO,
@@ -222,6 +223,8 @@ def note_rising_losses(runs: pd.DataFrame, columns: Mapping[str, str]) -> Iterat
 
 def _rising_pairs(runs: pd.DataFrame, skill: str) -> tuple[int, int]:
     """Return how many steps from one D to the next, at one N and mix, raise the loss, and the number of steps."""
-    rows = runs[["mix", "N", "D", skill]].dropna().groupby(["mix", "N", "D"], sort=True)[skill].mean().reset_index()
+    rows = runs[["mix", "N", "D", skill]].dropna()
+    rows = rows.assign(D=rows["D"].groupby(point_codes(rows)).transform("min"))
+    rows = rows.groupby(["mix", "N", "D"], sort=True)[skill].mean().reset_index()
     step = ((rows["mix"] == rows["mix"].shift()) & (rows["N"] == rows["N"].shift())).to_numpy()
     return int((rows[skill].diff().to_numpy()[step] > 0).sum()), int(step.sum())
