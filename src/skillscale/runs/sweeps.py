@@ -362,7 +362,12 @@ def _bowl(point: _TriedSettings, H: Floats) -> _Bowl:
     free = -0.5 * np.linalg.solve(H, slope)
     best = np.clip(free, point.x.min(axis=0), point.x.max(axis=0))
     return _Bowl(
-        level=float(level), slope=slope, H=H, covariance=np.asarray(inverse[1:, 1:], dtype=float), best=best, at_edge=bool(np.any(best != free))
+        level=float(level),
+        slope=slope,
+        H=H,
+        covariance=np.asarray(inverse[1:, 1:], dtype=float),
+        best=best,
+        at_edge=bool(np.any(best != free)),
     )
 
 
