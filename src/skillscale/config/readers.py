@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from skillscale import errors
+from skillscale.config.safe_yaml import load_yaml
 from skillscale.formatting import did_you_mean
 from skillscale.point import Mix
 
@@ -18,7 +17,7 @@ def finite(text: str) -> float:
     """Read a finite number."""
     number = _number(text)
     if not math.isfinite(number):
-        raise errors.InputError(f"must hold finite numbers, but one is {text!r}")
+        raise errors.InputError(f"must hold finite numbers, but one is {errors.show(text)}")
     return number
 
 
@@ -32,7 +31,7 @@ def _number(text: str) -> float:
 def flag(text: str) -> bool:
     """Read ``true`` or ``false``."""
     if text not in ("true", "false"):
-        raise errors.InputError(f"must be true or false, but it is {text!r}")
+        raise errors.InputError(f"must be true or false, but it is {errors.show(text)}")
     return text == "true"
 
 
@@ -55,7 +54,7 @@ def positive(text: str) -> float:
     """Read a finite number above 0."""
     number = _number(text)
     if not (math.isfinite(number) and number > 0):
-        raise errors.InputError(f"must be a number above 0, as in 200000 or 2e5, but it is {text!r}")
+        raise errors.InputError(f"must be a number above 0, as in 200000 or 2e5, but it is {errors.show(text)}")
     return number
 
 
@@ -63,7 +62,7 @@ def nonnegative(text: str) -> float:
     """Read a finite number from 0."""
     number = _number(text)
     if not (math.isfinite(number) and number >= 0):
-        raise errors.InputError(f"must be a number from 0, as in 0.01, but it is {text!r}")
+        raise errors.InputError(f"must be a number from 0, as in 0.01, but it is {errors.show(text)}")
     return number
 
 
@@ -71,7 +70,9 @@ def share(text: str) -> float:
     """Read a share above 0 and up to 1."""
     number = _number(text)
     if not 0 < number <= 1:
-        raise errors.InputError(f"must be a share above 0 and up to 1, as in 0.4 for 40 %, but it is {text!r}")
+        raise errors.InputError(
+            f"must be a share above 0 and up to 1, as in 0.4 for 40 %, but it is {errors.show(text)}"
+        )
     return number
 
 
@@ -93,7 +94,7 @@ def key_values(read: Callable[[str], Any]) -> Callable[[str], dict[str, Any]]:
         for part in filter(None, (item.strip() for item in text.split(","))):
             name, sign, value = part.partition("=")
             if not sign or not name.strip() or name.strip() in values:
-                raise errors.InputError(f"must read NAME=VALUE,... with each name once, but it is {text!r}")
+                raise errors.InputError(f"must read NAME=VALUE,... with each name once, but it is {errors.show(text)}")
             values[name.strip()] = read(value.strip())
         return values
 
@@ -109,7 +110,9 @@ def _range(text: str) -> tuple[float, float]:
     least, sign, most = text.partition(":")
     low, high = _number(least), _number(most)
     if not sign or not 0 <= low <= high <= 1:
-        raise errors.InputError(f"must hold ranges of shares from 0 to 1, as in code=0.1:0.5, but one is {text!r}")
+        raise errors.InputError(
+            f"must hold ranges of shares from 0 to 1, as in code=0.1:0.5, but one is {errors.show(text)}"
+        )
     return low, high
 
 
@@ -127,7 +130,9 @@ class OneOf:
         """
         if text not in self.choices:
             words = ", ".join(self.choices)
-            raise errors.InputError(f"must be one of {words}, but it is {text!r}{did_you_mean(text, self.choices)}")
+            raise errors.InputError(
+                f"must be one of {words}, but it is {errors.show(text)}{did_you_mean(text, self.choices)}"
+            )
         return text
 
 
@@ -140,14 +145,14 @@ def page_file(text: str) -> str:
     """Read the path of a file in a folder that exists; empty for the default name."""
     path = Path(text)
     if text and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise errors.InputError(f"must name a file in a folder that exists, but it is {text!r}")
+        raise errors.InputError(f"must name a file in a folder that exists, but it is {errors.show(text)}")
     return text
 
 
 def figure_file(text: str) -> str:
     """Read the path of an SVG or PNG file in a folder that exists; empty for none."""
     if text and Path(text).suffix.lower() not in (".svg", ".png"):
-        raise errors.InputError(f"must end in .svg or .png, but it is {text!r}")
+        raise errors.InputError(f"must end in .svg or .png, but it is {errors.show(text)}")
     return page_file(text)
 
 
@@ -163,11 +168,11 @@ def scalar(text: str) -> Any:
         InputError: The text is a list, a mapping or no YAML.
     """
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise errors.InputError(f"{text!r} is no YAML value ({error}). Quote it.") from error
+        value = load_yaml(text)
+    except errors.InputError as error:
+        raise errors.InputError(f"{errors.show(text)} is no YAML value ({error}). Quote it.") from error
     if isinstance(value, dict | list):
-        raise errors.InputError(f"must be one value, but it is {text!r}")
+        raise errors.InputError(f"must be one value, but it is {errors.show(text)}")
     return text if value is None else value
 
 
@@ -179,5 +184,7 @@ def cache_folder(text: str = "") -> Path:
 def _whole(text: str, least: int) -> int:
     number = _number(text)
     if not (math.isfinite(number) and number >= least and number == int(number)):
-        raise errors.InputError(f"must be a whole number from {least}, as in 200000 or 2e5, but it is {text!r}")
+        raise errors.InputError(
+            f"must be a whole number from {least}, as in 200000 or 2e5, but it is {errors.show(text)}"
+        )
     return int(number)
