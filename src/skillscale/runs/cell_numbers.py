@@ -1,6 +1,6 @@
 """Cells of a table as numbers: as pandas reads them, with separators of thousands, decimal commas, or K, M, B and T.
 
-A cell that is no number by its form (True, 0x1F, 1+2j, 5 %) is left out with its text. Free text is a fault.
+A cell that is no number by its form (True, 0x1F, 1+2j, 5 %) is excluded with its text. Free text is a fault.
 """
 
 import math

@@ -18,6 +18,7 @@ import pandas as pd
 from skillscale.errors import InputError
 from skillscale.formatting import join_first
 from skillscale.laws.results import ExcludedRun
+from skillscale.runs.column_hints import is_hint
 from skillscale.runs.column_map import ColumnMap, Join
 from skillscale.runs.lm_eval import MODEL, read_results
 
@@ -159,7 +160,7 @@ def _read_rows(path: Path, names: Set[str] | None) -> RawTable:
 
 def _read_csv(path: Path, separator: str, selected: Set[str] | None) -> RawTable:
     names = [str(name) for name in pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]]
-    kept = [name for name in dict.fromkeys(names) if selected is None or name in selected]
+    kept = [name for name in dict.fromkeys(names) if selected is None or name in selected or is_hint(name)]
     # Before pandas 3.1 the default is off by one in the last digit; later versions refuse this option
     exact: dict[str, Any] = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
     frame: pd.DataFrame = pd.read_csv(path, sep=separator, usecols=kept, low_memory=False, **exact)
@@ -176,7 +177,9 @@ def _read_lines(path: Path, selected: Set[str] | None) -> RawTable:
                 continue
             cells = dict(_flatten(_json_line(line, f"line {number} of {path}")))
             names |= dict.fromkeys(cells)
-            rows.append({name: cell for name, cell in cells.items() if selected is None or name in selected})
+            rows.append(
+                {name: cell for name, cell in cells.items() if selected is None or name in selected or is_hint(name)}
+            )
     return RawTable(frame=pd.DataFrame(rows), names=tuple(names))
 
 

@@ -17,6 +17,7 @@ from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import MAX_PARAMS, MAX_TOKENS, RESERVED_COLUMNS, Mix
 from skillscale.runs.column_map import ColumnMap, is_one
 from skillscale.runs.files import read_raw_table
+from skillscale.runs.flops import check_flops
 from skillscale.runs.loss_checks import LARGEST_LOSS, check_loss_names, check_loss_values, diverged
 from skillscale.runs.metric_names import MetricKind, metric_kind
 from skillscale.runs.rows import EVERY_ROW, Floats, Mask, RowLog, SourceRows, cell_texts, read_numbers, select_rows
@@ -25,7 +26,6 @@ from skillscale.runs.table_checks import check_units, note_clusters, note_consta
 ONE_MIX = "all"  # name of the mix in a table without mixes
 _SUM_TOLERANCE = 1e-3
 _SHARE_UNITS = (1e-2, 1e-3, 1e-4, 1e-5)
-_FLOPS_OFF = 2.5  # an overflow of 64-bit integers is off by a factor of at least 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -381,18 +381,20 @@ def _budgets(rows: SourceRows, log: RowLog, runs: pd.DataFrame) -> Floats:
         return np.full(len(runs), np.nan)
     key = "budget" if columns.budget else "flops"
     values = read_numbers(rows, log, columns.budget or columns.flops, key)
-    bad = ~((values > 0) & np.isfinite(values))
     counted = 6 * runs["N"].to_numpy() * runs["D"].to_numpy()
-    if key == "flops":
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratio = values / counted
-            usual = np.median(ratio[log.usable & ~bad]) if (log.usable & ~bad).any() else 1.0
-            bad |= ~(np.abs(np.log(ratio / usual)) < math.log(_FLOPS_OFF))
+    check = check_flops(values, columns.unit(key), counted, log.usable, nominal=key == "budget")
+    bad = ~((values > 0) & np.isfinite(values)) & ~check.overflown
+    bad |= check.far & ~check.overflown & (key == "flops")
     if bad[log.usable].any():
         far = " or is far from 6 N D (an integer overflow?)" if key == "flops" else ""
         count = plural(bad[log.usable].sum(), "row")
         log.notes.append(f"{key} is not a positive number{far} in {count}: 6 N D is used there")
-    return np.where(bad, counted if key == "flops" else np.nan, values)
+    if check.overflown.any():
+        log.notes.append(
+            f"{key} overflowed a {check.integers} integer in {check.overflown.sum()} of {plural(len(values), 'row')}: "
+            "6 N D is used there"
+        )
+    return np.where(bad | check.overflown, counted if key == "flops" else np.nan, values)
 
 
 def _distinct_runs(rows: SourceRows, log: RowLog, runs: pd.DataFrame, skills: tuple[str, ...]) -> pd.DataFrame:
