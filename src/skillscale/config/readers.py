@@ -12,6 +12,9 @@ from skillscale.config.safe_yaml import load_yaml
 from skillscale.formatting import did_you_mean
 from skillscale.point import Mix
 
+_LARGEST = 10**18
+_LONGEST_LIST = 10_000  # values between commas
+
 
 def finite(text: str) -> float:
     """Read a finite number."""
@@ -38,6 +41,11 @@ def flag(text: str) -> bool:
 def count(text: str) -> int:
     """Read a whole number from 1, as in 200000 or 2e5."""
     return _whole(text, 1)
+
+
+def count_to(most: int) -> Callable[[str], int]:
+    """Return a reader of a whole number from 1 to ``most``: of what takes time or memory for each."""
+    return lambda text: _whole(text, 1, most)
 
 
 def seed(text: str) -> int:
@@ -78,7 +86,14 @@ def share(text: str) -> float:
 
 def list_of(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...] | None]:
     """Return a reader of values between commas, with None for the empty text."""
-    return lambda text: tuple(read(part.strip()) for part in text.split(",")) if text.strip() else None
+
+    def read_list(text: str) -> tuple[Any, ...] | None:
+        parts = text.split(",") if text.strip() else []
+        if len(parts) > _LONGEST_LIST:
+            raise errors.InputError(f"must hold at most {_LONGEST_LIST:,} values, but it has {len(parts):,}")
+        return tuple(read(part.strip()) for part in parts) or None
+
+    return read_list
 
 
 def mixes(text: str) -> tuple[Mix, ...] | None:
@@ -181,10 +196,12 @@ def cache_folder(text: str = "") -> Path:
     return Path(text or os.environ.get("SKILLSCALE_CACHE") or Path.home() / ".cache" / "skillscale").expanduser()
 
 
-def _whole(text: str, least: int) -> int:
+def _whole(text: str, least: int, most: int = _LARGEST) -> int:
     number = _number(text)
     if not (math.isfinite(number) and number >= least and number == int(number)):
         raise errors.InputError(
             f"must be a whole number from {least}, as in 200000 or 2e5, but it is {errors.show(text)}"
         )
+    if number > most:
+        raise errors.InputError(f"must be at most {most:,}, but it is {errors.show(text)}")
     return int(number)

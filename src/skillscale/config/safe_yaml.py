@@ -27,7 +27,7 @@ class _Loader(yaml.SafeLoader):
         self._depth += 1
         if self._depth > _MAX_DEPTH:
             raise yaml.YAMLError(f"lists and mappings are nested more than {_MAX_DEPTH} deep")
-        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
         self._depth -= 1
         # An alias within its own anchor has no size yet
         self._n_nodes += self._sizes.get(id(node), MAX_NODES) if is_alias else 1
@@ -41,7 +41,7 @@ class _Loader(yaml.SafeLoader):
         """Return an integer that a float can hold."""
         if len(str(node.value)) > _DIGITS:
             raise yaml.YAMLError(f"a whole number has {len(str(node.value)):,} digits")
-        return int(self.construct_yaml_int(node))  # type: ignore[no-untyped-call]
+        return int(self.construct_yaml_int(node))
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_short_int)

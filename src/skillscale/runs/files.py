@@ -4,6 +4,7 @@ From W&B: the run table that its UI exports, and histories with one file per run
 them or as JSON lines of ``scan_history``. Only the columns of the column map are kept.
 """
 
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -15,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from skillscale.errors import InputError
+from skillscale.errors import InputError, show
 from skillscale.formatting import join_first
 from skillscale.laws.results import ExcludedRun
+from skillscale.runs.bounded_files import Progress, check_shape, open_table, read_csv_table, read_parquet_table
 from skillscale.runs.column_hints import is_hint
 from skillscale.runs.column_map import ColumnMap, Join
 from skillscale.runs.lm_eval import MODEL, read_results
@@ -28,6 +30,7 @@ _PARQUET = (".parquet", ".pq")
 _LINES = (".jsonl", ".ndjson")
 _RESULTS = ".json"
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zip", ".zst")
+_LINES_AT_ONCE = 500_000  # of JSON, before they become a part of the table
 _LONGEST = 2**24  # characters of a JSON line; a row of a history has a few hundred
 _STATES = frozenset({"finished", "crashed", "failed", "killed", "running", "pending", "preempting", "preempted"})
 _NO_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # as W&B writes them in JSON
@@ -54,7 +57,7 @@ class RawTable:
     notes: tuple[str, ...] = ()
 
 
-def read_raw_table(path: Path, columns: ColumnMap) -> RawTable:
+def read_raw_table(path: Path, columns: ColumnMap, progress: Progress | None = None) -> RawTable:
     """Return the rows with the columns of a column map, joined with another file, without unfinished W&B runs.
 
     Raises:
@@ -64,7 +67,9 @@ def read_raw_table(path: Path, columns: ColumnMap) -> RawTable:
     joined = _joined_path(path, columns.join) if columns.join else None
     if columns.join:
         names |= set(columns.join.by)
-    table = _read_folder(path, names, columns, skip=joined) if path.is_dir() else _read_file(path, names, columns)
+    table = (
+        _read_folder(path, names, columns, skip=joined) if path.is_dir() else _read_file(path, names, columns, progress)
+    )
     if columns.join and joined:
         table = _join_rows(table, columns.join, joined, path.name)
     return _select_finished(table, path.name) if STATE not in columns.where else table
@@ -77,9 +82,9 @@ def files_of(path: Path, columns: ColumnMap) -> list[Path]:
     return [*paths, *([joined] if joined else [])]
 
 
-def _read_file(path: Path, names: Set[str], columns: ColumnMap) -> RawTable:
+def _read_file(path: Path, names: Set[str], columns: ColumnMap, progress: Progress | None) -> RawTable:
     if path.suffix.lower() != _RESULTS:
-        table = _read_rows(path, names)
+        table = _read_rows(path, names, progress)
         if _is_history(table):  # of one run, unless the column map names runs
             table = replace(_add_file_column(table, _name_without_suffix(path.name)), run=FILE)
         return _select_checkpoints(table, columns, path.name)
@@ -131,7 +136,7 @@ def _folder_files(path: Path, *, skip: Path | None) -> list[tuple[Path, str]]:
     return result_files or results or tables
 
 
-def _read_rows(path: Path, names: Set[str] | None) -> RawTable:
+def _read_rows(path: Path, names: Set[str] | None, progress: Progress | None = None) -> RawTable:
     """Return the rows of a table with the named columns, or all.
 
     Raises:
@@ -147,40 +152,44 @@ def _read_rows(path: Path, names: Set[str] | None) -> RawTable:
         raise InputError(f"there is no file {path}. Give the path of a table, one row a run or checkpoint.")
     try:
         if kind in _PARQUET:
-            frame = pd.read_parquet(path)
-            return RawTable(frame=frame, names=tuple(map(str, frame.columns)))
+            frame, all_names = read_parquet_table(path, lambda name: names is None or name in names or is_hint(name))
+            return RawTable(frame=frame, names=all_names)
         if kind in _LINES:
             return _read_lines(path, names)
-        return _read_csv(path, _SEPARATORS[kind], names)
+        return _read_csv(path, _SEPARATORS[kind], names, progress)
     except InputError:
         raise
     except (OSError, ValueError, UnicodeDecodeError) as error:  # ParserError and EmptyDataError are ValueErrors
-        raise InputError(f"{path} can't be read as a table: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} can't be read as a table: {show(error)}") from error
 
 
-def _read_csv(path: Path, separator: str, selected: Set[str] | None) -> RawTable:
-    names = [str(name) for name in pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]]
+def _read_csv(path: Path, separator: str, selected: Set[str] | None, progress: Progress | None) -> RawTable:
+    with open_table(path) as file:
+        names = [str(name) for name in pd.read_csv(file, sep=separator, header=None, nrows=1, dtype=str).iloc[0]]
     kept = [name for name in dict.fromkeys(names) if selected is None or name in selected or is_hint(name)]
     # Before pandas 3.1 the default is off by one in the last digit; later versions refuse this option
     exact: dict[str, Any] = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
-    frame: pd.DataFrame = pd.read_csv(path, sep=separator, usecols=kept, low_memory=False, **exact)
-    return RawTable(frame=frame, names=tuple(names))
+    return RawTable(frame=read_csv_table(path, kept, progress, sep=separator, **exact), names=tuple(names))
 
 
 def _read_lines(path: Path, selected: Set[str] | None) -> RawTable:
     """Return the rows of a file with one JSON object per line. Nested values are named as in ``config.lr``."""
     names: dict[str, None] = {}
-    rows = []
-    with path.open(encoding="utf-8") as file:
+    rows, parts, n_rows = [], [], 0
+    with open_table(path) as stream, io.TextIOWrapper(stream, encoding="utf-8") as file:
         for number, line in enumerate(iter(lambda: file.readline(_LONGEST + 1), ""), 1):
             if not line.strip():
                 continue
             cells = dict(_flatten(_json_line(line, f"line {number} of {path}")))
             names |= dict.fromkeys(cells)
-            rows.append(
-                {name: cell for name, cell in cells.items() if selected is None or name in selected or is_hint(name)}
-            )
-    return RawTable(frame=pd.DataFrame(rows), names=tuple(names))
+            rows.append({name: cell for name, cell in cells.items() if selected is None or name in selected})
+            if len(rows) == _LINES_AT_ONCE:
+                n_rows += len(rows)
+                parts.append(pd.DataFrame(rows))
+                rows = []
+                check_shape(n_rows, len(parts[-1].columns), path)
+    frame = pd.DataFrame(rows)
+    return RawTable(frame=pd.concat([*parts, frame], ignore_index=True) if parts else frame, names=tuple(names))
 
 
 def _json_line(line: str, place: str) -> Mapping[str, Any]:
