@@ -75,7 +75,7 @@ def test_later_checkpoints_of_fitted_runs_are_counted_and_new_runs_scored_apart(
     frame["run"] = frame["params"]  # five runs of five checkpoints: the smallest two lie below the limit as a whole
     limit = 6 * 1.01 * float(frame["params"].unique()[1]) * float(frame["tokens"].max())
     words = ("--max_flops", str(limit), "--law", "chinchilla")
-    _, answer, told = backtest(frame, *words, columns=COLUMNS | {"run": "run"})
+    _, answer, told = backtest(frame, *words, columns=COLUMNS | {"run": "run", "checkpoints": "all"})
     one = answer["skills"]["code"]
     below = 6 * frame["params"] * frame["tokens"] <= limit
     later = (~below & frame["run"].isin(frame.loc[below, "run"])).sum()

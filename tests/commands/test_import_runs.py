@@ -475,6 +475,7 @@ def test_slimpajama_there_and_back(registry, tables):
         "n_tokens": "tokens",
         "flops": "flops",
         "run": ["params", "mix_id"],
+        "checkpoints": "all",
         "mix": {name: f"mix_{name}" for name in categories},
         "skills": {name: f"loss_{name}" for name in (*categories, "openhermes")},
     }

@@ -18,7 +18,14 @@ def runs_of(n_runs, n_rows=1, mixes=1):
         "mix": np.repeat([f"mix{at % mixes}" for at in range(n_runs)], n_rows),
     })  # fmt: skip
     frame["loss"] = 1.7 + 400 / frame["n"] ** 0.34 + 410 / frame["d"] ** 0.28
-    columns = {"n_params": "n", "n_tokens": "d", "run": "run", "mix": "mix", "skills": {"prose": "loss"}}
+    columns = {
+        "n_params": "n",
+        "n_tokens": "d",
+        "run": "run",
+        "mix": "mix",
+        "skills": {"prose": "loss"},
+        "checkpoints": "all",
+    }
     return make_run_table(frame, parse_columns(columns))
 
 

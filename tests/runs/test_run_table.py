@@ -55,7 +55,7 @@ def left_out(table):
 
 def test_a_csv_file_and_a_parquet_file_read_alike(tmp_path):
     (tmp_path / "map.yaml").write_text(
-        "n_params: params\nn_tokens: tokens\nrun: [params]\nmix: {code: mix_code, prose: mix_prose}\n"
+        "n_params: params\nn_tokens: tokens\nrun: [params]\ncheckpoints: all\nmix: {code: mix_code, prose: mix_prose}\n"
         "skills: {code: loss_code, prose: {loss: loss_prose}}\nvalidation: {both: {code: 3, prose: 1}}\n"
     )
     grid().to_csv(tmp_path / "runs.csv", index=False)
@@ -303,7 +303,7 @@ def test_a_guess_is_made_where_more_than_the_kind_is_alike(name, known, guess):
 
 def test_a_row_listed_twice_counts_once():
     table = pd.concat([grid(), grid().iloc[[0, 4]]], ignore_index=True)
-    found = read(table, {**MIXED, "run": "params"})
+    found = read(table, {**MIXED, "run": "params", "checkpoints": "all"})
     assert left_out(found) == [
         ("row 10 (100000000)", "", "listed twice"),
         ("row 11 (300000000)", "", "listed twice"),
@@ -317,7 +317,7 @@ def test_one_run_with_two_losses_at_one_D_is_noted_as_replicates():
     again = grid().iloc[[4]].assign(loss_code=3.0)
     table = pd.concat([grid(), again], ignore_index=True)
     assert read(table).notes == ()  # without runs these are two runs
-    found = read(table, {**PLAIN, "run": "params"})
+    found = read(table, {**PLAIN, "run": "params", "checkpoints": "all"})
     assert (len(found.runs), found.excluded) == (10, ())
     assert found.notes == (
         "1 row with run, N and D of an earlier row, but other losses: taken as replicates within one run",
@@ -326,7 +326,7 @@ def test_one_run_with_two_losses_at_one_D_is_noted_as_replicates():
 
 def test_a_run_of_several_sizes_is_noted_and_rows_without_a_run_stand_alone():
     assert "3 runs with rows of several sizes" in read(grid(), {**PLAIN, "run": "tokens"}).notes[0]
-    table = read(with_cells("mix_code", {2: math.nan}), {**PLAIN, "run": ["params", "mix_code"]})
+    table = read(with_cells("mix_code", {2: math.nan}), {**PLAIN, "run": ["params", "mix_code"], "checkpoints": "all"})
     assert "1 row without a run; each counts as a separate run" in table.notes
     assert table.runs["cluster"][1] == "row 2"
 
@@ -483,6 +483,7 @@ def slimpajama_columns(**more):
         "n_tokens": "tokens",
         "flops": "flops",
         "run": ["params", "mix_id"],
+        "checkpoints": "all",
         "mix": {name: f"mix_{name}" for name in SLIMPAJAMA},
         "skills": {name: f"loss_{name}" for name in (*SLIMPAJAMA, "openhermes")},
     }

@@ -159,3 +159,57 @@ def test_flops_near_the_largest_integer_that_did_not_wrap_around_stay():
     table = grid(flops=grid()["params"] ** 0.05 * 0.4)
     table = table[table["flops"] < 9.2e18]
     assert list(read(table, FLOPS).runs["C"]) == list(table["flops"])
+
+
+# Two of N, D and C
+
+
+@pytest.mark.parametrize("absent", ["n_params", "n_tokens"])
+def test_two_of_N_D_and_C_are_enough(absent):
+    mapping = {key: column for key, column in FLOPS.items() if key != absent}
+    found = make_run_table(grid(), parse_columns(mapping))
+    np.testing.assert_allclose(found.runs[["N", "D"]], grid()[["params", "tokens"]], rtol=1e-12)
+    letter, other = ("N", "D") if absent == "n_params" else ("D", "N")
+    assert found.notes == (f"{letter} is flops / 6 {other}: the column map names no column of {letter}",)
+    budget = {**mapping, "budget": "flops"}
+    del budget["flops"]
+    assert len(make_run_table(grid(), parse_columns(budget)).runs) == 9
+
+
+@pytest.mark.parametrize(
+    ("absent", "units", "advice"),
+    [
+        ("n_tokens", {"flops": 1e18}, "flops: 1e18"),
+        ("n_params", {"flops": 1e18}, "flops: 1e18"),
+        ("n_tokens", {"params": 1e6}, "n_params: 1e6"),
+        ("n_params", {"tokens": 1e9}, "n_tokens: 1e9"),
+    ],
+)
+def test_units_of_two_columns_are_advised_by_what_makes_the_third_plausible(absent, units, advice):
+    mapping = {key: column for key, column in FLOPS.items() if key != absent}
+    with pytest.raises(InputError) as caught:
+        make_run_table(grid(**units), parse_columns(mapping))
+    assert advice in advised(str(caught.value))
+
+
+def test_flops_that_overflowed_leave_no_third_size():
+    table = grid()
+    table.loc[3, "flops"] = -5e18
+    mapping = {key: column for key, column in FLOPS.items() if key != "n_tokens"}
+    found = make_run_table(table, parse_columns(mapping))
+    assert [one.run_id for one in found.excluded] == ["row 4"]
+    assert any("flops is negative in 1 row, as integers are that overflowed" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({"n_params": "params", "skills": "loss"}, "name the columns of n_tokens, as in n_tokens: tokens. It needs"),
+        ({"n_tokens": "tokens", "skills": "loss"}, "name the columns of n_params, as in n_params: params"),
+        ({"flops": "flops", "skills": "loss"}, "name the columns of n_params, n_tokens, as in"),
+        ({"n_tokens": "tokens", "flops": "flops"}, "name the columns of skills, as in skills: "),
+    ],
+)
+def test_a_mapping_needs_two_of_three(mapping, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        parse_columns(mapping)

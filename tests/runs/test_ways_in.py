@@ -35,9 +35,10 @@ make = loaded(SAMPLES / "make.py")
 HARNESS = {
     "join": {"file": "checkpoints.csv", "by": ["model", "revision"]}, "n_params": "n_params", "n_tokens": "n_tokens",
     "skills": {"wikitext": "wikitext/bits_per_byte"}, "units": {"wikitext": "bits"},
+    "checkpoints": "all",
 }  # fmt: skip
 WANDB = {"n_params": "model.n_params", "n_tokens": "tokens", "skills": {"prose": "eval/prose/loss"}}
-HISTORY = {**WANDB, "join": {"file": "sizes.csv", "by": {"file": "Name"}}}
+HISTORY = {**WANDB, "join": {"file": "sizes.csv", "by": {"file": "Name"}}, "checkpoints": "all"}
 
 
 def read(path, mapping, **more):
@@ -360,6 +361,18 @@ def test_histories_give_each_evaluated_step_as_a_checkpoint_of_its_run():
     expected = [make.loss("code", *pair) for pair in zip(runs["N"], runs["D"], strict=True)]
     np.testing.assert_allclose(runs["code"], expected, rtol=1e-14)
     assert "112 of 128 rows of the history have no loss of a skill, and are no checkpoints" in table.notes
+
+
+@pytest.mark.parametrize(("folder", "mapping"), [("wandb/histories", HISTORY), ("lm_eval", HARNESS)])
+def test_of_each_run_the_last_row_counts_unless_the_map_says_all(folder, mapping):
+    table = read(SAMPLES / folder, mapping, checkpoints=None)
+    everything = read(SAMPLES / folder, mapping)
+    last = everything.runs.groupby("cluster")["D"].max().to_dict()
+    assert dict(zip(table.runs["cluster"], table.runs["D"], strict=True)) == last
+    (note,) = [note for note in table.notes if "at several D" in note]
+    assert f"{len(last)} of 16 rows" in note
+    assert "checkpoints: all" in note
+    assert [note for note in everything.notes if "at several D" in note] == []
 
 
 def test_a_history_alone_counts_tokens_by_its_steps():

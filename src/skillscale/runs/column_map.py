@@ -13,9 +13,9 @@ from skillscale.point import AGGREGATE, check_name, check_skill_name
 
 KEYS = (
     "n_params", "n_tokens", "flops", "budget", "run", "mix", "skills", "seed", "where", "validation", "units", "splits",
-    "categories", "sets", "perplexity", "purpose", "join",
+    "categories", "sets", "perplexity", "purpose", "join", "checkpoints", "best_of",
 )  # fmt: skip
-REQUIRED = ("n_params", "n_tokens", "skills")
+_TWO_OF_THREE = "two of n_params, n_tokens and flops (or budget)"  # the third follows from C = 6 N D
 _NUMBERS = ("n_params", "n_tokens", "flops", "budget", "mix")
 _BITS = "bits"  # unit of a loss in bits, which is converted to nats
 _ROUNDING = 2.0**-52  # of each number in a sum of shares or weights
@@ -67,8 +67,9 @@ class ColumnMap:
     """The meaning of the columns of a table. An empty name means that the table has no such column.
 
     Args:
-        n_params: columns of N by convention; the first is the default, and a single column has the convention "".
-        n_tokens: column of D.
+        n_params: columns of N by convention; the first is the default, and a single column has the convention "". Empty
+            where N follows from D and C.
+        n_tokens: column of D; empty where D follows from N and C.
         skills: columns of the losses, by skill.
         flops: column of C, FLOP.
         budget: column of the nominal budget, FLOP.
@@ -85,6 +86,8 @@ class ColumnMap:
         perplexity: skills whose column holds exp(loss).
         purpose: column with text in the rows that a sampler chose, which are at no isoFLOP budget.
         join: another file with more columns.
+        checkpoints: rows of a run at several D to use: ``last`` or ``all``; empty: the last, with a note.
+        best_of: columns of hyperparameters, of which the best setting counts at each N, D and mix.
 
     Raises:
         InputError: names that clash, an aggregate of unknown skills, or a unit of an unknown column.
@@ -108,6 +111,8 @@ class ColumnMap:
     perplexity: tuple[str, ...] = ()
     purpose: str = ""
     join: Join | None = None
+    checkpoints: str = ""
+    best_of: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_splits(self)
@@ -142,6 +147,7 @@ class ColumnMap:
         pairs += [(f"skills.{name}", column.loss) for name, column in self.skills.items()]
         pairs += [(f"skills.{name}.sem", column.sem) for name, column in self.skills.items()]
         pairs += [("where", column) for column in self.where]
+        pairs += [("best_of", column) for column in self.best_of]
         return [(key, column) for key, column in pairs if column]
 
     def size_column(self, convention: str = "") -> str:
@@ -151,7 +157,7 @@ class ColumnMap:
             InputError: there is no such convention.
         """
         if not convention:
-            return next(iter(self.n_params.values()))
+            return next(iter(self.n_params.values()), "")
         if convention not in self.n_params:
             there = ", ".join(name for name in self.n_params if name) or "only the one column that n_params names"
             raise InputError(
@@ -191,14 +197,12 @@ def parse_columns(raw: Mapping[str, Any], *, place: str = "the column map") -> C
     unknown = [f"{show(key)}{did_you_mean(str(key), KEYS)}" for key in raw if key not in KEYS]
     if unknown:
         raise InputError(f"{place} has unknown keys: {', '.join(unknown)}. It takes {', '.join(KEYS)}.")
-    absent = [key for key in REQUIRED if not raw.get(key)]
-    if absent:
-        raise InputError(f"{place} must name the columns of {', '.join(absent)}, as in n_params: params")
+    _check_required(raw, place)
     mix = raw.get("mix") or {}
     shares = _columns_by_name("mix", mix) if isinstance(mix, Mapping) else {}
     return ColumnMap(
-        n_params=_columns_by_name("n_params", raw["n_params"]),
-        n_tokens=_column("n_tokens", raw["n_tokens"]),
+        n_params=_columns_by_name("n_params", raw["n_params"]) if raw.get("n_params") else {},
+        n_tokens=_column("n_tokens", raw.get("n_tokens") or ""),
         skills=_skills(raw["skills"]),
         flops=_column("flops", raw.get("flops", "")),
         budget=_column("budget", raw.get("budget", "")),
@@ -215,7 +219,24 @@ def parse_columns(raw: Mapping[str, Any], *, place: str = "the column map") -> C
         perplexity=tuple(_column("perplexity", name) for name in _as_list(raw.get("perplexity"))),
         purpose=_column("purpose", raw.get("purpose", "")),
         join=_join(raw.get("join")),
+        checkpoints=_choice("checkpoints", raw.get("checkpoints"), ("last", "all")),
+        best_of=tuple(_column("best_of", name) for name in _as_list(raw.get("best_of"))),
     )
+
+
+def _check_required(raw: Mapping[str, Any], place: str) -> None:
+    """Refuse a column map without skills, or with fewer than two of N, D and C."""
+    sizes = [key for key in ("n_params", "n_tokens") if raw.get(key)]
+    absent = [key for key in ("n_params", "n_tokens") if key not in sizes] if not sizes else []
+    if len(sizes) == 1 and not (raw.get("flops") or raw.get("budget")):
+        absent = ["n_tokens" if sizes == ["n_params"] else "n_params"]
+    absent += [key for key in ("skills",) if not raw.get(key)]
+    if absent:
+        example = {"n_params": "params", "n_tokens": "tokens", "skills": "{code: loss_code}"}[absent[0]]
+        raise InputError(
+            f"{place} must name the columns of {', '.join(absent)}, as in {absent[0]}: {example}. It needs skills and "
+            f"{_TWO_OF_THREE}."
+        )
 
 
 def _check_splits(columns: "ColumnMap") -> None:
@@ -313,6 +334,14 @@ def _column(key: str, value: Any) -> str:
         raise InputError(
             f"{key} must name a column, but it is {show(value)}. Write its name, in quotes if YAML misreads it."
         )
+    return str(value)
+
+
+def _choice(key: str, value: Any, choices: tuple[str, ...]) -> str:
+    if value in (None, ""):
+        return ""
+    if value not in choices:
+        raise InputError(f"{key} must be {' or '.join(choices)}, but it is {show(value)}. Correct the column map.")
     return str(value)
 
 

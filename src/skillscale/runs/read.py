@@ -91,9 +91,19 @@ class LoadedRuns:
         if runs["cluster"].duplicated().any() and runs["C"].isna().all():
             return False
         C = runs["C"].where(runs["C"] > 0, 6 * runs["N"] * runs["D"])
-        budget = C.map(lambda flops: round(math.log(flops) / _BUDGET_GAP))
+        budget = _budget_numbers(C, runs["C"] > 0)
         sizes = runs.groupby([runs["mix"], budget])["N"].transform("nunique")
         return bool((sizes >= _ISOFLOP_SIZES).mean() >= 0.5)
+
+
+def _budget_numbers(C: "pd.Series[float]", given: "pd.Series[bool]") -> "pd.Series[int]":
+    """Return a number for the budget of each run: ln C in steps, and one for given FLOP that differ by little."""
+    budget = C.map(lambda flops: round(math.log(flops) / _BUDGET_GAP))
+    log_C = C[given].map(math.log).sort_values()
+    chain = log_C.groupby((log_C.diff() > _BUDGET_GAP).cumsum())
+    narrow = chain.transform("max") - chain.transform("min") < _BUDGET_GAP
+    budget[narrow.index[narrow]] = budget[narrow.index[narrow]].groupby(chain.ngroup()[narrow]).transform("min")
+    return budget
 
 
 def read_runs(

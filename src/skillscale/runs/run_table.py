@@ -16,15 +16,18 @@ from skillscale.laws.results import ExcludedRun
 from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import MAX_PARAMS, MAX_TOKENS, RESERVED_COLUMNS, Mix
 from skillscale.runs.bounded_files import Progress
+from skillscale.runs.checkpoints import note_unmapped_runs, select_last
 from skillscale.runs.column_map import ColumnMap, is_one
 from skillscale.runs.files import read_raw_table
 from skillscale.runs.flops import check_flops
 from skillscale.runs.loss_checks import LARGEST_LOSS, check_loss_names, check_loss_values, diverged
 from skillscale.runs.metric_names import MetricKind, metric_kind
 from skillscale.runs.rows import EVERY_ROW, Floats, Mask, RowLog, SourceRows, cell_texts, read_numbers, select_rows
+from skillscale.runs.sweeps import best_settings, note_sweeps
 from skillscale.runs.table_checks import check_units, note_clusters, note_constant_columns, note_rising_losses
 
 ONE_MIX = "all"  # name of the mix in a table without mixes
+_SOURCE = "source row"  # temporary column of the position among the cells
 _SUM_TOLERANCE = 1e-3
 _SHARE_UNITS = (1e-2, 1e-3, 1e-4, 1e-5)
 
@@ -147,7 +150,7 @@ def make_run_table(
         skills=tuple(losses),
         categories=tuple(columns.mix),
         weights=weights,
-        convention=convention or next(iter(columns.n_params)),
+        convention=convention or next(iter(columns.n_params), ""),
         excluded=log.excluded(),
         notes=tuple(log.notes),
         splits=splits_of(columns),
@@ -198,22 +201,54 @@ def _sizes(rows: SourceRows, log: RowLog, size_column: str) -> pd.DataFrame:
         InputError: no row has both, or they are larger than those of any model.
     """
     runs = pd.DataFrame({"run_id": rows.run_id, "cluster": rows.cluster})
-    sources = (("N", "n_params", size_column, MAX_PARAMS), ("D", "n_tokens", rows.columns.n_tokens, MAX_TOKENS))
-    for letter, key, column, most in sources:
-        values = read_numbers(rows, log, column, key)
-        runs[letter] = values
-        median = float(np.median(values[values > 0])) if (values > 0).any() else 0.0
-        if median > most:
-            raise InputError(
-                f"median {letter} (column {column} of {rows.place}) is {format_number(median)}, larger than any model "
-                f"has had. Correct its unit in the column map, as in units: {{{key}: 1}}."
-            )
-        bad = ~(values > 0)
-        log.exclude_rows(bad, log.reasons(bad, values, column, partial(_size_reason, letter)))
-        large = values > most
-        log.exclude_rows(large, [f"{letter} is {value:.3g}, too large" for value in values[large]])
+    sources = {"N": ("n_params", size_column), "D": ("n_tokens", rows.columns.n_tokens)}
+    for letter, (key, column) in sources.items():
+        runs[letter] = read_numbers(rows, log, column, key) if column else math.nan
+    for letter, (key, column) in sources.items():
+        source = (key, column) if column else _third_size(rows, log, runs, letter)
+        _exclude_sizes(rows, log, runs, letter, source)
     log.require_usable("both N and D")
     return runs
+
+
+def _exclude_sizes(rows: SourceRows, log: RowLog, runs: pd.DataFrame, letter: str, source: tuple[str, str]) -> None:
+    """Exclude the rows whose N or D is no positive number, or too large.
+
+    Raises:
+        InputError: most of them are too large.
+    """
+    key, column = source
+    most = MAX_PARAMS if letter == "N" else MAX_TOKENS
+    values = runs[letter].to_numpy()
+    bad = ~(values > 0)
+    log.exclude_rows(bad, log.reasons(bad, values, column, partial(_size_reason, letter)))
+    large = values > most
+    if large.sum() > (values > 0).sum() / 2:
+        if key not in ("n_params", "n_tokens") and key not in rows.columns.units:
+            return  # the question on the unit of the FLOP says more
+        median = format_number(float(np.median(values[values > 0])))
+        raise InputError(
+            f"median {letter} (column {column} of {rows.place}) is {median}, larger than any model has had. Correct "
+            f"its unit in the column map, as in units: {{{key}: 1}}."
+        )
+    log.exclude_rows(large, [f"{letter} is {value:.3g}, too large" for value in values[large]])
+
+
+def _third_size(rows: SourceRows, log: RowLog, runs: pd.DataFrame, letter: str) -> tuple[str, str]:
+    """Compute N or D from the other and C = 6 N D, and return the key and column of C."""
+    key = "flops" if rows.columns.flops else "budget"
+    column = rows.columns.flops or rows.columns.budget
+    other = "D" if letter == "N" else "N"
+    C = read_numbers(rows, log, column, key)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        runs[letter] = np.where(C > 0, C / (6 * runs[other].to_numpy()), C)
+    log.notes.append(f"{letter} is {key} / 6 {other}: the column map names no column of {letter}")
+    if (C < 0).any():
+        log.notes.append(
+            f"{key} is negative in {plural(int((C < 0).sum()), 'row')}, as integers are that overflowed: then other "
+            f"rows are wrong too. Write {column} as floats, or name the column of {letter}"
+        )
+    return key, column
 
 
 def _mixes(rows: SourceRows, log: RowLog) -> dict[str, npt.NDArray[np.object_] | Floats | str]:
@@ -404,12 +439,19 @@ def _budgets(rows: SourceRows, log: RowLog, runs: pd.DataFrame) -> Floats:
 def _distinct_runs(rows: SourceRows, log: RowLog, runs: pd.DataFrame, skills: tuple[str, ...]) -> pd.DataFrame:
     """Return the usable rows without repeats, and note what is odd among them."""
     key = [*(["cluster"] if rows.columns.run else []), "N", "D", "mix", "seed"]
-    runs = runs[log.usable]
+    runs = runs.assign(**{_SOURCE: np.arange(len(runs))})[log.usable]
     repeated = runs.duplicated([*key, *skills]).to_numpy()
     log.exclude_repeats(runs.index[repeated].tolist())
     runs = runs[~repeated].reset_index(drop=True)
     if rows.columns.run:
         log.notes += note_clusters(runs, key)
+    runs, notes = select_last(runs, skills, rows.columns)
+    log.notes += notes
+    cells = rows.cells.iloc[runs.pop(_SOURCE)]
+    log.notes += note_unmapped_runs(cells, rows.columns)
+    log.notes += note_sweeps(runs, cells, rows.columns, skills)
+    runs, notes = best_settings(runs, cells, rows.columns, skills)
+    log.notes += notes
     log.notes += note_constant_columns(runs)
     log.notes += note_rising_losses(runs, {skill: rows.columns.skills[skill].loss for skill in skills})
     return runs

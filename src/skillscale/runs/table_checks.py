@@ -11,6 +11,7 @@ from skillscale.errors import InputError
 from skillscale.formatting import format_count, format_flops, format_number, plural
 from skillscale.runs.column_hints import is_flops_name
 from skillscale.runs.flops import check_flops
+from skillscale.runs.points import point_codes
 from skillscale.runs.rows import Mask, RowLog, SourceRows, read_numbers
 from skillscale.runs.units import (
     PLAUSIBLE_RATIO,
@@ -21,6 +22,7 @@ from skillscale.runs.units import (
     implausible_keys,
     named_power,
     possible_units,
+    possible_units_of_two,
     rows_of_another_unit,
 )
 
@@ -91,15 +93,19 @@ def _check_flops_unit(sizes: SizeColumns, log: RowLog, place: str) -> None:
         )
     if abs(math.log(sizes.ratio)) > math.log(_USUAL_FLOPS_RATIO):
         log.notes.append(
-            f"{sizes.flops_key} is {format_number(sizes.ratio)} times 6 N D in the median; remove it from the column "
-            "map if C should be 6 N D"
+            f"{sizes.flops_key} is {format_number(sizes.ratio)} times 6 N D in the median, so laws and budgets are "
+            "shown in 6 N D; remove it from the column map if it is wrong"
         )
 
 
 def _check_plausible(sizes: SizeColumns, rows: SourceRows) -> None:
     """Refuse N and D that can't be counts of parameters and tokens."""
-    keys = [key for key in implausible_keys(sizes) if getattr(rows.columns, key)]
+    keys = implausible_keys(sizes)
+    given = [key for key in ("n_params", "n_tokens") if getattr(rows.columns, key)]
     if not keys:
+        return
+    if len(given) == 1:
+        _refuse_two(sizes, given[0], rows.place)
         return
     letters = {"n_params": "N", "n_tokens": "D"}
     small = [key for key in keys if sizes.medians[key] < SMALLEST[key]]
@@ -120,6 +126,24 @@ def _check_plausible(sizes: SizeColumns, rows: SourceRows) -> None:
     is_open = why == "Add" and keys == ["n_tokens"]
     steps = ["units: {n_tokens: X} for steps or sequences of X tokens"] if is_open else []
     raise InputError(f"{what}. {why} {describe(changes, sizes.units, *steps, right)}.")
+
+
+def _refuse_two(sizes: SizeColumns, given: str, place: str) -> None:
+    """Refuse units of N or D and FLOP, from which the other can't follow."""
+    if {given, sizes.flops_key} & set(sizes.units):
+        return  # the note on D/N says it
+    changes = possible_units_of_two(sizes, given)
+    right = f"or units: {{{sizes.flops_key}: 1}} if they are right"
+    cure = (
+        f"Add {describe(changes, sizes.units, right)}."
+        if changes
+        else f"Correct {given} and {sizes.flops_key}, {right}."
+    )
+    N, D, ratio = (format_number(value, 2) for value in (*sizes.medians.values(), sizes.tokens_per_param))
+    raise InputError(
+        f"by C = 6 N D, {given} and {sizes.flops_key} of {place} have a median N of {N}, D of {D} and D/N of {ratio}. "
+        f"No study has these. {cure}"
+    )
 
 
 def _unit_notes(sizes: SizeColumns) -> Iterator[str]:
@@ -199,6 +223,8 @@ def note_rising_losses(runs: pd.DataFrame, columns: Mapping[str, str]) -> Iterat
 
 def _rising_pairs(runs: pd.DataFrame, skill: str) -> tuple[int, int]:
     """Return how many steps from one D to the next, at one N and mix, raise the loss, and the number of steps."""
-    rows = runs[["mix", "N", "D", skill]].dropna().groupby(["mix", "N", "D"], sort=True)[skill].mean().reset_index()
+    rows = runs[["mix", "N", "D", skill]].dropna()
+    rows = rows.assign(D=rows["D"].groupby(point_codes(rows)).transform("min"))
+    rows = rows.groupby(["mix", "N", "D"], sort=True)[skill].mean().reset_index()
     step = ((rows["mix"] == rows["mix"].shift()) & (rows["N"] == rows["N"].shift())).to_numpy()
     return int((rows[skill].diff().to_numpy()[step] > 0).sum()), int(step.sum())

@@ -139,6 +139,33 @@ def possible_units(sizes: SizeColumns, keys: Sequence[str], *, flops: bool = Fal
     return sorted(good, key=lambda change: (len(change.factors), abs(math.log(change.tokens_per_param / _TYPICAL))))
 
 
+def possible_units_of_two(sizes: SizeColumns, given: str) -> list[UnitChange]:
+    """Return the units of N or D and of the FLOP that make both plausible, where the other follows from the FLOP.
+
+    Args:
+        sizes: columns.
+        given: key of N or D, whichever the table has.
+    """
+    sign = 1.0 if given == "n_tokens" else -1.0
+    changes = []
+    for size, flops in product((1.0, *_POWERS), _FLOPS_POWERS):
+        scaled = {given: size, _other(given): flops / size}
+        medians = {key: median * scaled[key] for key, median in sizes.medians.items()}
+        ratio = sizes.tokens_per_param * (size**2 / flops) ** sign
+        factors = {key: factor for key, factor in ((given, size), (sizes.flops_key, flops)) if factor != 1}
+        if factors and _all_plausible(medians, ratio):
+            words = [_POWERS[size]] if size > 1 else []
+            words += [f"{format_flops(flops)} FLOP"] if flops > 1 else []
+            changes.append(UnitChange(factors=factors, meaning=" and ".join(words), tokens_per_param=ratio))
+    fewest = min((len(change.factors) for change in changes), default=0)
+    changes = [change for change in changes if len(change.factors) == fewest]
+    return sorted(changes, key=lambda change: abs(math.log(change.tokens_per_param / _TYPICAL)))
+
+
+def _other(key: str) -> str:
+    return "n_params" if key == "n_tokens" else "n_tokens"
+
+
 def describe(changes: Sequence[UnitChange], units: Mapping[str, float], *more: str) -> str:
     """Return the possible units in words: the line to add, or several with what each means, and more possibilities."""
     if len(changes) == 1:
@@ -161,7 +188,7 @@ def rows_of_another_unit(N: Floats, D: Floats) -> Mask:
         steps = -np.diff([edge, *(sign * ratio[ordered])])
         first = int(np.argmax(steps > math.log(_GAP))) if (steps > math.log(_GAP)).any() else len(ordered)
         is_far[ordered[first:]] = True
-    return is_far & ~body
+    return np.asarray(is_far & ~body)
 
 
 def _power_change(sizes: SizeColumns, factors: Mapping[str, float]) -> UnitChange:
@@ -198,12 +225,14 @@ def _step_change(sizes: SizeColumns) -> Iterator[UnitChange]:
 
 
 def _is_plausible(sizes: SizeColumns, change: UnitChange) -> bool:
+    medians = {key: median * change.factors.get(key, 1.0) for key, median in sizes.medians.items()}
+    return _all_plausible(medians, change.tokens_per_param)
+
+
+def _all_plausible(medians: Mapping[str, float], ratio: float) -> bool:
     low, high = PLAUSIBLE_RATIO
-    inside = all(
-        _PLAUSIBLE[key][0] <= median * change.factors.get(key, 1.0) <= _PLAUSIBLE[key][1]
-        for key, median in sizes.medians.items()
-    )
-    return inside and low <= change.tokens_per_param <= high
+    inside = all(_PLAUSIBLE[key][0] <= median <= _PLAUSIBLE[key][1] for key, median in medians.items())
+    return inside and low <= ratio <= high
 
 
 def _plain(factor: float) -> str:

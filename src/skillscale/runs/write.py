@@ -87,6 +87,7 @@ def _file_content(
         "n_tokens": "tokens",
         "budget": "budget" if "budget" in columns else "",
         "run": "run",
+        "checkpoints": "all" if runs["cluster"].duplicated().any() else "",
         "mix": {name: f"mix_{name}" for name in table.categories} or "mix",
         "seed": "seed",
         "purpose": "purpose" if "purpose" in columns else "",

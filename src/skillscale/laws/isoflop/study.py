@@ -41,6 +41,8 @@ from skillscale.laws.uncertainty.resamples import Resamples, interval, robust_sd
 COLUMNS = ("run_id", "C", "N", "D", "mix", "seed")
 # In ln C. Runs without a nominal budget belong to one budget up to this gap. A run further from its budget is excluded.
 BUDGET_GAP = 0.1
+_LINE_SIZES = 4
+_SAME_BUDGET = 0.01  # in ln C, within which given FLOP are never two budgets
 Laws = Mapping[tuple[str, str], FittedLaw | UnfittedSkill]  # by mix and skill; several mixes may share one law
 
 
@@ -305,19 +307,67 @@ def usable_runs(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame,
 
 
 def _with_budgets(frame: pd.DataFrame, excluded: list[ExcludedRun]) -> pd.DataFrame:
-    """Fill in missing budgets from 6 N D, and exclude the runs that miss their budget."""
+    """Fill in missing budgets from 6 N D, and exclude the runs that miss their budget.
+
+    Given FLOP that differ by less than the gap are one budget. Where they are counted otherwise than 6 N D, a budget is
+    shown as the mean 6 N D of its runs, because that is the C of all laws.
+    """
     frame = frame.copy()
     log_C = pd.Series(np.log(6 * frame["N"] * frame["D"]))
+    given = frame["C"] > 0
     # Over all mixes together, because comparisons between mixes need the same C.
-    ordered = log_C[~(frame["C"] > 0)].sort_values()
+    ordered = log_C[~given].sort_values()
     group = (ordered.diff() > BUDGET_GAP).cumsum()
     frame.loc[ordered.index, "C"] = np.exp(ordered.groupby(group).transform("mean"))
-    missed = np.abs(log_C - np.log(frame["C"])) > BUDGET_GAP
+    miss = log_C - np.log(frame["C"])
+    for rows in _given_budgets(np.log(frame.loc[given, "C"])):
+        C = frame.loc[rows, "C"]
+        is_nominal = _is_nominal(C)
+        if not is_nominal:
+            C = pd.Series(float(np.exp(np.log(C).mean())), index=rows)
+        for _, budget in C.groupby(C):
+            at = list(budget.index)
+            frame.loc[at, "C"], away = budget, log_C[at] - np.log(budget)
+            # A run's own FLOP can't miss the budget that they are; a planned budget can be missed
+            other = away - _other_count(frame.loc[at, "N"], away) if is_nominal else 0.0 * away
+            met = [row for row in at if min(abs(away[row]), abs(other[row])) <= BUDGET_GAP]
+            if (away.abs() > BUDGET_GAP).mean() >= 0.5:
+                frame.loc[at, "C"] = float(np.exp(log_C[met or at].mean()))
+            miss[at] = away.where(~away.index.isin(met), 0.0)
+    missed = miss.abs() > BUDGET_GAP
     for run, ratio in zip(frame.loc[missed, "run_id"], np.exp(log_C - np.log(frame["C"]))[missed], strict=True):
         reason = f"6 N D is {ratio:.3g} times its budget, so it fits no isoFLOP curve"
         excluded.append(ExcludedRun(run_id=run, skill="", reason=reason))
     kept: pd.DataFrame = frame[~missed]
     return kept
+
+
+def _is_nominal(C: "pd.Series[float]") -> bool:
+    """Return whether FLOP are budgets as planned, and not those of each run: each occurs more than once."""
+    counts = C.value_counts().sort_index()
+    apart = np.diff(np.log(counts.index.to_numpy())) > _SAME_BUDGET
+    return len(counts) == 1 or bool((counts > 1).all() and apart.all())
+
+
+def _given_budgets(log_C: "pd.Series[float]") -> list[list[int]]:
+    """Return the runs of each budget: those whose given ln C has no gap between them."""
+    ordered = log_C.sort_values()
+    group = (ordered.diff() > BUDGET_GAP).cumsum()
+    return [list(rows.index) for _, rows in ordered.groupby(group)]
+
+
+def _other_count(N: "pd.Series[float]", miss: "pd.Series[float]") -> "pd.Series[float]":
+    """Return ln of 6 N D over the FLOP as these runs count them: a line in ln N, by medians, so that few runs miss it.
+
+    FLOP of attention and embeddings are a share that changes slowly with the size. Fewer than 4 sizes show no slope.
+    """
+    if count_sizes(N.to_numpy()) < _LINE_SIZES:
+        return pd.Series(float(miss.median()), index=miss.index)
+    x, y = np.log(N.to_numpy()), miss.to_numpy()
+    dx, dy = x[:, None] - x, y[:, None] - y
+    far = dx > BUDGET_GAP
+    slope = float(np.clip(np.median(dy[far] / dx[far]), -0.5, 0.5)) if far.any() else 0.0
+    return pd.Series(slope * x + float(np.median(y - slope * x)), index=miss.index)
 
 
 def _describe_reasons(excluded: list[ExcludedRun]) -> str:
