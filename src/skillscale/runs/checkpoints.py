@@ -25,9 +25,9 @@ def note_unmapped_runs(cells: pd.DataFrame, columns: ColumnMap) -> list[str]:
 
     Each of its values has one N and one mix, and D differs between its rows. ``checkpoints: all`` silences the note.
     """
-    if columns.run or columns.checkpoints == ALL:
+    if columns.run or columns.checkpoints == ALL or not columns.n_tokens:
         return []
-    fixed = [next(iter(columns.n_params.values())), *columns.mix.values(), *filter(None, [columns.mix_name])]
+    fixed = [*list(columns.n_params.values())[:1], *columns.mix.values(), *filter(None, [columns.mix_name])]
     mapped = {column for _, column in columns.key_columns()}
     names = [name for name in cells.columns if name not in mapped and is_run_name(str(name))]
     runs = [str(name) for name in names if _is_history(cells, str(name), fixed, columns.n_tokens)]
@@ -42,7 +42,7 @@ def _is_history(cells: pd.DataFrame, name: str, fixed: list[str], tokens: str) -
     if cells[name].isna().any():
         return False
     groups = cells.groupby(name, sort=False)
-    if groups[fixed].nunique().gt(1).to_numpy().any():
+    if fixed and groups[fixed].nunique().gt(1).to_numpy().any():
         return False
     several = groups[tokens].nunique().gt(1).to_numpy()
     return bool(several.sum() >= _FEWEST_RUNS and several.mean() >= _MANY)

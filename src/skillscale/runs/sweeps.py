@@ -49,7 +49,8 @@ def note_sweeps(runs: pd.DataFrame, cells: pd.DataFrame, columns: ColumnMap, ski
     if names:
         settings = _row_codes(cells, names)
     else:
-        settings = pd.Series(points).groupby([points, _row_codes(cells, seed_columns)]).cumcount().to_numpy()
+        repeats = pd.Series(points).groupby([points, _row_codes(cells, seed_columns)]).cumcount()
+        settings = repeats.to_numpy(dtype=np.intp)
     return _note(runs, points, settings, names, skills)
 
 
@@ -227,13 +228,13 @@ def lower_envelope(points: Codes, settings: Floats, kinds: Codes, log_L: Floats)
     row = np.full(n_points, -1, dtype=np.intp)
     edge = np.zeros(n_points, dtype=bool)
     designs, kept = [], []
-    for point, rows in means.groupby("point", sort=False):
-        best = rows["y"].idxmin()
-        lowest[point], row[point] = rows["y"].loc[best], rows["row"].loc[best]
-        tried = _tried_settings(rows[rows["kind"] == rows["kind"].loc[best]], settings.shape[1])
+    for at, rows in ((int(rows["point"].iloc[0]), rows) for _, rows in means.groupby("point", sort=False)):
+        best = rows.iloc[int(np.argmin(rows["y"].to_numpy()))]
+        lowest[at], row[at] = best["y"], int(best["row"])
+        tried = _tried_settings(rows[rows["kind"] == best["kind"]], settings.shape[1])
         if tried is not None:
             designs.append(tried)
-            kept.append(point)
+            kept.append(at)
     for point, (value, is_edge) in zip(kept, _quadratic_minima(designs), strict=True):
         lowest[point], edge[point] = value, is_edge
     several = set(means[means.duplicated("point")]["point"]) - set(kept)
@@ -361,7 +362,12 @@ def _bowl(point: _TriedSettings, H: Floats) -> _Bowl:
     free = -0.5 * np.linalg.solve(H, slope)
     best = np.clip(free, point.x.min(axis=0), point.x.max(axis=0))
     return _Bowl(
-        level=float(level), slope=slope, H=H, covariance=inverse[1:, 1:], best=best, at_edge=bool(np.any(best != free))
+        level=float(level),
+        slope=slope,
+        H=H,
+        covariance=np.asarray(inverse[1:, 1:], dtype=float),
+        best=best,
+        at_edge=bool(np.any(best != free)),
     )
 
 
