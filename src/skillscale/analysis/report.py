@@ -52,7 +52,7 @@ def make_report(
         compare_with: Published optima to draw too; empty: none.
         progress: Receiver of a line for a person.
     """
-    runs = read_runs(source, config)
+    runs = read_runs(source, config, progress)
     for line in exclusion_lines(runs):
         progress(line)
     results = fit_runs(runs, config.laws, config.study, flops)

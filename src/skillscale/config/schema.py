@@ -271,7 +271,7 @@ class TrainConfig:
     beta2: Share
     clip_norm: Positive
     max_loss: Positive
-    threads: Count
+    threads: Annotated[Count, Field(le=10_000)]
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_every_s: Positive = 60.0
@@ -353,10 +353,10 @@ class StudyConfig:
     n_params: tuple[Positive, Positive] = (1, 1e13)
     optimum_coefficient: Positive
     optimum_exponent: Annotated[float, Field(gt=0, lt=1)]
-    seeds: Annotated[tuple[Count, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[Count, Field(le=100_000)], ...], Field(min_length=1)]
     first_seed: Annotated[int, Field(ge=0)] = 0
     aggregate: Mapping[str, float] = Field(default_factory=dict)
-    resamples: Annotated[int, Field(ge=100)] = 1000
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     level: Annotated[float, Field(gt=0, lt=1)] = 0.9
 
     def __post_init__(self) -> None:
@@ -409,7 +409,7 @@ class SampleConfig:
     sizes: tuple[Count, ...]
     mixes: tuple[Mapping[str, float], ...]
     max_epochs: Positive | Mapping[str, Positive] | None
-    replicates: Count
+    replicates: Annotated[Count, Field(le=10_000)]
     overhead: Annotated[float, Field(ge=0)] | None
     budget: Positive | None
     runs: Count | None

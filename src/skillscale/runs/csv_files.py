@@ -2,15 +2,15 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pandas.io.common import get_handle
 
 from skillscale.errors import InputError
+from skillscale.runs.bounded_files import Progress, open_table, read_csv_table
 
 _HEAD = 2**20  # bytes that are read to learn the dialect; headers of wide tables have a few 10,000
 _SEPARATORS = (",", ";", "\t", "|")
@@ -47,8 +47,8 @@ def csv_dialect(path: Path, separator: str, selected: Set[str]) -> CsvDialect:
     Raises:
         InputError: the file has no text in a known encoding, or no header.
     """
-    with get_handle(path, "rb", compression="infer", is_text=False) as handle:
-        head = handle.handle.read(_HEAD)
+    with open_table(path) as file:
+        head = file.read(_HEAD)
     encoding = _encoding(head)
     try:
         text = head[: len(head) // 4 * 4].decode(encoding, errors="strict" if len(head) < _HEAD else "ignore")
@@ -65,21 +65,21 @@ def csv_dialect(path: Path, separator: str, selected: Set[str]) -> CsvDialect:
     return CsvDialect(encoding=encoding, separator=separator, names=names, skip=at + 1)
 
 
-def read_csv(path: Path, dialect: CsvDialect, is_kept: Callable[[str], bool]) -> pd.DataFrame:
-    """Return the columns of a file whose names are kept, each name once.
+def read_csv(path: Path, dialect: CsvDialect, kept: Sequence[str], progress: Progress | None = None) -> pd.DataFrame:
+    """Return the named columns of a file, the first of each name.
 
     Raises:
-        ValueError: the file can't be parsed.
+        InputError: it can't be decompressed, or a limit is reached.
+        ValueError: it can't be parsed.
     """
-    firsts = {name: at for at, name in reversed(list(enumerate(dialect.names))) if is_kept(name)}
-    places = sorted(firsts.values())
+    places = sorted({dialect.names.index(name) for name in kept})
     names = [dialect.names[at] for at in places]
     # Before pandas 3.1 the default is off by one in the last digit; later versions refuse this option
     exact: dict[str, Any] = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
     try:
-        return pd.read_csv(
-            path, sep=dialect.separator, encoding=dialect.encoding, skiprows=dialect.skip, header=None, names=names,
-            usecols=places, skipinitialspace=True, low_memory=False, **exact,
+        return read_csv_table(
+            path, names, progress, sep=dialect.separator, encoding=dialect.encoding, skiprows=dialect.skip, header=None,
+            names=names, usecols=places, skipinitialspace=True, **exact,
         )  # fmt: skip
     except pd.errors.EmptyDataError:
         return pd.DataFrame(columns=names)
@@ -129,7 +129,10 @@ def _separator(line: str, separator: str, selected: Set[str]) -> str:
 
 
 def _split(line: str, separator: str) -> list[str]:
-    return next(csv.reader(io.StringIO(line), delimiter=separator, skipinitialspace=True), [""])
+    try:
+        return next(csv.reader(io.StringIO(line), delimiter=separator, skipinitialspace=True), [""])
+    except csv.Error:  # a field longer than the module takes: it is not the separator
+        return [line]
 
 
 def _is_number(text: str) -> bool:

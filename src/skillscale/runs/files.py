@@ -15,9 +15,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from skillscale.config import read_yaml
-from skillscale.errors import InputError
+from skillscale.errors import InputError, show
 from skillscale.formatting import join_first
 from skillscale.laws.results import ExcludedRun
+from skillscale.runs.bounded_files import Progress, read_parquet_table
 from skillscale.runs.column_hints import is_hint
 from skillscale.runs.column_map import ColumnMap, Join
 from skillscale.runs.csv_files import csv_dialect, read_csv
@@ -58,7 +59,7 @@ class RawTable:
     notes: tuple[str, ...] = ()
 
 
-def read_raw_table(path: Path, columns: ColumnMap) -> RawTable:
+def read_raw_table(path: Path, columns: ColumnMap, progress: Progress | None = None) -> RawTable:
     """Return the rows with the columns of a column map, joined with another file, without unfinished W&B runs.
 
     Raises:
@@ -68,7 +69,9 @@ def read_raw_table(path: Path, columns: ColumnMap) -> RawTable:
     joined = _joined_path(path, columns.join) if columns.join else None
     if columns.join:
         names |= set(columns.join.by)
-    table = _read_folder(path, names, columns, skip=joined) if path.is_dir() else _read_file(path, names, columns)
+    table = (
+        _read_folder(path, names, columns, skip=joined) if path.is_dir() else _read_file(path, names, columns, progress)
+    )
     if columns.join and joined:
         table = _join_rows(table, columns.join, joined, path.name)
     return _select_finished(table, path.name) if STATE not in columns.where else table
@@ -81,10 +84,10 @@ def files_of(path: Path, columns: ColumnMap) -> list[Path]:
     return [*paths, *([joined] if joined else [])]
 
 
-def _read_file(path: Path, names: Set[str], columns: ColumnMap) -> RawTable:
+def _read_file(path: Path, names: Set[str], columns: ColumnMap, progress: Progress | None) -> RawTable:
     if path.suffix.lower() == _RESULTS and (not path.is_file() or has_results(path)):
         return _read_results([(path, path.name)], columns, path.name)
-    table = _read_rows(path, names)
+    table = _read_rows(path, names, progress)
     if _is_history(table):  # of one run, unless the column map names runs
         table = replace(_add_file_column(table, _name_without_suffix(path.name)), run=FILE)
     return _select_checkpoints(table, columns, path.name)
@@ -162,7 +165,7 @@ def _run_name(name: str) -> str:
     return folder.as_posix() if folder.name else path.stem
 
 
-def _read_rows(path: Path, names: Set[str] | None) -> RawTable:
+def _read_rows(path: Path, names: Set[str] | None, progress: Progress | None = None) -> RawTable:
     """Return the rows of a table with the named columns, or all.
 
     Raises:
@@ -182,8 +185,8 @@ def _read_rows(path: Path, names: Set[str] | None) -> RawTable:
 
     try:
         if kind in _PARQUET:
-            frame = pd.read_parquet(path)
-            return _expand_dicts(RawTable(frame=frame, names=tuple(map(str, frame.columns))), is_kept)
+            frame, all_names = read_parquet_table(path, lambda name: is_kept(name) or name in (*_DICTS, "name"))
+            return _expand_dicts(RawTable(frame=frame, names=all_names), is_kept)
         if kind in _LINES:
             frame, all_names = json_lines(path, is_kept)
             return RawTable(frame=frame, names=all_names)
@@ -192,12 +195,13 @@ def _read_rows(path: Path, names: Set[str] | None) -> RawTable:
             return RawTable(frame=frame, names=all_names)
         dialect = csv_dialect(path, _SEPARATORS[kind], names or frozenset())
         has_dicts = set(_DICTS) <= set(dialect.names)
-        frame = read_csv(path, dialect, lambda name: is_kept(name) or (has_dicts and name in (*_DICTS, "name")))
+        kept = [name for name in dialect.names if is_kept(name) or (has_dicts and name in (*_DICTS, "name"))]
+        frame = read_csv(path, dialect, kept, progress)
         return _expand_dicts(RawTable(frame=frame, names=dialect.names), is_kept)
     except InputError:
         raise
     except (OSError, ValueError, UnicodeDecodeError) as error:  # ParserError and EmptyDataError are ValueErrors
-        raise InputError(f"{path} can't be read as a table: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} can't be read as a table: {show(error)}") from error
 
 
 def _expand_dicts(table: RawTable, is_kept: Callable[[str], bool]) -> RawTable:

@@ -4,6 +4,7 @@ Nested values are named as in ``config.lr``.
 """
 
 import ast
+import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -14,7 +15,9 @@ import pandas as pd
 
 from skillscale.errors import InputError
 from skillscale.formatting import format_count
+from skillscale.runs.bounded_files import check_shape, open_table
 
+_LINES_AT_ONCE = 500_000  # of JSON, before they become a part of the table
 _LONGEST = 2**24  # characters of a JSON line; a row of a history has a few hundred
 _LARGEST = 2**28  # bytes of a JSON table
 _LONGEST_TEXT = 2**16  # characters of a Python dict in a cell
@@ -30,15 +33,21 @@ def json_lines(path: Path, is_kept: Callable[[str], bool]) -> tuple[pd.DataFrame
         InputError: a line is no JSON object.
     """
     names: dict[str, None] = {}
-    rows = []
-    with path.open(encoding="utf-8-sig") as file:
+    rows, parts, n_rows = [], [], 0
+    with open_table(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig") as file:
         for number, line in enumerate(iter(lambda: file.readline(_LONGEST + 1), ""), 1):
             if not line.strip():
                 continue
             cells = dict(flatten(_json_line(line, f"line {number} of {path}")))
             names |= dict.fromkeys(cells)
             rows.append({name: cell for name, cell in cells.items() if is_kept(name)})
-    return pd.DataFrame(rows), tuple(names)
+            if len(rows) == _LINES_AT_ONCE:
+                n_rows += len(rows)
+                parts.append(pd.DataFrame(rows))
+                rows = []
+                check_shape(n_rows, len(parts[-1].columns), path)
+    frame = pd.DataFrame(rows)
+    return pd.concat([*parts, frame], ignore_index=True) if parts else frame, tuple(names)
 
 
 def json_table(

@@ -15,6 +15,7 @@ from skillscale.formatting import did_you_mean, format_number, join_first, plura
 from skillscale.laws.results import ExcludedRun
 from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import MAX_PARAMS, MAX_TOKENS, RESERVED_COLUMNS, Mix
+from skillscale.runs.bounded_files import Progress
 from skillscale.runs.checkpoints import note_unmapped_runs, select_last
 from skillscale.runs.column_map import ColumnMap, is_one
 from skillscale.runs.files import read_raw_table
@@ -86,7 +87,9 @@ class RunTable:
         return {name: category for name, category in categories.items() if category in self.categories}
 
 
-def read_table(path: Path | str, columns: ColumnMap, *, convention: str = "") -> RunTable:
+def read_table(
+    path: Path | str, columns: ColumnMap, *, convention: str = "", progress: Progress | None = None
+) -> RunTable:
     """Return the runs of a table, of W&B exports, or of result files of the lm-evaluation-harness.
 
     Args:
@@ -94,12 +97,13 @@ def read_table(path: Path | str, columns: ColumnMap, *, convention: str = "") ->
             folder of run histories or result files.
         columns: meaning of the columns.
         convention: convention of N, if ``columns`` names several; empty: the first.
+        progress: receiver of lines on a large file.
 
     Raises:
         InputError: a fault that makes the whole table unusable, with the cure.
     """
     path = Path(path)
-    raw = read_raw_table(path, columns)
+    raw = read_raw_table(path, columns, progress)
     _check_names(pd.DataFrame(columns=list(raw.names)), columns, path.name)
     if not columns.run and raw.run:
         columns = replace(columns, run=(raw.run,))
