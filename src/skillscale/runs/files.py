@@ -21,6 +21,7 @@ from skillscale.laws.results import ExcludedRun
 from skillscale.runs.column_hints import is_hint
 from skillscale.runs.column_map import ColumnMap, Join
 from skillscale.runs.lm_eval import MODEL, read_results
+from skillscale.runs.states import is_state_name, is_state_word, state_columns, unfinished_rows
 
 FILE, STEP, STATE, NAME = "file", "_step", "State", "Name"  # ours; then names of W&B
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -28,8 +29,8 @@ _PARQUET = (".parquet", ".pq")
 _LINES = (".jsonl", ".ndjson")
 _RESULTS = ".json"
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zip", ".zst")
+_SAMPLE = 1000  # rows of a table that decide which columns hold states
 _LONGEST = 2**24  # characters of a JSON line; a row of a history has a few hundred
-_STATES = frozenset({"finished", "crashed", "failed", "killed", "running", "pending", "preempting", "preempted"})
 _NO_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # as W&B writes them in JSON
 
 
@@ -67,7 +68,7 @@ def read_raw_table(path: Path, columns: ColumnMap) -> RawTable:
     table = _read_folder(path, names, columns, skip=joined) if path.is_dir() else _read_file(path, names, columns)
     if columns.join and joined:
         table = _join_rows(table, columns.join, joined, path.name)
-    return _select_finished(table, path.name) if STATE not in columns.where else table
+    return _select_finished(table, columns, path.name)
 
 
 def files_of(path: Path, columns: ColumnMap) -> list[Path]:
@@ -161,15 +162,26 @@ def _read_rows(path: Path, names: Set[str] | None) -> RawTable:
 def _read_csv(path: Path, separator: str, selected: Set[str] | None) -> RawTable:
     names = [str(name) for name in pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]]
     kept = [name for name in dict.fromkeys(names) if selected is None or name in selected or is_hint(name)]
+    if selected is not None:
+        kept += _columns_of_states(path, separator, [name for name in dict.fromkeys(names) if name not in kept])
     # Before pandas 3.1 the default is off by one in the last digit; later versions refuse this option
     exact: dict[str, Any] = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
     frame: pd.DataFrame = pd.read_csv(path, sep=separator, usecols=kept, low_memory=False, **exact)
     return RawTable(frame=frame, names=tuple(names))
 
 
+def _columns_of_states(path: Path, separator: str, names: Sequence[str]) -> list[str]:
+    """Return the columns whose first cells are all words for states."""
+    if not names:
+        return []
+    sample = pd.read_csv(path, sep=separator, usecols=list(names), nrows=_SAMPLE, dtype=str)
+    return state_columns(sample)
+
+
 def _read_lines(path: Path, selected: Set[str] | None) -> RawTable:
     """Return the rows of a file with one JSON object per line. Nested values are named as in ``config.lr``."""
     names: dict[str, None] = {}
+    others: set[str] = set()  # columns that nobody names, with other cells than states
     rows = []
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(iter(lambda: file.readline(_LONGEST + 1), ""), 1):
@@ -177,10 +189,12 @@ def _read_lines(path: Path, selected: Set[str] | None) -> RawTable:
                 continue
             cells = dict(_flatten(_json_line(line, f"line {number} of {path}")))
             names |= dict.fromkeys(cells)
-            rows.append(
-                {name: cell for name, cell in cells.items() if selected is None or name in selected or is_hint(name)}
-            )
-    return RawTable(frame=pd.DataFrame(rows), names=tuple(names))
+            kept = {name for name in cells if selected is None or name in selected or is_hint(name)}
+            others.update(name for name, cell in cells.items() if name not in kept and not is_state_word(cell))
+            rows.append({name: cell for name, cell in cells.items() if name in kept or name not in others})
+    frame = pd.DataFrame(rows)
+    frame = frame.drop(columns=[name for name in frame.columns if name in others])
+    return RawTable(frame=frame, names=tuple(names))
 
 
 def _json_line(line: str, place: str) -> Mapping[str, Any]:
@@ -233,7 +247,7 @@ def _select_checkpoints(table: RawTable, columns: ColumnMap, place: str) -> RawT
 
 def _is_history(table: RawTable) -> bool:
     """Return whether the table is a history. A run table also has the last step of each run, but with its state."""
-    return STEP in table.names and STATE not in table.names
+    return STEP in table.names and not any(map(is_state_name, table.names))
 
 
 def _joined_path(path: Path, join: Join) -> Path:
@@ -282,29 +296,21 @@ def _join_rows(table: RawTable, join: Join, joined: Path, place: str) -> RawTabl
     )
 
 
-def _select_finished(table: RawTable, place: str) -> RawTable:
-    """Return the table without unfinished W&B runs, with rows of a run table named after the runs.
+def _select_finished(table: RawTable, columns: ColumnMap, place: str) -> RawTable:
+    """Return the table without unfinished runs, with rows of a run table of W&B named after the runs.
 
     Raises:
-        InputError: no run has finished.
+        InputError: no run has finished, or a state is not known.
     """
-    if STATE not in table.frame.columns:
-        return table
-    states = table.frame[STATE].astype(str).str.lower().to_numpy()
-    if not set(states) <= _STATES:
+    bad, reasons = unfinished_rows(table.frame, columns, place)
+    is_wandb = STATE in table.frame.columns and STATE not in columns.where and STATE in state_columns(table.frame)
+    if not bad.any() and not is_wandb:
         return table
     labels = _run_labels(table)
-    kept = states == "finished"
-    if not kept.any():
-        raise InputError(
-            f"no run of {place} is finished (State is {', '.join(sorted(set(states)))}). Only finished runs are read, "
-            "unless where names the states that count, as in where: {State: [finished, crashed]}."
-        )
     runs = table.frame[table.run].astype(str) if table.run else pd.Series(labels)
-    unfinished = dict.fromkeys((run, f"it is {state}, not finished") for run, state in zip(runs, states, strict=True)
-                         if state != "finished")  # fmt: skip
-    taken = _keep_rows(replace(table, labels=None if table.run else labels), kept, list(unfinished))
-    return replace(taken, frame=table.frame[kept].reset_index(drop=True))
+    unfinished = dict.fromkeys((run, why) for run, why, is_bad in zip(runs, reasons, bad, strict=True) if is_bad)
+    taken = _keep_rows(replace(table, labels=None if table.run else labels), ~bad, list(unfinished))
+    return replace(taken, frame=table.frame[~bad].reset_index(drop=True))
 
 
 def _run_labels(table: RawTable) -> tuple[str, ...]:
