@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from skillscale.errors import InputError, show
-from skillscale.formatting import join_first
+from skillscale.formatting import join_first, unescape_formula
 from skillscale.laws.results import ExcludedRun
 from skillscale.runs.bounded_files import Progress, check_shape, open_table, read_csv_table, read_parquet_table
 from skillscale.runs.column_hints import is_hint
@@ -169,7 +169,19 @@ def _read_csv(path: Path, separator: str, selected: Set[str] | None, progress: P
     kept = [name for name in dict.fromkeys(names) if selected is None or name in selected or is_hint(name)]
     # Before pandas 3.1 the default is off by one in the last digit; later versions refuse this option
     exact: dict[str, Any] = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
-    return RawTable(frame=read_csv_table(path, kept, progress, sep=separator, **exact), names=tuple(names))
+    frame = read_csv_table(path, kept, progress, sep=separator, **exact)
+    return RawTable(frame=_without_escapes(frame), names=tuple(names))
+
+
+def _without_escapes(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells without the quote that ``export`` puts before texts which spreadsheets would compute."""
+    for at, (_, column) in enumerate(frame.items()):
+        if pd.api.types.is_numeric_dtype(column.dtype):
+            continue
+        texts = [cell for cell in column.dropna().unique() if isinstance(cell, str) and cell.startswith("'")]
+        if texts:
+            frame.isetitem(at, column.replace({text: unescape_formula(text) for text in texts}))
+    return frame
 
 
 def _read_lines(path: Path, selected: Set[str] | None) -> RawTable:
