@@ -26,11 +26,17 @@ def is_hint(name: str) -> bool:
         is_flops_name(name)
         or is_tokenizer_name(name)
         or is_run_name(name)
+        or is_step_name(name)
         or is_setting_name(name)
         or is_seed_name(name)
         or is_data_name(name)
         or is_state_name(name)
     )
+
+
+def is_step_name(name: str) -> bool:
+    """Return whether a column counts the updates of a training, which calls of one update share."""
+    return "".join(name_parts(name.rpartition("/")[2])) in ("globalstep", "step", "trainstep", "iteration")
 
 
 def is_data_name(name: str) -> bool:

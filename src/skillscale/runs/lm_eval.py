@@ -91,6 +91,14 @@ def read_results(files: Sequence[tuple[Path, str]], columns: ColumnMap, place: s
     return LmEvalResults(frame=pd.DataFrame(list(rows.values())), excluded=tuple(excluded), notes=tuple(notes))
 
 
+def has_results(path: Path) -> bool:
+    """Return whether a file has results by task. A file that can't be read counts where its name begins with it."""
+    try:
+        return isinstance(_read_json(path).get("results"), dict)
+    except InputError:
+        return path.name.startswith("results")
+
+
 def _read_file(path: Path, name: str) -> _ResultFile:
     content = _read_json(path)
     results = content.get("results")

@@ -19,7 +19,9 @@ from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import AGGREGATE
 from skillscale.record import Measurement, RunRecord, RunState
 from skillscale.runs import RunTable, add_aggregates, read_columns, read_table, run_columns
+from skillscale.runs.bounded_files import Progress
 from skillscale.runs.imported import imported_table
+from skillscale.runs.large_tables import thin_table
 from skillscale.tracking import Study, StudyStore
 
 TOTAL, NONEMBED = "total", "nonembed"  # what N counts, for models that skillscale trained
@@ -104,8 +106,16 @@ def _budget_numbers(C: "pd.Series[float]", given: "pd.Series[bool]") -> "pd.Seri
     return budget
 
 
-def read_runs(source: SourceOptions, config: Config) -> LoadedRuns:
+def read_runs(
+    source: SourceOptions, config: Config, progress: Progress | None = None, *, whole: bool = False
+) -> LoadedRuns:
     """Return the runs of a table or a study.
+
+    Args:
+        source: the table or the study.
+        config: settings.
+        progress: receiver of lines on a large table.
+        whole: whether all rows are needed, rather than as many as can be fitted.
 
     Raises:
         InputError: a table without a column map, or one that can't be used.
@@ -116,8 +126,8 @@ def read_runs(source: SourceOptions, config: Config) -> LoadedRuns:
         if not source.columns:
             raise InputError(f"--table {source.table} needs --columns FILE, the map of its columns")
         columns = read_columns(source.columns)
-        table = read_table(source.table, columns, convention=source.n_convention)
-        return LoadedRuns(table=table, name=Path(source.table).stem)
+        table = read_table(source.table, columns, convention=source.n_convention, progress=progress)
+        return LoadedRuns(table=table if whole else thin_table(table), name=Path(source.table).stem)
     if source.columns:
         raise InputError("--columns needs --table FILE. Add it.")
     store = StudyStore.open(source.tracking, queue=source.queue)
@@ -142,7 +152,7 @@ def read_runs(source: SourceOptions, config: Config) -> LoadedRuns:
             f"no run of study {study.name} is finished. Train some with `skillscale main` or `skillscale grid`."
         )
     return LoadedRuns(
-        table=table,
+        table=table if whole else thin_table(table),
         name=study.name,
         store=store,
         study=study,

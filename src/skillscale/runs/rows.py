@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from skillscale.errors import InputError
-from skillscale.formatting import join_first, plural, shorten
+from skillscale.errors import InputError, name_fault, show
+from skillscale.formatting import join_first, plural
 from skillscale.laws.results import ExcludedRun
 from skillscale.runs.cell_numbers import cell_numbers
 from skillscale.runs.column_map import ColumnMap, as_number
@@ -88,7 +88,7 @@ class RowLog:
         """Return why the bad cells of a column are excluded: the text of a cell, or what ``describe`` says."""
         texts = self.no_numbers.get(column, {})
         return [
-            f"{column} is {shorten(texts[at])!r}, not a number" if at in texts else describe(values[at])
+            f"{column} is {show(texts[at])}, not a number" if at in texts else describe(values[at])
             for at in np.flatnonzero(bad).tolist()
         ]
 
@@ -137,7 +137,20 @@ def select_rows(frame: pd.DataFrame, columns: ColumnMap, labels: Labels, place: 
         log.notes.append(f"where keeps {selected.sum()} of {plural(len(frame), 'row')}")
     if not has_run.all():
         log.notes.append(f"{plural((~has_run).sum(), 'row')} without a run; each counts as a separate run")
+    for column in columns.run:
+        exclude_names(log, np.where(has_run, cell_texts(cells[column]), ""), "the name of its run")
     return SourceRows(cells=cells, columns=columns, place=place, run_id=run_id, cluster=cluster), log
+
+
+def exclude_names(log: RowLog, names: Labels, what: str) -> None:
+    """Exclude the rows whose name is too long or has hidden characters."""
+    codes, values = pd.factorize(names)
+    faults = np.array([name_fault(str(value)) for value in values], dtype=object)
+    reasons = faults[codes]
+    bad = np.array(reasons != "", dtype=bool)
+    if bad.any():
+        log.exclude_rows(bad, [f"{what} {reason}" for reason in reasons[bad]])
+        log.require_usable("a usable name")
 
 
 def _where(frame: pd.DataFrame, columns: ColumnMap, place: str) -> Mask:
@@ -184,7 +197,7 @@ def read_numbers(rows: SourceRows, log: RowLog, column: str, key: str, skill: st
         at, text = next(iter(read.texts.items()))
         more = f" (and {plural(len(read.texts) - 1, 'row')} more)" if len(read.texts) > 1 else ""
         raise InputError(
-            f"{rows.run_id[at]}{more} of {rows.place} has {shorten(text)!r} in column {column}, where a number should "
+            f"{rows.run_id[at]}{more} of {rows.place} has {show(text)} in column {column}, where a number should "
             "be. Write 70e6 for 70M, and leave unknown cells empty. If you can't edit cells, name another column."
         )
     note = f"column {column} has numbers with K, M, B or T: they are read as 1e3, 1e6, 1e9 and 1e12"

@@ -15,13 +15,24 @@ from skillscale.formatting import did_you_mean, format_number, join_first, plura
 from skillscale.laws.results import ExcludedRun
 from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import MAX_PARAMS, MAX_TOKENS, RESERVED_COLUMNS, Mix
+from skillscale.runs.bounded_files import Progress
 from skillscale.runs.checkpoints import note_unmapped_runs, select_last
 from skillscale.runs.column_map import ColumnMap, is_one
 from skillscale.runs.files import read_raw_table
 from skillscale.runs.flops import check_flops
 from skillscale.runs.loss_checks import LARGEST_LOSS, check_loss_names, check_loss_values, diverged
 from skillscale.runs.metric_names import MetricKind, metric_kind
-from skillscale.runs.rows import EVERY_ROW, Floats, Mask, RowLog, SourceRows, cell_texts, read_numbers, select_rows
+from skillscale.runs.rows import (
+    EVERY_ROW,
+    Floats,
+    Mask,
+    RowLog,
+    SourceRows,
+    cell_texts,
+    exclude_names,
+    read_numbers,
+    select_rows,
+)
 from skillscale.runs.sweeps import best_settings, note_sweeps
 from skillscale.runs.table_checks import check_units, note_clusters, note_constant_columns, note_rising_losses
 
@@ -86,7 +97,9 @@ class RunTable:
         return {name: category for name, category in categories.items() if category in self.categories}
 
 
-def read_table(path: Path | str, columns: ColumnMap, *, convention: str = "") -> RunTable:
+def read_table(
+    path: Path | str, columns: ColumnMap, *, convention: str = "", progress: Progress | None = None
+) -> RunTable:
     """Return the runs of a table, of W&B exports, or of result files of the lm-evaluation-harness.
 
     Args:
@@ -94,12 +107,13 @@ def read_table(path: Path | str, columns: ColumnMap, *, convention: str = "") ->
             folder of run histories or result files.
         columns: meaning of the columns.
         convention: convention of N, if ``columns`` names several; empty: the first.
+        progress: receiver of lines on a large file.
 
     Raises:
         InputError: a fault that makes the whole table unusable, with the cure.
     """
     path = Path(path)
-    raw = read_raw_table(path, columns)
+    raw = read_raw_table(path, columns, progress)
     _check_names(pd.DataFrame(columns=list(raw.names)), columns, path.name)
     if not columns.run and raw.run:
         columns = replace(columns, run=(raw.run,))
@@ -261,7 +275,9 @@ def _mixes(rows: SourceRows, log: RowLog) -> dict[str, npt.NDArray[np.object_] |
     absent = names.isna().to_numpy()
     log.exclude_rows(absent, ["its mix has no name"] * int(absent.sum()))
     log.require_usable("a usable mix")
-    return {"mix": cell_texts(names)}
+    texts = cell_texts(names)
+    exclude_names(log, np.where(absent, "", texts), "the name of its mix")
+    return {"mix": texts}
 
 
 def _shares(rows: SourceRows, log: RowLog) -> dict[str, npt.NDArray[np.object_] | Floats | str]:
