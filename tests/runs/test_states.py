@@ -28,7 +28,11 @@ def in_file(frame, path, mapping):
     frame.to_csv(path / "runs.csv", index=False)
     frame.to_json(path / "runs.jsonl", orient="records", lines=True)
     columns = parse_columns(mapping)
-    tables = [read_table(path / "runs.csv", columns), read_table(path / "runs.jsonl", columns), make_run_table(frame, columns)]
+    tables = [
+        read_table(path / "runs.csv", columns),
+        read_table(path / "runs.jsonl", columns),
+        make_run_table(frame, columns),
+    ]
     assert len({tuple(run.reason for run in table.excluded) for table in tables}) == 1
     assert len({len(table.runs) for table in tables}) == 1
     return tables[0]
@@ -59,10 +63,11 @@ def test_unfinished_runs_stay_out_with_their_state(tmp_path, name, cells, reason
     assert [run.reason for run in table.excluded] == expected
 
 
-@pytest.mark.parametrize("yes", [True, 1, "yes", "True"])
-@pytest.mark.parametrize(("name", "is_end"), [("finished", True), ("is_complete", True), ("crashed", False), ("diverged", False)])
-def test_flags_are_read_by_their_names(tmp_path, name, is_end, yes):
-    no = {True: False, 1: 0, "yes": "no", "True": "False"}[yes] if not isinstance(yes, bool) else False
+@pytest.mark.parametrize(("yes", "no"), [(True, False), (1, 0), ("yes", "no"), ("True", "False")])
+@pytest.mark.parametrize(
+    ("name", "is_end"), [("finished", True), ("is_complete", True), ("crashed", False), ("diverged", False)]
+)
+def test_flags_are_read_by_their_names(tmp_path, name, is_end, yes, no):
     cells = [yes if is_end else no] * 7 + [no if is_end else yes] * 2
     table = in_file(grid(**{name: cells}), tmp_path, MAP)
     assert [run.reason for run in table.excluded] == [f"column {name} says that it did not finish"] * 2
@@ -118,7 +123,9 @@ def test_a_run_table_of_the_api_with_its_last_steps_is_no_history(tmp_path):
 
 def test_nested_states_of_json_lines_are_seen(tmp_path):
     rows = grid(state=states("finished", "crashed")).to_dict("records")
-    lines = (json.dumps({"summary": {"loss": row.pop("loss")}, "run": {"outcome": row.pop("state")}, **row}) for row in rows)
+    lines = (
+        json.dumps({"summary": {"loss": row.pop("loss")}, "run": {"outcome": row.pop("state")}, **row}) for row in rows
+    )
     (tmp_path / "runs.jsonl").write_text("\n".join(lines))
     table = read_table(tmp_path / "runs.jsonl", parse_columns({**MAP, "skills": {"code": "summary.loss"}}))
     assert (len(table.runs), [run.reason for run in table.excluded]) == (8, ["it is crashed, not finished"])
