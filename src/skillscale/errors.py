@@ -167,6 +167,8 @@ def escape_hidden(text: str) -> str:
 
 def name_fault(name: str) -> str:
     """Return why a name can't be taken, its length or a hidden character; nothing if it can."""
+    if len(name) <= LONGEST_NAME and name.isascii() and name.isprintable():
+        return ""
     if len(name) > LONGEST_NAME:
         return f"is {_SHORT.repr(name)[:60]}, with {len(name):,} characters. {LONGEST_NAME} are the most"
     hidden = next((letter for letter in name if _is_hidden(letter)), "")

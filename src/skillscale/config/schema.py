@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from skillscale.config.readers import finite, key_values
 from skillscale.errors import InputError
 from skillscale.formatting import did_you_mean, to_plain
-from skillscale.point import Mix, check_skill_name, digest
+from skillscale.point import Mix, check_name, check_skill_name, digest
 
 NOUNS = ("data", "skills", "model", "train", "study", "sample", "laws")
 # Settings of training that say where and how fast, and move no more than the last digits of a loss
@@ -88,6 +88,9 @@ class CategoryConfig:
     validation_share: Share = 0.01
     validation_bytes: Count = 100_000
 
+    def __post_init__(self) -> None:
+        check_name(self.name, "a category")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -147,6 +150,9 @@ class EvalSetConfig:
     completion: str = "{completion}"
     max_items: Count | None = None
     where: Mapping[str, tuple[str | int | float, ...]] = Field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "an evaluation set")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,9 +22,11 @@ from skillscale.runs import (
     run_columns,
 )
 from skillscale.runs.cell_numbers import INFINITE
+from skillscale.runs.column_hints import is_hint
 from skillscale.runs.loss_checks import loss_problems, wrong_names
 from skillscale.tracking import ExternalRun, Study, StudyStore
 
+STATUS = "status"  # of a run in MLflow, as a column
 _TEXT_COLUMNS = ("run_id", "cluster", "mix", "seed")  # columns of runs that are no floats
 _KEY_KINDS = ("params", "metrics", "tags")
 _MISSING_TEXTS = frozenset({"", "nan", "none", "null"})
@@ -65,13 +67,18 @@ def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, conv
     Raises:
         InputError: no run is finished, a name that none or several have, or what makes a table unusable.
     """
-    finished = [run for run in runs if run.status == "FINISHED"]
+    by_status = STATUS in columns.where
+    finished = [run for run in runs if by_status or run.status == "FINISHED"]
     if not finished:
         statuses = ", ".join(sorted({run.status for run in runs})) or "it has no runs"
-        raise InputError(f"no run of {place} is FINISHED ({statuses}). Only finished runs are imported.")
-    keys = list(dict.fromkeys(key for run in finished for key in run.fields))
+        raise InputError(
+            f"no run of {place} is FINISHED ({statuses}). Only finished runs are imported, unless where names the "
+            "states that count, as in where: {status: [FINISHED, RUNNING]}."
+        )
+    keys = [*dict.fromkeys(key for run in finished for key in run.fields), STATUS]
     full_names = {column: _find_key(column, keys, place) for _, column in columns.key_columns()}
-    cells = {name: [_cell_value(run.fields.get(key)) for run in finished] for name, key in full_names.items() if key}
+    full_names |= {key: key for key in keys if is_hint(key.partition(".")[2])}
+    cells = {name: [_cell_value(_field(run, key)) for run in finished] for name, key in full_names.items() if key}
     # The other names are for the message on a missing one
     frame = pd.DataFrame({**dict.fromkeys(keys), **cells}, index=range(len(finished)))
     labels = [run.run_id for run in finished]
@@ -79,12 +86,16 @@ def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, conv
     others = tuple(
         ExcludedRun(run_id=run.run_id, skill="", reason=f"it is {run.status}, not FINISHED")
         for run in runs
-        if run.status != "FINISHED"
+        if run.status != "FINISHED" and not by_status
     )
     by_id = {run.run_id: run for run in finished}
     loss_names = {name: full_names[column.loss] for name, column in columns.skills.items()}
     excluded = (_name_nan_losses(run, by_id, loss_names) for run in table.excluded)
     return replace(table, excluded=(*others, *excluded))
+
+
+def _field(run: ExternalRun, key: str) -> str | float | None:
+    return run.status if key == STATUS else run.fields.get(key)
 
 
 def _name_nan_losses(run: ExcludedRun, runs: Mapping[str, ExternalRun], full: Mapping[str, str]) -> ExcludedRun:

@@ -60,7 +60,8 @@ def _keep_some_runs(rows: pd.DataFrame, share: float) -> pd.DataFrame:
 
 def _spread(values: npt.NDArray[np.object_], count: int) -> npt.NDArray[np.object_]:
     """Return ``count`` of the values, evenly spread, with both ends."""
-    return values[np.unique(np.round(np.linspace(0, len(values) - 1, max(count, 2))).astype(int))]
+    places = np.round(np.linspace(0, len(values) - 1, max(count, 2)))
+    return np.asarray(values[np.unique(places.astype(int))])
 
 
 def _spread_in_groups(rows: pd.DataFrame, group: str, by: str, count: int) -> npt.NDArray[np.bool_]:

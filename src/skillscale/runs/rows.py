@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from skillscale.errors import InputError
-from skillscale.formatting import join_first, plural, shorten
+from skillscale.errors import InputError, name_fault, show
+from skillscale.formatting import join_first, plural
 from skillscale.laws.results import ExcludedRun
 from skillscale.runs.cell_numbers import cell_numbers
 from skillscale.runs.column_map import ColumnMap, as_number
+from skillscale.runs.states import is_state_name, unfinished_rows
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -87,7 +88,7 @@ class RowLog:
         """Return why the bad cells of a column are excluded: the text of a cell, or what ``describe`` says."""
         texts = self.no_numbers.get(column, {})
         return [
-            f"{column} is {shorten(texts[at])!r}, not a number" if at in texts else describe(values[at])
+            f"{column} is {show(texts[at])}, not a number" if at in texts else describe(values[at])
             for at in np.flatnonzero(bad).tolist()
         ]
 
@@ -127,14 +128,29 @@ def select_rows(frame: pd.DataFrame, columns: ColumnMap, labels: Labels, place: 
     """
     selected = _where(frame, columns, place)
     cells, names = frame[selected], labels[selected]
+    unfinished, reasons = unfinished_rows(cells, columns, place)
     has_run, cluster = _clusters(cells, columns, names)
     run_id = [str(label) if label == run else f"{label} ({run})" for label, run in zip(names, cluster, strict=True)]
     log = RowLog(run_id=run_id, place=place, usable=np.ones(len(cells), dtype=bool))
+    log.exclude_rows(unfinished, reasons[unfinished])
     if not selected.all():
         log.notes.append(f"where keeps {selected.sum()} of {plural(len(frame), 'row')}")
     if not has_run.all():
         log.notes.append(f"{plural((~has_run).sum(), 'row')} without a run; each counts as a separate run")
+    for column in columns.run:
+        exclude_names(log, np.where(has_run, cell_texts(cells[column]), ""), "the name of its run")
     return SourceRows(cells=cells, columns=columns, place=place, run_id=run_id, cluster=cluster), log
+
+
+def exclude_names(log: RowLog, names: Labels, what: str) -> None:
+    """Exclude the rows whose name is too long or has hidden characters."""
+    codes, values = pd.factorize(names)
+    faults = np.array([name_fault(str(value)) for value in values], dtype=object)
+    reasons = faults[codes]
+    bad = np.array(reasons != "", dtype=bool)
+    if bad.any():
+        log.exclude_rows(bad, [f"{what} {reason}" for reason in reasons[bad]])
+        log.require_usable("a usable name")
 
 
 def _where(frame: pd.DataFrame, columns: ColumnMap, place: str) -> Mask:
@@ -142,7 +158,7 @@ def _where(frame: pd.DataFrame, columns: ColumnMap, place: str) -> Mask:
         raise InputError(f"{place} has no rows. Give a table with one row per run or checkpoint.")
     selected = np.ones(len(frame), dtype=bool)
     for column, values in columns.where.items():
-        selected &= _matches(frame[column], values)
+        selected &= _matches(frame[column], values, any_case=is_state_name(column))
         if not selected.any():
             raise InputError(
                 f"where selects no row of {place} at {column} = {' or '.join(map(str, values))}. That column has "
@@ -181,7 +197,7 @@ def read_numbers(rows: SourceRows, log: RowLog, column: str, key: str, skill: st
         at, text = next(iter(read.texts.items()))
         more = f" (and {plural(len(read.texts) - 1, 'row')} more)" if len(read.texts) > 1 else ""
         raise InputError(
-            f"{rows.run_id[at]}{more} of {rows.place} has {shorten(text)!r} in column {column}, where a number should "
+            f"{rows.run_id[at]}{more} of {rows.place} has {show(text)} in column {column}, where a number should "
             "be. Write 70e6 for 70M, and leave unknown cells empty. If you can't edit cells, name another column."
         )
     note = f"column {column} has numbers with K, M, B or T: they are read as 1e3, 1e6, 1e9 and 1e12"
@@ -191,12 +207,15 @@ def read_numbers(rows: SourceRows, log: RowLog, column: str, key: str, skill: st
     return np.asarray(read.numbers * rows.columns.unit(key, skill), dtype=float)
 
 
-def _matches(given: "pd.Series[Any]", values: tuple[str | float, ...]) -> Mask:
+def _matches(given: "pd.Series[Any]", values: tuple[str | float, ...], *, any_case: bool) -> Mask:
     """Return the rows whose cell is one of the values: as numbers in a column of numbers, otherwise as text."""
     numbers = [number for number in map(as_number, values) if number is not None]
     if pd.api.types.is_numeric_dtype(given.dtype) and not pd.api.types.is_bool_dtype(given.dtype):
         return np.isin(given.to_numpy(dtype=float, na_value=np.nan), numbers)
-    return np.isin(cell_texts(given).astype(str), [cell_text(value) for value in values])
+    texts, selected = cell_texts(given).astype(str), [cell_text(value) for value in values]
+    if any_case:
+        texts, selected = np.char.lower(texts), [text.lower() for text in selected]
+    return np.isin(texts, selected)
 
 
 def cell_texts(given: "pd.Series[Any]") -> Labels:

@@ -22,7 +22,17 @@ from skillscale.runs.files import read_raw_table
 from skillscale.runs.flops import check_flops
 from skillscale.runs.loss_checks import LARGEST_LOSS, check_loss_names, check_loss_values, diverged
 from skillscale.runs.metric_names import MetricKind, metric_kind
-from skillscale.runs.rows import EVERY_ROW, Floats, Mask, RowLog, SourceRows, cell_texts, read_numbers, select_rows
+from skillscale.runs.rows import (
+    EVERY_ROW,
+    Floats,
+    Mask,
+    RowLog,
+    SourceRows,
+    cell_texts,
+    exclude_names,
+    read_numbers,
+    select_rows,
+)
 from skillscale.runs.sweeps import best_settings, note_sweeps
 from skillscale.runs.table_checks import check_units, note_clusters, note_constant_columns, note_rising_losses
 
@@ -265,7 +275,9 @@ def _mixes(rows: SourceRows, log: RowLog) -> dict[str, npt.NDArray[np.object_] |
     absent = names.isna().to_numpy()
     log.exclude_rows(absent, ["its mix has no name"] * int(absent.sum()))
     log.require_usable("a usable mix")
-    return {"mix": cell_texts(names)}
+    texts = cell_texts(names)
+    exclude_names(log, np.where(absent, "", texts), "the name of its mix")
+    return {"mix": texts}
 
 
 def _shares(rows: SourceRows, log: RowLog) -> dict[str, npt.NDArray[np.object_] | Floats | str]:

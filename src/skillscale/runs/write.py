@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from skillscale.errors import InputError
-from skillscale.formatting import JsonObject
+from skillscale.formatting import JsonObject, escape_formula
 from skillscale.point import RESERVED_COLUMNS
 from skillscale.runs.column_map import parse_columns
 from skillscale.runs.run_table import RunTable, read_table
@@ -40,7 +40,7 @@ def write_table(
     partial = path.with_name(f".partial-{path.name}")
     try:
         if path.suffix.lower() == ".csv":
-            frame.to_csv(partial, index=False)
+            partial.write_text(csv_text(frame), encoding="utf-8")
         else:
             frame.to_parquet(partial, index=False)
         _check_read_back(table, partial, columns, path.name)
@@ -56,6 +56,16 @@ def write_table(
         "".join(f"# {line}\n" for line in comments) + yaml.safe_dump(columns, sort_keys=False, allow_unicode=True),
         encoding="utf-8",
     )
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """Return a table as CSV without its index, with a quote before texts that a spreadsheet would compute."""
+    texts = {
+        name: [escape_formula(cell) if isinstance(cell, str) else cell for cell in column]
+        for name, column in frame.items()
+        if not pd.api.types.is_numeric_dtype(column.dtype)
+    }
+    return str(frame.assign(**{str(name): cells for name, cells in texts.items()}).to_csv(index=False))
 
 
 def _file_content(
