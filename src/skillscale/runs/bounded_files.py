@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import pandas as pd
 
@@ -132,7 +132,7 @@ def _size(path: Path) -> int:
 
 
 def read_csv_table(
-    path: Path, columns: Sequence[str], progress: Progress | None = None, **options: Any
+    path: Path, columns: Sequence[str], progress: Progress | None = None, *, n_rows: int | None = None, **options: Any
 ) -> pd.DataFrame:
     """Return the rows of a CSV file with the named columns.
 
@@ -140,12 +140,16 @@ def read_csv_table(
         path: file, which may be compressed.
         columns: names of the columns to keep.
         progress: receiver of lines on a file that takes a while.
+        n_rows: number of rows to read; None: all.
         options: options of ``pandas.read_csv``, such as ``sep``.
 
     Raises:
         InputError: it can't be decompressed, or a limit is reached.
         ValueError: it is no CSV.
     """
+    if n_rows is not None:
+        with open_table(path) as file:
+            return cast("pd.DataFrame", pd.read_csv(file, nrows=n_rows, **options))
     n_bytes, row_bytes = _measure(path)
     options = {"usecols": list(columns), "low_memory": False, **options}
     with open_table(path, _reporter(path, n_bytes, progress)) as file:

@@ -1,6 +1,7 @@
 """Columns that a column map does not name, but whose names say what they hold: FLOP, tokenizers, runs, settings."""
 
 from skillscale.runs.metric_names import MetricKind, metric_kind, name_parts
+from skillscale.runs.states import is_state_name
 
 _FLOPS = frozenset({"flops", "flop", "totalflops", "trainflops", "trainingflops", "computeflops", "flopstotal"})
 _TOKENIZERS = frozenset({"tokenizer", "tokenizers", "tokeniser", "vocab", "vocabsize", "vocabulary"})
@@ -29,6 +30,7 @@ def is_hint(name: str) -> bool:
         or is_setting_name(name)
         or is_seed_name(name)
         or is_data_name(name)
+        or is_state_name(name)
     )
 
 
@@ -62,7 +64,7 @@ def is_run_name(name: str) -> bool:
 
 def is_flops_name(name: str) -> bool:
     """Return whether a column holds the FLOP of a run by its name."""
-    return "".join(name_parts(name.rpartition("/")[2])) in _FLOPS
+    return "".join(name_parts(name.rpartition("/")[2].rpartition(".")[2])) in _FLOPS
 
 
 def is_tokenizer_name(name: str) -> bool:

@@ -65,8 +65,10 @@ def csv_dialect(path: Path, separator: str, selected: Set[str]) -> CsvDialect:
     return CsvDialect(encoding=encoding, separator=separator, names=names, skip=at + 1)
 
 
-def read_csv(path: Path, dialect: CsvDialect, kept: Sequence[str], progress: Progress | None = None) -> pd.DataFrame:
-    """Return the named columns of a file, the first of each name.
+def read_csv(
+    path: Path, dialect: CsvDialect, kept: Sequence[str], progress: Progress | None = None, *, n_rows: int | None = None
+) -> pd.DataFrame:
+    """Return the named columns of a file, the first of each name, of all rows or of the first.
 
     Raises:
         InputError: it can't be decompressed, or a limit is reached.
@@ -78,7 +80,7 @@ def read_csv(path: Path, dialect: CsvDialect, kept: Sequence[str], progress: Pro
     exact: dict[str, Any] = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
     try:
         return read_csv_table(
-            path, names, progress, sep=dialect.separator, encoding=dialect.encoding, skiprows=dialect.skip, header=None,
+            path, names, progress, n_rows=n_rows, sep=dialect.separator, encoding=dialect.encoding, skiprows=dialect.skip, header=None,
             names=names, usecols=places, skipinitialspace=True, **exact,
         )  # fmt: skip
     except pd.errors.EmptyDataError:

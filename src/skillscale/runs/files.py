@@ -25,6 +25,7 @@ from skillscale.runs.csv_files import csv_dialect, read_csv
 from skillscale.runs.histories import fill_sizes
 from skillscale.runs.json_files import flatten, json_lines, json_table, python_dict
 from skillscale.runs.lm_eval import MODEL, has_results, read_results
+from skillscale.runs.states import is_state_name, state_columns, unfinished_rows
 
 FILE, STEP, STATE, NAME = "file", "_step", "State", "Name"  # ours; then names of W&B
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -34,8 +35,8 @@ _RESULTS = ".json"
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 _SUMMARY = "wandb-summary.json"  # of one run, in a folder of its name
 _DICTS = ("summary", "config")  # columns of Python dicts in the table that W&B's API gives, next to ``name``
+_SAMPLE = 1000  # rows of a table that decide which columns hold states
 _PEEKED = 5  # JSON files that show whether a folder holds result files
-_STATES = frozenset({"finished", "crashed", "failed", "killed", "running", "pending", "preempting", "preempted"})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +75,7 @@ def read_raw_table(path: Path, columns: ColumnMap, progress: Progress | None = N
     )
     if columns.join and joined:
         table = _join_rows(table, columns.join, joined, path.name)
-    return _select_finished(table, path.name) if STATE not in columns.where else table
+    return _select_finished(table, columns, path.name)
 
 
 def files_of(path: Path, columns: ColumnMap) -> list[Path]:
@@ -196,6 +197,8 @@ def _read_rows(path: Path, names: Set[str] | None, progress: Progress | None = N
         dialect = csv_dialect(path, _SEPARATORS[kind], names or frozenset())
         has_dicts = set(_DICTS) <= set(dialect.names)
         kept = [name for name in dialect.names if is_kept(name) or (has_dicts and name in (*_DICTS, "name"))]
+        others = [name for name in dict.fromkeys(dialect.names) if name not in kept]
+        kept += state_columns(read_csv(path, dialect, others, n_rows=_SAMPLE)) if others else []
         frame = _without_escapes(read_csv(path, dialect, kept, progress))
         return _expand_dicts(RawTable(frame=frame, names=dialect.names), is_kept)
     except InputError:
@@ -299,7 +302,7 @@ def _fill_sizes(table: RawTable, columns: ColumnMap, losses: Sequence[str], plac
 
 def _is_history(table: RawTable) -> bool:
     """Return whether the table is a history. A run table also has the last step of each run, but with its state."""
-    return STEP in table.names and STATE not in table.names and table.labels is None
+    return STEP in table.names and not any(map(is_state_name, table.names)) and table.labels is None
 
 
 def _joined_path(path: Path, join: Join) -> Path:
@@ -348,29 +351,21 @@ def _join_rows(table: RawTable, join: Join, joined: Path, place: str) -> RawTabl
     )
 
 
-def _select_finished(table: RawTable, place: str) -> RawTable:
-    """Return the table without unfinished W&B runs, with rows of a run table named after the runs.
+def _select_finished(table: RawTable, columns: ColumnMap, place: str) -> RawTable:
+    """Return the table without unfinished runs, with rows of a run table of W&B named after the runs.
 
     Raises:
-        InputError: no run has finished.
+        InputError: no run has finished, or a state is not known.
     """
-    if STATE not in table.frame.columns:
+    bad, reasons = unfinished_rows(table.frame, columns, place)
+    is_wandb = STATE in table.frame.columns and STATE not in columns.where and STATE in state_columns(table.frame)
+    if not bad.any() and not is_wandb:
         return table
-    states = table.frame[STATE].astype(str).str.lower().to_numpy()
-    if not set(states) <= _STATES:
-        return table
-    labels = _run_labels(table)
-    kept = states == "finished"
-    if not kept.any():
-        raise InputError(
-            f"no run of {place} is finished (State is {', '.join(sorted(set(states)))}). Only finished runs are read, "
-            "unless where names the states that count, as in where: {State: [finished, crashed]}."
-        )
+    labels = table.labels or _run_labels(table)
     runs = table.frame[table.run].astype(str) if table.run else pd.Series(labels)
-    unfinished = dict.fromkeys((run, f"it is {state}, not finished") for run, state in zip(runs, states, strict=True)
-                         if state != "finished")  # fmt: skip
-    taken = _keep_rows(replace(table, labels=None if table.run else labels), kept, list(unfinished))
-    return replace(taken, frame=table.frame[kept].reset_index(drop=True))
+    unfinished = dict.fromkeys((run, why) for run, why, is_bad in zip(runs, reasons, bad, strict=True) if is_bad)
+    taken = _keep_rows(replace(table, labels=None if table.run else labels), ~bad, list(unfinished))
+    return replace(taken, frame=table.frame[~bad].reset_index(drop=True))
 
 
 def _run_labels(table: RawTable) -> tuple[str, ...]:

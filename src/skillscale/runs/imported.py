@@ -22,9 +22,12 @@ from skillscale.runs import (
     run_columns,
 )
 from skillscale.runs.cell_numbers import INFINITE
+from skillscale.runs.column_hints import is_hint
 from skillscale.runs.loss_checks import loss_problems, wrong_names
+from skillscale.runs.loss_units import level_notes
 from skillscale.tracking import ExternalRun, Study, StudyStore
 
+STATUS = "status"  # of a run in MLflow, as a column
 _TEXT_COLUMNS = ("run_id", "cluster", "mix", "seed")  # columns of runs that are no floats
 _KEY_KINDS = ("params", "metrics", "tags")
 _MISSING_TEXTS = frozenset({"", "nan", "none", "null"})
@@ -44,12 +47,19 @@ def imported_table(store: StudyStore, study: Study) -> RunTable | None:
     contents = dict.fromkeys(content for source in sources for content in source["rows"])
     rows = [json.loads(exact[content]) | {"content": content} for content in contents if content in exact]
     table = _table_of_rows(rows, sources)
-    notes = table.notes
+    notes = (*table.notes, *_level_notes(table, [row["content"] for row in rows], sources))
     if len(rows) < len(contents):
         notes += (f"{len(contents) - len(rows)} of {len(contents)} rows are not imported yet; run the import again",)
     if len(exact) > len(rows):
         notes += (f"{len(exact) - len(rows)} imported runs are no longer in their table, and are excluded",)
     return replace(table, notes=notes)
+
+
+def _level_notes(table: RunTable, contents: Sequence[str], sources: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield notes on tables whose losses differ from those of the first one as units do."""
+    is_of = [np.isin(contents, source["rows"]) for source in sources]
+    for mask in is_of[1:]:
+        yield from level_notes(table.runs[mask & ~is_of[0]], table.runs[is_of[0]], table.skills)
 
 
 def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, convention: str, place: str) -> RunTable:
@@ -65,13 +75,18 @@ def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, conv
     Raises:
         InputError: no run is finished, a name that none or several have, or what makes a table unusable.
     """
-    finished = [run for run in runs if run.status == "FINISHED"]
+    by_status = STATUS in columns.where
+    finished = [run for run in runs if by_status or run.status == "FINISHED"]
     if not finished:
         statuses = ", ".join(sorted({run.status for run in runs})) or "it has no runs"
-        raise InputError(f"no run of {place} is FINISHED ({statuses}). Only finished runs are imported.")
-    keys = list(dict.fromkeys(key for run in finished for key in run.fields))
+        raise InputError(
+            f"no run of {place} is FINISHED ({statuses}). Only finished runs are imported, unless where names the "
+            "states that count, as in where: {status: [FINISHED, RUNNING]}."
+        )
+    keys = [*dict.fromkeys(key for run in finished for key in run.fields), STATUS]
     full_names = {column: _find_key(column, keys, place) for _, column in columns.key_columns()}
-    cells = {name: [_cell_value(run.fields.get(key)) for run in finished] for name, key in full_names.items() if key}
+    full_names |= {key: key for key in keys if is_hint(key.partition(".")[2])}
+    cells = {name: [_cell_value(_field(run, key)) for run in finished] for name, key in full_names.items() if key}
     # The other names are for the message on a missing one
     frame = pd.DataFrame({**dict.fromkeys(keys), **cells}, index=range(len(finished)))
     labels = [run.run_id for run in finished]
@@ -79,12 +94,16 @@ def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, conv
     others = tuple(
         ExcludedRun(run_id=run.run_id, skill="", reason=f"it is {run.status}, not FINISHED")
         for run in runs
-        if run.status != "FINISHED"
+        if run.status != "FINISHED" and not by_status
     )
     by_id = {run.run_id: run for run in finished}
     loss_names = {name: full_names[column.loss] for name, column in columns.skills.items()}
     excluded = (_name_nan_losses(run, by_id, loss_names) for run in table.excluded)
     return replace(table, excluded=(*others, *excluded))
+
+
+def _field(run: ExternalRun, key: str) -> str | float | None:
+    return run.status if key == STATUS else run.fields.get(key)
 
 
 def _name_nan_losses(run: ExcludedRun, runs: Mapping[str, ExternalRun], full: Mapping[str, str]) -> ExcludedRun:

@@ -16,6 +16,7 @@ import pandas as pd
 from skillscale.errors import InputError
 from skillscale.formatting import format_count
 from skillscale.runs.bounded_files import check_shape, open_table
+from skillscale.runs.states import is_state_word
 
 _LINES_AT_ONCE = 500_000  # of JSON, before they become a part of the table
 _LONGEST = 2**24  # characters of a JSON line; a row of a history has a few hundred
@@ -29,10 +30,13 @@ _NAMES = {"nan": math.nan, "inf": math.inf, "NaN": math.nan, "Infinity": math.in
 def json_lines(path: Path, is_kept: Callable[[str], bool]) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Return the rows of a file with one JSON object per line, with the kept columns, and the names of all.
 
+    Columns of states are kept too.
+
     Raises:
         InputError: a line is no JSON object.
     """
     names: dict[str, None] = {}
+    others: set[str] = set()
     rows, parts, n_rows = [], [], 0
     with open_table(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig") as file:
         for number, line in enumerate(iter(lambda: file.readline(_LONGEST + 1), ""), 1):
@@ -40,14 +44,16 @@ def json_lines(path: Path, is_kept: Callable[[str], bool]) -> tuple[pd.DataFrame
                 continue
             cells = dict(flatten(_json_line(line, f"line {number} of {path}")))
             names |= dict.fromkeys(cells)
-            rows.append({name: cell for name, cell in cells.items() if is_kept(name)})
+            others.update(name for name, cell in cells.items() if not is_kept(name) and not is_state_word(cell))
+            rows.append({name: cell for name, cell in cells.items() if name not in others})
             if len(rows) == _LINES_AT_ONCE:
                 n_rows += len(rows)
                 parts.append(pd.DataFrame(rows))
                 rows = []
                 check_shape(n_rows, len(parts[-1].columns), path)
     frame = pd.DataFrame(rows)
-    return pd.concat([*parts, frame], ignore_index=True) if parts else frame, tuple(names)
+    frame = pd.concat([*parts, frame], ignore_index=True) if parts else frame
+    return frame.drop(columns=[name for name in frame.columns if name in others]), tuple(names)
 
 
 def json_table(
@@ -82,7 +88,8 @@ def json_table(
         )
     rows = [dict(flatten(record)) for record in records]
     names = dict.fromkeys(name for row in rows for name in row)
-    frame = pd.DataFrame([{name: cell for name, cell in row.items() if is_kept(name)} for row in rows])
+    others = {name for row in rows for name, cell in row.items() if not is_kept(name) and not is_state_word(cell)}
+    frame = pd.DataFrame([{name: cell for name, cell in row.items() if name not in others} for row in rows])
     return frame, tuple(names)
 
 

@@ -17,6 +17,7 @@ from skillscale.formatting import join_first, plural
 from skillscale.laws.results import ExcludedRun
 from skillscale.runs.cell_numbers import cell_numbers
 from skillscale.runs.column_map import ColumnMap, as_number
+from skillscale.runs.states import is_state_name, unfinished_rows
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -127,9 +128,11 @@ def select_rows(frame: pd.DataFrame, columns: ColumnMap, labels: Labels, place: 
     """
     selected = _where(frame, columns, place)
     cells, names = frame[selected], labels[selected]
+    unfinished, reasons = unfinished_rows(cells, columns, place)
     has_run, cluster = _clusters(cells, columns, names)
     run_id = [str(label) if label == run else f"{label} ({run})" for label, run in zip(names, cluster, strict=True)]
     log = RowLog(run_id=run_id, place=place, usable=np.ones(len(cells), dtype=bool))
+    log.exclude_rows(unfinished, reasons[unfinished])
     if not selected.all():
         log.notes.append(f"where keeps {selected.sum()} of {plural(len(frame), 'row')}")
     if not has_run.all():
@@ -155,7 +158,7 @@ def _where(frame: pd.DataFrame, columns: ColumnMap, place: str) -> Mask:
         raise InputError(f"{place} has no rows. Give a table with one row per run or checkpoint.")
     selected = np.ones(len(frame), dtype=bool)
     for column, values in columns.where.items():
-        selected &= _matches(frame[column], values)
+        selected &= _matches(frame[column], values, any_case=is_state_name(column))
         if not selected.any():
             raise InputError(
                 f"where selects no row of {place} at {column} = {' or '.join(map(str, values))}. That column has "
@@ -204,12 +207,15 @@ def read_numbers(rows: SourceRows, log: RowLog, column: str, key: str, skill: st
     return np.asarray(read.numbers * rows.columns.unit(key, skill), dtype=float)
 
 
-def _matches(given: "pd.Series[Any]", values: tuple[str | float, ...]) -> Mask:
+def _matches(given: "pd.Series[Any]", values: tuple[str | float, ...], *, any_case: bool) -> Mask:
     """Return the rows whose cell is one of the values: as numbers in a column of numbers, otherwise as text."""
     numbers = [number for number in map(as_number, values) if number is not None]
     if pd.api.types.is_numeric_dtype(given.dtype) and not pd.api.types.is_bool_dtype(given.dtype):
         return np.isin(given.to_numpy(dtype=float, na_value=np.nan), numbers)
-    return np.isin(cell_texts(given).astype(str), [cell_text(value) for value in values])
+    texts, selected = cell_texts(given).astype(str), [cell_text(value) for value in values]
+    if any_case:
+        texts, selected = np.char.lower(texts), [text.lower() for text in selected]
+    return np.isin(texts, selected)
 
 
 def cell_texts(given: "pd.Series[Any]") -> Labels:

@@ -21,6 +21,7 @@ from skillscale.runs.column_map import ColumnMap, is_one
 from skillscale.runs.files import read_raw_table
 from skillscale.runs.flops import check_flops
 from skillscale.runs.loss_checks import LARGEST_LOSS, check_loss_names, check_loss_values, diverged
+from skillscale.runs.loss_units import mixed_tokenizers, mixed_units, tokenizers
 from skillscale.runs.metric_names import MetricKind, metric_kind
 from skillscale.runs.rows import (
     EVERY_ROW,
@@ -60,6 +61,7 @@ class RunTable:
         categories_of: category of the mix that belongs to each skill.
         validation: columns of validation sets.
         sampled: ids of the runs that a sampler chose. They are at no isoFLOP budget.
+        tokenizers: names of the tokenizers, or sizes of the vocabularies, that the table has.
     """
 
     runs: pd.DataFrame
@@ -73,6 +75,7 @@ class RunTable:
     categories_of: Mapping[str, str] = field(default_factory=dict)
     validation: tuple[str, ...] = ()
     sampled: frozenset[str] = frozenset()
+    tokenizers: tuple[str, ...] = ()
 
     @property
     def missing_skills(self) -> dict[str, str]:
@@ -155,6 +158,8 @@ def make_run_table(
     runs["C"] = _budgets(rows, log, runs)
     runs = _distinct_runs(rows, log, runs, tuple(losses))
     weights = _usable_weights(columns, log, losses)
+    names = tokenizers(rows, log.usable)
+    log.notes += [*mixed_units(columns, tuple(losses)), *mixed_tokenizers(names, columns, tuple(losses))]
     return RunTable(
         runs=add_aggregates(runs, weights)[run_columns(tuple(losses), tuple(weights), map(str, runs.columns))],
         skills=tuple(losses),
@@ -167,6 +172,7 @@ def make_run_table(
         categories_of=columns.categories,
         validation=columns.sets,
         sampled=_sampled(rows) & frozenset(runs["run_id"]),
+        tokenizers=names,
     )
 
 

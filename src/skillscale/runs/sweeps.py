@@ -50,7 +50,7 @@ def note_sweeps(runs: pd.DataFrame, cells: pd.DataFrame, columns: ColumnMap, ski
         settings = _row_codes(cells, names)
     else:
         repeats = pd.Series(points).groupby([points, _row_codes(cells, seed_columns)]).cumcount()
-        settings = repeats.to_numpy(dtype=np.intp)
+        settings = np.asarray(repeats, dtype=np.intp)
     return _note(runs, points, settings, names, skills)
 
 
