@@ -64,7 +64,7 @@ def is_run_name(name: str) -> bool:
 
 def is_flops_name(name: str) -> bool:
     """Return whether a column holds the FLOP of a run by its name."""
-    return "".join(name_parts(name.rpartition("/")[2])) in _FLOPS
+    return "".join(name_parts(name.rpartition("/")[2].rpartition(".")[2])) in _FLOPS
 
 
 def is_tokenizer_name(name: str) -> bool:

@@ -24,6 +24,7 @@ from skillscale.runs import (
 from skillscale.runs.cell_numbers import INFINITE
 from skillscale.runs.column_hints import is_hint
 from skillscale.runs.loss_checks import loss_problems, wrong_names
+from skillscale.runs.loss_units import level_notes
 from skillscale.tracking import ExternalRun, Study, StudyStore
 
 STATUS = "status"  # of a run in MLflow, as a column
@@ -46,12 +47,19 @@ def imported_table(store: StudyStore, study: Study) -> RunTable | None:
     contents = dict.fromkeys(content for source in sources for content in source["rows"])
     rows = [json.loads(exact[content]) | {"content": content} for content in contents if content in exact]
     table = _table_of_rows(rows, sources)
-    notes = table.notes
+    notes = (*table.notes, *_level_notes(table, [row["content"] for row in rows], sources))
     if len(rows) < len(contents):
         notes += (f"{len(contents) - len(rows)} of {len(contents)} rows are not imported yet; run the import again",)
     if len(exact) > len(rows):
         notes += (f"{len(exact) - len(rows)} imported runs are no longer in their table, and are excluded",)
     return replace(table, notes=notes)
+
+
+def _level_notes(table: RunTable, contents: Sequence[str], sources: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield notes on tables whose losses differ from those of the first one as units do."""
+    is_of = [np.isin(contents, source["rows"]) for source in sources]
+    for mask in is_of[1:]:
+        yield from level_notes(table.runs[mask & ~is_of[0]], table.runs[is_of[0]], table.skills)
 
 
 def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, convention: str, place: str) -> RunTable:

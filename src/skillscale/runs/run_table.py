@@ -22,6 +22,7 @@ from skillscale.runs.copies import near_copies, note_copies
 from skillscale.runs.files import read_raw_table
 from skillscale.runs.flops import check_flops
 from skillscale.runs.loss_checks import LARGEST_LOSS, check_loss_names, check_loss_values, diverged
+from skillscale.runs.loss_units import mixed_tokenizers, mixed_units, tokenizers
 from skillscale.runs.metric_names import MetricKind, metric_kind
 from skillscale.runs.rows import (
     EVERY_ROW,
@@ -61,6 +62,7 @@ class RunTable:
         categories_of: category of the mix that belongs to each skill.
         validation: columns of validation sets.
         sampled: ids of the runs that a sampler chose. They are at no isoFLOP budget.
+        tokenizers: names of the tokenizers, or sizes of the vocabularies, that the table has.
     """
 
     runs: pd.DataFrame
@@ -74,6 +76,7 @@ class RunTable:
     categories_of: Mapping[str, str] = field(default_factory=dict)
     validation: tuple[str, ...] = ()
     sampled: frozenset[str] = frozenset()
+    tokenizers: tuple[str, ...] = ()
 
     @property
     def missing_skills(self) -> dict[str, str]:
@@ -156,6 +159,8 @@ def make_run_table(
     runs["C"] = _budgets(rows, log, runs)
     runs = _distinct_runs(rows, log, runs, tuple(losses))
     weights = _usable_weights(columns, log, losses)
+    names = tokenizers(rows, log.usable)
+    log.notes += [*mixed_units(columns, tuple(losses)), *mixed_tokenizers(names, columns, tuple(losses))]
     return RunTable(
         runs=add_aggregates(runs, weights)[run_columns(tuple(losses), tuple(weights), map(str, runs.columns))],
         skills=tuple(losses),
@@ -168,6 +173,7 @@ def make_run_table(
         categories_of=columns.categories,
         validation=columns.sets,
         sampled=_sampled(rows) & frozenset(runs["run_id"]),
+        tokenizers=names,
     )
 
 

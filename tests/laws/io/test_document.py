@@ -53,7 +53,7 @@ def test_what_a_plan_needs_to_know_of_the_runs_is_kept():
     np.testing.assert_allclose(saved.law.theta(saved.estimate[None])[0], original.fit.theta, rtol=1e-9)
     assert saved.warnings == original.warnings
     assert read_metadata(plain) == about
-    for key in ("sizes", "shares", "warnings"):  # as in documents that were written before
+    for key in ("sizes", "tokens", "shares", "warnings"):  # as in documents that were written before
         del plain["skills"]["web/code"][key]
     older = read_document({"schema": plain["schema"], "skills": plain["skills"]})["web/code"]
     assert np.isnan(older.sizes).all()

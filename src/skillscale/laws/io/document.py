@@ -38,8 +38,8 @@ class SavedLaw:
 
     ``run_ids``: ids of the fitted runs, from MLflow or the table; the checkpoints of a run count once. ``n_runs``:
     number of losses; every checkpoint counts. ``digest``: hash of all fitted data. ``effects``, ``setting``, ``weight``
-    and ``rivals`` are those of ``FittedLaw``. So are ``sizes``, ``shares`` and ``warnings``, where the document has
-    them.
+    and ``rivals`` are those of ``FittedLaw``. So are ``sizes``, ``tokens``, ``shares`` and ``warnings``, where the
+    document has them.
     """
 
     skill: str
@@ -61,6 +61,7 @@ class SavedLaw:
     weight: float = 1.0
     rivals: "tuple[SavedLaw, ...]" = field(default=(), repr=False)
     sizes: tuple[float, float] = (math.nan, math.nan)
+    tokens: tuple[float, float] = (math.nan, math.nan)
     shares: Array | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = field(default=(), repr=False)
 
@@ -178,7 +179,8 @@ def _write_law(fitted: FittedLaw) -> JsonObject:
         "objective": fitted.fit.objective.name,
         "n_runs": fitted.n_runs, "runs": run_ids(runs), "digest": digest(runs),
         "reach": list(fitted.reach), "mix": mix, "weight": fitted.weight,
-        "sizes": list(fitted.sizes), "shares": None if fitted.shares is None else fitted.shares.tolist(),
+        "sizes": list(fitted.sizes), "tokens": list(fitted.tokens),
+        "shares": None if fitted.shares is None else fitted.shares.tolist(),
     }  # fmt: skip
     if len(fitted.effects):
         document["effects"] = {
@@ -259,7 +261,8 @@ def _read_law(name: str, part: LawPart, source: str) -> SavedLaw:
         skill=name, law=law, theta=theta, q=np.array(part.draws), reach=(part.reach[0], part.reach[1]),
         mix=dict(part.mix), level=part.level, noise=part.noise, status=str(part.status), reason=part.reason,
         objective=part.objective, n_runs=part.n_runs, digest=part.digest,
-        run_ids=tuple(part.runs), effects=effects, weight=part.weight, sizes=_sizes(part.sizes),
+        run_ids=tuple(part.runs), effects=effects, weight=part.weight, sizes=_range(part.sizes),
+        tokens=_range(part.tokens),
         shares=np.array(part.shares) if part.shares else None,
     )  # fmt: skip
     with np.errstate(all="ignore"):
@@ -269,8 +272,8 @@ def _read_law(name: str, part: LawPart, source: str) -> SavedLaw:
     return saved
 
 
-def _sizes(sizes: list[float | None] | None) -> tuple[float, float]:
-    least, most = (math.nan if size is None else size for size in sizes or (None, None))
+def _range(ends: list[float | None] | None) -> tuple[float, float]:
+    least, most = (math.nan if end is None else end for end in ends or (None, None))
     return least, most
 
 

@@ -63,6 +63,7 @@ class LawPart(_Part):
     mix: dict[_Name, _Share]
     weight: _Share = 1.0
     sizes: Annotated[list[_Positive | None], Field(min_length=2, max_length=2)] | None = None
+    tokens: Annotated[list[_Positive | None], Field(min_length=2, max_length=2)] | None = None
     shares: Annotated[list[Annotated[list[_Share], Field(min_length=1)]], Field(min_length=2, max_length=2)] | None = (
         None
     )

@@ -361,7 +361,7 @@ def _other_count(N: "pd.Series[float]", miss: "pd.Series[float]") -> "pd.Series[
 
     FLOP of attention and embeddings are a share that changes slowly with the size. Fewer than 4 sizes show no slope.
     """
-    if count_sizes(N.to_numpy(dtype=float)) < _LINE_SIZES:
+    if count_sizes(np.asarray(N, dtype=np.float64)) < _LINE_SIZES:
         return pd.Series(float(miss.median()), index=miss.index)
     x, y = np.log(N.to_numpy()), miss.to_numpy()
     dx, dy = x[:, None] - x, y[:, None] - y
