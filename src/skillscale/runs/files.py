@@ -214,7 +214,7 @@ def _without_escapes(frame: pd.DataFrame) -> pd.DataFrame:
             continue
         texts = [cell for cell in column.dropna().unique() if isinstance(cell, str) and cell.startswith("'")]
         if texts:
-            frame.isetitem(at, column.replace({text: unescape_formula(text) for text in texts}))
+            frame.isetitem(at, column.replace({text: unescape_formula(text) for text in texts}).array)
     return frame
 
 

@@ -18,6 +18,7 @@ from skillscale.point import MAX_PARAMS, MAX_TOKENS, RESERVED_COLUMNS, Mix
 from skillscale.runs.bounded_files import Progress
 from skillscale.runs.checkpoints import note_unmapped_runs, select_last
 from skillscale.runs.column_map import ColumnMap, is_one
+from skillscale.runs.copies import near_copies, note_copies
 from skillscale.runs.files import read_raw_table
 from skillscale.runs.flops import check_flops
 from skillscale.runs.loss_checks import LARGEST_LOSS, check_loss_names, check_loss_values, diverged
@@ -34,7 +35,7 @@ from skillscale.runs.rows import (
     read_numbers,
     select_rows,
 )
-from skillscale.runs.sweeps import best_settings, note_sweeps
+from skillscale.runs.sweeps import best_settings, note_sweeps, setting_codes
 from skillscale.runs.table_checks import check_units, note_clusters, note_constant_columns, note_rising_losses
 
 ONE_MIX = "all"  # name of the mix in a table without mixes
@@ -462,7 +463,11 @@ def _distinct_runs(rows: SourceRows, log: RowLog, runs: pd.DataFrame, skills: tu
     runs = runs.assign(**{_SOURCE: np.arange(len(runs))})[log.usable]
     repeated = runs.duplicated([*key, *skills]).to_numpy()
     log.exclude_repeats(runs.index[repeated].tolist())
-    runs = runs[~repeated].reset_index(drop=True)
+    runs = runs[~repeated]
+    copies = near_copies(runs, skills, setting_codes(rows.cells.iloc[runs[_SOURCE]], rows.columns))
+    log.exclude_repeats(runs.index[copies].tolist(), "near-copy of an earlier row")
+    log.notes += note_copies(copies)
+    runs = runs[~copies].reset_index(drop=True)
     if rows.columns.run:
         log.notes += note_clusters(runs, key)
     runs, notes = select_last(runs, skills, rows.columns)
