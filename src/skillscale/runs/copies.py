@@ -1,7 +1,7 @@
 """Near-copies of rows: one run that stands in a table several times, with losses that differ by rounding or jitter.
 
-Seeds differ by 0.05 % and more. Losses of one point that agree to 0.01 % are copies, unless so many other losses of the
-points lie close to each other that some agree by chance, or the losses are rounded that far.
+Seeds differ by 0.05 % and more. Losses of one point that agree to 0.01 % are copies. They are not if the other
+losses of the points are so close that some agree by chance, or if losses are rounded that far.
 """
 
 from collections.abc import Sequence

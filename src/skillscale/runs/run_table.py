@@ -159,8 +159,8 @@ def make_run_table(
     runs["C"] = _budgets(rows, log, runs)
     runs = _distinct_runs(rows, log, runs, tuple(losses))
     weights = _usable_weights(columns, log, losses)
-    names = tokenizers(rows, log.usable)
-    log.notes += [*mixed_units(columns, tuple(losses)), *mixed_tokenizers(names, columns, tuple(losses))]
+    token_names = tokenizers(rows, log.usable)
+    log.notes += [*mixed_units(columns, tuple(losses)), *mixed_tokenizers(token_names, columns, tuple(losses))]
     return RunTable(
         runs=add_aggregates(runs, weights)[run_columns(tuple(losses), tuple(weights), map(str, runs.columns))],
         skills=tuple(losses),
@@ -173,7 +173,7 @@ def make_run_table(
         categories_of=columns.categories,
         validation=columns.sets,
         sampled=_sampled(rows) & frozenset(runs["run_id"]),
-        tokenizers=names,
+        tokenizers=token_names,
     )
 
 
