@@ -41,6 +41,7 @@ from skillscale.runs.table_checks import check_units, note_clusters, note_consta
 ONE_MIX = "all"  # name of the mix in a table without mixes
 _SOURCE = "source row"  # temporary column of the position among the cells
 _SUM_TOLERANCE = 1e-3
+_SMALLEST_SIZE = 1e-12  # of N and D in any unit
 _SHARE_UNITS = (1e-2, 1e-3, 1e-4, 1e-5)
 
 
@@ -159,8 +160,8 @@ def make_run_table(
     runs["C"] = _budgets(rows, log, runs)
     runs = _distinct_runs(rows, log, runs, tuple(losses))
     weights = _usable_weights(columns, log, losses)
-    token_names = tokenizers(rows, log.usable)
-    log.notes += [*mixed_units(columns, tuple(losses)), *mixed_tokenizers(token_names, columns, tuple(losses))]
+    of_rows = tokenizers(rows, log.usable)
+    log.notes += [*mixed_units(columns, tuple(losses)), *mixed_tokenizers(of_rows, columns, tuple(losses))]
     return RunTable(
         runs=add_aggregates(runs, weights)[run_columns(tuple(losses), tuple(weights), map(str, runs.columns))],
         skills=tuple(losses),
@@ -173,7 +174,7 @@ def make_run_table(
         categories_of=columns.categories,
         validation=columns.sets,
         sampled=_sampled(rows) & frozenset(runs["run_id"]),
-        tokenizers=token_names,
+        tokenizers=of_rows,
     )
 
 
@@ -225,6 +226,7 @@ def _sizes(rows: SourceRows, log: RowLog, size_column: str) -> pd.DataFrame:
         source = (key, column) if column else _third_size(rows, log, runs, letter)
         _exclude_sizes(rows, log, runs, letter, source)
     log.require_usable("both N and D")
+    runs.loc[~log.usable, ["N", "D"]] = math.nan  # so that no later step computes with them
     return runs
 
 
@@ -237,7 +239,7 @@ def _exclude_sizes(rows: SourceRows, log: RowLog, runs: pd.DataFrame, letter: st
     key, column = source
     most = MAX_PARAMS if letter == "N" else MAX_TOKENS
     values = runs[letter].to_numpy()
-    bad = ~(values > 0)
+    bad = ~(values > _SMALLEST_SIZE)
     log.exclude_rows(bad, log.reasons(bad, values, column, partial(_size_reason, letter)))
     large = values > most
     if large.sum() > (values > 0).sum() / 2:
