@@ -9,9 +9,7 @@ _RUNS = frozenset({"run", "runid", "runname", "trainingrun", "trainrun", "wandbr
 _MAIN_LOSSES = frozenset(
     {"loss", "nll", "eval", "val", "valid", "validation", "test", "dev", "metrics", "summary", "final", "lm", "ce"}
 )
-_SEEDS = frozenset(
-    {"seed", "seeds", "randomseed", "rng", "replicate", "replica", "repeat", "trial", "dataseed", "initseed"}
-)
+_SEEDS = frozenset({"seed", "seeds", "randomseed", "rng", "replicate", "replica", "repeat", "dataseed", "initseed"})
 _DATA = frozenset({"data", "dataset", "datasets", "corpus", "recipe", "mix", "mixture", "datamix", "mixid", "trainset"})
 _SETTINGS = frozenset({
     "lr", "lrs", "eta", "batch", "batchsize", "bs", "gbs", "wd", "warmup", "beta1", "beta2", "eps", "epsilon", "dropout",
