@@ -60,7 +60,7 @@ def csv_dialect(path: Path, separator: str, selected: Set[str]) -> CsvDialect:
     if at is None:
         raise InputError(f"{path} can't be read as a table: No columns to parse from file. Give its header.")
     line = lines[at].lstrip(_COMMENT) if lines[at].startswith(_COMMENT) else lines[at]
-    separator = forced or _separator(line, separator, selected)
+    separator = _separator(line, forced or separator, selected)
     names = tuple(name.strip() for name in _split(line, separator))
     return CsvDialect(encoding=encoding, separator=separator, names=names, skip=at + 1)
 
@@ -76,6 +76,8 @@ def read_csv(
     """
     places = sorted({dialect.names.index(name) for name in kept})
     names = [dialect.names[at] for at in places]
+    if not names:
+        return pd.DataFrame()
     # Before pandas 3.1 the default is off by one in the last digit; later versions refuse this option
     exact: dict[str, Any] = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
     try:
@@ -85,6 +87,8 @@ def read_csv(
         )  # fmt: skip
     except pd.errors.EmptyDataError:
         return pd.DataFrame(columns=names)
+    except IndexError as error:  # of pandas, where all rows have fewer cells than the header
+        raise ValueError("its rows have fewer cells than its header") from error
 
 
 def _encoding(head: bytes) -> str:

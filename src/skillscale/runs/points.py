@@ -11,10 +11,10 @@ Mask = npt.NDArray[np.bool_]
 _SAME_SIZE, _SAME_TOKENS = 0.002, 0.01  # ln N and ln D of one point: whole batches make D differ a little
 
 
-def point_codes(runs: pd.DataFrame, same_tokens: float = _SAME_TOKENS) -> Codes:
-    """Return a code of the point (N, D, mix) of each row, with ln D equal up to ``same_tokens``."""
+def point_codes(runs: pd.DataFrame, *, same_size: float = _SAME_SIZE, same_tokens: float = _SAME_TOKENS) -> Codes:
+    """Return a code of the point (N, D, mix) of each row, with ln N and ln D equal up to a tolerance."""
     mix = pd.factorize(runs["mix"])[0]
-    size = _levels(np.log(runs["N"].to_numpy(dtype=float)), np.zeros(len(runs), dtype=np.intp), _SAME_SIZE)
+    size = _levels(np.log(runs["N"].to_numpy(dtype=float)), np.zeros(len(runs), dtype=np.intp), same_size)
     group = pd.factorize(pd.MultiIndex.from_arrays([mix, size]))[0]
     return _levels(np.log(runs["D"].to_numpy(dtype=float)), group, same_tokens)
 

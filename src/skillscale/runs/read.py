@@ -134,7 +134,10 @@ def read_runs(
     study = store.study(config.study.name)
     imported = imported_table(store, study)
     _check_convention(source.n_convention, imported)
-    records = tuple(study.runs.records())
+    records: tuple[RunRecord, ...] = tuple(study.runs.records())
+    surplus: tuple[ExcludedRun, ...] = ()
+    if imported is None:
+        records, surplus = split_surplus(records)
     trainer_skills, checkpoint_study = store.trainer_skills(study), store.evaluated(study)
     convention = str(source.n_convention or TOTAL)
     if imported is not None:
@@ -147,6 +150,8 @@ def read_runs(
             if trainer_skills is None
             else table_of_records(records, trainer_skills)
         )
+    if imported is None:
+        table = replace(table, excluded=table.excluded + surplus)
     if table.runs.empty:
         raise FitError(
             f"no run of study {study.name} is finished. Train some with `skillscale main` or `skillscale grid`."
@@ -160,6 +165,23 @@ def read_runs(
         trained=trainer_skills is None and imported is None and checkpoint_study is None,
         imported=imported is not None,
     )
+
+
+def split_surplus(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], tuple[ExcludedRun, ...]]:
+    """Return the records with one finished run a point, and the others, which were restored or copied in MLflow.
+
+    Args:
+        records: runs of a study in order of their beginning.
+    """
+    kept: dict[tuple[str, str], RunRecord] = {}
+    surplus: list[str] = []
+    for record in records:
+        key = (record.point.key, record.checkpoint.checkpoint_digest if record.checkpoint else "")
+        if record.state is RunState.FINISHED and kept.setdefault(key, record) is not record:
+            surplus.append(record.run_id)
+    reason = "its point has another finished run, which is used. Was it restored or copied? Delete one of them"
+    excluded = tuple(ExcludedRun(run_id=run_id, skill="", reason=reason) for run_id in surplus)
+    return tuple(record for record in records if record.run_id not in surplus), excluded
 
 
 def _check_convention(convention: str, imported: RunTable | None) -> None:

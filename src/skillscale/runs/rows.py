@@ -79,10 +79,10 @@ class RowLog:
             if self.usable[at]:
                 self._add(at, self.run_id[at], skill, reason)
 
-    def exclude_repeats(self, rows: Sequence[int]) -> None:
+    def exclude_repeats(self, rows: Sequence[int], reason: str = "listed twice") -> None:
         """Exclude rows that repeat an earlier one."""
         for at in rows:
-            self._add(at, self.run_id[at], "", "listed twice")
+            self._add(at, self.run_id[at], "", reason)
 
     def reasons(self, bad: Mask, values: Floats, column: str, describe: Callable[[float], str]) -> list[str]:
         """Return why the bad cells of a column are excluded: the text of a cell, or what ``describe`` says."""

@@ -18,6 +18,7 @@ from skillscale.point import MAX_PARAMS, MAX_TOKENS, RESERVED_COLUMNS, Mix
 from skillscale.runs.bounded_files import Progress
 from skillscale.runs.checkpoints import note_unmapped_runs, select_last
 from skillscale.runs.column_map import ColumnMap, is_one
+from skillscale.runs.copies import near_copies, note_copies
 from skillscale.runs.files import read_raw_table
 from skillscale.runs.flops import check_flops
 from skillscale.runs.loss_checks import LARGEST_LOSS, check_loss_names, check_loss_values, diverged
@@ -34,12 +35,13 @@ from skillscale.runs.rows import (
     read_numbers,
     select_rows,
 )
-from skillscale.runs.sweeps import best_settings, note_sweeps
+from skillscale.runs.sweeps import best_settings, note_sweeps, setting_codes
 from skillscale.runs.table_checks import check_units, note_clusters, note_constant_columns, note_rising_losses
 
 ONE_MIX = "all"  # name of the mix in a table without mixes
 _SOURCE = "source row"  # temporary column of the position among the cells
 _SUM_TOLERANCE = 1e-3
+_SMALLEST_SIZE = 1e-12  # of N and D in any unit
 _SHARE_UNITS = (1e-2, 1e-3, 1e-4, 1e-5)
 
 
@@ -158,8 +160,8 @@ def make_run_table(
     runs["C"] = _budgets(rows, log, runs)
     runs = _distinct_runs(rows, log, runs, tuple(losses))
     weights = _usable_weights(columns, log, losses)
-    names = tokenizers(rows, log.usable)
-    log.notes += [*mixed_units(columns, tuple(losses)), *mixed_tokenizers(names, columns, tuple(losses))]
+    of_rows = tokenizers(rows, log.usable)
+    log.notes += [*mixed_units(columns, tuple(losses)), *mixed_tokenizers(of_rows, columns, tuple(losses))]
     return RunTable(
         runs=add_aggregates(runs, weights)[run_columns(tuple(losses), tuple(weights), map(str, runs.columns))],
         skills=tuple(losses),
@@ -172,7 +174,7 @@ def make_run_table(
         categories_of=columns.categories,
         validation=columns.sets,
         sampled=_sampled(rows) & frozenset(runs["run_id"]),
-        tokenizers=names,
+        tokenizers=of_rows,
     )
 
 
@@ -224,6 +226,7 @@ def _sizes(rows: SourceRows, log: RowLog, size_column: str) -> pd.DataFrame:
         source = (key, column) if column else _third_size(rows, log, runs, letter)
         _exclude_sizes(rows, log, runs, letter, source)
     log.require_usable("both N and D")
+    runs.loc[~log.usable, ["N", "D"]] = math.nan  # so that no later step computes with them
     return runs
 
 
@@ -236,7 +239,7 @@ def _exclude_sizes(rows: SourceRows, log: RowLog, runs: pd.DataFrame, letter: st
     key, column = source
     most = MAX_PARAMS if letter == "N" else MAX_TOKENS
     values = runs[letter].to_numpy()
-    bad = ~(values > 0)
+    bad = ~(values > _SMALLEST_SIZE)
     log.exclude_rows(bad, log.reasons(bad, values, column, partial(_size_reason, letter)))
     large = values > most
     if large.sum() > (values > 0).sum() / 2:
@@ -460,7 +463,11 @@ def _distinct_runs(rows: SourceRows, log: RowLog, runs: pd.DataFrame, skills: tu
     runs = runs.assign(**{_SOURCE: np.arange(len(runs))})[log.usable]
     repeated = runs.duplicated([*key, *skills]).to_numpy()
     log.exclude_repeats(runs.index[repeated].tolist())
-    runs = runs[~repeated].reset_index(drop=True)
+    runs = runs[~repeated]
+    copies = near_copies(runs, skills, setting_codes(rows.cells.iloc[runs[_SOURCE]], rows.columns))
+    log.exclude_repeats(runs.index[copies].tolist(), "near-copy of an earlier row")
+    log.notes += note_copies(copies)
+    runs = runs[~copies].reset_index(drop=True)
     if rows.columns.run:
         log.notes += note_clusters(runs, key)
     runs, notes = select_last(runs, skills, rows.columns)

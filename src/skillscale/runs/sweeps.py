@@ -54,6 +54,14 @@ def note_sweeps(runs: pd.DataFrame, cells: pd.DataFrame, columns: ColumnMap, ski
     return _note(runs, points, settings, names, skills)
 
 
+def setting_codes(cells: pd.DataFrame, columns: ColumnMap) -> Codes:
+    """Return a code of the hyperparameters of each row, in the columns that hold some by their names."""
+    mapped = {column for _, column in columns.key_columns()} - set(columns.best_of)
+    free = [str(name) for name in cells.columns if str(name) not in mapped]
+    names = [name for name in free if is_setting_name(name) or is_data_name(name) or name in columns.best_of]
+    return _row_codes(cells, names)
+
+
 def _row_codes(cells: pd.DataFrame, names: Sequence[str]) -> Codes:
     """Return a code of the cells of each row in some columns, where missing cells are equal."""
     codes = [pd.factorize(cells[name], use_na_sentinel=False)[0] for name in names]

@@ -170,7 +170,7 @@ def _exclude_other_units(log: RowLog, runs: pd.DataFrame, by_flops: Mask) -> Non
     far = np.zeros(len(runs), dtype=bool)
     far[log.usable] = rows_of_another_unit(N[log.usable], D[log.usable])
     by_flops &= log.usable & ~far
-    log.exclude_rows(far, [f"D/N is {ratio:.2g}, far from the other rows: another unit?" for ratio in (D / N)[far]])
+    log.exclude_rows(far, [f"D/N is {ratio:.2g}, far from the other rows: another unit?" for ratio in D[far] / N[far]])
     reason = "6 N D is far below its FLOP, unlike in the other rows: another unit?"
     log.exclude_rows(by_flops, [reason] * int(by_flops.sum()))
 
