@@ -43,7 +43,7 @@ def million_rows(kind: str, n_rows: int, folder: Path) -> tuple[Path, Path]:
     skills = ("code", "prose", "facts", "sums") if kind == "mixes" else ("code", "prose")
     table = pd.DataFrame({"run": [f"run{at}" for at in run], "n": np.round(N), "d": np.round(D)})
     shares = rng.dirichlet([2, 3, 4], n_rows).round(3) if kind == "mixes" else np.zeros((n_rows, 0))
-    columns: dict[str, Any] = {"n_params": "n", "n_tokens": "d", "run": "run", "skills": {}}
+    columns: dict[str, Any] = {"n_params": "n", "n_tokens": "d", "run": "run", "checkpoints": "all", "skills": {}}
     if kind == "mixes":
         shares[:, -1] = (1 - shares[:, :-1].sum(axis=1)).round(3)
         table[[f"share_{name}" for name in _CATEGORIES]] = shares

@@ -154,7 +154,13 @@ def test_what_cant_be_asked_is_refused_with_the_cure(backtest, words, status, me
 def published(folder, tables, **more):
     """The columns of the published mixtures, in a file."""
     skills = {name: f"loss_{name}" for name in (*DOMAINS, "openhermes")}
-    columns = {"n_params": "params", "n_tokens": "tokens", "run": ["params", "mix_id"], "skills": skills}
+    columns = {
+        "n_params": "params",
+        "n_tokens": "tokens",
+        "run": ["params", "mix_id"],
+        "skills": skills,
+        "checkpoints": "all",
+    }
     columns["mix"] = {name: f"mix_{name}" for name in DOMAINS}
     (folder / "map.yaml").write_text(yaml.safe_dump(columns | more))
     return ["--table", str(tables / "slimpajama_mix.csv"), "--columns", str(folder / "map.yaml")]

@@ -67,6 +67,13 @@ def test_seeds_stay(noise, n_seeds):
         assert (len(read(frame).runs), read(frame).notes) == (20 * n_seeds, ())
 
 
+def test_many_seeds_of_several_skills_stay():
+    rng = np.random.default_rng(0)
+    frame = pd.concat([table(noise=0.005, rng=start) for start in range(300)])
+    frame["other"] = frame["loss"] * np.exp(0.005 * rng.standard_normal(len(frame)))
+    assert len(read(frame, skills=["loss", "other"]).runs) == 6000
+
+
 def test_one_pair_that_agrees_to_four_digits_alone_is_no_evidence():
     frame = pd.concat([table(), table().iloc[[7]].assign(loss=lambda rows: rows["loss"] * (1 + 5e-5))])
     assert len(read(frame).runs) == 21

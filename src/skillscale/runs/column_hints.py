@@ -6,9 +6,7 @@ from skillscale.runs.states import is_state_name
 _FLOPS = frozenset({"flops", "flop", "totalflops", "trainflops", "trainingflops", "computeflops", "flopstotal"})
 _TOKENIZERS = frozenset({"tokenizer", "tokenizers", "tokeniser", "vocab", "vocabsize", "vocabulary"})
 _RUNS = frozenset({"run", "runid", "runname", "trainingrun", "trainrun", "wandbrun", "wandbrunid", "mlflowrunid"})
-_SEEDS = frozenset(
-    {"seed", "seeds", "randomseed", "rng", "replicate", "replica", "repeat", "trial", "dataseed", "initseed"}
-)
+_SEEDS = frozenset({"seed", "seeds", "randomseed", "rng", "replicate", "replica", "repeat", "dataseed", "initseed"})
 _DATA = frozenset({"data", "dataset", "datasets", "corpus", "recipe", "mix", "mixture", "datamix", "mixid", "trainset"})
 _SETTINGS = frozenset({
     "lr", "lrs", "eta", "batch", "batchsize", "bs", "gbs", "wd", "warmup", "beta1", "beta2", "eps", "epsilon", "dropout",

@@ -4,6 +4,7 @@ Seeds differ by 0.05 % and more. Losses of one point that agree to 0.01 % are co
 losses of the points are so close that some agree by chance, or if losses are rounded that far.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,12 +35,15 @@ def near_copies(runs: pd.DataFrame, skills: Sequence[str], settings: Codes) -> M
     groups = pd.factorize(
         pd.MultiIndex.from_arrays([point_codes(runs, same_size=_SAME_POINT, same_tokens=_SAME_POINT), settings])
     )[0]
-    order, distance = _neighbours(groups, logs)
+    order, apart = _neighbours(groups, logs)
     if not len(order):
         return np.zeros(len(runs), dtype=bool)
     named = runs["cluster"].to_numpy()
+    common = np.isfinite(apart).any(axis=1)
+    distance = np.where(common, np.where(np.isfinite(apart), apart, 0.0).max(axis=1), np.inf)
     near = (distance < _SAME) & (named[order[:, 0]] != named[order[:, 1]])
-    if not _is_beyond_chance(near, distance, n_skills=len(informative) or len(skills)):
+    is_chance_low = len(informative or skills) >= _MANY_SKILLS
+    if not _is_beyond_chance(near, apart, distance, fewest=0 if is_chance_low else 1):
         return np.zeros(len(runs), dtype=bool)
     return _later_of_chains(len(runs), order[near])
 
@@ -66,31 +70,29 @@ def _is_rounded(losses: Floats) -> bool:
 
 
 def _neighbours(groups: Codes, logs: Floats) -> tuple[Codes, Floats]:
-    """Return pairs of rows that are next to each other in their group, (n, 2), and their largest difference in ln L.
+    """Return pairs of rows that are next to each other in their group, (n, 2), and how far apart ln L is, (n, skills).
 
-    Only skills that both rows have count. Pairs without a common skill are far apart.
+    It is NaN for a skill that one of them lacks.
     """
-    first = np.where(np.isfinite(logs), logs, np.inf).min(axis=1) if logs.shape[1] > 1 else logs[:, 0]
+    most = int(np.isfinite(logs).sum(axis=0).argmax())
+    lowest = np.where(np.isfinite(logs), logs, np.inf).min(axis=1)
+    first = np.where(np.isfinite(logs[:, most]), logs[:, most], lowest)
     usable = np.flatnonzero(np.isfinite(first))
     ordered = usable[np.lexsort((first[usable], groups[usable]))]
     pairs = np.column_stack([ordered[:-1], ordered[1:]])
     pairs = pairs[groups[pairs[:, 0]] == groups[pairs[:, 1]]]
-    apart = np.abs(logs[pairs[:, 0]] - logs[pairs[:, 1]])
-    common = np.isfinite(apart).any(axis=1)
-    return pairs, np.where(common, np.where(np.isfinite(apart), apart, 0.0).max(axis=1), np.inf)
+    return pairs, np.abs(logs[pairs[:, 0]] - logs[pairs[:, 1]])
 
 
-def _is_beyond_chance(near: Mask, distance: Floats, n_skills: int) -> bool:
+def _is_beyond_chance(near: Mask, apart: Floats, distance: Floats, *, fewest: int) -> bool:
     """Return whether more pairs are near than the distances of the others let expect."""
     n_near = int(near.sum())
-    far = distance[~near & np.isfinite(distance) & (distance >= _SAME)]
-    if not n_near or not len(far):
+    far = np.isfinite(distance) & (distance >= _SAME)
+    if not n_near or not far.any():
         return n_near > 1 or bool((distance[near] < _EQUAL).any())
-    chance = min(1.0, np.log(2) * _SAME / float(np.median(far))) ** min(n_skills, _MANY_SKILLS)
-    expected = chance * (n_near + len(far))
-    return bool(
-        n_near > _TIMES_CHANCE * expected + 1 or (n_skills >= _MANY_SKILLS and n_near > _TIMES_CHANCE * expected)
-    )
+    measured = apart[far][:, np.isfinite(apart[far]).any(axis=0)]
+    chance = np.minimum(1.0, math.log(2) * _SAME / np.maximum(np.nanmedian(measured, axis=0), 1e-300)).prod()
+    return bool(n_near > _TIMES_CHANCE * float(chance) * (n_near + far.sum()) + fewest)
 
 
 def _later_of_chains(n: int, pairs: Codes) -> Mask:

@@ -19,7 +19,7 @@ from skillscale.errors import InputError, show
 from skillscale.formatting import join_first, unescape_formula
 from skillscale.laws.results import ExcludedRun
 from skillscale.runs.bounded_files import Progress, read_parquet_table
-from skillscale.runs.column_hints import is_hint
+from skillscale.runs.column_hints import is_hint, is_run_name
 from skillscale.runs.column_map import ColumnMap, Join
 from skillscale.runs.csv_files import csv_dialect, read_csv
 from skillscale.runs.histories import fill_sizes
@@ -89,8 +89,9 @@ def _read_file(path: Path, names: Set[str], columns: ColumnMap, progress: Progre
     if path.suffix.lower() == _RESULTS and (not path.is_file() or has_results(path)):
         return _read_results([(path, path.name)], columns, path.name)
     table = _read_rows(path, names, progress)
-    if _is_history(table):  # of one run, unless the column map names runs
-        table = replace(_add_file_column(table, _name_without_suffix(path.name)), run=FILE)
+    if _is_history(table):  # of one run, unless the column map or a column names runs
+        run = next((name for name in table.names if is_run_name(name) or name == NAME), FILE)
+        table = replace(_add_file_column(table, _name_without_suffix(path.name)), run=run)
     return _select_checkpoints(table, columns, path.name)
 
 

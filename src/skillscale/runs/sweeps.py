@@ -76,7 +76,7 @@ def _varies(cells: "pd.Series[float]", points: Codes) -> bool:
 
 def _note(runs: pd.DataFrame, points: Codes, settings: Codes, names: Sequence[str], skills: Sequence[str]) -> list[str]:
     counts = pd.Series(settings).groupby(points).nunique()
-    swept = counts[counts >= (2 if names else 3)]
+    swept = counts[counts >= 2]
     is_swept = np.isin(points, swept.index)
     if not is_swept.mean() >= _LEAST_SHARE:
         return []
