@@ -8,10 +8,13 @@ import pandas as pd
 import pytest
 
 from skillscale.errors import InputError
+from skillscale.point import DesignPoint, Mix
+from skillscale.record import Measurement, RunRecord, RunState
 from skillscale.runs import make_run_table, parse_columns, read_table
 from skillscale.runs.imported import _table_of_rows
 from skillscale.runs.importing import import_source
 from skillscale.runs.metric_names import metric_kind
+from skillscale.runs.read import _trainer_table
 
 MAPPING = {"n_params": "params", "n_tokens": "tokens", "skills": {"all": "metric"}}
 
@@ -91,6 +94,25 @@ def test_values_that_are_no_losses_are_refused_whatever_their_name(values, messa
 def test_a_column_that_is_exp_of_another_is_a_perplexity():
     message = refused(grid(metric=LOSS - 0.8, other=np.exp(LOSS - 0.8)), skills={"all": "metric", "more": "other"})
     assert "more (column other) is exp of all (column metric): is it a perplexity?" in message
+
+
+def test_a_column_that_is_exp_of_a_loss_that_no_skill_names_is_a_perplexity():
+    message = refused(grid(metric=np.exp(LOSS - 0.8), **{"eval/loss": LOSS - 0.8}))
+    assert "all (column metric) is exp of column eval/loss: is it a perplexity?" in message
+
+
+def test_a_trainer_that_measures_perplexities_is_noted():
+    def record(at, loss):
+        n_params, n_tokens = (int(grid()[column][at]) for column in ("params", "tokens"))
+        point = DesignPoint(n_params=n_params, n_tokens=n_tokens, mix=Mix({"a": 1.0}), seed=0)
+        skills = {"prose": Measurement(loss=loss, sem=math.nan)}
+        return RunRecord(run_id=str(at), study="s", state=RunState.FINISHED, reason="", point=point, skills=skills)
+
+    records = [record(at, loss) for at, loss in enumerate(np.exp(LOSS + 1))]
+    assert any("is it a perplexity? Its fit is wrong" in note for note in _trainer_table(records, ["prose"]).notes)
+    records = [record(at, loss) for at, loss in enumerate(LOSS)]
+    assert _trainer_table(records, ["prose"]).notes == ()
+    assert any("ppl) is a perplexity by its name" in note for note in _trainer_table(records, ["ppl"]).notes)
 
 
 def test_a_perplexity_that_is_a_loss_by_its_name_is_noted():

@@ -102,3 +102,16 @@ def test_a_column_map_with_such_a_name_is_refused(name, mapping):
 def test_settings_with_such_a_name_are_refused(capsys):
     assert main(["grid", "--dry_run", "--study.mixes", '[{"a\\nb": 1.0}]']) == 2
     assert "control character" in capsys.readouterr().err
+
+
+def test_half_a_character_in_json_is_shown_as_a_question_mark(tmp_path):
+    (tmp_path / "runs.json").write_text(
+        '[{"n": 1e8, "d": 2e9, "loss": 3.1, "mix": "a\\ud800", "x\\udfff": 1, "ok": "\\ud83d\\ude00"}]'
+    )
+    assert read_table(tmp_path / "runs.json", columns(mix="mix")).runs["mix"].tolist() == ["a?"]
+
+
+def test_a_history_without_sizes_in_its_rows_of_losses_is_read(tmp_path):
+    (tmp_path / "h.csv").write_text("_step,n,d,loss\n1,,,3.1\n2,,,3.0\n")
+    with pytest.raises(InputError, match="N is missing"):
+        read_table(tmp_path / "h.csv", columns())

@@ -6,6 +6,9 @@ from skillscale.runs.states import is_state_name
 _FLOPS = frozenset({"flops", "flop", "totalflops", "trainflops", "trainingflops", "computeflops", "flopstotal"})
 _TOKENIZERS = frozenset({"tokenizer", "tokenizers", "tokeniser", "vocab", "vocabsize", "vocabulary"})
 _RUNS = frozenset({"run", "runid", "runname", "trainingrun", "trainrun", "wandbrun", "wandbrunid", "mlflowrunid"})
+_MAIN_LOSSES = frozenset(
+    {"loss", "nll", "eval", "val", "valid", "validation", "test", "dev", "metrics", "summary", "final", "lm", "ce"}
+)
 _SEEDS = frozenset({"seed", "seeds", "randomseed", "rng", "replicate", "replica", "repeat", "dataseed", "initseed"})
 _DATA = frozenset({"data", "dataset", "datasets", "corpus", "recipe", "mix", "mixture", "datamix", "mixid", "trainset"})
 _SETTINGS = frozenset({
@@ -25,11 +28,18 @@ def is_hint(name: str) -> bool:
         or is_tokenizer_name(name)
         or is_run_name(name)
         or is_step_name(name)
+        or is_loss_name(name)
         or is_setting_name(name)
         or is_seed_name(name)
         or is_data_name(name)
         or is_state_name(name)
     )
+
+
+def is_loss_name(name: str) -> bool:
+    """Return whether a column holds the main loss of a run by its name, as ``eval/loss``."""
+    parts = name_parts(name)
+    return bool(set(parts) & {"loss", "nll"}) and not set(parts) - _MAIN_LOSSES
 
 
 def is_step_name(name: str) -> bool:

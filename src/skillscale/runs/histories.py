@@ -80,6 +80,8 @@ def _merged(
     """Return the rows with the losses of one run and size in one row, where each row has other losses."""
     rows = frame[has_loss]
     keys = [group[has_loss], *(rows[name] for name in sizes)]
+    if not rows[list(sizes)].notna().all(axis=1).any():
+        return frame
     if rows[list(losses)].notna().groupby(keys).sum().gt(1).to_numpy().any():
         return frame
     first = rows.groupby(keys, sort=False)[list(losses)].transform("first")

@@ -23,7 +23,7 @@ from skillscale.runs import (
 )
 from skillscale.runs.cell_numbers import INFINITE
 from skillscale.runs.column_hints import is_hint
-from skillscale.runs.loss_checks import loss_problems, wrong_names
+from skillscale.runs.loss_checks import doubtful_losses
 from skillscale.runs.loss_units import level_notes
 from skillscale.tracking import ExternalRun, Study, StudyStore
 
@@ -171,17 +171,9 @@ def _without_stored_infinity(
 
 def _loss_notes(sources: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Iterator[str]:
     """Yield notes on skills that an earlier version imported, although they are no losses."""
-    size = (runs["N"] * runs["D"]).to_numpy()
     for source in sources:
-        columns = _loss_columns(source["columns"])
-        losses = {name: runs[name].to_numpy() for name in columns.skills if name in runs}
-        problems = [
-            (skill, f"{skill} (column {columns.skills[skill].loss}) is a {kind} by its name.")
-            for skill, kind in wrong_names(columns)
-        ]
-        for skill, problem in [*problems, *loss_problems(columns, losses, size)]:
-            if not columns.declares_loss(skill):
-                yield f"{problem} Its fit is wrong unless it is a loss. Import the table again into another study"
+        for note in doubtful_losses(_loss_columns(source["columns"]), runs):
+            yield f"{note}. Import the table again into another study"
 
 
 def _loss_columns(described: Mapping[str, Any]) -> ColumnMap:

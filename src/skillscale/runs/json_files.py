@@ -7,6 +7,7 @@ import ast
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from skillscale.runs.states import is_state_word
 _LINES_AT_ONCE = 500_000  # of JSON, before they become a part of the table
 _LONGEST = 2**24  # characters of a JSON line; a row of a history has a few hundred
 _LARGEST = 2**28  # bytes of a JSON table
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # escapes of characters in two halves, of which one may be missing
 _LONGEST_TEXT = 2**16  # characters of a Python dict in a cell
 _DEEPEST = 40  # brackets within brackets in such a text
 _NO_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # as W&B writes them in JSON
@@ -75,7 +77,7 @@ def json_table(
     if size > _LARGEST:
         raise InputError(f"{path} has {format_count(size)} bytes, too many for a JSON table. Write CSV or Parquet.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), parse_int=float)
+        content = loads(path.read_text(encoding="utf-8-sig"), parse_int=float)
     except (ValueError, RecursionError) as error:
         if "Extra data" in str(error):
             return json_lines(path, is_kept)
@@ -91,6 +93,19 @@ def json_table(
     others = {name for row in rows for name, cell in row.items() if not is_kept(name) and not is_state_word(cell)}
     frame = pd.DataFrame([{name: cell for name, cell in row.items() if name not in others} for row in rows])
     return frame, tuple(names)
+
+
+def loads(text: str, parse_int: Callable[[str], Any] = int) -> Any:
+    """Return the value of a JSON text, with a question mark in place of half a character, which no file can hold.
+
+    Raises:
+        ValueError: it is no JSON.
+        RecursionError: it is nested too deeply.
+    """
+    value = json.loads(text, parse_int=parse_int)
+    if not _HALF.search(text):
+        return value
+    return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"), parse_int=parse_int)
 
 
 def flatten(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -114,7 +129,7 @@ def python_dict(text: str) -> dict[str, Any] | None:
     if len(text) > _LONGEST_TEXT or deepest > _DEEPEST or any(sign * _DEEPEST in text for sign in "-+~"):
         return None
     try:
-        value = json.loads(text)
+        value = loads(text)
     except ValueError:
         try:
             value = _literal(ast.parse(text.strip(), mode="eval").body)
@@ -148,7 +163,7 @@ def _json_line(line: str, place: str) -> Mapping[str, Any]:
     if len(line) > _LONGEST:
         raise InputError(f"{place} is longer than {_LONGEST} characters, too long for a row of a history. Delete it.")
     try:
-        row = json.loads(line, parse_int=float)
+        row = loads(line, parse_int=float)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{place} is not JSON ({error}). Write one object per line, or delete the line.") from error
     if not isinstance(row, dict):

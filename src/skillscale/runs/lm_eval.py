@@ -19,6 +19,7 @@ from skillscale.errors import InputError
 from skillscale.formatting import format_count, join_first
 from skillscale.laws.results import ExcludedRun
 from skillscale.runs.column_map import ColumnMap
+from skillscale.runs.json_files import loads
 from skillscale.runs.metric_names import MetricKind, metric_kind
 
 MODEL = "model"
@@ -224,7 +225,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     if size > _LARGEST:
         raise InputError(f"it has {format_count(size)} bytes, more than any result file. Are these samples?")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"it is not JSON ({error}). Is it complete?") from error
     if not isinstance(content, dict):

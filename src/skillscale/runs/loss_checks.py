@@ -53,7 +53,9 @@ def wrong_names(columns: ColumnMap) -> list[tuple[str, MetricKind]]:
     return [(skill, kind) for skill, kind in kinds if kind in wrong and skill not in perplexities]
 
 
-def check_loss_values(columns: ColumnMap, losses: Mapping[str, Floats], size: Floats, place: str) -> Iterator[str]:
+def check_loss_values(
+    columns: ColumnMap, losses: Mapping[str, Floats], size: Floats, place: str, others: Mapping[str, Floats]
+) -> Iterator[str]:  # fmt: skip
     """Refuse columns whose values are no losses, and yield notes on doubtful ones.
 
     Args:
@@ -61,11 +63,12 @@ def check_loss_values(columns: ColumnMap, losses: Mapping[str, Floats], size: Fl
         losses: losses of the usable rows by skill, NaN where they are no positive numbers.
         size: N D of the usable rows.
         place: name of the table in messages.
+        others: columns of losses that the column map does not name.
 
     Raises:
         InputError: with the cure.
     """
-    for skill, problem in loss_problems(columns, losses, size):
+    for skill, problem in loss_problems(columns, losses, size, others):
         if not columns.declares_loss(skill):
             raise InputError(f"{problem} ({place}). {_cure(columns, [skill], problem)}")
         yield f"{problem} It is taken as a loss, because units names it"
@@ -74,16 +77,36 @@ def check_loss_values(columns: ColumnMap, losses: Mapping[str, Floats], size: Fl
             yield from _large_loss_notes(skill, losses[skill])
 
 
-def loss_problems(columns: ColumnMap, losses: Mapping[str, Floats], size: Floats) -> list[tuple[str, str]]:
+def loss_problems(
+    columns: ColumnMap, losses: Mapping[str, Floats], size: Floats, others: Mapping[str, Floats] | None = None
+) -> list[tuple[str, str]]:  # fmt: skip
     """Return each skill whose values can't be losses, with the question.
 
     Args:
         columns: column map.
         losses: losses of the usable rows by skill, NaN where they are no positive numbers.
         size: N D of the usable rows.
+        others: columns of losses that the column map does not name.
     """
-    problems = [(skill, _value_problem(skill, columns, losses, size)) for skill in losses]
+    problems = [(skill, _value_problem(skill, columns, losses, size, others or {})) for skill in losses]
     return [(skill, problem) for skill, problem in problems if problem and skill not in columns.perplexity]
+
+
+def doubtful_losses(columns: ColumnMap, runs: pd.DataFrame) -> Iterator[str]:
+    """Yield notes on skills of a study that are no losses by their names or values, and are fitted all the same.
+
+    Args:
+        columns: names, units and perplexities of the losses.
+        runs: runs of the study.
+    """
+    losses = {name: runs[name].to_numpy(dtype=float) for name in columns.skills if name in runs}
+    problems = [
+        (skill, f"{skill} (column {columns.skills[skill].loss}) is a {kind} by its name.")
+        for skill, kind in wrong_names(columns)
+    ]
+    for skill, problem in [*problems, *loss_problems(columns, losses, (runs["N"] * runs["D"]).to_numpy(dtype=float))]:
+        if not columns.declares_loss(skill):
+            yield f"{problem} Its fit is wrong unless it is a loss"
 
 
 def diverged(values: Floats) -> Mask:
@@ -97,7 +120,9 @@ def diverged(values: Floats) -> Mask:
     return np.asarray(above & (values > _APART * most) & is_few)
 
 
-def _value_problem(skill: str, columns: ColumnMap, losses: Mapping[str, Floats], size: Floats) -> str:
+def _value_problem(
+    skill: str, columns: ColumnMap, losses: Mapping[str, Floats], size: Floats, others: Mapping[str, Floats]
+) -> str:  # fmt: skip
     """Return why the values of a skill can't be losses, or nothing."""
     column, values = columns.skills[skill].loss, losses[skill]
     given = values[np.isfinite(values)]
@@ -113,18 +138,17 @@ def _value_problem(skill: str, columns: ColumnMap, losses: Mapping[str, Floats],
         if rises:
             return f"{place}, which rise with N and D: is it an accuracy in per cent?"
         return f"{place}, but a loss is at most {LARGEST_LOSS} nats per token: is it a perplexity?"
-    return _exponential_problem(skill, columns, losses)
+    named = {f"{name} (column {columns.skills[name].loss})": values for name, values in losses.items()}
+    rest = {name: values for name, values in named.items() if values is not losses[skill]}
+    return _exponential_problem(f"{skill} (column {column})", values, {**rest, **others})
 
 
-def _exponential_problem(skill: str, columns: ColumnMap, losses: Mapping[str, Floats]) -> str:
-    """Return that the values of a skill are exp of those of another, or nothing."""
-    for other, values in losses.items():
-        both = np.isfinite(values) & np.isfinite(losses[skill]) & (values < LARGEST_LOSS)
-        if other == skill or both.sum() < _FEWEST:
-            continue
-        if np.allclose(losses[skill][both], np.exp(values[both]), rtol=_EXP_TOLERANCE, atol=0):
-            names = (f"{name} (column {columns.skills[name].loss})" for name in (skill, other))
-            return "{} is exp of {}: is it a perplexity?".format(*names)
+def _exponential_problem(name: str, values: Floats, others: Mapping[str, Floats]) -> str:
+    """Return that the values of a skill are exp of those of another column, or nothing."""
+    for other, losses in others.items():
+        both = np.isfinite(values) & np.isfinite(losses) & (losses < LARGEST_LOSS)
+        if both.sum() >= _FEWEST and np.allclose(values[both], np.exp(losses[both]), rtol=_EXP_TOLERANCE, atol=0):
+            return f"{name} is exp of {other}: is it a perplexity?"
     return ""
 
 

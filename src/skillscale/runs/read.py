@@ -20,8 +20,10 @@ from skillscale.point import AGGREGATE
 from skillscale.record import Measurement, RunRecord, RunState
 from skillscale.runs import RunTable, add_aggregates, read_columns, read_table, run_columns
 from skillscale.runs.bounded_files import Progress
+from skillscale.runs.column_map import ColumnMap, LossColumns
 from skillscale.runs.imported import imported_table
 from skillscale.runs.large_tables import thin_table
+from skillscale.runs.loss_checks import doubtful_losses
 from skillscale.tracking import Study, StudyStore
 
 TOTAL, NONEMBED = "total", "nonembed"  # what N counts, for models that skillscale trained
@@ -148,7 +150,7 @@ def read_runs(
         table = (
             trained_table(records, config, convention)
             if trainer_skills is None
-            else table_of_records(records, trainer_skills)
+            else _trainer_table(records, trainer_skills)
         )
     if imported is None:
         table = replace(table, excluded=table.excluded + surplus)
@@ -165,6 +167,15 @@ def read_runs(
         trained=trainer_skills is None and imported is None and checkpoint_study is None,
         imported=imported is not None,
     )
+
+
+def _trainer_table(records: Sequence[RunRecord], skills: Sequence[str]) -> RunTable:
+    """Return the finished runs of the user's own trainer, with notes on what it measures and is no loss."""
+    table = table_of_records(records, skills)
+    if table.runs.empty:
+        return table
+    columns = ColumnMap(n_params={}, n_tokens="", skills={name: LossColumns(loss=name) for name in skills})
+    return replace(table, notes=(*table.notes, *doubtful_losses(columns, table.runs)))
 
 
 def split_surplus(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], tuple[ExcludedRun, ...]]:

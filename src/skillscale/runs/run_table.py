@@ -17,6 +17,7 @@ from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import MAX_PARAMS, MAX_TOKENS, RESERVED_COLUMNS, Mix
 from skillscale.runs.bounded_files import Progress
 from skillscale.runs.checkpoints import note_unmapped_runs, select_last
+from skillscale.runs.column_hints import is_loss_name
 from skillscale.runs.column_map import ColumnMap, is_one
 from skillscale.runs.copies import near_copies, note_copies
 from skillscale.runs.files import read_raw_table
@@ -392,8 +393,20 @@ def _losses(rows: SourceRows, log: RowLog, counted: Floats) -> dict[str, Floats]
             "losses under skills."
         )
     usable = {skill: values[log.usable] for skill, values in losses.items()}
-    log.notes += check_loss_values(rows.columns, usable, counted[log.usable], rows.place)
+    log.notes += check_loss_values(
+        rows.columns, usable, counted[log.usable], rows.place, _unmapped_losses(rows, log.usable)
+    )
     return losses
+
+
+def _unmapped_losses(rows: SourceRows, usable: Mask) -> dict[str, Floats]:
+    """Return the columns that are losses by their names, and that the column map does not name."""
+    mapped = {column for _, column in rows.columns.key_columns()}
+    names = [str(name) for name in rows.cells if is_loss_name(str(name)) and name not in mapped]
+    columns = {name: pd.to_numeric(rows.cells[name], errors="coerce") for name in names}
+    return {
+        f"column {name}": values.to_numpy(dtype=float, na_value=math.nan)[usable] for name, values in columns.items()
+    }
 
 
 def _read_losses(rows: SourceRows, log: RowLog, skill: str) -> Floats:
