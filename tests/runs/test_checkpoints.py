@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from skillscale.errors import InputError
-from skillscale.runs import make_run_table, parse_columns
+from skillscale.runs import make_run_table, parse_columns, read_table
+from skillscale.runs.read import _several_checkpoints
 
 MAP = {"n_params": "N", "n_tokens": "D", "skills": ["loss", "other"]}
 TRUTH = (1.8, 480.0, 2100.0, 0.35, 0.37)
@@ -76,6 +77,13 @@ def test_a_column_that_names_no_histories_stays_out(columns):
     assert (len(table.runs), table.notes) == (75, ())
 
 
+@pytest.mark.parametrize("key", ["run_id", "Name"])
+def test_a_history_of_several_runs_has_the_last_row_of_each(tmp_path, key):
+    ladder(_step=list(range(5)) * 15).rename(columns={"run": key}).to_csv(tmp_path / "history.csv", index=False)
+    table = read_table(tmp_path / "history.csv", parse_columns(MAP))
+    assert (len(table.runs), on_law(table.runs).all()) == (15, True)
+
+
 def test_finished_runs_of_a_grid_raise_no_note():
     frame = ladder().iloc[4::5]
     assert read(frame, run="run").notes == read(frame.drop(columns="run")).notes == ()
@@ -111,3 +119,10 @@ def test_last_rows_at_one_D_say_what_to_do():
 def test_the_key_takes_two_values():
     with pytest.raises(InputError, match="checkpoints must be last or all, but it is 'some'"):
         read(ladder(), checkpoints="some")
+
+
+def test_evaluated_checkpoints_at_several_D_are_noted():
+    frame = ladder().rename(columns={"run": "cluster"})
+    (note,) = _several_checkpoints(frame)
+    assert note.startswith("15 training runs with checkpoints at several D")
+    assert _several_checkpoints(frame.iloc[4::5]) == []

@@ -24,13 +24,15 @@ def states(finished, *others):
 
 
 def in_file(frame, path, mapping):
-    """Read the table as a CSV file, as JSON lines and as a data frame, which must agree."""
+    """Read the table as CSV, JSON lines, Parquet and a data frame, which must agree."""
     frame.to_csv(path / "runs.csv", index=False)
     frame.to_json(path / "runs.jsonl", orient="records", lines=True)
+    frame.to_parquet(path / "runs.parquet")
     columns = parse_columns(mapping)
     tables = [
         read_table(path / "runs.csv", columns),
         read_table(path / "runs.jsonl", columns),
+        read_table(path / "runs.parquet", columns),
         make_run_table(frame, columns),
     ]
     assert len({tuple(run.reason for run in table.excluded) for table in tables}) == 1
@@ -73,6 +75,12 @@ def test_flags_are_read_by_their_names(tmp_path, name, is_end, yes, no):
     assert [run.reason for run in table.excluded] == [f"column {name} says that it did not finish"] * 2
 
 
+@pytest.mark.parametrize("codes", [[0] * 7 + [1, 137], ["0:0"] * 7 + ["1:0", "0:9"]])
+def test_exit_codes_other_than_0_are_no_finished_runs(tmp_path, codes):
+    table = in_file(grid(ExitCode=codes), tmp_path, MAP)
+    assert [run.reason for run in table.excluded] == ["column ExitCode says that it did not finish"] * 2
+
+
 @pytest.mark.parametrize(
     ("name", "cells"),
     [
@@ -85,6 +93,7 @@ def test_flags_are_read_by_their_names(tmp_path, name, is_end, yes, no):
         ("error", [0.1] * 9),
         ("status", [200.0] * 9),
         ("completed_steps", [1, 0, 1] * 3),
+        ("exit_code", ["left", "right", ""] * 3),
         ("mix", ["done", "running", "done"] * 3),
     ],
 )

@@ -18,6 +18,7 @@ import pandas as pd
 
 from skillscale.errors import InputError
 from skillscale.formatting import plural
+from skillscale.runs.states import state_columns
 
 Progress = Callable[[str], None]
 
@@ -27,6 +28,7 @@ MAX_CELLS = 400_000_000  # that are kept
 LONGEST_LINE = 2**24  # bytes: a row of 100,000 columns has a few million
 _MAX_RATIO = 300.0  # bytes that one compressed byte stands for; a table of numbers reaches some 20
 _FREE_BYTES = 64 * 2**20  # below this size a file is read at once, and its ratio does not matter
+_SAMPLE = 1000  # rows of a table that decide which columns hold states
 _PART_BYTES = 64 * 2**20
 _PROGRESS_SHARE = 0.25
 _FAILURES = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError, NotImplementedError)
@@ -210,6 +212,7 @@ def read_parquet_table(path: Path, is_kept: Callable[[str], bool]) -> tuple[pd.D
         with path.open("rb") as source, pq.ParquetFile(source) as file:
             names = tuple(map(str, file.schema_arrow.names))
             kept = [name for name in names if is_kept(name)]
+            kept += _columns_of_states(file, [name for name in names if name not in kept])
             check_shape(file.metadata.num_rows, len(kept), path)
             _check_column_chunks(file.metadata, kept, path)
             return file.read(columns=kept).to_pandas(ignore_metadata=True), names
@@ -217,6 +220,16 @@ def read_parquet_table(path: Path, is_kept: Callable[[str], bool]) -> tuple[pd.D
         if isinstance(error, FileNotFoundError | PermissionError):
             raise
         raise InputError(f"{path} can't be read as a table: {' '.join(str(error).split())}") from error
+
+
+def _columns_of_states(file: Any, names: Sequence[str]) -> list[str]:
+    """Return the columns of text whose first cells are all words for states."""
+    texts = [field.name for field in file.schema_arrow if "string" in str(field.type) and field.name in names]
+    groups = [file.metadata.row_group(at) for at in range(file.metadata.num_row_groups)]
+    if sum(group.total_byte_size for group in groups[:1]) > _FREE_BYTES:
+        return []  # reading a part of a column may need all its bytes
+    part = next(file.iter_batches(batch_size=_SAMPLE, columns=texts), None) if texts else None
+    return [] if part is None else state_columns(part.to_pandas())
 
 
 def _check_column_chunks(metadata: Any, kept: Sequence[str], path: Path) -> None:

@@ -276,8 +276,18 @@ def evaluated_table(records: Sequence[RunRecord], description: Mapping[str, Any]
     return replace(
         table, runs=runs[[*kept, *details]], categories=categories, convention=convention, splits=splits,
         categories_of={skill.name: skill.category for skill in skill_configs if skill.category},
-        notes=(_PER_BYTE_NOTE,),
+        notes=(_PER_BYTE_NOTE, *_several_checkpoints(runs)),
     )  # fmt: skip
+
+
+def _several_checkpoints(runs: pd.DataFrame) -> list[str]:
+    """Return a note on training runs with checkpoints at several D."""
+    several = int(runs.groupby("cluster")["D"].nunique().gt(1).sum())
+    note = (
+        f"{plural(several, 'training run')} with checkpoints at several D: before the end of a learning-rate decay a "
+        "loss is too high. Evaluate the last checkpoints alone in a study, unless the rate was constant"
+    )
+    return [note] * bool(several)
 
 
 def _in_nats_per_byte(record: RunRecord) -> RunRecord:

@@ -45,6 +45,7 @@ _FALSE_FLAGS = frozenset({
 })  # fmt: skip
 _LETTERS = 40
 _MOST_WORDS = 50  # a column with more values holds no states, unless its name says so
+_EXIT_NAMES = frozenset({"exitcode", "returncode", "slurmexitcode", "jobexitcode"})
 _YES = frozenset({"true", "1", "yes", "y", "t", "1.0"})
 _NO = frozenset({"false", "0", "no", "n", "f", "0.0"})
 _PREFIXES = ("trialstate.", "runstatus.", "jobstate.", "state.", "status.")
@@ -52,7 +53,7 @@ _PREFIXES = ("trialstate.", "runstatus.", "jobstate.", "state.", "status.")
 
 def is_state_name(name: str) -> bool:
     """Return whether a column holds the states of runs by its name, or a flag such as ``crashed``."""
-    return _is_word_name(name) or bool(_flag_kind(name))
+    return _is_word_name(name) or bool(_flag_kind(name)) or _is_exit_name(name)
 
 
 def is_state_word(cell: object) -> bool:
@@ -105,7 +106,7 @@ def unfinished_rows(cells: pd.DataFrame, columns: ColumnMap, place: str) -> tupl
         _note(bad, reasons, unfinished, [_reason(name, text) for text in texts[unfinished]])
         _require_finished(bad, name, sorted(set(texts.str.lower())), place)
     for name in map(str, free.columns):
-        flags = _flags(free[name], _flag_kind(name))
+        flags = _exit_codes(free[name]) if _is_exit_name(name) else _flags(free[name], _flag_kind(name))
         if flags is not None:
             _note(bad, reasons, flags, [f"column {name} says that it did not finish"] * int(flags.sum()))
             _require_finished(bad, name, sorted(set(free[name].dropna().map(str))), place)
@@ -181,6 +182,19 @@ def _check_words(cells: "pd.Series[Any]", name: str, place: str) -> None:
             f"column {name} of {place} has {join_first(words)} in {plural(len(unknown), 'row')}. Is such a run "
             f"finished? Name the states that count, as in where: {{{name}: [{', '.join(finished) or 'finished'}]}}."
         )
+
+
+def _is_exit_name(name: str) -> bool:
+    return "".join(name_parts(name)) in _EXIT_NAMES
+
+
+def _exit_codes(cells: "pd.Series[Any]") -> Mask | None:
+    """Return the rows with an exit code other than 0, as in ``1`` or SLURM's ``0:9``, or None without such codes."""
+    texts = cells.astype(object).where(cells.notna(), "").map(lambda value: str(value).strip())
+    is_code = texts.str.fullmatch(r"-?\d+(\.0|:\d+)?")
+    if not is_code.any() or not (is_code | (texts == "")).all():
+        return None
+    return np.asarray(is_code & ~texts.str.fullmatch(r"0(\.0|:0)?"), dtype=bool)
 
 
 def _flags(cells: "pd.Series[Any]", kind: str) -> Mask | None:
