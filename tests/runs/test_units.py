@@ -79,6 +79,14 @@ def test_a_column_of_steps_by_its_name_needs_their_tokens(name):
     assert len(read(table, n_tokens=name, units={"n_tokens": 1}).runs) == 9
 
 
+@pytest.mark.parametrize("name", ["train_bytes", "n_chars", "words"])
+def test_a_column_of_parts_of_text_is_noted(name):
+    table = grid(**{name: grid()["tokens"]}).drop(columns="flops")
+    (note,) = read(table, n_tokens=name).notes
+    assert f"n_tokens is column {name}, which counts" in note
+    assert read(table, n_tokens=name, units={"n_tokens": 1}).notes == ()
+
+
 def test_the_name_of_a_column_tells_its_unit():
     table = grid(tokens=1e9).rename(columns={"tokens": "tokens_B"}).drop(columns="flops")
     assert "By the name of tokens_B, add units: {n_tokens: 1e9}" in refused(table, n_tokens="tokens_B")

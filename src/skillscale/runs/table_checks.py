@@ -24,6 +24,7 @@ from skillscale.runs.units import (
     possible_units,
     possible_units_of_two,
     rows_of_another_unit,
+    smaller_things,
 )
 
 _USUAL_FLOPS_RATIO = 1.05
@@ -43,6 +44,12 @@ def check_units(rows: SourceRows, log: RowLog, runs: pd.DataFrame) -> None:
         raise InputError(
             f"n_tokens is column {columns.n_tokens} of {rows.place}, which counts {counted} by its name. Add units: "
             f"{{n_tokens: X}} to the column map, where X is the tokens of one of them, or 1 if it counts tokens."
+        )
+    smaller = smaller_things(columns.n_tokens)
+    if smaller and "n_tokens" not in columns.units:
+        log.notes.append(
+            f"n_tokens is column {columns.n_tokens}, which counts {smaller} by its name: D and D* are in {smaller}, "
+            "and C = 6 N D is wrong. units: {n_tokens: 0.25} would make 4 of them a token"
         )
     sizes = _size_columns(rows, log, runs)
     if sizes.flops_key:

@@ -102,6 +102,12 @@ def counted_things(column: str) -> str:
     return next((_COUNTED[part] for part in reversed(parts) if part in _COUNTED), "")
 
 
+def smaller_things(column: str) -> str:
+    """Return what a column counts by its name in place of tokens, if these are parts of a text: ``bytes`` and so on."""
+    parts = set(name_parts(column))
+    return next((word for word in ("bytes", "chars", "characters", "words") if word in parts), "")
+
+
 def named_power(column: str) -> float:
     """Return the unit that a name ends with, as 1e9 for ``tokens_B``, or 1."""
     parts = name_parts(column)
