@@ -75,6 +75,11 @@ def test_flags_are_read_by_their_names(tmp_path, name, is_end, yes, no):
     assert [run.reason for run in table.excluded] == [f"column {name} says that it did not finish"] * 2
 
 
+def test_runs_that_were_deleted_in_mlflow_stay_out(tmp_path):
+    table = in_file(grid(lifecycle_stage=["active"] * 8 + ["deleted"]), tmp_path, MAP)
+    assert [run.reason for run in table.excluded] == ["column lifecycle_stage says that it did not finish"]
+
+
 @pytest.mark.parametrize("codes", [[0] * 7 + [1, 137], ["0:0"] * 7 + ["1:0", "0:9"]])
 def test_exit_codes_other_than_0_are_no_finished_runs(tmp_path, codes):
     table = in_file(grid(ExitCode=codes), tmp_path, MAP)

@@ -100,6 +100,33 @@ def test_seeds_of_a_setting_are_averaged_and_a_kind_of_setting_is_chosen():
     assert np.abs(np.log(runs["loss"] / truth)).max() < 0.006
 
 
+def test_runs_that_went_wrong_do_not_move_the_best():
+    for rng in range(5):
+        frame = sweep(rates=9, noise=0.002, rng=rng)
+        wrong = np.random.default_rng(rng).random(len(frame)) < 0.1
+        frame.loc[wrong, "loss"] *= np.random.default_rng(rng).uniform(1.03, 3, int(wrong.sum()))
+        runs = read(frame, best_of=["lr"]).runs
+        assert np.abs(np.log(runs["loss"] / law(runs["N"], runs["D"].round(-8)))).max() < 0.01
+
+
+def test_rows_without_a_setting_and_settings_of_two_values_are_kinds():
+    frame = sweep(rates=9)
+    frame.loc[4, "lr"] = np.nan
+    both = pd.concat([frame.assign(wd=0.0), frame.assign(wd=0.1, loss=1.02 * frame["loss"])])
+    for mapping in ({"best_of": ["lr"]}, {"best_of": ["lr", "wd"]}):
+        table = read(both if "wd" in mapping["best_of"] else frame, **mapping)
+        assert [note for note in table.notes if "too few" in note or "last that was tried" in note] == []
+        assert np.abs(np.log(table.runs["loss"] / law(table.runs["N"], table.runs["D"].round(-8)))).max() < 0.01
+
+
+def test_a_random_search_without_columns_is_seen():
+    rng = np.random.default_rng(0)
+    frame = sweep(rates=1, seeds=8)
+    frame["loss"] *= np.exp(0.015 * rng.uniform(-2, 2, len(frame)) ** 2)
+    (note,) = read(frame[["N", "D", "loss"]]).notes
+    assert note.startswith("8 rows that differ only in losses at each of 12 points")
+
+
 def test_a_best_setting_at_the_edge_is_counted():
     table = read(sweep(shift=3.0), best_of=["lr"])
     assert any("at 12 of 12 points the best setting is the last that was tried" in note for note in table.notes)

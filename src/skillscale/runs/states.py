@@ -43,6 +43,7 @@ _FALSE_FLAGS = frozenset({
     "crashed", "diverged", "failed", "killed", "pruned", "preempted", "running", "oom", "aborted", "cancelled", "canceled",
     "unfinished", "incomplete", "interrupted", "stopped", "timedout", "exploded",
 })  # fmt: skip
+_LIFECYCLE = "lifecyclestage"  # in MLflow: active or deleted
 _LETTERS = 40
 _MOST_WORDS = 50  # a column with more values holds no states, unless its name says so
 _EXIT_NAMES = frozenset({"exitcode", "returncode", "slurmexitcode", "jobexitcode"})
@@ -148,7 +149,7 @@ def _flag_kind(name: str) -> str:
     """Return the state that a flag is about, or nothing."""
     parts = [part for part in name_parts(name) if part not in _COMMON_PARTS | {"is", "has", "was", "flag"}]
     word = "".join(parts)
-    return word if word in _TRUE_FLAGS | _FALSE_FLAGS else ""
+    return word if word in {_LIFECYCLE, *_TRUE_FLAGS, *_FALSE_FLAGS} else ""
 
 
 def _may_hold_words(cells: "pd.Series[Any]") -> bool:
@@ -202,6 +203,8 @@ def _flags(cells: "pd.Series[Any]", kind: str) -> Mask | None:
     if not kind:
         return None
     texts = cells.astype(object).where(cells.notna(), "").map(lambda value: str(value).strip().lower()).to_numpy()
+    if kind == _LIFECYCLE:
+        return np.asarray(texts == "deleted") if set(texts) <= {"active", "deleted", ""} else None
     if not set(texts) <= _YES | _NO | {""} or not set(texts) & (_YES | _NO):
         return None
     return np.isin(texts.astype(str), list(_NO if kind in _TRUE_FLAGS else _YES))

@@ -18,14 +18,15 @@ from skillscale.runs.column_map import ColumnMap
 from skillscale.runs.points import Codes, Floats, Mask, point_codes
 
 _WIDE = 0.1  # ln L above the lowest, beyond which a setting is never near the best
-_NEAR_BEST, _NOISE_SD = 0.01, 4.0  # settings shape the quadratic within this ln L, or 4 sd, of its minimum
+_NEAR_BEST, _NOISE_SD = 0.03, 4.0  # settings shape the quadratic within this ln L, or 4 sd, of its minimum
 _PASSES = 4
 _LEAST_GAIN = 0.002  # mean loss above the lowest, relative, below which a sweep is not noted
 _LARGE_GAIN = 0.01  # the same where no column names the settings: seeds differ by less
 _LEAST_SHARE = 0.1  # of the rows
 _SMALLEST_CURVATURE = 1e-6  # ln L per squared unit of a setting: keeps a flat direction finite
+_FEWEST_VALUES = 3  # of a setting, from which its losses can bend
 _FEWEST_FREE = 3  # degrees of freedom from which the noise is known
-_SKEW_SE = 2.5
+_SKEW_SE = 2.0
 _SMOOTH = 0.6  # means this much smoother than replicates would be
 
 
@@ -209,14 +210,21 @@ def _best_notes(n_rows: int, n_points: int, names: Sequence[str], envelopes: dic
 
 
 def _settings(cells: pd.DataFrame, names: Sequence[str]) -> tuple[Floats, Codes]:
-    """Return the numeric settings, as logarithms where all are above 0, and a code of the others."""
+    """Return the numeric settings in units of their sd, as logarithms where all are above 0, and a code of the others.
+
+    Rows without a number, and settings of two values, are kinds.
+    """
     numeric, others = [], []
     for name in names:
         values = pd.to_numeric(cells[name], errors="coerce").to_numpy(dtype=float)
-        if pd.api.types.is_bool_dtype(cells[name].dtype) or not np.isfinite(values).all():
-            others.append(cells[name].astype(str))
-        elif len(np.unique(values)) > 1:
-            numeric.append(np.log(values) if (values > 0).all() else values / np.std(values))
+        is_number = np.isfinite(values)
+        n_values = len(np.unique(values[is_number]))
+        if n_values < _FEWEST_VALUES or is_number.mean() < 0.5:
+            others.append(pd.factorize(cells[name], use_na_sentinel=False)[0])
+            continue
+        numbers = np.log(np.where(is_number, values, 1.0)) if (values[is_number] > 0).all() else values
+        numeric.append(np.where(is_number, numbers / np.std(numbers[is_number]), 0.0))
+        others.append(is_number)
     kinds = pd.factorize(pd.MultiIndex.from_arrays(others))[0] if others else np.zeros(len(cells), dtype=np.intp)
     return np.column_stack(numeric) if numeric else np.zeros((len(cells), 0)), np.asarray(kinds)
 
@@ -237,15 +245,20 @@ def lower_envelope(points: Codes, settings: Floats, kinds: Codes, log_L: Floats)
     edge = np.zeros(n_points, dtype=bool)
     designs, kept = [], []
     for at, rows in ((int(rows["point"].iloc[0]), rows) for _, rows in means.groupby("point", sort=False)):
-        best = rows.iloc[int(np.argmin(rows["y"].to_numpy()))]
+        enough = rows[rows.groupby("kind")["y"].transform("size") >= settings.shape[1] + 2]
+        candidates = enough if len(enough) else rows
+        best = candidates.iloc[int(np.argmin(candidates["y"].to_numpy()))]
         lowest[at], row[at] = best["y"], int(best["row"])
         tried = _tried_settings(rows[rows["kind"] == best["kind"]], settings.shape[1])
         if tried is not None:
             designs.append(tried)
             kept.append(at)
+    fitted: set[int] = set()
     for point, (value, is_edge) in zip(kept, _quadratic_minima(designs), strict=True):
-        lowest[point], edge[point] = value, is_edge
-    several = set(means[means.duplicated("point")]["point"]) - set(kept)
+        if value > lowest[point] - _NEAR_BEST:
+            lowest[point], edge[point] = value, is_edge
+            fitted.add(point)
+    several = set(means[means.duplicated("point")]["point"]) - fitted
     return Envelope(log_loss=lowest, row=row, at_edge=edge, n_unfitted=len(several))
 
 
@@ -308,7 +321,7 @@ def _tried_settings(rows: pd.DataFrame, d: int) -> _TriedSettings | None:
 
 def _lowest(y: Floats, within: float, d: int) -> Mask:
     """Return the mask of the values within a distance of the lowest, and at least as many as a quadratic needs."""
-    fewest = np.sort(y)[min(len(y), 1 + d + d * (d + 1) // 2) - 1]
+    fewest = np.sort(y)[min(len(y), 3**d) - 1]
     return np.asarray(y <= max(y.min() + within, fewest))
 
 
@@ -333,7 +346,9 @@ def _quadratic_minima(points: Sequence[_TriedSettings]) -> list[tuple[float, boo
 
 
 def _near_minimum(point: _TriedSettings, bowl: _Bowl, within: float) -> _TriedSettings:
-    near = replace(point, used=_lowest(bowl.log_loss(point.x), within, point.x.shape[1]))
+    expected = bowl.log_loss(point.x)
+    usable = np.where(point.y <= expected + within, expected, np.inf)  # without runs that went wrong
+    near = replace(point, used=_lowest(usable, within, point.x.shape[1]) & np.isfinite(usable))
     return near if _has_slopes(near) else point
 
 

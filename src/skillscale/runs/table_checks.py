@@ -55,7 +55,7 @@ def check_units(rows: SourceRows, log: RowLog, runs: pd.DataFrame) -> None:
     if sizes.flops_key:
         _check_flops_unit(sizes, log, rows.place)
     _check_plausible(sizes, rows)
-    log.notes += _unit_notes(sizes)
+    log.notes += [*_unit_notes(sizes), *_named_unit_notes(rows)]
     if not {"n_params", "n_tokens"} & set(columns.units):
         _exclude_other_units(log, runs, sizes.other_unit)
 
@@ -151,6 +151,15 @@ def _refuse_two(sizes: SizeColumns, given: str, place: str) -> None:
         f"by C = 6 N D, {given} and {sizes.flops_key} of {place} have a median N of {N}, D of {D} and D/N of {ratio}. "
         f"No study has these. {cure}"
     )
+
+
+def _named_unit_notes(rows: SourceRows) -> Iterator[str]:
+    """Yield notes on units of the column map that the names of the columns contradict."""
+    columns = rows.columns
+    for key, column in (("n_params", columns.size_column()), ("n_tokens", columns.n_tokens)):
+        power, unit = named_power(column), columns.unit(key)
+        if power > 1 and unit not in (1.0, power):
+            yield f"the unit of {key} is {format_flops(unit)}, but column {column} has {format_flops(power)} in its name"
 
 
 def _unit_notes(sizes: SizeColumns) -> Iterator[str]:

@@ -72,6 +72,15 @@ def test_flops_that_are_counted_otherwise_are_budgets_shown_in_6ND():
     assert kept.groupby("C")["N"].nunique().to_list() == [4, 4, 4]
 
 
+def test_a_budget_of_few_sizes_is_counted_as_the_others_are():
+    plain = runs().assign(D=lambda frame: frame["C"] / (6 * frame["N"]))
+    attention = 2.5 * (plain["N"] / 1e7) ** -0.15
+    few = plain.assign(D=plain["D"] / attention).drop(index=[9])
+    kept, missed = usable(few)
+    assert missed == []
+    assert len(kept) == 11
+
+
 def test_a_run_that_stopped_early_misses_its_budget_however_flops_are_counted():
     plain = runs().assign(D=lambda frame: frame["C"] / (6 * frame["N"]))
     plain.loc[6, "D"] *= 0.4

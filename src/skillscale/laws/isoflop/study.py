@@ -42,6 +42,7 @@ COLUMNS = ("run_id", "C", "N", "D", "mix", "seed")
 # In ln C. Runs without a nominal budget belong to one budget up to this gap. A run further from its budget is excluded.
 BUDGET_GAP = 0.1
 _LINE_SIZES = 4
+_MOST_PAIRED = 200  # runs of a budget that are compared with each other
 _SAME_BUDGET = 0.01  # in ln C, within which given FLOP are never two budgets
 Laws = Mapping[tuple[str, str], FittedLaw | UnfittedSkill]  # by mix and skill; several mixes may share one law
 
@@ -320,20 +321,17 @@ def _with_budgets(frame: pd.DataFrame, excluded: list[ExcludedRun]) -> pd.DataFr
     group = (ordered.diff() > BUDGET_GAP).cumsum()
     frame.loc[ordered.index, "C"] = np.exp(ordered.groupby(group).transform("mean"))
     miss = log_C - np.log(frame["C"])
-    for rows in _given_budgets(np.log(frame.loc[given, "C"])):
-        C = frame.loc[rows, "C"]
-        is_nominal = _is_nominal(C)
-        if not is_nominal:
-            C = pd.Series(float(np.exp(np.log(C).mean())), index=rows)
-        for _, budget in C.groupby(C):
-            at = list(budget.index)
-            frame.loc[at, "C"], away = budget, log_C[at] - np.log(budget)
-            # A run's own FLOP can't miss the budget that they are; a planned budget can be missed
-            other = away - _other_count(frame.loc[at, "N"], away) if is_nominal else 0.0 * away
-            met = [row for row in at if min(abs(away[row]), abs(other[row])) <= BUDGET_GAP]
-            if (away.abs() > BUDGET_GAP).mean() >= 0.5:
-                frame.loc[at, "C"] = float(np.exp(log_C[met or at].mean()))
-            miss[at] = away.where(~away.index.isin(met), 0.0)
+    log_N, budgets = np.log(frame["N"]), _given_budgets(frame.loc[given, "C"])
+    slope = _count_slope([(log_N[C.index], log_C[C.index]) for C, is_nominal in budgets if is_nominal])
+    for C, is_nominal in budgets:
+        at = C.index
+        frame.loc[at, "C"], away = C, log_C[at] - np.log(C)
+        line = away - slope * log_N[at]
+        # A run's own FLOP can't miss the budget that they are; a planned budget can be missed
+        is_met = (away.abs() <= BUDGET_GAP) | ((line - line.median()).abs() <= BUDGET_GAP) | (not is_nominal)
+        if (away.abs() > BUDGET_GAP).mean() >= 0.5:
+            frame.loc[at, "C"] = float(np.exp(log_C[at[is_met] if is_met.any() else at].mean()))
+        miss[at] = away.where(~is_met, 0.0)
     missed = miss.abs() > BUDGET_GAP
     for run, ratio in zip(frame.loc[missed, "run_id"], np.exp(log_C - np.log(frame["C"]))[missed], strict=True):
         reason = f"6 N D is {ratio:.3g} times its budget, so it fits no isoFLOP curve"
@@ -349,25 +347,36 @@ def _is_nominal(C: "pd.Series[float]") -> bool:
     return len(counts) == 1 or bool((counts > 1).all() and apart.all())
 
 
-def _given_budgets(log_C: "pd.Series[float]") -> list[list[int]]:
-    """Return the runs of each budget: those whose given ln C has no gap between them."""
-    ordered = log_C.sort_values()
-    group = (ordered.diff() > BUDGET_GAP).cumsum()
-    return [list(rows.index) for _, rows in ordered.groupby(group)]
+def _given_budgets(C: "pd.Series[float]") -> "list[tuple[pd.Series[float], bool]]":
+    """Return the budget of the runs, budget by budget, and whether it was planned: given FLOP without gaps between."""
+    ordered = pd.Series(np.log(C)).sort_values()
+    budgets = []
+    for _, logs in ordered.groupby((ordered.diff() > BUDGET_GAP).cumsum()):
+        part = C[logs.index]
+        if _is_nominal(part):
+            budgets += [(runs, True) for _, runs in part.groupby(part)]
+        else:
+            budgets.append((pd.Series(float(np.exp(logs.mean())), index=logs.index), False))
+    return budgets
 
 
-def _other_count(N: "pd.Series[float]", miss: "pd.Series[float]") -> "pd.Series[float]":
-    """Return ln of 6 N D over the FLOP as these runs count them: a line in ln N, by medians, so that few runs miss it.
+def _count_slope(budgets: "Sequence[tuple[pd.Series[float], pd.Series[float]]]") -> float:
+    """Return how ln of 6 N D over the FLOP changes with ln N, as these runs count FLOP: the median over pairs of runs.
 
-    FLOP of attention and embeddings are a share that changes slowly with the size. Fewer than 4 sizes show no slope.
+    FLOP of attention and embeddings are a share that changes slowly with the size. A run that stopped early does not
+    move a median.
+
+    Args:
+        budgets: ln N and ln 6 N D of the runs of each budget.
     """
-    if count_sizes(np.asarray(N, dtype=np.float64)) < _LINE_SIZES:
-        return pd.Series(float(miss.median()), index=miss.index)
-    x, y = np.log(N.to_numpy()), miss.to_numpy()
-    dx, dy = x[:, None] - x, y[:, None] - y
-    far = dx > BUDGET_GAP
-    slope = float(np.clip(np.median(dy[far] / dx[far]), -0.5, 0.5)) if far.any() else 0.0
-    return pd.Series(slope * x + float(np.median(y - slope * x)), index=miss.index)
+    slopes = [np.empty(0)]
+    for log_N, log_C in budgets:
+        x, y = (part.to_numpy()[:_MOST_PAIRED] for part in (log_N, log_C))
+        dx, dy = x[:, None] - x, y[:, None] - y
+        if count_sizes(np.exp(x)) >= _LINE_SIZES:
+            slopes.append((dy / np.where(dx > BUDGET_GAP, dx, np.nan))[dx > BUDGET_GAP])
+    pairs = np.concatenate(slopes)
+    return float(np.clip(np.median(pairs), -0.5, 0.5)) if len(pairs) else 0.0
 
 
 def _describe_reasons(excluded: list[ExcludedRun]) -> str:
