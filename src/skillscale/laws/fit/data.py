@@ -23,6 +23,7 @@ class RunData:
     ``weights``: non-negative, (n,). ``h``: shares of ``categories``, (n, n_categories), where the mix differs between
     runs. ``clusters``: labels, (n,); the checkpoints of a run share one and are resampled together. They are stored as
     codes from 0 to n_clusters - 1. ``labels`` keeps the given values, which identify a run across skills.
+    ``standard_error``: typical standard error of a loss in ln L, 0 where unknown.
 
     Raises:
         FitError: lengths differ, or a value is not finite and positive.
@@ -36,6 +37,7 @@ class RunData:
     categories: tuple[str, ...] = ()
     clusters: npt.NDArray[np.generic] | None = field(default=None, repr=False)
     labels: npt.NDArray[np.generic] | None = field(default=None, repr=False)
+    standard_error: float = 0.0
 
     def __post_init__(self) -> None:
         for letter in ("N", "D", "L"):
@@ -95,7 +97,7 @@ class RunData:
         return RunData(
             N=self.N[rows], D=self.D[rows], L=self.L[rows], weights=np.asarray(self.weights)[rows],
             h=None if self.h is None else self.h[rows], categories=self.categories,
-            clusters=np.asarray(self.labels)[rows],
+            clusters=np.asarray(self.labels)[rows], standard_error=self.standard_error,
         )  # fmt: skip
 
 

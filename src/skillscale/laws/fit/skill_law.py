@@ -29,7 +29,8 @@ from skillscale.laws.uncertainty.bootstrap import (
     new_run_sd,
     resampling_labels,
 )
-from skillscale.laws.uncertainty.diagnostics import diagnose_fit, prior_dominated
+from skillscale.laws.uncertainty.diagnostics import diagnose_few_runs, diagnose_fit, prior_dominated
+from skillscale.laws.uncertainty.posterior import ParameterInformation, measure_information
 from skillscale.laws.uncertainty.resamples import interval
 
 LEVEL = 0.9
@@ -42,7 +43,9 @@ class FittedLaw:
 
     ``one_step``: whether each draw is one step of the curvature instead of a full fit. ``effects``: offsets of ln L by
     mix. ``setting``: description of the setting, for a law chosen by held-out runs, else empty. ``rivals``: laws that
-    predicted them about as well. ``weight``: weight of this law among them (all weights sum to 1).
+    predicted them about as well. ``weight``: weight of this law among them (all weights sum to 1). ``information``:
+    what the runs and what the priors say of the parameters. ``few_noise``: sd of a run, where runs are so few that it
+    rests on a prior too, and the draws are those of a posterior; else NaN.
     """
 
     skill: str
@@ -57,6 +60,8 @@ class FittedLaw:
     setting: str = ""
     weight: float = 1.0
     rivals: "tuple[FittedLaw, ...]" = field(default=(), repr=False)
+    information: ParameterInformation | None = field(default=None, repr=False)
+    few_noise: float = math.nan
     # Cache by compute and mix: text, tables and figures need the same optima
     _optima: dict[tuple[float, tuple[float, ...] | None], Array] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -84,7 +89,14 @@ class FittedLaw:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Reasons why intervals may not cover although the fit is ok, each with its cure."""
+        if self.has_few_runs:
+            return diagnose_few_runs(self.fit, self.runs)
         return diagnose_fit(self.fit, self.runs, self.q, one_step=self.one_step)
+
+    @property
+    def has_few_runs(self) -> bool:
+        """Whether runs are so few that intervals are those of a posterior."""
+        return math.isfinite(self.few_noise)
 
     @property
     def prior_dominated(self) -> tuple[str, ...]:
@@ -111,7 +123,12 @@ class FittedLaw:
     @property
     def noise(self) -> float:
         """Sd of a new run about the law, in ln L."""
-        return new_run_sd(self.fit, self.runs)
+        return self.few_noise if self.has_few_runs else new_run_sd(self.fit, self.runs)
+
+    @property
+    def residual_noise(self) -> float:
+        """Sd of the runs about the law, in ln L, by their residuals; with few runs by the posterior."""
+        return self.few_noise if self.has_few_runs else self.fit.noise
 
     @property
     def reach(self) -> tuple[float, float]:
@@ -216,7 +233,7 @@ def fit_skill(
     )
     reason = undetermined_reason(fit, fit.law.theta(q), level, float(runs.L.min()))
     return FittedLaw(
-        skill=skill, fit=fit, runs=runs, q=q, level=level,
+        skill=skill, fit=fit, runs=runs, q=q, level=level, information=measure_information(fit, runs),
         status=Status.NOT_IDENTIFIED if reason else Status.OK, reason=reason,
     )  # fmt: skip
 
@@ -242,7 +259,7 @@ def skill_law_from(
     reason = undetermined_reason(fit, fit.law.theta(q), level, float(runs.L.min()))
     return FittedLaw(
         skill=extrapolation.skill, runs=runs, q=q, level=level, effects=extrapolation.effects,
-        setting=extrapolation.setting.name,
+        setting=extrapolation.setting.name, information=measure_information(fit, runs),
         # The noise is the residual after the mix effects
         fit=replace(fit, residuals=fit.residuals - extrapolation.effects.offsets_for(runs.h, len(runs))),
         status=Status.NOT_IDENTIFIED if reason else Status.OK, reason=reason, weight=weight,
@@ -344,7 +361,7 @@ def split_by_skill(runs: pd.DataFrame, skills: Sequence[str], categories: Sequen
 
     Args:
         runs: table with columns N, D, ``cluster`` (or run_id), a loss column per skill, and ``mix/CATEGORY`` per
-            category.
+            category. ``sem/SKILL`` has standard errors, if there are any.
         skills: names of the loss columns.
         categories: categories of the mix, in the order of the laws' parameters.
 
@@ -362,5 +379,15 @@ def split_by_skill(runs: pd.DataFrame, skills: Sequence[str], categories: Sequen
             N=rows["N"].to_numpy(dtype=float), D=rows["D"].to_numpy(dtype=float), L=rows[skill].to_numpy(dtype=float),
             h=rows[[f"mix/{name}" for name in categories]].to_numpy(dtype=float) if categories else None,
             categories=tuple(categories), clusters=clusters[has_loss].to_numpy(),
+            standard_error=_standard_error(rows, skill),
         )  # fmt: skip
     return data
+
+
+def _standard_error(rows: pd.DataFrame, skill: str) -> float:
+    """Return the median standard error of a skill's losses in ln L; 0 where the table has none."""
+    if f"sem/{skill}" not in rows.columns:
+        return 0.0
+    relative = rows[f"sem/{skill}"].to_numpy(dtype=float) / rows[skill].to_numpy(dtype=float)
+    usable = relative[np.isfinite(relative) & (relative > 0)]
+    return float(np.median(usable)) if len(usable) else 0.0
