@@ -7,6 +7,7 @@ documents are made from.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -79,12 +80,17 @@ class FittedLaw:
 
     @property
     def theta(self) -> dict[str, Interval]:
-        """Natural parameters with their intervals."""
-        drawn = self.law.theta(self.q)
+        """Natural parameters with their intervals. Of one that is not identified only what bounds it."""
         return {
-            name: interval(float(self.fit.theta[j]), drawn[:, j], self.level)
-            for j, name in enumerate(self.law.parameters)
+            name: self.unidentified[name].bounds if name in self.unidentified else value
+            for name, value in parameter_intervals(self.fit, self.law.theta(self.q), self.level).items()
         }
+
+    @cached_property
+    def unidentified(self) -> "dict[str, UnidentifiedParameter]":
+        """Natural parameters that the runs do not determine, by name."""
+        theta = self.law.theta(self.q)
+        return unidentified_parameters(self.fit, theta, self.level, float(self.runs.L.min()))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -334,19 +340,70 @@ def _check_same_runs(data: Mapping[str, RunData]) -> None:
                 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class UnidentifiedParameter:
+    """A natural parameter that the runs do not determine: its ``bounds`` without a value, and the ``reason``."""
+
+    bounds: Interval
+    reason: str
+
+
+def parameter_intervals(fit: FitResult, theta: Array, level: float) -> dict[str, Interval]:
+    """Return the interval of each natural parameter, from its draws (K, n_parameters)."""
+    return {name: interval(float(fit.theta[j]), theta[:, j], level) for j, name in enumerate(fit.law.parameters)}
+
+
+def unidentified_parameters(
+    fit: FitResult, theta: Array, level: float, lowest_loss: float
+) -> dict[str, UnidentifiedParameter]:
+    """Return the natural parameters that the runs do not determine: E next to 0, and exponents at their bounds.
+
+    Args:
+        fit: fit of the runs.
+        theta: draws of the natural parameters, (K, n_parameters).
+        level: two-sided level of the intervals.
+        lowest_loss: lowest loss of the runs, which E cannot exceed.
+    """
+    intervals, found = parameter_intervals(fit, theta, level), {}
+    if "E" in intervals and 0 in fit.free and not intervals["E"].lo > FLAT_E * lowest_loss:
+        most = min(intervals["E"].hi, lowest_loss) if math.isfinite(intervals["E"].hi) else lowest_loss
+        found["E"] = UnidentifiedParameter(
+            bounds=Interval(lo=0.0, hi=most), reason=f"E is not identified: below {most:.3g}"
+        )
+    for name, (low, high) in fit.law.bounds.items():
+        value = intervals[name]
+        if fit.law.fix(name, 0.5)[0] in fit.free and not (value.lo > low and value.hi < high):
+            least, most = _clipped(value, low, high)
+            found[name] = UnidentifiedParameter(
+                bounds=Interval(lo=least, hi=most), reason=f"{name} is not identified: from {least:.3g} to {most:.3g}"
+            )
+            term = {"alpha": "A", "beta": "B"}.get(name, "")
+            if f"ln {term}'" in fit.law.log_names:  # the coefficient at N = 1 or D = 1 follows from the exponent
+                found[term] = UnidentifiedParameter(
+                    bounds=Interval(), reason=f"{term} is not identified, because {name} is not"
+                )
+    return found
+
+
+def _clipped(value: Interval, low: float, high: float) -> tuple[float, float]:
+    """Return an interval within bounds; the bounds where it has no ends."""
+    if not (math.isfinite(value.lo) and math.isfinite(value.hi)):
+        return low, high
+    return float(np.clip(value.lo, low, high)), float(np.clip(value.hi, low, high))
+
+
 def undetermined_reason(fit: FitResult, theta: Array, level: float, lowest_loss: float) -> str:
     """Say why the runs can't determine the law's parameters, with the cure; empty where they can."""
-    intervals = {name: interval(float(fit.theta[j]), theta[:, j], level) for j, name in enumerate(fit.law.parameters)}
-    free = set(fit.free)
-    if "E" in intervals and 0 in free and not intervals["E"].lo > FLAT_E * lowest_loss:
-        return "the runs can't separate E from 0. Add larger budgets, or fix or tie E."
-    for name, (low, high) in fit.law.bounds.items():
-        at, _ = fit.law.fix(name, 0.5)
-        if at in free and not (intervals[name].lo > low and intervals[name].hi < high):
-            letter = "N" if name == "alpha" else "D"
-            estimate = f"{intervals[name].value:.3g} [{intervals[name].lo:.3g}, {intervals[name].hi:.3g}]"
+    found = unidentified_parameters(fit, theta, level, lowest_loss)
+    if "E" in found:
+        most = found["E"].bounds.hi
+        return f"the runs can't separate E from 0: it is below {most:.3g}. Add larger budgets, or fix or tie E."
+    for name in fit.law.bounds:
+        if name in found:
+            bounds = found[name].bounds
             return (
-                f"the runs can't determine {name}: {estimate}. Add runs that differ in {letter}, or fix or tie {name}."
+                f"the runs can't determine {name}: it is from {bounds.lo:.3g} to {bounds.hi:.3g}. Add runs that tell N "
+                f"from D, or fix or tie {name}."
             )
     # Only where no parameter explains it: an undetermined parameter makes the path to the optimum long
     return (

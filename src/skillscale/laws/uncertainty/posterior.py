@@ -26,8 +26,11 @@ from skillscale.laws.fit.objective import LEAST_SQUARES
 from skillscale.laws.fit.weak_priors import prior_moments
 from skillscale.laws.forms.nd import Array, Law
 
-FEW_FREEDOM = 8  # residual degrees of freedom below which the posterior replaces the bootstrap (docs/research/coverage.md)
+FEW_FREEDOM = (
+    8  # residual degrees of freedom below which the posterior replaces the bootstrap (docs/research/coverage.md)
+)
 _PLAIN_PARAMETERS = 5  # of a law in N and D; those of other forms have priors
+FEW_RUNS = _PLAIN_PARAMETERS + FEW_FREEDOM  # below this number the runs of one mix are few
 NOISES = np.geomspace(0.0005, 0.1, 60)  # sd of a run, in ln L; the first is the least noise of any run
 _NOISE_PRIOR = (0.005, 1.0)  # median and sd of the logarithm, as in the sampler's posterior
 _SHARED_VARIANCE = 0.5  # share of the noise variance that the skills of a run have in common
@@ -40,7 +43,7 @@ _LEAST_USABLE = 0.5  # share of the draws within the law's bounds below which th
 def has_few_runs(runs: RunData) -> bool:
     """Check whether runs leave so few degrees of freedom that residuals alone say little about the noise."""
     shares = 0 if runs.h is None else runs.h.shape[1] - 1
-    return runs.n_clusters < _PLAIN_PARAMETERS + shares + FEW_FREEDOM
+    return runs.n_clusters < FEW_RUNS + shares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,7 @@ def sample_posterior(
     q = problem.draw(mode, noise, count=count, rng=rng, seed=seed)
     fit = problem.fit_at(mode, noise.typical)
     return PosteriorDraws(
-        fit=fit, q=q, noise=noise.typical, information=measure_information(fit, runs, noise=noise.typical)
+        fit=fit, q=q, noise=noise.typical, information=measure_information(fit, runs, noise=noise.middle)
     )
 
 
@@ -174,7 +177,9 @@ class _PosteriorProblem:
         for _ in range(_ROUNDS):
             Q, F, _ = solve(self._problem(sd), starts, typical=sd)
             if not np.isfinite(F).any():
-                raise FitError(f"no fit of {self.law.name} is finite. Check losses, sizes and tokens for extreme values.")
+                raise FitError(
+                    f"no fit of {self.law.name} is finite. Check losses, sizes and tokens for extreme values."
+                )
             self.starts_found = start_agreement(F)
             mode = Q[int(np.nanargmin(F))]
             noise = self._noise_at(mode)
