@@ -16,7 +16,7 @@ from skillscale.config import Config, LawConfig, StudyConfig
 from skillscale.errors import FitError, InputError
 from skillscale.formatting import JsonObject, did_you_mean, format_percent, join_words, to_json
 from skillscale.laws.fit.data import RunData
-from skillscale.laws.fit.few_runs import WeightedForm, fit_few_runs, forms_for_few_runs
+from skillscale.laws.fit.few_runs import WeightedForm, fit_few_runs, forms_for_few_runs, keep_estimate
 from skillscale.laws.fit.fit import fit_law
 from skillscale.laws.fit.joint import ParameterSharing
 from skillscale.laws.fit.objective import DELTA, Objective
@@ -212,7 +212,7 @@ def _fit_few(data: dict[str, RunData], laws: LawConfig, study: StudyConfig, tabl
 
 
 def _with_posteriors(laws: Laws, data: Mapping[str, RunData], request: FitRequest) -> Laws:
-    """Replace the laws of skills with few runs by posteriors, under the same forms where other skills have more runs."""
+    """Replace laws of few runs by posteriors, under the forms of the skills that have more runs."""
     few = {name: runs for name, runs in data.items() if isinstance(laws[name], FittedLaw) and has_few_runs(runs)}
     if not few or request.fits_jointly:
         return laws
@@ -223,7 +223,9 @@ def _with_posteriors(laws: Laws, data: Mapping[str, RunData], request: FitReques
         )
     else:
         forms = forms_for_few_runs(varied_mix=request.law.needs_mix, first=request.law.name)
-    return laws | fit_few_runs(few, forms, request)
+    return laws | {
+        name: keep_estimate(posterior, laws[name]) for name, posterior in fit_few_runs(few, forms, request).items()
+    }
 
 
 def law_name(mix: str, skill: str, runs: LoadedRuns) -> str:

@@ -82,14 +82,14 @@ def require_identified(loaded: LoadedLaws, budgets: Sequence[Budget], request: P
     """Refuse budgets at which weak priors decide N* more than the runs do.
 
     Raises:
-        InputError: It names the runs that would tell.
+        InputError: It names runs that would decide it.
     """
     shares = resolve_shares(loaded.laws, request.h)
     weights = normalise(request.weights, loaded.laws)
     for budget in budgets:
-        found = joint_identification(loaded.laws, weights, budget.flops, None if shares is None else shares[0])
-        if found.prior_decides:
-            raise InputError(f"no plan for {budget.text}: {found.reason}. --force plans all the same.")
+        identification = joint_identification(loaded.laws, weights, budget.flops, None if shares is None else shares[0])
+        if identification.prior_decides:
+            raise InputError(f"no plan for {budget.text}: {identification.reason}. --force plans all the same.")
 
 
 def _shares(text: str, categories: Sequence[str], loaded: LoadedLaws) -> Mapping[str, float] | None:

@@ -18,7 +18,7 @@ def plan(options: PlanOptions, config: Config, out: Output) -> JsonObject:
     """Plan one training run for each budget; record the plan.
 
     Raises:
-        InputError: Not one kind of budget, skills, mixes or bounds that the laws lack, or an N* that weak priors decide.
+        InputError: Not one kind of budget, skills, mixes or bounds that the laws lack, or priors decide N*.
         FitError: A skill with a weight has no law.
     """
     from skillscale.report import style

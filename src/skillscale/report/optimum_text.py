@@ -28,7 +28,7 @@ def optimum_as_dict(optimum: Optimum) -> JsonObject:
 
 
 def identification_as_dict(identification: Identification) -> JsonObject:
-    """Return whether the runs decide N*, and the runs that would tell where they do not."""
+    """Return whether the runs decide N*, and further runs where they do not."""
     return {
         "identified": not identification.prior_decides, "prior_share": identification.prior_share,
         "further_runs": [{"n_params": run.N, "n_tokens": run.D} for run in identification.further_runs],

@@ -7,6 +7,8 @@ laws as its rivals.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from skillscale.errors import FitError
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.request import FitRequest, UnfittedSkill
@@ -58,6 +60,21 @@ def fit_few_runs(
         except FitError as error:
             results[name] = UnfittedSkill(skill=name, n_runs=len(runs), reason=str(error))
     return results
+
+
+def keep_estimate(posterior: FittedLaw | UnfittedSkill, plain: FittedLaw | UnfittedSkill) -> FittedLaw | UnfittedSkill:
+    """Return the posterior about the estimate of a plain fit, where that is usable and within its intervals.
+
+    Few runs of little noise may determine a law that was named. Then its estimate owes nothing to the priors.
+    """
+    if isinstance(posterior, UnfittedSkill) or isinstance(plain, UnfittedSkill):
+        return posterior
+    if plain.status is not Status.OK or plain.law != posterior.law:
+        return posterior
+    tails = [(1 - posterior.level) / 2, (1 + posterior.level) / 2]
+    low, high = np.nanquantile(posterior.q, tails, axis=0)
+    inside = bool(((plain.fit.q >= low) & (plain.fit.q <= high)).all())
+    return replace(posterior, fit=plain.fit) if inside else posterior
 
 
 def _fit_form(skill: str, runs: RunData, form: WeightedForm, request: FitRequest, *, whole: bool) -> FittedLaw:

@@ -364,25 +364,25 @@ def unidentified_parameters(
         level: two-sided level of the intervals.
         lowest_loss: lowest loss of the runs, which E cannot exceed.
     """
-    intervals, found = parameter_intervals(fit, theta, level), {}
+    intervals, lost = parameter_intervals(fit, theta, level), {}
     if "E" in intervals and 0 in fit.free and not intervals["E"].lo > FLAT_E * lowest_loss:
         most = min(intervals["E"].hi, lowest_loss) if math.isfinite(intervals["E"].hi) else lowest_loss
-        found["E"] = UnidentifiedParameter(
+        lost["E"] = UnidentifiedParameter(
             bounds=Interval(lo=0.0, hi=most), reason=f"E is not identified: below {most:.3g}"
         )
     for name, (low, high) in fit.law.bounds.items():
         value = intervals[name]
         if fit.law.fix(name, 0.5)[0] in fit.free and not (value.lo > low and value.hi < high):
             least, most = _clipped(value, low, high)
-            found[name] = UnidentifiedParameter(
+            lost[name] = UnidentifiedParameter(
                 bounds=Interval(lo=least, hi=most), reason=f"{name} is not identified: from {least:.3g} to {most:.3g}"
             )
             term = {"alpha": "A", "beta": "B"}.get(name, "")
             if f"ln {term}'" in fit.law.log_names:  # the coefficient at N = 1 or D = 1 follows from the exponent
-                found[term] = UnidentifiedParameter(
+                lost[term] = UnidentifiedParameter(
                     bounds=Interval(), reason=f"{term} is not identified, because {name} is not"
                 )
-    return found
+    return lost
 
 
 def _clipped(value: Interval, low: float, high: float) -> tuple[float, float]:
@@ -394,13 +394,13 @@ def _clipped(value: Interval, low: float, high: float) -> tuple[float, float]:
 
 def undetermined_reason(fit: FitResult, theta: Array, level: float, lowest_loss: float) -> str:
     """Say why the runs can't determine the law's parameters, with the cure; empty where they can."""
-    found = unidentified_parameters(fit, theta, level, lowest_loss)
-    if "E" in found:
-        most = found["E"].bounds.hi
+    lost = unidentified_parameters(fit, theta, level, lowest_loss)
+    if "E" in lost:
+        most = lost["E"].bounds.hi
         return f"the runs can't separate E from 0: it is below {most:.3g}. Add larger budgets, or fix or tie E."
     for name in fit.law.bounds:
-        if name in found:
-            bounds = found[name].bounds
+        if name in lost:
+            bounds = lost[name].bounds
             return (
                 f"the runs can't determine {name}: it is from {bounds.lo:.3g} to {bounds.hi:.3g}. Add runs that tell N "
                 f"from D, or fix or tie {name}."

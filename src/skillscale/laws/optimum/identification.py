@@ -1,7 +1,7 @@
-"""Who decides N*: the runs, or the weak priors. Where the priors do, the runs that would tell.
+"""Who decides N*: the runs, or the weak priors. Where the priors do, the runs that would change it.
 
-In: a fitted law with its information, a budget and a mix. Out: an ``Identification``. The share of the variance of ln N*
-that comes from the priors is computed to first order, for the law and its rivals by weight.
+In: a fitted law with its information, a budget and a mix. Out: an ``Identification``. The share of the variance of
+ln N* that comes from the priors is computed to first order, for the law and its rivals by weight.
 """
 
 import math
@@ -41,7 +41,7 @@ class Identification:
     """How far the runs determine N* at a budget.
 
     ``prior_share``: share of the variance of ln N* that comes from the priors; NaN where it is unknown. ``reason``: one
-    or two sentences with the cure, empty where the runs decide. ``further_runs``: runs that would tell.
+    or two sentences with the cure, empty where the runs decide. ``further_runs``: runs that would decide it.
     """
 
     prior_share: float = math.nan
@@ -95,7 +95,7 @@ def prior_share(law: SkillLaw, C: float, h: Array | None = None) -> float:
 
 
 def further_runs(law: SkillLaw, C: float, h: Array | None = None) -> tuple[tuple[FurtherRun, ...], bool]:
-    """Return runs that would tell most of ln N*(C), and whether the runs would then decide it.
+    """Return runs that would reduce the variance of ln N*(C) most, and whether the runs would then decide it.
 
     Candidates lie within the sizes and the compute of the runs. One by one, the run is taken that leaves the least
     variance, and of those that leave about as little the cheapest.
@@ -111,13 +111,14 @@ def further_runs(law: SkillLaw, C: float, h: Array | None = None) -> tuple[tuple
     rows = [member.rows(candidates, noise) for member in members]
     chosen: list[FurtherRun] = []
     for _ in range(_CURES[-1]):
-        left = sum(member.weight * member.left(row) for member, row in zip(members, rows, strict=True))
-        near = np.flatnonzero(left <= _NEAR_BEST * left.min())
+        by_law = [member.weight * member.remaining(row) for member, row in zip(members, rows, strict=True)]
+        remaining = np.sum(by_law, axis=0)
+        near = np.flatnonzero(remaining <= _NEAR_BEST * remaining.min())
         at = int(near[np.argmin(candidates[near].prod(1))])
         chosen.append(FurtherRun(N=float(candidates[at, 0]), D=float(candidates[at, 1])))
         for member, row in zip(members, rows, strict=True):
             member.add(row[at])
-            row[at] = 0.0  # the same run again would tell its noise alone
+            row[at] = 0.0  # the same run again would show its noise alone
         share = np.average([member.prior_share for member in members], weights=[member.weight for member in members])
         if len(chosen) in _CURES and share < PRIOR_DECIDES:
             return _in_order(chosen), True
@@ -130,8 +131,8 @@ def joint_identification(
     """Return the identification of the skill with weight that the priors decide most."""
     of_skills = [identify(laws[name], C, h) for name, weight in weights.items() if weight]
     undecided = next((item for item in of_skills if item.prior_decides and math.isnan(item.prior_share)), None)
-    known = [item for item in of_skills if math.isfinite(item.prior_share)]
-    return undecided or max(known, key=lambda item: item.prior_share, default=Identification())
+    with_share = [item for item in of_skills if math.isfinite(item.prior_share)]
+    return undecided or max(with_share, key=lambda item: item.prior_share, default=Identification())
 
 
 def _mix(law: SkillLaw, h: Array | None) -> Array | None:
@@ -166,15 +167,15 @@ class _Member:
 
     def rows(self, candidates: Array, noise: float) -> Array:
         """Return the derivatives of ln L of candidates, (n, p), in units of the noise."""
-        z = self.law.law.covariates(*candidates.T, self.h)
+        z = self.law.law.covariates(candidates[:, 0], candidates[:, 1], self.h)
         return np.asarray(self.law.law.jacobian(self.law.estimate[None], z)[0] / noise)
 
-    def left(self, rows: Array) -> Array:
+    def remaining(self, rows: Array) -> Array:
         """Return the variance of ln N* that each candidate leaves, (n,), relative to that without it."""
         covariance = self.prior + self.data
         along = rows @ covariance
-        told = (along @ self.gradient) ** 2 / (1 + (along * rows).sum(1))
-        return np.asarray(1 - told / max(float(self.gradient @ covariance @ self.gradient), 1e-300))
+        gain = (along @ self.gradient) ** 2 / (1 + (along * rows).sum(1))
+        return np.asarray(1 - gain / max(float(self.gradient @ covariance @ self.gradient), 1e-300))
 
     def add(self, row: Array) -> None:
         """Add a run. The gain K = V b / (1 + b' V b) moves both parts, and the new error adds to that of the data."""

@@ -59,8 +59,8 @@ def diagnose_fit(fit: FitResult, runs: RunData, q: Array | None = None, *, one_s
 def diagnose_few_runs(fit: FitResult, runs: RunData) -> tuple[str, ...]:
     """Say what intervals rest on where runs are few, with the cure, and list outliers."""
     few = (
-        f"Only {runs.n_clusters} runs: intervals rest on weak priors of the exponents, the terms and the noise as well, "
-        "and average several laws. Add runs."
+        f"Only {runs.n_clusters} runs: intervals rest on weak priors of exponents, terms and noise as well, and "
+        "average several laws. Add runs."
     )
     return tuple(reason for reason in (few, _check_outliers(fit)) if reason)
 

@@ -1,11 +1,11 @@
-"""The posterior of a law where runs are few: draws of its log-parameters that own priors, noise and degrees of freedom.
+"""The posterior of a law where runs are few: draws that include priors, noise and degrees of freedom.
 
 In: the runs of one skill and a law. Out: the mode, and draws (K, p).
 
 A bootstrap takes its noise from the residuals. Few runs leave none, so that its intervals shrink to a point. Here the
 noise has a prior of its own. It is averaged over what the residuals leave open, which gives Student tails. Each draw
-perturbs the losses by the noise and the prior means by their sd, and fits again (randomised maximum a posteriori, Bardsley
-et al. 2014). That is exact for a linear law, and follows the bends of others.
+perturbs the losses by the noise and the prior means by their sd, and fits again (randomised maximum a posteriori,
+Bardsley et al. 2014). That is exact for a linear law, and follows the bends of others.
 
 The covariance is kept in two parts, of the priors and of the errors of the runs. Their ratio says who decides a number:
 the runs, or the priors (``ParameterInformation.prior_share``).
@@ -48,7 +48,7 @@ def has_few_runs(runs: RunData) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterInformation:
-    """Covariance of a law's log-parameters, (p, p), in two parts: from the ``prior`` and from the errors of ``data``."""
+    """Covariance of a law's log-parameters, (p, p), in two parts: from ``prior`` and from the errors of ``data``."""
 
     prior: Array = field(repr=False)
     data: Array = field(repr=False)
@@ -86,7 +86,7 @@ def sample_posterior(
     Raises:
         FitError: the losses are so extreme that no fit is finite.
     """
-    problem = _PosteriorProblem(runs, law, fixed or {})
+    problem = _PosteriorProblem(runs, law, dict(law.fix(name, value) for name, value in (fixed or {}).items()))
     mode, noise = problem.find_mode()
     rng = np.random.default_rng([seed, zlib.crc32(runs.L.tobytes()), zlib.crc32(law.name.encode())])
     q = problem.draw(mode, noise, count=count, rng=rng, seed=seed)
@@ -99,48 +99,72 @@ def sample_posterior(
 def measure_information(fit: FitResult, runs: RunData, *, noise: float | None = None) -> ParameterInformation:
     """Measure where the certainty of a fit comes from: its runs, or weak priors, whether the fit used these or not.
 
-    Shares of a mix may vary with N and D. What they could explain as well counts as no evidence on N or D.
-
     Args:
         fit: fit of the runs.
         runs: runs of the fit.
         noise: sd of a run in ln L; by default that of the fit, and at least the standard error of its losses.
     """
+    T = np.eye(len(fit.q))[:, list(fit.free)]
     sd = noise or max(fit.noise, runs.standard_error, float(NOISES[0]))
-    free = list(fit.free)
-    jac = fit.law.jacobian(fit.q[None], runs.covariates(fit.law))[0][:, free]
-    prior_sd = prior_moments(fit.law, runs)[1][free]
-    if runs.h is not None:
-        shares = (runs.h - runs.h.mean(0))[:, :-1]
-        jac, prior_sd = np.hstack([jac, shares]), np.append(prior_sd, np.full(shares.shape[1], _NUISANCE_SD))
-    scaled = jac * prior_sd
-    data = scaled.T @ (scaled * (unit_weights(runs) / sd**2)[:, None])
-    inverse = np.linalg.inv(data + np.eye(len(data)))
-    parts = {"prior": inverse @ inverse, "data": inverse @ data @ inverse}
-    p, scale = len(fit.q), prior_sd[: len(free)]
-    embedded = {}
-    for name, part in parts.items():
-        embedded[name] = np.zeros((p, p))
-        embedded[name][np.ix_(free, free)] = part[: len(free), : len(free)] * np.outer(scale, scale)
-    return ParameterInformation(**embedded)
+    by_prior, by_data = covariance_parts({"": fit}, {"": runs}, {"": T}, {"": sd})
+    return ParameterInformation(prior=T @ by_prior @ T.T, data=T @ by_data @ T.T)
+
+
+def covariance_parts(
+    fits: Mapping[str, FitResult], data: Mapping[str, RunData], maps: Mapping[str, Array], noise: Mapping[str, float]
+) -> tuple[Array, Array]:
+    """Return the covariance (P, P) of the unknowns of one or several skills: the part of the priors, and of the errors.
+
+    Shares of a mix may vary with N and D. What they could explain as well counts as no evidence on N or D.
+
+    Args:
+        fits: fits of the runs, by skill.
+        data: runs of the fits.
+        maps: maps from the unknowns to each skill's log-parameters, (p, P).
+        noise: sd of a run in ln L, by skill.
+    """
+    size = next(iter(maps.values())).shape[1]
+    moments = {name: prior_moments(fit.law, data[name])[1] for name, fit in fits.items()}
+    prior_sd = np.min([np.where(maps[name] != 0, sd[:, None], np.inf).min(0) for name, sd in moments.items()], axis=0)
+    information = np.zeros((size, size))
+    for name, fit in fits.items():
+        runs = data[name]
+        jac = fit.law.jacobian(fit.q[None], runs.covariates(fit.law))[0] @ maps[name] * prior_sd
+        if runs.h is not None:
+            jac = np.hstack([jac, _NUISANCE_SD * (runs.h - runs.h.mean(0))[:, :-1]])
+        weights = unit_weights(runs) / noise[name] ** 2
+        information += _without_nuisance(jac.T @ (jac * weights[:, None]), size)
+    inverse = np.linalg.inv(information + np.eye(size))
+    scale = np.outer(prior_sd, prior_sd)
+    return inverse @ inverse * scale, inverse @ information @ inverse * scale
+
+
+def _without_nuisance(gram: Array, size: int) -> Array:
+    """Return the information (size, size) on the first unknowns once the others, of prior sd 1, are integrated out."""
+    across = gram[:size, size:]
+    if not across.shape[1]:
+        return gram
+    inner = gram[size:, size:] + np.eye(across.shape[1])
+    return np.asarray(gram[:size, :size] - across @ np.linalg.solve(inner, across.T))
 
 
 def unit_weights(runs: RunData) -> Array:
-    """Return weights of the losses, (n,), whose sum is the number of runs: the checkpoints of one run share its weight."""
+    """Return weights of the losses, (n,), that sum to the number of runs: checkpoints share the weight of their run."""
     codes = np.asarray(runs.clusters)
     weights = np.asarray(runs.weights) / np.bincount(codes)[codes]
     return np.asarray(weights * (runs.n_clusters / weights.sum()))
 
 
 @dataclass(frozen=True)
-class _NoiseBelief:
-    """Probabilities (n_noises,) of each noise of ``NOISES``, none below ``least``."""
+class NoiseBelief:
+    """Posterior of the noise: probabilities (n_noises,) of each of ``NOISES``, none below ``least``."""
 
     probabilities: Array
     least: float
 
     @property
     def values(self) -> Array:
+        """Noises, (n_noises,), in ln L."""
         return np.maximum(NOISES, self.least)
 
     @property
@@ -150,15 +174,39 @@ class _NoiseBelief:
 
     @property
     def middle(self) -> float:
+        """Geometric mean."""
         return math.exp(float(self.probabilities @ np.log(self.values)))
+
+    def draw(self, rng: np.random.Generator, count: int) -> Array:
+        """Draw noises, (count,)."""
+        return rng.choice(self.values, p=self.probabilities, size=count)
+
+
+def noise_given_runs(fit: FitResult, runs: RunData) -> NoiseBelief:
+    """Return the posterior of the noise about a fit."""
+    fixed = {at: float(fit.q[at]) for at in range(len(fit.q)) if at not in fit.free}
+    return _PosteriorProblem(runs, fit.law, fixed).noise_at(fit.q[list(fit.free)])
+
+
+def within_bounds(law: Law, q: Array, rng: np.random.Generator) -> Array:
+    """Replace draws (K, p) beyond the law's bounds by others: the priors end there."""
+    theta = law.theta(q)
+    usable = np.isfinite(q).all(1)
+    for name, (low, high) in law.bounds.items():
+        column = theta[:, law.parameters.index(name)]
+        usable &= (column > low) & (column < high)
+    if usable.all() or usable.mean() < _LEAST_USABLE:
+        return q
+    replaced = q.copy()
+    replaced[~usable] = q[rng.choice(np.flatnonzero(usable), size=int((~usable).sum()))]
+    return replaced
 
 
 class _PosteriorProblem:
     """The runs of one skill, a law, and the priors of its free log-parameters."""
 
-    def __init__(self, runs: RunData, law: Law, fixed: Mapping[str, float]) -> None:
+    def __init__(self, runs: RunData, law: Law, fixed_q: Mapping[int, float]) -> None:
         self.runs, self.law = runs, law
-        fixed_q = dict(law.fix(name, value) for name, value in fixed.items())
         p = len(law.log_names)
         self.free = tuple(at for at in range(p) if at not in fixed_q)
         mean, sd = prior_moments(law, runs)
@@ -171,8 +219,8 @@ class _PosteriorProblem:
             T=np.eye(p)[:, list(self.free)], offset=offset,
         )  # fmt: skip
 
-    def find_mode(self) -> tuple[Array, _NoiseBelief]:
-        """Return the mode over the free log-parameters (P,), and what is known of the noise there."""
+    def find_mode(self) -> tuple[Array, NoiseBelief]:
+        """Return the mode over the free log-parameters (P,), and the noise there."""
         starts, sd = self._starts(), _NOISE_PRIOR[0]
         for _ in range(_ROUNDS):
             Q, F, _ = solve(self._problem(sd), starts, typical=sd)
@@ -182,13 +230,13 @@ class _PosteriorProblem:
                 )
             self.starts_found = start_agreement(F)
             mode = Q[int(np.nanargmin(F))]
-            noise = self._noise_at(mode)
+            noise = self.noise_at(mode)
             starts, sd = np.vstack([mode, starts]), noise.middle
         return mode, noise
 
-    def draw(self, mode: Array, noise: _NoiseBelief, *, count: int, rng: np.random.Generator, seed: int) -> Array:
+    def draw(self, mode: Array, noise: NoiseBelief, *, count: int, rng: np.random.Generator, seed: int) -> Array:
         """Return draws of all log-parameters, (count, p); those beyond the law's bounds are drawn again."""
-        sds = rng.choice(noise.values, p=noise.probabilities, size=count)[:, None]
+        sds = noise.draw(rng, count)[:, None]
         errors = self._errors(count, rng, seed) / np.sqrt(np.maximum(self.weights, 1e-12))
         reference = noise.middle
         block = replace(
@@ -197,7 +245,7 @@ class _PosteriorProblem:
         mean = self.mean + self.sd * rng.standard_normal((count, len(self.free)))
         problem = replace(self._problem(reference), blocks=(block,), mean=mean)
         Q, _, _ = solve(problem, np.tile(mode, (count, 1)), typical=reference, tolerance=REFINED * reference**2)
-        return self._within_bounds(block.q(Q), rng)
+        return within_bounds(self.law, block.q(Q), rng)
 
     def fit_at(self, mode: Array, noise: float) -> FitResult:
         """Return the mode as a fit, whose priors weigh by the noise."""
@@ -218,9 +266,9 @@ class _PosteriorProblem:
         """Return the prior mean, and the same with one of the terms E, A and B far smaller."""
         terms = [name.removeprefix("ln ").rstrip("'") for name in (self.law.log_names[at] for at in self.free)]
         smaller = [np.isin(terms, letter) * _FAR * self.sd for letter in ("E", "A", "B")]
-        return self.mean - np.array([np.zeros(len(terms)), *smaller])
+        return np.asarray(self.mean - np.array([np.zeros(len(terms)), *smaller]))
 
-    def _noise_at(self, mode: Array) -> _NoiseBelief:
+    def noise_at(self, mode: Array) -> NoiseBelief:
         """Return the noise given the runs, with the log-parameters integrated out about the mode."""
         q = self.block.q(mode[None])
         jac = self.law.jacobian(q, self.block.z)[0][:, list(self.free)]
@@ -238,7 +286,7 @@ class _PosteriorProblem:
         median, sd = _NOISE_PRIOR
         log_posterior = log_likelihood - 0.5 * (np.log(NOISES / median) / sd) ** 2
         probabilities = np.exp(log_posterior - log_posterior.max())
-        return _NoiseBelief(probabilities / probabilities.sum(), self.runs.standard_error)
+        return NoiseBelief(probabilities / probabilities.sum(), self.runs.standard_error)
 
     def _errors(self, count: int, rng: np.random.Generator, seed: int) -> Array:
         """Draw standard normals (count, n): in part of the run, and so alike in all skills, in part of the skill."""
@@ -250,16 +298,3 @@ class _PosteriorProblem:
             shared[:, rows] = of_run.standard_normal((len(rows), count)).T
         alone = rng.standard_normal(shared.shape)
         return math.sqrt(_SHARED_VARIANCE) * shared + math.sqrt(1 - _SHARED_VARIANCE) * alone
-
-    def _within_bounds(self, q: Array, rng: np.random.Generator) -> Array:
-        """Replace draws beyond the law's bounds by others: the priors end there."""
-        theta = self.law.theta(q)
-        usable = np.isfinite(q).all(1)
-        for name, (low, high) in self.law.bounds.items():
-            column = theta[:, self.law.parameters.index(name)]
-            usable &= (column > low) & (column < high)
-        if usable.all() or usable.mean() < _LEAST_USABLE:
-            return q
-        replaced = q.copy()
-        replaced[~usable] = q[rng.choice(np.flatnonzero(usable), size=int((~usable).sum()))]
-        return replaced
