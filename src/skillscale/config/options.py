@@ -228,6 +228,13 @@ class SourceOptions:
         "what N counts: of a table, a name in its columns file [the first]; of a study, total or nonembed"
     )
 
+    @property
+    def arguments(self) -> str:
+        """The options that name these runs to another command. Addresses are excluded, as they may hold a password."""
+        names = ("table", "columns", "n_convention") if self.table else ("study", "n_convention")
+        given = [(name, getattr(self, name)) for name in names]
+        return " ".join(f"--{name} {shlex.quote(value)}" for name, value in given if value)
+
 
 # Commands
 

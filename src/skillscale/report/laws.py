@@ -13,7 +13,6 @@ from skillscale.laws.results import Interval
 from skillscale.report.tables import align_columns
 
 Laws = Mapping[str, FittedLaw | UnfittedSkill]
-MAX_NOTES = 8  # warnings shown in the terminal
 
 
 def laws_as_dict(laws: Laws, flops: Sequence[float]) -> JsonObject:
@@ -170,16 +169,16 @@ def errors_frame(laws: Laws) -> pd.DataFrame:
 
 
 def law_text(laws: Laws, flops: Sequence[float]) -> str:
-    """Return a text table of the laws, one skill per line, with optima, and then the warnings."""
+    """Return a text table of the laws, one skill per line, with optima, and why a skill has none."""
     shown = [C for C in flops if math.isfinite(C)][:3]
     rows = [
         ["skill", "law", "E", "alpha", "beta", "a", *(f"N* at {format_flops(C)}" for C in shown), "starts", "noise"]
     ]
-    notes: list[str] = []
+    refusals: list[str] = []
     for name, fitted in laws.items():
         if isinstance(fitted, UnfittedSkill):
             rows.append([name, "refused", *[""] * (len(rows[0]) - 2)])
-            notes.append(f"{name}: {fitted.reason}")
+            refusals.append(f"{name}: {fitted.reason}")
             continue
         theta = fitted.theta
         cells = [_interval_cell(theta.get(letter)) for letter in ("E", "alpha", "beta")]
@@ -187,20 +186,12 @@ def law_text(laws: Laws, flops: Sequence[float]) -> str:
         starts = f"{fitted.fit.starts.agree}/{fitted.fit.starts.tried}"
         noise = format_percent(fitted.fit.noise)
         rows.append([name, fitted.law.name, *cells, _interval_cell(fitted.exponent), *optima, starts, noise])
-        notes += [
-            f"{name}: {warning}" for warning in ([fitted.reason] if fitted.reason else []) + list(fitted.warnings)
-        ]
     lines = align_columns([column for column in zip(*rows, strict=True) if any(column[1:])])
     level = next((fitted.level for fitted in laws.values() if isinstance(fitted, FittedLaw)), math.nan)
     if math.isfinite(level):
         lines.append(f"Brackets: {format_percent(level, 3)} intervals. a: exponent of N* ~ C^a.")
     lines += _over_laws_notes(laws, shown)
-    more = (
-        [f"{len(notes) - MAX_NOTES} more warnings: see --json or the page of `report`"]
-        if len(notes) > MAX_NOTES
-        else []
-    )
-    return "\n".join([*lines, *notes[:MAX_NOTES], *more])
+    return "\n".join([*lines, *refusals])
 
 
 def _weights_text(fitted: FittedLaw) -> str:

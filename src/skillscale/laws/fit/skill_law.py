@@ -7,6 +7,7 @@ documents are made from.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ from skillscale.laws.uncertainty.bootstrap import (
     new_run_sd,
     resampling_labels,
 )
-from skillscale.laws.uncertainty.diagnostics import diagnose_fit, prior_dominated
+from skillscale.laws.uncertainty.diagnostics import Diagnosis, diagnose_fit, prior_dominated
 from skillscale.laws.uncertainty.resamples import interval
 
 LEVEL = 0.9
@@ -81,10 +82,15 @@ class FittedLaw:
             for j, name in enumerate(self.law.parameters)
         }
 
+    @cached_property
+    def diagnoses(self) -> tuple[Diagnosis, ...]:
+        """Failed checks of the fit, the gravest first."""
+        return diagnose_fit(self.fit, self.runs, self.q, one_step=self.one_step)
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """Reasons why intervals may not cover although the fit is ok, each with its cure."""
-        return diagnose_fit(self.fit, self.runs, self.q, one_step=self.one_step)
+        return tuple(diagnosis.text for diagnosis in self.diagnoses)
 
     @property
     def prior_dominated(self) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ Each diagnosis is a message with its cure. The checks raise few false alarms
 """
 
 import math
+from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +34,29 @@ _ONE_STEP = (
 )
 
 
-def diagnose_fit(fit: FitResult, runs: RunData, q: Array | None = None, *, one_step: bool = False) -> tuple[str, ...]:
+class Cure(StrEnum):
+    """Subcommand, with its options, that removes a doubt or shows what is wrong. The source of the runs is added."""
+
+    MORE_RUNS = "suggest"
+    COMPARE_LAWS = "backtest"
+    MORE_SEEDS = "grid --study.seeds 4"
+    SHOW_RUNS = "report"
+    WEIGHT_RUNS = "fit --laws.weights sem"
+    FULL_FITS = "fit --laws.bootstrap wild"
+    MORE_RESAMPLES = "fit --study.resamples 100"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """A failed check of a fit in words, with its cure, and the command that carries it out."""
+
+    text: str
+    command: Cure
+
+
+def diagnose_fit(
+    fit: FitResult, runs: RunData, q: Array | None = None, *, one_step: bool = False
+) -> tuple[Diagnosis, ...]:
     """List the reasons why intervals may not cover, each with its cure; empty where no check fails.
 
     Args:
@@ -41,19 +65,25 @@ def diagnose_fit(fit: FitResult, runs: RunData, q: Array | None = None, *, one_s
         q: draws of the log-parameters, (K, p), where there are any.
         one_step: whether each draw is one step of the curvature, not a full fit.
     """
-    reasons = [
-        _check_clusters(runs),
-        _check_starts(fit),
-        _check_form(fit, runs),
-        _check_mix(fit, runs),
-        _check_noise(fit, runs),
-        _check_outliers(fit),
+    checks = [
+        (_check_form(fit, runs), Cure.COMPARE_LAWS),
+        (_check_mix(fit, runs), Cure.COMPARE_LAWS),
+        (_check_clusters(runs), Cure.MORE_RUNS),
+        (_check_starts(fit), Cure.COMPARE_LAWS),
     ]
     if q is not None:
-        reasons += [_check_failures(q), _check_priors(fit, q), _check_skew(fit, q), _check_linearity(fit, runs, q)]
-    if one_step:
-        reasons.append(_ONE_STEP)
-    return tuple(reason for reason in reasons if reason)
+        checks += [
+            (_check_failures(q), Cure.MORE_RUNS),
+            (_check_priors(fit, q), Cure.MORE_RUNS),
+            (_check_skew(fit, q), Cure.MORE_RUNS),
+            (_check_linearity(fit, runs, q), Cure.FULL_FITS),
+        ]
+    checks += [
+        (_check_outliers(fit), Cure.SHOW_RUNS),
+        (_check_noise(fit, runs), Cure.WEIGHT_RUNS),
+        (_ONE_STEP if one_step else "", Cure.MORE_RESAMPLES),
+    ]
+    return tuple(Diagnosis(text=text, command=command) for text, command in checks if text)
 
 
 def _check_clusters(runs: RunData) -> str:
