@@ -477,7 +477,8 @@ def _distinct_runs(rows: SourceRows, log: RowLog, runs: pd.DataFrame, skills: tu
     repeated = runs.duplicated([*key, *skills]).to_numpy()
     log.exclude_repeats(runs.index[repeated].tolist())
     runs = runs[~repeated]
-    copies = near_copies(runs, skills, setting_codes(rows.cells.iloc[runs[_SOURCE]], rows.columns))
+    settings = setting_codes(rows.cells.iloc[runs[_SOURCE]], rows.columns)
+    copies = near_copies(runs, skills, settings) & (not rows.columns.near_copies)
     log.exclude_repeats(runs.index[copies].tolist(), "near-copy of an earlier row")
     log.notes += note_copies(copies)
     runs = runs[~copies].reset_index(drop=True)
