@@ -7,6 +7,7 @@ import pytest
 from skillscale.laws.selection.holdout import level_maxima
 from skillscale.runs import large_tables, make_run_table, parse_columns
 from skillscale.runs.large_tables import thin_table
+from skillscale.runs.points import _levels
 
 
 def runs_of(n_runs, n_rows=1, mixes=1):
@@ -71,3 +72,20 @@ def test_sizes_without_gaps_are_several_levels():
     grid = np.concatenate([np.array([1e7, 1e8, 1e9]) * step for step in (0.97, 1.0, 1.03)])
     np.testing.assert_allclose(level_maxima(grid), [1.03e7, 1.03e8, 1.03e9])
     assert len(level_maxima(np.geomspace(1e8, 1.4e8, 50))) == 1
+
+
+def test_levels_are_those_of_one_row_after_the_other():
+    def levels(values, groups, tolerance):
+        order, codes = np.lexsort((values, groups)), np.empty(len(values), dtype=np.intp)
+        code, first, group = -1, 0.0, -1
+        for at in order.tolist():
+            if groups[at] != group or values[at] - first > tolerance:
+                code, first, group = code + 1, values[at], groups[at]
+            codes[at] = code
+        return codes
+
+    rng = np.random.default_rng(0)
+    for size in (0, 1, 2, 60, 300) * 20:
+        values, groups = rng.uniform(0, 1, size).round(rng.integers(1, 5)), rng.integers(0, 4, size)
+        for tolerance in (0.002, 0.05, 0.3):
+            np.testing.assert_array_equal(_levels(values, groups, tolerance), levels(values, groups, tolerance))

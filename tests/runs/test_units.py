@@ -94,6 +94,13 @@ def test_the_name_of_a_column_tells_its_unit():
     assert read(plain, n_tokens="tokens_B", n_params="params_M").notes == ()
 
 
+def test_a_unit_that_the_name_of_its_column_contradicts_is_noted():
+    table = grid(tokens=1e9).rename(columns={"tokens": "tokens_B"}).drop(columns="flops")
+    assert read(table, n_tokens="tokens_B", units={"n_tokens": 1e9}).notes == ()
+    (note,) = read(table, n_tokens="tokens_B", units={"n_tokens": 1e12}).notes
+    assert note == "the unit of n_tokens is 1e12, but column tokens_B has 1e9 in its name"
+
+
 def test_two_wrong_units_never_confirm_each_other():
     """FLOP in units of 1e21 next to tokens in billions: neither is right alone."""
     message = refused(grid(tokens=1e9, flops=1e21), FLOPS)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from skillscale.formatting import plural
-from skillscale.runs.points import Codes, Floats, Mask, point_codes
+from skillscale.runs.points import Codes, Floats, Mask, pair_codes, point_codes
 
 _SAME, _EQUAL = 1e-4, 1e-6  # ln L of copies, and of a single pair
 _SAME_POINT = 1e-5  # ln N and ln D of copies
@@ -32,9 +32,7 @@ def near_copies(runs: pd.DataFrame, skills: Sequence[str], settings: Codes) -> M
     informative = [at for at in range(logs.shape[1]) if not _is_rounded(np.exp(logs[:, at]))]
     if len(runs) < 2 or (not informative and len(skills) < _MANY_SKILLS):
         return np.zeros(len(runs), dtype=bool)
-    groups = pd.factorize(
-        pd.MultiIndex.from_arrays([point_codes(runs, same_size=_SAME_POINT, same_tokens=_SAME_POINT), settings])
-    )[0]
+    groups = pair_codes(point_codes(runs, same_size=_SAME_POINT, same_tokens=_SAME_POINT), settings)
     order, apart = _neighbours(groups, logs)
     if not len(order):
         return np.zeros(len(runs), dtype=bool)

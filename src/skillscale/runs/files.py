@@ -213,7 +213,8 @@ def _without_escapes(frame: pd.DataFrame) -> pd.DataFrame:
     for at, (_, column) in enumerate(frame.items()):
         if pd.api.types.is_numeric_dtype(column.dtype):
             continue
-        texts = [cell for cell in column.dropna().unique() if isinstance(cell, str) and cell.startswith("'")]
+        values = np.asarray(column.dropna().unique(), dtype=object)  # those of Arrow are slow one by one
+        texts = [cell for cell in values if isinstance(cell, str) and cell.startswith("'")]
         if texts:
             frame.isetitem(at, column.replace({text: unescape_formula(text) for text in texts}).array)
     return frame

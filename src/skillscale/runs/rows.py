@@ -137,8 +137,9 @@ def select_rows(frame: pd.DataFrame, columns: ColumnMap, labels: Labels, place: 
         log.notes.append(f"where keeps {selected.sum()} of {plural(len(frame), 'row')}")
     if not has_run.all():
         log.notes.append(f"{plural((~has_run).sum(), 'row')} without a run; each counts as a separate run")
-    for column in columns.run:
-        exclude_names(log, np.where(has_run, cell_texts(cells[column]), ""), "the name of its run")
+    parts = [cluster] if len(columns.run) == 1 else [cell_texts(cells[column]) for column in columns.run]
+    for part in parts:
+        exclude_names(log, np.where(has_run, part, ""), "the name of its run")
     return SourceRows(cells=cells, columns=columns, place=place, run_id=run_id, cluster=cluster), log
 
 
@@ -221,11 +222,14 @@ def _matches(given: "pd.Series[Any]", values: tuple[str | float, ...], *, any_ca
 def cell_texts(given: "pd.Series[Any]") -> Labels:
     """Return cells as text, whole numbers without a fraction, so that 7 and 7.0 name one run."""
     codes, values = pd.factorize(given, use_na_sentinel=False)
-    return np.array([cell_text(value) for value in values], dtype=object)[codes]
+    # As objects: values of Arrow are slow one by one
+    return np.array([cell_text(value) for value in np.asarray(values, dtype=object)], dtype=object)[codes]
 
 
 def cell_text(value: Any) -> str:
     """Return a cell as text, a whole number without a fraction."""
+    if isinstance(value, str):
+        return value.strip()
     number = float(value) if isinstance(value, float | np.floating) else math.nan
     if number.is_integer() and abs(number) < 2**63:
         return str(int(number))

@@ -55,7 +55,7 @@ def check_units(rows: SourceRows, log: RowLog, runs: pd.DataFrame) -> None:
     if sizes.flops_key:
         _check_flops_unit(sizes, log, rows.place)
     _check_plausible(sizes, rows)
-    log.notes += _unit_notes(sizes)
+    log.notes += [*_unit_notes(sizes), *_named_unit_notes(rows)]
     if not {"n_params", "n_tokens"} & set(columns.units):
         _exclude_other_units(log, runs, sizes.other_unit)
 
@@ -153,6 +153,15 @@ def _refuse_two(sizes: SizeColumns, given: str, place: str) -> None:
     )
 
 
+def _named_unit_notes(rows: SourceRows) -> Iterator[str]:
+    """Yield notes on units of the column map that the names of the columns contradict."""
+    columns = rows.columns
+    for key, column in (("n_params", columns.size_column()), ("n_tokens", columns.n_tokens)):
+        power, unit = named_power(column), columns.unit(key)
+        if power > 1 and unit not in (1.0, power):
+            yield f"the unit of {key} is {format_flops(unit)}, but column {column} has {format_flops(power)} in its name"
+
+
 def _unit_notes(sizes: SizeColumns) -> Iterator[str]:
     """Yield notes on sizes that their units make implausible, and on FLOP of the table that disagree with them."""
     low, high = PLAUSIBLE_RATIO
@@ -231,6 +240,7 @@ def note_rising_losses(runs: pd.DataFrame, columns: Mapping[str, str]) -> Iterat
 def _rising_pairs(runs: pd.DataFrame, skill: str) -> tuple[int, int]:
     """Return how many steps from one D to the next, at one N and mix, raise the loss, and the number of steps."""
     rows = runs[["mix", "N", "D", skill]].dropna()
+    rows = rows.assign(mix=pd.factorize(rows["mix"], sort=True)[0])  # numbers, which are grouped faster
     rows = rows.assign(D=rows["D"].groupby(point_codes(rows)).transform("min"))
     rows = rows.groupby(["mix", "N", "D"], sort=True)[skill].mean().reset_index()
     step = ((rows["mix"] == rows["mix"].shift()) & (rows["N"] == rows["N"].shift())).to_numpy()
