@@ -47,7 +47,7 @@ def slimpajama(folder: Path, *, joint: bool) -> pd.DataFrame:
     skills = {name: f"loss_{name}" for name in (*DOMAINS, "openhermes")}
     columns = {
         "n_params": "params", "n_tokens": "tokens", "run": ["params", "mix_id"], "skills": skills,
-        "mix": {name: f"mix_{name}" for name in DOMAINS},
+        "checkpoints": "all", "mix": {name: f"mix_{name}" for name in DOMAINS},
     }  # fmt: skip
     rows = []
     for kind, where in (("all", {}), ("last", {"where": {"final": 1}})):

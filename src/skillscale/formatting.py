@@ -6,6 +6,7 @@ A missing value, None or not finite, is a dash.
 import difflib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from enum import Enum
@@ -21,6 +22,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 _NAMES_SHOWN = 8
 _LETTERS_SHOWN = 120
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # the start of a cell that a spreadsheet computes
 
 
 def format_count(value: float | None, digits: int = 3) -> str:
@@ -122,6 +124,16 @@ def join_first(names: Sequence[str], most: int = _NAMES_SHOWN) -> str:
 def shorten(text: str, most: int = _LETTERS_SHOWN) -> str:
     """Return a text cut to a number of letters, with dots at the end if some are missing."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def escape_formula(text: str) -> str:
+    """Return the cell of a CSV file for a text: with a quote before one that a spreadsheet would compute."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def unescape_formula(text: str) -> str:
+    """Return the text of a cell, the inverse of ``escape_formula``."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

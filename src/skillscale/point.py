@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from types import MappingProxyType
 
-from skillscale.errors import InputError
+from skillscale.errors import InputError, name_fault
 
 AGGREGATE = "aggregate"  # column of the weighted mean of evaluation sets, next to the columns of skills
 RESERVED_COLUMNS = ("run_id", "cluster", "C", "N", "D", "mix", "seed")  # of a table of runs
@@ -32,12 +32,27 @@ _ROUNDING = 1e-12  # a share this small comes from rounding alone
 _NO_MINIMA: Mapping[str, float] = MappingProxyType({})
 
 
-def check_skill_name(name: str) -> None:
-    """Refuse a skill name that the table of runs needs for another column.
+def check_name(name: str, what: str) -> None:
+    """Refuse a name that is too long, or that has characters which a terminal or a page does not show.
+
+    Args:
+        name: name of a skill, category, mix or convention.
+        what: what it names, in words.
 
     Raises:
-        InputError: the name is reserved.
+        InputError: the name can't be taken.
     """
+    if fault := name_fault(name):
+        raise InputError(f"the name of {what} {fault}. Choose another name.")
+
+
+def check_skill_name(name: str) -> None:
+    """Refuse a skill name that can't be shown, or that the table of runs needs for another column.
+
+    Raises:
+        InputError: the name is reserved, too long, or has hidden characters.
+    """
+    check_name(name, "a skill")
     if name == AGGREGATE or name in RESERVED_COLUMNS or name.startswith(("sem/", "mix/")):
         raise InputError(
             f"{name!r} can't name a skill: the table of runs has a column of that name. Choose another name, such as "
@@ -70,6 +85,7 @@ class Mix:
     def __post_init__(self) -> None:
         shares = {name: float(share) for name, share in self.shares.items()}
         for name, share in shares.items():
+            check_name(name, "a category")
             if not math.isfinite(share) or share < 0:
                 raise InputError(f"mix share of {name} must be a number from 0 to 1, but it is {share}. Correct it.")
         total = math.fsum(shares.values())

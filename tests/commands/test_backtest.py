@@ -75,7 +75,7 @@ def test_later_checkpoints_of_fitted_runs_are_counted_and_new_runs_scored_apart(
     frame["run"] = frame["params"]  # five runs of five checkpoints: the smallest two lie below the limit as a whole
     limit = 6 * 1.01 * float(frame["params"].unique()[1]) * float(frame["tokens"].max())
     words = ("--max_flops", str(limit), "--law", "chinchilla")
-    _, answer, told = backtest(frame, *words, columns=COLUMNS | {"run": "run"})
+    _, answer, told = backtest(frame, *words, columns=COLUMNS | {"run": "run", "checkpoints": "all"})
     one = answer["skills"]["code"]
     below = 6 * frame["params"] * frame["tokens"] <= limit
     later = (~below & frame["run"].isin(frame.loc[below, "run"])).sum()
@@ -154,7 +154,13 @@ def test_what_cant_be_asked_is_refused_with_the_cure(backtest, words, status, me
 def published(folder, tables, **more):
     """The columns of the published mixtures, in a file."""
     skills = {name: f"loss_{name}" for name in (*DOMAINS, "openhermes")}
-    columns = {"n_params": "params", "n_tokens": "tokens", "run": ["params", "mix_id"], "skills": skills}
+    columns = {
+        "n_params": "params",
+        "n_tokens": "tokens",
+        "run": ["params", "mix_id"],
+        "skills": skills,
+        "checkpoints": "all",
+    }
     columns["mix"] = {name: f"mix_{name}" for name in DOMAINS}
     (folder / "map.yaml").write_text(yaml.safe_dump(columns | more))
     return ["--table", str(tables / "slimpajama_mix.csv"), "--columns", str(folder / "map.yaml")]

@@ -259,3 +259,34 @@ def test_laws_that_are_not_there_are_told(store, capsys, words, message):
     assert run("export", *words)[0] == 2
     assert message in capsys.readouterr().err
     assert not Path("law.py").exists()
+
+
+EVIL_SKILL = 'x"""\nimport os; os.system("touch PWNED_skill")\n"""'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1, 2]", "", "[" * 50_000, '{"schema": 2, "skills": {"prose": null}}', '{"schema": 2, "skills": {}}',
+        '{"schema": 2, "aggregates": 5, "skills": {}}', '{"schema": 2, "mixes": [1], "skills": {}}',
+        '{"schema": 2, "skills": {"a": {"law": "chinchilla", "x0": NaN}}}', "\ud800",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "words", [("plan", "--flops", "1e21"), ("export", "--file", "law.py"), ("export", "--file", "law.json")]
+)
+def test_a_forged_document_ends_in_one_line(text, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("forged.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    assert run(words[0], "--from", "forged.json", *words[1:]) == (2, "")
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not Path(words[-1]).exists()
+
+
+def test_a_skill_that_is_code_becomes_no_code(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    imported().to_csv("runs.csv", index=False)
+    Path("map.yaml").write_text(yaml.safe_dump({"n_params": "N", "n_tokens": "D", "skills": {EVIL_SKILL: "L_code"}}))
+    source = ("--table", "runs.csv", "--columns", "map.yaml", "--law", "chinchilla", "--laws.bootstrap", "laplace")
+    assert run("export", *source, "--file", "law.py") == (2, "")
+    assert "control character" in capsys.readouterr().err

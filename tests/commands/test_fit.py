@@ -400,7 +400,7 @@ def test_a_registered_law_tells_its_runs_and_has_an_example(mixed_law):
         ({"n_tokens": math.nan}, "D must be tokens above 0, but row 0 has nan"),
         ({"mix/a": 0.9}, "which sum to 1.4"),
         ({"mix/a": None}, "give a share of every category or of none, but mix/a is missing"),
-        ({"skill": "coed"}, "there is no law of coed. There are code, prose"),
+        ({"skill": "coed"}, "there is no law of 'coed'. There are code, prose"),
     ],
 )
 def test_a_registered_law_refuses_what_it_cant_predict(mixed_law, change, message):

@@ -350,6 +350,21 @@ def experiment(uri, name="theirs", statuses=("FINISHED",) * 4):
     return client
 
 
+def test_runs_that_stay_running_come_in_where_the_map_says_so(uri, registry):
+    experiment(uri, statuses=("FINISHED", "RUNNING", "FAILED", "RUNNING"))
+    given = {"from_tracking": uri, "experiment": "theirs", "study": "here"}
+    answer = do_import({**TRACKED, "where": {"status": ["finished", "RUNNING"]}}, **given)
+    assert answer["new"] == 3
+    assert "where keeps 3 of 4 rows" in answer["notes"]
+    assert list(imported_table(registry, registry.study("here")).runs["N"]) == [1e7, 2e7, 8e7]
+
+
+def test_without_a_finished_run_the_setting_is_named(uri):
+    experiment(uri, statuses=("RUNNING", "RUNNING"))
+    with pytest.raises(InputError, match=r"is FINISHED \(RUNNING\).*where: {status: \[FINISHED, RUNNING\]}"):
+        do_import(TRACKED, from_tracking=uri, experiment="theirs", study="here")
+
+
 def test_the_finished_runs_of_any_experiment_can_be_imported(uri, registry):
     experiment(uri, statuses=("FINISHED", "FINISHED", "FAILED", "FINISHED", "KILLED"))
     given = {"from_tracking": uri, "experiment": "theirs", "study": "here"}
@@ -475,6 +490,7 @@ def test_slimpajama_there_and_back(registry, tables):
         "n_tokens": "tokens",
         "flops": "flops",
         "run": ["params", "mix_id"],
+        "checkpoints": "all",
         "mix": {name: f"mix_{name}" for name in categories},
         "skills": {name: f"loss_{name}" for name in (*categories, "openhermes")},
     }

@@ -197,9 +197,14 @@ def test_a_server_with_users_is_reached_by_variables_alone(tmp_path):
         refused.communicate(timeout=900)
         assert refused.returncode == 1
         assert "MLFLOW_TRACKING_USERNAME" in cluster.log("stranger")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
-            patch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+        add_user = Path(__file__).parents[2] / "docker" / "add_user.py"
+        users = {"MLFLOW_TRACKING_URI": tracking, "WORKER_USERNAME": "skillscale", "WORKER_PASSWORD": f"{PASSWORD}2"}
+        users |= {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
+        for _ in range(2):  # the service starts again with each `up`
+            subprocess.run([sys.executable, add_user], env={**os.environ, **users}, check=True)
+        with pytest.MonkeyPatch.context() as patch:  # a user who is no admin
+            patch.setenv("MLFLOW_TRACKING_USERNAME", "skillscale")
+            patch.setenv("MLFLOW_TRACKING_PASSWORD", f"{PASSWORD}2")
             result = cluster.answer("driver", "grid", *given, "--workers", "1")
             assert (result["points"], result["finished"]) == (2, 2)
             check_done(cluster, points=2)

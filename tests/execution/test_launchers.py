@@ -63,14 +63,15 @@ def check_told(folder):
 def is_gone(pid):
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):  # it ends between the two looks
         return True
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def written_secrets(folder):
-    """Files, but for what the worker itself wrote down."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("told-")]
+    """Files, but for what the worker itself wrote down, and what submitit is about to rename."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".save_tmp"]
+    paths = [path for path in files if not path.name.startswith("told-")]
     assert paths
     return [path.name for path in paths if PASSWORD.encode() in path.read_bytes()]
 

@@ -9,13 +9,16 @@ from dataclasses import replace
 import pytest
 
 from skillscale.cli.output import Output
+from skillscale.config import load
+from skillscale.config.options import SourceOptions
 from skillscale.errors import TrackingError
 from skillscale.execution.status import StudyStatus, study_status
 from skillscale.execution.status_publisher import StatusPublisher, optima_rows, publish_status, store_fit_summary
-from skillscale.execution.status_text import status_markdown, time_text
+from skillscale.execution.status_text import status_lines, status_markdown, time_text
 from skillscale.execution.worker import work
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import Measurement
+from skillscale.runs.read import exclusion_lines, read_runs, split_surplus
 from skillscale.tracking import PlannedPoint, StudyStore
 
 # MLflow 3.17 on SQLAlchemy 2.1
@@ -254,3 +257,44 @@ def test_a_description_is_written_now_and_then_by_whoever_is_first(study, monkey
     assert first.refresh()
     assert not second.refresh(), "another process has just written it"
     assert second.refresh(now=True)
+
+
+@pytest.mark.parametrize("how", ["copied", "restored"])
+def test_a_run_that_was_copied_or_restored_is_named_and_used_once(registry, study, how):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(registry.uri)
+    for _ in range(4):
+        train(study.claim())
+    first = study.runs.records()[0]
+    if how == "copied":
+        run = client.get_run(first.run_id)
+        copy = client.create_run(run.info.experiment_id, tags=run.data.tags).info.run_id
+        for key, value in run.data.params.items():
+            client.log_param(copy, key, value)
+        for key, value in run.data.metrics.items():
+            client.log_metric(copy, key, value)
+        client.set_terminated(copy)
+    else:
+        client.delete_run(first.run_id)
+        study.add_points([first.point])
+        train(study.claim())
+        client.restore_run(first.run_id)
+    again = registry.study("one")
+    records, surplus = split_surplus(again.runs.records())
+    assert sorted(record.point.seed for record in records) == [0, 1, 2, 3]
+    (extra,) = surplus
+    assert extra.run_id != first.run_id
+    assert extra.reason.startswith("its point has another finished run, which is used")
+    runs = read_runs(SourceOptions(tracking=registry.uri), load(overrides={"study.name": "one"}))
+    assert (len(runs.table.runs), len(runs.records), runs.table.excluded) == (4, 4, surplus)
+    assert "restored or copied" in " ".join(exclusion_lines(runs))
+    status = study_status(again)
+    assert (status.counts["finished"], status.surplus) == (4, (extra.run_id,))
+    assert f"surplus    1 run of a point that has another: {extra.run_id}. Delete them" in status_lines(status)
+
+
+def test_a_study_without_copies_has_no_surplus(study):
+    train(study.claim())
+    status = study_status(study)
+    assert (status.surplus, [line for line in status_lines(status) if "surplus" in line]) == ((), [])

@@ -123,7 +123,7 @@ def test_kinds_are_shown_in_words_with_their_limits():
     text = reference.settings()
     assert "| `span` | number from 1 |" in text
     assert "| `device` | `auto` or `cpu` or `cuda` |" in text
-    assert "| `seeds` | list of whole number from 1 |" in text
+    assert "| `seeds` | list of whole number from 1 to 100000 |" in text
 
 
 def test_every_environment_variable_that_is_read_is_listed():

@@ -154,12 +154,29 @@ def test_shipped_data_and_skills_are_named_as_their_files(noun):
         assert config.read_yaml(path)["name"] == path.stem
 
 
-def test_image_runs_on_the_lock_as_a_plain_user():
-    installs = [line for line in DOCKERFILE.splitlines() if "pip install" in line]
-    assert len(installs) == 2
-    assert all("-c constraints.txt" in line for line in installs)
+def test_image_installs_by_hashes_as_a_plain_user():
+    locked, torch, package = [
+        line for line in DOCKERFILE.splitlines() if "pip install" in line and "--index-url" not in line
+    ]
+    assert "--no-deps --require-hashes -r docker/requirements.txt" in locked
+    assert '--no-deps --require-hashes -r "docker/requirements-$TORCH.txt"' in torch
+    assert package == "RUN python -m pip install --no-deps --no-build-isolation ."
     assert re.findall(r"^USER (.*)$", DOCKERFILE, re.MULTILINE) == ["1000"]
-    assert re.search(r"^FROM python:3\.11\.\d+-slim-\w+$", DOCKERFILE, re.MULTILINE)
+    assert re.search(r"^FROM python:3\.11\.\d+-slim-\w+(@sha256:[0-9a-f]{64})?$", DOCKERFILE, re.MULTILINE)
+
+
+def test_locks_of_the_image_have_the_tested_versions_and_hashes():
+    versions = {name.lower().replace("_", "-"): version for name, _, version in
+                (line.partition("==") for line in lines_of((ROOT / "constraints.txt").read_text()))}  # fmt: skip
+    text = "".join((ROOT / "docker" / f"requirements{part}.txt").read_text() for part in ("", "-cuda"))
+    hashes = r"((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)"
+    entries = re.findall(rf"^([\w.-]+)(?:\[[\w,-]+\])?==(\S+)(?: ;[^\\]*)? \\\n{hashes}", text, re.MULTILINE)
+    assert len(entries) == len(re.findall(r"^\w", text, re.MULTILINE)) > 100
+    locked = {name.lower().replace("_", "-"): version for name, version, _ in entries}
+    different = {name: version for name, version in locked.items() if versions.get(name, version) != version}
+    assert different == {}
+    needed = {"mlflow", "torch", "optuna", "psycopg2-binary", "flask-wtf", "hatchling", "pydantic"}
+    assert needed <= set(locked)
 
 
 def test_image_gets_what_it_copies():
@@ -181,7 +198,7 @@ COMPOSE = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["servic
 
 
 def test_services_are_confined_and_bound_to_loopback():
-    assert {"postgres", "mlflow", "driver", "worker", "worker-cuda"} == set(COMPOSE)
+    assert {"postgres", "mlflow", "users", "driver", "worker", "worker-cuda"} == set(COMPOSE)
     for name, service in COMPOSE.items():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
         if name != "postgres":  # which gives up root by itself
@@ -197,6 +214,22 @@ def test_secrets_of_the_services_come_from_the_environment_alone():
     assert "docker/.env" in (ROOT / ".gitignore").read_text().splitlines()
 
 
+def test_workers_hold_no_password_of_an_admin_or_a_superuser():
+    for name in ("driver", "worker", "worker-cuda"):
+        environment = COMPOSE[name]["environment"]
+        assert "admin" not in str(environment)
+        assert set(re.findall(r"\$\{(\w+)", str(environment))) == {"WORKER_PASSWORD", "QUEUE_PASSWORD"}
+        assert COMPOSE[name]["depends_on"] == {"users": {"condition": "service_completed_successfully"}}
+    holders = {name for name, service in COMPOSE.items() if "POSTGRES_PASSWORD" in str(service)}
+    assert holders == {"postgres"}
+    assert {name for name, service in COMPOSE.items() if "${MLFLOW_PASSWORD" in str(service)} == {"mlflow", "users"}
+    roles = re.findall(
+        r"^CREATE ROLE (\w+) (.*?) PASSWORD", (ROOT / "docker" / "databases.sql").read_text(), re.MULTILINE
+    )
+    assert dict(roles) == dict.fromkeys(("queue", "mlflow"), "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE")
+    assert re.fullmatch(r"postgres:\d+\.\d+-\w+(@sha256:[0-9a-f]{64})?", COMPOSE["postgres"]["image"])
+
+
 @pytest.mark.parametrize("name", ["driver", "worker", "worker-cuda"])
 def test_services_start_entries_that_there_are(name):
     entry, *words = COMPOSE[name]["command"]
@@ -210,20 +243,22 @@ def test_install_steps_of_the_image_work_in_a_fresh_environment(tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     folder = tmp_path / "image"
-    (folder / "src" / "skillscale").mkdir(parents=True)
+    (folder / "docker").mkdir(parents=True)
 
     def copy(*names):
         subprocess.run(["cp", "-r", "--parents", *names, folder], cwd=ROOT, check=True)
 
     def install(line):
         words = ["bash", "-c", line.replace("python -m", f"{python} -m")]
-        subprocess.run(words, cwd=folder, check=True, env={**os.environ, "EXTRAS": "postgresql"})
+        subprocess.run(words, cwd=folder, check=True, env={**os.environ, "TORCH": "cuda"})
 
-    first, second = [line.removeprefix("RUN ") for line in DOCKERFILE.splitlines() if "pip install" in line]
-    copy("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "src/skillscale/__init__.py")
+    steps = re.findall(r"^RUN ((?:.*\\\n)*.*)$", DOCKERFILE, re.MULTILINE)
+    first, second, third = [step for step in steps if "pip install" in step]
+    copy("docker/requirements.txt", "docker/requirements-cuda.txt")
     install(first)
-    copy("src", "conf")
     install(second)
+    copy("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "CHANGELOG.md", "src", "conf")
+    install(third)
     answer = subprocess.run(
         [python.with_name("skillscale"), "train", "--n_parms", "1"], cwd=tmp_path, capture_output=True, text=True
     )

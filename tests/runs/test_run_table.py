@@ -55,7 +55,7 @@ def left_out(table):
 
 def test_a_csv_file_and_a_parquet_file_read_alike(tmp_path):
     (tmp_path / "map.yaml").write_text(
-        "n_params: params\nn_tokens: tokens\nrun: [params]\nmix: {code: mix_code, prose: mix_prose}\n"
+        "n_params: params\nn_tokens: tokens\nrun: [params]\ncheckpoints: all\nmix: {code: mix_code, prose: mix_prose}\n"
         "skills: {code: loss_code, prose: {loss: loss_prose}}\nvalidation: {both: {code: 3, prose: 1}}\n"
     )
     grid().to_csv(tmp_path / "runs.csv", index=False)
@@ -78,7 +78,7 @@ def test_a_csv_file_and_a_parquet_file_read_alike(tmp_path):
 
 
 def test_numbers_of_a_csv_file_are_read_to_the_last_digit(tmp_path):
-    losses = [0.1 + 0.2, 1 / 3, 2.675, 5.005581996196243, math.pi, 3.3053e-5, 1.1, 8.41, 1e22 / 3]
+    losses = [0.1 + 0.2, 1 / 3, 2.675, 5.005581996196243, math.pi, 3.3053e-5, 1.1, 8.41, 10 / 3]
     grid(loss_code=losses).to_csv(tmp_path / "runs.csv", index=False)
     assert list(read_table(tmp_path / "runs.csv", parse_columns(PLAIN)).runs["code"]) == losses
 
@@ -303,7 +303,7 @@ def test_a_guess_is_made_where_more_than_the_kind_is_alike(name, known, guess):
 
 def test_a_row_listed_twice_counts_once():
     table = pd.concat([grid(), grid().iloc[[0, 4]]], ignore_index=True)
-    found = read(table, {**MIXED, "run": "params"})
+    found = read(table, {**MIXED, "run": "params", "checkpoints": "all"})
     assert left_out(found) == [
         ("row 10 (100000000)", "", "listed twice"),
         ("row 11 (300000000)", "", "listed twice"),
@@ -317,7 +317,7 @@ def test_one_run_with_two_losses_at_one_D_is_noted_as_replicates():
     again = grid().iloc[[4]].assign(loss_code=3.0)
     table = pd.concat([grid(), again], ignore_index=True)
     assert read(table).notes == ()  # without runs these are two runs
-    found = read(table, {**PLAIN, "run": "params"})
+    found = read(table, {**PLAIN, "run": "params", "checkpoints": "all"})
     assert (len(found.runs), found.excluded) == (10, ())
     assert found.notes == (
         "1 row with run, N and D of an earlier row, but other losses: taken as replicates within one run",
@@ -326,7 +326,7 @@ def test_one_run_with_two_losses_at_one_D_is_noted_as_replicates():
 
 def test_a_run_of_several_sizes_is_noted_and_rows_without_a_run_stand_alone():
     assert "3 runs with rows of several sizes" in read(grid(), {**PLAIN, "run": "tokens"}).notes[0]
-    table = read(with_cells("mix_code", {2: math.nan}), {**PLAIN, "run": ["params", "mix_code"]})
+    table = read(with_cells("mix_code", {2: math.nan}), {**PLAIN, "run": ["params", "mix_code"], "checkpoints": "all"})
     assert "1 row without a run; each counts as a separate run" in table.notes
     assert table.runs["cluster"][1] == "row 2"
 
@@ -426,7 +426,7 @@ def test_losses_that_rise_with_D_are_noted():
         "losses of code (column loss_code) rise with D in 6 of 6 pairs of rows of one size and mix: is it an accuracy? "
         "A law needs a loss in nats per token"
     ]
-    accuracy = read(grid(loss_code=0.2 + grid()["tokens"] / 1e11))
+    accuracy = read(grid(loss_code=0.2 + grid()["tokens"] / 1e11), {**PLAIN, "units": {"code": 1}})
     assert any("is it an accuracy (0.22 to 0.4 looks like one)?" in note for note in accuracy.notes)
 
 
@@ -461,12 +461,15 @@ def test_openlm_overtrain_with_overflown_flops(tables, tmp_path):
     mapping = {
         "n_params": {"total": "params", "non_embedding": "params_no_embed"}, "n_tokens": "tokens", "flops": "flops",
         "run": "run", "mix": "dataset", "skills": {"c4": "loss_c4_val", "hellaswag": "acc_hellaswag"},
+        "units": {"hellaswag": 1},
     }  # fmt: skip
     table = read_table(tmp_path / "openlm_overtrain.csv", parse_columns(mapping))
     runs = table.runs
     assert (len(runs), sorted(set(runs["mix"])), table.excluded) == (101, ["c4_original", "rpj", "rw_original"], ())
     assert np.abs(np.log(runs["C"] / (6 * runs["N"] * runs["D"]))).max() < 1e-6
     assert [note.partition(" (")[0] for note in table.notes] == [
+        "hellaswag",
+        "hellaswag",
         "flops is not a positive number or is far from 6 N D",
         "losses of hellaswag",
     ]
@@ -480,6 +483,7 @@ def slimpajama_columns(**more):
         "n_tokens": "tokens",
         "flops": "flops",
         "run": ["params", "mix_id"],
+        "checkpoints": "all",
         "mix": {name: f"mix_{name}" for name in SLIMPAJAMA},
         "skills": {name: f"loss_{name}" for name in (*SLIMPAJAMA, "openhermes")},
     }

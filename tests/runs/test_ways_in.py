@@ -35,9 +35,10 @@ make = loaded(SAMPLES / "make.py")
 HARNESS = {
     "join": {"file": "checkpoints.csv", "by": ["model", "revision"]}, "n_params": "n_params", "n_tokens": "n_tokens",
     "skills": {"wikitext": "wikitext/bits_per_byte"}, "units": {"wikitext": "bits"},
+    "checkpoints": "all",
 }  # fmt: skip
 WANDB = {"n_params": "model.n_params", "n_tokens": "tokens", "skills": {"prose": "eval/prose/loss"}}
-HISTORY = {**WANDB, "join": {"file": "sizes.csv", "by": {"file": "Name"}}}
+HISTORY = {**WANDB, "join": {"file": "sizes.csv", "by": {"file": "Name"}}, "checkpoints": "all"}
 
 
 def read(path, mapping, **more):
@@ -203,6 +204,79 @@ def test_files_of_one_checkpoint_are_one_row_in_which_the_newest_counts(results)
     assert "wikitext/bits_per_byte occurs more than once for a checkpoint; the newest file counts" in table.notes
 
 
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        (1.7e9, 1.8e9),
+        ("1700000000", 1.8e9),
+        (1.7e12, 1.8e12),
+        ("2026-01-01T00:00:00", "2026-05-01T00:00:00"),
+        ("2026-05-01T00:00:00+02:00", "2026-04-30T23:00:00Z"),
+        ("2026-01-01", "2026-01-01 10:00:00.5"),
+        (1.7e9, "2026-05-01T00:00:00.123456"),
+    ],
+)
+@pytest.mark.parametrize("names", [("results_a.json", "results_z.json"), ("results_z.json", "results_a.json")])
+def test_the_newest_file_counts_however_its_date_is_written(results, older, newer, names):
+    first = some_file(results)
+    content = json.loads(first.read_text())
+    first.unlink()
+    for name, date, value in zip(names, (older, newer), (0.9, 0.5), strict=True):
+        tasks = {"wikitext": {"bits_per_byte,none": value}}
+        (first.parent / name).write_text(json.dumps(content | {"date": date, "results": tasks}))
+    assert 0.5 * math.log(2) == pytest.approx(read(results, HARNESS).runs["wikitext"].min())
+
+
+def test_the_time_in_a_name_serves_files_without_a_date(results):
+    first = some_file(results)
+    content = json.loads(first.read_text()) | {"date": None}
+    first.unlink()
+    for name, value in (("results_2026-05-01T10-00-00.123456.json", 0.5), ("results_2026-01-31T10-00-00.5.json", 0.9)):
+        tasks = {"wikitext": {"bits_per_byte,none": value}}
+        (first.parent / name).write_text(json.dumps(content | {"results": tasks}))
+    assert 0.5 * math.log(2) == pytest.approx(read(results, HARNESS).runs["wikitext"].min())
+
+
+@pytest.mark.parametrize("dates", [(None, None), (1.7e9, None), (1.7e9, 1.7e9), ("soon", "later")])
+def test_files_whose_dates_do_not_decide_are_refused_where_their_values_differ(results, dates):
+    first = some_file(results)
+    content = json.loads(first.read_text())
+    first.unlink()
+    for name, date in zip(("results_a.json", "results_b.json"), dates, strict=True):
+        (first.parent / name).write_text(json.dumps(content | {"date": date}))
+    assert len(read(results, HARNESS).runs) == 16  # equal values
+    change(first.parent / "results_b.json", results={"wikitext": {"bits_per_byte,none": 0.5}})
+    with pytest.raises(InputError, match=r"results_[ab].json give wikitext/bits_per_byte .* Remove one of the files"):
+        read(results, HARNESS)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"config": {"limit": 10}},
+        {"config": {"limit": 0.1}},
+        {"n-samples": {"wikitext": {"original": 62, "effective": 10}}},
+        {"n-samples": {"wikitext": 10}},
+    ],
+)
+def test_a_file_of_some_documents_never_replaces_a_full_one(results, more):
+    first = some_file(results)
+    content = json.loads(first.read_text())
+    config = content["config"] | more.get("config", {})
+    full = read(results, HARNESS).runs
+    later = (
+        content
+        | more
+        | {"config": config, "date": content["date"] + 9, "results": {"wikitext": {"bits_per_byte,none": 9}}}
+    )
+    if "n-samples" not in more:
+        later.pop("n-samples", None)
+    (first.parent / "results_zz.json").write_text(json.dumps(later))
+    table = read(results, HARNESS)
+    assert sorted(table.runs["wikitext"]) == sorted(full["wikitext"])
+    assert any("results_zz.json has only some documents" in note for note in table.notes)
+
+
 def test_newer_files_tell_how_the_model_was_loaded_as_an_object(results):
     path = some_file(results)
     plain = json.loads(path.read_text())
@@ -360,6 +434,18 @@ def test_histories_give_each_evaluated_step_as_a_checkpoint_of_its_run():
     expected = [make.loss("code", *pair) for pair in zip(runs["N"], runs["D"], strict=True)]
     np.testing.assert_allclose(runs["code"], expected, rtol=1e-14)
     assert "112 of 128 rows of the history have no loss of a skill, and are no checkpoints" in table.notes
+
+
+@pytest.mark.parametrize(("folder", "mapping"), [("wandb/histories", HISTORY), ("lm_eval", HARNESS)])
+def test_of_each_run_the_last_row_counts_unless_the_map_says_all(folder, mapping):
+    table = read(SAMPLES / folder, mapping, checkpoints=None)
+    everything = read(SAMPLES / folder, mapping)
+    last = everything.runs.groupby("cluster")["D"].max().to_dict()
+    assert dict(zip(table.runs["cluster"], table.runs["D"], strict=True)) == last
+    (note,) = [note for note in table.notes if "at several D" in note]
+    assert f"{len(last)} of 16 rows" in note
+    assert "checkpoints: all" in note
+    assert [note for note in everything.notes if "at several D" in note] == []
 
 
 def test_a_history_alone_counts_tokens_by_its_steps():

@@ -311,4 +311,4 @@ def test_what_the_commands_say_has_no_password():
     out.progress(f"study one in http://me:{PASSWORD}@host:5000")
     out.result({"tracking": f"http://me:{PASSWORD}@host:5000", "list": [f"a://b:{PASSWORD}@c"]})
     assert PASSWORD not in said.getvalue()
-    assert json.loads(said.getvalue().splitlines()[1])["tracking"] == "http://me:...@host:5000"
+    assert json.loads(said.getvalue().splitlines()[1])["tracking"] == "http://...@host:5000"

@@ -20,6 +20,7 @@ from skillscale.runs import RunTable
 from skillscale.runs.read import LoadedRuns
 
 _TOLERANCE = 1e-9
+_BUDGET_GAP = 0.1  # ln C, up to which FLOP of a table are taken as the C of a law
 _SHOWN_CANDIDATES = 8  # candidates in the text
 
 
@@ -51,7 +52,9 @@ class Limit:
             InputError: Either side is empty.
         """
         runs = table.runs
-        compute = runs["C"].where(runs["C"] > 0, 6 * runs["N"] * runs["D"])
+        counted = 6 * runs["N"] * runs["D"]
+        # FLOP of a table that are counted otherwise are no C of a law
+        compute = runs["C"].where(np.abs(np.log(runs["C"].where(runs["C"] > 0) / counted)) < _BUDGET_GAP, counted)
         size = (compute if self.letter == "C" else runs["N"]).to_numpy(dtype=float)
         below = size <= self.value * (1 + _TOLERANCE)
         if below.all():

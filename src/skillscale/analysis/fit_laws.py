@@ -25,7 +25,7 @@ from skillscale.laws.forms.catalogue import LAWS
 from skillscale.laws.forms.nd import Law
 from skillscale.laws.io.document import LawMetadata, law_document
 from skillscale.laws.isoflop.budgets import budget_of_runs
-from skillscale.laws.isoflop.study import fit_study
+from skillscale.laws.isoflop.study import fit_study, usable_runs
 from skillscale.laws.results import ExcludedRun, StudyResults
 from skillscale.laws.selection.selected import fit_selected
 from skillscale.laws.selection.selection import LawSelection, data_for_setting, ineligible_reason, select_law
@@ -227,14 +227,17 @@ def _fit_curves(
 ) -> tuple[StudyResults, tuple[ExcludedRun, ...]]:
     """Fit isoFLOP curves, and return the runs that they exclude; no curves where the runs are no isoFLOP study."""
     table, grid_runs = runs.table, runs.grid_runs
+    no_curves = StudyResults(
+        skills=table.judged_skills, aggregates=table.aggregates, level=study.level, resamples=study.resamples,
+        curve=laws.isoflop_curve, runs=table.runs, minima=(), power_laws=(), size_gaps=(), laws=(), curve_versus_law=(),
+        excluded=table.excluded,
+    )  # fmt: skip
     if not grid_runs.has_isoflops:
-        return StudyResults(
-            skills=table.judged_skills, aggregates=table.aggregates, level=study.level, resamples=study.resamples,
-            curve=laws.isoflop_curve, runs=table.runs, minima=(), power_laws=(), size_gaps=(), laws=(),
-            curve_versus_law=(),
-            excluded=table.excluded,
-        ), ()  # fmt: skip
+        return no_curves, ()
     grid = grid_runs.table.runs
+    usable, missed = usable_runs(grid, [*table.judged_skills, *table.aggregates])
+    if usable.empty:  # the laws need no budgets
+        return no_curves, tuple(missed)
     curves = fit_study(
         grid, skills=table.judged_skills, aggregates=table.aggregates, level=study.level, resamples=study.resamples,
         curve=laws.isoflop_curve, laws=_laws_by_mix(runs, fitted, grid),

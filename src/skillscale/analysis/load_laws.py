@@ -1,6 +1,5 @@
 """Laws that a plan or an export rests on: fitted now, registered earlier, or in a law.json."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from skillscale.formatting import JsonObject, did_you_mean
 from skillscale.laws.fit.request import UnfittedSkill
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.io.document import LawMetadata, read_document, read_metadata
+from skillscale.laws.io.schema import MAX_BYTES, parse
 from skillscale.laws.optimum.ensemble import SkillLaw
 from skillscale.runs.read import LoadedRuns
 from skillscale.tracking import AnalysisWriter, StudyStore
@@ -125,14 +125,12 @@ def load_document(address: str, tracking: str) -> tuple[JsonObject, str, StudySt
     if address.startswith(_REGISTERED):
         store = StudyStore.open(tracking, create=False)
         name = address.removeprefix(_REGISTERED).partition("@")[0].partition("/")[0]
-        return json.loads(store.law_text(address)), name, store
+        return parse(store.law_text(address), address), name, store
     path = Path(address)
     if not path.is_file():
         raise InputError(f"--from {address}: there is no such file. Registered laws are named models:/NAME@champion.")
-    try:
-        return json.loads(path.read_text(encoding="utf-8")), path.stem, None
-    except ValueError as error:
-        raise InputError(f"--from {address} is no JSON ({error}). It takes a law.json as `fit` writes it.") from error
+    with path.open("rb") as file:
+        return parse(file.read(MAX_BYTES + 1), f"--from {address}"), path.stem, None
 
 
 def _laws_of_mix(laws: Mapping[str, SkillLaw], metadata: LawMetadata, mix: str) -> dict[str, SkillLaw]:

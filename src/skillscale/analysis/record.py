@@ -11,6 +11,7 @@ from skillscale.execution.status_publisher import StatusPublisher, store_fit_sum
 from skillscale.point import digest
 from skillscale.record import DataSet, RunRecord, RunState
 from skillscale.runs.read import LoadedRuns
+from skillscale.runs.write import csv_text
 from skillscale.tracking import AnalysisWriter, StudyStore
 
 _LINKED_RUNS = 1000  # runs that link to the law fitted to them: a tag takes some milliseconds
@@ -40,7 +41,7 @@ def log_results(run: AnalysisWriter, results: FitResults, runs: LoadedRuns) -> N
     curves, optima = results.curves, optima_frame(results.laws, results.flops)
     tables = {"laws": law_frame(results.laws), "law_optima": optima, "law_errors": errors_frame(results.laws)}
     for name, table in (study_frames(curves, runs.records) | tables).items():
-        run.file(f"tables/{name}.csv", table.to_csv(index=False))
+        run.file(f"tables/{name}.csv", csv_text(table))
     run.file("law.json", results.law_json())
     metrics = {f"N_star_exponent/{law.skill}": law.a.value for law in curves.power_laws if law.a.is_finite}
     metrics |= {

@@ -22,6 +22,7 @@ from skillscale.report.page import render_page, shown_mixes
 from skillscale.report.skill_page import make_skill_figures, skill_frames
 from skillscale.runs.published_optima import read_optima
 from skillscale.runs.read import LoadedRuns, exclusion_lines, read_runs
+from skillscale.runs.write import csv_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ def make_report(
         compare_with: Published optima to draw too; empty: none.
         progress: Receiver of a line for a person.
     """
-    runs = read_runs(source, config)
+    runs = read_runs(source, config, progress)
     for line in exclusion_lines(runs):
         progress(line)
     results = fit_runs(runs, config.laws, config.study, flops)
@@ -76,7 +77,7 @@ def make_report(
         for name, content in figures.items():
             run.file(f"figures/{name}", content)
         for name, frame in skill_frames(skill_study).items():
-            run.file(f"tables/{name}.csv", frame.to_csv(index=False))
+            run.file(f"tables/{name}.csv", csv_text(frame))
         run.file("page.html", html)
     images = [f"figures/{name}" for name in figures if name.endswith(".png")]
     publish_results("report", run, results, runs, files=["page.html", "law.json", *images], progress=progress)

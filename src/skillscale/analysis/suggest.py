@@ -9,7 +9,7 @@ from typing import Any
 from skillscale.config import Config
 from skillscale.design.proposal import Recommendation
 from skillscale.design.propose import propose
-from skillscale.formatting import JsonObject, join_first
+from skillscale.formatting import JsonObject, escape_formula, join_first
 from skillscale.point import DesignPoint
 from skillscale.record import RunState
 from skillscale.runs import ColumnMap, RunTable
@@ -152,4 +152,7 @@ def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, restval=0)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(
+            {name: escape_formula(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+            for row in rows
+        )

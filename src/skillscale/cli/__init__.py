@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, cast
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
@@ -21,18 +21,20 @@ from skillscale import __version__, config, errors
 from skillscale.cli.catalogue import COMMANDS
 from skillscale.cli.command import Command, Invocation, invocation, split_settings, unknown_option
 from skillscale.cli.help import ALL, overview, usage
-from skillscale.cli.output import Output
+from skillscale.cli.output import Output, SafeStream
 from skillscale.config.options import Option
 from skillscale.config.readers import OneOf
 from skillscale.formatting import did_you_mean
 
 INTERRUPTED, TERMINATED = 130, 143
+_LONGEST_MESSAGE = 4_000  # letters
 SHELLS = ("bash", "zsh", "fish")
 _CURES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some of your quota",
     errno.EACCES: "choose a place that you may write",
     errno.EROFS: "choose a place that can be written",
+    errno.ENAMETOOLONG: "choose a shorter name",
 }
 
 
@@ -73,6 +75,7 @@ def console() -> NoReturn:
         group(COMMANDS)(prog_name="skillscale")
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    sys.stdout, sys.stderr = cast(TextIO, SafeStream(sys.stdout)), cast(TextIO, SafeStream(sys.stderr))
     with answer:
         code = main(sys.argv[1:], COMMANDS, answer)
     sys.exit(code)
@@ -191,7 +194,10 @@ def _refuse_repeats(words: Sequence[str]) -> None:
 
 
 def _complain(message: str, code: int) -> int:
-    sys.stderr.write(f"skillscale: error: {errors.without_password(' '.join(message.split()))}\n")
+    text = errors.safe_text(" ".join(message.split()))
+    if len(text) > _LONGEST_MESSAGE:
+        text = f"{text[: _LONGEST_MESSAGE - 500]} ... {text[-400:]}"
+    sys.stderr.write(f"skillscale: error: {text}\n")
     return code
 
 

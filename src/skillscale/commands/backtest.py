@@ -17,7 +17,7 @@ def backtest(options: BacktestOptions, config: Config, out: Output) -> JsonObjec
         FitError: No group of runs can be fitted.
     """
     limit = _limit(options)
-    runs = read_runs(options.source, config)
+    runs = read_runs(options.source, config, out.progress)
     for line in exclusion_lines(runs):
         out.progress(line)
     results = backtest_runs(runs, limit, config.laws, config.study.level, out.progress)

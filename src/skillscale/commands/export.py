@@ -36,7 +36,7 @@ def export(options: ExportOptions, config: Config, out: Output) -> JsonObject:
 def _export_runs(path: Path, options: ExportOptions, config: Config, out: Output) -> JsonObject:
     mapping = path.with_suffix(".yaml")
     _refuse_overwrite(options, path, mapping)
-    runs = read_runs(options.source, config)
+    runs = read_runs(options.source, config, out.progress, whole=True)
     for line in exclusion_lines(runs):
         out.progress(line)
     answer = export_runs(runs, path)
@@ -50,7 +50,9 @@ def _export_laws(path: Path, options: ExportOptions, config: Config, out: Output
     if options.from_:
         document = read_law_document(options.from_, options.source.tracking)
     else:
-        document = fit_document(read_runs(options.source, config), config.laws, config.study, out.progress)
+        document = fit_document(
+            read_runs(options.source, config, out.progress), config.laws, config.study, out.progress
+        )
     laws = export_laws(document, path)
     out.text(f"laws of {len(laws)} skills are in {path}: {', '.join(laws)}")
     is_python, first = path.suffix.lower() == ".py", next(iter(laws))

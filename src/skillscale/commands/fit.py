@@ -19,7 +19,7 @@ def fit(options: FitOptions, config: Config, out: Output) -> JsonObject:
     from skillscale.report.doubts import MAX_LINES, doubt_lines
     from skillscale.report.laws import law_text
 
-    runs = read_runs(options.source, config)
+    runs = read_runs(options.source, config, out.progress)
     for line in exclusion_lines(runs):  # before the fit, which takes a while and may refuse the runs
         out.progress(line)
     results = fit_runs(runs, config.laws, config.study, options.flops)

@@ -66,7 +66,7 @@ def _load(options: PlanOptions, config: Config, out: Output) -> LoadedLaws:
         if given:
             raise InputError(f"--from takes laws as they were fitted, so {given[0]} has no effect. Drop one of them.")
         return load_laws(options.from_, options.source.tracking, options.mix)
-    runs = read_runs(options.source, config)
+    runs = read_runs(options.source, config, out.progress)
     skills = (*runs.table.judged_skills, *runs.table.aggregates)
     check_names("skill_weights", options.skill_weights, skills, runs.name)  # before the fits, which take a while
     check_names("validation", options.validation, skills, runs.name)

@@ -13,7 +13,7 @@ from skillscale.runs.read import exclusion_lines, read_runs
 
 def suggest(options: SuggestOptions, config: Config, out: Output) -> JsonObject:
     """Print the next runs, the cost of each and what it is expected to bring; train nothing."""
-    runs = read_runs(options.source, config)
+    runs = read_runs(options.source, config, out.progress)
     for line in exclusion_lines(runs):
         out.progress(line)
     suggestion = suggest_runs(runs, config, count=options.count, mix=options.mix)

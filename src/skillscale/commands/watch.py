@@ -27,7 +27,7 @@ def watch(options: WatchOptions, config: Config, out: Output) -> dict[str, Any]:
 def _show(lines: Sequence[str], n_shown: int, out: Output) -> int:
     """Write the lines, at a terminal over the ``n_shown`` lines of before; return their number."""
     if n_shown and out.answer.isatty():
-        out.text(f"\x1b[{n_shown}F\x1b[J" + "\n".join(lines))
+        out.replace_lines(n_shown, "\n".join(lines))
     else:
         out.text("\n".join([*[""] * bool(n_shown), *lines]))
     return len(lines)

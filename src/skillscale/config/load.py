@@ -13,9 +13,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from skillscale.config.safe_yaml import load_yaml, read_yaml_file
 from skillscale.config.schema import (
     NOUNS,
     Config,
@@ -27,7 +27,7 @@ from skillscale.config.schema import (
     StudyConfig,
     TrainConfig,
 )
-from skillscale.errors import InputError
+from skillscale.errors import InputError, show
 from skillscale.formatting import did_you_mean, to_plain
 
 _T = TypeVar("_T")
@@ -95,10 +95,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         InputError: unreadable, not UTF-8, not YAML, or no mapping.
     """
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} can't be read as YAML: {error}") from error
+    loaded = read_yaml_file(path)
     if not isinstance(loaded, dict):
         raise InputError(f"{path} must hold a mapping of keys to values, but holds {type(loaded).__name__}")
     return loaded
@@ -182,9 +179,9 @@ def _override(raw: dict[str, dict[str, Any]], dotted: str, value: Any) -> None:
         if not isinstance(target, dict):
             raise InputError(f"unknown setting {dotted!r}: {part!r} holds no keys in {noun}")
     try:
-        target[last] = yaml.safe_load(value) if isinstance(value, str) else to_plain(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"{dotted} cannot be read: {value!r} is no YAML value ({error}). Quote it.") from error
+        target[last] = load_yaml(value) if isinstance(value, str) else to_plain(value)
+    except InputError as error:
+        raise InputError(f"{dotted} cannot be read: {show(value)} is no YAML value ({error}). Quote it.") from error
 
 
 def _check(kind: type[_T], noun: str, raw: Any) -> _T:
@@ -207,8 +204,8 @@ def _problem(noun: str, problem: Any, names: list[str]) -> str:
     if problem["type"] == "literal_error":
         words = [str(word) for word in re.findall(r"'([^']*)'", problem["ctx"]["expected"])]
         near = did_you_mean(str(problem["input"]), words)
-        return f"{place} must be one of {', '.join(words)}, but it is {problem['input']!r}{near}"
+        return f"{place} must be one of {', '.join(words)}, but it is {show(problem['input'])}{near}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return message
-    return f"{place}: {message[0].lower()}{message[1:]}, but it is {problem['input']!r}"
+    return f"{place}: {message[0].lower()}{message[1:]}, but it is {show(problem['input'])}"

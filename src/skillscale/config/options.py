@@ -177,7 +177,7 @@ class WorkerPoolOptions:
 
     GROUP = "workers and machines"
 
-    workers: int = option(_WORKERS, default=2, read=readers.count, common=True)
+    workers: int = option(_WORKERS, default=2, read=readers.count_to(10_000), common=True)
     launcher: str = option(
         "who starts the workers: local, slurm or ray; none: you; kubernetes: writes a Job for you to apply",
         default="local", read=readers.one_of("local", "none", "slurm", "ray", "kubernetes"), common=True,
@@ -247,7 +247,7 @@ class MainOptions:
 
     study: StudyOptions
     queue: QueueOptions
-    workers: int = option(_WORKERS, default=2, read=readers.count, common=True)
+    workers: int = option(_WORKERS, default=2, read=readers.count_to(10_000), common=True)
     page: str = option(_PAGE, read=readers.page_file, common=True)
 
 
@@ -330,7 +330,10 @@ class SampleOptions:
     GROUP = "which runs may be made"
 
     points: int | None = option(
-        "most runs of this call; empty: as the budget allows", default=None, read=readers.count, common=True
+        "most runs of this call; empty: as the budget allows",
+        default=None,
+        read=readers.count_to(1_000_000),
+        common=True,
     )
     allow_new_goal: bool = option(
         "go on with another space or other targets than before", default=False, read=readers.flag
@@ -346,7 +349,7 @@ class SuggestOptions:
     GROUP = "what to suggest"
 
     source: SourceOptions
-    count: int = option("number of points", default=4, read=readers.count, common=True)
+    count: int = option("number of points", default=4, read=readers.count_to(1_000), common=True)
     mix: str = option("name of the mix whose runs count, where mixes have names without shares")
     file: str = option("CSV file to write the points to; empty: none", read=readers.page_file, common=True)
 
@@ -363,7 +366,7 @@ class TuneOptions:
     n_tokens: Counts = option(
         "D of each size; empty: as the grid has it", default=None, read=readers.list_of(readers.count), common=True
     )
-    trials: int = option("trainings at each size", default=12, read=readers.count, common=True)
+    trials: int = option("trainings at each size", default=12, read=readers.count_to(10_000), common=True)
     study: StudyOptions
 
 
@@ -487,11 +490,14 @@ class SimulateOptions:
         common=True,
     )
     seeds: int = option(
-        "repetitions; of a family, each with another random truth", default=10, read=readers.count, common=True
+        "repetitions; of a family, each with another random truth",
+        default=10,
+        read=readers.count_to(100_000),
+        common=True,
     )
-    batch: int = option("runs proposed at once", default=4, read=readers.count)
-    workers: int = option("runs under way at once", default=1, read=readers.count)
-    runs: int | None = option("most runs in all; empty: no limit", default=None, read=readers.count)
+    batch: int = option("runs proposed at once", default=4, read=readers.count_to(1_000))
+    workers: int = option("runs under way at once", default=1, read=readers.count_to(10_000))
+    runs: int | None = option("most runs in all; empty: no limit", default=None, read=readers.count_to(100_000))
     flops_min: float = option("C of the smallest run allowed, FLOP", default=1e16, read=readers.positive, common=True)
     flops_max: float = option("C of the largest run allowed, FLOP", default=1e19, read=readers.positive, common=True)
     ratio: tuple[float, ...] = option(

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from skillscale.config.readers import finite, key_values
 from skillscale.errors import InputError
 from skillscale.formatting import did_you_mean, to_plain
-from skillscale.point import Mix, check_skill_name, digest
+from skillscale.point import Mix, check_name, check_skill_name, digest
 
 NOUNS = ("data", "skills", "model", "train", "study", "sample", "laws")
 # Settings of training that say where and how fast, and move no more than the last digits of a loss
@@ -88,6 +88,9 @@ class CategoryConfig:
     validation_share: Share = 0.01
     validation_bytes: Count = 100_000
 
+    def __post_init__(self) -> None:
+        check_name(self.name, "a category")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -147,6 +150,9 @@ class EvalSetConfig:
     completion: str = "{completion}"
     max_items: Count | None = None
     where: Mapping[str, tuple[str | int | float, ...]] = Field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "an evaluation set")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +277,7 @@ class TrainConfig:
     beta2: Share
     clip_norm: Positive
     max_loss: Positive
-    threads: Count
+    threads: Annotated[Count, Field(le=10_000)]
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_every_s: Positive = 60.0
@@ -353,10 +359,10 @@ class StudyConfig:
     n_params: tuple[Positive, Positive] = (1, 1e13)
     optimum_coefficient: Positive
     optimum_exponent: Annotated[float, Field(gt=0, lt=1)]
-    seeds: Annotated[tuple[Count, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[Count, Field(le=100_000)], ...], Field(min_length=1)]
     first_seed: Annotated[int, Field(ge=0)] = 0
     aggregate: Mapping[str, float] = Field(default_factory=dict)
-    resamples: Annotated[int, Field(ge=100)] = 1000
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     level: Annotated[float, Field(gt=0, lt=1)] = 0.9
 
     def __post_init__(self) -> None:
@@ -409,7 +415,7 @@ class SampleConfig:
     sizes: tuple[Count, ...]
     mixes: tuple[Mapping[str, float], ...]
     max_epochs: Positive | Mapping[str, Positive] | None
-    replicates: Count
+    replicates: Annotated[Count, Field(le=10_000)]
     overhead: Annotated[float, Field(ge=0)] | None
     budget: Positive | None
     runs: Count | None

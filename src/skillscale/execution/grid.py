@@ -15,6 +15,7 @@ from skillscale.point import MAX_PARAMS, DesignPoint, Mix, digest
 from skillscale.record import format_budget
 
 _SEEDS_APART = 1000
+_MOST_POINTS = 100_000  # a queue takes no more in reasonable time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +89,16 @@ def grid_points(
         seeds: Seeds in place of the study's.
 
     Raises:
-        InputError: A budget is too small to train its largest size on one sequence.
+        InputError: A budget is too small to train its largest size on one sequence, or there are too many points.
     """
     study, branches = config.study, config.train.schedule == "wsd"
+    n_seeds, n_mixes = len(seeds) if seeds else max(study.seeds), len(mixes or study.mix_values)
+    most = len(budgets or study.budgets) * (len(sizes) if sizes else study.sizes) * n_mixes * n_seeds
+    if most > _MOST_POINTS:
+        raise InputError(
+            f"the grid has up to {most:,} points, more than {_MOST_POINTS:,}. Give fewer budgets, sizes, mixes or "
+            "seeds."
+        )
     rounds: list[tuple[int, GridPoint]] = []
     for budget in budgets or study.budgets:
         around = shared_sizes(budget, study) if branches else budget_sizes(budget, study)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from skillscale.execution.grid import cost
 from skillscale.record import RunRecord
-from skillscale.tracking import EVALUATED, TRAINER, PlannedPoint, Study, is_alive
+from skillscale.tracking import EVALUATED, IMPORTED, TRAINER, PlannedPoint, Study, is_alive
 
 _LOGGED = ("half_width", "flops_finished", "runs", "flops_spent", "flops_budget")
 _LEAST_SHARE = 0.1  # of its tokens, from which on a first run shows how long it takes (not tuned)
@@ -56,6 +56,7 @@ class StudyStatus:
         flops_left: FLOP that the sampler may still spend.
         trainer: FILE.py:function of the user's trainer; empty: skillscale trains.
         is_evaluated: Whether the runs are checkpoints that were trained elsewhere.
+        surplus: Ids of finished runs that are not used, because their point has another finished run.
     """
 
     study: str
@@ -70,6 +71,7 @@ class StudyStatus:
     flops_left: float = 0.0
     trainer: str = ""
     is_evaluated: bool = False
+    surplus: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -177,6 +179,7 @@ def study_status(study: Study) -> StudyStatus:
         flops_left=_flops_left(sampled) if is_sampled else 0.0,
         trainer=settings.get(TRAINER, ""),
         is_evaluated=EVALUATED in settings,
+        surplus=() if {EVALUATED, IMPORTED} & settings.keys() else study.runs.surplus(),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from skillscale.execution.run_text import format_point
 from skillscale.execution.status import StudyStatus
-from skillscale.formatting import JsonObject, format_duration, format_flops, format_percent, plural
+from skillscale.formatting import JsonObject, format_duration, format_flops, format_percent, join_first, plural
 from skillscale.tracking import PlannedPoint, Study, link, run_path
 
 _STEPS = 6  # steps of the falling interval that a terminal shows
@@ -40,6 +40,9 @@ def status_lines(status: StudyStatus) -> list[str]:
     lines += [line for source in ("sample", "fit") if (line := _interval_line(status, source))]
     lines += [f"{'' if at else 'workers':<11}{_worker_text(point, status)}" for at, point in enumerate(status.running)]
     lines += [f"failed     {count} x {reason}" for reason, count in status.reasons[:_REASONS]]
+    if status.surplus:
+        runs = plural(len(status.surplus), "run")
+        lines.append(f"surplus    {runs} of a point that has another: {join_first(status.surplus)}. Delete them")
     return lines
 
 
@@ -114,6 +117,7 @@ def status_as_dict(status: StudyStatus) -> JsonObject:
             for point in status.running
         ],
         "failures": [{"reason": reason, "count": count} for reason, count in status.reasons],
+        "surplus": status.surplus,
     }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from skillscale.formatting import JsonObject, format_percent
 from skillscale.lm import run
 from skillscale.point import DesignPoint, digest
 from skillscale.runs.read import aggregate_weights
+from skillscale.runs.write import csv_text
 
 if TYPE_CHECKING:
     from skillscale.lm.data.prepare import PreparedData
@@ -121,7 +122,7 @@ def tune_rule(options: TuneOptions, config: Config, progress: Callable[[str], No
             progress(outcomes[-1].text())
         table = pd.concat(tables, ignore_index=True)
         rule = refit(table, config.train)
-        analysis.file("trials.csv", table.to_csv(index=False))
+        analysis.file("trials.csv", csv_text(table))
         analysis.json("rule.json", rule)
         analysis.log(metrics={f"rule_excess/{outcome.point.key}": outcome.excess for outcome in outcomes})
     return TuningResult(points=tuple(outcomes), rule=rule)

@@ -153,7 +153,7 @@ def undetermined(plan: Plan, context: PlanContext) -> list[str]:
             f"Extrapolation: the largest run has {format_flops(optimum.C / optimum.extrapolation)} FLOP. This plan is "
             f"{format_number(optimum.extrapolation)} times larger and relies on the form of the law."
         )
-    notes = [note for note in optimum.reason.split("; ") if "times the largest" not in note]
+    notes = [note for note in optimum.reason.split("; ") if "times the largest run" not in note]
     if any(notes):
         sentences.append(f"{_capital('; '.join(notes))}.")
     if optimum.N.is_finite and not math.isfinite(sizes.confident_lo):

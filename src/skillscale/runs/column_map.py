@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from skillscale.config import read_yaml
-from skillscale.errors import InputError
+from skillscale.errors import InputError, show
 from skillscale.formatting import did_you_mean, join_first
-from skillscale.point import AGGREGATE, check_skill_name
+from skillscale.point import AGGREGATE, check_name, check_skill_name
 
 KEYS = (
     "n_params", "n_tokens", "flops", "budget", "run", "mix", "skills", "seed", "where", "validation", "units", "splits",
-    "categories", "sets", "perplexity", "purpose", "join",
+    "categories", "sets", "perplexity", "purpose", "join", "checkpoints", "best_of", "near_copies",
 )  # fmt: skip
-REQUIRED = ("n_params", "n_tokens", "skills")
+_TWO_OF_THREE = "two of n_params, n_tokens and flops (or budget)"  # the third follows from C = 6 N D
 _NUMBERS = ("n_params", "n_tokens", "flops", "budget", "mix")
 _BITS = "bits"  # unit of a loss in bits, which is converted to nats
 _ROUNDING = 2.0**-52  # of each number in a sum of shares or weights
@@ -67,8 +67,9 @@ class ColumnMap:
     """The meaning of the columns of a table. An empty name means that the table has no such column.
 
     Args:
-        n_params: columns of N by convention; the first is the default, and a single column has the convention "".
-        n_tokens: column of D.
+        n_params: columns of N by convention; the first is the default, and a single column has the convention "". Empty
+            where N follows from D and C.
+        n_tokens: column of D; empty where D follows from N and C.
         skills: columns of the losses, by skill.
         flops: column of C, FLOP.
         budget: column of the nominal budget, FLOP.
@@ -85,6 +86,9 @@ class ColumnMap:
         perplexity: skills whose column holds exp(loss).
         purpose: column with text in the rows that a sampler chose, which are at no isoFLOP budget.
         join: another file with more columns.
+        checkpoints: rows of a run at several D to use: ``last`` or ``all``; empty: the last, with a note.
+        best_of: columns of hyperparameters, of which the best setting counts at each N, D and mix.
+        near_copies: ``keep`` uses rows that look like copies of others; empty: each run counts once.
 
     Raises:
         InputError: names that clash, an aggregate of unknown skills, or a unit of an unknown column.
@@ -108,11 +112,21 @@ class ColumnMap:
     perplexity: tuple[str, ...] = ()
     purpose: str = ""
     join: Join | None = None
+    checkpoints: str = ""
+    best_of: tuple[str, ...] = ()
+    near_copies: str = ""
 
     def __post_init__(self) -> None:
         _check_splits(self)
         for name in (*self.skills, *(aggregate for aggregate in self.validation if aggregate != AGGREGATE)):
             check_skill_name(name)
+        for what, names in (
+            ("a category", self.mix),
+            ("a convention", self.n_params),
+            ("an aggregate", self.validation),
+        ):
+            for name in names:
+                check_name(name, what)
         for name, weights in self.validation.items():
             _check_aggregate(name, weights, tuple(self.skills))
         for name, unit in self.units.items():
@@ -135,6 +149,7 @@ class ColumnMap:
         pairs += [(f"skills.{name}", column.loss) for name, column in self.skills.items()]
         pairs += [(f"skills.{name}.sem", column.sem) for name, column in self.skills.items()]
         pairs += [("where", column) for column in self.where]
+        pairs += [("best_of", column) for column in self.best_of]
         return [(key, column) for key, column in pairs if column]
 
     def size_column(self, convention: str = "") -> str:
@@ -144,13 +159,17 @@ class ColumnMap:
             InputError: there is no such convention.
         """
         if not convention:
-            return next(iter(self.n_params.values()))
+            return next(iter(self.n_params.values()), "")
         if convention not in self.n_params:
             there = ", ".join(name for name in self.n_params if name) or "only the one column that n_params names"
             raise InputError(
                 f"n_params has no convention {convention!r}{did_you_mean(convention, self.n_params)}. It has {there}."
             )
         return self.n_params[convention]
+
+    def declares_loss(self, skill: str) -> bool:
+        """Return whether ``units`` says that the column of a skill holds losses, whatever its name and values."""
+        return "skills" in self.units or skill in self.units
 
     def unit(self, key: str, skill: str = "") -> float:
         """Return the factor of a column."""
@@ -177,17 +196,15 @@ def parse_columns(raw: Mapping[str, Any], *, place: str = "the column map") -> C
     Raises:
         InputError: unknown keys, or values that name no column.
     """
-    unknown = [f"{key!r}{did_you_mean(str(key), KEYS)}" for key in raw if key not in KEYS]
+    unknown = [f"{show(key)}{did_you_mean(str(key), KEYS)}" for key in raw if key not in KEYS]
     if unknown:
         raise InputError(f"{place} has unknown keys: {', '.join(unknown)}. It takes {', '.join(KEYS)}.")
-    absent = [key for key in REQUIRED if not raw.get(key)]
-    if absent:
-        raise InputError(f"{place} must name the columns of {', '.join(absent)}, as in n_params: params")
+    _check_required(raw, place)
     mix = raw.get("mix") or {}
     shares = _columns_by_name("mix", mix) if isinstance(mix, Mapping) else {}
     return ColumnMap(
-        n_params=_columns_by_name("n_params", raw["n_params"]),
-        n_tokens=_column("n_tokens", raw["n_tokens"]),
+        n_params=_columns_by_name("n_params", raw["n_params"]) if raw.get("n_params") else {},
+        n_tokens=_column("n_tokens", raw.get("n_tokens") or ""),
         skills=_skills(raw["skills"]),
         flops=_column("flops", raw.get("flops", "")),
         budget=_column("budget", raw.get("budget", "")),
@@ -204,7 +221,25 @@ def parse_columns(raw: Mapping[str, Any], *, place: str = "the column map") -> C
         perplexity=tuple(_column("perplexity", name) for name in _as_list(raw.get("perplexity"))),
         purpose=_column("purpose", raw.get("purpose", "")),
         join=_join(raw.get("join")),
+        checkpoints=_choice("checkpoints", raw.get("checkpoints"), ("last", "all")),
+        near_copies=_choice("near_copies", raw.get("near_copies"), ("keep",)),
+        best_of=tuple(_column("best_of", name) for name in _as_list(raw.get("best_of"))),
     )
+
+
+def _check_required(raw: Mapping[str, Any], place: str) -> None:
+    """Refuse a column map without skills, or with fewer than two of N, D and C."""
+    sizes = [key for key in ("n_params", "n_tokens") if raw.get(key)]
+    absent = [key for key in ("n_params", "n_tokens") if key not in sizes] if not sizes else []
+    if len(sizes) == 1 and not (raw.get("flops") or raw.get("budget")):
+        absent = ["n_tokens" if sizes == ["n_params"] else "n_params"]
+    absent += [key for key in ("skills",) if not raw.get(key)]
+    if absent:
+        example = {"n_params": "params", "n_tokens": "tokens", "skills": "{code: loss_code}"}[absent[0]]
+        raise InputError(
+            f"{place} must name the columns of {', '.join(absent)}, as in {absent[0]}: {example}. It needs skills and "
+            f"{_TWO_OF_THREE}."
+        )
 
 
 def _check_splits(columns: "ColumnMap") -> None:
@@ -233,7 +268,7 @@ def _split(skill: str, value: Any) -> Split:
     if not isinstance(value, Mapping) or not value or set(value) - set(keys):
         raise InputError(
             f"splits.{skill} must name its held-out column, as in {{held_out: {skill}_test}}, or its hypothesis_sets "
-            f"and held_out_sets, but it is {value!r}"
+            f"and held_out_sets, but it is {show(value)}"
         )
     sets = {key: tuple(_column(key, name) for name in _as_list(value.get(key))) for key in keys[1:]}
     return Split(held_out=_column("held_out", value.get("held_out", "")), **sets)
@@ -249,13 +284,13 @@ def _check_aggregate(name: str, weights: Mapping[str, float], skills: tuple[str,
                 f"{join_first(skills)}."
             )
     if not weights or min(weights.values()) < 0 or not 0 < math.fsum(weights.values()) < math.inf:
-        raise InputError(f"validation {name} must have weights from 0, not all 0, but it is {dict(weights)}")
+        raise InputError(f"validation {name} must have weights from 0, not all 0, but it is {show(dict(weights))}")
 
 
 def _weights(name: str, value: Any) -> dict[str, float]:
     """Return weights that sum to 1, so that an aggregate is a mean loss."""
     if not isinstance(value, Mapping) or not value:
-        raise InputError(f"validation {name} must weigh skills, as in {{code: 1, prose: 2}}, but it is {value!r}")
+        raise InputError(f"validation {name} must weigh skills, as in {{code: 1, prose: 2}}, but it is {show(value)}")
     weights = {str(skill): _number(f"validation {name}", skill, weight) for skill, weight in value.items()}
     total = math.fsum(weights.values())
     if not total > 0 or is_one(total, len(weights)):
@@ -281,7 +316,7 @@ def _skills(value: Any) -> dict[str, LossColumns]:
 def _skill(name: str, value: Any) -> LossColumns:
     if not isinstance(value, Mapping):
         return LossColumns(loss=_column(f"skills.{name}", value))
-    unknown = [f"{key!r}{did_you_mean(str(key), ('loss', 'sem'))}" for key in value if key not in ("loss", "sem")]
+    unknown = [f"{show(key)}{did_you_mean(str(key), ('loss', 'sem'))}" for key in value if key not in ("loss", "sem")]
     if unknown or "loss" not in value:
         raise InputError(f"skill {name} takes the columns loss and sem, but has {', '.join(unknown) or 'no loss'}")
     return LossColumns(
@@ -300,8 +335,16 @@ def _columns_by_name(key: str, value: Any) -> dict[str, str]:
 def _column(key: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InputError(
-            f"{key} must name a column, but it is {value!r}. Write its name, in quotes if YAML misreads it."
+            f"{key} must name a column, but it is {show(value)}. Write its name, in quotes if YAML misreads it."
         )
+    return str(value)
+
+
+def _choice(key: str, value: Any, choices: tuple[str, ...]) -> str:
+    if value in (None, ""):
+        return ""
+    if value not in choices:
+        raise InputError(f"{key} must be {' or '.join(choices)}, but it is {show(value)}. Correct the column map.")
     return str(value)
 
 
@@ -316,7 +359,7 @@ def _mapping(key: str, raw: Mapping[str, Any]) -> Mapping[Any, Any]:
             "where": "{final: 1}", "units": "{n_params: 1e6}", "validation": "{all: {code: 1, prose: 1}}",
             "splits": "{code: {held_out: code_test}}", "categories": "{code: github}",
         }[key]  # fmt: skip
-        raise InputError(f"{key} must map names to values, as in {key}: {example}, but it is {value!r}")
+        raise InputError(f"{key} must map names to values, as in {key}: {example}, but it is {show(value)}")
     return value
 
 
@@ -326,7 +369,7 @@ def _join(value: Any) -> Join | None:
     if not isinstance(value, Mapping) or set(value) != {"file", "by"} or not value["by"]:
         raise InputError(
             "join must name a file in the folder of the table and a column of both, as in join: {file: sizes.csv, by: "
-            f"model}}, or {{file: runs.csv, by: {{file: Name}}}} for different names, but it is {value!r}"
+            f"model}}, or {{file: runs.csv, by: {{file: Name}}}} for different names, but it is {show(value)}"
         )
     by = _columns_by_name("join.by", value["by"] if isinstance(value["by"], Mapping | list) else [value["by"]])
     return Join(file=_column("join.file", value["file"]), by=by)
@@ -342,7 +385,7 @@ def _unit(key: str, value: Any) -> float:
 def _values(key: Any, value: Any) -> tuple[str | float, ...]:
     values = _as_list(value)
     if not values or any(isinstance(item, dict | list) for item in values):
-        raise InputError(f"where.{key} must be a value or a list of values, but it is {value!r}")
+        raise InputError(f"where.{key} must be a value or a list of values, but it is {show(value)}")
     return tuple(str(item) if isinstance(item, bool) or not isinstance(item, int | float) else item for item in values)
 
 
@@ -350,7 +393,7 @@ def _number(key: str, name: Any, value: Any) -> float:
     # YAML 1.1 reads 1e6 as text
     number = as_number(value) if isinstance(value, str | float | int) and not isinstance(value, bool) else None
     if number is None:
-        raise InputError(f"{key} of {name} must be a number, as in 1e6, but it is {value!r}")
+        raise InputError(f"{key} of {name} must be a number, as in 1e6, but it is {show(value)}")
     return number
 
 

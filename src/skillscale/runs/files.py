@@ -1,12 +1,11 @@
 """Files of runs as rows of cells: a table, a folder of run histories, or result files of the lm-evaluation-harness.
 
-From W&B: the run table that its UI exports, and histories with one file per run, as ``run.history().to_csv`` writes
-them or as JSON lines of ``scan_history``. Only the columns of the column map are kept.
+From W&B: the run table that its UI exports, the table of configs and summaries that its API gives, a summary per run,
+and histories with one file per run, as ``run.history().to_csv`` writes them or as JSON lines of ``scan_history``. Only
+the columns of the column map are kept.
 """
 
-import json
-import math
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from skillscale.errors import InputError
-from skillscale.formatting import join_first
+from skillscale.config import read_yaml
+from skillscale.errors import InputError, show
+from skillscale.formatting import join_first, unescape_formula
 from skillscale.laws.results import ExcludedRun
+from skillscale.runs.bounded_files import Progress, read_parquet_table
+from skillscale.runs.column_hints import is_hint, is_run_name
 from skillscale.runs.column_map import ColumnMap, Join
-from skillscale.runs.lm_eval import MODEL, read_results
+from skillscale.runs.csv_files import csv_dialect, read_csv
+from skillscale.runs.histories import fill_sizes
+from skillscale.runs.json_files import flatten, json_lines, json_table, python_dict
+from skillscale.runs.lm_eval import MODEL, has_results, read_results
+from skillscale.runs.states import is_state_name, state_columns, unfinished_rows
 
 FILE, STEP, STATE, NAME = "file", "_step", "State", "Name"  # ours; then names of W&B
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -27,9 +33,10 @@ _PARQUET = (".parquet", ".pq")
 _LINES = (".jsonl", ".ndjson")
 _RESULTS = ".json"
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zip", ".zst")
-_LONGEST = 2**24  # characters of a JSON line; a row of a history has a few hundred
-_STATES = frozenset({"finished", "crashed", "failed", "killed", "running", "pending", "preempting", "preempted"})
-_NO_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # as W&B writes them in JSON
+_SUMMARY = "wandb-summary.json"  # of one run, in a folder of its name
+_DICTS = ("summary", "config")  # columns of Python dicts in the table that W&B's API gives, next to ``name``
+_SAMPLE = 1000  # rows of a table that decide which columns hold states
+_PEEKED = 5  # JSON files that show whether a folder holds result files
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,7 +60,7 @@ class RawTable:
     notes: tuple[str, ...] = ()
 
 
-def read_raw_table(path: Path, columns: ColumnMap) -> RawTable:
+def read_raw_table(path: Path, columns: ColumnMap, progress: Progress | None = None) -> RawTable:
     """Return the rows with the columns of a column map, joined with another file, without unfinished W&B runs.
 
     Raises:
@@ -63,10 +70,12 @@ def read_raw_table(path: Path, columns: ColumnMap) -> RawTable:
     joined = _joined_path(path, columns.join) if columns.join else None
     if columns.join:
         names |= set(columns.join.by)
-    table = _read_folder(path, names, columns, skip=joined) if path.is_dir() else _read_file(path, names, columns)
+    table = (
+        _read_folder(path, names, columns, skip=joined) if path.is_dir() else _read_file(path, names, columns, progress)
+    )
     if columns.join and joined:
         table = _join_rows(table, columns.join, joined, path.name)
-    return _select_finished(table, path.name) if STATE not in columns.where else table
+    return _select_finished(table, columns, path.name)
 
 
 def files_of(path: Path, columns: ColumnMap) -> list[Path]:
@@ -76,13 +85,14 @@ def files_of(path: Path, columns: ColumnMap) -> list[Path]:
     return [*paths, *([joined] if joined else [])]
 
 
-def _read_file(path: Path, names: Set[str], columns: ColumnMap) -> RawTable:
-    if path.suffix.lower() != _RESULTS:
-        table = _read_rows(path, names)
-        if _is_history(table):  # of one run, unless the column map names runs
-            table = replace(_add_file_column(table, _name_without_suffix(path.name)), run=FILE)
-        return _select_checkpoints(table, columns, path.name)
-    return _read_results([(path, path.name)], columns, path.name)
+def _read_file(path: Path, names: Set[str], columns: ColumnMap, progress: Progress | None) -> RawTable:
+    if path.suffix.lower() == _RESULTS and (not path.is_file() or has_results(path)):
+        return _read_results([(path, path.name)], columns, path.name)
+    table = _read_rows(path, names, progress)
+    if _is_history(table):  # of one run, unless the column map or a column names runs
+        run = next((name for name in table.names if is_run_name(name) or name == NAME), FILE)
+        table = replace(_add_file_column(table, _name_without_suffix(path.name)), run=run)
+    return _select_checkpoints(table, columns, path.name)
 
 
 def _read_results(files: Sequence[tuple[Path, str]], columns: ColumnMap, place: str) -> RawTable:
@@ -100,12 +110,12 @@ def _read_folder(path: Path, names_kept: Set[str], columns: ColumnMap, *, skip: 
             f"{path} has no result files (results_*.json) and no histories (.csv, .jsonl, .parquet). Give a folder "
             "with such files."
         )
-    if members[0][0].suffix.lower() == _RESULTS:
+    if members[0][0].suffix.lower() == _RESULTS and any(has_results(file) for file, _ in members[:_PEEKED]):
         return _read_results(members, columns, path.name)
     tables, excluded = [], []
     for file, name in members:
         try:
-            tables.append(_add_file_column(_read_rows(file, names_kept), _name_without_suffix(name)))
+            tables.append(_add_file_column(_with_config(_read_rows(file, names_kept), file), _run_name(name)))
         except InputError as error:
             excluded.append(ExcludedRun(run_id=name, skill="", reason=str(error)))
     if not tables:
@@ -120,84 +130,126 @@ def _read_folder(path: Path, names_kept: Set[str], columns: ColumnMap, *, skip: 
 
 
 def _folder_files(path: Path, *, skip: Path | None) -> list[tuple[Path, str]]:
-    """Return the files of a folder with their relative names: result files if there are any, otherwise tables."""
+    """Return the files of a folder with their relative names.
+
+    Result files of the harness come first, then a summary per run, then tables, then other JSON files.
+    """
     files = [
         (file, file.relative_to(path).as_posix()) for file in sorted(path.rglob("*")) if file.is_file() and file != skip
     ]
-    results = [pair for pair in files if pair[0].suffix.lower() == _RESULTS]
-    result_files = [pair for pair in results if pair[0].name.startswith("results")]
-    tables = [pair for pair in files if _file_kind(pair[0]) in (*_SEPARATORS, *_PARQUET, *_LINES)]
-    return result_files or results or tables
+    jsons = [pair for pair in files if pair[0].suffix.lower() == _RESULTS]
+    result_files = [pair for pair in jsons if pair[0].name.startswith("results")]
+    if result_files or any(has_results(file) for file, _ in jsons[:_PEEKED]):
+        return result_files or jsons
+    summaries = [pair for pair in jsons if pair[0].name == _SUMMARY]
+    return summaries or [pair for pair in files if _file_kind(pair[0]) in (*_SEPARATORS, *_PARQUET, *_LINES)] or jsons
 
 
-def _read_rows(path: Path, names: Set[str] | None) -> RawTable:
+def _with_config(table: RawTable, path: Path) -> RawTable:
+    """Return the summary of a run with the settings in the ``config.yaml`` that W&B writes next to it."""
+    config = path.with_name("config.yaml")
+    if path.name != _SUMMARY or not config.is_file():
+        return table
+    settings = {
+        str(name): setting["value"] if isinstance(setting, dict) and "value" in setting else setting
+        for name, setting in read_yaml(config).items()
+    }
+    new = {name: value for name, value in flatten(settings) if name not in table.names}
+    return replace(table, frame=table.frame.assign(**new), names=(*table.names, *new))
+
+
+def _run_name(name: str) -> str:
+    """Return the name of the run of a file: the folder of a W&B summary, otherwise the file without suffixes."""
+    path = Path(name)
+    if path.name != _SUMMARY:
+        return _name_without_suffix(name)
+    folder = path.parent.parent if path.parent.name == "files" else path.parent
+    return folder.as_posix() if folder.name else path.stem
+
+
+def _read_rows(path: Path, names: Set[str] | None, progress: Progress | None = None) -> RawTable:
     """Return the rows of a table with the named columns, or all.
 
     Raises:
         InputError: the file is no table or can't be read.
     """
     kind = _file_kind(path)
-    if kind not in (*_SEPARATORS, *_PARQUET, *_LINES):
+    if kind not in (*_SEPARATORS, *_PARQUET, *_LINES, _RESULTS):
         raise InputError(
-            f"{path} must be a .csv, .tsv, .parquet or .jsonl file, a result file (.json) of the "
-            "lm-evaluation-harness, or a folder. Give the table as one of these."
+            f"{path} must be a .csv, .tsv, .parquet or .jsonl file, a JSON table or result file (.json), or a folder. "
+            "Give the table as one of these."
         )
     if not path.is_file():
         raise InputError(f"there is no file {path}. Give the path of a table, one row a run or checkpoint.")
+
+    def is_kept(name: str) -> bool:
+        return names is None or name in names or is_hint(name)
+
     try:
         if kind in _PARQUET:
-            frame = pd.read_parquet(path)
-            return RawTable(frame=frame, names=tuple(map(str, frame.columns)))
+            frame, all_names = read_parquet_table(path, lambda name: is_kept(name) or name in (*_DICTS, "name"))
+            return _expand_dicts(RawTable(frame=frame, names=all_names), is_kept)
         if kind in _LINES:
-            return _read_lines(path, names)
-        return _read_csv(path, _SEPARATORS[kind], names)
+            frame, all_names = json_lines(path, is_kept)
+            return RawTable(frame=frame, names=all_names)
+        if kind == _RESULTS:
+            frame, all_names = json_table(path, names or frozenset(), is_kept)
+            return RawTable(frame=frame, names=all_names)
+        dialect = csv_dialect(path, _SEPARATORS[kind], names or frozenset())
+        has_dicts = set(_DICTS) <= set(dialect.names)
+        kept = [name for name in dialect.names if is_kept(name) or (has_dicts and name in (*_DICTS, "name"))]
+        others = [name for name in dict.fromkeys(dialect.names) if name not in kept]
+        kept += state_columns(read_csv(path, dialect, others, n_rows=_SAMPLE)) if others else []
+        frame = _without_escapes(read_csv(path, dialect, kept, progress))
+        return _expand_dicts(RawTable(frame=frame, names=dialect.names), is_kept)
     except InputError:
         raise
     except (OSError, ValueError, UnicodeDecodeError) as error:  # ParserError and EmptyDataError are ValueErrors
-        raise InputError(f"{path} can't be read as a table: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} can't be read as a table: {show(error)}") from error
 
 
-def _read_csv(path: Path, separator: str, selected: Set[str] | None) -> RawTable:
-    names = [str(name) for name in pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]]
-    kept = [name for name in dict.fromkeys(names) if selected is None or name in selected]
-    # Before pandas 3.1 the default is off by one in the last digit; later versions refuse this option
-    exact: dict[str, Any] = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
-    frame: pd.DataFrame = pd.read_csv(path, sep=separator, usecols=kept, low_memory=False, **exact)
-    return RawTable(frame=frame, names=tuple(names))
+def _without_escapes(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells without the quote that ``export`` puts before texts which spreadsheets would compute."""
+    for at, (_, column) in enumerate(frame.items()):
+        if pd.api.types.is_numeric_dtype(column.dtype):
+            continue
+        values = np.asarray(column.dropna().unique(), dtype=object)  # those of Arrow are slow one by one
+        texts = [cell for cell in values if isinstance(cell, str) and cell.startswith("'")]
+        if texts:
+            frame.isetitem(at, column.replace({text: unescape_formula(text) for text in texts}).array)
+    return frame
 
 
-def _read_lines(path: Path, selected: Set[str] | None) -> RawTable:
-    """Return the rows of a file with one JSON object per line. Nested values are named as in ``config.lr``."""
-    names: dict[str, None] = {}
+def _expand_dicts(table: RawTable, is_kept: Callable[[str], bool]) -> RawTable:
+    """Return a table of W&B's API with a column for each value of its configs and summaries, and the names of runs.
+
+    A name that both have is that of the summary; ``config.NAME`` and ``summary.NAME`` always work.
+    """
+    if not set(_DICTS) <= set(table.frame.columns):
+        return table
+    cells = [[_dict_cell(cell) for cell in table.frame[name]] for name in _DICTS]
+    if any(cell is None for column in cells for cell in column):
+        return table
     rows = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(iter(lambda: file.readline(_LONGEST + 1), ""), 1):
-            if not line.strip():
-                continue
-            cells = dict(_flatten(_json_line(line, f"line {number} of {path}")))
-            names |= dict.fromkeys(cells)
-            rows.append({name: cell for name, cell in cells.items() if selected is None or name in selected})
-    return RawTable(frame=pd.DataFrame(rows), names=tuple(names))
+    for summary, config in zip(*cells, strict=True):
+        values = {"summary": dict(flatten(summary or {})), "config": dict(flatten(config or {}))}
+        full = {f"{kind}.{name}": cell for kind, named in values.items() for name, cell in named.items()}
+        rows.append(full | values["config"] | values["summary"])
+    new = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in table.names]
+    more = pd.DataFrame(
+        [{name: row.get(name) for name in new if is_kept(name)} for row in rows], index=table.frame.index
+    )
+    frame = pd.concat([table.frame, more], axis=1)
+    if NAME not in table.names and "name" in frame:
+        frame, new = frame.assign(**{NAME: frame["name"]}), [NAME, *new]
+    labels = _run_labels(replace(table, frame=frame))
+    return replace(table, frame=frame, names=(*table.names, *new), labels=labels)
 
 
-def _json_line(line: str, place: str) -> Mapping[str, Any]:
-    if len(line) > _LONGEST:
-        raise InputError(f"{place} is longer than {_LONGEST} characters, too long for a row of a history. Delete it.")
-    try:
-        row = json.loads(line, parse_int=float)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{place} is not JSON ({error}). Write one object per line, or delete the line.") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{place} holds {line.strip()[:40]!r}, which is no object. Write one object per line.")
-    return row
-
-
-def _flatten(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in row.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
-        elif not isinstance(value, list):  # histograms and the like
-            yield f"{prefix}{name}", _NO_NUMBERS.get(value, value) if isinstance(value, str) else value
+def _dict_cell(cell: Any) -> dict[str, Any] | None:
+    if isinstance(cell, dict):
+        return cell
+    return python_dict(cell) if isinstance(cell, str) else {} if pd.isna(cell) else None
 
 
 def _add_file_column(table: RawTable, name: str) -> RawTable:
@@ -219,6 +271,8 @@ def _select_checkpoints(table: RawTable, columns: ColumnMap, place: str) -> RawT
             "table or the history of each run (docs/guide/howto/own-runs.md)."
         )
     losses = [column.loss for column in columns.skills.values() if column.loss in table.frame.columns]
+    if losses and (table.run or columns.run):
+        table = _fill_sizes(table, columns, losses, place)
     if not _is_history(table) or not losses:
         return table
     has_loss = table.frame[losses].notna().any(axis=1).to_numpy()
@@ -228,9 +282,29 @@ def _select_checkpoints(table: RawTable, columns: ColumnMap, place: str) -> RawT
     return replace(table, frame=table.frame[has_loss].reset_index(drop=True), notes=(*table.notes, note))
 
 
+def _fill_sizes(table: RawTable, columns: ColumnMap, losses: Sequence[str], place: str) -> RawTable:
+    """Return a history with the sizes that another call logged in the same run.
+
+    Raises:
+        InputError: they may belong to the row before or after.
+    """
+    sizes = [*columns.n_params.values(), columns.n_tokens, columns.flops, columns.budget]
+    there = [name for name in dict.fromkeys(sizes) if name in table.frame.columns]
+    runs = [name for name in columns.run or (table.run,) if name in table.frame.columns]
+    filled = fill_sizes(table.frame, there, losses, runs)
+    if filled.ambiguous:
+        raise InputError(
+            f"{filled.ambiguous} and the losses of {place} are on different rows of a run, which begins with a loss "
+            f"and ends without one. Log both in one call, or write {filled.ambiguous} into the rows of the losses."
+        )
+    if not filled.note:
+        return table
+    return replace(table, frame=filled.frame.reset_index(drop=True), notes=(*table.notes, filled.note))
+
+
 def _is_history(table: RawTable) -> bool:
     """Return whether the table is a history. A run table also has the last step of each run, but with its state."""
-    return STEP in table.names and STATE not in table.names
+    return STEP in table.names and not any(map(is_state_name, table.names)) and table.labels is None
 
 
 def _joined_path(path: Path, join: Join) -> Path:
@@ -279,29 +353,21 @@ def _join_rows(table: RawTable, join: Join, joined: Path, place: str) -> RawTabl
     )
 
 
-def _select_finished(table: RawTable, place: str) -> RawTable:
-    """Return the table without unfinished W&B runs, with rows of a run table named after the runs.
+def _select_finished(table: RawTable, columns: ColumnMap, place: str) -> RawTable:
+    """Return the table without unfinished runs, with rows of a run table of W&B named after the runs.
 
     Raises:
-        InputError: no run has finished.
+        InputError: no run has finished, or a state is not known.
     """
-    if STATE not in table.frame.columns:
+    bad, reasons = unfinished_rows(table.frame, columns, place)
+    is_wandb = STATE in table.frame.columns and STATE not in columns.where and STATE in state_columns(table.frame)
+    if not bad.any() and not is_wandb:
         return table
-    states = table.frame[STATE].astype(str).str.lower().to_numpy()
-    if not set(states) <= _STATES:
-        return table
-    labels = _run_labels(table)
-    kept = states == "finished"
-    if not kept.any():
-        raise InputError(
-            f"no run of {place} is finished (State is {', '.join(sorted(set(states)))}). Only finished runs are read, "
-            "unless where names the states that count, as in where: {State: [finished, crashed]}."
-        )
+    labels = table.labels or _run_labels(table)
     runs = table.frame[table.run].astype(str) if table.run else pd.Series(labels)
-    unfinished = dict.fromkeys((run, f"it is {state}, not finished") for run, state in zip(runs, states, strict=True)
-                         if state != "finished")  # fmt: skip
-    taken = _keep_rows(replace(table, labels=None if table.run else labels), kept, list(unfinished))
-    return replace(taken, frame=table.frame[kept].reset_index(drop=True))
+    unfinished = dict.fromkeys((run, why) for run, why, is_bad in zip(runs, reasons, bad, strict=True) if is_bad)
+    taken = _keep_rows(replace(table, labels=None if table.run else labels), ~bad, list(unfinished))
+    return replace(taken, frame=table.frame[~bad].reset_index(drop=True))
 
 
 def _run_labels(table: RawTable) -> tuple[str, ...]:
@@ -337,7 +403,7 @@ def _list_keys(keys: Sequence[tuple[str, ...]]) -> str:
 def _name_without_suffix(name: str) -> str:
     """Return a name without suffixes, as ``a/b`` for a/b.csv.gz."""
     path = Path(name)
-    while path.suffix.lower() in (*_COMPRESSED, *_SEPARATORS, *_PARQUET, *_LINES):
+    while path.suffix.lower() in (*_COMPRESSED, *_SEPARATORS, *_PARQUET, *_LINES, _RESULTS):
         path = path.with_suffix("")
     return path.as_posix()
 
@@ -345,8 +411,3 @@ def _name_without_suffix(name: str) -> str:
 def _file_kind(path: Path) -> str:
     plain = path.with_suffix("") if path.suffix.lower() in _COMPRESSED else path
     return plain.suffix.lower()
-
-
-def _version(text: str) -> tuple[int, int]:
-    major, minor = text.split(".")[:2]
-    return int(major), int(minor)

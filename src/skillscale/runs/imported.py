@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +15,19 @@ from skillscale.laws.results import ExcludedRun
 from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.runs import (
     ColumnMap,
+    LossColumns,
     RunTable,
     add_aggregates,
     make_run_table,
     run_columns,
 )
+from skillscale.runs.cell_numbers import INFINITE
+from skillscale.runs.column_hints import is_hint
+from skillscale.runs.loss_checks import doubtful_losses
+from skillscale.runs.loss_units import level_notes
 from skillscale.tracking import ExternalRun, Study, StudyStore
 
+STATUS = "status"  # of a run in MLflow, as a column
 _TEXT_COLUMNS = ("run_id", "cluster", "mix", "seed")  # columns of runs that are no floats
 _KEY_KINDS = ("params", "metrics", "tags")
 _MISSING_TEXTS = frozenset({"", "nan", "none", "null"})
@@ -41,12 +47,19 @@ def imported_table(store: StudyStore, study: Study) -> RunTable | None:
     contents = dict.fromkeys(content for source in sources for content in source["rows"])
     rows = [json.loads(exact[content]) | {"content": content} for content in contents if content in exact]
     table = _table_of_rows(rows, sources)
-    notes = table.notes
+    notes = (*table.notes, *_level_notes(table, [row["content"] for row in rows], sources))
     if len(rows) < len(contents):
         notes += (f"{len(contents) - len(rows)} of {len(contents)} rows are not imported yet; run the import again",)
     if len(exact) > len(rows):
         notes += (f"{len(exact) - len(rows)} imported runs are no longer in their table, and are excluded",)
     return replace(table, notes=notes)
+
+
+def _level_notes(table: RunTable, contents: Sequence[str], sources: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield notes on tables whose losses differ from those of the first one as units do."""
+    is_of = [np.isin(contents, source["rows"]) for source in sources]
+    for mask in is_of[1:]:
+        yield from level_notes(table.runs[mask & ~is_of[0]], table.runs[is_of[0]], table.skills)
 
 
 def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, convention: str, place: str) -> RunTable:
@@ -62,13 +75,18 @@ def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, conv
     Raises:
         InputError: no run is finished, a name that none or several have, or what makes a table unusable.
     """
-    finished = [run for run in runs if run.status == "FINISHED"]
+    by_status = STATUS in columns.where
+    finished = [run for run in runs if by_status or run.status == "FINISHED"]
     if not finished:
         statuses = ", ".join(sorted({run.status for run in runs})) or "it has no runs"
-        raise InputError(f"no run of {place} is FINISHED ({statuses}). Only finished runs are imported.")
-    keys = list(dict.fromkeys(key for run in finished for key in run.fields))
+        raise InputError(
+            f"no run of {place} is FINISHED ({statuses}). Only finished runs are imported, unless where names the "
+            "states that count, as in where: {status: [FINISHED, RUNNING]}."
+        )
+    keys = [*dict.fromkeys(key for run in finished for key in run.fields), STATUS]
     full_names = {column: _find_key(column, keys, place) for _, column in columns.key_columns()}
-    cells = {name: [_cell_value(run.fields.get(key)) for run in finished] for name, key in full_names.items() if key}
+    full_names |= {key: key for key in keys if is_hint(key.partition(".")[2])}
+    cells = {name: [_cell_value(_field(run, key)) for run in finished] for name, key in full_names.items() if key}
     # The other names are for the message on a missing one
     frame = pd.DataFrame({**dict.fromkeys(keys), **cells}, index=range(len(finished)))
     labels = [run.run_id for run in finished]
@@ -76,12 +94,16 @@ def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, conv
     others = tuple(
         ExcludedRun(run_id=run.run_id, skill="", reason=f"it is {run.status}, not FINISHED")
         for run in runs
-        if run.status != "FINISHED"
+        if run.status != "FINISHED" and not by_status
     )
     by_id = {run.run_id: run for run in finished}
     loss_names = {name: full_names[column.loss] for name, column in columns.skills.items()}
     excluded = (_name_nan_losses(run, by_id, loss_names) for run in table.excluded)
     return replace(table, excluded=(*others, *excluded))
+
+
+def _field(run: ExternalRun, key: str) -> str | float | None:
+    return run.status if key == STATUS else run.fields.get(key)
 
 
 def _name_nan_losses(run: ExcludedRun, runs: Mapping[str, ExternalRun], full: Mapping[str, str]) -> ExcludedRun:
@@ -106,6 +128,7 @@ def _table_of_rows(rows: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[
     runs["seed"] = runs["seed"].astype("int64")
     shares = [f"mix/{name}" for name in categories]
     runs[shares] = runs[shares].fillna(0.0)
+    runs, infinite = _without_stored_infinity(runs, (*skills, *(f"sem/{name}" for name in sems)))
     contents = [row["content"] for row in rows]
     runs = _with_unique_ids(runs, contents)
     sampled = {content for source in sources for content in source.get("sampled", ())}
@@ -119,14 +142,46 @@ def _table_of_rows(rows: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[
             ExcludedRun(run_id=run, skill=skill, reason=why)
             for source in sources
             for run, skill, why in source["unusable"]
-        ),
-        notes=tuple(note for source in sources for note in source["notes"]),
+        )
+        + infinite,
+        notes=(*(note for source in sources for note in source["notes"]), *_loss_notes(sources, runs)),
         # Old imports have no splits
         splits=tuple(_skill_columns(split) for source in sources[:1] for split in source.get("splits", ())),
         categories_of={skill: name for source in sources for skill, name in source.get("categories_of", {}).items()},
         validation=tuple(dict.fromkeys(name for source in sources for name in source.get("validation", ()))),
         sampled=frozenset(run for run, content in zip(runs["run_id"], contents, strict=True) if content in sampled),
     )
+
+
+def _without_stored_infinity(
+    runs: pd.DataFrame, names: Sequence[str]
+) -> tuple[pd.DataFrame, tuple[ExcludedRun, ...]]:  # fmt: skip
+    """Return the runs with NaN for losses that an export wrote as the largest float, and these losses."""
+    runs, excluded = runs.copy(), []
+    for name in names:
+        infinite = runs[name].abs() >= INFINITE
+        if not name.startswith("sem/"):
+            excluded += [
+                ExcludedRun(run_id=run, skill=name, reason="loss is inf, not a positive number")
+                for run in runs["run_id"][infinite]
+            ]
+        runs.loc[infinite, name] = math.nan
+    return runs, tuple(excluded)
+
+
+def _loss_notes(sources: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Iterator[str]:
+    """Yield notes on skills that an earlier version imported, although they are no losses."""
+    for source in sources:
+        for note in doubtful_losses(_loss_columns(source["columns"]), runs):
+            yield f"{note}. Import the table again into another study"
+
+
+def _loss_columns(described: Mapping[str, Any]) -> ColumnMap:
+    """Return what a stored column map says about losses."""
+    skills = {name: LossColumns(loss=str(column["loss"])) for name, column in described["skills"].items()}
+    units = {name: float(unit) for name, unit in described.get("units", {}).items()}
+    perplexity = tuple(described.get("perplexity", ()))
+    return ColumnMap(n_params={}, n_tokens="", skills=skills, units=units, perplexity=perplexity)
 
 
 def _skill_columns(fields: Mapping[str, Any]) -> SkillColumns:

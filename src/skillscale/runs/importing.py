@@ -8,7 +8,7 @@ another mapping would import every row again.
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ import numpy as np
 
 from skillscale.config.options import ImportOptions
 from skillscale.errors import InputError
-from skillscale.formatting import JsonObject, to_plain
+from skillscale.formatting import JsonObject, join_first, to_plain
 from skillscale.laws.results import describe_exclusions
 from skillscale.point import DesignPoint, Mix, digest
 from skillscale.record import Measurement
 from skillscale.runs import ColumnMap, RunTable, files_of, read_columns, read_table, run_columns
-from skillscale.runs.imported import metric_name, table_from_tracking
-from skillscale.tracking import ImportCount, ImportedRun, ImportSource, Study, StudyStore
+from skillscale.runs.imported import imported_table, metric_name, table_from_tracking
+from skillscale.runs.loss_units import level_notes, loss_unit, unit_differs
+from skillscale.tracking import ImportCount, ImportedRun, ImportedStudy, ImportSource, Study, StudyStore
 
 _TEXT_COLUMNS = ("run_id", "cluster", "mix", "seed")  # columns of runs that are no floats
 _SHOWN = 10
@@ -92,9 +93,20 @@ def import_table(options: ImportOptions, store: StudyStore, on_progress: Callabl
     table = foreign.table
     imports = store.open_imports(options.study, metrics=(*table.skills, *table.weights, *table.categories))
     check_fits(foreign.source, imports.sources(), options.study)
+    notes = _level_notes(foreign, store, imports)
+    table = replace(table, notes=(*table.notes, *notes))
+    foreign = replace(foreign, table=table)
     imports.add_source(foreign.source)
     count = imports.add(imported_runs(table), on_progress)
     return Imported(study=imports.study, foreign=foreign, count=count)
+
+
+def _level_notes(foreign: ForeignTable, store: StudyStore, imports: ImportedStudy) -> tuple[str, ...]:
+    """Return notes on losses that differ from those of the other tables of the study as another unit does."""
+    if all(source.name == foreign.source.name for source in imports.sources()):
+        return ()
+    there = imported_table(store, imports.study)
+    return () if there is None else tuple(level_notes(foreign.table.runs, there.runs, foreign.table.skills))
 
 
 def _read(options: ImportOptions, columns: ColumnMap, store: StudyStore) -> ForeignTable:
@@ -133,6 +145,8 @@ def import_source(name: str, read: str, table: RunTable, columns: ColumnMap) -> 
         "splits": to_plain(table.splits),
         "categories_of": to_plain(table.categories_of),
         "validation": table.validation,
+        "units": {name: loss_unit(columns, name) for name in table.skills if name in columns.skills},
+        "tokenizers": table.tokenizers,
         "rows": contents,
         "sampled": [
             content for content, run in zip(contents, table.runs["run_id"], strict=True) if run in table.sampled
@@ -170,6 +184,16 @@ def check_fits(source: ImportSource, existing: Sequence[ImportSource], study: st
             raise InputError(
                 f"study {study!r} has {kinds[bool(other['categories'])]}, and the new runs have "
                 f"{kinds[bool(new['categories'])]}. {cure.capitalize()}."
+            )
+        if differing_unit := unit_differs(new["units"], other.get("units", {})):
+            raise InputError(f"study {study!r} has {differing_unit}. Name the skills apart, or {cure}.")
+        tokenizers = [set(source.get("tokenizers", ())) for source in (other, new)]
+        is_apart = all(tokenizers) and not tokenizers[0] & tokenizers[1]
+        if is_apart and any(not unit for unit in new["units"].values()):
+            raise InputError(
+                f"study {study!r} has {join_first(sorted(tokenizers[0]))}, and the new runs have "
+                f"{join_first(sorted(tokenizers[1]))}: losses per token of several tokenizers do not compare. "
+                f"{cure.capitalize()}, or import losses per byte."
             )
         for name in set(other["weights"]) & set(new["weights"]):
             if not _alike(other["weights"][name], new["weights"][name]):

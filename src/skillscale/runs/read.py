@@ -19,7 +19,11 @@ from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import AGGREGATE
 from skillscale.record import Measurement, RunRecord, RunState
 from skillscale.runs import RunTable, add_aggregates, read_columns, read_table, run_columns
+from skillscale.runs.bounded_files import Progress
+from skillscale.runs.column_map import ColumnMap, LossColumns
 from skillscale.runs.imported import imported_table
+from skillscale.runs.large_tables import thin_table
+from skillscale.runs.loss_checks import doubtful_losses
 from skillscale.tracking import Study, StudyStore
 
 TOTAL, NONEMBED = "total", "nonembed"  # what N counts, for models that skillscale trained
@@ -93,13 +97,31 @@ class LoadedRuns:
         if runs["cluster"].duplicated().any() and runs["C"].isna().all():
             return False
         C = runs["C"].where(runs["C"] > 0, 6 * runs["N"] * runs["D"])
-        budget = C.map(lambda flops: round(math.log(flops) / _BUDGET_GAP))
+        budget = _budget_numbers(C, runs["C"] > 0)
         sizes = runs.groupby([runs["mix"], budget])["N"].transform("nunique")
         return bool((sizes >= _ISOFLOP_SIZES).mean() >= 0.5)
 
 
-def read_runs(source: SourceOptions, config: Config) -> LoadedRuns:
+def _budget_numbers(C: "pd.Series[float]", given: "pd.Series[bool]") -> "pd.Series[int]":
+    """Return a number for the budget of each run: ln C in steps, and one for given FLOP that differ by little."""
+    budget = C.map(lambda flops: round(math.log(flops) / _BUDGET_GAP))
+    log_C = C[given].map(math.log).sort_values()
+    chain = log_C.groupby((log_C.diff() > _BUDGET_GAP).cumsum())
+    narrow = chain.transform("max") - chain.transform("min") < _BUDGET_GAP
+    budget[narrow.index[narrow]] = budget[narrow.index[narrow]].groupby(chain.ngroup()[narrow]).transform("min")
+    return budget
+
+
+def read_runs(
+    source: SourceOptions, config: Config, progress: Progress | None = None, *, whole: bool = False
+) -> LoadedRuns:
     """Return the runs of a table or a study.
+
+    Args:
+        source: the table or the study.
+        config: settings.
+        progress: receiver of lines on a large table.
+        whole: whether all rows are needed, rather than as many as can be fitted.
 
     Raises:
         InputError: a table without a column map, or one that can't be used.
@@ -110,15 +132,20 @@ def read_runs(source: SourceOptions, config: Config) -> LoadedRuns:
         if not source.columns:
             raise InputError(f"--table {source.table} needs --columns FILE, the map of its columns")
         columns = read_columns(source.columns)
-        table = read_table(source.table, columns, convention=source.n_convention)
-        return LoadedRuns(table=table, name=Path(source.table).stem, arguments=source.arguments)
+        table = read_table(source.table, columns, convention=source.n_convention, progress=progress)
+        return LoadedRuns(
+            table=table if whole else thin_table(table), name=Path(source.table).stem, arguments=source.arguments
+        )
     if source.columns:
         raise InputError("--columns needs --table FILE. Add it.")
     store = StudyStore.open(source.tracking, queue=source.queue)
     study = store.study(config.study.name)
     imported = imported_table(store, study)
     _check_convention(source.n_convention, imported)
-    records = tuple(study.runs.records())
+    records: tuple[RunRecord, ...] = tuple(study.runs.records())
+    surplus: tuple[ExcludedRun, ...] = ()
+    if imported is None:
+        records, surplus = split_surplus(records)
     trainer_skills, checkpoint_study = store.trainer_skills(study), store.evaluated(study)
     convention = str(source.n_convention or TOTAL)
     if imported is not None:
@@ -129,14 +156,16 @@ def read_runs(source: SourceOptions, config: Config) -> LoadedRuns:
         table = (
             trained_table(records, config, convention)
             if trainer_skills is None
-            else table_of_records(records, trainer_skills)
+            else _trainer_table(records, trainer_skills)
         )
+    if imported is None:
+        table = replace(table, excluded=table.excluded + surplus)
     if table.runs.empty:
         raise FitError(
             f"no run of study {study.name} is finished. Train some with `skillscale main` or `skillscale grid`."
         )
     return LoadedRuns(
-        table=table,
+        table=table if whole else thin_table(table),
         arguments=source.arguments,
         name=study.name,
         store=store,
@@ -145,6 +174,32 @@ def read_runs(source: SourceOptions, config: Config) -> LoadedRuns:
         trained=trainer_skills is None and imported is None and checkpoint_study is None,
         imported=imported is not None,
     )
+
+
+def _trainer_table(records: Sequence[RunRecord], skills: Sequence[str]) -> RunTable:
+    """Return the finished runs of the user's own trainer, with notes on what it measures and is no loss."""
+    table = table_of_records(records, skills)
+    if table.runs.empty:
+        return table
+    columns = ColumnMap(n_params={}, n_tokens="", skills={name: LossColumns(loss=name) for name in skills})
+    return replace(table, notes=(*table.notes, *doubtful_losses(columns, table.runs)))
+
+
+def split_surplus(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], tuple[ExcludedRun, ...]]:
+    """Return the records with one finished run a point, and the others, which were restored or copied in MLflow.
+
+    Args:
+        records: runs of a study in order of their beginning.
+    """
+    kept: dict[tuple[str, str], RunRecord] = {}
+    surplus: list[str] = []
+    for record in records:
+        key = (record.point.key, record.checkpoint.checkpoint_digest if record.checkpoint else "")
+        if record.state is RunState.FINISHED and kept.setdefault(key, record) is not record:
+            surplus.append(record.run_id)
+    reason = "its point has another finished run, which is used. Was it restored or copied? Delete one of them"
+    excluded = tuple(ExcludedRun(run_id=run_id, skill="", reason=reason) for run_id in surplus)
+    return tuple(record for record in records if record.run_id not in surplus), excluded
 
 
 def _check_convention(convention: str, imported: RunTable | None) -> None:
@@ -228,8 +283,18 @@ def evaluated_table(records: Sequence[RunRecord], description: Mapping[str, Any]
     return replace(
         table, runs=runs[[*kept, *details]], categories=categories, convention=convention, splits=splits,
         categories_of={skill.name: skill.category for skill in skill_configs if skill.category},
-        notes=(_PER_BYTE_NOTE,),
+        notes=(_PER_BYTE_NOTE, *_several_checkpoints(runs)),
     )  # fmt: skip
+
+
+def _several_checkpoints(runs: pd.DataFrame) -> list[str]:
+    """Return a note on training runs with checkpoints at several D."""
+    several = int(runs.groupby("cluster")["D"].nunique().gt(1).sum())
+    note = (
+        f"{plural(several, 'training run')} with checkpoints at several D: before the end of a learning-rate decay a "
+        "loss is too high. Evaluate the last checkpoints alone in a study, unless the rate was constant"
+    )
+    return [note] * bool(several)
 
 
 def _in_nats_per_byte(record: RunRecord) -> RunRecord:

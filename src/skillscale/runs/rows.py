@@ -4,8 +4,7 @@
 """
 
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from skillscale.errors import InputError
+from skillscale.errors import InputError, name_fault, show
 from skillscale.formatting import join_first, plural
 from skillscale.laws.results import ExcludedRun
+from skillscale.runs.cell_numbers import cell_numbers
 from skillscale.runs.column_map import ColumnMap, as_number
+from skillscale.runs.states import is_state_name, unfinished_rows
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -24,8 +25,6 @@ Labels = npt.NDArray[np.object_]
 
 EVERY_ROW = "every row"  # in place of a run id, where a skill is excluded from all runs
 _SUFFIXED_KEYS = ("n_params", "n_tokens", "flops", "budget")  # people write these as in 250M
-_SUFFIXED = re.compile(r"([0-9]+\.?[0-9]*) ?([KMBT])", re.IGNORECASE)
-_EXPONENTS = {"K": 3, "M": 6, "B": 9, "T": 12}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,12 +58,14 @@ class RowLog:
         place: name of the table in messages.
         usable: rows that no step has excluded so far, (n_rows,).
         notes: sentences on what is odd in the table.
+        no_numbers: texts of cells that are no numbers by their form, by column and row.
     """
 
     run_id: Sequence[str]
     place: str
     usable: Mask
     notes: list[str] = field(default_factory=list)
+    no_numbers: dict[str, Mapping[int, str]] = field(default_factory=dict)
     _excluded: list[tuple[int, ExcludedRun]] = field(default_factory=list)
 
     def exclude_rows(self, bad: Mask, reasons: Sequence[str] | Labels) -> None:
@@ -78,10 +79,18 @@ class RowLog:
             if self.usable[at]:
                 self._add(at, self.run_id[at], skill, reason)
 
-    def exclude_repeats(self, rows: Sequence[int]) -> None:
+    def exclude_repeats(self, rows: Sequence[int], reason: str = "listed twice") -> None:
         """Exclude rows that repeat an earlier one."""
         for at in rows:
-            self._add(at, self.run_id[at], "", "listed twice")
+            self._add(at, self.run_id[at], "", reason)
+
+    def reasons(self, bad: Mask, values: Floats, column: str, describe: Callable[[float], str]) -> list[str]:
+        """Return why the bad cells of a column are excluded: the text of a cell, or what ``describe`` says."""
+        texts = self.no_numbers.get(column, {})
+        return [
+            f"{column} is {show(texts[at])}, not a number" if at in texts else describe(values[at])
+            for at in np.flatnonzero(bad).tolist()
+        ]
 
     def exclude_skill(self, skill: str, reason: str) -> None:
         """Exclude a skill from all rows, with one reason."""
@@ -119,14 +128,30 @@ def select_rows(frame: pd.DataFrame, columns: ColumnMap, labels: Labels, place: 
     """
     selected = _where(frame, columns, place)
     cells, names = frame[selected], labels[selected]
+    unfinished, reasons = unfinished_rows(cells, columns, place)
     has_run, cluster = _clusters(cells, columns, names)
     run_id = [str(label) if label == run else f"{label} ({run})" for label, run in zip(names, cluster, strict=True)]
     log = RowLog(run_id=run_id, place=place, usable=np.ones(len(cells), dtype=bool))
+    log.exclude_rows(unfinished, reasons[unfinished])
     if not selected.all():
         log.notes.append(f"where keeps {selected.sum()} of {plural(len(frame), 'row')}")
     if not has_run.all():
         log.notes.append(f"{plural((~has_run).sum(), 'row')} without a run; each counts as a separate run")
+    parts = [cluster] if len(columns.run) == 1 else [cell_texts(cells[column]) for column in columns.run]
+    for part in parts:
+        exclude_names(log, np.where(has_run, part, ""), "the name of its run")
     return SourceRows(cells=cells, columns=columns, place=place, run_id=run_id, cluster=cluster), log
+
+
+def exclude_names(log: RowLog, names: Labels, what: str) -> None:
+    """Exclude the rows whose name is too long or has hidden characters."""
+    codes, values = pd.factorize(names)
+    faults = np.array([name_fault(str(value)) for value in values], dtype=object)
+    reasons = faults[codes]
+    bad = np.array(reasons != "", dtype=bool)
+    if bad.any():
+        log.exclude_rows(bad, [f"{what} {reason}" for reason in reasons[bad]])
+        log.require_usable("a usable name")
 
 
 def _where(frame: pd.DataFrame, columns: ColumnMap, place: str) -> Mask:
@@ -134,7 +159,7 @@ def _where(frame: pd.DataFrame, columns: ColumnMap, place: str) -> Mask:
         raise InputError(f"{place} has no rows. Give a table with one row per run or checkpoint.")
     selected = np.ones(len(frame), dtype=bool)
     for column, values in columns.where.items():
-        selected &= _matches(frame[column], values)
+        selected &= _matches(frame[column], values, any_case=is_state_name(column))
         if not selected.any():
             raise InputError(
                 f"where selects no row of {place} at {column} = {' or '.join(map(str, values))}. That column has "
@@ -163,50 +188,48 @@ def read_numbers(rows: SourceRows, log: RowLog, column: str, key: str, skill: st
         InputError: a cell holds text.
     """
     given = rows.cells[column]
-    values = pd.to_numeric(given, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-    if not pd.api.types.is_numeric_dtype(given.dtype):
-        if key in _SUFFIXED_KEYS and key not in rows.columns.units:
-            values = _read_suffixes(given, values, column, log)
-        text = np.flatnonzero(np.isnan(values) & given.notna().to_numpy())
-        if len(text):
-            more = f" (and {plural(len(text) - 1, 'row')} more)" if len(text) > 1 else ""
-            raise InputError(
-                f"{rows.run_id[text[0]]}{more} of {rows.place} has {given.iloc[text[0]]!r} in column {column}, where a "
-                "number should be. Write 70e6 for 70M, and leave unknown cells empty. If you can't edit cells, name "
-                "another column."
-            )
-    return np.asarray(values * rows.columns.unit(key, skill), dtype=float)
-
-
-def _read_suffixes(given: "pd.Series[Any]", values: Floats, column: str, log: RowLog) -> Floats:
-    """Return the values with those of cells such as ``1.3B``, and note them once."""
-    texts = np.flatnonzero(np.isnan(values) & given.notna().to_numpy())
-    matches = {int(at): match for at in texts if (match := _SUFFIXED.fullmatch(str(given.iloc[at]).strip()))}
-    values = values.copy()
-    for at, match in matches.items():
-        values[at] = float(f"{match[1]}e{_EXPONENTS[match[2].upper()]}")
+    suffixes = key in _SUFFIXED_KEYS and key not in rows.columns.units
+    is_loss = key == "skills" and skill not in rows.columns.perplexity
+    try:
+        read = cell_numbers(given, suffixes=suffixes, small=is_loss or key == "mix")
+    except InputError as error:
+        raise InputError(f"column {column} of {rows.place}: {error}. If you can't edit cells, name another.") from error
+    if read.texts:
+        at, text = next(iter(read.texts.items()))
+        more = f" (and {plural(len(read.texts) - 1, 'row')} more)" if len(read.texts) > 1 else ""
+        raise InputError(
+            f"{rows.run_id[at]}{more} of {rows.place} has {show(text)} in column {column}, where a number should "
+            "be. Write 70e6 for 70M, and leave unknown cells empty. If you can't edit cells, name another column."
+        )
     note = f"column {column} has numbers with K, M, B or T: they are read as 1e3, 1e6, 1e9 and 1e12"
-    if matches and note not in log.notes:
+    if read.with_suffix and note not in log.notes:
         log.notes.append(note)
-    return values
+    log.no_numbers[column] = read.no_numbers
+    return np.asarray(read.numbers * rows.columns.unit(key, skill), dtype=float)
 
 
-def _matches(given: "pd.Series[Any]", values: tuple[str | float, ...]) -> Mask:
+def _matches(given: "pd.Series[Any]", values: tuple[str | float, ...], *, any_case: bool) -> Mask:
     """Return the rows whose cell is one of the values: as numbers in a column of numbers, otherwise as text."""
     numbers = [number for number in map(as_number, values) if number is not None]
     if pd.api.types.is_numeric_dtype(given.dtype) and not pd.api.types.is_bool_dtype(given.dtype):
         return np.isin(given.to_numpy(dtype=float, na_value=np.nan), numbers)
-    return np.isin(cell_texts(given).astype(str), [cell_text(value) for value in values])
+    texts, selected = cell_texts(given).astype(str), [cell_text(value) for value in values]
+    if any_case:
+        texts, selected = np.char.lower(texts), [text.lower() for text in selected]
+    return np.isin(texts, selected)
 
 
 def cell_texts(given: "pd.Series[Any]") -> Labels:
     """Return cells as text, whole numbers without a fraction, so that 7 and 7.0 name one run."""
     codes, values = pd.factorize(given, use_na_sentinel=False)
-    return np.array([cell_text(value) for value in values], dtype=object)[codes]
+    # As objects: values of Arrow are slow one by one
+    return np.array([cell_text(value) for value in np.asarray(values, dtype=object)], dtype=object)[codes]
 
 
 def cell_text(value: Any) -> str:
     """Return a cell as text, a whole number without a fraction."""
+    if isinstance(value, str):
+        return value.strip()
     number = float(value) if isinstance(value, float | np.floating) else math.nan
     if number.is_integer() and abs(number) < 2**63:
         return str(int(number))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,35 @@ from skillscale.formatting import did_you_mean, format_number, join_first, plura
 from skillscale.laws.results import ExcludedRun
 from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import MAX_PARAMS, MAX_TOKENS, RESERVED_COLUMNS, Mix
+from skillscale.runs.bounded_files import Progress
+from skillscale.runs.checkpoints import note_unmapped_runs, select_last
+from skillscale.runs.column_hints import is_loss_name
 from skillscale.runs.column_map import ColumnMap, is_one
+from skillscale.runs.copies import near_copies, note_copies
 from skillscale.runs.files import read_raw_table
-from skillscale.runs.rows import EVERY_ROW, Floats, Mask, RowLog, SourceRows, cell_texts, read_numbers, select_rows
+from skillscale.runs.flops import check_flops
+from skillscale.runs.loss_checks import LARGEST_LOSS, check_loss_names, check_loss_values, diverged
+from skillscale.runs.loss_units import mixed_tokenizers, mixed_units, tokenizers
+from skillscale.runs.metric_names import MetricKind, metric_kind
+from skillscale.runs.rows import (
+    EVERY_ROW,
+    Floats,
+    Mask,
+    RowLog,
+    SourceRows,
+    cell_texts,
+    exclude_names,
+    read_numbers,
+    select_rows,
+)
+from skillscale.runs.sweeps import best_settings, note_sweeps, setting_codes
 from skillscale.runs.table_checks import check_units, note_clusters, note_constant_columns, note_rising_losses
 
 ONE_MIX = "all"  # name of the mix in a table without mixes
+_SOURCE = "source row"  # temporary column of the position among the cells
 _SUM_TOLERANCE = 1e-3
+_SMALLEST_SIZE = 1e-12  # of N and D in any unit
 _SHARE_UNITS = (1e-2, 1e-3, 1e-4, 1e-5)
-_FLOPS_OFF = 2.5  # an overflow of 64-bit integers is off by a factor of at least 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +64,7 @@ class RunTable:
         categories_of: category of the mix that belongs to each skill.
         validation: columns of validation sets.
         sampled: ids of the runs that a sampler chose. They are at no isoFLOP budget.
+        tokenizers: names of the tokenizers, or sizes of the vocabularies, that the table has.
     """
 
     runs: pd.DataFrame
@@ -56,6 +78,7 @@ class RunTable:
     categories_of: Mapping[str, str] = field(default_factory=dict)
     validation: tuple[str, ...] = ()
     sampled: frozenset[str] = frozenset()
+    tokenizers: tuple[str, ...] = ()
 
     @property
     def missing_skills(self) -> dict[str, str]:
@@ -80,7 +103,9 @@ class RunTable:
         return {name: category for name, category in categories.items() if category in self.categories}
 
 
-def read_table(path: Path | str, columns: ColumnMap, *, convention: str = "") -> RunTable:
+def read_table(
+    path: Path | str, columns: ColumnMap, *, convention: str = "", progress: Progress | None = None
+) -> RunTable:
     """Return the runs of a table, of W&B exports, or of result files of the lm-evaluation-harness.
 
     Args:
@@ -88,12 +113,13 @@ def read_table(path: Path | str, columns: ColumnMap, *, convention: str = "") ->
             folder of run histories or result files.
         columns: meaning of the columns.
         convention: convention of N, if ``columns`` names several; empty: the first.
+        progress: receiver of lines on a large file.
 
     Raises:
         InputError: a fault that makes the whole table unusable, with the cure.
     """
     path = Path(path)
-    raw = read_raw_table(path, columns)
+    raw = read_raw_table(path, columns, progress)
     _check_names(pd.DataFrame(columns=list(raw.names)), columns, path.name)
     if not columns.run and raw.run:
         columns = replace(columns, run=(raw.run,))
@@ -130,23 +156,26 @@ def make_run_table(
     check_units(rows, log, runs)
     runs = runs.assign(**_mixes(rows, log))
     runs["seed"] = _seeds(rows, log)
-    losses = _losses(rows, log)
+    losses = _losses(rows, log, 6 * runs["N"].to_numpy() * runs["D"].to_numpy())
     runs = runs.assign(**losses, **_standard_errors(rows, log, losses))
     runs["C"] = _budgets(rows, log, runs)
     runs = _distinct_runs(rows, log, runs, tuple(losses))
     weights = _usable_weights(columns, log, losses)
+    of_rows = tokenizers(rows, log.usable)
+    log.notes += [*mixed_units(columns, tuple(losses)), *mixed_tokenizers(of_rows, columns, tuple(losses))]
     return RunTable(
         runs=add_aggregates(runs, weights)[run_columns(tuple(losses), tuple(weights), map(str, runs.columns))],
         skills=tuple(losses),
         categories=tuple(columns.mix),
         weights=weights,
-        convention=convention or next(iter(columns.n_params)),
+        convention=convention or next(iter(columns.n_params), ""),
         excluded=log.excluded(),
         notes=tuple(log.notes),
         splits=splits_of(columns),
         categories_of=columns.categories,
         validation=columns.sets,
         sampled=_sampled(rows) & frozenset(runs["run_id"]),
+        tokenizers=of_rows,
     )
 
 
@@ -176,7 +205,8 @@ def _check_names(frame: pd.DataFrame, columns: ColumnMap, place: str) -> None:
     names = list(frame.columns)
     absent = [(key, column) for key, column in columns.key_columns() if column not in names]
     if absent:
-        listed = ", ".join(f"{column!r} for {key}{did_you_mean(column, names)}" for key, column in absent)
+        proposed = [name for name in names if metric_kind(name) not in (MetricKind.PERPLEXITY, MetricKind.SCORE)]
+        listed = ", ".join(f"{column!r} for {key}{did_you_mean(column, proposed)}" for key, column in absent)
         raise InputError(f"{place} has no column {listed}. It has {join_first(names, 40)}.")
     for name in {column for _, column in columns.key_columns()}:
         if names.count(name) > 1:
@@ -190,22 +220,55 @@ def _sizes(rows: SourceRows, log: RowLog, size_column: str) -> pd.DataFrame:
         InputError: no row has both, or they are larger than those of any model.
     """
     runs = pd.DataFrame({"run_id": rows.run_id, "cluster": rows.cluster})
-    sources = (("N", "n_params", size_column, MAX_PARAMS), ("D", "n_tokens", rows.columns.n_tokens, MAX_TOKENS))
-    for letter, key, column, most in sources:
-        values = read_numbers(rows, log, column, key)
-        runs[letter] = values
-        median = float(np.median(values[values > 0])) if (values > 0).any() else 0.0
-        if median > most:
-            raise InputError(
-                f"median {letter} (column {column} of {rows.place}) is {format_number(median)}, larger than any model "
-                f"has had. Correct its unit in the column map, as in units: {{{key}: 1}}."
-            )
-        bad = ~(values > 0)
-        log.exclude_rows(bad, np.array([_size_reason(letter, value) for value in values[bad]], dtype=object))
-        large = values > most
-        log.exclude_rows(large, [f"{letter} is {value:.3g}, too large" for value in values[large]])
+    sources = {"N": ("n_params", size_column), "D": ("n_tokens", rows.columns.n_tokens)}
+    for letter, (key, column) in sources.items():
+        runs[letter] = read_numbers(rows, log, column, key) if column else math.nan
+    for letter, (key, column) in sources.items():
+        source = (key, column) if column else _third_size(rows, log, runs, letter)
+        _exclude_sizes(rows, log, runs, letter, source)
     log.require_usable("both N and D")
+    runs.loc[~log.usable, ["N", "D"]] = math.nan  # so that no later step computes with them
     return runs
+
+
+def _exclude_sizes(rows: SourceRows, log: RowLog, runs: pd.DataFrame, letter: str, source: tuple[str, str]) -> None:
+    """Exclude the rows whose N or D is no positive number, or too large.
+
+    Raises:
+        InputError: most of them are too large.
+    """
+    key, column = source
+    most = MAX_PARAMS if letter == "N" else MAX_TOKENS
+    values = runs[letter].to_numpy()
+    bad = ~(values > _SMALLEST_SIZE)
+    log.exclude_rows(bad, log.reasons(bad, values, column, partial(_size_reason, letter)))
+    large = values > most
+    if large.sum() > (values > 0).sum() / 2:
+        if key not in ("n_params", "n_tokens") and key not in rows.columns.units:
+            return  # the question on the unit of the FLOP says more
+        median = format_number(float(np.median(values[values > 0])))
+        raise InputError(
+            f"median {letter} (column {column} of {rows.place}) is {median}, larger than any model has had. Correct "
+            f"its unit in the column map, as in units: {{{key}: 1}}."
+        )
+    log.exclude_rows(large, [f"{letter} is {value:.3g}, too large" for value in values[large]])
+
+
+def _third_size(rows: SourceRows, log: RowLog, runs: pd.DataFrame, letter: str) -> tuple[str, str]:
+    """Compute N or D from the other and C = 6 N D, and return the key and column of C."""
+    key = "flops" if rows.columns.flops else "budget"
+    column = rows.columns.flops or rows.columns.budget
+    other = "D" if letter == "N" else "N"
+    C = read_numbers(rows, log, column, key)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        runs[letter] = np.where(C > 0, C / (6 * runs[other].to_numpy()), C)
+    log.notes.append(f"{letter} is {key} / 6 {other}: the column map names no column of {letter}")
+    if (C < 0).any():
+        log.notes.append(
+            f"{key} is negative in {plural(int((C < 0).sum()), 'row')}, as integers are that overflowed: then other "
+            f"rows are wrong too. Write {column} as floats, or name the column of {letter}"
+        )
+    return key, column
 
 
 def _mixes(rows: SourceRows, log: RowLog) -> dict[str, npt.NDArray[np.object_] | Floats | str]:
@@ -222,7 +285,9 @@ def _mixes(rows: SourceRows, log: RowLog) -> dict[str, npt.NDArray[np.object_] |
     absent = names.isna().to_numpy()
     log.exclude_rows(absent, ["its mix has no name"] * int(absent.sum()))
     log.require_usable("a usable mix")
-    return {"mix": cell_texts(names)}
+    texts = cell_texts(names)
+    exclude_names(log, np.where(absent, "", texts), "the name of its mix")
+    return {"mix": texts}
 
 
 def _shares(rows: SourceRows, log: RowLog) -> dict[str, npt.NDArray[np.object_] | Floats | str]:
@@ -304,20 +369,22 @@ def _seeds(rows: SourceRows, log: RowLog) -> npt.NDArray[np.int64]:
     return filled.astype(np.int64)
 
 
-def _losses(rows: SourceRows, log: RowLog) -> dict[str, Floats]:
-    """Return the losses of each skill that has any, NaN where missing.
+def _losses(rows: SourceRows, log: RowLog, counted: Floats) -> dict[str, Floats]:
+    """Return the losses of each skill that has any, NaN where missing. ``counted``: 6 N D.
 
     Raises:
-        InputError: no skill has a loss.
+        InputError: no skill has a loss, or one has perplexities or scores.
     """
+    log.notes += check_loss_names(rows.columns, rows.place)
     losses = {}
     for skill, column in rows.columns.skills.items():
         values = _read_losses(rows, log, skill)
-        bad = ~((values > 0) & np.isfinite(values))
+        is_diverged = np.zeros(len(values), dtype=bool) if skill in rows.columns.perplexity else diverged(values)
+        bad = ~((values > 0) & np.isfinite(values)) | is_diverged
         if bad[log.usable].all():
             log.exclude_skill(skill, _no_loss_at_all(rows, log, column.loss, values))
             continue
-        log.exclude_losses(bad, [_loss_reason(value) for value in values[bad]], skill=skill)
+        log.exclude_losses(bad, log.reasons(bad, values, column.loss, _loss_reason), skill=skill)
         losses[skill] = np.where(bad, np.nan, values)
     if not losses:
         named = join_first([column.loss for column in rows.columns.skills.values()])
@@ -325,7 +392,21 @@ def _losses(rows: SourceRows, log: RowLog) -> dict[str, Floats]:
             f"no skill of {rows.place} has a positive number as its loss in any usable row ({named}). Name columns of "
             "losses under skills."
         )
+    usable = {skill: values[log.usable] for skill, values in losses.items()}
+    log.notes += check_loss_values(
+        rows.columns, usable, counted[log.usable], rows.place, _unmapped_losses(rows, log.usable)
+    )
     return losses
+
+
+def _unmapped_losses(rows: SourceRows, usable: Mask) -> dict[str, Floats]:
+    """Return the columns that are losses by their names, and that the column map does not name."""
+    mapped = {column for _, column in rows.columns.key_columns()}
+    names = [str(name) for name in rows.cells if is_loss_name(str(name)) and name not in mapped]
+    columns = {name: pd.to_numeric(rows.cells[name], errors="coerce") for name in names}
+    return {
+        f"column {name}": values.to_numpy(dtype=float, na_value=math.nan)[usable] for name, values in columns.items()
+    }
 
 
 def _read_losses(rows: SourceRows, log: RowLog, skill: str) -> Floats:
@@ -373,29 +454,43 @@ def _budgets(rows: SourceRows, log: RowLog, runs: pd.DataFrame) -> Floats:
         return np.full(len(runs), np.nan)
     key = "budget" if columns.budget else "flops"
     values = read_numbers(rows, log, columns.budget or columns.flops, key)
-    bad = ~((values > 0) & np.isfinite(values))
     counted = 6 * runs["N"].to_numpy() * runs["D"].to_numpy()
-    if key == "flops":
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratio = values / counted
-            usual = np.median(ratio[log.usable & ~bad]) if (log.usable & ~bad).any() else 1.0
-            bad |= ~(np.abs(np.log(ratio / usual)) < math.log(_FLOPS_OFF))
+    check = check_flops(values, columns.unit(key), counted, log.usable, nominal=key == "budget")
+    bad = ~((values > 0) & np.isfinite(values)) & ~check.overflown
+    bad |= check.far & ~check.overflown & (key == "flops")
     if bad[log.usable].any():
         far = " or is far from 6 N D (an integer overflow?)" if key == "flops" else ""
         count = plural(bad[log.usable].sum(), "row")
         log.notes.append(f"{key} is not a positive number{far} in {count}: 6 N D is used there")
-    return np.where(bad, counted if key == "flops" else np.nan, values)
+    if check.overflown.any():
+        log.notes.append(
+            f"{key} overflowed a {check.integers} integer in {check.overflown.sum()} of {plural(len(values), 'row')}: "
+            "6 N D is used there"
+        )
+    return np.where(bad | check.overflown, counted if key == "flops" else np.nan, values)
 
 
 def _distinct_runs(rows: SourceRows, log: RowLog, runs: pd.DataFrame, skills: tuple[str, ...]) -> pd.DataFrame:
     """Return the usable rows without repeats, and note what is odd among them."""
     key = [*(["cluster"] if rows.columns.run else []), "N", "D", "mix", "seed"]
-    runs = runs[log.usable]
+    runs = runs.assign(**{_SOURCE: np.arange(len(runs))})[log.usable]
     repeated = runs.duplicated([*key, *skills]).to_numpy()
     log.exclude_repeats(runs.index[repeated].tolist())
-    runs = runs[~repeated].reset_index(drop=True)
+    runs = runs[~repeated]
+    settings = setting_codes(rows.cells.iloc[runs[_SOURCE]], rows.columns)
+    copies = near_copies(runs, skills, settings) & (not rows.columns.near_copies)
+    log.exclude_repeats(runs.index[copies].tolist(), "near-copy of an earlier row")
+    log.notes += note_copies(copies)
+    runs = runs[~copies].reset_index(drop=True)
     if rows.columns.run:
         log.notes += note_clusters(runs, key)
+    runs, notes = select_last(runs, skills, rows.columns)
+    log.notes += notes
+    cells = rows.cells.iloc[runs.pop(_SOURCE)]
+    log.notes += note_unmapped_runs(cells, rows.columns)
+    log.notes += note_sweeps(runs, cells, rows.columns, skills)
+    runs, notes = best_settings(runs, cells, rows.columns, skills)
+    log.notes += notes
     log.notes += note_constant_columns(runs)
     log.notes += note_rising_losses(runs, {skill: rows.columns.skills[skill].loss for skill in skills})
     return runs
@@ -425,6 +520,8 @@ def _size_reason(letter: str, value: float) -> str:
 
 
 def _loss_reason(value: float) -> str:
+    if LARGEST_LOSS < value < math.inf:
+        return f"loss is {value:g}, far above that of any model and of the other rows"
     return "no loss" if math.isnan(value) else f"loss is {value:g}, not a positive number"
 
 

@@ -10,9 +10,10 @@ import pandas as pd
 import yaml
 
 from skillscale.errors import InputError
-from skillscale.formatting import JsonObject
+from skillscale.formatting import JsonObject, escape_formula
 from skillscale.point import RESERVED_COLUMNS
 from skillscale.runs.column_map import parse_columns
+from skillscale.runs.copies import near_copies
 from skillscale.runs.run_table import RunTable, read_table
 
 FILES = (".csv", ".parquet")
@@ -40,7 +41,7 @@ def write_table(
     partial = path.with_name(f".partial-{path.name}")
     try:
         if path.suffix.lower() == ".csv":
-            frame.to_csv(partial, index=False)
+            partial.write_text(csv_text(frame), encoding="utf-8")
         else:
             frame.to_parquet(partial, index=False)
         _check_read_back(table, partial, columns, path.name)
@@ -56,6 +57,16 @@ def write_table(
         "".join(f"# {line}\n" for line in comments) + yaml.safe_dump(columns, sort_keys=False, allow_unicode=True),
         encoding="utf-8",
     )
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """Return a table as CSV without its index, with a quote before texts that a spreadsheet would compute."""
+    texts = {
+        name: [escape_formula(cell) if isinstance(cell, str) else cell for cell in column]
+        for name, column in frame.items()
+        if not pd.api.types.is_numeric_dtype(column.dtype)
+    }
+    return str(frame.assign(**{str(name): cells for name, cells in texts.items()}).to_csv(index=False))
 
 
 def _file_content(
@@ -87,6 +98,8 @@ def _file_content(
         "n_tokens": "tokens",
         "budget": "budget" if "budget" in columns else "",
         "run": "run",
+        "checkpoints": "all" if runs["cluster"].duplicated().any() else "",
+        "near_copies": "keep" if near_copies(runs, names, np.zeros(len(runs), dtype=np.intp)).any() else "",
         "mix": {name: f"mix_{name}" for name in table.categories} or "mix",
         "seed": "seed",
         "purpose": "purpose" if "purpose" in columns else "",

@@ -5,7 +5,7 @@ None, and writes to the ``RunWriter`` that it returns. ``study.runs`` reads the 
 holds what commands keep with a study. Runs that were made elsewhere go into another study by ``open_imports``.
 """
 
-from skillscale.tracking.imports import ExternalRun, ImportCount, ImportedRun, ImportedStudy, ImportSource
+from skillscale.tracking.imports import IMPORTED, ExternalRun, ImportCount, ImportedRun, ImportedStudy, ImportSource
 from skillscale.tracking.owner import current_owner, is_alive
 from skillscale.tracking.run_writer import AnalysisWriter, Claim, RunWriter
 from skillscale.tracking.studies import EVALUATED, TRAINER, StudyStore
@@ -15,6 +15,7 @@ from skillscale.tracking.ui import link, run_path
 
 __all__ = [
     "EVALUATED",
+    "IMPORTED",
     "TRAINER",
     "AnalysisWriter",
     "Claim",

@@ -7,13 +7,13 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
 from skillscale.errors import TrackingError, without_password
 from skillscale.formatting import shorten
 from skillscale.point import digest
+from skillscale.tracking.address import SERVERS, check_form, read_host
 
 # Standard output is for the commands' JSON; MLflow would print a link there whenever a run ends.
 _SILENCE = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
@@ -30,14 +30,15 @@ def resolve_uri(uri: str = "") -> str:
     Raises:
         TrackingError: MLflow or skillscale can't use this kind of store.
     """
+    check_form(uri, "--tracking")
     given = uri or os.environ.get("MLFLOW_TRACKING_URI", "") or "sqlite:///mlflow.db"
     scheme, colon, rest = given.partition(":")
-    if (colon and scheme.partition("+")[0] in _DATABASES) or scheme in ("http", "https", "databricks"):
+    if (colon and scheme.partition("+")[0] in _DATABASES) or scheme in SERVERS:
         return given.rstrip("/")
     if scheme != "sqlite" or not rest.startswith("///") or rest[3:] in ("", ":memory:"):
         raise TrackingError(
-            f"tracking URI {given!r} can't hold a study. Give sqlite:///FILE.db, http(s)://SERVER or a database "
-            "such as postgresql://USER@HOST/NAME (MLflow's folder store is no longer written to. `mlflow "
+            f"tracking URI {without_password(given)!r} can't hold a study. Give sqlite:///FILE.db, http(s)://SERVER or "
+            "a database such as postgresql://USER@HOST/NAME (MLflow's folder store is no longer written to. `mlflow "
             "migrate-filestore` makes a sqlite one of it)"
         )
     return f"sqlite:///{Path(rest[3:]).expanduser().absolute().as_posix()}"
@@ -81,11 +82,11 @@ def check_database(uri: str) -> None:
     if uri.startswith("sqlite:"):
         _check_file(sqlite_path(uri))
         return
-    parts = urlsplit(uri)
-    if parts.scheme in ("http", "https") or parts.hostname is None or parts.port is None:
+    host = read_host(uri)
+    if uri.partition(":")[0] in SERVERS or host is None or host.port is None:
         return
     try:
-        socket.create_connection((parts.hostname, parts.port), timeout=5).close()
+        socket.create_connection((host.name, host.port), timeout=5).close()
     except OSError as error:
         raise _unreachable(uri, str(error)) from error
 
@@ -143,8 +144,8 @@ def _newer(uri: str, revision: str) -> TrackingError:
     import mlflow
 
     return TrackingError(
-        f"{uri} was written by a newer MLflow than {mlflow.__version__} (schema {revision}). Install that version "
-        "(pip install --upgrade 'mlflow>=3.17,<4'), or give --tracking another store"
+        f"{without_password(uri)} was written by a newer MLflow than {mlflow.__version__} (schema {revision}). Install "
+        "that version (pip install --upgrade 'mlflow>=3.17,<4'), or give --tracking another store"
     )
 
 

@@ -15,7 +15,7 @@ from skillscale.errors import FitError, InputError, TrackingError
 from skillscale.tracking.connection import reaching
 from skillscale.tracking.store import Store
 
-_NEEDS = ("numpy", "scipy", "pandas")
+_NEEDS = ("numpy", "scipy", "pandas", "pydantic")
 _FOLDER = "law"
 _INPUTS = ("n_params", "n_tokens")
 _OUTPUTS = (*_INPUTS, "loss", "lo", "hi", "new_lo", "new_hi")

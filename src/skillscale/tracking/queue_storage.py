@@ -5,6 +5,7 @@ queue of several machines. ``optuna`` is imported when a storage is opened, not 
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock
 
-from skillscale.errors import InputError, TrackingError, without_password
+from skillscale.errors import InputError, TrackingError, show, without_password
 from skillscale.point import digest
+from skillscale.tracking.address import check_form, read_host
 from skillscale.tracking.connection import sqlite_path
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ _OPEN_PATIENCE_S = 20.0  # a storage that never answered gets less time than one
 _OUTAGE_S = 120.0  # that is started again
 _SINGLE_READS = 20  # reading one trial alone takes no longer than reading this many at once
 _PERMANENT = ("authentication failed", "does not exist", "no pg_hba.conf entry")
+# The file of a server's queue is named after its address as version 0.2 shows it, so that waiting points are found
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)\S+(@)|([?&;]password=)[^&;\s'\"]+", re.IGNORECASE)
 _T = TypeVar("_T")
 
 
@@ -63,7 +67,7 @@ class QueueAddress:
         if tracking.startswith("sqlite:"):
             path = sqlite_path(tracking)
             return cls(url=str(path.with_name(f"{path.stem}-queue.journal")), is_given=False, is_portable=True)
-        path = cache / "queues" / f"{digest(without_password(tracking))}.journal"
+        path = cache / "queues" / f"{digest(_PASSWORD.sub(_hide_password, tracking))}.journal"
         return cls(url=str(path.absolute()), is_given=False)
 
     @property
@@ -83,14 +87,16 @@ def resolve_queue(url: str) -> str:
     Raises:
         InputError: the address can't hold a queue.
     """
+    check_form(url, "--queue")
     scheme, colon, rest = url.partition("://")
     if not colon:
         return str(Path(url).expanduser().absolute())
     if scheme == "sqlite" and rest.startswith("/") and rest != "/":
         return f"sqlite:///{Path(rest[1:]).expanduser().absolute().as_posix()}"
     if scheme in ("postgresql", "postgres"):  # by default SQLAlchemy 2.1 takes another driver
-        return f"postgresql+psycopg2://{rest}"
-    if scheme.partition("+")[0] in ("postgresql", "mysql"):
+        url = f"postgresql+psycopg2://{rest}"
+    if url.partition("://")[0].partition("+")[0] in ("postgresql", "mysql"):
+        read_host(url)
         return url
     raise InputError(
         f"--queue {without_password(url)!r} can't hold a queue. Give a journal file (queue.journal), "
@@ -253,6 +259,10 @@ def _open_storage(url: str, guard: AbstractContextManager[object]) -> "BaseStora
         ) from error
 
 
+def _hide_password(match: "re.Match[str]") -> str:
+    return f"{match[1] or match[3]}...{match[2] or ''}"
+
+
 def _sqlite_guard(url: str) -> AbstractContextManager[object]:
     if not url.startswith("sqlite:"):
         return nullcontext()
@@ -277,16 +287,16 @@ def _reach(url: str, call: Callable[[], _T], patience_s: float) -> _T:
             return call()
         except OSError as error:
             raise TrackingError(
-                f"the queue {without_password(url)} can't be read or written: {error}. Check the disk and the "
+                f"the queue {without_password(url)} can't be read or written: {show(error)}. Check the disk and the "
                 "permissions, then run the same command again"
             ) from error
         except Exception as error:
             if not _is_outage(error):
                 raise
             if time.monotonic() + wait_s > until or any(words in str(error) for words in _PERMANENT):
-                text = " ".join(str(error.__cause__ or error).split())
+                text = without_password(" ".join(str(error.__cause__ or error).split()))
                 raise TrackingError(
-                    f"the queue {without_password(url)} does not answer ({without_password(text)[:300]}). Start it, "
+                    f"the queue {without_password(url)} does not answer ({text[:300]}). Start it, "
                     "or give another --queue"
                 ) from None  # its text may hold the address in full
         time.sleep(wait_s)

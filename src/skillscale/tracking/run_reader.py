@@ -88,6 +88,12 @@ class RunReader:
         runs = self._store.read(self._experiment_id, RunFilter(kind="point", tags_only=True))
         return [run_status(run) for run in runs if tag(run, "point")]
 
+    def surplus(self) -> tuple[str, ...]:
+        """Return the ids of finished runs whose point has an earlier finished run: restored or copied runs."""
+        finished = [run for run in self.statuses() if run.status == "FINISHED"]
+        first = {run.key: run.run_id for run in reversed(finished)}
+        return tuple(run.run_id for run in finished if first[run.key] != run.run_id)
+
     def of_point(self, key: str) -> "list[Run]":
         """Return the runs of a point in order of their beginning, straight from MLflow."""
         return self._store.search([self._experiment_id], f"{_POINT_RUNS} and tags.`{TAG}point_key` = '{key}'")

@@ -45,17 +45,17 @@ def test_at_no_mix_the_runs_mean_mix_is_meant():
 def test_what_a_plan_needs_to_know_of_the_runs_is_kept():
     original = fitted()
     about = LawMetadata(convention="total", aggregates=("mean",), mixes={"web/code": "web"})
-    plain = json.loads(json.dumps(law_document({"code": original}, about)))
-    saved = read_document(plain)["code"]
+    plain = json.loads(json.dumps(law_document({"web/code": original}, about)))
+    saved = read_document(plain)["web/code"]
     assert (saved.reach, saved.sizes, saved.noise) == (original.reach, original.sizes, original.noise)
     assert saved.sizes == (original.runs.N.min(), original.runs.N.max())
     np.testing.assert_array_equal(saved.shares, [original.runs.h.min(0), original.runs.h.max(0)])
     np.testing.assert_allclose(saved.law.theta(saved.estimate[None])[0], original.fit.theta, rtol=1e-9)
     assert saved.warnings == original.warnings
     assert read_metadata(plain) == about
-    for key in ("sizes", "shares", "warnings"):  # as in documents that were written before
-        del plain["skills"]["code"][key]
-    older = read_document({"schema": plain["schema"], "skills": plain["skills"]})["code"]
+    for key in ("sizes", "tokens", "shares", "warnings"):  # as in documents that were written before
+        del plain["skills"]["web/code"][key]
+    older = read_document({"schema": plain["schema"], "skills": plain["skills"]})["web/code"]
     assert np.isnan(older.sizes).all()
     assert (older.shares, older.warnings) == (None, ())
 

@@ -111,3 +111,35 @@ def test_every_formula_can_be_read_by_itself(name):
     assert text.startswith("L")
     assert "``" not in text.partition(":")[0]
     assert ("x = ln N - 10.59" in text) == (name in ("drifting", "separable", "separable_transient"))
+
+
+EVIL = (
+    'x"""\nimport os; os.system("touch PWNED")\n"""', "x'); import os; ('", "x\r\nimport os", "x\u2028import os",
+    "x\x85import os", "x\x0cimport os", "\\", "x\\", "# x", "{x}", "%s", "x\ud800", "\u202ex", "\x00", "'''",
+    """a"b'c""",
+)  # fmt: skip
+FORBIDDEN = {"Lambda", "ClassDef", "With", "Try", "Global", "Nonlocal", "Delete", "Await", "Yield", "ImportFrom"}
+
+
+@pytest.mark.parametrize("name", EVIL)
+@pytest.mark.parametrize("law_name", ["chinchilla", "separable"])
+def test_no_name_becomes_code(name, law_name, tmp_path, monkeypatch):
+    """Skill, category, convention, mix and source: whatever stands in them, the file has the nodes of a plain one."""
+    law = saved(law_name)
+    if law.categories:
+        names = (name, *CATEGORIES[1:])
+        shares = dict(zip(names, (0.2, 0.5, 0.3), strict=True))
+        law = saved(law_name, law=replace(law.law, categories=names).for_skill(name), mix=shares)
+    about = LawMetadata(convention=name, aggregates=(name,), mixes={f"{name}/code": name})
+    text = snippet({name: law, f"{name}/code": law}, about, source=name)
+    plain = snippet({"code": saved(law_name), "web/code": saved(law_name)}, LawMetadata(), source="a test")
+    nodes, expected = ([type(node).__name__ for node in ast.walk(ast.parse(file))] for file in (text, plain))
+    assert nodes == expected
+    assert not FORBIDDEN & set(nodes)
+    assert nodes.count("Import") == 1
+    assert len(text.splitlines()) == len(plain.splitlines())
+    monkeypatch.chdir(tmp_path)
+    module = {}
+    exec(text, module)
+    assert module["loss"](name, 1e7, 1e9) == pytest.approx(law.loss(1e7, 1e9).value[0])
+    assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ from skillscale.errors import InputError
 from skillscale.laws.fit.request import FitRequest
 from skillscale.laws.forms.catalogue import LAWS
 from skillscale.laws.isoflop.budgets import budget_of_runs
+from skillscale.laws.isoflop.study import usable_runs
 from skillscale.laws.uncertainty.bootstrap import ResamplingMethod
 
 
@@ -51,3 +52,48 @@ def test_tables_without_budgets_are_refused_with_the_cure(frame, message):
 def test_a_request_that_resamples_by_budget_needs_budgets():
     with pytest.raises(InputError, match="needs the budget of every run"):
         FitRequest(law=LAWS["chinchilla"], method=ResamplingMethod.BUDGET)
+
+
+def usable(frame: pd.DataFrame, **columns: object) -> tuple[pd.DataFrame, list[str]]:
+    """Return the runs that isoFLOP curves use, and the ids of those that miss their budget."""
+    whole = frame.assign(run_id=frame["cluster"], mix="all", seed=0, loss=3.0, **columns)
+    kept, excluded = usable_runs(whole, ["loss"])
+    return kept, [run.run_id for run in excluded]
+
+
+def test_flops_that_are_counted_otherwise_are_budgets_shown_in_6ND():
+    plain = runs().assign(D=lambda frame: frame["C"] / (6 * frame["N"]))
+    kept, missed = usable(plain, C=plain["C"] / 3)  # 2 N D
+    assert missed == []
+    assert sorted(set(kept["C"])) == pytest.approx([1e18, 3e18, 1e19])
+    attention = 2.5 * (plain["N"] / 1e7) ** -0.15
+    kept, missed = usable(plain, D=plain["D"] / attention)
+    assert missed == []
+    assert kept.groupby("C")["N"].nunique().to_list() == [4, 4, 4]
+
+
+def test_a_budget_of_few_sizes_is_counted_as_the_others_are():
+    plain = runs().assign(D=lambda frame: frame["C"] / (6 * frame["N"]))
+    attention = 2.5 * (plain["N"] / 1e7) ** -0.15
+    few = plain.assign(D=plain["D"] / attention).drop(index=[9])
+    kept, missed = usable(few)
+    assert missed == []
+    assert len(kept) == 11
+
+
+def test_a_run_that_stopped_early_misses_its_budget_however_flops_are_counted():
+    plain = runs().assign(D=lambda frame: frame["C"] / (6 * frame["N"]))
+    plain.loc[6, "D"] *= 0.4
+    assert usable(plain)[1] == ["run6"]
+    kept, missed = usable(plain, C=plain["C"] / 3)
+    assert missed == ["run6"]
+    assert sorted(set(kept["C"])) == pytest.approx([1e18, 3e18, 1e19])
+
+
+def test_flops_of_each_run_that_differ_by_little_are_one_budget():
+    own = runs()
+    kept, missed = usable(own, C=6 * own["N"] * own["D"])
+    assert missed == []
+    assert sorted(set(kept["C"])) == pytest.approx([1e18, 3e18, 1e19], rel=0.01)
+    nominal, _ = usable(own)
+    assert sorted(set(nominal["C"])) == [1e18, 3e18, 1e19]

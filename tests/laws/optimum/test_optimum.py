@@ -189,6 +189,17 @@ def test_many_draws_are_fast():
     assert time.process_time() - began < 1.0, "about .12 s"
 
 
+def test_N_and_D_far_beyond_the_runs_are_reported_with_how_far():
+    fitted = fit_together(study(run_noise=0.001), resamples=100)
+    far = weighted_optimum(fitted, 1e18, {"code": 1})
+    runs = fitted["code"].runs
+    assert f"N* is {far.N.value / runs.N.max():.2g} times the largest N, " in far.reason
+    assert f" and D* is {far.D.value / runs.D.max():.2g} times the largest D, " in far.reason
+    assert "no run shows that the law holds there" in far.reason
+    C = 6 * runs.N.max() * runs.D.max()
+    assert "no run shows" not in weighted_optimum(fitted, C, {"code": 1}).reason
+
+
 def test_extrapolations_are_reported():
     fitted = fit_together(study(run_noise=0.001), resamples=100)
     near, far = weighted_optimum(fitted, 3e11, {"code": 1}), weighted_optimum(fitted, 1e16, {"code": 1})

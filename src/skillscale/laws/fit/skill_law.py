@@ -131,6 +131,11 @@ class FittedLaw:
         return float(self.runs.N.min()), float(self.runs.N.max())
 
     @property
+    def tokens(self) -> tuple[float, float]:
+        """Least and largest D fitted, tokens."""
+        return float(self.runs.D.min()), float(self.runs.D.max())
+
+    @property
     def shares(self) -> Array | None:
         """Least and largest share of each category among the runs, (2, n_categories); None without a mix."""
         h = self.runs.h

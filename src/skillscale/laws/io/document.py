@@ -8,13 +8,13 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from skillscale.errors import InputError
+from skillscale.errors import InputError, show
 from skillscale.formatting import JsonObject
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.mix_effects import MixEffects
@@ -22,14 +22,14 @@ from skillscale.laws.fit.predict import PredictedLoss, predict
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.forms.catalogue import LAWS
 from skillscale.laws.forms.nd import Array, Law
+from skillscale.laws.io.schema import EffectsPart, LawPart, SkillPart, check_document, damaged, show_part
 from skillscale.laws.results import Interval
 from skillscale.laws.uncertainty.resamples import interval
 
 SCHEMA = 2
 DRAWS = 200  # draws kept of a fit: enough for a 90 % interval, and a file of about 50 kB per skill
-
-# Fields of a saved law that its JSON holds as they are
-_SCALARS = ("level", "noise", "status", "reason", "objective", "n_runs", "digest")
+_LARGEST_LOSS = 1e6  # of the centre of the runs, in any unit
+_SUM = 1e-3  # how far the shares of a mix may be from 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ class SavedLaw:
 
     ``run_ids``: ids of the fitted runs, from MLflow or the table; the checkpoints of a run count once. ``n_runs``:
     number of losses; every checkpoint counts. ``digest``: hash of all fitted data. ``effects``, ``setting``, ``weight``
-    and ``rivals`` are those of ``FittedLaw``. So are ``sizes``, ``shares`` and ``warnings``, where the document has
-    them.
+    and ``rivals`` are those of ``FittedLaw``. So are ``sizes``, ``tokens``, ``shares`` and ``warnings``, where the
+    document has them.
     """
 
     skill: str
@@ -61,6 +61,7 @@ class SavedLaw:
     weight: float = 1.0
     rivals: "tuple[SavedLaw, ...]" = field(default=(), repr=False)
     sizes: tuple[float, float] = (math.nan, math.nan)
+    tokens: tuple[float, float] = (math.nan, math.nan)
     shares: Array | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = field(default=(), repr=False)
 
@@ -130,7 +131,7 @@ def law_document(fitted: Mapping[str, FittedLaw], metadata: LawMetadata | None =
 
 
 def read_metadata(document: JsonObject) -> LawMetadata:
-    """Read what the laws of a document have in common. Documents of earlier versions have none of it."""
+    """Read what the laws of a checked document have in common. Documents of earlier versions have none of it."""
     return LawMetadata(
         convention=str(document.get("convention", "")), aggregates=tuple(map(str, document.get("aggregates") or ())),
         mixes=dict(document.get("mixes") or {}),
@@ -141,14 +142,17 @@ def read_document(document: JsonObject, *, source: str = "this document") -> dic
     """Read the laws of a document by skill, the inverse of ``law_document``.
 
     Raises:
-        InputError: another schema, an unknown law, or missing parts.
+        InputError: another schema, an unknown law, or parts that are missing, wrong or disagree.
     """
-    schema = document.get("schema")
-    if schema != SCHEMA:
-        newer = isinstance(schema, int) and schema > SCHEMA
-        cure = "Update skillscale" if newer else "Fit the runs again with `skillscale fit` and register the result"
-        raise InputError(f"{source} holds laws of schema {schema!r}, but this version reads schema {SCHEMA}. {cure}.")
-    return {name: _read_skill(name, law, source) for name, law in dict(document.get("skills") or {}).items()}
+    checked = check_document(document, source, SCHEMA)
+    if checked.mixes and (absent := checked.skills.keys() - checked.mixes.keys()):
+        raise damaged(source, "mixes", f"lacks {show(min(absent))}")
+    for name, mix in (checked.mixes or {}).items():
+        if not name.startswith(f"{mix}/"):
+            raise damaged(
+                source, "mixes", f"gives {show(name)} the mix {show(mix)}, with which its name does not begin"
+            )
+    return {name: _read_skill(name, part, source) for name, part in checked.skills.items()}
 
 
 def _write_skill(fitted: FittedLaw) -> JsonObject:
@@ -175,7 +179,8 @@ def _write_law(fitted: FittedLaw) -> JsonObject:
         "objective": fitted.fit.objective.name,
         "n_runs": fitted.n_runs, "runs": run_ids(runs), "digest": digest(runs),
         "reach": list(fitted.reach), "mix": mix, "weight": fitted.weight,
-        "sizes": list(fitted.sizes), "shares": None if fitted.shares is None else fitted.shares.tolist(),
+        "sizes": list(fitted.sizes), "tokens": list(fitted.tokens),
+        "shares": None if fitted.shares is None else fitted.shares.tolist(),
     }  # fmt: skip
     if len(fitted.effects):
         document["effects"] = {
@@ -213,42 +218,70 @@ def formula(law: Law, *, centre: bool = True) -> str:
     return "; ".join([text, *([", ".join(definitions)] if definitions else [])])
 
 
-def _read_skill(name: str, document: JsonObject, source: str) -> SavedLaw:
-    if document.get("law") not in LAWS:
+def _read_skill(name: str, part: SkillPart, source: str) -> SavedLaw:
+    saved = _read_law(name, part, source)
+    rivals = tuple(_read_law(name, rival, source) for rival in part.rivals or ())
+    if any(rival.categories not in ((), saved.categories) for rival in rivals if saved.categories):
+        raise damaged(source, show_part(name), "has rivals of other categories")
+    return replace(saved, setting=part.setting, rivals=rivals, warnings=tuple(part.warnings or ()))
+
+
+def _read_law(name: str, part: LawPart, source: str) -> SavedLaw:
+    """Return a law whose arrays agree, and which predicts finite losses of its runs."""
+    if part.law not in LAWS:
         raise InputError(
-            f"{source} holds the law {document.get('law')!r} for {name}, which this version does not have. It has "
+            f"{source} holds the law {show(part.law)} for {show_part(name)}, which this version does not have. It has "
             f"{', '.join(LAWS)}."
         )
-    try:
-        law = (
-            LAWS[document["law"]]
-            .bind(document["x0"], document["y0"], tuple(document["categories"]))
-            .for_skill(document["own"])
+    place = show_part(name)
+    if len(set(part.categories)) < len(part.categories) or (LAWS[part.law].joint and not part.skill_category):
+        raise damaged(source, place, f"has the categories {show(part.categories)} twice or without its own")
+    law = LAWS[part.law].bind(part.x0, part.y0, tuple(part.categories)).for_skill(part.skill_category)
+    absent = [parameter for parameter in law.parameters if parameter not in part.theta]
+    if absent:
+        raise damaged(source, place, f"lacks {show(absent[0])}")
+    theta = np.array([part.theta[parameter] for parameter in law.parameters])
+    n_draws = {len(draw) for draw in part.draws}
+    with np.errstate(all="ignore"):
+        estimate = law.log_parameters(theta[None])
+    if not (np.isfinite(estimate).all() and n_draws == {estimate.shape[1]}):
+        raise damaged(source, place, f"needs {estimate.shape[1]} finite log-parameters in theta and in each draw")
+    effects = _read_effects(part.effects, place, source)
+    categories = law.categories or effects.categories
+    if set(part.mix) - set(categories) or (law.needs_mix and list(part.mix) != list(law.categories)):
+        raise damaged(
+            source, place, f"has a mix of {show(list(part.mix))}, but the categories {show(list(categories))}"
         )
-        theta = np.array([float(document["theta"][parameter]) for parameter in law.parameters])
-        return SavedLaw(
-            skill=name, law=law, theta=theta, q=np.array(document["draws"], dtype=float),
-            reach=_pair(document["reach"]), mix=dict(document["mix"]),
-            run_ids=tuple(map(str, document["runs"])), effects=_read_effects(document.get("effects") or {}),
-            setting=str(document.get("setting", "")), weight=float(document.get("weight", 1.0)),
-            rivals=tuple(_read_skill(name, rival, source) for rival in document.get("rivals") or ()),
-            sizes=_pair(document.get("sizes") or (math.nan, math.nan)),
-            shares=np.array(document["shares"], dtype=float) if document.get("shares") else None,
-            warnings=tuple(map(str, document.get("warnings") or ())),
-            **{key: document[key] for key in _SCALARS},
-        )  # fmt: skip
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{source} is damaged: {name} lacks {error}, or its value is wrong. Fit the runs again."
-        ) from error
+    if part.mix and abs(math.fsum(part.mix.values()) - 1) > _SUM:
+        raise damaged(source, place, f"has a mix that sums to {math.fsum(part.mix.values()):.6g}, not 1")
+    n_shares = {len(row) for row in part.shares or ()}
+    if len(n_shares) > 1 or (n_shares and categories and n_shares != {len(categories)}):
+        raise damaged(source, place, "has shares whose rows do not agree with its categories")
+    saved = SavedLaw(
+        skill=name, law=law, theta=theta, q=np.array(part.draws), reach=(part.reach[0], part.reach[1]),
+        mix=dict(part.mix), level=part.level, noise=part.noise, status=str(part.status), reason=part.reason,
+        objective=part.objective, n_runs=part.n_runs, digest=part.digest,
+        run_ids=tuple(part.runs), effects=effects, weight=part.weight, sizes=_range(part.sizes),
+        tokens=_range(part.tokens),
+        shares=np.array(part.shares) if part.shares else None,
+    )  # fmt: skip
+    with np.errstate(all="ignore"):
+        centre = law.loss(theta, math.exp(part.x0), math.exp(part.y0), saved.mean_mix)
+    if not ((centre > 0) & (centre < _LARGEST_LOSS)).all():
+        raise damaged(source, place, f"predicts the loss {float(centre[0]):g} at the centre of its runs")
+    return saved
 
 
-def _pair(values: Sequence[float]) -> tuple[float, float]:
-    return float(values[0]), float(values[1])
+def _range(ends: list[float | None] | None) -> tuple[float, float]:
+    least, most = (math.nan if end is None else end for end in ends or (None, None))
+    return least, most
 
 
-def _read_effects(document: JsonObject) -> MixEffects:
-    if not document:
+def _read_effects(part: EffectsPart | None, place: str, source: str) -> MixEffects:
+    if part is None:
         return MixEffects()
-    mixes, offsets = (np.array(document[name], dtype=float) for name in ("mixes", "ln L"))
-    return MixEffects(categories=tuple(document["categories"]), mixes=mixes, offsets=offsets)
+    shapes = {len(row) for row in part.mixes}
+    if len(part.mixes) != len(part.offsets) or shapes - {len(part.categories)}:
+        raise damaged(source, place, "has effects of mixes that disagree in their numbers")
+    mixes = np.array(part.mixes).reshape(len(part.mixes), len(part.categories))
+    return MixEffects(categories=tuple(part.categories), mixes=mixes, offsets=np.array(part.offsets))

@@ -90,12 +90,15 @@ def snippet(laws: Mapping[str, SavedLaw], metadata: LawMetadata, *, source: str)
         )
     kinds = {law.law.name: law for law in laws.values()}
     n_runs = max(len(law.run_ids) for law in laws.values())
+    # Names stand in comments and values alone, as repr writes them: without line ends, and never inside a docstring
     head = [
-        f'"""Losses of {", ".join(laws)} by N parameters and D tokens: laws of {source}, up to {n_runs} runs each.',
+        '"""Losses by N parameters and D tokens, in nats per token or in the runs\' unit.',
         "",
-        f"N: {metadata.convention or 'parameters, as in those runs'}. Losses: in nats per token, or in the runs' unit.",
         "Written by `skillscale export`; needs only numpy.",
         '"""',
+        "",
+        f"# Skills: {', '.join(map(repr, laws))}",
+        f"# Laws of {source!r}, up to {n_runs} runs each. N: {metadata.convention or 'parameters, as in those runs'!r}",
         "",
         "import numpy as np",
     ]
@@ -127,7 +130,7 @@ def _function(name: str, law: SavedLaw) -> list[str]:
 
 def _numbers(skill: str, law: SavedLaw) -> list[str]:
     entries = [f"            {name!r}: {value!r}," for name, value in _values(law).items()]
-    comment = f"{law.reach[0]:.3g} to {law.reach[1]:.3g} FLOP, noise {100 * law.noise:.2f} %, {law.status}"
+    comment = f"{law.reach[0]:.3g} to {law.reach[1]:.3g} FLOP, noise {100 * law.noise:.2f} %, {law.status!r}"
     return [f"    {skill!r}: (  # {comment}", f"        {law.law.name},", "        {", *entries, "        },", "    ),"]
 
 

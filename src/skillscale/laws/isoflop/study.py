@@ -41,6 +41,9 @@ from skillscale.laws.uncertainty.resamples import Resamples, interval, robust_sd
 COLUMNS = ("run_id", "C", "N", "D", "mix", "seed")
 # In ln C. Runs without a nominal budget belong to one budget up to this gap. A run further from its budget is excluded.
 BUDGET_GAP = 0.1
+_LINE_SIZES = 4
+_MOST_PAIRED = 200  # runs of a budget that are compared with each other
+_SAME_BUDGET = 0.01  # in ln C, within which given FLOP are never two budgets
 Laws = Mapping[tuple[str, str], FittedLaw | UnfittedSkill]  # by mix and skill; several mixes may share one law
 
 
@@ -305,19 +308,75 @@ def usable_runs(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame,
 
 
 def _with_budgets(frame: pd.DataFrame, excluded: list[ExcludedRun]) -> pd.DataFrame:
-    """Fill in missing budgets from 6 N D, and exclude the runs that miss their budget."""
+    """Fill in missing budgets from 6 N D, and exclude the runs that miss their budget.
+
+    Given FLOP that differ by less than the gap are one budget. Where they are counted otherwise than 6 N D, a budget is
+    shown as the mean 6 N D of its runs, because that is the C of all laws.
+    """
     frame = frame.copy()
     log_C = pd.Series(np.log(6 * frame["N"] * frame["D"]))
+    given = frame["C"] > 0
     # Over all mixes together, because comparisons between mixes need the same C.
-    ordered = log_C[~(frame["C"] > 0)].sort_values()
+    ordered = log_C[~given].sort_values()
     group = (ordered.diff() > BUDGET_GAP).cumsum()
     frame.loc[ordered.index, "C"] = np.exp(ordered.groupby(group).transform("mean"))
-    missed = np.abs(log_C - np.log(frame["C"])) > BUDGET_GAP
+    miss = log_C - np.log(frame["C"])
+    log_N, budgets = np.log(frame["N"]), _given_budgets(frame.loc[given, "C"])
+    slope = _count_slope([(log_N[C.index], log_C[C.index]) for C, is_nominal in budgets if is_nominal])
+    for C, is_nominal in budgets:
+        at = C.index
+        frame.loc[at, "C"], away = C, log_C[at] - np.log(C)
+        line = away - slope * log_N[at]
+        # A run's own FLOP can't miss the budget that they are; a planned budget can be missed
+        is_met = (away.abs() <= BUDGET_GAP) | ((line - line.median()).abs() <= BUDGET_GAP) | (not is_nominal)
+        if (away.abs() > BUDGET_GAP).mean() >= 0.5:
+            frame.loc[at, "C"] = float(np.exp(log_C[at[is_met] if is_met.any() else at].mean()))
+        miss[at] = away.where(~is_met, 0.0)
+    missed = miss.abs() > BUDGET_GAP
     for run, ratio in zip(frame.loc[missed, "run_id"], np.exp(log_C - np.log(frame["C"]))[missed], strict=True):
         reason = f"6 N D is {ratio:.3g} times its budget, so it fits no isoFLOP curve"
         excluded.append(ExcludedRun(run_id=run, skill="", reason=reason))
     kept: pd.DataFrame = frame[~missed]
     return kept
+
+
+def _is_nominal(C: "pd.Series[float]") -> bool:
+    """Return whether FLOP are budgets as planned, and not those of each run: each occurs more than once."""
+    counts = C.value_counts().sort_index()
+    apart = np.diff(np.log(counts.index.to_numpy())) > _SAME_BUDGET
+    return len(counts) == 1 or bool((counts > 1).all() and apart.all())
+
+
+def _given_budgets(C: "pd.Series[float]") -> "list[tuple[pd.Series[float], bool]]":
+    """Return the budget of the runs, budget by budget, and whether it was planned: given FLOP without gaps between."""
+    ordered = pd.Series(np.log(C)).sort_values()
+    budgets = []
+    for _, logs in ordered.groupby((ordered.diff() > BUDGET_GAP).cumsum()):
+        part = C[logs.index]
+        if _is_nominal(part):
+            budgets += [(runs, True) for _, runs in part.groupby(part)]
+        else:
+            budgets.append((pd.Series(float(np.exp(logs.mean())), index=logs.index), False))
+    return budgets
+
+
+def _count_slope(budgets: "Sequence[tuple[pd.Series[float], pd.Series[float]]]") -> float:
+    """Return how ln of 6 N D over the FLOP changes with ln N, as these runs count FLOP: the median over pairs of runs.
+
+    FLOP of attention and embeddings are a share that changes slowly with the size. A run that stopped early does not
+    move a median.
+
+    Args:
+        budgets: ln N and ln 6 N D of the runs of each budget.
+    """
+    slopes = [np.empty(0)]
+    for log_N, log_C in budgets:
+        x, y = (part.to_numpy()[:_MOST_PAIRED] for part in (log_N, log_C))
+        dx, dy = x[:, None] - x, y[:, None] - y
+        if count_sizes(np.exp(x)) >= _LINE_SIZES:
+            slopes.append((dy / np.where(dx > BUDGET_GAP, dx, np.nan))[dx > BUDGET_GAP])
+    pairs = np.concatenate(slopes)
+    return float(np.clip(np.median(pairs), -0.5, 0.5)) if len(pairs) else 0.0
 
 
 def _describe_reasons(excluded: list[ExcludedRun]) -> str:

@@ -32,6 +32,7 @@ from skillscale.laws.results import Interval, MultiStart, SizeGap, Status, Verdi
 from skillscale.laws.uncertainty.resamples import interval, two_sided_p
 
 _SUM = 1e-6
+_FAR = 10.0  # factor beyond the largest N or D of the runs from which on it is said
 _BEYOND = 1.01  # a budget or size further out than this factor is an extrapolation
 _SETTLED = 1e-10
 _ROUNDS = 30
@@ -342,7 +343,7 @@ def _optimum(
     if status is Status.OK and not log_N.is_finite:
         status = Status.NOT_IDENTIFIED
         reason = f"{100 * np.mean(~np.isfinite(s[1:])):.0f} % of the draws have no interior minimum: add runs"
-    notes = [reason, *_extrapolation_notes(used, C / reach, math.exp(s[0]))]
+    notes = [reason, *_extrapolation_notes(used, C, C / reach, math.exp(s[0]))]
     N = Interval(value=math.exp(log_N.value), lo=math.exp(log_N.lo), hi=math.exp(log_N.hi))
     return Optimum(
         C=C, weights=dict(weights), N=N, D=Interval(value=C / 6 / N.value, lo=C / 6 / N.hi, hi=C / 6 / N.lo),
@@ -353,7 +354,7 @@ def _optimum(
     )  # fmt: skip
 
 
-def _extrapolation_notes(used: Sequence[SkillLaw], extrapolation: float, N: float) -> list[str]:
+def _extrapolation_notes(used: Sequence[SkillLaw], C: float, extrapolation: float, N: float) -> list[str]:
     """Return notes on an optimum: its distance from the runs, and what these do not determine."""
     notes = []
     if extrapolation > _BEYOND:
@@ -362,7 +363,20 @@ def _extrapolation_notes(used: Sequence[SkillLaw], extrapolation: float, N: floa
     largest = min(skill_law.sizes[1] for skill_law in used)
     if min(N / smallest, largest / N) < 1 / _BEYOND:
         notes.append(f"N lies outside the sizes fitted, {format_count(smallest)} to {format_count(largest)}")
+    notes += _far_notes(used, N, C / 6 / N)
     return notes + [f"{skill_law.skill}: {skill_law.reason}" for skill_law in used if skill_law.reason]
+
+
+def _far_notes(used: Sequence[SkillLaw], N: float, D: float) -> list[str]:
+    """Return a note where N* or D* is more than 10 times the largest of the runs."""
+    ends = {"N": min(skill_law.sizes[1] for skill_law in used), "D": min(skill_law.tokens[1] for skill_law in used)}
+    far = {letter: value / ends[letter] for letter, value in (("N", N), ("D", D)) if value > _FAR * ends[letter]}
+    if not far:
+        return []
+    parts = [
+        f"{letter}* is {x:.2g} times the largest {letter}, {format_count(ends[letter])}" for letter, x in far.items()
+    ]
+    return [f"{' and '.join(parts)}: no run shows that the law holds there"]
 
 
 def _compute_to_match(target: Ensemble, used: Ensemble, s: Array, t: float, h: Array | None, least: Array) -> Array:

@@ -18,6 +18,7 @@ DUPLICATE_GAP = (
     0.01  # ln D: two checkpoints of a run this close are one measurement (saved again at the end of training)
 )
 MANY_LEVELS = 12  # above this number, cutoffs are quantiles of the runs instead of levels
+_WIDE = 5 * LEVEL_GAP  # no sizes or budgets of one level differ by more
 _QUANTILES = (0.7, 0.5)
 _FOLDS = 2
 _LEAST_ROWS = 3
@@ -73,9 +74,15 @@ def inner_cutoffs(data: Mapping[str, RunData], letter: str) -> tuple[Cutoff, ...
 
 
 def level_maxima(values: Array) -> Array:
-    """Return the largest value of each level, in order."""
+    """Return the largest value of each level, in order.
+
+    Values so dense that they would be one level over a wide range are divided at equal steps.
+    """
     ordered = np.unique(values)
-    ends = np.append(np.diff(np.log(ordered)) > LEVEL_GAP, True)
+    logs = np.log(ordered)
+    ends = np.append(np.diff(logs) > LEVEL_GAP, True)
+    if ends.sum() == 1 and logs[-1] - logs[0] > _WIDE:
+        ends = np.append(np.diff(np.floor((logs - logs[0]) / LEVEL_GAP)) > 0, True)
     return np.asarray(ordered[ends])
 
 

@@ -1,2 +1,0 @@
--- The image itself creates the queue's database
-CREATE DATABASE mlflow;
