@@ -155,9 +155,9 @@ def fit_runs(runs: LoadedRuns, laws: LawConfig, study: StudyConfig, flops: Seque
 def _parts_of_aggregates(runs: LoadedRuns) -> dict[str, tuple[str, ...]]:
     """Return the names of the laws of each aggregate's skills, by the name of the aggregate's law."""
     return {
-        law_name(mix, aggregate, runs): tuple(law_name(mix, skill, runs) for skill, part in weights.items() if part > 0)
+        law_name(mix, aggregate, runs): tuple(law_name(mix, skill, runs) for skill in skills)
         for mix in runs.groups
-        for aggregate, weights in runs.table.weights.items()
+        for aggregate, skills in runs.table.parts.items()
     }
 
 

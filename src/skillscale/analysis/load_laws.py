@@ -1,5 +1,6 @@
 """Laws that a plan or an export rests on: fitted now, registered earlier, or in a law.json."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,18 @@ class LoadedLaws:
     named_mix: bool = False
     runs: LoadedRuns | None = None
     store: StudyStore | None = None
+
+    @property
+    def arguments(self) -> str:
+        """Options that name the runs of the laws to a command; empty where the laws are from a file."""
+        if self.runs is not None:
+            return self.runs.arguments
+        return f"--study {shlex.quote(self.name)}" if self.store is not None else ""
+
+    @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Skills that each aggregate is a mean of, where the laws were fitted now."""
+        return {} if self.runs is None else self.runs.table.parts
 
     @property
     def skills(self) -> tuple[str, ...]:

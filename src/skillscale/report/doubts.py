@@ -15,7 +15,7 @@ def doubt_lines(doubts: Mapping[str, Sequence[Doubt]], source: str, *, limit: in
 
     Args:
         doubts: doubts by skill, the gravest first.
-        source: options of the commands that name the runs.
+        source: options that name the runs to a command; empty where they are unknown, so that no command is given.
         limit: most lines; the rest are counted in a line of their own. None: all.
     """
     names_by_doubt: dict[tuple[str, str], list[str]] = {}
@@ -23,7 +23,7 @@ def doubt_lines(doubts: Mapping[str, Sequence[Doubt]], source: str, *, limit: in
         for doubt in items[:MAX_DOUBTS]:
             names_by_doubt.setdefault((_P_VALUE.sub("", doubt.text), doubt.command), []).append(skill)
     lines = [
-        f"{', '.join(names)}: {text} Run: skillscale {command} {source}".rstrip()
+        f"{', '.join(names)}: {text}{f' Run: skillscale {command} {source}' if source else ''}"
         for (text, command), names in names_by_doubt.items()
     ]
     shown = lines[:limit]
@@ -33,4 +33,6 @@ def doubt_lines(doubts: Mapping[str, Sequence[Doubt]], source: str, *, limit: in
 
 def doubts_as_dict(doubts: Sequence[Doubt], source: str) -> list[JsonObject]:
     """Return the doubts of a skill as plain values."""
-    return [{"text": doubt.text, "command": f"skillscale {doubt.command} {source}".rstrip()} for doubt in doubts]
+    return [
+        {"text": doubt.text, "command": f"skillscale {doubt.command} {source}" if source else None} for doubt in doubts
+    ]

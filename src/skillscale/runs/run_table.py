@@ -91,6 +91,14 @@ class RunTable:
         return tuple(self.weights)
 
     @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Skills with a weight in each aggregate."""
+        return {
+            aggregate: tuple(skill for skill, weight in weights.items() if weight > 0)
+            for aggregate, weights in self.weights.items()
+        }
+
+    @property
     def judged_skills(self) -> tuple[str, ...]:
         """Skills that are no split or data set of another skill, and no validation set."""
         parts = {*self.validation, *(name for split in self.splits for name in split.others)}

@@ -24,6 +24,7 @@ from skillscale.laws.forms.catalogue import LAWS
 from skillscale.laws.forms.nd import Array, Law
 from skillscale.laws.io.schema import EffectsPart, LawPart, SkillPart, check_document, damaged, show_part
 from skillscale.laws.results import Interval
+from skillscale.laws.uncertainty.diagnostics import Cure, Diagnosis
 from skillscale.laws.uncertainty.resamples import interval
 
 SCHEMA = 2
@@ -64,6 +65,11 @@ class SavedLaw:
     tokens: tuple[float, float] = (math.nan, math.nan)
     shares: Array | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def diagnoses(self) -> tuple[Diagnosis, ...]:
+        """Failed checks of the fit, the gravest first. The report of its runs shows them."""
+        return tuple(Diagnosis(text=text, command=Cure.SHOW_RUNS) for text in self.warnings)
 
     @property
     def estimate(self) -> Array:

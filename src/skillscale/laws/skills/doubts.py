@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from skillscale.formatting import format_count, format_flops, format_log_ratio
 from skillscale.laws.fit.request import UnfittedSkill
 from skillscale.laws.fit.skill_law import FittedLaw
+from skillscale.laws.optimum.ensemble import SkillLaw
 from skillscale.laws.results import Interval, StudyResults
 from skillscale.laws.skills.verdicts import ConfirmedVerdict
 from skillscale.laws.uncertainty.diagnostics import Cure
@@ -32,7 +33,7 @@ class Doubt:
 
 
 def doubts_by_skill(
-    laws: Mapping[str, FittedLaw | UnfittedSkill], flops: Sequence[float], *, curves: StudyResults | None = None,
+    laws: Mapping[str, SkillLaw | UnfittedSkill], flops: Sequence[float], *, curves: StudyResults | None = None,
     parts: Mapping[str, Sequence[str]] | None = None, verdicts: Sequence[ConfirmedVerdict] = (),
 ) -> dict[str, tuple[Doubt, ...]]:  # fmt: skip
     """Return the doubts of each skill that has some, the gravest first.
@@ -54,18 +55,16 @@ def doubts_by_skill(
 
 
 def _outside_its_parts(
-    laws: Mapping[str, FittedLaw | UnfittedSkill], flops: Sequence[float], curves: StudyResults | None,
+    laws: Mapping[str, SkillLaw | UnfittedSkill], flops: Sequence[float], curves: StudyResults | None,
     parts: Mapping[str, Sequence[str]],
 ) -> Iterator[Doubt]:  # fmt: skip
     """Yield a doubt for an aggregate whose N* is outside the range of its skills, which no weighted mean allows."""
     for aggregate, names in parts.items():
         whole = laws.get(aggregate)
-        members = [law for law in (laws.get(name) for name in names) if isinstance(law, FittedLaw)]
-        if not isinstance(whole, FittedLaw) or len(members) < len(names):
+        fitted = [law for law in (laws.get(name) for name in names) if isinstance(law, FittedLaw)]
+        if not isinstance(whole, FittedLaw) or len(fitted) < len(names):
             continue
-        by_law = [
-            ("law", C, whole.ensemble_optimum(C), [law.ensemble_optimum(C) for law in members]) for C in flops
-        ]
+        by_law = [("law", C, whole.ensemble_optimum(C), [law.ensemble_optimum(C) for law in fitted]) for C in flops]
         by_curve = [] if curves is None else list(_minima(curves, aggregate, names))
         for method, C, N, others in [*by_law, *by_curve]:
             text = _outside_text(aggregate, method, C, N, others)
@@ -107,8 +106,8 @@ def _far_apart(verdict: ConfirmedVerdict) -> Iterator[Doubt]:
         yield Doubt(
             skill=verdict.skill,
             text=f"The size gap depends on the data sets: {_gap_text(first)} on one split, {_gap_text(second)} on the "
-            "other. Only its sign is confirmed. More seeds tell noise from data sets.",
-            command=Cure.MORE_SEEDS,
+            "other. Only its sign is confirmed. More runs show whether noise is the cause.",
+            command=Cure.MORE_RUNS,
         )
 
 
@@ -116,7 +115,7 @@ def _gap_text(gap: Interval) -> str:
     return f"{format_log_ratio(gap.value)} [{format_log_ratio(gap.lo)}, {format_log_ratio(gap.hi)}]"
 
 
-def _of_law(name: str, law: FittedLaw | UnfittedSkill) -> Iterator[Doubt]:
+def _of_law(name: str, law: SkillLaw | UnfittedSkill) -> Iterator[Doubt]:
     if isinstance(law, UnfittedSkill):
         return
     if law.reason:
@@ -125,7 +124,7 @@ def _of_law(name: str, law: FittedLaw | UnfittedSkill) -> Iterator[Doubt]:
         yield Doubt(skill=name, text=diagnosis.text, command=_command(diagnosis.command, law))
 
 
-def _command(cure: Cure, law: FittedLaw) -> str:
+def _command(cure: Cure, law: SkillLaw) -> str:
     """Return the subcommand with its options. A backtest holds out the largest quarter of the compute's range."""
     if cure is not Cure.COMPARE_LAWS:
         return str(cure)

@@ -39,7 +39,6 @@ class Cure(StrEnum):
 
     MORE_RUNS = "suggest"
     COMPARE_LAWS = "backtest"
-    MORE_SEEDS = "grid --study.seeds 4"
     SHOW_RUNS = "report"
     WEIGHT_RUNS = "fit --laws.weights sem"
     FULL_FITS = "fit --laws.bootstrap wild"
