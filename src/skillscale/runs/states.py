@@ -27,7 +27,8 @@ _UNFINISHED = frozenset({
     "canceled", "cancelling", "out_of_memory", "oom", "oom_killed", "oomkilled", "node_fail", "boot_fail", "deadline",
     "suspended", "stopping", "aborted", "error", "errored", "interrupted", "incomplete", "unfinished",
     "diverged", "requeued", "requeue_hold", "resizing", "revoked", "configuring", "completing", "signaling",
-    "stage_out", "special_exit", "launch_failed", "reconfig_fail", "power_up_node", "expired", "evicted", "terminated", "deleted",
+    "stage_out", "special_exit",
+    "launch_failed", "reconfig_fail", "power_up_node", "expired", "evicted", "terminated", "deleted",
     "initializing", "starting", "submitted", "in_progress", "not_started", "hung", "stuck",
 })  # fmt: skip
 _VAGUE = frozenset({"run", "started", "created", "active", "lost", "unknown", "stale", "nan", "skipped", "stopped"})
