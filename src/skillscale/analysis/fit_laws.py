@@ -78,7 +78,9 @@ class FitResults:
         Args:
             verdicts: Verdicts on two splits.
         """
-        return doubts_by_skill(self.laws, self.flops, curves=self.curves, parts=self.parts, verdicts=verdicts)
+        return doubts_by_skill(
+            self.laws, self.flops, curves=self.curves, parts=self.parts, mixes=self.metadata.mixes, verdicts=verdicts
+        )
 
     @property
     def all_notes(self) -> tuple[str, ...]:

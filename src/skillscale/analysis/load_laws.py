@@ -31,7 +31,7 @@ class LoadedLaws:
         convention: What N counts.
         aggregates: Skills that are means of others.
         unfitted: Reason of each skill without a law.
-        named_mix: Whether these are the laws of one of several mixes that have names without shares.
+        mix: Their mix, where it is one of several that have names without shares.
         runs: The runs that they were fitted to, where they were fitted now.
         store: The store that they were read from, where they were registered.
     """
@@ -41,7 +41,7 @@ class LoadedLaws:
     convention: str
     aggregates: tuple[str, ...]
     unfitted: Mapping[str, str] = field(default_factory=dict)
-    named_mix: bool = False
+    mix: str = ""
     runs: LoadedRuns | None = None
     store: StudyStore | None = None
 
@@ -98,7 +98,7 @@ def fit_for_mix(
         raise FitError(f"no skill can be fitted. {reasons}")
     return LoadedLaws(
         laws=laws_by_skill, name=runs.name, convention=runs.convention, aggregates=tuple(runs.table.aggregates),
-        unfitted=unfitted, named_mix=len(groups) > 1, runs=runs,
+        unfitted=unfitted, mix=name if len(groups) > 1 else "", runs=runs,
     )  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def load_laws(address: str, tracking: str, mix: str) -> LoadedLaws:
     means = [skill.rpartition("/")[2] if metadata.mixes else skill for skill in metadata.aggregates]
     return LoadedLaws(
         laws=_laws_of_mix(laws, metadata, mix), name=name, convention=metadata.convention, aggregates=tuple(means),
-        named_mix=bool(metadata.mixes), store=store,
+        mix=mix if metadata.mixes else "", store=store,
     )  # fmt: skip
 
 

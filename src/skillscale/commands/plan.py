@@ -31,7 +31,10 @@ def plan(options: PlanOptions, config: Config, out: Output) -> JsonObject:
     loaded = _load(options, config, out)
     request = plan_request(options, loaded)
     plans = [plan_run(loaded.laws, budget.flops, request) for budget in budgets]
-    doubts = doubts_by_skill(loaded.laws, [budget.flops for budget in budgets], parts=loaded.parts)
+    doubts = doubts_by_skill(
+        loaded.laws, [budget.flops for budget in budgets], parts=loaded.parts,
+        mixes=dict.fromkeys(loaded.laws, loaded.mix),
+    )  # fmt: skip
     context = PlanContext(
         budgets=tuple(budget.text for budget in budgets), skills=loaded.skills, convention=loaded.convention,
         mix_given=request.h is not None, level=next(iter(loaded.laws.values())).level, mixless=no_mix_reason(loaded),

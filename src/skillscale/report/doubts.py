@@ -7,7 +7,7 @@ from skillscale.formatting import JsonObject, plural
 from skillscale.laws.skills.doubts import MAX_DOUBTS, Doubt
 
 MAX_LINES = 8  # doubts in the terminal
-_P_VALUE = re.compile(r" \(p = [^)]*\)")  # differs between skills that have the same doubt
+_DETAIL = re.compile(r" \((p =|bias) [^)]*\)")  # differs between skills that have the same doubt
 
 
 def doubt_lines(doubts: Mapping[str, Sequence[Doubt]], source: str, *, limit: int | None = None) -> list[str]:
@@ -18,14 +18,14 @@ def doubt_lines(doubts: Mapping[str, Sequence[Doubt]], source: str, *, limit: in
         source: options that name the runs to a command; empty where they are unknown, so that no command is given.
         limit: most lines; the rest are counted in a line of their own. None: all.
     """
-    names_by_doubt: dict[tuple[str, str], list[str]] = {}
+    skills_by_text: dict[str, dict[str, str]] = {}
     for skill, items in doubts.items():
         for doubt in items[:MAX_DOUBTS]:
-            names_by_doubt.setdefault((_P_VALUE.sub("", doubt.text), doubt.command), []).append(skill)
-    lines = [
-        f"{', '.join(names)}: {text}{f' Run: skillscale {command} {source}' if source else ''}"
-        for (text, command), names in names_by_doubt.items()
-    ]
+            skills_by_text.setdefault(_DETAIL.sub("", doubt.text), {}).setdefault(skill, doubt.command)
+    lines = []
+    for text, commands in skills_by_text.items():
+        command = f" Run: skillscale {next(iter(commands.values()))} {source}" if source else ""
+        lines.append(f"{', '.join(commands)}: {text}{command}")
     shown = lines[:limit]
     hidden = len(lines) - len(shown) + sum(max(0, len(items) - MAX_DOUBTS) for items in doubts.values())
     return [*shown, f"{plural(hidden, 'more doubt')}: see --json"] if hidden else shown

@@ -157,7 +157,7 @@ def undetermined(plan: Plan, context: PlanContext) -> list[str]:
             f"Extrapolation: the largest run has {format_flops(optimum.C / optimum.extrapolation)} FLOP. This plan is "
             f"{format_number(optimum.extrapolation)} times larger and relies on the form of the law."
         )
-    notes = [note for note in optimum.reason.split("; ") if "times the largest run" not in note]
+    notes = [note.rstrip(".") for note in optimum.reason.split("; ") if "times the largest run" not in note]
     if any(notes):
         sentences.append(f"{_capital('; '.join(notes))}.")
     if optimum.N.is_finite and not math.isfinite(sizes.confident_lo):
@@ -172,8 +172,12 @@ def undetermined(plan: Plan, context: PlanContext) -> list[str]:
     if plan.best is None:
         sentences.append(f"The effect of another mix: {context.mixless}.")
     else:
-        notes = [note for note in plan.best.reason.split("; ") if note not in optimum.reason.split("; ")]
-        cure = f" Run: skillscale {Cure.MORE_RUNS} {context.source}" if plan.best.status is Status.ON_BOUND else ""
+        notes = [note.rstrip(".") for note in plan.best.reason.split("; ") if note not in optimum.reason.split("; ")]
+        cure = (
+            f" Run: skillscale {Cure.MORE_RUNS} {context.source}"
+            if plan.best.status is Status.ON_BOUND and context.source
+            else ""
+        )
         sentences += [f"{_capital('; '.join(notes))}.{cure.rstrip()}"] if any(notes) else []
     return sentences
 
@@ -395,10 +399,10 @@ def _signed(value: float) -> str:
 def _footer(laws: Mapping[str, SkillLaw], context: PlanContext) -> list[str]:
     lines = _wrap(
         f"Brackets: {format_percent(context.level, 3)} intervals over the errors of the runs and over the laws that "
-        "predicted about as well. The interval of a loss is that of the law, the mean of many runs. A single run scatters about "
-        "it by its ± (one standard deviation). 'Loss above the minimum' and 'compute to make up for it' compare each "
-        "size with the true optimum in each draw. The values in the N* row are the cost of its uncertainty. ∞: no "
-        "number of tokens makes up for that size."
+        "predicted about as well. The interval of a loss is that of the law, the mean of many runs. A single run "
+        "scatters about it by its ± (one standard deviation). 'Loss above the minimum' and 'compute to make up for it' "
+        "compare each size with the true optimum in each draw. The values in the N* row are the cost of its "
+        "uncertainty. ∞: no number of tokens makes up for that size."
     )
     by_law: dict[str, list[str]] = {}
     for name, law in laws.items():

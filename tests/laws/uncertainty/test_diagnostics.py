@@ -23,7 +23,6 @@ def _texts(*arguments):
     return [diagnosis.text for diagnosis in diagnose_fit(*arguments)]
 
 
-
 def study(rows: slice = slice(None), noise: float = 0.005, seed: int = 0) -> RunData:
     points = design_points(np.random.default_rng(0)).take(np.arange(45)[rows])
     error = np.random.default_rng(seed).normal(scale=noise, size=len(points))

@@ -4,6 +4,7 @@ Laws, isoFLOP curves and confirmed verdicts go in, doubts by skill come out. A d
 """
 
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,8 @@ class Doubt:
 
 def doubts_by_skill(
     laws: Mapping[str, SkillLaw | UnfittedSkill], flops: Sequence[float], *, curves: StudyResults | None = None,
-    parts: Mapping[str, Sequence[str]] | None = None, verdicts: Sequence[ConfirmedVerdict] = (),
+    parts: Mapping[str, Sequence[str]] | None = None, mixes: Mapping[str, str] | None = None,
+    verdicts: Sequence[ConfirmedVerdict] = (),
 ) -> dict[str, tuple[Doubt, ...]]:  # fmt: skip
     """Return the doubts of each skill that has some, the gravest first.
 
@@ -43,45 +45,52 @@ def doubts_by_skill(
         flops: compute of the optima, FLOP.
         curves: isoFLOP curves.
         parts: skills that each aggregate is a weighted mean of.
+        mixes: mix of each law, where mixes have names without shares.
         verdicts: verdicts on two splits.
     """
+    mixes = mixes or {}
     doubts = [
-        *_outside_its_parts(laws, flops, curves, parts or {}),
+        *(
+            doubt
+            for aggregate, names in (parts or {}).items()
+            for doubt in _outside_its_parts(laws, flops, curves, aggregate, names, mixes.get(aggregate, ""))
+        ),
         *(doubt for verdict in verdicts for doubt in _far_apart(verdict)),
-        *(doubt for name, law in laws.items() for doubt in _of_law(name, law)),
+        *(doubt for name, law in laws.items() for doubt in _of_law(name, law, mixes.get(name, ""))),
     ]
     names = dict.fromkeys(doubt.skill for doubt in doubts)
     return {name: tuple(doubt for doubt in doubts if doubt.skill == name) for name in names}
 
 
 def _outside_its_parts(
-    laws: Mapping[str, SkillLaw | UnfittedSkill], flops: Sequence[float], curves: StudyResults | None,
-    parts: Mapping[str, Sequence[str]],
+    laws: Mapping[str, SkillLaw | UnfittedSkill], flops: Sequence[float], curves: StudyResults | None, aggregate: str,
+    names: Sequence[str], mix: str,
 ) -> Iterator[Doubt]:  # fmt: skip
     """Yield a doubt for an aggregate whose N* is outside the range of its skills, which no weighted mean allows."""
-    for aggregate, names in parts.items():
-        whole = laws.get(aggregate)
-        fitted = [law for law in (laws.get(name) for name in names) if isinstance(law, FittedLaw)]
-        if not isinstance(whole, FittedLaw) or len(fitted) < len(names):
-            continue
-        by_law = [("law", C, whole.ensemble_optimum(C), [law.ensemble_optimum(C) for law in fitted]) for C in flops]
-        by_curve = [] if curves is None else list(_minima(curves, aggregate, names))
-        for method, C, N, others in [*by_law, *by_curve]:
-            text = _outside_text(aggregate, method, C, N, others)
-            if text:
-                yield Doubt(skill=aggregate, text=text, command=_command(Cure.COMPARE_LAWS, whole))
-                break
+    whole = laws.get(aggregate)
+    fitted = [law for law in (laws.get(name) for name in names) if isinstance(law, FittedLaw)]
+    if not isinstance(whole, FittedLaw) or len(fitted) < len(names):
+        return
+    by_law = [("law", C, whole.ensemble_optimum(C), [law.ensemble_optimum(C) for law in fitted]) for C in flops]
+    by_curve = [] if curves is None else _minima(curves, aggregate, names, mix)
+    texts = (_outside_text(aggregate, *candidate) for candidate in (*by_law, *by_curve))
+    text = next((text for text in texts if text), "")
+    if text:
+        yield Doubt(skill=aggregate, text=text, command=_command(Cure.COMPARE_LAWS, whole, mix))
 
 
 def _minima(
-    curves: StudyResults, aggregate: str, names: Sequence[str]
+    curves: StudyResults, aggregate: str, names: Sequence[str], mix: str
 ) -> Iterator[tuple[str, float, Interval, list[Interval]]]:
     """Yield the isoFLOP optimum of an aggregate and those of its skills, where all of them exist."""
+    prefix = f"{mix}/" if mix else ""
     optima = {(minimum.mix, minimum.C, minimum.skill): minimum.N for minimum in curves.minima if minimum.N.is_finite}
-    for (mix, C, skill), N in optima.items():
-        others = [optima[mix, C, name] for name in names if (mix, C, name) in optima]
-        if skill == aggregate and len(others) == len(names):
-            yield "isoFLOP curve", C, N, others
+    for (at, C, skill), N in optima.items():
+        if prefix + skill != aggregate or mix not in ("", at):
+            continue
+        others = [optima.get((at, C, name.removeprefix(prefix))) for name in names]
+        if None not in others:
+            yield "isoFLOP curve", C, N, [other for other in others if other is not None]
 
 
 def _outside_text(aggregate: str, method: str, C: float, N: Interval, others: Sequence[Interval]) -> str:
@@ -115,17 +124,19 @@ def _gap_text(gap: Interval) -> str:
     return f"{format_log_ratio(gap.value)} [{format_log_ratio(gap.lo)}, {format_log_ratio(gap.hi)}]"
 
 
-def _of_law(name: str, law: SkillLaw | UnfittedSkill) -> Iterator[Doubt]:
+def _of_law(name: str, law: SkillLaw | UnfittedSkill, mix: str) -> Iterator[Doubt]:
     if isinstance(law, UnfittedSkill):
         return
     if law.reason:
-        yield Doubt(skill=name, text=law.reason, command=Cure.MORE_RUNS)
+        yield Doubt(skill=name, text=law.reason, command=_command(Cure.MORE_RUNS, law, mix))
     for diagnosis in law.diagnoses:
-        yield Doubt(skill=name, text=diagnosis.text, command=_command(diagnosis.command, law))
+        yield Doubt(skill=name, text=diagnosis.text, command=_command(diagnosis.command, law, mix))
 
 
-def _command(cure: Cure, law: SkillLaw) -> str:
+def _command(cure: Cure, law: SkillLaw, mix: str) -> str:
     """Return the subcommand with its options. A backtest holds out the largest quarter of the compute's range."""
+    if cure is Cure.MORE_RUNS and mix:
+        return f"{cure} --mix {shlex.quote(mix)}"
     if cure is not Cure.COMPARE_LAWS:
         return str(cure)
     least, largest = law.reach

@@ -40,7 +40,6 @@ class Cure(StrEnum):
     MORE_RUNS = "suggest"
     COMPARE_LAWS = "backtest"
     SHOW_RUNS = "report"
-    WEIGHT_RUNS = "fit --laws.weights sem"
     FULL_FITS = "fit --laws.bootstrap wild"
     MORE_RESAMPLES = "fit --study.resamples 100"
 
@@ -79,7 +78,7 @@ def diagnose_fit(
         ]
     checks += [
         (_check_outliers(fit), Cure.SHOW_RUNS),
-        (_check_noise(fit, runs), Cure.WEIGHT_RUNS),
+        (_check_noise(fit, runs), Cure.SHOW_RUNS),
         (_ONE_STEP if one_step else "", Cure.MORE_RESAMPLES),
     ]
     return tuple(Diagnosis(text=text, command=command) for text, command in checks if text)
@@ -159,7 +158,7 @@ def _check_noise(fit: FitResult, runs: RunData) -> str:
     )
     return (
         f"The noise changes about {ratio:.1f}-fold over N and D (p = {p:.1g}), but the interval of a new run uses the "
-        "average. Weight runs by their noise."
+        "average. Weight runs by their standard errors, where the runs have some."
     )
 
 
