@@ -201,7 +201,7 @@ def warnings(cell: Row) -> list[Row]:
         law = study.points.bind(LAWS[str(cell["fitted"])]).for_skill(NAMES[0])
         fit = fit_law(study.points, law=law, objective=None, starts=STARTS)
         q = draw_parameters(fit, study.points, method=ResamplingMethod.WILD, count=RESAMPLES, seed=seed)
-        texts.append(" ".join(diagnose_fit(fit, study.points, q)))
+        texts.append(" ".join(diagnosis.text for diagnosis in diagnose_fit(fit, study.points, q)))
     shares = {name: np.mean([word in text for text in texts]) for name, word in WORDS.items()}
     return [
         {name: f"{share:.2f}" for name, share in ({"any": np.mean([bool(text) for text in texts])} | shares).items()}

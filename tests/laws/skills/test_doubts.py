@@ -37,11 +37,11 @@ def fits_of(gaps: dict[str, float], noise: float = 0.003) -> StudyResults:
 
 
 def law_of(name: str, A: float, *, bend: float = 0.0) -> FittedLaw:
-    """A law whose N* grows with A; ``bend`` makes the loss a wave in ln N, which the law can't follow."""
-    L = CHINCHILLA.loss([1.8, A, 900.0, 0.36, 0.36], N, D) * np.exp(
-        0.002 * np.random.default_rng(1).normal(size=len(N))
-    )
-    runs = RunData(N=N, D=D, L=L * np.exp(bend * np.sin(2 * np.log(N))))
+    """A law whose N* grows with A; ``bend`` adds (ln N)^2 ln D, which the law can't follow."""
+    x, y = (np.log(axis) - np.log(axis).mean() for axis in (N, D))
+    noise = 0.002 * np.random.default_rng(1).normal(size=len(N))
+    L = CHINCHILLA.loss([1.8, A, 900.0, 0.36, 0.36], N, D) * np.exp(noise + bend * x**2 * y)
+    runs = RunData(N=N, D=D, L=L)
     fit = fit_law(runs, law=CHINCHILLA, objective=None, starts=2)
     return FittedLaw(
         skill=name, fit=fit, runs=runs, q=draw_parameters(fit, runs, method=ResamplingMethod.LAPLACE, count=100),
