@@ -44,8 +44,8 @@ OBJECTIVES = {"efficient": None, "huber .001": HUBER}
 QUANTITIES = ("alpha", "beta", "a", "ln N*", "ln L", "new run")
 WORDS = {  # text that identifies each warning
     "form": "depend on N and D",
-    "mix": "depend on the mix",
     "trend": "noise changes",
+    "mix": "depend on the mix",
     "outliers": "sd from the law",
     "prior": "Weak priors",
     "starts": "starts reached",
