@@ -2,8 +2,9 @@
 
     python benchmarks/best_of.py [--sweeps 30]
 
-Each sweep has 20 points, four budgets by five sizes, with five learning rates, and five batches in two of the cases. The
-loss rises faster above the best learning rate than below, and the best moves with N. Prints one line a case and way.
+Each sweep has 20 points, four budgets by five sizes, with five learning rates, and five batches in two of the cases.
+The loss rises faster above the best learning rate than below, and the best moves with N. Prints one line
+a case and way.
 """
 
 import argparse

@@ -44,8 +44,8 @@ OBJECTIVES = {"efficient": None, "huber .001": HUBER}
 QUANTITIES = ("alpha", "beta", "a", "ln N*", "ln L", "new run")
 WORDS = {  # text that identifies each warning
     "form": "depend on N and D",
-    "mix": "depend on the mix",
     "trend": "noise changes",
+    "mix": "depend on the mix",
     "outliers": "sd from the law",
     "prior": "Weak priors",
     "starts": "starts reached",
@@ -201,7 +201,7 @@ def warnings(cell: Row) -> list[Row]:
         law = study.points.bind(LAWS[str(cell["fitted"])]).for_skill(NAMES[0])
         fit = fit_law(study.points, law=law, objective=None, starts=STARTS)
         q = draw_parameters(fit, study.points, method=ResamplingMethod.WILD, count=RESAMPLES, seed=seed)
-        texts.append(" ".join(diagnose_fit(fit, study.points, q)))
+        texts.append(" ".join(diagnosis.text for diagnosis in diagnose_fit(fit, study.points, q)))
     shares = {name: np.mean([word in text for text in texts]) for name, word in WORDS.items()}
     return [
         {name: f"{share:.2f}" for name, share in ({"any": np.mean([bool(text) for text in texts])} | shares).items()}

@@ -9,8 +9,13 @@ import report_studies as studies
 from report_studies import BUDGETS, MIX, NOT_BRACKETED
 from simulated_studies import demo_study
 
+from skillscale.laws.fit.data import RunData
+from skillscale.laws.fit.skill_law import fit_skill
+from skillscale.laws.forms.catalogue import CHINCHILLA
 from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Interval, SizeGap, Status
+from skillscale.laws.skills.doubts import Doubt
+from skillscale.laws.uncertainty.bootstrap import ResamplingMethod
 from skillscale.record import RunState
 from skillscale.report import verdict_text
 from skillscale.report.page import DataNotice, ReportContext, _count_skills, render_page
@@ -162,6 +167,23 @@ def test_a_law_that_leaves_the_curves_is_named_on_the_page():
     refused = tuple(replace(one, status=Status.NOT_IDENTIFIED) for one in fits.laws)
     assert verdict_text.compare_curve_and_law(replace(fits, laws=refused)) == ""
     assert verdict_text.compare_curve_and_law(studies.fits(RESIDUALS)) == ""
+
+
+def test_laws_with_doubts_say_so_in_their_status_and_below_with_the_command():
+    fits = studies.fits(RESIDUALS)
+    N, D = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(5e8, 5e10, 5)))
+    noise = np.exp(0.003 * np.random.default_rng(0).normal(size=len(N)))
+    runs = RunData(N=N, D=D, L=CHINCHILLA.loss([1.8, 400.0, 900.0, 0.36, 0.36], N, D) * noise)
+    law = fit_skill("code", runs, resamples=100, method=ResamplingMethod.LAPLACE)
+    doubts = {"code": (Doubt(skill="code", text="Residuals depend on N and D.", command="backtest --max_flops 1e20"),)}
+    text = read(
+        render_page(
+            "demo", studies.records(fits.runs, fits.skills), fits, laws={"code": law}, flops=[1e20], doubts=doubts,
+            source="--study main",
+        )
+    ).text  # fmt: skip
+    assert "ok, 1 doubt" in text
+    assert "code: Residuals depend on N and D. Run: skillscale backtest --max_flops 1e20 --study main" in text
 
 
 def test_runs_needed_grow_with_the_square_of_the_interval():

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skillscale.runs import make_run_table, parse_columns
+from skillscale.runs import make_run_table, parse_columns, read_columns, read_table
+from skillscale.runs.write import write_table
 
 MAP = {"n_params": "N", "n_tokens": "D", "skills": ["loss"]}
 
@@ -57,6 +58,14 @@ def test_a_few_copies_among_seeds_are_found_in_several_skills():
     assert len(read(seeds, skills=["loss", "b", "c"]).runs) == 60
     everything = read(frame, skills=["loss", "b", "c"])
     assert [run.run_id for run in everything.excluded] == ["row 61"]
+
+
+def test_copies_may_be_kept_and_an_export_of_them_reads_back(tmp_path):
+    frame = pd.concat([table(noise=0.0).assign(seed=seed) for seed in range(2)])  # a trainer that ignores its seed
+    kept = read(frame, seed="seed", near_copies="keep")
+    assert (len(kept.runs), kept.notes) == (40, ())
+    write_table(kept, tmp_path / "runs.csv", tmp_path / "runs.yaml")
+    assert len(read_table(tmp_path / "runs.csv", read_columns(tmp_path / "runs.yaml")).runs) == 40
 
 
 @pytest.mark.parametrize("noise", [0.0005, 0.002, 0.01])

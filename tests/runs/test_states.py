@@ -111,8 +111,8 @@ def test_an_unknown_word_is_asked_about():
     with pytest.raises(InputError) as caught:
         make_run_table(grid(status=states("finished", "exploded", "exploded")), parse_columns(MAP))
     assert str(caught.value) == (
-        "column status of the table has 'exploded' in 2 rows. Is such a run finished? Name the states that count, as in "
-        "where: {status: [finished]}."
+        "column status of the table has 'exploded' in 2 rows. Is such a run finished? Name the states that count, as "
+        "in where: {status: [finished]}."
     )
 
 

@@ -7,7 +7,7 @@ person should read. ``fit_laws`` fits one group of runs, for callers that need n
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,9 @@ from skillscale.laws.isoflop.study import fit_study, usable_runs
 from skillscale.laws.results import ExcludedRun, StudyResults
 from skillscale.laws.selection.selected import fit_selected
 from skillscale.laws.selection.selection import LawSelection, data_for_setting, ineligible_reason, select_law
+from skillscale.laws.skills.doubts import Doubt, doubts_by_skill
 from skillscale.laws.skills.skill_study import SkillStudy, skill_study
+from skillscale.laws.skills.verdicts import ConfirmedVerdict
 from skillscale.laws.uncertainty.bootstrap import ResamplingMethod
 from skillscale.laws.uncertainty.posterior import has_few_runs
 from skillscale.runs import RunTable
@@ -59,6 +61,8 @@ class FitResults:
         metadata: What the laws have in common.
         notes: Sentences for a person.
         excluded: Runs and losses that the curves could not use, in addition to those of the table.
+        parts: Laws of the skills that each aggregate is a mean of, by the name of the aggregate's law.
+        source: Options that name the runs to a command.
     """
 
     curves: StudyResults
@@ -67,6 +71,18 @@ class FitResults:
     metadata: LawMetadata
     notes: tuple[str, ...] = ()
     excluded: tuple[ExcludedRun, ...] = ()
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    source: str = ""
+
+    def doubts(self, verdicts: Sequence[ConfirmedVerdict] = ()) -> dict[str, tuple[Doubt, ...]]:
+        """Return the doubts of each skill, the gravest first.
+
+        Args:
+            verdicts: Verdicts on two splits.
+        """
+        return doubts_by_skill(
+            self.laws, self.flops, curves=self.curves, parts=self.parts, mixes=self.metadata.mixes, verdicts=verdicts
+        )
 
     @property
     def all_notes(self) -> tuple[str, ...]:
@@ -80,9 +96,15 @@ class FitResults:
 
     def as_dict(self) -> JsonObject:
         """Return the answer of ``fit --json``."""
+        from skillscale.report.doubts import doubts_as_dict
         from skillscale.report.laws import laws_as_dict
 
-        return {"skills": laws_as_dict(self.laws, self.flops), **curves_as_dict(self.curves)}
+        doubts = self.doubts()
+        skills = {
+            name: fields | {"doubts": doubts_as_dict(doubts.get(name, ()), self.source)}
+            for name, fields in laws_as_dict(self.laws, self.flops).items()
+        }
+        return {"skills": skills, **curves_as_dict(self.curves)}
 
     def law_json(self) -> str:
         """Return the laws as the JSON text that is registered."""
@@ -127,11 +149,20 @@ def fit_runs(runs: LoadedRuns, laws: LawConfig, study: StudyConfig, flops: Seque
     curves, excluded = _fit_curves(runs, laws, study, fitted)
     return FitResults(
         curves=curves, laws=fitted, flops=tuple(flops) if flops else _default_flops(fitted), notes=tuple(notes),
-        excluded=excluded,
+        excluded=excluded, parts=_parts_of_aggregates(runs), source=runs.arguments,
         metadata=LawMetadata(
             convention=runs.convention, aggregates=tuple(name for name in fitted if name in means), mixes=mixes
         ),
     )  # fmt: skip
+
+
+def _parts_of_aggregates(runs: LoadedRuns) -> dict[str, tuple[str, ...]]:
+    """Return the names of the laws of each aggregate's skills, by the name of the aggregate's law."""
+    return {
+        law_name(mix, aggregate, runs): tuple(law_name(mix, skill, runs) for skill in skills)
+        for mix in runs.groups
+        for aggregate, skills in runs.table.parts.items()
+    }
 
 
 def _default_flops(laws: Laws) -> tuple[float, ...]:

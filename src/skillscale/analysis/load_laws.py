@@ -1,5 +1,6 @@
 """Laws that a plan or an export rests on: fitted now, registered earlier, or in a law.json."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ class LoadedLaws:
         convention: What N counts.
         aggregates: Skills that are means of others.
         unfitted: Reason of each skill without a law.
-        named_mix: Whether these are the laws of one of several mixes that have names without shares.
+        mix: Their mix, where it is one of several that have names without shares.
         runs: The runs that they were fitted to, where they were fitted now.
         store: The store that they were read from, where they were registered.
     """
@@ -40,9 +41,21 @@ class LoadedLaws:
     convention: str
     aggregates: tuple[str, ...]
     unfitted: Mapping[str, str] = field(default_factory=dict)
-    named_mix: bool = False
+    mix: str = ""
     runs: LoadedRuns | None = None
     store: StudyStore | None = None
+
+    @property
+    def arguments(self) -> str:
+        """Options that name the runs of the laws to a command; empty where the laws are from a file."""
+        if self.runs is not None:
+            return self.runs.arguments
+        return f"--study {shlex.quote(self.name)}" if self.store is not None else ""
+
+    @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Skills that each aggregate is a mean of, where the laws were fitted now."""
+        return {} if self.runs is None else self.runs.table.parts
 
     @property
     def skills(self) -> tuple[str, ...]:
@@ -85,7 +98,7 @@ def fit_for_mix(
         raise FitError(f"no skill can be fitted. {reasons}")
     return LoadedLaws(
         laws=laws_by_skill, name=runs.name, convention=runs.convention, aggregates=tuple(runs.table.aggregates),
-        unfitted=unfitted, named_mix=len(groups) > 1, runs=runs,
+        unfitted=unfitted, mix=name if len(groups) > 1 else "", runs=runs,
     )  # fmt: skip
 
 
@@ -108,7 +121,7 @@ def load_laws(address: str, tracking: str, mix: str) -> LoadedLaws:
     means = [skill.rpartition("/")[2] if metadata.mixes else skill for skill in metadata.aggregates]
     return LoadedLaws(
         laws=_laws_of_mix(laws, metadata, mix), name=name, convention=metadata.convention, aggregates=tuple(means),
-        named_mix=bool(metadata.mixes), store=store,
+        mix=mix if metadata.mixes else "", store=store,
     )  # fmt: skip
 
 

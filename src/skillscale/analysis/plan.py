@@ -113,7 +113,7 @@ def _shares(text: str, categories: Sequence[str], loaded: LoadedLaws) -> Mapping
 def no_mix_reason(loaded: LoadedLaws) -> str:
     """Return why laws that do not depend on the mix say nothing about other mixes."""
     laws = join_words(sorted({law.law.name for law in loaded.laws.values() if not law.law.needs_mix}))
-    if loaded.named_mix:
+    if loaded.mix:
         return "the mixes have names without shares, and each has laws of its own; --mix NAME plans for another"
     if loaded.runs is None:
         return f"no mix enters {laws}"

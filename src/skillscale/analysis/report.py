@@ -95,7 +95,8 @@ def _page(
     """Return the page as HTML, with the figures of the laws as SVG."""
     return render_page(
         runs.name, runs.records, results.curves, report_context(source, config, runs), laws=results.laws,
-        flops=results.flops, drawn=law_figures,
+        flops=results.flops, drawn=law_figures, source=results.source,
+        doubts=results.doubts(skill_study.verdicts if skill_study else ()),
         base=skill_study.base if skill_study else "",
         differences=make_skill_figures(
             skill_study, runs.table.skill_categories, fits=results.curves, published=_published(compare_with)

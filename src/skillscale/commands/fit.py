@@ -16,6 +16,7 @@ def fit(options: FitOptions, config: Config, out: Output) -> JsonObject:
     Raises:
         FitError: No skill has a law or an isoFLOP optimum.
     """
+    from skillscale.report.doubts import MAX_LINES, doubt_lines
     from skillscale.report.laws import law_text
 
     runs = read_runs(options.source, config, out.progress)
@@ -36,6 +37,8 @@ def fit(options: FitOptions, config: Config, out: Output) -> JsonObject:
     for table in verdict_lines(results.curves, base_mix(results.curves, config.study)):
         out.text(table)
     out.text(law_text(results.laws, results.flops))
+    for line in doubt_lines(results.doubts(), results.source, limit=MAX_LINES):
+        out.text(line)
     if "registered" in answer:
         out.text(f"registered as {answer['registered']}")
     return answer

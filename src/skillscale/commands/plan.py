@@ -11,6 +11,7 @@ from skillscale.config.options import PlanOptions
 from skillscale.errors import InputError
 from skillscale.formatting import JsonObject, to_json
 from skillscale.laws.optimum.plan import plan as plan_run
+from skillscale.laws.skills.doubts import doubts_by_skill
 from skillscale.runs.read import exclusion_lines, read_runs
 
 
@@ -22,6 +23,7 @@ def plan(options: PlanOptions, config: Config, out: Output) -> JsonObject:
         FitError: A skill with a weight has no law.
     """
     from skillscale.report import style
+    from skillscale.report.doubts import doubts_as_dict
     from skillscale.report.plan import PlanContext, plan_as_dict, plan_text, weighted_law_names
     from skillscale.report.plan_figure import draw_plan
 
@@ -31,14 +33,19 @@ def plan(options: PlanOptions, config: Config, out: Output) -> JsonObject:
     if not options.force:
         require_identified(loaded, budgets, request)
     plans = [plan_run(loaded.laws, budget.flops, request) for budget in budgets]
+    doubts = doubts_by_skill(
+        loaded.laws, [budget.flops for budget in budgets], parts=loaded.parts,
+        mixes=dict.fromkeys(loaded.laws, loaded.mix),
+    )  # fmt: skip
     context = PlanContext(
         budgets=tuple(budget.text for budget in budgets), skills=loaded.skills, convention=loaded.convention,
         mix_given=request.h is not None, level=next(iter(loaded.laws.values())).level, mixless=no_mix_reason(loaded),
+        source=loaded.arguments, doubts=doubts,
     )  # fmt: skip
     answer: JsonObject = {
         "source": loaded.name, "convention": loaded.convention, "level": context.level,
         "laws": {name: weighted_law_names(law) for name, law in loaded.laws.items()}, "refused": dict(loaded.unfitted),
-        "warnings": {name: list(law.warnings) for name, law in loaded.laws.items()},
+        "doubts": {name: doubts_as_dict(items, loaded.arguments) for name, items in doubts.items()},
         "plans": [plan_as_dict(planned, context, at) for at, planned in enumerate(plans)],
     }  # fmt: skip
     text, figure = plan_text(plans, loaded.laws, context), draw_plan(plans, loaded.laws, loaded.skills)

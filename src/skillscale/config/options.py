@@ -5,6 +5,7 @@ from the command line, and the rooms take them as arguments. Groups that several
 own. A ``ShortOption`` is a short name for a setting of ``conf/``, and so no field.
 """
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ Positives = tuple[float, ...] | None
 Counts = tuple[int, ...] | None
 Mixes = tuple[Mix, ...] | None
 _KEY = "option"
+_MAY_BE_SECRET = frozenset("@?")  # in an address with a user, or with parameters
 _TABLE = "CSV, Parquet, JSON lines, W&B export or lm-eval results, or a folder of them"
 # Help that several commands share
 _DATA = "training data: a name in conf/data, or a YAML file [the study's]"
@@ -227,6 +229,15 @@ class SourceOptions:
     n_convention: str = option(
         "what N counts: of a table, a name in its columns file [the first]; of a study, total or nonembed"
     )
+
+    @property
+    def arguments(self) -> str:
+        """The options that name these runs to another command. An address that may hold a secret is excluded."""
+        names = ("table", "columns") if self.table else ("study", "data", "skills", "tracking")
+        given = [(name, getattr(self, name)) for name in (*names, "n_convention")]
+        return " ".join(
+            f"--{name} {shlex.quote(value)}" for name, value in given if value and not set(value) & _MAY_BE_SECRET
+        )
 
 
 # Commands

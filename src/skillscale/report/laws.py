@@ -9,13 +9,12 @@ import pandas as pd
 from skillscale.formatting import JsonObject, format_count, format_flops, format_interval, format_number, format_percent
 from skillscale.laws.fit.request import UnfittedSkill
 from skillscale.laws.fit.skill_law import FittedLaw
-from skillscale.laws.optimum.identification import Identification, identify
+from skillscale.laws.optimum.identification import Identification, identify, optimum_reason
 from skillscale.laws.results import Interval
 from skillscale.report.optimum_text import identification_as_dict
 from skillscale.report.tables import align_columns
 
 Laws = Mapping[str, FittedLaw | UnfittedSkill]
-MAX_NOTES = 8  # warnings shown in the terminal
 
 
 def laws_as_dict(laws: Laws, flops: Sequence[float]) -> JsonObject:
@@ -109,25 +108,9 @@ def _optimum_as_dict(fitted: FittedLaw, C: float) -> JsonObject:
         "n_params": N.value,
         "n_tokens": C / (6 * N.value) if N.value and math.isfinite(N.value) else math.nan,
         "interval": [N.lo, N.hi],
-        "reason": optimum_reason(fitted, C, N, identification),
+        "reason": optimum_reason(fitted, C, identification),
         **identification_as_dict(identification),
     }
-
-
-def optimum_reason(fitted: FittedLaw, C: float, N: Interval, identification: Identification) -> str:
-    """Return why N* or its interval is unknown, or is decided by priors; empty where the runs decide it."""
-    if identification.prior_decides:
-        return identification.reason
-    if not math.isfinite(N.value):
-        value, draws = fitted.log_optimum([C])
-        if not math.isfinite(float(value[0])):
-            return f"the law has no minimum at {format_flops(C)} FLOP. Add runs that differ in N and D"
-        share = float((~np.isfinite(draws[:, 0])).mean())
-        return (
-            f"{format_percent(share)} of the draws (more than 1 %) have no optimum at {format_flops(C)} FLOP. Add runs "
-            "that differ in N and D"
-        )
-    return ""
 
 
 def law_frame(laws: Laws) -> pd.DataFrame:
@@ -193,16 +176,16 @@ def errors_frame(laws: Laws) -> pd.DataFrame:
 
 
 def law_text(laws: Laws, flops: Sequence[float]) -> str:
-    """Return a text table of the laws, one skill per line, with optima, and then the warnings."""
+    """Return a text table of the laws, one skill per line, with optima, and why a skill has none."""
     shown = [C for C in flops if math.isfinite(C)][:3]
     rows = [
         ["skill", "law", "E", "alpha", "beta", "a", *(f"N* at {format_flops(C)}" for C in shown), "starts", "noise"]
     ]
-    notes: list[str] = []
+    refusals: list[str] = []
     for name, fitted in laws.items():
         if isinstance(fitted, UnfittedSkill):
             rows.append([name, "refused", *[""] * (len(rows[0]) - 2)])
-            notes.append(f"{name}: {fitted.reason}")
+            refusals.append(f"{name}: {fitted.reason}")
             continue
         theta = fitted.theta
         cells = [interval_cell(theta.get(letter)) for letter in ("E", "alpha", "beta")]
@@ -211,19 +194,12 @@ def law_text(laws: Laws, flops: Sequence[float]) -> str:
         starts = f"{fitted.fit.starts.agree}/{fitted.fit.starts.tried}"
         noise = format_percent(fitted.residual_noise)
         rows.append([name, fitted.law.name, *cells, interval_cell(fitted.exponent), *optima, starts, noise])
-        first = next((item.reason for item in identified if item.prior_decides), "")
-        notes += [f"{name}: {text}" for text in (f"{first}." if first else "", fitted.reason, *fitted.warnings) if text]
     lines = align_columns([column for column in zip(*rows, strict=True) if any(column[1:])])
     level = next((fitted.level for fitted in laws.values() if isinstance(fitted, FittedLaw)), math.nan)
     if math.isfinite(level):
         lines.append(f"Brackets: {format_percent(level, 3)} intervals. a: exponent of N* ~ C^a.")
     lines += _over_laws_notes(laws, shown)
-    more = (
-        [f"{len(notes) - MAX_NOTES} more warnings: see --json or the page of `report`"]
-        if len(notes) > MAX_NOTES
-        else []
-    )
-    return "\n".join([*lines, *notes[:MAX_NOTES], *more])
+    return "\n".join([*lines, *refusals])
 
 
 def _weights_text(fitted: FittedLaw) -> str:

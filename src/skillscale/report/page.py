@@ -12,9 +12,11 @@ import pandas as pd
 from skillscale.formatting import MISSING, format_count, format_duration, format_interval, format_percent, plural, power
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.results import StudyResults, Verdict, group_by_reason
+from skillscale.laws.skills.doubts import Doubt
 from skillscale.record import RunRecord, RunState
 from skillscale.report import figures, law_figures, style, tables, verdict_text
 from skillscale.report import laws as tables_of_laws
+from skillscale.report.doubts import doubt_lines
 from skillscale.report.laws import Laws, interval_cell
 from skillscale.report.sections import Figure, Section, make_figure, make_table
 
@@ -71,7 +73,8 @@ class ReportContext:
 def render_page(
     study: str, records: Sequence[RunRecord], fits: StudyResults, context: ReportContext | None = None, *,
     laws: Laws | None = None, flops: Sequence[float] = (), drawn: Mapping[str, bytes] | None = None,
-    differences: Sequence[Figure] = (), base: str = "",
+    doubts: Mapping[str, Sequence[Doubt]] | None = None, source: str = "", differences: Sequence[Figure] = (),
+    base: str = "",
 ) -> str:  # fmt: skip
     """Return the page of a study as HTML, without scripts and external files.
 
@@ -83,6 +86,8 @@ def render_page(
         laws: laws of N, D and the mix, by skill.
         flops: compute of the optima by law, FLOP.
         drawn: figures of the laws as SVG, if already drawn.
+        doubts: doubts about each law, the gravest first.
+        source: options that name the runs to a command.
         differences: figures of how skills differ.
         base: mix with figures where there are too many mixes to draw all.
     """
@@ -112,7 +117,10 @@ def render_page(
         ],
         parts=[
             part
-            for part in (_laws_section(laws or {}, flops, fits), *_sections(records, fits, context))
+            for part in (
+                _laws_section(laws or {}, flops, fits, doubts or {}, source),
+                *_sections(records, fits, context),
+            )
             if part is not None
         ],
         footer=_footer(context),
@@ -297,30 +305,27 @@ def _law_figures(laws: Laws, flops: Sequence[float], images: Mapping[str, bytes]
     return [make_figure(name, texts[name][0], image, *texts[name][1:]) for name, image in images.items()]
 
 
-def _laws_section(laws: Laws, flops: Sequence[float], fits: StudyResults) -> Section | None:
-    """Return the section of the laws: forms, parameters with intervals, warnings, and agreement with the curves."""
+def _laws_section(
+    laws: Laws, flops: Sequence[float], fits: StudyResults, doubts: Mapping[str, Sequence[Doubt]], source: str
+) -> Section | None:
+    """Return the section of the laws: forms, parameters with intervals, doubts, and agreement with the curves."""
     comparison = tuple(text for text in (verdict_text.compare_curve_and_law(fits),) if text)
     if not laws and not comparison:
         return None
     forms = {law.law.name: type(law.law).__doc__ or "" for law in laws.values() if isinstance(law, FittedLaw)}
     formulas = tuple(f"{name}: {' '.join(text.split(chr(10) * 2)[0].split())}" for name, text in forms.items())
-    warnings = tuple(
-        f"{name}: {warning}"
-        for name, law in laws.items()
-        for warning in (law.reason, *(law.warnings if isinstance(law, FittedLaw) else ()))
-        if warning
-    )
+    refusals = [f"{name}: {law.reason}" for name, law in laws.items() if not isinstance(law, FittedLaw)]
     tables_shown = (
-        make_table("Laws", _parameter_frame(laws), folded=False),
+        make_table("Laws", _parameter_frame(laws, doubts), folded=False),
         make_table("N* by law", tables_of_laws.optima_frame(laws, flops)),
     )
     return Section(
-        name="laws", title="Law of each skill", paragraphs=(*formulas, *comparison), bullets=warnings,
-        tables=tables_shown if laws else (),
+        name="laws", title="Law of each skill", paragraphs=(*formulas, *comparison),
+        bullets=(*refusals, *doubt_lines(doubts, source)), tables=tables_shown if laws else (),
     )  # fmt: skip
 
 
-def _parameter_frame(laws: Laws) -> pd.DataFrame:
+def _parameter_frame(laws: Laws, doubts: Mapping[str, Sequence[Doubt]]) -> pd.DataFrame:
     rows = []
     for name, law in laws.items():
         if not isinstance(law, FittedLaw):
@@ -329,7 +334,9 @@ def _parameter_frame(laws: Laws) -> pd.DataFrame:
         row = {"skill": name}
         row |= {_GREEK.get(letter, letter): interval_cell(x) for letter, x in law.theta.items()}
         row |= {"N* exponent": interval_cell(law.exponent), "noise": format_percent(law.residual_noise)}
-        rows.append(row | {"agree": f"{law.fit.starts.agree}/{law.fit.starts.tried}", "status": str(law.status)})
+        doubtful = f", {plural(len(doubts[name]), 'doubt')}" if doubts.get(name) else ""
+        status = f"{law.status}{doubtful}"
+        rows.append(row | {"agree": f"{law.fit.starts.agree}/{law.fit.starts.tried}", "status": status})
     return pd.DataFrame(rows).fillna(MISSING)
 
 

@@ -1,10 +1,9 @@
 """The plan of a training run as text for the terminal and as plain values for ``--json``, with its open questions."""
 
 import math
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from skillscale.formatting import (
     MISSING,
@@ -26,7 +25,10 @@ from skillscale.laws.optimum.plan import (
     TradeoffPoint,
     ValidationChoiceCost,
 )
-from skillscale.laws.results import Interval, SizeGap, Verdict
+from skillscale.laws.results import Interval, SizeGap, Status, Verdict
+from skillscale.laws.skills.doubts import Doubt
+from skillscale.laws.uncertainty.diagnostics import Cure
+from skillscale.report.doubts import MAX_LINES, doubt_lines
 from skillscale.report.optimum_text import (
     best_mix_as_dict,
     interval_ends,
@@ -41,8 +43,6 @@ from skillscale.report.optimum_text import (
 )
 from skillscale.report.tables import MAX_WIDTH, align_columns
 
-_P_VALUE = re.compile(r" \(p = [^)]*\)")  # differs between skills that have the same warning
-_MAX_WARNINGS = 8  # in the terminal
 _SMALL_SHARE = 0.05  # smaller shares are not shown where a mix is one cell of a table
 _NO_COST = 1e-9  # cost of the planned size itself, up to rounding
 _MAX_COMPUTE = 100.0  # in units of C; a larger cost is shown as infinite
@@ -59,6 +59,8 @@ class PlanContext:
         mix_given: whether the user gave the mix; otherwise it is the mean of the runs.
         level: level of the intervals, 0 to 1.
         mixless: reason why other mixes are not compared, or empty.
+        source: options that name the runs of the laws to a command; empty where these are unknown.
+        doubts: doubts about each law, the gravest first.
     """
 
     budgets: tuple[str, ...]
@@ -67,6 +69,8 @@ class PlanContext:
     mix_given: bool
     level: float
     mixless: str
+    source: str = ""
+    doubts: Mapping[str, Sequence[Doubt]] = field(default_factory=dict)
 
 
 def plan_as_dict(plan: Plan, context: PlanContext, at: int) -> JsonObject:
@@ -153,7 +157,7 @@ def undetermined(plan: Plan, context: PlanContext) -> list[str]:
             f"Extrapolation: the largest run has {format_flops(optimum.C / optimum.extrapolation)} FLOP. This plan is "
             f"{format_number(optimum.extrapolation)} times larger and relies on the form of the law."
         )
-    notes = [note for note in optimum.reason.split("; ") if "times the largest run" not in note]
+    notes = [note.rstrip(".") for note in optimum.reason.split("; ") if "times the largest run" not in note]
     if any(notes):
         sentences.append(f"{_capital('; '.join(notes)).rstrip('.')}.")
     if optimum.N.is_finite and not math.isfinite(sizes.confident_lo):
@@ -168,15 +172,20 @@ def undetermined(plan: Plan, context: PlanContext) -> list[str]:
     if plan.best is None:
         sentences.append(f"The effect of another mix: {context.mixless}.")
     else:
-        notes = [note for note in plan.best.reason.split("; ") if note not in optimum.reason.split("; ")]
-        sentences += [f"{_capital('; '.join(notes)).rstrip('.')}."] if notes else []
+        notes = [note.rstrip(".") for note in plan.best.reason.split("; ") if note not in optimum.reason.split("; ")]
+        cure = (
+            f" Run: skillscale {Cure.MORE_RUNS} {context.source}"
+            if plan.best.status is Status.ON_BOUND and context.source
+            else ""
+        )
+        sentences += [f"{_capital('; '.join(notes))}.{cure.rstrip()}"] if any(notes) else []
     return sentences
 
 
 def plan_text(plans: Sequence[Plan], laws: Mapping[str, SkillLaw], context: PlanContext) -> str:
     """Return the plans for the terminal, budget by budget, then their laws and the warnings about these."""
     blocks = ["\n".join(_plan_lines(plan, context, at)) for at, plan in enumerate(plans)]
-    return "\n\n\n".join([*blocks, "\n".join(_footer(laws, context.level))])
+    return "\n\n\n".join([*blocks, "\n".join(_footer(laws, context))])
 
 
 def _plan_lines(plan: Plan, context: PlanContext, at: int) -> list[str]:
@@ -388,31 +397,20 @@ def _signed(value: float) -> str:
     return format_number(value, 2, signed=True)
 
 
-def _footer(laws: Mapping[str, SkillLaw], level: float) -> list[str]:
+def _footer(laws: Mapping[str, SkillLaw], context: PlanContext) -> list[str]:
     lines = _wrap(
-        f"Brackets: {format_percent(level, 3)} intervals over the errors of the runs and over the laws that predicted "
-        "about as well. The interval of a loss is that of the law, the mean of many runs. A single run scatters about "
-        "it by its ± (one standard deviation). 'Loss above the minimum' and 'compute to make up for it' compare each "
-        "size with the true optimum in each draw. The values in the N* row are the cost of its uncertainty. ∞: no "
-        "number of tokens makes up for that size."
+        f"Brackets: {format_percent(context.level, 3)} intervals over the errors of the runs and over the laws that "
+        "predicted about as well. The interval of a loss is that of the law, the mean of many runs. A single run "
+        "scatters about it by its ± (one standard deviation). 'Loss above the minimum' and 'compute to make up for it' "
+        "compare each size with the true optimum in each draw. The values in the N* row are the cost of its "
+        "uncertainty. ∞: no number of tokens makes up for that size."
     )
     by_law: dict[str, list[str]] = {}
     for name, law in laws.items():
         by_law.setdefault(weighted_law_names(law), []).append(name)
     lines += [line for law, names in by_law.items() for line in _wrap(f"laws of {', '.join(names)}: {law}")]
-    return lines + _warning_lines(laws)
-
-
-def _warning_lines(laws: Mapping[str, SkillLaw]) -> list[str]:
-    by_warning: dict[str, list[str]] = {}
-    for name, law in laws.items():
-        for warning in law.warnings:
-            by_warning.setdefault(_P_VALUE.sub("", warning), []).append(name)
-    if not by_warning:
-        return []
-    warnings = [f"- {', '.join(names)}: {warning}" for warning, names in by_warning.items()]
-    lines = ["warnings about the laws:", *(line for text in warnings[:_MAX_WARNINGS] for line in _wrap(text))]
-    return lines + ([f"- {len(warnings) - _MAX_WARNINGS} more: see --json"] if len(warnings) > _MAX_WARNINGS else [])
+    doubts = doubt_lines(context.doubts, context.source, limit=MAX_LINES)
+    return lines + (["doubts about the laws:", *(f"- {line}" for line in doubts)] if doubts else [])
 
 
 def weighted_law_names(law: SkillLaw) -> str:

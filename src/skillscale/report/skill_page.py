@@ -157,6 +157,7 @@ def _verdict_sentence(verdict: ConfirmedVerdict) -> str:
         return f"{verdict.skill}: no resolved difference from the aggregate ({on_hypothesis})."
     on_held_out = {
         Confirmation.CONFIRMED: "and confirmed on the held-out split",
+        Confirmation.SIGN_CONFIRMED: "and confirmed in sign only, as the intervals of the two splits do not touch,",
         Confirmation.CONTRADICTED: "but contradicted on the held-out split",
         Confirmation.NOT_CONFIRMED: "but not confirmed on the held-out split",
         Confirmation.NO_SPLIT: "with no held-out split to confirm it",

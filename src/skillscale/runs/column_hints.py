@@ -12,12 +12,13 @@ _MAIN_LOSSES = frozenset(
 _SEEDS = frozenset({"seed", "seeds", "randomseed", "rng", "replicate", "replica", "repeat", "dataseed", "initseed"})
 _DATA = frozenset({"data", "dataset", "datasets", "corpus", "recipe", "mix", "mixture", "datamix", "mixid", "trainset"})
 _SETTINGS = frozenset({
-    "lr", "lrs", "eta", "batch", "batchsize", "bs", "gbs", "wd", "warmup", "beta1", "beta2", "eps", "epsilon", "dropout",
-    "optimizer", "optimiser", "schedule", "scheduler", "momentum", "clip", "hparams", "hyperparameters", "cooldown",
+    "lr", "lrs", "eta", "batch", "batchsize", "bs", "gbs", "wd", "warmup", "beta1", "beta2", "eps", "epsilon",
+    "dropout", "optimizer", "optimiser", "schedule", "scheduler", "momentum", "clip", "hparams",
+    "hyperparameters", "cooldown",
 })  # fmt: skip
 _SETTING_PAIRS = (
-    {"learning", "rate"}, {"batch", "size"}, {"batch", "tokens"}, {"weight", "decay"}, {"warmup", "steps"}, {"init", "std"},
-    {"grad", "clip"}, {"adam", "beta"}, {"lr", "decay"},
+    {"learning", "rate"}, {"batch", "size"}, {"batch", "tokens"}, {"weight", "decay"}, {"warmup", "steps"},
+    {"init", "std"}, {"grad", "clip"}, {"adam", "beta"}, {"lr", "decay"},
 )  # fmt: skip
 
 

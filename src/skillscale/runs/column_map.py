@@ -13,7 +13,7 @@ from skillscale.point import AGGREGATE, check_name, check_skill_name
 
 KEYS = (
     "n_params", "n_tokens", "flops", "budget", "run", "mix", "skills", "seed", "where", "validation", "units", "splits",
-    "categories", "sets", "perplexity", "purpose", "join", "checkpoints", "best_of",
+    "categories", "sets", "perplexity", "purpose", "join", "checkpoints", "best_of", "near_copies",
 )  # fmt: skip
 _TWO_OF_THREE = "two of n_params, n_tokens and flops (or budget)"  # the third follows from C = 6 N D
 _NUMBERS = ("n_params", "n_tokens", "flops", "budget", "mix")
@@ -88,6 +88,7 @@ class ColumnMap:
         join: another file with more columns.
         checkpoints: rows of a run at several D to use: ``last`` or ``all``; empty: the last, with a note.
         best_of: columns of hyperparameters, of which the best setting counts at each N, D and mix.
+        near_copies: ``keep`` uses rows that look like copies of others; empty: each run counts once.
 
     Raises:
         InputError: names that clash, an aggregate of unknown skills, or a unit of an unknown column.
@@ -113,6 +114,7 @@ class ColumnMap:
     join: Join | None = None
     checkpoints: str = ""
     best_of: tuple[str, ...] = ()
+    near_copies: str = ""
 
     def __post_init__(self) -> None:
         _check_splits(self)
@@ -220,6 +222,7 @@ def parse_columns(raw: Mapping[str, Any], *, place: str = "the column map") -> C
         purpose=_column("purpose", raw.get("purpose", "")),
         join=_join(raw.get("join")),
         checkpoints=_choice("checkpoints", raw.get("checkpoints"), ("last", "all")),
+        near_copies=_choice("near_copies", raw.get("near_copies"), ("keep",)),
         best_of=tuple(_column("best_of", name) for name in _as_list(raw.get("best_of"))),
     )
 

@@ -52,7 +52,7 @@ def note_copies(copies: Mask) -> list[str]:
         return []
     return [
         f"{plural(int(copies.sum()), 'row')} of {len(copies):,} are near-copies of others, with one N, D and mix and "
-        "losses within 0.01 %: each run is used once"
+        "losses within 0.01 %: each run is used once. near_copies: keep in the column map uses all"
     ]
 
 

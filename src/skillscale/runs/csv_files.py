@@ -82,8 +82,9 @@ def read_csv(
     exact: dict[str, Any] = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
     try:
         return read_csv_table(
-            path, names, progress, n_rows=n_rows, sep=dialect.separator, encoding=dialect.encoding, skiprows=dialect.skip, header=None,
-            names=names, usecols=places, skipinitialspace=True, **exact,
+            path, names, progress, n_rows=n_rows, sep=dialect.separator, encoding=dialect.encoding,
+            skiprows=dialect.skip, header=None, names=names,
+            usecols=places, skipinitialspace=True, **exact,
         )  # fmt: skip
     except pd.errors.EmptyDataError:
         return pd.DataFrame(columns=names)

@@ -48,7 +48,7 @@ class LmEvalResults:
 class _ResultFile:
     """The content of a result file. ``made_with``: settings that must agree for metrics to compare, by task.
 
-    ``date``: seconds, NaN where unknown. ``documents``: numbers that were used and that there are, by task, 0 if unknown.
+    ``date``: seconds, NaN where unknown. ``documents``: numbers that were used and that there are, by task; 0: unknown.
     """
 
     name: str
@@ -129,8 +129,8 @@ def _merge(results: Sequence[_ResultFile], losses: frozenset[str]) -> dict[str, 
             raise InputError(
                 f"{undecided[0].name} and {chosen.name} give {metric} of {chosen.model} {chosen.revision}".rstrip()
                 + " as "
-                f"{undecided[0].metrics[metric]:.6g} and {chosen.metrics[metric]:.6g}, and their dates do not say which "
-                "is newer. Remove one of the files."
+                f"{undecided[0].metrics[metric]:.6g} and {chosen.metrics[metric]:.6g}, and their dates do not say "
+                "which is newer. Remove one of the files."
             )
         row[metric] = chosen.metrics[metric]
     return row

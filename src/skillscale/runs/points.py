@@ -41,7 +41,8 @@ def _levels(values: Floats, groups: npt.NDArray[np.integer], tolerance: float) -
 
 def _level_starts(ordered: Floats, tolerance: float) -> Codes:
     """Return the places at which levels of ascending values begin, after the first."""
-    starts, first = [], 0
+    starts: list[int] = []
+    first = 0
     while True:
         # Not beyond the next level, whatever the sum is rounded to
         near = ordered[first] + tolerance * (1 - 1e-6) - 1e-12

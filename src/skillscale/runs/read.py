@@ -36,7 +36,10 @@ _ISOFLOP_SIZES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedRuns:
-    """Runs to fit and their study. A table that was given directly has no study and no records."""
+    """Runs to fit and their study. A table that was given directly has no study and no records.
+
+    ``arguments``: options that name these runs to a command.
+    """
 
     table: RunTable
     name: str
@@ -45,6 +48,7 @@ class LoadedRuns:
     records: tuple[RunRecord, ...] = ()
     trained: bool = False
     imported: bool = False
+    arguments: str = ""
 
     @property
     def groups(self) -> dict[str, RunTable]:
@@ -129,7 +133,9 @@ def read_runs(
             raise InputError(f"--table {source.table} needs --columns FILE, the map of its columns")
         columns = read_columns(source.columns)
         table = read_table(source.table, columns, convention=source.n_convention, progress=progress)
-        return LoadedRuns(table=table if whole else thin_table(table), name=Path(source.table).stem)
+        return LoadedRuns(
+            table=table if whole else thin_table(table), name=Path(source.table).stem, arguments=source.arguments
+        )
     if source.columns:
         raise InputError("--columns needs --table FILE. Add it.")
     store = StudyStore.open(source.tracking, queue=source.queue)
@@ -160,6 +166,7 @@ def read_runs(
         )
     return LoadedRuns(
         table=table if whole else thin_table(table),
+        arguments=source.arguments,
         name=study.name,
         store=store,
         study=study,

@@ -91,6 +91,14 @@ class RunTable:
         return tuple(self.weights)
 
     @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Skills with a weight in each aggregate."""
+        return {
+            aggregate: tuple(skill for skill, weight in weights.items() if weight > 0)
+            for aggregate, weights in self.weights.items()
+        }
+
+    @property
     def judged_skills(self) -> tuple[str, ...]:
         """Skills that are no split or data set of another skill, and no validation set."""
         parts = {*self.validation, *(name for split in self.splits for name in split.others)}
@@ -477,7 +485,8 @@ def _distinct_runs(rows: SourceRows, log: RowLog, runs: pd.DataFrame, skills: tu
     repeated = runs.duplicated([*key, *skills]).to_numpy()
     log.exclude_repeats(runs.index[repeated].tolist())
     runs = runs[~repeated]
-    copies = near_copies(runs, skills, setting_codes(rows.cells.iloc[runs[_SOURCE]], rows.columns))
+    settings = setting_codes(rows.cells.iloc[runs[_SOURCE]], rows.columns)
+    copies = near_copies(runs, skills, settings) & (not rows.columns.near_copies)
     log.exclude_repeats(runs.index[copies].tolist(), "near-copy of an earlier row")
     log.notes += note_copies(copies)
     runs = runs[~copies].reset_index(drop=True)

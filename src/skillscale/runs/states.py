@@ -26,22 +26,24 @@ _UNFINISHED = frozenset({
     "waiting", "paused", "preempting", "preempted", "pruned", "timeout", "timed_out", "timedout", "cancelled",
     "canceled", "cancelling", "out_of_memory", "oom", "oom_killed", "oomkilled", "node_fail", "boot_fail", "deadline",
     "suspended", "stopping", "aborted", "error", "errored", "interrupted", "incomplete", "unfinished",
-    "diverged", "requeued", "requeue_hold", "resizing", "revoked", "configuring", "completing", "signaling", "stage_out",
-    "special_exit", "launch_failed", "reconfig_fail", "power_up_node", "expired", "evicted", "terminated", "deleted",
+    "diverged", "requeued", "requeue_hold", "resizing", "revoked", "configuring", "completing", "signaling",
+    "stage_out", "special_exit",
+    "launch_failed", "reconfig_fail", "power_up_node", "expired", "evicted", "terminated", "deleted",
     "initializing", "starting", "submitted", "in_progress", "not_started", "hung", "stuck",
 })  # fmt: skip
 _VAGUE = frozenset({"run", "started", "created", "active", "lost", "unknown", "stale", "nan", "skipped", "stopped"})
 _NAMES = frozenset({"state", "status"})
 _COMMON_PARTS = frozenset({
     "run", "job", "trial", "train", "training", "slurm", "wandb", "mlflow", "optuna", "exit", "final", "attributes",
-    "info", "attempt", "task", "experiment", "attr", "attrs", "summary", "config", "tags", "params", "data", "exec", "execution",
+    "info", "attempt", "task", "experiment", "attr", "attrs", "summary", "config", "tags", "params", "data", "exec",
+    "execution",
 })  # fmt: skip
 _TRUE_FLAGS = frozenset({
     "finished", "completed", "complete", "done", "succeeded", "success", "successful",
 })  # fmt: skip
 _FALSE_FLAGS = frozenset({
-    "crashed", "diverged", "failed", "killed", "pruned", "preempted", "running", "oom", "aborted", "cancelled", "canceled",
-    "unfinished", "incomplete", "interrupted", "stopped", "timedout", "exploded",
+    "crashed", "diverged", "failed", "killed", "pruned", "preempted", "running", "oom", "aborted", "cancelled",
+    "canceled", "unfinished", "incomplete", "interrupted", "stopped", "timedout", "exploded",
 })  # fmt: skip
 _LIFECYCLE = "lifecyclestage"  # in MLflow: active or deleted
 _LETTERS = 40

@@ -159,7 +159,8 @@ def _named_unit_notes(rows: SourceRows) -> Iterator[str]:
     for key, column in (("n_params", columns.size_column()), ("n_tokens", columns.n_tokens)):
         power, unit = named_power(column), columns.unit(key)
         if power > 1 and unit not in (1.0, power):
-            yield f"the unit of {key} is {format_flops(unit)}, but column {column} has {format_flops(power)} in its name"
+            in_name = format_flops(power)
+            yield f"the unit of {key} is {format_flops(unit)}, but column {column} has {in_name} in its name"
 
 
 def _unit_notes(sizes: SizeColumns) -> Iterator[str]:

@@ -13,6 +13,7 @@ from skillscale.errors import InputError
 from skillscale.formatting import JsonObject, escape_formula
 from skillscale.point import RESERVED_COLUMNS
 from skillscale.runs.column_map import parse_columns
+from skillscale.runs.copies import near_copies
 from skillscale.runs.run_table import RunTable, read_table
 
 FILES = (".csv", ".parquet")
@@ -98,6 +99,7 @@ def _file_content(
         "budget": "budget" if "budget" in columns else "",
         "run": "run",
         "checkpoints": "all" if runs["cluster"].duplicated().any() else "",
+        "near_copies": "keep" if near_copies(runs, names, np.zeros(len(runs), dtype=np.intp)).any() else "",
         "mix": {name: f"mix_{name}" for name in table.categories} or "mix",
         "seed": "seed",
         "purpose": "purpose" if "purpose" in columns else "",

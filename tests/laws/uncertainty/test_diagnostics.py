@@ -19,6 +19,10 @@ from skillscale.laws.uncertainty.diagnostics import diagnose_fit, residual_patte
 THETA = np.array([1.8, 60.0, 120.0, 0.41, 0.37])
 
 
+def _texts(*arguments):
+    return [diagnosis.text for diagnosis in diagnose_fit(*arguments)]
+
+
 def study(rows: slice = slice(None), noise: float = 0.005, seed: int = 0) -> RunData:
     points = design_points(np.random.default_rng(0)).take(np.arange(45)[rows])
     error = np.random.default_rng(seed).normal(scale=noise, size=len(points))
@@ -26,7 +30,7 @@ def study(rows: slice = slice(None), noise: float = 0.005, seed: int = 0) -> Run
 
 
 def reports(points: RunData, word: str, law=CHINCHILLA) -> bool:
-    return any(word in reason for reason in diagnose_fit(fit_law(points, law=law, objective=None), points))
+    return any(word in reason for reason in _texts(fit_law(points, law=law, objective=None), points))
 
 
 @pytest.mark.parametrize("errors", [NoiseDraws.EVEN, NoiseDraws.CLUSTERED])
@@ -38,7 +42,7 @@ def test_a_form_that_does_not_hold_is_reported_and_one_that_does_is_not(errors):
         for seed in range(30):
             study = plant(LAWS[name], errors, np.random.default_rng(seed), edge=name == "drifting")
             fit = fit_law(study.points, objective=None, starts=2)
-            reported.append(any("Residuals depend on N and D" in reason for reason in diagnose_fit(fit, study.points)))
+            reported.append(any("Residuals depend on N and D" in reason for reason in _texts(fit, study.points)))
         shares[name] = np.mean(reported)
     assert shares["chinchilla"] <= 0.1
     assert shares["drifting"] >= 0.6
@@ -67,7 +71,7 @@ def test_a_planted_pattern_is_found():
 def test_what_one_of_many_tests_may_find_by_chance_is_hedged(monkeypatch, p, says):
     monkeypatch.setattr("skillscale.laws.uncertainty.diagnostics.residual_pattern_p", lambda *_: p)
     points = study()
-    reported = " ".join(diagnose_fit(fit_law(points, objective=None, starts=1), points))
+    reported = " ".join(_texts(fit_law(points, objective=None, starts=1), points))
     assert ("Residuals depend on N and D" in reported, says in reported) == (bool(says), True)
 
 
@@ -100,22 +104,22 @@ def test_starts_that_disagree_are_reported():
     points = study()
     fit = fit_law(points, objective=None)
     lonely = replace(fit, starts=MultiStart(tried=6, agree=2, gap=3.0))
-    assert any("2 of 6 starts" in reason for reason in diagnose_fit(lonely, points))
+    assert any("2 of 6 starts" in reason for reason in _texts(lonely, points))
     rival = replace(fit, starts=MultiStart(tried=6, agree=5, gap=1e-4))
-    assert any("Another optimum fits as well" in reason for reason in diagnose_fit(rival, points))
-    assert not any("start" in reason or "optimum" in reason for reason in diagnose_fit(fit, points))
+    assert any("Another optimum fits as well" in reason for reason in _texts(rival, points))
+    assert not any("start" in reason or "optimum" in reason for reason in _texts(fit, points))
 
 
 def test_failed_and_skewed_draws_are_reported():
     points = study()
     fit = fit_law(points, objective=None)
     q = draw_parameters(fit, points, method=ResamplingMethod.LAPLACE, count=400)
-    assert not diagnose_fit(fit, points, q)
+    assert not _texts(fit, points, q)
     lost, lopsided = q.copy(), q.copy()
     lost[:40] = np.nan
-    assert any("10 % of the resamples" in reason for reason in diagnose_fit(fit, points, lost))
+    assert any("10 % of the resamples" in reason for reason in _texts(fit, points, lost))
     lopsided[:, 0] -= 10 * np.maximum(fit.q[0] - q[:, 0], 0)
-    assert any("draws of ln E are skewed" in reason for reason in diagnose_fit(fit, points, lopsided))
+    assert any("draws of ln E are skewed" in reason for reason in _texts(fit, points, lopsided))
 
 
 def test_a_parameter_that_a_prior_determines_is_reported():
@@ -138,4 +142,4 @@ def test_draws_that_move_the_losses_nonlinearly_are_reported(name, method, nonli
     study = plant(LAWS[name], NoiseDraws.EVEN, np.random.default_rng(1))
     fit = fit_law(study.points, law=study.law, objective=None, starts=2)
     q = draw_parameters(fit, study.points, method=method, count=200)
-    assert any("linear approximation is poor" in reason for reason in diagnose_fit(fit, study.points, q)) == nonlinear
+    assert any("linear approximation is poor" in reason for reason in _texts(fit, study.points, q)) == nonlinear

@@ -30,7 +30,7 @@ from skillscale.laws.uncertainty.bootstrap import (
     new_run_sd,
     resampling_labels,
 )
-from skillscale.laws.uncertainty.diagnostics import diagnose_few_runs, diagnose_fit, prior_dominated
+from skillscale.laws.uncertainty.diagnostics import Diagnosis, diagnose_few_runs, diagnose_fit, prior_dominated
 from skillscale.laws.uncertainty.posterior import ParameterInformation, measure_information
 from skillscale.laws.uncertainty.resamples import interval
 
@@ -92,12 +92,17 @@ class FittedLaw:
         theta = self.law.theta(self.q)
         return unidentified_parameters(self.fit, theta, self.level, float(self.runs.L.min()))
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Reasons why intervals may not cover although the fit is ok, each with its cure."""
+    @cached_property
+    def diagnoses(self) -> tuple[Diagnosis, ...]:
+        """Failed checks of the fit, the gravest first."""
         if self.has_few_runs:
             return diagnose_few_runs(self.fit, self.runs)
         return diagnose_fit(self.fit, self.runs, self.q, one_step=self.one_step)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Reasons why intervals may not cover although the fit is ok, each with its cure."""
+        return tuple(diagnosis.text for diagnosis in self.diagnoses)
 
     @property
     def has_few_runs(self) -> bool:

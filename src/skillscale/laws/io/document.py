@@ -32,6 +32,7 @@ from skillscale.laws.io.schema import (
     show_part,
 )
 from skillscale.laws.results import Interval
+from skillscale.laws.uncertainty.diagnostics import Cure, Diagnosis
 from skillscale.laws.uncertainty.posterior import ParameterInformation
 from skillscale.laws.uncertainty.resamples import interval
 
@@ -74,6 +75,11 @@ class SavedLaw:
     shares: Array | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = field(default=(), repr=False)
     information: ParameterInformation | None = field(default=None, repr=False)
+
+    @property
+    def diagnoses(self) -> tuple[Diagnosis, ...]:
+        """Failed checks of the fit, the gravest first. The report of its runs shows them."""
+        return tuple(Diagnosis(text=text, command=Cure.SHOW_RUNS) for text in self.warnings)
 
     @property
     def estimate(self) -> Array:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skillscale.formatting import format_count, format_flops, format_percent, join_words
+from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.forms.nd import Array, Law
 from skillscale.laws.io.document import SavedLaw
 from skillscale.laws.optimum.ensemble import SkillLaw
@@ -26,6 +27,7 @@ _RATIOS = (4.0, 400.0)  # D / N of further runs, unless the runs go beyond
 _AFFORDABLE = 1.05  # compute of a further run in units of the largest; none is cheaper than half the smallest
 _NEAR_BEST = 1.1  # variance relative to the best candidate's, within which the cheapest is taken
 _NOISE = 0.0005  # least noise of a further run
+_MOST_MISSING = 0.01  # share of draws without an optimum above which N* has no interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,24 @@ def identify(law: SkillLaw, C: float, h: Array | None = None) -> Identification:
     number = {3: "three", 6: "six"}.get(len(runs), str(len(runs)))
     cure = f"These {number} runs would: {listed}" if tells else f"Begin with these {number} runs: {listed}"
     return Identification(prior_share=share, reason=f"{problem}. {cure if runs else 'Add runs'}", further_runs=runs)
+
+
+def optimum_reason(law: SkillLaw, C: float, identification: Identification) -> str:
+    """Return why N*(C) or its interval is unknown, or is decided by priors; empty where the runs decide it."""
+    if identification.prior_decides:
+        return identification.reason
+    drawn = _drawn_optima(law, C)
+    missing = float((~np.isfinite(drawn)).mean())
+    if math.isfinite(law.optimum(C).value) and missing <= _MOST_MISSING:
+        return ""
+    share = f"{format_percent(missing)} of the draws have none" if missing < 1 else "no draw has one"
+    return f"N* or its interval is unknown at {format_flops(C)} FLOP: {share}. Add runs that differ in N and D"
+
+
+def _drawn_optima(law: SkillLaw, C: float) -> Array:
+    if isinstance(law, FittedLaw) and law.has_few_runs:
+        return law.ensemble_log_optima([C])[:, 0]
+    return law.law.log_optimum(law.law.theta(law.q), [C], _mix(law, None))[:, 0]
 
 
 def prior_share(law: SkillLaw, C: float, h: Array | None = None) -> float:

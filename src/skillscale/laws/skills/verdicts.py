@@ -24,6 +24,7 @@ class Confirmation(StrEnum):
     """Outcome of a verdict on the held-out split."""
 
     CONFIRMED = "confirmed"
+    SIGN_CONFIRMED = "confirmed in sign only"
     CONTRADICTED = "contradicted"
     NOT_CONFIRMED = "not confirmed"
     NOTHING = "nothing to confirm"
@@ -69,6 +70,11 @@ class ConfirmedVerdict:
     hypothesis_sets: tuple[SizeGap, ...] = ()
     held_out_sets: tuple[SizeGap, ...] = ()
 
+    @property
+    def splits_are_disjoint(self) -> bool:
+        """Whether the verdict is confirmed in sign only, because the intervals of the splits do not touch."""
+        return self.confirmation is Confirmation.SIGN_CONFIRMED
+
 
 def confirmed_verdicts(
     fits: StudyResults, splits: Sequence[SkillColumns], *, aggregate: str = "", mix: str = ""
@@ -107,7 +113,7 @@ def confirmed_verdicts(
         ConfirmedVerdict(
             skill=split.skill, mix=hypothesis.mix, aggregate=hypothesis.aggregate, verdict=verdict,
             hypothesis=hypothesis, held_out=confirmation,
-            confirmation=_confirmation(verdict, confirmation) if split.held_out else Confirmation.NO_SPLIT,
+            confirmation=_confirmation(verdict, hypothesis, confirmation) if split.held_out else Confirmation.NO_SPLIT,
             hypothesis_sets=tuple(sets[0][name] for name in split.hypothesis_sets),
             held_out_sets=tuple(sets[1][name] for name in split.held_out_sets),
         )
@@ -164,13 +170,15 @@ def _verdict_of_family(gap: SizeGap, level: float) -> Verdict:
     return gap.verdict if gap.p_holm <= 1 - level else Verdict.UNRESOLVED
 
 
-def _confirmation(verdict: Verdict, held_out: SizeGap) -> Confirmation:
+def _confirmation(verdict: Verdict, hypothesis: SizeGap, held_out: SizeGap) -> Confirmation:
     if verdict is Verdict.UNRESOLVED:
         return Confirmation.NOTHING
     if not held_out.value.excludes_zero:
         return Confirmation.NOT_CONFIRMED
-    same = held_out.verdict is verdict
-    return Confirmation.CONFIRMED if same else Confirmation.CONTRADICTED
+    if held_out.verdict is not verdict:
+        return Confirmation.CONTRADICTED
+    touch = hypothesis.value.lo <= held_out.value.hi and held_out.value.lo <= hypothesis.value.hi
+    return Confirmation.CONFIRMED if touch else Confirmation.SIGN_CONFIRMED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@ Each diagnosis is a message with its cure. The checks raise few false alarms
 """
 
 import math
+from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,7 @@ MAX_SKEW = 4.0  # ratio of the two halves of an interval
 OUTLIER_SD = 5.0  # sd beyond which a run is an outlier
 MAX_SHIFT = 0.7  # allowed bias of losses in sd; at this bias 90 % intervals cover 82 %
 MAX_GROWTH = 1.5  # allowed ratio of the draws' spread of losses to that of first order
+_F_FACTOR = 10.0  # on the p of an F test, which assumes even noise
 _PLACES = 200  # most runs at which the losses of draws are checked
 _CLIP = 2.5  # sd at which residuals are clipped before the test, so that outliers make no pattern
 _ONE_STEP = (
@@ -32,7 +35,27 @@ _ONE_STEP = (
 )
 
 
-def diagnose_fit(fit: FitResult, runs: RunData, q: Array | None = None, *, one_step: bool = False) -> tuple[str, ...]:
+class Cure(StrEnum):
+    """Subcommand, with its options, that removes a doubt or shows what is wrong. The source of the runs is added."""
+
+    MORE_RUNS = "suggest"
+    COMPARE_LAWS = "backtest"
+    SHOW_RUNS = "report"
+    FULL_FITS = "fit --laws.bootstrap wild"
+    MORE_RESAMPLES = "fit --study.resamples 100"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """A failed check of a fit in words, with its cure, and the command that carries it out."""
+
+    text: str
+    command: Cure
+
+
+def diagnose_fit(
+    fit: FitResult, runs: RunData, q: Array | None = None, *, one_step: bool = False
+) -> tuple[Diagnosis, ...]:
     """List the reasons why intervals may not cover, each with its cure; empty where no check fails.
 
     Args:
@@ -41,28 +64,35 @@ def diagnose_fit(fit: FitResult, runs: RunData, q: Array | None = None, *, one_s
         q: draws of the log-parameters, (K, p), where there are any.
         one_step: whether each draw is one step of the curvature, not a full fit.
     """
-    reasons = [
-        _check_clusters(runs),
-        _check_starts(fit),
-        _check_form(fit, runs),
-        _check_mix(fit, runs),
-        _check_noise(fit, runs),
-        _check_outliers(fit),
+    checks = [
+        (_check_form(fit, runs), Cure.COMPARE_LAWS),
+        (_check_mix(fit, runs), Cure.COMPARE_LAWS),
+        (_check_clusters(runs), Cure.MORE_RUNS),
+        (_check_starts(fit), Cure.COMPARE_LAWS),
     ]
     if q is not None:
-        reasons += [_check_failures(q), _check_priors(fit, q), _check_skew(fit, q), _check_linearity(fit, runs, q)]
-    if one_step:
-        reasons.append(_ONE_STEP)
-    return tuple(reason for reason in reasons if reason)
+        checks += [
+            (_check_failures(q), Cure.MORE_RUNS),
+            (_check_priors(fit, q), Cure.MORE_RUNS),
+            (_check_skew(fit, q), Cure.MORE_RUNS),
+            (_check_linearity(fit, runs, q), Cure.FULL_FITS),
+        ]
+    checks += [
+        (_check_outliers(fit), Cure.SHOW_RUNS),
+        (_check_noise(fit, runs), Cure.SHOW_RUNS),
+        (_ONE_STEP if one_step else "", Cure.MORE_RESAMPLES),
+    ]
+    return tuple(Diagnosis(text=text, command=command) for text, command in checks if text)
 
 
-def diagnose_few_runs(fit: FitResult, runs: RunData) -> tuple[str, ...]:
+def diagnose_few_runs(fit: FitResult, runs: RunData) -> tuple[Diagnosis, ...]:
     """Say what intervals rest on where runs are few, with the cure, and list outliers."""
     few = (
         f"Only {runs.n_clusters} runs: intervals rest on weak priors of exponents, terms and noise as well, and "
         "average several laws. Add runs."
     )
-    return tuple(reason for reason in (few, _check_outliers(fit)) if reason)
+    checks = [(few, Cure.MORE_RUNS), (_check_outliers(fit), Cure.SHOW_RUNS)]
+    return tuple(Diagnosis(text=text, command=command) for text, command in checks if text)
 
 
 def _check_clusters(runs: RunData) -> str:
@@ -139,7 +169,7 @@ def _check_noise(fit: FitResult, runs: RunData) -> str:
     )
     return (
         f"The noise changes about {ratio:.1f}-fold over N and D (p = {p:.1g}), but the interval of a new run uses the "
-        "average. Weight runs by their noise."
+        "average. Weight runs by their standard errors, where the runs have some."
     )
 
 
@@ -237,7 +267,9 @@ def residual_pattern_p(fit: FitResult, runs: RunData, columns: Array) -> float:
     """Return the p-value of a common pattern of residuals and columns (n, m); 1 where the runs are too few.
 
     A score test: columns are taken without the part that the law could follow, and summed by cluster. So neither the
-    checkpoints of one run nor noise that differs over the design count as a pattern.
+    checkpoints of one run nor noise that differs over the design count as a pattern. That test finds little among few
+    runs. So an F test counts as well, where each run has one loss. Its p is multiplied by 10, because noise that
+    differs tenfold over the design makes it about that much too small.
     """
     block = fit.build_problem(runs).blocks[0]
     root = np.sqrt(np.asarray(runs.weights))
@@ -250,7 +282,22 @@ def residual_pattern_p(fit: FitResult, runs: RunData, columns: Array) -> float:
     errors = root * fit.residuals
     limit = _CLIP * 1.4826 * float(np.median(np.abs(errors)))
     scores = _orthonormal(remainder)
-    return _hotelling_p(scores * np.clip(errors, -limit, limit)[:, None], runs, spent=basis.shape[1])
+    clipped = np.clip(errors, -limit, limit)
+    p = _hotelling_p(scores * clipped[:, None], runs, spent=basis.shape[1])
+    if runs.n_clusters < len(runs):
+        return p
+    return min(p, _F_FACTOR * _f_test_p(scores, clipped, spent=basis.shape[1]))
+
+
+def _f_test_p(scores: Array, errors: Array, *, spent: int) -> float:
+    """Return the p-value that orthonormal scores (n, m) explain none of the errors (n,)."""
+    n, m = scores.shape
+    degrees_of_freedom = n - spent - m
+    if m == 0 or degrees_of_freedom < 3:
+        return 1.0
+    explained = float(((scores.T @ errors) ** 2).sum())
+    rest = max(float(errors @ errors) - explained, 1e-300)
+    return float(f_distribution.sf(explained / rest * degrees_of_freedom / m, m, degrees_of_freedom))
 
 
 def _orthonormal(columns: Array) -> Array:
