@@ -101,6 +101,21 @@ class RunData:
         )  # fmt: skip
 
 
+def token_spread(N: npt.NDArray[np.float64], D: npt.NDArray[np.float64]) -> float:
+    """Return the sd of ln D about a parabola in ln N: how far tokens vary on their own."""
+    x = np.log(N) - np.log(N).mean()
+    design = np.column_stack([np.ones_like(x), x, x**2])
+    remainder = np.log(D) - design @ np.linalg.lstsq(design, np.log(D), rcond=None)[0]
+    return float(remainder.std())
+
+
+def are_confounded(runs: RunData) -> bool:
+    """Check whether D follows N. Where it falls as N grows, as at one budget, the runs still show an optimum."""
+    x, y = np.log(runs.N), np.log(runs.D)
+    falls = float(np.cov(x, y)[0, 1]) < -0.5 * float(np.var(x, ddof=1)) if len(runs) > 1 else False
+    return not falls and token_spread(runs.N, runs.D) < CONFOUNDED
+
+
 def check_identified(runs: RunData, *, n_parameters: int, constrained: str = "") -> None:
     """Refuse runs that can't determine a law in N and D.
 
@@ -126,13 +141,11 @@ def check_identified(runs: RunData, *, n_parameters: int, constrained: str = "")
             )
     if short:
         raise FitError(f"{len(N)} runs can't determine a law of {n_parameters} parameters. Add at least {short}.")
-    x = np.log(N) - np.log(N).mean()
-    design = np.column_stack([np.ones_like(x), x, x**2])
-    remainder = np.log(D) - design @ np.linalg.lstsq(design, np.log(D), rcond=None)[0]
-    if remainder.std() < CONFOUNDED and not constrained:
+    spread = token_spread(N, D)
+    if spread < CONFOUNDED and not constrained:
         smallest, largest = float(N.min()), float(N.max())
         raise FitError(
-            f"N and D are confounded: N predicts ln D to within {remainder.std():.2g}, so their effects can't be "
+            f"N and D are confounded: N predicts ln D to within {spread:.2g}, so their effects can't be "
             "separated. Add a second budget (the same sizes trained on 3 times the tokens), first at the ends: "
             f"N = {smallest:.3g} on {3 * float(D[np.argmin(N)]):.3g} tokens, and N = {largest:.3g} on "
             f"{float(D[np.argmax(N)]) / 3:.3g}."

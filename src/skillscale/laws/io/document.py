@@ -200,7 +200,8 @@ def _write_law(fitted: FittedLaw) -> JsonObject:
     }  # fmt: skip
     if fitted.information is not None:
         document["information"] = {
-            "prior": fitted.information.prior.tolist(), "data": fitted.information.data.tolist()
+            "prior": fitted.information.prior.tolist(), "data": fitted.information.data.tolist(),
+            "confounded": fitted.information.confounded,
         }  # fmt: skip
     if len(fitted.effects):
         document["effects"] = {
@@ -303,7 +304,7 @@ def _read_information(part: InformationPart | None, p: int, place: str, source: 
         return None
     if any(len(rows) != p or {len(row) for row in rows} != {p} for rows in (part.prior, part.data)):
         raise damaged(source, place, f"needs information of {p} rows and columns, the number of its log-parameters")
-    return ParameterInformation(prior=np.array(part.prior), data=np.array(part.data))
+    return ParameterInformation(prior=np.array(part.prior), data=np.array(part.data), confounded=part.confounded)
 
 
 def _read_effects(part: EffectsPart | None, place: str, source: str) -> MixEffects:

@@ -46,6 +46,7 @@ class InformationPart(_Part):
 
     prior: Annotated[list[_Row], Field(min_length=1, max_length=10_000)]
     data: Annotated[list[_Row], Field(min_length=1, max_length=10_000)]
+    confounded: bool = False
 
 
 class LawPart(_Part):

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skillscale.formatting import format_count, format_flops, format_percent, join_words
+from skillscale.formatting import format_count, format_flops, format_number, format_percent, join_words
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.forms.nd import Array, Law
 from skillscale.laws.io.document import SavedLaw
 from skillscale.laws.optimum.ensemble import SkillLaw
 from skillscale.laws.uncertainty.posterior import FEW_RUNS, ParameterInformation
 
-PRIOR_DECIDES = 0.7  # share of the variance of ln N* from which on the priors decide it (docs/research/coverage.md)
+# Share of the variance of ln N*, or of its reduction, from which on priors decide it (docs/research/coverage.md)
+PRIOR_DECIDES = 0.7
 _CONFOUNDED = 0.5  # share at the largest budget that was run, from which on the runs cannot tell N from D anywhere
 _STEP = 1e-4  # of a log-parameter, for the gradient of ln N*
 _CURES = (3, 6)  # numbers of further runs that are tried
@@ -69,15 +70,21 @@ def identify(law: SkillLaw, C: float, h: Array | None = None) -> Identification:
             reason=f"nothing says whether its {len(law.run_ids)} runs or weak priors decide N*: the laws are of an "
             "earlier version. Fit the runs again"
         )
-    share = prior_share(law, C, h)
-    if not share >= PRIOR_DECIDES:
+    share, reduction = prior_share(law, C, h), prior_reduction(law, C, h)
+    confounded = law.information is not None and law.information.confounded
+    if not (share >= PRIOR_DECIDES or reduction >= PRIOR_DECIDES or confounded):
         return Identification(prior_share=share)
     runs, tells = further_runs(law, C, h)
-    percent = f"weak priors decide {format_percent(share)} of its variance"
-    if prior_share(law, law.reach[1], h) >= _CONFOUNDED:
-        problem = f"these runs cannot tell N from D: N* is not identified ({percent})"
+    why = "D follows N in them"
+    if not confounded:
+        variance = f"decide {format_percent(share)} of its variance"
+        wider = f"make its interval {format_number(1 / math.sqrt(max(1 - reduction, 1e-6)), 2)} times narrower"
+        why = f"weak priors {variance if share >= PRIOR_DECIDES else wider}"
+    at_reach = max(prior_share(law, law.reach[1], h), prior_reduction(law, law.reach[1], h))
+    if confounded or at_reach >= _CONFOUNDED:
+        problem = f"these runs cannot tell N from D: N* is not identified ({why})"
     else:
-        problem = f"N* at {format_flops(C)} FLOP is not identified, too far from these runs ({percent})"
+        problem = f"N* at {format_flops(C)} FLOP is not identified, too far from these runs ({why})"
     listed = join_words([f"N = {format_count(run.N, 2)} on {format_count(run.D, 2)} tokens" for run in runs])
     number = {3: "three", 6: "six"}.get(len(runs), str(len(runs)))
     cure = f"These {number} runs would: {listed}" if tells else f"Begin with these {number} runs: {listed}"
@@ -104,14 +111,15 @@ def _drawn_optima(law: SkillLaw, C: float) -> Array:
 
 def prior_share(law: SkillLaw, C: float, h: Array | None = None) -> float:
     """Return the share of the variance of ln N*(C) that comes from the priors, the mean over the law and its rivals."""
-    shares, weights = [], []
-    for member in (law, *law.rivals):
-        if member.information is not None:
-            gradient = _gradient(member.law, member.estimate, C, _mix(member, h))
-            if np.isfinite(gradient).all():
-                shares.append(member.information.prior_share(gradient))
-                weights.append(member.weight)
-    return float(np.average(shares, weights=weights)) if shares else math.nan
+    members = _members(law, C, h)
+    if not members:
+        return math.nan
+    return float(np.average([member.prior_share for member in members], weights=[member.weight for member in members]))
+
+
+def prior_reduction(law: SkillLaw, C: float, h: Array | None = None) -> float:
+    """Return the share of the variance of ln N*(C) by the runs alone that priors remove, under the plainest law."""
+    return min((member.prior_reduction for member in _members(law, C, h)), default=math.nan)
 
 
 def further_runs(law: SkillLaw, C: float, h: Array | None = None) -> tuple[tuple[FurtherRun, ...], bool]:
@@ -120,10 +128,7 @@ def further_runs(law: SkillLaw, C: float, h: Array | None = None) -> tuple[tuple
     Candidates lie within the sizes and the compute of the runs. One by one, the run is taken that leaves the least
     variance, and of those that leave about as little the cheapest.
     """
-    members = [
-        _Member.of(member, C, _mix(member, h)) for member in (law, *law.rivals) if member.information is not None
-    ]
-    members = [member for member in members if np.isfinite(member.gradient).all()]
+    members = _members(law, C, h)
     candidates = _candidates(law)
     if not members or not len(candidates):
         return (), False
@@ -155,6 +160,14 @@ def joint_identification(
     return undecided or max(with_share, key=lambda item: item.prior_share, default=Identification())
 
 
+def _members(law: SkillLaw, C: float, h: Array | None) -> "list[_Member]":
+    """Return the law and its rivals, of which something is known and whose N* is finite."""
+    members = [
+        _Member.of(member, C, _mix(member, h)) for member in (law, *law.rivals) if member.information is not None
+    ]
+    return [member for member in members if np.isfinite(member.gradient).all()]
+
+
 def _mix(law: SkillLaw, h: Array | None) -> Array | None:
     if not law.law.needs_mix:
         return None
@@ -184,6 +197,10 @@ class _Member:
     @property
     def prior_share(self) -> float:
         return ParameterInformation(prior=self.prior, data=self.data).prior_share(self.gradient)
+
+    @property
+    def prior_reduction(self) -> float:
+        return ParameterInformation(prior=self.prior, data=self.data).prior_reduction(self.gradient)
 
     def rows(self, candidates: Array, noise: float) -> Array:
         """Return the derivatives of ln L of candidates, (n, p), in units of the noise."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from skillscale.laws.fit.data import RunData
+from skillscale.laws.fit.data import RunData, are_confounded
 from skillscale.laws.fit.joint import JointFit
 from skillscale.laws.forms.nd import Array
 from skillscale.laws.uncertainty.posterior import (
@@ -24,7 +24,12 @@ def measure_joint_information(joint: JointFit, data: Mapping[str, RunData]) -> d
     maps = _maps(joint, data)
     noise = {name: max(fit.noise, data[name].standard_error, float(NOISES[0])) for name, fit in joint.fits.items()}
     by_prior, by_data = covariance_parts(joint.fits, data, maps, noise)
-    return {name: ParameterInformation(prior=T @ by_prior @ T.T, data=T @ by_data @ T.T) for name, T in maps.items()}
+    return {
+        name: ParameterInformation(
+            prior=T @ by_prior @ T.T, data=T @ by_data @ T.T, confounded=are_confounded(data[name])
+        )
+        for name, T in maps.items()
+    }  # fmt: skip
 
 
 def draw_joint_posterior(

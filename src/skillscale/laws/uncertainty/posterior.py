@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from skillscale.errors import FitError
-from skillscale.laws.fit.data import RunData
+from skillscale.laws.fit.data import RunData, are_confounded
 from skillscale.laws.fit.fit import REFINED, FitResult, solve, start_agreement
 from skillscale.laws.fit.newton import FitProblem, SkillBlock
 from skillscale.laws.fit.objective import LEAST_SQUARES
@@ -37,6 +37,7 @@ _SHARED_VARIANCE = 0.5  # share of the noise variance that the skills of a run h
 _ROUNDS = 4
 _NUISANCE_SD = 1.0  # of the effect on ln L of a share of the mix, which is nobody's evidence on N or D
 _FAR = 1.5  # prior sds between two starts
+_NOTHING = 1e-9  # information relative to the largest that counts as none
 _LEAST_USABLE = 0.5  # share of the draws within the law's bounds below which these are not enforced
 
 
@@ -48,15 +49,30 @@ def has_few_runs(runs: RunData) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterInformation:
-    """Covariance of a law's log-parameters, (p, p), in two parts: from ``prior`` and from the errors of ``data``."""
+    """Covariance of a law's log-parameters, (p, p), in two parts: from ``prior`` and from the errors of ``data``.
+
+    ``confounded``: whether D follows N in the runs.
+    """
 
     prior: Array = field(repr=False)
     data: Array = field(repr=False)
+    confounded: bool = False
 
     def prior_share(self, gradient: Array) -> float:
         """Return the share of the variance that comes from the priors, for a quantity with this gradient (p,)."""
         by_prior, by_data = (max(float(gradient @ part @ gradient), 0.0) for part in (self.prior, self.data))
         return by_prior / (by_prior + by_data) if by_prior + by_data > 0 else math.nan
+
+    def prior_reduction(self, gradient: Array) -> float:
+        """Return the share of the variance by the runs alone that the priors remove, for the same quantity."""
+        total = self.prior + self.data
+        scale = np.sqrt(np.diag(total))
+        free = scale > 0
+        g, unit = gradient[free] * scale[free], np.outer(scale, scale)[np.ix_(free, free)]
+        precision = np.linalg.pinv(total[np.ix_(free, free)] / unit, hermitian=True)
+        values, vectors = np.linalg.eigh(precision @ (self.data[np.ix_(free, free)] / unit) @ precision)
+        alone = float(((vectors.T @ g) ** 2 / np.maximum(values, _NOTHING * values.max())).sum())
+        return max(1 - float(gradient @ total @ gradient) / alone, 0.0) if alone > 0 else math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +123,7 @@ def measure_information(fit: FitResult, runs: RunData, *, noise: float | None = 
     T = np.eye(len(fit.q))[:, list(fit.free)]
     sd = noise or max(fit.noise, runs.standard_error, float(NOISES[0]))
     by_prior, by_data = covariance_parts({"": fit}, {"": runs}, {"": T}, {"": sd})
-    return ParameterInformation(prior=T @ by_prior @ T.T, data=T @ by_data @ T.T)
+    return ParameterInformation(prior=T @ by_prior @ T.T, data=T @ by_data @ T.T, confounded=are_confounded(runs))
 
 
 def covariance_parts(
