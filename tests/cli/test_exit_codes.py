@@ -19,6 +19,7 @@ REFUSED = {
     "sample": (2, ["--study", "nowhere"], "nowhere"),
     "suggest": (1, ["--study", "nowhere"], "no study 'nowhere'"),
     "tune": (2, ["--trials", "0"], "--trials"),
+    "check": (1, ["--study", "nowhere"], "no study 'nowhere'"),
     "fit": (1, ["--study", "nowhere"], "no study 'nowhere'"),
     "plan": (1, ["--study", "nowhere", "--flops", "1e12"], "no study 'nowhere'"),
     "backtest": (1, ["--study", "nowhere", "--max_params", "1e9"], "no study 'nowhere'"),

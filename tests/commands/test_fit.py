@@ -263,9 +263,15 @@ def test_what_cant_be_asked_is_refused_with_the_cure(fit, words, message):
     assert message in told
 
 
-def test_a_table_needs_its_columns(tmp_path, capsys):
-    assert main(["fit", "--table", str(tmp_path / "t.csv")], COMMANDS, io.StringIO()) == 2
-    assert "needs --columns FILE" in capsys.readouterr().err
+def test_columns_are_guessed_by_their_names_or_must_be_named(tmp_path, capsys):
+    path = tmp_path / "t.csv"
+    runs().to_csv(path, index=False)
+    words = ["fit", "--table", str(path), "--law", "chinchilla", "--laws.bootstrap", "laplace"]
+    assert main(words, COMMANDS, io.StringIO()) == 0
+    assert "note: columns by their names: n_params params, n_tokens tokens" in capsys.readouterr().err
+    runs().rename(columns={"tokens": "amount"}).to_csv(path, index=False)
+    assert main(words, COMMANDS, io.StringIO()) == 2
+    assert "no column of t.csv is D (tokens) by its name" in capsys.readouterr().err
     assert main(["fit", "--columns", "map.yaml"], COMMANDS, io.StringIO()) == 2
     assert "--columns needs --table FILE" in capsys.readouterr().err
 

@@ -53,6 +53,14 @@ COMMANDS = (
         ),
     ),
     Command(
+        name="check", common=True, options=options.CheckOptions, run="skillscale.commands.check:check", any_study=True,
+        help="say what the columns of a table are, and what its runs can and can't determine",
+        examples=(
+            "skillscale check --table runs.csv",
+            "skillscale check --table runs.csv --file columns.yaml",
+        ),
+    ),
+    Command(
         name="fit", common=True, options=options.FitOptions,
         run="skillscale.commands.fit:fit", short=(_LAW,), any_study=True,
         help="fit every skill's law and compute optimum, from the runs of a study or of a table",

@@ -7,8 +7,7 @@ from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import SuggestOptions
 from skillscale.formatting import JsonObject
-from skillscale.runs import read_columns
-from skillscale.runs.read import exclusion_lines, read_runs
+from skillscale.runs.read import column_map_of, exclusion_lines, read_runs
 
 
 def suggest(options: SuggestOptions, config: Config, out: Output) -> JsonObject:
@@ -23,7 +22,7 @@ def suggest(options: SuggestOptions, config: Config, out: Output) -> JsonObject:
     answer = suggestion.as_dict()
     if options.file:
         path = Path(options.file)
-        columns = read_columns(options.source.columns) if options.source.table else None
+        columns = column_map_of(options.source.table, options.source.columns)[0] if options.source.table else None
         suggestion.write(path, columns)
         answer["file"] = path.absolute()
         append = "" if columns is None else ". Append its rows to the table, and fill in the losses of runs that end"

@@ -225,7 +225,7 @@ class SourceOptions:
     tracking: str = option(_TRACKING)
     queue: str = option(_QUEUE)
     table: str = option(f"runs in place of a study: {_TABLE}", common=True)
-    columns: str = option("YAML file that says which column of the table is what", common=True)
+    columns: str = option("YAML file that says which column is what; empty: by their names", common=True)
     n_convention: str = option(
         "what N counts: of a table, a name in its columns file [the first]; of a study, total or nonembed"
     )
@@ -316,11 +316,9 @@ class WorkerOptions:
 
     GROUP = "which points"
 
-    sampled_only: bool = option(
-        "train only points that the sampler chose", default=False, read=readers.flag, common=True
-    )
+    sampled_only: bool = option("train only points that the sampler chose", default=False, read=readers.flag)
     wait_for_others: bool = option(
-        "wait while other workers train, to take over what they lose", default=True, read=readers.flag, common=True
+        "wait while other workers train, to take over what they lose", default=True, read=readers.flag
     )
     study: StudyOptions
     queue: QueueOptions
@@ -388,6 +386,16 @@ class FitOptions:
         common=True,
     )
     register: str = option("name under which the model registry keeps the laws; empty: none", common=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """Options of ``check``."""
+
+    GROUP = "what to write"
+
+    source: SourceOptions
+    file: str = option("YAML file for the columns by their names; empty: none", read=readers.page_file, common=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -503,7 +511,7 @@ class SimulateOptions:
     batch: int = option("runs proposed at once", default=4, read=readers.count_to(1_000))
     workers: int = option("runs under way at once", default=1, read=readers.count_to(10_000))
     runs: int | None = option("most runs in all; empty: no limit", default=None, read=readers.count_to(100_000))
-    flops_min: float = option("C of the smallest run allowed, FLOP", default=1e16, read=readers.positive, common=True)
+    flops_min: float = option("C of the smallest run allowed, FLOP", default=1e16, read=readers.positive)
     flops_max: float = option("C of the largest run allowed, FLOP", default=1e19, read=readers.positive, common=True)
     ratio: tuple[float, ...] = option(
         "least and largest D / N of a run", default=(1.0, 500.0), read=readers.list_of(readers.positive)
@@ -603,7 +611,7 @@ class WatchOptions:
 
     study: str = option("name of a study in the store", default="main", common=True)
     tracking: str = option(_TRACKING, common=True)
-    interval_s: float = option("time between two looks, s", default=5.0, read=readers.positive, common=True)
+    interval_s: float = option("time between two looks, s", default=5.0, read=readers.positive)
     once: bool = option("look once, rather than until the study is done", default=False, read=readers.flag, common=True)
     queue: str = option(_QUEUE)
 

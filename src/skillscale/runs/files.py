@@ -5,6 +5,8 @@ and histories with one file per run, as ``run.history().to_csv`` writes them or 
 the columns of the column map are kept.
 """
 
+import contextlib
+from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +38,7 @@ _COMPRESSED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 _SUMMARY = "wandb-summary.json"  # of one run, in a folder of its name
 _DICTS = ("summary", "config")  # columns of Python dicts in the table that W&B's API gives, next to ``name``
 _SAMPLE = 1000  # rows of a table that decide which columns hold states
+_SAMPLED_FILES = 50  # histories whose columns are guessed
 _PEEKED = 5  # JSON files that show whether a folder holds result files
 
 
@@ -76,6 +79,35 @@ def read_raw_table(path: Path, columns: ColumnMap, progress: Progress | None = N
     if columns.join and joined:
         table = _join_rows(table, columns.join, joined, path.name)
     return _select_finished(table, columns, path.name)
+
+
+def read_sample(path: Path) -> pd.DataFrame:
+    """Return the first rows of a table with all columns, or of the histories of a folder, to guess the columns by.
+
+    Raises:
+        InputError: there is no such file, it can't be read, or it holds result files of the harness.
+    """
+    cure = "Result files have no parameters or tokens. Name these in a file, and give it by --columns."
+    if not path.is_dir():
+        if path.suffix.lower() == _RESULTS and path.is_file() and has_results(path):
+            raise InputError(f"{path.name}: {cure}")
+        frame = _read_rows(path, None, n_rows=_SAMPLE * 10).frame
+        return frame.drop(columns=[name for name in map(str, frame.columns) if _is_second_name(name, frame)])
+    members = _folder_files(path, skip=None)[:_SAMPLED_FILES]
+    if any(file.suffix.lower() == _RESULTS and has_results(file) for file, _ in members[:_PEEKED]):
+        raise InputError(f"{path.name}: {cure}")
+    frames = []
+    for file, _ in members:
+        with contextlib.suppress(InputError):  # read again, and named, with the column map
+            frames.append(_with_config(_read_rows(file, None), file).frame)
+    counts = Counter(str(name) for frame in frames for name in frame.columns)
+    common = [name for name, count in counts.items() if count > len(frames) / 2]
+    return pd.concat(frames, ignore_index=True)[common] if frames else pd.DataFrame()
+
+
+def _is_second_name(name: str, frame: pd.DataFrame) -> bool:
+    kind, _, short = name.partition(".")
+    return kind in _DICTS and short in frame
 
 
 def files_of(path: Path, columns: ColumnMap) -> list[Path]:
@@ -167,8 +199,10 @@ def _run_name(name: str) -> str:
     return folder.as_posix() if folder.name else path.stem
 
 
-def _read_rows(path: Path, names: Set[str] | None, progress: Progress | None = None) -> RawTable:
-    """Return the rows of a table with the named columns, or all.
+def _read_rows(
+    path: Path, names: Set[str] | None, progress: Progress | None = None, *, n_rows: int | None = None
+) -> RawTable:
+    """Return the rows of a table with the named columns, or all; of a CSV file the first, where ``n_rows`` is given.
 
     Raises:
         InputError: the file is no table or can't be read.
@@ -200,7 +234,7 @@ def _read_rows(path: Path, names: Set[str] | None, progress: Progress | None = N
         kept = [name for name in dialect.names if is_kept(name) or (has_dicts and name in (*_DICTS, "name"))]
         others = [name for name in dict.fromkeys(dialect.names) if name not in kept]
         kept += state_columns(read_csv(path, dialect, others, n_rows=_SAMPLE)) if others else []
-        frame = _without_escapes(read_csv(path, dialect, kept, progress))
+        frame = _without_escapes(read_csv(path, dialect, kept, progress, n_rows=n_rows))
         return _expand_dicts(RawTable(frame=frame, names=dialect.names), is_kept)
     except InputError:
         raise

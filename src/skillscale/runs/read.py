@@ -18,9 +18,19 @@ from skillscale.laws.skills.skill_study import MeasuredColumns
 from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.point import AGGREGATE
 from skillscale.record import Measurement, RunRecord, RunState
-from skillscale.runs import RunTable, add_aggregates, read_columns, read_table, run_columns
+from skillscale.runs import (
+    ColumnMap,
+    RunTable,
+    add_aggregates,
+    parse_columns,
+    read_columns,
+    read_table,
+    run_columns,
+)
 from skillscale.runs.bounded_files import Progress
-from skillscale.runs.column_map import ColumnMap, LossColumns
+from skillscale.runs.column_guess import guess_columns
+from skillscale.runs.column_map import LossColumns
+from skillscale.runs.files import read_sample
 from skillscale.runs.imported import imported_table
 from skillscale.runs.large_tables import thin_table
 from skillscale.runs.loss_checks import doubtful_losses
@@ -112,6 +122,23 @@ def _budget_numbers(C: "pd.Series[float]", given: "pd.Series[bool]") -> "pd.Seri
     return budget
 
 
+def column_map_of(table: str, columns: str) -> tuple[ColumnMap, tuple[str, ...]]:
+    """Return the column map of a file, or a guess by the names of the columns, with a note that shows it.
+
+    Args:
+        table: path of the table.
+        columns: path of the column map; empty: guess.
+
+    Raises:
+        InputError: a file can't be read, or no column is N, D or a loss by its name.
+    """
+    if columns:
+        return read_columns(columns), ()
+    guess = guess_columns(read_sample(Path(table)))
+    guess.require(Path(table).name)
+    return parse_columns(guess.raw, place=f"the columns of {Path(table).name}"), (guess.text,)
+
+
 def read_runs(
     source: SourceOptions, config: Config, progress: Progress | None = None, *, whole: bool = False
 ) -> LoadedRuns:
@@ -129,10 +156,9 @@ def read_runs(
         FitError: no run of the study is finished.
     """
     if source.table:
-        if not source.columns:
-            raise InputError(f"--table {source.table} needs --columns FILE, the map of its columns")
-        columns = read_columns(source.columns)
+        columns, notes = column_map_of(source.table, source.columns)
         table = read_table(source.table, columns, convention=source.n_convention, progress=progress)
+        table = replace(table, notes=(*notes, *table.notes))
         return LoadedRuns(
             table=table if whole else thin_table(table), name=Path(source.table).stem, arguments=source.arguments
         )
