@@ -238,16 +238,17 @@ class _PosteriorProblem:
     def find_mode(self) -> tuple[Array, NoiseBelief]:
         """Return the mode over the free log-parameters (P,), and the noise there."""
         starts, sd = self._starts(), _NOISE_PRIOR[0]
-        for _ in range(_ROUNDS):
-            Q, F, _ = solve(self._problem(sd), starts, typical=sd)
+        for at in range(_ROUNDS):
+            Q, F, _ = solve(self._problem(sd), starts, typical=sd, tolerance=REFINED * sd**2)
             if not np.isfinite(F).any():
                 raise FitError(
                     f"no fit of {self.law.name} is finite. Check losses, sizes and tokens for extreme values."
                 )
-            self.starts_found = start_agreement(F)
+            if at == 0:
+                self.starts_found = start_agreement(F)
             mode = Q[int(np.nanargmin(F))]
             noise = self.noise_at(mode)
-            starts, sd = np.vstack([mode, starts]), noise.middle
+            starts, sd = mode[None], noise.middle
         return mode, noise
 
     def draw(self, mode: Array, noise: NoiseBelief, *, count: int, rng: np.random.Generator, seed: int) -> Array:
