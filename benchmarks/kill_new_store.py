@@ -3,22 +3,23 @@
     python benchmarks/kill_new_store.py kills [--starts 60]
     python benchmarks/kill_new_store.py workers [--rounds 50]
 
-``kills``: a command that makes a store, imports a table and fits is stopped by SIGINT, SIGTERM or SIGKILL, in turns, at a
-random moment within its first 15 s. Then ``import`` and ``fit`` run on what is there. ``workers``: eight processes open an
-empty store at once. Rows are appended to benchmarks/results/kill_new_store.csv, so that the command can be stopped and
-goes on.
+``kills``: a command that makes a store, imports a table and fits is stopped by SIGINT, SIGTERM or SIGKILL, in turns, at
+a random moment within its first 15 s. Then ``import`` and ``fit`` run on what is there. ``workers``: eight processes
+open an empty store at once. Rows are appended to benchmarks/results/kill_new_store.csv, so that the command can be
+stopped and goes on.
 """
 
 import argparse
 import csv
 import os
-import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import numpy as np
 
 RESULTS = Path(__file__).parent / "results" / "kill_new_store.csv"
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -58,10 +59,10 @@ def main() -> None:
 def kill_once(number: int) -> dict[str, str]:
     """Stop one first command, and run the next two."""
     sent = SIGNALS[number % len(SIGNALS)]
-    after_s = random.Random(number).uniform(0.0, WITHIN_S)
+    after_s = np.random.default_rng(number).uniform(0.0, WITHIN_S)
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
-            ["bash", "-c", f"{' '.join(words(IMPORT))} && {' '.join(words(FIT))}"], cwd=folder,
+            ["/bin/bash", "-c", f"{' '.join(words(IMPORT))} && {' '.join(words(FIT))}"], cwd=folder,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         try:
