@@ -29,7 +29,7 @@ from scipy.optimize import minimize_scalar
 from skillscale.analysis.fit_laws import fit_laws
 from skillscale.config import Config, load
 from skillscale.laws.fit.skill_law import FittedLaw
-from skillscale.laws.optimum.identification import identify
+from skillscale.laws.optimum.identification import identify, prior_reduction
 from skillscale.runs import RunTable
 
 RESULTS = Path(__file__).parent / "results" / "small_designs.csv"
@@ -114,16 +114,17 @@ def measure(cell: Cell, index: int, config: Config) -> list[dict[str, object]]:
         truth, law = true_log_optimum(loss, beyond * largest, share), laws[name]
         if not math.isfinite(truth):
             continue
-        low = high = share_of_prior = math.nan
+        low = high = share_of_prior = reduction = math.nan
         refused = True
         if isinstance(law, FittedLaw):
             N = law.ensemble_optimum(beyond * largest)
             decided = identify(law, beyond * largest)
             low, high, share_of_prior = math.log(N.lo), math.log(N.hi), decided.prior_share
+            reduction = prior_reduction(law, beyond * largest)
             refused = decided.prior_decides or not math.isfinite(low)
         rows.append(
             cell | {"study": index, "truth": TRUTHS[index % len(TRUTHS)], "skill": name, "beyond": beyond}
-            | {"refused": int(refused), "prior_share": round(share_of_prior, 3)}
+            | {"refused": int(refused), "prior_share": round(share_of_prior, 2), "reduction": round(reduction, 2)}
             | {"low": round(low - truth, 3), "high": round(high - truth, 3)}
         )  # fmt: skip
     return rows
