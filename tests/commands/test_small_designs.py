@@ -239,3 +239,19 @@ def test_two_sizes_are_not_enough(run):
     code, _, printed = run(frame, "plan", "--flops", "1e22")
     assert code == 2
     assert "is not identified" in printed
+
+
+def test_fixed_exponents_tell_n_from_d(run):
+    frame = near_confounded(9, off=0, noise=0.002)
+    for fixed, code in (("alpha=0.35", 2), ("alpha=0.35,beta=0.37", 0)):
+        words = ("--law", "chinchilla", "--laws.fix", fixed)
+        assert run(frame, "plan", "--flops", "1e22", *words)[0] == code
+    planned = as_json(run, frame, "plan", "--flops", "1e22", *words)["plans"][0]
+    assert planned["interval"][0] < true_optimum(1e22) < planned["interval"][1]
+
+
+def test_seeds_of_confounded_runs_are_confounded(run):
+    frame = pd.concat([near_confounded(5, off=0, noise=0.004, seed=seed).assign(seed=seed) for seed in range(4)])
+    code, _, printed = run(frame, "plan", "--flops", "1e22", columns={"seed": "seed"})
+    assert code == 2
+    assert "these runs cannot tell N from D" in printed

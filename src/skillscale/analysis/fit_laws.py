@@ -357,10 +357,11 @@ def _selection_reason(selection: LawSelection) -> str:
         return f", for {selection.chosen.reason} to choose by"
     law, error = selection.chosen.setting.law, format_percent(selection.chosen.error)
     if (better := selection.better) is not None:
+        error, least = (format_percent(candidate.error, 3) for candidate in (selection.chosen, better))
         fewer = f"{selection.chosen.n_parameters} parameters instead of {better.n_parameters}"
         return (
             f", by its error on held-out larger runs: {error}. {better.setting.name} has "
-            f"{format_percent(better.error)}, better by less than a standard error. So the law with {fewer} is taken"
+            f"{least}, better by less than a standard error. So the law with {fewer} is taken"
         )
     others = [rival for rival in selection.candidates if rival.setting.law != law and rival.errors]
     rival = f"; {others[0].setting.name} {format_percent(others[0].error)}" if others else ""

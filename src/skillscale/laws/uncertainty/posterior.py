@@ -23,7 +23,7 @@ from skillscale.laws.fit.data import RunData, are_confounded
 from skillscale.laws.fit.fit import REFINED, FitResult, solve, start_agreement
 from skillscale.laws.fit.newton import FitProblem, SkillBlock
 from skillscale.laws.fit.objective import LEAST_SQUARES
-from skillscale.laws.fit.weak_priors import prior_moments
+from skillscale.laws.fit.weak_priors import EXPONENT_PRIORS, has_parameter, prior_moments
 from skillscale.laws.forms.nd import Array, Law
 
 FEW_FREEDOM = (
@@ -123,8 +123,10 @@ def measure_information(fit: FitResult, runs: RunData, *, noise: float | None = 
     T = np.eye(len(fit.q))[:, list(fit.free)]
     sd = noise or max(fit.noise, runs.standard_error, float(NOISES[0]))
     by_prior, by_data = covariance_parts({"": fit}, {"": runs}, {"": T}, {"": sd})
+    # A fixed exponent separates the terms, as the refusal of such runs says
+    free = all(fit.law.positions(name)[0] in fit.free for name in EXPONENT_PRIORS if has_parameter(fit.law, name))
     return ParameterInformation(
-        prior=T @ by_prior @ T.T, data=T @ by_data @ T.T, confounded=are_confounded(runs.N, runs.D)
+        prior=T @ by_prior @ T.T, data=T @ by_data @ T.T, confounded=free and are_confounded(runs.N, runs.D)
     )
 
 
