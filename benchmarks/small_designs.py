@@ -14,7 +14,6 @@ import argparse
 import csv
 import math
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -29,7 +28,7 @@ from scipy.optimize import minimize_scalar
 from skillscale.analysis.fit_laws import fit_laws
 from skillscale.config import Config, load
 from skillscale.laws.fit.skill_law import FittedLaw
-from skillscale.laws.optimum.identification import identify
+from skillscale.laws.optimum.identification import identify, prior_reduction
 from skillscale.runs import RunTable
 
 RESULTS = Path(__file__).parent / "results" / "small_designs.csv"
@@ -114,16 +113,17 @@ def measure(cell: Cell, index: int, config: Config) -> list[dict[str, object]]:
         truth, law = true_log_optimum(loss, beyond * largest, share), laws[name]
         if not math.isfinite(truth):
             continue
-        low = high = share_of_prior = math.nan
+        low = high = share_of_prior = reduction = math.nan
         refused = True
         if isinstance(law, FittedLaw):
             N = law.ensemble_optimum(beyond * largest)
             decided = identify(law, beyond * largest)
             low, high, share_of_prior = math.log(N.lo), math.log(N.hi), decided.prior_share
+            reduction = prior_reduction(law, beyond * largest)
             refused = decided.prior_decides or not math.isfinite(low)
         rows.append(
             cell | {"study": index, "truth": TRUTHS[index % len(TRUTHS)], "skill": name, "beyond": beyond}
-            | {"refused": int(refused), "prior_share": round(share_of_prior, 3)}
+            | {"refused": int(refused), "prior_share": round(share_of_prior, 2), "reduction": round(reduction, 2)}
             | {"low": round(low - truth, 3), "high": round(high - truth, 3)}
         )  # fmt: skip
     return rows
@@ -167,34 +167,35 @@ def run(intervals: int, only: str, workers: int) -> None:
             file.flush()
 
 
-def summarise(table: pd.DataFrame) -> pd.Series:
-    """Return the share of refusals, the coverage of the rest, and the coverage of all intervals."""
-    finite = table["low"].notna()
-    held = (table["low"] <= 0) & (table["high"] >= 0)
-    kept = finite & (table["refused"] == 0)
-    width = (table["high"] - table["low"])[kept]
-    return pd.Series(
-        {
-            "intervals": len(table), "refused %": 100 * (table["refused"] == 1).mean(), "not refused": int(kept.sum()),
-            "held %": 100 * held[kept].mean() if kept.any() else math.nan,
-            "median factor": math.exp(width.median()) if kept.any() else math.nan,
-            "held %, refused ones": 100 * held[finite & ~kept].mean() if (finite & ~kept).any() else math.nan,
-        }
-    )  # fmt: skip
+def summarise(table: pd.DataFrame) -> str:
+    """Return coverage of the intervals that are not refused, their number, and the share of refusals."""
+    refused = table["refused"] == 1
+    kept = table[~refused]
+    if kept.empty:
+        return f"refused ({len(table)})"
+    held = ((kept["low"] <= 0) & (kept["high"] >= 0)).mean()
+    return f"{100 * held:.0f} % of {len(kept)}; {100 * refused.mean():.0f} % refused"
+
+
+def markdown(table: pd.DataFrame, rows: str, columns: str) -> str:
+    """Return a Markdown table with one cell for each value of two keys."""
+    names = list(dict.fromkeys(table[columns]))
+    lines = [[rows, *map(str, names)], ["---"] * (len(names) + 1)]
+    for row in sorted(dict.fromkeys(table[rows])):
+        cells = [table[(table[rows] == row) & (table[columns] == name)] for name in names]
+        lines.append([str(row), *(summarise(cell) if len(cell) else "" for cell in cells)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def page() -> None:
-    """Print the tables."""
+    """Print the tables of docs/research/coverage.md."""
     table = pd.read_csv(RESULTS)
-    for keys in (
-        ["design", "n"],
-        ["design", "mixes", "skills"],
-        ["truth"],
-        ["beyond"],
-        ["n", "design", "skills", "mixes"],
-    ):
-        rows = table.groupby(keys).apply(summarise, include_groups=False).round(0)
-        print(rows.to_markdown(floatfmt=".0f") if "--markdown" in sys.argv else rows.to_string(), end="\n\n")
+    table["study"] = table["skills"].astype(str) + " skills, mixes: " + table["mixes"]
+    for rows, columns in (("n", "design"), ("truth", "design"), ("study", "design"), ("beyond", "design")):
+        print(markdown(table, rows, columns), end="\n\n")
+    decided = table[(table["refused"] == 1) & table["low"].notna()]
+    held = ((decided["low"] <= 0) & (decided["high"] >= 0)).mean()
+    print(f"intervals that are refused: {100 * held:.0f} % of {len(decided)} hold N*")
 
 
 if __name__ == "__main__":

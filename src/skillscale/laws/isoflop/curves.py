@@ -121,10 +121,8 @@ class IsoflopFit:
         """Error of ln N* by the form of the curves, (n_budgets,)."""
         return FORM[self.degree, self.shared] * np.asarray(self.half_widths / FORM_SPAN) ** 2
 
-    @property
-    def sensitivity(self) -> Array:
-        """Derivatives of ln N* by ln L of the runs, (n_budgets, n); NaN at a budget without a minimum."""
-        optima, curvature = self.minima()
+    def sensitivity(self, optima: Array, curvature: Array) -> Array:
+        """Return derivatives of ln N* by ln L of the runs, (n_budgets, n), at given minima; NaN where there is none."""
         x = np.where(np.isfinite(optima), optima - self.centres, np.nan)[:, None]
         powers = np.arange(5)
         slope = powers * x ** np.maximum(powers - 1, 0)
@@ -270,9 +268,10 @@ class _Sample:
         fits = [fit for fit in (self.fit(rows, terms) for terms in range(most + 1)) if fit is not None]
         if not fits:
             return None
-        noise = fits[-1].noise
-        errors = np.array([noise**2 * (fit.sensitivity**2).sum(1) + fit.form_error**2 for fit in fits])
-        comparable = np.isfinite(errors).all(0)  # budgets where every curve has a minimum
+        # At the minima of the parabola for all: else a curve that noise bends more would look the more certain
+        noise, minima = fits[-1].noise, fits[0].minima()
+        errors = np.array([noise**2 * (fit.sensitivity(*minima) ** 2).sum(1) + fit.form_error**2 for fit in fits])
+        comparable = np.isfinite(errors[0])
         return fits[int(errors[:, comparable].mean(1).argmin())] if comparable.any() else fits[-1]
 
     def fit(self, rows: npt.NDArray[np.bool_], terms: int) -> IsoflopFit | None:
@@ -321,8 +320,8 @@ def _ends_disagree(everything: IsoflopFit, inner: IsoflopFit) -> bool:
         difference = inner.minima()[0] - everything.minima()[0]
     if inner.freedom < _LEAST_FREEDOM or not np.isfinite(difference).all():
         return False
-    weights = -everything.sensitivity
-    weights[:, inner.used[everything.used]] += inner.sensitivity
+    weights = -everything.sensitivity(*everything.minima())
+    weights[:, inner.used[everything.used]] += inner.sensitivity(*inner.minima())
     variance = inner.noise**2 * (weights**2).sum(1) + everything.form_error**2 + inner.form_error**2
     return float(f_distribution.sf(np.mean(difference**2 / variance), len(difference), inner.freedom)) < ENDS_P
 
