@@ -1,7 +1,7 @@
 """Make a new sqlite store so that a stop at any moment leaves either no store or a whole one.
 
 MLflow makes its tables in some 50 steps, which are no transaction. A process that is stopped between two of them leaves
-a file that MLflow can neither use nor complete. So the tables are made in a file beside, which is then renamed. The
+a file that MLflow can neither use nor complete. So the tables are made in another file, which is then renamed. The
 caller holds the lock of the store.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from skillscale.tracking.connection import is_current, sqlite_path
 
 _SUFFIX = ".new"
-_COMPANIONS = ("-journal", "-wal", "-shm")  # files of sqlite beside a database that was not closed
+_COMPANIONS = ("-journal", "-wal", "-shm")  # files of sqlite next to a database that was not closed
 _MADE_BY_MLFLOW = {"experiments": "Default", "workspaces": "default"}  # the one row of a new table
 
 

@@ -51,7 +51,7 @@ class DamagedRun:
 
 
 class RunReader:
-    """The training runs of one study. A run that can't be read is left out, and named in ``damaged``.
+    """The training runs of one study. A run that can't be read is excluded, and named in ``damaged``.
 
     Args:
         store: the tracking store.
