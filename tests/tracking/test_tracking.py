@@ -80,14 +80,6 @@ def begin(writer: RunWriter, **more) -> None:
     )
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with its schema: making one takes a second, copying it nothing."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    StudyStore.open(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
 def registry(empty_store: Path, tmp_path: Path) -> StudyStore:
     shutil.copy(empty_store, tmp_path / "mlflow.db")
@@ -476,6 +468,10 @@ def test_the_launchers_run_is_told_and_its_params_left_alone(registry, study, mo
 def test_a_store_of_another_mlflow_is_refused_and_left_alone(empty_store, tmp_path):
     path = tmp_path / "mlflow.db"
     shutil.copy(empty_store, path)
+    columns = "run_uuid, name, source_type, entry_point_name, status, experiment_id, lifecycle_stage"
+    with sqlite3.connect(path) as database:  # with a run: an empty store is made anew
+        database.execute(f"INSERT INTO runs ({columns}) VALUES ('a', 'a', 'LOCAL', '', 'FINISHED', 0, 'active')")
+    database.close()
     for revision, cure in (("ffffffffffff", "newer MLflow.*ffffffffffff.*pip install"), ("181f10493468", "db upgrade")):
         with sqlite3.connect(path) as database:
             database.execute("UPDATE alembic_version SET version_num = ?", (revision,))

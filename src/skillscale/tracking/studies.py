@@ -21,7 +21,7 @@ from skillscale.tracking import pending_results
 from skillscale.tracking.connection import resolve_uri, sqlite_path
 from skillscale.tracking.imports import IMPORTED, ExternalRun, ImportedStudy, external_run
 from skillscale.tracking.owner import current_owner
-from skillscale.tracking.plan_notes import find_plan, pack, refuse_tag_plan, unpack
+from skillscale.tracking.plan_notes import PlanNotes, find_plan, pack, refuse_tag_plan
 from skillscale.tracking.queue import Queues
 from skillscale.tracking.queue_storage import QueueAddress
 from skillscale.tracking.run_writer import AnalysisWriter
@@ -205,7 +205,7 @@ class StudyStore:
         if plan is None:
             return self._study(name, points, study, self._begin(study, points, name, settings)), {}
         refuse_tag_plan(name, plan.data.tags)
-        stored = json.loads("".join(unpack(plan.data.tags, "settings")))
+        stored = PlanNotes(self._store, plan.info.run_id).settings()
         if IMPORTED in stored:
             raise InputError(
                 f"study {name!r} holds imported runs, and training can't add to them. Give another study name with "
@@ -235,7 +235,7 @@ class StudyStore:
             points = self._experiment(name, "points")
             study = self._experiment(name + _STUDY_SUFFIX, "study")
             plan = find_plan(self._store, study)
-            if plan is not None and IMPORTED not in json.loads("".join(unpack(plan.data.tags, "settings"))):
+            if plan is not None and IMPORTED not in PlanNotes(self._store, plan.info.run_id).settings():
                 raise InputError(
                     f"study {name!r} was begun by training, so imported runs differ. Import into another study"
                 )

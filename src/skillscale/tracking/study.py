@@ -13,7 +13,7 @@ from skillscale.record import TAG, ProposalReason, RunState, format_budget, form
 from skillscale.tracking.owner import current_owner, is_alive
 from skillscale.tracking.plan_notes import PlanNotes
 from skillscale.tracking.queue import MAX_DEATHS, Lease, QueueItem, Queues
-from skillscale.tracking.run_reader import RunReader, RunStatus, run_status
+from skillscale.tracking.run_reader import RunReader, RunStatus, read_number, run_status
 from skillscale.tracking.run_writer import AnalysisWriter, Claim, RunWriter
 from skillscale.tracking.store import RunUpdate, Store, run_tags, tag
 from skillscale.tracking.study_queue import PlannedPoint, StudyQueue, planned_point, select
@@ -292,7 +292,7 @@ class Study:
             owner, is_queued = tag(run, "owner"), tag(run, "point_key") in queued
             reason = "" if is_queued or not owner else _stale_reason(run, owner, stale_after_s)
             if reason:
-                closed.append(self._close_lost_run(run, RunState.KILLED, reason, int(tag(run, "deaths") or 0) + 1))
+                closed.append(self._close_lost_run(run, RunState.KILLED, reason, int(read_number(run, "deaths")) + 1))
         return closed
 
     def close_lost(self) -> list[ClosedRun]:
@@ -362,7 +362,7 @@ def _stale_reason(run: "Run", owner: str, stale_after_s: float | None) -> str:
     alive = is_alive(owner)
     if alive is False:
         return f"owner {owner} is gone"
-    claimed_s = float(tag(run, "claimed") or run.info.start_time / 1000)
+    claimed_s = read_number(run, "claimed") or (run.info.start_time or 0) / 1000
     is_old = stale_after_s is not None and time.time() - claimed_s > stale_after_s
     return f"owner {owner} is not heard of" if alive is None and is_old else ""
 
