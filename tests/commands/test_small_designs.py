@@ -255,3 +255,21 @@ def test_seeds_of_confounded_runs_are_confounded(run):
     code, _, printed = run(frame, "plan", "--flops", "1e22", columns={"seed": "seed"})
     assert code == 2
     assert "these runs cannot tell N from D" in printed
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.full((5, 5), 1e300), -np.eye(5), np.eye(5) + np.tri(5), np.full((5, 5), 3.0) - 2.5 * np.eye(5),
+        np.eye(4), np.eye(5) * 1e13,
+    ],
+)  # fmt: skip
+def test_information_of_a_file_that_is_no_covariance_is_refused(run, tmp_path, capsys, matrix):
+    path = tmp_path / "law.json"
+    run(table_of(SIZES, SIZES * [20, 40, 10, 30, 14, 60, 25]), "export", "--file", str(path))
+    document = json.loads(path.read_text())
+    document["skills"]["all"]["information"]["data"] = matrix.tolist()
+    path.write_text(json.dumps(document))
+    capsys.readouterr()
+    assert main(["plan", "--from", str(path), "--flops", "1e21"], COMMANDS, io.StringIO()) == 2
+    assert "information" in capsys.readouterr().err
