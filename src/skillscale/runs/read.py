@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from skillscale.config import Config, SkillConfig
@@ -17,7 +18,7 @@ from skillscale.laws.results import ExcludedRun
 from skillscale.laws.results import describe_exclusions as reason_lines
 from skillscale.laws.skills.skill_study import MeasuredColumns
 from skillscale.laws.skills.verdicts import SkillColumns
-from skillscale.point import AGGREGATE
+from skillscale.point import AGGREGATE, RESERVED_COLUMNS
 from skillscale.record import Measurement, RunRecord, RunState
 from skillscale.runs import (
     ColumnMap,
@@ -44,6 +45,10 @@ _REASONS_SHOWN = 8
 _PER_BYTE_NOTE = "losses are in nats per byte (bits per byte times ln 2), not nats per token: tokenizers differ"
 _BUDGET_GAP = 0.1  # ln C, within which runs count as one budget
 _ISOFLOP_SIZES = 4
+_TINY = 1e-6  # share of the median below which no loss falls
+_MISSING = 0.5  # share of runs without a loss, from which the study never measured the skill
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +192,7 @@ def read_runs(
             else _trainer_table(records, trainer_skills)
         )
     if imported is None:
-        table = without_bad_losses(replace(table, excluded=table.excluded + surplus + _damaged(study)))
+        table = replace(table, excluded=table.excluded + surplus + _damaged(study))
     if table.runs.empty:
         raise FitError(
             f"no run of study {study.name} is finished. Train some with `skillscale main` or `skillscale grid`."
@@ -212,19 +217,41 @@ def _damaged(study: Study) -> tuple[ExcludedRun, ...]:
 
 
 def without_bad_losses(table: RunTable) -> RunTable:
-    """Return the table without losses that no model has: not positive, infinite, or far above all others."""
+    """Return the table without losses that no model has, in the columns of skills, splits and validation sets.
+
+    Bad are losses that are not positive, infinite, far above or far below all others, and those with a bad standard
+    error. A skill that most runs measured is missing where a run lacks it.
+    """
     runs, excluded = table.runs.copy(), list(table.excluded)
     if runs.empty:
         return table
-    for skill in table.skills:
-        values = runs[skill].to_numpy(dtype=float)
-        bad = ~np.isnan(values) & ((values <= 0) | (values >= INFINITE) | diverged(values))
+    other = {*RESERVED_COLUMNS, *table.aggregates}
+    for column in [name for name in runs if name not in other and not name.startswith(("sem/", "mix/"))]:
+        losses = runs[column].to_numpy(dtype=float)
+        errors = runs[f"sem/{column}"].to_numpy(dtype=float) if f"sem/{column}" in runs else np.zeros(len(runs))
+        reasons = _loss_problems(losses, errors, is_skill=column in table.skills)
         excluded += [
-            ExcludedRun(run_id=str(run), skill=skill, reason=f"loss is {value:.6g}, which no model has")
-            for run, value in zip(runs.loc[bad, "run_id"], values[bad], strict=True)
-        ]
-        runs.loc[bad, skill] = math.nan
-    return replace(table, runs=add_aggregates(runs, table.weights), excluded=tuple(excluded))
+            ExcludedRun(run_id=str(run), skill=column, reason=reason)
+            for run, reason in zip(runs["run_id"], reasons, strict=True) if reason
+        ]  # fmt: skip
+        runs.loc[[bool(reason) for reason in reasons], [column, *{f"sem/{column}"} & {*runs}]] = math.nan
+    return replace(table, runs=add_aggregates(runs, table.weights), excluded=tuple(dict.fromkeys(excluded)))
+
+
+def _loss_problems(losses: Floats, errors: Floats, *, is_skill: bool) -> list[str]:
+    """Return why each loss can't be used, or nothing."""
+    given = losses[(losses > 0) & (losses < INFINITE)]
+    least = _TINY * float(np.median(given)) if len(given) else 0.0
+    bad = (losses <= 0) | (losses >= INFINITE) | (losses < least) | diverged(losses)
+    bad_error = (errors < 0) | (errors >= INFINITE)
+    is_missing = np.isnan(losses) & is_skill & (np.isnan(losses).mean() < _MISSING)
+    return [
+        f"loss is {loss:.6g}, which no model has" if is_bad
+        else f"standard error of its loss is {error:.6g}" if is_bad_error
+        else "its loss is missing, which most other runs have" if is_absent
+        else ""
+        for loss, error, is_bad, is_bad_error, is_absent in zip(losses, errors, bad, bad_error, is_missing, strict=True)
+    ]  # fmt: skip
 
 
 def _trainer_table(records: Sequence[RunRecord], skills: Sequence[str]) -> RunTable:
@@ -273,6 +300,7 @@ def trained_table(records: Sequence[RunRecord], config: Config, convention: str 
     """
     _check_own_convention(convention)
     skills = tuple(skill.name for skill in config.skills.skills)
+    records, unsized = _split_unsized(records, convention)
     table = replace(
         table_of_records(records, skills, budgets=config.study.budgets), weights={AGGREGATE: _aggregate_columns(config)}
     )
@@ -288,8 +316,9 @@ def trained_table(records: Sequence[RunRecord], config: Config, convention: str 
         losses["N"] = [_nonembed_params(finished[run]) for run in table.runs["run_id"]]
     runs = add_aggregates(table.runs.assign(**losses), table.weights)
     ordered = [*run_columns(skills, table.aggregates, runs.columns), *details]
+    table = without_bad_losses(replace(table, runs=runs[ordered], excluded=table.excluded + unsized))
     return replace(
-        table, runs=runs[ordered], convention=convention, splits=splits_of(config.skills.skills),
+        table, convention=convention, splits=splits_of(config.skills.skills),
         validation=validation_of(config),
         categories_of={skill.name: skill.category for skill in config.skills.skills if skill.category},
     )  # fmt: skip
@@ -331,8 +360,9 @@ def evaluated_table(records: Sequence[RunRecord], description: Mapping[str, Any]
         columns["mix"], categories = [next(iter(record.point.mix.shares)) for record in finished], ()
     runs = table.runs.assign(**columns)
     kept = [name for name in run_columns(skills, (), runs.columns) if categories or not name.startswith("mix/")]
+    table = without_bad_losses(replace(table, runs=runs[[*kept, *details]]))
     return replace(
-        table, runs=runs[[*kept, *details]], categories=categories, convention=convention, splits=splits,
+        table, categories=categories, convention=convention, splits=splits,
         categories_of={skill.name: skill.category for skill in skill_configs if skill.category},
         notes=(_PER_BYTE_NOTE, *_several_checkpoints(runs)),
     )  # fmt: skip
@@ -369,6 +399,19 @@ def _check_own_convention(convention: str) -> None:
         raise InputError(
             f"--n_convention of a trained or evaluated study is {' or '.join(_CONVENTION_WORDS)}, not {convention!r}"
         )
+
+
+def _split_unsized(
+    records: Sequence[RunRecord], convention: str
+) -> tuple[Sequence[RunRecord], tuple[ExcludedRun, ...]]:  # fmt: skip
+    """Return the records without the few that lack the size that the convention needs, and those as excluded."""
+    unsized = [record for record in records if record.state is RunState.FINISHED and record.size is None]
+    n_finished = sum(record.state is RunState.FINISHED for record in records)
+    if convention != NONEMBED or len(unsized) == n_finished:
+        return records, ()
+    reason = "it has no record of its size without the embedding"
+    excluded = tuple(ExcludedRun(run_id=record.run_id, skill="", reason=reason) for record in unsized)
+    return [record for record in records if record not in unsized], excluded
 
 
 def _nonembed_params(record: RunRecord) -> float:
@@ -442,10 +485,11 @@ def table_of_records(records: Sequence[RunRecord], skills: Sequence[str], *, bud
         for record in records
         if record.state is not RunState.FINISHED
     )
-    return RunTable(
+    table = RunTable(
         runs=pd.DataFrame(rows), skills=tuple(skills), categories=tuple(categories),
         excluded=excluded, sampled=frozenset(record.run_id for record in finished if record.purpose),
     )  # fmt: skip
+    return without_bad_losses(table)
 
 
 def _row(

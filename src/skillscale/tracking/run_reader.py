@@ -3,16 +3,16 @@
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from skillscale.errors import SkillscaleError, show
 from skillscale.formatting import shorten
-from skillscale.point import DesignPoint
+from skillscale.point import MAX_TOKENS, DesignPoint
 from skillscale.record import CURVE, TAG, ProposalReason, RunRecord, RunState, read_record
 from skillscale.tracking.sql_reader import Row, RunFilter
-from skillscale.tracking.store import Store, tag
+from skillscale.tracking.store import Store, now_ms, tag
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -124,8 +124,9 @@ class RunReader:
         for run in runs:
             try:
                 read_point(run)
-            except _UNREADABLE:
-                self._keep_damaged(run, f"its tag {TAG}point is no point: {show(shorten(tag(run, 'point'), 80))}")
+            except _UNREADABLE as error:
+                text, why = show(shorten(tag(run, "point"), 80)), shorten(str(error), 80)
+                self._keep_damaged(run, f"its tag {TAG}point is no point: {text} ({why})")
             else:
                 yield run
 
@@ -143,7 +144,7 @@ class RunReader:
     def record(self, run: "Run | Row") -> RunRecord:
         """Return a run as a record."""
         status = run.info.status
-        return read_record(
+        record = read_record(
             run.data.params,
             run.data.metrics,
             run_id=run.info.run_id,
@@ -153,6 +154,8 @@ class RunReader:
             point=read_point(run),
             purpose=tag(run, "purpose"),
         )
+        _check_record(record, run.data.params)
+        return record
 
     def _read_finished(self, since_ms: int) -> None:
         """Read the runs that finished from a time on; records that are there are not made again."""
@@ -161,16 +164,38 @@ class RunReader:
             key = tag(run, "point_key")
             if key not in self._records and (record := self._try_record(run)) is not None:
                 self._records[key] = record
-            self._newest_end_ms = max(self._newest_end_ms, run.info.end_time or 0)
+            self._newest_end_ms = max(self._newest_end_ms, min(run.info.end_time or 0, now_ms()))
+
+
+def _check_record(record: RunRecord, params: Mapping[str, str]) -> None:
+    """Refuse a record whose params contradict its point, or whose size or tokens no run has.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    compared = ("n_tokens",) if record.size else ("n_tokens", "n_params")  # a size holds what was built
+    for name in compared:
+        number = getattr(record.point, name)
+        if params.get(name, str(number)) != str(number):
+            raise ValueError(f"param {name} is {show(shorten(params[name], 80))}, but its point says {number}")
+    if record.size is not None and record.size.n_params_nonembed <= 0:
+        raise ValueError(f"param n_params_nonembed is {record.size.n_params_nonembed}")
+    for name, use in record.data_use.items():
+        if not 0 <= use.tokens <= MAX_TOKENS:
+            raise ValueError(f"metric data_tokens/{name} is {use.tokens:.6g}")
 
 
 def read_point(run: "Run | Row") -> DesignPoint:
     """Return the point of a run by its tag.
 
     Raises:
-        ValueError, TypeError, KeyError, ArithmeticError, RecursionError, InputError: the tag is absent or damaged.
+        ValueError, TypeError, KeyError, ArithmeticError, RecursionError, InputError: the tag is absent or damaged, or
+            the key of the point is that of another.
     """
-    return DesignPoint.from_dict(json.loads(tag(run, "point")))
+    point = DesignPoint.from_dict(json.loads(tag(run, "point")))
+    if tag(run, "point_key") not in ("", point.key):
+        raise ValueError("the tag of its key names another point")
+    return point
 
 
 def read_number(run: "Run | Row", key: str) -> float:

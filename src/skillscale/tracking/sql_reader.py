@@ -103,7 +103,7 @@ class Tables:
         infos = (
             RunInfo(
                 run_id=row.run_uuid, run_name=row.name, experiment_id=str(row.experiment_id), user_id=row.user_id,
-                status=row.status, start_time=row.start_time, end_time=row.end_time,
+                status=row.status or "KILLED", start_time=row.start_time or 0, end_time=row.end_time,
                 lifecycle_stage=row.lifecycle_stage, artifact_uri=row.artifact_uri,
             )
             for row in rows
