@@ -113,7 +113,7 @@ def _damaged_runs(
     """Return the reasons by id of the runs with a text where most others have a number, as after an edit."""
     reasons: dict[str, str] = {}
     for key, column in columns.key_columns():
-        if key.partition(".")[0] not in _NUMBERS and not key.startswith("mix."):
+        if column not in cells or (key.partition(".")[0] not in _NUMBERS and not key.startswith("mix.")):
             continue
         try:
             texts = cell_numbers(pd.Series(cells[column], dtype=object), suffixes=True).texts
