@@ -37,6 +37,7 @@ from skillscale.record import (
 from skillscale.tracking import RunWriter, Study, StudyStore, current_owner
 from skillscale.tracking.connection import resolve_uri
 from skillscale.tracking.owner import is_alive
+from skillscale.tracking.store import RunUpdate
 
 # MLflow 3.17 on SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -303,6 +304,23 @@ def test_a_dead_owner_is_seen_without_reaping_and_gives_up_after_five_deaths(reg
     assert runs == {record.run_id}
     assert record.state is RunState.FAILED
     assert "died 5 times" in record.reason
+
+
+def test_the_next_analysis_closes_those_of_processes_that_are_gone(registry, study):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    gone = current_owner().replace(f":{os.getpid()}:", f":{ended.pid}:")
+    ended.wait()
+    left, mine = study.analysis("fit", owner=gone), study.analysis("report")
+    laws = registry.open_law_run("theirs")
+    registry._store.write(laws.run_id, RunUpdate(tags={"skillscale.owner": gone}))
+
+    def states(*runs):
+        return [registry._store.run(run.run_id).info.status for run in runs]
+
+    assert states(left, mine, laws) == ["KILLED", "RUNNING", "RUNNING"]
+    assert [name for name, _ in registry.close_stale_laws()] == ["theirs-laws"]
+    assert states(left, mine, laws) == ["KILLED", "RUNNING", "KILLED"]
+    assert "is gone" in registry._store.run(left.run_id).data.tags["skillscale.reason"]
 
 
 def test_owners_are_told_apart_by_more_than_their_number():

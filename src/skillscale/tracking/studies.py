@@ -26,7 +26,7 @@ from skillscale.tracking.queue import Queues
 from skillscale.tracking.queue_storage import QueueAddress
 from skillscale.tracking.run_writer import AnalysisWriter
 from skillscale.tracking.store import RunUpdate, Store, run_tags
-from skillscale.tracking.study import Study, missing_study_error
+from skillscale.tracking.study import ClosedRun, Study, close_dead_analyses, missing_study_error
 from skillscale.tracking.ui import NOTE, analyses_view, link, runs_path, runs_view
 
 _NAME = re.compile(r"[A-Za-z0-9][\w .+-]{0,99}")
@@ -279,9 +279,15 @@ class StudyStore:
         """
         check_names(name, ())
         experiment = self._experiment(f"{name}-laws", "laws")
+        close_dead_analyses(self._store, experiment)
         tags = {"kind": kind, "state": str(RunState.RUNNING), "owner": current_owner()}
         run_id = self._store.create_run(experiment, kind, run_tags(tags))
         return AnalysisWriter(self._store, run_id, experiment)
+
+    def close_stale_laws(self) -> list[tuple[str, ClosedRun]]:
+        """Close the runs of laws of no study whose process on this machine is gone; return them with their name."""
+        experiments = self._store.experiments(f"tags.`{TAG}kind` = 'laws'")
+        return [(name, run) for number, name, _ in experiments for run in close_dead_analyses(self._store, number)]
 
     @property
     def place(self) -> str:

@@ -333,7 +333,9 @@ class Study:
         self._store.set_status(run_id, state.name)
 
     def analysis(self, kind: str, *, name: str = "", owner: str = "") -> AnalysisWriter:
-        """Open a run for a fit, a report or a tuning."""
+        """Open a run for a fit, a report or a tuning; close those that a process which was killed left open."""
+        self.close_lost()
+        close_dead_analyses(self._store, self.study_experiment_id)
         tags = {"study": self.name, "kind": kind, "state": str(RunState.RUNNING), "owner": owner or current_owner()}
         tags["claimed"] = f"{time.time():.3f}"
         run_id = self._store.create_run(self.study_experiment_id, name or kind, run_tags(tags))
@@ -355,6 +357,21 @@ class Study:
             }
             for run in runs
         ]
+
+
+def close_dead_analyses(store: Store, experiment_id: str) -> list[ClosedRun]:
+    """Mark the analyses of an experiment as killed whose process on this machine is gone; return them."""
+    closed = []
+    for run in store.search([experiment_id], _RUNNING):
+        owner = tag(run, "owner")
+        if owner and is_alive(owner) is False:
+            reason = f"owner {owner} is gone"
+            store.write(run.info.run_id, RunUpdate(tags={f"{TAG}state": str(RunState.KILLED), f"{TAG}reason": reason}))
+            store.set_status(run.info.run_id, RunState.KILLED.name)
+            closed.append(
+                ClosedRun(run_id=run.info.run_id, run_name=run.info.run_name, owner=owner, reason=reason)
+            )  # fmt: skip
+    return closed
 
 
 def _stale_reason(run: "Run", owner: str, stale_after_s: float | None) -> str:
