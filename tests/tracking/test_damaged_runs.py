@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import shutil
 import sqlite3
 from contextlib import closing
@@ -74,6 +75,43 @@ def set_loss(value):
     return change
 
 
+def set_metric(key, value):
+    def change(database, run):
+        (step,) = database.execute(
+            "SELECT coalesce(max(step), 0) FROM latest_metrics WHERE run_uuid = ?", (run,)
+        ).fetchone()
+        database.execute("DELETE FROM latest_metrics WHERE run_uuid = ? AND key = ?", (run, key))
+        columns = "(key, value, timestamp, step, is_nan, run_uuid)"
+        database.execute(
+            f"INSERT INTO latest_metrics {columns} VALUES (?, ?, 1, 0, ?, ?)",
+            (key, 0.0 if value != value else value, value != value, run),
+        )
+
+    return change
+
+
+def set_tokens(value):
+    def change(database, run):
+        for key, number in (("data_tokens/code", value), ("data_epochs/code", 1.0)):
+            set_metric(key, number)(database, run)
+
+    return change
+
+
+def no_metrics(database, run):
+    database.execute("DELETE FROM latest_metrics WHERE run_uuid = ?", (run,))
+
+
+def no_status(database, run):
+    database.execute("UPDATE runs SET status = NULL WHERE run_uuid = ?", (run,))
+
+
+def set_param(key, value):
+    return lambda database, run: database.execute(
+        "UPDATE params SET value = ? WHERE run_uuid = ? AND key = ?", (value, run, key)
+    )
+
+
 def set_point(**values):
     return set_tag("point", json.dumps(POINT | values))
 
@@ -88,14 +126,34 @@ DAMAGES = {
     "N of text": set_point(n_params="abc"),
     "N infinite": set_tag("point", '{"n_params": 1e999, "n_tokens": 5, "mix": {"code": 1}, "seed": 0}'),
     "seed infinite": set_tag("point", '{"n_params": 9999, "n_tokens": 5, "mix": {"code": 1}, "seed": Infinity}'),
+    "shares in a list": set_point(mix=["code"]),
+    "shares null": set_point(mix=None),
     "share of text": set_point(mix={"code": "x"}),
     "share below 0": set_point(mix={"code": -1, "prose": 2}),
     "loss of -1": set_loss(-1.0),
     "loss of 0": set_loss(0.0),
     "loss of 500": set_loss(500.0),
     "loss infinite, as databases write it": set_loss(1.7976931348623157e308),
+    "loss of 1e-300": set_loss(1e-300),
+    "loss is NaN": set_metric("skill_loss/code", math.nan),
+    "no losses": no_metrics,
+    "standard error of -1": set_metric("skill_sem/code", -1.0),
+    "standard error infinite": set_metric("skill_sem/code", 1.7976931348623157e308),
+    "tokens below 0": set_tokens(-5.0),
+    "tokens infinite": set_tokens(1.7976931348623157e308),
+    "N of another run": set_point(n_params=20_000),
+    "param D of another run": set_param("n_tokens", "77"),
+    "param N of text": set_param("n_params_nonembed", "abc"),
+    "no status": no_status,
+    "param N of -1": set_param("n_params_nonembed", "-1"),
 }
 HARMLESS = {
+    "end far ahead": lambda database, run: database.execute(
+        "UPDATE runs SET end_time = 9000000000000000000 WHERE run_uuid = ?", (run,)
+    ),
+    "no start and no user": lambda database, run: database.execute(
+        "UPDATE runs SET start_time = NULL, user_id = NULL WHERE run_uuid = ?", (run,)
+    ),
     "attempt of text": set_tag("attempt", "two"),
     "claimed of text": set_tag("claimed", "yesterday"),
     "no end": lambda database, run: database.execute("UPDATE runs SET end_time = NULL WHERE run_uuid = ?", (run,)),
@@ -146,9 +204,10 @@ def test_what_decides_on_no_loss_costs_nothing(damage, whole, tmp_path, monkeypa
     assert (code, '"n_runs": 16' in text) == (0, True)
 
 
-def test_a_damaged_plan_is_named_with_its_cure(whole, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("settings", ["{bad", "5", "[]", "null", ""])
+def test_a_damaged_plan_is_named_with_its_cure(settings, whole, tmp_path, monkeypatch, capsys):
     def damage(database, run):
-        database.execute("UPDATE tags SET value = '{bad' WHERE key LIKE 'skillscale.settings.%'")
+        database.execute("UPDATE tags SET value = ? WHERE key LIKE 'skillscale.settings.%'", (settings,))
 
     damaged(whole, damage, tmp_path, monkeypatch)
     code, text = answer_of(COMMANDS_OF_A_STUDY["watch"], tmp_path, capsys)

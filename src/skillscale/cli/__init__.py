@@ -74,7 +74,7 @@ def main(
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
-            raise
+            return _answer_unexpected(error, out)
         return _complain(f"this needs {error.name}. Run: pip install 'skillscale[{extra}]'", 2, out)
     except KeyboardInterrupt as stop:
         sys.stderr.write("skillscale: stopped; run the same command to go on\n")
@@ -82,21 +82,29 @@ def main(
         return _answer_error("stopped; run the same command to go on", code, out)
     except SystemExit as stop:
         return _complain(f"code of yours, or of a library, ended the command by sys.exit({stop.code!r})", 1, out)
-    except Exception as error:
-        if not out.as_json:
-            raise
-        traceback.print_exc()
-        return _answer_error(f"{type(error).__name__}: {error}", 1, out)
+    except BaseException as error:
+        return _answer_unexpected(error, out)
+
+
+def _answer_unexpected(error: BaseException, out: Output) -> int:
+    """Answer an error that nobody foresaw, with its traceback.
+
+    Raises:
+        BaseException: The error itself, where the answer is text.
+    """
+    if not out.as_json:
+        raise error
+    traceback.print_exc()
+    return _answer_error(f"{type(error).__name__}: {error}", 1, out)
 
 
 def _is_json(words: Sequence[str]) -> bool:
     """Return whether the words ask for JSON, also where they can't be parsed."""
     for at, word in enumerate(words):
         if word == "--json":
-            value = (words[at + 1 : at + 2] or ["--"])[0]
-            return value == "true" or value.startswith("--")
+            return words[at + 1 : at + 2] != ["false"]
         if word.startswith("--json="):
-            return word == "--json=true"
+            return word != "--json=false"
     return False
 
 

@@ -40,6 +40,7 @@ class Output:
     answer: TextIO = field(default_factory=lambda: sys.stdout)
     log: TextIO = field(default_factory=lambda: sys.stderr)
     failures: list[str] = field(default_factory=list)
+    results: list[Mapping[str, Any]] = field(default_factory=list)
 
     def fail(self, reason: str) -> None:
         """Let the command end with exit code 1, although it has an answer: none of its runs was finished.
@@ -62,11 +63,15 @@ class Output:
 
     def replace_lines(self, count: int, text: str) -> None:
         """Write a part of the answer over the last lines of a terminal."""
+        if self.as_json:
+            return
         self.answer.write(f"\x1b[{count}F\x1b[J")
         self.text(text)
 
     def result(self, value: Mapping[str, Any]) -> None:
-        """Write the answer as JSON, with ``--json`` only."""
-        if self.as_json:
-            self.answer.write(to_json(value) + "\n")
+        """Write the answer as JSON, with ``--json`` only. A second one, as of a stop at the end, is dropped."""
+        if self.as_json and not self.results:
+            text = to_json(value) + "\n"
+            self.results.append(value)
+            self.answer.write(text)
             self.answer.flush()

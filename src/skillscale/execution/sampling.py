@@ -90,6 +90,13 @@ class Sampled:
         """All points of the study that the sampler chose."""
         return [point for point in self.job.study.planned() if point.why is not None]
 
+    @property
+    def failed(self) -> int:
+        """Points that failed in this call, or ever where this call trained none; 0 if one was finished."""
+        planned = self.job.study.planned()
+        ended = _ended(planned, self.job.began_ms) or _ended(planned, 0)
+        return 0 if any(point.status == "FINISHED" for point in ended) else len(ended)
+
     def text(self) -> str:
         """Return the outcome for a person."""
         chosen, problem = self.chosen, self.job.problem
@@ -356,14 +363,17 @@ def _next_seed(planned: Sequence[PlannedPoint], first: int) -> int:
     return max((point.point.seed for point in planned), default=first - 1) + 1
 
 
+def _ended(planned: Sequence[PlannedPoint], since_ms: int) -> list[PlannedPoint]:
+    return [point for point in planned if point.status in ("FINISHED", "FAILED") and point.end_ms >= since_ms]
+
+
 def _refuse_failures(planned: Sequence[PlannedPoint], began_ms: int) -> None:
     """Stop when the last runs all failed.
 
     Raises:
         TrainingError: With their reasons.
     """
-    ended = [point for point in planned if point.status in ("FINISHED", "FAILED") and point.end_ms >= began_ms]
-    last = sorted(ended, key=lambda point: point.end_ms)[-FAILURES:]
+    last = sorted(_ended(planned, began_ms), key=lambda point: point.end_ms)[-FAILURES:]
     if len(last) < FAILURES or any(point.status == "FINISHED" for point in last):
         return
     reasons = "; ".join(

@@ -13,10 +13,12 @@ polynomial of ln L in ln N gives the optimum, and groups of seeds give its stand
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -86,14 +88,37 @@ class UserTruth:
 
     def _call(self, function: Callable[..., Any], name: str, given: Mapping[str, Any]) -> Any:
         try:
-            return function(*given.values())
-        except (Exception, SystemExit) as error:
+            with _without_exit():
+                return function(*given.values())
+        except (Exception, SystemExit, GeneratorExit) as error:
             cure = "Correct the function, or narrow the space to where it works"
             raise self._error(name, given, f"{describe_error(error)}. {cure}") from error
 
     def _error(self, name: str, given: Mapping[str, Any], text: str) -> InputError:
         arguments = ", ".join(f"{key}={value!r}" for key, value in given.items())
         return InputError(f"{self.path}: {name}({arguments}) {text}")
+
+
+@contextmanager
+def _without_exit() -> Iterator[None]:
+    """Turn an ``os._exit`` of the user's code into an exception, and end a copy of this process that it makes.
+
+    A command that its truth ends would have no answer, and a copy would give a second one.
+    """
+    process, leave = os.getpid(), os._exit
+
+    def refuse(status: int) -> NoReturn:
+        if os.getpid() != process:  # as of a process pool
+            leave(status)
+        raise SystemExit(status)
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = leave
+        if os.getpid() != process:
+            leave(0)
 
 
 def load_user_truth(path: Path) -> UserTruth:
@@ -105,8 +130,9 @@ def load_user_truth(path: Path) -> UserTruth:
     if not path.is_file():
         raise InputError(f"there is no file {path}. Give a Python file with losses(n_params, n_tokens, mix, seed)")
     try:
-        names = vars(load_module(path))
-    except (Exception, SystemExit) as error:
+        with _without_exit():
+            names = vars(load_module(path))
+    except (Exception, SystemExit, GeneratorExit) as error:
         raise InputError(f"{path} can't be run: {type(error).__name__}: {error}. Correct the file") from error
     losses, optimum = names.get("losses"), names.get("optimum")
     if not callable(losses):

@@ -28,7 +28,10 @@ class PlanNotes:
 
     def settings(self) -> dict[str, Any]:
         """Return what all runs of the study share, as flat keys."""
-        settings: dict[str, Any] = self._read_json("settings", "".join(unpack(self._tags(), "settings")))
+        text = "".join(unpack(self._tags(), "settings"))
+        settings = self._read_json("settings", text)
+        if not isinstance(settings, dict):
+            raise self._damage("settings", text)
         return settings
 
     def began_ms(self) -> int:
@@ -53,10 +56,13 @@ class PlanNotes:
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise TrackingError(
-                f"the tags {TAG}{name}.* of the plan of this study (run {self.plan_id}) are damaged: "
-                f"{show(shorten(text, 80))}. Restore them, or begin another study"
-            ) from error
+            raise self._damage(name, text) from error
+
+    def _damage(self, name: str, text: str) -> TrackingError:
+        return TrackingError(
+            f"the tags {TAG}{name}.* of the plan of this study (run {self.plan_id}) are damaged: "
+            f"{show(shorten(text, 80))}. Restore them, or begin another study"
+        )
 
     def put_json(self, name: str, value: object) -> None:
         """Write plain values under a name, in place of the values there."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _CLOCK_SLACK_MS = 30_000  # runs end by the clocks of several machines, and a write may wait for another
 _FULL_READ_EVERY_S = 300.0  # a clock may be further behind than that: then all finished runs are read again
 _FULL_READ_SHARE = 20  # and never for more than a twentieth of the time
-_UNREADABLE = (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, SkillscaleError)
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, SkillscaleError)
 _POINT_RUNS = f"tags.`{TAG}kind` = 'point'"
 
 
@@ -189,8 +189,8 @@ def read_point(run: "Run | Row") -> DesignPoint:
     """Return the point of a run by its tag.
 
     Raises:
-        ValueError, TypeError, KeyError, ArithmeticError, RecursionError, InputError: the tag is absent or damaged, or
-            the key of the point is that of another.
+        ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, InputError: the tag is absent
+            or damaged, or the key of the point is that of another.
     """
     point = DesignPoint.from_dict(json.loads(tag(run, "point")))
     if tag(run, "point_key") not in ("", point.key):
@@ -233,6 +233,6 @@ def _proposal_reason(run: "Run | Row") -> ProposalReason | None:
             str(skill): {str(law): float(weight) for law, weight in weights.items()}
             for skill, weights in json.loads(tag(run, "law_weights") or "{}").items()
         }
-    except (*_UNREADABLE, AttributeError):
+    except _UNREADABLE:
         laws = {}
     return ProposalReason(purpose=tag(run, "purpose"), cost=read_number(run, "cost"), laws=laws)

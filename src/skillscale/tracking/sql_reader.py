@@ -102,7 +102,7 @@ class Tables:
             read[run_id].tags[key] = value
         infos = (
             RunInfo(
-                run_id=row.run_uuid, run_name=row.name, experiment_id=str(row.experiment_id), user_id=row.user_id,
+                run_id=row.run_uuid, run_name=row.name, experiment_id=str(row.experiment_id), user_id=row.user_id or "",
                 status=row.status or "KILLED", start_time=row.start_time or 0, end_time=row.end_time,
                 lifecycle_stage=row.lifecycle_stage, artifact_uri=row.artifact_uri,
             )
