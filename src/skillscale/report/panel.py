@@ -24,7 +24,7 @@ from skillscale.laws.optimum.identification import identify
 from skillscale.laws.optimum.optimum import share_range
 from skillscale.laws.optimum.weighted_loss import WeightedLoss
 
-_MOST_NUMBERS = 160_000  # of all draws, about 0.85 MB in the page; with more, draws are thinned
+_MOST_NUMBERS = 120_000  # of all draws, about 0.64 MB in the page; with more, draws are thinned
 _BUDGETS = (
     0.1,
     1.0,
