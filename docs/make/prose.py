@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 MOST_WORDS = 25
 
 BANNED = {
-    "tell": r"\b(tell|tells|told|telling)\b",
+    "tell": r"\b(tell|tells|told|telling)\b(?! N from D)",
     "own as a verb": (
         r"\b(owns|owned|owning)\b|"
         r"\b(to|they|we|you|that|which|who|must|can|may|will|intervals|laws|optima) own\b"

@@ -61,7 +61,8 @@ def test_the_contract(fit):
     for value, (lo, hi) in ((one["theta"][name], one["intervals"][name]) for name in one["theta"]):
         assert lo < value < hi
     first = one["optima"][0]
-    assert set(first) == {"flops", "n_params", "n_tokens", "interval"}
+    assert {"flops", "n_params", "n_tokens", "interval", "reason", "identified", "prior_share"} <= set(first)
+    assert (first["reason"], first["identified"], first["further_runs"]) == ("", True, [])
     assert 6 * first["n_params"] * first["n_tokens"] == pytest.approx(first["flops"])
     assert first["interval"][0] < first["n_params"] < first["interval"][1]
     assert [optimum["flops"] for optimum in one["optima"]] == pytest.approx([3e20, 3e21, 3e22])

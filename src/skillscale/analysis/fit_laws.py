@@ -14,8 +14,9 @@ import pandas as pd
 
 from skillscale.config import Config, LawConfig, StudyConfig
 from skillscale.errors import FitError, InputError
-from skillscale.formatting import JsonObject, did_you_mean, format_percent, to_json
+from skillscale.formatting import JsonObject, did_you_mean, format_percent, join_words, to_json
 from skillscale.laws.fit.data import RunData
+from skillscale.laws.fit.few_runs import WeightedForm, fit_few_runs, forms_for_few_runs, keep_estimate
 from skillscale.laws.fit.fit import fit_law
 from skillscale.laws.fit.joint import ParameterSharing
 from skillscale.laws.fit.objective import DELTA, Objective
@@ -33,6 +34,7 @@ from skillscale.laws.skills.doubts import Doubt, doubts_by_skill
 from skillscale.laws.skills.skill_study import SkillStudy, skill_study
 from skillscale.laws.skills.verdicts import ConfirmedVerdict
 from skillscale.laws.uncertainty.bootstrap import ResamplingMethod
+from skillscale.laws.uncertainty.posterior import has_few_runs
 from skillscale.runs import RunTable
 from skillscale.runs.read import LoadedRuns, describe_exclusions
 
@@ -192,7 +194,8 @@ def fit_laws(table: RunTable, mix: str, laws: LawConfig, study: StudyConfig) -> 
     data = data_by_skill(table)
     if laws.law:
         request = _request(laws, study, law_by_name(laws.law), table)
-        return LawsAndNotes(laws=fit_all(_weighted(data, table, laws, request, notes), request), notes=tuple(notes))
+        fitted = fit_all(_weighted(data, table, laws, request, notes), request)
+        return LawsAndNotes(laws=_with_posteriors(fitted, data, request), notes=tuple(notes))
     reasons = {name: ineligible_reason(points) for name, points in data.items()}
     unfitted = {
         name: UnfittedSkill(skill=name, n_runs=len(data[name]), reason=reason)
@@ -202,21 +205,58 @@ def fit_laws(table: RunTable, mix: str, laws: LawConfig, study: StudyConfig) -> 
     eligible = {name: points for name, points in data.items() if name not in unfitted}
     if not eligible:
         return LawsAndNotes(laws=dict(unfitted))
-    selection = select_law(eligible, objective=objective_of(laws))
-    setting = selection.chosen.setting
-    request = _request(laws, study, setting.law, table)
-    eligible = _weighted(eligible, table, laws, request, notes)
     where = f"law{f' of {mix}' if mix else ''}"
-    if request.sharing == ParameterSharing():
-        notes.append(f"{where}: {setting.name}{_selection_reason(selection)}")
-        fitted = fit_selected(eligible, selection, request)
+    if all(has_few_runs(points) for points in eligible.values()):
+        fitted, note = _fit_few(eligible, laws, study, table)
+        notes.append(f"{where}: {note}")
     else:
-        how = "without weak priors, with the parameters fixed, tied or pooled as the settings say"
-        notes.append(f"{where}: {setting.law.name}, {how}; {setting.name}{_selection_reason(selection)}")
-        fitted = fit_all({name: data_for_setting(points, setting) for name, points in eligible.items()}, request)
+        fitted, note = _fit_selected(eligible, laws, study, table, notes)
+        notes.append(f"{where}: {note}")
     return LawsAndNotes(
         laws={name: unfitted[name] if name in unfitted else fitted[name] for name in data}, notes=tuple(notes)
     )
+
+
+def _fit_selected(
+    data: dict[str, RunData], laws: LawConfig, study: StudyConfig, table: RunTable, notes: list[str]
+) -> tuple[Laws, str]:
+    """Fit the law that held-out runs select, and say which."""
+    selection = select_law(data, objective=objective_of(laws))
+    setting = selection.chosen.setting
+    request = _request(laws, study, setting.law, table)
+    data = _weighted(data, table, laws, request, notes)
+    if request.sharing == ParameterSharing():
+        fitted = fit_selected(data, selection, request)
+        return _with_posteriors(fitted, data, request), f"{setting.name}{_selection_reason(selection)}"
+    how = "without weak priors, with the parameters fixed, tied or pooled as the settings say"
+    fitted = fit_all({name: data_for_setting(points, setting) for name, points in data.items()}, request)
+    note = f"{setting.law.name}, {how}; {setting.name}{_selection_reason(selection)}"
+    return _with_posteriors(fitted, data, request), note
+
+
+def _fit_few(data: dict[str, RunData], laws: LawConfig, study: StudyConfig, table: RunTable) -> tuple[Laws, str]:
+    """Fit the posterior of several laws, where no skill has the runs to choose one, and say which."""
+    forms = forms_for_few_runs(varied_mix=next(iter(data.values())).h is not None)
+    request = _request(laws, study, forms[0].law, table)
+    names = join_words([form.law.name for form in forms])
+    return dict(fit_few_runs(data, forms, request)), f"{names}, averaged with weak priors, because runs are few"
+
+
+def _with_posteriors(laws: Laws, data: Mapping[str, RunData], request: FitRequest) -> Laws:
+    """Replace laws of few runs by posteriors, under the forms of the skills that have more runs."""
+    few = {name: runs for name, runs in data.items() if isinstance(laws[name], FittedLaw) and has_few_runs(runs)}
+    if not few or request.fits_jointly:
+        return laws
+    others = [law for name, law in laws.items() if isinstance(law, FittedLaw) and name not in few]
+    if others:
+        forms: tuple[WeightedForm, ...] = tuple(
+            WeightedForm(law=LAWS[law.law.name], weight=law.weight) for law in (others[0], *others[0].rivals)
+        )
+    else:
+        forms = forms_for_few_runs(varied_mix=request.law.needs_mix, first=request.law.name)
+    return laws | {
+        name: keep_estimate(posterior, laws[name]) for name, posterior in fit_few_runs(few, forms, request).items()
+    }
 
 
 def law_name(mix: str, skill: str, runs: LoadedRuns) -> str:

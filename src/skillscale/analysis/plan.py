@@ -8,7 +8,9 @@ from skillscale.analysis.load_laws import LoadedLaws, check_names
 from skillscale.config.options import BudgetOptions, PlanOptions
 from skillscale.errors import FitError, InputError
 from skillscale.formatting import format_flops, format_number, join_words, to_json
-from skillscale.laws.optimum.ensemble import shared_categories
+from skillscale.laws.optimum.ensemble import resolve_shares, shared_categories
+from skillscale.laws.optimum.identification import joint_identification
+from skillscale.laws.optimum.optimum import normalise
 from skillscale.laws.optimum.plan import Plan, PlanRequest
 from skillscale.point import Mix
 from skillscale.tracking import AnalysisWriter
@@ -74,6 +76,20 @@ def plan_request(options: PlanOptions, loaded: LoadedLaws) -> PlanRequest:
         validation=options.validation, h=_shares(options.mix, categories, loaded), bounds=options.bounds,
         sizes=options.n_params or (), tolerance=options.compute_tolerance,
     )  # fmt: skip
+
+
+def require_identified(loaded: LoadedLaws, budgets: Sequence[Budget], request: PlanRequest) -> None:
+    """Refuse budgets at which weak priors decide N* more than the runs do.
+
+    Raises:
+        InputError: It names runs that would decide it.
+    """
+    shares = resolve_shares(loaded.laws, request.h)
+    weights = normalise(request.weights, loaded.laws)
+    for budget in budgets:
+        identification = joint_identification(loaded.laws, weights, budget.flops, None if shares is None else shares[0])
+        if identification.prior_decides:
+            raise InputError(f"no plan for {budget.text}: {identification.reason}. --force plans all the same.")
 
 
 def _shares(text: str, categories: Sequence[str], loaded: LoadedLaws) -> Mapping[str, float] | None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from skillscale.analysis.load_laws import LoadedLaws, check_names, fit_for_mix, load_laws
-from skillscale.analysis.plan import log_plan, no_mix_reason, plan_request, read_budgets
+from skillscale.analysis.plan import log_plan, no_mix_reason, plan_request, read_budgets, require_identified
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import PlanOptions
@@ -19,7 +19,7 @@ def plan(options: PlanOptions, config: Config, out: Output) -> JsonObject:
     """Plan one training run for each budget; record the plan.
 
     Raises:
-        InputError: Not one kind of budget, or skills, mixes or bounds that the laws lack.
+        InputError: Not one kind of budget, skills, mixes or bounds that the laws lack, or priors decide N*.
         FitError: A skill with a weight has no law.
     """
     from skillscale.report import style
@@ -30,6 +30,8 @@ def plan(options: PlanOptions, config: Config, out: Output) -> JsonObject:
     budgets = read_budgets(options.budget)
     loaded = _load(options, config, out)
     request = plan_request(options, loaded)
+    if not options.force:
+        require_identified(loaded, budgets, request)
     plans = [plan_run(loaded.laws, budget.flops, request) for budget in budgets]
     doubts = doubts_by_skill(
         loaded.laws, [budget.flops for budget in budgets], parts=loaded.parts,

@@ -460,6 +460,7 @@ class PlanOptions:
     )
     n_params: Positives = option("further sizes N to price", default=None, read=readers.list_of(readers.positive))
     compute_tolerance: float = option("share of C that counts as a small loss", default=0.01, read=readers.share)
+    force: bool = option("print a plan that weak priors decide, not the runs", default=False, read=readers.flag)
     figure: str = option("SVG or PNG file of the figure; empty: none", read=readers.figure_file, common=True)
 
 

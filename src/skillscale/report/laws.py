@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from skillscale.formatting import JsonObject, format_count, format_flops, format_interval, format_percent
+from skillscale.formatting import JsonObject, format_count, format_flops, format_interval, format_number, format_percent
 from skillscale.laws.fit.request import UnfittedSkill
 from skillscale.laws.fit.skill_law import FittedLaw
+from skillscale.laws.optimum.identification import Identification, identify, optimum_reason
 from skillscale.laws.results import Interval
+from skillscale.report.optimum_text import identification_as_dict
 from skillscale.report.tables import align_columns
 
 Laws = Mapping[str, FittedLaw | UnfittedSkill]
@@ -66,17 +68,18 @@ def _unfitted_as_dict(skill: UnfittedSkill) -> JsonObject:
 
 
 def _fit_as_dict(fitted: FittedLaw, flops: Sequence[float]) -> JsonObject:
-    theta = fitted.theta
+    theta, lost = fitted.theta, fitted.unidentified
     return {
         "law": fitted.law.name,
         "n_runs": fitted.n_runs,
         "n_clusters": fitted.runs.n_clusters,
         "objective": fitted.fit.objective.name,
         "F": fitted.fit.F,
-        "theta": fitted.fit.parameters,
+        "theta": {name: math.nan if name in lost else value for name, value in fitted.fit.parameters.items()},
         "intervals": {name: [value.lo, value.hi] for name, value in theta.items()},
+        "unidentified": {name: item.reason for name, item in lost.items()},
         "exponent": {"a": fitted.exponent.value, "interval": [fitted.exponent.lo, fitted.exponent.hi]},
-        "noise": fitted.fit.noise,
+        "noise": fitted.residual_noise,
         "starts": {
             "tried": fitted.fit.starts.tried,
             "agree": fitted.fit.starts.agree,
@@ -85,7 +88,7 @@ def _fit_as_dict(fitted: FittedLaw, flops: Sequence[float]) -> JsonObject:
         "status": str(fitted.status),
         "reason": fitted.reason,
         "warnings": list(fitted.warnings),
-        "optima": [_optimum_as_dict(C, fitted.optimum(C)) for C in flops],
+        "optima": [_optimum_as_dict(fitted, C) for C in flops],
     } | _choice_as_dict(fitted, flops)
 
 
@@ -97,12 +100,16 @@ def _choice_as_dict(fitted: FittedLaw, flops: Sequence[float]) -> JsonObject:
     return choice | ({"over_laws": _optima_over_laws(fitted, flops)} if fitted.rivals else {})
 
 
-def _optimum_as_dict(C: float, N: Interval) -> JsonObject:
+def _optimum_as_dict(fitted: FittedLaw, C: float) -> JsonObject:
+    N = fitted.ensemble_optimum(C) if fitted.has_few_runs else fitted.optimum(C)
+    identification = identify(fitted, C)
     return {
         "flops": C,
         "n_params": N.value,
         "n_tokens": C / (6 * N.value) if N.value and math.isfinite(N.value) else math.nan,
         "interval": [N.lo, N.hi],
+        "reason": optimum_reason(fitted, C, identification),
+        **identification_as_dict(identification),
     }
 
 
@@ -127,7 +134,7 @@ def law_frame(laws: Laws) -> pd.DataFrame:
             "starts": starts.tried,
             "agree": starts.agree,
         }
-        row |= {"gap": starts.gap, "noise": fitted.fit.noise, "n_runs": fitted.n_runs}
+        row |= {"gap": starts.gap, "noise": fitted.residual_noise, "n_runs": fitted.n_runs}
         rows.append(row | {"status": str(fitted.status), "reason": fitted.reason})
     return pd.DataFrame(rows)
 
@@ -181,11 +188,12 @@ def law_text(laws: Laws, flops: Sequence[float]) -> str:
             refusals.append(f"{name}: {fitted.reason}")
             continue
         theta = fitted.theta
-        cells = [_interval_cell(theta.get(letter)) for letter in ("E", "alpha", "beta")]
-        optima = [_size_cell(fitted.ensemble_optimum(C)) for C in shown]
+        cells = [interval_cell(theta.get(letter)) for letter in ("E", "alpha", "beta")]
+        identified = [identify(fitted, C) for C in shown]
+        optima = [_size_cell(fitted.ensemble_optimum(C), item) for C, item in zip(shown, identified, strict=True)]
         starts = f"{fitted.fit.starts.agree}/{fitted.fit.starts.tried}"
-        noise = format_percent(fitted.fit.noise)
-        rows.append([name, fitted.law.name, *cells, _interval_cell(fitted.exponent), *optima, starts, noise])
+        noise = format_percent(fitted.residual_noise)
+        rows.append([name, fitted.law.name, *cells, interval_cell(fitted.exponent), *optima, starts, noise])
     lines = align_columns([column for column in zip(*rows, strict=True) if any(column[1:])])
     level = next((fitted.level for fitted in laws.values() if isinstance(fitted, FittedLaw)), math.nan)
     if math.isfinite(level):
@@ -213,11 +221,19 @@ def _over_laws_notes(laws: Laws, flops: Sequence[float]) -> list[str]:
     return lines + lost
 
 
-def _interval_cell(value: Interval | None) -> str:
-    return "" if value is None or not np.isfinite(value.value) else format_interval(value.value, value.lo, value.hi)
+def interval_cell(value: Interval | None) -> str:
+    """Write a parameter with its interval; of one that is not identified its bounds alone."""
+    if value is None:
+        return ""
+    if np.isfinite(value.value):
+        return format_interval(value.value, value.lo, value.hi)
+    if value.lo == 0 and np.isfinite(value.hi):
+        return f"below {format_number(value.hi)}"
+    return f"{format_number(value.lo)} to {format_number(value.hi)}" if np.isfinite(value.hi) else ""
 
 
-def _size_cell(N: Interval) -> str:
+def _size_cell(N: Interval, identification: Identification) -> str:
     if not np.isfinite(N.value):
         return "none"
-    return format_interval(N.value, N.lo, N.hi, lambda size: format_count(size, 2))
+    mark = " (prior)" if identification.prior_decides else ""
+    return format_interval(N.value, N.lo, N.hi, lambda size: format_count(size, 2)) + mark

@@ -10,6 +10,7 @@ from skillscale.formatting import (
     format_log_ratio,
     format_number,
 )
+from skillscale.laws.optimum.identification import Identification
 from skillscale.laws.optimum.optimum import Optimum, ValidationMismatch
 from skillscale.laws.results import Interval, SizeGap
 
@@ -22,7 +23,15 @@ def optimum_as_dict(optimum: Optimum) -> JsonObject:
         "losses": {
             name: {"loss": loss.value, "interval": interval_ends(loss)} for name, loss in optimum.losses.items()
         },
-        "status": str(optimum.status), "reason": optimum.reason,
+        "status": str(optimum.status), "reason": optimum.reason, **identification_as_dict(optimum.identification),
+    }  # fmt: skip
+
+
+def identification_as_dict(identification: Identification) -> JsonObject:
+    """Return whether the runs decide N*, and further runs where they do not."""
+    return {
+        "identified": not identification.prior_decides, "prior_share": identification.prior_share,
+        "further_runs": [{"n_params": run.N, "n_tokens": run.D} for run in identification.further_runs],
     }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from skillscale.record import RunRecord, RunState
 from skillscale.report import figures, law_figures, style, tables, verdict_text
 from skillscale.report import laws as tables_of_laws
 from skillscale.report.doubts import doubt_lines
-from skillscale.report.laws import Laws
+from skillscale.report.laws import Laws, interval_cell
 from skillscale.report.sections import Figure, Section, make_figure, make_table
 
 _MAX_MIXES = 3  # with more mixes, only the base mix has figures
@@ -332,9 +332,8 @@ def _parameter_frame(laws: Laws, doubts: Mapping[str, Sequence[Doubt]]) -> pd.Da
             rows.append({"skill": name, "status": "refused"})
             continue
         row = {"skill": name}
-        row |= {_GREEK.get(letter, letter): _interval_text(x.value, x.lo, x.hi) for letter, x in law.theta.items()}
-        a = law.exponent
-        row |= {"N* exponent": _interval_text(a.value, a.lo, a.hi), "noise": format_percent(law.fit.noise)}
+        row |= {_GREEK.get(letter, letter): interval_cell(x) for letter, x in law.theta.items()}
+        row |= {"N* exponent": interval_cell(law.exponent), "noise": format_percent(law.residual_noise)}
         doubtful = f", {plural(len(doubts[name]), 'doubt')}" if doubts.get(name) else ""
         status = f"{law.status}{doubtful}"
         rows.append(row | {"agree": f"{law.fit.starts.agree}/{law.fit.starts.tried}", "status": status})

@@ -87,7 +87,7 @@ def plan_as_dict(plan: Plan, context: PlanContext, at: int) -> JsonObject:
         "losses": {name: _skill_as_dict(plan, name) for name in plan.losses},
         "residuals": {gap.skill: size_gap_as_dict(gap) for gap in plan.size_gaps},
         "prices": [_size_cost_as_dict(cost) for cost in plan.size_costs],
-        "cheap": _near_optimal_as_dict(plan.near_optimal),
+        "cheap": _near_optimal_as_dict(plan.near_optimal, identified=not optimum.identification.prior_decides),
         "frontiers": [_frontier_as_dict(frontier) for frontier in plan.frontiers],
         "best_mix": None if plan.best is None else best_mix_as_dict(plan.best) | {
             "losses": {name: _interval_as_dict(loss) for name, loss in plan.best_losses.items()}
@@ -116,10 +116,10 @@ def _size_cost_as_dict(cost: SizeCost) -> JsonObject:
     }  # fmt: skip
 
 
-def _near_optimal_as_dict(sizes: NearOptimalSizes) -> JsonObject:
+def _near_optimal_as_dict(sizes: NearOptimalSizes, *, identified: bool) -> JsonObject:
+    sure = [sizes.confident_lo, sizes.confident_hi] if identified else [math.nan, math.nan]
     return {
-        "tolerance": sizes.tolerance, "n_params": [sizes.lo, sizes.hi],
-        "sure": [sizes.confident_lo, sizes.confident_hi], "chance": sizes.chance,
+        "tolerance": sizes.tolerance, "n_params": [sizes.lo, sizes.hi], "sure": sure, "chance": sizes.chance,
     }  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def undetermined(plan: Plan, context: PlanContext) -> list[str]:
         )
     notes = [note.rstrip(".") for note in optimum.reason.split("; ") if "times the largest run" not in note]
     if any(notes):
-        sentences.append(f"{_capital('; '.join(notes))}.")
+        sentences.append(f"{_capital('; '.join(notes)).rstrip('.')}.")
     if optimum.N.is_finite and not math.isfinite(sizes.confident_lo):
         sentences.append(
             f"N* to within {format_percent(sizes.tolerance, 3)} of compute: the planned N meets this limit in "
@@ -193,11 +193,12 @@ def _plan_lines(plan: Plan, context: PlanContext, at: int) -> list[str]:
     has_optimum = math.isfinite(optimum.N.value)
     ratio = f", {format_count(optimum.D.value / optimum.N.value, 2)} per parameter" if has_optimum else ""
     counted = f" parameters{f' ({context.convention})' if context.convention else ''}" if has_optimum else ""
+    decided = " (decided by weak priors, not by the runs)" if optimum.identification.prior_decides else ""
     lines = [
         f"plan for {context.budgets[at]}",
         f"weights: {weights_text(optimum.weights)}{_mix_line(optimum, context)}",
         "",
-        f"N*    {size_text(optimum.N)}{counted}",
+        f"N*    {size_text(optimum.N)}{counted}{decided}",
         f"D*    {size_text(optimum.D)}{f' tokens{ratio}' if has_optimum else ''}",
         f"loss  {loss_text(plan.loss)}{' nats per token, weighted' if has_optimum else ''}",
         "", *_skill_table(plan, context.skills, context.level), "", *_size_cost_table(plan),
@@ -258,7 +259,7 @@ def _size_cost_table(plan: Plan) -> list[str]:
             ["", *marks],
         ]
     )
-    return lines + _near_optimal_lines(plan.near_optimal)
+    return lines if plan.optimum.identification.prior_decides else lines + _near_optimal_lines(plan.near_optimal)
 
 
 def _near_optimal_lines(sizes: NearOptimalSizes) -> list[str]:

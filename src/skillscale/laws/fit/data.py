@@ -23,6 +23,7 @@ class RunData:
     ``weights``: non-negative, (n,). ``h``: shares of ``categories``, (n, n_categories), where the mix differs between
     runs. ``clusters``: labels, (n,); the checkpoints of a run share one and are resampled together. They are stored as
     codes from 0 to n_clusters - 1. ``labels`` keeps the given values, which identify a run across skills.
+    ``standard_error``: typical standard error of a loss in ln L, 0 where unknown.
 
     Raises:
         FitError: lengths differ, or a value is not finite and positive.
@@ -36,6 +37,7 @@ class RunData:
     categories: tuple[str, ...] = ()
     clusters: npt.NDArray[np.generic] | None = field(default=None, repr=False)
     labels: npt.NDArray[np.generic] | None = field(default=None, repr=False)
+    standard_error: float = 0.0
 
     def __post_init__(self) -> None:
         for letter in ("N", "D", "L"):
@@ -95,8 +97,23 @@ class RunData:
         return RunData(
             N=self.N[rows], D=self.D[rows], L=self.L[rows], weights=np.asarray(self.weights)[rows],
             h=None if self.h is None else self.h[rows], categories=self.categories,
-            clusters=np.asarray(self.labels)[rows],
+            clusters=np.asarray(self.labels)[rows], standard_error=self.standard_error,
         )  # fmt: skip
+
+
+def token_spread(N: npt.NDArray[np.float64], D: npt.NDArray[np.float64]) -> float:
+    """Return the sd of ln D about a parabola in ln N: how far tokens vary on their own."""
+    x = np.log(N) - np.log(N).mean()
+    design = np.column_stack([np.ones_like(x), x, x**2])
+    remainder = np.log(D) - design @ np.linalg.lstsq(design, np.log(D), rcond=None)[0]
+    return float(remainder.std())
+
+
+def are_confounded(runs: RunData) -> bool:
+    """Check whether D follows N. Where it falls as N grows, as at one budget, the runs still show an optimum."""
+    x, y = np.log(runs.N), np.log(runs.D)
+    falls = float(np.cov(x, y)[0, 1]) < -0.5 * float(np.var(x, ddof=1)) if len(runs) > 1 else False
+    return not falls and token_spread(runs.N, runs.D) < CONFOUNDED
 
 
 def check_identified(runs: RunData, *, n_parameters: int, constrained: str = "") -> None:
@@ -124,13 +141,11 @@ def check_identified(runs: RunData, *, n_parameters: int, constrained: str = "")
             )
     if short:
         raise FitError(f"{len(N)} runs can't determine a law of {n_parameters} parameters. Add at least {short}.")
-    x = np.log(N) - np.log(N).mean()
-    design = np.column_stack([np.ones_like(x), x, x**2])
-    remainder = np.log(D) - design @ np.linalg.lstsq(design, np.log(D), rcond=None)[0]
-    if remainder.std() < CONFOUNDED and not constrained:
+    spread = token_spread(N, D)
+    if spread < CONFOUNDED and not constrained:
         smallest, largest = float(N.min()), float(N.max())
         raise FitError(
-            f"N and D are confounded: N predicts ln D to within {remainder.std():.2g}, so their effects can't be "
+            f"N and D are confounded: N predicts ln D to within {spread:.2g}, so their effects can't be "
             "separated. Add a second budget (the same sizes trained on 3 times the tokens), first at the ends: "
             f"N = {smallest:.3g} on {3 * float(D[np.argmin(N)]):.3g} tokens, and N = {largest:.3g} on "
             f"{float(D[np.argmax(N)]) / 3:.3g}."

@@ -151,7 +151,9 @@ def _stack_runs(data: Mapping[str, RunData]) -> RunData:
     stacked = {letter: np.concatenate([getattr(runs, letter) for runs in data.values()]) for letter in "NDL"}
     weights = np.concatenate([np.asarray(runs.weights) for runs in data.values()])
     h = None if first.h is None else np.vstack([np.asarray(runs.h) for runs in data.values()])
-    return RunData(**stacked, weights=weights, h=h, categories=first.categories)
+    return RunData(
+        N=stacked["N"], D=stacked["D"], L=stacked["L"], weights=weights, h=h, categories=first.categories
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ In: the runs of each skill and a ``FitRequest``. Out: a ``FittedLaw`` per skill,
 reason.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -19,6 +20,8 @@ from skillscale.laws.forms.nd import Array, Law
 from skillscale.laws.results import Status
 from skillscale.laws.uncertainty.bootstrap import ClusterResamples, Labels, ResamplingMethod, resampling_labels
 from skillscale.laws.uncertainty.joint_bootstrap import joint_bootstrap
+from skillscale.laws.uncertainty.joint_posterior import draw_joint_posterior, measure_joint_information
+from skillscale.laws.uncertainty.posterior import has_few_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,12 +120,17 @@ def _fit_jointly(data: Mapping[str, RunData], request: FitRequest) -> dict[str, 
         joint, data, labels=lambda runs: resampling_labels(runs, request.method, request.budget_labels(runs)),
         method=request.method, count=request.resamples, seed=request.seed,
     )  # fmt: skip
+    information = measure_joint_information(joint, data)
+    q, few_noise = dict(draws.q), dict.fromkeys(data, math.nan)
+    if all(has_few_runs(runs) for runs in data.values()):
+        q, few_noise = draw_joint_posterior(joint, data, count=request.resamples, seed=request.seed)
     results = {}
     for name, runs in data.items():
         fit = joint.fits[name]
-        reason = undetermined_reason(fit, fit.law.theta(draws.q[name]), request.level, float(runs.L.min()))
+        reason = undetermined_reason(fit, fit.law.theta(q[name]), request.level, float(runs.L.min()))
         results[name] = FittedLaw(
-            skill=name, fit=fit, runs=runs, q=draws.q[name], level=request.level,
+            skill=name, fit=fit, runs=runs, q=q[name], level=request.level, information=information[name],
+            few_noise=few_noise[name],
             status=Status.NOT_IDENTIFIED if reason else Status.OK, reason=reason, one_step=draws.one_step,
         )  # fmt: skip
     return results

@@ -30,7 +30,8 @@ from skillscale.laws.uncertainty.bootstrap import (
     new_run_sd,
     resampling_labels,
 )
-from skillscale.laws.uncertainty.diagnostics import Diagnosis, diagnose_fit, prior_dominated
+from skillscale.laws.uncertainty.diagnostics import Diagnosis, diagnose_few_runs, diagnose_fit, prior_dominated
+from skillscale.laws.uncertainty.posterior import ParameterInformation, measure_information
 from skillscale.laws.uncertainty.resamples import interval
 
 LEVEL = 0.9
@@ -43,7 +44,9 @@ class FittedLaw:
 
     ``one_step``: whether each draw is one step of the curvature instead of a full fit. ``effects``: offsets of ln L by
     mix. ``setting``: description of the setting, for a law chosen by held-out runs, else empty. ``rivals``: laws that
-    predicted them about as well. ``weight``: weight of this law among them (all weights sum to 1).
+    predicted them about as well. ``weight``: weight of this law among them (all weights sum to 1). ``information``:
+    what the runs and what the priors say of the parameters. ``few_noise``: sd of a run, where runs are so few that it
+    rests on a prior too, and the draws are those of a posterior; else NaN.
     """
 
     skill: str
@@ -58,6 +61,8 @@ class FittedLaw:
     setting: str = ""
     weight: float = 1.0
     rivals: "tuple[FittedLaw, ...]" = field(default=(), repr=False)
+    information: ParameterInformation | None = field(default=None, repr=False)
+    few_noise: float = math.nan
     # Cache by compute and mix: text, tables and figures need the same optima
     _optima: dict[tuple[float, tuple[float, ...] | None], Array] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -75,22 +80,34 @@ class FittedLaw:
 
     @property
     def theta(self) -> dict[str, Interval]:
-        """Natural parameters with their intervals."""
-        drawn = self.law.theta(self.q)
+        """Natural parameters with their intervals. Of one that is not identified only what bounds it."""
         return {
-            name: interval(float(self.fit.theta[j]), drawn[:, j], self.level)
-            for j, name in enumerate(self.law.parameters)
+            name: self.unidentified[name].bounds if name in self.unidentified else value
+            for name, value in parameter_intervals(self.fit, self.law.theta(self.q), self.level).items()
         }
+
+    @cached_property
+    def unidentified(self) -> "dict[str, UnidentifiedParameter]":
+        """Natural parameters that the runs do not determine, by name."""
+        theta = self.law.theta(self.q)
+        return unidentified_parameters(self.fit, theta, self.level, float(self.runs.L.min()))
 
     @cached_property
     def diagnoses(self) -> tuple[Diagnosis, ...]:
         """Failed checks of the fit, the gravest first."""
+        if self.has_few_runs:
+            return diagnose_few_runs(self.fit, self.runs)
         return diagnose_fit(self.fit, self.runs, self.q, one_step=self.one_step)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Reasons why intervals may not cover although the fit is ok, each with its cure."""
         return tuple(diagnosis.text for diagnosis in self.diagnoses)
+
+    @property
+    def has_few_runs(self) -> bool:
+        """Whether runs are so few that intervals are those of a posterior."""
+        return math.isfinite(self.few_noise)
 
     @property
     def prior_dominated(self) -> tuple[str, ...]:
@@ -117,7 +134,12 @@ class FittedLaw:
     @property
     def noise(self) -> float:
         """Sd of a new run about the law, in ln L."""
-        return new_run_sd(self.fit, self.runs)
+        return self.few_noise if self.has_few_runs else new_run_sd(self.fit, self.runs)
+
+    @property
+    def residual_noise(self) -> float:
+        """Sd of the runs about the law, in ln L, by their residuals; with few runs by the posterior."""
+        return self.few_noise if self.has_few_runs else self.fit.noise
 
     @property
     def reach(self) -> tuple[float, float]:
@@ -222,7 +244,7 @@ def fit_skill(
     )
     reason = undetermined_reason(fit, fit.law.theta(q), level, float(runs.L.min()))
     return FittedLaw(
-        skill=skill, fit=fit, runs=runs, q=q, level=level,
+        skill=skill, fit=fit, runs=runs, q=q, level=level, information=measure_information(fit, runs),
         status=Status.NOT_IDENTIFIED if reason else Status.OK, reason=reason,
     )  # fmt: skip
 
@@ -248,7 +270,7 @@ def skill_law_from(
     reason = undetermined_reason(fit, fit.law.theta(q), level, float(runs.L.min()))
     return FittedLaw(
         skill=extrapolation.skill, runs=runs, q=q, level=level, effects=extrapolation.effects,
-        setting=extrapolation.setting.name,
+        setting=extrapolation.setting.name, information=measure_information(fit, runs),
         # The noise is the residual after the mix effects
         fit=replace(fit, residuals=fit.residuals - extrapolation.effects.offsets_for(runs.h, len(runs))),
         status=Status.NOT_IDENTIFIED if reason else Status.OK, reason=reason, weight=weight,
@@ -323,19 +345,70 @@ def _check_same_runs(data: Mapping[str, RunData]) -> None:
                 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class UnidentifiedParameter:
+    """A natural parameter that the runs do not determine: its ``bounds`` without a value, and the ``reason``."""
+
+    bounds: Interval
+    reason: str
+
+
+def parameter_intervals(fit: FitResult, theta: Array, level: float) -> dict[str, Interval]:
+    """Return the interval of each natural parameter, from its draws (K, n_parameters)."""
+    return {name: interval(float(fit.theta[j]), theta[:, j], level) for j, name in enumerate(fit.law.parameters)}
+
+
+def unidentified_parameters(
+    fit: FitResult, theta: Array, level: float, lowest_loss: float
+) -> dict[str, UnidentifiedParameter]:
+    """Return the natural parameters that the runs do not determine: E next to 0, and exponents at their bounds.
+
+    Args:
+        fit: fit of the runs.
+        theta: draws of the natural parameters, (K, n_parameters).
+        level: two-sided level of the intervals.
+        lowest_loss: lowest loss of the runs, which E cannot exceed.
+    """
+    intervals, lost = parameter_intervals(fit, theta, level), {}
+    if "E" in intervals and 0 in fit.free and not intervals["E"].lo > FLAT_E * lowest_loss:
+        most = min(intervals["E"].hi, lowest_loss) if math.isfinite(intervals["E"].hi) else lowest_loss
+        lost["E"] = UnidentifiedParameter(
+            bounds=Interval(lo=0.0, hi=most), reason=f"E is not identified: below {most:.3g}"
+        )
+    for name, (low, high) in fit.law.bounds.items():
+        value = intervals[name]
+        if fit.law.fix(name, 0.5)[0] in fit.free and not (value.lo > low and value.hi < high):
+            least, most = _clipped(value, low, high)
+            lost[name] = UnidentifiedParameter(
+                bounds=Interval(lo=least, hi=most), reason=f"{name} is not identified: from {least:.3g} to {most:.3g}"
+            )
+            term = {"alpha": "A", "beta": "B"}.get(name, "")
+            if f"ln {term}'" in fit.law.log_names:  # the coefficient at N = 1 or D = 1 follows from the exponent
+                lost[term] = UnidentifiedParameter(
+                    bounds=Interval(), reason=f"{term} is not identified, because {name} is not"
+                )
+    return lost
+
+
+def _clipped(value: Interval, low: float, high: float) -> tuple[float, float]:
+    """Return an interval within bounds; the bounds where it has no ends."""
+    if not (math.isfinite(value.lo) and math.isfinite(value.hi)):
+        return low, high
+    return float(np.clip(value.lo, low, high)), float(np.clip(value.hi, low, high))
+
+
 def undetermined_reason(fit: FitResult, theta: Array, level: float, lowest_loss: float) -> str:
     """Say why the runs can't determine the law's parameters, with the cure; empty where they can."""
-    intervals = {name: interval(float(fit.theta[j]), theta[:, j], level) for j, name in enumerate(fit.law.parameters)}
-    free = set(fit.free)
-    if "E" in intervals and 0 in free and not intervals["E"].lo > FLAT_E * lowest_loss:
-        return "the runs can't separate E from 0. Add larger budgets, or fix or tie E."
-    for name, (low, high) in fit.law.bounds.items():
-        at, _ = fit.law.fix(name, 0.5)
-        if at in free and not (intervals[name].lo > low and intervals[name].hi < high):
-            letter = "N" if name == "alpha" else "D"
-            estimate = f"{intervals[name].value:.3g} [{intervals[name].lo:.3g}, {intervals[name].hi:.3g}]"
+    lost = unidentified_parameters(fit, theta, level, lowest_loss)
+    if "E" in lost:
+        most = lost["E"].bounds.hi
+        return f"the runs can't separate E from 0: it is below {most:.3g}. Add larger budgets, or fix or tie E."
+    for name in fit.law.bounds:
+        if name in lost:
+            bounds = lost[name].bounds
             return (
-                f"the runs can't determine {name}: {estimate}. Add runs that differ in {letter}, or fix or tie {name}."
+                f"the runs can't determine {name}: it is from {bounds.lo:.3g} to {bounds.hi:.3g}. Add runs that tell N "
+                f"from D, or fix or tie {name}."
             )
     # Only where no parameter explains it: an undetermined parameter makes the path to the optimum long
     return (
@@ -350,7 +423,7 @@ def split_by_skill(runs: pd.DataFrame, skills: Sequence[str], categories: Sequen
 
     Args:
         runs: table with columns N, D, ``cluster`` (or run_id), a loss column per skill, and ``mix/CATEGORY`` per
-            category.
+            category. ``sem/SKILL`` has standard errors, if there are any.
         skills: names of the loss columns.
         categories: categories of the mix, in the order of the laws' parameters.
 
@@ -368,5 +441,15 @@ def split_by_skill(runs: pd.DataFrame, skills: Sequence[str], categories: Sequen
             N=rows["N"].to_numpy(dtype=float), D=rows["D"].to_numpy(dtype=float), L=rows[skill].to_numpy(dtype=float),
             h=rows[[f"mix/{name}" for name in categories]].to_numpy(dtype=float) if categories else None,
             categories=tuple(categories), clusters=clusters[has_loss].to_numpy(),
+            standard_error=_standard_error(rows, skill),
         )  # fmt: skip
     return data
+
+
+def _standard_error(rows: pd.DataFrame, skill: str) -> float:
+    """Return the median standard error of a skill's losses in ln L; 0 where the table has none."""
+    if f"sem/{skill}" not in rows.columns:
+        return 0.0
+    relative = rows[f"sem/{skill}"].to_numpy(dtype=float) / rows[skill].to_numpy(dtype=float)
+    usable = relative[np.isfinite(relative) & (relative > 0)]
+    return float(np.median(usable)) if len(usable) else 0.0

@@ -22,9 +22,18 @@ from skillscale.laws.fit.predict import PredictedLoss, predict
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.forms.catalogue import LAWS
 from skillscale.laws.forms.nd import Array, Law
-from skillscale.laws.io.schema import EffectsPart, LawPart, SkillPart, check_document, damaged, show_part
+from skillscale.laws.io.schema import (
+    EffectsPart,
+    InformationPart,
+    LawPart,
+    SkillPart,
+    check_document,
+    damaged,
+    show_part,
+)
 from skillscale.laws.results import Interval
 from skillscale.laws.uncertainty.diagnostics import Cure, Diagnosis
+from skillscale.laws.uncertainty.posterior import ParameterInformation
 from skillscale.laws.uncertainty.resamples import interval
 
 SCHEMA = 2
@@ -65,6 +74,7 @@ class SavedLaw:
     tokens: tuple[float, float] = (math.nan, math.nan)
     shares: Array | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = field(default=(), repr=False)
+    information: ParameterInformation | None = field(default=None, repr=False)
 
     @property
     def diagnoses(self) -> tuple[Diagnosis, ...]:
@@ -188,6 +198,11 @@ def _write_law(fitted: FittedLaw) -> JsonObject:
         "sizes": list(fitted.sizes), "tokens": list(fitted.tokens),
         "shares": None if fitted.shares is None else fitted.shares.tolist(),
     }  # fmt: skip
+    if fitted.information is not None:
+        document["information"] = {
+            "prior": fitted.information.prior.tolist(), "data": fitted.information.data.tolist(),
+            "confounded": fitted.information.confounded,
+        }  # fmt: skip
     if len(fitted.effects):
         document["effects"] = {
             "categories": list(fitted.effects.categories), "mixes": fitted.effects.mixes.tolist(),
@@ -270,6 +285,7 @@ def _read_law(name: str, part: LawPart, source: str) -> SavedLaw:
         run_ids=tuple(part.runs), effects=effects, weight=part.weight, sizes=_range(part.sizes),
         tokens=_range(part.tokens),
         shares=np.array(part.shares) if part.shares else None,
+        information=_read_information(part.information, estimate.shape[1], place, source),
     )  # fmt: skip
     with np.errstate(all="ignore"):
         centre = law.loss(theta, math.exp(part.x0), math.exp(part.y0), saved.mean_mix)
@@ -281,6 +297,14 @@ def _read_law(name: str, part: LawPart, source: str) -> SavedLaw:
 def _range(ends: list[float | None] | None) -> tuple[float, float]:
     least, most = (math.nan if end is None else end for end in ends or (None, None))
     return least, most
+
+
+def _read_information(part: InformationPart | None, p: int, place: str, source: str) -> ParameterInformation | None:
+    if part is None:
+        return None
+    if any(len(rows) != p or {len(row) for row in rows} != {p} for rows in (part.prior, part.data)):
+        raise damaged(source, place, f"needs information of {p} rows and columns, the number of its log-parameters")
+    return ParameterInformation(prior=np.array(part.prior), data=np.array(part.data), confounded=part.confounded)
 
 
 def _read_effects(part: EffectsPart | None, place: str, source: str) -> MixEffects:

@@ -41,6 +41,14 @@ class EffectsPart(_Part):
     offsets: Annotated[list[_Log], Field(alias="ln L")]
 
 
+class InformationPart(_Part):
+    """Covariance of the log-parameters, from the priors and from the errors of the runs."""
+
+    prior: Annotated[list[_Row], Field(min_length=1, max_length=10_000)]
+    data: Annotated[list[_Row], Field(min_length=1, max_length=10_000)]
+    confounded: bool = False
+
+
 class LawPart(_Part):
     """One law. ``skill_category`` and others as in ``SavedLaw``."""
 
@@ -68,6 +76,7 @@ class LawPart(_Part):
         None
     )
     effects: EffectsPart | None = None
+    information: InformationPart | None = None
 
 
 class SkillPart(LawPart):

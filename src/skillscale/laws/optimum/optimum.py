@@ -26,6 +26,7 @@ from skillscale.laws.optimum.ensemble import (
     resolve_shares,
     shared_categories,
 )
+from skillscale.laws.optimum.identification import Identification, joint_identification
 from skillscale.laws.optimum.mix_search import MixSearch
 from skillscale.laws.optimum.weighted_loss import Rows, WeightedLoss, of_jet
 from skillscale.laws.results import Interval, MultiStart, SizeGap, Status, Verdict
@@ -44,7 +45,8 @@ class Optimum:
 
     ``mix``: shares by category, without interval bounds where the mix was given. ``weights`` sum to 1. ``losses``: of
     every fitted skill. ``starts``: of the search over mixes, None without one. ``draws``: ln N of the draws (NaN where
-    a draw has no optimum). ``reason`` also has notes where the status is ok.
+    a draw has no optimum). ``reason`` also has notes where the status is ok. ``identification``: whether the runs or
+    the priors decide N*. Where the priors do, the status says so although N has a value.
     """
 
     C: float = field(metadata={"unit": "FLOP"})
@@ -58,6 +60,7 @@ class Optimum:
     reason: str
     extrapolation: float = field(metadata={"unit": "C / largest 6 N D fitted"})
     starts: MultiStart | None = None
+    identification: Identification = field(default_factory=Identification)
     draws: Array = field(repr=False, compare=False)
 
 
@@ -343,6 +346,9 @@ def _optimum(
     if status is Status.OK and not log_N.is_finite:
         status = Status.NOT_IDENTIFIED
         reason = f"{100 * np.mean(~np.isfinite(s[1:])):.0f} % of the draws have no interior minimum: add runs"
+    identification = joint_identification(fitted, weights, C, None if h is None else h[0])
+    if status in (Status.OK, Status.ON_BOUND) and identification.prior_decides:
+        status, reason = Status.NOT_IDENTIFIED, "; ".join(filter(None, [reason, identification.reason]))
     notes = [reason, *_extrapolation_notes(used, C, C / reach, math.exp(s[0]))]
     N = Interval(value=math.exp(log_N.value), lo=math.exp(log_N.lo), hi=math.exp(log_N.hi))
     return Optimum(
@@ -350,7 +356,7 @@ def _optimum(
         loss=_interval(laws.weights @ losses, level),
         losses={name: _interval(loss, level) for name, loss in zip(fitted, losses, strict=True)}, mix=dict(mix),
         status=status, reason="; ".join(note for note in notes if note), extrapolation=C / reach, starts=starts,
-        draws=s[1:],
+        identification=identification, draws=s[1:],
     )  # fmt: skip
 
 

@@ -14,22 +14,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.stats import t as student_t
 
-from skillscale.errors import InputError
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import FitResult, efficient_objective, fit_law
 from skillscale.laws.fit.joint import fit_skills
 from skillscale.laws.fit.mix_effects import MixEffects, mix_names
 from skillscale.laws.fit.objective import Objective
+from skillscale.laws.fit.weak_priors import has_parameter, weak_priors
 from skillscale.laws.forms.nd import Array, Law, Prior
 from skillscale.laws.selection.holdout import Cutoff, checkpoint_weights, mix_codes, run_shares, without_early
 from skillscale.laws.uncertainty.bootstrap import Codes, sandwich
 
-# Exponents of published laws are within 0.2 to 0.6. Runs of three sizes determine them better than this prior.
-EXPONENT_PRIORS = {"alpha": Prior(0.35, 0.15), "beta": Prior(0.35, 0.15)}
-TERM_SD = 1.0  # ln: E and either term are a third of the loss at the centre, within a factor of 3 or so (assumption)
 POOLING_SD = {"alpha": 0.02, "beta": 0.02, "g": 0.02, "k": 0.05}  # least prior sd of a pooled parameter
 LATE = 0.4  # share of a run's last D from which its errors are those of a finished run
-_TERM_NAMES = ("ln E", "ln A", "ln B", "ln A'", "ln B'")
 _PILOT = Objective(delta=0.02)  # objective of the pilot fit, before the noise is estimated
 _STARTS = 2
 _FEW_ERRORS = 8  # fewer give no noise estimate
@@ -198,21 +194,6 @@ def _fit_alone(runs: RunData, law: Law, objective: Objective | None, starts: int
     )
 
 
-def weak_priors(law: Law, runs: RunData) -> dict[str, Prior]:
-    """Return weak priors for the law's parameters, which keep a prediction sensible where runs determine too little."""
-    third = float(np.average(runs.log_L, weights=runs.weights)) - math.log(3)
-    terms = {name: Prior(third, TERM_SD) for name in _TERM_NAMES if name in law.log_names}
-    return terms | {name: prior for name, prior in EXPONENT_PRIORS.items() if _has_parameter(law, name)}
-
-
-def _has_parameter(law: Law, name: str) -> bool:
-    """Check whether one log-parameter alone decides a parameter of that name."""
-    try:
-        return name in law.parameters and bool(law.positions(name))
-    except InputError:
-        return False
-
-
 def _pooled_fits(data: Mapping[str, RunData], fits: Mapping[str, FitResult], starts: int = 1) -> dict[str, FitResult]:
     scatter = _pooling_priors(data, fits)
     return {
@@ -234,7 +215,7 @@ def _pooling_priors(data: Mapping[str, RunData], fits: Mapping[str, FitResult]) 
     priors = {}
     variances = {name: np.diag(_covariance(fit, data[name])[0]) for name, fit in fits.items()}
     for name, least in POOLING_SD.items():
-        if all(_has_parameter(fit.law, name) for fit in fits.values()):
+        if all(has_parameter(fit.law, name) for fit in fits.values()):
             places = {skill: fit.law.positions(name)[0] for skill, fit in fits.items()}
             values = np.array([fit.q[places[skill]] for skill, fit in fits.items()])
             uncertainty = np.mean([variances[skill][fits[skill].free.index(at)] for skill, at in places.items()])

@@ -12,6 +12,7 @@ from skillscale.formatting import format_count, format_flops, format_log_ratio
 from skillscale.laws.fit.request import UnfittedSkill
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.optimum.ensemble import SkillLaw
+from skillscale.laws.optimum.identification import identify, optimum_reason
 from skillscale.laws.results import Interval, StudyResults
 from skillscale.laws.skills.verdicts import ConfirmedVerdict
 from skillscale.laws.uncertainty.diagnostics import Cure
@@ -56,7 +57,7 @@ def doubts_by_skill(
             for doubt in _outside_its_parts(laws, flops, curves, aggregate, names, mixes.get(aggregate, ""))
         ),
         *(doubt for verdict in verdicts for doubt in _far_apart(verdict)),
-        *(doubt for name, law in laws.items() for doubt in _of_law(name, law, mixes.get(name, ""))),
+        *(doubt for name, law in laws.items() for doubt in _of_law(name, law, flops, mixes.get(name, ""))),
     ]
     names = dict.fromkeys(doubt.skill for doubt in doubts)
     return {name: tuple(doubt for doubt in doubts if doubt.skill == name) for name in names}
@@ -124,9 +125,13 @@ def _gap_text(gap: Interval) -> str:
     return f"{format_log_ratio(gap.value)} [{format_log_ratio(gap.lo)}, {format_log_ratio(gap.hi)}]"
 
 
-def _of_law(name: str, law: SkillLaw | UnfittedSkill, mix: str) -> Iterator[Doubt]:
+def _of_law(name: str, law: SkillLaw | UnfittedSkill, flops: Sequence[float], mix: str) -> Iterator[Doubt]:
     if isinstance(law, UnfittedSkill):
         return
+    reasons = (optimum_reason(law, C, identify(law, C)) for C in flops if math.isfinite(C))
+    unknown = next((reason for reason in reasons if reason), "")
+    if unknown:
+        yield Doubt(skill=name, text=f"{unknown}.", command=_command(Cure.MORE_RUNS, law, mix))
     if law.reason:
         yield Doubt(skill=name, text=law.reason, command=_command(Cure.MORE_RUNS, law, mix))
     for diagnosis in law.diagnoses:

@@ -7,7 +7,8 @@ In: a fit, its runs with clusters, and a resampling method. Out: draws (count, p
   the default: it keeps the design, and its measured coverage is best.
 - ``run``: whole runs (clusters of checkpoints) drawn with replacement.
 - ``budget``: whole budgets drawn with replacement, for errors that the runs of a budget share.
-- ``laplace``: the same scores times normals, as one step in the parameters. This is the fastest.
+- ``laplace``: the same scores times normals, as one step in the parameters. This is the fastest. Where E is next to 0,
+  the law is fitted to the moved losses as for ``wild``.
 
 A weak prior counts as one more observation, whose error is drawn too. Otherwise a parameter that only the prior
 determines would look certain. ``benchmarks/law_coverage.py`` measures the coverage.
@@ -36,6 +37,8 @@ MAX_EXACT_WORK = 4_000_000  # resamples x runs x unknowns up to which each resam
 AT_ONCE = 2_000_000  # resamples x runs per batch, which bounds the memory
 _MIN_CLUSTERS = 3
 _MIN_SLACK = 0.1  # least 1 - leverage: the error of a run with leverage 1 can't be estimated
+_FLOOR = "ln E"
+_LONGEST_SD = 1.0  # sd of ln E above which one step does not follow the losses
 _NORMAL_WITHIN_3 = 0.9733  # variance of a standard normal truncated at 3
 
 
@@ -196,6 +199,7 @@ class _Resampler:
         self.fit, self.runs, self.labels, self.codes, self.one_step = fit, runs, labels, codes, one_step
         self.center, self.problem = fit.q[list(fit.free)], fit.build_problem(runs)
         self.bread = sandwich(self.problem, self.center, codes, phi=fit.phi)
+        self.free_names = [fit.law.log_names[at] for at in fit.free]
 
     def draw(self, resamples: "ClusterResamples", normal: Array) -> Array:
         """Return log-parameters of some resamples; ``normal``: standard normals for the priors in each."""
@@ -204,9 +208,15 @@ class _Resampler:
             means = _prior_means(self.fit, normal, about=self.fit.prior[0])
             return refit(self.fit, self.runs, weights=weights, mean=means)[0]
         moves = self.bread.step(resamples.factors(self.labels, self.bread.degrees_of_freedom), normal)
-        if self.one_step or resamples.method is ResamplingMethod.LAPLACE:
-            return self.problem.blocks[0].q(self.center + moves)
-        return _refit_moved(self.fit, self.runs, moves)
+        if not self.one_step and (resamples.method is not ResamplingMethod.LAPLACE or self._bends(moves)):
+            return _refit_moved(self.fit, self.runs, moves)
+        if self._bends(moves):
+            moves[:, self.free_names.index(_FLOOR)] = 0.0
+        return self.problem.blocks[0].q(self.center + moves)
+
+    def _bends(self, moves: Array) -> bool:
+        """Check whether steps of ln E are so long that no straight line follows the losses: E is next to 0."""
+        return _FLOOR in self.free_names and float(np.std(moves[:, self.free_names.index(_FLOOR)])) > _LONGEST_SD
 
 
 def resampling_labels(

@@ -85,6 +85,16 @@ def diagnose_fit(
     return tuple(Diagnosis(text=text, command=command) for text, command in checks if text)
 
 
+def diagnose_few_runs(fit: FitResult, runs: RunData) -> tuple[Diagnosis, ...]:
+    """Say what intervals rest on where runs are few, with the cure, and list outliers."""
+    few = (
+        f"Only {runs.n_clusters} runs: intervals rest on weak priors of exponents, terms and noise as well, and "
+        "average several laws. Add runs."
+    )
+    checks = [(few, Cure.MORE_RUNS), (_check_outliers(fit), Cure.SHOW_RUNS)]
+    return tuple(Diagnosis(text=text, command=command) for text, command in checks if text)
+
+
 def _check_clusters(runs: RunData) -> str:
     n = runs.n_clusters
     if n >= FEW_CLUSTERS:
