@@ -22,6 +22,7 @@ from skillscale.runs import (
     ColumnMap,
     RunTable,
     add_aggregates,
+    make_run_table,
     parse_columns,
     read_columns,
     read_table,
@@ -137,6 +138,26 @@ def column_map_of(table: str, columns: str) -> tuple[ColumnMap, tuple[str, ...]]
     guess = guess_columns(read_sample(Path(table)))
     guess.require(Path(table).name)
     return parse_columns(guess.raw, place=f"the columns of {Path(table).name}"), (guess.text,)
+
+
+def runs_of_frame(frame: pd.DataFrame, columns: ColumnMap | None, *, convention: str = "") -> LoadedRuns:
+    """Return the runs of a data frame.
+
+    Args:
+        frame: one row a run or checkpoint.
+        columns: column map; None: by the names of the columns.
+        convention: name of what N counts in the column map; empty: the first.
+
+    Raises:
+        InputError: a frame that can't be used, or no column is N, D or a loss by its name.
+    """
+    notes: tuple[str, ...] = ()
+    if columns is None:
+        guess = guess_columns(frame)
+        guess.require("the frame")
+        columns, notes = parse_columns(guess.raw), (guess.text,)
+    table = make_run_table(frame, columns, convention=convention, place="the frame")
+    return LoadedRuns(table=thin_table(replace(table, notes=(*notes, *table.notes))), name="frame")
 
 
 def read_runs(
