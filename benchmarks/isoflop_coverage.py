@@ -3,6 +3,7 @@
     python benchmarks/isoflop_coverage.py shapes     error of N* by shape of the curve
     python benchmarks/isoflop_coverage.py form       error of each shape without noise (FORM in laws/isoflop/curves.py)
     python benchmarks/isoflop_coverage.py coverage   coverage of the intervals of fit_study
+    python benchmarks/isoflop_coverage.py ends       error of N* where the smallest and largest sizes are trained badly
     python benchmarks/isoflop_coverage.py outliers   error and coverage by method, with and without bad runs (+5 % loss)
 
 The grid is that of the main study. Each table is printed and written to benchmarks/results/. Existing rows are not
@@ -25,6 +26,7 @@ from skillscale.laws.fit.objective import Objective
 from skillscale.laws.isoflop.curves import CURVES, fit_isoflops
 from skillscale.laws.isoflop.study import fit_study
 from skillscale.laws.results import Interval, Status
+from skillscale.laws.uncertainty.resamples import Resamples
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES = {  # method and shared powers
@@ -168,6 +170,53 @@ def outliers(cell: Row) -> list[Row]:
     ]
 
 
+def spoil_ends(runs: pd.DataFrame, kind: str, rng: np.random.Generator) -> pd.DataFrame:
+    """Raise the losses at the smallest and largest sizes of each budget: all by 3 %, one end, or by chance."""
+    log_N = np.log(runs["N"])
+    by_budget = log_N.groupby(runs["C"])
+    smallest, largest = log_N < by_budget.transform("min") + 0.01, log_N > by_budget.transform("max") - 0.01
+    excess = {
+        "sound": 0.0 * log_N, "both": 0.03 * (smallest | largest), "largest": 0.04 * largest,
+        "by chance": (smallest | largest) * rng.exponential(0.03, len(runs)),
+    }[kind]  # fmt: skip
+    return runs.assign(skill=runs["skill"] * (1 + excess))
+
+
+def ends(cell: Row) -> list[Row]:
+    """Return the error of ln N* by curve, the coverage of its 90 % intervals, and how often the ends are left out."""
+    rng = np.random.default_rng(13)
+    grid = Grid(sizes=int(str(cell["sizes"])), span=float(str(cell["span"])), seeds=1)
+    methods: dict[str, tuple[str, int | None]] = {
+        "parabola": ("quadratic", None), "skew and tail": ("shared", 2), "default": ("shared", None)
+    }  # fmt: skip
+    errors: dict[str, list[float]] = {name: [] for name in methods}
+    held: dict[str, list[float]] = {name: [] for name in methods}
+    left_out = []
+    for number in range(int(str(cell["studies"]))):
+        truth = random_planted_law(rng, kind=("chinchilla", "drifting")[number % 2])
+        noise = NoiseModel(run=float(str(cell["noise"])), seed_level=0.0)
+        runs = spoil_ends(simulate_study({"skill": truth}, rng, grid=grid, noise=noise), str(cell["ends"]), rng)
+        C, N, L = (runs[column].to_numpy() for column in ("C", "N", "skill"))
+        right = np.log([truth.optimum(budget) for budget in np.unique(C)])
+        resamples = Resamples.draw(C, 200, np.random.default_rng(number))
+        form = np.random.default_rng(number).standard_normal((200, 2))
+        for name, (curve, shared) in methods.items():
+            fit = fit_isoflops(C, N, L, curve=curve, shared=shared)
+            assert fit is not None
+            drawn = fit.resample_minima(resamples.draw_errors(fit.residuals, fit.leverage, fit.used), form).optima
+            errors[name] += list(np.clip(fit.minima()[0] - right, -2, 2))
+            low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
+            held[name] += list((low <= right) & (right <= high))
+            if name == "default":
+                left_out.append(fit.without_ends)
+    return [
+        {"curve": name, "rmse": f"{np.sqrt(np.mean(np.square(errors[name]))):.3f}"}
+        | {"held": f"{np.mean(held[name]):.2f}"}
+        | {"ends left out": f"{np.mean(left_out):.2f}" if name == "default" else ""}
+        for name in methods
+    ]  # fmt: skip
+
+
 def covers(interval: Interval, truth: float) -> float:
     """Return 1 if the interval contains the truth, else 0, or NaN without an interval."""
     return float(interval.lo <= truth <= interval.hi) if interval.is_finite else math.nan
@@ -239,12 +288,20 @@ def _coverage_cells(studies: int) -> list[Row]:
 def main() -> None:
     """Compute and print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("shapes", "form", "coverage", "outliers"))
+    parser.add_argument("table", choices=("shapes", "form", "coverage", "ends", "outliers"))
     parser.add_argument("--studies", type=int, default=200)
     args = parser.parse_args()
     truths = ("chinchilla", "drifting")
     if args.table == "coverage":
         keep("coverage", _coverage_cells(args.studies), coverage)
+    elif args.table == "ends":
+        cells = [
+            {"ends": kind, "sizes": sizes, "span": span, "noise": noise, "studies": args.studies}
+            for kind in ("sound", "by chance", "both", "largest")
+            for sizes, span in ((7, 8.0), (9, 4.0), (6, 4.0), (11, 8.0))
+            for noise in (0.002, 0.006)
+        ]
+        keep("ends", cells, ends)
     elif args.table == "outliers":
         cells = [
             {"curve": curve, "bad": bad, "seeds": seeds, "studies": args.studies}

@@ -34,3 +34,13 @@ def tables() -> Path:
     if not (folder / "chinchilla_epoch.csv").is_file():
         pytest.skip(f"no tables of published runs in {folder}; set SKILLSCALE_TABLES to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with its schema: making one takes seconds, copying it nothing."""
+    from skillscale.tracking import StudyStore
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    StudyStore.open(f"sqlite:///{path}")
+    return path

@@ -21,6 +21,7 @@ MISSING = "–"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 _NAMES_SHOWN = 8
+_INFINITE = 1e300  # databases store infinity as 1.797e308
 _LETTERS_SHOWN = 120
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # the start of a cell that a spreadsheet computes
 
@@ -157,7 +158,7 @@ def nearest_names(name: str, names: Iterable[str], most: int = 2) -> list[str]:
 
 
 def _is_given(value: float | None) -> TypeGuard[float]:
-    return value is not None and math.isfinite(value)
+    return value is not None and abs(value) < _INFINITE
 
 
 def _fixed(rounded: float, digits: int) -> str:

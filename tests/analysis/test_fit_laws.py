@@ -3,12 +3,18 @@ import math
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from skillscale import config
 from skillscale.analysis.background import report_context
+from skillscale.analysis.fit_laws import _selection_reason
 from skillscale.config.options import SourceOptions
 from skillscale.errors import InputError
+from skillscale.laws.forms.catalogue import LAWS
+from skillscale.laws.selection.extrapolation import PredictionSetting
+from skillscale.laws.selection.selection import CandidateLaw, LawSelection, _simplest_best
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import DataUse, Measurement, ModelSize, OptimizerPlan, RunRecord, RunState
 from skillscale.runs.read import AGGREGATE, LoadedRuns, aggregate_weights, nominal_budget, trained_table
@@ -145,3 +151,27 @@ def test_a_study_that_keeps_nothing_of_its_data_has_a_page_without_them(text):
     told = background(text)
     assert told.sources == ()
     assert told.facts == ""
+
+
+def test_a_plainer_law_that_is_preferred_to_a_better_one_is_named_with_both_errors():
+    """Held-out errors that differ by less than the standard error of their difference."""
+    errors = {"chinchilla": [0.013, 0.009, 0.011], "coupled": [0.007, 0.012, 0.011]}
+    plain, better = (
+        CandidateLaw(
+            setting=PredictionSetting(law=LAWS[name]), n_parameters=len(LAWS[name].log_names),
+            errors={"all": float(np.mean(values))}, by_run=pd.Series(values),
+        )
+        for name, values in errors.items()
+    )  # fmt: skip
+    candidates = (better, plain)
+    chosen = _simplest_best(candidates)
+    assert chosen is plain
+    cutoff = SimpleNamespace()
+    selection = LawSelection(letter="N", cutoffs=(cutoff,), chosen=chosen, candidates=candidates)
+    reason = _selection_reason(selection)
+    assert "1.1 %" in reason
+    assert "coupled" in reason
+    assert "1 %, better by less than a standard error" in reason
+    assert "5 parameters instead of 6" in reason
+    best = LawSelection(letter="N", cutoffs=(cutoff,), chosen=better, candidates=candidates)
+    assert "standard error" not in _selection_reason(best)

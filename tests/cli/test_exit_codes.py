@@ -6,6 +6,7 @@ import json
 import pytest
 
 from skillscale import cli
+from skillscale.cli.command import Command
 
 # MLflow 3.17 on SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -59,11 +60,54 @@ def test_what_cannot_be_done_is_a_code_and_a_line(name, store, tmp_path, monkeyp
     declared = {parameter.name for entry in cli.COMMANDS if entry.name == name for parameter in entry.parameters}
     where = ["--tracking", store] if "tracking" in declared else []
     answer = io.StringIO()
-    assert (cli.main([name, *words, *where, "--json"], answer=answer), answer.getvalue()) == (code, "")
+    assert cli.main([name, *words, *where, "--json"], answer=answer) == code
+    told = json.loads(answer.getvalue())
+    assert (told["exit_code"], part in told["error"]) == (code, True)
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("skillscale: error: ")
     assert part in lines[-1]
     assert sum(line.startswith("skillscale: error") for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "error"),
+    [
+        (KeyboardInterrupt, 130, "stopped"), (SystemExit(0), 1, "sys.exit(0)"),
+        (ValueError("odd"), 1, "ValueError: odd"), (FileNotFoundError(2, "No such file"), 2, "working folder is gone"),
+        (ModuleNotFoundError("no torch", name="torch.nn"), 2, "pip install 'skillscale[train]'"),
+        (OSError(28, "No space left"), 1, "free some space"), (PermissionError(1, "no"), 1, "no"),
+    ],
+)  # fmt: skip
+def test_whatever_ends_a_command_is_one_object_with_a_code(raised, code, error, monkeypatch):
+    def function(*_):
+        raise raised
+
+    monkeypatch.setattr(Command, "function", lambda self: function)
+    answer = io.StringIO()
+    assert cli.main(["fit", "--json"], answer=answer) == code
+    told = json.loads(answer.getvalue())
+    assert (told["exit_code"], error in told["error"]) == (code, True)
+    assert answer.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["fitt", "--json"], ["fit", "--jsn", "--json"], ["fit", "--json", "--flops", "x"]])
+def test_words_that_are_no_command_are_one_object_too(words):
+    answer = io.StringIO()
+    assert cli.main(words, answer=answer) == 2
+    assert json.loads(answer.getvalue())["exit_code"] == 2
+
+
+def test_a_command_whose_runs_all_failed_ends_with_code_1(monkeypatch, capsys):
+    def function(options, config, out):
+        out.fail("3 points failed")
+        return {"failed": 3}
+
+    monkeypatch.setattr(Command, "function", lambda self: function)
+    answer = io.StringIO()
+    assert cli.main(["grid", "--json"], answer=answer) == 1
+    assert json.loads(answer.getvalue()) == {"failed": 3, "error": "3 points failed", "exit_code": 1}
+    assert cli.main(["grid"], answer=answer) == 1
+    assert capsys.readouterr().err.endswith("skillscale: error: 3 points failed\n")
 
 
 def test_an_answer_in_json_is_one_object(tmp_path, monkeypatch):

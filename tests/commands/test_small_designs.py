@@ -196,3 +196,80 @@ def test_every_unknown_optimum_has_a_reason(run):
         if optimum["n_params"] is None or optimum["interval"][0] is None or not optimum["identified"]:
             assert optimum["reason"]
     assert not answer["skills"]["all"]["optima"][0]["identified"]
+
+
+def test_every_command_says_that_n_and_d_are_confounded(run, tmp_path):
+    frame, page, law = near_confounded(off=0), tmp_path / "page.html", tmp_path / "law.json"
+    calls = {
+        "suggest": ("--count", "1"), "backtest": ("--max_params", "1e9"), "report": ("--page", str(page)),
+        "export": ("--file", str(law)), "fit": (),
+    }  # fmt: skip
+    for entry, words in calls.items():
+        code, text, printed = run(frame, entry, *words)
+        assert code == 0
+        said = page.read_text() if entry == "report" else text + printed
+        assert "cannot tell N from D" in said, entry
+    assert as_json(run, frame, "suggest", "--count", "1")["notes"]
+    assert as_json(run, frame, "backtest", "--max_params", "1e9")["notes"]
+    assert json.loads(law.read_text())["skills"]["all"]["information"]["confounded"] is True
+
+
+def test_mixes_that_follow_size_do_not_identify_it(run):
+    """Each size has its own mix, so that the effect of one is that of the other."""
+    share = np.repeat([0.2, 0.5, 0.8], 4)
+    frame = table_of(np.repeat([7e7, 4e8, 1.5e9], 4), np.tile([2e9, 8e9, 3e10, 1e10], 3)).assign(a=share, b=1 - share)
+    code, _, printed = run(frame, "plan", "--flops", "1e21", columns={"mix": {"a": "a", "b": "b"}})
+    assert code == 2
+    assert "is not identified" in printed
+
+
+def test_one_budget_identifies_its_own_optimum_and_no_other(run):
+    N = np.geomspace(7e7, 1e9, 9)
+    frame = table_of(N, 1e20 / (6 * N))
+    optima = as_json(run, frame, "fit", "--flops", "1e20,1e22")["skills"]["all"]["optima"]
+    assert [optimum["identified"] for optimum in optima] == [True, False]
+    low, high = optima[0]["interval"]
+    assert low < true_optimum(1e20) < high
+    further = optima[1]["further_runs"]
+    assert len({6 * at["n_params"] * at["n_tokens"] for at in further}) > 1, "another budget"
+
+
+def test_two_sizes_are_not_enough(run):
+    frame = table_of(np.repeat([1e8, 1e9], 4), np.geomspace(1e9, 1e11, 8))
+    code, _, printed = run(frame, "plan", "--flops", "1e22")
+    assert code == 2
+    assert "is not identified" in printed
+
+
+def test_fixed_exponents_tell_n_from_d(run):
+    frame = near_confounded(9, off=0, noise=0.002)
+    for fixed, code in (("alpha=0.35", 2), ("alpha=0.35,beta=0.37", 0)):
+        words = ("--law", "chinchilla", "--laws.fix", fixed)
+        assert run(frame, "plan", "--flops", "1e22", *words)[0] == code
+    planned = as_json(run, frame, "plan", "--flops", "1e22", *words)["plans"][0]
+    assert planned["interval"][0] < true_optimum(1e22) < planned["interval"][1]
+
+
+def test_seeds_of_confounded_runs_are_confounded(run):
+    frame = pd.concat([near_confounded(5, off=0, noise=0.004, seed=seed).assign(seed=seed) for seed in range(4)])
+    code, _, printed = run(frame, "plan", "--flops", "1e22", columns={"seed": "seed"})
+    assert code == 2
+    assert "these runs cannot tell N from D" in printed
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.full((5, 5), 1e300), -np.eye(5), np.eye(5) + np.tri(5), np.full((5, 5), 3.0) - 2.5 * np.eye(5),
+        np.eye(4), np.eye(5) * 1e13,
+    ],
+)  # fmt: skip
+def test_information_of_a_file_that_is_no_covariance_is_refused(run, tmp_path, capsys, matrix):
+    path = tmp_path / "law.json"
+    run(table_of(SIZES, SIZES * [20, 40, 10, 30, 14, 60, 25]), "export", "--file", str(path))
+    document = json.loads(path.read_text())
+    document["skills"]["all"]["information"]["data"] = matrix.tolist()
+    path.write_text(json.dumps(document))
+    capsys.readouterr()
+    assert main(["plan", "--from", str(path), "--flops", "1e21"], COMMANDS, io.StringIO()) == 2
+    assert "information" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from test_status import client, empty_store, point, registry, study, train  # noqa: F401
+from test_status import client, point, registry, study, train  # noqa: F401
 
 from skillscale import cli
 from skillscale.commands import watch

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from fault_drills import DRILLS, Scene, disturbed, free_port, mlflow_server, points, service_killed
-from test_tracking import COST, OPTIMIZER_PLAN, SIZE, empty_store, measured  # noqa: F401  # one is a fixture
+from test_tracking import COST, OPTIMIZER_PLAN, SIZE, measured
 
 from skillscale.config import load
 from skillscale.errors import DamagedCheckpointError
@@ -19,7 +19,7 @@ QUICK = ("worker_killed", "woken_late", "clocks_apart", "artifacts_down")
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in DRILLS]
 )
-def test_nothing_is_lost_or_doubled_and_the_law_is_the_same(name, empty_store, tmp_path):  # noqa: F811
+def test_nothing_is_lost_or_doubled_and_the_law_is_the_same(name, empty_store, tmp_path):
     shutil.copy(empty_store, tmp_path / "runs.db")
     scene = Scene(tmp_path)
 
@@ -30,7 +30,7 @@ def test_nothing_is_lost_or_doubled_and_the_law_is_the_same(name, empty_store, t
 
 
 @pytest.mark.slow
-def test_a_server_that_is_killed_twice_loses_nothing(empty_store, tmp_path):  # noqa: F811
+def test_a_server_that_is_killed_twice_loses_nothing(empty_store, tmp_path):
     shutil.copy(empty_store, tmp_path / "server.db")
     port = free_port()
     with mlflow_server(tmp_path, f"sqlite:///{tmp_path}/server.db", port) as service:
@@ -42,7 +42,7 @@ def test_a_server_that_is_killed_twice_loses_nothing(empty_store, tmp_path):  # 
     assert outcome.finished == len(points())
 
 
-def test_a_torn_checkpoint_is_set_aside_and_the_point_trained_anew(empty_store, tmp_path, monkeypatch):  # noqa: F811
+def test_a_torn_checkpoint_is_set_aside_and_the_point_trained_anew(empty_store, tmp_path, monkeypatch):
     from skillscale.lm import run
 
     def train(recipe, config, prepared, *, checkpoint, **others):

@@ -37,6 +37,7 @@ from skillscale.record import (
 from skillscale.tracking import RunWriter, Study, StudyStore, current_owner
 from skillscale.tracking.connection import resolve_uri
 from skillscale.tracking.owner import is_alive
+from skillscale.tracking.store import RunUpdate
 
 # MLflow 3.17 on SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -78,14 +79,6 @@ def begin(writer: RunWriter, **more) -> None:
     writer.begin(
         size=SIZE, optimizer_plan=OPTIMIZER_PLAN, provenance=PROVENANCE, config_yaml="a: 1\n", data=DATA, **more
     )
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with its schema: making one takes a second, copying it nothing."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    StudyStore.open(f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture
@@ -313,6 +306,23 @@ def test_a_dead_owner_is_seen_without_reaping_and_gives_up_after_five_deaths(reg
     assert "died 5 times" in record.reason
 
 
+def test_the_next_analysis_closes_those_of_processes_that_are_gone(registry, study):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    gone = current_owner().replace(f":{os.getpid()}:", f":{ended.pid}:")
+    ended.wait()
+    left, mine = study.analysis("fit", owner=gone), study.analysis("report")
+    laws = registry.open_law_run("theirs")
+    registry._store.write(laws.run_id, RunUpdate(tags={"skillscale.owner": gone}))
+
+    def states(*runs):
+        return [registry._store.run(run.run_id).info.status for run in runs]
+
+    assert states(left, mine, laws) == ["KILLED", "RUNNING", "RUNNING"]
+    assert [name for name, _ in registry.close_stale_laws()] == ["theirs-laws"]
+    assert states(left, mine, laws) == ["KILLED", "RUNNING", "KILLED"]
+    assert "is gone" in registry._store.run(left.run_id).data.tags["skillscale.reason"]
+
+
 def test_owners_are_told_apart_by_more_than_their_number():
     host, pid, start = current_owner().rsplit(":", 2)
     assert is_alive(current_owner()) is True
@@ -476,6 +486,10 @@ def test_the_launchers_run_is_told_and_its_params_left_alone(registry, study, mo
 def test_a_store_of_another_mlflow_is_refused_and_left_alone(empty_store, tmp_path):
     path = tmp_path / "mlflow.db"
     shutil.copy(empty_store, path)
+    columns = "run_uuid, name, source_type, entry_point_name, status, experiment_id, lifecycle_stage"
+    with sqlite3.connect(path) as database:  # with a run: an empty store is made anew
+        database.execute(f"INSERT INTO runs ({columns}) VALUES ('a', 'a', 'LOCAL', '', 'FINISHED', 0, 'active')")
+    database.close()
     for revision, cure in (("ffffffffffff", "newer MLflow.*ffffffffffff.*pip install"), ("181f10493468", "db upgrade")):
         with sqlite3.connect(path) as database:
             database.execute("UPDATE alembic_version SET version_num = ?", (revision,))

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from skillscale.analysis.fit_laws import law_by_name, law_name, objective_of, varied_categories
+from skillscale.analysis.fit_laws import confounded_notes, law_by_name, law_name, objective_of, varied_categories
 from skillscale.config import LawConfig
 from skillscale.errors import FitError, InputError
-from skillscale.formatting import JsonObject, format_count, format_flops, format_percent
+from skillscale.formatting import JsonObject, format_count, format_flops, format_percent, plural
 from skillscale.laws.fit.objective import Objective
 from skillscale.laws.fit.skill_law import split_by_skill
 from skillscale.laws.selection.backtest import Backtest, PredictionScore
 from skillscale.laws.selection.backtest import backtest as backtest_laws
 from skillscale.laws.selection.selection import LawSelection
+from skillscale.laws.uncertainty.posterior import FEW_RUNS
 from skillscale.runs import RunTable
 from skillscale.runs.read import LoadedRuns
 
@@ -82,18 +83,20 @@ class BacktestResults:
         choices: Candidate laws of each group of runs, best first.
         refused: Reason of each group that could not be predicted.
         level: Level of the intervals.
+        notes: What the fitted runs leave to priors.
     """
 
     skills: Mapping[str, Mapping[str, Any]]
     choices: Mapping[str, list[JsonObject]]
     refused: Mapping[str, str]
     level: float
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> JsonObject:
         """Return the values for ``--json``."""
         return {
             "skills": dict(self.skills), "mean": _mean(self.skills), "choice": dict(self.choices), "level": self.level,
-            "refused": dict(self.refused),
+            "refused": dict(self.refused), "notes": list(self.notes),
         }  # fmt: skip
 
     def text(self) -> str:
@@ -128,6 +131,7 @@ def backtest_runs(
     skills: dict[str, JsonObject] = {}
     choices: dict[str, list[JsonObject]] = {}
     refused: dict[str, str] = {}
+    notes: list[str] = []
     for mix, table in groups.items():
         try:
             selection, backtests = _of_group(table, limit, names, objective_of(laws), level)
@@ -139,9 +143,22 @@ def backtest_runs(
         skills |= {law_name(mix, name, runs): _backtest_as_dict(result) for name, result in backtests.items()}
         choices[mix or "all"] = _candidates(selection)
         progress(f"{mix or 'all runs'}: {selection.chosen.setting.name}")
+        notes += [*confounded_notes(limit.parts(table)[0], mix), *_few_runs_notes(backtests, mix)]
     if not skills:
         raise FitError("no mix has runs to fit and larger ones to predict: " + _listed(refused))
-    return BacktestResults(skills=skills, choices=choices, refused=refused, level=level)
+    for note in notes:
+        progress(note)
+    return BacktestResults(skills=skills, choices=choices, refused=refused, level=level, notes=tuple(notes))
+
+
+def _few_runs_notes(backtests: Mapping[str, Backtest], mix: str) -> list[str]:
+    fewest = min((result.n_fitted for result in backtests.values()), default=FEW_RUNS)
+    if fewest >= FEW_RUNS:
+        return []
+    return [
+        f"note: {f'{mix}: ' if mix else ''}only {plural(fewest, 'run')} below the limit, so weak priors decide much of "
+        "the predictions"
+    ]
 
 
 def _of_group(
@@ -230,9 +247,10 @@ def _choice_text(choices: Mapping[str, list[JsonObject]]) -> str:
     parts = []
     for mix, candidates in choices.items():
         rows = [["tried on the larger of the fitted runs", "error", "parameters", "weight", ""]]
-        for candidate in candidates[:_SHOWN_CANDIDATES]:
+        for at, candidate in enumerate(candidates[:_SHOWN_CANDIDATES]):
             cells = [str(candidate["n_parameters"] or "–"), f"{candidate['weight']:.2f}"]
-            reason = "chosen" if candidate["chosen"] else candidate["reason"]
+            chosen = "chosen: fewest parameters within a standard error of the best" if at else "chosen"
+            reason = chosen if candidate["chosen"] else candidate["reason"]
             rows.append([candidate["setting"], format_percent(candidate["error"]), *cells, reason])
         title = f"\n{mix}\n" if len(choices) > 1 else "\n"
         parts.append(title + _table(rows))

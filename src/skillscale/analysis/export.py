@@ -13,6 +13,7 @@ from skillscale.errors import InputError
 from skillscale.formatting import JsonObject, to_json
 from skillscale.laws.io.document import read_document, read_metadata
 from skillscale.laws.io.snippet import snippet
+from skillscale.laws.optimum.identification import identify
 from skillscale.record import RunRecord
 from skillscale.runs.read import NONEMBED, TOTAL, LoadedRuns, exclusion_lines
 from skillscale.runs.write import write_table
@@ -61,8 +62,8 @@ def read_law_document(address: str, tracking: str) -> LawDocument:
     return LawDocument(document=load_document(address, tracking)[0], source=address)
 
 
-def export_laws(laws: LawDocument, path: Path) -> dict[str, str]:
-    """Write laws to a JSON file, or to a Python file that needs numpy alone.
+def export_laws(laws: LawDocument, path: Path, progress: Callable[[str], None]) -> dict[str, str]:
+    """Write laws to a JSON file, or to a Python file that needs numpy alone. Laws that priors decide are noted.
 
     Returns:
         Name of each skill's law.
@@ -77,6 +78,9 @@ def export_laws(laws: LawDocument, path: Path) -> dict[str, str]:
     is_python = path.suffix.lower() == ".py"
     text = snippet(fitted, metadata, source=laws.source) if is_python else to_json(laws.document)
     path.write_text(text, encoding="utf-8")
+    for name, law in fitted.items():
+        if reason := identify(law, law.reach[1]).reason:
+            progress(f"note: {name}: {reason}")
     return {name: law.law.name for name, law in fitted.items()}
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from skillscale.config import Config, LawConfig, StudyConfig
 from skillscale.errors import FitError, InputError
 from skillscale.formatting import JsonObject, did_you_mean, format_percent, join_words, to_json
-from skillscale.laws.fit.data import RunData
+from skillscale.laws.fit.data import RunData, are_confounded
 from skillscale.laws.fit.few_runs import WeightedForm, fit_few_runs, forms_for_few_runs, keep_estimate
 from skillscale.laws.fit.fit import fit_law
 from skillscale.laws.fit.joint import ParameterSharing
@@ -259,6 +259,17 @@ def _with_posteriors(laws: Laws, data: Mapping[str, RunData], request: FitReques
     }
 
 
+def confounded_notes(table: RunTable, mix: str = "") -> list[str]:
+    """Say where the runs of a table cannot tell N from D, whatever their losses are."""
+    N, D = (table.runs[letter].to_numpy(dtype=float) for letter in ("N", "D"))
+    if not len(N) or not are_confounded(N, D):
+        return []
+    return [
+        f"note: {f'{mix}: ' if mix else ''}these runs cannot tell N from D, because D follows N in them. N* is not "
+        "identified. fit lists runs that would"
+    ]
+
+
 def law_name(mix: str, skill: str, runs: LoadedRuns) -> str:
     """Return the name of a skill's law, with its mix where several mixes have names without shares."""
     return f"{mix}/{skill}" if mix and len(runs.groups) > 1 else skill
@@ -344,10 +355,17 @@ def _selection_reason(selection: LawSelection) -> str:
     """Return in words how the law was selected."""
     if not selection.cutoffs:
         return f", for {selection.chosen.reason} to choose by"
-    law = selection.chosen.setting.law
+    law, error = selection.chosen.setting.law, format_percent(selection.chosen.error)
+    if (better := selection.better) is not None:
+        error, least = (format_percent(candidate.error, 3) for candidate in (selection.chosen, better))
+        fewer = f"{selection.chosen.n_parameters} parameters instead of {better.n_parameters}"
+        return (
+            f", by its error on held-out larger runs: {error}. {better.setting.name} has "
+            f"{least}, better by less than a standard error. So the law with {fewer} is taken"
+        )
     others = [rival for rival in selection.candidates if rival.setting.law != law and rival.errors]
     rival = f"; {others[0].setting.name} {format_percent(others[0].error)}" if others else ""
-    return f", by its error on held-out larger runs: {format_percent(selection.chosen.error)}{rival}"
+    return f", by its error on held-out larger runs: {error}{rival}"
 
 
 def _request(laws: LawConfig, study: StudyConfig, law: Law, table: RunTable) -> FitRequest:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from skillscale.analysis.fit_laws import confounded_notes
 from skillscale.config import Config
 from skillscale.design.proposal import Recommendation
 from skillscale.design.propose import propose
@@ -54,7 +55,7 @@ class Suggestion:
     def as_dict(self) -> JsonObject:
         """Return the values for ``--json``."""
         values = recommendation_as_dict(self.recommendation, self.points, self.problem)
-        return {"study": self.runs.name, "runs": len(self.runs.table.runs), **values}
+        return {"study": self.runs.name, "runs": len(self.runs.table.runs), "notes": list(self.notes), **values}
 
     def write(self, path: Path, columns: ColumnMap | None) -> None:
         """Write a CSV file with one row a run.
@@ -96,6 +97,7 @@ def suggest_runs(runs: LoadedRuns, config: Config, *, count: int, mix: str = "")
     recommendation = propose(
         history, problem.space, problem.goal(0.0), count=count, seed=config.study.first_seed, forecast=True
     )
+    notes += confounded_notes(runs.table)
     points = to_points(recommendation.proposals, problem, int(runs.table.runs["seed"].max()) + 1)
     return Suggestion(runs=runs, problem=problem, recommendation=recommendation, points=points, notes=tuple(notes))
 

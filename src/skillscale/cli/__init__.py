@@ -9,6 +9,7 @@ import errno
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from types import FrameType
@@ -29,6 +30,10 @@ from skillscale.formatting import did_you_mean
 INTERRUPTED, TERMINATED = 130, 143
 _LONGEST_MESSAGE = 4_000  # letters
 SHELLS = ("bash", "zsh", "fish")
+_EXTRAS = {
+    "torch": "train", "lightning": "train", "datasets": "train", "tokenizers": "train", "mlflow": "mlflow",
+    "sqlalchemy": "mlflow", "alembic": "mlflow", "optuna": "mlflow", "pyarrow": "parquet",
+}  # fmt: skip
 _CURES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some of your quota",
@@ -52,18 +57,61 @@ def main(
         Exit code: 0; 1 for what went wrong on the way; 2 for input that cannot be used; 130 or 143 when stopped.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    out = Output(as_json=_is_json(words), answer=answer or sys.stdout, words=tuple(words))
     try:
         with _terminable():
-            return _dispatch(words, commands, answer or sys.stdout)
+            return _dispatch(words, commands, out)
     except errors.SkillscaleError as error:
-        return _complain(str(error), 2 if isinstance(error, errors.InputError) else 1)
+        return _complain(str(error), 2 if isinstance(error, errors.InputError) else 1, out)
+    except BrokenPipeError:
+        _drop(out.answer)
+        return _complain("nobody reads the answer, so it is not complete", 1)
     except OSError as error:
-        if error.errno not in _CURES:
+        if error.errno == errno.ENOENT and not error.filename:
+            return _complain("the working folder is gone. Change to another folder.", 2, out)
+        cure = _CURES.get(error.errno or 0, "")
+        return _complain(f"{error}{f'; {cure}, and run the same command to go on' if cure else ''}", 1, out)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
             raise
-        return _complain(f"{error}; {_CURES[error.errno]}, and run the same command to go on", 1)
+        return _complain(f"this needs {error.name}. Run: pip install 'skillscale[{extra}]'", 2, out)
     except KeyboardInterrupt as stop:
         sys.stderr.write("skillscale: stopped; run the same command to go on\n")
-        return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
+        code = TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
+        return _answer_error("stopped; run the same command to go on", code, out)
+    except SystemExit as stop:
+        return _complain(f"code of yours, or of a library, ended the command by sys.exit({stop.code!r})", 1, out)
+    except Exception as error:
+        if not out.as_json:
+            raise
+        traceback.print_exc()
+        return _answer_error(f"{type(error).__name__}: {error}", 1, out)
+
+
+def _is_json(words: Sequence[str]) -> bool:
+    """Return whether the words ask for JSON, also where they can't be parsed."""
+    for at, word in enumerate(words):
+        if word == "--json":
+            value = (words[at + 1 : at + 2] or ["--"])[0]
+            return value == "true" or value.startswith("--")
+        if word.startswith("--json="):
+            return word == "--json=true"
+    return False
+
+
+def _answer_error(message: str, code: int, out: Output | None) -> int:
+    """Write the error as the one JSON object of ``--json``, and return the exit code."""
+    if out is not None and out.as_json:
+        with contextlib.suppress(OSError, ValueError):
+            out.result({"error": message, "exit_code": code})
+    return code
+
+
+def _drop(stream: TextIO) -> None:
+    """Let a closed pipe swallow what is left, so that Python does not complain at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def console() -> NoReturn:
@@ -73,12 +121,28 @@ def console() -> NoReturn:
     """
     if "_SKILLSCALE_COMPLETE" in os.environ:
         group(COMMANDS)(prog_name="skillscale")
+    _open_closed_streams()
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     sys.stdout, sys.stderr = cast(TextIO, SafeStream(sys.stdout)), cast(TextIO, SafeStream(sys.stderr))
-    with answer:
-        code = main(sys.argv[1:], COMMANDS, answer)
+    code = main(sys.argv[1:], COMMANDS, answer)
+    try:
+        answer.close()
+    except OSError as error:  # a full disk, or a reader that went away
+        _drop(answer)
+        code = code or _complain(f"the answer is not complete: {error}", 1)
     sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Replace standard streams that the caller closed, so that no file of ours gets their numbers."""
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))
 
 
 def parse(words: Sequence[str], command: Command) -> Invocation:
@@ -143,7 +207,8 @@ def values_of(parameter: Option) -> tuple[str, ...]:
     return parameter.read.choices if isinstance(parameter.read, OneOf) else config.conf_names(parameter.name)
 
 
-def _dispatch(words: list[str], commands: Sequence[Command], answer: TextIO) -> int:
+def _dispatch(words: list[str], commands: Sequence[Command], out: Output) -> int:
+    answer = out.answer
     if not words or words[0] in ("-h", "--help"):
         answer.write(overview(commands, ALL if words[1:2] == [ALL] else ""))
         return 0 if words else 2
@@ -160,9 +225,12 @@ def _dispatch(words: list[str], commands: Sequence[Command], answer: TextIO) -> 
             return 0
     called = parse(words[1:], command)
     settings = called.settings(command)
-    out = Output(as_json=called.as_json, answer=answer, words=tuple(words))
-    out.result(command.function()(called.options, settings, out))
-    return 0
+    result = command.function()(called.options, settings, out)
+    if not out.failures:
+        out.result(result)
+        return 0
+    out.result({**result, "error": out.failures[0], "exit_code": 1})
+    return _complain(out.failures[0], 1)
 
 
 def find_command(name: str, commands: Sequence[Command]) -> Command:
@@ -193,12 +261,12 @@ def _refuse_repeats(words: Sequence[str]) -> None:
             raise errors.InputError(f"--{name} is given twice. Give it once.")
 
 
-def _complain(message: str, code: int) -> int:
+def _complain(message: str, code: int, out: Output | None = None) -> int:
     text = errors.safe_text(" ".join(message.split()))
     if len(text) > _LONGEST_MESSAGE:
         text = f"{text[: _LONGEST_MESSAGE - 500]} ... {text[-400:]}"
     sys.stderr.write(f"skillscale: error: {text}\n")
-    return code
+    return _answer_error(text, code, out)
 
 
 class _Terminated(KeyboardInterrupt):

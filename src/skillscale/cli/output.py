@@ -39,6 +39,15 @@ class Output:
     words: tuple[str, ...] = ()
     answer: TextIO = field(default_factory=lambda: sys.stdout)
     log: TextIO = field(default_factory=lambda: sys.stderr)
+    failures: list[str] = field(default_factory=list)
+
+    def fail(self, reason: str) -> None:
+        """Let the command end with exit code 1, although it has an answer: none of its runs was finished.
+
+        Args:
+            reason: What went wrong, for ``error`` in the answer.
+        """
+        self.failures.append(reason)
 
     def progress(self, text: str) -> None:
         """Write a line on the progress of the work."""

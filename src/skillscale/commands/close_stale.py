@@ -14,6 +14,7 @@ def close_stale(options: CloseStaleOptions, config: Config, out: Output) -> Json
     closed = [
         (name, run) for name in names for run in store.study(name).close_stale(stale_after_s=options.stale_after_s)
     ]
+    closed += [] if options.study else store.close_stale_laws()
     for name, run in closed:
         out.text(f"{name}: {run.run_name} closed: {run.reason}")
     out.text(f"{len(closed)} runs closed in {len(names)} studies")

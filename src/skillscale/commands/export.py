@@ -53,7 +53,7 @@ def _export_laws(path: Path, options: ExportOptions, config: Config, out: Output
         document = fit_document(
             read_runs(options.source, config, out.progress), config.laws, config.study, out.progress
         )
-    laws = export_laws(document, path)
+    laws = export_laws(document, path, out.progress)
     out.text(f"laws of {len(laws)} skills are in {path}: {', '.join(laws)}")
     is_python, first = path.suffix.lower() == ".py", next(iter(laws))
     use = f"from {path.stem} import loss; loss({first!r}, N, D)" if is_python else f"skillscale plan --from {path}"

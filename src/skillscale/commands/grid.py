@@ -5,7 +5,7 @@ from skillscale.config import Config, check_mix
 from skillscale.config.options import GridOptions
 from skillscale.execution.grid import grid_points
 from skillscale.execution.session import train_all
-from skillscale.formatting import JsonObject
+from skillscale.formatting import JsonObject, plural
 
 
 def grid(options: GridOptions, config: Config, out: Output) -> JsonObject:
@@ -15,7 +15,10 @@ def grid(options: GridOptions, config: Config, out: Output) -> JsonObject:
     grid = grid_points(config, budgets=options.budgets, sizes=options.sizes, mixes=options.mixes, seeds=options.seeds)
     points = [grid_point.point for grid_point in grid]
     if not options.dry_run:
-        return train_all(points, options.training, config, out.progress).as_dict()
+        trained = train_all(points, options.training, config, out.progress)
+        if trained.failed and not trained.finished:
+            out.fail(f"{plural(trained.failed, 'point')} failed, and none was finished. Their runs hold the reasons.")
+        return trained.as_dict()
     from skillscale.execution.cost import Accelerator, grid_cost
 
     out.progress("timing some training steps on this machine")

@@ -41,6 +41,8 @@ def train(options: TrainOptions, config: Config, out: Output) -> JsonObject:
     out.text(f"{format_point(point)}: {record.state} {record.reason}".rstrip())
     for name, value in record.skills.items():
         out.text(f"  {name:<22}{value.loss:8.4f} ± {value.sem:.4f} nats/token  {value.bpb:7.4f} bits/byte")
+    if record.state is not RunState.FINISHED:
+        out.fail(f"the point is {record.state}{f': {record.reason}' if record.reason else ''}")
     store.annotate_mlflow_project_run(study, note=f"One point: {format_point(point)}, {record.state}")
     return {
         "run_id": record.run_id, "study": record.study, "state": record.state, "reason": record.reason,

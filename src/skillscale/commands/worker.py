@@ -5,7 +5,7 @@ from skillscale.config import Config, overridden
 from skillscale.config.options import WorkerOptions
 from skillscale.execution.session import follower_runs, open_session, open_store, require_known_study
 from skillscale.execution.worker import train_claimed, work
-from skillscale.formatting import JsonObject
+from skillscale.formatting import JsonObject, plural
 
 
 def worker(options: WorkerOptions, config: Config, out: Output) -> JsonObject:
@@ -18,7 +18,9 @@ def worker(options: WorkerOptions, config: Config, out: Output) -> JsonObject:
     if options.user_trainer.trainer:
         from skillscale.execution.user_trainer import train_with_user_trainer
 
+        before = store.study(name).progress().finished
         ended = train_with_user_trainer(store, name, options.user_trainer, out.progress, **which)
+        _check_finished(ended, store.study(name).progress().finished - before, out)
         return {"study": name, "ended": ended}
     if name in store.study_names():
         texts = {setting: text for setting, text in config.overrides.items() if setting != "study.name"}
@@ -30,5 +32,13 @@ def worker(options: WorkerOptions, config: Config, out: Output) -> JsonObject:
         return {"study": name, "along": runs}
     session = open_session(store, config, options.study.cache, [], out.progress, keep=False)
     context = session.worker_context(out.progress)
+    before = session.study.progress().finished
     ended = work(session.study, lambda writer: train_claimed(writer, context, session.study), out.progress, **which)
+    _check_finished(ended, session.study.progress().finished - before, out)
     return {"study": name, "ended": ended}
+
+
+def _check_finished(n_ended: int, n_finished: int, out: Output) -> None:
+    """Let the command fail where every run that this worker made failed."""
+    if n_ended and n_finished <= 0:
+        out.fail(f"{plural(n_ended, 'point')} failed, and none was finished. Their runs hold the reasons.")

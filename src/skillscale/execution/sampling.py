@@ -266,6 +266,7 @@ def _sample(job: SamplingJob) -> Recommendation:
             finally:
                 log.draw()
     finally:
+        job.study.close_lost()
         StatusPublisher(job.study, job.progress).refresh(now=True)
 
 

@@ -57,6 +57,7 @@ class StudyStatus:
         trainer: FILE.py:function of the user's trainer; empty: skillscale trains.
         is_evaluated: Whether the runs are checkpoints that were trained elsewhere.
         surplus: Ids of finished runs that are not used, because their point has another finished run.
+        damaged: Names and reasons of runs that could not be read.
     """
 
     study: str
@@ -72,6 +73,7 @@ class StudyStatus:
     trainer: str = ""
     is_evaluated: bool = False
     surplus: tuple[str, ...] = ()
+    damaged: tuple[tuple[str, str], ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -180,6 +182,7 @@ def study_status(study: Study) -> StudyStatus:
         trainer=settings.get(TRAINER, ""),
         is_evaluated=EVALUATED in settings,
         surplus=() if {EVALUATED, IMPORTED} & settings.keys() else study.runs.surplus(),
+        damaged=tuple((run.name, run.reason) for run in study.runs.damaged),
     )
 
 

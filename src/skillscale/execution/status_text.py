@@ -43,6 +43,7 @@ def status_lines(status: StudyStatus) -> list[str]:
     if status.surplus:
         runs = plural(len(status.surplus), "run")
         lines.append(f"surplus    {runs} of a point that has another: {join_first(status.surplus)}. Delete them")
+    lines += [f"damaged    {name}: {reason}" for name, reason in status.damaged[:_REASONS]]
     return lines
 
 

@@ -4,9 +4,11 @@ Each worker starts the process once and sends it one point after the other, so t
 The function can raise, hang, crash or leak: its run fails with the reason, and the worker goes on.
 """
 
+import json
 import math
 import multiprocessing
 import os
+import secrets
 import signal
 import threading
 import time
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from skillscale.tracking import RunWriter, StudyStore
 
 _POLL_S = 0.5
+_READ_BYTES = 65_536
+_LONGEST_LINE = 1_000_000  # bytes; an answer has some hundred
 _GRACE_S = 5.0
 _WATCH_S = 2.0
 _LOADING_S = 600.0  # least limit of the start: libraries that a trainer imports are slow to load
@@ -124,6 +128,8 @@ class UserTrainerProcess:
         self._timeout_s = timeout_s
         self._process: Any = None
         self._connection: Connection | None = None
+        self._lines: _AnswerLines | None = None
+        self._number = 0
 
     def __enter__(self) -> "UserTrainerProcess":
         self._start()
@@ -151,16 +157,24 @@ class UserTrainerProcess:
         if self._connection is None:
             self._start()
         assert self._connection is not None
-        self._connection.send((n_params, n_tokens, dict(mix), seed))
+        self._number += 1
+        question = json.dumps([self._number, n_params, n_tokens, dict(mix), seed])
+        try:
+            _write(self._connection, f"{question}\n")
+        except OSError:  # the process ended since its last answer
+            self._end()
+            self._start()
+            _write(self._connection, f"{question}\n")
         kind, answer = self._receive(self._timeout_s, watch)
         if kind == _FAILED:
             raise DivergedError(answer)
-        return dict(answer)
+        return {name: (loss, sem) for name, (loss, sem) in answer.items()}
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, remote = context.Pipe()
-        args = (remote, str(self._trainer.path), self._trainer.function, self._skills)
+        self._lines, self._number = _AnswerLines(secrets.token_hex(16)), 0
+        args = (remote, self._lines.token, str(self._trainer.path), self._trainer.function, self._skills)
         # Not a daemon: daemons may not start processes, as data loaders do
         self._process = context.Process(target=_serve, args=args, daemon=False)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the process has a group
@@ -175,10 +189,31 @@ class UserTrainerProcess:
             raise InputError(f"the trainer {self._trainer} can't be loaded: {answer}")
 
     def _receive(self, limit_s: float | None, watch: Callable[[], None] = lambda: None) -> tuple[str, Any]:
-        """Return the next message of the process; a failure where none comes in time, or the process dies."""
+        """Return the answer to the last question; a failure where none comes in time, or the process dies.
+
+        Answers to earlier questions, as of a copy of the process, and whatever else is written are dropped.
+        """
         assert self._connection is not None
+        assert self._lines is not None
         until = time.monotonic() + (math.inf if limit_s is None else limit_s)
-        while not self._connection.poll(min(_POLL_S, max(until - time.monotonic(), 0.0))):
+        while True:
+            ended = not self._process.is_alive()  # before the last look: a child of it may keep the pipe open
+            if self._connection.poll(0 if ended else min(_POLL_S, max(until - time.monotonic(), 0.0))):
+                try:
+                    data = os.read(self._connection.fileno(), _READ_BYTES)
+                except OSError:
+                    data = b""
+                answer = self._lines.add(data, self._number)
+                if answer is not None:
+                    return answer
+                if data and time.monotonic() < until:
+                    continue
+                ended = ended or not data
+            if ended:
+                _await_end(self._process, _GRACE_S)
+                code = self._process.exitcode
+                self._end()
+                return _FAILED, f"the process of the trainer ended with exit code {code} (out of memory?)"
             if parent_exited():
                 self._end()
                 raise TrainingError("stopped: the command that started this worker has ended")
@@ -190,14 +225,6 @@ class UserTrainerProcess:
             if time.monotonic() >= until:
                 self._end()
                 return _FAILED, f"the trainer gave no answer within {limit_s:g} s, and was stopped (--timeout_s)"
-        try:
-            kind, answer = self._connection.recv()
-        except (EOFError, OSError):
-            self._process.join(_GRACE_S)
-            code = self._process.exitcode
-            self._end()
-            return _FAILED, f"the process of the trainer ended with exit code {code} (out of memory?)"
-        return kind, answer
 
     def _end(self) -> None:
         """End the process and its children."""
@@ -207,12 +234,19 @@ class UserTrainerProcess:
         process, self._process = self._process, None
         if process is None:
             return
-        process.join(0.2)
+        _await_end(process, 0.2)
         for signum in (signal.SIGTERM, signal.SIGKILL):
             if process.is_alive():
                 _signal_group(process.pid, signum)
-                process.join(_GRACE_S)
+                _await_end(process, _GRACE_S)
         process.close()
+
+
+def _await_end(process: Any, limit_s: float) -> None:
+    """Wait for the end of a process. ``join`` would wait for ever once the process wrote into its own sentinel."""
+    until = time.monotonic() + limit_s
+    while process.is_alive() and time.monotonic() < until:
+        time.sleep(0.01)
 
 
 def _signal_group(pid: int, signum: signal.Signals) -> None:
@@ -222,8 +256,48 @@ def _signal_group(pid: int, signum: signal.Signals) -> None:
         os.kill(pid, signum)  # it has no group yet
 
 
-def _serve(connection: Connection, path: str, function: str, skills: Sequence[str]) -> None:
-    """Load the function in a trainer's process, and answer points until the worker is gone."""
+class _AnswerLines:
+    """The answers among the bytes that a trainer's process writes: lines that begin with a token and a number.
+
+    Args:
+        token: Word that no other writer knows.
+    """
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self._buffer = b""
+
+    def add(self, data: bytes, number: int) -> tuple[str, Any] | None:
+        """Add bytes, and return the answer to a question where it is complete."""
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        self._buffer = self._buffer[-_LONGEST_LINE:]
+        start = f"{self.token} {number} ".encode()
+        for line in lines:
+            if line.startswith(start):
+                kind, answer = json.loads(line[len(start) :])
+                return kind, answer
+        return None
+
+
+def _write(connection: Connection, text: str) -> None:
+    data = text.encode()
+    while data:
+        data = data[os.write(connection.fileno(), data) :]
+
+
+def _serve(connection: Connection, token: str, path: str, function: str, skills: Sequence[str]) -> None:
+    """Load the function in a trainer's process, and answer points until the worker is gone.
+
+    A copy of this process that the function makes (``os.fork``) answers nothing.
+    """
+    process = os.getpid()
+
+    def answer(number: int, kind: str, value: object) -> None:
+        if os.getpid() != process:
+            os._exit(0)
+        # The first line break ends what somebody else wrote
+        _write(connection, f"\n{token} {number} {json.dumps([kind, value])}\n")
+
     os.setsid()  # its children end with it, and the worker handles Ctrl-C
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # drops a pending signal
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -232,21 +306,18 @@ def _serve(connection: Connection, path: str, function: str, skills: Sequence[st
     try:
         train = load_function(Path(path), function)
     except (Exception, SystemExit) as error:
-        connection.send((_REFUSED, _reason(error)))
+        answer(0, _REFUSED, _reason(error))
         return
-    connection.send((_READY, None))
-    while True:
-        try:
-            n_params, n_tokens, mix, seed = connection.recv()
-        except EOFError:
-            return
-        try:
-            message: tuple[str, Any] = _LOSSES, check_losses(train(n_params, n_tokens, mix, seed), skills)
-        except (Exception, SystemExit) as error:
-            if not isinstance(error, BadLossesError):
-                traceback.print_exc()
-            message = _FAILED, _reason(error)
-        connection.send(message)
+    answer(0, _READY, None)
+    with os.fdopen(os.dup(connection.fileno()), encoding="utf-8") as questions:
+        for line in questions:
+            number, n_params, n_tokens, mix, seed = json.loads(line)
+            try:
+                answer(number, _LOSSES, check_losses(train(n_params, n_tokens, mix, seed), skills))
+            except BaseException as error:
+                if not isinstance(error, BadLossesError):
+                    traceback.print_exc()
+                answer(number, _FAILED, _reason(error))
 
 
 def _reason(error: BaseException) -> str:

@@ -140,7 +140,7 @@ def law_frame(laws: Laws) -> pd.DataFrame:
 
 
 def optima_frame(laws: Laws, flops: Sequence[float]) -> pd.DataFrame:
-    """Return one row per skill and compute: skill, law, C, N, N_lo, N_hi, D, beyond, over.
+    """Return one row per skill and compute: skill, law, C, N, N_lo, N_hi, D, beyond, over, decided_by.
 
     ``beyond`` is C over the compute of the largest run. ``over`` names the laws of the interval where it averages
     several.
@@ -153,8 +153,9 @@ def optima_frame(laws: Laws, flops: Sequence[float]) -> pd.DataFrame:
         for C in flops:
             N = fitted.ensemble_optimum(C)
             D = C / (6 * N.value) if math.isfinite(N.value) else math.nan
-            rows.append((name, fitted.law.name, C, N.value, N.lo, N.hi, D, C / largest, _weights_text(fitted)))
-    return pd.DataFrame(rows, columns=["skill", "law", "C", "N", "N_lo", "N_hi", "D", "beyond", "over"])
+            by = "weak priors" if identify(fitted, C).prior_decides else "runs"
+            rows.append((name, fitted.law.name, C, N.value, N.lo, N.hi, D, C / largest, _weights_text(fitted), by))
+    return pd.DataFrame(rows, columns=["skill", "law", "C", "N", "N_lo", "N_hi", "D", "beyond", "over", "decided_by"])
 
 
 def errors_frame(laws: Laws) -> pd.DataFrame:

@@ -78,7 +78,8 @@ def _optimum_cell(minimum: IsoflopMinimum | None, notes: list[str]) -> str:
         return "–"
     if minimum.status is not Status.OK:
         return f"{minimum.status} {_note_mark(notes, minimum.reason)}"
-    return format_interval(minimum.N.value, minimum.N.lo, minimum.N.hi, lambda N: format_count(N, 2))
+    size = format_interval(minimum.N.value, minimum.N.lo, minimum.N.hi, lambda N: format_count(N, 2))
+    return f"{size} {_note_mark(notes, minimum.reason)}" if minimum.reason else size
 
 
 def _minimum(fits: StudyResults, mix: str, name: str, C: float) -> IsoflopMinimum | None:

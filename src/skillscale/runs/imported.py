@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skillscale.errors import InputError
+from skillscale.errors import InputError, show
 from skillscale.laws.results import ExcludedRun
 from skillscale.laws.skills.verdicts import SkillColumns
 from skillscale.runs import (
@@ -21,13 +21,14 @@ from skillscale.runs import (
     make_run_table,
     run_columns,
 )
-from skillscale.runs.cell_numbers import INFINITE
+from skillscale.runs.cell_numbers import INFINITE, cell_numbers
 from skillscale.runs.column_hints import is_hint
 from skillscale.runs.loss_checks import doubtful_losses
 from skillscale.runs.loss_units import level_notes
 from skillscale.tracking import ExternalRun, Study, StudyStore
 
 STATUS = "status"  # of a run in MLflow, as a column
+_NUMBERS = frozenset({"n_params", "n_tokens", "flops", "budget", "seed", "skills"})  # keys of a column map
 _TEXT_COLUMNS = ("run_id", "cluster", "mix", "seed")  # columns of runs that are no floats
 _KEY_KINDS = ("params", "metrics", "tags")
 _MISSING_TEXTS = frozenset({"", "nan", "none", "null"})
@@ -87,6 +88,9 @@ def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, conv
     full_names = {column: _find_key(column, keys, place) for _, column in columns.key_columns()}
     full_names |= {key: key for key in keys if is_hint(key.partition(".")[2])}
     cells = {name: [_cell_value(_field(run, key)) for run in finished] for name, key in full_names.items() if key}
+    damaged = _damaged_runs(finished, cells, columns)
+    finished = [run for run in finished if run.run_id not in damaged]
+    cells = {name: [_cell_value(_field(run, key)) for run in finished] for name, key in full_names.items() if key}
     # The other names are for the message on a missing one
     frame = pd.DataFrame({**dict.fromkeys(keys), **cells}, index=range(len(finished)))
     labels = [run.run_id for run in finished]
@@ -99,7 +103,25 @@ def table_from_tracking(runs: Sequence[ExternalRun], columns: ColumnMap, *, conv
     by_id = {run.run_id: run for run in finished}
     loss_names = {name: full_names[column.loss] for name, column in columns.skills.items()}
     excluded = (_name_nan_losses(run, by_id, loss_names) for run in table.excluded)
-    return replace(table, excluded=(*others, *excluded))
+    texts = (ExcludedRun(run_id=run_id, skill="", reason=reason) for run_id, reason in damaged.items())
+    return replace(table, excluded=(*others, *texts, *excluded))
+
+
+def _damaged_runs(
+    runs: Sequence[ExternalRun], cells: Mapping[str, Sequence[Any]], columns: ColumnMap
+) -> dict[str, str]:  # fmt: skip
+    """Return the reasons by id of the runs with a text where most others have a number, as after an edit."""
+    reasons: dict[str, str] = {}
+    for key, column in columns.key_columns():
+        if column not in cells or (key.partition(".")[0] not in _NUMBERS and not key.startswith("mix.")):
+            continue
+        try:
+            texts = cell_numbers(pd.Series(cells[column], dtype=object), suffixes=True).texts
+        except InputError:  # commas that may be decimals: refused with the cure by the table
+            continue
+        if len(texts) < len(runs) / 2:
+            reasons |= {runs[at].run_id: f"{column} is {show(text)}, not a number" for at, text in texts.items()}
+    return reasons
 
 
 def _field(run: ExternalRun, key: str) -> str | float | None:

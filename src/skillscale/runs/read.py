@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from skillscale.config import Config, SkillConfig
@@ -29,12 +30,13 @@ from skillscale.runs import (
     run_columns,
 )
 from skillscale.runs.bounded_files import Progress
+from skillscale.runs.cell_numbers import INFINITE
 from skillscale.runs.column_guess import guess_columns
 from skillscale.runs.column_map import LossColumns
 from skillscale.runs.files import read_sample
 from skillscale.runs.imported import imported_table
 from skillscale.runs.large_tables import thin_table
-from skillscale.runs.loss_checks import doubtful_losses
+from skillscale.runs.loss_checks import diverged, doubtful_losses
 from skillscale.tracking import Study, StudyStore
 
 TOTAL, NONEMBED = "total", "nonembed"  # what N counts, for models that skillscale trained
@@ -206,7 +208,7 @@ def read_runs(
             else _trainer_table(records, trainer_skills)
         )
     if imported is None:
-        table = replace(table, excluded=table.excluded + surplus)
+        table = without_bad_losses(replace(table, excluded=table.excluded + surplus + _damaged(study)))
     if table.runs.empty:
         raise FitError(
             f"no run of study {study.name} is finished. Train some with `skillscale main` or `skillscale grid`."
@@ -221,6 +223,29 @@ def read_runs(
         trained=trainer_skills is None and imported is None and checkpoint_study is None,
         imported=imported is not None,
     )
+
+
+def _damaged(study: Study) -> tuple[ExcludedRun, ...]:
+    """Return the runs of a study that could not be read."""
+    return tuple(
+        ExcludedRun(run_id=run.name, skill="", reason=f"it is damaged: {run.reason}") for run in study.runs.damaged
+    )
+
+
+def without_bad_losses(table: RunTable) -> RunTable:
+    """Return the table without losses that no model has: not positive, infinite, or far above all others."""
+    runs, excluded = table.runs.copy(), list(table.excluded)
+    if runs.empty:
+        return table
+    for skill in table.skills:
+        values = runs[skill].to_numpy(dtype=float)
+        bad = ~np.isnan(values) & ((values <= 0) | (values >= INFINITE) | diverged(values))
+        excluded += [
+            ExcludedRun(run_id=str(run), skill=skill, reason=f"loss is {value:.6g}, which no model has")
+            for run, value in zip(runs.loc[bad, "run_id"], values[bad], strict=True)
+        ]
+        runs.loc[bad, skill] = math.nan
+    return replace(table, runs=add_aggregates(runs, table.weights), excluded=tuple(excluded))
 
 
 def _trainer_table(records: Sequence[RunRecord], skills: Sequence[str]) -> RunTable:

@@ -87,7 +87,7 @@ class UserTruth:
     def _call(self, function: Callable[..., Any], name: str, given: Mapping[str, Any]) -> Any:
         try:
             return function(*given.values())
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             cure = "Correct the function, or narrow the space to where it works"
             raise self._error(name, given, f"{describe_error(error)}. {cure}") from error
 
@@ -106,7 +106,7 @@ def load_user_truth(path: Path) -> UserTruth:
         raise InputError(f"there is no file {path}. Give a Python file with losses(n_params, n_tokens, mix, seed)")
     try:
         names = vars(load_module(path))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{path} can't be run: {type(error).__name__}: {error}. Correct the file") from error
     losses, optimum = names.get("losses"), names.get("optimum")
     if not callable(losses):

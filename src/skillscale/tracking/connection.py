@@ -170,8 +170,8 @@ def reaching(uri: str, patience: Mapping[str, str] = SERVER_PATIENCE) -> Iterato
     except (MlflowException, OSError) as error:
         raise _tracking_error(uri, error) from error
     except Exception as error:
-        # MLflow lets exceptions of Alembic and SQLAlchemy through
-        if type(error).__module__.partition(".")[0] in ("alembic", "sqlalchemy", "sqlite3"):
+        # MLflow lets exceptions of Alembic and SQLAlchemy through, and raises plain ones where a row lacks a value
+        if type(error).__module__.partition(".")[0] in ("alembic", "sqlalchemy", "sqlite3") or type(error) is Exception:
             raise _tracking_error(uri, error) from error
         raise
     finally:

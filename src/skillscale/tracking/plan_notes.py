@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from skillscale.errors import InputError
+from skillscale.errors import InputError, TrackingError, show
+from skillscale.formatting import shorten
 from skillscale.record import TAG
 from skillscale.tracking.store import RunUpdate, Store, now_ms, tag
 from skillscale.tracking.ui import NOTE
@@ -27,16 +28,17 @@ class PlanNotes:
 
     def settings(self) -> dict[str, Any]:
         """Return what all runs of the study share, as flat keys."""
-        settings: dict[str, Any] = json.loads("".join(unpack(self._tags(), "settings")))
+        settings: dict[str, Any] = self._read_json("settings", "".join(unpack(self._tags(), "settings")))
         return settings
 
     def began_ms(self) -> int:
         """Return when the study was begun, ms since the epoch."""
-        return int(self._store.run(self.plan_id).info.start_time)
+        return int(self._store.run(self.plan_id).info.start_time or 0)
 
     def described_ms(self) -> int:
         """Return when the study was last described, ms since the epoch; 0 for never."""
-        return int(self._tags().get(_DESCRIBED, 0))
+        text = self._tags().get(_DESCRIBED, "")
+        return int(text) if text.isdecimal() else 0
 
     def set_description(self, markdown: str) -> None:
         """Show markdown on the plan run, and keep the time."""
@@ -45,7 +47,16 @@ class PlanNotes:
     def get_json(self, name: str) -> Any:
         """Return the values that ``put_json`` wrote under a name; None if there are none."""
         text = "".join(unpack(self._tags(), name))
-        return json.loads(text) if text else None
+        return self._read_json(name, text) if text else None
+
+    def _read_json(self, name: str, text: str) -> Any:
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise TrackingError(
+                f"the tags {TAG}{name}.* of the plan of this study (run {self.plan_id}) are damaged: "
+                f"{show(shorten(text, 80))}. Restore them, or begin another study"
+            ) from error
 
     def put_json(self, name: str, value: object) -> None:
         """Write plain values under a name, in place of the values there."""

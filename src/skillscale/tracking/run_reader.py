@@ -1,10 +1,14 @@
 """The training runs of a study, read back as records; finished runs are read once."""
 
 import json
+import math
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from skillscale.errors import SkillscaleError, show
+from skillscale.formatting import shorten
 from skillscale.point import DesignPoint
 from skillscale.record import CURVE, TAG, ProposalReason, RunRecord, RunState, read_record
 from skillscale.tracking.sql_reader import Row, RunFilter
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
 _CLOCK_SLACK_MS = 30_000  # runs end by the clocks of several machines, and a write may wait for another
 _FULL_READ_EVERY_S = 300.0  # a clock may be further behind than that: then all finished runs are read again
 _FULL_READ_SHARE = 20  # and never for more than a twentieth of the time
+_UNREADABLE = (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, SkillscaleError)
 _POINT_RUNS = f"tags.`{TAG}kind` = 'point'"
 
 
@@ -36,8 +41,17 @@ class RunStatus:
     why: ProposalReason | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class DamagedRun:
+    """A run that is no run of the study by its tags, params or metrics, with the reason."""
+
+    run_id: str
+    name: str
+    reason: str
+
+
 class RunReader:
-    """The training runs of one study.
+    """The training runs of one study. A run that can't be read is excluded, and named in ``damaged``.
 
     Args:
         store: the tracking store.
@@ -53,10 +67,17 @@ class RunReader:
         self._unfinished: set[str] = set()
         self._newest_end_ms = 0
         self._full_read_at = 0.0
+        self._damaged: dict[str, DamagedRun] = {}
+
+    @property
+    def damaged(self) -> tuple[DamagedRun, ...]:
+        """Runs that could not be read so far."""
+        return tuple(self._damaged.values())
 
     def records(self) -> list[RunRecord]:
         """Return every training run in order of its beginning, without runs that others put into the experiment."""
-        return [self.record(run) for run in self._store.read(self._experiment_id, RunFilter(kind="point"))]
+        runs = self._readable(self._store.read(self._experiment_id, RunFilter(kind="point")))
+        return [record for run in runs if (record := self._try_record(run)) is not None]
 
     def finished(self) -> list[RunRecord]:
         """Return the finished runs in order of their end, one a point. A run that was read is not read again.
@@ -86,7 +107,7 @@ class RunReader:
     def statuses(self) -> list[RunStatus]:
         """Return the state of every run in order of its beginning."""
         runs = self._store.read(self._experiment_id, RunFilter(kind="point", tags_only=True))
-        return [run_status(run) for run in runs if tag(run, "point")]
+        return [run_status(run) for run in self._readable(runs)]
 
     def surplus(self) -> tuple[str, ...]:
         """Return the ids of finished runs whose point has an earlier finished run: restored or copied runs."""
@@ -98,6 +119,27 @@ class RunReader:
         """Return the runs of a point in order of their beginning, straight from MLflow."""
         return self._store.search([self._experiment_id], f"{_POINT_RUNS} and tags.`{TAG}point_key` = '{key}'")
 
+    def _readable(self, runs: "Iterable[Run | Row]") -> "Iterator[Run | Row]":
+        """Yield the runs whose tags name a point, and keep the others in mind."""
+        for run in runs:
+            try:
+                read_point(run)
+            except _UNREADABLE:
+                self._keep_damaged(run, f"its tag {TAG}point is no point: {show(shorten(tag(run, 'point'), 80))}")
+            else:
+                yield run
+
+    def _try_record(self, run: "Run | Row") -> RunRecord | None:
+        try:
+            return self.record(run)
+        except _UNREADABLE as error:
+            self._keep_damaged(run, f"its params or metrics can't be read: {shorten(str(error), 120)}")
+            return None
+
+    def _keep_damaged(self, run: "Run | Row", reason: str) -> None:
+        name = str(run.info.run_name or run.info.run_id)
+        self._damaged[run.info.run_id] = DamagedRun(run_id=run.info.run_id, name=name, reason=reason)
+
     def record(self, run: "Run | Row") -> RunRecord:
         """Return a run as a record."""
         status = run.info.status
@@ -108,18 +150,36 @@ class RunReader:
             study=self._study,
             state=RunState.RUNNING if status == "SCHEDULED" else RunState[status],
             reason=tag(run, "reason"),
-            point=DesignPoint.from_dict(json.loads(tag(run, "point"))),
+            point=read_point(run),
             purpose=tag(run, "purpose"),
         )
 
     def _read_finished(self, since_ms: int) -> None:
         """Read the runs that finished from a time on; records that are there are not made again."""
         filter_ = RunFilter(kind="point", finished=True, ended_from_ms=since_ms)
-        for run in self._store.read(self._experiment_id, filter_):
+        for run in self._readable(self._store.read(self._experiment_id, filter_)):
             key = tag(run, "point_key")
-            if key not in self._records:
-                self._records[key] = self.record(run)
-            self._newest_end_ms = max(self._newest_end_ms, run.info.end_time)
+            if key not in self._records and (record := self._try_record(run)) is not None:
+                self._records[key] = record
+            self._newest_end_ms = max(self._newest_end_ms, run.info.end_time or 0)
+
+
+def read_point(run: "Run | Row") -> DesignPoint:
+    """Return the point of a run by its tag.
+
+    Raises:
+        ValueError, TypeError, KeyError, ArithmeticError, RecursionError, InputError: the tag is absent or damaged.
+    """
+    return DesignPoint.from_dict(json.loads(tag(run, "point")))
+
+
+def read_number(run: "Run | Row", key: str) -> float:
+    """Return the number in a tag; 0 where there is none, because tags of the queue decide on no loss."""
+    try:
+        number = float(tag(run, key) or 0)
+    except ValueError:
+        return 0.0
+    return number if math.isfinite(number) else 0.0
 
 
 def run_status(run: "Run | Row") -> RunStatus:
@@ -127,14 +187,14 @@ def run_status(run: "Run | Row") -> RunStatus:
     return RunStatus(
         run_id=run.info.run_id,
         key=tag(run, "point_key"),
-        point=DesignPoint.from_dict(json.loads(tag(run, "point"))),
+        point=read_point(run),
         status="RUNNING" if run.info.status == "SCHEDULED" else run.info.status,
         owner=tag(run, "owner"),
-        attempt=int(tag(run, "attempt") or 1),
-        deaths=int(tag(run, "deaths") or 0),
+        attempt=int(read_number(run, "attempt")) or 1,
+        deaths=int(read_number(run, "deaths")),
         end_ms=run.info.end_time or 0,
         reason=tag(run, "reason"),
-        claimed_ms=round(1000 * float(tag(run, "claimed") or 0)) or run.info.start_time or 0,
+        claimed_ms=round(1000 * read_number(run, "claimed")) or run.info.start_time or 0,
         why=_proposal_reason(run),
     )
 
@@ -143,5 +203,11 @@ def _proposal_reason(run: "Run | Row") -> ProposalReason | None:
     """Return why the sampler chose the point of a run, as far as its tags say; None if it did not."""
     if not tag(run, "purpose"):
         return None
-    laws = json.loads(tag(run, "law_weights") or "{}")
-    return ProposalReason(purpose=tag(run, "purpose"), cost=float(tag(run, "cost") or 0), laws=laws)
+    try:
+        laws = {
+            str(skill): {str(law): float(weight) for law, weight in weights.items()}
+            for skill, weights in json.loads(tag(run, "law_weights") or "{}").items()
+        }
+    except (*_UNREADABLE, AttributeError):
+        laws = {}
+    return ProposalReason(purpose=tag(run, "purpose"), cost=read_number(run, "cost"), laws=laws)

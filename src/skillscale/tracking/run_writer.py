@@ -32,6 +32,7 @@ from skillscale.record import (
 )
 from skillscale.tracking.pending_results import PendingResult, store_pending
 from skillscale.tracking.queue import Lease
+from skillscale.tracking.run_reader import read_number
 from skillscale.tracking.store import RunUpdate, Store, now_ms, tag
 from skillscale.tracking.ui import link, run_path
 
@@ -258,7 +259,7 @@ class RunWriter:
         Raises:
             LeaseLostError: the run is at another attempt, or finished.
         """
-        attempt = int(tag(run, "attempt") or 1)
+        attempt = int(read_number(run, "attempt")) or 1
         if attempt != self.claim.attempt or run.info.status == "FINISHED":
             raise LeaseLostError(
                 f"run {self.run_id} of point {self.point.key} was taken over by {tag(run, 'owner')} (attempt "

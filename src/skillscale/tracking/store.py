@@ -28,6 +28,7 @@ from skillscale.tracking.connection import (
     reaching,
     sqlite_path,
 )
+from skillscale.tracking.new_store import make_sqlite_store
 from skillscale.tracking.sql_reader import Row, RunFilter, Tables
 
 if TYPE_CHECKING:
@@ -80,8 +81,9 @@ class Store:
             with reaching(uri):
                 if is_current(uri):
                     return cls(uri, cache, MlflowClient(uri))
-                # Two processes that create the schema at once break it for ever.
+                # Two processes that create the schema at once break it for ever
                 with lock_file(file_lock(uri, cache)):
+                    make_sqlite_store(uri)
                     return cls(uri, cache, MlflowClient(uri))
         with reaching(uri, FIRST_PATIENCE):
             client = MlflowClient(uri)

@@ -21,12 +21,12 @@ from skillscale.tracking import pending_results
 from skillscale.tracking.connection import resolve_uri, sqlite_path
 from skillscale.tracking.imports import IMPORTED, ExternalRun, ImportedStudy, external_run
 from skillscale.tracking.owner import current_owner
-from skillscale.tracking.plan_notes import find_plan, pack, refuse_tag_plan, unpack
+from skillscale.tracking.plan_notes import PlanNotes, find_plan, pack, refuse_tag_plan
 from skillscale.tracking.queue import Queues
 from skillscale.tracking.queue_storage import QueueAddress
 from skillscale.tracking.run_writer import AnalysisWriter
 from skillscale.tracking.store import RunUpdate, Store, run_tags
-from skillscale.tracking.study import Study, missing_study_error
+from skillscale.tracking.study import ClosedRun, Study, close_dead_analyses, missing_study_error
 from skillscale.tracking.ui import NOTE, analyses_view, link, runs_path, runs_view
 
 _NAME = re.compile(r"[A-Za-z0-9][\w .+-]{0,99}")
@@ -205,7 +205,7 @@ class StudyStore:
         if plan is None:
             return self._study(name, points, study, self._begin(study, points, name, settings)), {}
         refuse_tag_plan(name, plan.data.tags)
-        stored = json.loads("".join(unpack(plan.data.tags, "settings")))
+        stored = PlanNotes(self._store, plan.info.run_id).settings()
         if IMPORTED in stored:
             raise InputError(
                 f"study {name!r} holds imported runs, and training can't add to them. Give another study name with "
@@ -235,7 +235,7 @@ class StudyStore:
             points = self._experiment(name, "points")
             study = self._experiment(name + _STUDY_SUFFIX, "study")
             plan = find_plan(self._store, study)
-            if plan is not None and IMPORTED not in json.loads("".join(unpack(plan.data.tags, "settings"))):
+            if plan is not None and IMPORTED not in PlanNotes(self._store, plan.info.run_id).settings():
                 raise InputError(
                     f"study {name!r} was begun by training, so imported runs differ. Import into another study"
                 )
@@ -279,9 +279,15 @@ class StudyStore:
         """
         check_names(name, ())
         experiment = self._experiment(f"{name}-laws", "laws")
+        close_dead_analyses(self._store, experiment)
         tags = {"kind": kind, "state": str(RunState.RUNNING), "owner": current_owner()}
         run_id = self._store.create_run(experiment, kind, run_tags(tags))
         return AnalysisWriter(self._store, run_id, experiment)
+
+    def close_stale_laws(self) -> list[tuple[str, ClosedRun]]:
+        """Close the runs of laws of no study whose process on this machine is gone; return them with their name."""
+        experiments = self._store.experiments(f"tags.`{TAG}kind` = 'laws'")
+        return [(name, run) for number, name, _ in experiments for run in close_dead_analyses(self._store, number)]
 
     @property
     def place(self) -> str:

@@ -13,7 +13,7 @@ from skillscale.record import TAG, ProposalReason, RunState, format_budget, form
 from skillscale.tracking.owner import current_owner, is_alive
 from skillscale.tracking.plan_notes import PlanNotes
 from skillscale.tracking.queue import MAX_DEATHS, Lease, QueueItem, Queues
-from skillscale.tracking.run_reader import RunReader, RunStatus, run_status
+from skillscale.tracking.run_reader import RunReader, RunStatus, read_number, run_status
 from skillscale.tracking.run_writer import AnalysisWriter, Claim, RunWriter
 from skillscale.tracking.store import RunUpdate, Store, run_tags, tag
 from skillscale.tracking.study_queue import PlannedPoint, StudyQueue, planned_point, select
@@ -292,7 +292,7 @@ class Study:
             owner, is_queued = tag(run, "owner"), tag(run, "point_key") in queued
             reason = "" if is_queued or not owner else _stale_reason(run, owner, stale_after_s)
             if reason:
-                closed.append(self._close_lost_run(run, RunState.KILLED, reason, int(tag(run, "deaths") or 0) + 1))
+                closed.append(self._close_lost_run(run, RunState.KILLED, reason, int(read_number(run, "deaths")) + 1))
         return closed
 
     def close_lost(self) -> list[ClosedRun]:
@@ -333,7 +333,9 @@ class Study:
         self._store.set_status(run_id, state.name)
 
     def analysis(self, kind: str, *, name: str = "", owner: str = "") -> AnalysisWriter:
-        """Open a run for a fit, a report or a tuning."""
+        """Open a run for a fit, a report or a tuning; close those that a process which was killed left open."""
+        self.close_lost()
+        close_dead_analyses(self._store, self.study_experiment_id)
         tags = {"study": self.name, "kind": kind, "state": str(RunState.RUNNING), "owner": owner or current_owner()}
         tags["claimed"] = f"{time.time():.3f}"
         run_id = self._store.create_run(self.study_experiment_id, name or kind, run_tags(tags))
@@ -357,12 +359,27 @@ class Study:
         ]
 
 
+def close_dead_analyses(store: Store, experiment_id: str) -> list[ClosedRun]:
+    """Mark the analyses of an experiment as killed whose process on this machine is gone; return them."""
+    closed = []
+    for run in store.search([experiment_id], _RUNNING):
+        owner = tag(run, "owner")
+        if owner and is_alive(owner) is False:
+            reason = f"owner {owner} is gone"
+            store.write(run.info.run_id, RunUpdate(tags={f"{TAG}state": str(RunState.KILLED), f"{TAG}reason": reason}))
+            store.set_status(run.info.run_id, RunState.KILLED.name)
+            closed.append(
+                ClosedRun(run_id=run.info.run_id, run_name=run.info.run_name, owner=owner, reason=reason)
+            )  # fmt: skip
+    return closed
+
+
 def _stale_reason(run: "Run", owner: str, stale_after_s: float | None) -> str:
     """Return why a run that no queue has is closed; empty if it may be alive."""
     alive = is_alive(owner)
     if alive is False:
         return f"owner {owner} is gone"
-    claimed_s = float(tag(run, "claimed") or run.info.start_time / 1000)
+    claimed_s = read_number(run, "claimed") or (run.info.start_time or 0) / 1000
     is_old = stale_after_s is not None and time.time() - claimed_s > stale_after_s
     return f"owner {owner} is not heard of" if alive is None and is_old else ""
 

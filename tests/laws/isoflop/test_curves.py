@@ -248,3 +248,45 @@ def test_the_published_bias_of_approach_2_is_reproduced_to_a_hundredth(root):
         assert set(rows.loc[list(CURVES), "bracketed"]) == {3 if (drift, span) == (3, 2) else 5}
         if drift == 1:
             assert abs(rows.loc["cubic", "error_percent"]) < 0.05 * abs(rows.loc["quadratic", "error_percent"])
+
+
+GRID = Grid(sizes=9, seeds=1, span=4)
+
+
+def planted(noise, *, seed, ends=0.0):
+    """A study with one seed; ``ends``: excess loss of the largest size of every budget."""
+    rng = np.random.default_rng(seed)
+    truth = random_planted_law(rng)
+    runs = simulate_study({"skill": truth}, rng, grid=GRID, noise=NoiseModel(run=noise, seed_level=0))
+    largest = runs["N"] == runs.groupby("C")["N"].transform("max")
+    runs["skill"] *= 1 + ends * largest
+    return [runs[column].to_numpy() for column in ("C", "N", "skill")], np.log([truth.optimum(C) for C in GRID.budgets])
+
+
+def root_mean_square(columns_and_truths, **settings):
+    errors = [fit_isoflops(*columns, **settings).minima()[0] - right for columns, right in columns_and_truths]
+    return float(np.sqrt(np.mean(np.square(np.clip(errors, -2, 2)))))
+
+
+def test_sizes_that_are_trained_badly_at_the_end_are_left_out():
+    studies = [planted(0.002, seed=seed, ends=0.04) for seed in range(12)]
+    parabola = root_mean_square(studies, curve="quadratic")
+    assert root_mean_square(studies) < 0.7 * parabola < root_mean_square(studies, shared=2)
+    columns, _ = studies[0]
+    fit = fit_isoflops(*columns)
+    assert fit.without_ends
+    assert fit.used.sum() == len(fit.used) - 2 * len(GRID.budgets)
+    noted = minima(*columns, None)
+    assert any(minimum.status is Status.OK for minimum in noted)
+    assert all("smallest and largest sizes" in minimum.reason for minimum in noted if minimum.status is Status.OK)
+
+
+def test_ends_of_sound_budgets_stay():
+    fits = [fit_isoflops(*planted(0.002, seed=seed)[0]) for seed in range(20)]
+    assert sum(fit.without_ends for fit in fits) <= 1
+
+
+def test_noisy_budgets_get_fewer_shared_powers():
+    studies = [planted(0.01, seed=seed) for seed in range(20)]
+    assert np.mean([fit_isoflops(*columns).shared for columns, _ in studies]) < 1
+    assert root_mean_square(studies) < root_mean_square(studies, shared=2)

@@ -116,7 +116,7 @@ def test_errors_common_to_all_mixes_are_resampled_together():
         fits = fit(runs.assign(**{skill: runs[skill] * np.exp(order) for skill in ELASTICITY}))
         draws = MixOptima.of(fits, "knowledge", BUDGETS[0]).draws
         together.append(np.corrcoef(draws.T)[np.triu_indices(len(SHARES), 1)].mean())
-    assert together[0] > 0.6 > 0.3 > abs(together[1])
+    assert together[0] > 0.5 > 0.3 > abs(together[1])
 
 
 def test_a_mix_with_a_refused_minimum_is_reported_as_excluded(fits):

@@ -109,11 +109,11 @@ def token_spread(N: npt.NDArray[np.float64], D: npt.NDArray[np.float64]) -> floa
     return float(remainder.std())
 
 
-def are_confounded(runs: RunData) -> bool:
+def are_confounded(N: npt.NDArray[np.float64], D: npt.NDArray[np.float64]) -> bool:
     """Check whether D follows N. Where it falls as N grows, as at one budget, the runs still show an optimum."""
-    x, y = np.log(runs.N), np.log(runs.D)
-    falls = float(np.cov(x, y)[0, 1]) < -0.5 * float(np.var(x, ddof=1)) if len(runs) > 1 else False
-    return not falls and token_spread(runs.N, runs.D) < CONFOUNDED
+    x, y = np.log(N), np.log(D)
+    falls = float(np.cov(x, y)[0, 1]) < -0.5 * float(np.var(x, ddof=1)) if len(N) > 1 else False
+    return not falls and token_spread(N, D) < CONFOUNDED
 
 
 def check_identified(runs: RunData, *, n_parameters: int, constrained: str = "") -> None:

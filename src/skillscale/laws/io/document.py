@@ -37,6 +37,8 @@ from skillscale.laws.uncertainty.posterior import ParameterInformation
 from skillscale.laws.uncertainty.resamples import interval
 
 SCHEMA = 2
+_MOST_VARIANCE = 1e12  # of a log-parameter
+_ROUNDING = 1e-6
 DRAWS = 200  # draws kept of a fit: enough for a 90 % interval, and a file of about 50 kB per skill
 _LARGEST_LOSS = 1e6  # of the centre of the runs, in any unit
 _SUM = 1e-3  # how far the shares of a mix may be from 1
@@ -304,7 +306,18 @@ def _read_information(part: InformationPart | None, p: int, place: str, source: 
         return None
     if any(len(rows) != p or {len(row) for row in rows} != {p} for rows in (part.prior, part.data)):
         raise damaged(source, place, f"needs information of {p} rows and columns, the number of its log-parameters")
-    return ParameterInformation(prior=np.array(part.prior), data=np.array(part.data), confounded=part.confounded)
+    covariances = [np.array(rows) for rows in (part.prior, part.data)]
+    if not all(_is_covariance(covariance) for covariance in covariances):
+        raise damaged(source, place, "has information that is no covariance: symmetric, with correlations up to 1")
+    return ParameterInformation(prior=covariances[0], data=covariances[1], confounded=part.confounded)
+
+
+def _is_covariance(matrix: Array) -> bool:
+    variances = np.diag(matrix)
+    if not (np.isfinite(matrix).all() and (variances >= 0).all() and variances.max() <= _MOST_VARIANCE):
+        return False
+    limit = np.sqrt(np.outer(variances, variances)) * (1 + _ROUNDING) + _ROUNDING * variances.max()
+    return bool((np.abs(matrix) <= limit).all() and (np.abs(matrix - matrix.T) <= limit * _ROUNDING + 1e-300).all())
 
 
 def _read_effects(part: EffectsPart | None, place: str, source: str) -> MixEffects:

@@ -11,7 +11,15 @@ x = ln N - centre of the budget:
 Real curves are skewed. A plain parabola over +-8x has an error of 7 to 10 % in N*, even without noise. A cubic at every
 budget removes this bias and adds variance. A common skew and tail add less variance. They are nearly correct, because
 the shape of the curve changes slowly with C. So ``shared`` is the default. The intervals include the remaining bias of
-each method (``FORM``). Raw loss, a local parabola and a parabola around the parametric law were tried too:
+each method (``FORM``).
+
+The data choose how many powers ``shared`` has: those with the least expected square error of ln N*. It is its variance
+at the noise that the runs show, plus ``FORM`` squared. So noisy budgets get a parabola. The smallest and largest sizes
+of a budget are often trained badly, which bends a curve far more than it raises the noise. So the curve is fitted
+without them too. Where N* of the two differ by more than their errors allow, the ends do not count. For the gain:
+``benchmarks/isoflop_coverage.py ends``.
+
+Raw loss, a local parabola and a parabola around the parametric law were tried too.
 ``benchmarks/isoflop_coverage.py shapes`` prints the comparison, and ``benchmarks/approach2_bias.py`` the bias of each
 method far beyond the runs.
 
@@ -22,10 +30,11 @@ the same without them.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import f as f_distribution
 
 from skillscale.errors import InputError
 from skillscale.laws.forms.nd import Array
@@ -46,6 +55,12 @@ OUTSIDE = 1.5  # place assigned to a resample's minimum beyond the grid, in half
 FORM = {(2, 0): 0.085, (2, 1): 0.020, (2, 2): 0.008, (3, 0): 0.020}
 FORM_TREND = 0.007
 FORM_SPAN = math.log(8)
+_NO_ENDS = (
+    "the smallest and largest sizes would move the minimum by more than its error, so the curve is without them. Check "
+    "their training"
+)
+_LEAST_FREEDOM = 2.0  # of the fit without the ends, for a test
+ENDS_P = 0.02  # p of the difference in N* below which the smallest and largest sizes of the budgets do not count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +88,8 @@ class IsoflopFit:
     ``coefficients``: (n_budgets, 5), lowest power first. ``projection``: (n_budgets, 5, n) from ln L to coefficients,
     which turns resampled errors into resampled curves. ``leverage``: (n,) of the runs used. ``used``: mask over the
     input runs. ``degree``: highest power with a coefficient per budget. ``shared``: number of further powers common to
-    the budgets (1: skew, 2: skew and tail).
+    the budgets (1: skew, 2: skew and tail). ``without_ends``: whether the smallest and largest sizes of the budgets
+    do not count, because they would move N*.
     """
 
     budgets: tuple[float, ...]
@@ -88,6 +104,29 @@ class IsoflopFit:
     N: Array = field(repr=False, metadata={"unit": "parameters, of the runs used"})
     degree: int
     shared: int
+    without_ends: bool = False
+
+    @property
+    def noise(self) -> float:
+        """Sd of the runs about the curves, in ln L."""
+        return math.sqrt(float((self.residuals**2).sum()) / max(self.freedom, 1.0))
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the residuals."""
+        return len(self.residuals) - float(self.leverage.sum())
+
+    @property
+    def form_error(self) -> Array:
+        """Error of ln N* by the form of the curves, (n_budgets,)."""
+        return FORM[self.degree, self.shared] * np.asarray(self.half_widths / FORM_SPAN) ** 2
+
+    def sensitivity(self, optima: Array, curvature: Array) -> Array:
+        """Return derivatives of ln N* by ln L of the runs, (n_budgets, n), at given minima; NaN where there is none."""
+        x = np.where(np.isfinite(optima), optima - self.centres, np.nan)[:, None]
+        powers = np.arange(5)
+        slope = powers * x ** np.maximum(powers - 1, 0)
+        return np.asarray(-np.einsum("bc,bcn->bn", slope, self.projection) / curvature[:, None])
 
     @property
     def half_widths(self) -> Array:
@@ -183,7 +222,7 @@ def fit_isoflops(
         seeds: label of each run's token stream. A stream shared by the sizes of a budget gets a level term.
         curve: method, one of ``CURVES``.
         shared: number of powers beyond the parabola that the budgets share, 0 to 2, for the method ``shared``. Default:
-            as many as the sizes can determine.
+            the data choose it, and whether the smallest and largest sizes count.
         huber: delta of the Huber loss in robust standard deviations. Infinite: least squares.
 
     Returns:
@@ -192,32 +231,99 @@ def fit_isoflops(
     Raises:
         InputError: unknown curve.
     """
-    fewest = min_sizes(curve)
-    labels = np.zeros(len(N), dtype=int) if seeds is None else np.asarray(seeds)
-    sizes = {float(budget): count_sizes(N[np.equal(C, budget)]) for budget in np.unique(C)}
-    budgets = tuple(budget for budget, count in sizes.items() if count >= fewest)
-    too_few = tuple((C_b, int(np.equal(C, C_b).sum()), count) for C_b, count in sizes.items() if count < fewest)
-    if not budgets:
-        return None
-    used = np.isin(C, budgets)
-    log_sizes = [np.log(N[np.equal(C, budget)]) for budget in budgets]
-    centres = np.array([(log_N.max() + log_N.min()) / 2 for log_N in log_sizes])
-    degree = DEGREES[curve]
-    n_budget_terms = (degree + 1) * len(budgets)
-    terms = 0 if curve != "shared" else _shared_terms([sizes[b] for b in budgets]) if shared is None else shared
-    design = _design(
-        C[used], np.log(N[used]), labels[used], budgets=budgets, centres=centres, degree=degree, shared=terms
-    )
-    inverse = np.asarray(np.linalg.pinv(design), dtype=float)
-    log_L = huber_pseudo_values(np.log(L[used]), C[used], design, inverse, huber=huber)
-    projection = np.zeros((len(budgets), 5, int(used.sum())))
-    projection[:, : degree + 1] = inverse[:n_budget_terms].reshape(len(budgets), degree + 1, -1)
-    projection[:, degree + 1 : degree + 1 + terms] = inverse[n_budget_terms : n_budget_terms + terms]
-    return IsoflopFit(
-        budgets=budgets, too_few=too_few, centres=centres, coefficients=projection @ log_L, projection=projection,
-        residuals=log_L - design @ (inverse @ log_L), leverage=np.einsum("np,pn->n", design, inverse),
-        used=used, C=C[used], N=N[used], degree=degree, shared=terms,
+    check_curve(curve)
+    sample = _Sample(
+        C=C, N=N, L=L, seeds=np.zeros(len(N), dtype=int) if seeds is None else np.asarray(seeds), curve=curve,
+        huber=huber,
     )  # fmt: skip
+    everything = np.ones(len(N), dtype=bool)
+    if curve != "shared" or shared is not None:
+        return sample.fit(everything, shared or 0)
+    chosen = sample.choose(everything)
+    if chosen is None:
+        return None
+    inner = _inner_sizes(C, N)
+    rival = sample.choose(inner) if inner.any() else None
+    if rival is None or rival.budgets != chosen.budgets or not _ends_disagree(chosen, rival):
+        return chosen
+    return replace(rival, without_ends=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sample:
+    """The runs of one skill, and how curves are fitted to some of them."""
+
+    C: Array
+    N: Array
+    L: Array
+    seeds: npt.NDArray[np.generic]
+    curve: str
+    huber: float
+
+    def choose(self, rows: npt.NDArray[np.bool_]) -> IsoflopFit | None:
+        """Return the fit whose N* has the least expected error, over the numbers of shared powers."""
+        sizes = [count_sizes(self.N[rows & np.equal(self.C, budget)]) for budget in np.unique(self.C[rows])]
+        sizes = [count for count in sizes if count >= min_sizes(self.curve)]
+        most = _shared_terms(sizes) if sizes else 0
+        fits = [fit for fit in (self.fit(rows, terms) for terms in range(most + 1)) if fit is not None]
+        if not fits:
+            return None
+        # At the minima of the parabola for all: else a curve that noise bends more would look the more certain
+        noise, minima = fits[-1].noise, fits[0].minima()
+        errors = np.array([noise**2 * (fit.sensitivity(*minima) ** 2).sum(1) + fit.form_error**2 for fit in fits])
+        comparable = np.isfinite(errors[0])
+        return fits[int(errors[:, comparable].mean(1).argmin())] if comparable.any() else fits[-1]
+
+    def fit(self, rows: npt.NDArray[np.bool_], terms: int) -> IsoflopFit | None:
+        """Fit the curves to some rows, with a number of shared powers; None where no budget has enough sizes."""
+        fewest = min_sizes(self.curve)
+        at_budget = {float(budget): rows & np.equal(self.C, budget) for budget in np.unique(self.C[rows])}
+        sizes = {budget: count_sizes(self.N[mine]) for budget, mine in at_budget.items()}
+        budgets = tuple(budget for budget, count in sizes.items() if count >= fewest)
+        too_few = tuple((C, int(at_budget[C].sum()), count) for C, count in sizes.items() if count < fewest)
+        if not budgets:
+            return None
+        used = rows & np.isin(self.C, budgets)
+        C, N, log_L = self.C[used], self.N[used], np.log(self.L[used])
+        log_sizes = [np.log(self.N[at_budget[budget]]) for budget in budgets]
+        centres = np.array([(log_N.max() + log_N.min()) / 2 for log_N in log_sizes])
+        degree = DEGREES[self.curve]
+        n_budget_terms = (degree + 1) * len(budgets)
+        design = _design(C, np.log(N), self.seeds[used], budgets=budgets, centres=centres, degree=degree, shared=terms)
+        inverse = np.asarray(np.linalg.pinv(design), dtype=float)
+        log_L = huber_pseudo_values(log_L, C, design, inverse, huber=self.huber)
+        projection = np.zeros((len(budgets), 5, int(used.sum())))
+        projection[:, : degree + 1] = inverse[:n_budget_terms].reshape(len(budgets), degree + 1, -1)
+        projection[:, degree + 1 : degree + 1 + terms] = inverse[n_budget_terms : n_budget_terms + terms]
+        return IsoflopFit(
+            budgets=budgets, too_few=too_few, centres=centres, coefficients=projection @ log_L, projection=projection,
+            residuals=log_L - design @ (inverse @ log_L), leverage=np.einsum("np,pn->n", design, inverse),
+            used=used, C=C, N=N, degree=degree, shared=terms,
+        )  # fmt: skip
+
+
+def _inner_sizes(C: Array, N: Array) -> npt.NDArray[np.bool_]:
+    """Return a mask of the runs that are not at the smallest or the largest size of their budget, (n,)."""
+    inner, log_N = np.ones(len(N), dtype=bool), np.round(np.log(N), 3)
+    for budget in np.unique(C):
+        mine = np.equal(C, budget)
+        inner[mine] = (log_N[mine] > log_N[mine].min()) & (log_N[mine] < log_N[mine].max())
+    return inner
+
+
+def _ends_disagree(everything: IsoflopFit, inner: IsoflopFit) -> bool:
+    """Check whether N* without the ends of the sizes differs by more than the errors of runs and form allow.
+
+    An F test. Both fits are linear in the same losses, so that the variance of the difference is known up to the noise.
+    """
+    with np.errstate(invalid="ignore"):
+        difference = inner.minima()[0] - everything.minima()[0]
+    if inner.freedom < _LEAST_FREEDOM or not np.isfinite(difference).all():
+        return False
+    weights = -everything.sensitivity(*everything.minima())
+    weights[:, inner.used[everything.used]] += inner.sensitivity(*inner.minima())
+    variance = inner.noise**2 * (weights**2).sum(1) + everything.form_error**2 + inner.form_error**2
+    return float(f_distribution.sf(np.mean(difference**2 / variance), len(difference), inner.freedom)) < ENDS_P
 
 
 def huber_pseudo_values(log_L: Array, C: Array, design: Array, inverse: Array, *, huber: float) -> Array:
@@ -342,6 +448,7 @@ def find_minima(fit: IsoflopFit, drawn: BootstrapMinima, *, level: float, mix: s
         curve = fit.curve(b)
         rises = np.quantile(drawn.rise[:, b], (1 - level) / 2, axis=0) > 0
         status, reason = check_minimum(log_N, curvature.value, curve, rises=(bool(rises[0]), bool(rises[1])))
+        reason = reason or (_NO_ENDS if fit.without_ends else "")
         ok = status is Status.OK
         N = log_N.map(math.exp) if ok else Interval()
         minima.append(

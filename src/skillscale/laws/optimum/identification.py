@@ -19,13 +19,16 @@ from skillscale.laws.uncertainty.posterior import FEW_RUNS, ParameterInformation
 
 # Share of the variance of ln N*, or of its reduction, from which on priors decide it (docs/research/coverage.md)
 PRIOR_DECIDES = 0.7
+_LOOSE = 1.0  # sd of ln N* by the runs alone below which these determine it, whatever priors add
 _CONFOUNDED = 0.5  # share at the largest budget that was run, from which on the runs cannot tell N from D anywhere
 _STEP = 1e-4  # of a log-parameter, for the gradient of ln N*
 _CURES = (3, 6)  # numbers of further runs that are tried
 _SIZES, _TOKENS = 5, 9  # candidates of N and D
 _WIDER = 8.0  # factor beyond the D of the runs, up to which further runs may lie
 _RATIOS = (4.0, 400.0)  # D / N of further runs, unless the runs go beyond
+_NARROWEST = 9.0  # least factor between the smallest and largest size of further runs
 _AFFORDABLE = 1.05  # compute of a further run in units of the largest; none is cheaper than half the smallest
+_CHEAPEST = 30.0  # ... or than this part of the largest, where all runs cost alike
 _NEAR_BEST = 1.1  # variance relative to the best candidate's, within which the cheapest is taken
 _NOISE = 0.0005  # least noise of a further run
 _MOST_MISSING = 0.01  # share of draws without an optimum above which N* has no interval
@@ -118,7 +121,10 @@ def prior_share(law: SkillLaw, C: float, h: Array | None = None) -> float:
 
 
 def prior_reduction(law: SkillLaw, C: float, h: Array | None = None) -> float:
-    """Return the share of the variance of ln N*(C) by the runs alone that priors remove, under the plainest law."""
+    """Return the share of the variance of ln N*(C) by the runs alone that priors remove, under the plainest law.
+
+    It is 0 where the runs alone determine N* well enough.
+    """
     return min((member.prior_reduction for member in _members(law, C, h)), default=math.nan)
 
 
@@ -135,17 +141,19 @@ def further_runs(law: SkillLaw, C: float, h: Array | None = None) -> tuple[tuple
     noise = max(law.noise, _NOISE)
     rows = [member.rows(candidates, noise) for member in members]
     chosen: list[FurtherRun] = []
-    for _ in range(_CURES[-1]):
+    taken = np.zeros(len(candidates), dtype=bool)
+    for _ in range(min(_CURES[-1], len(candidates))):
         by_law = [member.weight * member.remaining(row) for member, row in zip(members, rows, strict=True)]
-        remaining = np.sum(by_law, axis=0)
+        remaining = np.where(taken, np.inf, np.sum(by_law, axis=0))
         near = np.flatnonzero(remaining <= _NEAR_BEST * remaining.min())
         at = int(near[np.argmin(candidates[near].prod(1))])
+        taken[at] = True
         chosen.append(FurtherRun(N=float(candidates[at, 0]), D=float(candidates[at, 1])))
         for member, row in zip(members, rows, strict=True):
             member.add(row[at])
-            row[at] = 0.0  # the same run again would show its noise alone
         share = np.average([member.prior_share for member in members], weights=[member.weight for member in members])
-        if len(chosen) in _CURES and share < PRIOR_DECIDES:
+        undecided = max(float(share), min(member.prior_reduction for member in members))
+        if len(chosen) in _CURES and undecided < PRIOR_DECIDES:
             return _in_order(chosen), True
     return _in_order(chosen[: _CURES[0]]), False
 
@@ -200,7 +208,8 @@ class _Member:
 
     @property
     def prior_reduction(self) -> float:
-        return ParameterInformation(prior=self.prior, data=self.data).prior_reduction(self.gradient)
+        variance, alone = ParameterInformation(prior=self.prior, data=self.data).variances(self.gradient)
+        return max(1 - variance / alone, 0.0) if alone >= _LOOSE**2 else 0.0
 
     def rows(self, candidates: Array, noise: float) -> Array:
         """Return the derivatives of ln L of candidates, (n, p), in units of the noise."""
@@ -223,14 +232,15 @@ class _Member:
 
 
 def _candidates(law: SkillLaw) -> Array:
-    """Return candidate runs (n, 2) of N and D: sizes of the runs, at most their compute, other tokens."""
+    """Return candidate runs (n, 2) of N and D: about the sizes of the runs, at most their compute, other tokens."""
     if not np.isfinite([*law.sizes, *law.tokens]).all():
         return np.empty((0, 2))
-    sizes = np.geomspace(*law.sizes, _SIZES)
+    widened = math.sqrt(max(_NARROWEST / (law.sizes[1] / law.sizes[0]), 1.0))
+    sizes = np.geomspace(law.sizes[0] / widened, law.sizes[1] * widened, _SIZES)
     tokens = np.geomspace(law.tokens[0] / _WIDER, law.tokens[1] * _WIDER, _TOKENS)
     N, D = (_two_digits(grid.ravel()) for grid in np.meshgrid(sizes, tokens))
     C, ratio = 6 * N * D, D / N
-    affordable = (_AFFORDABLE * law.reach[1] >= C) & (law.reach[0] / 2 <= C)
+    affordable = (_AFFORDABLE * law.reach[1] >= C) & (min(law.reach[0] / 2, law.reach[1] / _CHEAPEST) <= C)
     usual = affordable & (ratio >= _RATIOS[0]) & (ratio <= _RATIOS[1])
     return np.unique(np.column_stack([N, D])[usual if usual.any() else affordable], axis=0)
 

@@ -143,6 +143,12 @@ class LawSelection:
         return tuple(rivals.values())[:MAX_RIVALS]
 
     @property
+    def better(self) -> CandidateLaw | None:
+        """The candidate with the least error, where the chosen one has more and was preferred for its simplicity."""
+        best = min(self.candidates, key=lambda candidate: candidate.error, default=self.chosen)
+        return best if best.error < self.chosen.error else None
+
+    @property
     def weights(self) -> Array:
         """Weights of the rivals: the inverse square of their errors, normalised."""
         errors = np.array([rival.error for rival in self.rivals])

@@ -26,7 +26,7 @@ def measure_joint_information(joint: JointFit, data: Mapping[str, RunData]) -> d
     by_prior, by_data = covariance_parts(joint.fits, data, maps, noise)
     return {
         name: ParameterInformation(
-            prior=T @ by_prior @ T.T, data=T @ by_data @ T.T, confounded=are_confounded(data[name])
+            prior=T @ by_prior @ T.T, data=T @ by_data @ T.T, confounded=are_confounded(data[name].N, data[name].D)
         )
         for name, T in maps.items()
     }  # fmt: skip

@@ -23,7 +23,7 @@ from skillscale.laws.fit.data import RunData, are_confounded
 from skillscale.laws.fit.fit import REFINED, FitResult, solve, start_agreement
 from skillscale.laws.fit.newton import FitProblem, SkillBlock
 from skillscale.laws.fit.objective import LEAST_SQUARES
-from skillscale.laws.fit.weak_priors import prior_moments
+from skillscale.laws.fit.weak_priors import EXPONENT_PRIORS, has_parameter, prior_moments
 from skillscale.laws.forms.nd import Array, Law
 
 FEW_FREEDOM = (
@@ -63,8 +63,8 @@ class ParameterInformation:
         by_prior, by_data = (max(float(gradient @ part @ gradient), 0.0) for part in (self.prior, self.data))
         return by_prior / (by_prior + by_data) if by_prior + by_data > 0 else math.nan
 
-    def prior_reduction(self, gradient: Array) -> float:
-        """Return the share of the variance by the runs alone that the priors remove, for the same quantity."""
+    def variances(self, gradient: Array) -> tuple[float, float]:
+        """Return the variance of the same quantity, and that by the runs alone, without the priors."""
         total = self.prior + self.data
         scale = np.sqrt(np.diag(total))
         free = scale > 0
@@ -72,7 +72,7 @@ class ParameterInformation:
         precision = np.linalg.pinv(total[np.ix_(free, free)] / unit, hermitian=True)
         values, vectors = np.linalg.eigh(precision @ (self.data[np.ix_(free, free)] / unit) @ precision)
         alone = float(((vectors.T @ g) ** 2 / np.maximum(values, _NOTHING * values.max())).sum())
-        return max(1 - float(gradient @ total @ gradient) / alone, 0.0) if alone > 0 else math.nan
+        return float(gradient @ total @ gradient), alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,11 @@ def measure_information(fit: FitResult, runs: RunData, *, noise: float | None = 
     T = np.eye(len(fit.q))[:, list(fit.free)]
     sd = noise or max(fit.noise, runs.standard_error, float(NOISES[0]))
     by_prior, by_data = covariance_parts({"": fit}, {"": runs}, {"": T}, {"": sd})
-    return ParameterInformation(prior=T @ by_prior @ T.T, data=T @ by_data @ T.T, confounded=are_confounded(runs))
+    # A fixed exponent separates the terms, as the refusal of such runs says
+    free = all(fit.law.positions(name)[0] in fit.free for name in EXPONENT_PRIORS if has_parameter(fit.law, name))
+    return ParameterInformation(
+        prior=T @ by_prior @ T.T, data=T @ by_data @ T.T, confounded=free and are_confounded(runs.N, runs.D)
+    )
 
 
 def covariance_parts(
@@ -238,16 +242,17 @@ class _PosteriorProblem:
     def find_mode(self) -> tuple[Array, NoiseBelief]:
         """Return the mode over the free log-parameters (P,), and the noise there."""
         starts, sd = self._starts(), _NOISE_PRIOR[0]
-        for _ in range(_ROUNDS):
-            Q, F, _ = solve(self._problem(sd), starts, typical=sd)
+        for at in range(_ROUNDS):
+            Q, F, _ = solve(self._problem(sd), starts, typical=sd, tolerance=REFINED * sd**2)
             if not np.isfinite(F).any():
                 raise FitError(
                     f"no fit of {self.law.name} is finite. Check losses, sizes and tokens for extreme values."
                 )
-            self.starts_found = start_agreement(F)
+            if at == 0:
+                self.starts_found = start_agreement(F)
             mode = Q[int(np.nanargmin(F))]
             noise = self.noise_at(mode)
-            starts, sd = np.vstack([mode, starts]), noise.middle
+            starts, sd = mode[None], noise.middle
         return mode, noise
 
     def draw(self, mode: Array, noise: NoiseBelief, *, count: int, rng: np.random.Generator, seed: int) -> Array:
