@@ -15,7 +15,7 @@ from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.io.document import LawMetadata, read_document, read_metadata
 from skillscale.laws.io.schema import MAX_BYTES, parse
 from skillscale.laws.optimum.ensemble import SkillLaw
-from skillscale.runs.read import LoadedRuns
+from skillscale.tables.read import LoadedRuns
 from skillscale.tracking import AnalysisWriter, StudyStore
 
 _REGISTERED = "models:/"

@@ -11,8 +11,8 @@ from skillscale.api.display import as_preformatted
 from skillscale.config import Config, is_shipped, load
 from skillscale.config.options import SourceOptions
 from skillscale.errors import InputError
-from skillscale.runs import parse_columns, read_columns
-from skillscale.runs.read import LoadedRuns, read_runs, runs_of_frame
+from skillscale.tables import parse_columns, read_columns
+from skillscale.tables.read import LoadedRuns, read_runs, runs_of_frame
 
 
 class Runs:

@@ -10,7 +10,7 @@ from skillscale.config import Config
 from skillscale.config.options import PlanOptions
 from skillscale.errors import InputError
 from skillscale.formatting import JsonObject, to_json
-from skillscale.runs.read import exclusion_lines, read_runs
+from skillscale.tables.read import exclusion_lines, read_runs
 
 
 def plan(options: PlanOptions, config: Config, out: Output) -> JsonObject:
