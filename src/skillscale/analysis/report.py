@@ -19,6 +19,7 @@ from skillscale.report import figures as isoflop_figures
 from skillscale.report import style
 from skillscale.report.law_figures import draw_law_figures
 from skillscale.report.page import render_page, shown_mixes
+from skillscale.report.panel import group_laws, make_panel
 from skillscale.report.skill_page import make_skill_figures, skill_frames
 from skillscale.tables.published_optima import read_optima
 from skillscale.tables.read import LoadedRuns, exclusion_lines, read_runs
@@ -98,6 +99,9 @@ def _page(
         flops=results.flops, drawn=law_figures, source=results.source,
         doubts=results.doubts(skill_study.verdicts if skill_study else ()),
         base=skill_study.base if skill_study else "",
+        panel=make_panel(
+            group_laws(results.laws, results.metadata.mixes, runs.table.judged_skills), convention=runs.convention
+        ),
         differences=make_skill_figures(
             skill_study, runs.table.skill_categories, fits=results.curves, published=_published(compare_with)
         ),

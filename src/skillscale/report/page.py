@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 
 import jinja2
 import pandas as pd
@@ -18,6 +17,7 @@ from skillscale.report import figures, law_figures, style, tables, verdict_text
 from skillscale.report import laws as tables_of_laws
 from skillscale.report.doubts import doubt_lines
 from skillscale.report.laws import Laws, interval_cell
+from skillscale.report.panel import Panel
 from skillscale.report.sections import Figure, Section, make_figure, make_table
 
 _MAX_MIXES = 3  # with more mixes, only the base mix has figures
@@ -74,9 +74,9 @@ def render_page(
     study: str, records: Sequence[RunRecord], fits: StudyResults, context: ReportContext | None = None, *,
     laws: Laws | None = None, flops: Sequence[float] = (), drawn: Mapping[str, bytes] | None = None,
     doubts: Mapping[str, Sequence[Doubt]] | None = None, source: str = "", differences: Sequence[Figure] = (),
-    base: str = "",
+    base: str = "", panel: Panel | None = None,
 ) -> str:  # fmt: skip
-    """Return the page of a study as HTML, without scripts and external files.
+    """Return the page of a study as HTML, without external files. Only the panel has a script.
 
     Args:
         study: name of the study, the heading of the page.
@@ -90,16 +90,17 @@ def render_page(
         source: options that name the runs to a command.
         differences: figures of how skills differ.
         base: mix with figures where there are too many mixes to draw all.
+        panel: what-if panel.
     """
     context = context or ReportContext()
     mixes = shown_mixes(fits, base)
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["firm"] = _keep_percent_together
-    template = environment.from_string(
-        resources.files("skillscale.report").joinpath("page.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, loader=jinja2.PackageLoader("skillscale.report", "")
     )
-    return template.render(
+    environment.filters["firm"] = _keep_percent_together
+    return environment.get_template("page.html").render(
         title=study,
+        panel=panel,
         lede=_summary(fits, mixes, laws or {})
         + (f" N counts: {context.counted}." if context.counted and mixes else ""),
         headline=_headline(records, context) if records else _table_headline(fits),
