@@ -1,13 +1,16 @@
 import html
+import io
 import json
 import math
 import re
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import report_studies as studies
 
+from skillscale.cli import COMMANDS, main
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.skill_law import fit_together
 from skillscale.laws.forms.catalogue import LAWS
@@ -18,7 +21,7 @@ from skillscale.laws.optimum.plan import PlanRequest, size_costs
 from skillscale.laws.uncertainty.bootstrap import ResamplingMethod
 from skillscale.laws.uncertainty.resamples import interval
 from skillscale.report.page import render_page
-from skillscale.report.panel import PanelGroup, make_panel
+from skillscale.report.panel import Panel, PanelGroup, make_panel
 
 mini_racer = pytest.importorskip("py_mini_racer", reason="no JavaScript engine: pip install mini-racer")
 SKILLS = ("code", "prose", "facts")
@@ -144,3 +147,27 @@ def test_the_panel_fetches_nothing_and_is_hidden_without_javascript():
 def test_there_is_no_panel_without_laws():
     assert make_panel([]) is None
     assert "what-if-data" not in render_page("demo", [], studies.fits({}))
+
+
+def test_the_panel_of_a_written_page_answers_as_plan_by_the_command_line(engine, tmp_path):
+    N, D = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(3e8, 5e10, 5)))
+    rng = np.random.default_rng(0)
+    runs = {"params": N, "tokens": D}
+    for at, skill in enumerate(("code", "prose")):
+        runs[f"loss_{skill}"] = (1.2 + (300 + 90 * at) * N**-0.34 + 700 * D**-0.32) * np.exp(rng.normal(0, 0.002, 25))
+    pd.DataFrame(runs).to_csv(tmp_path / "t.csv", index=False)
+    (tmp_path / "map.json").write_text(
+        '{"n_params": "params", "n_tokens": "tokens", "skills": {"code": "loss_code", "prose": "loss_prose"}}'
+    )
+    table = ["--table", str(tmp_path / "t.csv"), "--columns", str(tmp_path / "map.json")]
+    source = [*table, "--law", "chinchilla", "--laws.bootstrap", "laplace"]
+    page, answer = tmp_path / "page.html", io.StringIO()
+    assert main(["report", *source, "--page", str(page)], COMMANDS, io.StringIO()) == 0
+    plan = ["plan", *source, "--flops", "1e21", "--skill_weights", "code=3,prose=1", "--force", "--json"]
+    assert main(plan, COMMANDS, answer) == 0
+    planned = json.loads(answer.getvalue())["plans"][0]
+    text = page.read_text(encoding="utf-8")
+    data, script = re.findall(r"<script[^>]*>(.*?)</script>", text, flags=re.DOTALL)
+    shown = ask(engine, Panel(data=data, script=script), {"C": 1e21, "weights": [3, 1], "mix": [], "N": 1e9})
+    assert shown["N"] == pytest.approx([planned["n_params"], *planned["interval"]], rel=1e-4)
+    assert shown["skills"][0]["loss"][0] == pytest.approx(planned["losses"]["code"]["loss"], rel=1e-5)
