@@ -23,7 +23,7 @@ from skillscale.laws.fit.skill_law import split_by_skill
 from skillscale.laws.selection.backtest import PredictionScore, predictions
 from skillscale.laws.selection.holdout import DUPLICATE_GAP, run_shares
 from skillscale.laws.selection.selection import CandidateLaw, LawSelection, select_law
-from skillscale.runs import parse_columns, read_table
+from skillscale.tables import parse_columns, read_table
 
 RESULTS = Path(__file__).parent / "results"
 DOMAINS = ("arxiv", "book", "c4", "github", "commoncrawl", "stackexchange", "wikipedia")

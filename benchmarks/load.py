@@ -164,7 +164,7 @@ def wide(tracking: str) -> str:
 
 def study(tracking: str) -> str:
     """The study's table."""
-    from skillscale.runs.read import table_of_records
+    from skillscale.tables.read import table_of_records
 
     records = StudyStore.open(tracking, cache=_cache()).study(STUDY).runs.records()
     table = table_of_records(records, SKILLS)

@@ -41,7 +41,7 @@ from skillscale.laws.selection.extrapolation import weak_priors
 from skillscale.laws.skills.skill_study import MeasuredColumns, skill_study
 from skillscale.point import AGGREGATE
 from skillscale.report.skill_page import skill_frames
-from skillscale.runs.read import read_runs, splits_of, validation_of
+from skillscale.tables.read import read_runs, splits_of, validation_of
 
 RESULTS = Path(__file__).parent / "results"
 NO_TRANSFER, NO_MIX = "no transfer", "no mix"

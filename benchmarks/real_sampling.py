@@ -30,8 +30,8 @@ from skillscale.design.propose import START
 from skillscale.design.space import RunHistory
 from skillscale.design.targets import Quantity, TargetEstimates
 from skillscale.record import RunRecord, RunState
-from skillscale.runs.read import trained_table
 from skillscale.sampler.study import SamplingProblem, StudyContext, build_problem, context_from_config, run_history
+from skillscale.tables.read import trained_table
 from skillscale.tracking import StudyStore
 
 RESULTS = Path(__file__).parent / "results"

@@ -29,7 +29,7 @@ from skillscale.analysis.fit_laws import fit_laws
 from skillscale.config import Config, load
 from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.optimum.identification import identify, prior_reduction
-from skillscale.runs import RunTable
+from skillscale.tables import RunTable
 
 RESULTS = Path(__file__).parent / "results" / "small_designs.csv"
 RUNS = (3, 4, 5, 6, 8, 10, 12)

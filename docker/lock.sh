@@ -12,7 +12,7 @@ compile() {
 }
 
 echo hatchling > docker/build.in
-compile pyproject.toml docker/build.in --extra postgresql --extra server -c constraints.txt \
+compile pyproject.toml docker/build.in --extra train --extra postgresql --extra server -c constraints.txt \
     --default-index https://pypi.org/simple > docker/all.txt
 head='# Written by docker/lock.sh. Versions are those of constraints.txt.'
 for part in requirements requirements-cuda; do echo "$head" > "docker/$part.txt"; done

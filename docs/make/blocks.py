@@ -43,7 +43,7 @@ CHECKOUT = (
 _FENCE = re.compile(r"^```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"<!-- (.*?) -->\n\Z")
 _LOG = re.compile(r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d INFO .*\n", re.MULTILINE)  # of MLflow, on its tables
-_SET_UP = "python3.11 -m venv .venv && .venv/bin/pip install -c constraints.txt -e . && .venv/bin/"
+_SET_UP = 'python3.11 -m venv .venv && .venv/bin/pip install -c constraints.txt -e ".[train]" && .venv/bin/'
 
 
 @dataclass(frozen=True, kw_only=True)

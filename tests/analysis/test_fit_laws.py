@@ -17,7 +17,7 @@ from skillscale.laws.selection.extrapolation import PredictionSetting
 from skillscale.laws.selection.selection import CandidateLaw, LawSelection, _simplest_best
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import DataUse, Measurement, ModelSize, OptimizerPlan, RunRecord, RunState
-from skillscale.runs.read import AGGREGATE, LoadedRuns, aggregate_weights, nominal_budget, trained_table
+from skillscale.tables.read import AGGREGATE, LoadedRuns, aggregate_weights, nominal_budget, trained_table
 
 SETTINGS = config.load()
 

@@ -25,7 +25,7 @@ from skillscale.lm.evaluation.hf_folder import open_folder
 from skillscale.lm.evaluation.hf_model import read_model_size
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import Measurement, RunRecord, RunState
-from skillscale.runs.read import evaluated_table, read_runs
+from skillscale.tables.read import evaluated_table, read_runs
 from skillscale.tracking import StudyStore
 
 # MLflow 3.17 on SQLAlchemy 2.1

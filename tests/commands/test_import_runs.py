@@ -22,9 +22,9 @@ from skillscale.config.options import SourceOptions
 from skillscale.errors import InputError, TrackingError
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import RunState
-from skillscale.runs import parse_columns, read_table
-from skillscale.runs.imported import imported_table
-from skillscale.runs.read import exclusion_lines, read_runs
+from skillscale.tables import parse_columns, read_table
+from skillscale.tables.imported import imported_table
+from skillscale.tables.read import exclusion_lines, read_runs
 from skillscale.tracking import StudyStore
 from skillscale.tracking.store import Store
 

@@ -7,7 +7,7 @@ import pytest
 from skillscale.config import read_yaml
 from skillscale.config.safe_yaml import load_yaml
 from skillscale.errors import InputError
-from skillscale.runs import read_columns
+from skillscale.tables import read_columns
 
 ALIASES = "\n".join(
     ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]

@@ -18,7 +18,7 @@ from skillscale.execution.status_text import status_lines, status_markdown, time
 from skillscale.execution.worker import work
 from skillscale.point import DesignPoint, Mix
 from skillscale.record import Measurement
-from skillscale.runs.read import exclusion_lines, read_runs, split_surplus
+from skillscale.tables.read import exclusion_lines, read_runs, split_surplus
 from skillscale.tracking import PlannedPoint, StudyStore
 
 # MLflow 3.17 on SQLAlchemy 2.1

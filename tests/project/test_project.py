@@ -67,7 +67,7 @@ def test_defaults_of_mlproject_can_be_read(command):
 def test_readme_runs_the_main_job_and_the_tests_from_nothing():
     set_up = "python3.11 -m venv .venv && .venv/bin/pip install -c constraints.txt -e "
     assert readme_commands()[:2] == [
-        f"{set_up}. && .venv/bin/skillscale main",
+        f'{set_up}".[train]" && .venv/bin/skillscale main',
         f'{set_up}".[dev]" && .venv/bin/pytest',
     ]
 
@@ -77,7 +77,12 @@ def test_ci_runs_the_test_command_of_the_readme():
 
 
 def test_lock_pins_every_requirement_within_its_range():
-    required = PYPROJECT["project"]["dependencies"] + PYPROJECT["project"]["optional-dependencies"]["dev"]
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    required = [
+        *PYPROJECT["project"]["dependencies"],
+        *(part for name in ("mlflow", "train", "dev") for part in extras[name]),
+    ]
+    required = [part for part in required if not part.startswith("skillscale[")]
     pinned = pins()
     outside = [
         requirement
@@ -95,7 +100,7 @@ def test_lock_is_what_the_tests_run_on():
 
 def test_mlflow_makes_its_environments_from_the_lock():
     environment = yaml.safe_load((ROOT / "python_env.yaml").read_text())
-    assert environment["dependencies"] == ["-c constraints.txt", "-e ."]
+    assert environment["dependencies"] == ["-c constraints.txt", "-e .[train]"]
     assert re.fullmatch(r"3\.11\.\d+", environment["python"]), "pyenv wants the full version, as text"
 
 

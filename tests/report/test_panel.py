@@ -1,12 +1,17 @@
 import html
+import io
 import json
 import math
 import re
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
+import pandas as pd
 import pytest
 import report_studies as studies
 
+from skillscale.cli import COMMANDS, main
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.skill_law import fit_together
 from skillscale.laws.forms.catalogue import LAWS
@@ -16,8 +21,9 @@ from skillscale.laws.optimum.optimum import weighted_optimum
 from skillscale.laws.optimum.plan import PlanRequest, size_costs
 from skillscale.laws.uncertainty.bootstrap import ResamplingMethod
 from skillscale.laws.uncertainty.resamples import interval
+from skillscale.report import panel as panel_module
 from skillscale.report.page import render_page
-from skillscale.report.panel import PanelGroup, make_panel
+from skillscale.report.panel import Panel, PanelGroup, make_panel
 
 mini_racer = pytest.importorskip("py_mini_racer", reason="no JavaScript engine: pip install mini-racer")
 SKILLS = ("code", "prose", "facts")
@@ -30,7 +36,18 @@ def engine():
 
 
 def fitted(name):
-    """Laws of three skills with draws, fitted to runs of the law of Chinchilla with noise."""
+    """Laws of three skills with draws, and with a rival where there are two names."""
+    chosen, *rivals = [fit(law) for law in name.split(" or ")]
+    if not rivals:
+        return chosen
+    return {
+        skill: replace(chosen[skill], weight=0.6, rivals=(replace(rivals[0][skill], weight=0.4),)) for skill in chosen
+    }
+
+
+@cache
+def fit(name):
+    """Fit a law to runs of three skills, which follow the law of Chinchilla with noise."""
     rng = np.random.default_rng(3)
     N, D = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e7, 1e9, 6), np.geomspace(3e8, 3e10, 6)))
     h = rng.dirichlet([3, 3, 3], size=len(N))
@@ -64,14 +81,14 @@ def test_the_formula_in_javascript_is_the_law(engine, name):
         assert got == pytest.approx(expected, rel=1e-8, abs=1e-8)
 
 
-@pytest.mark.parametrize("name", ["chinchilla", "drifting", "separable"])
+@pytest.mark.parametrize("name", ["chinchilla", "drifting", "separable", "chinchilla or drifting"])
 def test_the_panel_answers_as_the_plan_does(engine, name):
     laws = fitted(name)
     panel = make_panel([PanelGroup(laws=laws, skills=SKILLS)])
     rng = np.random.default_rng(7)
     for _ in range(10):
         C, weights = float(10 ** rng.uniform(19.5, 22.5)), rng.dirichlet([1, 1, 1])
-        mix = rng.dirichlet([5, 5, 5]) if LAWS[name].needs_mix else None
+        mix = rng.dirichlet([5, 5, 5]) if name == "separable" else None
         size = float(10 ** rng.uniform(8, 10))
         request = PlanRequest(weights=dict(zip(SKILLS, weights, strict=True)), skills=SKILLS, h=mix, sizes=[size])
         optimum = weighted_optimum(laws, C, request.weights, mix)
@@ -90,6 +107,18 @@ def test_the_panel_answers_as_the_plan_does(engine, name):
             at = SKILLS.index(skill)
             agree(shown["loss"], interval(rows[at, 0], rows[at, 1:], 0.9))
         assert any("times the largest run" in line for line in answer["warnings"]) == (1.01 * laws["code"].reach[1] < C)
+
+
+def test_of_many_skills_fewer_draws_are_written_with_the_same_interval(engine, monkeypatch):
+    laws = fitted("chinchilla or drifting")
+    question = {"C": 1e21, "weights": [1, 1, 1], "mix": [], "N": 1e9}
+    full = make_panel([PanelGroup(laws=laws)])
+    monkeypatch.setattr(panel_module, "_MOST_NUMBERS", 1_500)
+    thinned = make_panel([PanelGroup(laws=laws)])
+    assert len(thinned.data) < 0.75 * len(full.data)
+    whole, part = (ask(engine, panel, question)["N"] for panel in (full, thinned))
+    assert part[0] == whole[0]
+    assert part[1:] == pytest.approx(whole[1:], rel=0.03)
 
 
 def agree(shown, expected, floor=0.0):
@@ -133,3 +162,27 @@ def test_the_panel_fetches_nothing_and_is_hidden_without_javascript():
 def test_there_is_no_panel_without_laws():
     assert make_panel([]) is None
     assert "what-if-data" not in render_page("demo", [], studies.fits({}))
+
+
+def test_the_panel_of_a_written_page_answers_as_plan_by_the_command_line(engine, tmp_path):
+    N, D = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(3e8, 5e10, 5)))
+    rng = np.random.default_rng(0)
+    runs = {"params": N, "tokens": D}
+    for at, skill in enumerate(("code", "prose")):
+        runs[f"loss_{skill}"] = (1.2 + (300 + 90 * at) * N**-0.34 + 700 * D**-0.32) * np.exp(rng.normal(0, 0.002, 25))
+    pd.DataFrame(runs).to_csv(tmp_path / "t.csv", index=False)
+    (tmp_path / "map.json").write_text(
+        '{"n_params": "params", "n_tokens": "tokens", "skills": {"code": "loss_code", "prose": "loss_prose"}}'
+    )
+    table = ["--table", str(tmp_path / "t.csv"), "--columns", str(tmp_path / "map.json")]
+    source = [*table, "--law", "chinchilla", "--laws.bootstrap", "laplace"]
+    page, answer = tmp_path / "page.html", io.StringIO()
+    assert main(["report", *source, "--page", str(page)], COMMANDS, io.StringIO()) == 0
+    plan = ["plan", *source, "--flops", "1e21", "--skill_weights", "code=3,prose=1", "--force", "--json"]
+    assert main(plan, COMMANDS, answer) == 0
+    planned = json.loads(answer.getvalue())["plans"][0]
+    text = page.read_text(encoding="utf-8")
+    data, script = re.findall(r"<script[^>]*>(.*?)</script>", text, flags=re.DOTALL)
+    shown = ask(engine, Panel(data=data, script=script), {"C": 1e21, "weights": [3, 1], "mix": [], "N": 1e9})
+    assert shown["N"] == pytest.approx([planned["n_params"], *planned["interval"]], rel=1e-4)
+    assert shown["skills"][0]["loss"][0] == pytest.approx(planned["losses"]["code"]["loss"], rel=1e-5)

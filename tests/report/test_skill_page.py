@@ -15,7 +15,7 @@ from skillscale.laws.skills.skill_study import MeasuredColumns, SkillStudy, skil
 from skillscale.laws.skills.verdicts import Confirmation, SkillColumns
 from skillscale.report import skill_figures
 from skillscale.report.skill_page import make_skill_figures, skill_frames
-from skillscale.runs.published_optima import read_optima
+from skillscale.tables.published_optima import read_optima
 
 CATEGORIES = {"knowledge": "knowledge", "code": "code"}
 SPLITS = (

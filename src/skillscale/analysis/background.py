@@ -12,7 +12,7 @@ from skillscale import __version__
 from skillscale.config import Config
 from skillscale.config.options import SourceOptions
 from skillscale.formatting import format_count
-from skillscale.runs.read import LoadedRuns
+from skillscale.tables.read import LoadedRuns
 
 if TYPE_CHECKING:
     from skillscale.report.page import DataNotice, ReportContext

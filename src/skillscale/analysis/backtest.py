@@ -17,8 +17,8 @@ from skillscale.laws.selection.backtest import Backtest, PredictionScore
 from skillscale.laws.selection.backtest import backtest as backtest_laws
 from skillscale.laws.selection.selection import LawSelection
 from skillscale.laws.uncertainty.posterior import FEW_RUNS
-from skillscale.runs import RunTable
-from skillscale.runs.read import LoadedRuns
+from skillscale.tables import RunTable
+from skillscale.tables.read import LoadedRuns
 
 _TOLERANCE = 1e-9
 _BUDGET_GAP = 0.1  # ln C, up to which FLOP of a table are taken as the C of a law

@@ -10,8 +10,8 @@ import pandas as pd
 from skillscale.analysis.fit_laws import data_by_skill
 from skillscale.formatting import JsonObject, format_count, format_flops, format_number, join_first, plural
 from skillscale.laws.selection.selection import ineligible_reason
-from skillscale.runs import RunTable
-from skillscale.runs.read import LoadedRuns, exclusion_lines
+from skillscale.tables import RunTable
+from skillscale.tables.read import LoadedRuns, exclusion_lines
 
 _FEW_RUNS = 12  # independent runs below which the noise is hardly known
 _LEAST_LEVELS = 3  # sizes, and numbers of tokens, that a law in N and D needs

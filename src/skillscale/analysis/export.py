@@ -15,8 +15,8 @@ from skillscale.laws.io.document import read_document, read_metadata
 from skillscale.laws.io.snippet import snippet
 from skillscale.laws.optimum.identification import identify
 from skillscale.record import RunRecord
-from skillscale.runs.read import NONEMBED, TOTAL, LoadedRuns, exclusion_lines
-from skillscale.runs.write import write_table
+from skillscale.tables.read import NONEMBED, TOTAL, LoadedRuns, exclusion_lines
+from skillscale.tables.write import write_table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,8 +35,8 @@ from skillscale.laws.skills.skill_study import SkillStudy, skill_study
 from skillscale.laws.skills.verdicts import ConfirmedVerdict
 from skillscale.laws.uncertainty.bootstrap import ResamplingMethod
 from skillscale.laws.uncertainty.posterior import has_few_runs
-from skillscale.runs import RunTable
-from skillscale.runs.read import LoadedRuns, describe_exclusions
+from skillscale.tables import RunTable
+from skillscale.tables.read import LoadedRuns, describe_exclusions
 
 Laws = dict[str, FittedLaw | UnfittedSkill]
 FLOPS_FACTORS = (1.0, 10.0, 100.0)  # default budgets of the optima, in units of the largest 6 N D that is fitted

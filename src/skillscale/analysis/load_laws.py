@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skillscale.analysis.fit_laws import fit_laws
+from skillscale.analysis.fit_laws import FitResults, fit_laws
 from skillscale.config import LawConfig, StudyConfig
 from skillscale.errors import FitError, InputError
 from skillscale.formatting import JsonObject, did_you_mean
@@ -15,7 +15,7 @@ from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.io.document import LawMetadata, read_document, read_metadata
 from skillscale.laws.io.schema import MAX_BYTES, parse
 from skillscale.laws.optimum.ensemble import SkillLaw
-from skillscale.runs.read import LoadedRuns
+from skillscale.tables.read import LoadedRuns
 from skillscale.tracking import AnalysisWriter, StudyStore
 
 _REGISTERED = "models:/"
@@ -93,12 +93,34 @@ def fit_for_mix(
     laws_by_skill = {skill: law for skill, law in fitted.laws.items() if isinstance(law, FittedLaw)}
     unfitted = {skill: law.reason for skill, law in fitted.laws.items() if isinstance(law, UnfittedSkill)}
     unfitted |= runs.table.missing_skills
-    if not laws_by_skill:
+    return _loaded_laws(runs, laws_by_skill, unfitted, name if len(groups) > 1 else "")
+
+
+def laws_of_results(runs: LoadedRuns, results: FitResults, mix: str) -> LoadedLaws:
+    """Return the fitted laws of some runs; of several mixes that have names without shares, those of one.
+
+    Raises:
+        InputError: The runs have no mix of that name.
+        FitError: No skill has a law.
+    """
+    named = results.metadata.mixes
+    chosen = require_mix(mix, sorted(set(named.values()))) if named else ""
+    laws = {name.removeprefix(f"{chosen}/"): law for name, law in results.laws.items() if named.get(name, "") == chosen}
+    fitted = {name: law for name, law in laws.items() if isinstance(law, FittedLaw)}
+    unfitted = {name: law.reason for name, law in laws.items() if isinstance(law, UnfittedSkill)}
+    unfitted |= runs.table.missing_skills
+    return _loaded_laws(runs, fitted, unfitted, chosen)
+
+
+def _loaded_laws(
+    runs: LoadedRuns, laws: Mapping[str, FittedLaw], unfitted: Mapping[str, str], mix: str
+) -> LoadedLaws:  # fmt: skip
+    if not laws:
         reasons = "; ".join(f"{skill}: {reason}" for skill, reason in unfitted.items())
         raise FitError(f"no skill can be fitted. {reasons}")
     return LoadedLaws(
-        laws=laws_by_skill, name=runs.name, convention=runs.convention, aggregates=tuple(runs.table.aggregates),
-        unfitted=unfitted, mix=name if len(groups) > 1 else "", runs=runs,
+        laws=laws, name=runs.name, convention=runs.convention, aggregates=tuple(runs.table.aggregates),
+        unfitted=unfitted, mix=mix, runs=runs,
     )  # fmt: skip
 
 

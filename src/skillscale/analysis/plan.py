@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from skillscale.analysis.load_laws import LoadedLaws, check_names
 from skillscale.config.options import BudgetOptions, PlanOptions
 from skillscale.errors import FitError, InputError
-from skillscale.formatting import format_flops, format_number, join_words, to_json
+from skillscale.formatting import JsonObject, format_flops, format_number, join_words, to_json
 from skillscale.laws.optimum.ensemble import resolve_shares, shared_categories
 from skillscale.laws.optimum.identification import joint_identification
 from skillscale.laws.optimum.optimum import normalise
-from skillscale.laws.optimum.plan import Plan, PlanRequest
+from skillscale.laws.optimum.plan import Plan, PlanRequest, plan
+from skillscale.laws.skills.doubts import doubts_by_skill
 from skillscale.point import Mix
 from skillscale.tracking import AnalysisWriter
 
@@ -122,15 +122,69 @@ def no_mix_reason(loaded: LoadedLaws) -> str:
     return "all runs had one" if loaded.runs.table.categories else "the runs have no shares, and at most one name"
 
 
-def log_plan(
-    run: AnalysisWriter, plans: Sequence[Plan], answer: Mapping[str, Any], text: str, figures: Mapping[str, bytes]
-) -> None:
-    """Write a plan to its run: the answer as JSON and text, the figure by kind, N*, D* and losses as metrics."""
-    run.file("plan.json", to_json(answer))
-    run.file("plan.txt", f"{text}\n")
-    for kind, content in figures.items():
+@dataclass(frozen=True, kw_only=True)
+class MadePlans:
+    """Plans of one request, one for each budget.
+
+    Args:
+        plans: The plans.
+        answer: What ``plan --json`` prints.
+        text: What ``plan`` prints.
+        figures: The figure by kind: ``svg`` and ``png``.
+    """
+
+    plans: tuple[Plan, ...]
+    answer: JsonObject
+    text: str
+    figures: Mapping[str, bytes]
+
+
+def make_plans(options: PlanOptions, loaded: LoadedLaws) -> MadePlans:
+    """Plan one training run for each budget.
+
+    Raises:
+        InputError: Not one kind of budget, skills, mixes or bounds that the laws lack, or priors decide N*.
+        FitError: A skill with a weight has no law.
+    """
+    from skillscale.report import style
+    from skillscale.report.doubts import doubts_as_dict
+    from skillscale.report.plan import PlanContext, plan_as_dict, plan_text, weighted_law_names
+    from skillscale.report.plan_figure import draw_plan
+
+    budgets = read_budgets(options.budget)
+    request = plan_request(options, loaded)
+    if not options.force:
+        require_identified(loaded, budgets, request)
+    plans = tuple(plan(loaded.laws, budget.flops, request) for budget in budgets)
+    doubts = doubts_by_skill(
+        loaded.laws, [budget.flops for budget in budgets], parts=loaded.parts,
+        mixes=dict.fromkeys(loaded.laws, loaded.mix),
+    )  # fmt: skip
+    context = PlanContext(
+        budgets=tuple(budget.text for budget in budgets), skills=loaded.skills, convention=loaded.convention,
+        mix_given=request.h is not None, level=next(iter(loaded.laws.values())).level, mixless=no_mix_reason(loaded),
+        source=loaded.arguments, doubts=doubts,
+    )  # fmt: skip
+    answer: JsonObject = {
+        "source": loaded.name, "convention": loaded.convention, "level": context.level,
+        "laws": {name: weighted_law_names(law) for name, law in loaded.laws.items()}, "refused": dict(loaded.unfitted),
+        "doubts": {name: doubts_as_dict(items, loaded.arguments) for name, items in doubts.items()},
+        "plans": [plan_as_dict(planned, context, at) for at, planned in enumerate(plans)],
+    }  # fmt: skip
+    figure = draw_plan(plans, loaded.laws, loaded.skills)
+    return MadePlans(
+        plans=plans, answer=answer, text=plan_text(plans, loaded.laws, context),
+        figures={"svg": style.to_svg(figure), "png": style.to_png(figure)},
+    )  # fmt: skip
+
+
+def log_plan(run: AnalysisWriter, made: MadePlans) -> None:
+    """Write plans to their run: the answer as JSON and text, the figure by kind, N*, D* and losses as metrics."""
+    run.file("plan.json", to_json(made.answer))
+    run.file("plan.txt", f"{made.text}\n")
+    for kind, content in made.figures.items():
         run.file(f"figures/plan.{kind}", content)
-    for step, plan in enumerate(plans):
-        numbers = {"flops": plan.optimum.C, "N_star": plan.optimum.N.value, "D_star": plan.optimum.D.value}
-        numbers |= {"loss": plan.loss.value} | {f"loss/{name}": loss.value for name, loss in plan.losses.items()}
+    for step, planned in enumerate(made.plans):
+        numbers = {"flops": planned.optimum.C, "N_star": planned.optimum.N.value, "D_star": planned.optimum.D.value}
+        numbers |= {"loss": planned.loss.value} | {f"loss/{name}": loss.value for name, loss in planned.losses.items()}
         run.log(metrics={name: value for name, value in numbers.items() if value == value}, step=step)

@@ -10,8 +10,8 @@ from skillscale.errors import TrackingError
 from skillscale.execution.status_publisher import StatusPublisher, store_fit_summary
 from skillscale.point import digest
 from skillscale.record import DataSet, RunRecord, RunState
-from skillscale.runs.read import LoadedRuns
-from skillscale.runs.write import csv_text
+from skillscale.tables.read import LoadedRuns
+from skillscale.tables.write import csv_text
 from skillscale.tracking import AnalysisWriter, StudyStore
 
 _LINKED_RUNS = 1000  # runs that link to the law fitted to them: a tag takes some milliseconds

@@ -21,9 +21,9 @@ from skillscale.report.law_figures import draw_law_figures
 from skillscale.report.page import render_page, shown_mixes
 from skillscale.report.panel import group_laws, make_panel
 from skillscale.report.skill_page import make_skill_figures, skill_frames
-from skillscale.runs.published_optima import read_optima
-from skillscale.runs.read import LoadedRuns, exclusion_lines, read_runs
-from skillscale.runs.write import csv_text
+from skillscale.tables.published_optima import read_optima
+from skillscale.tables.read import LoadedRuns, exclusion_lines, read_runs
+from skillscale.tables.write import csv_text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,6 @@ from skillscale.design.propose import propose
 from skillscale.formatting import JsonObject, escape_formula, join_first
 from skillscale.point import DesignPoint
 from skillscale.record import RunState
-from skillscale.runs import ColumnMap, RunTable
-from skillscale.runs.read import LoadedRuns
 from skillscale.sampler.study import (
     SAMPLING_PROBLEM,
     SamplingProblem,
@@ -28,6 +26,8 @@ from skillscale.sampler.study import (
     run_history,
     to_points,
 )
+from skillscale.tables import ColumnMap, RunTable
+from skillscale.tables.read import LoadedRuns
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from skillscale.config import Config
 from skillscale.config.options import BacktestOptions
 from skillscale.errors import InputError
 from skillscale.formatting import JsonObject
-from skillscale.runs.read import exclusion_lines, read_runs
+from skillscale.tables.read import exclusion_lines, read_runs
 
 
 def backtest(options: BacktestOptions, config: Config, out: Output) -> JsonObject:

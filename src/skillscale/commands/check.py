@@ -10,9 +10,9 @@ from skillscale.config import Config
 from skillscale.config.options import CheckOptions
 from skillscale.errors import InputError
 from skillscale.formatting import JsonObject
-from skillscale.runs.column_guess import guess_columns
-from skillscale.runs.files import read_sample
-from skillscale.runs.read import read_runs
+from skillscale.tables.column_guess import guess_columns
+from skillscale.tables.files import read_sample
+from skillscale.tables.read import read_runs
 
 
 def check(options: CheckOptions, config: Config, out: Output) -> JsonObject:

@@ -8,8 +8,8 @@ from skillscale.config import Config
 from skillscale.config.options import ExportOptions
 from skillscale.errors import InputError
 from skillscale.formatting import JsonObject
-from skillscale.runs.read import exclusion_lines, read_runs
-from skillscale.runs.write import FILES
+from skillscale.tables.read import exclusion_lines, read_runs
+from skillscale.tables.write import FILES
 
 _LAWS = (".json", ".py")
 

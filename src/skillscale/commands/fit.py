@@ -7,7 +7,7 @@ from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import FitOptions
 from skillscale.formatting import JsonObject
-from skillscale.runs.read import exclusion_lines, read_runs
+from skillscale.tables.read import exclusion_lines, read_runs
 
 
 def fit(options: FitOptions, config: Config, out: Output) -> JsonObject:

@@ -8,7 +8,7 @@ from skillscale.config import Config
 from skillscale.config.options import ImportOptions
 from skillscale.execution.status_publisher import StatusPublisher
 from skillscale.formatting import JsonObject, format_duration
-from skillscale.runs.importing import import_table
+from skillscale.tables.importing import import_table
 from skillscale.tracking import StudyStore
 
 _REPORT_EVERY_S = 10.0

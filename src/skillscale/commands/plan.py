@@ -4,15 +4,13 @@ import json
 from pathlib import Path
 
 from skillscale.analysis.load_laws import LoadedLaws, check_names, fit_for_mix, load_laws
-from skillscale.analysis.plan import log_plan, no_mix_reason, plan_request, read_budgets, require_identified
+from skillscale.analysis.plan import log_plan, make_plans, read_budgets
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import PlanOptions
 from skillscale.errors import InputError
 from skillscale.formatting import JsonObject, to_json
-from skillscale.laws.optimum.plan import plan as plan_run
-from skillscale.laws.skills.doubts import doubts_by_skill
-from skillscale.runs.read import exclusion_lines, read_runs
+from skillscale.tables.read import exclusion_lines, read_runs
 
 
 def plan(options: PlanOptions, config: Config, out: Output) -> JsonObject:
@@ -22,43 +20,19 @@ def plan(options: PlanOptions, config: Config, out: Output) -> JsonObject:
         InputError: Not one kind of budget, skills, mixes or bounds that the laws lack, or priors decide N*.
         FitError: A skill with a weight has no law.
     """
-    from skillscale.report import style
-    from skillscale.report.doubts import doubts_as_dict
-    from skillscale.report.plan import PlanContext, plan_as_dict, plan_text, weighted_law_names
-    from skillscale.report.plan_figure import draw_plan
-
-    budgets = read_budgets(options.budget)
+    read_budgets(options.budget)  # refused before the fits, which take a while
     loaded = _load(options, config, out)
-    request = plan_request(options, loaded)
-    if not options.force:
-        require_identified(loaded, budgets, request)
-    plans = [plan_run(loaded.laws, budget.flops, request) for budget in budgets]
-    doubts = doubts_by_skill(
-        loaded.laws, [budget.flops for budget in budgets], parts=loaded.parts,
-        mixes=dict.fromkeys(loaded.laws, loaded.mix),
-    )  # fmt: skip
-    context = PlanContext(
-        budgets=tuple(budget.text for budget in budgets), skills=loaded.skills, convention=loaded.convention,
-        mix_given=request.h is not None, level=next(iter(loaded.laws.values())).level, mixless=no_mix_reason(loaded),
-        source=loaded.arguments, doubts=doubts,
-    )  # fmt: skip
-    answer: JsonObject = {
-        "source": loaded.name, "convention": loaded.convention, "level": context.level,
-        "laws": {name: weighted_law_names(law) for name, law in loaded.laws.items()}, "refused": dict(loaded.unfitted),
-        "doubts": {name: doubts_as_dict(items, loaded.arguments) for name, items in doubts.items()},
-        "plans": [plan_as_dict(planned, context, at) for at, planned in enumerate(plans)],
-    }  # fmt: skip
-    text, figure = plan_text(plans, loaded.laws, context), draw_plan(plans, loaded.laws, loaded.skills)
-    figures = {"svg": style.to_svg(figure), "png": style.to_png(figure)}
+    made = make_plans(options, loaded)
+    answer = dict(made.answer)
     record = loaded.open_record()
     if record is not None:
         with record as run:
-            log_plan(run, plans, answer, text, figures)
+            log_plan(run, made)
     if options.figure:
         path = Path(options.figure)
-        path.write_bytes(figures[path.suffix.lower().removeprefix(".")])
+        path.write_bytes(made.figures[path.suffix.lower().removeprefix(".")])
         answer["figure"] = path.absolute()
-    out.text(text)
+    out.text(made.text)
     out.text("".join(f"\nno law of {name}: {reason}" for name, reason in loaded.unfitted.items()).rstrip())
     store, study = (loaded.runs.store, loaded.runs.study) if loaded.runs is not None else (loaded.store, None)
     if store is not None:

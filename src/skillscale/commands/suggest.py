@@ -7,7 +7,7 @@ from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import SuggestOptions
 from skillscale.formatting import JsonObject
-from skillscale.runs.read import column_map_of, exclusion_lines, read_runs
+from skillscale.tables.read import column_map_of, exclusion_lines, read_runs
 
 
 def suggest(options: SuggestOptions, config: Config, out: Output) -> JsonObject:

@@ -24,8 +24,6 @@ from skillscale.execution.worker_pool import WorkerPool
 from skillscale.formatting import JsonObject, format_flops, shorten
 from skillscale.point import DesignPoint
 from skillscale.record import RunRecord
-from skillscale.runs import RunTable
-from skillscale.runs.read import table_of_records, trained_table
 from skillscale.sampler.study import (
     SAMPLING_PROBLEM,
     IntervalLog,
@@ -41,6 +39,8 @@ from skillscale.sampler.study import (
     to_points,
     to_reason,
 )
+from skillscale.tables import RunTable
+from skillscale.tables.read import table_of_records, trained_table
 from skillscale.tracking import PlannedPoint, Study, StudyStore
 
 FAILURES = 5  # in a row, after which no more points are chosen

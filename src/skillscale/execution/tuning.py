@@ -27,8 +27,8 @@ from skillscale.execution.session import open_session, open_store
 from skillscale.formatting import JsonObject, format_percent
 from skillscale.lm import run
 from skillscale.point import DesignPoint, digest
-from skillscale.runs.read import aggregate_weights
-from skillscale.runs.write import csv_text
+from skillscale.tables.read import aggregate_weights
+from skillscale.tables.write import csv_text
 
 if TYPE_CHECKING:
     from skillscale.lm.data.prepare import PreparedData

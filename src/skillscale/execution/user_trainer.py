@@ -25,7 +25,7 @@ from skillscale.errors import DivergedError, InputError, LeaseLostError, Trainin
 from skillscale.execution.worker import work
 from skillscale.execution.worker_pool import parent_exited
 from skillscale.record import Measurement, RunRecord
-from skillscale.runs.user_function import BadLossesError, check_losses, describe_error, load_function
+from skillscale.tables.user_function import BadLossesError, check_losses, describe_error, load_function
 
 if TYPE_CHECKING:
     from skillscale.tracking import RunWriter, StudyStore

@@ -1,5 +1,5 @@
 const SEARCH_REACH = Math.log(1e6), POINTS = 97, WIDTH = (2 * SEARCH_REACH) / (POINTS - 1);
-const MOST_MISSING = 0.01, BEYOND = 1.01, FAR = 10, GROWTH_STEPS = 18;
+const MOST_MISSING = 0.01, BEYOND = 1.01, FAR = 10, GROWTH_STEPS = 30;
 
 function decode(text) {
   const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -54,6 +54,7 @@ function brent(f, a, b, c, fb) {
 
 function makePanel(data, formulas) {
   const q = decode(data.draws);
+  let alone = { key: "", optima: [] };  // of each skill by itself, which weights and candidate do not change
 
   // Losses of all rows for one question: the estimate first, then the draws
   function losses(group, mix, stride) {
@@ -98,13 +99,23 @@ function makePanel(data, formulas) {
     });
   }
 
-  // ln(C' / C) at which more tokens at this size reach the least loss
+  // ln(C' / C) at which more tokens at this size reach the least loss: a bracket, then false position (Illinois)
   function growth(f, least) {
     if (!Number.isFinite(least)) return NaN;
-    let low = 0, high = SEARCH_REACH;
-    if (f(high) > least) return Infinity;
-    for (let i = 0; i < GROWTH_STEPS; i++) { const middle = (low + high) / 2; if (f(middle) > least) low = middle; else high = middle; }
-    return high;
+    let low = 0, high = 0.1, above = f(0) - least, below = f(high) - least, side = 0;
+    if (above <= 0) return 0;
+    while (below > 0) {
+      if (high >= SEARCH_REACH) return Infinity;
+      low = high; above = below;
+      high = Math.min(2 * high, SEARCH_REACH); below = f(high) - least;
+    }
+    for (let i = 0; i < GROWTH_STEPS && high - low > 1e-5; i++) {
+      const middle = (low * below - high * above) / (below - above), here = f(middle) - least;
+      if (Math.abs(here) < 1e-12) return middle;
+      if (here > 0) { low = middle; above = here; if (side > 0) below /= 2; side = 1; }
+      else { high = middle; below = here; if (side < 0) above /= 2; side = -1; }
+    }
+    return (low * below - high * above) / (below - above);
   }
 
   // question: C, weights by skill, mix, N of the candidate (or NaN), stride over the draws
@@ -116,11 +127,16 @@ function makePanel(data, formulas) {
     const sum = (loss, place, budget) => weights.reduce((all, weight, i) => (weight > 0 ? all + weight * loss(i, place, budget) : all), 0);
     const result = { N, D: [0, 2, 1].map((end) => question.C / 6 / N[end]), ratio: [0, 2, 1].map((end) => question.C / 6 / N[end] ** 2) };
     result.loss = of(rows.map((loss) => sum(loss, s[0], t)));
+    const key = JSON.stringify([data.groups.indexOf(group), question.C, question.mix, question.stride || 1]);
+    if (alone.key !== key) {
+      alone = { key, optima: group.skills.map((_, i) => optima(group, rows, weights.map((_, j) => (j === i ? 1 : 0)), t)) };
+    }
+    const unsure = decidedByPriors(group, question.C);
     result.skills = group.skills.map((skill, i) => {
-      const alone = optima(group, rows, weights.map((_, j) => (j === i ? 1 : 0)), t), at = rows.map((loss) => loss(i, s[0], t));
+      const best = alone.optima[i], at = rows.map((loss) => loss(i, s[0], t));
       return {
-        N: of(alone).map(Math.exp), loss: of(at),
-        excess: of(rows.map((loss, row) => Math.max(at[row] - loss(i, alone[row], t), 0))),
+        N: of(best).map(Math.exp), loss: of(at), unsure: unsure(skill),
+        excess: of(rows.map((loss, row) => Math.max(at[row] - loss(i, best[row], t), 0))),
         candidate: question.N > 0 ? of(rows.map((loss) => loss(i, Math.log(question.N), t))) : [NaN, NaN, NaN],
       };
     });
@@ -131,28 +147,42 @@ function makePanel(data, formulas) {
     }
     result.warnings = warnings(group, question, weights, result);
     result.beyond = result.warnings.length > 0;
+    result.candidateWarnings = candidateWarnings(group, question, weights);
     return result;
+  }
+
+  // Whether weak priors decide N* of a skill at the budget, by those on both sides of it at which that is known
+  function decidedByPriors(group, C) {
+    const next = group.budgets.findIndex((budget) => budget >= C), last = group.budgets.length - 1;
+    const near = next < 0 ? [last] : [Math.max(next - 1, 0), next];
+    return (skill) => near.some((at) => skill.priors[at]);
+  }
+
+  const innermost = (used, name) => [Math.max(...used.map((skill) => skill[name][0])), Math.min(...used.map((skill) => skill[name][1]))];
+  const outside = (N, sizes) => Math.min(N / sizes[0], sizes[1] / N) < 1 / BEYOND;
+  const span = (sizes) => `the sizes of the runs, ${count(sizes[0])} to ${count(sizes[1])}.`;
+
+  function candidateWarnings(group, question, weights) {
+    if (!(question.N > 0)) return [];
+    const used = group.skills.filter((_, i) => weights[i] > 0), sizes = innermost(used, "sizes"), tokens = innermost(used, "tokens");
+    const lines = outside(question.N, sizes) ? [`The candidate lies outside ${span(sizes)}`] : [];
+    if (question.C / 6 / question.N > FAR * tokens[1]) lines.push("The candidate's D is over 10 times the largest of the runs.");
+    return lines;
   }
 
   function warnings(group, question, weights, result) {
     const used = group.skills.filter((_, i) => weights[i] > 0), lines = [];
-    const ends = (name) => [Math.max(...used.map((skill) => skill[name][0])), Math.min(...used.map((skill) => skill[name][1]))];
-    const reach = ends("reach"), sizes = ends("sizes"), tokens = ends("tokens");
+    const reach = innermost(used, "reach"), sizes = innermost(used, "sizes"), tokens = innermost(used, "tokens");
     if (question.C > BEYOND * reach[1]) lines.push(`Beyond the runs: the budget is ${short(question.C / reach[1])} times the largest run.`);
     if (question.C * BEYOND < reach[0]) lines.push(`Below the runs: the smallest run has ${power(reach[0])} FLOP.`);
-    const outside = (N) => Math.min(N / sizes[0], sizes[1] / N) < 1 / BEYOND;
-    const span = `the sizes of the runs, ${count(sizes[0])} to ${count(sizes[1])}.`;
     if (!Number.isFinite(result.N[0])) lines.push("There is no best size: the loss falls towards an end of the search. Add runs that differ in N and D.");
     else {
       if (!Number.isFinite(result.N[1])) lines.push("N* has no interval: over 1 % of the draws have no best size.");
-      if (outside(result.N[0])) lines.push(`N* lies outside ${span}`);
+      if (outside(result.N[0], sizes)) lines.push(`N* lies outside ${span(sizes)}`);
       if (result.N[0] > FAR * sizes[1] || result.D[0] > FAR * tokens[1]) lines.push("N* or D* is over 10 times the largest of the runs. No run shows that the law holds there.");
     }
-    if (question.N > 0 && outside(question.N)) lines.push(`The candidate lies outside ${span}`);
-    const next = group.budgets.findIndex((C) => C >= question.C), last = group.budgets.length - 1;
-    const near = next < 0 ? [last] : [Math.max(next - 1, 0), next];
-    const decided = used.filter((skill) => near.some((at) => skill.priors[at])).map((skill) => skill.name);
-    if (decided.length) lines.push(`Weak priors, not the runs, decide N* of ${decided.join(", ")} here. N* is not identified.`);
+    const decided = used.filter(decidedByPriors(group, question.C)).map((skill) => skill.name);
+    if (decided.length) lines.push(`Weak priors, not the runs, decide N* of ${decided.length > 1 && decided.length === used.length ? "these skills" : decided.join(", ")} here. N* is not identified.`);
     used.forEach((skill) => skill.reason && lines.push(`${skill.name}: ${skill.reason}`));
     const far = group.categories.filter((_, k) => group.range && (question.mix[k] < group.range[0][k] - 1e-6 || question.mix[k] > group.range[1][k] + 1e-6));
     if (far.length) lines.push(`The share of ${far.join(", ")} lies outside the mixes that were run.`);
@@ -178,26 +208,29 @@ function parse(text) {
 function mount(section, data, formulas) {
   const panel = makePanel(data, formulas), find = (name) => section.querySelector(`[data-part="${name}"]`);
   const make = (tag, text, properties) => Object.assign(document.createElement(tag), { textContent: text || "" }, properties);
-  let group = data.groups[0], weights = [], mix = [], stride = 1, waiting = 0, settled = 0;
+  let group = data.groups[0], weights = [], mix = [], stride = 1, waiting = 0, settled = 0, flops = 0;
 
   const level = `${Math.round(100 * data.level)} %`;
   const spread = ([value, lo, hi], write) => [write(value), Number.isFinite(lo) ? `${write(lo)} to ${hi === Infinity ? "∞" : write(hi)}` : "no interval"];
 
   function slider(holder, label, properties, onInput) {
     const line = make("label"), range = make("input", "", { type: "range", ...properties }), shown = make("output");
+    const show = (value, text) => { range.value = value; shown.textContent = text; range.setAttribute("aria-valuetext", text); };
     line.append(make("span", label), range, shown);
     range.addEventListener("input", () => onInput(Number(range.value)));
     holder.append(line);
-    return { range, shown };
+    return show;
   }
 
   // A slider of the logarithm beside a field for the number
   function logarithm(name, low, high, value, write) {
     const range = find(`${name}-range`), field = find(name);
     Object.assign(range, { min: Math.log10(low), max: Math.log10(high), step: 0.01, value: Math.log10(value) });
+    const say = () => range.setAttribute("aria-valuetext", field.value);
     field.value = write(value);
-    range.oninput = () => { field.value = write(10 ** range.value); schedule(); };
-    field.oninput = () => { const given = parse(field.value); if (given > 0) range.value = Math.log10(given); schedule(); };
+    range.oninput = () => { field.value = write(10 ** range.value); say(); schedule(); };
+    field.oninput = () => { const given = parse(field.value); if (given > 0) range.value = Math.log10(given); say(); schedule(); };
+    say();
   }
 
   const inHours = () => find("unit").value === "hours";
@@ -221,21 +254,21 @@ function mount(section, data, formulas) {
     });
     const showWeights = () => {
       const total = weights.reduce((a, b) => a + b, 0);
-      weightSliders.forEach(({ shown }, i) => { shown.textContent = total > 0 ? `${Math.round((100 * weights[i]) / total)} %` : "–"; });
+      weightSliders.forEach((show, i) => show(weights[i], total > 0 ? `${Math.round((100 * weights[i]) / total)} %` : "–"));
     };
     const mixSliders = group.categories.map((name, k) => slider(shares, name, { min: 0, max: 1, step: 0.01 }, (value) => {
       const rest = mix.reduce((sum, share, j) => (j === k ? sum : sum + share), 0);
       mix = mix.map((share, j) => (j === k ? value : rest > 1e-9 ? (share * (1 - value)) / rest : (1 - value) / (mix.length - 1)));
       showMix(); schedule();
     }));
-    const showMix = () => mixSliders.forEach(({ range, shown }, k) => { range.value = mix[k]; shown.textContent = `${(100 * mix[k]).toFixed(1)} %`; });
+    const showMix = () => mixSliders.forEach((show, k) => show(mix[k], `${(100 * mix[k]).toFixed(1)} %`));
     shares.hidden = group.categories.length < 2;
     showWeights(); showMix();
     const largest = Math.max(...group.skills.map((skill) => skill.reach[1])), C = 10 * largest;
     setBudget(C);
     const best = panel.answer(group, { C, weights, mix, N: NaN, stride: 10 }).N[0];
     const sizes = group.skills.flatMap((skill) => skill.sizes), first = Number.isFinite(best) ? best / 2 : Math.max(...sizes);
-    logarithm("candidate", Math.min(...sizes), 1e3 * Math.max(...sizes), Number(first.toPrecision(2)), count);
+    logarithm("candidate", Math.min(...sizes), 1e3 * Math.max(...sizes), Number(first.toPrecision(2)), (N) => count(N).replace(/\.?0+(?=[kMBT]$)/, ""));
     update(1);
   }
 
@@ -245,9 +278,11 @@ function mount(section, data, formulas) {
     find("problem").textContent = problem;
     find("answer").hidden = Boolean(problem);
     if (problem) return;
+    flops = C;
     const question = { C, weights, mix, N: parse(find("candidate").value), stride: thinning };
     const result = panel.answer(group, question);
-    find("warnings").replaceChildren(...result.warnings.map((line) => make("li", line)));
+    find("warnings").replaceChildren(...result.warnings.concat(result.candidateWarnings).map((line) => make("li", line)));
+    find("price").parentElement.classList.toggle("beyond", result.candidateWarnings.length > 0);
     find("answer").classList.toggle("beyond", result.beyond);
     find("flop").textContent = inHours() ? `${power(C)} FLOP` : "";
     for (const [name, values, write] of [["N", result.N, count], ["D", result.D, count], ["ratio", result.ratio, short]]) {
@@ -263,13 +298,14 @@ function mount(section, data, formulas) {
     const cell = (values, write) => { const [value, ends] = spread(values, write), box = make("td", value, { className: "number" }); box.append(make("small", ends)); return box; };
     const row = (name, ...cells) => { const line = make("tr"); line.append(make("th", name, { scope: "row" }), ...cells); return line; };
     find("skills").replaceChildren(...group.skills.map((skill, i) => {
-      const { N, loss, excess, candidate } = result.skills[i];
-      return row(skill.name, cell(loss, (x) => x.toPrecision(4)), cell(candidate, (x) => (Number.isFinite(x) ? x.toPrecision(4) : "–")), cell(N, count), cell(excess, short));
+      const { N, loss, excess, candidate, unsure } = result.skills[i], alone = cell(N, count);
+      if (unsure) alone.append(make("small", "weak priors decide it"));
+      return row(skill.name, cell(loss, (x) => x.toPrecision(4)), cell(candidate, (x) => (Number.isFinite(x) ? x.toPrecision(4) : "–")), alone, cell(excess, short));
     }));
     draw(result, question.N);
     const took = performance.now() - began;
     section.dataset.ms = took.toFixed(1);
-    if (thinning === 1) stride = Math.max(1, Math.ceil(took / 50));
+    stride = Math.max(1, Math.ceil((took * thinning) / 80));
   }
 
   // While a slider moves, a slow law answers from part of its draws; the rest follow when it rests
@@ -279,7 +315,8 @@ function mount(section, data, formulas) {
   }
 
   function draw(result, candidate) {
-    const NS = "http://www.w3.org/2000/svg", svg = find("figure"), step = 26, left = 130, right = 590, top = 30;
+    const NS = "http://www.w3.org/2000/svg", svg = find("figure"), step = 26, width = Math.min(svg.clientWidth || 620, 736), top = 30;
+    const left = width < 500 ? 112 : 150, right = width - 16, letters = width < 500 ? 13 : 20;
     const lines = [["weighted", result.N], ...group.skills.map((skill, i) => [skill.name, result.skills[i].N])];
     const ends = lines.flatMap(([, values]) => values).concat(candidate > 0 ? candidate : []).filter((x) => Number.isFinite(x) && x > 0).map(Math.log10);
     const low = Math.min(...ends) - 0.05, high = Math.max(...ends) + 0.05, x = (N) => left + ((right - left) * (Math.log10(N) - low)) / (high - low);
@@ -290,7 +327,7 @@ function mount(section, data, formulas) {
       svg.append(node);
     };
     const height = top + step * lines.length + 30;
-    svg.setAttribute("viewBox", `0 0 620 ${height}`);
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.replaceChildren();
     if (!ends.length) return;
     if (candidate > 0) {
@@ -299,8 +336,8 @@ function mount(section, data, formulas) {
     }
     lines.forEach(([name, [value, lo, hi]], i) => {
       const y = top + step * (i + 0.5);
-      add("text", { x: left - 10, y: y + 4, "text-anchor": "end", ...(i ? {} : { "font-weight": 600 }) }, name.length > 18 ? `${name.slice(0, 17)}…` : name);
-      if (Number.isFinite(lo)) add("line", { x1: x(lo), x2: x(hi), y1: y, y2: y, "stroke-width": i ? 2 : 4 });
+      add("text", { x: left - 10, y: y + 4, "text-anchor": "end", ...(i ? {} : { "font-weight": 600 }) }, name.length > letters ? `${name.slice(0, letters - 1)}…` : name);
+      if (Number.isFinite(lo)) add("line", { x1: x(lo), x2: x(hi), y1: y, y2: y, style: `stroke-width:${i ? 2 : 4}px` });
       if (Number.isFinite(value)) add("circle", { cx: x(value), cy: y, r: i ? 4 : 6, fill: "currentColor" });
     });
     for (const share of [0, 0.5, 1]) {
@@ -314,11 +351,8 @@ function mount(section, data, formulas) {
   data.groups.forEach((item, i) => picker.append(make("option", item.name, { value: i })));
   picker.parentElement.hidden = data.groups.length < 2;
   picker.addEventListener("change", () => choose(Number(picker.value)));
-  let flops = 0;
-  const keepBudget = () => { const hours = find("hours"); hours.hidden = !inHours(); setBudget(flops > 0 ? flops : 1e20); schedule(); };
-  find("unit").addEventListener("focus", () => { flops = budget(); });
-  find("unit").addEventListener("pointerdown", () => { flops = budget(); });
-  find("unit").addEventListener("change", () => { keepBudget(); flops = budget(); });
+  find("unit").addEventListener("change", () => { find("hours").hidden = !inHours(); setBudget(flops); schedule(); });
+  window.addEventListener("resize", () => update(1));
   for (const name of ["peak", "use"]) find(name).addEventListener("input", schedule);
   section.hidden = false;
   choose(0);

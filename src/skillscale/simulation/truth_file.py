@@ -27,8 +27,8 @@ from skillscale.errors import InputError
 from skillscale.formatting import format_flops, format_percent, shorten
 from skillscale.laws.forms.nd import Array
 from skillscale.point import Mix
-from skillscale.runs.user_function import BadLossesError, Loss, check_losses, describe_error, load_module
 from skillscale.simulation.truth import LossTable
+from skillscale.tables.user_function import BadLossesError, Loss, check_losses, describe_error, load_module
 
 SEEDS = 64  # that the reference averages over
 FIRST_SEED = 10**9  # of the reference; runs of designs have seeds below

@@ -10,7 +10,7 @@ from skillscale import config
 from skillscale.cli import main
 from skillscale.execution.grid import grid_points, tokens_to_train
 from skillscale.record import RunState
-from skillscale.runs import read
+from skillscale.tables import read
 from skillscale.tracking import StudyStore
 
 WSD = ["--train.schedule", "wsd"]

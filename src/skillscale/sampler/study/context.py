@@ -10,8 +10,8 @@ from skillscale.errors import InputError
 from skillscale.formatting import did_you_mean, join_first
 from skillscale.lm.model.shape import buildable_sizes
 from skillscale.point import Mix
-from skillscale.runs import RunTable
 from skillscale.sampler.study.problem import StudyContext
+from skillscale.tables import RunTable
 
 _USUAL_UPDATES = (
     200  # with the smallest batch; runs with fewer are off the laws by several % (docs/research/sampling.md)

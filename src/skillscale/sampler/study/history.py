@@ -8,8 +8,8 @@ import pandas as pd
 
 from skillscale.design.space import RunHistory
 from skillscale.point import DesignPoint, Mix
-from skillscale.runs import RunTable
 from skillscale.sampler.study.problem import SamplingProblem
+from skillscale.tables import RunTable
 
 _SHARE_TOLERANCE = 5e-3  # difference of shares: whole batches change a mix a little
 
