@@ -128,7 +128,7 @@ def test_bad_input_is_one_line_that_names_value_and_cure_before_anything_runs(ca
     assert seen.err.startswith("skillscale: error: ")
     assert seen.err.count("\n") == 1
     assert [part for part in parts if part not in seen.err] == []
-    assert seen.out == ""
+    assert (json.loads(seen.out)["exit_code"] == 2) if "--json" in words else (seen.out == "")
 
 
 def test_an_unknown_command_names_the_nearest(capsys):

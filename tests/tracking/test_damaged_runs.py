@@ -77,9 +77,6 @@ def set_loss(value):
 
 def set_metric(key, value):
     def change(database, run):
-        (step,) = database.execute(
-            "SELECT coalesce(max(step), 0) FROM latest_metrics WHERE run_uuid = ?", (run,)
-        ).fetchone()
         database.execute("DELETE FROM latest_metrics WHERE run_uuid = ? AND key = ?", (run, key))
         columns = "(key, value, timestamp, step, is_nan, run_uuid)"
         database.execute(

@@ -247,7 +247,7 @@ def without_bad_losses(table: RunTable) -> RunTable:
     if runs.empty:
         return table
     other = {*RESERVED_COLUMNS, *table.aggregates}
-    for column in [name for name in runs if name not in other and not name.startswith(("sem/", "mix/"))]:
+    for column in [name for name in map(str, runs) if name not in other and not name.startswith(("sem/", "mix/"))]:
         losses = runs[column].to_numpy(dtype=float)
         errors = runs[f"sem/{column}"].to_numpy(dtype=float) if f"sem/{column}" in runs else np.zeros(len(runs))
         reasons = _loss_problems(losses, errors, is_skill=column in table.skills)
