@@ -175,7 +175,7 @@ def _kept_rows(part: WeightedLoss, thinning: float, C: float, shares: Array | No
     order = first + np.argsort(part.log_optimum(math.log(C / 6), shares)[first:], kind="stable")
     number = max(round(thinning * len(order)), 1)
     middles = ((np.arange(number) + 0.5) * len(order) / number).astype(int)
-    return np.r_[np.arange(first), np.sort(order[middles])]
+    return np.asarray(np.r_[np.arange(first), np.sort(order[middles])])
 
 
 def _part(
