@@ -4,6 +4,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from skillscale.laws.optimum.optimum import weighted_optimum
 from skillscale.laws.optimum.plan import PlanRequest, size_costs
 from skillscale.laws.uncertainty.bootstrap import ResamplingMethod
 from skillscale.laws.uncertainty.resamples import interval
+from skillscale.report import panel as panel_module
 from skillscale.report.page import render_page
 from skillscale.report.panel import Panel, PanelGroup, make_panel
 
@@ -43,6 +45,7 @@ def fitted(name):
     }
 
 
+@cache
 def fit(name):
     """Fit a law to runs of three skills, which follow the law of Chinchilla with noise."""
     rng = np.random.default_rng(3)
@@ -104,6 +107,18 @@ def test_the_panel_answers_as_the_plan_does(engine, name):
             at = SKILLS.index(skill)
             agree(shown["loss"], interval(rows[at, 0], rows[at, 1:], 0.9))
         assert any("times the largest run" in line for line in answer["warnings"]) == (1.01 * laws["code"].reach[1] < C)
+
+
+def test_of_many_skills_fewer_draws_are_written_with_the_same_interval(engine, monkeypatch):
+    laws = fitted("chinchilla or drifting")
+    question = {"C": 1e21, "weights": [1, 1, 1], "mix": [], "N": 1e9}
+    full = make_panel([PanelGroup(laws=laws)])
+    monkeypatch.setattr(panel_module, "_MOST_NUMBERS", 1_500)
+    thinned = make_panel([PanelGroup(laws=laws)])
+    assert len(thinned.data) < 0.75 * len(full.data)
+    whole, part = (ask(engine, panel, question)["N"] for panel in (full, thinned))
+    assert part[0] == whole[0]
+    assert part[1:] == pytest.approx(whole[1:], rel=0.03)
 
 
 def agree(shown, expected, floor=0.0):

@@ -6,6 +6,7 @@ the same draws, so its numbers are those of ``plan``.
 
 import base64
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -22,7 +23,7 @@ from skillscale.laws.io.javascript import javascript_of
 from skillscale.laws.optimum.ensemble import Ensemble, resolve_shares, shared_categories
 from skillscale.laws.optimum.identification import identify
 from skillscale.laws.optimum.optimum import share_range
-from skillscale.laws.optimum.weighted_loss import WeightedLoss
+from skillscale.laws.optimum.weighted_loss import Rows, WeightedLoss
 
 _MOST_NUMBERS = 120_000  # of all draws, about 0.64 MB in the page; with more, draws are thinned
 _BUDGETS = (
@@ -33,6 +34,7 @@ _BUDGETS = (
     1e3,
     1e4,
 )  # in units of the largest run, where the page says whether priors decide N*
+_DEFAULT = 2  # of them: the budget that the panel opens with
 Laws = Mapping[str, FittedLaw]
 
 
@@ -146,7 +148,13 @@ def _embed(group: PanelGroup, embedded: _Embedded) -> dict[str, Any]:
         "range": None if span is None or shares is None else span.tolist(),
         "skills": [_skill(name, law, budgets, weight=float(name in weighed)) for name, law in laws.items()],
         "parts": [
-            _part(part, [of_skill[at] for of_skill in members], embedded, estimate=at == 0, with_mix=shares is not None)
+            _part(
+                part,
+                [of_skill[at] for of_skill in members],
+                _kept_rows(part, embedded.thinning, budgets[_DEFAULT], shares, estimate=at == 0),
+                embedded,
+                with_mix=shares is not None,
+            )
             for at, part in enumerate(ensemble.parts)
         ],
     }
@@ -159,15 +167,21 @@ def _skill(name: str, law: FittedLaw, budgets: Sequence[float], *, weight: float
     }  # fmt: skip
 
 
+def _kept_rows(part: WeightedLoss, thinning: float, C: float, shares: Array | None, *, estimate: bool) -> Rows:
+    """Return the rows to write, all of them or a share that is even in N* at one budget. The estimate stays first."""
+    if thinning >= 1:
+        return np.arange(len(part))
+    first = int(estimate)
+    order = first + np.argsort(part.log_optimum(math.log(C / 6), shares)[first:], kind="stable")
+    number = max(round(thinning * len(order)), 1)
+    middles = ((np.arange(number) + 0.5) * len(order) / number).astype(int)
+    return np.asarray(np.r_[np.arange(first), np.sort(order[middles])])
+
+
 def _part(
-    part: WeightedLoss, members: Sequence[FittedLaw], embedded: _Embedded, *, estimate: bool, with_mix: bool
+    part: WeightedLoss, members: Sequence[FittedLaw], rows: Rows, embedded: _Embedded, *, with_mix: bool
 ) -> dict[str, Any]:
-    """Return one law of each skill with its rows, evenly thinned. The estimate stays first."""
-    kept = max(round(embedded.thinning * len(part)), 2)
-    rows = np.unique(np.linspace(0, len(part) - 1, kept).round().astype(int)) if kept < len(part) else np.arange(kept)
-    if estimate:
-        rows = np.unique(np.r_[0, rows])
-    rows = rows[rows < len(part)]
+    """Return one law of each skill with some of its rows."""
     laws = [
         {
             "form": embedded.formula(javascript_of(law)), "at": embedded.add(q[rows]), "p": q.shape[1],
