@@ -13,7 +13,7 @@ from contextlib import closing
 import pytest
 
 from skillscale.errors import TrackingError
-from skillscale.tracking import StudyStore, new_store
+from skillscale.tracking import StudyStore, connection, new_store
 
 
 @pytest.fixture
@@ -76,6 +76,17 @@ def test_a_table_of_somebody_else_is_not_touched(store):
         StudyStore.open(f"sqlite:///{store}").study_names()
     with closing(sqlite3.connect(store)) as database:
         assert database.execute("SELECT x FROM mine").fetchall() == [(1,)]
+
+
+def test_a_locked_store_names_who_has_it_open(store):
+    code = "import sqlite3, sys; a = sqlite3.connect(sys.argv[1]); a.execute('SELECT 1'); print(1, flush=True); input()"
+    words = [sys.executable, "-c", code, store]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as holder:
+        holder.stdout.readline()
+        named = pytest.raises(TrackingError, match=rf"locked by another process .*pid {holder.pid}. has it open")
+        with named, connection.reaching(f"sqlite:///{store}"):
+            raise sqlite3.OperationalError("database is locked")
+        holder.kill()
 
 
 @pytest.mark.slow

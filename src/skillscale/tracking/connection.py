@@ -5,7 +5,7 @@ import os
 import socket
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -181,6 +181,17 @@ def reaching(uri: str, patience: Mapping[str, str] = SERVER_PATIENCE) -> Iterato
             os.environ.pop(key, None)
 
 
+def open_by(path: Path) -> list[str]:
+    """Return the other processes that have a file open, as ``python (pid 12)``, as far as /proc says it."""
+    processes = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            files = {str(entry.readlink()) for entry in (folder / "fd").iterdir()}
+            if str(path) in files and folder.name != str(os.getpid()):
+                processes.append(f"{(folder / 'comm').read_text().strip()} (pid {folder.name})")
+    return sorted(processes)
+
+
 def _tracking_error(uri: str, error: Exception) -> TrackingError:
     text = without_password(" ".join(str(error).split()))
     low = text.lower()
@@ -197,7 +208,9 @@ def _tracking_error(uri: str, error: Exception) -> TrackingError:
     if "can't locate revision" in low:
         return _newer(place, text.rpartition(" ")[2].strip("'"))
     if "database is locked" in low:
-        return TrackingError(f"{place} is locked by another process. End it or wait, then start again")
+        holders = open_by(sqlite_path(uri)) if uri.startswith("sqlite:") else []
+        named = f" ({', '.join(holders)} has it open)" if holders else ""
+        return TrackingError(f"{place} is locked by another process{named}. End it or wait, then start again")
     if "not authenticated" in low or "error code 403" in low:
         return TrackingError(
             f"the tracking store {place} lets only its users in ({shorten(text, 200)}). Set "
