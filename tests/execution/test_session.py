@@ -26,10 +26,10 @@ def command(words, **environment):
     )
 
 
-def answer(words, **environment):
+def answer(words, code=0, **environment):
     process = command([*words, "--json"], **environment)
     out, err = process.communicate(timeout=600)
-    assert process.returncode == 0, err
+    assert process.returncode == code, err
     return json.loads(out), err
 
 
@@ -164,7 +164,7 @@ def test_a_study_with_another_mix_under_the_same_name_is_refused_before_training
 def test_a_diverged_point_is_recorded_as_failed_with_its_reason(tmp_path):
     words = small_study.write(tmp_path)
     words += ["--cache", str(tmp_path / "cache"), "--n_params", "9000", "--n_tokens", "60000"]
-    result, _ = answer(["train", *words, "--train.max_loss", "0.5"])
+    result, _ = answer(["train", *words, "--train.max_loss", "0.5"], code=1)
     assert result["state"] == "failed"
     assert "diverged" in result["reason"]
     assert result["skills"] == {}
@@ -228,11 +228,11 @@ def _ladder():
 def test_failed_points_are_trained_again_only_when_asked(tmp_path):
     words = ["grid", *small_study.write(tmp_path), "--cache", str(tmp_path / "cache"), "--budgets", "1e9"]
     words += ["--sizes", "9000", "--train.max_loss", "0.5"]
-    first, _ = answer(words)
+    first, _ = answer(words, code=1)
     assert (first["failed"], first["finished"]) == (1, 0)
-    answer(words)
+    answer(words, code=1)
     assert len(registry(tmp_path).study("small").runs.records()) == 1
-    answer([*words, "--retry_failed"])
+    answer([*words, "--retry_failed"], code=1)
     assert len(registry(tmp_path).study("small").runs.records()) == 2
 
 

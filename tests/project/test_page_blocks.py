@@ -157,7 +157,9 @@ def test_a_block_that_fails_says_which(tmp_path, monkeypatch):
 
 
 def test_the_product_part_of_the_docs_is_short():
-    words = {name: len(text.split()) for name, text in PAGES.items()}
+    words = {
+        name: len(text.split()) for name, text in PAGES.items() if "/reference/" not in name
+    }  # looked up, not read
     assert 500 <= words.pop("README.md") <= 700
     assert sum(words.values()) <= 15_000
 
