@@ -62,7 +62,7 @@ def test_dialects_of_csv_read_alike(tmp_path, text, encoding):
 
 @pytest.mark.parametrize("extra", range(5))
 def test_a_file_may_end_in_any_letter(tmp_path, extra):
-    text = TABLE.assign(note="a" * extra + "１").to_csv(index=False).rstrip("\n")
+    text = TABLE.assign(note="a" * extra + "語").to_csv(index=False).rstrip("\n")
     (tmp_path / "runs.csv").write_text(text, encoding="utf-8")
     assert_same(read(tmp_path / "runs.csv"))
 
