@@ -63,6 +63,37 @@ def test_a_column_that_names_runs_is_noted_where_the_map_lacks_it(key):
     assert read(frame, checkpoints="all").notes == ()
 
 
+@pytest.mark.parametrize("key", ["job_id", "experiment", "config/exp_name", "trial", "uuid", "model", "Name"])
+def test_other_names_of_runs_are_noted_where_several_share_a_size(tmp_path, key):
+    ladder().rename(columns={"run": key}).to_csv(tmp_path / "runs.csv", index=False)
+    (note,) = read_table(tmp_path / "runs.csv", parse_columns(MAP)).notes
+    assert f"Add run: {key} to the column map" in note
+
+
+def history(shares):
+    """One run a size, with rows at shares of its end."""
+    frame = ladder()
+    frame = frame[frame["run"].str.endswith("-10")].groupby("N").tail(1)
+    rows = [frame.assign(D=frame["D"] * share, loss=frame["loss"] / share**0.05) for share in shares]
+    return pd.concat(rows).rename(columns={"run": "model"})
+
+
+def test_evenly_spaced_tokens_of_each_size_are_noted():
+    even = history(np.linspace(0.125, 1, 8))
+    (note,) = read(even).notes
+    assert "Add run: model to the column map" in note
+    (note,) = read(even.drop(columns="model")).notes
+    assert "evenly spaced D" in note
+    assert "Add run: [N] to the column map" in note
+    assert read(even, run=["N"]).runs["D"].tolist() == read(even, run="model").runs["D"].tolist()
+    assert read(even, checkpoints="all").notes == ()
+
+
+def test_models_of_one_size_on_several_budgets_of_tokens_are_no_histories():
+    assert read(history(np.geomspace(0.02, 1, 6))).notes == ()
+    assert read(history([0.1, 0.2, 0.5, 1.0])).notes == ()
+
+
 @pytest.mark.parametrize(
     "columns",
     [

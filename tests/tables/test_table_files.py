@@ -49,10 +49,21 @@ def assert_same(table):
         (PLAIN.replace("\n", ",\n").replace("loss,", "loss"), "utf-8"),
         (TABLE.assign(**{"loss; final": 1.0}).to_csv(index=False, sep=","), "utf-8"),
         (PLAIN.replace("params", "größe").replace("größe", "params"), "utf-8"),
+        (PLAIN.replace(",", " "), "utf-8"),
+        (PLAIN.replace(",", "   "), "utf-8"),
+        ("# " + PLAIN.replace(",", " "), "utf-8"),
+        ("\ufeff" + PLAIN, "utf-8-sig"),
     ],
 )
 def test_dialects_of_csv_read_alike(tmp_path, text, encoding):
     (tmp_path / "runs.csv").write_bytes(text.encode(encoding))
+    assert_same(read(tmp_path / "runs.csv"))
+
+
+@pytest.mark.parametrize("extra", range(5))
+def test_a_file_may_end_in_any_letter(tmp_path, extra):
+    text = TABLE.assign(note="a" * extra + "語").to_csv(index=False).rstrip("\n")
+    (tmp_path / "runs.csv").write_text(text, encoding="utf-8")
     assert_same(read(tmp_path / "runs.csv"))
 
 

@@ -500,6 +500,17 @@ def test_a_store_of_another_mlflow_is_refused_and_left_alone(empty_store, tmp_pa
         assert path.read_bytes() == before
 
 
+def test_a_database_without_its_driver_is_refused_without_its_password(tmp_path):
+    with pytest.raises(TrackingError, match=r"needs pyodbc.*pip install pyodbc") as caught:
+        StudyStore.open("mssql+pyodbc:///?odbc_connect=DRIVER%3D%7BX%7D%3BPWD%3Dsecret", cache=tmp_path)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
+def test_addresses_of_postgresql_name_their_driver(scheme):
+    assert resolve_uri(f"{scheme}://u:p@h/n") == "postgresql+psycopg2://u:p@h/n"
+
+
 def test_a_server_that_does_not_answer_is_told_within_seconds(tmp_path):
     for uri in ("http://127.0.0.1:9", "postgresql://u:secret@127.0.0.1:9/runs"):
         began = time.monotonic()

@@ -6,6 +6,11 @@ from skillscale.tables.states import is_state_name
 _FLOPS = frozenset({"flops", "flop", "totalflops", "trainflops", "trainingflops", "computeflops", "flopstotal"})
 _TOKENIZERS = frozenset({"tokenizer", "tokenizers", "tokeniser", "vocab", "vocabsize", "vocabulary"})
 _RUNS = frozenset({"run", "runid", "runname", "trainingrun", "trainrun", "wandbrun", "wandbrunid", "mlflowrunid"})
+_PERHAPS_RUNS = frozenset({
+    "job", "jobid", "jobname", "slurmjobid", "exp", "expid", "expname", "experiment", "experimentid", "experimentname",
+    "trial", "trialid", "trialname", "trialnumber", "uuid", "runuuid", "wandbid", "id", "name", "displayname", "model",
+    "modelid", "modelname", "config", "configname",
+})  # fmt: skip
 _MAIN_LOSSES = frozenset(
     {"loss", "nll", "eval", "val", "valid", "validation", "test", "dev", "metrics", "summary", "final", "lm", "ce"}
 )
@@ -28,6 +33,7 @@ def is_hint(name: str) -> bool:
         is_flops_name(name)
         or is_tokenizer_name(name)
         or is_run_name(name)
+        or may_name_runs(name)
         or is_step_name(name)
         or is_loss_name(name)
         or is_setting_name(name)
@@ -69,6 +75,11 @@ def is_setting_name(name: str) -> bool:
 def is_run_name(name: str) -> bool:
     """Return whether a column names the run of a row."""
     return "".join(name_parts(name)) in _RUNS
+
+
+def may_name_runs(name: str) -> bool:
+    """Return whether a column names runs, or models of one size each, by its name."""
+    return "".join(name_parts(name.rpartition("/")[2].rpartition(".")[2])) in _PERHAPS_RUNS
 
 
 def is_flops_name(name: str) -> bool:

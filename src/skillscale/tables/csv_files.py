@@ -1,7 +1,9 @@
 """CSV files as people export them: their encoding, separator, comment lines and blanks around names."""
 
+import codecs
 import csv
 import io
+import string
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,9 @@ _HEAD = 2**22  # bytes that are read to learn the dialect; a header of 100,000 c
 _SEPARATORS = (",", ";", "\t", "|")
 _MARKS = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xef\xbb\xbf": "utf-8-sig",
           b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # fmt: skip
+_WHITESPACE = r"\s+"  # where no other separator is: numpy's savetxt writes one blank, people align columns with many
 _COMMENT = "#"
+_BLANKS = f"{string.whitespace}\u00a0\ufeff"  # around names, with the marks of encodings in files that were joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +55,8 @@ def csv_dialect(path: Path, separator: str, selected: Set[str]) -> CsvDialect:
         head = file.read(_HEAD)
     encoding = _encoding(head)
     try:
-        text = head[: len(head) // 4 * 4].decode(encoding, errors="strict" if len(head) < _HEAD else "ignore")
-        text += head[len(head) // 4 * 4 :].decode(encoding, errors="ignore") if encoding.startswith("utf-8") else ""
+        # Incrementally: the head may end within a character
+        text = codecs.getincrementaldecoder(encoding)(errors="strict" if len(head) < _HEAD else "ignore").decode(head)
     except UnicodeDecodeError as error:
         raise InputError(f"{path} can't be read as a table: {error}. Save it as UTF-8.") from error
     lines = text.splitlines()
@@ -61,7 +65,7 @@ def csv_dialect(path: Path, separator: str, selected: Set[str]) -> CsvDialect:
         raise InputError(f"{path} can't be read as a table: No columns to parse from file. Give its header.")
     line = lines[at].lstrip(_COMMENT) if lines[at].startswith(_COMMENT) else lines[at]
     separator = _separator(line, forced or separator, selected)
-    names = tuple(name.strip() for name in _split(line, separator))
+    names = tuple(name.strip(_BLANKS) for name in _split(line, separator))
     return CsvDialect(encoding=encoding, separator=separator, names=names, skip=at + 1)
 
 
@@ -124,7 +128,10 @@ def _header_line(lines: Sequence[str], separator: str, selected: Set[str]) -> tu
 
 
 def _separator(line: str, separator: str, selected: Set[str]) -> str:
-    """Return the separator that finds the most selected columns, then the most columns; the usual one among equals."""
+    """Return the separator that finds the most selected columns, then the most columns; the usual one among equals.
+
+    Blanks separate where nothing else does.
+    """
     candidates = [separator, *(other for other in _SEPARATORS if other != separator)]
 
     def count_names(candidate: str) -> tuple[int, int]:
@@ -132,10 +139,14 @@ def _separator(line: str, separator: str, selected: Set[str]) -> str:
         return len(selected & set(names)), len(names)
 
     best = max(candidates, key=count_names)  # the first among equals
+    if count_names(best)[1] == 1 and len(line.lstrip(_COMMENT).split()) > 1:
+        return _WHITESPACE
     return separator if count_names(separator)[0] == count_names(best)[0] and count_names(separator)[1] > 1 else best
 
 
 def _split(line: str, separator: str) -> list[str]:
+    if separator == _WHITESPACE:
+        return line.split()
     try:
         return next(csv.reader(io.StringIO(line), delimiter=separator, skipinitialspace=True), [""])
     except csv.Error:  # a field longer than the module takes: it is not the separator

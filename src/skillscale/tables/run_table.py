@@ -495,7 +495,7 @@ def _distinct_runs(rows: SourceRows, log: RowLog, runs: pd.DataFrame, skills: tu
     runs, notes = select_last(runs, skills, rows.columns)
     log.notes += notes
     cells = rows.cells.iloc[runs.pop(_SOURCE)]
-    log.notes += note_unmapped_runs(cells, rows.columns)
+    log.notes += note_unmapped_runs(runs, cells, rows.columns)
     log.notes += note_sweeps(runs, cells, rows.columns, skills)
     runs, notes = best_settings(runs, cells, rows.columns, skills)
     log.notes += notes

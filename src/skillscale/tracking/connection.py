@@ -33,6 +33,8 @@ def resolve_uri(uri: str = "") -> str:
     check_form(uri, "--tracking")
     given = uri or os.environ.get("MLFLOW_TRACKING_URI", "") or "sqlite:///mlflow.db"
     scheme, colon, rest = given.partition(":")
+    if scheme in ("postgresql", "postgres"):  # by default SQLAlchemy 2.1 takes another driver
+        return f"postgresql+psycopg2:{rest}".rstrip("/")
     if (colon and scheme.partition("+")[0] in _DATABASES) or scheme in SERVERS:
         return given.rstrip("/")
     if scheme != "sqlite" or not rest.startswith("///") or rest[3:] in ("", ":memory:"):
@@ -169,6 +171,10 @@ def reaching(uri: str, patience: Mapping[str, str] = SERVER_PATIENCE) -> Iterato
         yield
     except (MlflowException, OSError) as error:
         raise _tracking_error(uri, error) from error
+    except ModuleNotFoundError as error:
+        if uri.partition(":")[0].partition("+")[0] not in _DATABASES:
+            raise
+        raise _no_driver(uri, error) from error
     except Exception as error:
         # MLflow lets exceptions of Alembic and SQLAlchemy through, and raises plain ones where a row lacks a value
         if type(error).__module__.partition(".")[0] in ("alembic", "sqlalchemy", "sqlite3") or type(error) is Exception:
@@ -179,6 +185,14 @@ def reaching(uri: str, patience: Mapping[str, str] = SERVER_PATIENCE) -> Iterato
             logging.getLogger(name).setLevel(level)
         for key in changed:
             os.environ.pop(key, None)
+
+
+def _no_driver(uri: str, error: ModuleNotFoundError) -> TrackingError:
+    package = (error.name or "").partition(".")[0]
+    named = "'skillscale[postgresql]'" if package == "psycopg2" else package
+    return TrackingError(
+        f"the tracking store {without_password(uri)} needs {package}, which is not installed. Run: pip install {named}"
+    )
 
 
 def open_by(path: Path) -> list[str]:
