@@ -131,7 +131,7 @@ def test_states_as_numbers_are_asked_about(tmp_path, cells):
 
 
 def test_the_states_of_another_tool_are_asked_about():
-    with pytest.raises(InputError, match="no run of the table is finished.*where: {ray_status:"):
+    with pytest.raises(InputError, match=r"no run of the table is finished.*where: {ray_status:"):
         make_run_table(grid(ray_status=states("TERMINATED", "ERROR")), parse_columns(MAP))
 
 

@@ -207,7 +207,7 @@ def _other_unit_notes(sizes: SizeColumns) -> Iterator[str]:
         low, high = (format_number(float(edge), 2) for edge in np.quantile((sizes.D / sizes.N)[far], [0, 1]))
         yield (
             f"D/N is {low} to {high} in {plural(int(far.sum()), 'row')}, far from the other rows: do they have another "
-            "unit? Correct them, or leave them out by where"
+            "unit? Correct them, or exclude them by where"
         )
 
 
