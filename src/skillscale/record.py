@@ -5,7 +5,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -222,6 +222,21 @@ PARAM_KEYS = (
 )  # fmt: skip
 METRIC_NUMBERS = ("n_params", "n_params_nonembed", "n_params_embed", "n_tokens", "flops", "flops_exact")
 CURVE = "train_loss"  # its step is the number of tokens
+MAX_METRICS = 35  # of a run in MLflow, the curve included: a person reads no more. A file has the others
+_CHARTED = ("n_params", "n_tokens", "flops", "log10_n_params", "log10_n_tokens", "log10_flops")
+# What MLflow keeps first, by the part of the key before the slash. Losses and standard errors decide the fit
+_METRIC_ORDER = (
+    "n_params", "n_tokens", "flops", "skill_loss", "skill_sem", "log10_n_params", "log10_n_tokens", "log10_flops",
+    "val_loss", "val_sem", "mix", "train_s", "eval_s", "tokens_per_s", "matmul_share", "flops_exact", "flops_spent",
+    "skill_held_out_loss", "skill_held_out_sem", "skill_bpb", "skill_bpb_sem", "exposures", "n_params_nonembed",
+)  # fmt: skip
+# Losses of checkpoints are fitted per byte, because their tokenizers differ
+_PER_BYTE = {
+    "skill_bpb": "skill_loss",
+    "skill_bpb_sem": "skill_sem",
+    "skill_loss": "skill_bpb",
+    "skill_sem": "skill_bpb_sem",
+}
 TAG = "skillscale."
 _GROUPS = ("skill", "skill_held_out", "set", "val")
 _QUANTITIES = tuple(quantity.name for quantity in fields(Measurement))
@@ -273,6 +288,26 @@ def as_metrics(record: RunRecord) -> dict[str, float]:
             if math.isfinite(measurement.loss):
                 metrics |= measurement_as_metrics(group, name, measurement)
     return {key: math.nan if math.isinf(value) else float(value) for key, value in metrics.items()}
+
+
+def begin_metrics(record: RunRecord) -> dict[str, float]:
+    """Return the metrics that a run has before its training: its sizes for the charts."""
+    return {key: value for key, value in as_metrics(record).items() if key in _CHARTED}
+
+
+def split_metrics(record: RunRecord, written: Collection[str] = ()) -> tuple[dict[str, float], dict[str, float]]:
+    """Split the metrics of a run into those for MLflow, at most ``MAX_METRICS`` with the curve, and the others.
+
+    Args:
+        record: run with its results.
+        written: keys that MLflow has; they stay there and are in neither part.
+    """
+    metrics = {key: value for key, value in as_metrics(record).items() if key not in written}
+    order = [_PER_BYTE.get(name, name) if record.checkpoint else name for name in _METRIC_ORDER]
+    ranks = {name: rank for rank, name in enumerate(order)}
+    ranked = sorted(metrics, key=lambda key: ranks.get(key.partition("/")[0], len(ranks)))
+    room = max(0, MAX_METRICS - len({*written, CURVE}))
+    return {key: metrics[key] for key in ranked[:room]}, {key: metrics[key] for key in ranked[room:]}
 
 
 def _sizes_and_costs(record: RunRecord) -> dict[str, float]:

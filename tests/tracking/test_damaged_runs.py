@@ -201,6 +201,32 @@ def test_what_decides_on_no_loss_costs_nothing(damage, whole, tmp_path, monkeypa
     assert (code, '"n_runs": 16' in text) == (0, True)
 
 
+@pytest.mark.parametrize(
+    "content", [None, "", "{broken", "[1]", "null", '{"set_loss/x": "abc"}', "[" * 3000 + "]" * 3000]
+)
+def test_a_damaged_file_of_metrics_costs_its_losses_alone_by_name(content, whole, tmp_path, monkeypatch, capsys):
+    folder, run, name = whole
+    (file,) = folder.glob(f"mlruns/smoke/{run}/artifacts/metrics.json")
+
+    def move(database, run):
+        copy = shutil.copytree(file.parent, tmp_path / "artifacts")
+        (copy / "metrics.json").unlink()
+        if content is not None:
+            (copy / "metrics.json").write_text(content)
+        database.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", (copy.as_uri(), run))
+
+    damaged(whole, lambda database, run: None, tmp_path, monkeypatch)
+    code, sound = answer_of((*COMMANDS_OF_A_STUDY["fit"], "--json"), tmp_path, capsys)
+    damaged(whole, move, tmp_path, monkeypatch)
+    again, text = answer_of((*COMMANDS_OF_A_STUDY["fit"], "--json"), tmp_path, capsys)
+    assert (code, again) == (0, 0), text
+    assert name in text
+    assert "metrics.json" in text
+    assert name not in sound
+    skills, sound_skills = (json.loads(lines[: lines.rindex("}") + 1])["skills"] for lines in (text, sound))
+    assert skills == sound_skills, "no loss of a skill is in the file"
+
+
 @pytest.mark.parametrize("settings", ["{bad", "5", "[]", "null", ""])
 def test_a_damaged_plan_is_named_with_its_cure(settings, whole, tmp_path, monkeypatch, capsys):
     def damage(database, run):

@@ -182,7 +182,7 @@ def study_status(study: Study) -> StudyStatus:
         trainer=settings.get(TRAINER, ""),
         is_evaluated=EVALUATED in settings,
         surplus=() if {EVALUATED, IMPORTED} & settings.keys() else study.runs.surplus(),
-        damaged=tuple((run.name, run.reason) for run in study.runs.damaged),
+        damaged=tuple((run.name, run.reason) for run in (*study.runs.damaged, *study.runs.incomplete)),
     )
 
 

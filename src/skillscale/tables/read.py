@@ -231,10 +231,14 @@ def read_runs(
 
 
 def _damaged(study: Study) -> tuple[ExcludedRun, ...]:
-    """Return the runs of a study that could not be read."""
-    return tuple(
+    """Return the runs of a study that could not be read, and the losses that a file of theirs had."""
+    damaged = (
         ExcludedRun(run_id=run.name, skill="", reason=f"it is damaged: {run.reason}") for run in study.runs.damaged
     )
+    incomplete = (
+        ExcludedRun(run_id=run.name, skill="further losses", reason=run.reason) for run in study.runs.incomplete
+    )
+    return (*damaged, *incomplete)
 
 
 def without_bad_losses(table: RunTable) -> RunTable:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from skillscale.point import DesignPoint
-from skillscale.record import TAG, Measurement, RunRecord, RunState, as_metrics, as_params, format_budget
+from skillscale.record import TAG, Measurement, RunRecord, RunState, as_params, format_budget, split_metrics
+from skillscale.tracking.metric_files import write_result
 from skillscale.tracking.owner import current_owner
 from skillscale.tracking.plan_notes import pack, unpack
 from skillscale.tracking.sql_reader import Row, RunFilter
@@ -143,8 +144,9 @@ class ImportedStudy:
         )  # a metric written twice would show as two values
         tags = {} if unfinished is None else {f"{TAG}state": str(RunState.FINISHED), f"{TAG}reason": ""}
         at = now_ms()
-        metrics = tuple((key, value, at, 0) for key, value in as_metrics(record).items() if key not in written)
-        self._store.write(run_id, RunUpdate(metrics=metrics, params=as_params(record), tags=tags))
+        shown, more = split_metrics(record, written)
+        metrics = tuple((key, value, at, 0) for key, value in shown.items())
+        write_result(self._store, run_id, RunUpdate(metrics=metrics, params=as_params(record), tags=tags), more)
         self._store.set_status(run_id, "FINISHED")
 
     def _create(self, run: ImportedRun) -> str:
@@ -168,11 +170,11 @@ class ImportedStudy:
 _STORED_INFINITY = (sys.float_info.max, -sys.float_info.max)
 
 
-def external_run(run: "Run | Row") -> ExternalRun:
-    """Return params, metrics and tags of a run under one kind of key."""
+def external_run(run: "Run | Row", metrics: Mapping[str, float]) -> ExternalRun:
+    """Return params, all metrics and tags of a run under one kind of key."""
     values: dict[str, str | float] = {"run_id": run.info.run_id, "run_name": run.info.run_name or ""}
-    for kind in ("params", "metrics", "tags"):
-        values |= {sys.intern(f"{kind}.{name}"): value for name, value in getattr(run.data, kind).items()}
+    for kind, items in (("params", run.data.params), ("metrics", metrics), ("tags", run.data.tags)):
+        values |= {sys.intern(f"{kind}.{name}"): value for name, value in items.items()}
     for name in [name for name, value in values.items() if value in _STORED_INFINITY]:
         values[name] = math.copysign(math.inf, float(values[name]))
     return ExternalRun(run_id=run.info.run_id, status=run.info.status, fields=values)

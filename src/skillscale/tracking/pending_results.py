@@ -1,12 +1,14 @@
 """Results that the store did not take, in files until it takes them."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skillscale.errors import TrackingError
 from skillscale.point import digest
+from skillscale.tracking.metric_files import write_result
 from skillscale.tracking.owner import is_alive
 from skillscale.tracking.store import RunUpdate, Store, tag
 
@@ -16,12 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PendingResult:
-    """The end of a run: its status and all that was still to be written."""
+    """The end of a run: its status and all that was still to be written. ``more``: metrics for its file."""
 
     run_id: str
     attempt: int
     status: str
     batch: RunUpdate
+    more: Mapping[str, float] = field(default_factory=dict)
 
 
 def store_pending(store: Store, result: PendingResult) -> Path:
@@ -59,7 +62,7 @@ def flush_pending(store: Store) -> list[str]:
         result = _read(path)
         run = store.find_run(result.run_id)
         if run is not None and run.info.lifecycle_stage == "active" and _is_open(run, result):
-            store.write(result.run_id, result.batch)
+            write_result(store, result.run_id, result.batch, result.more)
             store.set_status(result.run_id, result.status)
             closed.append(result.run_id)
         path.unlink(missing_ok=True)
@@ -78,10 +81,11 @@ def _read(path: Path) -> PendingResult:
         batch = plain["batch"]
         metrics = tuple((str(key), float(value), int(at), int(step)) for key, value, at, step in batch["metrics"])
         update = RunUpdate(metrics=metrics, params=batch["params"], tags=batch["tags"])
+        more = {str(key): float(value) for key, value in plain.get("more", {}).items()}
         return PendingResult(
-            run_id=plain["run_id"], attempt=int(plain["attempt"]), status=plain["status"], batch=update
+            run_id=plain["run_id"], attempt=int(plain["attempt"]), status=plain["status"], batch=update, more=more
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrackingError(
             f"{path} holds no results that can be read ({error}). Move it away, then start again"
         ) from error

@@ -11,6 +11,7 @@ from skillscale.errors import SkillscaleError, show
 from skillscale.formatting import shorten
 from skillscale.point import MAX_TOKENS, DesignPoint
 from skillscale.record import CURVE, TAG, ProposalReason, RunRecord, RunState, read_record
+from skillscale.tracking.metric_files import METRICS_FILE, MetricFiles
 from skillscale.tracking.sql_reader import Row, RunFilter
 from skillscale.tracking.store import Store, now_ms, tag
 
@@ -68,16 +69,26 @@ class RunReader:
         self._newest_end_ms = 0
         self._full_read_at = 0.0
         self._damaged: dict[str, DamagedRun] = {}
+        self._names: dict[str, str] = {}
+        self._files = MetricFiles(store)
 
     @property
     def damaged(self) -> tuple[DamagedRun, ...]:
         """Runs that could not be read so far."""
         return tuple(self._damaged.values())
 
+    @property
+    def incomplete(self) -> tuple[DamagedRun, ...]:
+        """Runs that were read without the metrics of their file, because it could not be read."""
+        return tuple(
+            DamagedRun(run_id=run_id, name=self._names[run_id], reason=f"its file {METRICS_FILE} can't be read: {why}")
+            for run_id, why in self._files.problems.items()
+        )
+
     def records(self) -> list[RunRecord]:
         """Return every training run in order of its beginning, without runs that others put into the experiment."""
         runs = self._readable(self._store.read(self._experiment_id, RunFilter(kind="point")))
-        return [record for run in runs if (record := self._try_record(run)) is not None]
+        return self._try_records(runs)
 
     def finished(self) -> list[RunRecord]:
         """Return the finished runs in order of their end, one a point. A run that was read is not read again.
@@ -130,23 +141,31 @@ class RunReader:
             else:
                 yield run
 
-    def _try_record(self, run: "Run | Row") -> RunRecord | None:
-        try:
-            return self.record(run)
-        except _UNREADABLE as error:
-            self._keep_damaged(run, f"its params or metrics can't be read: {shorten(str(error), 120)}")
-            return None
+    def _try_records(self, runs: "Iterable[Run | Row]") -> list[RunRecord]:
+        """Return runs as records; keep those in mind that can't be read."""
+        records = []
+        for run, metrics in self._files.read(runs):
+            self._names[run.info.run_id] = _name_of(run)
+            try:
+                records.append(self._record(run, metrics))
+            except _UNREADABLE as error:
+                self._keep_damaged(run, f"its params or metrics can't be read: {shorten(str(error), 120)}")
+        return records
 
     def _keep_damaged(self, run: "Run | Row", reason: str) -> None:
-        name = str(run.info.run_name or run.info.run_id)
-        self._damaged[run.info.run_id] = DamagedRun(run_id=run.info.run_id, name=name, reason=reason)
+        self._damaged[run.info.run_id] = DamagedRun(run_id=run.info.run_id, name=_name_of(run), reason=reason)
 
     def record(self, run: "Run | Row") -> RunRecord:
         """Return a run as a record."""
+        ((_, metrics),) = self._files.read([run])
+        self._names[run.info.run_id] = _name_of(run)
+        return self._record(run, metrics)
+
+    def _record(self, run: "Run | Row", metrics: Mapping[str, float]) -> RunRecord:
         status = run.info.status
         record = read_record(
             run.data.params,
-            run.data.metrics,
+            metrics,
             run_id=run.info.run_id,
             study=self._study,
             state=RunState.RUNNING if status == "SCHEDULED" else RunState[status],
@@ -160,11 +179,18 @@ class RunReader:
     def _read_finished(self, since_ms: int) -> None:
         """Read the runs that finished from a time on; records that are there are not made again."""
         filter_ = RunFilter(kind="point", finished=True, ended_from_ms=since_ms)
+        new: dict[str, list[Run | Row]] = {}  # by point, the runs that finished first come first
         for run in self._readable(self._store.read(self._experiment_id, filter_)):
-            key = tag(run, "point_key")
-            if key not in self._records and (record := self._try_record(run)) is not None:
-                self._records[key] = record
+            if tag(run, "point_key") not in self._records:
+                new.setdefault(tag(run, "point_key"), []).append(run)
             self._newest_end_ms = max(self._newest_end_ms, min(run.info.end_time or 0, now_ms()))
+        keys = {run.info.run_id: key for key, runs in new.items() for run in runs}
+        for record in self._try_records(run for runs in new.values() for run in runs):
+            self._records.setdefault(keys[record.run_id], record)
+
+
+def _name_of(run: "Run | Row") -> str:
+    return str(run.info.run_name or run.info.run_id)
 
 
 def _check_record(record: RunRecord, params: Mapping[str, str]) -> None:

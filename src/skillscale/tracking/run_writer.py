@@ -27,9 +27,11 @@ from skillscale.record import (
     RunCost,
     RunRecord,
     RunState,
-    as_metrics,
     as_params,
+    begin_metrics,
+    split_metrics,
 )
+from skillscale.tracking.metric_files import write_result
 from skillscale.tracking.pending_results import PendingResult, store_pending
 from skillscale.tracking.queue import Lease
 from skillscale.tracking.run_reader import read_number
@@ -159,7 +161,9 @@ class RunWriter:
         if version and self._params.get("code_version", version) != version:
             tags[f"{TAG}code_version_{self.claim.attempt}"] = version
         new = {key: value for key, value in params.items() if key not in self._params}
-        self._store.write(self.run_id, RunUpdate(metrics=self._numbers(), params=new, tags=tags))
+        self._store.write(
+            self.run_id, RunUpdate(metrics=self._new_entries(begin_metrics(self._record)), params=new, tags=tags)
+        )
         if config_yaml and not self._has_inputs:
             self._store.write_inputs(self.run_id, data)
             self._config_yaml = config_yaml
@@ -225,13 +229,16 @@ class RunWriter:
     def _end(self, state: RunState, reason: str) -> RunRecord:
         self._record = replace(self._record, state=state, reason=reason[:_REASON_LIMIT])
         tags = {f"{TAG}state": str(state), f"{TAG}reason": self._record.reason, "mlflow.note.content": self._note()}
-        batch = RunUpdate(metrics=(*self._curve, *self._numbers()), tags=tags)
+        shown, more = split_metrics(self._record, self._metrics)
+        batch = RunUpdate(metrics=(*self._curve, *self._new_entries(shown)), tags=tags)
         self._ended = True
         self._lease.check()
-        pending = PendingResult(run_id=self.run_id, attempt=self.claim.attempt, status=state.name, batch=batch)
+        pending = PendingResult(
+            run_id=self.run_id, attempt=self.claim.attempt, status=state.name, batch=batch, more=more
+        )
         try:
             self._check_attempt(self._store.run(self.run_id))
-            self._store.write(self.run_id, batch)
+            write_result(self._store, self.run_id, batch, more)
             self._store.set_status(self.run_id, state.name)
         except LeaseLostError:
             raise
@@ -290,9 +297,9 @@ class RunWriter:
             self._wait_s = max(_FLUSH_EVERY_S, _FLUSH_SHARE * (time.monotonic() - self._began))
         self._flushed = time.monotonic()
 
-    def _numbers(self) -> tuple[tuple[str, float, int, int], ...]:
-        """Return the record's metrics that are not written yet. A metric that is written twice shows two values."""
-        new = {key: value for key, value in as_metrics(self._record).items() if key not in self._metrics}
+    def _new_entries(self, metrics: Mapping[str, float]) -> tuple[tuple[str, float, int, int], ...]:
+        """Return metrics that are not written yet. A metric that is written twice shows two values."""
+        new = {key: value for key, value in metrics.items() if key not in self._metrics}
         self._metrics |= set(new)
         at = now_ms()
         return tuple((key, value, at, 0) for key, value in new.items())

@@ -7,12 +7,16 @@
 import getpass
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from filelock import FileLock, Timeout
 
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 _RUNS_PER_CALL = 10_000  # pages are offsets: a run that leaves the filter between two would hide another
 _METRICS_PER_CALL = 800  # MLflow takes 1000 entities a call
 _INPUT_TRIES = 5
+_READERS = 8
 _ALREADY_THERE = ("UniqueViolation", "UNIQUE constraint", "Duplicate entry")
 _TEXTS_PER_CALL = 90  # and 100 params or tags
 _log = logging.getLogger(__name__)
@@ -298,7 +303,51 @@ class Store:
     def read_text(self, run_id: str, name: str) -> str:
         """Read a text file from the artifacts of a run."""
         with reaching(self.uri):
-            return Path(self._client.download_artifacts(run_id, name)).read_text(encoding="utf-8")
+            return self._download(run_id, name)
+
+    def _download(self, run_id: str, name: str) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            return Path(self._client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
+
+    def read_texts(self, places: Mapping[str, str], name: str) -> dict[str, str | TrackingError]:
+        """Read the text file of a name from the artifacts of many finished runs, or why it can't be read.
+
+        A file of a server is kept in the cache: a finished run does not change.
+
+        Args:
+            places: addresses of the runs' artifacts, by id of the run.
+            name: name of the file.
+        """
+        if not places:
+            return {}
+        with reaching(self.uri), ThreadPoolExecutor(_READERS) as pool:
+            texts = pool.map(self._read_file_of, places, places.values(), [name] * len(places))
+            return dict(zip(places, texts, strict=True))
+
+    def _read_file_of(self, run_id: str, place: str, name: str) -> str | TrackingError:
+        copy = self.cache / "artifacts" / digest(self.uri) / run_id / name
+        paths = self._local_files(place, name)
+        for path in paths or [copy]:
+            with suppress(OSError, UnicodeDecodeError):
+                return path.read_text(encoding="utf-8")
+        if paths:
+            return TrackingError(f"{paths[0]} is missing or can't be read. Restore it")
+        try:
+            text = self._download(run_id, name)
+        except Exception as error:  # the clients of artifact stores raise what they like
+            return TrackingError(str(error))
+        with suppress(OSError):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_text(text, encoding="utf-8")
+        return text
+
+    def _local_files(self, place: str, name: str) -> list[Path]:
+        """Return where a file of artifacts is on this machine: as written, or next to a database that was moved."""
+        if not place.startswith(("file:", "/")):
+            return []
+        folder = Path(url2pathname(urlsplit(place).path)) if place.startswith("file:") else Path(place)
+        moved = [sqlite_path(self.uri).parent.joinpath(*folder.parts[-4:])] if self.uri.startswith("sqlite:") else []
+        return [path / name for path in (folder, *moved)]
 
     def history(self, run_id: str, key: str) -> list[tuple[int, float, int]]:
         """Return (step, value, ms since the epoch) of a metric by step; of a step that was written twice, the last."""

@@ -20,6 +20,7 @@ from skillscale.record import TAG, RunState
 from skillscale.tracking import pending_results
 from skillscale.tracking.connection import resolve_uri, sqlite_path
 from skillscale.tracking.imports import IMPORTED, ExternalRun, ImportedStudy, external_run
+from skillscale.tracking.metric_files import MetricFiles
 from skillscale.tracking.owner import current_owner
 from skillscale.tracking.plan_notes import PlanNotes, find_plan, pack, refuse_tag_plan
 from skillscale.tracking.queue import Queues
@@ -257,7 +258,7 @@ class StudyStore:
             present = sorted(other for _, other, _ in self._store.experiments(""))
             near = did_you_mean(name, present)
             raise InputError(f"{self.place} has no experiment {name!r}{near}. It has {', '.join(present)}")
-        return [external_run(run) for run in self._store.read(experiment[0])]
+        return [external_run(*item) for item in MetricFiles(self._store).read(self._store.read(experiment[0]))]
 
     def law_text(self, address: str) -> str:
         """Return the document of a registered law as JSON text, by ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
