@@ -23,7 +23,7 @@ def console() -> NoReturn:
     cli.console()
 
 
-def _stop(signum: int, frame: FrameType | None) -> None:
+def _stop(signum: int, _frame: FrameType | None) -> None:
     """End the process with the one JSON object of ``--json``. Nothing was begun that needs an end."""
     code, words = 128 + signum, sys.argv[1:]
     if any(word in ("--json", "--json=true") for word in words):
