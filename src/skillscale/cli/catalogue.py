@@ -53,9 +53,9 @@ COMMANDS = (
         ),
     ),
     Command(
-        name="demo", common=True, options=options.DemoOptions, run="skillscale.commands.demo:demo",
+        name="demo", options=options.DemoOptions, run="skillscale.commands.demo:demo", project=False,
         help="fit real runs that come with the package: predictions, plan and page in a minute; trains nothing",
-        examples=("skillscale demo",),
+        examples=("skillscale demo", "skillscale demo --out first-look"),
     ),
     Command(
         name="check", common=True, options=options.CheckOptions, run="skillscale.commands.check:check", any_study=True,

@@ -29,8 +29,8 @@ def demo(options: DemoOptions, config: Config, out: Output) -> JsonObject:
     source = build_options(SourceOptions, {"table": str(table)})
     runs = read_runs(source, config)
     out.text(
-        f"{len(runs.table.runs)} runs of OpenLM on RedPajama, 11M to 1.4B parameters (Gadre et al. 2024, MIT licence; "
-        f"{table.with_suffix('.txt')})"
+        f"{len(runs.table.runs)} real runs of OpenLM on RedPajama, 11M to 1.4B parameters, by Gadre et al. 2024.\n"
+        f"Table: {table}. Source and licence: {table.with_suffix('.txt')}."
     )
     out.progress(f"step 1 of 3: fit the runs up to {format_count(_MAX_PARAMS)} parameters, predict the larger ones")
     held_out = backtest_runs(
