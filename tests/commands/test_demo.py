@@ -40,13 +40,13 @@ SHORT = {
     "check": ["check", *TABLE],
     "fit": ["fit", *TABLE, *QUICK],
     "export": ["export", *TABLE, "--file", "law.json", *QUICK],
-    "plan": ["plan", "--from", "law.json", "--flops", "1e23"],
+    "plan": ["plan", "--from", "law.json", "--flops", "7.96e22"],
 }
 FULL = {
     "demo": ["demo"],
     "check": ["check", *TABLE],
     "fit": ["fit", *TABLE],
-    "plan": ["plan", *TABLE, "--flops", "1e23"],
+    "plan": ["plan", *TABLE, "--flops", "7.96e22"],
     "backtest": ["backtest", *TABLE, "--max_params", "5e8"],
     "suggest": ["suggest", *TABLE, "--count", "4"],
     "export": ["export", *TABLE, "--file", "runs.csv"],

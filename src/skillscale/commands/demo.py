@@ -14,7 +14,6 @@ from skillscale.formatting import JsonObject, format_count, format_flops
 from skillscale.tables.read import read_runs
 
 _MAX_PARAMS = 5e8  # the table's two runs above this, with 1.4B parameters, are held out
-_FLOPS = 1e23
 _SUGGESTED = 4
 _OWN_TABLE = "my.csv"
 
@@ -42,7 +41,8 @@ def demo(options: DemoOptions, config: Config, out: Output) -> JsonObject:
     out.progress("step 2 of 3: fit all runs, write the page")
     page = table.with_suffix(".html")
     report = make_report(source, config, page=str(page), progress=out.progress)
-    best = answer(laws_of_results(runs, report.results, ""), _FLOPS)
+    _, flops, _ = report.results.flops  # 10 times the largest run, with which the panel opens
+    best = answer(laws_of_results(runs, report.results, ""), flops)
     out.text("\n2. The plan for a larger budget, from all runs")
     out.text(best.text())
     out.text(f"The page, with a panel to ask other budgets and weights: {page}")
@@ -51,18 +51,18 @@ def demo(options: DemoOptions, config: Config, out: Output) -> JsonObject:
     suggestion = suggest_runs(runs, config, count=_SUGGESTED)
     out.text("\n3. The next runs, which would narrow the intervals most per FLOP")
     out.text(next_runs_text(suggestion))
-    out.text("\n" + "\n".join(_commands(table)))
+    out.text("\n" + "\n".join(_commands(table, flops)))
     return {
         "table": table.absolute(), "page": report.page, "held_out": held_out.as_dict(),
         "plan": best.as_dict(), "next_runs": suggestion.as_dict()["points"],
     }  # fmt: skip
 
 
-def _commands(table: Path) -> list[str]:
+def _commands(table: Path, flops: float) -> list[str]:
     """Return the commands to try next: with this table, then with a table of the user."""
     return [
         "Ask more of these runs:",
-        f"  skillscale plan --table {table} --flops {format_flops(_FLOPS)} --skill_weights code=2,news=1",
+        f"  skillscale plan --table {table} --flops {format_flops(flops)} --skill_weights code=2,news=1",
         f"  skillscale suggest --table {table}",
         "Your own runs, one row a run: N, D, and a loss for each skill:",
         f"  skillscale check --table {_OWN_TABLE}",
