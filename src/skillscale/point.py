@@ -50,9 +50,11 @@ def check_skill_name(name: str) -> None:
     """Refuse a skill name that can't be shown, or that the table of runs needs for another column.
 
     Raises:
-        InputError: the name is reserved, too long, or has hidden characters.
+        InputError: the name is reserved, empty or too long, or has blanks around it or hidden characters.
     """
     check_name(name, "a skill")
+    if not name or name != name.strip():
+        raise InputError(f"the name of a skill is {name!r}, empty or with blanks around it. Choose another name.")
     if name == AGGREGATE or name in RESERVED_COLUMNS or name.startswith(("sem/", "mix/")):
         raise InputError(
             f"{name!r} can't name a skill: the table of runs has a column of that name. Choose another name, such as "

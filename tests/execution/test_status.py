@@ -27,13 +27,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:D
 NOW = 1_000_000.0
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    StudyStore.open(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
 def registry(empty_store, tmp_path):
     shutil.copy(empty_store, tmp_path / "mlflow.db")

@@ -248,7 +248,7 @@ def test_a_skill_without_any_loss_is_left_out_and_only_all_of_them_are_refused()
     assert "code is excluded: no usable row has a loss (column loss_code)" in table.notes
     assert any(note.startswith("both weights a skill without losses") for note in table.notes)
     message = refused(grid(loss_code=math.nan, loss_prose=-1.0))
-    assert "positive number as its loss in any usable row (loss_code, loss_prose)" in message
+    assert "positive number as its loss in any usable row (loss_code, loss_prose: '-1' in row 1)" in message
 
 
 def test_losses_that_are_no_positive_numbers_are_counted_and_the_first_is_told():
@@ -447,6 +447,31 @@ def test_seeds_and_standard_errors():
     assert "row 2 of the table has seed 1.5 in column seed" in refused(
         grid(seed=[1, 1.5, 2] * 3, sem_code=1.0), mapping
     )
+
+
+def test_tokens_that_overflowed_as_integers_are_refused():
+    tokens = grid()["tokens"].astype("int64").astype("int32")  # 2e9, 6e9 and 2e10, modulo 2^32
+    message = refused(grid(tokens=tokens))
+    assert "D (column tokens of the table) is negative in 3 rows" in message
+    assert "64-bit" in message
+
+
+@pytest.mark.parametrize("cell", ["5.62 ± 0.01", "41.2%", -5.6])
+def test_losses_that_are_no_numbers_are_shown(cell):
+    message = refused(grid(loss_code=[cell] * 9), {**PLAIN, "skills": {"code": "loss_code"}})
+    assert f"(loss_code: {cell!r} in row 1). Name columns" in message.replace("'-5.6'", "-5.6")
+
+
+def test_losses_that_are_all_empty_are_no_skill():
+    assert "(loss_code: all cells are empty)" in refused(
+        grid(loss_code=[None] * 9), {**PLAIN, "skills": {"code": "loss_code"}}
+    )
+
+
+@pytest.mark.parametrize("name", ["", " ", "code ", "\u00a0code"])
+def test_a_skill_has_a_name_without_blanks_around_it(name):
+    with pytest.raises(InputError, match="empty or with blanks around it"):
+        parse_columns({**PLAIN, "skills": {name: "loss_code"}})
 
 
 # Real tables

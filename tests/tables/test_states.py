@@ -55,6 +55,7 @@ def in_file(frame, path, mapping):
         ("outcome", states("Done", "Out of memory", "Timed out"), ["out of memory", "timed out"]),  # by its values
         ("what happened", states("success", "error"), ["error"]),
         ("run_status", states("completed", ""), ["status"]),
+        ("note", states("", "crashed", "OOM"), ["crashed", "oom"]),  # empty where all went well
     ],
 )  # fmt: skip
 def test_unfinished_runs_stay_out_with_their_state(tmp_path, name, cells, reasons):
@@ -81,9 +82,10 @@ def test_runs_that_were_deleted_in_mlflow_stay_out(tmp_path):
 
 
 @pytest.mark.parametrize("codes", [[0] * 7 + [1, 137], ["0:0"] * 7 + ["1:0", "0:9"]])
-def test_exit_codes_other_than_0_are_no_finished_runs(tmp_path, codes):
-    table = in_file(grid(ExitCode=codes), tmp_path, MAP)
-    assert [run.reason for run in table.excluded] == ["column ExitCode says that it did not finish"] * 2
+@pytest.mark.parametrize("name", ["ExitCode", "exit_status"])
+def test_exit_codes_other_than_0_are_no_finished_runs(tmp_path, name, codes):
+    table = in_file(grid(**{name: codes}), tmp_path, MAP)
+    assert [run.reason for run in table.excluded] == [f"column {name} says that it did not finish"] * 2
 
 
 @pytest.mark.parametrize(
@@ -100,6 +102,10 @@ def test_exit_codes_other_than_0_are_no_finished_runs(tmp_path, codes):
         ("completed_steps", [1, 0, 1] * 3),
         ("exit_code", ["left", "right", ""] * 3),
         ("mix", ["done", "running", "done"] * 3),
+        ("method", ["pruned", "", ""] * 3),
+        ("status", [0.5, 0.7, 1.0] * 3),
+        ("d_state", [16, 64, 8] * 3),
+        ("state", [16, 16, 16] * 3),
     ],
 )
 def test_other_columns_are_no_states(tmp_path, name, cells):
@@ -114,6 +120,19 @@ def test_an_unknown_word_is_asked_about():
         "column status of the table has 'exploded' in 2 rows. Is such a run finished? Name the states that count, as "
         "in where: {status: [finished]}."
     )
+
+
+@pytest.mark.parametrize("cells", [[3] * 7 + [4, 1], ["3"] * 7 + ["4", None]])
+def test_states_as_numbers_are_asked_about(tmp_path, cells):
+    frame = grid(**{"info.status": cells})
+    with pytest.raises(InputError, match=r"info\.status.*has the states.*3.*Which of them.*where: {info\.status: 3}"):
+        make_run_table(frame.iloc[:8], parse_columns(MAP))
+    assert len(in_file(frame, tmp_path, {**MAP, "where": {"info.status": 3}}).runs) == 7
+
+
+def test_the_states_of_another_tool_are_asked_about():
+    with pytest.raises(InputError, match=r"no run of the table is finished.*where: {ray_status:"):
+        make_run_table(grid(ray_status=states("TERMINATED", "ERROR")), parse_columns(MAP))
 
 
 def test_where_says_which_states_count_in_any_case(tmp_path):

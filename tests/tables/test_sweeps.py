@@ -51,6 +51,15 @@ def test_a_sweep_without_columns_is_seen_by_its_losses(shift):
     assert "add seed: COLUMN" in note
 
 
+def test_settings_in_the_order_of_their_rows_are_seen_without_columns():
+    """Four settings, symmetric about the best: losses have no skew, and points scatter as seeds would."""
+    frame = sweep(rates=1, seeds=4)
+    frame["loss"] *= np.exp(np.where(frame["seed"] % 3, 0.005, 0.045))
+    frame["loss"] *= np.exp(np.repeat(np.random.default_rng(0).normal(0, 0.02, 12), 4))
+    (note,) = read(frame[["N", "D", "loss"]]).notes
+    assert note.startswith("4 rows that differ only in losses at each of 12 points")
+
+
 @pytest.mark.parametrize("noise", [0.001, 0.003, 0.02])
 @pytest.mark.parametrize("drop", [[], ["seed"]])
 def test_seeds_are_no_sweep(noise, drop):

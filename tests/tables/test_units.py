@@ -36,6 +36,24 @@ def advised(message):
     return re.findall(r"units: \{([^}]*)\}", message)
 
 
+@pytest.mark.parametrize(("column", "factor"), [("tokens", 1e-6), ("tokens", 1e-9), ("params", 1e-6)])
+def test_rows_of_two_units_are_given_no_one_unit(column, factor):
+    table = grid()
+    table.loc[:5, column] *= factor
+    message = refused(table)
+    assert "in 6 rows and" in message
+    assert "a column has two units" in message
+    assert advised(message) == []
+
+
+def test_rows_of_another_unit_are_noted_where_the_column_map_names_one():
+    table = grid(tokens=1e6)
+    table.loc[:2, "tokens"] *= 1e5
+    table = read(table, units={"n_tokens": 1e6})
+    assert any("in 3 rows, far from the other rows: do they have another unit?" in note for note in table.notes)
+    assert read(grid(tokens=1e6), units={"n_tokens": 1e6}).notes == ()
+
+
 @pytest.mark.parametrize("mapping", [MAPPING, FLOPS])
 @pytest.mark.parametrize(
     ("units", "advice"),

@@ -40,7 +40,7 @@ def note_unmapped_runs(runs: pd.DataFrame, cells: pd.DataFrame, columns: ColumnM
         return []
     mapped = {column for _, column in columns.key_columns()}
     free = [str(name) for name in cells.columns if name not in mapped]
-    sizes = runs.groupby(["N", "mix"], sort=False).ngroup().to_numpy()
+    sizes = np.asarray(runs.groupby(["N", "mix"], sort=False).ngroup(), dtype=np.intp)
     for name in [*filter(is_run_name, free), *filter(may_name_runs, free)]:
         if _is_history(runs, cells[name]) and (is_run_name(name) or _are_runs(runs, cells[name].to_numpy(), sizes)):
             return [

@@ -46,7 +46,7 @@ def json_lines(path: Path, is_kept: Callable[[str], bool]) -> tuple[pd.DataFrame
                 continue
             cells = dict(flatten(_json_line(line, f"line {number} of {path}")))
             names |= dict.fromkeys(cells)
-            others.update(name for name, cell in cells.items() if not is_kept(name) and not is_state_word(cell))
+            others.update(name for name, cell in cells.items() if not is_kept(name) and not _may_be_state(cell))
             rows.append({name: cell for name, cell in cells.items() if name not in others})
             if len(rows) == _LINES_AT_ONCE:
                 n_rows += len(rows)
@@ -56,6 +56,11 @@ def json_lines(path: Path, is_kept: Callable[[str], bool]) -> tuple[pd.DataFrame
     frame = pd.DataFrame(rows)
     frame = pd.concat([*parts, frame], ignore_index=True) if parts else frame
     return frame.drop(columns=[name for name in frame.columns if name in others]), tuple(names)
+
+
+def _may_be_state(cell: object) -> bool:
+    """Return whether a column of states may have a cell: it holds a word for one, or nothing."""
+    return cell is None or cell == "" or is_state_word(cell)
 
 
 def json_table(
@@ -90,7 +95,7 @@ def json_table(
         )
     rows = [dict(flatten(record)) for record in records]
     names = dict.fromkeys(name for row in rows for name in row)
-    others = {name for row in rows for name, cell in row.items() if not is_kept(name) and not is_state_word(cell)}
+    others = {name for row in rows for name, cell in row.items() if not is_kept(name) and not _may_be_state(cell)}
     frame = pd.DataFrame([{name: cell for name, cell in row.items() if name not in others} for row in rows])
     return frame, tuple(names)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from skillscale.errors import InputError
+from skillscale.errors import InputError, show
 from skillscale.formatting import did_you_mean, format_number, join_first, plural
 from skillscale.laws.results import ExcludedRun
 from skillscale.laws.skills.verdicts import SkillColumns
@@ -31,6 +31,7 @@ from skillscale.tables.rows import (
     Mask,
     RowLog,
     SourceRows,
+    cell_text,
     cell_texts,
     exclude_names,
     read_numbers,
@@ -248,6 +249,7 @@ def _exclude_sizes(rows: SourceRows, log: RowLog, runs: pd.DataFrame, letter: st
     key, column = source
     most = MAX_PARAMS if letter == "N" else MAX_TOKENS
     values = runs[letter].to_numpy()
+    _refuse_overflow(values[log.usable], column, letter, rows)
     bad = ~(values > _SMALLEST_SIZE)
     log.exclude_rows(bad, log.reasons(bad, values, column, partial(_size_reason, letter)))
     large = values > most
@@ -260,6 +262,22 @@ def _exclude_sizes(rows: SourceRows, log: RowLog, runs: pd.DataFrame, letter: st
             f"its unit in the column map, as in units: {{{key}: 1}}."
         )
     log.exclude_rows(large, [f"{letter} is {value:.3g}, too large" for value in values[large]])
+
+
+def _refuse_overflow(values: Floats, column: str, letter: str, rows: SourceRows) -> None:
+    """Refuse sizes that overflowed as 32-bit integers: some are negative, and the others wrong without a sign of it.
+
+    Raises:
+        InputError: with the cure.
+    """
+    cells = values[np.isfinite(values)]
+    limit = 2.0**31
+    is_wrapped = (cells < -limit / 2**11) & (cells >= -limit) & (cells == np.floor(cells))
+    if column and is_wrapped.sum() > 1 and (cells < limit).all():
+        raise InputError(
+            f"{letter} (column {column} of {rows.place}) is negative in {plural(int(is_wrapped.sum()), 'row')}, as "
+            "32-bit integers are that overflowed: then other rows are wrong too. Write the column as 64-bit integers."
+        )
 
 
 def _third_size(rows: SourceRows, log: RowLog, runs: pd.DataFrame, letter: str) -> tuple[str, str]:
@@ -397,8 +415,8 @@ def _losses(rows: SourceRows, log: RowLog, counted: Floats) -> dict[str, Floats]
     if not losses:
         named = join_first([column.loss for column in rows.columns.skills.values()])
         raise InputError(
-            f"no skill of {rows.place} has a positive number as its loss in any usable row ({named}). Name columns of "
-            "losses under skills."
+            f"no skill of {rows.place} has a positive number as its loss in any usable row ({named}"
+            f"{_first_cell(rows, log)}). Name columns of losses under skills."
         )
     usable = {skill: values[log.usable] for skill, values in losses.items()}
     log.notes += check_loss_values(
@@ -424,6 +442,15 @@ def _read_losses(rows: SourceRows, log: RowLog, skill: str) -> Floats:
         return values
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.log(values))
+
+
+def _first_cell(rows: SourceRows, log: RowLog) -> str:
+    """Return the first loss that is no positive number in a usable row, with its row; nothing if all are empty."""
+    for column in dict.fromkeys(column.loss for column in rows.columns.skills.values()):
+        given = np.flatnonzero(log.usable & rows.cells[column].notna().to_numpy())
+        if len(given):
+            return f": {show(cell_text(rows.cells[column].iloc[given[0]]))} in {rows.run_id[given[0]]}"
+    return ": all cells are empty"
 
 
 def _no_loss_at_all(rows: SourceRows, log: RowLog, column: str, values: Floats) -> str:

@@ -32,6 +32,10 @@ _UNFINISHED = frozenset({
     "initializing", "starting", "submitted", "in_progress", "not_started", "hung", "stuck",
 })  # fmt: skip
 _VAGUE = frozenset({"run", "started", "created", "active", "lost", "unknown", "stale", "nan", "skipped", "stopped"})
+_FAILED = frozenset({
+    "failed", "fail", "failure", "crashed", "crash", "killed", "oom", "out_of_memory", "timeout", "timed_out",
+    "aborted", "diverged", "error", "cancelled", "canceled", "interrupted", "preempted", "node_fail",
+})  # fmt: skip
 _NAMES = frozenset({"state", "status"})
 _COMMON_PARTS = frozenset({
     "run", "job", "trial", "train", "training", "slurm", "wandb", "mlflow", "optuna", "exit", "final", "attributes",
@@ -48,7 +52,8 @@ _FALSE_FLAGS = frozenset({
 _LIFECYCLE = "lifecyclestage"  # in MLflow: active or deleted
 _LETTERS = 40
 _MOST_WORDS = 50  # a column with more values holds no states, unless its name says so
-_EXIT_NAMES = frozenset({"exitcode", "returncode", "slurmexitcode", "jobexitcode"})
+_MOST_CODES, _LARGEST_CODE = 8, 20  # of states as numbers
+_EXIT_NAMES = frozenset({"exitcode", "exitstatus", "returncode", "slurmexitcode", "jobexitcode"})
 _YES = frozenset({"true", "1", "yes", "y", "t", "1.0"})
 _NO = frozenset({"false", "0", "no", "n", "f", "0.0"})
 _PREFIXES = ("trialstate.", "runstatus.", "jobstate.", "state.", "status.")
@@ -68,7 +73,7 @@ def state_columns(cells: pd.DataFrame) -> list[str]:
     """Return the columns of words that hold states.
 
     One state among the cells is enough for a column with such a name. Any other column holds nothing but states, none
-    of them vague, and some run that finished.
+    of them vague, and some run that finished. Or its cells are failures or empty.
     """
     columns = []
     for name in map(str, cells.columns):
@@ -78,10 +83,16 @@ def state_columns(cells: pd.DataFrame) -> list[str]:
         if len(values) > _MOST_WORDS and not _is_word_name(name):
             continue
         words = {_plain(value) for value in values}
-        is_clear = words <= _FINISHED | _UNFINISHED and bool(words & _FINISHED)
-        if is_clear or (_is_word_name(name) and any(map(is_state_word, words))):
+        is_clear = words <= _FINISHED | _UNFINISHED and bool(words & _FINISHED or set(name_parts(name)) & _NAMES)
+        if is_clear or _is_failure_column(cells[name]) or (_is_word_name(name) and any(map(is_state_word, words))):
             columns.append(name)
     return columns
+
+
+def _is_failure_column(cells: "pd.Series[Any]") -> bool:
+    """Return whether the cells are words for failures, or empty for the other runs."""
+    words = set(cells.astype(object).where(cells.notna(), "").map(_plain).unique())
+    return "" in words and len(words) > 1 and words - {""} <= _FAILED
 
 
 def unfinished_rows(cells: pd.DataFrame, columns: ColumnMap, place: str) -> tuple[Mask, Texts]:
@@ -105,10 +116,12 @@ def unfinished_rows(cells: pd.DataFrame, columns: ColumnMap, place: str) -> tupl
     for name in names:
         _check_words(free[name], name, place)
         texts = free[name].astype(object).where(free[name].notna(), "").map(str)
-        unfinished = ~np.isin(texts.map(_plain).to_numpy().astype(str), list(_FINISHED))
+        finished = _FINISHED | ({""} if _is_failure_column(free[name]) and not _is_word_name(name) else set())
+        unfinished = ~np.isin(texts.map(_plain).to_numpy().astype(str), list(finished))
         _note(bad, reasons, unfinished, [_reason(name, text) for text in texts[unfinished]])
         _require_finished(bad, name, sorted(set(texts.str.lower())), place)
     for name in map(str, free.columns):
+        _refuse_codes(free[name], name, place)
         flags = _exit_codes(free[name]) if _is_exit_name(name) else _flags(free[name], _flag_kind(name))
         if flags is not None:
             _note(bad, reasons, flags, [f"column {name} says that it did not finish"] * int(flags.sum()))
@@ -184,6 +197,23 @@ def _check_words(cells: "pd.Series[Any]", name: str, place: str) -> None:
         raise InputError(
             f"column {name} of {place} has {join_first(words)} in {plural(len(unknown), 'row')}. Is such a run "
             f"finished? Name the states that count, as in where: {{{name}: [{', '.join(finished) or 'finished'}]}}."
+        )
+
+
+def _refuse_codes(cells: "pd.Series[Any]", name: str, place: str) -> None:
+    """Refuse states that are numbers, as MLflow's database has them.
+
+    Raises:
+        InputError: asks which of them are finished.
+    """
+    if not _is_word_name(name) or _is_exit_name(name):
+        return
+    texts = cells.dropna().map(lambda value: str(value).strip().removesuffix(".0"))
+    codes = sorted(filter(None, texts.unique()))
+    if 2 <= len(codes) <= _MOST_CODES and all(code.isdecimal() and int(code) <= _LARGEST_CODE for code in codes):
+        raise InputError(
+            f"column {name} of {place} has the states {join_first(codes)}. Which of them is a finished run? Name it, "
+            f"as in where: {{{name}: 3}} for MLflow's database."
         )
 
 

@@ -27,6 +27,7 @@ _SMALLEST_CURVATURE = 1e-6  # ln L per squared unit of a setting: keeps a flat d
 _FEWEST_VALUES = 3  # of a setting, from which its losses can bend
 _FEWEST_FREE = 3  # degrees of freedom from which the noise is known
 _SKEW_SE = 2.0
+_FEWEST_POINTS, _COMMON = 5, 0.5  # share of the variance within points that the order of rows explains; 1/n by chance
 _SMOOTH = 0.6  # means this much smoother than replicates would be
 
 
@@ -87,7 +88,7 @@ def _note(runs: pd.DataFrame, points: Codes, settings: Codes, names: Sequence[st
     if not gain >= (_LEAST_GAIN if names else _LARGE_GAIN):
         return []
     log_L = logs[int(np.argmax(gains))]
-    if not names and not _is_systematic(runs[is_swept], log_L[is_swept], points[is_swept]):
+    if not names and not _is_systematic(runs[is_swept], log_L[is_swept], points[is_swept], settings[is_swept]):
         return []
     low, high = int(swept.min()), int(swept.max())
     many = f"{low if low == high else f'{low} to {high}'} settings ({join_first(names)})" if names else ""
@@ -116,14 +117,14 @@ def _gain(log_L: Floats, points: Codes, settings: Codes) -> float:
     return float(np.expm1(gain)) if np.isfinite(gain) else 0.0
 
 
-def _is_systematic(runs: pd.DataFrame, log_L: Floats, points: Codes) -> bool:
+def _is_systematic(runs: pd.DataFrame, log_L: Floats, points: Codes, order: Codes) -> bool:
     """Return whether losses within points differ as settings do, and not as seeds.
 
-    Losses above a floor are skewed to the right. Means over one grid of settings follow N and D more smoothly than
-    means over seeds would.
+    Losses above a floor are skewed to the right. Rows of a point that are in the order of their settings differ alike
+    at all points. Means over one grid of settings follow N and D more smoothly than means over seeds would.
     """
     has_loss = np.isfinite(log_L)
-    runs, log_L, points = runs[has_loss], log_L[has_loss], points[has_loss]
+    runs, log_L, points, order = runs[has_loss], log_L[has_loss], points[has_loss], order[has_loss]
     means = pd.Series(log_L).groupby(points).transform("mean").to_numpy()
     counts = pd.Series(log_L).groupby(points).transform("count").to_numpy()
     within = (log_L - means) * np.sqrt(counts / np.maximum(counts - 1, 1))
@@ -131,6 +132,9 @@ def _is_systematic(runs: pd.DataFrame, log_L: Floats, points: Codes) -> bool:
     scaled = within / sd
     skew = float(np.mean(scaled**3))
     if skew > _SKEW_SE * np.sqrt(6 / len(scaled)):
+        return True
+    common = pd.Series(within).groupby(order).transform("mean").to_numpy()
+    if len(np.unique(points)) >= _FEWEST_POINTS and np.mean(common**2) >= _COMMON * np.mean(within**2):
         return True
     x, y = (np.log(runs[letter].to_numpy(dtype=float)) for letter in ("N", "D"))
     mixes = pd.get_dummies(runs["mix"]).to_numpy(dtype=float)

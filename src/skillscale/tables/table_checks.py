@@ -30,6 +30,7 @@ from skillscale.tables.units import (
 _USUAL_FLOPS_RATIO = 1.05
 _POWER_TOLERANCE = math.log10(3)  # of C / 6 N D about a power of 1000, which is then a unit
 _FEWEST_PAIRS = 5
+_FEWEST_OF_A_UNIT = 0.1  # share of the rows that have a plausible D/N, from which the others have another unit
 
 
 def check_units(rows: SourceRows, log: RowLog, runs: pd.DataFrame) -> None:
@@ -56,7 +57,9 @@ def check_units(rows: SourceRows, log: RowLog, runs: pd.DataFrame) -> None:
         _check_flops_unit(sizes, log, rows.place)
     _check_plausible(sizes, rows)
     log.notes += [*_unit_notes(sizes), *_named_unit_notes(rows)]
-    if not {"n_params", "n_tokens"} & set(columns.units):
+    if {"n_params", "n_tokens"} & set(columns.units):
+        log.notes += _other_unit_notes(sizes)
+    else:
         _exclude_other_units(log, runs, sizes.other_unit)
 
 
@@ -114,6 +117,7 @@ def _check_plausible(sizes: SizeColumns, rows: SourceRows) -> None:
     if len(given) == 1:
         _refuse_two(sizes, given[0], rows.place)
         return
+    _refuse_two_units(sizes, rows.place)
     letters = {"n_params": "N", "n_tokens": "D"}
     small = [key for key in keys if sizes.medians[key] < SMALLEST[key]]
     what = ", and ".join(
@@ -133,6 +137,21 @@ def _check_plausible(sizes: SizeColumns, rows: SourceRows) -> None:
     is_open = why == "Add" and keys == ["n_tokens"]
     steps = ["units: {n_tokens: X} for steps or sequences of X tokens"] if is_open else []
     raise InputError(f"{what}. {why} {describe(changes, sizes.units, *steps, right)}.")
+
+
+def _refuse_two_units(sizes: SizeColumns, place: str) -> None:
+    """Refuse rows of two units, for which no one unit is right."""
+    far = rows_of_another_unit(sizes.N, sizes.D)
+    if not _FEWEST_OF_A_UNIT <= 1 - far.mean() < 1:
+        return
+    ratios = sizes.D / sizes.N
+    (low, high), (other_low, other_high) = (
+        [format_number(float(edge), 2) for edge in (ratios[part].min(), ratios[part].max())] for part in (~far, far)
+    )
+    raise InputError(
+        f"D/N of {place} is {other_low} to {other_high} in {plural(int(far.sum()), 'row')} and {low} to {high} in the "
+        "others: a column has two units. Write N and D in one unit, or select rows by where."
+    )
 
 
 def _refuse_two(sizes: SizeColumns, given: str, place: str) -> None:
@@ -178,6 +197,17 @@ def _unit_notes(sizes: SizeColumns) -> Iterator[str]:
         yield (
             f"the FLOP of the table are {format_flops(sizes.ratio, 2)} times 6 N D in the median, so N, D or they may "
             "have another unit"
+        )
+
+
+def _other_unit_notes(sizes: SizeColumns) -> Iterator[str]:
+    """Yield a note on rows of another unit, where the column map names the unit."""
+    far = rows_of_another_unit(sizes.N, sizes.D)
+    if far.any():
+        low, high = (format_number(float(edge), 2) for edge in np.quantile((sizes.D / sizes.N)[far], [0, 1]))
+        yield (
+            f"D/N is {low} to {high} in {plural(int(far.sum()), 'row')}, far from the other rows: do they have another "
+            "unit? Correct them, or exclude them by where"
         )
 
 

@@ -20,7 +20,7 @@ from skillscale.laws.forms.nd import Array, Covariates, Law
 
 MAX_STEPS = 1000
 PATIENCE = 20  # steps in logarithms before steps in the terms are tried too; most problems finish earlier
-_LONGEST = 2.0  # longest step in any unknown
+LONGEST = 2.0  # longest step in any unknown
 _HIDDEN = 1e-9  # relative decrease of F that rounding, or a kink, may hide
 _ROUNDING = 1e-24  # F of exact data is only rounding, about (1e-15)^2 per run
 CHUNK = 10_000  # problems times runs per chunk: small enough for the cache and for memory to be reused
@@ -199,8 +199,13 @@ def _step_in_terms(gradient: Array, H: Array, scale: Array, damping: Array, loga
     """Return the damped Newton step (K, P) in e^q instead of q, for the q that are logarithms."""
     slope = gradient * logarithms
     step, _ = _newton_step(gradient, H - slope[:, :, None] * np.eye(len(logarithms)), scale, damping)
-    # d e^q / e^q = step: a term that would turn negative shrinks instead, by no more than a step in logarithms may
-    return np.where(logarithms, np.log1p(np.maximum(step, math.expm1(-_LONGEST))), step)
+    return move_in_terms(np.zeros_like(step), step, logarithms)
+
+
+def move_in_terms(Q: Array, step: Array, logarithms: npt.NDArray[np.bool_]) -> Array:
+    """Return Q (K, P) after a step d e^q / e^q in the terms whose logarithms it holds, and dq in the other unknowns."""
+    # A term that would turn negative shrinks instead, by no more than a step in logarithms may
+    return Q + np.where(logarithms, np.log1p(np.maximum(step, math.expm1(-LONGEST))), step)
 
 
 def _newton_step(gradient: Array, H: Array, scale: Array, damping: Array) -> tuple[Array, Array]:
@@ -218,4 +223,4 @@ def _newton_step(gradient: Array, H: Array, scale: Array, damping: Array) -> tup
     step = -np.einsum("kpq,kq->kp", vectors, along / (size + damping[:, None])) / scale
     longest = np.abs(step).max(1, keepdims=True)
     gain = np.where(invalid, np.inf, 0.5 * (along**2 / size).sum(1))
-    return step / np.maximum(longest / _LONGEST, 1.0), gain
+    return step / np.maximum(longest / LONGEST, 1.0), gain

@@ -27,7 +27,8 @@ from scipy.stats import chi2
 from skillscale.errors import FitError, InputError
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import FitResult, refit
-from skillscale.laws.fit.newton import FitProblem
+from skillscale.laws.fit.least_squares import minimise_squares, nearest_start
+from skillscale.laws.fit.newton import FitProblem, minimise, move_in_terms
 from skillscale.laws.fit.objective import LEAST_SQUARES, mean_curvature
 from skillscale.laws.forms.nd import Array
 
@@ -39,6 +40,7 @@ _MIN_CLUSTERS = 3
 _MIN_SLACK = 0.1  # least 1 - leverage: the error of a run with leverage 1 can't be estimated
 _FLOOR = "ln E"
 _LONGEST_SD = 1.0  # sd of ln E above which one step does not follow the losses
+_REFINED = 1e-10  # units of log-likelihood at which the fit of moved losses stops
 _NORMAL_WITHIN_3 = 0.9733  # variance of a standard normal truncated at 3
 
 
@@ -335,7 +337,13 @@ def _refit_moved(fit: FitResult, runs: RunData, moves: Array) -> Array:
     block = problem.blocks[0]
     jac = block.law.jacobian(fit.q[None], block.z)[0] @ block.T
     squares = replace(fit, objective=LEAST_SQUARES, phi=fit.noise**2)
-    return refit(squares, runs, runs.log_L - fit.residuals + moves @ jac.T, mean=center + moves)[0]
+    problem = squares.build_problem(runs, log_L=runs.log_L - fit.residuals + moves @ jac.T, mean=center + moves)
+    centers, tolerance = np.tile(center, (len(moves), 1)), _REFINED * squares.phi
+    starts = (centers, centers + moves, move_in_terms(centers, moves, problem.logarithms))
+    Q, done = minimise_squares(problem, nearest_start(problem, starts), tolerance=tolerance)
+    if len(rest := np.flatnonzero(~done)):
+        Q[rest] = minimise(problem.rows(rest), Q[rest], tolerance=tolerance)[0]
+    return problem.blocks[0].q(Q)
 
 
 def _parameter_covariance(fit: FitResult, runs: RunData, codes: Codes) -> ParameterCovariance:
