@@ -1,6 +1,9 @@
 """What every test starts from: no telemetry, no network hubs, one thread, and the tables of published runs."""
 
 import os
+import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before any test imports the libraries that read them
@@ -13,6 +16,10 @@ for name in (
     "SKILLSCALE_QUEUE",
 ):  # fmt: skip
     os.environ.pop(name, None)
+
+# Tests in the background of a shell ignore Ctrl-C. The processes that they start and interrupt would ignore it too
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
@@ -44,3 +51,21 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     StudyStore.open(f"sqlite:///{path}")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def copied_schemas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Make the tables of a new store once in a process of tests, and copy them for each later store."""
+    from skillscale.tracking import new_store
+
+    make = new_store._make_tables
+    first = tmp_path_factory.mktemp("schema") / "mlflow.db"
+
+    def copy_tables(path: Path) -> None:
+        if not first.exists():
+            make(first)
+        shutil.copyfile(first, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(new_store, "_make_tables", copy_tables)
+        yield

@@ -48,14 +48,6 @@ TRACKED = {
 }
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """A store with its schema: making one takes a second, copying it nothing."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    StudyStore.open(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
 def uri(empty_store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
