@@ -38,13 +38,15 @@ def held_out_text(held_out: BacktestResults) -> str:
     rows = [["skill", "N", "D", "measured", "predicted", f"{level} interval", ""]]
     errors, hits = [], 0
     for skill, table in held_out.predictions.items():
-        for row in table.itertuples():
-            inside = row.lo <= row.loss <= row.hi
+        for row in table.to_dict(orient="records"):
+            loss, predicted, lo, hi = (float(row[name]) for name in ("loss", "predicted", "lo", "hi"))
+            inside = lo <= loss <= hi
             hits += inside
-            errors.append(abs(row.predicted / row.loss - 1))
-            ends = f"[{format_number(row.lo, 4)}, {format_number(row.hi, 4)}]"
-            losses = [format_number(loss, 4) for loss in (row.loss, row.predicted)]
-            rows.append([skill, *map(format_count, (row.N, row.D)), *losses, ends, "inside" if inside else "outside"])
+            errors.append(abs(predicted / loss - 1))
+            ends = f"[{format_number(lo, 4)}, {format_number(hi, 4)}]"
+            counts = [format_count(float(row[letter])) for letter in ("N", "D")]
+            losses = [format_number(value, 4) for value in (loss, predicted)]
+            rows.append([skill, *counts, *losses, ends, "inside" if inside else "outside"])
     mean = format_percent(sum(errors) / len(errors))
     return f"{_aligned(rows)}\nMean error {mean}. {hits} of {len(errors)} losses lie inside their interval."
 
