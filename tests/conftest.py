@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,10 @@ for name in (
     "SKILLSCALE_QUEUE",
 ):  # fmt: skip
     os.environ.pop(name, None)
+
+# Fits that tests keep are not the user's, and no earlier run of the tests has any. Child processes share the folder
+_CACHE = tempfile.TemporaryDirectory(prefix="skillscale-cache-", ignore_cleanup_errors=True)
+os.environ["SKILLSCALE_CACHE"] = _CACHE.name
 
 # Tests in the background of a shell ignore Ctrl-C. The processes that they start and interrupt would ignore it too
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
