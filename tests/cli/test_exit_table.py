@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -30,7 +31,7 @@ TRAINER += "def bad(n_params, n_tokens, mix, seed): raise SystemExit(0)\n"
 SAMPLE = ("--target_skills", "code", "--flops_max", "1e15", "--points", "2", "--workers", "1", "--cache", "cache")
 SIMULATE = ("--design", "grid", "--seeds", "1", "--budget", "2")
 FINISHES = {
-    "import": (*TABLE, "--study", "theirs"), "check": TABLE, "fit": (*TABLE, *LAW),
+    "import": (*TABLE, "--study", "theirs"), "demo": ("--laws.law", *LAW[1:]), "check": TABLE, "fit": (*TABLE, *LAW),
     "plan": (*TABLE, *LAW, "--flops", "1e19"), "suggest": (*TABLE, "--count", "1"),
     "report": (*TABLE, *LAW, "--page", "page.html"), "backtest": (*TABLE, *LAW, "--max_params", "2e7"),
     "export": (*TABLE, *LAW, "--file", "law.json"), "watch": ("--study", "theirs", "--once"), "close_stale": (),
@@ -260,3 +261,27 @@ def test_a_stopped_process_writes_one_object(signum, code, tmp_path):
     process.send_signal(signum)
     answer, _ = process.communicate(timeout=60)
     assert (process.returncode, json.loads(answer)["exit_code"]) == (code, code)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("words", [["fit", "--json"], ["fit"]])
+def test_a_signal_while_the_command_is_imported_gives_its_answer(signum, code, words):
+    program = (
+        "import os, sys, time\n"
+        "class Finder:\n"
+        "    def find_spec(name, path, target=None):\n"
+        f"        if name == 'skillscale.cli': os.kill(os.getpid(), {int(signum)}); time.sleep(9)\n"
+        "sys.meta_path.insert(0, Finder)\n"
+        "from skillscale.__main__ import console\n"
+        "console()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+    assert ended.returncode == code
+    assert ended.stderr == "skillscale: stopped; run the same command to go on\n"
+    expected = {"error": "stopped; run the same command to go on", "exit_code": code}
+    assert (json.loads(ended.stdout) if "--json" in words else ended.stdout) == (expected if "--json" in words else "")
+
+
+def test_the_console_script_is_the_module(root):
+    scripts = tomllib.loads((root / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"skillscale": "skillscale.__main__:console"}

@@ -47,6 +47,13 @@ def test_each_point_gets_its_own_losses(name, tmp_path):
     assert losses == [2.0, 3.0, 4.0]
 
 
+def test_losses_of_a_copy_are_dropped_with_a_note(tmp_path, capfd):
+    with process_of(tmp_path, GOOD["a copy returns too"], 20.0) as process:
+        process.ask(1000, 10, {"code": 1.0}, 0)
+        process.ask(2000, 10, {"code": 1.0}, 0)
+    assert "a copy of the trainer's process (os.fork) returned losses too: they are dropped" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_a_run_without_an_answer_fails_in_time(name, tmp_path, monkeypatch):
     monkeypatch.setattr(user_trainer, "_GRACE_S", 0.5)

@@ -29,6 +29,7 @@ def test_losses_are_in_the_order_of_the_skills():
         ({"code": 2.0, "x": 1.0}, ("code",), "returned a loss of x, which is not among the skills"),
         ({"code": "low"}, (), "returned 'low' for code. Return a loss above 0"),
         ({"code": (1.0, 2.0, 3.0)}, (), "for code. Return a loss above 0"),
+        ({"code": True}, (), "returned True for code. Return a loss above 0"),
         ({"code": math.inf}, (), "returned a loss of inf for code"),
         ({"code": (2.0, -0.1)}, (), "returned a sem of -0.1 for code. Return a number from 0"),
     ],

@@ -71,7 +71,7 @@ def make_report(
     if runs.store is None or runs.study is None:
         return Report(results=results, page=path, text=text)
     with runs.study.analysis("report") as run:
-        log_results(run, results, runs)
+        described = log_results(run, results, runs, config.study)
         figures = _isoflop_figures(results.curves, base)
         figures |= {f"{name}.svg": content for name, content in drawn.items()}
         figures |= {f"{name}.png": style.to_png(figure) for name, figure in law_figures.items()}
@@ -80,10 +80,13 @@ def make_report(
         for name, frame in skill_frames(skill_study).items():
             run.file(f"tables/{name}.csv", csv_text(frame))
         run.file("page.html", html)
+        run.log(note=f"{described.note}\n\n{run.link('The page', 'page.html')}")
     images = [f"figures/{name}" for name in figures if name.endswith(".png")]
-    publish_results("report", run, results, runs, files=["page.html", "law.json", *images], progress=progress)
+    publish_results(
+        "report", run, results, runs, described=described, files=["page.html", "law.json", *images], progress=progress
+    )
     runs.store.annotate_mlflow_project_run(
-        runs.study, note=f"Report of study {runs.study.name}", result=results.as_dict()
+        runs.study, note=described.note, metrics=described.metrics, result=results.as_dict()
     )
     text += f"\nUI:    {runs.store.ui_command}\n       {runs.study.chart_link}"
     return Report(results=results, page=path, text=text, ui=runs.store.ui_command)

@@ -1,12 +1,14 @@
 """``fit``: fit every skill of a study or a table, record the fit, print laws and optima."""
 
+import json
+
 from skillscale.analysis.fit_laws import base_mix, fit_runs
 from skillscale.analysis.record import log_results, open_record, publish_results, register_laws
 from skillscale.analysis.text import verdict_lines
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import FitOptions
-from skillscale.formatting import JsonObject
+from skillscale.formatting import JsonObject, to_json
 from skillscale.tables.read import exclusion_lines, read_runs
 
 
@@ -30,10 +32,15 @@ def fit(options: FitOptions, config: Config, out: Output) -> JsonObject:
     record = open_record(runs, options.register, options.source.tracking)
     if record is not None:
         with record as run:
-            log_results(run, results, runs)
+            described = log_results(run, results, runs, config.study)
             if options.register:
                 answer["registered"] = register_laws(run, results, runs, options.register)
-        publish_results("fit", run, results, runs, files=["law.json"], progress=out.progress)
+        files = ["law.json", *filter(None, [described.figure])]
+        publish_results("fit", run, results, runs, described=described, files=files, progress=out.progress)
+        if runs.store is not None:
+            runs.store.annotate_mlflow_project_run(
+                runs.study, note=described.note, metrics=described.metrics, result=json.loads(to_json(answer))
+            )
     for table in verdict_lines(results.curves, base_mix(results.curves, config.study)):
         out.text(table)
     out.text(law_text(results.laws, results.flops))

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from skillscale.errors import InputError
 from skillscale.formatting import shorten
 
@@ -100,6 +102,8 @@ def describe_error(error: BaseException) -> str:
 
 def _check_loss(skill: str, value: object) -> Loss:
     loss, sem = value if isinstance(value, tuple | list) and len(value) == 2 else (value, math.nan)
+    if any(isinstance(part, bool | np.bool_) for part in (loss, sem)):
+        raise BadLossesError(f"returned {_shown(value)} for {skill}. Return a loss above 0 or (loss, sem)")
     try:
         numbers = float(loss), math.nan if sem is None else float(sem)  # type: ignore[arg-type]
     except (TypeError, ValueError):
