@@ -20,10 +20,11 @@ for name in (
     os.environ.pop(name, None)
 
 # Fits that tests keep are not the user's, and no earlier run of the tests has any. Child processes share the folder
-# Imports make millions of objects that stay. Python would search all of them for garbage again and again
 _CACHE = tempfile.TemporaryDirectory(prefix="skillscale-cache-", ignore_cleanup_errors=True)
-gc.set_threshold(100_000)
 os.environ["SKILLSCALE_CACHE"] = _CACHE.name
+
+# Imports make millions of objects that stay. Python would search all of them for garbage again and again
+gc.set_threshold(100_000)
 
 # Tests in the background of a shell ignore Ctrl-C. The processes that they start and interrupt would ignore it too
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
