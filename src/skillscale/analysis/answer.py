@@ -1,9 +1,8 @@
 """Compute the answer of a fit: the optimum that ``plan`` gives for the same runs, its tests and the next runs."""
 
-import math
 from dataclasses import replace
 
-from skillscale.analysis.fit_laws import FLOPS_FACTORS, FitResults
+from skillscale.analysis.fit_laws import FLOPS_FACTORS, FitResults, default_flops
 from skillscale.analysis.load_laws import laws_of_results
 from skillscale.analysis.suggest import suggest_runs
 from skillscale.config import Config
@@ -23,18 +22,16 @@ def answers_by_mix(results: FitResults, runs: LoadedRuns) -> dict[str, Answer]:
 
     The name is empty where all runs share their laws. Laws that were not fitted together have no answer.
     """
-    budgets = results.flops[:1] if results.named_budgets else results.flops[_DEFAULT:][:1]
-    if not budgets or not math.isfinite(budgets[0]):
-        return {}
     named = sorted(set(results.metadata.mixes.values()), key=list(runs.groups).index)
-    answers = (_answer(results, runs, mix, budgets[0]) for mix in named or [""])
+    answers = (_answer(results, runs, mix) for mix in named or [""])
     return {answer.mix: answer for answer in answers if answer is not None}
 
 
-def _answer(results: FitResults, runs: LoadedRuns, mix: str, C: float) -> Answer | None:
+def _answer(results: FitResults, runs: LoadedRuns, mix: str) -> Answer | None:
     """Return the answer for the laws of one mix; None where they have none."""
     try:
         loaded = laws_of_results(runs, results, mix)
+        C = results.flops[0] if results.named_budgets else default_flops(loaded.laws)[_DEFAULT]
         request = PlanRequest(
             weights=dict.fromkeys(loaded.skills or loaded.laws, 1.0), skills=loaded.skills, validation={}
         )

@@ -155,7 +155,7 @@ def fit_runs(runs: LoadedRuns, laws: LawConfig, study: StudyConfig, flops: Seque
     means = {law_name(mix, name, runs) for mix in runs.groups for name in runs.table.aggregates}
     curves, excluded = _fit_curves(runs, laws, study, fitted)
     return FitResults(
-        curves=curves, laws=fitted, flops=tuple(flops) if flops else _default_flops(fitted), notes=tuple(notes),
+        curves=curves, laws=fitted, flops=tuple(flops) if flops else default_flops(fitted), notes=tuple(notes),
         excluded=excluded, parts=_parts_of_aggregates(runs), source=runs.arguments,
         held_out=held_out, named_budgets=bool(flops),
         metadata=LawMetadata(
@@ -173,7 +173,8 @@ def _parts_of_aggregates(runs: LoadedRuns) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _default_flops(laws: Laws) -> tuple[float, ...]:
+def default_flops(laws: Mapping[str, object]) -> tuple[float, ...]:
+    """Return 1, 10 and 100 times the compute of the largest run of some laws, FLOP."""
     fitted = [law for law in laws.values() if isinstance(law, FittedLaw)]
     largest = max((float((6 * law.runs.N * law.runs.D).max()) for law in fitted), default=float("nan"))
     return tuple(float(f"{factor * largest:.3g}") for factor in FLOPS_FACTORS)

@@ -113,7 +113,11 @@ def _page(
         doubts=results.doubts(skill_study.verdicts if skill_study else ()),
         base=skill_study.base if skill_study else "",
         panel=make_panel(
-            group_laws(results.laws, results.metadata.mixes, runs.table.judged_skills), convention=runs.convention
+            group_laws(
+                results.laws, results.metadata.mixes, runs.table.judged_skills,
+                {answer.mix: answer.optimum.C for answer in answers},
+            ),
+            convention=runs.convention,
         ),
         differences=make_skill_figures(
             skill_study, runs.table.skill_categories, fits=results.curves, published=_published(compare_with)
