@@ -57,6 +57,21 @@ def test_an_analysis_is_described_and_so_is_the_run_that_launched_it(kind, whole
         assert shown.startswith(note[: note.index(")")])
 
 
+@pytest.mark.parametrize(
+    "words", [("suggest", "--count", "1", "--flops_max", "1e15"), ("backtest", "--max_flops", "1e13", *LAW)]
+)
+def test_a_command_that_records_nothing_describes_the_run_that_launched_it(words, whole, tmp_path, monkeypatch, capsys):  # noqa: F811
+    damaged(whole, lambda database, run: None, tmp_path, monkeypatch)
+    mlflow = client(tmp_path)
+    launcher = mlflow.create_run(mlflow.create_experiment("launchers")).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", launcher)
+    code, text = answer_of(words, tmp_path, capsys)
+    assert code == 0, text
+    _, note, rest = mlflow.get_run(launcher).data.tags["mlflow.note.content"].split("```")
+    assert note.strip() in text
+    assert "Runs of study smoke" in rest
+
+
 def test_fit_and_plan_say_the_same_size(whole, tmp_path, monkeypatch, capsys):  # noqa: F811
     damaged(whole, lambda database, run: None, tmp_path, monkeypatch)
     for kind in ("fit", "plan"):

@@ -77,13 +77,16 @@ def log_results(
 
 
 def log_figure(run: AnalysisWriter, results: FitResults, base: str) -> str:
-    """Write the figure that decides and a small copy for the description; return its artifact, empty without a law."""
-    from skillscale.report import style
+    """Write the figure that decides, under its name and for the description; return its artifact, empty without a law.
+
+    It is drawn once, because that takes as long as many a fit. A report replaces the first with a larger one.
+    """
     from skillscale.report.decision_figure import decision_figure, preview
 
     for name, figure in decision_figure(results.curves, results.laws, results.flops, base).items():
-        run.file(f"figures/{name}.png", style.to_png(figure))
-        run.file(PREVIEW, preview(figure))
+        drawn = preview(figure)
+        run.file(f"figures/{name}.png", drawn)
+        run.file(PREVIEW, drawn)
         return f"figures/{name}.png"
     return ""
 

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from skillscale.laws.fit.skill_law import FittedLaw
 from skillscale.laws.results import StudyResults
 from skillscale.report import style
 from skillscale.report.figures import draw_isoflop_curves
-from skillscale.report.law_figures import draw_law_figures
+from skillscale.report.law_figures import draw_law_optima
 from skillscale.report.laws import Laws
 from skillscale.report.page import shown_mixes
 
@@ -25,8 +26,8 @@ def decision_figure(curves: StudyResults, laws: Laws, flops: Sequence[float], ba
     """
     if mixes := shown_mixes(curves, base):
         return {"isoflop": draw_isoflop_curves(curves, mixes[0])}
-    figures = draw_law_figures(laws, flops)
-    return {name: figure for name, figure in figures.items() if name == "law-optima"}
+    fitted = {name: law for name, law in laws.items() if isinstance(law, FittedLaw)}
+    return {"law-optima": draw_law_optima(fitted, flops)} if fitted else {}
 
 
 def preview(figure: Figure) -> bytes:
