@@ -182,8 +182,9 @@ def to_bytes(value: Any) -> bytes:
     """
     text, arrays = _encoded(value)
     file = io.BytesIO()
-    named = {f"a{at}": array for at, array in enumerate(arrays)}
-    np.savez(file, **{_TEXT: np.frombuffer(text.encode(), dtype=np.uint8)}, **named)
+    named: dict[str, Any] = {f"a{at}": array for at, array in enumerate(arrays)}
+    named[_TEXT] = np.frombuffer(text.encode(), dtype=np.uint8)
+    np.savez(file, **named)
     return file.getvalue()
 
 
