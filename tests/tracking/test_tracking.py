@@ -500,6 +500,14 @@ def test_a_store_of_another_mlflow_is_refused_and_left_alone(empty_store, tmp_pa
         assert path.read_bytes() == before
 
 
+def test_a_folder_that_mlflow_cannot_note_is_refused(tmp_path, monkeypatch):
+    folder = tmp_path / 'it\'s "here"'
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(TrackingError, match="Rename the folder"):
+        StudyStore.open()
+
+
 def test_a_study_whose_plan_was_edited_is_not_said_to_be_missing(registry, study, tmp_path):
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute("UPDATE tags SET value = 'x' WHERE key = 'skillscale.kind' AND value = 'plan'")

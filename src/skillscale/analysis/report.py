@@ -23,7 +23,7 @@ from skillscale.report.panel import group_laws, make_panel
 from skillscale.report.skill_page import make_skill_figures, skill_frames
 from skillscale.tables.published_optima import read_optima
 from skillscale.tables.read import LoadedRuns, exclusion_lines, read_runs
-from skillscale.tables.write import csv_text
+from skillscale.tables.write import csv_text, write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def make_report(
     law_figures = draw_law_figures(results.laws, results.flops)
     drawn = {name: style.to_svg(figure) for name, figure in law_figures.items()}
     html = _page(runs, source, config, results, skill_study, compare_with, drawn)
-    path.write_text(html, encoding="utf-8")
+    write_whole(path, html)
     base = base_mix(results.curves, config.study)
     text = "\n".join([*verdict_lines(results.curves, base), f"\npage:  {path}"])
     if runs.store is None or runs.study is None:
