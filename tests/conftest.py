@@ -1,5 +1,6 @@
 """What every test starts from: no telemetry, no network hubs, one thread, and the tables of published runs."""
 
+import gc
 import os
 import shutil
 import signal
@@ -16,6 +17,9 @@ for name in (
     "SKILLSCALE_QUEUE",
 ):  # fmt: skip
     os.environ.pop(name, None)
+
+# Imports make millions of objects that stay. Python would search all of them for garbage again and again
+gc.set_threshold(100_000)
 
 # Tests in the background of a shell ignore Ctrl-C. The processes that they start and interrupt would ignore it too
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -305,7 +305,7 @@ def split_metrics(record: RunRecord, written: Collection[str] = ()) -> tuple[dic
     metrics = {key: value for key, value in as_metrics(record).items() if key not in written}
     order = [_PER_BYTE.get(name, name) if record.checkpoint else name for name in _METRIC_ORDER]
     ranks = {name: rank for rank, name in enumerate(order)}
-    ranked = sorted(metrics, key=lambda key: ranks.get(key.partition("/")[0], len(ranks)))
+    ranked = sorted(metrics, key=lambda key: (ranks.get(key.partition("/")[0], len(ranks)), key))
     room = max(0, MAX_METRICS - len({*written, CURVE}))
     return {key: metrics[key] for key in ranked[:room]}, {key: metrics[key] for key in ranked[room:]}
 

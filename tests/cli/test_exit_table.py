@@ -31,7 +31,7 @@ TRAINER += "def bad(n_params, n_tokens, mix, seed): raise SystemExit(0)\n"
 SAMPLE = ("--target_skills", "code", "--flops_max", "1e15", "--points", "2", "--workers", "1", "--cache", "cache")
 SIMULATE = ("--design", "grid", "--seeds", "1", "--budget", "2")
 FINISHES = {
-    "import": (*TABLE, "--study", "theirs"), "check": TABLE, "fit": (*TABLE, *LAW),
+    "import": (*TABLE, "--study", "theirs"), "demo": ("--laws.law", *LAW[1:]), "check": TABLE, "fit": (*TABLE, *LAW),
     "plan": (*TABLE, *LAW, "--flops", "1e19"), "suggest": (*TABLE, "--count", "1"),
     "report": (*TABLE, *LAW, "--page", "page.html"), "backtest": (*TABLE, *LAW, "--max_params", "2e7"),
     "export": (*TABLE, *LAW, "--file", "law.json"), "watch": ("--study", "theirs", "--once"), "close_stale": (),

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from skillscale.tracking import StudyStore
 
 GOOD = """
     import math
+import re
     def train(n_params, n_tokens, mix, seed):
         loss = 1.7 + 400 * n_params**-0.34 + 410 * n_tokens**-0.28
         return {"code": (loss, 0.01), "prose": loss + 0.1 * math.log(n_params)}
@@ -392,13 +394,19 @@ class Written:
     """In place of a study that was sampled once before, and of the run that holds the analysis."""
 
     def __init__(self, before):
-        self.before, self.files = before, {}
+        self.before, self.files, self.note = before, {}, ""
 
     def analysis_metrics(self, kind):
         return self.before if kind == "sample" else []
 
-    def log(self, **_):
-        pass
+    def log(self, note="", **_):
+        self.note = note or self.note
+
+    def link(self, text, name):
+        return f"[{text}]({name})"
+
+    def image(self, text, name):
+        return f"![{text}]({name})"
 
     def file(self, name, content):
         self.files[name] = content
@@ -434,7 +442,9 @@ def test_the_figure_holds_the_widths_of_every_call():
     assert written.files == {}, "nothing new is known"
     chart.log(estimates(0.5), runs=10, finished=3e18, spent=3.1e18)
     chart.draw()
-    assert set(written.files) == {"figures/widths.svg", "figures/widths.png"}
+    assert set(written.files) == {"figures/widths.svg", "figures/widths.png", "figures/preview.png"}
+    assert re.match(r"Widest interval: x/÷ \S+ after 10 runs of 3e18 FLOP\. \[Figure]", written.note)
+    assert "![Half widths against FLOP](figures/preview.png)" in written.note
     (line,) = [
         series for series in chart._lines() if (series.name, series.C, series.is_difference) == ("code", 1e19, False)
     ]

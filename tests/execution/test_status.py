@@ -162,7 +162,7 @@ def test_the_description_tells_the_state_with_links_and_optima(registry, study):
     )
     publish_status(study)
     note = client(registry).get_experiment(study.experiment_id).tags["mlflow.note.content"]
-    assert "**Study one**: 2 of 4 points done, 2 waiting; no worker is running" in note
+    assert "Study one: 2 of 4 points done, 2 waiting; no worker is running" in note
     assert "1.2e11 of 2.4e11 FLOP" in note
     assert f"(#/experiments/{study.study_experiment_id}/runs/abc/artifacts/figures/isoflop.png?" in note
     table = [
@@ -176,6 +176,25 @@ def test_the_description_tells_the_state_with_links_and_optima(registry, study):
     study_tags = client(registry).get_experiment(study.study_experiment_id).tags
     assert study_tags["mlflow.note.content"] == note
     assert "mlflow.sharedViewState.skillscale" in study_tags
+
+
+def test_the_description_begins_with_the_answer_of_the_newest_fit(registry, study):
+    for at, (kind, C) in enumerate([("report", "1e12"), ("fit", "2e12")]):
+        store_fit_summary(
+            study, kind, run_id=f"run{at}", files=["figures/law-optima.png", "figures/isoflop.png"], optima=[], runs=2,
+            level=0.9, answer=f"For {C} FLOP, train 2k parameters on 3k tokens", losses="code 3.21, prose 4.00",
+            preview="figures/preview.png",
+        )  # fmt: skip
+        time.sleep(0.002)
+    publish_status(study)
+    note = client(registry).get_experiment(study.experiment_id).tags["mlflow.note.content"]
+    first, rest = note.split("\n", 1)
+    assert first.startswith("For 2e12 FLOP, train 2k parameters on 3k tokens: [code 3.21, prose 4.00](#/experiments/")
+    assert "[isoFLOP curves](#/experiments/" in first
+    assert "/runs/run1/artifacts/figures/isoflop.png?" in first
+    assert "[runs](#/experiments/" in first
+    assert "Study one: 0 of 4 points done" in rest
+    assert "(get-artifact?path=figures/preview.png&run_uuid=run1)" in rest
 
 
 def work_two(study):

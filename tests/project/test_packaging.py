@@ -90,6 +90,7 @@ def test_the_wheel_is_typed_and_has_the_settings(tmp_path):
     _, names = wheel_names(tmp_path)
     conf = {path.relative_to(ROOT).as_posix() for path in (ROOT / "conf").rglob("*") if path.is_file()}
     assert {f"skillscale/{name}" for name in conf} | {"skillscale/py.typed", "skillscale/report/page.html"} <= names
+    assert {f"skillscale/tables/bundled/openlm.{ending}" for ending in ("csv", "txt")} <= names
     inside = f"skillscale-{skillscale.__version__}.dist-info"
     assert {f"{inside}/licenses/LICENSE", f"{inside}/licenses/NOTICE"} <= names
     assert {name.split("/")[0] for name in names} == {"skillscale", inside}

@@ -27,9 +27,11 @@ def test_columns_stand_as_one_reads_them_and_every_run_is_drawn():
     view = state(runs_view(["code", "prose"], ["web"]))
     assert view["selectedColumns"] == view["columnOrder"]
     assert view["columnOrder"][:6] == [
-        "tags.`skillscale.budget`", "metrics.`n_params`", "metrics.`n_tokens`", "metrics.`mix/web`",
-        "metrics.`skill_loss/code`", "metrics.`skill_loss/prose`",
+        "metrics.`n_params`", "metrics.`n_tokens`", "metrics.`skill_loss/code`", "metrics.`skill_loss/prose`",
+        "metrics.`mix/web`", "tags.`skillscale.budget`",
     ]  # fmt: skip
+    assert view["columnWidths"].keys() == set(view["columnOrder"])
+    assert sum(view["columnWidths"][name] for name in view["columnOrder"][:4]) < 500, "beside the names of runs"
     assert view["runsHiddenMode"] == "SHOW_ALL"
 
 

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from skillscale.analysis.fit_laws import confounded_notes, law_by_name, law_name, objective_of, varied_categories
 from skillscale.config import LawConfig
@@ -83,6 +84,7 @@ class BacktestResults:
         choices: Candidate laws of each group of runs, best first.
         refused: Reason of each group that could not be predicted.
         level: Level of the intervals.
+        predictions: Predicted rows of each skill, with columns run N D loss predicted lo hi.
         notes: What the fitted runs leave to priors.
     """
 
@@ -90,6 +92,7 @@ class BacktestResults:
     choices: Mapping[str, list[JsonObject]]
     refused: Mapping[str, str]
     level: float
+    predictions: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> JsonObject:
@@ -131,6 +134,7 @@ def backtest_runs(
     skills: dict[str, JsonObject] = {}
     choices: dict[str, list[JsonObject]] = {}
     refused: dict[str, str] = {}
+    predictions: dict[str, pd.DataFrame] = {}
     notes: list[str] = []
     for mix, table in groups.items():
         try:
@@ -141,6 +145,9 @@ def backtest_runs(
             refused[mix] = str(error)
             continue
         skills |= {law_name(mix, name, runs): _backtest_as_dict(result) for name, result in backtests.items()}
+        predictions |= {
+            law_name(mix, name, runs): result.predictions for name, result in backtests.items() if not result.reason
+        }
         choices[mix or "all"] = _candidates(selection)
         progress(f"{mix or 'all runs'}: {selection.chosen.setting.name}")
         notes += [*confounded_notes(limit.parts(table)[0], mix), *_few_runs_notes(backtests, mix)]
@@ -148,7 +155,9 @@ def backtest_runs(
         raise FitError("no mix has runs to fit and larger ones to predict: " + _listed(refused))
     for note in notes:
         progress(note)
-    return BacktestResults(skills=skills, choices=choices, refused=refused, level=level, notes=tuple(notes))
+    return BacktestResults(
+        skills=skills, choices=choices, refused=refused, level=level, predictions=predictions, notes=tuple(notes)
+    )
 
 
 def _few_runs_notes(backtests: Mapping[str, Backtest], mix: str) -> list[str]:

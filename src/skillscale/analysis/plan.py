@@ -1,8 +1,10 @@
 """From options to a plan: the budget in FLOP, the request, and the record of the answer."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from skillscale.analysis.description import PREVIEW, Description, describe_plan, first_metrics
 from skillscale.analysis.load_laws import LoadedLaws, check_names
 from skillscale.config.options import BudgetOptions, PlanOptions
 from skillscale.errors import FitError, InputError
@@ -131,12 +133,14 @@ class MadePlans:
         answer: What ``plan --json`` prints.
         text: What ``plan`` prints.
         figures: The figure by kind: ``svg`` and ``png``.
+        preview: A small PNG of it.
     """
 
     plans: tuple[Plan, ...]
     answer: JsonObject
     text: str
     figures: Mapping[str, bytes]
+    preview: bytes
 
 
 def make_plans(options: PlanOptions, loaded: LoadedLaws) -> MadePlans:
@@ -147,6 +151,7 @@ def make_plans(options: PlanOptions, loaded: LoadedLaws) -> MadePlans:
         FitError: A skill with a weight has no law.
     """
     from skillscale.report import style
+    from skillscale.report.decision_figure import preview
     from skillscale.report.doubts import doubts_as_dict
     from skillscale.report.plan import PlanContext, plan_as_dict, plan_text, weighted_law_names
     from skillscale.report.plan_figure import draw_plan
@@ -175,16 +180,22 @@ def make_plans(options: PlanOptions, loaded: LoadedLaws) -> MadePlans:
     return MadePlans(
         plans=plans, answer=answer, text=plan_text(plans, loaded.laws, context),
         figures={"svg": style.to_svg(figure), "png": style.to_png(figure)},
+        preview=preview(figure),
     )  # fmt: skip
 
 
-def log_plan(run: AnalysisWriter, made: MadePlans) -> None:
-    """Write plans to their run: the answer as JSON and text, the figure by kind, N*, D* and losses as metrics."""
+def log_plan(run: AnalysisWriter, made: MadePlans) -> Description:
+    """Write plans to their run: JSON and text, the figure by kind, metrics, description; return the description."""
     run.file("plan.json", to_json(made.answer))
     run.file("plan.txt", f"{made.text}\n")
     for kind, content in made.figures.items():
         run.file(f"figures/plan.{kind}", content)
+    run.file(PREVIEW, made.preview)
+    described = describe_plan(run, [planned.optimum for planned in made.plans], made.answer["level"])
+    budgets = join_words([format_flops(planned.optimum.C) for planned in made.plans])
+    run.log(note=described.note, tags={"budget": budgets})
     for step, planned in enumerate(made.plans):
         numbers = {"flops": planned.optimum.C, "N_star": planned.optimum.N.value, "D_star": planned.optimum.D.value}
         numbers |= {"loss": planned.loss.value} | {f"loss/{name}": loss.value for name, loss in planned.losses.items()}
-        run.log(metrics={name: value for name, value in numbers.items() if value == value}, step=step)
+        run.log(metrics=first_metrics({k: value for k, value in numbers.items() if math.isfinite(value)}), step=step)
+    return described

@@ -1,13 +1,18 @@
 """Record what was fitted: one MLflow run of the study, its files, its metrics, the registered model."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from skillscale.analysis.fit_laws import FitResults
+from skillscale.analysis.description import PREVIEW, Description, describe_fit, first_metrics
+from skillscale.analysis.fit_laws import FitResults, base_mix
+from skillscale.config import StudyConfig
 from skillscale.errors import TrackingError
 from skillscale.execution.status_publisher import StatusPublisher, store_fit_summary
+from skillscale.formatting import format_flops
+from skillscale.laws.optimum.answer import Answer
 from skillscale.point import digest
 from skillscale.record import DataSet, RunRecord, RunState
 from skillscale.tables.read import LoadedRuns
@@ -33,8 +38,10 @@ def open_record(runs: LoadedRuns, register: str, tracking: str) -> AnalysisWrite
     return StudyStore.open(tracking).open_law_run(register) if register else None
 
 
-def log_results(run: AnalysisWriter, results: FitResults, runs: LoadedRuns) -> None:
-    """Write tables, laws and metrics of a fit to its run."""
+def log_results(
+    run: AnalysisWriter, results: FitResults, runs: LoadedRuns, study: StudyConfig, answers: Mapping[str, Answer]
+) -> Description:  # fmt: skip
+    """Write tables, laws, metrics, a figure and the description of a fit to its run; return the description."""
     from skillscale.report.laws import errors_frame, law_frame, optima_frame
     from skillscale.report.tables import study_frames
 
@@ -43,19 +50,45 @@ def log_results(run: AnalysisWriter, results: FitResults, runs: LoadedRuns) -> N
     for name, table in (study_frames(curves, runs.records) | tables).items():
         run.file(f"tables/{name}.csv", csv_text(table))
     run.file("law.json", results.law_json())
-    metrics = {f"N_star_exponent/{law.skill}": law.a.value for law in curves.power_laws if law.a.is_finite}
-    metrics |= {
+    figure = log_figure(run, results, base_mix(curves, study))
+    described = describe_fit(run, answers, runs, optima, figure)
+    widths = _half_widths(optima, runs.records)
+    exponents = {f"N_star_exponent/{law.skill}": law.a.value for law in curves.power_laws if law.a.is_finite}
+    exponents |= {
         f"residual/{gap.skill}": gap.value.value for gap in curves.size_gaps if gap.pooled and gap.value.is_finite
     }
-    metrics |= {
+    exponents |= {
         f"law_exponent/{name}": law.exponent.value for name, law in results.fitted.items() if law.exponent.is_finite
     }
-    run.log(metrics=metrics, params={"level": str(curves.level), "resamples": str(curves.resamples)})
-    run.log(metrics=_half_widths(optima, runs.records), step=len(runs.table.runs))
+    # The tables hold the numbers for which there is no room
+    shown = first_metrics({name: math.nan for name in widths if "/" not in name}, described.metrics, exponents, widths)
+    params = {"level": str(curves.level), "resamples": str(curves.resamples)}
+    run.log(metrics={name: value for name, value in shown.items() if name not in widths}, params=params)
+    run.log(metrics={name: value for name, value in widths.items() if name in shown}, step=len(runs.table.runs))
+    run.log(
+        note=described.note,
+        tags={"budget": format_flops(next((answer.optimum.C for answer in answers.values()), results.flops[0]))},
+    )
     if runs.study is not None:
         ids = sorted(record.run_id for record in runs.records if record.state is RunState.FINISHED)
         source = f"experiment {runs.study.experiment_id}"
         run.used([DataSet(name=f"runs of {runs.name}", digest=digest(ids), role="fitting", source=source)])
+    return described
+
+
+def log_figure(run: AnalysisWriter, results: FitResults, base: str) -> str:
+    """Write the figure that decides, under its name and for the description; return its artifact, empty without a law.
+
+    It is drawn once, because that takes as long as many a fit. A report replaces the first with a larger one.
+    """
+    from skillscale.report.decision_figure import decision_figure, preview
+
+    for name, figure in decision_figure(results.curves, results.laws, results.flops, base).items():
+        drawn = preview(figure)
+        run.file(f"figures/{name}.png", drawn)
+        run.file(PREVIEW, drawn)
+        return f"figures/{name}.png"
+    return ""
 
 
 def register_laws(run: AnalysisWriter, results: FitResults, runs: LoadedRuns, name: str) -> str:
@@ -74,8 +107,8 @@ def register_laws(run: AnalysisWriter, results: FitResults, runs: LoadedRuns, na
 
 
 def publish_results(
-    kind: str, run: AnalysisWriter, results: FitResults, runs: LoadedRuns, *, files: Sequence[str],
-    progress: Callable[[str], None],
+    kind: str, run: AnalysisWriter, results: FitResults, runs: LoadedRuns, *, described: Description,
+    files: Sequence[str], progress: Callable[[str], None],
 ) -> None:  # fmt: skip
     """Bring the study's description in the MLflow UI up to date; a failure of this costs nothing.
 
@@ -84,6 +117,7 @@ def publish_results(
         run: The run of the fit.
         results: What was fitted.
         runs: The runs that were fitted.
+        described: Its description.
         files: Files of the run that the description links to.
         progress: Receiver of a line for a person.
     """
@@ -94,7 +128,8 @@ def publish_results(
     try:
         store_fit_summary(
             runs.study, kind, run_id=run.run_id, files=files, runs=len(runs.table.runs), level=results.curves.level,
-            optima=optima_frame(results.laws, results.flops).to_dict(orient="records"),
+            optima=optima_frame(results.laws, results.flops).to_dict(orient="records"), answer=described.answer,
+            losses=described.losses, preview=described.preview,
         )  # fmt: skip
     except TrackingError as error:
         progress(f"note: {error}")

@@ -53,6 +53,11 @@ COMMANDS = (
         ),
     ),
     Command(
+        name="demo", options=options.DemoOptions, run="skillscale.commands.demo:demo", project=False,
+        help="fit real runs that come with the package: predictions, plan and page in a minute; trains nothing",
+        examples=("skillscale demo", "skillscale demo --out first-look"),
+    ),
+    Command(
         name="check", common=True, options=options.CheckOptions, run="skillscale.commands.check:check", any_study=True,
         help="say what the columns of a table are, and what its runs can and can't determine",
         examples=(

@@ -30,6 +30,7 @@ class Command:
         settings: Whether the command reads settings, so that ``--NOUN.key`` may be given.
         any_study: Whether ``--study`` may name a study without a file in conf/.
         common: Whether ``skillscale --help`` lists it without ``--help all``.
+        project: Whether ``MLproject`` has an entry for it.
         examples: Command lines.
     """
 
@@ -41,6 +42,7 @@ class Command:
     settings: bool = True
     any_study: bool = False
     common: bool = False
+    project: bool = True
     examples: tuple[str, ...] = ()
 
     @cached_property

@@ -7,8 +7,9 @@ from skillscale.cli.command import Command
 from skillscale.config.options import Option
 
 ALL = "all"
-# One way to begin for each of: a laptop, a table of runs, a cluster
+# One way to begin for each of: nothing, a laptop, a table of runs, a cluster
 BEGINNINGS = {
+    "skillscale demo": "with nothing: real runs that come with the package, in a minute",
     "skillscale main": "on a laptop: a study from data to page, about ten minutes",
     "skillscale fit --table runs.csv --columns map.yaml": "with a table of runs: laws and optima, no training",
     "skillscale grid --study skills-gpu --dry_run": "for a cluster: points and GPU-hours",

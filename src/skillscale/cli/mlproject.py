@@ -25,7 +25,7 @@ _WIDTH = 118
 
 def mlproject() -> str:
     """Return the text of ``MLproject``."""
-    return _HEAD + "".join(_entry(command) for command in COMMANDS)
+    return _HEAD + "".join(_entry(command) for command in COMMANDS if command.project)
 
 
 def _entry(command: Command) -> str:

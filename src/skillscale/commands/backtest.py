@@ -5,6 +5,7 @@ from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import BacktestOptions
 from skillscale.errors import InputError
+from skillscale.execution.status_text import preformatted
 from skillscale.formatting import JsonObject
 from skillscale.tables.read import exclusion_lines, read_runs
 
@@ -22,6 +23,8 @@ def backtest(options: BacktestOptions, config: Config, out: Output) -> JsonObjec
         out.progress(line)
     results = backtest_runs(runs, limit, config.laws, config.study.level, out.progress)
     out.text(results.text())
+    if runs.store is not None:
+        runs.store.annotate_mlflow_project_run(runs.study, note=preformatted(results.text()))
     if note := results.note():
         out.progress(f"note: {note}")
     return results.as_dict()

@@ -27,7 +27,7 @@ def plan(options: PlanOptions, config: Config, out: Output) -> JsonObject:
     record = loaded.open_record()
     if record is not None:
         with record as run:
-            log_plan(run, made)
+            described = log_plan(run, made)
     if options.figure:
         path = Path(options.figure)
         path.write_bytes(made.figures[path.suffix.lower().removeprefix(".")])
@@ -35,9 +35,9 @@ def plan(options: PlanOptions, config: Config, out: Output) -> JsonObject:
     out.text(made.text)
     out.text("".join(f"\nno law of {name}: {reason}" for name, reason in loaded.unfitted.items()).rstrip())
     store, study = (loaded.runs.store, loaded.runs.study) if loaded.runs is not None else (loaded.store, None)
-    if store is not None:
+    if store is not None and record is not None:
         store.annotate_mlflow_project_run(
-            study, note=f"Plan by the runs of {loaded.name}", result=json.loads(to_json(answer))
+            study, note=described.note, metrics=described.metrics, result=json.loads(to_json(answer))
         )
     return answer
 

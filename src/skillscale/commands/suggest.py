@@ -6,6 +6,7 @@ from skillscale.analysis.suggest import suggest_runs
 from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import SuggestOptions
+from skillscale.execution.status_text import preformatted
 from skillscale.formatting import JsonObject
 from skillscale.tables.read import column_map_of, exclusion_lines, read_runs
 
@@ -19,6 +20,8 @@ def suggest(options: SuggestOptions, config: Config, out: Output) -> JsonObject:
     for note in suggestion.notes:
         out.progress(note)
     out.text(suggestion.text())
+    if runs.store is not None:
+        runs.store.annotate_mlflow_project_run(runs.study, note=preformatted(suggestion.text()))
     answer = suggestion.as_dict()
     if options.file:
         path = Path(options.file)

@@ -11,7 +11,8 @@ from skillscale.execution.status_publisher import StatusPublisher
 from skillscale.execution.worker import train_claimed
 from skillscale.formatting import JsonObject
 from skillscale.point import DesignPoint
-from skillscale.record import RunState
+from skillscale.record import RunState, split_metrics
+from skillscale.tracking import point_note
 
 _NOT_TRAINED = {
     RunState.FINISHED: "the study holds this point already, so it is not trained again",
@@ -43,7 +44,9 @@ def train(options: TrainOptions, config: Config, out: Output) -> JsonObject:
         out.text(f"  {name:<22}{value.loss:8.4f} ± {value.sem:.4f} nats/token  {value.bpb:7.4f} bits/byte")
     if record.state is not RunState.FINISHED:
         out.fail(f"the point is {record.state}{f': {record.reason}' if record.reason else ''}")
-    store.annotate_mlflow_project_run(study, note=f"One point: {format_point(point)}, {record.state}")
+    store.annotate_mlflow_project_run(
+        study, note=point_note(point, record.skills, state=str(record.state)), metrics=split_metrics(record)[0]
+    )
     return {
         "run_id": record.run_id, "study": record.study, "state": record.state, "reason": record.reason,
         "point": record.point.as_dict(), "trained": writer is not None, "skills": record.skills, "sets": record.sets,

@@ -256,6 +256,13 @@ class MainOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """Options of ``demo``."""
+
+    out: str = option("folder to write the table and the page to", default="skillscale-demo", common=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
     """Options of ``prepare``."""
 

@@ -69,7 +69,7 @@ def publish_status(study: Study) -> None:
 
 def store_fit_summary(
     study: Study, kind: str, *, run_id: str, files: Sequence[str], optima: Sequence[Mapping[Any, Any]], runs: int,
-    level: float,
+    level: float, answer: str = "", losses: str = "", preview: str = "",
 ) -> None:  # fmt: skip
     """Keep the results of a fit or a report for the description of its study.
 
@@ -81,11 +81,14 @@ def store_fit_summary(
         optima: Rows of ``law_optima.csv``.
         runs: Number of fitted runs.
         level: Level of the intervals.
+        answer: What to train, in one line.
+        losses: Expected losses of the skills there.
+        preview: Artifact with a figure for the description; empty: none.
     """
     summaries = study.notes.get_json(_SUMMARIES) or {}
     summary = {
         "run_id": run_id, "at_s": time.time(), "files": list(files), "runs": runs, "level": level,
-        "optima": optima_rows(optima)[:_SKILLS_KEPT],
+        "optima": optima_rows(optima)[:_SKILLS_KEPT], "answer": answer, "losses": losses, "preview": preview,
     }  # fmt: skip
     others = {name: value for name, value in summaries.items() if name != kind}
     study.notes.put_json(_SUMMARIES, others | {kind: summary})

@@ -8,13 +8,14 @@ from typing import Any
 from skillscale.execution.run_text import format_point
 from skillscale.execution.status import StudyStatus
 from skillscale.formatting import JsonObject, format_duration, format_flops, format_percent, join_first, plural
-from skillscale.tracking import PlannedPoint, Study, link, run_path
+from skillscale.tracking import PlannedPoint, Study, image, link, run_path
 
 _STEPS = 6  # steps of the falling interval that a terminal shows
 _REASONS = 3
 _ROWS = 12
 _LIMIT = 4500  # characters; MLflow takes 5000
 _GAP = "&emsp;"
+_FIGURES = {"isoflop.png": "isoFLOP curves", "law-optima.png": "N* by budget"}  # one is a click away
 
 
 def format_utc(seconds: float) -> str:
@@ -133,17 +134,55 @@ def status_markdown(status: StudyStatus, study: Study, summaries: Mapping[str, A
         study: The study, for its links.
         summaries: Summaries of the last fit and report, by kind.
     """
-    lines = [f"**Study {status.study}**: {_state_text(status)}. {study.link}", ""]
+    newest_first = sorted(summaries.items(), key=lambda item: -item[1]["at_s"])
+    state, answer = f"Study {status.study}: {_state_text(status)}.", _answer(newest_first, study)
+    lines = [f"{answer}{study.link}", "", state] if answer else [f"{state} {study.link}", ""]
     lines += [f"{_times_text(status)}; {_cost_text(status)}."]
     if status.widths:
         last = max(status.widths, key=lambda width: (width.runs, width.at_s))
         lines += [f"Widest interval of N*: x/÷ {last.factor} after {plural(last.runs, 'run')} ({last.source})."]
     lines += [f"Failed, {count} ×: {reason}" for reason, count in status.reasons[:_REASONS]]
-    newest_first = sorted(summaries.items(), key=lambda item: -item[1]["at_s"])
+    lines += _figure_lines(newest_first)  # before the lists, whose end may be cut
     lines += [line for kind, summary in newest_first for line in ("", _files_line(kind, summary, study))]
     lines += _optima_lines(newest_first[0][1], study) if newest_first else []
-    text = "\n".join(lines)
+    return clip_markdown("\n".join(lines))
+
+
+def clip_markdown(text: str) -> str:
+    """Return a description that fits into a tag of MLflow, cut at the end of a line."""
     return text if len(text) <= _LIMIT else text[:_LIMIT].rpartition("\n")[0] + "\n\n…"
+
+
+def preformatted(text: str) -> str:
+    """Return what a command prints as a description: lines of equal width, cut where MLflow takes no more."""
+    return "\n".join(["```", clip_markdown(text), "```"])
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table."""
+    return [_row(columns), f"|{'---|' * len(columns)}", *(_row(row) for row in rows)]
+
+
+def _answer(newest_first: Sequence[tuple[str, Mapping[str, Any]]], study: Study) -> str:
+    """Return the answer of the newest fit or report, whose losses link to the runs, and a link to its figure."""
+    summary = next((summary for _, summary in newest_first if summary.get("answer")), None)
+    if summary is None:
+        return ""
+    losses = f": {link(summary['losses'], study.runs_path)}" if summary["losses"] else ""
+    named = {file.rpartition("/")[2]: file for file in summary["files"]}
+    figures = [
+        f"{link(text, run_path(study.study_experiment_id, summary['run_id'], named[name]))} · "
+        for name, text in _FIGURES.items() if name in named
+    ]  # fmt: skip
+    return f"{summary['answer']}{losses} · {''.join(figures[:1])}"
+
+
+def _figure_lines(newest_first: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Return the figure of the newest fit or report that has one."""
+    for kind, summary in newest_first:
+        if preview := summary.get("preview"):
+            return ["", image(f"Figure of the last {kind}", summary["run_id"], preview)]
+    return []
 
 
 def _state_text(status: StudyStatus) -> str:
@@ -187,9 +226,9 @@ def _optima_lines(summary: Mapping[str, Any], study: Study) -> list[str]:
     table = link("Compute optima", run_path(study.study_experiment_id, summary["run_id"], "tables/law_optima.csv"))
     rest = "; the file holds more skills" if len(summary["optima"]) > len(rows) else ""
     columns = ["skill", *(f"N* at {flops}" for flops in rows[0]["at"])]
-    cells = [_row([row["skill"], *row["at"].values()]) for row in rows]
+    cells = markdown_table(columns, [[row["skill"], *row["at"].values()] for row in rows])
     title = f"{table} by the laws, with {format_percent(summary['level'])} intervals{rest}:"
-    return ["", title, "", _row(columns), f"|{'---|' * len(columns)}", *cells]
+    return ["", title, "", *cells]
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from skillscale.tracking.run_writer import AnalysisWriter, Claim, RunWriter
 from skillscale.tracking.studies import EVALUATED, TRAINER, StudyStore
 from skillscale.tracking.study import ClosedRun, Study, StudyProgress
 from skillscale.tracking.study_queue import PlannedPoint
-from skillscale.tracking.ui import link, run_path
+from skillscale.tracking.ui import image, link, point_note, run_path
 
 __all__ = [
     "EVALUATED",
@@ -31,7 +31,9 @@ __all__ = [
     "StudyProgress",
     "StudyStore",
     "current_owner",
+    "image",
     "is_alive",
     "link",
+    "point_note",
     "run_path",
 ]  # fmt: skip

@@ -20,13 +20,13 @@ from skillscale.tracking.plan_notes import pack, unpack
 from skillscale.tracking.sql_reader import Row, RunFilter
 from skillscale.tracking.store import RunUpdate, Store, now_ms, run_tags, tag
 from skillscale.tracking.study import Study
+from skillscale.tracking.ui import NOTE, point_note
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 IMPORTED = "imported"
 _SOURCE = "source"
-_NOTE = "mlflow.note.content"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,7 @@ class ImportedStudy:
             "content": run.content,
         }
         return self._store.create_run(
-            self.study.experiment_id, run.name, run_tags(tags) | pack("exact", run.exact) | {_NOTE: _note(run)}
+            self.study.experiment_id, run.name, run_tags(tags) | pack("exact", run.exact) | {NOTE: _note(run)}
         )
 
 
@@ -181,7 +181,4 @@ def external_run(run: "Run | Row", metrics: Mapping[str, float]) -> ExternalRun:
 
 
 def _note(run: ImportedRun) -> str:
-    point = run.point
-    lines = [f"Imported: {run.name}", "", f"N = {point.n_params:.4g} parameters, D = {point.n_tokens:.4g} tokens, "
-             f"C = {run.budget:.3g} FLOP, mix {point.mix}, seed {point.seed}"]  # fmt: skip
-    return "\n".join(lines)
+    return point_note(run.point, run.skills, state=f"imported, {run.name}", flops=run.budget)

@@ -36,7 +36,7 @@ from skillscale.tracking.pending_results import PendingResult, store_pending
 from skillscale.tracking.queue import Lease
 from skillscale.tracking.run_reader import read_number
 from skillscale.tracking.store import RunUpdate, Store, now_ms, tag
-from skillscale.tracking.ui import link, run_path
+from skillscale.tracking.ui import NOTE, image, link, point_note, run_path
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -154,7 +154,7 @@ class RunWriter:
                     f"run {self.run_id} of point {self.point.key} was begun with {key}={stored}, and would go on with "
                     f"{params[key]}. Delete that run in the MLflow UI, or give the study another name"
                 )
-        tags = {"mlflow.note.content": self._note()}
+        tags = {NOTE: self._note()}
         if checkpoint is not None:
             tags["mlflow.runName"] = checkpoint.checkpoint
         version = params.get("code_version", "")
@@ -228,7 +228,7 @@ class RunWriter:
 
     def _end(self, state: RunState, reason: str) -> RunRecord:
         self._record = replace(self._record, state=state, reason=reason[:_REASON_LIMIT])
-        tags = {f"{TAG}state": str(state), f"{TAG}reason": self._record.reason, "mlflow.note.content": self._note()}
+        tags = {f"{TAG}state": str(state), f"{TAG}reason": self._record.reason, NOTE: self._note()}
         shown, more = split_metrics(self._record, self._metrics)
         batch = RunUpdate(metrics=(*self._curve, *self._new_entries(shown)), tags=tags)
         self._ended = True
@@ -313,16 +313,9 @@ class RunWriter:
         self.logged_tokens = max((step for step, *_ in written), default=0)
 
     def _note(self) -> str:
-        point, record = self.point, self._record
-        lines = [f"**{record.state}**{f': {record.reason}' if record.reason else ''}", ""]
-        lines += [f"N = {point.n_params:.4g} parameters, D = {point.n_tokens:.4g} tokens, C = {point.flops:.3g} FLOP, "
-                  f"mix {point.mix}, seed {point.seed}"]  # fmt: skip
-        if self.claim.why is not None:
-            lines += ["", f"Chosen by the sampler, {self.claim.why.sentence}"]
-        if record.skills:
-            lines += ["", "| skill | loss (nats/token) |", "|---|---|"]
-            lines += [f"| {name} | {value.loss:.4f} ± {value.sem:.4f} |" for name, value in record.skills.items()]
-        return "\n".join(lines)
+        state = f"{self._record.state}{f': {self._record.reason}' if self._record.reason else ''}"
+        why = f"Chosen by the sampler, {self.claim.why.sentence}" if self.claim.why is not None else ""
+        return point_note(self.point, self._record.skills, state=state, more=why)
 
 
 class AnalysisWriter:
@@ -364,9 +357,17 @@ class AnalysisWriter:
         at = now_ms()
         full_tags = {f"{TAG}{key}": value for key, value in (tags or {}).items()}
         if note:
-            full_tags["mlflow.note.content"] = note
+            full_tags[NOTE] = note
         points = tuple((key, float(value), at, step) for key, value in (metrics or {}).items())
         self._store.write(self.run_id, RunUpdate(metrics=points, params=dict(params or {}), tags=full_tags))
+
+    def link(self, text: str, name: str) -> str:
+        """Return a link in markdown to a file of this run."""
+        return link(text, run_path(self.experiment_id, self.run_id, name))
+
+    def image(self, text: str, name: str) -> str:
+        """Return a picture in markdown from a file of this run."""
+        return image(text, self.run_id, name)
 
     def file(self, name: str, content: str | bytes) -> None:
         """Write a figure, table or page; ``name`` may hold folders, as in ``figures/isoflop.svg``."""

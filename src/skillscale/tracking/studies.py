@@ -26,7 +26,7 @@ from skillscale.tracking.plan_notes import PlanNotes, find_plan, pack, refuse_ta
 from skillscale.tracking.queue import Queues
 from skillscale.tracking.queue_storage import QueueAddress
 from skillscale.tracking.run_writer import AnalysisWriter
-from skillscale.tracking.store import RunUpdate, Store, run_tags
+from skillscale.tracking.store import RunUpdate, Store, now_ms, run_tags
 from skillscale.tracking.study import ClosedRun, Study, close_dead_analyses, missing_study_error
 from skillscale.tracking.ui import NOTE, analyses_view, link, runs_path, runs_view
 
@@ -307,11 +307,12 @@ class StudyStore:
             return pending_results.flush_pending(self._store)
 
     def annotate_mlflow_project_run(
-        self, study: Study | None, *, note: str, tags: Mapping[str, str] | None = None, result: object = None
-    ) -> bool:
+        self, study: Study | None, *, note: str, tags: Mapping[str, str] | None = None, result: object = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> bool:  # fmt: skip
         """Write the outcome to the run that ``mlflow run`` made for this process; return False if there is none.
 
-        Its params are those of the entry point, so skillscale adds tags, a note and a file alone.
+        Its params are those of the entry point, so skillscale adds metrics, tags, a note and a file alone.
         """
         run_id = os.environ.get("MLFLOW_RUN_ID", "")
         if not run_id or self._store.find_run(run_id) is None:
@@ -319,8 +320,10 @@ class StudyStore:
         full_tags = {f"{TAG}{key}": value for key, value in (tags or {}).items()}
         if study is not None:
             full_tags[f"{TAG}study"] = study.name
-            note = f"{note}\n\n[Runs of study {study.name}]({runs_path(study.experiment_id)})"
-        self._store.write(run_id, RunUpdate(tags=full_tags | {f"{TAG}kind": "launcher", NOTE: note}))
+            note = f"{note}\n\n{link(f'Runs of study {study.name}', study.runs_path)}"
+        at, full_tags = now_ms(), full_tags | {f"{TAG}kind": "launcher", NOTE: note}
+        numbers = tuple((key, float(value), at, 0) for key, value in (metrics or {}).items())
+        self._store.write(run_id, RunUpdate(metrics=numbers, tags=full_tags))
         if result is not None:
             self._store.write_text(run_id, json.dumps(result, indent=2), "skillscale/result.json")
         return True
@@ -345,7 +348,7 @@ class StudyStore:
     def _begin(self, study: str, points: str, name: str, settings: Mapping[str, Any]) -> str:
         runs = link(name, runs_path(points))
         analyses = link(f"{name}{_STUDY_SUFFIX}", runs_path(study, charts=False))
-        note = f"Study **{name}**: one run for each point in {runs}; its plan, fits and reports in {analyses}."
+        note = f"Study {name}: one run for each point in {runs}; its plan, fits and reports in {analyses}."
         for experiment_id, view in ((points, runs_view(())), (study, analyses_view(()))):
             self._store.tag_experiment(experiment_id, {NOTE: note, f"{TAG}study": name, **view})
         tags = run_tags({"study": name, "kind": "plan", "state": "finished"}) | {NOTE: note}

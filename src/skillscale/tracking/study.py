@@ -89,8 +89,13 @@ class Study:
         """Markdown links to the table of the runs, their charts, and the study's analyses."""
         return " · ".join((
             link("runs", runs_path(self.experiment_id, charts=False)), link("charts", runs_path(self.experiment_id)),
-            link("plan, fits and reports", runs_path(self.study_experiment_id, charts=False)),
+            link("fits and plans", runs_path(self.study_experiment_id, charts=False)),
         ))  # fmt: skip
+
+    @property
+    def runs_path(self) -> str:
+        """The path in the UI to the table of the runs."""
+        return runs_path(self.experiment_id, charts=False)
 
     def describe(self, note: str, *, skills: Sequence[str], mixes: Sequence[str] = (), per_byte: bool = False) -> None:
         """Show markdown on the plan and both experiments, and set the columns and charts with which the UI opens them.

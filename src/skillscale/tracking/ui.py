@@ -6,9 +6,14 @@ The views here are written as MLflow 3.17 writes them. A UI ignores what it does
 
 import base64
 import json
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from skillscale.formatting import format_count, format_flops
+from skillscale.point import DesignPoint
+from skillscale.record import Measurement
 
 Chart = dict[str, Any]
 NOTE = "mlflow.note.content"
@@ -16,6 +21,8 @@ _VIEW = "skillscale"
 _TAG = f"mlflow.sharedViewState.{_VIEW}"
 _TAG_LIMIT = 5000  # characters of an experiment's tag
 _MOST_RUNS = 1000
+_NARROWEST, _WIDEST = 84, 150  # of a column, pixels
+_MAX_ROWS = 40  # of a description, which a tag holds
 _MAX_CHARTS = 8  # skills with charts of their own: more make a page slow
 
 
@@ -29,6 +36,42 @@ def run_path(experiment_id: str, run_id: str, artifact: str = "") -> str:
     """Return the path in the UI to a run, or to one of its artifacts."""
     place = f"/artifacts/{artifact}" if artifact else ""
     return f"#/experiments/{experiment_id}/runs/{run_id}{place}?workflowType=machine_learning"
+
+
+def point_note(
+    point: DesignPoint, skills: Mapping[str, Measurement], *, state: str, flops: float | None = None, more: str = ""
+) -> str:
+    """Return the description of a training run: sizes and state, then the losses of the skills.
+
+    Args:
+        point: the point.
+        skills: losses of the skills; empty before the end.
+        state: what became of the run.
+        flops: nominal C in FLOP; None: that of the point.
+        more: another paragraph.
+    """
+    sizes = f"N {format_count(point.n_params)} parameters, D {format_count(point.n_tokens)} tokens"
+    budget = format_flops(point.flops if flops is None else flops)
+    lines = [f"{sizes}, C {budget} FLOP: **{state}**. Mix {point.mix}, seed {point.seed}."]
+    return "\n".join([*lines, *(["", more] if more else []), *_loss_table(skills)])
+
+
+def _loss_table(skills: Mapping[str, Measurement]) -> list[str]:
+    """Return the losses of the skills as a table in markdown; of many, the first."""
+    if not skills:
+        return []
+    shown = list(skills.items())[:_MAX_ROWS]
+    rest = [f"| {len(skills) - _MAX_ROWS} more | |"] * (len(skills) > _MAX_ROWS)
+    rows = [
+        f"| {name}&emsp; | {item.loss:.4f}{'' if math.isnan(item.sem) else f' ± {item.sem:.4f}'} |"
+        for name, item in shown
+    ]
+    return ["", "| skill&emsp; | loss (nats/token) |", "|---|---|", *rows, *rest]
+
+
+def image(text: str, run_id: str, artifact: str) -> str:
+    """Return a picture in markdown, which the server of the UI serves from the artifacts of a run."""
+    return f"![{text}](get-artifact?path={artifact}&run_uuid={run_id})"
 
 
 def link(text: str, path: str) -> str:
@@ -55,9 +98,14 @@ def _runs_tag(skills: Sequence[str], mixes: Sequence[str], quantity: str) -> str
     losses = [f"{quantity}/{skill}" for skill in skills]
     shares = [f"mix/{category}" for category in mixes]
     columns = [
-        *("tags.`skillscale.budget`", "metrics.`n_params`", "metrics.`n_tokens`"),
-        *(f"metrics.`{name}`" for name in (*shares, *losses)),
-        *("tags.`skillscale.purpose`", "tags.`skillscale.reason`", "attributes.`Duration`", "attributes.`Dataset`"),
+        *(f"metrics.`{name}`" for name in ("n_params", "n_tokens", *losses, *shares)),
+        *(
+            "tags.`skillscale.budget`",
+            "tags.`skillscale.purpose`",
+            "tags.`skillscale.reason`",
+            "attributes.`Duration`",
+            "attributes.`Dataset`",
+        ),
     ]
     sections = {
         "Skills side by side": [_parallel(["log10_n_params", "log10_n_tokens", *shares, *losses])],
@@ -71,9 +119,10 @@ def _runs_tag(skills: Sequence[str], mixes: Sequence[str], quantity: str) -> str
 def analyses_view(skills: Sequence[str]) -> dict[str, str]:
     """Return the tag of the view of a study's analyses, with a chart of the widest interval against FLOP."""
     columns = [
-        *("tags.`skillscale.kind`", "tags.`skillscale.state`", "metrics.`runs`", "metrics.`half_width`"),
-        *(f"metrics.`law_exponent/{skill}`" for skill in skills[:_MAX_CHARTS]),
-        *("tags.`skillscale.law`", "attributes.`Duration`"),
+        *("tags.`skillscale.budget`", "metrics.`N_star`", "metrics.`D_star`"),
+        *(f"metrics.`loss/{skill}`" for skill in skills[:_MAX_CHARTS]),
+        *("metrics.`half_width`", "metrics.`runs`", "tags.`skillscale.state`", "tags.`skillscale.law`"),
+        "attributes.`Duration`",
     ]
     sections = {"Widest interval, half width of ln N*, against FLOP": [_line("half_width", "flops_finished")]}
     return {_TAG: _view(columns, sections, sort="attributes.start_time")}
@@ -86,6 +135,7 @@ def _view(columns: Sequence[str], sections: Mapping[str, Sequence[Chart]], *, so
         "orderByAsc": False,
         "selectedColumns": list(columns),
         "columnOrder": list(columns),
+        "columnWidths": {name: min(_WIDEST, _NARROWEST + 7 * max(0, len(name) - 19)) for name in columns},
         "runsHiddenMode": "SHOW_ALL",  # by default the UI draws ten runs
         "isAccordionReordered": True,  # sections in this order, not by name
         "compareRunSections": [

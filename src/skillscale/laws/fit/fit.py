@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from skillscale.errors import FitError
 from skillscale.laws.fit.data import RunData, check_identified
-from skillscale.laws.fit.newton import FitProblem, SkillBlock, minimise
+from skillscale.laws.fit.gauss_newton import approach_minima
+from skillscale.laws.fit.newton import DAMPING, FitProblem, SkillBlock, minimise
 from skillscale.laws.fit.objective import DELTA, EFFICIENT, HUBER, Objective, dispersion
 from skillscale.laws.forms.catalogue import CHINCHILLA
 from skillscale.laws.forms.nd import Array, Law, Prior
@@ -33,6 +34,8 @@ NO_ERROR = 1e-18  # F of exact data; starts below it agree
 RANKED = 4000  # most runs that seeds are computed and ranked on
 _PRIOR_ROUNDS = 6
 REFINED = 1e-7  # units of log-likelihood at which the fit of a resample stops
+_NEAR = 1e-4  # relative decrease of F below which second derivatives finish a fit in three steps or so
+_NEAR_DAMPING = 1e-6
 _SETTLED = 0.02  # relative change of the noise between two rounds at which the weight of weak priors has converged
 
 
@@ -209,7 +212,10 @@ def solve(
         scale = max((block.objective.delta for block in smooth.blocks), default=1.0) if kinked else 1.0
         # |r| is Huber / delta, so the penalty must be scaled by delta too
         smooth = FitProblem(blocks=smooth.blocks, mean=smooth.mean, precision=smooth.precision * scale)
-        Q, _, converged = minimise(smooth, Q, tolerance=tolerance)
+        near = len(smooth.blocks) == 1
+        if near:
+            Q, _ = approach_minima(smooth, Q, tolerance=tolerance, relative=_NEAR)
+        Q, _, converged = minimise(smooth, Q, tolerance=tolerance, damping=_NEAR_DAMPING if near else DAMPING)
     return Q, problem.value(Q), converged
 
 

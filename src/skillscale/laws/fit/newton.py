@@ -19,6 +19,7 @@ from skillscale.laws.forms.autodiff import exp
 from skillscale.laws.forms.nd import Array, Covariates, Law
 
 MAX_STEPS = 1000
+DAMPING = 1e-3
 PATIENCE = 20  # steps in logarithms before steps in the terms are tried too; most problems finish earlier
 LONGEST = 2.0  # longest step in any unknown
 _HIDDEN = 1e-9  # relative decrease of F that rounding, or a kink, may hide
@@ -140,7 +141,7 @@ def _block_derivatives(block: SkillBlock, Q: Array) -> tuple[Array, Array, Array
 
 
 def minimise(
-    problem: FitProblem, Q: Array, *, max_steps: int = MAX_STEPS, tolerance: float = 0.0
+    problem: FitProblem, Q: Array, *, max_steps: int = MAX_STEPS, tolerance: float = 0.0, damping: float = DAMPING
 ) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
     """Follow K starts to their minima at once.
 
@@ -157,24 +158,25 @@ def minimise(
         Q: starts, (K, P).
         max_steps: steps after which a problem counts as not converged.
         tolerance: predicted decrease of F at which to stop.
+        damping: of the first step; less where the starts are near their minima.
 
     Returns:
         Q (K, P), F (K,), converged (K,): False where predicted decreases of F keep failing.
     """
     Q = Q.copy()
     F = problem.value(Q)
-    damping, active, done = np.full(len(Q), 1e-3), np.isfinite(F), np.zeros(len(Q), dtype=bool)
+    dampings, active, done = np.full(len(Q), damping), np.isfinite(F), np.zeros(len(Q), dtype=bool)
     for at in range(max_steps):
         rows = np.flatnonzero(active)
         if not len(rows):
             break
         subproblem = problem.rows(rows)
-        trial, F_trial, gain = _take_step(subproblem, Q[rows], damping[rows], slow=at >= PATIENCE)
+        trial, F_trial, gain = _take_step(subproblem, Q[rows], dampings[rows], slow=at >= PATIENCE)
         better = F_trial < F[rows]  # False for NaN too
         settled = gain <= 1e-15 * F[rows] + 1e-300 + tolerance
         Q[rows[better]], F[rows[better]] = trial[better], F_trial[better]
-        damping[rows] = np.where(better, np.maximum(damping[rows] / 8, 1e-12), damping[rows] * 6)
-        stuck = damping[rows] > 1e10
+        dampings[rows] = np.where(better, np.maximum(dampings[rows] / 8, 1e-12), dampings[rows] * 6)
+        stuck = dampings[rows] > 1e10
         done[rows] |= settled | (stuck & (gain <= _HIDDEN * F[rows] + _ROUNDING))
         active[rows] = ~(done[rows] | stuck)
     return Q, F, done

@@ -27,7 +27,7 @@ from scipy.stats import chi2
 from skillscale.errors import FitError, InputError
 from skillscale.laws.fit.data import RunData
 from skillscale.laws.fit.fit import FitResult, refit
-from skillscale.laws.fit.least_squares import minimise_squares, nearest_start
+from skillscale.laws.fit.gauss_newton import approach_minima, nearest_start
 from skillscale.laws.fit.newton import FitProblem, minimise, move_in_terms
 from skillscale.laws.fit.objective import LEAST_SQUARES, mean_curvature
 from skillscale.laws.forms.nd import Array
@@ -340,7 +340,7 @@ def _refit_moved(fit: FitResult, runs: RunData, moves: Array) -> Array:
     problem = squares.build_problem(runs, log_L=runs.log_L - fit.residuals + moves @ jac.T, mean=center + moves)
     centers, tolerance = np.tile(center, (len(moves), 1)), _REFINED * squares.phi
     starts = (centers, centers + moves, move_in_terms(centers, moves, problem.logarithms))
-    Q, done = minimise_squares(problem, nearest_start(problem, starts), tolerance=tolerance)
+    Q, done = approach_minima(problem, nearest_start(problem, starts), tolerance=tolerance)
     if len(rest := np.flatnonzero(~done)):
         Q[rest] = minimise(problem.rows(rest), Q[rest], tolerance=tolerance)[0]
     return problem.blocks[0].q(Q)

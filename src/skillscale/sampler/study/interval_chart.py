@@ -1,10 +1,12 @@
 """Half widths of intervals against FLOP over all calls of ``sample`` on a study: metrics and a figure."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from skillscale.design.targets import Quantity, Target, TargetEstimates
+from skillscale.formatting import format_flops, plural
 from skillscale.sampler.study.describe import half_width_metric, half_width_metrics
 from skillscale.sampler.study.problem import SamplingProblem
 from skillscale.tracking import AnalysisWriter, Study
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from skillscale.report.interval_figure import IntervalSeries
 
 _FINISHED = "flops_finished"
+_FIGURE, _PREVIEW = "figures/widths.png", "figures/preview.png"
 _DRAW_EVERY_S = 60.0
 
 
@@ -54,12 +57,25 @@ class IntervalLog:
         if self._is_drawn or not any(line.flops for line in lines):
             return
         from skillscale.report import style
+        from skillscale.report.decision_figure import preview
         from skillscale.report.interval_figure import draw_half_widths
 
         figure = draw_half_widths(lines, target=self._problem.target_half_width)
         self._writer.file("figures/widths.svg", style.to_svg(figure))
-        self._writer.file("figures/widths.png", style.to_png(figure))
+        self._writer.file(_FIGURE, style.to_png(figure))
+        self._writer.file(_PREVIEW, preview(figure))
+        self._writer.log(note=self._note())
         self._drawn_s, self._is_drawn = time.monotonic(), True
+
+    def _note(self) -> str:
+        """Return the description of the call: the widest interval, its cost, and the figure."""
+        last = self._steps[-1]
+        widest = (
+            f"Widest interval: x/÷ {math.exp(last['half_width']):.3g} " if "half_width" in last else "Too few runs "
+        )
+        runs = f"{plural(round(last['runs']), 'run')} of {format_flops(last[_FINISHED])} FLOP"
+        figure = self._writer.image("Half widths against FLOP", _PREVIEW)
+        return f"{widest}after {runs}. {self._writer.link('Figure', _FIGURE)}:\n\n{figure}"
 
     def _lines(self) -> "list[IntervalSeries]":
         return [self._line(target) for target in self._problem.targets]

@@ -1,11 +1,11 @@
-"""Least squares for a thousand resamples at once: steps from first derivatives, bent along the valley of F.
+"""Steps from first derivatives, bent along the valley of F: they lead many starts near their minima at once.
 
-In: a ``FitProblem`` of one block with least squares on ln L, and K starts. Out: minima, and which starts reached one.
+In: a ``FitProblem`` of one block, and K starts. Out: positions near the minima, and which starts came near one.
 
-The second derivatives of ``newton`` cost three times as much, and hardly matter where a law can follow the responses.
 The valley of F is long and curved where runs hardly separate E from the other terms. Two measures follow it in few
-steps: a step is one in the terms instead of their logarithms, and it is corrected for how the law bends along it
-(geodesic acceleration, Transtrum & Sethna 2012).
+steps, where Newton steps take dozens. A step is one in the terms instead of their logarithms, and it is corrected for
+how the law bends along it (geodesic acceleration, Transtrum & Sethna 2012). Without second derivatives a step is also
+cheaper. ``newton.minimise`` goes on from there, where the last digits count.
 """
 
 from collections.abc import Sequence
@@ -13,26 +13,28 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from skillscale.laws.fit.newton import CHUNK, LONGEST, FitProblem, move_in_terms
+from skillscale.laws.fit.newton import CHUNK, LONGEST, FitProblem, SkillBlock, move_in_terms
+from skillscale.laws.forms.autodiff import exp
 from skillscale.laws.forms.nd import Array
 
-MAX_STEPS = 40  # most resamples take 8
+MAX_STEPS = 40  # most starts need fewer than 15
 _PROBE = 0.1  # share of a step at which the bend of the law is measured
-_MOST_BENT = 1.5  # correction in units of the step above which the step is taken without it
+_MOST_BENT = 1.5  # twice the correction in units of the step, above which the step is taken without it
 _ROUNDING = 1e-12  # of the scaled curvature
-_DAMPING = 1e-3
+_DAMPING = 1e-4
 _STUCK = 1e10
 
 
-def minimise_squares(
-    problem: FitProblem, Q: Array, *, tolerance: float, max_steps: int = MAX_STEPS
+def approach_minima(
+    problem: FitProblem, Q: Array, *, tolerance: float = 0.0, relative: float = 0.0, max_steps: int = MAX_STEPS
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Follow K starts towards their minima at once.
 
     Args:
-        problem: problem of one block with least squares on ln L, and weights that all resamples share, (n,).
+        problem: problem of one block.
         Q: starts, (K, P).
         tolerance: predicted decrease of F at which to stop.
+        relative: the same in units of F.
         max_steps: steps after which a start is given up.
 
     Returns:
@@ -51,7 +53,7 @@ def minimise_squares(
         Q[rows[better]], F[rows[better]] = trial[better], F_trial[better]
         relaxed = np.where(straight, np.maximum(damping[rows] / 8, _ROUNDING), damping[rows])
         damping[rows] = np.where(better, relaxed, damping[rows] * 5)
-        done[rows] |= gain <= tolerance
+        done[rows] |= gain <= tolerance + relative * F[rows]
         active[rows] = ~done[rows] & (damping[rows] < _STUCK)
     return Q, done
 
@@ -66,6 +68,8 @@ def nearest_start(problem: FitProblem, starts: Sequence[Array]) -> Array:
 def _take_steps(problem: FitProblem, Q: Array, damping: Array) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
     """Return positions (K, P), predicted decreases (K,), and whether the law bends little along a step (K,)."""
     per_chunk = max(1, CHUNK // len(problem.blocks[0].z))
+    if len(Q) <= per_chunk:
+        return _take_step(problem, Q, damping)
     parts = []
     for first in range(0, len(Q), per_chunk):
         rows = np.arange(first, min(first + per_chunk, len(Q)))
@@ -75,24 +79,23 @@ def _take_steps(problem: FitProblem, Q: Array, damping: Array) -> tuple[Array, A
 
 
 def _take_step(problem: FitProblem, Q: Array, damping: Array) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
-    block = problem.blocks[0]
+    block, unit, logarithms = problem.blocks[0], np.eye(Q.shape[1]), problem.logarithms
     with np.errstate(over="ignore", invalid="ignore"):
-        jet = block.law.jet(block.q(Q), block.z)
-        jac = np.zeros((len(Q), 0, len(block.z))) if jet.jac is None else jet.jac
-        T, errors = block.T[list(jet.support)], block.responses - jet.value
-        weighted = jac * block.weights
-        gradient = (Q - problem.mean) @ problem.precision - (weighted @ errors[..., None])[..., 0] @ T
+        jac, T, errors = _linearise(block, Q)
+        slopes = block.weights * block.objective.slope(errors)
+        weighted = jac * np.broadcast_to(block.weights * block.objective.curvature(errors), errors.shape)[:, None]
+        gradient = (Q - problem.mean) @ problem.precision - (jac @ slopes[..., None])[..., 0] @ T
         curvature = T.T @ (weighted @ np.swapaxes(jac, 1, 2)) @ T + problem.precision
-        scale = np.sqrt(np.einsum("kpp->kp", curvature)) + 1e-150
+        square = (jac**2 @ np.broadcast_to(block.weights, errors.shape)[..., None])[..., 0] @ T**2
+        scale = np.sqrt(square + np.diag(problem.precision)) + 1e-150
         scaled, slope = curvature / (scale[:, :, None] * scale[:, None, :]), gradient / scale
     invalid = ~np.asarray(np.isfinite(scaled).all((1, 2)) & np.isfinite(slope).all(1))
-    unit = np.eye(Q.shape[1])
     scaled[invalid], slope[invalid], scale[invalid] = unit, 0.0, 1.0  # no step is possible: such a problem stops
-    newton = np.linalg.solve(scaled + _ROUNDING * unit, slope[..., None])[..., 0]
+    undamped = np.linalg.solve(scaled + _ROUNDING * unit, slope[..., None])[..., 0]
     inverse = np.linalg.inv(scaled + damping[:, None, None] * unit)
     step = -np.einsum("kpq,kq->kp", inverse, slope) / scale
     with np.errstate(over="ignore", invalid="ignore"):
-        probe = block.errors(move_in_terms(Q, _PROBE * step, problem.logarithms))
+        probe = block.errors(move_in_terms(Q, _PROBE * step, logarithms))
         along = (np.swapaxes(jac, 1, 2) @ (step @ T.T)[..., None])[..., 0]
         bend = 2 / _PROBE * ((errors - probe) / _PROBE - along)
         pull = (weighted @ bend[..., None])[..., 0] @ T
@@ -101,5 +104,15 @@ def _take_step(problem: FitProblem, Q: Array, damping: Array) -> tuple[Array, Ar
         straight = np.asarray(2 * bent <= _MOST_BENT * size)
         step = np.where(straight[:, None], step + correction, step)
         step = step / np.maximum(np.abs(step).max(1, keepdims=True) / LONGEST, 1.0)
-        gain = np.where(invalid, np.inf, 0.5 * (slope * newton).sum(1))
-        return move_in_terms(Q, step, problem.logarithms), gain, straight
+        gain = np.where(invalid, np.inf, 0.5 * (slope * undamped).sum(1))
+        return move_in_terms(Q, step, logarithms), gain, straight
+
+
+def _linearise(block: SkillBlock, Q: Array) -> tuple[Array, Array, Array]:
+    """Return first derivatives of the law (K, s, n), the rows of T that they belong to (s, P), and errors (K, n)."""
+    jet = block.law.jet(block.q(Q), block.z)
+    if block.objective.on == "raw":
+        jet = exp(jet)
+    K, n = len(Q), len(block.z)
+    jac = np.zeros((K, 0, n)) if jet.jac is None else np.broadcast_to(jet.jac, (K, len(jet.support), n))
+    return jac, block.T[list(jet.support)], np.broadcast_to(block.responses - jet.value, (K, n))
