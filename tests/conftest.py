@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,10 @@ for name in (
     "SKILLSCALE_QUEUE",
 ):  # fmt: skip
     os.environ.pop(name, None)
+
+# Fits that tests keep are not the user's, and no earlier run of the tests has any. Child processes share the folder
+_CACHE = tempfile.TemporaryDirectory(prefix="skillscale-cache-", ignore_cleanup_errors=True)
+os.environ["SKILLSCALE_CACHE"] = _CACHE.name
 
 # Imports make millions of objects that stay. Python would search all of them for garbage again and again
 gc.set_threshold(100_000)

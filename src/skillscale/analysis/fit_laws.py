@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
+from skillscale.analysis.kept_fits import kept_fit
 from skillscale.config import Config, LawConfig, StudyConfig
 from skillscale.errors import FitError, InputError
 from skillscale.formatting import JsonObject, did_you_mean, format_percent, join_words, to_json
@@ -193,12 +194,31 @@ def _fit_groups(runs: LoadedRuns, laws: LawConfig, study: StudyConfig) -> list[L
 def fit_laws(table: RunTable, mix: str, laws: LawConfig, study: StudyConfig) -> LawsAndNotes:
     """Fit each skill's law: the one that is named, or the one that held-out runs select, fitted as it was tried.
 
+    The same runs and settings are fitted once (``kept_fit``).
+
     Args:
         table: The runs of one group.
         mix: Name of the group's mix; empty where all runs are one group.
         laws: How to fit.
         study: Level of the intervals, and number of resamples.
     """
+    inputs = (_fitted_columns(table), mix, laws, study.level, study.resamples)
+    return kept_fit(LawsAndNotes, inputs, lambda: _fit_laws(table, mix, laws, study))
+
+
+def _fitted_columns(table: RunTable) -> RunTable:
+    """Return what laws depend on of a table."""
+    return RunTable(
+        runs=table.runs,
+        skills=table.skills,
+        categories=table.categories,
+        weights=table.weights,
+        splits=table.splits,
+        validation=table.validation,
+    )
+
+
+def _fit_laws(table: RunTable, mix: str, laws: LawConfig, study: StudyConfig) -> LawsAndNotes:
     notes: list[str] = []
     data = data_by_skill(table)
     if laws.law:
@@ -304,9 +324,14 @@ def _fit_curves(
     usable, missed = usable_runs(grid, [*table.judged_skills, *table.aggregates])
     if usable.empty:  # the laws need no budgets
         return no_curves, tuple(missed)
-    curves = fit_study(
-        grid, skills=table.judged_skills, aggregates=table.aggregates, level=study.level, resamples=study.resamples,
-        curve=laws.isoflop_curve, laws=_laws_by_mix(runs, fitted, grid),
+    laws_of_grid = _laws_by_mix(runs, fitted, grid)
+    inputs = (grid, table.judged_skills, table.aggregates, study.level, study.resamples, laws.isoflop_curve)
+    curves = kept_fit(
+        StudyResults, (*inputs, laws_of_grid),
+        lambda: fit_study(
+            grid, skills=table.judged_skills, aggregates=table.aggregates, level=study.level,
+            resamples=study.resamples, curve=laws.isoflop_curve, laws=laws_of_grid,
+        ),
     )  # fmt: skip
     pairs = {(item.run_id, item.skill) for item in table.excluded}
     excluded = tuple(item for item in curves.excluded if (item.run_id, item.skill) not in pairs)
@@ -318,11 +343,12 @@ def fit_skill_study(runs: LoadedRuns, results: FitResults, config: Config) -> Sk
     grid_runs = runs.grid_runs
     if not grid_runs.has_isoflops or not results.curves.mixes:
         return None
-    grid = grid_runs.table.runs
-    return skill_study(
-        grid, grid_runs.measured_columns, base=base_mix(results.curves, config.study), level=config.study.level,
-        resamples=config.study.resamples, curve=config.laws.isoflop_curve,
-        laws=_laws_by_mix(runs, results.laws, grid),
+    grid, measured = grid_runs.table.runs, grid_runs.measured_columns
+    base, laws = base_mix(results.curves, config.study), _laws_by_mix(runs, results.laws, grid)
+    level, resamples, curve = config.study.level, config.study.resamples, config.laws.isoflop_curve
+    return kept_fit(
+        SkillStudy, (grid, measured, base, level, resamples, curve, laws),
+        lambda: skill_study(grid, measured, base=base, level=level, resamples=resamples, curve=curve, laws=laws),
     )  # fmt: skip
 
 
