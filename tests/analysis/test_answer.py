@@ -10,6 +10,8 @@ import pytest
 
 from skillscale.cli import COMMANDS, main
 from skillscale.laws.forms.catalogue import CHINCHILLA
+from skillscale.laws.results import Interval, SizeGap, Status, Verdict
+from skillscale.report.plan import _verdict
 
 THETA = {"code": [0.9, 250.0, 900.0, 0.38, 0.36], "prose": [1.8, 480.0, 2100.0, 0.35, 0.37]}
 LAW = ("--law", "chinchilla", "--laws.bootstrap", "laplace", "--study.resamples", "100")
@@ -89,3 +91,12 @@ def test_the_page_begins_with_the_answer_and_the_next_runs(tmp_path):
             assert line in shown
     assert len(shown.split()) < 120
     assert len(html) < 1.5e6
+
+
+@pytest.mark.parametrize(("verdict", "words"), [(Verdict.CAPACITY, "larger"), (Verdict.DATA, "smaller")])
+def test_a_plan_compares_skills_with_the_plan(verdict, words):
+    gap = SizeGap(
+        mix="", skill="code", aggregate="all", C=1e20, status=Status.OK, reason="", n_budgets=1,
+        value=Interval(value=0.3, lo=0.1, hi=0.5), p=0.01, p_holm=0.2, verdict=verdict,
+    )  # fmt: skip
+    assert _verdict(gap, 0.9) == f"hint: {words} than the plan"

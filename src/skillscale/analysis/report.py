@@ -26,7 +26,7 @@ from skillscale.report.panel import group_laws, make_panel
 from skillscale.report.skill_page import make_skill_figures, skill_frames
 from skillscale.tables.published_optima import read_optima
 from skillscale.tables.read import LoadedRuns, exclusion_lines, read_runs
-from skillscale.tables.write import csv_text
+from skillscale.tables.write import csv_text, write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ def make_report(
         best[first.mix] = with_next_runs(first, runs, config)
     answers = tuple(best.values())
     html = _page(runs, source, config, results, skill_study, compare_with, drawn, answers)
-    path.write_text(html, encoding="utf-8")
+    write_whole(path, html)
     base = base_mix(results.curves, config.study)
     lines = [line for answer in answers for line in ("", *answer_lines(answer))]
     text = "\n".join([*verdict_lines(results.curves, base), *lines, f"\npage:  {path}"])
