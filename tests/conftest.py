@@ -1,8 +1,10 @@
 """What every test starts from: no telemetry, no network hubs, one thread, and the tables of published runs."""
 
+import gc
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,13 @@ for name in (
     "SKILLSCALE_QUEUE",
 ):  # fmt: skip
     os.environ.pop(name, None)
+
+# Fits that tests keep are not the user's, and no earlier run of the tests has any. Child processes share the folder
+_CACHE = tempfile.TemporaryDirectory(prefix="skillscale-cache-", ignore_cleanup_errors=True)
+os.environ["SKILLSCALE_CACHE"] = _CACHE.name
+
+# Imports make millions of objects that stay. Python would search all of them for garbage again and again
+gc.set_threshold(100_000)
 
 # Tests in the background of a shell ignore Ctrl-C. The processes that they start and interrupt would ignore it too
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

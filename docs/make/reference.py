@@ -19,7 +19,8 @@ from skillscale.cli.command import Command
 
 ENVIRONMENT = {
     "MLFLOW_TRACKING_URI": "MLflow store, if `--tracking` names none",
-    "SKILLSCALE_CACHE": "folder of prepared data, if `--cache` names none; default `~/.cache/skillscale`",
+    "SKILLSCALE_CACHE": "folder of kept fits, and of prepared data if `--cache` names none; default "
+    "`~/.cache/skillscale`",
     "SKILLSCALE_CONF": "folder of your settings, laid out like `conf/`; its files replace the shipped ones",
     "SKILLSCALE_SOURCES": "folder with the archives of the embedded corpora, for machines without a network",
     "SKILLSCALE_QUEUE": "queue that machines share, if `--queue` names none ([many machines](../howto/cluster.md))",

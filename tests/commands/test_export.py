@@ -1,5 +1,6 @@
 """Runs and laws go out, and what comes back from the files is the same to the last digit."""
 
+import errno
 import io
 import json
 import math
@@ -17,6 +18,7 @@ from skillscale.laws.forms.catalogue import CHINCHILLA
 from skillscale.laws.io.document import read_document
 from skillscale.point import DesignPoint
 from skillscale.record import Measurement, ModelSize, ProposalReason
+from skillscale.tables.write import write_whole
 from skillscale.tracking import StudyStore
 
 # MLflow 3.17 on SQLAlchemy 2.1
@@ -290,3 +292,17 @@ def test_a_skill_that_is_code_becomes_no_code(tmp_path, monkeypatch, capsys):
     source = ("--table", "runs.csv", "--columns", "map.yaml", "--law", "chinchilla", "--laws.bootstrap", "laplace")
     assert run("export", *source, "--file", "law.py") == (2, "")
     assert "control character" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "law.json"
+    path.write_text("old")
+
+    def fill(self, text, **_):
+        self.write_bytes(text[:3].encode())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fill)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(path, "new text")
+    assert (path.read_bytes(), [file.name for file in tmp_path.iterdir()]) == (b"old", ["law.json"])

@@ -1,5 +1,10 @@
-"""The whole path on a tiny study: trained once, killed and resumed, fitted, reported."""
+"""The whole path on a tiny study: trained once, killed and resumed, fitted, reported.
 
+A process of skillscale takes ten seconds to import torch and MLflow. So processes are started where they are killed, or
+where several train at once. Other commands run in the process of the tests.
+"""
+
+import io
 import json
 import os
 import signal
@@ -11,26 +16,52 @@ from pathlib import Path
 import pytest
 import small_study
 
+from skillscale import cli
 from skillscale.errors import TrackingError
+from skillscale.execution.worker_pool import WorkerPool
 from skillscale.record import RunState
 
 
-def command(words, **environment):
+def command(words):
     return subprocess.Popen(
         [sys.executable, "-m", "skillscale", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **environment},
         start_new_session=True,
     )
 
 
-def answer(words, code=0, **environment):
-    process = command([*words, "--json"], **environment)
-    out, err = process.communicate(timeout=600)
-    assert process.returncode == code, err
-    return json.loads(out), err
+def answer(words, capsys, code=0):
+    output = io.StringIO()
+    capsys.readouterr()
+    ended = cli.main([*words, "--json"], answer=output)
+    err = capsys.readouterr().err
+    assert ended == code, err
+    return json.loads(output.getvalue()), err
+
+
+class Ended:
+    """The handle of a worker that has ended."""
+
+    def poll(self):
+        return 0
+
+
+@pytest.fixture
+def workers_here(monkeypatch):
+    """Workers run in this process until no point is left, by the command line that a process would get."""
+
+    def start(pool, *, retry_failed):
+        argv = pool.argv(retry_failed=retry_failed, wait_for_others=False)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", pool.tracking)
+        monkeypatch.setenv("SKILLSCALE_QUEUE", pool.queue)
+        cli.main(argv, answer=io.StringIO())
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+        monkeypatch.delenv("SKILLSCALE_QUEUE")
+        return Ended()
+
+    monkeypatch.setattr(WorkerPool, "start", start)
 
 
 def registry(folder: Path):
@@ -47,7 +78,7 @@ def wait_for(condition, seconds=300.0):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.3)
+        time.sleep(1.0)  # each look takes from the time of the workers
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +96,10 @@ def studied(tmp_path_factory):
     wait_for(lambda: _count(folder) > len(before))
     second.kill()  # the command alone: its workers must notice
     second.communicate()
-    result, log = answer(words)
-    return folder, words, before, result, log
+    third = command([*words, "--json"])
+    out, log = third.communicate(timeout=600)
+    assert third.returncode == 0, log
+    return folder, words, before, json.loads(out), log
 
 
 def _count(folder):
@@ -86,10 +119,10 @@ def test_a_study_killed_twice_ends_with_every_point_trained_exactly_once(studied
     assert not [record for record in records if record.state is not RunState.FINISHED]
 
 
-def test_the_same_command_again_trains_nothing(studied):
+def test_the_same_command_again_trains_nothing(studied, capsys):
     folder, words, _, _, _ = studied
     ids = {record.run_id for record in finished(folder)}
-    result, log = answer(words)
+    result, log = answer(words, capsys)
     assert (result["training"]["finished"], result["sampling"]["runs"]) == (9, 1)
     assert {record.run_id for record in finished(folder)} == ids
     assert "9 of 9 points are trained" in log
@@ -138,33 +171,32 @@ def test_a_record_tells_what_was_seen_and_spent(studied):
         assert set(record.sets) == {"reversal", "val/prose", "val/code"}
 
 
-def test_a_point_trained_again_elsewhere_gives_the_same_losses(studied, tmp_path):
+def test_a_point_trained_again_elsewhere_gives_the_same_losses(studied, tmp_path, capsys):
     folder, *_ = studied
     record = min(finished(folder), key=lambda record: record.point.flops)
     words = small_study.write(tmp_path)
     words += ["--cache", str(folder / "cache"), "--n_params", str(record.point.n_params)]
     words += ["--n_tokens", str(record.point.n_tokens), "--seed", str(record.point.seed)]
-    again, _ = answer(["train", *words], OMP_NUM_THREADS="1")
+    again, _ = answer(["train", *words], capsys)
     assert again["trained"]
     for name, value in record.sets.items():
         assert again["sets"][name]["loss"] == value.loss
 
 
-def test_a_study_with_another_mix_under_the_same_name_is_refused_before_training(studied):
+def test_a_study_with_another_mix_under_the_same_name_is_refused_before_training(studied, capsys):
     folder, words, *_ = studied
     ids = {record.run_id for record in registry(folder).study("small").runs.records()}
-    process = command([*words, "--study.mixes", "[{prose: 0.9, code: 0.1}]"])
-    _, err = process.communicate(timeout=180)
-    assert process.returncode == 2
+    assert cli.main([*words, "--study.mixes", "[{prose: 0.9, code: 0.1}]"]) == 2
+    err = capsys.readouterr().err
     assert "study.mixes" in err
     assert "--study.name" in err
     assert {record.run_id for record in registry(folder).study("small").runs.records()} == ids
 
 
-def test_a_diverged_point_is_recorded_as_failed_with_its_reason(tmp_path):
+def test_a_diverged_point_is_recorded_as_failed_with_its_reason(tmp_path, capsys):
     words = small_study.write(tmp_path)
     words += ["--cache", str(tmp_path / "cache"), "--n_params", "9000", "--n_tokens", "60000"]
-    result, _ = answer(["train", *words, "--train.max_loss", "0.5"], code=1)
+    result, _ = answer(["train", *words, "--train.max_loss", "0.5"], capsys, code=1)
     assert result["state"] == "failed"
     assert "diverged" in result["reason"]
     assert result["skills"] == {}
@@ -193,20 +225,22 @@ def _count_begun(folder):
     return sum(record.optimizer_plan is not None for record in records)
 
 
-def test_a_grid_over_other_mixes_adds_them_to_the_study(studied):
+def test_a_grid_over_other_mixes_adds_them_to_the_study(studied, workers_here, capsys):
     folder, words, *_ = studied
     before = len(finished(folder))
-    result, _ = answer(["grid", *words[1:-2], "--mixes", "prose=.8,code=.2", "--budgets", "1e9", "--sizes", "9000"])
+    result, _ = answer(
+        ["grid", *words[1:-2], "--mixes", "prose=.8,code=.2", "--budgets", "1e9", "--sizes", "9000"], capsys
+    )
     assert result["finished"] == before + 1
     added = finished(folder)[-1]
     assert dict(added.point.mix.shares) == {"prose": 0.8, "code": 0.2}
 
 
-def test_sampling_begins_with_the_grid_and_trains_nothing_twice(studied):
+def test_sampling_begins_with_the_grid_and_trains_nothing_twice(studied, capfd):
     folder, words, *_ = studied
     before = {record.run_id for record in finished(folder)}
-    given = ["sample", *words[1:-2], "--points", "2", "--flops_max", "2e9"]
-    result, log = answer(given)
+    given = ["sample", *words[1:-2], "--points", "2", "--flops_max", "2e9", "--workers", "1"]
+    result, log = answer(given, capfd)
     assert f"{len(before)} runs to begin with" in log
     added = [record for record in finished(folder) if record.run_id not in before]
     assert (result["chosen"], result["finished"], len(added)) == (3, 3, 2)  # one of them by the main job
@@ -214,7 +248,7 @@ def test_sampling_begins_with_the_grid_and_trains_nothing_twice(studied):
         record.point.seed for record in finished(folder) if record not in added
     )
     assert all(record.point.flops <= 2e9 * 1.01 and "reversing" in record.skills for record in added)
-    suggested, _ = answer(["suggest", *words[1:-4], "--flops_max", "2e9"])
+    suggested, _ = answer(["suggest", *words[1:-4], "--flops_max", "2e9"], capfd)
     assert all(point["n_params"] in _ladder() for point in suggested["points"])
 
 
@@ -225,14 +259,14 @@ def _ladder():
     return buildable_sizes(260, load().model)
 
 
-def test_failed_points_are_trained_again_only_when_asked(tmp_path):
+def test_failed_points_are_trained_again_only_when_asked(tmp_path, workers_here, capsys):
     words = ["grid", *small_study.write(tmp_path), "--cache", str(tmp_path / "cache"), "--budgets", "1e9"]
     words += ["--sizes", "9000", "--train.max_loss", "0.5"]
-    first, _ = answer(words, code=1)
+    first, _ = answer(words, capsys, code=1)
     assert (first["failed"], first["finished"]) == (1, 0)
-    answer(words, code=1)
+    answer(words, capsys, code=1)
     assert len(registry(tmp_path).study("small").runs.records()) == 1
-    answer([*words, "--retry_failed"], code=1)
+    answer([*words, "--retry_failed"], capsys, code=1)
     assert len(registry(tmp_path).study("small").runs.records()) == 2
 
 

@@ -39,7 +39,7 @@ def test_an_analysis_is_described_and_so_is_the_run_that_launched_it(kind, whole
     run = mlflow.search_runs([study.study_experiment_id], f"tags.`skillscale.kind` = '{kind}'")[0]
     outer = mlflow.get_run(launcher)
     note, numbers = run.data.tags["mlflow.note.content"], outer.data.metrics
-    answer = re.match(r"For 1e13 FLOP, train \S+ parameters on \S+ tokens: knowledge \d\.\d\d, code ", note)
+    answer = re.match(r"For 1e13 FLOP, train \S+ parameters on \S+ tokens \(D/N \S+\)[:.]", note)
     assert answer, note
     assert len(run.data.metrics) <= 35
     assert {"N_star", "D_star", "loss/code", "loss/prose"} < run.data.metrics.keys()
@@ -54,7 +54,7 @@ def test_an_analysis_is_described_and_so_is_the_run_that_launched_it(kind, whole
         assert numbers["N_star"] == planned["n_params"]
     else:
         shown = mlflow.get_experiment(study.experiment_id).tags["mlflow.note.content"]
-        assert shown.startswith(note[: note.index(":")])
+        assert shown.startswith(note[: note.index(")")])
 
 
 @pytest.mark.parametrize(

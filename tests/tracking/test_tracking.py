@@ -500,6 +500,22 @@ def test_a_store_of_another_mlflow_is_refused_and_left_alone(empty_store, tmp_pa
         assert path.read_bytes() == before
 
 
+def test_a_folder_that_mlflow_cannot_note_is_refused(tmp_path, monkeypatch):
+    folder = tmp_path / 'it\'s "here"'
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(TrackingError, match="Rename the folder"):
+        StudyStore.open()
+
+
+def test_a_study_whose_plan_was_edited_is_not_said_to_be_missing(registry, study, tmp_path):
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("UPDATE tags SET value = 'x' WHERE key = 'skillscale.kind' AND value = 'plan'")
+    database.close()
+    with pytest.raises(TrackingError, match=r"study 'one' has lost its plan.*one-study.*skillscale\.kind = plan"):
+        registry.study("one")
+
+
 def test_a_database_without_its_driver_is_refused_without_its_password(tmp_path):
     with pytest.raises(TrackingError, match=r"needs pyodbc.*pip install pyodbc") as caught:
         StudyStore.open("mssql+pyodbc:///?odbc_connect=DRIVER%3D%7BX%7D%3BPWD%3Dsecret", cache=tmp_path)

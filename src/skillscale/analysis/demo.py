@@ -52,7 +52,7 @@ def held_out_text(held_out: BacktestResults) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class SkillOptima:
     """The best model for a budget.
 
     Args:
@@ -64,19 +64,13 @@ class Answer:
     alone: dict[str, Optimum]
 
     def text(self) -> str:
-        """Return the answer for a person."""
-        best = self.optimum
-        beyond = f"{format_number(best.extrapolation, 2)} times the largest run"
+        """Return the loss and N* of each skill as a table."""
         rows = [["skill", "loss at N*", "N* of this skill alone"]]
         rows += [
-            [name, _written(best.losses[name], digits=4), _counted(optimum.N)] for name, optimum in self.alone.items()
+            [name, _written(self.optimum.losses[name], digits=4), _counted(optimum.N)]
+            for name, optimum in self.alone.items()
         ]
-        lines = [
-            f"For {format_flops(best.C)} FLOP, {beyond}, with equal weights of the skills:",
-            f"train N* = {_counted(best.N)} parameters on D* = {_counted(best.D)} tokens.",
-            _aligned(rows),
-        ]
-        return "\n".join(lines)
+        return _aligned(rows)
 
     def as_dict(self) -> JsonObject:
         """Return the answer as plain values."""
@@ -87,14 +81,14 @@ class Answer:
         }  # fmt: skip
 
 
-def answer(loaded: LoadedLaws, flops: float) -> Answer:
+def skill_optima(loaded: LoadedLaws, flops: float) -> SkillOptima:
     """Find the best model for a budget, of all skills and of each.
 
     Args:
         loaded: The laws.
         flops: C, FLOP.
     """
-    return Answer(
+    return SkillOptima(
         optimum=weighted_optimum(loaded.laws, flops, dict.fromkeys(loaded.skills, 1.0)),
         alone={name: weighted_optimum(loaded.laws, flops, {name: 1.0}) for name in loaded.skills},
     )

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from skillscale.analysis.fit_laws import FitResults, law_name
-from skillscale.errors import InputError
 from skillscale.execution.status_publisher import optima_rows
 from skillscale.execution.status_text import clip_markdown, markdown_table
 from skillscale.formatting import format_percent, plural
-from skillscale.laws.optimum.optimum import Optimum, weighted_optimum
+from skillscale.laws.optimum.answer import Answer
+from skillscale.laws.optimum.optimum import Optimum
+from skillscale.laws.results import Interval
 from skillscale.record import MAX_METRICS
-from skillscale.report.answer import answer_line, interval_line, losses_line
+from skillscale.report.answer import answer_line, answer_lines, interval_line, losses_line
 from skillscale.tables.read import LoadedRuns
 from skillscale.tracking import AnalysisWriter
 
@@ -42,51 +42,30 @@ class Description:
         return PREVIEW if self.figure else ""
 
 
-def optima_by_mix(results: FitResults, runs: LoadedRuns) -> dict[str, Optimum]:
-    """Return the optimum of equally weighted skills at the first budget, by the name of the mix."""
-    optima = {}
-    for mix in runs.groups:
-        names = [law_name(mix, skill, runs) for skill in runs.table.judged_skills]
-        laws = {name: results.fitted[name] for name in names if name in results.fitted}
-        if not laws or not results.flops or not math.isfinite(results.flops[0]):
-            continue
-        try:
-            optima[mix if len(runs.groups) > 1 else ""] = weighted_optimum(
-                laws, results.flops[0], dict.fromkeys(laws, 1.0)
-            )
-        except InputError:  # laws that are not fitted together have no common optimum
-            continue
-    return optima
-
-
 def describe_fit(
-    run: AnalysisWriter, results: FitResults, runs: LoadedRuns, optima: pd.DataFrame, figure: str
+    run: AnalysisWriter, answers: Mapping[str, Answer], runs: LoadedRuns, optima: pd.DataFrame, figure: str
 ) -> Description:  # fmt: skip
     """Return the description of a fit or a report.
 
     Args:
         run: the run of the analysis.
-        results: what was fitted.
+        answers: answers by the name of the mix.
         runs: the runs that were fitted.
         optima: the table of ``law_optima.csv``.
         figure: artifact with its figure; empty: none.
     """
-    best = optima_by_mix(results, runs)
-    level = format_percent(results.curves.level)
-    answers = {mix: answer_line(optimum, mix) for mix, optimum in best.items()}
-    losses = {mix: losses_line(optimum, f"{mix}/") for mix, optimum in best.items()}
     fitted = f"Fitted to {plural(len(runs.table.runs), 'run')} of {runs.name}"
-    lines = [
-        f"{answers[mix]}: {losses[mix]}. {interval_line(optimum, level)}."
-        for mix, optimum in list(best.items())[:_MIXES]
-    ]
+    lines = ["  \n".join(answer_lines(answer)) for answer in list(answers.values())[:_MIXES]]
     lines += ["", f"{fitted}. {run.link('Laws', 'law.json')}, {run.link('optima', 'tables/law_optima.csv')}.", ""]
     lines += optima_table(optima_rows(optima.to_dict(orient="records")))
     lines += ["", f"{run.link('Figure', figure)}:", "", run.image("Figure of the fit", PREVIEW)] if figure else []
-    first = next(iter(best), "")
+    first = next(iter(answers.values()), None)
+    if first is None:
+        return Description(note=clip_markdown("\n".join(lines)), figure=figure)
     return Description(
-        answer=answers.get(first, ""), losses=losses.get(first, ""), note=clip_markdown("\n".join(lines)),
-        metrics=_metrics_of(best[first], f"{first}/") if len(best) == 1 else {}, figure=figure,
+        answer=answer_line(first.optimum, first.mix, first.refusal), losses=losses_line(first.losses),
+        note=clip_markdown("\n".join(lines)),
+        metrics=_metrics_of(first.optimum, first.losses) if len(answers) == 1 else {}, figure=figure,
     )  # fmt: skip
 
 
@@ -99,15 +78,15 @@ def describe_plan(run: AnalysisWriter, optima: Sequence[Optimum], level: float) 
         level: level of the intervals.
     """
     lines = [
-        f"{answer_line(optimum)}: {losses_line(optimum)}. {interval_line(optimum, format_percent(level))}."
+        f"{answer_line(optimum)}: {losses_line(optimum.losses)}. {interval_line(optimum, format_percent(level))}."
         for optimum in optima
     ]
     lines = [line for answer in lines for line in (answer, "")]
     lines += [f"{run.link('All numbers', 'plan.json')}, {run.link('as text', 'plan.txt')}.", ""]
     lines += [run.image("Figure of the plan", PREVIEW)]
     return Description(
-        answer=answer_line(optima[0]), losses=losses_line(optima[0]), note=clip_markdown("\n".join(lines)),
-        metrics=_metrics_of(optima[0], ""),
+        answer=answer_line(optima[0]), losses=losses_line(optima[0].losses), note=clip_markdown("\n".join(lines)),
+        metrics=_metrics_of(optima[0], optima[0].losses),
     )  # fmt: skip
 
 
@@ -126,8 +105,8 @@ def optima_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
     return markdown_table(columns, [[skill, *at.values()] for skill, at in shown])
 
 
-def _metrics_of(optimum: Optimum, prefix: str) -> dict[str, float]:
+def _metrics_of(optimum: Optimum, losses: Mapping[str, Interval]) -> dict[str, float]:
     """Return N*, D* and the losses of an optimum, as far as they are finite."""
     numbers = {"flops": optimum.C, "N_star": optimum.N.value, "D_star": optimum.D.value, "loss": optimum.loss.value}
-    numbers |= {f"loss/{name.removeprefix(prefix)}": loss.value for name, loss in optimum.losses.items()}
+    numbers |= {f"loss/{name}": loss.value for name, loss in losses.items()}
     return {name: value for name, value in numbers.items() if math.isfinite(value)}

@@ -16,7 +16,7 @@ from skillscale.laws.io.snippet import snippet
 from skillscale.laws.optimum.identification import identify
 from skillscale.record import RunRecord
 from skillscale.tables.read import NONEMBED, TOTAL, LoadedRuns, exclusion_lines
-from skillscale.tables.write import write_table
+from skillscale.tables.write import write_table, write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def export_laws(laws: LawDocument, path: Path, progress: Callable[[str], None]) 
     metadata = read_metadata(laws.document)
     is_python = path.suffix.lower() == ".py"
     text = snippet(fitted, metadata, source=laws.source) if is_python else to_json(laws.document)
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, text)
     for name, law in fitted.items():
         if reason := identify(law, law.reach[1]).reason:
             progress(f"note: {name}: {reason}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
+from skillscale.analysis.kept_fits import kept_fit
 from skillscale.config import Config, LawConfig, StudyConfig
 from skillscale.errors import FitError, InputError
 from skillscale.formatting import JsonObject, did_you_mean, format_percent, join_words, to_json
@@ -44,10 +45,11 @@ FLOPS_FACTORS = (1.0, 10.0, 100.0)  # default budgets of the optima, in units of
 
 @dataclass(frozen=True, kw_only=True)
 class LawsAndNotes:
-    """Laws by skill, and what a person should read about them."""
+    """Laws by skill, notes for a person, and the mean relative error on held-out larger runs by skill."""
 
     laws: Laws
     notes: tuple[str, ...] = ()
+    held_out: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,8 @@ class FitResults:
         excluded: Runs and losses that the curves could not use, in addition to those of the table.
         parts: Laws of the skills that each aggregate is a mean of, by the name of the aggregate's law.
         source: Options that name the runs to a command.
+        held_out: Mean relative error on larger runs that were held out, by law; empty where none was.
+        named_budgets: Whether the user named the budgets.
     """
 
     curves: StudyResults
@@ -73,6 +77,8 @@ class FitResults:
     excluded: tuple[ExcludedRun, ...] = ()
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     source: str = ""
+    held_out: Mapping[str, float] = field(default_factory=dict)
+    named_budgets: bool = False
 
     def doubts(self, verdicts: Sequence[ConfirmedVerdict] = ()) -> dict[str, tuple[Doubt, ...]]:
         """Return the doubts of each skill, the gravest first.
@@ -138,8 +144,10 @@ def fit_runs(runs: LoadedRuns, laws: LawConfig, study: StudyConfig, flops: Seque
     fitted: Laws = {}
     notes: list[str] = []
     mixes: dict[str, str] = {}
+    held_out: dict[str, float] = {}
     for mix, group in zip(runs.groups, _fit_groups(runs, laws, study), strict=True):
         notes += group.notes
+        held_out |= {law_name(mix, name, runs): error for name, error in group.held_out.items()}
         fitted |= {law_name(mix, name, runs): law for name, law in group.laws.items()}
         mixes |= {law_name(mix, name, runs): mix for name in group.laws if len(runs.groups) > 1}
     fitted |= {
@@ -148,8 +156,9 @@ def fit_runs(runs: LoadedRuns, laws: LawConfig, study: StudyConfig, flops: Seque
     means = {law_name(mix, name, runs) for mix in runs.groups for name in runs.table.aggregates}
     curves, excluded = _fit_curves(runs, laws, study, fitted)
     return FitResults(
-        curves=curves, laws=fitted, flops=tuple(flops) if flops else _default_flops(fitted), notes=tuple(notes),
+        curves=curves, laws=fitted, flops=tuple(flops) if flops else default_flops(fitted), notes=tuple(notes),
         excluded=excluded, parts=_parts_of_aggregates(runs), source=runs.arguments,
+        held_out=held_out, named_budgets=bool(flops),
         metadata=LawMetadata(
             convention=runs.convention, aggregates=tuple(name for name in fitted if name in means), mixes=mixes
         ),
@@ -165,7 +174,8 @@ def _parts_of_aggregates(runs: LoadedRuns) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _default_flops(laws: Laws) -> tuple[float, ...]:
+def default_flops(laws: Mapping[str, object]) -> tuple[float, ...]:
+    """Return 1, 10 and 100 times the compute of the largest run of some laws, FLOP."""
     fitted = [law for law in laws.values() if isinstance(law, FittedLaw)]
     largest = max((float((6 * law.runs.N * law.runs.D).max()) for law in fitted), default=float("nan"))
     return tuple(float(f"{factor * largest:.3g}") for factor in FLOPS_FACTORS)
@@ -184,12 +194,31 @@ def _fit_groups(runs: LoadedRuns, laws: LawConfig, study: StudyConfig) -> list[L
 def fit_laws(table: RunTable, mix: str, laws: LawConfig, study: StudyConfig) -> LawsAndNotes:
     """Fit each skill's law: the one that is named, or the one that held-out runs select, fitted as it was tried.
 
+    The same runs and settings are fitted once (``kept_fit``).
+
     Args:
         table: The runs of one group.
         mix: Name of the group's mix; empty where all runs are one group.
         laws: How to fit.
         study: Level of the intervals, and number of resamples.
     """
+    inputs = (_fitted_columns(table), mix, laws, study.level, study.resamples)
+    return kept_fit(LawsAndNotes, inputs, lambda: _fit_laws(table, mix, laws, study))
+
+
+def _fitted_columns(table: RunTable) -> RunTable:
+    """Return what laws depend on of a table."""
+    return RunTable(
+        runs=table.runs,
+        skills=table.skills,
+        categories=table.categories,
+        weights=table.weights,
+        splits=table.splits,
+        validation=table.validation,
+    )
+
+
+def _fit_laws(table: RunTable, mix: str, laws: LawConfig, study: StudyConfig) -> LawsAndNotes:
     notes: list[str] = []
     data = data_by_skill(table)
     if laws.law:
@@ -206,32 +235,36 @@ def fit_laws(table: RunTable, mix: str, laws: LawConfig, study: StudyConfig) -> 
     if not eligible:
         return LawsAndNotes(laws=dict(unfitted))
     where = f"law{f' of {mix}' if mix else ''}"
+    held_out: Mapping[str, float] = {}
     if all(has_few_runs(points) for points in eligible.values()):
         fitted, note = _fit_few(eligible, laws, study, table)
         notes.append(f"{where}: {note}")
     else:
-        fitted, note = _fit_selected(eligible, laws, study, table, notes)
+        fitted, note, held_out = _fit_selected(eligible, laws, study, table, notes)
         notes.append(f"{where}: {note}")
     return LawsAndNotes(
-        laws={name: unfitted[name] if name in unfitted else fitted[name] for name in data}, notes=tuple(notes)
+        laws={name: unfitted[name] if name in unfitted else fitted[name] for name in data},
+        notes=tuple(notes),
+        held_out=held_out,
     )
 
 
 def _fit_selected(
     data: dict[str, RunData], laws: LawConfig, study: StudyConfig, table: RunTable, notes: list[str]
-) -> tuple[Laws, str]:
-    """Fit the law that held-out runs select, and say which."""
+) -> tuple[Laws, str, Mapping[str, float]]:
+    """Fit the law that held-out runs select; say which, and its error on these runs by skill."""
     selection = select_law(data, objective=objective_of(laws))
     setting = selection.chosen.setting
     request = _request(laws, study, setting.law, table)
     data = _weighted(data, table, laws, request, notes)
     if request.sharing == ParameterSharing():
         fitted = fit_selected(data, selection, request)
-        return _with_posteriors(fitted, data, request), f"{setting.name}{_selection_reason(selection)}"
+        laws_of_all = _with_posteriors(fitted, data, request)
+        return laws_of_all, f"{setting.name}{_selection_reason(selection)}", selection.chosen.errors
     how = "without weak priors, with the parameters fixed, tied or pooled as the settings say"
     fitted = fit_all({name: data_for_setting(points, setting) for name, points in data.items()}, request)
     note = f"{setting.law.name}, {how}; {setting.name}{_selection_reason(selection)}"
-    return _with_posteriors(fitted, data, request), note
+    return _with_posteriors(fitted, data, request), note, selection.chosen.errors
 
 
 def _fit_few(data: dict[str, RunData], laws: LawConfig, study: StudyConfig, table: RunTable) -> tuple[Laws, str]:
@@ -291,9 +324,14 @@ def _fit_curves(
     usable, missed = usable_runs(grid, [*table.judged_skills, *table.aggregates])
     if usable.empty:  # the laws need no budgets
         return no_curves, tuple(missed)
-    curves = fit_study(
-        grid, skills=table.judged_skills, aggregates=table.aggregates, level=study.level, resamples=study.resamples,
-        curve=laws.isoflop_curve, laws=_laws_by_mix(runs, fitted, grid),
+    laws_of_grid = _laws_by_mix(runs, fitted, grid)
+    inputs = (grid, table.judged_skills, table.aggregates, study.level, study.resamples, laws.isoflop_curve)
+    curves = kept_fit(
+        StudyResults, (*inputs, laws_of_grid),
+        lambda: fit_study(
+            grid, skills=table.judged_skills, aggregates=table.aggregates, level=study.level,
+            resamples=study.resamples, curve=laws.isoflop_curve, laws=laws_of_grid,
+        ),
     )  # fmt: skip
     pairs = {(item.run_id, item.skill) for item in table.excluded}
     excluded = tuple(item for item in curves.excluded if (item.run_id, item.skill) not in pairs)
@@ -305,11 +343,12 @@ def fit_skill_study(runs: LoadedRuns, results: FitResults, config: Config) -> Sk
     grid_runs = runs.grid_runs
     if not grid_runs.has_isoflops or not results.curves.mixes:
         return None
-    grid = grid_runs.table.runs
-    return skill_study(
-        grid, grid_runs.measured_columns, base=base_mix(results.curves, config.study), level=config.study.level,
-        resamples=config.study.resamples, curve=config.laws.isoflop_curve,
-        laws=_laws_by_mix(runs, results.laws, grid),
+    grid, measured = grid_runs.table.runs, grid_runs.measured_columns
+    base, laws = base_mix(results.curves, config.study), _laws_by_mix(runs, results.laws, grid)
+    level, resamples, curve = config.study.level, config.study.resamples, config.laws.isoflop_curve
+    return kept_fit(
+        SkillStudy, (grid, measured, base, level, resamples, curve, laws),
+        lambda: skill_study(grid, measured, base=base, level=level, resamples=resamples, curve=curve, laws=laws),
     )  # fmt: skip
 
 

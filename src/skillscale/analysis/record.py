@@ -1,7 +1,7 @@
 """Record what was fitted: one MLflow run of the study, its files, its metrics, the registered model."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from skillscale.config import StudyConfig
 from skillscale.errors import TrackingError
 from skillscale.execution.status_publisher import StatusPublisher, store_fit_summary
 from skillscale.formatting import format_flops
+from skillscale.laws.optimum.answer import Answer
 from skillscale.point import digest
 from skillscale.record import DataSet, RunRecord, RunState
 from skillscale.tables.read import LoadedRuns
@@ -37,7 +38,9 @@ def open_record(runs: LoadedRuns, register: str, tracking: str) -> AnalysisWrite
     return StudyStore.open(tracking).open_law_run(register) if register else None
 
 
-def log_results(run: AnalysisWriter, results: FitResults, runs: LoadedRuns, study: StudyConfig) -> Description:
+def log_results(
+    run: AnalysisWriter, results: FitResults, runs: LoadedRuns, study: StudyConfig, answers: Mapping[str, Answer]
+) -> Description:  # fmt: skip
     """Write tables, laws, metrics, a figure and the description of a fit to its run; return the description."""
     from skillscale.report.laws import errors_frame, law_frame, optima_frame
     from skillscale.report.tables import study_frames
@@ -48,7 +51,7 @@ def log_results(run: AnalysisWriter, results: FitResults, runs: LoadedRuns, stud
         run.file(f"tables/{name}.csv", csv_text(table))
     run.file("law.json", results.law_json())
     figure = log_figure(run, results, base_mix(curves, study))
-    described = describe_fit(run, results, runs, optima, figure)
+    described = describe_fit(run, answers, runs, optima, figure)
     widths = _half_widths(optima, runs.records)
     exponents = {f"N_star_exponent/{law.skill}": law.a.value for law in curves.power_laws if law.a.is_finite}
     exponents |= {
@@ -62,7 +65,10 @@ def log_results(run: AnalysisWriter, results: FitResults, runs: LoadedRuns, stud
     params = {"level": str(curves.level), "resamples": str(curves.resamples)}
     run.log(metrics={name: value for name, value in shown.items() if name not in widths}, params=params)
     run.log(metrics={name: value for name, value in widths.items() if name in shown}, step=len(runs.table.runs))
-    run.log(note=described.note, tags={"budget": format_flops(results.flops[0])})
+    run.log(
+        note=described.note,
+        tags={"budget": format_flops(next((answer.optimum.C for answer in answers.values()), results.flops[0]))},
+    )
     if runs.study is not None:
         ids = sorted(record.run_id for record in runs.records if record.state is RunState.FINISHED)
         source = f"experiment {runs.study.experiment_id}"

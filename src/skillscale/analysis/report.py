@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from skillscale.analysis.answer import answers_by_mix, with_next_runs
 from skillscale.analysis.background import report_context
 from skillscale.analysis.fit_laws import FitResults, base_mix, fit_runs, fit_skill_study
 from skillscale.analysis.record import log_results, publish_results
@@ -13,31 +14,35 @@ from skillscale.analysis.text import verdict_lines
 from skillscale.config import Config
 from skillscale.config.options import SourceOptions
 from skillscale.formatting import JsonObject
+from skillscale.laws.optimum.answer import Answer
 from skillscale.laws.results import StudyResults
 from skillscale.laws.skills.skill_study import SkillStudy
 from skillscale.report import figures as isoflop_figures
 from skillscale.report import style
+from skillscale.report.answer import answer_as_dict, answer_lines
 from skillscale.report.law_figures import draw_law_figures
 from skillscale.report.page import render_page, shown_mixes
 from skillscale.report.panel import group_laws, make_panel
 from skillscale.report.skill_page import make_skill_figures, skill_frames
 from skillscale.tables.published_optima import read_optima
 from skillscale.tables.read import LoadedRuns, exclusion_lines, read_runs
-from skillscale.tables.write import csv_text
+from skillscale.tables.write import csv_text, write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A report that was written: what was fitted, the page, and where the MLflow UI shows it."""
+    """A report that was written: what was fitted, the answers, the page, and where the MLflow UI shows it."""
 
     results: FitResults
     page: Path
     text: str
     ui: str = ""
+    answers: tuple[Answer, ...] = ()
 
     def as_dict(self) -> JsonObject:
         """Return the answer of ``report --json``."""
-        return {**self.results.as_dict(), "page": self.page} | ({"ui": self.ui} if self.ui else {})
+        answers = [answer_as_dict(answer) for answer in self.answers]
+        return {"answers": answers, **self.results.as_dict(), "page": self.page} | ({"ui": self.ui} if self.ui else {})
 
 
 def make_report(
@@ -64,14 +69,19 @@ def make_report(
     skill_study = fit_skill_study(runs, results, config)
     law_figures = draw_law_figures(results.laws, results.flops)
     drawn = {name: style.to_svg(figure) for name, figure in law_figures.items()}
-    html = _page(runs, source, config, results, skill_study, compare_with, drawn)
-    path.write_text(html, encoding="utf-8")
+    best = answers_by_mix(results, runs)
+    if first := next(iter(best.values()), None):
+        best[first.mix] = with_next_runs(first, runs, config)
+    answers = tuple(best.values())
+    html = _page(runs, source, config, results, skill_study, compare_with, drawn, answers)
+    write_whole(path, html)
     base = base_mix(results.curves, config.study)
-    text = "\n".join([*verdict_lines(results.curves, base), f"\npage:  {path}"])
+    lines = [line for answer in answers for line in ("", *answer_lines(answer))]
+    text = "\n".join([*verdict_lines(results.curves, base), *lines, f"\npage:  {path}"])
     if runs.store is None or runs.study is None:
-        return Report(results=results, page=path, text=text)
+        return Report(results=results, page=path, text=text, answers=answers)
     with runs.study.analysis("report") as run:
-        described = log_results(run, results, runs, config.study)
+        described = log_results(run, results, runs, config.study, best)
         figures = _isoflop_figures(results.curves, base)
         figures |= {f"{name}.svg": content for name, content in drawn.items()}
         figures |= {f"{name}.png": style.to_png(figure) for name, figure in law_figures.items()}
@@ -89,21 +99,25 @@ def make_report(
         runs.study, note=described.note, metrics=described.metrics, result=results.as_dict()
     )
     text += f"\nUI:    {runs.store.ui_command}\n       {runs.study.chart_link}"
-    return Report(results=results, page=path, text=text, ui=runs.store.ui_command)
+    return Report(results=results, page=path, text=text, ui=runs.store.ui_command, answers=answers)
 
 
 def _page(
     runs: LoadedRuns, source: SourceOptions, config: Config, results: FitResults, skill_study: SkillStudy | None,
-    compare_with: str, law_figures: Mapping[str, bytes],
+    compare_with: str, law_figures: Mapping[str, bytes], answers: Sequence[Answer],
 ) -> str:  # fmt: skip
     """Return the page as HTML, with the figures of the laws as SVG."""
     return render_page(
         runs.name, runs.records, results.curves, report_context(source, config, runs), laws=results.laws,
-        flops=results.flops, drawn=law_figures, source=results.source,
+        flops=results.flops, drawn=law_figures, answers=answers, source=results.source,
         doubts=results.doubts(skill_study.verdicts if skill_study else ()),
         base=skill_study.base if skill_study else "",
         panel=make_panel(
-            group_laws(results.laws, results.metadata.mixes, runs.table.judged_skills), convention=runs.convention
+            group_laws(
+                results.laws, results.metadata.mixes, runs.table.judged_skills,
+                {answer.mix: answer.optimum.C for answer in answers},
+            ),
+            convention=runs.convention,
         ),
         differences=make_skill_figures(
             skill_study, runs.table.skill_categories, fits=results.curves, published=_published(compare_with)

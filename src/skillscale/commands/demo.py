@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from skillscale.analysis.backtest import Limit, backtest_runs
-from skillscale.analysis.demo import answer, copy_table, held_out_text, next_runs_text
+from skillscale.analysis.demo import copy_table, held_out_text, next_runs_text, skill_optima
 from skillscale.analysis.load_laws import laws_of_results
 from skillscale.analysis.report import make_report
 from skillscale.analysis.suggest import suggest_runs
@@ -11,6 +11,7 @@ from skillscale.cli.output import Output
 from skillscale.config import Config
 from skillscale.config.options import DemoOptions, SourceOptions, build_options
 from skillscale.formatting import JsonObject, format_count, format_flops
+from skillscale.report.answer import answer_lines
 from skillscale.tables.read import read_runs
 
 _MAX_PARAMS = 5e8  # the table's two runs above this, with 1.4B parameters, are held out
@@ -42,9 +43,9 @@ def demo(options: DemoOptions, config: Config, out: Output) -> JsonObject:
     page = table.with_suffix(".html")
     report = make_report(source, config, page=str(page), progress=out.progress)
     _, flops, _ = report.results.flops  # 10 times the largest run, with which the panel opens
-    best = answer(laws_of_results(runs, report.results, ""), flops)
+    best = skill_optima(laws_of_results(runs, report.results, ""), flops)
     out.text("\n2. The plan for a larger budget, from all runs")
-    out.text(best.text())
+    out.text("\n".join([*answer_lines(report.answers[0]), best.text()]))
     out.text(f"The page, with a panel to ask other budgets and weights: {page}")
 
     out.progress("step 3 of 3: choose the next runs")

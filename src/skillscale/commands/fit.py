@@ -2,6 +2,7 @@
 
 import json
 
+from skillscale.analysis.answer import answers_by_mix
 from skillscale.analysis.fit_laws import base_mix, fit_runs
 from skillscale.analysis.record import log_results, open_record, publish_results, register_laws
 from skillscale.analysis.text import verdict_lines
@@ -18,6 +19,7 @@ def fit(options: FitOptions, config: Config, out: Output) -> JsonObject:
     Raises:
         FitError: No skill has a law or an isoFLOP optimum.
     """
+    from skillscale.report.answer import answer_as_dict, answer_lines
     from skillscale.report.doubts import MAX_LINES, doubt_lines
     from skillscale.report.laws import law_text
 
@@ -28,11 +30,12 @@ def fit(options: FitOptions, config: Config, out: Output) -> JsonObject:
     for note in results.all_notes:
         out.progress(note)
     results.require_a_fit()
-    answer = results.as_dict()
+    best = answers_by_mix(results, runs)
+    answer = {"answers": [answer_as_dict(item) for item in best.values()], **results.as_dict()}
     record = open_record(runs, options.register, options.source.tracking)
     if record is not None:
         with record as run:
-            described = log_results(run, results, runs, config.study)
+            described = log_results(run, results, runs, config.study, best)
             if options.register:
                 answer["registered"] = register_laws(run, results, runs, options.register)
         files = ["law.json", *filter(None, [described.figure])]
@@ -46,6 +49,8 @@ def fit(options: FitOptions, config: Config, out: Output) -> JsonObject:
     out.text(law_text(results.laws, results.flops))
     for line in doubt_lines(results.doubts(), results.source, limit=MAX_LINES):
         out.text(line)
+    for item in best.values():
+        out.text("\n" + "\n".join(answer_lines(item)))
     if "registered" in answer:
         out.text(f"registered as {answer['registered']}")
     return answer

@@ -10,13 +10,16 @@ import pandas as pd
 
 from skillscale.formatting import MISSING, format_count, format_duration, format_interval, format_percent, plural, power
 from skillscale.laws.fit.skill_law import FittedLaw
+from skillscale.laws.optimum.answer import Answer
 from skillscale.laws.results import StudyResults, Verdict, group_by_reason
 from skillscale.laws.skills.doubts import Doubt
 from skillscale.record import RunRecord, RunState
 from skillscale.report import figures, law_figures, style, tables, verdict_text
 from skillscale.report import laws as tables_of_laws
+from skillscale.report.answer import answer_line, held_out_line, next_line, reach_line, sizes_line
 from skillscale.report.doubts import doubt_lines
 from skillscale.report.laws import Laws, interval_cell
+from skillscale.report.optimum_text import loss_text
 from skillscale.report.panel import Panel
 from skillscale.report.sections import Figure, Section, make_figure, make_table
 
@@ -74,7 +77,7 @@ def render_page(
     study: str, records: Sequence[RunRecord], fits: StudyResults, context: ReportContext | None = None, *,
     laws: Laws | None = None, flops: Sequence[float] = (), drawn: Mapping[str, bytes] | None = None,
     doubts: Mapping[str, Sequence[Doubt]] | None = None, source: str = "", differences: Sequence[Figure] = (),
-    base: str = "", panel: Panel | None = None,
+    base: str = "", panel: Panel | None = None, answers: Sequence[Answer] = (),
 ) -> str:  # fmt: skip
     """Return the page of a study as HTML, without external files. Only the panel has a script.
 
@@ -91,6 +94,7 @@ def render_page(
         differences: figures of how skills differ.
         base: mix with figures where there are too many mixes to draw all.
         panel: what-if panel.
+        answers: answers, by mix where several have laws of their own.
     """
     context = context or ReportContext()
     mixes = shown_mixes(fits, base)
@@ -101,6 +105,7 @@ def render_page(
     return environment.get_template("page.html").render(
         title=study,
         panel=panel,
+        answers=[_page_answer(answer) for answer in answers],
         lede=_summary(fits, mixes, laws or {})
         + (f" N counts: {context.counted}." if context.counted and mixes else ""),
         headline=_headline(records, context) if records else _table_headline(fits),
@@ -126,6 +131,16 @@ def render_page(
         ],
         footer=_footer(context),
     )
+
+
+def _page_answer(answer: Answer) -> dict[str, object]:
+    """Return an answer in the parts that the template places."""
+    losses = [(name, loss_text(loss)) for name, loss in answer.losses.items()]
+    return {
+        "headline": answer_line(answer.optimum, answer.mix, answer.refusal), "refused": bool(answer.refusal),
+        "notes": [sizes_line(answer)] * (not answer.refusal) + [reach_line(answer), held_out_line(answer)],
+        "next": next_line(answer), "losses": [] if answer.refusal else losses, "level": format_percent(answer.level, 3),
+    }  # fmt: skip
 
 
 def shown_mixes(fits: StudyResults, base: str) -> tuple[str, ...]:

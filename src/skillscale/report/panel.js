@@ -264,7 +264,7 @@ function mount(section, data, formulas) {
     const showMix = () => mixSliders.forEach((show, k) => show(mix[k], `${(100 * mix[k]).toFixed(1)} %`));
     shares.hidden = group.categories.length < 2;
     showWeights(); showMix();
-    const largest = Math.max(...group.skills.map((skill) => skill.reach[1])), C = 10 * largest;
+    const largest = Math.max(...group.skills.map((skill) => skill.reach[1])), C = group.start ?? 10 * largest;
     setBudget(C);
     const best = panel.answer(group, { C, weights, mix, N: NaN, stride: 10 }).N[0];
     const sizes = group.skills.flatMap((skill) => skill.sizes), first = Number.isFinite(best) ? best / 2 : Math.max(...sizes);

@@ -43,12 +43,13 @@ class PanelGroup:
     """Laws that one question is asked of: those of a mix, or of all runs.
 
     ``name``: the mix, empty where all runs share their laws. ``laws``: by the name of the skill. ``skills``: those that
-    have weight at first.
+    have weight at first. ``C``: budget that the panel opens with, FLOP; None: 10 times the largest run.
     """
 
     name: str = ""
     laws: Laws
     skills: Sequence[str] = ()
+    C: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,8 @@ def make_panel(groups: Sequence[PanelGroup], *, convention: str = "") -> Panel |
 
 
 def group_laws(
-    laws: Mapping[str, object], mixes: Mapping[str, str], skills: Sequence[str]
+    laws: Mapping[str, object], mixes: Mapping[str, str], skills: Sequence[str],
+    budgets: Mapping[str, float] | None = None,
 ) -> list[PanelGroup]:  # fmt: skip
     """Return fitted laws by the mix that they are of.
 
@@ -124,13 +126,15 @@ def group_laws(
         laws: laws by skill, or by MIX/SKILL; what is no fitted law has no place in the panel.
         mixes: mix of each law that is of one.
         skills: skills with weight at first.
+        budgets: budget that the panel opens with, by mix, FLOP.
     """
     by_mix: dict[str, dict[str, FittedLaw]] = {}
     for name, law in laws.items():
         if isinstance(law, FittedLaw):
             mix = mixes.get(name, "")
             by_mix.setdefault(mix, {})[name.removeprefix(f"{mix}/") if mix else name] = law
-    return [PanelGroup(name=mix, laws=of_mix, skills=skills) for mix, of_mix in by_mix.items()]
+    budgets = budgets or {}
+    return [PanelGroup(name=mix, laws=of_mix, skills=skills, C=budgets.get(mix)) for mix, of_mix in by_mix.items()]
 
 
 def _embed(group: PanelGroup, embedded: _Embedded) -> dict[str, Any]:
@@ -143,6 +147,7 @@ def _embed(group: PanelGroup, embedded: _Embedded) -> dict[str, Any]:
     return {
         "name": group.name,
         "budgets": budgets,
+        "start": group.C,
         "categories": list(shared_categories(laws)),
         "mix": [] if shares is None else shares[0].tolist(),
         "range": None if span is None or shares is None else span.tolist(),

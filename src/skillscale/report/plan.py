@@ -244,7 +244,11 @@ def _table(columns: Sequence[list[str]]) -> list[str]:
 
 
 def _verdict(gap: SizeGap, level: float) -> str:
-    return "" if gap.verdict is Verdict.UNRESOLVED else gap.describe_verdict(level)
+    """Return whether a skill's N* is larger or smaller than the planned N: the plan is no paper's reference."""
+    if gap.verdict is Verdict.UNRESOLVED:
+        return ""
+    side = "larger" if gap.verdict is Verdict.CAPACITY else "smaller"
+    return gap.describe_verdict(level).replace(str(gap.verdict), f"{side} than the plan")
 
 
 def _size_cost_table(plan: Plan) -> list[str]:

@@ -2,6 +2,7 @@
 
 import base64
 import math
+import re
 from dataclasses import dataclass
 
 import pandas as pd
@@ -56,8 +57,13 @@ class Section:
 
 def make_figure(name: str, title: str, svg: bytes, caption: str, tables: tuple[Table, ...]) -> Figure:
     """Return a figure with its caption and the tables of its numbers."""
-    image = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+    image = f"data:image/svg+xml;base64,{base64.b64encode(_rounded(svg)).decode()}"
     return Figure(name=name, title=title, image=image, alt=f"{title}. {caption}", caption=caption, tables=tables)
+
+
+def _rounded(svg: bytes) -> bytes:
+    """Round the coordinates of paths to a hundredth of a point, which no one sees: pages get smaller by a third."""
+    return re.sub(rb' d="[^"]*"', lambda path: re.sub(rb"(\.\d\d)\d+", rb"\1", path[0]), svg)
 
 
 def make_table(title: str, frame: pd.DataFrame, *, folded: bool = True) -> Table:

@@ -20,6 +20,19 @@ FILES = (".csv", ".parquet")
 _WHOLE = 2.0**53  # up to here a whole float equals its integer
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that a full disk leaves the old file, or none, rather than half of the new."""
+    if path.exists() and not path.is_file():  # a device or a pipe
+        path.write_text(text, encoding="utf-8")
+        return
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_table(
     table: RunTable, path: Path, mapping: Path, *, sizes: Mapping[str, npt.ArrayLike] | None = None,
     purposes: Sequence[str] = (), extra: Mapping[str, npt.ArrayLike] | None = None,

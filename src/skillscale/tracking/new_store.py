@@ -9,6 +9,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from skillscale.errors import TrackingError
 from skillscale.tracking.connection import is_current, sqlite_path
 
 _SUFFIX = ".new"
@@ -21,12 +22,19 @@ def make_sqlite_store(uri: str) -> None:
 
     Args:
         uri: full sqlite URI.
+
+    Raises:
+        TrackingError: the folder has both kinds of quotes in its name, which MLflow's first row can't hold.
     """
     path = sqlite_path(uri)
     new = path.with_name(f"{path.name}{_SUFFIX}")
     _remove(new)  # of a process that was stopped
     if is_current(uri) or not is_without_rows(path):
         return
+    if "'" in str(Path.cwd()) and '"' in str(Path.cwd()):
+        raise TrackingError(
+            f"MLflow can't make a store in {Path.cwd()}, which has ' and \" in its name. Rename the folder"
+        )
     _make_tables(new)
     new.replace(path)
     for suffix in _COMPANIONS:  # of the half-made store, whose pages they would restore

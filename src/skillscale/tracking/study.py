@@ -403,6 +403,11 @@ def _reason_tags(why: ProposalReason | None) -> dict[str, str]:
 
 
 def missing_study_error(name: str, present: Sequence[str]) -> TrackingError:
-    """Return the error for a study that the store does not hold."""
+    """Return the error for a study that the store does not hold, or holds without its plan."""
+    if name in present:
+        return TrackingError(
+            f"study {name!r} has lost its plan: no run of experiment {name}-study has the tag {TAG}kind = plan. Was it "
+            "edited or deleted? Restore it in MLflow"
+        )
     names = f"It has {', '.join(sorted(present))}" if present else "It has none: `skillscale main` makes one"
     return TrackingError(f"the tracking store has no study {name!r}. {names}")

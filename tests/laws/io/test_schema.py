@@ -78,6 +78,7 @@ FORGED = {
     "reach is text": (("skills", "code", "reach"), "ab", "code.reach"),
     "reach is zero": (("skills", "code", "reach"), [0, 0], "code.reach"),
     "weight is nan": (("skills", "code", "weight"), math.nan, "code.weight"),
+    "weight is 0": (("skills", "code", "weight"), 0.0, "code.weight"),
     "weight is 7": (("skills", "code", "weight"), 7, "code.weight"),
     "x0 is huge": (("skills", "code", "x0"), 1e9, "code.x0"),
     "x0 is text": (("skills", "code", "x0"), "__import__('os')", "code.x0"),

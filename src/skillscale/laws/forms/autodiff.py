@@ -9,6 +9,7 @@ only sum_i v_i H_i, which one backward pass over the formula's operations collec
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -190,22 +191,31 @@ def _union(jets: Sequence[Jet]) -> Indices:
 
 def _sum_jac(live: Sequence[tuple[Jet, Array]], support: Indices) -> Array:
     """Return sum_j slope_j J_j in the columns of ``support``."""
-    scaled = [(jet, slope[:, None] * jet.jac) for jet, slope in live if jet.jac is not None]
-    if len(scaled) == 1:
-        return scaled[0][1]
-    K, n = (max(part.shape[axis] for _, part in scaled) for axis in (0, 2))
-    jac = np.zeros((K, len(support), n))
-    for jet, part in scaled:
-        jac[:, _positions(jet.support, support)] += part
-    return jac
+    parts = [(jet.support, jet.jac, slope[:, None]) for jet, slope in live if jet.jac is not None]
+    if len(parts) == 1:
+        return parts[0][1] * parts[0][2]
+    K, n = (max(max(jac.shape[axis], slope.shape[axis]) for _, jac, slope in parts) for axis in (0, 2))
+    total, filled = np.empty((K, len(support), n)), set[int]()
+    for some, jac, slope in parts:
+        for of_part, columns in _runs(some, support):
+            part = jac[:, of_part]
+            if filled.isdisjoint(some[of_part]):
+                np.multiply(slope, part, out=total[:, columns])  # most terms have parameters of their own
+            else:
+                fresh = [support.index(j) for j in some[of_part] if j not in filled]
+                total[:, fresh] = 0.0
+                total[:, columns] += slope * part
+        filled.update(some)
+    return total
 
 
-def _positions(some: Indices, support: Indices) -> slice | list[int]:
-    """Return the positions of some parameters among those of ``support``."""
-    if len(some) == len(support):
-        return slice(None)
+@lru_cache(maxsize=10_000)
+def _runs(some: Indices, support: Indices) -> tuple[tuple[slice, slice], ...]:
+    """Return the consecutive parameters in ``some`` as slices of it, and where they are in ``support``."""
     at = [support.index(j) for j in some]
-    return slice(at[0], at[-1] + 1) if at[-1] - at[0] + 1 == len(at) else at
+    ends = [k for k in range(1, len(at) + 1) if k == len(at) or at[k] != at[k - 1] + 1]
+    starts = [0, *ends[:-1]]
+    return tuple((slice(k, end), slice(at[k], at[k] + end - k)) for k, end in zip(starts, ends, strict=True))
 
 
 def _outer(a: Array, v: Array, b: Array) -> Array:

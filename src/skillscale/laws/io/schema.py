@@ -24,6 +24,7 @@ _Row = Annotated[list[float], Field(min_length=1, max_length=10_000)]
 _Positive = Annotated[float, Field(gt=0, le=1e60)]
 _Share = Annotated[float, Field(ge=0, le=1 + 1e-6)]
 _Shares = Annotated[list[_Share], Field(min_length=1, max_length=1_000)]
+_LEAST_WEIGHT = 1e-3  # of all laws of a skill together, which is 1 but for rounding
 _Categories = Annotated[list[_Name], Field(max_length=1_000)]
 
 
@@ -138,6 +139,9 @@ def check_document(document: object, source: str, schema: int) -> DocumentPart:
     for what, name in _names(part):
         if fault := name_fault(name):
             raise damaged(source, what, fault)
+    for skill, law in part.skills.items():
+        if not law.weight + sum(rival.weight for rival in law.rivals or ()) >= _LEAST_WEIGHT:
+            raise damaged(source, f"{show_part(skill)}.weight", "is 0, and so are those of its rivals")
     return part
 
 

@@ -183,7 +183,7 @@ def plan(laws: Mapping[str, SkillLaw], C: float, request: PlanRequest) -> Plan:
     """
     weights = normalise(request.weights, laws)
     request = replace(request, bounds=clip_bounds_to_runs(laws, request.bounds))
-    optimum = weighted_optimum(laws, C, weights, request.h)
+    optimum, expected = planned_optimum(laws, C, request)
     shares = resolve_shares(laws, request.h)
     ensemble = Ensemble.of(laws, weights, shares)
     best = best_mix(laws, C, weights, request.bounds) if depends_on_mix(laws, weights) else None
@@ -191,7 +191,7 @@ def plan(laws: Mapping[str, SkillLaw], C: float, request: PlanRequest) -> Plan:
     losses = ensemble.losses(s, log_tokens_times_params(C), shares)
     return Plan(
         optimum=optimum, loss=_interval(ensemble.weights @ losses, level),
-        losses={name: _interval(rows, level) for name, rows in zip(laws, losses, strict=True)},
+        losses=expected,
         scatter={name: skill_law.noise for name, skill_law in laws.items()},
         skill_optima={name: weighted_optimum(laws, C, {name: 1.0}, request.h) for name in laws},
         size_gaps=_size_gaps(laws, C, weights, request.h),
@@ -200,6 +200,27 @@ def plan(laws: Mapping[str, SkillLaw], C: float, request: PlanRequest) -> Plan:
         best=best, best_losses={} if best is None else _losses_at(laws, C, best),
         validation_cost=_validation_cost(laws, C, request, best) if request.validation else None,
     )  # fmt: skip
+
+
+def planned_optimum(
+    laws: Mapping[str, SkillLaw], C: float, request: PlanRequest
+) -> tuple[Optimum, dict[str, Interval]]:  # fmt: skip
+    """Return the optimum of a plan, and the loss of each skill at its N.
+
+    Args:
+        laws: laws by skill.
+        C: budget, FLOP.
+        request: settings of the plan.
+
+    Raises:
+        InputError: as ``weighted_optimum``.
+    """
+    weights = normalise(request.weights, laws)
+    optimum, shares = weighted_optimum(laws, C, weights, request.h), resolve_shares(laws, request.h)
+    s = np.array([math.log(optimum.N.value)])
+    losses = Ensemble.of(laws, weights, shares).losses(s, log_tokens_times_params(C), shares)
+    level = shared_level(laws)
+    return optimum, {name: _interval(rows, level) for name, rows in zip(laws, losses, strict=True)}
 
 
 def _size_gaps(
