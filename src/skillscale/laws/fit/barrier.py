@@ -19,6 +19,7 @@ _CENTRED = 1e-2  # predicted decrease, in units of the weight, at which the next
 _ROUNDING = 1e-15
 _TO_THE_WALL = 0.95
 _SHORTEST = 1e-9
+_LARGEST = 1e100  # slopes and second derivatives in units of the value; their products stay finite
 
 
 def minimise_inside(
@@ -86,6 +87,8 @@ def _step(
     P = X.shape[1]
     bend = near[:, :, None] * H * near[:, None, :]
     bend[:, np.arange(P), np.arange(P)] += mu * near**2 * (1 / below**2 + 1 / above**2)
+    sound = (np.abs(bend) < _LARGEST).all((1, 2)) & (np.abs(slope) < _LARGEST).all(1)  # others stay where they are
+    bend, slope = np.where(sound[:, None, None], bend, np.eye(P)), np.where(sound[:, None], slope, 0.0)
     across = np.where(fixed_sum, near, 0.0)
     across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-300)
     keep = np.eye(P) - across[:, :, None] * across[:, None, :]
