@@ -87,7 +87,7 @@ def _step(
     P = X.shape[1]
     bend = near[:, :, None] * H * near[:, None, :]
     bend[:, np.arange(P), np.arange(P)] += mu * near**2 * (1 / below**2 + 1 / above**2)
-    sound = (np.abs(bend) < _LARGEST).all((1, 2)) & (np.abs(slope) < _LARGEST).all(1)  # others stay where they are
+    sound = np.asarray((np.abs(bend) < _LARGEST).all((1, 2)) & (np.abs(slope) < _LARGEST).all(1))  # others stay
     bend, slope = np.where(sound[:, None, None], bend, np.eye(P)), np.where(sound[:, None], slope, 0.0)
     across = np.where(fixed_sum, near, 0.0)
     across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-300)
