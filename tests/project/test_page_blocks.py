@@ -64,7 +64,7 @@ def test_every_block_of_code_has_a_language_that_is_run_or_a_title_or_is_a_mappi
             is_mapping = block.language == "yaml" and any(block.text in sample for sample in samples)
             if not (block.language in ("bash", "python", "text") or block.title or is_picture or is_mapping):
                 other.append((name, block.text[:40]))
-    assert other == [("docs/guide/howto/own-runs.md", "n_params: {total: params, non_embedding:")], (
+    assert other == [("docs/guide/reference/columns.md", "n_params: {total: params, non_embedding:")], (
         "read by test_run_table"
     )
 

@@ -110,8 +110,8 @@ def test_a_file_that_is_no_table_says_so(tmp_path, name, content, message):
 
 
 def test_the_mapping_of_the_guide_can_be_read(root):
-    page = (root / "docs" / "guide" / "howto" / "own-runs.md").read_text()
-    (example,) = re.findall(r"## The mapping\n\n```yaml\n(.*?)```", page, re.DOTALL)
+    page = (root / "docs" / "guide" / "reference" / "columns.md").read_text()
+    (example,) = re.findall(r"```yaml\n(n_params.*?)```", page, re.DOTALL)
     columns = parse_columns(yaml.safe_load(example))
     assert set(yaml.safe_load(example)) == set(KEYS), "the guide tells every key"
     assert columns.size_column("non_embedding") == "params_no_embed"

@@ -190,7 +190,7 @@ def parse_columns(raw: Mapping[str, Any], *, place: str = "the column map") -> C
 
     Args:
         raw: values as in ``{"n_params": "params", "n_tokens": "tokens", "skills": {"code": "loss_code"}}``; see
-            docs/guide/howto/own-runs.md.
+            docs/guide/reference/columns.md.
         place: name of the file in messages.
 
     Raises:
