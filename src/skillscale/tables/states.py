@@ -83,7 +83,8 @@ def state_columns(cells: pd.DataFrame) -> list[str]:
         if len(values) > _MOST_WORDS and not _is_word_name(name):
             continue
         words = {_plain(value) for value in values}
-        is_clear = words <= _FINISHED | _UNFINISHED and bool(words & _FINISHED or set(name_parts(name)) & _NAMES)
+        is_named = bool(words) and bool(set(name_parts(name)) & _NAMES)  # an empty column says nothing
+        is_clear = words <= _FINISHED | _UNFINISHED and (bool(words & _FINISHED) or is_named)
         if is_clear or _is_failure_column(cells[name]) or (_is_word_name(name) and any(map(is_state_word, words))):
             columns.append(name)
     return columns
