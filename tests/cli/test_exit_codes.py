@@ -20,6 +20,7 @@ REFUSED = {
     "sample": (2, ["--study", "nowhere"], "nowhere"),
     "suggest": (1, ["--study", "nowhere"], "no study 'nowhere'"),
     "tune": (2, ["--trials", "0"], "--trials"),
+    "demo": (2, ["--out", __file__], "test_exit_codes.py"),
     "check": (1, ["--study", "nowhere"], "no study 'nowhere'"),
     "fit": (1, ["--study", "nowhere"], "no study 'nowhere'"),
     "plan": (1, ["--study", "nowhere", "--flops", "1e12"], "no study 'nowhere'"),

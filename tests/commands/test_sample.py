@@ -28,7 +28,6 @@ from skillscale.tracking import StudyStore
 
 GOOD = """
     import math
-import re
     def train(n_params, n_tokens, mix, seed):
         loss = 1.7 + 400 * n_params**-0.34 + 410 * n_tokens**-0.28
         return {"code": (loss, 0.01), "prose": loss + 0.1 * math.log(n_params)}
