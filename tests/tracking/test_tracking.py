@@ -193,7 +193,7 @@ def test_a_run_shows_in_mlflow_what_the_ui_needs(registry, study):
     assert "mlflow.parentRunId" not in run.data.tags
     assert run.data.tags["skillscale.budget"] == "1.6e11"
     assert run.data.tags["skillscale.state"] == "finished"
-    assert "| reasoning | 1.7000" in run.data.tags["mlflow.note.content"]
+    assert "| reasoning&emsp; | 1.7000" in run.data.tags["mlflow.note.content"]
     assert run.data.metrics["log10_n_params"] == pytest.approx(math.log10(20_480))
     assert run.data.metrics["log10_flops"] == pytest.approx(math.log10(6 * 20_480 * 1_302_083))
     assert run.data.metrics["mix/code"] == pytest.approx(1 / 3)
