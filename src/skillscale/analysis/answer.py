@@ -1,5 +1,6 @@
 """Compute the answer of a fit: the optimum that ``plan`` gives for the same runs, its tests and the next runs."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from skillscale.analysis.fit_laws import FLOPS_FACTORS, FitResults, default_flops
@@ -11,6 +12,7 @@ from skillscale.laws.optimum.answer import Answer
 from skillscale.laws.optimum.identification import FurtherRun
 from skillscale.laws.optimum.optimum import shared_level
 from skillscale.laws.optimum.plan import PlanRequest, planned_optimum
+from skillscale.laws.skills.doubts import Doubt
 from skillscale.tables.read import LoadedRuns
 
 NEXT_RUNS = 3
@@ -23,11 +25,14 @@ def answers_by_mix(results: FitResults, runs: LoadedRuns) -> dict[str, Answer]:
     The name is empty where all runs share their laws. Laws that were not fitted together have no answer.
     """
     named = sorted(set(results.metadata.mixes.values()), key=list(runs.groups).index)
-    answers = (_answer(results, runs, mix) for mix in named or [""])
+    doubts = results.doubts()
+    answers = (_answer(results, runs, mix, doubts) for mix in named or [""])
     return {answer.mix: answer for answer in answers if answer is not None}
 
 
-def _answer(results: FitResults, runs: LoadedRuns, mix: str) -> Answer | None:
+def _answer(
+    results: FitResults, runs: LoadedRuns, mix: str, doubts: Mapping[str, tuple[Doubt, ...]]
+) -> Answer | None:  # fmt: skip
     """Return the answer for the laws of one mix; None where they have none."""
     try:
         loaded = laws_of_results(runs, results, mix)
@@ -35,11 +40,10 @@ def _answer(results: FitResults, runs: LoadedRuns, mix: str) -> Answer | None:
         request = PlanRequest(
             weights=dict.fromkeys(loaded.skills or loaded.laws, 1.0), skills=loaded.skills, validation={}
         )
-        optimum, losses = planned_optimum(loaded.laws, C, request)
+        optimum, _, losses = planned_optimum(loaded.laws, C, request)
     except SkillscaleError:  # no law, or laws that were not fitted together
         return None
     prefix = f"{mix}/" if mix else ""
-    doubts = results.doubts()
     return Answer(
         mix=mix, optimum=optimum, losses={name: losses[name] for name, weight in optimum.weights.items() if weight},
         level=shared_level(loaded.laws), named_budget=results.named_budgets, source=results.source,

@@ -202,7 +202,8 @@ def fit_laws(table: RunTable, mix: str, laws: LawConfig, study: StudyConfig) -> 
         laws: How to fit.
         study: Level of the intervals, and number of resamples.
     """
-    inputs = (_fitted_columns(table), mix, laws, study.level, study.resamples)
+    table = _fitted_columns(table)  # for the fit too, so that it can't depend on what its digest lacks
+    inputs = (table, mix, laws, study.level, study.resamples)
     return kept_fit(LawsAndNotes, inputs, lambda: _fit_laws(table, mix, laws, study))
 
 

@@ -14,8 +14,8 @@ from skillscale.formatting import (
     format_interval,
     format_number,
     format_percent,
+    join_first,
     join_words,
-    plural,
 )
 from skillscale.laws.optimum.answer import Answer
 from skillscale.laws.optimum.optimum import Optimum
@@ -53,9 +53,9 @@ def interval_line(optimum: Optimum, level: str) -> str:
 
 def losses_line(losses: Mapping[str, Interval]) -> str:
     """Return the expected losses of the skills, as in ``code 3.91, prose 4.11``."""
-    texts = [f"{name} {loss.value:.2f}" for name, loss in losses.items() if math.isfinite(loss.value)]
-    rest = [f"{len(texts) - _SKILLS} more"] * (len(texts) > _SKILLS)
-    return ", ".join([*texts[:_SKILLS], *rest])
+    return join_first(
+        [f"{name} {loss.value:.2f}" for name, loss in losses.items() if math.isfinite(loss.value)], _SKILLS
+    )
 
 
 def answer_lines(answer: Answer) -> list[str]:
@@ -73,9 +73,7 @@ def sizes_line(answer: Answer) -> str:
 
 
 def _expected_losses(losses: Mapping[str, Interval]) -> str:
-    texts = [f"{name} {loss_text(loss)}" for name, loss in losses.items()]
-    rest = [f"{len(texts) - _SKILLS} more"] * (len(texts) > _SKILLS)
-    return f"Expected loss: {', '.join([*texts[:_SKILLS], *rest])}."
+    return f"Expected loss: {join_first([f'{name} {loss_text(loss)}' for name, loss in losses.items()], _SKILLS)}."
 
 
 def reach_line(answer: Answer) -> str:
@@ -110,9 +108,7 @@ def next_line(answer: Answer) -> str:
 def _doubts_line(answer: Answer) -> list[str]:
     if not answer.doubts:
         return []
-    names = list(answer.doubts)
-    rest = [plural(len(names) - _SKILLS, "more skill")] * (len(names) > _SKILLS)
-    return [f"Doubts about {join_words([*names[:_SKILLS], *rest])}."]
+    return [f"Doubts about {join_first(list(answer.doubts), _SKILLS)}."]
 
 
 def answer_as_dict(answer: Answer) -> JsonObject:

@@ -57,12 +57,12 @@ class Section:
 
 def make_figure(name: str, title: str, svg: bytes, caption: str, tables: tuple[Table, ...]) -> Figure:
     """Return a figure with its caption and the tables of its numbers."""
-    image = f"data:image/svg+xml;base64,{base64.b64encode(_rounded(svg)).decode()}"
+    image = f"data:image/svg+xml;base64,{base64.b64encode(_shorten_paths(svg)).decode()}"
     return Figure(name=name, title=title, image=image, alt=f"{title}. {caption}", caption=caption, tables=tables)
 
 
-def _rounded(svg: bytes) -> bytes:
-    """Round the coordinates of paths to a hundredth of a point, which no one sees: pages get smaller by a third."""
+def _shorten_paths(svg: bytes) -> bytes:
+    """Cut the coordinates of paths to a hundredth of a point, which no one sees. A page of three mixes loses 2 %."""
     return re.sub(rb' d="[^"]*"', lambda path: re.sub(rb"(\.\d\d)\d+", rb"\1", path[0]), svg)
 
 

@@ -183,15 +183,10 @@ def plan(laws: Mapping[str, SkillLaw], C: float, request: PlanRequest) -> Plan:
     """
     weights = normalise(request.weights, laws)
     request = replace(request, bounds=clip_bounds_to_runs(laws, request.bounds))
-    optimum, expected = planned_optimum(laws, C, request)
-    shares = resolve_shares(laws, request.h)
-    ensemble = Ensemble.of(laws, weights, shares)
+    optimum, loss, losses = planned_optimum(laws, C, request)
     best = best_mix(laws, C, weights, request.bounds) if depends_on_mix(laws, weights) else None
-    level, s = shared_level(laws), np.array([math.log(optimum.N.value)])
-    losses = ensemble.losses(s, log_tokens_times_params(C), shares)
     return Plan(
-        optimum=optimum, loss=_interval(ensemble.weights @ losses, level),
-        losses=expected,
+        optimum=optimum, loss=loss, losses=losses,
         scatter={name: skill_law.noise for name, skill_law in laws.items()},
         skill_optima={name: weighted_optimum(laws, C, {name: 1.0}, request.h) for name in laws},
         size_gaps=_size_gaps(laws, C, weights, request.h),
@@ -204,8 +199,8 @@ def plan(laws: Mapping[str, SkillLaw], C: float, request: PlanRequest) -> Plan:
 
 def planned_optimum(
     laws: Mapping[str, SkillLaw], C: float, request: PlanRequest
-) -> tuple[Optimum, dict[str, Interval]]:  # fmt: skip
-    """Return the optimum of a plan, and the loss of each skill at its N.
+) -> tuple[Optimum, Interval, dict[str, Interval]]:  # fmt: skip
+    """Return the optimum of a plan, the weighted loss at its N, and the loss of each skill there.
 
     Args:
         laws: laws by skill.
@@ -218,9 +213,10 @@ def planned_optimum(
     weights = normalise(request.weights, laws)
     optimum, shares = weighted_optimum(laws, C, weights, request.h), resolve_shares(laws, request.h)
     s = np.array([math.log(optimum.N.value)])
-    losses = Ensemble.of(laws, weights, shares).losses(s, log_tokens_times_params(C), shares)
-    level = shared_level(laws)
-    return optimum, {name: _interval(rows, level) for name, rows in zip(laws, losses, strict=True)}
+    ensemble, level = Ensemble.of(laws, weights, shares), shared_level(laws)
+    losses = ensemble.losses(s, log_tokens_times_params(C), shares)
+    by_skill = {name: _interval(rows, level) for name, rows in zip(laws, losses, strict=True)}
+    return optimum, _interval(ensemble.weights @ losses, level), by_skill
 
 
 def _size_gaps(
